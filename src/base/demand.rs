@@ -1,0 +1,111 @@
+//! What a query asks of a backend: numbers, each with how it is known.
+//!
+//! `cost` produces a [`Demand`], `limit` weighs it; neither knows the other.
+
+use std::fmt;
+
+/// How a number is known. Ordered from the best knowledge to the worst, so that `max` of two classes is the class
+/// of a number computed from both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EstimateClass {
+    /// Counted by the backend for this selector and window, or a matter of arithmetic.
+    Exact,
+    /// The truth cannot be larger (label tables, limits of the grammar).
+    UpperBound,
+    /// Observed on earlier runs of the same query.
+    Learned,
+    /// Nothing is known; the configured assumption.
+    Assumed,
+}
+
+impl EstimateClass {
+    /// The word shown beside the number: `exact`, `upper_bound`, `learned`, `assumed`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::UpperBound => "upper_bound",
+            Self::Learned => "learned",
+            Self::Assumed => "assumed",
+        }
+    }
+}
+
+impl fmt::Display for EstimateClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A number together with how it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The number; its unit is that of the field that holds it.
+    pub value: u64,
+    /// How it is known.
+    pub class: EstimateClass,
+}
+
+impl Known {
+    /// A number of the given class.
+    pub const fn new(value: u64, class: EstimateClass) -> Self {
+        Self { value, class }
+    }
+
+    /// A number that is a matter of arithmetic or was counted.
+    pub const fn exact(value: u64) -> Self {
+        Self::new(value, EstimateClass::Exact)
+    }
+
+    /// The sum, known as well as its worse part; saturates.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self::new(self.value.saturating_add(other.value), self.class.max(other.class))
+    }
+
+    /// The product with an exact factor; saturates.
+    #[must_use]
+    pub const fn times(self, factor: u64) -> Self {
+        Self::new(self.value.saturating_mul(factor), self.class)
+    }
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", super::units::count(self.value), self.class)
+    }
+}
+
+/// What one query asks of a backend, summed over its selectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// Distinct series that the selectors match in their windows.
+    pub series: Known,
+    /// Series × storage blocks overlapped by the window.
+    pub blocks: Known,
+    /// Raw samples read, each counted once.
+    pub samples: Known,
+    /// Series × steps held while evaluating.
+    pub points: Known,
+    /// Bytes that the backend is expected to hold for the query.
+    pub memory: Known,
+    /// Seconds of data touched, from the earliest window start to the latest window end.
+    pub range_seconds: u64,
+    /// Evaluation steps (1 for an instant query).
+    pub steps: u64,
+    /// Number of vector selectors.
+    pub selectors: u64,
+}
+
+impl Demand {
+    /// A query that touches no series (`1+1`).
+    pub const NOTHING: Self = Self {
+        series: Known::exact(0),
+        blocks: Known::exact(0),
+        samples: Known::exact(0),
+        points: Known::exact(0),
+        memory: Known::exact(0),
+        range_seconds: 0,
+        steps: 1,
+        selectors: 0,
+    };
+}

@@ -1,0 +1,12 @@
+//! Floor 0: the words that every other module shares. No runtime, no HTTP, nothing of this crate.
+
+pub mod demand;
+pub mod error;
+pub mod tenant;
+pub mod time;
+pub mod units;
+
+pub use demand::{Demand, EstimateClass, Known};
+pub use error::{Blame, ErrorKind};
+pub use tenant::TenantId;
+pub use time::TimeRange;

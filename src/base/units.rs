@@ -1,0 +1,164 @@
+//! Human forms of numbers: `50_000`, `4GiB`, `30d`. Parsing is strict (a typo is an error), printing is short.
+
+use std::time::Duration;
+
+/// Prints a count with thousands separated: `1_234_567` reads as `1,234,567`.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+const BYTE_UNITS: [(&str, u64); 8] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("TB", 1_000_000_000_000),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("KB", 1_000),
+];
+
+/// Prints bytes in binary units with at most one decimal: `1.5GiB`, `512B`.
+pub fn bytes(n: u64) -> String {
+    for (unit, size) in &BYTE_UNITS[..4] {
+        if n >= *size {
+            let tenths = (n as f64 / *size as f64 * 10.0).round() / 10.0;
+            return if tenths.fract() == 0.0 {
+                format!("{tenths:.0}{unit}")
+            } else {
+                format!("{tenths:.1}{unit}")
+            };
+        }
+    }
+    format!("{n}B")
+}
+
+/// Parses `4GiB`, `1.5MB`, `512B` or a bare number of bytes; underscores are allowed between digits.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    for (unit, size) in BYTE_UNITS {
+        if let Some(number) = text.strip_suffix(unit) {
+            return scaled(number, size);
+        }
+    }
+    scaled(text.strip_suffix('B').unwrap_or(text), 1)
+}
+
+/// Parses a count such as `50_000`, `50k`, `5M`.
+pub fn parse_count(text: &str) -> Option<u64> {
+    let text = text.trim();
+    match text.char_indices().next_back()? {
+        (i, 'k' | 'K') => scaled(&text[..i], 1_000),
+        (i, 'M') => scaled(&text[..i], 1_000_000),
+        (i, 'G' | 'B') => scaled(&text[..i], 1_000_000_000),
+        _ => scaled(text, 1),
+    }
+}
+
+fn scaled(number: &str, unit: u64) -> Option<u64> {
+    let number = number.trim().replace('_', "");
+    if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return None;
+    }
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(unit);
+    }
+    let value = number.parse::<f64>().ok()? * unit as f64;
+    (value.is_finite() && value < 1.8e19).then_some(value.round() as u64)
+}
+
+const DURATION_UNITS: [(&str, u64); 7] = [
+    ("y", 31_536_000_000),
+    ("w", 604_800_000),
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
+
+/// Prints a duration in Prometheus' form: `1h30m`, `15s`, `250ms`.
+pub fn duration(d: Duration) -> String {
+    let mut left = d.as_millis() as u64;
+    if left == 0 {
+        return "0s".to_owned();
+    }
+    let mut out = String::new();
+    // Years and weeks read worse than days in a limit message.
+    for (unit, ms) in &DURATION_UNITS[2..] {
+        if left >= *ms {
+            out.push_str(&format!("{}{unit}", left / ms));
+            left %= ms;
+        }
+    }
+    out
+}
+
+/// Parses Prometheus' duration form (`1h30m`, units in falling order, each once) into milliseconds.
+pub fn parse_duration_ms(text: &str) -> Option<u64> {
+    let mut rest = text.trim();
+    if rest == "0" {
+        return Some(0);
+    }
+    let (mut total, mut next_unit, mut any) = (0u64, 0usize, false);
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number: u64 = rest.get(..digits)?.parse().ok()?;
+        rest = &rest[digits..];
+        let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let unit = &rest[..letters];
+        let at = DURATION_UNITS.iter().position(|(name, _)| *name == unit)?;
+        if at < next_unit {
+            return None;
+        }
+        next_unit = at + 1;
+        total = total.checked_add(number.checked_mul(DURATION_UNITS[at].1)?)?;
+        rest = &rest[letters..];
+        any = true;
+    }
+    any.then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_counts_read_both_ways() {
+        assert_eq!(parse_bytes("4GiB"), Some(4 << 30));
+        assert_eq!(parse_bytes("1.5MB"), Some(1_500_000));
+        assert_eq!(parse_bytes("512"), Some(512));
+        assert_eq!(parse_bytes("4 gigs"), None);
+        assert_eq!(parse_bytes("-1"), None);
+        assert_eq!(parse_count("50_000"), Some(50_000));
+        assert_eq!(parse_count("5M"), Some(5_000_000));
+        assert_eq!(parse_count(""), None);
+        assert_eq!(bytes(1 << 30), "1GiB");
+        assert_eq!(bytes(1_610_612_736), "1.5GiB");
+        assert_eq!(bytes(512), "512B");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(count(12), "12");
+    }
+
+    #[test]
+    fn durations_follow_prometheus() {
+        assert_eq!(parse_duration_ms("1h30m"), Some(5_400_000));
+        assert_eq!(parse_duration_ms("250ms"), Some(250));
+        assert_eq!(parse_duration_ms("31d"), Some(2_678_400_000));
+        assert_eq!(parse_duration_ms("30m1h"), None);
+        assert_eq!(parse_duration_ms("1x"), None);
+        assert_eq!(parse_duration_ms("h"), None);
+        assert_eq!(parse_duration_ms(""), None);
+        assert_eq!(duration(Duration::from_secs(5_400)), "1h30m");
+        assert_eq!(duration(Duration::from_millis(15_250)), "15s250ms");
+        assert_eq!(duration(Duration::from_secs(2_678_400)), "31d");
+    }
+}

@@ -1,0 +1,3 @@
+//! PromQL, pure: text in, tree out, no I/O. Shared by the proxy's estimator and the storage node's engine.
+
+pub mod ast;

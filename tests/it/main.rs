@@ -1,0 +1,1 @@
+//! The integration tests: one binary, real sockets on port 0.

@@ -1,0 +1,1 @@
+//! House rules that clippy cannot say.
