@@ -1,6 +1,6 @@
 //! Human forms of numbers: `50_000`, `4GiB`, `30d`. Parsing is strict (a typo is an error), printing is short.
 
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
 /// Prints a count with thousands separated: `1_234_567` reads as `1,234,567`.
 pub fn count(n: u64) -> String {
@@ -95,7 +95,7 @@ pub fn duration(d: Duration) -> String {
     // Years and weeks read worse than days in a limit message.
     for (unit, ms) in &DURATION_UNITS[2..] {
         if left >= *ms {
-            out.push_str(&format!("{}{unit}", left / ms));
+            let _ = write!(out, "{}{unit}", left / ms);
             left %= ms;
         }
     }
