@@ -62,7 +62,7 @@ fn name_of(path: &Path) -> String {
 fn module_of(path: &Path) -> Option<String> {
     let inner = path.strip_prefix(root().join("src")).ok()?;
     let first = inner.components().next()?.as_os_str().to_str()?;
-    (!first.ends_with(".rs")).then(|| first.to_owned())
+    (first != "lib.rs" && first != "main.rs").then(|| first.to_owned())
 }
 
 fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
