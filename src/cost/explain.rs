@@ -1,0 +1,180 @@
+//! Estimates in words and in JSON: what a query would cost, how each number is known, and what would make it cheaper.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Estimate, SelectorEstimate, UNKNOWN_SERIES};
+use crate::{
+    base::{Demand, Known, units},
+    promql::shape::Output,
+};
+
+/// Selectors shown one by one; a query of thousands must not make an answer of megabytes.
+const SELECTORS_SHOWN: usize = 20;
+/// Characters of a selector shown.
+const SELECTOR_CHARS: usize = 200;
+/// A step that gives a graph more points than this has more than a screen can show.
+const STEPS_ENOUGH: u64 = 1_000;
+/// A week: windows above it are worth shortening first.
+const LONG_RANGE_SECONDS: u64 = 604_800;
+
+/// The estimate as lines for people, the sum first, then each selector, then the cheapest fix.
+pub fn text(estimate: &Estimate) -> String {
+    let d = &estimate.demand;
+    if estimate.selectors.is_empty() {
+        return "This query reads no series.".to_owned();
+    }
+    let mut lines = vec![
+        format!(
+            "This query reads {} series and {} samples over {}, in {}.",
+            known(d.series),
+            known(d.samples),
+            seconds(d.range_seconds),
+            plural(d.steps, "step"),
+        ),
+        format!(
+            "It would make the backend hold about {} ({}): {} points, {} blocks.",
+            bytes(d.memory.value),
+            d.memory.class,
+            number(d.points.value),
+            number(d.blocks.value),
+        ),
+    ];
+    for selector in estimate.selectors.iter().take(SELECTORS_SHOWN) {
+        lines.push(format!("- {}", line(selector)));
+    }
+    let hidden = estimate.selectors.len().saturating_sub(SELECTORS_SHOWN);
+    if hidden > 0 {
+        lines.push(format!("- and {}", plural(hidden as u64, "more selector")));
+    }
+    lines.push(format!("Cheaper: {}.", cheapest_fix(estimate)));
+    lines.join("\n")
+}
+
+fn line(s: &SelectorEstimate) -> String {
+    let mut out = format!(
+        "{}: {} series ({}, {}), {} samples from {} to {}",
+        short(&s.text),
+        number(s.series.value),
+        s.series.class,
+        s.source,
+        number(s.samples.value),
+        instant(s.window.start),
+        instant(s.window.end),
+    );
+    if s.evaluations != 1 {
+        out.push_str(&format!(", evaluated {} times", units::count(s.evaluations)));
+    }
+    if s.match_all {
+        out.push_str("; nothing narrows it down");
+    }
+    out
+}
+
+/// The change that would save most, as an imperative without a full stop.
+pub fn cheapest_fix(estimate: &Estimate) -> String {
+    let d = &estimate.demand;
+    let Some(worst) = worst(estimate) else { return "nothing to save".to_owned() };
+    if worst.match_all {
+        return format!("name a metric or a label value in {}", short(&worst.text));
+    }
+    if d.range_seconds > LONG_RANGE_SECONDS {
+        return format!("ask for less than {}, or use a recording rule", seconds(d.range_seconds));
+    }
+    if d.steps > STEPS_ENOUGH {
+        return format!(
+            "raise the step: {} points a series are more than a graph shows",
+            units::count(d.steps)
+        );
+    }
+    if worst.output == Output::Same {
+        return format!("aggregate {} with sum by (...), or add matchers to it", short(&worst.text));
+    }
+    format!("add matchers to {}, or use a recording rule", short(&worst.text))
+}
+
+/// The selector that weighs most: in memory, then in series.
+pub fn worst(estimate: &Estimate) -> Option<&SelectorEstimate> {
+    estimate.selectors.iter().max_by_key(|s| (s.memory.value, s.series.value))
+}
+
+/// The answer of `query_cost` and `query_range_cost`: `data.estimate` has the two fields that Prometheus proposes,
+/// `seriesTouched` and `samplesScanned`, and Weir's own beside them.
+pub fn json(estimate: &Estimate) -> Value {
+    let Demand { series, blocks, samples, points, memory, range_seconds, steps, selectors } = estimate.demand;
+    let shown: Vec<Value> = estimate.selectors.iter().take(SELECTORS_SHOWN).map(selector_json).collect();
+    json!({
+        "status": "success",
+        "data": {
+            "estimate": {
+                "seriesTouched": series.value,
+                "samplesScanned": samples.value,
+                "class": series.class.as_str(),
+                "blocks": blocks.value,
+                "points": points.value,
+                "memoryBytes": memory.value,
+                "rangeSeconds": range_seconds,
+                "steps": steps,
+                "selectorCount": selectors,
+            },
+            "selectors": shown,
+            "text": text(estimate),
+            "cheapestFix": cheapest_fix(estimate),
+        },
+    })
+}
+
+fn selector_json(s: &SelectorEstimate) -> Value {
+    json!({
+        "selector": s.text,
+        "span": [s.span.start, s.span.end],
+        "series": s.series.value,
+        "class": s.series.class.as_str(),
+        "source": s.source.as_str(),
+        "blocks": s.blocks.value,
+        "samples": s.samples.value,
+        "points": s.points.value,
+        "memoryBytes": s.memory.value,
+        "windowStart": s.window.start as f64 / 1e3,
+        "windowEnd": s.window.end as f64 / 1e3,
+        "evaluations": s.evaluations,
+        "matchAll": s.match_all,
+    })
+}
+
+fn known(n: Known) -> String {
+    format!("{} ({})", number(n.value), n.class)
+}
+
+fn number(n: u64) -> String {
+    if n == UNKNOWN_SERIES { "an unknown number of".to_owned() } else { units::count(n) }
+}
+
+fn bytes(n: u64) -> String {
+    if n == u64::MAX { "an unknown amount".to_owned() } else { units::bytes(n) }
+}
+
+fn seconds(n: u64) -> String {
+    units::duration(Duration::from_secs(n))
+}
+
+fn plural(n: u64, what: &str) -> String {
+    format!("{} {what}{}", units::count(n), if n == 1 { "" } else { "s" })
+}
+
+fn short(text: &str) -> String {
+    match text.char_indices().nth(SELECTOR_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// RFC 3339 in UTC, or the bare milliseconds of times outside its years.
+fn instant(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms}ms"), |t| t.to_string())
+}
+
+#[cfg(test)]
+#[path = "explain_tests.rs"]
+mod tests;

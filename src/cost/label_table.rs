@@ -1,0 +1,195 @@
+//! The backend's own table of series by metric name and by label value, as an upper bound for selectors.
+//!
+//! One small request a minute (`/api/v1/status/tsdb`) clears the ordinary dashboard query without a probe. A selector
+//! matches at most as many series as the rarest of its `name="value"` pairs.
+
+use std::{collections::HashMap, fmt};
+
+use serde::Deserialize;
+
+use crate::{
+    base::{EstimateClass, Known, TimeRange},
+    promql::{
+        ast::{MatchOp, Matcher},
+        shape::{METRIC_NAME, literal_alternatives},
+    },
+};
+
+/// A table older than this bounds nothing: new series come without asking. Milliseconds.
+pub const MAX_AGE_MS: i64 = 300_000;
+
+const DAY_MS: i64 = 86_400_000;
+/// Lists are this long when a backend goes by its own default or ceiling instead of the limit it was asked for
+/// (Prometheus before 2.45 and VictoriaMetrics: 10; their ceilings: 10,000 and 1,000). Such a list may be cut off.
+const OWN_LIMITS: [usize; 3] = [10, 1_000, 10_000];
+
+/// Why a body is no label table.
+#[derive(Debug)]
+pub enum TableError {
+    /// Not the JSON of `status/tsdb`.
+    Malformed(serde_json::Error),
+    /// The backend answered with an error, or with part of its data.
+    Incomplete,
+}
+
+impl fmt::Display for TableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(error) => write!(f, "malformed status/tsdb: {error}"),
+            Self::Incomplete => f.write_str("status/tsdb answered with an error or with partial data"),
+        }
+    }
+}
+
+impl std::error::Error for TableError {}
+
+/// Series by metric name and label value, of one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LabelTable {
+    total: Option<u64>,
+    names: Counts,
+    /// Keyed `name=value`.
+    pairs: Counts,
+    /// Windows inside hold no series that the table does not count.
+    covers: TimeRange,
+    fetched_ms: i64,
+}
+
+/// A list of the largest counts.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Counts {
+    listed: HashMap<Box<str>, u64>,
+    /// What an unlisted key can have at most; `None`: nothing is known of it.
+    unlisted: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Body {
+    status: String,
+    #[serde(default, rename = "isPartial")]
+    partial: bool,
+    data: Option<Data>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Data {
+    head_stats: Option<HeadStats>,
+    total_series: Option<u64>,
+    series_count_by_metric_name: Option<Vec<Entry>>,
+    series_count_by_label_value_pair: Option<Vec<Entry>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HeadStats {
+    num_series: u64,
+    min_time: i64,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    name: Box<str>,
+    value: u64,
+}
+
+impl LabelTable {
+    /// Reads the body of `/api/v1/status/tsdb`. `max_entries` is the limit that was asked for, and the most entries
+    /// kept of each list.
+    ///
+    /// Prometheus' table covers what its head covers; VictoriaMetrics' covers the day of `fetched_ms` (UTC) unless
+    /// [`covering`](Self::covering) says more.
+    pub fn from_tsdb_status(json: &[u8], fetched_ms: i64, max_entries: usize) -> Result<Self, TableError> {
+        let body: Body = serde_json::from_slice(json).map_err(TableError::Malformed)?;
+        let data = body.data.filter(|_| body.status == "success" && !body.partial);
+        let data = data.ok_or(TableError::Incomplete)?;
+        let start = match &data.head_stats {
+            // An empty head has a minimum time of i64::MAX and covers nothing.
+            Some(head) => head.min_time,
+            None => fetched_ms.div_euclid(DAY_MS).saturating_mul(DAY_MS),
+        };
+        let total = data.head_stats.map(|h| h.num_series).or(data.total_series);
+        Ok(Self {
+            total,
+            names: Counts::of(data.series_count_by_metric_name, max_entries, total),
+            pairs: Counts::of(data.series_count_by_label_value_pair, max_entries, None),
+            covers: TimeRange { start, end: fetched_ms.saturating_add(MAX_AGE_MS) },
+            fetched_ms,
+        })
+    }
+
+    /// The same table, known to count every series from `start` on (VictoriaMetrics' `date=0`, or a date of the past).
+    #[must_use]
+    pub fn covering(mut self, start: i64) -> Self {
+        self.covers.start = start;
+        self
+    }
+
+    /// When it was fetched, milliseconds since the epoch.
+    pub const fn fetched_ms(&self) -> i64 {
+        self.fetched_ms
+    }
+
+    /// Number of entries held.
+    pub fn entries(&self) -> usize {
+        self.names.listed.len() + self.pairs.listed.len()
+    }
+
+    /// At most how many series the matchers match in the window; `None` when the table says nothing about that
+    /// window, or about any of the matchers.
+    pub fn bound(&self, matchers: &[Matcher], window: TimeRange) -> Option<Known> {
+        if window.start < self.covers.start || window.end > self.covers.end {
+            return None;
+        }
+        let of_matchers = matchers.iter().filter_map(|m| self.of_matcher(m)).min();
+        let least = [of_matchers, self.total].into_iter().flatten().min()?;
+        Some(Known::new(least, EstimateClass::UpperBound))
+    }
+
+    fn of_matcher(&self, matcher: &Matcher) -> Option<u64> {
+        match matcher.op {
+            // `label=""` also matches series without the label.
+            MatchOp::Equal => {
+                (!matcher.value.is_empty()).then(|| self.of_pair(&matcher.name, &matcher.value))?
+            }
+            MatchOp::Regex => {
+                let mut values = literal_alternatives(&matcher.value)?;
+                values.sort_unstable();
+                values.dedup();
+                if values.iter().any(String::is_empty) {
+                    return None;
+                }
+                let mut each = values.iter().map(|value| self.of_pair(&matcher.name, value));
+                each.try_fold(0u64, |sum, one| Some(sum.saturating_add(one?)))
+            }
+            MatchOp::NotEqual | MatchOp::NotRegex => None,
+        }
+    }
+
+    fn of_pair(&self, name: &str, value: &str) -> Option<u64> {
+        let by_name = if name == METRIC_NAME { self.names.get(value) } else { None };
+        let by_pair = self.pairs.get(&format!("{name}={value}"));
+        [by_name, by_pair].into_iter().flatten().min()
+    }
+}
+
+impl Counts {
+    fn of(entries: Option<Vec<Entry>>, max_entries: usize, total: Option<u64>) -> Self {
+        let Some(mut entries) = entries else { return Self::default() };
+        let sum = entries.iter().fold(0u64, |sum, e| sum.saturating_add(e.value));
+        let own_limit = OWN_LIMITS.contains(&entries.len()) && total.is_none_or(|total| sum < total);
+        let complete = entries.len() < max_entries && !own_limit;
+        // Sorted here: the order of the wire is nobody's promise, and the cut must take the smallest.
+        entries.sort_by(|a, b| b.value.cmp(&a.value));
+        entries.truncate(max_entries);
+        let smallest = entries.last().map(|e| e.value);
+        Self {
+            listed: entries.into_iter().map(|e| (e.name, e.value)).collect(),
+            unlisted: if complete { Some(0) } else { smallest },
+        }
+    }
+
+    fn get(&self, key: &str) -> Option<u64> {
+        self.listed.get(key).copied().or(self.unlisted)
+    }
+}

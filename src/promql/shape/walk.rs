@@ -1,0 +1,323 @@
+//! The walk from the root down: parents come after their children in the arena, so one pass in falling index order
+//! hands every node its context without recursion.
+
+use super::{
+    DEFAULT_SUBQUERY_STEP_MS, METRIC_NAME, Output, SelectorShape, Shape, duration::Numbers, matchers,
+};
+use crate::{
+    base::{TimeRange, time::EvalTimes},
+    promql::ast::{
+        AggregateOp, Ast, At, BinaryOp, DurationExpr, Edges, Expr, Group, Grouping, MatchOp, Matcher, NodeId,
+        Selector, ValueType, VectorMatching,
+    },
+};
+
+/// The metric that `info()` reads when its data label selector names none.
+const INFO_METRIC: &str = "target_info";
+
+/// When and for what a node is evaluated.
+#[derive(Clone, Copy)]
+struct Context {
+    /// Earliest evaluation, milliseconds.
+    first: i64,
+    /// Latest evaluation, milliseconds.
+    last: i64,
+    evaluations: u64,
+    output: Output,
+    streams: bool,
+    /// Range of the `[…]` directly around, milliseconds.
+    range: Option<u64>,
+    /// Index among the shapes of the `info()` read whose first argument this is part of.
+    info: Option<usize>,
+    /// The data label selector of `info()`: describes the implied read, is none of its own.
+    info_data: bool,
+}
+
+struct Walk<'a> {
+    ast: &'a Ast,
+    times: EvalTimes,
+    lookback: u64,
+    numbers: Numbers,
+    contexts: Vec<Option<Context>>,
+    /// In falling order of nodes.
+    selectors: Vec<SelectorShape>,
+    functions: Vec<&'static str>,
+}
+
+pub(super) fn shape(ast: &Ast, times: EvalTimes, lookback: u64) -> Shape {
+    let mut walk = Walk {
+        ast,
+        times,
+        lookback,
+        numbers: Numbers::of(ast, times),
+        contexts: vec![None; ast.nodes.len()],
+        selectors: Vec::new(),
+        functions: Vec::new(),
+    };
+    let root = Context {
+        first: times.start,
+        last: times.end.max(times.start),
+        evaluations: times.steps(),
+        output: Output::Same,
+        streams: false,
+        range: None,
+        info: None,
+        info_data: false,
+    };
+    if let Some(slot) = walk.contexts.get_mut(ast.root.0 as usize) {
+        *slot = Some(root);
+    }
+    for index in (0..ast.nodes.len()).rev() {
+        if let Some(context) = walk.contexts[index] {
+            walk.visit(NodeId(index as u32), context);
+        }
+    }
+    walk.finish()
+}
+
+impl Walk<'_> {
+    fn finish(mut self) -> Shape {
+        self.selectors.sort_by_key(|s| (s.span.start, s.node));
+        self.functions.sort_unstable();
+        self.functions.dedup();
+        let window = self.selectors.iter().map(|s| s.window).reduce(TimeRange::union);
+        let root = self.ast.nodes.get(self.ast.root.0 as usize);
+        Shape {
+            steps: self.times.steps(),
+            range_seconds: window.map_or(0, |w| w.len_ms().saturating_add(1).div_ceil(1000)),
+            functions: self.functions,
+            aggregates: self.selectors.iter().all(|s| s.output < Output::Same),
+            returns_matrix: root.is_some_and(|n| n.ty == ValueType::Matrix),
+            selectors: self.selectors,
+        }
+    }
+
+    /// Gives a child its context. A child that does not come before its parent would be a defect of the tree; it
+    /// is left out rather than walked in circles.
+    fn give(&mut self, parent: NodeId, child: NodeId, context: Context) {
+        if child < parent
+            && let Some(slot) = self.contexts.get_mut(child.0 as usize)
+        {
+            *slot = Some(context);
+        }
+    }
+
+    fn visit(&mut self, id: NodeId, context: Context) {
+        let ast = self.ast;
+        // Only what sits directly between a streaming aggregation and its selector keeps the flag.
+        let broken = Context { streams: false, range: None, ..context };
+        match &ast.node(id).expr {
+            Expr::Selector(selector) if context.info_data => self.info_data(selector, context),
+            Expr::Selector(selector) => self.selector(id, selector, context),
+            Expr::Matrix { selector, range } => {
+                let range = Some(self.numbers.span(range));
+                self.give(id, *selector, Context { range, ..context });
+            }
+            Expr::Subquery { expr, range, step, at, offset } => {
+                let inner = self.subquery(broken, range, step.as_ref(), *at, offset.as_ref());
+                self.give(id, *expr, inner);
+            }
+            Expr::Call { func, args } => {
+                self.functions.push(func.name);
+                self.call(id, func.name, args, context);
+            }
+            Expr::Aggregate { op, param, expr, grouping } => {
+                if let Some(param) = param {
+                    self.give(id, *param, Context { output: Output::Nothing, ..broken });
+                }
+                let k = param.and_then(|p| self.numbers.get(p));
+                let output = context.output.min(reduced(*op, grouping, k).unwrap_or(Output::Same));
+                self.give(id, *expr, Context { output, streams: streams(*op), ..broken });
+            }
+            Expr::Binary { op, lhs, rhs, matching, .. } => {
+                let (left, right) = self.sides(*op, *lhs, *rhs, matching.as_deref());
+                let side = |keeps| if keeps { broken.output } else { Output::Nothing };
+                self.give(id, *lhs, Context { output: side(left), ..broken });
+                self.give(id, *rhs, Context { output: side(right), ..broken });
+            }
+            Expr::Unary { expr, .. } => self.give(id, *expr, broken),
+            Expr::Paren(inner) => self.give(id, *inner, context),
+            Expr::Number(_)
+            | Expr::String(_)
+            | Expr::DurationStep
+            | Expr::DurationRange
+            | Expr::DurationMinMax { .. } => {}
+        }
+    }
+
+    fn call(&mut self, id: NodeId, name: &str, args: &[NodeId], context: Context) {
+        let one = matches!(name, "scalar" | "absent" | "absent_over_time");
+        let output = if one { context.output.min(Output::One) } else { context.output };
+        if name == "info" {
+            return self.info(id, args, context);
+        }
+        for arg in args {
+            let matrix = self.ast.nodes.get(arg.0 as usize).is_some_and(|n| n.ty == ValueType::Matrix);
+            let streams = context.streams && matrix;
+            self.give(id, *arg, Context { output, streams, range: None, ..context });
+        }
+    }
+
+    /// `info(v, data)` also reads the info metric, wherever and whenever `v` is read.
+    fn info(&mut self, id: NodeId, args: &[NodeId], context: Context) {
+        let index = self.selectors.len();
+        let implied = Selector { matchers: Vec::new(), at: None, offset: None, edges: Edges::Plain };
+        let plain = Context { range: None, streams: false, output: Output::Nothing, ..context };
+        self.push(id, &implied, plain);
+        self.info_matchers(index, &[]);
+        if let Some(v) = args.first() {
+            self.give(id, *v, Context { info: Some(index), streams: false, range: None, ..context });
+        }
+        if let Some(data) = args.get(1) {
+            self.give(id, *data, Context { info: Some(index), info_data: true, ..plain });
+        }
+    }
+
+    fn info_data(&mut self, selector: &Selector, context: Context) {
+        if let Some(index) = context.info {
+            self.info_matchers(index, &selector.matchers);
+        }
+    }
+
+    fn info_matchers(&mut self, index: usize, data: &[Matcher]) {
+        let Some(shape) = self.selectors.get_mut(index) else { return };
+        let mut all = data.to_vec();
+        if !all.iter().any(|m| &*m.name == METRIC_NAME) {
+            all.push(Matcher { name: METRIC_NAME.into(), op: MatchOp::Equal, value: INFO_METRIC.into() });
+        }
+        shape.matchers = matchers::normalise(&all);
+        shape.match_all = matchers::is_match_all(&shape.matchers);
+        shape.text = matchers::selector_text(&shape.matchers);
+    }
+
+    fn selector(&mut self, id: NodeId, selector: &Selector, context: Context) {
+        self.push(id, selector, context);
+        // The engine reads the info metric with the `@` and the offset of the selector that it describes.
+        let Some(index) = context.info else { return };
+        let (first, last) = self.moved(context, selector.at, selector.offset.as_ref());
+        let instant = window(first, last, self.lookback);
+        if let Some(info) = self.selectors.get_mut(index) {
+            info.window = info.window.union(instant);
+        }
+    }
+
+    fn push(&mut self, id: NodeId, selector: &Selector, context: Context) {
+        let (first, last) = self.moved(context, selector.at, selector.offset.as_ref());
+        let span = context.range.unwrap_or(self.lookback);
+        let mut window = window(first, last, span);
+        let edge = self.lookback.min(i64::MAX as u64) as i64;
+        // Both may take their edge value from before the window, `smoothed` also from behind it.
+        if selector.edges != Edges::Plain && context.range.is_some() {
+            window.start = window.start.saturating_sub(edge);
+        }
+        if selector.edges == Edges::Smoothed {
+            window.end = window.end.saturating_add(edge);
+        }
+        let matchers = matchers::normalise(&selector.matchers);
+        self.selectors.push(SelectorShape {
+            node: id,
+            span: self.ast.node(id).span,
+            window,
+            evaluations: if selector.at.is_some() { 1 } else { context.evaluations },
+            window_per_eval_ms: span,
+            ranged: context.range.is_some(),
+            match_all: matchers::is_match_all(&matchers),
+            output: context.output,
+            streams: context.streams,
+            text: matchers::selector_text(&matchers),
+            matchers,
+        });
+    }
+
+    /// The evaluation times of a context after `@` and `offset`.
+    fn moved(&self, context: Context, at: Option<At>, offset: Option<&DurationExpr>) -> (i64, i64) {
+        let offset = offset.map_or(0, |o| self.numbers.millis(o));
+        let fixed = at.map(|at| match at {
+            At::Timestamp(t) => t,
+            At::Start => self.times.start,
+            At::End => self.times.end,
+        });
+        let (first, last) = fixed.map_or((context.first, context.last), |t| (t, t));
+        (first.saturating_sub(offset), last.saturating_sub(offset))
+    }
+
+    /// What a subquery asks of its inner expression: a grid of absolute multiples of its step over the whole of
+    /// `(first - range, last]`.
+    fn subquery(
+        &self,
+        outer: Context,
+        range: &DurationExpr,
+        step: Option<&DurationExpr>,
+        at: Option<At>,
+        offset: Option<&DurationExpr>,
+    ) -> Context {
+        let step = step.map(|s| self.numbers.span(s)).filter(|s| *s > 0).unwrap_or(DEFAULT_SUBQUERY_STEP_MS);
+        let (first, last) = self.moved(outer, at, offset);
+        let open = first.saturating_sub_unsigned(self.numbers.span(range));
+        let evaluations = grid(last, step).saturating_sub(grid(open, step)).max(1) as u64;
+        Context { first: open.saturating_add(1).min(last), last, evaluations, ..outer }
+    }
+
+    /// Whether the left and the right operand's series can reach the result.
+    fn sides(
+        &self,
+        op: BinaryOp,
+        lhs: NodeId,
+        rhs: NodeId,
+        matching: Option<&VectorMatching>,
+    ) -> (bool, bool) {
+        let vector =
+            |id: NodeId| self.ast.nodes.get(id.0 as usize).is_some_and(|n| n.ty != ValueType::Scalar);
+        if !vector(lhs) || !vector(rhs) || op == BinaryOp::Or {
+            return (true, true);
+        }
+        let filled = matching.is_some_and(|m| m.fill_left.is_some() || m.fill_right.is_some());
+        if filled {
+            return (true, true);
+        }
+        match matching.map_or(Group::OneToOne, |m| m.group) {
+            Group::OneToMany => (false, true),
+            // One to one, the result is no larger than either side.
+            Group::OneToOne | Group::ManyToOne | Group::ManyToMany => (true, false),
+        }
+    }
+}
+
+/// `(first - span, last]`
+fn window(first: i64, last: i64, span: u64) -> TimeRange {
+    TimeRange::new(first.saturating_sub_unsigned(span.saturating_sub(1)), last)
+}
+
+/// Multiples of `step` up to `t`, counted from the epoch (the differences matter).
+fn grid(t: i64, step: u64) -> i64 {
+    t.div_euclid(i64::try_from(step).unwrap_or(i64::MAX).max(1))
+}
+
+/// What an aggregation leaves of its input; `None`: possibly everything.
+fn reduced(op: AggregateOp, grouping: &Grouping, param: Option<f64>) -> Option<Output> {
+    let ungrouped = grouping.labels.is_empty() && !grouping.without;
+    match op {
+        AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk => {
+            param.filter(|_| ungrouped).map(|k| Output::Top(k.max(0.0) as u64))
+        }
+        AggregateOp::LimitRatio => None,
+        AggregateOp::CountValues => Some(Output::Grouped),
+        _ if ungrouped => Some(Output::One),
+        // `without ()` drops nothing but the name.
+        _ if grouping.labels.is_empty() => None,
+        _ => Some(Output::Grouped),
+    }
+}
+
+/// Aggregations that a streaming engine folds one series at a time.
+fn streams(op: AggregateOp) -> bool {
+    matches!(
+        op,
+        AggregateOp::Sum
+            | AggregateOp::Avg
+            | AggregateOp::Count
+            | AggregateOp::Min
+            | AggregateOp::Max
+            | AggregateOp::Group
+    )
+}
