@@ -1,6 +1,6 @@
 //! Estimates in words and in JSON: what a query would cost, how each number is known, and what would make it cheaper.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -27,19 +27,21 @@ pub fn text(estimate: &Estimate) -> String {
     }
     let mut lines = vec![
         format!(
-            "This query reads {} series and {} samples over {}, in {}.",
-            known(d.series),
-            known(d.samples),
+            "This query reads {} and {} over {}, in {}.",
+            amount(d.series, "series"),
+            amount(d.samples, "samples"),
             seconds(d.range_seconds),
             plural(d.steps, "step"),
         ),
-        format!(
-            "It would make the backend hold about {} ({}): {} points, {} blocks.",
-            bytes(d.memory.value),
-            d.memory.class,
-            number(d.points.value),
-            number(d.blocks.value),
-        ),
+        match d.memory.value {
+            u64::MAX => "How much memory the backend would need for it is unknown.".to_owned(),
+            n => format!(
+                "The backend would hold about {} for it, by a formula over {} points and {} blocks.",
+                units::bytes(n),
+                units::count(d.points.value),
+                units::count(d.blocks.value),
+            ),
+        },
     ];
     for selector in estimate.selectors.iter().take(SELECTORS_SHOWN) {
         lines.push(format!("- {}", line(selector)));
@@ -53,21 +55,26 @@ pub fn text(estimate: &Estimate) -> String {
 }
 
 fn line(s: &SelectorEstimate) -> String {
-    let mut out = format!(
-        "{}: {} series ({}, {}), {} samples from {} to {}",
-        short(&s.text),
-        number(s.series.value),
-        s.series.class,
-        s.source,
-        number(s.samples.value),
-        instant(s.window.start),
-        instant(s.window.end),
-    );
+    let mut out = match s.series.value {
+        UNKNOWN_SERIES => {
+            format!("{}: an unknown number of series ({}, {}),", short(&s.text), s.series.class, s.source)
+        }
+        n => format!(
+            "{}: {} series ({}, {}), {} samples",
+            short(&s.text),
+            units::count(n),
+            s.series.class,
+            s.source,
+            units::count(s.samples.value),
+        ),
+    };
+    // Writing to a string cannot fail.
+    let _ = write!(out, " from {} to {}", instant(s.window.start), instant(s.window.end));
     if s.evaluations != 1 {
-        out.push_str(&format!(", evaluated {} times", units::count(s.evaluations)));
+        let _ = write!(out, ", evaluated {} times", units::count(s.evaluations));
     }
     if s.match_all {
-        out.push_str("; nothing narrows it down");
+        out.push_str("; its matchers narrow nothing down");
     }
     out
 }
@@ -143,16 +150,11 @@ fn selector_json(s: &SelectorEstimate) -> Value {
     })
 }
 
-fn known(n: Known) -> String {
-    format!("{} ({})", number(n.value), n.class)
-}
-
-fn number(n: u64) -> String {
-    if n == UNKNOWN_SERIES { "an unknown number of".to_owned() } else { units::count(n) }
-}
-
-fn bytes(n: u64) -> String {
-    if n == u64::MAX { "an unknown amount".to_owned() } else { units::bytes(n) }
+fn amount(n: Known, what: &str) -> String {
+    match n.value {
+        UNKNOWN_SERIES => format!("an unknown number of {what} ({})", n.class),
+        value => format!("{} {what} ({})", units::count(value), n.class),
+    }
 }
 
 fn seconds(n: u64) -> String {
@@ -174,7 +176,3 @@ fn short(text: &str) -> String {
 fn instant(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms}ms"), |t| t.to_string())
 }
-
-#[cfg(test)]
-#[path = "explain_tests.rs"]
-mod tests;

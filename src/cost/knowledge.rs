@@ -38,8 +38,8 @@ impl fmt::Display for Source {
         f.write_str(match self {
             Self::LabelTable => "from the backend's label table",
             Self::Learned => "from earlier runs",
-            Self::Probe => "asked of the backend",
-            Self::Assumed => "nothing is known, as configured",
+            Self::Probe => "counted by the backend",
+            Self::Assumed => "nothing is known of it",
         })
     }
 }

@@ -167,8 +167,12 @@ impl LabelTable {
     }
 
     fn of_pair(&self, name: &str, value: &str) -> Option<u64> {
-        let by_name = if name == METRIC_NAME { self.names.get(value) } else { None };
-        let by_pair = self.pairs.get(&format!("{name}={value}"));
+        let pair = format!("{name}={value}");
+        if name != METRIC_NAME {
+            return self.pairs.get(&pair);
+        }
+        // Not every backend lists names among the pairs: only a listed one says something.
+        let (by_name, by_pair) = (self.names.get(value), self.pairs.listed.get(pair.as_str()).copied());
         [by_name, by_pair].into_iter().flatten().min()
     }
 }
@@ -180,13 +184,12 @@ impl Counts {
         let own_limit = OWN_LIMITS.contains(&entries.len()) && total.is_none_or(|total| sum < total);
         let complete = entries.len() < max_entries && !own_limit;
         // Sorted here: the order of the wire is nobody's promise, and the cut must take the smallest.
-        entries.sort_by(|a, b| b.value.cmp(&a.value));
+        entries.sort_by_key(|e| std::cmp::Reverse(e.value));
         entries.truncate(max_entries);
+        // An empty list is one that the backend does not make: nothing can be concluded from it.
         let smallest = entries.last().map(|e| e.value);
-        Self {
-            listed: entries.into_iter().map(|e| (e.name, e.value)).collect(),
-            unlisted: if complete { Some(0) } else { smallest },
-        }
+        let unlisted = smallest.map(|n| if complete { 0 } else { n });
+        Self { listed: entries.into_iter().map(|e| (e.name, e.value)).collect(), unlisted }
     }
 
     fn get(&self, key: &str) -> Option<u64> {

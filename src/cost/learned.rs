@@ -244,7 +244,8 @@ impl Inner {
             self.slots.push(slot);
             return;
         }
-        // Second chance: ends within one round, because every slot passed loses its mark.
+        // Second chance: ends within one round, because every slot passed loses its mark. The store is full and has
+        // room for one at least, so there are slots, and the hand is always one of them.
         loop {
             self.hand = (self.hand + 1) % self.slots.len();
             let victim = &mut self.slots[self.hand];

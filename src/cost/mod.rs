@@ -8,8 +8,11 @@ mod label_table;
 mod learned;
 mod model;
 
+#[cfg(test)]
+mod tests;
+
 pub use estimate::{Estimate, SelectorEstimate, estimate};
 pub use knowledge::{SeriesKnowledge, Source};
-pub use label_table::{LabelTable, TableError};
-pub use learned::{LearnKey, Learned, LearnedError, Observed};
+pub use label_table::{LabelTable, MAX_AGE_MS as LABEL_TABLE_MAX_AGE_MS, TableError};
+pub use learned::{FORGET_MS, HALF_LIFE_MS, LearnKey, Learned, LearnedError, Observed};
 pub use model::{Model, ModelKind, UNKNOWN_SERIES, Unknown};

@@ -114,3 +114,74 @@ impl Fnv {
         sorted.iter().fold(self.number(sorted.len() as u64), |h, label| h.text(label))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::promql::testing::parse;
+
+    fn of(query: &str) -> u64 {
+        fingerprint(&parse(query))
+    }
+
+    #[test]
+    fn constants_times_and_layout_make_no_difference() {
+        for (a, b) in [
+            ("rate(foo[5m])", "rate( foo [1h] )"),
+            ("foo offset 5m", "foo offset 1d"),
+            ("foo @ 5", "foo @ end()"),
+            ("foo > 5", "foo > (2 * -3)"),
+            ("topk(5, foo)", "topk(50, foo)"),
+            (r#"foo{a="1",b="2"}"#, r#"foo{b="2",a="1"}"#),
+            (r#"foo{a="x"}"#, r#"{__name__="foo",a=~"x"}"#),
+            ("sum by (a, b) (foo)", "sum by (b, a) ((foo))"),
+            ("max_over_time(foo[1h:1m])", "max_over_time(foo[2h:])"),
+        ] {
+            assert_eq!(of(a), of(b), "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn what_is_read_and_how_it_is_joined_makes_one() {
+        let all = [
+            "foo",
+            "bar",
+            "foo offset 5m",
+            "foo @ 5",
+            r#"foo{a="1"}"#,
+            r#"foo{a="2"}"#,
+            r#"foo{a!="1"}"#,
+            r#"foo{ab="1"}"#,
+            r#"foo{a="b1"}"#,
+            "sum(foo)",
+            "max(foo)",
+            "sum by (a) (foo)",
+            "sum without (a) (foo)",
+            "rate(foo[5m])",
+            "increase(foo[5m])",
+            "rate(foo[5m:])",
+            "foo / bar",
+            "bar / foo",
+            "foo * bar",
+            "foo / on (a) bar",
+            "foo / ignoring (a) bar",
+            "foo / on (a) group_left bar",
+            "foo and bar",
+            "foo > 1",
+            "foo > bool 1",
+            "1 > foo",
+            "-foo",
+        ];
+        for (i, a) in all.iter().enumerate() {
+            for b in &all[..i] {
+                assert_ne!(of(a), of(b), "{a} and {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_the_same_number_in_every_release() {
+        // Written to disk by earlier versions: a change here needs a new version of the learned file.
+        assert_eq!(of("sum by (job) (rate(foo{a=\"1\"}[5m]))"), 10783081841782000343);
+    }
+}

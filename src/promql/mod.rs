@@ -3,3 +3,6 @@
 pub mod ast;
 pub mod fingerprint;
 pub mod shape;
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -10,8 +10,10 @@ use regex_syntax::{
 use super::METRIC_NAME;
 use crate::promql::ast::{MatchOp, Matcher};
 
-/// Patterns longer than this are not analysed; they count as narrowing.
-const PATTERN_BYTES_MAX: usize = 4096;
+/// Longer patterns are not parsed: a few hundred Unicode classes under `(?i)` cost tens of milliseconds.
+const PARSED_BYTES_MAX: usize = 256;
+/// Longer patterns are not taken apart into plain strings.
+const PLAIN_BYTES_MAX: usize = 64 << 10;
 /// A pattern with more plain alternatives than this is not taken apart.
 const ALTERNATIVES_MAX: usize = 1024;
 /// A class with at least this many of the 1,112,064 characters is "any character".
@@ -40,7 +42,7 @@ fn plain(matcher: &Matcher) -> Matcher {
 /// The strings that a pattern such as `api|web` or Grafana's `(10\.0\.0\.1|10\.0\.0\.2)` stands for; `None` when
 /// it is anything but a list of plain strings.
 pub fn literal_alternatives(pattern: &str) -> Option<Vec<String>> {
-    if pattern.len() > PATTERN_BYTES_MAX {
+    if pattern.len() > PLAIN_BYTES_MAX {
         return None;
     }
     let inner = pattern.strip_prefix('(').and_then(|p| p.strip_suffix(')')).unwrap_or(pattern);
@@ -74,8 +76,9 @@ fn narrows(matcher: &Matcher) -> bool {
 }
 
 fn pattern_narrows(pattern: &str) -> bool {
-    if pattern.len() > PATTERN_BYTES_MAX {
-        return true;
+    if pattern.len() > PARSED_BYTES_MAX {
+        let any = |part: &str| matches!(part.trim_matches(['(', ')', '^', '$']), "" | ".*" | ".+");
+        return !pattern.split('|').any(any);
     }
     let mut parser = ParserBuilder::new().nest_limit(50).dot_matches_new_line(true).build();
     // What only Go's dialect accepts names something specific (`\Q…\E`, `\pN`).

@@ -1,1 +1,247 @@
+use serde::Deserialize;
 
+use super::*;
+use crate::promql::{
+    ast::{At, BinaryOp, DurationExpr, Edges, Expr, Node, Selector, ValueType},
+    testing::{Builder, named_function, parse},
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    query: String,
+    when: When,
+    reads: Vec<(String, i64, i64, u64, String)>,
+    range_seconds: Option<u64>,
+    returns_matrix: Option<bool>,
+    window_per_eval: Option<u64>,
+    functions: Option<Vec<String>>,
+    streams: Option<bool>,
+    aggregates: Option<bool>,
+    match_all: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum When {
+    Named(String),
+    Times(i64, i64, u64),
+}
+
+impl When {
+    fn times(&self) -> EvalTimes {
+        match self {
+            Self::Named(name) if name == "instant" => EvalTimes::instant(10_000_000),
+            Self::Named(name) => {
+                assert_eq!(name, "range");
+                EvalTimes { start: 10_000_000, end: 13_600_000, step: 60_000 }
+            }
+            Self::Times(start, end, step) => EvalTimes { start: *start, end: *end, step: *step },
+        }
+    }
+}
+
+fn output_word(output: Output) -> String {
+    match output {
+        Output::Nothing => "nothing".to_owned(),
+        Output::One => "one".to_owned(),
+        Output::Top(k) => format!("top {k}"),
+        Output::Grouped => "grouped".to_owned(),
+        Output::Same => "same".to_owned(),
+    }
+}
+
+fn check(case: &Case) {
+    let times = case.when.times();
+    let shape = Shape::of(&parse(&case.query), times, DEFAULT_LOOKBACK_MS);
+    let reads: Vec<_> = shape
+        .selectors
+        .iter()
+        .map(|s| (s.text.clone(), s.window.start, s.window.end, s.evaluations, output_word(s.output)))
+        .collect();
+    let query = &case.query;
+    assert_eq!(reads, case.reads, "{query}");
+    assert_eq!(shape.steps, times.steps(), "{query}");
+    let each = |want: Option<bool>, got: fn(&SelectorShape) -> bool, what: &str| {
+        if let Some(want) = want {
+            assert!(shape.selectors.iter().all(|s| got(s) == want), "{query}: {what}");
+        }
+    };
+    each(case.streams, |s| s.streams, "streams");
+    each(case.match_all, |s| s.match_all, "match_all");
+    each(case.aggregates, |s| s.output < Output::Same, "output");
+    let optional = |want: Option<u64>, got: u64, what: &str| {
+        assert_eq!(want.unwrap_or(got), got, "{query}: {what}");
+    };
+    optional(case.range_seconds, shape.range_seconds, "range_seconds");
+    optional(
+        case.window_per_eval,
+        shape.selectors.first().map_or(0, |s| s.window_per_eval_ms),
+        "window_per_eval",
+    );
+    assert_eq!(case.returns_matrix.unwrap_or(false), shape.returns_matrix, "{query}: returns_matrix");
+    assert_eq!(case.aggregates.unwrap_or(shape.aggregates), shape.aggregates, "{query}: aggregates");
+    if let Some(functions) = &case.functions {
+        assert_eq!(*functions, shape.functions, "{query}: functions");
+    }
+}
+
+#[test]
+fn shapes_are_as_worked_out_by_hand() {
+    let cases: Vec<Case> = serde_saphyr::from_str(include_str!("../../../tests/cost/shapes.yaml")).unwrap();
+    assert!(cases.len() >= 60, "{} cases", cases.len());
+    for case in &cases {
+        check(case);
+    }
+}
+
+fn named(name: &str) -> Selector {
+    let matchers = vec![Matcher { name: METRIC_NAME.into(), op: MatchOp::Equal, value: name.into() }];
+    Selector { matchers, at: None, offset: None, edges: Edges::Plain }
+}
+
+fn finish(builder: Builder) -> Ast {
+    let root = NodeId(builder.nodes.len() as u32 - 1);
+    Ast { text: "".into(), nodes: builder.nodes, root }
+}
+
+/// `rate(foo[<duration>])` over a computed duration, at 10_000_000 every 60_000 for an hour.
+fn with_computed(build: impl Fn(&mut Builder) -> NodeId) -> TimeRange {
+    let mut b = Builder { nodes: Vec::new() };
+    let computed = build(&mut b);
+    let selector = b.push(Expr::Selector(named("foo")), ValueType::Vector);
+    b.push(Expr::Matrix { selector, range: DurationExpr::Computed(computed) }, ValueType::Matrix);
+    let times = EvalTimes { start: 10_000_000, end: 13_600_000, step: 60_000 };
+    Shape::of(&finish(b), times, DEFAULT_LOOKBACK_MS).selectors[0].window
+}
+
+#[test]
+fn durations_are_computed_from_step_and_range() {
+    let duration = |b: &mut Builder, e| b.push(e, ValueType::Duration);
+    // [step() * 2] = 120 s
+    let double = with_computed(|b| {
+        let lhs = duration(b, Expr::DurationStep);
+        let rhs = duration(b, Expr::Number(2.0));
+        let op = Expr::Binary { op: BinaryOp::Mul, lhs, rhs, return_bool: false, matching: None };
+        duration(b, op)
+    });
+    assert_eq!(double, TimeRange::new(9_880_001, 13_600_000));
+    // [min(range(), 600)] = 600 s
+    let least = with_computed(|b| {
+        let x = duration(b, Expr::DurationRange);
+        let y = duration(b, Expr::Number(600.0));
+        duration(b, Expr::DurationMinMax { max: false, a: x, b: y })
+    });
+    assert_eq!(least, TimeRange::new(9_400_001, 13_600_000));
+    // What does not compute, or is negative, reads no more than the instant.
+    for number in [f64::NAN, -5.0] {
+        let none = with_computed(|b| duration(b, Expr::Number(number)));
+        assert_eq!(none, TimeRange::new(10_000_000, 13_600_000));
+    }
+    // And what is beyond all time saturates.
+    assert_eq!(with_computed(|b| duration(b, Expr::Number(f64::INFINITY))).end, 13_600_000);
+}
+
+#[test]
+fn edges_read_a_lookback_more() {
+    let window = |edges| {
+        let mut b = Builder { nodes: Vec::new() };
+        let selector = b.push(Expr::Selector(Selector { edges, ..named("foo") }), ValueType::Vector);
+        b.push(Expr::Matrix { selector, range: DurationExpr::Literal(600_000) }, ValueType::Matrix);
+        Shape::of(&finish(b), EvalTimes::instant(10_000_000), DEFAULT_LOOKBACK_MS).selectors[0].window
+    };
+    assert_eq!(window(Edges::Plain), TimeRange::new(9_400_001, 10_000_000));
+    assert_eq!(window(Edges::Anchored), TimeRange::new(9_100_001, 10_000_000));
+    assert_eq!(window(Edges::Smoothed), TimeRange::new(9_100_001, 10_300_000));
+}
+
+/// `info(foo offset 1h, <data>)`
+fn info(data: Option<Selector>) -> Shape {
+    let mut b = Builder { nodes: Vec::new() };
+    let foo = Selector { offset: Some(DurationExpr::Literal(3_600_000)), ..named("foo") };
+    let mut args = vec![b.push(Expr::Selector(foo), ValueType::Vector)];
+    args.extend(data.map(|d| b.push(Expr::Selector(d), ValueType::Vector)));
+    let func = named_function("info", &[ValueType::Vector, ValueType::Vector]);
+    b.push(Expr::Call { func, args }, ValueType::Vector);
+    Shape::of(&finish(b), EvalTimes::instant(10_000_000), DEFAULT_LOOKBACK_MS)
+}
+
+#[test]
+fn info_reads_the_info_metric_too() {
+    let texts = |shape: &Shape| shape.selectors.iter().map(|s| s.text.clone()).collect::<Vec<_>>();
+    let shape = info(None);
+    assert_eq!(texts(&shape), ["foo", "target_info"]);
+    // Now, and an hour ago as its argument.
+    assert_eq!(shape.selectors[1].window, TimeRange::new(6_100_001, 10_000_000));
+    assert_eq!(shape.selectors[1].output, Output::Nothing);
+
+    let label = Matcher { name: "cluster".into(), op: MatchOp::Equal, value: "eu".into() };
+    let labels = Selector { matchers: vec![label], ..named("") };
+    assert_eq!(texts(&info(Some(labels))), ["foo", r#"target_info{cluster="eu"}"#]);
+    assert_eq!(texts(&info(Some(named("build_info")))), ["foo", "build_info"]);
+}
+
+#[test]
+fn broken_trees_and_extreme_times_do_no_harm() {
+    let selector = Selector { offset: Some(DurationExpr::Literal(i64::MIN)), ..named("foo") };
+    let node = |expr| Node { expr, span: Span::default(), ty: ValueType::Vector };
+    let nodes = vec![
+        node(Expr::Selector(selector)),
+        node(Expr::Paren(NodeId(1))),
+        node(Expr::Subquery {
+            expr: NodeId(0),
+            range: DurationExpr::Literal(i64::MAX),
+            step: Some(DurationExpr::Computed(NodeId(77))),
+            at: Some(At::Timestamp(i64::MIN)),
+            offset: Some(DurationExpr::Literal(i64::MAX)),
+        }),
+    ];
+    for root in [0, 1, 2, 9] {
+        for times in [
+            EvalTimes { start: i64::MIN, end: i64::MAX, step: 1 },
+            EvalTimes { start: i64::MAX, end: i64::MIN, step: u64::MAX },
+            EvalTimes::instant(i64::MIN),
+        ] {
+            let ast = Ast { text: "".into(), nodes: nodes.clone(), root: NodeId(root) };
+            let shape = Shape::of(&ast, times, u64::MAX);
+            assert!(shape.selectors.iter().all(|s| s.window.start <= s.window.end && s.evaluations > 0));
+        }
+    }
+}
+
+#[test]
+fn alternatives_are_taken_apart_only_when_plain() {
+    let plain = |p: &str| literal_alternatives(p).map(|all| all.join(" "));
+    assert_eq!(plain("api|web").as_deref(), Some("api web"));
+    assert_eq!(plain(r"(10\.0\.0\.1|b)").as_deref(), Some("10.0.0.1 b"));
+    assert_eq!(plain("").as_deref(), Some(""));
+    for pattern in ["a.c", "a|b+", "(a)(b)", r"\d", "[ab]", "^a", "a\\", "(a|b", &"x".repeat(70_000)] {
+        assert_eq!(plain(pattern), None, "{pattern:.10}");
+    }
+}
+
+#[test]
+fn names_that_a_parser_may_misread_stay_in_braces() {
+    let text = |name: &str| selector_text(&named(name).matchers);
+    assert_eq!(text("up"), "up");
+    assert_eq!(text("job:up:sum"), "job:up:sum");
+    assert_eq!(text("sum"), r#"{__name__="sum"}"#);
+    assert_eq!(text("Offset"), r#"{__name__="Offset"}"#);
+    assert_eq!(text("my metric"), r#"{__name__="my metric"}"#);
+    let dotted = [Matcher { name: "k8s.pod".into(), op: MatchOp::NotEqual, value: "\u{7}".into() }];
+    assert_eq!(selector_text(&dotted), r#"{"k8s.pod"!="\x07"}"#);
+}
+
+#[test]
+fn long_patterns_are_read_by_their_alternatives_only() {
+    let match_all = |pattern: String| {
+        is_match_all(&[Matcher { name: "a".into(), op: MatchOp::Regex, value: pattern.into() }])
+    };
+    let long = "x".repeat(300);
+    assert!(!match_all(long.clone()));
+    assert!(!match_all(format!("{long}.+")));
+    for any in [".+", ".*", "(.+)", "^.*$", ""] {
+        assert!(match_all(format!("{long}|{any}")), "{any}");
+        assert!(match_all(format!("({any}|{long})")), "{any}");
+    }
+}

@@ -1,0 +1,44 @@
+mod explain;
+mod label_table;
+mod learned;
+mod pricing;
+
+use crate::{
+    base::{EstimateClass, Known, time::EvalTimes},
+    cost::{Estimate, Model, ModelKind, SeriesKnowledge, Source, estimate},
+    promql::{
+        shape::{DEFAULT_LOOKBACK_MS, Shape},
+        testing::parse,
+    },
+};
+
+/// 2023-11-14T22:00:00Z
+const NOW: i64 = 1_700_000_000_000 - 800_000;
+const HOUR: i64 = 3_600_000;
+
+fn shape(query: &str, times: EvalTimes) -> Shape {
+    Shape::of(&parse(query), times, DEFAULT_LOOKBACK_MS)
+}
+
+/// The six hours up to now.
+fn six_hours(step_seconds: u64) -> EvalTimes {
+    EvalTimes { start: NOW - 6 * HOUR, end: NOW, step: step_seconds * 1000 }
+}
+
+fn counted(n: u64) -> SeriesKnowledge {
+    SeriesKnowledge::new(Known::exact(n), Source::Probe)
+}
+
+fn at_most(n: u64) -> SeriesKnowledge {
+    SeriesKnowledge::new(Known::new(n, EstimateClass::UpperBound), Source::LabelTable)
+}
+
+fn model(kind: ModelKind) -> Model {
+    Model { kind, ..Model::default() }
+}
+
+fn priced(query: &str, times: EvalTimes, series: u64, kind: ModelKind) -> Estimate {
+    let shape = shape(query, times);
+    let known = vec![counted(series); shape.selectors.len()];
+    estimate(&shape, &known, &model(kind))
+}
