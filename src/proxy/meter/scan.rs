@@ -11,8 +11,6 @@
 //! 1        2 3                      2
 //! ```
 
-use std::slice::Iter;
-
 /// What was counted so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -23,6 +21,9 @@ pub struct Counts {
     /// Strings in a list answer: label names or values.
     pub items: u64,
 }
+
+/// Bytes sifted at a time: as many as a mask has bits.
+const BLOCK: usize = 64;
 
 /// The longest key that matters is `result`; one byte more tells it from a longer one.
 const KEY_MAX: usize = 7;
@@ -46,7 +47,8 @@ pub struct Scanner {
     depth: u32,
     section: Section,
     in_string: bool,
-    escaped: bool,
+    /// Where in this chunk or the next the byte lies that a backslash made text.
+    escaped: Option<usize>,
     /// The array at depth 5 was just opened: its first element tells a sample (`[t,"v"]`) from a list of samples.
     undecided: bool,
     /// The last string at depth 1 or 2, cut at `KEY_MAX`.
@@ -73,16 +75,53 @@ impl Scanner {
     }
 
     /// Reads the next chunk.
+    ///
+    /// Most bytes mean nothing, so 64 at a time are first sifted into a mask of those that might.
     pub fn feed(&mut self, chunk: &[u8]) {
-        let mut rest = chunk.iter();
-        if self.in_string {
-            self.read_string(&mut rest);
+        let mut key_from = 0;
+        let (blocks, tail) = chunk.as_chunks::<BLOCK>();
+        for (i, block) in blocks.iter().enumerate() {
+            self.read_block(block, i * BLOCK, chunk, &mut key_from);
         }
-        while let Some(&byte) = rest.next() {
+        let mut last = [0; BLOCK];
+        // A tail is shorter than a block.
+        last[..tail.len()].copy_from_slice(tail);
+        self.read_block(&last, chunk.len() - tail.len(), chunk, &mut key_from);
+        if self.in_string && self.depth <= 2 {
+            self.keep_key(chunk.get(key_from..).unwrap_or_default());
+        }
+        self.escaped = self.escaped.and_then(|at| at.checked_sub(chunk.len()));
+    }
+
+    /// Reads the block that lies at `offset` in the chunk; `key_from` is where the part of the current string begins
+    /// that lies in this chunk.
+    #[inline]
+    fn read_block(&mut self, block: &[u8; BLOCK], offset: usize, chunk: &[u8], key_from: &mut usize) {
+        let mut mask = telling(block);
+        while mask != 0 {
+            let i = mask.trailing_zeros() as usize;
+            mask &= mask - 1;
+            let at = offset + i;
+            // A mask has 64 bits, so `i` is within the block.
+            let byte = block[i % BLOCK];
+            if self.in_string {
+                if self.escaped == Some(at) {
+                    continue;
+                }
+                if byte == b'"' {
+                    self.in_string = false;
+                    if self.depth <= 2 {
+                        self.keep_key(chunk.get(*key_from..at).unwrap_or_default());
+                    }
+                } else if byte == b'\\' {
+                    self.escaped = Some(at + 1);
+                }
+                continue;
+            }
             match byte {
                 b'"' => {
+                    *key_from = at + 1;
                     self.begin_string();
-                    self.read_string(&mut rest);
                 }
                 b'[' => self.open_array(),
                 b'{' => self.open_object(),
@@ -104,29 +143,6 @@ impl Scanner {
                 _ if self.undecided => self.decide_sample(),
                 _ => {}
             }
-        }
-    }
-
-    /// Reads up to the closing quote, or to the end of the chunk.
-    #[inline]
-    fn read_string(&mut self, rest: &mut Iter<'_, u8>) {
-        let text = rest.as_slice();
-        let mut escaped = self.escaped;
-        let mut length = text.len();
-        for &byte in rest.by_ref() {
-            if escaped {
-                escaped = false;
-            } else if byte == b'\\' {
-                escaped = true;
-            } else if byte == b'"' {
-                self.in_string = false;
-                length -= rest.as_slice().len() + 1;
-                break;
-            }
-        }
-        self.escaped = escaped;
-        if self.depth <= 2 {
-            self.keep_key(text.get(..length).unwrap_or(text));
         }
     }
 
@@ -186,4 +202,18 @@ impl Scanner {
             }
         }
     }
+}
+
+/// The bytes of a block that can mean something, lowest bit first: quotes, backslashes, brackets, braces.
+#[inline]
+fn telling(block: &[u8; BLOCK]) -> u64 {
+    // Without a branch, so that the compiler compares many bytes at once.
+    let flags = block.map(|b| {
+        let brace = b | 0x20; // of a bracket
+        u8::from(b == b'"') | u8::from(b == b'\\') | u8::from(brace == b'{') | u8::from(brace == b'}')
+    });
+    // The product moves the flag of byte i to bit 56 + i.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let eights = flags.as_chunks::<8>().0.iter().rev();
+    eights.fold(0, |mask, eight| mask << 8 | u64::from_le_bytes(*eight).wrapping_mul(GATHER) >> 56)
 }

@@ -22,7 +22,8 @@ fn counts_equal_the_parsed_truth_at_random_splits() {
             let whole = scan([text.as_bytes()]);
             assert_eq!(whole.counts(), truth, "round {round}: {text}");
             assert!(whole.is_whole(), "{text}");
-            let split = scan(answers::pieces(&mut rng, text.as_bytes(), 9));
+            let longest = [1, 9, 63, 64, 65, 300][rng.usize(..6)];
+            let split = scan(answers::pieces(&mut rng, text.as_bytes(), longest));
             assert_eq!((split.counts(), split.is_whole()), (truth, true), "round {round}, in pieces: {text}");
         }
     }
@@ -38,6 +39,23 @@ fn every_single_split_counts_the_same_and_no_part_is_whole() {
             let (head, tail) = text.as_bytes().split_at(at);
             assert!(!scan([head]).is_whole(), "{kind} up to {at}: {text}");
             assert_eq!(scan([head, tail]).counts(), answers::truth(&answer), "{kind} at {at}: {text}");
+        }
+    }
+}
+
+#[test]
+fn runs_of_backslashes_are_read_right_wherever_they_fall() {
+    for before in 0..130 {
+        for run in 0..6 {
+            let label = format!("{}{}\"[{{", "x".repeat(before), "\\".repeat(run));
+            let answer = serde_json::json!({"data": {"resultType": "vector", "result": [
+                {"metric": {"a": label}, "value": [1, "2"]}, {"metric": {}, "value": [1, "2"]}
+            ]}});
+            let text = answer.to_string();
+            for size in [7, 64, text.len()] {
+                let scanner = scan(text.as_bytes().chunks(size).flat_map(|chunk| [chunk, &[]]));
+                assert_eq!((scanner.counts(), scanner.is_whole()), (answers::truth(&answer), true), "{text}");
+            }
         }
     }
 }
