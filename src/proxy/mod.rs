@@ -1,1 +1,4 @@
-//! (filled in by the next commits)
+//! Carries a request through its stages and decides nothing itself.
+
+pub mod meter;
+pub mod respond;

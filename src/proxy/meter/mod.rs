@@ -1,0 +1,194 @@
+//! Watches an answer until its last byte: counts what it holds, stops it at a limit, settles what it cost.
+//!
+//! The bytes pass through as they came: they are looked at, never buffered whole, never written anew.
+//!
+//! ```text
+//! Meter::new(limits, on_end) ─ wrap(headers, body) ─▶ MeteredBody ─ prime().await ─▶ the client
+//!                                                                      │ a limit was hit before the first byte
+//!                                                                      ▼
+//!                                                                  Unsent: a clean 422 or 502
+//! ```
+
+mod body;
+mod gzip;
+mod scan;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, num::NonZeroU64};
+
+use http::HeaderMap;
+
+use self::tally::Tally;
+pub use self::{
+    body::{BodyError, MeteredBody, Unsent},
+    scan::{Counts, Scanner},
+};
+use crate::base::units;
+
+/// What one answer may hold; `None` is unlimited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MeterLimits {
+    /// Bytes, after decompression where Weir can decompress.
+    pub bytes: Option<NonZeroU64>,
+    /// Series.
+    pub series: Option<NonZeroU64>,
+    /// Samples.
+    pub samples: Option<NonZeroU64>,
+}
+
+/// The limits that an answer can hit while it streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// [`MeterLimits::bytes`].
+    Bytes,
+    /// [`MeterLimits::series`].
+    Series,
+    /// [`MeterLimits::samples`].
+    Samples,
+}
+
+impl Limit {
+    /// The stable id that operators and alerts search for.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::Bytes => "weir-max-response",
+            Self::Series => "weir-max-series",
+            Self::Samples => "weir-max-samples",
+        }
+    }
+
+    /// The id on which Grafana alerting stops retrying, where it knows one that means the same.
+    pub const fn grafana_id(self) -> Option<&'static str> {
+        match self {
+            Self::Series => Some("err-mimir-max-series-per-query"),
+            Self::Bytes | Self::Samples => None,
+        }
+    }
+}
+
+/// A limit that an answer went over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutOff {
+    /// Which limit.
+    pub limit: Limit,
+    /// What was counted when the answer was stopped: at least this much was on its way.
+    pub observed: u64,
+    /// The limit.
+    pub max: u64,
+}
+
+impl fmt::Display for CutOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (observed, max) = (self.observed, self.max);
+        match self.limit {
+            Limit::Bytes => {
+                write!(
+                    f,
+                    "the answer is at least {} long, the limit is {}",
+                    units::bytes(observed),
+                    units::bytes(max)
+                )?;
+            }
+            Limit::Series | Limit::Samples => {
+                let noun = if self.limit == Limit::Series { "series" } else { "samples" };
+                let (observed, max) = (units::count(observed), units::count(max));
+                write!(f, "the answer holds at least {observed} {noun}, the limit is {max}")?;
+            }
+        }
+        write!(f, "; aggregate, narrow the selectors or shorten the range ({}", self.limit.id())?;
+        if let Some(id) = self.limit.grafana_id() {
+            write!(f, ", {id}")?;
+        }
+        f.write_str(")")
+    }
+}
+
+impl std::error::Error for CutOff {}
+
+/// How an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The last byte was handed on.
+    Complete,
+    /// The backend broke off.
+    Failed,
+    /// The client left, or the request was given up.
+    Dropped,
+    /// A limit stopped it.
+    CutOff(Limit),
+}
+
+impl Outcome {
+    /// Metric and log label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+            Self::Dropped => "dropped",
+            Self::CutOff(_) => "cut_off",
+        }
+    }
+}
+
+/// What an answer really was, up to where it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Actual {
+    /// Bytes received from the backend.
+    pub bytes_wire: u64,
+    /// Bytes after decompression; those on the wire where nothing was decompressed.
+    pub bytes_decoded: u64,
+    /// Series in the answer.
+    pub series: u64,
+    /// Samples in the answer.
+    pub samples: u64,
+    /// Whether series and samples cover the whole answer: it was read to its end and understood. Learn only then.
+    pub counted: bool,
+}
+
+/// Called once with the end of an answer. It owns the permit, so that the budget is given back with the last byte.
+pub type OnEnd = Box<dyn FnOnce(Outcome, Actual) + Send>;
+
+/// The limits of one answer and what to do at its end.
+///
+/// Dropped before it is wrapped around a body, it ends as [`Outcome::Dropped`].
+pub struct Meter {
+    limits: MeterLimits,
+    tally: Tally,
+    on_end: Option<OnEnd>,
+}
+
+impl Meter {
+    /// A meter that calls `on_end` exactly once, whatever becomes of the answer.
+    pub fn new(limits: MeterLimits, on_end: OnEnd) -> Self {
+        Self { limits, tally: Tally::default(), on_end: Some(on_end) }
+    }
+
+    /// Puts the meter around an answer; `headers` are the answer's own and say how to read it.
+    pub fn wrap<B: http_body::Body>(mut self, headers: &HeaderMap, body: B) -> MeteredBody<B> {
+        self.tally = Tally::for_answer(headers);
+        MeteredBody::new(self, body)
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        if let Some(on_end) = self.on_end.take() {
+            on_end(outcome, self.tally.actual(outcome == Outcome::Complete));
+        }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.end(Outcome::Dropped);
+    }
+}
+
+impl fmt::Debug for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Meter")
+            .field("limits", &self.limits)
+            .field("ended", &self.on_end.is_none())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,219 @@
+//! Counts series and samples in a Prometheus JSON answer as it streams by, in chunks of any size.
+//!
+//! Depth tells what a bracket means, so label text can never be mistaken for structure; two keys (`data`, `result`)
+//! tell the answer's data from what stands beside it (`stats`, `trace`, metadata). Depth counts opened brackets:
+//!
+//! ```text
+//! {"data": {"result": [ {"metric": {…}, "values": [ [t,"v"], … ]} ]}}     matrix
+//! 1        2          3 4          5              5 6
+//! {"data": {"result": [ {"metric": {…}, "value": [t,"v"]} ]}}             vector; a scalar is [t,"v"] at depth 3
+//! {"data": [ {…}, … ]}   {"data": [ "…", … ]}                             series, exemplars; labels, label values
+//! 1        2 3                      2
+//! ```
+
+/// What was counted so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Series: members of a matrix or vector, elements of a `/series` or exemplars answer.
+    pub series: u64,
+    /// Samples, float or histogram; exemplars count as samples.
+    pub samples: u64,
+    /// Strings in a list answer: label names or values.
+    pub items: u64,
+}
+
+/// Bytes sifted at a time: as many as a mask has bits.
+const BLOCK: usize = 64;
+
+/// The longest key that matters is `result`; one byte more tells it from a longer one.
+const KEY_MAX: usize = 7;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Section {
+    /// Beside the data.
+    #[default]
+    Aside,
+    /// In `data`, an object.
+    Data,
+    /// In `data`, a list.
+    List,
+    /// In `data.result`, a list.
+    Result,
+}
+
+/// A streaming counter; see the module for what it counts.
+#[derive(Clone, Debug, Default)]
+pub struct Scanner {
+    depth: u32,
+    section: Section,
+    in_string: bool,
+    /// Where in this chunk or the next the byte lies that a backslash made text.
+    escaped: Option<usize>,
+    /// The array at depth 5 was just opened: its first element tells a sample (`[t,"v"]`) from a list of samples.
+    undecided: bool,
+    /// The last string at depth 1 or 2, cut at `KEY_MAX`.
+    key: [u8; KEY_MAX],
+    key_len: usize,
+    counts: Counts,
+    opened: bool,
+}
+
+impl Scanner {
+    /// A scanner at the start of an answer.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What was counted so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Whether a whole document went by: something was opened and everything opened is closed.
+    pub fn is_whole(&self) -> bool {
+        self.opened && self.depth == 0 && !self.in_string
+    }
+
+    /// Reads the next chunk.
+    ///
+    /// Most bytes mean nothing, so 64 at a time are first sifted into a mask of those that might.
+    pub fn feed(&mut self, chunk: &[u8]) {
+        let mut key_from = 0;
+        let (blocks, tail) = chunk.as_chunks::<BLOCK>();
+        for (i, block) in blocks.iter().enumerate() {
+            self.read_block(block, i * BLOCK, chunk, &mut key_from);
+        }
+        let mut last = [0; BLOCK];
+        // A tail is shorter than a block.
+        last[..tail.len()].copy_from_slice(tail);
+        self.read_block(&last, chunk.len() - tail.len(), chunk, &mut key_from);
+        if self.in_string && self.depth <= 2 {
+            self.keep_key(chunk.get(key_from..).unwrap_or_default());
+        }
+        self.escaped = self.escaped.and_then(|at| at.checked_sub(chunk.len()));
+    }
+
+    /// Reads the block that lies at `offset` in the chunk; `key_from` is where the part of the current string begins
+    /// that lies in this chunk.
+    #[inline]
+    fn read_block(&mut self, block: &[u8; BLOCK], offset: usize, chunk: &[u8], key_from: &mut usize) {
+        let mut mask = telling(block);
+        while mask != 0 {
+            let i = mask.trailing_zeros() as usize;
+            mask &= mask - 1;
+            let at = offset + i;
+            // A mask has 64 bits, so `i` is within the block.
+            let byte = block[i % BLOCK];
+            if self.in_string {
+                if self.escaped == Some(at) {
+                    continue;
+                }
+                if byte == b'"' {
+                    self.in_string = false;
+                    if self.depth <= 2 {
+                        self.keep_key(chunk.get(*key_from..at).unwrap_or_default());
+                    }
+                } else if byte == b'\\' {
+                    self.escaped = Some(at + 1);
+                }
+                continue;
+            }
+            match byte {
+                b'"' => {
+                    *key_from = at + 1;
+                    self.begin_string();
+                }
+                b'[' => self.open_array(),
+                b'{' => self.open_object(),
+                b']' | b'}' => self.close(),
+                _ => {}
+            }
+        }
+    }
+
+    #[inline]
+    fn begin_string(&mut self) {
+        self.in_string = true;
+        if self.depth <= 5 {
+            match (self.depth, self.section) {
+                (1, _) | (2, Section::Data) => self.key_len = 0,
+                (2, Section::List) => self.counts.items += 1,
+                // The only string directly in a result is the value of a scalar.
+                (3, Section::Result) => self.counts.samples += 1,
+                _ if self.undecided => self.decide_sample(),
+                _ => {}
+            }
+        }
+    }
+
+    fn keep_key(&mut self, text: &[u8]) {
+        let room = self.key.iter_mut().skip(self.key_len);
+        self.key_len += room.zip(text).map(|(to, from)| *to = *from).count();
+    }
+
+    fn key_is(&self, name: &[u8]) -> bool {
+        self.key.get(..self.key_len) == Some(name)
+    }
+
+    #[inline]
+    fn open_array(&mut self) {
+        self.depth = self.depth.saturating_add(1);
+        if self.depth == 6 {
+            self.undecided = false;
+            self.counts.samples += u64::from(self.section == Section::Result);
+        } else if self.depth < 6 {
+            self.opened = true;
+            match (self.depth, self.section) {
+                (2, _) if self.key_is(b"data") => self.section = Section::List,
+                (3, Section::Data) if self.key_is(b"result") => self.section = Section::Result,
+                (5, Section::Result) => self.undecided = true,
+                _ => {}
+            }
+        }
+    }
+
+    #[inline]
+    fn open_object(&mut self) {
+        self.depth = self.depth.saturating_add(1);
+        self.opened = true;
+        match (self.depth, self.section) {
+            (2, _) if self.key_is(b"data") => self.section = Section::Data,
+            (3, Section::List) | (4, Section::Result) => self.counts.series += 1,
+            (5, Section::List) => self.counts.samples += 1,
+            (6, Section::Result) if self.undecided => self.decide_sample(),
+            _ => {}
+        }
+    }
+
+    fn decide_sample(&mut self) {
+        self.undecided = false;
+        self.counts.samples += 1;
+    }
+
+    #[inline]
+    fn close(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+        if self.depth < 5 {
+            self.undecided = false;
+            match (self.depth, self.section) {
+                (0 | 1, _) => self.section = Section::Aside,
+                (2, Section::Result) => self.section = Section::Data,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The bytes of a block that can mean something, lowest bit first: quotes, backslashes, brackets, braces.
+#[inline]
+fn telling(block: &[u8; BLOCK]) -> u64 {
+    // Without a branch, so that the compiler compares many bytes at once.
+    let flags = block.map(|b| {
+        let brace = b | 0x20; // of a bracket
+        u8::from(b == b'"') | u8::from(b == b'\\') | u8::from(brace == b'{') | u8::from(brace == b'}')
+    });
+    // The product moves the flag of byte i to bit 56 + i.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let eights = flags.as_chunks::<8>().0.iter().rev();
+    eights.fold(0, |mask, eight| mask << 8 | u64::from_le_bytes(*eight).wrapping_mul(GATHER) >> 56)
+}

@@ -1,0 +1,120 @@
+//! How an answer is read, and what was read so far held against the limits.
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+
+use super::{
+    Actual, CutOff, Limit, MeterLimits,
+    gzip::GzipReader,
+    scan::{Counts, Scanner},
+};
+
+/// Inflated bytes after which the task yields, so that one answer does not hold up the others on its thread.
+const INFLATED_PER_TURN: u64 = 256 * 1024;
+
+#[derive(Debug, Default)]
+enum Reader {
+    /// Not JSON, or in a coding that Weir does not read: only bytes are counted.
+    #[default]
+    Opaque,
+    Plain(Scanner),
+    Gzip(Box<GzipReader>),
+}
+
+/// What was read of one answer.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    reader: Reader,
+    bytes_wire: u64,
+    /// Found by `finish`: the reader understood the answer to its end.
+    understood: bool,
+}
+
+impl Tally {
+    /// Chooses the reader by `Content-Type` and `Content-Encoding`.
+    pub(super) fn for_answer(headers: &HeaderMap) -> Self {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").trim();
+        let media_type = text(header::CONTENT_TYPE).split(';').next().unwrap_or("").trim();
+        let coding = text(header::CONTENT_ENCODING);
+        let reader = if !media_type.eq_ignore_ascii_case("application/json") {
+            Reader::Opaque
+        } else if coding.is_empty() || coding.eq_ignore_ascii_case("identity") {
+            Reader::Plain(Scanner::new())
+        } else if coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip") {
+            Reader::Gzip(Box::new(GzipReader::new()))
+        } else {
+            Reader::Opaque
+        };
+        Self { reader, ..Self::default() }
+    }
+
+    /// Takes the next chunk, to be read by `turn`.
+    pub(super) fn load(&mut self, chunk: &Bytes) {
+        self.bytes_wire += chunk.len() as u64;
+        match &mut self.reader {
+            Reader::Opaque => {}
+            Reader::Plain(scanner) => scanner.feed(chunk),
+            Reader::Gzip(gzip) => gzip.load(chunk),
+        }
+    }
+
+    /// Reads on; `false` when the chunk is not used up and the task should yield first.
+    pub(super) fn turn(&mut self) -> bool {
+        match &mut self.reader {
+            Reader::Opaque | Reader::Plain(_) => true,
+            Reader::Gzip(gzip) => gzip.inflate(INFLATED_PER_TURN),
+        }
+    }
+
+    /// Says that the answer ended as it should.
+    pub(super) fn finish(&mut self) {
+        self.understood = match &mut self.reader {
+            Reader::Opaque => false,
+            Reader::Plain(scanner) => scanner.is_whole(),
+            Reader::Gzip(gzip) => gzip.finish(),
+        };
+    }
+
+    fn counts(&self) -> Counts {
+        match &self.reader {
+            Reader::Opaque => Counts::default(),
+            Reader::Plain(scanner) => scanner.counts(),
+            Reader::Gzip(gzip) => gzip.scanner().counts(),
+        }
+    }
+
+    fn bytes_decoded(&self) -> u64 {
+        match &self.reader {
+            Reader::Opaque | Reader::Plain(_) => self.bytes_wire,
+            Reader::Gzip(gzip) => gzip.bytes(),
+        }
+    }
+
+    /// The first limit that the answer is over.
+    pub(super) fn over(&self, limits: &MeterLimits) -> Option<CutOff> {
+        let counts = self.counts();
+        // A broken gzip answer stops inflating, not coming: the larger of the two sizes counts.
+        let bytes = self.bytes_decoded().max(self.bytes_wire);
+        let pairs = [
+            (Limit::Bytes, bytes, limits.bytes),
+            (Limit::Series, counts.series, limits.series),
+            (Limit::Samples, counts.samples, limits.samples),
+        ];
+        pairs.into_iter().find_map(|(limit, observed, max)| {
+            let max = max?.get();
+            (observed > max).then_some(CutOff { limit, observed, max })
+        })
+    }
+
+    /// What the answer was; `complete` when it was handed on to its end.
+    pub(super) fn actual(&self, complete: bool) -> Actual {
+        let counts = self.counts();
+        Actual {
+            bytes_wire: self.bytes_wire,
+            bytes_decoded: self.bytes_decoded(),
+            series: counts.series,
+            samples: counts.samples,
+            counted: complete && self.understood,
+        }
+    }
+}

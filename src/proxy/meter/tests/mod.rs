@@ -1,0 +1,6 @@
+//! The meter against answers with a known truth.
+
+mod answers;
+mod body;
+mod gzip;
+mod scan;

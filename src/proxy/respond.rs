@@ -1,0 +1,324 @@
+//! The one place that makes error responses, and the body that every response of the proxy has.
+//!
+//! Grafana parses the bodies of 2xx, 400, 422 and 503 and prints the first KiB of any other as it is. So every body is
+//! JSON in Prometheus' shape, and one that will be printed raw is written to be read raw: short, and free of
+//! what JSON would have to escape.
+
+use std::{
+    fmt::Write,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::meter::{BodyError, MeteredBody};
+use crate::base::ErrorKind;
+
+/// Which limit refused, and by how much.
+pub const WEIR_LIMIT: HeaderName = HeaderName::from_static("weir-limit");
+/// What the query was expected to cost.
+pub const WEIR_ESTIMATE: HeaderName = HeaderName::from_static("weir-estimate");
+/// What the query did cost.
+pub const WEIR_COST: HeaderName = HeaderName::from_static("weir-cost");
+
+/// Bytes of a message; a longer one is cut.
+const MESSAGE_BYTES_MAX: usize = 4096;
+/// Bytes of a message that will be printed raw: with the JSON around it, it fits the KiB that Grafana prints.
+const RAW_MESSAGE_BYTES_MAX: usize = 900;
+/// Bytes of a header value made from text.
+const HEADER_BYTES_MAX: usize = 1024;
+
+/// What an error response carries beside its message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extra {
+    /// For `Weir-Limit`: the stable id of the limit, and the numbers.
+    pub limit: Option<String>,
+    /// For `Weir-Estimate`.
+    pub estimate: Option<String>,
+    /// For `Weir-Cost`: what was spent before the answer was refused.
+    pub cost: Option<String>,
+    /// For `Retry-After`, rounded up to whole seconds.
+    pub retry_after: Option<Duration>,
+    /// For `Allow`: the methods that the endpoint takes.
+    pub allow: Option<&'static str>,
+}
+
+/// An error response: JSON with `status`, `errorType` and `error`, first and in this order.
+///
+/// A refusal with a `retry_after` whose body will be printed raw starts with it; the message need not repeat it.
+pub fn error(kind: ErrorKind, message: &str, extra: Extra) -> Response<Body> {
+    let retry_seconds = extra.retry_after.map(seconds_up);
+    let mut response = Response::new(Body::full(json(kind, message, retry_seconds)));
+    *response.status_mut() = StatusCode::from_u16(kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(seconds) = retry_seconds {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(methods) = extra.allow {
+        headers.insert(header::ALLOW, HeaderValue::from_static(methods));
+    }
+    if kind == ErrorKind::Unauthorized {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"weir\""));
+    }
+    for (name, text) in [(WEIR_LIMIT, extra.limit), (WEIR_ESTIMATE, extra.estimate), (WEIR_COST, extra.cost)]
+    {
+        if let Some(text) = text {
+            headers.insert(name, header_text(&text));
+        }
+    }
+    response
+}
+
+/// A valid header value for any text: what a header cannot hold becomes a space or `?`, what is too long is cut.
+pub fn header_text(text: &str) -> HeaderValue {
+    let visible = |c: char| match c {
+        ' '..='~' => c,
+        c if c.is_control() => ' ',
+        _ => '?',
+    };
+    let clean: String = text.chars().map(visible).take(HEADER_BYTES_MAX).collect();
+    HeaderValue::try_from(clean).unwrap_or_else(|_| HeaderValue::from_static("?"))
+}
+
+/// Whole seconds, rounded up: never earlier than asked for, never "at once".
+fn seconds_up(wait: Duration) -> u64 {
+    let whole = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+    whole.max(1)
+}
+
+/// Whether Grafana parses the body of this status; it prints any other raw.
+const fn is_parsed_by_grafana(status: u16) -> bool {
+    matches!(status, 200..=299 | 400 | 422 | 503)
+}
+
+fn json(kind: ErrorKind, message: &str, retry_seconds: Option<u64>) -> String {
+    let mut out = String::with_capacity(96 + message.len());
+    out.push_str(r#"{"status":"error","errorType":""#);
+    out.push_str(kind.error_type());
+    out.push_str(r#"","error":""#);
+    if is_parsed_by_grafana(kind.status()) {
+        escape_into(&mut out, message, MESSAGE_BYTES_MAX);
+    } else {
+        if let Some(seconds) = retry_seconds {
+            // Writing to a string does not fail.
+            let _ = write!(out, "retry in {seconds}s: ");
+        }
+        escape_into(&mut out, &plain(message), RAW_MESSAGE_BYTES_MAX);
+    }
+    out.push_str("\"}");
+    out
+}
+
+/// The text almost without what JSON escapes: quoted strings of a query keep their meaning in single quotes. Only a
+/// backslash stays, since nothing else means the same.
+fn plain(text: &str) -> String {
+    let replace = |c: char| match c {
+        '"' => '\'',
+        c if c.is_control() => ' ',
+        c => c,
+    };
+    text.chars().map(replace).collect()
+}
+
+/// Escapes a text for a JSON string; what does not fit `room` bytes is cut between characters and marked as cut.
+fn escape_into(out: &mut String, text: &str, room: usize) {
+    let end = out.len() + room;
+    for c in text.chars() {
+        let before = out.len();
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c.is_ascii_control() => {
+                // Writing to a string does not fail.
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
+            c => out.push(c),
+        }
+        if out.len() > end {
+            out.truncate(before);
+            out.push('…');
+            return;
+        }
+    }
+}
+
+/// The body of every response of the proxy; an enum, so that no frame of an answer goes through a box.
+#[derive(Debug)]
+pub enum Body {
+    /// Made here, sent in one piece; `None` when it was handed on.
+    Full(Option<Bytes>),
+    /// A backend's answer under a permit.
+    Metered(MeteredBody<Incoming>),
+    /// A backend's answer that nobody counts.
+    Streaming(Incoming),
+}
+
+impl Body {
+    /// A body made here.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        Self::Full(Some(bytes.into()).filter(|bytes| !bytes.is_empty()))
+    }
+
+    /// No bytes.
+    pub const fn empty() -> Self {
+        Self::Full(None)
+    }
+}
+
+impl From<MeteredBody<Incoming>> for Body {
+    fn from(body: MeteredBody<Incoming>) -> Self {
+        Self::Metered(body)
+    }
+}
+
+impl From<Incoming> for Body {
+    fn from(body: Incoming) -> Self {
+        Self::Streaming(body)
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError<hyper::Error>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match &mut *self {
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Metered(body) => Pin::new(body).poll_frame(cx),
+            Self::Streaming(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::Upstream),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Metered(body) => body.is_end_stream(),
+            Self::Streaming(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Metered(body) => body.size_hint(),
+            Self::Streaming(body) => body.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    async fn read(response: Response<Body>) -> (u16, http::HeaderMap, String) {
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        (parts.status.as_u16(), parts.headers, String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn bodies_are_these() {
+        let cases = [
+            (
+                ErrorKind::BadData,
+                "1:5: parse error: \"x\"",
+                None,
+                r#"{"status":"error","errorType":"bad_data","error":"1:5: parse error: \"x\""}"#,
+            ),
+            (
+                ErrorKind::LimitExceeded,
+                "a\nb\t\\ \u{1}\u{7f}é",
+                None,
+                r#"{"status":"error","errorType":"execution","error":"a\nb\t\\ \u0001\u007fé"}"#,
+            ),
+            (
+                ErrorKind::RateLimited,
+                "over 50/s for up{job=\"a\"}\n(weir-rate)",
+                Some(1500),
+                r#"{"status":"error","errorType":"too_many_requests","error":"retry in 2s: over 50/s for up{job='a'} (weir-rate)"}"#,
+            ),
+            (
+                ErrorKind::QueueFull,
+                "full",
+                Some(0),
+                r#"{"status":"error","errorType":"unavailable","error":"full"}"#,
+            ),
+            (
+                ErrorKind::UpstreamDead,
+                "C:\\x\r\0",
+                None,
+                r#"{"status":"error","errorType":"unavailable","error":"C:\\x  "}"#,
+            ),
+        ];
+        for (kind, message, retry_ms, want) in cases {
+            let retry_after = retry_ms.map(Duration::from_millis);
+            let (status, headers, body) =
+                read(error(kind, message, Extra { retry_after, ..Extra::default() })).await;
+            assert_eq!(body, want);
+            assert_eq!(status, kind.status());
+            assert_eq!(headers["content-type"], "application/json");
+            assert_eq!(headers.get("retry-after").is_some(), retry_ms.is_some());
+            serde_json::from_str::<serde_json::Value>(&body).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn every_kind_is_valid_json_whatever_the_text() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        for &kind in ErrorKind::ALL {
+            for length in [0, 1, 900, 901, 5000] {
+                let message: String = (0..length).map(|_| rng.char('\0'..='\u{ffff}')).collect();
+                let limit = Some(message.clone());
+                let extra = Extra { limit, retry_after: Some(Duration::MAX), ..Extra::default() };
+                let (_, headers, body) = read(error(kind, &message, extra)).await;
+                let parsed: serde_json::Value = serde_json::from_str(&body).unwrap();
+                assert_eq!(parsed["status"], "error");
+                assert_eq!(parsed["errorType"], kind.error_type());
+                assert!(headers["weir-limit"].to_str().unwrap().len() <= HEADER_BYTES_MAX);
+                if !is_parsed_by_grafana(kind.status()) {
+                    assert!(body.len() <= 1024, "{kind:?}: {} bytes", body.len());
+                    assert!(!body.replace("\\\\", "").contains('\\'), "{body}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn header_values_are_valid_whatever_the_text() {
+        assert_eq!(header_text("weir-max-series; max=5"), "weir-max-series; max=5");
+        assert_eq!(header_text("a\r\nX: y\0é"), "a  X: y ?");
+        assert_eq!(header_text(""), "");
+        assert_eq!(header_text(&"x".repeat(5000)).len(), HEADER_BYTES_MAX);
+    }
+
+    #[test]
+    fn retry_after_is_never_too_early() {
+        for (ms, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (60_000, 60)] {
+            assert_eq!(seconds_up(Duration::from_millis(ms)), seconds);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_401_challenges_and_a_405_says_what_is_allowed() {
+        let (_, headers, _) = read(error(ErrorKind::Unauthorized, "who?", Extra::default())).await;
+        assert_eq!(headers["www-authenticate"], "Basic realm=\"weir\"");
+        let extra = Extra { allow: Some("GET, POST"), ..Extra::default() };
+        let (_, headers, _) = read(error(ErrorKind::MethodNotAllowed, "no", extra)).await;
+        assert_eq!(headers["allow"], "GET, POST");
+    }
+}

@@ -1,0 +1,105 @@
+//! Log lines on standard error. Which ones and in what form is decided elsewhere and given as arguments.
+
+use std::{fmt, str::FromStr};
+
+use tracing_subscriber::{EnvFilter, filter::ParseError, util::TryInitError};
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people: time, level, target, fields.
+    #[default]
+    Text,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
+impl FromStr for Format {
+    type Err = LogError;
+
+    fn from_str(word: &str) -> Result<Self, LogError> {
+        match word {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            other => Err(LogError::Format(other.to_owned())),
+        }
+    }
+}
+
+/// Why logging could not be set up.
+#[derive(Debug)]
+pub enum LogError {
+    /// Not a filter, such as `info` or `warn,weir::limit=debug`.
+    Filter(String, ParseError),
+    /// Neither `text` nor `json`.
+    Format(String),
+    /// Logging was set up before.
+    Twice(TryInitError),
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Filter(text, error) => {
+                write!(f, "log filter `{text}`: {error}; try `info` or `warn,weir::limit=debug`")
+            }
+            Self::Format(word) => write!(f, "log format `{word}`: use `text` or `json`"),
+            Self::Twice(error) => write!(f, "logging is set up already: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for LogError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Filter(_, error) => Some(error),
+            Self::Format(_) => None,
+            Self::Twice(error) => Some(error),
+        }
+    }
+}
+
+/// Checks a filter without setting anything up; an empty one means `info`.
+///
+/// # Errors
+/// [`LogError::Filter`] names the text and what is wrong with it.
+pub fn parse_filter(text: &str) -> Result<EnvFilter, LogError> {
+    let text = if text.trim().is_empty() { "info" } else { text };
+    EnvFilter::builder().parse(text).map_err(|error| LogError::Filter(text.to_owned(), error))
+}
+
+/// Sets up logging for the whole process; once.
+///
+/// # Errors
+/// The filter does not parse, or logging was set up before.
+pub fn init(filter: &str, format: Format) -> Result<(), LogError> {
+    use tracing_subscriber::util::SubscriberInitExt;
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(parse_filter(filter)?).with_writer(std::io::stderr);
+    match format {
+        Format::Text => {
+            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).finish().try_init()
+        }
+        Format::Json => builder.json().flatten_event(true).finish().try_init(),
+    }
+    .map_err(LogError::Twice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_and_formats_are_checked() {
+        for good in ["", "info", "warn,weir::limit=debug", "off"] {
+            assert!(parse_filter(good).is_ok(), "{good}");
+        }
+        let error = parse_filter("weir=loud").unwrap_err().to_string();
+        assert!(error.starts_with("log filter `weir=loud`: "), "{error}");
+        assert_eq!("json".parse::<Format>().unwrap(), Format::Json);
+        assert_eq!(
+            "xml".parse::<Format>().unwrap_err().to_string(),
+            "log format `xml`: use `text` or `json`"
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! Names, help texts, labels and buckets of every metric.
+
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::Collector, exponential_buckets,
+};
+
+use super::Metrics;
+use crate::telemetry::{process::ProcessCollector, tenants::TenantLabels};
+
+/// Registers what it makes.
+struct Maker<'a>(&'a Registry);
+
+impl Maker<'_> {
+    fn keep<C: Collector + Clone + 'static>(&self, collector: C) -> prometheus::Result<C> {
+        self.0.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+
+    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+        self.keep(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        self.keep(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
+        self.keep(GaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.keep(IntGauge::new(name, help)?)
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: Vec<f64>,
+    ) -> prometheus::Result<HistogramVec> {
+        self.keep(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?)
+    }
+
+    /// What needs no event: which build runs, and the process.
+    fn keep_facts(&self) -> prometheus::Result<()> {
+        let build =
+            self.int_gauges("weir_build_info", "Always 1; the labels say which build runs.", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        self.0.register(Box::new(ProcessCollector::new()?))
+    }
+}
+
+impl Metrics {
+    /// Metrics that name at most `tenants_max` tenants; those seen later are counted together as `other`.
+    ///
+    /// # Errors
+    /// Only if two metrics had the same name.
+    pub fn new(tenants_max: usize) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let make = Maker(&registry);
+        // From 1 to 3e10, a factor of ten in two steps: one scale for series, samples and bytes.
+        let sizes = exponential_buckets(1.0, 10f64.sqrt(), 22)?;
+        let seconds = exponential_buckets(0.001, 2.5, 13)?;
+        make.keep_facts()?;
+        Ok(Self {
+            tenants: TenantLabels::new(tenants_max),
+            admissions: make.counter("weir_admissions_total", "Queries admitted.", &["tenant", "class"])?,
+            refusals: make.counter(
+                "weir_refusals_total",
+                "Queries refused; with mode `shadow` those that would have been.",
+                &["tenant", "limit", "mode", "reason"],
+            )?,
+            estimated: make.histograms("weir_estimated_cost", "Cost expected of a query.", &["dimension"], sizes.clone())?,
+            actual: make.histograms("weir_actual_cost", "Cost that a query turned out to have.", &["dimension"], sizes)?,
+            ratio: make.histograms(
+                "weir_estimate_ratio",
+                "Expected over actual cost, by how the estimate was known: 1 is right, above 1 is too careful.",
+                &["dimension", "known"],
+                exponential_buckets(1.0 / 64.0, 2.0, 13)?,
+            )?,
+            queue_length: make.int_gauges("weir_queue_length", "Queries waiting.", &["backend"])?,
+            queue_wait: make.histograms(
+                "weir_queue_wait_seconds",
+                "Time that admitted queries waited.",
+                &["class"],
+                seconds.clone(),
+            )?,
+            budget_used: make.gauges("weir_budget_used", "Budget held by permits.", &["backend", "resource"])?,
+            budget_capacity: make.gauges(
+                "weir_budget_capacity",
+                "Budget that permits may hold, as pressure leaves it.",
+                &["backend", "resource"],
+            )?,
+            probes: make.counter("weir_probes_total", "Probes for the size of a selector.", &["backend", "result"])?,
+            probe_bytes: make.counter("weir_probe_bytes_total", "Bytes that probes received.", &["backend"])?,
+            probe_seconds: make.histograms("weir_probe_seconds", "Time that probes took.", &["backend"], seconds.clone())?,
+            probe_cache: make.counter("weir_probe_cache_total", "Looks into the cache of probes.", &["result"])?,
+            upstream: make.counter(
+                "weir_upstream_responses_total",
+                "Answers of backends by class of status (`2xx`), or `error` for none.",
+                &["backend", "status"],
+            )?,
+            upstream_seconds: make.histograms(
+                "weir_upstream_seconds",
+                "Time from sending a query to the head of its answer.",
+                &["backend"],
+                seconds.clone(),
+            )?,
+            answers: make.counter("weir_answers_total", "Answers by how they ended.", &["backend", "outcome"])?,
+            answer_bytes: make.counter("weir_answer_bytes_total", "Bytes of answers received.", &["backend"])?,
+            learned_entries: make.gauge("weir_learned_entries", "Queries whose cost is remembered.")?,
+            label_table_time: make.int_gauges(
+                "weir_label_table_timestamp_seconds",
+                "When the label table was fetched; its age is time() minus this.",
+                &["backend"],
+            )?,
+            reloads: make.counter("weir_config_reloads_total", "Reloads of the configuration.", &["result"])?,
+            reload_ok: make.gauge("weir_config_last_reload_successful", "1 if the last reload was taken over, else 0.")?,
+            reload_time: make.gauge(
+                "weir_config_last_reload_success_timestamp_seconds",
+                "When the configuration in force was loaded.",
+            )?,
+            overhead: make.keep(Histogram::with_opts(
+                HistogramOpts::new("weir_overhead_seconds", "Time from a request to its admission, without the wait.")
+                    .buckets(exponential_buckets(0.000_01, 2.5, 13)?),
+            )?)?,
+            registry,
+        })
+    }
+}

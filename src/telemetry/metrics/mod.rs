@@ -1,0 +1,238 @@
+//! Every metric of Weir, behind methods that say what happened.
+//!
+//! Label values are bounded: closed enums and `&'static str` by the compiler, backends and classes by the
+//! configuration, tenants by [`Metrics::new`].
+
+mod make;
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+};
+
+use super::tenants::TenantLabels;
+use crate::base::{ErrorKind, EstimateClass, TenantId};
+
+/// The media type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// What a cost is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dimension {
+    /// Distinct series.
+    Series,
+    /// Samples.
+    Samples,
+    /// Bytes of memory at the backend.
+    Memory,
+}
+
+impl Dimension {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Series => "series",
+            Self::Samples => "samples",
+            Self::Memory => "memory_bytes",
+        }
+    }
+}
+
+/// What a budget is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// Bytes of memory.
+    Memory,
+    /// Queries in flight.
+    Queries,
+}
+
+impl Resource {
+    const ALL: [Self; 2] = [Self::Memory, Self::Queries];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Memory => "memory_bytes",
+            Self::Queries => "queries",
+        }
+    }
+}
+
+/// How a probe went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProbeResult {
+    /// It counted.
+    Counted,
+    /// It stopped at its limit: at least this many.
+    AtLeast,
+    /// The backend failed or was late.
+    Failed,
+    /// It was not sent: it would itself have been the attack.
+    Refused,
+}
+
+impl ProbeResult {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Counted => "counted",
+            Self::AtLeast => "at_least",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// All metrics, in a registry of their own.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    tenants: TenantLabels,
+    admissions: IntCounterVec,
+    refusals: IntCounterVec,
+    estimated: HistogramVec,
+    actual: HistogramVec,
+    ratio: HistogramVec,
+    queue_length: IntGaugeVec,
+    queue_wait: HistogramVec,
+    budget_used: GaugeVec,
+    budget_capacity: GaugeVec,
+    probes: IntCounterVec,
+    probe_bytes: IntCounterVec,
+    probe_seconds: HistogramVec,
+    probe_cache: IntCounterVec,
+    upstream: IntCounterVec,
+    upstream_seconds: HistogramVec,
+    answers: IntCounterVec,
+    answer_bytes: IntCounterVec,
+    learned_entries: IntGauge,
+    label_table_time: IntGaugeVec,
+    reloads: IntCounterVec,
+    reload_ok: IntGauge,
+    reload_time: IntGauge,
+    overhead: Histogram,
+}
+
+impl Metrics {
+    /// A query was admitted after waiting this long.
+    pub fn admitted(&self, tenant: &TenantId, class: &str, waited: Duration) {
+        self.admissions.with_label_values(&[self.tenants.label(tenant), class]).inc();
+        self.queue_wait.with_label_values(&[class]).observe(waited.as_secs_f64());
+    }
+
+    /// A query was refused by a limit (its stable id) in a mode (`enforce` or `shadow`).
+    pub fn refused(&self, tenant: &TenantId, limit: &'static str, mode: &'static str, reason: ErrorKind) {
+        self.refusals.with_label_values(&[self.tenants.label(tenant), limit, mode, reason.label()]).inc();
+    }
+
+    /// Weir took this long to decide, the wait for budget left out.
+    pub fn decided(&self, took: Duration) {
+        self.overhead.observe(took.as_secs_f64());
+    }
+
+    /// A query was expected to cost this much.
+    pub fn estimated(&self, dimension: Dimension, expected: u64) {
+        self.estimated.with_label_values(&[dimension.label()]).observe(expected as f64);
+    }
+
+    /// A query that was expected to cost so much (known in this way) did cost so much.
+    pub fn settled(&self, dimension: Dimension, expected: u64, known: EstimateClass, actual: u64) {
+        self.actual.with_label_values(&[dimension.label()]).observe(actual as f64);
+        // Nothing expected and nothing found is right; one more on both sides keeps it so, and finite.
+        let ratio = (expected as f64 + 1.0) / (actual as f64 + 1.0);
+        self.ratio.with_label_values(&[dimension.label(), known.as_str()]).observe(ratio);
+    }
+
+    /// So many queries wait for this backend now.
+    pub fn queue_length(&self, backend: &str, length: u64) {
+        self.queue_length.with_label_values(&[backend]).set(signed(length));
+    }
+
+    /// This much of a backend's budget is held now, of this much.
+    pub fn budget(&self, backend: &str, resource: Resource, used: u64, capacity: u64) {
+        let labels = [backend, resource.label()];
+        self.budget_used.with_label_values(&labels).set(used as f64);
+        self.budget_capacity.with_label_values(&labels).set(capacity as f64);
+    }
+
+    /// A probe was made, or refused before it was sent.
+    pub fn probed(&self, backend: &str, result: ProbeResult, took: Duration, bytes: u64) {
+        self.probes.with_label_values(&[backend, result.label()]).inc();
+        if result != ProbeResult::Refused {
+            self.probe_bytes.with_label_values(&[backend]).inc_by(bytes);
+            self.probe_seconds.with_label_values(&[backend]).observe(took.as_secs_f64());
+        }
+    }
+
+    /// A probe's answer was looked for in the cache.
+    pub fn probe_cache(&self, hit: bool) {
+        self.probe_cache.with_label_values(&[if hit { "hit" } else { "miss" }]).inc();
+    }
+
+    /// A backend answered with a status, or not at all (`None`), after this long.
+    pub fn upstream(&self, backend: &str, status: Option<u16>, took: Duration) {
+        let class = match status.map(|status| status / 100) {
+            Some(1) => "1xx",
+            Some(2) => "2xx",
+            Some(3) => "3xx",
+            Some(4) => "4xx",
+            Some(5) => "5xx",
+            Some(_) => "other",
+            None => "error",
+        };
+        self.upstream.with_label_values(&[backend, class]).inc();
+        self.upstream_seconds.with_label_values(&[backend]).observe(took.as_secs_f64());
+    }
+
+    /// An answer ended in this way (the label of its outcome) after so many bytes.
+    pub fn answered(&self, backend: &str, outcome: &'static str, bytes: u64) {
+        self.answers.with_label_values(&[backend, outcome]).inc();
+        self.answer_bytes.with_label_values(&[backend]).inc_by(bytes);
+    }
+
+    /// So many queries' costs are remembered now.
+    pub fn learned_entries(&self, entries: u64) {
+        self.learned_entries.set(signed(entries));
+    }
+
+    /// A backend's label table was fetched at this time, in seconds since the epoch.
+    pub fn label_table_fetched(&self, backend: &str, at_seconds: i64) {
+        self.label_table_time.with_label_values(&[backend]).set(at_seconds);
+    }
+
+    /// The configuration was taken over, or not, at this time, in seconds since the epoch.
+    pub fn reloaded(&self, success: bool, at_seconds: i64) {
+        self.reloads.with_label_values(&[if success { "success" } else { "failure" }]).inc();
+        self.reload_ok.set(i64::from(success));
+        if success {
+            self.reload_time.set(at_seconds);
+        }
+    }
+
+    /// A backend left the configuration: what it had is no longer shown. What was counted stays.
+    pub fn forget_backend(&self, backend: &str) {
+        // One that was never set is not there to be removed.
+        let _ = self.queue_length.remove_label_values(&[backend]);
+        let _ = self.label_table_time.remove_label_values(&[backend]);
+        for resource in Resource::ALL {
+            let _ = self.budget_used.remove_label_values(&[backend, resource.label()]);
+            let _ = self.budget_capacity.remove_label_values(&[backend, resource.label()]);
+        }
+    }
+
+    /// Everything in Prometheus' text format.
+    ///
+    /// # Errors
+    /// A metric cannot be written; the text would lie by leaving it out.
+    pub fn encode(&self) -> prometheus::Result<String> {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        String::from_utf8(out).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+}
+
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
