@@ -181,28 +181,40 @@ impl<'a> Checker<'a> {
 
     fn limits(&mut self, raw: &Raw) {
         let place = self.place("limits");
-        self.tenant(raw, &place.key("default"), &raw.limits.default, &raw.limits.default);
+        self.tenant(&raw.backends, &place.key("default"), &raw.limits.default, &raw.limits.default);
         for (name, written) in &raw.limits.tenants {
             let at = place.key("tenants").key(name);
             self.name(&at, name);
-            self.tenant(raw, &at, written, &written.over(&raw.limits.default));
+            let route = raw.routes.iter().find(|route| route.tenants.contains(name));
+            let named = route.and_then(|route| raw.backends.iter().find(|b| b.name == route.backend));
+            self.tenant(named.or(raw.backends.first()), &at, written, &written.over(&raw.limits.default));
         }
     }
 
-    /// Checks the limits that apply to a tenant, blaming only what is `written` for it.
-    fn tenant(&mut self, raw: &Raw, place: &Place<'_>, written: &TenantLimits, applies: &TenantLimits) {
+    /// Checks the limits of a tenant that may use `backends`, blaming only what the file says.
+    fn tenant<'b>(
+        &mut self,
+        backends: impl IntoIterator<Item = &'b Backend> + Clone,
+        place: &Place<'_>,
+        written: &TenantLimits,
+        applies: &TenantLimits,
+    ) {
         let in_flight = place.key("in_flight");
-        // Unlimited is fine: the budget of the backend still holds.
-        let queries = written.in_flight.queries.and_then(Limit::at);
-        let memory = written.in_flight.memory.and_then(Limit::at);
-        for Backend { name, budget, .. } in &raw.backends {
-            if let Some(queries) = queries.filter(|q| q.0 > budget.queries.0) {
-                let message = never_reached(&queries, name, &budget.queries);
-                self.refuse(&in_flight.key("queries"), message);
-            }
-            if let Some(memory) = memory.filter(|m| m.0 > budget.memory.0) {
-                self.refuse(&in_flight.key("memory"), never_reached(&memory, name, &budget.memory));
-            }
+        let (queries_at, memory_at) = (in_flight.key("queries"), in_flight.key("memory"));
+        // Unlimited is fine, and so is a default that nobody wrote: the budget of the backend still holds.
+        if let Some(queries) = written.in_flight.queries.and_then(Limit::at)
+            && let Some(widest) = backends.clone().into_iter().max_by_key(|b| b.budget.queries.0)
+            && queries.0 > widest.budget.queries.0
+            && queries_at.node.is_some()
+        {
+            self.refuse(&queries_at, never_reached(&queries, &widest.name, &widest.budget.queries));
+        }
+        if let Some(memory) = written.in_flight.memory.and_then(Limit::at)
+            && let Some(widest) = backends.into_iter().max_by_key(|b| b.budget.memory.0)
+            && memory.0 > widest.budget.memory.0
+            && memory_at.node.is_some()
+        {
+            self.refuse(&memory_at, never_reached(&memory, &widest.name, &widest.budget.memory));
         }
         let one = applies.per_query.memory.and_then(Limit::at);
         let all = applies.in_flight.memory.and_then(Limit::at);

@@ -34,8 +34,7 @@ pub fn load_file(path: &FilePath) -> Result<Loaded, Report> {
 fn read(path: &FilePath) -> Result<String, String> {
     let file = fs::File::open(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
-            "no such file; run `weir` without --config for the defaults, or start from `weir check-config --print-default`"
-                .to_owned()
+            "no such file; `weir check-config --print-default` prints one to start from".to_owned()
         }
         _ => format!("cannot be opened: {error}"),
     })?;

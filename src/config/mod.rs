@@ -11,6 +11,7 @@ mod diff;
 pub mod env;
 mod load;
 pub mod raw;
+mod reload;
 pub mod scalar;
 mod tree;
 
@@ -18,3 +19,4 @@ pub use diagnostic::{Diagnostic, Report};
 pub use diff::diff;
 pub use load::{DEFAULT_FILE, Loaded, load_file, load_text};
 pub use raw::schema;
+pub use reload::Reloader;

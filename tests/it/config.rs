@@ -92,5 +92,8 @@ fn messages_carry_file_line_and_path_and_never_a_secret() {
 #[test]
 fn a_missing_file_says_what_to_do() {
     let report = config::load_file(Path::new("no/such/file.yaml")).unwrap_err().to_string();
-    assert!(report.starts_with("no/such/file.yaml: no such file; run `weir`"), "{report}");
+    assert!(
+        report.starts_with("no/such/file.yaml: no such file; `weir check-config --print-default`"),
+        "{report}"
+    );
 }
