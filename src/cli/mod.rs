@@ -1,6 +1,62 @@
 //! Command line: wiring only.
 
+mod check_config;
+mod output;
+
+use clap::{Parser, Subcommand, error::ErrorKind as Usage};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+/// A bad command line or a bad configuration: `EX_USAGE`. Asking again will not help.
+const BAD_INPUT: u8 = 64;
+/// Anything else that failed.
+const FAILED: u8 = 1;
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, 64 bad command line or configuration, 1 failure.
+Environment: ${NAME} inside the configuration reads the variable NAME.";
+
+/// Weighs PromQL queries before the database sees them.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, after_help = AFTER_HELP)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check a configuration file and report every mistake with its line.
+    ///
+    /// Prints nothing else than `FILE: good` on success. Warnings go to standard error and change no exit code.
+    CheckConfig {
+        /// The file to check.
+        #[arg(required_unless_present = "print_default")]
+        file: Option<PathBuf>,
+        /// Print a complete, commented configuration to start from.
+        #[arg(long, conflicts_with = "file")]
+        print_default: bool,
+    },
+}
+
 /// Runs the command named on the command line.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    run(std::env::args_os())
+}
+
+/// Runs `args`, the first of which is the name of the program.
+fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            let code = match error.kind() {
+                Usage::DisplayHelp | Usage::DisplayVersion => 0,
+                _ => BAD_INPUT,
+            };
+            return if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::from(FAILED) };
+        }
+    };
+    match args.command {
+        Command::CheckConfig { file: Some(file), .. } => check_config::run(&file),
+        Command::CheckConfig { file: None, .. } => check_config::print_default(),
+    }
 }

@@ -1,1 +1,22 @@
-//! (filled in by the next commits)
+//! Configuration: YAML → tree with positions → raw structs → settings of the modules that obey them.
+//!
+//! Every mistake of a file is reported at once, each with its line, column and path. The schema that editors read
+//! and the checks made here come from the same structs in [`raw`].
+
+mod check;
+mod cross;
+mod defaults;
+mod diagnostic;
+mod diff;
+pub mod env;
+mod load;
+pub mod raw;
+mod reload;
+pub mod scalar;
+mod tree;
+
+pub use diagnostic::{Diagnostic, Report};
+pub use diff::diff;
+pub use load::{DEFAULT_FILE, Loaded, load_file, load_text};
+pub use raw::schema;
+pub use reload::Reloader;

@@ -1,0 +1,251 @@
+//! Checks that need more than one value, or more than its shape: names, URLs, limits against budgets.
+
+use super::{
+    diagnostic::{Diagnostic, Path, Position, suggest},
+    raw::{Backend, Raw, TenantLimits},
+    scalar::Limit,
+    tree::{Node, Value},
+};
+use crate::base::TenantId;
+use std::{collections::HashSet, fmt};
+
+/// Everything that fits its type and still cannot be meant.
+pub(super) fn check(raw: &Raw, root: &Node, wrong: &mut Vec<Diagnostic>, warnings: &mut Vec<Diagnostic>) {
+    let mut checker = Checker { root, wrong, warnings };
+    checker.server(raw);
+    checker.backends(raw);
+    checker.routes(raw);
+    checker.tenancy(raw);
+    checker.classes(raw);
+    checker.limits(raw);
+}
+
+struct Checker<'a> {
+    root: &'a Node,
+    wrong: &'a mut Vec<Diagnostic>,
+    warnings: &'a mut Vec<Diagnostic>,
+}
+
+/// A place in the tree: its path, and the nearest node that the file really has.
+#[derive(Clone)]
+struct Place<'a> {
+    node: Option<&'a Node>,
+    position: Position,
+    path: Path,
+}
+
+impl<'a> Place<'a> {
+    fn step(&self, node: Option<&'a Node>, path: Path) -> Self {
+        Self { node, position: node.map_or(self.position, |n| n.position), path }
+    }
+
+    /// The value as written in the file, so that a message never shows what a variable held.
+    fn shown(&self, value: &str) -> String {
+        match self.node.map(|n| &n.value) {
+            Some(Value::Scalar(scalar)) => format!("`{}`", scalar.written),
+            // The name of a mapping, or a default: neither is substituted.
+            _ => format!("`{value}`"),
+        }
+    }
+
+    fn key(&self, key: &str) -> Self {
+        self.step(self.node.and_then(|n| n.get(key)), self.path.key(key))
+    }
+
+    fn index(&self, index: usize) -> Self {
+        self.step(self.node.and_then(|n| n.at(index)), self.path.index(index))
+    }
+}
+
+impl<'a> Checker<'a> {
+    fn place(&self, key: &str) -> Place<'a> {
+        let top = Place { node: Some(self.root), position: Position::default(), path: Path::default() };
+        top.key(key)
+    }
+
+    fn refuse(&mut self, place: &Place<'_>, message: impl Into<String>) {
+        self.wrong.push(Diagnostic::new(place.position, &place.path, message));
+    }
+
+    fn server(&mut self, raw: &Raw) {
+        if raw.server.listen == raw.server.admin_listen && raw.server.listen.0.port() != 0 {
+            let place = self.place("server").key("admin_listen");
+            self.refuse(&place, "the same address as `server.listen`; give it a port of its own");
+        }
+    }
+
+    fn backends(&mut self, raw: &Raw) {
+        let mut seen = HashSet::new();
+        for (i, backend) in raw.backends.iter().enumerate() {
+            let place = self.place("backends").index(i);
+            self.name(&place.key("name"), &backend.name);
+            if !seen.insert(&backend.name) {
+                let at = place.key("name");
+                self.refuse(
+                    &at,
+                    format!("a second backend named {}; names are unique", at.shown(&backend.name)),
+                );
+            }
+            for (j, url) in backend.urls.iter().enumerate() {
+                let at = place.key("urls").index(j);
+                if let Err(message) = url_fits(url) {
+                    // Whatever stands before an `@` may be a password.
+                    let shown = if url.contains('@') { "the URL".to_owned() } else { at.shown(url) };
+                    self.refuse(&at, format!("{shown}: {message}"));
+                }
+            }
+            for (name, value) in &backend.headers {
+                let at = place.key("headers").key(name);
+                if http::HeaderName::try_from(name).is_err() {
+                    self.refuse(&at, "not a header name");
+                }
+                if http::HeaderValue::try_from(value.reveal()).is_err() {
+                    self.refuse(&at, "the value holds characters that a header cannot carry");
+                }
+            }
+        }
+    }
+
+    fn routes(&mut self, raw: &Raw) {
+        let names: Vec<&str> = raw.backends.iter().map(|b| b.name.as_str()).collect();
+        let mut routed = HashSet::new();
+        for (i, route) in raw.routes.iter().enumerate() {
+            let place = self.place("routes").index(i);
+            if !names.contains(&route.backend.as_str()) {
+                let at = place.key("backend");
+                let shown = at.shown(&route.backend);
+                self.refuse(&at, format!("no backend is named {shown}; {}", suggest(&route.backend, &names)));
+            }
+            for (j, tenant) in route.tenants.iter().enumerate() {
+                let at = place.key("tenants").index(j);
+                self.name(&at, tenant);
+                if !routed.insert(tenant) {
+                    self.refuse(&at, format!("tenant {} has a route already", at.shown(tenant)));
+                }
+            }
+        }
+    }
+
+    fn name(&mut self, place: &Place<'_>, name: &str) {
+        if TenantId::new(name).is_none() {
+            let shown = place.shown(name);
+            self.refuse(
+                place,
+                format!("{shown} is no name: 1 to 150 visible ASCII characters without spaces"),
+            );
+        }
+    }
+
+    fn tenancy(&mut self, raw: &Raw) {
+        let place = self.place("tenancy");
+        self.name(&place.key("default"), &raw.tenancy.default);
+        for (i, source) in raw.tenancy.sources.iter().enumerate() {
+            let at = place.key("sources").index(i);
+            match (&source.header, &source.basic_auth) {
+                (Some(header), None) if http::HeaderName::try_from(header).is_err() => {
+                    let at = at.key("header");
+                    self.refuse(&at, format!("{} is not a header name", at.shown(header)));
+                }
+                (Some(_), None) | (None, Some(_)) => {}
+                _ => self.refuse(&at, "needs exactly one of `header` and `basic_auth`"),
+            }
+        }
+    }
+
+    fn classes(&mut self, raw: &Raw) {
+        let mut seen = HashSet::new();
+        let mut reserved = 0u32;
+        for (i, class) in raw.classes.iter().enumerate() {
+            let place = self.place("classes").index(i);
+            self.name(&place.key("name"), &class.name);
+            if !seen.insert(&class.name) {
+                self.refuse(&place.key("name"), format!("a second class named `{}`", class.name));
+            }
+            if class.matches.header.is_empty() {
+                self.refuse(&place.key("match"), "needs at least one header, or the class matches nothing");
+            }
+            for header in class.matches.header.keys() {
+                if http::HeaderName::try_from(header).is_err() {
+                    self.refuse(&place.key("match").key("header").key(header), "not a header name");
+                }
+            }
+            reserved += class.reserve.map_or(0, |share| u32::from(share.percent()));
+        }
+        if reserved >= 100 {
+            let place = self.place("classes");
+            let message =
+                format!("the reserves add up to {reserved}%, which leaves nothing for other queries");
+            self.refuse(&place, message);
+        }
+    }
+
+    fn limits(&mut self, raw: &Raw) {
+        let place = self.place("limits");
+        self.tenant(&raw.backends, &place.key("default"), &raw.limits.default, &raw.limits.default);
+        for (name, written) in &raw.limits.tenants {
+            let at = place.key("tenants").key(name);
+            self.name(&at, name);
+            let route = raw.routes.iter().find(|route| route.tenants.contains(name));
+            let named = route.and_then(|route| raw.backends.iter().find(|b| b.name == route.backend));
+            self.tenant(named.or(raw.backends.first()), &at, written, &written.over(&raw.limits.default));
+        }
+    }
+
+    /// Checks the limits of a tenant that may use `backends`, blaming only what the file says.
+    fn tenant<'b>(
+        &mut self,
+        backends: impl IntoIterator<Item = &'b Backend> + Clone,
+        place: &Place<'_>,
+        written: &TenantLimits,
+        applies: &TenantLimits,
+    ) {
+        let in_flight = place.key("in_flight");
+        let (queries_at, memory_at) = (in_flight.key("queries"), in_flight.key("memory"));
+        // Unlimited is fine, and so is a default that nobody wrote: the budget of the backend still holds.
+        if let Some(queries) = written.in_flight.queries.and_then(Limit::at)
+            && let Some(widest) = backends.clone().into_iter().max_by_key(|b| b.budget.queries.0)
+            && queries.0 > widest.budget.queries.0
+            && queries_at.node.is_some()
+        {
+            self.refuse(&queries_at, never_reached(&queries, &widest.name, &widest.budget.queries));
+        }
+        if let Some(memory) = written.in_flight.memory.and_then(Limit::at)
+            && let Some(widest) = backends.into_iter().max_by_key(|b| b.budget.memory.0)
+            && memory.0 > widest.budget.memory.0
+            && memory_at.node.is_some()
+        {
+            self.refuse(&memory_at, never_reached(&memory, &widest.name, &widest.budget.memory));
+        }
+        let one = applies.per_query.memory.and_then(Limit::at);
+        let all = applies.in_flight.memory.and_then(Limit::at);
+        let written_here = written.per_query.memory.is_some() || written.in_flight.memory.is_some();
+        if let (true, Some(one), Some(all)) = (written_here, one, all)
+            && one.0 > all.0
+        {
+            let at = place.key("per_query").key("memory");
+            let message = format!("{one} for one query is above the {all} for all queries in flight");
+            self.warnings.push(Diagnostic::new(at.position, &at.path, message));
+        }
+    }
+}
+
+fn never_reached(limit: &dyn fmt::Display, backend: &str, budget: &dyn fmt::Display) -> String {
+    format!("{limit} is above the budget of backend `{backend}` ({budget}), so it can never be reached")
+}
+
+/// Whether a backend can be reached under this URL.
+fn url_fits(url: &str) -> Result<(), &'static str> {
+    let uri: http::Uri = url.parse().map_err(|_| "not a URL such as `http://127.0.0.1:9090`")?;
+    if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
+        return Err("credentials do not belong in a URL; use `headers: {Authorization: …}`");
+    }
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => return Err("https is not supported yet; put a TLS sidecar in between and use http"),
+        _ => return Err("needs `http://` in front"),
+    }
+    if uri.query().is_some() {
+        return Err("has a query string; only a path is allowed");
+    }
+    Ok(())
+}

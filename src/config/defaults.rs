@@ -1,0 +1,133 @@
+//! The value of every key that is not written.
+
+use super::{
+    raw::{
+        Backend, BasicAuthPart, Budget, Class, ClassMatch, Health, InFlight, Kind, Limits, LogFormat, Mode,
+        PerQuery, Probe, Queue, Rates, Server, Telemetry, Tenancy, TenantLimits, TenantSource,
+    },
+    scalar::{Limit, Unknown},
+};
+use std::{collections::BTreeMap, str::FromStr};
+
+/// Reads a literal of this file; `every_default_is_readable` builds them all.
+#[expect(clippy::expect_used, reason = "the literals are in this file and a test reads each of them")]
+fn lit<T: FromStr<Err = String>>(text: &str) -> T {
+    text.parse().expect("a readable literal")
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: lit("127.0.0.1:9099"),
+            admin_listen: lit("127.0.0.1:9098"),
+            trusted_proxies: Vec::new(),
+            request_body: lit("1MiB"),
+            grace: lit("30s"),
+        }
+    }
+}
+
+impl Default for Backend {
+    fn default() -> Self {
+        Self {
+            name: "main".to_owned(),
+            kind: Kind::Prometheus,
+            urls: vec!["http://127.0.0.1:9090".to_owned()],
+            block_duration: lit("2h"),
+            scrape_interval: lit("15s"),
+            budget: Budget::default(),
+            unknown: Unknown::Allow,
+            connect_timeout: lit("2s"),
+            response_timeout: lit("2m"),
+            max_connections: lit("100"),
+            headers: BTreeMap::new(),
+            health: Health::default(),
+            probe: Probe::default(),
+        }
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { memory: lit("4GiB"), queries: lit("20") }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { interval: lit("5s"), timeout: lit("2s") }
+    }
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self { concurrency: lit("4"), deadline: lit("2s"), ttl: lit("5m"), cache_entries: lit("10_000") }
+    }
+}
+
+impl Default for Tenancy {
+    fn default() -> Self {
+        Self {
+            sources: vec![
+                TenantSource { header: Some("X-Scope-OrgID".to_owned()), basic_auth: None },
+                TenantSource { header: None, basic_auth: Some(BasicAuthPart::User) },
+            ],
+            default: "anonymous".to_owned(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { default: TenantLimits::built_in(), tenants: BTreeMap::new() }
+    }
+}
+
+impl TenantLimits {
+    /// The limits of a tenant of whom nothing is written; every field is set.
+    pub fn built_in() -> Self {
+        Self {
+            mode: Some(Mode::Enforce),
+            per_query: PerQuery {
+                series: Some(lit("50_000")),
+                blocks: Some(lit("500_000")),
+                samples: Some(lit("50_000_000")),
+                points: Some(lit("50_000_000")),
+                memory: Some(lit("1GiB")),
+                range: Some(lit("31d")),
+                steps: Some(lit("11_000")),
+                selectors: Some(lit("50")),
+                response: Some(lit("256MiB")),
+                timeout: Some(lit("60s")),
+            },
+            in_flight: InFlight { queries: Some(lit("20")), memory: Some(lit("2GiB")) },
+            queue: Queue { length: Some(lit("100")), wait: Some(lit("10s")) },
+            rate: Rates { queries: Some(lit("50/s")), samples: Some(Limit::Unlimited) },
+        }
+    }
+}
+
+impl Class {
+    /// Rule evaluation, which goes first: Grafana marks its alert queries with this header.
+    pub(super) fn rules() -> Self {
+        let header = BTreeMap::from([("FromAlert".to_owned(), "true".to_owned())]);
+        Self { name: "rules".to_owned(), matches: ClassMatch { header }, reserve: Some(lit("20%")) }
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { log: "info".to_owned(), log_format: LogFormat::Text }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::raw::Raw;
+
+    #[test]
+    fn every_default_is_readable() {
+        let text = serde_json::to_string(&Raw::default()).unwrap();
+        assert!(text.contains("\"series\":\"50,000\""), "{text}");
+    }
+}

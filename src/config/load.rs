@@ -1,0 +1,80 @@
+//! From a file to checked settings, or to everything that is wrong with it.
+
+use super::{
+    check, cross,
+    diagnostic::{Diagnostic, Path, Position, Report},
+    env,
+    raw::{self, Raw, TenantLimits},
+    tree::{self, Node},
+};
+use std::{fs, io::Read as _, path::Path as FilePath};
+
+/// The configuration that applies when none is given: every key with its default, its unit and its reason.
+pub const DEFAULT_FILE: &str = include_str!("../../config/weir.yaml");
+
+/// A configuration without mistakes, with every default filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// The settings as written, over the defaults; secrets are substituted.
+    pub raw: Raw,
+    /// What is allowed but probably not meant.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Reads and checks a file, with `${NAME}` taken from the environment.
+pub fn load_file(path: &FilePath) -> Result<Loaded, Report> {
+    let name = path.display().to_string();
+    let text = read(path).map_err(|message| Report {
+        file: name.clone(),
+        diagnostics: vec![Diagnostic::new(Position::default(), &Path::default(), message)],
+    })?;
+    load_text(&name, &text, &env::var)
+}
+
+fn read(path: &FilePath) -> Result<String, String> {
+    let file = fs::File::open(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            "no such file; `weir check-config --print-default` prints one to start from".to_owned()
+        }
+        _ => format!("cannot be opened: {error}"),
+    })?;
+    let mut text = String::new();
+    // One byte more than is accepted, so that the parser can say that the file is too long.
+    let limit = tree::FILE_BYTES_MAX as u64 + 1;
+    file.take(limit).read_to_string(&mut text).map_err(|error| format!("cannot be read: {error}"))?;
+    Ok(text)
+}
+
+/// Checks a configuration held in memory; `lookup` answers for `${NAME}`.
+pub fn load_text(file: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
+    let failed = |mut diagnostics: Vec<Diagnostic>| {
+        diagnostics.sort_by_key(Diagnostic::position);
+        Report { file: file.to_owned(), diagnostics }
+    };
+    let mut node = tree::parse(text).map_err(|wrong| failed(vec![wrong]))?;
+    let mut wrong = Vec::new();
+    env::substitute(&mut node, &Path::default(), lookup, &mut wrong);
+    // A value that could not be substituted is reported once.
+    let missing: Vec<Position> = wrong.iter().map(Diagnostic::position).collect();
+    let shape = check::check(&raw::schema(), &node);
+    wrong.extend(shape.into_iter().filter(|d| !missing.contains(&d.position())));
+    let raw = if wrong.is_empty() { typed(&node, &mut wrong) } else { None };
+    let Some(raw) = raw else { return Err(failed(wrong)) };
+    let mut warnings = Vec::new();
+    cross::check(&raw, &node, &mut wrong, &mut warnings);
+    if wrong.is_empty() { Ok(Loaded { raw, warnings }) } else { Err(failed(wrong)) }
+}
+
+/// The tree as raw structs. The schema has passed, so that this fails only if the two disagree.
+fn typed(node: &Node, wrong: &mut Vec<Diagnostic>) -> Option<Raw> {
+    match serde_json::from_value::<Raw>(node.to_json()) {
+        Ok(mut raw) => {
+            raw.limits.default = raw.limits.default.over(&TenantLimits::built_in());
+            Some(raw)
+        }
+        Err(error) => {
+            wrong.push(Diagnostic::new(Position::default(), &Path::default(), error.to_string()));
+            None
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! What an operator may write. Every key has a default here; `config/weir.yaml` shows them all and a test compares.
+
+use super::scalar::{Cidr, Count, Limit, Listen, Rate, Secret, Share, Size, Span, Unknown};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Configuration of Weir.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Raw {
+    /// Where Weir listens.
+    pub server: Server,
+    /// The databases behind Weir.
+    #[schemars(length(min = 1))]
+    pub backends: Vec<Backend>,
+    /// Which tenants go to which backend; every other tenant goes to the first backend.
+    pub routes: Vec<Route>,
+    /// Who a request belongs to.
+    pub tenancy: Tenancy,
+    /// What queries may cost.
+    pub limits: Limits,
+    /// Lanes with a reserved share of every backend's budget; the first match wins.
+    pub classes: Vec<Class>,
+    /// Logs.
+    pub telemetry: Telemetry,
+}
+
+impl Default for Raw {
+    fn default() -> Self {
+        Self {
+            server: Server::default(),
+            backends: vec![Backend::default()],
+            routes: Vec::new(),
+            tenancy: Tenancy::default(),
+            limits: Limits::default(),
+            classes: vec![Class::rules()],
+            telemetry: Telemetry::default(),
+        }
+    }
+}
+
+/// The schema of the configuration file, for editors and for the checks made here.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Raw).to_value()
+}
+
+/// Where Weir listens.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Address of the query API.
+    pub listen: Listen,
+    /// Address of metrics, health, explain and reload. Keep it private.
+    pub admin_listen: Listen,
+    /// Proxies whose `X-Forwarded-For` is believed, as CIDR blocks.
+    pub trusted_proxies: Vec<Cidr>,
+    /// The largest request body that is read.
+    pub request_body: Size,
+    /// How long a shutdown waits for queries in flight.
+    pub grace: Span,
+}
+
+/// A database behind Weir.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Backend {
+    /// The name in metrics, messages and routes.
+    pub name: String,
+    /// Which API and which cost formula it has.
+    pub kind: Kind,
+    /// Its replicas; a path is put before every request.
+    #[schemars(length(min = 1))]
+    pub urls: Vec<String>,
+    /// Length of a storage block, for counting blocks.
+    pub block_duration: Span,
+    /// The usual time between samples, for counting samples.
+    pub scrape_interval: Span,
+    /// What all queries in flight on this backend may hold together.
+    pub budget: Budget,
+    /// Verdict on a selector of which nothing is known.
+    pub unknown: Unknown,
+    /// Longest wait for a connection.
+    pub connect_timeout: Span,
+    /// Longest wait for the first byte of an answer.
+    pub response_timeout: Span,
+    /// Most connections per replica.
+    pub max_connections: Count,
+    /// Headers added to every request, for credentials: `Authorization: Bearer ${TOKEN}`.
+    pub headers: BTreeMap<String, Secret>,
+    /// Active health checks.
+    pub health: Health,
+    /// Small requests that ask the backend how large a selector is.
+    pub probe: Probe,
+}
+
+/// Which API and cost formula a backend has.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "product names")]
+pub enum Kind {
+    Prometheus,
+    VictoriaMetrics,
+    Thanos,
+    Mimir,
+    Cortex,
+    M3,
+    Weir,
+}
+
+/// What all queries in flight on a backend may hold together.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Budget {
+    /// Estimated memory of all queries in flight.
+    pub memory: Size,
+    /// Queries in flight.
+    pub queries: Count,
+}
+
+/// Active health checks.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    /// Time between two checks of a replica.
+    pub interval: Span,
+    /// Longest wait for one check.
+    pub timeout: Span,
+}
+
+/// Small requests that ask the backend how large a selector is.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Probe {
+    /// Probes at a time.
+    pub concurrency: Count,
+    /// Longest wait for one probe.
+    pub deadline: Span,
+    /// How long an answer is believed.
+    pub ttl: Span,
+    /// Most answers kept.
+    pub cache_entries: Count,
+}
+
+/// Sends tenants to a backend.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// The tenants.
+    #[schemars(length(min = 1))]
+    pub tenants: Vec<String>,
+    /// Name of the backend.
+    pub backend: String,
+}
+
+/// Who a request belongs to.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tenancy {
+    /// Where the tenant is read from; the first source present in the request wins.
+    pub sources: Vec<TenantSource>,
+    /// The tenant of a request that names none.
+    pub default: String,
+}
+
+/// Where the tenant is read from; exactly one of the keys.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TenantSource {
+    /// A request header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// A part of HTTP basic authentication.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub basic_auth: Option<BasicAuthPart>,
+}
+
+/// The part of basic authentication that names the tenant.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BasicAuthPart {
+    /// The user name.
+    User,
+}
+
+/// What queries may cost.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// For every tenant.
+    pub default: TenantLimits,
+    /// What differs for single tenants.
+    pub tenants: BTreeMap<String, TenantLimits>,
+}
+
+/// Whether limits are enforced.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Refuse what is over a limit.
+    Enforce,
+    /// Count and log what would be refused, and let it run.
+    Shadow,
+    /// Do not look.
+    Off,
+}
+
+/// Declares a struct of optional settings that can be laid over another of its kind.
+macro_rules! layers {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ident $type:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name {
+            $(
+                $(#[$field_doc])*
+                #[serde(skip_serializing_if = "is_default")]
+                pub $field: layers!(@type $kind $type),
+            )*
+        }
+
+        impl $name {
+            /// These settings, with those of `below` where nothing is written here.
+            #[must_use]
+            pub fn over(&self, below: &Self) -> Self {
+                Self { $($field: layers!(@over $kind self.$field, below.$field),)* }
+            }
+        }
+    )*};
+    (@type leaf $type:ty) => { Option<$type> };
+    (@type group $type:ty) => { $type };
+    (@over leaf $upper:expr, $lower:expr) => { $upper.or($lower) };
+    (@over group $upper:expr, $lower:expr) => { $upper.over(&$lower) };
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+layers! {
+    /// The limits of one tenant; what is not written comes from `limits.default`, then from the built-in defaults.
+    TenantLimits {
+        /// Whether the limits are enforced.
+        mode: leaf Mode,
+        /// What one query may cost.
+        per_query: group PerQuery,
+        /// What the tenant's queries in flight may hold together.
+        in_flight: group InFlight,
+        /// How queries wait for budget.
+        queue: group Queue,
+        /// What the tenant may ask for over time.
+        rate: group Rates,
+    }
+    /// What one query may cost.
+    PerQuery {
+        /// Distinct series matched by the selectors.
+        series: leaf Limit<Count>,
+        /// Series × storage blocks overlapped.
+        blocks: leaf Limit<Count>,
+        /// Raw samples read.
+        samples: leaf Limit<Count>,
+        /// Series × steps held while evaluating.
+        points: leaf Limit<Count>,
+        /// Bytes the backend is expected to hold.
+        memory: leaf Limit<Size>,
+        /// Time span of the data touched.
+        range: leaf Limit<Span>,
+        /// Evaluation steps.
+        steps: leaf Limit<Count>,
+        /// Vector selectors.
+        selectors: leaf Limit<Count>,
+        /// Bytes of the answer.
+        response: leaf Limit<Size>,
+        /// Time from admission to the last byte.
+        timeout: leaf Limit<Span>,
+    }
+    /// What the tenant's queries in flight may hold together.
+    InFlight {
+        /// Queries.
+        queries: leaf Limit<Count>,
+        /// Estimated memory.
+        memory: leaf Limit<Size>,
+    }
+    /// How queries wait for budget.
+    Queue {
+        /// Most queries waiting.
+        length: leaf Count,
+        /// Longest wait; keep it below the timeout of the clients.
+        wait: leaf Span,
+    }
+    /// What the tenant may ask for over time.
+    Rates {
+        /// Queries.
+        queries: leaf Limit<Rate>,
+        /// Samples read.
+        samples: leaf Limit<Rate>,
+    }
+}
+
+/// A lane with a reserved share of every backend's budget.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Class {
+    /// The name in metrics and messages.
+    pub name: String,
+    /// Which requests belong to it.
+    #[serde(rename = "match")]
+    pub matches: ClassMatch,
+    /// The share kept free for it.
+    #[serde(default)]
+    pub reserve: Option<Share>,
+}
+
+/// Which requests belong to a class.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClassMatch {
+    /// Headers with exactly these values; all must match.
+    pub header: BTreeMap<String, String>,
+}
+
+/// Logs.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Telemetry {
+    /// Log filter such as `info` or `weir=debug`; the environment variable `WEIR_LOG` overrides it.
+    pub log: String,
+    /// Form of a log line.
+    pub log_format: LogFormat,
+}
+
+/// Form of a log line.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
