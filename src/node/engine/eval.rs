@@ -10,7 +10,7 @@ use super::{
     functions,
     grid::Grid,
     labels::Labels,
-    meter::Meter,
+    meter::{Held, Meter},
     plan::{Plan, Planned, unparen},
     storage::Storage,
     value::{Matrix, Merged, Point, Row, Series, Value, present},
@@ -107,6 +107,14 @@ impl<'a> Eval<'a> {
         self.cx.annotations.borrow_mut().info(span, text);
     }
 
+    /// The row of values that every operator works on; asked for before anything as long as the grid is allocated.
+    fn frame(&self) -> Result<Held<'a>, EvalError> {
+        self.cx.meter.check()?;
+        let mut held = self.cx.meter.hold();
+        held.grow(self.grid.count as u64)?;
+        Ok(held)
+    }
+
     /// Whether a node is worth evaluating once and repeating.
     fn repeats(&self, id: NodeId) -> bool {
         self.grid.count > 1 && self.planned(id).invariant
@@ -114,10 +122,10 @@ impl<'a> Eval<'a> {
 
     /// The series of an instant vector (or the one of a scalar).
     pub(super) fn stream(&self, id: NodeId, sink: Sink<'_>) -> Result<(), EvalError> {
-        self.cx.meter.check()?;
         if self.grid.count == 0 {
             return Ok(());
         }
+        let _frame = self.frame()?;
         if self.ty(id) == ValueType::Scalar {
             let values = self.scalars(id)?;
             return sink(&mut Series { labels: Labels::default(), drop_name: false, values });
@@ -157,8 +165,6 @@ impl<'a> Eval<'a> {
     }
 
     fn repeat(&self, id: NodeId, sink: Sink<'_>) -> Result<(), EvalError> {
-        let mut held = self.cx.meter.hold();
-        held.grow(self.grid.count as u64)?;
         self.with_grid(self.grid.first()).stream(id, &mut |series| {
             if let Some(value) = series.at(0) {
                 series.values.clear();
@@ -186,8 +192,7 @@ impl<'a> Eval<'a> {
 
     /// The values of a scalar, one a step.
     pub(super) fn scalars(&self, id: NodeId) -> Result<Vec<f64>, EvalError> {
-        self.cx.meter.check()?;
-        self.cx.meter.hold().grow(self.grid.count as u64)?;
+        let _frame = self.frame()?;
         if self.repeats(id) {
             let once = self.with_grid(self.grid.first()).scalars(id)?;
             return Ok(vec![once.first().copied().unwrap_or(f64::NAN); self.grid.count]);
@@ -228,7 +233,7 @@ impl<'a> Eval<'a> {
             ValueType::Matrix => self.range_vector(inner).map(Value::Matrix),
             ValueType::Scalar | ValueType::Vector => {
                 let matrix = self.named(inner)?;
-                if instant { Ok(instant_vector(&matrix)) } else { Ok(self.matrix(&matrix)) }
+                if instant { Ok(instant_vector(matrix)) } else { Ok(self.matrix(matrix)) }
             }
             ValueType::Duration => execution("a duration is not a query"),
         }
@@ -246,13 +251,11 @@ impl<'a> Eval<'a> {
         Ok(merged.matrix)
     }
 
-    fn matrix(&self, matrix: &Matrix<'_>) -> Value {
-        let rows = matrix.series.iter().map(|series| {
-            let points = self.grid.times().zip(&series.values);
-            Row {
-                labels: series.labels.clone(),
-                points: points.filter_map(|(t, v)| present(*v).map(|v| (t, v))).collect(),
-            }
+    fn matrix(&self, matrix: Matrix<'_>) -> Value {
+        let rows = matrix.series.into_iter().map(|series| {
+            let points = self.grid.times().zip(series.values);
+            let points = points.filter_map(|(time, value)| Some((time, present(value)?)));
+            Row { labels: series.labels, points: points.collect() }
         });
         let mut rows: Vec<Row> = rows.collect();
         rows.sort_by(|a, b| a.labels.cmp(&b.labels));
@@ -260,10 +263,10 @@ impl<'a> Eval<'a> {
     }
 }
 
-fn instant_vector(matrix: &Matrix<'_>) -> Value {
-    let points = matrix.series.iter().filter_map(|series| {
+fn instant_vector(matrix: Matrix<'_>) -> Value {
+    let points = matrix.series.into_iter().filter_map(|series| {
         let value = series.at(0)?;
-        Some(Point { labels: series.labels.clone(), value })
+        Some(Point { labels: series.labels, value })
     });
     Value::Vector(points.collect())
 }

@@ -95,7 +95,7 @@ impl Held<'_> {
             return Err(EvalError::Limit { name: "points", max: self.meter.limits.points });
         }
         self.meter.held.set(held);
-        self.points += points;
+        self.points = self.points.saturating_add(points);
         let mut usage = self.meter.usage.get();
         usage.peak_points = usage.peak_points.max(held);
         self.meter.usage.set(usage);

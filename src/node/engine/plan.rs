@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Deeper trees are refused: evaluation recurses.
-const DEPTH_MAX: usize = 512;
+const DEPTH_MAX: usize = 256;
 
 /// Longest duration in milliseconds: what fits the nanoseconds of Prometheus.
 const DURATION_MAX_MS: f64 = 9.223e15;

@@ -63,11 +63,9 @@ impl Eval<'_> {
         let lookback = self.cx.lookback_ms;
         let ahead = if take == Take::Smoothed { lookback } else { 0 };
         let window = TimeRange::new(
-            lookup.time(self.grid.start).saturating_sub(lookback - 1),
+            lookup.time(self.grid.start).saturating_sub(lookback).saturating_add(1),
             lookup.time(self.grid.last_time()).saturating_add(ahead),
         );
-        let mut held = self.cx.meter.hold();
-        held.grow(self.grid.count as u64)?;
         let mut series = Series::holes(Labels::default(), false, 0);
         self.read(matchers, window, &mut |labels, samples| {
             if take == Take::Smoothed {
@@ -123,9 +121,14 @@ fn taken(samples: &Samples, upto: usize, at: i64, oldest: i64, take: Take) -> Op
             let next = samples.times.get(upto).zip(samples.values.get(upto));
             // Exactly at a sample there is nothing to interpolate.
             let next = next.filter(|(t, _)| time < at && **t <= at.saturating_add(at.saturating_sub(oldest)));
-            Some(next.map_or(value, |(t, v)| value + (v - value) * (at - time) as f64 / (t - time) as f64))
+            Some(next.map_or(value, |(t, v)| value + (v - value) * share(time, at, *t)))
         }
     }
+}
+
+/// How far `at` lies between two times, from 0 to 1.
+fn share(from: i64, at: i64, to: i64) -> f64 {
+    at.saturating_sub(from) as f64 / to.saturating_sub(from) as f64
 }
 
 /// Removes staleness markers.

@@ -1,6 +1,7 @@
 //! Tests of the engine in the language of Prometheus' promqltest: our own files, and Prometheus' where they are at hand.
 
 mod check;
+mod hostile;
 mod points;
 mod script;
 mod skips;
@@ -42,33 +43,23 @@ fn run_file(path: &Path) -> Report {
     };
     let mut store = Store::default();
     for command in commands {
-        match command {
-            Command::Clear => store.clear(),
-            Command::Load { gap_ms, with_converted, series } => {
-                for loaded in series {
-                    store.load(&loaded.labels, gap_ms, &loaded.items, &loaded.starts);
-                    if with_converted {
-                        store.load_converted(&loaded.labels, gap_ms, &loaded.items);
-                    }
-                }
+        let Command::Eval(case) = command else {
+            store.apply(&command);
+            continue;
+        };
+        let skip = SKIPS.iter().position(|(file, part, _)| *file == name && case.query.contains(part));
+        match (check::run(&case, &store), skip) {
+            (Outcome::Passed, None) => report.passed += 1,
+            (Outcome::Passed, Some(_)) => {
+                let line = case.line;
+                report.wrong.push(format!("{name}:{line} passes now: take it off the skip list"));
             }
-            Command::Eval(case) => {
-                let skip =
-                    SKIPS.iter().position(|(file, part, _)| *file == name && case.query.contains(part));
-                match (check::run(&case, &store), skip) {
-                    (Outcome::Passed, None) => report.passed += 1,
-                    (Outcome::Passed, Some(_)) => {
-                        let line = case.line;
-                        report.wrong.push(format!("{name}:{line} passes now: take it off the skip list"));
-                    }
-                    (Outcome::Native, _) => report.native += 1,
-                    (Outcome::Failed(_), Some(skip)) => {
-                        report.skipped += 1;
-                        report.needed.push(skip);
-                    }
-                    (Outcome::Failed(error), None) => report.wrong.push(format!("{name}: {error}")),
-                }
+            (Outcome::Native, _) => report.native += 1,
+            (Outcome::Failed(_), Some(skip)) => {
+                report.skipped += 1;
+                report.needed.push(skip);
             }
+            (Outcome::Failed(error), None) => report.wrong.push(format!("{name}: {error}")),
         }
     }
     report

@@ -8,7 +8,10 @@ use weir::{
     promql::ast::Matcher,
 };
 
-use super::points::Item;
+use super::{
+    points::Item,
+    script::{self, Command},
+};
 
 #[derive(Default)]
 pub(super) struct Store {
@@ -23,12 +26,33 @@ struct Column {
 }
 
 impl Store {
-    pub(super) fn clear(&mut self) {
-        self.series.clear();
+    /// What the loads of a script make.
+    pub(super) fn from_script(text: &str) -> Result<Self, String> {
+        let mut store = Self::default();
+        for command in script::parse(text)? {
+            store.apply(&command);
+        }
+        Ok(store)
+    }
+
+    /// Obeys a `clear` or a `load`.
+    pub(super) fn apply(&mut self, command: &Command) {
+        match command {
+            Command::Clear => self.series.clear(),
+            Command::Load { gap_ms, with_converted, series } => {
+                for loaded in series {
+                    self.load(&loaded.labels, *gap_ms, &loaded.items, &loaded.starts);
+                    if *with_converted {
+                        self.load_converted(&loaded.labels, *gap_ms, &loaded.items);
+                    }
+                }
+            }
+            Command::Eval(_) => {}
+        }
     }
 
     /// Adds points that are `gap_ms` apart; `starts` are relative to their samples.
-    pub(super) fn load(&mut self, labels: &Labels, gap_ms: i64, items: &[Item], starts: &[Option<i64>]) {
+    fn load(&mut self, labels: &Labels, gap_ms: i64, items: &[Item], starts: &[Option<i64>]) {
         let column = self.series.entry(labels.clone()).or_default();
         for (i, item) in items.iter().enumerate() {
             let time = gap_ms * i as i64;
@@ -46,7 +70,7 @@ impl Store {
     }
 
     /// Marks the native histogram that a classic one would be converted to.
-    pub(super) fn load_converted(&mut self, labels: &Labels, gap_ms: i64, items: &[Item]) {
+    fn load_converted(&mut self, labels: &Labels, gap_ms: i64, items: &[Item]) {
         let name = labels.metric_name();
         let suffixes = ["_bucket", "_count", "_sum"];
         let Some(base) = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)) else { return };

@@ -210,7 +210,7 @@ pub(super) fn stream<C: Cell>(eval: &Eval<'_>, node: &Node<'_>, sink: Sink<'_>) 
         let labels = group_of(node.grouping, &series.labels);
         let (number, new) = groups.number(labels.clone());
         if new {
-            held.grow(width * steps as u64)?;
+            held.grow(width.saturating_mul(steps as u64))?;
             let cells = std::iter::repeat_with(|| None).take(steps).collect();
             folded.push(Folded { labels, drop_name: false, cells });
         }

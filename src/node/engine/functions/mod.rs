@@ -215,8 +215,6 @@ fn over_range(
     }
     // These two act like an offset: the series stays what it is.
     let keeps_name = matches!(name, "last_over_time" | "first_over_time");
-    let mut held = eval.cx.meter.hold();
-    held.grow(eval.grid.count as u64)?;
     let mut out = Series::holes(Labels::default(), false, 0);
     let mut row = Vec::with_capacity(params.len());
     eval.stream_ranges(range, &mut |labels, drop_name, samples| {

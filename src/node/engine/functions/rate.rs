@@ -45,11 +45,11 @@ impl Rate {
             change += resets(w).map(|(before, _)| before).sum::<f64>();
         }
         let gaps = w.times.len() - 1;
-        let mut sampled = seconds(last_time - first_time);
+        let mut sampled = seconds(first_time, last_time);
         let average = if gaps > 0 { sampled / gaps as f64 } else { 0.0 };
         let threshold = average * 1.1;
-        let mut to_start = seconds(first_time - w.start);
-        let mut to_end = seconds(w.end - last_time);
+        let mut to_start = seconds(w.start, first_time);
+        let mut to_end = seconds(last_time, w.end);
 
         let known_start = w
             .starts
@@ -59,7 +59,7 @@ impl Rate {
         if let Some(start) = known_start {
             // The counter was zero when it started: that is as good as a sample, and nothing came before it.
             to_start = 0.0;
-            sampled = seconds(last_time - start);
+            sampled = seconds(start, last_time);
             change += first;
         } else if gaps == 0 {
             return None;
@@ -96,8 +96,8 @@ impl Rate {
     }
 }
 
-fn seconds(ms: i64) -> f64 {
-    ms as f64 / 1e3
+fn seconds(from: i64, to: i64) -> f64 {
+    to.saturating_sub(from) as f64 / 1e3
 }
 
 /// Pairs of values around the counter resets of a window.
@@ -137,13 +137,13 @@ pub(super) fn instant(w: &Window<'_>, per_second: bool) -> Option<f64> {
     let last = w.values.len().checked_sub(1)?;
     let before = last.checked_sub(1)?;
     let (a, b) = (*w.values.get(before)?, *w.values.get(last)?);
-    let interval = w.times.get(last)? - w.times.get(before)?;
-    if interval == 0 {
+    let interval = seconds(*w.times.get(before)?, *w.times.get(last)?);
+    if interval == 0.0 {
         return None;
     }
     let reset = per_second && (b < a || restarted(w, before));
     let change = if reset { b } else { b - a };
-    Some(if per_second { change / seconds(interval) } else { change })
+    Some(if per_second { change / interval } else { change })
 }
 
 /// `resets`: how often a counter was reset.
@@ -217,7 +217,7 @@ fn interpolate(w: &Window<'_>, a: usize, b: usize, time: i64, counter: bool) -> 
     if counter && end < start {
         start = 0.0;
     }
-    Some(start + (end - start) * (time - from) as f64 / (to - from) as f64)
+    Some(start + (end - start) * seconds(from, time) / seconds(from, to))
 }
 
 /// The samples of an anchored or smoothed window, with one at each edge.
