@@ -55,6 +55,8 @@ impl Compiled {
 
 /// A pattern of a query as Prometheus reads it: anchored, and `.` matches a newline.
 pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
+    // On its own first: `)|(` must not break out of the group around it.
+    regex_syntax::parse(pattern).map_err(|e| format!("invalid regular expression {pattern:?}: {e}"))?;
     regex::RegexBuilder::new(&format!("^(?s:{pattern})$"))
         .size_limit(REGEX_BYTES_MAX)
         .build()
