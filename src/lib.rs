@@ -20,7 +20,7 @@
 //! | 0 | [`base`] |
 //! | 1 | [`telemetry`], [`promql`] |
 //! | 2 | [`cost`], [`limit`], [`backend`] |
-//! | 3 | [`proxy`] |
+//! | 3 | [`node`], [`proxy`] |
 //! | 4 | [`config`] |
 //! | 5 | [`cli`] |
 
@@ -30,6 +30,7 @@ pub mod cli;
 pub mod config;
 pub mod cost;
 pub mod limit;
+pub mod node;
 pub mod promql;
 pub mod proxy;
 pub mod telemetry;

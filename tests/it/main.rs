@@ -5,4 +5,5 @@ mod cli;
 mod config;
 mod grafana_contract;
 mod meter_wire;
+mod promqltest;
 mod sockets;

@@ -1,0 +1,230 @@
+//! Functions of change: `rate`, `increase`, `delta`, `irate`, `idelta`, `resets`, `changes`.
+
+use crate::{node::engine::window::Window, promql::ast::Edges};
+
+/// What a rate function does with its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rate {
+    /// A drop is a reset, and values are never negative.
+    counter: bool,
+    /// The result is divided by the window's seconds.
+    per_second: bool,
+}
+
+/// `rate`, `increase` and `delta`.
+pub(super) fn find(name: &str) -> Option<Rate> {
+    match name {
+        "rate" => Some(Rate { counter: true, per_second: true }),
+        "increase" => Some(Rate { counter: true, per_second: false }),
+        "delta" => Some(Rate { counter: false, per_second: false }),
+        _ => None,
+    }
+}
+
+/// Whether a metric's name says that it is a counter.
+pub(super) fn is_counter_name(name: &str) -> bool {
+    ["_total", "_sum", "_count", "_bucket"].iter().any(|suffix| name.ends_with(suffix))
+}
+
+impl Rate {
+    pub(super) fn warns_about_gauges(self) -> bool {
+        self.counter
+    }
+
+    pub(super) fn of(self, w: &Window<'_>) -> Option<f64> {
+        let change = if w.edges == Edges::Plain { self.extrapolated(w)? } else { self.extended(w)? };
+        Some(if self.per_second { change / w.seconds() } else { change })
+    }
+
+    /// The change between the first and the last sample, stretched to the window's edges where the series seems to reach
+    /// them: where the gap is no longer than the usual distance between its samples.
+    fn extrapolated(self, w: &Window<'_>) -> Option<f64> {
+        let ((first_time, first), (last_time, last)) = (w.first()?, w.last()?);
+        let mut change = last - first;
+        if self.counter {
+            change += resets(w).map(|(before, _)| before).sum::<f64>();
+        }
+        let gaps = w.times.len() - 1;
+        let mut sampled = seconds(first_time, last_time);
+        let average = if gaps > 0 { sampled / gaps as f64 } else { 0.0 };
+        let threshold = average * 1.1;
+        let mut to_start = seconds(w.start, first_time);
+        let mut to_end = seconds(last_time, w.end);
+
+        let known_start = w
+            .starts
+            .first()
+            .copied()
+            .filter(|start| self.counter && *start != 0 && *start > w.start && *start < first_time);
+        if let Some(start) = known_start {
+            // The counter was zero when it started: that is as good as a sample, and nothing came before it.
+            to_start = 0.0;
+            sampled = seconds(start, last_time);
+            change += first;
+        } else if gaps == 0 {
+            return None;
+        } else {
+            if to_start >= threshold {
+                to_start = average / 2.0;
+            }
+            if self.counter && change > 0.0 && first >= 0.0 {
+                // A counter cannot have been below zero.
+                to_start = to_start.min(sampled * (first / change));
+            }
+        }
+        if to_end >= threshold {
+            to_end = average / 2.0;
+        }
+        let factor = if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled };
+        Some(change * factor)
+    }
+
+    /// The change between the window's edges, which are samples or interpolated.
+    fn extended(self, w: &Window<'_>) -> Option<f64> {
+        let edges = edges(w, self.counter)?;
+        let mut change = edges.right - edges.left;
+        if self.counter {
+            let mut before = edges.left;
+            for value in edges.inner.iter().chain([&edges.right]) {
+                if *value < before {
+                    change += before;
+                }
+                before = *value;
+            }
+        }
+        Some(change)
+    }
+}
+
+fn seconds(from: i64, to: i64) -> f64 {
+    to.saturating_sub(from) as f64 / 1e3
+}
+
+/// Pairs of values around the counter resets of a window.
+fn resets<'w>(w: &'w Window<'_>) -> impl Iterator<Item = (f64, f64)> + 'w {
+    pairs(w, 0)
+        .filter_map(|(i, before, after)| (after < before || restarted(w, i)).then_some((before, after)))
+}
+
+/// Neighbouring values from index `from` on, with the index of the first of them.
+fn pairs<'w>(w: &'w Window<'_>, from: usize) -> impl Iterator<Item = (usize, f64, f64)> + 'w {
+    let pairs = w.values.iter().zip(w.values.iter().skip(1)).enumerate().skip(from);
+    pairs.map(|(i, (before, after))| (i, *before, *after))
+}
+
+/// Whether the start times say that the counter restarted between samples `i` and `i + 1`.
+fn restarted(w: &Window<'_>, i: usize) -> bool {
+    let around = |column: &[i64]| column.get(i).copied().zip(column.get(i + 1).copied());
+    let (Some((before_start, start)), Some((before, time))) = (around(w.starts), around(w.times)) else {
+        return false;
+    };
+    // Unknown, or nonsense.
+    if start == 0 || start >= time || start < before {
+        return false;
+    }
+    // A start at the sample before is a delta, unless that sample did not know its own start.
+    start > before || (before_start != 0 && before_start < before)
+}
+
+/// Whether a sample claims to have started before the sample before it was taken, and not when that one did.
+pub(super) fn starts_overlap(w: &Window<'_>) -> bool {
+    let starts = w.starts.iter().zip(w.starts.iter().skip(1));
+    starts.zip(w.times).any(|((before, start), time)| *start != 0 && start < time && start != before)
+}
+
+/// `irate` and `idelta`: the change between the last two samples.
+pub(super) fn instant(w: &Window<'_>, per_second: bool) -> Option<f64> {
+    let last = w.values.len().checked_sub(1)?;
+    let before = last.checked_sub(1)?;
+    let (a, b) = (*w.values.get(before)?, *w.values.get(last)?);
+    let interval = seconds(*w.times.get(before)?, *w.times.get(last)?);
+    if interval == 0.0 {
+        return None;
+    }
+    let reset = per_second && (b < a || restarted(w, before));
+    let change = if reset { b } else { b - a };
+    Some(if per_second { change / interval } else { change })
+}
+
+/// `resets`: how often a counter was reset.
+pub(super) fn count_resets(w: &Window<'_>) -> Option<f64> {
+    let from = first_seen(w)?;
+    Some(pairs(w, from).filter(|(i, before, after)| after < before || restarted(w, *i)).count() as f64)
+}
+
+/// `changes`: how often a value changed.
+pub(super) fn count_changes(w: &Window<'_>) -> Option<f64> {
+    let from = first_seen(w)?;
+    let changed =
+        |(_, before, after): &(usize, f64, f64)| before != after && !(before.is_nan() && after.is_nan());
+    Some(pairs(w, from).filter(changed).count() as f64)
+}
+
+/// Where counting starts: at the first sample, or, anchored, at the last one before the window. `None` when the window
+/// itself is empty.
+fn first_seen(w: &Window<'_>) -> Option<usize> {
+    if w.edges == Edges::Plain {
+        return Some(0);
+    }
+    let inside = w.times.partition_point(|t| *t <= w.start);
+    (inside < w.times.len()).then(|| inside.saturating_sub(1))
+}
+
+/// A window with values exactly at its edges.
+struct Extended<'w> {
+    left: f64,
+    /// Strictly between the edges.
+    inner: &'w [f64],
+    inner_times: &'w [i64],
+    right: f64,
+}
+
+fn edges<'w>(w: &Window<'w>, counter: bool) -> Option<Extended<'w>> {
+    let smoothed = w.edges == Edges::Smoothed;
+    let newest = w.times.len().checked_sub(1)?;
+    let mut first = w.times.get(..newest)?.partition_point(|t| *t <= w.start).saturating_sub(1);
+    let mut last = newest;
+    if smoothed {
+        last = w.times.get(..newest)?.partition_point(|t| *t < w.end);
+    }
+    let (first_time, last_time) = (*w.times.get(first)?, *w.times.get(last)?);
+    if last_time <= w.start || (smoothed && first_time > w.end) {
+        return None;
+    }
+    let left = if smoothed && first_time < w.start {
+        interpolate(w, first, first + 1, w.start, counter)?
+    } else {
+        *w.values.get(first)?
+    };
+    let right = if smoothed && last > 0 && last_time > w.end {
+        interpolate(w, last - 1, last, w.end, counter)?
+    } else {
+        *w.values.get(last)?
+    };
+    if first_time <= w.start {
+        first += 1;
+    }
+    // One past the last inner sample.
+    let upto = if last_time >= w.end { last } else { last + 1 };
+    let inner = first..upto.max(first);
+    Some(Extended { left, inner: w.values.get(inner.clone())?, inner_times: w.times.get(inner)?, right })
+}
+
+/// The value at `time` on the line between two samples; a counter that was reset between them starts from zero.
+fn interpolate(w: &Window<'_>, a: usize, b: usize, time: i64, counter: bool) -> Option<f64> {
+    let (from, to) = (*w.times.get(a)?, *w.times.get(b)?);
+    let (mut start, end) = (*w.values.get(a)?, *w.values.get(b)?);
+    if counter && end < start {
+        start = 0.0;
+    }
+    Some(start + (end - start) * seconds(from, time) / seconds(from, to))
+}
+
+/// The samples of an anchored or smoothed window, with one at each edge.
+pub(in crate::node::engine) fn extended_points(w: &Window<'_>) -> Vec<(i64, f64)> {
+    let Some(edges) = edges(w, false) else {
+        return Vec::new();
+    };
+    let inner = edges.inner_times.iter().copied().zip(edges.inner.iter().copied());
+    std::iter::once((w.start, edges.left)).chain(inner).chain([(w.end, edges.right)]).collect()
+}

@@ -1,0 +1,64 @@
+//! Matchers, ready to be held against labels.
+
+use regex::Regex;
+
+use super::labels::Labels;
+use crate::promql::ast::{MatchOp, Matcher};
+
+/// A compiled regular expression of a query is at most this large.
+const REGEX_BYTES_MAX: usize = 1 << 20;
+
+/// Matchers that must all hold.
+#[derive(Debug)]
+pub struct Matchers(Vec<Compiled>);
+
+#[derive(Debug)]
+struct Compiled {
+    name: Box<str>,
+    value: Box<str>,
+    regex: Option<Regex>,
+    negative: bool,
+}
+
+impl Matchers {
+    /// # Errors
+    /// Says which pattern is malformed or too large.
+    pub fn compile(matchers: &[Matcher]) -> Result<Self, String> {
+        let compiled = matchers.iter().map(|m| {
+            let regex = match m.op {
+                MatchOp::Regex | MatchOp::NotRegex => Some(regex(&m.value)?),
+                MatchOp::Equal | MatchOp::NotEqual => None,
+            };
+            let negative = matches!(m.op, MatchOp::NotEqual | MatchOp::NotRegex);
+            Ok(Compiled { name: m.name.clone(), value: m.value.clone(), regex, negative })
+        });
+        compiled.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether the labels satisfy all matchers; a missing label is an empty one.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.0.iter().all(|m| m.matches(labels.get(&m.name)))
+    }
+
+    /// Whether one string satisfies all matchers, whatever label they name.
+    pub(super) fn accept(&self, value: &str) -> bool {
+        self.0.iter().all(|m| m.matches(value))
+    }
+}
+
+impl Compiled {
+    fn matches(&self, value: &str) -> bool {
+        let found = self.regex.as_ref().map_or(*self.value == *value, |regex| regex.is_match(value));
+        found != self.negative
+    }
+}
+
+/// A pattern of a query as Prometheus reads it: anchored, and `.` matches a newline.
+pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
+    // On its own first: `)|(` must not break out of the group around it.
+    regex_syntax::parse(pattern).map_err(|e| format!("invalid regular expression {pattern:?}: {e}"))?;
+    regex::RegexBuilder::new(&format!("^(?s:{pattern})$"))
+        .size_limit(REGEX_BYTES_MAX)
+        .build()
+        .map_err(|e| format!("invalid regular expression {pattern:?}: {e}"))
+}

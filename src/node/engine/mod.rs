@@ -1,0 +1,108 @@
+//! PromQL evaluated over float samples, as Prometheus 3.x defines it.
+//!
+//! # How it runs
+//!
+//! Every expression is a stream of series, each with one value per evaluation step. An operator pulls the series of its
+//! operands one at a time and hands on its own, so `sum(rate(x[5m]))` holds one series and one accumulator per
+//! group, never all series of `x`. What needs everything at once (vector matching, `topk`, `sort`) collects, and what it
+//! holds counts against [`Limits::points`].
+//!
+//! | module | part |
+//! |---|---|
+//! | `plan` | durations, `@` and step invariance, resolved once per query |
+//! | `eval` | the walk over the tree; scalars; unary operators |
+//! | `selector`, `window` | instant and range vectors out of the storage |
+//! | `aggregate`, `binary`, `functions` | what they say |
+//! | `meter` | limits, cancellation |
+//!
+//! # What differs from Prometheus
+//!
+//! - Native histograms are refused by name ([`EvalError::NativeHistogram`]) instead of being evaluated.
+//! - A metric name that a function dropped stays dropped through a filter such as `rate(a[5m]) > rate(b[5m])`.
+
+mod aggregate;
+mod annotations;
+mod binary;
+mod error;
+mod eval;
+mod functions;
+mod grid;
+mod labels;
+mod matcher;
+mod meter;
+mod number;
+mod plan;
+mod selector;
+mod storage;
+mod value;
+mod window;
+
+use std::sync::atomic::AtomicBool;
+
+use crate::{
+    base::time::EvalTimes,
+    promql::ast::{Ast, ValueType},
+};
+
+pub use error::EvalError;
+pub use labels::{Label, Labels};
+pub use matcher::Matchers;
+pub use meter::{Limits, Usage};
+pub use storage::{Samples, SeriesCursor, Storage, StorageError};
+pub use value::{Point, Row, STALE_NAN, Value, is_stale};
+
+use eval::{Context, Eval};
+
+/// How a query is evaluated.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long a sample stays visible to an instant vector, in milliseconds.
+    pub lookback_ms: u64,
+    /// Step of a subquery that names none, in milliseconds.
+    pub subquery_step_ms: u64,
+    /// What the query may touch.
+    pub limits: Limits,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { lookback_ms: 300_000, subquery_step_ms: 60_000, limits: Limits::default() }
+    }
+}
+
+/// What a query evaluates to.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The value.
+    pub value: Value,
+    /// Warnings, each with its position in the query.
+    pub warnings: Vec<String>,
+    /// Notes, each with its position in the query.
+    pub infos: Vec<String>,
+    /// What it cost.
+    pub usage: Usage,
+}
+
+/// Evaluates a query at one instant (`times.step == 0`) or over a range; `cancel` is looked at between series and steps.
+///
+/// # Errors
+/// What Prometheus answers with `execution`, a limit that was reached, a cancellation, or the storage's own error.
+pub fn evaluate(
+    ast: &Ast,
+    times: EvalTimes,
+    storage: &dyn Storage,
+    options: &Options,
+    cancel: &AtomicBool,
+) -> Result<Answer, EvalError> {
+    let ty = ast.node(ast.root).ty;
+    if times.step > 0 && !matches!(ty, ValueType::Scalar | ValueType::Vector) {
+        let name = if ty == ValueType::String { "string" } else { "range vector" };
+        return Err(EvalError::Execution(format!(
+            "invalid expression type \"{name}\" for range query, must be Scalar or instant Vector"
+        )));
+    }
+    let context = Context::new(ast, times, storage, options, cancel)?;
+    let value = Eval::new(&context).value(ast.root, times.step == 0)?;
+    let (warnings, infos) = context.annotations.borrow().render(&ast.text);
+    Ok(Answer { value, warnings, infos, usage: context.meter.usage() })
+}

@@ -1,0 +1,150 @@
+//! Instant vectors out of the storage.
+
+use super::{
+    error::EvalError,
+    eval::{Eval, Sink, emit},
+    labels::Labels,
+    storage::Samples,
+    value::{HOLE, Series, is_stale},
+};
+use crate::{
+    base::TimeRange,
+    promql::ast::{Edges, Matcher, NodeId, Selector},
+};
+
+/// What of a sample becomes the value of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Take {
+    /// Its value.
+    Value,
+    /// Its time in seconds.
+    Time,
+    /// Its counter's start in seconds; nothing where starts are not known.
+    Start,
+    /// Its value, interpolated between its neighbours in time.
+    Smoothed,
+}
+
+/// The times at which an instant vector is looked up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lookup {
+    pub(super) at: Option<i64>,
+    pub(super) offset: i64,
+}
+
+impl Lookup {
+    /// When a step looks.
+    pub(super) fn time(self, step: i64) -> i64 {
+        self.at.unwrap_or(step).saturating_sub(self.offset)
+    }
+}
+
+impl Eval<'_> {
+    pub(super) fn select_instant(
+        &self,
+        id: NodeId,
+        selector: &Selector,
+        sink: Sink<'_>,
+    ) -> Result<(), EvalError> {
+        let planned = self.planned(id);
+        let take = if selector.edges == Edges::Smoothed { Take::Smoothed } else { Take::Value };
+        let lookup = Lookup { at: planned.at, offset: planned.offset };
+        self.look_up(&selector.matchers, lookup, take, sink)
+    }
+
+    /// One value a step for every series that matches: the newest sample within the lookback.
+    pub(super) fn look_up(
+        &self,
+        matchers: &[Matcher],
+        lookup: Lookup,
+        take: Take,
+        sink: Sink<'_>,
+    ) -> Result<(), EvalError> {
+        let lookback = self.cx.lookback_ms;
+        let ahead = if take == Take::Smoothed { lookback } else { 0 };
+        let window = TimeRange::new(
+            lookup.time(self.grid.start).saturating_sub(lookback).saturating_add(1),
+            lookup.time(self.grid.last_time()).saturating_add(ahead),
+        );
+        let mut series = Series::holes(Labels::default(), false, 0);
+        self.read(matchers, window, &mut |labels, samples| {
+            if take == Take::Smoothed {
+                drop_stale(samples);
+            }
+            series.labels = labels.clone();
+            series.drop_name = matches!(take, Take::Time | Take::Start);
+            series.values.clear();
+            series.values.resize(self.grid.count, HOLE);
+            let mut upto = 0;
+            for (time, value) in self.grid.times().zip(&mut series.values) {
+                let at = lookup.time(time);
+                while samples.times.get(upto).is_some_and(|t| *t <= at) {
+                    upto += 1;
+                }
+                let oldest = at.saturating_sub(lookback);
+                *value = taken(samples, upto, at, oldest, take).unwrap_or(HOLE);
+            }
+            emit(&mut series, sink)
+        })
+    }
+
+    /// Reads series by series, counting.
+    pub(super) fn read(
+        &self,
+        matchers: &[Matcher],
+        window: TimeRange,
+        each: &mut dyn FnMut(&Labels, &mut Samples) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
+        self.cx.meter.check()?;
+        let mut cursor = self.cx.storage.select(matchers, window)?;
+        let mut samples = Samples::default();
+        while let Some(labels) = cursor.next(&mut samples)? {
+            self.cx.meter.read(samples.len())?;
+            each(&labels, &mut samples)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the samples before index `upto` say about time `at`, if the newest is younger than `oldest`.
+fn taken(samples: &Samples, upto: usize, at: i64, oldest: i64, take: Take) -> Option<f64> {
+    let last = upto.checked_sub(1)?;
+    let (time, value) = (*samples.times.get(last)?, *samples.values.get(last)?);
+    if time <= oldest || is_stale(value) {
+        return None;
+    }
+    match take {
+        Take::Value => Some(value),
+        Take::Time => Some(time as f64 / 1e3),
+        Take::Start => samples.starts.get(last).map(|start| *start as f64 / 1e3),
+        Take::Smoothed => {
+            let next = samples.times.get(upto).zip(samples.values.get(upto));
+            // Exactly at a sample there is nothing to interpolate.
+            let next = next.filter(|(t, _)| time < at && **t <= at.saturating_add(at.saturating_sub(oldest)));
+            Some(next.map_or(value, |(t, v)| value + (v - value) * share(time, at, *t)))
+        }
+    }
+}
+
+/// How far `at` lies between two times, from 0 to 1.
+fn share(from: i64, at: i64, to: i64) -> f64 {
+    at.saturating_sub(from) as f64 / to.saturating_sub(from) as f64
+}
+
+/// Removes staleness markers.
+pub(super) fn drop_stale(samples: &mut Samples) {
+    if !samples.values.iter().copied().any(is_stale) {
+        return;
+    }
+    let stale: Vec<bool> = samples.values.iter().copied().map(is_stale).collect();
+    let keep = |index: &mut usize| {
+        *index += 1;
+        !stale.get(*index - 1).copied().unwrap_or(false)
+    };
+    let mut index = 0;
+    samples.times.retain(|_| keep(&mut index));
+    let mut index = 0;
+    samples.values.retain(|_| keep(&mut index));
+    let mut index = 0;
+    samples.starts.retain(|_| keep(&mut index));
+}

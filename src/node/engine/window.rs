@@ -1,0 +1,191 @@
+//! Range vectors: out of the storage or of a subquery, cut into one window a step.
+
+use super::{
+    error::{EvalError, execution},
+    eval::Eval,
+    functions::rate,
+    grid::Grid,
+    labels::Labels,
+    selector::{Lookup, drop_stale},
+    storage::Samples,
+    value::{Row, present},
+};
+use crate::{
+    base::TimeRange,
+    promql::ast::{Edges, Expr, NodeId},
+};
+
+/// The samples of one series that a step sees, in the left-open `(start, end]`. With `anchored` and `smoothed` edges the
+/// columns reach past the window by the lookback.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window<'w> {
+    pub(super) times: &'w [i64],
+    pub(super) values: &'w [f64],
+    /// Empty where starts are not known.
+    pub(super) starts: &'w [i64],
+    pub(super) start: i64,
+    pub(super) end: i64,
+    /// The evaluation time.
+    pub(super) at: i64,
+    pub(super) edges: Edges,
+}
+
+impl Window<'_> {
+    /// Length in seconds.
+    pub(super) fn seconds(&self) -> f64 {
+        self.end.saturating_sub(self.start) as f64 / 1e3
+    }
+
+    /// First time and value.
+    pub(super) fn first(&self) -> Option<(i64, f64)> {
+        self.times.first().copied().zip(self.values.first().copied())
+    }
+
+    /// Last time and value.
+    pub(super) fn last(&self) -> Option<(i64, f64)> {
+        self.times.last().copied().zip(self.values.last().copied())
+    }
+}
+
+/// An argument that is a range vector.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RangeArg {
+    /// The matrix or subquery node.
+    pub(super) id: NodeId,
+    lookup: Lookup,
+    range: i64,
+    pub(super) edges: Edges,
+}
+
+/// Takes a series of a range vector: its labels, whether its name is to be dropped, its samples.
+pub(super) type RangeSink<'s> = &'s mut dyn FnMut(&Labels, bool, &mut Samples) -> Result<(), EvalError>;
+
+impl Eval<'_> {
+    /// The range vector behind an argument, if it is one.
+    pub(super) fn range_arg(&self, id: NodeId) -> Option<RangeArg> {
+        let id = self.unparen(id);
+        let edges = match self.expr(id) {
+            Expr::Matrix { selector, .. } => match self.expr(self.unparen(*selector)) {
+                Expr::Selector(selector) => selector.edges,
+                _ => Edges::Plain,
+            },
+            Expr::Subquery { .. } => Edges::Plain,
+            _ => return None,
+        };
+        let planned = self.planned(id);
+        let lookup = Lookup { at: planned.at, offset: planned.offset };
+        Some(RangeArg { id, lookup, range: planned.range, edges })
+    }
+
+    /// The series of a range vector, each with all samples that any step needs.
+    pub(super) fn stream_ranges(&self, arg: &RangeArg, sink: RangeSink<'_>) -> Result<(), EvalError> {
+        if self.grid.count == 0 {
+            return Ok(());
+        }
+        let first_end = arg.lookup.time(self.grid.start);
+        let last_end = arg.lookup.time(self.grid.last_time());
+        match self.expr(arg.id) {
+            Expr::Matrix { selector, .. } => {
+                let Expr::Selector(selector) = self.expr(self.unparen(*selector)) else {
+                    return execution("a range needs a vector selector");
+                };
+                let (before, after) = self.reach(arg.edges);
+                let window = TimeRange::new(
+                    first_end.saturating_sub(arg.range).saturating_sub(before).saturating_add(1),
+                    last_end.saturating_add(after),
+                );
+                self.read(&selector.matchers, window, &mut |labels, samples| {
+                    drop_stale(samples);
+                    sink(labels, false, samples)
+                })
+            }
+            Expr::Subquery { expr, .. } => {
+                let step = self.planned(arg.id).step;
+                let grid = Grid::aligned(first_end.saturating_sub(arg.range), last_end, step);
+                let mut samples = Samples::default();
+                self.with_grid(grid).stream(*expr, &mut |series| {
+                    samples.clear();
+                    for (time, value) in grid.times().zip(&series.values) {
+                        if let Some(value) = present(*value) {
+                            samples.push(time, value);
+                        }
+                    }
+                    sink(&series.labels, series.drop_name, &mut samples)
+                })
+            }
+            _ => execution("expected a range vector"),
+        }
+    }
+
+    /// How far before and after a window its edges look.
+    fn reach(&self, edges: Edges) -> (i64, i64) {
+        match edges {
+            Edges::Plain => (0, 0),
+            Edges::Anchored => (self.cx.lookback_ms, 0),
+            Edges::Smoothed => (self.cx.lookback_ms, self.cx.lookback_ms),
+        }
+    }
+
+    /// Calls `each` with the window of every step that has samples.
+    pub(super) fn windows(
+        &self,
+        arg: &RangeArg,
+        samples: &Samples,
+        mut each: impl FnMut(usize, &Window<'_>) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
+        let (before, after) = self.reach(arg.edges);
+        let (mut from, mut upto) = (0, 0);
+        for (step, at) in self.grid.times().enumerate() {
+            self.cx.meter.check()?;
+            let end = arg.lookup.time(at);
+            let start = end.saturating_sub(arg.range);
+            let (low, high) = (start.saturating_sub(before), end.saturating_add(after));
+            while samples.times.get(from).is_some_and(|t| *t <= low) {
+                from += 1;
+            }
+            while samples.times.get(upto).is_some_and(|t| *t <= high) {
+                upto += 1;
+            }
+            let (Some(times), Some(values)) = (samples.times.get(from..upto), samples.values.get(from..upto))
+            else {
+                continue;
+            };
+            let starts = samples.starts.get(from..upto).unwrap_or_default();
+            if !times.is_empty() {
+                each(step, &Window { times, values, starts, start, end, at, edges: arg.edges })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A range vector as the result of the whole query.
+    pub(super) fn range_vector(&self, id: NodeId) -> Result<Vec<Row>, EvalError> {
+        let Some(arg) = self.range_arg(id) else {
+            return execution("expected a range vector");
+        };
+        let mut held = self.cx.meter.hold();
+        let mut rows: Vec<Row> = Vec::new();
+        self.stream_ranges(&arg, &mut |labels, drop_name, samples| {
+            let labels = if drop_name { labels.without_metadata() } else { labels.clone() };
+            let mut points = Vec::new();
+            self.windows(&arg, samples, |_, window| {
+                held.grow(window.times.len() as u64 + 2)?;
+                points = if arg.edges == Edges::Plain {
+                    window.times.iter().copied().zip(window.values.iter().copied()).collect()
+                } else {
+                    rate::extended_points(window)
+                };
+                Ok(())
+            })?;
+            if !points.is_empty() {
+                rows.push(Row { labels, points });
+            }
+            Ok(())
+        })?;
+        rows.sort_by(|a, b| a.labels.cmp(&b.labels));
+        if rows.windows(2).any(|pair| matches!(pair, [a, b] if a.labels == b.labels)) {
+            return execution("vector cannot contain metrics with the same labelset");
+        }
+        Ok(rows)
+    }
+}
