@@ -1,1 +1,21 @@
-//! (filled in by the next commits)
+//! Floor 2: the databases behind Weir: which replica is asked, over which connection, for how long, and what the
+//! answer tells about its cost. No verdicts here, and no PromQL: selectors arrive as text.
+
+mod body;
+mod client;
+mod error;
+mod fetch;
+pub mod headers;
+mod health;
+mod kind;
+mod pool;
+pub mod probe;
+mod replicas;
+mod settings;
+
+pub use body::Body;
+pub use client::{Backend, Outgoing};
+pub use error::BackendError;
+pub use health::{ReplicaSnapshot, Snapshot};
+pub use kind::Kind;
+pub use settings::{BaseUrl, HealthSettings, ProbeSettings, Settings};

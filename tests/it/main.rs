@@ -1,9 +1,11 @@
 //! The integration tests: one binary, real sockets on port 0.
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+mod backend_send;
 mod cli;
 mod config;
 mod grafana_contract;
 mod meter_wire;
 mod promqltest;
 mod sockets;
+mod support;

@@ -1,0 +1,167 @@
+//! One backend: a request goes in, an answer comes out, or the reason why not.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, uri::PathAndQuery};
+use http_body_util::Full;
+use tokio::time::Instant;
+
+use super::{
+    Body, Kind, Settings,
+    error::{BackendError, Cause},
+    headers,
+    pool::Sent,
+    probe::Counters,
+    replicas::{Failure, Lease, Replica, Replicas},
+};
+
+/// A database behind Weir, one or several replicas of it.
+#[derive(Debug)]
+pub struct Backend {
+    pub(super) settings: Settings,
+    pub(super) name: Arc<str>,
+    pub(super) replicas: Replicas,
+    pub(super) probes: Counters,
+}
+
+/// A request for a backend.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The method.
+    pub method: Method,
+    /// The target below the replica's URL.
+    pub path_and_query: PathAndQuery,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+/// One try on one replica.
+enum Tried {
+    Answered(Response<Body>),
+    Failed { error: BackendError, left: bool },
+}
+
+impl Backend {
+    /// A backend with these settings; no connection is made yet.
+    pub fn new(settings: Settings) -> Arc<Self> {
+        let replicas = Replicas::new(&settings);
+        Arc::new(Self {
+            name: settings.name.as_str().into(),
+            replicas,
+            probes: Counters::default(),
+            settings,
+        })
+    }
+
+    /// The name in metrics and messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Which API it speaks.
+    pub const fn kind(&self) -> Kind {
+        self.settings.kind
+    }
+
+    /// Whether a replica is believed to answer. A backend that is not ready is still tried.
+    pub fn ready(&self) -> bool {
+        self.replicas.any_works()
+    }
+
+    /// Whether every replica is known to fail: shed, do not queue.
+    pub fn sick(&self) -> bool {
+        !self.ready()
+    }
+
+    /// Sends a request to the least loaded replica and waits for the head of the answer, at most until `deadline` and
+    /// the backend's response timeout; the body ends by `deadline` too. A request that did not leave, or an idempotent
+    /// one that got no byte back, is tried once more on another replica. Dropping the future or the body cancels the
+    /// query.
+    pub async fn send(
+        &self,
+        request: Outgoing,
+        deadline: Instant,
+        idempotent: bool,
+    ) -> Result<Response<Body>, BackendError> {
+        let Some(first) = self.replicas.choose(None) else {
+            return Err(self.error(None, Cause::NoReplica));
+        };
+        if !self.replicas.several() {
+            return match self.attempt(first, request, deadline).await {
+                Tried::Answered(response) => Ok(response),
+                Tried::Failed { error, .. } => Err(error),
+            };
+        }
+        let (error, left) = match self.attempt(first, request.clone(), deadline).await {
+            Tried::Answered(response) => return Ok(response),
+            Tried::Failed { error, left } => (error, left),
+        };
+        if (left && !idempotent) || !worth_another_try(error.cause()) {
+            return Err(error);
+        }
+        let Some(second) = self.replicas.choose(Some(first)) else {
+            return Err(error);
+        };
+        match self.attempt(second, request, deadline).await {
+            Tried::Answered(response) => Ok(response),
+            Tried::Failed { error, .. } => Err(error),
+        }
+    }
+
+    async fn attempt(&self, replica: &Arc<Replica>, request: Outgoing, deadline: Instant) -> Tried {
+        let mut lease = replica.lease();
+        let head_by = deadline.min(Instant::now() + self.settings.response_timeout);
+        let failed = |cause, left| Tried::Failed { error: self.error(Some(replica), cause), left };
+        let request = match self.prepare(replica, request) {
+            Ok(request) => request,
+            Err(error) => return failed(Cause::Request(error.to_string()), false),
+        };
+        if !lease.take_place(head_by).await {
+            return failed(Cause::Busy, false);
+        }
+        match replica.pool.exchange(request, head_by).await {
+            Sent::Answered(response, sender) => {
+                replica.succeeded();
+                lease.hold(sender);
+                Tried::Answered(self.receive(response, lease, deadline))
+            }
+            Sent::Failed { cause, left } => {
+                replica.failed(if left { Failure::Unanswered } else { Failure::Unreachable });
+                failed(cause, left)
+            }
+        }
+    }
+
+    fn prepare(&self, replica: &Replica, request: Outgoing) -> Result<Request<Full<Bytes>>, http::Error> {
+        let url = replica.pool.url();
+        let mut out = Request::new(Full::new(request.body));
+        *out.method_mut() = request.method;
+        *out.uri_mut() = url.target(&request.path_and_query)?;
+        *out.headers_mut() = request.headers;
+        headers::to_backend(out.headers_mut());
+        self.add_own_headers(replica, out.headers_mut());
+        Ok(out)
+    }
+
+    fn receive(
+        &self,
+        mut response: Response<hyper::body::Incoming>,
+        lease: Lease,
+        deadline: Instant,
+    ) -> Response<Body> {
+        headers::strip_hop_by_hop(response.headers_mut());
+        response.map(|incoming| Body::new(incoming, lease, deadline, Arc::clone(&self.name)))
+    }
+
+    pub(super) fn error(&self, replica: Option<&Arc<Replica>>, cause: Cause) -> BackendError {
+        BackendError::new(&self.name, replica.map(|r| r.pool.url().as_str()), cause)
+    }
+}
+
+/// Whether another replica may do better: not when the time is up, and not when the request is at fault.
+const fn worth_another_try(cause: &Cause) -> bool {
+    matches!(cause, Cause::Connect(_) | Cause::ConnectTimeout(_) | Cause::NoAnswer(_))
+}

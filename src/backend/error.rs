@@ -1,0 +1,96 @@
+//! Why a backend gave no answer, or only part of one.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::base::{ErrorKind, units};
+
+/// A request that failed on the way to the backend or back.
+#[derive(Clone, Debug)]
+pub struct BackendError {
+    backend: Arc<str>,
+    replica: Option<Arc<str>>,
+    cause: Cause,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug)]
+pub(super) enum Cause {
+    /// There is no replica to ask.
+    NoReplica,
+    /// The connection was refused, reset while opening, or the name has no address.
+    Connect(String),
+    /// The connection did not open in time.
+    ConnectTimeout(Duration),
+    /// Every connection stayed busy until the deadline.
+    Busy,
+    /// The connection ended, or what came was not HTTP, before the head of an answer.
+    NoAnswer(String),
+    /// No head of an answer in time.
+    Late(Duration),
+    /// The connection ended inside the answer.
+    BrokenBody(String),
+    /// The answer was not complete in time.
+    LateBody,
+    /// The answer to a request of Weir's own is longer than it reads.
+    TooLong(usize),
+    /// The answer to a request of Weir's own has the wrong status.
+    Status(u16),
+    /// The request cannot be written as HTTP.
+    Request(String),
+}
+
+impl BackendError {
+    pub(super) fn new(backend: &Arc<str>, replica: Option<&str>, cause: Cause) -> Self {
+        Self { backend: Arc::clone(backend), replica: replica.map(Arc::from), cause }
+    }
+
+    /// The kind of failure: dead (502), late (504), or a request that cannot be sent (400).
+    pub const fn kind(&self) -> ErrorKind {
+        match self.cause {
+            Cause::NoReplica
+            | Cause::Connect(_)
+            | Cause::ConnectTimeout(_)
+            | Cause::NoAnswer(_)
+            | Cause::BrokenBody(_)
+            | Cause::TooLong(_)
+            | Cause::Status(_) => ErrorKind::UpstreamDead,
+            Cause::Busy | Cause::Late(_) | Cause::LateBody => ErrorKind::UpstreamTimeout,
+            Cause::Request(_) => ErrorKind::BadData,
+        }
+    }
+
+    /// What to tell the client.
+    pub fn message(&self) -> String {
+        self.to_string()
+    }
+
+    pub(super) const fn cause(&self) -> &Cause {
+        &self.cause
+    }
+}
+
+impl fmt::Display for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "backend `{}`", self.backend)?;
+        if let Some(replica) = &self.replica {
+            write!(f, " ({replica})")?;
+        }
+        match &self.cause {
+            Cause::NoReplica => f.write_str(" has no URL"),
+            Cause::Connect(why) => write!(f, " could not be reached: {why}"),
+            Cause::ConnectTimeout(after) => {
+                write!(f, " could not be reached within {}", units::duration(*after))
+            }
+            Cause::Busy => f.write_str(" had no free connection before the deadline (`max_connections`)"),
+            Cause::NoAnswer(why) => write!(f, " ended the connection without an answer: {why}"),
+            Cause::Late(after) => write!(f, " did not answer within {}", units::duration(*after)),
+            Cause::BrokenBody(why) => write!(f, " broke off in the middle of its answer: {why}"),
+            Cause::LateBody => f.write_str(" did not finish its answer before the deadline"),
+            Cause::TooLong(max) => write!(f, " answered with more than {}", units::bytes(*max as u64)),
+            Cause::Status(status) => write!(f, " answered with status {status}"),
+            Cause::Request(why) => write!(f, " cannot be asked this: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for BackendError {}

@@ -1,0 +1,90 @@
+//! Weir's own small questions to a backend, with bounded answers.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, StatusCode, header, uri::PathAndQuery};
+use http_body_util::BodyExt;
+use tokio::time::Instant;
+
+use super::{Backend, BackendError, Body, Outgoing, error::Cause};
+
+/// The longest `status/tsdb` that is read: 10,000 entries of each list are about 1 MB.
+const TSDB_STATUS_MAX: usize = 16 << 20;
+const BUILDINFO_MAX: usize = 64 << 10;
+/// How long Weir waits for what it asks on its own account.
+const OWN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// An answer read to its end.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Backend {
+    /// The table of series by metric name and label value, `limit` entries of each list, as JSON.
+    pub async fn tsdb_status(&self, limit: usize) -> Result<Bytes, BackendError> {
+        let parameter = match self.kind() {
+            super::Kind::VictoriaMetrics => "topN",
+            _ => "limit",
+        };
+        self.get_ok(&format!("/api/v1/status/tsdb?{parameter}={limit}"), TSDB_STATUS_MAX).await
+    }
+
+    /// The backend's version and features, as JSON.
+    pub async fn buildinfo(&self) -> Result<Bytes, BackendError> {
+        self.get_ok("/api/v1/status/buildinfo", BUILDINFO_MAX).await
+    }
+
+    async fn get_ok(&self, target: &str, max: usize) -> Result<Bytes, BackendError> {
+        let deadline = Instant::now() + OWN_DEADLINE;
+        let fetched = self.fetch(target, HeaderMap::new(), deadline, max).await?;
+        if fetched.status != StatusCode::OK {
+            return Err(self.error(None, Cause::Status(fetched.status.as_u16())));
+        }
+        Ok(fetched.body)
+    }
+
+    /// Asks with GET and reads at most `max` bytes of the answer, uncompressed.
+    pub(super) async fn fetch(
+        &self,
+        target: &str,
+        mut headers: HeaderMap,
+        deadline: Instant,
+        max: usize,
+    ) -> Result<Fetched, BackendError> {
+        let path_and_query =
+            target.parse::<PathAndQuery>().map_err(|e| self.error(None, Cause::Request(e.to_string())))?;
+        // So that the bound on the bytes read is a bound on the bytes held.
+        headers.insert(header::ACCEPT_ENCODING, http::HeaderValue::from_static("identity"));
+        let request = Outgoing { method: Method::GET, path_and_query, headers, body: Bytes::new() };
+        let (head, body) = self.send(request, deadline, true).await?.into_parts();
+        match read_at_most(body, max).await {
+            Ok(body) => Ok(Fetched { status: head.status, headers: head.headers, body }),
+            Err(ReadError::Backend(error)) => Err(error),
+            Err(ReadError::TooLong) => Err(self.error(None, Cause::TooLong(max))),
+        }
+    }
+}
+
+/// Why a body was not read to its end.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    Backend(BackendError),
+    TooLong,
+}
+
+/// Reads a body to its end; gives it up, and the connection with it, beyond `max` bytes.
+pub(super) async fn read_at_most(mut body: Body, max: usize) -> Result<Bytes, ReadError> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(ReadError::Backend)?.into_data() else { continue };
+        if whole.len() + data.len() > max {
+            return Err(ReadError::TooLong);
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
+}

@@ -1,0 +1,77 @@
+//! The headers that pass between client and backend, and those that do not.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{self, AsHeaderName},
+};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Headers that concern one connection only (RFC 9110, 7.6.1).
+const HOP_BY_HOP: [HeaderName; 8] = [
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Removes the headers that concern one connection only, those named in `Connection` included.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        for name in named_in_connection(headers) {
+            headers.remove(name);
+        }
+        headers.remove(header::CONNECTION);
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn named_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
+    // `close` and `keep-alive` say what to do with the connection; they name no header worth a lookup.
+    values.flat_map(|v| v.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
+}
+
+/// What a client's headers become on their way down. The body is sent whole, so that its length is written anew, and
+/// only encodings are asked for that the meter can read.
+pub(super) fn to_backend(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    headers.remove(header::CONTENT_LENGTH);
+    headers.remove(header::EXPECT);
+    let encoding = if accepts_gzip(headers) { "gzip" } else { "identity" };
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(encoding));
+}
+
+/// Whether the client takes gzip: named, or covered by `*`, and not with a quality of zero.
+pub fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let (mut named, mut any) = (None, None);
+    for item in items(headers, header::ACCEPT_ENCODING) {
+        let (coding, parameters) = item.split_once(';').unwrap_or((item, ""));
+        let wanted = !is_zero_quality(parameters);
+        match coding.trim() {
+            c if c.eq_ignore_ascii_case("gzip") || c.eq_ignore_ascii_case("x-gzip") => named = Some(wanted),
+            "*" => any = Some(wanted),
+            _ => {}
+        }
+    }
+    named.or(any).unwrap_or(false)
+}
+
+fn items(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &str> {
+    headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','))
+}
+
+fn is_zero_quality(parameters: &str) -> bool {
+    let quality = parameters.split(';').find_map(|p| {
+        let (name, value) = p.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("q").then(|| value.trim())
+    });
+    quality.and_then(|q| q.parse::<f32>().ok()).is_some_and(|q| q <= 0.0)
+}
