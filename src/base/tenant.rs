@@ -16,6 +16,11 @@ impl TenantId {
         (fits && name.bytes().all(|b| b.is_ascii_graphic())).then(|| Self(name.into()))
     }
 
+    /// The common name of tenants that are not told apart, since a bound on their number is reached.
+    pub fn other() -> Self {
+        Self("other".into())
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,1 +1,35 @@
-//! (filled in by the next commits)
+//! Floor 2: may this query run now? Plain code over values and a clock, with no HTTP in it.
+//!
+//! ```text
+//! per query ──▶ rate ──▶ in flight: tenant, class, backend ──▶ permit
+//!  422           429      │ no room: wait, fairly              │ drop
+//!                         └────────── queue ◀── what is freed ◀┘
+//! ```
+//!
+//! One short lock guards the accounts; nothing is held while waiting. A permit's drop is the only way back of what it
+//! holds, and every freed byte goes to the waiter whose turn it is before anybody else can ask.
+
+mod admission;
+mod budget;
+mod judge;
+mod permit;
+mod policy;
+mod queue;
+mod rate;
+mod refusal;
+mod snapshot;
+mod state;
+mod tenants;
+
+pub use admission::{Admission, Admitted, Ask};
+pub use judge::judge;
+pub use permit::{Actual, Permit};
+pub use policy::{
+    BackendBudget, BackendId, ClassId, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy,
+    Rate, RateLimit, Rates, TenantPolicy,
+};
+pub use refusal::{LimitName, Refusal, Scope, ShadowHit};
+pub use snapshot::{BackendSnapshot, Snapshot, TenantSnapshot};
+
+#[cfg(test)]
+mod tests;

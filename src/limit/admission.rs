@@ -1,0 +1,217 @@
+//! The door: asks the accounts, waits without holding anything, hands out permits.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    budget::WHOLE,
+    judge::judge,
+    permit::{Actual, Held, Permit},
+    policy::{BackendId, ClassId, Policy},
+    refusal::{LimitName, Refusal, Scope, ShadowHit},
+    snapshot::{BackendSnapshot, Snapshot, TenantSnapshot},
+    state::{Answer, Handovers, State, retry_soon},
+};
+use crate::base::{Demand, ErrorKind, Known, TenantId};
+
+/// A query that wants to run.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Who pays.
+    pub tenant: TenantId,
+    /// Who inside the tenant: a dashboard, a user, a rule.
+    pub actor: Arc<str>,
+    /// Its lane.
+    pub class: ClassId,
+    /// Where it would run.
+    pub backend: BackendId,
+    /// What it would cost.
+    pub demand: Demand,
+    /// When the answer is of no use any more; the wait ends before.
+    pub deadline: Instant,
+}
+
+/// A query that may run.
+#[derive(Debug)]
+pub struct Admitted {
+    /// What it holds until it is over.
+    pub permit: Permit,
+    /// How long it waited.
+    pub waited: Duration,
+    /// Limits in shadow mode that it passed.
+    pub shadow: Vec<ShadowHit>,
+}
+
+/// Decides which queries run.
+pub struct Admission {
+    policy: ArcSwap<Policy>,
+    state: Mutex<State>,
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admission").finish_non_exhaustive()
+    }
+}
+
+impl Admission {
+    /// Admission under a policy, with every backend at its full capacity.
+    pub fn new(policy: Policy) -> Arc<Self> {
+        let policy = Arc::new(policy);
+        let state = State::new(Arc::clone(&policy), TenantId::other(), Instant::now());
+        Arc::new(Self { policy: ArcSwap::new(policy), state: Mutex::new(state) })
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.load_full()
+    }
+
+    /// Obeys another policy from now on. Permits in flight keep counting, also against narrower limits; backends and
+    /// classes are recognised by their names.
+    pub fn reload(self: &Arc<Self>, policy: Policy) {
+        let policy = Arc::new(policy);
+        let ready = {
+            let mut state = self.lock();
+            self.policy.store(Arc::clone(&policy));
+            state.reload(policy)
+        };
+        self.hand_over(ready);
+    }
+
+    /// Looks at the per-query limits only; nothing is counted.
+    ///
+    /// # Errors
+    /// The first enforced limit that the query passes.
+    pub fn judge(&self, ask: &Ask) -> Result<Vec<ShadowHit>, Refusal> {
+        let policy = self.policy.load();
+        judge(policy.tenant(&ask.tenant), &ask.tenant, ask.class, &ask.demand)
+    }
+
+    /// Lets the query run as soon as every limit allows, or says why not: per query, then rate, then budget and queue.
+    /// Dropping the future leaves the queue and gives back whatever was handed over.
+    ///
+    /// # Errors
+    /// The limit that is passed, with when to come back if that helps.
+    pub async fn admit(self: &Arc<Self>, ask: Ask) -> Result<Admitted, Refusal> {
+        let mut shadow = self.judge(&ask)?;
+        let now = Instant::now();
+        let answer = self.lock().ask(&ask, now, &mut shadow)?;
+        let (slot, id, receiver, longest) = match answer {
+            Answer::Run(held) => {
+                let permit = Permit::new(Arc::clone(self), held);
+                return Ok(Admitted { permit, waited: Duration::ZERO, shadow });
+            }
+            Answer::Wait { slot, id, receiver, longest } => (slot, id, receiver, longest),
+        };
+        let mut place = Place { admission: self, slot, id, receiver };
+        let end = ask.deadline.min(now + longest);
+        let outcome = match tokio::time::timeout_at(end, &mut place.receiver).await {
+            Ok(Ok(outcome)) => outcome,
+            // The time is up, but it may just have been handed over.
+            Ok(Err(_)) | Err(_) => match place.leave() {
+                Some(outcome) => outcome,
+                None => Err(Refusal {
+                    kind: ErrorKind::QueueTimeout,
+                    limit: LimitName::QueueTimeout,
+                    observed: Known::exact(millis(now.elapsed())),
+                    max: millis(end - now),
+                    scope: Scope::Tenant(ask.tenant.clone()),
+                    retry_after: Some(retry_soon(longest)),
+                }),
+            },
+        };
+        Ok(Admitted { permit: outcome?, waited: now.elapsed(), shadow })
+    }
+
+    /// Sets what pressure leaves of a backend's budget, 0 to 1. At 0 nothing runs and nothing waits: all who wait are
+    /// refused at once.
+    pub fn set_capacity(self: &Arc<Self>, backend: BackendId, fraction: f64) {
+        // Not a number is no reason to stop.
+        let fraction = if fraction.is_nan() { 1.0 } else { fraction.clamp(0.0, 1.0) };
+        let ready = self.lock().set_capacity(backend, (fraction * WHOLE as f64).ceil() as u64);
+        self.hand_over(ready);
+    }
+
+    /// What is held and who waits, now.
+    pub fn snapshot(&self) -> Snapshot {
+        let state = self.lock();
+        let backends = state.backends.iter().map(|backend| BackendSnapshot {
+            name: Arc::clone(&backend.name),
+            waiting: backend.queue.len() as u64,
+            queries: backend.used.queries,
+            queries_capacity: backend.capacity.queries.watched().map(|max| backend.capacity.of_queries(max)),
+            memory: u64::try_from(backend.used.memory).unwrap_or(u64::MAX),
+            memory_capacity: backend.capacity.memory.watched().map(|max| backend.capacity.of_memory(max)),
+            capacity_percent: (backend.capacity.ppm * 100 / WHOLE) as u8,
+        });
+        let backends = backends.collect();
+        let busy = state.tenants.iter().filter(|account| account.waiting > 0 || !account.used.is_nothing());
+        let mut tenants: Vec<_> = busy
+            .map(|account| TenantSnapshot {
+                tenant: account.id.clone(),
+                waiting: account.waiting as u64,
+                queries: account.used.queries,
+                memory: u64::try_from(account.used.memory).unwrap_or(u64::MAX),
+            })
+            .collect();
+        let tenants_known = state.tenants.len();
+        drop(state);
+        tenants.sort_by(|a, b| (b.memory, b.queries, &a.tenant).cmp(&(a.memory, a.queries, &b.tenant)));
+        Snapshot { backends, tenants, tenants_known }
+    }
+
+    pub(super) fn release(self: &Arc<Self>, held: Held, actual: Option<Actual>) {
+        let ready = self.lock().release(held, actual);
+        self.hand_over(ready);
+    }
+
+    /// Hands over what became free. One that has just left drops its permit, which frees it for the next.
+    fn hand_over(self: &Arc<Self>, ready: Handovers) {
+        for (to, outcome) in ready {
+            let outcome = outcome.map(|held| Permit::new(Arc::clone(self), held));
+            drop(to.send(outcome));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that panics runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A place in the queue, left when dropped.
+struct Place<'a> {
+    admission: &'a Arc<Admission>,
+    slot: usize,
+    id: u64,
+    receiver: oneshot::Receiver<Result<Permit, Refusal>>,
+}
+
+impl Place<'_> {
+    /// Leaves the queue; what was handed over already is returned.
+    fn leave(&mut self) -> Option<Result<Permit, Refusal>> {
+        let (was_waiting, ready) = self.admission.lock().give_up(self.slot, self.id);
+        self.admission.hand_over(ready);
+        if was_waiting { None } else { self.receiver.try_recv().ok() }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if !self.receiver.is_terminated() {
+            // What was handed over goes back by its own drop.
+            drop(self.leave());
+        }
+    }
+}

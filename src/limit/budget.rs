@@ -1,0 +1,76 @@
+//! Arithmetic of budgets: what is held, and what may be.
+
+use super::policy::{BackendBudget, Limit};
+
+/// What queries in flight hold of something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Usage {
+    /// Bytes; wide enough for any number of queries of any size.
+    pub(super) memory: u128,
+    /// Queries.
+    pub(super) queries: u64,
+}
+
+impl Usage {
+    /// With one more query.
+    pub(super) fn plus(self, memory: u64) -> Self {
+        Self { memory: self.memory + u128::from(memory), queries: self.queries + 1 }
+    }
+
+    pub(super) fn add(&mut self, memory: u64) {
+        *self = self.plus(memory);
+    }
+
+    /// Gives back what one query held; what was added once is taken once, so nothing goes below zero.
+    pub(super) fn remove(&mut self, memory: u64) {
+        self.memory -= u128::from(memory);
+        self.queries -= 1;
+    }
+
+    pub(super) fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Whether it is within both numbers; `None` is unlimited.
+    pub(super) fn within(self, memory: Option<u64>, queries: Option<u64>) -> bool {
+        memory.is_none_or(|max| self.memory <= u128::from(max))
+            && queries.is_none_or(|max| self.queries <= max)
+    }
+}
+
+/// A backend's budget as pressure leaves it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Capacity {
+    pub(super) memory: Limit,
+    pub(super) queries: Limit,
+    /// What pressure leaves, in parts per million.
+    pub(super) ppm: u64,
+}
+
+/// Parts per million of a whole.
+pub(super) const WHOLE: u64 = 1_000_000;
+
+impl Capacity {
+    pub(super) fn new(budget: &BackendBudget, ppm: u64) -> Self {
+        Self { memory: budget.memory, queries: budget.queries, ppm }
+    }
+
+    pub(super) fn is_none(&self) -> bool {
+        self.ppm == 0
+    }
+
+    /// Bytes that pressure leaves of `max`, rounded down.
+    pub(super) fn of_memory(&self, max: u64) -> u64 {
+        (u128::from(max) * u128::from(self.ppm) / u128::from(WHOLE)) as u64
+    }
+
+    /// Slots that pressure leaves of `max`, rounded up: a backend that may be asked at all may be asked one thing.
+    pub(super) fn of_queries(&self, max: u64) -> u64 {
+        (u128::from(max) * u128::from(self.ppm)).div_ceil(u128::from(WHOLE)) as u64
+    }
+}
+
+/// The part of `whole` that is `percent` of it, rounded down.
+pub(super) fn percent_of(whole: u64, percent: u8) -> u64 {
+    (u128::from(whole) * u128::from(percent) / 100) as u64
+}

@@ -1,0 +1,106 @@
+//! The limits that one query alone can pass; nothing is counted or kept.
+
+use super::{
+    policy::{ClassId, Limit, Mode, TenantPolicy},
+    refusal::{LimitName, Refusal, Scope, ShadowHit},
+};
+use crate::base::{Demand, ErrorKind, Known, TenantId};
+
+/// Looks at everything a query asks for against the limits of its tenant and class.
+///
+/// A number that is not known is as large as the estimate says: `u64::MAX` where the configuration denies the unknown,
+/// so that it passes every limit.
+///
+/// # Errors
+/// The first enforced limit that is passed: selectors and time first, since those are the easiest to understand.
+pub fn judge(
+    policy: &TenantPolicy,
+    tenant: &TenantId,
+    class: ClassId,
+    demand: &Demand,
+) -> Result<Vec<ShadowHit>, Refusal> {
+    let limits = policy.per_query(class);
+    let checks: [(Limit, LimitName, Known); 8] = [
+        (limits.selectors, LimitName::MaxSelectors, Known::exact(demand.selectors)),
+        (limits.steps, LimitName::MaxSteps, Known::exact(demand.steps)),
+        (limits.range_seconds, LimitName::MaxRange, Known::exact(demand.range_seconds)),
+        (limits.series, LimitName::MaxSeries, demand.series),
+        (limits.blocks, LimitName::MaxBlocks, demand.blocks),
+        (limits.samples, LimitName::MaxSamples, demand.samples),
+        (limits.points, LimitName::MaxPoints, demand.points),
+        (limits.memory, LimitName::MaxMemory, demand.memory),
+    ];
+    let mut shadow = Vec::new();
+    for (limit, name, observed) in checks {
+        let Some(max) = limit.watched().filter(|max| observed.value > *max) else { continue };
+        let refusal = Refusal {
+            kind: ErrorKind::LimitExceeded,
+            limit: name,
+            observed,
+            max,
+            scope: Scope::Tenant(tenant.clone()),
+            retry_after: None,
+        };
+        match limit.mode {
+            Mode::Enforce => return Err(refusal),
+            Mode::Shadow => shadow.push(refusal),
+            Mode::Off => {}
+        }
+    }
+    Ok(shadow)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{base::EstimateClass, limit::policy::PerQuery};
+
+    type Pick = (LimitName, fn(&mut PerQuery) -> &mut Limit, fn(&mut Demand, u64));
+
+    const PICKS: [Pick; 8] = [
+        (LimitName::MaxSelectors, |l| &mut l.selectors, |d, n| d.selectors = n),
+        (LimitName::MaxSteps, |l| &mut l.steps, |d, n| d.steps = n),
+        (LimitName::MaxRange, |l| &mut l.range_seconds, |d, n| d.range_seconds = n),
+        (LimitName::MaxSeries, |l| &mut l.series, |d, n| d.series.value = n),
+        (LimitName::MaxBlocks, |l| &mut l.blocks, |d, n| d.blocks.value = n),
+        (LimitName::MaxSamples, |l| &mut l.samples, |d, n| d.samples.value = n),
+        (LimitName::MaxPoints, |l| &mut l.points, |d, n| d.points.value = n),
+        (LimitName::MaxMemory, |l| &mut l.memory, |d, n| d.memory.value = n),
+    ];
+
+    #[test]
+    fn every_limit_is_looked_at_in_every_mode() {
+        let tenant = TenantId::new("t").unwrap();
+        for (name, limit, ask) in PICKS {
+            for (asked, over) in [(10, false), (11, true), (u64::MAX, true)] {
+                for mode in [Mode::Enforce, Mode::Shadow, Mode::Off] {
+                    let mut policy = TenantPolicy::default();
+                    *limit(&mut policy.per_query) = Limit::enforce(10).with_mode(mode);
+                    let mut demand = Demand::NOTHING;
+                    ask(&mut demand, asked);
+                    let verdict = judge(&policy, &tenant, ClassId::NONE, &demand);
+                    match (mode, over) {
+                        (Mode::Enforce, true) => {
+                            let refusal = verdict.unwrap_err();
+                            assert_eq!((refusal.limit, refusal.max), (name, 10));
+                            assert_eq!(refusal.kind.status(), 422);
+                        }
+                        (Mode::Shadow, true) => assert_eq!(verdict.unwrap()[0].limit, name),
+                        _ => assert_eq!(verdict.unwrap(), []),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_class_has_limits_of_its_own() {
+        let tenant = TenantId::new("t").unwrap();
+        let strict = PerQuery { series: Limit::enforce(5), ..PerQuery::default() };
+        let policy = TenantPolicy { per_class: vec![(ClassId(1), strict)], ..TenantPolicy::default() };
+        let demand = Demand { series: Known::new(9, EstimateClass::Learned), ..Demand::NOTHING };
+        assert!(judge(&policy, &tenant, ClassId(0), &demand).is_ok());
+        assert!(judge(&policy, &tenant, ClassId::NONE, &demand).is_ok());
+        assert_eq!(judge(&policy, &tenant, ClassId(1), &demand).unwrap_err().limit, LimitName::MaxSeries);
+    }
+}

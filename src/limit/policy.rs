@@ -1,0 +1,237 @@
+//! The limits in force, resolved: what the configuration says after defaults, overrides and units are worked out.
+
+use std::{collections::HashMap, num::NonZeroU64, sync::Arc, time::Duration};
+
+use crate::base::TenantId;
+
+/// Whether a limit is enforced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Refuse what is over the limit.
+    #[default]
+    Enforce,
+    /// Report what would be refused, and let it run.
+    Shadow,
+    /// Do not look.
+    Off,
+}
+
+impl Mode {
+    /// The word in metrics and in the configuration.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Shadow => "shadow",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// A limit; its unit is that of the field that holds it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// The most that is allowed; `None` is unlimited.
+    pub max: Option<NonZeroU64>,
+    /// What happens to what is over it.
+    pub mode: Mode,
+}
+
+impl Limit {
+    /// No limit.
+    pub const UNLIMITED: Self = Self { max: None, mode: Mode::Enforce };
+
+    /// An enforced limit; zero is no limit.
+    pub const fn enforce(max: u64) -> Self {
+        Self { max: NonZeroU64::new(max), mode: Mode::Enforce }
+    }
+
+    /// The same limit in another mode.
+    #[must_use]
+    pub const fn with_mode(self, mode: Mode) -> Self {
+        Self { max: self.max, mode }
+    }
+
+    /// The number to look at, unless there is none or nobody looks.
+    pub const fn watched(self) -> Option<u64> {
+        match (self.max, self.mode) {
+            (Some(max), Mode::Enforce | Mode::Shadow) => Some(max.get()),
+            _ => None,
+        }
+    }
+
+    /// The number that must not be passed.
+    pub const fn enforced(self) -> Option<u64> {
+        match (self.max, self.mode) {
+            (Some(max), Mode::Enforce) => Some(max.get()),
+            _ => None,
+        }
+    }
+}
+
+/// What one query may cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PerQuery {
+    /// Distinct series.
+    pub series: Limit,
+    /// Series × storage blocks.
+    pub blocks: Limit,
+    /// Raw samples read.
+    pub samples: Limit,
+    /// Series × steps.
+    pub points: Limit,
+    /// Bytes expected at the backend.
+    pub memory: Limit,
+    /// Seconds of data touched.
+    pub range_seconds: Limit,
+    /// Evaluation steps.
+    pub steps: Limit,
+    /// Vector selectors.
+    pub selectors: Limit,
+    /// Bytes of the answer; watched by whoever counts it.
+    pub response_bytes: Limit,
+    /// Milliseconds from admission to the last byte; watched by whoever forwards.
+    pub timeout_ms: Limit,
+}
+
+/// What a tenant's queries in flight may hold together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InFlight {
+    /// Queries.
+    pub queries: Limit,
+    /// Bytes of estimated memory.
+    pub memory: Limit,
+}
+
+/// How a tenant's queries wait for budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueuePolicy {
+    /// Most queries waiting.
+    pub length: usize,
+    /// Longest wait.
+    pub wait: Duration,
+}
+
+impl Default for QueuePolicy {
+    fn default() -> Self {
+        Self { length: 100, wait: Duration::from_secs(10) }
+    }
+}
+
+/// How much per time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How much, in `per`; also the most at once.
+    pub count: NonZeroU64,
+    /// In which time.
+    pub per: Duration,
+}
+
+/// A limit over time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateLimit {
+    /// The rate; `None` is unlimited.
+    pub rate: Option<Rate>,
+    /// What happens to what is over it.
+    pub mode: Mode,
+}
+
+/// What a tenant may ask for over time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// Queries.
+    pub queries: RateLimit,
+    /// Samples read.
+    pub samples: RateLimit,
+}
+
+/// All limits of one tenant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TenantPolicy {
+    /// What one query may cost.
+    pub per_query: PerQuery,
+    /// What one query of a class may cost, where that differs.
+    pub per_class: Vec<(ClassId, PerQuery)>,
+    /// What the queries in flight may hold together.
+    pub in_flight: InFlight,
+    /// How queries wait.
+    pub queue: QueuePolicy,
+    /// What may be asked for over time.
+    pub rate: Rates,
+}
+
+impl TenantPolicy {
+    /// The per-query limits that hold for a class.
+    pub fn per_query(&self, class: ClassId) -> &PerQuery {
+        self.per_class.iter().find(|(id, _)| *id == class).map_or(&self.per_query, |(_, limits)| limits)
+    }
+}
+
+/// Index of a class in [`Policy::classes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClassId(pub usize);
+
+impl ClassId {
+    /// A query that belongs to no configured class.
+    pub const NONE: Self = Self(usize::MAX);
+}
+
+/// A lane with a reserved share of every backend's budget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassPolicy {
+    /// The name; it identifies the class over reloads.
+    pub name: Arc<str>,
+    /// Percent of every backend's budget that others leave free for it; 0 is none.
+    pub reserve_percent: u8,
+}
+
+/// Index of a backend in [`Policy::backends`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendId(pub usize);
+
+/// What all queries in flight on a backend may hold together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendBudget {
+    /// The name; it identifies the backend over reloads.
+    pub name: Arc<str>,
+    /// Bytes of estimated memory.
+    pub memory: Limit,
+    /// Queries.
+    pub queries: Limit,
+}
+
+/// Everything that admission obeys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// For every tenant that has none of its own.
+    pub default: Arc<TenantPolicy>,
+    /// What differs for single tenants, complete.
+    pub tenants: HashMap<TenantId, Arc<TenantPolicy>>,
+    /// The lanes.
+    pub classes: Vec<ClassPolicy>,
+    /// The backends' budgets.
+    pub backends: Vec<BackendBudget>,
+    /// Most tenants without limits of their own that are told apart; those beyond share one account.
+    pub tenants_max: usize,
+    /// Most queries waiting for one backend, over all tenants.
+    pub waiting_max: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            default: Arc::default(),
+            tenants: HashMap::new(),
+            classes: Vec::new(),
+            backends: Vec::new(),
+            tenants_max: 10_000,
+            waiting_max: 10_000,
+        }
+    }
+}
+
+impl Policy {
+    /// The limits of a tenant.
+    pub fn tenant(&self, tenant: &TenantId) -> &Arc<TenantPolicy> {
+        self.tenants.get(tenant).unwrap_or(&self.default)
+    }
+}

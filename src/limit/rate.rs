@@ -1,0 +1,134 @@
+//! What a tenant may ask for over time: a leaky bucket for queries and one for samples.
+
+use std::{
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
+
+use governor::{
+    Quota, RateLimiter,
+    clock::Clock,
+    middleware::NoOpMiddleware,
+    state::{InMemoryState, NotKeyed},
+};
+
+use super::policy::{Mode, Rate, RateLimit, Rates};
+
+/// The runtime's clock, which tests can stop.
+#[derive(Clone, Copy, Debug)]
+struct RuntimeClock;
+
+impl Clock for RuntimeClock {
+    type Instant = Instant;
+
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+}
+
+type Limiter = RateLimiter<NotKeyed, InMemoryState, RuntimeClock, NoOpMiddleware<Instant>>;
+
+/// The longest time that the bucket's cells are fine-grained for; a coarser cell keeps the arithmetic in 32 bits.
+const CELLS_MAX: u64 = 1 << 24;
+
+/// Why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// In so long, yes.
+    NotYet(Duration),
+    /// More than a full bucket.
+    Never,
+}
+
+/// A bucket of one rate.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    rate: Rate,
+    mode: Mode,
+    limiter: Limiter,
+    /// How much one cell stands for: large rates are counted in coarse cells.
+    cell: u64,
+}
+
+impl Bucket {
+    fn new(limit: RateLimit) -> Option<Self> {
+        let rate = limit.rate.filter(|_| limit.mode != Mode::Off)?;
+        let cell = rate.count.get().div_ceil(CELLS_MAX);
+        let cells = NonZeroU32::new(u32::try_from(rate.count.get() / cell).unwrap_or(u32::MAX))?;
+        let quota = Quota::with_period(rate.per / cells.get())?.allow_burst(cells);
+        let limiter = RateLimiter::direct_with_clock(quota, RuntimeClock);
+        Some(Self { rate, mode: limit.mode, limiter, cell })
+    }
+
+    /// Takes `amount` out.
+    fn take(&self, amount: u64) -> Result<(), Over> {
+        if amount > self.rate.count.get() {
+            return Err(Over::Never);
+        }
+        let cells = u32::try_from(amount.div_ceil(self.cell)).unwrap_or(u32::MAX);
+        // What rounding adds never makes a query impossible.
+        let full = (self.rate.count.get() / self.cell) as u32;
+        let Some(cells) = NonZeroU32::new(cells.min(full)) else { return Ok(()) };
+        match self.limiter.check_n(cells) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(not_yet)) => Err(Over::NotYet(not_yet.wait_time_from(RuntimeClock.now()))),
+            Err(_) => Err(Over::Never),
+        }
+    }
+}
+
+/// What one bucket says to a query.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Verdict {
+    pub(super) over: Over,
+    pub(super) mode: Mode,
+    /// The most at once.
+    pub(super) max: u64,
+}
+
+/// The buckets of one tenant.
+#[derive(Debug, Default)]
+pub(super) struct Buckets {
+    queries: Option<Bucket>,
+    samples: Option<Bucket>,
+    /// The limits they were made from.
+    made_from: Rates,
+}
+
+impl Buckets {
+    pub(super) fn new(rates: &Rates) -> Self {
+        Self { queries: Bucket::new(rates.queries), samples: Bucket::new(rates.samples), made_from: *rates }
+    }
+
+    /// Takes over changed limits; what did not change keeps its level.
+    pub(super) fn reload(&mut self, rates: &Rates) {
+        if self.made_from.queries != rates.queries {
+            self.queries = Bucket::new(rates.queries);
+        }
+        if self.made_from.samples != rates.samples {
+            self.samples = Bucket::new(rates.samples);
+        }
+        self.made_from = *rates;
+    }
+
+    /// Takes one query.
+    pub(super) fn take_query(&self) -> Result<(), Verdict> {
+        take(self.queries.as_ref(), 1)
+    }
+
+    /// Takes the samples of one query.
+    pub(super) fn take_samples(&self, samples: u64) -> Result<(), Verdict> {
+        take(self.samples.as_ref(), samples)
+    }
+
+    /// How long after the last use both are full again, whatever was taken.
+    pub(super) fn refill(&self) -> Duration {
+        let per = |bucket: &Option<Bucket>| bucket.as_ref().map_or(Duration::ZERO, |bucket| bucket.rate.per);
+        per(&self.queries).max(per(&self.samples))
+    }
+}
+
+fn take(bucket: Option<&Bucket>, amount: u64) -> Result<(), Verdict> {
+    let Some(bucket) = bucket else { return Ok(()) };
+    bucket.take(amount).map_err(|over| Verdict { over, mode: bucket.mode, max: bucket.rate.count.get() })
+}

@@ -1,0 +1,276 @@
+//! Why a query may not run: which limit, by how much, and whether later will help.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::base::{ErrorKind, EstimateClass, Known, TenantId, units};
+
+macro_rules! limits {
+    ($($(#[$doc:meta])* $name:ident => $id:literal, $grafana:expr, $unit:ident, $what:literal;)*) => {
+        /// A limit that can refuse a query.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum LimitName { $($(#[$doc])* $name,)* }
+
+        impl LimitName {
+            /// Every limit, for metrics and tests.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The stable id that operators and scripts know it by.
+            pub const fn id(self) -> &'static str { match self { $(Self::$name => $id,)* } }
+
+            /// The id of the same limit that Grafana's alerting knows, and does not retry on.
+            pub const fn grafana_id(self) -> Option<&'static str> { match self { $(Self::$name => $grafana,)* } }
+
+            const fn unit(self) -> Unit { match self { $(Self::$name => Unit::$unit,)* } }
+
+            /// What is counted, as the message says it.
+            const fn what(self) -> &'static str { match self { $(Self::$name => $what,)* } }
+        }
+    };
+}
+
+const SERIES: Option<&str> = Some("err-mimir-max-series-per-query");
+const CHUNKS: Option<&str> = Some("err-mimir-max-chunks-per-query");
+const CHUNK_BYTES: Option<&str> = Some("err-mimir-max-chunks-bytes-per-query");
+const MEMORY: Option<&str> = Some("err-mimir-max-estimated-memory-consumption-per-query");
+
+limits! {
+    /// Distinct series of one query.
+    MaxSeries => "weir-max-series", SERIES, Count, "series";
+    /// Series × storage blocks of one query.
+    MaxBlocks => "weir-max-blocks", CHUNKS, Count, "series-blocks";
+    /// Raw samples read by one query.
+    MaxSamples => "weir-max-samples", CHUNK_BYTES, Count, "samples";
+    /// Series × steps of one query.
+    MaxPoints => "weir-max-points", MEMORY, Count, "points";
+    /// Memory of one query.
+    MaxMemory => "weir-max-memory", MEMORY, Bytes, "of backend memory";
+    /// Time span of one query.
+    MaxRange => "weir-max-range", None, Seconds, "of data";
+    /// Evaluation steps of one query.
+    MaxSteps => "weir-max-steps", None, Count, "steps";
+    /// Vector selectors of one query.
+    MaxSelectors => "weir-max-selectors", None, Count, "selectors";
+    /// Bytes of one answer.
+    MaxResponse => "weir-max-response", CHUNK_BYTES, Bytes, "of response";
+    /// Time of one query.
+    MaxTime => "weir-max-time", None, Milliseconds, "of run time";
+    /// Queries over time.
+    RateQueries => "weir-rate-queries", None, Count, "queries";
+    /// Samples over time.
+    RateSamples => "weir-rate-samples", None, Count, "samples";
+    /// More queries wait than may.
+    QueueFull => "weir-queue-full", None, Count, "queries waiting";
+    /// The wait was longer than allowed.
+    QueueTimeout => "weir-queue-timeout", None, Milliseconds, "of waiting";
+    /// The query alone is more than a whole budget.
+    BudgetNever => "weir-budget-never", MEMORY, Bytes, "of backend memory";
+    /// More queries of the tenant in flight than may; seen in shadow mode only, since such a query waits.
+    InFlightQueries => "weir-in-flight-queries", None, Count, "queries in flight";
+    /// More memory held by the tenant's queries in flight than may be; seen in shadow mode only.
+    InFlightMemory => "weir-in-flight-memory", None, Bytes, "of memory in flight";
+    /// The backend is sick: nothing waits for it.
+    BackendSick => "weir-backend-sick", None, Count, "queries";
+}
+
+#[derive(Clone, Copy)]
+enum Unit {
+    Count,
+    Bytes,
+    Seconds,
+    Milliseconds,
+}
+
+impl Unit {
+    fn show(self, n: u64) -> String {
+        match self {
+            Self::Count => units::count(n),
+            Self::Bytes => units::bytes(n),
+            Self::Seconds => units::duration(Duration::from_secs(n)),
+            Self::Milliseconds => units::duration(Duration::from_millis(n)),
+        }
+    }
+}
+
+/// Whose limit it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// A tenant's.
+    Tenant(TenantId),
+    /// What a backend's budget leaves to a class.
+    Class(Arc<str>),
+    /// A backend's.
+    Backend(Arc<str>),
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tenant(name) => write!(f, "tenant `{name}`"),
+            Self::Class(name) => write!(f, "class `{name}`"),
+            Self::Backend(name) => write!(f, "backend `{name}`"),
+        }
+    }
+}
+
+/// Why a query may not run, or in shadow mode would not have been allowed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// How the request fails.
+    pub kind: ErrorKind,
+    /// The limit.
+    pub limit: LimitName,
+    /// What the query asks for, in the unit of the limit.
+    pub observed: Known,
+    /// The most that is allowed.
+    pub max: u64,
+    /// Whose limit it is.
+    pub scope: Scope,
+    /// When to ask again; `None` when that would not help.
+    pub retry_after: Option<Duration>,
+}
+
+/// A limit that was passed in shadow mode.
+pub type ShadowHit = Refusal;
+
+impl Refusal {
+    /// The stable id, such as `weir-max-series`.
+    pub const fn id(&self) -> &'static str {
+        self.limit.id()
+    }
+
+    /// The matching id that Grafana's alerting knows; only where asking again does not help.
+    pub fn grafana_id(&self) -> Option<&'static str> {
+        self.limit.grafana_id().filter(|_| self.kind == ErrorKind::LimitExceeded)
+    }
+
+    /// Which limit, the number against the limit, how it is known, whose limit it is, and the ids. The remedy is the
+    /// caller's to add: it knows the query.
+    pub fn message(&self) -> String {
+        let ids = match self.grafana_id() {
+            Some(grafana) => format!("({}, {grafana})", self.id()),
+            None => format!("({})", self.id()),
+        };
+        format!("{} {ids}", self.sentence())
+    }
+
+    fn sentence(&self) -> String {
+        let (what, unit, scope) = (self.limit.what(), self.limit.unit(), &self.scope);
+        let max = unit.show(self.max);
+        let seen = match (self.observed.value, self.observed.class) {
+            (u64::MAX, class) => format!("an unknown amount ({class}) {}", of(what)),
+            (value, EstimateClass::Exact) => format!("{} {what}", unit.show(value)),
+            (value, class) => format!("{} {what} ({class})", unit.show(value)),
+        };
+        match self.limit {
+            LimitName::RateQueries | LimitName::RateSamples if self.kind == ErrorKind::LimitExceeded => {
+                format!("the query needs {seen}, more than {scope} may ask for at once: {max}")
+            }
+            LimitName::RateQueries | LimitName::RateSamples => {
+                format!("{scope} asks for more {what} than its rate allows: {max} at once")
+            }
+            LimitName::QueueFull => format!("the queue of {scope} is full: {max} queries wait"),
+            LimitName::QueueTimeout => format!("no budget became free for {scope} within {max}"),
+            LimitName::BudgetNever => {
+                format!("the query needs {seen}, more than {scope} has for all queries together: {max}")
+            }
+            LimitName::BackendSick => format!("{scope} is overloaded or down; nothing is sent to it for now"),
+            LimitName::MaxResponse | LimitName::MaxTime => {
+                format!("the query took {seen}; the limit of {scope} is {max}")
+            }
+            LimitName::InFlightQueries | LimitName::InFlightMemory => {
+                format!("{seen}; the limit of {scope} is {max}")
+            }
+            _ => format!("the query needs {seen}; the limit of {scope} is {max}"),
+        }
+    }
+
+    /// For the `Weir-Limit` header: `weir-max-series; max=5; observed=9; known=exact`.
+    pub fn header(&self) -> String {
+        let (id, max, seen) = (self.id(), self.max, self.observed);
+        match seen.value {
+            u64::MAX => format!("{id}; max={max}; observed=unknown; known={}", seen.class),
+            value => format!("{id}; max={max}; observed={value}; known={}", seen.class),
+        }
+    }
+}
+
+fn of(what: &str) -> String {
+    if what.starts_with("of ") { what.to_owned() } else { format!("of {what}") }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_stable_and_distinct() {
+        let mut ids: Vec<_> = LimitName::ALL.iter().map(|limit| limit.id()).collect();
+        assert!(ids.iter().all(|id| id.starts_with("weir-")));
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), LimitName::ALL.len());
+    }
+
+    #[test]
+    fn messages_read_well() {
+        let tenant = Scope::Tenant(TenantId::new("a").unwrap());
+        let refusal = |kind, limit, value, class, max, scope: &Scope| {
+            let observed = Known::new(value, class);
+            Refusal { kind, limit, observed, max, scope: scope.clone(), retry_after: None }.message()
+        };
+        let over = ErrorKind::LimitExceeded;
+        let (exact, bound) = (EstimateClass::Exact, EstimateClass::UpperBound);
+        let cases = [
+            (
+                refusal(over, LimitName::MaxSeries, 120_000, bound, 50_000, &tenant),
+                "the query needs 120,000 series (upper_bound); the limit of tenant `a` is 50,000 \
+                 (weir-max-series, err-mimir-max-series-per-query)",
+            ),
+            (
+                refusal(over, LimitName::MaxRange, 3_456_000, exact, 2_678_400, &tenant),
+                "the query needs 40d of data; the limit of tenant `a` is 31d (weir-max-range)",
+            ),
+            (
+                refusal(over, LimitName::MaxMemory, u64::MAX, EstimateClass::Assumed, 1 << 30, &tenant),
+                "the query needs an unknown amount (assumed) of backend memory; the limit of tenant `a` is 1GiB \
+                 (weir-max-memory, err-mimir-max-estimated-memory-consumption-per-query)",
+            ),
+            (
+                refusal(over, LimitName::RateSamples, 9_000, bound, 5_000, &tenant),
+                "the query needs 9,000 samples (upper_bound), more than tenant `a` may ask for at once: 5,000 \
+                 (weir-rate-samples)",
+            ),
+            (
+                refusal(ErrorKind::RateLimited, LimitName::RateQueries, 1, exact, 50, &tenant),
+                "tenant `a` asks for more queries than its rate allows: 50 at once (weir-rate-queries)",
+            ),
+            (
+                refusal(
+                    over,
+                    LimitName::BudgetNever,
+                    8 << 30,
+                    bound,
+                    4 << 30,
+                    &Scope::Backend("main".into()),
+                ),
+                "the query needs 8GiB of backend memory (upper_bound), more than backend `main` has for all \
+                 queries together: 4GiB (weir-budget-never, err-mimir-max-estimated-memory-consumption-per-query)",
+            ),
+            (
+                refusal(ErrorKind::QueueTimeout, LimitName::QueueTimeout, 10_000, exact, 10_000, &tenant),
+                "no budget became free for tenant `a` within 10s (weir-queue-timeout)",
+            ),
+        ];
+        for (got, want) in cases {
+            assert_eq!(got, want);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The accounts of tenants: bounded, whatever names come from the wire.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio::time::Instant;
+
+use super::{
+    budget::Usage,
+    policy::{Policy, TenantPolicy},
+    rate::Buckets,
+};
+use crate::base::TenantId;
+
+/// One tenant's account.
+#[derive(Debug)]
+pub(super) struct Account {
+    pub(super) id: TenantId,
+    pub(super) policy: Arc<TenantPolicy>,
+    pub(super) used: Usage,
+    pub(super) waiting: usize,
+    pub(super) buckets: Buckets,
+    pub(super) seen: Instant,
+    /// Whether the configuration names it.
+    named: bool,
+}
+
+impl Account {
+    fn new(id: TenantId, policy: &Policy, now: Instant) -> Self {
+        let named = policy.tenants.contains_key(&id);
+        let policy = Arc::clone(policy.tenant(&id));
+        let buckets = Buckets::new(&policy.rate);
+        Self { id, policy, used: Usage::default(), waiting: 0, buckets, seen: now, named }
+    }
+
+    /// Whether forgetting it changes nothing for anybody.
+    fn is_idle(&self, now: Instant) -> bool {
+        self.used.is_nothing() && self.waiting == 0 && now >= self.seen + self.buckets.refill()
+    }
+}
+
+/// Where the tenants that are not told apart have their common account.
+const SHARED: usize = 0;
+/// Accounts looked at for an idle one before the common account is used.
+const SWEEP: usize = 16;
+
+/// All accounts. A slot stays the tenant's while it holds or waits for anything.
+#[derive(Debug)]
+pub(super) struct Tenants {
+    slots: Vec<Account>,
+    by_id: HashMap<TenantId, usize>,
+    /// Accounts of tenants that the configuration does not name.
+    unnamed: usize,
+    hand: usize,
+}
+
+impl Tenants {
+    pub(super) fn new(policy: &Policy, other: TenantId, now: Instant) -> Self {
+        let mut shared = Account::new(other, policy, now);
+        shared.policy = Arc::clone(&policy.default);
+        shared.buckets = Buckets::new(&policy.default.rate);
+        Self { slots: vec![shared], by_id: HashMap::new(), unnamed: 0, hand: 0 }
+    }
+
+    /// The slot of a tenant's account, made if needed.
+    pub(super) fn slot(&mut self, id: &TenantId, policy: &Policy, now: Instant) -> usize {
+        let slot = match self.by_id.get(id) {
+            Some(slot) => *slot,
+            None => self.open(id, policy, now),
+        };
+        self.slots[slot].seen = now;
+        slot
+    }
+
+    fn open(&mut self, id: &TenantId, policy: &Policy, now: Instant) -> usize {
+        let account = Account::new(id.clone(), policy, now);
+        let named = account.named;
+        if named || self.unnamed < policy.tenants_max {
+            self.unnamed += usize::from(!named);
+            self.slots.push(account);
+            self.by_id.insert(id.clone(), self.slots.len() - 1);
+            return self.slots.len() - 1;
+        }
+        for _ in 0..SWEEP {
+            self.hand = if self.hand + 1 < self.slots.len() { self.hand + 1 } else { SHARED + 1 };
+            let Some(old) = self.slots.get_mut(self.hand) else { break };
+            if !old.named && old.is_idle(now) {
+                self.by_id.remove(&old.id);
+                *old = account;
+                self.by_id.insert(id.clone(), self.hand);
+                return self.hand;
+            }
+        }
+        SHARED
+    }
+
+    /// Takes over a changed policy; what is held stays held.
+    pub(super) fn reload(&mut self, policy: &Policy) {
+        self.unnamed = 0;
+        for (slot, account) in self.slots.iter_mut().enumerate() {
+            account.named = slot != SHARED && policy.tenants.contains_key(&account.id);
+            account.policy =
+                Arc::clone(if slot == SHARED { &policy.default } else { policy.tenant(&account.id) });
+            account.buckets.reload(&account.policy.rate);
+            self.unnamed += usize::from(slot != SHARED && !account.named);
+        }
+    }
+
+    pub(super) fn get(&self, slot: usize) -> &Account {
+        &self.slots[slot]
+    }
+
+    pub(super) fn get_mut(&mut self, slot: usize) -> &mut Account {
+        &mut self.slots[slot]
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Account> {
+        self.slots.iter()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+}

@@ -1,0 +1,147 @@
+//! What single queries meet at the door.
+
+use futures_util::FutureExt;
+
+use super::*;
+use crate::base::ErrorKind;
+
+fn now_or_refused(admission: &Arc<Admission>, ask: Ask) -> Option<Result<Admitted, Refusal>> {
+    admission.admit(ask).now_or_never()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_holds_its_share_until_it_is_dropped() {
+    let admission = Admission::new(policy(100, 10, |_| {}));
+    let first = admission.admit(ask("a", 60)).await.unwrap();
+    assert_eq!(first.waited, Duration::ZERO);
+    assert!(now_or_refused(&admission, ask("b", 60)).is_none());
+    let second = now_or_refused(&admission, ask("b", 40)).unwrap().unwrap();
+    let held = admission.snapshot();
+    assert_eq!((held.backends[0].memory, held.backends[0].queries, held.backends[0].waiting), (100, 2, 0));
+    first.permit.settle(Actual::default());
+    drop(second);
+    let left = admission.snapshot();
+    assert_eq!((left.backends[0].memory, left.backends[0].queries), (0, 0));
+    assert_eq!(left.tenants, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_runs_when_there_is_room_and_not_before() {
+    let admission = Admission::new(policy(100, 10, |_| {}));
+    let first = admission.admit(ask("a", 60)).await.unwrap();
+    let waiting = tokio::spawn({
+        let admission = Arc::clone(&admission);
+        async move { admission.admit(ask("b", 60)).await }
+    });
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!waiting.is_finished());
+    drop(first);
+    let second = waiting.await.unwrap().unwrap();
+    assert_eq!(second.waited, Duration::from_secs(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_ends_with_its_time_or_the_clients() {
+    let admission = Admission::new(policy(100, 10, |_| {}));
+    let _first = admission.admit(ask("a", 60)).await.unwrap();
+    for (patience, want) in [(3600, 10), (4, 4)] {
+        let start = Instant::now();
+        let hasty = Ask { deadline: start + Duration::from_secs(patience), ..ask("b", 60) };
+        let refusal = admission.admit(hasty).await.unwrap_err();
+        assert_eq!(start.elapsed(), Duration::from_secs(want));
+        assert_eq!((refusal.kind, refusal.limit), (ErrorKind::QueueTimeout, LimitName::QueueTimeout));
+        assert!(refusal.retry_after.is_some());
+        assert_eq!(admission.snapshot().backends[0].waiting, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_is_bounded() {
+    let admission = Admission::new(policy(100, 1, |tenant| tenant.queue.length = 2));
+    let _running = admission.admit(ask("a", 1)).await.unwrap();
+    let mut waiting: Vec<_> = (0..2).map(|_| Box::pin(admission.admit(ask("a", 1)))).collect();
+    for wait in &mut waiting {
+        assert!(wait.now_or_never().is_none());
+    }
+    let refusal = now_or_refused(&admission, ask("a", 1)).unwrap().unwrap_err();
+    assert_eq!((refusal.kind.status(), refusal.limit), (503, LimitName::QueueFull));
+    drop(waiting);
+    assert_eq!(admission.snapshot().backends[0].waiting, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_never_fit_is_refused_at_once() {
+    let admission = Admission::new(policy(100, 10, |tenant| tenant.in_flight.memory = Limit::enforce(50)));
+    for (memory, want) in [(51, Scope::Tenant(tenant("a"))), (u64::MAX, Scope::Tenant(tenant("a")))] {
+        let refusal = admission.admit(ask("a", memory)).await.unwrap_err();
+        assert_eq!((refusal.limit, refusal.scope), (LimitName::BudgetNever, want));
+        assert_eq!((refusal.kind.status(), refusal.retry_after), (422, None));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rates_say_when_to_come_back_or_never() {
+    let rate = |count, seconds| RateLimit {
+        rate: Some(Rate {
+            count: std::num::NonZeroU64::new(count).unwrap(),
+            per: Duration::from_secs(seconds),
+        }),
+        mode: Mode::Enforce,
+    };
+    let admission = Admission::new(policy(100, 10, |tenant| {
+        tenant.rate = Rates { queries: rate(2, 1), samples: rate(50_000_000_000, 60) };
+    }));
+    let of = |samples| {
+        let demand = Demand { samples: Known::exact(samples), ..Demand::NOTHING };
+        Ask { demand, ..ask("a", 1) }
+    };
+    let never = admission.admit(of(50_000_000_001)).await.unwrap_err();
+    assert_eq!((never.limit, never.kind), (LimitName::RateSamples, ErrorKind::LimitExceeded));
+    admission.admit(of(50_000_000_000)).await.unwrap();
+    let not_yet = admission.admit(of(0)).await.unwrap_err();
+    assert_eq!((not_yet.limit, not_yet.kind), (LimitName::RateQueries, ErrorKind::RateLimited));
+    assert_eq!(not_yet.retry_after, Some(Duration::from_millis(500)));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let not_yet = admission.admit(of(25_000_000_000)).await.unwrap_err();
+    assert_eq!((not_yet.limit, not_yet.kind), (LimitName::RateSamples, ErrorKind::RateLimited));
+    let wait = not_yet.retry_after.unwrap();
+    assert!(wait > Duration::from_secs(28) && wait < Duration::from_secs(30), "{wait:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sick_backend_sheds() {
+    let admission = Admission::new(policy(100, 1, |_| {}));
+    let _running = admission.admit(ask("a", 1)).await.unwrap();
+    let mut waiting = Box::pin(admission.admit(ask("b", 1)));
+    assert!((&mut waiting).now_or_never().is_none());
+    admission.set_capacity(BackendId(0), 0.0);
+    assert_eq!(waiting.await.unwrap_err().kind, ErrorKind::BackendSick);
+    assert_eq!(admission.admit(ask("b", 1)).await.unwrap_err().kind, ErrorKind::BackendSick);
+    admission.set_capacity(BackendId(0), 1.0);
+    assert!(now_or_refused(&admission, ask("b", 1)).is_none(), "waits again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn shadow_reports_and_lets_run() {
+    let mut policy = policy(100, 1, |tenant| {
+        tenant.in_flight.queries = Limit::enforce(1).with_mode(Mode::Shadow);
+        tenant.per_query.memory = Limit::enforce(5).with_mode(Mode::Shadow);
+    });
+    let main = &mut policy.backends[0];
+    (main.memory.mode, main.queries.mode) = (Mode::Shadow, Mode::Shadow);
+    let admission = Admission::new(policy);
+    let first = admission.admit(ask("a", 6)).await.unwrap();
+    let second = admission.admit(ask("a", 101)).await.unwrap();
+    let names = |admitted: &Admitted| admitted.shadow.iter().map(|hit| hit.limit).collect::<Vec<_>>();
+    assert_eq!(names(&first), [LimitName::MaxMemory]);
+    assert_eq!(
+        names(&second),
+        [
+            LimitName::MaxMemory,
+            LimitName::BudgetNever,
+            LimitName::InFlightQueries,
+            LimitName::InFlightQueries,
+            LimitName::InFlightMemory
+        ]
+    );
+}
