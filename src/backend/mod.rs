@@ -4,6 +4,7 @@
 mod body;
 mod client;
 mod error;
+pub mod feedback;
 mod fetch;
 pub mod headers;
 mod health;
@@ -16,6 +17,7 @@ mod settings;
 pub use body::Body;
 pub use client::{Backend, Outgoing};
 pub use error::BackendError;
+pub use feedback::Feedback;
 pub use health::{ReplicaSnapshot, Snapshot};
 pub use kind::Kind;
 pub use settings::{BaseUrl, HealthSettings, ProbeSettings, Settings};

@@ -1,9 +1,13 @@
 //! The headers that pass between client and backend, and those that do not.
 
+mod m3;
+
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{self, AsHeaderName},
 };
+
+pub use m3::{Ceilings, m3_push_down};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -20,7 +24,19 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
+/// Who asks and on whose account: naming these in `Connection` is an attempt to lose them on the way.
+const NEVER_BY_NAME: [HeaderName; 6] = [
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::HOST,
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    HeaderName::from_static("x-scope-orgid"),
+];
+
 /// Removes the headers that concern one connection only, those named in `Connection` included.
+///
+/// Whoever reads a tenant out of a header of another name does so after this, or a client could drop it by naming it.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         for name in named_in_connection(headers) {
@@ -36,7 +52,11 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 fn named_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
     // `close` and `keep-alive` say what to do with the connection; they name no header worth a lookup.
-    values.flat_map(|v| v.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
+    values
+        .flat_map(|v| v.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .filter(|name| !NEVER_BY_NAME.contains(name))
+        .collect()
 }
 
 /// What a client's headers become on their way down. The body is sent whole, so that its length is written anew, and
@@ -74,4 +94,53 @@ fn is_zero_quality(parameters: &str) -> bool {
         name.trim().eq_ignore_ascii_case("q").then(|| value.trim())
     });
     quality.and_then(|q| q.parse::<f32>().ok()).is_some_and(|q| q <= 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn what_concerns_one_connection_stays_on_it() {
+        let mut all = headers(&[
+            ("connection", "close, X-Hop , authorization"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("proxy-authorization", "Basic x"),
+            ("authorization", "Bearer y"),
+            ("traceparent", "00-1-2-01"),
+            ("x-scope-orgid", "team"),
+        ]);
+        strip_hop_by_hop(&mut all);
+        let mut left: Vec<&str> = all.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["authorization", "traceparent", "x-scope-orgid"]);
+    }
+
+    #[test]
+    fn only_encodings_that_can_be_metered_are_asked_for() {
+        let cases = [
+            (None, "identity"),
+            (Some(""), "identity"),
+            (Some("gzip, deflate, br"), "gzip"),
+            (Some("br, zstd"), "identity"),
+            (Some("GZIP;q=0.5"), "gzip"),
+            (Some("gzip;q=0, *"), "identity"),
+            (Some("*"), "gzip"),
+            (Some("*;q=0.0"), "identity"),
+            (Some("x-gzip"), "gzip"),
+        ];
+        for (client, sent) in cases {
+            let mut all = client.map_or_else(HeaderMap::new, |c| headers(&[("accept-encoding", c)]));
+            to_backend(&mut all);
+            assert_eq!(all["accept-encoding"], sent, "{client:?}");
+        }
+    }
 }

@@ -1,0 +1,224 @@
+//! Ceilings handed down to M3, which enforces them while it fetches.
+//!
+//! M3's own rules shape this file: a header wins over the form parameter of the same meaning, so a header is always
+//! set; `0` means no limit while fetching and an empty answer after it, so it is never sent; a number of series *equal*
+//! to the limit counts as over it, so one more is sent; each selector of a query gets the whole limit; durations are
+//! Go's (`30` and `1d` are errors), and no timeout is longer than ten minutes.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+const MAX_SERIES: HeaderName = HeaderName::from_static("m3-limit-max-series");
+const MAX_DOCS: HeaderName = HeaderName::from_static("m3-limit-max-docs");
+const MAX_RANGE: HeaderName = HeaderName::from_static("m3-limit-max-range");
+const MAX_RETURNED_SERIES: HeaderName = HeaderName::from_static("m3-limit-max-returned-series");
+const MAX_RETURNED_DATAPOINTS: HeaderName = HeaderName::from_static("m3-limit-max-returned-datapoints");
+const REQUIRE_EXHAUSTIVE: HeaderName = HeaderName::from_static("m3-limit-require-exhaustive");
+const TIMEOUT: HeaderName = HeaderName::from_static("m3-timeout");
+const LEGACY_TIMEOUT: HeaderName = HeaderName::from_static("timeout");
+
+/// The longest timeout that M3 takes.
+const TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// What a Go duration holds, nanoseconds.
+const GO_DURATION_MAX: f64 = i64::MAX as f64;
+
+/// What a query may use at most; `None` leaves it to the client and to M3's own configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ceilings {
+    /// Series fetched by each selector.
+    pub series: Option<u64>,
+    /// Index entries (series × index blocks) read by each selector.
+    pub docs: Option<u64>,
+    /// Span of time fetched.
+    pub range: Option<Duration>,
+    /// Series of the answer.
+    pub returned_series: Option<u64>,
+    /// Points of the answer.
+    pub returned_datapoints: Option<u64>,
+    /// Time from the start to the end.
+    pub timeout: Option<Duration>,
+}
+
+/// Sets M3's limit headers so that a client can only lower what the ceilings say. `param` finds the client's form or
+/// URL parameters (`limit`, `docsLimit`, `rangeLimit`, `returnedSeriesLimit`, `returnedDatapointsLimit`, `timeout`),
+/// which are overruled by the headers and therefore heard here.
+pub fn m3_push_down<'a>(
+    headers: &mut HeaderMap,
+    param: impl Fn(&str) -> Option<&'a str>,
+    ceilings: &Ceilings,
+) {
+    let more_than = |limit: Option<u64>| limit.map(|n| n.saturating_add(1));
+    let counts = [
+        (MAX_SERIES, "limit", more_than(ceilings.series)),
+        (MAX_DOCS, "docsLimit", more_than(ceilings.docs)),
+        (MAX_RETURNED_SERIES, "returnedSeriesLimit", ceilings.returned_series),
+        (MAX_RETURNED_DATAPOINTS, "returnedDatapointsLimit", ceilings.returned_datapoints),
+    ];
+    for (name, parameter, ceiling) in counts {
+        let asked = asked(headers, &name, param(parameter), count);
+        set(headers, name, least(asked, ceiling), |n| n.max(1));
+    }
+    let range = asked(headers, &MAX_RANGE, param("rangeLimit"), go_duration);
+    set(headers, MAX_RANGE, least(range, ceilings.range), go_milliseconds);
+    let timeout = least(asked(headers, &TIMEOUT, param("timeout"), go_duration), legacy_timeout(headers));
+    set(headers, TIMEOUT, least(timeout, ceilings.timeout).map(|t| t.min(TIMEOUT_MAX)), go_milliseconds);
+    // A limit that silently drops series would show less than the truth; a client may still ask for that.
+    if ceilings.series.is_some() || ceilings.docs.is_some() {
+        headers.entry(REQUIRE_EXHAUSTIVE).or_insert(HeaderValue::from_static("true"));
+    }
+}
+
+/// The lower of what the client says in the header and in the parameter; what M3 would not read is not heard.
+fn asked<T: Ord>(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    parameter: Option<&str>,
+    read: impl Fn(&str) -> Option<T>,
+) -> Option<T> {
+    let values = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
+    values.chain(parameter).filter_map(read).min()
+}
+
+fn legacy_timeout(headers: &mut HeaderMap) -> Option<Duration> {
+    go_duration(headers.remove(LEGACY_TIMEOUT)?.to_str().ok()?)
+}
+
+fn least<T: Ord>(asked: Option<T>, ceiling: Option<T>) -> Option<T> {
+    asked.into_iter().chain(ceiling).min()
+}
+
+fn set<T, S: ToString>(
+    headers: &mut HeaderMap,
+    name: HeaderName,
+    value: Option<T>,
+    written: impl Fn(T) -> S,
+) {
+    let value = value.and_then(|v| HeaderValue::from_str(&written(v).to_string()).ok());
+    match value {
+        Some(value) => drop(headers.insert(name, value)),
+        // What the client wrote is zero or nothing that M3 reads.
+        None => drop(headers.remove(name)),
+    }
+}
+
+fn count(text: &str) -> Option<u64> {
+    text.trim().parse().ok().filter(|n| *n > 0)
+}
+
+fn go_milliseconds(duration: Duration) -> String {
+    let most = (GO_DURATION_MAX / 1e6) as u128;
+    format!("{}ms", duration.as_millis().clamp(1, most))
+}
+
+/// Reads a positive Go duration: `1h30m`, `1.5s`, `300ms`. Anything else, a bare number too, is none.
+pub(crate) fn go_duration(text: &str) -> Option<Duration> {
+    const UNITS: [(&str, f64); 8] = [
+        ("ns", 1.0),
+        ("us", 1e3),
+        ("\u{b5}s", 1e3),
+        ("\u{3bc}s", 1e3),
+        ("ms", 1e6),
+        ("s", 1e9),
+        ("m", 6e10),
+        ("h", 3.6e12),
+    ];
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    let mut nanos = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest.get(..digits)?.parse().ok()?;
+        rest = rest.get(digits..)?;
+        let letters = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit = rest.get(..letters)?;
+        let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit)?;
+        nanos += number * scale;
+        rest = rest.get(letters..)?;
+    }
+    (nanos >= 1.0 && nanos <= GO_DURATION_MAX).then(|| Duration::from_nanos(nanos as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_reads_them() {
+        let cases = [
+            ("1h30m", Some(5_400_000)),
+            ("1.5s", Some(1_500)),
+            (".5s", Some(500)),
+            ("300ms", Some(300)),
+            ("+2m", Some(120_000)),
+            ("30", None),
+            ("1d", None),
+            ("0s", None),
+            ("-1s", None),
+            ("", None),
+            ("1.2.3s", None),
+            ("s", None),
+            ("9999999999h", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(go_duration(text), expected.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    /// What goes down, for what the client sent in headers and parameters.
+    #[test]
+    fn a_client_can_only_lower_a_ceiling() {
+        let ceilings = Ceilings {
+            series: Some(1_000),
+            range: Some(Duration::from_secs(3_600)),
+            timeout: Some(Duration::from_secs(30)),
+            ..Ceilings::default()
+        };
+        let cases: &[(&str, &str, &str, &str)] = &[
+            // header, its value, the parameter of the same meaning, what is sent
+            ("m3-limit-max-series", "", "", "1001"),
+            ("m3-limit-max-series", "10", "", "10"),
+            ("m3-limit-max-series", "", "10", "10"),
+            ("m3-limit-max-series", "500", "10", "10"),
+            ("m3-limit-max-series", "5000000", "7000000", "1001"),
+            ("m3-limit-max-series", "0", "0", "1001"),
+            ("m3-limit-max-series", "many", "-1", "1001"),
+            ("m3-limit-max-range", "2h", "", "3600000ms"),
+            ("m3-limit-max-range", "10m", "", "600000ms"),
+            ("m3-timeout", "", "", "30000ms"),
+            ("m3-timeout", "5s", "", "5000ms"),
+            ("m3-timeout", "30", "1d", "30000ms"),
+            ("m3-timeout", "1h", "1h", "30000ms"),
+            ("m3-limit-max-docs", "12", "", "12"),
+            ("m3-limit-max-docs", "0", "", "-"),
+            ("m3-limit-max-returned-series", "", "", "-"),
+        ];
+        for (name, header, parameter, expected) in cases {
+            let mut headers = HeaderMap::new();
+            if !header.is_empty() {
+                headers.insert(*name, header.parse().unwrap());
+            }
+            let param = |_: &str| (!parameter.is_empty()).then_some(*parameter);
+            m3_push_down(&mut headers, param, &ceilings);
+            let sent = headers.get(*name).map_or("-", |v| v.to_str().unwrap());
+            assert_eq!(sent, *expected, "{name}: {header} / {parameter}");
+            assert_eq!(headers["m3-limit-require-exhaustive"], "true");
+        }
+    }
+
+    #[test]
+    fn no_timeout_is_longer_than_m3_takes_and_none_is_zero() {
+        let sent = |timeout, legacy: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(legacy) = legacy {
+                headers.insert("timeout", legacy.parse().unwrap());
+            }
+            m3_push_down(&mut headers, |_| None, &Ceilings { timeout, ..Ceilings::default() });
+            assert!(!headers.contains_key("timeout"));
+            headers.get("m3-timeout").map(|v| v.to_str().unwrap().to_owned())
+        };
+        assert_eq!(sent(Some(Duration::from_secs(9_999)), None).as_deref(), Some("600000ms"));
+        assert_eq!(sent(Some(Duration::ZERO), None).as_deref(), Some("1ms"));
+        assert_eq!(sent(Some(Duration::from_secs(9)), Some("2s")).as_deref(), Some("2000ms"));
+        assert_eq!(sent(None, None), None);
+    }
+}
