@@ -103,14 +103,14 @@ impl Admission {
         let mut shadow = self.judge(&ask)?;
         let now = Instant::now();
         let answer = self.lock().ask(&ask, now, &mut shadow)?;
-        let (slot, id, receiver, longest) = match answer {
+        let (held, id, receiver, longest) = match answer {
             Answer::Run(held) => {
                 let permit = Permit::new(Arc::clone(self), held);
                 return Ok(Admitted { permit, waited: Duration::ZERO, shadow });
             }
-            Answer::Wait { slot, id, receiver, longest } => (slot, id, receiver, longest),
+            Answer::Wait { held, id, receiver, longest } => (held, id, receiver, longest),
         };
-        let mut place = Place { admission: self, slot, id, receiver };
+        let mut place = Place { admission: self, held, id, receiver };
         let end = ask.deadline.min(now + longest);
         let outcome = match tokio::time::timeout_at(end, &mut place.receiver).await {
             Ok(Ok(outcome)) => outcome,
@@ -180,7 +180,7 @@ impl Admission {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that panics runs under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -193,7 +193,7 @@ fn millis(time: Duration) -> u64 {
 /// A place in the queue, left when dropped.
 struct Place<'a> {
     admission: &'a Arc<Admission>,
-    slot: usize,
+    held: Held,
     id: u64,
     receiver: oneshot::Receiver<Result<Permit, Refusal>>,
 }
@@ -201,7 +201,7 @@ struct Place<'a> {
 impl Place<'_> {
     /// Leaves the queue; what was handed over already is returned.
     fn leave(&mut self) -> Option<Result<Permit, Refusal>> {
-        let (was_waiting, ready) = self.admission.lock().give_up(self.slot, self.id);
+        let (was_waiting, ready) = self.admission.lock().give_up(&self.held, self.id);
         self.admission.hand_over(ready);
         if was_waiting { None } else { self.receiver.try_recv().ok() }
     }

@@ -11,12 +11,16 @@
 
 mod admission;
 mod budget;
+mod door;
+#[cfg(test)]
+mod invariants;
 mod judge;
 mod permit;
 mod policy;
 mod queue;
 mod rate;
 mod refusal;
+mod room;
 mod snapshot;
 mod state;
 mod tenants;

@@ -21,6 +21,8 @@ pub(super) struct Held {
     pub(super) weight: u64,
     /// Samples expected.
     pub(super) samples: u64,
+    /// The hold during which it was admitted; 0 is none.
+    pub(super) epoch: u64,
 }
 
 /// A share of the budgets of a tenant, a class and a backend. Dropping it is the only way to give it back, and what is
@@ -39,6 +41,11 @@ impl Permit {
     /// Ends the query with what it really cost; without this, the estimate stands.
     pub fn settle(mut self, actual: Actual) {
         self.actual = Some(actual);
+    }
+
+    #[cfg(test)]
+    pub(super) fn held(&self) -> &Held {
+        &self.held
     }
 
     /// Bytes that the query holds.

@@ -91,13 +91,16 @@ pub(super) struct Verdict {
 pub(super) struct Buckets {
     queries: Option<Bucket>,
     samples: Option<Bucket>,
+    /// Samples that earlier queries read beyond what was taken for them.
+    owed: u64,
     /// The limits they were made from.
     made_from: Rates,
 }
 
 impl Buckets {
     pub(super) fn new(rates: &Rates) -> Self {
-        Self { queries: Bucket::new(rates.queries), samples: Bucket::new(rates.samples), made_from: *rates }
+        let (queries, samples) = (Bucket::new(rates.queries), Bucket::new(rates.samples));
+        Self { queries, samples, owed: 0, made_from: *rates }
     }
 
     /// Takes over changed limits; what did not change keeps its level.
@@ -116,15 +119,29 @@ impl Buckets {
         take(self.queries.as_ref(), 1)
     }
 
-    /// Takes the samples of one query.
-    pub(super) fn take_samples(&self, samples: u64) -> Result<(), Verdict> {
-        take(self.samples.as_ref(), samples)
+    /// Takes the samples of one query, and with them as much as is owed and fits the bucket.
+    pub(super) fn take_samples(&mut self, samples: u64) -> Result<(), Verdict> {
+        let Some(bucket) = &self.samples else { return Ok(()) };
+        let more = self.owed.min(bucket.rate.count.get().saturating_sub(samples));
+        take(Some(bucket), samples.saturating_add(more))?;
+        self.owed -= more;
+        Ok(())
+    }
+
+    /// Remembers samples that a query read beyond its estimate: the tenant's next queries pay them, at most one full
+    /// bucket of them, so that one surprise does not lock anybody out for long.
+    pub(super) fn owe(&mut self, samples: u64) {
+        if let Some(bucket) = &self.samples {
+            self.owed = self.owed.saturating_add(samples).min(bucket.rate.count.get());
+        }
     }
 
     /// How long after the last use both are full again, whatever was taken.
     pub(super) fn refill(&self) -> Duration {
         let per = |bucket: &Option<Bucket>| bucket.as_ref().map_or(Duration::ZERO, |bucket| bucket.rate.per);
-        per(&self.queries).max(per(&self.samples))
+        // What is owed is forgotten with the account, so it keeps the account for the time that paying takes.
+        let paying = if self.owed > 0 { per(&self.samples) } else { Duration::ZERO };
+        per(&self.queries).max(per(&self.samples)) + paying
     }
 }
 

@@ -7,12 +7,12 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     admission::Ask,
-    budget::{Capacity, Usage, WHOLE, percent_of},
+    budget::{Capacity, Usage, WHOLE},
     permit::{Actual, Held, Permit},
-    policy::{BackendId, Limit, Mode, Policy},
-    queue::{Queue, Waiter},
-    rate::{Over, Verdict},
+    policy::{BackendId, Policy},
+    queue::{Queue, Room, Waiter},
     refusal::{LimitName, Refusal, Scope, ShadowHit},
+    room::Hold,
     tenants::Tenants,
 };
 use crate::base::{ErrorKind, Known, TenantId};
@@ -25,6 +25,7 @@ pub(super) struct Backend {
     pub(super) used: Usage,
     pub(super) by_class: Vec<Usage>,
     pub(super) queue: Queue,
+    pub(super) hold: Option<Hold>,
 }
 
 /// One class; the first stands for queries without one.
@@ -40,7 +41,7 @@ pub(super) type Handovers = SmallVec<[(oneshot::Sender<Result<Permit, Refusal>>,
 /// What admission says at once.
 pub(super) enum Answer {
     Run(Held),
-    Wait { slot: usize, id: u64, receiver: oneshot::Receiver<Result<Permit, Refusal>>, longest: Duration },
+    Wait { held: Held, id: u64, receiver: oneshot::Receiver<Result<Permit, Refusal>>, longest: Duration },
 }
 
 #[derive(Debug)]
@@ -54,6 +55,7 @@ pub(super) struct State {
     /// The account of each class of the policy.
     class_slots: Vec<usize>,
     next_id: u64,
+    last_epoch: u64,
 }
 
 impl State {
@@ -66,6 +68,7 @@ impl State {
             backend_slots: Vec::new(),
             class_slots: Vec::new(),
             next_id: 0,
+            last_epoch: 0,
         };
         state.take_over(policy);
         state
@@ -94,6 +97,7 @@ impl State {
                     used: Usage::default(),
                     by_class: Vec::new(),
                     queue: Queue::default(),
+                    hold: None,
                 });
                 self.backends.len() - 1
             });
@@ -110,6 +114,7 @@ impl State {
 
     pub(super) fn reload(&mut self, policy: Arc<Policy>) -> Handovers {
         self.take_over(policy);
+        self.backends.iter_mut().for_each(|backend| backend.queue.look_again_at_all());
         self.dispatch()
     }
 
@@ -122,12 +127,15 @@ impl State {
         let Some(slot) = self.backend_slot(id) else { return Handovers::new() };
         self.backends[slot].capacity.ppm = ppm;
         if ppm > 0 {
+            self.backends[slot].queue.look_again_at_all();
             return self.dispatch();
         }
         let mut shed = Handovers::new();
-        while let Some(waiter) = self.backends[slot].queue.pop(|_| true) {
+        let sick = self.sick(slot);
+        self.backends[slot].hold = None;
+        for waiter in self.backends[slot].queue.drain() {
             self.tenants.get_mut(waiter.held.tenant).waiting -= 1;
-            shed.push((waiter.hand_over, Err(self.sick(slot))));
+            shed.push((waiter.hand_over, Err(sick.clone())));
         }
         shed
     }
@@ -164,21 +172,22 @@ impl State {
         if self.backends[backend].capacity.is_none() {
             return Err(self.sick(backend));
         }
-        let policy = Arc::clone(&self.policy);
-        let tenant = self.tenants.slot(&ask.tenant, &policy, now);
+        let tenant = self.tenants.slot(&ask.tenant, &self.policy, now);
         let class = self.class_slots.get(ask.class.0).copied().unwrap_or(0);
-        let held = Held {
+        let mut held = Held {
             tenant,
             backend,
             class,
             weight: ask.demand.memory.value.clamp(1, WEIGHT_MAX),
             samples: ask.demand.samples.value,
+            epoch: 0,
         };
         self.never(ask, &held, shadow)?;
         self.rates(ask, tenant, shadow)?;
-        if self.backends[backend].queue.len() == 0 && self.fits(&held) {
+        // Whoever waits has no room now, or it would run; so running at once takes nobody's turn.
+        if self.room(&held, None) == Room::Enough {
             self.note_passed(ask, &held, shadow);
-            self.charge(&held);
+            self.charge(&mut held);
             return Ok(Answer::Run(held));
         }
         self.enqueue(ask, held)
@@ -207,169 +216,113 @@ impl State {
         let id = self.next_id;
         self.next_id += 1;
         account.waiting += 1;
-        queue.push(Waiter { id, held, hand_over });
-        Ok(Answer::Wait { slot: held.backend, id, receiver, longest: policy.wait })
+        queue.push(Waiter { id, actor: Arc::clone(&ask.actor), held, hand_over });
+        Ok(Answer::Wait { held, id, receiver, longest: policy.wait })
     }
 
-    /// What a query alone can never fit.
-    fn never(&self, ask: &Ask, held: &Held, shadow: &mut Vec<ShadowHit>) -> Result<(), Refusal> {
-        let account = self.tenants.get(held.tenant);
-        let backend = &self.backends[held.backend];
-        let others = self.reserve_of_others(held.class);
-        let left = backend.capacity.memory.max.map(|max| max.get() - percent_of(max.get(), others));
-        let wide = if others > 0 {
-            Scope::Class(Arc::clone(&self.classes[held.class].name))
-        } else {
-            Scope::Backend(Arc::clone(&backend.name))
-        };
-        let narrow = account.policy.in_flight.memory;
-        let checks = [
-            (narrow.max.map(std::num::NonZeroU64::get), narrow.mode, Scope::Tenant(ask.tenant.clone())),
-            (left, backend.capacity.memory.mode, wide),
-        ];
-        for (max, mode, scope) in checks {
-            let Some(max) = max.filter(|max| ask.demand.memory.value > *max) else { continue };
-            let refusal = Refusal {
-                kind: ErrorKind::LimitExceeded,
-                limit: LimitName::BudgetNever,
-                observed: ask.demand.memory,
-                max,
-                scope,
-                retry_after: None,
-            };
-            match mode {
-                Mode::Enforce => return Err(refusal),
-                Mode::Shadow => shadow.push(refusal),
-                Mode::Off => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn rates(&self, ask: &Ask, tenant: usize, shadow: &mut Vec<ShadowHit>) -> Result<(), Refusal> {
-        let buckets = &self.tenants.get(tenant).buckets;
-        let mut weigh = |verdict: Result<(), Verdict>, limit, observed| {
-            let Err(verdict) = verdict else { return Ok(()) };
-            let (kind, retry_after) = match verdict.over {
-                Over::NotYet(wait) => (ErrorKind::RateLimited, Some(wait)),
-                Over::Never => (ErrorKind::LimitExceeded, None),
-            };
-            let scope = Scope::Tenant(ask.tenant.clone());
-            let refusal = Refusal { kind, limit, observed, max: verdict.max, scope, retry_after };
-            if verdict.mode == Mode::Enforce {
-                return Err(refusal);
-            }
-            shadow.push(refusal);
-            Ok(())
-        };
-        weigh(buckets.take_query(), LimitName::RateQueries, Known::exact(1))?;
-        weigh(buckets.take_samples(ask.demand.samples.value), LimitName::RateSamples, ask.demand.samples)
-    }
-
-    /// Percent of every budget kept free for other classes than this.
-    fn reserve_of_others(&self, class: usize) -> u8 {
-        let sum: u32 = self.classes.iter().map(|c| u32::from(c.reserve_percent)).sum();
-        (sum - u32::from(self.classes[class].reserve_percent)).min(100) as u8
-    }
-
-    /// Whether a query may run now: its tenant first, then what the other classes leave of the backend.
-    fn fits(&self, held: &Held) -> bool {
-        let account = self.tenants.get(held.tenant);
-        let narrow = account.policy.in_flight;
-        account.used.plus(held.weight).within(narrow.memory.enforced(), narrow.queries.enforced())
-            && self.fits_backend(held)
-    }
-
-    fn fits_backend(&self, held: &Held) -> bool {
-        let backend = &self.backends[held.backend];
-        let capacity = &backend.capacity;
-        let memory = capacity.memory.enforced().map(|max| {
-            let max = capacity.of_memory(max);
-            let kept = self.unused_reserves(backend, held.class, |usage, percent| {
-                u128::from(percent_of(max, percent)).saturating_sub(usage.memory)
-            });
-            u128::from(max).saturating_sub(kept) as u64
-        });
-        let queries = capacity.queries.enforced().map(|max| {
-            let max = capacity.of_queries(max);
-            let kept = self.unused_reserves(backend, held.class, |usage, percent| {
-                u128::from(percent_of(max, percent).saturating_sub(usage.queries))
-            });
-            u128::from(max).saturating_sub(kept) as u64
-        });
-        !capacity.is_none() && backend.used.plus(held.weight).within(memory, queries)
-    }
-
-    fn unused_reserves(&self, backend: &Backend, but: usize, unused: impl Fn(&Usage, u8) -> u128) -> u128 {
-        self.classes
-            .iter()
-            .zip(&backend.by_class)
-            .enumerate()
-            .filter(|(slot, (class, _))| *slot != but && class.reserve_percent > 0)
-            .map(|(_, (class, usage))| unused(usage, class.reserve_percent))
-            .sum()
-    }
-
-    /// Limits in shadow mode that running this query passes.
-    fn note_passed(&self, ask: &Ask, held: &Held, shadow: &mut Vec<ShadowHit>) {
-        let account = self.tenants.get(held.tenant);
-        let backend = &self.backends[held.backend];
-        let scope = || Scope::Tenant(ask.tenant.clone());
-        let wide = || Scope::Backend(Arc::clone(&backend.name));
-        let narrow = account.policy.in_flight;
-        let (tenant, whole) = (account.used.plus(held.weight), backend.used.plus(held.weight));
-        let mut note = |limit: Limit, name, used: u128, scope: &dyn Fn() -> Scope| {
-            let over = limit.watched().filter(|max| limit.mode == Mode::Shadow && used > u128::from(*max));
-            if let Some(max) = over {
-                let observed = Known::new(u64::try_from(used).unwrap_or(u64::MAX), ask.demand.memory.class);
-                let kind = ErrorKind::QueueTimeout;
-                shadow.push(Refusal { kind, limit: name, observed, max, scope: scope(), retry_after: None });
-            }
-        };
-        note(narrow.queries, LimitName::InFlightQueries, tenant.queries.into(), &scope);
-        note(narrow.memory, LimitName::InFlightMemory, tenant.memory, &scope);
-        note(backend.capacity.queries, LimitName::InFlightQueries, whole.queries.into(), &wide);
-        note(backend.capacity.memory, LimitName::InFlightMemory, whole.memory, &wide);
-    }
-
-    fn charge(&mut self, held: &Held) {
-        self.tenants.get_mut(held.tenant).used.add(held.weight);
+    fn charge(&mut self, held: &mut Held) {
+        self.tenants.get_mut(held.tenant).charge(held);
         let backend = &mut self.backends[held.backend];
         backend.used.add(held.weight);
         backend.by_class[held.class].add(held.weight);
+        if let Some(hold) = &mut backend.hold {
+            hold.fresh += u128::from(held.weight);
+            held.epoch = hold.epoch;
+        }
     }
 
-    pub(super) fn release(&mut self, held: Held, _actual: Option<Actual>) -> Handovers {
-        self.tenants.get_mut(held.tenant).used.remove(held.weight);
+    /// Gives back what a query held, to whoever is next.
+    pub(super) fn release(&mut self, held: Held, actual: Option<Actual>) -> Handovers {
+        let account = self.tenants.get_mut(held.tenant);
+        account.give_back(&held);
+        if let Some(actual) = actual {
+            account.buckets.owe(actual.samples.saturating_sub(held.samples));
+        }
         let backend = &mut self.backends[held.backend];
         backend.used.remove(held.weight);
         backend.by_class[held.class].remove(held.weight);
+        if let Some(hold) = backend.hold.as_mut().filter(|hold| hold.epoch == held.epoch) {
+            hold.fresh -= u128::from(held.weight);
+        }
+        if account.waiting > 0 {
+            for backend in &mut self.backends {
+                for class in 0..self.classes.len() {
+                    backend.queue.look_again(held.tenant, class);
+                }
+            }
+        }
         self.dispatch()
     }
 
     /// Takes out a waiter that gave up; false when it was handed over already.
-    pub(super) fn give_up(&mut self, backend: usize, id: u64) -> (bool, Handovers) {
-        let Some(waiter) = self.backends[backend].queue.remove(id) else { return (false, Handovers::new()) };
-        self.tenants.get_mut(waiter.held.tenant).waiting -= 1;
+    pub(super) fn give_up(&mut self, held: &Held, id: u64) -> (bool, Handovers) {
+        let backend = &mut self.backends[held.backend];
+        if backend.queue.remove(held, id).is_none() {
+            return (false, Handovers::new());
+        }
+        if backend.hold.is_some_and(|hold| hold.waiter == id) {
+            backend.hold = None;
+        }
+        self.tenants.get_mut(held.tenant).waiting -= 1;
         (true, self.dispatch())
     }
 
-    /// Lets everybody run who waits and fits.
-    pub(super) fn dispatch(&mut self) -> Handovers {
+    /// Lets everybody run who waits and has room, in the order of turns.
+    fn dispatch(&mut self) -> Handovers {
         let mut ready = Handovers::new();
         for slot in 0..self.backends.len() {
             if self.backends[slot].queue.len() == 0 {
                 continue;
             }
+            self.end_idle_hold(slot);
+            // Out of the way while its waiters are weighed; put back before anybody else looks.
             let mut queue = std::mem::take(&mut self.backends[slot].queue);
-            while let Some(waiter) = queue.pop(|held| self.fits(held)) {
+            while self.has_any_slot(slot) {
+                let found = queue.pop(|waiter| self.room(&waiter.held, Some(waiter.id)));
+                if let Some((id, held)) = found.blocked {
+                    self.hold_for(slot, id, &held);
+                }
+                let Some(mut waiter) = found.waiter else { break };
+                if self.backends[slot].hold.is_some_and(|hold| hold.waiter == waiter.id) {
+                    self.backends[slot].hold = None;
+                }
                 self.tenants.get_mut(waiter.held.tenant).waiting -= 1;
-                self.charge(&waiter.held);
+                self.charge(&mut waiter.held);
                 ready.push((waiter.hand_over, Ok(waiter.held)));
             }
             self.backends[slot].queue = queue;
         }
         ready
+    }
+
+    fn has_any_slot(&self, slot: usize) -> bool {
+        let backend = &self.backends[slot];
+        let max = backend.capacity.queries.enforced().map(|max| backend.capacity.of_queries(max));
+        max.is_none_or(|max| backend.used.queries < max)
+    }
+
+    /// Ends a hold for a query that something else keeps from running.
+    fn end_idle_hold(&mut self, slot: usize) {
+        let is_idle = |hold: &Hold| {
+            let max = self.backends[slot].capacity.memory.enforced();
+            let max = max.map(|max| self.backends[slot].capacity.of_memory(max));
+            max.is_none_or(|max| hold.held.weight > max)
+                || self.room(&hold.held, Some(hold.waiter)) == Room::TenantFull
+        };
+        if self.backends[slot].hold.as_ref().is_some_and(is_idle) {
+            self.backends[slot].hold = None;
+        }
+    }
+
+    /// Keeps memory free for a query that is passed by lighter ones, unless it is kept for another.
+    fn hold_for(&mut self, slot: usize, waiter: u64, held: &Held) {
+        let backend = &self.backends[slot];
+        if backend.hold.is_some() || self.has_memory(backend, held) {
+            return;
+        }
+        self.last_epoch += 1;
+        let hold = Hold { epoch: self.last_epoch, waiter, held: *held, fresh: 0 };
+        self.backends[slot].hold = Some(hold);
     }
 }
 

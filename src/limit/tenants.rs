@@ -2,10 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{
     budget::Usage,
+    permit::Held,
     policy::{Policy, TenantPolicy},
     rate::Buckets,
 };
@@ -17,6 +19,8 @@ pub(super) struct Account {
     pub(super) id: TenantId,
     pub(super) policy: Arc<TenantPolicy>,
     pub(super) used: Usage,
+    /// Queries in flight by backend.
+    by_backend: SmallVec<[u64; 2]>,
     pub(super) waiting: usize,
     pub(super) buckets: Buckets,
     pub(super) seen: Instant,
@@ -29,7 +33,35 @@ impl Account {
         let named = policy.tenants.contains_key(&id);
         let policy = Arc::clone(policy.tenant(&id));
         let buckets = Buckets::new(&policy.rate);
-        Self { id, policy, used: Usage::default(), waiting: 0, buckets, seen: now, named }
+        Self {
+            id,
+            policy,
+            used: Usage::default(),
+            by_backend: SmallVec::new(),
+            waiting: 0,
+            buckets,
+            seen: now,
+            named,
+        }
+    }
+
+    pub(super) fn charge(&mut self, held: &Held) {
+        self.used.add(held.weight);
+        if self.by_backend.len() <= held.backend {
+            self.by_backend.resize(held.backend + 1, 0);
+        }
+        self.by_backend[held.backend] += 1;
+    }
+
+    pub(super) fn give_back(&mut self, held: &Held) {
+        self.used.remove(held.weight);
+        // What was charged made the place.
+        self.by_backend[held.backend] -= 1;
+    }
+
+    /// Queries in flight on a backend.
+    pub(super) fn queries_at(&self, backend: usize) -> u64 {
+        self.by_backend.get(backend).copied().unwrap_or(0)
     }
 
     /// Whether forgetting it changes nothing for anybody.

@@ -15,9 +15,9 @@ async fn a_permit_holds_its_share_until_it_is_dropped() {
     let first = admission.admit(ask("a", 60)).await.unwrap();
     assert_eq!(first.waited, Duration::ZERO);
     assert!(now_or_refused(&admission, ask("b", 60)).is_none());
-    let second = now_or_refused(&admission, ask("b", 40)).unwrap().unwrap();
+    let second = now_or_refused(&admission, ask("b", 37)).unwrap().unwrap();
     let held = admission.snapshot();
-    assert_eq!((held.backends[0].memory, held.backends[0].queries, held.backends[0].waiting), (100, 2, 0));
+    assert_eq!((held.backends[0].memory, held.backends[0].queries, held.backends[0].waiting), (97, 2, 0));
     first.permit.settle(Actual::default());
     drop(second);
     let left = admission.snapshot();

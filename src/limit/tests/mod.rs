@@ -8,6 +8,8 @@ use super::*;
 use crate::base::{Demand, EstimateClass, Known, TenantId};
 
 mod door;
+mod fairness;
+mod simulation;
 
 /// A policy with one backend and, for every tenant, the limits made by `change`.
 fn policy(memory: u64, queries: u64, change: impl FnOnce(&mut TenantPolicy)) -> Policy {

@@ -1,0 +1,106 @@
+//! What refuses a query before it asks for room: budgets that it can never fit, and rates; and what shadow mode notes.
+
+use std::{num::NonZeroU64, sync::Arc};
+
+use super::{
+    admission::Ask,
+    budget::percent_of,
+    permit::Held,
+    policy::{Limit, Mode},
+    rate::{Over, Verdict},
+    refusal::{LimitName, Refusal, Scope, ShadowHit},
+    state::State,
+};
+use crate::base::{ErrorKind, Known};
+
+impl State {
+    /// Refuses a query that alone is more than a whole budget.
+    pub(super) fn never(&self, ask: &Ask, held: &Held, shadow: &mut Vec<ShadowHit>) -> Result<(), Refusal> {
+        let backend = &self.backends[held.backend];
+        let others = self.reserve_of_others(held.class);
+        let narrow = self.tenants.get(held.tenant).policy.in_flight.memory;
+        let wide = backend.capacity.memory;
+        let left = wide.max.map(|max| max.get() - percent_of(max.get(), others));
+        for (is_narrow, max, mode) in
+            [(true, narrow.max.map(NonZeroU64::get), narrow.mode), (false, left, wide.mode)]
+        {
+            let Some(max) = max.filter(|max| ask.demand.memory.value > *max && mode != Mode::Off) else {
+                continue;
+            };
+            let scope = match (is_narrow, others) {
+                (true, _) => Scope::Tenant(ask.tenant.clone()),
+                (false, 0) => Scope::Backend(Arc::clone(&backend.name)),
+                (false, _) => Scope::Class(Arc::clone(&self.classes[held.class].name)),
+            };
+            let refusal = Refusal {
+                kind: ErrorKind::LimitExceeded,
+                limit: LimitName::BudgetNever,
+                observed: ask.demand.memory,
+                max,
+                scope,
+                retry_after: None,
+            };
+            if mode == Mode::Enforce {
+                return Err(refusal);
+            }
+            shadow.push(refusal);
+        }
+        Ok(())
+    }
+
+    /// Takes the query and its samples out of the tenant's buckets.
+    pub(super) fn rates(
+        &mut self,
+        ask: &Ask,
+        tenant: usize,
+        shadow: &mut Vec<ShadowHit>,
+    ) -> Result<(), Refusal> {
+        let buckets = &mut self.tenants.get_mut(tenant).buckets;
+        let mut weigh = |verdict: Result<(), Verdict>, limit, observed| {
+            let Err(verdict) = verdict else { return Ok(()) };
+            let (kind, retry_after) = match verdict.over {
+                Over::NotYet(wait) => (ErrorKind::RateLimited, Some(wait)),
+                Over::Never => (ErrorKind::LimitExceeded, None),
+            };
+            let scope = Scope::Tenant(ask.tenant.clone());
+            let refusal = Refusal { kind, limit, observed, max: verdict.max, scope, retry_after };
+            if verdict.mode == Mode::Enforce {
+                return Err(refusal);
+            }
+            shadow.push(refusal);
+            Ok(())
+        };
+        weigh(buckets.take_query(), LimitName::RateQueries, Known::exact(1))?;
+        weigh(buckets.take_samples(ask.demand.samples.value), LimitName::RateSamples, ask.demand.samples)
+    }
+
+    /// Percent of every budget kept free for other classes than this.
+    fn reserve_of_others(&self, class: usize) -> u8 {
+        let sum: u32 = self.classes.iter().map(|c| u32::from(c.reserve_percent)).sum();
+        (sum - u32::from(self.classes[class].reserve_percent)).min(100) as u8
+    }
+
+    /// Notes the limits in shadow mode that running this query passes.
+    pub(super) fn note_passed(&self, ask: &Ask, held: &Held, shadow: &mut Vec<ShadowHit>) {
+        let account = self.tenants.get(held.tenant);
+        let backend = &self.backends[held.backend];
+        let (narrow, wide) = (account.policy.in_flight, &backend.capacity);
+        let (tenant, whole) = (account.used.plus(held.weight), backend.used.plus(held.weight));
+        let mut note = |limit: Limit, name, used: u128, is_narrow: bool| {
+            let shadowed = limit.watched().filter(|_| limit.mode == Mode::Shadow);
+            let Some(max) = shadowed.filter(|max| used > u128::from(*max)) else { return };
+            let scope = if is_narrow {
+                Scope::Tenant(ask.tenant.clone())
+            } else {
+                Scope::Backend(Arc::clone(&backend.name))
+            };
+            let observed = Known::new(u64::try_from(used).unwrap_or(u64::MAX), ask.demand.memory.class);
+            let kind = ErrorKind::QueueTimeout;
+            shadow.push(Refusal { kind, limit: name, observed, max, scope, retry_after: None });
+        };
+        note(narrow.queries, LimitName::InFlightQueries, tenant.queries.into(), true);
+        note(narrow.memory, LimitName::InFlightMemory, tenant.memory, true);
+        note(wide.queries, LimitName::InFlightQueries, whole.queries.into(), false);
+        note(wide.memory, LimitName::InFlightMemory, whole.memory, false);
+    }
+}

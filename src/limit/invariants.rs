@@ -1,0 +1,130 @@
+//! What must hold after every step, as pure functions over the accounts and the permits that are out.
+
+use super::{
+    budget::Usage,
+    permit::Held,
+    queue::Room,
+    state::{Backend, State},
+};
+
+/// What was held before a step, to tell a budget that is passed from one that shrank.
+pub(super) struct Before {
+    backends: Vec<Usage>,
+    tenants: Vec<Usage>,
+}
+
+impl Before {
+    pub(super) fn of(state: &State) -> Self {
+        Self {
+            backends: state.backends.iter().map(|backend| backend.used).collect(),
+            tenants: state.tenants.iter().map(|account| account.used).collect(),
+        }
+    }
+}
+
+/// Everything that is broken, in words.
+pub(super) fn broken(state: &State, permits: &[Held], before: &Before) -> Vec<String> {
+    let mut wrong = Vec::new();
+    wrong.extend(leaks(state, permits));
+    wrong.extend(excesses(state, before));
+    wrong.extend(forgotten(state));
+    wrong.extend(holds(state, permits));
+    if state.tenants.len() > state.policy.tenants_max + state.policy.tenants.len() {
+        wrong.push(format!("{} tenants are told apart", state.tenants.len()));
+    }
+    wrong
+}
+
+fn sum<'a>(permits: impl Iterator<Item = &'a Held>) -> Usage {
+    permits.fold(Usage::default(), |sum, held| sum.plus(held.weight))
+}
+
+/// What is held is what the permits that are out hold, everywhere.
+fn leaks(state: &State, permits: &[Held]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (slot, backend) in state.backends.iter().enumerate() {
+        let here: Vec<_> = permits.iter().filter(|held| held.backend == slot).collect();
+        if backend.used != sum(here.iter().copied()) {
+            wrong.push(format!("backend {}: {:?} is held by nobody", backend.name, backend.used));
+        }
+        for (class, used) in backend.by_class.iter().enumerate() {
+            if *used != sum(here.iter().copied().filter(|held| held.class == class)) {
+                wrong.push(format!("class {class} at {}: {used:?} is held by nobody", backend.name));
+            }
+        }
+    }
+    for (slot, account) in state.tenants.iter().enumerate() {
+        if account.used != sum(permits.iter().filter(|held| held.tenant == slot)) {
+            wrong.push(format!("tenant {}: {:?} is held by nobody", account.id, account.used));
+        }
+    }
+    wrong
+}
+
+/// No budget is passed by what was admitted; one that shrank may be until permits come back.
+fn excesses(state: &State, before: &Before) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let grew = |now: Usage, before: Option<&Usage>| {
+        let before = before.copied().unwrap_or_default();
+        now.memory > before.memory || now.queries > before.queries
+    };
+    for (slot, backend) in state.backends.iter().enumerate() {
+        let capacity = &backend.capacity;
+        let memory = capacity.memory.enforced().map(|max| capacity.of_memory(max));
+        let queries = capacity.queries.enforced().map(|max| capacity.of_queries(max));
+        if !backend.used.within(memory, queries) && grew(backend.used, before.backends.get(slot)) {
+            wrong.push(format!("backend {}: {:?} passes its budget", backend.name, backend.used));
+        }
+    }
+    for (slot, account) in state.tenants.iter().enumerate() {
+        let narrow = account.policy.in_flight;
+        if !account.used.within(narrow.memory.enforced(), narrow.queries.enforced())
+            && grew(account.used, before.tenants.get(slot))
+        {
+            wrong.push(format!("tenant {}: {:?} passes its limit", account.id, account.used));
+        }
+    }
+    wrong
+}
+
+/// Nobody waits who could run; queues and accounts agree on who waits; no queue is longer than allowed.
+fn forgotten(state: &State) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for backend in &state.backends {
+        if !backend.queue.is_sound() {
+            wrong.push(format!("the queue of {} does not agree with itself", backend.name));
+        }
+        for waiter in backend.queue.fronts() {
+            if state.room(&waiter.held, Some(waiter.id)) == Room::Enough {
+                wrong.push(format!("{} could run at {}", waiter.id, backend.name));
+            }
+        }
+        if backend.capacity.is_none() && backend.queue.len() > 0 {
+            wrong.push(format!("{} wait for sick {}", backend.queue.len(), backend.name));
+        }
+    }
+    for (slot, account) in state.tenants.iter().enumerate() {
+        let waiting = |backend: &Backend| backend.queue.iter().filter(|w| w.held.tenant == slot).count();
+        let waiting: usize = state.backends.iter().map(waiting).sum();
+        if account.waiting != waiting {
+            wrong.push(format!("tenant {}: {} wait, not {}", account.id, waiting, account.waiting));
+        }
+    }
+    wrong
+}
+
+/// Memory is held back only for one that waits, and what was given since is counted right.
+fn holds(state: &State, permits: &[Held]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for backend in &state.backends {
+        let Some(hold) = backend.hold else { continue };
+        if !backend.queue.iter().any(|waiter| waiter.id == hold.waiter) {
+            wrong.push(format!("{} holds memory for nobody", backend.name));
+        }
+        let fresh = sum(permits.iter().filter(|held| held.epoch == hold.epoch));
+        if fresh.memory != hold.fresh {
+            wrong.push(format!("{}: {} given since, not {}", backend.name, fresh.memory, hold.fresh));
+        }
+    }
+    wrong
+}

@@ -1,0 +1,196 @@
+//! A seeded crowd: thousands of tenants who ask, wait, give up, finish, while limits and capacities change under them.
+//! The invariants are checked after every step.
+
+use fastrand::Rng;
+use futures_util::{
+    FutureExt, StreamExt,
+    future::{AbortHandle, Abortable, BoxFuture},
+    stream::FuturesUnordered,
+};
+
+use super::{super::invariants, *};
+use crate::base::ErrorKind;
+
+type Waiting = Abortable<BoxFuture<'static, Result<Admitted, Refusal>>>;
+
+struct Crowd {
+    admission: Arc<Admission>,
+    rng: Rng,
+    waiting: FuturesUnordered<Waiting>,
+    handles: Vec<AbortHandle>,
+    running: Vec<Admitted>,
+    admitted: usize,
+    refused: std::collections::HashMap<ErrorKind, usize>,
+}
+
+/// Policies that differ in everything that a reload may change.
+fn policies() -> Vec<Policy> {
+    let budget = |name: &str, memory, queries| BackendBudget {
+        name: name.into(),
+        memory: Limit::enforce(memory),
+        queries: Limit::enforce(queries),
+    };
+    let class = |name: &str, reserve_percent| ClassPolicy { name: name.into(), reserve_percent };
+    let tenant = |memory, queries, length, count| {
+        Arc::new(TenantPolicy {
+            in_flight: InFlight { memory: Limit::enforce(memory), queries: Limit::enforce(queries) },
+            queue: QueuePolicy { length, wait: Duration::from_secs(10) },
+            rate: Rates {
+                queries: RateLimit {
+                    rate: std::num::NonZeroU64::new(count)
+                        .map(|count| Rate { count, per: Duration::from_secs(1) }),
+                    mode: Mode::Enforce,
+                },
+                ..Rates::default()
+            },
+            ..TenantPolicy::default()
+        })
+    };
+    let wide = Policy {
+        default: tenant(2 << 30, 20, 50, 0),
+        tenants: [(self::tenant("t0"), tenant(1 << 30, 5, 20, 0))].into(),
+        classes: vec![class("rules", 20)],
+        backends: vec![budget("one", 4 << 30, 20), budget("two", 1 << 30, 5)],
+        tenants_max: 200,
+        waiting_max: 300,
+    };
+    let narrow = Policy {
+        default: tenant(300 << 20, 3, 10, 50),
+        tenants: [(self::tenant("t1"), tenant(1 << 30, 5, 20, 0))].into(),
+        classes: vec![class("agents", 10), class("rules", 40)],
+        backends: vec![budget("two", 2 << 30, 10), budget("three", 500 << 20, 3), budget("one", 1 << 30, 4)],
+        ..wide.clone()
+    };
+    let open = Policy {
+        default: Arc::default(),
+        classes: Vec::new(),
+        backends: vec![BackendBudget { memory: Limit::UNLIMITED, ..budget("one", 1, 8) }],
+        ..wide.clone()
+    };
+    vec![wide, narrow, open]
+}
+
+impl Crowd {
+    fn new(seed: u64) -> Self {
+        let admission = Admission::new(policies().swap_remove(0));
+        Self {
+            admission,
+            rng: Rng::with_seed(seed),
+            waiting: FuturesUnordered::new(),
+            handles: Vec::new(),
+            running: Vec::new(),
+            admitted: 0,
+            refused: std::collections::HashMap::new(),
+        }
+    }
+
+    fn ask(&mut self) {
+        let rng = &mut self.rng;
+        let name = if rng.bool() { rng.u32(0..5) } else { rng.u32(5..5000) };
+        let memory = 1u64 << rng.u32(10..33);
+        let ask = Ask {
+            actor: format!("actor{}", rng.u8(0..3)).into(),
+            class: [ClassId(0), ClassId(1), ClassId::NONE][rng.usize(0..3)],
+            backend: BackendId(rng.usize(0..3)),
+            deadline: Instant::now() + Duration::from_millis(rng.u64(0..20_000)),
+            ..ask(&format!("t{name}"), memory)
+        };
+        let admission = Arc::clone(&self.admission);
+        let (handle, registration) = AbortHandle::new_pair();
+        self.waiting.push(Abortable::new(async move { admission.admit(ask).await }.boxed(), registration));
+        self.handles.push(handle);
+    }
+
+    /// Lets everybody run who was woken.
+    fn settle(&mut self) {
+        while let Some(Some(outcome)) = self.waiting.next().now_or_never() {
+            match outcome {
+                Ok(Ok(admitted)) => {
+                    self.admitted += 1;
+                    self.running.push(admitted);
+                }
+                Ok(Err(refusal)) => *self.refused.entry(refusal.kind).or_default() += 1,
+                Err(_aborted) => {}
+            }
+        }
+        self.handles.retain(|handle| !handle.is_aborted());
+        if self.handles.len() > 2 * self.waiting.len() + 16 {
+            let excess = self.handles.len() - self.waiting.len();
+            self.handles.drain(..excess);
+        }
+    }
+
+    fn finish(&mut self) {
+        if self.running.is_empty() {
+            return;
+        }
+        let done = self.running.swap_remove(self.rng.usize(0..self.running.len()));
+        if self.rng.bool() {
+            done.permit.settle(Actual { samples: self.rng.u64(0..1000) });
+        }
+    }
+
+    async fn step(&mut self, dice: u32) {
+        match dice {
+            0..60 => self.ask(),
+            60..80 => self.finish(),
+            80..88 if !self.handles.is_empty() => {
+                let at = self.rng.usize(0..self.handles.len());
+                // Dropped at the next settling: still in the queue, or just handed over.
+                self.handles.swap_remove(at).abort();
+            }
+            88..96 => tokio::time::advance(Duration::from_millis(self.rng.u64(0..500))).await,
+            96 => {
+                let policy = self.rng.usize(0..3);
+                self.admission.reload(policies().swap_remove(policy));
+            }
+            97 => {
+                let fraction = [0.0, 0.3, 1.0, 1.0, 1.0, 1.0][self.rng.usize(0..6)];
+                self.admission.set_capacity(BackendId(self.rng.usize(0..3)), fraction);
+            }
+            _ => {}
+        }
+    }
+
+    fn check(&self, before: &invariants::Before, step: usize) {
+        let permits: Vec<_> = self.running.iter().map(|admitted| *admitted.permit.held()).collect();
+        let broken = invariants::broken(&self.admission.lock(), &permits, before);
+        assert!(broken.is_empty(), "step {step}: {broken:#?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_breaks_whatever_the_crowd_does() {
+    for seed in 0..2 {
+        let mut crowd = Crowd::new(seed);
+        for step in 0..2000 {
+            let mut before = invariants::Before::of(&crowd.admission.lock());
+            // Several things happen before anybody looks; a change of limits is the last of them, since what was
+            // within the old ones may pass the new.
+            for _ in 0..crowd.rng.u32(1..4) {
+                let dice = crowd.rng.u32(0..100);
+                let changes_limits = matches!(dice, 96 | 97);
+                if changes_limits {
+                    before = invariants::Before::of(&crowd.admission.lock());
+                }
+                crowd.step(dice).await;
+                if changes_limits {
+                    break;
+                }
+            }
+            crowd.settle();
+            crowd.check(&before, step);
+        }
+        assert!(crowd.admitted > 500, "seed {seed}: only {} ran", crowd.admitted);
+        for kind in
+            [ErrorKind::QueueTimeout, ErrorKind::QueueFull, ErrorKind::BackendSick, ErrorKind::LimitExceeded]
+        {
+            assert!(crowd.refused.contains_key(&kind), "seed {seed}: no {kind:?} in {:?}", crowd.refused);
+        }
+        crowd.waiting.clear();
+        crowd.running.clear();
+        let left = crowd.admission.snapshot();
+        assert_eq!(left.tenants, [], "seed {seed}");
+        assert!(left.backends.iter().all(|backend| backend.memory == 0 && backend.waiting == 0));
+    }
+}
