@@ -142,7 +142,13 @@ impl Admission {
     /// What is held and who waits, now.
     pub fn snapshot(&self) -> Snapshot {
         let state = self.lock();
-        let backends = state.backends.iter().map(|backend| BackendSnapshot {
+        let removed = (0..state.backends.len()).filter(|slot| {
+            let backend = &state.backends[*slot];
+            let busy = !backend.used.is_nothing() || backend.queue.len() > 0;
+            busy && !state.backend_slots.contains(slot)
+        });
+        let slots = state.backend_slots.iter().copied().chain(removed);
+        let backends = slots.map(|slot| &state.backends[slot]).map(|backend| BackendSnapshot {
             name: Arc::clone(&backend.name),
             waiting: backend.queue.len() as u64,
             queries: backend.used.queries,

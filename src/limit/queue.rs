@@ -76,6 +76,8 @@ struct Lane {
     start: u128,
     /// Its place in the order of lanes.
     turn: u128,
+    /// Bytes of the lightest of its flows' next queries.
+    lightest: u64,
     clock: u128,
     set_aside: bool,
     flows: Vec<Flow>,
@@ -86,6 +88,11 @@ impl Lane {
     fn next_turn(&self) -> u128 {
         let first = self.flows.iter().min_by_key(|flow| flow.turn());
         self.start + first.and_then(|flow| flow.waiters.front()).map_or(0, |waiter| cost(&waiter.held))
+    }
+
+    fn lightest(&self) -> u64 {
+        let fronts = self.flows.iter().filter_map(|flow| flow.waiters.front());
+        fronts.map(|waiter| waiter.held.weight).min().unwrap_or(0)
     }
 
     /// The flow that runs next of those with room; or else the first that only the backend has no room for.
@@ -131,6 +138,8 @@ pub(super) struct Queue {
     lanes: HashMap<LaneKey, Lane>,
     /// Lanes that are not set aside, by turn.
     order: BTreeSet<(u128, LaneKey)>,
+    /// The same lanes by the least that one of them needs.
+    weights: BTreeSet<(u64, LaneKey)>,
     clock: u128,
     len: usize,
 }
@@ -138,6 +147,11 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// The least that any lane in order needs, in bytes; with less room, looking further is of no use.
+    pub(super) fn lightest(&self) -> Option<u64> {
+        self.weights.first().map(|(weight, _)| *weight)
     }
 
     pub(super) fn push(&mut self, waiter: Waiter) {
@@ -178,6 +192,7 @@ impl Queue {
             self.order.remove(&place);
             if let Some(lane) = self.lanes.get_mut(&place.1) {
                 lane.set_aside = true;
+                self.weights.remove(&(lane.lightest, place.1));
             }
         }
         let waiter = chosen.and_then(|(turn, key, flow)| {
@@ -190,8 +205,8 @@ impl Queue {
         Popped { waiter, blocked }
     }
 
-    /// Takes out one that gave up; `None` when it was handed over already.
-    pub(super) fn remove(&mut self, held: &Held, id: u64) -> Option<Waiter> {
+    /// Takes out one that gave up; whether it was the next of its flow, or `None` when it was handed over already.
+    pub(super) fn remove(&mut self, held: &Held, id: u64) -> Option<bool> {
         let key = (held.tenant, held.class);
         let lane = self.lanes.get_mut(&key)?;
         let band = band(held);
@@ -201,13 +216,13 @@ impl Queue {
             .enumerate()
             .filter(|(_, flow)| flow.band == band)
             .find_map(|(at, flow)| Some((at, flow.waiters.iter().position(|waiter| waiter.id == id)?)))?;
-        let waiter = lane.flows[at].waiters.remove(place)?;
+        lane.flows[at].waiters.remove(place)?;
         if lane.flows[at].waiters.is_empty() {
             lane.flows.swap_remove(at);
         }
         self.len -= 1;
         self.put_in_order(key);
-        Some(waiter)
+        Some(place == 0)
     }
 
     /// Takes everybody out.
@@ -237,6 +252,7 @@ impl Queue {
     fn put_in_order(&mut self, key: LaneKey) {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         self.order.remove(&(lane.turn, key));
+        self.weights.remove(&(lane.lightest, key));
         if lane.flows.is_empty() {
             self.lanes.remove(&key);
             if self.lanes.is_empty() {
@@ -246,7 +262,9 @@ impl Queue {
         }
         lane.set_aside = false;
         lane.turn = lane.next_turn();
+        lane.lightest = lane.lightest();
         self.order.insert((lane.turn, key));
+        self.weights.insert((lane.lightest, key));
     }
 }
 
@@ -274,10 +292,15 @@ impl Queue {
     pub(super) fn is_sound(&self) -> bool {
         let in_order = self.lanes.iter().all(|(key, lane)| {
             self.order.contains(&(lane.turn, *key)) != lane.set_aside
+                && self.weights.contains(&(lane.lightest, *key)) != lane.set_aside
+                && lane.lightest == lane.lightest()
                 && !lane.flows.is_empty()
                 && lane.flows.iter().all(|flow| !flow.waiters.is_empty())
         });
         let placed = self.lanes.values().filter(|lane| !lane.set_aside).count();
-        in_order && self.order.len() == placed && self.iter().count() == self.len
+        in_order
+            && self.order.len() == placed
+            && self.weights.len() == placed
+            && self.iter().count() == self.len
     }
 }

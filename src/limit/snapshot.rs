@@ -7,7 +7,7 @@ use crate::base::TenantId;
 /// What admission holds at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Every backend of the policy in force, and those that left it while queries were in flight.
+    /// Every backend of the policy in force, in its order, then those that left it while queries were in flight.
     pub backends: Vec<BackendSnapshot>,
     /// Tenants with queries in flight or waiting, the largest holders first.
     pub tenants: Vec<TenantSnapshot>,

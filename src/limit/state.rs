@@ -51,7 +51,7 @@ pub(super) struct State {
     pub(super) backends: Vec<Backend>,
     pub(super) classes: Vec<Class>,
     /// The account of each backend of the policy.
-    backend_slots: Vec<usize>,
+    pub(super) backend_slots: Vec<usize>,
     /// The account of each class of the policy.
     class_slots: Vec<usize>,
     next_id: u64,
@@ -184,9 +184,9 @@ impl State {
         };
         self.never(ask, &held, shadow)?;
         self.rates(ask, tenant, shadow)?;
+        self.note_passed(ask, &held, shadow);
         // Whoever waits has no room now, or it would run; so running at once takes nobody's turn.
         if self.room(&held, None) == Room::Enough {
-            self.note_passed(ask, &held, shadow);
             self.charge(&mut held);
             return Ok(Answer::Run(held));
         }
@@ -257,14 +257,14 @@ impl State {
     /// Takes out a waiter that gave up; false when it was handed over already.
     pub(super) fn give_up(&mut self, held: &Held, id: u64) -> (bool, Handovers) {
         let backend = &mut self.backends[held.backend];
-        if backend.queue.remove(held, id).is_none() {
-            return (false, Handovers::new());
-        }
-        if backend.hold.is_some_and(|hold| hold.waiter == id) {
+        let Some(was_next) = backend.queue.remove(held, id) else { return (false, Handovers::new()) };
+        let had_hold = backend.hold.is_some_and(|hold| hold.waiter == id);
+        if had_hold {
             backend.hold = None;
         }
         self.tenants.get_mut(held.tenant).waiting -= 1;
-        (true, self.dispatch())
+        // It held nothing, but others may have waited behind it.
+        (true, if was_next || had_hold { self.dispatch() } else { Handovers::new() })
     }
 
     /// Lets everybody run who waits and has room, in the order of turns.
@@ -277,7 +277,7 @@ impl State {
             self.end_idle_hold(slot);
             // Out of the way while its waiters are weighed; put back before anybody else looks.
             let mut queue = std::mem::take(&mut self.backends[slot].queue);
-            while self.has_any_slot(slot) {
+            while queue.lightest().is_some_and(|weight| self.has_any_room(slot, weight)) {
                 let found = queue.pop(|waiter| self.room(&waiter.held, Some(waiter.id)));
                 if let Some((id, held)) = found.blocked {
                     self.hold_for(slot, id, &held);
@@ -295,10 +295,12 @@ impl State {
         ready
     }
 
-    fn has_any_slot(&self, slot: usize) -> bool {
-        let backend = &self.backends[slot];
-        let max = backend.capacity.queries.enforced().map(|max| backend.capacity.of_queries(max));
-        max.is_none_or(|max| backend.used.queries < max)
+    /// Whether a backend could take another query at all, whoever's it is.
+    fn has_any_room(&self, slot: usize, weight: u64) -> bool {
+        let Backend { capacity, used, .. } = &self.backends[slot];
+        let memory = capacity.memory.enforced().map(|max| capacity.of_memory(max));
+        let queries = capacity.queries.enforced().map(|max| capacity.of_queries(max));
+        used.plus(weight).within(memory, queries)
     }
 
     /// Ends a hold for a query that something else keeps from running.

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::base::{Demand, EstimateClass, Known, TenantId};
 
+mod bounds;
 mod door;
 mod fairness;
 mod simulation;
