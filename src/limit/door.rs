@@ -24,7 +24,7 @@ impl State {
         for (is_narrow, max, mode) in
             [(true, narrow.max.map(NonZeroU64::get), narrow.mode), (false, left, wide.mode)]
         {
-            let Some(max) = max.filter(|max| ask.demand.memory.value > *max && mode != Mode::Off) else {
+            let Some(max) = max.filter(|max| held.weight > *max && mode != Mode::Off) else {
                 continue;
             };
             let scope = match (is_narrow, others) {
@@ -75,7 +75,7 @@ impl State {
     }
 
     /// Percent of every budget kept free for other classes than this.
-    fn reserve_of_others(&self, class: usize) -> u8 {
+    pub(super) fn reserve_of_others(&self, class: usize) -> u8 {
         let sum: u32 = self.classes.iter().map(|c| u32::from(c.reserve_percent)).sum();
         (sum - u32::from(self.classes[class].reserve_percent)).min(100) as u8
     }

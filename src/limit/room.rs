@@ -65,11 +65,13 @@ impl State {
         let mine = self.tenants.get(held.tenant).queries_at(held.backend);
         let for_light = slots_for_light(max);
         let alone = backend.used.queries <= mine;
-        let may_take_all = light && (alone || mine < for_light);
+        let others = percent_of(max, self.reserve_of_others(held.class));
+        // Neither what is kept for light queries nor what is reserved takes the last slot from anybody.
+        let may_take_all = (light && (alone || mine < for_light)) || for_light + others >= max;
         let kept = self.unused_reserves(backend, held.class, |usage, percent| {
             u128::from(percent_of(max, percent).saturating_sub(usage.queries))
         });
-        let left = u128::from(if may_take_all { max } else { max - for_light }).saturating_sub(kept);
+        let left = u128::from(if may_take_all { max } else { max - for_light }).saturating_sub(kept).max(1);
         u128::from(backend.used.queries) < left
     }
 
@@ -77,8 +79,10 @@ impl State {
         let Some(max) = backend.capacity.memory.enforced() else { return true };
         let max = backend.capacity.of_memory(max);
         let for_light = max / MEMORY_FOR_LIGHT;
-        // One that needs all there is may have it.
-        let may_take_all = is_light(backend, held.weight) || held.weight > max - for_light;
+        let others = percent_of(max, self.reserve_of_others(held.class));
+        // One that needs all that is not reserved may have it.
+        let may_take_all =
+            is_light(backend, held.weight) || held.weight > (max - for_light).saturating_sub(others);
         let kept = self.unused_reserves(backend, held.class, |usage, percent| {
             u128::from(percent_of(max, percent)).saturating_sub(usage.memory)
         });

@@ -111,6 +111,29 @@ async fn a_reload_lets_run_who_has_room_now() {
     assert!(waiting.now_or_never().unwrap().is_ok());
 }
 
+#[tokio::test(start_paused = true)]
+async fn whatever_is_not_refused_as_never_runs_on_an_idle_backend() {
+    let mut rng = Rng::with_seed(5);
+    for _ in 0..3000 {
+        let memory = rng.u64(1..5000);
+        let mut policy = policy(memory, rng.u64(1..30), |tenant| {
+            tenant.in_flight = InFlight {
+                queries: Limit::enforce(rng.u64(0..10)),
+                memory: Limit::enforce(rng.u64(0..5000)),
+            };
+        });
+        policy.classes =
+            ["x", "y"].map(|name| ClassPolicy { name: name.into(), reserve_percent: rng.u8(0..=50) }).into();
+        let class = [ClassId(0), ClassId(1), ClassId::NONE][rng.usize(0..3)];
+        let asked = Ask { class, ..ask("a", rng.u64(0..=memory + 1)) };
+        match Admission::new(policy.clone()).admit(asked.clone()).now_or_never() {
+            Some(Ok(_)) => {}
+            Some(Err(refusal)) => assert_eq!(refusal.limit, LimitName::BudgetNever),
+            None => panic!("{asked:?} waits for nothing under {policy:?}"),
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_leaks_when_many_threads_ask_wait_and_leave() {
     let admission = Admission::new(policy(1000, 6, |tenant| tenant.in_flight.queries = Limit::enforce(3)));
