@@ -14,6 +14,7 @@ use super::{
     judge::judge,
     permit::{Actual, Held, Permit},
     policy::{BackendId, ClassId, Policy},
+    queue::Room,
     refusal::{LimitName, Refusal, Scope, ShadowHit},
     snapshot::{BackendSnapshot, Snapshot, TenantSnapshot},
     state::{Answer, Handovers, State, retry_soon},
@@ -115,19 +116,27 @@ impl Admission {
         let outcome = match tokio::time::timeout_at(end, &mut place.receiver).await {
             Ok(Ok(outcome)) => outcome,
             // The time is up, but it may just have been handed over.
-            Ok(Err(_)) | Err(_) => match place.leave() {
-                Some(outcome) => outcome,
-                None => Err(Refusal {
+            Ok(Err(_)) | Err(_) => place.leave().unwrap_or_else(|missing| {
+                Err(Refusal {
                     kind: ErrorKind::QueueTimeout,
                     limit: LimitName::QueueTimeout,
                     observed: Known::exact(millis(now.elapsed())),
                     max: millis(end - now),
-                    scope: Scope::Tenant(ask.tenant.clone()),
+                    scope: self.whose(missing, &ask),
                     retry_after: Some(retry_soon(longest)),
-                }),
-            },
+                })
+            }),
         };
         Ok(Admitted { permit: outcome?, waited: now.elapsed(), shadow })
+    }
+
+    /// Whose budget a query waited for.
+    fn whose(&self, missing: Room, ask: &Ask) -> Scope {
+        let policy = self.policy.load();
+        match (missing, policy.backends.get(ask.backend.0)) {
+            (Room::BackendFull, Some(backend)) => Scope::Backend(Arc::clone(&backend.name)),
+            _ => Scope::Tenant(ask.tenant.clone()),
+        }
     }
 
     /// Sets what pressure leaves of a backend's budget, 0 to 1. At 0 nothing runs and nothing waits: all who wait are
@@ -205,11 +214,16 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Leaves the queue; what was handed over already is returned.
-    fn leave(&mut self) -> Option<Result<Permit, Refusal>> {
-        let (was_waiting, ready) = self.admission.lock().give_up(&self.held, self.id);
-        self.admission.hand_over(ready);
-        if was_waiting { None } else { self.receiver.try_recv().ok() }
+    /// Leaves the queue: what was handed over already, or else what there was no room in.
+    fn leave(&mut self) -> Result<Result<Permit, Refusal>, Room> {
+        let left = self.admission.lock().give_up(&self.held, self.id);
+        match left {
+            Some((missing, ready)) => {
+                self.admission.hand_over(ready);
+                Err(missing)
+            }
+            None => self.receiver.try_recv().map_err(|_| Room::BackendFull),
+        }
     }
 }
 
@@ -217,7 +231,7 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         if !self.receiver.is_terminated() {
             // What was handed over goes back by its own drop.
-            drop(self.leave());
+            drop(self.leave().ok());
         }
     }
 }

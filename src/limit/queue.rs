@@ -205,8 +205,8 @@ impl Queue {
         Popped { waiter, blocked }
     }
 
-    /// Takes out one that gave up; whether it was the next of its flow, or `None` when it was handed over already.
-    pub(super) fn remove(&mut self, held: &Held, id: u64) -> Option<bool> {
+    /// Takes out one that gave up; `None` when it was handed over already.
+    pub(super) fn remove(&mut self, held: &Held, id: u64) -> Option<Removed> {
         let key = (held.tenant, held.class);
         let lane = self.lanes.get_mut(&key)?;
         let band = band(held);
@@ -217,12 +217,13 @@ impl Queue {
             .filter(|(_, flow)| flow.band == band)
             .find_map(|(at, flow)| Some((at, flow.waiters.iter().position(|waiter| waiter.id == id)?)))?;
         lane.flows[at].waiters.remove(place)?;
+        let next = if place == 0 { lane.front(at) } else { None };
         if lane.flows[at].waiters.is_empty() {
             lane.flows.swap_remove(at);
         }
         self.len -= 1;
         self.put_in_order(key);
-        Some(place == 0)
+        Some(Removed { next })
     }
 
     /// Takes everybody out.
@@ -266,6 +267,13 @@ impl Queue {
         self.order.insert((lane.turn, key));
         self.weights.insert((lane.lightest, key));
     }
+}
+
+/// What leaving the queue changed.
+#[derive(Debug)]
+pub(super) struct Removed {
+    /// Who is next now of its flow, if it was that itself.
+    pub(super) next: Option<(u64, Held)>,
 }
 
 /// What a look into the queue found.

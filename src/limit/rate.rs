@@ -28,8 +28,9 @@ impl Clock for RuntimeClock {
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, RuntimeClock, NoOpMiddleware<Instant>>;
 
-/// The longest time that the bucket's cells are fine-grained for; a coarser cell keeps the arithmetic in 32 bits.
-const CELLS_MAX: u64 = 1 << 24;
+/// Most cells of a bucket. Larger counts are kept in cells of several, since the limiter counts in 32 bits and spaces
+/// cells in whole nanoseconds.
+const CELLS_MAX: u64 = 1 << 20;
 
 /// Why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +56,10 @@ impl Bucket {
         let rate = limit.rate.filter(|_| limit.mode != Mode::Off)?;
         let cell = rate.count.get().div_ceil(CELLS_MAX);
         let cells = NonZeroU32::new(u32::try_from(rate.count.get() / cell).unwrap_or(u32::MAX))?;
-        let quota = Quota::with_period(rate.per / cells.get())?.allow_burst(cells);
+        // Rounded up: never more than the rate.
+        let spacing = rate.per.as_nanos().div_ceil(u128::from(cells.get()));
+        let spacing = Duration::from_nanos(u64::try_from(spacing).ok()?);
+        let quota = Quota::with_period(spacing)?.allow_burst(cells);
         let limiter = RateLimiter::direct_with_clock(quota, RuntimeClock);
         Some(Self { rate, mode: limit.mode, limiter, cell })
     }
@@ -148,4 +152,32 @@ impl Buckets {
 fn take(bucket: Option<&Bucket>, amount: u64) -> Result<(), Verdict> {
     let Some(bucket) = bucket else { return Ok(()) };
     bucket.take(amount).map_err(|over| Verdict { over, mode: bucket.mode, max: bucket.rate.count.get() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_is_never_passed_and_nearly_reached_at_any_scale() {
+        for count in [1, 7, 50, 1_000_000, 50_000_000, 3_000_000_001, 1 << 50] {
+            let per = Duration::from_secs(60);
+            let rate = NonZeroU64::new(count).map(|count| Rate { count, per });
+            let bucket = Bucket::new(RateLimit { rate, mode: Mode::Enforce }).unwrap();
+            assert_eq!(bucket.take(count + 1), Err(Over::Never), "{count}");
+            assert_eq!(bucket.take(count), Ok(()), "{count}");
+            let step = count.div_ceil(20);
+            let mut taken = 0;
+            for _ in 0..600 {
+                tokio::time::advance(Duration::from_secs(1)).await;
+                while bucket.take(step).is_ok() {
+                    taken += step;
+                }
+            }
+            assert!(taken <= count * 10, "{count}: {taken}");
+            assert!(taken + 2 * step + count / 20 >= count * 10, "{count}: {taken}");
+        }
+    }
 }

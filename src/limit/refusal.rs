@@ -169,7 +169,9 @@ impl Refusal {
                 format!("{scope} asks for more {what} than its rate allows: {max} at once")
             }
             LimitName::QueueFull => format!("the queue of {scope} is full: {max} queries wait"),
-            LimitName::QueueTimeout => format!("no budget became free for {scope} within {max}"),
+            LimitName::QueueTimeout => {
+                format!("other queries used all that {scope} may have in flight for {max}, the longest wait")
+            }
             LimitName::BudgetNever => {
                 format!("the query needs {seen}, more than {scope} has for all queries together: {max}")
             }
@@ -266,7 +268,8 @@ mod tests {
             ),
             (
                 refusal(ErrorKind::QueueTimeout, LimitName::QueueTimeout, 10_000, exact, 10_000, &tenant),
-                "no budget became free for tenant `a` within 10s (weir-queue-timeout)",
+                "other queries used all that tenant `a` may have in flight for 10s, the longest wait \
+                 (weir-queue-timeout)",
             ),
         ];
         for (got, want) in cases {

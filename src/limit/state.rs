@@ -10,7 +10,7 @@ use super::{
     budget::{Capacity, Usage, WHOLE},
     permit::{Actual, Held, Permit},
     policy::{BackendId, Policy},
-    queue::{Queue, Room, Waiter},
+    queue::{Queue, Removed, Room, Waiter},
     refusal::{LimitName, Refusal, Scope, ShadowHit},
     room::Hold,
     tenants::Tenants,
@@ -254,17 +254,19 @@ impl State {
         self.dispatch()
     }
 
-    /// Takes out a waiter that gave up; false when it was handed over already.
-    pub(super) fn give_up(&mut self, held: &Held, id: u64) -> (bool, Handovers) {
+    /// Takes out a waiter that gave up, with what it had no room in; `None` when it was handed over already.
+    pub(super) fn give_up(&mut self, held: &Held, id: u64) -> Option<(Room, Handovers)> {
+        let missing = self.room(held, Some(id));
         let backend = &mut self.backends[held.backend];
-        let Some(was_next) = backend.queue.remove(held, id) else { return (false, Handovers::new()) };
+        let Removed { next } = backend.queue.remove(held, id)?;
         let had_hold = backend.hold.is_some_and(|hold| hold.waiter == id);
         if had_hold {
             backend.hold = None;
         }
         self.tenants.get_mut(held.tenant).waiting -= 1;
         // It held nothing, but others may have waited behind it.
-        (true, if was_next || had_hold { self.dispatch() } else { Handovers::new() })
+        let frees = had_hold || next.is_some_and(|(next, held)| self.room(&held, Some(next)) == Room::Enough);
+        Some((missing, if frees { self.dispatch() } else { Handovers::new() }))
     }
 
     /// Lets everybody run who waits and has room, in the order of turns.

@@ -50,6 +50,7 @@ async fn a_wait_ends_with_its_time_or_the_clients() {
         let refusal = admission.admit(hasty).await.unwrap_err();
         assert_eq!(start.elapsed(), Duration::from_secs(want));
         assert_eq!((refusal.kind, refusal.limit), (ErrorKind::QueueTimeout, LimitName::QueueTimeout));
+        assert_eq!(refusal.scope, Scope::Backend("main".into()));
         assert!(refusal.retry_after.is_some());
         assert_eq!(admission.snapshot().backends[0].waiting, 0);
     }
