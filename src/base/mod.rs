@@ -2,6 +2,7 @@
 
 pub mod demand;
 pub mod error;
+pub mod sync;
 pub mod tenant;
 pub mod time;
 pub mod units;

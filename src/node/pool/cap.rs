@@ -1,0 +1,164 @@
+//! The bound on everything lent.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use crate::base::sync::{AtomicU64, Condvar, Mutex, Ordering};
+
+/// What happens when queries want more than there should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// At most `bytes` are lent at any time; at the bound a query waits up to `wait`, then fails.
+    Bounded {
+        /// Bytes over everything lent.
+        bytes: u64,
+        /// How long to wait for others to give back.
+        wait: Duration,
+    },
+    /// As m3dbnode: whatever is asked for is allocated.
+    Unbounded,
+}
+
+impl Default for Mode {
+    fn default() -> Self {
+        Self::Bounded { bytes: 1 << 30, wait: Duration::from_millis(250) }
+    }
+}
+
+/// Nothing can be lent under the cap; the query should fail with 503 and may be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolExhausted {
+    /// Bytes asked for.
+    pub asked: u64,
+    /// Bytes lent at that moment.
+    pub lent: u64,
+    /// The cap in bytes.
+    pub cap: u64,
+}
+
+impl fmt::Display for PoolExhausted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the node's memory pool is exhausted: {} bytes asked for, {} of {} bytes are lent to queries in flight",
+            self.asked, self.lent, self.cap
+        )
+    }
+}
+
+impl std::error::Error for PoolExhausted {}
+
+/// Counts the bytes lent by all pools that share it, and holds them under a bound.
+#[derive(Debug)]
+pub struct Cap {
+    mode: Mode,
+    lent: AtomicU64,
+    peak: AtomicU64,
+    waiting: AtomicU64,
+    exhausted: AtomicU64,
+    gate: Mutex<()>,
+    returned: Condvar,
+}
+
+impl Cap {
+    /// Nothing lent yet.
+    pub fn new(mode: Mode) -> Self {
+        Self {
+            mode,
+            lent: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            exhausted: AtomicU64::new(0),
+            gate: Mutex::new(()),
+            returned: Condvar::new(),
+        }
+    }
+
+    /// How it bounds.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Bytes lent now.
+    pub fn lent(&self) -> u64 {
+        self.lent.load(Ordering::SeqCst)
+    }
+
+    /// The most bytes that were ever lent at once.
+    pub fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// How often something was refused.
+    pub fn exhausted(&self) -> u64 {
+        self.exhausted.load(Ordering::Relaxed)
+    }
+
+    /// Lends `bytes`, or says that it cannot. Never waits.
+    pub(super) fn try_charge(&self, bytes: u64) -> bool {
+        let bound = match self.mode {
+            Mode::Bounded { bytes, .. } => bytes,
+            Mode::Unbounded => u64::MAX,
+        };
+        let mut lent = self.lent.load(Ordering::SeqCst);
+        loop {
+            let Some(next) = lent.checked_add(bytes).filter(|next| *next <= bound) else { return false };
+            match self.lent.compare_exchange(lent, next, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => {
+                    self.peak.fetch_max(next, Ordering::Relaxed);
+                    return true;
+                }
+                Err(now) => lent = now,
+            }
+        }
+    }
+
+    /// Lends `bytes`, waiting for others as long as the mode says.
+    pub(super) fn charge(&self, bytes: u64) -> Result<(), PoolExhausted> {
+        if self.try_charge(bytes) {
+            return Ok(());
+        }
+        let Mode::Bounded { bytes: cap, wait } = self.mode else { return Err(self.refuse(bytes, u64::MAX)) };
+        if bytes > cap || wait.is_zero() {
+            return Err(self.refuse(bytes, cap));
+        }
+        // Waiters announce themselves before they look at `lent`; `release` lowers `lent` before it looks at the
+        // waiters. So one of the two sees the other, and no wake-up is lost.
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let got = self.wait_for(bytes, wait);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        if got { Ok(()) } else { Err(self.refuse(bytes, cap)) }
+    }
+
+    fn wait_for(&self, bytes: u64, wait: Duration) -> bool {
+        let deadline = Instant::now() + wait;
+        let Ok(mut gate) = self.gate.lock() else { return false };
+        loop {
+            if self.try_charge(bytes) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let Ok((next, _)) = self.returned.wait_timeout(gate, left) else { return false };
+            gate = next;
+        }
+    }
+
+    /// Takes back what was lent.
+    pub(super) fn release(&self, bytes: u64) {
+        self.lent.fetch_sub(bytes, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            drop(self.gate.lock());
+            self.returned.notify_all();
+        }
+    }
+
+    fn refuse(&self, asked: u64, cap: u64) -> PoolExhausted {
+        self.exhausted.fetch_add(1, Ordering::Relaxed);
+        PoolExhausted { asked, lent: self.lent(), cap }
+    }
+}

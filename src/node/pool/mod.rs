@@ -1,0 +1,119 @@
+//! Pools of buffers in the manner of m3dbnode, and the bound that m3dbnode never had.
+//!
+//! [`ObjectPool`] keeps M3's semantics. [`BytesPool`] and [`SamplePool`] put objects of several sizes into one such
+//! pool per size. What is lent travels in a [`Lease`], which gives it back when dropped; [`Cap`] bounds the bytes of
+//! everything lent, so that queries wait or fail where m3dbnode grew until it was killed.
+
+mod bucket;
+mod cap;
+mod lease;
+#[cfg(all(test, weir_loom))]
+mod loom;
+mod metrics;
+mod object;
+mod refill;
+#[cfg(all(test, not(weir_loom)))]
+mod tests;
+
+use std::sync::Arc;
+
+pub use bucket::{Bucket, BucketPool, Buckets};
+pub use cap::{Cap, Mode, PoolExhausted};
+pub use lease::Lease;
+pub use metrics::PoolMetrics;
+pub use object::{Leaked, ObjectPool, Options};
+pub use refill::{Job, RefillBudget, Refiller};
+
+/// What all pools of a node share.
+#[derive(Clone, Debug)]
+pub struct Supply {
+    /// Bounds the bytes of everything lent.
+    pub cap: Arc<Cap>,
+    /// Runs refills.
+    pub refiller: Refiller,
+    /// Bounds how much refills allocate; `None` as m3dbnode.
+    pub refill_budget: Option<Arc<RefillBudget>>,
+    /// Counts.
+    pub metrics: PoolMetrics,
+}
+
+/// Byte buffers in buckets by capacity.
+pub type BytesPool = BucketPool<Vec<u8>>;
+
+/// Decoded samples in buckets by number of samples.
+pub type SamplePool = BucketPool<Columns>;
+
+/// What a pool can lend and lend again.
+pub trait Reusable: Send + 'static {
+    /// Forgets the content and keeps the memory.
+    fn clear(&mut self);
+
+    /// Bytes of memory held, used or not.
+    fn bytes(&self) -> usize;
+}
+
+/// A [`Reusable`] that is made for a number of elements.
+pub trait Buffer: Reusable {
+    /// Bytes of one element.
+    const ELEMENT_BYTES: usize;
+
+    /// An empty buffer for this many elements.
+    fn with_capacity(elements: usize) -> Self;
+
+    /// Elements that fit without growing.
+    fn capacity(&self) -> usize;
+}
+
+impl Reusable for Vec<u8> {
+    fn clear(&mut self) {
+        Vec::clear(self);
+    }
+
+    fn bytes(&self) -> usize {
+        Vec::capacity(self)
+    }
+}
+
+impl Buffer for Vec<u8> {
+    const ELEMENT_BYTES: usize = 1;
+
+    fn with_capacity(elements: usize) -> Self {
+        Vec::with_capacity(elements)
+    }
+
+    fn capacity(&self) -> usize {
+        Vec::capacity(self)
+    }
+}
+
+/// Decoded samples of one series, a column each.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Columns {
+    /// Milliseconds since the Unix epoch.
+    pub times: Vec<i64>,
+    /// Values, one per time.
+    pub values: Vec<f64>,
+}
+
+impl Reusable for Columns {
+    fn clear(&mut self) {
+        self.times.clear();
+        self.values.clear();
+    }
+
+    fn bytes(&self) -> usize {
+        (self.times.capacity() + self.values.capacity()) * 8
+    }
+}
+
+impl Buffer for Columns {
+    const ELEMENT_BYTES: usize = 16;
+
+    fn with_capacity(elements: usize) -> Self {
+        Self { times: Vec::with_capacity(elements), values: Vec::with_capacity(elements) }
+    }
+
+    fn capacity(&self) -> usize {
+        self.times.capacity().min(self.values.capacity())
+    }
+}
