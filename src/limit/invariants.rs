@@ -22,14 +22,15 @@ impl Before {
     }
 }
 
-/// Everything that is broken, in words.
-pub(super) fn broken(state: &State, permits: &[Held], before: &Before) -> Vec<String> {
+/// Everything that is broken, in words. A tenant that the configuration once named keeps its account when a reload drops
+/// the name, so those come on top of the bound: `named_ever`.
+pub(super) fn broken(state: &State, permits: &[Held], before: &Before, named_ever: usize) -> Vec<String> {
     let mut wrong = Vec::new();
     wrong.extend(leaks(state, permits));
     wrong.extend(excesses(state, before));
     wrong.extend(forgotten(state));
     wrong.extend(holds(state, permits));
-    if state.tenants.len() > state.policy.tenants_max + state.policy.tenants.len() {
+    if state.tenants.len() > state.policy.tenants_max + named_ever {
         wrong.push(format!("{} tenants are told apart", state.tenants.len()));
     }
     wrong

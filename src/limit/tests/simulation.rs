@@ -154,7 +154,7 @@ impl Crowd {
 
     fn check(&self, before: &invariants::Before, step: usize) {
         let permits: Vec<_> = self.running.iter().map(|admitted| *admitted.permit.held()).collect();
-        let broken = invariants::broken(&self.admission.lock(), &permits, before);
+        let broken = invariants::broken(&self.admission.lock(), &permits, before, 2);
         assert!(broken.is_empty(), "step {step}: {broken:#?}");
     }
 }
