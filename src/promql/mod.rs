@@ -1,8 +1,18 @@
 //! PromQL, pure: text in, tree out, no I/O. Shared by the proxy's estimator and the storage node's engine.
 
 pub mod ast;
+mod cache;
+mod error;
 pub mod fingerprint;
+pub mod function;
+pub mod go_regex;
+mod lexer;
+mod parser;
 pub mod shape;
+
+pub use cache::Cache;
+pub use error::{ParseError, Reason};
+pub use parser::{Limits, parse, parse_with};
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -3,10 +3,10 @@
 use regex::Regex;
 
 use super::labels::Labels;
-use crate::promql::ast::{MatchOp, Matcher};
-
-/// A compiled regular expression of a query is at most this large.
-const REGEX_BYTES_MAX: usize = 1 << 20;
+use crate::promql::{
+    ast::{MatchOp, Matcher},
+    go_regex,
+};
 
 /// Matchers that must all hold.
 #[derive(Debug)]
@@ -55,10 +55,5 @@ impl Compiled {
 
 /// A pattern of a query as Prometheus reads it: anchored, and `.` matches a newline.
 pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
-    // On its own first: `)|(` must not break out of the group around it.
-    regex_syntax::parse(pattern).map_err(|e| format!("invalid regular expression {pattern:?}: {e}"))?;
-    regex::RegexBuilder::new(&format!("^(?s:{pattern})$"))
-        .size_limit(REGEX_BYTES_MAX)
-        .build()
-        .map_err(|e| format!("invalid regular expression {pattern:?}: {e}"))
+    go_regex::compile(pattern).map_err(|e| format!("invalid regular expression {pattern:?}: {e}"))
 }

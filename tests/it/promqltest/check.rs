@@ -6,12 +6,12 @@ use regex::Regex;
 use weir::{
     base::time::EvalTimes,
     node::engine::{self, Answer, EvalError, Options, Point, Row, Value, is_stale},
+    promql,
 };
 
 use super::{
     points::Item,
     script::{Case, Pattern, When},
-    stopgap,
     store::Store,
 };
 
@@ -62,7 +62,7 @@ enum Error {
 }
 
 fn evaluate(query: &str, when: When, store: &Store) -> Result<Answer, Error> {
-    let ast = stopgap::parse(query).map_err(|e| Error::Other(format!("parse error: {e}")))?;
+    let ast = promql::parse(query).map_err(|e| Error::Other(e.to_string()))?;
     let times = EvalTimes { start: when.start, end: when.end, step: when.step.unwrap_or(0) as u64 };
     let cancel = AtomicBool::new(false);
     engine::evaluate(&ast, times, store, &Options::default(), &cancel).map_err(|error| match error {

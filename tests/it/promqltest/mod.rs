@@ -5,7 +5,6 @@ mod hostile;
 mod points;
 mod script;
 mod skips;
-mod stopgap;
 mod store;
 mod text;
 

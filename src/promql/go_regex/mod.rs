@@ -1,0 +1,118 @@
+//! Go's dialect of regular expressions, as Prometheus reads patterns: anchored, and `.` matches a newline.
+//!
+//! A pattern is read once, from left to right, and written down in the dialect of the `regex` crate. On the way its size
+//! when compiled is estimated, so that nothing large is ever handed to the compiler.
+
+mod class;
+mod translate;
+
+use std::fmt;
+
+use regex::{Regex, RegexBuilder};
+use regex_syntax::hir::{Hir, HirKind, Look};
+
+/// A compiled pattern is at most this large, in bytes.
+const COMPILED_BYTES_MAX: usize = 4 << 20;
+
+/// Why a pattern is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// Not a pattern in Go's dialect.
+    Malformed(String),
+    /// A pattern that would need too much memory.
+    TooLarge,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(why) => write!(f, "error parsing regexp: {why}"),
+            Self::TooLarge => f.write_str("regular expression is too large"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Whether a pattern is one, at little cost: nothing is compiled.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn check(pattern: &str) -> Result<(), Error> {
+    if is_plain(pattern) { Ok(()) } else { translate::translate(pattern).map(drop) }
+}
+
+/// The pattern in the dialect of the `regex` crate, anchored at both ends.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn translate(pattern: &str) -> Result<String, Error> {
+    let inner = translate::translate(pattern)?;
+    Ok(format!("^(?s:{inner})$"))
+}
+
+/// A matcher for whole strings.
+///
+/// # Errors
+/// Says what is wrong with the pattern.
+pub fn compile(pattern: &str) -> Result<Regex, Error> {
+    let translated = translate(pattern)?;
+    RegexBuilder::new(&translated).size_limit(COMPILED_BYTES_MAX).build().map_err(|error| match error {
+        regex::Error::CompiledTooBig(_) => Error::TooLarge,
+        other => Error::Malformed(format!("{other}: `{pattern}`")),
+    })
+}
+
+/// Whether the pattern matches the empty string; `false` for what is no pattern.
+pub fn matches_empty(pattern: &str) -> bool {
+    if pattern.is_empty() || pattern == ".*" {
+        return true;
+    }
+    if is_plain(pattern) && !pattern.contains(['|', '*', '?']) {
+        return false;
+    }
+    let Ok(translated) = translate(pattern) else { return false };
+    let parsed =
+        regex_syntax::ParserBuilder::new().nest_limit(translate::NEST_MAX + 2).build().parse(&translated);
+    parsed.is_ok_and(|hir| empty(&hir))
+}
+
+/// The depth is bounded by the translation.
+fn empty(hir: &Hir) -> bool {
+    match hir.kind() {
+        HirKind::Empty => true,
+        HirKind::Literal(_) | HirKind::Class(_) => false,
+        HirKind::Look(look) => !matches!(
+            look,
+            Look::WordAscii
+                | Look::WordUnicode
+                | Look::WordStartAscii
+                | Look::WordEndAscii
+                | Look::WordStartUnicode
+                | Look::WordEndUnicode
+        ),
+        HirKind::Repetition(repetition) => repetition.min == 0 || empty(&repetition.sub),
+        HirKind::Capture(capture) => empty(&capture.sub),
+        HirKind::Concat(parts) => parts.iter().all(empty),
+        HirKind::Alternation(parts) => parts.iter().any(empty),
+    }
+}
+
+/// Literals, dots, `|` and single quantifiers: patterns of which nothing can be wrong, and which both dialects read
+/// alike.
+fn is_plain(pattern: &str) -> bool {
+    let mut atom = false;
+    for b in pattern.bytes() {
+        match b {
+            b'*' | b'+' | b'?' if atom => atom = false,
+            b'*' | b'+' | b'?' => return false,
+            b'|' => atom = false,
+            b'\\' | b'[' | b']' | b'(' | b')' | b'{' | b'}' | b'^' | b'$' => return false,
+            _ => atom = true,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests;
