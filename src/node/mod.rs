@@ -1,7 +1,8 @@
 //! The storage node: what answers a query when no other database does.
 //!
 //! [`engine`] evaluates PromQL over anything that implements [`engine::Storage`]. Below it, [`pool`] lends buffers
-//! under a bound.
+//! under a bound and [`chunk`] compresses samples.
 
+pub mod chunk;
 pub mod engine;
 pub mod pool;

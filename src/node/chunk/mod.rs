@@ -1,0 +1,186 @@
+//! Compressed samples of one series.
+//!
+//! A chunk holds its times and its values apart, each as a column of its own:
+//!
+//! ```text
+//! chunk   count · times · values
+//! times   runs     first, then (delta, how often) pairs            regular scrapes: a few bytes in all
+//!         packed   an integer column                               jitter
+//!         grid     interval, then an integer column of what is off jitter around a fixed grid
+//! values  one      64 bits                                         a constant
+//!         decimal  power of ten, exceptions, an integer column     counters, and gauges with few decimals
+//!         xor      Gorilla's bit stream                            any other float
+//! ```
+//!
+//! An integer column is bit-packed in blocks of 128 ([`ints`]): one width per block, so that decoding is a shift, a
+//! mask and an addition per sample, where Gorilla branches on every sample. Every float comes back with the bits it
+//! had: what a decimal cannot give back exactly (NaN with its payload, infinities, -0) is an exception, stored raw.
+//!
+//! Decoding trusts nothing: damaged bytes give [`Corrupt`] or wrong samples, never a panic nor more than
+//! [`SAMPLES_MAX`] samples. Checksums are the business of whoever stores chunks.
+
+mod bits;
+mod bytes;
+mod ints;
+mod times;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use self::bytes::{Input, put_varint};
+
+/// Samples that one chunk holds at most.
+pub const SAMPLES_MAX: usize = 1 << 16;
+
+/// Bytes that are not a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Corrupt(&'static str);
+
+impl fmt::Display for Corrupt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "corrupt chunk: {}", self.0)
+    }
+}
+
+impl std::error::Error for Corrupt {}
+
+/// More samples than a chunk can hold, or columns of unequal length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfit;
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not the columns of a chunk: at most {SAMPLES_MAX} samples, as many times as values")
+    }
+}
+
+impl std::error::Error for Unfit {}
+
+/// Appends one chunk with these samples to `out`.
+pub fn encode(times: &[i64], values: &[f64], out: &mut Vec<u8>) -> Result<(), Unfit> {
+    if times.len() != values.len() || times.len() > SAMPLES_MAX {
+        return Err(Unfit);
+    }
+    put_varint(times.len() as u64, out);
+    times::encode(times, out);
+    values::encode(values, out);
+    Ok(())
+}
+
+/// Appends the samples of a chunk to the two columns, and says how many they are. On an error the columns are as
+/// before.
+pub fn decode_into(chunk: &[u8], times: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<usize, Corrupt> {
+    let (had_times, had_values) = (times.len(), values.len());
+    let result = decode_columns(chunk, times, values);
+    if result.is_err() {
+        times.truncate(had_times);
+        values.truncate(had_values);
+    }
+    result
+}
+
+fn decode_columns(chunk: &[u8], times: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<usize, Corrupt> {
+    let mut input = Input::new(chunk);
+    let samples = read_count(&mut input)?;
+    times::decode(&mut input, samples, times)?;
+    values::decode(&mut input, samples, values)?;
+    if input.is_empty() { Ok(samples) } else { Err(Corrupt("bytes after the last sample")) }
+}
+
+fn read_count(input: &mut Input<'_>) -> Result<usize, Corrupt> {
+    let samples = input.varint()? as usize;
+    if samples <= SAMPLES_MAX { Ok(samples) } else { Err(Corrupt("too many samples")) }
+}
+
+/// The number of samples in a chunk, without decoding it.
+pub fn count(chunk: &[u8]) -> Result<usize, Corrupt> {
+    read_count(&mut Input::new(chunk))
+}
+
+/// Collects samples for a chunk.
+#[derive(Clone, Debug, Default)]
+pub struct Encoder {
+    times: Vec<i64>,
+    values: Vec<f64>,
+}
+
+impl Encoder {
+    /// No samples yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a sample: milliseconds and value. Fails when the chunk is full.
+    pub fn append(&mut self, time: i64, value: f64) -> Result<(), Unfit> {
+        if self.times.len() == SAMPLES_MAX {
+            return Err(Unfit);
+        }
+        self.times.push(time);
+        self.values.push(value);
+        Ok(())
+    }
+
+    /// Samples so far.
+    pub fn len(&self) -> usize {
+        self.times.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.times.is_empty()
+    }
+
+    /// Times so far.
+    pub fn times(&self) -> &[i64] {
+        &self.times
+    }
+
+    /// Values so far.
+    pub fn values(&self) -> &[f64] {
+        &self.values
+    }
+
+    /// Forgets the samples and keeps the memory.
+    pub fn clear(&mut self) {
+        self.times.clear();
+        self.values.clear();
+    }
+
+    /// The chunk; the samples stay until [`clear`](Self::clear).
+    pub fn finish(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        // `append` keeps both columns equal and within the bound, so this cannot fail.
+        encode(&self.times, &self.values, &mut out).ok();
+        out
+    }
+}
+
+/// The samples of a chunk, one by one. [`decode_into`] is the faster way to all of them.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    samples: std::iter::Zip<std::vec::IntoIter<i64>, std::vec::IntoIter<f64>>,
+}
+
+impl Decoder {
+    /// Decodes a chunk.
+    pub fn new(chunk: &[u8]) -> Result<Self, Corrupt> {
+        let (mut times, mut values) = (Vec::new(), Vec::new());
+        decode_into(chunk, &mut times, &mut values)?;
+        Ok(Self { samples: times.into_iter().zip(values) })
+    }
+}
+
+impl Iterator for Decoder {
+    type Item = (i64, f64);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.samples.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.samples.size_hint()
+    }
+}

@@ -1,0 +1,221 @@
+//! The column of values.
+
+use super::{
+    Corrupt,
+    bits::{BitReader, BitWriter},
+    bytes::{Input, put_varint},
+    ints::{self, BLOCK, Column},
+};
+
+const ONE: u8 = 0;
+const XOR: u8 = 1;
+/// `DECIMAL + k`: integers divided by 10^k.
+const DECIMAL: u8 = 2;
+
+/// Powers of ten that a decimal may be divided by. All of them are exact floats, as are all integers below 2^53:
+/// their quotient is the float nearest to the decimal, which is how a parser makes that float.
+const POWERS: [f64; 13] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12];
+
+/// Integers below this are exact floats.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// Below this a float without decimals is an `i64`.
+const WHOLE: f64 = 4.6e18;
+
+/// Appends the values in the form that makes them smallest.
+pub(super) fn encode(values: &[f64], out: &mut Vec<u8>) {
+    let Some(&first) = values.first() else { return };
+    if values.iter().all(|value| value.to_bits() == first.to_bits()) {
+        out.push(ONE);
+        out.extend_from_slice(&first.to_bits().to_le_bytes());
+        return;
+    }
+    let start = out.len();
+    if let Some(decimals) = Decimals::of(values) {
+        decimals.encode(values, out);
+        // Seven bytes a sample are what XOR needs at its worst; below that it is not worth a try.
+        if out.len() - start < values.len() * 4 {
+            return;
+        }
+    }
+    let mut xor = vec![XOR];
+    encode_xor(values, &mut xor);
+    if out.len() == start || xor.len() < out.len() - start {
+        out.truncate(start);
+        out.extend_from_slice(&xor);
+    }
+}
+
+/// Values as integers over a power of ten.
+struct Decimals {
+    power: usize,
+    ints: Vec<i64>,
+    /// Positions of what is no such integer; the integer there repeats the one before.
+    exceptions: Vec<usize>,
+}
+
+/// `value` as an integer over 10^`power`, if that gives back every bit.
+fn to_int(value: f64, power: usize) -> Option<i64> {
+    let scale = POWERS.get(power)?;
+    let scaled = (value * scale).round();
+    let bound = if power == 0 { WHOLE } else { EXACT };
+    // NaN fails the comparison, -0 the one of bits.
+    let int = (scaled.abs() < bound).then_some(scaled as i64)?;
+    (from_int(int, power).to_bits() == value.to_bits()).then_some(int)
+}
+
+fn from_int(int: i64, power: usize) -> f64 {
+    int as f64 / POWERS.get(power).copied().unwrap_or(1.0)
+}
+
+impl Decimals {
+    /// `None` if too many values are no decimals.
+    fn of(values: &[f64]) -> Option<Self> {
+        let exceptions_max = 2 + values.len() / 8;
+        let mut power = 0;
+        let mut odd = 0;
+        for &value in values {
+            match (power..POWERS.len()).find(|&power| to_int(value, power).is_some()) {
+                Some(enough) => power = enough,
+                None => odd += 1,
+            }
+            if odd > exceptions_max {
+                return None;
+            }
+        }
+        let mut decimals = Self { power, ints: Vec::with_capacity(values.len()), exceptions: Vec::new() };
+        for (at, &value) in values.iter().enumerate() {
+            let int = to_int(value, power).unwrap_or_else(|| {
+                decimals.exceptions.push(at);
+                decimals.ints.last().copied().unwrap_or(0)
+            });
+            decimals.ints.push(int);
+        }
+        (decimals.exceptions.len() <= exceptions_max).then_some(decimals)
+    }
+
+    fn encode(&self, values: &[f64], out: &mut Vec<u8>) {
+        out.push(DECIMAL + self.power as u8);
+        put_varint(self.exceptions.len() as u64, out);
+        for &at in &self.exceptions {
+            put_varint(at as u64, out);
+            out.extend_from_slice(&values[at].to_bits().to_le_bytes());
+        }
+        ints::encode(&self.ints, out);
+    }
+}
+
+/// Gorilla's XOR with the value before, with one window of meaningful bits that is kept while it fits.
+fn encode_xor(values: &[f64], out: &mut Vec<u8>) {
+    let mut bits = BitWriter::new(out);
+    let mut last = 0u64;
+    let (mut lead, mut trail) = (65, 0);
+    for value in values {
+        let xor = value.to_bits() ^ last;
+        last = value.to_bits();
+        if xor == 0 {
+            bits.put(0, 1);
+            continue;
+        }
+        let (leading, trailing) = (xor.leading_zeros(), xor.trailing_zeros());
+        // A new window costs 12 bits more; an old one that is much too wide costs more than that.
+        if lead <= 64 && leading >= lead && trailing >= trail && leading + trailing < lead + trail + 12 {
+            bits.put(0b01, 2);
+        } else {
+            (lead, trail) = (leading, trailing);
+            bits.put(0b11, 2);
+            bits.put(u64::from(lead), 6);
+            bits.put(u64::from(63 - lead - trail), 6);
+        }
+        bits.put(xor >> trail, 64 - lead - trail);
+    }
+    bits.finish();
+}
+
+/// Appends `count` values.
+pub(super) fn decode(input: &mut Input<'_>, count: usize, values: &mut Vec<f64>) -> Result<(), Corrupt> {
+    if count == 0 {
+        return Ok(());
+    }
+    values.reserve(count);
+    match input.byte()? {
+        ONE => {
+            let value = f64::from_bits(input.word()?);
+            values.resize(values.len() + count, value);
+            Ok(())
+        }
+        XOR => decode_xor(input.rest(), count, values),
+        form => {
+            let power = usize::from(form - DECIMAL);
+            if power >= POWERS.len() {
+                return Err(Corrupt("an unknown form of values"));
+            }
+            decode_decimals(input, count, power, values)
+        }
+    }
+}
+
+fn decode_decimals(
+    input: &mut Input<'_>,
+    count: usize,
+    power: usize,
+    values: &mut Vec<f64>,
+) -> Result<(), Corrupt> {
+    let start = values.len();
+    let exceptions = input.varint()?;
+    if exceptions > count as u64 {
+        return Err(Corrupt("more exceptions than samples"));
+    }
+    let later = input.take(exceptions_len(input, exceptions)?)?;
+    let mut column = Column::open(input, count)?;
+    let mut block = [0; BLOCK];
+    loop {
+        let got = column.next(input, &mut block)?;
+        if got == 0 {
+            break;
+        }
+        if power == 0 {
+            values.extend(block[..got].iter().map(|&int| int as f64));
+        } else {
+            let scale = POWERS[power];
+            values.extend(block[..got].iter().map(|&int| int as f64 / scale));
+        }
+    }
+    let decoded = values.get_mut(start..).unwrap_or_default();
+    let mut exceptions = Input::new(later);
+    while !exceptions.is_empty() {
+        let at = exceptions.varint()? as usize;
+        let value = f64::from_bits(exceptions.word()?);
+        *decoded.get_mut(at).ok_or(Corrupt("an exception outside its chunk"))? = value;
+    }
+    Ok(())
+}
+
+/// Bytes that this many exceptions take, which stand before the integers they correct.
+fn exceptions_len(input: &Input<'_>, exceptions: u64) -> Result<usize, Corrupt> {
+    let mut ahead = input.ahead();
+    let before = ahead.len();
+    for _ in 0..exceptions {
+        ahead.varint()?;
+        ahead.word()?;
+    }
+    Ok(before - ahead.len())
+}
+
+fn decode_xor(bytes: &[u8], count: usize, values: &mut Vec<f64>) -> Result<(), Corrupt> {
+    let mut bits = BitReader::new(bytes);
+    let mut last = 0u64;
+    let (mut trail, mut width) = (0, 64);
+    for _ in 0..count {
+        if bits.take(1) == 1 {
+            if bits.take(1) == 1 {
+                let lead = bits.take(6) as u32;
+                width = bits.take(6) as u32 + 1;
+                trail = 64u32.checked_sub(lead + width).ok_or(Corrupt("a window over 64 bits"))?;
+            }
+            last ^= bits.take(width) << trail;
+        }
+        values.push(f64::from_bits(last));
+    }
+    if bits.overran() { Err(Corrupt("it ends early")) } else { Ok(()) }
+}
