@@ -118,10 +118,10 @@ impl Fnv {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::promql::testing::parse;
+    use crate::promql::parse;
 
     fn of(query: &str) -> u64 {
-        fingerprint(&parse(query))
+        fingerprint(&parse(query).unwrap())
     }
 
     #[test]

@@ -13,6 +13,3 @@ pub mod shape;
 pub use cache::Cache;
 pub use error::{ParseError, Reason};
 pub use parser::{Limits, parse, parse_with};
-
-#[cfg(test)]
-pub(crate) mod testing;

@@ -7,8 +7,8 @@ use crate::{
     base::{EstimateClass, Known, time::EvalTimes},
     cost::{Estimate, Model, ModelKind, SeriesKnowledge, Source, estimate},
     promql::{
+        Limits, parse_with,
         shape::{DEFAULT_LOOKBACK_MS, Shape},
-        testing::parse,
     },
 };
 
@@ -17,7 +17,9 @@ const NOW: i64 = 1_700_000_000_000 - 800_000;
 const HOUR: i64 = 3_600_000;
 
 fn shape(query: &str, times: EvalTimes) -> Shape {
-    Shape::of(&parse(query), times, DEFAULT_LOOKBACK_MS)
+    // Larger than any that is let in, to see what its explanation is bounded by.
+    let limits = Limits { bytes: 1 << 20, nodes: 100_000, ..Limits::default() };
+    Shape::of(&parse_with(query, &limits).unwrap(), times, DEFAULT_LOOKBACK_MS)
 }
 
 /// The six hours up to now.

@@ -83,8 +83,11 @@ fn what_go_refuses_is_refused() {
 #[test]
 fn large_ones_are_refused_before_they_are_compiled() {
     let deep = format!("{}a{}", "(".repeat(200), ")".repeat(200));
-    for pattern in ["(((a{1,10}){1,10}){1,10}b){30}", "(.{1,100}){1,10}x{1000}(.{10}){100}(.{10}){99}", &deep]
-    {
+    for pattern in [
+        "(((a{1,10}){1,10}){1,10}b){30}",
+        "(.{1,100}){1,10}(.{10}){100}(.{10}){100}(.{10}){100}(.{10}){100}",
+        &deep,
+    ] {
         assert!(check(pattern).is_err(), "{pattern}");
     }
     assert_eq!(check("((a{1,10}b){1,10}c){1,10}"), Ok(()));

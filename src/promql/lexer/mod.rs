@@ -251,7 +251,7 @@ impl<'t> Lexer<'t> {
                     .text
                     .get(end..)
                     .and_then(|t| t.chars().next())
-                    .map_or(0, |c| if c.is_ascii_alphanumeric() || c == '_' { 1 } else { 0 });
+                    .map_or(0, |c| usize::from(c.is_ascii_alphanumeric() || c == '_'));
                 let text = self.text.get(start..end).unwrap_or_default();
                 self.fail(start, format!("bad number or duration syntax: {text:?}"))
             }

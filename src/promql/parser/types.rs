@@ -85,7 +85,7 @@ impl Parser<'_> {
                 });
             }
             _ if ty == ValueType::Vector => {
-                self.mistyped(span, || "expected label selectors only".to_owned())
+                self.mistyped(span, || "expected label selectors only".to_owned());
             }
             _ => {}
         }

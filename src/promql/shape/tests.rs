@@ -2,8 +2,8 @@ use serde::Deserialize;
 
 use super::*;
 use crate::promql::{
-    ast::{At, BinaryOp, DurationExpr, Edges, Expr, Node, Selector, ValueType},
-    testing::{Builder, named_function, parse},
+    ast::{At, DurationExpr, Edges, Expr, Node, Selector, ValueType},
+    parse,
 };
 
 #[derive(Deserialize)]
@@ -53,7 +53,7 @@ fn output_word(output: Output) -> String {
 
 fn check(case: &Case) {
     let times = case.when.times();
-    let shape = Shape::of(&parse(&case.query), times, DEFAULT_LOOKBACK_MS);
+    let shape = Shape::of(&parse(&case.query).unwrap(), times, DEFAULT_LOOKBACK_MS);
     let reads: Vec<_> = shape
         .selectors
         .iter()
@@ -100,85 +100,53 @@ fn named(name: &str) -> Selector {
     Selector { matchers, at: None, offset: None, edges: Edges::Plain }
 }
 
-fn finish(builder: Builder) -> Ast {
-    let root = NodeId(builder.nodes.len() as u32 - 1);
-    Ast { text: "".into(), nodes: builder.nodes, root }
-}
-
-/// `rate(foo[<duration>])` over a computed duration, at 10_000_000 every 60_000 for an hour.
-fn with_computed(build: impl Fn(&mut Builder) -> NodeId) -> TimeRange {
-    let mut b = Builder { nodes: Vec::new() };
-    let computed = build(&mut b);
-    let selector = b.push(Expr::Selector(named("foo")), ValueType::Vector);
-    b.push(Expr::Matrix { selector, range: DurationExpr::Computed(computed) }, ValueType::Matrix);
+/// What `rate(foo[<range>])` reads at 10_000_000 every 60_000 for an hour.
+fn with_range(range: &str) -> TimeRange {
+    let ast = parse(&format!("rate(foo[{range}])")).unwrap();
     let times = EvalTimes { start: 10_000_000, end: 13_600_000, step: 60_000 };
-    Shape::of(&finish(b), times, DEFAULT_LOOKBACK_MS).selectors[0].window
+    Shape::of(&ast, times, DEFAULT_LOOKBACK_MS).selectors[0].window
 }
 
 #[test]
 fn durations_are_computed_from_step_and_range() {
-    let duration = |b: &mut Builder, e| b.push(e, ValueType::Duration);
-    // [step() * 2] = 120 s
-    let double = with_computed(|b| {
-        let lhs = duration(b, Expr::DurationStep);
-        let rhs = duration(b, Expr::Number(2.0));
-        let op = Expr::Binary { op: BinaryOp::Mul, lhs, rhs, return_bool: false, matching: None };
-        duration(b, op)
-    });
-    assert_eq!(double, TimeRange::new(9_880_001, 13_600_000));
-    // [min(range(), 600)] = 600 s
-    let least = with_computed(|b| {
-        let x = duration(b, Expr::DurationRange);
-        let y = duration(b, Expr::Number(600.0));
-        duration(b, Expr::DurationMinMax { max: false, a: x, b: y })
-    });
-    assert_eq!(least, TimeRange::new(9_400_001, 13_600_000));
+    assert_eq!(with_range("step() * 2"), TimeRange::new(9_880_001, 13_600_000));
+    assert_eq!(with_range("min_of(range(), 600)"), TimeRange::new(9_400_001, 13_600_000));
     // What does not compute, or is negative, reads no more than the instant.
-    for number in [f64::NAN, -5.0] {
-        let none = with_computed(|b| duration(b, Expr::Number(number)));
-        assert_eq!(none, TimeRange::new(10_000_000, 13_600_000));
+    for range in ["(-1) ^ 0.5", "5s - 10s"] {
+        assert_eq!(with_range(range), TimeRange::new(10_000_000, 13_600_000), "{range}");
     }
     // And what is beyond all time saturates.
-    assert_eq!(with_computed(|b| duration(b, Expr::Number(f64::INFINITY))).end, 13_600_000);
+    assert_eq!(with_range("10 ^ 400").end, 13_600_000);
 }
 
 #[test]
 fn edges_read_a_lookback_more() {
     let window = |edges| {
-        let mut b = Builder { nodes: Vec::new() };
-        let selector = b.push(Expr::Selector(Selector { edges, ..named("foo") }), ValueType::Vector);
-        b.push(Expr::Matrix { selector, range: DurationExpr::Literal(600_000) }, ValueType::Matrix);
-        Shape::of(&finish(b), EvalTimes::instant(10_000_000), DEFAULT_LOOKBACK_MS).selectors[0].window
+        let ast = parse(&format!("rate(foo[10m] {edges})")).unwrap();
+        Shape::of(&ast, EvalTimes::instant(10_000_000), DEFAULT_LOOKBACK_MS).selectors[0].window
     };
-    assert_eq!(window(Edges::Plain), TimeRange::new(9_400_001, 10_000_000));
-    assert_eq!(window(Edges::Anchored), TimeRange::new(9_100_001, 10_000_000));
-    assert_eq!(window(Edges::Smoothed), TimeRange::new(9_100_001, 10_300_000));
+    assert_eq!(window(""), TimeRange::new(9_400_001, 10_000_000));
+    assert_eq!(window("anchored"), TimeRange::new(9_100_001, 10_000_000));
+    assert_eq!(window("smoothed"), TimeRange::new(9_100_001, 10_300_000));
 }
 
-/// `info(foo offset 1h, <data>)`
-fn info(data: Option<Selector>) -> Shape {
-    let mut b = Builder { nodes: Vec::new() };
-    let foo = Selector { offset: Some(DurationExpr::Literal(3_600_000)), ..named("foo") };
-    let mut args = vec![b.push(Expr::Selector(foo), ValueType::Vector)];
-    args.extend(data.map(|d| b.push(Expr::Selector(d), ValueType::Vector)));
-    let func = named_function("info", &[ValueType::Vector, ValueType::Vector]);
-    b.push(Expr::Call { func, args }, ValueType::Vector);
-    Shape::of(&finish(b), EvalTimes::instant(10_000_000), DEFAULT_LOOKBACK_MS)
+fn info(query: &str) -> Shape {
+    Shape::of(&parse(query).unwrap(), EvalTimes::instant(10_000_000), DEFAULT_LOOKBACK_MS)
 }
 
 #[test]
 fn info_reads_the_info_metric_too() {
     let texts = |shape: &Shape| shape.selectors.iter().map(|s| s.text.clone()).collect::<Vec<_>>();
-    let shape = info(None);
-    assert_eq!(texts(&shape), ["foo", "target_info"]);
+    let shape = info("info(foo offset 1h)");
+    assert_eq!(texts(&shape), ["target_info", "foo"]);
     // Now, and an hour ago as its argument.
-    assert_eq!(shape.selectors[1].window, TimeRange::new(6_100_001, 10_000_000));
-    assert_eq!(shape.selectors[1].output, Output::Nothing);
+    assert_eq!(shape.selectors[0].window, TimeRange::new(6_100_001, 10_000_000));
+    assert_eq!(shape.selectors[0].output, Output::Nothing);
 
-    let label = Matcher { name: "cluster".into(), op: MatchOp::Equal, value: "eu".into() };
-    let labels = Selector { matchers: vec![label], ..named("") };
-    assert_eq!(texts(&info(Some(labels))), ["foo", r#"target_info{cluster="eu"}"#]);
-    assert_eq!(texts(&info(Some(named("build_info")))), ["foo", "build_info"]);
+    let labels = info(r#"info(foo offset 1h, {cluster="eu"})"#);
+    assert_eq!(texts(&labels), [r#"target_info{cluster="eu"}"#, "foo"]);
+    let named = info(r#"info(foo offset 1h, {__name__="build_info"})"#);
+    assert_eq!(texts(&named), ["build_info", "foo"]);
 }
 
 #[test]
