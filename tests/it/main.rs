@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod grafana_contract;
 mod meter_wire;
+mod parse_corpus;
 mod parse_errors;
 mod promqltest;
 mod sockets;
