@@ -33,7 +33,9 @@ fn theirs(expr: &promql_parser::parser::Expr, count: &mut [usize; 4]) {
         E::VectorSelector(_) | E::MatrixSelector(_) => count[0] += 1,
         E::Call(call) => {
             count[1] += 1;
-            call.args.args.iter().for_each(|arg| theirs(arg, count));
+            for arg in &call.args.args {
+                theirs(arg, count);
+            }
         }
         E::Aggregate(aggregate) => {
             count[2] += 1;
@@ -81,7 +83,8 @@ fn mutations_do_no_harm() {
                 0 => drop(text.drain(at..(at + rng.usize(..8)).min(text.len()))),
                 1 => drop(text.splice(at..at, PIECES[rng.usize(..PIECES.len())].chars())),
                 _ => {
-                    drop(text.splice(at..at, corpus[rng.usize(..corpus.len())].chars().take(rng.usize(..20))))
+                    let other = corpus[rng.usize(..corpus.len())].chars().take(rng.usize(..20));
+                    drop(text.splice(at..at, other));
                 }
             }
         }
