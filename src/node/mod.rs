@@ -4,5 +4,8 @@
 //! under a bound and [`chunk`] compresses samples.
 
 pub mod chunk;
+pub mod db;
 pub mod engine;
+pub mod head;
+pub mod index;
 pub mod pool;

@@ -1,0 +1,183 @@
+//! Writing: judge, log, apply.
+
+use std::{
+    fmt::{self, Write as _},
+    sync::{Arc, PoisonError, atomic::Ordering},
+};
+
+use super::Db;
+use crate::node::head::{Batch, BatchSeries, Refusal, Rules, Series};
+
+/// Why nothing of a batch was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WriteError {
+    /// No room is left on the disk; reads go on.
+    DiskFull,
+    /// The log could not be written.
+    Log(String),
+}
+
+impl fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DiskFull => f.write_str("the disk is full: writes are refused, reads go on"),
+            Self::Log(text) => write!(f, "the write-ahead log failed: {text}"),
+        }
+    }
+}
+
+impl std::error::Error for WriteError {}
+
+/// What became of a batch. What was not refused is written; the rest is named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// Samples written.
+    pub samples: u64,
+    /// Samples that were there already, value and all.
+    pub known: u64,
+    /// Samples refused, of any reason.
+    pub refused: u64,
+    /// New series refused because there are as many as there may be.
+    pub series_refused: u64,
+    /// The first refusal, and which sample it met.
+    pub first: Option<(Refusal, String)>,
+}
+
+impl Appended {
+    fn refuse(&mut self, why: Refusal, labels: &[(&str, &str)], sample: Option<(i64, f64)>) {
+        self.refused += u64::from(sample.is_some());
+        self.first.get_or_insert_with(|| {
+            let mut text = format!("{why}: {{");
+            for (i, (name, value)) in labels.iter().enumerate() {
+                // Enough to find the series; labels may be large.
+                if text.len() > 300 {
+                    text.push('…');
+                    break;
+                }
+                let shown: String = value.chars().take(80).collect();
+                let _ = write!(text, "{}{name}={shown:?}", if i > 0 { ", " } else { "" });
+            }
+            text.push('}');
+            if let Some((time, value)) = sample {
+                let _ = write!(text, " at {time}: {value}");
+            }
+            (why, text)
+        });
+    }
+}
+
+/// Samples of a series that passed.
+pub(super) struct Accepted {
+    pub(super) series: Arc<Series>,
+    pub(super) samples: Vec<(i64, f64)>,
+}
+
+impl Db {
+    /// Writes a batch; when it returns, what was accepted is as safe as the log's policy says.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn append(&self, batch: &Batch<'_>) -> Result<Appended, WriteError> {
+        let _under_way = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let mut outcome = Appended::default();
+        let accepted = self.judge(batch, &mut outcome);
+        self.apply(&accepted);
+        self.appended.fetch_add(outcome.samples, Ordering::Relaxed);
+        self.refused.fetch_add(outcome.refused, Ordering::Relaxed);
+        Ok(outcome)
+    }
+
+    fn judge(&self, batch: &Batch<'_>, outcome: &mut Appended) -> Vec<Accepted> {
+        let rules = self.rules();
+        let mut accepted = Vec::with_capacity(batch.len());
+        let known: Vec<Option<Arc<Series>>> = {
+            let registry = self.registry();
+            batch.series().map(|series| registry.find(series.labels).cloned()).collect()
+        };
+        for (written, known) in batch.series().zip(known) {
+            // A series is made only for a sample that may stay.
+            let series = match known {
+                Some(series) => series,
+                None if !written.samples.iter().any(|s| s.0 >= rules.oldest && s.0 <= rules.newest) => {
+                    for sample in written.samples {
+                        let late = sample.0 < rules.oldest;
+                        let why = if late { Refusal::TooOld } else { Refusal::TooFarAhead };
+                        outcome.refuse(why, written.labels, Some(*sample));
+                    }
+                    continue;
+                }
+                None => match self.make(written.labels) {
+                    Some(series) => series,
+                    None => {
+                        outcome.series_refused += 1;
+                        for sample in written.samples {
+                            outcome.refuse(Refusal::SeriesLimit, written.labels, Some(*sample));
+                        }
+                        continue;
+                    }
+                },
+            };
+            let samples = judge_series(&series, written, rules, outcome);
+            if !samples.is_empty() {
+                accepted.push(Accepted { series, samples });
+            }
+        }
+        accepted
+    }
+
+    fn make(&self, labels: &[(&str, &str)]) -> Option<Arc<Series>> {
+        let mut registry = self.registry_mut();
+        if registry.len() >= self.options.max_series {
+            return registry.find(labels).cloned();
+        }
+        registry.find_or_insert(labels)
+    }
+
+    fn rules(&self) -> Rules {
+        let newest = self.newest.load(Ordering::Relaxed);
+        let span = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        let late = self.options.out_of_order_ms;
+        Rules {
+            oldest: self.oldest(),
+            late_from: if late == 0 { i64::MAX } else { newest.saturating_sub(span(late)) },
+            newest: (self.options.clock)().saturating_add(span(self.options.max_ahead_ms)),
+        }
+    }
+
+    pub(super) fn apply(&self, accepted: &[Accepted]) {
+        let mut newest = i64::MIN;
+        for one in accepted {
+            let mut runs = one.series.runs();
+            for (time, value) in &one.samples {
+                runs.insert(*time, *value);
+                newest = newest.max(*time);
+            }
+        }
+        self.newest.fetch_max(newest, Ordering::Relaxed);
+    }
+}
+
+fn judge_series(
+    series: &Series,
+    written: BatchSeries<'_, '_>,
+    rules: Rules,
+    outcome: &mut Appended,
+) -> Vec<(i64, f64)> {
+    let runs = series.runs();
+    let mut kept = Vec::with_capacity(written.samples.len());
+    let mut pending: Option<(i64, f64)> = None;
+    for sample in written.samples {
+        match runs.check(sample.0, sample.1, pending, rules) {
+            Ok(true) => {
+                kept.push(*sample);
+                if pending.is_none_or(|p| p.0 < sample.0) {
+                    pending = Some(*sample);
+                }
+            }
+            Ok(false) => outcome.known += 1,
+            Err(why) => outcome.refuse(why, written.labels, Some(*sample)),
+        }
+    }
+    outcome.samples += kept.len() as u64;
+    kept
+}

@@ -1,0 +1,149 @@
+//! The database: series and their samples behind one door, in memory and in a log that survives a kill.
+
+mod append;
+mod cursor;
+mod query;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+pub use append::{Appended, WriteError};
+pub use query::{Cost, Listing};
+
+use super::head::{LabelLimits, Registry};
+
+/// How a database behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Series held at most; new ones are refused beyond it.
+    pub max_series: usize,
+    /// How far behind the newest sample of all a late one may be, in milliseconds; 0 accepts none behind its own
+    /// series' newest.
+    pub out_of_order_ms: u64,
+    /// How long samples are kept, in milliseconds behind the newest sample of all.
+    pub retention_ms: u64,
+    /// How far ahead of the clock a sample may be, in milliseconds.
+    pub max_ahead_ms: u64,
+    /// What labels may be.
+    pub labels: LabelLimits,
+    /// The present, milliseconds since the Unix epoch.
+    pub clock: fn() -> i64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_series: 2_000_000,
+            out_of_order_ms: 1_800_000,
+            retention_ms: 15 * 24 * 3_600_000,
+            max_ahead_ms: 600_000,
+            labels: LabelLimits::default(),
+            clock: wall_clock,
+        }
+    }
+}
+
+fn wall_clock() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}
+
+/// What happened since the database was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Series held.
+    pub series: u64,
+    /// Samples accepted.
+    pub samples_appended: u64,
+    /// Samples refused.
+    pub samples_refused: u64,
+    /// Samples dropped by age.
+    pub samples_expired: u64,
+    /// Time of the newest sample, `i64::MIN` before the first.
+    pub newest_ms: i64,
+}
+
+/// Series with their samples.
+#[derive(Debug)]
+pub struct Db {
+    options: Options,
+    registry: RwLock<Registry>,
+    /// Read while a write is under way, so that what removes series sees none half done.
+    gate: RwLock<()>,
+    newest: AtomicI64,
+    appended: AtomicU64,
+    refused: AtomicU64,
+    expired: AtomicU64,
+}
+
+impl Db {
+    /// A database that forgets everything when it is dropped.
+    pub fn in_memory(options: Options) -> Self {
+        Self {
+            options,
+            registry: RwLock::default(),
+            gate: RwLock::default(),
+            newest: AtomicI64::new(i64::MIN),
+            appended: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
+        }
+    }
+
+    /// How it behaves.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// What it holds and did.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            series: self.registry().len() as u64,
+            samples_appended: self.appended.load(Ordering::Relaxed),
+            samples_refused: self.refused.load(Ordering::Relaxed),
+            samples_expired: self.expired.load(Ordering::Relaxed),
+            newest_ms: self.newest.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Drops what is past its retention, and series left without samples. Meant to run every minute or so.
+    pub fn maintain(&self) {
+        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let oldest = self.oldest();
+        let all: Vec<_> = self.registry().iter().cloned().collect();
+        let mut empty = Vec::new();
+        for series in all {
+            let mut runs = series.runs();
+            self.expired.fetch_add(runs.drop_before(oldest), Ordering::Relaxed);
+            if runs.is_empty() {
+                empty.push(series.id());
+            }
+        }
+        if !empty.is_empty() {
+            let mut registry = self.registry_mut();
+            for id in empty {
+                registry.remove(id);
+            }
+        }
+    }
+
+    /// Samples older than this are gone or going.
+    fn oldest(&self) -> i64 {
+        let kept = i64::try_from(self.options.retention_ms).unwrap_or(i64::MAX);
+        self.newest.load(Ordering::Relaxed).saturating_sub(kept)
+    }
+
+    fn registry(&self) -> RwLockReadGuard<'_, Registry> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn registry_mut(&self) -> RwLockWriteGuard<'_, Registry> {
+        self.registry.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,148 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    base::TimeRange,
+    node::{
+        engine::{Samples, Storage as _},
+        head::{Batch, Refusal},
+    },
+    promql::ast::{MatchOp, Matcher},
+};
+
+const NOW: i64 = 1_700_000_000_000;
+
+pub(super) fn options() -> Options {
+    Options { clock: || NOW, ..Options::default() }
+}
+
+fn matcher(name: &str, op: MatchOp, value: &str) -> Matcher {
+    Matcher { name: name.into(), op, value: value.into() }
+}
+
+type Model = BTreeMap<String, BTreeMap<i64, u64>>;
+
+pub(super) fn read(db: &Db, matchers: &[Matcher], window: TimeRange) -> Model {
+    let mut cursor = db.select(matchers, window).unwrap();
+    let mut samples = Samples::default();
+    let mut found = Model::new();
+    while let Some(labels) = cursor.next(&mut samples).unwrap() {
+        assert!(samples.times.is_sorted_by(|a, b| a < b) && !samples.is_empty());
+        let bits = samples.values.iter().map(|v| v.to_bits());
+        let before = found.insert(labels.to_string(), samples.times.iter().copied().zip(bits).collect());
+        assert!(before.is_none(), "a series came twice");
+    }
+    found
+}
+
+pub(super) fn write(db: &Db, series: &[(&str, &[(i64, f64)])]) -> Result<Appended, WriteError> {
+    let mut batch = Batch::new(db.options().labels);
+    for (name, samples) in series {
+        batch.label("__name__", name);
+        for (time, value) in *samples {
+            batch.sample(*time, *value);
+        }
+        batch.end_series().unwrap();
+    }
+    db.append(&batch)
+}
+
+pub(super) const ALL: TimeRange = TimeRange { start: i64::MIN, end: i64::MAX };
+
+#[test]
+fn reads_what_a_map_would_hold() {
+    let mut random = fastrand::Rng::with_seed(3);
+    let db = Db::in_memory(options());
+    let mut model: BTreeMap<String, BTreeMap<i64, u64>> = BTreeMap::new();
+    let names: Vec<String> = (0..40).map(|i| format!("m{i}")).collect();
+    for round in 0..400_i64 {
+        let mut batch = Batch::new(db.options().labels);
+        let mut accepted = 0;
+        for name in &names {
+            if random.bool() {
+                continue;
+            }
+            batch.label("__name__", name);
+            let time =
+                NOW - 5_000_000 + round * 1_000 - i64::from(random.u8(..) < 30) * random.i64(0..900_000);
+            let value = f64::from(random.u8(..));
+            batch.sample(time, value);
+            batch.end_series().unwrap();
+            let samples = model.entry(format!("{{__name__={name:?}}}")).or_default();
+            if let std::collections::btree_map::Entry::Vacant(place) = samples.entry(time) {
+                place.insert(value.to_bits());
+                accepted += 1;
+            }
+        }
+        assert_eq!(db.append(&batch).unwrap().samples, accepted);
+    }
+    assert_eq!(read(&db, &[], ALL), model);
+    for _ in 0..50 {
+        let window = TimeRange::new(NOW - random.i64(0..6_000_000), NOW - random.i64(0..6_000_000));
+        let mut cut = model.clone();
+        for samples in cut.values_mut() {
+            samples.retain(|t, _| *t >= window.start && *t <= window.end);
+        }
+        cut.retain(|_, s| !s.is_empty());
+        assert_eq!(read(&db, &[], window), cut);
+        let cost = db.query_cost(&[], window).unwrap();
+        let samples: usize = cut.values().map(BTreeMap::len).sum();
+        assert_eq!(
+            (cost.series, cost.blocks, cost.samples),
+            (cut.len() as u64, cut.len() as u64, samples as u64)
+        );
+        let listed = db.series(&[], window, 7).unwrap();
+        assert_eq!((listed.items.len(), listed.cut), (cut.len().min(7), cut.len() > 7));
+        let expected: Vec<String> = cut.keys().take(7).cloned().collect();
+        assert_eq!(listed.items.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+    }
+    let some = [matcher("__name__", MatchOp::Regex, "m1.")];
+    assert_eq!(db.query_cost(&some, ALL).unwrap().series, 10);
+    assert_eq!(db.label_values("__name__", &[some.to_vec()], ALL, 3).unwrap().items.len(), 3);
+    assert_eq!(db.label_names(&[], ALL, 3).unwrap().items, ["__name__".into()]);
+    assert_eq!(db.tsdb_status(&[some.to_vec()], 2).unwrap().series, 10);
+    assert!(db.query_cost(&[matcher("a", MatchOp::Regex, "(")], ALL).is_err());
+}
+
+#[test]
+fn refusals_are_named_and_the_rest_is_written() {
+    let db = Db::in_memory(Options { out_of_order_ms: 60_000, ..options() });
+    write(&db, &[("a", &[(NOW, 1.0)])]).unwrap();
+    type Case = (&'static [(i64, f64)], u64, Option<Refusal>);
+    let cases: &[Case] = &[
+        (&[(NOW, 1.0)], 0, None),
+        (&[(NOW, 2.0), (NOW + 1, 2.0)], 1, Some(Refusal::Duplicate)),
+        (&[(NOW - 60_001, 2.0), (NOW - 30_000, 2.0)], 1, Some(Refusal::TooOld)),
+        (&[(i64::MAX, 1.0)], 0, Some(Refusal::TooFarAhead)),
+        (&[(i64::MIN, 1.0)], 0, Some(Refusal::TooOld)),
+        (&[(NOW + 600_001, 1.0)], 0, Some(Refusal::TooFarAhead)),
+    ];
+    for (samples, written, why) in cases {
+        let outcome = write(&db, &[("a", samples)]).unwrap();
+        assert_eq!((outcome.samples, outcome.first.map(|f| f.0)), (*written, *why), "{samples:?}");
+    }
+    write(&db, &[("never", &[(i64::MAX, 1.0)]), ("never", &[(i64::MIN, 1.0)])]).unwrap();
+    assert_eq!(db.stats().series, 1);
+}
+
+#[test]
+fn the_series_limit_refuses_new_series_and_keeps_the_old() {
+    let db = Db::in_memory(Options { max_series: 2, ..options() });
+    let outcome = write(&db, &[("a", &[(NOW, 1.0)]), ("b", &[(NOW, 1.0)]), ("c", &[(NOW, 1.0)])]).unwrap();
+    assert_eq!((outcome.samples, outcome.series_refused, outcome.refused), (2, 1, 1));
+    assert_eq!(outcome.first.unwrap().0, Refusal::SeriesLimit);
+    assert_eq!(write(&db, &[("a", &[(NOW + 1, 1.0)])]).unwrap().samples, 1);
+}
+
+#[test]
+fn what_is_past_its_retention_goes_and_its_series_with_it() {
+    let db = Db::in_memory(Options { retention_ms: 1_000, max_series: 2, ..options() });
+    write(&db, &[("old", &[(NOW - 5_000, 1.0)]), ("both", &[(NOW - 5_000, 1.0)])]).unwrap();
+    write(&db, &[("both", &[(NOW, 2.0)])]).unwrap();
+    // Hidden at once, cleared later.
+    assert_eq!(db.query_cost(&[], ALL).unwrap(), Cost { series: 1, blocks: 1, samples: 1 });
+    db.maintain();
+    assert_eq!((db.stats().series, db.stats().samples_expired), (1, 2));
+    assert_eq!(write(&db, &[("new", &[(NOW, 2.0)])]).unwrap().samples, 1);
+    assert_eq!(read(&db, &[], ALL).len(), 2);
+}

@@ -1,0 +1,149 @@
+//! Every series the node knows, found by its labels or through the index.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use smallvec::SmallVec;
+
+use super::samples::Runs;
+use crate::node::{
+    engine::{Label, Labels},
+    index::{Index, SeriesId},
+};
+
+/// One series.
+#[derive(Debug)]
+pub struct Series {
+    id: SeriesId,
+    labels: Labels,
+    runs: Mutex<Runs>,
+    /// Whether the write-ahead log already says which labels the number stands for.
+    logged: AtomicBool,
+}
+
+impl Series {
+    /// Its number.
+    pub fn id(&self) -> SeriesId {
+        self.id
+    }
+
+    /// Its labels.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// Its samples in memory.
+    pub fn runs(&self) -> MutexGuard<'_, Runs> {
+        // A panic cannot leave the columns of different lengths: both are grown before either is used.
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the log has its labels.
+    pub fn is_logged(&self) -> bool {
+        self.logged.load(Ordering::Acquire)
+    }
+
+    /// Says whether the log has its labels.
+    pub fn set_logged(&self, logged: bool) {
+        self.logged.store(logged, Ordering::Release);
+    }
+
+    fn has(&self, labels: &[(&str, &str)]) -> bool {
+        self.labels.iter().map(|l| (&*l.name, &*l.value)).eq(labels.iter().copied())
+    }
+}
+
+/// Series by number and by labels. Numbers of removed series are given again.
+#[derive(Debug, Default)]
+pub struct Registry {
+    index: Index,
+    hasher: RandomState,
+    by_hash: HashMap<u64, SmallVec<[SeriesId; 1]>>,
+    slots: Vec<Option<Arc<Series>>>,
+    free: Vec<SeriesId>,
+}
+
+impl Registry {
+    /// Postings of all series.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Number of series.
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Whether there is no series.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A series by number.
+    pub fn get(&self, id: SeriesId) -> Option<&Arc<Series>> {
+        self.slots.get(id as usize)?.as_ref()
+    }
+
+    /// A series by its labels, which are sorted by name and without empty values.
+    pub fn find(&self, labels: &[(&str, &str)]) -> Option<&Arc<Series>> {
+        let ids = self.by_hash.get(&self.hasher.hash_one(labels))?;
+        ids.iter().filter_map(|id| self.get(*id)).find(|series| series.has(labels))
+    }
+
+    /// All series.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Series>> {
+        self.slots.iter().flatten()
+    }
+
+    /// The series with these labels (sorted by name, without empty values), made if there is none. `None` when no
+    /// number is left.
+    pub fn find_or_insert(&mut self, labels: &[(&str, &str)]) -> Option<Arc<Series>> {
+        if let Some(found) = self.find(labels) {
+            return Some(Arc::clone(found));
+        }
+        let id = match self.free.pop() {
+            Some(id) => id,
+            None => SeriesId::try_from(self.slots.len()).ok()?,
+        };
+        let intern = |(name, value): &(&str, &str)| {
+            let (held_name, held_value) = self.index.interned(name, value);
+            Label {
+                name: held_name.unwrap_or_else(|| (*name).into()),
+                value: held_value.unwrap_or_else(|| (*value).into()),
+            }
+        };
+        let own: Labels = labels.iter().map(intern).collect();
+        self.index.insert(id, own.iter().map(|l| (&l.name, &l.value)));
+        self.by_hash.entry(self.hasher.hash_one(labels)).or_default().push(id);
+        let series =
+            Arc::new(Series { id, labels: own, runs: Mutex::default(), logged: AtomicBool::new(false) });
+        if id as usize == self.slots.len() {
+            self.slots.push(None);
+        }
+        if let Some(slot) = self.slots.get_mut(id as usize) {
+            *slot = Some(Arc::clone(&series));
+        }
+        Some(series)
+    }
+
+    /// Forgets a series.
+    pub fn remove(&mut self, id: SeriesId) {
+        let Some(series) = self.slots.get_mut(id as usize).and_then(Option::take) else { return };
+        let pairs: Vec<(&str, &str)> = series.labels.iter().map(|l| (&*l.name, &*l.value)).collect();
+        self.index.remove(id, pairs.iter().copied());
+        let hash = self.hasher.hash_one(pairs.as_slice());
+        if let Some(ids) = self.by_hash.get_mut(&hash) {
+            ids.retain(|held| *held != id);
+            if ids.is_empty() {
+                self.by_hash.remove(&hash);
+            }
+        }
+        self.free.push(id);
+    }
+}
