@@ -3,6 +3,7 @@
 //! [`engine`] evaluates PromQL over anything that implements [`engine::Storage`]. Below it, [`pool`] lends buffers
 //! under a bound and [`chunk`] compresses samples.
 
+pub mod block;
 pub mod chunk;
 pub mod db;
 pub mod engine;

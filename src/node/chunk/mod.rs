@@ -20,7 +20,7 @@
 //! [`SAMPLES_MAX`] samples. Checksums are the business of whoever stores chunks.
 
 mod bits;
-mod bytes;
+pub(in crate::node) mod bytes;
 mod ints;
 mod times;
 mod values;

@@ -1,0 +1,62 @@
+//! Why a block cannot be read or written.
+
+use std::{fmt, io, path::PathBuf};
+
+use crate::node::chunk::Corrupt;
+
+/// Why a block cannot be read or written.
+#[derive(Debug)]
+pub enum BlockError {
+    /// The file system failed; the block may be fine.
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+    /// The bytes are not what was written.
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// What was to be written does not fit into a block.
+    Unfit(&'static str),
+}
+
+impl BlockError {
+    /// Whether the block is damaged and should be quarantined.
+    pub fn is_corrupt(&self) -> bool {
+        matches!(self, Self::Corrupt { .. })
+    }
+}
+
+impl fmt::Display for BlockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::Corrupt { path, what } => write!(f, "{} is corrupt: {what}", path.display()),
+            Self::Unfit(what) => write!(f, "cannot write a block: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for BlockError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { error, .. } => Some(error),
+            Self::Corrupt { .. } | Self::Unfit(_) => None,
+        }
+    }
+}
+
+/// Something in a section that cannot be; the caller knows the file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bad(pub(super) &'static str);
+
+impl From<Corrupt> for Bad {
+    fn from(_: Corrupt) -> Self {
+        Self("an entry ends early")
+    }
+}

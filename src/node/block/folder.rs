@@ -1,0 +1,72 @@
+//! A folder of blocks: what is opened, what is set aside, what is cleared away.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Block, BlockError,
+    write::{io_error, sync_dir},
+};
+
+/// Ends the name of a block that is being written.
+pub(super) const TMP: &str = ".tmp";
+/// Ends the name of a damaged block.
+const QUARANTINED: &str = ".corrupt";
+/// Damaged blocks of one name that can be told apart.
+const QUARANTINED_MAX: usize = 1_000;
+
+/// What a folder of blocks holds.
+#[derive(Debug, Default)]
+pub struct Opened {
+    /// Sound blocks, by rising start.
+    pub blocks: Vec<Block>,
+    /// Damaged blocks: where they are now, and what is wrong with them.
+    pub quarantined: Vec<(PathBuf, BlockError)>,
+}
+
+/// Opens all blocks of a folder. Damaged ones are set aside by renaming them; unfinished ones, and those that a
+/// sound block replaces, are removed.
+pub fn open_all(blocks: &Path) -> Result<Opened, BlockError> {
+    let mut opened = Opened::default();
+    let entries = fs::read_dir(blocks).map_err(|error| io_error(blocks, error))?;
+    for entry in entries {
+        let path = entry.map_err(|error| io_error(blocks, error))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !path.is_dir() || name.contains(QUARANTINED) {
+            continue;
+        }
+        if name.ends_with(TMP) {
+            fs::remove_dir_all(&path).map_err(|error| io_error(&path, error))?;
+            continue;
+        }
+        match Block::open(&path) {
+            Ok(block) => opened.blocks.push(block),
+            Err(error) if error.is_corrupt() => opened.quarantined.push((quarantine(&path)?, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    let replaced: Vec<PathBuf> = opened
+        .blocks
+        .iter()
+        .flat_map(|block| block.meta().replaces.iter().map(|name| blocks.join(name)))
+        .collect();
+    for block in opened.blocks.extract_if(.., |block| replaced.iter().any(|path| path == block.path())) {
+        fs::remove_dir_all(block.path()).map_err(|error| io_error(block.path(), error))?;
+    }
+    opened.blocks.sort_by_key(|block| (block.meta().min_time_ms, block.meta().max_time_ms));
+    Ok(opened)
+}
+
+/// Sets a damaged block aside and says where it is: nothing reads it any more, and nothing deletes it.
+pub fn quarantine(block: &Path) -> Result<PathBuf, BlockError> {
+    let name = block.file_name().unwrap_or_default().to_string_lossy();
+    let target = (0..QUARANTINED_MAX)
+        .map(|i| block.with_file_name(format!("{name}{QUARANTINED}-{i}")))
+        .find(|path| !path.exists())
+        .ok_or(BlockError::Unfit("too many damaged blocks of this name"))?;
+    fs::rename(block, &target).map_err(|error| io_error(block, error))?;
+    sync_dir(target.parent().unwrap_or(&target))?;
+    Ok(target)
+}

@@ -1,0 +1,30 @@
+//! What a block says about itself.
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the format that this code writes and reads.
+pub(super) const VERSION: u32 = 1;
+
+/// What a block covers and how much it holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Meta {
+    /// Version of the format.
+    pub version: u32,
+    /// Time of the first sample, milliseconds since the Unix epoch.
+    pub min_time_ms: i64,
+    /// Time of the last sample.
+    pub max_time_ms: i64,
+    /// Distinct series.
+    pub series: u64,
+    /// Samples of all series.
+    pub samples: u64,
+    /// Chunks of all series.
+    pub chunks: u64,
+    /// Bytes of the file of chunks.
+    pub chunks_bytes: u64,
+    /// Bytes of the index.
+    pub index_bytes: u64,
+    /// Names of the blocks that this one was made from and replaces.
+    pub replaces: Vec<String>,
+}

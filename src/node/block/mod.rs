@@ -1,0 +1,39 @@
+//! Sealed, immutable blocks on disk.
+//!
+//! ```text
+//! <block>/meta.json   what the block covers and how much it holds
+//!         index       labels and chunk references of every series
+//!         chunks      chunks, one behind the other
+//! index   magic · strings · series · series offsets · lengths of the three · crc32 of the three · crc32 of this tail
+//! series  labels as pairs of string numbers · chunks: times, samples, length, crc32
+//! ```
+//!
+//! A block is written into a folder with another name, synced and renamed, so that it exists whole or not at all. It
+//! is read through a memory map. Opening checks every section of the index, not the chunks: each chunk has its own
+//! checksum, which is checked whenever the chunk is read.
+
+mod error;
+mod folder;
+mod index;
+mod map;
+mod meta;
+mod read;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::BlockError;
+pub use folder::{Opened, open_all, quarantine};
+pub use meta::Meta;
+pub use read::{Block, ChunkRef, SeriesCost};
+pub use write::{BlockWriter, CHUNK_SAMPLES};
+
+const META_FILE: &str = "meta.json";
+const INDEX_FILE: &str = "index";
+const CHUNKS_FILE: &str = "chunks";
+
+/// First bytes of a file of chunks.
+const CHUNKS_MAGIC: &[u8; 8] = b"WEIRCHK1";
+/// First bytes of an index.
+const INDEX_MAGIC: &[u8; 8] = b"WEIRIDX1";

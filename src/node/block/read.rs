@@ -1,0 +1,254 @@
+//! Reading a block.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    BlockError, CHUNKS_FILE, CHUNKS_MAGIC, INDEX_FILE, META_FILE, Meta, error::Bad, index::IndexReader,
+    map::Mapped, meta::VERSION, write::io_error,
+};
+use crate::{base::TimeRange, node::chunk};
+
+/// Where a chunk is, and what can be known of it without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkRef {
+    /// Time of its first sample.
+    pub min_time_ms: i64,
+    /// Time of its last sample.
+    pub max_time_ms: i64,
+    /// Its samples.
+    pub samples: u32,
+    /// Where it starts in the file of chunks.
+    pub offset: u64,
+    /// Its length.
+    pub bytes: u32,
+    /// Checksum of its bytes.
+    pub crc: u32,
+}
+
+impl ChunkRef {
+    fn touches(&self, window: TimeRange) -> bool {
+        self.min_time_ms <= window.end && self.max_time_ms >= window.start
+    }
+
+    fn within(&self, window: TimeRange) -> bool {
+        self.min_time_ms >= window.start && self.max_time_ms <= window.end
+    }
+}
+
+/// What reading one series over a window takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeriesCost {
+    /// Chunks that the window touches.
+    pub chunks: u64,
+    /// Samples of those chunks: all are decoded.
+    pub samples: u64,
+    /// Bytes of those chunks.
+    pub bytes: u64,
+}
+
+/// A sealed block. Series are numbered from 0 to [`series_count`](Self::series_count).
+#[derive(Debug)]
+pub struct Block {
+    path: PathBuf,
+    meta: Meta,
+    index: IndexReader,
+    index_bytes: Mapped,
+    chunks: Mapped,
+}
+
+impl Block {
+    /// Opens a block, after checking all of its index and that its chunks are where the index says.
+    pub fn open(path: &Path) -> Result<Self, BlockError> {
+        let meta_path = path.join(META_FILE);
+        let meta = fs::read(&meta_path).map_err(|error| missing(&meta_path, error))?;
+        let meta: Meta =
+            serde_json::from_slice(&meta).map_err(|_| corrupt(&meta_path, "it is no such JSON"))?;
+        if meta.version != VERSION {
+            return Err(corrupt(&meta_path, "its version is unknown"));
+        }
+        let index_path = path.join(INDEX_FILE);
+        let index_bytes = Mapped::open(&index_path).map_err(|error| missing(&index_path, error))?;
+        let index = IndexReader::open(&index_bytes).map_err(|Bad(what)| corrupt(&index_path, what))?;
+        let chunks_path = path.join(CHUNKS_FILE);
+        let chunks = Mapped::open(&chunks_path).map_err(|error| missing(&chunks_path, error))?;
+        if !chunks.starts_with(CHUNKS_MAGIC) || chunks.len() as u64 != meta.chunks_bytes {
+            return Err(corrupt(&chunks_path, "its start or its length is wrong"));
+        }
+        let block = Self { path: path.to_owned(), meta, index, index_bytes, chunks };
+        block.check_index()?;
+        Ok(block)
+    }
+
+    fn check_index(&self) -> Result<(), BlockError> {
+        let mut seen = Meta {
+            min_time_ms: i64::MAX,
+            max_time_ms: i64::MIN,
+            series: u64::from(self.index.len()),
+            index_bytes: self.index_bytes.len() as u64,
+            ..self.meta.clone()
+        };
+        (seen.samples, seen.chunks) = (0, 0);
+        let mut inside = true;
+        for series in 0..self.index.len() {
+            self.labels(series)?;
+            self.each_chunk(series, |chunk| {
+                seen.min_time_ms = seen.min_time_ms.min(chunk.min_time_ms);
+                seen.max_time_ms = seen.max_time_ms.max(chunk.max_time_ms);
+                seen.samples += u64::from(chunk.samples);
+                seen.chunks += 1;
+                inside &= self.bytes_of(&chunk).is_some();
+            })?;
+        }
+        if !inside {
+            return Err(self.corrupt_index("a chunk lies outside the file of chunks"));
+        }
+        if seen != self.meta {
+            Err(self.corrupt_index("it is not the index of this meta.json"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn corrupt_index(&self, what: &'static str) -> BlockError {
+        corrupt(&self.path.join(INDEX_FILE), what)
+    }
+
+    fn bytes_of(&self, chunk: &ChunkRef) -> Option<&[u8]> {
+        let start = usize::try_from(chunk.offset).ok()?;
+        self.chunks.get(start..start.checked_add(chunk.bytes as usize)?)
+    }
+
+    fn each_chunk(&self, series: u32, visit: impl FnMut(ChunkRef)) -> Result<(), BlockError> {
+        self.index.chunks(&self.index_bytes, series, visit).map_err(|Bad(what)| self.corrupt_index(what))
+    }
+
+    /// The folder of the block.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the block covers and how much it holds.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Number of series.
+    pub fn series_count(&self) -> u32 {
+        self.index.len()
+    }
+
+    /// Whether the block has times in the window.
+    pub fn touches(&self, window: TimeRange) -> bool {
+        self.meta.min_time_ms <= window.end && self.meta.max_time_ms >= window.start
+    }
+
+    /// The labels of a series, in the order in which they were written.
+    pub fn labels(&self, series: u32) -> Result<Vec<(&str, &str)>, BlockError> {
+        self.index.labels(&self.index_bytes, series).map_err(|Bad(what)| self.corrupt_index(what))
+    }
+
+    /// The chunks of a series that the window touches, in the order of time.
+    pub fn chunks(&self, series: u32, window: TimeRange) -> Result<Vec<ChunkRef>, BlockError> {
+        let mut chunks = Vec::new();
+        self.each_chunk(series, |chunk| {
+            if chunk.touches(window) {
+                chunks.push(chunk);
+            }
+        })?;
+        Ok(chunks)
+    }
+
+    /// What reading a series over the window would take; touches no chunk.
+    pub fn cost(&self, series: u32, window: TimeRange) -> Result<SeriesCost, BlockError> {
+        let mut cost = SeriesCost::default();
+        self.each_chunk(series, |chunk| {
+            if chunk.touches(window) {
+                cost.chunks += 1;
+                cost.samples += u64::from(chunk.samples);
+                cost.bytes += u64::from(chunk.bytes);
+            }
+        })?;
+        Ok(cost)
+    }
+
+    /// The bytes of a chunk, checked against its checksum.
+    pub fn chunk(&self, chunk: &ChunkRef) -> Result<&[u8], BlockError> {
+        let bytes = self.bytes_of(chunk).filter(|bytes| crc32fast::hash(bytes) == chunk.crc);
+        bytes.ok_or_else(|| self.corrupt_chunk("the checksum of a chunk does not match"))
+    }
+
+    fn corrupt_chunk(&self, what: &'static str) -> BlockError {
+        corrupt(&self.path.join(CHUNKS_FILE), what)
+    }
+
+    /// Appends the samples of a series that lie in the window (both ends included) to the columns, and says how many
+    /// they are. On an error the columns hold what was read before it.
+    pub fn read(
+        &self,
+        series: u32,
+        window: TimeRange,
+        times: &mut Vec<i64>,
+        values: &mut Vec<f64>,
+    ) -> Result<usize, BlockError> {
+        let before = times.len();
+        let mut result = Ok(());
+        self.each_chunk(series, |chunk| {
+            if chunk.touches(window) && result.is_ok() {
+                result = self.read_chunk(&chunk, window, times, values);
+            }
+        })?;
+        result.map(|()| times.len() - before)
+    }
+
+    fn read_chunk(
+        &self,
+        chunk: &ChunkRef,
+        window: TimeRange,
+        times: &mut Vec<i64>,
+        values: &mut Vec<f64>,
+    ) -> Result<(), BlockError> {
+        let start = times.len();
+        chunk::decode_into(self.chunk(chunk)?, times, values)
+            .map_err(|_| self.corrupt_chunk("a chunk cannot be decoded"))?;
+        if !chunk.within(window) {
+            let decoded = times.get(start..).unwrap_or_default();
+            let end = start + decoded.partition_point(|time| *time <= window.end);
+            let first = start + decoded.partition_point(|time| *time < window.start);
+            times.truncate(end);
+            values.truncate(end);
+            times.drain(start..first.min(end));
+            values.drain(start..first.min(end));
+        }
+        Ok(())
+    }
+
+    /// Reads and checks every chunk.
+    pub fn verify(&self) -> Result<(), BlockError> {
+        for series in 0..self.series_count() {
+            let mut result = Ok(());
+            self.each_chunk(series, |chunk| {
+                if result.is_ok() {
+                    result = self.chunk(&chunk).map(|_| ());
+                }
+            })?;
+            result?;
+        }
+        Ok(())
+    }
+}
+
+fn corrupt(path: &Path, what: &'static str) -> BlockError {
+    BlockError::Corrupt { path: path.to_owned(), what }
+}
+
+/// A file of a block that is not there is damage; any other failure may pass.
+fn missing(path: &Path, error: std::io::Error) -> BlockError {
+    if error.kind() == std::io::ErrorKind::NotFound {
+        corrupt(path, "it is missing")
+    } else {
+        io_error(path, error)
+    }
+}

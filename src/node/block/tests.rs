@@ -1,0 +1,135 @@
+//! Blocks written, read back, damaged and interrupted.
+
+use std::{fs, path::Path};
+
+use super::*;
+use crate::base::TimeRange;
+
+const STEP: i64 = 15_000;
+
+fn window(start: i64, end: i64) -> TimeRange {
+    TimeRange { start, end }
+}
+
+fn columns(series: usize, count: usize) -> (Vec<i64>, Vec<f64>) {
+    let times = (0..count as i64).map(|i| i * STEP).collect();
+    (times, (0..count).map(|i| (i * series) as f64).collect())
+}
+
+/// A block of ten series with 2,000 samples each.
+fn write(folder: &Path, name: &str, replaces: &[&str]) {
+    let mut writer =
+        BlockWriter::create(folder, name, replaces.iter().map(|&name| name.to_owned()).collect()).unwrap();
+    for series in 0..10 {
+        let (times, values) = columns(series, 2_000);
+        let id = series.to_string();
+        writer.series(&[("__name__", "up"), ("id", &id)], &times, &values).unwrap();
+    }
+    writer.series(&[("__name__", "empty")], &[], &[]).unwrap();
+    assert_eq!(writer.finish().unwrap().unwrap(), folder.join(name));
+}
+
+#[test]
+fn a_block_gives_back_what_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "a", &[]);
+    let block = Block::open(&folder.path().join("a")).unwrap();
+    let meta = block.meta();
+    assert_eq!((meta.series, meta.samples, meta.chunks), (10, 20_000, 30));
+    assert_eq!((meta.min_time_ms, meta.max_time_ms), (0, 1_999 * STEP));
+    assert_eq!(block.labels(3).unwrap(), [("__name__", "up"), ("id", "3")]);
+    assert!(block.labels(10).is_err());
+    block.verify().unwrap();
+    let (times, values) = columns(3, 2_000);
+    let windows =
+        [(i64::MIN, i64::MAX), (0, 0), (100 * STEP, 900 * STEP), (STEP + 1, 2 * STEP - 1), (-5, -1)];
+    for (start, end) in windows {
+        let (mut got_times, mut got_values) = (Vec::new(), Vec::new());
+        let got = block.read(3, window(start, end), &mut got_times, &mut got_values).unwrap();
+        let expected = times.iter().zip(&values).filter(|(time, _)| (start..=end).contains(*time));
+        let (times, values): (Vec<i64>, Vec<f64>) = expected.unzip();
+        assert_eq!((got, got_times, got_values), (times.len(), times, values), "{start} to {end}");
+    }
+}
+
+#[test]
+fn cost_is_known_from_the_index() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "a", &[]);
+    let block = Block::open(&folder.path().join("a")).unwrap();
+    let cost = block.cost(3, window(0, 10 * STEP)).unwrap();
+    assert_eq!((cost.chunks, cost.samples), (1, 667));
+    let cost = block.cost(3, window(i64::MIN, i64::MAX)).unwrap();
+    assert_eq!((cost.chunks, cost.samples), (3, 2_000));
+    assert_eq!(block.cost(3, window(-9, -1)).unwrap(), SeriesCost::default());
+    assert_eq!(block.chunks(3, window(0, 0)).unwrap()[0].samples, 667);
+}
+
+#[test]
+fn a_flipped_bit_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut rng = fastrand::Rng::with_seed(3);
+    for file in [META_FILE, INDEX_FILE, CHUNKS_FILE] {
+        write(folder.path(), "a", &[]);
+        let path = folder.path().join("a").join(file);
+        let sound = fs::read(&path).unwrap();
+        for _ in 0..150 {
+            let mut damaged = sound.clone();
+            let at = rng.usize(..damaged.len());
+            damaged[at] ^= 1 << rng.u8(0..8);
+            fs::write(&path, &damaged).unwrap();
+            let found = Block::open(&folder.path().join("a")).and_then(|block| block.verify());
+            // White space in JSON carries nothing.
+            let harmless = file == META_FILE && sound[at].is_ascii_whitespace();
+            assert!(harmless || found.is_err_and(|error| error.is_corrupt()), "{file} byte {at}");
+        }
+        for length in [0, 7, sound.len() / 2, sound.len() - 1] {
+            fs::write(&path, &sound[..length]).unwrap();
+            Block::open(&folder.path().join("a")).unwrap_err();
+        }
+        fs::remove_dir_all(folder.path().join("a")).unwrap();
+    }
+}
+
+#[test]
+fn damage_is_set_aside_and_the_rest_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c"] {
+        write(folder.path(), name, &[]);
+    }
+    fs::write(folder.path().join("b").join(INDEX_FILE), b"nonsense").unwrap();
+    fs::remove_file(folder.path().join("c").join(META_FILE)).unwrap();
+    let opened = open_all(folder.path()).unwrap();
+    assert_eq!(opened.blocks.len(), 1);
+    assert_eq!(opened.quarantined.len(), 2);
+    assert!(opened.quarantined.iter().all(|(path, error)| path.exists() && error.is_corrupt()));
+    let again = open_all(folder.path()).unwrap();
+    assert_eq!((again.blocks.len(), again.quarantined.len()), (1, 0));
+}
+
+#[test]
+fn what_is_unfinished_or_replaced_goes_away() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "a", &[]);
+    write(folder.path(), "b", &["a"]);
+    fs::create_dir(folder.path().join("c.tmp")).unwrap();
+    let abandoned = BlockWriter::create(folder.path(), "d", vec![]).unwrap();
+    drop(abandoned);
+    assert!(BlockWriter::create(folder.path(), "e", vec![]).unwrap().finish().unwrap().is_none());
+    let opened = open_all(folder.path()).unwrap();
+    assert_eq!(opened.blocks.len(), 1);
+    let names: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["b"]);
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = BlockWriter::create(folder.path(), "a", vec![]).unwrap();
+    assert!(writer.series(&[], &[1, 1], &[0.0, 0.0]).is_err());
+    assert!(writer.series(&[], &[1], &[]).is_err());
+    for name in ["", "../a", "a.tmp", "a/b"] {
+        assert!(BlockWriter::create(folder.path(), name, vec![]).is_err(), "{name}");
+    }
+}
