@@ -27,4 +27,14 @@ pub struct Meta {
     pub index_bytes: u64,
     /// Names of the blocks that this one was made from and replaces.
     pub replaces: Vec<String>,
+    /// CRC-32 of this JSON with 0 in this place: a flipped bit in `replaces` must not delete another block.
+    pub crc: u32,
+}
+
+impl Meta {
+    /// The checksum that belongs into `crc`.
+    pub(super) fn checksum(&self) -> u32 {
+        let blank = Self { crc: 0, ..self.clone() };
+        serde_json::to_vec(&blank).map_or(0, |json| crc32fast::hash(&json))
+    }
 }

@@ -69,6 +69,9 @@ impl Block {
         if meta.version != VERSION {
             return Err(corrupt(&meta_path, "its version is unknown"));
         }
+        if meta.crc != meta.checksum() {
+            return Err(corrupt(&meta_path, "its checksum does not match"));
+        }
         let index_path = path.join(INDEX_FILE);
         let index_bytes = Mapped::open(&index_path).map_err(|error| missing(&index_path, error))?;
         let index = IndexReader::open(&index_bytes).map_err(|Bad(what)| corrupt(&index_path, what))?;

@@ -136,6 +136,7 @@ impl BlockWriter {
         let index = std::mem::take(&mut self.index).finish();
         self.meta.index_bytes = index.len() as u64;
         write_synced(&self.tmp.join(INDEX_FILE), &index)?;
+        self.meta.crc = self.meta.checksum();
         let meta =
             serde_json::to_vec_pretty(&self.meta).map_err(|error| io_error(&self.tmp, error.into()))?;
         write_synced(&self.tmp.join(META_FILE), &meta)?;

@@ -96,6 +96,11 @@ impl Cap {
         self.exhausted.load(Ordering::Relaxed)
     }
 
+    /// Queries that wait at the bound.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
     /// Lends `bytes`, or says that it cannot. Never waits.
     pub(super) fn try_charge(&self, bytes: u64) -> bool {
         let bound = match self.mode {

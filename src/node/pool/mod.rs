@@ -7,12 +7,14 @@
 mod bucket;
 mod cap;
 mod lease;
-#[cfg(all(test, weir_loom))]
+#[cfg(test)]
+#[cfg(weir_loom)]
 mod loom;
 mod metrics;
 mod object;
 mod refill;
-#[cfg(all(test, not(weir_loom)))]
+#[cfg(test)]
+#[cfg(not(weir_loom))]
 mod tests;
 
 use std::sync::Arc;
