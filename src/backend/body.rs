@@ -50,7 +50,8 @@ impl Body {
     fn fail(&mut self, cause: Cause) -> BackendError {
         let lease = self.lease.take();
         let replica = lease.as_ref().map(Lease::replica);
-        if let Some(replica) = replica {
+        // The deadline of a query says nothing of the replica; an answer that breaks off does.
+        if let (Some(replica), Cause::BrokenBody(_)) = (replica, &cause) {
             replica.failed(Failure::Unanswered);
         }
         BackendError::new(&self.backend, replica.map(|r| r.pool.url().as_str()), cause)

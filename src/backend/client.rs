@@ -12,7 +12,7 @@ use super::{
     error::{BackendError, Cause},
     headers,
     pool::Sent,
-    probe::Counters,
+    probe::Probes,
     replicas::{Failure, Lease, Replica, Replicas},
 };
 
@@ -22,7 +22,7 @@ pub struct Backend {
     pub(super) settings: Settings,
     pub(super) name: Arc<str>,
     pub(super) replicas: Replicas,
-    pub(super) probes: Counters,
+    pub(super) probes: Probes,
 }
 
 /// A request for a backend.
@@ -51,7 +51,7 @@ impl Backend {
         Arc::new(Self {
             name: settings.name.as_str().into(),
             replicas,
-            probes: Counters::default(),
+            probes: Probes::new(settings.probe),
             settings,
         })
     }
@@ -129,9 +129,22 @@ impl Backend {
                 Tried::Answered(self.receive(response, lease, deadline))
             }
             Sent::Failed { cause, left } => {
-                replica.failed(if left { Failure::Unanswered } else { Failure::Unreachable });
+                if let Some(how) = self.fault_of_replica(&cause) {
+                    replica.failed(how);
+                }
                 failed(cause, left)
             }
+        }
+    }
+
+    /// Whether a failure speaks against the replica: a deadline that a client chose does not, or a few queries with
+    /// a timeout of a millisecond would take a backend from everybody.
+    fn fault_of_replica(&self, cause: &Cause) -> Option<Failure> {
+        match cause {
+            Cause::Connect(_) | Cause::ConnectTimeout(_) => Some(Failure::Unreachable),
+            Cause::NoAnswer(_) => Some(Failure::Unanswered),
+            Cause::Late(after) if *after >= self.settings.response_timeout => Some(Failure::Unanswered),
+            _ => None,
         }
     }
 

@@ -19,7 +19,6 @@ const OWN_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Fetched {
     pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
 
@@ -40,29 +39,29 @@ impl Backend {
 
     async fn get_ok(&self, target: &str, max: usize) -> Result<Bytes, BackendError> {
         let deadline = Instant::now() + OWN_DEADLINE;
-        let fetched = self.fetch(target, HeaderMap::new(), deadline, max).await?;
+        let path_and_query =
+            target.parse::<PathAndQuery>().map_err(|e| self.error(None, Cause::Request(e.to_string())))?;
+        let headers = HeaderMap::new();
+        let request = Outgoing { method: Method::GET, path_and_query, headers, body: Bytes::new() };
+        let fetched = self.fetch(request, deadline, max).await?;
         if fetched.status != StatusCode::OK {
             return Err(self.error(None, Cause::Status(fetched.status.as_u16())));
         }
         Ok(fetched.body)
     }
 
-    /// Asks with GET and reads at most `max` bytes of the answer, uncompressed.
+    /// Sends and reads at most `max` bytes of the answer, uncompressed.
     pub(super) async fn fetch(
         &self,
-        target: &str,
-        mut headers: HeaderMap,
+        mut request: Outgoing,
         deadline: Instant,
         max: usize,
     ) -> Result<Fetched, BackendError> {
-        let path_and_query =
-            target.parse::<PathAndQuery>().map_err(|e| self.error(None, Cause::Request(e.to_string())))?;
         // So that the bound on the bytes read is a bound on the bytes held.
-        headers.insert(header::ACCEPT_ENCODING, http::HeaderValue::from_static("identity"));
-        let request = Outgoing { method: Method::GET, path_and_query, headers, body: Bytes::new() };
+        request.headers.insert(header::ACCEPT_ENCODING, http::HeaderValue::from_static("identity"));
         let (head, body) = self.send(request, deadline, true).await?.into_parts();
         match read_at_most(body, max).await {
-            Ok(body) => Ok(Fetched { status: head.status, headers: head.headers, body }),
+            Ok(body) => Ok(Fetched { status: head.status, body }),
             Err(ReadError::Backend(error)) => Err(error),
             Err(ReadError::TooLong) => Err(self.error(None, Cause::TooLong(max))),
         }

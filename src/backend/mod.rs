@@ -20,4 +20,5 @@ pub use error::BackendError;
 pub use feedback::Feedback;
 pub use health::{ReplicaSnapshot, Snapshot};
 pub use kind::Kind;
+pub use probe::{ProbeError, ProbeOutcome, Question};
 pub use settings::{BaseUrl, HealthSettings, ProbeSettings, Settings};

@@ -118,7 +118,8 @@ impl Pool {
     }
 
     async fn connect(&self, deadline: Instant) -> Result<Sender, Cause> {
-        let before = deadline.min(Instant::now() + self.connect_timeout);
+        let began = Instant::now();
+        let before = deadline.min(began + self.connect_timeout);
         let opening = async {
             let stream =
                 TcpStream::connect(self.url.address()).await.map_err(|e| Cause::Connect(e.to_string()))?;
@@ -134,6 +135,8 @@ impl Pool {
         };
         match timeout_at(before, opening).await {
             Ok(opened) => opened,
+            // A deadline that short is the client's wish and says nothing of the replica.
+            Err(_) if before == deadline => Err(Cause::Late(began.elapsed())),
             Err(_) => Err(Cause::ConnectTimeout(self.connect_timeout)),
         }
     }

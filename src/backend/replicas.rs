@@ -135,14 +135,14 @@ impl Replica {
         if self.failures.load(Relaxed) != 0 {
             self.failures.store(0, Relaxed);
         }
-        if self.ejections.load(Relaxed) != 0 {
+        if self.ejected_until.load(Relaxed) != 0 {
             self.ejections.store(0, Relaxed);
             self.ejected_until.store(0, Relaxed);
         }
     }
 
-    /// It failed a request: left alone at once when nothing listens, after a few in a row otherwise; each time twice
-    /// as long as the last.
+    /// It failed a request: left alone at once when nothing listens, each time twice as long as the last; after a few in
+    /// a row and shortly otherwise, since it may have been the query.
     pub(super) fn failed(&self, how: Failure) {
         let failures = self.failures.fetch_add(1, Relaxed) + 1;
         if how == Failure::Unanswered && failures < FAILURES_BEFORE_EJECTION {
@@ -153,8 +153,13 @@ impl Replica {
         if self.ejected(now) {
             return;
         }
-        let before = self.ejections.fetch_add(1, Relaxed).min(16);
-        let pause = (FIRST_EJECTION * (1 << before)).min(LONGEST_EJECTION);
+        let pause = match how {
+            Failure::Unanswered => FIRST_EJECTION,
+            Failure::Unreachable => {
+                let before = self.ejections.fetch_add(1, Relaxed).min(16);
+                (FIRST_EJECTION * (1 << before)).min(LONGEST_EJECTION)
+            }
+        };
         self.failures.store(0, Relaxed);
         self.ejected_until.store(self.age_ms(now) + pause.as_millis() as u64, Relaxed);
     }

@@ -98,13 +98,25 @@ async fn a_backend_that_hangs_is_late_and_is_told_to_stop() {
     assert!(error.message().contains("did not answer within"), "{error}");
     upstream.abandoned(1).await;
     assert_eq!(upstream.seen().len(), 1, "a late answer is not asked for twice");
+    // Impatient clients do not take a backend from the others.
+    for _ in 0..5 {
+        assert_eq!(
+            send(&backend, Duration::from_millis(1)).await.unwrap_err().kind(),
+            ErrorKind::UpstreamTimeout
+        );
+    }
+    assert!(backend.ready());
 }
 
 #[tokio::test]
 async fn the_response_timeout_counts_without_a_deadline() {
     let upstream = FakeUpstream::start(|_| Act::hang()).await;
     let backend = Backend::new(Settings { response_timeout: SOON, ..settings(&[upstream.url()]) });
-    assert_eq!(send(&backend, LATER).await.unwrap_err().kind(), ErrorKind::UpstreamTimeout);
+    for _ in 0..3 {
+        assert!(backend.ready());
+        assert_eq!(send(&backend, LATER).await.unwrap_err().kind(), ErrorKind::UpstreamTimeout);
+    }
+    assert!(backend.sick());
 }
 
 #[tokio::test]
@@ -129,4 +141,234 @@ async fn dropping_the_request_or_its_answer_cancels_upstream_at_once() {
     upstream.abandoned(2).await;
     assert_eq!(backend.snapshot().replicas[0].in_flight, 0);
     assert_eq!(backend.snapshot().replicas[0].idle, 0);
+}
+
+/// Two replicas, the first of which does `act`; every answer of the second is `{}`.
+async fn beside_a_good_one(act: Act) -> (FakeUpstream, FakeUpstream, Arc<Backend>) {
+    let bad = FakeUpstream::start(move |_| act.clone()).await;
+    let good = FakeUpstream::start(|_| Act::json("{}")).await;
+    let backend = Backend::new(settings(&[bad.url(), good.url()]));
+    (bad, good, backend)
+}
+
+#[tokio::test]
+async fn a_read_without_an_answer_is_tried_on_another_replica_once() {
+    let (bad, good, backend) = beside_a_good_one(Act::die()).await;
+    for _ in 0..10 {
+        assert_eq!(body(send(&backend, LATER).await.unwrap()).await.unwrap(), "{}");
+    }
+    assert_eq!(bad.seen().len(), 3, "after three failures in a row it is left alone");
+    assert_eq!(good.seen().len(), 10);
+    let ejected: Vec<bool> = backend.snapshot().replicas.iter().map(|r| r.ejected).collect();
+    assert_eq!(ejected, [true, false]);
+    assert!(backend.ready());
+}
+
+#[tokio::test]
+async fn what_is_no_read_is_not_sent_twice() {
+    let (bad, good, backend) = beside_a_good_one(Act::die()).await;
+    let error =
+        backend.send(get("/api/v1/query"), tokio::time::Instant::now() + LATER, false).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UpstreamDead);
+    assert_eq!((bad.seen().len(), good.seen().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn what_never_left_goes_to_another_replica_even_if_it_is_no_read() {
+    let good = FakeUpstream::start(|_| Act::json("{}")).await;
+    let backend = Backend::new(settings(&[FakeUpstream::nobody(), good.url()]));
+    for _ in 0..5 {
+        let sent = backend.send(get("/api/v1/query"), tokio::time::Instant::now() + LATER, false).await;
+        assert_eq!(body(sent.unwrap()).await.unwrap(), "{}");
+    }
+    assert!(backend.snapshot().replicas[0].ejected, "nobody there: left alone at once");
+}
+
+#[tokio::test]
+async fn an_answer_that_began_is_never_begun_again() {
+    let (bad, good, backend) = beside_a_good_one(Act::die_mid_body(100, b"{\"status\"")).await;
+    let response = send(&backend, LATER).await.unwrap();
+    let error = body(response).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UpstreamDead);
+    assert!(error.message().contains("broke off in the middle"), "{error}");
+    assert_eq!((bad.seen().len(), good.seen().len()), (1, 0));
+    assert_eq!(backend.snapshot().replicas[0].in_flight, 0);
+}
+
+#[tokio::test]
+async fn two_dead_replicas_end_after_two_tries() {
+    let ups = [FakeUpstream::start(|_| Act::die()).await, FakeUpstream::start(|_| Act::die()).await];
+    let backend = Backend::new(settings(&[ups[0].url(), ups[1].url()]));
+    assert_eq!(send(&backend, LATER).await.unwrap_err().kind(), ErrorKind::UpstreamDead);
+    assert_eq!((ups[0].seen().len(), ups[1].seen().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn rubbish_is_a_dead_backend() {
+    let rubbish: [&[u8]; 4] =
+        [b"\x16\x03\x01 TLS?", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 200"];
+    for bytes in rubbish {
+        let upstream = FakeUpstream::start(move |_| Act::ThenDie(bytes.to_vec())).await;
+        let backend = Backend::new(settings(&[upstream.url()]));
+        let error = send(&backend, LATER).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UpstreamDead, "{bytes:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_stops_coming_ends_at_the_deadline() {
+    let upstream =
+        FakeUpstream::start(|_| Act::ThenHang([head(200, &[], None), chunk(b"some")].concat())).await;
+    let backend = Backend::new(settings(&[upstream.url()]));
+    let response = send(&backend, SOON).await.unwrap();
+    assert_eq!(body(response).await.unwrap_err().kind(), ErrorKind::UpstreamTimeout);
+    upstream.abandoned(1).await;
+}
+
+#[tokio::test]
+async fn a_slow_body_arrives_whole() {
+    let upstream = FakeUpstream::start(|_| {
+        let pieces = vec![head(200, &[], None), chunk(b"a"), chunk(b"b"), chunk(b"")];
+        Act::Slow(pieces, Duration::from_millis(5))
+    })
+    .await;
+    let backend = Backend::new(settings(&[upstream.url()]));
+    assert_eq!(body(send(&backend, LATER).await.unwrap()).await.unwrap(), "ab");
+    assert_eq!(backend.snapshot().replicas[0].idle, 1);
+}
+
+#[tokio::test]
+async fn connections_are_capped_and_the_wait_for_one_ends_at_the_deadline() {
+    let upstream = FakeUpstream::start(|seen| match seen.index {
+        0 => Act::ThenHang([head(200, &[], None), chunk(b"some")].concat()),
+        _ => Act::json("{}"),
+    })
+    .await;
+    let backend = Backend::new(Settings { max_connections: 1, ..settings(&[upstream.url()]) });
+    let held = send(&backend, LATER).await.unwrap();
+    let error = send(&backend, SOON).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UpstreamTimeout);
+    assert!(error.message().contains("max_connections"), "{error}");
+    let waiting = tokio::spawn({
+        let backend = Arc::clone(&backend);
+        async move { body(send(&backend, LATER).await?).await }
+    });
+    drop(held);
+    assert_eq!(waiting.await.unwrap().unwrap(), "{}");
+}
+
+#[tokio::test]
+async fn the_least_loaded_replica_is_asked() {
+    let hanging = || FakeUpstream::start(|_| Act::ThenHang([head(200, &[], None), chunk(b"x")].concat()));
+    let ups = [hanging().await, hanging().await, hanging().await];
+    let backend = Backend::new(settings(&ups.each_ref().map(FakeUpstream::url)));
+    let mut held = Vec::new();
+    for _ in 0..9 {
+        held.push(send(&backend, LATER).await.unwrap());
+    }
+    let in_flight: Vec<usize> = backend.snapshot().replicas.iter().map(|r| r.in_flight).collect();
+    assert_eq!(in_flight, [3, 3, 3]);
+}
+
+#[tokio::test]
+async fn connections_closed_while_idle_cost_no_request() {
+    // A backend that closes after each answer without saying so.
+    let upstream = FakeUpstream::start(|_| {
+        let Act::Raw(raw) = Act::json("{}") else { unreachable!() };
+        Act::ThenDie(raw)
+    })
+    .await;
+    let backend = Backend::new(settings(&[upstream.url()]));
+    for _ in 0..20 {
+        assert_eq!(body(send(&backend, LATER).await.unwrap()).await.unwrap(), "{}");
+        // Its end of the connection needs a moment to arrive; a request sent into that moment may be lost.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn health_checks_find_the_sick_and_the_recovered() {
+    let upstream = FakeUpstream::start(|seen| {
+        assert_eq!(seen.path(), "/-/ready");
+        Act::answer(if (2..5).contains(&seen.index) { 503 } else { 200 }, &[], b"")
+    })
+    .await;
+    let backend = Backend::new(settings(&[upstream.url()]));
+    let mut healthy = Vec::new();
+    for _ in 0..7 {
+        backend.check_all().await;
+        healthy.push(backend.ready());
+    }
+    assert_eq!(healthy, [true, true, true, false, false, true, true], "one bad check is not an outage");
+}
+
+#[tokio::test]
+async fn health_checks_run_until_they_are_told_to_stop() {
+    let upstream = FakeUpstream::start(|_| Act::json("{}")).await;
+    let mut settings = settings(&[upstream.url()]);
+    settings.health.interval = Duration::from_millis(5);
+    let backend = Backend::new(settings);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(backend.run_background(async move { drop(stopped.await) }));
+    upstream.received(3).await;
+    drop(stop);
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn headers_pass_as_they_should() {
+    let upstream = FakeUpstream::start(|_| {
+        let headers = [("keep-alive", "timeout=9"), ("connection", "x-hop"), ("x-hop", "1"), ("etag", "e")];
+        Act::answer(200, &headers, b"{}")
+    })
+    .await;
+    let mut settings = settings(&[upstream.url()]);
+    settings.headers.insert("authorization", "Bearer ours".parse().unwrap());
+    let backend = Backend::new(settings);
+    let mut request = get("/api/v1/query");
+    for (name, value) in [
+        ("host", "weir.example"),
+        ("authorization", "Bearer theirs"),
+        ("connection", "close, x-mine"),
+        ("x-mine", "1"),
+        ("te", "trailers"),
+        ("accept-encoding", "gzip, br"),
+        ("traceparent", "00-1-2-01"),
+        ("x-scope-orgid", "team"),
+    ] {
+        request.headers.insert(name, value.parse().unwrap());
+    }
+    let response = backend.send(request, tokio::time::Instant::now() + LATER, true).await.unwrap();
+    assert!(["keep-alive", "connection", "x-hop"].iter().all(|name| !response.headers().contains_key(*name)));
+    assert_eq!(response.headers()["etag"], "e");
+    let seen = &upstream.seen()[0];
+    let address = upstream.address.to_string();
+    for (name, value) in [
+        ("host", Some(address.as_str())),
+        ("authorization", Some("Bearer ours")),
+        ("connection", None),
+        ("x-mine", None),
+        ("te", None),
+        ("accept-encoding", Some("gzip")),
+        ("traceparent", Some("00-1-2-01")),
+        ("x-scope-orgid", Some("team")),
+    ] {
+        assert_eq!(seen.header(name), value, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_backends_own_tables_are_fetched_with_a_bound() {
+    let upstream = FakeUpstream::start(|seen| match seen.target.as_str() {
+        "/api/v1/status/tsdb?limit=500" => Act::json("{}"),
+        "/api/v1/status/buildinfo" => Act::json(&" ".repeat(100_000)),
+        _ => Act::answer(404, &[], b""),
+    })
+    .await;
+    let backend = Backend::new(settings(&[upstream.url()]));
+    assert_eq!(backend.tsdb_status(500).await.unwrap(), "{}");
+    let error = backend.buildinfo().await.unwrap_err();
+    assert!(error.message().contains("more than 64KiB"), "{error}");
+    let error = backend.tsdb_status(1).await.unwrap_err();
+    assert!(error.message().contains("status 404"), "{error}");
 }

@@ -135,7 +135,7 @@ pub(crate) fn go_duration(text: &str) -> Option<Duration> {
         nanos += number * scale;
         rest = rest.get(letters..)?;
     }
-    (nanos >= 1.0 && nanos <= GO_DURATION_MAX).then(|| Duration::from_nanos(nanos as u64))
+    (1.0..=GO_DURATION_MAX).contains(&nanos).then(|| Duration::from_nanos(nanos as u64))
 }
 
 #[cfg(test)]

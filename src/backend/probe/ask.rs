@@ -1,0 +1,152 @@
+//! The requests that probes are made of.
+
+use bytes::Bytes;
+use form_urlencoded::Serializer;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header, uri::PathAndQuery};
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::{ProbeError, Question, scan::SeriesScan};
+use crate::{
+    backend::{
+        Backend, Outgoing,
+        error::Cause,
+        fetch::{Fetched, read_at_most},
+    },
+    base::TimeRange,
+};
+
+/// A longer target goes into a form: 8 KiB is what common proxies take.
+const TARGET_MAX: usize = 8 << 10;
+/// The longest small answer (a number, an error) that is read.
+const ANSWER_MAX: usize = 1 << 20;
+/// The longest list of series that is counted; counting holds none of it, but its transport costs time.
+const SERIES_BYTES_MAX: u64 = 256 << 20;
+/// How much of an error's text is kept.
+const ERROR_TEXT_MAX: usize = 300;
+
+/// A list of series, counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listed {
+    pub(super) series: u64,
+    pub(super) bytes: u64,
+    /// Counting stopped over the limit: there are at least so many.
+    pub(super) truncated: bool,
+    /// The backend left something out, or said that it might have.
+    pub(super) incomplete: bool,
+}
+
+/// Parameters in their wire form.
+pub(super) struct Form(Serializer<'static, String>);
+
+impl Form {
+    pub(super) fn new() -> Self {
+        Self(Serializer::new(String::new()))
+    }
+
+    pub(super) fn with(mut self, name: &str, value: &str) -> Self {
+        self.0.append_pair(name, value);
+        self
+    }
+
+    pub(super) fn window(self, window: TimeRange) -> Self {
+        self.with("start", &seconds(window.start)).with("end", &seconds(window.end))
+    }
+
+    fn text(mut self) -> String {
+        self.0.finish()
+    }
+}
+
+/// Milliseconds as the seconds of Prometheus' parameters.
+pub(super) fn seconds(ms: i64) -> String {
+    let sign = if ms < 0 { "-" } else { "" };
+    format!("{sign}{}.{:03}", (ms / 1000).abs(), (ms % 1000).abs())
+}
+
+impl Backend {
+    /// Asks for a small JSON answer.
+    pub(super) async fn ask_json<T: for<'de> Deserialize<'de>>(
+        &self,
+        path: &str,
+        form: Form,
+        question: &Question<'_>,
+        deadline: Instant,
+    ) -> Result<(T, u64), ProbeError> {
+        let request = self.question(path, form, question.headers.clone())?;
+        let fetched = self.fetch(request, deadline, ANSWER_MAX).await.map_err(ProbeError::Backend)?;
+        if fetched.status != StatusCode::OK {
+            return Err(refused(&fetched));
+        }
+        let parsed = serde_json::from_slice(&fetched.body);
+        Ok((parsed.map_err(|e| ProbeError::Unreadable(e.to_string()))?, fetched.body.len() as u64))
+    }
+
+    /// Lists the series of a selector and counts them, up to one more than the limit.
+    pub(super) async fn list_series(
+        &self,
+        question: &Question<'_>,
+        extra: HeaderMap,
+        deadline: Instant,
+    ) -> Result<Listed, ProbeError> {
+        let limit = question.limit.saturating_add(1);
+        let form = Form::new()
+            .with("match[]", question.selector)
+            .window(question.window)
+            .with("limit", &limit.to_string());
+        let mut headers = question.headers.clone();
+        headers.extend(extra);
+        let mut request = self.question("/api/v1/series", form, headers)?;
+        request.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let response = self.send(request, deadline, true).await.map_err(ProbeError::Backend)?;
+        let limited = response.headers().get("m3-results-limited").is_some_and(|v| !v.is_empty());
+        if response.status() != StatusCode::OK {
+            let status = response.status();
+            let body = read_at_most(response.into_body(), ANSWER_MAX).await;
+            return Err(refused(&Fetched { status, body: body.unwrap_or_default() }));
+        }
+        let (mut body, mut scan, mut bytes) = (response.into_body(), SeriesScan::default(), 0);
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(ProbeError::Backend)?.into_data() else { continue };
+            bytes += data.len() as u64;
+            scan.feed(&data);
+            // A backend that knows no limit sends on; leaving closes the connection.
+            if scan.series > question.limit && !scan.whole {
+                break;
+            }
+            if bytes > SERIES_BYTES_MAX {
+                return Err(ProbeError::Backend(self.error(None, Cause::TooLong(SERIES_BYTES_MAX as usize))));
+            }
+        }
+        let truncated = scan.series > question.limit;
+        if !scan.whole && !truncated {
+            return Err(ProbeError::Unreadable("the list of series has no end".to_owned()));
+        }
+        Ok(Listed { series: scan.series, bytes, truncated, incomplete: scan.incomplete || limited })
+    }
+
+    fn question(&self, path: &str, form: Form, mut headers: HeaderMap) -> Result<Outgoing, ProbeError> {
+        let form = form.text();
+        let (method, target, body) = if path.len() + form.len() < TARGET_MAX {
+            (Method::GET, format!("{path}?{form}"), Bytes::new())
+        } else {
+            let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+            headers.insert(header::CONTENT_TYPE, kind);
+            (Method::POST, path.to_owned(), Bytes::from(form))
+        };
+        let path_and_query = PathAndQuery::from_maybe_shared(target)
+            .map_err(|e| ProbeError::Backend(self.error(None, Cause::Request(e.to_string()))))?;
+        Ok(Outgoing { method, path_and_query, headers, body })
+    }
+}
+
+fn refused(fetched: &Fetched) -> ProbeError {
+    #[derive(Deserialize)]
+    struct Body {
+        error: String,
+    }
+    let text = serde_json::from_slice::<Body>(&fetched.body)
+        .map_or_else(|_| String::from_utf8_lossy(&fetched.body).into_owned(), |b| b.error);
+    ProbeError::Refused(fetched.status.as_u16(), text.chars().take(ERROR_TEXT_MAX).collect())
+}

@@ -1,0 +1,316 @@
+//! The cheapest way to count series that each kind of backend has.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::{
+    Counted, ProbeError, Question,
+    ask::{Form, Listed, seconds},
+};
+use crate::{
+    backend::{
+        Backend, Kind,
+        headers::{Ceilings, m3_push_down},
+    },
+    base::{
+        EstimateClass::{self, Exact, Learned, UpperBound},
+        TimeRange,
+    },
+};
+
+/// How far an instant query looks back: a window no longer than this holds no series that one instant does not see.
+const LOOKBACK_MS: u64 = 300_000;
+/// A backend is upgraded under a running Weir, now and then.
+const LIMIT_SUPPORT_TTL: Duration = Duration::from_secs(600);
+/// The first Prometheus whose `/api/v1/series` obeys `limit`.
+const SERIES_LIMIT_SINCE: (u64, u64) = (2, 51);
+/// Below this VictoriaMetrics lists series as fast as it counts them in its statistics, which count up to 5 % too many.
+const VICTORIA_LISTS_CHEAPLY: u64 = 2_000;
+/// What the ingesters of Mimir, which count, surely still hold.
+const MIMIR_RECENT_MS: i64 = 12 * 3_600_000;
+
+impl Backend {
+    /// Asks in the way of this kind of backend.
+    pub(super) async fn count_series(
+        &self,
+        question: &Question<'_>,
+        deadline: Instant,
+        now_ms: i64,
+    ) -> Result<Counted, ProbeError> {
+        match self.kind() {
+            Kind::Prometheus => self.count_on_prometheus(question, deadline, now_ms).await,
+            Kind::VictoriaMetrics => self.count_on_victoria(question, deadline).await,
+            Kind::Mimir => self.count_on_mimir(question, deadline, now_ms).await,
+            Kind::Cortex => Ok(self.list(question, deadline).await?.classed(Exact)),
+            // Replicas may be counted twice, so it is a bound; and none when a store gave no answer.
+            Kind::Thanos => Ok(self.list(question, deadline).await?.classed(UpperBound)),
+            Kind::M3 => self.count_on_m3(question, deadline).await,
+            Kind::Weir => self.count_on_weir(question, deadline).await,
+        }
+    }
+
+    async fn list(&self, question: &Question<'_>, deadline: Instant) -> Result<Listed, ProbeError> {
+        self.list_series(question, HeaderMap::new(), deadline).await
+    }
+
+    /// One list of series, cut by the backend, where it can cut it. Before 2.51 it cannot: there an instant count goes
+    /// first and sorts out what is far too large; what is left is listed, which costs twice an instant count and sees
+    /// the series that came and went as well, as several instants would not for the same price.
+    async fn count_on_prometheus(
+        &self,
+        question: &Question<'_>,
+        deadline: Instant,
+        now_ms: i64,
+    ) -> Result<Counted, ProbeError> {
+        if self.obeys_series_limit(question, deadline).await {
+            return Ok(self.list(question, deadline).await?.classed(Exact));
+        }
+        let at_end = self.count_at(question, question.window.end.min(now_ms), deadline).await?;
+        if at_end.series > question.limit || question.window.len_ms() <= LOOKBACK_MS {
+            return Ok(at_end);
+        }
+        let listed = self.list(question, deadline).await?;
+        Ok(Counted { bytes: listed.bytes + at_end.bytes, ..listed.classed(Exact) })
+    }
+
+    async fn obeys_series_limit(&self, question: &Question<'_>, deadline: Instant) -> bool {
+        // Held while asking: the probes that come meanwhile need the same answer.
+        let mut known = self.probes.series_limit.lock().await;
+        let now = Instant::now();
+        if let Some((obeys, at)) = *known
+            && now.saturating_duration_since(at) < LIMIT_SUPPORT_TTL
+        {
+            return obeys;
+        }
+        let path = "/api/v1/status/buildinfo";
+        let asked = self.ask_json::<Answer<BuildInfo>>(path, Form::new(), question, deadline).await;
+        let version = asked.ok().and_then(|(answer, _)| major_minor(&answer.data.version));
+        // Unknown is taken for old: the old way works everywhere.
+        let obeys = version.is_some_and(|v| v >= SERIES_LIMIT_SINCE);
+        *known = Some((obeys, now));
+        obeys
+    }
+
+    async fn count_at(
+        &self,
+        question: &Question<'_>,
+        at_ms: i64,
+        deadline: Instant,
+    ) -> Result<Counted, ProbeError> {
+        let query = format!("count({})", question.selector);
+        let form = Form::new().with("query", &query).with("time", &seconds(at_ms));
+        let (answer, bytes): (Answer<Vector>, _) =
+            self.ask_json("/api/v1/query", form, question, deadline).await?;
+        let series = match answer.data.result.first() {
+            None => 0,
+            Some(sample) => {
+                let text = sample.value.1.as_str();
+                text.parse().map_err(|_| ProbeError::Unreadable(format!("`{text}` is no count")))?
+            }
+        };
+        // One instant does not see what came and went before.
+        let truncated = series > question.limit && question.window.len_ms() > LOOKBACK_MS;
+        Ok(Counted { series, class: Learned, truncated, bytes })
+    }
+
+    /// The statistics of the window's last day first, a matter of a millisecond whatever the selector. They count a few
+    /// percent too many: series are listed where that or the other days of the window matter.
+    async fn count_on_victoria(
+        &self,
+        question: &Question<'_>,
+        deadline: Instant,
+    ) -> Result<Counted, ProbeError> {
+        let last_day = date(question.window.end.saturating_sub(1).max(question.window.start));
+        let last = self.victoria_total(question, &last_day, deadline).await?;
+        let surely_over = question.limit.saturating_add(question.limit / 10);
+        if last.series > surely_over {
+            return Ok(last);
+        }
+        let one_day = date(question.window.start) == last_day;
+        if last.series > VICTORIA_LISTS_CHEAPLY && last.series <= question.limit {
+            if one_day {
+                return Ok(last);
+            }
+            // Every day there is: when that is hardly more, the days of the window hold hardly more.
+            let ever = self.victoria_total(question, "0", deadline).await?;
+            if ever.series <= last.series + last.series / 50 {
+                return Ok(Counted { bytes: last.bytes + ever.bytes, ..ever });
+            }
+        }
+        match self.list(question, deadline).await {
+            Ok(listed) => Ok(Counted { bytes: last.bytes + listed.bytes, ..listed.classed(UpperBound) }),
+            // It lists no more than its own limit allows; the statistics know no such limit.
+            Err(ProbeError::Refused(..)) => {
+                let ever = self.victoria_total(question, "0", deadline).await?;
+                Ok(if one_day { last } else { ever })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn victoria_total(
+        &self,
+        question: &Question<'_>,
+        date: &str,
+        deadline: Instant,
+    ) -> Result<Counted, ProbeError> {
+        let form = Form::new().with("match[]", question.selector).with("date", date).with("topN", "1");
+        let (answer, bytes): (Answer<TsdbTotal>, _) =
+            self.ask_json("/api/v1/status/tsdb", form, question, deadline).await?;
+        Ok(Counted { series: answer.data.total_series, class: Learned, truncated: false, bytes })
+    }
+
+    /// The ingesters' count, where the operator switched it on; older series are in the list only.
+    async fn count_on_mimir(
+        &self,
+        question: &Question<'_>,
+        deadline: Instant,
+        now_ms: i64,
+    ) -> Result<Counted, ProbeError> {
+        let form = Form::new()
+            .with("label_names[]", "__name__")
+            .with("selector", question.selector)
+            .with("count_method", "active")
+            .with("limit", "1");
+        let path = "/api/v1/cardinality/label_values";
+        let counted = self.ask_json::<Cardinality>(path, form, question, deadline).await;
+        let recent = question.window.start >= now_ms.saturating_sub(MIMIR_RECENT_MS);
+        match counted {
+            Ok((answer, bytes)) => {
+                let names = answer.labels.iter().find(|l| l.label_name == "__name__");
+                let series = names.map_or(0, |l| l.series_count);
+                if recent || series > question.limit {
+                    return Ok(Counted { series, class: Learned, truncated: false, bytes });
+                }
+            }
+            Err(ProbeError::Refused(..) | ProbeError::Unreadable(_)) => {}
+            Err(error) => return Err(error),
+        }
+        // Its own `max_series_query_limit` shortens the list in silence: never more than an observation.
+        Ok(self.list(question, deadline).await?.classed(Learned))
+    }
+
+    async fn count_on_m3(&self, question: &Question<'_>, deadline: Instant) -> Result<Counted, ProbeError> {
+        let mut headers = HeaderMap::new();
+        let left = deadline.saturating_duration_since(Instant::now());
+        // One more than is asked for, since the list has to be able to hold one more than the limit.
+        let ceilings = Ceilings {
+            series: Some(question.limit.saturating_add(1)),
+            timeout: Some(left),
+            ..Ceilings::default()
+        };
+        m3_push_down(&mut headers, |_| None, &ceilings);
+        headers.insert("m3-limit-require-exhaustive", HeaderValue::from_static("false"));
+        Ok(self.list_series(question, headers, deadline).await?.classed(Exact))
+    }
+
+    async fn count_on_weir(&self, question: &Question<'_>, deadline: Instant) -> Result<Counted, ProbeError> {
+        let TimeRange { end, .. } = question.window;
+        let range = question.window.len_ms().max(1);
+        let query = format!("last_over_time({}[{range}ms])", question.selector);
+        let form = Form::new().with("query", &query).with("time", &seconds(end));
+        let (answer, bytes): (Answer<QueryCost>, _) =
+            self.ask_json("/api/v1/query_cost", form, question, deadline).await?;
+        Ok(Counted { series: answer.data.estimate.series_touched, class: Exact, truncated: false, bytes })
+    }
+}
+
+impl Listed {
+    /// A list that is not whole is an observation, whatever a whole one is.
+    fn classed(self, whole: EstimateClass) -> Counted {
+        let class = if self.incomplete || self.truncated { whole.max(Learned) } else { whole };
+        Counted { series: self.series, class, truncated: self.truncated, bytes: self.bytes }
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer<T> {
+    data: T,
+}
+
+#[derive(Deserialize)]
+struct BuildInfo {
+    version: String,
+}
+
+#[derive(Deserialize)]
+struct Vector {
+    result: Vec<Sample>,
+}
+
+#[derive(Deserialize)]
+struct Sample {
+    value: (serde::de::IgnoredAny, String),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TsdbTotal {
+    total_series: u64,
+}
+
+#[derive(Deserialize)]
+struct Cardinality {
+    labels: Vec<LabelCardinality>,
+}
+
+#[derive(Deserialize)]
+struct LabelCardinality {
+    label_name: String,
+    series_count: u64,
+}
+
+#[derive(Deserialize)]
+struct QueryCost {
+    estimate: CostEstimate,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CostEstimate {
+    series_touched: u64,
+}
+
+fn major_minor(version: &str) -> Option<(u64, u64)> {
+    let mut parts = version.trim_start_matches('v').split(['.', '-', '+']);
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// The UTC day of a moment as `YYYY-MM-DD`; 1970 for moments outside the calendar.
+fn date(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms)
+        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+        .strftime("%Y-%m-%d")
+        .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_written_as_dates() {
+        let cases = [
+            (0, "1970-01-01"),
+            (-1, "1969-12-31"),
+            (951_782_400_000, "2000-02-29"),
+            (1_709_251_199_999, "2024-02-29"),
+            (1_709_251_200_000, "2024-03-01"),
+            (1_767_225_599_000, "2025-12-31"),
+        ];
+        for (ms, expected) in cases {
+            assert_eq!(date(ms), expected);
+        }
+    }
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert_eq!(major_minor("2.42.0+ds"), Some((2, 42)));
+        assert!(major_minor("v3.1.0-rc.0").unwrap() > SERIES_LIMIT_SINCE);
+        assert!(major_minor("2.9.1").unwrap() < SERIES_LIMIT_SINCE);
+        assert_eq!(major_minor("weird"), None);
+    }
+}

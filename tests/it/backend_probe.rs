@@ -1,0 +1,330 @@
+//! Probes against scripted backends of every kind.
+
+use std::{sync::Arc, time::Duration};
+
+use http::HeaderMap;
+use weir::{
+    backend::{Backend, BaseUrl, Kind, ProbeError, ProbeOutcome, ProbeSettings, Question, Settings},
+    base::{
+        EstimateClass::{self, Exact, Learned, UpperBound},
+        TimeRange,
+    },
+};
+
+use crate::support::fake_upstream::{Act, FakeUpstream, Seen, chunk, head};
+
+const HOUR: i64 = 3_600_000;
+/// The window of the questions here lies in the past, within one UTC day.
+const WINDOW: TimeRange = TimeRange { start: 1_700_000_000_000, end: 1_700_000_000_000 + HOUR };
+
+fn backend(kind: Kind, upstream: &FakeUpstream, probe: ProbeSettings) -> Arc<Backend> {
+    let url = BaseUrl::parse(&upstream.url()).unwrap();
+    Backend::new(Settings { probe, ..Settings::new("main", kind, vec![url]) })
+}
+
+async fn ask(backend: &Backend, window: TimeRange, limit: u64) -> Result<ProbeOutcome, ProbeError> {
+    let headers = HeaderMap::new();
+    backend
+        .probe(&Question {
+            selector: r#"up{job="a"}"#,
+            window,
+            limit,
+            match_all: false,
+            tenant: "t",
+            headers: &headers,
+        })
+        .await
+}
+
+fn series(count: usize) -> Act {
+    let each: Vec<String> = (0..count).map(|i| format!(r#"{{"__name__":"up","i":"{i}"}}"#)).collect();
+    Act::json(&format!(r#"{{"status":"success","data":[{}]}}"#, each.join(",")))
+}
+
+fn version(version: &str) -> Act {
+    Act::json(&format!(r#"{{"status":"success","data":{{"version":"{version}"}}}}"#))
+}
+
+fn vector(count: u64) -> Act {
+    Act::json(&format!(
+        r#"{{"status":"success","data":{{"resultType":"vector","result":[{{"metric":{{}},"value":[1,"{count}"]}}]}}}}"#
+    ))
+}
+
+fn total(count: u64) -> Act {
+    Act::json(&format!(r#"{{"status":"success","data":{{"totalSeries":{count}}}}}"#))
+}
+
+/// A backend with `count` series that does what its kind does.
+fn scripted(kind: Kind, count: usize) -> impl Fn(&Seen) -> Act + Send + Sync {
+    move |seen| {
+        let limit = || seen.params("limit")[0].parse::<usize>().unwrap();
+        match (kind, seen.path()) {
+            (Kind::Prometheus, "/api/v1/status/buildinfo") => version("3.1.0"),
+            (Kind::Prometheus | Kind::Cortex | Kind::Thanos, "/api/v1/series") => series(count.min(limit())),
+            (Kind::VictoriaMetrics, "/api/v1/series") => series(count.min(limit())),
+            (Kind::VictoriaMetrics, "/api/v1/status/tsdb") => total(count as u64),
+            (Kind::Mimir, "/api/v1/cardinality/label_values") => Act::json(&format!(
+                r#"{{"series_count_total":999999,"labels":[{{"label_name":"__name__","series_count":{count}}}]}}"#
+            )),
+            (Kind::M3, "/api/v1/series") => {
+                let most: usize = seen.header("m3-limit-max-series").unwrap().parse().unwrap();
+                assert_eq!(seen.header("m3-limit-require-exhaustive"), Some("false"));
+                // A number of series equal to the limit counts as over it.
+                let limited: &[(&str, &str)] =
+                    if count >= most { &[("m3-results-limited", "series")] } else { &[] };
+                let Act::Raw(raw) = series(count.min(most)) else { unreachable!() };
+                let at = raw.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+                Act::answer(200, limited, &raw[at + 4..])
+            }
+            (Kind::Weir, "/api/v1/query_cost") => Act::json(&format!(
+                r#"{{"status":"success","data":{{"estimate":{{"seriesTouched":{count},"samplesScanned":1}}}}}}"#
+            )),
+            (_, other) => Act::answer(404, &[], other.as_bytes()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_kind_is_counted_in_its_own_way() {
+    let recent = {
+        let now =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+        TimeRange { start: now - HOUR, end: now - HOUR / 2 }
+    };
+    // kind, series there, limit, window; series counted, class, at least
+    type Case = (Kind, usize, u64, TimeRange, u64, EstimateClass, bool);
+    let cases: [Case; 17] = [
+        (Kind::Prometheus, 7, 10, WINDOW, 7, Exact, false),
+        (Kind::Prometheus, 10, 10, WINDOW, 10, Exact, false),
+        (Kind::Prometheus, 50, 10, WINDOW, 11, Learned, true),
+        (Kind::Cortex, 7, 10, WINDOW, 7, Exact, false),
+        (Kind::Cortex, 50, 10, WINDOW, 11, Learned, true),
+        (Kind::Thanos, 7, 10, WINDOW, 7, UpperBound, false),
+        (Kind::Thanos, 50, 10, WINDOW, 11, Learned, true),
+        (Kind::VictoriaMetrics, 7, 10, WINDOW, 7, UpperBound, false),
+        (Kind::VictoriaMetrics, 5_000, 9_000, WINDOW, 5_000, Learned, false),
+        (Kind::VictoriaMetrics, 50, 10, WINDOW, 50, Learned, false),
+        (Kind::Mimir, 7, 10, recent, 7, Learned, false),
+        (Kind::Mimir, 50, 10, WINDOW, 50, Learned, false),
+        (Kind::M3, 7, 10, WINDOW, 7, Exact, false),
+        (Kind::M3, 10, 10, WINDOW, 10, Exact, false),
+        (Kind::M3, 50, 10, WINDOW, 12, Learned, true),
+        (Kind::Weir, 7, 10, WINDOW, 7, Exact, false),
+        (Kind::Weir, 50, 10, WINDOW, 50, Exact, false),
+    ];
+    for (kind, there, limit, window, counted, class, truncated) in cases {
+        let upstream = FakeUpstream::start(scripted(kind, there)).await;
+        let backend = backend(kind, &upstream, ProbeSettings::default());
+        let outcome = ask(&backend, window, limit).await.unwrap_or_else(|e| panic!("{kind:?}: {e}"));
+        let got = (outcome.series.value, outcome.series.class, outcome.truncated);
+        assert_eq!(got, (counted, class, truncated), "{kind:?} with {there} series, limit {limit}");
+    }
+}
+
+#[tokio::test]
+async fn an_old_prometheus_is_asked_for_a_count_before_it_lists() {
+    for (there, limit, paths, counted) in
+        [(500, 100, &["/api/v1/query"][..], 500), (80, 100, &["/api/v1/query", "/api/v1/series"][..], 80)]
+    {
+        let upstream = FakeUpstream::start(move |seen| match seen.path() {
+            "/api/v1/status/buildinfo" => version("2.42.0+ds"),
+            "/api/v1/query" => vector(there),
+            _ => series(there as usize),
+        })
+        .await;
+        let backend = backend(Kind::Prometheus, &upstream, ProbeSettings::default());
+        let outcome = ask(&backend, WINDOW, limit).await.unwrap();
+        assert_eq!((outcome.series.value, outcome.truncated), (counted, there > limit));
+        let seen: Vec<Seen> = upstream.seen().into_iter().skip(1).collect();
+        assert_eq!(seen.iter().map(Seen::path).collect::<Vec<_>>(), paths);
+        assert_eq!(seen[0].params("query"), [r#"count(up{job="a"})"#]);
+        assert_eq!(seen[0].header("accept-encoding"), Some("identity"));
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_ignores_the_limit_is_left_in_the_middle_of_its_list() {
+    let upstream = FakeUpstream::start(|_| {
+        let part = br#"{"a":"b"},"#.repeat(100);
+        Act::ThenHang(
+            [head(200, &[], None), chunk(br#"{"status":"success","data":["#), chunk(&part)].concat(),
+        )
+    })
+    .await;
+    let backend = backend(Kind::Cortex, &upstream, ProbeSettings::default());
+    let outcome = ask(&backend, WINDOW, 10).await.unwrap();
+    assert!(outcome.truncated && outcome.series.value > 10);
+    upstream.abandoned(1).await;
+}
+
+#[tokio::test]
+async fn a_store_that_gave_no_answer_makes_a_bound_an_observation() {
+    let upstream =
+        FakeUpstream::start(|_| Act::json(r#"{"status":"success","data":[{}],"warnings":["store down"]}"#))
+            .await;
+    let backend = backend(Kind::Thanos, &upstream, ProbeSettings::default());
+    assert_eq!(ask(&backend, WINDOW, 10).await.unwrap().series.class, Learned);
+}
+
+#[tokio::test]
+async fn victoria_looks_at_other_days_when_the_window_has_them() {
+    // The last day holds 3,000 series, all days 3,900; the window's own list says 3,500.
+    let upstream =
+        FakeUpstream::start(|seen| match (seen.path(), seen.params("date").first().map(String::as_str)) {
+            ("/api/v1/status/tsdb", Some("0")) => total(3_900),
+            ("/api/v1/status/tsdb", Some(date)) => {
+                assert_eq!(date, "2023-11-14");
+                total(3_000)
+            }
+            _ => series(3_500),
+        })
+        .await;
+    let backend = backend(Kind::VictoriaMetrics, &upstream, ProbeSettings::default());
+    let window = TimeRange { start: WINDOW.end - 72 * HOUR, end: WINDOW.end - HOUR };
+    assert_eq!(ask(&backend, window, 9_000).await.unwrap().series.value, 3_500);
+}
+
+#[tokio::test]
+async fn mimir_without_its_count_lists() {
+    let upstream = FakeUpstream::start(|seen| match seen.path() {
+        "/api/v1/series" => series(7),
+        _ => Act::json(
+            r#"{"status":"error","errorType":"bad_data","error":"cardinality analysis is disabled"}"#,
+        ),
+    })
+    .await;
+    let backend = backend(Kind::Mimir, &upstream, ProbeSettings::default());
+    assert_eq!(ask(&backend, WINDOW, 10).await.unwrap().series.value, 7);
+}
+
+#[tokio::test]
+async fn a_selector_that_matches_everything_is_never_asked_about() {
+    let upstream = FakeUpstream::start(|_| Act::die()).await;
+    let backend = backend(Kind::Cortex, &upstream, ProbeSettings::default());
+    let headers = HeaderMap::new();
+    let question = Question {
+        selector: r#"{__name__=~".+"}"#,
+        window: WINDOW,
+        limit: 10,
+        match_all: true,
+        tenant: "t",
+        headers: &headers,
+    };
+    assert!(matches!(backend.probe(&question).await, Err(ProbeError::MatchAll)));
+    assert!(upstream.seen().is_empty());
+    assert_eq!(backend.snapshot().probes.refused, 1);
+}
+
+#[tokio::test]
+async fn one_question_is_asked_once_however_many_wait() {
+    let upstream = FakeUpstream::start(|_| {
+        let Act::Raw(raw) = series(7) else { unreachable!() };
+        Act::Slow(vec![raw], Duration::from_millis(30))
+    })
+    .await;
+    let backend = backend(Kind::Cortex, &upstream, ProbeSettings::default());
+    let outcomes = futures_util::future::join_all((0..20).map(|_| ask(&backend, WINDOW, 10))).await;
+    assert!(outcomes.iter().all(|o| o.as_ref().unwrap().series.value == 7));
+    // A dashboard that reloads a few seconds later asks the same question.
+    let later = TimeRange { start: WINDOW.start + 5_000, end: WINDOW.end + 5_000 };
+    assert!(ask(&backend, later, 10).await.unwrap().cached);
+    assert_eq!(upstream.seen().len(), 1);
+    let counts = backend.snapshot().probes;
+    assert_eq!((counts.sent, counts.cache_hits, counts.failures), (1, 20, 0));
+}
+
+#[tokio::test]
+async fn a_count_that_stopped_at_a_lower_limit_is_no_answer_to_a_higher_one() {
+    let upstream = FakeUpstream::start(scripted(Kind::Cortex, 50)).await;
+    let backend = backend(Kind::Cortex, &upstream, ProbeSettings::default());
+    assert!(ask(&backend, WINDOW, 10).await.unwrap().truncated);
+    assert!(ask(&backend, WINDOW, 5).await.unwrap().cached);
+    let outcome = ask(&backend, WINDOW, 100).await.unwrap();
+    assert_eq!((outcome.series.value, outcome.truncated, outcome.cached), (50, false, false));
+    assert!(ask(&backend, WINDOW, 10).await.unwrap().cached);
+    assert_eq!(upstream.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn tenants_do_not_share_answers_and_bring_their_headers() {
+    let upstream = FakeUpstream::start(scripted(Kind::Cortex, 5)).await;
+    let backend = backend(Kind::Cortex, &upstream, ProbeSettings::default());
+    for tenant in ["a", "b"] {
+        let headers = HeaderMap::from_iter([("x-scope-orgid".parse().unwrap(), tenant.parse().unwrap())]);
+        let question = Question {
+            selector: "up",
+            window: WINDOW,
+            limit: 10,
+            match_all: false,
+            tenant,
+            headers: &headers,
+        };
+        assert!(!backend.probe(&question).await.unwrap().cached);
+    }
+    let tenants: Vec<_> =
+        upstream.seen().iter().map(|s| s.header("x-scope-orgid").unwrap().to_owned()).collect();
+    assert_eq!(tenants, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn failures_are_remembered_and_late_answers_are_given_up() {
+    let deadline = ProbeSettings { deadline: Duration::from_millis(50), ..ProbeSettings::default() };
+    let upstream = FakeUpstream::start(|_| Act::hang()).await;
+    let backend = backend(Kind::Cortex, &upstream, deadline);
+    for _ in 0..3 {
+        assert!(matches!(ask(&backend, WINDOW, 10).await, Err(ProbeError::Late(_))));
+    }
+    upstream.abandoned(1).await;
+    assert_eq!(upstream.seen().len(), 1);
+    assert_eq!(backend.snapshot().probes.failures, 1);
+}
+
+#[tokio::test]
+async fn few_probes_run_at_a_time() {
+    let one =
+        ProbeSettings { concurrency: 1, deadline: Duration::from_millis(50), ..ProbeSettings::default() };
+    let upstream = FakeUpstream::start(|_| Act::hang()).await;
+    let backend = backend(Kind::Cortex, &upstream, one);
+    let elsewhere = TimeRange { start: 0, end: HOUR };
+    let (first, second) = tokio::join!(ask(&backend, WINDOW, 10), ask(&backend, elsewhere, 10));
+    assert!(first.is_err() && second.is_err());
+    assert_eq!(upstream.seen().len(), 1, "the second never got a place");
+}
+
+#[tokio::test]
+async fn answers_that_hold_no_number_are_errors() {
+    let cases: [(Act, &str); 4] = [
+        (Act::json("{"), "no end"),
+        (Act::answer(422, &[], br#"{"status":"error","error":"too many series"}"#), "too many series"),
+        (Act::answer(500, &[], b"<html>oops"), "oops"),
+        (Act::die_mid_body(100, br#"{"data":["#), "broke off"),
+    ];
+    for (act, expected) in cases {
+        let upstream = FakeUpstream::start(move |_| act.clone()).await;
+        let backend = backend(Kind::Cortex, &upstream, ProbeSettings::default());
+        let error = ask(&backend, WINDOW, 10).await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_selector_travels_in_a_form() {
+    let upstream = FakeUpstream::start(|seen| {
+        assert_eq!((seen.method.as_str(), seen.target.as_str()), ("POST", "/api/v1/series"));
+        assert!(String::from_utf8_lossy(&seen.body).contains("match%5B%5D=up%7B"));
+        series(1)
+    })
+    .await;
+    let backend = backend(Kind::Cortex, &upstream, ProbeSettings::default());
+    let (selector, headers) = (format!(r#"up{{a="{}"}}"#, "x".repeat(30_000)), HeaderMap::new());
+    let question = Question {
+        selector: &selector,
+        window: WINDOW,
+        limit: 10,
+        match_all: false,
+        tenant: "t",
+        headers: &headers,
+    };
+    assert_eq!(backend.probe(&question).await.unwrap().series.value, 1);
+}
