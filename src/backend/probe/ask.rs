@@ -38,24 +38,24 @@ pub(super) struct Listed {
 }
 
 /// Parameters in their wire form.
-pub(super) struct Form(Serializer<'static, String>);
+pub(super) struct Form(String);
 
 impl Form {
     pub(super) fn new() -> Self {
-        Self(Serializer::new(String::new()))
+        Self(String::new())
     }
 
-    pub(super) fn with(mut self, name: &str, value: &str) -> Self {
-        self.0.append_pair(name, value);
-        self
+    pub(super) fn with(self, name: &str, value: &str) -> Self {
+        // A serializer is not `Send` and must not live across an await: one for each pair.
+        Self(Serializer::new(self.0).append_pair(name, value).finish())
     }
 
     pub(super) fn window(self, window: TimeRange) -> Self {
         self.with("start", &seconds(window.start)).with("end", &seconds(window.end))
     }
 
-    fn text(mut self) -> String {
-        self.0.finish()
+    fn text(self) -> String {
+        self.0
     }
 }
 

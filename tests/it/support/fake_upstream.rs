@@ -64,12 +64,12 @@ impl Act {
 pub(crate) fn head(status: u16, headers: &[(&str, &str)], length: Option<usize>) -> Vec<u8> {
     let mut text = format!("HTTP/1.1 {status} Scripted\r\n");
     for (name, value) in headers {
-        text += &format!("{name}: {value}\r\n");
+        text.extend([name, ": ", value, "\r\n"]);
     }
-    text += &match length {
-        Some(length) => format!("content-length: {length}\r\n\r\n"),
-        None => "transfer-encoding: chunked\r\n\r\n".to_owned(),
-    };
+    match length {
+        Some(length) => text.extend(["content-length: ", &length.to_string(), "\r\n\r\n"]),
+        None => text.push_str("transfer-encoding: chunked\r\n\r\n"),
+    }
     text.into_bytes()
 }
 
