@@ -61,6 +61,23 @@ pub fn estimate(shape: &Shape, known: &[SeriesKnowledge], model: &Model) -> Esti
             one(shape, selector, known, model)
         })
         .collect();
+    sum_up(shape, selectors)
+}
+
+/// Estimates a listing of label sets (`series`, `labels`): it touches series and blocks, and reads no samples.
+pub fn estimate_listing(shape: &Shape, known: &[SeriesKnowledge], model: &Model) -> Estimate {
+    let mut selectors = estimate(shape, known, model).selectors;
+    for selector in &mut selectors {
+        let series = selector.series.value;
+        let load = Load { series, blocks: selector.blocks.value, output_series: series, ..Load::default() };
+        selector.samples = Known::exact(0);
+        selector.points = Known::exact(0);
+        selector.memory = Known::new(model.kind.memory(load), selector.memory.class);
+    }
+    sum_up(shape, selectors)
+}
+
+fn sum_up(shape: &Shape, selectors: Vec<SelectorEstimate>) -> Estimate {
     let sum = |field: fn(&SelectorEstimate) -> Known| {
         selectors.iter().map(field).fold(Known::exact(0), Known::plus)
     };

@@ -54,7 +54,8 @@ pub fn text(estimate: &Estimate) -> String {
     lines.join("\n")
 }
 
-fn line(s: &SelectorEstimate) -> String {
+/// One selector: its series and how they are known, its samples, its window.
+pub fn line(s: &SelectorEstimate) -> String {
     let mut out = match s.series.value {
         UNKNOWN_SERIES => {
             format!("{}: an unknown number of series ({}, {}),", short(&s.text), s.series.class, s.source)

@@ -146,6 +146,12 @@ impl LabelTable {
         Some(Known::new(least, EstimateClass::UpperBound))
     }
 
+    /// What [`bound`](Self::bound) would say if the table covered all of time: a guess for windows that it does not
+    /// cover, where more series may have lived.
+    pub fn guess(&self, matchers: &[Matcher]) -> Option<u64> {
+        self.bound(matchers, self.covers).map(|known| known.value)
+    }
+
     fn of_matcher(&self, matcher: &Matcher) -> Option<u64> {
         match matcher.op {
             // `label=""` also matches series without the label.
