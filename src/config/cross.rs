@@ -3,11 +3,14 @@
 use super::{
     diagnostic::{Diagnostic, Path, Position, suggest},
     raw::{Backend, Raw, TenantLimits},
-    scalar::Limit,
+    scalar::{Limit, Secret},
     tree::{Node, Value},
 };
 use crate::base::TenantId;
-use std::{collections::HashSet, fmt};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+};
 
 /// Everything that fits its type and still cannot be meant.
 pub(super) fn check(raw: &Raw, root: &Node, wrong: &mut Vec<Diagnostic>, warnings: &mut Vec<Diagnostic>) {
@@ -141,13 +144,24 @@ impl<'a> Checker<'a> {
         self.name(&place.key("default"), &raw.tenancy.default);
         for (i, source) in raw.tenancy.sources.iter().enumerate() {
             let at = place.key("sources").index(i);
-            match (&source.header, &source.basic_auth) {
-                (Some(header), None) if http::HeaderName::try_from(header).is_err() => {
+            match (&source.header, &source.basic_auth, &source.bearer) {
+                (Some(header), None, None) if http::HeaderName::try_from(header).is_err() => {
                     let at = at.key("header");
                     self.refuse(&at, format!("{} is not a header name", at.shown(header)));
                 }
-                (Some(_), None) | (None, Some(_)) => {}
-                _ => self.refuse(&at, "needs exactly one of `header` and `basic_auth`"),
+                (None, None, Some(tokens)) => self.tokens(&at.key("bearer"), tokens),
+                (Some(_), None, None) | (None, Some(_), None) => {}
+                _ => self.refuse(&at, "needs exactly one of `header`, `basic_auth` and `bearer`"),
+            }
+        }
+    }
+
+    fn tokens(&mut self, place: &Place<'_>, tokens: &BTreeMap<String, Secret>) {
+        let mut seen = HashSet::new();
+        for (tenant, token) in tokens {
+            self.name(&place.key(tenant), tenant);
+            if token.reveal().is_empty() || !seen.insert(token.reveal()) {
+                self.refuse(&place.key(tenant), "a token must not be empty, and belongs to one tenant only");
             }
         }
     }

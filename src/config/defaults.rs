@@ -3,7 +3,7 @@
 use super::{
     raw::{
         Backend, BasicAuthPart, Budget, Class, ClassMatch, Health, InFlight, Kind, Limits, LogFormat, Mode,
-        PerQuery, Probe, Queue, Rates, Server, Telemetry, Tenancy, TenantLimits, TenantSource,
+        OnUnparsable, PerQuery, Probe, Queue, Rates, Server, Telemetry, Tenancy, TenantLimits, TenantSource,
     },
     scalar::{Limit, Unknown},
 };
@@ -20,7 +20,7 @@ impl Default for Server {
         Self {
             listen: lit("127.0.0.1:9099"),
             admin_listen: lit("127.0.0.1:9098"),
-            trusted_proxies: Vec::new(),
+            trusted_proxies: vec![lit("127.0.0.0/8"), lit("::1/128")],
             request_body: lit("1MiB"),
             grace: lit("30s"),
         }
@@ -37,6 +37,7 @@ impl Default for Backend {
             scrape_interval: lit("15s"),
             budget: Budget::default(),
             unknown: Unknown::Allow,
+            on_unparsable: OnUnparsable::Auto,
             connect_timeout: lit("2s"),
             response_timeout: lit("2m"),
             max_connections: lit("100"),
@@ -69,8 +70,8 @@ impl Default for Tenancy {
     fn default() -> Self {
         Self {
             sources: vec![
-                TenantSource { header: Some("X-Scope-OrgID".to_owned()), basic_auth: None },
-                TenantSource { header: None, basic_auth: Some(BasicAuthPart::User) },
+                TenantSource { header: Some("X-Scope-OrgID".to_owned()), ..TenantSource::default() },
+                TenantSource { basic_auth: Some(BasicAuthPart::User), ..TenantSource::default() },
             ],
             default: "anonymous".to_owned(),
         }
@@ -88,6 +89,7 @@ impl TenantLimits {
     pub fn built_in() -> Self {
         Self {
             mode: Some(Mode::Enforce),
+            modes: None,
             per_query: PerQuery {
                 series: Some(lit("50_000")),
                 blocks: Some(lit("500_000")),
@@ -108,10 +110,18 @@ impl TenantLimits {
 }
 
 impl Class {
-    /// Rule evaluation, which goes first: Grafana marks its alert queries with this header.
-    pub(super) fn rules() -> Self {
-        let header = BTreeMap::from([("FromAlert".to_owned(), "true".to_owned())]);
-        Self { name: "rules".to_owned(), matches: ClassMatch { header }, reserve: Some(lit("20%")) }
+    /// Alerts go first, then what people look at; Grafana sends these headers.
+    pub(super) fn built_in() -> Vec<Self> {
+        let class = |name: &str, header: &str, value: &str, reserve| Self {
+            name: name.to_owned(),
+            matches: ClassMatch { header: BTreeMap::from([(header.to_owned(), value.to_owned())]) },
+            reserve,
+            per_query: PerQuery::default(),
+        };
+        vec![
+            class("rules", "FromAlert", "true", Some(lit("20%"))),
+            class("dashboards", "X-Dashboard-Uid", "*", None),
+        ]
     }
 }
 

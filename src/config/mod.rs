@@ -12,6 +12,7 @@ pub mod env;
 mod load;
 pub mod raw;
 mod reload;
+mod resolve;
 pub mod scalar;
 mod tree;
 
@@ -20,3 +21,4 @@ pub use diff::diff;
 pub use load::{DEFAULT_FILE, Loaded, load_file, load_text};
 pub use raw::schema;
 pub use reload::Reloader;
+pub use resolve::resolve;

@@ -34,7 +34,7 @@ impl Default for Raw {
             routes: Vec::new(),
             tenancy: Tenancy::default(),
             limits: Limits::default(),
-            classes: vec![Class::rules()],
+            classes: Class::built_in(),
             telemetry: Telemetry::default(),
         }
     }
@@ -53,7 +53,7 @@ pub struct Server {
     pub listen: Listen,
     /// Address of metrics, health, explain and reload. Keep it private.
     pub admin_listen: Listen,
-    /// Proxies whose `X-Forwarded-For` is believed, as CIDR blocks.
+    /// Peers whose headers are believed (tenant, class, actor, `X-Forwarded-For`), as CIDR blocks.
     pub trusted_proxies: Vec<Cidr>,
     /// The largest request body that is read.
     pub request_body: Size,
@@ -80,6 +80,8 @@ pub struct Backend {
     pub budget: Budget,
     /// Verdict on a selector of which nothing is known.
     pub unknown: Unknown,
+    /// What becomes of a query that is not PromQL, but may be a dialect that the backend knows.
+    pub on_unparsable: OnUnparsable,
     /// Longest wait for a connection.
     pub connect_timeout: Span,
     /// Longest wait for the first byte of an answer.
@@ -106,6 +108,20 @@ pub enum Kind {
     Cortex,
     M3,
     Weir,
+}
+
+/// What becomes of a query that is not PromQL.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnparsable {
+    /// `estimate_from_text` for VictoriaMetrics, `refuse` for all others.
+    Auto,
+    /// Weigh it by the selectors found in its text.
+    EstimateFromText,
+    /// Let it run as if nothing were known of it.
+    Forward,
+    /// Refuse it with the parse error.
+    Refuse,
 }
 
 /// What all queries in flight on a backend may hold together.
@@ -173,6 +189,9 @@ pub struct TenantSource {
     /// A part of HTTP basic authentication.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub basic_auth: Option<BasicAuthPart>,
+    /// Bearer tokens by tenant: `{team-a: "${TOKEN_A}"}`. A token that is not listed is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bearer: Option<BTreeMap<String, Secret>>,
 }
 
 /// The part of basic authentication that names the tenant.
@@ -205,6 +224,27 @@ pub enum Mode {
     Off,
 }
 
+/// A limit, by the name it has in this file.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the names are those of the limits")]
+pub enum LimitKey {
+    Series,
+    Blocks,
+    Samples,
+    Points,
+    Memory,
+    Range,
+    Steps,
+    Selectors,
+    Response,
+    Timeout,
+    InFlightQueries,
+    InFlightMemory,
+    RateQueries,
+    RateSamples,
+}
+
 /// Declares a struct of optional settings that can be laid over another of its kind.
 macro_rules! layers {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ident $type:ty,)* })*) => {$(
@@ -229,7 +269,7 @@ macro_rules! layers {
     )*};
     (@type leaf $type:ty) => { Option<$type> };
     (@type group $type:ty) => { $type };
-    (@over leaf $upper:expr, $lower:expr) => { $upper.or($lower) };
+    (@over leaf $upper:expr, $lower:expr) => { $upper.clone().or_else(|| $lower.clone()) };
     (@over group $upper:expr, $lower:expr) => { $upper.over(&$lower) };
 }
 
@@ -242,6 +282,8 @@ layers! {
     TenantLimits {
         /// Whether the limits are enforced.
         mode: leaf Mode,
+        /// Limits with a mode of their own, such as `{series: shadow}`.
+        modes: leaf BTreeMap<LimitKey, Mode>,
         /// What one query may cost.
         per_query: group PerQuery,
         /// What the tenant's queries in flight may hold together.
@@ -309,13 +351,16 @@ pub struct Class {
     /// The share kept free for it.
     #[serde(default)]
     pub reserve: Option<Share>,
+    /// What one query of this class may cost, where that differs from the tenant's limits.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub per_query: PerQuery,
 }
 
 /// Which requests belong to a class.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassMatch {
-    /// Headers with exactly these values; all must match.
+    /// Headers with these values, all of which must match; `*` at the end stands for anything.
     pub header: BTreeMap<String, String>,
 }
 

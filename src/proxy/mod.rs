@@ -1,4 +1,23 @@
-//! Carries a request through its stages and decides nothing itself.
+//! Floor 3: carries a request through its stages and decides nothing itself.
+//!
+//! Read [`Proxy::answer`] first: it is the way of a request, stage by stage.
 
+mod admin;
+mod answer;
+mod call;
+mod failure;
+mod forward;
+pub mod identify;
+mod live;
 pub mod meter;
+mod params;
 pub mod respond;
+mod route;
+mod server;
+mod settle;
+pub mod upstream;
+mod weigh;
+
+pub use admin::{Reload, serve_admin};
+pub use live::{Proxy, Settings};
+pub use server::{Served, serve};

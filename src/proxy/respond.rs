@@ -14,10 +14,12 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::meter::{BodyError, MeteredBody};
-use crate::base::ErrorKind;
+use crate::{
+    backend::{self, BackendError},
+    base::ErrorKind,
+};
 
 /// Which limit refused, and by how much.
 pub const WEIR_LIMIT: HeaderName = HeaderName::from_static("weir-limit");
@@ -25,6 +27,8 @@ pub const WEIR_LIMIT: HeaderName = HeaderName::from_static("weir-limit");
 pub const WEIR_ESTIMATE: HeaderName = HeaderName::from_static("weir-estimate");
 /// What the query did cost.
 pub const WEIR_COST: HeaderName = HeaderName::from_static("weir-cost");
+/// How long Weir and the backend took, beside what others say there.
+pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Bytes of a message; a longer one is cut.
 const MESSAGE_BYTES_MAX: usize = 4096;
@@ -158,9 +162,9 @@ pub enum Body {
     /// Made here, sent in one piece; `None` when it was handed on.
     Full(Option<Bytes>),
     /// A backend's answer under a permit.
-    Metered(MeteredBody<Incoming>),
+    Metered(MeteredBody<backend::Body>),
     /// A backend's answer that nobody counts.
-    Streaming(Incoming),
+    Streaming(backend::Body),
 }
 
 impl Body {
@@ -175,21 +179,21 @@ impl Body {
     }
 }
 
-impl From<MeteredBody<Incoming>> for Body {
-    fn from(body: MeteredBody<Incoming>) -> Self {
+impl From<MeteredBody<backend::Body>> for Body {
+    fn from(body: MeteredBody<backend::Body>) -> Self {
         Self::Metered(body)
     }
 }
 
-impl From<Incoming> for Body {
-    fn from(body: Incoming) -> Self {
+impl From<backend::Body> for Body {
+    fn from(body: backend::Body) -> Self {
         Self::Streaming(body)
     }
 }
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = BodyError<hyper::Error>;
+    type Error = BodyError<BackendError>;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,

@@ -171,6 +171,11 @@ impl Meter {
         MeteredBody::new(self, body)
     }
 
+    /// Ends without an answer: the backend gave none.
+    pub fn fail(mut self) {
+        self.end(Outcome::Failed);
+    }
+
     fn end(&mut self, outcome: Outcome) {
         if let Some(on_end) = self.on_end.take() {
             on_end(outcome, self.tally.actual(outcome == Outcome::Complete));

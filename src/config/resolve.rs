@@ -1,0 +1,292 @@
+//! From what is written to what the modules obey: defaults laid under overrides, units into numbers.
+
+use std::{collections::HashMap, num::NonZeroU64, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::{
+    raw::{self, LimitKey, Raw, TenantLimits},
+    scalar,
+};
+use crate::{
+    backend::{self, BaseUrl},
+    base::TenantId,
+    cost::{Model, ModelKind, Unknown},
+    limit::{
+        BackendBudget, ClassId, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy, Rate,
+        RateLimit, Rates, TenantPolicy,
+    },
+    proxy::{
+        self,
+        identify::{ClassRule, Pattern, Rules, TenantSource},
+        upstream::{self, OnUnparsable},
+    },
+};
+
+/// The settings of a proxy.
+///
+/// # Errors
+/// What the checks of [`load_text`](super::load_text) missed: names and URLs that cannot be used.
+pub fn resolve(raw: &Raw) -> Result<proxy::Settings, String> {
+    let index = |name: &str| raw.backends.iter().position(|backend| backend.name == name);
+    let mut routes = HashMap::new();
+    for route in &raw.routes {
+        let to = index(&route.backend).ok_or_else(|| format!("no backend is named `{}`", route.backend))?;
+        for name in &route.tenants {
+            routes.insert(tenant(name)?, to);
+        }
+    }
+    Ok(proxy::Settings {
+        request_body: usize::try_from(raw.server.request_body.0.get()).unwrap_or(usize::MAX),
+        grace: raw.server.grace.duration(),
+        rules: rules(raw)?,
+        upstreams: raw.backends.iter().map(upstream).collect::<Result<_, _>>()?,
+        routes,
+        policy: policy(raw)?,
+    })
+}
+
+fn tenant(name: &str) -> Result<TenantId, String> {
+    TenantId::new(name).ok_or_else(|| format!("`{name}` is no tenant name"))
+}
+
+fn header_name(name: &str) -> Result<HeaderName, String> {
+    name.parse().map_err(|_| format!("`{name}` is not a header name"))
+}
+
+fn rules(raw: &Raw) -> Result<Rules, String> {
+    let class = |class: &raw::Class| {
+        let headers = class.matches.header.iter();
+        let headers = headers.map(|(name, value)| Ok((header_name(name)?, Pattern::new(value))));
+        Ok::<_, String>(ClassRule {
+            name: class.name.as_str().into(),
+            headers: headers.collect::<Result<_, String>>()?,
+        })
+    };
+    Ok(Rules {
+        trusted: raw.server.trusted_proxies.iter().map(|cidr| cidr.0).collect(),
+        sources: raw.tenancy.sources.iter().map(source).collect::<Result<_, _>>()?,
+        default: tenant(&raw.tenancy.default)?,
+        classes: raw.classes.iter().map(class).collect::<Result<_, _>>()?,
+    })
+}
+
+fn source(source: &raw::TenantSource) -> Result<TenantSource, String> {
+    if let Some(tokens) = &source.bearer {
+        let pairs = tokens.iter().map(|(name, token)| Ok((token.reveal().to_owned(), tenant(name)?)));
+        return Ok(TenantSource::Bearer(pairs.collect::<Result<_, String>>()?));
+    }
+    match &source.header {
+        Some(header) => Ok(TenantSource::Header(header_name(header)?)),
+        None => Ok(TenantSource::BasicAuthUser),
+    }
+}
+
+fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &raw.headers {
+        let mut value =
+            HeaderValue::try_from(value.reveal()).map_err(|_| format!("the value of `{name}`"))?;
+        value.set_sensitive(true);
+        headers.insert(header_name(name)?, value);
+    }
+    let urls = raw.urls.iter().map(|url| BaseUrl::parse(url)).collect::<Result<_, _>>()?;
+    let (kind, model_kind) = kinds(raw.kind);
+    let backend = backend::Settings {
+        connect_timeout: raw.connect_timeout.duration(),
+        response_timeout: raw.response_timeout.duration(),
+        max_connections: size(raw.max_connections),
+        headers,
+        health: backend::HealthSettings {
+            interval: raw.health.interval.duration(),
+            timeout: raw.health.timeout.duration(),
+        },
+        probe: backend::ProbeSettings {
+            concurrency: size(raw.probe.concurrency),
+            deadline: raw.probe.deadline.duration(),
+            ttl: raw.probe.ttl.duration(),
+            cache_entries: raw.probe.cache_entries.0.get(),
+        },
+        ..backend::Settings::new(raw.name.as_str(), kind, urls)
+    };
+    let model = Model {
+        kind: model_kind,
+        block_duration_ms: raw.block_duration.ms().get(),
+        scrape_interval_ms: raw.scrape_interval.ms().get(),
+        unknown: match raw.unknown {
+            scalar::Unknown::Allow => Unknown::Allow,
+            scalar::Unknown::Deny => Unknown::Deny,
+            scalar::Unknown::Series(count) => Unknown::Number(count.0.get()),
+        },
+    };
+    let on_unparsable = match raw.on_unparsable {
+        raw::OnUnparsable::Auto if kind == backend::Kind::VictoriaMetrics => OnUnparsable::EstimateFromText,
+        raw::OnUnparsable::Auto | raw::OnUnparsable::Refuse => OnUnparsable::Refuse,
+        raw::OnUnparsable::EstimateFromText => OnUnparsable::EstimateFromText,
+        raw::OnUnparsable::Forward => OnUnparsable::Forward,
+    };
+    Ok(upstream::Settings { backend, model, on_unparsable })
+}
+
+fn size(count: scalar::Count) -> usize {
+    usize::try_from(count.0.get()).unwrap_or(usize::MAX)
+}
+
+const fn kinds(kind: raw::Kind) -> (backend::Kind, ModelKind) {
+    match kind {
+        raw::Kind::Prometheus => (backend::Kind::Prometheus, ModelKind::Prometheus),
+        raw::Kind::VictoriaMetrics => (backend::Kind::VictoriaMetrics, ModelKind::VictoriaMetrics),
+        raw::Kind::Thanos => (backend::Kind::Thanos, ModelKind::Thanos),
+        raw::Kind::Mimir => (backend::Kind::Mimir, ModelKind::Mimir),
+        raw::Kind::Cortex => (backend::Kind::Cortex, ModelKind::Cortex),
+        raw::Kind::M3 => (backend::Kind::M3, ModelKind::M3),
+        raw::Kind::Weir => (backend::Kind::Weir, ModelKind::Weir),
+    }
+}
+
+fn policy(raw: &Raw) -> Result<Policy, String> {
+    let classes = raw.classes.iter().map(|class| ClassPolicy {
+        name: class.name.as_str().into(),
+        reserve_percent: class.reserve.map_or(0, scalar::Share::percent),
+    });
+    let backends = raw.backends.iter().map(|backend| BackendBudget {
+        name: backend.name.as_str().into(),
+        memory: Limit::enforce(backend.budget.memory.0.get()),
+        queries: Limit::enforce(backend.budget.queries.0.get()),
+    });
+    let tenants = raw.limits.tenants.iter().map(|(name, limits)| {
+        let limits = limits.over(&raw.limits.default);
+        Ok((tenant(name)?, Arc::new(tenant_policy(&limits, &raw.classes))))
+    });
+    Ok(Policy {
+        default: Arc::new(tenant_policy(&raw.limits.default, &raw.classes)),
+        tenants: tenants.collect::<Result<_, String>>()?,
+        classes: classes.collect(),
+        backends: backends.collect(),
+        ..Policy::default()
+    })
+}
+
+/// The limits of one tenant, complete.
+fn tenant_policy(limits: &TenantLimits, classes: &[raw::Class]) -> TenantPolicy {
+    let modes = Modes(limits);
+    let per_class =
+        classes.iter().enumerate().filter(|(_, class)| class.per_query != raw::PerQuery::default());
+    let per_class =
+        per_class.map(|(i, class)| (ClassId(i), per_query(&class.per_query.over(&limits.per_query), &modes)));
+    let queue = QueuePolicy::default();
+    TenantPolicy {
+        per_query: per_query(&limits.per_query, &modes),
+        per_class: per_class.collect(),
+        in_flight: InFlight {
+            queries: modes.limit(LimitKey::InFlightQueries, counted(limits.in_flight.queries)),
+            memory: modes.limit(LimitKey::InFlightMemory, sized(limits.in_flight.memory)),
+        },
+        queue: QueuePolicy {
+            length: limits.queue.length.map_or(queue.length, size),
+            wait: limits.queue.wait.map_or(queue.wait, scalar::Span::duration),
+        },
+        rate: Rates {
+            queries: modes.rate(LimitKey::RateQueries, limits.rate.queries),
+            samples: modes.rate(LimitKey::RateSamples, limits.rate.samples),
+        },
+    }
+}
+
+fn per_query(limits: &raw::PerQuery, modes: &Modes<'_>) -> PerQuery {
+    let seconds = |span: Option<scalar::Limit<scalar::Span>>| {
+        span_of(span).and_then(|time| NonZeroU64::new(time.as_secs().max(1)))
+    };
+    let millis = |span: Option<scalar::Limit<scalar::Span>>| {
+        span_of(span).and_then(|time| NonZeroU64::new(time.as_millis() as u64))
+    };
+    PerQuery {
+        series: modes.limit(LimitKey::Series, counted(limits.series)),
+        blocks: modes.limit(LimitKey::Blocks, counted(limits.blocks)),
+        samples: modes.limit(LimitKey::Samples, counted(limits.samples)),
+        points: modes.limit(LimitKey::Points, counted(limits.points)),
+        memory: modes.limit(LimitKey::Memory, sized(limits.memory)),
+        range_seconds: modes.limit(LimitKey::Range, seconds(limits.range)),
+        steps: modes.limit(LimitKey::Steps, counted(limits.steps)),
+        selectors: modes.limit(LimitKey::Selectors, counted(limits.selectors)),
+        response_bytes: modes.limit(LimitKey::Response, sized(limits.response)),
+        timeout_ms: modes.limit(LimitKey::Timeout, millis(limits.timeout)),
+    }
+}
+
+fn counted(limit: Option<scalar::Limit<scalar::Count>>) -> Option<NonZeroU64> {
+    limit?.at().map(|count| count.0)
+}
+
+fn sized(limit: Option<scalar::Limit<scalar::Size>>) -> Option<NonZeroU64> {
+    limit?.at().map(|size| size.0)
+}
+
+fn span_of(limit: Option<scalar::Limit<scalar::Span>>) -> Option<Duration> {
+    limit?.at().map(scalar::Span::duration)
+}
+
+/// The mode of each limit: its own, or that of all.
+struct Modes<'a>(&'a TenantLimits);
+
+impl Modes<'_> {
+    fn of(&self, key: LimitKey) -> Mode {
+        let own = self.0.modes.as_ref().and_then(|modes| modes.get(&key)).copied();
+        match own.or(self.0.mode) {
+            Some(raw::Mode::Shadow) => Mode::Shadow,
+            Some(raw::Mode::Off) => Mode::Off,
+            Some(raw::Mode::Enforce) | None => Mode::Enforce,
+        }
+    }
+
+    fn limit(&self, key: LimitKey, max: Option<NonZeroU64>) -> Limit {
+        Limit { max, mode: self.of(key) }
+    }
+
+    fn rate(&self, key: LimitKey, rate: Option<scalar::Limit<scalar::Rate>>) -> RateLimit {
+        let rate = rate.and_then(scalar::Limit::at).map(|rate| Rate { count: rate.count, per: rate.per });
+        RateLimit { rate, mode: self.of(key) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::load_text, *};
+
+    fn settings(text: &str) -> proxy::Settings {
+        resolve(&load_text("test", text, &|_| None).unwrap().raw).unwrap()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_design() {
+        let settings = settings("server: {grace: 5s}");
+        let limits = &settings.policy.default.per_query;
+        assert_eq!(limits.series, Limit::enforce(50_000));
+        assert_eq!(limits.range_seconds, Limit::enforce(31 * 86_400));
+        assert_eq!(limits.timeout_ms, Limit::enforce(60_000));
+        assert_eq!(settings.policy.default.rate.samples.rate, None);
+        assert_eq!(settings.policy.backends[0].memory, Limit::enforce(4 << 30));
+        assert_eq!(settings.policy.classes[0].reserve_percent, 20);
+        assert_eq!(settings.upstreams[0].on_unparsable, OnUnparsable::Refuse);
+        assert_eq!(settings.grace, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn overrides_lie_over_defaults() {
+        let settings = settings(
+            "backends: [{name: a}, {name: b, kind: victoriametrics, unknown: 500}]\n\
+             routes: [{tenants: [noisy], backend: b}]\n\
+             limits: {default: {modes: {series: shadow}}, tenants: {noisy: {mode: off, per_query: {series: 1_000}}}}\n\
+             classes: [{name: slow, match: {header: {X-A: \"b*\"}}, per_query: {steps: 5}}]",
+        );
+        let noisy = TenantId::new("noisy").unwrap();
+        assert_eq!(settings.routes[&noisy], 1);
+        assert_eq!(settings.upstreams[1].model.unknown, Unknown::Number(500));
+        assert_eq!(settings.upstreams[1].on_unparsable, OnUnparsable::EstimateFromText);
+        let policy = settings.policy.tenant(&noisy);
+        assert_eq!(policy.per_query.series, Limit::enforce(1_000).with_mode(Mode::Shadow));
+        assert_eq!(policy.per_query.steps, Limit::enforce(11_000).with_mode(Mode::Off));
+        assert_eq!(policy.per_query(ClassId(0)).steps, Limit::enforce(5).with_mode(Mode::Off));
+        assert_eq!(settings.policy.default.per_query(ClassId::NONE).steps, Limit::enforce(11_000));
+    }
+}

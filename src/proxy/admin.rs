@@ -1,0 +1,75 @@
+//! The admin API: metrics, health and reload, on a listener of its own that query load does not touch.
+
+use std::{fmt::Write as _, future::IntoFuture, sync::Arc};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use tokio::net::TcpListener;
+
+use super::Proxy;
+use crate::telemetry::metrics;
+
+/// Reloads the configuration: what changed, or what is wrong with the file.
+pub type Reload = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
+
+#[derive(Clone)]
+struct Admin {
+    proxy: Arc<Proxy>,
+    reload: Option<Reload>,
+}
+
+/// Serves the admin API until `shutdown`. Without `reload` there is no file to read again.
+pub async fn serve_admin(
+    listener: TcpListener,
+    proxy: Arc<Proxy>,
+    reload: Option<Reload>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let routes = Router::new()
+        .route("/metrics", get(metrics_text))
+        .route("/-/healthy", get(|| async { "Weir is healthy.\n" }))
+        .route("/-/ready", get(ready))
+        .route("/-/reload", post(reload_now).put(reload_now))
+        .with_state(Admin { proxy, reload });
+    axum::serve(listener, routes).with_graceful_shutdown(shutdown).into_future().await
+}
+
+async fn metrics_text(State(admin): State<Admin>) -> Response {
+    match admin.proxy.metrics_text() {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics: {error}\n")).into_response(),
+    }
+}
+
+/// Ready as long as it answers queries, and be it with an error: a sick backend is no reason to take the proxy, which
+/// says what is wrong, out of service.
+async fn ready(State(admin): State<Admin>) -> Response {
+    if admin.proxy.stopping() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "Weir is shutting down.\n").into_response();
+    }
+    let mut text = "Weir is ready.\n".to_owned();
+    for (name, ready) in admin.proxy.backends() {
+        let state = if ready { "ready" } else { "not answering" };
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "backend {name}: {state}");
+    }
+    text.into_response()
+}
+
+async fn reload_now(State(admin): State<Admin>) -> Response {
+    let Some(reload) = admin.reload else {
+        return (StatusCode::BAD_REQUEST, "Weir runs without a configuration file.\n").into_response();
+    };
+    // Reading a file blocks.
+    match tokio::task::spawn_blocking(move || reload()).await {
+        Ok(Ok(changes)) if changes.is_empty() => "nothing changed\n".into_response(),
+        Ok(Ok(changes)) => format!("{}\n", changes.join("\n")).into_response(),
+        Ok(Err(report)) => (StatusCode::BAD_REQUEST, format!("{report}\n")).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}

@@ -1,0 +1,377 @@
+//! The way of a request: route, identify, parse, estimate, admit, forward, meter. Each stage takes what the one before
+//! made, and any of them may end it with a [`Failure`].
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, header, request::Parts};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::time::Instant;
+
+use super::{
+    call::{Call, Reading},
+    failure::{Failure, estimate_header},
+    forward::{self, Forward},
+    identify::Identity,
+    live::{Live, Proxy},
+    meter::{Meter, MeterLimits},
+    params::Params,
+    respond::{Body, SERVER_TIMING, WEIR_ESTIMATE, header_text},
+    route::{Endpoint, Routed, route},
+    settle::{self, Account},
+    upstream::Upstream,
+    weigh::{Weighed, Weighing},
+};
+use crate::{
+    backend::{
+        Kind,
+        headers::{Ceilings, m3_push_down},
+    },
+    base::{Demand, ErrorKind},
+    cost::{Estimate, LearnKey, explain},
+    limit::{self, Admitted, Ask, BackendId, PerQuery, ShadowHit, TenantPolicy},
+    telemetry::metrics::Dimension,
+};
+
+/// A query expected to hold this much is written down before it goes out.
+const DEAR_BYTES: u64 = 64 << 20;
+/// Longest wait for a request's body.
+const BODY_WAIT: Duration = Duration::from_secs(10);
+/// The time that a request has when no limit says less.
+const TIME_MAX: Duration = Duration::from_secs(3_600);
+/// The time that something light has.
+const LIGHT_TIME: Duration = Duration::from_secs(30);
+
+/// A request past the first stages.
+struct Asking<'a> {
+    live: &'a Live,
+    who: &'a Identity,
+    upstream: &'a Arc<Upstream>,
+    routed: Routed<'a>,
+    parts: &'a Parts,
+    policy: Arc<TenantPolicy>,
+    began: Instant,
+}
+
+impl Proxy {
+    /// Answers a request of the query API. Never fails: every failure is a response.
+    pub async fn answer<B>(self: &Arc<Self>, request: Request<B>, peer: SocketAddr) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        match self.carry(request, peer).await {
+            Ok(response) => response,
+            Err(failure) => failure.into_response(),
+        }
+    }
+
+    async fn carry<B>(
+        self: &Arc<Self>,
+        request: Request<B>,
+        peer: SocketAddr,
+    ) -> Result<Response<Body>, Failure>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let began = Instant::now();
+        let live = self.live();
+        let (parts, body) = request.into_parts();
+        let routed = route(&parts.method, parts.uri.path())?;
+        let who = live.rules.identify(&parts.headers, peer)?;
+        if self.stopping() {
+            return Err(Failure::new(ErrorKind::ShuttingDown, "Weir is shutting down"));
+        }
+        let nowhere = || Failure::new(ErrorKind::Internal, "no backend is configured");
+        let upstream = live.upstream(&who.tenant).ok_or_else(nowhere)?;
+        let policy = Arc::clone(self.admission.policy().tenant(&who.tenant));
+        let body = read_body(body, live.request_body).await?;
+        let asking = Asking { live: &live, who: &who, upstream, routed, parts: &parts, policy, began };
+        if routed.endpoint == Endpoint::Light {
+            return asking.pass(body).await;
+        }
+        let call = self.read(&asking, &body)?;
+        if call.free && !matches!(routed.endpoint, Endpoint::QueryCost | Endpoint::QueryRangeCost) {
+            return asking.pass(body).await;
+        }
+        let weighed = self.weigh(&asking, &call).await;
+        if matches!(routed.endpoint, Endpoint::QueryCost | Endpoint::QueryRangeCost) {
+            return Ok(self.explain(&asking, &weighed.estimate));
+        }
+        self.run(&asking, call, weighed, body).await
+    }
+
+    /// The parse stage.
+    fn read(&self, asking: &Asking<'_>, body: &Bytes) -> Result<Call, Failure> {
+        let form = form(&asking.parts.headers, asking.routed.endpoint, body)?;
+        let params = Params::parse(asking.parts.uri.query().unwrap_or(""), form)?;
+        let lenient = asking.upstream.lenient();
+        let reading = Reading { now_ms: (self.clock)(), lenient, cache: &self.cache };
+        Ok(reading.read(asking.routed.endpoint, &params)?)
+    }
+
+    /// The estimate stage.
+    async fn weigh(&self, asking: &Asking<'_>, call: &Call) -> Weighed {
+        let (limits, headers) = (asking.limits(), asking.headers());
+        let weighing = Weighing {
+            tenant: &asking.who.tenant,
+            call,
+            upstream: asking.upstream,
+            learned: &self.learned,
+            now_ms: (self.clock)(),
+            series_max: limits.series.watched(),
+            headers: &headers,
+            metrics: &self.metrics,
+        };
+        let weighed = weighing.weigh(|demand| asking.in_doubt(demand)).await;
+        let decided = asking.began.elapsed().saturating_sub(weighed.probing);
+        self.metrics.decided(decided);
+        let demand = &weighed.estimate.demand;
+        self.metrics.estimated(Dimension::Series, demand.series.value);
+        self.metrics.estimated(Dimension::Samples, demand.samples.value);
+        self.metrics.estimated(Dimension::Memory, demand.memory.value);
+        weighed
+    }
+
+    /// Admit, forward and meter.
+    async fn run(
+        self: &Arc<Self>,
+        asking: &Asking<'_>,
+        call: Call,
+        weighed: Weighed,
+        body: Bytes,
+    ) -> Result<Response<Body>, Failure> {
+        let time = asking.time(&call);
+        let deadline = asking.began + time;
+        let Admitted { permit, waited, shadow } =
+            self.admit(asking, &call, &weighed.estimate, deadline).await?;
+        self.count_shadow(asking, &shadow);
+        self.metrics.admitted(&asking.who.tenant, &asking.live.class_name(asking.who.class), waited);
+        let request = asking.forwarded(&call, body)?;
+        let account = asking.account(call, weighed.estimate, waited);
+        if account.estimate.demand.memory.value >= DEAR_BYTES {
+            account.log_dispatch();
+        }
+        let estimate = estimate_header(&account.estimate);
+        let sent = Instant::now();
+        // What may have brought one replica down is not tried on the next.
+        let again = account.estimate.demand.memory.value < DEAR_BYTES;
+        let answered = asking.upstream.backend.send(request, deadline, again).await;
+        let status = answered.as_ref().ok().map(|response| response.status().as_u16());
+        self.metrics.upstream(asking.upstream.backend.name(), status, sent.elapsed());
+        let meter =
+            Meter::new(asking.meter_limits(), account.on_end(Arc::clone(self), permit, status.unwrap_or(0)));
+        let response = answered.map_err(|error| Failure::from(&error))?;
+        let response =
+            forward::receive(response, asking.routed.endpoint, asking.upstream.backend.name()).await?;
+        let (mut head, upstream_body) = response.into_parts();
+        let metered = meter.wrap(&head.headers, upstream_body);
+        let primed = metered.prime().await.map_err(|error| Failure::unsent(&error))?;
+        head.headers.insert(WEIR_ESTIMATE, header_text(&estimate));
+        let timing = format!(
+            "weir-wait;dur={:.1}, backend;dur={:.1}",
+            waited.as_secs_f64() * 1e3,
+            sent.elapsed().as_secs_f64() * 1e3
+        );
+        head.headers.append(SERVER_TIMING, header_text(&timing));
+        Ok(Response::from_parts(head, Body::from(primed)))
+    }
+
+    /// The admit stage.
+    async fn admit(
+        self: &Arc<Self>,
+        asking: &Asking<'_>,
+        call: &Call,
+        estimate: &Estimate,
+        deadline: Instant,
+    ) -> Result<Admitted, Failure> {
+        let refusal = match self.admission.admit(asking.ask(estimate.demand, deadline)).await {
+            Ok(admitted) => return Ok(admitted),
+            Err(refusal) => refusal,
+        };
+        self.metrics.refused(&asking.who.tenant, refusal.id(), "enforce", refusal.kind);
+        tracing::info!(
+            target: "weir::query",
+            tenant = %asking.who.tenant, actor = &*asking.who.actor,
+            class = &*asking.live.class_name(asking.who.class), backend = asking.upstream.backend.name(),
+            endpoint = asking.routed.endpoint.as_str(), fingerprint = format_args!("{:016x}", call.fingerprint),
+            verdict = refusal.id(), status = refusal.kind.status(),
+            took_ms = asking.began.elapsed().as_millis() as u64,
+            est_series = estimate.demand.series.value, est_samples = estimate.demand.samples.value,
+            est_memory_bytes = estimate.demand.memory.value, known = estimate.demand.series.class.as_str(),
+            query = settle::short(&call.text), "query"
+        );
+        Err(Failure::refused(&refusal, estimate))
+    }
+
+    fn count_shadow(&self, asking: &Asking<'_>, hits: &[ShadowHit]) {
+        for hit in hits {
+            self.metrics.refused(&asking.who.tenant, hit.id(), "shadow", hit.kind);
+            tracing::info!(
+                target: "weir::shadow",
+                tenant = %asking.who.tenant, limit = hit.id(), "would be refused: {hit}"
+            );
+        }
+    }
+
+    /// The answer of `query_cost`: what it would cost, and what would become of it.
+    fn explain(&self, asking: &Asking<'_>, estimate: &Estimate) -> Response<Body> {
+        let mut json = explain::json(estimate);
+        let verdict = self.admission.judge(&asking.ask(estimate.demand, asking.began));
+        json["data"]["verdict"] = match verdict {
+            Ok(_) => serde_json::json!({"admitted": true}),
+            Err(refusal) => serde_json::json!({
+                "admitted": false,
+                "limit": refusal.id(),
+                "message": Failure::refused(&refusal, estimate).message,
+            }),
+        };
+        let mut response = Response::new(Body::full(json.to_string()));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+        response
+    }
+}
+
+impl Asking<'_> {
+    fn limits(&self) -> &PerQuery {
+        self.policy.per_query(self.live.class_id(self.who.class))
+    }
+
+    /// Whether a limit, enforced or only watched, stands in the way.
+    fn in_doubt(&self, demand: &Demand) -> bool {
+        let class = self.live.class_id(self.who.class);
+        limit::judge(&self.policy, &self.who.tenant, class, demand).map_or(true, |shadow| !shadow.is_empty())
+    }
+
+    fn ask(&self, demand: Demand, deadline: Instant) -> Ask {
+        Ask {
+            tenant: self.who.tenant.clone(),
+            actor: Arc::clone(&self.who.actor),
+            class: self.live.class_id(self.who.class),
+            backend: BackendId(self.upstream.index),
+            demand,
+            deadline,
+        }
+    }
+
+    /// The time from now to the last byte: the client's, if it is willing to wait less than it may.
+    fn time(&self, call: &Call) -> Duration {
+        let limit = self.limits().timeout_ms.enforced().map(Duration::from_millis);
+        [call.timeout, limit].into_iter().flatten().min().unwrap_or(TIME_MAX).min(TIME_MAX)
+    }
+
+    fn meter_limits(&self) -> MeterLimits {
+        let limits = self.limits();
+        let max = |limit: limit::Limit| limit.enforced().and_then(std::num::NonZeroU64::new);
+        MeterLimits {
+            bytes: max(limits.response_bytes),
+            series: max(limits.series),
+            samples: max(limits.points),
+        }
+    }
+
+    fn headers(&self) -> HeaderMap {
+        forward::request_headers(&self.parts.headers, &self.live.rules, self.who.trusted)
+    }
+
+    fn forwarded(&self, call: &Call, body: Bytes) -> Result<crate::backend::Outgoing, Failure> {
+        let limit = self.limits().timeout_ms.enforced().map(Duration::from_millis);
+        let ceiling = forward::ceiling(self.routed.endpoint, call.timeout, limit);
+        let mut headers = self.headers();
+        if self.upstream.backend.kind() == Kind::M3 {
+            self.push_down(&mut headers, call, &body, limit);
+        }
+        Forward { parts: self.parts, routed: self.routed, body, ceiling }.outgoing(headers)
+    }
+
+    /// Hands the limits down to a backend that takes them; the client's own may only be lower.
+    fn push_down(&self, headers: &mut HeaderMap, call: &Call, body: &Bytes, timeout: Option<Duration>) {
+        let limits = self.limits();
+        let ceilings = Ceilings {
+            series: limits.series.enforced(),
+            docs: limits.blocks.enforced(),
+            range: limits.range_seconds.enforced().map(Duration::from_secs),
+            returned_datapoints: limits.points.enforced(),
+            timeout: call.timeout.into_iter().chain(timeout).min(),
+            ..Ceilings::default()
+        };
+        // Both were read before.
+        let form = std::str::from_utf8(body).unwrap_or_default();
+        let params = Params::parse(self.parts.uri.query().unwrap_or_default(), form).unwrap_or_default();
+        m3_push_down(headers, |name| params.first(name), &ceilings);
+    }
+
+    /// Forwards what costs nothing: not counted, not limited but in time.
+    async fn pass(&self, body: Bytes) -> Result<Response<Body>, Failure> {
+        let forward = Forward { parts: self.parts, routed: self.routed, body, ceiling: None };
+        let request = forward.outgoing(self.headers())?;
+        let backend = &self.upstream.backend;
+        let response = backend.send(request, self.began + LIGHT_TIME, true).await;
+        let response = response.map_err(|error| Failure::from(&error))?;
+        let response = forward::receive(response, self.routed.endpoint, backend.name()).await?;
+        Ok(response.map(Body::from))
+    }
+
+    fn account(&self, call: Call, estimate: Estimate, waited: Duration) -> Account {
+        let learn = settle::tells_series(&call.shape)
+            .then(|| LearnKey::new(self.who.tenant.clone(), call.fingerprint, &call.shape));
+        Account {
+            tenant: self.who.tenant.clone(),
+            actor: Arc::clone(&self.who.actor),
+            class: self.live.class_name(self.who.class),
+            backend: self.upstream.backend.name().to_owned(),
+            endpoint: self.routed.endpoint,
+            query: call.text,
+            fingerprint: call.fingerprint,
+            estimate,
+            learn,
+            waited,
+            began: self.began,
+        }
+    }
+}
+
+/// The whole body of a request, which is small: a query is text.
+async fn read_body<B>(body: B, max: usize) -> Result<Bytes, Failure>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let reading = Limited::new(body, max).collect();
+    match tokio::time::timeout(BODY_WAIT, reading).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Failure::new(
+            ErrorKind::BodyTooLarge,
+            format!("the request body is longer than {}", crate::base::units::bytes(max as u64)),
+        )),
+        Ok(Err(error)) => {
+            Err(Failure::new(ErrorKind::BadData, format!("the request body broke off: {error}")))
+        }
+        Err(_) => Err(Failure::new(ErrorKind::BadData, "the request body did not arrive in time")),
+    }
+}
+
+/// The body as a form; only what every database reads as one.
+fn form<'b>(headers: &HeaderMap, endpoint: Endpoint, body: &'b Bytes) -> Result<&'b str, Failure> {
+    if body.is_empty() || endpoint == Endpoint::RemoteRead {
+        return Ok("");
+    }
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let media = content_type.split(';').next().unwrap_or("").trim();
+    if !media.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        return Err(Failure::new(
+            ErrorKind::BadData,
+            format!("the content type must be application/x-www-form-urlencoded, not {media:?}"),
+        ));
+    }
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(Failure::new(ErrorKind::BadData, "a compressed form is not read"));
+    }
+    std::str::from_utf8(body).map_err(|_| Failure::new(ErrorKind::BadData, "the form is not valid UTF-8"))
+}

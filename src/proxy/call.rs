@@ -1,0 +1,295 @@
+//! The parse stage: from the parameters of a request to what it reads.
+
+use std::{fmt, time::Duration};
+
+use super::{
+    params::{ParamError, Params},
+    route::Endpoint,
+};
+use crate::{
+    base::time::EvalTimes,
+    promql::{
+        self, ParseError,
+        ast::{Ast, Expr},
+        fingerprint::fingerprint,
+        shape::{DEFAULT_LOOKBACK_MS, Shape},
+    },
+};
+
+/// Most selectors of `match[]` in one request.
+const MATCHERS_MAX: usize = 100;
+/// A query of so few nodes, none of them a selector or a subquery, costs no more than its own parsing.
+const FREE_NODES_MAX: usize = 16;
+/// What VictoriaMetrics assumes of a range query without `start` or `step`: the last five minutes, one step.
+const LENIENT_RANGE_MS: i64 = 300_000;
+
+/// What a request reads.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    /// The query, or the selectors, as the client wrote them.
+    pub text: String,
+    /// The same for the same query with other times and constants.
+    pub fingerprint: u64,
+    /// Selectors, windows and steps.
+    pub shape: Shape,
+    /// It lists label sets and reads no samples.
+    pub listing: bool,
+    /// It reads nothing and costs nothing: `1+1`.
+    pub free: bool,
+    /// How long the client is willing to wait.
+    pub timeout: Option<Duration>,
+}
+
+/// How a request is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading<'a> {
+    /// The time of a request that names none, milliseconds since the epoch.
+    pub now_ms: i64,
+    /// The backend fills in a missing start, end and step (VictoriaMetrics).
+    pub lenient: bool,
+    /// Parsed queries.
+    pub cache: &'a promql::Cache,
+}
+
+/// Why a request cannot be read.
+#[derive(Clone, Debug)]
+pub(super) enum CallError {
+    /// A parameter.
+    Param(ParamError),
+    /// A query that is not PromQL.
+    Parse {
+        /// The parameter that holds it.
+        name: &'static str,
+        /// What is wrong, and where.
+        error: ParseError,
+    },
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Param(error) => error.fmt(f),
+            Self::Parse { name, error } => write!(f, "invalid parameter {name:?}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+impl From<ParamError> for CallError {
+    fn from(error: ParamError) -> Self {
+        Self::Param(error)
+    }
+}
+
+impl Reading<'_> {
+    /// Reads the parameters of a request to this endpoint; one without selectors (`labels`) reads nothing known.
+    pub(super) fn read(&self, endpoint: Endpoint, params: &Params<'_>) -> Result<Call, CallError> {
+        let timeout = timeout(params)?;
+        let mut call = match endpoint {
+            Endpoint::Query | Endpoint::QueryCost => self.query(params, self.instant(params)?)?,
+            Endpoint::QueryRange | Endpoint::QueryRangeCost => self.query(params, self.range(params)?)?,
+            Endpoint::QueryExemplars => self.query(params, self.span(params)?)?,
+            Endpoint::Series | Endpoint::Labels | Endpoint::LabelValues => {
+                self.listing(params, endpoint == Endpoint::Series)?
+            }
+            Endpoint::RemoteRead | Endpoint::Light => Call::unread(),
+        };
+        call.timeout = timeout;
+        Ok(call)
+    }
+
+    fn query(&self, params: &Params<'_>, times: EvalTimes) -> Result<Call, CallError> {
+        let text = params.one("query")?.ok_or_else(|| ParamError::invalid("query", "it is missing"))?;
+        let ast = self.parse("query", text)?;
+        let lookback = params.duration("lookback_delta")?.and_then(|ms| u64::try_from(ms).ok());
+        let shape = Shape::of(&ast, times, lookback.filter(|ms| *ms > 0).unwrap_or(DEFAULT_LOOKBACK_MS));
+        let free = shape.selectors.is_empty() && is_plain(&ast);
+        Ok(Call { text: text.to_owned(), fingerprint: fingerprint(&ast), shape, free, ..Call::unread() })
+    }
+
+    fn parse(&self, name: &'static str, text: &str) -> Result<std::sync::Arc<Ast>, CallError> {
+        self.cache.parse(text).map_err(|error| CallError::Parse { name, error })
+    }
+
+    fn instant(&self, params: &Params<'_>) -> Result<EvalTimes, ParamError> {
+        Ok(EvalTimes::instant(params.time("time")?.unwrap_or(self.now_ms)))
+    }
+
+    fn range(&self, params: &Params<'_>) -> Result<EvalTimes, ParamError> {
+        let missing = |name, default: i64| {
+            if self.lenient { Ok(default) } else { Err(ParamError::invalid(name, "it is missing")) }
+        };
+        let end = params.time("end")?.map_or_else(|| missing("end", self.now_ms), Ok)?;
+        let start = params.time("start")?.map_or_else(|| missing("start", end - LENIENT_RANGE_MS), Ok)?;
+        if end < start {
+            return Err(ParamError::invalid("end", "end timestamp must not be before start time"));
+        }
+        let step = params.duration("step")?.map_or_else(|| missing("step", LENIENT_RANGE_MS), Ok)?;
+        match u64::try_from(step) {
+            Ok(step @ 1..) => Ok(EvalTimes { start, end, step }),
+            _ => Err(ParamError::invalid(
+                "step",
+                "zero or negative query resolution step widths are not accepted. Try a positive integer",
+            )),
+        }
+    }
+
+    /// From start to end, as two steps: what a listing looks through. One without a start looks through all of time,
+    /// which has no price; it is priced by what is there now.
+    fn span(&self, params: &Params<'_>) -> Result<EvalTimes, ParamError> {
+        let end = params.time("end")?.unwrap_or(self.now_ms);
+        let start = params.time("start")?.unwrap_or(end);
+        if end < start {
+            return Err(ParamError::invalid("end", "end timestamp must not be before start time"));
+        }
+        Ok(EvalTimes { start, end, step: end.abs_diff(start).max(1) })
+    }
+
+    fn listing(&self, params: &Params<'_>, needs_selectors: bool) -> Result<Call, CallError> {
+        let times = self.span(params)?;
+        let texts: Vec<&str> = params.all("match[]").collect();
+        if texts.len() > MATCHERS_MAX {
+            return Err(ParamError::invalid("match[]", format!("more than {MATCHERS_MAX} are given")).into());
+        }
+        if texts.is_empty() && needs_selectors {
+            return Err(ParamError::Malformed("no match[] parameter provided").into());
+        }
+        let mut call = Call { text: texts.join(" "), listing: true, ..Call::unread() };
+        for text in texts {
+            let ast = self.parse("match[]", text)?;
+            if !matches!(ast.expr(ast.root), Expr::Selector(_)) {
+                return Err(
+                    ParamError::invalid("match[]", format!("{text:?} is not a series selector")).into()
+                );
+            }
+            let one = Shape::of(&ast, times, 0);
+            // The order of selectors makes no difference to what is listed.
+            call.fingerprint ^= fingerprint(&ast);
+            call.shape.range_seconds = call.shape.range_seconds.max(one.range_seconds);
+            call.shape.selectors.extend(one.selectors);
+        }
+        Ok(call)
+    }
+}
+
+impl Call {
+    /// A request of which nothing is read but that it came.
+    fn unread() -> Self {
+        Self {
+            text: String::new(),
+            fingerprint: 0,
+            shape: Shape {
+                selectors: Vec::new(),
+                steps: 1,
+                range_seconds: 0,
+                functions: Vec::new(),
+                aggregates: false,
+                returns_matrix: false,
+            },
+            listing: false,
+            free: false,
+            timeout: None,
+        }
+    }
+}
+
+fn timeout(params: &Params<'_>) -> Result<Option<Duration>, ParamError> {
+    let Some(ms) = params.duration("timeout")? else { return Ok(None) };
+    match u64::try_from(ms) {
+        Ok(ms @ 1..) => Ok(Some(Duration::from_millis(ms))),
+        _ => Err(ParamError::invalid("timeout", "it must be longer than nothing")),
+    }
+}
+
+/// Few nodes, and none that multiplies work.
+fn is_plain(ast: &Ast) -> bool {
+    ast.nodes.len() <= FREE_NODES_MAX
+        && !ast.nodes.iter().any(|node| matches!(node.expr, Expr::Subquery { .. }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(endpoint: Endpoint, query: &str) -> Result<Call, String> {
+        read_as(endpoint, query, false)
+    }
+
+    fn read_as(endpoint: Endpoint, query: &str, lenient: bool) -> Result<Call, String> {
+        let cache = promql::Cache::new(16);
+        let reading = Reading { now_ms: 1_000_000, lenient, cache: &cache };
+        let params = Params::parse(query, "").unwrap();
+        reading.read(endpoint, &params).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn queries_read_their_times() {
+        let call = read(Endpoint::Query, "query=up&timeout=5s").unwrap();
+        assert_eq!(call.timeout, Some(Duration::from_secs(5)));
+        assert_eq!(call.shape.selectors[0].window.end, 1_000_000);
+        assert!(!call.free && !call.listing);
+        let call = read(Endpoint::QueryRange, "query=rate(a[5m])&start=0&end=600&step=1m").unwrap();
+        assert_eq!(call.shape.steps, 11);
+        assert!(read_as(Endpoint::QueryRange, "query=up", true).is_ok());
+    }
+
+    #[test]
+    fn what_reads_nothing_is_free_unless_it_multiplies_work() {
+        for (query, free) in [
+            ("1%2B1", true),
+            ("vector(1)", true),
+            ("up", false),
+            ("sum_over_time(vector(1)[100d:1ms])", false),
+            (&*vec!["1"; 40].join("%2B"), false),
+        ] {
+            assert_eq!(read(Endpoint::Query, &format!("query={query}")).unwrap().free, free, "{query}");
+        }
+    }
+
+    #[test]
+    fn listings_read_selectors_only() {
+        let call = read(Endpoint::Series, "match[]=up&match[]={job=\"a\"}&start=0&end=600").unwrap();
+        assert!(call.listing);
+        assert_eq!(call.shape.selectors.len(), 2);
+        assert!((600..=601).contains(&call.shape.range_seconds));
+        assert!(read(Endpoint::Series, "match[]={__name__!=\"\"}").unwrap().shape.selectors[0].match_all);
+        assert!(read(Endpoint::Labels, "").unwrap().shape.selectors.is_empty());
+    }
+
+    #[test]
+    fn mistakes_read_as_those_of_prometheus() {
+        for (endpoint, query, want) in [
+            (Endpoint::Query, "", "invalid parameter \"query\": it is missing"),
+            (
+                Endpoint::Query,
+                "query=up&time=x",
+                "invalid parameter \"time\": cannot parse \"x\" to a valid timestamp",
+            ),
+            (Endpoint::QueryRange, "query=up&end=1&step=1", "invalid parameter \"start\": it is missing"),
+            (
+                Endpoint::QueryRange,
+                "query=up&start=2&end=1&step=1",
+                "invalid parameter \"end\": end timestamp must not be before start time",
+            ),
+            (Endpoint::Series, "", "no match[] parameter provided"),
+            (
+                Endpoint::Series,
+                "match[]=rate(a[5m])",
+                "invalid parameter \"match[]\": \"rate(a[5m])\" is not a series selector",
+            ),
+            (
+                Endpoint::Query,
+                "query=up&timeout=-1",
+                "invalid parameter \"timeout\": it must be longer than nothing",
+            ),
+        ] {
+            assert_eq!(read(endpoint, query).unwrap_err(), want);
+        }
+        let zero = read(Endpoint::QueryRange, "query=up&start=0&end=1&step=0").unwrap_err();
+        assert!(zero.contains("zero or negative query resolution"), "{zero}");
+        assert!(
+            read(Endpoint::Query, "query=up{").unwrap_err().starts_with("invalid parameter \"query\": 1:")
+        );
+    }
+}

@@ -1,0 +1,143 @@
+//! Every way a stage can say no, on its way to the one place that makes error responses.
+
+use http::{Response, StatusCode};
+
+use super::{
+    call::CallError,
+    identify::IdentifyError,
+    meter::BodyError,
+    params::ParamError,
+    respond::{self, Body, Extra},
+    route::RouteError,
+};
+use crate::{
+    backend::BackendError,
+    base::{ErrorKind, units},
+    cost::{Estimate, explain},
+    limit::Refusal,
+};
+
+/// Bytes of a backend's own error text that are shown.
+const EXCERPT_CHARS: usize = 300;
+
+/// Why a request gets no answer from a backend.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    /// Status, label and blame.
+    pub kind: ErrorKind,
+    /// For people.
+    pub message: String,
+    /// For machines, as headers.
+    pub extra: Box<Extra>,
+    /// The backend's own status, where it is worth more to the client than Weir's.
+    pub status: Option<StatusCode>,
+}
+
+impl Failure {
+    /// A failure with nothing beside its message.
+    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), extra: Box::default(), status: None }
+    }
+
+    /// A refusal by a limit, with what the query would have cost and what would make it cheaper.
+    pub(super) fn refused(refusal: &Refusal, estimate: &Estimate) -> Self {
+        let mut message = refusal.message();
+        if refusal.kind == ErrorKind::LimitExceeded {
+            if let Some(worst) = explain::worst(estimate) {
+                message = format!("{message}. Most of it is {}", explain::line(worst));
+            }
+            message = format!("{message}. To fix it: {}", explain::cheapest_fix(estimate));
+        }
+        let extra = Extra {
+            limit: Some(refusal.header()),
+            estimate: Some(estimate_header(estimate)),
+            retry_after: refusal.retry_after,
+            ..Extra::default()
+        };
+        Self { kind: refusal.kind, message, extra: Box::new(extra), status: None }
+    }
+
+    /// An error of the backend that is not JSON: its status stays, its text becomes the message.
+    pub(super) fn foreign(backend: &str, status: StatusCode, content_type: &str, text: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(text);
+        let excerpt: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let excerpt: String = excerpt.chars().take(EXCERPT_CHARS).collect();
+        let kind = if status.is_client_error() { ErrorKind::BadData } else { ErrorKind::UpstreamDead };
+        let what = if content_type.is_empty() { "no content type" } else { content_type };
+        let message = format!(
+            "backend `{backend}` answered {} with {what} instead of JSON: {excerpt}",
+            status.as_u16()
+        );
+        Self { status: Some(status).filter(|s| !s.is_success()), ..Self::new(kind, message) }
+    }
+
+    /// Nothing of an answer was sent yet when it broke off or went over a limit.
+    pub(super) fn unsent(error: &BodyError<BackendError>) -> Self {
+        match error {
+            BodyError::Upstream(error) => Self::from(error),
+            BodyError::CutOff(cut) => Self::new(ErrorKind::LimitExceeded, cut.to_string()),
+        }
+    }
+
+    /// The response.
+    pub(super) fn into_response(self) -> Response<Body> {
+        let mut response = respond::error(self.kind, &self.message, *self.extra);
+        if let Some(status) = self.status {
+            *response.status_mut() = status;
+        }
+        response
+    }
+}
+
+/// For `Weir-Estimate`: `series=20000; samples=28800000; memory=1.2GiB; known=upper_bound`.
+pub(super) fn estimate_header(estimate: &Estimate) -> String {
+    let d = &estimate.demand;
+    let number = |n: u64| if n == u64::MAX { "unknown".to_owned() } else { n.to_string() };
+    let memory = if d.memory.value == u64::MAX { "unknown".to_owned() } else { units::bytes(d.memory.value) };
+    let (series, samples) = (number(d.series.value), number(d.samples.value));
+    format!("series={series}; samples={samples}; memory={memory}; known={}", d.series.class)
+}
+
+impl From<RouteError> for Failure {
+    fn from(error: RouteError) -> Self {
+        match error {
+            RouteError::Unknown => Self::new(
+                ErrorKind::NotFound,
+                "no such endpoint; Weir serves the query API of Prometheus under /api/v1/",
+            ),
+            RouteError::Closed => Self::new(
+                ErrorKind::Forbidden,
+                "this endpoint is closed here: writes and administration go to the database itself",
+            ),
+            RouteError::Method(allow) => {
+                let extra = Box::new(Extra { allow: Some(allow), ..Extra::default() });
+                let message = format!("this endpoint takes {allow} only");
+                Self { extra, ..Self::new(ErrorKind::MethodNotAllowed, message) }
+            }
+        }
+    }
+}
+
+impl From<IdentifyError> for Failure {
+    fn from(error: IdentifyError) -> Self {
+        Self::new(ErrorKind::Unauthorized, error.to_string())
+    }
+}
+
+impl From<ParamError> for Failure {
+    fn from(error: ParamError) -> Self {
+        Self::new(ErrorKind::BadData, error.to_string())
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        Self::new(ErrorKind::BadData, error.to_string())
+    }
+}
+
+impl From<&BackendError> for Failure {
+    fn from(error: &BackendError) -> Self {
+        Self::new(error.kind(), error.to_string())
+    }
+}

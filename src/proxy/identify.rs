@@ -1,0 +1,291 @@
+//! Who asks: the tenant that pays, the actor inside it, the class that says who goes first.
+//!
+//! Headers name tenants and classes only when they come from a trusted proxy: anybody can write a header.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use http::{HeaderMap, HeaderName, header};
+use ipnet::IpNet;
+
+use crate::base::TenantId;
+
+/// Bytes of an actor's name that are kept.
+const ACTOR_BYTES_MAX: usize = 128;
+
+/// Headers that say what inside a tenant asks, the most specific first, with the word for logs. Grafana sends them.
+const ACTOR_HEADERS: [(HeaderName, &str); 3] = [
+    (HeaderName::from_static("x-rule-uid"), "rule"),
+    (HeaderName::from_static("x-dashboard-uid"), "dashboard"),
+    (HeaderName::from_static("x-grafana-user"), "user"),
+];
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// How requests are told apart.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Peers whose headers are believed.
+    pub trusted: Vec<IpNet>,
+    /// Where the tenant is read from; the first one present wins.
+    pub sources: Vec<TenantSource>,
+    /// The tenant of a request that names none.
+    pub default: TenantId,
+    /// Classes, the first match wins; a request that matches none is of class [`Rules::unclassed`].
+    pub classes: Vec<ClassRule>,
+}
+
+/// Where a tenant's name may stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TenantSource {
+    /// In this header.
+    Header(HeaderName),
+    /// It is the user of HTTP basic authentication.
+    BasicAuthUser,
+    /// A bearer token stands for it; the pairs are token and tenant.
+    Bearer(Vec<(String, TenantId)>),
+}
+
+/// Which requests belong to a class: all headers must match.
+#[derive(Clone, Debug)]
+pub struct ClassRule {
+    /// The class' name.
+    pub name: Arc<str>,
+    /// Header and pattern.
+    pub headers: Vec<(HeaderName, Pattern)>,
+}
+
+/// What a header's value must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// Exactly this.
+    Exact(String),
+    /// Anything that starts with this; everything when it is empty.
+    Prefix(String),
+}
+
+impl Pattern {
+    /// Reads `text` or `prefix*`.
+    pub fn new(text: &str) -> Self {
+        match text.strip_suffix('*') {
+            Some(prefix) => Self::Prefix(prefix.to_owned()),
+            None => Self::Exact(text.to_owned()),
+        }
+    }
+
+    fn matches(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Exact(text) => value == text.as_bytes(),
+            Self::Prefix(text) => value.starts_with(text.as_bytes()),
+        }
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Who pays.
+    pub tenant: TenantId,
+    /// Who inside the tenant, such as `dashboard:abc`.
+    pub actor: Arc<str>,
+    /// Index into [`Rules::classes`]; its length for a request that matches none.
+    pub class: usize,
+    /// The peer is a trusted proxy: its headers may go on to the backend.
+    pub trusted: bool,
+}
+
+/// Why a request belongs to nobody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IdentifyError {
+    /// The tenant's name is empty, too long or not printable.
+    Name(&'static str),
+    /// The bearer token stands for nobody.
+    Token,
+}
+
+impl fmt::Display for IdentifyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(place) => write!(
+                f,
+                "the tenant in {place} must be 1 to {} visible ASCII characters",
+                crate::base::tenant::TENANT_NAME_MAX
+            ),
+            Self::Token => f.write_str("the bearer token is not known here"),
+        }
+    }
+}
+
+impl std::error::Error for IdentifyError {}
+
+impl Rules {
+    /// The class of requests that match no rule.
+    pub fn unclassed(&self) -> usize {
+        self.classes.len()
+    }
+
+    /// Whether the headers of this peer are believed.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted.iter().any(|net| net.contains(&peer))
+    }
+
+    /// Tells who asks.
+    pub fn identify(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<Identity, IdentifyError> {
+        let trusted = self.trusts(peer.ip());
+        let tenant = self.tenant(headers, trusted)?;
+        let class = if trusted {
+            self.classes.iter().position(|class| class.matches(headers)).unwrap_or(self.unclassed())
+        } else {
+            self.unclassed()
+        };
+        Ok(Identity { tenant, actor: self.actor(headers, peer.ip(), trusted), class, trusted })
+    }
+
+    fn tenant(&self, headers: &HeaderMap, trusted: bool) -> Result<TenantId, IdentifyError> {
+        for source in &self.sources {
+            let found = match source {
+                TenantSource::Header(name) => {
+                    let value = headers.get(name).filter(|_| trusted);
+                    value.map(|value| named(value.to_str().unwrap_or(""), "the header"))
+                }
+                TenantSource::BasicAuthUser => {
+                    basic_user(headers).map(|user| named(&user, "basic authentication"))
+                }
+                TenantSource::Bearer(tokens) => bearer(headers).map(|token| {
+                    let owner = tokens.iter().find(|(known, _)| same_secret(known, token));
+                    owner.map(|(_, tenant)| tenant.clone()).ok_or(IdentifyError::Token)
+                }),
+            };
+            if let Some(found) = found {
+                return found;
+            }
+        }
+        Ok(self.default.clone())
+    }
+
+    fn actor(&self, headers: &HeaderMap, peer: IpAddr, trusted: bool) -> Arc<str> {
+        if trusted {
+            for (name, word) in &ACTOR_HEADERS {
+                if let Some(value) = headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty())
+                {
+                    let end = value.len().min(ACTOR_BYTES_MAX);
+                    // A header that reads as a string is ASCII: any byte is a boundary.
+                    return format!("{word}:{}", &value[..end]).into();
+                }
+            }
+        }
+        if let Some(user) = basic_user(headers) {
+            return format!("user:{}", user.chars().take(ACTOR_BYTES_MAX).collect::<String>()).into();
+        }
+        let client = if trusted { self.client(headers).unwrap_or(peer) } else { peer };
+        format!("ip:{}", client.to_canonical()).into()
+    }
+
+    /// The last address in `X-Forwarded-For` that is not one of ours.
+    fn client(&self, headers: &HeaderMap) -> Option<IpAddr> {
+        let list = headers.get_all(FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
+        let mut hops = list.rsplit(',').map(|hop| hop.trim().parse::<IpAddr>());
+        hops.find_map(|hop| hop.map_or(Some(None), |ip| (!self.trusts(ip)).then_some(Some(ip))))?
+    }
+}
+
+impl ClassRule {
+    fn matches(&self, headers: &HeaderMap) -> bool {
+        self.headers
+            .iter()
+            .all(|(name, pattern)| headers.get(name).is_some_and(|v| pattern.matches(v.as_bytes())))
+    }
+}
+
+fn named(name: &str, place: &'static str) -> Result<TenantId, IdentifyError> {
+    TenantId::new(name).ok_or(IdentifyError::Name(place))
+}
+
+fn credentials<'h>(headers: &'h HeaderMap, scheme: &str) -> Option<&'h str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (found, rest) = value.split_once(' ')?;
+    found.eq_ignore_ascii_case(scheme).then(|| rest.trim())
+}
+
+fn basic_user(headers: &HeaderMap) -> Option<String> {
+    let decoded = BASE64.decode(credentials(headers, "basic")?).ok()?;
+    let text = String::from_utf8(decoded).ok()?;
+    text.split_once(':').map(|(user, _)| user.to_owned())
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    credentials(headers, "bearer")
+}
+
+/// Compares without telling by its duration how much is right.
+fn same_secret(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |differ, (x, y)| differ | (x ^ y)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> Rules {
+        let team = |name| TenantId::new(name).unwrap();
+        Rules {
+            trusted: vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.0/8".parse().unwrap()],
+            sources: vec![
+                TenantSource::Header(HeaderName::from_static("x-scope-orgid")),
+                TenantSource::Bearer(vec![("s3cret".to_owned(), team("robots"))]),
+                TenantSource::BasicAuthUser,
+            ],
+            default: team("anonymous"),
+            classes: vec![ClassRule {
+                name: "rules".into(),
+                headers: vec![(HeaderName::from_static("fromalert"), Pattern::new("tr*"))],
+            }],
+        }
+    }
+
+    fn ask(peer: &str, headers: &[(&'static str, &str)]) -> Result<Identity, IdentifyError> {
+        let map = headers.iter().map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect();
+        rules().identify(&map, SocketAddr::new(peer.parse().unwrap(), 1))
+    }
+
+    #[test]
+    fn tenants_come_from_the_first_source_present() {
+        let tenant = |peer, headers: &[_]| ask(peer, headers).map(|identity| identity.tenant.to_string());
+        let basic = format!("Basic {}", BASE64.encode("alice:pw"));
+        assert_eq!(tenant("10.1.1.1", &[("x-scope-orgid", "a")]).unwrap(), "a");
+        assert_eq!(tenant("10.1.1.1", &[("x-scope-orgid", "a"), ("authorization", &basic)]).unwrap(), "a");
+        assert_eq!(tenant("10.1.1.1", &[("authorization", &basic)]).unwrap(), "alice");
+        assert_eq!(tenant("10.1.1.1", &[("authorization", "bearer s3cret")]).unwrap(), "robots");
+        assert_eq!(tenant("10.1.1.1", &[]).unwrap(), "anonymous");
+        assert_eq!(tenant("::ffff:10.1.1.1", &[("x-scope-orgid", "a")]).unwrap(), "a");
+    }
+
+    #[test]
+    fn strangers_cannot_name_themselves_by_header() {
+        let stranger =
+            ask("192.0.2.1", &[("x-scope-orgid", "a"), ("fromalert", "true"), ("x-dashboard-uid", "d")]);
+        let stranger = stranger.unwrap();
+        assert_eq!((stranger.tenant.as_str(), stranger.class, stranger.trusted), ("anonymous", 1, false));
+        assert_eq!(&*stranger.actor, "ip:192.0.2.1");
+        assert_eq!(ask("192.0.2.1", &[("authorization", "Bearer guess!")]), Err(IdentifyError::Token));
+        for bad in ["", " ", "a b", &"x".repeat(151)] {
+            assert!(ask("10.1.1.1", &[("x-scope-orgid", bad)]).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn actors_and_classes() {
+        let actor = |headers: &[_]| ask("10.1.1.1", headers).unwrap().actor.to_string();
+        assert_eq!(actor(&[("x-dashboard-uid", "d"), ("x-rule-uid", "r")]), "rule:r");
+        assert_eq!(actor(&[("x-dashboard-uid", "d")]), "dashboard:d");
+        assert_eq!(actor(&[("x-forwarded-for", "203.0.113.9, 198.51.100.7, 10.2.2.2")]), "ip:198.51.100.7");
+        assert_eq!(actor(&[("x-forwarded-for", "203.0.113.9, garbage")]), "ip:10.1.1.1");
+        assert_eq!(actor(&[]), "ip:10.1.1.1");
+        assert_eq!(ask("10.1.1.1", &[("fromalert", "true")]).unwrap().class, 0);
+        assert_eq!(ask("10.1.1.1", &[("fromalert", "false")]).unwrap().class, 1);
+    }
+}

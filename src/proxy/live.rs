@@ -1,0 +1,228 @@
+//! What the request path works with: settings that can be swapped while queries run.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use tokio::task::AbortHandle;
+
+use super::{
+    identify::Rules,
+    upstream::{self, Upstream},
+};
+use crate::{
+    base::TenantId,
+    cost::Learned,
+    limit::{self, Admission, ClassId, Policy},
+    promql,
+    telemetry::metrics::{Metrics, Resource},
+};
+
+/// Parsed queries that are kept.
+const CACHED_QUERIES: u64 = 10_000;
+/// The name of requests that match no class.
+const UNCLASSED: &str = "adhoc";
+
+/// What the configuration says of the proxy.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The largest request body that is read, bytes.
+    pub request_body: usize,
+    /// How long a shutdown waits for queries in flight.
+    pub grace: Duration,
+    /// How requests are told apart.
+    pub rules: Rules,
+    /// The databases, in the order of `policy.backends`; the first takes every tenant without a route.
+    pub upstreams: Vec<upstream::Settings>,
+    /// Which tenant goes to which of `upstreams`.
+    pub routes: HashMap<TenantId, usize>,
+    /// The limits.
+    pub policy: Policy,
+}
+
+/// Settings in use, and the backends that they made.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) request_body: usize,
+    pub(super) grace: Duration,
+    pub(super) rules: Rules,
+    pub(super) upstreams: Vec<Arc<Upstream>>,
+    routes: HashMap<TenantId, usize>,
+    classes: Vec<Arc<str>>,
+    /// Health checks and label tables, ended with these settings.
+    background: Vec<AbortHandle>,
+}
+
+impl Live {
+    fn start(settings: Settings, metrics: &Arc<Metrics>, clock: fn() -> i64) -> Self {
+        let upstreams: Vec<_> = (settings.upstreams.into_iter().enumerate())
+            .map(|(index, settings)| Arc::new(Upstream::new(index, settings)))
+            .collect();
+        let background = upstreams.iter().flat_map(|upstream| {
+            let (tables, health) = (Arc::clone(upstream), Arc::clone(&upstream.backend));
+            let metrics = Arc::clone(metrics);
+            [
+                tokio::spawn(async move { tables.keep_table(&metrics, clock).await }).abort_handle(),
+                tokio::spawn(async move { health.run_background(std::future::pending()).await })
+                    .abort_handle(),
+            ]
+        });
+        let mut classes: Vec<_> =
+            settings.rules.classes.iter().map(|class| Arc::clone(&class.name)).collect();
+        classes.push(UNCLASSED.into());
+        Self {
+            request_body: settings.request_body,
+            grace: settings.grace,
+            background: background.collect(),
+            rules: settings.rules,
+            upstreams,
+            routes: settings.routes,
+            classes,
+        }
+    }
+
+    /// Where a tenant's queries run.
+    pub(super) fn upstream(&self, tenant: &TenantId) -> Option<&Arc<Upstream>> {
+        let index = self.routes.get(tenant).copied().unwrap_or(0);
+        self.upstreams.get(index)
+    }
+
+    pub(super) fn class_name(&self, class: usize) -> Arc<str> {
+        self.classes.get(class).map_or_else(|| UNCLASSED.into(), Arc::clone)
+    }
+
+    pub(super) fn class_id(&self, class: usize) -> ClassId {
+        if class < self.rules.unclassed() { ClassId(class) } else { ClassId::NONE }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        for task in &self.background {
+            task.abort();
+        }
+    }
+}
+
+/// The request path: everything that outlives a single request.
+pub struct Proxy {
+    live: ArcSwap<Live>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) learned: Arc<Learned>,
+    pub(super) cache: promql::Cache,
+    /// Milliseconds since the epoch.
+    pub(super) clock: fn() -> i64,
+    stopping: AtomicBool,
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy").field("live", &self.live).finish_non_exhaustive()
+    }
+}
+
+impl Proxy {
+    /// A proxy that obeys these settings. Needs a runtime: health checks and label tables start at once.
+    pub fn new(
+        mut settings: Settings,
+        metrics: Arc<Metrics>,
+        learned: Arc<Learned>,
+        clock: fn() -> i64,
+    ) -> Arc<Self> {
+        let policy = std::mem::take(&mut settings.policy);
+        Arc::new(Self {
+            admission: Admission::new(policy),
+            live: ArcSwap::from_pointee(Live::start(settings, &metrics, clock)),
+            metrics,
+            learned,
+            cache: promql::Cache::new(CACHED_QUERIES),
+            clock,
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// Obeys other settings from now on. Queries in flight end on the backends where they began.
+    pub fn reload(&self, mut settings: Settings) {
+        let policy = std::mem::take(&mut settings.policy);
+        let before = self.live.load_full();
+        let after = Live::start(settings, &self.metrics, self.clock);
+        for gone in before.upstreams.iter().map(|upstream| upstream.backend.name()) {
+            if !after.upstreams.iter().any(|upstream| upstream.backend.name() == gone) {
+                self.metrics.forget_backend(gone);
+            }
+        }
+        self.admission.reload(policy);
+        self.live.store(Arc::new(after));
+    }
+
+    /// Fetches what is known of the backends once, for a caller that cannot wait for the background to do it.
+    pub async fn warm(&self) {
+        let live = self.live();
+        join_all(live.upstreams.iter().map(|upstream| upstream.refresh_table(self.clock))).await;
+    }
+
+    pub(super) fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    /// How long a shutdown waits for queries in flight.
+    pub fn grace(&self) -> Duration {
+        self.live.load().grace
+    }
+
+    /// No new query is accepted from now on.
+    pub fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+    }
+
+    /// Whether a shutdown is under way.
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
+    }
+
+    /// The configuration was read again, with this outcome.
+    pub fn count_reload(&self, success: bool) {
+        self.metrics.reloaded(success, (self.clock)() / 1_000);
+    }
+
+    /// What is held and who waits, now.
+    pub fn snapshot(&self) -> limit::Snapshot {
+        self.admission.snapshot()
+    }
+
+    /// Name and readiness of each backend.
+    pub fn backends(&self) -> Vec<(String, bool)> {
+        let live = self.live.load();
+        live.upstreams.iter().map(|u| (u.backend.name().to_owned(), u.backend.ready())).collect()
+    }
+
+    /// Everything in Prometheus' text format, with what admission holds now.
+    pub fn metrics_text(&self) -> prometheus::Result<String> {
+        for backend in self.admission.snapshot().backends {
+            self.metrics.queue_length(&backend.name, backend.waiting);
+            let capacity = |of: Option<u64>| of.unwrap_or(u64::MAX);
+            self.metrics.budget(
+                &backend.name,
+                Resource::Memory,
+                backend.memory,
+                capacity(backend.memory_capacity),
+            );
+            self.metrics.budget(
+                &backend.name,
+                Resource::Queries,
+                backend.queries,
+                capacity(backend.queries_capacity),
+            );
+        }
+        self.metrics.encode()
+    }
+}

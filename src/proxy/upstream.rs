@@ -1,0 +1,109 @@
+//! A backend as the request path sees it: where to send, how to price, what is known of its series.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwapOption;
+
+use crate::{
+    backend::{self, Backend, Kind},
+    cost::{LabelTable, Model},
+    telemetry::metrics::Metrics,
+};
+
+/// Entries asked for in each list of a label table.
+pub const TABLE_ENTRIES: usize = 10_000;
+/// Time between two fetches of a label table.
+const TABLE_INTERVAL: Duration = Duration::from_secs(60);
+/// Time to the next try after a fetch that failed.
+const TABLE_RETRY: Duration = Duration::from_secs(15);
+
+/// What the configuration says of one backend.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How it is reached.
+    pub backend: backend::Settings,
+    /// How its queries are priced.
+    pub model: Model,
+    /// What becomes of a query that is not PromQL.
+    pub on_unparsable: OnUnparsable,
+}
+
+/// What becomes of a query that Weir cannot parse: it may be a dialect that the backend knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnUnparsable {
+    /// Weigh it by the selectors found in its text.
+    EstimateFromText,
+    /// Let it run as if nothing were known of it.
+    Forward,
+    /// Refuse it with the parse error.
+    Refuse,
+}
+
+/// One backend in use.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Its position in the configuration, which is also that of its budget.
+    pub index: usize,
+    /// Where requests go.
+    pub backend: Arc<Backend>,
+    /// How they are priced.
+    pub model: Model,
+    /// What becomes of a query that is not PromQL.
+    pub on_unparsable: OnUnparsable,
+    table: Arc<ArcSwapOption<LabelTable>>,
+}
+
+impl Upstream {
+    /// A backend of which nothing is known yet.
+    pub fn new(index: usize, settings: Settings) -> Self {
+        Self {
+            index,
+            backend: Backend::new(settings.backend),
+            model: settings.model,
+            on_unparsable: settings.on_unparsable,
+            table: Arc::default(),
+        }
+    }
+
+    /// The latest label table.
+    pub fn table(&self) -> Option<Arc<LabelTable>> {
+        self.table.load_full()
+    }
+
+    /// It fills in missing start, end and step by itself.
+    pub fn lenient(&self) -> bool {
+        self.backend.kind() == Kind::VictoriaMetrics
+    }
+
+    /// Keeps the label table fresh until the future is dropped.
+    pub async fn keep_table(&self, metrics: &Metrics, clock: fn() -> i64) {
+        loop {
+            let fresh = self.refresh_table(clock).await;
+            if let Some(table) = self.table.load().as_deref().filter(|_| fresh) {
+                metrics.label_table_fetched(self.backend.name(), table.fetched_ms() / 1_000);
+            }
+            tokio::time::sleep(if fresh { TABLE_INTERVAL } else { TABLE_RETRY }).await;
+        }
+    }
+
+    /// Fetches the label table once; `false` when the backend has none to give. An old one rules itself out by its
+    /// age; without one, more queries are probed.
+    pub async fn refresh_table(&self, clock: fn() -> i64) -> bool {
+        match self.fetch_table(clock).await {
+            Ok(table) => {
+                self.table.store(Some(Arc::new(table)));
+                true
+            }
+            Err(why) => {
+                tracing::debug!(backend = self.backend.name(), %why, "no label table");
+                false
+            }
+        }
+    }
+
+    async fn fetch_table(&self, clock: fn() -> i64) -> Result<LabelTable, String> {
+        let asked_ms = clock();
+        let body = self.backend.tsdb_status(TABLE_ENTRIES).await.map_err(|error| error.to_string())?;
+        LabelTable::from_tsdb_status(&body, asked_ms, TABLE_ENTRIES).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,195 @@
+//! The estimate stage: asks what is known of the selectors, from the cheapest source to the dearest, and stops as soon
+//! as no limit is in doubt. It never fails: what cannot be known is assumed, as the configuration says.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::HeaderMap;
+
+use super::{call::Call, upstream::Upstream};
+use crate::{
+    backend::probe::{ProbeError, ProbeOutcome, Question},
+    base::{Demand, EstimateClass, Known, TenantId},
+    cost::{self, Estimate, LabelTable, LearnKey, Learned, Model, SeriesKnowledge, Source, UNKNOWN_SERIES},
+    promql::shape::{SelectorShape, Shape},
+    telemetry::metrics::{Metrics, ProbeResult},
+};
+
+/// Selectors of one query that are asked about; a query of more is judged by what is known without.
+const PROBES_MAX: usize = 8;
+/// Where a probe stops counting when no limit on series applies.
+const PROBE_SERIES: u64 = 1_000_000;
+
+/// Everything the estimate of one query rests on.
+#[derive(Debug)]
+pub(super) struct Weighing<'a> {
+    /// Who asks.
+    pub tenant: &'a TenantId,
+    /// What is read.
+    pub call: &'a Call,
+    /// Where it will run.
+    pub upstream: &'a Upstream,
+    /// What earlier runs cost.
+    pub learned: &'a Learned,
+    /// Milliseconds since the epoch.
+    pub now_ms: i64,
+    /// The limit on series, at which a probe may stop counting.
+    pub series_max: Option<u64>,
+    /// The request's own headers, for backends that tell tenants apart by them.
+    pub headers: &'a HeaderMap,
+    /// Where probes are counted.
+    pub metrics: &'a Metrics,
+}
+
+/// An estimate and how it came about.
+#[derive(Debug)]
+pub(super) struct Weighed {
+    /// What the query will cost.
+    pub estimate: Estimate,
+    /// How long that took.
+    pub probing: Duration,
+}
+
+impl Weighing<'_> {
+    /// Estimates; `in_doubt` says whether a limit stands in the way of a demand.
+    pub(super) async fn weigh(&self, in_doubt: impl Fn(&Demand) -> bool) -> Weighed {
+        let shape = &self.call.shape;
+        let table = self.upstream.table();
+        let mut known = from_table(shape, table.as_deref(), &self.upstream.model, self.call.listing);
+        let mut estimate = self.price(&known);
+        let settled = |known: &[SeriesKnowledge], estimate: &Estimate| {
+            !known.iter().any(is_guess) && !in_doubt(&estimate.demand)
+        };
+        if settled(&known, &estimate) {
+            return Weighed { estimate, probing: Duration::ZERO };
+        }
+        let key = LearnKey::new(self.tenant.clone(), self.call.fingerprint, shape);
+        if let Some(observed) = self.learned.get(&key, self.now_ms.max(0) as u64) {
+            known = SeriesKnowledge::from_observed(shape, &observed, &known);
+            estimate = self.price(&known);
+            if settled(&known, &estimate) {
+                return Weighed { estimate, probing: Duration::ZERO };
+            }
+        }
+        let started = tokio::time::Instant::now();
+        self.probe(&mut known).await;
+        Weighed { estimate: self.price(&known), probing: started.elapsed() }
+    }
+
+    fn price(&self, known: &[SeriesKnowledge]) -> Estimate {
+        let price = if self.call.listing { cost::estimate_listing } else { cost::estimate };
+        price(&self.call.shape, known, &self.upstream.model)
+    }
+
+    /// Asks the backend about the selectors in doubt, the largest first, all at once.
+    async fn probe(&self, known: &mut [SeriesKnowledge]) {
+        let limit = self.series_max.unwrap_or(PROBE_SERIES);
+        let selectors = &self.call.shape.selectors;
+        let mut doubtful: Vec<usize> = (0..selectors.len().min(known.len()))
+            // A probe that matches everything would itself be the attack.
+            .filter(|&i| !selectors[i].match_all && known[i].series.class != EstimateClass::Exact)
+            .collect();
+        doubtful.sort_by_key(|&i| std::cmp::Reverse((is_guess(&known[i]), known[i].series.value)));
+        doubtful.truncate(PROBES_MAX);
+        let ask = |i: usize| async move {
+            let SelectorShape { text, window, match_all, .. } = &selectors[i];
+            let (tenant, headers) = (self.tenant.as_str(), self.headers);
+            let question =
+                Question { selector: text, window: *window, limit, match_all: *match_all, tenant, headers };
+            (i, self.upstream.backend.probe(&question).await)
+        };
+        for (i, answer) in join_all(doubtful.iter().map(|&i| ask(i))).await {
+            self.count_probe(&answer);
+            if let Ok(outcome) = answer {
+                known[i] = after_probe(known[i], outcome);
+            }
+        }
+    }
+
+    fn count_probe(&self, answer: &Result<ProbeOutcome, ProbeError>) {
+        let backend = self.upstream.backend.name();
+        let cached = answer.as_ref().is_ok_and(|outcome| outcome.cached);
+        self.metrics.probe_cache(cached);
+        match answer {
+            Ok(_) if cached => {}
+            Ok(outcome) => {
+                let result = if outcome.truncated { ProbeResult::AtLeast } else { ProbeResult::Counted };
+                self.metrics.probed(backend, result, outcome.took, outcome.bytes);
+            }
+            Err(ProbeError::MatchAll) => {
+                self.metrics.probed(backend, ProbeResult::Refused, Duration::ZERO, 0);
+            }
+            Err(_) => self.metrics.probed(backend, ProbeResult::Failed, Duration::ZERO, 0),
+        }
+    }
+}
+
+/// What is assumed, and what a table says of times that it does not cover.
+fn is_guess(known: &SeriesKnowledge) -> bool {
+    known.series.class == EstimateClass::Assumed
+}
+
+/// What a backend's answer adds to what was known.
+fn after_probe(known: SeriesKnowledge, outcome: ProbeOutcome) -> SeriesKnowledge {
+    let counted = SeriesKnowledge::new(outcome.series, Source::Probe);
+    if !outcome.truncated {
+        return if is_guess(&known) { counted } else { known.better(counted) };
+    }
+    // More than the probe counted. An upper bound that says so too is the better number.
+    let bound = known.series;
+    if bound.class == EstimateClass::UpperBound && bound.value > outcome.series.value {
+        known
+    } else {
+        counted
+    }
+}
+
+/// One entry for each selector, from the label table.
+fn from_table(
+    shape: &Shape,
+    table: Option<&LabelTable>,
+    model: &Model,
+    listing: bool,
+) -> Vec<SeriesKnowledge> {
+    let one = |selector: &SelectorShape| {
+        if let Some(bound) = table.and_then(|table| table.bound(&selector.matchers, selector.window)) {
+            return SeriesKnowledge::new(bound, Source::LabelTable);
+        }
+        let assumed = SeriesKnowledge::assumed(model);
+        let guess = table.and_then(|table| table.guess(&selector.matchers));
+        // A listing of everything is what label browsers ask for; a query of everything is an attack.
+        if selector.match_all && !listing {
+            return SeriesKnowledge::new(Known::new(UNKNOWN_SERIES, EstimateClass::Assumed), Source::Assumed);
+        }
+        match guess {
+            Some(guess) if guess > assumed.series.value => {
+                SeriesKnowledge::new(Known::new(guess, EstimateClass::Assumed), Source::LabelTable)
+            }
+            _ => assumed,
+        }
+    };
+    shape.selectors.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_truncated_probe_never_lowers_a_bound() {
+        let known = |n, class, source| SeriesKnowledge::new(Known::new(n, class), source);
+        let bound = known(900, EstimateClass::UpperBound, Source::LabelTable);
+        let guess = known(10, EstimateClass::Assumed, Source::Assumed);
+        let outcome = |n, truncated| ProbeOutcome {
+            series: Known::exact(n),
+            truncated,
+            cached: false,
+            took: Duration::ZERO,
+            bytes: 0,
+        };
+        assert_eq!(after_probe(bound, outcome(101, true)), bound);
+        assert_eq!(after_probe(guess, outcome(101, true)).series, Known::exact(101));
+        assert_eq!(after_probe(bound, outcome(7, false)).series, Known::exact(7));
+        assert_eq!(after_probe(guess, outcome(70, false)).series, Known::exact(70));
+    }
+}
