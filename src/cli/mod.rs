@@ -1,7 +1,11 @@
 //! Command line: wiring only.
 
 mod check_config;
+mod clock;
+mod explain;
+mod memory;
 mod output;
+mod proxy;
 
 use clap::{Parser, Subcommand, error::ErrorKind as Usage};
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -13,7 +17,8 @@ const FAILED: u8 = 1;
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 64 bad command line or configuration, 1 failure.
-Environment: ${NAME} inside the configuration reads the variable NAME.";
+Environment: WEIR_LOG is a log filter such as `info` or `warn,weir=debug`;
+${NAME} inside the configuration reads the variable NAME.";
 
 /// Weighs PromQL queries before the database sees them.
 #[derive(Debug, Parser)]
@@ -25,6 +30,20 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Stand in front of databases: weigh every query, admit, queue or refuse it, forward what is admitted.
+    ///
+    /// SIGHUP, `POST /-/reload` on the admin address and a change of the file read the configuration again. SIGTERM
+    /// finishes what is in flight, then ends.
+    Proxy {
+        /// The configuration; `weir check-config --print-default` prints one to start from.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Folder for what is kept between runs: learned costs.
+        #[arg(long, value_name = "DIR", default_value = "./weir-data")]
+        data: PathBuf,
+    },
+    /// Say what a query would cost, how each number is known, and whether it would be admitted.
+    Explain(explain::Explain),
     /// Check a configuration file and report every mistake with its line.
     ///
     /// Prints nothing else than `FILE: good` on success. Warnings go to standard error and change no exit code.
@@ -56,6 +75,8 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     match args.command {
+        Command::Proxy { config, data } => proxy::run(&config, data),
+        Command::Explain(args) => explain::run(&args),
         Command::CheckConfig { file: Some(file), .. } => check_config::run(&file),
         Command::CheckConfig { file: None, .. } => check_config::print_default(),
     }

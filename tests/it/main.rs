@@ -10,5 +10,7 @@ mod meter_wire;
 mod parse_corpus;
 mod parse_errors;
 mod promqltest;
+mod proxy_faults;
+mod proxy_way;
 mod sockets;
 mod support;

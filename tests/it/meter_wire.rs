@@ -13,7 +13,7 @@ use weir::{
     base::ErrorKind,
     proxy::{
         meter::{Actual, BodyError, Limit, Meter, MeterLimits, Outcome},
-        respond::{self, Body, Extra},
+        respond::{self, Extra},
     },
 };
 
@@ -65,6 +65,10 @@ fn backend_answer(request: &Request<Incoming>, gone: Gone) -> Response<BackendBo
     response.body(UnsyncBoxBody::new(StreamBody::new(frames))).unwrap()
 }
 
+fn other(error: impl std::error::Error + Send + Sync + 'static) -> std::io::Error {
+    std::io::Error::other(error)
+}
+
 /// A backend, and before it the smallest proxy that meters.
 struct Chain {
     proxy: Server,
@@ -92,15 +96,13 @@ impl Chain {
                     Request::get(format!("http://{address}{path}")).body(http_body_util::Full::default());
                 let (parts, body) = upstream.request(request.unwrap()).await.unwrap().into_parts();
                 let on_end = Box::new(move |outcome, actual| ended.try_send((outcome, actual)).unwrap());
-                match Meter::new(limits, on_end).wrap(&parts.headers, body).prime().await {
-                    Ok(body) => Response::from_parts(parts, Body::from(body)),
-                    Err(BodyError::CutOff(cut)) => {
-                        respond::error(ErrorKind::LimitExceeded, &cut.to_string(), Extra::default())
-                    }
-                    Err(error) => {
-                        respond::error(ErrorKind::UpstreamDead, &error.to_string(), Extra::default())
-                    }
-                }
+                let kind = match Meter::new(limits, on_end).wrap(&parts.headers, body).prime().await {
+                    Ok(body) => return Response::from_parts(parts, body.map_err(other).boxed_unsync()),
+                    Err(BodyError::CutOff(cut)) => (ErrorKind::LimitExceeded, cut.to_string()),
+                    Err(error) => (ErrorKind::UpstreamDead, error.to_string()),
+                };
+                respond::error(kind.0, &kind.1, Extra::default())
+                    .map(|body| body.map_err(other).boxed_unsync())
             }
         })
         .await;

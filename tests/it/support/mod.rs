@@ -1,3 +1,4 @@
 //! What several integration tests lean on.
 
 pub(crate) mod fake_upstream;
+pub(crate) mod weir;

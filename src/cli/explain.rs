@@ -1,0 +1,119 @@
+//! `weir explain`: what a query would cost, how each number is known, and what would become of it.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
+
+use clap::Args;
+use form_urlencoded::Serializer;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use serde_json::Value;
+use tokio::runtime;
+
+use super::{BAD_INPUT, FAILED, clock::now_ms, output};
+use crate::{config, cost::Learned, proxy::Proxy, telemetry::metrics::Metrics};
+
+/// What to explain, and to whom it would go.
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// The PromQL query.
+    query: String,
+    /// The configuration whose limits and first backend apply.
+    #[arg(long, value_name = "FILE", conflicts_with = "backend")]
+    config: Option<PathBuf>,
+    /// A database to ask, with default limits.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090")]
+    backend: String,
+    /// What kind of database that is.
+    #[arg(long, default_value = "prometheus", requires = "backend")]
+    kind: String,
+    /// Start of a graph: Unix seconds or RFC 3339. Without it, the query is evaluated once, at `--end`.
+    #[arg(long, requires = "step", allow_hyphen_values = true)]
+    start: Option<String>,
+    /// End of the graph; now when it is left out.
+    #[arg(long, allow_hyphen_values = true)]
+    end: Option<String>,
+    /// Distance between two points of the graph: `15s`, `1m`.
+    #[arg(long, requires = "start")]
+    step: Option<String>,
+    /// The tenant who asks.
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Print the JSON of `/api/v1/query_cost`.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Explain) -> ExitCode {
+    let settings = match settings(args) {
+        Ok(settings) => settings,
+        Err(message) => return output::err(message, BAD_INPUT),
+    };
+    let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::err(format_args!("no runtime: {error}"), FAILED),
+    };
+    match runtime.block_on(ask(args, settings)) {
+        Ok(text) => output::out(text, 0),
+        Err(message) => output::err(message, FAILED),
+    }
+}
+
+fn settings(args: &Explain) -> Result<crate::proxy::Settings, String> {
+    let loaded = match &args.config {
+        Some(file) => config::load_file(file),
+        None => {
+            let backend = serde_json::json!({"backends": [{"kind": args.kind, "urls": [args.backend]}]});
+            config::load_text("--backend", &backend.to_string(), &|_| None)
+        }
+    };
+    config::resolve(&loaded.map_err(|report| report.to_string())?.raw)
+}
+
+async fn ask(args: &Explain, mut settings: crate::proxy::Settings) -> Result<String, String> {
+    if let Some(tenant) = &args.tenant {
+        let unfit = || format!("`{tenant}` is no tenant name");
+        settings.rules.default = crate::base::TenantId::new(tenant).ok_or_else(unfit)?;
+    }
+    let metrics = Metrics::new(1).map_err(|error| error.to_string())?;
+    let proxy = Proxy::new(settings, Arc::new(metrics), Arc::new(Learned::new(1)), now_ms);
+    proxy.warm().await;
+    let request = Request::get(target(args)).body(Empty::new()).map_err(|error| error.to_string())?;
+    let response = proxy.answer(request, SocketAddr::from(([127, 0, 0, 1], 0))).await;
+    let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
+    let answer: Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    if answer["status"] != "success" {
+        return Err(text_of(&answer["error"]));
+    }
+    if args.json {
+        return serde_json::to_string_pretty(&answer).map_err(|error| error.to_string());
+    }
+    let verdict = &answer["data"]["verdict"];
+    let verdict = match verdict["admitted"].as_bool() {
+        Some(true) => "Verdict: it may run.".to_owned(),
+        _ => format!("Verdict: it would be refused. {}", text_of(&verdict["message"])),
+    };
+    Ok(format!("{}\n{verdict}", text_of(&answer["data"]["text"])))
+}
+
+fn target(args: &Explain) -> String {
+    let mut query = Serializer::new(String::new());
+    query.append_pair("query", &args.query);
+    let path = match (&args.start, &args.step) {
+        (Some(start), Some(step)) => {
+            let end = args.end.clone().unwrap_or_else(|| (now_ms() / 1_000).to_string());
+            query.append_pair("start", start).append_pair("end", &end).append_pair("step", step);
+            "query_range_cost"
+        }
+        _ => {
+            if let Some(time) = &args.end {
+                query.append_pair("time", time);
+            }
+            "query_cost"
+        }
+    };
+    format!("/api/v1/{path}?{}", query.finish())
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}

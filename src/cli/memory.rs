@@ -1,0 +1,65 @@
+//! What was learned of queries, kept on disk between runs.
+
+use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
+
+use super::clock::now_ms;
+use crate::cost::Learned;
+
+/// Queries whose cost is remembered.
+const CAPACITY: usize = 50_000;
+/// Time between two writes.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+const FILE: &str = "learned";
+
+/// A store of learned costs and its file.
+#[derive(Clone, Debug)]
+pub(super) struct Memory {
+    pub(super) learned: Arc<Learned>,
+    folder: PathBuf,
+}
+
+impl Memory {
+    /// Reads the file; one that is missing or damaged is an empty store, said in the log.
+    pub(super) fn open(folder: PathBuf) -> Self {
+        let now = now_ms().max(0) as u64;
+        let learned = match fs::read(folder.join(FILE)) {
+            Ok(bytes) => Learned::from_bytes(&bytes, CAPACITY, now).unwrap_or_else(|error| {
+                tracing::warn!(%error, "learned costs start anew");
+                Learned::new(CAPACITY)
+            }),
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!(%error, "learned costs start anew");
+                }
+                Learned::new(CAPACITY)
+            }
+        };
+        Self { learned: Arc::new(learned), folder }
+    }
+
+    /// Writes the file anew, whole or not at all.
+    pub(super) fn save(&self) {
+        if self.learned.is_empty() {
+            return;
+        }
+        let writing = || {
+            fs::create_dir_all(&self.folder)?;
+            let (draft, file) = (self.folder.join("learned.new"), self.folder.join(FILE));
+            fs::write(&draft, self.learned.to_bytes())?;
+            fs::rename(draft, file)
+        };
+        if let Err(error) = writing() {
+            tracing::warn!(%error, folder = %self.folder.display(), "learned costs are not kept");
+        }
+    }
+
+    /// Saves every minute, until the future is dropped.
+    pub(super) async fn keep(self) {
+        loop {
+            tokio::time::sleep(SAVE_EVERY).await;
+            let memory = self.clone();
+            // A failed join is a panic in a write: logged by the hook, and the next minute is another chance.
+            let _ = tokio::task::spawn_blocking(move || memory.save()).await;
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! `weir proxy`: reads the configuration, binds, serves, and ends in good order.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use tokio::{
+    net::TcpListener,
+    runtime,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use super::{BAD_INPUT, FAILED, clock::now_ms, memory::Memory, output};
+use crate::{
+    config::{self, Loaded, Reloader},
+    proxy::{self, Proxy},
+    telemetry::{log, metrics::Metrics},
+};
+
+/// Tenants with a label value of their own in metrics; the others share one.
+const TENANT_LABELS_MAX: usize = 500;
+
+pub(super) fn run(file: &Path, data: PathBuf) -> ExitCode {
+    let loaded = match config::load_file(file) {
+        Ok(loaded) => loaded,
+        Err(report) => return output::err(report, BAD_INPUT),
+    };
+    if let Err(error) = init_log(&loaded) {
+        return output::err(error, BAD_INPUT);
+    }
+    let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::err(format_args!("no runtime: {error}"), FAILED),
+    };
+    match runtime.block_on(serve(file, loaded, data)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => output::err(message, FAILED),
+    }
+}
+
+fn init_log(loaded: &Loaded) -> Result<(), log::LogError> {
+    let filter = config::env::var("WEIR_LOG").unwrap_or_else(|| loaded.raw.telemetry.log.clone());
+    let format = match loaded.raw.telemetry.log_format {
+        config::raw::LogFormat::Text => log::Format::Text,
+        config::raw::LogFormat::Json => log::Format::Json,
+    };
+    log::init(&filter, format)
+}
+
+async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String> {
+    for warning in &loaded.warnings {
+        tracing::warn!("{}:{warning}", file.display());
+    }
+    let settings = config::resolve(&loaded.raw)?;
+    let (listen, admin_listen) = (loaded.raw.server.listen.0, loaded.raw.server.admin_listen.0);
+    let (listener, admin_listener) = (bind(listen).await?, bind(admin_listen).await?);
+    let metrics = Arc::new(Metrics::new(TENANT_LABELS_MAX).map_err(|error| format!("metrics: {error}"))?);
+    let memory = Memory::open(data);
+    let proxy = Proxy::new(settings, Arc::clone(&metrics), Arc::clone(&memory.learned), now_ms);
+    metrics.reloaded(true, now_ms() / 1_000);
+    let reloader = Arc::new(reloader(file, loaded, &proxy));
+    let (stop, stopped) = watch::channel(());
+    let admin = admin_lane(admin_listener, &proxy, &reloader, stopped)?;
+    let background = [
+        tokio::spawn(memory.clone().keep()),
+        tokio::spawn(reload_on_hangup(Arc::clone(&reloader), Arc::clone(&proxy))),
+        tokio::spawn(reload_on_change(reloader)),
+    ];
+    let addresses = (listener.local_addr(), admin);
+    if let (Ok(queries), admin) = addresses {
+        tracing::info!(%queries, %admin, "ready: point Grafana or curl at http://{queries}");
+    }
+    let served = proxy::serve(listener, Arc::clone(&proxy), ended_by_signal()).await;
+    for task in background {
+        task.abort();
+    }
+    memory.save();
+    drop(stop);
+    match served.cut {
+        0 => tracing::info!("stopped; every query in flight was finished"),
+        cut => tracing::warn!(cut, "stopped; the grace period was over, and answers under way were cut"),
+    }
+    Ok(())
+}
+
+pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => "; another program listens there, perhaps another Weir",
+            io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+            _ => "",
+        };
+        format!("cannot listen on {address}: {error}{hint}")
+    })
+}
+
+fn reloader(file: &Path, loaded: Loaded, proxy: &Arc<Proxy>) -> Reloader {
+    let applied = Arc::clone(proxy);
+    let runtime = runtime::Handle::current();
+    Reloader::new(file.to_owned(), loaded, move |loaded| {
+        let _entered = runtime.enter();
+        match config::resolve(&loaded.raw) {
+            Ok(settings) => applied.reload(settings),
+            Err(error) => tracing::error!(error, "configuration not applied"),
+        }
+    })
+}
+
+fn reload(reloader: &Reloader, proxy: &Proxy) -> Result<Vec<String>, String> {
+    let outcome = reloader.reload();
+    proxy.count_reload(outcome.is_ok());
+    outcome.map_err(|report| report.to_string())
+}
+
+/// The admin API on a thread and a runtime of its own, so that no load of queries keeps it from answering. Returns
+/// its address.
+fn admin_lane(
+    listener: TcpListener,
+    proxy: &Arc<Proxy>,
+    reloader: &Arc<Reloader>,
+    mut stopped: watch::Receiver<()>,
+) -> Result<SocketAddr, String> {
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    let listener = listener.into_std().map_err(|error| error.to_string())?;
+    let (proxy, for_reload) = (Arc::clone(proxy), (Arc::clone(proxy), Arc::clone(reloader)));
+    let lane = move || {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async move {
+            let reload: proxy::Reload = Arc::new(move || reload(&for_reload.1, &for_reload.0));
+            let stopped = async move {
+                // The sender's end is the signal.
+                let _ = stopped.changed().await;
+            };
+            proxy::serve_admin(TcpListener::from_std(listener)?, proxy, Some(reload), stopped).await
+        })
+    };
+    let spawned = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+        if let Err(error) = lane() {
+            tracing::error!(%error, "the admin API ended");
+        }
+    });
+    spawned.map(|_| address).map_err(|error| format!("no thread for the admin API: {error}"))
+}
+
+async fn reload_on_hangup(reloader: Arc<Reloader>, proxy: Arc<Proxy>) {
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
+    while hangups.recv().await.is_some() {
+        let (reloader, proxy) = (Arc::clone(&reloader), Arc::clone(&proxy));
+        // What came of it is logged there; reading a file blocks.
+        let _ = tokio::task::spawn_blocking(move || reload(&reloader, &proxy)).await;
+    }
+}
+
+async fn reload_on_change(reloader: Arc<Reloader>) {
+    if let Err(error) = reloader.watch().await {
+        tracing::warn!(%error, "the configuration file is not watched; use SIGHUP or POST /-/reload");
+    }
+}
+
+/// Ends on SIGTERM or SIGINT.
+pub(super) async fn ended_by_signal() {
+    let (term, int) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut term), Ok(mut int)) = (term, int) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}

@@ -1,0 +1,249 @@
+//! Bad input, bad backends, bad clients: each gets a clear error, and no permit is lost.
+
+use std::time::Duration;
+
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::{
+    proxy_way::database,
+    support::{
+        fake_upstream::{Act, FakeUpstream, Seen, chunk, head},
+        weir::{Weir, settings},
+    },
+};
+
+/// A proxy before a backend that does `act` with every query; its label table is always there.
+async fn before(act: impl Fn(&Seen) -> Act + Send + Sync + 'static, more: &str) -> (FakeUpstream, Weir) {
+    let upstream = FakeUpstream::start(move |seen: &Seen| {
+        if seen.path().starts_with("/api/v1/query") { act(seen) } else { database(seen) }
+    })
+    .await;
+    let yaml = format!("backends: [{{name: main, urls: [\"{}\"]}}]\n{more}", upstream.url());
+    let weir = Weir::start(&yaml).await;
+    weir.proxy.warm().await;
+    (upstream, weir)
+}
+
+#[tokio::test]
+async fn bad_requests_get_clear_errors() {
+    let (_upstream, weir) = before(database, "").await;
+    let long = format!("/api/v1/query?query={}", "a".repeat(60_000));
+    let nested = format!("/api/v1/query?query={}1{}", "(".repeat(5_000), ")".repeat(5_000));
+    for (path, status, message) in [
+        ("/api/v1/query?query=up%7B", 400, "invalid parameter \"query\": 1:"),
+        ("/api/v1/query", 400, "invalid parameter \"query\": it is missing"),
+        ("/api/v1/query?query=up&time=soon", 400, "invalid parameter \"time\": cannot parse \"soon\""),
+        ("/api/v1/query_range?query=up&start=5&end=1&step=1", 400, "end timestamp must not be before start"),
+        ("/api/v1/query_range?query=up&start=1&end=5&step=0", 400, "zero or negative query resolution"),
+        ("/api/v1/query?query=up&query=down", 400, "given twice"),
+        ("/api/v1/query?query=%ff", 400, "not valid UTF-8"),
+        ("/api/v1/query?query=a;b", 400, "%3B"),
+        ("/api/v1/unknown", 404, "no such endpoint"),
+        ("/api/v1/status/config", 403, "closed"),
+        ("/", 404, "no such endpoint"),
+        (&nested, 400, "parse error"),
+    ] {
+        let answer = weir.get(path).await;
+        assert_eq!(answer.status.as_u16(), status, "{path}: {}", answer.body);
+        assert!(answer.error().contains(message), "{path}: {}", answer.body);
+    }
+    // Long, but a name like any other.
+    assert_eq!(weir.get(&long).await.status, 200);
+    weir.until_idle().await;
+}
+
+#[tokio::test]
+async fn bad_bodies_get_clear_errors() {
+    let (_upstream, weir) = before(database, "").await;
+    let form = "application/x-www-form-urlencoded";
+    let megabytes = "a".repeat(2 << 20);
+    for (method, content_type, body, status, message) in [
+        ("POST", form, megabytes.as_str(), 413, "longer than 1MiB"),
+        ("POST", "multipart/form-data; boundary=x", "query=up", 400, "application/x-www-form-urlencoded"),
+        ("DELETE", form, "query=up", 405, "GET, POST only"),
+        ("PUT", form, "query=up", 405, "GET, POST only"),
+        ("POST", form, "query=up%", 400, "%25"),
+    ] {
+        let request = Request::builder()
+            .method(method)
+            .uri(weir.url("/api/v1/query"))
+            .header("content-type", content_type);
+        let answer = weir.ask(request.body(Full::from(body.to_owned())).unwrap()).await;
+        assert_eq!(answer.status.as_u16(), status, "{}", answer.body);
+        assert!(answer.error().contains(message), "{}", answer.body);
+    }
+    weir.until_idle().await;
+}
+
+#[tokio::test]
+async fn a_failing_backend_is_named_and_frees_its_permit() {
+    let json = &[("content-type", "application/json")][..];
+    let error = r#"{"status":"error","errorType":"execution","error":"too many samples"}"#;
+    let cases: Vec<(Act, u16, &str)> = vec![
+        (Act::die(), 502, "backend `main`"),
+        (Act::Raw(b"garbage\r\n\r\n".to_vec()), 502, "backend `main`"),
+        (Act::die_mid_body(1_000, b"{\"status\""), 502, "backend `main`"),
+        (Act::answer(500, &[("content-type", "text/plain")], b"out of\n memory"), 500, "out of memory"),
+        (Act::answer(200, &[("content-type", "text/html")], b"<h1>login</h1>"), 502, "text/html"),
+        (Act::answer(422, json, error.as_bytes()), 422, "too many samples"),
+    ];
+    for (act, status, message) in cases {
+        let what = format!("{act:?}");
+        let (_upstream, weir) = before(move |_| act.clone(), "").await;
+        let answer = weir.get("/api/v1/query?query=small").await;
+        assert_eq!(answer.status.as_u16(), status, "{what}: {}", answer.body);
+        assert!(answer.error().contains(message), "{what}: {}", answer.body);
+        weir.until_idle().await;
+    }
+    let weir = Weir::before(&FakeUpstream::nobody(), "prometheus").await;
+    let answer = weir.get("/api/v1/query?query=small").await;
+    assert_eq!(answer.status, 502, "{}", answer.body);
+    weir.until_idle().await;
+}
+
+#[tokio::test]
+async fn a_hanging_backend_costs_no_more_than_the_timeout() {
+    let (upstream, weir) = before(|_| Act::hang(), "").await;
+    let answer = weir.get("/api/v1/query?query=small&timeout=0.2").await;
+    assert_eq!(answer.status, 504, "{}", answer.body);
+    upstream.abandoned(1).await;
+    weir.until_idle().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_takes_its_query_along() {
+    let mut open = head(200, &[("content-type", "application/json")], None);
+    open.extend(chunk(b"{\"status\":\"success\",\"data\":{\"resultType\":\"vector\",\"result\":["));
+    let (upstream, weir) = before(move |_| Act::ThenHang(open.clone()), "").await;
+    let response = weir.send(weir.request("/api/v1/query?query=small")).await;
+    weir.until_load(1, 0).await;
+    drop(response);
+    upstream.abandoned(1).await;
+    weir.until_idle().await;
+}
+
+#[tokio::test]
+async fn who_leaves_the_queue_leaves_nothing_behind() {
+    let one = "limits: {default: {in_flight: {queries: 1}}}";
+    let (upstream, weir) = before(|_| Act::hang(), one).await;
+    let running = tokio::spawn(weir.client.request(weir.request("/api/v1/query?query=small")));
+    weir.until_load(1, 0).await;
+    let waiting: Vec<_> = (0..5)
+        .map(|_| tokio::spawn(weir.client.request(weir.request("/api/v1/query?query=small"))))
+        .collect();
+    weir.until_load(1, 5).await;
+    for task in &waiting {
+        task.abort();
+    }
+    weir.until_load(1, 0).await;
+    running.abort();
+    upstream.abandoned(1).await;
+    weir.until_idle().await;
+}
+
+#[tokio::test]
+async fn a_truncated_or_endless_answer_is_never_taken_for_whole() {
+    let limits = "limits: {default: {per_query: {response: 1MiB}}}";
+    let mut start = head(200, &[("content-type", "application/json")], None);
+    start.extend(chunk(&vec![b' '; 600 << 10]));
+    start.extend(chunk(&vec![b' '; 600 << 10]));
+    let (_upstream, weir) = before(move |_| Act::ThenHang(start.clone()), limits).await;
+    let response = weir.send(weir.request("/api/v1/query?query=small")).await;
+    assert_eq!(response.status(), 200);
+    assert!(response.into_body().collect().await.is_err());
+    weir.until_idle().await;
+
+    let announced = head(200, &[("content-type", "application/json")], Some(2 << 20));
+    let (_upstream, weir) = before(move |_| Act::ThenHang(announced.clone()), limits).await;
+    let answer = weir.get("/api/v1/query?query=small").await;
+    assert_eq!(answer.status, 422);
+    assert!(answer.error().contains("weir-max-response"), "{}", answer.body);
+    weir.until_idle().await;
+}
+
+#[tokio::test]
+async fn a_thousand_tenants_from_the_wire_are_bounded() {
+    let (_upstream, weir) = before(database, "").await;
+    for i in 0..1_000 {
+        let tenant = format!("tenant-{i}");
+        let answer = weir.get_as("/api/v1/query?query=small", &[("x-scope-orgid", &tenant)]).await;
+        assert_eq!(answer.status, 200);
+    }
+    let metrics = weir.metrics();
+    let labelled = metrics.lines().filter(|line| line.starts_with("weir_admissions_total")).count();
+    assert!(labelled <= 101, "{labelled}");
+    assert!(metrics.contains("tenant=\"other\""));
+    weir.until_idle().await;
+}
+
+#[tokio::test]
+async fn a_reload_keeps_what_is_in_flight() {
+    let (upstream, weir) = before(
+        |seen: &Seen| {
+            let whole = br#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
+            let head = head(200, &[("content-type", "application/json")], Some(whole.len()));
+            if seen.target.contains("slow") {
+                Act::Slow(vec![head, whole.to_vec()], Duration::from_millis(150))
+            } else {
+                Act::json(std::str::from_utf8(whole).unwrap())
+            }
+        },
+        "",
+    )
+    .await;
+    let slow = tokio::spawn(weir.client.request(weir.request("/api/v1/query?query=slow")));
+    weir.until_load(1, 0).await;
+    for i in 0..20 {
+        let yaml = format!(
+            "backends: [{{name: main, urls: [\"{}\"]}}]\nlimits: {{default: {{per_query: {{series: {}}}}}}}",
+            upstream.url(),
+            1_000 + i
+        );
+        weir.proxy.reload(settings(&yaml));
+        assert_eq!(weir.get("/api/v1/query?query=small").await.status, 200);
+    }
+    assert_eq!(slow.await.unwrap().unwrap().status(), 200);
+    weir.until_idle().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_finishes_what_is_in_flight_or_says_what_it_cut() {
+    let whole = br#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
+    let slow = move |_: &Seen| {
+        let head = head(200, &[("content-type", "application/json")], Some(whole.len()));
+        Act::Slow(vec![head, whole.to_vec()], Duration::from_millis(100))
+    };
+    let (_upstream, weir) = before(slow, "").await;
+    let asked = tokio::spawn(weir.client.request(weir.request("/api/v1/query?query=small")));
+    weir.until_load(1, 0).await;
+    assert_eq!(weir.stop().await.cut, 0);
+    assert_eq!(asked.await.unwrap().unwrap().into_body().collect().await.unwrap().to_bytes(), &whole[..]);
+
+    let (_upstream, weir) = before(|_| Act::hang(), "server: {grace: 100ms}").await;
+    let asked = tokio::spawn(weir.client.request(weir.request("/api/v1/query?query=small")));
+    weir.until_load(1, 0).await;
+    assert_eq!(weir.stop().await.cut, 1);
+    assert!(asked.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn slow_and_broken_heads_keep_nobody_waiting() {
+    let (_upstream, weir) = before(database, "").await;
+    let mut dripping = Vec::new();
+    for _ in 0..200 {
+        let mut stream = tokio::net::TcpStream::connect(weir.address).await.unwrap();
+        stream.write_all(b"GET /api/v1/query?query=small HTTP/1.1\r\nHost: x\r\n").await.unwrap();
+        dripping.push(stream);
+    }
+    assert_eq!(weir.get("/api/v1/query?query=small").await.status, 200);
+    let mut stream = tokio::net::TcpStream::connect(weir.address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nA: ").await.unwrap();
+    // The head is refused before it is read to its end, so that the rest may find the connection closed.
+    let _ = stream.write_all(&vec![b'a'; 1 << 20]).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
+    weir.until_idle().await;
+}

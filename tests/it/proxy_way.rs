@@ -1,0 +1,217 @@
+//! The way of a request through a whole proxy: what reaches the backend, what the client gets.
+
+use serde_json::json;
+
+use crate::support::{
+    fake_upstream::{Act, FakeUpstream, Seen},
+    weir::Weir,
+};
+
+const VECTOR: &str =
+    r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,"2"]}]}}"#;
+
+/// Says of one metric that it has 20,000 series, of every other that it has 10, since the beginning of time.
+pub(crate) fn database(seen: &Seen) -> Act {
+    if seen.path().ends_with("/status/tsdb") {
+        let table = json!({"status": "success", "data": {
+            "headStats": {"numSeries": 25_000, "minTime": -1_000_000_000_000_i64},
+            "seriesCountByMetricName": [{"name": "big", "value": 20_000}, {"name": "small", "value": 10}],
+            "seriesCountByLabelValuePair": [{"name": "job=api", "value": 9_000}],
+        }});
+        return Act::json(&table.to_string());
+    }
+    if seen.path().ends_with("/api/v1/series") {
+        return Act::json(r#"{"status":"success","data":[{"__name__":"a"},{"__name__":"b"}]}"#);
+    }
+    if seen.params("query").iter().any(|query| is_probe(query) && query.contains("big")) {
+        return Act::json(&VECTOR.replace("\"2\"", "\"20000\""));
+    }
+    Act::json(VECTOR)
+}
+
+fn is_probe(query: &str) -> bool {
+    query.starts_with("count(")
+}
+
+fn queries(upstream: &FakeUpstream) -> Vec<Seen> {
+    let own = ["/status/tsdb", "/-/ready", "/api/v1/series", "/status/buildinfo"];
+    let is_own = |seen: &Seen| {
+        own.iter().any(|path| seen.path().ends_with(path)) || seen.params("query").iter().any(|q| is_probe(q))
+    };
+    upstream.seen().into_iter().filter(|seen| !is_own(seen)).collect()
+}
+
+async fn over(yaml: &str) -> (FakeUpstream, Weir) {
+    let upstream = FakeUpstream::start(database).await;
+    let weir =
+        Weir::start(&format!("backends: [{{name: main, urls: [\"{}\"]}}]\n{yaml}", upstream.url())).await;
+    weir.proxy.warm().await;
+    (upstream, weir)
+}
+
+#[tokio::test]
+async fn what_is_admitted_goes_on_untouched() {
+    let (upstream, weir) = over("").await;
+    let answer = weir.get_as(
+        "/prometheus/api/v1/query?query=sum(small)%20&time=7&custom=a%2Fb",
+        &[
+            ("traceparent", "00-1-2-01"),
+            ("accept-encoding", "br, gzip"),
+            ("connection", "x-secret"),
+            ("x-secret", "1"),
+        ],
+    );
+    let answer = answer.await;
+    assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, VECTOR));
+    assert!(
+        answer.headers["weir-estimate"].to_str().unwrap().starts_with("series=10;"),
+        "{:?}",
+        answer.headers
+    );
+    assert!(answer.headers.contains_key("server-timing"));
+    let seen = queries(&upstream);
+    assert_eq!(seen[0].target, "/api/v1/query?timeout=60000ms&query=sum(small)%20&time=7&custom=a%2Fb");
+    assert_eq!(seen[0].header("traceparent"), Some("00-1-2-01"));
+    assert_eq!(seen[0].header("accept-encoding"), Some("gzip"));
+    assert_eq!(seen[0].header("x-secret"), None);
+    weir.until_idle().await;
+}
+
+#[tokio::test]
+async fn a_post_stays_a_post_and_its_form_is_read() {
+    let (upstream, weir) = over("").await;
+    let answer =
+        weir.post("/api/v1/query_range?stats=all", "query=small&start=0&end=600&step=60&timeout=5").await;
+    assert_eq!(answer.status, 200);
+    let seen = queries(&upstream);
+    assert_eq!((seen[0].method.as_str(), seen[0].target.as_str()), ("POST", "/api/v1/query_range?stats=all"));
+    assert_eq!(seen[0].body, b"query=small&start=0&end=600&step=60&timeout=5");
+}
+
+#[tokio::test]
+async fn what_costs_too_much_never_reaches_the_backend() {
+    let (upstream, weir) = over("limits: {default: {per_query: {series: 10_000, selectors: 2}}}").await;
+    let far = "start=0&end=2592000&step=3600";
+    for (path, id) in [
+        (format!("/api/v1/query_range?query=%7B__name__%3D~%22.%2B%22%7D&{far}"), "weir-max-series"),
+        (format!("/api/v1/query_range?query=rate(big[5m])&{far}"), "weir-max-series"),
+        ("/api/v1/query_range?query=small&start=0&end=20000&step=1".to_owned(), "weir-max-steps"),
+        ("/api/v1/query_range?query=small&start=0&end=3000000&step=3600".to_owned(), "weir-max-range"),
+        ("/api/v1/query?query=small%2Bsmall%2Bsmall".to_owned(), "weir-max-selectors"),
+    ] {
+        let answer = weir.get(&path).await;
+        assert_eq!(answer.status, 422, "{path}: {}", answer.body);
+        assert!(answer.error().contains(&format!("({id}")), "{path}: {}", answer.body);
+        assert!(answer.error().contains("To fix it: "), "{}", answer.body);
+        assert!(answer.headers["weir-limit"].to_str().unwrap().starts_with(id));
+        assert!(answer.headers.contains_key("weir-estimate"));
+    }
+    assert_eq!(queries(&upstream).len(), 0);
+    let metrics = weir.metrics();
+    assert!(metrics.contains("weir_refusals_total{") && metrics.contains("weir-max-series"), "{metrics}");
+    weir.until_idle().await;
+}
+
+#[tokio::test]
+async fn shadow_lets_run_and_counts() {
+    let (upstream, weir) =
+        over("limits: {default: {modes: {series: shadow}, per_query: {series: 10_000}}}").await;
+    assert_eq!(weir.get("/api/v1/query?query=sum(big)").await.status, 200);
+    assert_eq!(queries(&upstream).len(), 1);
+    assert!(weir.metrics().contains("mode=\"shadow\""));
+}
+
+#[tokio::test]
+async fn what_reads_nothing_is_never_counted() {
+    let (_upstream, weir) = over("limits: {default: {rate: {queries: 1/h}}}").await;
+    for _ in 0..5 {
+        for path in ["/api/v1/query?query=1%2B1", "/api/v1/query?query=vector(1)", "/api/v1/status/buildinfo"]
+        {
+            assert_eq!(weir.get(path).await.status, 200, "{path}");
+        }
+    }
+    assert_eq!(weir.get("/api/v1/query?query=small").await.status, 200);
+    let late = weir.get("/api/v1/query?query=small").await;
+    assert_eq!(late.status, 429);
+    assert!(late.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() > 60);
+    assert!(late.error().starts_with("retry in "), "{}", late.body);
+}
+
+#[tokio::test]
+async fn costs_are_told_without_running() {
+    let (upstream, weir) = over("limits: {default: {per_query: {series: 10_000}}}").await;
+    let cost = weir.get("/api/v1/query_cost?query=sum(rate(small[5m]))").await.json();
+    assert_eq!(cost["status"], "success");
+    assert_eq!(cost["data"]["estimate"]["seriesTouched"], 10);
+    assert_eq!(cost["data"]["estimate"]["samplesScanned"], 200);
+    assert_eq!(cost["data"]["verdict"]["admitted"], true);
+    let cost = weir.post("/api/v1/query_range_cost", "query=big&start=0&end=3600&step=60").await.json();
+    assert_eq!(cost["data"]["estimate"]["seriesTouched"], 20_000);
+    assert_eq!(cost["data"]["verdict"]["limit"], "weir-max-series");
+    assert_eq!(queries(&upstream).len(), 0);
+}
+
+#[tokio::test]
+async fn label_browsing_survives() {
+    let (_upstream, weir) = over("").await;
+    for path in [
+        "/api/v1/series?match[]=%7B__name__!%3D%22%22%7D",
+        "/api/v1/labels",
+        "/api/v1/labels?match[]=small",
+        "/api/v1/label/job/values?start=0&end=1700000000",
+        "/api/v1/metadata",
+        "/api/v1/rules",
+        "/api/v1/alerts",
+        "/api/v1/query_exemplars?query=small&start=0&end=60",
+        "/api/v1/format_query?query=a%2Bb",
+    ] {
+        assert_eq!(weir.get(path).await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn tenants_go_where_their_route_says() {
+    let (a, b) = (FakeUpstream::start(database).await, FakeUpstream::start(database).await);
+    let weir = Weir::start(&format!(
+        "backends: [{{name: a, urls: [\"{}\"]}}, {{name: b, urls: [\"{}/prefix\"]}}]\nroutes: [{{tenants: [blue], backend: b}}]",
+        a.url(),
+        b.url()
+    ))
+    .await;
+    assert_eq!(weir.get_as("/api/v1/query?query=small", &[("x-scope-orgid", "blue")]).await.status, 200);
+    assert_eq!(queries(&a).len(), 0);
+    let seen = queries(&b);
+    assert_eq!(seen[0].path(), "/prefix/api/v1/query");
+    assert_eq!(seen[0].header("x-scope-orgid"), Some("blue"));
+}
+
+#[tokio::test]
+async fn m3_gets_limits_that_a_client_can_only_lower() {
+    let upstream = FakeUpstream::start(database).await;
+    let weir = Weir::start(&format!(
+        "backends: [{{name: m, kind: m3, urls: [\"{}\"]}}]\nlimits: {{default: {{per_query: {{series: 500}}}}}}",
+        upstream.url()
+    ))
+    .await;
+    for (asked, sent) in [(None, "501"), (Some("100"), "100"), (Some("9000"), "501")] {
+        let headers: Vec<_> = asked.map(|asked| ("m3-limit-max-series", asked)).into_iter().collect();
+        let answer = weir.get_as("/api/v1/query?query=small", &headers).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert_eq!(queries(&upstream).last().unwrap().header("m3-limit-max-series"), Some(sent));
+    }
+}
+
+#[tokio::test]
+async fn a_dashboard_burst_is_queued_and_answered() {
+    let (upstream, weir) = over("").await;
+    let ask = |i: usize| {
+        let path = format!("/api/v1/query_range?query=sum(rate(small[{}m]))&start=0&end=3600&step=60", i + 1);
+        let weir = &weir;
+        async move { weir.get_as(&path, &[("x-dashboard-uid", "d1")]).await }
+    };
+    // Fifty a second are allowed at once.
+    let answers = futures_util::future::join_all((0..50).map(ask)).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    assert_eq!(queries(&upstream).len(), 50);
+    weir.until_idle().await;
+}
