@@ -9,4 +9,6 @@ pub mod db;
 pub mod engine;
 pub mod head;
 pub mod index;
+pub mod ingest;
 pub mod pool;
+pub mod wal;

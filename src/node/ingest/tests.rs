@@ -1,0 +1,188 @@
+use super::*;
+use crate::node::head::{Batch, LabelLimits};
+
+type Read = Vec<(Vec<(String, String)>, Vec<(i64, u64)>)>;
+
+fn owned(batch: &Batch<'_>) -> Read {
+    let strings = |labels: &[(&str, &str)]| {
+        labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect::<Vec<_>>()
+    };
+    batch
+        .series()
+        .map(|s| (strings(s.labels), s.samples.iter().map(|(t, v)| (*t, v.to_bits())).collect()))
+        .collect()
+}
+
+fn read_text(text: &[u8], open_metrics: bool) -> (Read, Option<BadInput>) {
+    let mut all = Read::new();
+    let defaults = Defaults { time_ms: 7, open_metrics };
+    let end = exposition::<BadInput>(text, LabelLimits::default(), defaults, 3, |batch| {
+        all.extend(owned(batch));
+        Ok(())
+    });
+    (all, end.err())
+}
+
+#[test]
+fn text_is_read_line_by_line() {
+    let cases: &[(&str, &str, f64, i64)] = &[
+        ("up 1", "__name__=up", 1.0, 7),
+        ("up 1 5\r", "__name__=up", 1.0, 5),
+        ("  up\t{}  1.5e3\t-5 ", "__name__=up", 1500.0, -5),
+        ("a:b{x=\"1\",y=\"2\",} +Inf 9", "__name__=a:b,x=1,y=2", f64::INFINITY, 9),
+        ("a{x=\"q\\\"b\\\\s\\nn\\t\"} -Inf 9", "__name__=a,x=q\"b\\s\nn\\t", f64::NEG_INFINITY, 9),
+        ("{\"my metric\",\"a b\"=\"}, # x\"} 2 9 # {id=\"1\"} 3", "__name__=my metric,a b=}, # x", 2.0, 9),
+        ("a 1 1700000000.123", "__name__=a", 1.0, 1_700_000_000_123),
+        ("a{x=\"\"} 1", "__name__=a", 1.0, 7),
+        ("{x=\"é\"} 1", "x=é", 1.0, 7),
+    ];
+    for (line, labels, value, time) in cases {
+        let (read, bad) = read_text(format!("# HELP a b\n\n{line}\n# EOF\n").as_bytes(), false);
+        assert_eq!(bad, None, "{line}");
+        let [(got, samples)] = &read[..] else { panic!("{line}") };
+        let got: Vec<String> = got.iter().map(|(n, v)| format!("{n}={v}")).collect();
+        assert_eq!(
+            (got.join(","), &samples[..]),
+            ((*labels).to_owned(), &[(*time, value.to_bits())][..]),
+            "{line}"
+        );
+    }
+    let (read, _) = read_text(b"a NaN\na nan 1", false);
+    assert!(read.iter().all(|(_, s)| f64::from_bits(s[0].1).is_nan()));
+    assert_eq!(read_text(b"a 1 1700000000", true).0[0].1[0].0, 1_700_000_000_000);
+}
+
+#[test]
+fn a_bad_line_is_named_and_what_came_before_is_kept() {
+    for bad in [
+        "up",
+        "up x",
+        "up 1 x",
+        "up 1 2 3",
+        "1up 1",
+        "{} 1",
+        "a{x} 1",
+        "a{x=1} 1",
+        "a{x=\"1} 1",
+        "a{x=\"1\" y=\"2\"} 1",
+        "a{=\"1\"} 1",
+        "a{\"\"=\"1\"} 1",
+        "a{x=\"1\",x=\"2\"} 1",
+        "a{\"b\"} 1",
+        "a{x=\"1\\",
+        "a{",
+        "a 1 99999999999999999999",
+        "a 1 1e400.0",
+        "a 1 NaN.",
+    ] {
+        let (read, error) = read_text(format!("ok 1 1\n\n{bad}\nok 2 2\n").as_bytes(), false);
+        let error = error.unwrap_or_else(|| panic!("{bad} was read"));
+        assert_eq!((error.place, read.len()), (Place::Line(3), 1), "{bad}: {error}");
+    }
+    assert_eq!(read_text(b"a{x=\"\xff\"} 1", false).1.unwrap().place, Place::Line(1));
+}
+
+fn varint(mut value: u64, into: &mut Vec<u8>) {
+    while value >= 0x80 {
+        into.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    into.push(value as u8);
+}
+
+fn nested(field: u64, bytes: &[u8], into: &mut Vec<u8>) {
+    varint(field << 3 | 2, into);
+    varint(bytes.len() as u64, into);
+    into.extend_from_slice(bytes);
+}
+
+fn message(series: &[(&[(&str, &str)], &[(i64, f64)])]) -> Vec<u8> {
+    let mut request = Vec::new();
+    for (labels, samples) in series {
+        let mut one = Vec::new();
+        for (name, value) in *labels {
+            let mut label = Vec::new();
+            nested(1, name.as_bytes(), &mut label);
+            nested(2, value.as_bytes(), &mut label);
+            nested(1, &label, &mut one);
+        }
+        for (time, value) in *samples {
+            let mut sample = vec![1 << 3 | 1];
+            sample.extend_from_slice(&value.to_le_bytes());
+            sample.push(2 << 3);
+            varint(*time as u64, &mut sample);
+            nested(2, &sample, &mut one);
+        }
+        // An exemplar, to be skipped.
+        nested(3, b"\x12\x01a", &mut one);
+        nested(1, &one, &mut request);
+    }
+    nested(3, b"metadata", &mut request);
+    request
+}
+
+#[test]
+fn remote_write_keeps_every_bit() {
+    let samples = [
+        (i64::MIN, f64::from_bits(0x7ff0_0000_0000_0002)),
+        (-1, -0.0),
+        (0, f64::NAN),
+        (i64::MAX, f64::from_bits(0xfff8_dead_beef_0001)),
+    ];
+    let sent = message(&[(&[("b", "é"), ("__name__", "up")], &samples), (&[("a", "1")], &[])]);
+    let packed = snap::raw::Encoder::new().compress_vec(&sent).unwrap();
+    let unpacked = unpack(&packed, 10_000).unwrap();
+    let read = owned(&remote_write(&unpacked, LabelLimits::default()).unwrap());
+    let text = |n: &str, v: &str| (n.to_owned(), v.to_owned());
+    assert_eq!(read[0].0, [text("__name__", "up"), text("b", "é")]);
+    assert_eq!(read[0].1, samples.map(|(t, v)| (t, v.to_bits())));
+    assert_eq!(read[1].1, []);
+    assert!(unpack(&packed, 10).unwrap_err().message.contains("10 are allowed"));
+}
+
+#[test]
+fn hostile_bytes_are_refused_and_never_panic() {
+    let whole = message(&[(&[("a", "1"), ("__name__", "m")], &[(5, 1.0)]), (&[("b", "2")], &[(6, 2.0)])]);
+    let limits = LabelLimits::default();
+    let fixed: &[&[u8]] = &[
+        b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02",
+        b"\x0b",
+        b"\x02\x00",
+        b"\x0a\x00",
+        b"\x08\x01",
+        b"\x0a\x04\x0a\x02\x0a\xff",
+        b"\x0a\x05\x0a\x03\x0a\x01\xff",
+        b"\x0a\x02\x22\x00",
+    ];
+    for bytes in fixed {
+        let error = remote_write(bytes, limits).map(|b| b.len()).unwrap_err();
+        assert!(matches!(error.place, Place::Offset(_)), "{bytes:?}");
+    }
+    let mut random = fastrand::Rng::with_seed(5);
+    for _ in 0..20_000 {
+        let mut bytes = whole.clone();
+        bytes.truncate(random.usize(0..=whole.len()));
+        for _ in 0..random.usize(0..4) {
+            if !bytes.is_empty() {
+                let at = random.usize(0..bytes.len());
+                bytes[at] = random.u8(..);
+            }
+        }
+        let _ = remote_write(&bytes, limits);
+        let _ = unpack(&bytes, 1 << 20);
+        let _ = read_text(&bytes, false);
+    }
+    // A block that claims four gigabytes.
+    assert!(unpack(b"\xff\xff\xff\xff\x0f\x00", usize::MAX).is_err());
+    let text = br#"a{x="1",y="q\"\\"} 1 5"#;
+    for _ in 0..20_000 {
+        let mut bytes = text.to_vec();
+        for _ in 0..random.usize(1..4) {
+            let at = random.usize(0..bytes.len());
+            bytes[at] = random.u8(..);
+        }
+        let _ = read_text(&bytes, random.bool());
+    }
+}

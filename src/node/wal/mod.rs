@@ -1,0 +1,276 @@
+//! The write-ahead log: what is in it survives the process.
+//!
+//! Segments of records, each `mark · length · crc32 · payload`. Writers that arrive while another one is at the disk
+//! are written, and synced, together. A damaged record costs itself only: reading goes on at the next mark whose
+//! record is sound. A checkpoint replaces all segments before it.
+
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+pub use read::Replayed;
+
+const MARK: [u8; 4] = [0xf1, 0x57, 0xe1, 0x9a];
+const HEAD: usize = 12;
+const SEGMENT_BYTES: u64 = 128 << 20;
+/// A longer record is taken for damage.
+const RECORD_BYTES_MAX: usize = 256 << 20;
+
+/// When what was written is also forced to the disk. A killed process loses nothing in any of them; a machine that
+/// loses its power does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncPolicy {
+    /// Before a write is acknowledged.
+    Always,
+    /// At the first write after this long.
+    Every(Duration),
+    /// When the system likes.
+    Never,
+}
+
+/// Why a record is not in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogError {
+    /// No room on the disk.
+    Full,
+    /// Anything else.
+    Io(String),
+}
+
+impl From<io::Error> for LogError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            _ => Self::Io(error.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("no space left on the disk"),
+            Self::Io(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for LogError {}
+
+type Outcome = Arc<OnceLock<Result<(), LogError>>>;
+
+/// Records that will reach the disk together.
+#[derive(Debug, Default)]
+struct Group {
+    bytes: Vec<u8>,
+    outcome: Outcome,
+}
+
+#[derive(Debug)]
+struct Writer {
+    /// `None` after a failure that may have left half a record: the next write begins a new segment.
+    file: Option<File>,
+    number: u64,
+    /// Bytes of the segment that are sound.
+    written: u64,
+    /// Bytes since the last checkpoint.
+    total: u64,
+    synced: Instant,
+}
+
+/// The log, open for writing.
+#[derive(Debug)]
+pub struct Wal {
+    dir: PathBuf,
+    policy: SyncPolicy,
+    group: Mutex<Group>,
+    writer: Mutex<Writer>,
+    /// Held for as long as the log is open, so that no second process writes it.
+    _lock: File,
+}
+
+impl Wal {
+    /// Opens the log in `dir`, made if it is missing, after handing every sound record to `each` in order.
+    ///
+    /// # Errors
+    /// The directory cannot be used, or another process uses it.
+    pub fn open(
+        dir: &Path,
+        policy: SyncPolicy,
+        mut each: impl FnMut(&[u8]) -> Result<(), String>,
+    ) -> io::Result<(Self, Replayed)> {
+        fs::create_dir_all(dir)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("lock"))?;
+        lock.try_lock().map_err(|e| io::Error::other(format!("{} is in use: {e}", dir.display())))?;
+        let replayed = read::replay(dir, &mut each)?;
+        let writer = Writer {
+            file: None,
+            number: replayed.last_segment,
+            written: 0,
+            total: replayed.bytes,
+            synced: Instant::now(),
+        };
+        let wal = Self {
+            dir: dir.to_owned(),
+            policy,
+            group: Mutex::default(),
+            writer: Mutex::new(writer),
+            _lock: lock,
+        };
+        Ok((wal, replayed))
+    }
+
+    /// Writes a record; returns when it is as safe as the policy says.
+    ///
+    /// # Errors
+    /// It is not in the log, and will not be after a restart either.
+    pub fn append(&self, payload: &[u8]) -> Result<(), LogError> {
+        if payload.len() > RECORD_BYTES_MAX {
+            return Err(LogError::Io(format!("a record of {} bytes is too large", payload.len())));
+        }
+        let outcome = {
+            let mut group = lock(&self.group);
+            frame(payload, &mut group.bytes);
+            Arc::clone(&group.outcome)
+        };
+        let mut writer = lock(&self.writer);
+        // Whoever was at the disk before may have taken this record along.
+        if let Some(done) = outcome.get() {
+            return done.clone();
+        }
+        let group = std::mem::take(&mut *lock(&self.group));
+        let result = writer.write(&self.dir, &group.bytes, self.policy).map_err(LogError::from);
+        // Set once: a group is taken out by one writer only.
+        let _ = group.outcome.set(result.clone());
+        result
+    }
+
+    /// Bytes that a restart would have to read.
+    pub fn size(&self) -> u64 {
+        lock(&self.writer).total
+    }
+
+    /// Forces everything to the disk.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn sync(&self) -> Result<(), LogError> {
+        Ok(lock(&self.writer).sync()?)
+    }
+
+    /// Replaces everything so far by the records that `fill` hands to its argument. Nobody may append meanwhile.
+    ///
+    /// # Errors
+    /// The old log stays in place.
+    pub fn checkpoint(
+        &self,
+        fill: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
+    ) -> Result<(), LogError> {
+        let mut writer = lock(&self.writer);
+        let number = writer.number + 1;
+        let unfinished = self.dir.join("checkpoint.unfinished");
+        let result = write_checkpoint(&unfinished, fill);
+        let total = result.inspect_err(|_| {
+            // What is left of it only takes room; the next one starts over anyway.
+            let _ = fs::remove_file(&unfinished);
+        })?;
+        fs::rename(&unfinished, read::checkpoint_path(&self.dir, number))?;
+        sync_dir(&self.dir)?;
+        *writer = Writer { file: None, number, written: 0, total, synced: Instant::now() };
+        for old in read::files(&self.dir)?.into_iter().filter(|f| f.number < number || f.is_old(number)) {
+            fs::remove_file(old.path)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_checkpoint(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
+) -> io::Result<u64> {
+    let mut file = io::BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut total = 0;
+    let mut framed = Vec::new();
+    fill(&mut |payload| {
+        framed.clear();
+        frame(payload, &mut framed);
+        total += framed.len() as u64;
+        file.write_all(&framed)
+    })?;
+    file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    Ok(total)
+}
+
+impl Writer {
+    fn write(&mut self, dir: &Path, bytes: &[u8], policy: SyncPolicy) -> io::Result<()> {
+        if self.written >= SEGMENT_BYTES {
+            self.sync()?;
+            self.file = None;
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => {
+                let number = self.number + 1;
+                let path = read::segment_path(dir, number);
+                let file = OpenOptions::new().create_new(true).write(true).open(path)?;
+                sync_dir(dir)?;
+                (self.number, self.written) = (number, 0);
+                none.insert(file)
+            }
+        };
+        let due = match policy {
+            SyncPolicy::Always => true,
+            SyncPolicy::Every(period) => self.synced.elapsed() >= period,
+            SyncPolicy::Never => false,
+        };
+        let result = file.write_all(bytes).and_then(|()| if due { file.sync_data() } else { Ok(()) });
+        if let Err(error) = result {
+            // Half a record, or one whose writer is told that it failed, must not be read back.
+            let undone = file.set_len(self.written).and_then(|()| file.seek(SeekFrom::Start(self.written)));
+            if undone.is_err() || due {
+                self.file = None;
+            }
+            return Err(error);
+        }
+        if due {
+            self.synced = Instant::now();
+        }
+        self.written += bytes.len() as u64;
+        self.total += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if let Some(file) = &self.file {
+            file.sync_data()?;
+        }
+        self.synced = Instant::now();
+        Ok(())
+    }
+}
+
+fn frame(payload: &[u8], into: &mut Vec<u8>) {
+    into.extend_from_slice(&MARK);
+    into.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    into.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
+    into.extend_from_slice(payload);
+}
+
+/// A new name in a directory is safe when the directory is.
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// What these locks guard is whole between statements, so a panic elsewhere spoils nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,138 @@
+//! Reading the log back.
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+};
+
+use memchr::memmem;
+
+use super::{HEAD, MARK, RECORD_BYTES_MAX};
+
+/// Damage is described this many times; after that it is only counted.
+const DAMAGE_SHOWN: usize = 20;
+
+/// What was read back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Sound records.
+    pub records: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Bytes of a record that was being written when the process ended; they were never acknowledged.
+    pub torn_bytes: u64,
+    /// Places where records are lost.
+    pub damaged: u64,
+    /// Where the first of them are.
+    pub damage: Vec<String>,
+    pub(super) last_segment: u64,
+}
+
+impl Replayed {
+    fn damage(&mut self, text: impl FnOnce() -> String) {
+        self.damaged += 1;
+        if self.damage.len() < DAMAGE_SHOWN {
+            self.damage.push(text());
+        }
+    }
+}
+
+pub(super) struct LogFile {
+    pub(super) number: u64,
+    pub(super) path: PathBuf,
+    checkpoint: bool,
+}
+
+impl LogFile {
+    /// Whether a checkpoint of this number makes it superfluous: it holds what the segments up to that number say.
+    pub(super) fn is_old(&self, checkpoint: u64) -> bool {
+        self.number < checkpoint || self.number == checkpoint && !self.checkpoint
+    }
+}
+
+pub(super) fn segment_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:010}.wal"))
+}
+
+pub(super) fn checkpoint_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:010}.checkpoint"))
+}
+
+/// Segments and checkpoints, in order.
+pub(super) fn files(dir: &Path) -> io::Result<Vec<LogFile>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let kind = path.extension().and_then(|e| e.to_str());
+        let number = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok());
+        if let (Some(kind @ ("wal" | "checkpoint")), Some(number)) = (kind, number) {
+            let checkpoint = kind == "checkpoint";
+            found.push(LogFile { number, path, checkpoint });
+        }
+    }
+    found.sort_by_key(|f| (f.number, !f.checkpoint));
+    Ok(found)
+}
+
+pub(super) fn replay(dir: &Path, each: &mut impl FnMut(&[u8]) -> Result<(), String>) -> io::Result<Replayed> {
+    let mut files = files(dir)?;
+    if let Some(newest) = files.iter().filter(|f| f.checkpoint).map(|f| f.number).max() {
+        files.retain(|f| !f.is_old(newest));
+    }
+    let mut replayed = Replayed::default();
+    for (i, file) in files.iter().enumerate() {
+        replayed.last_segment = replayed.last_segment.max(file.number);
+        let bytes = fs::read(&file.path)?;
+        let sound = read_records(&bytes, &file.path, &mut replayed, each);
+        let left = bytes.len() - sound;
+        if left > 0 && i + 1 == files.len() && !file.checkpoint {
+            replayed.torn_bytes = left as u64;
+            OpenOptions::new().write(true).open(&file.path)?.set_len(sound as u64)?;
+        } else if left > 0 {
+            replayed.damage(|| format!("{}: {left} bytes at {sound} are lost", file.path.display()));
+        }
+        replayed.bytes += sound as u64;
+    }
+    Ok(replayed)
+}
+
+/// Hands out the sound records of a file; where the last of them ends.
+fn read_records(
+    bytes: &[u8],
+    path: &Path,
+    replayed: &mut Replayed,
+    each: &mut impl FnMut(&[u8]) -> Result<(), String>,
+) -> usize {
+    let (mut at, mut sound) = (0, 0);
+    while at < bytes.len() {
+        let rest = bytes.get(at..).unwrap_or_default();
+        if let Some(payload) = record(rest) {
+            if at > sound {
+                replayed.damage(|| format!("{}: {} bytes at {sound} are lost", path.display(), at - sound));
+            }
+            if let Err(why) = each(payload) {
+                replayed.damage(|| format!("{}: the record at {at}: {why}", path.display()));
+            }
+            replayed.records += 1;
+            at += HEAD + payload.len();
+            sound = at;
+        } else {
+            let next = rest.get(1..).and_then(|r| memmem::find(r, &MARK));
+            let Some(next) = next else { break };
+            at += 1 + next;
+        }
+    }
+    sound
+}
+
+/// The payload of the record at the beginning of `bytes`, if it is sound.
+fn record(bytes: &[u8]) -> Option<&[u8]> {
+    let (head, rest) = bytes.split_at_checked(HEAD)?;
+    let number = |at: usize| head.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+    if head.get(..4)? != MARK {
+        return None;
+    }
+    let payload = rest.get(..number(4)? as usize).filter(|p| p.len() <= RECORD_BYTES_MAX)?;
+    (crc32fast::hash(payload) == number(8)?).then_some(payload)
+}
