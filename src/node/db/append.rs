@@ -5,8 +5,11 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
-use super::Db;
-use crate::node::head::{Batch, BatchSeries, Refusal, Rules, Series};
+use super::{Db, record::Record};
+use crate::node::{
+    head::{Batch, BatchSeries, Refusal, Rules, Series},
+    wal::LogError,
+};
 
 /// Why nothing of a batch was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +84,10 @@ impl Db {
         let _under_way = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let mut outcome = Appended::default();
         let accepted = self.judge(batch, &mut outcome);
-        self.apply(&accepted);
+        self.log(&accepted)?;
+        for one in &accepted {
+            self.put_back(&one.series, one.samples.iter().copied());
+        }
         self.appended.fetch_add(outcome.samples, Ordering::Relaxed);
         self.refused.fetch_add(outcome.refused, Ordering::Relaxed);
         Ok(outcome)
@@ -144,14 +150,31 @@ impl Db {
         }
     }
 
-    pub(super) fn apply(&self, accepted: &[Accepted]) {
-        let mut newest = i64::MIN;
+    /// What is acknowledged is logged first; what could not be logged is in nobody's sight.
+    fn log(&self, accepted: &[Accepted]) -> Result<(), WriteError> {
+        let Some(wal) = &self.wal else { return Ok(()) };
+        if accepted.is_empty() {
+            return Ok(());
+        }
+        wal.append(&Record::of(accepted)).map_err(|error| match error {
+            LogError::Full => WriteError::DiskFull,
+            LogError::Io(text) => WriteError::Log(text),
+        })?;
         for one in accepted {
-            let mut runs = one.series.runs();
-            for (time, value) in &one.samples {
-                runs.insert(*time, *value);
-                newest = newest.max(*time);
+            if !one.series.is_logged() {
+                one.series.logged_once_more();
             }
+        }
+        Ok(())
+    }
+
+    /// Adds samples that are in the log. One for a time that another write took first is dropped.
+    pub(super) fn put_back(&self, series: &Series, samples: impl Iterator<Item = (i64, f64)>) {
+        let mut newest = i64::MIN;
+        let mut runs = series.runs();
+        for (time, value) in samples {
+            runs.insert(time, value);
+            newest = newest.max(time);
         }
         self.newest.fetch_max(newest, Ordering::Relaxed);
     }

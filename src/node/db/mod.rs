@@ -2,7 +2,9 @@
 
 mod append;
 mod cursor;
+mod durable;
 mod query;
+mod record;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +19,10 @@ use std::{
 pub use append::{Appended, WriteError};
 pub use query::{Cost, Listing};
 
-use super::head::{LabelLimits, Registry};
+use super::{
+    head::{LabelLimits, Registry},
+    wal::{LogError, SyncPolicy, Wal},
+};
 
 /// How a database behaves.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +36,8 @@ pub struct Options {
     pub retention_ms: u64,
     /// How far ahead of the clock a sample may be, in milliseconds.
     pub max_ahead_ms: u64,
+    /// When the log is forced to the disk.
+    pub sync: SyncPolicy,
     /// What labels may be.
     pub labels: LabelLimits,
     /// The present, milliseconds since the Unix epoch.
@@ -44,6 +51,7 @@ impl Default for Options {
             out_of_order_ms: 1_800_000,
             retention_ms: 15 * 24 * 3_600_000,
             max_ahead_ms: 600_000,
+            sync: SyncPolicy::Always,
             labels: LabelLimits::default(),
             clock: wall_clock,
         }
@@ -74,6 +82,10 @@ pub struct Stats {
 pub struct Db {
     options: Options,
     registry: RwLock<Registry>,
+    /// `None` when nothing is to survive.
+    wal: Option<Wal>,
+    /// Size of the log behind the last checkpoint.
+    checkpointed: AtomicU64,
     /// Read while a write is under way, so that what removes series sees none half done.
     gate: RwLock<()>,
     newest: AtomicI64,
@@ -88,6 +100,8 @@ impl Db {
         Self {
             options,
             registry: RwLock::default(),
+            wal: None,
+            checkpointed: AtomicU64::new(0),
             gate: RwLock::default(),
             newest: AtomicI64::new(i64::MIN),
             appended: AtomicU64::new(0),
@@ -112,8 +126,17 @@ impl Db {
         }
     }
 
-    /// Drops what is past its retention, and series left without samples. Meant to run every minute or so.
-    pub fn maintain(&self) {
+    /// Drops what is past its retention, and series left without samples; keeps the log short. Meant to run every
+    /// minute or so.
+    ///
+    /// # Errors
+    /// The log could not be shortened; it stays as it is.
+    pub fn maintain(&self) -> Result<(), LogError> {
+        self.expire();
+        self.checkpoint_if_due()
+    }
+
+    fn expire(&self) {
         let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         let oldest = self.oldest();
         let all: Vec<_> = self.registry().iter().cloned().collect();

@@ -5,7 +5,7 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
 };
 
@@ -23,8 +23,8 @@ pub struct Series {
     id: SeriesId,
     labels: Labels,
     runs: Mutex<Runs>,
-    /// Whether the write-ahead log already says which labels the number stands for.
-    logged: AtomicBool,
+    /// How many records of the log say which labels the number stands for.
+    logged: AtomicU8,
 }
 
 impl Series {
@@ -44,14 +44,21 @@ impl Series {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the log has its labels.
+    /// Whether the log has its labels, twice: one damaged record must not cost the series those after it.
     pub fn is_logged(&self) -> bool {
-        self.logged.load(Ordering::Acquire)
+        self.logged.load(Ordering::Acquire) >= 2
     }
 
-    /// Says whether the log has its labels.
-    pub fn set_logged(&self, logged: bool) {
-        self.logged.store(logged, Ordering::Release);
+    /// Says that one more record of the log has its labels.
+    pub fn logged_once_more(&self) {
+        let held = self.logged.load(Ordering::Acquire);
+        // Two writers may both count from the same number; then the labels are said once too often.
+        self.logged.store(held.saturating_add(1), Ordering::Release);
+    }
+
+    /// Says that the log has its labels nowhere.
+    pub fn not_logged(&self) {
+        self.logged.store(0, Ordering::Release);
     }
 
     fn has(&self, labels: &[(&str, &str)]) -> bool {
@@ -121,8 +128,7 @@ impl Registry {
         let own: Labels = labels.iter().map(intern).collect();
         self.index.insert(id, own.iter().map(|l| (&l.name, &l.value)));
         self.by_hash.entry(self.hasher.hash_one(labels)).or_default().push(id);
-        let series =
-            Arc::new(Series { id, labels: own, runs: Mutex::default(), logged: AtomicBool::new(false) });
+        let series = Arc::new(Series { id, labels: own, runs: Mutex::default(), logged: AtomicU8::new(0) });
         if id as usize == self.slots.len() {
             self.slots.push(None);
         }

@@ -96,7 +96,9 @@ fn nested(field: u64, bytes: &[u8], into: &mut Vec<u8>) {
     into.extend_from_slice(bytes);
 }
 
-fn message(series: &[(&[(&str, &str)], &[(i64, f64)])]) -> Vec<u8> {
+type Sent<'a> = (&'a [(&'a str, &'a str)], &'a [(i64, f64)]);
+
+fn message(series: &[Sent<'_>]) -> Vec<u8> {
     let mut request = Vec::new();
     for (labels, samples) in series {
         let mut one = Vec::new();

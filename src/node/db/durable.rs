@@ -1,0 +1,153 @@
+//! The database on disk: everything through the log, and a checkpoint when the log has grown.
+
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, PoisonError, atomic::Ordering},
+};
+
+use super::{Db, Options, record};
+use crate::{
+    base::TimeRange,
+    node::{
+        chunk,
+        engine::Samples,
+        head::Series,
+        wal::{LogError, Replayed, Wal},
+    },
+};
+
+/// A checkpoint is written when the log has grown by this much, or doubled if that is more.
+const GROWTH: u64 = 256 << 20;
+/// Numbers in the log are dense; one further beyond the largest so far than this is damage.
+const NUMBER_GAP: usize = 1 << 24;
+
+impl Db {
+    /// Opens the database in `dir`, made if it is missing, and says what was read back from its log.
+    ///
+    /// # Errors
+    /// The directory cannot be used, or another process uses it. Damage is no error: it is in [`Replayed`].
+    pub fn open(dir: &Path, options: Options) -> io::Result<(Self, Replayed)> {
+        let mut db = Self::in_memory(options);
+        let mut target = Target {
+            db: &db,
+            by_number: Vec::new(),
+            current: None,
+            pending: Vec::new(),
+            chunk: Samples::default(),
+        };
+        let (wal, replayed) = Wal::open(&dir.join("wal"), options.sync, |payload| {
+            let result = record::replay(payload, &mut target);
+            target.flush();
+            result
+        })?;
+        db.wal = Some(wal);
+        Ok((db, replayed))
+    }
+
+    /// Writes a checkpoint if the log has grown enough since the last.
+    pub(super) fn checkpoint_if_due(&self) -> Result<(), LogError> {
+        let Some(wal) = &self.wal else { return Ok(()) };
+        let last = self.checkpointed.load(Ordering::Relaxed);
+        if wal.size() < last.saturating_add(GROWTH.max(last)) {
+            return Ok(());
+        }
+        self.checkpoint()
+    }
+
+    /// Replaces the log by what is in memory now.
+    ///
+    /// # Errors
+    /// The old log stays in place.
+    pub fn checkpoint(&self) -> Result<(), LogError> {
+        let Some(wal) = &self.wal else { return Ok(()) };
+        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let all: Vec<Arc<Series>> = self.registry().iter().cloned().collect();
+        let mut samples = Samples::default();
+        let result = wal.checkpoint(|put| {
+            for series in &all {
+                samples.clear();
+                series.runs().collect(TimeRange { start: i64::MIN, end: i64::MAX }, &mut samples);
+                let parts = samples.times.chunks(CHUNK).zip(samples.values.chunks(CHUNK));
+                let chunks: Vec<Vec<u8>> = parts
+                    .map(|(times, values)| {
+                        let mut out = Vec::new();
+                        chunk::encode(times, values, &mut out).map_err(io::Error::other)?;
+                        Ok(out)
+                    })
+                    .collect::<io::Result<_>>()?;
+                put(&record::Record::chunks(series, &chunks))?;
+            }
+            Ok(())
+        });
+        // Whether or not it worked, saying labels again does no harm; not saying them would.
+        for series in &all {
+            series.not_logged();
+            if result.is_ok() {
+                series.logged_once_more();
+            }
+        }
+        self.checkpointed.store(wal.size(), Ordering::Relaxed);
+        result
+    }
+}
+
+/// Samples of a chunk in a checkpoint.
+const CHUNK: usize = 960;
+
+/// Puts back what the log says.
+struct Target<'a> {
+    db: &'a Db,
+    /// Series by the number they had when the log was written.
+    by_number: Vec<Option<Arc<Series>>>,
+    current: Option<Arc<Series>>,
+    /// Samples of the current series that are not in it yet.
+    pending: Vec<(i64, f64)>,
+    chunk: Samples,
+}
+
+impl Target<'_> {
+    fn flush(&mut self) {
+        if let Some(series) = self.current.take() {
+            self.db.put_back(&series, self.pending.drain(..));
+        }
+        self.pending.clear();
+    }
+}
+
+impl record::Replay for Target<'_> {
+    fn series(&mut self, number: u64, labels: Option<&[(&str, &str)]>) -> bool {
+        self.flush();
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        if let Some(labels) = labels {
+            if number > self.by_number.len().saturating_add(NUMBER_GAP) {
+                return false;
+            }
+            if number >= self.by_number.len() {
+                self.by_number.resize(number + 1, None);
+            }
+            let series = self.db.registry_mut().find_or_insert(labels);
+            if let Some(slot) = self.by_number.get_mut(number) {
+                *slot = series;
+            }
+        }
+        let found = self.by_number.get(number).and_then(Option::as_ref);
+        self.current = found.cloned();
+        self.current.is_some()
+    }
+
+    fn sample(&mut self, time: i64, value: f64) {
+        self.pending.push((time, value));
+    }
+
+    fn chunk(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.chunk.clear();
+        chunk::decode_into(bytes, &mut self.chunk.times, &mut self.chunk.values)
+            .map_err(|e| e.to_string())?;
+        if let Some(series) = &self.current {
+            let samples = self.chunk.times.iter().copied().zip(self.chunk.values.iter().copied());
+            self.db.put_back(series, samples);
+        }
+        Ok(())
+    }
+}
