@@ -7,10 +7,10 @@
 mod bucket;
 mod cap;
 mod lease;
+mod metrics;
 #[cfg(test)]
 #[cfg(weir_loom)]
-mod loom;
-mod metrics;
+mod model;
 mod object;
 mod refill;
 #[cfg(test)]

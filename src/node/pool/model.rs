@@ -1,4 +1,4 @@
-//! Every interleaving of small cases: `RUSTFLAGS="--cfg weir_loom" cargo test --release --lib node::pool::loom`.
+//! Every interleaving of small cases: `RUSTFLAGS="--cfg weir_loom" cargo test --release --lib node::pool::model`.
 
 use std::{sync::Arc, time::Duration};
 
