@@ -226,3 +226,39 @@ fn flipped_bits_cost_little_and_invent_nothing() {
         );
     }
 }
+
+/// `cargo test --release --lib -- --ignored restart_is_quick --nocapture`
+#[test]
+#[ignore = "writes and reads 28.8 million samples: seconds in a release build, minutes otherwise"]
+fn restart_is_quick() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { sync: SyncPolicy::Never, ..options() };
+    let db = Db::open(dir.path(), options).unwrap().0;
+    let labels: Vec<[String; 2]> =
+        (0..20_000).map(|i| [format!("instance-{}", i % 100), format!("path-{}", i / 100)]).collect();
+    let started = std::time::Instant::now();
+    for step in 0..1_440_i64 {
+        let mut batch = Batch::new(options.labels);
+        for (i, [instance, path]) in labels.iter().enumerate() {
+            batch.label("__name__", "requests_total");
+            batch.label("instance", instance);
+            batch.label("path", path);
+            batch.sample(NOW - (1_440 - step) * 15_000 + (i % 100) as i64, (step * 7 + i as i64) as f64);
+            batch.end_series().unwrap();
+        }
+        db.append(&batch).unwrap();
+    }
+    println!("written in {:?}", started.elapsed());
+    drop(db);
+    for what in ["log", "checkpoint"] {
+        let started = std::time::Instant::now();
+        let (db, replayed) = Db::open(dir.path(), options).unwrap();
+        println!("{what}: {} bytes read back in {:?}", replayed.bytes, started.elapsed());
+        let started = std::time::Instant::now();
+        assert_eq!(db.query_cost(&[], ALL).unwrap().samples, 28_800_000);
+        println!("counted in {:?}", started.elapsed());
+        let started = std::time::Instant::now();
+        db.checkpoint().unwrap();
+        println!("checkpoint in {:?}", started.elapsed());
+    }
+}

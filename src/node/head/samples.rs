@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::{base::TimeRange, node::engine::Samples};
+use crate::{
+    base::TimeRange,
+    node::{chunk, engine::Samples},
+};
 
 /// A run is sealed at this length.
 const RUN: usize = 240;
@@ -49,41 +52,111 @@ impl fmt::Display for Refusal {
 #[derive(Debug, Default)]
 pub struct Runs {
     runs: Vec<Run>,
+    newest: Option<(i64, f64)>,
 }
 
-#[derive(Debug, Default)]
+/// At most twice [`RUN`] samples, never none.
+#[derive(Debug)]
 struct Run {
-    times: Vec<i64>,
-    values: Vec<f64>,
+    first: i64,
+    last: i64,
+    count: usize,
+    data: Data,
+}
+
+#[derive(Debug)]
+enum Data {
+    Open {
+        times: Vec<i64>,
+        values: Vec<f64>,
+    },
+    /// A chunk.
+    Sealed(Box<[u8]>),
 }
 
 impl Run {
-    fn bounds(&self) -> Option<(i64, i64)> {
-        Some((*self.times.first()?, *self.times.last()?))
+    /// `None` without samples.
+    fn new(times: Vec<i64>, values: Vec<f64>) -> Option<Self> {
+        let (first, last) = (*times.first()?, *times.last()?);
+        Some(Self { first, last, count: times.len(), data: Data::Open { times, values } })
     }
 
-    fn insert(&mut self, at: usize, time: i64, value: f64) {
-        self.times.insert(at, time);
-        self.values.insert(at, value);
+    fn seal(&mut self) {
+        let Data::Open { times, values } = &self.data else { return };
+        let mut bytes = Vec::new();
+        // What does not fit a chunk stays open; a run is far shorter than one may be.
+        if chunk::encode(times, values, &mut bytes).is_ok() {
+            self.data = Data::Sealed(bytes.into());
+        }
     }
 
-    /// Which of its samples are inside the window.
-    fn inside(&self, window: TimeRange) -> std::ops::Range<usize> {
-        let from = self.times.partition_point(|t| *t < window.start);
-        from..self.times.partition_point(|t| *t <= window.end).max(from)
+    fn is_open(&self) -> bool {
+        matches!(self.data, Data::Open { .. })
     }
+
+    /// Its samples in columns of their own.
+    fn columns(&self) -> (Vec<i64>, Vec<f64>) {
+        match &self.data {
+            Data::Open { times, values } => (times.clone(), values.clone()),
+            Data::Sealed(bytes) => {
+                let (mut times, mut values) = (Vec::new(), Vec::new());
+                // This process wrote the chunk a moment ago into its own memory, so it is sound.
+                let _ = chunk::decode_into(bytes, &mut times, &mut values);
+                (times, values)
+            }
+        }
+    }
+
+    fn within(&self, window: TimeRange) -> bool {
+        self.first >= window.start && self.last <= window.end
+    }
+
+    /// How many of its samples are inside the window.
+    fn count_inside(&self, window: TimeRange) -> usize {
+        if self.within(window) {
+            return self.count;
+        }
+        match &self.data {
+            Data::Open { times, .. } => inside(times, window).len(),
+            Data::Sealed(_) => inside(&self.columns().0, window).len(),
+        }
+    }
+
+    fn collect(&self, window: TimeRange, into: &mut Samples) {
+        match &self.data {
+            Data::Sealed(bytes) if self.within(window) => {
+                let _ = chunk::decode_into(bytes, &mut into.times, &mut into.values);
+            }
+            Data::Sealed(_) => {
+                let (times, values) = self.columns();
+                copy(&times, &values, window, into);
+            }
+            Data::Open { times, values } => copy(times, values, window, into),
+        }
+    }
+}
+
+/// Which of the times are inside the window.
+fn inside(times: &[i64], window: TimeRange) -> std::ops::Range<usize> {
+    let from = times.partition_point(|t| *t < window.start);
+    from..times.partition_point(|t| *t <= window.end).max(from)
+}
+
+fn copy(times: &[i64], values: &[f64], window: TimeRange, into: &mut Samples) {
+    let inside = inside(times, window);
+    into.times.extend_from_slice(times.get(inside.clone()).unwrap_or_default());
+    into.values.extend_from_slice(values.get(inside).unwrap_or_default());
 }
 
 impl Runs {
     /// The newest sample.
     pub fn last(&self) -> Option<(i64, f64)> {
-        let run = self.runs.last()?;
-        Some((*run.times.last()?, *run.values.last()?))
+        self.newest
     }
 
     /// The oldest time.
     pub fn first_time(&self) -> Option<i64> {
-        self.runs.first()?.times.first().copied()
+        Some(self.runs.first()?.first)
     }
 
     /// Whether there are no samples.
@@ -132,12 +205,13 @@ impl Runs {
 
     fn at(&self, time: i64) -> Option<f64> {
         let run = self.runs.get(self.run_of(time))?;
-        run.times.binary_search(&time).ok().and_then(|i| run.values.get(i)).copied()
+        let (times, values) = run.columns();
+        times.binary_search(&time).ok().and_then(|i| values.get(i)).copied()
     }
 
     /// The first run that ends at `time` or later.
     fn run_of(&self, time: i64) -> usize {
-        self.runs.partition_point(|run| run.bounds().is_none_or(|(_, last)| last < time))
+        self.runs.partition_point(|run| run.last < time)
     }
 
     /// Adds a sample; one that is there for the same time stays. Whether it was added.
@@ -148,63 +222,83 @@ impl Runs {
         }
         let at = self.run_of(time);
         let Some(run) = self.runs.get_mut(at) else { return false };
-        let Err(place) = run.times.binary_search(&time) else { return false };
-        run.insert(place, time, value);
-        if run.times.len() >= 2 * RUN {
-            let (times, values) = (run.times.split_off(RUN), run.values.split_off(RUN));
-            self.runs.insert(at + 1, Run { times, values });
+        let open = run.is_open();
+        let (mut times, mut values) = run.columns();
+        let Err(place) = times.binary_search(&time) else { return false };
+        times.insert(place, time);
+        values.insert(place, value);
+        let behind = (times.len() >= 2 * RUN).then(|| (times.split_off(RUN), values.split_off(RUN)));
+        if let Some(grown) = Run::new(times, values) {
+            *run = grown;
+        }
+        if !open || behind.is_some() {
+            run.seal();
+        }
+        if let Some(mut behind) = behind.and_then(|(times, values)| Run::new(times, values)) {
+            if !open {
+                behind.seal();
+            }
+            self.runs.insert(at + 1, behind);
         }
         true
     }
 
     fn push(&mut self, time: i64, value: f64) {
-        if self.runs.last().is_none_or(|run| run.times.len() >= RUN) {
-            if let Some(sealed) = self.runs.last_mut() {
-                sealed.times.shrink_to_fit();
-                sealed.values.shrink_to_fit();
-            }
-            self.runs.push(Run::default());
-        }
+        self.newest = Some((time, value));
         if let Some(run) = self.runs.last_mut() {
-            run.times.push(time);
-            run.values.push(value);
+            if let Data::Open { times, values } = &mut run.data
+                && times.len() < RUN
+            {
+                times.push(time);
+                values.push(value);
+                (run.last, run.count) = (time, run.count + 1);
+                return;
+            }
+            run.seal();
         }
+        self.runs.extend(Run::new(vec![time], vec![value]));
     }
 
     /// Appends the samples of the window to `into`.
     pub fn collect(&self, window: TimeRange, into: &mut Samples) {
         for run in self.overlapping(window) {
-            let inside = run.inside(window);
-            into.times.extend_from_slice(run.times.get(inside.clone()).unwrap_or_default());
-            into.values.extend_from_slice(run.values.get(inside).unwrap_or_default());
+            run.collect(window, into);
         }
     }
 
     /// Number of samples in the window.
     pub fn count(&self, window: TimeRange) -> u64 {
-        self.overlapping(window).map(|run| run.inside(window).len() as u64).sum()
+        self.overlapping(window).map(|run| run.count_inside(window) as u64).sum()
     }
 
     /// Whether there is a sample in the window.
     pub fn touches(&self, window: TimeRange) -> bool {
-        self.overlapping(window).any(|run| !run.inside(window).is_empty())
+        self.overlapping(window).any(|run| run.count_inside(window) > 0)
     }
 
     fn overlapping(&self, window: TimeRange) -> impl Iterator<Item = &Run> {
         let from = self.run_of(window.start);
         let rest = self.runs.get(from..).unwrap_or_default();
-        rest.iter().take_while(move |run| run.bounds().is_some_and(|(first, _)| first <= window.end))
+        rest.iter().take_while(move |run| run.first <= window.end)
     }
 
     /// Forgets what is older than `time`; how many samples.
     pub fn drop_before(&mut self, time: i64) -> u64 {
         let whole = self.run_of(time);
-        let mut dropped: usize = self.runs.drain(..whole).map(|run| run.times.len()).sum();
-        if let Some(run) = self.runs.first_mut() {
-            let from = run.times.partition_point(|t| *t < time);
-            run.times.drain(..from);
-            run.values.drain(..from);
-            dropped += from;
+        let mut dropped: usize = self.runs.drain(..whole).map(|run| run.count).sum();
+        if let Some(run) = self.runs.first_mut().filter(|run| run.first < time) {
+            let (mut times, mut values) = run.columns();
+            let (open, from) = (run.is_open(), times.partition_point(|t| *t < time));
+            if let Some(mut rest) = Run::new(times.split_off(from), values.split_off(from)) {
+                if !open {
+                    rest.seal();
+                }
+                *run = rest;
+                dropped += from;
+            }
+        }
+        if self.runs.is_empty() {
+            self.newest = None;
         }
         dropped as u64
     }
