@@ -107,6 +107,5 @@ fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WAIT)
         .max_buf_size(BUFFER)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(Box::pin(stream)), service)
 }

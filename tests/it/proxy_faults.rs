@@ -247,3 +247,39 @@ async fn slow_and_broken_heads_keep_nobody_waiting() {
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
     weir.until_idle().await;
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_the_backend_back() {
+    const PIECE: usize = 1 << 20;
+    const MUCH: usize = 64;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let weir =
+        Weir::start(&format!("backends: [{{name: main, urls: [\"{url}\"], probe: {{deadline: 50ms}}}}]"))
+            .await;
+    let response = weir.client.request(weir.request("/api/v1/query?query=small&time=1"));
+    let sending = async {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let length = stream.read(&mut request).await.unwrap();
+            if !request[..length].windows(12).any(|window| window == b"query=small&") {
+                continue;
+            }
+            stream.write_all(&head(200, &[("content-type", "application/json")], None)).await.unwrap();
+            // One chunk of a GiB.
+            stream.write_all(b"40000000\r\n").await.unwrap();
+            let piece = vec![b'1'; PIECE];
+            for sent in 0..MUCH {
+                match tokio::time::timeout(Duration::from_secs(1), stream.write_all(&piece)).await {
+                    Ok(written) => written.unwrap(),
+                    Err(_) => return sent,
+                }
+            }
+            return MUCH;
+        }
+    };
+    let (response, sent) = tokio::join!(response, sending);
+    assert!(sent < MUCH, "{sent} MiB were buffered for a client that reads nothing");
+    drop(response);
+}
