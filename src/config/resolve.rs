@@ -1,6 +1,11 @@
 //! From what is written to what the modules obey: defaults laid under overrides, units into numbers.
 
-use std::{collections::HashMap, num::NonZeroU64, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    num::{NonZeroU32, NonZeroU64},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -22,6 +27,9 @@ use crate::{
         upstream::{self, OnUnparsable},
     },
 };
+
+/// A rate's allowance for so long may be used at once: a dashboard of many panels asks everything in one second.
+const BURST: Duration = Duration::from_secs(4);
 
 /// The settings of a proxy.
 ///
@@ -244,7 +252,16 @@ impl Modes<'_> {
     }
 
     fn rate(&self, key: LimitKey, rate: Option<scalar::Limit<scalar::Rate>>) -> RateLimit {
-        let rate = rate.and_then(scalar::Limit::at).map(|rate| Rate { count: rate.count, per: rate.per });
+        let rate = rate.and_then(scalar::Limit::at).map(|rate| {
+            // The same rate over a longer time: what may come at once is a dashboard's worth, not a second's.
+            let times = BURST.as_secs().div_ceil(rate.per.as_secs().max(1)).max(1) as u32;
+            Rate {
+                count: rate
+                    .count
+                    .saturating_mul(NonZeroU64::from(NonZeroU32::new(times).unwrap_or(NonZeroU32::MIN))),
+                per: rate.per * times,
+            }
+        });
         RateLimit { rate, mode: self.of(key) }
     }
 }
@@ -265,6 +282,8 @@ mod tests {
         assert_eq!(limits.range_seconds, Limit::enforce(31 * 86_400));
         assert_eq!(limits.timeout_ms, Limit::enforce(60_000));
         assert_eq!(settings.policy.default.rate.samples.rate, None);
+        let queries = settings.policy.default.rate.queries.rate.unwrap();
+        assert_eq!((queries.count.get(), queries.per), (200, Duration::from_secs(4)));
         assert_eq!(settings.policy.backends[0].memory, Limit::enforce(4 << 30));
         assert_eq!(settings.policy.classes[0].reserve_percent, 20);
         assert_eq!(settings.upstreams[0].on_unparsable, OnUnparsable::Refuse);

@@ -50,6 +50,8 @@ struct Asking<'a> {
     routed: Routed<'a>,
     parts: &'a Parts,
     policy: Arc<TenantPolicy>,
+    /// Which of the policy's budgets it draws on.
+    budget: usize,
     began: Instant,
 }
 
@@ -85,9 +87,14 @@ impl Proxy {
         }
         let nowhere = || Failure::new(ErrorKind::Internal, "no backend is configured");
         let upstream = live.upstream(&who.tenant).ok_or_else(nowhere)?;
-        let policy = Arc::clone(self.admission.policy().tenant(&who.tenant));
+        let policy = self.admission.policy();
+        // By name: a reload may have changed the order between the two.
+        let budget = policy.backends.iter().position(|budget| *budget.name == *upstream.backend.name());
+        let budget = budget.unwrap_or(upstream.index);
+        let policy = Arc::clone(policy.tenant(&who.tenant));
         let body = read_body(body, live.request_body).await?;
-        let asking = Asking { live: &live, who: &who, upstream, routed, parts: &parts, policy, began };
+        let asking =
+            Asking { live: &live, who: &who, upstream, routed, parts: &parts, policy, budget, began };
         if routed.endpoint == Endpoint::Light {
             return asking.pass(body).await;
         }
@@ -251,7 +258,7 @@ impl Asking<'_> {
             tenant: self.who.tenant.clone(),
             actor: Arc::clone(&self.who.actor),
             class: self.live.class_id(self.who.class),
-            backend: BackendId(self.upstream.index),
+            backend: BackendId(self.budget),
             demand,
             deadline,
         }
