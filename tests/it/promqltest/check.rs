@@ -35,7 +35,11 @@ static RANGE_FUNCTIONS: LazyLock<Option<Regex>> =
 pub(super) fn run(case: &Case, store: &Store) -> Outcome {
     let natively = case.expected.series.iter().any(|(_, items)| items.contains(&Item::Native));
     if natively {
-        return Outcome::Native;
+        // Not evaluated, but read.
+        return match promql::parse(&case.query) {
+            Ok(_) => Outcome::Native,
+            Err(error) => Outcome::Failed(format!("line {}: {}\n    {error}", case.line, case.query)),
+        };
     }
     let fail = |what: String| Outcome::Failed(format!("line {}: {}\n    {what}", case.line, case.query));
     match evaluate(&case.query, case.when, store) {
