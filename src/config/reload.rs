@@ -17,8 +17,9 @@ use tokio::sync::mpsc;
 /// Editors and orchestrators write a file in several steps; the file is read when it has been quiet for so long.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// What takes effect only at the next start: the sockets are bound.
-const AT_START: [&str; 2] = ["server.listen:", "server.admin_listen:"];
+/// What takes effect only at the next start: the sockets are bound, the log is open.
+const AT_START: [&str; 4] =
+    ["server.listen:", "server.admin_listen:", "telemetry.log:", "telemetry.log_format:"];
 
 /// The configuration file, the settings that were last read from it, and whoever obeys them.
 pub struct Reloader {
