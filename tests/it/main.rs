@@ -12,5 +12,7 @@ mod parse_errors;
 mod promqltest;
 mod proxy_faults;
 mod proxy_way;
+mod real_prometheus;
+mod real_victoriametrics;
 mod sockets;
 mod support;

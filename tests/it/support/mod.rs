@@ -1,4 +1,5 @@
 //! What several integration tests lean on.
 
 pub(crate) mod fake_upstream;
+pub(crate) mod real;
 pub(crate) mod weir;

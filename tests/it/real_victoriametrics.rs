@@ -1,0 +1,33 @@
+//! Weir in front of a real VictoriaMetrics. Skipped, by name, where it is not installed.
+
+use crate::{
+    real_prometheus::{NO_RATE, QUERIES, before, estimates_are_true, refuses_the_heavy, same_answers},
+    support::real::victoria_metrics,
+};
+
+#[tokio::test]
+async fn answers_are_victoria_metrics_own_byte_for_byte() {
+    let name = "answers_are_victoria_metrics_own_byte_for_byte";
+    let Some((_alone, database)) = victoria_metrics(name).await else { return };
+    let weir = before(database, "victoriametrics", NO_RATE).await;
+    same_answers(database, &weir, &QUERIES).await;
+}
+
+#[tokio::test]
+async fn victoria_metrics_series_are_estimated_within_two_percent() {
+    let name = "victoria_metrics_series_are_estimated_within_two_percent";
+    let Some((_alone, database)) = victoria_metrics(name).await else { return };
+    // Its index knows days, and a series that lived today is one of the last ten minutes to it.
+    estimates_are_true(database, "victoriametrics", false).await;
+}
+
+#[tokio::test]
+async fn what_is_too_heavy_never_runs_on_victoria_metrics() {
+    let name = "what_is_too_heavy_never_runs_on_victoria_metrics";
+    let Some((_alone, database)) = victoria_metrics(name).await else { return };
+    let weir = before(database, "victoriametrics", "limits: {default: {per_query: {series: 1_000}}}").await;
+    let paths = ["path=\"/api/v1/query_range\""];
+    let before = database.own_metric("vm_http_requests_total", &paths).await;
+    refuses_the_heavy(database, &weir).await;
+    assert_eq!(database.own_metric("vm_http_requests_total", &paths).await, before, "a refused query ran");
+}
