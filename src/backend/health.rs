@@ -89,18 +89,40 @@ impl Backend {
         let path = PathAndQuery::from_static(path);
         let target = if below_prefix { replica.pool.url().target(&path) } else { Ok(Uri::from(path)) };
         let Ok(target) = target else { return false };
+        self.ask_replica(replica, target, deadline, HEALTH_BODY_MAX).await.is_some_and(|(alive, _)| alive)
+    }
+
+    /// Fetches a path below the URL of one replica, on a lane of its own: it takes no place among the connections.
+    /// Says whether the answer is no server error, and gives its body.
+    pub(super) async fn ask_own(
+        &self,
+        replica: &Arc<Replica>,
+        path: &PathAndQuery,
+        deadline: Instant,
+        max: usize,
+    ) -> Option<(bool, Bytes)> {
+        self.ask_replica(replica, replica.pool.url().target(path).ok()?, deadline, max).await
+    }
+
+    async fn ask_replica(
+        &self,
+        replica: &Arc<Replica>,
+        target: Uri,
+        deadline: Instant,
+        max: usize,
+    ) -> Option<(bool, Bytes)> {
         let mut request = Request::new(Full::<Bytes>::default());
         *request.method_mut() = Method::GET;
         *request.uri_mut() = target;
         self.add_own_headers(replica, request.headers_mut());
         let mut lease = replica.lease();
         let Sent::Answered(response, sender) = replica.pool.exchange(request, deadline).await else {
-            return false;
+            return None;
         };
         lease.hold(sender);
         let alive = !response.status().is_server_error();
         let body = Body::new(response.into_body(), lease, deadline, Arc::clone(&self.name));
-        read_at_most(body, HEALTH_BODY_MAX).await.is_ok() && alive
+        Some((alive, read_at_most(body, max).await.ok()?))
     }
 
     /// Credentials and the address; over whatever the client sent under these names.

@@ -10,6 +10,7 @@ pub mod headers;
 mod health;
 mod kind;
 mod pool;
+pub mod pressure;
 pub mod probe;
 mod replicas;
 mod settings;

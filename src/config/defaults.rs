@@ -3,7 +3,8 @@
 use super::{
     raw::{
         Backend, BasicAuthPart, Budget, Class, ClassMatch, Health, InFlight, Kind, Limits, LogFormat, Mode,
-        OnUnparsable, PerQuery, Probe, Queue, Rates, Server, Telemetry, Tenancy, TenantLimits, TenantSource,
+        OnStale, OnUnparsable, PerQuery, Pressure, Probe, Queue, Rates, Server, Telemetry, Tenancy,
+        TenantLimits, TenantSource,
     },
     scalar::{Limit, Unknown},
 };
@@ -44,6 +45,7 @@ impl Default for Backend {
             headers: BTreeMap::new(),
             health: Health::default(),
             probe: Probe::default(),
+            pressure: Pressure::default(),
         }
     }
 }
@@ -63,6 +65,12 @@ impl Default for Health {
 impl Default for Probe {
     fn default() -> Self {
         Self { concurrency: lit("4"), deadline: lit("2s"), ttl: lit("5m"), cache_entries: lit("10_000") }
+    }
+}
+
+impl Default for Pressure {
+    fn default() -> Self {
+        Self { memory_limit: Limit::Unlimited, on_stale: OnStale::Hold }
     }
 }
 

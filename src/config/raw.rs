@@ -94,6 +94,8 @@ pub struct Backend {
     pub health: Health,
     /// Small requests that ask the backend how large a selector is.
     pub probe: Probe,
+    /// The backend's own distress, which shrinks its budget.
+    pub pressure: Pressure,
 }
 
 /// Which API and cost formula a backend has.
@@ -156,6 +158,27 @@ pub struct Probe {
     pub ttl: Span,
     /// Most answers kept.
     pub cache_entries: Count,
+}
+
+/// The backend's own distress, read from its metrics, which shrinks its budget.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pressure {
+    /// Resident memory at which the backend is at its limit; `unlimited` leaves memory out where the backend does not
+    /// tell its own limit.
+    pub memory_limit: Limit<Size>,
+    /// What becomes of the budget when the signal stays away.
+    pub on_stale: OnStale,
+}
+
+/// What becomes of the budget when the signal of pressure stays away.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnStale {
+    /// It stays as it is.
+    Hold,
+    /// It shrinks as under full pressure.
+    Shrink,
 }
 
 /// Sends tenants to a backend.

@@ -14,7 +14,7 @@ use super::{
     scalar,
 };
 use crate::{
-    backend::{self, BaseUrl},
+    backend::{self, BaseUrl, pressure::OnStale},
     base::TenantId,
     cost::{Model, ModelKind, Unknown},
     limit::{
@@ -133,7 +133,14 @@ fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {
         raw::OnUnparsable::EstimateFromText => OnUnparsable::EstimateFromText,
         raw::OnUnparsable::Forward => OnUnparsable::Forward,
     };
-    Ok(upstream::Settings { backend, model, on_unparsable })
+    let pressure = upstream::Pressure {
+        memory_limit: raw.pressure.memory_limit.at().map(|size| size.0.get()),
+        on_stale: match raw.pressure.on_stale {
+            raw::OnStale::Hold => OnStale::Hold,
+            raw::OnStale::Shrink => OnStale::Shrink,
+        },
+    };
+    Ok(upstream::Settings { backend, model, on_unparsable, pressure })
 }
 
 fn size(count: scalar::Count) -> usize {

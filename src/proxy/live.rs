@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 use super::{
     identify::Rules,
     upstream::{self, Upstream},
+    watch::watch,
 };
 use crate::{
     base::TenantId,
@@ -62,17 +63,24 @@ pub(super) struct Live {
 }
 
 impl Live {
-    fn start(settings: Settings, metrics: &Arc<Metrics>, clock: fn() -> i64) -> Self {
+    fn start(
+        settings: Settings,
+        admission: &Arc<Admission>,
+        metrics: &Arc<Metrics>,
+        clock: fn() -> i64,
+    ) -> Self {
         let upstreams: Vec<_> = (settings.upstreams.into_iter().enumerate())
             .map(|(index, settings)| Arc::new(Upstream::new(index, settings)))
             .collect();
         let background = upstreams.iter().flat_map(|upstream| {
             let (tables, health) = (Arc::clone(upstream), Arc::clone(&upstream.backend));
-            let metrics = Arc::clone(metrics);
+            let counted = Arc::clone(metrics);
+            let watched = watch(Arc::clone(upstream), Arc::clone(admission), Arc::clone(metrics));
             [
-                tokio::spawn(async move { tables.keep_table(&metrics, clock).await }).abort_handle(),
+                tokio::spawn(async move { tables.keep_table(&counted, clock).await }).abort_handle(),
                 tokio::spawn(async move { health.run_background(std::future::pending()).await })
                     .abort_handle(),
+                tokio::spawn(watched).abort_handle(),
             ]
         });
         let mut classes: Vec<_> =
@@ -104,11 +112,18 @@ impl Live {
     }
 }
 
-impl Drop for Live {
-    fn drop(&mut self) {
+impl Live {
+    /// Ends the background; requests that still run on these settings keep the rest.
+    fn retire(&self) {
         for task in &self.background {
             task.abort();
         }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.retire();
     }
 }
 
@@ -139,9 +154,10 @@ impl Proxy {
         clock: fn() -> i64,
     ) -> Arc<Self> {
         let policy = std::mem::take(&mut settings.policy);
+        let admission = Admission::new(policy);
         Arc::new(Self {
-            admission: Admission::new(policy),
-            live: ArcSwap::from_pointee(Live::start(settings, &metrics, clock)),
+            live: ArcSwap::from_pointee(Live::start(settings, &admission, &metrics, clock)),
+            admission,
             metrics,
             learned,
             cache: promql::Cache::new(CACHED_QUERIES),
@@ -154,13 +170,14 @@ impl Proxy {
     pub fn reload(&self, mut settings: Settings) {
         let policy = std::mem::take(&mut settings.policy);
         let before = self.live.load_full();
-        let after = Live::start(settings, &self.metrics, self.clock);
+        before.retire();
+        self.admission.reload(policy);
+        let after = Live::start(settings, &self.admission, &self.metrics, self.clock);
         for gone in before.upstreams.iter().map(|upstream| upstream.backend.name()) {
             if !after.upstreams.iter().any(|upstream| upstream.backend.name() == gone) {
                 self.metrics.forget_backend(gone);
             }
         }
-        self.admission.reload(policy);
         self.live.store(Arc::new(after));
     }
 

@@ -16,6 +16,7 @@ mod route;
 mod server;
 mod settle;
 pub mod upstream;
+mod watch;
 mod weigh;
 
 pub use admin::{Reload, serve_admin};

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use arc_swap::ArcSwapOption;
 
 use crate::{
-    backend::{self, Backend, Kind},
+    backend::{self, Backend, Kind, pressure::OnStale},
     cost::{LabelTable, Model},
     telemetry::metrics::Metrics,
 };
@@ -26,6 +26,17 @@ pub struct Settings {
     pub model: Model,
     /// What becomes of a query that is not PromQL.
     pub on_unparsable: OnUnparsable,
+    /// What its own distress does to its budget.
+    pub pressure: Pressure,
+}
+
+/// What a backend's own distress does to its budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// Bytes of resident memory at which it is at its limit, where it does not tell itself.
+    pub memory_limit: Option<u64>,
+    /// What becomes of the budget when the signal stays away.
+    pub on_stale: OnStale,
 }
 
 /// What becomes of a query that Weir cannot parse: it may be a dialect that the backend knows.
@@ -50,6 +61,8 @@ pub struct Upstream {
     pub model: Model,
     /// What becomes of a query that is not PromQL.
     pub on_unparsable: OnUnparsable,
+    /// What its own distress does to its budget.
+    pub pressure: Pressure,
     table: Arc<ArcSwapOption<LabelTable>>,
 }
 
@@ -61,6 +74,7 @@ impl Upstream {
             backend: Backend::new(settings.backend),
             model: settings.model,
             on_unparsable: settings.on_unparsable,
+            pressure: settings.pressure,
             table: Arc::default(),
         }
     }

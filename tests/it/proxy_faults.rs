@@ -283,3 +283,39 @@ async fn a_client_that_does_not_read_holds_the_backend_back() {
     assert!(sent < MUCH, "{sent} MiB were buffered for a client that reads nothing");
     drop(response);
 }
+
+#[tokio::test]
+async fn a_dead_backend_sheds_instead_of_queueing_and_comes_back() {
+    let alive = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let seen_alive = std::sync::Arc::clone(&alive);
+    let upstream = FakeUpstream::start(move |seen: &Seen| {
+        if seen_alive.load(std::sync::atomic::Ordering::SeqCst) { database(seen) } else { Act::die() }
+    })
+    .await;
+    let health = "health: {interval: 100ms, timeout: 100ms}";
+    let weir =
+        Weir::start(&format!("backends: [{{name: main, urls: [\"{}\"], {health}}}]", upstream.url())).await;
+    weir.until_answer("/api/v1/query?query=small", 503).await;
+    let shed = weir.get("/api/v1/query?query=small").await;
+    assert!(shed.error().contains("(weir-backend-sick)"), "{}", shed.body);
+    assert!(shed.headers.contains_key("retry-after"));
+    alive.store(true, std::sync::atomic::Ordering::SeqCst);
+    weir.until_answer("/api/v1/query?query=small", 200).await;
+}
+
+#[tokio::test]
+async fn a_backend_near_its_memory_limit_gets_less() {
+    let upstream = FakeUpstream::start(|seen: &Seen| {
+        if seen.path() == "/metrics" {
+            Act::answer(200, &[], b"process_resident_memory_bytes 99e6\n")
+        } else {
+            database(seen)
+        }
+    })
+    .await;
+    let limit = "pressure: {memory_limit: 100MB}";
+    let weir =
+        Weir::start(&format!("backends: [{{name: main, urls: [\"{}\"], {limit}}}]", upstream.url())).await;
+    weir.until_answer("/api/v1/query?query=small", 503).await;
+    assert!(weir.metrics().contains("weir_backend_budget_share{backend=\"main\"} 0\n"), "{}", weir.metrics());
+}

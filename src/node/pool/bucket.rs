@@ -123,6 +123,7 @@ impl<T: Buffer> BucketPool<T> {
         let oversize = Arc::new(Oversize { objects: AtomicU64::new(0), bytes: AtomicU64::new(0) });
         let readable: Arc<dyn Read> = Arc::<Oversize>::clone(&oversize);
         supply.metrics.watch(pool, "larger", &readable);
+        supply.metrics.show_cap(supply.cap.mode());
         Self {
             home: Arc::new(BucketHome {
                 shelves,

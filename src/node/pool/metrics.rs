@@ -8,12 +8,12 @@ use std::{
 };
 
 use prometheus::{
-    IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
 
-use super::Leaked;
+use super::{Leaked, Mode};
 
 /// The state of one pool at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +54,7 @@ pub struct PoolMetrics {
     refills: IntCounterVec,
     alloc_max: IntCounterVec,
     exhausted: IntCounterVec,
+    cap: IntGauge,
     gauges: Gauges,
 }
 
@@ -91,6 +92,7 @@ impl PoolMetrics {
                 "Requests for memory refused because the cap was reached.",
                 &["pool"],
             )?,
+            cap: cap_gauge(registry)?,
             gauges,
         })
     }
@@ -112,12 +114,28 @@ impl PoolMetrics {
         self.exhausted.with_label_values(&[pool])
     }
 
+    /// Shows the bound on everything lent; 0 without one.
+    pub(super) fn show_cap(&self, mode: Mode) {
+        let bytes = match mode {
+            Mode::Bounded { bytes, .. } => i64::try_from(bytes).unwrap_or(i64::MAX),
+            Mode::Unbounded => 0,
+        };
+        self.cap.set(bytes);
+    }
+
     /// Shows the state of a pool as long as it lives.
     pub(super) fn watch(&self, pool: &'static str, bucket: &str, state: &Arc<dyn Read>) {
         if let Ok(mut watched) = self.gauges.watched.lock() {
             watched.push(Watched { pool, bucket: bucket.to_owned(), state: Arc::downgrade(state) });
         }
     }
+}
+
+fn cap_gauge(registry: &Registry) -> prometheus::Result<IntGauge> {
+    let gauge =
+        IntGauge::new("weir_pool_cap_bytes", "Most bytes that all pools lend together; 0 is unbounded.")?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
 }
 
 struct Watched {

@@ -43,6 +43,16 @@ impl Maker<'_> {
         self.keep(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?)
     }
 
+    fn pressure(&self) -> prometheus::Result<GaugeVec> {
+        let help = "A backend's own distress, 0 to 1; absent where it gives no signal.";
+        self.gauges("weir_backend_pressure", help, &["backend", "signal"])
+    }
+
+    fn budget_share(&self) -> prometheus::Result<GaugeVec> {
+        let help = "The share of a backend's budget that pressure and health leave, 0 to 1.";
+        self.gauges("weir_backend_budget_share", help, &["backend"])
+    }
+
     /// What needs no event: which build runs, and the process.
     fn keep_facts(&self) -> prometheus::Result<()> {
         let build =
@@ -50,6 +60,11 @@ impl Maker<'_> {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         self.0.register(Box::new(ProcessCollector::new()?))
     }
+}
+
+/// From 1 to 3e10, a factor of ten in two steps: one scale for series, samples and bytes.
+fn sizes() -> prometheus::Result<Vec<f64>> {
+    exponential_buckets(1.0, 10f64.sqrt(), 22)
 }
 
 impl Metrics {
@@ -60,9 +75,7 @@ impl Metrics {
     pub fn new(tenants_max: usize) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let make = Maker(&registry);
-        // From 1 to 3e10, a factor of ten in two steps: one scale for series, samples and bytes.
-        let sizes = exponential_buckets(1.0, 10f64.sqrt(), 22)?;
-        let seconds = exponential_buckets(0.001, 2.5, 13)?;
+        let (sizes, seconds) = (sizes()?, exponential_buckets(0.001, 2.5, 13)?);
         make.keep_facts()?;
         Ok(Self {
             tenants: TenantLabels::new(tenants_max),
@@ -111,6 +124,8 @@ impl Metrics {
             answers: make.counter("weir_answers_total", "Answers by how they ended.", &["backend", "outcome"])?,
             answer_bytes: make.counter("weir_answer_bytes_total", "Bytes of answers received.", &["backend"])?,
             learned_entries: make.gauge("weir_learned_entries", "Queries whose cost is remembered.")?,
+            pressure: make.pressure()?,
+            budget_share: make.budget_share()?,
             label_table_time: make.int_gauges(
                 "weir_label_table_timestamp_seconds",
                 "When the label table was fetched; its age is time() minus this.",

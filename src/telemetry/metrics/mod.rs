@@ -17,6 +17,9 @@ use crate::base::{ErrorKind, EstimateClass, TenantId};
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
+/// What may say that a backend is in distress.
+const PRESSURE_SIGNALS: [&str; 3] = ["memory", "pool", "queries"];
+
 /// What a cost is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dimension {
@@ -105,6 +108,8 @@ pub struct Metrics {
     answers: IntCounterVec,
     answer_bytes: IntCounterVec,
     learned_entries: IntGauge,
+    pressure: GaugeVec,
+    budget_share: GaugeVec,
     label_table_time: IntGaugeVec,
     reloads: IntCounterVec,
     reload_ok: IntGauge,
@@ -194,6 +199,16 @@ impl Metrics {
         self.learned_entries.set(signed(entries));
     }
 
+    /// A backend is under this pressure, 0 to 1, says this signal.
+    pub fn pressure(&self, backend: &str, signal: &'static str, pressure: f64) {
+        self.pressure.with_label_values(&[backend, signal]).set(pressure);
+    }
+
+    /// Pressure and health leave this share of a backend's budget.
+    pub fn budget_share(&self, backend: &str, share: f64) {
+        self.budget_share.with_label_values(&[backend]).set(share);
+    }
+
     /// A backend's label table was fetched at this time, in seconds since the epoch.
     pub fn label_table_fetched(&self, backend: &str, at_seconds: i64) {
         self.label_table_time.with_label_values(&[backend]).set(at_seconds);
@@ -213,6 +228,10 @@ impl Metrics {
         // One that was never set is not there to be removed.
         let _ = self.queue_length.remove_label_values(&[backend]);
         let _ = self.label_table_time.remove_label_values(&[backend]);
+        let _ = self.budget_share.remove_label_values(&[backend]);
+        for signal in PRESSURE_SIGNALS {
+            let _ = self.pressure.remove_label_values(&[backend, signal]);
+        }
         for resource in Resource::ALL {
             let _ = self.budget_used.remove_label_values(&[backend, resource.label()]);
             let _ = self.budget_capacity.remove_label_values(&[backend, resource.label()]);

@@ -145,6 +145,18 @@ impl Weir {
         }
     }
 
+    /// Asks until the answer has this status.
+    pub(crate) async fn until_answer(&self, target: &str, status: u16) {
+        let end = Instant::now() + SOON;
+        loop {
+            let answer = self.get(target).await;
+            if answer.status.as_u16() == status {
+                return;
+            }
+            assert!(Instant::now() < end, "{} instead of {status}: {}", answer.status, answer.body);
+        }
+    }
+
     /// Nothing is held: every permit came back.
     pub(crate) async fn until_idle(&self) {
         self.until_load(0, 0).await;
