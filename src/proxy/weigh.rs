@@ -10,7 +10,10 @@ use super::{call::Call, upstream::Upstream};
 use crate::{
     backend::probe::{ProbeError, ProbeOutcome, Question},
     base::{Demand, EstimateClass, Known, TenantId},
-    cost::{self, Estimate, LabelTable, LearnKey, Learned, Model, SeriesKnowledge, Source, UNKNOWN_SERIES},
+    cost::{
+        self, Estimate, LabelTable, LearnKey, Learned, Model, Observed, SeriesKnowledge, Source,
+        UNKNOWN_SERIES,
+    },
     promql::shape::{SelectorShape, Shape},
     telemetry::metrics::{Metrics, ProbeResult},
 };
@@ -72,8 +75,19 @@ impl Weighing<'_> {
             }
         }
         let started = tokio::time::Instant::now();
-        self.probe(&mut known).await;
+        let counted = self.probe(&mut known).await;
+        if counted && !known.iter().any(is_guess) {
+            self.remember(key, &known);
+        }
         Weighed { estimate: self.price(&known), probing: started.elapsed() }
+    }
+
+    /// The same query is not asked about again while no limit is near, longer than a probe's answer is kept.
+    fn remember(&self, key: LearnKey, known: &[SeriesKnowledge]) {
+        let series = known.iter().fold(0u64, |sum, one| sum.saturating_add(one.series.value));
+        let samples = self.price(known).demand.samples.value;
+        let observed = Observed { series, samples, ..Observed::default() };
+        self.learned.observe(key, observed, self.now_ms.max(0) as u64);
     }
 
     fn price(&self, known: &[SeriesKnowledge]) -> Estimate {
@@ -81,8 +95,8 @@ impl Weighing<'_> {
         price(&self.call.shape, known, &self.upstream.model)
     }
 
-    /// Asks the backend about the selectors in doubt, the largest first, all at once.
-    async fn probe(&self, known: &mut [SeriesKnowledge]) {
+    /// Asks the backend about the selectors in doubt, the largest first, all at once; `true` when it counted each.
+    async fn probe(&self, known: &mut [SeriesKnowledge]) -> bool {
         let limit = self.series_max.unwrap_or(PROBE_SERIES);
         let selectors = &self.call.shape.selectors;
         let mut doubtful: Vec<usize> = (0..selectors.len().min(known.len()))
@@ -98,12 +112,15 @@ impl Weighing<'_> {
                 Question { selector: text, window: *window, limit, match_all: *match_all, tenant, headers };
             (i, self.upstream.backend.probe(&question).await)
         };
+        let mut counted = true;
         for (i, answer) in join_all(doubtful.iter().map(|&i| ask(i))).await {
             self.count_probe(&answer);
+            counted &= answer.as_ref().is_ok_and(|outcome| !outcome.truncated);
             if let Ok(outcome) = answer {
                 known[i] = after_probe(known[i], outcome);
             }
         }
+        counted
     }
 
     fn count_probe(&self, answer: &Result<ProbeOutcome, ProbeError>) {
