@@ -4,10 +4,18 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
+use weir::{
+    base::time::EvalTimes,
+    promql::{
+        self,
+        shape::{DEFAULT_LOOKBACK_MS, Shape},
+    },
+};
+
 use crate::{
     sockets::client,
     support::{
-        real::{Database, encode, prometheus, raw, sum_of},
+        real::{Database, data::dashboard_queries, encode, prometheus, raw, sum_of},
         weir::Weir,
     },
 };
@@ -225,4 +233,92 @@ async fn what_is_too_heavy_never_runs_on_prometheus() {
     // What the probes counted, once each: one instant, no range of steps.
     let probed = 4.0 * database.data.series() as f64;
     assert!(after.1 - before.1 <= probed, "{} samples read, {probed} at most by probes", after.1 - before.1);
+}
+
+/// Loads a dashboard again and again; the share of its queries that needed a probe, of `loads` loads.
+async fn share_probed(weir: &Weir, queries: &[&str], start: i64, end: i64, loads: i64) -> f64 {
+    let probes = || sum_of(&weir.metrics(), "weir_probe_cache_total", &[]);
+    let (before, mut asked) = (probes(), 0.0);
+    for load in 0..loads {
+        for query in queries {
+            let (start, end) = (start + load * 15, end + load * 15);
+            let target =
+                format!("/api/v1/query_range?query={}&start={start}&end={end}&step=30", encode(query));
+            let answer = weir.get(&target).await;
+            // What does not match one to one is the backend's own to refuse.
+            assert!(matches!(answer.status.as_u16(), 200 | 422), "{query}: {}", answer.body);
+            assert!(!answer.body.contains("(weir-"), "{query}: {}", answer.body);
+            asked += 1.0;
+        }
+    }
+    (probes() - before) / asked
+}
+
+#[tokio::test]
+async fn dashboards_are_decided_without_probes() {
+    let Some((_alone, database)) = prometheus("dashboards_are_decided_without_probes").await else { return };
+    let weir = before(database, "prometheus", NO_RATE).await;
+    let (queries, end) = (dashboard_queries(), database.data.end - 300);
+    let times = EvalTimes { start: (end - 120) * 1_000, end: end * 1_000, step: 30_000 };
+    let in_head = |query: &&str| {
+        let shape = Shape::of(&promql::parse(query).unwrap(), times, DEFAULT_LOOKBACK_MS);
+        shape.selectors.iter().all(|selector| selector.window.start / 1_000 > database.data.head_start())
+    };
+    let recent: Vec<_> = queries.iter().copied().filter(in_head).collect();
+    assert!(recent.len() * 4 > queries.len() * 3, "{} of {} queries", recent.len(), queries.len());
+    let of_head = share_probed(&weir, &recent, end - 120, end, 1).await;
+    assert!(of_head <= 0.05, "{of_head} of a dashboard's queries were probed, over what the head holds");
+    let first = share_probed(&weir, &queries, end - 5_400, end, 1).await;
+    let later = share_probed(&weir, &queries, end - 5_400, end, 3).await;
+    assert!(later <= 0.05, "{later} were probed again, {first} at first, over what blocks hold");
+}
+
+#[tokio::test]
+async fn a_query_that_ran_is_known() {
+    let Some((_alone, database)) = prometheus("a_query_that_ran_is_known").await else { return };
+    let (weir, end) = (before(database, "prometheus", NO_RATE).await, database.data.end);
+    let params =
+        format!("query={}&start={}&end={end}&step=60", encode("sum(rate(level_0[5m]))"), end - 9_000);
+    let source = async || {
+        let cost = weir.get(&format!("/api/v1/query_range_cost?{params}")).await.json();
+        cost["data"]["selectors"][0]["source"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(weir.get(&format!("/api/v1/query_range?{params}")).await.status, 200);
+    weir.until_idle().await;
+    assert_eq!(source().await, "learned");
+}
+
+/// What label browsers ask comes through as it is.
+pub(crate) async fn browses(database: &Database, weir: &Weir, targets: &[&str]) {
+    let (client, end) = (client(), database.data.end);
+    for target in targets {
+        let target = target.replace("TIMES", &format!("start={}&end={end}", end - 3_600));
+        let direct = raw(&client, Method::GET, &format!("{}{target}", database.url), "", false).await;
+        let through = raw(&client, Method::GET, &weir.url(&target), "", false).await;
+        assert_eq!(through, direct, "{target}");
+        assert_eq!(through.status, 200, "{target}: {:?}", through.body);
+    }
+}
+
+#[tokio::test]
+async fn prometheus_is_browsed_as_without_weir() {
+    let Some((_alone, database)) = prometheus("prometheus_is_browsed_as_without_weir").await else { return };
+    let weir = before(database, "prometheus", NO_RATE).await;
+    let targets = [
+        "/api/v1/labels",
+        "/api/v1/labels?TIMES",
+        "/api/v1/labels?match[]=level_0&TIMES",
+        "/api/v1/label/__name__/values",
+        "/api/v1/label/job/values?TIMES",
+        "/api/v1/label/path/values?match[]=level_0&match[]=level_1&TIMES",
+        "/api/v1/series?match[]=level_0&TIMES",
+        "/api/v1/series?match[]=%7B__name__!=%22%22%7D&TIMES",
+        "/api/v1/metadata",
+        "/api/v1/rules",
+        "/api/v1/alerts",
+        "/api/v1/status/buildinfo",
+        "/api/v1/query_exemplars?query=level_0&TIMES",
+        "/api/v1/format_query?query=sum(level_0)by(job)",
+    ];
+    browses(database, &weir, &targets).await;
 }

@@ -1,7 +1,9 @@
 //! Weir in front of a real VictoriaMetrics. Skipped, by name, where it is not installed.
 
 use crate::{
-    real_prometheus::{NO_RATE, QUERIES, before, estimates_are_true, refuses_the_heavy, same_answers},
+    real_prometheus::{
+        NO_RATE, QUERIES, before, browses, estimates_are_true, refuses_the_heavy, same_answers,
+    },
     support::real::victoria_metrics,
 };
 
@@ -30,4 +32,21 @@ async fn what_is_too_heavy_never_runs_on_victoria_metrics() {
     let before = database.own_metric("vm_http_requests_total", &paths).await;
     refuses_the_heavy(database, &weir).await;
     assert_eq!(database.own_metric("vm_http_requests_total", &paths).await, before, "a refused query ran");
+}
+
+#[tokio::test]
+async fn victoria_metrics_is_browsed_as_without_weir() {
+    let name = "victoria_metrics_is_browsed_as_without_weir";
+    let Some((_alone, database)) = victoria_metrics(name).await else { return };
+    let weir = before(database, "victoriametrics", NO_RATE).await;
+    let targets = [
+        "/api/v1/labels?TIMES",
+        "/api/v1/label/job/values?TIMES",
+        "/api/v1/label/path/values?match[]=level_0&TIMES",
+        "/api/v1/series?match[]=level_0&TIMES",
+        "/api/v1/series?match[]=%7B__name__!=%22%22%7D&TIMES",
+        "/api/v1/metadata",
+        "/api/v1/status/buildinfo",
+    ];
+    browses(database, &weir, &targets).await;
 }

@@ -89,6 +89,11 @@ impl Data {
         self.series.len()
     }
 
+    /// The first moment that Prometheus' head holds, seconds since the epoch.
+    pub(crate) fn head_start(&self) -> i64 {
+        self.time(SAMPLES - FRESH)
+    }
+
     fn time(&self, sample: i64) -> i64 {
         self.end - (SAMPLES - 1 - sample) * INTERVAL
     }
