@@ -103,7 +103,7 @@ async fn every_kind_is_counted_in_its_own_way() {
         (Kind::Thanos, 7, 10, WINDOW, 7, UpperBound, false),
         (Kind::Thanos, 50, 10, WINDOW, 11, Learned, true),
         (Kind::VictoriaMetrics, 7, 10, WINDOW, 7, UpperBound, false),
-        (Kind::VictoriaMetrics, 5_000, 9_000, WINDOW, 5_000, Learned, false),
+        (Kind::VictoriaMetrics, 30_000, 40_000, WINDOW, 30_000, Learned, false),
         (Kind::VictoriaMetrics, 50, 10, WINDOW, 50, Learned, false),
         (Kind::Mimir, 7, 10, recent, 7, Learned, false),
         (Kind::Mimir, 50, 10, WINDOW, 50, Learned, false),
