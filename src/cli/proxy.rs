@@ -30,9 +30,10 @@ pub(super) fn run(file: &Path, data: PathBuf) -> ExitCode {
         Ok(loaded) => loaded,
         Err(report) => return output::err(report, BAD_INPUT),
     };
-    if let Err(error) = init_log(&loaded) {
-        return output::err(error, BAD_INPUT);
-    }
+    let _flushed_at_the_end = match init_log(&loaded) {
+        Ok(flush) => flush,
+        Err(error) => return output::err(error, BAD_INPUT),
+    };
     let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output::err(format_args!("no runtime: {error}"), FAILED),
@@ -43,7 +44,7 @@ pub(super) fn run(file: &Path, data: PathBuf) -> ExitCode {
     }
 }
 
-fn init_log(loaded: &Loaded) -> Result<(), log::LogError> {
+fn init_log(loaded: &Loaded) -> Result<log::Flush, log::LogError> {
     let filter = config::env::var("WEIR_LOG").unwrap_or_else(|| loaded.raw.telemetry.log.clone());
     let format = match loaded.raw.telemetry.log_format {
         config::raw::LogFormat::Text => log::Format::Text,

@@ -68,21 +68,35 @@ pub fn parse_filter(text: &str) -> Result<EnvFilter, LogError> {
     EnvFilter::builder().parse(text).map_err(|error| LogError::Filter(text.to_owned(), error))
 }
 
+/// Lines that may wait for a slow reader of standard error; those beyond are dropped, since a full pipe must not hold
+/// up a query.
+const LINES_WAITING: usize = 16_384;
+
+/// Writes what is still waiting when it is dropped; keep it until the end of the process.
+#[must_use = "dropped, it ends the log"]
+#[derive(Debug)]
+pub struct Flush(#[expect(dead_code, reason = "its drop is its use")] tracing_appender::non_blocking::WorkerGuard);
+
 /// Sets up logging for the whole process; once.
 ///
 /// # Errors
 /// The filter does not parse, or logging was set up before.
-pub fn init(filter: &str, format: Format) -> Result<(), LogError> {
+pub fn init(filter: &str, format: Format) -> Result<Flush, LogError> {
     use tracing_subscriber::util::SubscriberInitExt;
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(parse_filter(filter)?).with_writer(std::io::stderr);
+    let (writer, guard) = tracing_appender::non_blocking::NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES_WAITING)
+        .lossy(true)
+        .thread_name("log")
+        .finish(std::io::stderr());
+    let builder = tracing_subscriber::fmt().with_env_filter(parse_filter(filter)?).with_writer(writer);
     match format {
         Format::Text => {
             builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).finish().try_init()
         }
         Format::Json => builder.json().flatten_event(true).finish().try_init(),
     }
-    .map_err(LogError::Twice)
+    .map_err(LogError::Twice)?;
+    Ok(Flush(guard))
 }
 
 #[cfg(test)]
