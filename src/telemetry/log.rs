@@ -75,7 +75,9 @@ const LINES_WAITING: usize = 16_384;
 /// Writes what is still waiting when it is dropped; keep it until the end of the process.
 #[must_use = "dropped, it ends the log"]
 #[derive(Debug)]
-pub struct Flush(#[expect(dead_code, reason = "its drop is its use")] tracing_appender::non_blocking::WorkerGuard);
+pub struct Flush(
+    #[expect(dead_code, reason = "its drop is its use")] tracing_appender::non_blocking::WorkerGuard,
+);
 
 /// Sets up logging for the whole process; once.
 ///

@@ -38,6 +38,10 @@ const NEVER_BY_NAME: [HeaderName; 6] = [
 ///
 /// Whoever reads a tenant out of a header of another name does so after this, or a client could drop it by naming it.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Most messages have none of them: one look at each name costs less than a lookup for each.
+    if !headers.keys().any(|name| *name == header::CONNECTION || HOP_BY_HOP.contains(name)) {
+        return;
+    }
     if headers.contains_key(header::CONNECTION) {
         for name in named_in_connection(headers) {
             headers.remove(name);
