@@ -12,7 +12,7 @@
 //!         xor      Gorilla's bit stream                            any other float
 //! ```
 //!
-//! An integer column is bit-packed in blocks of 128 ([`ints`]): one width per block, so that decoding is a shift, a
+//! An integer column is bit-packed in blocks of 128 (`ints`): one width per block, so that decoding is a shift, a
 //! mask and an addition per sample, where Gorilla branches on every sample. Every float comes back with the bits it
 //! had: what a decimal cannot give back exactly (NaN with its payload, infinities, -0) is an exception, stored raw.
 //!
