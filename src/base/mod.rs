@@ -2,6 +2,7 @@
 
 pub mod demand;
 pub mod error;
+pub mod params;
 pub mod sync;
 pub mod tenant;
 pub mod time;

@@ -1,9 +1,11 @@
 //! Command line: wiring only.
 
+mod all_in_one;
 mod check_config;
 mod clock;
 mod explain;
 mod memory;
+mod node;
 mod output;
 mod proxy;
 
@@ -21,11 +23,15 @@ Environment: WEIR_LOG is a log filter such as `info` or `warn,weir=debug`;
 ${NAME} inside the configuration reads the variable NAME.";
 
 /// Weighs PromQL queries before the database sees them.
+///
+/// Without a command it runs the proxy and a storage node in one process, and stores its own metrics there.
 #[derive(Debug, Parser)]
-#[command(name = "weir", version, after_help = AFTER_HELP)]
+#[command(name = "weir", version, after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    all_in_one: all_in_one::AllInOne,
 }
 
 #[derive(Debug, Subcommand)]
@@ -42,6 +48,8 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = "./weir-data")]
         data: PathBuf,
     },
+    /// Store samples and answer queries over them, without limits on what queries may cost together.
+    Node(node::NodeArgs),
     /// Say what a query would cost, how each number is known, and whether it would be admitted.
     Explain(explain::Explain),
     /// Check a configuration file and report every mistake with its line.
@@ -74,7 +82,9 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::from(FAILED) };
         }
     };
-    match args.command {
+    let Some(command) = args.command else { return all_in_one::run(args.all_in_one) };
+    match command {
+        Command::Node(args) => node::run(&args),
         Command::Proxy { config, data } => proxy::run(&config, data),
         Command::Explain(args) => explain::run(&args),
         Command::CheckConfig { file: Some(file), .. } => check_config::run(&file),

@@ -23,30 +23,33 @@ use crate::{
 };
 
 /// Tenants with a label value of their own in metrics; the others share one.
-const TENANT_LABELS_MAX: usize = 500;
+pub(super) const TENANT_LABELS_MAX: usize = 500;
 
 pub(super) fn run(file: &Path, data: PathBuf) -> ExitCode {
     let loaded = match config::load_file(file) {
         Ok(loaded) => loaded,
         Err(report) => return output::err(report, BAD_INPUT),
     };
-    let _flushed_at_the_end = match init_log(&loaded) {
+    let telemetry = &loaded.raw.telemetry;
+    let _flushed_at_the_end = match init_log(&telemetry.log, telemetry.log_format) {
         Ok(flush) => flush,
         Err(error) => return output::err(error, BAD_INPUT),
     };
-    let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return output::err(format_args!("no runtime: {error}"), FAILED),
-    };
-    match runtime.block_on(serve(file, loaded, data)) {
+    match runtime().and_then(|runtime| runtime.block_on(serve(file, loaded, data))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => output::err(message, FAILED),
     }
 }
 
-fn init_log(loaded: &Loaded) -> Result<log::Flush, log::LogError> {
-    let filter = config::env::var("WEIR_LOG").unwrap_or_else(|| loaded.raw.telemetry.log.clone());
-    let format = match loaded.raw.telemetry.log_format {
+/// A runtime with a thread per core.
+pub(super) fn runtime() -> Result<runtime::Runtime, String> {
+    runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| format!("no runtime: {error}"))
+}
+
+/// Starts the log; the environment wins over the configuration's `filter`.
+pub(super) fn init_log(filter: &str, format: config::raw::LogFormat) -> Result<log::Flush, log::LogError> {
+    let filter = config::env::var("WEIR_LOG").unwrap_or_else(|| filter.to_owned());
+    let format = match format {
         config::raw::LogFormat::Text => log::Format::Text,
         config::raw::LogFormat::Json => log::Format::Json,
     };
@@ -66,7 +69,7 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     metrics.reloaded(true, now_ms() / 1_000);
     let reloader = Arc::new(reloader(file, loaded, &proxy));
     let (stop, stopped) = watch::channel(());
-    let admin = admin_lane(admin_listener, &proxy, &reloader, stopped)?;
+    let admin = admin_lane(admin_listener, &proxy, Some(reload_by(&proxy, &reloader)), stopped)?;
     let background = [
         tokio::spawn(memory.clone().keep()),
         tokio::spawn(reload_on_hangup(Arc::clone(&reloader), Arc::clone(&proxy))),
@@ -118,26 +121,30 @@ fn reload(reloader: &Reloader, proxy: &Proxy) -> Result<Vec<String>, String> {
     outcome.map_err(|report| report.to_string())
 }
 
+fn reload_by(proxy: &Arc<Proxy>, reloader: &Arc<Reloader>) -> proxy::Reload {
+    let (proxy, reloader) = (Arc::clone(proxy), Arc::clone(reloader));
+    Arc::new(move || reload(&reloader, &proxy))
+}
+
 /// The admin API on a thread and a runtime of its own, so that no load of queries keeps it from answering. Returns
 /// its address.
-fn admin_lane(
+pub(super) fn admin_lane(
     listener: TcpListener,
     proxy: &Arc<Proxy>,
-    reloader: &Arc<Reloader>,
+    reload: Option<proxy::Reload>,
     mut stopped: watch::Receiver<()>,
 ) -> Result<SocketAddr, String> {
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let listener = listener.into_std().map_err(|error| error.to_string())?;
-    let (proxy, for_reload) = (Arc::clone(proxy), (Arc::clone(proxy), Arc::clone(reloader)));
+    let proxy = Arc::clone(proxy);
     let lane = move || {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async move {
-            let reload: proxy::Reload = Arc::new(move || reload(&for_reload.1, &for_reload.0));
             let stopped = async move {
                 // The sender's end is the signal.
                 let _ = stopped.changed().await;
             };
-            proxy::serve_admin(TcpListener::from_std(listener)?, proxy, Some(reload), stopped).await
+            proxy::serve_admin(TcpListener::from_std(listener)?, proxy, reload, stopped).await
         })
     };
     let spawned = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {

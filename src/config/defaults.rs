@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, str::FromStr};
 
 /// Reads a literal of this file; `every_default_is_readable` builds them all.
 #[expect(clippy::expect_used, reason = "the literals are in this file and a test reads each of them")]
-fn lit<T: FromStr<Err = String>>(text: &str) -> T {
+pub(super) fn lit<T: FromStr<Err = String>>(text: &str) -> T {
     text.parse().expect("a readable literal")
 }
 

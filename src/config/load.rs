@@ -31,7 +31,7 @@ pub fn load_file(path: &FilePath) -> Result<Loaded, Report> {
     load_text(&name, &text, &env::var)
 }
 
-fn read(path: &FilePath) -> Result<String, String> {
+pub(super) fn read(path: &FilePath) -> Result<String, String> {
     let file = fs::File::open(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             "no such file; `weir check-config --print-default` prints one to start from".to_owned()

@@ -8,6 +8,7 @@ pub mod chunk;
 pub mod db;
 pub mod engine;
 pub mod head;
+pub mod http;
 pub mod index;
 pub mod ingest;
 pub mod pool;

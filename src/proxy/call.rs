@@ -2,12 +2,12 @@
 
 use std::{fmt, time::Duration};
 
-use super::{
-    params::{ParamError, Params},
-    route::Endpoint,
-};
+use super::route::Endpoint;
 use crate::{
-    base::time::EvalTimes,
+    base::{
+        params::{ParamError, Params},
+        time::EvalTimes,
+    },
     promql::{
         self, ParseError,
         ast::{Ast, Expr},

@@ -6,13 +6,12 @@ use super::{
     call::CallError,
     identify::IdentifyError,
     meter::BodyError,
-    params::ParamError,
     respond::{self, Body, Extra},
     route::RouteError,
 };
 use crate::{
     backend::BackendError,
-    base::{ErrorKind, units},
+    base::{ErrorKind, params::ParamError, units},
     cost::{Estimate, explain},
     limit::Refusal,
 };

@@ -10,7 +10,6 @@ mod forward;
 pub mod identify;
 mod live;
 pub mod meter;
-mod params;
 pub mod respond;
 mod route;
 mod server;

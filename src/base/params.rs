@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use crate::base::units;
+use super::units;
 
 /// Most parameters of one request.
 const PARAMS_MAX: usize = 1_000;
@@ -15,7 +15,7 @@ const TIME_MAX_MS: f64 = 1e14;
 
 /// Why the parameters of a request cannot be used; shown after `invalid parameter …` as Prometheus does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ParamError {
+pub enum ParamError {
     /// A value that is missing or cannot be read.
     Invalid {
         /// The parameter's name.
@@ -29,7 +29,7 @@ pub(super) enum ParamError {
 
 impl ParamError {
     /// A value that cannot be used.
-    pub(super) fn invalid(name: &'static str, why: impl Into<String>) -> Self {
+    pub fn invalid(name: &'static str, why: impl Into<String>) -> Self {
         Self::Invalid { name, why: why.into() }
     }
 }
@@ -47,13 +47,13 @@ impl std::error::Error for ParamError {}
 
 /// The parameters of one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Params<'a> {
+pub struct Params<'a> {
     pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 impl<'a> Params<'a> {
     /// Reads the query string of the URL and the form body.
-    pub(super) fn parse(url_query: &'a str, form: &'a str) -> Result<Self, ParamError> {
+    pub fn parse(url_query: &'a str, form: &'a str) -> Result<Self, ParamError> {
         let mut pairs = Vec::with_capacity(8);
         for part in form.split('&').chain(url_query.split('&')).filter(|part| !part.is_empty()) {
             if pairs.len() == PARAMS_MAX {
@@ -66,7 +66,7 @@ impl<'a> Params<'a> {
     }
 
     /// The value of a parameter that may be given once; an empty one counts as missing, as in Prometheus.
-    pub(super) fn one(&self, name: &'static str) -> Result<Option<&str>, ParamError> {
+    pub fn one(&self, name: &'static str) -> Result<Option<&str>, ParamError> {
         let mut values = self.all(name);
         let first = values.next();
         match values.find(|value| Some(*value) != first) {
@@ -76,24 +76,24 @@ impl<'a> Params<'a> {
     }
 
     /// All values of a parameter.
-    pub(super) fn all<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s str> {
+    pub fn all<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s str> {
         self.pairs.iter().filter(move |(known, _)| known == name).map(|(_, value)| &**value)
     }
 
     /// The value that counts where a parameter is given several times.
-    pub(super) fn first(&self, name: &str) -> Option<&str> {
+    pub fn first(&self, name: &str) -> Option<&str> {
         self.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
     /// A time in milliseconds since the epoch.
-    pub(super) fn time(&self, name: &'static str) -> Result<Option<i64>, ParamError> {
+    pub fn time(&self, name: &'static str) -> Result<Option<i64>, ParamError> {
         let Some(text) = self.one(name)? else { return Ok(None) };
         let why = || ParamError::invalid(name, format!("cannot parse {text:?} to a valid timestamp"));
         parse_time(text).map(Some).ok_or_else(why)
     }
 
     /// A duration in milliseconds: seconds as a number, or `5m`.
-    pub(super) fn duration(&self, name: &'static str) -> Result<Option<i64>, ParamError> {
+    pub fn duration(&self, name: &'static str) -> Result<Option<i64>, ParamError> {
         let Some(text) = self.one(name)? else { return Ok(None) };
         let why = || ParamError::invalid(name, format!("cannot parse {text:?} to a valid duration"));
         parse_duration(text).map(Some).ok_or_else(why)

@@ -1,0 +1,164 @@
+//! `weir` alone: the proxy before a storage node, both in this process, and the node holding Weir's own metrics.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use clap::Args;
+use tokio::{sync::watch, task::JoinSet, time::MissedTickBehavior};
+
+use super::{
+    BAD_INPUT, FAILED,
+    clock::now_ms,
+    memory::Memory,
+    node::open,
+    output,
+    proxy::{TENANT_LABELS_MAX, admin_lane, bind, ended_by_signal, init_log, runtime},
+};
+use crate::{
+    config,
+    node::{
+        db::Options,
+        http::{self, Node, Settings},
+    },
+    proxy::{self, Proxy},
+    telemetry::metrics::Metrics,
+};
+
+/// Time between two scrapes of Weir's own metrics.
+const SCRAPE_EVERY: Duration = Duration::from_secs(15);
+
+/// Where the all-in-one listens and keeps its data.
+#[derive(Debug, Args)]
+pub(super) struct AllInOne {
+    /// Folder for samples and learned costs.
+    #[arg(long, value_name = "DIR", default_value = "./weir-data")]
+    data: PathBuf,
+    /// Address of the query API; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9099")]
+    listen: SocketAddr,
+    /// Address of metrics and health.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9098")]
+    admin_listen: SocketAddr,
+    /// Address of the storage node: remote write, imports, and queries that nobody weighs.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9097")]
+    node_listen: SocketAddr,
+}
+
+pub(super) fn run(args: AllInOne) -> ExitCode {
+    let _flushed_at_the_end = match init_log("warn", config::raw::LogFormat::Text) {
+        Ok(flush) => flush,
+        Err(error) => return output::err(error, BAD_INPUT),
+    };
+    match runtime().and_then(|runtime| runtime.block_on(serve(args))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => output::err(message, FAILED),
+    }
+}
+
+async fn serve(args: AllInOne) -> Result<(), String> {
+    let listener = bind(args.listen).await?;
+    let admin_listener = bind(args.admin_listen).await?;
+    let node_listener = bind(args.node_listen).await?;
+    let address = |listener: &tokio::net::TcpListener| listener.local_addr().map_err(|e| e.to_string());
+    let (queries, node_address) = (address(&listener)?, address(&node_listener)?);
+
+    let (stop, stopped) = watch::channel(());
+    let db = open(&args.data.join("node"), Options::default())?;
+    let node =
+        Node::new(Arc::clone(&db), Settings::default()).map_err(|error| format!("metrics: {error}"))?;
+    let metrics = Arc::new(Metrics::new(TENANT_LABELS_MAX).map_err(|error| format!("metrics: {error}"))?);
+    let memory = Memory::open(args.data);
+    let settings = proxy_settings(node_address)?;
+
+    let mut background = JoinSet::new();
+    background.spawn(super::node::maintain(db));
+    background.spawn(memory.clone().keep());
+    let ended = stopped.clone();
+    let serving = tokio::spawn(http::serve(node_listener, Arc::clone(&node), until(ended)));
+    let proxy = Proxy::new(settings, metrics, Arc::clone(&memory.learned), now_ms);
+    let mut scrape = Scrape { proxy: Arc::clone(&proxy), node, instance: queries.to_string() };
+    // Before the addresses are told: the first query has something to show.
+    scrape.once().await;
+    // After it: what is known of the node then includes what was scraped.
+    proxy.warm().await;
+    background.spawn(scrape.forever());
+    let admin = admin_lane(admin_listener, &proxy, None, stopped)?;
+    output::out(greeting(queries, admin, node_address), 0);
+
+    let served = proxy::serve(listener, proxy, ended_by_signal()).await;
+    background.shutdown().await;
+    memory.save();
+    drop(stop);
+    if served.cut > 0 {
+        tracing::warn!(served.cut, "stopped; the grace period was over, and answers under way were cut");
+    }
+    // The node ends after the proxy, whose queries it answers; what it had not sent by then nobody waits for.
+    if tokio::time::timeout(Duration::from_secs(2), serving).await.is_err() {
+        tracing::debug!("connections to the node were still open");
+    }
+    Ok(())
+}
+
+/// Ends when the sender is gone.
+pub(super) async fn until(mut stopped: watch::Receiver<()>) {
+    // The sender's end is the signal.
+    let _ = stopped.changed().await;
+}
+
+/// The defaults of the configuration, with the node for a backend.
+fn proxy_settings(node: SocketAddr) -> Result<proxy::Settings, String> {
+    let yaml = format!("backends: [{{name: node, kind: weir, urls: [\"http://{node}\"]}}]");
+    let loaded = config::load_text("built in", &yaml, &|_| None).map_err(|report| report.to_string())?;
+    config::resolve(&loaded.raw)
+}
+
+fn greeting(queries: SocketAddr, admin: SocketAddr, node: SocketAddr) -> String {
+    format!(
+        "Weir serves
+  queries         http://{queries}   (point Grafana here: data source type Prometheus)
+  metrics, health http://{admin}
+  storage node    http://{node}   (remote write: /api/v1/write)
+It stores its own metrics every {} s. Try:
+  curl -s 'http://{queries}/api/v1/query?query=process_resident_memory_bytes'",
+        SCRAPE_EVERY.as_secs(),
+    )
+}
+
+/// Puts Weir's own metrics into the node.
+struct Scrape {
+    proxy: Arc<Proxy>,
+    node: Arc<Node>,
+    instance: String,
+}
+
+impl Scrape {
+    async fn forever(mut self) {
+        let mut tick = tokio::time::interval(SCRAPE_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first comes at once, and was made before.
+        tick.tick().await;
+        loop {
+            tick.tick().await;
+            self.once().await;
+        }
+    }
+
+    async fn once(&mut self) {
+        let (proxy, node, instance) =
+            (Arc::clone(&self.proxy), Arc::clone(&self.node), self.instance.clone());
+        let scrape = move || {
+            let texts = [proxy.metrics_text(), node.metrics_text()];
+            let mut text = "up 1\n".to_owned();
+            for one in texts {
+                text += &one.map_err(|error| error.to_string())?;
+            }
+            let added = [("instance", instance.as_str()), ("job", "weir")];
+            http::store_metrics(node.db(), &text, now_ms(), &added)
+        };
+        // Writing waits for the disk.
+        match tokio::task::spawn_blocking(scrape).await {
+            Ok(Ok(samples)) => tracing::debug!(samples, "stored Weir's own metrics"),
+            Ok(Err(error)) => tracing::warn!(error, "Weir's own metrics are not stored"),
+            Err(error) => tracing::warn!(%error, "Weir's own metrics are not stored"),
+        }
+    }
+}

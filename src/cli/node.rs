@@ -1,0 +1,92 @@
+//! `weir node`: the storage node alone.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Args;
+
+use super::{
+    BAD_INPUT, FAILED, output,
+    proxy::{bind, ended_by_signal, init_log, runtime},
+};
+use crate::{
+    config,
+    node::{
+        db::{Db, Options},
+        http::{self, Node},
+    },
+};
+
+/// Time between two rounds of dropping what is past its retention.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// How the node is set up.
+#[derive(Debug, Args)]
+pub(super) struct NodeArgs {
+    /// The configuration; without it, the defaults apply.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder for samples.
+    #[arg(long, value_name = "DIR", default_value = "./weir-data")]
+    data: PathBuf,
+}
+
+pub(super) fn run(args: &NodeArgs) -> ExitCode {
+    let loaded = match &args.config {
+        Some(file) => config::load_node_file(file),
+        None => Ok(config::RawNode::default()),
+    };
+    let raw = match loaded {
+        Ok(raw) => raw,
+        Err(report) => return output::err(report, BAD_INPUT),
+    };
+    let _flushed_at_the_end = match init_log(&raw.telemetry.log, raw.telemetry.log_format) {
+        Ok(flush) => flush,
+        Err(error) => return output::err(error, BAD_INPUT),
+    };
+    match runtime().and_then(|runtime| runtime.block_on(serve(&raw, &args.data))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => output::err(message, FAILED),
+    }
+}
+
+async fn serve(raw: &config::RawNode, data: &Path) -> Result<(), String> {
+    let listener = bind(raw.listen.0).await?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    let (options, settings) = config::resolve_node(raw);
+    let db = open(&data.join("node"), options)?;
+    let node = Node::new(Arc::clone(&db), settings).map_err(|error| format!("metrics: {error}"))?;
+    let maintaining = tokio::spawn(maintain(db));
+    tracing::info!(%address, "ready: remote write to http://{address}/api/v1/write");
+    let served = http::serve(listener, node, ended_by_signal()).await;
+    maintaining.abort();
+    served.map_err(|error| error.to_string())
+}
+
+/// Opens the database in a folder, and says in the log what it found there.
+pub(super) fn open(folder: &Path, options: Options) -> Result<Arc<Db>, String> {
+    let failed = |error| format!("cannot keep samples in {}: {error}", folder.display());
+    let (db, replayed) = Db::open(folder, options).map_err(failed)?;
+    if replayed.damaged > 0 {
+        tracing::warn!(places = replayed.damaged, damage = ?replayed.damage, "parts of the log are lost");
+    }
+    tracing::info!(records = replayed.records, bytes = replayed.bytes, "read the log back");
+    Ok(Arc::new(db))
+}
+
+/// Keeps the database small, until the future is dropped.
+pub(super) async fn maintain(db: Arc<Db>) {
+    loop {
+        tokio::time::sleep(MAINTAIN_EVERY).await;
+        let db = Arc::clone(&db);
+        match tokio::task::spawn_blocking(move || db.maintain()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(?error, "the log was not shortened"),
+            Err(error) => tracing::warn!(%error, "the database was not maintained"),
+        }
+    }
+}

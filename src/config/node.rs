@@ -1,0 +1,223 @@
+//! The configuration of `weir node`.
+
+use std::{num::NonZeroU64, path::Path as FilePath};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    check,
+    defaults::lit,
+    diagnostic::{Diagnostic, Path, Position, Report},
+    env,
+    load::read,
+    raw::Telemetry,
+    scalar::{Count, Listen, Size, Span},
+    tree,
+};
+use crate::node::{db::Options, engine::Limits, http::Settings, wal::SyncPolicy};
+
+/// Configuration of the storage node.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawNode {
+    /// Where the node listens.
+    pub listen: Listen,
+    /// What is kept.
+    pub storage: Storage,
+    /// What reads may take.
+    pub reads: Reads,
+    /// Logs.
+    pub telemetry: Telemetry,
+}
+
+/// What is kept.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storage {
+    /// How long samples are kept, behind the newest of all.
+    pub retention: Span,
+    /// How far behind the newest sample of all a late one may be.
+    pub out_of_order: Span,
+    /// How far ahead of the clock a sample may be.
+    pub ahead: Span,
+    /// Series held at most; new ones are refused beyond it.
+    pub series: Count,
+    /// When the log is forced to the disk.
+    pub sync: Sync,
+    /// The largest body of a write, as sent and once unpacked.
+    pub write: Size,
+}
+
+/// When the log is forced to the disk.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sync {
+    /// Before a write is acknowledged: nothing is lost when the machine fails.
+    Always,
+    /// When the system likes: nothing is lost when only the process fails.
+    Never,
+}
+
+/// What reads may take.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reads {
+    /// Reads that run at the same time; left out: two per core.
+    pub running: Option<Count>,
+    /// Reads that run, wait to run or are being sent; more are refused.
+    pub outstanding: Count,
+    /// The longest that a read may take.
+    pub timeout: Span,
+    /// How long a sample stays visible to an instant vector.
+    pub lookback: Span,
+    /// Series that one query may read.
+    pub series: Count,
+    /// Samples that one query may read.
+    pub samples: Count,
+    /// Values that one query may hold at the same time.
+    pub points: Count,
+    /// Steps of a range query.
+    pub steps: Count,
+    /// Entries of a list of series, names or values.
+    pub list: Count,
+}
+
+impl Default for RawNode {
+    fn default() -> Self {
+        Self {
+            listen: lit("127.0.0.1:9097"),
+            storage: Storage::default(),
+            reads: Reads::default(),
+            telemetry: Telemetry::default(),
+        }
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            retention: lit("15d"),
+            out_of_order: lit("30m"),
+            ahead: lit("10m"),
+            series: lit("2_000_000"),
+            sync: Sync::Always,
+            write: lit("64MiB"),
+        }
+    }
+}
+
+impl Default for Reads {
+    fn default() -> Self {
+        Self {
+            running: None,
+            outstanding: lit("200"),
+            timeout: lit("2m"),
+            lookback: lit("5m"),
+            series: lit("1_000_000"),
+            samples: lit("50_000_000"),
+            points: lit("50_000_000"),
+            steps: lit("11_000"),
+            list: lit("1_000_000"),
+        }
+    }
+}
+
+/// Reads and checks a file, with `${NAME}` taken from the environment.
+pub fn load_node_file(path: &FilePath) -> Result<RawNode, Report> {
+    let name = path.display().to_string();
+    let text = read(path).map_err(|message| Report {
+        file: name.clone(),
+        diagnostics: vec![Diagnostic::new(Position::default(), &Path::default(), message)],
+    })?;
+    load_node_text(&name, &text, &env::var)
+}
+
+/// Checks a configuration held in memory; `lookup` answers for `${NAME}`.
+pub fn load_node_text(
+    file: &str,
+    text: &str,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<RawNode, Report> {
+    let failed = |mut diagnostics: Vec<Diagnostic>| {
+        diagnostics.sort_by_key(Diagnostic::position);
+        Report { file: file.to_owned(), diagnostics }
+    };
+    let mut node = tree::parse(text).map_err(|wrong| failed(vec![wrong]))?;
+    let mut wrong = Vec::new();
+    env::substitute(&mut node, &Path::default(), lookup, &mut wrong);
+    wrong.extend(check::check(&schemars::schema_for!(RawNode).to_value(), &node));
+    if !wrong.is_empty() {
+        return Err(failed(wrong));
+    }
+    // The schema has passed, so that this fails only if the two disagree.
+    serde_json::from_value(node.to_json()).map_err(|error| {
+        failed(vec![Diagnostic::new(Position::default(), &Path::default(), error.to_string())])
+    })
+}
+
+/// What the database and its API obey.
+pub fn resolve_node(raw: &RawNode) -> (Options, Settings) {
+    let (storage, reads) = (&raw.storage, &raw.reads);
+    let size = |n: NonZeroU64| usize::try_from(n.get()).unwrap_or(usize::MAX);
+    let options = Options {
+        max_series: size(storage.series.0),
+        out_of_order_ms: storage.out_of_order.ms().get(),
+        retention_ms: storage.retention.ms().get(),
+        max_ahead_ms: storage.ahead.ms().get(),
+        sync: match storage.sync {
+            Sync::Always => SyncPolicy::Always,
+            Sync::Never => SyncPolicy::Never,
+        },
+        ..Options::default()
+    };
+    let defaults = Settings::default();
+    let settings = Settings {
+        limits: Limits {
+            series: reads.series.0.get(),
+            samples: reads.samples.0.get(),
+            points: reads.points.0.get(),
+        },
+        lookback_ms: reads.lookback.ms().get(),
+        timeout: reads.timeout.duration(),
+        reads_running: reads.running.map_or(defaults.reads_running, |n| size(n.0)),
+        reads_outstanding: size(reads.outstanding.0),
+        steps: reads.steps.0.get(),
+        list_entries: size(reads.list.0),
+        write_bytes: size(storage.write.0),
+    };
+    (options, settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_written_is_the_default_of_the_modules() {
+        let raw = load_node_text("x", "", &|_| None).unwrap();
+        assert_eq!(raw, RawNode::default());
+        let (options, settings) = resolve_node(&raw);
+        let expected = Options::default();
+        assert_eq!(settings, Settings::default());
+        assert_eq!(
+            (options.max_series, options.out_of_order_ms, options.retention_ms, options.max_ahead_ms),
+            (expected.max_series, expected.out_of_order_ms, expected.retention_ms, expected.max_ahead_ms)
+        );
+        assert_eq!(options.sync, expected.sync);
+    }
+
+    #[test]
+    fn the_sample_is_the_default() {
+        let sample = include_str!("../../config/node.yaml");
+        assert_eq!(load_node_text("node.yaml", sample, &|_| None).unwrap(), RawNode::default());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let wrong = load_node_text("n.yaml", "lisen: 1\nreads: {steps: 0}\n", &|_| None).unwrap_err();
+        let text = wrong.to_string();
+        assert!(text.contains("n.yaml:1:1: lisen: unknown key; did you mean `listen`?"), "{text}");
+        assert!(text.contains("reads.steps"), "{text}");
+    }
+}

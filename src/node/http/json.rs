@@ -1,0 +1,281 @@
+//! Answers as Prometheus writes them, made piece by piece while they are sent.
+
+use std::{convert::Infallible, fmt::Write as _};
+
+use axum::{
+    body::{Body, Bytes},
+    http::header,
+    response::{IntoResponse, Response},
+};
+use futures_util::stream;
+
+use super::reads::Place;
+use crate::node::engine::{Answer, Labels, Value};
+
+/// Bytes of a piece, about.
+const PIECE: usize = 64 << 10;
+
+/// Items written one after the other between a head and a tail.
+struct Pieces<I> {
+    head: Option<String>,
+    items: I,
+    tail: Option<String>,
+    /// Held to the last byte.
+    _place: Place,
+}
+
+impl<I: Iterator<Item = W>, W: FnOnce(&mut String)> Iterator for Pieces<I> {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        self.tail.as_ref()?;
+        let (mut out, mut first) = match self.head.take() {
+            Some(head) => (head, true),
+            None => (String::with_capacity(PIECE), false),
+        };
+        while out.len() < PIECE {
+            let Some(write) = self.items.next() else {
+                out.push_str(&self.tail.take().unwrap_or_default());
+                break;
+            };
+            if !std::mem::take(&mut first) {
+                out.push(',');
+            }
+            write(&mut out);
+        }
+        Some(out.into())
+    }
+}
+
+/// Sends items between a head and a tail; in one piece, with a length, if they are few.
+fn send<W: FnOnce(&mut String)>(
+    head: String,
+    items: impl Iterator<Item = W> + Send + 'static,
+    tail: String,
+    place: Place,
+) -> Response {
+    let mut pieces = Pieces { head: Some(head), items, tail: Some(tail), _place: place };
+    let first = pieces.next().unwrap_or_default();
+    let body = if pieces.tail.is_none() {
+        Body::from(first)
+    } else {
+        let all = std::iter::once(first).chain(pieces);
+        Body::from_stream(stream::iter(all.map(Ok::<_, Infallible>)))
+    };
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// The answer of a query evaluated at `time_ms`, or over a range.
+pub(super) fn answer(answer: Answer, time_ms: i64, stats: bool, place: Place) -> Response {
+    let head = |kind: &str| format!(r#"{{"status":"success","data":{{"resultType":"{kind}","result":"#);
+    let mut tail = String::new();
+    if stats {
+        // Writing to a string does not fail.
+        let _ = write!(
+            tail,
+            r#","stats":{{"samples":{{"totalQueryableSamples":{},"peakSamples":{}}},"seriesFetched":"{}"}}"#,
+            answer.usage.samples, answer.usage.peak_points, answer.usage.series
+        );
+    }
+    tail.push('}');
+    annotations(&mut tail, &answer.warnings, &answer.infos);
+    tail.push('}');
+    match answer.value {
+        Value::Scalar(value) => single(head("scalar"), tail, place, move |out| point(out, time_ms, value)),
+        Value::String(text) => single(head("string"), tail, place, move |out| {
+            out.push('[');
+            time(out, time_ms);
+            out.push(',');
+            string(out, &text);
+            out.push(']');
+        }),
+        Value::Vector(points) => {
+            let items = points.into_iter().map(move |p| {
+                move |out: &mut String| {
+                    out.push_str(r#"{"metric":"#);
+                    labels(out, &p.labels);
+                    out.push_str(r#","value":"#);
+                    point(out, time_ms, p.value);
+                    out.push('}');
+                }
+            });
+            send(head("vector") + "[", items, format!("]{tail}"), place)
+        }
+        Value::Matrix(rows) => {
+            let items = rows.into_iter().map(|row| {
+                move |out: &mut String| {
+                    out.push_str(r#"{"metric":"#);
+                    labels(out, &row.labels);
+                    out.push_str(r#","values":["#);
+                    for (i, (time_ms, value)) in row.points.iter().enumerate() {
+                        if i > 0 {
+                            out.push(',');
+                        }
+                        point(out, *time_ms, *value);
+                    }
+                    out.push_str("]}");
+                }
+            });
+            send(head("matrix") + "[", items, format!("]{tail}"), place)
+        }
+    }
+}
+
+fn single(
+    head: String,
+    tail: String,
+    place: Place,
+    write: impl FnOnce(&mut String) + Send + 'static,
+) -> Response {
+    send(head, std::iter::once(write), tail, place)
+}
+
+/// A list of label sets.
+pub(super) fn series(items: Vec<Labels>, warnings: &[String], place: Place) -> Response {
+    let items = items.into_iter().map(|set| move |out: &mut String| labels(out, &set));
+    list(items, warnings, place)
+}
+
+/// A list of names or values.
+pub(super) fn texts(items: Vec<std::sync::Arc<str>>, warnings: &[String], place: Place) -> Response {
+    let items = items.into_iter().map(|text| move |out: &mut String| string(out, &text));
+    list(items, warnings, place)
+}
+
+fn list<W: FnOnce(&mut String)>(
+    items: impl Iterator<Item = W> + Send + 'static,
+    warnings: &[String],
+    place: Place,
+) -> Response {
+    let mut tail = "]".to_owned();
+    annotations(&mut tail, warnings, &[]);
+    tail.push('}');
+    send(r#"{"status":"success","data":["#.to_owned(), items, tail, place)
+}
+
+fn annotations(out: &mut String, warnings: &[String], infos: &[String]) {
+    for (name, texts) in [("warnings", warnings), ("infos", infos)] {
+        for (i, text) in texts.iter().enumerate() {
+            if i == 0 {
+                let _ = write!(out, r#","{name}":["#);
+            } else {
+                out.push(',');
+            }
+            string(out, text);
+        }
+        if !texts.is_empty() {
+            out.push(']');
+        }
+    }
+}
+
+fn labels(out: &mut String, labels: &Labels) {
+    out.push('{');
+    for (i, label) in labels.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        string(out, &label.name);
+        out.push(':');
+        string(out, &label.value);
+    }
+    out.push('}');
+}
+
+fn string(out: &mut String, text: &str) {
+    out.push('"');
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| c < ' ' || c == '"' || c == '\\') {
+        let (plain, special) = rest.split_at(at);
+        out.push_str(plain);
+        let mut chars = special.chars();
+        match chars.next() {
+            Some('\n') => out.push_str("\\n"),
+            Some(c @ ('"' | '\\')) => out.extend(['\\', c]),
+            Some(c) => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
+            None => {}
+        }
+        rest = chars.as_str();
+    }
+    out.push_str(rest);
+    out.push('"');
+}
+
+fn point(out: &mut String, time_ms: i64, value: f64) {
+    out.push('[');
+    time(out, time_ms);
+    out.push_str(",\"");
+    number(out, value);
+    out.push_str("\"]");
+}
+
+/// Seconds, with a fraction of three digits if there is one.
+fn time(out: &mut String, ms: i64) {
+    if ms < 0 {
+        out.push('-');
+    }
+    let ms = ms.unsigned_abs();
+    let _ = write!(out, "{}", ms / 1_000);
+    if !ms.is_multiple_of(1_000) {
+        let _ = write!(out, ".{:03}", ms % 1_000);
+    }
+}
+
+/// As Go's `strconv` with the shortest digits, with an exponent where JSON encoders use one.
+fn number(out: &mut String, value: f64) {
+    let size = value.abs();
+    let _ = if value.is_nan() {
+        out.write_str("NaN")
+    } else if value.is_infinite() {
+        out.write_str(if value > 0.0 { "+Inf" } else { "-Inf" })
+    } else if size == 0.0 || (1e-6..1e21).contains(&size) {
+        write!(out, "{value}")
+    } else {
+        let text = format!("{value:e}");
+        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        let exponent: i32 = exponent.parse().unwrap_or(0);
+        let sign = if exponent < 0 { '-' } else { '+' };
+        write!(out, "{digits}e{sign}{:02}", exponent.abs())
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut String)) -> String {
+        let mut out = String::new();
+        write(&mut out);
+        out
+    }
+
+    #[test]
+    fn numbers_and_times_are_written_as_prometheus_does() {
+        for (value, want) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.5, "1.5"),
+            (1e20, "100000000000000000000"),
+            (1e21, "1e+21"),
+            (1e-6, "0.000001"),
+            (1.5e-7, "1.5e-07"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (f64::NAN, "NaN"),
+            (f64::NEG_INFINITY, "-Inf"),
+        ] {
+            assert_eq!(written(|out| number(out, value)), want);
+        }
+        for (ms, want) in [(0, "0"), (1_500, "1.500"), (-1, "-0.001"), (1_700_000_000_000, "1700000000")] {
+            assert_eq!(written(|out| time(out, ms)), want);
+        }
+    }
+
+    #[test]
+    fn strings_survive() {
+        let hard = "a\"b\\c\nd\u{1}é\u{2028}";
+        let text = written(|out| string(out, hard));
+        assert_eq!(serde_json::from_str::<String>(&text).unwrap(), hard);
+    }
+}

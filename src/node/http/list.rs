@@ -1,0 +1,139 @@
+//! Series, label names and label values.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+
+use super::{
+    Asked, Node,
+    error::Failure,
+    json,
+    query::{selectors, timeout, window},
+};
+use crate::{
+    base::{
+        ErrorKind, TimeRange,
+        params::{ParamError, Params},
+    },
+    node::db::{Db, Listing},
+    promql::ast::Matcher,
+};
+
+/// What a list asks for.
+struct Listed {
+    selectors: Vec<Vec<Matcher>>,
+    window: TimeRange,
+    limit: usize,
+}
+
+impl Listed {
+    fn read(node: &Node, params: &Params<'_>) -> Result<Self, Failure> {
+        Ok(Self {
+            selectors: selectors(node, params)?,
+            window: window(params)?,
+            limit: limit(params)?.map_or(node.settings.list_entries, |n| n.min(node.settings.list_entries)),
+        })
+    }
+}
+
+/// `limit`; 0 and nothing mean none.
+pub(super) fn limit(params: &Params<'_>) -> Result<Option<usize>, Failure> {
+    let Some(text) = params.one("limit")? else { return Ok(None) };
+    let limit: usize = text
+        .parse()
+        .map_err(|_| ParamError::invalid("limit", format!("{text:?} is no whole number from 0 up")))?;
+    Ok(Some(limit).filter(|limit| *limit > 0))
+}
+
+fn warnings<T>(listing: &Listing<T>) -> &'static [String] {
+    static CUT: std::sync::LazyLock<[String; 1]> =
+        std::sync::LazyLock::new(|| ["results truncated due to limit".to_owned()]);
+    if listing.cut { &*CUT } else { &[] }
+}
+
+async fn run<T: Send + 'static>(
+    node: &Arc<Node>,
+    params: &Params<'_>,
+    listed: Listed,
+    read: impl FnOnce(&Db, &Listed) -> Result<Listing<T>, Failure> + Send + 'static,
+) -> Result<(Listing<T>, super::reads::Place), Failure> {
+    let db = Arc::clone(&node.db);
+    node.reads.run(timeout(node, params)?, move |_| read(&db, &listed)).await
+}
+
+pub(super) async fn series(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+    let params = asked.params()?;
+    let listed = Listed::read(&node, &params)?;
+    if listed.selectors.is_empty() {
+        return Err(Failure::new(ErrorKind::BadData, "no match[] parameter provided"));
+    }
+    let read = |db: &Db, l: &Listed| Ok(db.series(&l.selectors, l.window, l.limit)?);
+    let (listing, place) = run(&node, &params, listed, read).await?;
+    let warnings = warnings(&listing);
+    Ok(json::series(listing.items, warnings, place))
+}
+
+pub(super) async fn labels(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+    let params = asked.params()?;
+    let listed = Listed::read(&node, &params)?;
+    let read = |db: &Db, l: &Listed| Ok(db.label_names(&l.selectors, l.window, l.limit)?);
+    let (listing, place) = run(&node, &params, listed, read).await?;
+    let warnings = warnings(&listing);
+    Ok(json::texts(listing.items, warnings, place))
+}
+
+pub(super) async fn values(
+    State(node): State<Arc<Node>>,
+    Path(name): Path<String>,
+    asked: Asked,
+) -> Result<Response, Failure> {
+    let params = asked.params()?;
+    let listed = Listed::read(&node, &params)?;
+    let name = unescaped(name);
+    let read = move |db: &Db, l: &Listed| Ok(db.label_values(&name, &l.selectors, l.window, l.limit)?);
+    let (listing, place) = run(&node, &params, listed, read).await?;
+    let warnings = warnings(&listing);
+    Ok(json::texts(listing.items, warnings, place))
+}
+
+/// `U__` in front of a name says that what is no letter is written `_hex_`, and an underscore `__`.
+fn unescaped(name: String) -> String {
+    let Some(escaped) = name.strip_prefix("U__") else { return name };
+    let mut out = String::with_capacity(escaped.len());
+    let mut rest = escaped;
+    while let Some((plain, special)) = rest.split_once('_') {
+        out.push_str(plain);
+        let Some((code, after)) = special.split_once('_') else { return name };
+        let c = if code.is_empty() {
+            Some('_')
+        } else {
+            u32::from_str_radix(code, 16).ok().and_then(char::from_u32)
+        };
+        let Some(c) = c else { return name };
+        out.push(c);
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escaped_names_are_read() {
+        for (name, want) in [
+            ("job", "job"),
+            ("U__http_2e_method", "http.method"),
+            ("U__a__b", "a_b"),
+            ("U__bad_zz_", "U__bad_zz_"),
+            ("U__cut_2e", "U__cut_2e"),
+        ] {
+            assert_eq!(unescaped(name.to_owned()), want);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The node's own metrics. Gauges are read when somebody asks.
+
+use prometheus::{Encoder as _, IntCounter, IntGauge, Registry, TextEncoder};
+
+use super::reads::Reads;
+use crate::node::db::Db;
+
+/// Counts and gauges in a registry of their own.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    series: IntGauge,
+    appended: IntCounter,
+    refused: IntCounter,
+    expired: IntCounter,
+    reads: IntGauge,
+    reads_done: IntCounter,
+    reads_refused: IntCounter,
+}
+
+impl Metrics {
+    pub(super) fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            prometheus::Result::Ok(gauge)
+        };
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            prometheus::Result::Ok(counter)
+        };
+        Ok(Self {
+            series: gauge("weir_node_series", "Series held.")?,
+            appended: counter("weir_node_samples_appended_total", "Samples written.")?,
+            refused: counter("weir_node_samples_refused_total", "Samples refused.")?,
+            expired: counter("weir_node_samples_expired_total", "Samples dropped by age.")?,
+            reads: gauge("weir_node_reads_outstanding", "Reads that run, wait to run or are being sent.")?,
+            reads_done: counter("weir_node_reads_total", "Reads that ran.")?,
+            reads_refused: counter(
+                "weir_node_reads_refused_total",
+                "Reads refused because there were too many.",
+            )?,
+            registry,
+        })
+    }
+
+    pub(super) fn encode(&self, db: &Db, reads: &Reads) -> prometheus::Result<String> {
+        let stats = db.stats();
+        self.series.set(stats.series as i64);
+        self.reads.set(reads.outstanding() as i64);
+        let counts = [
+            (&self.appended, stats.samples_appended),
+            (&self.refused, stats.samples_refused),
+            (&self.expired, stats.samples_expired),
+            (&self.reads_done, reads.done()),
+            (&self.reads_refused, reads.refused()),
+        ];
+        for (counter, total) in counts {
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        String::from_utf8(out).map_err(|e| prometheus::Error::Msg(e.to_string()))
+    }
+}

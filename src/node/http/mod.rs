@@ -1,0 +1,194 @@
+//! The node's HTTP API: Prometheus' own, so that Grafana, promtool and Weir's proxy need nothing special.
+//!
+//! | module | endpoints |
+//! |---|---|
+//! | `query` | `query`, `query_range`, `query_cost`, `query_range_cost` |
+//! | `list` | `series`, `labels`, `label/{name}/values` |
+//! | `status` | `status/*`, `metadata`, `query_exemplars`, health, `/metrics` |
+//! | `write` | `write`, `import/prometheus` |
+//!
+//! Reads run on threads for blocking work, a bounded number at a time (`reads`); a client that leaves stops its query.
+
+mod error;
+mod json;
+mod list;
+mod metrics;
+mod query;
+mod reads;
+mod settings;
+mod status;
+mod write;
+
+use std::{io, sync::Arc};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{FromRequest, OriginalUri, Request},
+    http::{Method, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures_util::FutureExt as _;
+use tokio::net::TcpListener;
+use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
+
+pub use settings::Settings;
+pub use write::{Label, store_metrics};
+
+use super::db::Db;
+use crate::{
+    base::{ErrorKind, params::Params},
+    promql,
+};
+use error::Failure;
+use metrics::Metrics;
+use reads::Reads;
+
+/// Parsed queries that are kept.
+const CACHED_QUERIES: u64 = 1_000;
+
+/// A database and what serving it takes.
+#[derive(Debug)]
+pub struct Node {
+    db: Arc<Db>,
+    settings: Settings,
+    cache: promql::Cache,
+    reads: Reads,
+    metrics: Metrics,
+    started_ms: i64,
+}
+
+impl Node {
+    /// A node over a database.
+    ///
+    /// # Errors
+    /// Its metrics cannot be registered.
+    pub fn new(db: Arc<Db>, settings: Settings) -> prometheus::Result<Arc<Self>> {
+        let started_ms = (db.options().clock)();
+        Ok(Arc::new(Self {
+            reads: Reads::new(&settings),
+            metrics: Metrics::new()?,
+            cache: promql::Cache::new(CACHED_QUERIES),
+            db,
+            settings,
+            started_ms,
+        }))
+    }
+
+    /// The database.
+    pub fn db(&self) -> &Arc<Db> {
+        &self.db
+    }
+
+    /// What the node tells of itself, in Prometheus' text format.
+    pub fn metrics_text(&self) -> prometheus::Result<String> {
+        self.metrics.encode(&self.db, &self.reads)
+    }
+
+    fn now_ms(&self) -> i64 {
+        (self.db.options().clock)()
+    }
+}
+
+/// The API of a node.
+pub fn router(node: Arc<Node>) -> Router {
+    let api = Router::new()
+        .route("/query", get(query::instant).post(query::instant))
+        .route("/query_range", get(query::range).post(query::range))
+        .route("/query_cost", get(query::cost).post(query::cost))
+        .route("/query_range_cost", get(query::range_cost).post(query::range_cost))
+        .route("/series", get(list::series).post(list::series))
+        .route("/labels", get(list::labels).post(list::labels))
+        .route("/label/{name}/values", get(list::values))
+        .route("/query_exemplars", get(status::nothing_listed).post(status::nothing_listed))
+        .route("/metadata", get(status::nothing_named))
+        .route("/status/buildinfo", get(status::build))
+        .route("/status/runtimeinfo", get(status::runtime))
+        .route("/status/flags", get(status::flags))
+        .route("/status/config", get(status::config))
+        .route("/status/tsdb", get(status::tsdb))
+        .route("/write", post(write::remote))
+        .route("/import/prometheus", post(write::text));
+    Router::new()
+        .nest("/api/v1", api)
+        .route("/-/healthy", get(|| async { "The node is healthy.\n" }))
+        .route("/-/ready", get(|| async { "The node is ready.\n" }))
+        .route("/metrics", get(status::metrics))
+        .fallback(async |OriginalUri(uri): OriginalUri| {
+            Failure::new(ErrorKind::NotFound, format!("the node has no {}", uri.path()))
+        })
+        .method_not_allowed_fallback(async || {
+            Failure::new(ErrorKind::MethodNotAllowed, "this endpoint does not take this method")
+        })
+        .layer(CompressionLayer::new().gzip(true))
+        .layer(CatchPanicLayer::custom(|_| {
+            Failure::new(ErrorKind::Internal, "a defect in the node; its log says more").into_response()
+        }))
+        .with_state(node)
+}
+
+/// Serves a node until `shutdown`; answers under way are finished.
+pub async fn serve(
+    listener: TcpListener,
+    node: Arc<Node>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, router(node)).with_graceful_shutdown(shutdown.map(|()| ())).await
+}
+
+/// The parameters of a request, from its URL and its form.
+struct Asked {
+    url: Option<String>,
+    form: String,
+}
+
+/// The largest form that is read, bytes.
+const FORM_BYTES_MAX: usize = 1 << 20;
+
+impl Asked {
+    fn params(&self) -> Result<Params<'_>, Failure> {
+        Ok(Params::parse(self.url.as_deref().unwrap_or_default(), &self.form)?)
+    }
+}
+
+impl<S: Sync> FromRequest<S> for Asked {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+        let url = request.uri().query().map(str::to_owned);
+        if request.method() != Method::POST {
+            return Ok(Self { url, form: String::new() });
+        }
+        let is_form = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.starts_with("application/x-www-form-urlencoded"));
+        let body = read_body(request.into_body(), FORM_BYTES_MAX).await?;
+        if !is_form {
+            return Ok(Self { url, form: String::new() });
+        }
+        let form = String::from_utf8(body.into())
+            .map_err(|_| Failure::new(ErrorKind::BadData, "the form is not UTF-8"))?;
+        Ok(Self { url, form })
+    }
+}
+
+/// A whole request body.
+async fn read_body(body: Body, max: usize) -> Result<Bytes, Failure> {
+    axum::body::to_bytes(body, max).await.map_err(|_| {
+        Failure::new(ErrorKind::BodyTooLarge, format!("the body is cut off or larger than {max} bytes"))
+    })
+}
+
+/// A JSON answer that is small enough to be made in one piece.
+fn success(data: serde_json::Value, warnings: &[String]) -> Response {
+    // By hand for the order of the keys, which people read.
+    let warnings = match warnings {
+        [] => String::new(),
+        texts => format!(r#","warnings":{}"#, serde_json::json!(texts)),
+    };
+    let body = format!(r#"{{"status":"success","data":{data}{warnings}}}"#);
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}

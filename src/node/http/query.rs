@@ -1,0 +1,171 @@
+//! Queries, and what they would cost.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{extract::State, response::Response};
+use serde_json::json;
+
+use super::{Asked, Node, error::Failure, json, success};
+use crate::{
+    base::{
+        ErrorKind, TimeRange,
+        params::{ParamError, Params},
+        time::EvalTimes,
+    },
+    node::{db::Cost, engine},
+    promql::{
+        ast::{Ast, Expr, Matcher},
+        shape::Shape,
+    },
+};
+
+/// A query with what applies to it.
+struct Query {
+    ast: Arc<Ast>,
+    times: EvalTimes,
+    lookback_ms: u64,
+    timeout: Duration,
+    stats: bool,
+}
+
+impl Query {
+    fn read(node: &Node, params: &Params<'_>, times: EvalTimes) -> Result<Self, Failure> {
+        let text = params.one("query")?.unwrap_or_default();
+        let lookback = params.duration("lookback_delta")?.and_then(|ms| u64::try_from(ms).ok());
+        Ok(Self {
+            ast: node.cache.parse(text)?,
+            times,
+            lookback_ms: lookback.filter(|ms| *ms > 0).unwrap_or(node.settings.lookback_ms),
+            timeout: timeout(node, params)?,
+            stats: params.one("stats")?.is_some(),
+        })
+    }
+
+    fn instant(node: &Node, params: &Params<'_>) -> Result<Self, Failure> {
+        let time = params.time("time")?.unwrap_or_else(|| node.now_ms());
+        Self::read(node, params, EvalTimes::instant(time))
+    }
+
+    fn range(node: &Node, params: &Params<'_>) -> Result<Self, Failure> {
+        let time = |name| params.time(name)?.ok_or_else(|| ParamError::invalid(name, "it is missing"));
+        let (start, end) = (time("start")?, time("end")?);
+        if end < start {
+            let why = "end timestamp must not be before start time";
+            return Err(ParamError::invalid("end", why).into());
+        }
+        let step = params.duration("step")?.and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0);
+        let why = "a positive duration is needed, as `15s`; try a greater one if it is below a millisecond";
+        let step = step.ok_or_else(|| ParamError::invalid("step", why))?;
+        let times = EvalTimes { start, end, step };
+        if times.steps() > node.settings.steps {
+            let message = format!(
+                "exceeded maximum resolution of {} points per timeseries. Try decreasing the query resolution (?step=XX)",
+                node.settings.steps
+            );
+            return Err(Failure::new(ErrorKind::BadData, message));
+        }
+        Self::read(node, params, times)
+    }
+
+    async fn evaluate(self, node: &Arc<Node>) -> Result<Response, Failure> {
+        let (db, times, stats) = (Arc::clone(&node.db), self.times, self.stats);
+        let options = engine::Options {
+            lookback_ms: self.lookback_ms,
+            limits: node.settings.limits,
+            ..engine::Options::default()
+        };
+        let run = move |cancel: &_| Ok(engine::evaluate(&self.ast, times, &*db, &options, cancel)?);
+        let (answer, place) = node.reads.run(self.timeout, run).await?;
+        Ok(json::answer(answer, times.start, stats, place))
+    }
+
+    /// Exactly what it would read; the index tells without a look at a sample's value.
+    async fn cost(self, node: &Arc<Node>) -> Result<Response, Failure> {
+        let db = Arc::clone(&node.db);
+        let shape = Shape::of(&self.ast, self.times, self.lookback_ms);
+        let run = move |_: &_| {
+            let costs = shape.selectors.iter().map(|s| Ok(db.query_cost(&s.matchers, s.window)?));
+            let costs: Vec<Cost> = costs.collect::<Result<_, Failure>>()?;
+            Ok((shape, costs))
+        };
+        let ((shape, costs), _place) = node.reads.run(self.timeout, run).await?;
+        let sum = |of: fn(&Cost) -> u64| costs.iter().map(of).fold(0, u64::saturating_add);
+        let selectors: Vec<_> = (shape.selectors.iter().zip(&costs))
+            .map(|(selector, cost)| {
+                json!({
+                    "selector": selector.text,
+                    "series": cost.series,
+                    "blocks": cost.blocks,
+                    "samples": cost.samples,
+                    "start": seconds(selector.window.start),
+                    "end": seconds(selector.window.end),
+                    "evaluations": selector.evaluations,
+                })
+            })
+            .collect();
+        let estimate = json!({
+            "seriesTouched": sum(|c| c.series),
+            "samplesScanned": sum(|c| c.samples),
+            "blocks": sum(|c| c.blocks),
+            "class": "exact",
+        });
+        Ok(success(json!({"estimate": estimate, "selectors": selectors}), &[]))
+    }
+}
+
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1e3
+}
+
+/// How long a read may take: as asked, but never longer than the node allows.
+pub(super) fn timeout(node: &Node, params: &Params<'_>) -> Result<Duration, Failure> {
+    let asked = params.duration("timeout")?.and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0);
+    Ok(asked.map_or(node.settings.timeout, |ms| Duration::from_millis(ms).min(node.settings.timeout)))
+}
+
+/// The window of a list; all of time when it is left open.
+pub(super) fn window(params: &Params<'_>) -> Result<TimeRange, Failure> {
+    let (start, end) = (params.time("start")?, params.time("end")?);
+    let window = TimeRange { start: start.unwrap_or(i64::MIN), end: end.unwrap_or(i64::MAX) };
+    if window.end < window.start {
+        let why = "end timestamp must not be before start timestamp";
+        return Err(ParamError::invalid("end", why).into());
+    }
+    Ok(window)
+}
+
+/// The selectors of `match[]`.
+pub(super) fn selectors(node: &Node, params: &Params<'_>) -> Result<Vec<Vec<Matcher>>, Failure> {
+    let parse = |text: &str| {
+        let bad = |why: String| Failure::from(ParamError::invalid("match[]", why));
+        let ast = node.cache.parse(text).map_err(|error| bad(error.to_string()))?;
+        match ast.expr(ast.root) {
+            Expr::Selector(selector) => Ok(selector.matchers.clone()),
+            _ => Err(bad(format!("{text:?} is no series selector"))),
+        }
+    };
+    params.all("match[]").map(parse).collect()
+}
+
+pub(super) async fn instant(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+    Query::instant(&node, &asked.params()?)?.evaluate(&node).await
+}
+
+pub(super) async fn range(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+    Query::range(&node, &asked.params()?)?.evaluate(&node).await
+}
+
+pub(super) async fn cost(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+    let params = asked.params()?;
+    // `query_cost` answers for a range too when it is given one, as the proxy's does.
+    let query = if params.one("step")?.is_some() {
+        Query::range(&node, &params)
+    } else {
+        Query::instant(&node, &params)
+    };
+    query?.cost(&node).await
+}
+
+pub(super) async fn range_cost(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+    Query::range(&node, &asked.params()?)?.cost(&node).await
+}

@@ -1,0 +1,42 @@
+//! What the node allows.
+
+use std::time::Duration;
+
+use crate::node::engine;
+
+/// How a node serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What one query may touch.
+    pub limits: engine::Limits,
+    /// How long a sample stays visible to an instant vector, milliseconds.
+    pub lookback_ms: u64,
+    /// The longest that a read may take; `timeout=` may ask for less.
+    pub timeout: Duration,
+    /// Reads that run at the same time.
+    pub reads_running: usize,
+    /// Reads that run, wait to run or are being sent; more are refused.
+    pub reads_outstanding: usize,
+    /// Most evaluation steps of a range query.
+    pub steps: u64,
+    /// Names, values or series in one list, unless the request asks for fewer.
+    pub list_entries: usize,
+    /// The largest body of a write, bytes: as sent, and again once unpacked.
+    pub write_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            limits: engine::Limits::default(),
+            lookback_ms: 300_000,
+            timeout: Duration::from_secs(120),
+            reads_running: cores * 2,
+            reads_outstanding: 200,
+            steps: 11_000,
+            list_entries: 1_000_000,
+            write_bytes: 64 << 20,
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What the node tells of itself.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+use super::{
+    Asked, Node,
+    error::Failure,
+    list::limit,
+    query::{selectors, timeout},
+    success,
+};
+use crate::{base::ErrorKind, node::index::Count};
+
+/// Entries of a list of `status/tsdb` when the request names no limit; Prometheus' number.
+const TOP: usize = 10;
+/// Most entries of such a list; Prometheus' number.
+const TOP_MAX: usize = 10_000;
+
+pub(super) async fn build() -> Response {
+    // The version is that of the API: clients switch on features by it.
+    success(
+        json!({
+            "version": "3.7.0", "revision": concat!("weir-", env!("CARGO_PKG_VERSION")), "branch": "",
+            "buildUser": "", "buildDate": "", "goVersion": "",
+        }),
+        &[],
+    )
+}
+
+pub(super) async fn runtime(State(node): State<Arc<Node>>) -> Response {
+    let started =
+        jiff::Timestamp::from_millisecond(node.started_ms).map(|t| t.to_string()).unwrap_or_default();
+    let retention =
+        crate::base::units::duration(std::time::Duration::from_millis(node.db.options().retention_ms));
+    success(
+        json!({
+            "startTime": started, "CWD": "", "reloadConfigSuccess": true, "lastConfigTime": started,
+            "corruptionCount": 0, "goroutineCount": 0, "GOMAXPROCS": node.settings.reads_running,
+            "GOGC": "", "GODEBUG": "", "storageRetention": retention,
+        }),
+        &[],
+    )
+}
+
+pub(super) async fn flags(State(node): State<Arc<Node>>) -> Response {
+    let settings = &node.settings;
+    success(
+        json!({
+            "query.lookback-delta": format!("{}ms", settings.lookback_ms),
+            "query.timeout": format!("{}s", settings.timeout.as_secs()),
+            "query.max-concurrency": settings.reads_running.to_string(),
+            "query.max-samples": settings.limits.samples.to_string(),
+            "storage.tsdb.retention.time": format!("{}ms", node.db.options().retention_ms),
+        }),
+        &[],
+    )
+}
+
+pub(super) async fn config() -> Response {
+    success(json!({"yaml": ""}), &[])
+}
+
+/// Exemplars are not stored.
+pub(super) async fn nothing_listed() -> Response {
+    success(json!([]), &[])
+}
+
+/// Metadata are not stored.
+pub(super) async fn nothing_named() -> Response {
+    success(json!({}), &[])
+}
+
+pub(super) async fn tsdb(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+    let params = asked.params()?;
+    let selectors = selectors(&node, &params)?;
+    let top = limit(&params)?.unwrap_or(TOP);
+    if top > TOP_MAX {
+        return Err(Failure::new(ErrorKind::BadData, format!("limit must not exceed {TOP_MAX}")));
+    }
+    let db = Arc::clone(&node.db);
+    let read = move |_: &_| Ok(db.tsdb_status(&selectors, top)?);
+    let (status, _place) = node.reads.run(timeout(&node, &params)?, read).await?;
+    let newest = node.db.stats().newest_ms;
+    // Nothing older is there, and all that is there is counted: the lists hold for every window from here on.
+    let oldest = match newest {
+        i64::MIN => i64::MAX,
+        newest => newest.saturating_sub_unsigned(node.db.options().retention_ms),
+    };
+    let list = |counts: &[Count]| -> Value {
+        counts.iter().map(|c| json!({"name": &*c.name, "value": c.count})).collect()
+    };
+    Ok(success(
+        json!({
+            "headStats": {
+                "numSeries": status.series, "numLabelPairs": status.label_pairs, "chunkCount": 0,
+                "minTime": oldest, "maxTime": newest,
+            },
+            "seriesCountByMetricName": list(&status.series_by_metric),
+            "labelValueCountByLabelName": list(&status.values_by_label),
+            "memoryInBytesByLabelName": list(&status.bytes_by_label),
+            "seriesCountByLabelValuePair": list(&status.series_by_pair),
+        }),
+        &[],
+    ))
+}
+
+pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response, Failure> {
+    let text = node.metrics_text().map_err(|e| Failure::new(ErrorKind::Internal, e.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, crate::telemetry::metrics::CONTENT_TYPE)], text).into_response())
+}

@@ -1,0 +1,130 @@
+//! Writes: remote write, the text format, and what a scrape of this process brings.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Bytes,
+    extract::{Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+use super::{Node, error::Failure, read_body};
+use crate::{
+    base::ErrorKind,
+    node::{
+        db::{Appended, Db},
+        head::Batch,
+        ingest::{self, Defaults},
+    },
+};
+
+/// Series of one batch of a text.
+const TEXT_BATCH: usize = 4_096;
+
+/// A label that every series of a scrape gets: its name and value.
+pub type Label<'a> = (&'a str, &'a str);
+
+/// What became of a request of several batches.
+#[derive(Default)]
+struct Total {
+    appended: Appended,
+}
+
+impl Total {
+    fn add(&mut self, more: Appended) {
+        let all = &mut self.appended;
+        all.samples += more.samples;
+        all.known += more.known;
+        all.refused += more.refused;
+        all.series_refused += more.series_refused;
+        if all.first.is_none() {
+            all.first = more.first;
+        }
+    }
+
+    /// Nothing to say if all of it was written. What is refused is refused for good, so that no sender tries again;
+    /// only a full node may have room later.
+    fn response(self) -> Result<Response, Failure> {
+        let all = self.appended;
+        let Some((_, first)) = all.first else { return Ok(StatusCode::NO_CONTENT.into_response()) };
+        let kind = if all.series_refused > 0 { ErrorKind::RateLimited } else { ErrorKind::BadData };
+        let message =
+            format!("{} samples were written, {} refused; the first: {first}", all.samples, all.refused);
+        Err(Failure::new(kind, message))
+    }
+}
+
+/// Runs a write on a thread for blocking work: it waits for the disk.
+async fn on_thread(
+    write: impl FnOnce() -> Result<Total, Failure> + Send + 'static,
+) -> Result<Response, Failure> {
+    match tokio::task::spawn_blocking(write).await {
+        Ok(total) => total?.response(),
+        Err(_) => Err(Failure::new(ErrorKind::Internal, "a defect in the node; its log says more")),
+    }
+}
+
+pub(super) async fn remote(State(node): State<Arc<Node>>, request: Request) -> Result<Response, Failure> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if kind.contains("io.prometheus.write.v2") {
+        let message = "remote write 2.0 is not supported; the sender falls back to 1.0";
+        return Ok((StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into_response());
+    }
+    let max = node.settings.write_bytes;
+    let packed = read_body(request.into_body(), max).await?;
+    on_thread(move || {
+        let message = ingest::unpack(&packed, max)?;
+        let batch = ingest::remote_write(&message, node.db.options().labels)?;
+        let mut total = Total::default();
+        total.add(node.db.append(&batch)?);
+        Ok(total)
+    })
+    .await
+}
+
+pub(super) async fn text(State(node): State<Arc<Node>>, request: Request) -> Result<Response, Failure> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let open_metrics = kind.starts_with("application/openmetrics-text");
+    let body: Bytes = read_body(request.into_body(), node.settings.write_bytes).await?;
+    on_thread(move || {
+        let defaults = Defaults { time_ms: node.now_ms(), open_metrics };
+        let mut total = Total::default();
+        ingest::exposition(&body, node.db.options().labels, defaults, TEXT_BATCH, |batch| {
+            total.add(node.db.append(batch)?);
+            Ok::<_, Failure>(())
+        })?;
+        Ok(total)
+    })
+    .await
+}
+
+/// Stores metrics in the text format, taken at `time_ms`, with these labels added: a scrape of this very process.
+///
+/// # Errors
+/// The text cannot be read, or what was refused of it.
+pub fn store_metrics(db: &Db, text: &str, time_ms: i64, added: &[Label<'_>]) -> Result<u64, String> {
+    let limits = db.options().labels;
+    let defaults = Defaults { time_ms, open_metrics: false };
+    let mut total = Total::default();
+    ingest::exposition(text.as_bytes(), limits, defaults, TEXT_BATCH, |batch| {
+        let mut labelled = Batch::new(limits);
+        for series in batch.series() {
+            let own = series.labels.iter().filter(|(name, _)| !added.iter().any(|(other, _)| other == name));
+            for (name, value) in own.chain(added) {
+                labelled.label(name, value);
+            }
+            for (time, value) in series.samples {
+                labelled.sample(*time, *value);
+            }
+            labelled.end_series().map_err(|e| Failure::new(ErrorKind::BadData, e.to_string()))?;
+        }
+        total.add(db.append(&labelled)?);
+        Ok::<_, Failure>(())
+    })
+    .map_err(|failure| failure.message)?;
+    match total.appended.first {
+        Some((_, first)) => Err(first),
+        None => Ok(total.appended.samples),
+    }
+}
