@@ -46,7 +46,9 @@ fn bad_files_report_every_mistake() {
 
 #[test]
 fn good_files_load() {
-    for path in files("tests/config/good").into_iter().chain(files("config")) {
+    // The node's own file is read by the node.
+    let samples = files("config").into_iter().filter(|path| !path.ends_with("node.yaml"));
+    for path in files("tests/config/good").into_iter().chain(samples) {
         if let Err(report) = load(&path) {
             panic!("{report}");
         }
