@@ -9,6 +9,7 @@ pub mod go_regex;
 mod lexer;
 mod parser;
 pub mod shape;
+pub mod sketch;
 
 pub use cache::Cache;
 pub use error::{ParseError, Reason};

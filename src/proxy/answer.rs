@@ -113,7 +113,8 @@ impl Proxy {
         let form = form(&asking.parts.headers, asking.routed.endpoint, body)?;
         let params = Params::parse(asking.parts.uri.query().unwrap_or(""), form)?;
         let lenient = asking.upstream.lenient();
-        let reading = Reading { now_ms: (self.clock)(), lenient, cache: &self.cache };
+        let on_unparsable = asking.upstream.on_unparsable;
+        let reading = Reading { now_ms: (self.clock)(), lenient, on_unparsable, cache: &self.cache };
         Ok(reading.read(asking.routed.endpoint, &params)?)
     }
 

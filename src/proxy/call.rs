@@ -2,17 +2,18 @@
 
 use std::{fmt, time::Duration};
 
-use super::route::Endpoint;
+use super::{route::Endpoint, upstream::OnUnparsable};
 use crate::{
     base::{
         params::{ParamError, Params},
         time::EvalTimes,
     },
     promql::{
-        self, ParseError,
+        self, ParseError, Reason,
         ast::{Ast, Expr},
         fingerprint::fingerprint,
-        shape::{DEFAULT_LOOKBACK_MS, Shape},
+        shape::{DEFAULT_LOOKBACK_MS, Output, Shape},
+        sketch,
     },
 };
 
@@ -47,6 +48,8 @@ pub(super) struct Reading<'a> {
     pub now_ms: i64,
     /// The backend fills in a missing start, end and step (VictoriaMetrics).
     pub lenient: bool,
+    /// What becomes of a query that is not PromQL.
+    pub on_unparsable: OnUnparsable,
     /// Parsed queries.
     pub cache: &'a promql::Cache,
 }
@@ -101,11 +104,37 @@ impl Reading<'_> {
 
     fn query(&self, params: &Params<'_>, times: EvalTimes) -> Result<Call, CallError> {
         let text = params.one("query")?.ok_or_else(|| ParamError::invalid("query", "it is missing"))?;
-        let ast = self.parse("query", text)?;
         let lookback = params.duration("lookback_delta")?.and_then(|ms| u64::try_from(ms).ok());
-        let shape = Shape::of(&ast, times, lookback.filter(|ms| *ms > 0).unwrap_or(DEFAULT_LOOKBACK_MS));
+        let lookback = lookback.filter(|ms| *ms > 0).unwrap_or(DEFAULT_LOOKBACK_MS);
+        let ast = match (self.parse("query", text), self.on_unparsable) {
+            (Ok(ast), _) => ast,
+            (Err(CallError::Parse { error, .. }), OnUnparsable::EstimateFromText)
+                if error.reason == Reason::Malformed =>
+            {
+                return Self::sketched(text, times, lookback);
+            }
+            (Err(CallError::Parse { error, .. }), OnUnparsable::Forward)
+                if error.reason == Reason::Malformed =>
+            {
+                return Ok(Call { text: text.to_owned(), ..Call::unread() }.over(times));
+            }
+            (Err(error), _) => return Err(error),
+        };
+        let shape = Shape::of(&ast, times, lookback);
         let free = shape.selectors.is_empty() && is_plain(&ast);
         Ok(Call { text: text.to_owned(), fingerprint: fingerprint(&ast), shape, free, ..Call::unread() })
+    }
+
+    /// A query that only the backend can read, by what it seems to read.
+    fn sketched(text: &str, times: EvalTimes, lookback: u64) -> Result<Call, CallError> {
+        let unreadable = |error| CallError::Parse { name: "query", error };
+        let ast = sketch::stand_in(text, lookback.saturating_add(times.step)).map_err(unreadable)?;
+        let mut shape = Shape::of(&ast, times, lookback);
+        for selector in &mut shape.selectors {
+            // All of it may reach the answer, but the answer does not tell what was read.
+            selector.output = Output::Top(u64::MAX);
+        }
+        Ok(Call { text: text.to_owned(), fingerprint: fingerprint(&ast), shape, ..Call::unread() })
     }
 
     fn parse(&self, name: &'static str, text: &str) -> Result<std::sync::Arc<Ast>, CallError> {
@@ -174,6 +203,13 @@ impl Reading<'_> {
 }
 
 impl Call {
+    /// With the times of an evaluation, which may be limited too.
+    fn over(mut self, times: EvalTimes) -> Self {
+        self.shape.steps = times.steps();
+        self.shape.range_seconds = times.end.abs_diff(times.start).div_ceil(1_000);
+        self
+    }
+
     /// A request of which nothing is read but that it came.
     fn unread() -> Self {
         Self {
@@ -218,7 +254,8 @@ mod tests {
 
     fn read_as(endpoint: Endpoint, query: &str, lenient: bool) -> Result<Call, String> {
         let cache = promql::Cache::new(16);
-        let reading = Reading { now_ms: 1_000_000, lenient, cache: &cache };
+        let reading =
+            Reading { now_ms: 1_000_000, lenient, on_unparsable: OnUnparsable::Refuse, cache: &cache };
         let params = Params::parse(query, "").unwrap();
         reading.read(endpoint, &params).map_err(|error| error.to_string())
     }

@@ -7,12 +7,24 @@ use crate::{
     support::real::victoria_metrics,
 };
 
+/// What PromQL does not have.
+const METRICS_QL: [&str; 7] = [
+    "rate(requests_0_total)",
+    "sum(level_0) keep_metric_names",
+    "level_0 default 3",
+    "WITH (x = level_0) sum(x) by (job)",
+    "median(level_1)",
+    "range_avg(level_2)",
+    "rollup_rate(requests_1_total[5m])",
+];
+
 #[tokio::test]
 async fn answers_are_victoria_metrics_own_byte_for_byte() {
     let name = "answers_are_victoria_metrics_own_byte_for_byte";
     let Some((_alone, database)) = victoria_metrics(name).await else { return };
     let weir = before(database, "victoriametrics", NO_RATE).await;
     same_answers(database, &weir, &QUERIES).await;
+    same_answers(database, &weir, &METRICS_QL).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,170 @@
+//! What a query of another dialect seems to read: a PromQL query that stands in for it, made from its text.
+
+use super::{
+    ParseError,
+    ast::{Ast, Expr},
+    parse,
+};
+
+/// More selectors than this are one that matches everything.
+const SELECTORS_MAX: usize = 100;
+const EVERYTHING: &str = r#"{__name__=~".+"}"#;
+/// Followed by a list of labels.
+const GROUPING: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
+/// No metrics, whatever follows.
+const WORDS: [&str; 16] = [
+    "and",
+    "or",
+    "unless",
+    "atan2",
+    "bool",
+    "offset",
+    "default",
+    "if",
+    "ifnot",
+    "limit",
+    "with",
+    "inf",
+    "nan",
+    "keep_metric_names",
+    "start",
+    "end",
+];
+
+/// A query that reads at least the series that `text` names, each as far back as `lookback_ms` and all durations of the
+/// text together. Never fails on what it finds: a selector that is not PromQL counts with its metric's name, or as
+/// everything.
+///
+/// # Errors
+/// Beyond the limits of [`parse`].
+pub fn stand_in(text: &str, lookback_ms: u64) -> Result<Ast, ParseError> {
+    let mut sketch = Sketch { text, at: 0, selectors: Vec::new(), reach_ms: lookback_ms.max(1) };
+    sketch.read();
+    if sketch.selectors.len() > SELECTORS_MAX {
+        sketch.selectors = vec![EVERYTHING.to_owned()];
+    }
+    let read = |selector: &String| format!("last_over_time({selector}[{}ms])", sketch.reach_ms);
+    let reads: Vec<_> = sketch.selectors.iter().map(read).collect();
+    parse(if reads.is_empty() { "vector(0)".to_owned() } else { reads.join(" or ") }.as_str())
+}
+
+struct Sketch<'t> {
+    text: &'t str,
+    at: usize,
+    selectors: Vec<String>,
+    reach_ms: u64,
+}
+
+impl<'t> Sketch<'t> {
+    fn read(&mut self) {
+        while let Some(byte) = self.peek() {
+            match byte {
+                b'"' | b'\'' | b'`' => self.skip_string(byte),
+                b'#' => _ = self.take_while(|b| b != b'\n'),
+                b'{' => self.selector(""),
+                b'0'..=b'9' => self.number(),
+                _ if is_name(byte) => self.name(),
+                _ => self.at += 1,
+            }
+        }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn take_while(&mut self, wanted: impl Fn(u8) -> bool) -> &'t str {
+        let start = self.at;
+        while self.peek().is_some_and(&wanted) {
+            self.at += 1;
+        }
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+
+    fn skip_string(&mut self, quote: u8) {
+        self.at += 1;
+        while let Some(byte) = self.peek() {
+            self.at += if byte == b'\\' && quote != b'`' { 2 } else { 1 };
+            if byte == quote {
+                return;
+            }
+        }
+    }
+
+    /// A number, or a duration, which may be the reach of anything.
+    fn number(&mut self) {
+        let text = self.take_while(|b| b.is_ascii_alphanumeric() || b == b'.');
+        if text.ends_with(|c: char| c.is_ascii_alphabetic()) {
+            let ms = parse(&format!("x[{text}]")).ok().and_then(|ast| range_ms(&ast));
+            self.reach_ms = self.reach_ms.saturating_add(ms.unwrap_or(0));
+        }
+    }
+
+    fn name(&mut self) {
+        let name = self.take_while(|b| is_name(b) || b.is_ascii_digit());
+        self.take_while(|b| b.is_ascii_whitespace());
+        let word = name.to_ascii_lowercase();
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        match rest {
+            [b'(', ..] if GROUPING.contains(&&*word) => _ = self.take_while(|b| b != b')'),
+            _ if GROUPING.contains(&&*word) || WORDS.contains(&&*word) => {}
+            [b'(', ..] => {}
+            // The name of a `WITH` template.
+            [b'=', next, ..] if !matches!(next, b'=' | b'~') => {}
+            [b'{', ..] => self.selector(name),
+            _ => self.selectors.push(name.to_owned()),
+        }
+    }
+
+    /// From an opening brace to its end.
+    fn selector(&mut self, name: &str) {
+        let start = self.at;
+        while let Some(byte) = self.peek() {
+            match byte {
+                b'"' | b'\'' | b'`' => self.skip_string(byte),
+                _ => self.at += 1,
+            }
+            if byte == b'}' {
+                break;
+            }
+        }
+        let whole = format!("{name}{}", self.text.get(start..self.at).unwrap_or_default());
+        let is_one = parse(&whole).is_ok_and(|ast| matches!(ast.expr(ast.root), Expr::Selector(_)));
+        self.selectors.push(match (is_one, name) {
+            (true, _) => whole,
+            (false, "") => EVERYTHING.to_owned(),
+            (false, name) => name.to_owned(),
+        });
+    }
+}
+
+fn is_name(byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || matches!(byte, b'_' | b':')
+}
+
+/// The range of `x[…]`.
+fn range_ms(ast: &Ast) -> Option<u64> {
+    let times = crate::base::time::EvalTimes::instant(0);
+    super::shape::Shape::of(ast, times, 0).selectors.first().map(|one| one.window_per_eval_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_and_durations_are_found() {
+        for (text, want) in [
+            ("rate(a)", "last_over_time(a[1000ms])"),
+            ("sum(a) by (job, b) keep_metric_names", "last_over_time(a[1000ms])"),
+            (r#"a{job="x" or job="y"}[1m] offset 1m"#, "last_over_time(a[121000ms])"),
+            (r#"{job="x" or job="y"}"#, r#"last_over_time({__name__=~".+"}[1000ms])"#),
+            (r#"WITH (x = {a="}"}) x{"#, r#"last_over_time({a="}"}[1000ms]) or last_over_time(x[1000ms])"#),
+            ("time() default 5 # a", "vector(0)"),
+            ("\"a", "vector(0)"),
+        ] {
+            assert_eq!(&*stand_in(text, 1_000).unwrap().text, want, "{text}");
+        }
+        assert!(stand_in(&"a+".repeat(5_000), 1_000).unwrap().text.contains("__name__"));
+    }
+}
