@@ -102,6 +102,15 @@ pub fn cheapest_fix(estimate: &Estimate) -> String {
     format!("add matchers to {}, or use a recording rule", short(&worst.text))
 }
 
+/// The change that would bring down the number of series, as an imperative without a full stop.
+pub fn fewer_series(estimate: &Estimate) -> String {
+    match estimate.selectors.iter().max_by_key(|s| s.series.value) {
+        Some(worst) if worst.match_all => format!("name a metric or a label value in {}", short(&worst.text)),
+        Some(worst) => format!("add matchers to {}, or use a recording rule", short(&worst.text)),
+        None => "nothing to save".to_owned(),
+    }
+}
+
 /// The selector that weighs most: in memory, then in series.
 pub fn worst(estimate: &Estimate) -> Option<&SelectorEstimate> {
     estimate.selectors.iter().max_by_key(|s| (s.memory.value, s.series.value))

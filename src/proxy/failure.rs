@@ -13,7 +13,7 @@ use crate::{
     backend::BackendError,
     base::{ErrorKind, params::ParamError, units},
     cost::{Estimate, explain},
-    limit::Refusal,
+    limit::{LimitName, Refusal},
 };
 
 /// Bytes of a backend's own error text that are shown.
@@ -45,7 +45,7 @@ impl Failure {
             if let Some(worst) = explain::worst(estimate) {
                 message = format!("{message}. Most of it is {}", explain::line(worst));
             }
-            message = format!("{message}. To fix it: {}", explain::cheapest_fix(estimate));
+            message = format!("{message}. To fix it: {}", fix(refusal.limit, estimate));
         }
         let extra = Extra {
             limit: Some(refusal.header()),
@@ -85,6 +85,17 @@ impl Failure {
             *response.status_mut() = status;
         }
         response
+    }
+}
+
+/// What helps against this limit.
+fn fix(limit: LimitName, estimate: &Estimate) -> String {
+    match limit {
+        LimitName::MaxSeries => explain::fewer_series(estimate),
+        LimitName::MaxSteps => "raise the step, or ask for a shorter time".to_owned(),
+        LimitName::MaxRange => "ask for a shorter time, or use a recording rule".to_owned(),
+        LimitName::MaxSelectors => "split the query, or use a recording rule".to_owned(),
+        _ => explain::cheapest_fix(estimate),
     }
 }
 
