@@ -73,7 +73,7 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     let background = [
         tokio::spawn(memory.clone().keep()),
         tokio::spawn(reload_on_hangup(Arc::clone(&reloader), Arc::clone(&proxy))),
-        tokio::spawn(reload_on_change(reloader)),
+        tokio::spawn(reload_on_change(reloader, Arc::clone(&proxy))),
     ];
     let addresses = (listener.local_addr(), admin);
     if let (Ok(queries), admin) = addresses {
@@ -164,8 +164,12 @@ async fn reload_on_hangup(reloader: Arc<Reloader>, proxy: Arc<Proxy>) {
     }
 }
 
-async fn reload_on_change(reloader: Arc<Reloader>) {
-    if let Err(error) = reloader.watch().await {
+async fn reload_on_change(reloader: Arc<Reloader>, proxy: Arc<Proxy>) {
+    let changed = || {
+        // Already logged and counted; the next change is another chance.
+        let _ = reload(&reloader, &proxy);
+    };
+    if let Err(error) = reloader.watch(changed).await {
         tracing::warn!(%error, "the configuration file is not watched; use SIGHUP or POST /-/reload");
     }
 }

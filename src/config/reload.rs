@@ -7,7 +7,7 @@ use super::{
 };
 use notify::{RecursiveMode, Watcher as _};
 use std::{
-    fmt,
+    fmt, fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -63,8 +63,9 @@ impl Reloader {
         Ok(changes)
     }
 
-    /// Reloads whenever the file changes, until the future is dropped. Fails if the directory cannot be watched.
-    pub async fn watch(self: Arc<Self>) -> notify::Result<()> {
+    /// Calls `changed` whenever the text of the file is another, until the future is dropped. Fails if the directory
+    /// cannot be watched.
+    pub async fn watch(&self, mut changed: impl FnMut()) -> notify::Result<()> {
         // The directory, not the file: a mounted ConfigMap is replaced by swapping a link beside it.
         let directory = match self.path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -78,9 +79,14 @@ impl Reloader {
             }
         })?;
         watcher.watch(directory, RecursiveMode::NonRecursive)?;
+        // Other files live there too, perhaps the log that a reload writes to.
+        let mut seen = fs::read(&self.path).ok();
         each_time_quiet(events, || {
-            // Already logged; the next change is another chance.
-            let _ = self.reload();
+            let now = fs::read(&self.path).ok();
+            if now != seen {
+                seen = now;
+                changed();
+            }
         })
         .await;
         Ok(())
@@ -98,10 +104,7 @@ async fn each_time_quiet(mut events: mpsc::Receiver<()>, mut act: impl FnMut()) 
 #[cfg(test)]
 mod tests {
     use super::{super::load_file, *};
-    use std::{
-        fs,
-        sync::atomic::{AtomicUsize, Ordering},
-    };
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn a_reload_applies_changes_and_survives_mistakes() {

@@ -64,7 +64,7 @@ impl State {
             tenants: Tenants::new(&policy, other, now),
             policy: Arc::clone(&policy),
             backends: Vec::new(),
-            classes: vec![Class { name: "none".into(), reserve_percent: 0 }],
+            classes: vec![Class { name: "adhoc".into(), reserve_percent: 0 }],
             backend_slots: Vec::new(),
             class_slots: Vec::new(),
             next_id: 0,
@@ -79,7 +79,8 @@ impl State {
         self.classes.iter_mut().for_each(|class| class.reserve_percent = 0);
         self.class_slots.clear();
         for class in &policy.classes {
-            let slot = self.classes.iter().position(|known| known.name == class.name);
+            // The first is for queries of no class, whatever a configured one is called.
+            let slot = self.classes.iter().skip(1).position(|known| known.name == class.name).map(|i| i + 1);
             let slot = slot.unwrap_or_else(|| {
                 self.classes.push(Class { name: Arc::clone(&class.name), reserve_percent: 0 });
                 self.classes.len() - 1

@@ -51,6 +51,8 @@ struct Asking<'a> {
     policy: Arc<TenantPolicy>,
     /// Which of the policy's budgets it draws on.
     budget: usize,
+    /// The largest share of the budgets that one query takes, bytes.
+    memory_max: u64,
     began: Instant,
 }
 
@@ -90,10 +92,24 @@ impl Proxy {
         // By name: a reload may have changed the order between the two.
         let budget = policy.backends.iter().position(|budget| *budget.name == *upstream.backend.name());
         let budget = budget.unwrap_or(upstream.index);
+        let whole = policy.backends.get(budget).and_then(|budget| budget.memory.enforced());
         let policy = Arc::clone(policy.tenant(&who.tenant));
+        let own = policy.per_query(live.class_id(who.class)).memory.enforced();
+        // Half of a backend's budget at most, so that what other classes reserve stays theirs.
+        let largest = [whole.map(|bytes| bytes / 2), policy.in_flight.memory.enforced(), own];
+        let memory_max = largest.into_iter().flatten().min().unwrap_or(u64::MAX);
         let body = read_body(body, live.request_body).await?;
-        let asking =
-            Asking { live: &live, who: &who, upstream, routed, parts: &parts, policy, budget, began };
+        let asking = Asking {
+            live: &live,
+            who: &who,
+            upstream,
+            routed,
+            parts: &parts,
+            policy,
+            budget,
+            memory_max,
+            began,
+        };
         if routed.endpoint == Endpoint::Light {
             return asking.pass(body).await;
         }
@@ -127,7 +143,8 @@ impl Proxy {
             upstream: asking.upstream,
             learned: &self.learned,
             now_ms: (self.clock)(),
-            series_max: limits.series.watched(),
+            limits,
+            memory_max: asking.memory_max,
             headers: &headers,
             metrics: &self.metrics,
         };

@@ -12,16 +12,19 @@ use crate::{
     base::{Demand, EstimateClass, Known, TenantId},
     cost::{
         self, Estimate, LabelTable, LearnKey, Learned, Model, Observed, SeriesKnowledge, Source,
-        UNKNOWN_SERIES,
+        UNKNOWN_SERIES, Unknown,
     },
+    limit::PerQuery,
     promql::shape::{SelectorShape, Shape},
     telemetry::metrics::{Metrics, ProbeResult},
 };
 
 /// Selectors of one query that are asked about; a query of more is judged by what is known without.
 const PROBES_MAX: usize = 8;
-/// Where a probe stops counting when no limit on series applies.
-const PROBE_SERIES: u64 = 1_000_000;
+/// Where a probe stops counting when no limit on series is enforced.
+const PROBE_SERIES: u64 = 100_000;
+/// What a selector is taken for that may not be refused and of which nothing is known, when no limit on series says.
+const HEAVY_SERIES: u64 = 50_000;
 
 /// Everything the estimate of one query rests on.
 #[derive(Debug)]
@@ -36,8 +39,10 @@ pub(super) struct Weighing<'a> {
     pub learned: &'a Learned,
     /// Milliseconds since the epoch.
     pub now_ms: i64,
-    /// The limit on series, at which a probe may stop counting.
-    pub series_max: Option<u64>,
+    /// The limits on one query: a probe may stop counting at them, and what is only assumed is not refused by them.
+    pub limits: &'a PerQuery,
+    /// The largest share of a budget that a query of unknown size takes, bytes.
+    pub memory_max: u64,
     /// The request's own headers, for backends that tell tenants apart by them.
     pub headers: &'a HeaderMap,
     /// Where probes are counted.
@@ -79,7 +84,37 @@ impl Weighing<'_> {
         if counted && !known.iter().any(is_guess) {
             self.remember(key, &known);
         }
-        Weighed { estimate: self.price(&known), probing: started.elapsed() }
+        Weighed { estimate: self.cautious(known), probing: started.elapsed() }
+    }
+
+    /// The estimate when there was nobody left to ask. What may run although nothing is known of it weighs as much as
+    /// the heaviest query that may run: a database too busy to count is the last that should get heavy queries as
+    /// light ones.
+    fn cautious(&self, mut known: Vec<SeriesKnowledge>) -> Estimate {
+        let selectors = self.call.shape.selectors.iter();
+        let matches_all =
+            selectors.zip(&known).any(|(selector, known)| selector.match_all && is_guess(known));
+        if self.call.listing || matches_all || self.upstream.model.unknown != Unknown::Allow {
+            return self.price(&known);
+        }
+        let heavy = self.limits.series.watched().unwrap_or(HEAVY_SERIES);
+        for guess in known.iter_mut().filter(|known| is_guess(known)) {
+            guess.series.value = guess.series.value.max(heavy);
+        }
+        let mut estimate = self.price(&known);
+        let (demand, limits) = (&mut estimate.demand, self.limits);
+        for (number, limit) in [
+            (&mut demand.series, limits.series.enforced()),
+            (&mut demand.blocks, limits.blocks.enforced()),
+            (&mut demand.samples, limits.samples.enforced()),
+            (&mut demand.points, limits.points.enforced()),
+            (&mut demand.memory, Some(self.memory_max)),
+        ] {
+            if number.class == EstimateClass::Assumed {
+                number.value = number.value.min(limit.unwrap_or(u64::MAX));
+            }
+        }
+        estimate
     }
 
     /// The same query is not asked about again while no limit is near, longer than a probe's answer is kept.
@@ -97,7 +132,8 @@ impl Weighing<'_> {
 
     /// Asks the backend about the selectors in doubt, the largest first, all at once; `true` when it counted each.
     async fn probe(&self, known: &mut [SeriesKnowledge]) -> bool {
-        let limit = self.series_max.unwrap_or(PROBE_SERIES);
+        let enforced = self.limits.series.enforced();
+        let limit = enforced.unwrap_or(PROBE_SERIES);
         let selectors = &self.call.shape.selectors;
         let mut doubtful: Vec<usize> = (0..selectors.len().min(known.len()))
             // A probe that matches everything would itself be the attack.
@@ -118,6 +154,10 @@ impl Weighing<'_> {
             counted &= answer.as_ref().is_ok_and(|outcome| !outcome.truncated);
             if let Ok(outcome) = answer {
                 known[i] = after_probe(known[i], outcome);
+                // More than a number that nothing is refused for: still nobody knows how many.
+                if outcome.truncated && enforced.is_none() {
+                    known[i].series.class = EstimateClass::Assumed;
+                }
             }
         }
         counted

@@ -319,3 +319,25 @@ async fn a_backend_near_its_memory_limit_gets_less() {
     weir.until_answer("/api/v1/query?query=small", 503).await;
     assert!(weir.metrics().contains("weir_backend_budget_share{backend=\"main\"} 0\n"), "{}", weir.metrics());
 }
+
+#[tokio::test]
+async fn a_query_that_nobody_can_count_weighs_as_the_heaviest_allowed() {
+    let silent = |seen: &Seen| {
+        let probe = seen.params("query").iter().any(|query| query.starts_with("count("))
+            || seen.path().ends_with("/series");
+        if seen.path().ends_with("/status/tsdb") || probe { Act::hang() } else { database(seen) }
+    };
+    let upstream = FakeUpstream::start(silent).await;
+    let yaml = format!(
+        "backends: [{{name: main, urls: [\"{}\"], probe: {{deadline: 20ms}}}}]\nlimits: {{default: {{per_query: {{series: 7_000}}}}}}",
+        upstream.url()
+    );
+    let weir = Weir::start(&yaml).await;
+    let cost = weir.get("/api/v1/query_range_cost?query=big&start=0&end=86400&step=15").await.json();
+    assert_eq!(cost["data"]["estimate"]["class"], "assumed", "{cost}");
+    assert_eq!(cost["data"]["estimate"]["seriesTouched"], 7_000);
+    assert_eq!(cost["data"]["estimate"]["memoryBytes"], 1_u64 << 30);
+    assert_eq!(cost["data"]["verdict"]["admitted"], true);
+    let all = weir.get("/api/v1/query_cost?query=count(%7B__name__!%3D%22%22%7D)").await.json();
+    assert_eq!(all["data"]["verdict"]["limit"], "weir-max-series");
+}

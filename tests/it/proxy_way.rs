@@ -21,7 +21,9 @@ pub(crate) fn database(seen: &Seen) -> Act {
         return Act::json(&table.to_string());
     }
     if seen.path().ends_with("/api/v1/series") {
-        return Act::json(r#"{"status":"success","data":[{"__name__":"a"},{"__name__":"b"}]}"#);
+        let asked = format!("{}{}", seen.target, String::from_utf8_lossy(&seen.body));
+        let series = vec![r#"{"__name__":"a"}"#; if asked.contains("big") { 20_000 } else { 2 }].join(",");
+        return Act::json(&format!(r#"{{"status":"success","data":[{series}]}}"#));
     }
     if seen.params("query").iter().any(|query| is_probe(query) && query.contains("big")) {
         return Act::json(&VECTOR.replace("\"2\"", "\"20000\""));
