@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod grafana_contract;
 mod meter_wire;
+mod node_http;
 mod parse_corpus;
 mod parse_errors;
 mod promqltest;
