@@ -2,7 +2,7 @@
 //!
 //! | module | endpoints |
 //! |---|---|
-//! | `query` | `query`, `query_range`, `query_cost`, `query_range_cost` |
+//! | `query` | `query`, `query_range`, `query_cost`, `query_range_cost`, `parse_query`, `format_query` |
 //! | `list` | `series`, `labels`, `label/{name}/values` |
 //! | `status` | `status/*`, `metadata`, `query_exemplars`, health, `/metrics` |
 //! | `write` | `write`, `import/prometheus` |
@@ -17,6 +17,7 @@ mod query;
 mod reads;
 mod settings;
 mod status;
+mod tree;
 mod write;
 
 use std::{io, sync::Arc};
@@ -30,7 +31,7 @@ use axum::{
     routing::{get, post},
 };
 use futures_util::FutureExt as _;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
 
 pub use settings::Settings;
@@ -48,6 +49,9 @@ use reads::Reads;
 /// Parsed queries that are kept.
 const CACHED_QUERIES: u64 = 1_000;
 
+/// Bodies of writes that are held at the same time.
+const WRITES_HELD: usize = 16;
+
 /// A database and what serving it takes.
 #[derive(Debug)]
 pub struct Node {
@@ -55,6 +59,8 @@ pub struct Node {
     settings: Settings,
     cache: promql::Cache,
     reads: Reads,
+    /// Writes whose bodies are held; more wait, which holds back their senders.
+    writes: Semaphore,
     metrics: Metrics,
     started_ms: i64,
 }
@@ -68,6 +74,7 @@ impl Node {
         let started_ms = (db.options().clock)();
         Ok(Arc::new(Self {
             reads: Reads::new(&settings),
+            writes: Semaphore::new(WRITES_HELD),
             metrics: Metrics::new()?,
             cache: promql::Cache::new(CACHED_QUERIES),
             db,
@@ -98,6 +105,8 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/query_range", get(query::range).post(query::range))
         .route("/query_cost", get(query::cost).post(query::cost))
         .route("/query_range_cost", get(query::range_cost).post(query::range_cost))
+        .route("/parse_query", get(query::parse).post(query::parse))
+        .route("/format_query", get(query::format).post(query::format))
         .route("/series", get(list::series).post(list::series))
         .route("/labels", get(list::labels).post(list::labels))
         .route("/label/{name}/values", get(list::values))

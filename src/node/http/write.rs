@@ -1,6 +1,6 @@
 //! Writes: remote write, the text format, and what a scrape of this process brings.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -65,16 +65,31 @@ async fn on_thread(
     }
 }
 
+/// A sender that takes longer for a body than this is given up: others wait for its place.
+const BODY_WAIT: Duration = Duration::from_secs(30);
+
+async fn body(node: &Node, request: Request) -> Result<Bytes, Failure> {
+    let reading = read_body(request.into_body(), node.settings.write_bytes);
+    tokio::time::timeout(BODY_WAIT, reading)
+        .await
+        .unwrap_or_else(|_| Err(Failure::new(ErrorKind::BadData, "the body came too slowly")))
+}
+
+fn content_type(request: &Request) -> &str {
+    request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default()
+}
+
 pub(super) async fn remote(State(node): State<Arc<Node>>, request: Request) -> Result<Response, Failure> {
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if kind.contains("io.prometheus.write.v2") {
+    if content_type(&request).contains("io.prometheus.write.v2") {
         let message = "remote write 2.0 is not supported; the sender falls back to 1.0";
         return Ok((StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into_response());
     }
-    let max = node.settings.write_bytes;
-    let packed = read_body(request.into_body(), max).await?;
+    // Held to the end; the semaphore is never closed.
+    let _held = node.writes.acquire().await;
+    let packed = body(&node, request).await?;
+    let node = Arc::clone(&node);
     on_thread(move || {
-        let message = ingest::unpack(&packed, max)?;
+        let message = ingest::unpack(&packed, node.settings.write_bytes)?;
         let batch = ingest::remote_write(&message, node.db.options().labels)?;
         let mut total = Total::default();
         total.add(node.db.append(&batch)?);
@@ -84,9 +99,11 @@ pub(super) async fn remote(State(node): State<Arc<Node>>, request: Request) -> R
 }
 
 pub(super) async fn text(State(node): State<Arc<Node>>, request: Request) -> Result<Response, Failure> {
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let open_metrics = kind.starts_with("application/openmetrics-text");
-    let body: Bytes = read_body(request.into_body(), node.settings.write_bytes).await?;
+    let open_metrics = content_type(&request).starts_with("application/openmetrics-text");
+    // Held to the end; the semaphore is never closed.
+    let _held = node.writes.acquire().await;
+    let body = body(&node, request).await?;
+    let node = Arc::clone(&node);
     on_thread(move || {
         let defaults = Defaults { time_ms: node.now_ms(), open_metrics };
         let mut total = Total::default();
