@@ -37,6 +37,8 @@ pub(super) struct Call {
     pub listing: bool,
     /// It reads nothing and costs nothing: `1+1`.
     pub free: bool,
+    /// Nothing in it could be read: its selector stands for whatever it reads.
+    pub opaque: bool,
     /// How long the client is willing to wait.
     pub timeout: Option<Duration>,
 }
@@ -116,13 +118,23 @@ impl Reading<'_> {
             (Err(CallError::Parse { error, .. }), OnUnparsable::Forward)
                 if error.reason == Reason::Malformed =>
             {
-                return Ok(Call { text: text.to_owned(), ..Call::unread() }.over(times));
+                return self.opaque(text, times, lookback);
             }
             (Err(error), _) => return Err(error),
         };
         let shape = Shape::of(&ast, times, lookback);
         let free = shape.selectors.is_empty() && is_plain(&ast);
         Ok(Call { text: text.to_owned(), fingerprint: fingerprint(&ast), shape, free, ..Call::unread() })
+    }
+
+    /// A query of which nothing is read: one selector that may match anything.
+    fn opaque(&self, text: &str, times: EvalTimes, lookback: u64) -> Result<Call, CallError> {
+        let ast = self.parse("query", "{__name__=~\".+\"}")?;
+        let mut shape = Shape::of(&ast, times, lookback);
+        for selector in &mut shape.selectors {
+            selector.output = Output::Top(u64::MAX);
+        }
+        Ok(Call { text: text.to_owned(), shape, opaque: true, ..Call::unread() })
     }
 
     /// A query that only the backend can read, by what it seems to read.
@@ -203,13 +215,6 @@ impl Reading<'_> {
 }
 
 impl Call {
-    /// With the times of an evaluation, which may be limited too.
-    fn over(mut self, times: EvalTimes) -> Self {
-        self.shape.steps = times.steps();
-        self.shape.range_seconds = times.end.abs_diff(times.start).div_ceil(1_000);
-        self
-    }
-
     /// A request of which nothing is read but that it came.
     fn unread() -> Self {
         Self {
@@ -225,6 +230,7 @@ impl Call {
             },
             listing: false,
             free: false,
+            opaque: false,
             timeout: None,
         }
     }

@@ -62,6 +62,10 @@ impl Weighing<'_> {
     /// Estimates; `in_doubt` says whether a limit stands in the way of a demand.
     pub(super) async fn weigh(&self, in_doubt: impl Fn(&Demand) -> bool) -> Weighed {
         let shape = &self.call.shape;
+        if self.call.opaque {
+            let known = vec![SeriesKnowledge::assumed(&self.upstream.model); shape.selectors.len()];
+            return Weighed { estimate: self.price(&known), probing: Duration::ZERO };
+        }
         let table = self.upstream.table();
         let mut known = from_table(shape, table.as_deref(), &self.upstream.model, self.call.listing);
         let mut estimate = self.price(&known);
