@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{
     backend::{
-        Kind,
-        headers::{Ceilings, m3_push_down},
+        Kind, feedback,
+        headers::{Ceilings, m3_push_down, strip_hop_by_hop},
     },
     base::{Demand, ErrorKind, params::Params},
     cost::{Estimate, LearnKey, explain},
@@ -80,7 +80,9 @@ impl Proxy {
     {
         let began = Instant::now();
         let live = self.live();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        // Before anybody is told apart by a header: naming one in `Connection` would lose it on the way down.
+        strip_hop_by_hop(&mut parts.headers);
         let routed = route(&parts.method, parts.uri.path())?;
         let who = live.rules.identify(&parts.headers, peer)?;
         if self.stopping() {
@@ -184,8 +186,9 @@ impl Proxy {
         let answered = asking.upstream.backend.send(request, deadline, again).await;
         let status = answered.as_ref().ok().map(|response| response.status().as_u16());
         self.metrics.upstream(asking.upstream.backend.name(), status, sent.elapsed());
-        let meter =
-            Meter::new(asking.meter_limits(), account.on_end(Arc::clone(self), permit, status.unwrap_or(0)));
+        let told = answered.as_ref().ok().and_then(|response| asking.told(response.headers()));
+        let on_end = account.on_end(Arc::clone(self), permit, status.unwrap_or(0), told);
+        let meter = Meter::new(asking.meter_limits(), on_end);
         let response = answered.map_err(|error| Failure::from(&error))?;
         let response =
             forward::receive(response, asking.routed.endpoint, asking.upstream.backend.name()).await?;
@@ -339,9 +342,15 @@ impl Asking<'_> {
         Ok(response.map(Body::from))
     }
 
+    /// The series that a backend says it touched, unless it stopped at a limit.
+    fn told(&self, headers: &HeaderMap) -> Option<u64> {
+        let told = feedback::from_headers(headers, self.upstream.backend.kind());
+        told.series.filter(|_| !told.limited)
+    }
+
     fn account(&self, call: Call, estimate: Estimate, waited: Duration) -> Account {
-        let learn = settle::tells_series(&call.shape)
-            .then(|| LearnKey::new(self.who.tenant.clone(), call.fingerprint, &call.shape));
+        let learn = LearnKey::new(self.who.tenant.clone(), call.fingerprint, &call.shape);
+        let answer_tells = settle::tells_series(&call.shape);
         Account {
             tenant: self.who.tenant.clone(),
             actor: Arc::clone(&self.who.actor),
@@ -352,6 +361,7 @@ impl Asking<'_> {
             fingerprint: call.fingerprint,
             estimate,
             learn,
+            answer_tells,
             waited,
             began: self.began,
         }

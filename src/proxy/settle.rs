@@ -39,8 +39,10 @@ pub(super) struct Account {
     pub fingerprint: u64,
     /// What it was expected to cost.
     pub estimate: Estimate,
-    /// Where what it did cost is remembered, if that can be told from its answer.
-    pub learn: Option<LearnKey>,
+    /// Where what it did cost is remembered.
+    pub learn: LearnKey,
+    /// The series of the answer are the series that were touched.
+    pub answer_tells: bool,
     /// How long it waited for budget.
     pub waited: Duration,
     /// When it came.
@@ -60,12 +62,19 @@ impl Account {
         );
     }
 
-    /// What happens at the end of the answer; `status` is the backend's.
-    pub(super) fn on_end(self, proxy: Arc<Proxy>, permit: Permit, status: u16) -> OnEnd {
-        Box::new(move |outcome, actual| self.end(&proxy, permit, status, outcome, actual))
+    /// What happens at the end of the answer; `status` is the backend's, `told` the series that it says it touched.
+    pub(super) fn on_end(self, proxy: Arc<Proxy>, permit: Permit, status: u16, told: Option<u64>) -> OnEnd {
+        Box::new(move |outcome, actual| self.end(&proxy, permit, (status, told), outcome, actual))
     }
 
-    fn end(self, proxy: &Proxy, permit: Permit, status: u16, outcome: Outcome, actual: Actual) {
+    fn end(
+        self,
+        proxy: &Proxy,
+        permit: Permit,
+        (status, told): (u16, Option<u64>),
+        outcome: Outcome,
+        actual: Actual,
+    ) {
         let success = (200..300).contains(&status);
         if actual.counted && success && reads_raw_samples(&self.estimate) {
             permit.settle(limit::Actual { samples: actual.samples });
@@ -75,19 +84,19 @@ impl Account {
         }
         let metrics = &proxy.metrics;
         metrics.answered(&self.backend, outcome.label(), actual.bytes_wire);
-        if actual.counted && success {
-            self.learn(proxy, actual);
+        let counted = (actual.counted && self.answer_tells).then_some(actual.series);
+        if let Some(series) = told.or(counted).filter(|_| success) {
+            self.learn(proxy, series, actual.bytes_decoded);
         }
         self.log_end(status, outcome, actual);
     }
 
-    fn learn(&self, proxy: &Proxy, actual: Actual) {
-        let Some(key) = &self.learn else { return };
+    fn learn(&self, proxy: &Proxy, series: u64, bytes: u64) {
         let expected = self.estimate.demand.series;
-        proxy.metrics.settled(Dimension::Series, expected.value, expected.class, actual.series);
-        let samples = scaled(self.estimate.demand.samples, actual.series, expected);
-        let observed = Observed { series: actual.series, samples, bytes: actual.bytes_decoded, memory: None };
-        proxy.learned.observe(key.clone(), observed, (proxy.clock)().max(0) as u64);
+        proxy.metrics.settled(Dimension::Series, expected.value, expected.class, series);
+        let samples = scaled(self.estimate.demand.samples, series, expected);
+        let observed = Observed { series, samples, bytes, memory: None };
+        proxy.learned.observe(self.learn.clone(), observed, (proxy.clock)().max(0) as u64);
         proxy.metrics.learned_entries(proxy.learned.len() as u64);
     }
 

@@ -216,3 +216,44 @@ async fn a_dashboard_burst_is_queued_and_answered() {
     assert_eq!(queries(&upstream).len(), 60);
     weir.until_idle().await;
 }
+
+#[tokio::test]
+async fn what_m3_says_it_touched_is_learned() {
+    let upstream = FakeUpstream::start(|seen: &Seen| {
+        if seen.path() == "/api/v1/query" {
+            let headers = [("content-type", "application/json"), ("m3-series-count", "1234")];
+            return Act::answer(200, &headers, VECTOR.as_bytes());
+        }
+        Act::answer(404, &[], b"")
+    })
+    .await;
+    let weir = Weir::before(&upstream.url(), "m3").await;
+    let known =
+        |answer: &crate::support::weir::Answer| answer.headers["weir-estimate"].to_str().unwrap().to_owned();
+    let first = weir.get("/api/v1/query?query=sum(small)").await;
+    assert!(known(&first).ends_with("known=assumed"), "{}", known(&first));
+    weir.until_idle().await;
+    let second = weir.get("/api/v1/query?query=sum(small)").await;
+    assert!(
+        known(&second).starts_with("series=1234;") && known(&second).ends_with("known=learned"),
+        "{}",
+        known(&second)
+    );
+}
+
+#[tokio::test]
+async fn a_tenant_header_cannot_be_lost_on_the_way() {
+    let upstream = FakeUpstream::start(database).await;
+    let weir = Weir::start(&format!(
+        "backends: [{{name: main, urls: [\"{}\"]}}]\ntenancy: {{sources: [{{header: X-Team}}]}}\n\
+         limits: {{tenants: {{blue: {{per_query: {{steps: 1}}}}}}}}",
+        upstream.url()
+    ))
+    .await;
+    let graph = "/api/v1/query_range?query=small&start=0&end=60&step=15";
+    assert_eq!(weir.get_as(graph, &[("x-team", "blue")]).await.status, 422);
+    // Lost for the backend, it is lost for the limits as well: nobody is charged for another's data.
+    let sly = weir.get_as(graph, &[("x-team", "blue"), ("connection", "x-team")]).await;
+    assert_eq!(sly.status, 200);
+    assert_eq!(queries(&upstream).last().unwrap().header("x-team"), None);
+}
