@@ -14,7 +14,7 @@ use super::{
     forward::{self, Forward},
     identify::Identity,
     live::{Live, Proxy},
-    meter::{Meter, MeterLimits},
+    meter::{BodyError, Meter, MeterLimits},
     respond::{Body, SERVER_TIMING, WEIR_ESTIMATE, header_text},
     route::{Endpoint, Routed, route},
     settle::{self, Account},
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     backend::{
-        Kind, feedback,
+        BackendError, Kind, feedback,
         headers::{Ceilings, m3_push_down, strip_hop_by_hop},
     },
     base::{Demand, ErrorKind, params::Params},
@@ -189,12 +189,21 @@ impl Proxy {
         let told = answered.as_ref().ok().and_then(|response| asking.told(response.headers()));
         let on_end = account.on_end(Arc::clone(self), permit, status.unwrap_or(0), told);
         let meter = Meter::new(asking.meter_limits(), on_end);
-        let response = answered.map_err(|error| Failure::from(&error))?;
-        let response =
-            forward::receive(response, asking.routed.endpoint, asking.upstream.backend.name()).await?;
-        let (mut head, upstream_body) = response.into_parts();
+        let received = match answered {
+            Ok(response) => {
+                forward::receive(response, asking.routed.endpoint, asking.upstream.backend.name()).await
+            }
+            Err(error) => Err(Failure::late(&error, Instant::now() >= deadline, time)),
+        };
+        let (mut head, upstream_body) = match received {
+            Ok(response) => response.into_parts(),
+            Err(failure) => {
+                meter.fail();
+                return Err(failure);
+            }
+        };
         let metered = meter.wrap(&head.headers, upstream_body);
-        let primed = metered.prime().await.map_err(|error| Failure::unsent(&error))?;
+        let primed = metered.prime().await.map_err(|error| self.unsent(asking, &error))?;
         head.headers.insert(WEIR_ESTIMATE, header_text(&estimate));
         let timing = format!(
             "weir-wait;dur={:.1}, backend;dur={:.1}",
@@ -225,11 +234,19 @@ impl Proxy {
             endpoint = asking.routed.endpoint.as_str(), fingerprint = format_args!("{:016x}", call.fingerprint),
             verdict = refusal.id(), status = refusal.kind.status(),
             took_ms = asking.began.elapsed().as_millis() as u64,
-            est_series = estimate.demand.series.value, est_samples = estimate.demand.samples.value,
-            est_memory_bytes = estimate.demand.memory.value, known = estimate.demand.series.class.as_str(),
+            est_series = settle::logged(estimate.demand.series), est_samples = settle::logged(estimate.demand.samples),
+            est_memory_bytes = settle::logged(estimate.demand.memory), known = estimate.demand.series.class.as_str(),
             query = settle::short(&call.text), "query"
         );
         Err(Failure::refused(&refusal, estimate))
+    }
+
+    /// Nothing of the answer was sent: there is time for a clean refusal.
+    fn unsent(&self, asking: &Asking<'_>, error: &BodyError<BackendError>) -> Failure {
+        if let BodyError::CutOff(cut) = error {
+            self.metrics.refused(&asking.who.tenant, cut.limit.id(), "enforce", ErrorKind::LimitExceeded);
+        }
+        Failure::unsent(error)
     }
 
     fn count_shadow(&self, asking: &Asking<'_>, hits: &[ShadowHit]) {

@@ -1,5 +1,7 @@
 //! Every way a stage can say no, on its way to the one place that makes error responses.
 
+use std::time::Duration;
+
 use http::{Response, StatusCode};
 
 use super::{
@@ -70,11 +72,30 @@ impl Failure {
         Self { status: Some(status).filter(|s| !s.is_success()), ..Self::new(kind, message) }
     }
 
+    /// The backend gave no answer; when the time of the query is over, that is said too: it may be nobody's fault.
+    pub(super) fn late(error: &BackendError, over: bool, time: Duration) -> Self {
+        let failure = Self::from(error);
+        if !over || failure.kind != ErrorKind::UpstreamTimeout {
+            return failure;
+        }
+        let time = units::duration(time);
+        let why = format!(
+            "the query may take {time} (the lower of its own timeout and weir-max-time): {}",
+            failure.message
+        );
+        Self { message: why, ..failure }
+    }
+
     /// Nothing of an answer was sent yet when it broke off or went over a limit.
     pub(super) fn unsent(error: &BodyError<BackendError>) -> Self {
         match error {
             BodyError::Upstream(error) => Self::from(error),
-            BodyError::CutOff(cut) => Self::new(ErrorKind::LimitExceeded, cut.to_string()),
+            BodyError::CutOff(cut) => {
+                let (id, max, observed) = (cut.limit.id(), cut.max, cut.observed);
+                let limit = Some(format!("{id}; max={max}; observed={observed}; known=exact"));
+                let extra = Box::new(Extra { limit, ..Extra::default() });
+                Self { extra, ..Self::new(ErrorKind::LimitExceeded, cut.to_string()) }
+            }
         }
     }
 

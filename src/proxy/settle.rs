@@ -57,7 +57,7 @@ impl Account {
             target: "weir::dispatch",
             tenant = %self.tenant, actor = &*self.actor, class = &*self.class, backend = self.backend,
             endpoint = self.endpoint.as_str(), fingerprint = format_args!("{:016x}", self.fingerprint),
-            series = d.series.value, samples = d.samples.value, memory_bytes = d.memory.value,
+            series = logged(d.series), samples = logged(d.samples), memory_bytes = logged(d.memory),
             known = d.memory.class.as_str(), query = short(&self.query), "dear query goes out"
         );
     }
@@ -108,7 +108,7 @@ impl Account {
             endpoint = self.endpoint.as_str(), fingerprint = format_args!("{:016x}", self.fingerprint),
             verdict = "admitted", status, outcome = outcome.label(),
             wait_ms = self.waited.as_millis() as u64, took_ms = self.began.elapsed().as_millis() as u64,
-            est_series = d.series.value, est_samples = d.samples.value, est_memory_bytes = d.memory.value,
+            est_series = logged(d.series), est_samples = logged(d.samples), est_memory_bytes = logged(d.memory),
             known = d.series.class.as_str(), answer_series = actual.series, answer_samples = actual.samples,
             answer_bytes = actual.bytes_decoded, query = short(&self.query), "query"
         );
@@ -131,6 +131,11 @@ fn reads_raw_samples(estimate: &Estimate) -> bool {
 /// Whether the series of the answer are the series that were touched.
 pub(super) fn tells_series(shape: &Shape) -> bool {
     matches!(&shape.selectors[..], [one] if one.output == Output::Same)
+}
+
+/// A number for a log line; -1 where it is unknown, since fields that are sometimes words cannot be charted.
+pub(super) fn logged(number: Known) -> i64 {
+    i64::try_from(number.value).unwrap_or(-1)
 }
 
 /// A query's text for a log line.

@@ -108,6 +108,7 @@ async fn a_hanging_backend_costs_no_more_than_the_timeout() {
     let (upstream, weir) = before(|_| Act::hang(), "").await;
     let answer = weir.get("/api/v1/query?query=small&timeout=0.2").await;
     assert_eq!(answer.status, 504, "{}", answer.body);
+    assert!(answer.error().contains("may take 200ms"), "{}", answer.body);
     upstream.abandoned(1).await;
     weir.until_idle().await;
 }
@@ -160,6 +161,8 @@ async fn a_truncated_or_endless_answer_is_never_taken_for_whole() {
     let answer = weir.get("/api/v1/query?query=small").await;
     assert_eq!(answer.status, 422);
     assert!(answer.error().contains("weir-max-response"), "{}", answer.body);
+    assert!(answer.headers["weir-limit"].to_str().unwrap().starts_with("weir-max-response; max=1048576;"));
+    assert!(weir.metrics().contains("limit=\"weir-max-response\",mode=\"enforce\""));
     weir.until_idle().await;
 }
 
