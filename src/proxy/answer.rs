@@ -128,6 +128,9 @@ impl Proxy {
 
     /// The parse stage.
     fn read(&self, asking: &Asking<'_>, body: &Bytes) -> Result<Call, Failure> {
+        if asking.routed.endpoint == Endpoint::RemoteRead {
+            return Ok(Call::remote_read(body, &self.cache)?);
+        }
         let form = form(&asking.parts.headers, asking.routed.endpoint, body)?;
         let params = Params::parse(asking.parts.uri.query().unwrap_or(""), form)?;
         let lenient = asking.upstream.lenient();

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{route::Endpoint, upstream::OnUnparsable};
+use super::{remote_read, route::Endpoint, upstream::OnUnparsable};
 use crate::{
     base::{
         params::{ParamError, Params},
@@ -98,6 +98,7 @@ impl Reading<'_> {
             Endpoint::Series | Endpoint::Labels | Endpoint::LabelValues => {
                 self.listing(params, endpoint == Endpoint::Series)?
             }
+            // Remote reads come in a body of their own.
             Endpoint::RemoteRead | Endpoint::Light => Call::unread(),
         };
         call.timeout = timeout;
@@ -215,6 +216,22 @@ impl Reading<'_> {
 }
 
 impl Call {
+    /// A remote read: raw samples of each selector in its window.
+    pub(super) fn remote_read(body: &[u8], cache: &promql::Cache) -> Result<Self, CallError> {
+        let mut call = Self::unread();
+        call.shape.selectors = remote_read::selectors(body).map_err(ParamError::Malformed)?;
+        for selector in &call.shape.selectors {
+            if let Ok(ast) = cache.parse(&selector.text) {
+                call.fingerprint ^= fingerprint(&ast);
+            }
+        }
+        let texts: Vec<&str> = call.shape.selectors.iter().map(|selector| selector.text.as_str()).collect();
+        call.text = texts.join(" ");
+        let ranges = call.shape.selectors.iter().map(|selector| selector.window.len_ms().div_ceil(1_000));
+        call.shape.range_seconds = ranges.max().unwrap_or(0);
+        Ok(call)
+    }
+
     /// A request of which nothing is read but that it came.
     fn unread() -> Self {
         Self {

@@ -10,6 +10,7 @@ mod forward;
 pub mod identify;
 mod live;
 pub mod meter;
+mod remote_read;
 pub mod respond;
 mod route;
 mod server;

@@ -6,6 +6,7 @@ mod backend_send;
 mod cli;
 mod config;
 mod grafana_contract;
+mod grafana_replay;
 mod meter_wire;
 mod node_http;
 mod parse_corpus;

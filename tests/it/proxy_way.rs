@@ -257,3 +257,24 @@ async fn a_tenant_header_cannot_be_lost_on_the_way() {
     assert_eq!(sly.status, 200);
     assert_eq!(queries(&upstream).last().unwrap().header("x-team"), None);
 }
+
+#[tokio::test]
+async fn a_remote_read_is_priced_by_its_matchers() {
+    let (upstream, weir) = over("limits: {default: {per_query: {series: 10_000}}}").await;
+    let read = async |name: &str| {
+        let matcher = [&[0x12, 8][..], b"__name__", &[0x1a, name.len() as u8], name.as_bytes()].concat();
+        let query = [&[0x10, 0xe0, 0xd4, 0x03, 0x1a, matcher.len() as u8][..], &matcher].concat();
+        let request = [&[0x0a, query.len() as u8][..], &query].concat();
+        let body = snap::raw::Encoder::new().compress_vec(&request).unwrap();
+        let request = http::Request::post(weir.url("/api/v1/read")).header("content-encoding", "snappy");
+        weir.ask(request.body(http_body_util::Full::from(body)).unwrap()).await
+    };
+    assert_eq!(read("small").await.status, 200);
+    let refused = read("big").await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.error().contains("(weir-max-series"), "{}", refused.body);
+    assert_eq!(queries(&upstream).len(), 1);
+    let damaged =
+        weir.ask(http::Request::post(weir.url("/api/v1/read")).body("garbage".into()).unwrap()).await;
+    assert_eq!(damaged.status, 400);
+}

@@ -118,10 +118,16 @@ impl Weir {
     }
 
     pub(crate) async fn post(&self, target: &str, form: &str) -> Answer {
-        let request = Request::post(self.url(target))
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(Full::from(form.to_owned()));
-        self.ask(request.unwrap()).await
+        self.post_as(target, form, &[]).await
+    }
+
+    pub(crate) async fn post_as(&self, target: &str, form: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request =
+            Request::post(self.url(target)).header("content-type", "application/x-www-form-urlencoded");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.ask(request.body(Full::from(form.to_owned())).unwrap()).await
     }
 
     /// Queries in flight and waiting.
