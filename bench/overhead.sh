@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rounds=${1:-3} seconds=${2:-4} weir=${WEIR:-target/release/weir}
-for tool in nginx haproxy vmauth wrk curl; do
+for tool in nginx haproxy vmauth wrk curl python3; do
   command -v "$tool" > /dev/null || { echo "missing: $tool (apt-get install nginx haproxy wrk victoria-metrics)"; exit 1; }
 done
 work=$(mktemp -d); chmod 755 "$work"; pids=()
@@ -90,6 +90,7 @@ for round in $(seq "$rounds"); do
       '/requests in/ {q = $1} /Requests\/sec/ {s = $2} END {printf "| %s | %s | %.0f | %.1f |\n", r, n, s, t * 1e4 / q}' "$work/wrk"
   done
 done
+echo; bench/paced.py 3000 "$seconds" "$rounds" direct=20001 weir=20010 nginx=20011 vmauth=20013
 big='api/v1/query_range?query=up&start=1700000000&end=1700003600&step=15'
 echo; echo "| target | 200 MB answer, MB/s |"; echo "|--|--|"
 for round in $(seq "$rounds"); do
