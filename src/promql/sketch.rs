@@ -37,8 +37,8 @@ const WORDS: [&str; 16] = [
 ///
 /// # Errors
 /// Beyond the limits of [`parse`].
-pub fn stand_in(text: &str, lookback_ms: u64) -> Result<Ast, ParseError> {
-    let mut sketch = Sketch { text, at: 0, selectors: Vec::new(), reach_ms: lookback_ms.max(1) };
+pub fn stand_in(text: &str, lookback_ms: u64, step_ms: u64) -> Result<Ast, ParseError> {
+    let mut sketch = Sketch { text, at: 0, selectors: Vec::new(), reach_ms: lookback_ms.max(1), step_ms };
     sketch.read();
     if sketch.selectors.len() > SELECTORS_MAX {
         sketch.selectors = vec![EVERYTHING.to_owned()];
@@ -53,6 +53,8 @@ struct Sketch<'t> {
     at: usize,
     selectors: Vec<String>,
     reach_ms: u64,
+    /// What `i` stands for behind a number.
+    step_ms: u64,
 }
 
 impl<'t> Sketch<'t> {
@@ -63,6 +65,8 @@ impl<'t> Sketch<'t> {
                 b'#' => _ = self.take_while(|b| b != b'\n'),
                 b'{' => self.selector(""),
                 b'0'..=b'9' => self.number(),
+                // A range and its step: no name starts so.
+                b':' if self.text.as_bytes().get(self.at + 1).is_some_and(u8::is_ascii_digit) => self.at += 1,
                 _ if is_name(byte) => self.name(),
                 _ => self.at += 1,
             }
@@ -91,13 +95,16 @@ impl<'t> Sketch<'t> {
         }
     }
 
-    /// A number, or a duration, which may be the reach of anything.
+    /// A number, or a duration, which may be the reach of anything; in brackets a bare number is seconds.
     fn number(&mut self) {
+        let before = self.text.get(..self.at).unwrap_or_default().trim_end();
+        let bracketed = before.ends_with(['[', ':']);
         let text = self.take_while(|b| b.is_ascii_alphanumeric() || b == b'.');
-        if text.ends_with(|c: char| c.is_ascii_alphabetic()) {
-            let ms = parse(&format!("x[{text}]")).ok().and_then(|ast| range_ms(&ast));
-            self.reach_ms = self.reach_ms.saturating_add(ms.unwrap_or(0));
-        }
+        let reach = duration_ms(text, self.step_ms).or_else(|| {
+            let seconds = text.parse::<f64>().ok().filter(|_| bracketed)?;
+            Some((seconds * 1e3) as u64)
+        });
+        self.reach_ms = self.reach_ms.saturating_add(reach.unwrap_or(0));
     }
 
     fn name(&mut self) {
@@ -142,10 +149,28 @@ fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || matches!(byte, b'_' | b':')
 }
 
-/// The range of `x[…]`.
-fn range_ms(ast: &Ast) -> Option<u64> {
-    let times = crate::base::time::EvalTimes::instant(0);
-    super::shape::Shape::of(ast, times, 0).selectors.first().map(|one| one.window_per_eval_ms)
+/// A duration of MetricsQL: `1h30m`, `1.5d`, `5i`; `None` for anything else.
+fn duration_ms(text: &str, step_ms: u64) -> Option<u64> {
+    let (mut rest, mut total) = (text, 0.0);
+    while !rest.is_empty() {
+        let (number, tail) = rest.split_at(rest.find(|c: char| c.is_ascii_alphabetic())?);
+        let (unit, tail) = tail.split_at(tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len()));
+        let unit_ms = match unit {
+            "ms" => 1.0,
+            "s" => 1e3,
+            "m" => 60e3,
+            "h" => 3_600e3,
+            "d" => 86_400e3,
+            "w" => 604_800e3,
+            "y" => 31_536_000e3,
+            "i" => step_ms as f64,
+            _ => return None,
+        };
+        total += number.parse::<f64>().ok()? * unit_ms;
+        rest = tail;
+    }
+    // A cast from float saturates.
+    Some(total.ceil() as u64)
 }
 
 #[cfg(test)]
@@ -160,11 +185,14 @@ mod tests {
             (r#"a{job="x" or job="y"}[1m] offset 1m"#, "last_over_time(a[121000ms])"),
             (r#"{job="x" or job="y"}"#, r#"last_over_time({__name__=~".+"}[1000ms])"#),
             (r#"WITH (x = {a="}"}) x{"#, r#"last_over_time({a="}"}[1000ms]) or last_over_time(x[1000ms])"#),
+            ("rate(a[300])", "last_over_time(a[301000ms])"),
+            ("rate(a[5i:2])", "last_over_time(a[78000ms])"),
+            ("a[1h1.5m] + 5 + 3M + 0x1F + 1e3", "last_over_time(a[3691000ms])"),
             ("time() default 5 # a", "vector(0)"),
             ("\"a", "vector(0)"),
         ] {
-            assert_eq!(&*stand_in(text, 1_000).unwrap().text, want, "{text}");
+            assert_eq!(&*stand_in(text, 1_000, 15_000).unwrap().text, want, "{text}");
         }
-        assert!(stand_in(&"a+".repeat(5_000), 1_000).unwrap().text.contains("__name__"));
+        assert!(stand_in(&"a+".repeat(5_000), 1_000, 0).unwrap().text.contains("__name__"));
     }
 }

@@ -141,7 +141,8 @@ impl Reading<'_> {
     /// A query that only the backend can read, by what it seems to read.
     fn sketched(text: &str, times: EvalTimes, lookback: u64) -> Result<Call, CallError> {
         let unreadable = |error| CallError::Parse { name: "query", error };
-        let ast = sketch::stand_in(text, lookback.saturating_add(times.step)).map_err(unreadable)?;
+        let ast =
+            sketch::stand_in(text, lookback.saturating_add(times.step), times.step).map_err(unreadable)?;
         let mut shape = Shape::of(&ast, times, lookback);
         for selector in &mut shape.selectors {
             // All of it may reach the answer, but the answer does not tell what was read.
