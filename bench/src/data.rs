@@ -1,0 +1,127 @@
+//! The data of the incident: 20,000 seeded series over 6 h as blocks of Prometheus, made once and kept.
+
+use crate::Result;
+use crate::process::{command, need};
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const INTERVAL: u64 = 15;
+const SAMPLES: u64 = 6 * 3600 / INTERVAL;
+const BUCKETS: [&str; 10] = ["0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "5", "+Inf"];
+
+/// Blocks in a folder, and the second after their last sample.
+#[derive(Debug)]
+pub(crate) struct Data {
+    blocks: PathBuf,
+    pub(crate) end: u64,
+}
+
+impl Data {
+    /// What is kept in `dir`, made if there is nothing.
+    pub(crate) fn get(dir: &Path) -> Result<Self> {
+        let (blocks, end_file) = (dir.join("prometheus"), dir.join("end"));
+        if let Ok(text) = fs::read_to_string(&end_file) {
+            return Ok(Self { blocks, end: text.trim().parse()? });
+        }
+        need(&["promtool"])?;
+        eprintln!(
+            "making 20,000 series × 6 h in {}; this takes some minutes, once, and 2.2 GB for a while",
+            dir.display()
+        );
+        fs::create_dir_all(dir)?;
+        let end = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / INTERVAL * INTERVAL;
+        let text = dir.join("data.om");
+        write(&mut BufWriter::new(File::create(&text)?), end)?;
+        let output = command("promtool")
+            .args(["tsdb", "create-blocks-from", "openmetrics"])
+            .arg(&text)
+            .arg(&blocks)
+            .output()?;
+        fs::remove_file(&text)?;
+        if !output.status.success() {
+            return Err(format!("promtool: {}", String::from_utf8_lossy(&output.stderr)).into());
+        }
+        // Last, so that what was broken off is made anew.
+        fs::write(end_file, end.to_string())?;
+        Ok(Self { blocks, end })
+    }
+
+    /// Copies the blocks, so that no run sees what another one left.
+    pub(crate) fn copy(&self, to: &Path) -> Result<()> {
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(&self.blocks)? {
+            let from = entry?.path();
+            if from.join("meta.json").is_file() {
+                copy_tree(&from, &to.join(from.file_name().unwrap_or_default()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let path = entry?.path();
+        let to = to.join(path.file_name().unwrap_or_default());
+        if path.is_dir() {
+            copy_tree(&path, &to)?;
+        } else {
+            fs::copy(&path, &to)?;
+        }
+    }
+    Ok(())
+}
+
+/// OpenMetrics text: 29 counters, 10 gauges and a histogram, 500 series each.
+fn write(out: &mut impl Write, end: u64) -> Result<()> {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let counters = (0..28).map(|n| format!("c{n:02}")).chain(["http_requests".to_owned()]);
+    for name in counters {
+        writeln!(out, "# TYPE {name} counter")?;
+        for labels in labels() {
+            counter(out, &format!("{name}_total{{{labels}}}"), end, &mut rng)?;
+        }
+    }
+    for name in (1..10).map(|n| format!("g{n:02}_level")).chain(["mem_usage".to_owned()]) {
+        writeln!(out, "# TYPE {name} gauge")?;
+        for labels in labels() {
+            let mut value = rng.f64() * 100.0;
+            for time in times(end) {
+                value += rng.f64() - 0.5;
+                writeln!(out, "{name}{{{labels}}} {value:.2} {time}")?;
+            }
+        }
+    }
+    writeln!(out, "# TYPE req_dur_bucket gauge")?;
+    for labels in labels().step_by(10) {
+        for bucket in BUCKETS {
+            counter(out, &format!("req_dur_bucket{{{labels},le=\"{bucket}\"}}"), end, &mut rng)?;
+        }
+    }
+    writeln!(out, "# EOF")?;
+    Ok(out.flush()?)
+}
+
+fn counter(out: &mut impl Write, series: &str, end: u64, rng: &mut fastrand::Rng) -> Result<()> {
+    let mut value = rng.u32(..1000);
+    for time in times(end) {
+        value += rng.u32(..20);
+        writeln!(out, "{series} {value} {time}")?;
+    }
+    Ok(())
+}
+
+fn times(end: u64) -> impl Iterator<Item = u64> {
+    (0..SAMPLES).map(move |n| end - (SAMPLES - n) * INTERVAL)
+}
+
+/// 500 label sets: 5 jobs × 10 hosts × 10 paths.
+fn labels() -> impl Iterator<Item = String> {
+    (0..500).map(|n| {
+        let job = ["api", "web", "db", "cache", "queue"][n / 100];
+        format!(r#"job="{job}",instance="10.0.0.{}:9100",path="/p{}""#, n / 10 % 10 + 1, n % 10)
+    })
+}

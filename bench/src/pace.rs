@@ -1,0 +1,82 @@
+//! Open-loop load: requests are due at times that do not depend on the answers.
+
+use crate::client::{Client, Request};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// What became of one request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    /// When it was due, in seconds since the start.
+    pub(crate) at: f64,
+    /// From then, or from the moment it was sent if its connection was free in time, to the last byte.
+    pub(crate) ms: f64,
+    /// Its status; zero without an answer.
+    pub(crate) status: u16,
+}
+
+/// A steady load.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) port: u16,
+    /// Requests per second of all connections.
+    pub(crate) rate: f64,
+    pub(crate) connections: u32,
+    pub(crate) timeout: Duration,
+}
+
+impl Pace {
+    /// Runs from `start` until `stop` is set, each connection asking in turn and jittered by half its gap, by a fixed
+    /// seed. `request` makes the request of a connection's number and turn.
+    pub(crate) fn run(
+        &self,
+        start: Instant,
+        stop: &AtomicBool,
+        request: impl Fn(u32, u64) -> Request + Sync,
+    ) -> Vec<Sample> {
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.connections)
+                .map(|n| (n, &request))
+                .map(|(n, r)| scope.spawn(move || self.one(n, start, stop, r)))
+                .collect();
+            workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
+        })
+    }
+
+    fn one(
+        &self,
+        number: u32,
+        start: Instant,
+        stop: &AtomicBool,
+        request: impl Fn(u32, u64) -> Request,
+    ) -> Vec<Sample> {
+        let mut rng = fastrand::Rng::with_seed(u64::from(number));
+        let mut client = Client::new(self.port, self.timeout);
+        let mut samples = Vec::new();
+        for turn in 0_u64.. {
+            let place = turn as f64 * f64::from(self.connections) + f64::from(number) + rng.f64() / 2.0;
+            let at = place / self.rate;
+            let due = start + Duration::from_secs_f64(at);
+            let request = request(number, turn);
+            let late = Instant::now() > due;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let from = if late { due } else { Instant::now() };
+            let status = client.get(&request).map_or(0, |answer| answer.status);
+            samples.push(Sample { at, ms: from.elapsed().as_secs_f64() * 1e3, status });
+        }
+        samples
+    }
+}
+
+/// Milliseconds of the samples that were answered with 200.
+pub(crate) fn answered(samples: &[Sample]) -> Vec<f64> {
+    samples.iter().filter(|s| s.status == 200).map(|s| s.ms).collect()
+}
+
+/// Number of samples that were not.
+pub(crate) fn failed(samples: &[Sample]) -> usize {
+    samples.iter().filter(|s| s.status != 200).count()
+}

@@ -1,0 +1,152 @@
+//! The proxies that are compared, and a trivial upstream; each in a configuration that holds nothing back.
+
+use crate::client::Request;
+use crate::process::{Scratch, Service, command, free_port};
+use crate::{Options, Result};
+use std::fmt::Write as _;
+use std::process::Command;
+
+/// The small query of the overhead runs.
+pub(crate) fn small() -> Request {
+    Request::get(SMALL, &[], "bench")
+}
+
+pub(crate) const SMALL: &str = "/api/v1/query?query=up&time=1700000000";
+
+/// The label table that Weir asks an upstream for.
+pub(crate) const LABEL_TABLE: &str = r#"{"status":"success","data":{"headStats":{"numSeries":1000,"minTime":0},
+"seriesCountByMetricName":[{"name":"up","value":10},{"name":"heavy","value":500}],
+"seriesCountByLabelValuePair":[{"name":"job=a","value":10}]}}"#;
+
+/// An instant vector of 10 series, about 1 kB.
+pub(crate) fn small_answer() -> String {
+    let mut series = String::new();
+    for n in 0..10 {
+        let comma = if n == 0 { "" } else { "," };
+        let _ = write!(
+            series,
+            r#"{comma}{{"metric":{{"__name__":"up","instance":"10.0.0.{n}:9100","job":"a"}},"value":[1700000000,"1"]}}"#
+        );
+    }
+    format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{series}]}}}}"#)
+}
+
+/// nginx with fixed answers; `big` is answered to range queries.
+pub(crate) fn upstream(scratch: &Scratch) -> Result<Service> {
+    let port = free_port()?;
+    scratch.write("small.json", &small_answer())?;
+    scratch.write("table.json", LABEL_TABLE)?;
+    let dir = scratch.dir().display();
+    let text = format!(
+        "worker_processes 1; pid {dir}/upstream.pid; error_log stderr; daemon off;
+events {{ worker_connections 4096; }}
+http {{ access_log off; default_type application/json; keepalive_requests 100000000; keepalive_timeout 1000s;
+ sendfile on; open_file_cache max=10;
+ server {{ listen 127.0.0.1:{port} backlog=4096;
+  location = /api/v1/status/tsdb {{ alias {dir}/table.json; }}
+  location = /api/v1/query_range {{ alias {dir}/big.json; }}
+  location / {{ return 200 '{}'; }} }} }}\n",
+        small_answer()
+    );
+    nginx("upstream", scratch, port, &text)
+}
+
+fn nginx(name: &'static str, scratch: &Scratch, port: u16, text: &str) -> Result<Service> {
+    let file = scratch.write(&format!("{name}.conf"), text)?;
+    let mut start = command("nginx");
+    start.arg("-p").arg(scratch.dir()).arg("-e").arg("stderr").arg("-c").arg(file);
+    Service::start(name, port, scratch.dir(), start, &small())
+}
+
+/// A proxy by its name, in front of `upstream`.
+pub(crate) fn proxy(name: &str, scratch: &Scratch, options: &Options, upstream: u16) -> Result<Service> {
+    match name {
+        "weir" => weir(scratch, options, &open_weir(upstream)),
+        "nginx" => {
+            let port = free_port()?;
+            let dir = scratch.dir().display();
+            let text = format!(
+                "worker_processes 2; pid {dir}/nginx.pid; error_log stderr; daemon off;
+events {{ worker_connections 4096; }}
+http {{ access_log off; keepalive_requests 100000000;
+ upstream u {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 100000000; }}
+ server {{ listen 127.0.0.1:{port} reuseport; location / {{
+  proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }} }}\n"
+            );
+            nginx("nginx", scratch, port, &text)
+        }
+        "haproxy" => haproxy(scratch, upstream, 4000),
+        "vmauth" => vmauth(scratch, upstream, None),
+        other => Err(format!("no such proxy: {other}").into()),
+    }
+}
+
+/// haproxy with a cap on concurrent requests; the others wait in its queue.
+pub(crate) fn haproxy(scratch: &Scratch, upstream: u16, concurrency: u32) -> Result<Service> {
+    let port = free_port()?;
+    let text = format!(
+        "global
+ nbthread 2
+ maxconn 4000
+defaults
+ mode http
+ timeout connect 5s
+ timeout queue 120s
+ timeout client 120s
+ timeout server 120s
+ http-reuse always
+frontend f
+ bind 127.0.0.1:{port}
+ default_backend b
+backend b
+ server s 127.0.0.1:{upstream} maxconn {concurrency} pool-max-conn 256\n"
+    );
+    let mut start = command("haproxy");
+    start.arg("-db").arg("-f").arg(scratch.write("haproxy.cfg", &text)?);
+    Service::start("haproxy", port, scratch.dir(), start, &small())
+}
+
+/// vmauth, with a cap on concurrent requests if it is new enough to have one; 1.79 (Debian 12) wants a user as well.
+pub(crate) fn vmauth(scratch: &Scratch, upstream: u16, concurrency: Option<u32>) -> Result<Service> {
+    let port = free_port()?;
+    let users = format!("users:\n- username: u\n  password: p\n  url_prefix: http://127.0.0.1:{upstream}/\n");
+    let file = scratch.write("vmauth.yml", &users)?;
+    let mut start = command("vmauth");
+    start.arg(format!("-auth.config={}", file.display()));
+    start.arg(format!("-httpListenAddr=127.0.0.1:{port}"));
+    if let Some(concurrency) = concurrency {
+        let help = command("vmauth").arg("-help").output()?;
+        if !String::from_utf8_lossy(&[help.stdout, help.stderr].concat()).contains("maxConcurrentRequests") {
+            return Err(
+                "this vmauth cannot cap concurrent requests; try a newer one, or --guard haproxy".into()
+            );
+        }
+        start.arg(format!("-maxConcurrentRequests={concurrency}"));
+    }
+    Service::start("vmauth", port, scratch.dir(), start, &small())
+}
+
+/// Weir with every limit enforced, and too high to be met.
+fn open_weir(upstream: u16) -> String {
+    format!(
+        "backends: [{{name: main, urls: [\"http://127.0.0.1:{upstream}\"], max_connections: 256,
+  budget: {{memory: 64GiB, queries: 1000}}}}]
+limits:
+  default:
+    per_query: {{points: 500M, samples: 500M}}
+    in_flight: {{queries: 500, memory: 32GiB}}
+    rate: {{queries: 10M/s, samples: 1000M/s}}\n"
+    )
+}
+
+/// Weir with a configuration that names neither addresses nor logs.
+pub(crate) fn weir(scratch: &Scratch, options: &Options, text: &str) -> Result<Service> {
+    let (port, admin) = (free_port()?, free_port()?);
+    let text = format!(
+        "server: {{listen: \"127.0.0.1:{port}\", admin_listen: \"127.0.0.1:{admin}\"}}\ntelemetry: {{log: warn}}\n{text}"
+    );
+    let config = scratch.write("weir.yaml", &text)?;
+    let mut start = Command::new(&options.weir);
+    start.arg("proxy").arg("--config").arg(config).arg("--data").arg(scratch.dir().join("weir-data"));
+    Service::start("weir", port, scratch.dir(), start, &small())
+}
