@@ -62,7 +62,7 @@ impl Client {
             None => self.connect()?,
         };
         connection.get_mut().deadline = Instant::now() + self.timeout;
-        connection.get_mut().stream.write_all(request.0.as_bytes())?;
+        connection.get_mut().stream.write_all(&request.0)?;
         let answer = read_answer(&mut connection, on_bytes)?;
         if answer.header("connection") != Some("close") {
             self.connection = Some(connection);
@@ -78,9 +78,9 @@ impl Client {
     }
 }
 
-/// The bytes of a GET request.
+/// The bytes of a request.
 #[derive(Debug, Clone)]
-pub(crate) struct Request(String);
+pub(crate) struct Request(Vec<u8>);
 
 /// Header line of the user that Debian's vmauth asks for; the others do not mind it.
 pub(crate) const AUTHORIZATION: &str = "Authorization: Basic dTpw";
@@ -94,9 +94,20 @@ impl Request {
             query.push('=');
             query.push_str(&encode(value));
         }
-        Self(format!(
+        let head = format!(
             "GET {path}{query} HTTP/1.1\r\nHost: bench\r\n{AUTHORIZATION}\r\nX-Scope-OrgID: {tenant}\r\n\r\n"
-        ))
+        );
+        Self(head.into_bytes())
+    }
+
+    /// A remote write; `body` is compressed with snappy.
+    pub(crate) fn remote_write(body: &[u8]) -> Self {
+        let head = format!(
+            "POST /api/v1/write HTTP/1.1\r\nHost: bench\r\nContent-Type: application/x-protobuf\r\n\
+             Content-Encoding: snappy\r\nX-Prometheus-Remote-Write-Version: 0.1.0\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        Self([head.as_bytes(), body].concat())
     }
 }
 
@@ -138,6 +149,9 @@ fn read_answer(reader: &mut impl BufRead, mut on_bytes: impl FnMut(u64)) -> io::
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
     let mut answer = Answer { status, headers, bytes: 0 };
+    if status == 204 {
+        return Ok(answer);
+    }
     if answer.header("transfer-encoding") == Some("chunked") {
         loop {
             let size = line(reader)?;

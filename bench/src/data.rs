@@ -75,53 +75,99 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// OpenMetrics text: 29 counters, 10 gauges and a histogram, 500 series each.
+/// One series of the data.
+#[derive(Debug)]
+pub(crate) struct Series {
+    pub(crate) name: String,
+    /// Without the name, in the order in which they are written.
+    pub(crate) labels: Vec<(&'static str, String)>,
+    /// One a sample, [`INTERVAL`] apart.
+    pub(crate) values: Vec<f64>,
+}
+
+impl Series {
+    fn text(&self) -> String {
+        let labels: Vec<_> = self.labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        format!("{}{{{}}}", self.name, labels.join(","))
+    }
+}
+
+/// OpenMetrics text of [`generate`].
 fn write(out: &mut impl Write, end: u64) -> Result<()> {
-    let mut rng = fastrand::Rng::with_seed(7);
-    let counters = (0..28).map(|n| format!("c{n:02}")).chain(["http_requests".to_owned()]);
-    for name in counters {
-        writeln!(out, "# TYPE {name} counter")?;
-        for labels in labels() {
-            counter(out, &format!("{name}_total{{{labels}}}"), end, &mut rng)?;
+    let mut last = String::new();
+    generate(|series| {
+        if series.name != last {
+            last.clone_from(&series.name);
+            let (family, kind) = match series.name.strip_suffix("_total") {
+                Some(family) => (family, "counter"),
+                None => (series.name.as_str(), "gauge"),
+            };
+            writeln!(out, "# TYPE {family} {kind}")?;
         }
-    }
-    for name in (1..10).map(|n| format!("g{n:02}_level")).chain(["mem_usage".to_owned()]) {
-        writeln!(out, "# TYPE {name} gauge")?;
-        for labels in labels() {
-            let mut value = rng.f64() * 100.0;
-            for time in times(end) {
-                value += rng.f64() - 0.5;
-                writeln!(out, "{name}{{{labels}}} {value:.2} {time}")?;
-            }
+        let text = series.text();
+        for (value, time) in series.values.iter().zip(times(end)) {
+            writeln!(out, "{text} {value} {time}")?;
         }
-    }
-    writeln!(out, "# TYPE req_dur_bucket gauge")?;
-    for labels in labels().step_by(10) {
-        for bucket in BUCKETS {
-            counter(out, &format!("req_dur_bucket{{{labels},le=\"{bucket}\"}}"), end, &mut rng)?;
-        }
-    }
+        Ok(())
+    })?;
     writeln!(out, "# EOF")?;
     Ok(out.flush()?)
 }
 
-fn counter(out: &mut impl Write, series: &str, end: u64, rng: &mut fastrand::Rng) -> Result<()> {
-    let mut value = rng.u32(..1000);
-    for time in times(end) {
-        value += rng.u32(..20);
-        writeln!(out, "{series} {value} {time}")?;
+/// 29 counters, 10 gauges and a histogram, 500 series each; the same every time.
+pub(crate) fn generate(mut each: impl FnMut(Series) -> Result<()>) -> Result<()> {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let counters = (0..28).map(|n| format!("c{n:02}_total")).chain(["http_requests_total".to_owned()]);
+    for name in counters {
+        for labels in labels() {
+            each(Series { name: name.clone(), labels, values: counter(&mut rng) })?;
+        }
+    }
+    for name in (1..10).map(|n| format!("g{n:02}_level")).chain(["mem_usage".to_owned()]) {
+        for labels in labels() {
+            let mut value = rng.f64() * 100.0;
+            let mut next = || {
+                value += rng.f64() - 0.5;
+                // Two decimals as a text format has them.
+                Ok(format!("{value:.2}").parse()?)
+            };
+            let values = (0..SAMPLES).map(|_| next()).collect::<Result<_>>()?;
+            each(Series { name: name.clone(), labels, values })?;
+        }
+    }
+    for labels in labels().step_by(10) {
+        for bucket in BUCKETS {
+            let le = ("le", bucket.to_owned());
+            let labels = labels.iter().cloned().chain([le]).collect();
+            each(Series { name: "req_dur_bucket".to_owned(), labels, values: counter(&mut rng) })?;
+        }
     }
     Ok(())
 }
 
-fn times(end: u64) -> impl Iterator<Item = u64> {
+fn counter(rng: &mut fastrand::Rng) -> Vec<f64> {
+    let mut value = rng.u32(..1000);
+    let mut next = || {
+        value += rng.u32(..20);
+        f64::from(value)
+    };
+    (0..SAMPLES).map(|_| next()).collect()
+}
+
+/// The second of each sample.
+pub(crate) fn times(end: u64) -> impl Iterator<Item = u64> {
     (0..SAMPLES).map(move |n| end - (SAMPLES - n) * INTERVAL)
 }
 
 /// 500 label sets: 5 jobs × 10 hosts × 10 paths.
-fn labels() -> impl Iterator<Item = String> {
+fn labels() -> impl Iterator<Item = Vec<(&'static str, String)>> {
     (0..500).map(|n| {
         let job = ["api", "web", "db", "cache", "queue"][n / 100];
-        format!(r#"job="{job}",instance="10.0.0.{}:9100",path="/p{}""#, n / 10 % 10 + 1, n % 10)
+        let (host, path) = (n / 10 % 10 + 1, n % 10);
+        vec![
+            ("job", job.to_owned()),
+            ("instance", format!("10.0.0.{host}:9100")),
+            ("path", format!("/p{path}")),
+        ]
     })
 }

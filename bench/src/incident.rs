@@ -4,9 +4,9 @@
 use crate::client::{Client, Request};
 use crate::data::Data;
 use crate::pace::{Pace, Sample, answered, failed};
-use crate::process::{Scratch, Service, command, free_port, need, rss};
+use crate::process::{Scratch, Service, need, rss};
 use crate::report::{Table, finish, mib, path, quantile};
-use crate::targets::{haproxy, vmauth, weir};
+use crate::targets::{haproxy, prometheus, vmauth, weir};
 use crate::{Options, Result, chart};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 fn replay(guard: &str, options: &Options, data: &Data) -> Result<Run> {
     let scratch = Scratch::new()?;
-    let mut database = prometheus(&scratch, data)?;
+    let mut database = prometheus(&scratch, data, &[])?;
     // Kept alive until the end of the run.
     let guard_service = match guard {
         "none" => None,
@@ -106,22 +106,6 @@ fn replay(guard: &str, options: &Options, data: &Data) -> Result<Run> {
         let (rss, died) = watch.join().map_err(|_| "the watcher panicked")??;
         Ok(Run { guard: guard.to_owned(), rss, died, light, heavy, burst })
     })
-}
-
-fn prometheus(scratch: &Scratch, data: &Data) -> Result<Service> {
-    let port = free_port()?;
-    let dir = scratch.dir().join("prometheus");
-    data.copy(&dir)?;
-    let config = scratch.write("prometheus.yml", "global: {scrape_interval: 1h}\n")?;
-    let mut start = command("prometheus");
-    start
-        .arg(format!("--config.file={}", config.display()))
-        .arg(format!("--storage.tsdb.path={}", dir.display()));
-    start.arg(format!("--web.listen-address=127.0.0.1:{port}"));
-    // The data keeps the shape it came in, however old it is.
-    start.args(["--storage.tsdb.retention.time=10y", "--storage.tsdb.min-block-duration=2h"]);
-    start.arg("--storage.tsdb.max-block-duration=2h");
-    Service::start("prometheus", port, scratch.dir(), start, &Request::get("/-/ready", &[], "bench"))
 }
 
 /// A budget of two thirds of the limit: the rest is for the process itself and for what its collector lags behind.

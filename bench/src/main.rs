@@ -5,9 +5,11 @@ mod client;
 mod data;
 mod fairness;
 mod incident;
+mod node;
 mod overhead;
 mod pace;
 mod process;
+mod remote;
 mod report;
 mod stream;
 mod targets;
@@ -24,13 +26,15 @@ Commands:
   overhead   requests per second, CPU per request and added latency, beside nginx, haproxy and vmauth
   stream     a 200 MB answer: rate and memory, one fast reader and 8 slow ones, beside vmauth
   fairness   light queries of one tenant beside 200 heavy ones of another; shares of equal tenants
+  node       the storage node beside Prometheus and VictoriaMetrics: 16 queries on 20,000 series × 6 h, memory,
+             bytes per sample, ingest rate
   incident   a burst of heavy queries on a Prometheus that is killed at its memory limit, with and without a guard
 
 Options:
   --weir FILE      the binary to measure, a release build (target/release/weir, or $WEIR)
   --out DIR        where JSON and SVG go (bench/results)
-  --data DIR       incident: where generated data is kept between runs (bench/target/data)
-  --rounds N       overhead, stream: interleaved rounds (3)
+  --data DIR       incident, node: where generated data is kept between runs (bench/target/data)
+  --rounds N       overhead, stream, node: interleaved rounds (3)
   --seconds N      overhead: length of one measurement (4); fairness: of each part (15)
   --guard A,B      incident: none, haproxy, vmauth, weir (none,haproxy,weir); haproxy and vmauth cap
                    concurrent queries at 4, vmauth if it is newer than Debian 12's
@@ -93,6 +97,7 @@ fn run() -> Result<()> {
         "stream" => stream::run,
         "fairness" => fairness::run,
         "incident" => incident::run,
+        "node" => node::run,
         _ => return Err(USAGE.into()),
     };
     run(&Options::parse(words)?)

@@ -1,6 +1,7 @@
 //! The proxies that are compared, and a trivial upstream; each in a configuration that holds nothing back.
 
 use crate::client::Request;
+use crate::data::Data;
 use crate::process::{Scratch, Service, command, free_port};
 use crate::{Options, Result};
 use std::fmt::Write as _;
@@ -149,4 +150,21 @@ pub(crate) fn weir(scratch: &Scratch, options: &Options, text: &str) -> Result<S
     let mut start = Command::new(&options.weir);
     start.arg("proxy").arg("--config").arg(config).arg("--data").arg(scratch.dir().join("weir-data"));
     Service::start("weir", port, scratch.dir(), start, &small())
+}
+
+/// Prometheus over a copy of the blocks.
+pub(crate) fn prometheus(scratch: &Scratch, data: &Data, more: &[&str]) -> Result<Service> {
+    let port = free_port()?;
+    let dir = scratch.dir().join("prometheus");
+    data.copy(&dir)?;
+    let config = scratch.write("prometheus.yml", "global: {scrape_interval: 1h}\n")?;
+    let mut start = command("prometheus");
+    start
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!("--storage.tsdb.path={}", dir.display()));
+    start.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+    // The data keeps the shape it came in, however old it is.
+    start.args(["--storage.tsdb.retention.time=10y", "--storage.tsdb.min-block-duration=2h"]);
+    start.arg("--storage.tsdb.max-block-duration=2h").args(more);
+    Service::start("prometheus", port, scratch.dir(), start, &Request::get("/-/ready", &[], "bench"))
 }
