@@ -185,6 +185,7 @@ pub fn resolve_node(raw: &RawNode) -> (Options, Settings) {
         steps: reads.steps.0.get(),
         list_entries: size(reads.list.0),
         write_bytes: size(storage.write.0),
+        ..defaults
     };
     (options, settings)
 }

@@ -6,7 +6,7 @@ use super::Db;
 use crate::{
     base::TimeRange,
     node::{
-        engine::{Labels, Samples, SeriesCursor, Storage, StorageError},
+        engine::{Labels, Samples, Selection, Storage, StorageError},
         head::Series,
         index,
     },
@@ -27,22 +27,21 @@ pub(super) fn translate(matchers: &[Matcher]) -> Result<Vec<index::Matcher>, ind
     matchers.iter().map(one).collect()
 }
 
-struct Cursor {
-    series: std::vec::IntoIter<Arc<Series>>,
+struct Selected {
+    series: Vec<Arc<Series>>,
     window: TimeRange,
 }
 
-impl SeriesCursor for Cursor {
-    fn next(&mut self, into: &mut Samples) -> Result<Option<Labels>, StorageError> {
-        for series in self.series.by_ref() {
-            into.clear();
-            series.runs().collect(self.window, into);
-            if !into.is_empty() {
-                return Ok(Some(series.labels().clone()));
-            }
-        }
+impl Selection for Selected {
+    fn series(&self) -> usize {
+        self.series.len()
+    }
+
+    fn read(&self, number: usize, into: &mut Samples) -> Result<Option<&Labels>, StorageError> {
         into.clear();
-        Ok(None)
+        let Some(series) = self.series.get(number) else { return Ok(None) };
+        series.runs().collect(self.window, into);
+        Ok((!into.is_empty()).then(|| series.labels()))
     }
 }
 
@@ -51,10 +50,10 @@ impl Storage for Db {
         &'a self,
         matchers: &[Matcher],
         window: TimeRange,
-    ) -> Result<Box<dyn SeriesCursor + 'a>, StorageError> {
+    ) -> Result<Box<dyn Selection + 'a>, StorageError> {
         let matchers = translate(matchers).map_err(|bad| StorageError::Matcher(bad.0))?;
         // What is older than the retention is gone for readers at once, whenever it is cleared away.
         let window = TimeRange { start: window.start.max(self.oldest()), end: window.end };
-        Ok(Box::new(Cursor { series: self.resolve(&matchers).into_iter(), window }))
+        Ok(Box::new(Selected { series: self.resolve(&matchers), window }))
     }
 }

@@ -23,10 +23,11 @@ fn matcher(name: &str, op: MatchOp, value: &str) -> Matcher {
 type Model = BTreeMap<String, BTreeMap<i64, u64>>;
 
 pub(super) fn read(db: &Db, matchers: &[Matcher], window: TimeRange) -> Model {
-    let mut cursor = db.select(matchers, window).unwrap();
+    let selection = db.select(matchers, window).unwrap();
     let mut samples = Samples::default();
     let mut found = Model::new();
-    while let Some(labels) = cursor.next(&mut samples).unwrap() {
+    for number in 0..selection.series() {
+        let Some(labels) = selection.read(number, &mut samples).unwrap() else { continue };
         assert!(samples.times.is_sorted_by(|a, b| a < b) && !samples.is_empty());
         let bits = samples.values.iter().map(|v| v.to_bits());
         let before = found.insert(labels.to_string(), samples.times.iter().copied().zip(bits).collect());

@@ -1,6 +1,6 @@
 //! The walk over the tree.
 
-use std::cell::RefCell;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{
     Options, aggregate,
@@ -11,6 +11,7 @@ use super::{
     grid::Grid,
     labels::Labels,
     meter::{Held, Meter},
+    parallel::{Part, Workers},
     plan::{Plan, Planned, unparen},
     storage::Storage,
     value::{Matrix, Merged, Point, Row, Series, Value, present},
@@ -32,7 +33,8 @@ pub(super) struct Context<'a> {
     pub(super) storage: &'a dyn Storage,
     pub(super) lookback_ms: i64,
     pub(super) meter: Meter<'a>,
-    pub(super) annotations: RefCell<Annotations>,
+    pub(super) workers: Workers,
+    annotations: Mutex<Annotations>,
 }
 
 impl<'a> Context<'a> {
@@ -50,25 +52,33 @@ impl<'a> Context<'a> {
             storage,
             lookback_ms: options.lookback_ms as i64,
             meter: Meter::new(options.limits, cancel),
-            annotations: RefCell::default(),
+            workers: options.workers.clone(),
+            annotations: Mutex::default(),
         })
+    }
+
+    pub(super) fn annotations(&self) -> MutexGuard<'_, Annotations> {
+        // Each note is added whole or not at all.
+        self.annotations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Evaluates nodes at the steps of one grid; a subquery has a grid of its own.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Eval<'a> {
     pub(super) cx: &'a Context<'a>,
     pub(super) grid: Grid,
+    /// What of the only selector below is read; all of every one if there is none.
+    pub(super) part: Option<Part<'a>>,
 }
 
 impl<'a> Eval<'a> {
     pub(super) fn new(cx: &'a Context<'a>) -> Self {
-        Self { cx, grid: Grid::of(cx.times) }
+        Self { cx, grid: Grid::of(cx.times), part: None }
     }
 
     pub(super) fn with_grid(&self, grid: Grid) -> Self {
-        Self { cx: self.cx, grid }
+        Self { cx: self.cx, grid, part: self.part.clone() }
     }
 
     pub(super) fn expr(&self, id: NodeId) -> &'a Expr {
@@ -100,11 +110,11 @@ impl<'a> Eval<'a> {
     }
 
     pub(super) fn warn(&self, span: Span, text: impl Into<String>) {
-        self.cx.annotations.borrow_mut().warn(span, text);
+        self.cx.annotations().warn(span, text);
     }
 
     pub(super) fn info(&self, span: Span, text: impl Into<String>) {
-        self.cx.annotations.borrow_mut().info(span, text);
+        self.cx.annotations().info(span, text);
     }
 
     /// The row of values that every operator works on; asked for before anything as long as the grid is allocated.
@@ -116,7 +126,7 @@ impl<'a> Eval<'a> {
     }
 
     /// Whether a node is worth evaluating once and repeating.
-    fn repeats(&self, id: NodeId) -> bool {
+    pub(super) fn repeats(&self, id: NodeId) -> bool {
         self.grid.count > 1 && self.planned(id).invariant
     }
 
@@ -177,17 +187,21 @@ impl<'a> Eval<'a> {
 
     /// All series of an instant vector.
     pub(super) fn collect(&self, id: NodeId) -> Result<Matrix<'a>, EvalError> {
-        let mut matrix = Matrix { series: Vec::new(), held: self.cx.meter.hold() };
-        self.stream(id, &mut |series| {
-            matrix.held.grow(series.values.len() as u64)?;
-            matrix.series.push(Series {
-                labels: series.labels.clone(),
-                drop_name: series.drop_name,
-                values: std::mem::take(&mut series.values),
-            });
-            Ok(())
+        let parts = self.in_parts(id, |eval| {
+            let mut matrix = Matrix { series: Vec::new(), held: eval.cx.meter.hold() };
+            eval.stream(id, &mut |series| {
+                matrix.held.grow(series.values.len() as u64)?;
+                matrix.series.push(Series {
+                    labels: series.labels.clone(),
+                    drop_name: series.drop_name,
+                    values: std::mem::take(&mut series.values),
+                });
+                Ok(())
+            })?;
+            Ok(matrix)
         })?;
-        Ok(matrix)
+        let empty = Matrix { series: Vec::new(), held: self.cx.meter.hold() };
+        Ok(parts.into_iter().reduce(Matrix::and).unwrap_or(empty))
     }
 
     /// The values of a scalar, one a step.
@@ -241,13 +255,15 @@ impl<'a> Eval<'a> {
 
     /// The series of the whole query with the names dropped that are to be dropped.
     fn named(&self, root: NodeId) -> Result<Matrix<'a>, EvalError> {
-        let mut merged = Merged::new(self.cx.meter.hold(), self.grid.count);
-        self.stream(root, &mut |series| {
+        let matrix = self.collect(root)?;
+        let mut merged = Merged::new(matrix.held, self.grid.count);
+        for mut series in matrix.series {
+            self.cx.meter.check()?;
             if series.drop_name {
                 series.labels = series.labels.without_metadata();
             }
-            merged.add(series)
-        })?;
+            merged.add_held(&mut series)?;
+        }
         Ok(merged.matrix)
     }
 

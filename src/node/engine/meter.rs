@@ -1,9 +1,6 @@
 //! Limits while a query runs, and its cancellation.
 
-use std::{
-    cell::Cell,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::error::EvalError;
 
@@ -35,40 +32,44 @@ pub struct Usage {
     pub peak_points: u64,
 }
 
-/// Counts what a query touches.
+/// Counts what a query touches, on all of its threads.
 #[derive(Debug)]
 pub(super) struct Meter<'a> {
     limits: Limits,
     cancel: &'a AtomicBool,
-    usage: Cell<Usage>,
-    held: Cell<u64>,
+    series: AtomicU64,
+    samples: AtomicU64,
+    held: AtomicU64,
+    peak: AtomicU64,
 }
 
 impl<'a> Meter<'a> {
     pub(super) fn new(limits: Limits, cancel: &'a AtomicBool) -> Self {
-        Self { limits, cancel, usage: Cell::default(), held: Cell::new(0) }
+        let [series, samples, held, peak] = [const { AtomicU64::new(0) }; 4];
+        Self { limits, cancel, series, samples, held, peak }
     }
 
     pub(super) fn usage(&self) -> Usage {
-        self.usage.get()
+        Usage {
+            series: self.series.load(Relaxed),
+            samples: self.samples.load(Relaxed),
+            peak_points: self.peak.load(Relaxed),
+        }
     }
 
     /// Fails once the query was canceled. Cheap enough for every step.
     pub(super) fn check(&self) -> Result<(), EvalError> {
-        if self.cancel.load(Ordering::Relaxed) { Err(EvalError::Canceled) } else { Ok(()) }
+        if self.cancel.load(Relaxed) { Err(EvalError::Canceled) } else { Ok(()) }
     }
 
     /// Counts one series with so many samples.
     pub(super) fn read(&self, samples: usize) -> Result<(), EvalError> {
         self.check()?;
-        let mut usage = self.usage.get();
-        usage.series += 1;
-        usage.samples += samples as u64;
-        self.usage.set(usage);
-        if usage.series > self.limits.series {
+        let samples = samples as u64;
+        if self.series.fetch_add(1, Relaxed) >= self.limits.series {
             return Err(EvalError::Limit { name: "series", max: self.limits.series });
         }
-        if usage.samples > self.limits.samples {
+        if self.samples.fetch_add(samples, Relaxed).saturating_add(samples) > self.limits.samples {
             return Err(EvalError::Limit { name: "samples", max: self.limits.samples });
         }
         Ok(())
@@ -90,21 +91,24 @@ pub(super) struct Held<'a> {
 impl Held<'_> {
     /// Takes more; ask before allocating.
     pub(super) fn grow(&mut self, points: u64) -> Result<(), EvalError> {
-        let held = self.meter.held.get().saturating_add(points);
-        if held > self.meter.limits.points {
-            return Err(EvalError::Limit { name: "points", max: self.meter.limits.points });
-        }
-        self.meter.held.set(held);
+        let max = self.meter.limits.points;
+        let grown = |held: u64| held.checked_add(points).filter(|held| *held <= max);
+        let Ok(before) = self.meter.held.fetch_update(Relaxed, Relaxed, grown) else {
+            return Err(EvalError::Limit { name: "points", max });
+        };
         self.points = self.points.saturating_add(points);
-        let mut usage = self.meter.usage.get();
-        usage.peak_points = usage.peak_points.max(held);
-        self.meter.usage.set(usage);
+        self.meter.peak.fetch_max(before.saturating_add(points), Relaxed);
         Ok(())
+    }
+
+    /// Takes over what another one holds.
+    pub(super) fn absorb(&mut self, mut other: Self) {
+        self.points = self.points.saturating_add(std::mem::take(&mut other.points));
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.meter.held.set(self.meter.held.get().saturating_sub(self.points));
+        self.meter.held.fetch_sub(self.points, Relaxed);
     }
 }

@@ -13,6 +13,7 @@
 //! | `eval` | the walk over the tree; scalars; unary operators |
 //! | `selector`, `window` | instant and range vectors out of the storage |
 //! | `aggregate`, `binary`, `functions` | what they say |
+//! | `parallel` | one operator's input on several threads |
 //! | `meter` | limits, cancellation |
 //!
 //! # What differs from Prometheus
@@ -31,6 +32,7 @@ mod labels;
 mod matcher;
 mod meter;
 mod number;
+mod parallel;
 mod plan;
 mod selector;
 mod storage;
@@ -48,13 +50,14 @@ pub use error::EvalError;
 pub use labels::{Label, Labels};
 pub use matcher::Matchers;
 pub use meter::{Limits, Usage};
-pub use storage::{Samples, SeriesCursor, Storage, StorageError};
+pub use parallel::Workers;
+pub use storage::{Samples, Selection, Storage, StorageError};
 pub use value::{Point, Row, STALE_NAN, Value, is_stale};
 
 use eval::{Context, Eval};
 
 /// How a query is evaluated.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// How long a sample stays visible to an instant vector, in milliseconds.
     pub lookback_ms: u64,
@@ -62,11 +65,18 @@ pub struct Options {
     pub subquery_step_ms: u64,
     /// What the query may touch.
     pub limits: Limits,
+    /// Threads that may help.
+    pub workers: Workers,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { lookback_ms: 300_000, subquery_step_ms: 60_000, limits: Limits::default() }
+        Self {
+            lookback_ms: 300_000,
+            subquery_step_ms: 60_000,
+            limits: Limits::default(),
+            workers: Workers::default(),
+        }
     }
 }
 
@@ -103,6 +113,6 @@ pub fn evaluate(
     }
     let context = Context::new(ast, times, storage, options, cancel)?;
     let value = Eval::new(&context).value(ast.root, times.step == 0)?;
-    let (warnings, infos) = context.annotations.borrow().render(&ast.text);
+    let (warnings, infos) = context.annotations().render(&ast.text);
     Ok(Answer { value, warnings, infos, usage: context.meter.usage() })
 }

@@ -38,6 +38,8 @@ pub(super) struct Planned {
     pub(super) step: i64,
     /// The value is the same at every step.
     pub(super) invariant: bool,
+    /// A selector is in it.
+    pub(super) reads: bool,
 }
 
 /// All nodes of a query, by [`NodeId`].
@@ -50,9 +52,12 @@ impl Plan {
         let mut depths: Vec<usize> = Vec::with_capacity(ast.nodes.len());
         let planner = Planner { ast, times, subquery_step_ms };
         for node in &ast.nodes {
-            let planned = planner.node(&plan, &node.expr)?;
+            let mut planned = planner.node(&plan, &node.expr)?;
+            let operands = operands(&node.expr);
+            planned.reads = matches!(node.expr, Expr::Selector(_))
+                || operands.iter().any(|operand| plan.get(*operand).reads);
             plan.0.push(planned);
-            let below = operands(&node.expr).into_iter().filter_map(|id| depths.get(id.0 as usize)).max();
+            let below = operands.into_iter().filter_map(|id| depths.get(id.0 as usize)).max();
             let depth = below.map_or(1, |d| d + 1);
             if depth > DEPTH_MAX {
                 return execution(format!("the query is nested deeper than {DEPTH_MAX} levels"));

@@ -1,10 +1,13 @@
 //! Instant vectors out of the storage.
 
+use std::sync::Arc;
+
 use super::{
     error::EvalError,
     eval::{Eval, Sink, emit},
     labels::Labels,
-    storage::Samples,
+    parallel::Part,
+    storage::{Samples, Selection},
     value::{HOLE, Series, is_stale},
 };
 use crate::{
@@ -23,6 +26,13 @@ pub(super) enum Take {
     Start,
     /// Its value, interpolated between its neighbours in time.
     Smoothed,
+}
+
+impl Take {
+    /// What a selector takes that stands for itself.
+    pub(super) fn of(selector: &Selector) -> Self {
+        if selector.edges == Edges::Smoothed { Self::Smoothed } else { Self::Value }
+    }
 }
 
 /// The times at which an instant vector is looked up.
@@ -47,7 +57,7 @@ impl Eval<'_> {
         sink: Sink<'_>,
     ) -> Result<(), EvalError> {
         let planned = self.planned(id);
-        let take = if selector.edges == Edges::Smoothed { Take::Smoothed } else { Take::Value };
+        let take = Take::of(selector);
         let lookup = Lookup { at: planned.at, offset: planned.offset };
         self.look_up(&selector.matchers, lookup, take, sink)
     }
@@ -60,12 +70,8 @@ impl Eval<'_> {
         take: Take,
         sink: Sink<'_>,
     ) -> Result<(), EvalError> {
+        let window = self.instant_window(lookup, take);
         let lookback = self.cx.lookback_ms;
-        let ahead = if take == Take::Smoothed { lookback } else { 0 };
-        let window = TimeRange::new(
-            lookup.time(self.grid.start).saturating_sub(lookback).saturating_add(1),
-            lookup.time(self.grid.last_time()).saturating_add(ahead),
-        );
         let mut series = Series::holes(Labels::default(), false, 0);
         self.read(matchers, window, &mut |labels, samples| {
             if take == Take::Smoothed {
@@ -74,18 +80,30 @@ impl Eval<'_> {
             series.labels = labels.clone();
             series.drop_name = matches!(take, Take::Time | Take::Start);
             series.values.clear();
-            series.values.resize(self.grid.count, HOLE);
-            let mut upto = 0;
-            for (time, value) in self.grid.times().zip(&mut series.values) {
-                let at = lookup.time(time);
-                while samples.times.get(upto).is_some_and(|t| *t <= at) {
-                    upto += 1;
-                }
-                let oldest = at.saturating_sub(lookback);
-                *value = taken(samples, upto, at, oldest, take).unwrap_or(HOLE);
+            let steps = self.grid.times().map(|time| lookup.time(time));
+            if take == Take::Value {
+                newest(samples, steps, lookback, &mut series.values);
+            } else {
+                let mut upto = 0;
+                series.values.extend(steps.map(|at| {
+                    while samples.times.get(upto).is_some_and(|t| *t <= at) {
+                        upto += 1;
+                    }
+                    taken(samples, upto, at, at.saturating_sub(lookback), take).unwrap_or(HOLE)
+                }));
             }
             emit(&mut series, sink)
         })
+    }
+
+    /// The times of all samples that any step may see.
+    pub(super) fn instant_window(&self, lookup: Lookup, take: Take) -> TimeRange {
+        let lookback = self.cx.lookback_ms;
+        let ahead = if take == Take::Smoothed { lookback } else { 0 };
+        TimeRange::new(
+            lookup.time(self.grid.start).saturating_sub(lookback).saturating_add(1),
+            lookup.time(self.grid.last_time()).saturating_add(ahead),
+        )
     }
 
     /// Reads series by series, counting.
@@ -96,14 +114,36 @@ impl Eval<'_> {
         each: &mut dyn FnMut(&Labels, &mut Samples) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
         self.cx.meter.check()?;
-        let mut cursor = self.cx.storage.select(matchers, window)?;
+        let part = match &self.part {
+            Some(part) => part.clone(),
+            None => {
+                let selection: Arc<dyn Selection> = self.cx.storage.select(matchers, window)?.into();
+                Part { from: 0, to: selection.series(), selection }
+            }
+        };
         let mut samples = Samples::default();
-        while let Some(labels) = cursor.next(&mut samples)? {
-            self.cx.meter.read(samples.len())?;
-            each(&labels, &mut samples)?;
+        for number in part.from..part.to {
+            if let Some(labels) = part.selection.read(number, &mut samples)? {
+                self.cx.meter.read(samples.len())?;
+                each(labels, &mut samples)?;
+            }
         }
         Ok(())
     }
+}
+
+/// The newest sample of each step that is younger than the lookback; a staleness marker is a hole already.
+fn newest(samples: &Samples, steps: impl Iterator<Item = i64>, lookback: i64, values: &mut Vec<f64>) {
+    let mut rest = samples.times.iter().copied().zip(samples.values.iter().copied());
+    let mut next = rest.next();
+    let mut held = (i64::MIN, HOLE);
+    values.extend(steps.map(|at| {
+        while let Some(sample) = next.filter(|sample| sample.0 <= at) {
+            held = sample;
+            next = rest.next();
+        }
+        if held.0 > at.saturating_sub(lookback) { held.1 } else { HOLE }
+    }));
 }
 
 /// What the samples before index `upto` say about time `at`, if the newest is younger than `oldest`.

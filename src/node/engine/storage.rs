@@ -42,20 +42,23 @@ impl Samples {
 }
 
 /// Where series come from.
-pub trait Storage {
-    /// The series that match all `matchers` and have samples in `window` (both ends included).
+pub trait Storage: Sync {
+    /// The series that match all `matchers` and may have samples in `window` (both ends included), each once.
     fn select<'a>(
         &'a self,
         matchers: &[Matcher],
         window: TimeRange,
-    ) -> Result<Box<dyn SeriesCursor + 'a>, StorageError>;
+    ) -> Result<Box<dyn Selection + 'a>, StorageError>;
 }
 
-/// Selected series, one at a time.
-pub trait SeriesCursor {
-    /// Moves to the next series and puts its samples of the window into `into`, which is cleared first; `None` at
-    /// the end. Every series comes once.
-    fn next(&mut self, into: &mut Samples) -> Result<Option<Labels>, StorageError>;
+/// Selected series, to be read in any order and by several threads.
+pub trait Selection: Send + Sync {
+    /// How many series there are.
+    fn series(&self) -> usize;
+
+    /// Puts the samples of a series in the window into `into`, which is cleared first, and says whose they are; `None`
+    /// when there are none.
+    fn read(&self, number: usize, into: &mut Samples) -> Result<Option<&Labels>, StorageError>;
 }
 
 /// Why a storage did not answer.

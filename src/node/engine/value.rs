@@ -65,6 +65,16 @@ pub(super) struct Matrix<'a> {
     pub(super) held: Held<'a>,
 }
 
+impl Matrix<'_> {
+    /// With the series of another one behind its own.
+    #[must_use]
+    pub(super) fn and(mut self, mut other: Self) -> Self {
+        self.series.append(&mut other.series);
+        self.held.absorb(other.held);
+        self
+    }
+}
+
 /// Brings values of the same labels together into one series, as long as they are not at the same step.
 pub(super) struct Merged<'a> {
     index: HashMap<Labels, usize>,
@@ -103,6 +113,13 @@ impl<'a> Merged<'a> {
     pub(super) fn add(&mut self, series: &mut Series) -> Result<(), EvalError> {
         if !self.index.contains_key(&series.labels) {
             self.matrix.held.grow(self.steps as u64)?;
+        }
+        self.add_held(series)
+    }
+
+    /// Takes a series in that is counted already.
+    pub(super) fn add_held(&mut self, series: &mut Series) -> Result<(), EvalError> {
+        if !self.index.contains_key(&series.labels) {
             self.index.insert(series.labels.clone(), self.matrix.series.len());
             let values = std::mem::take(&mut series.values);
             self.matrix.series.push(Series {

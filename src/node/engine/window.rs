@@ -82,26 +82,19 @@ impl Eval<'_> {
         if self.grid.count == 0 {
             return Ok(());
         }
-        let first_end = arg.lookup.time(self.grid.start);
-        let last_end = arg.lookup.time(self.grid.last_time());
         match self.expr(arg.id) {
             Expr::Matrix { selector, .. } => {
                 let Expr::Selector(selector) = self.expr(self.unparen(*selector)) else {
                     return execution("a range needs a vector selector");
                 };
-                let (before, after) = self.reach(arg.edges);
-                let window = TimeRange::new(
-                    first_end.saturating_sub(arg.range).saturating_sub(before).saturating_add(1),
-                    last_end.saturating_add(after),
-                );
+                let window = self.range_window(arg);
                 self.read(&selector.matchers, window, &mut |labels, samples| {
                     drop_stale(samples);
                     sink(labels, false, samples)
                 })
             }
             Expr::Subquery { expr, .. } => {
-                let step = self.planned(arg.id).step;
-                let grid = Grid::aligned(first_end.saturating_sub(arg.range), last_end, step);
+                let grid = self.subquery_grid(arg);
                 let mut samples = Samples::default();
                 self.with_grid(grid).stream(*expr, &mut |series| {
                     samples.clear();
@@ -115,6 +108,26 @@ impl Eval<'_> {
             }
             _ => execution("expected a range vector"),
         }
+    }
+
+    fn ends(&self, arg: &RangeArg) -> (i64, i64) {
+        (arg.lookup.time(self.grid.start), arg.lookup.time(self.grid.last_time()))
+    }
+
+    /// The times of all samples that any step may see.
+    pub(super) fn range_window(&self, arg: &RangeArg) -> TimeRange {
+        let (before, after) = self.reach(arg.edges);
+        let (first_end, last_end) = self.ends(arg);
+        TimeRange::new(
+            first_end.saturating_sub(arg.range).saturating_sub(before).saturating_add(1),
+            last_end.saturating_add(after),
+        )
+    }
+
+    /// The steps of a subquery.
+    pub(super) fn subquery_grid(&self, arg: &RangeArg) -> Grid {
+        let (first_end, last_end) = self.ends(arg);
+        Grid::aligned(first_end.saturating_sub(arg.range), last_end, self.planned(arg.id).step)
     }
 
     /// How far before and after a window its edges look.

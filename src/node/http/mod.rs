@@ -37,7 +37,7 @@ use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
 pub use settings::Settings;
 pub use write::{Label, store_metrics};
 
-use super::db::Db;
+use super::{db::Db, engine::Workers};
 use crate::{
     base::{ErrorKind, params::Params},
     promql,
@@ -59,6 +59,7 @@ pub struct Node {
     settings: Settings,
     cache: promql::Cache,
     reads: Reads,
+    workers: Workers,
     /// Writes whose bodies are held; more wait, which holds back their senders.
     writes: Semaphore,
     metrics: Metrics,
@@ -74,6 +75,7 @@ impl Node {
         let started_ms = (db.options().clock)();
         Ok(Arc::new(Self {
             reads: Reads::new(&settings),
+            workers: Workers::new(settings.query_threads, Workers::SERIES_MIN),
             writes: Semaphore::new(WRITES_HELD),
             metrics: Metrics::new()?,
             cache: promql::Cache::new(CACHED_QUERIES),

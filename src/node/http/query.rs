@@ -72,6 +72,7 @@ impl Query {
         let options = engine::Options {
             lookback_ms: self.lookback_ms,
             limits: node.settings.limits,
+            workers: node.workers.clone(),
             ..engine::Options::default()
         };
         let run = move |cancel: &_| Ok(engine::evaluate(&self.ast, times, &*db, &options, cancel)?);

@@ -1,6 +1,6 @@
 //! What the node allows.
 
-use std::time::Duration;
+use std::{num::NonZero, time::Duration};
 
 use crate::node::engine;
 
@@ -15,6 +15,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// Reads that run at the same time.
     pub reads_running: usize,
+    /// Threads that one query may use; all queries together use one fewer beside their own.
+    pub query_threads: NonZero<usize>,
     /// Reads that run, wait to run or are being sent; more are refused.
     pub reads_outstanding: usize,
     /// Most evaluation steps of a range query.
@@ -27,12 +29,13 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let query_threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
         Self {
             limits: engine::Limits::default(),
             lookback_ms: 300_000,
             timeout: Duration::from_secs(120),
-            reads_running: cores * 2,
+            reads_running: query_threads.get() * 2,
+            query_threads,
             reads_outstanding: 200,
             steps: 11_000,
             list_entries: 1_000_000,

@@ -5,7 +5,7 @@ use std::sync::{LazyLock, atomic::AtomicBool};
 use regex::Regex;
 use weir::{
     base::time::EvalTimes,
-    node::engine::{self, Answer, EvalError, Options, Point, Row, Value, is_stale},
+    node::engine::{self, Answer, EvalError, Options, Point, Row, Value, Workers, is_stale},
     promql,
 };
 
@@ -69,7 +69,10 @@ fn evaluate(query: &str, when: When, store: &Store) -> Result<Answer, Error> {
     let ast = promql::parse(query).map_err(|e| Error::Other(e.to_string()))?;
     let times = EvalTimes { start: when.start, end: when.end, step: when.step.unwrap_or(0) as u64 };
     let cancel = AtomicBool::new(false);
-    engine::evaluate(&ast, times, store, &Options::default(), &cancel).map_err(|error| match error {
+    // On two threads wherever that is possible at all.
+    let two = std::num::NonZero::new(2).unwrap_or(std::num::NonZero::<usize>::MIN);
+    let options = Options { workers: Workers::new(two, 0), ..Options::default() };
+    engine::evaluate(&ast, times, store, &options, &cancel).map_err(|error| match error {
         EvalError::NativeHistogram { .. } => Error::Native,
         other => Error::Other(other.to_string()),
     })

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weir::{
     base::TimeRange,
-    node::engine::{Label, Labels, Matchers, Samples, SeriesCursor, Storage, StorageError},
+    node::engine::{Label, Labels, Matchers, Samples, Selection, Storage, StorageError},
     promql::ast::Matcher,
 };
 
@@ -88,37 +88,34 @@ impl Storage for Store {
         &'a self,
         matchers: &[Matcher],
         window: TimeRange,
-    ) -> Result<Box<dyn SeriesCursor + 'a>, StorageError> {
+    ) -> Result<Box<dyn Selection + 'a>, StorageError> {
         let matchers = Matchers::compile(matchers).map_err(StorageError::Matcher)?;
-        Ok(Box::new(Cursor { rest: self.series.iter(), matchers, window }))
+        let series = self.series.iter().filter(|(labels, _)| matchers.matches(labels)).collect();
+        Ok(Box::new(Selected { series, window }))
     }
 }
 
-struct Cursor<'a> {
-    rest: std::collections::btree_map::Iter<'a, Labels, Column>,
-    matchers: Matchers,
+struct Selected<'a> {
+    series: Vec<(&'a Labels, &'a Column)>,
     window: TimeRange,
 }
 
-impl SeriesCursor for Cursor<'_> {
-    fn next(&mut self, into: &mut Samples) -> Result<Option<Labels>, StorageError> {
-        for (labels, column) in self.rest.by_ref() {
-            if !self.matchers.matches(labels) {
-                continue;
-            }
-            let window = self.window.start..=self.window.end;
-            if column.native.range(window.clone()).next().is_some() {
-                return Err(StorageError::NativeHistogram { series: labels.to_string() });
-            }
-            into.clear();
-            for (time, (value, start)) in column.floats.range(window) {
-                into.push(*time, *value);
-                into.starts.push(*start);
-            }
-            if !into.is_empty() {
-                return Ok(Some(labels.clone()));
-            }
+impl Selection for Selected<'_> {
+    fn series(&self) -> usize {
+        self.series.len()
+    }
+
+    fn read(&self, number: usize, into: &mut Samples) -> Result<Option<&Labels>, StorageError> {
+        let (labels, column) = self.series[number];
+        let window = self.window.start..=self.window.end;
+        if column.native.range(window.clone()).next().is_some() {
+            return Err(StorageError::NativeHistogram { series: labels.to_string() });
         }
-        Ok(None)
+        into.clear();
+        for (time, (value, start)) in column.floats.range(window) {
+            into.push(*time, *value);
+            into.starts.push(*start);
+        }
+        Ok((!into.is_empty()).then_some(labels))
     }
 }

@@ -1,6 +1,6 @@
 //! Aggregations that pass some of their series on: `topk`, `bottomk`, `limitk`, `limit_ratio`.
 
-use super::{Groups, Node, group_of};
+use super::{Groups, Node};
 use crate::{
     node::engine::{
         error::{EvalError, execution},
@@ -49,7 +49,7 @@ pub(super) fn extremes(eval: &Eval<'_>, node: &Node<'_>, top: bool, sink: Sink<'
     let mut best: Vec<Vec<Best>> = Vec::new();
     let mut seen: Vec<(Labels, bool)> = Vec::new();
     eval.stream(node.expr, &mut |series| {
-        let (group, new) = groups.number(group_of(node.grouping, &series.labels));
+        let (group, new) = groups.number(node.grouping, &series.labels);
         if new {
             held.grow(steps as u64)?;
             best.push(vec![Vec::new(); steps]);
@@ -101,7 +101,7 @@ pub(super) fn first(eval: &Eval<'_>, node: &Node<'_>, sink: Sink<'_>) -> Result<
     let mut groups = Groups::default();
     let mut left: Vec<Vec<usize>> = Vec::new();
     eval.stream(node.expr, &mut |series| {
-        let (group, new) = groups.number(group_of(node.grouping, &series.labels));
+        let (group, new) = groups.number(node.grouping, &series.labels);
         if new {
             held.grow(counts.len() as u64)?;
             left.push(counts.clone());

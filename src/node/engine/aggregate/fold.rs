@@ -1,194 +1,41 @@
 //! Aggregations that make one value out of many: `sum`, `avg`, `quantile` and their like.
 
-use super::{Groups, Node, group_of};
+use super::{Groups, Node};
 use crate::node::engine::{
     error::{EvalError, execution},
     eval::{Eval, Sink, emit},
-    functions::{self, Kahan, Mean},
-    labels::Labels,
-    value::{Series, present},
+    functions,
+    meter::Held,
+    value::Series,
 };
 
-/// What an aggregation knows of one group at one step.
-pub(super) trait Cell: Sized {
+/// What an aggregation knows of one group at all steps.
+pub(super) trait Column: Send {
     /// Whether the operator has a parameter.
     const PARAMETER: bool = false;
-    /// Points that one more value makes a cell hold.
+    /// Points that one more series makes a step hold.
     const GROWS: u64 = 0;
+    /// Bytes that a step takes.
+    const STEP_BYTES: usize;
 
-    fn first(value: f64) -> Self;
-    fn add(&mut self, value: f64);
-    fn result(self, parameter: f64) -> f64;
+    fn new(steps: usize) -> Self;
+    /// Takes in a series.
+    fn add(&mut self, values: &[f64]);
+    /// Takes in what is known of series that come later.
+    fn merge(&mut self, later: Self);
+    /// Fills in the steps at which any series had a value.
+    fn finish(self, parameters: &[f64], out: &mut [f64]);
 }
 
-pub(super) struct Sum(Kahan);
-
-impl Cell for Sum {
-    fn first(value: f64) -> Self {
-        Self(Kahan { sum: value, lost: 0.0 })
-    }
-
-    fn add(&mut self, value: f64) {
-        self.0.add(value);
-    }
-
-    fn result(self, _: f64) -> f64 {
-        self.0.sum + self.0.lost
-    }
+/// The groups of some series.
+struct Folded<'a, C> {
+    groups: Groups,
+    /// By number: whether the name is to be dropped, and what is known.
+    columns: Vec<(bool, C)>,
+    held: Held<'a>,
 }
 
-pub(super) struct Avg(Mean);
-
-impl Cell for Avg {
-    fn first(value: f64) -> Self {
-        Self(Mean::new(value))
-    }
-
-    fn add(&mut self, value: f64) {
-        self.0.add(value);
-    }
-
-    fn result(self, _: f64) -> f64 {
-        self.0.value()
-    }
-}
-
-pub(super) struct Count(u64);
-
-impl Cell for Count {
-    fn first(_: f64) -> Self {
-        Self(1)
-    }
-
-    fn add(&mut self, _: f64) {
-        self.0 += 1;
-    }
-
-    fn result(self, _: f64) -> f64 {
-        self.0 as f64
-    }
-}
-
-/// NaN gives way to any number.
-pub(super) struct Min(f64);
-
-impl Cell for Min {
-    fn first(value: f64) -> Self {
-        Self(value)
-    }
-
-    fn add(&mut self, value: f64) {
-        if self.0 > value || self.0.is_nan() {
-            self.0 = value;
-        }
-    }
-
-    fn result(self, _: f64) -> f64 {
-        self.0
-    }
-}
-
-/// NaN gives way to any number.
-pub(super) struct Max(f64);
-
-impl Cell for Max {
-    fn first(value: f64) -> Self {
-        Self(value)
-    }
-
-    fn add(&mut self, value: f64) {
-        if self.0 < value || self.0.is_nan() {
-            self.0 = value;
-        }
-    }
-
-    fn result(self, _: f64) -> f64 {
-        self.0
-    }
-}
-
-pub(super) struct Group;
-
-impl Cell for Group {
-    fn first(_: f64) -> Self {
-        Self
-    }
-
-    fn add(&mut self, _: f64) {}
-
-    fn result(self, _: f64) -> f64 {
-        1.0
-    }
-}
-
-/// Welford's running variance.
-pub(super) struct Stdvar {
-    count: f64,
-    mean: f64,
-    squares: f64,
-}
-
-impl Cell for Stdvar {
-    fn first(value: f64) -> Self {
-        let squares = if value.is_finite() { 0.0 } else { f64::NAN };
-        Self { count: 1.0, mean: value, squares }
-    }
-
-    fn add(&mut self, value: f64) {
-        self.count += 1.0;
-        let delta = value - self.mean;
-        self.mean += delta / self.count;
-        self.squares += delta * (value - self.mean);
-    }
-
-    fn result(self, _: f64) -> f64 {
-        self.squares / self.count
-    }
-}
-
-pub(super) struct Stddev(Stdvar);
-
-impl Cell for Stddev {
-    fn first(value: f64) -> Self {
-        Self(Stdvar::first(value))
-    }
-
-    fn add(&mut self, value: f64) {
-        self.0.add(value);
-    }
-
-    fn result(self, parameter: f64) -> f64 {
-        self.0.result(parameter).sqrt()
-    }
-}
-
-pub(super) struct Quantile(Vec<f64>);
-
-impl Cell for Quantile {
-    const PARAMETER: bool = true;
-    const GROWS: u64 = 1;
-
-    fn first(value: f64) -> Self {
-        Self(vec![value])
-    }
-
-    fn add(&mut self, value: f64) {
-        self.0.push(value);
-    }
-
-    fn result(mut self, parameter: f64) -> f64 {
-        functions::quantile(parameter, &mut self.0)
-    }
-}
-
-/// A group, and what is known of it at each step.
-struct Folded<C> {
-    labels: Labels,
-    drop_name: bool,
-    cells: Vec<Option<C>>,
-}
-
-pub(super) fn stream<C: Cell>(eval: &Eval<'_>, node: &Node<'_>, sink: Sink<'_>) -> Result<(), EvalError> {
+pub(super) fn stream<C: Column>(eval: &Eval<'_>, node: &Node<'_>, sink: Sink<'_>) -> Result<(), EvalError> {
     let parameters = match node.param {
         Some(id) if C::PARAMETER => {
             let values = eval.scalars(id)?;
@@ -200,41 +47,52 @@ pub(super) fn stream<C: Cell>(eval: &Eval<'_>, node: &Node<'_>, sink: Sink<'_>) 
         None if C::PARAMETER => return execution("the aggregation needs a parameter"),
         _ => vec![0.0; eval.grid.count],
     };
-    let steps = eval.grid.count;
-    // A cell is a few floats wide.
-    let width = (size_of::<Option<C>>() as u64).div_ceil(8);
-    let mut held = eval.cx.meter.hold();
-    let mut groups = Groups::default();
-    let mut folded: Vec<Folded<C>> = Vec::new();
-    eval.stream(node.expr, &mut |series| {
-        let labels = group_of(node.grouping, &series.labels);
-        let (number, new) = groups.number(labels.clone());
-        if new {
-            held.grow(width.saturating_mul(steps as u64))?;
-            let cells = std::iter::repeat_with(|| None).take(steps).collect();
-            folded.push(Folded { labels, drop_name: false, cells });
-        }
-        held.grow(C::GROWS * steps as u64)?;
-        let Some(group) = folded.get_mut(number) else { return Ok(()) };
-        group.drop_name |= series.drop_name;
-        for (cell, value) in group.cells.iter_mut().zip(&series.values) {
-            if let Some(value) = present(*value) {
-                match cell {
-                    Some(cell) => cell.add(value),
-                    None => *cell = Some(C::first(value)),
-                }
-            }
-        }
-        Ok(())
-    })?;
-    for group in folded {
-        let mut out = Series::holes(group.labels, group.drop_name, steps);
-        for ((cell, parameter), value) in group.cells.into_iter().zip(&parameters).zip(&mut out.values) {
-            if let Some(cell) = cell {
-                *value = cell.result(*parameter);
-            }
-        }
+    let mut parts = eval.in_parts(node.expr, |eval| fold::<C>(eval, node))?.into_iter();
+    let Some(mut folded) = parts.next() else { return Ok(()) };
+    for later in parts {
+        folded.merge(later, node);
+    }
+    for (labels, (drop_name, column)) in folded.groups.labels.into_iter().zip(folded.columns) {
+        let mut out = Series::holes(labels, drop_name, eval.grid.count);
+        column.finish(&parameters, &mut out.values);
         emit(&mut out, sink)?;
     }
     Ok(())
+}
+
+fn fold<'a, C: Column>(eval: &Eval<'a>, node: &Node<'_>) -> Result<Folded<'a, C>, EvalError> {
+    let steps = eval.grid.count;
+    // A point is a float.
+    let width = C::STEP_BYTES.div_ceil(8) as u64;
+    let mut folded = Folded { groups: Groups::default(), columns: Vec::new(), held: eval.cx.meter.hold() };
+    eval.stream(node.expr, &mut |series| {
+        let (number, new) = folded.groups.number(node.grouping, &series.labels);
+        if new {
+            folded.held.grow(width.saturating_mul(steps as u64))?;
+            folded.columns.push((false, C::new(steps)));
+        }
+        folded.held.grow(C::GROWS * steps as u64)?;
+        if let Some((drop_name, column)) = folded.columns.get_mut(number) {
+            *drop_name |= series.drop_name;
+            column.add(&series.values);
+        }
+        Ok(())
+    })?;
+    Ok(folded)
+}
+
+impl<C: Column> Folded<'_, C> {
+    fn merge(&mut self, later: Self, node: &Node<'_>) {
+        self.held.absorb(later.held);
+        for (labels, (drop_name, column)) in later.groups.labels.into_iter().zip(later.columns) {
+            // The labels of a group are those that tell it from others.
+            let (number, new) = self.groups.number(node.grouping, &labels);
+            if new {
+                self.columns.push((drop_name, column));
+            } else if let Some((known_drop, known)) = self.columns.get_mut(number) {
+                *known_drop |= drop_name;
+                known.merge(column);
+            }
+        }
+    }
 }

@@ -162,7 +162,7 @@ fn noted_quantile(
         let time = eval.grid.time(step);
         let forced = Forced { times: (time, time), buckets, most, samples: 1 };
         let span = eval.span(vector);
-        eval.cx.annotations.borrow_mut().forced_monotonic(span, labels.metric_name(), forced);
+        eval.cx.annotations().forced_monotonic(span, labels.metric_name(), forced);
     }
     value
 }

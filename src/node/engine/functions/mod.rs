@@ -10,7 +10,7 @@ mod over_time;
 pub(super) mod rate;
 mod sort;
 
-pub(super) use over_time::{Kahan, Mean, quantile};
+pub(super) use over_time::{Mean, quantile};
 
 use super::{
     error::{EvalError, execution},
@@ -59,6 +59,20 @@ pub(super) fn stream(
         }
         _ => elementwise(eval, name, args, sink),
     }
+}
+
+/// The vector argument of a function that looks at one series at a time, and the other arguments.
+pub(super) fn by_series(eval: &Eval<'_>, name: &str, args: &[NodeId]) -> Option<(NodeId, Vec<NodeId>)> {
+    let range = args.iter().position(|arg| eval.range_arg(*arg).is_some());
+    let at = match (range, name) {
+        (Some(_), "absent_over_time") => return None,
+        (Some(at), _) => at,
+        (None, "timestamp" | "clamp" | "clamp_min" | "clamp_max" | "round") => 0,
+        (None, name) if math::find(name).is_some() || date::find(name).is_some() => 0,
+        (None, _) => return None,
+    };
+    let first = *args.get(at)?;
+    Some((first, args.iter().copied().filter(|arg| *arg != first).collect()))
 }
 
 fn elementwise(eval: &Eval<'_>, name: &str, args: &[NodeId], sink: Sink<'_>) -> Result<(), EvalError> {

@@ -100,6 +100,24 @@ impl Mean {
         self.state.add(value / self.count);
     }
 
+    /// The mean of both sets of values.
+    pub(in crate::node::engine) fn merge(&mut self, other: Self) {
+        let count = self.count + other.count;
+        if !self.incremental && !other.incremental {
+            let mut both = self.state;
+            both.add(other.state.sum);
+            if !both.sum.is_infinite() {
+                both.lost += other.state.lost;
+                *self = Self { state: both, count, incremental: false };
+                return;
+            }
+        }
+        let mut state = Kahan::default();
+        state.add(self.value() * (self.count / count));
+        state.add(other.value() * (other.count / count));
+        *self = Self { state, count, incremental: true };
+    }
+
     pub(in crate::node::engine) fn value(self) -> f64 {
         if self.incremental {
             self.state.sum + self.state.lost
