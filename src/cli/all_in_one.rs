@@ -20,7 +20,7 @@ use crate::{
         http::{self, Node, Settings},
     },
     proxy::{self, Proxy},
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, profile},
 };
 
 /// Time between two scrapes of Weir's own metrics.
@@ -41,6 +41,9 @@ pub(super) struct AllInOne {
     /// Address of the storage node: remote write, imports, and queries that nobody weighs.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9097")]
     node_listen: SocketAddr,
+    /// Answer with profiles on `/debug/pprof/` of the admin address.
+    #[arg(long)]
+    profiling: bool,
 }
 
 pub(super) fn run(args: AllInOne) -> ExitCode {
@@ -48,6 +51,9 @@ pub(super) fn run(args: AllInOne) -> ExitCode {
         Ok(flush) => flush,
         Err(error) => return output::err(error, BAD_INPUT),
     };
+    if args.profiling {
+        profile::enable();
+    }
     match runtime().and_then(|runtime| runtime.block_on(serve(args))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => output::err(message, FAILED),

@@ -19,6 +19,7 @@ use crate::{
         db::{Db, Options},
         http::{self, Node},
     },
+    telemetry::profile,
 };
 
 /// Time between two rounds of dropping what is past its retention.
@@ -48,6 +49,9 @@ pub(super) fn run(args: &NodeArgs) -> ExitCode {
         Ok(flush) => flush,
         Err(error) => return output::err(error, BAD_INPUT),
     };
+    if raw.telemetry.profiling.enabled {
+        profile::enable();
+    }
     match runtime().and_then(|runtime| runtime.block_on(serve(&raw, &args.data))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => output::err(message, FAILED),

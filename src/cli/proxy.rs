@@ -19,7 +19,7 @@ use super::{BAD_INPUT, FAILED, clock::now_ms, memory::Memory, output};
 use crate::{
     config::{self, Loaded, Reloader},
     proxy::{self, Proxy},
-    telemetry::{log, metrics::Metrics},
+    telemetry::{log, metrics::Metrics, profile},
 };
 
 /// Tenants with a label value of their own in metrics; the others share one.
@@ -35,6 +35,9 @@ pub(super) fn run(file: &Path, data: PathBuf) -> ExitCode {
         Ok(flush) => flush,
         Err(error) => return output::err(error, BAD_INPUT),
     };
+    if telemetry.profiling.enabled {
+        profile::enable();
+    }
     match runtime().and_then(|runtime| runtime.block_on(serve(file, loaded, data))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => output::err(message, FAILED),

@@ -3,8 +3,8 @@
 use super::{
     raw::{
         Backend, BasicAuthPart, Budget, Class, ClassMatch, Health, InFlight, Kind, Limits, LogFormat, Mode,
-        OnStale, OnUnparsable, PerQuery, Pressure, Probe, Queue, Rates, Server, Telemetry, Tenancy,
-        TenantLimits, TenantSource,
+        OnStale, OnUnparsable, PerQuery, Pressure, Probe, Profiling, Queue, Rates, Server, Telemetry,
+        Tenancy, TenantLimits, TenantSource,
     },
     scalar::{Limit, Unknown},
 };
@@ -135,7 +135,7 @@ impl Class {
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self { log: "info".to_owned(), log_format: LogFormat::Text }
+        Self { log: "info".to_owned(), log_format: LogFormat::Text, profiling: Profiling::default() }
     }
 }
 

@@ -27,7 +27,7 @@ pub struct RawNode {
     pub storage: Storage,
     /// What reads may take.
     pub reads: Reads,
-    /// Logs.
+    /// Logs and profiles.
     pub telemetry: Telemetry,
 }
 

@@ -22,7 +22,7 @@ pub struct Raw {
     pub limits: Limits,
     /// Lanes with a reserved share of every backend's budget; the first match wins.
     pub classes: Vec<Class>,
-    /// Logs.
+    /// Logs and profiles.
     pub telemetry: Telemetry,
 }
 
@@ -387,7 +387,7 @@ pub struct ClassMatch {
     pub header: BTreeMap<String, String>,
 }
 
-/// Logs.
+/// Logs and profiles.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Telemetry {
@@ -395,6 +395,16 @@ pub struct Telemetry {
     pub log: String,
     /// Form of a log line.
     pub log_format: LogFormat,
+    /// Profiles of this process, for its developers.
+    pub profiling: Profiling,
+}
+
+/// Profiles of this process.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Profiling {
+    /// Whether `/debug/pprof/` answers.
+    pub enabled: bool,
 }
 
 /// Form of a log line.

@@ -18,8 +18,13 @@ use tokio::sync::mpsc;
 const QUIET: Duration = Duration::from_millis(500);
 
 /// What takes effect only at the next start: the sockets are bound, the log is open.
-const AT_START: [&str; 4] =
-    ["server.listen:", "server.admin_listen:", "telemetry.log:", "telemetry.log_format:"];
+const AT_START: [&str; 5] = [
+    "server.listen:",
+    "server.admin_listen:",
+    "telemetry.log:",
+    "telemetry.log_format:",
+    "telemetry.profiling.enabled:",
+];
 
 /// The configuration file, the settings that were last read from it, and whoever obeys them.
 pub struct Reloader {

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, future::IntoFuture, sync::Arc};
 
 use axum::{
     Router,
-    extract::State,
+    extract::{RawQuery, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -12,7 +12,10 @@ use axum::{
 use tokio::net::TcpListener;
 
 use super::Proxy;
-use crate::telemetry::metrics;
+use crate::telemetry::{
+    metrics,
+    profile::{self, What},
+};
 
 /// Reloads the configuration: what changed, or what is wrong with the file.
 pub type Reload = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
@@ -34,6 +37,7 @@ pub async fn serve_admin(
         .route("/metrics", get(metrics_text))
         .route("/-/healthy", get(|| async { "Weir is healthy.\n" }))
         .route("/-/ready", get(ready))
+        .route("/debug/pprof/profile", get(async |RawQuery(asked)| profiled(What::Cpu, asked).await))
         .route("/-/reload", post(reload_now).put(reload_now))
         .with_state(Admin { proxy, reload });
     axum::serve(listener, routes).with_graceful_shutdown(shutdown).into_future().await
@@ -71,5 +75,15 @@ async fn reload_now(State(admin): State<Admin>) -> Response {
         Ok(Ok(changes)) => format!("{}\n", changes.join("\n")).into_response(),
         Ok(Err(report)) => (StatusCode::BAD_REQUEST, format!("{report}\n")).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn profiled(what: What, asked: Option<String>) -> Response {
+    match profile::answer(what, &asked.unwrap_or_default()).await {
+        Ok(answer) => ([(header::CONTENT_TYPE, answer.content_type)], answer.body).into_response(),
+        Err(refusal) => {
+            let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            (status, format!("{refusal}\n")).into_response()
+        }
     }
 }

@@ -11,6 +11,7 @@ mod meter_wire;
 mod node_http;
 mod parse_corpus;
 mod parse_errors;
+mod profile;
 mod promqltest;
 mod proxy_faults;
 mod proxy_way;

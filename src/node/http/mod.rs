@@ -25,7 +25,7 @@ use std::{io, sync::Arc};
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{FromRequest, OriginalUri, Request},
+    extract::{FromRequest, OriginalUri, RawQuery, Request},
     http::{Method, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -41,6 +41,7 @@ use super::{db::Db, engine::Workers};
 use crate::{
     base::{ErrorKind, params::Params},
     promql,
+    telemetry::profile::What,
 };
 use error::Failure;
 use metrics::Metrics;
@@ -126,6 +127,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/-/healthy", get(|| async { "The node is healthy.\n" }))
         .route("/-/ready", get(|| async { "The node is ready.\n" }))
         .route("/metrics", get(status::metrics))
+        .route("/debug/pprof/profile", get(async |RawQuery(asked)| status::profiled(What::Cpu, asked).await))
         .fallback(async |OriginalUri(uri): OriginalUri| {
             Failure::new(ErrorKind::NotFound, format!("the node has no {}", uri.path()))
         })

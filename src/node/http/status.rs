@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::State,
-    http::header,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
@@ -16,7 +16,11 @@ use super::{
     query::{selectors, timeout},
     success,
 };
-use crate::{base::ErrorKind, node::index::Count};
+use crate::{
+    base::ErrorKind,
+    node::index::Count,
+    telemetry::profile::{self, What},
+};
 
 /// Entries of a list of `status/tsdb` when the request names no limit; Prometheus' number.
 const TOP: usize = 10;
@@ -114,4 +118,14 @@ pub(super) async fn tsdb(State(node): State<Arc<Node>>, asked: Asked) -> Result<
 pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response, Failure> {
     let text = node.metrics_text().map_err(|e| Failure::new(ErrorKind::Internal, e.to_string()))?;
     Ok(([(header::CONTENT_TYPE, crate::telemetry::metrics::CONTENT_TYPE)], text).into_response())
+}
+
+pub(super) async fn profiled(what: What, asked: Option<String>) -> Response {
+    match profile::answer(what, &asked.unwrap_or_default()).await {
+        Ok(answer) => ([(header::CONTENT_TYPE, answer.content_type)], answer.body).into_response(),
+        Err(refusal) => {
+            let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            (status, format!("{refusal}\n")).into_response()
+        }
+    }
 }
