@@ -30,6 +30,7 @@ impl Grid {
         Self { count: self.count.min(1), ..self }
     }
 
+    #[inline]
     pub(super) fn time(self, step: usize) -> i64 {
         self.start.saturating_add(self.step.saturating_mul(step as i64))
     }
@@ -38,6 +39,7 @@ impl Grid {
         self.time(self.count.saturating_sub(1))
     }
 
+    #[inline]
     pub(super) fn times(self) -> impl Iterator<Item = i64> {
         (0..self.count).map(move |step| self.time(step))
     }

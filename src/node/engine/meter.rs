@@ -58,6 +58,7 @@ impl<'a> Meter<'a> {
     }
 
     /// Fails once the query was canceled. Cheap enough for every step.
+    #[inline]
     pub(super) fn check(&self) -> Result<(), EvalError> {
         if self.cancel.load(Relaxed) { Err(EvalError::Canceled) } else { Ok(()) }
     }

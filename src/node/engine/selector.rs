@@ -44,6 +44,7 @@ pub(super) struct Lookup {
 
 impl Lookup {
     /// When a step looks.
+    #[inline]
     pub(super) fn time(self, step: i64) -> i64 {
         self.at.unwrap_or(step).saturating_sub(self.offset)
     }

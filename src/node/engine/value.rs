@@ -16,11 +16,13 @@ pub const STALE_NAN: u64 = 0x7ff0_0000_0000_0002;
 pub(super) const HOLE: f64 = f64::from_bits(STALE_NAN);
 
 /// Whether a value marks the end of a series.
+#[inline]
 pub fn is_stale(value: f64) -> bool {
     value.to_bits() == STALE_NAN
 }
 
 /// The value, unless it is a hole.
+#[inline]
 pub(super) fn present(value: f64) -> Option<f64> {
     (!is_stale(value)).then_some(value)
 }
@@ -41,6 +43,7 @@ impl Series {
         Self { labels, drop_name, values: vec![HOLE; steps] }
     }
 
+    #[inline]
     pub(super) fn at(&self, step: usize) -> Option<f64> {
         self.values.get(step).copied().and_then(present)
     }

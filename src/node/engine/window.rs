@@ -21,6 +21,8 @@ use crate::{
 pub(super) struct Window<'w> {
     pub(super) times: &'w [i64],
     pub(super) values: &'w [f64],
+    /// How many samples of the series come before the first.
+    pub(super) from: usize,
     /// Empty where starts are not known.
     pub(super) starts: &'w [i64],
     pub(super) start: i64,
@@ -32,16 +34,19 @@ pub(super) struct Window<'w> {
 
 impl Window<'_> {
     /// Length in seconds.
+    #[inline]
     pub(super) fn seconds(&self) -> f64 {
         self.end.saturating_sub(self.start) as f64 / 1e3
     }
 
     /// First time and value.
+    #[inline]
     pub(super) fn first(&self) -> Option<(i64, f64)> {
         self.times.first().copied().zip(self.values.first().copied())
     }
 
     /// Last time and value.
+    #[inline]
     pub(super) fn last(&self) -> Option<(i64, f64)> {
         self.times.last().copied().zip(self.values.last().copied())
     }
@@ -165,7 +170,7 @@ impl Eval<'_> {
             };
             let starts = samples.starts.get(from..upto).unwrap_or_default();
             if !times.is_empty() {
-                each(step, &Window { times, values, starts, start, end, at, edges: arg.edges })?;
+                each(step, &Window { times, values, from, starts, start, end, at, edges: arg.edges })?;
             }
         }
         Ok(())

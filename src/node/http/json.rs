@@ -9,7 +9,7 @@ use axum::{
 };
 use futures_util::stream;
 
-use super::reads::Place;
+use super::{number::point, number::time, reads::Place};
 use crate::node::engine::{Answer, Labels, Value};
 
 /// Bytes of a piece, about.
@@ -203,44 +203,6 @@ fn string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-fn point(out: &mut String, time_ms: i64, value: f64) {
-    out.push('[');
-    time(out, time_ms);
-    out.push_str(",\"");
-    number(out, value);
-    out.push_str("\"]");
-}
-
-/// Seconds, with a fraction of three digits if there is one.
-fn time(out: &mut String, ms: i64) {
-    if ms < 0 {
-        out.push('-');
-    }
-    let ms = ms.unsigned_abs();
-    let _ = write!(out, "{}", ms / 1_000);
-    if !ms.is_multiple_of(1_000) {
-        let _ = write!(out, ".{:03}", ms % 1_000);
-    }
-}
-
-/// As Go's `strconv` with the shortest digits, with an exponent where JSON encoders use one.
-fn number(out: &mut String, value: f64) {
-    let size = value.abs();
-    let _ = if value.is_nan() {
-        out.write_str("NaN")
-    } else if value.is_infinite() {
-        out.write_str(if value > 0.0 { "+Inf" } else { "-Inf" })
-    } else if size == 0.0 || (1e-6..1e21).contains(&size) {
-        write!(out, "{value}")
-    } else {
-        let text = format!("{value:e}");
-        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        let exponent: i32 = exponent.parse().unwrap_or(0);
-        let sign = if exponent < 0 { '-' } else { '+' };
-        write!(out, "{digits}e{sign}{:02}", exponent.abs())
-    };
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,27 +211,6 @@ mod tests {
         let mut out = String::new();
         write(&mut out);
         out
-    }
-
-    #[test]
-    fn numbers_and_times_are_written_as_prometheus_does() {
-        for (value, want) in [
-            (0.0, "0"),
-            (-0.0, "-0"),
-            (1.5, "1.5"),
-            (1e20, "100000000000000000000"),
-            (1e21, "1e+21"),
-            (1e-6, "0.000001"),
-            (1.5e-7, "1.5e-07"),
-            (f64::MAX, "1.7976931348623157e+308"),
-            (f64::NAN, "NaN"),
-            (f64::NEG_INFINITY, "-Inf"),
-        ] {
-            assert_eq!(written(|out| number(out, value)), want);
-        }
-        for (ms, want) in [(0, "0"), (1_500, "1.500"), (-1, "-0.001"), (1_700_000_000_000, "1700000000")] {
-            assert_eq!(written(|out| time(out, ms)), want);
-        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod error;
 mod json;
 mod list;
 mod metrics;
+mod number;
 mod query;
 mod reads;
 mod settings;

@@ -2,6 +2,7 @@
 
 mod absent;
 mod date;
+mod extreme;
 mod histogram;
 mod info;
 mod labels;
@@ -190,6 +191,7 @@ fn timestamp(eval: &Eval<'_>, id: NodeId, take: Take, sink: Sink<'_>) -> Result<
 /// What a function of a range vector computes in each window.
 enum Over {
     Rate(rate::Rate),
+    Extreme(extreme::Extreme),
     Window(over_time::RangeFn),
 }
 
@@ -197,6 +199,9 @@ impl Over {
     fn find(name: &str) -> Option<Self> {
         if let Some(rate) = rate::find(name) {
             return Some(Self::Rate(rate));
+        }
+        if let Some(extreme) = extreme::find(name) {
+            return Some(Self::Extreme(extreme));
         }
         let f: over_time::RangeFn = match name {
             "irate" => |w, _| rate::instant(w, true),
@@ -220,7 +225,7 @@ fn over_range(
     if name == "absent_over_time" {
         return absent::absent_over_time(eval, range, sink);
     }
-    let Some(over) = Over::find(name) else {
+    let Some(mut over) = Over::find(name) else {
         return execution(format!("function {name} is not supported"));
     };
     let mut params = Vec::new();
@@ -231,21 +236,30 @@ fn over_range(
     let keeps_name = matches!(name, "last_over_time" | "first_over_time");
     let mut out = Series::holes(Labels::default(), false, 0);
     let mut row = Vec::with_capacity(params.len());
+    let mut drops = rate::Drops::default();
     eval.stream_ranges(range, &mut |labels, drop_name, samples| {
         out.labels = labels.clone();
         out.drop_name = drop_name || !keeps_name;
         out.values.clear();
         out.values.resize(eval.grid.count, HOLE);
         let mut overlap = false;
+        match &mut over {
+            Over::Rate(_) => drops.find(&samples.values),
+            Over::Extreme(extreme) => extreme.start(),
+            Over::Window(_) => {}
+        }
         eval.windows(range, samples, |step, window| {
-            row.clear();
-            row.extend(params.iter().filter_map(|values| values.get(step).copied()));
-            check_params(eval, name, args, &row)?;
-            let value = match &over {
+            if !params.is_empty() {
+                row.clear();
+                row.extend(params.iter().filter_map(|values| values.get(step).copied()));
+                check_params(eval, name, args, &row)?;
+            }
+            let value = match &mut over {
                 Over::Rate(rate) => {
                     overlap |= rate.warns_about_gauges() && rate::starts_overlap(window);
-                    rate.of(window)
+                    rate.of(window, &mut drops)
                 }
+                Over::Extreme(extreme) => extreme.of(window),
                 Over::Window(f) => f(window, &row),
             };
             if let (Some(value), Some(cell)) = (value, out.values.get_mut(step)) {

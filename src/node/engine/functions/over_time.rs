@@ -11,8 +11,6 @@ pub(super) fn find(name: &str) -> Option<RangeFn> {
         "sum_over_time" => |w, _| Some(Kahan::sum(w.values)),
         "count_over_time" => |w, _| Some(w.values.len() as f64),
         "present_over_time" => |_, _| Some(1.0),
-        "min_over_time" => |w, _| extreme(w, |new, old| new < old).map(|(_, value)| value),
-        "max_over_time" => |w, _| extreme(w, |new, old| new > old).map(|(_, value)| value),
         "ts_of_min_over_time" => |w, _| extreme(w, |new, old| new <= old).map(|(time, _)| time as f64 / 1e3),
         "ts_of_max_over_time" => |w, _| extreme(w, |new, old| new >= old).map(|(time, _)| time as f64 / 1e3),
         "first_over_time" => |w, _| w.first().map(|(_, value)| value),

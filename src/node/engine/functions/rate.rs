@@ -26,23 +26,53 @@ pub(super) fn is_counter_name(name: &str) -> bool {
     ["_total", "_sum", "_count", "_bucket"].iter().any(|suffix| name.ends_with(suffix))
 }
 
+/// Where the values of one series fall, found once for all of its windows.
+#[derive(Debug, Default)]
+pub(super) struct Drops {
+    /// Indices of the samples before each fall.
+    at: Vec<usize>,
+    /// How many of them lie before the window.
+    passed: usize,
+}
+
+impl Drops {
+    pub(super) fn find(&mut self, values: &[f64]) {
+        self.at.clear();
+        self.passed = 0;
+        let pairs = values.iter().zip(values.iter().skip(1)).enumerate();
+        self.at.extend(pairs.filter(|(_, (before, after))| after < before).map(|(i, _)| i));
+    }
+
+    /// The values before the falls inside a window. Windows move forward only.
+    fn inside<'d>(&'d mut self, w: &'d Window<'_>) -> impl Iterator<Item = f64> + 'd {
+        let rest = self.at.get(self.passed..).unwrap_or_default();
+        self.passed += rest.iter().take_while(|at| **at < w.from).count();
+        let rest = self.at.get(self.passed..).unwrap_or_default();
+        let last = w.from + w.values.len().saturating_sub(1);
+        let inside = rest.iter().take_while(move |at| **at < last);
+        inside.filter_map(|at| w.values.get(*at - w.from)).copied()
+    }
+}
+
 impl Rate {
     pub(super) fn warns_about_gauges(self) -> bool {
         self.counter
     }
 
-    pub(super) fn of(self, w: &Window<'_>) -> Option<f64> {
-        let change = if w.edges == Edges::Plain { self.extrapolated(w)? } else { self.extended(w)? };
+    pub(super) fn of(self, w: &Window<'_>, drops: &mut Drops) -> Option<f64> {
+        let change = if w.edges == Edges::Plain { self.extrapolated(w, drops)? } else { self.extended(w)? };
         Some(if self.per_second { change / w.seconds() } else { change })
     }
 
     /// The change between the first and the last sample, stretched to the window's edges where the series seems to reach
     /// them: where the gap is no longer than the usual distance between its samples.
-    fn extrapolated(self, w: &Window<'_>) -> Option<f64> {
+    fn extrapolated(self, w: &Window<'_>, drops: &mut Drops) -> Option<f64> {
         let ((first_time, first), (last_time, last)) = (w.first()?, w.last()?);
         let mut change = last - first;
-        if self.counter {
-            change += resets(w).map(|(before, _)| before).sum::<f64>();
+        if self.counter && w.starts.is_empty() {
+            drops.inside(w).for_each(|before| change += before);
+        } else if self.counter {
+            resets(w).for_each(|(before, _)| change += before);
         }
         let gaps = w.times.len() - 1;
         let mut sampled = seconds(first_time, last_time);
