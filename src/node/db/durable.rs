@@ -1,6 +1,7 @@
 //! The database on disk: everything through the log, and a checkpoint when the log has grown.
 
 use std::{
+    collections::HashMap,
     io,
     path::Path,
     sync::{Arc, PoisonError, atomic::Ordering},
@@ -19,8 +20,8 @@ use crate::{
 
 /// A checkpoint is written when the log has grown by this much, or doubled if that is more.
 const GROWTH: u64 = 256 << 20;
-/// Numbers in the log are dense; one further beyond the largest so far than this is damage.
-const NUMBER_GAP: usize = 1 << 24;
+/// Numbers in the log are dense, but for this many and three in four that are no longer used; others go into a map.
+const NUMBER_GAP: usize = 1 << 16;
 
 impl Db {
     /// Opens the database in `dir`, made if it is missing, and says what was read back from its log.
@@ -32,6 +33,8 @@ impl Db {
         let mut target = Target {
             db: &db,
             by_number: Vec::new(),
+            named: 0,
+            far: HashMap::new(),
             current: None,
             pending: Vec::new(),
             chunk: Samples::default(),
@@ -100,6 +103,10 @@ struct Target<'a> {
     db: &'a Db,
     /// Series by the number they had when the log was written.
     by_number: Vec<Option<Arc<Series>>>,
+    /// How often labels were said: a damaged number must not make room for what is not there.
+    named: usize,
+    /// Those with numbers far beyond the others.
+    far: HashMap<usize, Arc<Series>>,
     current: Option<Arc<Series>>,
     /// Samples of the current series that are not in it yet.
     pending: Vec<(i64, f64)>,
@@ -120,18 +127,20 @@ impl record::Replay for Target<'_> {
         self.flush();
         let number = usize::try_from(number).unwrap_or(usize::MAX);
         if let Some(labels) = labels {
-            if number > self.by_number.len().saturating_add(NUMBER_GAP) {
-                return false;
-            }
-            if number >= self.by_number.len() {
+            self.named += 1;
+            let series = self.db.registry_mut().find_or_insert(labels);
+            let near = number < self.named.saturating_mul(4).saturating_add(NUMBER_GAP);
+            if near && number >= self.by_number.len() {
                 self.by_number.resize(number + 1, None);
             }
-            let series = self.db.registry_mut().find_or_insert(labels);
             if let Some(slot) = self.by_number.get_mut(number) {
                 *slot = series;
+            } else {
+                self.far.extend(series.map(|series| (number, series)));
             }
         }
-        let found = self.by_number.get(number).and_then(Option::as_ref);
+        // What is in both was said near last.
+        let found = self.by_number.get(number).and_then(Option::as_ref).or_else(|| self.far.get(&number));
         self.current = found.cloned();
         self.current.is_some()
     }

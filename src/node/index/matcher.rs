@@ -1,4 +1,4 @@
-//! Matchers, compiled into what the index can look up.
+//! Matchers, compiled into what the index can look up. Patterns are in Go's dialect, as the engine reads them.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -8,8 +8,8 @@ use regex_syntax::hir::{
     literal::{Extractor, Literal},
 };
 
-/// A compiled pattern is at most this large, in bytes.
-const REGEX_BYTES_MAX: usize = 1 << 20;
+use crate::promql::go_regex;
+
 /// More alternatives than this are tested one value at a time.
 const LITERALS_MAX: usize = 4_096;
 
@@ -94,13 +94,8 @@ impl Test {
         if pattern == ".+" {
             return Ok(Self::Any);
         }
-        // Parsed on its own: `)|(` must not break out of the group around it.
-        let mut parser = regex_syntax::ParserBuilder::new().dot_matches_new_line(true).build();
-        let hir = parser.parse(pattern).map_err(|e| bad(&e))?;
-        let regex = regex::RegexBuilder::new(&format!("^(?s:{pattern})$"))
-            .size_limit(REGEX_BYTES_MAX)
-            .build()
-            .map_err(|e| bad(&e))?;
+        let hir = go_regex::parse(pattern).map_err(|e| bad(&e))?;
+        let regex = go_regex::compile(pattern).map_err(|e| bad(&e))?;
         Ok(match literals(&hir) {
             Literals::Exact(set) => Self::OneOf(set),
             Literals::Prefixes(prefixes) => Self::Prefixed { prefixes, regex },

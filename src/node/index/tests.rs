@@ -1,4 +1,5 @@
 use super::*;
+use crate::promql::go_regex;
 
 const SERIES: &[&[(&str, &str)]] = &[
     &[("__name__", "up"), ("job", "api"), ("instance", "a:1")],
@@ -52,13 +53,22 @@ fn resolves_as_a_scan_of_all_series_does() {
         "()",
         "a|ab|abc.*",
         "[0-9]+",
+        "\\Qapi\\E",
+        "\\Qa.i\\E|db",
+        "(?-s)web.front",
+        "(?i:d)B",
+        "[[:digit:]]{3}",
+        "a{,2}|api",
+        "\\x61pi",
+        "\\d+",
+        "[[a]pi",
     ];
     let ops = [Op::Equal, Op::NotEqual, Op::Regex, Op::NotRegex];
     let mut all = Vec::new();
     for name in ["job", "code", "__name__", "instance", "absent"] {
         for op in ops {
             for value in values {
-                let regex = regex::Regex::new(&format!("^(?s:{value})$")).unwrap();
+                let regex = go_regex::compile(value).unwrap();
                 let truth = move |v: &str| match op {
                     Op::Equal => v == value,
                     Op::NotEqual => v != value,
@@ -97,6 +107,8 @@ fn literals_and_prefixes_need_no_scan() {
         ("a|b|c", "one of 3"),
         ("api-[0-9]", "one of 10"),
         ("(a|b)(c|d)?", "one of 6"),
+        ("\\Qa.b\\E", "one of 1"),
+        ("(?i)ab", "one of 4"),
         ("api.*", "prefixes api"),
         ("(api|db)-.+", "prefixes api- db-"),
         (".*x", "pattern"),

@@ -51,6 +51,18 @@ pub fn translate(pattern: &str) -> Result<String, Error> {
     Ok(format!("^(?s:{inner})$"))
 }
 
+/// The pattern as a tree, without the anchors around it.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn parse(pattern: &str) -> Result<Hir, Error> {
+    let inner = translate::translate(pattern)?;
+    let mut parser = regex_syntax::ParserBuilder::new().nest_limit(translate::NEST_MAX + 2).build();
+    parser
+        .parse(&format!("(?s:{inner})"))
+        .map_err(|error| Error::Malformed(format!("{}: `{pattern}`", one_line(&error))))
+}
+
 /// A matcher for whole strings.
 ///
 /// # Errors
@@ -71,10 +83,12 @@ pub fn matches_empty(pattern: &str) -> bool {
     if is_plain(pattern) && !pattern.contains(['|', '*', '?']) {
         return false;
     }
-    let Ok(translated) = translate(pattern) else { return false };
-    let parsed =
-        regex_syntax::ParserBuilder::new().nest_limit(translate::NEST_MAX + 2).build().parse(&translated);
-    parsed.is_ok_and(|hir| empty(&hir))
+    parse(pattern).is_ok_and(|hir| empty(&hir))
+}
+
+/// The crate draws where in the pattern an error is; the last line says what it is.
+fn one_line(error: &regex_syntax::Error) -> String {
+    error.to_string().lines().last().unwrap_or_default().to_owned()
 }
 
 /// The depth is bounded by the translation.

@@ -1,5 +1,6 @@
 //! What several integration tests lean on.
 
 pub(crate) mod fake_upstream;
+pub(crate) mod memory;
 pub(crate) mod real;
 pub(crate) mod weir;
