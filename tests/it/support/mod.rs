@@ -2,5 +2,6 @@
 
 pub(crate) mod fake_upstream;
 pub(crate) mod memory;
+pub(crate) mod process;
 pub(crate) mod real;
 pub(crate) mod weir;

@@ -1,0 +1,69 @@
+//! `weir node` as a process of its own.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+};
+
+/// The process; killed at the end, however the test ends.
+pub(crate) struct NodeProcess {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    log: Arc<Mutex<String>>,
+}
+
+impl NodeProcess {
+    /// Starts the binary on a free port, with its data in a folder; waits until it listens.
+    pub(crate) async fn start(data: &Path, storage: &str) -> Self {
+        let config = data.join("node.yaml");
+        std::fs::write(&config, format!("listen: 127.0.0.1:0\nstorage: {{{storage}}}\n")).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(["node", "--config"])
+            .arg(&config)
+            .arg("--data")
+            .arg(data)
+            .env("WEIR_LOG", "info")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let log = Arc::new(Mutex::new(String::new()));
+        let kept = Arc::clone(&log);
+        let (said, address) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let mut said = Some(said);
+            for line in lines.by_ref() {
+                let url =
+                    line.split_once("remote write to http://").and_then(|(_, url)| url.split('/').next());
+                if let (Some(address), true) = (url, said.is_some()) {
+                    // Nobody waits any more when the test has failed.
+                    let _ = said.take().map(|said| said.send(address.parse::<SocketAddr>().unwrap()));
+                }
+                kept.lock().unwrap().extend([line.as_str(), "\n"]);
+            }
+        });
+        let Ok(address) = address.await else { panic!("{}", log.lock().unwrap()) };
+        Self { child, address, log }
+    }
+
+    /// What it wrote to its log so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Ends it as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
