@@ -11,6 +11,7 @@
 
 mod body;
 mod gzip;
+mod marks;
 mod scan;
 mod tally;
 #[cfg(test)]
