@@ -8,6 +8,7 @@ pub mod function;
 pub mod go_regex;
 mod lexer;
 mod parser;
+pub mod print;
 pub mod shape;
 pub mod sketch;
 

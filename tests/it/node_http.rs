@@ -128,7 +128,7 @@ async fn what_is_written_is_read() {
         ("/api/v1/label/__name__/values".to_owned(), json!(["hits_total", "up"])),
         ("/api/v1/label/job/values?match[]=up&match[]=nothing".to_owned(), json!(["a", "b"])),
         ("/api/v1/label/job/values?end=5".to_owned(), json!([])),
-        ("/api/v1/format_query?query=sum(%0A++up)+%23+all".to_owned(), json!("sum( up)")),
+        ("/api/v1/format_query?query=sum(%0A++up)+%23+all".to_owned(), json!("sum(up)")),
         (
             "/api/v1/parse_query?query=(-1)".to_owned(),
             json!({"type": "parenExpr", "expr": {"type": "numberLiteral", "val": "-1"}}),
@@ -145,6 +145,26 @@ async fn what_is_written_is_read() {
             assert_eq!(node.form(path, query).await.body, answer.body, "{target}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_tree_as_deep_as_it_is_long_is_shown() {
+    let node = Running::start(Options::default(), Settings::default()).await;
+    let query = "1".to_owned() + &"%2B1".repeat(4_000);
+    let tree = node.form("/api/v1/parse_query", &format!("query={query}")).await;
+    assert_eq!(tree.status, 200);
+    assert!(tree.body.starts_with(b"{\"status\":\"success\",\"data\":{\"bool\":false,\"lhs\":{\"bool\""));
+    let lines = node.form("/api/v1/format_query", &format!("query={query}")).await;
+    assert_eq!(lines.status, 422, "{:?}", lines.body);
+    let tree = node.get("/api/v1/parse_query?query=rate(up%7Ba=~%22b%22%7D[5m]%20offset%201m)").await.json();
+    let matrix = json!({"type": "matrixSelector", "name": "up", "range": 300_000, "offset": 60_000,
+        "timestamp": null, "startOrEnd": null, "matchers": [
+            {"name": "a", "type": "=~", "value": "b"}, {"name": "__name__", "type": "=", "value": "up"}]});
+    assert_eq!(
+        tree["data"],
+        json!({"type": "call", "args": [matrix], "func": {
+        "name": "rate", "argTypes": ["matrix"], "variadic": 0, "returnType": "vector"}})
+    );
 }
 
 #[tokio::test]

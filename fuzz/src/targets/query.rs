@@ -3,7 +3,7 @@
 use weir::{
     base::time::EvalTimes,
     node::index,
-    promql::{self, go_regex, shape::Shape},
+    promql::{self, go_regex, print, shape::Shape},
 };
 
 pub(super) fn promql(input: &[u8]) -> bool {
@@ -12,6 +12,15 @@ pub(super) fn promql(input: &[u8]) -> bool {
     let times = EvalTimes { start: 0, end: 3_600_000, step: 15_000 };
     let shape = Shape::of(&ast, times, 300_000);
     assert!(shape.selectors.len() <= text.len());
+    // What is printed means the same: printed again it is the same.
+    let line = print::line(&ast);
+    let again = promql::parse(&line).unwrap_or_else(|error| panic!("{line:?} does not parse: {error}"));
+    assert_eq!(print::line(&again), line);
+    if let Some(pretty) = print::pretty(&ast, 1 << 16) {
+        let again =
+            promql::parse(&pretty).unwrap_or_else(|error| panic!("{pretty:?} does not parse: {error}"));
+        assert_eq!(print::line(&again), line);
+    }
     true
 }
 

@@ -198,6 +198,11 @@ async fn read_body(body: Body, max: usize) -> Result<Bytes, Failure> {
 
 /// A JSON answer that is small enough to be made in one piece.
 fn success(data: serde_json::Value, warnings: &[String]) -> Response {
+    success_text(&data.to_string(), warnings)
+}
+
+/// The same with data that are JSON already.
+fn success_text(data: &str, warnings: &[String]) -> Response {
     // By hand for the order of the keys, which people read.
     let warnings = match warnings {
         [] => String::new(),

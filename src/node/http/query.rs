@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{extract::State, response::Response};
 use serde_json::json;
 
-use super::{Asked, Node, error::Failure, json, success, tree};
+use super::{Asked, Node, error::Failure, json, success, success_text, tree};
 use crate::{
     base::{
         ErrorKind, TimeRange,
@@ -15,6 +15,7 @@ use crate::{
     node::{db::Cost, engine},
     promql::{
         ast::{Ast, Expr, Matcher},
+        print,
         shape::Shape,
     },
 };
@@ -171,67 +172,21 @@ pub(super) async fn range_cost(State(node): State<Arc<Node>>, asked: Asked) -> R
     Query::range(&node, &asked.params()?)?.cost(&node).await
 }
 
+/// The largest that indentation may make a query, bytes.
+const FORMATTED_BYTES_MAX: usize = 4 << 20;
+
 pub(super) async fn parse(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
     let params = asked.params()?;
     let ast = node.cache.parse(params.one("query")?.unwrap_or_default())?;
-    Ok(success(tree::of(&ast, ast.root), &[]))
+    Ok(success_text(&tree::json_of(&ast), &[]))
 }
 
-/// The query with its white space put in order; nothing else is rewritten.
 pub(super) async fn format(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
     let params = asked.params()?;
     let ast = node.cache.parse(params.one("query")?.unwrap_or_default())?;
-    Ok(success(tidied(&ast.text).into(), &[]))
-}
-
-/// Runs of white space outside quotes become one blank, comments go.
-fn tidied(query: &str) -> String {
-    let mut out = String::with_capacity(query.len());
-    let (mut quote, mut escaped, mut comment) = (None, false, false);
-    for c in query.trim().chars() {
-        if comment {
-            comment = c != '\n';
-            continue;
-        }
-        if let Some(open) = quote {
-            out.push(c);
-            let ends = c == open && !escaped;
-            escaped = c == '\\' && !escaped && open != '`';
-            if ends {
-                quote = None;
-            }
-            continue;
-        }
-        match c {
-            '"' | '\'' | '`' => {
-                quote = Some(c);
-                out.push(c);
-            }
-            '#' => comment = true,
-            c if c.is_whitespace() => {
-                if !out.ends_with(' ') {
-                    out.push(' ');
-                }
-            }
-            c => out.push(c),
-        }
-    }
-    out.trim().to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn white_space_is_put_in_order_outside_quotes() {
-        for (query, want) in [
-            ("  sum (\n  up\t)  ", "sum ( up )"),
-            ("up{a=\"x  \\\"  y\"}  + 1", "up{a=\"x  \\\"  y\"} + 1"),
-            ("up # all  of it\n + 1", "up + 1"),
-            ("up{a=`\\`}  # end", "up{a=`\\`}"),
-        ] {
-            assert_eq!(tidied(query), want);
-        }
-    }
+    let text = print::pretty(&ast, FORMATTED_BYTES_MAX).ok_or_else(|| {
+        let message = format!("written in lines the query is larger than {FORMATTED_BYTES_MAX} bytes");
+        Failure::new(ErrorKind::LimitExceeded, message)
+    })?;
+    Ok(success(text.into(), &[]))
 }
