@@ -120,9 +120,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let all: Vec<u64> = times(data.end).collect();
     let ingest = ingest(options, &series, &all)?;
     let scratch = Scratch::new()?;
-    let (databases, disk) = loaded(&scratch, options, &data, series, &all)?;
-    let rows = ask(&databases, options.rounds, data.end)?;
+    let disk = load(&scratch, options, &data, series, &all)?;
+    let databases = [node(&scratch, options)?, prometheus(&scratch, &data, &[])?, victoriametrics(&scratch)?];
+    // Of fresh processes, before anything else is asked.
     let memory = memory(&databases, data.end)?;
+    let rows = ask(&databases, options.rounds, data.end)?;
     report(options, &rows, &ingest, &disk, &memory)
 }
 
@@ -149,29 +151,30 @@ fn ingest(options: &Options, series: &[Series], times: &[u64]) -> Result<Vec<(f6
         .collect()
 }
 
-/// The three databases with all of the data, and their bytes on disk.
-fn loaded(
+/// Loads all of the data, ends the databases, and says how many bytes they keep on disk.
+fn load(
     scratch: &Scratch,
     options: &Options,
     data: &Data,
     series: Vec<Series>,
     times: &[u64],
-) -> Result<([Service; 3], [u64; 3])> {
-    let databases = [node(scratch, options)?, prometheus(scratch, data, &[])?, victoriametrics(scratch)?];
+) -> Result<[u64; 3]> {
+    let databases = [node(scratch, options)?, victoriametrics(scratch)?];
     for start in (0..times.len()).step_by(INGESTED) {
         let requests = remote::requests(&series, start..start + INGESTED, times)?;
-        for database in [&databases[0], &databases[2]] {
+        for database in &databases {
             remote::send(database.port, &requests)?;
         }
     }
     drop(series);
     for path in ["/internal/force_flush", "/internal/force_merge"] {
-        Client::new(databases[2].port, TIMEOUT).get(&Request::get(path, &[], "bench"))?;
+        Client::new(databases[1].port, TIMEOUT).get(&Request::get(path, &[], "bench"))?;
     }
-    let dirs = ["node", "prometheus", "victoriametrics"].map(|name| scratch.dir().join(name));
+    let dirs = NAMES.map(|name| scratch.dir().join(name));
+    data.copy(&dirs[1])?;
     settle(&dirs)?;
-    let disk = [size(&dirs[0])?, size(&dirs[1])?, size(&dirs[2])?];
-    Ok((databases, disk))
+    drop(databases);
+    Ok([size(&dirs[0])?, size(&dirs[1])?, size(&dirs[2])?])
 }
 
 /// Waits until nothing is moved about in the folders any more.

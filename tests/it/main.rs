@@ -5,6 +5,7 @@ mod backend_probe;
 mod backend_send;
 mod cli;
 mod config;
+mod differential;
 mod fuzz;
 mod grafana_contract;
 mod grafana_replay;

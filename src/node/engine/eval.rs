@@ -261,6 +261,7 @@ impl<'a> Eval<'a> {
             self.cx.meter.check()?;
             if series.drop_name {
                 series.labels = series.labels.without_metadata();
+                series.drop_name = false;
             }
             merged.add_held(&mut series)?;
         }

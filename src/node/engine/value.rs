@@ -1,6 +1,6 @@
 //! Values: of one series over the steps of an evaluation, and of a whole query.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use super::{
     error::{EvalError, execution},
@@ -80,7 +80,8 @@ impl Matrix<'_> {
 
 /// Brings values of the same labels together into one series, as long as they are not at the same step.
 pub(super) struct Merged<'a> {
-    index: HashMap<Labels, usize>,
+    /// By labels, and whether the name among them is to be dropped.
+    index: HashMap<(Labels, bool), usize>,
     pub(super) matrix: Matrix<'a>,
     steps: usize,
 }
@@ -92,13 +93,14 @@ impl<'a> Merged<'a> {
 
     /// The place of the series with these labels, made if need be.
     pub(super) fn slot(&mut self, labels: Labels, drop_name: bool) -> Result<usize, EvalError> {
-        if let Some(&slot) = self.index.get(&labels) {
+        let key = (labels, drop_name);
+        if let Some(&slot) = self.index.get(&key) {
             return Ok(slot);
         }
         self.matrix.held.grow(self.steps as u64)?;
         let slot = self.matrix.series.len();
-        self.matrix.series.push(Series::holes(labels.clone(), drop_name, self.steps));
-        self.index.insert(labels, slot);
+        self.matrix.series.push(Series::holes(key.0.clone(), drop_name, self.steps));
+        self.index.insert(key, slot);
         Ok(slot)
     }
 
@@ -114,25 +116,26 @@ impl<'a> Merged<'a> {
 
     /// Takes a whole series in.
     pub(super) fn add(&mut self, series: &mut Series) -> Result<(), EvalError> {
-        if !self.index.contains_key(&series.labels) {
-            self.matrix.held.grow(self.steps as u64)?;
-        }
-        self.add_held(series)
+        self.take(series, self.steps as u64)
     }
 
     /// Takes a series in that is counted already.
     pub(super) fn add_held(&mut self, series: &mut Series) -> Result<(), EvalError> {
-        if !self.index.contains_key(&series.labels) {
-            self.index.insert(series.labels.clone(), self.matrix.series.len());
-            let values = std::mem::take(&mut series.values);
-            self.matrix.series.push(Series {
-                labels: series.labels.clone(),
-                drop_name: series.drop_name,
-                values,
-            });
-            return Ok(());
-        }
-        let slot = self.slot(series.labels.clone(), series.drop_name)?;
+        self.take(series, 0)
+    }
+
+    fn take(&mut self, series: &mut Series, points: u64) -> Result<(), EvalError> {
+        let slot = match self.index.entry((series.labels.clone(), series.drop_name)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                self.matrix.held.grow(points)?;
+                new.insert(self.matrix.series.len());
+                let values = std::mem::take(&mut series.values);
+                let Series { labels, drop_name, .. } = series;
+                self.matrix.series.push(Series { labels: labels.clone(), drop_name: *drop_name, values });
+                return Ok(());
+            }
+        };
         for (step, value) in series.values.iter().enumerate() {
             if let Some(value) = present(*value) {
                 self.put(slot, step, value)?;

@@ -39,6 +39,11 @@ pub(crate) fn dashboard_queries() -> Vec<&'static str> {
 }
 
 impl Data {
+    /// None at all.
+    pub(super) fn none() -> Self {
+        Self { end: 0, series: Vec::new() }
+    }
+
     pub(super) fn new() -> Self {
         let mut series = Vec::new();
         let always = |name: &str, more: &[(&str, &str)]| {
@@ -130,16 +135,13 @@ impl Data {
     pub(super) fn remote_writes(&self) -> Vec<Vec<u8>> {
         let numbered: Vec<_> = self.series.iter().enumerate().collect();
         let body = |some: &[(usize, &Series)]| {
-            let mut request = Vec::new();
-            for (number, series) in some {
+            let written = some.iter().map(|(number, series)| {
                 let fresh = series.lives.clone().filter(|sample| *sample >= SAMPLES - FRESH);
-                let samples: Vec<_> =
+                let samples =
                     fresh.map(|sample| (series.value(*number, sample), self.time(sample) * 1_000)).collect();
-                if !samples.is_empty() {
-                    field(&mut request, 1, &series.protobuf(&samples));
-                }
-            }
-            snap::raw::Encoder::new().compress_vec(&request).unwrap()
+                (&*series.labels, samples)
+            });
+            remote_write(written)
         };
         numbered.chunks(WRITE).map(body).collect()
     }
@@ -160,26 +162,37 @@ impl Series {
         write!(out, "{{{}}}", pairs.join(",")).unwrap();
         out
     }
+}
 
-    fn protobuf(&self, samples: &[(f64, i64)]) -> Vec<u8> {
-        let mut out = Vec::new();
-        let mut labels: Vec<_> = self.labels.iter().collect();
-        labels.sort();
-        for (name, value) in labels {
-            let mut label = Vec::new();
-            field(&mut label, 1, name.as_bytes());
-            field(&mut label, 2, value.as_bytes());
-            field(&mut out, 1, &label);
-        }
-        for (value, ms) in samples {
-            let mut sample = vec![1 << 3 | 1];
-            sample.extend(value.to_le_bytes());
-            sample.push(2 << 3);
-            varint(&mut sample, *ms as u64);
-            field(&mut out, 2, &sample);
-        }
-        out
+/// A body of remote write: the labels of each series, and its values with their milliseconds.
+pub(crate) fn remote_write<'l>(
+    series: impl Iterator<Item = (&'l [(String, String)], Vec<(f64, i64)>)>,
+) -> Vec<u8> {
+    let mut request = Vec::new();
+    for (labels, samples) in series.filter(|(_, samples)| !samples.is_empty()) {
+        field(&mut request, 1, &protobuf(labels, &samples));
     }
+    snap::raw::Encoder::new().compress_vec(&request).unwrap()
+}
+
+fn protobuf(labels: &[(String, String)], samples: &[(f64, i64)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut labels: Vec<_> = labels.iter().collect();
+    labels.sort();
+    for (name, value) in labels {
+        let mut label = Vec::new();
+        field(&mut label, 1, name.as_bytes());
+        field(&mut label, 2, value.as_bytes());
+        field(&mut out, 1, &label);
+    }
+    for (value, ms) in samples {
+        let mut sample = vec![1 << 3 | 1];
+        sample.extend(value.to_le_bytes());
+        sample.push(2 << 3);
+        varint(&mut sample, *ms as u64);
+        field(&mut out, 2, &sample);
+    }
+    out
 }
 
 /// A length-delimited field.

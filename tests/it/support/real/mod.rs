@@ -66,6 +66,31 @@ pub(crate) async fn prometheus(test: &str) -> Option<Alone> {
     Some((alone, ONE.get_or_init(start_prometheus).await))
 }
 
+/// A Prometheus of its own without data, which takes remote write; `None` where it is not installed. The binary is
+/// `$WEIR_TEST_PROMETHEUS`, or the one in the path.
+pub(crate) async fn empty_prometheus(test: &str) -> Option<Database> {
+    let program = std::env::var_os("WEIR_TEST_PROMETHEUS").unwrap_or_else(|| "prometheus".into());
+    let program = program.to_string_lossy();
+    if !installed(test, &[&program]) {
+        return None;
+    }
+    let dir = tempfile::tempdir().unwrap().keep();
+    let config = dir.join("prometheus.yml");
+    fs::write(&config, "global: {scrape_interval: 1h}\n").unwrap();
+    let address = free_address();
+    let command = [
+        &*program,
+        &format!("--config.file={}", config.display()),
+        &format!("--storage.tsdb.path={}", dir.join("data").display()),
+        "--storage.tsdb.retention.time=100y",
+        &format!("--web.listen-address={address}"),
+        "--web.enable-remote-write-receiver",
+    ];
+    let database = Database::start(&dir, &address, Data::none(), &command);
+    database.until_up("/-/ready").await;
+    Some(database)
+}
+
 /// VictoriaMetrics with all of the data; `None` where it is not installed.
 pub(crate) async fn victoria_metrics(test: &str) -> Option<Alone> {
     static ONE: OnceCell<Database> = OnceCell::const_new();
@@ -120,13 +145,18 @@ async fn start_prometheus() -> Database {
     let database = Database::start(&dir, &address, data, &command);
     database.until_up("/-/ready").await;
     for body in database.data.remote_writes() {
-        let request = Request::post(format!("{}/api/v1/write", database.url))
-            .header("content-encoding", "snappy")
-            .header("content-type", "application/x-protobuf")
-            .header("x-prometheus-remote-write-version", "0.1.0");
-        database.load(request.body(Full::from(body)).unwrap()).await;
+        write(&database.url, body).await;
     }
     database
+}
+
+/// A remote write.
+pub(crate) async fn write(url: &str, body: Vec<u8>) {
+    let request = Request::post(format!("{url}/api/v1/write"))
+        .header("content-encoding", "snappy")
+        .header("content-type", "application/x-protobuf")
+        .header("x-prometheus-remote-write-version", "0.1.0");
+    load(url, request.body(Full::from(body)).unwrap()).await;
 }
 
 async fn start_victoria() -> Database {
@@ -144,10 +174,15 @@ async fn start_victoria() -> Database {
     database.until_up("/health").await;
     for body in database.data.text_imports() {
         let request = Request::post(format!("{}/api/v1/import/prometheus", database.url));
-        database.load(request.body(Full::from(body)).unwrap()).await;
+        load(&database.url, request.body(Full::from(body)).unwrap()).await;
     }
     database.get("/internal/force_flush").await;
     database
+}
+
+async fn load(url: &str, request: Request<Full<Bytes>>) {
+    let status = client().request(request).await.unwrap().status();
+    assert!(status.is_success(), "{url} took no data: {status}");
 }
 
 fn free_address() -> String {
@@ -172,11 +207,6 @@ impl Database {
             assert!(Instant::now() < end, "{} did not come up", self.url);
             sleep(Duration::from_millis(50)).await;
         }
-    }
-
-    async fn load(&self, request: Request<Full<Bytes>>) {
-        let status = client().request(request).await.unwrap().status();
-        assert!(status.is_success(), "{} took no data: {status}", self.url);
     }
 
     /// A GET past Weir.
