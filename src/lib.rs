@@ -24,6 +24,10 @@
 //! | 4 | [`config`] |
 //! | 5 | [`cli`] |
 
+// What tests and benchmarks share speaks of this crate by its name.
+#[cfg(test)]
+extern crate self as weir;
+
 pub mod backend;
 pub mod base;
 pub mod cli;

@@ -12,6 +12,9 @@ use crate::{base::TenantId, promql::shape::Shape};
 
 /// An observation counts half after this time without a new one, milliseconds (a day).
 pub const HALF_LIFE_MS: u64 = 86_400_000;
+/// So many runs in a row, each less than half of what was expected, contradict it: the expectation is halved. A poisoned
+/// entry ten times too large is corrected within four times as many runs; a few runs over an empty window correct nothing.
+pub const CONTRADICTIONS: u8 = 16;
 /// Older observations are forgotten, milliseconds (a week).
 pub const FORGET_MS: u64 = 7 * HALF_LIFE_MS;
 /// Larger numbers than this are not observations but damage (2^53, what JSON carries exactly).
@@ -123,6 +126,8 @@ struct Slot {
     /// The last run.
     latest: Observed,
     seen_ms: u64,
+    /// Runs in a row that were less than half of what was expected.
+    contradicted: u8,
     /// Asked for or observed again since the hand last passed: survives it once more.
     used: bool,
 }
@@ -175,16 +180,28 @@ impl Learned {
             let expected = slot.expected(now_ms);
             let larger = expected.zip(observed, u64::max);
             slot.latest = observed;
+            let far_below = observed.series < expected.series / 2 && larger == expected;
+            slot.contradicted = if far_below { slot.contradicted + 1 } else { 0 };
             // A smaller run leaves the peak and its time alone: resetting it would stop the fading.
             if larger != expected {
                 (slot.peak, slot.peak_ms) = (larger, now_ms);
+            } else if slot.contradicted >= CONTRADICTIONS {
+                (slot.peak, slot.peak_ms) = (expected.scaled(0.5), now_ms);
+                slot.contradicted = 0;
             }
             slot.seen_ms = slot.seen_ms.max(now_ms);
             slot.used = true;
             return;
         }
-        let slot =
-            Slot { key, peak: observed, peak_ms: now_ms, latest: observed, seen_ms: now_ms, used: false };
+        let slot = Slot {
+            key,
+            peak: observed,
+            peak_ms: now_ms,
+            latest: observed,
+            seen_ms: now_ms,
+            contradicted: 0,
+            used: false,
+        };
         inner.insert(slot, self.capacity);
     }
 

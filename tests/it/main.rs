@@ -22,3 +22,4 @@ mod real_prometheus;
 mod real_victoriametrics;
 mod sockets;
 mod support;
+mod wrong_estimate;

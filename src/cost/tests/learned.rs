@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     base::TenantId,
-    cost::{FORGET_MS, HALF_LIFE_MS, LearnKey, Learned, LearnedError, Observed},
+    cost::{CONTRADICTIONS, FORGET_MS, HALF_LIFE_MS, LearnKey, Learned, LearnedError, Observed},
 };
 
 fn key(fingerprint: u64) -> LearnKey {
@@ -28,13 +28,39 @@ fn the_largest_recent_run_counts_and_fades() {
 }
 
 #[test]
-fn frequent_small_runs_do_not_keep_an_old_peak_alive() {
+fn rare_small_runs_let_an_old_peak_fade() {
     let store = Learned::new(10);
     store.observe(key(1), series(1000), 0);
-    for minute in 1..=4 * 24 * 60 {
-        store.observe(key(1), series(10), minute * 60_000);
+    for day in 1..=4 {
+        store.observe(key(1), series(10), day * HALF_LIFE_MS);
     }
     assert_eq!(store.get(&key(1), 4 * HALF_LIFE_MS).map(|o| o.series), Some(63));
+}
+
+#[test]
+fn a_poisoned_entry_is_corrected_both_ways() {
+    let store = Learned::new(10);
+    let expected = || store.get(&key(1), 1_000).map(|o| o.series);
+    // Ten times too small: one run.
+    store.observe(key(1), series(100), 1_000);
+    store.observe(key(1), series(1000), 1_000);
+    assert_eq!(expected(), Some(1000));
+    // Ten times too large: not by a few runs, which may have met an empty window, but by many.
+    store.observe(key(1), series(10_000), 1_000);
+    for _ in 1..CONTRADICTIONS {
+        store.observe(key(1), series(1000), 1_000);
+    }
+    assert_eq!(expected(), Some(10_000));
+    for _ in 0..3 * u32::from(CONTRADICTIONS) {
+        store.observe(key(1), series(1000), 1_000);
+    }
+    assert!(expected().is_some_and(|n| n < 2_000), "{:?}", expected());
+    // A full run between the empty ones keeps the peak.
+    store.observe(key(2), series(1000), 1_000);
+    for run in 0..200 {
+        store.observe(key(2), series(if run % 10 == 9 { 900 } else { 0 }), 1_000);
+    }
+    assert_eq!(store.get(&key(2), 1_000).map(|o| o.series), Some(1000));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::base::{Demand, EstimateClass, Known, TenantId};
 mod bounds;
 mod door;
 mod fairness;
+mod scale;
 mod simulation;
 
 /// A policy with one backend and, for every tenant, the limits made by `change`.
