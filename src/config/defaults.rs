@@ -52,7 +52,7 @@ impl Default for Backend {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { memory: lit("4GiB"), queries: lit("20") }
+        Self { memory: lit("4GiB"), queries: lit("20"), mode: None }
     }
 }
 

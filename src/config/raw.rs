@@ -134,6 +134,9 @@ pub struct Budget {
     pub memory: Size,
     /// Queries in flight.
     pub queries: Count,
+    /// Whether the budget is enforced; that of `limits.default` where nothing is written.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mode: Option<Mode>,
 }
 
 /// Active health checks.

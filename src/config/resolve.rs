@@ -164,10 +164,13 @@ fn policy(raw: &Raw) -> Result<Policy, String> {
         name: class.name.as_str().into(),
         reserve_percent: class.reserve.map_or(0, scalar::Share::percent),
     });
-    let backends = raw.backends.iter().map(|backend| BackendBudget {
-        name: backend.name.as_str().into(),
-        memory: Limit::enforce(backend.budget.memory.0.get()),
-        queries: Limit::enforce(backend.budget.queries.0.get()),
+    let backends = raw.backends.iter().map(|backend| {
+        let mode = mode(backend.budget.mode.or(raw.limits.default.mode));
+        BackendBudget {
+            name: backend.name.as_str().into(),
+            memory: Limit::enforce(backend.budget.memory.0.get()).with_mode(mode),
+            queries: Limit::enforce(backend.budget.queries.0.get()).with_mode(mode),
+        }
     });
     let tenants = raw.limits.tenants.iter().map(|(name, limits)| {
         let limits = limits.over(&raw.limits.default);
@@ -241,17 +244,21 @@ fn span_of(limit: Option<scalar::Limit<scalar::Span>>) -> Option<Duration> {
     limit?.at().map(scalar::Span::duration)
 }
 
+const fn mode(written: Option<raw::Mode>) -> Mode {
+    match written {
+        Some(raw::Mode::Shadow) => Mode::Shadow,
+        Some(raw::Mode::Off) => Mode::Off,
+        Some(raw::Mode::Enforce) | None => Mode::Enforce,
+    }
+}
+
 /// The mode of each limit: its own, or that of all.
 struct Modes<'a>(&'a TenantLimits);
 
 impl Modes<'_> {
     fn of(&self, key: LimitKey) -> Mode {
         let own = self.0.modes.as_ref().and_then(|modes| modes.get(&key)).copied();
-        match own.or(self.0.mode) {
-            Some(raw::Mode::Shadow) => Mode::Shadow,
-            Some(raw::Mode::Off) => Mode::Off,
-            Some(raw::Mode::Enforce) | None => Mode::Enforce,
-        }
+        mode(own.or(self.0.mode))
     }
 
     fn limit(&self, key: LimitKey, max: Option<NonZeroU64>) -> Limit {
@@ -295,6 +302,16 @@ mod tests {
         assert_eq!(settings.policy.classes[0].reserve_percent, 20);
         assert_eq!(settings.upstreams[0].on_unparsable, OnUnparsable::Refuse);
         assert_eq!(settings.grace, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_budget_is_enforced_as_the_limits_are_unless_it_says_otherwise() {
+        let settings = settings(
+            "backends: [{name: a}, {name: b, budget: {mode: enforce}}]\nlimits: {default: {mode: shadow}}",
+        );
+        let modes = settings.policy.backends.iter().map(|budget| (budget.memory.mode, budget.queries.mode));
+        let (shadow, enforce) = (Mode::Shadow, Mode::Enforce);
+        assert_eq!(modes.collect::<Vec<_>>(), [(shadow, shadow), (enforce, enforce)]);
     }
 
     #[test]

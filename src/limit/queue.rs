@@ -205,6 +205,23 @@ impl Queue {
         Popped { waiter, blocked }
     }
 
+    /// The newest query of the tenant's actor that waits with the most, if `actor` would still wait with no more
+    /// than it after taking its place.
+    pub(super) fn greediest(&self, tenant: usize, actor: &Arc<str>) -> Option<(Held, u64)> {
+        let mut waiting: HashMap<&Arc<str>, (usize, &Waiter)> = HashMap::new();
+        let mine = self.lanes.iter().filter(|((owner, _), _)| *owner == tenant);
+        for waiter in mine.flat_map(|(_, lane)| &lane.flows).flat_map(|flow| &flow.waiters) {
+            let (count, newest) = waiting.entry(&waiter.actor).or_insert((0, waiter));
+            *count += 1;
+            if waiter.id > newest.id {
+                *newest = waiter;
+            }
+        }
+        let own = waiting.get(actor).map_or(0, |(count, _)| *count);
+        let (count, newest) = waiting.into_values().max_by_key(|(count, newest)| (*count, newest.id))?;
+        (count > own + 1).then_some((newest.held, newest.id))
+    }
+
     /// Takes out one that gave up; `None` when it was handed over already.
     pub(super) fn remove(&mut self, held: &Held, id: u64) -> Option<Removed> {
         let key = (held.tenant, held.class);
@@ -216,14 +233,14 @@ impl Queue {
             .enumerate()
             .filter(|(_, flow)| flow.band == band)
             .find_map(|(at, flow)| Some((at, flow.waiters.iter().position(|waiter| waiter.id == id)?)))?;
-        lane.flows[at].waiters.remove(place)?;
+        let waiter = lane.flows[at].waiters.remove(place)?;
         let next = if place == 0 { lane.front(at) } else { None };
         if lane.flows[at].waiters.is_empty() {
             lane.flows.swap_remove(at);
         }
         self.len -= 1;
         self.put_in_order(key);
-        Some(Removed { next })
+        Some(Removed { waiter, next })
     }
 
     /// Takes everybody out.
@@ -272,6 +289,8 @@ impl Queue {
 /// What leaving the queue changed.
 #[derive(Debug)]
 pub(super) struct Removed {
+    /// Who left.
+    pub(super) waiter: Waiter,
     /// Who is next now of its flow, if it was that itself.
     pub(super) next: Option<(u64, Held)>,
 }

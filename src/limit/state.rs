@@ -152,7 +152,7 @@ impl State {
         }
     }
 
-    /// Rate, then budget, then a place in the queue.
+    /// A place to run or to wait, then the rate.
     pub(super) fn ask(
         &mut self,
         ask: &Ask,
@@ -184,41 +184,78 @@ impl State {
             epoch: 0,
         };
         self.never(ask, &held, shadow)?;
+        // Whoever waits has no room now, or it would run; so running at once takes nobody's turn.
+        let runs = self.room(&held, None) == Room::Enough;
+        // Before the rates: who finds no place has asked for nothing yet.
+        let gives_way = if runs { None } else { self.find_place(ask, &held)? };
         self.rates(ask, tenant, shadow)?;
         self.note_passed(ask, &held, shadow);
-        // Whoever waits has no room now, or it would run; so running at once takes nobody's turn.
-        if self.room(&held, None) == Room::Enough {
+        if runs {
             self.charge(&mut held);
             return Ok(Answer::Run(held));
         }
-        self.enqueue(ask, held)
+        if let Some((held, id)) = gives_way {
+            self.displace(&ask.tenant, &held, id);
+        }
+        Ok(self.enqueue(ask, held))
     }
 
-    fn enqueue(&mut self, ask: &Ask, held: Held) -> Result<Answer, Refusal> {
-        let account = self.tenants.get_mut(held.tenant);
-        let queue = &mut self.backends[held.backend].queue;
-        let policy = account.policy.queue;
-        let full = |max: usize, scope| Refusal {
+    /// Whether the queue has a place for a query; in a full one it may be that of another actor's query, named here.
+    fn find_place(&self, ask: &Ask, held: &Held) -> Result<Option<(Held, u64)>, Refusal> {
+        let account = self.tenants.get(held.tenant);
+        let queue = &self.backends[held.backend].queue;
+        let gives_way = if account.waiting >= account.policy.queue.length {
+            let found = queue.greediest(held.tenant, &ask.actor);
+            Some(found.ok_or_else(|| self.queue_full(&ask.tenant, held))?)
+        } else {
+            None
+        };
+        if gives_way.is_none() && queue.len() >= self.policy.waiting_max {
+            let name = Arc::clone(&self.backends[held.backend].name);
+            let max = self.policy.waiting_max as u64;
+            let full = self.queue_full(&ask.tenant, held);
+            return Err(Refusal { observed: Known::exact(max), max, scope: Scope::Backend(name), ..full });
+        }
+        Ok(gives_way)
+    }
+
+    /// Why there is no place in a tenant's queue.
+    fn queue_full(&self, tenant: &TenantId, held: &Held) -> Refusal {
+        let policy = self.tenants.get(held.tenant).policy.queue;
+        Refusal {
             kind: ErrorKind::QueueFull,
             limit: LimitName::QueueFull,
-            observed: Known::exact(max as u64),
-            max: max as u64,
-            scope,
+            observed: Known::exact(policy.length as u64),
+            max: policy.length as u64,
+            scope: Scope::Tenant(tenant.clone()),
             retry_after: Some(retry_soon(policy.wait)),
-        };
-        if account.waiting >= policy.length {
-            return Err(full(policy.length, Scope::Tenant(ask.tenant.clone())));
         }
-        if queue.len() >= self.policy.waiting_max {
-            let name = Arc::clone(&self.backends[held.backend].name);
-            return Err(full(self.policy.waiting_max, Scope::Backend(name)));
+    }
+
+    /// Refuses one that waits in favour of another actor of its tenant. It was not the next of its flow, or its flow
+    /// had no other; what waited behind it still has no room, and whoever was held for is held for no more.
+    fn displace(&mut self, tenant: &TenantId, held: &Held, id: u64) {
+        let full = self.queue_full(tenant, held);
+        let backend = &mut self.backends[held.backend];
+        let Some(removed) = backend.queue.remove(held, id) else { return };
+        if backend.hold.is_some_and(|hold| hold.waiter == id) {
+            backend.hold = None;
         }
+        self.tenants.get_mut(held.tenant).waiting -= 1;
+        // It may have left in this moment.
+        drop(removed.waiter.hand_over.send(Err(full)));
+    }
+
+    fn enqueue(&mut self, ask: &Ask, held: Held) -> Answer {
+        let account = self.tenants.get_mut(held.tenant);
         let (hand_over, receiver) = oneshot::channel();
         let id = self.next_id;
         self.next_id += 1;
         account.waiting += 1;
+        let longest = account.policy.queue.wait;
+        let queue = &mut self.backends[held.backend].queue;
         queue.push(Waiter { id, actor: Arc::clone(&ask.actor), held, hand_over });
-        Ok(Answer::Wait { held, id, receiver, longest: policy.wait })
+        Answer::Wait { held, id, receiver, longest }
     }
 
     fn charge(&mut self, held: &mut Held) {
@@ -259,7 +296,7 @@ impl State {
     pub(super) fn give_up(&mut self, held: &Held, id: u64) -> Option<(Room, Handovers)> {
         let missing = self.room(held, Some(id));
         let backend = &mut self.backends[held.backend];
-        let Removed { next } = backend.queue.remove(held, id)?;
+        let Removed { next, .. } = backend.queue.remove(held, id)?;
         let had_hold = backend.hold.is_some_and(|hold| hold.waiter == id);
         if had_hold {
             backend.hold = None;

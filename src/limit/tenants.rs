@@ -106,23 +106,37 @@ impl Tenants {
     fn open(&mut self, id: &TenantId, policy: &Policy, now: Instant) -> usize {
         let account = Account::new(id.clone(), policy, now);
         let named = account.named;
-        if named || self.unnamed < policy.tenants_max {
-            self.unnamed += usize::from(!named);
-            self.slots.push(account);
-            self.by_id.insert(id.clone(), self.slots.len() - 1);
-            return self.slots.len() - 1;
-        }
+        // Names of configurations before this one may have left more accounts than there should be.
+        let room = if named { policy.tenants_max } else { policy.tenants_max.saturating_sub(1) };
+        let free = if self.unnamed > room { self.close_idle(now) } else { None };
+        let slot = match free {
+            Some(slot) => {
+                self.slots[slot] = account;
+                slot
+            }
+            None if named || self.unnamed <= room => {
+                self.slots.push(account);
+                self.slots.len() - 1
+            }
+            None => return SHARED,
+        };
+        self.unnamed += usize::from(!named);
+        self.by_id.insert(id.clone(), slot);
+        slot
+    }
+
+    /// Closes an account that nobody misses; its slot is free for another.
+    fn close_idle(&mut self, now: Instant) -> Option<usize> {
         for _ in 0..SWEEP {
             self.hand = if self.hand + 1 < self.slots.len() { self.hand + 1 } else { SHARED + 1 };
-            let Some(old) = self.slots.get_mut(self.hand) else { break };
+            let old = self.slots.get(self.hand)?;
             if !old.named && old.is_idle(now) {
                 self.by_id.remove(&old.id);
-                *old = account;
-                self.by_id.insert(id.clone(), self.hand);
-                return self.hand;
+                self.unnamed -= 1;
+                return Some(self.hand);
             }
         }
-        SHARED
+        None
     }
 
     /// Takes over a changed policy; what is held stays held.

@@ -71,6 +71,73 @@ async fn the_queue_is_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_actor_does_not_fill_the_queue_of_its_tenant() {
+    let admission = Admission::new(policy(100, 1, |tenant| tenant.queue.length = 4));
+    let of = |actor: &str| Ask { actor: actor.into(), ..ask("a", 1) };
+    let _running = admission.admit(of("greedy")).await.unwrap();
+    let mut greedy: Vec<_> = (0..4).map(|_| Box::pin(admission.admit(of("greedy")))).collect();
+    for wait in &mut greedy {
+        assert!(wait.now_or_never().is_none());
+    }
+    let mut modest: Vec<_> = (0..2).map(|_| Box::pin(admission.admit(of("modest")))).collect();
+    for wait in &mut modest {
+        assert!(wait.now_or_never().is_none(), "waits in a place of the other's");
+    }
+    for displaced in greedy.drain(2..) {
+        assert_eq!(displaced.now_or_never().unwrap().unwrap_err().limit, LimitName::QueueFull);
+    }
+    for actor in ["greedy", "modest"] {
+        let refusal = now_or_refused(&admission, of(actor)).unwrap().unwrap_err();
+        assert_eq!(refusal.limit, LimitName::QueueFull, "{actor} has its half");
+    }
+    assert_eq!(admission.snapshot().tenants[0].waiting, 4);
+    drop((greedy, modest));
+    assert_eq!(admission.snapshot().backends[0].waiting, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_finds_no_place_to_wait_spends_no_rate() {
+    let admission = Admission::new(policy(100, 1, |tenant| {
+        tenant.queue.length = 1;
+        let count = std::num::NonZeroU64::new(3).unwrap();
+        let rate = Some(Rate { count, per: Duration::from_secs(3600) });
+        tenant.rate.queries = RateLimit { rate, mode: Mode::Enforce };
+    }));
+    let running = admission.admit(ask("a", 1)).await.unwrap();
+    let mut waiting = Box::pin(admission.admit(ask("a", 1)));
+    assert!((&mut waiting).now_or_never().is_none());
+    for _ in 0..10 {
+        let refusal = now_or_refused(&admission, ask("a", 1)).unwrap().unwrap_err();
+        assert_eq!(refusal.limit, LimitName::QueueFull);
+    }
+    drop(running);
+    drop(waiting.await.unwrap());
+    assert!(now_or_refused(&admission, ask("a", 1)).unwrap().is_ok(), "the third of three");
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_of_old_configurations_do_not_pile_up() {
+    let with_names = |round: usize| {
+        let mut policy = policy(100, 10, |_| {});
+        policy.tenants_max = 8;
+        let own = Arc::clone(&policy.default);
+        policy.tenants = (0..10).map(|n| (tenant(&format!("named-{round}-{n}")), Arc::clone(&own))).collect();
+        policy
+    };
+    let admission = Admission::new(with_names(0));
+    for round in 0..50 {
+        admission.reload(with_names(round));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        for n in 0..10 {
+            drop(admission.admit(ask(&format!("named-{round}-{n}"), 1)).await.unwrap());
+            drop(admission.admit(ask(&format!("wire-{round}-{n}"), 1)).await.unwrap());
+        }
+    }
+    let known = admission.snapshot().tenants_known;
+    assert!(known <= 8 + 2 * 10, "{known}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_can_never_fit_is_refused_at_once() {
     let admission = Admission::new(policy(100, 10, |tenant| tenant.in_flight.memory = Limit::enforce(50)));
     for (memory, want) in [(51, Scope::Tenant(tenant("a"))), (u64::MAX, Scope::Tenant(tenant("a")))] {
