@@ -9,6 +9,7 @@ mod labels;
 mod math;
 mod over_time;
 pub(super) mod rate;
+mod sliding;
 mod sort;
 
 pub(super) use over_time::{Mean, quantile};
@@ -192,6 +193,7 @@ fn timestamp(eval: &Eval<'_>, id: NodeId, take: Take, sink: Sink<'_>) -> Result<
 enum Over {
     Rate(rate::Rate),
     Extreme(extreme::Extreme),
+    Sliding(sliding::Sliding),
     Window(over_time::RangeFn),
 }
 
@@ -202,6 +204,9 @@ impl Over {
         }
         if let Some(extreme) = extreme::find(name) {
             return Some(Self::Extreme(extreme));
+        }
+        if let Some(sliding) = sliding::find(name) {
+            return Some(Self::Sliding(sliding));
         }
         let f: over_time::RangeFn = match name {
             "irate" => |w, _| rate::instant(w, true),
@@ -246,6 +251,7 @@ fn over_range(
         match &mut over {
             Over::Rate(_) => drops.find(&samples.values),
             Over::Extreme(extreme) => extreme.start(),
+            Over::Sliding(sliding) => sliding.start(),
             Over::Window(_) => {}
         }
         eval.windows(range, samples, |step, window| {
@@ -260,6 +266,7 @@ fn over_range(
                     rate.of(window, &mut drops)
                 }
                 Over::Extreme(extreme) => extreme.of(window),
+                Over::Sliding(sliding) => sliding.of(window),
                 Over::Window(f) => f(window, &row),
             };
             if let (Some(value), Some(cell)) = (value, out.values.get_mut(step)) {

@@ -7,8 +7,6 @@ pub(super) type RangeFn = fn(&Window<'_>, &[f64]) -> Option<f64>;
 
 pub(super) fn find(name: &str) -> Option<RangeFn> {
     let f: RangeFn = match name {
-        "avg_over_time" => |w, _| Some(mean(w.values)),
-        "sum_over_time" => |w, _| Some(Kahan::sum(w.values)),
         "count_over_time" => |w, _| Some(w.values.len() as f64),
         "present_over_time" => |_, _| Some(1.0),
         "ts_of_min_over_time" => |w, _| extreme(w, |new, old| new <= old).map(|(time, _)| time as f64 / 1e3),
@@ -57,7 +55,8 @@ impl Kahan {
         if self.sum.is_infinite() { self.sum } else { self.sum + self.lost }
     }
 
-    fn sum(values: &[f64]) -> f64 {
+    /// The sum of some values.
+    pub(in crate::node::engine) fn of(values: &[f64]) -> f64 {
         let mut kahan = Self::default();
         for value in values {
             kahan.add(*value);
@@ -98,6 +97,15 @@ impl Mean {
         self.state.add(value / self.count);
     }
 
+    /// The mean of some values.
+    pub(in crate::node::engine) fn of(values: &[f64]) -> f64 {
+        let mut values = values.iter();
+        let Some(first) = values.next() else { return f64::NAN };
+        let mut mean = Self::new(*first);
+        values.for_each(|v| mean.add(*v));
+        mean.value()
+    }
+
     /// The mean of both sets of values.
     pub(in crate::node::engine) fn merge(&mut self, other: Self) {
         let count = self.count + other.count;
@@ -123,14 +131,6 @@ impl Mean {
             self.state.sum / self.count + self.state.lost / self.count
         }
     }
-}
-
-fn mean(values: &[f64]) -> f64 {
-    let mut values = values.iter();
-    let Some(first) = values.next() else { return f64::NAN };
-    let mut mean = Mean::new(*first);
-    values.for_each(|v| mean.add(*v));
-    mean.value()
 }
 
 /// The first sample that none after it beats; NaN is beaten by everything.
