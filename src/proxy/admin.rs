@@ -38,6 +38,7 @@ pub async fn serve_admin(
         .route("/-/healthy", get(|| async { "Weir is healthy.\n" }))
         .route("/-/ready", get(ready))
         .route("/debug/pprof/profile", get(async |RawQuery(asked)| profiled(What::Cpu, asked).await))
+        .route("/debug/pprof/heap", get(async |RawQuery(asked)| profiled(What::Heap, asked).await))
         .route("/-/reload", post(reload_now).put(reload_now))
         .with_state(Admin { proxy, reload });
     axum::serve(listener, routes).with_graceful_shutdown(shutdown).into_future().await

@@ -158,3 +158,25 @@ async fn the_cpu_is_profiled() {
     assert_eq!(status, 400);
     busy.abort();
 }
+
+#[tokio::test]
+async fn the_heap_is_profiled() {
+    let data = tempfile::tempdir().unwrap();
+    let weir = start(&data, &["--profiling"]).await;
+    // Something to hold: 20,000 series.
+    let lines: Vec<String> = (0..20_000).map(|i| format!("held{{number=\"{i}\"}} 1")).collect();
+    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let import = Request::post(format!("{}/api/v1/import/prometheus", weir.node));
+    let answer = client.request(import.body(Full::from(lines.join("\n") + "\n")).unwrap()).await.unwrap();
+    assert!(answer.status().is_success(), "{}", answer.status());
+
+    let (status, _, body) = get(format!("{}/debug/pprof/heap", weir.admin)).await;
+    assert_eq!(status, 200);
+    let (samples, strings) = read_profile(&body);
+    assert!(samples > 0 && strings.iter().any(|s| s == "inuse_space"), "{samples} {strings:?}");
+    assert!(strings.iter().any(|s| s.contains("weir::node::")), "{strings:?}");
+    assert!(!strings.iter().any(|s| s.contains("profile::heap::")), "the profiler leaves itself out");
+    let (status, kind, body) = get(format!("{}/debug/pprof/heap?format=svg", weir.node)).await;
+    assert_eq!((status, kind.as_str()), (StatusCode::OK, "image/svg+xml"));
+    assert!(String::from_utf8(body.to_vec()).unwrap().contains("weir::node::"));
+}

@@ -129,6 +129,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/-/ready", get(|| async { "The node is ready.\n" }))
         .route("/metrics", get(status::metrics))
         .route("/debug/pprof/profile", get(async |RawQuery(asked)| status::profiled(What::Cpu, asked).await))
+        .route("/debug/pprof/heap", get(async |RawQuery(asked)| status::profiled(What::Heap, asked).await))
         .fallback(async |OriginalUri(uri): OriginalUri| {
             Failure::new(ErrorKind::NotFound, format!("the node has no {}", uri.path()))
         })

@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `cpu` | interrupts the threads that run, 100 times per second of CPU time, and notes where they are |
+//! | `heap` | notes who asked for one allocation in about every half MiB, as long as it is held |
 //! | `stacks` | addresses to names |
 //! | `protobuf` | the format that `pprof`, Grafana and others read |
 //! | `flame` | a picture |
@@ -12,6 +13,7 @@
 
 mod cpu;
 mod flame;
+mod heap;
 mod protobuf;
 mod stacks;
 
@@ -21,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+pub use heap::Sampled;
 use stacks::{Profile, Symbols};
 
 /// Seconds of a CPU profile when the request names none.
@@ -31,8 +34,9 @@ const SECONDS_MAX: u64 = 60;
 static ENABLED: AtomicBool = AtomicBool::new(false);
 static BUSY: AtomicBool = AtomicBool::new(false);
 
-/// Lets this process be profiled from now on.
+/// Lets this process be profiled from now on; allocations are sampled from now on.
 pub fn enable() {
+    heap::enable();
     ENABLED.store(true, Ordering::Relaxed);
 }
 
@@ -41,6 +45,8 @@ pub fn enable() {
 pub enum What {
     /// Where the CPU spends its time, from now on for `seconds`.
     Cpu,
+    /// What memory is held now, by who asked for it. Empty unless [`Sampled`] is the program's allocator.
+    Heap,
 }
 
 /// A profile, ready to be sent.
@@ -101,11 +107,12 @@ pub async fn answer(what: What, asked: &str) -> Result<Answer, Refusal> {
     }
     let asked = Asked::parse(asked)?;
     let turn = Turn::take().ok_or(Refusal::Busy)?;
-    let profile = match what {
-        What::Cpu => cpu::profile(asked.seconds).await.map_err(Refusal::Failed)?,
+    let watched = match what {
+        What::Cpu => Some(cpu::profile(asked.seconds).await.map_err(Refusal::Failed)?),
+        What::Heap => None,
     };
     let drawn = tokio::task::spawn_blocking(move || {
-        let answer = asked.format.draw(&profile);
+        let answer = asked.format.draw(&watched.unwrap_or_else(heap::profile));
         drop(turn);
         answer
     });
