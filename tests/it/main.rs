@@ -18,6 +18,7 @@ mod profile;
 mod promqltest;
 mod proxy_faults;
 mod proxy_way;
+mod real_node;
 mod real_prometheus;
 mod real_victoriametrics;
 mod sockets;

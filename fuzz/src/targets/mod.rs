@@ -26,6 +26,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "block_signed", run: disk::block_signed, seeds: disk::blocks, rounds: 1_500 },
     Target { name: "chunk", run: wire::chunk, seeds: wire::chunks, rounds: 4_000 },
     Target { name: "remote_write", run: wire::remote_write, seeds: wire::remote_writes, rounds: 20_000 },
+    Target { name: "remote_read", run: wire::remote_read, seeds: wire::remote_reads, rounds: 20_000 },
     Target { name: "snappy", run: wire::snappy, seeds: wire::snappies, rounds: 6_000 },
     Target { name: "exposition", run: wire::exposition, seeds: wire::expositions, rounds: 20_000 },
     Target { name: "promql", run: query::promql, seeds: query::queries, rounds: 20_000 },

@@ -107,6 +107,25 @@ pub(super) fn remote_writes() -> Vec<Vec<u8>> {
     vec![up.clone(), [up, utf8, more].concat()]
 }
 
+pub(super) fn remote_read(input: &[u8]) -> bool {
+    ingest::read_request(input).is_ok_and(|queries| {
+        assert!(queries.len() <= input.len());
+        true
+    })
+}
+
+pub(super) fn remote_reads() -> Vec<Vec<u8>> {
+    let matcher = |kind: u8, name: &str, value: &str| {
+        field(3, &[vec![1 << 3, kind], field(2, name.as_bytes()), field(3, value.as_bytes())].concat())
+    };
+    let mut window = vec![1 << 3];
+    varint(1_700_000_000_000, &mut window);
+    window.push(2 << 3);
+    varint(1_700_000_060_000, &mut window);
+    let query = field(1, &[window, matcher(0, "__name__", "up"), matcher(2, "job", "a.*")].concat());
+    vec![query.clone(), [query, vec![2 << 3, 0], field(2, &[1, 0])].concat()]
+}
+
 pub(super) fn snappy(input: &[u8]) -> bool {
     let unpacked = ingest::unpack(input, UNPACKED_MAX);
     unpacked.is_ok_and(|unpacked| {

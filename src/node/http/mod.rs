@@ -5,6 +5,7 @@
 //! | `query` | `query`, `query_range`, `query_cost`, `query_range_cost`, `parse_query`, `format_query` |
 //! | `list` | `series`, `labels`, `label/{name}/values` |
 //! | `status` | `status/*`, `metadata`, `query_exemplars`, health, `/metrics` |
+//! | `remote_read` | `read` |
 //! | `write` | `write`, `import/prometheus` |
 //!
 //! Reads run on threads for blocking work, a bounded number at a time (`reads`); a client that leaves stops its query.
@@ -16,6 +17,7 @@ mod metrics;
 mod number;
 mod query;
 mod reads;
+mod remote_read;
 mod settings;
 mod status;
 mod tree;
@@ -121,6 +123,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/status/flags", get(status::flags))
         .route("/status/config", get(status::config))
         .route("/status/tsdb", get(status::tsdb))
+        .route("/read", post(remote_read::read))
         .route("/write", post(write::remote))
         .route("/import/prometheus", post(write::text));
     Router::new()

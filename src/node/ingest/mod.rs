@@ -1,6 +1,7 @@
-//! What clients send, read without copying: remote write and the text exposition.
+//! What clients send, read without copying: remote write, the text exposition, and what a remote read asks for.
 
 mod protobuf;
+mod read;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -8,6 +9,7 @@ mod text;
 use std::fmt;
 
 pub use protobuf::{remote_write, unpack};
+pub use read::{ReadQuery, read_request};
 pub use text::{Defaults, exposition};
 
 /// Where and why something cannot be read.

@@ -97,13 +97,13 @@ fn sample(bytes: &[u8], offset: usize) -> Result<(i64, f64), BadInput> {
     Ok((time, number))
 }
 
-fn at(offset: usize, message: impl ToString) -> BadInput {
+pub(super) fn at(offset: usize, message: impl ToString) -> BadInput {
     BadInput { place: Place::Offset(offset), message: message.to_string() }
 }
 
 /// One field's value.
 #[derive(Clone, Copy)]
-enum Field<'a> {
+pub(super) enum Field<'a> {
     Varint(u64),
     Fixed64(u64),
     Fixed32,
@@ -112,7 +112,7 @@ enum Field<'a> {
 
 impl<'a> Field<'a> {
     /// The bytes, and where they begin; `end` is where they end.
-    fn bytes(self, end: usize) -> Result<(&'a [u8], usize), BadInput> {
+    pub(super) fn bytes(self, end: usize) -> Result<(&'a [u8], usize), BadInput> {
         match self {
             Self::Bytes(bytes) => Ok((bytes, end - bytes.len())),
             _ => Err(at(end, "a field that holds bytes has the wrong type")),
@@ -121,18 +121,18 @@ impl<'a> Field<'a> {
 }
 
 /// The fields of a message, in order.
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     rest: &'a [u8],
     /// Offset of `rest` in the whole message.
-    at: usize,
+    pub(super) at: usize,
 }
 
 impl<'a> Fields<'a> {
-    fn new(rest: &'a [u8], at: usize) -> Self {
+    pub(super) fn new(rest: &'a [u8], at: usize) -> Self {
         Self { rest, at }
     }
 
-    fn next(&mut self) -> Result<Option<(u64, Field<'a>)>, BadInput> {
+    pub(super) fn next(&mut self) -> Result<Option<(u64, Field<'a>)>, BadInput> {
         if self.rest.is_empty() {
             return Ok(None);
         }

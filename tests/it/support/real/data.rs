@@ -196,13 +196,13 @@ fn protobuf(labels: &[(String, String)], samples: &[(f64, i64)]) -> Vec<u8> {
 }
 
 /// A length-delimited field.
-fn field(out: &mut Vec<u8>, number: u8, value: &[u8]) {
+pub(crate) fn field(out: &mut Vec<u8>, number: u8, value: &[u8]) {
     out.push(number << 3 | 2);
     varint(out, value.len() as u64);
     out.extend_from_slice(value);
 }
 
-fn varint(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

@@ -69,6 +69,11 @@ pub(crate) async fn prometheus(test: &str) -> Option<Alone> {
 /// A Prometheus of its own without data, which takes remote write; `None` where it is not installed. The binary is
 /// `$WEIR_TEST_PROMETHEUS`, or the one in the path.
 pub(crate) async fn empty_prometheus(test: &str) -> Option<Database> {
+    prometheus_with(test, "global: {scrape_interval: 1h}\n").await
+}
+
+/// The same with a configuration.
+pub(crate) async fn prometheus_with(test: &str, text: &str) -> Option<Database> {
     let program = std::env::var_os("WEIR_TEST_PROMETHEUS").unwrap_or_else(|| "prometheus".into());
     let program = program.to_string_lossy();
     if !installed(test, &[&program]) {
@@ -76,7 +81,7 @@ pub(crate) async fn empty_prometheus(test: &str) -> Option<Database> {
     }
     let dir = tempfile::tempdir().unwrap().keep();
     let config = dir.join("prometheus.yml");
-    fs::write(&config, "global: {scrape_interval: 1h}\n").unwrap();
+    fs::write(&config, text).unwrap();
     let address = free_address();
     let command = [
         &*program,

@@ -1,0 +1,124 @@
+//! Remote read: whole series with their samples, for a Prometheus that keeps none of its own.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use axum::{
+    extract::{Request, State},
+    http::header,
+    response::{IntoResponse, Response},
+};
+
+use super::{FORM_BYTES_MAX, Node, error::Failure, read_body};
+use crate::{
+    base::ErrorKind,
+    node::{
+        chunk::bytes::put_varint,
+        db::Db,
+        engine::{EvalError, Labels, Limits, Samples, Storage as _},
+        ingest::{self, ReadQuery},
+    },
+};
+
+/// The largest answer before it is packed, bytes: it is made in one piece, as the protocol has it.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+pub(super) async fn read(State(node): State<Arc<Node>>, request: Request) -> Result<Response, Failure> {
+    let packed = read_body(request.into_body(), FORM_BYTES_MAX).await?;
+    let queries = ingest::read_request(&ingest::unpack(&packed, FORM_BYTES_MAX)?)?;
+    let (db, limits) = (Arc::clone(&node.db), node.settings.limits);
+    let run = move |cancel: &AtomicBool| answer(&db, &queries, limits, cancel);
+    let (packed, _place) = node.reads.run(node.settings.timeout, run).await?;
+    let headers = [(header::CONTENT_TYPE, "application/x-protobuf"), (header::CONTENT_ENCODING, "snappy")];
+    Ok((headers, packed).into_response())
+}
+
+/// What has been read so far, over all queries of a request.
+#[derive(Default)]
+struct Used {
+    series: u64,
+    samples: u64,
+    bytes: usize,
+}
+
+fn answer(db: &Db, queries: &[ReadQuery], limits: Limits, cancel: &AtomicBool) -> Result<Vec<u8>, Failure> {
+    let mut used = Used::default();
+    let mut out = Vec::new();
+    for query in queries {
+        let result = result_of(db, query, limits, &mut used, cancel)?;
+        field(1, &result, &mut out);
+    }
+    snap::raw::Encoder::new()
+        .compress_vec(&out)
+        .map_err(|error| Failure::new(ErrorKind::Internal, format!("packing the answer: {error}")))
+}
+
+/// A `QueryResult`, its series sorted by their labels.
+fn result_of(
+    db: &Db,
+    query: &ReadQuery,
+    limits: Limits,
+    used: &mut Used,
+    cancel: &AtomicBool,
+) -> Result<Vec<u8>, Failure> {
+    let selection = db.select(&query.matchers, query.window).map_err(EvalError::from)?;
+    let mut samples = Samples::default();
+    let mut found: Vec<(Labels, Vec<u8>)> = Vec::new();
+    for number in 0..selection.series() {
+        if cancel.load(Relaxed) {
+            return Err(EvalError::Canceled.into());
+        }
+        let Some(labels) = selection.read(number, &mut samples).map_err(EvalError::from)? else { continue };
+        used.series += 1;
+        used.samples += samples.len() as u64;
+        let counts = [("series", used.series, limits.series), ("samples", used.samples, limits.samples)];
+        if let Some((name, _, max)) = counts.into_iter().find(|(_, count, max)| count > max) {
+            return Err(EvalError::Limit { name, max }.into());
+        }
+        let series = series_of(labels, &samples);
+        used.bytes += series.len();
+        if used.bytes > ANSWER_BYTES_MAX {
+            let message =
+                format!("the answer is larger than {ANSWER_BYTES_MAX} bytes; ask for less at a time");
+            return Err(Failure::new(ErrorKind::LimitExceeded, message));
+        }
+        found.push((labels.clone(), series));
+    }
+    found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    let mut out = Vec::new();
+    for (_, series) in found {
+        field(1, &series, &mut out);
+    }
+    Ok(out)
+}
+
+/// A `TimeSeries`.
+fn series_of(labels: &Labels, samples: &Samples) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut part = Vec::new();
+    for label in labels {
+        part.clear();
+        field(1, label.name.as_bytes(), &mut part);
+        field(2, label.value.as_bytes(), &mut part);
+        field(1, &part, &mut out);
+    }
+    for (time, value) in samples.times.iter().zip(&samples.values) {
+        part.clear();
+        // Field 1, eight bytes; field 2, a number.
+        part.push(1 << 3 | 1);
+        part.extend_from_slice(&value.to_le_bytes());
+        part.push(2 << 3);
+        put_varint(*time as u64, &mut part);
+        field(2, &part, &mut out);
+    }
+    out
+}
+
+/// A field that holds bytes.
+fn field(number: u8, bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(number << 3 | 2);
+    put_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
