@@ -14,17 +14,20 @@ pub enum EstimateClass {
     UpperBound,
     /// Observed on earlier runs of the same query.
     Learned,
+    /// Counting stopped here, over a limit: the truth is this or larger.
+    AtLeast,
     /// Nothing is known; the configured assumption.
     Assumed,
 }
 
 impl EstimateClass {
-    /// The word shown beside the number: `exact`, `upper_bound`, `learned`, `assumed`.
+    /// The word shown beside the number: `exact`, `upper_bound`, `learned`, `at_least`, `assumed`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Exact => "exact",
             Self::UpperBound => "upper_bound",
             Self::Learned => "learned",
+            Self::AtLeast => "at_least",
             Self::Assumed => "assumed",
         }
     }

@@ -5,6 +5,12 @@ use crate::config;
 use std::{path::Path, process::ExitCode};
 
 pub(super) fn run(file: &Path) -> ExitCode {
+    if config::is_node_file(file) {
+        return match config::load_node_file(file) {
+            Ok(_) => output::out(format_args!("{}: good, for `weir node`", file.display()), 0),
+            Err(report) => output::err(report, BAD_INPUT),
+        };
+    }
     match config::load_file(file) {
         Ok(loaded) => {
             for warning in &loaded.warnings {

@@ -92,7 +92,9 @@ async fn ask(args: &Explain, mut settings: crate::proxy::Settings) -> Result<Str
         Some(true) => "Verdict: it may run.".to_owned(),
         _ => format!("Verdict: it would be refused. {}", text_of(&verdict["message"])),
     };
-    Ok(format!("{}\n{verdict}", text_of(&answer["data"]["text"])))
+    let warnings = answer["warnings"].as_array().into_iter().flatten();
+    let warnings: String = warnings.map(|warning| format!("\nWarning: {}", text_of(warning))).collect();
+    Ok(format!("{}\n{verdict}{warnings}", text_of(&answer["data"]["text"])))
 }
 
 fn target(args: &Explain) -> String {

@@ -133,6 +133,19 @@ pub fn load_node_file(path: &FilePath) -> Result<RawNode, Report> {
     load_node_text(&name, &text, &env::var)
 }
 
+/// Whether a file is the node's configuration rather than the proxy's: all its keys are the node's, and not all the
+/// proxy's. A file that cannot be read is not.
+pub fn is_node_file(path: &FilePath) -> bool {
+    let Some(written) = read(path).ok().and_then(|text| tree::parse(&text).ok()) else { return false };
+    let written = written.to_json();
+    let all_keys_of = |schema: serde_json::Value| {
+        let known =
+            schema.get("properties").and_then(serde_json::Value::as_object).cloned().unwrap_or_default();
+        written.as_object().is_some_and(|written| written.keys().all(|key| known.contains_key(key)))
+    };
+    all_keys_of(schemars::schema_for!(RawNode).to_value()) && !all_keys_of(super::raw::schema())
+}
+
 /// Checks a configuration held in memory; `lookup` answers for `${NAME}`.
 pub fn load_node_text(
     file: &str,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Estimate, SelectorEstimate, UNKNOWN_SERIES};
 use crate::{
-    base::{Demand, Known, units},
+    base::{Demand, EstimateClass, Known, units},
     promql::shape::Output,
 };
 
@@ -60,6 +60,13 @@ pub fn line(s: &SelectorEstimate) -> String {
         UNKNOWN_SERIES => {
             format!("{}: an unknown number of series ({}, {}),", short(&s.text), s.series.class, s.source)
         }
+        n if s.series.class == EstimateClass::AtLeast => format!(
+            "{}: at least {} series ({}, which stopped there), at least {} samples",
+            short(&s.text),
+            units::count(n),
+            s.source,
+            units::count(s.samples.value),
+        ),
         n => format!(
             "{}: {} series ({}, {}), {} samples",
             short(&s.text),
@@ -163,6 +170,7 @@ fn selector_json(s: &SelectorEstimate) -> Value {
 fn amount(n: Known, what: &str) -> String {
     match n.value {
         UNKNOWN_SERIES => format!("an unknown number of {what} ({})", n.class),
+        value if n.class == EstimateClass::AtLeast => format!("at least {} {what}", units::count(value)),
         value => format!("{} {what} ({})", units::count(value), n.class),
     }
 }

@@ -159,6 +159,7 @@ impl Refusal {
         let seen = match (self.observed.value, self.observed.class) {
             (u64::MAX, class) => format!("an unknown amount ({class}) {}", of(what)),
             (value, EstimateClass::Exact) => format!("{} {what}", unit.show(value)),
+            (value, EstimateClass::AtLeast) => format!("at least {} {what}", unit.show(value)),
             (value, class) => format!("{} {what} ({class})", unit.show(value)),
         };
         match self.limit {

@@ -20,6 +20,15 @@ use crate::telemetry::{
 /// Reloads the configuration: what changed, or what is wrong with the file.
 pub type Reload = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
 
+const ENDPOINTS: &str = "\
+Weir's admin API. Queries go to the other address (server.listen).
+GET  /metrics              metrics of the proxy
+GET  /-/healthy            whether the process answers
+GET  /-/ready              whether it takes queries, and which backends answer
+POST /-/reload             reads the configuration file again
+GET  /debug/pprof/profile  CPU profile, if telemetry.profiling is enabled
+";
+
 #[derive(Clone)]
 struct Admin {
     proxy: Arc<Proxy>,
@@ -34,6 +43,7 @@ pub async fn serve_admin(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let routes = Router::new()
+        .route("/", get(|| async { ENDPOINTS }))
         .route("/metrics", get(metrics_text))
         .route("/-/healthy", get(|| async { "Weir is healthy.\n" }))
         .route("/-/ready", get(ready))

@@ -121,7 +121,7 @@ impl Proxy {
         }
         let weighed = self.weigh(&asking, &call).await;
         if matches!(routed.endpoint, Endpoint::QueryCost | Endpoint::QueryRangeCost) {
-            return Ok(self.explain(&asking, &weighed.estimate));
+            return Ok(self.explain(&asking, &weighed));
         }
         self.run(&asking, call, weighed, body).await
     }
@@ -263,8 +263,14 @@ impl Proxy {
     }
 
     /// The answer of `query_cost`: what it would cost, and what would become of it.
-    fn explain(&self, asking: &Asking<'_>, estimate: &Estimate) -> Response<Body> {
+    fn explain(&self, asking: &Asking<'_>, weighed: &Weighed) -> Response<Body> {
+        let estimate = &weighed.estimate;
         let mut json = explain::json(estimate);
+        if let Some(why) = &weighed.unanswered {
+            let warning =
+                format!("the backend did not say how many series there are, so some are assumed: {why}");
+            json["warnings"] = serde_json::json!([warning]);
+        }
         let verdict = self.admission.judge(&asking.ask(estimate.demand, asking.began));
         json["data"]["verdict"] = match verdict {
             Ok(_) => serde_json::json!({"admitted": true}),

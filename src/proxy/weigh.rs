@@ -56,6 +56,8 @@ pub(super) struct Weighed {
     pub estimate: Estimate,
     /// How long that took.
     pub probing: Duration,
+    /// Why the backend could not say more, when it was asked and did not answer.
+    pub unanswered: Option<String>,
 }
 
 impl Weighing<'_> {
@@ -64,7 +66,7 @@ impl Weighing<'_> {
         let shape = &self.call.shape;
         if self.call.opaque {
             let known = vec![SeriesKnowledge::assumed(&self.upstream.model); shape.selectors.len()];
-            return Weighed { estimate: self.price(&known), probing: Duration::ZERO };
+            return Weighed { estimate: self.price(&known), probing: Duration::ZERO, unanswered: None };
         }
         let table = self.upstream.table();
         let mut known = from_table(shape, table.as_deref(), &self.upstream.model, self.call.listing);
@@ -73,22 +75,22 @@ impl Weighing<'_> {
             !known.iter().any(is_guess) && !in_doubt(&estimate.demand)
         };
         if settled(&known, &estimate) {
-            return Weighed { estimate, probing: Duration::ZERO };
+            return Weighed { estimate, probing: Duration::ZERO, unanswered: None };
         }
         let key = LearnKey::new(self.tenant.clone(), self.call.fingerprint, shape);
         if let Some(observed) = self.learned.get(&key, self.now_ms.max(0) as u64) {
             known = SeriesKnowledge::from_observed(shape, &observed, &known);
             estimate = self.price(&known);
             if settled(&known, &estimate) {
-                return Weighed { estimate, probing: Duration::ZERO };
+                return Weighed { estimate, probing: Duration::ZERO, unanswered: None };
             }
         }
         let started = tokio::time::Instant::now();
-        let counted = self.probe(&mut known).await;
+        let (counted, unanswered) = self.probe(&mut known).await;
         if counted && !known.iter().any(is_guess) {
             self.remember(key, &known);
         }
-        Weighed { estimate: self.cautious(known), probing: started.elapsed() }
+        Weighed { estimate: self.cautious(known), probing: started.elapsed(), unanswered }
     }
 
     /// The estimate when there was nobody left to ask. What may run although nothing is known of it weighs as much as
@@ -134,8 +136,9 @@ impl Weighing<'_> {
         price(&self.call.shape, known, &self.upstream.model)
     }
 
-    /// Asks the backend about the selectors in doubt, the largest first, all at once; `true` when it counted each.
-    async fn probe(&self, known: &mut [SeriesKnowledge]) -> bool {
+    /// Asks the backend about the selectors in doubt, the largest first, all at once: whether it counted each, and why
+    /// one got no answer.
+    async fn probe(&self, known: &mut [SeriesKnowledge]) -> (bool, Option<String>) {
         let enforced = self.limits.series.enforced();
         let limit = enforced.unwrap_or(PROBE_SERIES);
         let selectors = &self.call.shape.selectors;
@@ -152,19 +155,22 @@ impl Weighing<'_> {
                 Question { selector: text, window: *window, limit, match_all: *match_all, tenant, headers };
             (i, self.upstream.backend.probe(&question).await)
         };
-        let mut counted = true;
+        let (mut counted, mut unanswered) = (true, None);
         for (i, answer) in join_all(doubtful.iter().map(|&i| ask(i))).await {
             self.count_probe(&answer);
             counted &= answer.as_ref().is_ok_and(|outcome| !outcome.truncated);
-            if let Ok(outcome) = answer {
-                known[i] = after_probe(known[i], outcome);
-                // More than a number that nothing is refused for: still nobody knows how many.
-                if outcome.truncated && enforced.is_none() {
-                    known[i].series.class = EstimateClass::Assumed;
+            match answer {
+                Ok(outcome) => {
+                    known[i] = after_probe(known[i], outcome);
+                    // More than a number that nothing is refused for: still nobody knows how many.
+                    if outcome.truncated && enforced.is_none() {
+                        known[i].series.class = EstimateClass::Assumed;
+                    }
                 }
+                Err(error) => unanswered = Some(error.to_string()),
             }
         }
-        counted
+        (counted, unanswered)
     }
 
     fn count_probe(&self, answer: &Result<ProbeOutcome, ProbeError>) {
@@ -201,7 +207,7 @@ fn after_probe(known: SeriesKnowledge, outcome: ProbeOutcome) -> SeriesKnowledge
     if bound.class == EstimateClass::UpperBound && bound.value > outcome.series.value {
         known
     } else {
-        counted
+        SeriesKnowledge::new(Known::new(outcome.series.value, EstimateClass::AtLeast), Source::Probe)
     }
 }
 
@@ -249,7 +255,8 @@ mod tests {
             bytes: 0,
         };
         assert_eq!(after_probe(bound, outcome(101, true)), bound);
-        assert_eq!(after_probe(guess, outcome(101, true)).series, Known::exact(101));
+        let at_least = Known::new(101, EstimateClass::AtLeast);
+        assert_eq!(after_probe(guess, outcome(101, true)).series, at_least);
         assert_eq!(after_probe(bound, outcome(7, false)).series, Known::exact(7));
         assert_eq!(after_probe(guess, outcome(70, false)).series, Known::exact(70));
     }

@@ -16,6 +16,9 @@ fn file(name: &str) -> String {
 #[test]
 fn exit_codes_and_streams() {
     let (good, bad) = (file("config/weir.yaml"), file("tests/config/bad/several.yaml"));
+    let node = file("config/node.yaml");
+    // The discard port: nothing listens there.
+    let dead = "http://127.0.0.1:9";
     let cases: &[(&[&str], i32, &str, &str)] = &[
         (&["check-config", &good], 0, "weir.yaml: good", ""),
         (
@@ -24,6 +27,8 @@ fn exit_codes_and_streams() {
             "",
             "several.yaml:6:3: server.lisen: unknown key; did you mean `listen`?",
         ),
+        (&["check-config", &node], 0, "node.yaml: good, for `weir node`", ""),
+        (&["explain", "--backend", dead, "up"], 0, "Warning: the backend did not say how many series", ""),
         (&["check-config", "no/such.yaml"], 64, "", "no/such.yaml: no such file"),
         (&["check-config"], 64, "", "Usage:"),
         (&["check-confg", "x"], 64, "", "check-config"),
