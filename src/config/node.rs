@@ -39,6 +39,8 @@ pub struct Storage {
     pub retention: Span,
     /// How far behind the newest sample of all a late one may be.
     pub out_of_order: Span,
+    /// What one block covers when it is sealed; larger ones are made by merging.
+    pub block: Span,
     /// How far ahead of the clock a sample may be.
     pub ahead: Span,
     /// Series held at most; new ones are refused beyond it.
@@ -99,6 +101,7 @@ impl Default for Storage {
         Self {
             retention: lit("15d"),
             out_of_order: lit("30m"),
+            block: lit("2h"),
             ahead: lit("10m"),
             series: lit("2_000_000"),
             sync: Sync::Always,
@@ -177,6 +180,7 @@ pub fn resolve_node(raw: &RawNode) -> (Options, Settings) {
         max_series: size(storage.series.0),
         out_of_order_ms: storage.out_of_order.ms().get(),
         retention_ms: storage.retention.ms().get(),
+        block_ms: storage.block.ms().get(),
         max_ahead_ms: storage.ahead.ms().get(),
         sync: match storage.sync {
             Sync::Always => SyncPolicy::Always,

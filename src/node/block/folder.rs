@@ -70,3 +70,11 @@ pub fn quarantine(block: &Path) -> Result<PathBuf, BlockError> {
     sync_dir(target.parent().unwrap_or(&target))?;
     Ok(target)
 }
+
+/// Removes a block: under another name first, so that half of it is never taken for a damaged one.
+pub fn remove(block: &Path) -> Result<(), BlockError> {
+    let name = block.file_name().unwrap_or_default().to_string_lossy();
+    let going = block.with_file_name(format!("{name}{TMP}"));
+    fs::rename(block, &going).map_err(|error| io_error(block, error))?;
+    fs::remove_dir_all(&going).map_err(|error| io_error(&going, error))
+}

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use super::{
@@ -57,6 +58,7 @@ pub struct Block {
     index: IndexReader,
     index_bytes: Mapped,
     chunks: Mapped,
+    damaged: AtomicBool,
 }
 
 impl Block {
@@ -80,7 +82,8 @@ impl Block {
         if !chunks.starts_with(CHUNKS_MAGIC) || chunks.len() as u64 != meta.chunks_bytes {
             return Err(corrupt(&chunks_path, "its start or its length is wrong"));
         }
-        let block = Self { path: path.to_owned(), meta, index, index_bytes, chunks };
+        let block =
+            Self { path: path.to_owned(), meta, index, index_bytes, chunks, damaged: AtomicBool::new(false) };
         block.check_index()?;
         Ok(block)
     }
@@ -126,6 +129,44 @@ impl Block {
 
     fn each_chunk(&self, series: u32, visit: impl FnMut(ChunkRef)) -> Result<(), BlockError> {
         self.index.chunks(&self.index_bytes, series, visit).map_err(|Bad(what)| self.corrupt_index(what))
+    }
+
+    /// Says that damage was found.
+    pub fn damaged(&self) {
+        self.damaged.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether damage was found.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// Times of the first and the last sample of a series, and how many it has.
+    pub fn extent(&self, series: u32) -> Result<(i64, i64, u64), BlockError> {
+        let mut extent = (i64::MAX, i64::MIN, 0);
+        self.each_chunk(series, |chunk| {
+            extent.0 = extent.0.min(chunk.min_time_ms);
+            extent.1 = extent.1.max(chunk.max_time_ms);
+            extent.2 += u64::from(chunk.samples);
+        })?;
+        Ok(extent)
+    }
+
+    /// The number of samples of a series in the window; only chunks that the window cuts are read.
+    pub fn count(&self, series: u32, window: TimeRange) -> Result<u64, BlockError> {
+        let (mut count, mut result) = (0, Ok(()));
+        let (mut times, mut values) = (Vec::new(), Vec::new());
+        self.each_chunk(series, |chunk| {
+            if chunk.within(window) {
+                count += u64::from(chunk.samples);
+            } else if chunk.touches(window) && result.is_ok() {
+                times.clear();
+                values.clear();
+                result = self.read_chunk(&chunk, window, &mut times, &mut values);
+                count += times.len() as u64;
+            }
+        })?;
+        result.map(|()| count)
     }
 
     /// The folder of the block.

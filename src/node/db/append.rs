@@ -171,9 +171,9 @@ impl Db {
     /// Adds samples that are in the log. One for a time that another write took first is dropped.
     pub(super) fn put_back(&self, series: &Series, samples: impl Iterator<Item = (i64, f64)>) {
         let mut newest = i64::MIN;
-        let mut runs = series.runs();
+        let mut held = series.held();
         for (time, value) in samples {
-            runs.insert(time, value);
+            held.runs.insert(time, value);
             newest = newest.max(time);
         }
         self.newest.fetch_max(newest, Ordering::Relaxed);
@@ -186,11 +186,11 @@ fn judge_series(
     rules: Rules,
     outcome: &mut Appended,
 ) -> Vec<(i64, f64)> {
-    let runs = series.runs();
+    let held = series.held();
     let mut kept = Vec::with_capacity(written.samples.len());
     let mut pending: Option<(i64, f64)> = None;
     for sample in written.samples {
-        match runs.check(sample.0, sample.1, pending, rules) {
+        match held.check(sample.0, sample.1, pending, rules) {
             Ok(true) => {
                 kept.push(*sample);
                 if pending.is_none_or(|p| p.0 < sample.0) {

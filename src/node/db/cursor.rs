@@ -40,7 +40,7 @@ impl Selection for Selected {
     fn read(&self, number: usize, into: &mut Samples) -> Result<Option<&Labels>, StorageError> {
         into.clear();
         let Some(series) = self.series.get(number) else { return Ok(None) };
-        series.runs().collect(self.window, into);
+        series.held().collect(self.window, into);
         Ok((!into.is_empty()).then(|| series.labels()))
     }
 }

@@ -7,15 +7,12 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
-use super::{Db, Options, record};
-use crate::{
-    base::TimeRange,
-    node::{
-        chunk,
-        engine::Samples,
-        head::Series,
-        wal::{LogError, Replayed, Wal},
-    },
+use super::{Db, Options, record, sealed};
+use crate::node::{
+    chunk,
+    engine::Samples,
+    head::Series,
+    wal::{LogError, Replayed, Wal},
 };
 
 /// A checkpoint is written when the log has grown by this much, or doubled if that is more.
@@ -30,6 +27,8 @@ impl Db {
     /// The directory cannot be used, or another process uses it. Damage is no error: it is in [`Replayed`].
     pub fn open(dir: &Path, options: Options) -> io::Result<(Self, Replayed)> {
         let mut db = Self::in_memory(options);
+        db.sealed = sealed::Folder::lock(dir)?;
+        db.load_blocks()?;
         let mut target = Target {
             db: &db,
             by_number: Vec::new(),
@@ -66,27 +65,19 @@ impl Db {
         let Some(wal) = &self.wal else { return Ok(()) };
         let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         let all: Vec<Arc<Series>> = self.registry().iter().cloned().collect();
-        let mut samples = Samples::default();
         let result = wal.checkpoint(|put| {
             for series in &all {
-                samples.clear();
-                series.runs().collect(TimeRange { start: i64::MIN, end: i64::MAX }, &mut samples);
-                let parts = samples.times.chunks(CHUNK).zip(samples.values.chunks(CHUNK));
-                let chunks: Vec<Vec<u8>> = parts
-                    .map(|(times, values)| {
-                        let mut out = Vec::new();
-                        chunk::encode(times, values, &mut out).map_err(io::Error::other)?;
-                        Ok(out)
-                    })
-                    .collect::<io::Result<_>>()?;
-                put(&record::Record::chunks(series, &chunks))?;
+                let held = series.held();
+                if !held.runs.is_empty() {
+                    put(&record::Record::chunks(series, &held.runs))?;
+                }
             }
             Ok(())
         });
         // Whether or not it worked, saying labels again does no harm; not saying them would.
         for series in &all {
             series.not_logged();
-            if result.is_ok() {
+            if result.is_ok() && !series.held().runs.is_empty() {
                 series.logged_once_more();
             }
         }
@@ -94,9 +85,6 @@ impl Db {
         result
     }
 }
-
-/// Samples of a chunk in a checkpoint.
-const CHUNK: usize = 960;
 
 /// Puts back what the log says.
 struct Target<'a> {

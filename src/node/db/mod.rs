@@ -5,12 +5,15 @@ mod cursor;
 mod durable;
 mod query;
 mod record;
+mod sealed;
+#[cfg(test)]
+mod sealed_tests;
 #[cfg(test)]
 mod tests;
 
 use std::{
     sync::{
-        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
@@ -18,10 +21,12 @@ use std::{
 
 pub use append::{Appended, WriteError};
 pub use query::{Cost, Listing};
+pub use sealed::MaintainError;
 
 use super::{
+    block::Block,
     head::{LabelLimits, Registry},
-    wal::{LogError, SyncPolicy, Wal},
+    wal::{SyncPolicy, Wal},
 };
 
 /// How a database behaves.
@@ -34,6 +39,8 @@ pub struct Options {
     pub out_of_order_ms: u64,
     /// How long samples are kept, in milliseconds behind the newest sample of all.
     pub retention_ms: u64,
+    /// What one block covers when it is sealed, in milliseconds, from a multiple of it on.
+    pub block_ms: u64,
     /// How far ahead of the clock a sample may be, in milliseconds.
     pub max_ahead_ms: u64,
     /// When the log is forced to the disk.
@@ -50,6 +57,7 @@ impl Default for Options {
             max_series: 2_000_000,
             out_of_order_ms: 1_800_000,
             retention_ms: 15 * 24 * 3_600_000,
+            block_ms: 2 * 3_600_000,
             max_ahead_ms: 600_000,
             sync: SyncPolicy::Always,
             labels: LabelLimits::default(),
@@ -73,6 +81,14 @@ pub struct Stats {
     pub samples_refused: u64,
     /// Samples dropped by age.
     pub samples_expired: u64,
+    /// Blocks on disk.
+    pub blocks: u64,
+    /// Bytes of them.
+    pub block_bytes: u64,
+    /// Blocks set aside because they are damaged.
+    pub blocks_quarantined: u64,
+    /// Blocks merged into larger ones.
+    pub blocks_compacted: u64,
     /// Time of the newest sample, `i64::MIN` before the first.
     pub newest_ms: i64,
 }
@@ -84,6 +100,7 @@ pub struct Db {
     registry: RwLock<Registry>,
     /// `None` when nothing is to survive.
     wal: Option<Wal>,
+    sealed: sealed::Folder,
     /// Size of the log behind the last checkpoint.
     checkpointed: AtomicU64,
     /// Read while a write is under way, so that what removes series sees none half done.
@@ -101,6 +118,7 @@ impl Db {
             options,
             registry: RwLock::default(),
             wal: None,
+            sealed: sealed::Folder::default(),
             checkpointed: AtomicU64::new(0),
             gate: RwLock::default(),
             newest: AtomicI64::new(i64::MIN),
@@ -117,23 +135,18 @@ impl Db {
 
     /// What it holds and did.
     pub fn stats(&self) -> Stats {
+        let blocks = self.blocks();
         Stats {
             series: self.registry().len() as u64,
             samples_appended: self.appended.load(Ordering::Relaxed),
             samples_refused: self.refused.load(Ordering::Relaxed),
             samples_expired: self.expired.load(Ordering::Relaxed),
+            blocks: blocks.len() as u64,
+            block_bytes: blocks.iter().map(|b| b.meta().chunks_bytes + b.meta().index_bytes).sum(),
+            blocks_quarantined: self.sealed.quarantined.load(Ordering::Relaxed),
+            blocks_compacted: self.sealed.compacted.load(Ordering::Relaxed),
             newest_ms: self.newest.load(Ordering::Relaxed),
         }
-    }
-
-    /// Drops what is past its retention, and series left without samples; keeps the log short. Meant to run every
-    /// minute or so.
-    ///
-    /// # Errors
-    /// The log could not be shortened; it stays as it is.
-    pub fn maintain(&self) -> Result<(), LogError> {
-        self.expire();
-        self.checkpoint_if_due()
     }
 
     fn expire(&self) {
@@ -142,9 +155,9 @@ impl Db {
         let all: Vec<_> = self.registry().iter().cloned().collect();
         let mut empty = Vec::new();
         for series in all {
-            let mut runs = series.runs();
-            self.expired.fetch_add(runs.drop_before(oldest), Ordering::Relaxed);
-            if runs.is_empty() {
+            let mut held = series.held();
+            self.expired.fetch_add(held.runs.drop_before(oldest), Ordering::Relaxed);
+            if held.is_empty() {
                 empty.push(series.id());
             }
         }
@@ -160,6 +173,11 @@ impl Db {
     fn oldest(&self) -> i64 {
         let kept = i64::try_from(self.options.retention_ms).unwrap_or(i64::MAX);
         self.newest.load(Ordering::Relaxed).saturating_sub(kept)
+    }
+
+    /// The blocks there are now.
+    fn blocks(&self) -> Vec<Arc<Block>> {
+        self.sealed.blocks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn registry(&self) -> RwLockReadGuard<'_, Registry> {

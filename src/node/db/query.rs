@@ -61,9 +61,9 @@ impl Db {
         let window = self.shown(window);
         let mut cost = Cost::default();
         for series in self.resolve(&translate(matchers)?) {
-            let samples = series.runs().count(window);
+            let (blocks, samples) = series.held().count(window);
             cost.series += u64::from(samples > 0);
-            cost.blocks += u64::from(samples > 0);
+            cost.blocks += blocks;
             cost.samples += samples;
         }
         Ok(cost)
@@ -139,7 +139,7 @@ impl Db {
             let registry = self.registry();
             union(registry.index(), &compiled).iter().filter_map(|id| registry.get(id).cloned()).collect()
         };
-        Ok(candidates.into_iter().filter(|s| s.runs().touches(window)).collect())
+        Ok(candidates.into_iter().filter(|s| s.held().touches(window)).collect())
     }
 
     fn present_ids(

@@ -4,7 +4,10 @@
 //! samples, either one by one (time as the difference to the one before) or, in a checkpoint, as a chunk.
 
 use super::append::Accepted;
-use crate::node::{engine::Labels, head::Series};
+use crate::node::{
+    engine::Labels,
+    head::{Runs, Series},
+};
 
 const SAMPLES: u8 = 1;
 const CHUNKS: u8 = 2;
@@ -33,14 +36,17 @@ impl Record {
     }
 
     /// The record of one series' samples, as a chunk each.
-    pub(super) fn chunks(series: &Series, chunks: &[Vec<u8>]) -> Vec<u8> {
+    pub(super) fn chunks(series: &Series, runs: &Runs) -> Vec<u8> {
         let mut record = Self { bytes: vec![CHUNKS], time: 0 };
         series.not_logged();
         record.series(series);
-        for chunk in chunks {
-            put_varint(chunk.len() as u64, &mut record.bytes);
-            record.bytes.extend_from_slice(chunk);
-        }
+        let bytes = &mut record.bytes;
+        // Nothing here fails.
+        let _ = runs.chunks(|chunk| {
+            put_varint(chunk.len() as u64, bytes);
+            bytes.extend_from_slice(chunk);
+            Ok::<_, std::convert::Infallible>(())
+        });
         record.bytes
     }
 

@@ -20,7 +20,7 @@ fn matcher(name: &str, op: MatchOp, value: &str) -> Matcher {
     Matcher { name: name.into(), op, value: value.into() }
 }
 
-type Model = BTreeMap<String, BTreeMap<i64, u64>>;
+pub(super) type Model = BTreeMap<String, BTreeMap<i64, u64>>;
 
 pub(super) fn read(db: &Db, matchers: &[Matcher], window: TimeRange) -> Model {
     let selection = db.select(matchers, window).unwrap();

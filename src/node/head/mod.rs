@@ -1,11 +1,13 @@
 //! Samples that are not on disk yet: per series an open run of columns, sealed chunks behind it, and what came late.
 
 mod batch;
+mod held;
 mod samples;
 mod series;
 #[cfg(test)]
 mod tests;
 
 pub use batch::{Batch, BatchSeries, LabelLimits, LabelProblem};
+pub use held::{Held, Part};
 pub use samples::{Refusal, Rules, Runs};
 pub use series::{Registry, Series};

@@ -221,7 +221,11 @@ impl Runs {
             return true;
         }
         let at = self.run_of(time);
-        let Some(run) = self.runs.get_mut(at) else { return false };
+        let Some(run) = self.runs.get_mut(at) else {
+            // What was between it and the newest is sealed.
+            self.runs.extend(Run::new(vec![time], vec![value]));
+            return true;
+        };
         let open = run.is_open();
         let (mut times, mut values) = run.columns();
         let Err(place) = times.binary_search(&time) else { return false };
@@ -282,7 +286,32 @@ impl Runs {
         rest.iter().take_while(move |run| run.first <= window.end)
     }
 
-    /// Forgets what is older than `time`; how many samples.
+    /// The first run that holds `time` or something later begins here, or at `time` itself.
+    pub fn next_time(&self, time: i64) -> Option<i64> {
+        Some(self.runs.get(self.run_of(time))?.first.max(time))
+    }
+
+    /// Hands out all samples as chunks.
+    ///
+    /// # Errors
+    /// That of `each`.
+    pub fn chunks<E>(&self, mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        let mut bytes = Vec::new();
+        for run in &self.runs {
+            match &run.data {
+                Data::Sealed(chunk) => each(chunk)?,
+                Data::Open { times, values } => {
+                    bytes.clear();
+                    // A run is far shorter than a chunk may be, so this cannot fail.
+                    chunk::encode(times, values, &mut bytes).ok();
+                    each(&bytes)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what is older than `time`, but not which sample was the newest; how many samples.
     pub fn drop_before(&mut self, time: i64) -> u64 {
         let whole = self.run_of(time);
         let mut dropped: usize = self.runs.drain(..whole).map(|run| run.count).sum();
@@ -296,9 +325,6 @@ impl Runs {
                 *run = rest;
                 dropped += from;
             }
-        }
-        if self.runs.is_empty() {
-            self.newest = None;
         }
         dropped as u64
     }

@@ -11,7 +11,7 @@ use std::{
 
 use smallvec::SmallVec;
 
-use super::samples::Runs;
+use super::held::Held;
 use crate::node::{
     engine::{Label, Labels},
     index::{Index, SeriesId},
@@ -22,7 +22,7 @@ use crate::node::{
 pub struct Series {
     id: SeriesId,
     labels: Labels,
-    runs: Mutex<Runs>,
+    held: Mutex<Held>,
     /// How many records of the log say which labels the number stands for.
     logged: AtomicU8,
 }
@@ -38,10 +38,10 @@ impl Series {
         &self.labels
     }
 
-    /// Its samples in memory.
-    pub fn runs(&self) -> MutexGuard<'_, Runs> {
+    /// Its samples.
+    pub fn held(&self) -> MutexGuard<'_, Held> {
         // A panic cannot leave the columns of different lengths: both are grown before either is used.
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the log has its labels, twice: one damaged record must not cost the series those after it.
@@ -128,7 +128,7 @@ impl Registry {
         let own: Labels = labels.iter().map(intern).collect();
         self.index.insert(id, own.iter().map(|l| (&l.name, &l.value)));
         self.by_hash.entry(self.hasher.hash_one(labels)).or_default().push(id);
-        let series = Arc::new(Series { id, labels: own, runs: Mutex::default(), logged: AtomicU8::new(0) });
+        let series = Arc::new(Series { id, labels: own, held: Mutex::default(), logged: AtomicU8::new(0) });
         if id as usize == self.slots.len() {
             self.slots.push(None);
         }

@@ -13,6 +13,10 @@ pub(super) struct Metrics {
     appended: IntCounter,
     refused: IntCounter,
     expired: IntCounter,
+    blocks: IntGauge,
+    block_bytes: IntGauge,
+    quarantined: IntCounter,
+    compacted: IntCounter,
     reads: IntGauge,
     reads_done: IntCounter,
     reads_refused: IntCounter,
@@ -36,6 +40,10 @@ impl Metrics {
             appended: counter("weir_node_samples_appended_total", "Samples written.")?,
             refused: counter("weir_node_samples_refused_total", "Samples refused.")?,
             expired: counter("weir_node_samples_expired_total", "Samples dropped by age.")?,
+            blocks: gauge("weir_node_blocks", "Sealed blocks on disk.")?,
+            block_bytes: gauge("weir_node_block_bytes", "Bytes of the sealed blocks.")?,
+            quarantined: counter("weir_node_blocks_quarantined_total", "Damaged blocks set aside.")?,
+            compacted: counter("weir_node_blocks_compacted_total", "Blocks merged into larger ones.")?,
             reads: gauge("weir_node_reads_outstanding", "Reads that run, wait to run or are being sent.")?,
             reads_done: counter("weir_node_reads_total", "Reads that ran.")?,
             reads_refused: counter(
@@ -49,11 +57,15 @@ impl Metrics {
     pub(super) fn encode(&self, db: &Db, reads: &Reads) -> prometheus::Result<String> {
         let stats = db.stats();
         self.series.set(stats.series as i64);
+        self.blocks.set(stats.blocks as i64);
+        self.block_bytes.set(stats.block_bytes as i64);
         self.reads.set(reads.outstanding() as i64);
         let counts = [
             (&self.appended, stats.samples_appended),
             (&self.refused, stats.samples_refused),
             (&self.expired, stats.samples_expired),
+            (&self.quarantined, stats.blocks_quarantined),
+            (&self.compacted, stats.blocks_compacted),
             (&self.reads_done, reads.done()),
             (&self.reads_refused, reads.refused()),
         ];

@@ -1,0 +1,329 @@
+//! Blocks: what leaves memory, what is merged, what goes.
+//!
+//! Upkeep runs on one thread at a time and off the runtime. Every step leaves the folder whole: a block gets its name
+//! when it is complete, names what it replaces, and only then do the replaced ones, or the log, go.
+
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::Db;
+use crate::{
+    base::TimeRange,
+    node::{
+        block::{self, Block, BlockError, BlockWriter},
+        engine::Samples,
+        head::{Part, Series},
+        wal::LogError,
+    },
+};
+
+/// So many blocks side by side become one.
+const FAN: i64 = 3;
+/// Blocks do not grow beyond this many times the sealed length: 54 h at 2 h.
+const LENGTH_MAX: i64 = FAN * FAN * FAN;
+
+/// Why upkeep stopped. What it did so far holds, and it goes on the next time.
+#[derive(Debug)]
+pub enum MaintainError {
+    /// The log could not be shortened.
+    Log(LogError),
+    /// A block could not be written or removed.
+    Block(BlockError),
+}
+
+impl fmt::Display for MaintainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Log(error) => write!(f, "the log: {error}"),
+            Self::Block(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for MaintainError {}
+
+impl From<LogError> for MaintainError {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
+    }
+}
+
+impl From<BlockError> for MaintainError {
+    fn from(error: BlockError) -> Self {
+        Self::Block(error)
+    }
+}
+
+/// The folder of blocks.
+#[derive(Debug, Default)]
+pub(super) struct Folder {
+    /// `None` when nothing is to survive.
+    path: Option<PathBuf>,
+    pub(super) blocks: Mutex<Vec<Arc<Block>>>,
+    /// Held by upkeep.
+    turn: Mutex<()>,
+    /// Number of the next block.
+    next: AtomicU64,
+    pub(super) quarantined: AtomicU64,
+    pub(super) compacted: AtomicU64,
+    /// Held for as long as the database is open, so that no second process touches the blocks.
+    _lock: Option<File>,
+}
+
+impl Folder {
+    /// Takes the folder `blocks` in `dir`, made if it is missing.
+    pub(super) fn lock(dir: &Path) -> io::Result<Self> {
+        let path = dir.join("blocks");
+        fs::create_dir_all(&path)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("lock"))?;
+        lock.try_lock().map_err(|e| io::Error::other(format!("{} is in use: {e}", dir.display())))?;
+        Ok(Self { path: Some(path), _lock: Some(lock), ..Self::default() })
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<Arc<Block>>> {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A new block, and whose samples are in it, in the order of their numbers there.
+type NewBlock = (Arc<Block>, Vec<Written>);
+
+/// What a series has in a block that is being written.
+struct Written {
+    series: Arc<Series>,
+    samples: u64,
+}
+
+impl Db {
+    /// Seals what is old enough, merges blocks, drops what is past its retention, and series left without samples;
+    /// keeps the log short. Meant to run every few seconds; does nothing where nothing is due.
+    ///
+    /// # Errors
+    /// Something could not be written; everything that was there is still there.
+    pub fn maintain(&self) -> Result<(), MaintainError> {
+        let _turn = self.sealed.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.set_damaged_aside()?;
+        self.expire_blocks()?;
+        self.expire();
+        if self.seal()? {
+            self.checkpoint()?;
+        }
+        self.checkpoint_if_due()?;
+        while self.compact()? {}
+        Ok(())
+    }
+
+    /// Opens what is in the folder and makes its series known.
+    pub(super) fn load_blocks(&self) -> io::Result<()> {
+        let Some(path) = &self.sealed.path else { return Ok(()) };
+        let opened = block::open_all(path).map_err(io::Error::other)?;
+        for (place, error) in &opened.quarantined {
+            tracing::error!(place = %place.display(), %error, "a block is damaged and set aside");
+        }
+        self.sealed.quarantined.store(opened.quarantined.len() as u64, Ordering::Relaxed);
+        for block in opened.blocks {
+            let number = name(&block).split('-').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+            self.sealed.next.fetch_max(number.saturating_add(1), Ordering::Relaxed);
+            self.newest.fetch_max(block.meta().max_time_ms, Ordering::Relaxed);
+            let block = Arc::new(block);
+            for number in 0..block.series_count() {
+                let labels = block.labels(number).map_err(io::Error::other)?;
+                let (first, last, _) = block.extent(number).map_err(io::Error::other)?;
+                if let Some(series) = self.registry_mut().find_or_insert(&labels) {
+                    series.held().attach(Part { block: Arc::clone(&block), number, first, last });
+                }
+            }
+            self.sealed.list().push(block);
+        }
+        Ok(())
+    }
+
+    fn by_labels(&self) -> Vec<Arc<Series>> {
+        let mut all: Vec<Arc<Series>> = self.registry().iter().cloned().collect();
+        all.sort_by(|a, b| a.labels().cmp(b.labels()));
+        all
+    }
+
+    fn length(&self) -> i64 {
+        i64::try_from(self.options.block_ms).unwrap_or(i64::MAX).max(1)
+    }
+
+    /// Moves whole blocks' worth of samples from memory to disk; whether any were.
+    fn seal(&self) -> Result<bool, BlockError> {
+        if self.sealed.path.is_none() {
+            return Ok(false);
+        }
+        let length = self.length();
+        let late = i64::try_from(self.options.out_of_order_ms).unwrap_or(i64::MAX).max(length / 2);
+        // Nothing late is accepted behind this, so that blocks hardly ever overlap.
+        let end = self.newest.load(Ordering::Relaxed).saturating_sub(late);
+        let end = end.saturating_sub(end.rem_euclid(length));
+        let from = |time: i64| {
+            let firsts = self.registry().iter().filter_map(|s| s.held().runs.next_time(time)).min();
+            firsts.filter(|first| *first < end)
+        };
+        let Some(mut first) = from(i64::MIN) else { return Ok(false) };
+        let all = self.by_labels();
+        let mut sealed = false;
+        loop {
+            let upto = first.saturating_sub(first.rem_euclid(length)).saturating_add(length).min(end);
+            let start = upto.saturating_sub(length);
+            sealed |= self.seal_window(&all, TimeRange { start, end: upto - 1 })?;
+            match from(upto) {
+                Some(next) => first = next,
+                None => return Ok(sealed),
+            }
+        }
+    }
+
+    fn seal_window(&self, all: &[Arc<Series>], window: TimeRange) -> Result<bool, BlockError> {
+        let write = |series: &Series, into: &mut Samples| {
+            series.held().runs.collect(window, into);
+            Ok(())
+        };
+        let Some((block, written)) = self.write_block(all, &[], write)? else { return Ok(false) };
+        let end = window.end.saturating_add(1);
+        for (number, one) in written.iter().enumerate() {
+            let number = number as u32;
+            let (first, last, _) = block.extent(number)?;
+            let part = Part { block: Arc::clone(&block), number, first, last };
+            one.series.held().seal(part, end, one.samples);
+        }
+        self.sealed.list().push(block);
+        Ok(true)
+    }
+
+    /// Writes a block of what `read` finds of each series, and opens it; `None` when that is nothing.
+    fn write_block(
+        &self,
+        all: &[Arc<Series>],
+        replaced: &[Arc<Block>],
+        read: impl Fn(&Series, &mut Samples) -> Result<(), BlockError>,
+    ) -> Result<Option<NewBlock>, BlockError> {
+        let Some(folder) = &self.sealed.path else { return Ok(None) };
+        let name_of_new = self.sealed.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let replaces = replaced.iter().map(|block| name(block)).collect();
+        let mut writer = BlockWriter::create(folder, &name_of_new, replaces)?;
+        let mut samples = Samples::default();
+        let mut written = Vec::new();
+        for series in all {
+            samples.clear();
+            read(series, &mut samples)?;
+            if !samples.is_empty() {
+                let labels: Vec<(&str, &str)> =
+                    series.labels().iter().map(|l| (&*l.name, &*l.value)).collect();
+                writer.series(&labels, &samples.times, &samples.values)?;
+                written.push(Written { series: Arc::clone(series), samples: samples.len() as u64 });
+            }
+        }
+        let Some(path) = writer.finish()? else { return Ok(None) };
+        Ok(Some((Arc::new(Block::open(&path)?), written)))
+    }
+
+    /// Merges what overlaps, or else the oldest neighbours that fill a larger window; whether there were any.
+    fn compact(&self) -> Result<bool, BlockError> {
+        let Some(chosen) = self.choose() else { return Ok(false) };
+        let read = |series: &Series, into: &mut Samples| series.held().collect_blocks(&chosen, into);
+        let merged = match self.write_block(&self.by_labels(), &chosen, read) {
+            Ok(merged) => merged,
+            Err(error) if error.is_corrupt() => {
+                chosen.iter().filter(|block| block.verify().is_err()).for_each(|block| block.damaged());
+                self.set_damaged_aside()?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        let Some((block, written)) = merged else { return Ok(false) };
+        for (number, one) in written.iter().enumerate() {
+            let number = number as u32;
+            let (first, last, _) = block.extent(number)?;
+            let mut held = one.series.held();
+            for old in &chosen {
+                held.detach(old);
+            }
+            held.attach(Part { block: Arc::clone(&block), number, first, last });
+        }
+        self.sealed.list().push(block);
+        self.sealed.compacted.fetch_add(chosen.len() as u64, Ordering::Relaxed);
+        for old in &chosen {
+            self.remove(old)?;
+        }
+        Ok(true)
+    }
+
+    fn choose(&self) -> Option<Vec<Arc<Block>>> {
+        let mut blocks: Vec<Arc<Block>> = self.blocks().into_iter().filter(|b| !b.is_damaged()).collect();
+        blocks.sort_by_key(|block| (block.meta().min_time_ms, block.meta().max_time_ms));
+        for pair in blocks.windows(2) {
+            if let [a, b] = pair
+                && a.meta().max_time_ms >= b.meta().min_time_ms
+            {
+                return Some(pair.to_vec());
+            }
+        }
+        let sealed_to = blocks.last()?.meta().max_time_ms;
+        let mut length = self.length();
+        for _ in 0..LENGTH_MAX.ilog(FAN) {
+            length = length.saturating_mul(FAN);
+            let window_of = |time: i64| time.div_euclid(length);
+            for group in
+                blocks.chunk_by(|a, b| window_of(a.meta().min_time_ms) == window_of(b.meta().min_time_ms))
+            {
+                let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
+                let window = window_of(first.meta().min_time_ms);
+                let inside = window_of(last.meta().max_time_ms) == window;
+                // A window that may still get a block waits for it.
+                if group.len() > 1 && inside && window_of(sealed_to) > window {
+                    return Some(group.to_vec());
+                }
+            }
+        }
+        None
+    }
+
+    /// Removes blocks whose last sample is past the retention.
+    fn expire_blocks(&self) -> Result<(), BlockError> {
+        let oldest = self.oldest();
+        for block in self.blocks().iter().filter(|block| block.meta().max_time_ms < oldest) {
+            self.detach(block);
+            self.expired.fetch_add(block.meta().samples, Ordering::Relaxed);
+            self.remove(block)?;
+        }
+        Ok(())
+    }
+
+    /// Renames blocks in which a reader found damage.
+    fn set_damaged_aside(&self) -> Result<(), BlockError> {
+        for damaged in self.blocks().iter().filter(|block| block.is_damaged()) {
+            self.detach(damaged);
+            self.sealed.list().retain(|block| !Arc::ptr_eq(block, damaged));
+            self.sealed.quarantined.fetch_add(1, Ordering::Relaxed);
+            let place = block::quarantine(damaged.path())?;
+            tracing::error!(place = %place.display(), "a block is damaged and set aside");
+        }
+        Ok(())
+    }
+
+    fn detach(&self, block: &Arc<Block>) {
+        for series in self.registry().iter() {
+            series.held().detach(block);
+        }
+    }
+
+    fn remove(&self, block: &Arc<Block>) -> Result<(), BlockError> {
+        self.sealed.list().retain(|held| !Arc::ptr_eq(held, block));
+        block::remove(block.path())
+    }
+}
+
+fn name(block: &Block) -> String {
+    block.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

@@ -1,0 +1,172 @@
+//! All samples of one series: those in memory, and where the sealed ones are.
+
+use std::sync::Arc;
+
+use super::samples::{Refusal, Rules, Runs};
+use crate::{
+    base::TimeRange,
+    node::{
+        block::{Block, BlockError},
+        engine::Samples,
+    },
+};
+
+/// What a block holds of a series.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The block.
+    pub block: Arc<Block>,
+    /// The number of the series in it.
+    pub number: u32,
+    /// Time of its first sample there.
+    pub first: i64,
+    /// Time of its last sample there.
+    pub last: i64,
+}
+
+impl Part {
+    fn touches(&self, window: TimeRange) -> bool {
+        self.first <= window.end && self.last >= window.start && !self.block.is_damaged()
+    }
+
+    /// A damaged block is left out, and out of every later read; upkeep sets it aside.
+    fn read(&self, window: TimeRange, into: &mut Samples) {
+        let before = into.len();
+        if self.block.read(self.number, window, &mut into.times, &mut into.values).is_err() {
+            into.times.truncate(before);
+            into.values.truncate(before);
+            self.block.damaged();
+        }
+    }
+}
+
+/// The samples of a series. A sample may be in several places (a block that came late, or a restart between sealing
+/// and shortening the log); then the oldest place counts, and it counts once.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// Those in memory.
+    pub runs: Runs,
+    /// By rising first time.
+    parts: Vec<Part>,
+}
+
+impl Held {
+    /// Whether there is nothing anywhere.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.parts.is_empty()
+    }
+
+    /// As [`Runs::check`]; sealed samples count for the order although their values are not looked at.
+    pub fn check(
+        &self,
+        time: i64,
+        value: f64,
+        pending: Option<(i64, f64)>,
+        rules: Rules,
+    ) -> Result<bool, Refusal> {
+        if self.runs.last().is_none()
+            && let Some(sealed) = self.parts.iter().map(|part| part.last).max()
+            && time <= sealed
+        {
+            match rules.late_from {
+                _ if time == sealed => return Ok(false),
+                i64::MAX => return Err(Refusal::OutOfOrder),
+                from if time < from => return Err(Refusal::TooOld),
+                _ => {}
+            }
+        }
+        self.runs.check(time, value, pending, rules)
+    }
+
+    /// Appends the samples of the window to `into`, which is empty.
+    pub fn collect(&self, window: TimeRange, into: &mut Samples) {
+        for part in self.parts.iter().filter(|part| part.touches(window)) {
+            part.read(window, into);
+        }
+        self.runs.collect(window, into);
+        // In all but a few cases one place ends where the next begins.
+        if !self.parts.is_empty() && !into.times.is_sorted_by(|a, b| a < b) {
+            merge(into);
+        }
+    }
+
+    /// In how many places there are samples of the window, and how many they are.
+    pub fn count(&self, window: TimeRange) -> (u64, u64) {
+        let in_memory = self.runs.count(window);
+        let (mut places, mut samples) = (u64::from(in_memory > 0), in_memory);
+        let mut end = i64::MIN;
+        let mut apart = true;
+        for part in self.parts.iter().filter(|part| part.touches(window)) {
+            match part.block.count(part.number, window) {
+                Ok(count) => {
+                    places += u64::from(count > 0);
+                    samples += count;
+                }
+                Err(_) => part.block.damaged(),
+            }
+            apart &= part.first > end;
+            end = end.max(part.last);
+        }
+        apart &= in_memory == 0 || self.runs.first_time().is_none_or(|first| first > end);
+        if !apart {
+            let mut all = Samples::default();
+            self.collect(window, &mut all);
+            samples = all.len() as u64;
+        }
+        (places, samples)
+    }
+
+    /// Whether there is a sample in the window.
+    pub fn touches(&self, window: TimeRange) -> bool {
+        self.runs.touches(window) || !self.parts.is_empty() && self.count(window).1 > 0
+    }
+
+    /// Adds what a block holds.
+    pub fn attach(&mut self, part: Part) {
+        let at = self.parts.partition_point(|held| held.first <= part.first);
+        self.parts.insert(at, part);
+    }
+
+    /// Forgets what a block holds.
+    pub fn detach(&mut self, block: &Arc<Block>) {
+        self.parts.retain(|part| !Arc::ptr_eq(&part.block, block));
+    }
+
+    /// Moves samples into a block that has `samples` of this series, all that were here before `end` when it was
+    /// written. If more came meanwhile all stay in memory as well, for the next block.
+    pub fn seal(&mut self, part: Part, end: i64, samples: u64) {
+        self.attach(part);
+        let before = TimeRange { start: i64::MIN, end: end.saturating_sub(1) };
+        if self.runs.count(before) == samples {
+            self.runs.drop_before(end);
+        }
+    }
+
+    /// Appends what the given blocks hold, merged, to `into`, which is empty.
+    ///
+    /// # Errors
+    /// A block is damaged.
+    pub fn collect_blocks(&self, blocks: &[Arc<Block>], into: &mut Samples) -> Result<(), BlockError> {
+        let all = TimeRange { start: i64::MIN, end: i64::MAX };
+        let chosen = |part: &&Part| blocks.iter().any(|block| Arc::ptr_eq(block, &part.block));
+        for part in self.parts.iter().filter(chosen) {
+            part.block.read(part.number, all, &mut into.times, &mut into.values)?;
+        }
+        if !into.times.is_sorted_by(|a, b| a < b) {
+            merge(into);
+        }
+        Ok(())
+    }
+}
+
+/// Sorts by time; of samples with the same time the first stays.
+fn merge(samples: &mut Samples) {
+    let mut pairs: Vec<(i64, f64)> =
+        samples.times.iter().copied().zip(samples.values.iter().copied()).collect();
+    pairs.sort_by_key(|pair| pair.0);
+    pairs.dedup_by_key(|pair| pair.0);
+    samples.clear();
+    for (time, value) in pairs {
+        samples.push(time, value);
+    }
+}
