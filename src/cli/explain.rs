@@ -93,8 +93,11 @@ async fn ask(args: &Explain, mut settings: crate::proxy::Settings) -> Result<Str
         _ => format!("Verdict: it would be refused. {}", text_of(&verdict["message"])),
     };
     let warnings = answer["warnings"].as_array().into_iter().flatten();
-    let warnings: String = warnings.map(|warning| format!("\nWarning: {}", text_of(warning))).collect();
-    Ok(format!("{}\n{verdict}{warnings}", text_of(&answer["data"]["text"])))
+    let mut text = format!("{}\n{verdict}", text_of(&answer["data"]["text"]));
+    for warning in warnings {
+        text = format!("{text}\nWarning: {}", text_of(warning));
+    }
+    Ok(text)
 }
 
 fn target(args: &Explain) -> String {

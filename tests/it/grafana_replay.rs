@@ -81,7 +81,7 @@ async fn a_dashboard_loads() {
 async fn errors_read_well_in_a_panel() {
     let (_upstream, weir) = before(database, "limits: {default: {per_query: {series: 5_000}}}").await;
     let panel = rendered(&weir.post("/api/v1/query", "query=sum(big)&time=1").await);
-    assert!(panel.starts_with("execution: the query needs 20,000 series"), "{panel}");
+    assert!(panel.starts_with("execution: the query needs at least 20,000 series"), "{panel}");
     assert!(panel.contains("(weir-max-series, err-mimir-max-series-per-query)"), "{panel}");
     assert!(panel.ends_with("To fix it: add matchers to big, or use a recording rule"), "{panel}");
     let panel = rendered(&weir.post("/api/v1/query", "query=sum(big&time=1").await);
