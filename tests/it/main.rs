@@ -10,6 +10,7 @@ mod fuzz;
 mod grafana_contract;
 mod grafana_replay;
 mod meter_wire;
+mod node_hostile;
 mod node_http;
 mod node_kill;
 mod parse_corpus;

@@ -168,6 +168,19 @@ async fn a_tree_as_deep_as_it_is_long_is_shown() {
 }
 
 #[tokio::test]
+async fn browsers_may_ask_from_anywhere() {
+    let node = Running::start(Options::default(), Settings::default()).await;
+    let url = format!("http://{}/api/v1/query?query=1&stats=all", node.address);
+    let asked = node.send(Request::options(&url).header("origin", "http://elsewhere"), "").await;
+    assert_eq!(asked.status, StatusCode::NO_CONTENT);
+    assert_eq!(asked.headers["access-control-allow-methods"], "GET, POST, OPTIONS");
+    let read = node.send(Request::get(&url).header("origin", "http://elsewhere"), "").await;
+    assert_eq!(read.headers["access-control-allow-origin"], "*");
+    assert!(read.json()["data"]["stats"]["timings"]["evalTotalTime"].is_number());
+    assert_eq!(node.get("/api/v1/labels").await.headers.get("access-control-allow-origin"), None);
+}
+
+#[tokio::test]
 async fn lists_are_cut_with_a_warning() {
     let node = Running::filled(Settings::default()).await;
     for (target, rest) in [
@@ -218,11 +231,13 @@ async fn bad_input_is_named() {
             "bad_data",
             "exceeded maximum resolution",
         ),
-        ("/api/v1/query_range?query=up[5m]&start=1&end=2&step=1", 422, "execution", "range vector"),
+        ("/api/v1/query_range?query=up[5m]&start=1&end=2&step=1", 400, "bad_data", "range vector"),
         ("/api/v1/series", 400, "bad_data", "no match[]"),
         ("/api/v1/series?match[]=sum(up)", 400, "bad_data", "no series selector"),
         ("/api/v1/labels?limit=-1", 400, "bad_data", "\"limit\""),
         ("/api/v1/status/tsdb?limit=10001", 400, "bad_data", "limit"),
+        ("/api/v1/query_exemplars?query=sum(", 400, "bad_data", "parenthesis"),
+        ("/api/v1/metadata?limit=x", 400, "bad_data", "limit"),
         ("/api/v1/nothing", 404, "not_found", "/api/v1/nothing"),
         ("/api/v1/write", 405, "bad_data", "method"),
     ] {

@@ -1,6 +1,6 @@
 //! Answers as Prometheus writes them, made piece by piece while they are sent.
 
-use std::{convert::Infallible, fmt::Write as _};
+use std::{convert::Infallible, fmt::Write as _, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -65,16 +65,17 @@ fn send<W: FnOnce(&mut String)>(
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// The answer of a query evaluated at `time_ms`, or over a range.
-pub(super) fn answer(answer: Answer, time_ms: i64, stats: bool, place: Place) -> Response {
+/// The answer of a query evaluated at `time_ms`, or over a range; with its statistics if it is said how long it took.
+pub(super) fn answer(answer: Answer, time_ms: i64, took: Option<Duration>, place: Place) -> Response {
     let head = |kind: &str| format!(r#"{{"status":"success","data":{{"resultType":"{kind}","result":"#);
     let mut tail = String::new();
-    if stats {
-        // Writing to a string does not fail.
+    if let Some(took) = took {
+        let (seconds, used) = (took.as_secs_f64(), answer.usage);
+        // The engine evaluates in one pass; its parts are not timed apart. Writing to a string does not fail.
         let _ = write!(
             tail,
-            r#","stats":{{"samples":{{"totalQueryableSamples":{},"peakSamples":{}}},"seriesFetched":"{}"}}"#,
-            answer.usage.samples, answer.usage.peak_points, answer.usage.series
+            r#","stats":{{"timings":{{"evalTotalTime":{seconds},"resultSortTime":0,"queryPreparationTime":0,"innerEvalTime":{seconds},"execQueueTime":0,"execTotalTime":{seconds}}},"samples":{{"totalQueryableSamples":{},"peakSamples":{}}},"seriesFetched":"{}"}}"#,
+            used.samples, used.peak_points, used.series
         );
     }
     tail.push('}');

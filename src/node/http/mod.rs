@@ -10,6 +10,7 @@
 //!
 //! Reads run on threads for blocking work, a bounded number at a time (`reads`); a client that leaves stops its query.
 
+mod cors;
 mod error;
 mod json;
 mod list;
@@ -116,8 +117,11 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/series", get(list::series).post(list::series))
         .route("/labels", get(list::labels).post(list::labels))
         .route("/label/{name}/values", get(list::values))
-        .route("/query_exemplars", get(status::nothing_listed).post(status::nothing_listed))
+        .route("/query_exemplars", get(query::exemplars).post(query::exemplars))
         .route("/metadata", get(status::nothing_named))
+        .route("/rules", get(async || success_text(r#"{"groups":[]}"#, &[])))
+        .route("/alerts", get(async || success_text(r#"{"alerts":[]}"#, &[])))
+        .route("/targets", get(async || success_text(r#"{"activeTargets":[],"droppedTargets":[]}"#, &[])))
         .route("/status/buildinfo", get(status::build))
         .route("/status/runtimeinfo", get(status::runtime))
         .route("/status/flags", get(status::flags))
@@ -140,6 +144,7 @@ pub fn router(node: Arc<Node>) -> Router {
             Failure::new(ErrorKind::MethodNotAllowed, "this endpoint does not take this method")
         })
         .layer(CompressionLayer::new().gzip(true))
+        .layer(axum::middleware::from_fn(cors::answer))
         .layer(CatchPanicLayer::custom(|_| {
             Failure::new(ErrorKind::Internal, "a defect in the node; its log says more").into_response()
         }))

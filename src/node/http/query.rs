@@ -14,7 +14,7 @@ use crate::{
     },
     node::{db::Cost, engine},
     promql::{
-        ast::{Ast, Expr, Matcher},
+        ast::{Ast, Expr, Matcher, ValueType},
         print,
         shape::Shape,
     },
@@ -65,7 +65,14 @@ impl Query {
             );
             return Err(Failure::new(ErrorKind::BadData, message));
         }
-        Self::read(node, params, times)
+        let query = Self::read(node, params, times)?;
+        let kind = match query.ast.node(query.ast.root).ty {
+            ValueType::Matrix => "range vector",
+            ValueType::String => "string",
+            _ => return Ok(query),
+        };
+        let why = "for range query, must be Scalar or instant Vector";
+        Err(Failure::new(ErrorKind::BadData, format!("invalid expression type {kind:?} {why}")))
     }
 
     async fn evaluate(self, node: &Arc<Node>) -> Result<Response, Failure> {
@@ -77,7 +84,9 @@ impl Query {
             ..engine::Options::default()
         };
         let run = move |cancel: &_| Ok(engine::evaluate(&self.ast, times, &*db, &options, cancel)?);
+        let begun = tokio::time::Instant::now();
         let (answer, place) = node.reads.run(self.timeout, run).await?;
+        let stats = stats.then(|| begun.elapsed());
         Ok(json::answer(answer, times.start, stats, place))
     }
 
@@ -170,6 +179,14 @@ pub(super) async fn cost(State(node): State<Arc<Node>>, asked: Asked) -> Result<
 
 pub(super) async fn range_cost(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
     Query::range(&node, &asked.params()?)?.cost(&node).await
+}
+
+/// Exemplars are not stored: whatever is asked well has none.
+pub(super) async fn exemplars(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+    let params = asked.params()?;
+    node.cache.parse(params.one("query")?.unwrap_or_default())?;
+    window(&params)?;
+    Ok(success(json!([]), &[]))
 }
 
 /// The largest that indentation may make a query, bytes.

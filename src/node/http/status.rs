@@ -1,6 +1,6 @@
 //! What the node tells of itself.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
@@ -17,7 +17,7 @@ use super::{
     success,
 };
 use crate::{
-    base::ErrorKind,
+    base::{ErrorKind, units::duration},
     node::index::Count,
     telemetry::profile::{self, What},
 };
@@ -41,8 +41,7 @@ pub(super) async fn build() -> Response {
 pub(super) async fn runtime(State(node): State<Arc<Node>>) -> Response {
     let started =
         jiff::Timestamp::from_millisecond(node.started_ms).map(|t| t.to_string()).unwrap_or_default();
-    let retention =
-        crate::base::units::duration(std::time::Duration::from_millis(node.db.options().retention_ms));
+    let retention = duration(Duration::from_millis(node.db.options().retention_ms));
     success(
         json!({
             "startTime": started, "CWD": "", "reloadConfigSuccess": true, "lastConfigTime": started,
@@ -57,11 +56,11 @@ pub(super) async fn flags(State(node): State<Arc<Node>>) -> Response {
     let settings = &node.settings;
     success(
         json!({
-            "query.lookback-delta": format!("{}ms", settings.lookback_ms),
-            "query.timeout": format!("{}s", settings.timeout.as_secs()),
+            "query.lookback-delta": duration(Duration::from_millis(settings.lookback_ms)),
+            "query.timeout": duration(settings.timeout),
             "query.max-concurrency": settings.reads_running.to_string(),
             "query.max-samples": settings.limits.samples.to_string(),
-            "storage.tsdb.retention.time": format!("{}ms", node.db.options().retention_ms),
+            "storage.tsdb.retention.time": duration(Duration::from_millis(node.db.options().retention_ms)),
         }),
         &[],
     )
@@ -71,14 +70,10 @@ pub(super) async fn config() -> Response {
     success(json!({"yaml": ""}), &[])
 }
 
-/// Exemplars are not stored.
-pub(super) async fn nothing_listed() -> Response {
-    success(json!([]), &[])
-}
-
 /// Metadata are not stored.
-pub(super) async fn nothing_named() -> Response {
-    success(json!({}), &[])
+pub(super) async fn nothing_named(asked: Asked) -> Result<Response, Failure> {
+    limit(&asked.params()?)?;
+    Ok(success(json!({}), &[]))
 }
 
 pub(super) async fn tsdb(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
