@@ -10,6 +10,7 @@
 
 use super::{
     Corrupt,
+    bits::BitWriter,
     bytes::{Input, put_signed, put_varint, varint_len},
 };
 
@@ -19,45 +20,50 @@ pub(super) const BLOCK: usize = 128;
 /// Room for 128 values of 64 bits, and for the last two words to be read whole.
 const PACKED_MAX: usize = BLOCK * 8 + 16;
 
-/// How many of the smallest values a base may leave out, as exceptions.
-const LEFT_OUT: [usize; 4] = [0, 1, 2, 4];
+/// How many of the smallest values a base may leave out, as exceptions: all numbers below this.
+const LEFT_OUT: usize = 5;
 
 /// Appends a column in the order that makes it smallest.
 pub(super) fn encode(values: &[i64], out: &mut Vec<u8>) {
-    let mut differences = values.to_vec();
-    let mut starts: Vec<i64> = Vec::with_capacity(2);
-    let mut best: Option<Vec<u8>> = None;
-    for order in 0..=2u8 {
-        if order > 0 {
-            let Some(first) = differences.first() else { break };
-            starts.push(*first);
-            differences = differences.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
-        }
-        let mut column = vec![order];
-        for start in &starts {
-            put_signed(*start, &mut column);
-        }
-        for block in differences.chunks(BLOCK) {
-            encode_block(block, &mut column);
-        }
-        if best.as_ref().is_none_or(|best| column.len() < best.len()) {
-            best = Some(column);
-        }
+    let once = differences(values);
+    let twice = differences(&once);
+    let columns: [(&[i64], &[i64]); 3] = [
+        (&[], values),
+        (values.get(..1).unwrap_or_default(), &once),
+        (&[values.first().copied().unwrap_or(0), once.first().copied().unwrap_or(0)], &twice),
+    ];
+    // The first blocks tell which order suits; a series seldom changes its ways within one chunk.
+    let usable = columns.iter().enumerate().filter(|(order, _)| *order <= values.len());
+    let best = usable.min_by_key(|(order, (_, column))| {
+        let looked_at = column.chunks(BLOCK).take(LOOKED_AT);
+        looked_at.map(|block| Plan::of(block).bytes).sum::<usize>() + order
+    });
+    let Some((order, (starts, column))) = best else { return };
+    out.push(order as u8);
+    for start in *starts {
+        put_signed(*start, out);
     }
-    out.extend(best.unwrap_or_default());
+    for block in column.chunks(BLOCK) {
+        encode_block(block, out);
+    }
+}
+
+/// Blocks that the choice of the order rests on.
+const LOOKED_AT: usize = 2;
+
+fn differences(values: &[i64]) -> Vec<i64> {
+    values.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect()
 }
 
 fn encode_block(values: &[i64], out: &mut Vec<u8>) {
-    let mut sorted = [0; BLOCK];
-    let sorted = &mut sorted[..values.len()];
-    sorted.copy_from_slice(values);
-    sorted.sort_unstable();
-    let plans = LEFT_OUT.iter().filter_map(|&out| sorted.get(out)).map(|&base| (plan(values, base), base));
-    let Some(((_, width, exceptions), base)) = plans.min() else { return };
+    let Plan { base, width, exceptions, .. } = Plan::of(values);
     out.push(width as u8);
     out.push(exceptions as u8);
     put_signed(base, out);
     pack(values, base, width, out);
+    if exceptions == 0 {
+        return;
+    }
     for (at, value) in values.iter().enumerate() {
         let high = high_bits(value.wrapping_sub(base) as u64, width);
         if high > 0 {
@@ -71,48 +77,89 @@ fn high_bits(value: u64, width: u32) -> u64 {
     value.checked_shr(width).unwrap_or(0)
 }
 
-/// The cheapest way to store a block over `base`: bytes, width, number of exceptions.
-fn plan(values: &[i64], base: i64) -> (usize, u32, usize) {
-    // How many values need exactly so many bits.
-    let mut needing = [0usize; 65];
-    for value in values {
-        needing[64 - (value.wrapping_sub(base) as u64).leading_zeros() as usize] += 1;
+/// How to store a block.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    bytes: usize,
+    base: i64,
+    width: u32,
+    exceptions: usize,
+}
+
+impl Plan {
+    /// The cheapest over any of the bases that are tried.
+    fn of(values: &[i64]) -> Self {
+        let smallest = smallest(values);
+        let mut best = Self::over(values, smallest[0]);
+        for pair in smallest.windows(2) {
+            // Leaving values out pays only if there is a gap above them as wide as what the others need.
+            let gap = 64 - (pair[1].wrapping_sub(pair[0]) as u64).leading_zeros();
+            if gap > 0 && gap + 1 >= best.width {
+                let other = Self::over(values, pair[1]);
+                if other.bytes < best.bytes {
+                    best = other;
+                }
+            }
+        }
+        best
     }
-    let header = varint_len(((base << 1) ^ (base >> 63)) as u64);
-    let widest = needing.iter().rposition(|count| *count > 0).unwrap_or(0);
-    let mut best = (usize::MAX, 64, 0);
-    let (mut exceptions, mut width) = (0, widest);
-    loop {
-        let outside: usize =
-            (width + 1..=widest).map(|bits| needing[bits] * (1 + (bits - width).div_ceil(7))).sum();
-        let bytes = header + (values.len() * width).div_ceil(8) + outside;
-        if bytes < best.0 {
-            best = (bytes, width as u32, exceptions);
+
+    /// The cheapest way over `base`.
+    fn over(values: &[i64], base: i64) -> Self {
+        // How many values need exactly so many bits.
+        let mut needing = [0usize; 65];
+        for value in values {
+            needing[64 - (value.wrapping_sub(base) as u64).leading_zeros() as usize] += 1;
         }
-        exceptions += needing[width];
-        // A quarter at most: beyond that decoding suffers more than the size gains.
-        if width == 0 || exceptions > values.len() / 4 {
-            return best;
+        let header = varint_len(((base << 1) ^ (base >> 63)) as u64);
+        let mut best = Self { bytes: usize::MAX, base, width: 64, exceptions: 0 };
+        let mut exceptions = 0;
+        let widest = needing.iter().rposition(|count| *count > 0).unwrap_or(0);
+        // Only widths that some value needs: in between nothing is won.
+        for width in (0..=widest).rev().filter(|width| needing[*width] > 0) {
+            let outside = (width + 1..=widest).filter(|bits| needing[*bits] > 0);
+            let outside: usize = outside.map(|bits| needing[bits] * (1 + (bits - width).div_ceil(7))).sum();
+            let bytes = header + (values.len() * width).div_ceil(8) + outside;
+            if bytes < best.bytes {
+                (best.bytes, best.width, best.exceptions) = (bytes, width as u32, exceptions);
+            }
+            exceptions += needing[width];
+            // A quarter at most: beyond that decoding suffers more than the size gains.
+            if exceptions > values.len() / 4 {
+                break;
+            }
         }
-        width -= 1;
+        best
     }
 }
 
-fn pack(values: &[i64], base: i64, width: u32, out: &mut Vec<u8>) {
-    let mask = if width == 64 { u64::MAX } else { (1 << width) - 1 };
-    let (mut word, mut used) = (0u128, 0);
-    for value in values {
-        word |= u128::from(value.wrapping_sub(base) as u64 & mask) << used;
-        used += width;
-        while used >= 8 {
-            out.push(word as u8);
-            word >>= 8;
-            used -= 8;
+/// The smallest values, rising; the last of them again where there are fewer.
+fn smallest(values: &[i64]) -> [i64; LEFT_OUT] {
+    let mut least = [i64::MAX; LEFT_OUT];
+    for &value in values {
+        if value < least[LEFT_OUT - 1] {
+            let at = least.iter().position(|held| value < *held).unwrap_or(LEFT_OUT - 1);
+            least[at..].rotate_right(1);
+            least[at] = value;
         }
     }
-    if used > 0 {
-        out.push(word as u8);
+    if let Some(last) = values.len().checked_sub(1).filter(|last| *last < LEFT_OUT - 1) {
+        let last_value = least[last];
+        least[last + 1..].fill(last_value);
     }
+    least
+}
+
+fn pack(values: &[i64], base: i64, width: u32, out: &mut Vec<u8>) {
+    if width == 0 {
+        return;
+    }
+    let mask = u64::MAX >> (64 - width);
+    let mut bits = BitWriter::new(out);
+    for value in values {
+        bits.put(value.wrapping_sub(base) as u64 & mask, width);
+    }
+    bits.finish();
 }
 
 /// Reads a column block by block.

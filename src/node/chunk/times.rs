@@ -14,26 +14,44 @@ const GRID: u8 = 2;
 pub(super) fn encode(times: &[i64], out: &mut Vec<u8>) {
     let Some(&first) = times.first() else { return };
     let start = out.len();
-    out.push(PACKED);
-    ints::encode(times, out);
     let runs = runs(times);
-    let mut other = vec![RUNS];
-    put_signed(first, &mut other);
-    put_varint(runs.len() as u64, &mut other);
-    for (delta, count) in &runs {
-        put_signed(*delta, &mut other);
-        put_varint(*count, &mut other);
-    }
-    replace_if_smaller(start, &other, out);
-    if let Some((interval, _)) = runs.iter().max_by_key(|(_, count)| *count).filter(|_| runs.len() > 2) {
-        // With jitter no delta repeats, so the middle one says more than the commonest.
-        let mut deltas: Vec<i64> = runs.iter().map(|(delta, _)| *delta).collect();
-        deltas.sort_unstable();
-        for interval in [*interval, deltas[deltas.len() / 2]] {
-            replace_if_smaller(start, &grid(times, interval), out);
+    // Every run takes at least two bytes; many of them are for the other forms.
+    if runs.len() <= FEW_RUNS.max(times.len() / 16) {
+        out.push(RUNS);
+        put_signed(first, out);
+        put_varint(runs.len() as u64, out);
+        for (delta, count) in &runs {
+            put_signed(*delta, out);
+            put_varint(*count, out);
+        }
+        if runs.len() <= FEW_RUNS {
+            return;
         }
     }
+    let packed = |out: &mut Vec<u8>| {
+        out.push(PACKED);
+        ints::encode(times, out);
+    };
+    if out.len() == start {
+        packed(out);
+    } else {
+        let mut other = Vec::new();
+        packed(&mut other);
+        replace_if_smaller(start, &other, out);
+    }
+    // With jitter no delta repeats, so the middle one says more than the commonest.
+    let mut deltas: Vec<i64> = runs.iter().map(|(delta, _)| *delta).collect();
+    let middle = deltas.len() / 2;
+    let median = *deltas.select_nth_unstable(middle).1;
+    let commonest = runs.iter().max_by_key(|(_, count)| *count).map_or(median, |run| run.0);
+    replace_if_smaller(start, &grid(times, median), out);
+    if commonest != median {
+        replace_if_smaller(start, &grid(times, commonest), out);
+    }
 }
+
+/// So few runs that no other form is smaller by much.
+const FEW_RUNS: usize = 3;
 
 fn replace_if_smaller(start: usize, other: &[u8], out: &mut Vec<u8>) {
     if other.len() < out.len() - start {

@@ -12,12 +12,15 @@ const XOR: u8 = 1;
 /// `DECIMAL + k`: integers divided by 10^k.
 const DECIMAL: u8 = 2;
 
-/// Powers of ten that a decimal may be divided by. All of them are exact floats, as are all integers below 2^53:
+/// Powers of ten that a decimal may be divided by. All of them are exact floats, as are all integers below 2^51:
 /// their quotient is the float nearest to the decimal, which is how a parser makes that float.
 const POWERS: [f64; 13] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12];
 
-/// Integers below this are exact floats.
-const EXACT: f64 = 9_007_199_254_740_992.0;
+/// 2^51: integers below this are exact floats, and adding [`ROUND`] rounds to them.
+const EXACT: f64 = 2_251_799_813_685_248.0;
+
+/// 1.5 * 2^52.
+const ROUND: f64 = 6_755_399_441_055_744.0;
 
 /// Below this a float without decimals is an `i64`.
 const WHOLE: f64 = 4.6e18;
@@ -56,12 +59,15 @@ struct Decimals {
 
 /// `value` as an integer over 10^`power`, if that gives back every bit.
 fn to_int(value: f64, power: usize) -> Option<i64> {
-    let scale = POWERS.get(power)?;
-    let scaled = (value * scale).round();
-    let bound = if power == 0 { WHOLE } else { EXACT };
-    // NaN fails the comparison, -0 the one of bits.
-    let int = (scaled.abs() < bound).then_some(scaled as i64)?;
-    (from_int(int, power).to_bits() == value.to_bits()).then_some(int)
+    if power == 0 {
+        // The cast saturates, and makes 0 of NaN: the comparison of bits sees both, and -0.
+        let int = value as i64;
+        return (value.abs() < WHOLE && (int as f64).to_bits() == value.to_bits()).then_some(int);
+    }
+    let scaled = value * POWERS.get(power)?;
+    // Adding 1.5 * 2^52 rounds to the nearest integer, without a call.
+    let int = ((scaled + ROUND) - ROUND) as i64;
+    (scaled.abs() < EXACT && from_int(int, power).to_bits() == value.to_bits()).then_some(int)
 }
 
 fn from_int(int: i64, power: usize) -> f64 {
@@ -72,24 +78,33 @@ impl Decimals {
     /// `None` if too many values are no decimals.
     fn of(values: &[f64]) -> Option<Self> {
         let exceptions_max = 2 + values.len() / 8;
-        let mut power = 0;
-        let mut odd = 0;
-        for &value in values {
-            match (power..POWERS.len()).find(|&power| to_int(value, power).is_some()) {
-                Some(enough) => power = enough,
-                None => odd += 1,
-            }
-            if odd > exceptions_max {
-                return None;
-            }
-        }
-        let mut decimals = Self { power, ints: Vec::with_capacity(values.len()), exceptions: Vec::new() };
-        for (at, &value) in values.iter().enumerate() {
-            let int = to_int(value, power).unwrap_or_else(|| {
-                decimals.exceptions.push(at);
-                decimals.ints.last().copied().unwrap_or(0)
-            });
+        let mut decimals = Self { power: 0, ints: Vec::with_capacity(values.len()), exceptions: Vec::new() };
+        let mut at = 0;
+        while let Some(&value) = values.get(at) {
+            let int = match to_int(value, decimals.power) {
+                Some(int) => int,
+                None => {
+                    match (decimals.power + 1..POWERS.len()).find(|&more| to_int(value, more).is_some()) {
+                        Some(more) => {
+                            // What came before is written with more decimals as well; this happens a dozen times at most.
+                            decimals.power = more;
+                            decimals.ints.clear();
+                            decimals.exceptions.clear();
+                            at = 0;
+                            continue;
+                        }
+                        None => {
+                            decimals.exceptions.push(at);
+                            if decimals.exceptions.len() > exceptions_max {
+                                return None;
+                            }
+                            decimals.ints.last().copied().unwrap_or(0)
+                        }
+                    }
+                }
+            };
             decimals.ints.push(int);
+            at += 1;
         }
         (decimals.exceptions.len() <= exceptions_max).then_some(decimals)
     }
