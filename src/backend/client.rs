@@ -11,7 +11,7 @@ use super::{
     Body, Kind, Settings,
     error::{BackendError, Cause},
     headers,
-    pool::Sent,
+    pool::{Lane, Sent},
     probe::Probes,
     replicas::{Failure, Lease, Replica, Replicas},
 };
@@ -86,16 +86,36 @@ impl Backend {
         deadline: Instant,
         idempotent: bool,
     ) -> Result<Response<Body>, BackendError> {
+        self.send_in(Lane::Queries, request, deadline, idempotent).await
+    }
+
+    /// Sends a request that costs the backend next to nothing, over the few connections that are kept for such: it
+    /// neither waits for queries nor takes a connection from them.
+    pub async fn send_light(
+        &self,
+        request: Outgoing,
+        deadline: Instant,
+    ) -> Result<Response<Body>, BackendError> {
+        self.send_in(Lane::Light, request, deadline, true).await
+    }
+
+    async fn send_in(
+        &self,
+        lane: Lane,
+        request: Outgoing,
+        deadline: Instant,
+        idempotent: bool,
+    ) -> Result<Response<Body>, BackendError> {
         let Some(first) = self.replicas.choose(None) else {
             return Err(self.error(None, Cause::NoReplica));
         };
         if !self.replicas.several() {
-            return match self.attempt(first, request, deadline).await {
+            return match self.attempt(lane, first, request, deadline).await {
                 Tried::Answered(response) => Ok(response),
                 Tried::Failed { error, .. } => Err(error),
             };
         }
-        let (error, left) = match self.attempt(first, request.clone(), deadline).await {
+        let (error, left) = match self.attempt(lane, first, request.clone(), deadline).await {
             Tried::Answered(response) => return Ok(response),
             Tried::Failed { error, left } => (error, left),
         };
@@ -105,13 +125,19 @@ impl Backend {
         let Some(second) = self.replicas.choose(Some(first)) else {
             return Err(error);
         };
-        match self.attempt(second, request, deadline).await {
+        match self.attempt(lane, second, request, deadline).await {
             Tried::Answered(response) => Ok(response),
             Tried::Failed { error, .. } => Err(error),
         }
     }
 
-    async fn attempt(&self, replica: &Arc<Replica>, request: Outgoing, deadline: Instant) -> Tried {
+    async fn attempt(
+        &self,
+        lane: Lane,
+        replica: &Arc<Replica>,
+        request: Outgoing,
+        deadline: Instant,
+    ) -> Tried {
         let mut lease = replica.lease();
         let head_by = deadline.min(Instant::now() + self.settings.response_timeout);
         let failed = |cause, left| Tried::Failed { error: self.error(Some(replica), cause), left };
@@ -119,8 +145,9 @@ impl Backend {
             Ok(request) => request,
             Err(error) => return failed(Cause::Request(error.to_string()), false),
         };
-        if !lease.take_place(head_by).await {
-            return failed(Cause::Busy, false);
+        if !lease.take_place(lane, head_by).await {
+            let busy = if lane == Lane::Light { Cause::LightBusy } else { Cause::Busy };
+            return failed(busy, false);
         }
         match replica.pool.exchange(request, head_by).await {
             Sent::Answered(response, sender) => {

@@ -23,6 +23,8 @@ pub(super) enum Cause {
     ConnectTimeout(Duration),
     /// Every connection stayed busy until the deadline.
     Busy,
+    /// Every connection kept for light requests stayed busy until the deadline.
+    LightBusy,
     /// The connection ended, or what came was not HTTP, before the head of an answer.
     NoAnswer(String),
     /// No head of an answer in time.
@@ -54,7 +56,7 @@ impl BackendError {
             | Cause::BrokenBody(_)
             | Cause::TooLong(_)
             | Cause::Status(_) => ErrorKind::UpstreamDead,
-            Cause::Busy | Cause::Late(_) | Cause::LateBody => ErrorKind::UpstreamTimeout,
+            Cause::Busy | Cause::LightBusy | Cause::Late(_) | Cause::LateBody => ErrorKind::UpstreamTimeout,
             Cause::Request(_) => ErrorKind::BadData,
         }
     }
@@ -82,6 +84,9 @@ impl fmt::Display for BackendError {
                 write!(f, " could not be reached within {}", units::duration(*after))
             }
             Cause::Busy => f.write_str(" had no free connection before the deadline (`max_connections`)"),
+            Cause::LightBusy => f.write_str(
+                " left its few connections for light requests such as this busy until the deadline",
+            ),
             Cause::NoAnswer(why) => write!(f, " ended the connection without an answer: {why}"),
             Cause::Late(after) => write!(f, " did not answer within {}", units::duration(*after)),
             Cause::BrokenBody(why) => write!(f, " broke off in the middle of its answer: {why}"),

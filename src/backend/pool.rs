@@ -27,6 +27,18 @@ const SETTLE: Duration = Duration::from_millis(10);
 
 pub(super) type Sender = http1::SendRequest<Full<Bytes>>;
 
+/// Light requests on their way to one replica at a time; a dashboard asks for few, and each is answered from memory.
+const LIGHT_PLACES: usize = 10;
+
+/// Whose places a request takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// What was weighed, and probes.
+    Queries,
+    /// Metadata, rules, build information.
+    Light,
+}
+
 /// The connections to one replica.
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -36,6 +48,8 @@ pub(super) struct Pool {
     /// One place per connection in use; idle ones hold none, and a place looks for an idle one first, so that
     /// connections never outnumber places.
     places: Arc<Semaphore>,
+    /// Places of light requests, beside the others, so that neither waits for the other.
+    light_places: Arc<Semaphore>,
     /// The last used is the first reused.
     idle: Mutex<Vec<Idle>>,
     most_idle: usize,
@@ -63,17 +77,22 @@ impl Pool {
             connect_timeout,
             idle_timeout,
             places: Arc::new(Semaphore::new(max)),
+            light_places: Arc::new(Semaphore::new(LIGHT_PLACES)),
             idle: Mutex::new(Vec::new()),
             most_idle: max,
         }
     }
 
     /// Waits for a place among the connections; `None` when there was none before the deadline.
-    pub(super) async fn place(&self, deadline: Instant) -> Option<OwnedSemaphorePermit> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+    pub(super) async fn place(&self, lane: Lane, deadline: Instant) -> Option<OwnedSemaphorePermit> {
+        let places = match lane {
+            Lane::Queries => &self.places,
+            Lane::Light => &self.light_places,
+        };
+        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
             return Some(place);
         }
-        timeout_at(deadline, Arc::clone(&self.places).acquire_owned()).await.ok()?.ok()
+        timeout_at(deadline, Arc::clone(places).acquire_owned()).await.ok()?.ok()
     }
 
     /// Sends over an idle connection or a new one and waits for the head of the answer.

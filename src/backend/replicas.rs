@@ -11,7 +11,7 @@ use std::{
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
-    pool::{Pool, Sender},
+    pool::{Lane, Pool, Sender},
     settings::{BaseUrl, Settings},
 };
 
@@ -191,8 +191,8 @@ impl Lease {
     }
 
     /// Waits for a place among the replica's connections.
-    pub(super) async fn take_place(&mut self, deadline: Instant) -> bool {
-        self.place = self.replica.pool.place(deadline).await;
+    pub(super) async fn take_place(&mut self, lane: Lane, deadline: Instant) -> bool {
+        self.place = self.replica.pool.place(lane, deadline).await;
         self.place.is_some()
     }
 

@@ -362,7 +362,7 @@ impl Asking<'_> {
         let forward = Forward { parts: self.parts, routed: self.routed, body, ceiling: None };
         let request = forward.outgoing(self.headers())?;
         let backend = &self.upstream.backend;
-        let response = backend.send(request, self.began + LIGHT_TIME, true).await;
+        let response = backend.send_light(request, self.began + LIGHT_TIME).await;
         let response = response.map_err(|error| Failure::from(&error))?;
         let response = forward::receive(response, self.routed.endpoint, backend.name()).await?;
         Ok(response.map(Body::from))

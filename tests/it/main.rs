@@ -18,6 +18,7 @@ mod parse_errors;
 mod profile;
 mod promqltest;
 mod proxy_faults;
+mod proxy_light;
 mod proxy_way;
 mod real_node;
 mod real_prometheus;
