@@ -5,6 +5,9 @@ use std::io::{self, BufRead, BufReader, Error, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
+/// Bytes kept of a page.
+const PAGE_MAX: usize = 16 << 20;
+
 /// What came back; the body is counted, and only its beginning kept.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -55,8 +58,23 @@ impl Client {
         self.get_reading(request, |_| ())
     }
 
+    /// The answer with its body, of which no more than some megabytes are kept.
+    pub(crate) fn page(&mut self, request: &Request) -> io::Result<(Answer, Vec<u8>)> {
+        let mut body = Vec::new();
+        let answer = self.get_reading(request, |piece| {
+            if body.len() < PAGE_MAX {
+                body.extend_from_slice(piece);
+            }
+        })?;
+        Ok((answer, body))
+    }
+
     /// `on_bytes` hears of each piece of the body, and may sleep to be a slow reader.
-    pub(crate) fn get_reading(&mut self, request: &Request, on_bytes: impl FnMut(u64)) -> io::Result<Answer> {
+    pub(crate) fn get_reading(
+        &mut self,
+        request: &Request,
+        on_bytes: impl FnMut(&[u8]),
+    ) -> io::Result<Answer> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect()?,
@@ -136,7 +154,7 @@ fn line(reader: &mut impl BufRead) -> io::Result<String> {
     Ok(text.trim_end().to_owned())
 }
 
-fn read_answer(reader: &mut impl BufRead, mut on_bytes: impl FnMut(u64)) -> io::Result<Answer> {
+fn read_answer(reader: &mut impl BufRead, mut on_bytes: impl FnMut(&[u8])) -> io::Result<Answer> {
     let first = line(reader)?;
     let status = first.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(|| bad("no status line"))?;
     let mut headers = Vec::new();
@@ -171,16 +189,18 @@ fn read_answer(reader: &mut impl BufRead, mut on_bytes: impl FnMut(u64)) -> io::
 }
 
 /// Reads `length` bytes and drops them.
-fn skip(reader: &mut impl BufRead, length: u64, on_bytes: &mut impl FnMut(u64)) -> io::Result<u64> {
+fn skip(reader: &mut impl BufRead, length: u64, on_bytes: &mut impl FnMut(&[u8])) -> io::Result<u64> {
     let mut left = length;
     while left > 0 {
-        let got = (reader.fill_buf()?.len() as u64).min(left);
+        let bytes = reader.fill_buf()?;
+        let piece = bytes.get(..left as usize).unwrap_or(bytes);
+        let got = piece.len();
         if got == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
-        reader.consume(got as usize);
-        left -= got;
-        on_bytes(got);
+        on_bytes(piece);
+        reader.consume(got);
+        left -= got as u64;
     }
     Ok(length)
 }

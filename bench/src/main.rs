@@ -1,6 +1,5 @@
 //! Measures Weir beside its peers on one machine, everything on the loopback and bounded in time.
 
-mod chart;
 mod client;
 mod data;
 mod fairness;
@@ -28,7 +27,7 @@ Commands:
   fairness   light queries of one tenant beside 200 heavy ones of another; shares of equal tenants
   node       the storage node beside Prometheus and VictoriaMetrics: 16 queries on 20,000 series × 6 h, memory,
              bytes per sample, ingest rate
-  incident   a burst of heavy queries on a Prometheus that is killed at its memory limit, with and without a guard
+  incident   a burst of heavy queries on a database that is killed at its memory limit, with and without a guard
 
 Options:
   --weir FILE      the binary to measure, a release build (target/release/weir, or $WEIR)
@@ -36,9 +35,13 @@ Options:
   --data DIR       incident, node: where generated data is kept between runs (bench/target/data)
   --rounds N       overhead, stream, node: interleaved rounds (3)
   --seconds N      overhead: length of one measurement (4); fairness: of each part (15)
-  --guard A,B      incident: none, haproxy, vmauth, weir (none,haproxy,weir); haproxy and vmauth cap
-                   concurrent queries at 4, vmauth if it is newer than Debian 12's
-  --limit-mib N    incident: Prometheus is killed above this resident set (2048)
+  --target T       incident: prometheus (the default), victoriametrics, weir-node, weir-node:unbounded
+  --guard A,B      incident: none, haproxy, vmauth, weir (none,haproxy,weir); haproxy:N and vmauth:N cap
+                   concurrent queries at N (4), vmauth if it is newer than Debian 12's; weir:LIMIT sets one of
+                   Weir's limits alone, and ablation stands for each alone and all together
+  --burst B        incident: mixed (20 queries, half of them raw), sums (10 aggregations) (mixed)
+  --limit-mib N    incident: the database is killed above this resident set (2048)
+  --name NAME      incident: files are called incident-NAME (the target)
 
 Every command prints Markdown. Needed beside cargo: apt-get install prometheus victoria-metrics nginx haproxy wrk";
 
@@ -52,6 +55,9 @@ pub(crate) struct Options {
     seconds: Option<u32>,
     guards: Vec<String>,
     limit_mib: u64,
+    target: String,
+    burst: String,
+    name: Option<String>,
 }
 
 impl Options {
@@ -64,6 +70,9 @@ impl Options {
             seconds: None,
             guards: ["none", "haproxy", "weir"].map(String::from).to_vec(),
             limit_mib: 2048,
+            target: "prometheus".into(),
+            burst: "mixed".into(),
+            name: None,
         };
         while let Some(flag) = words.next() {
             let value = words.next().ok_or_else(|| format!("{flag} wants a value"))?;
@@ -75,6 +84,9 @@ impl Options {
                 "--seconds" => options.seconds = Some(value.parse::<u32>()?.clamp(1, 120)),
                 "--guard" => options.guards = value.split(',').map(String::from).collect(),
                 "--limit-mib" => options.limit_mib = value.parse()?,
+                "--target" => options.target = value,
+                "--burst" => options.burst = value,
+                "--name" => options.name = Some(value),
                 _ => return Err(format!("unknown option {flag}").into()),
             }
         }

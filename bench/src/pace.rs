@@ -1,6 +1,6 @@
 //! Open-loop load: requests are due at times that do not depend on the answers.
 
-use crate::client::{Client, Request};
+use crate::client::{Answer, Client, Request};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ pub(crate) struct Sample {
     pub(crate) ms: f64,
     /// Its status; zero without an answer.
     pub(crate) status: u16,
+    /// Milliseconds that it waited in Weir and that the backend took, as Weir says; zero if it does not.
+    pub(crate) weir_ms: [f64; 2],
 }
 
 /// A steady load.
@@ -64,11 +66,22 @@ impl Pace {
                 break;
             }
             let from = if late { due } else { Instant::now() };
-            let status = client.get(&request).map_or(0, |answer| answer.status);
-            samples.push(Sample { at, ms: from.elapsed().as_secs_f64() * 1e3, status });
+            let answer = client.get(&request);
+            let ms = from.elapsed().as_secs_f64() * 1e3;
+            let (status, weir_ms) = answer.map_or((0, [0.0; 2]), |answer| (answer.status, timing(&answer)));
+            samples.push(Sample { at, ms, status, weir_ms });
         }
         samples
     }
+}
+
+/// What `Server-Timing` says of Weir's wait and of the backend.
+fn timing(answer: &Answer) -> [f64; 2] {
+    let text = answer.header("server-timing").unwrap_or_default();
+    ["weir-wait;dur=", "backend;dur="].map(|name| {
+        let rest = text.split_once(name).map_or("", |(_, rest)| rest);
+        rest.split([',', ';']).next().and_then(|ms| ms.trim().parse().ok()).unwrap_or(0.0)
+    })
 }
 
 /// Milliseconds of the samples that were answered with 200.

@@ -87,12 +87,22 @@ impl Drop for Service {
     }
 }
 
-fn ticks(pid: u32) -> u64 {
+/// User and system time of one process, in seconds.
+pub(crate) fn times(pid: u32) -> [f64; 2] {
+    own_ticks(pid).map(|ticks| ticks as f64 / 100.0)
+}
+
+/// User and system time.
+fn own_ticks(pid: u32) -> [u64; 2] {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name in brackets may hold anything; user and system time are the 12th and 13th field after it.
-    let own = stat.rsplit_once(')').map_or(0, |(_, rest)| {
-        rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
-    });
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let mut fields = rest.split_whitespace().skip(11).map(|field| field.parse().unwrap_or(0));
+    [fields.next().unwrap_or(0), fields.next().unwrap_or(0)]
+}
+
+fn ticks(pid: u32) -> u64 {
+    let own: u64 = own_ticks(pid).iter().sum();
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     own + children.split_whitespace().filter_map(|child| child.parse().ok()).map(ticks).sum::<u64>()
 }

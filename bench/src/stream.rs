@@ -100,7 +100,7 @@ fn slow_readers(target: &Service, request: &Request, size: u64) -> Result<u64> {
         let read = || -> Result<()> {
             let (begin, mut bytes) = (Instant::now(), 0);
             let answer = Client::new(target.port, Duration::from_secs(60)).get_reading(request, |more| {
-                bytes += more;
+                bytes += more.len() as u64;
                 let due = Duration::from_secs_f64(bytes as f64 / SLOW_RATE);
                 std::thread::sleep(due.saturating_sub(begin.elapsed()));
             })?;

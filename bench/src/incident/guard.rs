@@ -1,0 +1,175 @@
+//! What stands before the database, and how it is configured.
+
+use super::target::Target;
+use crate::process::{Scratch, Service, need};
+use crate::targets::{haproxy, vmauth, weir};
+use crate::{Options, Result};
+
+/// What stands before the database: a word, or a word and what is particular about it.
+#[derive(Debug)]
+pub(super) struct Guard {
+    name: String,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Nothing,
+    /// A cap on concurrent queries.
+    Haproxy(u32),
+    Vmauth(u32),
+    Weir(Limits),
+}
+
+/// Which of Weir's limits are set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Limits {
+    All,
+    /// One alone; all others are out of reach.
+    PerQuery,
+    InFlight,
+    Budget,
+    Queries,
+    Rate,
+    Pressure,
+    /// Everything but the backend's own distress.
+    AllButPressure,
+}
+
+const ABLATION: [(&str, Limits); 8] = [
+    ("per-query", Limits::PerQuery),
+    ("in-flight", Limits::InFlight),
+    ("budget", Limits::Budget),
+    ("queries", Limits::Queries),
+    ("rate", Limits::Rate),
+    ("pressure", Limits::Pressure),
+    ("all-but-pressure", Limits::AllButPressure),
+    ("all", Limits::All),
+];
+const SLOTS: u32 = 4;
+
+/// The guards of the words; `ablation` stands for every limit of Weir alone, and all together.
+pub(super) fn list(words: &[String]) -> Result<Vec<Guard>> {
+    let mut guards = Vec::new();
+    for word in words {
+        if word == "ablation" {
+            for (name, limits) in ABLATION {
+                guards.push(Guard { name: format!("weir:{name}"), what: What::Weir(limits) });
+            }
+        } else {
+            guards.push(Guard::parse(word)?);
+        }
+    }
+    Ok(guards)
+}
+
+impl Guard {
+    fn parse(word: &str) -> Result<Self> {
+        let (kind, particular) = word.split_once(':').map_or((word, None), |(k, p)| (k, Some(p)));
+        let slots = || particular.map_or(Ok(SLOTS), str::parse);
+        let limits = || match particular {
+            None => Some(Limits::All),
+            Some(name) => ABLATION.iter().find(|(known, _)| *known == name).map(|(_, limits)| *limits),
+        };
+        let what = match kind {
+            "none" => What::Nothing,
+            "haproxy" => What::Haproxy(slots()?),
+            "vmauth" => What::Vmauth(slots()?),
+            "weir" => What::Weir(limits().ok_or_else(|| format!("no such limit: {word}"))?),
+            _ => return Err(format!("no such guard: {word}").into()),
+        };
+        Ok(Self { name: word.to_owned(), what })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The program whose version is told.
+    pub(super) fn program(&self) -> Option<&'static str> {
+        match self.what {
+            What::Nothing => None,
+            What::Haproxy(_) => Some("haproxy"),
+            What::Vmauth(_) => Some("vmauth"),
+            What::Weir(_) => Some("weir"),
+        }
+    }
+
+    pub(super) fn need(&self) -> Result<()> {
+        match self.what {
+            What::Haproxy(_) => need(&["haproxy"]),
+            What::Vmauth(_) => need(&["vmauth"]),
+            What::Nothing | What::Weir(_) => Ok(()),
+        }
+    }
+
+    /// Bytes that all queries in flight may hold by its own rule.
+    pub(super) fn budget(&self, limit: u64) -> Option<u64> {
+        match self.what {
+            What::Weir(Limits::All | Limits::AllButPressure | Limits::Budget) => Some(budget(limit)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn start(
+        &self,
+        scratch: &Scratch,
+        options: &Options,
+        target: &Target,
+        database: u16,
+    ) -> Result<Option<Service>> {
+        Ok(match self.what {
+            What::Nothing => None,
+            What::Haproxy(slots) => Some(haproxy(scratch, database, slots)?),
+            What::Vmauth(slots) => Some(vmauth(scratch, database, Some(slots))?),
+            What::Weir(limits) => {
+                let text = config(limits, target.kind(), database, options.limit_mib << 20);
+                Some(weir(scratch, options, &text)?)
+            }
+        })
+    }
+}
+
+/// Three quarters of what the process may take: the rest is for itself and for what a collector lags behind.
+fn budget(limit: u64) -> u64 {
+    limit / 4 * 3
+}
+
+/// A limit that nothing here reaches.
+const OUT_OF_REACH: &str = "64GiB";
+
+fn config(limits: Limits, kind: &str, upstream: u16, limit: u64) -> String {
+    let all = matches!(limits, Limits::All | Limits::AllButPressure);
+    let mib = |bytes: u64| format!("{}MiB", bytes >> 20);
+    let set =
+        |one: Limits, value: String, other: &str| if all || limits == one { value } else { other.to_owned() };
+    // What one query may take at most; and one tenant, so that no tenant alone fills the budget.
+    let query = mib(budget(limit) / 5 * 4);
+    let pressure = if limits == Limits::All || limits == Limits::Pressure {
+        format!("pressure: {{memory_limit: {}}}", mib(limit))
+    } else {
+        String::new()
+    };
+    format!(
+        "backends:
+- name: main
+  kind: {kind}
+  urls: [\"http://127.0.0.1:{upstream}\"]
+  budget: {{memory: {}, queries: {}}}
+  {pressure}
+classes: []
+limits:
+  default:
+    per_query: {{memory: {}, timeout: 150s, samples: 500M, points: 500M, series: {}}}
+    in_flight: {{memory: {}, queries: {}}}
+    rate: {{queries: {}}}
+    queue: {{wait: 85s}}\n",
+        set(Limits::Budget, mib(budget(limit)), OUT_OF_REACH),
+        set(Limits::Queries, "20".to_owned(), "1000"),
+        set(Limits::PerQuery, query.clone(), OUT_OF_REACH),
+        set(Limits::PerQuery, "50_000".to_owned(), "unlimited"),
+        set(Limits::InFlight, query, OUT_OF_REACH),
+        if limits == Limits::Queries { "4" } else { "1000" },
+        set(Limits::Rate, "50/s".to_owned(), "10k/s"),
+    )
+}

@@ -1,0 +1,118 @@
+//! The incident: heavy queries of one tenant on a database that is killed at its memory limit, beside the light queries
+//! of others; alone, behind a cap on concurrency, and behind Weir.
+
+mod guard;
+mod load;
+mod report;
+mod sheet;
+mod target;
+mod watch;
+
+use crate::client::Client;
+use crate::data::Data;
+use crate::pace::{Pace, Sample};
+use crate::process::{Scratch, Service};
+use crate::report::path;
+use crate::{Options, Result};
+use guard::Guard;
+use load::{Burst, Heavy};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use target::Target;
+use watch::Watched;
+
+const QUIET: Duration = Duration::from_secs(10);
+const TAIL: Duration = Duration::from_secs(5);
+/// A burst that is not over by then is broken off.
+const HEAVY_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// What one run showed. Times are in seconds since its start.
+#[derive(Debug)]
+struct Run {
+    guard: String,
+    watched: Watched,
+    light: Vec<Sample>,
+    heavy: Vec<Heavy>,
+    /// When the burst began and ended.
+    burst: (f64, f64),
+    /// What the guard may let the database hold in all, bytes, where it has such a bound.
+    bound: Option<u64>,
+}
+
+impl Run {
+    /// Light queries before the burst, and those from its begin to the end of the run.
+    fn phases(&self) -> [Vec<Sample>; 2] {
+        let (quiet, loud) = self.light.iter().copied().partition(|s| s.at < self.burst.0);
+        [quiet, loud]
+    }
+
+    /// The length of both, in seconds.
+    fn spans(&self) -> [f64; 2] {
+        [self.burst.0, self.burst.1 - self.burst.0 + TAIL.as_secs_f64()]
+    }
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let target = Target::parse(&options.target)?;
+    let burst = Burst::parse(&options.burst)?;
+    let guards = guard::list(&options.guards)?;
+    target.need()?;
+    guards.iter().try_for_each(Guard::need)?;
+    let data = Data::get(&options.data)?;
+    let seed = target.seed(options, &data)?;
+    let mut runs = Vec::new();
+    for guard in &guards {
+        let scratch = Scratch::new()?;
+        let database = target.start(&scratch, options, &seed)?;
+        let run = replay(guard, &target, options, (scratch, database), burst, data.end)?;
+        eprintln!("{}: {}", run.guard, report::line(&run));
+        runs.push(run);
+    }
+    let name = format!("incident-{}", options.name.as_deref().unwrap_or(target.name()));
+    sheet::draw(&path(options, &format!("{name}.svg"))?, &target, &runs, options.limit_mib << 20)?;
+    report::report(&name, options, &target, &guards, &runs)
+}
+
+fn replay(
+    guard: &Guard,
+    target: &Target,
+    options: &Options,
+    (scratch, mut database): (Scratch, Service),
+    burst: Burst,
+    end: u64,
+) -> Result<Run> {
+    // Kept alive until the end of the run.
+    let service = guard.start(&scratch, options, target, database.port)?;
+    let port = service.as_ref().map_or(database.port, |service| service.port);
+    // The first answer of everything, and the estimates of Weir, are not what is measured.
+    for n in 0..40 {
+        Client::new(port, Duration::from_secs(10)).get(&load::light(n, u64::from(n), end))?;
+    }
+    let (start, stop) = (Instant::now(), AtomicBool::new(false));
+    let pace = Pace { port, rate: 40.0, connections: 40, timeout: Duration::from_secs(10) };
+    let limit = options.limit_mib << 20;
+    std::thread::scope(|scope| {
+        let steady =
+            scope.spawn(|| pace.run(start, &stop, |connection, turn| load::light(connection, turn, end)));
+        let counters = scope.spawn({
+            let port = database.port;
+            let stop = &stop;
+            move || watch::counters(port, target, start, stop)
+        });
+        let memory = scope.spawn(|| watch::memory(&mut database, limit, start, &stop));
+        std::thread::sleep(QUIET);
+        let begin = start.elapsed().as_secs_f64();
+        let clients: Vec<_> =
+            burst.queries().map(|query| scope.spawn(move || query.ask(port, end))).collect();
+        let heavy = clients.into_iter().filter_map(|query| query.join().ok()).collect();
+        let burst = (begin, start.elapsed().as_secs_f64());
+        std::thread::sleep(TAIL);
+        stop.store(true, Ordering::Relaxed);
+        let light = steady.join().unwrap_or_default();
+        let mut watched = memory.join().map_err(|_| "the watcher panicked")??;
+        watched.counters = counters.join().unwrap_or_default();
+        let idle = watched.rss.first().map_or(0, |s| s.1);
+        let bound = guard.budget(options.limit_mib << 20).map(|budget| (idle + budget) * 5 / 4);
+        Ok(Run { guard: guard.name().to_owned(), watched, light, heavy, burst, bound })
+    })
+}

@@ -1,0 +1,151 @@
+//! The database that is to survive.
+
+use crate::client::Request;
+use crate::data::{Data, copy_tree, generate, times};
+use crate::process::{Scratch, Service, command, free_port, need};
+use crate::{Options, Result, remote, targets};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    Prometheus,
+    VictoriaMetrics,
+    /// Weir's own node, with this `pool.mode`.
+    Node(&'static str),
+}
+
+/// Data in the form of one target, copied for every run.
+#[derive(Debug)]
+pub(super) enum Seed<'a> {
+    Blocks(&'a Data),
+    Folder(PathBuf),
+}
+
+/// Samples of a series in one request.
+const LOADED: usize = 240;
+
+impl Target {
+    pub(super) fn parse(word: &str) -> Result<Self> {
+        match word {
+            "prometheus" => Ok(Self::Prometheus),
+            "victoriametrics" => Ok(Self::VictoriaMetrics),
+            "weir-node" | "weir-node:bounded" => Ok(Self::Node("bounded")),
+            "weir-node:unbounded" => Ok(Self::Node("unbounded")),
+            _ => Err(format!("no such target: {word}").into()),
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Prometheus => "prometheus",
+            Self::VictoriaMetrics => "victoriametrics",
+            Self::Node("unbounded") => "weir-node-unbounded",
+            Self::Node(_) => "weir-node-bounded",
+        }
+    }
+
+    /// The backend's kind in Weir's configuration.
+    pub(super) fn kind(self) -> &'static str {
+        match self {
+            Self::Prometheus => "prometheus",
+            Self::VictoriaMetrics => "victoriametrics",
+            Self::Node(_) => "weir",
+        }
+    }
+
+    /// The program whose version is told.
+    pub(super) fn program(self) -> &'static str {
+        match self {
+            Self::Prometheus => "prometheus",
+            Self::VictoriaMetrics => "victoria-metrics",
+            Self::Node(_) => "weir",
+        }
+    }
+
+    pub(super) fn need(self) -> Result<()> {
+        match self {
+            Self::Prometheus => need(&["prometheus", "promtool"]),
+            Self::VictoriaMetrics => need(&["victoria-metrics", "promtool"]),
+            Self::Node(_) => need(&["promtool"]),
+        }
+    }
+
+    /// Its counters of reads, and of gets that found a pool empty.
+    pub(super) fn counters(self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Self::Prometheus => ("prometheus_engine_query_samples_total", None),
+            Self::VictoriaMetrics => ("vm_rows_read_per_query_sum", None),
+            Self::Node(_) => ("weir_node_reads_total", Some("weir_pool_get_on_empty_total")),
+        }
+    }
+
+    /// What its counter of reads counts.
+    pub(super) fn reads(self) -> &'static str {
+        match self {
+            Self::Prometheus | Self::VictoriaMetrics => "samples read per second",
+            Self::Node(_) => "reads per second",
+        }
+    }
+
+    /// The data in its form: kept between runs, made if there is nothing.
+    pub(super) fn seed<'a>(self, options: &Options, data: &'a Data) -> Result<Seed<'a>> {
+        if self == Self::Prometheus {
+            return Ok(Seed::Blocks(data));
+        }
+        let (dir, done) =
+            (options.data.join(self.kind()), options.data.join(format!("{}.done", self.kind())));
+        if done.is_file() {
+            return Ok(Seed::Folder(dir));
+        }
+        eprintln!("loading 28.8 million samples into {}, once", self.name());
+        // What was broken off is made anew.
+        let _ = fs::remove_dir_all(&dir);
+        let scratch = Scratch::new()?;
+        let service = self.serve(&scratch, options, &dir)?;
+        let mut series = Vec::new();
+        generate(|one| {
+            series.push(one);
+            Ok(())
+        })?;
+        let all: Vec<u64> = times(data.end).collect();
+        for start in (0..all.len()).step_by(LOADED) {
+            remote::send(service.port, &remote::requests(&series, start..start + LOADED, &all)?)?;
+        }
+        drop(service);
+        fs::write(done, "")?;
+        Ok(Seed::Folder(dir))
+    }
+
+    /// Starts it over a copy of the data, so that no run sees what another one left.
+    pub(super) fn start(self, scratch: &Scratch, options: &Options, seed: &Seed<'_>) -> Result<Service> {
+        match seed {
+            Seed::Blocks(data) => targets::prometheus(scratch, data, &[]),
+            Seed::Folder(from) => {
+                let dir = scratch.dir().join("data");
+                copy_tree(from, &dir)?;
+                self.serve(scratch, options, &dir)
+            }
+        }
+    }
+
+    fn serve(self, scratch: &Scratch, options: &Options, dir: &Path) -> Result<Service> {
+        let port = free_port()?;
+        let Self::Node(mode) = self else {
+            let mut start = command("victoria-metrics");
+            start.arg(format!("-storageDataPath={}", dir.display()));
+            start.arg(format!("-httpListenAddr=127.0.0.1:{port}")).arg("-retentionPeriod=120");
+            start.args(["-search.latencyOffset=0s", "-search.disableCache"]);
+            // As an operator would say of a machine of that size; left out, it takes 60 % of this one.
+            start.arg(format!("-memory.allowedBytes={}MiB", options.limit_mib * 3 / 5));
+            let ready = Request::get("/health", &[], "bench");
+            return Service::start("victoriametrics", port, scratch.dir(), start, &ready);
+        };
+        let text = format!("listen: 127.0.0.1:{port}\npool: {{mode: {mode}}}\n");
+        let config = scratch.write("node.yaml", &text)?;
+        let mut start = Command::new(&options.weir);
+        start.arg("node").arg("--config").arg(config).arg("--data").arg(dir);
+        Service::start("node", port, scratch.dir(), start, &Request::get("/-/ready", &[], "bench"))
+    }
+}
