@@ -14,6 +14,7 @@ pub mod pressure;
 pub mod probe;
 mod replicas;
 mod settings;
+pub mod tls;
 
 pub use body::Body;
 pub use client::{Backend, Outgoing};
@@ -23,3 +24,4 @@ pub use health::{ReplicaSnapshot, Snapshot};
 pub use kind::Kind;
 pub use probe::{ProbeError, ProbeOutcome, Question};
 pub use settings::{BaseUrl, HealthSettings, ProbeSettings, Settings};
+pub use tls::{Tls, TlsSettings};

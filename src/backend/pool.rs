@@ -15,12 +15,17 @@ use http_body_util::Full;
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{error::Cause, settings::BaseUrl};
+use super::{
+    error::Cause,
+    settings::{BaseUrl, Settings},
+    tls::{self, Tls},
+};
 
 /// A connection whose answer has ended needs a moment of its own task before it takes the next request.
 const SETTLE: Duration = Duration::from_millis(10);
@@ -43,6 +48,7 @@ pub(super) enum Lane {
 #[derive(Debug)]
 pub(super) struct Pool {
     url: BaseUrl,
+    tls: Option<Tls>,
     connect_timeout: Duration,
     idle_timeout: Duration,
     /// One place per connection in use; idle ones hold none, and a place looks for an idle one first, so that
@@ -70,12 +76,13 @@ pub(super) enum Sent {
 }
 
 impl Pool {
-    pub(super) fn new(url: BaseUrl, connect_timeout: Duration, idle_timeout: Duration, max: usize) -> Self {
-        let max = max.clamp(1, Semaphore::MAX_PERMITS);
+    pub(super) fn new(url: BaseUrl, settings: &Settings) -> Self {
+        let max = settings.max_connections.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             url,
-            connect_timeout,
-            idle_timeout,
+            tls: settings.tls.clone(),
+            connect_timeout: settings.connect_timeout,
+            idle_timeout: settings.idle_timeout,
             places: Arc::new(Semaphore::new(max)),
             light_places: Arc::new(Semaphore::new(LIGHT_PLACES)),
             idle: Mutex::new(Vec::new()),
@@ -144,13 +151,14 @@ impl Pool {
                 TcpStream::connect(self.url.address()).await.map_err(|e| Cause::Connect(e.to_string()))?;
             // A request is one small write; waiting for more to send with it only adds latency.
             stream.set_nodelay(true).map_err(|e| Cause::Connect(e.to_string()))?;
-            let (sender, connection) = http1::Builder::new()
-                .handshake(TokioIo::new(stream))
-                .await
-                .map_err(|e| Cause::Connect(innermost(&e)))?;
-            // It ends when the peer closes or when the sender is dropped; its errors reach the waiting request.
-            drop(tokio::spawn(connection));
-            Ok(sender)
+            if !self.url.secure() {
+                return speak(stream).await;
+            }
+            let Some(tls) = &self.tls else {
+                return Err(Cause::Connect("its URL says https, and TLS is not set up".to_owned()));
+            };
+            let (host, _) = self.url.address();
+            speak(tls.connect(host, stream).await.map_err(|e| Cause::Connect(innermost(&e)))?).await
         };
         match timeout_at(before, opening).await {
             Ok(opened) => opened,
@@ -196,8 +204,22 @@ impl Pool {
     }
 }
 
+/// Begins HTTP on an open stream.
+async fn speak(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Sender, Cause> {
+    let (sender, connection) = http1::Builder::new()
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| Cause::Connect(innermost(&e)))?;
+    // It ends when the peer closes or when the sender is dropped; its errors reach the waiting request.
+    drop(tokio::spawn(connection));
+    Ok(sender)
+}
+
 /// The sentence at the bottom of an error's chain, which is where the reason is.
 pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(reason) = tls::explain(error) {
+        return reason;
+    }
     let mut deepest = error;
     while let Some(source) = deepest.source() {
         deepest = source;

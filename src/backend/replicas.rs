@@ -91,7 +91,7 @@ impl Replicas {
 impl Replica {
     fn new(url: BaseUrl, settings: &Settings) -> Self {
         Self {
-            pool: Pool::new(url, settings.connect_timeout, settings.idle_timeout, settings.max_connections),
+            pool: Pool::new(url, settings),
             in_flight: AtomicUsize::new(0),
             born: Instant::now(),
             failures: AtomicU32::new(0),

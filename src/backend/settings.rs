@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Uri, uri::PathAndQuery};
 
-use super::Kind;
+use super::{Kind, Tls};
 
 /// The settings of one backend.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Set on every request, over what the client sent: credentials.
     pub headers: HeaderMap,
+    /// TLS, for the replicas with an `https` URL.
+    pub tls: Option<Tls>,
     /// Active health checks.
     pub health: HealthSettings,
     /// Small requests that ask how large a selector is.
@@ -43,6 +45,7 @@ impl Settings {
             max_connections: 100,
             idle_timeout: Duration::from_secs(20),
             headers: HeaderMap::new(),
+            tls: None,
             health: HealthSettings::default(),
             probe: ProbeSettings::default(),
         }
@@ -88,10 +91,11 @@ impl Default for ProbeSettings {
     }
 }
 
-/// Where a replica listens: `http://host:port/prefix`, taken apart once.
+/// Where a replica listens: `http://host:port/prefix`, or `https`, taken apart once.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BaseUrl {
     text: Arc<str>,
+    secure: bool,
     host: Arc<str>,
     port: u16,
     /// The value of the `Host` header.
@@ -101,16 +105,17 @@ pub struct BaseUrl {
 }
 
 impl BaseUrl {
-    /// Takes `http://host[:port][/prefix]` apart; the error says what is wrong with it.
+    /// Takes `http://host[:port][/prefix]`, or `https`, apart; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let uri: Uri = text.parse().map_err(|e| format!("`{text}` is not a URL: {e}"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
+        let (scheme, usual_port) = match uri.scheme_str() {
+            Some("http") => ("http", 80),
+            Some("https") => ("https", 443),
             Some(other) => {
-                return Err(format!("`{text}`: the scheme `{other}` is not supported, only `http`"));
+                return Err(format!("`{text}`: the scheme `{other}` is neither `http` nor `https`"));
             }
             None => return Err(format!("`{text}` needs a scheme: `http://{text}`")),
-        }
+        };
         let authority = uri.authority().ok_or_else(|| format!("`{text}` names no host"))?;
         if authority.as_str().contains('@') {
             return Err(format!("`{text}`: put credentials into `headers`, not into the URL"));
@@ -124,9 +129,10 @@ impl BaseUrl {
         }
         let prefix = uri.path().trim_end_matches('/');
         Ok(Self {
-            text: format!("http://{authority}{prefix}").into(),
+            text: format!("{scheme}://{authority}{prefix}").into(),
+            secure: scheme == "https",
             host: host.into(),
-            port: authority.port_u16().unwrap_or(80),
+            port: authority.port_u16().unwrap_or(usual_port),
             authority: HeaderValue::from_str(authority.as_str()).map_err(|e| format!("`{text}`: {e}"))?,
             prefix: prefix.into(),
         })
@@ -135,6 +141,11 @@ impl BaseUrl {
     /// The URL without a slash at its end.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// Whether it is reached over TLS.
+    pub const fn secure(&self) -> bool {
+        self.secure
     }
 
     /// Host and port, for connecting.

@@ -2,8 +2,9 @@
 
 use super::{
     diagnostic::{Diagnostic, Path, Position, suggest},
-    raw::{Backend, Raw, TenantLimits},
+    raw::{Backend, BackendTls, Raw, TenantLimits},
     scalar::{Limit, Secret},
+    tls,
     tree::{Node, Value},
 };
 use crate::base::TenantId;
@@ -97,6 +98,7 @@ impl<'a> Checker<'a> {
                     self.refuse(&at, format!("{shown}: {message}"));
                 }
             }
+            self.tls(&place.key("tls"), backend);
             for (name, value) in &backend.headers {
                 let at = place.key("headers").key(name);
                 if http::HeaderName::try_from(name).is_err() {
@@ -106,6 +108,28 @@ impl<'a> Checker<'a> {
                     self.refuse(&at, "the value holds characters that a header cannot carry");
                 }
             }
+        }
+    }
+
+    fn tls(&mut self, place: &Place<'_>, backend: &Backend) {
+        let secure = backend.urls.iter().any(|url| url.starts_with("https:"));
+        if !secure {
+            if backend.tls != BackendTls::default() {
+                let message = "has no effect: no URL of this backend begins with `https://`";
+                self.warnings.push(Diagnostic::new(place.position, &place.path, message));
+            }
+            return;
+        }
+        if let Err(wrong) = tls::load(&backend.tls) {
+            self.refuse(&place.key(wrong.key), wrong.message);
+        }
+        if backend.tls.insecure_skip_verify {
+            let at = place.key("insecure_skip_verify");
+            let message = format!(
+                "INSECURE: anybody between Weir and backend `{}` can read and forge its answers",
+                backend.name
+            );
+            self.warnings.push(Diagnostic::new(at.position, &at.path, message));
         }
     }
 
@@ -254,9 +278,8 @@ fn url_fits(url: &str) -> Result<(), &'static str> {
         return Err("credentials do not belong in a URL; use `headers: {Authorization: …}`");
     }
     match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => return Err("https is not supported yet; put a TLS sidecar in between and use http"),
-        _ => return Err("needs `http://` in front"),
+        Some("http" | "https") => {}
+        _ => return Err("needs `http://` or `https://` in front"),
     }
     if uri.query().is_some() {
         return Err("has a query string; only a path is allowed");

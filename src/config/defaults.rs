@@ -2,9 +2,9 @@
 
 use super::{
     raw::{
-        Backend, BasicAuthPart, Budget, Class, ClassMatch, Health, InFlight, Kind, Limits, LogFormat, Mode,
-        OnStale, OnUnparsable, PerQuery, Pressure, Probe, Profiling, Queue, Rates, Server, Telemetry,
-        Tenancy, TenantLimits, TenantSource,
+        Backend, BackendTls, BasicAuthPart, Budget, Class, ClassMatch, Health, InFlight, Kind, Limits,
+        LogFormat, Mode, OnStale, OnUnparsable, PerQuery, Pressure, Probe, Profiling, Queue, Rates, Server,
+        Telemetry, Tenancy, TenantLimits, TenantSource,
     },
     scalar::{Limit, Unknown},
 };
@@ -43,6 +43,7 @@ impl Default for Backend {
             response_timeout: lit("2m"),
             max_connections: lit("100"),
             headers: BTreeMap::new(),
+            tls: BackendTls::default(),
             health: Health::default(),
             probe: Probe::default(),
             pressure: Pressure::default(),

@@ -15,6 +15,7 @@ pub mod raw;
 mod reload;
 mod resolve;
 pub mod scalar;
+mod tls;
 mod tree;
 
 pub use diagnostic::{Diagnostic, Report};

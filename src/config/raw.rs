@@ -40,6 +40,16 @@ impl Default for Raw {
     }
 }
 
+impl Raw {
+    /// Whether it names other files, which may have changed when it has not.
+    pub fn names_files(&self) -> bool {
+        self.backends.iter().any(|backend| {
+            let tls = &backend.tls;
+            [&tls.ca_file, &tls.client_cert_file, &tls.client_key_file].into_iter().any(Option::is_some)
+        })
+    }
+}
+
 /// The schema of the configuration file, for editors and for the checks made here.
 pub fn schema() -> serde_json::Value {
     schemars::schema_for!(Raw).to_value()
@@ -90,6 +100,8 @@ pub struct Backend {
     pub max_connections: Count,
     /// Headers added to every request, for credentials: `Authorization: Bearer ${TOKEN}`.
     pub headers: BTreeMap<String, Secret>,
+    /// TLS to the replicas with an `https` URL.
+    pub tls: BackendTls,
     /// Active health checks.
     pub health: Health,
     /// Small requests that ask the backend how large a selector is.
@@ -137,6 +149,26 @@ pub struct Budget {
     /// Whether the budget is enforced; that of `limits.default` where nothing is written.
     #[serde(skip_serializing_if = "is_default")]
     pub mode: Option<Mode>,
+}
+
+/// TLS to a backend. Files are PEM, and read again with every reload.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackendTls {
+    /// Authorities to trust in place of the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+    /// Take any certificate: encrypted, but with whom is anybody's guess.
+    pub insecure_skip_verify: bool,
+    /// The name that the certificate must carry, where it is not the host of the URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// The certificate that Weir shows, with its chain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_cert_file: Option<String>,
+    /// The key of that certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_key_file: Option<String>,
 }
 
 /// Active health checks.

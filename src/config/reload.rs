@@ -60,7 +60,11 @@ impl Reloader {
         for line in changes.iter_mut().filter(|line| AT_START.iter().any(|key| line.starts_with(key))) {
             line.push_str(" (at the next start)");
         }
-        if !changes.is_empty() {
+        for warning in &new.warnings {
+            tracing::warn!("{}:{warning}", self.path.display());
+        }
+        // A certificate may have been renewed under the name it had.
+        if !changes.is_empty() || new.raw.names_files() {
             (self.apply)(&new);
             *current = Arc::new(new);
         }

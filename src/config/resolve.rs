@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
     raw::{self, LimitKey, Raw, TenantLimits},
-    scalar,
+    scalar, tls,
 };
 use crate::{
     backend::{self, BaseUrl, pressure::OnStale},
@@ -98,13 +98,16 @@ fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {
         value.set_sensitive(true);
         headers.insert(header_name(name)?, value);
     }
-    let urls = raw.urls.iter().map(|url| BaseUrl::parse(url)).collect::<Result<_, _>>()?;
+    let urls = raw.urls.iter().map(|url| BaseUrl::parse(url)).collect::<Result<Vec<_>, _>>()?;
+    let tls = urls.iter().any(BaseUrl::secure).then(|| tls::load(&raw.tls)).transpose();
+    let tls = tls.map_err(|wrong| format!("backend `{}`: tls.{wrong}", raw.name))?;
     let (kind, model_kind) = kinds(raw.kind);
     let backend = backend::Settings {
         connect_timeout: raw.connect_timeout.duration(),
         response_timeout: raw.response_timeout.duration(),
         max_connections: size(raw.max_connections),
         headers,
+        tls,
         health: backend::HealthSettings {
             interval: raw.health.interval.duration(),
             timeout: raw.health.timeout.duration(),

@@ -3,6 +3,7 @@
 
 mod backend_probe;
 mod backend_send;
+mod backend_tls;
 mod cli;
 mod config;
 mod differential;

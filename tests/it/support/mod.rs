@@ -2,6 +2,7 @@
 
 pub(crate) mod fake_upstream;
 pub(crate) mod memory;
+pub(crate) mod pki;
 pub(crate) mod process;
 pub(crate) mod real;
 pub(crate) mod weir;
