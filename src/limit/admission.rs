@@ -103,7 +103,9 @@ impl Admission {
     pub async fn admit(self: &Arc<Self>, ask: Ask) -> Result<Admitted, Refusal> {
         let mut shadow = self.judge(&ask)?;
         let now = Instant::now();
-        let answer = self.lock().ask(&ask, now, &mut shadow)?;
+        let mut ready = Handovers::new();
+        let answer = self.lock().ask(&ask, now, &mut shadow, &mut ready)?;
+        self.hand_over(ready);
         let (held, id, receiver, longest) = match answer {
             Answer::Run(held) => {
                 let permit = Permit::new(Arc::clone(self), held);

@@ -44,6 +44,13 @@ pub(super) enum Answer {
     Wait { held: Held, id: u64, receiver: oneshot::Receiver<Result<Permit, Refusal>>, longest: Duration },
 }
 
+/// A waiter that left the queue.
+struct TakenOut {
+    waiter: Waiter,
+    /// Somebody who waited behind it may have room now.
+    frees: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) policy: Arc<Policy>,
@@ -152,12 +159,13 @@ impl State {
         }
     }
 
-    /// A place to run or to wait, then the rate.
+    /// A place to run or to wait, then the rate. What taking the place of another brings about goes to `ready`.
     pub(super) fn ask(
         &mut self,
         ask: &Ask,
         now: Instant,
         shadow: &mut Vec<ShadowHit>,
+        ready: &mut Handovers,
     ) -> Result<Answer, Refusal> {
         let Some(backend) = self.backend_slot(ask.backend) else {
             // Only between a reload here and one of the caller.
@@ -194,10 +202,15 @@ impl State {
             self.charge(&mut held);
             return Ok(Answer::Run(held));
         }
-        if let Some((held, id)) = gives_way {
-            self.displace(&ask.tenant, &held, id);
+        let displaced = gives_way.and_then(|(other, id)| self.take_out(&other, id));
+        let answer = self.enqueue(ask, held);
+        if let Some(TakenOut { waiter, frees }) = displaced {
+            ready.push((waiter.hand_over, Err(self.queue_full(&ask.tenant, &held))));
+            if frees {
+                ready.extend(self.dispatch());
+            }
         }
-        Ok(self.enqueue(ask, held))
+        Ok(answer)
     }
 
     /// Whether the queue has a place for a query; in a full one it may be that of another actor's query, named here.
@@ -230,20 +243,6 @@ impl State {
             scope: Scope::Tenant(tenant.clone()),
             retry_after: Some(retry_soon(policy.wait)),
         }
-    }
-
-    /// Refuses one that waits in favour of another actor of its tenant. It was not the next of its flow, or its flow
-    /// had no other; what waited behind it still has no room, and whoever was held for is held for no more.
-    fn displace(&mut self, tenant: &TenantId, held: &Held, id: u64) {
-        let full = self.queue_full(tenant, held);
-        let backend = &mut self.backends[held.backend];
-        let Some(removed) = backend.queue.remove(held, id) else { return };
-        if backend.hold.is_some_and(|hold| hold.waiter == id) {
-            backend.hold = None;
-        }
-        self.tenants.get_mut(held.tenant).waiting -= 1;
-        // It may have left in this moment.
-        drop(removed.waiter.hand_over.send(Err(full)));
     }
 
     fn enqueue(&mut self, ask: &Ask, held: Held) -> Answer {
@@ -295,8 +294,13 @@ impl State {
     /// Takes out a waiter that gave up, with what it had no room in; `None` when it was handed over already.
     pub(super) fn give_up(&mut self, held: &Held, id: u64) -> Option<(Room, Handovers)> {
         let missing = self.room(held, Some(id));
+        let frees = self.take_out(held, id)?.frees;
+        Some((missing, if frees { self.dispatch() } else { Handovers::new() }))
+    }
+
+    fn take_out(&mut self, held: &Held, id: u64) -> Option<TakenOut> {
         let backend = &mut self.backends[held.backend];
-        let Removed { next, .. } = backend.queue.remove(held, id)?;
+        let Removed { waiter, next } = backend.queue.remove(held, id)?;
         let had_hold = backend.hold.is_some_and(|hold| hold.waiter == id);
         if had_hold {
             backend.hold = None;
@@ -304,7 +308,7 @@ impl State {
         self.tenants.get_mut(held.tenant).waiting -= 1;
         // It held nothing, but others may have waited behind it.
         let frees = had_hold || next.is_some_and(|(next, held)| self.room(&held, Some(next)) == Room::Enough);
-        Some((missing, if frees { self.dispatch() } else { Handovers::new() }))
+        Some(TakenOut { waiter, frees })
     }
 
     /// Lets everybody run who waits and has room, in the order of turns.

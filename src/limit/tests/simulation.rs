@@ -14,6 +14,10 @@ use crate::base::ErrorKind;
 type Waiting = Abortable<BoxFuture<'static, Result<Admitted, Refusal>>>;
 
 struct Crowd {
+    /// What a reload chooses from.
+    policies: Vec<Policy>,
+    /// Tenants who ask.
+    names: u32,
     admission: Arc<Admission>,
     rng: Rng,
     waiting: FuturesUnordered<Waiting>,
@@ -71,9 +75,11 @@ fn policies() -> Vec<Policy> {
 }
 
 impl Crowd {
-    fn new(seed: u64) -> Self {
-        let admission = Admission::new(policies().swap_remove(0));
+    fn new(seed: u64, policies: Vec<Policy>, names: u32) -> Self {
+        let admission = Admission::new(policies[0].clone());
         Self {
+            policies,
+            names,
             admission,
             rng: Rng::with_seed(seed),
             waiting: FuturesUnordered::new(),
@@ -86,7 +92,8 @@ impl Crowd {
 
     fn ask(&mut self) {
         let rng = &mut self.rng;
-        let name = if rng.bool() { rng.u32(0..5) } else { rng.u32(5..5000) };
+        let few = self.names.min(5);
+        let name = if self.names == few || rng.bool() { rng.u32(0..few) } else { rng.u32(few..self.names) };
         let memory = 1u64 << rng.u32(10..33);
         let ask = Ask {
             actor: format!("actor{}", rng.u8(0..3)).into(),
@@ -142,7 +149,7 @@ impl Crowd {
             88..96 => tokio::time::advance(Duration::from_millis(self.rng.u64(0..500))).await,
             96 => {
                 let policy = self.rng.usize(0..3);
-                self.admission.reload(policies().swap_remove(policy));
+                self.admission.reload(self.policies[policy].clone());
             }
             97 => {
                 let fraction = [0.0, 0.3, 1.0, 1.0, 1.0, 1.0][self.rng.usize(0..6)];
@@ -157,40 +164,65 @@ impl Crowd {
         let broken = invariants::broken(&self.admission.lock(), &permits, before, 2);
         assert!(broken.is_empty(), "step {step}: {broken:#?}");
     }
+
+    /// Goes so many steps, and looks after each.
+    async fn go(&mut self, steps: usize) {
+        for step in 0..steps {
+            let mut before = invariants::Before::of(&self.admission.lock());
+            // Several things happen before anybody looks; a change of limits is the last of them, since what was
+            // within the old ones may pass the new.
+            for _ in 0..self.rng.u32(1..4) {
+                let dice = self.rng.u32(0..100);
+                let changes_limits = matches!(dice, 96 | 97);
+                if changes_limits {
+                    before = invariants::Before::of(&self.admission.lock());
+                }
+                self.step(dice).await;
+                if changes_limits {
+                    break;
+                }
+            }
+            self.settle();
+            self.check(&before, step);
+        }
+    }
+
+    fn leave(&mut self) {
+        self.waiting.clear();
+        self.running.clear();
+        let left = self.admission.snapshot();
+        assert_eq!(left.tenants, []);
+        assert!(left.backends.iter().all(|backend| backend.memory == 0 && backend.waiting == 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_breaks_where_actors_take_each_others_places() {
+    let mut policies = policies();
+    for policy in &mut policies {
+        for tenant in std::iter::once(&mut policy.default).chain(policy.tenants.values_mut()) {
+            Arc::make_mut(tenant).queue.length = 4;
+        }
+    }
+    for seed in 0..8 {
+        let mut crowd = Crowd::new(seed, policies.clone(), 3);
+        crowd.go(1000).await;
+        assert!(crowd.refused.contains_key(&ErrorKind::QueueFull), "seed {seed}: {:?}", crowd.refused);
+        crowd.leave();
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn nothing_breaks_whatever_the_crowd_does() {
     for seed in 0..2 {
-        let mut crowd = Crowd::new(seed);
-        for step in 0..2000 {
-            let mut before = invariants::Before::of(&crowd.admission.lock());
-            // Several things happen before anybody looks; a change of limits is the last of them, since what was
-            // within the old ones may pass the new.
-            for _ in 0..crowd.rng.u32(1..4) {
-                let dice = crowd.rng.u32(0..100);
-                let changes_limits = matches!(dice, 96 | 97);
-                if changes_limits {
-                    before = invariants::Before::of(&crowd.admission.lock());
-                }
-                crowd.step(dice).await;
-                if changes_limits {
-                    break;
-                }
-            }
-            crowd.settle();
-            crowd.check(&before, step);
-        }
+        let mut crowd = Crowd::new(seed, policies(), 5000);
+        crowd.go(2000).await;
         assert!(crowd.admitted > 500, "seed {seed}: only {} ran", crowd.admitted);
         for kind in
             [ErrorKind::QueueTimeout, ErrorKind::QueueFull, ErrorKind::BackendSick, ErrorKind::LimitExceeded]
         {
             assert!(crowd.refused.contains_key(&kind), "seed {seed}: no {kind:?} in {:?}", crowd.refused);
         }
-        crowd.waiting.clear();
-        crowd.running.clear();
-        let left = crowd.admission.snapshot();
-        assert_eq!(left.tenants, [], "seed {seed}");
-        assert!(left.backends.iter().all(|backend| backend.memory == 0 && backend.waiting == 0));
+        crowd.leave();
     }
 }
