@@ -115,6 +115,16 @@ fn write(out: &mut impl Write, end: u64) -> Result<()> {
     Ok(out.flush()?)
 }
 
+/// All of [`generate`], held in memory.
+pub(crate) fn generated() -> Result<Vec<Series>> {
+    let mut all = Vec::new();
+    generate(|series| {
+        all.push(series);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
 /// 29 counters, 10 gauges and a histogram, 500 series each; the same every time.
 pub(crate) fn generate(mut each: impl FnMut(Series) -> Result<()>) -> Result<()> {
     let mut rng = fastrand::Rng::with_seed(7);

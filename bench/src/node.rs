@@ -1,7 +1,7 @@
 //! The storage node beside Prometheus and VictoriaMetrics: the same data, the same queries, the same run.
 
 use crate::client::{Client, Request};
-use crate::data::{Data, Series, generate, times};
+use crate::data::{Data, Series, generated, times};
 use crate::process::{Scratch, Service, command, free_port, need, rss};
 use crate::report::{Table, finish, mib, quantile, spread};
 use crate::targets::prometheus;
@@ -112,11 +112,7 @@ struct Row {
 pub(crate) fn run(options: &Options) -> Result<()> {
     need(&["prometheus", "promtool", "victoria-metrics"])?;
     let data = Data::get(&options.data)?;
-    let mut series = Vec::new();
-    generate(|one| {
-        series.push(one);
-        Ok(())
-    })?;
+    let series = generated()?;
     let all: Vec<u64> = times(data.end).collect();
     let ingest = ingest(options, &series, &all)?;
     let scratch = Scratch::new()?;

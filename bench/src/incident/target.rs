@@ -1,7 +1,7 @@
 //! The database that is to survive.
 
 use crate::client::Request;
-use crate::data::{Data, copy_tree, generate, times};
+use crate::data::{Data, copy_tree, generated, times};
 use crate::process::{Scratch, Service, command, free_port, need};
 use crate::{Options, Result, remote, targets};
 use std::fs;
@@ -104,11 +104,7 @@ impl Target {
         let _ = fs::remove_dir_all(&dir);
         let scratch = Scratch::new()?;
         let service = self.serve(&scratch, options, &dir)?;
-        let mut series = Vec::new();
-        generate(|one| {
-            series.push(one);
-            Ok(())
-        })?;
+        let series = generated()?;
         let all: Vec<u64> = times(data.end).collect();
         for start in (0..all.len()).step_by(LOADED) {
             remote::send(service.port, &remote::requests(&series, start..start + LOADED, &all)?)?;
