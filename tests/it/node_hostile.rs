@@ -12,27 +12,14 @@ use weir::node::{
 
 use crate::{
     sockets::client,
-    support::real::data::{field, varint},
+    support::real::data::{field, timeseries, varint},
 };
 
 const NOW: i64 = 1_700_000_000_000;
 
 /// A remote write of one series.
 fn written(labels: &[(&str, &str)], samples: &[(i64, f64)]) -> Vec<u8> {
-    let mut series = Vec::new();
-    for (name, value) in labels {
-        let mut label = Vec::new();
-        field(&mut label, 1, name.as_bytes());
-        field(&mut label, 2, value.as_bytes());
-        field(&mut series, 1, &label);
-    }
-    for (time, value) in samples {
-        let mut sample = vec![1 << 3 | 1];
-        sample.extend(value.to_le_bytes());
-        sample.push(2 << 3);
-        varint(&mut sample, *time as u64);
-        field(&mut series, 2, &sample);
-    }
+    let series = timeseries(labels, samples.iter().copied());
     let mut request = Vec::new();
     field(&mut request, 1, &series);
     snap::raw::Encoder::new().compress_vec(&request).unwrap()

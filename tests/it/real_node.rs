@@ -15,7 +15,7 @@ use crate::{
     sockets::client,
     support::{
         real::{
-            data::{field, varint},
+            data::{field, timeseries},
             empty_prometheus, encode, prometheus_with, raw,
         },
         weir::now_ms,
@@ -52,28 +52,10 @@ fn body(now: i64) -> Vec<u8> {
     let mut request = Vec::new();
     for (i, value) in VALUES.iter().enumerate() {
         let samples = (0..20).map(|k| (now - 600_000 + k * 30_000, (k * i as i64) as f64 / 4.0));
-        series(&[("__name__", "m"), ("job", "a"), ("v", value)], samples, &mut request);
+        field(&mut request, 1, &timeseries(&[("__name__", "m"), ("job", "a"), ("v", value)], samples));
     }
-    series(&[("__name__", "up"), ("job", "b")], [(now - 60_000, 1.0)].into_iter(), &mut request);
+    field(&mut request, 1, &timeseries(&[("__name__", "up"), ("job", "b")], [(now - 60_000, 1.0)]));
     snap::raw::Encoder::new().compress_vec(&request).unwrap()
-}
-
-fn series(labels: &[(&str, &str)], samples: impl Iterator<Item = (i64, f64)>, request: &mut Vec<u8>) {
-    let mut series = Vec::new();
-    for (name, value) in labels {
-        let mut label = Vec::new();
-        field(&mut label, 1, name.as_bytes());
-        field(&mut label, 2, value.as_bytes());
-        field(&mut series, 1, &label);
-    }
-    for (time, value) in samples {
-        let mut sample = vec![1 << 3 | 1];
-        sample.extend(value.to_le_bytes());
-        sample.push(2 << 3);
-        varint(&mut sample, time as u64);
-        field(&mut series, 2, &sample);
-    }
-    field(request, 1, &series);
 }
 
 async fn node() -> SocketAddr {

@@ -32,6 +32,15 @@ pub(super) struct Window<'w> {
     pub(super) edges: Edges,
 }
 
+#[cfg(test)]
+impl<'w> Window<'w> {
+    /// `length` values of a series, from the one with the number `from` on.
+    pub(super) fn part_of(values: &'w [f64], from: usize, length: usize) -> Self {
+        let values = &values[from..from + length];
+        Self { times: &[], values, from, starts: &[], start: 0, end: 0, at: 0, edges: Edges::Plain }
+    }
+}
+
 impl Window<'_> {
     /// Length in seconds.
     #[inline]

@@ -57,7 +57,6 @@ impl Extreme {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::promql::ast::Edges;
 
     #[test]
     fn every_window_has_the_extreme_of_its_samples() {
@@ -72,18 +71,8 @@ mod tests {
                 let mut extreme = find(name).unwrap();
                 extreme.start();
                 for from in (0..40 - length).step_by(stride) {
-                    let part = &values[from..from + length];
-                    let times = vec![0; length];
-                    let window = Window {
-                        times: &times,
-                        values: part,
-                        from,
-                        starts: &[],
-                        start: 0,
-                        end: 0,
-                        at: 0,
-                        edges: Edges::Plain,
-                    };
+                    let window = Window::part_of(&values, from, length);
+                    let part = window.values;
                     let numbers = part.iter().copied().filter(|v| !v.is_nan());
                     let want = numbers.reduce(if largest { f64::max } else { f64::min }).unwrap_or(f64::NAN);
                     let got = extreme.of(&window).unwrap();

@@ -69,7 +69,6 @@ impl Sliding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::promql::ast::Edges;
 
     #[test]
     fn every_window_has_the_sum_of_its_samples() {
@@ -89,18 +88,8 @@ mod tests {
                 let mut sliding = find(name).unwrap();
                 sliding.start();
                 for from in (0..60 - length).step_by(stride) {
-                    let part = &values[from..from + length];
-                    let times = vec![0; length];
-                    let window = Window {
-                        times: &times,
-                        values: part,
-                        from,
-                        starts: &[],
-                        start: 0,
-                        end: 0,
-                        at: 0,
-                        edges: Edges::Plain,
-                    };
+                    let window = Window::part_of(&values, from, length);
+                    let part = window.values;
                     let (got, want) = (sliding.of(&window).unwrap(), whole(part));
                     let near = (got - want).abs() <= 1e-12 * want.abs().max(1.0);
                     assert!(

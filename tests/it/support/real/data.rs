@@ -170,26 +170,28 @@ pub(crate) fn remote_write<'l>(
 ) -> Vec<u8> {
     let mut request = Vec::new();
     for (labels, samples) in series.filter(|(_, samples)| !samples.is_empty()) {
-        field(&mut request, 1, &protobuf(labels, &samples));
+        let mut labels: Vec<_> = labels.iter().map(|(name, value)| (&**name, &**value)).collect();
+        labels.sort_unstable();
+        let samples = samples.into_iter().map(|(value, ms)| (ms, value));
+        field(&mut request, 1, &timeseries(&labels, samples));
     }
     snap::raw::Encoder::new().compress_vec(&request).unwrap()
 }
 
-fn protobuf(labels: &[(String, String)], samples: &[(f64, i64)]) -> Vec<u8> {
+/// A series of remote write: its labels in this order, and its values behind their milliseconds.
+pub(crate) fn timeseries(labels: &[(&str, &str)], samples: impl IntoIterator<Item = (i64, f64)>) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut labels: Vec<_> = labels.iter().collect();
-    labels.sort();
     for (name, value) in labels {
         let mut label = Vec::new();
         field(&mut label, 1, name.as_bytes());
         field(&mut label, 2, value.as_bytes());
         field(&mut out, 1, &label);
     }
-    for (value, ms) in samples {
+    for (ms, value) in samples {
         let mut sample = vec![1 << 3 | 1];
         sample.extend(value.to_le_bytes());
         sample.push(2 << 3);
-        varint(&mut sample, *ms as u64);
+        varint(&mut sample, ms as u64);
         field(&mut out, 2, &sample);
     }
     out
