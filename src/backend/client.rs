@@ -146,8 +146,7 @@ impl Backend {
             Err(error) => return failed(Cause::Request(error.to_string()), false),
         };
         if !lease.take_place(lane, head_by).await {
-            let busy = if lane == Lane::Light { Cause::LightBusy } else { Cause::Busy };
-            return failed(busy, false);
+            return failed(Cause::Busy(lane), false);
         }
         match replica.pool.exchange(request, head_by).await {
             Sent::Answered(response, sender) => {

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use super::pool::Lane;
 use crate::base::{ErrorKind, units};
 
 /// A request that failed on the way to the backend or back.
@@ -21,10 +22,8 @@ pub(super) enum Cause {
     Connect(String),
     /// The connection did not open in time.
     ConnectTimeout(Duration),
-    /// Every connection stayed busy until the deadline.
-    Busy,
-    /// Every connection kept for light requests stayed busy until the deadline.
-    LightBusy,
+    /// Every connection for such requests stayed busy until the deadline.
+    Busy(Lane),
     /// The connection ended, or what came was not HTTP, before the head of an answer.
     NoAnswer(String),
     /// No head of an answer in time.
@@ -56,7 +55,7 @@ impl BackendError {
             | Cause::BrokenBody(_)
             | Cause::TooLong(_)
             | Cause::Status(_) => ErrorKind::UpstreamDead,
-            Cause::Busy | Cause::LightBusy | Cause::Late(_) | Cause::LateBody => ErrorKind::UpstreamTimeout,
+            Cause::Busy(_) | Cause::Late(_) | Cause::LateBody => ErrorKind::UpstreamTimeout,
             Cause::Request(_) => ErrorKind::BadData,
         }
     }
@@ -83,8 +82,10 @@ impl fmt::Display for BackendError {
             Cause::ConnectTimeout(after) => {
                 write!(f, " could not be reached within {}", units::duration(*after))
             }
-            Cause::Busy => f.write_str(" had no free connection before the deadline (`max_connections`)"),
-            Cause::LightBusy => f.write_str(
+            Cause::Busy(Lane::Queries) => {
+                f.write_str(" had no free connection before the deadline (`max_connections`)")
+            }
+            Cause::Busy(Lane::Light) => f.write_str(
                 " left its few connections for light requests such as this busy until the deadline",
             ),
             Cause::NoAnswer(why) => write!(f, " ended the connection without an answer: {why}"),

@@ -60,21 +60,14 @@ pub fn line(s: &SelectorEstimate) -> String {
         UNKNOWN_SERIES => {
             format!("{}: an unknown number of series ({}, {}),", short(&s.text), s.series.class, s.source)
         }
-        n if s.series.class == EstimateClass::AtLeast => format!(
-            "{}: at least {} series ({}, which stopped there), at least {} samples",
-            short(&s.text),
-            units::count(n),
-            s.source,
-            units::count(s.samples.value),
-        ),
-        n => format!(
-            "{}: {} series ({}, {}), {} samples",
-            short(&s.text),
-            units::count(n),
-            s.series.class,
-            s.source,
-            units::count(s.samples.value),
-        ),
+        _ => {
+            let (series, samples) = (counted(s.series), counted(s.samples));
+            let how = match s.series.class {
+                EstimateClass::AtLeast => format!("{}, which stopped there", s.source),
+                class => format!("{class}, {}", s.source),
+            };
+            format!("{}: {series} series ({how}), {samples} samples", short(&s.text))
+        }
     };
     // Writing to a string cannot fail.
     let _ = write!(out, " from {} to {}", instant(s.window.start), instant(s.window.end));
@@ -170,9 +163,15 @@ fn selector_json(s: &SelectorEstimate) -> Value {
 fn amount(n: Known, what: &str) -> String {
     match n.value {
         UNKNOWN_SERIES => format!("an unknown number of {what} ({})", n.class),
-        value if n.class == EstimateClass::AtLeast => format!("at least {} {what}", units::count(value)),
-        value => format!("{} {what} ({})", units::count(value), n.class),
+        _ if n.class == EstimateClass::AtLeast => format!("{} {what}", counted(n)),
+        _ => format!("{} {what} ({})", counted(n), n.class),
     }
+}
+
+/// A number as far as it is known.
+fn counted(n: Known) -> String {
+    let least = if n.class == EstimateClass::AtLeast { "at least " } else { "" };
+    format!("{least}{}", units::count(n.value))
 }
 
 fn seconds(n: u64) -> String {

@@ -4,6 +4,7 @@ use std::{fmt::Write as _, future::IntoFuture, sync::Arc};
 
 use axum::{
     Router,
+    body::Body,
     extract::{RawQuery, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -14,7 +15,7 @@ use tokio::net::TcpListener;
 use super::Proxy;
 use crate::telemetry::{
     metrics,
-    profile::{self, What},
+    profile::{What, respond},
 };
 
 /// Reloads the configuration: what changed, or what is wrong with the file.
@@ -27,6 +28,7 @@ GET  /-/healthy            whether the process answers
 GET  /-/ready              whether it takes queries, and which backends answer
 POST /-/reload             reads the configuration file again
 GET  /debug/pprof/profile  CPU profile, if telemetry.profiling is enabled
+GET  /debug/pprof/heap     what holds memory, likewise
 ";
 
 #[derive(Clone)]
@@ -47,8 +49,14 @@ pub async fn serve_admin(
         .route("/metrics", get(metrics_text))
         .route("/-/healthy", get(|| async { "Weir is healthy.\n" }))
         .route("/-/ready", get(ready))
-        .route("/debug/pprof/profile", get(async |RawQuery(asked)| profiled(What::Cpu, asked).await))
-        .route("/debug/pprof/heap", get(async |RawQuery(asked)| profiled(What::Heap, asked).await))
+        .route(
+            "/debug/pprof/profile",
+            get(async |RawQuery(asked)| respond(What::Cpu, asked).await.map(Body::from)),
+        )
+        .route(
+            "/debug/pprof/heap",
+            get(async |RawQuery(asked)| respond(What::Heap, asked).await.map(Body::from)),
+        )
         .route("/-/reload", post(reload_now).put(reload_now))
         .with_state(Admin { proxy, reload });
     axum::serve(listener, routes).with_graceful_shutdown(shutdown).into_future().await
@@ -86,15 +94,5 @@ async fn reload_now(State(admin): State<Admin>) -> Response {
         Ok(Ok(changes)) => format!("{}\n", changes.join("\n")).into_response(),
         Ok(Err(report)) => (StatusCode::BAD_REQUEST, format!("{report}\n")).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
-}
-
-async fn profiled(what: What, asked: Option<String>) -> Response {
-    match profile::answer(what, &asked.unwrap_or_default()).await {
-        Ok(answer) => ([(header::CONTENT_TYPE, answer.content_type)], answer.body).into_response(),
-        Err(refusal) => {
-            let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            (status, format!("{refusal}\n")).into_response()
-        }
     }
 }

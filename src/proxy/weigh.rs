@@ -60,13 +60,20 @@ pub(super) struct Weighed {
     pub unanswered: Option<String>,
 }
 
+impl Weighed {
+    /// Known without asking the backend.
+    const fn unasked(estimate: Estimate) -> Self {
+        Self { estimate, probing: Duration::ZERO, unanswered: None }
+    }
+}
+
 impl Weighing<'_> {
     /// Estimates; `in_doubt` says whether a limit stands in the way of a demand.
     pub(super) async fn weigh(&self, in_doubt: impl Fn(&Demand) -> bool) -> Weighed {
         let shape = &self.call.shape;
         if self.call.opaque {
             let known = vec![SeriesKnowledge::assumed(&self.upstream.model); shape.selectors.len()];
-            return Weighed { estimate: self.price(&known), probing: Duration::ZERO, unanswered: None };
+            return Weighed::unasked(self.price(&known));
         }
         let table = self.upstream.table();
         let mut known = from_table(shape, table.as_deref(), &self.upstream.model, self.call.listing);
@@ -75,14 +82,14 @@ impl Weighing<'_> {
             !known.iter().any(is_guess) && !in_doubt(&estimate.demand)
         };
         if settled(&known, &estimate) {
-            return Weighed { estimate, probing: Duration::ZERO, unanswered: None };
+            return Weighed::unasked(estimate);
         }
         let key = LearnKey::new(self.tenant.clone(), self.call.fingerprint, shape);
         if let Some(observed) = self.learned.get(&key, self.now_ms.max(0) as u64) {
             known = SeriesKnowledge::from_observed(shape, &observed, &known);
             estimate = self.price(&known);
             if settled(&known, &estimate) {
-                return Weighed { estimate, probing: Duration::ZERO, unanswered: None };
+                return Weighed::unasked(estimate);
             }
         }
         let started = tokio::time::Instant::now();

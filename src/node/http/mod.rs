@@ -45,7 +45,7 @@ use super::{db::Db, engine::Workers};
 use crate::{
     base::{ErrorKind, params::Params},
     promql,
-    telemetry::profile::What,
+    telemetry::profile::{What, respond},
 };
 use error::Failure;
 use metrics::Metrics;
@@ -135,8 +135,14 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/-/healthy", get(|| async { "The node is healthy.\n" }))
         .route("/-/ready", get(|| async { "The node is ready.\n" }))
         .route("/metrics", get(status::metrics))
-        .route("/debug/pprof/profile", get(async |RawQuery(asked)| status::profiled(What::Cpu, asked).await))
-        .route("/debug/pprof/heap", get(async |RawQuery(asked)| status::profiled(What::Heap, asked).await))
+        .route(
+            "/debug/pprof/profile",
+            get(async |RawQuery(asked)| respond(What::Cpu, asked).await.map(Body::from)),
+        )
+        .route(
+            "/debug/pprof/heap",
+            get(async |RawQuery(asked)| respond(What::Heap, asked).await.map(Body::from)),
+        )
         .fallback(async |OriginalUri(uri): OriginalUri| {
             Failure::new(ErrorKind::NotFound, format!("the node has no {}", uri.path()))
         })

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
-    http::{StatusCode, header},
+    http::header,
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
@@ -19,7 +19,6 @@ use super::{
 use crate::{
     base::{ErrorKind, units::duration},
     node::index::Count,
-    telemetry::profile::{self, What},
 };
 
 /// Entries of a list of `status/tsdb` when the request names no limit; Prometheus' number.
@@ -113,14 +112,4 @@ pub(super) async fn tsdb(State(node): State<Arc<Node>>, asked: Asked) -> Result<
 pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response, Failure> {
     let text = node.metrics_text().map_err(|e| Failure::new(ErrorKind::Internal, e.to_string()))?;
     Ok(([(header::CONTENT_TYPE, crate::telemetry::metrics::CONTENT_TYPE)], text).into_response())
-}
-
-pub(super) async fn profiled(what: What, asked: Option<String>) -> Response {
-    match profile::answer(what, &asked.unwrap_or_default()).await {
-        Ok(answer) => ([(header::CONTENT_TYPE, answer.content_type)], answer.body).into_response(),
-        Err(refusal) => {
-            let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            (status, format!("{refusal}\n")).into_response()
-        }
-    }
 }

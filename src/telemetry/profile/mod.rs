@@ -9,7 +9,7 @@
 //! | `flame` | a picture |
 //!
 //! Timers and signals belong to the process, so there is one profiler, off unless [`enable`] is called at the start, and
-//! one profile at a time. It knows no HTTP: the proxy and the node each answer with it.
+//! one profile at a time. The proxy and the node each have a route to [`respond`].
 
 mod cpu;
 mod flame;
@@ -24,6 +24,7 @@ use std::{
 };
 
 pub use heap::Sampled;
+use http::{HeaderValue, Response, StatusCode, header};
 use stacks::{Profile, Symbols};
 
 /// Seconds of a CPU profile when the request names none.
@@ -73,12 +74,12 @@ pub enum Refusal {
 
 impl Refusal {
     /// The HTTP status that says the same.
-    pub const fn status(&self) -> u16 {
+    pub const fn status(&self) -> StatusCode {
         match self {
-            Self::Off => 403,
-            Self::Busy => 429,
-            Self::Bad(_) => 400,
-            Self::Failed(_) => 500,
+            Self::Off => StatusCode::FORBIDDEN,
+            Self::Busy => StatusCode::TOO_MANY_REQUESTS,
+            Self::Bad(_) => StatusCode::BAD_REQUEST,
+            Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
@@ -117,6 +118,18 @@ pub async fn answer(what: What, asked: &str) -> Result<Answer, Refusal> {
         answer
     });
     drawn.await.map_err(|error| Refusal::Failed(error.to_string()))
+}
+
+/// The response to a request for a profile, `asked` being its query string: see [`answer`].
+pub async fn respond(what: What, asked: Option<String>) -> Response<Vec<u8>> {
+    let (status, content_type, body) = match answer(what, &asked.unwrap_or_default()).await {
+        Ok(answer) => (StatusCode::OK, answer.content_type, answer.body),
+        Err(refusal) => (refusal.status(), "text/plain; charset=utf-8", format!("{refusal}\n").into_bytes()),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }
 
 /// The turn of the one profile.
