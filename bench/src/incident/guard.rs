@@ -184,11 +184,9 @@ mod tests {
     #[test]
     fn one_limit_alone_leaves_the_others_out_of_reach() {
         let text = config(Limits::InFlight, "prometheus", 1, 2 << 30);
-        for part in [
-            "budget: {memory: 64GiB, queries: 1000}",
-            "in_flight: {memory: 819MiB",
-            "rate: {queries: 10k/s}",
-        ] {
+        for part in
+            ["budget: {memory: 64GiB, queries: 1000}", "in_flight: {memory: 819MiB", "rate: {queries: 10k/s}"]
+        {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("memory_limit"));
@@ -198,10 +196,7 @@ mod tests {
     #[test]
     fn words_are_read() {
         let names = |words: &[&str]| list(&words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>());
-        assert_eq!(
-            names(&["none", "haproxy:2", "ablation"]).map_or(0, |g| g.len()),
-            2 + ABLATION.len()
-        );
+        assert_eq!(names(&["none", "haproxy:2", "ablation"]).map_or(0, |g| g.len()), 2 + ABLATION.len());
         assert!(
             names(&["haproxy:x"]).is_err() && names(&["weir:nothing"]).is_err() && names(&["x"]).is_err()
         );
