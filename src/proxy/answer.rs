@@ -10,12 +10,12 @@ use tokio::time::Instant;
 
 use super::{
     call::{Call, Reading},
-    failure::{Failure, estimate_header},
+    failure::{Failure, cost_header, estimate_header},
     forward::{self, Forward},
     identify::Identity,
     live::{Live, Proxy},
     meter::{BodyError, Meter, MeterLimits},
-    respond::{Body, SERVER_TIMING, WEIR_ESTIMATE, header_text},
+    respond::{Body, SERVER_TIMING, WEIR_COST, WEIR_ESTIMATE, header_text},
     route::{Endpoint, Routed, route},
     settle::{self, Account},
     upstream::Upstream,
@@ -182,7 +182,7 @@ impl Proxy {
         if account.estimate.demand.memory.value >= DEAR_BYTES {
             account.log_dispatch();
         }
-        let estimate = estimate_header(&account.estimate);
+        let (estimate, answer_tells) = (estimate_header(&account.estimate), account.answer_tells);
         let sent = Instant::now();
         // What may have brought one replica down is not tried on the next.
         let again = account.estimate.demand.memory.value < DEAR_BYTES;
@@ -206,8 +206,12 @@ impl Proxy {
             }
         };
         let metered = meter.wrap(&head.headers, upstream_body);
-        let primed = metered.prime().await.map_err(|error| self.unsent(asking, &error))?;
+        let mut primed = metered.prime().await.map_err(|error| self.unsent(asking, &error))?;
         head.headers.insert(WEIR_ESTIMATE, header_text(&estimate));
+        if let Some(actual) = primed.whole().filter(|actual| actual.counted) {
+            let touched = told.or(answer_tells.then_some(actual.series)).filter(|_| head.status.is_success());
+            head.headers.insert(WEIR_COST, header_text(&cost_header(touched, &actual)));
+        }
         let timing = format!(
             "weir-wait;dur={:.1}, backend;dur={:.1}",
             waited.as_secs_f64() * 1e3,

@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 use super::{
     call::CallError,
     identify::IdentifyError,
-    meter::BodyError,
+    meter::{Actual, BodyError},
     respond::{self, Body, Extra},
     route::RouteError,
 };
@@ -93,7 +93,8 @@ impl Failure {
             BodyError::CutOff(cut) => {
                 let (id, max, observed) = (cut.limit.id(), cut.max, cut.observed);
                 let limit = Some(format!("{id}; max={max}; observed={observed}; known=exact"));
-                let extra = Box::new(Extra { limit, ..Extra::default() });
+                let cost = Some(format!("{}; whole=false", cost_header(None, &cut.came)));
+                let extra = Box::new(Extra { limit, cost, ..Extra::default() });
                 Self { extra, ..Self::new(ErrorKind::LimitExceeded, cut.to_string()) }
             }
         }
@@ -127,6 +128,14 @@ pub(super) fn estimate_header(estimate: &Estimate) -> String {
     let memory = if d.memory.value == u64::MAX { "unknown".to_owned() } else { units::bytes(d.memory.value) };
     let (series, samples) = (number(d.series.value), number(d.samples.value));
     format!("series={series}; samples={samples}; memory={memory}; known={}", d.series.class)
+}
+
+/// For `Weir-Cost`: `series=20; answer_series=20; answer_samples=4800; answer_bytes=51234`. The first is what the query
+/// touched, where the backend or the answer tells; the others are the answer itself, bytes as inflated.
+pub(super) fn cost_header(touched: Option<u64>, actual: &Actual) -> String {
+    let Actual { series, samples, bytes_decoded, .. } = actual;
+    let touched = touched.map_or_else(String::new, |series| format!("series={series}; "));
+    format!("{touched}answer_series={series}; answer_samples={samples}; answer_bytes={bytes_decoded}")
 }
 
 impl From<RouteError> for Failure {

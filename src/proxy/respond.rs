@@ -25,7 +25,7 @@ use crate::{
 pub const WEIR_LIMIT: HeaderName = HeaderName::from_static("weir-limit");
 /// What the query was expected to cost.
 pub const WEIR_ESTIMATE: HeaderName = HeaderName::from_static("weir-estimate");
-/// What the query did cost.
+/// What the query did cost, where that is known before the answer's first byte goes out.
 pub const WEIR_COST: HeaderName = HeaderName::from_static("weir-cost");
 /// How long Weir and the backend took, beside what others say there.
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -44,7 +44,7 @@ pub struct Extra {
     pub limit: Option<String>,
     /// For `Weir-Estimate`.
     pub estimate: Option<String>,
-    /// For `Weir-Cost`: what was spent before the answer was refused.
+    /// For `Weir-Cost`: what came of an answer before it was refused.
     pub cost: Option<String>,
     /// For `Retry-After`, rounded up to whole seconds.
     pub retry_after: Option<Duration>,

@@ -153,6 +153,8 @@ async fn a_truncated_or_endless_answer_is_never_taken_for_whole() {
     let (_upstream, weir) = before(move |_| Act::ThenHang(start.clone()), limits).await;
     let response = weir.send(weir.request("/api/v1/query?query=small")).await;
     assert_eq!(response.status(), 200);
+    // Nobody knows yet what it costs.
+    assert!(!response.headers().contains_key("weir-cost"));
     assert!(response.into_body().collect().await.is_err());
     weir.until_idle().await;
 
@@ -162,6 +164,8 @@ async fn a_truncated_or_endless_answer_is_never_taken_for_whole() {
     assert_eq!(answer.status, 422);
     assert!(answer.error().contains("weir-max-response"), "{}", answer.body);
     assert!(answer.headers["weir-limit"].to_str().unwrap().starts_with("weir-max-response; max=1048576;"));
+    let cost = answer.headers["weir-cost"].to_str().unwrap();
+    assert_eq!(cost, "answer_series=0; answer_samples=0; answer_bytes=0; whole=false");
     assert!(weir.metrics().contains("limit=\"weir-max-response\",mode=\"enforce\""));
     weir.until_idle().await;
 }

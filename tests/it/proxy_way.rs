@@ -71,6 +71,11 @@ async fn what_is_admitted_goes_on_untouched() {
         answer.headers
     );
     assert!(answer.headers.contains_key("server-timing"));
+    // What `sum` touched is not told by its one series.
+    let told = format!("answer_series=1; answer_samples=1; answer_bytes={}", VECTOR.len());
+    assert_eq!(answer.headers["weir-cost"], told);
+    let plain = weir.get("/api/v1/query?query=small").await;
+    assert_eq!(plain.headers["weir-cost"], format!("series=1; {told}"));
     let seen = queries(&upstream);
     assert_eq!(seen[0].target, "/api/v1/query?timeout=60000ms&query=sum(small)%20&time=7&custom=a%2Fb");
     assert_eq!(seen[0].header("traceparent"), Some("00-1-2-01"));

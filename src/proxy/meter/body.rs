@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{CutOff, Limit, Meter, Outcome};
+use super::{Actual, CutOff, Limit, Meter, Outcome};
 
 /// Most bytes held back by [`MeteredBody::prime`]; at least one frame is, whatever its size.
 const HELD_BYTES_MAX: usize = 64 * 1024;
@@ -110,7 +110,8 @@ impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
         if let (Some(observed), Some(max)) = (announced, self.meter.limits.bytes)
             && observed > max.get()
         {
-            return Err(self.cut_off(CutOff { limit: Limit::Bytes, observed, max: max.get() }));
+            let came = Actual::default();
+            return Err(self.cut_off(CutOff { limit: Limit::Bytes, observed, max: max.get(), came }));
         }
         let mut bytes = 0;
         while bytes < HELD_BYTES_MAX {
@@ -124,6 +125,16 @@ impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
             self.held.push_back(frame);
         }
         Ok(self)
+    }
+
+    /// What the answer is, when [`Self::prime`] found all of it there: its cost is known before its first byte is sent.
+    pub fn whole(&mut self) -> Option<Actual> {
+        let ended = self.upstream_ended || self.upstream.as_ref().is_none_or(B::is_end_stream);
+        if !ended || self.current.is_some() {
+            return None;
+        }
+        self.meter.tally.finish();
+        Some(self.meter.tally.actual(true))
     }
 
     /// The next frame, counted and within the limits; `None` at the end, which is not yet acted upon.

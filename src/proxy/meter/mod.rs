@@ -78,6 +78,8 @@ pub struct CutOff {
     pub observed: u64,
     /// The limit.
     pub max: u64,
+    /// What came of the answer until then.
+    pub came: Actual,
 }
 
 impl fmt::Display for CutOff {

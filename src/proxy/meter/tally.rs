@@ -102,7 +102,7 @@ impl Tally {
         ];
         pairs.into_iter().find_map(|(limit, observed, max)| {
             let max = max?.get();
-            (observed > max).then_some(CutOff { limit, observed, max })
+            (observed > max).then(|| CutOff { limit, observed, max, came: self.actual(false) })
         })
     }
 

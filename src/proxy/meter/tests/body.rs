@@ -176,6 +176,9 @@ fn a_whole_answer_passes_unchanged_and_ends_complete() {
             let (mut body, log) = metered(setup, chunks(sent, 100));
             if prime_first {
                 body = primed(body).unwrap();
+                let (bytes_wire, bytes_decoded) = (sent.len() as u64, text.len() as u64);
+                let all = Actual { bytes_wire, bytes_decoded, series: 30, samples: 1200, counted: true };
+                assert_eq!(body.whole(), Some(all), "known before the first byte");
             }
             if sized {
                 assert_eq!(body.size_hint().exact(), Some(sent.len() as u64));
@@ -402,8 +405,18 @@ fn a_meter_never_wrapped_still_ends() {
 }
 
 #[test]
+fn what_is_not_all_there_is_not_known() {
+    let body = answers::matrix(1, 1);
+    for last in [Step::Wait, Step::Fail] {
+        let (body, _log) = metered(Setup::default(), [data(&body), Step::Wait, last]);
+        assert_eq!(primed(body).unwrap().whole(), None);
+    }
+}
+
+#[test]
 fn a_cut_off_explains_itself() {
-    let text = |limit| super::super::CutOff { limit, observed: 60_000, max: 50_000 }.to_string();
+    let came = Actual::default();
+    let text = |limit| super::super::CutOff { limit, observed: 60_000, max: 50_000, came }.to_string();
     assert_eq!(
         text(Limit::Series),
         "the answer holds at least 60,000 series, the limit is 50,000; aggregate, narrow the selectors or shorten \
