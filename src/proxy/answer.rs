@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     call::{Call, Reading},
@@ -15,6 +15,7 @@ use super::{
     identify::Identity,
     live::{Live, Proxy},
     meter::{BodyError, Meter, MeterLimits},
+    record::{Owner, Record},
     respond::{Body, SERVER_TIMING, WEIR_COST, WEIR_ESTIMATE, header_text},
     route::{Endpoint, Routed, route},
     settle::{self, Account},
@@ -79,17 +80,76 @@ impl Proxy {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let began = Instant::now();
-        let live = self.live();
         let (mut parts, body) = request.into_parts();
         // Before anybody is told apart by a header: naming one in `Connection` would lose it on the way down.
         strip_hop_by_hop(&mut parts.headers);
         let routed = route(&parts.method, parts.uri.path())?;
+        let mut record = Record::new(routed.endpoint, began);
+        let carried = self.stages(&parts, routed, body, peer, &mut record).await;
+        if let Err(failure) = &carried {
+            record.failed(failure);
+        }
+        carried
+    }
+
+    /// Everything that leaves a line in the log.
+    async fn stages<B>(
+        self: &Arc<Self>,
+        parts: &Parts,
+        routed: Routed<'_>,
+        body: B,
+        peer: SocketAddr,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Failure>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let live = self.live();
         let who = live.rules.identify(&parts.headers, peer)?;
+        let nowhere = || Failure::new(ErrorKind::Internal, "no backend is configured");
+        let upstream = live.upstream(&who.tenant).ok_or_else(nowhere)?;
+        record.identified(Owner {
+            tenant: who.tenant.clone(),
+            actor: Arc::clone(&who.actor),
+            class: live.class_name(who.class),
+            backend: upstream.backend.name().to_owned(),
+        });
         if self.stopping() {
             return Err(Failure::new(ErrorKind::ShuttingDown, "Weir is shutting down"));
         }
-        let nowhere = || Failure::new(ErrorKind::Internal, "no backend is configured");
-        let upstream = live.upstream(&who.tenant).ok_or_else(nowhere)?;
+        let asking = self.asking(&live, &who, upstream, routed, parts, record.began());
+        let body = read_body(body, live.request_body).await?;
+        if routed.endpoint == Endpoint::Light {
+            return asking.pass(body).await;
+        }
+        let call = self.read(&asking, &body, record)?;
+        record.parsed(&call.text, call.fingerprint);
+        let explained = matches!(routed.endpoint, Endpoint::QueryCost | Endpoint::QueryRangeCost);
+        if call.free && !explained {
+            let passed = asking.pass(body).await?;
+            record.passed("free", passed.status());
+            return Ok(passed);
+        }
+        let weighed = self.weigh(&asking, &call).await;
+        record.estimated(weighed.estimate.demand);
+        if explained {
+            record.passed("explained", http::StatusCode::OK);
+            return Ok(self.explain(&asking, &weighed));
+        }
+        self.run(&asking, call, weighed, body, record).await
+    }
+
+    /// What the later stages need of the earlier ones.
+    fn asking<'a>(
+        &self,
+        live: &'a Live,
+        who: &'a Identity,
+        upstream: &'a Arc<Upstream>,
+        routed: Routed<'a>,
+        parts: &'a Parts,
+        began: Instant,
+    ) -> Asking<'a> {
         let policy = self.admission.policy();
         // By name: a reload may have changed the order between the two.
         let budget = policy.backends.iter().position(|budget| *budget.name == *upstream.backend.name());
@@ -100,34 +160,11 @@ impl Proxy {
         // Half of a backend's budget at most, so that what other classes reserve stays theirs.
         let largest = [whole.map(|bytes| bytes / 2), policy.in_flight.memory.enforced(), own];
         let memory_max = largest.into_iter().flatten().min().unwrap_or(u64::MAX);
-        let body = read_body(body, live.request_body).await?;
-        let asking = Asking {
-            live: &live,
-            who: &who,
-            upstream,
-            routed,
-            parts: &parts,
-            policy,
-            budget,
-            memory_max,
-            began,
-        };
-        if routed.endpoint == Endpoint::Light {
-            return asking.pass(body).await;
-        }
-        let call = self.read(&asking, &body)?;
-        if call.free && !matches!(routed.endpoint, Endpoint::QueryCost | Endpoint::QueryRangeCost) {
-            return asking.pass(body).await;
-        }
-        let weighed = self.weigh(&asking, &call).await;
-        if matches!(routed.endpoint, Endpoint::QueryCost | Endpoint::QueryRangeCost) {
-            return Ok(self.explain(&asking, &weighed));
-        }
-        self.run(&asking, call, weighed, body).await
+        Asking { live, who, upstream, routed, parts, policy, budget, memory_max, began }
     }
 
-    /// The parse stage.
-    fn read(&self, asking: &Asking<'_>, body: &Bytes) -> Result<Call, Failure> {
+    /// The parse stage. What cannot be read is on record as it came.
+    fn read(&self, asking: &Asking<'_>, body: &Bytes, record: &mut Record) -> Result<Call, Failure> {
         if asking.routed.endpoint == Endpoint::RemoteRead {
             return Ok(Call::remote_read(body, &self.cache)?);
         }
@@ -136,7 +173,11 @@ impl Proxy {
         let lenient = asking.upstream.lenient();
         let on_unparsable = asking.upstream.on_unparsable;
         let reading = Reading { now_ms: (self.clock)(), lenient, on_unparsable, cache: &self.cache };
-        Ok(reading.read(asking.routed.endpoint, &params)?)
+        reading.read(asking.routed.endpoint, &params).map_err(|error| {
+            let text = params.first("query").or_else(|| params.first("match[]"));
+            record.unreadable(text.unwrap_or_default());
+            Failure::from(error)
+        })
     }
 
     /// The estimate stage.
@@ -170,17 +211,18 @@ impl Proxy {
         call: Call,
         weighed: Weighed,
         body: Bytes,
+        record: &mut Record,
     ) -> Result<Response<Body>, Failure> {
         let time = asking.time(&call);
         let deadline = asking.began + time;
-        let Admitted { permit, waited, shadow } =
-            self.admit(asking, &call, &weighed.estimate, deadline).await?;
+        let Admitted { permit, waited, shadow } = self.admit(asking, &weighed.estimate, deadline).await?;
+        record.admitted(waited);
         self.count_shadow(asking, &shadow);
         self.metrics.admitted(&asking.who.tenant, &asking.live.class_name(asking.who.class), waited);
         let request = asking.forwarded(&call, body)?;
-        let account = asking.account(call, weighed.estimate, waited);
+        let account = asking.account(&call, weighed.estimate);
         if account.estimate.demand.memory.value >= DEAR_BYTES {
-            account.log_dispatch();
+            record.dispatch();
         }
         let (estimate, answer_tells) = (estimate_header(&account.estimate), account.answer_tells);
         let sent = Instant::now();
@@ -190,7 +232,9 @@ impl Proxy {
         let status = answered.as_ref().ok().map(|response| response.status().as_u16());
         self.metrics.upstream(asking.upstream.backend.name(), status, sent.elapsed());
         let told = answered.as_ref().ok().and_then(|response| asking.told(response.headers()));
-        let on_end = account.on_end(Arc::clone(self), permit, status.unwrap_or(0), told);
+        // Until the first byte may go out, a failure is still the request's own, with a status that the client sees.
+        let (hand_over, handed) = oneshot::channel();
+        let on_end = account.on_end(Arc::clone(self), permit, status.unwrap_or(0), told, handed);
         let meter = Meter::new(asking.meter_limits(), on_end);
         let received = match answered {
             Ok(response) => {
@@ -207,6 +251,9 @@ impl Proxy {
         };
         let metered = meter.wrap(&head.headers, upstream_body);
         let mut primed = metered.prime().await.map_err(|error| self.unsent(asking, &error))?;
+        record.answered();
+        // The body is there to take it; were it not, the record would say that the query was dropped.
+        drop(hand_over.send(record.hand_over()));
         head.headers.insert(WEIR_ESTIMATE, header_text(&estimate));
         if let Some(actual) = primed.whole().filter(|actual| actual.counted) {
             let touched = told.or(answer_tells.then_some(actual.series)).filter(|_| head.status.is_success());
@@ -225,27 +272,13 @@ impl Proxy {
     async fn admit(
         self: &Arc<Self>,
         asking: &Asking<'_>,
-        call: &Call,
         estimate: &Estimate,
         deadline: Instant,
     ) -> Result<Admitted, Failure> {
-        let refusal = match self.admission.admit(asking.ask(estimate.demand, deadline)).await {
-            Ok(admitted) => return Ok(admitted),
-            Err(refusal) => refusal,
-        };
-        self.metrics.refused(&asking.who.tenant, refusal.id(), "enforce", refusal.kind);
-        tracing::info!(
-            target: "weir::query",
-            tenant = %asking.who.tenant, actor = &*asking.who.actor,
-            class = &*asking.live.class_name(asking.who.class), backend = asking.upstream.backend.name(),
-            endpoint = asking.routed.endpoint.as_str(), fingerprint = format_args!("{:016x}", call.fingerprint),
-            verdict = refusal.id(), status = refusal.kind.status(),
-            took_ms = asking.began.elapsed().as_millis() as u64,
-            est_series = settle::logged(estimate.demand.series), est_samples = settle::logged(estimate.demand.samples),
-            est_memory_bytes = settle::logged(estimate.demand.memory), known = estimate.demand.series.class.as_str(),
-            query = settle::short(&call.text), "query"
-        );
-        Err(Failure::refused(&refusal, estimate))
+        self.admission.admit(asking.ask(estimate.demand, deadline)).await.map_err(|refusal| {
+            self.metrics.refused(&asking.who.tenant, refusal.id(), "enforce", refusal.kind);
+            Failure::refused(&refusal, estimate)
+        })
     }
 
     /// Nothing of the answer was sent: there is time for a clean refusal.
@@ -378,22 +411,12 @@ impl Asking<'_> {
         told.series.filter(|_| !told.limited)
     }
 
-    fn account(&self, call: Call, estimate: Estimate, waited: Duration) -> Account {
-        let learn = LearnKey::new(self.who.tenant.clone(), call.fingerprint, &call.shape);
-        let answer_tells = settle::tells_series(&call.shape);
+    fn account(&self, call: &Call, estimate: Estimate) -> Account {
         Account {
-            tenant: self.who.tenant.clone(),
-            actor: Arc::clone(&self.who.actor),
-            class: self.live.class_name(self.who.class),
             backend: self.upstream.backend.name().to_owned(),
-            endpoint: self.routed.endpoint,
-            query: call.text,
-            fingerprint: call.fingerprint,
+            learn: LearnKey::new(self.who.tenant.clone(), call.fingerprint, &call.shape),
+            answer_tells: settle::tells_series(&call.shape),
             estimate,
-            learn,
-            answer_tells,
-            waited,
-            began: self.began,
         }
     }
 }

@@ -100,12 +100,17 @@ impl Failure {
         }
     }
 
+    /// The status that the client gets.
+    pub(super) fn status(&self) -> StatusCode {
+        let own = || StatusCode::from_u16(self.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        self.status.unwrap_or_else(own)
+    }
+
     /// The response.
     pub(super) fn into_response(self) -> Response<Body> {
+        let status = self.status();
         let mut response = respond::error(self.kind, &self.message, *self.extra);
-        if let Some(status) = self.status {
-            *response.status_mut() = status;
-        }
+        *response.status_mut() = status;
         response
     }
 }

@@ -10,6 +10,7 @@ mod forward;
 pub mod identify;
 mod live;
 pub mod meter;
+mod record;
 mod remote_read;
 pub mod respond;
 mod route;

@@ -1,70 +1,52 @@
-//! The end of a query: its permit goes back, its cost is counted, learned and written down. Once, whatever the end.
+//! The end of a query: its permit goes back, its cost is counted and learned. Once, whatever the end.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::sync::oneshot;
 
 use super::{
     Proxy,
     meter::{Actual, OnEnd, Outcome},
-    route::Endpoint,
+    record::Record,
 };
 use crate::{
-    base::{Known, TenantId},
+    base::Known,
     cost::{Estimate, LearnKey, Observed, SelectorEstimate},
     limit::{self, Permit},
     promql::shape::{Output, Shape},
     telemetry::metrics::Dimension,
 };
 
-/// Characters of a query in a log line.
-const QUERY_LOGGED_MAX: usize = 1_000;
-
 /// What is known of a query when it goes out, kept until its end.
 #[derive(Debug)]
 pub(super) struct Account {
-    /// Who paid.
-    pub tenant: TenantId,
-    /// Who inside the tenant.
-    pub actor: Arc<str>,
-    /// Name of the class.
-    pub class: Arc<str>,
     /// Name of the backend.
     pub backend: String,
-    /// What was asked for.
-    pub endpoint: Endpoint,
-    /// The query's text.
-    pub query: String,
-    /// The same for the same query again.
-    pub fingerprint: u64,
     /// What it was expected to cost.
     pub estimate: Estimate,
     /// Where what it did cost is remembered.
     pub learn: LearnKey,
     /// The series of the answer are the series that were touched.
     pub answer_tells: bool,
-    /// How long it waited for budget.
-    pub waited: Duration,
-    /// When it came.
-    pub began: Instant,
 }
 
 impl Account {
-    /// The record before dispatch, so that the query behind a crash is known.
-    pub(super) fn log_dispatch(&self) {
-        let d = &self.estimate.demand;
-        tracing::info!(
-            target: "weir::dispatch",
-            tenant = %self.tenant, actor = &*self.actor, class = &*self.class, backend = self.backend,
-            endpoint = self.endpoint.as_str(), fingerprint = format_args!("{:016x}", self.fingerprint),
-            series = logged(d.series), samples = logged(d.samples), memory_bytes = logged(d.memory),
-            known = d.memory.class.as_str(), query = short(&self.query), "dear query goes out"
-        );
-    }
-
-    /// What happens at the end of the answer; `status` is the backend's, `told` the series that it says it touched.
-    pub(super) fn on_end(self, proxy: Arc<Proxy>, permit: Permit, status: u16, told: Option<u64>) -> OnEnd {
-        Box::new(move |outcome, actual| self.end(&proxy, permit, (status, told), outcome, actual))
+    /// What happens at the end of the answer; `status` is the backend's, `told` the series that it says it touched, and
+    /// `record` comes once the first byte of the answer may go out.
+    pub(super) fn on_end(
+        self,
+        proxy: Arc<Proxy>,
+        permit: Permit,
+        status: u16,
+        told: Option<u64>,
+        mut record: oneshot::Receiver<Record>,
+    ) -> OnEnd {
+        Box::new(move |outcome, actual| {
+            self.end(&proxy, permit, (status, told), outcome, actual);
+            if let Ok(mut record) = record.try_recv() {
+                record.ended(status, outcome, actual);
+            }
+        })
     }
 
     fn end(
@@ -88,7 +70,6 @@ impl Account {
         if let Some(series) = told.or(counted).filter(|_| success) {
             self.learn(proxy, series, actual.bytes_decoded);
         }
-        self.log_end(status, outcome, actual);
     }
 
     fn learn(&self, proxy: &Proxy, series: u64, bytes: u64) {
@@ -98,20 +79,6 @@ impl Account {
         let observed = Observed { series, samples, bytes, memory: None };
         proxy.learned.observe(self.learn.clone(), observed, (proxy.clock)().max(0) as u64);
         proxy.metrics.learned_entries(proxy.learned.len() as u64);
-    }
-
-    fn log_end(&self, status: u16, outcome: Outcome, actual: Actual) {
-        let d = &self.estimate.demand;
-        tracing::info!(
-            target: "weir::query",
-            tenant = %self.tenant, actor = &*self.actor, class = &*self.class, backend = self.backend,
-            endpoint = self.endpoint.as_str(), fingerprint = format_args!("{:016x}", self.fingerprint),
-            verdict = "admitted", status, outcome = outcome.label(),
-            wait_ms = self.waited.as_millis() as u64, took_ms = self.began.elapsed().as_millis() as u64,
-            est_series = logged(d.series), est_samples = logged(d.samples), est_memory_bytes = logged(d.memory),
-            known = d.series.class.as_str(), answer_series = actual.series, answer_samples = actual.samples,
-            answer_bytes = actual.bytes_decoded, query = short(&self.query), "query"
-        );
     }
 }
 
@@ -131,17 +98,4 @@ fn reads_raw_samples(estimate: &Estimate) -> bool {
 /// Whether the series of the answer are the series that were touched.
 pub(super) fn tells_series(shape: &Shape) -> bool {
     matches!(&shape.selectors[..], [one] if one.output == Output::Same)
-}
-
-/// A number for a log line; -1 where it is unknown, since fields that are sometimes words cannot be charted.
-pub(super) fn logged(number: Known) -> i64 {
-    i64::try_from(number.value).unwrap_or(-1)
-}
-
-/// A query's text for a log line.
-pub(super) fn short(text: &str) -> &str {
-    match text.char_indices().nth(QUERY_LOGGED_MAX) {
-        Some((end, _)) => &text[..end],
-        None => text,
-    }
 }

@@ -20,6 +20,7 @@ mod profile;
 mod promqltest;
 mod proxy_faults;
 mod proxy_light;
+mod proxy_log;
 mod proxy_way;
 mod real_node;
 mod real_prometheus;

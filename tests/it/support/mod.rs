@@ -1,6 +1,7 @@
 //! What several integration tests lean on.
 
 pub(crate) mod fake_upstream;
+pub(crate) mod logs;
 pub(crate) mod memory;
 pub(crate) mod pki;
 pub(crate) mod process;

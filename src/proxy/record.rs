@@ -1,0 +1,257 @@
+//! The one line that every query leaves in the log, whatever its end: answered, refused, malformed, or left by its client
+//! at any stage.
+
+use std::{sync::Arc, time::Duration};
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::{
+    failure::Failure,
+    meter::{Actual, Outcome},
+    route::Endpoint,
+};
+use crate::base::{Demand, ErrorKind, Known, TenantId};
+
+/// Characters of a query, and of a message, in a log line.
+const LOGGED_CHARS_MAX: usize = 1_000;
+
+/// How far a query got: the stages of its way, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// Who asks is not known yet.
+    Identify,
+    /// Its parameters are read, the body of the request included.
+    Parse,
+    /// Its cost is found out, by probes if need be.
+    Estimate,
+    /// It waits for budget.
+    Admit,
+    /// The backend has it and has not answered.
+    Forward,
+    /// The answer streams.
+    Meter,
+}
+
+impl Stage {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Identify => "identify",
+            Self::Parse => "parse",
+            Self::Estimate => "estimate",
+            Self::Admit => "admit",
+            Self::Forward => "forward",
+            Self::Meter => "meter",
+        }
+    }
+}
+
+/// Whose query it is, and where it runs.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    /// Who pays.
+    pub tenant: TenantId,
+    /// Who inside the tenant.
+    pub actor: Arc<str>,
+    /// Name of the class.
+    pub class: Arc<str>,
+    /// Name of the backend.
+    pub backend: String,
+}
+
+/// What is known of a query so far. Dropped before its end was written, it writes that the query was dropped: the client
+/// left, or a shutdown cut it.
+#[derive(Debug)]
+pub(super) struct Record {
+    endpoint: Endpoint,
+    began: Instant,
+    stage: Stage,
+    /// When the stage began.
+    since: Instant,
+    owner: Option<Owner>,
+    query: String,
+    fingerprint: u64,
+    demand: Option<Demand>,
+    waited: Duration,
+    /// The line is still to be written.
+    open: bool,
+}
+
+/// What only the end tells.
+#[derive(Default)]
+struct End<'a> {
+    verdict: &'a str,
+    outcome: &'a str,
+    status: Option<u16>,
+    limit: Option<&'a str>,
+    error: Option<&'a str>,
+    actual: Option<Actual>,
+}
+
+impl Record {
+    /// A request that came at `began`; light ones leave no line.
+    pub(super) fn new(endpoint: Endpoint, began: Instant) -> Self {
+        Self {
+            endpoint,
+            began,
+            stage: Stage::Identify,
+            since: began,
+            owner: None,
+            query: String::new(),
+            fingerprint: 0,
+            demand: None,
+            waited: Duration::ZERO,
+            open: endpoint != Endpoint::Light,
+        }
+    }
+
+    /// The record itself, for whoever writes it later; what stays behind writes nothing.
+    pub(super) fn hand_over(&mut self) -> Self {
+        let mut silent = Self::new(self.endpoint, self.began);
+        silent.open = false;
+        std::mem::replace(self, silent)
+    }
+
+    /// When the request came.
+    pub(super) const fn began(&self) -> Instant {
+        self.began
+    }
+
+    fn enter(&mut self, stage: Stage) {
+        (self.stage, self.since) = (stage, Instant::now());
+    }
+
+    /// It is known who asks.
+    pub(super) fn identified(&mut self, owner: Owner) {
+        self.owner = Some(owner);
+        self.enter(Stage::Parse);
+    }
+
+    /// What is asked makes no sense here.
+    pub(super) fn unreadable(&mut self, text: &str) {
+        short(text).clone_into(&mut self.query);
+    }
+
+    /// It is known what is asked.
+    pub(super) fn parsed(&mut self, query: &str, fingerprint: u64) {
+        short(query).clone_into(&mut self.query);
+        self.fingerprint = fingerprint;
+        self.enter(Stage::Estimate);
+    }
+
+    /// It is known what it will cost.
+    pub(super) fn estimated(&mut self, demand: Demand) {
+        self.demand = Some(demand);
+        self.enter(Stage::Admit);
+    }
+
+    /// It may run, after having waited so long.
+    pub(super) fn admitted(&mut self, waited: Duration) {
+        self.waited = waited;
+        self.enter(Stage::Forward);
+    }
+
+    /// The head of its answer is there.
+    pub(super) fn answered(&mut self) {
+        self.enter(Stage::Meter);
+    }
+
+    /// The record before dispatch, so that the query behind a crash is known.
+    pub(super) fn dispatch(&self) {
+        let (owner, demand) = (self.owner.as_ref(), self.demand.as_ref());
+        tracing::info!(
+            target: "weir::dispatch",
+            tenant = owner.map(|o| o.tenant.as_str()), actor = owner.map(|o| &*o.actor),
+            class = owner.map(|o| &*o.class), backend = owner.map(|o| &*o.backend),
+            endpoint = self.endpoint.as_str(), fingerprint = format_args!("{:016x}", self.fingerprint),
+            series = demand.map(|d| logged(d.series)), samples = demand.map(|d| logged(d.samples)),
+            memory_bytes = demand.map(|d| logged(d.memory)), known = demand.map(|d| d.memory.class.as_str()),
+            query = self.query, "dear query goes out"
+        );
+    }
+
+    /// Weir answered itself, or passed it on uncounted; `verdict` says which.
+    pub(super) fn passed(&mut self, verdict: &str, status: StatusCode) {
+        self.write(End { verdict, outcome: "passed", status: Some(status.as_u16()), ..End::default() });
+    }
+
+    /// It failed before a byte of an answer was sent.
+    pub(super) fn failed(&mut self, failure: &Failure) {
+        let limit = failure.extra.limit.as_deref().and_then(|limit| limit.split(';').next());
+        let refused = self.stage < Stage::Forward;
+        self.write(End {
+            verdict: if refused { limit.unwrap_or(failure.kind.label()) } else { "admitted" },
+            outcome: match failure.kind {
+                _ if refused => "refused",
+                ErrorKind::LimitExceeded => "cut_off",
+                _ => Outcome::Failed.label(),
+            },
+            status: Some(failure.status().as_u16()),
+            limit: limit.filter(|_| !refused),
+            error: Some(&failure.message),
+            actual: None,
+        });
+    }
+
+    /// Its answer ended; `status` is the backend's, which the client has seen.
+    pub(super) fn ended(&mut self, status: u16, outcome: Outcome, actual: Actual) {
+        let limit = match outcome {
+            Outcome::CutOff(limit) => Some(limit.id()),
+            Outcome::Complete | Outcome::Failed | Outcome::Dropped => None,
+        };
+        self.write(End {
+            verdict: "admitted",
+            outcome: outcome.label(),
+            status: Some(status),
+            limit,
+            error: None,
+            actual: Some(actual),
+        });
+    }
+
+    fn write(&mut self, end: End<'_>) {
+        if !std::mem::replace(&mut self.open, false) {
+            return;
+        }
+        let waited = if self.stage == Stage::Admit { self.since.elapsed() } else { self.waited };
+        let (owner, demand, actual) = (self.owner.as_ref(), self.demand.as_ref(), end.actual.as_ref());
+        tracing::info!(
+            target: "weir::query",
+            tenant = owner.map(|o| o.tenant.as_str()), actor = owner.map(|o| &*o.actor),
+            class = owner.map(|o| &*o.class), backend = owner.map(|o| &*o.backend),
+            endpoint = self.endpoint.as_str(), fingerprint = format_args!("{:016x}", self.fingerprint),
+            verdict = end.verdict, status = end.status, outcome = end.outcome, stage = self.stage.as_str(),
+            limit = end.limit, error = end.error.map(short),
+            wait_ms = waited.as_millis() as u64, took_ms = self.began.elapsed().as_millis() as u64,
+            est_series = demand.map(|d| logged(d.series)), est_samples = demand.map(|d| logged(d.samples)),
+            est_memory_bytes = demand.map(|d| logged(d.memory)), known = demand.map(|d| d.series.class.as_str()),
+            answer_series = actual.map(|a| a.series), answer_samples = actual.map(|a| a.samples),
+            answer_bytes = actual.map(|a| a.bytes_decoded), query = self.query, "query"
+        );
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let verdict = match self.stage {
+            // The client gets a 500, and the log says before this line what is broken.
+            _ if std::thread::panicking() => ErrorKind::Internal.label(),
+            Stage::Forward | Stage::Meter => "admitted",
+            _ => "undecided",
+        };
+        self.write(End { verdict, outcome: Outcome::Dropped.label(), ..End::default() });
+    }
+}
+
+/// A number for a log line; -1 where it is unknown, since fields that are sometimes words cannot be charted.
+fn logged(number: Known) -> i64 {
+    i64::try_from(number.value).unwrap_or(-1)
+}
+
+/// A text for a log line.
+fn short(text: &str) -> &str {
+    match text.char_indices().nth(LOGGED_CHARS_MAX) {
+        Some((end, _)) => &text[..end],
+        None => text,
+    }
+}
