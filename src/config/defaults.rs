@@ -3,10 +3,10 @@
 use super::{
     raw::{
         Backend, BackendTls, BasicAuthPart, Budget, Class, ClassMatch, Health, InFlight, Kind, Limits,
-        LogFormat, Mode, OnStale, OnUnparsable, PerQuery, Pressure, Probe, Profiling, Queue, Rates, Server,
-        Telemetry, Tenancy, TenantLimits, TenantSource,
+        LogFormat, Mode, OnUnparsable, PerQuery, Pressure, Probe, Profiling, Queue, Rates, Server, Telemetry,
+        Tenancy, TenantLimits, TenantSource,
     },
-    scalar::{Limit, Unknown},
+    scalar::{Limit, OnStale, Unknown},
 };
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -71,7 +71,7 @@ impl Default for Probe {
 
 impl Default for Pressure {
     fn default() -> Self {
-        Self { memory_limit: Limit::Unlimited, on_stale: OnStale::Hold }
+        Self { memory_limit: Limit::Unlimited, on_stale: OnStale::Hold, stale_after: lit("15s") }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What an operator may write. Every key has a default here; `config/weir.yaml` shows them all and a test compares.
 
-use super::scalar::{Cidr, Count, Limit, Listen, Rate, Secret, Share, Size, Span, Unknown};
+use super::scalar::{Cidr, Count, Limit, Listen, OnStale, Rate, Secret, Share, Size, Span, Unknown};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -202,18 +202,11 @@ pub struct Pressure {
     /// Resident memory at which the backend is at its limit; `unlimited` leaves memory out where the backend does not
     /// tell its own limit.
     pub memory_limit: Limit<Size>,
-    /// What becomes of the budget when the signal stays away.
+    /// What becomes of the budget when a signal stays away, or never comes: `hold` (it does not rise), `shrink` (to one
+    /// query at a time), a share to shrink to, or `ignore` (the other signals decide).
     pub on_stale: OnStale,
-}
-
-/// What becomes of the budget when the signal of pressure stays away.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnStale {
-    /// It stays as it is.
-    Hold,
-    /// It shrinks as under full pressure.
-    Shrink,
+    /// How long a signal may stay away before that happens.
+    pub stale_after: Span,
 }
 
 /// Sends tenants to a backend.

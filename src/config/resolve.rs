@@ -14,7 +14,10 @@ use super::{
     scalar, tls,
 };
 use crate::{
-    backend::{self, BaseUrl, pressure::OnStale},
+    backend::{
+        self, BaseUrl,
+        pressure::{self, OnStale},
+    },
     base::TenantId,
     cost::{Model, ModelKind, Unknown},
     limit::{
@@ -136,14 +139,21 @@ fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {
         raw::OnUnparsable::EstimateFromText => OnUnparsable::EstimateFromText,
         raw::OnUnparsable::Forward => OnUnparsable::Forward,
     };
-    let pressure = upstream::Pressure {
-        memory_limit: raw.pressure.memory_limit.at().map(|size| size.0.get()),
-        on_stale: match raw.pressure.on_stale {
-            raw::OnStale::Hold => OnStale::Hold,
-            raw::OnStale::Shrink => OnStale::Shrink,
-        },
-    };
+    let pressure = pressure(&raw.pressure);
     Ok(upstream::Settings { backend, model, on_unparsable, pressure })
+}
+
+fn pressure(raw: &raw::Pressure) -> pressure::Settings {
+    pressure::Settings {
+        memory_limit: raw.memory_limit.at().map(|size| size.0.get()),
+        on_stale: match raw.on_stale {
+            scalar::OnStale::Hold => OnStale::Hold,
+            scalar::OnStale::Shrink => OnStale::SHRINK,
+            scalar::OnStale::Ignore => OnStale::Ignore,
+            scalar::OnStale::ShrinkTo(share) => OnStale::ShrinkTo(f64::from(share.percent()) / 100.0),
+        },
+        stale_after: raw.stale_after.duration(),
+    }
 }
 
 fn size(count: scalar::Count) -> usize {

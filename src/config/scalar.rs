@@ -218,6 +218,46 @@ impl fmt::Display for Unknown {
     }
 }
 
+/// What becomes of a budget when a signal of pressure stays away: `hold`, `shrink`, `ignore`, or a share to shrink to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStale {
+    /// It does not rise.
+    Hold,
+    /// It shrinks to one query at a time.
+    Shrink,
+    /// The other signals decide alone.
+    Ignore,
+    /// It shrinks to this share.
+    ShrinkTo(Share),
+}
+
+impl FromStr for OnStale {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "hold" => Ok(Self::Hold),
+            "shrink" => Ok(Self::Shrink),
+            "ignore" => Ok(Self::Ignore),
+            share => share
+                .parse()
+                .map(Self::ShrinkTo)
+                .map_err(|_| "expected `hold`, `shrink`, `ignore` or a share from `1%` to `100%`".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for OnStale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hold => f.write_str("hold"),
+            Self::Shrink => f.write_str("shrink"),
+            Self::Ignore => f.write_str("ignore"),
+            Self::ShrinkTo(share) => share.fmt(f),
+        }
+    }
+}
+
 /// An address to listen on: `127.0.0.1:9099`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listen(pub SocketAddr);
@@ -346,6 +386,7 @@ forms! {
     Limit<Span> => "duration or unlimited", ["31d", "unlimited"];
     Limit<Rate> => "rate or unlimited", ["50/s", "unlimited"];
     Unknown => "allow, deny or count", ["allow", "deny", "10_000"];
+    OnStale => "hold, shrink, ignore or share", ["hold", "shrink", "25%"];
     Listen => "address", ["127.0.0.1:9099"];
     Cidr => "cidr", ["10.0.0.0/8", "fd00::/8"];
     Secret => "secret", ["${TOKEN}"];

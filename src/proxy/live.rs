@@ -20,6 +20,7 @@ use super::{
     watch::watch,
 };
 use crate::{
+    backend::pressure::Signal,
     base::TenantId,
     cost::Learned,
     limit::{self, Admission, ClassId, Policy},
@@ -65,12 +66,17 @@ pub(super) struct Live {
 impl Live {
     fn start(
         settings: Settings,
+        before: Option<&Self>,
         admission: &Arc<Admission>,
         metrics: &Arc<Metrics>,
         clock: fn() -> i64,
     ) -> Self {
         let upstreams: Vec<_> = (settings.upstreams.into_iter().enumerate())
-            .map(|(index, settings)| Arc::new(Upstream::new(index, settings)))
+            .map(|(index, settings)| {
+                let name = settings.backend.name.as_str();
+                let same = before.and_then(|b| b.upstreams.iter().find(|u| u.backend.name() == name));
+                Arc::new(Upstream::new(index, settings, same.map(Arc::as_ref)))
+            })
             .collect();
         let background = upstreams.iter().flat_map(|upstream| {
             let (tables, health) = (Arc::clone(upstream), Arc::clone(&upstream.backend));
@@ -156,7 +162,7 @@ impl Proxy {
         let policy = std::mem::take(&mut settings.policy);
         let admission = Admission::new(policy);
         Arc::new(Self {
-            live: ArcSwap::from_pointee(Live::start(settings, &admission, &metrics, clock)),
+            live: ArcSwap::from_pointee(Live::start(settings, None, &admission, &metrics, clock)),
             admission,
             metrics,
             learned,
@@ -172,10 +178,10 @@ impl Proxy {
         let before = self.live.load_full();
         before.retire();
         self.admission.reload(policy);
-        let after = Live::start(settings, &self.admission, &self.metrics, self.clock);
+        let after = Live::start(settings, Some(&before), &self.admission, &self.metrics, self.clock);
         for gone in before.upstreams.iter().map(|upstream| upstream.backend.name()) {
             if !after.upstreams.iter().any(|upstream| upstream.backend.name() == gone) {
-                self.metrics.forget_backend(gone);
+                self.metrics.forget_backend(gone, Signal::ALL.map(Signal::as_str));
             }
         }
         self.live.store(Arc::new(after));

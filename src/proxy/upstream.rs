@@ -1,11 +1,15 @@
 //! A backend as the request path sees it: where to send, how to price, what is known of its series.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
+use tokio::time::Instant;
 
 use crate::{
-    backend::{self, Backend, Kind, pressure::OnStale},
+    backend::{self, Backend, Kind, pressure, pressure::Monitor},
     cost::{LabelTable, Model},
     telemetry::metrics::Metrics,
 };
@@ -27,16 +31,7 @@ pub struct Settings {
     /// What becomes of a query that is not PromQL.
     pub on_unparsable: OnUnparsable,
     /// What its own distress does to its budget.
-    pub pressure: Pressure,
-}
-
-/// What a backend's own distress does to its budget.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pressure {
-    /// Bytes of resident memory at which it is at its limit, where it does not tell itself.
-    pub memory_limit: Option<u64>,
-    /// What becomes of the budget when the signal stays away.
-    pub on_stale: OnStale,
+    pub pressure: pressure::Settings,
 }
 
 /// What becomes of a query that Weir cannot parse: it may be a dialect that the backend knows.
@@ -61,22 +56,32 @@ pub struct Upstream {
     pub model: Model,
     /// What becomes of a query that is not PromQL.
     pub on_unparsable: OnUnparsable,
-    /// What its own distress does to its budget.
-    pub pressure: Pressure,
+    /// What is known of its distress; it outlives a reload, so that a backend in distress stays known as such.
+    monitor: Arc<Mutex<Monitor>>,
     table: Arc<ArcSwapOption<LabelTable>>,
 }
 
 impl Upstream {
-    /// A backend of which nothing is known yet.
-    pub fn new(index: usize, settings: Settings) -> Self {
+    /// A backend of which nothing is known yet but what `before` knew of its distress, the same one under earlier
+    /// settings.
+    pub fn new(index: usize, settings: Settings, before: Option<&Self>) -> Self {
+        let (kind, pressure, now) = (settings.backend.kind, settings.pressure, Instant::now());
+        let monitor = before.map(|before| Arc::clone(&before.monitor));
+        let monitor = monitor.unwrap_or_else(|| Arc::new(Mutex::new(Monitor::new(kind, pressure, now))));
+        lock(&monitor).obey(kind, pressure, now);
         Self {
             index,
             backend: Backend::new(settings.backend),
             model: settings.model,
             on_unparsable: settings.on_unparsable,
-            pressure: settings.pressure,
+            monitor,
             table: Arc::default(),
         }
+    }
+
+    /// What is known of its distress. Held for a moment only, never while waiting for anything.
+    pub fn monitor(&self) -> MutexGuard<'_, Monitor> {
+        lock(&self.monitor)
     }
 
     /// The latest label table.
@@ -120,4 +125,9 @@ impl Upstream {
         let body = self.backend.tsdb_status(TABLE_ENTRIES).await.map_err(|error| error.to_string())?;
         LabelTable::from_tsdb_status(&body, asked_ms, TABLE_ENTRIES).map_err(|error| error.to_string())
     }
+}
+
+fn lock(monitor: &Mutex<Monitor>) -> MutexGuard<'_, Monitor> {
+    // Nothing that panics runs under the lock.
+    monitor.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,7 +6,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::upstream::Upstream;
 use crate::{
-    backend::{Kind, pressure::Controller},
+    backend::pressure::{Look, Signal},
     limit::{Admission, BackendId},
     telemetry::metrics::Metrics,
 };
@@ -23,40 +23,60 @@ const WORTH_SAYING: f64 = 0.1;
 /// pressure its budget shrinks.
 pub(super) async fn watch(upstream: Arc<Upstream>, admission: Arc<Admission>, metrics: Arc<Metrics>) {
     let name = upstream.backend.name();
-    let mut controller = Controller::new(upstream.pressure.on_stale, Instant::now());
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut dead, mut told) = (0, None);
+    let (mut dead, mut told, mut stale) = (0, None, Vec::new());
     loop {
         ticks.tick().await;
         dead = if upstream.backend.sick() { dead + 1 } else { 0 };
-        let share = if dead >= DEAD_LOOKS {
-            0.0
-        } else {
-            let reading = read(&upstream).await;
-            if let Some(reading) = reading {
-                metrics.pressure(name, reading.signal, reading.pressure);
-            }
-            controller.step(reading.map(|reading| reading.pressure), Instant::now())
-        };
+        let is_dead = dead >= DEAD_LOOKS;
+        let look = look(&upstream).await;
+        tell(name, &look, &metrics);
+        // A dead backend says nothing of itself: one line about that is enough.
+        if look.stale != stale && !is_dead {
+            tell_silence(name, &look);
+            stale.clone_from(&look.stale);
+        }
+        let share = if is_dead { 0.0 } else { look.share };
         if told != Some(share) {
             admission.set_capacity(BackendId(upstream.index), share);
             metrics.budget_share(name, share);
         }
         let before: f64 = told.unwrap_or(1.0);
         if (share - before).abs() >= WORTH_SAYING || (share == 0.0) != (before == 0.0) {
-            tracing::warn!(backend = name, share, before, down = dead >= DEAD_LOOKS, "share of the budget");
+            tracing::warn!(backend = name, share, before, down = is_dead, "share of the budget");
         }
         told = Some(share);
     }
 }
 
-async fn read(upstream: &Upstream) -> Option<crate::backend::pressure::Reading> {
-    let limit = upstream.pressure.memory_limit;
-    // Backends of these kinds tell their own limits; the others have no signal without a configured one.
-    let tells = matches!(upstream.backend.kind(), Kind::Weir | Kind::VictoriaMetrics);
-    if !tells && limit.is_none() {
-        return None;
+async fn look(upstream: &Upstream) -> Look {
+    let pages = upstream.backend.metrics_pages(Instant::now() + EVERY).await;
+    let pages: Vec<_> = pages.iter().map(|page| std::str::from_utf8(page.as_deref()?).ok()).collect();
+    upstream.monitor().look(&pages, Instant::now())
+}
+
+fn tell(backend: &str, look: &Look, metrics: &Metrics) {
+    for reading in &look.readings {
+        metrics.pressure(backend, reading.signal.as_str(), Some(reading.pressure));
+        metrics.pressure_stale(backend, reading.signal.as_str(), false);
     }
-    upstream.backend.read_pressure(limit, Instant::now() + EVERY).await
+    for signal in &look.stale {
+        metrics.pressure(backend, signal.as_str(), None);
+        metrics.pressure_stale(backend, signal.as_str(), true);
+    }
+}
+
+fn tell_silence(backend: &str, look: &Look) {
+    let signals: Vec<_> = look.stale.iter().copied().map(Signal::as_str).collect();
+    if signals.is_empty() {
+        tracing::info!(backend, "every signal of pressure comes again");
+    } else {
+        tracing::warn!(
+            backend,
+            signals = signals.join(","),
+            share = look.share,
+            "signals of pressure that should come stay away; pressure.on_stale says what becomes of the budget"
+        );
+    }
 }

@@ -11,7 +11,7 @@ use std::{
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::Instant;
 use weir::{
-    backend::pressure::{Controller, OnStale},
+    backend::pressure::{Controller, OnStale, Sight, Silence},
     base::{Demand, EstimateClass, Known, TenantId},
     limit::{
         Admission, Admitted, Ask, BackendBudget, BackendId, ClassId, Limit, Policy, QueuePolicy, Refusal,
@@ -170,7 +170,8 @@ async fn ten_minutes(database: &mut Database, obeys_pressure: bool) -> u64 {
             database.ask(true);
             let pressure = database.resident() as f64 / Database::LIMIT as f64;
             if obeys_pressure {
-                let share = controller.step(Some(pressure.min(1.0)), Instant::now());
+                let sight = Sight { pressure: Some(pressure.min(1.0)), silence: Silence::None };
+                let share = controller.step(sight, Instant::now());
                 database.admission.set_capacity(BackendId(0), share);
             }
         }

@@ -7,68 +7,82 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::settings::OnStale;
+
 /// Pressure from here on takes budget away.
 pub const HIGH: f64 = 0.85;
 /// Pressure up to here gives budget back.
 pub const LOW: f64 = 0.70;
 /// The share is never cut below this, as long as the backend is not at its very limit: one query at a time tells
 /// whether it recovers.
-const FLOOR: f64 = 0.05;
+pub(super) const FLOOR: f64 = 0.05;
+/// Pressure from here on sheds: nothing new runs.
+pub(super) const FULL: f64 = 0.98;
 /// What a second of full pressure leaves.
 const DECREASE_PER_SECOND: f64 = 0.5;
 /// What a second of ease gives back.
 const INCREASE_PER_SECOND: f64 = 0.02;
-/// Pressure from here on sheds: nothing new runs.
-const FULL: f64 = 0.98;
-/// A signal older than this says nothing any more.
-const STALE: Duration = Duration::from_secs(15);
+/// Longest time that one step acts for: after a pause in which nobody looked, one look says nothing about all of it.
+const STEP_MAX: Duration = Duration::from_secs(5);
 
-/// What becomes of the share when the signal stays away.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnStale {
-    /// It stays where it is: silence is no sign of ease.
-    #[default]
-    Hold,
-    /// It sinks as under full pressure.
-    Shrink,
+/// What is known of a backend at one look.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sight {
+    /// The worst of what was heard, 0 to 1; `None` when nothing was.
+    pub pressure: Option<f64>,
+    /// Whether a signal that should have come did not.
+    pub silence: Silence,
+}
+
+/// Whether a signal that should have come did not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// All that should have come came.
+    None,
+    /// One stayed away this time.
+    Short,
+    /// One has stayed away for so long that what it said last means nothing any more.
+    Stale,
 }
 
 /// The share of a backend's budget that its pressure leaves.
 #[derive(Clone, Debug)]
 pub struct Controller {
     share: f64,
+    /// What the share must not pass while a signal is silent.
+    ceiling: Option<f64>,
     shedding: bool,
     on_stale: OnStale,
     /// When the share was last worked out.
     at: Instant,
-    /// When a signal last came.
-    heard: Option<Instant>,
 }
 
 impl Controller {
-    /// A controller that leaves the whole budget until it hears otherwise.
+    /// A controller that leaves the whole budget until it hears otherwise, or hears nothing for too long.
     pub const fn new(on_stale: OnStale, now: Instant) -> Self {
-        Self { share: 1.0, shedding: false, on_stale, at: now, heard: None }
+        Self { share: 1.0, ceiling: None, shedding: false, on_stale, at: now }
     }
 
-    /// The share of the budget, 0 to 1, after this much pressure (`None`: no signal came).
-    pub fn step(&mut self, pressure: Option<f64>, now: Instant) -> f64 {
-        let seconds = now.saturating_duration_since(self.at).as_secs_f64();
-        self.at = now;
-        let Some(pressure) = pressure.filter(|p| p.is_finite()) else {
-            let silent = self.heard.is_some_and(|heard| now.saturating_duration_since(heard) > STALE);
-            if silent && self.on_stale == OnStale::Shrink {
-                self.shrink(1.0, seconds);
-            }
-            return self.current();
-        };
-        self.heard = Some(now);
-        self.shedding = pressure >= FULL || (self.shedding && pressure > HIGH);
+    /// What silence does from now on.
+    pub const fn obey(&mut self, on_stale: OnStale) {
+        self.on_stale = on_stale;
+    }
+
+    /// The share of the budget, 0 to 1, after this look. A clock that went back counts as one that stood still.
+    pub fn step(&mut self, sight: Sight, now: Instant) -> f64 {
+        let seconds = now.saturating_duration_since(self.at).min(STEP_MAX).as_secs_f64();
+        self.at = self.at.max(now);
+        self.obey_silence(sight.silence, seconds);
+        let Some(pressure) = sight.pressure.filter(|p| p.is_finite()) else { return self.current() };
+        // What shed may be the one that is silent: ease of the others does not end it.
+        let may_end = sight.silence != Silence::Short;
+        self.shedding = pressure >= FULL || (self.shedding && (pressure > HIGH || !may_end));
         if pressure >= HIGH {
-            self.shrink((pressure - HIGH) / (1.0 - HIGH), seconds);
+            self.share = shrunk(self.share, FLOOR, (pressure - HIGH) / (1.0 - HIGH), seconds);
         } else if pressure <= LOW {
             self.share = (self.share + INCREASE_PER_SECOND * seconds).min(1.0);
         }
+        self.share = self.share.min(self.ceiling.unwrap_or(1.0));
         self.current()
     }
 
@@ -77,10 +91,26 @@ impl Controller {
         if self.shedding { 0.0 } else { self.share }
     }
 
-    /// `excess` is how far the pressure is into its upper band, 0 to 1; a little of it already takes a tenth.
-    fn shrink(&mut self, excess: f64, seconds: f64) {
-        let strength = 0.1 + 0.9 * excess.clamp(0.0, 1.0);
-        let kept = DECREASE_PER_SECOND.powf(strength * seconds);
-        self.share = (self.share * kept).max(FLOOR);
+    /// Silence is no sign of ease: at once it ends every rise, and in the end does what is configured.
+    fn obey_silence(&mut self, silence: Silence, seconds: f64) {
+        let held = self.ceiling.unwrap_or(self.share);
+        self.ceiling = match (silence, self.on_stale) {
+            (Silence::None, _) | (Silence::Stale, OnStale::Ignore) => None,
+            (Silence::Short, _) | (Silence::Stale, OnStale::Hold) => Some(held),
+            (Silence::Stale, OnStale::ShrinkTo(least)) => Some(shrunk(held, least.max(FLOOR), 1.0, seconds)),
+        };
+        self.share = self.share.min(self.ceiling.unwrap_or(1.0));
+        if silence == Silence::Stale {
+            // One query at a time tells what the signal does not.
+            self.shedding = false;
+        }
     }
+}
+
+/// `excess` is how far the pressure is into its upper band, 0 to 1; a little of it already takes a tenth. A share that
+/// is below `least` stays where it is.
+fn shrunk(share: f64, least: f64, excess: f64, seconds: f64) -> f64 {
+    let strength = 0.1 + 0.9 * excess.clamp(0.0, 1.0);
+    let kept = DECREASE_PER_SECOND.powf(strength * seconds);
+    (share * kept).max(least.min(share))
 }

@@ -1,5 +1,6 @@
 //! What the metrics of a backend say about its distress.
 
+use super::signal::Signal;
 use crate::backend::Kind;
 
 /// A backend's distress and what says so.
@@ -7,13 +8,13 @@ use crate::backend::Kind;
 pub struct Reading {
     /// 0: at ease; 1: at its limit.
     pub pressure: f64,
-    /// The signal that is worst: `memory`, `pool`, `queries`.
-    pub signal: &'static str,
+    /// What says so.
+    pub signal: Signal,
 }
 
 /// A share of a limit: one metric over another, or over what the configuration says.
-struct Signal {
-    name: &'static str,
+struct Share {
+    signal: Signal,
     used: &'static str,
     limit: Limit,
 }
@@ -26,46 +27,53 @@ enum Limit {
 }
 
 /// The process' memory, where the operator says what it may be.
-const MEMORY: Signal = Signal { name: "memory", used: "process_resident_memory_bytes", limit: Limit::Memory };
+const MEMORY: Share =
+    Share { signal: Signal::Memory, used: "process_resident_memory_bytes", limit: Limit::Memory };
 
 /// Taken slots are no distress: the budget is what fills them.
-const PROMETHEUS: &[Signal] = &[MEMORY];
+const PROMETHEUS: &[Share] = &[MEMORY];
 
-const VICTORIA_METRICS: &[Signal] = &[
+const VICTORIA_METRICS: &[Share] = &[
     MEMORY,
-    Signal {
-        name: "memory",
+    Share {
+        signal: Signal::Memory,
         used: "process_resident_memory_bytes",
         limit: Limit::Metric("vm_available_memory_bytes"),
     },
-    Signal {
-        name: "queries",
+    Share {
+        signal: Signal::Queries,
         used: "vm_concurrent_select_current",
         limit: Limit::Metric("vm_concurrent_select_capacity"),
     },
 ];
 
-const WEIR: &[Signal] = &[
+const WEIR: &[Share] = &[
     MEMORY,
-    Signal { name: "pool", used: "weir_pool_outstanding_bytes", limit: Limit::Metric("weir_pool_cap_bytes") },
+    Share {
+        signal: Signal::Pool,
+        used: "weir_pool_outstanding_bytes",
+        limit: Limit::Metric("weir_pool_cap_bytes"),
+    },
 ];
 
-/// Reads a metrics page in text form; `None` when it holds no signal.
-pub fn read(kind: Kind, page: &str, memory_limit: Option<u64>) -> Option<Reading> {
-    let signals = match kind {
+/// Reads a metrics page in text form: what each signal says that it holds.
+pub(super) fn read(kind: Kind, page: &str, memory_limit: Option<u64>) -> Vec<Reading> {
+    let shares = match kind {
         Kind::VictoriaMetrics => VICTORIA_METRICS,
         Kind::Weir => WEIR,
         Kind::Prometheus | Kind::Thanos | Kind::Mimir | Kind::Cortex | Kind::M3 => PROMETHEUS,
     };
-    let readings = signals.iter().filter_map(|signal| {
-        let limit = match signal.limit {
+    let readings = shares.iter().filter_map(|share| {
+        let limit = match share.limit {
             Limit::Metric(name) => sum(page, name)?,
             Limit::Memory => memory_limit? as f64,
         };
-        let share = sum(page, signal.used)? / limit;
-        share.is_finite().then(|| Reading { pressure: share.clamp(0.0, 1.0), signal: signal.name })
+        let used = sum(page, share.used).filter(|used| used.is_finite())?;
+        // A limit of 0 is none: a pool without a cap.
+        let pressure = if limit == 0.0 { 0.0 } else { (used / limit).clamp(0.0, 1.0) };
+        Some(Reading { pressure, signal: share.signal })
     });
-    readings.max_by(|a, b| a.pressure.total_cmp(&b.pressure))
+    readings.collect()
 }
 
 /// The sum over all series of a metric; `None` when it has none.

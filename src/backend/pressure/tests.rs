@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Controller, HIGH, LOW, OnStale, read};
+use super::{
+    Controller, HIGH, LOW, Monitor, OnStale, Settings, Sight, Signal, Silence, reading::read as readings,
+};
 use crate::backend::Kind;
 
 /// Feeds a signal a second; the share after each.
@@ -12,7 +14,8 @@ fn run(
     signals: impl IntoIterator<Item = Option<f64>>,
 ) -> Vec<f64> {
     let times = (1..).map(|second| from + Duration::from_secs(second));
-    times.zip(signals).map(|(at, pressure)| controller.step(pressure, at)).collect()
+    let sight = |pressure| Sight { pressure, silence: Silence::None };
+    times.zip(signals).map(|(at, pressure)| controller.step(sight(pressure), at)).collect()
 }
 
 #[test]
@@ -41,15 +44,108 @@ fn it_never_reaches_zero_but_at_the_very_limit() {
 #[test]
 fn silence_is_held_or_shrinks_and_never_opens() {
     let start = Instant::now();
-    for (on_stale, held) in [(OnStale::Hold, true), (OnStale::Shrink, false)] {
+    for (on_stale, least) in [(OnStale::Hold, 1.0), (OnStale::SHRINK, 0.05), (OnStale::ShrinkTo(0.1), 0.1)] {
         let mut controller = Controller::new(on_stale, start);
         let before = *run(&mut controller, start, vec![Some(0.95); 3]).last().unwrap();
-        let after = *run(&mut controller, start + Duration::from_secs(3), vec![None; 60]).last().unwrap();
-        assert_eq!(after == before, held, "{on_stale:?}: {before} {after}");
-        assert!(after <= before);
+        let quiet = |silence| Sight { pressure: Some(0.0), silence };
+        let at = |second| start + Duration::from_secs(second);
+        // Other signals are at ease all the while.
+        for second in 4..18 {
+            assert_eq!(controller.step(quiet(Silence::Short), at(second)), before, "{on_stale:?}");
+        }
+        let late = (18..80).map(|second| controller.step(quiet(Silence::Stale), at(second)));
+        let late: Vec<_> = late.collect();
+        assert!(late.is_sorted_by(|a, b| a >= b), "{on_stale:?}: {late:?}");
+        assert_eq!(late.last().copied(), Some(before.min(least)), "{on_stale:?}");
+        // Heard again, it comes back as slowly as ever.
+        let back = controller.step(quiet(Silence::None), at(80));
+        assert!(back > before.min(least) && back < before.min(least) + 0.03, "{on_stale:?}: {back}");
     }
-    let mut never_heard = Controller::new(OnStale::Shrink, start);
-    assert_eq!(run(&mut never_heard, start, vec![None; 60]).pop(), Some(1.0));
+}
+
+#[test]
+fn ignored_silence_leaves_it_to_the_others() {
+    let start = Instant::now();
+    let mut controller = Controller::new(OnStale::Ignore, start);
+    let before = *run(&mut controller, start, vec![Some(0.95); 3]).last().unwrap();
+    let sight = |pressure| Sight { pressure: Some(pressure), silence: Silence::Stale };
+    assert!(controller.step(sight(0.0), start + Duration::from_secs(4)) > before);
+    assert!(controller.step(sight(0.95), start + Duration::from_secs(9)) < before);
+}
+
+#[test]
+fn what_shed_goes_on_to_shed_while_it_is_silent_and_ends_when_it_is_stale() {
+    let start = Instant::now();
+    let mut controller = Controller::new(OnStale::Hold, start);
+    let at = |second| start + Duration::from_secs(second);
+    let step = |controller: &mut Controller, pressure, silence, second| {
+        controller.step(Sight { pressure: Some(pressure), silence }, at(second))
+    };
+    assert_eq!(step(&mut controller, 1.0, Silence::None, 1), 0.0);
+    assert_eq!(step(&mut controller, 0.1, Silence::Short, 2), 0.0);
+    let after = step(&mut controller, 0.1, Silence::Stale, 20);
+    assert!(after > 0.0 && after <= 0.55, "{after}");
+}
+
+#[test]
+fn a_signal_that_was_never_heard_is_stale_all_the_same() {
+    let start = Instant::now();
+    for (on_stale, share) in
+        [(OnStale::SHRINK, 0.05), (OnStale::ShrinkTo(0.3), 0.3), (OnStale::Hold, 1.0), (OnStale::Ignore, 1.0)]
+    {
+        let settings = Settings { memory_limit: Some(100), on_stale, ..Settings::default() };
+        let mut monitor = Monitor::new(Kind::Prometheus, settings, start);
+        let mut last = None;
+        for second in 1..60 {
+            // No page at all, or one that says nothing of memory.
+            let pages = [None, Some("up 1\n")];
+            let look = monitor.look(&pages, start + Duration::from_secs(second));
+            assert_eq!(look.stale.contains(&Signal::Memory), second > 15, "second {second}");
+            last = Some(look.share);
+        }
+        assert_eq!(last, Some(share), "{on_stale:?}");
+        let heard =
+            monitor.look(&[Some("process_resident_memory_bytes 10\n")], start + Duration::from_secs(60));
+        assert_eq!(heard.stale, []);
+    }
+    // Where nothing is to be expected, nothing is missed.
+    let mut monitor =
+        Monitor::new(Kind::Thanos, Settings { on_stale: OnStale::SHRINK, ..Settings::default() }, start);
+    let look = monitor.look(&[None], start + Duration::from_secs(100));
+    assert_eq!((look.share, look.stale), (1.0, vec![]));
+}
+
+#[test]
+fn a_reload_keeps_what_pressure_took() {
+    let start = Instant::now();
+    let settings = Settings { memory_limit: Some(100), ..Settings::default() };
+    let mut monitor = Monitor::new(Kind::Prometheus, settings, start);
+    let mut share = 1.0;
+    for second in 1..5 {
+        share = monitor
+            .look(&[Some("process_resident_memory_bytes 95\n")], start + Duration::from_secs(second))
+            .share;
+    }
+    assert!(share < 0.5);
+    let now = start + Duration::from_secs(5);
+    monitor.obey(Kind::Weir, Settings { memory_limit: Some(1_000), ..settings }, now);
+    let look = monitor.look(&[Some("process_resident_memory_bytes 95\n")], now);
+    assert!(look.share < share + 0.03, "{look:?}");
+}
+
+#[test]
+fn a_clock_that_goes_back_or_stops_changes_nothing() {
+    let start = Instant::now() + Duration::from_secs(1_000);
+    let mut controller = Controller::new(OnStale::Hold, start);
+    let before = *run(&mut controller, start, vec![Some(0.9); 3]).last().unwrap();
+    let sight = |pressure| Sight { pressure: Some(pressure), silence: Silence::None };
+    for back in [0, 1, 500, 1] {
+        let at = start + Duration::from_secs(3) - Duration::from_secs(back);
+        assert_eq!(controller.step(sight(0.9), at), before, "{back}");
+    }
+    // And a long pause counts for a few seconds, not for all of it.
+    let after = controller.step(sight(0.0), start + Duration::from_secs(3_000));
+    assert!(after <= before + 0.11, "{before} {after}");
 }
 
 /// A backend whose memory follows the share of its budget that is in use, with some seconds of delay.
@@ -61,7 +157,10 @@ fn a_constant_load_does_not_make_it_swing() {
         let mut controller = Controller::new(OnStale::Hold, start);
         let (mut memory, mut shares) = (0.3_f64, Vec::new());
         for second in 1..=600_u64 {
-            let share = controller.step(Some(memory.min(1.0)), start + Duration::from_secs(second));
+            let share = {
+                let sight = Sight { pressure: Some(memory.min(1.0)), silence: Silence::None };
+                controller.step(sight, start + Duration::from_secs(second))
+            };
             let wanted = 0.3 + (demand * share).min(demand) * 0.6 + rng.f64() * 0.02;
             memory += (wanted - memory) * 0.3;
             shares.push(share);
@@ -76,15 +175,22 @@ fn a_constant_load_does_not_make_it_swing() {
 
 #[test]
 fn pages_are_read_by_kind() {
+    let read = |kind, page: &str, limit| {
+        let worst = readings(kind, page, limit).into_iter().max_by(|a, b| a.pressure.total_cmp(&b.pressure));
+        worst.map(|reading| (reading.signal, reading.pressure))
+    };
     let prometheus = "# HELP x y\nprocess_resident_memory_bytes 3.0e+09\nprometheus_engine_queries 3\n";
-    let reading = read(Kind::Prometheus, prometheus, Some(4_000_000_000)).unwrap();
-    assert_eq!((reading.pressure, reading.signal), (0.75, "memory"));
+    assert_eq!(read(Kind::Prometheus, prometheus, Some(4_000_000_000)), Some((Signal::Memory, 0.75)));
     assert_eq!(read(Kind::Prometheus, prometheus, None), None);
     let victoria = "process_resident_memory_bytes 10\nvm_available_memory_bytes 100\n\
         vm_concurrent_select_current 4\nvm_concurrent_select_capacity 8\n";
-    assert_eq!(read(Kind::VictoriaMetrics, victoria, None).unwrap().signal, "queries");
-    let weir = "weir_pool_outstanding_bytes{pool=\"a} b\"} 30\nweir_pool_outstanding_bytes{pool=\"b\"} 30 1700\nweir_pool_cap_bytes 100\n";
-    assert_eq!(read(Kind::Weir, weir, None).unwrap().pressure, 0.6);
+    assert_eq!(read(Kind::VictoriaMetrics, victoria, None), Some((Signal::Queries, 0.5)));
+    let lent =
+        "weir_pool_outstanding_bytes{pool=\"a} b\"} 30\nweir_pool_outstanding_bytes{pool=\"b\"} 30 1700\n";
+    let weir = |cap: &str| read(Kind::Weir, &format!("{lent}weir_pool_cap_bytes {cap}\n"), None);
+    assert_eq!(weir("100"), Some((Signal::Pool, 0.6)));
+    // Without a cap there is no share of it, but the signal was heard.
+    assert_eq!(weir("0"), Some((Signal::Pool, 0.0)));
     for garbage in [
         "",
         "weir_pool_outstanding_bytes",

@@ -48,6 +48,16 @@ impl Maker<'_> {
         self.gauges("weir_backend_pressure", help, &["backend", "signal"])
     }
 
+    fn pressure_stale(&self) -> prometheus::Result<IntGaugeVec> {
+        let help = "1 while a signal of pressure that a backend should give stays away for too long, else 0.";
+        self.int_gauges("weir_backend_pressure_stale", help, &["backend", "signal"])
+    }
+
+    fn reload_time(&self) -> prometheus::Result<IntGauge> {
+        let help = "When the configuration in force was loaded.";
+        self.gauge("weir_config_last_reload_success_timestamp_seconds", help)
+    }
+
     fn budget_share(&self) -> prometheus::Result<GaugeVec> {
         let help = "The share of a backend's budget that pressure and health leave, 0 to 1.";
         self.gauges("weir_backend_budget_share", help, &["backend"])
@@ -125,6 +135,7 @@ impl Metrics {
             answer_bytes: make.counter("weir_answer_bytes_total", "Bytes of answers received.", &["backend"])?,
             learned_entries: make.gauge("weir_learned_entries", "Queries whose cost is remembered.")?,
             pressure: make.pressure()?,
+            pressure_stale: make.pressure_stale()?,
             budget_share: make.budget_share()?,
             label_table_time: make.int_gauges(
                 "weir_label_table_timestamp_seconds",
@@ -133,10 +144,7 @@ impl Metrics {
             )?,
             reloads: make.counter("weir_config_reloads_total", "Reloads of the configuration.", &["result"])?,
             reload_ok: make.gauge("weir_config_last_reload_successful", "1 if the last reload was taken over, else 0.")?,
-            reload_time: make.gauge(
-                "weir_config_last_reload_success_timestamp_seconds",
-                "When the configuration in force was loaded.",
-            )?,
+            reload_time: make.reload_time()?,
             overhead: make.keep(Histogram::with_opts(
                 HistogramOpts::new("weir_overhead_seconds", "Time from a request to its admission, without the wait.")
                     .buckets(exponential_buckets(0.000_01, 2.5, 13)?),

@@ -17,9 +17,6 @@ use crate::base::{ErrorKind, EstimateClass, TenantId};
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// What may say that a backend is in distress.
-const PRESSURE_SIGNALS: [&str; 3] = ["memory", "pool", "queries"];
-
 /// What a cost is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dimension {
@@ -109,6 +106,7 @@ pub struct Metrics {
     answer_bytes: IntCounterVec,
     learned_entries: IntGauge,
     pressure: GaugeVec,
+    pressure_stale: IntGaugeVec,
     budget_share: GaugeVec,
     label_table_time: IntGaugeVec,
     reloads: IntCounterVec,
@@ -199,9 +197,18 @@ impl Metrics {
         self.learned_entries.set(signed(entries));
     }
 
-    /// A backend is under this pressure, 0 to 1, says this signal.
-    pub fn pressure(&self, backend: &str, signal: &'static str, pressure: f64) {
-        self.pressure.with_label_values(&[backend, signal]).set(pressure);
+    /// A backend is under this pressure, 0 to 1, says this signal; `None` when it says nothing any more.
+    pub fn pressure(&self, backend: &str, signal: &'static str, pressure: Option<f64>) {
+        match pressure {
+            Some(pressure) => self.pressure.with_label_values(&[backend, signal]).set(pressure),
+            // One that was never set is not there to be removed.
+            None => drop(self.pressure.remove_label_values(&[backend, signal])),
+        }
+    }
+
+    /// A signal that a backend should give has stayed away for too long, or came.
+    pub fn pressure_stale(&self, backend: &str, signal: &'static str, stale: bool) {
+        self.pressure_stale.with_label_values(&[backend, signal]).set(i64::from(stale));
     }
 
     /// Pressure and health leave this share of a backend's budget.
@@ -223,14 +230,16 @@ impl Metrics {
         }
     }
 
-    /// A backend left the configuration: what it had is no longer shown. What was counted stays.
-    pub fn forget_backend(&self, backend: &str) {
+    /// A backend left the configuration: what it had, these signals of pressure too, is no longer shown. What was
+    /// counted stays.
+    pub fn forget_backend(&self, backend: &str, signals: impl IntoIterator<Item = &'static str>) {
         // One that was never set is not there to be removed.
         let _ = self.queue_length.remove_label_values(&[backend]);
         let _ = self.label_table_time.remove_label_values(&[backend]);
         let _ = self.budget_share.remove_label_values(&[backend]);
-        for signal in PRESSURE_SIGNALS {
+        for signal in signals {
             let _ = self.pressure.remove_label_values(&[backend, signal]);
+            let _ = self.pressure_stale.remove_label_values(&[backend, signal]);
         }
         for resource in Resource::ALL {
             let _ = self.budget_used.remove_label_values(&[backend, resource.label()]);

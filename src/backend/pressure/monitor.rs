@@ -1,0 +1,91 @@
+//! Everything that is known of a backend's distress, and what it leaves of the budget: values and a clock, no HTTP.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::{
+    controller::{Controller, Sight, Silence},
+    reading::{Reading, read},
+    settings::Settings,
+    signal::{Signal, expected},
+};
+use crate::backend::Kind;
+
+/// What one look at a backend says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Look {
+    /// The share of the budget, 0 to 1; 0 sheds.
+    pub share: f64,
+    /// The worst that each signal said of any replica.
+    pub readings: Vec<Reading>,
+    /// Signals that should come and have stayed away for too long.
+    pub stale: Vec<Signal>,
+}
+
+/// Watches one backend.
+#[derive(Clone, Debug)]
+pub struct Monitor {
+    kind: Kind,
+    settings: Settings,
+    controller: Controller,
+    /// When each signal that should come last came; at first, when the watching began.
+    heard: BTreeMap<Signal, Instant>,
+}
+
+impl Monitor {
+    /// Begins to watch; the clocks of all signals that should come start now.
+    pub fn new(kind: Kind, settings: Settings, now: Instant) -> Self {
+        Self {
+            kind,
+            settings,
+            controller: Controller::new(settings.on_stale, now),
+            heard: expected(kind, &settings).map(|signal| (signal, now)).collect(),
+        }
+    }
+
+    /// Obeys other settings from now on; the share stays what it is.
+    pub fn obey(&mut self, kind: Kind, settings: Settings, now: Instant) {
+        let known = std::mem::take(&mut self.heard);
+        self.heard = expected(kind, &settings)
+            .map(|signal| (signal, known.get(&signal).copied().unwrap_or(now)))
+            .collect();
+        (self.kind, self.settings) = (kind, settings);
+        self.controller.obey(settings.on_stale);
+    }
+
+    /// Looks at the metrics page of each replica, `None` where there was none.
+    pub fn look(&mut self, pages: &[Option<&str>], now: Instant) -> Look {
+        let read = |page: &&str| read(self.kind, page, self.settings.memory_limit);
+        let readings = worst_of_each(pages.iter().flatten().flat_map(read));
+        for reading in &readings {
+            self.heard.insert(reading.signal, now);
+        }
+        let silent = |signal: &Signal| !readings.iter().any(|reading| reading.signal == *signal);
+        let is_stale = |heard: &Instant| now.saturating_duration_since(*heard) > self.settings.stale_after;
+        let stale: Vec<_> = (self.heard.iter())
+            .filter(|(signal, heard)| silent(signal) && is_stale(heard))
+            .map(|(signal, _)| *signal)
+            .collect();
+        let silence = match (stale.is_empty(), self.heard.keys().any(silent)) {
+            (false, _) => Silence::Stale,
+            (true, true) => Silence::Short,
+            (true, false) => Silence::None,
+        };
+        let pressure = readings.iter().map(|reading| reading.pressure).max_by(f64::total_cmp);
+        // With nothing to expect, nothing heard is ease.
+        let pressure = pressure.or_else(|| self.heard.is_empty().then_some(0.0));
+        let share = self.controller.step(Sight { pressure, silence }, now);
+        Look { share, readings, stale }
+    }
+}
+
+/// The highest pressure of each signal.
+fn worst_of_each(readings: impl Iterator<Item = Reading>) -> Vec<Reading> {
+    let mut worst = BTreeMap::new();
+    for Reading { pressure, signal } in readings {
+        let known = worst.entry(signal).or_insert(pressure);
+        *known = known.max(pressure);
+    }
+    worst.into_iter().map(|(signal, pressure)| Reading { pressure, signal }).collect()
+}

@@ -1,0 +1,39 @@
+//! What the configuration says of a backend's distress.
+
+use std::time::Duration;
+
+use super::controller::FLOOR;
+
+/// What a backend's own distress does to its budget.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// Bytes of memory at which the backend is at its limit, where it does not tell itself.
+    pub memory_limit: Option<u64>,
+    /// What becomes of the budget when a signal stays away.
+    pub on_stale: OnStale,
+    /// How long a signal may stay away before that happens.
+    pub stale_after: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { memory_limit: None, on_stale: OnStale::Hold, stale_after: Duration::from_secs(15) }
+    }
+}
+
+/// What becomes of the share of the budget when a signal that should come stays away, or never came.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum OnStale {
+    /// It does not rise above where it was when the signal was last heard.
+    #[default]
+    Hold,
+    /// It sinks to this share, 0 to 1, at the pace of full pressure.
+    ShrinkTo(f64),
+    /// The other signals decide alone.
+    Ignore,
+}
+
+impl OnStale {
+    /// Down to one query at a time.
+    pub const SHRINK: Self = Self::ShrinkTo(FLOOR);
+}
