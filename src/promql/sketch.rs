@@ -4,6 +4,7 @@ use super::{
     ParseError,
     ast::{Ast, Expr},
     parse,
+    shape::DEFAULT_SUBQUERY_STEP_MS,
 };
 
 /// More selectors than this are one that matches everything.
@@ -32,18 +33,28 @@ const WORDS: [&str; 16] = [
 ];
 
 /// A query that reads at least the series that `text` names, each as far back as `lookback_ms` and all durations of the
-/// text together. Never fails on what it finds: a selector that is not PromQL counts with its metric's name, or as
-/// everything.
+/// text together, and as often as the finest subquery of the text asks. Never fails on what it finds: a selector that is
+/// not PromQL counts with its metric's name, or as everything.
+///
+/// Subqueries within subqueries become one over all of their ranges at the finest of their steps. That bounds them, and
+/// their product would not be true: engines walk an inner grid once over the whole span of the outer one.
 ///
 /// # Errors
 /// Beyond the limits of [`parse`].
 pub fn stand_in(text: &str, lookback_ms: u64, step_ms: u64) -> Result<Ast, ParseError> {
-    let mut sketch = Sketch { text, at: 0, selectors: Vec::new(), reach_ms: lookback_ms.max(1), step_ms };
+    let mut sketch =
+        Sketch { text, at: 0, selectors: Vec::new(), reach_ms: lookback_ms.max(1), step_ms, grid: None };
     sketch.read();
     if sketch.selectors.len() > SELECTORS_MAX {
         sketch.selectors = vec![EVERYTHING.to_owned()];
     }
-    let read = |selector: &String| format!("last_over_time({selector}[{}ms])", sketch.reach_ms);
+    let read = |selector: &String| {
+        let read = format!("last_over_time({selector}[{}ms])", sketch.reach_ms);
+        match &sketch.grid {
+            Some(Grid { span_ms, step_ms }) => format!("last_over_time({read}[{span_ms}ms:{step_ms}ms])"),
+            None => read,
+        }
+    };
     let reads: Vec<_> = sketch.selectors.iter().map(read).collect();
     parse(if reads.is_empty() { "vector(0)".to_owned() } else { reads.join(" or ") }.as_str())
 }
@@ -53,7 +64,15 @@ struct Sketch<'t> {
     at: usize,
     selectors: Vec<String>,
     reach_ms: u64,
-    /// What `i` stands for behind a number.
+    /// What `i` stands for behind a number; 0 for an instant query.
+    step_ms: u64,
+    /// All subqueries as one.
+    grid: Option<Grid>,
+}
+
+struct Grid {
+    span_ms: u64,
+    /// Never 0.
     step_ms: u64,
 }
 
@@ -64,9 +83,8 @@ impl<'t> Sketch<'t> {
                 b'"' | b'\'' | b'`' => self.skip_string(byte),
                 b'#' => _ = self.take_while(|b| b != b'\n'),
                 b'{' => self.selector(""),
+                b'[' => self.bracket(),
                 b'0'..=b'9' => self.number(),
-                // A range and its step: no name starts so.
-                b':' if self.text.as_bytes().get(self.at + 1).is_some_and(u8::is_ascii_digit) => self.at += 1,
                 _ if is_name(byte) => self.name(),
                 _ => self.at += 1,
             }
@@ -95,16 +113,43 @@ impl<'t> Sketch<'t> {
         }
     }
 
-    /// A number, or a duration, which may be the reach of anything; in brackets a bare number is seconds.
+    /// A number, or a duration, which may be the reach of anything.
     fn number(&mut self) {
-        let before = self.text.get(..self.at).unwrap_or_default().trim_end();
-        let bracketed = before.ends_with(['[', ':']);
         let text = self.take_while(|b| b.is_ascii_alphanumeric() || b == b'.');
-        let reach = duration_ms(text, self.step_ms).or_else(|| {
-            let seconds = text.parse::<f64>().ok().filter(|_| bracketed)?;
-            Some((seconds * 1e3) as u64)
+        self.reach_ms = self.reach_ms.saturating_add(duration_ms(text, self.step_ms).unwrap_or(0));
+    }
+
+    /// A range, or a subquery: one with a colon, or, in MetricsQL, any range of something that is no selector.
+    fn bracket(&mut self) {
+        let of_result = self.text.get(..self.at).unwrap_or_default().trim_end().ends_with([')', ']']);
+        self.at += 1;
+        let inner = self.take_while(|b| b != b']');
+        self.at += 1;
+        let (range, step) = inner.split_once(':').map_or((inner, None), |(range, step)| (range, Some(step)));
+        let range = self.spans(range).fold(0, u64::saturating_add);
+        if step.is_none() && !of_result {
+            self.reach_ms = self.reach_ms.saturating_add(range);
+            return;
+        }
+        let step = step.and_then(|step| self.spans(step).filter(|ms| *ms > 0).min());
+        let default = if self.step_ms > 0 { self.step_ms } else { DEFAULT_SUBQUERY_STEP_MS };
+        let (step, range) = (step.unwrap_or(default), range.max(1));
+        self.grid = Some(match &self.grid {
+            Some(grid) => {
+                Grid { span_ms: grid.span_ms.saturating_add(range), step_ms: grid.step_ms.min(step) }
+            }
+            None => Grid { span_ms: range, step_ms: step },
         });
-        self.reach_ms = self.reach_ms.saturating_add(reach.unwrap_or(0));
+    }
+
+    /// The spans of time in a pair of brackets, where a bare number is seconds.
+    fn spans<'s>(&self, text: &'s str) -> impl Iterator<Item = u64> + use<'s> {
+        let step_ms = self.step_ms;
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '.');
+        words.filter(|word| !word.is_empty()).filter_map(move |word| {
+            let seconds = || Some((word.parse::<f64>().ok()? * 1e3) as u64);
+            duration_ms(word, step_ms).or_else(seconds)
+        })
     }
 
     fn name(&mut self) {
@@ -186,7 +231,16 @@ mod tests {
             (r#"{job="x" or job="y"}"#, r#"last_over_time({__name__=~".+"}[1000ms])"#),
             (r#"WITH (x = {a="}"}) x{"#, r#"last_over_time({a="}"}[1000ms]) or last_over_time(x[1000ms])"#),
             ("rate(a[300])", "last_over_time(a[301000ms])"),
-            ("rate(a[5i:2])", "last_over_time(a[78000ms])"),
+            ("rate(a[5i:2])", "last_over_time(last_over_time(a[1000ms])[75000ms:2000ms])"),
+            ("rate(a[1h:] default 0)", "last_over_time(last_over_time(a[1000ms])[3600000ms:15000ms])"),
+            ("rate(sum(a)[1h] default 0)", "last_over_time(last_over_time(a[1000ms])[3600000ms:15000ms])"),
+            (
+                "max_over_time(sum_over_time(a[5m])[1h:1m])[1d:10s] default b",
+                "last_over_time(last_over_time(a[301000ms])[90000000ms:10000ms]) or \
+                 last_over_time(last_over_time(b[301000ms])[90000000ms:10000ms])",
+            ),
+            ("a[5m", "last_over_time(a[301000ms])"),
+            ("a[:]", "last_over_time(last_over_time(a[1000ms])[1ms:15000ms])"),
             ("a[1h1.5m] + 5 + 3M + 0x1F + 1e3", "last_over_time(a[3691000ms])"),
             ("time() default 5 # a", "vector(0)"),
             ("\"a", "vector(0)"),

@@ -109,23 +109,34 @@ impl Reading<'_> {
         let text = params.one("query")?.ok_or_else(|| ParamError::invalid("query", "it is missing"))?;
         let lookback = params.duration("lookback_delta")?.and_then(|ms| u64::try_from(ms).ok());
         let lookback = lookback.filter(|ms| *ms > 0).unwrap_or(DEFAULT_LOOKBACK_MS);
-        let ast = match (self.parse("query", text), self.on_unparsable) {
-            (Ok(ast), _) => ast,
-            (Err(CallError::Parse { error, .. }), OnUnparsable::EstimateFromText)
-                if error.reason == Reason::Malformed =>
-            {
-                return Self::sketched(text, times, lookback);
-            }
-            (Err(CallError::Parse { error, .. }), OnUnparsable::Forward)
-                if error.reason == Reason::Malformed =>
-            {
-                return self.opaque(text, times, lookback);
-            }
-            (Err(error), _) => return Err(error),
+        let ast = match self.parse("query", text) {
+            Ok(ast) => ast,
+            Err(error) => return self.dialect(error, text, times, lookback),
         };
         let shape = Shape::of(&ast, times, lookback);
         let free = shape.selectors.is_empty() && is_plain(&ast);
         Ok(Call { text: text.to_owned(), fingerprint: fingerprint(&ast), shape, free, ..Call::unread() })
+    }
+
+    /// What is not PromQL, as the configuration says of the backend: it may be a dialect that the backend knows.
+    fn dialect(
+        &self,
+        error: CallError,
+        text: &str,
+        times: EvalTimes,
+        lookback: u64,
+    ) -> Result<Call, CallError> {
+        match (&error, self.on_unparsable) {
+            (CallError::Parse { error, name }, OnUnparsable::EstimateFromText)
+                if error.reason == Reason::Malformed =>
+            {
+                Self::sketched(name, text, times, lookback)
+            }
+            (CallError::Parse { error, .. }, OnUnparsable::Forward) if error.reason == Reason::Malformed => {
+                self.opaque(text, times, lookback)
+            }
+            _ => Err(error),
+        }
     }
 
     /// A query of which nothing is read: one selector that may match anything.
@@ -139,8 +150,8 @@ impl Reading<'_> {
     }
 
     /// A query that only the backend can read, by what it seems to read.
-    fn sketched(text: &str, times: EvalTimes, lookback: u64) -> Result<Call, CallError> {
-        let unreadable = |error| CallError::Parse { name: "query", error };
+    fn sketched(name: &'static str, text: &str, times: EvalTimes, lookback: u64) -> Result<Call, CallError> {
+        let unreadable = |error| CallError::Parse { name, error };
         let ast =
             sketch::stand_in(text, lookback.saturating_add(times.step), times.step).map_err(unreadable)?;
         let mut shape = Shape::of(&ast, times, lookback);
@@ -200,19 +211,31 @@ impl Reading<'_> {
         }
         let mut call = Call { text: texts.join(" "), listing: true, ..Call::unread() };
         for text in texts {
-            let ast = self.parse("match[]", text)?;
-            if !matches!(ast.expr(ast.root), Expr::Selector(_)) {
-                return Err(
-                    ParamError::invalid("match[]", format!("{text:?} is not a series selector")).into()
-                );
-            }
-            let one = Shape::of(&ast, times, 0);
+            let one = self.matched(text, times)?;
             // The order of selectors makes no difference to what is listed.
-            call.fingerprint ^= fingerprint(&ast);
-            call.shape.range_seconds = call.shape.range_seconds.max(one.range_seconds);
-            call.shape.selectors.extend(one.selectors);
+            call.fingerprint ^= one.fingerprint;
+            call.opaque |= one.opaque;
+            call.shape.range_seconds = call.shape.range_seconds.max(one.shape.range_seconds);
+            call.shape.selectors.extend(one.shape.selectors);
         }
         Ok(call)
+    }
+
+    /// One `match[]`: a selector, of PromQL or of a dialect.
+    fn matched(&self, text: &str, times: EvalTimes) -> Result<Call, CallError> {
+        let ast = match self.parse("match[]", text) {
+            Ok(ast) => ast,
+            Err(error) => {
+                // A listing looks through its own span of time, and no further back.
+                let times = EvalTimes { step: 0, ..times };
+                let call = self.dialect(error, text, times, 0)?;
+                return if call.shape.selectors.is_empty() { self.opaque(text, times, 0) } else { Ok(call) };
+            }
+        };
+        if !matches!(ast.expr(ast.root), Expr::Selector(_)) {
+            return Err(ParamError::invalid("match[]", format!("{text:?} is not a series selector")).into());
+        }
+        Ok(Call { fingerprint: fingerprint(&ast), shape: Shape::of(&ast, times, 0), ..Call::unread() })
     }
 }
 
@@ -316,6 +339,41 @@ mod tests {
         assert!((600..=601).contains(&call.shape.range_seconds));
         assert!(read(Endpoint::Series, "match[]={__name__!=\"\"}").unwrap().shape.selectors[0].match_all);
         assert!(read(Endpoint::Labels, "").unwrap().shape.selectors.is_empty());
+    }
+
+    #[test]
+    fn selectors_of_a_dialect_are_read_as_its_queries_are() {
+        let cache = promql::Cache::new(16);
+        let read = |on_unparsable, query: &str| {
+            let reading = Reading { now_ms: 1_000_000, lenient: true, on_unparsable, cache: &cache };
+            reading.read(Endpoint::Series, &Params::parse(query, "").unwrap())
+        };
+        let dialect = "match[]=up{job=\"a\" or job=\"b\"}&match[]=down&start=0&end=600";
+        let error = read(OnUnparsable::Refuse, dialect).unwrap_err().to_string();
+        assert!(error.starts_with("invalid parameter \"match[]\": 1:"), "{error}");
+
+        let call = read(OnUnparsable::EstimateFromText, dialect).unwrap();
+        let texts: Vec<_> = call.shape.selectors.iter().map(|selector| &*selector.text).collect();
+        assert_eq!((texts, call.opaque), (vec!["up", "down"], false));
+        assert!(call.listing && (600..=601).contains(&call.shape.range_seconds), "{call:?}");
+
+        let call = read(OnUnparsable::Forward, dialect).unwrap();
+        assert!(call.opaque && call.listing && call.shape.selectors[0].match_all);
+        // Nothing to be found in it: it may list anything.
+        let call = read(OnUnparsable::EstimateFromText, "match[]=~").unwrap();
+        assert!(call.opaque && call.shape.selectors[0].match_all);
+        // What is PromQL and no selector, no dialect takes for one.
+        assert!(read(OnUnparsable::Forward, "match[]=rate(a[5m])").is_err());
+    }
+
+    #[test]
+    fn a_dialects_subqueries_are_counted() {
+        let cache = promql::Cache::new(16);
+        let on_unparsable = OnUnparsable::EstimateFromText;
+        let reading = Reading { now_ms: 1_000_000, lenient: true, on_unparsable, cache: &cache };
+        let query = "query=max_over_time(rate(a[5m])[1d:10s]) default 0";
+        let call = reading.read(Endpoint::Query, &Params::parse(query, "").unwrap()).unwrap();
+        assert_eq!(call.shape.selectors[0].evaluations, 8_640);
     }
 
     #[test]
