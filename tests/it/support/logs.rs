@@ -1,28 +1,39 @@
 //! What the code under test writes to its log. Only of this thread: of one test with a runtime of one thread.
+//!
+//! One subscriber for the whole process, since with several that come and go `tracing` may remember of a place in the
+//! code that nobody listens, while one does on another thread.
 
 use std::{
+    cell::RefCell,
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Once},
 };
 
 use serde_json::Value;
 use tokio::time::{Duration, Instant};
-use tracing::subscriber::DefaultGuard;
 
 /// Longest wait for a line.
 const SOON: Duration = Duration::from_secs(10);
 
-pub(crate) struct Logs {
-    written: Written,
-    _guard: DefaultGuard,
+static LISTENING: Once = Once::new();
+
+thread_local! {
+    /// Where this thread's lines go.
+    static WRITTEN: RefCell<Written> = RefCell::default();
 }
 
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
+type Written = Option<Arc<Mutex<Vec<u8>>>>;
 
-impl io::Write for Written {
+/// Writes for the thread that it is used on.
+struct Writer;
+
+impl io::Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        WRITTEN.with_borrow(|written| {
+            if let Some(written) = written {
+                written.lock().unwrap().extend_from_slice(bytes);
+            }
+        });
         Ok(bytes.len())
     }
 
@@ -31,20 +42,32 @@ impl io::Write for Written {
     }
 }
 
+pub(crate) struct Logs {
+    written: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        WRITTEN.set(None);
+    }
+}
+
 impl Logs {
     /// Catches every line from now on.
     pub(crate) fn catch() -> Self {
-        let written = Written::default();
-        let writer = written.clone();
-        let subscriber =
-            tracing_subscriber::fmt().json().flatten_event(true).with_max_level(tracing::Level::INFO);
-        let subscriber = subscriber.with_writer(move || writer.clone()).finish();
-        Self { written, _guard: tracing::subscriber::set_default(subscriber) }
+        LISTENING.call_once(|| {
+            let subscriber = tracing_subscriber::fmt().json().flatten_event(true);
+            let subscriber = subscriber.with_max_level(tracing::Level::INFO).with_writer(|| Writer);
+            tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
+        });
+        let written = Arc::default();
+        WRITTEN.set(Some(Arc::clone(&written)));
+        Self { written }
     }
 
     /// The lines so far with this target.
     pub(crate) fn of(&self, target: &str) -> Vec<Value> {
-        let written = self.written.0.lock().unwrap().clone();
+        let written = self.written.lock().unwrap().clone();
         let lines = written.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let lines = lines.map(|line| serde_json::from_slice::<Value>(line).unwrap());
         lines.filter(|line| line["target"] == target).collect()
