@@ -71,7 +71,12 @@ impl Default for Probe {
 
 impl Default for Pressure {
     fn default() -> Self {
-        Self { memory_limit: Limit::Unlimited, on_stale: OnStale::Hold, stale_after: lit("15s") }
+        Self {
+            memory_limit: Limit::Unlimited,
+            on_stale: OnStale::Hold,
+            stale_after: lit("15s"),
+            get_on_empty: lit("1/s"),
+        }
     }
 }
 

@@ -207,6 +207,9 @@ pub struct Pressure {
     pub on_stale: OnStale,
     /// How long a signal may stay away before that happens.
     pub stale_after: Span,
+    /// How often pools (of the kinds weir and m3) allocate anew all that they keep, because they are empty, at full
+    /// pressure.
+    pub get_on_empty: Limit<Rate>,
 }
 
 /// Sends tenants to a backend.

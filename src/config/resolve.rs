@@ -153,7 +153,12 @@ fn pressure(raw: &raw::Pressure) -> pressure::Settings {
             scalar::OnStale::ShrinkTo(share) => OnStale::ShrinkTo(f64::from(share.percent()) / 100.0),
         },
         stale_after: raw.stale_after.duration(),
+        get_on_empty_at_full: raw.get_on_empty.at().map(per_second),
     }
+}
+
+fn per_second(rate: scalar::Rate) -> f64 {
+    rate.count.get() as f64 / rate.per.as_secs_f64()
 }
 
 fn size(count: scalar::Count) -> usize {

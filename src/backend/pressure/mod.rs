@@ -8,6 +8,8 @@
 
 mod controller;
 mod monitor;
+mod page;
+mod rate;
 mod reading;
 mod settings;
 mod signal;
@@ -18,9 +20,8 @@ use tokio::time::Instant;
 
 pub use controller::{Controller, HIGH, LOW, Sight, Silence};
 pub use monitor::{Look, Monitor};
-pub use reading::Reading;
 pub use settings::{OnStale, Settings};
-pub use signal::Signal;
+pub use signal::{Reading, Signal};
 
 use super::Backend;
 

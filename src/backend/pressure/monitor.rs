@@ -6,9 +6,10 @@ use tokio::time::Instant;
 
 use super::{
     controller::{Controller, Sight, Silence},
-    reading::{Reading, read},
+    rate::Rates,
+    reading::read,
     settings::Settings,
-    signal::{Signal, expected},
+    signal::{Reading, Signal, expected},
 };
 use crate::backend::Kind;
 
@@ -31,6 +32,8 @@ pub struct Monitor {
     controller: Controller,
     /// When each signal that should come last came; at first, when the watching began.
     heard: BTreeMap<Signal, Instant>,
+    /// The counters of each replica.
+    rates: Vec<Rates>,
 }
 
 impl Monitor {
@@ -41,6 +44,7 @@ impl Monitor {
             settings,
             controller: Controller::new(settings.on_stale, now),
             heard: expected(kind, &settings).map(|signal| (signal, now)).collect(),
+            rates: Vec::new(),
         }
     }
 
@@ -56,8 +60,11 @@ impl Monitor {
 
     /// Looks at the metrics page of each replica, `None` where there was none.
     pub fn look(&mut self, pages: &[Option<&str>], now: Instant) -> Look {
-        let read = |page: &&str| read(self.kind, page, self.settings.memory_limit);
-        let readings = worst_of_each(pages.iter().flatten().flat_map(read));
+        self.rates.resize_with(pages.len(), Rates::default);
+        let read = |(page, rates): (Option<&str>, &mut Rates)| {
+            page.map(|page| read(self.kind, page, &self.settings, rates, now)).unwrap_or_default()
+        };
+        let readings = worst_of_each(pages.iter().copied().zip(&mut self.rates).flat_map(read));
         for reading in &readings {
             self.heard.insert(reading.signal, now);
         }

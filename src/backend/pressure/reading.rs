@@ -1,91 +1,193 @@
-//! What the metrics of a backend say about its distress.
+//! What the metrics of a backend say about its distress, by kind.
 
-use super::signal::Signal;
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::{
+    page::Page,
+    rate::Rates,
+    settings::Settings,
+    signal::{Reading, Signal},
+};
 use crate::backend::Kind;
 
-/// A backend's distress and what says so.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Reading {
-    /// 0: at ease; 1: at its limit.
-    pub pressure: f64,
-    /// What says so.
-    pub signal: Signal,
+/// Go's way to say that there is no limit is one near 2^63.
+const NO_LIMIT: f64 = (1_u64 << 60) as f64;
+/// Queries at work fill their places in normal work: the budget of the proxy is what fills them. So as many as there are
+/// places is two thirds of full pressure, where budget is still given back, and half as many again is all of it.
+const QUEUED_AT_FULL: f64 = 1.5;
+/// Queries that had to wait for a place, per place and second, at full pressure.
+const WAITING_AT_FULL: f64 = 1.0;
+/// The share of reads that find the pools exhausted at full pressure.
+const EXHAUSTED_AT_FULL: f64 = 0.5;
+/// Reads per second below which a share of them says little.
+const READS_LEAST: f64 = 1.0;
+/// Reads beyond one of M3's own limits, per second, at full pressure.
+const REFUSED_AT_FULL: f64 = 1.0;
+
+/// One look at the page of one replica.
+struct Look<'a> {
+    page: Page<'a>,
+    settings: &'a Settings,
+    rates: &'a mut Rates,
+    now: Instant,
 }
-
-/// A share of a limit: one metric over another, or over what the configuration says.
-struct Share {
-    signal: Signal,
-    used: &'static str,
-    limit: Limit,
-}
-
-enum Limit {
-    /// Another metric.
-    Metric(&'static str),
-    /// The configured limit on memory.
-    Memory,
-}
-
-/// The process' memory, where the operator says what it may be.
-const MEMORY: Share =
-    Share { signal: Signal::Memory, used: "process_resident_memory_bytes", limit: Limit::Memory };
-
-/// Taken slots are no distress: the budget is what fills them.
-const PROMETHEUS: &[Share] = &[MEMORY];
-
-const VICTORIA_METRICS: &[Share] = &[
-    MEMORY,
-    Share {
-        signal: Signal::Memory,
-        used: "process_resident_memory_bytes",
-        limit: Limit::Metric("vm_available_memory_bytes"),
-    },
-    Share {
-        signal: Signal::Queries,
-        used: "vm_concurrent_select_current",
-        limit: Limit::Metric("vm_concurrent_select_capacity"),
-    },
-];
-
-const WEIR: &[Share] = &[
-    MEMORY,
-    Share {
-        signal: Signal::Pool,
-        used: "weir_pool_outstanding_bytes",
-        limit: Limit::Metric("weir_pool_cap_bytes"),
-    },
-];
 
 /// Reads a metrics page in text form: what each signal says that it holds.
-pub(super) fn read(kind: Kind, page: &str, memory_limit: Option<u64>) -> Vec<Reading> {
-    let shares = match kind {
-        Kind::VictoriaMetrics => VICTORIA_METRICS,
-        Kind::Weir => WEIR,
-        Kind::Prometheus | Kind::Thanos | Kind::Mimir | Kind::Cortex | Kind::M3 => PROMETHEUS,
+pub(super) fn read(
+    kind: Kind,
+    page: &str,
+    settings: &Settings,
+    rates: &mut Rates,
+    now: Instant,
+) -> Vec<Reading> {
+    let mut look = Look { page: Page(page), settings, rates, now };
+    let of_process = [look.memory(), look.heap()];
+    let of_kind = match kind {
+        Kind::VictoriaMetrics => [look.victoria_queries(), look.victoria_waiting(), None],
+        Kind::Weir => [look.lent(), look.exhausted(), look.get_on_empty(&WEIR_POOLS)],
+        Kind::M3 => [look.m3_limits(), look.m3_refusals(), look.get_on_empty(&M3_POOLS)],
+        // All of them run Prometheus' engine and count as it does.
+        Kind::Prometheus | Kind::Thanos | Kind::Mimir | Kind::Cortex => {
+            [look.prometheus_queries(), None, None]
+        }
     };
-    let readings = shares.iter().filter_map(|share| {
-        let limit = match share.limit {
-            Limit::Metric(name) => sum(page, name)?,
-            Limit::Memory => memory_limit? as f64,
-        };
-        let used = sum(page, share.used).filter(|used| used.is_finite())?;
-        // A limit of 0 is none: a pool without a cap.
-        let pressure = if limit == 0.0 { 0.0 } else { (used / limit).clamp(0.0, 1.0) };
-        Some(Reading { pressure, signal: share.signal })
-    });
-    readings.collect()
+    of_process.into_iter().chain(of_kind).flatten().collect()
 }
 
-/// The sum over all series of a metric; `None` when it has none.
-fn sum(page: &str, name: &str) -> Option<f64> {
-    let values = page.lines().filter_map(|line| {
-        let rest = line.strip_prefix(name)?;
-        let value = match rest.strip_prefix('{') {
-            // A label's value may hold anything but ends before the last brace.
-            Some(labels) => labels.rsplit_once('}')?.1,
-            None => rest.starts_with([' ', '\t']).then_some(rest)?,
-        };
-        value.split_ascii_whitespace().next()?.parse::<f64>().ok()
-    });
-    values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+impl Look<'_> {
+    /// Memory that only the process itself can give back, against what is configured or else what it tells.
+    ///
+    /// Pages of mapped files are the kernel's to take, so anonymous memory counts where it is told apart; and what Go's
+    /// heap holds idle but not yet returned is where its next allocations go, so that it is no part of the growth to
+    /// come. Without this a burst that is over would go on to count for minutes.
+    fn memory(&self) -> Option<Reading> {
+        let page = self.page;
+        let configured = self.settings.memory_limit.map(|bytes| bytes as f64);
+        let told =
+            || page.sum("process_memory_limit_bytes").or_else(|| page.sum("vm_available_memory_bytes"));
+        let limit = configured.or_else(|| told().filter(|limit| is_limit(*limit)))?;
+        let resident = page.sum("process_resident_memory_anon_bytes");
+        let resident = resident.or_else(|| page.sum("process_resident_memory_bytes"))?;
+        let idle = page.sum("go_memstats_heap_idle_bytes").unwrap_or(0.0);
+        let returned = page.sum("go_memstats_heap_released_bytes").unwrap_or(0.0);
+        let reusable = (idle - returned).clamp(0.0, resident.max(0.0));
+        Some(Reading::new(Signal::Memory, resident - reusable, limit))
+    }
+
+    /// The heap against what is configured or else the limit that Go's collector obeys.
+    fn heap(&self) -> Option<Reading> {
+        let configured = self.settings.memory_limit.map(|bytes| bytes as f64);
+        let told = || self.page.sum("go_gc_gomemlimit_bytes").filter(|limit| is_limit(*limit));
+        let limit = configured.or_else(told)?;
+        Some(Reading::new(Signal::Heap, self.page.sum("go_memstats_heap_inuse_bytes")?, limit))
+    }
+
+    /// Prometheus counts queries that wait for a place as well.
+    fn prometheus_queries(&self) -> Option<Reading> {
+        let places = self.page.sum("prometheus_engine_queries_concurrent_max")?;
+        let queries = self.page.sum("prometheus_engine_queries")?;
+        Some(Reading::new(Signal::Queries, queries, places * QUEUED_AT_FULL))
+    }
+
+    fn victoria_queries(&self) -> Option<Reading> {
+        let places = self.page.sum("vm_concurrent_select_capacity")?;
+        let queries = self.page.sum("vm_concurrent_select_current")?;
+        Some(Reading::new(Signal::Queries, queries, places * QUEUED_AT_FULL))
+    }
+
+    /// VictoriaMetrics' gauge of queries at work ends at the places for them; that there were more is counted here.
+    fn victoria_waiting(&mut self) -> Option<Reading> {
+        let places = self.page.sum("vm_concurrent_select_capacity")?;
+        let name = "vm_concurrent_select_limit_reached_total";
+        let waiting = self.rates.of(name, self.page.sum(name)?, self.now);
+        Some(Reading::new(Signal::QueriesWaiting, waiting, places * WAITING_AT_FULL))
+    }
+
+    /// A cap of 0 is none: what is lent says nothing then, but was heard.
+    fn lent(&self) -> Option<Reading> {
+        let cap = self.page.sum("weir_pool_cap_bytes")?;
+        Some(Reading::new(Signal::Pool, self.page.sum("weir_pool_outstanding_bytes")?, cap))
+    }
+
+    /// One read may ask many times before it fails, so that there may be more refusals than reads.
+    fn exhausted(&mut self) -> Option<Reading> {
+        let refused = "weir_pool_exhausted_total";
+        let refused = self.rates.of(refused, self.page.sum(refused)?, self.now);
+        let reads = "weir_node_reads_total";
+        let reads = self.page.sum(reads).map(|total| self.rates.of(reads, total, self.now));
+        let reads = reads.unwrap_or(0.0).max(READS_LEAST);
+        Some(Reading::new(Signal::PoolExhausted, refused, reads * EXHAUSTED_AT_FULL))
+    }
+
+    /// How often in a second all that the pools keep was allocated anew because they were empty.
+    ///
+    /// The bare rate of empty Gets would misfire: a pool that is a little too small for a steady load misses all the
+    /// time and never grows, since what it lends comes back; the first queries after an idle time miss as well. Against
+    /// all Gets, a burst of small queries would hide a few huge ones. So each miss counts with the size of its bucket,
+    /// and the sum is taken against the size of the pools: a pool that is a tenth too small makes a fraction of itself
+    /// per second, while in the incident several times the pools were allocated every second for minutes. The rate is
+    /// smoothed over ten seconds, so that a pool that fills up once passes for a tenth of that.
+    fn get_on_empty(&mut self, names: &PoolNames) -> Option<Reading> {
+        let mut pools: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+        let size = |label: Option<&str>| label.and_then(|size| size.parse::<f64>().ok()).unwrap_or(1.0);
+        for sample in self.page.ending(names.missed).chain(self.page.ending(names.kept)) {
+            // Sizes of different pools are in different units: bytes here, samples there.
+            let pool = pools.entry(sample.label("pool").unwrap_or("")).or_default();
+            let bytes = sample.value * size(sample.label(names.size));
+            if sample.name.ends_with(names.missed) { pool.0 += bytes } else { pool.1 += bytes }
+        }
+        let turns = pools.into_iter().filter(|(_, (_, kept))| *kept > 0.0).map(|(pool, (missed, kept))| {
+            self.rates.of(&format!("{}{pool}", names.missed), missed, self.now) / kept
+        });
+        let most = turns.max_by(f64::total_cmp)?;
+        Some(Reading::new(Signal::PoolGetOnEmpty, most, self.settings.get_on_empty_at_full?))
+    }
+
+    /// What M3 counted in the present window of each of its limits on recent reads, against the limit.
+    fn m3_limits(&self) -> Option<Reading> {
+        const USED: &str = "query_limit_recent_count_";
+        const LIMIT: &str = "query_limit_current_limit_";
+        let mut most: Option<f64> = None;
+        let mut limits: BTreeMap<&str, f64> = BTreeMap::new();
+        let key = |name: &'_ str, part: &str| name.find(part).map(|at| at + part.len());
+        for limit in self.page.holding(LIMIT) {
+            if let Some(of) = key(limit.name, LIMIT).and_then(|at| limit.name.get(at..)) {
+                *limits.entry(of).or_default() += limit.value;
+            }
+        }
+        for (of, limit) in limits.into_iter().filter(|(_, limit)| *limit > 0.0) {
+            let used = self.page.holding(USED).filter(|used| used.name.ends_with(of));
+            let used: f64 = used.map(|used| used.value).sum();
+            most = Some(most.unwrap_or(0.0).max(used / limit));
+        }
+        Some(Reading::new(Signal::QueryLimits, most?, 1.0))
+    }
+
+    /// Reads that M3 refused because of one of those limits.
+    fn m3_refusals(&mut self) -> Option<Reading> {
+        const REFUSED: &str = "query_limit_exceeded";
+        let refused =
+            self.page.ending(REFUSED).map(|sample| sample.value).reduce(|sum, value| sum + value)?;
+        let refused = self.rates.of(REFUSED, refused, self.now);
+        Some(Reading::new(Signal::QueryLimits, refused, REFUSED_AT_FULL))
+    }
+}
+
+/// Where a process counts what its pools miss and keep.
+struct PoolNames {
+    missed: &'static str,
+    kept: &'static str,
+    /// The label that says how large an object is.
+    size: &'static str,
+}
+
+const WEIR_POOLS: PoolNames =
+    PoolNames { missed: "weir_pool_get_on_empty_total", kept: "weir_pool_total", size: "bucket" };
+const M3_POOLS: PoolNames =
+    PoolNames { missed: "bytes_pool_get_on_empty", kept: "bytes_pool_total", size: "bucket_capacity" };
+
+fn is_limit(bytes: f64) -> bool {
+    bytes > 0.0 && bytes < NO_LIMIT
 }

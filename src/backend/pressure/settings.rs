@@ -13,11 +13,18 @@ pub struct Settings {
     pub on_stale: OnStale,
     /// How long a signal may stay away before that happens.
     pub stale_after: Duration,
+    /// How often in a second pools allocate anew all that they keep, at full pressure; `None` leaves that out.
+    pub get_on_empty_at_full: Option<f64>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { memory_limit: None, on_stale: OnStale::Hold, stale_after: Duration::from_secs(15) }
+        Self {
+            memory_limit: None,
+            on_stale: OnStale::Hold,
+            stale_after: Duration::from_secs(15),
+            get_on_empty_at_full: Some(1.0),
+        }
     }
 }
 

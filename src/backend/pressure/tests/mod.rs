@@ -1,10 +1,10 @@
+mod pages;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{
-    Controller, HIGH, LOW, Monitor, OnStale, Settings, Sight, Signal, Silence, reading::read as readings,
-};
+use super::{Controller, HIGH, LOW, Monitor, OnStale, Settings, Sight, Signal, Silence};
 use crate::backend::Kind;
 
 /// Feeds a signal a second; the share after each.
@@ -171,32 +171,4 @@ fn a_constant_load_does_not_make_it_swing() {
         assert!(memory < 1.0, "demand {demand}: {memory}");
     }
     const { assert!(LOW < HIGH) };
-}
-
-#[test]
-fn pages_are_read_by_kind() {
-    let read = |kind, page: &str, limit| {
-        let worst = readings(kind, page, limit).into_iter().max_by(|a, b| a.pressure.total_cmp(&b.pressure));
-        worst.map(|reading| (reading.signal, reading.pressure))
-    };
-    let prometheus = "# HELP x y\nprocess_resident_memory_bytes 3.0e+09\nprometheus_engine_queries 3\n";
-    assert_eq!(read(Kind::Prometheus, prometheus, Some(4_000_000_000)), Some((Signal::Memory, 0.75)));
-    assert_eq!(read(Kind::Prometheus, prometheus, None), None);
-    let victoria = "process_resident_memory_bytes 10\nvm_available_memory_bytes 100\n\
-        vm_concurrent_select_current 4\nvm_concurrent_select_capacity 8\n";
-    assert_eq!(read(Kind::VictoriaMetrics, victoria, None), Some((Signal::Queries, 0.5)));
-    let lent =
-        "weir_pool_outstanding_bytes{pool=\"a} b\"} 30\nweir_pool_outstanding_bytes{pool=\"b\"} 30 1700\n";
-    let weir = |cap: &str| read(Kind::Weir, &format!("{lent}weir_pool_cap_bytes {cap}\n"), None);
-    assert_eq!(weir("100"), Some((Signal::Pool, 0.6)));
-    // Without a cap there is no share of it, but the signal was heard.
-    assert_eq!(weir("0"), Some((Signal::Pool, 0.0)));
-    for garbage in [
-        "",
-        "weir_pool_outstanding_bytes",
-        "weir_pool_outstanding_bytes{ 1",
-        "weir_pool_outstanding_bytes NaN\nweir_pool_cap_bytes 0",
-    ] {
-        assert_eq!(read(Kind::Weir, garbage, Some(1)), None, "{garbage}");
-    }
 }

@@ -1,0 +1,48 @@
+//! How fast counters grow, smoothed, so that a burst of a second is not taken for distress.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::Instant;
+
+/// A rate moves two thirds of the way to a new one in this time.
+const SMOOTHING: Duration = Duration::from_secs(10);
+/// Counters that are followed at once: one replica's pools, and a few more.
+const COUNTERS_MAX: usize = 64;
+
+/// The rates of one process' counters.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rates {
+    counters: BTreeMap<String, Counter>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Counter {
+    value: f64,
+    at: Instant,
+    /// Per second.
+    rate: f64,
+}
+
+impl Rates {
+    /// How much a counter grows in a second, now that it has this value. The first value of a counter is 0 growth: what
+    /// it counted before anybody looked is no news. One that fell began anew at 0, as in PromQL's `rate`. A clock that
+    /// stood still or went back leaves the rate as it was.
+    pub(super) fn of(&mut self, counter: &str, value: f64, now: Instant) -> f64 {
+        if !self.counters.contains_key(counter) && self.counters.len() >= COUNTERS_MAX {
+            return 0.0;
+        }
+        let Some(known) = self.counters.get_mut(counter) else {
+            self.counters.insert(counter.to_owned(), Counter { value, at: now, rate: 0.0 });
+            return 0.0;
+        };
+        let seconds = now.saturating_duration_since(known.at).as_secs_f64();
+        if seconds <= 0.0 {
+            return known.rate;
+        }
+        let grown = if value < known.value { value } else { value - known.value };
+        let weight = 1.0 - (-seconds / SMOOTHING.as_secs_f64()).exp();
+        known.rate += (grown / seconds - known.rate) * weight;
+        (known.value, known.at) = (value, now);
+        known.rate
+    }
+}

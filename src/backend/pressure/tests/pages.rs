@@ -1,0 +1,239 @@
+//! What pages say: those of real databases, cut to the lines in question, and made-up ones.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::{Settings, Signal, page::Page, rate::Rates, reading::read, signal::Reading};
+use crate::backend::Kind;
+
+/// Of Prometheus 2.42, idle.
+const PROMETHEUS: &str = "\
+# HELP go_memstats_heap_inuse_bytes Number of heap bytes that are in use.
+# TYPE go_memstats_heap_inuse_bytes gauge
+go_gc_duration_seconds{quantile=\"0.5\"} 0.000322077
+go_memstats_heap_alloc_bytes 8.092224e+06
+go_memstats_heap_idle_bytes 1.72032e+06
+go_memstats_heap_inuse_bytes 1.0141696e+07
+go_memstats_heap_released_bytes 1.589248e+06
+process_resident_memory_bytes 4.3134976e+07
+process_virtual_memory_max_bytes 1.8446744073709552e+19
+prometheus_engine_queries 0
+prometheus_engine_queries_concurrent_max 20
+";
+
+/// Of VictoriaMetrics 1.79.5, idle.
+const VICTORIA: &str = "\
+go_memstats_heap_idle_bytes 4112384
+go_memstats_heap_inuse_bytes 7946240
+go_memstats_heap_released_bytes 3145728
+process_memory_limit_bytes 25276510208
+process_resident_memory_anon_bytes 10100736
+process_resident_memory_bytes 21827584
+process_resident_memory_file_bytes 11948032
+process_resident_memory_peak_bytes 22048768
+vm_available_memory_bytes 25276510208
+vm_concurrent_select_capacity 4
+vm_concurrent_select_current 0
+vm_concurrent_select_limit_reached_total 0
+vm_concurrent_select_limit_timeout_total 0
+";
+
+fn once(kind: Kind, page: &str, memory_limit: Option<u64>) -> Vec<(Signal, f64)> {
+    let settings = Settings { memory_limit, ..Settings::default() };
+    let readings = read(kind, page, &settings, &mut Rates::default(), Instant::now());
+    readings.into_iter().map(|Reading { pressure, signal }| (signal, pressure)).collect()
+}
+
+/// A page a second; what a signal says at the last.
+fn after(kind: Kind, signal: Signal, seconds: u64, page: impl Fn(u64) -> String) -> Option<f64> {
+    let (start, mut rates) = (Instant::now(), Rates::default());
+    let mut last = None;
+    for second in 0..=seconds {
+        let now = start + Duration::from_secs(second);
+        let readings = read(kind, &page(second), &Settings::default(), &mut rates, now);
+        last = readings.into_iter().find(|reading| reading.signal == signal).map(|r| r.pressure);
+    }
+    last
+}
+
+#[test]
+fn real_pages_are_read() {
+    let near = |of: &[(Signal, f64)], expected: &[(Signal, f64)]| {
+        let same = |((a, x), (b, y)): (&(Signal, f64), &(Signal, f64))| a == b && (x - y).abs() < 1e-3;
+        assert!(of.len() == expected.len() && of.iter().zip(expected).all(same), "{of:?} {expected:?}");
+    };
+    near(&once(Kind::Prometheus, PROMETHEUS, None), &[(Signal::Queries, 0.0)]);
+    // 43,134,976 less the 131,072 that Go keeps for itself.
+    let limited = once(Kind::Prometheus, PROMETHEUS, Some(50_000_000));
+    near(&limited, &[(Signal::Memory, 0.86), (Signal::Heap, 0.2028), (Signal::Queries, 0.0)]);
+    let victoria = [(Signal::Memory, 0.000_36), (Signal::Queries, 0.0), (Signal::QueriesWaiting, 0.0)];
+    near(&once(Kind::VictoriaMetrics, VICTORIA, None), &victoria);
+    // What is mapped is the kernel's to take back: 10,100,736 less 966,656.
+    let limited = once(Kind::VictoriaMetrics, VICTORIA, Some(10_000_000));
+    near(&limited[..1], &[(Signal::Memory, 0.9134)]);
+}
+
+#[test]
+fn memory_is_measured_against_what_is_configured_or_told() {
+    let memory = |page: &str, limit| once(Kind::Prometheus, page, limit);
+    let rss = "process_resident_memory_bytes 3.0e+09\n";
+    assert_eq!(memory(rss, Some(4_000_000_000)), [(Signal::Memory, 0.75)]);
+    assert_eq!(memory(rss, Some(1_000_000)), [(Signal::Memory, 1.0)]);
+    assert_eq!(memory(rss, None), []);
+    let told = format!("{rss}process_memory_limit_bytes 6e9\n");
+    assert_eq!(memory(&told, None), [(Signal::Memory, 0.5)]);
+    // What Go says when it has no limit.
+    let heap = "go_memstats_heap_inuse_bytes 50\ngo_gc_gomemlimit_bytes ";
+    assert_eq!(memory(&format!("{heap}9.223372036854776e+18\n"), None), []);
+    assert_eq!(memory(&format!("{heap}100\n"), None), [(Signal::Heap, 0.5)]);
+    // A burst is over, and Go has not returned its memory yet.
+    let over = "process_resident_memory_bytes 95\ngo_memstats_heap_idle_bytes 80\ngo_memstats_heap_released_bytes 5\n";
+    assert_eq!(memory(over, Some(100)), [(Signal::Memory, 0.2)]);
+}
+
+#[test]
+fn taken_places_are_no_distress_but_waiting_for_them_is() {
+    let queries = |n: u32| {
+        let page = format!("prometheus_engine_queries {n}\nprometheus_engine_queries_concurrent_max 20\n");
+        once(Kind::Prometheus, &page, None)[0].1
+    };
+    assert!(queries(20) < super::super::LOW, "{}", queries(20));
+    assert!(queries(26) > super::super::HIGH, "{}", queries(26));
+    assert_eq!(queries(100), 0.97, "and it never stops everything");
+    let waiting = |per_second: u64| {
+        after(Kind::VictoriaMetrics, Signal::QueriesWaiting, 60, |second| {
+            format!(
+                "vm_concurrent_select_capacity 8\nvm_concurrent_select_current 8\n\
+                 vm_concurrent_select_limit_reached_total {}\n",
+                7_000 + second * per_second
+            )
+        })
+    };
+    assert!(waiting(1).unwrap() < 0.2 && waiting(20) == Some(0.97), "{:?} {:?}", waiting(1), waiting(20));
+}
+
+#[test]
+fn lent_bytes_are_summed_against_the_cap() {
+    let lent = "weir_pool_outstanding_bytes{pool=\"a} b\"} 30\n\
+        weir_pool_outstanding_bytes{pool=\"b\",bucket=\"16\"} 30 1700\n";
+    let weir = |cap: &str| once(Kind::Weir, &format!("{lent}weir_pool_cap_bytes {cap}\n"), None);
+    assert_eq!(weir("100"), [(Signal::Pool, 0.6)]);
+    assert_eq!(weir("60"), [(Signal::Pool, 0.99)]);
+    // Without a cap there is no share of it, but the signal was heard.
+    assert_eq!(weir("0"), [(Signal::Pool, 0.0)]);
+    for garbage in [
+        "",
+        "weir_pool_outstanding_bytes",
+        "weir_pool_outstanding_bytes{ 1",
+        "weir_pool_outstanding_bytes NaN\nweir_pool_cap_bytes 0",
+        "{} 1\n# 2\n \n=\"",
+    ] {
+        assert_eq!(once(Kind::Weir, garbage, Some(1)), [], "{garbage}");
+    }
+}
+
+/// Pools of 100 MiB and of 1,000 samples, and how many Gets a second find the first empty.
+fn weir_pools(second: u64, misses: u64, small_misses: u64) -> String {
+    format!(
+        "weir_pool_get_on_empty_total{{bucket=\"16\",pool=\"bytes\"}} {}\n\
+         weir_pool_get_on_empty_total{{bucket=\"4096\",pool=\"bytes\"}} {}\n\
+         weir_pool_get_on_empty_total{{bucket=\"10\",pool=\"samples\"}} 40\n\
+         weir_pool_total{{bucket=\"16\",pool=\"bytes\"}} 524288\n\
+         weir_pool_total{{bucket=\"4096\",pool=\"bytes\"}} 8192\n\
+         weir_pool_total{{bucket=\"10\",pool=\"samples\"}} 100\n",
+        1_000_000 + second * small_misses,
+        5_000 + second * misses
+    )
+}
+
+#[test]
+fn empty_pools_count_by_what_they_allocate_and_not_in_normal_work() {
+    let pressure = |misses, small_misses| {
+        after(Kind::Weir, Signal::PoolGetOnEmpty, 60, |s| weir_pools(s, misses, small_misses)).unwrap()
+    };
+    // The pools keep 8 + 32 MiB. What was counted before anybody looked is no news.
+    assert_eq!(pressure(0, 0), 0.0);
+    // A tenth too small all the time; thousands of small buffers a second.
+    assert!(pressure(800, 0) < 0.1, "{}", pressure(800, 0));
+    assert!(pressure(0, 100_000) < 0.1, "{}", pressure(0, 100_000));
+    // The incident: several times the pools each second.
+    assert_eq!(pressure(40_000, 500_000), 0.97);
+    // One burst that takes twice the pools at once is over before it counts.
+    let burst = after(Kind::Weir, Signal::PoolGetOnEmpty, 3, |s| weir_pools(u64::from(s >= 3), 20_000, 0));
+    assert!(burst.unwrap() < 0.3, "{burst:?}");
+    // M3 names them differently, and puts a prefix before them where it is told to.
+    let m3 = after(Kind::M3, Signal::PoolGetOnEmpty, 60, |second| {
+        format!(
+            "dbnode_bytes_pool_get_on_empty{{bucket_capacity=\"4096\"}} {}\n\
+             dbnode_bytes_pool_total{{bucket_capacity=\"4096\"}} 8192\n",
+            second * 40_000
+        )
+    });
+    assert_eq!(m3, Some(0.97));
+}
+
+#[test]
+fn exhausted_pools_count_as_a_share_of_the_reads() {
+    let exhausted = |refused: u64, reads: u64| {
+        let page = |second| {
+            format!(
+                "weir_pool_exhausted_total{{pool=\"samples\"}} {}\nweir_node_reads_total {}\n",
+                second * refused,
+                second * reads
+            )
+        };
+        after(Kind::Weir, Signal::PoolExhausted, 60, page).unwrap()
+    };
+    assert_eq!(exhausted(0, 100), 0.0);
+    assert!(exhausted(2, 100) < 0.1 && exhausted(90, 100) == 0.97);
+}
+
+#[test]
+fn m3_is_measured_against_its_own_limits() {
+    let page = "query_limit_current_limit_docs_matched{type=\"fetch\"} 1000\n\
+        query_limit_recent_count_docs_matched{type=\"fetch\"} 900\n\
+        query_limit_recent_max_docs_matched{type=\"fetch\"} 990\n\
+        query_limit_current_limit_disk_bytes_read{type=\"read\"} 0\n\
+        query_limit_recent_count_disk_bytes_read{type=\"read\"} 5e9\n";
+    assert_eq!(once(Kind::M3, page, None), [(Signal::QueryLimits, 0.9)]);
+    let refused = after(Kind::M3, Signal::QueryLimits, 60, |second| {
+        format!("query_limit_exceeded{{limit=\"docs-matched\"}} {}\n", second * 5)
+    });
+    assert_eq!(refused, Some(0.97));
+}
+
+#[test]
+fn counters_that_fall_began_anew_and_clocks_may_stand_still() {
+    let (start, mut rates) = (Instant::now() + Duration::from_secs(100), Rates::default());
+    let at = |second| start + Duration::from_secs(second);
+    assert_eq!(rates.of("a", 1e9, at(0)), 0.0);
+    let mut rate = 0.0;
+    for second in 1..100 {
+        // It starts anew at 0 in the middle, and grows by ten a second all the time.
+        let value = if second < 50 { 1e9 + 10.0 * second as f64 } else { 10.0 * (second - 49) as f64 };
+        let before = rate;
+        rate = rates.of("a", value, at(second));
+        assert!(rate >= before && rate <= 10.0, "{second}: {before} {rate}");
+        assert_eq!(rates.of("a", 1e12, at(second)), rate, "no time passed");
+        assert_eq!(rates.of("a", 1e12, start - Duration::from_secs(50)), rate, "it went back");
+    }
+    assert!(rate > 9.9);
+    // After a gap it is the mean of the gap.
+    assert!((rates.of("a", 510.0 + 100_000.0, at(1_099)) - 100.0).abs() < 1.0);
+    // There is an end to what is followed.
+    for n in 0..1_000 {
+        rates.of(&n.to_string(), 0.0, at(0));
+        rates.of(&n.to_string(), 1.0, at(1));
+    }
+    assert_eq!(rates.of("999", 2.0, at(2)), 0.0);
+}
+
+#[test]
+fn labels_are_found_whatever_they_hold() {
+    let line = r#"x{a="1,b=\"2\"",bucket_capacity="9", pool="p\\"} 4"#;
+    let found = Page(line).all("x").next().unwrap();
+    assert_eq!(found.label("bucket_capacity"), Some("9"));
+    assert_eq!(found.label("pool"), Some(r"p\\"));
+    assert_eq!((found.label("b"), found.label("capacity")), (None, None));
+}
