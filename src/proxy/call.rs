@@ -175,7 +175,9 @@ impl Reading<'_> {
             if self.lenient { Ok(default) } else { Err(ParamError::invalid(name, "it is missing")) }
         };
         let end = params.time("end")?.map_or_else(|| missing("end", self.now_ms), Ok)?;
-        let start = params.time("start")?.map_or_else(|| missing("start", end - LENIENT_RANGE_MS), Ok)?;
+        let start = params
+            .time("start")?
+            .map_or_else(|| missing("start", end.saturating_sub(LENIENT_RANGE_MS)), Ok)?;
         if end < start {
             return Err(ParamError::invalid("end", "end timestamp must not be before start time"));
         }

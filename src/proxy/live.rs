@@ -12,7 +12,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
-use tokio::task::AbortHandle;
+use tokio::{sync::Semaphore, task::AbortHandle};
 
 use super::{
     identify::Rules,
@@ -28,6 +28,8 @@ use crate::{
     telemetry::metrics::{Metrics, Resource},
 };
 
+/// Most client connections at a time; more wait in the listener's backlog.
+const CONNECTIONS_MAX: usize = 8_192;
 /// Parsed queries that are kept.
 const CACHED_QUERIES: u64 = 10_000;
 /// The name of requests that match no class.
@@ -140,6 +142,8 @@ pub struct Proxy {
     pub(super) metrics: Arc<Metrics>,
     pub(super) learned: Arc<Learned>,
     pub(super) cache: promql::Cache,
+    /// A place for each client connection.
+    pub(super) connections: Arc<Semaphore>,
     /// Milliseconds since the epoch.
     pub(super) clock: fn() -> i64,
     stopping: AtomicBool,
@@ -167,6 +171,7 @@ impl Proxy {
             metrics,
             learned,
             cache: promql::Cache::new(CACHED_QUERIES),
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             clock,
             stopping: AtomicBool::new(false),
         })
@@ -228,8 +233,10 @@ impl Proxy {
         live.upstreams.iter().map(|u| (u.backend.name().to_owned(), u.backend.ready())).collect()
     }
 
-    /// Everything in Prometheus' text format, with what admission holds now.
+    /// Everything in Prometheus' text format, with what is held now.
     pub fn metrics_text(&self) -> prometheus::Result<String> {
+        let open = CONNECTIONS_MAX.saturating_sub(self.connections.available_permits());
+        self.metrics.client_connections(open, CONNECTIONS_MAX);
         for backend in self.admission.snapshot().backends {
             self.metrics.queue_length(&backend.name, backend.waiting);
             let capacity = |of: Option<u64>| of.unwrap_or(u64::MAX);

@@ -13,7 +13,6 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     task::JoinSet,
 };
 use tokio_io_timeout::TimeoutStream;
@@ -21,8 +20,6 @@ use tokio_io_timeout::TimeoutStream;
 use super::{Proxy, failure::Failure, respond::Body};
 use crate::base::ErrorKind;
 
-/// Most client connections at a time; more wait in the listener's backlog.
-const CONNECTIONS_MAX: usize = 8_192;
 /// A connection on which no whole request head arrives for so long is closed, idle ones included. Longer than the 90
 /// seconds after which Go's clients, Grafana's among them, close idle connections themselves.
 const HEAD_WAIT: Duration = Duration::from_secs(95);
@@ -42,21 +39,21 @@ pub struct Served {
 
 /// Accepts and answers until `shutdown`, then finishes what is in flight within the grace period of the settings.
 pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>, shutdown: impl Future<Output = ()>) -> Served {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
+            // Only this loop takes places: one that is free now is free when somebody comes.
+            drop(proxy.connections.acquire().await);
+            listener.accept().await
         };
         let (place, stream, peer) = tokio::select! {
             biased;
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => continue,
-            (place, accepted) = accepted => match accepted {
-                Ok((stream, peer)) => (place, stream, peer),
+            accepted = accepted => match accepted {
+                Ok((stream, peer)) => (Arc::clone(&proxy.connections).try_acquire_owned(), stream, peer),
                 Err(error) => {
                     tracing::warn!(%error, "no connection accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;

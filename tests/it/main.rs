@@ -19,6 +19,7 @@ mod parse_errors;
 mod profile;
 mod promqltest;
 mod proxy_faults;
+mod proxy_floods;
 mod proxy_light;
 mod proxy_log;
 mod proxy_way;

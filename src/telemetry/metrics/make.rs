@@ -149,6 +149,8 @@ impl Metrics {
                 HistogramOpts::new("weir_overhead_seconds", "Time from a request to its admission, without the wait.")
                     .buckets(exponential_buckets(0.000_01, 2.5, 13)?),
             )?)?,
+            client_connections: make.gauge("weir_client_connections", "Open connections to the query API.")?,
+            client_connections_max: make.gauge("weir_client_connections_max", "Most of them; more wait to be accepted.")?,
             registry,
         })
     }

@@ -113,6 +113,8 @@ pub struct Metrics {
     reload_ok: IntGauge,
     reload_time: IntGauge,
     overhead: Histogram,
+    client_connections: IntGauge,
+    client_connections_max: IntGauge,
 }
 
 impl Metrics {
@@ -130,6 +132,12 @@ impl Metrics {
     /// Weir took this long to decide, the wait for budget left out.
     pub fn decided(&self, took: Duration) {
         self.overhead.observe(took.as_secs_f64());
+    }
+
+    /// So many connections of clients are open now, of at most so many.
+    pub fn client_connections(&self, open: usize, max: usize) {
+        self.client_connections.set(signed(open as u64));
+        self.client_connections_max.set(signed(max as u64));
     }
 
     /// A query was expected to cost this much.
