@@ -179,7 +179,7 @@ async fn heads_that_are_too_large_are_refused_and_cost_nothing() {
     let (upstream, weir) = before(database, "").await;
     let asked = upstream.seen().len();
     let line = "GET /api/v1/query?query=small HTTP/1.1\r\nhost: x\r\n";
-    let many = |count: usize| (0..count).map(|i| format!("x-{i}: 1\r\n")).collect::<String>();
+    let many = |count: usize| (0..count).map(|i| format!("x-{i}: 1\r\n")).collect::<Vec<_>>().concat();
     for (what, text) in [
         ("a header of a megabyte", format!("{line}x: {}\r\n\r\n", "a".repeat(1 << 20))),
         ("ten thousand headers", format!("{line}{}\r\n", many(10_000))),
@@ -239,7 +239,7 @@ async fn a_backend_that_talks_rubbish_is_named_and_frees_its_permit() {
         let request = weir.request("/api/v1/query?query=small&timeout=5s");
         let (head, body) = weir.send(request).await.into_parts();
         let body = timeout(SOON, http_body_util::BodyExt::collect(body)).await.expect("an end");
-        let body = body.map(|body| body.to_bytes());
+        let body = body.map(http_body_util::Collected::to_bytes);
         if told {
             assert_eq!(head.status, 502, "{what}");
             let json: serde_json::Value = serde_json::from_slice(&body.unwrap()).unwrap();
