@@ -76,6 +76,8 @@ impl Default for Pressure {
             on_stale: OnStale::Hold,
             stale_after: lit("15s"),
             get_on_empty: lit("1/s"),
+            errors: lit("50%"),
+            latency: lit("8"),
         }
     }
 }

@@ -210,6 +210,10 @@ pub struct Pressure {
     /// How often pools (of the kinds weir and m3) allocate anew all that they keep, because they are empty, at full
     /// pressure.
     pub get_on_empty: Limit<Rate>,
+    /// The share of forwarded queries that the backend fails, or answers too late, at full pressure.
+    pub errors: Limit<Share>,
+    /// How many times the usual time per sample is full pressure; at least 2.
+    pub latency: Limit<Count>,
 }
 
 /// Sends tenants to a backend.

@@ -139,22 +139,32 @@ fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {
         raw::OnUnparsable::EstimateFromText => OnUnparsable::EstimateFromText,
         raw::OnUnparsable::Forward => OnUnparsable::Forward,
     };
-    let pressure = pressure(&raw.pressure);
+    let pressure = pressure(&raw.pressure)?;
     Ok(upstream::Settings { backend, model, on_unparsable, pressure })
 }
 
-fn pressure(raw: &raw::Pressure) -> pressure::Settings {
-    pressure::Settings {
+fn pressure(raw: &raw::Pressure) -> Result<pressure::Settings, String> {
+    let latency = raw.latency.at().map(|times| times.0.get());
+    if latency == Some(1) {
+        return Err("`pressure.latency` must be 2 or more: once the usual time is no distress".to_owned());
+    }
+    Ok(pressure::Settings {
         memory_limit: raw.memory_limit.at().map(|size| size.0.get()),
         on_stale: match raw.on_stale {
             scalar::OnStale::Hold => OnStale::Hold,
             scalar::OnStale::Shrink => OnStale::SHRINK,
             scalar::OnStale::Ignore => OnStale::Ignore,
-            scalar::OnStale::ShrinkTo(share) => OnStale::ShrinkTo(f64::from(share.percent()) / 100.0),
+            scalar::OnStale::ShrinkTo(share) => OnStale::ShrinkTo(part(share)),
         },
         stale_after: raw.stale_after.duration(),
         get_on_empty_at_full: raw.get_on_empty.at().map(per_second),
-    }
+        errors_at_full: raw.errors.at().map(part),
+        latency_at_full: latency.map(|times| times as f64),
+    })
+}
+
+fn part(share: scalar::Share) -> f64 {
+    f64::from(share.percent()) / 100.0
 }
 
 fn per_second(rate: scalar::Rate) -> f64 {

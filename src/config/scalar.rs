@@ -384,6 +384,7 @@ forms! {
     Limit<Size> => "size or unlimited", ["1GiB", "unlimited"];
     Limit<Count> => "count or unlimited", ["50_000", "unlimited"];
     Limit<Span> => "duration or unlimited", ["31d", "unlimited"];
+    Limit<Share> => "share or unlimited", ["50%", "unlimited"];
     Limit<Rate> => "rate or unlimited", ["50/s", "unlimited"];
     Unknown => "allow, deny or count", ["allow", "deny", "10_000"];
     OnStale => "hold, shrink, ignore or share", ["hold", "shrink", "25%"];

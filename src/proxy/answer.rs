@@ -26,6 +26,7 @@ use crate::{
     backend::{
         BackendError, Kind, feedback,
         headers::{Ceilings, m3_push_down, strip_hop_by_hop},
+        pressure::{Answer, Outcome},
     },
     base::{Demand, ErrorKind, params::Params},
     cost::{Estimate, LearnKey, explain},
@@ -231,6 +232,7 @@ impl Proxy {
         let answered = asking.upstream.backend.send(request, deadline, again).await;
         let status = answered.as_ref().ok().map(|response| response.status().as_u16());
         self.metrics.upstream(asking.upstream.backend.name(), status, sent.elapsed());
+        asking.observe(&answered, &call, &account.estimate.demand, sent);
         let told = answered.as_ref().ok().and_then(|response| asking.told(response.headers()));
         // Until the first byte may go out, a failure is still the request's own, with a status that the client sees.
         let (hand_over, handed) = oneshot::channel();
@@ -403,6 +405,32 @@ impl Asking<'_> {
         let response = response.map_err(|error| Failure::from(&error))?;
         let response = forward::receive(response, self.routed.endpoint, backend.name()).await?;
         Ok(response.map(Body::from))
+    }
+
+    /// What the answer says about the backend's distress.
+    fn observe(
+        &self,
+        answered: &Result<Response<crate::backend::Body>, BackendError>,
+        call: &Call,
+        demand: &Demand,
+        sent: Instant,
+    ) {
+        let response = answered.as_ref().ok();
+        let impatient = call.timeout.is_some_and(|timeout| self.began.elapsed() >= timeout.mul_f64(0.9));
+        // Only where reading samples is what takes the time.
+        let reads = matches!(self.routed.endpoint, Endpoint::Query | Endpoint::QueryRange);
+        let kind = self.upstream.backend.kind();
+        let answer = Answer {
+            outcome: Outcome::of(response.map(|response| response.status().as_u16()), impatient),
+            took: sent.elapsed(),
+            cost: reads.then_some(if demand.points.value > demand.samples.value {
+                demand.points
+            } else {
+                demand.samples
+            }),
+            waited: response.is_some_and(|response| feedback::from_headers(response.headers(), kind).waited),
+        };
+        self.upstream.monitor().answered(&answer, Instant::now());
     }
 
     /// The series that a backend says it touched, unless it stopped at a limit.

@@ -1,12 +1,16 @@
 //! A backend's own distress, from 0 to 1, and the share of its budget that it leaves.
 //!
 //! ```text
-//! /metrics ─ reading ─▶ pressure 0..1 per signal ─ controller ─▶ share of the budget
+//! /metrics ─ reading ──┐
+//!                      ├▶ pressure 0..1 per signal ─ controller ─▶ share of the budget
+//! answers ── answers ──┘
 //! ```
 //!
 //! All of it is plain functions over text, values and a clock; [`Backend::metrics_pages`] only fetches.
 
+mod answers;
 mod controller;
+mod latency;
 mod monitor;
 mod page;
 mod rate;
@@ -18,6 +22,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use tokio::time::Instant;
 
+pub use answers::{Answer, Outcome};
 pub use controller::{Controller, HIGH, LOW, Sight, Silence};
 pub use monitor::{Look, Monitor};
 pub use settings::{OnStale, Settings};

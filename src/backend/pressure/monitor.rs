@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::{
+    answers::{Answer, Answers},
     controller::{Controller, Sight, Silence},
     rate::Rates,
     reading::read,
@@ -34,6 +35,7 @@ pub struct Monitor {
     heard: BTreeMap<Signal, Instant>,
     /// The counters of each replica.
     rates: Vec<Rates>,
+    answers: Answers,
 }
 
 impl Monitor {
@@ -45,6 +47,7 @@ impl Monitor {
             controller: Controller::new(settings.on_stale, now),
             heard: expected(kind, &settings).map(|signal| (signal, now)).collect(),
             rates: Vec::new(),
+            answers: Answers::default(),
         }
     }
 
@@ -58,16 +61,23 @@ impl Monitor {
         self.controller.obey(settings.on_stale);
     }
 
+    /// A query was forwarded, and this became of it.
+    pub fn answered(&mut self, answer: &Answer, now: Instant) {
+        self.answers.add(answer, now);
+    }
+
     /// Looks at the metrics page of each replica, `None` where there was none.
     pub fn look(&mut self, pages: &[Option<&str>], now: Instant) -> Look {
         self.rates.resize_with(pages.len(), Rates::default);
         let read = |(page, rates): (Option<&str>, &mut Rates)| {
             page.map(|page| read(self.kind, page, &self.settings, rates, now)).unwrap_or_default()
         };
-        let readings = worst_of_each(pages.iter().copied().zip(&mut self.rates).flat_map(read));
+        let mut readings = worst_of_each(pages.iter().copied().zip(&mut self.rates).flat_map(read));
         for reading in &readings {
             self.heard.insert(reading.signal, now);
         }
+        // These are never silent: they are our own.
+        readings.extend(self.answers.read(&self.settings, now));
         let silent = |signal: &Signal| !readings.iter().any(|reading| reading.signal == *signal);
         let is_stale = |heard: &Instant| now.saturating_duration_since(*heard) > self.settings.stale_after;
         let stale: Vec<_> = (self.heard.iter())

@@ -15,6 +15,10 @@ pub struct Settings {
     pub stale_after: Duration,
     /// How often in a second pools allocate anew all that they keep, at full pressure; `None` leaves that out.
     pub get_on_empty_at_full: Option<f64>,
+    /// The share of forwarded queries that fail or are late at full pressure; `None` leaves that out.
+    pub errors_at_full: Option<f64>,
+    /// How many times the usual time per sample is full pressure, more than 1; `None` leaves that out.
+    pub latency_at_full: Option<f64>,
 }
 
 impl Default for Settings {
@@ -24,6 +28,8 @@ impl Default for Settings {
             on_stale: OnStale::Hold,
             stale_after: Duration::from_secs(15),
             get_on_empty_at_full: Some(1.0),
+            errors_at_full: Some(0.5),
+            latency_at_full: Some(8.0),
         }
     }
 }

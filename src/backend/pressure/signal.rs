@@ -22,11 +22,17 @@ pub enum Signal {
     QueriesWaiting,
     /// What was read in the backend's own window against its own limit.
     QueryLimits,
+    /// Failures and late answers against all answers to forwarded queries.
+    Errors,
+    /// Answers that had to wait inside the backend, where it tells.
+    Waited,
+    /// Time per sample that was expected to be read, against what is usual.
+    Latency,
 }
 
 impl Signal {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Memory,
         Self::Heap,
         Self::Pool,
@@ -35,6 +41,9 @@ impl Signal {
         Self::Queries,
         Self::QueriesWaiting,
         Self::QueryLimits,
+        Self::Errors,
+        Self::Waited,
+        Self::Latency,
     ];
 
     /// Its name in metrics and logs.
@@ -48,6 +57,9 @@ impl Signal {
             Self::Queries => "queries",
             Self::QueriesWaiting => "queries_waiting",
             Self::QueryLimits => "query_limits",
+            Self::Errors => "errors",
+            Self::Waited => "waited",
+            Self::Latency => "latency",
         }
     }
 

@@ -1,3 +1,4 @@
+mod answers;
 mod pages;
 
 use std::time::Duration;
