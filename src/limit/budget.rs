@@ -70,6 +70,17 @@ impl Capacity {
     }
 }
 
+/// What is kept of `whole` for a class whose reserve is `percent` of it, where pressure leaves `left` and all reserves
+/// together are `all` percent. Reserves are parts of the whole, not of what is left, so that what nobody reserved is the
+/// first to vanish; only when all of that is gone do reserves shrink, each by the same factor.
+pub(super) fn kept_for(whole: u64, left: u64, percent: u8, all: u8) -> u64 {
+    let kept = percent_of(whole, percent);
+    match percent_of(whole, all) {
+        all if left < all => (u128::from(kept) * u128::from(left) / u128::from(all)) as u64,
+        _ => kept,
+    }
+}
+
 /// The part of `whole` that is `percent` of it, rounded down.
 pub(super) fn percent_of(whole: u64, percent: u8) -> u64 {
     (u128::from(whole) * u128::from(percent) / 100) as u64

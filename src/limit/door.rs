@@ -76,8 +76,13 @@ impl State {
 
     /// Percent of every budget kept free for other classes than this.
     pub(super) fn reserve_of_others(&self, class: usize) -> u8 {
+        self.reserves().saturating_sub(self.classes[class].reserve_percent)
+    }
+
+    /// Percent of every budget kept free for classes.
+    pub(super) fn reserves(&self) -> u8 {
         let sum: u32 = self.classes.iter().map(|c| u32::from(c.reserve_percent)).sum();
-        (sum - u32::from(self.classes[class].reserve_percent)).min(100) as u8
+        sum.min(100) as u8
     }
 
     /// Notes the limits in shadow mode that running this query passes.

@@ -1,7 +1,7 @@
 //! What must hold after every step, as pure functions over the accounts and the permits that are out.
 
 use super::{
-    budget::Usage,
+    budget::{Usage, kept_for},
     permit::Held,
     queue::Room,
     state::{Backend, State},
@@ -10,6 +10,7 @@ use super::{
 /// What was held before a step, to tell a budget that is passed from one that shrank.
 pub(super) struct Before {
     backends: Vec<Usage>,
+    by_class: Vec<Vec<Usage>>,
     tenants: Vec<Usage>,
 }
 
@@ -17,6 +18,7 @@ impl Before {
     pub(super) fn of(state: &State) -> Self {
         Self {
             backends: state.backends.iter().map(|backend| backend.used).collect(),
+            by_class: state.backends.iter().map(|backend| backend.by_class.clone()).collect(),
             tenants: state.tenants.iter().map(|account| account.used).collect(),
         }
     }
@@ -28,6 +30,7 @@ pub(super) fn broken(state: &State, permits: &[Held], before: &Before, named_eve
     let mut wrong = Vec::new();
     wrong.extend(leaks(state, permits));
     wrong.extend(excesses(state, before));
+    wrong.extend(taken_reserves(state, before));
     wrong.extend(forgotten(state));
     wrong.extend(holds(state, permits));
     if state.tenants.len() > state.policy.tenants_max + named_ever {
@@ -83,6 +86,34 @@ fn excesses(state: &State, before: &Before) -> Vec<String> {
             && grew(account.used, before.tenants.get(slot))
         {
             wrong.push(format!("tenant {}: {:?} passes its limit", account.id, account.used));
+        }
+    }
+    wrong
+}
+
+/// What is reserved for a class and not used by it stays free: the rest gives way first when a budget shrinks. A budget
+/// that has just shrunk may be held by others until permits come back, but nobody takes more of it.
+fn taken_reserves(state: &State, before: &Before) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (slot, backend) in state.backends.iter().enumerate() {
+        let Some(whole) = backend.capacity.memory.enforced() else { continue };
+        let left = backend.capacity.of_memory(whole);
+        // What is used or kept, each class by the larger of the two.
+        let claimed = |by_class: &[Usage]| {
+            // A reload may just have brought a class.
+            let used = by_class.iter().copied().chain(std::iter::repeat(Usage::default()));
+            let classes = state.classes.iter().zip(used);
+            let claims = classes.map(|(class, used)| {
+                let kept = kept_for(whole, left, class.reserve_percent, state.reserves());
+                used.memory.max(u128::from(kept))
+            });
+            claims.sum::<u128>()
+        };
+        let now = claimed(&backend.by_class);
+        let then = before.by_class.get(slot).map_or(0, |by_class| claimed(by_class));
+        if now > u128::from(left) && now > then {
+            wrong
+                .push(format!("{}: {now} bytes are used or kept for classes, {left} are left", backend.name));
         }
     }
     wrong

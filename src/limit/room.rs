@@ -5,7 +5,7 @@
 //! hold no more than that eighth itself, unless nobody else runs anything.
 
 use super::{
-    budget::{Usage, percent_of},
+    budget::{Usage, WHOLE, kept_for},
     permit::Held,
     queue::Room,
     state::{Backend, State},
@@ -60,31 +60,36 @@ impl State {
     }
 
     fn has_slot(&self, backend: &Backend, held: &Held, light: bool) -> bool {
-        let Some(max) = backend.capacity.queries.enforced() else { return !backend.capacity.is_none() };
-        let max = backend.capacity.of_queries(max);
+        let Some(whole) = backend.capacity.queries.enforced() else { return !backend.capacity.is_none() };
+        let max = backend.capacity.of_queries(whole);
+        let reserve = |percent| kept_for(whole, max, percent, self.reserves());
         let mine = self.tenants.get(held.tenant).queries_at(held.backend);
         let for_light = slots_for_light(max);
         let alone = backend.used.queries <= mine;
-        let others = percent_of(max, self.reserve_of_others(held.class));
-        // Neither what is kept for light queries nor what is reserved takes the last slot from anybody.
+        let others = reserve(self.reserve_of_others(held.class));
+        // Neither what is kept for light queries nor what is reserved takes the last slot from anybody, but under
+        // pressure: there the last is for whom it is reserved.
+        let least = u128::from(backend.capacity.ppm == WHOLE);
         let may_take_all = (light && (alone || mine < for_light)) || for_light + others >= max;
         let kept = self.unused_reserves(backend, held.class, |usage, percent| {
-            u128::from(percent_of(max, percent).saturating_sub(usage.queries))
+            u128::from(reserve(percent).saturating_sub(usage.queries))
         });
-        let left = u128::from(if may_take_all { max } else { max - for_light }).saturating_sub(kept).max(1);
+        let left =
+            u128::from(if may_take_all { max } else { max - for_light }).saturating_sub(kept).max(least);
         u128::from(backend.used.queries) < left
     }
 
     pub(super) fn has_memory(&self, backend: &Backend, held: &Held) -> bool {
-        let Some(max) = backend.capacity.memory.enforced() else { return true };
-        let max = backend.capacity.of_memory(max);
+        let Some(whole) = backend.capacity.memory.enforced() else { return true };
+        let max = backend.capacity.of_memory(whole);
+        let reserve = |percent| kept_for(whole, max, percent, self.reserves());
         let for_light = max / MEMORY_FOR_LIGHT;
-        let others = percent_of(max, self.reserve_of_others(held.class));
+        let others = reserve(self.reserve_of_others(held.class));
         // One that needs all that is not reserved may have it.
         let may_take_all =
             is_light(backend, held.weight) || held.weight > (max - for_light).saturating_sub(others);
         let kept = self.unused_reserves(backend, held.class, |usage, percent| {
-            u128::from(percent_of(max, percent)).saturating_sub(usage.memory)
+            u128::from(reserve(percent)).saturating_sub(usage.memory)
         });
         let left = u128::from(if may_take_all { max } else { max - for_light }).saturating_sub(kept);
         backend.used.plus(held.weight).memory <= left
@@ -93,9 +98,11 @@ impl State {
     /// Whether a query leaves enough for the one that waits for memory. What is reserved for its class is its own, and
     /// an eighth is for others in any case.
     fn spares_the_hold(&self, backend: &Backend, held: &Held) -> bool {
-        let (Some(hold), Some(max)) = (backend.hold, backend.capacity.memory.enforced()) else { return true };
-        let max = backend.capacity.of_memory(max);
-        let reserve = percent_of(max, self.classes[held.class].reserve_percent);
+        let (Some(hold), Some(whole)) = (backend.hold, backend.capacity.memory.enforced()) else {
+            return true;
+        };
+        let max = backend.capacity.of_memory(whole);
+        let reserve = kept_for(whole, max, self.classes[held.class].reserve_percent, self.reserves());
         let within_reserve = backend.by_class[held.class].plus(held.weight).memory <= u128::from(reserve);
         let others = max.saturating_sub(hold.held.weight).max(max / 8);
         within_reserve || hold.fresh + u128::from(held.weight) <= u128::from(others)

@@ -10,6 +10,7 @@ use crate::base::{Demand, EstimateClass, Known, TenantId};
 mod bounds;
 mod door;
 mod fairness;
+mod pressure;
 mod scale;
 mod simulation;
 

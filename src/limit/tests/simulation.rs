@@ -152,7 +152,7 @@ impl Crowd {
                 self.admission.reload(self.policies[policy].clone());
             }
             97 => {
-                let fraction = [0.0, 0.3, 1.0, 1.0, 1.0, 1.0][self.rng.usize(0..6)];
+                let fraction = [0.0, 0.05, 0.15, 0.3, 0.7, 1.0, 1.0, 1.0, 1.0][self.rng.usize(0..9)];
                 self.admission.set_capacity(BackendId(self.rng.usize(0..3)), fraction);
             }
             _ => {}
