@@ -26,7 +26,7 @@ use tokio_rustls::{
 };
 
 /// Far more than any chain, bundle of authorities or key takes.
-const FILE_BYTES_MAX: u64 = 4 << 20;
+pub const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// What the configuration says of TLS to one backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

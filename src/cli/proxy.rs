@@ -64,6 +64,7 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
         tracing::warn!("{}:{warning}", file.display());
     }
     let settings = config::resolve(&loaded.raw)?;
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
     let (listen, admin_listen) = (loaded.raw.server.listen.0, loaded.raw.server.admin_listen.0);
     let (listener, admin_listener) = (bind(listen).await?, bind(admin_listen).await?);
     let metrics = Arc::new(Metrics::new(TENANT_LABELS_MAX).map_err(|error| format!("metrics: {error}"))?);
@@ -80,7 +81,7 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     ];
     let addresses = (listener.local_addr(), admin);
     if let (Ok(queries), admin) = addresses {
-        tracing::info!(%queries, %admin, "ready: point Grafana or curl at http://{queries}");
+        tracing::info!(%queries, %admin, "ready: point Grafana or curl at {scheme}://{queries}");
     }
     let served = proxy::serve(listener, Arc::clone(&proxy), ended_by_signal()).await;
     for task in background {

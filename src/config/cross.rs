@@ -76,6 +76,11 @@ impl<'a> Checker<'a> {
             let place = self.place("server").key("admin_listen");
             self.refuse(&place, "the same address as `server.listen`; give it a port of its own");
         }
+        for (key, of) in [("tls", &raw.server.tls), ("admin_tls", &raw.server.admin_tls)] {
+            if let Err(wrong) = tls::of_listener(of) {
+                self.refuse(&self.place("server").key(key).key(wrong.key), wrong.message);
+            }
+        }
     }
 
     fn backends(&mut self, raw: &Raw) {

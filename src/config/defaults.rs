@@ -3,8 +3,8 @@
 use super::{
     raw::{
         Backend, BackendTls, BasicAuthPart, Budget, Class, ClassMatch, Health, InFlight, Kind, Limits,
-        LogFormat, Mode, OnUnparsable, PerQuery, Pressure, Probe, Profiling, Queue, Rates, Server, Telemetry,
-        Tenancy, TenantLimits, TenantSource,
+        LogFormat, Mode, OnUnparsable, PerQuery, Pressure, Probe, Profiling, Queue, Rates, Server, ServerTls,
+        Telemetry, Tenancy, TenantLimits, TenantSource,
     },
     scalar::{Limit, OnStale, Unknown},
 };
@@ -21,6 +21,8 @@ impl Default for Server {
         Self {
             listen: lit("127.0.0.1:9099"),
             admin_listen: lit("127.0.0.1:9098"),
+            tls: ServerTls::default(),
+            admin_tls: ServerTls::default(),
             trusted_proxies: vec![lit("127.0.0.0/8"), lit("::1/128")],
             request_body: lit("1MiB"),
             grace: lit("30s"),

@@ -3,7 +3,7 @@
 use super::scalar::{Cidr, Count, Limit, Listen, OnStale, Rate, Secret, Share, Size, Span, Unknown};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// Configuration of Weir.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -41,12 +41,24 @@ impl Default for Raw {
 }
 
 impl Raw {
-    /// Whether it names other files, which may have changed when it has not.
-    pub fn names_files(&self) -> bool {
-        self.backends.iter().any(|backend| {
-            let tls = &backend.tls;
-            [&tls.ca_file, &tls.client_cert_file, &tls.client_key_file].into_iter().any(Option::is_some)
-        })
+    /// The other files that it names, by the key that names each: they may change when this one has not.
+    pub fn files(&self) -> BTreeMap<String, PathBuf> {
+        let mut files = BTreeMap::new();
+        let mut add = |key: String, file: &Option<String>| {
+            if let Some(file) = file {
+                files.insert(key, PathBuf::from(file));
+            }
+        };
+        for (name, tls) in [("tls", &self.server.tls), ("admin_tls", &self.server.admin_tls)] {
+            add(format!("server.{name}.cert_file"), &tls.cert_file);
+            add(format!("server.{name}.key_file"), &tls.key_file);
+        }
+        for Backend { name, tls, .. } in &self.backends {
+            add(format!("backends[{name}].tls.ca_file"), &tls.ca_file);
+            add(format!("backends[{name}].tls.client_cert_file"), &tls.client_cert_file);
+            add(format!("backends[{name}].tls.client_key_file"), &tls.client_key_file);
+        }
+        files
     }
 }
 
@@ -63,12 +75,28 @@ pub struct Server {
     pub listen: Listen,
     /// Address of metrics, health, explain and reload. Keep it private.
     pub admin_listen: Listen,
+    /// TLS on the query API. Without it, plain HTTP.
+    pub tls: ServerTls,
+    /// TLS on the admin address. Without it, plain HTTP.
+    pub admin_tls: ServerTls,
     /// Peers whose headers are believed (tenant, class, actor, `X-Forwarded-For`), as CIDR blocks.
     pub trusted_proxies: Vec<Cidr>,
     /// The largest request body that is read.
     pub request_body: Size,
     /// How long a shutdown waits for queries in flight.
     pub grace: Span,
+}
+
+/// TLS on a listener. Files are PEM, and read again with every reload and whenever they change.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerTls {
+    /// The certificate that Weir shows, with its chain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<String>,
+    /// The key of that certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<String>,
 }
 
 /// A database behind Weir.

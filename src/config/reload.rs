@@ -4,12 +4,17 @@ use super::{
     diagnostic::Report,
     diff::diff,
     load::{Loaded, load_file},
+    raw::Raw,
 };
+use crate::backend::tls::FILE_BYTES_MAX;
 use notify::{RecursiveMode, Watcher as _};
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt, fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io::Read as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::sync::mpsc;
@@ -29,8 +34,21 @@ const AT_START: [&str; 5] = [
 /// The configuration file, the settings that were last read from it, and whoever obeys them.
 pub struct Reloader {
     path: PathBuf,
-    current: Mutex<Arc<Loaded>>,
+    current: Mutex<Current>,
     apply: Box<dyn Fn(&Loaded) + Send + Sync>,
+}
+
+/// What was last read.
+struct Current {
+    loaded: Arc<Loaded>,
+    /// What the files that the settings name held then, by key.
+    files: BTreeMap<String, Digest>,
+}
+
+impl Current {
+    fn of(loaded: Loaded, files: BTreeMap<String, Digest>) -> Self {
+        Self { loaded: Arc::new(loaded), files }
+    }
 }
 
 impl fmt::Debug for Reloader {
@@ -42,13 +60,19 @@ impl fmt::Debug for Reloader {
 impl Reloader {
     /// A reloader of `path`, whose settings are `current` now; `apply` hands new ones to the running modules.
     pub fn new(path: PathBuf, current: Loaded, apply: impl Fn(&Loaded) + Send + Sync + 'static) -> Self {
-        Self { path, current: Mutex::new(Arc::new(current)), apply: Box::new(apply) }
+        let files = digests(&current.raw);
+        Self { path, current: Mutex::new(Current::of(current, files)), apply: Box::new(apply) }
     }
 
-    /// Reads the file and applies what changed. Returns the changes, one line each; on mistakes the settings stay.
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the file, and those that it names, and applies what changed. Returns the changes, one line each; on
+    /// mistakes the settings stay.
     pub fn reload(&self) -> Result<Vec<String>, Report> {
         // Held throughout, so that two reloads at a time cannot apply in the wrong order.
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current();
         let new = match load_file(&self.path) {
             Ok(new) => new,
             Err(report) => {
@@ -56,30 +80,28 @@ impl Reloader {
                 return Err(report);
             }
         };
-        let mut changes = diff(&current, &new);
+        let mut changes = diff(&current.loaded, &new);
         for line in changes.iter_mut().filter(|line| AT_START.iter().any(|key| line.starts_with(key))) {
             line.push_str(" (at the next start)");
         }
+        let files = digests(&new.raw);
+        let renewed =
+            files.iter().filter(|(key, now)| current.files.get(*key).is_some_and(|was| was != *now));
+        changes.extend(renewed.map(|(key, _)| format!("{key}: the file has changed")));
         for warning in &new.warnings {
             tracing::warn!("{}:{warning}", self.path.display());
         }
-        // A certificate may have been renewed under the name it had.
-        if !changes.is_empty() || new.raw.names_files() {
+        if !changes.is_empty() {
             (self.apply)(&new);
-            *current = Arc::new(new);
+            *current = Current::of(new, files);
         }
         tracing::info!(changes = changes.len(), diff = ?changes, "configuration reloaded");
         Ok(changes)
     }
 
-    /// Calls `changed` whenever the text of the file is another, until the future is dropped. Fails if the directory
-    /// cannot be watched.
+    /// Calls `changed` whenever the text of the file, or of one that it names, is another, until the future is dropped.
+    /// Fails if the directory of the file cannot be watched.
     pub async fn watch(&self, mut changed: impl FnMut()) -> notify::Result<()> {
-        // The directory, not the file: a mounted ConfigMap is replaced by swapping a link beside it.
-        let directory = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
         let (touched, events) = mpsc::channel(1);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|event| !event.kind.is_access()) {
@@ -87,19 +109,75 @@ impl Reloader {
                 let _ = touched.try_send(());
             }
         })?;
-        watcher.watch(directory, RecursiveMode::NonRecursive)?;
-        // Other files live there too, perhaps the log that a reload writes to.
-        let mut seen = fs::read(&self.path).ok();
+        watcher.watch(directory(&self.path), RecursiveMode::NonRecursive)?;
+        let mut watched = BTreeSet::from([directory(&self.path).to_owned()]);
+        let mut seen = self.look();
+        self.watch_files(&mut watcher, &mut watched);
         each_time_quiet(events, || {
-            let now = fs::read(&self.path).ok();
-            if now != seen {
-                seen = now;
-                changed();
+            // Other files live there too, perhaps the log that a reload writes to.
+            let now = self.look();
+            if now == seen {
+                return;
             }
+            changed();
+            self.watch_files(&mut watcher, &mut watched);
+            // What a file held before it was read again counts, so that no change goes unseen.
+            seen = self
+                .look()
+                .into_iter()
+                .map(|(path, later)| (path.clone(), *now.get(&path).unwrap_or(&later)))
+                .collect();
         })
         .await;
         Ok(())
     }
+
+    /// What the file, and those that the settings name, hold now.
+    fn look(&self) -> BTreeMap<PathBuf, Digest> {
+        let named = self.current().loaded.raw.files().into_values();
+        named.chain([self.path.clone()]).map(|path| (path.clone(), digest(&path))).collect()
+    }
+
+    /// Watches the directories of the files that the settings name now. Those of files no longer named stay watched:
+    /// an event there finds nothing changed.
+    fn watch_files(&self, watcher: &mut impl notify::Watcher, watched: &mut BTreeSet<PathBuf>) {
+        let files = self.current().loaded.raw.files();
+        for (key, path) in files {
+            let directory = directory(&path);
+            if watched.contains(directory) {
+                continue;
+            }
+            match watcher.watch(directory, RecursiveMode::NonRecursive) {
+                Ok(()) => _ = watched.insert(directory.to_owned()),
+                Err(error) => tracing::warn!(
+                    key, %error, "a file is not watched; after a change of it use SIGHUP or POST /-/reload"
+                ),
+            }
+        }
+    }
+}
+
+/// The directory of a file, and not the file: a mounted ConfigMap or Secret is replaced by swapping a link beside it.
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// What a file holds, in short; `None` when it cannot be read.
+type Digest = Option<u64>;
+
+fn digest(path: &Path) -> Digest {
+    let mut hasher = DefaultHasher::new();
+    let mut bytes = Vec::new();
+    fs::File::open(path).ok()?.take(FILE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    bytes.hash(&mut hasher);
+    Some(hasher.finish())
+}
+
+fn digests(raw: &Raw) -> BTreeMap<String, Digest> {
+    raw.files().into_iter().map(|(key, path)| (key, digest(&path))).collect()
 }
 
 /// Runs `act` once after each burst of events, until the sender is gone.
@@ -143,6 +221,49 @@ mod tests {
 
         fs::write(&path, "server: {grace: 6s}").unwrap();
         assert!(reloader.reload().unwrap().contains(&"server.grace: 5s -> 6s".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_renewed_certificate_is_a_change_and_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = dir.path().join("tls");
+        fs::create_dir(&files).unwrap();
+        let renew = || {
+            let made = rcgen::generate_simple_self_signed(vec!["weir".to_owned()]).unwrap();
+            fs::write(files.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+            fs::write(files.join("cert.pem"), made.cert.pem()).unwrap();
+        };
+        renew();
+        let path = dir.path().join("weir.yaml");
+        let (cert, key) = (files.join("cert.pem"), files.join("key.pem"));
+        let tls = format!("{{cert_file: {}, key_file: {}}}", cert.display(), key.display());
+        fs::write(&path, format!("server: {{tls: {tls}}}")).unwrap();
+        let reloader = Reloader::new(path.clone(), load_file(&path).unwrap(), |_| {});
+        assert_eq!(reloader.reload().unwrap(), Vec::<String>::new());
+
+        let (tell, mut told) = mpsc::channel(1);
+        let watching = reloader.watch(|| tell.try_send(reloader.reload().unwrap()).unwrap());
+        let renewing = async {
+            // Watching begins with the first poll of it.
+            tokio::task::yield_now().await;
+            renew();
+            tokio::time::timeout(QUIET * 40, told.recv()).await.expect("it is noticed").unwrap()
+        };
+        let changes = tokio::select! {
+            biased;
+            _ = watching => panic!("watching ended"),
+            changes = renewing => changes,
+        };
+        let expected =
+            ["server.tls.cert_file: the file has changed", "server.tls.key_file: the file has changed"];
+        assert_eq!(changes, expected);
+
+        // Half of a renewal changes nothing.
+        fs::write(&cert, "not yet").unwrap();
+        assert!(reloader.reload().unwrap_err().to_string().contains("server.tls.cert_file"));
+        renew();
+        assert_eq!(reloader.reload().unwrap(), expected);
+        assert_eq!(reloader.reload().unwrap(), Vec::<String>::new());
     }
 
     #[tokio::test(start_paused = true)]

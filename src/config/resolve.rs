@@ -50,6 +50,9 @@ pub fn resolve(raw: &Raw) -> Result<proxy::Settings, String> {
     Ok(proxy::Settings {
         request_body: usize::try_from(raw.server.request_body.0.get()).unwrap_or(usize::MAX),
         grace: raw.server.grace.duration(),
+        tls: tls::of_listener(&raw.server.tls).map_err(|wrong| format!("server.tls.{wrong}"))?,
+        admin_tls: tls::of_listener(&raw.server.admin_tls)
+            .map_err(|wrong| format!("server.admin_tls.{wrong}"))?,
         rules: rules(raw)?,
         upstreams: raw.backends.iter().map(upstream).collect::<Result<_, _>>()?,
         routes,

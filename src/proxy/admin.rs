@@ -12,7 +12,7 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-use super::Proxy;
+use super::{Proxy, listener::Listener};
 use crate::telemetry::{
     metrics,
     profile::{What, respond},
@@ -44,6 +44,9 @@ pub async fn serve_admin(
     reload: Option<Reload>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    let secured = Arc::clone(&proxy);
+    let tls = move || secured.live().admin_tls.clone();
+    let listener = Listener::new(listener, "admin", Arc::clone(&proxy.metrics), tls);
     let routes = Router::new()
         .route("/", get(|| async { ENDPOINTS }))
         .route("/metrics", get(metrics_text))

@@ -16,6 +16,7 @@ use tokio::{sync::Semaphore, task::AbortHandle};
 
 use super::{
     identify::Rules,
+    tls::ServerTls,
     upstream::{self, Upstream},
     watch::watch,
 };
@@ -42,6 +43,10 @@ pub struct Settings {
     pub request_body: usize,
     /// How long a shutdown waits for queries in flight.
     pub grace: Duration,
+    /// How the query API is secured; `None` is plain HTTP.
+    pub tls: Option<ServerTls>,
+    /// How the admin API is secured; `None` is plain HTTP.
+    pub admin_tls: Option<ServerTls>,
     /// How requests are told apart.
     pub rules: Rules,
     /// The databases, in the order of `policy.backends`; the first takes every tenant without a route.
@@ -57,6 +62,8 @@ pub struct Settings {
 pub(super) struct Live {
     pub(super) request_body: usize,
     pub(super) grace: Duration,
+    pub(super) tls: Option<ServerTls>,
+    pub(super) admin_tls: Option<ServerTls>,
     pub(super) rules: Rules,
     pub(super) upstreams: Vec<Arc<Upstream>>,
     routes: HashMap<TenantId, usize>,
@@ -97,6 +104,8 @@ impl Live {
         Self {
             request_body: settings.request_body,
             grace: settings.grace,
+            tls: settings.tls,
+            admin_tls: settings.admin_tls,
             background: background.collect(),
             rules: settings.rules,
             upstreams,

@@ -11,13 +11,15 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_io_timeout::TimeoutStream;
 
-use super::{Proxy, failure::Failure, respond::Body};
+use super::{
+    Proxy,
+    failure::Failure,
+    listener::{Listener, Stream},
+    respond::Body,
+};
 use crate::base::ErrorKind;
 
 /// A connection on which no whole request head arrives for so long is closed, idle ones included. Longer than the 90
@@ -27,8 +29,6 @@ const HEAD_WAIT: Duration = Duration::from_secs(95);
 const STALLED: Duration = Duration::from_secs(30);
 /// Bytes of a request head, and of the buffer an answer is written from.
 const BUFFER: usize = 64 << 10;
-/// Pause after the system refused a connection (out of file descriptors, mostly).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,9 @@ pub struct Served {
 
 /// Accepts and answers until `shutdown`, then finishes what is in flight within the grace period of the settings.
 pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>, shutdown: impl Future<Output = ()>) -> Served {
+    let secured = Arc::clone(&proxy);
+    let tls = move || secured.live().tls.clone();
+    let mut listener = Listener::new(listener, "queries", Arc::clone(&proxy.metrics), tls);
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -46,21 +49,15 @@ pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>, shutdown: impl Futu
         let accepted = async {
             // Only this loop takes places: one that is free now is free when somebody comes.
             drop(proxy.connections.acquire().await);
-            listener.accept().await
+            listener.ready().await
         };
-        let (place, stream, peer) = tokio::select! {
+        let (stream, peer) = tokio::select! {
             biased;
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accepted => match accepted {
-                Ok((stream, peer)) => (Arc::clone(&proxy.connections).try_acquire_owned(), stream, peer),
-                Err(error) => {
-                    tracing::warn!(%error, "no connection accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
+            accepted = accepted => accepted,
         };
+        let place = Arc::clone(&proxy.connections).try_acquire_owned();
         let serving = graceful.watch(connection(stream, peer, &proxy));
         connections.spawn(async move {
             // A connection that breaks is its client's affair; what was in flight on it settles by being dropped.
@@ -82,12 +79,10 @@ pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>, shutdown: impl Futu
 }
 
 fn connection(
-    stream: TcpStream,
+    stream: Stream,
     peer: SocketAddr,
     proxy: &Arc<Proxy>,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send + use<> {
-    // Answers are written whole or in large pieces; waiting for more only adds latency. A socket without it works too.
-    let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(STALLED));
     let proxy = Arc::clone(proxy);

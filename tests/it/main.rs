@@ -22,6 +22,7 @@ mod proxy_faults;
 mod proxy_floods;
 mod proxy_light;
 mod proxy_log;
+mod proxy_tls;
 mod proxy_way;
 mod real_node;
 mod real_prometheus;

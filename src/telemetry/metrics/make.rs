@@ -58,6 +58,27 @@ impl Maker<'_> {
         self.gauge("weir_config_last_reload_success_timestamp_seconds", help)
     }
 
+    fn tls_handshakes(&self) -> prometheus::Result<IntCounterVec> {
+        let help = "Handshakes with clients: done, failed or late.";
+        self.counter("weir_tls_handshakes_total", help, &["listener", "result"])
+    }
+
+    fn client_connections_max(&self) -> prometheus::Result<IntGauge> {
+        let help = "Most connections to the query API; more wait to be accepted.";
+        self.gauge("weir_client_connections_max", help)
+    }
+
+    fn label_table_time(&self) -> prometheus::Result<IntGaugeVec> {
+        let help = "When the label table was fetched; its age is time() minus this.";
+        self.int_gauges("weir_label_table_timestamp_seconds", help, &["backend"])
+    }
+
+    fn overhead(&self) -> prometheus::Result<Histogram> {
+        let help = "Time from a request to its admission, without the wait.";
+        let buckets = exponential_buckets(0.000_01, 2.5, 13)?;
+        self.keep(Histogram::with_opts(HistogramOpts::new("weir_overhead_seconds", help).buckets(buckets))?)
+    }
+
     fn budget_share(&self) -> prometheus::Result<GaugeVec> {
         let help = "The share of a backend's budget that pressure and health leave, 0 to 1.";
         self.gauges("weir_backend_budget_share", help, &["backend"])
@@ -137,20 +158,14 @@ impl Metrics {
             pressure: make.pressure()?,
             pressure_stale: make.pressure_stale()?,
             budget_share: make.budget_share()?,
-            label_table_time: make.int_gauges(
-                "weir_label_table_timestamp_seconds",
-                "When the label table was fetched; its age is time() minus this.",
-                &["backend"],
-            )?,
+            label_table_time: make.label_table_time()?,
             reloads: make.counter("weir_config_reloads_total", "Reloads of the configuration.", &["result"])?,
             reload_ok: make.gauge("weir_config_last_reload_successful", "1 if the last reload was taken over, else 0.")?,
             reload_time: make.reload_time()?,
-            overhead: make.keep(Histogram::with_opts(
-                HistogramOpts::new("weir_overhead_seconds", "Time from a request to its admission, without the wait.")
-                    .buckets(exponential_buckets(0.000_01, 2.5, 13)?),
-            )?)?,
+            overhead: make.overhead()?,
             client_connections: make.gauge("weir_client_connections", "Open connections to the query API.")?,
-            client_connections_max: make.gauge("weir_client_connections_max", "Most of them; more wait to be accepted.")?,
+            tls_handshakes: make.tls_handshakes()?,
+            client_connections_max: make.client_connections_max()?,
             registry,
         })
     }

@@ -115,6 +115,7 @@ pub struct Metrics {
     overhead: Histogram,
     client_connections: IntGauge,
     client_connections_max: IntGauge,
+    tls_handshakes: IntCounterVec,
 }
 
 impl Metrics {
@@ -138,6 +139,11 @@ impl Metrics {
     pub fn client_connections(&self, open: usize, max: usize) {
         self.client_connections.set(signed(open as u64));
         self.client_connections_max.set(signed(max as u64));
+    }
+
+    /// A client shook hands with a listener, or did not.
+    pub fn tls_handshake(&self, listener: &'static str, result: &'static str) {
+        self.tls_handshakes.with_label_values(&[listener, result]).inc();
     }
 
     /// A query was expected to cost this much.

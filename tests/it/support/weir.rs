@@ -15,7 +15,7 @@ use tokio::{
 use weir::{
     config,
     cost::Learned,
-    proxy::{Proxy, Served, serve},
+    proxy::{Proxy, Served, serve, serve_admin},
     telemetry::metrics::Metrics,
 };
 
@@ -79,6 +79,14 @@ impl Weir {
         });
         let served = Some(tokio::spawn(serving));
         Self { address, proxy, client: client(), stop: Some(stop), served }
+    }
+
+    /// Its admin API, until the runtime ends.
+    pub(crate) async fn admin(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve_admin(listener, Arc::clone(&self.proxy), None, std::future::pending()));
+        address
     }
 
     /// A proxy with default limits before this backend.
