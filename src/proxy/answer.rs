@@ -128,14 +128,15 @@ impl Proxy {
         record.parsed(&call.text, call.fingerprint);
         let explained = matches!(routed.endpoint, Endpoint::QueryCost | Endpoint::QueryRangeCost);
         if call.free && !explained {
+            record.free();
             let passed = asking.pass(body).await?;
-            record.passed("free", passed.status());
+            record.passed(passed.status());
             return Ok(passed);
         }
         let weighed = self.weigh(&asking, &call).await;
         record.estimated(weighed.estimate.demand);
         if explained {
-            record.passed("explained", http::StatusCode::OK);
+            record.explained();
             return Ok(self.explain(&asking, &weighed));
         }
         self.run(&asking, call, weighed, body, record).await

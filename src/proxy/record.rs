@@ -70,9 +70,12 @@ pub(super) struct Record {
     since: Instant,
     owner: Option<Owner>,
     query: String,
-    fingerprint: u64,
+    /// Known once it is parsed.
+    fingerprint: Option<String>,
     demand: Option<Demand>,
     waited: Duration,
+    /// What holds once it may run.
+    verdict: &'static str,
     /// The line is still to be written.
     open: bool,
 }
@@ -98,9 +101,10 @@ impl Record {
             since: began,
             owner: None,
             query: String::new(),
-            fingerprint: 0,
+            fingerprint: None,
             demand: None,
             waited: Duration::ZERO,
+            verdict: "admitted",
             open: endpoint != Endpoint::Light,
         }
     }
@@ -135,7 +139,7 @@ impl Record {
     /// It is known what is asked.
     pub(super) fn parsed(&mut self, query: &str, fingerprint: u64) {
         short(query).clone_into(&mut self.query);
-        self.fingerprint = fingerprint;
+        self.fingerprint = Some(format!("{fingerprint:016x}"));
         self.enter(Stage::Estimate);
     }
 
@@ -163,16 +167,29 @@ impl Record {
             target: "weir::dispatch",
             tenant = owner.map(|o| o.tenant.as_str()), actor = owner.map(|o| &*o.actor),
             class = owner.map(|o| &*o.class), backend = owner.map(|o| &*o.backend),
-            endpoint = self.endpoint.as_str(), fingerprint = format_args!("{:016x}", self.fingerprint),
+            endpoint = self.endpoint.as_str(), fingerprint = self.fingerprint,
             series = demand.map(|d| logged(d.series)), samples = demand.map(|d| logged(d.samples)),
             memory_bytes = demand.map(|d| logged(d.memory)), known = demand.map(|d| d.memory.class.as_str()),
             query = self.query, "dear query goes out"
         );
     }
 
-    /// Weir answered itself, or passed it on uncounted; `verdict` says which.
-    pub(super) fn passed(&mut self, verdict: &str, status: StatusCode) {
-        self.write(End { verdict, outcome: "passed", status: Some(status.as_u16()), ..End::default() });
+    /// It may run uncounted.
+    pub(super) fn free(&mut self) {
+        self.verdict = "free";
+        self.enter(Stage::Forward);
+    }
+
+    /// Weir answered itself.
+    pub(super) fn explained(&mut self) {
+        let status = Some(StatusCode::OK.as_u16());
+        self.write(End { verdict: "explained", outcome: "passed", status, ..End::default() });
+    }
+
+    /// The answer passes uncounted.
+    pub(super) fn passed(&mut self, status: StatusCode) {
+        let status = Some(status.as_u16());
+        self.write(End { verdict: self.verdict, outcome: "passed", status, ..End::default() });
     }
 
     /// It failed before a byte of an answer was sent.
@@ -180,7 +197,7 @@ impl Record {
         let limit = failure.extra.limit.as_deref().and_then(|limit| limit.split(';').next());
         let refused = self.stage < Stage::Forward;
         self.write(End {
-            verdict: if refused { limit.unwrap_or(failure.kind.label()) } else { "admitted" },
+            verdict: if refused { limit.unwrap_or(failure.kind.label()) } else { self.verdict },
             outcome: match failure.kind {
                 _ if refused => "refused",
                 ErrorKind::LimitExceeded => "cut_off",
@@ -200,7 +217,7 @@ impl Record {
             Outcome::Complete | Outcome::Failed | Outcome::Dropped => None,
         };
         self.write(End {
-            verdict: "admitted",
+            verdict: self.verdict,
             outcome: outcome.label(),
             status: Some(status),
             limit,
@@ -219,7 +236,7 @@ impl Record {
             target: "weir::query",
             tenant = owner.map(|o| o.tenant.as_str()), actor = owner.map(|o| &*o.actor),
             class = owner.map(|o| &*o.class), backend = owner.map(|o| &*o.backend),
-            endpoint = self.endpoint.as_str(), fingerprint = format_args!("{:016x}", self.fingerprint),
+            endpoint = self.endpoint.as_str(), fingerprint = self.fingerprint,
             verdict = end.verdict, status = end.status, outcome = end.outcome, stage = self.stage.as_str(),
             limit = end.limit, error = end.error.map(short),
             wait_ms = waited.as_millis() as u64, took_ms = self.began.elapsed().as_millis() as u64,
@@ -236,7 +253,7 @@ impl Drop for Record {
         let verdict = match self.stage {
             // The client gets a 500, and the log says before this line what is broken.
             _ if std::thread::panicking() => ErrorKind::Internal.label(),
-            Stage::Forward | Stage::Meter => "admitted",
+            Stage::Forward | Stage::Meter => self.verdict,
             _ => "undecided",
         };
         self.write(End { verdict, outcome: Outcome::Dropped.label(), ..End::default() });

@@ -73,6 +73,10 @@ async fn every_answer_and_every_refusal_leaves_a_line() {
         ("series?match[]=1", json!({"verdict": "bad_data", "endpoint": "series", "query": "1"})),
         ("query_range?query=small&start=0&end=100&step=1", refused("weir-max-steps", 422, "admit")),
         (
+            "query?query=vector(1)&deadly=1",
+            json!({"verdict": "free", "status": 502, "outcome": "failed", "stage": "forward"}),
+        ),
+        (
             "query?query=deadly_small",
             json!({"verdict": "admitted", "status": 502, "outcome": "failed", "stage": "forward"}),
         ),
