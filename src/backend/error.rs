@@ -86,7 +86,7 @@ impl fmt::Display for BackendError {
                 f.write_str(" had no free connection before the deadline (`max_connections`)")
             }
             Cause::Busy(Lane::Light) => f.write_str(
-                " left its few connections for light requests such as this busy until the deadline",
+                " left all connections for light requests such as this busy until the deadline (`light_connections`)",
             ),
             Cause::NoAnswer(why) => write!(f, " ended the connection without an answer: {why}"),
             Cause::Late(after) => write!(f, " did not answer within {}", units::duration(*after)),

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Request, Uri, header, uri::PathAndQuery};
 use http_body_util::Full;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Backend, Body, fetch::read_at_most, pool::Sent, replicas::Replica};
+use super::{Backend, Body, Lane, fetch::read_at_most, pool::Sent, replicas::Replica};
 
 /// Far more than any backend says about its health.
 const HEALTH_BODY_MAX: usize = 16 << 10;
@@ -62,6 +62,12 @@ impl Backend {
             replica.pool.prune(Instant::now());
         });
         futures_util::future::join_all(checks).await;
+    }
+
+    /// Connections in use now to all replicas, of how many.
+    pub fn connections(&self, lane: Lane) -> (usize, usize) {
+        let each = self.replicas.iter().map(|replica| replica.pool.taken(lane));
+        each.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1.saturating_add(one.1)))
     }
 
     /// What is known of the replicas now.

@@ -22,6 +22,7 @@ pub use error::BackendError;
 pub use feedback::Feedback;
 pub use health::{ReplicaSnapshot, Snapshot};
 pub use kind::Kind;
+pub use pool::Lane;
 pub use probe::{ProbeError, ProbeOutcome, Question};
 pub use settings::{BaseUrl, HealthSettings, ProbeSettings, Settings};
 pub use tls::{Tls, TlsSettings};

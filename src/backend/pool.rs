@@ -32,16 +32,40 @@ const SETTLE: Duration = Duration::from_millis(10);
 
 pub(super) type Sender = http1::SendRequest<Full<Bytes>>;
 
-/// Light requests on their way to one replica at a time; a dashboard asks for few, and each is answered from memory.
-const LIGHT_PLACES: usize = 10;
-
 /// Whose places a request takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lane {
+pub enum Lane {
     /// What was weighed, and probes.
     Queries,
     /// Metadata, rules, build information.
     Light,
+}
+
+impl Lane {
+    /// Every lane, for metrics.
+    pub const ALL: [Self; 2] = [Self::Queries, Self::Light];
+
+    /// The word for metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queries => "queries",
+            Self::Light => "light",
+        }
+    }
+}
+
+/// Connections that may be in use at a time.
+#[derive(Clone, Debug)]
+struct Places {
+    free: Arc<Semaphore>,
+    max: usize,
+}
+
+impl Places {
+    fn new(max: usize) -> Self {
+        let max = max.clamp(1, Semaphore::MAX_PERMITS);
+        Self { free: Arc::new(Semaphore::new(max)), max }
+    }
 }
 
 /// The connections to one replica.
@@ -53,9 +77,9 @@ pub(super) struct Pool {
     idle_timeout: Duration,
     /// One place per connection in use; idle ones hold none, and a place looks for an idle one first, so that
     /// connections never outnumber places.
-    places: Arc<Semaphore>,
+    places: Places,
     /// Places of light requests, beside the others, so that neither waits for the other.
-    light_places: Arc<Semaphore>,
+    light_places: Places,
     /// The last used is the first reused.
     idle: Mutex<Vec<Idle>>,
     most_idle: usize,
@@ -77,29 +101,39 @@ pub(super) enum Sent {
 
 impl Pool {
     pub(super) fn new(url: BaseUrl, settings: &Settings) -> Self {
-        let max = settings.max_connections.clamp(1, Semaphore::MAX_PERMITS);
+        let places = Places::new(settings.max_connections);
         Self {
             url,
             tls: settings.tls.clone(),
             connect_timeout: settings.connect_timeout,
             idle_timeout: settings.idle_timeout,
-            places: Arc::new(Semaphore::new(max)),
-            light_places: Arc::new(Semaphore::new(LIGHT_PLACES)),
+            most_idle: places.max,
+            places,
+            light_places: Places::new(settings.light_connections),
             idle: Mutex::new(Vec::new()),
-            most_idle: max,
         }
     }
 
     /// Waits for a place among the connections; `None` when there was none before the deadline.
     pub(super) async fn place(&self, lane: Lane, deadline: Instant) -> Option<OwnedSemaphorePermit> {
-        let places = match lane {
-            Lane::Queries => &self.places,
-            Lane::Light => &self.light_places,
-        };
-        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+        let free = &self.places(lane).free;
+        if let Ok(place) = Arc::clone(free).try_acquire_owned() {
             return Some(place);
         }
-        timeout_at(deadline, Arc::clone(places).acquire_owned()).await.ok()?.ok()
+        timeout_at(deadline, Arc::clone(free).acquire_owned()).await.ok()?.ok()
+    }
+
+    const fn places(&self, lane: Lane) -> &Places {
+        match lane {
+            Lane::Queries => &self.places,
+            Lane::Light => &self.light_places,
+        }
+    }
+
+    /// Places taken now, of how many.
+    pub(super) fn taken(&self, lane: Lane) -> (usize, usize) {
+        let Places { free, max } = self.places(lane);
+        (max.saturating_sub(free.available_permits()), *max)
     }
 
     /// Sends over an idle connection or a new one and waits for the head of the answer.

@@ -21,6 +21,8 @@ pub struct Settings {
     pub response_timeout: Duration,
     /// Most connections per replica; 0 counts as 1.
     pub max_connections: usize,
+    /// Most connections per replica for what is answered from memory, beside those; 0 counts as 1.
+    pub light_connections: usize,
     /// A connection that was not used for so long is closed; keep it below what the backend does by itself.
     pub idle_timeout: Duration,
     /// Set on every request, over what the client sent: credentials.
@@ -43,6 +45,7 @@ impl Settings {
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(120),
             max_connections: 100,
+            light_connections: 10,
             idle_timeout: Duration::from_secs(20),
             headers: HeaderMap::new(),
             tls: None,

@@ -44,6 +44,7 @@ impl Default for Backend {
             connect_timeout: lit("2s"),
             response_timeout: lit("2m"),
             max_connections: lit("100"),
+            light_connections: lit("10"),
             headers: BTreeMap::new(),
             tls: BackendTls::default(),
             health: Health::default(),

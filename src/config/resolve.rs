@@ -112,6 +112,7 @@ fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {
         connect_timeout: raw.connect_timeout.duration(),
         response_timeout: raw.response_timeout.duration(),
         max_connections: size(raw.max_connections),
+        light_connections: size(raw.light_connections),
         headers,
         tls,
         health: backend::HealthSettings {

@@ -21,7 +21,7 @@ use super::{
     watch::watch,
 };
 use crate::{
-    backend::pressure::Signal,
+    backend::{Lane, pressure::Signal},
     base::TenantId,
     cost::Learned,
     limit::{self, Admission, ClassId, Policy},
@@ -195,7 +195,8 @@ impl Proxy {
         let after = Live::start(settings, Some(&before), &self.admission, &self.metrics, self.clock);
         for gone in before.upstreams.iter().map(|upstream| upstream.backend.name()) {
             if !after.upstreams.iter().any(|upstream| upstream.backend.name() == gone) {
-                self.metrics.forget_backend(gone, Signal::ALL.map(Signal::as_str));
+                let (lanes, signals) = (Lane::ALL.map(Lane::as_str), Signal::ALL.map(Signal::as_str));
+                self.metrics.forget_backend(gone, lanes, signals);
             }
         }
         self.live.store(Arc::new(after));
@@ -246,6 +247,12 @@ impl Proxy {
     pub fn metrics_text(&self) -> prometheus::Result<String> {
         let open = CONNECTIONS_MAX.saturating_sub(self.connections.available_permits());
         self.metrics.client_connections(open, CONNECTIONS_MAX);
+        for upstream in &self.live.load().upstreams {
+            for lane in Lane::ALL {
+                let (used, max) = upstream.backend.connections(lane);
+                self.metrics.backend_connections(upstream.backend.name(), lane.as_str(), used, max);
+            }
+        }
         for backend in self.admission.snapshot().backends {
             self.metrics.queue_length(&backend.name, backend.waiting);
             let capacity = |of: Option<u64>| of.unwrap_or(u64::MAX);

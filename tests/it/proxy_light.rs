@@ -18,7 +18,8 @@ async fn silent_at(path: &'static str) -> (FakeUpstream, Weir) {
         },
     )
     .await;
-    let yaml = format!("backends: [{{name: main, urls: [\"{}\"], max_connections: 2}}]", upstream.url());
+    let connections = "max_connections: 2, light_connections: 7";
+    let yaml = format!("backends: [{{name: main, urls: [\"{}\"], {connections}}}]", upstream.url());
     let weir = Weir::start(&yaml).await;
     weir.proxy.warm().await;
     (upstream, weir)
@@ -53,13 +54,21 @@ async fn queries_do_not_wait_for_light_requests_which_are_few() {
     let (upstream, weir) = silent_at("/api/v1/metadata").await;
     let light: Vec<_> =
         (0..30).map(|_| tokio::spawn(weir.client.request(weir.request("/api/v1/metadata")))).collect();
-    until_seen(&upstream, "/api/v1/metadata", 10).await;
+    until_seen(&upstream, "/api/v1/metadata", 7).await;
+    let metrics = weir.metrics();
+    for line in [
+        "weir_backend_connections{backend=\"main\",lane=\"light\"} 7",
+        "weir_backend_connections_max{backend=\"main\",lane=\"light\"} 7",
+        "weir_backend_connections_max{backend=\"main\",lane=\"queries\"} 2",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
     let answer = weir.send(weir.request("/api/v1/query?query=small")).await;
     assert_eq!(answer.status(), 200);
     answer.into_body().collect().await.unwrap();
-    until_seen(&upstream, "/api/v1/metadata", 10).await;
+    until_seen(&upstream, "/api/v1/metadata", 7).await;
     light.iter().for_each(tokio::task::JoinHandle::abort);
-    upstream.abandoned(10).await;
+    upstream.abandoned(7).await;
     assert_eq!(weir.get("/api/v1/status/buildinfo").await.status, 200);
     weir.until_idle().await;
 }

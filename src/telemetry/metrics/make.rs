@@ -58,6 +58,16 @@ impl Maker<'_> {
         self.gauge("weir_config_last_reload_success_timestamp_seconds", help)
     }
 
+    fn backend_connections(&self) -> prometheus::Result<IntGaugeVec> {
+        let help = "Connections in use to the replicas of a backend, for queries or for light requests.";
+        self.int_gauges("weir_backend_connections", help, &["backend", "lane"])
+    }
+
+    fn backend_connections_max(&self) -> prometheus::Result<IntGaugeVec> {
+        let help = "Most connections in use to the replicas of a backend; more requests wait.";
+        self.int_gauges("weir_backend_connections_max", help, &["backend", "lane"])
+    }
+
     fn tls_handshakes(&self) -> prometheus::Result<IntCounterVec> {
         let help = "Handshakes with clients: done, failed or late.";
         self.counter("weir_tls_handshakes_total", help, &["listener", "result"])
@@ -165,6 +175,8 @@ impl Metrics {
             overhead: make.overhead()?,
             client_connections: make.gauge("weir_client_connections", "Open connections to the query API.")?,
             tls_handshakes: make.tls_handshakes()?,
+            backend_connections: make.backend_connections()?,
+            backend_connections_max: make.backend_connections_max()?,
             client_connections_max: make.client_connections_max()?,
             registry,
         })

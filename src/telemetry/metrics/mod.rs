@@ -116,6 +116,8 @@ pub struct Metrics {
     client_connections: IntGauge,
     client_connections_max: IntGauge,
     tls_handshakes: IntCounterVec,
+    backend_connections: IntGaugeVec,
+    backend_connections_max: IntGaugeVec,
 }
 
 impl Metrics {
@@ -139,6 +141,12 @@ impl Metrics {
     pub fn client_connections(&self, open: usize, max: usize) {
         self.client_connections.set(signed(open as u64));
         self.client_connections_max.set(signed(max as u64));
+    }
+
+    /// So many connections to a backend's replicas are in use now in this lane, of at most so many.
+    pub fn backend_connections(&self, backend: &str, lane: &'static str, used: usize, max: usize) {
+        self.backend_connections.with_label_values(&[backend, lane]).set(signed(used as u64));
+        self.backend_connections_max.with_label_values(&[backend, lane]).set(signed(max as u64));
     }
 
     /// A client shook hands with a listener, or did not.
@@ -244,13 +252,22 @@ impl Metrics {
         }
     }
 
-    /// A backend left the configuration: what it had, these signals of pressure too, is no longer shown. What was
-    /// counted stays.
-    pub fn forget_backend(&self, backend: &str, signals: impl IntoIterator<Item = &'static str>) {
+    /// A backend left the configuration: what it had, these lanes and signals of pressure too, is no longer shown. What
+    /// was counted stays.
+    pub fn forget_backend(
+        &self,
+        backend: &str,
+        lanes: impl IntoIterator<Item = &'static str>,
+        signals: impl IntoIterator<Item = &'static str>,
+    ) {
         // One that was never set is not there to be removed.
         let _ = self.queue_length.remove_label_values(&[backend]);
         let _ = self.label_table_time.remove_label_values(&[backend]);
         let _ = self.budget_share.remove_label_values(&[backend]);
+        for lane in lanes {
+            let _ = self.backend_connections.remove_label_values(&[backend, lane]);
+            let _ = self.backend_connections_max.remove_label_values(&[backend, lane]);
+        }
         for signal in signals {
             let _ = self.pressure.remove_label_values(&[backend, signal]);
             let _ = self.pressure_stale.remove_label_values(&[backend, signal]);

@@ -101,8 +101,8 @@ fn what_happened_is_what_is_shown() {
         assert!(text.lines().any(|line| line == want), "no `{want}` in:\n{text}");
     }
     assert_eq!(lines(&text, "weir_build_info{").len(), 1);
-    metrics.forget_backend("main", ["memory"]);
-    metrics.forget_backend("never-seen", ["memory"]);
+    metrics.forget_backend("main", ["light"], ["memory"]);
+    metrics.forget_backend("never-seen", ["light"], ["memory"]);
     let text = metrics.encode().unwrap();
     assert!(lines(&text, "weir_budget_").is_empty() && lines(&text, "weir_queue_length").is_empty());
 }
