@@ -1,5 +1,6 @@
 //! Floor 0: the words that every other module shares. No runtime, no HTTP, nothing of this crate.
 
+pub mod allowance;
 pub mod demand;
 pub mod error;
 pub mod params;
@@ -8,6 +9,7 @@ pub mod tenant;
 pub mod time;
 pub mod units;
 
+pub use allowance::Allowance;
 pub use demand::{Demand, EstimateClass, Known};
 pub use error::{Blame, ErrorKind};
 pub use tenant::TenantId;

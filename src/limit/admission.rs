@@ -19,7 +19,7 @@ use super::{
     snapshot::{BackendSnapshot, Snapshot, TenantSnapshot},
     state::{Answer, Handovers, State, retry_soon},
 };
-use crate::base::{Demand, ErrorKind, Known, TenantId};
+use crate::base::{Allowance, Demand, ErrorKind, Known, TenantId};
 
 /// A query that wants to run.
 #[derive(Clone, Debug)]
@@ -141,12 +141,9 @@ impl Admission {
         }
     }
 
-    /// Sets what pressure leaves of a backend's budget, 0 to 1. At 0 nothing runs and nothing waits: all who wait are
-    /// refused at once.
-    pub fn set_capacity(self: &Arc<Self>, backend: BackendId, fraction: f64) {
-        // Not a number is no reason to stop.
-        let fraction = if fraction.is_nan() { 1.0 } else { fraction.clamp(0.0, 1.0) };
-        let ready = self.lock().set_capacity(backend, (fraction * WHOLE as f64).ceil() as u64);
+    /// Sets what pressure leaves of a backend's budget. Who waits for what is no longer there is refused at once.
+    pub fn allow(self: &Arc<Self>, backend: BackendId, allowance: Allowance) {
+        let ready = self.lock().allow(backend, allowance);
         self.hand_over(ready);
     }
 

@@ -1,6 +1,7 @@
 //! Arithmetic of budgets: what is held, and what may be.
 
 use super::policy::{BackendBudget, Limit};
+use crate::base::Allowance;
 
 /// What queries in flight hold of something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,20 +44,50 @@ impl Usage {
 pub(super) struct Capacity {
     pub(super) memory: Limit,
     pub(super) queries: Limit,
-    /// What pressure leaves, in parts per million.
+    /// What pressure leaves, in parts per million; at 0 only the floor for light queries is left.
     pub(super) ppm: u64,
+    /// Not even that.
+    pub(super) shut: bool,
 }
+
+/// A query is light if it needs no more of the backend's memory than one part in this.
+const LIGHT: u64 = 128;
 
 /// Parts per million of a whole.
 pub(super) const WHOLE: u64 = 1_000_000;
 
 impl Capacity {
-    pub(super) fn new(budget: &BackendBudget, ppm: u64) -> Self {
-        Self { memory: budget.memory, queries: budget.queries, ppm }
+    /// The whole of a budget.
+    pub(super) fn new(budget: &BackendBudget) -> Self {
+        Self { memory: budget.memory, queries: budget.queries, ppm: WHOLE, shut: false }
     }
 
-    pub(super) fn is_none(&self) -> bool {
-        self.ppm == 0
+    /// The same part of another budget.
+    pub(super) fn of(self, budget: &BackendBudget) -> Self {
+        Self { memory: budget.memory, queries: budget.queries, ..self }
+    }
+
+    /// Not a number is no reason to stop.
+    pub(super) fn allow(&mut self, allowance: Allowance) {
+        let share = allowance.share();
+        let share = if share.is_nan() { 1.0 } else { share.clamp(0.0, 1.0) };
+        self.ppm = (share * WHOLE as f64).ceil() as u64;
+        self.shut = allowance == Allowance::Nothing;
+    }
+
+    /// Whether queries of this weight are shed: they neither run nor wait.
+    pub(super) fn sheds(&self, weight: u64) -> bool {
+        self.shut || (self.ppm == 0 && !self.has_floor_for(weight))
+    }
+
+    /// Whether a query is light enough for what is left at full pressure. Without a budget of memory, nothing tells.
+    pub(super) fn has_floor_for(&self, weight: u64) -> bool {
+        !self.shut && self.ppm < WHOLE && self.memory.max.is_some() && self.is_light(weight)
+    }
+
+    /// Light queries need no more of the memory than one part in 128.
+    pub(super) fn is_light(&self, weight: u64) -> bool {
+        self.memory.max.is_none_or(|max| weight <= max.get() / LIGHT)
     }
 
     /// Bytes that pressure leaves of `max`, rounded down.

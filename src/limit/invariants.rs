@@ -10,6 +10,7 @@ use super::{
 /// What was held before a step, to tell a budget that is passed from one that shrank.
 pub(super) struct Before {
     backends: Vec<Usage>,
+    on_floor: Vec<Usage>,
     by_class: Vec<Vec<Usage>>,
     tenants: Vec<Usage>,
 }
@@ -18,6 +19,7 @@ impl Before {
     pub(super) fn of(state: &State) -> Self {
         Self {
             backends: state.backends.iter().map(|backend| backend.used).collect(),
+            on_floor: state.backends.iter().map(|backend| backend.on_floor).collect(),
             by_class: state.backends.iter().map(|backend| backend.by_class.clone()).collect(),
             tenants: state.tenants.iter().map(|account| account.used).collect(),
         }
@@ -51,6 +53,9 @@ fn leaks(state: &State, permits: &[Held]) -> Vec<String> {
         if backend.used != sum(here.iter().copied()) {
             wrong.push(format!("backend {}: {:?} is held by nobody", backend.name, backend.used));
         }
+        if backend.on_floor != sum(here.iter().copied().filter(|held| held.on_floor)) {
+            wrong.push(format!("the floor of {}: {:?} is held by nobody", backend.name, backend.on_floor));
+        }
         for (class, used) in backend.by_class.iter().enumerate() {
             if *used != sum(here.iter().copied().filter(|held| held.class == class)) {
                 wrong.push(format!("class {class} at {}: {used:?} is held by nobody", backend.name));
@@ -65,6 +70,10 @@ fn leaks(state: &State, permits: &[Held]) -> Vec<String> {
     wrong
 }
 
+fn without(all: Usage, part: Usage) -> Usage {
+    Usage { memory: all.memory - part.memory, queries: all.queries - part.queries }
+}
+
 /// No budget is passed by what was admitted; one that shrank may be until permits come back.
 fn excesses(state: &State, before: &Before) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -74,10 +83,20 @@ fn excesses(state: &State, before: &Before) -> Vec<String> {
     };
     for (slot, backend) in state.backends.iter().enumerate() {
         let capacity = &backend.capacity;
-        let memory = capacity.memory.enforced().map(|max| capacity.of_memory(max));
-        let queries = capacity.queries.enforced().map(|max| capacity.of_queries(max));
-        if !backend.used.within(memory, queries) && grew(backend.used, before.backends.get(slot)) {
+        let (memory, queries) = (capacity.memory.enforced(), capacity.queries.enforced());
+        let (used, floor) = (before.backends.get(slot), before.on_floor.get(slot));
+        if !backend.used.within(memory, queries) && grew(backend.used, used) {
             wrong.push(format!("backend {}: {:?} passes its budget", backend.name, backend.used));
+        }
+        let shared = without(backend.used, backend.on_floor);
+        let shared_before = used.zip(floor).map(|(used, floor)| without(*used, *floor));
+        let left = (memory.map(|max| capacity.of_memory(max)), queries.map(|max| capacity.of_queries(max)));
+        if !shared.within(left.0, left.1) && grew(shared, shared_before.as_ref()) {
+            wrong.push(format!("backend {}: {shared:?} passes what pressure leaves", backend.name));
+        }
+        let floor_max = (memory.map(|max| max / 32), queries.map(|max| max.div_ceil(8)));
+        if !backend.on_floor.within(floor_max.0, floor_max.1) && grew(backend.on_floor, floor) {
+            wrong.push(format!("backend {}: {:?} passes the floor", backend.name, backend.on_floor));
         }
     }
     for (slot, account) in state.tenants.iter().enumerate() {
@@ -111,7 +130,9 @@ fn taken_reserves(state: &State, before: &Before) -> Vec<String> {
         };
         let now = claimed(&backend.by_class);
         let then = before.by_class.get(slot).map_or(0, |by_class| claimed(by_class));
-        if now > u128::from(left) && now > then {
+        // What runs on the floor comes on top.
+        let floor = backend.on_floor.memory;
+        if now > u128::from(left).max(then) + floor {
             wrong
                 .push(format!("{}: {now} bytes are used or kept for classes, {left} are left", backend.name));
         }
@@ -131,8 +152,9 @@ fn forgotten(state: &State) -> Vec<String> {
                 wrong.push(format!("{} could run at {}", waiter.id, backend.name));
             }
         }
-        if backend.capacity.is_none() && backend.queue.len() > 0 {
-            wrong.push(format!("{} wait for sick {}", backend.queue.len(), backend.name));
+        let shed = backend.queue.iter().filter(|waiter| backend.capacity.sheds(waiter.held.weight)).count();
+        if shed > 0 {
+            wrong.push(format!("{shed} wait for sick {}", backend.name));
         }
     }
     for (slot, account) in state.tenants.iter().enumerate() {

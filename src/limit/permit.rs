@@ -23,6 +23,8 @@ pub(super) struct Held {
     pub(super) samples: u64,
     /// The hold during which it was admitted; 0 is none.
     pub(super) epoch: u64,
+    /// It runs on the floor for light queries, beside what pressure leaves.
+    pub(super) on_floor: bool,
 }
 
 /// A share of the budgets of a tenant, a class and a backend. Dropping it is the only way to give it back, and what is

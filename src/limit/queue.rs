@@ -243,10 +243,22 @@ impl Queue {
         Some(Removed { waiter, next })
     }
 
-    /// Takes everybody out.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiter> {
-        let lanes = std::mem::take(self).lanes;
-        lanes.into_values().flat_map(|lane| lane.flows).flat_map(|flow| flow.waiters)
+    /// Takes out all who are such; the others keep their turns.
+    pub(super) fn take_all(&mut self, is_such: impl Fn(&Held) -> bool) -> Vec<Waiter> {
+        let mut taken = Vec::new();
+        let keys: Vec<_> = self.lanes.keys().copied().collect();
+        for key in keys {
+            let Some(lane) = self.lanes.get_mut(&key) else { continue };
+            for flow in &mut lane.flows {
+                let (out, stay): (Vec<_>, Vec<_>) = flow.waiters.drain(..).partition(|w| is_such(&w.held));
+                taken.extend(out);
+                flow.waiters.extend(stay);
+            }
+            lane.flows.retain(|flow| !flow.waiters.is_empty());
+            self.put_in_order(key);
+        }
+        self.len -= taken.len();
+        taken
     }
 
     /// A tenant got room: its lane of a class is looked at again. While it had none it earned no turns.

@@ -3,6 +3,10 @@
 //! A little of every budget is for light queries only, so that a handful of heavy ones, or one tenant, cannot make
 //! everybody else wait until they are done: an eighth of the slots and a thirty-second of the memory. Its tenant must
 //! hold no more than that eighth itself, unless nobody else runs anything.
+//!
+//! Under pressure the same little of the *whole* budget is a floor: light queries run on it though what was admitted
+//! before fills all that is left, and even when nothing is left. They are not what the pressure comes from, and heavier
+//! ones were kept off that part of the budget all along, so that the whole is not passed.
 
 use super::{
     budget::{Usage, WHOLE, kept_for},
@@ -11,8 +15,6 @@ use super::{
     state::{Backend, State},
 };
 
-/// A query is light if it needs no more of the backend's memory than one part in this.
-const LIGHT: u64 = 128;
 /// One part in this of the memory is for light queries.
 const MEMORY_FOR_LIGHT: u64 = 32;
 /// One slot in this is for light queries.
@@ -44,23 +46,45 @@ impl State {
         let backend = &self.backends[held.backend];
         let account = self.tenants.get(held.tenant);
         let narrow = account.policy.in_flight;
-        let light = is_light(backend, held.weight);
+        let light = backend.capacity.is_light(held.weight);
         let slots = narrow.queries.enforced().map(|max| if light { max } else { max - slots_for_light(max) });
         if !account.used.plus(held.weight).within(narrow.memory.enforced(), slots) {
             return Room::TenantFull;
         }
-        let holds_back = || backend.hold.is_some_and(|hold| Some(hold.waiter) != waiter);
-        if !self.has_slot(backend, held, light)
-            || !self.has_memory(backend, held)
-            || (holds_back() && !self.spares_the_hold(backend, held))
-        {
-            return Room::BackendFull;
+        if self.has_shared_room(held, waiter) || self.has_floor(backend, held) {
+            Room::Enough
+        } else {
+            Room::BackendFull
         }
-        Room::Enough
+    }
+
+    /// Whether a query that has room has it on the floor only.
+    pub(super) fn takes_floor(&self, held: &Held, waiter: Option<u64>) -> bool {
+        self.backends[held.backend].capacity.ppm < WHOLE && !self.has_shared_room(held, waiter)
+    }
+
+    /// Whether there is room in what pressure leaves to everybody.
+    fn has_shared_room(&self, held: &Held, waiter: Option<u64>) -> bool {
+        let backend = &self.backends[held.backend];
+        let light = backend.capacity.is_light(held.weight);
+        let holds_back = backend.hold.is_some_and(|hold| Some(hold.waiter) != waiter);
+        backend.capacity.ppm > 0
+            && self.has_slot(backend, held, light)
+            && self.has_memory(backend, held)
+            && (!holds_back || self.spares_the_hold(backend, held))
+    }
+
+    /// Whether there is room on the floor for light queries. A tenant that holds as much as the floor already, of
+    /// whatever weight, gets none of it while others run anything.
+    fn has_floor(&self, backend: &Backend, held: &Held) -> bool {
+        let mine = self.tenants.get(held.tenant).queries_at(held.backend);
+        let slots = backend.capacity.queries.enforced().map(floor_slots);
+        let may = slots.is_none_or(|slots| mine < slots) || backend.used.queries <= mine;
+        may && floor_takes(backend, held.weight)
     }
 
     fn has_slot(&self, backend: &Backend, held: &Held, light: bool) -> bool {
-        let Some(whole) = backend.capacity.queries.enforced() else { return !backend.capacity.is_none() };
+        let Some(whole) = backend.capacity.queries.enforced() else { return true };
         let max = backend.capacity.of_queries(whole);
         let reserve = |percent| kept_for(whole, max, percent, self.reserves());
         let mine = self.tenants.get(held.tenant).queries_at(held.backend);
@@ -87,7 +111,7 @@ impl State {
         let others = reserve(self.reserve_of_others(held.class));
         // One that needs all that is not reserved may have it.
         let may_take_all =
-            is_light(backend, held.weight) || held.weight > (max - for_light).saturating_sub(others);
+            backend.capacity.is_light(held.weight) || held.weight > (max - for_light).saturating_sub(others);
         let kept = self.unused_reserves(backend, held.class, |usage, percent| {
             u128::from(reserve(percent)).saturating_sub(usage.memory)
         });
@@ -120,6 +144,17 @@ impl State {
     }
 }
 
-fn is_light(backend: &Backend, weight: u64) -> bool {
-    backend.capacity.memory.max.is_none_or(|max| weight <= max.get() / LIGHT)
+/// The slots of the floor: what is kept for light queries of all slots, and at least one.
+fn floor_slots(slots: u64) -> u64 {
+    slots_for_light(slots).max(1)
+}
+
+/// Whether the floor takes another query of this weight, whoever's it is, within the whole budget.
+pub(super) fn floor_takes(backend: &Backend, weight: u64) -> bool {
+    let Backend { capacity, used, on_floor, .. } = backend;
+    let (memory, queries) = (capacity.memory.enforced(), capacity.queries.enforced());
+    let floor = memory.map(|max| max / MEMORY_FOR_LIGHT);
+    capacity.has_floor_for(weight)
+        && on_floor.plus(weight).within(floor, queries.map(floor_slots))
+        && used.plus(weight).within(memory, queries)
 }

@@ -7,15 +7,15 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     admission::Ask,
-    budget::{Capacity, Usage, WHOLE},
+    budget::{Capacity, Usage},
     permit::{Actual, Held, Permit},
     policy::{BackendId, Policy},
     queue::{Queue, Removed, Room, Waiter},
     refusal::{LimitName, Refusal, Scope, ShadowHit},
-    room::Hold,
+    room::{Hold, floor_takes},
     tenants::Tenants,
 };
-use crate::base::{ErrorKind, Known, TenantId};
+use crate::base::{Allowance, ErrorKind, Known, TenantId};
 
 /// One backend's account. It stays when the configuration drops the backend, since permits may still point here.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(super) struct Backend {
     pub(super) capacity: Capacity,
     pub(super) used: Usage,
     pub(super) by_class: Vec<Usage>,
+    /// What runs on the floor for light queries.
+    pub(super) on_floor: Usage,
     pub(super) queue: Queue,
     pub(super) hold: Option<Hold>,
 }
@@ -101,8 +103,9 @@ impl State {
             let slot = slot.unwrap_or_else(|| {
                 self.backends.push(Backend {
                     name: Arc::clone(&budget.name),
-                    capacity: Capacity::new(budget, WHOLE),
+                    capacity: Capacity::new(budget),
                     used: Usage::default(),
+                    on_floor: Usage::default(),
                     by_class: Vec::new(),
                     queue: Queue::default(),
                     hold: None,
@@ -110,7 +113,7 @@ impl State {
                 self.backends.len() - 1
             });
             let backend = &mut self.backends[slot];
-            backend.capacity = Capacity::new(budget, backend.capacity.ppm);
+            backend.capacity = backend.capacity.of(budget);
             self.backend_slots.push(slot);
         }
         for backend in &mut self.backends {
@@ -122,30 +125,46 @@ impl State {
 
     pub(super) fn reload(&mut self, policy: Arc<Policy>) -> Handovers {
         self.take_over(policy);
-        self.backends.iter_mut().for_each(|backend| backend.queue.look_again_at_all());
-        self.dispatch()
+        let mut ready = Handovers::new();
+        for slot in 0..self.backends.len() {
+            // What is light may have changed.
+            self.shed(slot, &mut ready);
+            self.backends[slot].queue.look_again_at_all();
+        }
+        ready.extend(self.dispatch());
+        ready
     }
 
     pub(super) fn backend_slot(&self, id: BackendId) -> Option<usize> {
         self.backend_slots.get(id.0).copied()
     }
 
-    /// Sets what pressure leaves of a backend; nothing left sheds all who wait.
-    pub(super) fn set_capacity(&mut self, id: BackendId, ppm: u64) -> Handovers {
+    /// Sets what pressure leaves of a backend, and sheds those who wait for what is no longer there.
+    pub(super) fn allow(&mut self, id: BackendId, allowance: Allowance) -> Handovers {
         let Some(slot) = self.backend_slot(id) else { return Handovers::new() };
-        self.backends[slot].capacity.ppm = ppm;
-        if ppm > 0 {
-            self.backends[slot].queue.look_again_at_all();
-            return self.dispatch();
+        let mut ready = Handovers::new();
+        self.backends[slot].capacity.allow(allowance);
+        self.shed(slot, &mut ready);
+        self.backends[slot].queue.look_again_at_all();
+        ready.extend(self.dispatch());
+        ready
+    }
+
+    /// Refuses those who wait for more than a backend at full pressure will take.
+    fn shed(&mut self, slot: usize, ready: &mut Handovers) {
+        let backend = &mut self.backends[slot];
+        let capacity = backend.capacity;
+        if capacity.ppm > 0 {
+            return;
         }
-        let mut shed = Handovers::new();
+        // Light queries need no hold.
+        backend.hold = None;
+        let shed = backend.queue.take_all(|held| capacity.sheds(held.weight));
         let sick = self.sick(slot);
-        self.backends[slot].hold = None;
-        for waiter in self.backends[slot].queue.drain() {
+        for waiter in shed {
             self.tenants.get_mut(waiter.held.tenant).waiting -= 1;
-            shed.push((waiter.hand_over, Err(sick.clone())));
+            ready.push((waiter.hand_over, Err(sick.clone())));
         }
-        shed
     }
 
     fn sick(&self, slot: usize) -> Refusal {
@@ -178,7 +197,8 @@ impl State {
                 retry_after: Some(Duration::from_secs(1)),
             });
         };
-        if self.backends[backend].capacity.is_none() {
+        let weight = ask.demand.memory.value.clamp(1, WEIGHT_MAX);
+        if self.backends[backend].capacity.sheds(weight) {
             return Err(self.sick(backend));
         }
         let tenant = self.tenants.slot(&ask.tenant, &self.policy, now);
@@ -187,9 +207,10 @@ impl State {
             tenant,
             backend,
             class,
-            weight: ask.demand.memory.value.clamp(1, WEIGHT_MAX),
+            weight,
             samples: ask.demand.samples.value,
             epoch: 0,
+            on_floor: false,
         };
         self.never(ask, &held, shadow)?;
         // Whoever waits has no room now, or it would run; so running at once takes nobody's turn.
@@ -199,6 +220,7 @@ impl State {
         self.rates(ask, tenant, shadow)?;
         self.note_passed(ask, &held, shadow);
         if runs {
+            held.on_floor = self.takes_floor(&held, None);
             self.charge(&mut held);
             return Ok(Answer::Run(held));
         }
@@ -257,11 +279,15 @@ impl State {
         Answer::Wait { held, id, receiver, longest }
     }
 
+    /// Gives a query the room that was found for it.
     fn charge(&mut self, held: &mut Held) {
         self.tenants.get_mut(held.tenant).charge(held);
         let backend = &mut self.backends[held.backend];
         backend.used.add(held.weight);
         backend.by_class[held.class].add(held.weight);
+        if held.on_floor {
+            backend.on_floor.add(held.weight);
+        }
         if let Some(hold) = &mut backend.hold {
             hold.fresh += u128::from(held.weight);
             held.epoch = hold.epoch;
@@ -278,6 +304,9 @@ impl State {
         let backend = &mut self.backends[held.backend];
         backend.used.remove(held.weight);
         backend.by_class[held.class].remove(held.weight);
+        if held.on_floor {
+            backend.on_floor.remove(held.weight);
+        }
         if let Some(hold) = backend.hold.as_mut().filter(|hold| hold.epoch == held.epoch) {
             hold.fresh -= u128::from(held.weight);
         }
@@ -322,7 +351,11 @@ impl State {
             // Out of the way while its waiters are weighed; put back before anybody else looks.
             let mut queue = std::mem::take(&mut self.backends[slot].queue);
             while queue.lightest().is_some_and(|weight| self.has_any_room(slot, weight)) {
-                let found = queue.pop(|waiter| self.room(&waiter.held, Some(waiter.id)));
+                let mut found = queue.pop(|waiter| self.room(&waiter.held, Some(waiter.id)));
+                if let Some(waiter) = &mut found.waiter {
+                    // Before anything is held back: what was found for it counts.
+                    waiter.held.on_floor = self.takes_floor(&waiter.held, Some(waiter.id));
+                }
                 if let Some((id, held)) = found.blocked {
                     self.hold_for(slot, id, &held);
                 }
@@ -341,10 +374,11 @@ impl State {
 
     /// Whether a backend could take another query at all, whoever's it is.
     fn has_any_room(&self, slot: usize, weight: u64) -> bool {
-        let Backend { capacity, used, .. } = &self.backends[slot];
+        let backend = &self.backends[slot];
+        let Backend { capacity, used, .. } = backend;
         let memory = capacity.memory.enforced().map(|max| capacity.of_memory(max));
         let queries = capacity.queries.enforced().map(|max| capacity.of_queries(max));
-        used.plus(weight).within(memory, queries)
+        (capacity.ppm > 0 && used.plus(weight).within(memory, queries)) || floor_takes(backend, weight)
     }
 
     /// Ends a hold for a query that something else keeps from running.

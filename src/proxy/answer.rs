@@ -417,12 +417,13 @@ impl Asking<'_> {
         sent: Instant,
     ) {
         let response = answered.as_ref().ok();
+        let status = answered.as_ref().map(|response| response.status().as_u16()).map_err(BackendError::kind);
         let impatient = call.timeout.is_some_and(|timeout| self.began.elapsed() >= timeout.mul_f64(0.9));
         // Only where reading samples is what takes the time.
         let reads = matches!(self.routed.endpoint, Endpoint::Query | Endpoint::QueryRange);
         let kind = self.upstream.backend.kind();
         let answer = Answer {
-            outcome: Outcome::of(response.map(|response| response.status().as_u16()), impatient),
+            outcome: Outcome::of(status, impatient),
             took: sent.elapsed(),
             cost: reads.then_some(if demand.points.value > demand.samples.value {
                 demand.points

@@ -7,6 +7,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::upstream::Upstream;
 use crate::{
     backend::pressure::{Look, Signal},
+    base::Allowance,
     limit::{Admission, BackendId},
     telemetry::metrics::Metrics,
 };
@@ -37,16 +38,13 @@ pub(super) async fn watch(upstream: Arc<Upstream>, admission: Arc<Admission>, me
             tell_silence(name, &look);
             stale.clone_from(&look.stale);
         }
-        let share = if is_dead { 0.0 } else { look.share };
-        if told != Some(share) {
-            admission.set_capacity(BackendId(upstream.index), share);
-            metrics.budget_share(name, share);
+        let left = if is_dead { Allowance::Nothing } else { look.left };
+        if told != Some(left) {
+            admission.allow(BackendId(upstream.index), left);
+            metrics.budget_share(name, left.share());
+            tell_change(name, told.unwrap_or(Allowance::Share(1.0)), left, is_dead);
         }
-        let before: f64 = told.unwrap_or(1.0);
-        if (share - before).abs() >= WORTH_SAYING || (share == 0.0) != (before == 0.0) {
-            tracing::warn!(backend = name, share, before, down = is_dead, "share of the budget");
-        }
-        told = Some(share);
+        told = Some(left);
     }
 }
 
@@ -67,6 +65,14 @@ fn tell(backend: &str, look: &Look, metrics: &Metrics) {
     }
 }
 
+/// Says what is left of the budget, where the change is worth a line.
+fn tell_change(backend: &str, before: Allowance, left: Allowance, down: bool) {
+    let is_another_kind = std::mem::discriminant(&before) != std::mem::discriminant(&left);
+    if is_another_kind || (left.share() - before.share()).abs() >= WORTH_SAYING {
+        tracing::warn!(backend, ?left, ?before, down, "what is left of the budget");
+    }
+}
+
 fn tell_silence(backend: &str, look: &Look) {
     let signals: Vec<_> = look.stale.iter().copied().map(Signal::as_str).collect();
     if signals.is_empty() {
@@ -75,7 +81,7 @@ fn tell_silence(backend: &str, look: &Look) {
         tracing::warn!(
             backend,
             signals = signals.join(","),
-            share = look.share,
+            left = ?look.left,
             "signals of pressure that should come stay away; pressure.on_stale says what becomes of the budget"
         );
     }

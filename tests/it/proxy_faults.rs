@@ -311,10 +311,13 @@ async fn a_dead_backend_sheds_instead_of_queueing_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_backend_near_its_memory_limit_gets_less() {
-    let upstream = FakeUpstream::start(|seen: &Seen| {
+async fn a_backend_near_its_memory_limit_takes_light_queries_only_and_at_it_none() {
+    let resident = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(99));
+    let tells = std::sync::Arc::clone(&resident);
+    let upstream = FakeUpstream::start(move |seen: &Seen| {
         if seen.path() == "/metrics" {
-            Act::answer(200, &[], b"process_resident_memory_bytes 99e6\n")
+            let megabytes = tells.load(std::sync::atomic::Ordering::SeqCst);
+            Act::answer(200, &[], format!("process_resident_memory_bytes {megabytes}e6\n").as_bytes())
         } else {
             database(seen)
         }
@@ -323,6 +326,10 @@ async fn a_backend_near_its_memory_limit_gets_less() {
     let limit = "pressure: {memory_limit: 100MB}";
     let weir =
         Weir::start(&format!("backends: [{{name: main, urls: [\"{}\"], {limit}}}]", upstream.url())).await;
+    let heavy = "/api/v1/query_range?query=big&start=0&end=7200&step=60";
+    weir.until_answer(heavy, 503).await;
+    assert_eq!(weir.get("/api/v1/query?query=small").await.status, 200);
+    resident.store(100, std::sync::atomic::Ordering::SeqCst);
     weir.until_answer("/api/v1/query?query=small", 503).await;
     assert!(weir.metrics().contains("weir_backend_budget_share{backend=\"main\"} 0\n"), "{}", weir.metrics());
 }

@@ -9,7 +9,7 @@ use super::{
     settings::Settings,
     signal::{Reading, Signal},
 };
-use crate::base::Known;
+use crate::base::{ErrorKind, Known};
 
 /// Answers are counted over so long.
 const WINDOW: Duration = Duration::from_secs(30);
@@ -41,19 +41,20 @@ pub enum Outcome {
     Answered,
     /// The backend failed, or was late by its own clock or by ours.
     Failed,
-    /// The client's doing, which tells nothing: a mistake in the query, less patience than the query needs.
-    Clients,
+    /// Tells nothing about distress: the client's mistake, or less patience than the query needs; and a backend that is
+    /// not there at all, which is for the health checks to say.
+    Neither,
 }
 
 impl Outcome {
-    /// By the status of the answer, `None` where there was none in time; `impatient` when the time that the client
-    /// itself had set was over by then.
-    pub const fn of(status: Option<u16>, impatient: bool) -> Self {
-        match status {
-            Some(200..300) => Self::Answered,
+    /// By the status of the answer, or else why there was none; `impatient` when the time that the client itself had set
+    /// was over by then.
+    pub const fn of(answer: Result<u16, ErrorKind>, impatient: bool) -> Self {
+        match answer {
+            Ok(200..300) => Self::Answered,
             // 501 is about the question.
-            Some(500 | 502..600) | None if !impatient => Self::Failed,
-            _ => Self::Clients,
+            Ok(500 | 502..600) | Err(ErrorKind::UpstreamTimeout) if !impatient => Self::Failed,
+            _ => Self::Neither,
         }
     }
 }
@@ -77,7 +78,7 @@ pub(super) struct Answers {
 
 impl Answers {
     pub(super) fn add(&mut self, answer: &Answer, now: Instant) {
-        if answer.outcome == Outcome::Clients {
+        if answer.outcome == Outcome::Neither {
             return;
         }
         self.forget(now);

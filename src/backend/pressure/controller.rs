@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::settings::OnStale;
+use crate::base::Allowance;
 
 /// Pressure from here on takes budget away.
 pub const HIGH: f64 = 0.85;
@@ -16,8 +17,10 @@ pub const LOW: f64 = 0.70;
 /// The share is never cut below this, as long as the backend is not at its very limit: one query at a time tells
 /// whether it recovers.
 pub(super) const FLOOR: f64 = 0.05;
-/// Pressure from here on sheds: nothing new runs.
+/// Pressure from here on leaves room for light queries only.
 pub(super) const FULL: f64 = 0.98;
+/// Pressure from here on stops everything: the limit is reached.
+const LIMIT: f64 = 1.0;
 /// What a second of full pressure leaves.
 const DECREASE_PER_SECOND: f64 = 0.5;
 /// What a second of ease gives back.
@@ -45,13 +48,34 @@ pub enum Silence {
     Stale,
 }
 
-/// The share of a backend's budget that its pressure leaves.
+/// How far new queries get, whatever the share is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Door {
+    Open,
+    LightOnly,
+    Shut,
+}
+
+impl Door {
+    /// Opens later than it shuts, so that it does not swing.
+    fn under(self, pressure: f64) -> Self {
+        if pressure >= LIMIT || (self == Self::Shut && pressure >= FULL) {
+            Self::Shut
+        } else if pressure >= FULL || (self != Self::Open && pressure > HIGH) {
+            Self::LightOnly
+        } else {
+            Self::Open
+        }
+    }
+}
+
+/// What a backend's pressure leaves of its budget.
 #[derive(Clone, Debug)]
 pub struct Controller {
     share: f64,
     /// What the share must not pass while a signal is silent.
     ceiling: Option<f64>,
-    shedding: bool,
+    door: Door,
     on_stale: OnStale,
     /// When the share was last worked out.
     at: Instant,
@@ -60,7 +84,7 @@ pub struct Controller {
 impl Controller {
     /// A controller that leaves the whole budget until it hears otherwise, or hears nothing for too long.
     pub const fn new(on_stale: OnStale, now: Instant) -> Self {
-        Self { share: 1.0, ceiling: None, shedding: false, on_stale, at: now }
+        Self { share: 1.0, ceiling: None, door: Door::Open, on_stale, at: now }
     }
 
     /// What silence does from now on.
@@ -68,15 +92,15 @@ impl Controller {
         self.on_stale = on_stale;
     }
 
-    /// The share of the budget, 0 to 1, after this look. A clock that went back counts as one that stood still.
-    pub fn step(&mut self, sight: Sight, now: Instant) -> f64 {
+    /// What is left of the budget after this look. A clock that went back counts as one that stood still.
+    pub fn step(&mut self, sight: Sight, now: Instant) -> Allowance {
         let seconds = now.saturating_duration_since(self.at).min(STEP_MAX).as_secs_f64();
         self.at = self.at.max(now);
         self.obey_silence(sight.silence, seconds);
         let Some(pressure) = sight.pressure.filter(|p| p.is_finite()) else { return self.current() };
-        // What shed may be the one that is silent: ease of the others does not end it.
-        let may_end = sight.silence != Silence::Short;
-        self.shedding = pressure >= FULL || (self.shedding && (pressure > HIGH || !may_end));
+        // What shut the door may be the one that is silent: ease of the others does not open it.
+        let least = if sight.silence == Silence::Short { self.door } else { Door::Open };
+        self.door = self.door.under(pressure).max(least);
         if pressure >= HIGH {
             self.share = shrunk(self.share, FLOOR, (pressure - HIGH) / (1.0 - HIGH), seconds);
         } else if pressure <= LOW {
@@ -86,9 +110,13 @@ impl Controller {
         self.current()
     }
 
-    /// The share now.
-    pub fn current(&self) -> f64 {
-        if self.shedding { 0.0 } else { self.share }
+    /// What is left now.
+    pub const fn current(&self) -> Allowance {
+        match self.door {
+            Door::Open => Allowance::Share(self.share),
+            Door::LightOnly => Allowance::LightOnly,
+            Door::Shut => Allowance::Nothing,
+        }
     }
 
     /// Silence is no sign of ease: at once it ends every rise, and in the end does what is configured.
@@ -102,7 +130,7 @@ impl Controller {
         self.share = self.share.min(self.ceiling.unwrap_or(1.0));
         if silence == Silence::Stale {
             // One query at a time tells what the signal does not.
-            self.shedding = false;
+            self.door = Door::Open;
         }
     }
 }

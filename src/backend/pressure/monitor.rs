@@ -12,13 +12,13 @@ use super::{
     settings::Settings,
     signal::{Reading, Signal, expected},
 };
-use crate::backend::Kind;
+use crate::{backend::Kind, base::Allowance};
 
 /// What one look at a backend says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Look {
-    /// The share of the budget, 0 to 1; 0 sheds.
-    pub share: f64,
+    /// What is left of the budget.
+    pub left: Allowance,
     /// The worst that each signal said of any replica.
     pub readings: Vec<Reading>,
     /// Signals that should come and have stayed away for too long.
@@ -92,8 +92,8 @@ impl Monitor {
         let pressure = readings.iter().map(|reading| reading.pressure).max_by(f64::total_cmp);
         // With nothing to expect, nothing heard is ease.
         let pressure = pressure.or_else(|| self.heard.is_empty().then_some(0.0));
-        let share = self.controller.step(Sight { pressure, silence }, now);
-        Look { share, readings, stale }
+        let left = self.controller.step(Sight { pressure, silence }, now);
+        Look { left, readings, stale }
     }
 }
 

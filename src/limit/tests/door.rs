@@ -182,10 +182,10 @@ async fn a_sick_backend_sheds() {
     let _running = admission.admit(ask("a", 1)).await.unwrap();
     let mut waiting = Box::pin(admission.admit(ask("b", 1)));
     assert!((&mut waiting).now_or_never().is_none());
-    admission.set_capacity(BackendId(0), 0.0);
+    admission.allow(BackendId(0), Allowance::Nothing);
     assert_eq!(waiting.await.unwrap_err().kind, ErrorKind::BackendSick);
     assert_eq!(admission.admit(ask("b", 1)).await.unwrap_err().kind, ErrorKind::BackendSick);
-    admission.set_capacity(BackendId(0), 1.0);
+    admission.allow(BackendId(0), Allowance::Share(1.0));
     assert!(now_or_refused(&admission, ask("b", 1)).is_none(), "waits again");
 }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::*;
-use crate::base::{Demand, EstimateClass, Known, TenantId};
+use crate::base::{Allowance, Demand, EstimateClass, Known, TenantId};
 
 mod bounds;
 mod door;

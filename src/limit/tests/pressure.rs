@@ -3,6 +3,7 @@
 use futures_util::FutureExt;
 
 use super::*;
+use crate::base::ErrorKind;
 
 /// Bytes of the whole budget.
 const WHOLE: u64 = 1_000_000;
@@ -15,7 +16,7 @@ fn shrunk(reserves: [u8; 2], slots: u64, share: f64) -> Arc<Admission> {
         .map(|(name, reserve_percent)| ClassPolicy { name: (*name).into(), reserve_percent })
         .collect();
     let admission = Admission::new(policy);
-    admission.set_capacity(BackendId(0), share);
+    admission.allow(BackendId(0), Allowance::Share(share));
     admission
 }
 
@@ -71,4 +72,60 @@ async fn the_last_slot_under_pressure_is_for_whom_it_is_reserved() {
     // Without pressure, reserves leave everybody one.
     let admission = shrunk([50, 50], 2, 1.0);
     assert!(admission.admit(ask("a", 0)).now_or_never().is_some());
+}
+
+/// A light query needs a 128th of the budget at most.
+const LIGHT: u64 = WHOLE / 128;
+const HEAVY: u64 = WHOLE / 10;
+
+#[tokio::test(start_paused = true)]
+async fn light_queries_run_though_what_ran_before_fills_all_that_is_left() {
+    for allowance in [Allowance::Share(0.1), Allowance::LightOnly] {
+        let admission = shrunk([0, 0], 40, 1.0);
+        // 9 of 10: what is for light queries goes off.
+        let (_, running) = takes(&admission, ClassId::NONE, HEAVY);
+        assert_eq!(running.len(), 9);
+        admission.allow(BackendId(0), allowance);
+        let light = |name: &str| admission.admit(ask(name, LIGHT)).now_or_never();
+        // An eighth of the slots and a 32nd of the memory: four.
+        let others: Vec<_> = (0..4).map(|i| light(&format!("b{i}")).expect("runs").unwrap()).collect();
+        assert!(light("b4").is_none(), "{allowance:?}: the floor is full, and light ones wait");
+        drop(others);
+        // Who has as much as the floor already gets none of it while others run.
+        let _other = light("b").expect("runs").unwrap();
+        assert!(light("a").is_none(), "{allowance:?}");
+        let snapshot = admission.snapshot();
+        assert!(snapshot.backends[0].memory <= WHOLE);
+        drop(running);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_full_pressure_heavy_ones_are_shed_and_light_ones_keep_their_place() {
+    let admission = shrunk([0, 0], 40, 1.0);
+    let (_, running) = takes(&admission, ClassId::NONE, HEAVY);
+    let mut heavy = Box::pin(admission.admit(ask("b", HEAVY)));
+    assert!((&mut heavy).now_or_never().is_none());
+    admission.allow(BackendId(0), Allowance::LightOnly);
+    assert_eq!(heavy.await.unwrap_err().kind, ErrorKind::BackendSick);
+    assert_eq!(admission.admit(ask("b", HEAVY)).await.unwrap_err().kind, ErrorKind::BackendSick);
+    let on_floor: Vec<_> =
+        (0..4).map(|_| admission.admit(ask("b", LIGHT)).now_or_never().unwrap().unwrap()).collect();
+    let mut light = Box::pin(admission.admit(ask("c", LIGHT)));
+    assert!((&mut light).now_or_never().is_none());
+    drop(running);
+    assert!((&mut light).now_or_never().is_none(), "nothing is left but the floor");
+    drop(on_floor);
+    let light = light.await.unwrap();
+    // Then not even that.
+    let mut waiting: Vec<_> = (0..5).map(|_| Box::pin(admission.admit(ask("b", LIGHT)))).collect();
+    let ran: Vec<_> = waiting.iter_mut().filter_map(|wait| wait.as_mut().now_or_never()).collect();
+    assert_eq!(ran.len(), 3);
+    admission.allow(BackendId(0), Allowance::Nothing);
+    let last = waiting.pop().unwrap();
+    assert_eq!(last.await.unwrap_err().kind, ErrorKind::BackendSick);
+    assert_eq!(admission.admit(ask("d", 1)).await.unwrap_err().kind, ErrorKind::BackendSick);
+    drop((light, ran));
+    admission.allow(BackendId(0), Allowance::Share(1.0));
+    assert!(admission.admit(ask("b", HEAVY)).now_or_never().is_some());
 }

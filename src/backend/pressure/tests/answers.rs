@@ -6,7 +6,7 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::super::{Answer, Outcome, Settings, Signal, answers::Answers};
-use crate::base::{EstimateClass, Known};
+use crate::base::{ErrorKind, EstimateClass, Known};
 
 /// Answers on a timeline of their own.
 struct Client {
@@ -58,21 +58,22 @@ impl Client {
 
 #[test]
 fn outcomes_blame_who_is_to_blame() {
-    use Outcome::{Answered, Clients, Failed};
-    for (status, impatient, outcome) in [
-        (Some(200), false, Answered),
-        (Some(204), true, Answered),
-        (Some(400), false, Clients),
-        (Some(422), false, Clients),
-        (Some(429), false, Clients),
-        (Some(500), false, Failed),
-        (Some(501), false, Clients),
-        (Some(503), false, Failed),
-        (Some(503), true, Clients),
-        (None, false, Failed),
-        (None, true, Clients),
+    use Outcome::{Answered, Failed, Neither};
+    for (answer, impatient, outcome) in [
+        (Ok(200), false, Answered),
+        (Ok(204), true, Answered),
+        (Ok(400), false, Neither),
+        (Ok(422), false, Neither),
+        (Ok(429), false, Neither),
+        (Ok(500), false, Failed),
+        (Ok(501), false, Neither),
+        (Ok(503), false, Failed),
+        (Ok(503), true, Neither),
+        (Err(ErrorKind::UpstreamTimeout), false, Failed),
+        (Err(ErrorKind::UpstreamTimeout), true, Neither),
+        (Err(ErrorKind::UpstreamDead), false, Neither),
     ] {
-        assert_eq!(Outcome::of(status, impatient), outcome, "{status:?} {impatient}");
+        assert_eq!(Outcome::of(answer, impatient), outcome, "{answer:?} {impatient}");
     }
 }
 
@@ -90,13 +91,13 @@ fn failures_count_as_a_share_and_not_when_they_are_few() {
     let mut client = Client::new();
     client.failing(100, 1.0);
     for _ in 0..10_000 {
-        client.answer(Outcome::Clients);
+        client.answer(Outcome::Neither);
     }
     assert_eq!(client.says(Signal::Errors), Some(0.97), "a client's mistakes hide nothing");
     client.pass(31.0);
     assert_eq!(client.says(Signal::Errors), Some(0.0), "and it is forgotten");
     for _ in 0..10_000 {
-        client.answer(Outcome::Clients);
+        client.answer(Outcome::Neither);
     }
     assert_eq!(client.says(Signal::Errors), Some(0.0));
 }
