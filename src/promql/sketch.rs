@@ -9,6 +9,8 @@ use super::{
 
 /// More selectors than this are one that matches everything.
 const SELECTORS_MAX: usize = 100;
+/// Further back than anybody's samples, and still a duration of PromQL: 100 years.
+const REACH_MAX_MS: u64 = 100 * 365 * 86_400_000;
 const EVERYTHING: &str = r#"{__name__=~".+"}"#;
 /// Followed by a list of labels.
 const GROUPING: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
@@ -49,11 +51,10 @@ pub fn stand_in(text: &str, lookback_ms: u64, step_ms: u64) -> Result<Ast, Parse
         sketch.selectors = vec![EVERYTHING.to_owned()];
     }
     let read = |selector: &String| {
-        let read = format!("last_over_time({selector}[{}ms])", sketch.reach_ms);
-        match &sketch.grid {
-            Some(Grid { span_ms, step_ms }) => format!("last_over_time({read}[{span_ms}ms:{step_ms}ms])"),
-            None => read,
-        }
+        let capped = |ms: u64| ms.min(REACH_MAX_MS);
+        let read = format!("last_over_time({selector}[{}ms])", capped(sketch.reach_ms));
+        let Some(Grid { span_ms, step_ms }) = &sketch.grid else { return read };
+        format!("last_over_time({read}[{}ms:{}ms])", capped(*span_ms), capped(*step_ms))
     };
     let reads: Vec<_> = sketch.selectors.iter().map(read).collect();
     parse(if reads.is_empty() { "vector(0)".to_owned() } else { reads.join(" or ") }.as_str())
@@ -239,6 +240,8 @@ mod tests {
                 "last_over_time(last_over_time(a[301000ms])[90000000ms:10000ms]) or \
                  last_over_time(last_over_time(b[301000ms])[90000000ms:10000ms])",
             ),
+            ("a[99999999999y]", "last_over_time(a[3153600000000ms])"),
+            ("a[1e99:1e99]", "last_over_time(last_over_time(a[1000ms])[3153600000000ms:3153600000000ms])"),
             ("a[5m", "last_over_time(a[301000ms])"),
             ("a[:]", "last_over_time(last_over_time(a[1000ms])[1ms:15000ms])"),
             ("a[1h1.5m] + 5 + 3M + 0x1F + 1e3", "last_over_time(a[3691000ms])"),

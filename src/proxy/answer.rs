@@ -5,10 +5,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header, request::Parts};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
+    body,
     call::{Call, Reading},
     failure::{Failure, cost_header, estimate_header},
     forward::{self, Forward},
@@ -36,8 +36,6 @@ use crate::{
 
 /// A query expected to hold this much is written down before it goes out.
 const DEAR_BYTES: u64 = 64 << 20;
-/// Longest wait for a request's body.
-const BODY_WAIT: Duration = Duration::from_secs(10);
 /// The time that a request has when no limit says less.
 const TIME_MAX: Duration = Duration::from_secs(3_600);
 /// The time that something light has.
@@ -120,7 +118,7 @@ impl Proxy {
             return Err(Failure::new(ErrorKind::ShuttingDown, "Weir is shutting down"));
         }
         let asking = self.asking(&live, &who, upstream, routed, parts, record.began());
-        let body = read_body(body, live.request_body).await?;
+        let body = self.bodies.read(body, live.request_body).await?;
         if routed.endpoint == Endpoint::Light {
             return asking.pass(body).await;
         }
@@ -170,7 +168,7 @@ impl Proxy {
         if asking.routed.endpoint == Endpoint::RemoteRead {
             return Ok(Call::remote_read(body, &self.cache)?);
         }
-        let form = form(&asking.parts.headers, asking.routed.endpoint, body)?;
+        let form = body::form(&asking.parts.headers, asking.routed.endpoint, body)?;
         let params = Params::parse(asking.parts.uri.query().unwrap_or(""), form)?;
         let lenient = asking.upstream.lenient();
         let on_unparsable = asking.upstream.on_unparsable;
@@ -449,46 +447,4 @@ impl Asking<'_> {
             estimate,
         }
     }
-}
-
-/// The whole body of a request, which is small: a query is text.
-async fn read_body<B>(body: B, max: usize) -> Result<Bytes, Failure>
-where
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
-    }
-    let reading = Limited::new(body, max).collect();
-    match tokio::time::timeout(BODY_WAIT, reading).await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Failure::new(
-            ErrorKind::BodyTooLarge,
-            format!("the request body is longer than {}", crate::base::units::bytes(max as u64)),
-        )),
-        Ok(Err(error)) => {
-            Err(Failure::new(ErrorKind::BadData, format!("the request body broke off: {error}")))
-        }
-        Err(_) => Err(Failure::new(ErrorKind::BadData, "the request body did not arrive in time")),
-    }
-}
-
-/// The body as a form; only what every database reads as one.
-fn form<'b>(headers: &HeaderMap, endpoint: Endpoint, body: &'b Bytes) -> Result<&'b str, Failure> {
-    if body.is_empty() || endpoint == Endpoint::RemoteRead {
-        return Ok("");
-    }
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let media = content_type.split(';').next().unwrap_or("").trim();
-    if !media.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-        return Err(Failure::new(
-            ErrorKind::BadData,
-            format!("the content type must be application/x-www-form-urlencoded, not {media:?}"),
-        ));
-    }
-    if headers.contains_key(header::CONTENT_ENCODING) {
-        return Err(Failure::new(ErrorKind::BadData, "a compressed form is not read"));
-    }
-    std::str::from_utf8(body).map_err(|_| Failure::new(ErrorKind::BadData, "the form is not valid UTF-8"))
 }

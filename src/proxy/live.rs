@@ -15,6 +15,7 @@ use futures_util::future::join_all;
 use tokio::{sync::Semaphore, task::AbortHandle};
 
 use super::{
+    body::Bodies,
     identify::Rules,
     tls::ServerTls,
     upstream::{self, Upstream},
@@ -151,6 +152,7 @@ pub struct Proxy {
     pub(super) metrics: Arc<Metrics>,
     pub(super) learned: Arc<Learned>,
     pub(super) cache: promql::Cache,
+    pub(super) bodies: Bodies,
     /// A place for each client connection.
     pub(super) connections: Arc<Semaphore>,
     /// Milliseconds since the epoch.
@@ -180,6 +182,7 @@ impl Proxy {
             metrics,
             learned,
             cache: promql::Cache::new(CACHED_QUERIES),
+            bodies: Bodies::new(),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             clock,
             stopping: AtomicBool::new(false),
@@ -247,6 +250,8 @@ impl Proxy {
     pub fn metrics_text(&self) -> prometheus::Result<String> {
         let open = CONNECTIONS_MAX.saturating_sub(self.connections.available_permits());
         self.metrics.client_connections(open, CONNECTIONS_MAX);
+        let (held, max) = self.bodies.taken();
+        self.metrics.request_bodies(held, max);
         for upstream in &self.live.load().upstreams {
             for lane in Lane::ALL {
                 let (used, max) = upstream.backend.connections(lane);

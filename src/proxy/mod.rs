@@ -4,6 +4,7 @@
 
 mod admin;
 mod answer;
+mod body;
 mod call;
 mod failure;
 mod forward;

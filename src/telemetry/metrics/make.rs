@@ -58,6 +58,16 @@ impl Maker<'_> {
         self.gauge("weir_config_last_reload_success_timestamp_seconds", help)
     }
 
+    fn request_bodies(&self) -> prometheus::Result<IntGauge> {
+        let help = "Bytes that request bodies beyond 64 KiB hold together.";
+        self.gauge("weir_request_body_bytes", help)
+    }
+
+    fn request_bodies_max(&self) -> prometheus::Result<IntGauge> {
+        let help = "Most bytes that such bodies hold together; more wait, and are refused after 10 s.";
+        self.gauge("weir_request_body_bytes_max", help)
+    }
+
     fn backend_connections(&self) -> prometheus::Result<IntGaugeVec> {
         let help = "Connections in use to the replicas of a backend, for queries or for light requests.";
         self.int_gauges("weir_backend_connections", help, &["backend", "lane"])
@@ -174,6 +184,8 @@ impl Metrics {
             reload_time: make.reload_time()?,
             overhead: make.overhead()?,
             client_connections: make.gauge("weir_client_connections", "Open connections to the query API.")?,
+            request_bodies: make.request_bodies()?,
+            request_bodies_max: make.request_bodies_max()?,
             tls_handshakes: make.tls_handshakes()?,
             backend_connections: make.backend_connections()?,
             backend_connections_max: make.backend_connections_max()?,

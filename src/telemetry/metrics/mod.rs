@@ -115,6 +115,8 @@ pub struct Metrics {
     overhead: Histogram,
     client_connections: IntGauge,
     client_connections_max: IntGauge,
+    request_bodies: IntGauge,
+    request_bodies_max: IntGauge,
     tls_handshakes: IntCounterVec,
     backend_connections: IntGaugeVec,
     backend_connections_max: IntGaugeVec,
@@ -141,6 +143,12 @@ impl Metrics {
     pub fn client_connections(&self, open: usize, max: usize) {
         self.client_connections.set(signed(open as u64));
         self.client_connections_max.set(signed(max as u64));
+    }
+
+    /// The large bodies of requests hold so many bytes together now, of at most so many.
+    pub fn request_bodies(&self, held: usize, max: usize) {
+        self.request_bodies.set(signed(held as u64));
+        self.request_bodies_max.set(signed(max as u64));
     }
 
     /// So many connections to a backend's replicas are in use now in this lane, of at most so many.

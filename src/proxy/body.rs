@@ -1,0 +1,200 @@
+//! The bodies of requests: read whole, since a query is text and small, and bounded one by one and together.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
+
+use super::{failure::Failure, route::Endpoint};
+use crate::base::{ErrorKind, units};
+
+/// Longest wait for a request's body.
+const BODY_WAIT: Duration = Duration::from_secs(10);
+/// A body announced to be no longer takes nothing of what the large ones share: the number of connections bounds it.
+/// No query is longer.
+const SMALL: u64 = 64 << 10;
+/// Bytes that all large bodies hold together, from their first byte to the end of their request.
+const LARGE_TOGETHER: usize = 64 << 20;
+/// What the share is counted in.
+const UNIT: usize = 1 << 10;
+
+/// What the large bodies of all requests hold together.
+#[derive(Debug)]
+pub(super) struct Bodies(Arc<Semaphore>);
+
+/// A body and its share, given back when the last who reads it is done.
+struct Held {
+    bytes: Bytes,
+    _share: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Bodies {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(LARGE_TOGETHER / UNIT)))
+    }
+
+    /// Bytes that large bodies may hold now, of how many.
+    pub(super) fn taken(&self) -> (usize, usize) {
+        (LARGE_TOGETHER.saturating_sub(self.0.available_permits() * UNIT), LARGE_TOGETHER)
+    }
+
+    /// The whole body of a request, of at most `max` bytes.
+    pub(super) async fn read<B>(&self, body: B, max: usize) -> Result<Bytes, Failure>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if body.is_end_stream() {
+            return Ok(Bytes::new());
+        }
+        let before = Instant::now() + BODY_WAIT;
+        let announced = body.size_hint().upper();
+        if announced.is_some_and(|length| length <= SMALL) {
+            return whole(body, max, before).await;
+        }
+        // One that is refused anyway holds nothing; one that says nothing of its length may become the longest.
+        let most = usize::try_from(announced.unwrap_or(u64::MAX)).unwrap_or(usize::MAX).min(max);
+        if announced.is_some_and(|length| length > max as u64) {
+            return Err(too_long(max));
+        }
+        // Where `request_body` allows one that is larger than the share, it comes alone.
+        let units = most.min(LARGE_TOGETHER).div_ceil(UNIT) as u32;
+        let share = timeout_at(before, Arc::clone(&self.0).acquire_many_owned(units)).await;
+        let Ok(Ok(share)) = share else {
+            let together = units::bytes(LARGE_TOGETHER as u64);
+            return Err(Failure::new(
+                ErrorKind::QueueFull,
+                format!("too many large request bodies at a time: all together hold at most {together}"),
+            ));
+        };
+        let bytes = whole(body, max, before).await?;
+        Ok(Bytes::from_owner(Held { bytes, _share: share }))
+    }
+}
+
+async fn whole<B>(body: B, max: usize, before: Instant) -> Result<Bytes, Failure>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match timeout_at(before, Limited::new(body, max).collect()).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long(max)),
+        Ok(Err(error)) => {
+            Err(Failure::new(ErrorKind::BadData, format!("the request body broke off: {error}")))
+        }
+        Err(_) => Err(Failure::new(ErrorKind::BadData, "the request body did not arrive in time")),
+    }
+}
+
+fn too_long(max: usize) -> Failure {
+    let max = units::bytes(max as u64);
+    Failure::new(ErrorKind::BodyTooLarge, format!("the request body is longer than {max}"))
+}
+
+/// The body as a form; only what every database reads as one.
+pub(super) fn form<'b>(headers: &HeaderMap, endpoint: Endpoint, body: &'b Bytes) -> Result<&'b str, Failure> {
+    if body.is_empty() || endpoint == Endpoint::RemoteRead {
+        return Ok("");
+    }
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let media = content_type.split(';').next().unwrap_or("").trim();
+    if !media.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        return Err(Failure::new(
+            ErrorKind::BadData,
+            format!("the content type must be application/x-www-form-urlencoded, not {media:?}"),
+        ));
+    }
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(Failure::new(ErrorKind::BadData, "a compressed form is not read"));
+    }
+    std::str::from_utf8(body).map_err(|_| Failure::new(ErrorKind::BadData, "the form is not valid UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, pin::Pin, task};
+
+    use http_body::{Frame, SizeHint};
+
+    use super::*;
+
+    /// A body of which so much is announced and comes; the rest never does.
+    struct Announced {
+        length: Option<u64>,
+        comes: Option<Bytes>,
+        ends: bool,
+    }
+
+    impl http_body::Body for Announced {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut task::Context<'_>,
+        ) -> task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            match self.comes.take() {
+                Some(bytes) => task::Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None if self.ends => task::Poll::Ready(None),
+                None => task::Poll::Pending,
+            }
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+        }
+    }
+
+    const MAX: usize = 1 << 20;
+
+    fn body(length: Option<u64>, comes: usize, ends: bool) -> Announced {
+        Announced { length, comes: Some(Bytes::from(vec![b'a'; comes])), ends }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_bodies_share_and_small_ones_do_not_wait_for_them() {
+        let bodies = Bodies::new();
+        let mut held = Vec::new();
+        for _ in 0..64 {
+            // Of unknown length: each may become as long as any may.
+            held.push(bodies.read(body(None, 10, true), MAX).await.unwrap());
+        }
+        assert_eq!(bodies.taken(), (LARGE_TOGETHER, LARGE_TOGETHER));
+        assert_eq!(bodies.read(body(Some(SMALL), 9, true), MAX).await.unwrap().len(), 9);
+        let began = Instant::now();
+        let refused = bodies.read(body(None, 10, true), MAX).await.unwrap_err();
+        assert_eq!((refused.kind, began.elapsed()), (ErrorKind::QueueFull, BODY_WAIT));
+        held.pop();
+        let slow = bodies.read(body(None, 10, false), MAX).await.unwrap_err();
+        assert_eq!((slow.kind, began.elapsed()), (ErrorKind::BadData, 2 * BODY_WAIT));
+        drop(held);
+        assert_eq!(bodies.taken().0, 0);
+    }
+
+    #[tokio::test]
+    async fn a_share_is_held_as_long_as_the_body() {
+        let bodies = Bodies::new();
+        let whole = bodies.read(body(Some(100_000), 100_000, true), MAX).await.unwrap();
+        let sent_on = whole.slice(10..);
+        drop(whole);
+        assert_eq!(bodies.taken().0, 98 * UNIT);
+        drop(sent_on);
+        assert_eq!(bodies.taken().0, 0);
+        let long = bodies.read(body(Some(2 << 20), 10, false), MAX).await.unwrap_err();
+        assert_eq!((long.kind, bodies.taken().0), (ErrorKind::BodyTooLarge, 0));
+        let long = bodies.read(body(None, MAX + 1, true), MAX).await.unwrap_err();
+        assert_eq!((long.kind, bodies.taken().0), (ErrorKind::BodyTooLarge, 0));
+    }
+}
