@@ -19,7 +19,7 @@
 //! |---|---|
 //! | 0 | [`base`] |
 //! | 1 | [`telemetry`], [`promql`] |
-//! | 2 | [`cost`], [`limit`], [`backend`] |
+//! | 2 | [`cost`], [`limit`], [`backend`], [`status`] |
 //! | 3 | [`node`], [`proxy`] |
 //! | 4 | [`config`] |
 //! | 5 | [`cli`] |
@@ -37,4 +37,5 @@ pub mod limit;
 pub mod node;
 pub mod promql;
 pub mod proxy;
+pub mod status;
 pub mod telemetry;

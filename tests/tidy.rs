@@ -13,8 +13,9 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("cost", &["base", "promql"]),
     ("limit", &["base", "telemetry"]),
     ("backend", &["base", "telemetry"]),
+    ("status", &["base"]),
     ("node", &["base", "telemetry", "promql"]),
-    ("proxy", &["base", "telemetry", "promql", "cost", "limit", "backend"]),
+    ("proxy", &["base", "telemetry", "promql", "cost", "limit", "backend", "status"]),
     ("config", &["base", "telemetry", "promql", "cost", "limit", "backend", "proxy", "node"]),
     ("cli", &["base", "telemetry", "promql", "cost", "limit", "backend", "proxy", "node", "config"]),
 ];
@@ -26,6 +27,7 @@ const KEPT_OUT: &[(&str, &[&str], &str)] = &[
     ("cost", &["tokio", "axum", "hyper", "tower"], "the estimator is pure"),
     ("limit", &["axum", "hyper", "tower", "http"], "verdicts know no HTTP"),
     ("backend", &["axum"], "only the proxy serves"),
+    ("status", &["tokio", "axum", "hyper", "tower", "http"], "a page is a function of a snapshot"),
 ];
 
 const FILE_LINES_MAX: usize = 500;

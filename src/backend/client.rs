@@ -61,6 +61,11 @@ impl Backend {
         &self.name
     }
 
+    /// The same, for those that keep it.
+    pub const fn shared_name(&self) -> &Arc<str> {
+        &self.name
+    }
+
     /// Which API it speaks.
     pub const fn kind(&self) -> Kind {
         self.settings.kind

@@ -120,9 +120,9 @@ fn reloader(file: &Path, loaded: Loaded, proxy: &Arc<Proxy>) -> Reloader {
 }
 
 fn reload(reloader: &Reloader, proxy: &Proxy) -> Result<Vec<String>, String> {
-    let outcome = reloader.reload();
-    proxy.count_reload(outcome.is_ok());
-    outcome.map_err(|report| report.to_string())
+    let outcome = reloader.reload().map_err(|report| report.to_string());
+    proxy.note_reload(outcome.as_ref().err().map(String::as_str));
+    outcome
 }
 
 fn reload_by(proxy: &Arc<Proxy>, reloader: &Arc<Reloader>) -> proxy::Reload {

@@ -13,9 +13,12 @@ use axum::{
 use tokio::net::TcpListener;
 
 use super::{Proxy, listener::Listener};
-use crate::telemetry::{
-    metrics,
-    profile::{What, respond},
+use crate::{
+    status,
+    telemetry::{
+        metrics,
+        profile::{What, respond},
+    },
 };
 
 /// Reloads the configuration: what changed, or what is wrong with the file.
@@ -23,6 +26,8 @@ pub type Reload = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
 
 const ENDPOINTS: &str = "\
 Weir's admin API. Queries go to the other address (server.listen).
+GET  /status               what happens now, for people: /status?refresh=5 loads itself anew
+GET  /status.json          the same for machines
 GET  /metrics              metrics of the proxy
 GET  /-/healthy            whether the process answers
 GET  /-/ready              whether it takes queries, and which backends answer
@@ -49,6 +54,8 @@ pub async fn serve_admin(
     let listener = Listener::new(listener, "admin", Arc::clone(&proxy.metrics), tls);
     let routes = Router::new()
         .route("/", get(|| async { ENDPOINTS }))
+        .route("/status", get(status_page))
+        .route("/status.json", get(status_json))
         .route("/metrics", get(metrics_text))
         .route("/-/healthy", get(|| async { "Weir is healthy.\n" }))
         .route("/-/ready", get(ready))
@@ -63,6 +70,38 @@ pub async fn serve_admin(
         .route("/-/reload", post(reload_now).put(reload_now))
         .with_state(Admin { proxy, reload });
     axum::serve(listener, routes).with_graceful_shutdown(shutdown).into_future().await
+}
+
+/// The page runs nothing and loads nothing, whatever the text of a query says.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Seconds until the page loads itself anew, unless it is asked otherwise.
+const REFRESH: u32 = 5;
+/// The longest that can be asked for.
+const REFRESH_MAX: u32 = 3_600;
+
+async fn status_page(State(admin): State<Admin>, RawQuery(asked): RawQuery) -> Response {
+    let asked = asked.as_deref().and_then(|query| query.strip_prefix("refresh=")).map(str::parse);
+    let refresh = match asked {
+        None | Some(Err(_)) => Some(REFRESH),
+        Some(Ok(0)) => None,
+        Some(Ok(seconds)) => Some(seconds.min(REFRESH_MAX)),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (headers, status::page(&admin.proxy.status(), refresh)).into_response()
+}
+
+async fn status_json(State(admin): State<Admin>) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    match admin.proxy.status().json() {
+        Ok(text) => (headers, text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("status: {error}\n")).into_response(),
+    }
 }
 
 async fn metrics_text(State(admin): State<Admin>) -> Response {

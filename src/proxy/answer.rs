@@ -83,7 +83,7 @@ impl Proxy {
         // Before anybody is told apart by a header: naming one in `Connection` would lose it on the way down.
         strip_hop_by_hop(&mut parts.headers);
         let routed = route(&parts.method, parts.uri.path())?;
-        let mut record = Record::new(routed.endpoint, began);
+        let mut record = Record::new(routed.endpoint, began, Arc::clone(&self.board));
         let carried = self.stages(&parts, routed, body, peer, &mut record).await;
         if let Err(failure) = &carried {
             record.failed(failure);
@@ -112,7 +112,7 @@ impl Proxy {
             tenant: who.tenant.clone(),
             actor: Arc::clone(&who.actor),
             class: live.class_name(who.class),
-            backend: upstream.backend.name().to_owned(),
+            backend: Arc::clone(upstream.backend.shared_name()),
         });
         if self.stopping() {
             return Err(Failure::new(ErrorKind::ShuttingDown, "Weir is shutting down"));
@@ -215,9 +215,10 @@ impl Proxy {
     ) -> Result<Response<Body>, Failure> {
         let time = asking.time(&call);
         let deadline = asking.began + time;
+        record.asks();
         let Admitted { permit, waited, shadow } = self.admit(asking, &weighed.estimate, deadline).await?;
-        record.admitted(waited);
-        self.count_shadow(asking, &shadow);
+        let progress = record.admitted(waited);
+        self.count_shadow(asking, &shadow, record);
         self.metrics.admitted(&asking.who.tenant, &asking.live.class_name(asking.who.class), waited);
         let request = asking.forwarded(&call, body)?;
         let account = asking.account(&call, weighed.estimate);
@@ -236,7 +237,7 @@ impl Proxy {
         // Until the first byte may go out, a failure is still the request's own, with a status that the client sees.
         let (hand_over, handed) = oneshot::channel();
         let on_end = account.on_end(Arc::clone(self), permit, status.unwrap_or(0), told, handed);
-        let meter = Meter::new(asking.meter_limits(), on_end);
+        let meter = Meter::new(asking.meter_limits(), on_end).telling(progress);
         let received = match answered {
             Ok(response) => {
                 forward::receive(response, asking.routed.endpoint, asking.upstream.backend.name()).await
@@ -290,8 +291,9 @@ impl Proxy {
         Failure::unsent(error)
     }
 
-    fn count_shadow(&self, asking: &Asking<'_>, hits: &[ShadowHit]) {
+    fn count_shadow(&self, asking: &Asking<'_>, hits: &[ShadowHit], record: &Record) {
         for hit in hits {
+            record.hit(hit.id(), hit.kind.status(), &hit.message());
             self.metrics.refused(&asking.who.tenant, hit.id(), "shadow", hit.kind);
             tracing::info!(
                 target: "weir::shadow",

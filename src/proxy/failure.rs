@@ -28,6 +28,8 @@ pub(super) struct Failure {
     pub kind: ErrorKind,
     /// For people.
     pub message: String,
+    /// The id of the limit that it is due to.
+    pub limit: Option<&'static str>,
     /// For machines, as headers.
     pub extra: Box<Extra>,
     /// The backend's own status, where it is worth more to the client than Weir's.
@@ -37,7 +39,7 @@ pub(super) struct Failure {
 impl Failure {
     /// A failure with nothing beside its message.
     pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), extra: Box::default(), status: None }
+        Self { kind, message: message.into(), limit: None, extra: Box::default(), status: None }
     }
 
     /// A refusal by a limit, with what the query would have cost and what would make it cheaper.
@@ -55,7 +57,7 @@ impl Failure {
             retry_after: refusal.retry_after,
             ..Extra::default()
         };
-        Self { kind: refusal.kind, message, extra: Box::new(extra), status: None }
+        Self { limit: Some(refusal.id()), extra: Box::new(extra), ..Self::new(refusal.kind, message) }
     }
 
     /// An error of the backend that is not JSON: its status stays, its text becomes the message.
@@ -95,7 +97,7 @@ impl Failure {
                 let limit = Some(format!("{id}; max={max}; observed={observed}; known=exact"));
                 let cost = Some(format!("{}; whole=false", cost_header(None, &cut.came)));
                 let extra = Box::new(Extra { limit, cost, ..Extra::default() });
-                Self { extra, ..Self::new(ErrorKind::LimitExceeded, cut.to_string()) }
+                Self { limit: Some(id), extra, ..Self::new(ErrorKind::LimitExceeded, cut.to_string()) }
             }
         }
     }

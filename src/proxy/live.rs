@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -15,6 +15,7 @@ use futures_util::future::join_all;
 use tokio::{sync::Semaphore, task::AbortHandle};
 
 use super::{
+    board::{Board, cut},
     body::Bodies,
     identify::Rules,
     tls::ServerTls,
@@ -27,13 +28,16 @@ use crate::{
     cost::Learned,
     limit::{self, Admission, ClassId, Policy},
     promql,
+    status::Config,
     telemetry::metrics::{Metrics, Resource},
 };
 
 /// Most client connections at a time; more wait in the listener's backlog.
-const CONNECTIONS_MAX: usize = 8_192;
+pub(super) const CONNECTIONS_MAX: usize = 8_192;
 /// Parsed queries that are kept.
 const CACHED_QUERIES: u64 = 10_000;
+/// Characters of what was wrong with the configuration that are kept.
+const MISTAKE_CHARS: usize = 2_000;
 /// The name of requests that match no class.
 const UNCLASSED: &str = "adhoc";
 
@@ -157,6 +161,9 @@ pub struct Proxy {
     pub(super) connections: Arc<Semaphore>,
     /// Milliseconds since the epoch.
     pub(super) clock: fn() -> i64,
+    pub(super) started_ms: i64,
+    pub(super) board: Arc<Board>,
+    pub(super) config: Mutex<Config>,
     stopping: AtomicBool,
 }
 
@@ -185,6 +192,9 @@ impl Proxy {
             bodies: Bodies::new(),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             clock,
+            started_ms: clock(),
+            board: Board::new(clock),
+            config: Mutex::new(Config { loaded_ms: clock(), mistake: None }),
             stopping: AtomicBool::new(false),
         })
     }
@@ -230,9 +240,16 @@ impl Proxy {
         self.stopping.load(Relaxed)
     }
 
-    /// The configuration was read again, with this outcome.
-    pub fn count_reload(&self, success: bool) {
-        self.metrics.reloaded(success, (self.clock)() / 1_000);
+    /// The configuration was read again and taken over, or has this mistake.
+    pub fn note_reload(&self, mistake: Option<&str>) {
+        let now_ms = (self.clock)();
+        self.metrics.reloaded(mistake.is_none(), now_ms / 1_000);
+        // Nothing that panics runs under the lock.
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        match mistake {
+            None => *config = Config { loaded_ms: now_ms, mistake: None },
+            Some(mistake) => config.mistake = Some((now_ms, cut(mistake, MISTAKE_CHARS))),
+        }
     }
 
     /// What is held and who waits, now.

@@ -4,6 +4,7 @@
 
 mod admin;
 mod answer;
+mod board;
 mod body;
 mod call;
 mod failure;
@@ -12,12 +13,14 @@ pub mod identify;
 mod listener;
 mod live;
 pub mod meter;
+mod recent;
 mod record;
 mod remote_read;
 pub mod respond;
 mod route;
 mod server;
 mod settle;
+mod status;
 mod tls;
 pub mod upstream;
 mod watch;

@@ -1,17 +1,21 @@
 //! The one line that every query leaves in the log, whatever its end: answered, refused, malformed, or left by its client
 //! at any stage.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use http::StatusCode;
 use tokio::time::Instant;
 
 use super::{
+    board::{Board, Running, Ticket, Told},
     failure::Failure,
     meter::{Actual, Outcome},
     route::Endpoint,
 };
-use crate::base::{Demand, ErrorKind, Known, TenantId};
+use crate::base::{Blame, Demand, ErrorKind, Known, TenantId};
 
 /// Characters of a query, and of a message, in a log line.
 const LOGGED_CHARS_MAX: usize = 1_000;
@@ -56,22 +60,25 @@ pub(super) struct Owner {
     /// Name of the class.
     pub class: Arc<str>,
     /// Name of the backend.
-    pub backend: String,
+    pub backend: Arc<str>,
 }
 
 /// What is known of a query so far. Dropped before its end was written, it writes that the query was dropped: the client
 /// left, or a shutdown cut it.
 #[derive(Debug)]
 pub(super) struct Record {
+    board: Arc<Board>,
+    /// Its place among the queries on the status page.
+    ticket: Option<Ticket>,
     endpoint: Endpoint,
     began: Instant,
     stage: Stage,
     /// When the stage began.
     since: Instant,
     owner: Option<Owner>,
-    query: String,
+    query: Arc<str>,
     /// Known once it is parsed.
-    fingerprint: Option<String>,
+    fingerprint: Option<Arc<str>>,
     demand: Option<Demand>,
     waited: Duration,
     /// What holds once it may run.
@@ -93,14 +100,16 @@ struct End<'a> {
 
 impl Record {
     /// A request that came at `began`; light ones leave no line.
-    pub(super) fn new(endpoint: Endpoint, began: Instant) -> Self {
+    pub(super) fn new(endpoint: Endpoint, began: Instant, board: Arc<Board>) -> Self {
         Self {
+            board,
+            ticket: None,
             endpoint,
             began,
             stage: Stage::Identify,
             since: began,
             owner: None,
-            query: String::new(),
+            query: Arc::default(),
             fingerprint: None,
             demand: None,
             waited: Duration::ZERO,
@@ -111,7 +120,7 @@ impl Record {
 
     /// The record itself, for whoever writes it later; what stays behind writes nothing.
     pub(super) fn hand_over(&mut self) -> Self {
-        let mut silent = Self::new(self.endpoint, self.began);
+        let mut silent = Self::new(self.endpoint, self.began, Arc::clone(&self.board));
         silent.open = false;
         std::mem::replace(self, silent)
     }
@@ -133,13 +142,13 @@ impl Record {
 
     /// What is asked makes no sense here.
     pub(super) fn unreadable(&mut self, text: &str) {
-        short(text).clone_into(&mut self.query);
+        self.query = short(text).into();
     }
 
     /// It is known what is asked.
     pub(super) fn parsed(&mut self, query: &str, fingerprint: u64) {
-        short(query).clone_into(&mut self.query);
-        self.fingerprint = Some(format!("{fingerprint:016x}"));
+        self.query = short(query).into();
+        self.fingerprint = Some(format!("{fingerprint:016x}").into());
         self.enter(Stage::Estimate);
     }
 
@@ -149,10 +158,36 @@ impl Record {
         self.enter(Stage::Admit);
     }
 
-    /// It may run, after having waited so long.
-    pub(super) fn admitted(&mut self, waited: Duration) {
+    /// It asks to run. From here to its end it is seen on the status page.
+    pub(super) fn asks(&mut self) {
+        let Some((owner, demand)) = self.owner.clone().zip(self.demand) else { return };
+        self.ticket = Some(self.board.enter(Running {
+            owner,
+            demand,
+            endpoint: self.endpoint,
+            fingerprint: self.fingerprint.clone().unwrap_or_default(),
+            query: Arc::clone(&self.query),
+            began: self.began,
+            asked: self.since,
+        }));
+    }
+
+    /// It may run, after having waited so long. Gives where the bytes of its answer are counted.
+    pub(super) fn admitted(&mut self, waited: Duration) -> Arc<AtomicU64> {
         self.waited = waited;
         self.enter(Stage::Forward);
+        self.ticket.as_ref().map(|ticket| ticket.admitted(waited)).unwrap_or_default()
+    }
+
+    /// A limit that is only watched would have refused it.
+    pub(super) fn hit(&self, limit: &'static str, status: u16, message: &str) {
+        self.tell(Told { reason: limit, status, message, shadow: true });
+    }
+
+    fn tell(&self, told: Told<'_>) {
+        if let Some(owner) = &self.owner {
+            self.board.tell(owner, self.fingerprint.as_deref().unwrap_or_default(), &self.query, told);
+        }
     }
 
     /// The head of its answer is there.
@@ -167,10 +202,10 @@ impl Record {
             target: "weir::dispatch",
             tenant = owner.map(|o| o.tenant.as_str()), actor = owner.map(|o| &*o.actor),
             class = owner.map(|o| &*o.class), backend = owner.map(|o| &*o.backend),
-            endpoint = self.endpoint.as_str(), fingerprint = self.fingerprint,
+            endpoint = self.endpoint.as_str(), fingerprint = self.fingerprint.as_deref(),
             series = demand.map(|d| logged(d.series)), samples = demand.map(|d| logged(d.samples)),
             memory_bytes = demand.map(|d| logged(d.memory)), known = demand.map(|d| d.memory.class.as_str()),
-            query = self.query, "dear query goes out"
+            query = &*self.query, "dear query goes out"
         );
     }
 
@@ -194,8 +229,13 @@ impl Record {
 
     /// It failed before a byte of an answer was sent.
     pub(super) fn failed(&mut self, failure: &Failure) {
-        let limit = failure.extra.limit.as_deref().and_then(|limit| limit.split(';').next());
+        let limit = failure.limit;
         let refused = self.stage < Stage::Forward;
+        if self.open && failure.kind.blame() != Blame::Client {
+            let reason = limit.unwrap_or(failure.kind.label());
+            let status = failure.status().as_u16();
+            self.tell(Told { reason, status, message: &failure.message, shadow: false });
+        }
         self.write(End {
             verdict: if refused { limit.unwrap_or(failure.kind.label()) } else { self.verdict },
             outcome: match failure.kind {
@@ -230,20 +270,21 @@ impl Record {
         if !std::mem::replace(&mut self.open, false) {
             return;
         }
+        self.ticket = None;
         let waited = if self.stage == Stage::Admit { self.since.elapsed() } else { self.waited };
         let (owner, demand, actual) = (self.owner.as_ref(), self.demand.as_ref(), end.actual.as_ref());
         tracing::info!(
             target: "weir::query",
             tenant = owner.map(|o| o.tenant.as_str()), actor = owner.map(|o| &*o.actor),
             class = owner.map(|o| &*o.class), backend = owner.map(|o| &*o.backend),
-            endpoint = self.endpoint.as_str(), fingerprint = self.fingerprint,
+            endpoint = self.endpoint.as_str(), fingerprint = self.fingerprint.as_deref(),
             verdict = end.verdict, status = end.status, outcome = end.outcome, stage = self.stage.as_str(),
             limit = end.limit, error = end.error.map(short),
             wait_ms = waited.as_millis() as u64, took_ms = self.began.elapsed().as_millis() as u64,
             est_series = demand.map(|d| logged(d.series)), est_samples = demand.map(|d| logged(d.samples)),
             est_memory_bytes = demand.map(|d| logged(d.memory)), known = demand.map(|d| d.series.class.as_str()),
             answer_series = actual.map(|a| a.series), answer_samples = actual.map(|a| a.samples),
-            answer_bytes = actual.map(|a| a.bytes_decoded), query = self.query, "query"
+            answer_bytes = actual.map(|a| a.bytes_decoded), query = &*self.query, "query"
         );
     }
 }

@@ -28,5 +28,6 @@ mod real_node;
 mod real_prometheus;
 mod real_victoriametrics;
 mod sockets;
+mod status;
 mod support;
 mod wrong_estimate;

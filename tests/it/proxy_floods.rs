@@ -97,7 +97,7 @@ async fn a_clock_that_jumps_changes_nothing() {
         // Times that the proxy fills in itself, and a reload, which notes the time.
         let cost = weir.get("/api/v1/query_range_cost?query=small").await;
         assert_eq!(cost.status, 200, "{now}: {}", cost.body);
-        weir.proxy.count_reload(true);
+        weir.proxy.note_reload(None);
         weir.metrics();
         asked += 1;
     }

@@ -36,6 +36,7 @@ pub struct Monitor {
     /// The counters of each replica.
     rates: Vec<Rates>,
     answers: Answers,
+    latest: Option<Look>,
 }
 
 impl Monitor {
@@ -48,6 +49,7 @@ impl Monitor {
             heard: expected(kind, &settings).map(|signal| (signal, now)).collect(),
             rates: Vec::new(),
             answers: Answers::default(),
+            latest: None,
         }
     }
 
@@ -93,7 +95,14 @@ impl Monitor {
         // With nothing to expect, nothing heard is ease.
         let pressure = pressure.or_else(|| self.heard.is_empty().then_some(0.0));
         let left = self.controller.step(Sight { pressure, silence }, now);
-        Look { left, readings, stale }
+        let look = Look { left, readings, stale };
+        self.latest = Some(look.clone());
+        look
+    }
+
+    /// The latest look, if there was one.
+    pub const fn latest(&self) -> Option<&Look> {
+        self.latest.as_ref()
     }
 }
 

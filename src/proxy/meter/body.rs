@@ -5,6 +5,7 @@ use std::{
     fmt,
     future::poll_fn,
     pin::Pin,
+    sync::atomic::Ordering::Relaxed,
     task::{Context, Poll, ready},
 };
 
@@ -157,6 +158,7 @@ impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
             match frame.into_data() {
                 Ok(data) => {
                     self.meter.tally.load(&data);
+                    self.meter.progress.fetch_add(data.len() as u64, Relaxed);
                     self.current = Some(data);
                 }
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),

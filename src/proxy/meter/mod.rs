@@ -17,7 +17,11 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, num::NonZeroU64};
+use std::{
+    fmt,
+    num::NonZeroU64,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use http::HeaderMap;
 
@@ -160,12 +164,21 @@ pub struct Meter {
     limits: MeterLimits,
     tally: Tally,
     on_end: Option<OnEnd>,
+    /// Told the bytes that have come so far.
+    progress: Arc<AtomicU64>,
 }
 
 impl Meter {
     /// A meter that calls `on_end` exactly once, whatever becomes of the answer.
     pub fn new(limits: MeterLimits, on_end: OnEnd) -> Self {
-        Self { limits, tally: Tally::default(), on_end: Some(on_end) }
+        Self { limits, tally: Tally::default(), on_end: Some(on_end), progress: Arc::default() }
+    }
+
+    /// The same meter, which adds the bytes that come to `progress` as they do.
+    #[must_use]
+    pub fn telling(mut self, progress: Arc<AtomicU64>) -> Self {
+        self.progress = progress;
+        self
     }
 
     /// Puts the meter around an answer; `headers` are the answer's own and say how to read it.

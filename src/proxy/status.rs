@@ -1,0 +1,156 @@
+//! Takes the snapshot that the status page is made of: a few short locks, each released before the next, and a bounded
+//! amount of work, on the thread of whoever asks.
+
+use std::{cmp::Reverse, sync::Arc};
+
+use tokio::time::Instant;
+
+use super::{
+    Proxy,
+    board::{Seen, cut},
+    live::CONNECTIONS_MAX,
+    recent::Tally,
+    upstream::Upstream,
+};
+use crate::{
+    base::{Known, TenantId},
+    limit::BackendSnapshot,
+    status::{Backend, Config, Number, Queries, Query, Replica, Share, Snapshot, Tenant},
+};
+
+/// Queries shown of those in flight, and of those that wait.
+const QUERIES_SHOWN: usize = 50;
+/// Tenants shown in each table.
+const TENANTS_SHOWN: usize = 10;
+/// Characters of a query's text.
+const QUERY_CHARS: usize = 240;
+/// Characters of the name of whoever asks.
+const ACTOR_CHARS: usize = 60;
+
+impl Proxy {
+    /// What an operator wants to see at once, now.
+    pub fn status(&self) -> Snapshot {
+        let now = Instant::now();
+        let under_way = self.board.under_way();
+        let (waiting, running): (Vec<_>, Vec<_>) =
+            under_way.into_iter().partition(|seen| seen.waited().is_none());
+        let held = self.admission.snapshot();
+        let live = self.live();
+        let backends = live.upstreams.iter().map(|upstream| {
+            let held = held.backends.iter().find(|held| *held.name == *upstream.backend.name());
+            backend(upstream, held, &waiting, now)
+        });
+        let (recent, tenants) = self.board.recent();
+        let open = CONNECTIONS_MAX.saturating_sub(self.connections.available_permits());
+        Snapshot {
+            now_ms: (self.clock)(),
+            started_ms: self.started_ms,
+            version: env!("CARGO_PKG_VERSION"),
+            stopping: self.stopping(),
+            connections: Share { used: open as u64, of: Some(CONNECTIONS_MAX as u64) },
+            config: self.config_state(),
+            backends: backends.collect(),
+            running: most_expensive(running, now),
+            waiting: most_expensive(waiting, now),
+            recent_ms: recent.as_millis() as u64,
+            tenants_by_cost: top(
+                &tenants,
+                |tally| (tally.samples, tally.admitted),
+                |tally| tally.admitted > 0,
+            ),
+            tenants_by_refusals: top(&tenants, |tally| (tally.refusals(), 0), |tally| tally.refusals() > 0),
+            refusals: self.board.told(),
+        }
+    }
+
+    fn config_state(&self) -> Config {
+        self.config.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+fn backend(
+    upstream: &Upstream,
+    held: Option<&BackendSnapshot>,
+    waiting: &[Arc<Seen>],
+    now: Instant,
+) -> Backend {
+    let replicas = upstream.backend.snapshot().replicas.into_iter().map(|replica| Replica {
+        url: replica.url,
+        healthy: replica.healthy,
+        ejected: replica.ejected,
+        in_flight: replica.in_flight,
+    });
+    let look = upstream.monitor().latest().cloned();
+    let look = look.as_ref();
+    let name = upstream.backend.name();
+    let waits = waiting.iter().filter(|seen| *seen.query.owner.backend == *name);
+    let longest = waits.map(|seen| now.saturating_duration_since(seen.query.asked)).max().unwrap_or_default();
+    let pressure = look.map(|look| look.readings.iter().map(|r| (r.signal.as_str(), r.pressure)).collect());
+    let silent = look.map(|look| look.stale.iter().map(|signal| signal.as_str()).collect());
+    Backend {
+        name: name.to_owned(),
+        kind: upstream.backend.kind().as_str(),
+        replicas: replicas.collect(),
+        budget_percent: held.map_or(100, |held| held.capacity_percent),
+        pressure: pressure.unwrap_or_default(),
+        silent: silent.unwrap_or_default(),
+        memory: held
+            .map_or_else(Share::default, |held| Share { used: held.memory, of: held.memory_capacity }),
+        queries: held
+            .map_or_else(Share::default, |held| Share { used: held.queries, of: held.queries_capacity }),
+        waiting: held.map_or(0, |held| held.waiting),
+        longest_wait_ms: longest.as_millis() as u64,
+    }
+}
+
+fn most_expensive(mut seen: Vec<Arc<Seen>>, now: Instant) -> Queries {
+    let cost = |seen: &Arc<Seen>| {
+        let Seen { query, .. } = &**seen;
+        (Reverse((query.demand.memory.value, query.demand.samples.value)), query.began)
+    };
+    seen.sort_by_cached_key(cost);
+    let total = seen.len();
+    seen.truncate(QUERIES_SHOWN);
+    Queries { total, shown: seen.iter().map(|seen| query(seen, now)).collect() }
+}
+
+fn query(seen: &Seen, now: Instant) -> Query {
+    let query = &seen.query;
+    let since = |then| now.saturating_duration_since(then);
+    Query {
+        tenant: query.owner.tenant.to_string(),
+        actor: cut(&query.owner.actor, ACTOR_CHARS),
+        class: query.owner.class.to_string(),
+        backend: query.owner.backend.to_string(),
+        endpoint: query.endpoint.as_str(),
+        fingerprint: query.fingerprint.to_string(),
+        text: cut(&query.query, QUERY_CHARS),
+        series: number(query.demand.series),
+        samples: number(query.demand.samples),
+        memory: number(query.demand.memory),
+        age_ms: since(query.began).as_millis() as u64,
+        waited_ms: seen.waited().unwrap_or_else(|| since(query.asked)).as_millis() as u64,
+        bytes: seen.bytes(),
+    }
+}
+
+fn number(of: Known) -> Number {
+    Number { value: (of.value != u64::MAX).then_some(of.value), known: of.class.as_str() }
+}
+
+/// The first tenants by a measure, among those that have any of it.
+fn top(
+    tenants: &[(TenantId, Tally)],
+    measure: impl Fn(&Tally) -> (u64, u64),
+    has_any: impl Fn(&Tally) -> bool,
+) -> Vec<Tenant> {
+    let mut some: Vec<_> = tenants.iter().filter(|(_, tally)| has_any(tally)).collect();
+    some.sort_by_key(|(tenant, tally)| (Reverse(measure(tally)), tenant.clone()));
+    some.truncate(TENANTS_SHOWN);
+    let tell = |(tenant, tally): &(TenantId, Tally)| {
+        let mut refused = tally.refused.to_vec();
+        refused.sort_by_key(|(reason, times)| (Reverse(*times), *reason));
+        Tenant { tenant: tenant.to_string(), admitted: tally.admitted, samples: tally.samples, refused }
+    };
+    some.into_iter().map(tell).collect()
+}

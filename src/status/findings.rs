@@ -1,0 +1,141 @@
+//! What is wrong, in sentences, the worst first: the part of the page that is read at 3 a.m.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Backend, Snapshot};
+use crate::base::units;
+
+/// A budget used to this share, in percent, is nearly full.
+const NEARLY_FULL: u64 = 90;
+/// A wait as long as this is worth a sentence.
+const LONG_WAIT_MS: u64 = 5_000;
+
+/// How bad something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Queries fail for it.
+    Critical,
+    /// Queries wait for it, or soon will.
+    Warning,
+}
+
+impl Severity {
+    /// Its name on the page.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// Something that an operator should know first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is.
+    pub text: String,
+}
+
+impl Snapshot {
+    /// What is wrong, the worst first; nothing when all is well.
+    pub fn findings(&self) -> Vec<Finding> {
+        let mut found = Vec::new();
+        let mut say = |severity, text| found.push(Finding { severity, text });
+        if self.stopping {
+            say(Severity::Critical, "Weir is shutting down: new queries are refused".to_owned());
+        }
+        if let Some((at, _)) = &self.config.mistake {
+            let since = span(self.now_ms.saturating_sub(*at).max(0) as u64);
+            let text =
+                format!("the configuration file has had mistakes for {since}; the settings before it stay");
+            say(Severity::Warning, text);
+        }
+        for backend in &self.backends {
+            backend.findings(&mut say);
+        }
+        if let Some(of) = self.connections.of.filter(|of| self.connections.used >= *of) {
+            let of = units::count(of);
+            say(Severity::Critical, format!("all {of} client connections are in use; new clients wait"));
+        }
+        found.sort_by_key(|finding| finding.severity);
+        found
+    }
+}
+
+impl Backend {
+    fn findings(&self, say: &mut impl FnMut(Severity, String)) {
+        let name = &self.name;
+        let down = self.replicas.iter().filter(|replica| !replica.healthy || replica.ejected).count();
+        let all = self.replicas.len();
+        let do_not = if down == 1 { "does not" } else { "do not" };
+        if down == all && all > 0 {
+            say(Severity::Critical, format!("backend {name} is down: none of its replicas answers"));
+        } else if down > 0 {
+            say(Severity::Warning, format!("{down} of {all} replicas of backend {name} {do_not} answer"));
+        }
+        let because = self.worst_signal().map_or_else(String::new, |(signal, pressure)| {
+            format!(": {signal} says {:.0} % of its limit", pressure * 100.0)
+        });
+        match self.budget_percent {
+            0 if down < all => {
+                say(Severity::Critical, format!("nothing new runs on backend {name}{because}"));
+            }
+            percent @ 1..100 => {
+                say(
+                    Severity::Warning,
+                    format!("the budget of backend {name} is cut to {percent} %{because}"),
+                );
+            }
+            _ => {}
+        }
+        if !self.silent.is_empty() {
+            let silent = self.silent.join(", ");
+            say(Severity::Warning, format!("backend {name} no longer tells its {silent}"));
+        }
+        for (what, share) in [("memory", self.memory), ("slots", self.queries)] {
+            if let Some(percent) = share.percent().filter(|p| *p >= NEARLY_FULL && self.budget_percent > 0) {
+                let is = if what == "memory" { "is" } else { "are" };
+                say(Severity::Warning, format!("{percent} % of the {what} of backend {name} {is} in use"));
+            }
+        }
+        if self.longest_wait_ms >= LONG_WAIT_MS {
+            let (n, wait) = (units::count(self.waiting), span(self.longest_wait_ms));
+            let who = if self.waiting == 1 { "query waits" } else { "queries wait" };
+            say(Severity::Warning, format!("{n} {who} for backend {name}, the longest for {wait}"));
+        }
+    }
+
+    /// The signal that says the most, if any says something.
+    pub fn worst_signal(&self) -> Option<(&'static str, f64)> {
+        self.pressure
+            .iter()
+            .copied()
+            .max_by(|a, b| a.1.total_cmp(&b.1))
+            .filter(|(_, pressure)| *pressure > 0.0)
+    }
+}
+
+impl super::Share {
+    /// How much of it is used, in percent; `None` where there is no limit.
+    pub fn percent(self) -> Option<u64> {
+        let of = self.of?;
+        let percent = (u128::from(self.used) * 100).checked_div(u128::from(of));
+        // Of nothing, everything is used.
+        Some(percent.map_or(100, |percent| percent.try_into().unwrap_or(u64::MAX)))
+    }
+}
+
+/// A span of time in few characters: `350ms`, `12.3s`, `5m12s`, `3h5m`.
+pub(super) fn span(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms}ms"),
+        1_000..60_000 => format!("{}.{}s", ms / 1_000, ms % 1_000 / 100),
+        60_000..3_600_000 => units::duration(Duration::from_secs(ms / 1_000)),
+        _ => units::duration(Duration::from_secs(ms / 60_000 * 60)),
+    }
+}

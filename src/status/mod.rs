@@ -1,0 +1,205 @@
+//! Floor 2: what an operator wants to see on one screen. A [`Snapshot`] is plain values; [`page`] makes HTML of it and
+//! [`Snapshot::findings`] says first what is wrong. Who takes the snapshot is not known here.
+
+mod escape;
+mod findings;
+mod page;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use serde::Serialize;
+
+pub use escape::escaped;
+pub use findings::{Finding, Severity};
+pub use page::page;
+
+/// Everything that the status page shows, at one moment. Times are milliseconds since the epoch, durations milliseconds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Snapshot {
+    /// When it was taken.
+    pub now_ms: i64,
+    /// Since when the process serves.
+    pub started_ms: i64,
+    /// Which build runs.
+    pub version: &'static str,
+    /// A shutdown is under way.
+    pub stopping: bool,
+    /// Client connections that are open, of so many.
+    pub connections: Share,
+    /// The configuration in force.
+    pub config: Config,
+    /// The databases.
+    pub backends: Vec<Backend>,
+    /// Queries at the backends, the most expensive first.
+    pub running: Queries,
+    /// Queries that wait for budget, the most expensive first.
+    pub waiting: Queries,
+    /// The time that `tenants_by_cost` and `tenants_by_refusals` tell of.
+    pub recent_ms: u64,
+    /// Tenants by the samples that their admitted queries were expected to read.
+    pub tenants_by_cost: Vec<Tenant>,
+    /// Tenants by their refused queries.
+    pub tenants_by_refusals: Vec<Tenant>,
+    /// The latest refusals and failures, the newest first; the same one over and over is one entry.
+    pub refusals: Vec<Refused>,
+}
+
+/// So much of so much.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Share {
+    /// What is used.
+    pub used: u64,
+    /// What there is; `None` is unlimited.
+    pub of: Option<u64>,
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Config {
+    /// When it was taken over.
+    pub loaded_ms: i64,
+    /// When the file was read last without being taken over, and what was wrong with it; `None` after a good reload.
+    pub mistake: Option<(i64, String)>,
+}
+
+/// One database.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Backend {
+    /// Its name.
+    pub name: String,
+    /// Which API it speaks.
+    pub kind: &'static str,
+    /// Its replicas.
+    pub replicas: Vec<Replica>,
+    /// What its distress and health leave of the budget, percent; 0 lets nothing run.
+    pub budget_percent: u8,
+    /// What each signal says, 0 to 1.
+    pub pressure: Vec<(&'static str, f64)>,
+    /// Signals that should come and stay away.
+    pub silent: Vec<&'static str>,
+    /// Bytes of memory held by queries, of what pressure leaves.
+    pub memory: Share,
+    /// Queries in flight, of what pressure leaves.
+    pub queries: Share,
+    /// Queries that wait.
+    pub waiting: u64,
+    /// How long the first of them has waited.
+    pub longest_wait_ms: u64,
+}
+
+/// One replica of a database.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Replica {
+    /// Where it is.
+    pub url: String,
+    /// What the health checks say.
+    pub healthy: bool,
+    /// Left alone for a while after failures.
+    pub ejected: bool,
+    /// Requests under way.
+    pub in_flight: usize,
+}
+
+/// Some queries of many.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Queries {
+    /// How many there are.
+    pub total: usize,
+    /// The most expensive of them.
+    pub shown: Vec<Query>,
+}
+
+/// A query in flight or waiting.
+#[derive(Clone, Debug, Serialize)]
+pub struct Query {
+    /// Who pays.
+    pub tenant: String,
+    /// Who inside the tenant.
+    pub actor: String,
+    /// Its lane.
+    pub class: String,
+    /// Where it runs.
+    pub backend: String,
+    /// What was asked.
+    pub endpoint: &'static str,
+    /// The same for queries that differ in their numbers only.
+    pub fingerprint: String,
+    /// Its text, cut.
+    pub text: String,
+    /// Series expected.
+    pub series: Number,
+    /// Samples expected.
+    pub samples: Number,
+    /// Bytes that the backend is expected to hold.
+    pub memory: Number,
+    /// Time since the request came.
+    pub age_ms: u64,
+    /// Time that it waited for budget, until now if it still waits.
+    pub waited_ms: u64,
+    /// Bytes of the answer that have come, as the backend sent them.
+    pub bytes: u64,
+}
+
+/// A number and how it is known; `None` is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Number {
+    /// The number.
+    pub value: Option<u64>,
+    /// How it is known: `exact`, `upper_bound`, `learned`, `at_least`, `assumed`.
+    pub known: &'static str,
+}
+
+/// What a tenant did of late.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tenant {
+    /// The name.
+    pub tenant: String,
+    /// Queries admitted.
+    pub admitted: u64,
+    /// Samples that these were expected to read, where anything was known.
+    pub samples: u64,
+    /// Queries refused, by the id of the limit, the most first.
+    pub refused: Vec<(&'static str, u64)>,
+}
+
+/// A query that was refused, failed, or would have been refused.
+#[derive(Clone, Debug, Serialize)]
+pub struct Refused {
+    /// When it happened last.
+    pub at_ms: i64,
+    /// How often of late: the same tenant, query and reason.
+    pub times: u64,
+    /// Who pays.
+    pub tenant: String,
+    /// Who inside the tenant.
+    pub actor: String,
+    /// The id of the limit, or the kind of the failure.
+    pub reason: &'static str,
+    /// It was admitted nevertheless: the limit is only watched.
+    pub shadow: bool,
+    /// The status that the client got.
+    pub status: u16,
+    /// What the client was told, cut.
+    pub message: String,
+    /// See [`Query::fingerprint`].
+    pub fingerprint: String,
+    /// The text of the query, cut.
+    pub text: String,
+}
+
+impl Snapshot {
+    /// The snapshot for machines, with its findings.
+    ///
+    /// # Errors
+    /// None that is known of: there are only numbers and texts.
+    pub fn json(&self) -> serde_json::Result<String> {
+        #[derive(Serialize)]
+        struct Told<'a> {
+            findings: Vec<Finding>,
+            #[serde(flatten)]
+            snapshot: &'a Snapshot,
+        }
+        serde_json::to_string(&Told { findings: self.findings(), snapshot: self })
+    }
+}

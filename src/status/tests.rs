@@ -1,0 +1,194 @@
+use super::*;
+
+const HOSTILE: &str = r#"{a="<script>alert('x')</script>"} & "b" </td>"#;
+
+fn number(value: u64) -> Number {
+    Number { value: Some(value), known: "learned" }
+}
+
+fn query() -> Query {
+    Query {
+        tenant: HOSTILE.into(),
+        actor: HOSTILE.into(),
+        class: HOSTILE.into(),
+        backend: HOSTILE.into(),
+        endpoint: "query",
+        fingerprint: "00ff".into(),
+        text: format!("{HOSTILE}\u{202e}\0"),
+        series: number(14_000),
+        samples: Number { value: None, known: "assumed" },
+        memory: number(3 << 30),
+        age_ms: 61_500,
+        waited_ms: 12_340,
+        bytes: 4 << 20,
+    }
+}
+
+fn replica(healthy: bool) -> Replica {
+    Replica { url: HOSTILE.into(), healthy, ejected: false, in_flight: 3 }
+}
+
+fn busy() -> Snapshot {
+    let backend = Backend {
+        name: HOSTILE.into(),
+        kind: "prometheus",
+        replicas: vec![replica(true), replica(false)],
+        budget_percent: 40,
+        pressure: vec![("queries", 0.5), ("memory", 0.93)],
+        silent: vec!["pool"],
+        memory: Share { used: 95, of: Some(100) },
+        queries: Share { used: 3, of: None },
+        waiting: 12,
+        longest_wait_ms: 6_000,
+    };
+    let refused = Refused {
+        at_ms: 9_000,
+        times: 7,
+        tenant: HOSTILE.into(),
+        actor: HOSTILE.into(),
+        reason: "weir-max-series",
+        shadow: true,
+        status: 422,
+        message: HOSTILE.into(),
+        fingerprint: "00ff".into(),
+        text: HOSTILE.into(),
+    };
+    let tenant = Tenant {
+        tenant: HOSTILE.into(),
+        admitted: 5,
+        samples: 1_000,
+        refused: vec![("weir-max-series", 7), ("weir-queue-full", 1)],
+    };
+    let queries = Queries { total: 51, shown: vec![query()] };
+    Snapshot {
+        now_ms: 10_000,
+        version: "1",
+        config: Config { loaded_ms: 1_000, mistake: Some((4_000, HOSTILE.into())) },
+        backends: vec![backend],
+        running: queries.clone(),
+        waiting: queries,
+        recent_ms: 400_000,
+        tenants_by_cost: vec![tenant.clone()],
+        tenants_by_refusals: vec![tenant],
+        refusals: vec![refused],
+        ..Snapshot::default()
+    }
+}
+
+/// The elements of a page that are closed and those that are left open, by a reader that knows no exceptions.
+fn elements(page: &str) -> Vec<&str> {
+    let void = ["!doctype", "meta"];
+    let (mut open, mut seen) = (Vec::new(), Vec::new());
+    for part in page.split('<').skip(1) {
+        let (tag, _) = part.split_once('>').unwrap();
+        let name = tag.split(' ').next().unwrap();
+        if let Some(closed) = name.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(closed), "{tag}");
+        } else if !void.contains(&name) {
+            open.push(name);
+            seen.push(name);
+        }
+    }
+    assert!(open.is_empty(), "{open:?}");
+    seen
+}
+
+#[test]
+fn what_others_wrote_is_text() {
+    let page = page(&busy(), None);
+    let body = &page[page.find("<body>").unwrap()..];
+    let known = [
+        "body", "header", "h1", "p", "span", "nav", "a", "b", "main", "section", "pre", "h2", "small",
+        "table", "thead", "tr", "th", "tbody", "td", "div", "i", "code", "br",
+    ];
+    let closed = page.replace("<br>", "<br></br>");
+    let page_elements = elements(&closed);
+    let strange: Vec<_> = page_elements
+        .iter()
+        .filter(|name| !known.contains(name) && !["html", "head", "title", "style"].contains(name))
+        .collect();
+    assert!(strange.is_empty(), "{strange:?}");
+    let written =
+        "{a=&quot;&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot;} &amp; &quot;b&quot; &lt;/td&gt;";
+    assert!(body.matches(written).count() >= 20, "{body}");
+    // Every mention of it is one that was escaped.
+    assert_eq!(body.matches("script").count(), 2 * body.matches("&lt;script&gt;").count());
+    assert!(
+        body.contains("&lt;/td&gt;\u{fffd}\u{fffd}</code>"),
+        "no marks of direction, no control characters"
+    );
+}
+
+#[test]
+fn an_attribute_cannot_be_left() {
+    assert_eq!(escaped("\" onload='x").to_string(), "&quot; onload=&#39;x");
+    assert_eq!(escaped("größer ✓\n").to_string(), "größer ✓\n");
+}
+
+#[test]
+fn numbers_and_times_read_well() {
+    let page = page(&busy(), Some(5));
+    for part in [
+        "<meta http-equiv=\"refresh\" content=\"5\">",
+        "<title>Weir: 6 findings</title>",
+        "1970-01-01 00:00:10 UTC",
+        "14,000 <small>learned</small>",
+        "3GiB <small>learned</small>",
+        "unknown",
+        "and 50 cheaper ones",
+        "93 % <small>memory</small>",
+        "queries 50 %",
+        "95B of 100B",
+        "3 of unlimited",
+        "the last 6m40s",
+        "weir-max-series <b>7</b><br>weir-queue-full <b>1</b>",
+        "1.0s ago<div><small>7 times</small></div>",
+        "12.3s",
+        "1m1s",
+    ] {
+        assert!(page.contains(part), "{part} is missing: {page}");
+    }
+}
+
+#[test]
+fn findings_name_the_worst_first() {
+    let told = |snapshot: &Snapshot| -> Vec<_> {
+        snapshot.findings().into_iter().map(|finding| (finding.severity, finding.text)).collect()
+    };
+    assert_eq!(told(&Snapshot::default()), []);
+    let mut snapshot = busy();
+    snapshot.backends[0].name = "main".into();
+    snapshot.stopping = true;
+    let expected = [
+        (Severity::Critical, "Weir is shutting down: new queries are refused"),
+        (Severity::Warning, "the configuration file has had mistakes for 6.0s; the settings before it stay"),
+        (Severity::Warning, "1 of 2 replicas of backend main does not answer"),
+        (Severity::Warning, "the budget of backend main is cut to 40 %: memory says 93 % of its limit"),
+        (Severity::Warning, "backend main no longer tells its pool"),
+        (Severity::Warning, "95 % of the memory of backend main is in use"),
+        (Severity::Warning, "12 queries wait for backend main, the longest for 6.0s"),
+    ];
+    assert_eq!(told(&snapshot), expected.map(|(severity, text)| (severity, text.to_owned())));
+
+    snapshot.backends[0].replicas.truncate(1);
+    snapshot.backends[0].budget_percent = 0;
+    let shed = "nothing new runs on backend main: memory says 93 % of its limit";
+    assert_eq!(told(&snapshot)[1], (Severity::Critical, shed.to_owned()));
+    snapshot.backends[0].replicas[0].ejected = true;
+    let down = "backend main is down: none of its replicas answers";
+    assert_eq!(told(&snapshot)[1], (Severity::Critical, down.to_owned()));
+    assert!(!told(&snapshot).iter().any(|(_, text)| text == shed));
+}
+
+#[test]
+fn machines_get_the_same() {
+    let json: serde_json::Value = serde_json::from_str(&busy().json().unwrap()).unwrap();
+    assert_eq!(json["findings"].as_array().unwrap().len(), 6);
+    assert_eq!(json["findings"][0]["severity"], "warning");
+    assert_eq!(json["running"]["shown"][0]["text"], query().text);
+    assert_eq!(json["backends"][0]["memory"], serde_json::json!({"used": 95, "of": 100}));
+    assert_eq!(
+        json["waiting"]["shown"][0]["samples"],
+        serde_json::json!({"value": null, "known": "assumed"})
+    );
+}
