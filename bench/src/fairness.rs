@@ -3,12 +3,14 @@
 use crate::client::{Client, Request};
 use crate::pace::{Pace, Sample, answered, failed};
 use crate::process::Scratch;
-use crate::report::{Table, finish, quantile};
+use crate::report::{Bar, Table, finish, path, quantile, spread};
 use crate::targets::{LABEL_TABLE, small, small_answer, weir};
 use crate::{Options, Result};
-use serde_json::json;
+use plotters::prelude::*;
+use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -16,14 +18,15 @@ const HEAVY_CLIENTS: usize = 200;
 const HEAVY_DELAY: Duration = Duration::from_millis(200);
 const TENANT_QUERIES: u32 = 20;
 const BACKEND_QUERIES: u32 = 24;
-/// Tenants that all ask more than their share, the first one far more.
-const CROWD: [usize; 5] = [200, 25, 25, 25, 25];
+/// Well-behaved tenants, and the queries that each of them always has at the door: together more than there is room for.
+const TENANTS: usize = 20;
+const TENANT_CLIENTS: usize = 6;
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let seconds = Duration::from_secs(u64::from(options.seconds.unwrap_or(15)));
     let upstream = waiting_upstream()?;
     let scratch = Scratch::new()?;
-    // The tenant's own cap leaves room in the backend's in the first part; in the second, the sum of caps does not.
+    // The tenant's own cap leaves room in the backend's in the first part; later, the sum of caps does not.
     let config = format!(
         "backends: [{{name: main, urls: [\"http://127.0.0.1:{upstream}\"], max_connections: 200,
   budget: {{memory: 64GiB, queries: {BACKEND_QUERIES}}}}}]
@@ -35,48 +38,138 @@ limits:
     rate: {{queries: 10k/s}}\n"
     );
     let target = weir(&scratch, options, &config)?;
-    let quiet = light_beside(target.port, &[], seconds / 3);
-    let loud = light_beside(target.port, &[HEAVY_CLIENTS], seconds);
-    // Every place of the backend taken by others: now a light query has to wait for one.
-    let full = light_beside(target.port, &CROWD, seconds);
+    let good = [TENANT_CLIENTS; TENANTS];
+    let crowd: Vec<usize> = [HEAVY_CLIENTS].into_iter().chain(good).collect();
+    let parts = [
+        Part::of("nothing", target.port, &[], seconds / 3),
+        Part::of("one tenant with 200 clients", target.port, &[HEAVY_CLIENTS], seconds),
+        Part::of("20 tenants with 6 clients each", target.port, &good, seconds),
+        Part::of("both", target.port, &crowd, seconds),
+    ];
+    let good_shares = [parts[2].heavy.as_slice(), parts[3].heavy.get(1..).unwrap_or_default()];
+    draw(&path(options, "fairness.svg")?, good_shares, &parts[3].heavy, seconds)?;
+    report(options, &parts, good_shares, seconds)
+}
 
-    let mut light =
-        Table::new(&["beside", "light queries", "refused or failed", "p50 ms", "p99 ms", "heavy answered"]);
-    let mut results = Vec::new();
-    for (name, part) in
-        [("nothing", &quiet), ("200 heavy queries of one tenant", &loud), ("300 of five tenants", &full)]
-    {
-        let ms = answered(&part.light);
-        let (p50, p99) = (quantile(&ms, 0.5), quantile(&ms, 0.99));
-        let (count, bad, heavy) = (part.light.len(), failed(&part.light), part.heavy.iter().sum::<u64>());
+fn report(options: &Options, parts: &[Part], good: [&[u64]; 2], seconds: Duration) -> Result<()> {
+    let mut light = Table::new(&[
+        "one tenant's light queries beside",
+        "asked",
+        "refused or failed",
+        "p50 ms",
+        "p99 ms",
+        "p99 ms in Weir's queue",
+    ]);
+    for part in parts {
+        let [p50, p99] = part.ms();
         light.row([
-            name.to_owned(),
-            count.to_string(),
-            bad.to_string(),
+            part.beside.to_owned(),
+            part.light.len().to_string(),
+            failed(&part.light).to_string(),
             format!("{p50:.2}"),
             format!("{p99:.2}"),
-            heavy.to_string(),
+            format!("{:.2}", part.waited()),
         ]);
-        results.push(json!({"beside": name, "light": count, "failed": bad, "p50_ms": p50, "p99_ms": p99,
-            "heavy_answered": part.heavy}));
     }
-    let mut shares = Table::new(&["clients of five tenants", "queries answered of each", "Jain's index"]);
-    let counts = full.heavy.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
-    let clients = CROWD.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
-    shares.row([clients, counts, format!("{:.4}", jain(&full.heavy))]);
-    let result = json!({"parts": results, "jain": jain(&full.heavy), "clients": CROWD});
-    finish("fairness", options, &["weir"], &[&light, &shares], &result)
+    let rate = |n: u64| n as f64 / seconds.as_secs_f64();
+    let mut shares = Table::new(&[
+        "heavy queries answered a second",
+        "each well-behaved tenant: median (least-most)",
+        "the abusive one",
+        "Jain's index of the well-behaved",
+    ]);
+    let abusive = parts[3].heavy.first().copied().unwrap_or(0);
+    for (what, part, abusive) in
+        [("20 tenants", good[0], None), ("beside the abusive one", good[1], Some(abusive))]
+    {
+        let rates: Vec<f64> = part.iter().map(|n| rate(*n)).collect();
+        shares.row([
+            what.to_owned(),
+            spread(&rates, 2),
+            abusive.map_or_else(|| "-".to_owned(), |n| format!("{:.2}", rate(n))),
+            format!("{:.4}", jain(part)),
+        ]);
+    }
+    let bars = [
+        Bar::at_most("light p99 in Weir's queue beside 200 heavy ones under 50 ms", parts[1].waited(), 50.0),
+        Bar::at_most(
+            "light queries refused or failed",
+            parts.iter().map(|p| failed(&p.light)).sum::<usize>() as f64,
+            0.0,
+        ),
+    ];
+    let results: Vec<Value> = parts.iter().map(Part::to_json).collect();
+    let result = json!({"parts": results, "jain_alone": jain(good[0]), "jain_beside": jain(good[1]), "seconds": seconds.as_secs()});
+    finish("fairness", options, &["weir"], &[&light, &shares], &bars, &result)
+}
+
+/// Queries a second of each well-behaved tenant, alone and beside the abusive one, which is the last bar.
+fn draw(path: &Path, good: [&[u64]; 2], beside: &[u64], seconds: Duration) -> Result<()> {
+    let rate = |n: u64| n as f64 / seconds.as_secs_f64();
+    let top = good[0].iter().chain(beside).map(|n| rate(*n)).fold(1.0, f64::max) * 1.15;
+    let sheet = SVGBackend::new(path, (760, 300)).into_drawing_area();
+    sheet.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&sheet)
+        .caption(
+            "heavy queries a second: alone (grey), beside an abusive tenant (blue; red: its own)",
+            ("sans-serif", 14),
+        )
+        .margin(8)
+        .x_label_area_size(30)
+        .y_label_area_size(44)
+        .build_cartesian_2d(0.0..(TENANTS + 1) as f64, 0.0..top)?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .x_labels(0)
+        .light_line_style(TRANSPARENT)
+        .x_desc("tenants")
+        .draw()?;
+    let bar =
+        |at: f64, n: u64, ink: RGBColor| Rectangle::new([(at, 0.0), (at + 0.38, rate(n))], ink.filled());
+    let (grey, blue, red) = (RGBColor(170, 170, 170), RGBColor(30, 110, 190), RGBColor(200, 50, 50));
+    chart.draw_series(good[0].iter().enumerate().map(|(n, count)| bar(n as f64 + 0.1, *count, grey)))?;
+    chart.draw_series(good[1].iter().enumerate().map(|(n, count)| bar(n as f64 + 0.5, *count, blue)))?;
+    chart.draw_series(beside.first().map(|count| bar(TENANTS as f64 + 0.3, *count, red)))?;
+    sheet.present()?;
+    Ok(())
 }
 
 /// What one part showed; heavy queries answered, by tenant.
 #[derive(Debug)]
 struct Part {
+    beside: &'static str,
     light: Vec<Sample>,
     heavy: Vec<u64>,
 }
 
+impl Part {
+    fn of(beside: &'static str, port: u16, crowd: &[usize], length: Duration) -> Self {
+        let (light, heavy) = light_beside(port, crowd, length);
+        Self { beside, light, heavy }
+    }
+
+    /// Median and 99th percentile of the light queries.
+    fn ms(&self) -> [f64; 2] {
+        let ms = answered(&self.light);
+        [0.5, 0.99].map(|share| quantile(&ms, share))
+    }
+
+    /// Their 99th percentile in Weir's queue, by its own word.
+    fn waited(&self) -> f64 {
+        let waits: Vec<f64> = self.light.iter().filter(|s| s.status == 200).map(|s| s.weir_ms[0]).collect();
+        quantile(&waits, 0.99)
+    }
+
+    fn to_json(&self) -> Value {
+        let [p50, p99] = self.ms();
+        json!({"beside": self.beside, "light": self.light.len(), "failed": failed(&self.light), "p50_ms": p50,
+            "p99_ms": p99, "p99_queue_ms": self.waited(), "heavy_answered": self.heavy})
+    }
+}
+
 /// Light queries of one tenant at 100/s, while each of `crowd` tenants has so many clients asking heavy ones.
-fn light_beside(port: u16, crowd: &[usize], length: Duration) -> Part {
+fn light_beside(port: u16, crowd: &[usize], length: Duration) -> (Vec<Sample>, Vec<u64>) {
     let stop = AtomicBool::new(false);
     let heavy: Vec<AtomicU64> = crowd.iter().map(|_| AtomicU64::new(0)).collect();
     let pace = Pace { port, rate: 100.0, connections: 50, timeout: Duration::from_secs(10) };
@@ -98,7 +191,7 @@ fn light_beside(port: u16, crowd: &[usize], length: Duration) -> Part {
         stop.store(true, Ordering::Relaxed);
         load.join().unwrap_or_default()
     });
-    Part { light, heavy: heavy.into_iter().map(AtomicU64::into_inner).collect() }
+    (light, heavy.into_iter().map(AtomicU64::into_inner).collect())
 }
 
 fn ask_until(port: u16, request: &Request, stop: &AtomicBool, count: &AtomicU64) {

@@ -2,6 +2,7 @@
 
 mod client;
 mod data;
+mod estimate;
 mod fairness;
 mod incident;
 mod node;
@@ -10,6 +11,7 @@ mod pace;
 mod process;
 mod remote;
 mod report;
+mod results;
 mod stream;
 mod targets;
 
@@ -24,23 +26,28 @@ Usage: weir-bench COMMAND [OPTIONS]
 Commands:
   overhead   requests per second, CPU per request and added latency, beside nginx, haproxy and vmauth
   stream     a 200 MB answer: rate and memory, one fast reader and 8 slow ones, beside vmauth
-  fairness   light queries of one tenant beside 200 heavy ones of another; shares of equal tenants
+  fairness   20 tenants, and one abusive: shares, and the light queries of another
   node       the storage node beside Prometheus and VictoriaMetrics: 16 queries on 20,000 series × 6 h, memory,
              bytes per sample, ingest rate
+  estimate   estimates beside the truth, for a corpus of queries: series, samples and memory, what asking costs
   incident   a burst of heavy queries on a database that is killed at its memory limit, with and without a guard
+  report     prints the page docs/results.md from the files in --out
 
 Options:
   --weir FILE      the binary to measure, a release build (target/release/weir, or $WEIR)
   --out DIR        where JSON and SVG go (bench/results)
-  --data DIR       incident, node: where generated data is kept between runs (bench/target/data)
+  --data DIR       incident, node, estimate: where generated data is kept between runs (bench/target/data)
   --rounds N       overhead, stream, node: interleaved rounds (3)
   --seconds N      overhead: length of one measurement (4); fairness: of each part (15)
-  --target T       incident: prometheus (the default), victoriametrics, weir-node, weir-node:unbounded
+  --target T       incident: prometheus (the default), victoriametrics, weir-node, weir-node:unbounded; estimate: some of
+                   the first three, with commas (all)
   --guard A,B      incident: none, haproxy, vmauth, weir (none,haproxy,weir); haproxy:N and vmauth:N cap
                    concurrent queries at N (4), vmauth if it is newer than Debian 12's; weir:LIMIT sets one of
                    Weir's limits alone, and ablation stands for each alone and all together
   --burst B        incident: mixed (20 queries, half of them raw), sums (10 aggregations) (mixed)
   --limit-mib N    incident: the database is killed above this resident set (2048)
+  --wrong-estimate N  incident: Weir has learned that the heavy queries touch an N-th of what they do, and has no
+                   label table that says better
   --name NAME      incident: files are called incident-NAME (the target)
 
 Every command prints Markdown. Needed beside cargo: apt-get install prometheus victoria-metrics nginx haproxy wrk";
@@ -55,9 +62,10 @@ pub(crate) struct Options {
     seconds: Option<u32>,
     guards: Vec<String>,
     limit_mib: u64,
-    target: String,
+    target: Option<String>,
     burst: String,
     name: Option<String>,
+    wrong_estimate: Option<u64>,
 }
 
 impl Options {
@@ -70,9 +78,10 @@ impl Options {
             seconds: None,
             guards: ["none", "haproxy", "weir"].map(String::from).to_vec(),
             limit_mib: 2048,
-            target: "prometheus".into(),
+            target: None,
             burst: "mixed".into(),
             name: None,
+            wrong_estimate: None,
         };
         while let Some(flag) = words.next() {
             let value = words.next().ok_or_else(|| format!("{flag} wants a value"))?;
@@ -84,20 +93,21 @@ impl Options {
                 "--seconds" => options.seconds = Some(value.parse::<u32>()?.clamp(1, 120)),
                 "--guard" => options.guards = value.split(',').map(String::from).collect(),
                 "--limit-mib" => options.limit_mib = value.parse()?,
-                "--target" => options.target = value,
+                "--target" => options.target = Some(value),
                 "--burst" => options.burst = value,
+                "--wrong-estimate" => options.wrong_estimate = Some(value.parse::<u64>()?.clamp(1, 1000)),
                 "--name" => options.name = Some(value),
                 _ => return Err(format!("unknown option {flag}").into()),
             }
         }
-        if !options.weir.is_file() {
-            return Err(format!(
-                "no Weir at {}; build one with: cargo build --release",
-                options.weir.display()
-            )
-            .into());
-        }
         Ok(options)
+    }
+
+    fn need_weir(&self) -> Result<()> {
+        if self.weir.is_file() {
+            return Ok(());
+        }
+        Err(format!("no Weir at {}; build one with: cargo build --release", self.weir.display()).into())
     }
 }
 
@@ -110,9 +120,15 @@ fn run() -> Result<()> {
         "fairness" => fairness::run,
         "incident" => incident::run,
         "node" => node::run,
+        "estimate" => estimate::run,
+        "report" => results::run,
         _ => return Err(USAGE.into()),
     };
-    run(&Options::parse(words)?)
+    let options = Options::parse(words)?;
+    if command != "report" {
+        options.need_weir()?;
+    }
+    run(&options)
 }
 
 fn main() -> ExitCode {

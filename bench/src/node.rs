@@ -3,7 +3,7 @@
 use crate::client::{Client, Request};
 use crate::data::{Data, Series, generated, times};
 use crate::process::{Scratch, Service, command, free_port, need, rss};
-use crate::report::{Table, finish, mib, quantile, spread};
+use crate::report::{Bar, Table, finish, mib, quantile, spread};
 use crate::targets::prometheus;
 use crate::{Options, Result, remote};
 use serde_json::{Value, json};
@@ -346,5 +346,22 @@ fn report(
         "disk_bytes": disk, "samples": samples, "ingest_per_second": ingest.iter().map(|i| i.0).collect::<Vec<_>>(),
         "ingest_per_cpu_second": ingest.iter().map(|i| i.1).collect::<Vec<_>>(), "rss_idle_and_peak": memory,
     });
-    finish("node", options, &["weir", "prometheus", "victoria-metrics"], &[&speed, &size], &result)
+    let times = |other: usize| {
+        let heavy = rows.iter().rev().take(HEAVY);
+        let ratios: Vec<f64> = heavy.map(|r| quantile(&r.ms[other], 0.5) / quantile(&r.ms[0], 0.5)).collect();
+        quantile(&ratios, 0.0)
+    };
+    let bars = [
+        Bar::at_least("faster than Prometheus on all 16", won[1] as f64, 16.0),
+        Bar::at_least("faster than VictoriaMetrics on 10", won[2] as f64, 10.0),
+        Bar::at_least("heavy ones as fast as VictoriaMetrics: the least ratio", times(2), 1.0),
+        Bar::at_most(
+            "MiB that the heavy aggregation adds, under 64",
+            (memory[0].1 - memory[0].0) as f64 / 1_048_576.0,
+            64.0,
+        ),
+        Bar::at_least("remote write at Prometheus' rate: ratio", ingest[0].0 / ingest[1].0, 1.0),
+        Bar::at_most("bytes per sample, as VictoriaMetrics: ratio", disk[0] as f64 / disk[2] as f64, 1.0),
+    ];
+    finish("node", options, &["weir", "prometheus", "victoria-metrics"], &[&speed, &size], &bars, &result)
 }

@@ -2,7 +2,7 @@
 
 use crate::pace::{Pace, answered, failed};
 use crate::process::{Scratch, Service, command, need};
-use crate::report::{Table, finish, quantile, spread};
+use crate::report::{Bar, Table, finish, quantile, spread};
 use crate::targets::{SMALL, proxy, small, upstream};
 use crate::{Options, Result, client};
 use serde_json::json;
@@ -145,6 +145,21 @@ fn report(options: &Options, targets: &[Service], seen: &[Seen]) -> Result<()> {
             format!("× {}", spread(&cpu, 2)),
         ]);
     }
+    let of = |n: usize, values: fn(&Seen) -> &Vec<f64>| quantile(values(&seen[n]), 0.5);
+    // The order of `PROXIES`, after the upstream.
+    let (weir, nginx, vmauth) = (1, 2, 4);
+    let cpu = |n| of(n, |s| &s.cpu);
+    let bars = [
+        Bar::at_least(
+            "requests/s, twice vmauth's: ratio",
+            of(weir, |s| &s.rate) / of(vmauth, |s| &s.rate),
+            2.0,
+        ),
+        Bar::at_most("CPU a request, half of vmauth's: ratio", cpu(weir) / cpu(vmauth), 0.5),
+        Bar::at_most("CPU a request, twice nginx': ratio", cpu(weir) / cpu(nginx), 2.0),
+        Bar::at_most("0.20 ms added to p50 at 3,000/s", of(weir, |s| &s.added_p50), 0.2),
+        Bar::at_most("0.6 ms added to p99 at 3,000/s", of(weir, |s| &s.added_p99), 0.6),
+    ];
     let versions = ["weir", "nginx", "haproxy", "vmauth", "wrk"];
-    finish("overhead", options, &versions, &[&rates, &goals, &latency], &json!(results))
+    finish("overhead", options, &versions, &[&rates, &goals, &latency], &bars, &json!(results))
 }

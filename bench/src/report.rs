@@ -32,6 +32,40 @@ impl fmt::Display for Table {
     }
 }
 
+/// A goal, what was measured, and whether that meets it.
+#[derive(Debug)]
+pub(crate) struct Bar {
+    goal: String,
+    measured: String,
+    met: bool,
+}
+
+impl Bar {
+    pub(crate) fn new(goal: impl Into<String>, measured: impl Into<String>, met: bool) -> Self {
+        Self { goal: goal.into(), measured: measured.into(), met }
+    }
+
+    /// A number that is to be at most so large; NaN misses.
+    pub(crate) fn at_most(goal: impl Into<String>, measured: f64, most: f64) -> Self {
+        Self::new(goal, format!("{measured:.2}"), measured <= most)
+    }
+
+    /// A number that is to be at least so large; NaN misses.
+    pub(crate) fn at_least(goal: impl Into<String>, measured: f64, least: f64) -> Self {
+        Self::new(goal, format!("{measured:.2}"), measured >= least)
+    }
+}
+
+/// `None` without goals.
+fn bars_table(bars: &[Bar]) -> Option<Table> {
+    let mut table = Table::new(&["goal", "measured", "met"]);
+    for Bar { goal, measured, met } in bars {
+        let met = if *met { "yes" } else { "**missed**" };
+        table.row([goal.clone(), measured.clone(), met.to_owned()]);
+    }
+    (!bars.is_empty()).then_some(table)
+}
+
 /// The value below which a share of `values` lies, by nearest rank; NaN of nothing.
 pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
@@ -56,17 +90,36 @@ pub(crate) fn finish(
     options: &Options,
     versions: &[&str],
     tables: &[&Table],
+    bars: &[Bar],
     result: &Value,
 ) -> Result<()> {
     let machine = machine();
     let versions: Vec<String> = versions.iter().map(|program| version(program, options)).collect();
     println!("## {name}\n\n{machine}; {}.\n", versions.join(", "));
-    for table in tables {
+    let bars = bars_table(bars);
+    let tables: Vec<&Table> = tables.iter().copied().chain(&bars).collect();
+    for table in &tables {
         println!("{table}");
     }
-    let document = json!({"benchmark": name, "machine": machine, "versions": versions, "result": result});
+    let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
+    let document = json!({"benchmark": name, "machine": machine, "versions": versions, "command": command(),
+        "tables": tables, "result": result});
     fs::write(path(options, &format!("{name}.json"))?, serde_json::to_vec_pretty(&document)?)?;
     Ok(())
+}
+
+/// The command line, without where its files are.
+fn command() -> String {
+    let mut words = std::env::args().skip(1);
+    let mut line = "weir-bench".to_owned();
+    while let Some(word) = words.next() {
+        if ["--weir", "--out", "--data"].contains(&word.as_str()) {
+            words.next();
+        } else {
+            line = format!("{line} {word}");
+        }
+    }
+    line
 }
 
 /// Where a result of that name goes.

@@ -2,7 +2,7 @@
 
 use crate::client::{Client, Request};
 use crate::process::{Scratch, Service, need};
-use crate::report::{Table, finish, mib, spread};
+use crate::report::{Bar, Table, finish, mib, quantile, spread};
 use crate::targets::{proxy, upstream};
 use crate::{Options, Result};
 use serde_json::json;
@@ -49,7 +49,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         results.push(json!({"target": name, "mb_per_second": rates[n + 1], "idle_rss": idle[n],
             "peak_rss": fast_peaks[n], "peak_rss_slow_readers": slow}));
     }
-    finish("stream", options, &["weir", "vmauth", "nginx"], &[&table], &json!(results))
+    let median = |n: usize| quantile(&rates[n], 0.5);
+    let mb = |bytes: u64| bytes as f64 / 1e6;
+    let mut bars = vec![
+        Bar::at_most("peak memory of Weir with one reader under 40 MB", mb(fast_peaks[0]), 40.0),
+        Bar::at_least("Weir's rate over vmauth's at least 1", median(1) / median(2), 1.0),
+    ];
+    if let Some(slow) = results[1]["peak_rss_slow_readers"].as_u64() {
+        bars.push(Bar::at_most("with 8 slow ones under 48 MB", mb(slow), 48.0));
+    }
+    finish("stream", options, &["weir", "vmauth", "nginx"], &[&table], &bars, &json!(results))
 }
 
 /// Writes a range query's answer of about 200 MB; the return value is its exact size.

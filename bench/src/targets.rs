@@ -1,11 +1,12 @@
 //! The proxies that are compared, and a trivial upstream; each in a configuration that holds nothing back.
 
-use crate::client::Request;
+use crate::client::{Client, Request};
 use crate::data::Data;
 use crate::process::{Scratch, Service, command, free_port};
 use crate::{Options, Result};
 use std::fmt::Write as _;
 use std::process::Command;
+use std::time::Duration;
 
 /// The small query of the overhead runs.
 pub(crate) fn small() -> Request {
@@ -142,6 +143,11 @@ limits:
 
 /// Weir with a configuration that names neither addresses nor logs.
 pub(crate) fn weir(scratch: &Scratch, options: &Options, text: &str) -> Result<Service> {
+    Ok(weir_with_admin(scratch, options, text)?.0)
+}
+
+/// The same with the port of its admin API.
+pub(crate) fn weir_with_admin(scratch: &Scratch, options: &Options, text: &str) -> Result<(Service, u16)> {
     let (port, admin) = (free_port()?, free_port()?);
     let text = format!(
         "server: {{listen: \"127.0.0.1:{port}\", admin_listen: \"127.0.0.1:{admin}\"}}\ntelemetry: {{log: warn}}\n{text}"
@@ -149,7 +155,17 @@ pub(crate) fn weir(scratch: &Scratch, options: &Options, text: &str) -> Result<S
     let config = scratch.write("weir.yaml", &text)?;
     let mut start = Command::new(&options.weir);
     start.arg("proxy").arg("--config").arg(config).arg("--data").arg(scratch.dir().join("weir-data"));
-    Service::start("weir", port, scratch.dir(), start, &small())
+    Ok((Service::start("weir", port, scratch.dir(), start, &small())?, admin))
+}
+
+/// The sum over all series of a metric that begin with `name`, which may end within their labels; `None` when there is
+/// none.
+pub(crate) fn metric(port: u16, path: &str, name: &str) -> Result<Option<f64>> {
+    let (_, body) = Client::new(port, Duration::from_secs(10)).page(&Request::get(path, &[], "bench"))?;
+    let page = String::from_utf8_lossy(&body);
+    let lines = page.lines().filter(|line| line.starts_with(name));
+    let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+    Ok(values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value)))
 }
 
 /// Prometheus over a copy of the blocks.

@@ -1,6 +1,8 @@
 //! What stands before the database, and how it is configured.
 
+use super::load::Burst;
 use super::target::Target;
+use super::wrong;
 use crate::process::{Scratch, Service, need};
 use crate::targets::{haproxy, vmauth, weir};
 use crate::{Options, Result};
@@ -95,6 +97,11 @@ impl Guard {
         }
     }
 
+    /// It says what a query will cost.
+    pub(super) fn weighs(&self) -> bool {
+        matches!(self.what, What::Weir(_))
+    }
+
     pub(super) fn need(&self) -> Result<()> {
         match self.what {
             What::Haproxy(_) => need(&["haproxy"]),
@@ -116,15 +123,20 @@ impl Guard {
         scratch: &Scratch,
         options: &Options,
         target: &Target,
-        database: u16,
+        (database, burst, end): (u16, Burst, u64),
     ) -> Result<Option<Service>> {
         Ok(match self.what {
             What::Nothing => None,
             What::Haproxy(slots) => Some(haproxy(scratch, database, slots)?),
             What::Vmauth(slots) => Some(vmauth(scratch, database, Some(slots))?),
             What::Weir(limits) => {
-                let text = config(limits, target.kind(), database, options.limit_mib << 20);
-                Some(weir(scratch, options, &text)?)
+                let text = |kind, port| config(limits, kind, port, options.limit_mib << 20);
+                if let Some(factor) = options.wrong_estimate {
+                    // What is learned does not depend on the kind, and this one is easily lied to.
+                    let lying = |port| text("prometheus", port);
+                    wrong::teach(scratch, options, burst.queries(), (factor, end), lying)?;
+                }
+                Some(weir(scratch, options, &text(target.kind(), database))?)
             }
         })
     }

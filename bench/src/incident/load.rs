@@ -81,11 +81,15 @@ impl Heavy {
 }
 
 impl Query {
-    pub(super) fn ask(self, port: u16, end: u64) -> Heavy {
+    pub(super) fn request(self, path: &str, end: u64) -> Request {
         let query = if self.raw { ALL.to_owned() } else { format!("sum by(job)({ALL})") };
         let (from, to) = ((end - 6 * 3600).to_string(), end.to_string());
         let parameters = [("query", query.as_str()), ("start", &from), ("end", &to), ("step", "15")];
-        let request = Request::get("/api/v1/query_range", &parameters, "noisy");
+        Request::get(path, &parameters, "noisy")
+    }
+
+    pub(super) fn ask(self, port: u16, end: u64) -> Heavy {
+        let request = self.request("/api/v1/query_range", end);
         let begin = Instant::now();
         let answer = Client::new(port, HEAVY_TIMEOUT).page(&request);
         let ms = begin.elapsed().as_secs_f64() * 1e3;

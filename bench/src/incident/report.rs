@@ -6,7 +6,7 @@ use super::target::Target;
 use super::watch::rates;
 use super::{Run, TAIL};
 use crate::pace::{Sample, answered, failed};
-use crate::report::{Table, finish, mib, quantile};
+use crate::report::{Bar, Table, finish, mib, quantile};
 use crate::{Options, Result};
 use serde_json::{Value, json};
 
@@ -23,10 +23,39 @@ pub(super) fn report(
     versions.dedup();
     let result: Vec<Value> = runs.iter().map(to_json).collect();
     let result = json!({
-        "target": target.name(), "burst": options.burst, "limit_mib": options.limit_mib,
+        "target": target.name(), "burst": options.burst, "limit_mib": options.limit_mib, "wrong_estimate": options.wrong_estimate,
         "killed_by": "a watcher that samples RSS every 10 ms", "runs": result,
     });
-    finish(name, options, &versions, &[&database(runs), &lights(runs), &work(runs)], &result)
+    finish(name, options, &versions, &[&database(runs), &lights(runs), &work(runs)], &bars(runs), &result)
+}
+
+/// What is to be behind Weir with all of its limits.
+fn bars(runs: &[Run]) -> Vec<Bar> {
+    let Some(weir) = runs.iter().find(|run| ["weir", "weir:all"].contains(&run.guard.as_str())) else {
+        return Vec::new();
+    };
+    let [_, loud] = weir.phases();
+    let p99 = quantile(&answered(&loud), 0.99);
+    let unexplained = count(weir, |h| !h.answered() && !h.refused());
+    let alive = weir.watched.died.is_none();
+    let mut bars = vec![
+        Bar::new("the database survives behind Weir", if alive { "yes" } else { "no" }, alive),
+        Bar::at_most("light queries that fail in the burst", failed(&loud) as f64, 0.0),
+        Bar::at_most("their p99 in the burst under 100 ms", p99, 100.0),
+        Bar::at_most("heavy queries neither answered nor refused with a reason", unexplained as f64, 0.0),
+    ];
+    if let Some(bound) = weir.bound {
+        let bound = bound as f64 / 1_048_576.0;
+        let goal = format!("peak MiB below 1.25 × (idle + budget) = {bound:.0}");
+        bars.push(Bar::at_most(goal, peak(weir) as f64 / 1_048_576.0, bound));
+    }
+    let caps = runs.iter().filter(|r| r.guard.starts_with("haproxy") || r.guard.starts_with("vmauth"));
+    let best = caps.filter(|r| r.watched.died.is_none()).map(per_minute).fold(0.0, f64::max);
+    if best > 0.0 {
+        let goal = "heavy queries a minute, of the best cap that survives: at least 0.9";
+        bars.push(Bar::at_least(goal, per_minute(weir) / best, 0.9));
+    }
+    bars
 }
 
 fn database(runs: &[Run]) -> Table {
@@ -216,6 +245,6 @@ fn to_json(run: &Run) -> Value {
         "peak_rss": peak(run), "bound_rss": run.bound, "light_quiet": light(&quiet), "light_burst": light(&loud),
         "light_slowest": slowest, "heavy_per_minute": per_minute(run), "heavy": heavy, "rss": rss,
         "cores_user": user, "cores_system": system, "reads_per_second": reads(run),
-        "get_on_empty_per_second": on_empty(run),
+        "get_on_empty_per_second": on_empty(run), "estimated_series_and_bytes": run.estimated,
     })
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Target {
+pub(crate) enum Target {
     Prometheus,
     VictoriaMetrics,
     /// Weir's own node, with this `pool.mode`.
@@ -18,7 +18,7 @@ pub(super) enum Target {
 
 /// Data in the form of one target, copied for every run.
 #[derive(Debug)]
-pub(super) enum Seed<'a> {
+pub(crate) enum Seed<'a> {
     Blocks(&'a Data),
     Folder(PathBuf),
 }
@@ -27,7 +27,7 @@ pub(super) enum Seed<'a> {
 const LOADED: usize = 240;
 
 impl Target {
-    pub(super) fn parse(word: &str) -> Result<Self> {
+    pub(crate) fn parse(word: &str) -> Result<Self> {
         match word {
             "prometheus" => Ok(Self::Prometheus),
             "victoriametrics" => Ok(Self::VictoriaMetrics),
@@ -37,7 +37,7 @@ impl Target {
         }
     }
 
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Prometheus => "prometheus",
             Self::VictoriaMetrics => "victoriametrics",
@@ -47,7 +47,7 @@ impl Target {
     }
 
     /// The backend's kind in Weir's configuration.
-    pub(super) fn kind(self) -> &'static str {
+    pub(crate) fn kind(self) -> &'static str {
         match self {
             Self::Prometheus => "prometheus",
             Self::VictoriaMetrics => "victoriametrics",
@@ -56,7 +56,7 @@ impl Target {
     }
 
     /// The program whose version is told.
-    pub(super) fn program(self) -> &'static str {
+    pub(crate) fn program(self) -> &'static str {
         match self {
             Self::Prometheus => "prometheus",
             Self::VictoriaMetrics => "victoria-metrics",
@@ -64,7 +64,7 @@ impl Target {
         }
     }
 
-    pub(super) fn need(self) -> Result<()> {
+    pub(crate) fn need(self) -> Result<()> {
         match self {
             Self::Prometheus => need(&["prometheus", "promtool"]),
             Self::VictoriaMetrics => need(&["victoria-metrics", "promtool"]),
@@ -73,7 +73,7 @@ impl Target {
     }
 
     /// Its counters of reads, and of gets that found a pool empty.
-    pub(super) fn counters(self) -> (&'static str, Option<&'static str>) {
+    pub(crate) fn counters(self) -> (&'static str, Option<&'static str>) {
         match self {
             Self::Prometheus => ("prometheus_engine_query_samples_total", None),
             Self::VictoriaMetrics => ("vm_rows_read_per_query_sum", None),
@@ -81,8 +81,17 @@ impl Target {
         }
     }
 
+    /// Its counter of range queries, as far as the label that picks them.
+    pub(crate) fn range_queries(self) -> &'static str {
+        match self {
+            Self::Prometheus => "prometheus_http_requests_total{code=\"200\",handler=\"/api/v1/query_range\"",
+            Self::VictoriaMetrics => "vm_http_requests_total{path=\"/api/v1/query_range\"",
+            Self::Node(_) => "weir_node_reads_total",
+        }
+    }
+
     /// What its counter of reads counts.
-    pub(super) fn reads(self) -> &'static str {
+    pub(crate) fn reads(self) -> &'static str {
         match self {
             Self::Prometheus | Self::VictoriaMetrics => "samples read per second",
             Self::Node(_) => "reads per second",
@@ -90,7 +99,7 @@ impl Target {
     }
 
     /// The data in its form: kept between runs, made if there is nothing.
-    pub(super) fn seed<'a>(self, options: &Options, data: &'a Data) -> Result<Seed<'a>> {
+    pub(crate) fn seed<'a>(self, options: &Options, data: &'a Data) -> Result<Seed<'a>> {
         if self == Self::Prometheus {
             return Ok(Seed::Blocks(data));
         }
@@ -115,7 +124,7 @@ impl Target {
     }
 
     /// Starts it over a copy of the data, so that no run sees what another one left.
-    pub(super) fn start(self, scratch: &Scratch, options: &Options, seed: &Seed<'_>) -> Result<Service> {
+    pub(crate) fn start(self, scratch: &Scratch, options: &Options, seed: &Seed<'_>) -> Result<Service> {
         match seed {
             Seed::Blocks(data) => targets::prometheus(scratch, data, &[]),
             Seed::Folder(from) => {

@@ -1,0 +1,250 @@
+//! The tables of estimates, and their figures for other pages.
+
+use super::{Mode, Report, Seen};
+use crate::report::{Bar, Table, mib, quantile};
+use serde_json::{Value, json};
+
+const MODES: [Mode; 3] = [Mode::InDoubt, Mode::First, Mode::Again];
+/// Queries that take this long are heavy.
+const HEAVY_MS: f64 = 500.0;
+
+/// Those of one mode and class.
+struct Group<'a> {
+    mode: Mode,
+    class: String,
+    seen: Vec<&'a Seen>,
+}
+
+fn groups(report: &Report) -> Vec<Group<'_>> {
+    let mut groups = Vec::new();
+    for mode in MODES {
+        let of_mode = || report.seen.iter().filter(move |s| s.mode == mode);
+        let mut classes: Vec<&str> = of_mode().map(|s| s.class.as_str()).collect();
+        classes.sort_unstable();
+        classes.dedup();
+        for class in classes {
+            let seen = of_mode().filter(|s| s.class == class).collect();
+            groups.push(Group { mode, class: class.to_owned(), seen });
+        }
+    }
+    groups
+}
+
+/// Estimate over truth, where there is any truth, in rising order of quantiles.
+fn ratios(seen: &[&Seen], of: impl Fn(&Seen) -> [u64; 2]) -> Vec<f64> {
+    seen.iter()
+        .map(|s| of(s))
+        .filter(|[_, truth]| *truth > 0)
+        .map(|[estimate, truth]| estimate as f64 / truth as f64)
+        .collect()
+}
+
+fn three(values: &[f64]) -> String {
+    if values.is_empty() {
+        return "-".to_owned();
+    }
+    let of = |share| {
+        let ratio = quantile(values, share);
+        if ratio > 1e6 { "unknown".to_owned() } else { format!("{ratio:.2}") }
+    };
+    format!("{} / {} / {}", of(0.5), of(0.9), of(0.99))
+}
+
+fn least(values: &[f64]) -> String {
+    if values.is_empty() { "-".to_owned() } else { format!("{:.2}", quantile(values, 0.0)) }
+}
+
+/// Of those with nothing to find, how many were taken for nothing.
+fn empty(seen: &[&Seen]) -> String {
+    let empty: Vec<_> = seen.iter().filter(|s| s.series[1] == 0).collect();
+    format!("{} of {}", empty.iter().filter(|s| s.series[0] == 0).count(), empty.len())
+}
+
+pub(super) fn quantiles(report: &Report) -> Table {
+    let mut table = Table::new(&[
+        "estimate / truth",
+        "known",
+        "queries",
+        "series: p50 / p90 / p99",
+        "least",
+        "samples: p50 / p90 / p99",
+        "least",
+        "nothing there, and said so",
+    ]);
+    for Group { mode, class, seen } in groups(report) {
+        let (series, samples) = (ratios(&seen, |s| s.series), ratios(&seen, |s| s.samples));
+        table.row([
+            mode.name().to_owned(),
+            class,
+            seen.len().to_string(),
+            three(&series),
+            least(&series),
+            three(&samples),
+            least(&samples),
+            empty(&seen),
+        ]);
+    }
+    table
+}
+
+fn share(mode: Mode, report: &Report) -> (usize, usize) {
+    let of_mode: Vec<_> = report.seen.iter().filter(|s| s.mode == mode).collect();
+    (of_mode.iter().filter(|s| !s.probed()).count(), of_mode.len())
+}
+
+pub(super) fn asked(report: &Report) -> Table {
+    let mut table = Table::new(&["queries of the corpus", "decided without a probe", "share"]);
+    for mode in MODES {
+        let (without, all) = share(mode, report);
+        let percent = format!("{:.0} %", without as f64 * 100.0 / all as f64);
+        table.row([mode.name().to_owned(), format!("{without} of {all}"), percent]);
+    }
+    table
+}
+
+/// Milliseconds of probes and of the queries themselves, and the median share of one in the other, of the queries that
+/// were probed and take so long.
+fn costs(report: &Report, takes: impl Fn(f64) -> bool) -> (usize, f64, f64, f64) {
+    let probed = report.seen.iter().filter(|s| s.mode == Mode::InDoubt && s.probe_ms > 0.0);
+    let both: Vec<(f64, f64)> = probed.filter_map(|s| Some((s.probe_ms, s.own_ms?))).collect();
+    let both: Vec<_> = both.into_iter().filter(|(_, own)| takes(*own)).collect();
+    let shares: Vec<f64> = both.iter().map(|(probe, own)| probe / own).collect();
+    let sum = |of: fn(&(f64, f64)) -> f64| both.iter().map(of).sum::<f64>();
+    (both.len(), sum(|b| b.0), sum(|b| b.1), quantile(&shares, 0.5))
+}
+
+pub(super) fn cost(report: &Report) -> Table {
+    let mut table = Table::new(&[
+        "probed, nothing kept yet",
+        "queries",
+        "probes ms",
+        "queries' own ms",
+        "share",
+        "median share",
+    ]);
+    for (what, part) in [
+        ("under 0.5 s", costs(report, |own| own < HEAVY_MS)),
+        ("longer", costs(report, |own| own >= HEAVY_MS)),
+    ] {
+        let (count, probes, own, median) = part;
+        let percent =
+            |share: f64| if share.is_nan() { "-".to_owned() } else { format!("{:.1} %", share * 100.0) };
+        table.row([
+            what.to_owned(),
+            count.to_string(),
+            format!("{probes:.0}"),
+            format!("{own:.0}"),
+            percent(probes / own),
+            percent(median),
+        ]);
+    }
+    table
+}
+
+pub(super) fn memory(report: &Report) -> Table {
+    let mut table = Table::new(&["20,000 series × 6 h", "estimated MiB", "rise MiB", "ratio", "status", "s"]);
+    for shape in &report.memory {
+        table.row([
+            shape.what.to_owned(),
+            mib(shape.estimated),
+            mib(shape.rise),
+            format!("{:.2}", shape.estimated as f64 / shape.rise as f64),
+            shape.status.to_string(),
+            format!("{:.1}", shape.ms / 1e3),
+        ]);
+    }
+    table
+}
+
+pub(super) fn refused(report: &Report) -> Table {
+    let mut table = Table::new(&[
+        "limit 10,000 series",
+        "first ms",
+        "then ms: median, worst of 20",
+        "all refused",
+        "ran on the database",
+    ]);
+    for one in &report.refused {
+        table.row([
+            one.what.to_owned(),
+            format!("{:.1}", one.first_ms),
+            format!("{:.2}, {:.2}", one.warm(0.5), one.warm(1.0)),
+            if one.all { "yes" } else { "no" }.to_owned(),
+            format!("{:.0}", one.ran),
+        ]);
+    }
+    table
+}
+
+pub(super) fn dashboard(report: &Report) -> Table {
+    let mut table = Table::new(&[
+        "dashboard of 15 queries, 21 loads",
+        "probes, first load",
+        "later",
+        "queries that waited",
+        "failed",
+    ]);
+    let seen = &report.dashboard;
+    table.row([
+        "last hour, 60 s steps".to_owned(),
+        format!("{:.0}", seen.probes[0]),
+        format!("{:.0}", seen.probes[1]),
+        format!("{} of {}", seen.waited, seen.queries),
+        seen.failed.to_string(),
+    ]);
+    table
+}
+
+/// The same as figures.
+pub(super) fn summary(report: &Report) -> Value {
+    let classes: Vec<Value> = groups(report)
+        .iter()
+        .map(|Group { mode, class, seen }| {
+            let four = |of: fn(&Seen) -> [u64; 2]| {
+                let ratios = ratios(seen, of);
+                [0.0, 0.5, 0.9, 0.99].map(|share| quantile(&ratios, share))
+            };
+            json!({"mode": mode.name(), "class": class, "queries": seen.len(),
+                "series_ratio_least_p50_p90_p99": four(|s| s.series),
+                "samples_ratio_least_p50_p90_p99": four(|s| s.samples)})
+        })
+        .collect();
+    let without: Vec<Value> = MODES
+        .iter()
+        .map(|mode| {
+            let (without, all) = share(*mode, report);
+            json!({"mode": mode.name(), "without_probe": without, "queries": all})
+        })
+        .collect();
+    let (_, probes, own, _) = costs(report, |_| true);
+    json!({"classes": classes, "decided": without, "probe_ms": probes, "own_ms": own, "probe_share": probes / own})
+}
+
+/// What estimates are to be.
+pub(super) fn bars(report: &Report) -> Vec<Bar> {
+    let doubtful = report.seen.iter().filter(|s| s.mode == Mode::InDoubt);
+    let off: Vec<f64> = doubtful
+        .map(|s| s.series.map(|n| n as f64))
+        .map(|[estimate, truth]| (estimate - truth).abs() * 100.0 / truth.max(1.0))
+        .collect();
+    let board = &report.dashboard;
+    let calm = 100.0 - board.waited as f64 * 100.0 / board.queries as f64;
+    let (_, probes, own, _) = costs(report, |own| own >= HEAVY_MS);
+    let ran = report.refused.iter().map(|r| r.ran).sum();
+    let under =
+        report.memory.iter().map(|m| m.estimated as f64 / m.rise as f64).fold(f64::INFINITY, f64::min);
+    let mut bars = vec![
+        Bar::at_most("series in doubt: at most 2 % off, the worst", quantile(&off, 1.0), 2.0),
+        Bar::at_least("dashboard: 95 % of the queries wait for no probe", calm, 95.0),
+        Bar::at_least("memory of heavy shapes at least 0.9 of what they take", under, 0.9),
+        Bar::at_most("refused queries that ran on the database", ran, 0.0),
+    ];
+    if own > 0.0 {
+        bars.push(Bar::at_most(
+            "first probes of heavy queries: at most 3 % of their time",
+            probes * 100.0 / own,
+            3.0,
+        ));
+    }
+    bars
+}
