@@ -6,6 +6,8 @@ use tokio::time::Instant;
 
 /// A rate moves two thirds of the way to a new one in this time.
 const SMOOTHING: Duration = Duration::from_secs(10);
+/// The slope of a gauge follows faster: memory may double in three seconds.
+const SLOPE_SMOOTHING: Duration = Duration::from_secs(2);
 /// Counters that are followed at once: one replica's pools, and a few more.
 const COUNTERS_MAX: usize = 64;
 
@@ -13,6 +15,7 @@ const COUNTERS_MAX: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rates {
     counters: BTreeMap<String, Counter>,
+    gauges: BTreeMap<&'static str, Counter>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,14 +38,25 @@ impl Rates {
             self.counters.insert(counter.to_owned(), Counter { value, at: now, rate: 0.0 });
             return 0.0;
         };
-        let seconds = now.saturating_duration_since(known.at).as_secs_f64();
-        if seconds <= 0.0 {
-            return known.rate;
-        }
         let grown = if value < known.value { value } else { value - known.value };
-        let weight = 1.0 - (-seconds / SMOOTHING.as_secs_f64()).exp();
-        known.rate += (grown / seconds - known.rate) * weight;
-        (known.value, known.at) = (value, now);
-        known.rate
+        known.follow(grown, value, SMOOTHING, now)
+    }
+
+    /// How much a gauge rises in a second, less than 0 where it falls; 0 at its first value.
+    pub(super) fn slope(&mut self, gauge: &'static str, value: f64, now: Instant) -> f64 {
+        let known = self.gauges.entry(gauge).or_insert(Counter { value, at: now, rate: 0.0 });
+        known.follow(value - known.value, value, SLOPE_SMOOTHING, now)
+    }
+}
+
+impl Counter {
+    fn follow(&mut self, grown: f64, value: f64, smoothing: Duration, now: Instant) -> f64 {
+        let seconds = now.saturating_duration_since(self.at).as_secs_f64();
+        if seconds > 0.0 {
+            let weight = 1.0 - (-seconds / smoothing.as_secs_f64()).exp();
+            self.rate += (grown / seconds - self.rate) * weight;
+            (self.value, self.at) = (value, now);
+        }
+        self.rate
     }
 }

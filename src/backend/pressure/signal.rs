@@ -92,6 +92,9 @@ impl Reading {
     }
 }
 
+/// What it says of distress that is only foreseen; short of what would stop anything.
+pub(super) const FORESEEN_MOST: f64 = 0.97;
+
 /// The signals that a backend of a kind must give: to hear nothing of them is to know nothing of it. What else it says
 /// counts when it is said, and is missed from then on.
 pub(super) fn expected(kind: Kind, settings: &Settings) -> impl Iterator<Item = Signal> {
