@@ -6,6 +6,7 @@ mod backend_send;
 mod backend_tls;
 mod cli;
 mod config;
+mod dashboards;
 mod differential;
 mod fuzz;
 mod grafana_contract;

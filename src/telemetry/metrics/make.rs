@@ -1,20 +1,34 @@
 //! Names, help texts, labels and buckets of every metric.
 
+use std::cell::RefCell;
+
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::Collector, exponential_buckets,
 };
 
-use super::Metrics;
+use super::{Described, Metrics};
 use crate::telemetry::{process::ProcessCollector, tenants::TenantLabels};
 
 /// Registers what it makes.
-struct Maker<'a>(&'a Registry);
+struct Maker<'a> {
+    registry: &'a Registry,
+    described: RefCell<Vec<Described>>,
+}
 
 impl Maker<'_> {
     fn keep<C: Collector + Clone + 'static>(&self, collector: C) -> prometheus::Result<C> {
-        self.0.register(Box::new(collector.clone()))?;
+        self.describe(&collector);
+        self.registry.register(Box::new(collector.clone()))?;
         Ok(collector)
+    }
+
+    fn describe(&self, collector: &impl Collector) {
+        let described = collector
+            .desc()
+            .into_iter()
+            .map(|desc| Described { name: desc.fq_name.clone(), labels: desc.variable_labels.clone() });
+        self.described.borrow_mut().extend(described);
     }
 
     fn counter(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
@@ -109,7 +123,9 @@ impl Maker<'_> {
         let build =
             self.int_gauges("weir_build_info", "Always 1; the labels say which build runs.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        self.0.register(Box::new(ProcessCollector::new()?))
+        let process = ProcessCollector::new()?;
+        self.describe(&process);
+        self.registry.register(Box::new(process))
     }
 }
 
@@ -125,7 +141,7 @@ impl Metrics {
     /// Only if two metrics had the same name.
     pub fn new(tenants_max: usize) -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let make = Maker(&registry);
+        let make = Maker { registry: &registry, described: RefCell::default() };
         let (sizes, seconds) = (sizes()?, exponential_buckets(0.001, 2.5, 13)?);
         make.keep_facts()?;
         Ok(Self {
@@ -190,6 +206,7 @@ impl Metrics {
             backend_connections: make.backend_connections()?,
             backend_connections_max: make.backend_connections_max()?,
             client_connections_max: make.client_connections_max()?,
+            described: make.described.into_inner(),
             registry,
         })
     }

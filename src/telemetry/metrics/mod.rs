@@ -82,10 +82,20 @@ impl ProbeResult {
     }
 }
 
+/// A metric as it is registered, whether it has a value yet or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Its name; that of a histogram without `_bucket`, `_sum` and `_count`.
+    pub name: String,
+    /// The names of its labels.
+    pub labels: Vec<String>,
+}
+
 /// All metrics, in a registry of their own.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    described: Vec<Described>,
     tenants: TenantLabels,
     admissions: IntCounterVec,
     refusals: IntCounterVec,
@@ -284,6 +294,11 @@ impl Metrics {
             let _ = self.budget_used.remove_label_values(&[backend, resource.label()]);
             let _ = self.budget_capacity.remove_label_values(&[backend, resource.label()]);
         }
+    }
+
+    /// Every metric there is.
+    pub fn described(&self) -> &[Described] {
+        &self.described
     }
 
     /// Everything in Prometheus' text format.

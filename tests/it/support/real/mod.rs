@@ -109,7 +109,7 @@ pub(crate) async fn victoria_metrics(test: &str) -> Option<Alone> {
 
 #[allow(clippy::print_stdout, reason = "a skipped test says so")]
 /// Whether all of the programs are there. Under `WEIR_TEST_REAL=required` they have to be.
-fn installed(test: &str, programs: &[&str]) -> bool {
+pub(crate) fn installed(test: &str, programs: &[&str]) -> bool {
     for program in programs {
         let mut command = Command::new(program);
         command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
