@@ -83,7 +83,8 @@ impl Proxy {
         // Before anybody is told apart by a header: naming one in `Connection` would lose it on the way down.
         strip_hop_by_hop(&mut parts.headers);
         let routed = route(&parts.method, parts.uri.path())?;
-        let mut record = Record::new(routed.endpoint, began, Arc::clone(&self.board));
+        let mut record =
+            Record::new(routed.endpoint, began, Arc::clone(&self.board), Arc::clone(&self.metrics));
         let carried = self.stages(&parts, routed, body, peer, &mut record).await;
         if let Err(failure) = &carried {
             record.failed(failure);
@@ -120,16 +121,13 @@ impl Proxy {
         let asking = self.asking(&live, &who, upstream, routed, parts, record.began());
         let body = self.bodies.read(body, live.request_body).await?;
         if routed.endpoint == Endpoint::Light {
-            return asking.pass(body).await;
+            return asking.pass(body, record).await;
         }
         let call = self.read(&asking, &body, record)?;
         record.parsed(&call.text, call.fingerprint);
         let explained = matches!(routed.endpoint, Endpoint::QueryCost | Endpoint::QueryRangeCost);
         if call.free && !explained {
-            record.free();
-            let passed = asking.pass(body).await?;
-            record.passed(passed.status());
-            return Ok(passed);
+            return asking.pass(body, record).await;
         }
         let weighed = self.weigh(&asking, &call).await;
         record.estimated(weighed.estimate.demand);
@@ -398,13 +396,15 @@ impl Asking<'_> {
     }
 
     /// Forwards what costs nothing: not counted, not limited but in time.
-    async fn pass(&self, body: Bytes) -> Result<Response<Body>, Failure> {
+    async fn pass(&self, body: Bytes, record: &mut Record) -> Result<Response<Body>, Failure> {
+        record.free();
         let forward = Forward { parts: self.parts, routed: self.routed, body, ceiling: None };
         let request = forward.outgoing(self.headers())?;
         let backend = &self.upstream.backend;
         let response = backend.send_light(request, self.began + LIGHT_TIME).await;
         let response = response.map_err(|error| Failure::from(&error))?;
         let response = forward::receive(response, self.routed.endpoint, backend.name()).await?;
+        record.passed(response.status());
         Ok(response.map(Body::from))
     }
 

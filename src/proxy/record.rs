@@ -1,5 +1,5 @@
-//! The one line that every query leaves in the log, whatever its end: answered, refused, malformed, or left by its client
-//! at any stage.
+//! The end of every request, whatever it is: answered, refused, malformed, or left by its client at any stage. It is
+//! counted and timed, and leaves one line in the log.
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -15,7 +15,10 @@ use super::{
     meter::{Actual, Outcome},
     route::Endpoint,
 };
-use crate::base::{Blame, Demand, ErrorKind, Known, TenantId};
+use crate::{
+    base::{Blame, Demand, ErrorKind, Known, TenantId},
+    telemetry::metrics::Metrics,
+};
 
 /// Characters of a query, and of a message, in a log line.
 const LOGGED_CHARS_MAX: usize = 1_000;
@@ -63,13 +66,14 @@ pub(super) struct Owner {
     pub backend: Arc<str>,
 }
 
-/// What is known of a query so far. Dropped before its end was written, it writes that the query was dropped: the client
-/// left, or a shutdown cut it.
+/// What is known of a request so far. Dropped before its end was written, it writes that the request was dropped: the
+/// client left, or a shutdown cut it.
 #[derive(Debug)]
 pub(super) struct Record {
     board: Arc<Board>,
     /// Its place among the queries on the status page.
     ticket: Option<Ticket>,
+    metrics: Arc<Metrics>,
     endpoint: Endpoint,
     began: Instant,
     stage: Stage,
@@ -91,7 +95,7 @@ pub(super) struct Record {
 #[derive(Default)]
 struct End<'a> {
     verdict: &'a str,
-    outcome: &'a str,
+    outcome: &'static str,
     status: Option<u16>,
     limit: Option<&'a str>,
     error: Option<&'a str>,
@@ -99,11 +103,12 @@ struct End<'a> {
 }
 
 impl Record {
-    /// A request that came at `began`; light ones leave no line.
-    pub(super) fn new(endpoint: Endpoint, began: Instant, board: Arc<Board>) -> Self {
+    /// A request that came at `began`; light ones are counted and leave no line.
+    pub(super) fn new(endpoint: Endpoint, began: Instant, board: Arc<Board>, metrics: Arc<Metrics>) -> Self {
         Self {
             board,
             ticket: None,
+            metrics,
             endpoint,
             began,
             stage: Stage::Identify,
@@ -114,13 +119,14 @@ impl Record {
             demand: None,
             waited: Duration::ZERO,
             verdict: "admitted",
-            open: endpoint != Endpoint::Light,
+            open: true,
         }
     }
 
     /// The record itself, for whoever writes it later; what stays behind writes nothing.
     pub(super) fn hand_over(&mut self) -> Self {
-        let mut silent = Self::new(self.endpoint, self.began, Arc::clone(&self.board));
+        let (board, metrics) = (Arc::clone(&self.board), Arc::clone(&self.metrics));
+        let mut silent = Self::new(self.endpoint, self.began, board, metrics);
         silent.open = false;
         std::mem::replace(self, silent)
     }
@@ -231,7 +237,8 @@ impl Record {
     pub(super) fn failed(&mut self, failure: &Failure) {
         let limit = failure.limit;
         let refused = self.stage < Stage::Forward;
-        if self.open && failure.kind.blame() != Blame::Client {
+        let query = self.open && self.endpoint != Endpoint::Light;
+        if query && failure.kind.blame() != Blame::Client {
             let reason = limit.unwrap_or(failure.kind.label());
             let status = failure.status().as_u16();
             self.tell(Told { reason, status, message: &failure.message, shadow: false });
@@ -271,6 +278,10 @@ impl Record {
             return;
         }
         self.ticket = None;
+        self.metrics.ended(self.endpoint.as_str(), end.outcome, end.status, self.began.elapsed());
+        if self.endpoint == Endpoint::Light {
+            return;
+        }
         let waited = if self.stage == Stage::Admit { self.since.elapsed() } else { self.waited };
         let (owner, demand, actual) = (self.owner.as_ref(), self.demand.as_ref(), end.actual.as_ref());
         tracing::info!(

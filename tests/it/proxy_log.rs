@@ -104,6 +104,18 @@ async fn every_answer_and_every_refusal_leaves_a_line() {
     }
     weir.until_idle().await;
     assert_eq!(logs.of("weir::query").len(), cases.len() + 1);
+    // All of them are counted, as their clients saw them.
+    let metrics = weir.metrics();
+    for line in [
+        "weir_requests_total{endpoint=\"query\",outcome=\"complete\",status=\"2xx\"} 1",
+        "weir_requests_total{endpoint=\"query\",outcome=\"refused\",status=\"4xx\"} 5",
+        "weir_requests_total{endpoint=\"query\",outcome=\"failed\",status=\"5xx\"} 2",
+        "weir_requests_total{endpoint=\"query\",outcome=\"cut_off\",status=\"4xx\"} 1",
+        "weir_requests_total{endpoint=\"light\",outcome=\"passed\",status=\"2xx\"} 1",
+        "weir_request_seconds_count{endpoint=\"query\"} 10",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
+    }
 }
 
 #[tokio::test]
@@ -151,7 +163,10 @@ async fn who_leaves_is_on_record_wherever_it_was() {
     stream.write_all(b"query").await.unwrap();
     drop(stream);
     let lines = logs.queries(5).await;
-    holds(&lines[4], &json!({"stage": "parse", "tenant": "anonymous", "query": ""}));
+    // Half a body is an answer to be given, though nobody may read it.
+    holds(&lines[4], &json!({"stage": "parse", "tenant": "anonymous", "query": "", "status": 400}));
     weir.until_idle().await;
     assert_eq!(logs.of("weir::query").len(), 5);
+    let dropped = "weir_requests_total{endpoint=\"query\",outcome=\"dropped\",status=\"none\"} 3";
+    assert!(weir.metrics().contains(dropped), "{}", weir.metrics());
 }

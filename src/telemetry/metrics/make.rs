@@ -72,6 +72,18 @@ impl Maker<'_> {
         self.gauge("weir_config_last_reload_success_timestamp_seconds", help)
     }
 
+    fn requests(&self) -> prometheus::Result<IntCounterVec> {
+        let help = "Requests by how they ended and by class of the client's status (`2xx`), or `none`: it left before.";
+        self.counter("weir_requests_total", help, &["endpoint", "outcome", "status"])
+    }
+
+    fn request_seconds(&self) -> prometheus::Result<HistogramVec> {
+        let help =
+            "Time from a request to its end: the last byte of what was weighed, the head of what was not.";
+        let buckets = exponential_buckets(0.001, 2.5, 13)?;
+        self.histograms("weir_request_seconds", help, &["endpoint"], buckets)
+    }
+
     fn request_bodies(&self) -> prometheus::Result<IntGauge> {
         let help = "Bytes that request bodies beyond 64 KiB hold together.";
         self.gauge("weir_request_body_bytes", help)
@@ -200,6 +212,8 @@ impl Metrics {
             reload_time: make.reload_time()?,
             overhead: make.overhead()?,
             client_connections: make.gauge("weir_client_connections", "Open connections to the query API.")?,
+            requests: make.requests()?,
+            request_seconds: make.request_seconds()?,
             request_bodies: make.request_bodies()?,
             request_bodies_max: make.request_bodies_max()?,
             tls_handshakes: make.tls_handshakes()?,

@@ -125,6 +125,8 @@ pub struct Metrics {
     overhead: Histogram,
     client_connections: IntGauge,
     client_connections_max: IntGauge,
+    requests: IntCounterVec,
+    request_seconds: HistogramVec,
     request_bodies: IntGauge,
     request_bodies_max: IntGauge,
     tls_handshakes: IntCounterVec,
@@ -153,6 +155,12 @@ impl Metrics {
     pub fn client_connections(&self, open: usize, max: usize) {
         self.client_connections.set(signed(open as u64));
         self.client_connections_max.set(signed(max as u64));
+    }
+
+    /// A request ended in this way, for its client with this status, or with none, after this long.
+    pub fn ended(&self, endpoint: &'static str, outcome: &'static str, status: Option<u16>, took: Duration) {
+        self.requests.with_label_values(&[endpoint, outcome, class(status).unwrap_or("none")]).inc();
+        self.request_seconds.with_label_values(&[endpoint]).observe(took.as_secs_f64());
     }
 
     /// The large bodies of requests hold so many bytes together now, of at most so many.
@@ -213,16 +221,7 @@ impl Metrics {
 
     /// A backend answered with a status, or not at all (`None`), after this long.
     pub fn upstream(&self, backend: &str, status: Option<u16>, took: Duration) {
-        let class = match status.map(|status| status / 100) {
-            Some(1) => "1xx",
-            Some(2) => "2xx",
-            Some(3) => "3xx",
-            Some(4) => "4xx",
-            Some(5) => "5xx",
-            Some(_) => "other",
-            None => "error",
-        };
-        self.upstream.with_label_values(&[backend, class]).inc();
+        self.upstream.with_label_values(&[backend, class(status).unwrap_or("error")]).inc();
         self.upstream_seconds.with_label_values(&[backend]).observe(took.as_secs_f64());
     }
 
@@ -310,6 +309,18 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
         String::from_utf8(out).map_err(|error| prometheus::Error::Msg(error.to_string()))
     }
+}
+
+/// The class of a status, such as `2xx`.
+fn class(status: Option<u16>) -> Option<&'static str> {
+    Some(match status? / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        _ => "other",
+    })
 }
 
 fn signed(n: u64) -> i64 {
