@@ -12,6 +12,7 @@ mod fuzz;
 mod grafana_contract;
 mod grafana_replay;
 mod meter_wire;
+mod node_damaged;
 mod node_hostile;
 mod node_http;
 mod node_kill;

@@ -6,9 +6,10 @@ use std::{
 };
 
 use super::{
-    Block, BlockError,
+    Block, BlockError, Meta,
     write::{io_error, sync_dir},
 };
+use crate::base::TimeRange;
 
 /// Ends the name of a block that is being written.
 pub(super) const TMP: &str = ".tmp";
@@ -22,8 +23,26 @@ const QUARANTINED_MAX: usize = 1_000;
 pub struct Opened {
     /// Sound blocks, by rising start.
     pub blocks: Vec<Block>,
-    /// Damaged blocks: where they are now, and what is wrong with them.
+    /// Blocks that were found damaged now: where they are, and what is wrong with them.
     pub quarantined: Vec<(PathBuf, BlockError)>,
+    /// These and those that were set aside earlier.
+    pub aside: Vec<Aside>,
+}
+
+/// A damaged block that lies in the folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aside {
+    /// Where it is.
+    pub place: PathBuf,
+    /// From its first sample to its last, as far as it still tells.
+    pub range: Option<TimeRange>,
+}
+
+impl Aside {
+    fn of(place: PathBuf) -> Self {
+        let range = Meta::read(&place).ok().map(|meta| meta.range());
+        Self { place, range }
+    }
 }
 
 /// Opens all blocks of a folder. Damaged ones are set aside by renaming them; unfinished ones, and those that a
@@ -34,7 +53,11 @@ pub fn open_all(blocks: &Path) -> Result<Opened, BlockError> {
     for entry in entries {
         let path = entry.map_err(|error| io_error(blocks, error))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !path.is_dir() || name.contains(QUARANTINED) {
+        if !path.is_dir() {
+            continue;
+        }
+        if name.contains(QUARANTINED) {
+            opened.aside.push(Aside::of(path));
             continue;
         }
         if name.ends_with(TMP) {
@@ -43,7 +66,11 @@ pub fn open_all(blocks: &Path) -> Result<Opened, BlockError> {
         }
         match Block::open(&path) {
             Ok(block) => opened.blocks.push(block),
-            Err(error) if error.is_corrupt() => opened.quarantined.push((quarantine(&path)?, error)),
+            Err(error) if error.is_corrupt() => {
+                let place = quarantine(&path)?;
+                opened.aside.push(Aside::of(place.clone()));
+                opened.quarantined.push((place, error));
+            }
             Err(error) => return Err(error),
         }
     }

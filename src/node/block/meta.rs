@@ -1,6 +1,14 @@
 //! What a block says about itself.
 
+use std::{fs, path::Path};
+
 use serde::{Deserialize, Serialize};
+
+use super::{
+    BlockError, META_FILE,
+    read::{corrupt, missing},
+};
+use crate::base::TimeRange;
 
 /// The version of the format that this code writes and reads.
 pub(super) const VERSION: u32 = 1;
@@ -32,6 +40,25 @@ pub struct Meta {
 }
 
 impl Meta {
+    /// What the block in this folder says about itself.
+    pub(super) fn read(block: &Path) -> Result<Self, BlockError> {
+        let path = block.join(META_FILE);
+        let bytes = fs::read(&path).map_err(|error| missing(&path, error))?;
+        let meta: Self = serde_json::from_slice(&bytes).map_err(|_| corrupt(&path, "it is no such JSON"))?;
+        if meta.version != VERSION {
+            return Err(corrupt(&path, "its version is unknown"));
+        }
+        if meta.crc != meta.checksum() {
+            return Err(corrupt(&path, "its checksum does not match"));
+        }
+        Ok(meta)
+    }
+
+    /// From its first sample to its last.
+    pub fn range(&self) -> TimeRange {
+        TimeRange { start: self.min_time_ms, end: self.max_time_ms }
+    }
+
     /// The checksum that belongs into `crc`.
     pub(super) fn checksum(&self) -> u32 {
         let blank = Self { crc: 0, ..self.clone() };

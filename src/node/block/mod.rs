@@ -24,7 +24,7 @@ mod write;
 mod tests;
 
 pub use error::BlockError;
-pub use folder::{Opened, open_all, quarantine, remove};
+pub use folder::{Aside, Opened, open_all, quarantine, remove};
 pub use meta::Meta;
 pub use read::{Block, ChunkRef, SeriesCost};
 pub use write::{BlockWriter, CHUNK_SAMPLES};

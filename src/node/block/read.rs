@@ -1,14 +1,13 @@
 //! Reading a block.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use super::{
-    BlockError, CHUNKS_FILE, CHUNKS_MAGIC, INDEX_FILE, META_FILE, Meta, error::Bad, index::IndexReader,
-    map::Mapped, meta::VERSION, write::io_error,
+    BlockError, CHUNKS_FILE, CHUNKS_MAGIC, INDEX_FILE, Meta, error::Bad, index::IndexReader, map::Mapped,
+    write::io_error,
 };
 use crate::{base::TimeRange, node::chunk};
 
@@ -64,16 +63,7 @@ pub struct Block {
 impl Block {
     /// Opens a block, after checking all of its index and that its chunks are where the index says.
     pub fn open(path: &Path) -> Result<Self, BlockError> {
-        let meta_path = path.join(META_FILE);
-        let meta = fs::read(&meta_path).map_err(|error| missing(&meta_path, error))?;
-        let meta: Meta =
-            serde_json::from_slice(&meta).map_err(|_| corrupt(&meta_path, "it is no such JSON"))?;
-        if meta.version != VERSION {
-            return Err(corrupt(&meta_path, "its version is unknown"));
-        }
-        if meta.crc != meta.checksum() {
-            return Err(corrupt(&meta_path, "its checksum does not match"));
-        }
+        let meta = Meta::read(path)?;
         let index_path = path.join(INDEX_FILE);
         let index_bytes = Mapped::open(&index_path).map_err(|error| missing(&index_path, error))?;
         let index = IndexReader::open(&index_bytes).map_err(|Bad(what)| corrupt(&index_path, what))?;
@@ -284,12 +274,12 @@ impl Block {
     }
 }
 
-fn corrupt(path: &Path, what: &'static str) -> BlockError {
+pub(super) fn corrupt(path: &Path, what: &'static str) -> BlockError {
     BlockError::Corrupt { path: path.to_owned(), what }
 }
 
 /// A file of a block that is not there is damage; any other failure may pass.
-fn missing(path: &Path, error: std::io::Error) -> BlockError {
+pub(super) fn missing(path: &Path, error: std::io::Error) -> BlockError {
     if error.kind() == std::io::ErrorKind::NotFound {
         corrupt(path, "it is missing")
     } else {

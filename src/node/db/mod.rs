@@ -3,6 +3,7 @@
 mod append;
 mod cursor;
 mod durable;
+mod missing;
 mod query;
 mod record;
 mod sealed;
@@ -87,6 +88,8 @@ pub struct Stats {
     pub block_bytes: u64,
     /// Blocks set aside because they are damaged.
     pub blocks_quarantined: u64,
+    /// Damaged blocks that lie in the folder, those of earlier runs included.
+    pub blocks_missing: u64,
     /// Blocks merged into larger ones.
     pub blocks_compacted: u64,
     /// Time of the newest sample, `i64::MIN` before the first.
@@ -144,6 +147,7 @@ impl Db {
             blocks: blocks.len() as u64,
             block_bytes: blocks.iter().map(|b| b.meta().chunks_bytes + b.meta().index_bytes).sum(),
             blocks_quarantined: self.sealed.quarantined.load(Ordering::Relaxed),
+            blocks_missing: self.sealed.missing.len() as u64,
             blocks_compacted: self.sealed.compacted.load(Ordering::Relaxed),
             newest_ms: self.newest.load(Ordering::Relaxed),
         }

@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-use super::Db;
+use super::{Db, missing::Missing};
 use crate::{
     base::TimeRange,
     node::{
@@ -74,6 +74,7 @@ pub(super) struct Folder {
     next: AtomicU64,
     pub(super) quarantined: AtomicU64,
     pub(super) compacted: AtomicU64,
+    pub(super) missing: Missing,
     /// Held for as long as the database is open, so that no second process touches the blocks.
     _lock: Option<File>,
 }
@@ -111,6 +112,7 @@ impl Db {
     pub fn maintain(&self) -> Result<(), MaintainError> {
         let _turn = self.sealed.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.set_damaged_aside()?;
+        self.sealed.missing.look_again();
         self.expire_blocks()?;
         self.expire();
         if self.seal()? {
@@ -129,6 +131,11 @@ impl Db {
             tracing::error!(place = %place.display(), %error, "a block is damaged and set aside");
         }
         self.sealed.quarantined.store(opened.quarantined.len() as u64, Ordering::Relaxed);
+        for aside in &opened.aside {
+            let (place, range) = (aside.place.display(), aside.range);
+            tracing::warn!(%place, ?range, "a damaged block lies here; answers about its times carry a warning");
+        }
+        self.sealed.missing.set(opened.aside);
         for block in opened.blocks {
             let number = name(&block).split('-').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
             self.sealed.next.fetch_max(number.saturating_add(1), Ordering::Relaxed);
@@ -303,11 +310,13 @@ impl Db {
     /// Renames blocks in which a reader found damage.
     fn set_damaged_aside(&self) -> Result<(), BlockError> {
         for damaged in self.blocks().iter().filter(|block| block.is_damaged()) {
+            let place = block::quarantine(damaged.path())?;
+            tracing::error!(place = %place.display(), "a block is damaged and set aside");
+            // Said before it leaves the list, so that no reader finds it in neither.
+            self.sealed.missing.add(place, Some(damaged.meta().range()));
             self.detach(damaged);
             self.sealed.list().retain(|block| !Arc::ptr_eq(block, damaged));
             self.sealed.quarantined.fetch_add(1, Ordering::Relaxed);
-            let place = block::quarantine(damaged.path())?;
-            tracing::error!(place = %place.display(), "a block is damaged and set aside");
         }
         Ok(())
     }

@@ -162,15 +162,34 @@ fn a_damaged_block_is_set_aside_and_the_rest_is_read() {
     bytes[at] ^= 1;
     fs::write(&chunks, bytes).unwrap();
     let db = Db::open(dir.path(), small()).unwrap().0;
+    assert!(db.warnings([ALL]).is_empty(), "nobody has looked yet");
     let left = read(&db, &[], ALL);
+    let said = db.warnings([ALL]);
+    assert!(said.len() == 1 && said[0].contains("may be missing"), "{said:?}");
     assert!(left[&key("b")].len() < model[&key("b")].len());
     db.maintain().unwrap();
-    assert_eq!(db.stats().blocks_quarantined, 1);
+    assert_eq!((db.stats().blocks_quarantined, db.stats().blocks_missing), (1, 1));
     assert!(!blocks[0].exists());
+    assert_eq!(db.warnings([ALL]), said);
+    let newest = TimeRange { start: START + 600_000, end: i64::MAX };
+    assert!(db.warnings([newest]).is_empty(), "its times are not asked for");
     // Whoever reads now sees the same: nothing of the damaged block, everything else.
     let left = read(&db, &[], ALL);
     for (name, samples) in &left {
         assert!(samples.iter().all(|(time, bits)| model[name].get(time) == Some(bits)));
     }
     assert_eq!(write(&db, &[("a", &[(START + 700_000, 1.0)])]).unwrap().samples, 1);
+    // For as long as the files lie there, and no longer.
+    drop(db);
+    let db = Db::open(dir.path(), small()).unwrap().0;
+    assert_eq!((db.warnings([ALL]), db.stats().blocks_missing), (said, 1));
+    let aside = fs::read_dir(dir.path().join("blocks")).unwrap().flatten().map(|e| e.path());
+    let aside = aside.into_iter().find(|path| path.to_string_lossy().contains("corrupt")).unwrap();
+    fs::write(aside.join("meta.json"), "{}").unwrap();
+    drop(db);
+    let db = Db::open(dir.path(), small()).unwrap().0;
+    assert!(db.warnings([newest])[0].contains("not known"));
+    fs::remove_dir_all(aside).unwrap();
+    db.maintain().unwrap();
+    assert_eq!((db.warnings([ALL]).len(), db.stats().blocks_missing), (0, 0));
 }

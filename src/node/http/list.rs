@@ -48,10 +48,10 @@ pub(super) fn limit(params: &Params<'_>) -> Result<Option<usize>, Failure> {
     Ok(Some(limit).filter(|limit| *limit > 0))
 }
 
-fn warnings<T>(listing: &Listing<T>) -> &'static [String] {
-    static CUT: std::sync::LazyLock<[String; 1]> =
-        std::sync::LazyLock::new(|| ["results truncated due to limit".to_owned()]);
-    if listing.cut { &*CUT } else { &[] }
+/// What was found, and what is to be said with it.
+struct Found<T> {
+    items: Vec<T>,
+    warnings: Vec<String>,
 }
 
 async fn run<T: Send + 'static>(
@@ -59,9 +59,17 @@ async fn run<T: Send + 'static>(
     params: &Params<'_>,
     listed: Listed,
     read: impl FnOnce(&Db, &Listed) -> Result<Listing<T>, Failure> + Send + 'static,
-) -> Result<(Listing<T>, super::reads::Place), Failure> {
+) -> Result<(Found<T>, super::reads::Place), Failure> {
     let db = Arc::clone(&node.db);
-    node.reads.run(timeout(node, params)?, move |_| read(&db, &listed)).await
+    let find = move |_: &_| {
+        let listing = read(&db, &listed)?;
+        let mut warnings = db.warnings([listed.window]);
+        if listing.cut {
+            warnings.push("results truncated due to limit".to_owned());
+        }
+        Ok(Found { items: listing.items, warnings })
+    };
+    node.reads.run(timeout(node, params)?, find).await
 }
 
 pub(super) async fn series(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
@@ -71,18 +79,16 @@ pub(super) async fn series(State(node): State<Arc<Node>>, asked: Asked) -> Resul
         return Err(Failure::new(ErrorKind::BadData, "no match[] parameter provided"));
     }
     let read = |db: &Db, l: &Listed| Ok(db.series(&l.selectors, l.window, l.limit)?);
-    let (listing, place) = run(&node, &params, listed, read).await?;
-    let warnings = warnings(&listing);
-    Ok(json::series(listing.items, warnings, place))
+    let (found, place) = run(&node, &params, listed, read).await?;
+    Ok(json::series(found.items, &found.warnings, place))
 }
 
 pub(super) async fn labels(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
     let params = asked.params()?;
     let listed = Listed::read(&node, &params)?;
     let read = |db: &Db, l: &Listed| Ok(db.label_names(&l.selectors, l.window, l.limit)?);
-    let (listing, place) = run(&node, &params, listed, read).await?;
-    let warnings = warnings(&listing);
-    Ok(json::texts(listing.items, warnings, place))
+    let (found, place) = run(&node, &params, listed, read).await?;
+    Ok(json::texts(found.items, &found.warnings, place))
 }
 
 pub(super) async fn values(
@@ -94,9 +100,8 @@ pub(super) async fn values(
     let listed = Listed::read(&node, &params)?;
     let name = unescaped(name);
     let read = move |db: &Db, l: &Listed| Ok(db.label_values(&name, &l.selectors, l.window, l.limit)?);
-    let (listing, place) = run(&node, &params, listed, read).await?;
-    let warnings = warnings(&listing);
-    Ok(json::texts(listing.items, warnings, place))
+    let (found, place) = run(&node, &params, listed, read).await?;
+    Ok(json::texts(found.items, &found.warnings, place))
 }
 
 /// `U__` in front of a name says that what is no letter is written `_hex_`, and an underscore `__`.

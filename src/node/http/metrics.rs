@@ -16,6 +16,7 @@ pub(super) struct Metrics {
     blocks: IntGauge,
     block_bytes: IntGauge,
     quarantined: IntCounter,
+    missing: IntGauge,
     compacted: IntCounter,
     reads: IntGauge,
     reads_done: IntCounter,
@@ -43,6 +44,10 @@ impl Metrics {
             blocks: gauge("weir_node_blocks", "Sealed blocks on disk.")?,
             block_bytes: gauge("weir_node_block_bytes", "Bytes of the sealed blocks.")?,
             quarantined: counter("weir_node_blocks_quarantined_total", "Damaged blocks set aside.")?,
+            missing: gauge(
+                "weir_node_blocks_quarantined",
+                "Damaged blocks that lie in the folder; answers about their times carry a warning.",
+            )?,
             compacted: counter("weir_node_blocks_compacted_total", "Blocks merged into larger ones.")?,
             reads: gauge("weir_node_reads_outstanding", "Reads that run, wait to run or are being sent.")?,
             reads_done: counter("weir_node_reads_total", "Reads that ran.")?,
@@ -59,6 +64,7 @@ impl Metrics {
         self.series.set(stats.series as i64);
         self.blocks.set(stats.blocks as i64);
         self.block_bytes.set(stats.block_bytes as i64);
+        self.missing.set(stats.blocks_missing as i64);
         self.reads.set(reads.outstanding() as i64);
         let counts = [
             (&self.appended, stats.samples_appended),

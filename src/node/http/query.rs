@@ -83,7 +83,12 @@ impl Query {
             workers: node.workers.clone(),
             ..engine::Options::default()
         };
-        let run = move |cancel: &_| Ok(engine::evaluate(&self.ast, times, &*db, &options, cancel)?);
+        let run = move |cancel: &_| {
+            let mut answer = engine::evaluate(&self.ast, times, &*db, &options, cancel)?;
+            let shape = Shape::of(&self.ast, times, self.lookback_ms);
+            answer.warnings.extend(db.warnings(shape.selectors.iter().map(|s| s.window)));
+            Ok(answer)
+        };
         let begun = tokio::time::Instant::now();
         let (answer, place) = node.reads.run(self.timeout, run).await?;
         let stats = stats.then(|| begun.elapsed());
@@ -97,9 +102,10 @@ impl Query {
         let run = move |_: &_| {
             let costs = shape.selectors.iter().map(|s| Ok(db.query_cost(&s.matchers, s.window)?));
             let costs: Vec<Cost> = costs.collect::<Result<_, Failure>>()?;
-            Ok((shape, costs))
+            let warnings = db.warnings(shape.selectors.iter().map(|s| s.window));
+            Ok((shape, costs, warnings))
         };
-        let ((shape, costs), _place) = node.reads.run(self.timeout, run).await?;
+        let ((shape, costs, warnings), _place) = node.reads.run(self.timeout, run).await?;
         let sum = |of: fn(&Cost) -> u64| costs.iter().map(of).fold(0, u64::saturating_add);
         let selectors: Vec<_> = (shape.selectors.iter().zip(&costs))
             .map(|(selector, cost)| {
@@ -120,7 +126,7 @@ impl Query {
             "blocks": sum(|c| c.blocks),
             "class": "exact",
         });
-        Ok(success(json!({"estimate": estimate, "selectors": selectors}), &[]))
+        Ok(success(json!({"estimate": estimate, "selectors": selectors}), &warnings))
     }
 }
 

@@ -1,0 +1,117 @@
+//! What readers are told of samples that were lost with a damaged block.
+
+use std::{
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::Db;
+use crate::{base::TimeRange, node::block::Aside};
+
+/// Ranges that one answer names; with more, the last one reaches to the end of them all.
+const RANGES_MAX: usize = 8;
+
+/// The damaged blocks that lie in the folder.
+#[derive(Debug, Default)]
+pub(super) struct Missing(Mutex<Vec<Aside>>);
+
+impl Missing {
+    fn list(&self) -> MutexGuard<'_, Vec<Aside>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.list().len()
+    }
+
+    pub(super) fn add(&self, place: PathBuf, range: Option<TimeRange>) {
+        self.list().push(Aside { place, range });
+    }
+
+    pub(super) fn set(&self, aside: Vec<Aside>) {
+        *self.list() = aside;
+    }
+
+    /// Forgets what somebody has taken out of the folder.
+    pub(super) fn look_again(&self) {
+        let held: Vec<PathBuf> = self.list().iter().map(|aside| aside.place.clone()).collect();
+        let gone: Vec<PathBuf> = held.into_iter().filter(|place| !place.exists()).collect();
+        self.list().retain(|aside| !gone.contains(&aside.place));
+    }
+
+    fn ranges(&self) -> Vec<Option<TimeRange>> {
+        self.list().iter().map(|aside| aside.range).collect()
+    }
+}
+
+impl Db {
+    /// What an answer about these windows has to say: which times may lack samples because the block that held them
+    /// is damaged. Asked after reading, since reading is what finds the damage.
+    pub fn warnings(&self, windows: impl IntoIterator<Item = TimeRange>) -> Vec<String> {
+        let mut lost = self.sealed.missing.ranges();
+        // Found damaged a moment ago, and not set aside yet.
+        let damaged = self.blocks().into_iter().filter(|block| block.is_damaged());
+        lost.extend(damaged.map(|block| Some(block.meta().range())));
+        if lost.is_empty() {
+            return Vec::new();
+        }
+        let mut cut = Vec::new();
+        for window in windows {
+            let start = window.start.max(self.oldest());
+            for range in lost.iter().flatten() {
+                let (start, end) = (range.start.max(start), range.end.min(window.end));
+                if start <= end {
+                    cut.push(TimeRange { start, end });
+                }
+            }
+        }
+        let mut texts: Vec<String> = joined(cut).into_iter().map(text).collect();
+        if lost.contains(&None) {
+            texts.push(
+                "samples may be missing: a damaged block, whose times are not known, is set aside".into(),
+            );
+        }
+        texts
+    }
+}
+
+fn joined(mut ranges: Vec<TimeRange>) -> Vec<TimeRange> {
+    ranges.sort_by_key(|range| range.start);
+    let mut joined: Vec<TimeRange> = Vec::new();
+    for range in ranges {
+        let full = joined.len() == RANGES_MAX;
+        match joined.last_mut() {
+            Some(last) if full || range.start <= last.end.saturating_add(1) => {
+                last.end = last.end.max(range.end);
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+fn text(range: TimeRange) -> String {
+    let time = |ms| {
+        jiff::Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms} ms"), |time| time.to_string())
+    };
+    let (start, end) = (time(range.start), time(range.end));
+    format!("samples from {start} to {end} may be missing: a block that held them is damaged")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_meet_are_one_and_there_are_never_many() {
+        let range = |start, end| TimeRange { start, end };
+        assert_eq!(joined(vec![range(5, 9), range(0, 4), range(11, 12)]), [range(0, 9), range(11, 12)]);
+        let many = joined((0..100).map(|i| range(i * 10, i * 10 + 1)).collect());
+        assert_eq!((many.len(), many.last()), (RANGES_MAX, Some(&range(70, 991))));
+        let said = text(range(1_700_000_000_000, 1_700_000_000_500));
+        assert!(
+            said.starts_with("samples from 2023-11-14T22:13:20Z to 2023-11-14T22:13:20.5Z may"),
+            "{said}"
+        );
+    }
+}
