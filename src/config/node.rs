@@ -71,6 +71,8 @@ pub struct Reads {
     pub outstanding: Count,
     /// The longest that a read may take.
     pub timeout: Span,
+    /// A client that takes no byte of its answer for so long is given up.
+    pub stall: Span,
     /// How long a sample stays visible to an instant vector.
     pub lookback: Span,
     /// Series that one query may read.
@@ -116,6 +118,7 @@ impl Default for Reads {
             running: None,
             outstanding: lit("200"),
             timeout: lit("2m"),
+            stall: lit("30s"),
             lookback: lit("5m"),
             series: lit("1_000_000"),
             samples: lit("50_000_000"),
@@ -197,6 +200,7 @@ pub fn resolve_node(raw: &RawNode) -> (Options, Settings) {
         },
         lookback_ms: reads.lookback.ms().get(),
         timeout: reads.timeout.duration(),
+        stall: reads.stall.duration(),
         reads_running: reads.running.map_or(defaults.reads_running, |n| size(n.0)),
         reads_outstanding: size(reads.outstanding.0),
         steps: reads.steps.0.get(),

@@ -20,6 +20,7 @@ mod query;
 mod reads;
 mod remote_read;
 mod settings;
+mod stall;
 mod status;
 mod tree;
 mod write;
@@ -157,12 +158,13 @@ pub fn router(node: Arc<Node>) -> Router {
         .with_state(node)
 }
 
-/// Serves a node until `shutdown`; answers under way are finished.
+/// Serves a node until `shutdown`; answers under way are finished, but for those whose clients take nothing.
 pub async fn serve(
     listener: TcpListener,
     node: Arc<Node>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    let listener = stall::Stalling { listener, patience: node.settings.stall };
     axum::serve(listener, router(node)).with_graceful_shutdown(shutdown.map(|()| ())).await
 }
 

@@ -1,17 +1,22 @@
 //! Remote read: whole series with their samples, for a Prometheus that keeps none of its own.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use axum::{
+    body::{Body, Bytes},
     extract::{Request, State},
-    http::header,
+    http::{HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
+use futures_util::{Stream, stream};
 
-use super::{FORM_BYTES_MAX, Node, error::Failure, read_body};
+use super::{FORM_BYTES_MAX, Node, error::Failure, read_body, reads::Place};
 use crate::{
     base::ErrorKind,
     node::{
@@ -30,9 +35,36 @@ pub(super) async fn read(State(node): State<Arc<Node>>, request: Request) -> Res
     let queries = ingest::read_request(&ingest::unpack(&packed, FORM_BYTES_MAX)?)?;
     let (db, limits) = (Arc::clone(&node.db), node.settings.limits);
     let run = move |cancel: &AtomicBool| answer(&db, &queries, limits, cancel);
-    let (packed, _place) = node.reads.run(node.settings.timeout, run).await?;
+    let (found, place) = node.reads.run(node.settings.timeout, run).await?;
     let headers = [(header::CONTENT_TYPE, "application/x-protobuf"), (header::CONTENT_ENCODING, "snappy")];
-    Ok((headers, packed).into_response())
+    let mut response = (headers, Body::from_stream(pieces(found.packed, place))).into_response();
+    // The protocol has no place for warnings.
+    if let Ok(value) = HeaderValue::try_from(found.warnings.join("; "))
+        && !value.is_empty()
+    {
+        response.headers_mut().insert(WARNINGS, value);
+    }
+    Ok(response)
+}
+
+/// Says which times a damaged block leaves out.
+const WARNINGS: HeaderName = HeaderName::from_static("weir-warnings");
+/// Bytes that are handed over at a time.
+const PIECE: usize = 64 << 10;
+
+/// A packed answer.
+struct Found {
+    packed: Vec<u8>,
+    warnings: Vec<String>,
+}
+
+/// The answer piece by piece, so that its place is held until all but the last piece is sent.
+fn pieces(packed: Vec<u8>, place: Place) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    let left = (Bytes::from(packed), place);
+    stream::unfold(left, async |(mut left, place)| {
+        let piece = left.split_to(left.len().min(PIECE));
+        (!piece.is_empty()).then_some((Ok(piece), (left, place)))
+    })
 }
 
 /// What has been read so far, over all queries of a request.
@@ -43,16 +75,17 @@ struct Used {
     bytes: usize,
 }
 
-fn answer(db: &Db, queries: &[ReadQuery], limits: Limits, cancel: &AtomicBool) -> Result<Vec<u8>, Failure> {
+fn answer(db: &Db, queries: &[ReadQuery], limits: Limits, cancel: &AtomicBool) -> Result<Found, Failure> {
     let mut used = Used::default();
     let mut out = Vec::new();
     for query in queries {
         let result = result_of(db, query, limits, &mut used, cancel)?;
         field(1, &result, &mut out);
     }
-    snap::raw::Encoder::new()
+    let packed = snap::raw::Encoder::new()
         .compress_vec(&out)
-        .map_err(|error| Failure::new(ErrorKind::Internal, format!("packing the answer: {error}")))
+        .map_err(|error| Failure::new(ErrorKind::Internal, format!("packing the answer: {error}")))?;
+    Ok(Found { packed, warnings: db.warnings(queries.iter().map(|query| query.window)) })
 }
 
 /// A `QueryResult`, its series sorted by their labels.
@@ -121,4 +154,26 @@ fn field(number: u8, bytes: &[u8], out: &mut Vec<u8>) {
     out.push(number << 3 | 2);
     put_varint(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+    use crate::node::http::{Settings, reads::Reads};
+
+    #[tokio::test]
+    async fn the_place_is_held_until_the_answer_is_taken() {
+        let settings = Settings::default();
+        let reads = Reads::new(&settings);
+        let ((), place) = reads.run(settings.timeout, |_| Ok(())).await.unwrap();
+        let mut body = std::pin::pin!(pieces(vec![7; 2 * PIECE + 1], place));
+        for length in [PIECE, PIECE, 1] {
+            assert_eq!(reads.outstanding(), 1);
+            assert_eq!(body.next().await.unwrap().unwrap(), vec![7; length]);
+        }
+        assert!(body.next().await.is_none());
+        assert_eq!(reads.outstanding(), 0);
+    }
 }

@@ -13,6 +13,8 @@ pub struct Settings {
     pub lookback_ms: u64,
     /// The longest that a read may take; `timeout=` may ask for less.
     pub timeout: Duration,
+    /// A client that takes no byte of its answer for so long is given up.
+    pub stall: Duration,
     /// Reads that run at the same time.
     pub reads_running: usize,
     /// Threads that one query may use; all queries together use one fewer beside their own.
@@ -34,6 +36,7 @@ impl Default for Settings {
             limits: engine::Limits::default(),
             lookback_ms: 300_000,
             timeout: Duration::from_secs(120),
+            stall: Duration::from_secs(30),
             reads_running: query_threads.get() * 2,
             query_threads,
             reads_outstanding: 200,
