@@ -55,6 +55,11 @@ pub(super) struct Memory {
 }
 
 impl Memory {
+    /// Estimate over rise; `None` for a query that the database would not run.
+    pub(super) fn ratio(&self) -> Option<f64> {
+        (self.status == 200).then(|| self.estimated as f64 / self.rise as f64)
+    }
+
     pub(super) fn to_json(&self) -> Value {
         json!({"shape": self.what, "estimated_bytes": self.estimated, "rise_bytes": self.rise, "status": self.status,
             "ms": self.ms})

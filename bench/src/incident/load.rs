@@ -30,6 +30,8 @@ pub(super) enum Burst {
     Mixed,
     /// Ten that sum up: what a cap on concurrency can survive as well.
     Sums,
+    /// Two hundred that sum up a quarter of the series: none is large, all together are.
+    Many,
 }
 
 impl Burst {
@@ -37,7 +39,8 @@ impl Burst {
         match word {
             "mixed" => Ok(Self::Mixed),
             "sums" => Ok(Self::Sums),
-            _ => Err(format!("no such burst: {word}; there are mixed and sums").into()),
+            "many" => Ok(Self::Many),
+            _ => Err(format!("no such burst: {word}; there are mixed, sums and many").into()),
         }
     }
 
@@ -45,8 +48,12 @@ impl Burst {
         let count = match self {
             Self::Mixed => 20,
             Self::Sums => 10,
+            Self::Many => 200,
         };
-        (0..count).map(move |n| Query { raw: matches!(self, Self::Mixed) && n % 2 == 1 })
+        (0..count).map(move |n| Query {
+            raw: matches!(self, Self::Mixed) && n % 2 == 1,
+            part: matches!(self, Self::Many).then_some(n % 3),
+        })
     }
 }
 
@@ -54,6 +61,8 @@ impl Burst {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Query {
     raw: bool,
+    /// Of the counters, those with this digit first, and not all series.
+    part: Option<usize>,
 }
 
 /// How one heavy query ended.
@@ -82,7 +91,8 @@ impl Heavy {
 
 impl Query {
     pub(super) fn request(self, path: &str, end: u64) -> Request {
-        let query = if self.raw { ALL.to_owned() } else { format!("sum by(job)({ALL})") };
+        let selector = self.part.map_or(ALL.to_owned(), |n| format!("{{__name__=~\"c{n}.*_total\"}}"));
+        let query = if self.raw { selector } else { format!("sum by(job)({selector})") };
         let (from, to) = ((end - 6 * 3600).to_string(), end.to_string());
         let parameters = [("query", query.as_str()), ("start", &from), ("end", &to), ("step", "15")];
         Request::get(path, &parameters, "noisy")

@@ -147,7 +147,9 @@ impl Target {
             let ready = Request::get("/health", &[], "bench");
             return Service::start("victoriametrics", port, scratch.dir(), start, &ready);
         };
-        let text = format!("listen: 127.0.0.1:{port}\npool: {{mode: {mode}}}\n");
+        // Bounded is what a node is without a word.
+        let pool = if mode == "bounded" { String::new() } else { format!("pool: {{mode: {mode}}}\n") };
+        let text = format!("listen: 127.0.0.1:{port}\n{pool}");
         let config = scratch.write("node.yaml", &text)?;
         let mut start = Command::new(&options.weir);
         start.arg("node").arg("--config").arg(config).arg("--data").arg(dir);
