@@ -12,7 +12,7 @@ use super::{
     env,
     load::read,
     raw::Telemetry,
-    scalar::{Count, Listen, Size, Span},
+    scalar::{Count, Limit, Listen, Size, Span},
     tree,
 };
 use crate::node::{db::Options, engine::Limits, http::Settings, wal::SyncPolicy};
@@ -37,6 +37,8 @@ pub struct RawNode {
 pub struct Storage {
     /// How long samples are kept, behind the newest of all.
     pub retention: Span,
+    /// What blocks and log may take on the disk; the oldest blocks go when it is more.
+    pub size: Limit<Size>,
     /// How far behind the newest sample of all a late one may be.
     pub out_of_order: Span,
     /// What one block covers when it is sealed; larger ones are made by merging.
@@ -102,6 +104,7 @@ impl Default for Storage {
     fn default() -> Self {
         Self {
             retention: lit("15d"),
+            size: Limit::Unlimited,
             out_of_order: lit("30m"),
             block: lit("2h"),
             ahead: lit("10m"),
@@ -183,6 +186,7 @@ pub fn resolve_node(raw: &RawNode) -> (Options, Settings) {
         max_series: size(storage.series.0),
         out_of_order_ms: storage.out_of_order.ms().get(),
         retention_ms: storage.retention.ms().get(),
+        size_bytes: storage.size.at().map_or(u64::MAX, |size| size.0.get()),
         block_ms: storage.block.ms().get(),
         max_ahead_ms: storage.ahead.ms().get(),
         sync: match storage.sync {

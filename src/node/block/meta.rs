@@ -54,6 +54,11 @@ impl Meta {
         Ok(meta)
     }
 
+    /// Bytes of the block on the disk.
+    pub fn bytes(&self) -> u64 {
+        self.chunks_bytes.saturating_add(self.index_bytes)
+    }
+
     /// From its first sample to its last.
     pub fn range(&self) -> TimeRange {
         TimeRange { start: self.min_time_ms, end: self.max_time_ms }

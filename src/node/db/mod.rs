@@ -3,6 +3,8 @@
 mod append;
 mod cursor;
 mod durable;
+#[cfg(test)]
+mod full_tests;
 mod missing;
 mod query;
 mod record;
@@ -40,6 +42,8 @@ pub struct Options {
     pub out_of_order_ms: u64,
     /// How long samples are kept, in milliseconds behind the newest sample of all.
     pub retention_ms: u64,
+    /// What blocks and log may take on the disk, bytes; the oldest blocks go when it is more.
+    pub size_bytes: u64,
     /// What one block covers when it is sealed, in milliseconds, from a multiple of it on.
     pub block_ms: u64,
     /// How far ahead of the clock a sample may be, in milliseconds.
@@ -58,6 +62,7 @@ impl Default for Options {
             max_series: 2_000_000,
             out_of_order_ms: 1_800_000,
             retention_ms: 15 * 24 * 3_600_000,
+            size_bytes: u64::MAX,
             block_ms: 2 * 3_600_000,
             max_ahead_ms: 600_000,
             sync: SyncPolicy::Always,
@@ -145,7 +150,7 @@ impl Db {
             samples_refused: self.refused.load(Ordering::Relaxed),
             samples_expired: self.expired.load(Ordering::Relaxed),
             blocks: blocks.len() as u64,
-            block_bytes: blocks.iter().map(|b| b.meta().chunks_bytes + b.meta().index_bytes).sum(),
+            block_bytes: blocks.iter().map(|b| b.meta().bytes()).sum(),
             blocks_quarantined: self.sealed.quarantined.load(Ordering::Relaxed),
             blocks_missing: self.sealed.missing.len() as u64,
             blocks_compacted: self.sealed.compacted.load(Ordering::Relaxed),

@@ -21,7 +21,7 @@ use crate::{
         block::{self, Block, BlockError, BlockWriter},
         engine::Samples,
         head::{Part, Series},
-        wal::LogError,
+        wal::{LogError, Wal},
     },
 };
 
@@ -120,6 +120,8 @@ impl Db {
         }
         self.checkpoint_if_due()?;
         while self.compact()? {}
+        // Again, since sealing and merging take room.
+        self.expire_blocks()?;
         Ok(())
     }
 
@@ -296,13 +298,21 @@ impl Db {
         None
     }
 
-    /// Removes blocks whose last sample is past the retention.
+    /// Removes blocks whose last sample is past the retention, and the oldest while all take more than they may.
     fn expire_blocks(&self) -> Result<(), BlockError> {
         let oldest = self.oldest();
-        for block in self.blocks().iter().filter(|block| block.meta().max_time_ms < oldest) {
-            self.detach(block);
+        let mut blocks = self.blocks();
+        blocks.sort_by_key(|block| block.meta().max_time_ms);
+        let log = self.wal.as_ref().map_or(0, Wal::size);
+        let mut total = blocks.iter().map(|block| block.meta().bytes()).fold(log, u64::saturating_add);
+        for block in blocks {
+            if block.meta().max_time_ms >= oldest && total <= self.options.size_bytes {
+                break;
+            }
+            total = total.saturating_sub(block.meta().bytes());
+            self.detach(&block);
             self.expired.fetch_add(block.meta().samples, Ordering::Relaxed);
-            self.remove(block)?;
+            self.remove(&block)?;
         }
         Ok(())
     }

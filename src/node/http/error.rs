@@ -34,7 +34,7 @@ impl IntoResponse for Failure {
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if self.kind == ErrorKind::QueueFull {
+        if matches!(self.kind, ErrorKind::QueueFull | ErrorKind::BackendSick) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
@@ -85,5 +85,17 @@ impl From<EvalError> for Failure {
             EvalError::Storage(_) => ErrorKind::Internal,
         };
         Self::new(kind, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_asks_to_come_again() {
+        let response = Failure::from(WriteError::DiskFull).into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
     }
 }

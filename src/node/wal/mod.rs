@@ -4,6 +4,7 @@
 //! are written, and synced, together. A damaged record costs itself only: reading goes on at the next mark whose
 //! record is sound. A checkpoint replaces all segments before it.
 
+mod disk;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use disk::Room;
 pub use read::Replayed;
 
 const MARK: [u8; 4] = [0xf1, 0x57, 0xe1, 0x9a];
@@ -85,6 +87,7 @@ struct Writer {
     /// Bytes since the last checkpoint.
     total: u64,
     synced: Instant,
+    room: Room,
 }
 
 /// The log, open for writing.
@@ -118,6 +121,7 @@ impl Wal {
             written: 0,
             total: replayed.bytes,
             synced: Instant::now(),
+            room: Room::default(),
         };
         let wal = Self {
             dir: dir.to_owned(),
@@ -154,6 +158,12 @@ impl Wal {
         result
     }
 
+    /// The room on its disk.
+    #[cfg(test)]
+    pub(in crate::node) fn room(&self) -> Room {
+        lock(&self.writer).room.clone()
+    }
+
     /// Bytes that a restart would have to read.
     pub fn size(&self) -> u64 {
         lock(&self.writer).total
@@ -178,14 +188,15 @@ impl Wal {
         let mut writer = lock(&self.writer);
         let number = writer.number + 1;
         let unfinished = self.dir.join("checkpoint.unfinished");
-        let result = write_checkpoint(&unfinished, fill);
+        let result = write_checkpoint(&unfinished, &writer.room, fill);
         let total = result.inspect_err(|_| {
             // What is left of it only takes room; the next one starts over anyway.
             let _ = fs::remove_file(&unfinished);
         })?;
         fs::rename(&unfinished, read::checkpoint_path(&self.dir, number))?;
         sync_dir(&self.dir)?;
-        *writer = Writer { file: None, number, written: 0, total, synced: Instant::now() };
+        let room = writer.room.clone();
+        *writer = Writer { file: None, number, written: 0, total, synced: Instant::now(), room };
         for old in read::files(&self.dir)?.into_iter().filter(|f| f.number < number || f.is_old(number)) {
             fs::remove_file(old.path)?;
         }
@@ -195,18 +206,22 @@ impl Wal {
 
 fn write_checkpoint(
     path: &Path,
+    room: &Room,
     fill: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
 ) -> io::Result<u64> {
-    let mut file = io::BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut file = File::create(path)?;
+    let mut out = io::BufWriter::with_capacity(1 << 20, room.writer(&mut file));
     let mut total = 0;
     let mut framed = Vec::new();
     fill(&mut |payload| {
         framed.clear();
         frame(payload, &mut framed);
         total += framed.len() as u64;
-        file.write_all(&framed)
+        out.write_all(&framed)
     })?;
-    file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    out.flush()?;
+    drop(out);
+    file.sync_all()?;
     Ok(total)
 }
 
@@ -219,11 +234,13 @@ impl Writer {
         let file = match &mut self.file {
             Some(file) => file,
             none => {
-                let number = self.number + 1;
-                let path = read::segment_path(dir, number);
-                let file = OpenOptions::new().create_new(true).write(true).open(path)?;
-                sync_dir(dir)?;
-                (self.number, self.written) = (number, 0);
+                // Taken even if what follows fails: the file may be there.
+                (self.number, self.written) = (self.number + 1, 0);
+                let path = read::segment_path(dir, self.number);
+                let file = OpenOptions::new().create_new(true).write(true).open(&path)?;
+                sync_dir(dir).inspect_err(|_| {
+                    let _ = fs::remove_file(&path);
+                })?;
                 none.insert(file)
             }
         };
@@ -232,12 +249,19 @@ impl Writer {
             SyncPolicy::Every(period) => self.synced.elapsed() >= period,
             SyncPolicy::Never => false,
         };
-        let result = file.write_all(bytes).and_then(|()| if due { file.sync_data() } else { Ok(()) });
+        let written = self.room.writer(file).write_all(bytes);
+        let reached = written.is_ok();
+        let result = written.and_then(|()| if due { file.sync_data() } else { Ok(()) });
         if let Err(error) = result {
             // Half a record, or one whose writer is told that it failed, must not be read back.
             let undone = file.set_len(self.written).and_then(|()| file.seek(SeekFrom::Start(self.written)));
-            if undone.is_err() || due {
+            // After a failed sync nobody knows what of the file is on the disk.
+            if undone.is_err() || reached {
                 self.file = None;
+                if self.written == 0 {
+                    // Nothing in it was acknowledged, and refused writes must not heap up files.
+                    let _ = fs::remove_file(read::segment_path(dir, self.number));
+                }
             }
             return Err(error);
         }

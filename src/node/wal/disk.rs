@@ -1,0 +1,56 @@
+//! Writing, with a disk that tests can fill.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+};
+
+/// What is left of the disk; nobody but a test bounds it here, the system bounds it anyway.
+#[derive(Clone, Debug, Default)]
+pub(in crate::node) struct Room {
+    #[cfg(test)]
+    left: std::sync::Arc<std::sync::Mutex<Option<usize>>>,
+}
+
+impl Room {
+    /// How many of so many bytes there is room for.
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "only a test's disk has bounds"))]
+    fn take(&self, bytes: usize) -> usize {
+        #[cfg(test)]
+        if let Some(left) = self.left.lock().unwrap().as_mut() {
+            let taken = bytes.min(*left);
+            *left -= taken;
+            return taken;
+        }
+        bytes
+    }
+
+    /// Leaves so many bytes; without a number, as many as there are.
+    #[cfg(test)]
+    pub(in crate::node) fn leave(&self, bytes: Option<usize>) {
+        *self.left.lock().unwrap() = bytes;
+    }
+
+    /// A file that takes no more than there is room for.
+    pub(super) fn writer<'a>(&'a self, file: &'a mut File) -> impl Write + 'a {
+        Bounded { file, room: self }
+    }
+}
+
+struct Bounded<'a> {
+    file: &'a mut File,
+    room: &'a Room,
+}
+
+impl Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.room.take(bytes.len()) {
+            0 if !bytes.is_empty() => Err(io::ErrorKind::StorageFull.into()),
+            fits => self.file.write(bytes.get(..fits).unwrap_or(bytes)),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
