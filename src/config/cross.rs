@@ -95,8 +95,14 @@ impl<'a> Checker<'a> {
                     format!("a second backend named {}; names are unique", at.shown(&backend.name)),
                 );
             }
-            for (j, url) in backend.urls.iter().enumerate() {
-                let at = place.key("urls").index(j);
+            let named = [
+                (place.key("urls"), &backend.urls),
+                (place.key("pressure").key("metrics_urls"), &backend.pressure.metrics_urls),
+            ];
+            let each = named
+                .iter()
+                .flat_map(|(at, urls)| urls.iter().enumerate().map(|(j, url)| (at.index(j), url)));
+            for (at, url) in each {
                 if let Err(message) = url_fits(url) {
                     // Whatever stands before an `@` may be a password.
                     let shown = if url.contains('@') { "the URL".to_owned() } else { at.shown(url) };
@@ -117,7 +123,8 @@ impl<'a> Checker<'a> {
     }
 
     fn tls(&mut self, place: &Place<'_>, backend: &Backend) {
-        let secure = backend.urls.iter().any(|url| url.starts_with("https:"));
+        let urls = backend.urls.iter().chain(&backend.pressure.metrics_urls);
+        let secure = urls.into_iter().any(|url| url.starts_with("https:"));
         if !secure {
             if backend.tls != BackendTls::default() {
                 let message = "has no effect: no URL of this backend begins with `https://`";

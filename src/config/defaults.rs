@@ -75,6 +75,7 @@ impl Default for Probe {
 impl Default for Pressure {
     fn default() -> Self {
         Self {
+            metrics_urls: Vec::new(),
             memory_limit: Limit::Unlimited,
             on_stale: OnStale::Hold,
             stale_after: lit("15s"),

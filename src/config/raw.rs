@@ -229,6 +229,8 @@ pub struct Probe {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pressure {
+    /// Where `/metrics` is found, where that is not below `urls`: M3's storage nodes, for one. Fetched without `headers`.
+    pub metrics_urls: Vec<String>,
     /// Resident memory at which the backend is at its limit; `unlimited` leaves memory out where the backend does not
     /// tell its own limit.
     pub memory_limit: Limit<Size>,

@@ -105,7 +105,9 @@ fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {
         headers.insert(header_name(name)?, value);
     }
     let urls = raw.urls.iter().map(|url| BaseUrl::parse(url)).collect::<Result<Vec<_>, _>>()?;
-    let tls = urls.iter().any(BaseUrl::secure).then(|| tls::load(&raw.tls)).transpose();
+    let metrics_urls = raw.pressure.metrics_urls.iter().map(|url| BaseUrl::parse(url));
+    let metrics_urls = metrics_urls.collect::<Result<Vec<_>, _>>()?;
+    let tls = urls.iter().chain(&metrics_urls).any(BaseUrl::secure).then(|| tls::load(&raw.tls)).transpose();
     let tls = tls.map_err(|wrong| format!("backend `{}`: tls.{wrong}", raw.name))?;
     let (kind, model_kind) = kinds(raw.kind);
     let backend = backend::Settings {
@@ -127,6 +129,11 @@ fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {
         },
         ..backend::Settings::new(raw.name.as_str(), kind, urls)
     };
+    let metrics = (!metrics_urls.is_empty()).then(|| backend::Settings {
+        urls: metrics_urls,
+        headers: HeaderMap::new(),
+        ..backend.clone()
+    });
     let model = Model {
         kind: model_kind,
         block_duration_ms: raw.block_duration.ms().get(),
@@ -144,7 +151,7 @@ fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {
         raw::OnUnparsable::Forward => OnUnparsable::Forward,
     };
     let pressure = pressure(&raw.pressure)?;
-    Ok(upstream::Settings { backend, model, on_unparsable, pressure })
+    Ok(upstream::Settings { backend, metrics, model, on_unparsable, pressure })
 }
 
 fn pressure(raw: &raw::Pressure) -> Result<pressure::Settings, String> {

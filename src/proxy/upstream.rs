@@ -26,6 +26,8 @@ const TABLE_RETRY: Duration = Duration::from_secs(15);
 pub struct Settings {
     /// How it is reached.
     pub backend: backend::Settings,
+    /// How its metrics are reached, where that is elsewhere.
+    pub metrics: Option<backend::Settings>,
     /// How its queries are priced.
     pub model: Model,
     /// What becomes of a query that is not PromQL.
@@ -52,6 +54,8 @@ pub struct Upstream {
     pub index: usize,
     /// Where requests go.
     pub backend: Arc<Backend>,
+    /// Where its metrics come from: mostly the same.
+    pub metrics: Arc<Backend>,
     /// How they are priced.
     pub model: Model,
     /// What becomes of a query that is not PromQL.
@@ -69,9 +73,11 @@ impl Upstream {
         let monitor = before.map(|before| Arc::clone(&before.monitor));
         let monitor = monitor.unwrap_or_else(|| Arc::new(Mutex::new(Monitor::new(kind, pressure, now))));
         lock(&monitor).obey(kind, pressure, now);
+        let backend = Backend::new(settings.backend);
         Self {
             index,
-            backend: Backend::new(settings.backend),
+            metrics: settings.metrics.map_or_else(|| Arc::clone(&backend), Backend::new),
+            backend,
             model: settings.model,
             on_unparsable: settings.on_unparsable,
             monitor,

@@ -49,7 +49,7 @@ pub(super) async fn watch(upstream: Arc<Upstream>, admission: Arc<Admission>, me
 }
 
 async fn look(upstream: &Upstream) -> Look {
-    let pages = upstream.backend.metrics_pages(Instant::now() + EVERY).await;
+    let pages = upstream.metrics.metrics_pages(Instant::now() + EVERY).await;
     let pages: Vec<_> = pages.iter().map(|page| std::str::from_utf8(page.as_deref()?).ok()).collect();
     upstream.monitor().look(&pages, Instant::now())
 }

@@ -18,6 +18,7 @@ mod node_http;
 mod node_kill;
 mod parse_corpus;
 mod parse_errors;
+mod pressure;
 mod profile;
 mod promqltest;
 mod proxy_faults;
