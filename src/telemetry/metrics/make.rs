@@ -72,6 +72,11 @@ impl Maker<'_> {
         self.gauge("weir_config_last_reload_success_timestamp_seconds", help)
     }
 
+    fn queue_wait(&self, seconds: Vec<f64>) -> prometheus::Result<HistogramVec> {
+        let help = "Time that admitted queries waited.";
+        self.histograms("weir_queue_wait_seconds", help, &["class"], seconds)
+    }
+
     fn requests(&self) -> prometheus::Result<IntCounterVec> {
         let help = "Requests by how they ended and by class of the client's status (`2xx`), or `none`: it left before.";
         self.counter("weir_requests_total", help, &["endpoint", "outcome", "status"])
@@ -173,12 +178,7 @@ impl Metrics {
                 exponential_buckets(1.0 / 64.0, 2.0, 13)?,
             )?,
             queue_length: make.int_gauges("weir_queue_length", "Queries waiting.", &["backend"])?,
-            queue_wait: make.histograms(
-                "weir_queue_wait_seconds",
-                "Time that admitted queries waited.",
-                &["class"],
-                seconds.clone(),
-            )?,
+            queue_wait: make.queue_wait(seconds.clone())?,
             budget_used: make.gauges("weir_budget_used", "Budget held by permits.", &["backend", "resource"])?,
             budget_capacity: make.gauges(
                 "weir_budget_capacity",
