@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
@@ -13,17 +14,21 @@ use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::JoinHandle,
 };
 
 use super::{BAD_INPUT, FAILED, clock::now_ms, memory::Memory, output};
 use crate::{
     config::{self, Loaded, Reloader},
     proxy::{self, Proxy},
-    telemetry::{log, metrics::Metrics, profile},
+    telemetry::{log, metrics::Metrics, otlp, profile},
 };
 
 /// Tenants with a label value of their own in metrics; the others share one.
 pub(super) const TENANT_LABELS_MAX: usize = 500;
+
+/// Longest wait at the end for the trace collector to take the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 pub(super) fn run(file: &Path, data: PathBuf) -> ExitCode {
     let loaded = match config::load_file(file) {
@@ -67,9 +72,11 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     let scheme = if settings.tls.is_some() { "https" } else { "http" };
     let (listen, admin_listen) = (loaded.raw.server.listen.0, loaded.raw.server.admin_listen.0);
     let (listener, admin_listener) = (bind(listen).await?, bind(admin_listen).await?);
+    let collector = loaded.raw.telemetry.otlp.endpoint.clone();
     let metrics = Arc::new(Metrics::new(TENANT_LABELS_MAX).map_err(|error| format!("metrics: {error}"))?);
     let memory = Memory::open(data);
     let proxy = Proxy::new(settings, Arc::clone(&metrics), Arc::clone(&memory.learned), now_ms);
+    let tracing = trace(collector.as_deref(), &proxy, &metrics)?;
     metrics.reloaded(true, now_ms() / 1_000);
     let reloader = Arc::new(reloader(file, loaded, &proxy));
     let (stop, stopped) = watch::channel(());
@@ -89,11 +96,36 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     }
     memory.save();
     drop(stop);
+    if let Some((flush, exporting)) = tracing {
+        drop(flush);
+        // What a collector does not take by then is lost.
+        let _ = tokio::time::timeout(LAST_SPANS, exporting).await;
+    }
     match served.cut {
         0 => tracing::info!("stopped; every query in flight was finished"),
         cut => tracing::warn!(cut, "stopped; the grace period was over, and answers under way were cut"),
     }
     Ok(())
+}
+
+/// A running exporter, and what ends it by being dropped.
+type Exporting = (watch::Sender<()>, JoinHandle<()>);
+
+/// Lets queries leave spans with a collector, if one is named. Dropping the sender sends the last and ends the task.
+fn trace(
+    endpoint: Option<&str>,
+    proxy: &Arc<Proxy>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Exporting>, String> {
+    let Some(endpoint) = endpoint else { return Ok(None) };
+    let (spans, exporter) = otlp::Exporter::new(otlp::endpoint(endpoint)?, Arc::clone(metrics));
+    proxy.trace_to(spans);
+    let (flush, mut flushed) = watch::channel(());
+    let exporting = tokio::spawn(exporter.run(async move {
+        // The sender's end is the signal.
+        let _ = flushed.changed().await;
+    }));
+    Ok(Some((flush, exporting)))
 }
 
 pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener, String> {

@@ -7,7 +7,7 @@ use super::{
     tls,
     tree::{Node, Value},
 };
-use crate::base::TenantId;
+use crate::{base::TenantId, telemetry::otlp};
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
@@ -22,6 +22,7 @@ pub(super) fn check(raw: &Raw, root: &Node, wrong: &mut Vec<Diagnostic>, warning
     checker.tenancy(raw);
     checker.classes(raw);
     checker.limits(raw);
+    checker.otlp(raw);
 }
 
 struct Checker<'a> {
@@ -69,6 +70,15 @@ impl<'a> Checker<'a> {
 
     fn refuse(&mut self, place: &Place<'_>, message: impl Into<String>) {
         self.wrong.push(Diagnostic::new(place.position, &place.path, message));
+    }
+
+    fn otlp(&mut self, raw: &Raw) {
+        let Some(url) = &raw.telemetry.otlp.endpoint else { return };
+        if let Err(why) = otlp::endpoint(url) {
+            let at = self.place("telemetry").key("otlp").key("endpoint");
+            let shown = at.shown(url);
+            self.refuse(&at, format!("{shown}: {why}"));
+        }
     }
 
     fn server(&mut self, raw: &Raw) {

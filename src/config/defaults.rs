@@ -3,8 +3,8 @@
 use super::{
     raw::{
         Backend, BackendTls, BasicAuthPart, Budget, Class, ClassMatch, Health, InFlight, Kind, Limits,
-        LogFormat, Mode, OnUnparsable, PerQuery, Pressure, Probe, Profiling, Queue, Rates, Server, ServerTls,
-        Telemetry, Tenancy, TenantLimits, TenantSource,
+        LogFormat, Mode, OnUnparsable, Otlp, PerQuery, Pressure, Probe, Profiling, Queue, Rates, Server,
+        ServerTls, Telemetry, Tenancy, TenantLimits, TenantSource,
     },
     scalar::{Limit, OnStale, Unknown},
 };
@@ -147,7 +147,12 @@ impl Class {
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self { log: "info".to_owned(), log_format: LogFormat::Text, profiling: Profiling::default() }
+        Self {
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+            profiling: Profiling::default(),
+            otlp: Otlp::default(),
+        }
     }
 }
 

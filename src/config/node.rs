@@ -11,7 +11,7 @@ use super::{
     diagnostic::{Diagnostic, Path, Position, Report},
     env,
     load::read,
-    raw::Telemetry,
+    raw::{LogFormat, Profiling},
     scalar::{Count, Limit, Listen, Size, Span},
     tree,
 };
@@ -29,6 +29,18 @@ pub struct RawNode {
     pub reads: Reads,
     /// Logs and profiles.
     pub telemetry: Telemetry,
+}
+
+/// Logs and profiles; the proxy's has traces too.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Telemetry {
+    /// Log filter such as `info` or `weir=debug`; the environment variable `WEIR_LOG` overrides it.
+    pub log: String,
+    /// Form of a log line.
+    pub log_format: LogFormat,
+    /// Profiles of this process, for its developers.
+    pub profiling: Profiling,
 }
 
 /// What is kept.
@@ -97,6 +109,12 @@ impl Default for RawNode {
             reads: Reads::default(),
             telemetry: Telemetry::default(),
         }
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { log: "info".to_owned(), log_format: LogFormat::Text, profiling: Profiling::default() }
     }
 }
 

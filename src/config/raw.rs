@@ -464,6 +464,16 @@ pub struct Telemetry {
     pub log_format: LogFormat,
     /// Profiles of this process, for its developers.
     pub profiling: Profiling,
+    /// Traces of queries.
+    pub otlp: Otlp,
+}
+
+/// Where traces go.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Otlp {
+    /// Base URL of a collector that speaks OTLP over HTTP; none sends nothing.
+    pub endpoint: Option<String>,
 }
 
 /// Profiles of this process.

@@ -23,11 +23,12 @@ use tokio::sync::mpsc;
 const QUIET: Duration = Duration::from_millis(500);
 
 /// What takes effect only at the next start: the sockets are bound, the log is open.
-const AT_START: [&str; 5] = [
+const AT_START: [&str; 6] = [
     "server.listen:",
     "server.admin_listen:",
     "telemetry.log:",
     "telemetry.log_format:",
+    "telemetry.otlp.endpoint:",
     "telemetry.profiling.enabled:",
 ];
 

@@ -85,6 +85,7 @@ impl Proxy {
         let routed = route(&parts.method, parts.uri.path())?;
         let mut record =
             Record::new(routed.endpoint, began, Arc::clone(&self.board), Arc::clone(&self.metrics));
+        record.trace(self.trace(routed.endpoint, &mut parts.headers));
         let carried = self.stages(&parts, routed, body, peer, &mut record).await;
         if let Err(failure) = &carried {
             record.failed(failure);

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -29,7 +29,10 @@ use crate::{
     limit::{self, Admission, ClassId, Policy},
     promql,
     status::Config,
-    telemetry::metrics::{Metrics, Resource},
+    telemetry::{
+        metrics::{Metrics, Resource},
+        otlp,
+    },
 };
 
 /// Most client connections at a time; more wait in the listener's backlog.
@@ -164,6 +167,8 @@ pub struct Proxy {
     pub(super) started_ms: i64,
     pub(super) board: Arc<Board>,
     pub(super) config: Mutex<Config>,
+    /// Where spans go, if anywhere.
+    pub(super) spans: OnceLock<otlp::Sender>,
     stopping: AtomicBool,
 }
 
@@ -195,6 +200,7 @@ impl Proxy {
             started_ms: clock(),
             board: Board::new(clock),
             config: Mutex::new(Config { loaded_ms: clock(), mistake: None }),
+            spans: OnceLock::new(),
             stopping: AtomicBool::new(false),
         })
     }
@@ -228,6 +234,11 @@ impl Proxy {
     /// How long a shutdown waits for queries in flight.
     pub fn grace(&self) -> Duration {
         self.live.load().grace
+    }
+
+    /// Queries leave spans there from now on; the first to say so wins.
+    pub fn trace_to(&self, spans: otlp::Sender) {
+        drop(self.spans.set(spans));
     }
 
     /// No new query is accepted from now on.

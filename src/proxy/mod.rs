@@ -22,6 +22,7 @@ mod server;
 mod settle;
 mod status;
 mod tls;
+mod trace;
 pub mod upstream;
 mod watch;
 mod weigh;

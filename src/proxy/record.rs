@@ -14,6 +14,7 @@ use super::{
     failure::Failure,
     meter::{Actual, Outcome},
     route::Endpoint,
+    trace::{Ended, Trace},
 };
 use crate::{
     base::{Blame, Demand, ErrorKind, Known, TenantId},
@@ -74,19 +75,21 @@ pub(super) struct Record {
     /// Its place among the queries on the status page.
     ticket: Option<Ticket>,
     metrics: Arc<Metrics>,
-    endpoint: Endpoint,
+    pub(super) endpoint: Endpoint,
     began: Instant,
     stage: Stage,
     /// When the stage began.
     since: Instant,
-    owner: Option<Owner>,
-    query: Arc<str>,
+    pub(super) owner: Option<Owner>,
+    pub(super) query: Arc<str>,
     /// Known once it is parsed.
-    fingerprint: Option<Arc<str>>,
-    demand: Option<Demand>,
+    pub(super) fingerprint: Option<Arc<str>>,
+    pub(super) demand: Option<Demand>,
     waited: Duration,
     /// What holds once it may run.
     verdict: &'static str,
+    /// The span that it leaves beside the line.
+    trace: Option<Trace>,
     /// The line is still to be written.
     open: bool,
 }
@@ -119,8 +122,14 @@ impl Record {
             demand: None,
             waited: Duration::ZERO,
             verdict: "admitted",
+            trace: None,
             open: true,
         }
+    }
+
+    /// It leaves this span too.
+    pub(super) fn trace(&mut self, trace: Option<Trace>) {
+        self.trace = trace;
     }
 
     /// The record itself, for whoever writes it later; what stays behind writes nothing.
@@ -297,6 +306,17 @@ impl Record {
             answer_series = actual.map(|a| a.series), answer_samples = actual.map(|a| a.samples),
             answer_bytes = actual.map(|a| a.bytes_decoded), query = &*self.query, "query"
         );
+        if let Some(trace) = self.trace.take() {
+            let ended = Ended {
+                verdict: end.verdict,
+                outcome: end.outcome,
+                status: end.status,
+                error: end.error,
+                actual,
+                waited,
+            };
+            trace.end(self, &ended);
+        }
     }
 }
 
@@ -318,7 +338,7 @@ fn logged(number: Known) -> i64 {
 }
 
 /// A text for a log line.
-fn short(text: &str) -> &str {
+pub(super) fn short(text: &str) -> &str {
     match text.char_indices().nth(LOGGED_CHARS_MAX) {
         Some((end, _)) => &text[..end],
         None => text,

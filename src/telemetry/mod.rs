@@ -1,7 +1,8 @@
-//! Floor 1: what Weir tells about itself, as metrics, as log lines and as profiles.
+//! Floor 1: what Weir tells about itself, as metrics, log lines, traces and profiles.
 
 pub mod log;
 pub mod metrics;
+pub mod otlp;
 mod process;
 pub mod profile;
 mod tenants;

@@ -33,4 +33,5 @@ mod real_victoriametrics;
 mod sockets;
 mod status;
 mod support;
+mod traces;
 mod wrong_estimate;

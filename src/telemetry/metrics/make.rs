@@ -114,6 +114,16 @@ impl Maker<'_> {
         self.counter("weir_tls_handshakes_total", help, &["listener", "result"])
     }
 
+    fn refusals(&self) -> prometheus::Result<IntCounterVec> {
+        let help = "Queries refused; with mode `shadow` those that would have been.";
+        self.counter("weir_refusals_total", help, &["tenant", "limit", "mode", "reason"])
+    }
+
+    fn spans(&self) -> prometheus::Result<IntCounterVec> {
+        let help = "Spans of queries for the trace collector: sent, failed, or dropped before.";
+        self.counter("weir_trace_spans_total", help, &["result"])
+    }
+
     fn client_connections_max(&self) -> prometheus::Result<IntGauge> {
         let help = "Most connections to the query API; more wait to be accepted.";
         self.gauge("weir_client_connections_max", help)
@@ -164,11 +174,7 @@ impl Metrics {
         Ok(Self {
             tenants: TenantLabels::new(tenants_max),
             admissions: make.counter("weir_admissions_total", "Queries admitted.", &["tenant", "class"])?,
-            refusals: make.counter(
-                "weir_refusals_total",
-                "Queries refused; with mode `shadow` those that would have been.",
-                &["tenant", "limit", "mode", "reason"],
-            )?,
+            refusals: make.refusals()?,
             estimated: make.histograms("weir_estimated_cost", "Cost expected of a query.", &["dimension"], sizes.clone())?,
             actual: make.histograms("weir_actual_cost", "Cost that a query turned out to have.", &["dimension"], sizes)?,
             ratio: make.histograms(
@@ -220,6 +226,7 @@ impl Metrics {
             backend_connections: make.backend_connections()?,
             backend_connections_max: make.backend_connections_max()?,
             client_connections_max: make.client_connections_max()?,
+            spans: make.spans()?,
             described: make.described.into_inner(),
             registry,
         })

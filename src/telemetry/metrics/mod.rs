@@ -132,6 +132,7 @@ pub struct Metrics {
     tls_handshakes: IntCounterVec,
     backend_connections: IntGaugeVec,
     backend_connections_max: IntGaugeVec,
+    spans: IntCounterVec,
 }
 
 impl Metrics {
@@ -178,6 +179,11 @@ impl Metrics {
     /// A client shook hands with a listener, or did not.
     pub fn tls_handshake(&self, listener: &'static str, result: &'static str) {
         self.tls_handshakes.with_label_values(&[listener, result]).inc();
+    }
+
+    /// So many spans were `sent` to the trace collector, `failed` to be taken by it, or were `dropped` before.
+    pub fn spans(&self, result: &'static str, count: u64) {
+        self.spans.with_label_values(&[result]).inc_by(count);
     }
 
     /// A query was expected to cost this much.

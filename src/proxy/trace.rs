@@ -1,0 +1,119 @@
+//! The span that a query leaves with a trace collector, made of what its line in the log is made of.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::{
+    Proxy,
+    meter::Actual,
+    record::{Record, short},
+    route::Endpoint,
+};
+use crate::{
+    base::Known,
+    telemetry::otlp::{Context, Sender, Span, Value},
+};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// A query's place in a trace, and where its span goes.
+#[derive(Debug)]
+pub(super) struct Trace {
+    context: Context,
+    spans: Sender,
+    clock: fn() -> i64,
+}
+
+/// What only the end tells.
+#[derive(Debug)]
+pub(super) struct Ended<'a> {
+    pub verdict: &'a str,
+    pub outcome: &'a str,
+    pub status: Option<u16>,
+    pub error: Option<&'a str>,
+    pub actual: Option<&'a Actual>,
+    pub waited: Duration,
+}
+
+impl Proxy {
+    /// Begins a query's span if spans are wanted, and names it in the headers that go on: what the backend does, and what
+    /// it is asked for beforehand, is part of it. What nobody keeps is passed on as it came.
+    pub(super) fn trace(&self, endpoint: Endpoint, headers: &mut HeaderMap) -> Option<Trace> {
+        let spans = self.spans.get().filter(|_| endpoint != Endpoint::Light)?;
+        let context = Context::within(headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()));
+        if !context.sampled {
+            return None;
+        }
+        if context.parent.is_none() {
+            // The state of a trace that cannot be read is not that of a new one.
+            headers.remove(TRACESTATE);
+        }
+        headers.insert(TRACEPARENT, HeaderValue::try_from(context.header()).ok()?);
+        Some(Trace { context, spans: spans.clone(), clock: self.clock })
+    }
+}
+
+impl Trace {
+    pub(super) fn end(self, record: &Record, ended: &Ended<'_>) {
+        let end_ns = u64::try_from((self.clock)()).unwrap_or(0).saturating_mul(1_000_000);
+        let took = u64::try_from(record.began().elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let mut attributes = Attributes(Vec::with_capacity(20));
+        if let Some(owner) = &record.owner {
+            attributes.text("weir.tenant", owner.tenant.as_str());
+            attributes.text("weir.actor", &owner.actor);
+            attributes.text("weir.class", &owner.class);
+            attributes.text("weir.backend", &owner.backend);
+        }
+        attributes.text("weir.endpoint", record.endpoint.as_str());
+        attributes.text("weir.fingerprint", record.fingerprint.as_deref().unwrap_or_default());
+        attributes.text("db.query.text", &record.query);
+        if let Some(demand) = &record.demand {
+            attributes.known("weir.estimate.series", demand.series);
+            attributes.known("weir.estimate.samples", demand.samples);
+            attributes.known("weir.estimate.memory_bytes", demand.memory);
+            attributes.text("weir.estimate.known", demand.series.class.as_str());
+        }
+        attributes.text("weir.verdict", ended.verdict);
+        attributes.text("weir.outcome", ended.outcome);
+        attributes.number("weir.wait_ms", ended.waited.as_millis() as u64);
+        if let Some(status) = ended.status {
+            attributes.number("http.response.status_code", u64::from(status));
+        }
+        if let Some(actual) = ended.actual {
+            attributes.number("weir.answer.series", actual.series);
+            attributes.number("weir.answer.samples", actual.samples);
+            attributes.number("weir.answer.bytes", actual.bytes_decoded);
+        }
+        let failed = ended.status.is_none_or(|status| status >= 500) || ended.outcome == "failed";
+        let error = failed.then(|| short(ended.error.unwrap_or(ended.outcome)).to_owned());
+        self.spans.send(Span {
+            context: self.context,
+            name: record.endpoint.as_str(),
+            start_ns: end_ns.saturating_sub(took),
+            end_ns,
+            attributes: attributes.0,
+            error,
+        });
+    }
+}
+
+struct Attributes(Vec<(&'static str, Value)>);
+
+impl Attributes {
+    fn text(&mut self, key: &'static str, text: &str) {
+        if !text.is_empty() {
+            self.0.push((key, Value::Text(text.to_owned())));
+        }
+    }
+
+    fn number(&mut self, key: &'static str, number: u64) {
+        self.0.extend(i64::try_from(number).ok().map(|number| (key, Value::Int(number))));
+    }
+
+    /// An unknown number is left out.
+    fn known(&mut self, key: &'static str, number: Known) {
+        self.number(key, number.value);
+    }
+}
