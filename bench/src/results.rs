@@ -24,7 +24,7 @@ const HEAD: &str = "\
 Made by `weir-bench report` from the files in [bench/results](../bench/results), each written by the command that stands
 with it, run in `bench/` as `cargo run --release -- COMMAND --weir ../target/release/weir` after `cargo build --release`.
 Everything on the loopback of one machine; the databases and peers are Debian's packages. Where a goal is missed, its
-row says so, and a note below it why.
+row says so, and a note below it why, as far as that is known. Incidents are single runs.
 ";
 
 /// Prints the page.
