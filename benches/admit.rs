@@ -24,8 +24,12 @@ fn admission() -> Arc<Admission> {
         rate: Rates { queries: rate(1 << 40), samples: rate(1 << 50) },
         ..TenantPolicy::default()
     };
-    let main =
-        BackendBudget { name: "main".into(), memory: Limit::enforce(4 << 30), queries: Limit::enforce(100) };
+    let main = BackendBudget {
+        name: "main".into(),
+        memory: Limit::enforce(4 << 30),
+        queries: Limit::enforce(100),
+        unproven_percent: 12,
+    };
     Admission::new(Policy {
         default: Arc::new(tenant),
         classes: vec![ClassPolicy { name: "rules".into(), reserve_percent: 20 }],

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use weir::{
     base::{Demand, EstimateClass, Known, TenantId},
     limit::{
-        Admission, Admitted, Ask, BackendBudget, BackendId, ClassId, Limit, Permit, Policy, Refusal,
+        Actual, Admission, Admitted, Ask, BackendBudget, BackendId, ClassId, Limit, Permit, Policy, Refusal,
         TenantPolicy,
     },
 };
@@ -85,6 +85,7 @@ pub(crate) fn policy(backends: usize) -> Policy {
         name: format!("backend-{i}").into(),
         memory: Limit::enforce(4096 * MIB),
         queries: Limit::enforce(20),
+        unproven_percent: 12,
     };
     Policy {
         default: Arc::new(TenantPolicy::default()),
@@ -120,7 +121,7 @@ pub(crate) async fn run(plan: Plan, mut look: impl FnMut(&Admission, &Ending)) -
         tokio::time::advance(TICK).await;
         for permit in ending.pop_front().unwrap_or_default() {
             let watch = Stopwatch::now();
-            drop(permit);
+            permit.settle(Actual { whole: true, ..Actual::default() });
             outcome.release_ns.push(watch.elapsed().as_nanos() as u32);
         }
         ending.push_back(Vec::new());

@@ -176,6 +176,9 @@ pub struct Budget {
     pub memory: Size,
     /// Queries in flight.
     pub queries: Count,
+    /// The share of the memory that queries may hold before as many of them have ended as expected; as estimates prove
+    /// true, all of it opens. `100%` asks for no proof.
+    pub unproven: Share,
     /// Whether the budget is enforced; that of `limits.default` where nothing is written.
     #[serde(skip_serializing_if = "is_default")]
     pub mode: Option<Mode>,

@@ -209,6 +209,7 @@ fn policy(raw: &Raw) -> Result<Policy, String> {
             name: backend.name.as_str().into(),
             memory: Limit::enforce(backend.budget.memory.0.get()).with_mode(mode),
             queries: Limit::enforce(backend.budget.queries.0.get()).with_mode(mode),
+            unproven_percent: backend.budget.unproven.percent(),
         }
     });
     let tenants = raw.limits.tenants.iter().map(|(name, limits)| {

@@ -147,6 +147,18 @@ impl Admission {
         self.hand_over(ready);
     }
 
+    /// Says whether a backend is seen to hold more memory than was expected of what runs there: as long as it is, and
+    /// until heavy queries end as expected again, few of them run at a time.
+    pub fn doubt(&self, backend: BackendId, doubted: bool) {
+        self.lock().doubt(backend, doubted);
+    }
+
+    /// The most bytes that queries on a backend held at a time since this was asked last, and how many they may; `None`
+    /// for a backend that is not configured.
+    pub fn held_since_asked(&self, backend: BackendId) -> Option<(u64, Option<u64>)> {
+        self.lock().held_since_asked(backend)
+    }
+
     /// What is held and who waits, now.
     pub fn snapshot(&self) -> Snapshot {
         let state = self.lock();

@@ -44,6 +44,8 @@ impl Usage {
 pub(super) struct Capacity {
     pub(super) memory: Limit,
     pub(super) queries: Limit,
+    /// Percent of the memory that need no proof.
+    pub(super) unproven_percent: u8,
     /// What pressure leaves, in parts per million; at 0 only the floor for light queries is left.
     pub(super) ppm: u64,
     /// Not even that.
@@ -59,12 +61,13 @@ pub(super) const WHOLE: u64 = 1_000_000;
 impl Capacity {
     /// The whole of a budget.
     pub(super) fn new(budget: &BackendBudget) -> Self {
-        Self { memory: budget.memory, queries: budget.queries, ppm: WHOLE, shut: false }
+        Self { ppm: WHOLE, ..Self::default() }.of(budget)
     }
 
     /// The same part of another budget.
     pub(super) fn of(self, budget: &BackendBudget) -> Self {
-        Self { memory: budget.memory, queries: budget.queries, ..self }
+        let BackendBudget { memory, queries, unproven_percent, .. } = *budget;
+        Self { memory, queries, unproven_percent, ..self }
     }
 
     /// Not a number is no reason to stop.

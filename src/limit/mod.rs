@@ -17,6 +17,7 @@ mod invariants;
 mod judge;
 mod permit;
 mod policy;
+mod proof;
 mod queue;
 mod rate;
 mod refusal;

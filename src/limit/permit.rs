@@ -7,8 +7,10 @@ use super::admission::Admission;
 /// What a query turned out to cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Actual {
-    /// Raw samples read.
-    pub samples: u64,
+    /// Raw samples read, where the answer tells.
+    pub samples: Option<u64>,
+    /// It was answered to its end.
+    pub whole: bool,
 }
 
 /// What one query was charged, and where.

@@ -197,6 +197,8 @@ pub struct BackendBudget {
     pub memory: Limit,
     /// Queries.
     pub queries: Limit,
+    /// Percent of the memory that need no proof that estimates are true; 100 asks for none.
+    pub unproven_percent: u8,
 }
 
 /// Everything that admission obeys.

@@ -4,6 +4,8 @@
 //! everybody else wait until they are done: an eighth of the slots and a thirty-second of the memory. Its tenant must
 //! hold no more than that eighth itself, unless nobody else runs anything.
 //!
+//! What is heavier runs within the window of what estimates have proved true for (`proof`).
+//!
 //! Under pressure the same little of the *whole* budget is a floor: light queries run on it though what was admitted
 //! before fills all that is left, and even when nothing is left. They are not what the pressure comes from, and heavier
 //! ones were kept off that part of the budget all along, so that the whole is not passed.
@@ -105,6 +107,11 @@ impl State {
 
     pub(super) fn has_memory(&self, backend: &Backend, held: &Held) -> bool {
         let Some(whole) = backend.capacity.memory.enforced() else { return true };
+        let is_proven = backend.capacity.is_light(held.weight)
+            || backend.used.plus(held.weight).memory <= u128::from(backend.window_for(whole, held.weight));
+        if !is_proven {
+            return false;
+        }
         let max = backend.capacity.of_memory(whole);
         let reserve = |percent| kept_for(whole, max, percent, self.reserves());
         let for_light = max / MEMORY_FOR_LIGHT;
@@ -125,7 +132,7 @@ impl State {
         let (Some(hold), Some(whole)) = (backend.hold, backend.capacity.memory.enforced()) else {
             return true;
         };
-        let max = backend.capacity.of_memory(whole);
+        let max = backend.capacity.of_memory(whole).min(backend.window_for(whole, hold.held.weight));
         let reserve = kept_for(whole, max, self.classes[held.class].reserve_percent, self.reserves());
         let within_reserve = backend.by_class[held.class].plus(held.weight).memory <= u128::from(reserve);
         let others = max.saturating_sub(hold.held.weight).max(max / 8);
@@ -141,6 +148,22 @@ impl State {
             .filter(|(slot, (class, _))| *slot != but && class.reserve_percent > 0)
             .map(|(_, (class, usage))| unused(usage, class.reserve_percent))
             .sum()
+    }
+}
+
+impl Backend {
+    /// Bytes that may be in flight with a query of this weight, as far as estimates have proved true: it may always run
+    /// beside light ones.
+    fn window_for(&self, whole: u64, weight: u64) -> u64 {
+        let window = self.proof.window(whole, self.capacity.unproven_percent);
+        window.max(weight.saturating_add(whole / MEMORY_FOR_LIGHT))
+    }
+
+    /// A query was answered whole: while the budget binds, its estimate has proved true.
+    pub(super) fn prove(&mut self, weight: u64) {
+        if let Some(whole) = self.capacity.memory.enforced().filter(|_| !self.capacity.is_light(weight)) {
+            self.proof.ended(weight, self.used.memory, whole, self.capacity.unproven_percent);
+        }
     }
 }
 

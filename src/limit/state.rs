@@ -10,6 +10,7 @@ use super::{
     budget::{Capacity, Usage},
     permit::{Actual, Held, Permit},
     policy::{BackendId, Policy},
+    proof::Proof,
     queue::{Queue, Removed, Room, Waiter},
     refusal::{LimitName, Refusal, Scope, ShadowHit},
     room::{Hold, floor_takes},
@@ -22,7 +23,10 @@ use crate::base::{Allowance, ErrorKind, Known, TenantId};
 pub(super) struct Backend {
     pub(super) name: Arc<str>,
     pub(super) capacity: Capacity,
+    pub(super) proof: Proof,
     pub(super) used: Usage,
+    /// The most bytes in use since somebody asked.
+    pub(super) peak: u128,
     pub(super) by_class: Vec<Usage>,
     /// What runs on the floor for light queries.
     pub(super) on_floor: Usage,
@@ -104,7 +108,9 @@ impl State {
                 self.backends.push(Backend {
                     name: Arc::clone(&budget.name),
                     capacity: Capacity::new(budget),
+                    proof: Proof::default(),
                     used: Usage::default(),
+                    peak: 0,
                     on_floor: Usage::default(),
                     by_class: Vec::new(),
                     queue: Queue::default(),
@@ -148,6 +154,20 @@ impl State {
         self.backends[slot].queue.look_again_at_all();
         ready.extend(self.dispatch());
         ready
+    }
+
+    /// Says whether a backend is seen to hold more than was expected of what runs.
+    pub(super) fn doubt(&mut self, id: BackendId, doubted: bool) {
+        if let Some(slot) = self.backend_slot(id) {
+            self.backends[slot].proof.doubt(doubted);
+        }
+    }
+
+    /// The most bytes that queries held at a time since this was asked last, and how many they may.
+    pub(super) fn held_since_asked(&mut self, id: BackendId) -> Option<(u64, Option<u64>)> {
+        let backend = &mut self.backends[self.backend_slots.get(id.0).copied()?];
+        let most = std::mem::replace(&mut backend.peak, backend.used.memory);
+        Some((u64::try_from(most).unwrap_or(u64::MAX), backend.capacity.memory.watched()))
     }
 
     /// Refuses those who wait for more than a backend at full pressure will take.
@@ -284,6 +304,7 @@ impl State {
         self.tenants.get_mut(held.tenant).charge(held);
         let backend = &mut self.backends[held.backend];
         backend.used.add(held.weight);
+        backend.peak = backend.peak.max(backend.used.memory);
         backend.by_class[held.class].add(held.weight);
         if held.on_floor {
             backend.on_floor.add(held.weight);
@@ -298,10 +319,13 @@ impl State {
     pub(super) fn release(&mut self, held: Held, actual: Option<Actual>) -> Handovers {
         let account = self.tenants.get_mut(held.tenant);
         account.give_back(&held);
-        if let Some(actual) = actual {
-            account.buckets.owe(actual.samples.saturating_sub(held.samples));
-        }
         let backend = &mut self.backends[held.backend];
+        if let Some(actual) = actual {
+            account.buckets.owe(actual.samples.unwrap_or(0).saturating_sub(held.samples));
+            if actual.whole {
+                backend.prove(held.weight);
+            }
+        }
         backend.used.remove(held.weight);
         backend.by_class[held.class].remove(held.weight);
         if held.on_floor {

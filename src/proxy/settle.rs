@@ -58,12 +58,12 @@ impl Account {
         actual: Actual,
     ) {
         let success = (200..300).contains(&status);
-        if actual.counted && success && reads_raw_samples(&self.estimate) {
-            permit.settle(limit::Actual { samples: actual.samples });
-        } else {
-            // What it read is not told by its answer: the estimate stands.
-            drop(permit);
-        }
+        // Where its answer does not tell what it read, the estimate stands.
+        let tells = actual.counted && success && reads_raw_samples(&self.estimate);
+        permit.settle(limit::Actual {
+            samples: tells.then_some(actual.samples),
+            whole: success && outcome == Outcome::Complete,
+        });
         let metrics = &proxy.metrics;
         metrics.answered(&self.backend, outcome.label(), actual.bytes_wire);
         let counted = (actual.counted && self.answer_tells).then_some(actual.series);

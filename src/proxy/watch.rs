@@ -6,7 +6,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::upstream::Upstream;
 use crate::{
-    backend::pressure::{Look, Signal},
+    backend::pressure::{Expected, Look, Signal},
     base::Allowance,
     limit::{Admission, BackendId},
     telemetry::metrics::Metrics,
@@ -23,7 +23,7 @@ const WORTH_SAYING: f64 = 0.1;
 /// Watches a backend until the future is dropped. While it is known to be down nothing runs and nothing waits; under
 /// pressure its budget shrinks.
 pub(super) async fn watch(upstream: Arc<Upstream>, admission: Arc<Admission>, metrics: Arc<Metrics>) {
-    let name = upstream.backend.name();
+    let (name, id) = (upstream.backend.name(), BackendId(upstream.index));
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut dead, mut told, mut stale) = (0, None, Vec::new());
@@ -31,8 +31,12 @@ pub(super) async fn watch(upstream: Arc<Upstream>, admission: Arc<Admission>, me
         ticks.tick().await;
         dead = if upstream.backend.sick() { dead + 1 } else { 0 };
         let is_dead = dead >= DEAD_LOOKS;
-        let look = look(&upstream).await;
+        let pages = upstream.metrics.metrics_pages(Instant::now() + EVERY).await;
+        let pages: Vec<_> = pages.iter().map(|page| std::str::from_utf8(page.as_deref()?).ok()).collect();
+        let (bytes, budget) = admission.held_since_asked(id).unwrap_or_default();
+        let look = upstream.monitor().look(&pages, Expected { bytes, budget }, Instant::now());
         tell(name, &look, &metrics);
+        admission.doubt(id, look.doubts());
         // A dead backend says nothing of itself: one line about that is enough.
         if look.stale != stale && !is_dead {
             tell_silence(name, &look);
@@ -40,21 +44,16 @@ pub(super) async fn watch(upstream: Arc<Upstream>, admission: Arc<Admission>, me
         }
         let left = if is_dead { Allowance::Nothing } else { look.left };
         if told != Some(left) {
-            admission.allow(BackendId(upstream.index), left);
+            admission.allow(id, left);
             metrics.budget_share(name, left.share());
-            tell_change(name, told.unwrap_or(Allowance::Share(1.0)), left, is_dead);
+            tell_change(name, told.unwrap_or(Allowance::Share(1.0)), left, &look, is_dead);
         }
         told = Some(left);
     }
 }
 
-async fn look(upstream: &Upstream) -> Look {
-    let pages = upstream.metrics.metrics_pages(Instant::now() + EVERY).await;
-    let pages: Vec<_> = pages.iter().map(|page| std::str::from_utf8(page.as_deref()?).ok()).collect();
-    upstream.monitor().look(&pages, Instant::now())
-}
-
 fn tell(backend: &str, look: &Look, metrics: &Metrics) {
+    metrics.estimate_error(backend, look.error);
     for reading in &look.readings {
         metrics.pressure(backend, reading.signal.as_str(), Some(reading.pressure));
         metrics.pressure_stale(backend, reading.signal.as_str(), false);
@@ -66,10 +65,11 @@ fn tell(backend: &str, look: &Look, metrics: &Metrics) {
 }
 
 /// Says what is left of the budget, where the change is worth a line.
-fn tell_change(backend: &str, before: Allowance, left: Allowance, down: bool) {
+fn tell_change(backend: &str, before: Allowance, left: Allowance, look: &Look, down: bool) {
     let is_another_kind = std::mem::discriminant(&before) != std::mem::discriminant(&left);
     if is_another_kind || (left.share() - before.share()).abs() >= WORTH_SAYING {
-        tracing::warn!(backend, ?left, ?before, down, "what is left of the budget");
+        let holds_times_expected = look.error;
+        tracing::warn!(backend, ?left, ?before, down, holds_times_expected, "what is left of the budget");
     }
 }
 

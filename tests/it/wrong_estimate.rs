@@ -106,6 +106,7 @@ impl Database {
                 name: "main".into(),
                 memory: Limit::enforce(Self::BUDGET),
                 queries: Limit::enforce(40),
+                unproven_percent: 100,
             }],
             ..Policy::default()
         });

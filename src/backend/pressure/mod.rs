@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! /metrics ─ reading ──┐
-//!                      ├▶ pressure 0..1 per signal ─ controller ─▶ share of the budget
-//! answers ── answers ──┘
+//!                      ├▶ pressure 0..1 per signal ─ controller ─┐
+//! answers ── answers ──┘                                         ├▶ share of the budget
+//! /metrics and what was admitted ─ truth ─▶ error of estimates ──┘
 //! ```
 //!
 //! All of it is plain functions over text, values and a clock; [`Backend::metrics_pages`] only fetches.
@@ -17,6 +18,7 @@ mod rate;
 mod reading;
 mod settings;
 mod signal;
+mod truth;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -27,6 +29,7 @@ pub use controller::{Controller, HIGH, LOW, Sight, Silence};
 pub use monitor::{Look, Monitor};
 pub use settings::{OnStale, Settings};
 pub use signal::{Reading, Signal};
+pub use truth::Expected;
 
 use super::Backend;
 

@@ -8,9 +8,10 @@ use super::{
     answers::{Answer, Answers},
     controller::{Controller, Sight, Silence},
     rate::Rates,
-    reading::read,
+    reading::{alive, read},
     settings::Settings,
     signal::{Reading, Signal, expected},
+    truth::{DOUBT, Expected, Truth},
 };
 use crate::{backend::Kind, base::Allowance};
 
@@ -19,10 +20,19 @@ use crate::{backend::Kind, base::Allowance};
 pub struct Look {
     /// What is left of the budget.
     pub left: Allowance,
+    /// How many times more than expected queries hold, as far as that shows; 1 is as expected, or not known.
+    pub error: f64,
     /// The worst that each signal said of any replica.
     pub readings: Vec<Reading>,
     /// Signals that should come and have stayed away for too long.
     pub stale: Vec<Signal>,
+}
+
+impl Look {
+    /// Whether queries hold so much more than expected that estimates are not to be relied on.
+    pub fn doubts(&self) -> bool {
+        self.error > DOUBT
+    }
 }
 
 /// Watches one backend.
@@ -36,6 +46,7 @@ pub struct Monitor {
     /// The counters of each replica.
     rates: Vec<Rates>,
     answers: Answers,
+    truth: Truth,
     latest: Option<Look>,
 }
 
@@ -49,6 +60,7 @@ impl Monitor {
             heard: expected(kind, &settings).map(|signal| (signal, now)).collect(),
             rates: Vec::new(),
             answers: Answers::default(),
+            truth: Truth::default(),
             latest: None,
         }
     }
@@ -68,8 +80,8 @@ impl Monitor {
         self.answers.add(answer, now);
     }
 
-    /// Looks at the metrics page of each replica, `None` where there was none.
-    pub fn look(&mut self, pages: &[Option<&str>], now: Instant) -> Look {
+    /// Looks at the metrics page of each replica, `None` where there was none, and at what queries are to hold there.
+    pub fn look(&mut self, pages: &[Option<&str>], held: Expected, now: Instant) -> Look {
         self.rates.resize_with(pages.len(), Rates::default);
         let read = |(page, rates): (Option<&str>, &mut Rates)| {
             page.map(|page| read(self.kind, page, &self.settings, rates, now)).unwrap_or_default()
@@ -94,8 +106,13 @@ impl Monitor {
         let pressure = readings.iter().map(|reading| reading.pressure).max_by(f64::total_cmp);
         // With nothing to expect, nothing heard is ease.
         let pressure = pressure.or_else(|| self.heard.is_empty().then_some(0.0));
-        let left = self.controller.step(Sight { pressure, silence }, now);
-        let look = Look { left, readings, stale };
+        let all_alive = pages.iter().map(|page| alive(self.kind, (*page)?)).sum();
+        let error = self.truth.step(all_alive, held, now);
+        let left = match self.controller.step(Sight { pressure, silence }, now) {
+            Allowance::Share(share) if error > DOUBT => Allowance::Share(share.min(1.0 / error)),
+            left => left,
+        };
+        let look = Look { left, error, readings, stale };
         self.latest = Some(look.clone());
         look
     }

@@ -59,6 +59,22 @@ pub(super) fn read(
     of_process.into_iter().chain(of_kind).flatten().collect()
 }
 
+/// Bytes that a process holds for good reason: what the last collection of a Go process left, or what the storage node's
+/// pools have lent. `None` where it does not tell.
+///
+/// The collector's goal is what it left and as much again as GOGC says; where a limit of memory lowers the goal, this
+/// finds less than there is.
+pub(super) fn alive(kind: Kind, page: &str) -> Option<f64> {
+    let page = Page(page);
+    if kind == Kind::Weir {
+        return page.sum("weir_pool_outstanding_bytes");
+    }
+    // VictoriaMetrics sets its own where the environment sets none.
+    let usual = if kind == Kind::VictoriaMetrics { 30.0 } else { 100.0 };
+    let percent = page.sum("go_gc_gogc_percent").filter(|percent| *percent > 0.0).unwrap_or(usual);
+    Some(page.sum("go_memstats_next_gc_bytes")? / (1.0 + percent / 100.0))
+}
+
 impl Look<'_> {
     /// Memory that only the process itself can give back, against what is configured or else what it tells.
     ///

@@ -64,7 +64,7 @@ async fn what_was_read_beyond_the_estimate_is_paid_by_the_next() {
         let demand = Demand { samples: Known::exact(samples), ..Demand::NOTHING };
         Ask { demand, ..ask("a", 1) }
     };
-    admission.admit(of(100)).await.unwrap().permit.settle(Actual { samples: 800 });
+    admission.admit(of(100)).await.unwrap().permit.settle(Actual { samples: Some(800), whole: true });
     let refusal = admission.admit(of(300)).await.unwrap_err();
     assert_eq!((refusal.limit, refusal.kind), (LimitName::RateSamples, ErrorKind::RateLimited));
     tokio::time::advance(Duration::from_secs(1)).await;
@@ -78,6 +78,7 @@ async fn permits_count_over_reloads_and_come_back_where_they_were_taken() {
             name: name.into(),
             memory: Limit::enforce(max),
             queries: Limit::enforce(10),
+            unproven_percent: 100,
         };
         Policy { backends: vec![budget(first), budget(second)], ..Policy::default() }
     };

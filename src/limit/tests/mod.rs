@@ -11,6 +11,7 @@ mod bounds;
 mod door;
 mod fairness;
 mod pressure;
+mod proof;
 mod scale;
 mod simulation;
 
@@ -22,6 +23,7 @@ fn policy(memory: u64, queries: u64, change: impl FnOnce(&mut TenantPolicy)) -> 
         name: "main".into(),
         memory: Limit::enforce(memory),
         queries: Limit::enforce(queries),
+        unproven_percent: 100,
     };
     Policy { default: Arc::new(tenant), backends: vec![main], ..Policy::default() }
 }

@@ -29,10 +29,11 @@ struct Crowd {
 
 /// Policies that differ in everything that a reload may change.
 fn policies() -> Vec<Policy> {
-    let budget = |name: &str, memory, queries| BackendBudget {
+    let budget = |name: &str, memory, queries, unproven_percent| BackendBudget {
         name: name.into(),
         memory: Limit::enforce(memory),
         queries: Limit::enforce(queries),
+        unproven_percent,
     };
     let class = |name: &str, reserve_percent| ClassPolicy { name: name.into(), reserve_percent };
     let tenant = |memory, queries, length, count| {
@@ -54,7 +55,7 @@ fn policies() -> Vec<Policy> {
         default: tenant(2 << 30, 20, 50, 0),
         tenants: [(self::tenant("t0"), tenant(1 << 30, 5, 20, 0))].into(),
         classes: vec![class("rules", 20)],
-        backends: vec![budget("one", 4 << 30, 20), budget("two", 1 << 30, 5)],
+        backends: vec![budget("one", 4 << 30, 20, 100), budget("two", 1 << 30, 5, 12)],
         tenants_max: 200,
         waiting_max: 300,
     };
@@ -62,13 +63,17 @@ fn policies() -> Vec<Policy> {
         default: tenant(300 << 20, 3, 10, 50),
         tenants: [(self::tenant("t1"), tenant(1 << 30, 5, 20, 0))].into(),
         classes: vec![class("agents", 10), class("rules", 40)],
-        backends: vec![budget("two", 2 << 30, 10), budget("three", 500 << 20, 3), budget("one", 1 << 30, 4)],
+        backends: vec![
+            budget("two", 2 << 30, 10, 12),
+            budget("three", 500 << 20, 3, 100),
+            budget("one", 1 << 30, 4, 50),
+        ],
         ..wide.clone()
     };
     let open = Policy {
         default: Arc::default(),
         classes: Vec::new(),
-        backends: vec![BackendBudget { memory: Limit::UNLIMITED, ..budget("one", 1, 8) }],
+        backends: vec![BackendBudget { memory: Limit::UNLIMITED, ..budget("one", 1, 8, 12) }],
         ..wide.clone()
     };
     vec![wide, narrow, open]
@@ -133,7 +138,8 @@ impl Crowd {
         }
         let done = self.running.swap_remove(self.rng.usize(0..self.running.len()));
         if self.rng.bool() {
-            done.permit.settle(Actual { samples: self.rng.u64(0..1000) });
+            let samples = self.rng.bool().then(|| self.rng.u64(0..1000));
+            done.permit.settle(Actual { samples, whole: self.rng.bool() });
         }
     }
 
@@ -150,6 +156,9 @@ impl Crowd {
             96 => {
                 let policy = self.rng.usize(0..3);
                 self.admission.reload(self.policies[policy].clone());
+            }
+            97 if self.rng.bool() => {
+                self.admission.doubt(BackendId(self.rng.usize(0..3)), self.rng.bool());
             }
             97 => {
                 let allowance = match self.rng.usize(0..14) {

@@ -140,6 +140,12 @@ impl Maker<'_> {
         self.keep(Histogram::with_opts(HistogramOpts::new("weir_overhead_seconds", help).buckets(buckets))?)
     }
 
+    fn estimate_error(&self) -> prometheus::Result<GaugeVec> {
+        let help =
+            "How many times more than expected queries hold at the backend; 1 is as expected, or not known.";
+        self.gauges("weir_backend_estimate_error", help, &["backend"])
+    }
+
     fn budget_share(&self) -> prometheus::Result<GaugeVec> {
         let help = "The share of a backend's budget that pressure and health leave, 0 to 1.";
         self.gauges("weir_backend_budget_share", help, &["backend"])
@@ -212,6 +218,7 @@ impl Metrics {
             pressure: make.pressure()?,
             pressure_stale: make.pressure_stale()?,
             budget_share: make.budget_share()?,
+            estimate_error: make.estimate_error()?,
             label_table_time: make.label_table_time()?,
             reloads: make.counter("weir_config_reloads_total", "Reloads of the configuration.", &["result"])?,
             reload_ok: make.gauge("weir_config_last_reload_successful", "1 if the last reload was taken over, else 0.")?,

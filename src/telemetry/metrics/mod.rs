@@ -118,6 +118,7 @@ pub struct Metrics {
     pressure: GaugeVec,
     pressure_stale: IntGaugeVec,
     budget_share: GaugeVec,
+    estimate_error: GaugeVec,
     label_table_time: IntGaugeVec,
     reloads: IntCounterVec,
     reload_ok: IntGauge,
@@ -256,6 +257,11 @@ impl Metrics {
         self.pressure_stale.with_label_values(&[backend, signal]).set(i64::from(stale));
     }
 
+    /// Queries hold so many times more at a backend than expected.
+    pub fn estimate_error(&self, backend: &str, times: f64) {
+        self.estimate_error.with_label_values(&[backend]).set(times);
+    }
+
     /// Pressure and health leave this share of a backend's budget.
     pub fn budget_share(&self, backend: &str, share: f64) {
         self.budget_share.with_label_values(&[backend]).set(share);
@@ -287,6 +293,7 @@ impl Metrics {
         let _ = self.queue_length.remove_label_values(&[backend]);
         let _ = self.label_table_time.remove_label_values(&[backend]);
         let _ = self.budget_share.remove_label_values(&[backend]);
+        let _ = self.estimate_error.remove_label_values(&[backend]);
         for lane in lanes {
             let _ = self.backend_connections.remove_label_values(&[backend, lane]);
             let _ = self.backend_connections_max.remove_label_values(&[backend, lane]);

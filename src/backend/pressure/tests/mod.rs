@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Controller, Monitor, OnStale, Settings, Sight, Signal, Silence};
+use super::{Controller, Expected, Monitor, OnStale, Settings, Sight, Signal, Silence};
 use crate::backend::Kind;
 
 /// Feeds a signal a second; the share after each.
@@ -101,19 +101,22 @@ fn a_signal_that_was_never_heard_is_stale_all_the_same() {
         for second in 1..60 {
             // No page at all, or one that says nothing of memory.
             let pages = [None, Some("up 1\n")];
-            let look = monitor.look(&pages, start + Duration::from_secs(second));
+            let look = monitor.look(&pages, Expected::default(), start + Duration::from_secs(second));
             assert_eq!(look.stale.contains(&Signal::Memory), second > 15, "second {second}");
             last = Some(look.left.share());
         }
         assert_eq!(last, Some(share), "{on_stale:?}");
-        let heard =
-            monitor.look(&[Some("process_resident_memory_bytes 10\n")], start + Duration::from_secs(60));
+        let heard = monitor.look(
+            &[Some("process_resident_memory_bytes 10\n")],
+            Expected::default(),
+            start + Duration::from_secs(60),
+        );
         assert_eq!(heard.stale, []);
     }
     // Where nothing is to be expected, nothing is missed.
     let mut monitor =
         Monitor::new(Kind::Thanos, Settings { on_stale: OnStale::SHRINK, ..Settings::default() }, start);
-    let look = monitor.look(&[None], start + Duration::from_secs(100));
+    let look = monitor.look(&[None], Expected::default(), start + Duration::from_secs(100));
     assert_eq!((look.left.share(), look.stale), (1.0, vec![]));
 }
 
@@ -125,14 +128,18 @@ fn a_reload_keeps_what_pressure_took() {
     let mut share = 1.0;
     for second in 1..5 {
         share = monitor
-            .look(&[Some("process_resident_memory_bytes 95\n")], start + Duration::from_secs(second))
+            .look(
+                &[Some("process_resident_memory_bytes 95\n")],
+                Expected::default(),
+                start + Duration::from_secs(second),
+            )
             .left
             .share();
     }
     assert!(share < 0.5);
     let now = start + Duration::from_secs(5);
     monitor.obey(Kind::Weir, Settings { memory_limit: Some(1_000), ..settings }, now);
-    let look = monitor.look(&[Some("process_resident_memory_bytes 95\n")], now);
+    let look = monitor.look(&[Some("process_resident_memory_bytes 95\n")], Expected::default(), now);
     assert!(look.left.share() < share + 0.03, "{look:?}");
 }
 

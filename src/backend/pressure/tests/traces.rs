@@ -6,7 +6,7 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::super::{
-    Controller, HIGH, LOW, Look, Monitor, OnStale, Settings, Sight, Signal, Silence,
+    Controller, Expected, HIGH, LOW, Look, Monitor, OnStale, Settings, Sight, Signal, Silence,
     controller::{FLOOR, FULL},
 };
 use crate::{backend::Kind, base::Allowance};
@@ -34,7 +34,7 @@ fn replay(trace: &[u64]) -> Vec<Look> {
     let mut monitor = Monitor::new(Kind::Prometheus, settings, start);
     let pages = trace.iter().map(|mib| format!("process_resident_memory_bytes {}\n", mib << 20));
     let times = (1..).map(|second| start + Duration::from_secs(second));
-    pages.zip(times).map(|(page, at)| monitor.look(&[Some(&page)], at)).collect()
+    pages.zip(times).map(|(page, at)| monitor.look(&[Some(&page)], Expected::default(), at)).collect()
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn gaps_resets_and_silence_of_a_node_that_is_at_ease_take_nothing() {
             reads / 100
         );
         let pages = [(rng.u32(0..4) > 0).then_some(page.as_str())];
-        let look = monitor.look(&pages, start + Duration::from_secs(second));
+        let look = monitor.look(&pages, Expected::default(), start + Duration::from_secs(second));
         assert_eq!((look.left, look.stale), (Allowance::Share(1.0), vec![]), "second {second}");
     }
 }
@@ -227,7 +227,7 @@ fn a_node_whose_pools_run_away_loses_its_budget_and_gets_it_back() {
              weir_pool_total{{bucket=\"4096\",pool=\"bytes\"}} 8192\n\
              weir_pool_outstanding_bytes 0\nweir_pool_cap_bytes 0\n"
         );
-        let look = monitor.look(&[Some(&page)], start + Duration::from_secs(second));
+        let look = monitor.look(&[Some(&page)], Expected::default(), start + Duration::from_secs(second));
         assert!(look.stale.is_empty());
         assert!(look.readings.iter().any(|reading| reading.signal == Signal::PoolGetOnEmpty));
         shares.push(look.left.share());

@@ -1,0 +1,153 @@
+//! What queries were seen to hold, against what they were expected to.
+//!
+//! A budget bounds a sum of estimates. Estimates may be wrong together: a formula that does not fit, a store of learned
+//! costs from another day. What the backend's memory rises by while they run tells, before it is in distress: if queries
+//! that were to hold 200 MiB hold a gigabyte, all others are believed as little, and the budget counts for a fifth.
+//!
+//! What is alive is compared, not what is resident: garbage of queries that are over is no fault of an estimate, and
+//! a heap that may grow to twice its live part does so whatever runs. So a rise is seen at the collection after it.
+
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::time::Instant;
+
+/// Beyond this many times what was expected, estimates are in doubt.
+pub(super) const DOUBT: f64 = 1.25;
+/// No error is believed to be larger: beyond it something else is at work.
+const FACTOR_MAX: f64 = 16.0;
+/// Half of a factor's excess is forgotten in so many seconds in which nothing confirms it.
+const FORGET: f64 = 20.0;
+/// How long what is alive may lag behind what runs: until the next collection.
+const LAG: Duration = Duration::from_secs(10);
+/// Looks that are remembered, at most.
+const LOOKS_MAX: usize = 64;
+/// With less than this part of the budget in flight, a rise has other causes.
+const TELLS: f64 = 1.0 / 16.0;
+/// A rise by this part of the budget may have other causes: compaction, ingestion.
+const SLACK: f64 = 1.0 / 8.0;
+/// What is alive with nothing heavy in flight is taken for what is idle within so many seconds,
+const SETTLE: f64 = 60.0;
+/// and beside heavy queries within so many: a database grows by itself.
+const DRIFT: f64 = 3600.0;
+
+/// What queries in flight are expected to hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// The most bytes in flight since the last look.
+    pub bytes: u64,
+    /// Bytes that may be; `None` where nothing bounds them, and nothing is compared.
+    pub budget: Option<u64>,
+}
+
+/// Compares look by look.
+#[derive(Clone, Debug)]
+pub(super) struct Truth {
+    /// What is alive when nothing runs, bytes.
+    idle: Option<f64>,
+    /// What was expected lately.
+    expected: VecDeque<(Instant, f64)>,
+    factor: f64,
+    at: Option<Instant>,
+}
+
+impl Default for Truth {
+    fn default() -> Self {
+        Self { idle: None, expected: VecDeque::new(), factor: 1.0, at: None }
+    }
+}
+
+impl Truth {
+    /// How many times more than expected queries hold, 1 where nothing says so; `alive` are the bytes that the backend
+    /// holds in all, where it tells.
+    pub(super) fn step(&mut self, alive: Option<f64>, expected: Expected, now: Instant) -> f64 {
+        let seconds = self.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
+        self.at = Some(now);
+        self.factor = 1.0 + (self.factor - 1.0) * 0.5_f64.powf(seconds / FORGET);
+        let lately = self.lately(expected.bytes as f64, now);
+        if let (Some(alive), Some(budget)) = (alive.filter(|bytes| bytes.is_finite()), expected.budget) {
+            let budget = budget as f64;
+            let tells = lately >= budget * TELLS;
+            let rise = alive - self.idle(alive, if tells { DRIFT } else { SETTLE }, seconds);
+            if tells && rise > budget * SLACK {
+                self.factor = self.factor.max((rise / lately).min(FACTOR_MAX));
+            }
+        }
+        self.factor
+    }
+
+    /// The most that was expected within the lag.
+    fn lately(&mut self, bytes: f64, now: Instant) -> f64 {
+        if self.expected.len() >= LOOKS_MAX {
+            self.expected.pop_front();
+        }
+        self.expected.push_back((now, bytes));
+        while self.expected.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > LAG) {
+            self.expected.pop_front();
+        }
+        self.expected.iter().map(|(_, bytes)| *bytes).fold(0.0, f64::max)
+    }
+
+    /// What is idle: down at once, up slowly.
+    fn idle(&mut self, alive: f64, reach: f64, seconds: f64) -> f64 {
+        let known = self.idle.unwrap_or(alive);
+        let idle = alive.min(known + (alive - known) * (1.0 - (-seconds / reach).exp()));
+        self.idle = Some(idle);
+        idle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// Looks once a second; the factor after each.
+    fn looks(truth: &mut Truth, from: Instant, trace: impl IntoIterator<Item = (u64, u64)>) -> Vec<f64> {
+        let times = (1..).map(|second| from + Duration::from_secs(second));
+        let look = |(at, (alive, bytes)): (Instant, (u64, u64))| {
+            let expected = Expected { bytes: bytes * MIB, budget: Some(2048 * MIB) };
+            truth.step(Some((alive * MIB) as f64), expected, at)
+        };
+        times.zip(trace).map(look).collect()
+    }
+
+    #[test]
+    fn an_error_of_eight_is_seen_as_it_grows_and_forgotten_when_it_is_over() {
+        let (mut truth, start) = (Truth::default(), Instant::now());
+        let grows = (0..10).map(|n| (50 + n * 180, 212));
+        let factors = looks(&mut truth, start, [(50, 4); 20].into_iter().chain(grows));
+        assert!(factors[..21].iter().all(|factor| *factor == 1.0), "{factors:?}");
+        assert!(factors[23] > 2.0 && factors[29] > 7.0, "{factors:?}");
+        let after = looks(&mut truth, start + Duration::from_secs(30), vec![(60, 4); 200]);
+        assert!(after[199] < 1.02, "{after:?}");
+    }
+
+    #[test]
+    fn what_is_as_expected_or_not_of_queries_is_no_error() {
+        let start = Instant::now();
+        // All of the budget, lagging by some seconds; then garbage that is still taken for alive.
+        let right = (0..60).map(|n: u64| match n {
+            0..10 => (50, 4),
+            10..20 => (50 + (n - 10) * 180, 1900),
+            20..25 => (1900, 1000),
+            _ => (1000, 900),
+        });
+        assert!(looks(&mut Truth::default(), start, right).iter().all(|factor| *factor < 1.1));
+        // Compaction beside light queries.
+        let compaction = (0..60).map(|n| (if n < 20 { 500 } else { 900 }, 40));
+        assert!(looks(&mut Truth::default(), start, compaction).iter().all(|factor| *factor == 1.0));
+    }
+
+    #[test]
+    fn what_is_never_told_or_not_bounded_is_no_error() {
+        let now = Instant::now();
+        let bounded = Expected { bytes: 500 * MIB, budget: Some(800 * MIB) };
+        let mut truth = Truth::default();
+        for alive in [None, Some(f64::NAN), Some(0.0)] {
+            assert_eq!(truth.step(alive, bounded, now), 1.0);
+        }
+        assert_eq!(truth.step(Some(1e12), Expected { budget: None, ..bounded }, now), 1.0);
+        assert_eq!(truth.step(Some(1e12), bounded, now), FACTOR_MAX);
+    }
+}
