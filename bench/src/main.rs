@@ -53,6 +53,11 @@ Options:
 
 Every command prints Markdown. Needed beside cargo: apt-get install prometheus victoria-metrics nginx haproxy wrk";
 
+/// A path below this package, wherever the command is given.
+fn here(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
 /// What the command line says.
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -72,9 +77,9 @@ pub(crate) struct Options {
 impl Options {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
         let mut options = Self {
-            weir: std::env::var_os("WEIR").map_or_else(|| "target/release/weir".into(), PathBuf::from),
-            out: "bench/results".into(),
-            data: "bench/target/data".into(),
+            weir: std::env::var_os("WEIR").map_or_else(|| here("../target/release/weir"), PathBuf::from),
+            out: here("results"),
+            data: here("target/data"),
             rounds: 3,
             seconds: None,
             guards: ["none", "haproxy", "weir"].map(String::from).to_vec(),
