@@ -56,7 +56,7 @@ impl Default for Backend {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { memory: lit("4GiB"), queries: lit("20"), unproven: lit("12%"), mode: None }
+        Self { memory: lit("4GiB"), queries: lit("20"), unproven: lit("10%"), mode: None }
     }
 }
 

@@ -55,6 +55,11 @@ pub(super) struct Capacity {
 /// A query is light if it needs no more of the backend's memory than one part in this.
 const LIGHT: u64 = 128;
 
+/// Bytes up to which a query is light, of a budget of so many.
+pub const fn light(budget: u64) -> u64 {
+    budget / LIGHT
+}
+
 /// Parts per million of a whole.
 pub(super) const WHOLE: u64 = 1_000_000;
 
@@ -90,7 +95,7 @@ impl Capacity {
 
     /// Light queries need no more of the memory than one part in 128.
     pub(super) fn is_light(&self, weight: u64) -> bool {
-        self.memory.max.is_none_or(|max| weight <= max.get() / LIGHT)
+        self.memory.max.is_none_or(|max| weight <= light(max.get()))
     }
 
     /// Bytes that pressure leaves of `max`, rounded down.

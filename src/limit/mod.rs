@@ -27,6 +27,7 @@ mod state;
 mod tenants;
 
 pub use admission::{Admission, Admitted, Ask};
+pub use budget::light;
 pub use judge::judge;
 pub use permit::{Actual, Permit};
 pub use policy::{

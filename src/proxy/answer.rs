@@ -228,7 +228,11 @@ impl Proxy {
         let sent = Instant::now();
         // What may have brought one replica down is not tried on the next.
         let again = account.estimate.demand.memory.value < DEAR_BYTES;
-        let answered = asking.upstream.backend.send(request, deadline, again).await;
+        let answered = tokio::select! {
+            biased;
+            answered = asking.upstream.backend.send(request, deadline, again) => answered,
+            () = progress.recalled() => return Err(self.recalled(asking)),
+        };
         let status = answered.as_ref().ok().map(|response| response.status().as_u16());
         self.metrics.upstream(asking.upstream.backend.name(), status, sent.elapsed());
         asking.observe(&answered, &call, &account.estimate.demand, sent);
@@ -284,10 +288,19 @@ impl Proxy {
 
     /// Nothing of the answer was sent: there is time for a clean refusal.
     fn unsent(&self, asking: &Asking<'_>, error: &BodyError<BackendError>) -> Failure {
-        if let BodyError::CutOff(cut) = error {
-            self.metrics.refused(&asking.who.tenant, cut.limit.id(), "enforce", ErrorKind::LimitExceeded);
+        let failure = Failure::unsent(error);
+        if let Some(id) = failure.limit {
+            self.metrics.refused(&asking.who.tenant, id, "enforce", failure.kind);
         }
-        Failure::unsent(error)
+        failure
+    }
+
+    /// The backend gave no answer yet, and shall give none.
+    fn recalled(&self, asking: &Asking<'_>) -> Failure {
+        let failure = Failure::recalled();
+        let id = failure.limit.unwrap_or_default();
+        self.metrics.refused(&asking.who.tenant, id, "enforce", failure.kind);
+        failure
     }
 
     fn count_shadow(&self, asking: &Asking<'_>, hits: &[ShadowHit], record: &Record) {

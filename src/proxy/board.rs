@@ -14,6 +14,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    meter::Progress,
     recent::{Recent, Tally},
     record::Owner,
     route::Endpoint,
@@ -52,7 +53,7 @@ pub(super) struct Seen {
     pub query: Running,
     /// Milliseconds.
     waited: AtomicU64,
-    bytes: Arc<AtomicU64>,
+    progress: Arc<Progress>,
 }
 
 impl Seen {
@@ -64,7 +65,7 @@ impl Seen {
 
     /// Bytes of its answer that have come.
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Relaxed)
+        self.progress.bytes()
     }
 }
 
@@ -99,7 +100,7 @@ impl Board {
 
     /// A query asks to run; it is seen until the ticket is dropped.
     pub(super) fn enter(self: &Arc<Self>, query: Running) -> Ticket {
-        let seen = Arc::new(Seen { query, waited: AtomicU64::new(WAITING), bytes: Arc::default() });
+        let seen = Arc::new(Seen { query, waited: AtomicU64::new(WAITING), progress: Arc::default() });
         let mut notes = self.lock();
         let id = notes.next_id;
         notes.next_id += 1;
@@ -140,6 +141,20 @@ impl Board {
         self.lock().under_way.values().map(Arc::clone).collect()
     }
 
+    /// Breaks off the query that is expected to hold the most at a backend, and more than `least` bytes, of those that run
+    /// there and are not being broken off already.
+    pub(super) fn recall_heaviest(&self, backend: &str, least: u64) -> Option<Arc<Seen>> {
+        let notes = self.lock();
+        let runs = |seen: &&Arc<Seen>| {
+            &*seen.query.owner.backend == backend && seen.waited().is_some() && !seen.progress.is_recalled()
+        };
+        let bytes = |seen: &&Arc<Seen>| seen.query.demand.memory.value;
+        let running = notes.under_way.values().filter(runs);
+        let heaviest = running.max_by_key(bytes).filter(|seen| bytes(seen) > least)?;
+        heaviest.progress.recall();
+        Some(Arc::clone(heaviest))
+    }
+
     /// What tenants did in a time that ends now.
     pub(super) fn recent(&self) -> (Duration, Vec<(TenantId, Tally)>) {
         self.lock().recent.told(Instant::now())
@@ -171,12 +186,12 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
-    /// The query may run after having waited so long. Gives where the bytes of its answer are counted.
-    pub(super) fn admitted(&self, waited: Duration) -> Arc<AtomicU64> {
+    /// The query may run after having waited so long. Gives what its answer tells and is told.
+    pub(super) fn admitted(&self, waited: Duration) -> Arc<Progress> {
         self.seen.waited.store(waited.as_millis() as u64, Relaxed);
         let Running { owner, demand, .. } = &self.seen.query;
         self.board.lock().recent.admitted(&owner.tenant, demand.samples.value, Instant::now());
-        Arc::clone(&self.seen.bytes)
+        Arc::clone(&self.seen.progress)
     }
 }
 
@@ -223,12 +238,32 @@ mod tests {
         let board = Board::new(|| 0);
         let ticket = board.enter(running("a"));
         assert_eq!(board.under_way()[0].waited(), None);
-        ticket.admitted(Duration::from_secs(2)).fetch_add(10, Relaxed);
+        ticket.admitted(Duration::from_secs(2));
         let seen = board.under_way();
-        assert_eq!((seen[0].waited(), seen[0].bytes()), (Some(Duration::from_secs(2)), 10));
+        assert_eq!((seen[0].waited(), seen[0].bytes()), (Some(Duration::from_secs(2)), 0));
         drop(ticket);
         assert!(board.under_way().is_empty());
         assert_eq!(board.recent().1[0].1.samples, 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_heaviest_that_runs_is_recalled_and_each_once() {
+        let board = Board::new(|| 0);
+        let weighing = |bytes| {
+            let demand = Demand { memory: Known::exact(bytes), ..Demand::NOTHING };
+            board.enter(Running { demand, ..running("a") })
+        };
+        let (light, heavy, _waiting) = (weighing(1), weighing(5), weighing(9));
+        let runs = [&light, &heavy].map(|ticket| ticket.admitted(Duration::ZERO));
+        assert!(board.recall_heaviest("other", 0).is_none());
+        let recalled =
+            |board: &Board| board.recall_heaviest("main", 0).map(|seen| seen.query.demand.memory.value);
+        assert!(board.recall_heaviest("main", 5).is_none());
+        assert_eq!(recalled(&board), Some(5));
+        assert_eq!([runs[0].is_recalled(), runs[1].is_recalled()], [false, true]);
+        runs[1].recalled().await;
+        assert_eq!(recalled(&board), Some(1));
+        assert_eq!(recalled(&board), None);
     }
 
     #[tokio::test(start_paused = true)]

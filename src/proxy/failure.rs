@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 use super::{
     call::CallError,
     identify::IdentifyError,
-    meter::{Actual, BodyError},
+    meter::{self, Actual, BodyError},
     respond::{self, Body, Extra},
     route::RouteError,
 };
@@ -20,6 +20,9 @@ use crate::{
 
 /// Bytes of a backend's own error text that are shown.
 const EXCERPT_CHARS: usize = 300;
+
+/// Until a backend that ran out of memory may have some again.
+const RECALLED_RETRY: Duration = Duration::from_secs(10);
 
 /// Why a request gets no answer from a backend.
 #[derive(Clone, Debug)]
@@ -92,6 +95,7 @@ impl Failure {
     pub(super) fn unsent(error: &BodyError<BackendError>) -> Self {
         match error {
             BodyError::Upstream(error) => Self::from(error),
+            BodyError::CutOff(cut) if cut.limit == meter::Limit::Recalled => Self::recalled(),
             BodyError::CutOff(cut) => {
                 let (id, max, observed) = (cut.limit.id(), cut.max, cut.observed);
                 let limit = Some(format!("{id}; max={max}; observed={observed}; known=exact"));
@@ -100,6 +104,14 @@ impl Failure {
                 Self { limit: Some(id), extra, ..Self::new(ErrorKind::LimitExceeded, cut.to_string()) }
             }
         }
+    }
+
+    /// The backend was about to run out of memory.
+    pub(super) fn recalled() -> Self {
+        let id = meter::Limit::Recalled.id();
+        let extra =
+            Extra { limit: Some(id.to_owned()), retry_after: Some(RECALLED_RETRY), ..Extra::default() };
+        Self { limit: Some(id), extra: Box::new(extra), ..Self::new(ErrorKind::BackendSick, meter::RECALLED) }
     }
 
     /// The status that the client gets.

@@ -20,7 +20,7 @@ use super::{
     identify::Rules,
     tls::ServerTls,
     upstream::{self, Upstream},
-    watch::watch,
+    watch::Watcher,
 };
 use crate::{
     backend::{Lane, pressure::Signal},
@@ -81,13 +81,7 @@ pub(super) struct Live {
 }
 
 impl Live {
-    fn start(
-        settings: Settings,
-        before: Option<&Self>,
-        admission: &Arc<Admission>,
-        metrics: &Arc<Metrics>,
-        clock: fn() -> i64,
-    ) -> Self {
+    fn start(settings: Settings, before: Option<&Self>, watcher: &Watcher, clock: fn() -> i64) -> Self {
         let upstreams: Vec<_> = (settings.upstreams.into_iter().enumerate())
             .map(|(index, settings)| {
                 let name = settings.backend.name.as_str();
@@ -97,8 +91,8 @@ impl Live {
             .collect();
         let background = upstreams.iter().flat_map(|upstream| {
             let (tables, health) = (Arc::clone(upstream), Arc::clone(&upstream.backend));
-            let counted = Arc::clone(metrics);
-            let watched = watch(Arc::clone(upstream), Arc::clone(admission), Arc::clone(metrics));
+            let counted = Arc::clone(&watcher.metrics);
+            let watched = watcher.clone().watch(Arc::clone(upstream));
             [
                 tokio::spawn(async move { tables.keep_table(&counted, clock).await }).abort_handle(),
                 tokio::spawn(async move { health.run_background(std::future::pending()).await })
@@ -187,9 +181,10 @@ impl Proxy {
         clock: fn() -> i64,
     ) -> Arc<Self> {
         let policy = std::mem::take(&mut settings.policy);
-        let admission = Admission::new(policy);
+        let (admission, board) = (Admission::new(policy), Board::new(clock));
+        let watcher = Watcher::new(&admission, &board, &metrics);
         Arc::new(Self {
-            live: ArcSwap::from_pointee(Live::start(settings, None, &admission, &metrics, clock)),
+            live: ArcSwap::from_pointee(Live::start(settings, None, &watcher, clock)),
             admission,
             metrics,
             learned,
@@ -198,7 +193,7 @@ impl Proxy {
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             clock,
             started_ms: clock(),
-            board: Board::new(clock),
+            board,
             config: Mutex::new(Config { loaded_ms: clock(), mistake: None }),
             spans: OnceLock::new(),
             stopping: AtomicBool::new(false),
@@ -211,7 +206,8 @@ impl Proxy {
         let before = self.live.load_full();
         before.retire();
         self.admission.reload(policy);
-        let after = Live::start(settings, Some(&before), &self.admission, &self.metrics, self.clock);
+        let watcher = Watcher::new(&self.admission, &self.board, &self.metrics);
+        let after = Live::start(settings, Some(&before), &watcher, self.clock);
         for gone in before.upstreams.iter().map(|upstream| upstream.backend.name()) {
             if !after.upstreams.iter().any(|upstream| upstream.backend.name() == gone) {
                 let (lanes, signals) = (Lane::ALL.map(Lane::as_str), Signal::ALL.map(Signal::as_str));

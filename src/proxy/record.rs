@@ -1,10 +1,7 @@
 //! The end of every request, whatever it is: answered, refused, malformed, or left by its client at any stage. It is
 //! counted and timed, and leaves one line in the log.
 
-use std::{
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use tokio::time::Instant;
@@ -12,7 +9,7 @@ use tokio::time::Instant;
 use super::{
     board::{Board, Running, Ticket, Told},
     failure::Failure,
-    meter::{Actual, Outcome},
+    meter::{Actual, Outcome, Progress},
     route::Endpoint,
     trace::{Ended, Trace},
 };
@@ -187,8 +184,8 @@ impl Record {
         }));
     }
 
-    /// It may run, after having waited so long. Gives where the bytes of its answer are counted.
-    pub(super) fn admitted(&mut self, waited: Duration) -> Arc<AtomicU64> {
+    /// It may run, after having waited so long. Gives what its answer tells and is told.
+    pub(super) fn admitted(&mut self, waited: Duration) -> Arc<Progress> {
         self.waited = waited;
         self.enter(Stage::Forward);
         self.ticket.as_ref().map(|ticket| ticket.admitted(waited)).unwrap_or_default()

@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::upstream::Upstream;
+use super::{board::Board, upstream::Upstream};
 use crate::{
     backend::pressure::{Expected, Look, Signal},
     base::Allowance,
-    limit::{Admission, BackendId},
+    limit::{self, Admission, BackendId},
     telemetry::metrics::Metrics,
 };
 
@@ -20,35 +20,71 @@ const DEAD_LOOKS: u32 = 2;
 /// A change of the share by so much is worth a log line.
 const WORTH_SAYING: f64 = 0.1;
 
-/// Watches a backend until the future is dropped. While it is known to be down nothing runs and nothing waits; under
-/// pressure its budget shrinks.
-pub(super) async fn watch(upstream: Arc<Upstream>, admission: Arc<Admission>, metrics: Arc<Metrics>) {
-    let (name, id) = (upstream.backend.name(), BackendId(upstream.index));
-    let mut ticks = interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut dead, mut told, mut stale) = (0, None, Vec::new());
-    loop {
-        ticks.tick().await;
-        dead = if upstream.backend.sick() { dead + 1 } else { 0 };
-        let is_dead = dead >= DEAD_LOOKS;
+/// Whom a watched backend's state matters to.
+#[derive(Clone)]
+pub(super) struct Watcher {
+    admission: Arc<Admission>,
+    board: Arc<Board>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Watcher {
+    pub(super) fn new(admission: &Arc<Admission>, board: &Arc<Board>, metrics: &Arc<Metrics>) -> Self {
+        let (admission, board) = (Arc::clone(admission), Arc::clone(board));
+        Self { admission, board, metrics: Arc::clone(metrics) }
+    }
+
+    /// Watches a backend until the future is dropped. While it is known to be down nothing runs and nothing waits; under
+    /// pressure its budget shrinks; about to run out of memory, it is rid of its heaviest query at every look.
+    pub(super) async fn watch(self, upstream: Arc<Upstream>) {
+        let (name, id) = (upstream.backend.name(), BackendId(upstream.index));
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut dead, mut told, mut stale) = (0, None, Vec::new());
+        loop {
+            ticks.tick().await;
+            dead = if upstream.backend.sick() { dead + 1 } else { 0 };
+            let is_dead = dead >= DEAD_LOOKS;
+            let look = self.look(&upstream, id).await;
+            tell(name, &look, &self.metrics);
+            // A dead backend says nothing of itself: one line about that is enough.
+            if look.stale != stale && !is_dead {
+                tell_silence(name, &look);
+                stale.clone_from(&look.stale);
+            }
+            let left = if is_dead { Allowance::Nothing } else { look.left };
+            if told != Some(left) {
+                self.admission.allow(id, left);
+                self.metrics.budget_share(name, left.share());
+                tell_change(name, told.unwrap_or(Allowance::Share(1.0)), left, &look, is_dead);
+            }
+            told = Some(left);
+        }
+    }
+
+    async fn look(&self, upstream: &Upstream, id: BackendId) -> Look {
         let pages = upstream.metrics.metrics_pages(Instant::now() + EVERY).await;
         let pages: Vec<_> = pages.iter().map(|page| std::str::from_utf8(page.as_deref()?).ok()).collect();
-        let (bytes, budget) = admission.held_since_asked(id).unwrap_or_default();
+        let (bytes, budget) = self.admission.held_since_asked(id).unwrap_or_default();
         let look = upstream.monitor().look(&pages, Expected { bytes, budget }, Instant::now());
-        tell(name, &look, &metrics);
-        admission.doubt(id, look.doubts());
-        // A dead backend says nothing of itself: one line about that is enough.
-        if look.stale != stale && !is_dead {
-            tell_silence(name, &look);
-            stale.clone_from(&look.stale);
+        self.admission.doubt(id, look.doubts());
+        if look.runs_out() {
+            self.recall(upstream.backend.name(), budget);
         }
-        let left = if is_dead { Allowance::Nothing } else { look.left };
-        if told != Some(left) {
-            admission.allow(id, left);
-            metrics.budget_share(name, left.share());
-            tell_change(name, told.unwrap_or(Allowance::Share(1.0)), left, &look, is_dead);
+        look
+    }
+
+    /// Breaks off the heaviest query, unless what runs is light: then it is not what memory is used for.
+    fn recall(&self, backend: &str, budget: Option<u64>) {
+        let least = budget.map_or(1, limit::light);
+        if let Some(seen) = self.board.recall_heaviest(backend, least) {
+            let query = &seen.query;
+            tracing::warn!(
+                backend, tenant = %query.owner.tenant, actor = &*query.owner.actor, query = &*query.query,
+                fingerprint = &*query.fingerprint, est_memory_bytes = query.demand.memory.value,
+                "the backend is about to run out of memory: its heaviest query is broken off"
+            );
         }
-        told = Some(left);
     }
 }
 

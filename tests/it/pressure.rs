@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
+use http_body_util::BodyExt;
 use tokio::time::Instant;
 
 use crate::support::{
-    fake_upstream::{Act, FakeUpstream, Seen},
+    fake_upstream::{Act, FakeUpstream, Seen, chunk, head},
     weir::Weir,
 };
 
@@ -20,6 +21,7 @@ const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
 
 /// Looks are a second apart.
 const SOON: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(10);
 
 async fn until(weir: &Weir, what: &str, is_so: impl Fn(&str) -> bool) {
     let end = Instant::now() + SOON;
@@ -104,4 +106,49 @@ async fn metrics_may_be_elsewhere() {
         number(metrics, "weir_backend_pressure{backend=\"main\",signal=\"memory\"}") == Some(0.9)
     })
     .await;
+}
+
+/// Until the second is heard of, memory is at ease.
+fn running_out(seen: &Seen, act: fn() -> Act, asked: &AtomicBool) -> Act {
+    match seen.path() {
+        "/metrics" if asked.load(SeqCst) => Act::answer(200, &[], b"process_resident_memory_bytes 99e6\n"),
+        "/metrics" => Act::answer(200, &[], b"process_resident_memory_bytes 10e6\n"),
+        "/api/v1/query_range" => {
+            asked.store(true, SeqCst);
+            act()
+        }
+        "/api/v1/query" => Act::answer(200, JSON, ANSWER),
+        _ => Act::answer(404, &[], b""),
+    }
+}
+
+#[tokio::test]
+async fn about_to_run_out_of_memory_a_backend_is_rid_of_its_heaviest_query() {
+    const RANGE: &str = "/api/v1/query_range?query=heavy&start=0&end=3600&step=15";
+    let streams = || {
+        let piece = br#"{"status":"success","data":{"resultType":"matrix","result":["#;
+        let mut raw = head(200, JSON, None);
+        raw.extend(chunk(piece));
+        Act::Slow(std::iter::once(raw).chain((0..3000).map(|_| chunk(b" "))).collect(), SHORT)
+    };
+    for (act, is_clean) in [(Act::hang as fn() -> Act, true), (streams, false)] {
+        let asked = Arc::new(AtomicBool::new(false));
+        let upstream = FakeUpstream::start(move |seen: &Seen| running_out(seen, act, &asked)).await;
+        let url = upstream.url();
+        let pressure = "pressure: {memory_limit: 100MB}";
+        let weir = Weir::start(&format!("backends: [{{name: main, urls: [\"{url}\"], {pressure}}}]")).await;
+        let begun = Instant::now();
+        if is_clean {
+            let answer = weir.get(RANGE).await;
+            assert_eq!(answer.status, 503, "{}", answer.body);
+            assert_eq!(answer.headers["weir-limit"], "weir-recalled");
+            assert!(answer.headers.contains_key("retry-after"));
+            assert!(answer.error().contains("about to run out of memory"), "{}", answer.body);
+        } else {
+            let body = weir.send(weir.request(RANGE)).await.into_body();
+            assert!(body.collect().await.is_err(), "what was broken off is never taken for whole");
+        }
+        assert!(begun.elapsed() < SOON);
+        weir.until_idle().await;
+    }
 }

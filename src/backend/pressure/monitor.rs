@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     answers::{Answer, Answers},
-    controller::{Controller, Sight, Silence},
+    controller::{Controller, FULL, Sight, Silence},
     rate::Rates,
     reading::{alive, read},
     settings::Settings,
@@ -29,6 +29,12 @@ pub struct Look {
 }
 
 impl Look {
+    /// Whether the backend is about to run out of memory, so that what runs there is not left to its end.
+    pub fn runs_out(&self) -> bool {
+        let of_memory = |reading: &Reading| matches!(reading.signal, Signal::Memory | Signal::Heap);
+        self.readings.iter().any(|reading| of_memory(reading) && reading.pressure >= FULL)
+    }
+
     /// Whether queries hold so much more than expected that estimates are not to be relied on.
     pub fn doubts(&self) -> bool {
         self.error > DOUBT

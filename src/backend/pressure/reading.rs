@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::{
+    controller::FULL,
     page::Page,
     rate::Rates,
     settings::Settings,
@@ -111,7 +112,9 @@ impl Look<'_> {
         let growth = self.rates.slope(signal.as_str(), used, self.now).max(0.0);
         let now = Reading::new(signal, used, limit);
         let soon = Reading::new(signal, used + growth * FORESIGHT, limit).pressure.min(FORESEEN_MOST);
-        Reading { pressure: now.pressure.max(soon), signal }
+        // The next look would come too late.
+        let at_once = if used + growth >= limit { FULL } else { 0.0 };
+        Reading { pressure: now.pressure.max(soon).max(at_once), signal }
     }
 
     /// Prometheus counts queries that wait for a place as well.

@@ -5,7 +5,6 @@ use std::{
     fmt,
     future::poll_fn,
     pin::Pin,
-    sync::atomic::Ordering::Relaxed,
     task::{Context, Poll, ready},
 };
 
@@ -158,11 +157,15 @@ impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
             match frame.into_data() {
                 Ok(data) => {
                     self.meter.tally.load(&data);
-                    self.meter.progress.fetch_add(data.len() as u64, Relaxed);
+                    self.meter.progress.came(data.len() as u64);
                     self.current = Some(data);
                 }
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
             }
+        }
+        if self.meter.progress.is_recalled() {
+            let (limit, came) = (Limit::Recalled, self.meter.tally.actual(false));
+            return Poll::Ready(Some(Err(self.cut_off(CutOff { limit, observed: 0, max: 0, came }))));
         }
         let used_up = self.meter.tally.turn();
         if let Some(cut) = self.meter.tally.over(&self.meter.limits) {

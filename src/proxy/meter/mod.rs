@@ -12,22 +12,20 @@
 mod body;
 mod gzip;
 mod marks;
+mod progress;
 mod scan;
 mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fmt,
-    num::NonZeroU64,
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::{fmt, num::NonZeroU64, sync::Arc};
 
 use http::HeaderMap;
 
 use self::tally::Tally;
 pub use self::{
     body::{BodyError, MeteredBody, Unsent},
+    progress::Progress,
     scan::{Counts, Scanner},
 };
 use crate::base::units;
@@ -43,7 +41,7 @@ pub struct MeterLimits {
     pub samples: Option<NonZeroU64>,
 }
 
-/// The limits that an answer can hit while it streams.
+/// What can stop an answer while it streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limit {
     /// [`MeterLimits::bytes`].
@@ -52,6 +50,8 @@ pub enum Limit {
     Series,
     /// [`MeterLimits::samples`].
     Samples,
+    /// None of its own: the backend was about to run out of memory, and this was the heaviest query there.
+    Recalled,
 }
 
 impl Limit {
@@ -61,6 +61,7 @@ impl Limit {
             Self::Bytes => "weir-max-response",
             Self::Series => "weir-max-series",
             Self::Samples => "weir-max-samples",
+            Self::Recalled => "weir-recalled",
         }
     }
 
@@ -68,23 +69,27 @@ impl Limit {
     pub const fn grafana_id(self) -> Option<&'static str> {
         match self {
             Self::Series => Some("err-mimir-max-series-per-query"),
-            Self::Bytes | Self::Samples => None,
+            Self::Bytes | Self::Samples | Self::Recalled => None,
         }
     }
 }
 
-/// A limit that an answer went over.
+/// Why an answer was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CutOff {
     /// Which limit.
     pub limit: Limit,
     /// What was counted when the answer was stopped: at least this much was on its way.
     pub observed: u64,
-    /// The limit.
+    /// The limit; 0 where it was none.
     pub max: u64,
     /// What came of the answer until then.
     pub came: Actual,
 }
+
+/// Why a query was broken off that did nothing wrong.
+pub const RECALLED: &str = "the backend was about to run out of memory, and this was the heaviest query there, so it was \
+                            broken off; ask again later, or for less (weir-recalled)";
 
 impl fmt::Display for CutOff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -103,6 +108,7 @@ impl fmt::Display for CutOff {
                 let (observed, max) = (units::count(observed), units::count(max));
                 write!(f, "the answer holds at least {observed} {noun}, the limit is {max}")?;
             }
+            Limit::Recalled => return f.write_str(RECALLED),
         }
         write!(f, "; aggregate, narrow the selectors or shorten the range ({}", self.limit.id())?;
         if let Some(id) = self.limit.grafana_id() {
@@ -164,8 +170,7 @@ pub struct Meter {
     limits: MeterLimits,
     tally: Tally,
     on_end: Option<OnEnd>,
-    /// Told the bytes that have come so far.
-    progress: Arc<AtomicU64>,
+    progress: Arc<Progress>,
 }
 
 impl Meter {
@@ -174,9 +179,9 @@ impl Meter {
         Self { limits, tally: Tally::default(), on_end: Some(on_end), progress: Arc::default() }
     }
 
-    /// The same meter, which adds the bytes that come to `progress` as they do.
+    /// The same meter, which tells `progress` what comes, and stops when that is recalled.
     #[must_use]
-    pub fn telling(mut self, progress: Arc<AtomicU64>) -> Self {
+    pub fn telling(mut self, progress: Arc<Progress>) -> Self {
         self.progress = progress;
         self
     }

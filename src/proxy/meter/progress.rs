@@ -1,0 +1,41 @@
+//! What is told of an answer on its way, and what is told to it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use tokio::sync::Notify;
+
+/// Shared between the one who forwards an answer and those who watch it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    bytes: AtomicU64,
+    recalled: AtomicBool,
+    told: Notify,
+}
+
+impl Progress {
+    /// Bytes that have come so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    pub(super) fn came(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Breaks it off: at once while the backend has not answered, and with the next bytes after that.
+    pub fn recall(&self) {
+        self.recalled.store(true, Relaxed);
+        // There is one who waits, now or soon.
+        self.told.notify_one();
+    }
+
+    /// Whether it is to be broken off.
+    pub fn is_recalled(&self) -> bool {
+        self.recalled.load(Relaxed)
+    }
+
+    /// Ends when it is to be broken off.
+    pub async fn recalled(&self) {
+        self.told.notified().await;
+    }
+}
