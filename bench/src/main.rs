@@ -44,7 +44,7 @@ Options:
   --guard A,B      incident: none, haproxy, vmauth, weir (none,haproxy,weir); haproxy:N and vmauth:N cap
                    concurrent queries at N (4), vmauth if it is newer than Debian 12's; weir:LIMIT sets one of
                    Weir's limits alone, and ablation stands for each alone and all together
-  --burst B        incident: mixed (20 queries, half of them raw), sums (10 aggregations), many (200
+  --burst B        incident: mixed (20 queries, half of them raw), sums (20 aggregations), many (200
                    smaller ones) (mixed)
   --limit-mib N    incident: the database is killed above this resident set (2048)
   --wrong-estimate N  incident: Weir has learned that the heavy queries touch an N-th of what they do, and has no

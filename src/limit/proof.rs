@@ -28,9 +28,13 @@ impl Proof {
 
     /// A query of this weight ended as expected, when so much was in flight.
     pub(super) fn ended(&mut self, weight: u64, in_flight: u128, whole: u64, percent: u8) {
-        let used = in_flight.saturating_mul(IN_USE) >= u128::from(self.window(whole, percent));
+        let window = self.window(whole, percent);
+        let used = in_flight.saturating_mul(IN_USE) >= u128::from(window);
         if used && !self.doubted {
-            self.proven = self.proven.saturating_add(weight).min(whole);
+            // One that ran alone may be larger than the window: what it held is proved as well.
+            let held = u64::try_from(in_flight).unwrap_or(u64::MAX);
+            let open = window.max(held).saturating_add(weight).min(whole);
+            self.proven = open.saturating_sub(percent_of(whole, percent));
         }
     }
 
@@ -55,6 +59,8 @@ mod tests {
         assert_eq!(proof.window(1000, 10), 100, "far from the window, nothing is proved");
         proof.ended(60, 90, 1000, 10);
         assert_eq!(proof.window(1000, 10), 160);
+        proof.ended(300, 310, 1000, 10);
+        assert_eq!(proof.window(1000, 10), 610, "one that ran alone makes room for another");
         proof.ended(5000, 5000, 1000, 10);
         assert_eq!(proof.window(1000, 10), 1000, "never more than the budget");
         proof.doubt(true);

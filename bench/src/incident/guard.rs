@@ -198,7 +198,7 @@ limits:
     per_query: {{memory: {one}, series: {series}, timeout: 150s, samples: 500M, points: 500M}}
     in_flight: {{memory: {tenant}, queries: {queries}}}
     rate: {{queries: {rate}}}
-    queue: {{wait: 85s}}\n"
+    queue: {{wait: 115s}}\n"
     )
 }
 

@@ -28,7 +28,7 @@ pub(super) fn light(connection: u32, turn: u64, end: u64) -> Request {
 pub(super) enum Burst {
     /// Twenty queries, every other of which returns all series as they are; the others sum them up.
     Mixed,
-    /// Ten that sum up: what a cap on concurrency can survive as well.
+    /// Twenty that sum up: what a cap on concurrency can survive as well.
     Sums,
     /// Two hundred that sum up a quarter of the series: none is large, all together are.
     Many,
@@ -46,8 +46,7 @@ impl Burst {
 
     pub(super) fn queries(self) -> impl Iterator<Item = Query> {
         let count = match self {
-            Self::Mixed => 20,
-            Self::Sums => 10,
+            Self::Mixed | Self::Sums => 20,
             Self::Many => 200,
         };
         (0..count).map(move |n| Query {

@@ -25,7 +25,7 @@ use watch::Watched;
 const QUIET: Duration = Duration::from_secs(10);
 const TAIL: Duration = Duration::from_secs(5);
 /// A burst that is not over by then is broken off.
-const HEAVY_TIMEOUT: Duration = Duration::from_secs(90);
+const HEAVY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What one run showed. Times are in seconds since its start.
 #[derive(Debug)]
