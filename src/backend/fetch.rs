@@ -15,6 +15,15 @@ const BUILDINFO_MAX: usize = 64 << 10;
 /// How long Weir waits for what it asks on its own account.
 const OWN_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Which days a table of series is about, where a backend keeps them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Days {
+    /// The running one (UTC).
+    Latest,
+    /// All that there are.
+    All,
+}
+
 /// An answer read to its end.
 #[derive(Debug)]
 pub(super) struct Fetched {
@@ -24,12 +33,13 @@ pub(super) struct Fetched {
 
 impl Backend {
     /// The table of series by metric name and label value, `limit` entries of each list, as JSON.
-    pub async fn tsdb_status(&self, limit: usize) -> Result<Bytes, BackendError> {
-        let parameter = match self.kind() {
-            super::Kind::VictoriaMetrics => "topN",
-            _ => "limit",
+    pub async fn tsdb_status(&self, limit: usize, days: Days) -> Result<Bytes, BackendError> {
+        let parameters = match (self.kind(), days) {
+            (super::Kind::VictoriaMetrics, Days::Latest) => format!("topN={limit}"),
+            (super::Kind::VictoriaMetrics, Days::All) => format!("topN={limit}&date=0"),
+            _ => format!("limit={limit}"),
         };
-        self.get_ok(&format!("/api/v1/status/tsdb?{parameter}={limit}"), TSDB_STATUS_MAX).await
+        self.get_ok(&format!("/api/v1/status/tsdb?{parameters}"), TSDB_STATUS_MAX).await
     }
 
     /// The backend's version and features, as JSON.

@@ -20,6 +20,7 @@ pub use body::Body;
 pub use client::{Backend, Outgoing};
 pub use error::BackendError;
 pub use feedback::Feedback;
+pub use fetch::Days;
 pub use health::{ReplicaSnapshot, Snapshot};
 pub use kind::Kind;
 pub use pool::Lane;

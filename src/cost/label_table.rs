@@ -53,6 +53,8 @@ pub struct LabelTable {
     /// Windows inside hold no series that the table does not count.
     covers: TimeRange,
     fetched_ms: i64,
+    /// A table of more of the time, for windows that this one does not cover.
+    wider: Option<Box<Self>>,
 }
 
 /// A list of the largest counts.
@@ -115,6 +117,7 @@ impl LabelTable {
             pairs: Counts::of(data.series_count_by_label_value_pair, max_entries, None),
             covers: TimeRange { start, end: fetched_ms.saturating_add(MAX_AGE_MS) },
             fetched_ms,
+            wider: None,
         })
     }
 
@@ -122,6 +125,13 @@ impl LabelTable {
     #[must_use]
     pub fn covering(mut self, start: i64) -> Self {
         self.covers.start = start;
+        self
+    }
+
+    /// The same table, with another one for windows that it does not cover.
+    #[must_use]
+    pub fn or(mut self, wider: Self) -> Self {
+        self.wider = Some(Box::new(wider));
         self
     }
 
@@ -139,7 +149,7 @@ impl LabelTable {
     /// window, or about any of the matchers.
     pub fn bound(&self, matchers: &[Matcher], window: TimeRange) -> Option<Known> {
         if window.start < self.covers.start || window.end > self.covers.end {
-            return None;
+            return self.wider.as_ref()?.bound(matchers, window);
         }
         let of_matchers = matchers.iter().filter_map(|m| self.of_matcher(m)).min();
         let least = [of_matchers, self.total].into_iter().flatten().min()?;
@@ -150,6 +160,13 @@ impl LabelTable {
     /// cover, where more series may have lived.
     pub fn guess(&self, matchers: &[Matcher]) -> Option<u64> {
         self.bound(matchers, self.covers).map(|known| known.value)
+    }
+
+    /// At most how many series the matchers match in a window that began before the table's time, when so many series
+    /// left the table since: observed, as far as all series were in the table once.
+    pub fn observed(&self, matchers: &[Matcher], window: TimeRange, gone: u64) -> Option<Known> {
+        let in_table = self.guess(matchers).filter(|_| window.end <= self.covers.end)?;
+        Some(Known::new(in_table.saturating_add(gone), EstimateClass::Learned))
     }
 
     fn of_matcher(&self, matcher: &Matcher) -> Option<u64> {

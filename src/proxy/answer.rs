@@ -20,7 +20,7 @@ use super::{
     route::{Endpoint, Routed, route},
     settle::{self, Account},
     upstream::Upstream,
-    weigh::{Weighed, Weighing},
+    weigh::{Stand, Weighed, Weighing},
 };
 use crate::{
     backend::{
@@ -193,7 +193,7 @@ impl Proxy {
             headers: &headers,
             metrics: &self.metrics,
         };
-        let weighed = weighing.weigh(|demand| asking.in_doubt(demand)).await;
+        let weighed = weighing.weigh(|demand| asking.stand(demand)).await;
         let decided = asking.began.elapsed().saturating_sub(weighed.probing);
         self.metrics.decided(decided);
         let demand = &weighed.estimate.demand;
@@ -345,10 +345,14 @@ impl Asking<'_> {
         self.policy.per_query(self.live.class_id(self.who.class))
     }
 
-    /// Whether a limit, enforced or only watched, stands in the way.
-    fn in_doubt(&self, demand: &Demand) -> bool {
+    /// Whether a limit stands in the way.
+    fn stand(&self, demand: &Demand) -> Stand {
         let class = self.live.class_id(self.who.class);
-        limit::judge(&self.policy, &self.who.tenant, class, demand).map_or(true, |shadow| !shadow.is_empty())
+        match limit::judge(&self.policy, &self.who.tenant, class, demand) {
+            Err(_) => Stand::Refused,
+            Ok(shadow) if shadow.is_empty() && demand.memory.value <= self.memory_max => Stand::Clear,
+            Ok(_) => Stand::Doubtful,
+        }
     }
 
     fn ask(&self, demand: Demand, deadline: Instant) -> Ask {

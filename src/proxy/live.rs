@@ -92,7 +92,7 @@ impl Live {
         let background = upstreams.iter().flat_map(|upstream| {
             let (tables, health) = (Arc::clone(upstream), Arc::clone(&upstream.backend));
             let counted = Arc::clone(&watcher.metrics);
-            let watched = watcher.clone().watch(Arc::clone(upstream));
+            let watched = watcher.clone().watch(Arc::clone(upstream), clock);
             [
                 tokio::spawn(async move { tables.keep_table(&counted, clock).await }).abort_handle(),
                 tokio::spawn(async move { health.run_background(std::future::pending()).await })

@@ -9,7 +9,10 @@ use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
 use crate::{
-    backend::{self, Backend, Kind, pressure, pressure::Monitor},
+    backend::{
+        self, Backend, Days, Kind, pressure,
+        pressure::{Churn, Monitor},
+    },
     cost::{LabelTable, Model},
     telemetry::metrics::Metrics,
 };
@@ -20,6 +23,9 @@ pub const TABLE_ENTRIES: usize = 10_000;
 const TABLE_INTERVAL: Duration = Duration::from_secs(60);
 /// Time to the next try after a fetch that failed.
 const TABLE_RETRY: Duration = Duration::from_secs(15);
+/// A table that took long is fetched less often, so that fetching takes at most a hundredth of the time: VictoriaMetrics
+/// reads its whole index for one of all its days.
+const TABLE_REST: u32 = 100;
 
 /// What the configuration says of one backend.
 #[derive(Clone, Debug)]
@@ -62,6 +68,8 @@ pub struct Upstream {
     pub on_unparsable: OnUnparsable,
     /// What is known of its distress; it outlives a reload, so that a backend in distress stays known as such.
     monitor: Arc<Mutex<Monitor>>,
+    /// Which series left its head; it outlives a reload as well.
+    churn: Arc<Mutex<Churn>>,
     table: Arc<ArcSwapOption<LabelTable>>,
 }
 
@@ -73,6 +81,7 @@ impl Upstream {
         let monitor = before.map(|before| Arc::clone(&before.monitor));
         let monitor = monitor.unwrap_or_else(|| Arc::new(Mutex::new(Monitor::new(kind, pressure, now))));
         lock(&monitor).obey(kind, pressure, now);
+        let churn = before.map(|before| Arc::clone(&before.churn)).unwrap_or_default();
         let backend = Backend::new(settings.backend);
         Self {
             index,
@@ -81,6 +90,7 @@ impl Upstream {
             model: settings.model,
             on_unparsable: settings.on_unparsable,
             monitor,
+            churn,
             table: Arc::default(),
         }
     }
@@ -88,6 +98,16 @@ impl Upstream {
     /// What is known of its distress. Held for a moment only, never while waiting for anything.
     pub fn monitor(&self) -> MutexGuard<'_, Monitor> {
         lock(&self.monitor)
+    }
+
+    /// What is known of the series that left it. Held for a moment only, never while waiting for anything.
+    pub fn churn(&self) -> MutexGuard<'_, Churn> {
+        lock(&self.churn)
+    }
+
+    /// The series that left what its label table is about since then, as far as it counts them.
+    pub fn gone_since(&self, since_ms: i64, now_ms: i64) -> Option<u64> {
+        (self.backend.kind() == Kind::Prometheus).then(|| self.churn().gone_since(since_ms, now_ms))?
     }
 
     /// The latest label table.
@@ -103,11 +123,13 @@ impl Upstream {
     /// Keeps the label table fresh until the future is dropped.
     pub async fn keep_table(&self, metrics: &Metrics, clock: fn() -> i64) {
         loop {
+            let began = Instant::now();
             let fresh = self.refresh_table(clock).await;
+            let rest = TABLE_INTERVAL.max(began.elapsed().saturating_mul(TABLE_REST));
             if let Some(table) = self.table.load().as_deref().filter(|_| fresh) {
                 metrics.label_table_fetched(self.backend.name(), table.fetched_ms() / 1_000);
             }
-            tokio::time::sleep(if fresh { TABLE_INTERVAL } else { TABLE_RETRY }).await;
+            tokio::time::sleep(if fresh { rest } else { TABLE_RETRY }).await;
         }
     }
 
@@ -127,13 +149,26 @@ impl Upstream {
     }
 
     async fn fetch_table(&self, clock: fn() -> i64) -> Result<LabelTable, String> {
-        let asked_ms = clock();
-        let body = self.backend.tsdb_status(TABLE_ENTRIES).await.map_err(|error| error.to_string())?;
+        let table = self.fetch_table_of(Days::Latest, clock()).await?;
+        if self.backend.kind() != Kind::VictoriaMetrics {
+            return Ok(table);
+        }
+        match self.fetch_table_of(Days::All, clock()).await {
+            Ok(wider) => Ok(table.or(wider.covering(i64::MIN))),
+            Err(why) => {
+                tracing::debug!(backend = self.backend.name(), %why, "no label table of all days");
+                Ok(table)
+            }
+        }
+    }
+
+    async fn fetch_table_of(&self, days: Days, asked_ms: i64) -> Result<LabelTable, String> {
+        let body = self.backend.tsdb_status(TABLE_ENTRIES, days).await.map_err(|error| error.to_string())?;
         LabelTable::from_tsdb_status(&body, asked_ms, TABLE_ENTRIES).map_err(|error| error.to_string())
     }
 }
 
-fn lock(monitor: &Mutex<Monitor>) -> MutexGuard<'_, Monitor> {
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing that panics runs under the lock.
-    monitor.lock().unwrap_or_else(PoisonError::into_inner)
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }

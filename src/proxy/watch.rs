@@ -36,7 +36,7 @@ impl Watcher {
 
     /// Watches a backend until the future is dropped. While it is known to be down nothing runs and nothing waits; under
     /// pressure its budget shrinks; about to run out of memory, it is rid of its heaviest query at every look.
-    pub(super) async fn watch(self, upstream: Arc<Upstream>) {
+    pub(super) async fn watch(self, upstream: Arc<Upstream>, clock: fn() -> i64) {
         let (name, id) = (upstream.backend.name(), BackendId(upstream.index));
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -45,7 +45,7 @@ impl Watcher {
             ticks.tick().await;
             dead = if upstream.backend.sick() { dead + 1 } else { 0 };
             let is_dead = dead >= DEAD_LOOKS;
-            let look = self.look(&upstream, id).await;
+            let look = self.look(&upstream, id, clock).await;
             tell(name, &look, &self.metrics);
             // A dead backend says nothing of itself: one line about that is enough.
             if look.stale != stale && !is_dead {
@@ -62,9 +62,10 @@ impl Watcher {
         }
     }
 
-    async fn look(&self, upstream: &Upstream, id: BackendId) -> Look {
+    async fn look(&self, upstream: &Upstream, id: BackendId, clock: fn() -> i64) -> Look {
         let pages = upstream.metrics.metrics_pages(Instant::now() + EVERY).await;
         let pages: Vec<_> = pages.iter().map(|page| std::str::from_utf8(page.as_deref()?).ok()).collect();
+        upstream.churn().look(&pages, clock());
         let (bytes, budget) = self.admission.held_since_asked(id).unwrap_or_default();
         let look = upstream.monitor().look(&pages, Expected { bytes, budget }, Instant::now());
         self.admission.doubt(id, look.doubts());

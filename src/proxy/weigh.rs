@@ -21,8 +21,13 @@ use crate::{
 
 /// Selectors of one query that are asked about; a query of more is judged by what is known without.
 const PROBES_MAX: usize = 8;
-/// Where a probe stops counting when no limit on series is enforced.
+/// Where a probe stops counting when no limit refuses the query however many there are.
 const PROBE_SERIES: u64 = 100_000;
+/// What is only bounded weighs at most this part of what a query may: it may be many times the truth, and would keep
+/// others waiting. A count is cheaper then.
+const LOOSE_PART: u64 = 16;
+/// Series beyond which two numbers are not told apart when it is worked out which of them would pass a limit.
+const SERIES_BITS: u32 = 40;
 /// What a selector is taken for that may not be refused and of which nothing is known, when no limit on series says.
 const HEAVY_SERIES: u64 = 50_000;
 
@@ -49,6 +54,17 @@ pub(super) struct Weighing<'a> {
     pub metrics: &'a Metrics,
 }
 
+/// What the limits say of a demand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stand {
+    /// No limit is near.
+    Clear,
+    /// It passes one that is only watched, or takes more than its share of a budget.
+    Doubtful,
+    /// It passes one that refuses it.
+    Refused,
+}
+
 /// An estimate and how it came about.
 #[derive(Debug)]
 pub(super) struct Weighed {
@@ -68,18 +84,19 @@ impl Weighed {
 }
 
 impl Weighing<'_> {
-    /// Estimates; `in_doubt` says whether a limit stands in the way of a demand.
-    pub(super) async fn weigh(&self, in_doubt: impl Fn(&Demand) -> bool) -> Weighed {
+    /// Estimates; `stand` says whether a limit stands in the way of a demand.
+    pub(super) async fn weigh(&self, stand: impl Fn(&Demand) -> Stand) -> Weighed {
         let shape = &self.call.shape;
         if self.call.opaque {
             let known = vec![SeriesKnowledge::assumed(&self.upstream.model); shape.selectors.len()];
             return Weighed::unasked(self.price(&known));
         }
-        let table = self.upstream.table();
-        let mut known = from_table(shape, table.as_deref(), &self.upstream.model, self.call.listing);
+        let mut known = self.from_table();
         let mut estimate = self.price(&known);
         let settled = |known: &[SeriesKnowledge], estimate: &Estimate| {
-            !known.iter().any(is_guess) && !in_doubt(&estimate.demand)
+            let is_loose = known.iter().any(|known| known.source == Source::LabelTable)
+                && estimate.demand.memory.value > self.memory_max / LOOSE_PART;
+            !known.iter().any(is_guess) && !is_loose && stand(&estimate.demand) == Stand::Clear
         };
         if settled(&known, &estimate) {
             return Weighed::unasked(estimate);
@@ -93,11 +110,38 @@ impl Weighing<'_> {
             }
         }
         let started = tokio::time::Instant::now();
-        let (counted, unanswered) = self.probe(&mut known).await;
+        let (counted, unanswered) = self.probe(&mut known, stand).await;
         if counted && !known.iter().any(is_guess) {
             self.remember(key, &known);
         }
         Weighed { estimate: self.cautious(known), probing: started.elapsed(), unanswered }
+    }
+
+    /// One entry for each selector, from the label table.
+    fn from_table(&self) -> Vec<SeriesKnowledge> {
+        let table = self.upstream.table();
+        let gone = |since_ms| self.upstream.gone_since(since_ms, self.now_ms);
+        from_table(&self.call.shape, table.as_deref(), gone, &self.upstream.model, self.call.listing)
+    }
+
+    /// The most series that each of these selectors may have, at once or alone, for the limits to say so.
+    fn most_series(&self, known: &[SeriesKnowledge], of: &[usize], is_so: impl Fn(&Demand) -> bool) -> u64 {
+        let mut tried = known.to_vec();
+        let mut holds = |series: u64| {
+            for &i in of {
+                if let Some(known) = tried.get_mut(i) {
+                    *known = SeriesKnowledge::new(Known::exact(series), Source::Probe);
+                }
+            }
+            is_so(&self.price(&tried).demand)
+        };
+        if holds(u64::MAX) {
+            return u64::MAX;
+        }
+        // Every number grows with the series: the largest that still holds is found bit by bit.
+        (0..SERIES_BITS)
+            .rev()
+            .fold(0, |most, bit| if holds(most | 1 << bit) { most | 1 << bit } else { most })
     }
 
     /// The estimate when there was nobody left to ask. What may run although nothing is known of it weighs as much as
@@ -145,9 +189,11 @@ impl Weighing<'_> {
 
     /// Asks the backend about the selectors in doubt, the largest first, all at once: whether it counted each, and why
     /// one got no answer.
-    async fn probe(&self, known: &mut [SeriesKnowledge]) -> (bool, Option<String>) {
-        let enforced = self.limits.series.enforced();
-        let limit = enforced.unwrap_or(PROBE_SERIES);
+    async fn probe(
+        &self,
+        known: &mut [SeriesKnowledge],
+        stand: impl Fn(&Demand) -> Stand,
+    ) -> (bool, Option<String>) {
         let selectors = &self.call.shape.selectors;
         let mut doubtful: Vec<usize> = (0..selectors.len().min(known.len()))
             // A probe that matches everything would itself be the attack.
@@ -155,22 +201,35 @@ impl Weighing<'_> {
             .collect();
         doubtful.sort_by_key(|&i| std::cmp::Reverse((is_guess(&known[i]), known[i].series.value)));
         doubtful.truncate(PROBES_MAX);
-        let ask = |i: usize| async move {
+        let enough = self.most_series(known, &doubtful, |demand| stand(demand) == Stand::Clear);
+        let none = vec![SeriesKnowledge::new(Known::exact(0), Source::Probe); known.len()];
+        let limits: Vec<Option<u64>> = (doubtful.iter())
+            .map(|&i| self.most_series(&none, &[i], |demand| stand(demand) != Stand::Refused))
+            .map(|most| (most < u64::MAX).then_some(most))
+            .collect();
+        let ask = |(i, limit): (usize, Option<u64>)| async move {
             let SelectorShape { text, window, match_all, .. } = &selectors[i];
             let (tenant, headers) = (self.tenant.as_str(), self.headers);
-            let question =
-                Question { selector: text, window: *window, limit, match_all: *match_all, tenant, headers };
-            (i, self.upstream.backend.probe(&question).await)
+            let question = Question {
+                selector: text,
+                window: *window,
+                limit: limit.unwrap_or(PROBE_SERIES),
+                enough,
+                match_all: *match_all,
+                tenant,
+                headers,
+            };
+            (i, limit, self.upstream.backend.probe(&question).await)
         };
         let (mut counted, mut unanswered) = (true, None);
-        for (i, answer) in join_all(doubtful.iter().map(|&i| ask(i))).await {
+        for (i, limit, answer) in join_all(doubtful.into_iter().zip(limits).map(ask)).await {
             self.count_probe(&answer);
             counted &= answer.as_ref().is_ok_and(|outcome| !outcome.truncated);
             match answer {
                 Ok(outcome) => {
                     known[i] = after_probe(known[i], outcome);
                     // More than a number that nothing is refused for: still nobody knows how many.
-                    if outcome.truncated && enforced.is_none() {
+                    if outcome.truncated && limit.is_none() {
                         known[i].series.class = EstimateClass::Assumed;
                     }
                 }
@@ -218,10 +277,11 @@ fn after_probe(known: SeriesKnowledge, outcome: ProbeOutcome) -> SeriesKnowledge
     }
 }
 
-/// One entry for each selector, from the label table.
+/// One entry for each selector, from the label table and the series that left it since the window's start.
 fn from_table(
     shape: &Shape,
     table: Option<&LabelTable>,
+    gone_since: impl Fn(i64) -> Option<u64>,
     model: &Model,
     listing: bool,
 ) -> Vec<SeriesKnowledge> {
@@ -234,6 +294,13 @@ fn from_table(
         // A listing of everything is what label browsers ask for; a query of everything is an attack.
         if selector.match_all && !listing {
             return SeriesKnowledge::new(Known::new(UNKNOWN_SERIES, EstimateClass::Assumed), Source::Assumed);
+        }
+        let gone = gone_since(selector.window.start);
+        let observed = table
+            .zip(gone)
+            .and_then(|(table, gone)| table.observed(&selector.matchers, selector.window, gone));
+        if let Some(observed) = observed {
+            return SeriesKnowledge::new(observed, Source::LabelTable);
         }
         match guess {
             Some(guess) if guess > assumed.series.value => {

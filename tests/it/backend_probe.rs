@@ -7,7 +7,7 @@ use weir::{
     backend::{Backend, BaseUrl, Kind, ProbeError, ProbeOutcome, ProbeSettings, Question, Settings},
     base::{
         EstimateClass::{self, Exact, Learned, UpperBound},
-        TimeRange,
+        Known, TimeRange,
     },
 };
 
@@ -23,12 +23,23 @@ fn backend(kind: Kind, upstream: &FakeUpstream, probe: ProbeSettings) -> Arc<Bac
 }
 
 async fn ask(backend: &Backend, window: TimeRange, limit: u64) -> Result<ProbeOutcome, ProbeError> {
+    ask_for(backend, window, limit, 0).await
+}
+
+/// Up to `enough` series, no limit is in doubt.
+async fn ask_for(
+    backend: &Backend,
+    window: TimeRange,
+    limit: u64,
+    enough: u64,
+) -> Result<ProbeOutcome, ProbeError> {
     let headers = HeaderMap::new();
     backend
         .probe(&Question {
             selector: r#"up{job="a"}"#,
             window,
             limit,
+            enough,
             match_all: false,
             tenant: "t",
             headers: &headers,
@@ -143,6 +154,82 @@ async fn an_old_prometheus_is_asked_for_a_count_before_it_lists() {
     }
 }
 
+/// A Prometheus that obeys no limit, with so many series at an instant and over all of its time.
+async fn old_prometheus(at_once: u64, ever: usize) -> (FakeUpstream, Arc<Backend>) {
+    let upstream = FakeUpstream::start(move |seen| match seen.path() {
+        "/api/v1/status/buildinfo" => version("2.42.0+ds"),
+        "/api/v1/query" => vector(at_once),
+        _ => series(ever),
+    })
+    .await;
+    let backend = backend(Kind::Prometheus, &upstream, ProbeSettings::default());
+    (upstream, backend)
+}
+
+/// What was asked after the version.
+fn asked(upstream: &FakeUpstream) -> Vec<String> {
+    upstream.seen().iter().skip(1).map(|seen| seen.path().rsplit('/').next().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_list_is_paid_for_only_where_churn_could_matter() {
+    // An hour and the minute it is widened by have fourteen instants a lookback apart, and fourteen times 20 are 280.
+    let cases: [(u64, usize, u64, &[&str], (u64, EstimateClass)); 5] = [
+        (20, 160, 280, &["query"], (20, Learned)),
+        (20, 160, 279, &["query", "series"], (160, Exact)),
+        (20, 160, 100, &["query", "series"], (160, Exact)),
+        // What is gone at the end may have been large before.
+        (0, 160, 5_000, &["query", "series"], (160, Exact)),
+        (0, 0, 5_000, &["query", "series"], (0, Exact)),
+    ];
+    for (at_once, ever, enough, requests, (counted, class)) in cases {
+        let (upstream, backend) = old_prometheus(at_once, ever).await;
+        let outcome = ask_for(&backend, WINDOW, 5_000, enough).await.unwrap();
+        assert_eq!((outcome.series.value, outcome.series.class), (counted, class), "enough: {enough}");
+        assert_eq!(asked(&upstream), requests, "enough: {enough}");
+    }
+}
+
+#[tokio::test]
+async fn the_count_of_an_instant_is_no_answer_where_more_may_matter() {
+    let (upstream, backend) = old_prometheus(20, 160).await;
+    assert_eq!(ask_for(&backend, WINDOW, 5_000, 1_000).await.unwrap().series.value, 20);
+    assert!(ask_for(&backend, WINDOW, 5_000, 1_000).await.unwrap().cached);
+    // Another query's limits are nearer; the instant is known.
+    let outcome = ask_for(&backend, WINDOW, 5_000, 100).await.unwrap();
+    assert_eq!((outcome.series.value, outcome.cached), (160, false));
+    assert_eq!(asked(&upstream), ["query", "series"]);
+}
+
+#[tokio::test]
+async fn windows_that_end_together_share_the_count_of_their_end() {
+    let (upstream, backend) = old_prometheus(50, 50).await;
+    for hours in [1, 3, 6, 24] {
+        let window = TimeRange { start: WINDOW.end - hours * HOUR, end: WINDOW.end };
+        assert_eq!(ask_for(&backend, window, 100_000, 50_000).await.unwrap().series.value, 50);
+    }
+    assert_eq!(asked(&upstream), ["query"]);
+}
+
+#[tokio::test]
+async fn other_windows_answer_where_they_leave_no_doubt() {
+    let (upstream, backend) = old_prometheus(0, 160).await;
+    let long = TimeRange { start: WINDOW.start - 9 * HOUR, end: WINDOW.end };
+    assert_eq!(ask_for(&backend, long, 5_000, 1_000).await.unwrap().series, Known::exact(160));
+    let whole = asked(&upstream).len();
+    // A shorter one holds no more.
+    let within = ask_for(&backend, WINDOW, 5_000, 1_000).await.unwrap();
+    assert_eq!((within.series, within.cached), (Known::new(160, UpperBound), true));
+    // A longer one holds no less.
+    let longer = TimeRange { start: long.start - 90 * HOUR, end: long.end + HOUR };
+    let outcome = ask_for(&backend, longer, 100, 100).await.unwrap();
+    assert_eq!((outcome.series.value, outcome.truncated, outcome.cached), (160, true, true));
+    assert_eq!(asked(&upstream).len(), whole);
+    // What would pass a limit is asked about.
+    assert_eq!(ask_for(&backend, WINDOW, 5_000, 100).await.unwrap().series, Known::exact(160));
+    assert!(asked(&upstream).len() > whole);
+}
+
 #[tokio::test]
 async fn a_backend_that_ignores_the_limit_is_left_in_the_middle_of_its_list() {
     let upstream = FakeUpstream::start(|_| {
@@ -207,6 +294,7 @@ async fn a_selector_that_matches_everything_is_never_asked_about() {
         selector: r#"{__name__=~".+"}"#,
         window: WINDOW,
         limit: 10,
+        enough: 0,
         match_all: true,
         tenant: "t",
         headers: &headers,
@@ -256,6 +344,7 @@ async fn tenants_do_not_share_answers_and_bring_their_headers() {
             selector: "up",
             window: WINDOW,
             limit: 10,
+            enough: 0,
             match_all: false,
             tenant,
             headers: &headers,
@@ -322,6 +411,7 @@ async fn a_long_selector_travels_in_a_form() {
         selector: &selector,
         window: WINDOW,
         limit: 10,
+        enough: 0,
         match_all: false,
         tenant: "t",
         headers: &headers,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::BodyExt;
 use weir::{
-    backend::{Backend, BackendError, BaseUrl, Body, Kind, Outgoing, Settings},
+    backend::{Backend, BackendError, BaseUrl, Body, Days, Kind, Outgoing, Settings},
     base::ErrorKind,
 };
 
@@ -366,9 +366,9 @@ async fn the_backends_own_tables_are_fetched_with_a_bound() {
     })
     .await;
     let backend = Backend::new(settings(&[upstream.url()]));
-    assert_eq!(backend.tsdb_status(500).await.unwrap(), "{}");
+    assert_eq!(backend.tsdb_status(500, Days::Latest).await.unwrap(), "{}");
     let error = backend.buildinfo().await.unwrap_err();
     assert!(error.message().contains("more than 64KiB"), "{error}");
-    let error = backend.tsdb_status(1).await.unwrap_err();
+    let error = backend.tsdb_status(1, Days::Latest).await.unwrap_err();
     assert!(error.message().contains("status 404"), "{error}");
 }

@@ -273,6 +273,31 @@ async fn dashboards_are_decided_without_probes() {
     assert!(later <= 0.05, "{later} were probed again, {first} at first, over what blocks hold");
 }
 
+/// Of 160 series that each live twenty minutes, an instant sees some twenty: a limit of 100 still holds, and the list
+/// that says so is paid for only where a limit is near enough for it to matter.
+#[tokio::test]
+async fn series_that_came_and_went_count_where_a_limit_is_near() {
+    let name = "series_that_came_and_went_count_where_a_limit_is_near";
+    let Some((_alone, database)) = prometheus(name).await else { return };
+    let end = database.data.end - 60;
+    let query = encode("sum(sum_over_time(pod_restarts_total[3h]))");
+    let lists =
+        async || database.own_metric("prometheus_http_requests_total", &["handler=\"/api/v1/series\""]).await;
+    for (limit, refused, listed) in [(100, true, 1.0), (10_000, false, 0.0)] {
+        let weir = before(
+            database,
+            "prometheus",
+            &format!("limits: {{default: {{per_query: {{series: {limit}}}}}}}"),
+        )
+        .await;
+        let before = lists().await;
+        let answer = weir.get(&format!("/api/v1/query?query={query}&time={end}")).await;
+        assert_eq!(answer.status == 422, refused, "limit {limit}: {}", answer.body);
+        assert_eq!(answer.body.contains("(weir-max-series"), refused, "limit {limit}: {}", answer.body);
+        assert_eq!(lists().await - before, listed, "limit {limit}");
+    }
+}
+
 #[tokio::test]
 async fn a_query_that_ran_is_known() {
     let Some((_alone, database)) = prometheus("a_query_that_ran_is_known").await else { return };

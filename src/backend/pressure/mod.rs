@@ -10,6 +10,7 @@
 //! All of it is plain functions over text, values and a clock; [`Backend::metrics_pages`] only fetches.
 
 mod answers;
+mod churn;
 mod controller;
 mod latency;
 mod monitor;
@@ -25,6 +26,7 @@ use http::uri::PathAndQuery;
 use tokio::time::Instant;
 
 pub use answers::{Answer, Outcome};
+pub use churn::Churn;
 pub use controller::{Controller, HIGH, LOW, Sight, Silence};
 pub use monitor::{Look, Monitor};
 pub use settings::{OnStale, Settings};

@@ -23,6 +23,8 @@ use crate::{
 
 /// How far an instant query looks back: a window no longer than this holds no series that one instant does not see.
 const LOOKBACK_MS: u64 = 300_000;
+/// The count of an instant settles nothing that so many times as much would not settle.
+const TIMES_LEAST: u64 = 10;
 /// A backend is upgraded under a running Weir, now and then.
 const LIMIT_SUPPORT_TTL: Duration = Duration::from_secs(600);
 /// The first Prometheus whose `/api/v1/series` obeys `limit`.
@@ -34,17 +36,17 @@ const VICTORIA_LISTS_CHEAPLY: u64 = 25_000;
 const MIMIR_RECENT_MS: i64 = 12 * 3_600_000;
 
 impl Backend {
-    /// Asks in the way of this kind of backend.
+    /// Asks in the way of this kind of backend. `end_ms` is the last moment of the window that there can be samples of.
     pub(super) async fn count_series(
         &self,
         question: &Question<'_>,
+        end_ms: i64,
         deadline: Instant,
-        now_ms: i64,
     ) -> Result<Counted, ProbeError> {
         match self.kind() {
-            Kind::Prometheus => self.count_on_prometheus(question, deadline, now_ms).await,
+            Kind::Prometheus => self.count_on_prometheus(question, end_ms, deadline).await,
             Kind::VictoriaMetrics => self.count_on_victoria(question, deadline).await,
-            Kind::Mimir => self.count_on_mimir(question, deadline, now_ms).await,
+            Kind::Mimir => self.count_on_mimir(question, deadline, super::now_ms()).await,
             Kind::Cortex => Ok(self.list(question, deadline).await?.classed(Exact)),
             // Replicas may be counted twice, so it is a bound; and none when a store gave no answer.
             Kind::Thanos => Ok(self.list(question, deadline).await?.classed(UpperBound)),
@@ -58,20 +60,23 @@ impl Backend {
     }
 
     /// One list of series, cut by the backend, where it can cut it. Before 2.51 it cannot: there an instant count goes
-    /// first and sorts out what is far too large; what is left is listed, which costs twice an instant count and sees
-    /// the series that came and went as well, as several instants would not for the same price.
+    /// first. It sorts out what is far too large, and what is so small that even a multiple would settle it. The rest
+    /// is listed, which costs two and a half times as much and sees the series that came and went as well, as several
+    /// instants would not for the same price.
     async fn count_on_prometheus(
         &self,
         question: &Question<'_>,
+        end_ms: i64,
         deadline: Instant,
-        now_ms: i64,
     ) -> Result<Counted, ProbeError> {
         if self.obeys_series_limit(question, deadline).await {
             return Ok(self.list(question, deadline).await?.classed(Exact));
         }
-        let at_end = self.count_at(question, question.window.end.min(now_ms), deadline).await?;
-        if at_end.series > question.limit || question.window.len_ms() <= LOOKBACK_MS {
-            return Ok(at_end);
+        let at_end = self.count_near(question, end_ms, deadline).await?;
+        let is_whole = question.window.len_ms() <= LOOKBACK_MS;
+        let up_to = if is_whole { at_end.series } else { hardly_more(at_end.series, question.window) };
+        if at_end.series > question.limit || is_whole || up_to <= question.enough {
+            return Ok(Counted { up_to, ..at_end });
         }
         let listed = self.list(question, deadline).await?;
         Ok(Counted { bytes: listed.bytes + at_end.bytes, ..listed.classed(Exact) })
@@ -95,26 +100,44 @@ impl Backend {
         obeys
     }
 
+    /// Counts at the last moment of the window, or up to a lookback before, so that windows that end together share it.
+    async fn count_near(
+        &self,
+        question: &Question<'_>,
+        end_ms: i64,
+        deadline: Instant,
+    ) -> Result<Counted, ProbeError> {
+        let length = question.window.len_ms();
+        let lookback = LOOKBACK_MS as i64;
+        let shares = length > 3 * LOOKBACK_MS;
+        let at_ms = if shares { end_ms.div_euclid(lookback).saturating_mul(lookback) } else { end_ms };
+        let mut bytes = 0;
+        let asking = async {
+            let (series, answer) = self.count_at(question, at_ms, deadline).await?;
+            bytes = answer;
+            Ok(series)
+        };
+        let series = self.probes.answers.at_instant(question, at_ms, asking).await?;
+        // One instant does not see what came and went before.
+        let truncated = series > question.limit && length > LOOKBACK_MS;
+        Ok(Counted { series, class: Learned, truncated, bytes, up_to: series })
+    }
+
+    /// The series at an instant, and the bytes of the answer.
     async fn count_at(
         &self,
         question: &Question<'_>,
         at_ms: i64,
         deadline: Instant,
-    ) -> Result<Counted, ProbeError> {
+    ) -> Result<(u64, u64), ProbeError> {
         let query = format!("count({})", question.selector);
         let form = Form::new().with("query", &query).with("time", &seconds(at_ms));
         let (answer, bytes): (Answer<Vector>, _) =
             self.ask_json("/api/v1/query", form, question, deadline).await?;
-        let series = match answer.data.result.first() {
-            None => 0,
-            Some(sample) => {
-                let text = sample.value.1.as_str();
-                text.parse().map_err(|_| ProbeError::Unreadable(format!("`{text}` is no count")))?
-            }
-        };
-        // One instant does not see what came and went before.
-        let truncated = series > question.limit && question.window.len_ms() > LOOKBACK_MS;
-        Ok(Counted { series, class: Learned, truncated, bytes })
+        let Some(sample) = answer.data.result.first() else { return Ok((0, bytes)) };
+        let text = sample.value.1.as_str();
+        let series = text.parse().map_err(|_| ProbeError::Unreadable(format!("`{text}` is no count")))?;
+        Ok((series, bytes))
     }
 
     /// The statistics of the window's last day first, a matter of a millisecond whatever the selector. They count a few
@@ -161,7 +184,7 @@ impl Backend {
         let form = Form::new().with("match[]", question.selector).with("date", date).with("topN", "1");
         let (answer, bytes): (Answer<TsdbTotal>, _) =
             self.ask_json("/api/v1/status/tsdb", form, question, deadline).await?;
-        Ok(Counted { series: answer.data.total_series, class: Learned, truncated: false, bytes })
+        Ok(Counted::whole(answer.data.total_series, Learned, bytes))
     }
 
     /// The ingesters' count, where the operator switched it on; older series are in the list only.
@@ -184,7 +207,7 @@ impl Backend {
                 let names = answer.labels.iter().find(|l| l.label_name == "__name__");
                 let series = names.map_or(0, |l| l.series_count);
                 if recent || series > question.limit {
-                    return Ok(Counted { series, class: Learned, truncated: false, bytes });
+                    return Ok(Counted::whole(series, Learned, bytes));
                 }
             }
             Err(ProbeError::Refused(..) | ProbeError::Unreadable(_)) => {}
@@ -215,7 +238,7 @@ impl Backend {
         let form = Form::new().with("query", &query).with("time", &seconds(end));
         let (answer, bytes): (Answer<QueryCost>, _) =
             self.ask_json("/api/v1/query_cost", form, question, deadline).await?;
-        Ok(Counted { series: answer.data.estimate.series_touched, class: Exact, truncated: false, bytes })
+        Ok(Counted::whole(answer.data.estimate.series_touched, Exact, bytes))
     }
 }
 
@@ -223,8 +246,22 @@ impl Listed {
     /// A list that is not whole is an observation, whatever a whole one is.
     fn classed(self, whole: EstimateClass) -> Counted {
         let class = if self.incomplete || self.truncated { whole.max(Learned) } else { whole };
-        Counted { series: self.series, class, truncated: self.truncated, bytes: self.bytes }
+        Counted { truncated: self.truncated, ..Counted::whole(self.series, class, self.bytes) }
     }
+}
+
+impl Counted {
+    const fn whole(series: u64, class: EstimateClass, bytes: u64) -> Self {
+        Self { series, class, truncated: false, bytes, up_to: series }
+    }
+}
+
+/// How many series a window hardly passes of which one instant holds so many. Each of its series is seen at one of the
+/// instants a lookback apart, so that there are at most as many times more as there are such instants, as long as the
+/// others do not hold more; [`TIMES_LEAST`] is for when they do. None at the end says nothing: it may be gone.
+fn hardly_more(series: u64, window: TimeRange) -> u64 {
+    let instants = window.len_ms().div_ceil(LOOKBACK_MS) + 1;
+    if series == 0 { u64::MAX } else { series.saturating_mul(instants.max(TIMES_LEAST)) }
 }
 
 #[derive(Deserialize)]

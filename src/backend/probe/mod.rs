@@ -6,19 +6,17 @@
 
 mod ask;
 mod counts;
+mod kept;
 mod kinds;
 mod scan;
 
 use std::{
-    collections::hash_map::RandomState,
     fmt,
-    hash::BuildHasher,
     sync::atomic::Ordering::Relaxed,
     time::{Duration, SystemTime},
 };
 
 use http::HeaderMap;
-use moka::{Expiry, future::Cache};
 use tokio::{
     sync::{Mutex, Semaphore},
     time::{Instant, timeout_at},
@@ -29,11 +27,7 @@ use crate::base::{ErrorKind, EstimateClass, Known, TimeRange};
 
 use counts::Counters;
 pub use counts::Counts;
-
-/// How long a failure is remembered: a backend that just failed is not asked again by each query.
-const FAILURE_TTL: Duration = Duration::from_secs(10);
-/// A wait for a place that was too long says nothing of the selector.
-const BUSY_TTL: Duration = Duration::from_millis(100);
+use kept::{Answers, Kept, widened};
 
 /// What is asked of a backend.
 #[derive(Clone, Debug)]
@@ -42,8 +36,10 @@ pub struct Question<'a> {
     pub selector: &'a str,
     /// The time in which it is read.
     pub window: TimeRange,
-    /// More series than this need not be told apart.
+    /// More series than this are refused, however many: they need not be told apart.
     pub limit: u64,
+    /// Up to so many no limit is in doubt: fewer need not be told apart either.
+    pub enough: u64,
     /// The selector matches everything: asking would itself be the attack.
     pub match_all: bool,
     /// Whose data; answers are kept apart by it.
@@ -116,48 +112,10 @@ impl std::error::Error for ProbeError {}
 pub(super) struct Probes {
     settings: ProbeSettings,
     places: Semaphore,
-    cache: Cache<Key, Kept>,
-    hashing: [RandomState; 2],
+    answers: Answers,
     counters: Counters,
     /// Whether the backend's `/api/v1/series` takes a limit, and when that was found out.
     series_limit: Mutex<Option<(bool, Instant)>>,
-}
-
-/// Two keyed hashes of the question: selectors may be 64 KiB long, and thousands of answers are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key([u64; 2]);
-
-#[derive(Clone, Debug)]
-struct Kept {
-    answer: Result<ProbeOutcome, ProbeError>,
-    /// The window ended after the moment of asking: new series may have come since.
-    open: bool,
-}
-
-/// Answers live as long as configured, failures shorter.
-#[derive(Debug)]
-struct Lifetimes {
-    ttl: Duration,
-}
-
-impl Expiry<Key, Kept> for Lifetimes {
-    fn expire_after_create(&self, _: &Key, kept: &Kept, _: std::time::Instant) -> Option<Duration> {
-        Some(match kept.answer {
-            Ok(_) => self.ttl,
-            Err(ProbeError::Busy) => BUSY_TTL.min(self.ttl),
-            Err(_) => FAILURE_TTL.min(self.ttl),
-        })
-    }
-
-    fn expire_after_update(
-        &self,
-        key: &Key,
-        kept: &Kept,
-        now: std::time::Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        self.expire_after_create(key, kept, now)
-    }
 }
 
 impl Probes {
@@ -165,11 +123,7 @@ impl Probes {
         Self {
             settings,
             places: Semaphore::new(settings.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
-            cache: Cache::builder()
-                .max_capacity(settings.cache_entries)
-                .expire_after(Lifetimes { ttl: settings.ttl })
-                .build(),
-            hashing: [RandomState::new(), RandomState::new()],
+            answers: Answers::new(&settings),
             counters: Counters::default(),
             series_limit: Mutex::new(None),
         }
@@ -177,11 +131,6 @@ impl Probes {
 
     pub(super) fn counts(&self) -> Counts {
         self.counters.counts()
-    }
-
-    fn key(&self, question: &Question<'_>, window: TimeRange) -> Key {
-        let whole = (question.selector, window, question.tenant);
-        Key([self.hashing[0].hash_one(whole), self.hashing[1].hash_one(whole)])
     }
 }
 
@@ -195,22 +144,25 @@ impl Backend {
             probes.counters.refused.fetch_add(1, Relaxed);
             return Err(ProbeError::MatchAll);
         }
-        let window = widened(question.window);
-        let asking = self.ask_within_deadline(Question { window, ..question.clone() });
-        let entry = probes
-            .cache
-            .entry(probes.key(question, window))
-            .or_insert_with_if(asking, |kept| !kept.answers(question.limit))
-            .await;
-        let cached = !entry.is_fresh();
-        let Kept { answer, open } = entry.into_value();
+        if let Some(outcome) = probes.answers.of_other_window(question) {
+            probes.counters.cache_hits.fetch_add(1, Relaxed);
+            return Ok(outcome);
+        }
+        let asked = Question { window: widened(question.window), ..question.clone() };
+        let asking = self.ask_within_deadline(&asked, question.window.end);
+        let (Kept { answer, open, up_to }, cached) = probes.answers.get(&asked, asking).await;
         if cached {
             probes.counters.cache_hits.fetch_add(1, Relaxed);
         }
-        answer.map(|outcome| outcome.as_seen(cached, open))
+        let outcome = answer?;
+        if !cached && up_to == outcome.series.value && !outcome.truncated {
+            probes.answers.keep_whole(&asked, outcome, open);
+        }
+        Ok(outcome.as_seen(cached, open))
     }
 
-    async fn ask_within_deadline(&self, question: Question<'_>) -> Kept {
+    /// `end` is the last moment of the window before it was widened.
+    async fn ask_within_deadline(&self, question: &Question<'_>, end: i64) -> Kept {
         let probes = &self.probes;
         let began = Instant::now();
         let deadline = began + probes.settings.deadline;
@@ -220,15 +172,16 @@ impl Backend {
                 return Err(ProbeError::Busy);
             };
             probes.counters.sent.fetch_add(1, Relaxed);
-            let counted = match timeout_at(deadline, self.count_series(&question, deadline, now_ms)).await {
-                Ok(Err(ProbeError::Backend(error)))
-                    if matches!(error.cause(), Cause::Late(_) | Cause::LateBody) =>
-                {
-                    Err(ProbeError::Late(began.elapsed()))
-                }
-                Ok(counted) => counted,
-                Err(_) => Err(ProbeError::Late(began.elapsed())),
-            };
+            let counted =
+                match timeout_at(deadline, self.count_series(question, end.min(now_ms), deadline)).await {
+                    Ok(Err(ProbeError::Backend(error)))
+                        if matches!(error.cause(), Cause::Late(_) | Cause::LateBody) =>
+                    {
+                        Err(ProbeError::Late(began.elapsed()))
+                    }
+                    Ok(counted) => counted,
+                    Err(_) => Err(ProbeError::Late(began.elapsed())),
+                };
             if counted.is_err() {
                 probes.counters.failures.fetch_add(1, Relaxed);
             }
@@ -237,6 +190,7 @@ impl Backend {
         let counted = asking.await;
         let took = began.elapsed();
         probes.counters.micros.fetch_add(took.as_micros() as u64, Relaxed);
+        let up_to = counted.as_ref().map_or(0, |counted| counted.up_to);
         let answer = counted.map(|counted| ProbeOutcome {
             series: Known::new(counted.series, counted.class),
             truncated: counted.truncated,
@@ -244,7 +198,7 @@ impl Backend {
             took,
             bytes: counted.bytes,
         });
-        Kept { answer, open: question.window.end >= now_ms }
+        Kept { answer, open: question.window.end >= now_ms, up_to }
     }
 }
 
@@ -256,13 +210,8 @@ struct Counted {
     /// There are at least so many.
     truncated: bool,
     bytes: u64,
-}
-
-impl Kept {
-    /// Whether the kept answer is one to a question with this limit: a count that stopped at a lower one is not.
-    fn answers(&self, limit: u64) -> bool {
-        self.answer.as_ref().map_or(true, |outcome| !outcome.truncated || outcome.series.value > limit)
-    }
+    /// More than so many there are hardly; the same as `series` where the count is of the whole window.
+    up_to: u64,
 }
 
 impl ProbeOutcome {
@@ -274,16 +223,6 @@ impl ProbeOutcome {
         }
         self
     }
-}
-
-/// The window with both ends moved outwards to multiples of a granule that depends on its length only.
-fn widened(window: TimeRange) -> TimeRange {
-    const MINUTE: u64 = 60_000;
-    let part = (window.len_ms() / 32).max(MINUTE);
-    let granule = i64::try_from(part / MINUTE * MINUTE).unwrap_or(i64::MAX).max(1);
-    let start = window.start.div_euclid(granule).saturating_mul(granule);
-    let end = window.end.saturating_add(granule - 1).div_euclid(granule).saturating_mul(granule);
-    TimeRange { start, end: end.max(window.end) }
 }
 
 fn now_ms() -> i64 {

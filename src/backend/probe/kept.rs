@@ -1,0 +1,177 @@
+//! Answers to probes that are kept, and the questions that they answer.
+
+use std::{collections::hash_map::RandomState, hash::BuildHasher, sync::Arc, time::Duration};
+
+use moka::{Expiry, future, sync};
+
+use super::{ProbeError, ProbeOutcome, Question};
+use crate::{
+    backend::ProbeSettings,
+    base::{EstimateClass, TimeRange},
+};
+
+/// How long a failure is remembered: a backend that just failed is not asked again by each query.
+const FAILURE_TTL: Duration = Duration::from_secs(10);
+/// A wait for a place that was too long says nothing of the selector.
+const BUSY_TTL: Duration = Duration::from_millis(100);
+/// Windows of one selector of which the whole count is kept.
+const WINDOWS_MAX: usize = 4;
+
+/// Two keyed hashes of the question: selectors may be 64 KiB long, and thousands of answers are kept.
+type Key = [u64; 2];
+
+/// What was answered, or why not.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    pub(super) answer: Result<ProbeOutcome, ProbeError>,
+    /// The window ended after the moment of asking: new series may have come since.
+    pub(super) open: bool,
+    /// More than so many there are hardly.
+    pub(super) up_to: u64,
+}
+
+/// The whole count of a window.
+#[derive(Clone, Copy, Debug)]
+struct Whole {
+    window: TimeRange,
+    outcome: ProbeOutcome,
+    open: bool,
+}
+
+/// The answers of one backend.
+#[derive(Debug)]
+pub(super) struct Answers {
+    /// By selector, window and tenant.
+    exactly: future::Cache<Key, Kept>,
+    /// By selector and tenant.
+    whole: sync::Cache<Key, Arc<[Whole]>>,
+    /// Series of one instant, by selector, instant and tenant: windows that end together share it.
+    instants: future::Cache<Key, u64>,
+    hashing: [RandomState; 2],
+}
+
+/// Answers live as long as configured, failures shorter.
+#[derive(Debug)]
+struct Lifetimes {
+    ttl: Duration,
+}
+
+impl Expiry<Key, Kept> for Lifetimes {
+    fn expire_after_create(&self, _: &Key, kept: &Kept, _: std::time::Instant) -> Option<Duration> {
+        Some(match kept.answer {
+            Ok(_) => self.ttl,
+            Err(ProbeError::Busy) => BUSY_TTL.min(self.ttl),
+            Err(_) => FAILURE_TTL.min(self.ttl),
+        })
+    }
+
+    fn expire_after_update(
+        &self,
+        key: &Key,
+        kept: &Kept,
+        now: std::time::Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        self.expire_after_create(key, kept, now)
+    }
+}
+
+impl Answers {
+    pub(super) fn new(settings: &ProbeSettings) -> Self {
+        let (entries, ttl) = (settings.cache_entries, settings.ttl);
+        Self {
+            exactly: future::Cache::builder().max_capacity(entries).expire_after(Lifetimes { ttl }).build(),
+            whole: sync::Cache::builder().max_capacity(entries).time_to_live(ttl).build(),
+            instants: future::Cache::builder().max_capacity(entries).time_to_live(ttl).build(),
+            hashing: [RandomState::new(), RandomState::new()],
+        }
+    }
+
+    /// The kept answer to this very question, or a new one, asked once however many wait for it; and whether it was
+    /// kept.
+    pub(super) async fn get(
+        &self,
+        question: &Question<'_>,
+        asking: impl Future<Output = Kept>,
+    ) -> (Kept, bool) {
+        let key = self.key(&(question.selector, question.window, question.tenant));
+        let entry = self.exactly.entry(key).or_insert_with_if(asking, |kept| !kept.answers(question)).await;
+        let cached = !entry.is_fresh();
+        (entry.into_value(), cached)
+    }
+
+    /// The series of an instant, kept or asked for once.
+    pub(super) async fn at_instant(
+        &self,
+        question: &Question<'_>,
+        at_ms: i64,
+        asking: impl Future<Output = Result<u64, ProbeError>>,
+    ) -> Result<u64, ProbeError> {
+        let key = self.key(&(question.selector, at_ms, question.tenant));
+        self.instants.try_get_with(key, asking).await.map_err(|error| ProbeError::clone(&error))
+    }
+
+    /// A longer window holds at least as much, a shorter one at most: where that settles a question, it is not asked.
+    pub(super) fn of_other_window(&self, question: &Question<'_>) -> Option<ProbeOutcome> {
+        let kept = self.whole.get(&self.key(&(question.selector, question.tenant)))?;
+        let window = question.window;
+        let same = widened(window);
+        let of_one = |whole: &Whole| {
+            let (there, mut outcome) = (whole.window, whole.outcome.as_seen(true, whole.open));
+            let is_longer = there.start <= window.start && there.end >= window.end;
+            let is_shorter = there.start >= window.start && there.end <= window.end;
+            let series = outcome.series.value;
+            if there == same {
+                return None;
+            }
+            if is_longer && series <= question.enough {
+                outcome.series.class = outcome.series.class.max(EstimateClass::UpperBound);
+            } else if is_shorter && series > question.limit {
+                outcome.truncated = true;
+            } else {
+                return None;
+            }
+            Some(outcome)
+        };
+        // The least of those that settle it.
+        kept.iter().filter_map(of_one).min_by_key(|outcome| outcome.series.value)
+    }
+
+    /// Keeps the whole count of a window for questions about others.
+    pub(super) fn keep_whole(&self, question: &Question<'_>, outcome: ProbeOutcome, open: bool) {
+        let key = self.key(&(question.selector, question.tenant));
+        let before = self.whole.get(&key);
+        let newest = Whole { window: question.window, outcome, open };
+        let others = before.iter().flat_map(|kept| kept.iter().copied());
+        let others = others.filter(|whole| whole.window != newest.window).take(WINDOWS_MAX - 1);
+        self.whole.insert(key, std::iter::once(newest).chain(others).collect());
+    }
+
+    fn key(&self, of: &impl std::hash::Hash) -> Key {
+        [self.hashing[0].hash_one(of), self.hashing[1].hash_one(of)]
+    }
+}
+
+impl Kept {
+    /// Whether the kept answer is one to this question: a count that stopped at a lower limit is not, nor one of an
+    /// instant where more may matter.
+    fn answers(&self, question: &Question<'_>) -> bool {
+        self.answer.as_ref().map_or(true, |outcome| {
+            let series = outcome.series.value;
+            if outcome.truncated || series > question.limit {
+                return series > question.limit;
+            }
+            self.up_to == series || self.up_to <= question.enough
+        })
+    }
+}
+
+/// The window with both ends moved outwards to multiples of a granule that depends on its length only.
+pub(super) fn widened(window: TimeRange) -> TimeRange {
+    const MINUTE: u64 = 60_000;
+    let part = (window.len_ms() / 32).max(MINUTE);
+    let granule = i64::try_from(part / MINUTE * MINUTE).unwrap_or(i64::MAX).max(1);
+    let start = window.start.div_euclid(granule).saturating_mul(granule);
+    let end = window.end.saturating_add(granule - 1).div_euclid(granule).saturating_mul(granule);
+    TimeRange { start, end: end.max(window.end) }
+}
