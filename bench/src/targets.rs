@@ -170,9 +170,14 @@ pub(crate) fn metric(port: u16, path: &str, name: &str) -> Result<Option<f64>> {
 
 /// Prometheus over a copy of the blocks.
 pub(crate) fn prometheus(scratch: &Scratch, data: &Data, more: &[&str]) -> Result<Service> {
+    data.copy(&scratch.dir().join("prometheus"))?;
+    empty_prometheus(scratch, more)
+}
+
+/// One without any data, unless there is some in its folder.
+pub(crate) fn empty_prometheus(scratch: &Scratch, more: &[&str]) -> Result<Service> {
     let port = free_port()?;
     let dir = scratch.dir().join("prometheus");
-    data.copy(&dir)?;
     let config = scratch.write("prometheus.yml", "global: {scrape_interval: 1h}\n")?;
     let mut start = command("prometheus");
     start

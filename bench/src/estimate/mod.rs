@@ -74,6 +74,8 @@ struct Report {
     seen: Vec<Seen>,
     refused: Vec<Refused>,
     dashboard: Dashboard,
+    /// The same with all of it in the head of the database.
+    live: Option<Dashboard>,
     memory: Vec<Memory>,
 }
 
@@ -143,12 +145,17 @@ fn measure(options: &Options, target: Target, source: &Seed<'_>, end: u64) -> Re
                 seen.push(estimate(&before, case, *truth, mode)?);
             }
         }
+        // The queries are the same in each mode, in the same order.
+        for n in cases.len()..seen.len() {
+            seen[n].own_ms = seen[n % cases.len()].own_ms;
+        }
     }
     let refused = parts::refusals(options, target, &database, end)?;
     let dashboard = parts::dashboard(options, target, &database, end)?;
     drop(database);
+    let live = (target == Target::Prometheus).then(|| parts::live_dashboard(options, end)).transpose()?;
     let memory = parts::memory(options, target, source, end)?;
-    Ok(Report { target, seen, refused, dashboard, memory })
+    Ok(Report { target, seen, refused, dashboard, live, memory })
 }
 
 /// Series and samples that the windows of a case hold, by the database's own count.
@@ -228,6 +235,7 @@ fn write(options: &Options, report: &Report) -> Result<()> {
         "memory": report.memory.iter().map(Memory::to_json).collect::<Vec<_>>(),
         "refused": report.refused.iter().map(Refused::to_json).collect::<Vec<_>>(),
         "dashboard": report.dashboard.to_json(),
+        "live_dashboard": report.live.as_ref().map(Dashboard::to_json),
     });
     finish(&name, options, &["weir", report.target.program()], &tables, &tables::bars(report), &result)
 }

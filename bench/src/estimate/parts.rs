@@ -4,10 +4,12 @@ use super::{Before, TIMEOUT};
 use crate::Options;
 use crate::Result;
 use crate::client::{Client, Request};
+use crate::data::{generated, times};
 use crate::incident::target::{Seed, Target};
 use crate::process::{Scratch, Service, rss};
+use crate::remote;
 use crate::report::quantile;
-use crate::targets::metric;
+use crate::targets::{self, metric};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -15,7 +17,11 @@ use std::time::Instant;
 const ALL: &str = r#"{__name__=~"c.*|g.*|h.*|m.*|r.*"}"#;
 const SIX_HOURS: u64 = 6 * 3600 - 60;
 const HOUR: u64 = 3600;
-const LOADS: u64 = 21;
+pub(super) const LOADS: u64 = 21;
+/// Samples of a series that a live head holds: the last two and a half hours.
+const LIVE: usize = 600;
+/// Samples of a series in one request.
+const LOADED: usize = 120;
 
 /// A shape that is heavy on Prometheus, its step, and whether it sums up.
 const HEAVY: [(&str, u64, bool); 4] = [
@@ -52,6 +58,8 @@ pub(super) struct Memory {
     pub(super) rise: u64,
     pub(super) status: u16,
     pub(super) ms: f64,
+    /// Milliseconds of its first probes, under the limits as they come.
+    pub(super) probe_ms: f64,
 }
 
 impl Memory {
@@ -62,7 +70,7 @@ impl Memory {
 
     pub(super) fn to_json(&self) -> Value {
         json!({"shape": self.what, "estimated_bytes": self.estimated, "rise_bytes": self.rise, "status": self.status,
-            "ms": self.ms})
+            "ms": self.ms, "probe_ms": self.probe_ms})
     }
 }
 
@@ -81,6 +89,7 @@ pub(super) fn memory(options: &Options, target: Target, seed: &Seed<'_>, end: u6
             let database = target.start(&scratch, options, seed)?;
             let query = if sums { format!("sum by(job)({ALL})") } else { ALL.to_owned() };
             let of = |path| range(&query, (end - SIX_HOURS, end), step, path);
+            let probe_ms = first_probes(options, target, &database, &of("/api/v1/query_range_cost"))?;
             let limits =
                 "modes: {series: off, samples: off, points: off, memory: off}, per_query: {samples: 1}";
             let before = Before::start(options, target, database.port, limits)?;
@@ -91,9 +100,16 @@ pub(super) fn memory(options: &Options, target: Target, seed: &Seed<'_>, end: u6
             let answer = Client::new(database.port, TIMEOUT).get(&of("/api/v1/query_range"))?;
             let ms = begin.elapsed().as_secs_f64() * 1e3;
             let rise = database.peak_rss().saturating_sub(idle);
-            Ok(Memory { what, estimated, rise, status: answer.status, ms })
+            Ok(Memory { what, estimated, rise, status: answer.status, ms, probe_ms })
         })
         .collect()
+}
+
+/// Milliseconds that the first probes of a query take, under the limits as they come.
+fn first_probes(options: &Options, target: Target, database: &Service, query: &Request) -> Result<f64> {
+    let before = Before::start(options, target, database.port, "queue: {wait: 10s}")?;
+    Client::new(before.port, TIMEOUT).get(query)?;
+    Ok(before.metric("weir_probe_seconds_sum")? * 1e3)
 }
 
 /// A query that is refused, and how soon.
@@ -172,6 +188,17 @@ impl Dashboard {
         json!({"probes_first_load": self.probes[0], "probes_later": self.probes[1], "queries": self.queries,
             "waited_for_a_probe": self.waited, "failed": self.failed})
     }
+}
+
+/// The dashboard before a Prometheus that has the last three hours in its head, as one that scrapes does.
+pub(super) fn live_dashboard(options: &Options, end: u64) -> Result<Dashboard> {
+    let scratch = Scratch::new()?;
+    let database = targets::empty_prometheus(&scratch, &["--web.enable-remote-write-receiver"])?;
+    let (series, all) = (generated()?, times(end).collect::<Vec<_>>());
+    for start in (all.len() - LIVE..all.len()).step_by(LOADED) {
+        remote::send(database.port, &remote::requests(&series, start..start + LOADED, &all)?)?;
+    }
+    dashboard(options, Target::Prometheus, &database, end)
 }
 
 pub(super) fn dashboard(

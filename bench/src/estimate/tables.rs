@@ -1,12 +1,18 @@
 //! The tables of estimates, and their figures for other pages.
 
-use super::parts::Memory;
+use super::parts::{LOADS, Memory};
 use super::{Mode, Report, Seen};
 use crate::incident::target::Target;
 use crate::report::{Bar, Table, mib, quantile};
 use serde_json::{Value, json};
 
 const MODES: [Mode; 3] = [Mode::InDoubt, Mode::First, Mode::Again];
+/// How often each query was asked, and with which limits.
+const COSTS: [(&str, &[Mode]); 3] = [
+    ("all in doubt, first time", &[Mode::InDoubt]),
+    ("default limits, first time", &[Mode::First]),
+    ("default limits, twice", &[Mode::First, Mode::Again]),
+];
 /// Queries that take this long are heavy.
 const HEAVY_MS: f64 = 500.0;
 
@@ -105,10 +111,10 @@ pub(super) fn asked(report: &Report) -> Table {
 }
 
 /// Milliseconds of probes and of the queries themselves, and the median share of one in the other, of the queries that
-/// were probed and take so long.
-fn costs(report: &Report, takes: impl Fn(f64) -> bool) -> (usize, f64, f64, f64) {
-    let probed = report.seen.iter().filter(|s| s.mode == Mode::InDoubt && s.probe_ms > 0.0);
-    let both: Vec<(f64, f64)> = probed.filter_map(|s| Some((s.probe_ms, s.own_ms?))).collect();
+/// take so long, probed or not.
+fn costs(report: &Report, modes: &[Mode], takes: impl Fn(f64) -> bool) -> (usize, f64, f64, f64) {
+    let of_mode = report.seen.iter().filter(|s| modes.contains(&s.mode));
+    let both: Vec<(f64, f64)> = of_mode.filter_map(|s| Some((s.probe_ms, s.own_ms?))).collect();
     let both: Vec<_> = both.into_iter().filter(|(_, own)| takes(*own)).collect();
     let shares: Vec<f64> = both.iter().map(|(probe, own)| probe / own).collect();
     let sum = |of: fn(&(f64, f64)) -> f64| both.iter().map(of).sum::<f64>();
@@ -117,21 +123,26 @@ fn costs(report: &Report, takes: impl Fn(f64) -> bool) -> (usize, f64, f64, f64)
 
 pub(super) fn cost(report: &Report) -> Table {
     let mut table = Table::new(&[
-        "probed, nothing kept yet",
+        "cost of probes",
+        "the query alone takes",
         "queries",
         "probes ms",
         "queries' own ms",
         "share",
         "median share",
     ]);
-    for (what, part) in [
-        ("under 0.5 s", costs(report, |own| own < HEAVY_MS)),
-        ("longer", costs(report, |own| own >= HEAVY_MS)),
-    ] {
-        let (count, probes, own, median) = part;
+    let parts = COSTS.iter().flat_map(|(mode, modes)| {
+        [
+            (mode, "under 0.5 s", costs(report, modes, |own| own < HEAVY_MS)),
+            (mode, "longer", costs(report, modes, |own| own >= HEAVY_MS)),
+            (mode, "any time", costs(report, modes, |_| true)),
+        ]
+    });
+    for (mode, what, (count, probes, own, median)) in parts {
         let percent =
             |share: f64| if share.is_nan() { "-".to_owned() } else { format!("{:.1} %", share * 100.0) };
         table.row([
+            (*mode).to_owned(),
             what.to_owned(),
             count.to_string(),
             format!("{probes:.0}"),
@@ -144,7 +155,16 @@ pub(super) fn cost(report: &Report) -> Table {
 }
 
 pub(super) fn memory(report: &Report) -> Table {
-    let mut table = Table::new(&["20,000 series × 6 h", "estimated MiB", "rise MiB", "ratio", "status", "s"]);
+    let mut table = Table::new(&[
+        "20,000 series × 6 h",
+        "estimated MiB",
+        "rise MiB",
+        "ratio",
+        "status",
+        "s",
+        "first probes ms",
+        "share",
+    ]);
     for shape in &report.memory {
         table.row([
             shape.what.to_owned(),
@@ -153,6 +173,8 @@ pub(super) fn memory(report: &Report) -> Table {
             shape.ratio().map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
             shape.status.to_string(),
             format!("{:.1}", shape.ms / 1e3),
+            format!("{:.0}", shape.probe_ms),
+            format!("{:.1} %", shape.probe_ms * 100.0 / shape.ms),
         ]);
     }
     table
@@ -186,14 +208,16 @@ pub(super) fn dashboard(report: &Report) -> Table {
         "queries that waited",
         "failed",
     ]);
-    let seen = &report.dashboard;
-    table.row([
-        "last hour, 60 s steps".to_owned(),
-        format!("{:.0}", seen.probes[0]),
-        format!("{:.0}", seen.probes[1]),
-        format!("{} of {}", seen.waited, seen.queries),
-        seen.failed.to_string(),
-    ]);
+    let live = report.live.as_ref().map(|live| ("the same, all in the head", live));
+    for (what, seen) in [("last hour, 60 s steps", &report.dashboard)].into_iter().chain(live) {
+        table.row([
+            what.to_owned(),
+            format!("{:.0}", seen.probes[0]),
+            format!("{:.0}", seen.probes[1]),
+            format!("{} of {}", seen.waited, seen.queries),
+            seen.failed.to_string(),
+        ]);
+    }
     table
 }
 
@@ -218,7 +242,7 @@ pub(super) fn summary(report: &Report) -> Value {
             json!({"mode": mode.name(), "without_probe": without, "queries": all})
         })
         .collect();
-    let (_, probes, own, _) = costs(report, |_| true);
+    let (_, probes, own, _) = costs(report, &[Mode::InDoubt], |_| true);
     json!({"classes": classes, "decided": without, "probe_ms": probes, "own_ms": own, "probe_share": probes / own})
 }
 
@@ -231,7 +255,7 @@ pub(super) fn bars(report: &Report) -> Vec<Bar> {
         .collect();
     let board = &report.dashboard;
     let calm = 100.0 - board.waited as f64 * 100.0 / board.queries as f64;
-    let (_, probes, own, _) = costs(report, |own| own >= HEAVY_MS);
+    let (_, probes, own, _) = costs(report, &[Mode::InDoubt], |own| own >= HEAVY_MS);
     let ran = report.refused.iter().map(|r| r.ran).sum();
     let off_memory: Vec<f64> = report.memory.iter().filter_map(Memory::ratio).collect();
     let slowest = report.refused.iter().map(|r| r.warm(1.0)).fold(0.0, f64::max);
@@ -256,6 +280,27 @@ pub(super) fn bars(report: &Report) -> Vec<Bar> {
             "first probes of heavy queries: at most 3 % of their time",
             probes * 100.0 / own,
             3.0,
+        ));
+    }
+    for (what, modes, least) in [
+        (
+            "default limits, first time, heavy queries: probes at most 3 % of their time",
+            &COSTS[1].1,
+            HEAVY_MS,
+        ),
+        ("default limits, first time, all queries: probes at most 3 % of their time", &COSTS[1].1, 0.0),
+    ] {
+        let (_, probes, own, _) = costs(report, modes, |own| own >= least);
+        if own > 0.0 {
+            bars.push(Bar::at_most(what, probes * 100.0 / own, 3.0));
+        }
+    }
+    if let Some(live) = &report.live {
+        let calm = 100.0 - live.probes[0] * 100.0 / (live.queries as f64 / LOADS as f64);
+        bars.push(Bar::at_least(
+            "first load of a dashboard over a live head: 95 % without a probe",
+            calm,
+            95.0,
         ));
     }
     bars
