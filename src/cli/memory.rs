@@ -34,7 +34,33 @@ impl Memory {
                 Learned::new(CAPACITY)
             }
         };
-        Self { learned: Arc::new(learned), folder }
+        let memory = Self { learned: Arc::new(learned), folder };
+        // Said now rather than a minute after the first query.
+        if let Err(error) = memory.usable() {
+            memory.complain(&error);
+        }
+        memory
+    }
+
+    fn usable(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        let draft = self.draft();
+        let there = draft.exists();
+        fs::OpenOptions::new().create(true).append(true).open(&draft)?;
+        if there { Ok(()) } else { fs::remove_file(draft) }
+    }
+
+    fn draft(&self) -> PathBuf {
+        self.folder.join("learned.new")
+    }
+
+    fn complain(&self, error: &io::Error) {
+        let folder = self.folder.display();
+        tracing::warn!(
+            %error, %folder,
+            "learned costs are not kept: what queries cost is found out anew after the next start; \
+             `--data` names a folder that can be written to"
+        );
     }
 
     /// Writes the file anew, whole or not at all.
@@ -44,12 +70,12 @@ impl Memory {
         }
         let writing = || {
             fs::create_dir_all(&self.folder)?;
-            let (draft, file) = (self.folder.join("learned.new"), self.folder.join(FILE));
+            let draft = self.draft();
             fs::write(&draft, self.learned.to_bytes())?;
-            fs::rename(draft, file)
+            fs::rename(draft, self.folder.join(FILE))
         };
         if let Err(error) = writing() {
-            tracing::warn!(%error, folder = %self.folder.display(), "learned costs are not kept");
+            self.complain(&error);
         }
     }
 

@@ -23,15 +23,23 @@ pub struct Loaded {
 
 /// Reads and checks a file, with `${NAME}` taken from the environment.
 pub fn load_file(path: &FilePath) -> Result<Loaded, Report> {
-    let name = path.display().to_string();
-    let text = read(path).map_err(|message| Report {
-        file: name.clone(),
-        diagnostics: vec![Diagnostic::new(Position::default(), &Path::default(), message)],
-    })?;
+    let (name, text) = read(path)?;
     load_text(&name, &text, &env::var)
 }
 
-pub(super) fn read(path: &FilePath) -> Result<String, String> {
+/// The name of a file and what it holds.
+pub(super) fn read(path: &FilePath) -> Result<(String, String), Report> {
+    let file = path.display().to_string();
+    match read_text(path) {
+        Ok(text) => Ok((file, text)),
+        Err(message) => {
+            let diagnostics = vec![Diagnostic::new(Position::default(), &Path::default(), message)];
+            Err(Report { file, diagnostics })
+        }
+    }
+}
+
+fn read_text(path: &FilePath) -> Result<String, String> {
     let file = fs::File::open(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             "no such file; `weir check-config --print-default` prints one to start from".to_owned()

@@ -10,7 +10,7 @@ use super::{
     defaults::lit,
     diagnostic::{Diagnostic, Path, Position, Report},
     env,
-    load::read,
+    load::{Loaded, load_text, read},
     raw::{LogFormat, Profiling},
     scalar::{Count, Limit, Listen, Size, Span},
     tree,
@@ -152,18 +152,36 @@ impl Default for Reads {
 
 /// Reads and checks a file, with `${NAME}` taken from the environment.
 pub fn load_node_file(path: &FilePath) -> Result<RawNode, Report> {
-    let name = path.display().to_string();
-    let text = read(path).map_err(|message| Report {
-        file: name.clone(),
-        diagnostics: vec![Diagnostic::new(Position::default(), &Path::default(), message)],
-    })?;
+    let (name, text) = read(path)?;
     load_node_text(&name, &text, &env::var)
 }
 
+/// What a file turned out to be.
+#[derive(Debug)]
+pub enum Checked {
+    /// The configuration of a proxy, with what may be a mistake.
+    Proxy(Box<Loaded>),
+    /// That of a storage node.
+    Node,
+}
+
+/// Reads and checks a file of either kind.
+///
+/// # Errors
+/// All of its mistakes.
+pub fn check_file(path: &FilePath) -> Result<Checked, Report> {
+    let (name, text) = read(path)?;
+    if is_node(&text) {
+        load_node_text(&name, &text, &env::var).map(|_| Checked::Node)
+    } else {
+        load_text(&name, &text, &env::var).map(|loaded| Checked::Proxy(Box::new(loaded)))
+    }
+}
+
 /// Whether a file is the node's configuration rather than the proxy's: all its keys are the node's, and not all the
-/// proxy's. A file that cannot be read is not.
-pub fn is_node_file(path: &FilePath) -> bool {
-    let Some(written) = read(path).ok().and_then(|text| tree::parse(&text).ok()) else { return false };
+/// proxy's. What is not YAML is not.
+fn is_node(text: &str) -> bool {
+    let Ok(written) = tree::parse(text) else { return false };
     let written = written.to_json();
     let all_keys_of = |schema: serde_json::Value| {
         let known =
