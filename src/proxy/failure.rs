@@ -166,7 +166,8 @@ impl From<RouteError> for Failure {
             ),
             RouteError::Closed => Self::new(
                 ErrorKind::Forbidden,
-                "this endpoint is closed here: writes and administration go to the database itself",
+                "this endpoint is closed here: writes and administration go to the database itself; Weir's own metrics \
+                 and health are on server.admin_listen",
             ),
             RouteError::Method(allow) => {
                 let extra = Box::new(Extra { allow: Some(allow), ..Extra::default() });

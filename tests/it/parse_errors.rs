@@ -58,6 +58,65 @@ fn errors_point_at_the_character() {
     }
 }
 
+/// What promql-parser 0.11 panics on, accepts, takes for something else or refuses, and what Prometheus 3 does with it.
+#[test]
+fn what_other_parsers_get_wrong() {
+    let refused = [
+        "foo offset NaN",
+        "foo offset Inf",
+        "foo[1e300]",
+        "foo[99999999999999999999]",
+        "foo[5m:1e20]",
+        "foo @ 1e300",
+        "foo[9999999999999999999]",
+        r#"foo{a="x" or a="y"}"#,
+        r#"foo{a=~"a{1001}"}"#,
+        r#"foo{a=~"x++"}"#,
+        r#"foo{a=~"(a"}"#,
+    ];
+    for query in refused {
+        assert!(promql::parse(query).is_err(), "{query} parses");
+    }
+    let accepted = [
+        "rate(foo[5m] anchored)",
+        "rate(foo[5m] smoothed)",
+        "foo </ 1",
+        "foo >/ 1",
+        "foo[5m*2]",
+        "foo[step()]",
+        "foo offset (1m+2m)",
+        r#"info(foo, {data=~".*"})"#,
+        r#"foo{a=~"\\Qx.y\\E"}"#,
+        r#"foo{a=~"\\Qx.y"}"#,
+        r#"foo{a=~"{{x}}"}"#,
+        r#"foo{a="\xff"}"#,
+        "foo offset 0",
+        "foo offset 0s",
+        "foo @ -1.5",
+        "SUM BY (g) (x)",
+        "12.34e6 + .2",
+        "foo + fill(0) bar",
+        r#"{"metric.name", "label.name"="x"}"#,
+        r#"sum by ("label.name") (foo)"#,
+        "sum by () (foo)",
+        "foo + ignoring () bar",
+        "foo * on (a) group_left (b, c) bar",
+        r#"foo{z="1", a="2"}"#,
+    ];
+    for query in accepted {
+        let ast = promql::parse(query).unwrap_or_else(|error| panic!("{query}: {error}"));
+        // What is printed is the same query: nothing is lost, sorted or rounded.
+        let printed = promql::print::line(&ast);
+        let again =
+            promql::parse(&printed).unwrap_or_else(|error| panic!("{query} printed {printed}: {error}"));
+        assert_eq!(promql::print::line(&again), printed, "{query}");
+    }
+    let printed = |query| promql::print::line(&promql::parse(query).unwrap());
+    assert_eq!(printed("foo @ -1.5"), "foo @ -1.500");
+    assert!(printed("sum(rate(foo[5m])) by ()").contains("by ()"));
+    assert!(printed(r#"foo{z="1",a="2"}"#).find('z') < printed(r#"foo{z="1",a="2"}"#).find("a="));
+}
+
 /// Generous: this is an unoptimised build on a busy machine.
 const SLOW: Duration = Duration::from_secs(2);
 
