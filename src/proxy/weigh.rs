@@ -141,7 +141,8 @@ impl Weighing<'_> {
         // Every number grows with the series: the largest that still holds is found bit by bit.
         (0..SERIES_BITS)
             .rev()
-            .fold(0, |most, bit| if holds(most | 1 << bit) { most | 1 << bit } else { most })
+            .map(|bit| 1 << bit)
+            .fold(0, |most, bit| if holds(most | bit) { most | bit } else { most })
     }
 
     /// The estimate when there was nobody left to ask. What may run although nothing is known of it weighs as much as
@@ -205,7 +206,12 @@ impl Weighing<'_> {
         let none = vec![SeriesKnowledge::new(Known::exact(0), Source::Probe); known.len()];
         let limits: Vec<Option<u64>> = (doubtful.iter())
             .map(|&i| self.most_series(&none, &[i], |demand| stand(demand) != Stand::Refused))
-            .map(|most| (most < u64::MAX).then_some(most))
+            .map(|most| match most {
+                // It is refused whatever it reads: the number is for the message.
+                0 => self.limits.series.enforced(),
+                u64::MAX => None,
+                most => Some(most),
+            })
             .collect();
         let ask = |(i, limit): (usize, Option<u64>)| async move {
             let SelectorShape { text, window, match_all, .. } = &selectors[i];

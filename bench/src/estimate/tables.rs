@@ -283,12 +283,8 @@ pub(super) fn bars(report: &Report) -> Vec<Bar> {
         ));
     }
     for (what, modes, least) in [
-        (
-            "default limits, first time, heavy queries: probes at most 3 % of their time",
-            &COSTS[1].1,
-            HEAVY_MS,
-        ),
-        ("default limits, first time, all queries: probes at most 3 % of their time", &COSTS[1].1, 0.0),
+        ("default limits, first time, heavy queries: probes at most 3 % of their time", COSTS[1].1, HEAVY_MS),
+        ("default limits, first time, all queries: probes at most 3 % of their time", COSTS[1].1, 0.0),
     ] {
         let (_, probes, own, _) = costs(report, modes, |own| own >= least);
         if own > 0.0 {
