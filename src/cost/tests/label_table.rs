@@ -139,3 +139,27 @@ fn anything_else_is_refused() {
     let table = LabelTable::from_tsdb_status(silent, NOW, 10).unwrap();
     assert_eq!(bound(&table, "foo", recent()), None);
 }
+
+#[test]
+fn what_left_the_head_is_added_for_windows_behind_it() {
+    let table = prometheus(NAMES, PAIRS, 100);
+    let matchers = &shape("foo", EvalTimes::instant(NOW)).selectors[0].matchers;
+    let observed = |window, gone| table.observed(matchers, window, gone);
+    let day = TimeRange::new(NOW - 24 * HOUR, NOW);
+    assert_eq!(observed(day, 50), Some(Known::new(650, EstimateClass::Learned)));
+    assert_eq!(observed(day, u64::MAX).unwrap().value, u64::MAX);
+    assert_eq!(observed(TimeRange::new(NOW, NOW + HOUR), 0), None, "what comes is not in it");
+}
+
+#[test]
+fn a_wider_table_answers_where_the_narrow_one_does_not() {
+    let narrow = prometheus(NAMES, PAIRS, 100);
+    let wide = prometheus(&[("foo", 5_000), ("gone", 70)], &[], 100).covering(i64::MIN);
+    let table = narrow.or(wide);
+    let old = TimeRange::new(0, NOW);
+    assert_eq!(bound(&table, "foo", recent()), Some(600));
+    // Never more than there are.
+    assert_eq!(bound(&table, "foo", old), Some(1_000));
+    assert_eq!(bound(&table, "gone", old), Some(70));
+    assert_eq!(table.guess(&shape("gone", EvalTimes::instant(NOW)).selectors[0].matchers), Some(0));
+}
