@@ -21,6 +21,7 @@
 
 mod bits;
 pub(in crate::node) mod bytes;
+pub(in crate::node) mod decimal;
 mod ints;
 mod times;
 mod values;
@@ -38,6 +39,13 @@ pub const SAMPLES_MAX: usize = 1 << 16;
 /// Bytes that are not a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Corrupt(&'static str);
+
+impl Corrupt {
+    /// With what is wrong.
+    pub(in crate::node) const fn new(what: &'static str) -> Self {
+        Self(what)
+    }
+}
 
 impl fmt::Display for Corrupt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
