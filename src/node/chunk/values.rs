@@ -12,6 +12,8 @@ const ONE: u8 = 0;
 const XOR: u8 = 1;
 /// `DECIMAL + k`: integers divided by 10^k.
 const DECIMAL: u8 = 2;
+/// Beside a decimal: exceptions follow.
+const EXCEPTIONS: u8 = 0x80;
 
 /// Appends the values in the form that makes them smallest.
 pub(super) fn encode(values: &[f64], out: &mut Vec<u8>) {
@@ -81,8 +83,13 @@ impl Decimals {
     }
 
     fn encode(&self, values: &[f64], out: &mut Vec<u8>) {
-        out.push(DECIMAL + self.power as u8);
-        put_varint(self.exceptions.len() as u64, out);
+        let form = DECIMAL + self.power as u8;
+        if self.exceptions.is_empty() {
+            out.push(form);
+        } else {
+            out.push(form | EXCEPTIONS);
+            put_varint(self.exceptions.len() as u64, out);
+        }
         for &at in &self.exceptions {
             put_varint(at as u64, out);
             out.extend_from_slice(&values[at].to_bits().to_le_bytes());
@@ -132,11 +139,11 @@ pub(super) fn decode(input: &mut Input<'_>, count: usize, values: &mut Vec<f64>)
         }
         XOR => decode_xor(input.rest(), count, values),
         form => {
-            let power = usize::from(form - DECIMAL);
-            if power >= POWERS.len() {
-                return Err(Corrupt("an unknown form of values"));
-            }
-            decode_decimals(input, count, power, values)
+            let power = (form & !EXCEPTIONS).checked_sub(DECIMAL).map(usize::from);
+            let scale =
+                power.and_then(|power| POWERS.get(power)).ok_or(Corrupt("an unknown form of values"))?;
+            let exceptions = if form & EXCEPTIONS == 0 { 0 } else { input.varint()? };
+            decode_decimals(input, count, exceptions, *scale, values)
         }
     }
 }
@@ -144,11 +151,11 @@ pub(super) fn decode(input: &mut Input<'_>, count: usize, values: &mut Vec<f64>)
 fn decode_decimals(
     input: &mut Input<'_>,
     count: usize,
-    power: usize,
+    exceptions: u64,
+    scale: f64,
     values: &mut Vec<f64>,
 ) -> Result<(), Corrupt> {
     let start = values.len();
-    let exceptions = input.varint()?;
     if exceptions > count as u64 {
         return Err(Corrupt("more exceptions than samples"));
     }
@@ -160,10 +167,9 @@ fn decode_decimals(
         if got == 0 {
             break;
         }
-        if power == 0 {
+        if scale == 1.0 {
             values.extend(block[..got].iter().map(|&int| int as f64));
         } else {
-            let scale = POWERS[power];
             values.extend(block[..got].iter().map(|&int| int as f64 / scale));
         }
     }

@@ -75,7 +75,8 @@ fn a_write_is_read_back_bit_for_bit() {
 #[test]
 fn ordinary_writes_are_small() {
     let scrape = |i: i64| vec![(1_700_000_000_000, (100_000 + i * 977) as f64)];
-    let shard = |i: i64| (0..20).map(|k| (1_700_000_000_000 + k * 15_000, (i * 977 + k * 9) as f64)).collect();
+    let shard =
+        |i: i64| (0..20).map(|k| (1_700_000_000_000 + k * 15_000, (i * 977 + k * 9) as f64)).collect();
     for (samples, most) in [((0..500).map(scrape).collect(), 5.1), ((0..500).map(shard).collect(), 1.3)] {
         let accepted: Vec<Accepted> = accepted(samples);
         accepted.iter().for_each(|one| (0..2).for_each(|_| one.series.logged_once_more()));
@@ -93,7 +94,7 @@ fn what_is_held_comes_in_records_that_stand_alone() {
     let mut held = HeldRecords::new();
     let mut records: Vec<Vec<u8>> = many.iter().filter_map(|one| held.add(&one.series, &runs)).collect();
     records.extend(held.finish());
-    assert!(records.len() > 5);
+    assert!(records.len() > 3);
     let mut said = Said::default();
     for record in &records {
         assert!(record.len() < HELD_BYTES * 2);
