@@ -72,13 +72,13 @@ pub(super) fn logs() -> Vec<Vec<u8>> {
     let folder = tempfile::tempdir().unwrap();
     let (db, _) = Db::open(folder.path(), options()).unwrap();
     for step in 0..20 {
-        let names = ["a", "b", "c with a long value"];
+        let names = ["a", "b", "c with a long value", "at the time of c"];
         let mut batch = Batch::new(LabelLimits::default());
         for (i, name) in names.iter().enumerate() {
             batch.label("__name__", "up");
             batch.label("instance", name);
             let value = if i == 1 { f64::from_bits(0x7ff0_0000_0000_0002) } else { step as f64 * 1.25 };
-            batch.sample(NOW + step * 15_000 - i as i64 * 40_000, value);
+            batch.sample(NOW + step * 15_000 - i.min(2) as i64 * 40_000, value);
             batch.end_series().unwrap();
         }
         db.append(&batch).unwrap();

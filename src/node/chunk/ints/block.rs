@@ -86,6 +86,9 @@ impl Plan {
     /// The cheapest of all ways.
     pub(super) fn of(values: &[i64]) -> Self {
         let packed = Self::packed(values);
+        if packed.width <= 1 && matches!(packed.above, Above::Nothing) {
+            return packed;
+        }
         let unary = rice::cheapest(values).map(|rice| Self {
             bytes: rice.bytes + varint_len(((rice.base << 1) ^ (rice.base >> 63)) as u64),
             base: rice.base,

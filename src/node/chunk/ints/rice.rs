@@ -28,12 +28,12 @@ pub(super) fn cheapest(values: &[i64]) -> Option<Rice> {
         sum = sum.checked_add(value.wrapping_sub(smallest) as u64)?;
     }
     let mean = sum / values.len() as u64;
-    // Otherwise packing is as good, or better by far.
-    let within = sum >> WIDTH_MAX == 0;
-    let over = |base, fold, about: u64| Rice::over(values, base, fold, about);
+    if mean >> WIDTH_MAX > 0 {
+        return None;
+    }
     let middle = smallest.wrapping_add(mean as i64);
-    let ways = || [over(smallest, false, mean), over(middle, true, mean)];
-    within.then(ways)?.into_iter().min_by_key(|rice| rice.bytes)
+    let ways = [Rice::over(values, smallest, false, mean), Rice::over(values, middle, true, mean)];
+    ways.into_iter().min_by_key(|rice| rice.bytes)
 }
 
 impl Rice {
@@ -44,9 +44,9 @@ impl Rice {
                 values.iter().map(|value| fold(value.wrapping_sub(base), folded) >> width).sum::<u64>();
             high + values.len() as u64 * u64::from(width + 1)
         };
-        // Seven tenths of the mean have half of a geometric distribution below them.
-        let guess = (about.max(1)).ilog2();
-        let widths = guess.saturating_sub(2)..=guess.min(WIDTH_MAX);
+        // A geometric distribution has half of its numbers below seven tenths of their mean; others have it elsewhere.
+        let guess = about.max(1).ilog2().min(WIDTH_MAX);
+        let widths = guess.saturating_sub(2)..=guess;
         let best = widths.map(|width| (bits(width), width)).min().unwrap_or((u64::MAX, 0));
         Self { bytes: best.0.div_ceil(8) as usize, base, width: best.1, fold: folded }
     }
