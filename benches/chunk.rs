@@ -26,7 +26,13 @@ fn series() -> Vec<(&'static str, Vec<i64>, Vec<f64>)> {
     };
     let (counter, gauge, floats) =
         (walk(0, 100, 1.0), walk(-50, 50, 100.0), walk(-50, 50, std::f64::consts::PI));
+    let mut rng = fastrand::Rng::with_seed(3);
+    let mut bursts = vec![1e5; SAMPLES];
+    for i in 1..SAMPLES {
+        bursts[i] = bursts[i - 1] + (-20.0 * (1.0 - rng.f64()).ln()).floor();
+    }
     vec![
+        ("counter of bursts", regular.clone(), bursts),
         ("constant", regular.clone(), vec![1.0; SAMPLES]),
         ("counter", regular.clone(), counter.clone()),
         ("counter with jitter", jitter, counter),

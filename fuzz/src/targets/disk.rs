@@ -16,7 +16,7 @@ use weir::{
 const ALL: TimeRange = TimeRange { start: i64::MIN, end: i64::MAX };
 /// The present of every database here, milliseconds.
 const NOW: i64 = 1_700_000_000_000;
-const MARK: [u8; 4] = [0xf1, 0x57, 0xe1, 0x9a];
+const MARK: [u8; 4] = [0xb2, 0x6d, 0x1e, 0xc3];
 
 fn options() -> Options {
     Options { sync: SyncPolicy::Never, clock: || NOW, max_series: 1_000, ..Options::default() }
@@ -72,13 +72,13 @@ pub(super) fn logs() -> Vec<Vec<u8>> {
     let folder = tempfile::tempdir().unwrap();
     let (db, _) = Db::open(folder.path(), options()).unwrap();
     for step in 0..20 {
-        let names = ["a", "b", "c with a long value"];
+        let names = ["a", "b", "c with a long value", "at the time of c"];
         let mut batch = Batch::new(LabelLimits::default());
         for (i, name) in names.iter().enumerate() {
             batch.label("__name__", "up");
             batch.label("instance", name);
             let value = if i == 1 { f64::from_bits(0x7ff0_0000_0000_0002) } else { step as f64 * 1.25 };
-            batch.sample(NOW + step * 15_000 - i as i64 * 40_000, value);
+            batch.sample(NOW + step * 15_000 - i.min(2) as i64 * 40_000, value);
             batch.end_series().unwrap();
         }
         db.append(&batch).unwrap();
@@ -167,10 +167,13 @@ pub(super) fn block_signed(input: &[u8]) -> bool {
     open_block(&serde_json::to_vec(&meta).unwrap(), &index, chunks)
 }
 
+/// Bytes of the tail of an index.
+const TAIL: usize = 64;
+
 /// Puts the right checksums behind the sections that the tail of an index names.
 fn signed_index(index: &[u8]) -> Vec<u8> {
     let mut out = index.to_vec();
-    let Some(tail) = out.len().checked_sub(40) else { return out };
+    let Some(tail) = out.len().checked_sub(TAIL) else { return out };
     let mut at = 8_usize;
     for section in 0..3 {
         let length_at = tail + section * 8;
@@ -181,8 +184,8 @@ fn signed_index(index: &[u8]) -> Vec<u8> {
         out[crc_at..crc_at + 4].copy_from_slice(&crc.to_le_bytes());
         at = end;
     }
-    let crc = crc32fast::hash(&out[tail..tail + 36]);
-    out[tail + 36..].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32fast::hash(&out[tail..tail + TAIL - 4]);
+    out[tail + TAIL - 4..].copy_from_slice(&crc.to_le_bytes());
     out
 }
 

@@ -32,12 +32,14 @@ type Column = (fn(i64) -> i64, fn(i64) -> f64);
 
 pub(super) fn chunks() -> Vec<Vec<u8>> {
     let nan = f64::from_bits(0x7ff0_0000_0000_0002);
-    let columns: [Column; 6] = [
+    let columns: [Column; 7] = [
         (|i| i * 15_000, |_| 1.0),
         (|i| i * 15_000 + i * i % 7, |i| i as f64),
         (|i| i * 15_000 + i % 3, |i| (i as f64).sin()),
         (|i| i * i, |i| i as f64 / 100.0),
         (|i| i.wrapping_mul(i64::MAX / 3), |i| if i % 9 == 0 { f64::NEG_INFINITY } else { i as f64 * 0.5 }),
+        // Many small values and ever fewer large ones.
+        (|i| i * 15_000, |i| f64::from((i * 40_503 % 65_536 + 1).leading_zeros() * 3)),
         (|i| i64::MIN + i, |i| f64::from_bits(i as u64 | 0x7ff8 << 48)),
     ];
     let mut all = vec![chunk_of(&[], &[]), chunk_of(&[5], &[nan])];

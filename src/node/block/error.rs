@@ -2,6 +2,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
+use super::meta::VERSION;
 use crate::node::chunk::Corrupt;
 
 /// Why a block cannot be read or written.
@@ -21,6 +22,13 @@ pub enum BlockError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// Another version of Weir wrote it; it is sound as far as this one can tell.
+    Version {
+        /// The folder of the block.
+        path: PathBuf,
+        /// The version of its format.
+        version: u32,
+    },
     /// What was to be written does not fit into a block.
     Unfit(&'static str),
 }
@@ -37,6 +45,12 @@ impl fmt::Display for BlockError {
         match self {
             Self::Io { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Corrupt { path, what } => write!(f, "{} is corrupt: {what}", path.display()),
+            Self::Version { path, version } => write!(
+                f,
+                "{} has version {version} of the format, this Weir reads {VERSION}: start the Weir that wrote it, or \
+                 move it away",
+                path.display()
+            ),
             Self::Unfit(what) => write!(f, "cannot write a block: {what}"),
         }
     }
@@ -46,7 +60,7 @@ impl std::error::Error for BlockError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Io { error, .. } => Some(error),
-            Self::Corrupt { .. } | Self::Unfit(_) => None,
+            Self::Corrupt { .. } | Self::Version { .. } | Self::Unfit(_) => None,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::base::TimeRange;
 
 /// The version of the format that this code writes and reads.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// What a block covers and how much it holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,11 +45,11 @@ impl Meta {
         let path = block.join(META_FILE);
         let bytes = fs::read(&path).map_err(|error| missing(&path, error))?;
         let meta: Self = serde_json::from_slice(&bytes).map_err(|_| corrupt(&path, "it is no such JSON"))?;
-        if meta.version != VERSION {
-            return Err(corrupt(&path, "its version is unknown"));
-        }
         if meta.crc != meta.checksum() {
             return Err(corrupt(&path, "its checksum does not match"));
+        }
+        if meta.version != VERSION {
+            return Err(BlockError::Version { path: block.to_owned(), version: meta.version });
         }
         Ok(meta)
     }

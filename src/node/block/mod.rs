@@ -4,8 +4,11 @@
 //! <block>/meta.json   what the block covers and how much it holds
 //!         index       labels and chunk references of every series
 //!         chunks      chunks, one behind the other
-//! index   magic · strings · series · series offsets · lengths of the three · crc32 of the three · crc32 of this tail
-//! series  labels as pairs of string numbers · chunks: times, samples, length, crc32
+//! index   magic · strings · series · groups · tail
+//! series  length of what follows the next number · bytes of all its chunks · labels as pairs of string numbers · chunks
+//! chunk   start and end, near those of the first series · samples · length, unless it is the last · crc32
+//! groups  of every 16th series: where it is among the series, and where its chunks are
+//! tail    lengths of the three · crc32 of the three · number of series · start and end of the first · crc32 of the tail
 //! ```
 //!
 //! A block is written into a folder with another name, synced and renamed, so that it exists whole or not at all. It
@@ -34,6 +37,6 @@ const INDEX_FILE: &str = "index";
 const CHUNKS_FILE: &str = "chunks";
 
 /// First bytes of a file of chunks.
-const CHUNKS_MAGIC: &[u8; 8] = b"WEIRCHK1";
+const CHUNKS_MAGIC: &[u8; 8] = b"WEIRCHK2";
 /// First bytes of an index.
-const INDEX_MAGIC: &[u8; 8] = b"WEIRIDX1";
+const INDEX_MAGIC: &[u8; 8] = b"WEIRIDX2";

@@ -133,3 +133,46 @@ fn what_does_not_fit_is_refused() {
         assert!(BlockWriter::create(folder.path(), name, vec![]).is_err(), "{name}");
     }
 }
+
+#[test]
+fn another_version_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "a", &[]);
+    let path = folder.path().join("a");
+    let mut meta = Meta::read(&path).unwrap();
+    meta.version -= 1;
+    meta.crc = meta.checksum();
+    fs::write(path.join(META_FILE), serde_json::to_vec(&meta).unwrap()).unwrap();
+    for _ in 0..2 {
+        let refused = open_all(folder.path()).unwrap_err();
+        assert!(
+            !refused.is_corrupt() && refused.to_string().contains("version 1 of the format"),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
+fn series_are_found_wherever_they_begin_and_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = BlockWriter::create(folder.path(), "a", Vec::new()).unwrap();
+    let columns = |series: i64| -> (Vec<i64>, Vec<f64>) {
+        let length = if series % 5 == 0 { 2_500 } else { 1 + series };
+        (0..length).map(|i| ((series - 20) * 7_777 + i * STEP, (i * series) as f64)).unzip()
+    };
+    for series in 0..50 {
+        let (times, values) = columns(series);
+        writer.series(&[("id", &series.to_string())], &times, &values).unwrap();
+    }
+    let block = Block::open(&writer.finish().unwrap().unwrap()).unwrap();
+    for series in 0..50 {
+        let number = series as u32;
+        let (times, values) = columns(series);
+        let (mut got_times, mut got_values) = (Vec::new(), Vec::new());
+        block.read(number, window(i64::MIN, i64::MAX), &mut got_times, &mut got_values).unwrap();
+        assert_eq!(block.labels(number).unwrap(), [("id", series.to_string().as_str())]);
+        assert_eq!(block.extent(number).unwrap(), (times[0], times[times.len() - 1], times.len() as u64));
+        assert_eq!((got_times, got_values), (times, values));
+    }
+    assert!(block.labels(50).is_err());
+}

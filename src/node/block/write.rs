@@ -84,7 +84,7 @@ impl BlockWriter {
             return Err(BlockError::Unfit("times rise strictly"));
         }
         let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(()) };
-        if self.index.series() >= u32::MAX as usize {
+        if self.index.series() == u32::MAX {
             return Err(BlockError::Unfit("too many series"));
         }
         self.meta.min_time_ms = self.meta.min_time_ms.min(*first);

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! chunk   count · times · values
-//! times   runs     first, then (delta, how often) pairs            regular scrapes: a few bytes in all
+//! times   regular  first, delta                                    regular scrapes: ten bytes in all
+//!         runs     first, then (delta, how often) pairs            scrapes that were missed
 //!         packed   an integer column                               jitter
 //!         grid     interval, then an integer column of what is off jitter around a fixed grid
 //! values  one      64 bits                                         a constant
@@ -13,14 +14,16 @@
 //! ```
 //!
 //! An integer column is bit-packed in blocks of 128 (`ints`): one width per block, so that decoding is a shift, a
-//! mask and an addition per sample, where Gorilla branches on every sample. Every float comes back with the bits it
-//! had: what a decimal cannot give back exactly (NaN with its payload, infinities, -0) is an exception, stored raw.
+//! mask and an addition per sample, where Gorilla branches on every sample; high bits that are rare, or fall off as
+//! those of noise do, are written apart. Every float comes back with the bits it had: what a decimal cannot give back
+//! exactly (NaN with its payload, infinities, -0) is an exception, stored raw.
 //!
 //! Decoding trusts nothing: damaged bytes give [`Corrupt`] or wrong samples, never a panic nor more than
 //! [`SAMPLES_MAX`] samples. Checksums are the business of whoever stores chunks.
 
 mod bits;
 pub(in crate::node) mod bytes;
+pub(in crate::node) mod decimal;
 mod ints;
 mod times;
 mod values;
@@ -38,6 +41,13 @@ pub const SAMPLES_MAX: usize = 1 << 16;
 /// Bytes that are not a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Corrupt(&'static str);
+
+impl Corrupt {
+    /// With what is wrong.
+    pub(in crate::node) const fn new(what: &'static str) -> Self {
+        Self(what)
+    }
+}
 
 impl fmt::Display for Corrupt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -41,6 +41,15 @@ fn cases() -> Vec<Case> {
         ("floats", regular(n), (0..n).map(|_| rng.f64()).collect()),
         ("steps", regular(n), (0..n).map(|i| (i / 100) as f64).collect()),
     ];
+    let mut burst = || (-20.0 * (1.0 - rng.f64()).ln()).floor();
+    let bursts: Vec<f64> = (0..n).map(|_| burst()).collect();
+    let noise = (0..n).map(|_| (burst() - burst() + burst() - burst()) / 100.0).collect();
+    cases.push((
+        "bursts",
+        regular(n),
+        bursts.iter().scan(1e6, |sum, x| Some(*sum + x).inspect(|new| *sum = *new)).collect(),
+    ));
+    cases.push(("noise", regular(n), noise));
     let jitter = (0..n as i64).map(|i| START + i * 15_000 + rng.i64(-3..=3)).collect();
     cases.push(("jitter", jitter, vec![1.0; n]));
     let gaps = (0..n as i64).map(|i| START + (i + i / 97) * 15_000).collect();
@@ -90,9 +99,11 @@ fn every_bit_comes_back() {
 fn typical_series_are_small() {
     // Bytes per sample at most.
     let bounds = [
-        ("constant", 0.06),
-        ("counter", 0.97),
-        ("gauge of two decimals", 0.97),
+        ("constant", 0.05),
+        ("counter", 0.94),
+        ("gauge of two decimals", 0.94),
+        ("bursts", 0.79),
+        ("noise", 1.07),
         ("floats", 7.6),
         ("steps", 0.15),
         ("jitter", 0.55),
@@ -111,7 +122,7 @@ fn random(rng: &mut fastrand::Rng) -> (Vec<i64>, Vec<f64>) {
     let count = rng.usize(0..700);
     let (interval, jitter) = (rng.i64(1..100_000), rng.i64(0..50));
     let mut time = rng.i64(..) / 2;
-    let kind = rng.u8(0..6);
+    let kind = rng.u8(0..8);
     let scale = 10f64.powi(rng.i32(0..14));
     let spread = 1i64 << rng.u32(0..62);
     let mut int = rng.i64(-spread..spread);
@@ -125,6 +136,9 @@ fn random(rng: &mut fastrand::Rng) -> (Vec<i64>, Vec<f64>) {
             1 => int as f64 / scale,
             2 => f64::from_bits(rng.u64(..)),
             3 => rng.f64(),
+            // Noise of a scale, to one side and to both.
+            6 => (-(spread as f64).sqrt() * (1.0 - rng.f64()).ln()).floor(),
+            7 => ((spread as f64).sqrt() * (rng.f64() + rng.f64() + rng.f64() - 1.5)).floor() / 100.0,
             4 if rng.u8(0..20) == 0 => f64::from_bits(0x7ff0_0000_0000_0002),
             _ => (int % 1_000) as f64,
         });
@@ -135,7 +149,7 @@ fn random(rng: &mut fastrand::Rng) -> (Vec<i64>, Vec<f64>) {
 #[test]
 fn random_series_come_back() {
     let mut rng = fastrand::Rng::with_seed(11);
-    for round in 0..600 {
+    for round in 0..800 {
         let (times, values) = random(&mut rng);
         round_trip(&format!("round {round}"), &times, &values);
     }

@@ -9,12 +9,19 @@ use super::{
 const RUNS: u8 = 0;
 const PACKED: u8 = 1;
 const GRID: u8 = 2;
+const REGULAR: u8 = 3;
 
 /// Appends the times in the form that makes them smallest.
 pub(super) fn encode(times: &[i64], out: &mut Vec<u8>) {
     let Some(&first) = times.first() else { return };
     let start = out.len();
     let runs = runs(times);
+    if let [(delta, _)] = runs.as_slice() {
+        out.push(REGULAR);
+        put_signed(first, out);
+        put_signed(*delta, out);
+        return;
+    }
     // Every run takes at least two bytes; many of them are for the other forms.
     if runs.len() <= FEW_RUNS.max(times.len() / 16) {
         out.push(RUNS);
@@ -92,6 +99,11 @@ pub(super) fn decode(input: &mut Input<'_>, count: usize, times: &mut Vec<i64>) 
     }
     times.reserve(count);
     match input.byte()? {
+        REGULAR => {
+            let (first, delta) = (input.signed()?, input.signed()?);
+            times.extend((0..count as i64).map(|i| first.wrapping_add(delta.wrapping_mul(i))));
+            Ok(())
+        }
         RUNS => decode_runs(input, count, times),
         PACKED => decode_grid(input, count, 0, times),
         GRID => {

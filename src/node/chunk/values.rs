@@ -4,6 +4,7 @@ use super::{
     Corrupt,
     bits::{BitReader, BitWriter},
     bytes::{Input, put_varint},
+    decimal::{POWERS, to_int},
     ints::{self, BLOCK, Column},
 };
 
@@ -11,19 +12,8 @@ const ONE: u8 = 0;
 const XOR: u8 = 1;
 /// `DECIMAL + k`: integers divided by 10^k.
 const DECIMAL: u8 = 2;
-
-/// Powers of ten that a decimal may be divided by. All of them are exact floats, as are all integers below 2^51:
-/// their quotient is the float nearest to the decimal, which is how a parser makes that float.
-const POWERS: [f64; 13] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12];
-
-/// 2^51: integers below this are exact floats, and adding [`ROUND`] rounds to them.
-const EXACT: f64 = 2_251_799_813_685_248.0;
-
-/// 1.5 * 2^52.
-const ROUND: f64 = 6_755_399_441_055_744.0;
-
-/// Below this a float without decimals is an `i64`.
-const WHOLE: f64 = 4.6e18;
+/// Beside a decimal: exceptions follow.
+const EXCEPTIONS: u8 = 0x80;
 
 /// Appends the values in the form that makes them smallest.
 pub(super) fn encode(values: &[f64], out: &mut Vec<u8>) {
@@ -55,23 +45,6 @@ struct Decimals {
     ints: Vec<i64>,
     /// Positions of what is no such integer; the integer there repeats the one before.
     exceptions: Vec<usize>,
-}
-
-/// `value` as an integer over 10^`power`, if that gives back every bit.
-fn to_int(value: f64, power: usize) -> Option<i64> {
-    if power == 0 {
-        // The cast saturates, and makes 0 of NaN: the comparison of bits sees both, and -0.
-        let int = value as i64;
-        return (value.abs() < WHOLE && (int as f64).to_bits() == value.to_bits()).then_some(int);
-    }
-    let scaled = value * POWERS.get(power)?;
-    // Adding 1.5 * 2^52 rounds to the nearest integer, without a call.
-    let int = ((scaled + ROUND) - ROUND) as i64;
-    (scaled.abs() < EXACT && from_int(int, power).to_bits() == value.to_bits()).then_some(int)
-}
-
-fn from_int(int: i64, power: usize) -> f64 {
-    int as f64 / POWERS.get(power).copied().unwrap_or(1.0)
 }
 
 impl Decimals {
@@ -110,8 +83,13 @@ impl Decimals {
     }
 
     fn encode(&self, values: &[f64], out: &mut Vec<u8>) {
-        out.push(DECIMAL + self.power as u8);
-        put_varint(self.exceptions.len() as u64, out);
+        let form = DECIMAL + self.power as u8;
+        if self.exceptions.is_empty() {
+            out.push(form);
+        } else {
+            out.push(form | EXCEPTIONS);
+            put_varint(self.exceptions.len() as u64, out);
+        }
         for &at in &self.exceptions {
             put_varint(at as u64, out);
             out.extend_from_slice(&values[at].to_bits().to_le_bytes());
@@ -161,11 +139,11 @@ pub(super) fn decode(input: &mut Input<'_>, count: usize, values: &mut Vec<f64>)
         }
         XOR => decode_xor(input.rest(), count, values),
         form => {
-            let power = usize::from(form - DECIMAL);
-            if power >= POWERS.len() {
-                return Err(Corrupt("an unknown form of values"));
-            }
-            decode_decimals(input, count, power, values)
+            let power = (form & !EXCEPTIONS).checked_sub(DECIMAL).map(usize::from);
+            let scale =
+                power.and_then(|power| POWERS.get(power)).ok_or(Corrupt("an unknown form of values"))?;
+            let exceptions = if form & EXCEPTIONS == 0 { 0 } else { input.varint()? };
+            decode_decimals(input, count, exceptions, *scale, values)
         }
     }
 }
@@ -173,11 +151,11 @@ pub(super) fn decode(input: &mut Input<'_>, count: usize, values: &mut Vec<f64>)
 fn decode_decimals(
     input: &mut Input<'_>,
     count: usize,
-    power: usize,
+    exceptions: u64,
+    scale: f64,
     values: &mut Vec<f64>,
 ) -> Result<(), Corrupt> {
     let start = values.len();
-    let exceptions = input.varint()?;
     if exceptions > count as u64 {
         return Err(Corrupt("more exceptions than samples"));
     }
@@ -189,10 +167,9 @@ fn decode_decimals(
         if got == 0 {
             break;
         }
-        if power == 0 {
+        if scale == 1.0 {
             values.extend(block[..got].iter().map(|&int| int as f64));
         } else {
-            let scale = POWERS[power];
             values.extend(block[..got].iter().map(|&int| int as f64 / scale));
         }
     }

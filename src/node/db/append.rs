@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
-use super::{Db, record::Record};
+use super::{Db, record};
 use crate::node::{
     head::{Batch, BatchSeries, Refusal, Rules, Series},
     wal::LogError,
@@ -156,7 +156,7 @@ impl Db {
         if accepted.is_empty() {
             return Ok(());
         }
-        wal.append(&Record::of(accepted)).map_err(|error| match error {
+        wal.append(&record::of_write(accepted)).map_err(|error| match error {
             LogError::Full => WriteError::DiskFull,
             LogError::Io(text) => WriteError::Log(text),
         })?;

@@ -228,6 +228,41 @@ fn flipped_bits_cost_little_and_invent_nothing() {
     }
 }
 
+#[test]
+fn a_flipped_bit_in_a_checkpoint_costs_its_record_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { sync: SyncPolicy::Never, ..options() };
+    let db = Db::open(dir.path(), options).unwrap().0;
+    let mut random = fastrand::Rng::with_seed(4);
+    let names: Vec<String> = (0..64).map(|i| format!("m{i}")).collect();
+    for name in &names {
+        let samples: Vec<(i64, f64)> = (0..300).map(|i| (NOW - 400_000 + i * 1_000, random.f64())).collect();
+        write(&db, &[(name, &samples)]).unwrap();
+    }
+    let model = read(&db, &[], ALL);
+    db.checkpoint().unwrap();
+    // What comes later leans on the labels in the checkpoint, and says them once more.
+    for name in &names {
+        write(&db, &[(name, &[(NOW, 1.0)])]).unwrap();
+    }
+    drop(db);
+    let path = dir.path().join("wal/0000000002.checkpoint");
+    let whole = std::fs::read(&path).unwrap();
+    for _ in 0..20 {
+        let mut bytes = whole.clone();
+        let at = random.usize(..bytes.len());
+        bytes[at] ^= 1 << random.u8(..8);
+        std::fs::write(&path, &bytes).unwrap();
+        let (db, replayed) = Db::open(dir.path(), options).unwrap();
+        let found = read(&db, &[], ALL);
+        assert_eq!((replayed.damaged, found.len()), (1, 64), "byte {at}");
+        let whole = found.iter().filter(|(name, samples)| samples.len() == model[*name].len() + 1);
+        // A record is 32 KiB, and a series here 2 KiB.
+        assert!(whole.count() >= 64 - 17, "byte {at}");
+        assert!(found.values().all(|samples| samples.contains_key(&NOW)), "byte {at}");
+    }
+}
+
 /// `cargo test --release --lib -- --ignored restart_is_quick --nocapture`
 #[test]
 #[ignore = "writes and reads 28.8 million samples: seconds in a release build, minutes otherwise"]

@@ -291,6 +291,11 @@ impl Runs {
         Some(self.runs.get(self.run_of(time))?.first.max(time))
     }
 
+    /// How many chunks [`chunks`](Self::chunks) hands out.
+    pub fn len(&self) -> usize {
+        self.runs.len()
+    }
+
     /// Hands out all samples as chunks.
     ///
     /// # Errors

@@ -21,7 +21,10 @@ use std::{
 use disk::Room;
 pub use read::Replayed;
 
-const MARK: [u8; 4] = [0xf1, 0x57, 0xe1, 0x9a];
+/// Begins a record, and says which version of the format it has.
+const MARK: [u8; 4] = [0xb2, 0x6d, 0x1e, 0xc3];
+/// What began a record in earlier versions.
+const OLD_MARKS: [[u8; 4]; 1] = [[0xf1, 0x57, 0xe1, 0x9a]];
 const HEAD: usize = 12;
 const SEGMENT_BYTES: u64 = 128 << 20;
 /// A longer record is taken for damage.
@@ -105,7 +108,7 @@ impl Wal {
     /// Opens the log in `dir`, made if it is missing, after handing every sound record to `each` in order.
     ///
     /// # Errors
-    /// The directory cannot be used, or another process uses it.
+    /// The directory cannot be used, another process uses it, or another version of the format is in it.
     pub fn open(
         dir: &Path,
         policy: SyncPolicy,

@@ -8,7 +8,7 @@ use std::{
 
 use memchr::memmem;
 
-use super::{HEAD, MARK, RECORD_BYTES_MAX};
+use super::{HEAD, MARK, OLD_MARKS, RECORD_BYTES_MAX};
 
 /// Damage is described this many times; after that it is only counted.
 const DAMAGE_SHOWN: usize = 20;
@@ -84,6 +84,15 @@ pub(super) fn replay(dir: &Path, each: &mut impl FnMut(&[u8]) -> Result<(), Stri
     for (i, file) in files.iter().enumerate() {
         replayed.last_segment = replayed.last_segment.max(file.number);
         let bytes = fs::read(&file.path)?;
+        // Refused, since what is not understood would be taken for damage and written over in the end.
+        if OLD_MARKS.iter().any(|mark| record(&bytes, *mark).is_some()) {
+            return Err(io::Error::other(format!(
+                "{} was written by an earlier version of Weir, whose log this one does not read: start that one, or \
+                 move the folder {} away",
+                file.path.display(),
+                dir.display()
+            )));
+        }
         let sound = read_records(&bytes, &file.path, &mut replayed, each);
         let left = bytes.len() - sound;
         if left > 0 && i + 1 == files.len() && !file.checkpoint {
@@ -107,7 +116,7 @@ fn read_records(
     let (mut at, mut sound) = (0, 0);
     while at < bytes.len() {
         let rest = bytes.get(at..).unwrap_or_default();
-        if let Some(payload) = record(rest) {
+        if let Some(payload) = record(rest, MARK) {
             if at > sound {
                 replayed.damage(|| format!("{}: {} bytes at {sound} are lost", path.display(), at - sound));
             }
@@ -127,10 +136,10 @@ fn read_records(
 }
 
 /// The payload of the record at the beginning of `bytes`, if it is sound.
-fn record(bytes: &[u8]) -> Option<&[u8]> {
+fn record(bytes: &[u8], mark: [u8; 4]) -> Option<&[u8]> {
     let (head, rest) = bytes.split_at_checked(HEAD)?;
     let number = |at: usize| head.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
-    if head.get(..4)? != MARK {
+    if head.get(..4)? != mark {
         return None;
     }
     let payload = rest.get(..number(4)? as usize).filter(|p| p.len() <= RECORD_BYTES_MAX)?;

@@ -94,3 +94,19 @@ fn a_checkpoint_replaces_what_was_before_it() {
     assert_eq!(read, [b"kept".to_vec(), b"new".to_vec(), b"newer".to_vec()]);
     assert_eq!(replayed.damaged, 0);
 }
+
+#[test]
+fn a_log_of_an_earlier_version_is_refused_and_left_alone() {
+    for file in ["0000000001.wal", "0000000001.checkpoint"] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bytes = Vec::new();
+        frame(b"a write", &mut bytes);
+        bytes[..4].copy_from_slice(&OLD_MARKS[0]);
+        fs::write(dir.path().join(file), &bytes).unwrap();
+        for _ in 0..2 {
+            let refused = Wal::open(dir.path(), SyncPolicy::Never, |_| Ok(())).unwrap_err().to_string();
+            assert!(refused.contains("earlier version") && refused.contains(file), "{refused}");
+        }
+        assert_eq!(fs::read(dir.path().join(file)).unwrap(), bytes);
+    }
+}
