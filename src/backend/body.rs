@@ -67,10 +67,8 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BackendError>>> {
         let this = &mut *self;
-        if this.lease.is_none() {
-            return Poll::Ready(None);
-        }
-        match Pin::new(&mut this.incoming).poll_frame(cx) {
+        let Some(lease) = &mut this.lease else { return Poll::Ready(None) };
+        match lease.poll_frame(&mut this.incoming, cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.finish_if_ended();
                 Poll::Ready(Some(Ok(frame)))

@@ -154,9 +154,9 @@ impl Backend {
             return failed(Cause::Busy(lane), false);
         }
         match replica.pool.exchange(request, head_by).await {
-            Sent::Answered(response, sender) => {
+            Sent::Answered(response, connection) => {
                 replica.succeeded();
-                lease.hold(sender);
+                lease.hold(connection);
                 Tried::Answered(self.receive(response, lease, deadline))
             }
             Sent::Failed { cause, left } => {

@@ -122,10 +122,10 @@ impl Backend {
         *request.uri_mut() = target;
         self.add_own_headers(replica, request.headers_mut());
         let mut lease = replica.lease();
-        let Sent::Answered(response, sender) = replica.pool.exchange(request, deadline).await else {
+        let Sent::Answered(response, connection) = replica.pool.exchange(request, deadline).await else {
             return None;
         };
-        lease.hold(sender);
+        lease.hold(connection);
         let alive = !response.status().is_server_error();
         let body = Body::new(response.into_body(), lease, deadline, Arc::clone(&self.name));
         Some((alive, read_at_most(body, max).await.ok()?))

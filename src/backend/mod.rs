@@ -3,11 +3,13 @@
 
 mod body;
 mod client;
+mod connection;
 mod error;
 pub mod feedback;
 mod fetch;
 pub mod headers;
 mod health;
+mod home;
 mod kind;
 mod pool;
 pub mod pressure;
@@ -22,6 +24,7 @@ pub use error::BackendError;
 pub use feedback::Feedback;
 pub use fetch::Days;
 pub use health::{ReplicaSnapshot, Snapshot};
+pub use home::Home;
 pub use kind::Kind;
 pub use pool::Lane;
 pub use probe::{ProbeError, ProbeOutcome, Question};

@@ -1,36 +1,35 @@
 //! The connections to one replica: HTTP/1, kept alive, bounded in number.
 //!
 //! A pool of our own over hyper's connections rather than hyper-util's client: the target is written as it came
-//! (no absolute URI is built and taken apart per request), a connection goes back when its answer ends without a
-//! task per request, and it is known whether a failed request had left at all.
+//! (no absolute URI is built and taken apart per request), a connection needs no task and goes back when its answer ends,
+//! and it is known whether a failed request had left at all.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use hyper::{body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
+use tokio_util::either::Either;
 
 use super::{
+    connection::{Connection, Stream},
     error::Cause,
+    home::{HOMES, Home},
     settings::{BaseUrl, Settings},
     tls::{self, Tls},
 };
-
-/// A connection whose answer has ended needs a moment of its own task before it takes the next request.
-const SETTLE: Duration = Duration::from_millis(10);
-
-pub(super) type Sender = http1::SendRequest<Full<Bytes>>;
 
 /// Whose places a request takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,26 +74,27 @@ pub(super) struct Pool {
     tls: Option<Tls>,
     connect_timeout: Duration,
     idle_timeout: Duration,
-    /// One place per connection in use; idle ones hold none, and a place looks for an idle one first, so that
-    /// connections never outnumber places.
+    /// One place per connection in use; idle ones hold none, and who has a place takes an idle one before connections
+    /// outnumber places.
     places: Places,
     /// Places of light requests, beside the others, so that neither waits for the other.
     light_places: Places,
-    /// The last used is the first reused.
-    idle: Mutex<Vec<Idle>>,
-    most_idle: usize,
+    /// By home; of each, the last used is the first reused.
+    idle: Vec<Mutex<Vec<Idle>>>,
+    /// In all homes together.
+    idle_count: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct Idle {
-    sender: Sender,
+    connection: Connection,
     since: Instant,
 }
 
 /// What became of a request.
 pub(super) enum Sent {
     /// The head of an answer, and the connection that is still delivering its body.
-    Answered(Response<Incoming>, Sender),
+    Answered(Response<Incoming>, Connection),
     /// No answer; `left` says whether the replica may have seen the request.
     Failed { cause: Cause, left: bool },
 }
@@ -107,10 +107,10 @@ impl Pool {
             tls: settings.tls.clone(),
             connect_timeout: settings.connect_timeout,
             idle_timeout: settings.idle_timeout,
-            most_idle: places.max,
             places,
             light_places: Places::new(settings.light_connections),
-            idle: Mutex::new(Vec::new()),
+            idle: (0..HOMES).map(|_| Mutex::default()).collect(),
+            idle_count: AtomicUsize::new(0),
         }
     }
 
@@ -143,15 +143,15 @@ impl Pool {
     pub(super) async fn exchange(&self, mut request: Request<Full<Bytes>>, deadline: Instant) -> Sent {
         let began = Instant::now();
         loop {
-            let (mut sender, kept) = match self.checkout(began).await {
-                Some(sender) => (sender, true),
+            let (mut connection, kept) = match self.checkout(began) {
+                Some(connection) => (connection, true),
                 None => match self.connect(deadline).await {
-                    Ok(sender) => (sender, false),
+                    Ok(connection) => (connection, false),
                     Err(cause) => return Sent::Failed { cause, left: false },
                 },
             };
-            match timeout_at(deadline, sender.try_send_request(request)).await {
-                Ok(Ok(response)) => return Sent::Answered(response, sender),
+            match timeout_at(deadline, connection.exchange(request)).await {
+                Ok(Ok(response)) => return Sent::Answered(response, connection),
                 Ok(Err(mut failed)) => match failed.take_message() {
                     Some(unsent) if kept => request = unsent,
                     unsent => {
@@ -159,25 +159,35 @@ impl Pool {
                         return Sent::Failed { cause, left: unsent.is_none() };
                     }
                 },
-                // Dropping the sender with the answer still due closes the connection: the replica stops working.
+                // Dropping the connection with the answer still due closes it: the replica stops working.
                 Err(_) => return Sent::Failed { cause: Cause::Late(began.elapsed()), left: true },
             }
         }
     }
 
-    async fn checkout(&self, now: Instant) -> Option<Sender> {
+    /// An idle connection of this thread, or of another when no more may be opened.
+    fn checkout(&self, now: Instant) -> Option<Connection> {
+        let home = Home::here();
+        self.checkout_at(home, now).or_else(|| {
+            let (places, light) = (self.taken(Lane::Queries), self.taken(Lane::Light));
+            let open = || self.idle_count.load(SeqCst) + places.0 + light.0;
+            let full = self.idle_count.load(SeqCst) > 0 && open() > places.1 + light.1;
+            let others = || (1..HOMES).filter_map(|n| self.checkout_at(home.after(n), now));
+            full.then(|| others().next()).flatten()
+        })
+    }
+
+    fn checkout_at(&self, home: Home, now: Instant) -> Option<Connection> {
         loop {
-            let Idle { mut sender, since } = self.idle().pop()?;
-            if sender.is_closed() || now.saturating_duration_since(since) > self.idle_timeout {
-                continue;
-            }
-            if sender.is_ready() || matches!(timeout(SETTLE, sender.ready()).await, Ok(Ok(()))) {
-                return Some(sender);
+            let Idle { mut connection, since } = self.idle(home).pop()?;
+            self.idle_count.fetch_sub(1, SeqCst);
+            if now.saturating_duration_since(since) <= self.idle_timeout && connection.is_free() {
+                return Some(connection);
             }
         }
     }
 
-    async fn connect(&self, deadline: Instant) -> Result<Sender, Cause> {
+    async fn connect(&self, deadline: Instant) -> Result<Connection, Cause> {
         let began = Instant::now();
         let before = deadline.min(began + self.connect_timeout);
         let opening = async {
@@ -186,13 +196,14 @@ impl Pool {
             // A request is one small write; waiting for more to send with it only adds latency.
             stream.set_nodelay(true).map_err(|e| Cause::Connect(e.to_string()))?;
             if !self.url.secure() {
-                return speak(stream).await;
+                return begin(Either::Left(stream)).await;
             }
             let Some(tls) = &self.tls else {
                 return Err(Cause::Connect("its URL says https, and TLS is not set up".to_owned()));
             };
             let (host, _) = self.url.address();
-            speak(tls.connect(host, stream).await.map_err(|e| Cause::Connect(innermost(&e)))?).await
+            let stream = tls.connect(host, stream).await.map_err(|e| Cause::Connect(innermost(&e)))?;
+            begin(Either::Right(stream)).await
         };
         match timeout_at(before, opening).await {
             Ok(opened) => opened,
@@ -203,50 +214,48 @@ impl Pool {
     }
 
     /// Takes a connection back whose answer has ended.
-    pub(super) fn put_back(&self, sender: Sender) {
-        if sender.is_closed() {
+    pub(super) fn put_back(&self, mut connection: Connection) {
+        let max = self.places.max;
+        let one_more = |idle| (idle < max).then_some(idle + 1);
+        if !connection.is_free() || self.idle_count.fetch_update(SeqCst, SeqCst, one_more).is_err() {
             return;
         }
-        let since = Instant::now();
-        let mut idle = self.idle();
-        if idle.len() < self.most_idle {
-            idle.push(Idle { sender, since });
-        }
+        let home = connection.home;
+        self.idle(home).push(Idle { connection, since: Instant::now() });
     }
 
-    /// Closes connections that nobody used for the idle timeout.
+    /// Closes connections that nobody used for the idle timeout, or that the other side has closed.
     pub(super) fn prune(&self, now: Instant) {
-        let stale = |idle: &mut Idle| {
-            idle.sender.is_closed() || now.saturating_duration_since(idle.since) > self.idle_timeout
-        };
-        let closed: Vec<Idle> = self.idle().extract_if(.., stale).collect();
-        drop(closed);
+        for idle in &self.idle {
+            let stale = |idle: &mut Idle| {
+                !idle.connection.is_free() || now.saturating_duration_since(idle.since) > self.idle_timeout
+            };
+            let closed: Vec<Idle> = locked(idle).extract_if(.., stale).collect();
+            self.idle_count.fetch_sub(closed.len(), SeqCst);
+        }
     }
 
     /// Connections open and unused.
     pub(super) fn idle_count(&self) -> usize {
-        self.idle().len()
+        self.idle_count.load(SeqCst)
     }
 
     pub(super) const fn url(&self) -> &BaseUrl {
         &self.url
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
-        // Nothing panics while it is held; a poisoned list would still be a list.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn idle(&self, home: Home) -> MutexGuard<'_, Vec<Idle>> {
+        locked(&self.idle[home.index()])
     }
 }
 
-/// Begins HTTP on an open stream.
-async fn speak(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Sender, Cause> {
-    let (sender, connection) = http1::Builder::new()
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| Cause::Connect(innermost(&e)))?;
-    // It ends when the peer closes or when the sender is dropped; its errors reach the waiting request.
-    drop(tokio::spawn(connection));
-    Ok(sender)
+fn locked(idle: &Mutex<Vec<Idle>>) -> MutexGuard<'_, Vec<Idle>> {
+    // Nothing panics while it is held; a poisoned list would still be a list.
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn begin(stream: Stream) -> Result<Connection, Cause> {
+    Connection::begin(stream).await.map_err(|e| Cause::Connect(innermost(&e)))
 }
 
 /// The sentence at the bottom of an error's chain, which is where the reason is.

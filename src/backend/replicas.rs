@@ -5,13 +5,18 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
+use bytes::Bytes;
+use http_body::Frame;
+use hyper::body::Incoming;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
-    pool::{Lane, Pool, Sender},
+    connection::Connection,
+    pool::{Lane, Pool},
     settings::{BaseUrl, Settings},
 };
 
@@ -105,7 +110,7 @@ impl Replica {
     /// Counts a request as in flight until the lease ends, before it has a connection: who waits is load too.
     pub(super) fn lease(self: &Arc<Self>) -> Lease {
         self.in_flight.fetch_add(1, Relaxed);
-        Lease { replica: Arc::clone(self), sender: None, place: None }
+        Lease { replica: Arc::clone(self), connection: None, place: None }
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -181,7 +186,7 @@ impl Replica {
 pub(super) struct Lease {
     replica: Arc<Replica>,
     /// Dropped unless it is put back: a connection with an unread answer on it is closed.
-    sender: Option<Sender>,
+    connection: Option<Connection>,
     place: Option<OwnedSemaphorePermit>,
 }
 
@@ -196,14 +201,23 @@ impl Lease {
         self.place.is_some()
     }
 
-    pub(super) fn hold(&mut self, sender: Sender) {
-        self.sender = Some(sender);
+    pub(super) fn hold(&mut self, connection: Connection) {
+        self.connection = Some(connection);
+    }
+
+    /// The next frame of the answer; `None` as well when no connection is held.
+    pub(super) fn poll_frame(
+        &mut self,
+        incoming: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        self.connection.as_mut().map_or(Poll::Ready(None), |connection| connection.poll_frame(incoming, cx))
     }
 
     /// The answer has ended: the connection is free for the next request.
     pub(super) fn finish(mut self) {
-        if let Some(sender) = self.sender.take() {
-            self.replica.pool.put_back(sender);
+        if let Some(connection) = self.connection.take() {
+            self.replica.pool.put_back(connection);
         }
     }
 }
