@@ -11,7 +11,7 @@ use super::{
     memory::Memory,
     node::open,
     output,
-    proxy::{TENANT_LABELS_MAX, admin_lane, bind, ended_by_signal, init_log, runtime},
+    proxy::{TENANT_LABELS_MAX, admin_lane, bind, ended_by_signal, init_log, runtime, workers},
 };
 use crate::{
     config,
@@ -90,7 +90,7 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     let admin = admin_lane(admin_listener, &proxy, None, stopped)?;
     output::out(greeting(queries, admin, node_address), 0);
 
-    let served = proxy::serve(listener, proxy, ended_by_signal()).await;
+    let served = proxy::serve(listener, proxy, workers()?, ended_by_signal()).await;
     background.shutdown().await;
     memory.save();
     drop(stop);

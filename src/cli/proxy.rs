@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -20,7 +21,7 @@ use tokio::{
 use super::{BAD_INPUT, FAILED, clock::now_ms, memory::Memory, output};
 use crate::{
     config::{self, Loaded, Reloader},
-    proxy::{self, Proxy},
+    proxy::{self, Proxy, Workers},
     telemetry::{log, metrics::Metrics, otlp, profile},
 };
 
@@ -43,7 +44,7 @@ pub(super) fn run(file: &Path, data: PathBuf) -> ExitCode {
     if telemetry.profiling.enabled {
         profile::enable();
     }
-    match runtime().and_then(|runtime| runtime.block_on(serve(file, loaded, data))) {
+    match accepting_runtime().and_then(|runtime| runtime.block_on(serve(file, loaded, data))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => output::err(message, FAILED),
     }
@@ -52,6 +53,20 @@ pub(super) fn run(file: &Path, data: PathBuf) -> ExitCode {
 /// A runtime with a thread per core.
 pub(super) fn runtime() -> Result<runtime::Runtime, String> {
     runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| format!("no runtime: {error}"))
+}
+
+/// A runtime that accepts connections and looks after the backends; requests run on the workers.
+fn accepting_runtime() -> Result<runtime::Runtime, String> {
+    runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no runtime: {error}"))
+}
+
+/// A thread per core that carries connections.
+pub(super) fn workers() -> Result<Workers, String> {
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    Workers::start(cores).map_err(|error| format!("no threads to serve on: {error}"))
 }
 
 /// Starts the log; the environment wins over the configuration's `filter`.
@@ -90,7 +105,7 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     if let (Ok(queries), admin) = addresses {
         tracing::info!(%queries, %admin, "ready: point Grafana or curl at {scheme}://{queries}");
     }
-    let served = proxy::serve(listener, Arc::clone(&proxy), ended_by_signal()).await;
+    let served = proxy::serve(listener, Arc::clone(&proxy), workers()?, ended_by_signal()).await;
     for task in background {
         task.abort();
     }

@@ -18,7 +18,7 @@ use super::{respond, tls::ServerTls};
 use crate::{base::ErrorKind, telemetry::metrics::Metrics};
 
 /// Handshakes at a time on one listener, some 20 KiB each; more connections wait in the listener's backlog.
-const HANDSHAKES_MAX: usize = 1_024;
+pub(super) const HANDSHAKES_MAX: usize = 1_024;
 /// Longest time for one handshake.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
 /// Pause after the system refused a connection (out of file descriptors, mostly).
@@ -60,25 +60,33 @@ impl Listener {
     /// The next connection that is ready. May be given up and called again: nothing is lost.
     pub(super) async fn ready(&mut self) -> (Stream, SocketAddr) {
         loop {
-            let accepted = tokio::select! {
+            let (stream, peer) = tokio::select! {
                 Some(shaken) = self.shaking.join_next() => match shaken {
                     Ok(Some(ready)) => return ready,
                     _ => continue,
                 },
-                accepted = self.tcp.accept(), if self.shaking.len() < HANDSHAKES_MAX => accepted,
+                accepted = accept(&self.tcp), if self.shaking.len() < HANDSHAKES_MAX => accepted,
             };
-            match accepted {
-                Ok((stream, peer)) => {
-                    // Answers are written whole or in large pieces; waiting for more only adds latency. A socket
-                    // without it works too.
-                    let _ = stream.set_nodelay(true);
-                    let Some(tls) = (self.tls)() else { return (Either::Left(stream), peer) };
-                    self.shaking.spawn(shake(tls, stream, peer, self.name, Arc::clone(&self.metrics)));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "no connection accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+            let Some(tls) = (self.tls)() else { return (Either::Left(stream), peer) };
+            let (name, metrics) = (self.name, Arc::clone(&self.metrics));
+            self.shaking.spawn(async move { Some((shake(tls, stream, peer, name, &metrics).await?, peer)) });
+        }
+    }
+}
+
+/// The next connection, before anything was said on it.
+pub(super) async fn accept(tcp: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match tcp.accept().await {
+            Ok((stream, peer)) => {
+                // Answers are written whole or in large pieces; waiting for more only adds latency. A socket without
+                // it works too.
+                let _ = stream.set_nodelay(true);
+                return (stream, peer);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no connection accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
@@ -97,13 +105,14 @@ impl axum::serve::Listener for Listener {
     }
 }
 
-async fn shake(
+/// Secures a connection to the listener of this name; `None` when that fails or takes too long.
+pub(super) async fn shake(
     tls: ServerTls,
     stream: TcpStream,
     peer: SocketAddr,
     name: &'static str,
-    metrics: Arc<Metrics>,
-) -> Option<(Stream, SocketAddr)> {
+    metrics: &Metrics,
+) -> Option<Stream> {
     let shaking = async {
         let mut first = [0];
         // A handshake begins with 22, a request of HTTP with the letter of a method.
@@ -113,7 +122,7 @@ async fn shake(
         tls.accept(stream).await
     };
     let (shaken, result) = match timeout(HANDSHAKE_WAIT, shaking).await {
-        Ok(Ok(stream)) => (Some((Either::Right(stream), peer)), "done"),
+        Ok(Ok(stream)) => (Some(Either::Right(stream)), "done"),
         Ok(Err(error)) => {
             // A port scanner is no news; who looks for a client that fails finds it here and in the metric.
             tracing::debug!(%peer, listener = name, %error, "no TLS handshake");

@@ -26,8 +26,10 @@ mod trace;
 pub mod upstream;
 mod watch;
 mod weigh;
+mod workers;
 
 pub use admin::{Reload, serve_admin};
 pub use live::{Proxy, Settings};
 pub use server::{Served, serve};
 pub use tls::{ServerTls, ServerTlsSettings};
+pub use workers::Workers;

@@ -11,14 +11,21 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+};
 use tokio_io_timeout::TimeoutStream;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Proxy,
     failure::Failure,
-    listener::{Listener, Stream},
+    listener::{HANDSHAKES_MAX, Stream, accept, shake},
     respond::Body,
+    tls::ServerTls,
+    workers::Workers,
 };
 use crate::base::ErrorKind;
 
@@ -38,34 +45,55 @@ pub struct Served {
 }
 
 /// Accepts and answers until `shutdown`, then finishes what is in flight within the grace period of the settings.
-pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>, shutdown: impl Future<Output = ()>) -> Served {
-    let secured = Arc::clone(&proxy);
-    let tls = move || secured.live().tls.clone();
-    let mut listener = Listener::new(listener, "queries", Arc::clone(&proxy.metrics), tls);
+/// Connections are accepted here and served by the workers.
+pub async fn serve(
+    listener: TcpListener,
+    proxy: Arc<Proxy>,
+    workers: Workers,
+    shutdown: impl Future<Output = ()>,
+) -> Served {
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
+    let unready = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let ending = CancellationToken::new();
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = async {
-            // Only this loop takes places: one that is free now is free when somebody comes.
             drop(proxy.connections.acquire().await);
-            listener.ready().await
+            let unready = Arc::clone(&unready).acquire_owned().await;
+            (accept(&listener).await, unready)
         };
-        let (stream, peer) = tokio::select! {
+        let ((stream, peer), unready) = tokio::select! {
             biased;
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => continue,
             accepted = accepted => accepted,
         };
-        let place = Arc::clone(&proxy.connections).try_acquire_owned();
-        let serving = graceful.watch(connection(stream, peer, &proxy));
-        connections.spawn(async move {
+        let Ok(stream) = stream.into_std() else { continue };
+        let tls = proxy.live().tls.clone();
+        // One that must shake hands counts when it is through.
+        let place = Arc::clone(&proxy.connections).try_acquire_owned().ok().filter(|_| tls.is_none());
+        let (proxy, watcher, ending) = (Arc::clone(&proxy), graceful.watcher(), ending.clone());
+        let (worker, load) = workers.least();
+        let serving = async move {
+            let stream = tokio::select! {
+                stream = ready(stream, tls, peer, &proxy) => stream,
+                () = ending.cancelled() => None,
+            };
+            let Some(stream) = stream else { return };
+            let place = match place {
+                Some(place) => Ok(place),
+                None => Arc::clone(&proxy.connections).acquire_owned().await,
+            };
+            drop(unready);
             // A connection that breaks is its client's affair; what was in flight on it settles by being dropped.
-            drop(serving.await);
-            drop(place);
-        });
+            drop(watcher.watch(connection(stream, peer, &proxy)).await);
+            drop((place, load));
+        };
+        connections.spawn_on(serving, worker);
     }
     drop(listener);
+    ending.cancel();
     proxy.stop();
     let cut = match tokio::time::timeout(proxy.grace(), graceful.shutdown()).await {
         Ok(()) => 0,
@@ -76,6 +104,18 @@ pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>, shutdown: impl Futu
     };
     connections.shutdown().await;
     Served { cut }
+}
+
+/// The connection as this thread's runtime watches it, hands shaken where `tls` says so.
+async fn ready(
+    stream: std::net::TcpStream,
+    tls: Option<ServerTls>,
+    peer: SocketAddr,
+    proxy: &Proxy,
+) -> Option<Stream> {
+    let stream = TcpStream::from_std(stream).ok()?;
+    let Some(tls) = tls else { return Some(Stream::Left(stream)) };
+    shake(tls, stream, peer, "queries", &proxy.metrics).await
 }
 
 fn connection(

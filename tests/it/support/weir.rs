@@ -15,7 +15,7 @@ use tokio::{
 use weir::{
     config,
     cost::Learned,
-    proxy::{Proxy, Served, serve, serve_admin},
+    proxy::{Proxy, Served, Workers, serve, serve_admin},
     telemetry::metrics::Metrics,
 };
 
@@ -73,7 +73,7 @@ impl Weir {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving = serve(listener, Arc::clone(&proxy), async move {
+        let serving = serve(listener, Arc::clone(&proxy), Workers::here(), async move {
             // Sent or dropped: both end it.
             let _ = stopped.await;
         });

@@ -1,0 +1,109 @@
+//! The threads that carry connections, each with a runtime of its own.
+//!
+//! A request, its client's connection and the backend's connection stay on one thread from the first byte to the last:
+//! nothing is handed over or woken across threads, which is most of what a runtime with several threads costs a small
+//! request. The price: what computes for long holds up the other connections of its thread, so nothing may (parsing and
+//! inflating are bounded).
+
+use std::{io, num::NonZeroUsize, sync::Arc, thread};
+
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::watch,
+};
+
+use crate::backend::Home;
+
+/// Where connections are served. Dropped, its threads end, and what they still carry is dropped.
+#[derive(Debug)]
+pub struct Workers {
+    each: Vec<Worker>,
+    _stop: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    runtime: Handle,
+    /// Lent once for each connection.
+    load: Arc<()>,
+}
+
+/// A connection's share of a worker, given back by its drop.
+pub(super) type Load = Arc<()>;
+
+impl Workers {
+    /// So many threads.
+    ///
+    /// # Errors
+    /// The system gives no thread, or no runtime.
+    pub fn start(count: NonZeroUsize) -> io::Result<Self> {
+        let (stop, stopped) = watch::channel(());
+        let start = |number: usize| {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let handle = runtime.handle().clone();
+            let mut stopped = stopped.clone();
+            let carry = move || {
+                Home::settle(number);
+                // The sender's end is the signal.
+                let _ = runtime.block_on(stopped.changed());
+            };
+            thread::Builder::new().name(format!("worker-{number}")).spawn(carry)?;
+            Ok(Worker::new(handle))
+        };
+        Ok(Self { each: (1..=count.get()).map(start).collect::<io::Result<_>>()?, _stop: stop })
+    }
+
+    /// No threads: the runtime of the caller serves.
+    pub fn here() -> Self {
+        Self { each: vec![Worker::new(Handle::current())], _stop: watch::channel(()).0 }
+    }
+
+    /// The worker with the fewest connections, which has one more from now on.
+    pub(super) fn least(&self) -> (&Handle, Load) {
+        let least = self.each.iter().min_by_key(|worker| Arc::strong_count(&worker.load));
+        // There is one at least, by either way of making them.
+        let worker = least.unwrap_or(&self.each[0]);
+        (&worker.runtime, Arc::clone(&worker.load))
+    }
+}
+
+impl Worker {
+    fn new(runtime: Handle) -> Self {
+        Self { runtime, load: Arc::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_go_where_the_fewest_are() {
+        let workers = Workers::start(NonZeroUsize::new(3).unwrap()).unwrap();
+        let number = |load: &Load| workers.each.iter().position(|worker| Arc::ptr_eq(&worker.load, load));
+        let mut loads: Vec<_> = (0..6).map(|_| workers.least().1).collect();
+        let numbers: Vec<_> = loads.iter().map(|load| number(load).unwrap()).collect();
+        assert_eq!(numbers, [0, 1, 2, 0, 1, 2]);
+        loads.retain(|load| number(load) != Some(1));
+        assert_eq!([number(&workers.least().1), number(&workers.least().1)], [Some(1), Some(1)]);
+    }
+
+    #[test]
+    fn each_thread_has_a_home_of_its_own_and_ends_with_the_workers() {
+        let workers = Workers::start(NonZeroUsize::new(2).unwrap()).unwrap();
+        let (seen, homes) = std::sync::mpsc::channel();
+        for worker in &workers.each {
+            let seen = seen.clone();
+            worker.runtime.spawn(async move {
+                seen.send(Home::here()).unwrap();
+                // Dropped with its runtime, and the sender with it.
+                std::future::pending::<()>().await;
+            });
+        }
+        drop(seen);
+        let (one, other) = (homes.recv().unwrap(), homes.recv().unwrap());
+        assert!(one != other && one != Home::here() && other != Home::here());
+        drop(workers);
+        assert!(homes.recv().is_err(), "both threads have ended");
+    }
+}
