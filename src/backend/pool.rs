@@ -169,12 +169,16 @@ impl Pool {
     fn checkout(&self, now: Instant) -> Option<Connection> {
         let home = Home::here();
         self.checkout_at(home, now).or_else(|| {
-            let (places, light) = (self.taken(Lane::Queries), self.taken(Lane::Light));
-            let open = || self.idle_count.load(SeqCst) + places.0 + light.0;
-            let full = self.idle_count.load(SeqCst) > 0 && open() > places.1 + light.1;
-            let others = || (1..HOMES).filter_map(|n| self.checkout_at(home.after(n), now));
-            full.then(|| others().next()).flatten()
+            let others = || (1..HOMES).find_map(|n| self.checkout_at(home.after(n), now));
+            self.is_full().then(others).flatten()
         })
+    }
+
+    /// Whether one more would be one too many; the place of who asks counts already.
+    fn is_full(&self) -> bool {
+        let [(queries, max), (light, light_max)] = Lane::ALL.map(|lane| self.taken(lane));
+        let idle = self.idle_count();
+        idle > 0 && idle + queries + light > max + light_max
     }
 
     fn checkout_at(&self, home: Home, now: Instant) -> Option<Connection> {
@@ -215,7 +219,7 @@ impl Pool {
 
     /// Takes a connection back whose answer has ended.
     pub(super) fn put_back(&self, mut connection: Connection) {
-        let max = self.places.max;
+        let max = self.places.max + self.light_places.max;
         let one_more = |idle| (idle < max).then_some(idle + 1);
         if !connection.is_free() || self.idle_count.fetch_update(SeqCst, SeqCst, one_more).is_err() {
             return;

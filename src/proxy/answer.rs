@@ -1,7 +1,7 @@
 //! The way of a request: route, identify, parse, estimate, admit, forward, meter. Each stage takes what the one before
 //! made, and any of them may end it with a [`Failure`].
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header, request::Parts};
@@ -10,7 +10,7 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     body,
     call::{Call, Reading},
-    failure::{Failure, cost_header, estimate_header},
+    failure::{Failure, cost_header, estimate_header, timing_header},
     forward::{self, Forward},
     identify::Identity,
     live::{Live, Proxy},
@@ -264,11 +264,7 @@ impl Proxy {
             let touched = told.or(answer_tells.then_some(actual.series)).filter(|_| head.status.is_success());
             head.headers.insert(WEIR_COST, header_text(&cost_header(touched, &actual)));
         }
-        let timing = format!(
-            "weir-wait;dur={:.1}, backend;dur={:.1}",
-            waited.as_secs_f64() * 1e3,
-            sent.elapsed().as_secs_f64() * 1e3
-        );
+        let timing = timing_header(waited, sent.elapsed());
         head.headers.append(SERVER_TIMING, header_text(&timing));
         Ok(Response::from_parts(head, Body::from(primed)))
     }
@@ -382,14 +378,14 @@ impl Asking<'_> {
         }
     }
 
-    fn headers(&self) -> HeaderMap {
+    fn headers(&self) -> Cow<'_, HeaderMap> {
         forward::request_headers(&self.parts.headers, &self.live.rules, self.who.trusted)
     }
 
     fn forwarded(&self, call: &Call, body: Bytes) -> Result<crate::backend::Outgoing, Failure> {
         let limit = self.limits().timeout_ms.enforced().map(Duration::from_millis);
         let ceiling = forward::ceiling(self.routed.endpoint, call.timeout, limit);
-        let mut headers = self.headers();
+        let mut headers = self.headers().into_owned();
         if self.upstream.backend.kind() == Kind::M3 {
             self.push_down(&mut headers, call, &body, limit);
         }
@@ -417,7 +413,7 @@ impl Asking<'_> {
     async fn pass(&self, body: Bytes, record: &mut Record) -> Result<Response<Body>, Failure> {
         record.free();
         let forward = Forward { parts: self.parts, routed: self.routed, body, ceiling: None };
-        let request = forward.outgoing(self.headers())?;
+        let request = forward.outgoing(self.headers().into_owned())?;
         let backend = &self.upstream.backend;
         let response = backend.send_light(request, self.began + LIGHT_TIME).await;
         let response = response.map_err(|error| Failure::from(&error))?;

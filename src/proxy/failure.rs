@@ -143,18 +143,55 @@ fn fix(limit: LimitName, estimate: &Estimate) -> String {
 /// For `Weir-Estimate`: `series=20000; samples=28800000; memory=1.2GiB; known=upper_bound`.
 pub(super) fn estimate_header(estimate: &Estimate) -> String {
     let d = &estimate.demand;
-    let number = |n: u64| if n == u64::MAX { "unknown".to_owned() } else { n.to_string() };
-    let memory = if d.memory.value == u64::MAX { "unknown".to_owned() } else { units::bytes(d.memory.value) };
-    let (series, samples) = (number(d.series.value), number(d.samples.value));
-    format!("series={series}; samples={samples}; memory={memory}; known={}", d.series.class)
+    let mut out = String::with_capacity(96);
+    for (name, n) in [("series=", d.series.value), ("; samples=", d.samples.value)] {
+        out.push_str(name);
+        match n {
+            u64::MAX => out.push_str("unknown"),
+            n => out.push_str(itoa::Buffer::new().format(n)),
+        }
+    }
+    out.push_str("; memory=");
+    match d.memory.value {
+        u64::MAX => out.push_str("unknown"),
+        bytes => out.push_str(&units::bytes(bytes)),
+    }
+    out.push_str("; known=");
+    out.push_str(d.series.class.as_str());
+    out
 }
 
 /// For `Weir-Cost`: `series=20; answer_series=20; answer_samples=4800; answer_bytes=51234`. The first is what the query
 /// touched, where the backend or the answer tells; the others are the answer itself, bytes as inflated.
 pub(super) fn cost_header(touched: Option<u64>, actual: &Actual) -> String {
-    let Actual { series, samples, bytes_decoded, .. } = actual;
-    let touched = touched.map_or_else(String::new, |series| format!("series={series}; "));
-    format!("{touched}answer_series={series}; answer_samples={samples}; answer_bytes={bytes_decoded}")
+    let mut out = String::with_capacity(96);
+    let touched = touched.map(|series| ("series=", series));
+    let answer = [
+        ("answer_series=", actual.series),
+        ("answer_samples=", actual.samples),
+        ("answer_bytes=", actual.bytes_decoded),
+    ];
+    for (name, n) in touched.into_iter().chain(answer) {
+        if !out.is_empty() {
+            out.push_str("; ");
+        }
+        out.push_str(name);
+        out.push_str(itoa::Buffer::new().format(n));
+    }
+    out
+}
+
+/// For `Server-Timing`: milliseconds.
+pub(super) fn timing_header(waited: Duration, backend: Duration) -> String {
+    let mut out = String::with_capacity(64);
+    for (name, time) in [("weir-wait;dur=", waited), (", backend;dur=", backend)] {
+        let tenths = (time.as_micros() as u64 + 50) / 100;
+        out.push_str(name);
+        out.push_str(itoa::Buffer::new().format(tenths / 10));
+        out.push('.');
+        out.push_str(itoa::Buffer::new().format(tenths % 10));
+    }
+    out
 }
 
 impl From<RouteError> for Failure {

@@ -1,6 +1,6 @@
 //! The forward stage: what the backend gets, and what the client gets of its answer.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, header, request::Parts, uri::PathAndQuery};
@@ -51,15 +51,26 @@ impl Forward<'_> {
             (Some(whole), _) if unchanged => whole.clone(),
             (_, timeout) => {
                 let added = timeout.filter(|_| !in_form);
-                let queries: Vec<&str> = added.as_deref().into_iter().chain(uri.query()).collect();
-                let mark = if queries.is_empty() { "" } else { "?" };
-                let target = format!("{}{mark}{}", self.routed.path, queries.join("&"));
                 let broken = |error| Failure::new(ErrorKind::BadData, format!("the request target: {error}"));
-                PathAndQuery::try_from(target).map_err(broken)?
+                PathAndQuery::try_from(target(self.routed.path, added.as_deref(), uri.query()))
+                    .map_err(broken)?
             }
         };
         Ok(Outgoing { method: self.parts.method.clone(), path_and_query, headers, body })
     }
+}
+
+fn target(path: &str, added: Option<&str>, query: Option<&str>) -> String {
+    let length = |text: Option<&str>| text.map_or(0, |text| text.len() + 1);
+    let mut out = String::with_capacity(path.len() + length(added) + length(query));
+    out.push_str(path);
+    let mut mark = '?';
+    for text in added.into_iter().chain(query) {
+        out.push(mark);
+        out.push_str(text);
+        mark = '&';
+    }
+    out
 }
 
 fn prepend(timeout: &str, form: &Bytes) -> Bytes {
@@ -71,13 +82,17 @@ fn prepend(timeout: &str, form: &Bytes) -> Bytes {
 }
 
 /// The headers that go on to the backend: a stranger's claim to be a tenant does not.
-pub(super) fn request_headers(headers: &HeaderMap, rules: &Rules, trusted: bool) -> HeaderMap {
-    let mut out = headers.clone();
-    if !trusted {
-        for source in &rules.sources {
-            if let TenantSource::Header(name) = source {
-                out.remove(name);
-            }
+pub(super) fn request_headers<'h>(
+    headers: &'h HeaderMap,
+    rules: &Rules,
+    trusted: bool,
+) -> Cow<'h, HeaderMap> {
+    let mut out = Cow::Borrowed(headers);
+    for source in rules.sources.iter().filter(|_| !trusted) {
+        if let TenantSource::Header(name) = source
+            && headers.contains_key(name)
+        {
+            out.to_mut().remove(name);
         }
     }
     out

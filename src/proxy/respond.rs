@@ -82,6 +82,13 @@ pub fn error(kind: ErrorKind, message: &str, extra: Extra) -> Response<Body> {
 
 /// A valid header value for any text: what a header cannot hold becomes a space or `?`, what is too long is cut.
 pub fn header_text(text: &str) -> HeaderValue {
+    // Nearly always it is one already.
+    if text.len() <= HEADER_BYTES_MAX
+        && let Ok(value) = HeaderValue::from_str(text)
+        && !text.contains('\t')
+    {
+        return value;
+    }
     let visible = |c: char| match c {
         ' '..='~' => c,
         c if c.is_control() => ' ',

@@ -129,7 +129,8 @@ fn connection(
     let service = service_fn(move |request| {
         let proxy = Arc::clone(&proxy);
         async move {
-            let answering = AssertUnwindSafe(proxy.answer(request, peer)).catch_unwind();
+            // In a box: it is some kilobytes, and each of the futures around it would move them once more.
+            let answering = AssertUnwindSafe(Box::pin(proxy.answer(request, peer))).catch_unwind();
             Ok::<Response<Body>, Infallible>(answering.await.unwrap_or_else(|_| {
                 Failure::new(ErrorKind::Internal, "a defect in Weir; its log says more").into_response()
             }))

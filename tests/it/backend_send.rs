@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::BodyExt;
 use weir::{
-    backend::{Backend, BackendError, BaseUrl, Body, Days, Kind, Outgoing, Settings},
+    backend::{Backend, BackendError, BaseUrl, Body, Days, Home, Kind, Outgoing, Settings},
     base::ErrorKind,
 };
 
@@ -268,6 +268,20 @@ async fn the_least_loaded_replica_is_asked() {
     }
     let in_flight: Vec<usize> = backend.snapshot().replicas.iter().map(|r| r.in_flight).collect();
     assert_eq!(in_flight, [3, 3, 3]);
+}
+
+#[tokio::test]
+async fn threads_keep_their_connections_and_share_them_rather_than_open_too_many() {
+    let upstream = FakeUpstream::start(|_| Act::json("{}")).await;
+    let places = Settings { max_connections: 2, light_connections: 1, ..settings(&[upstream.url()]) };
+    let backend = Backend::new(places);
+    // Which thread asks, and how many connections there are then.
+    for (thread, connections) in [(1, 1), (2, 2), (1, 2), (2, 2), (3, 3), (4, 3), (1, 3), (5, 3)] {
+        Home::settle(thread);
+        body(send(&backend, LATER).await.unwrap()).await.unwrap();
+        let open = (upstream.connections(), backend.snapshot().replicas[0].idle);
+        assert_eq!(open, (connections, connections), "asked by {thread}");
+    }
 }
 
 #[tokio::test]

@@ -18,18 +18,22 @@ pub(super) struct Marks {
     pub(super) closes: u64,
     /// `{` and `}`
     pub(super) braces: u64,
+    /// `}`
+    pub(super) closing_braces: u64,
 }
 
 impl Marks {
     #[inline]
     pub(super) fn of(block: &[u8; BLOCK]) -> Self {
         let lanes = Lanes::of(block);
+        let closing_braces = lanes.equal(b'}');
         Self {
             quotes: lanes.equal(b'"'),
             backslashes: lanes.equal(b'\\'),
             opens: lanes.equal(b'['),
             closes: lanes.equal(b']'),
-            braces: lanes.equal(b'{') | lanes.equal(b'}'),
+            braces: lanes.equal(b'{') | closing_braces,
+            closing_braces,
         }
     }
 
@@ -77,6 +81,7 @@ mod tests {
                 opens: at(b"["),
                 closes: at(b"]"),
                 braces: at(b"{}"),
+                closing_braces: at(b"}"),
             };
             assert_eq!(Marks::of(&block), expected, "{block:?}");
         }

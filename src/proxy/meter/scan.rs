@@ -97,10 +97,11 @@ impl Scanner {
     #[inline]
     fn read_block(&mut self, block: &[u8; BLOCK], offset: usize, chunk: &[u8], key_from: &mut usize) {
         let marks = Marks::of(block);
-        if self.pass_samples(&marks, offset) {
-            return;
-        }
-        let mut mask = marks.any();
+        let mut mask = match self.text(&marks, offset) {
+            Some(text) if self.pass_samples(&marks, text) => return,
+            Some(text) => self.pass_strings(&marks, text),
+            None => marks.any(),
+        };
         while mask != 0 {
             let i = mask.trailing_zeros() as usize;
             mask &= mask - 1;
@@ -134,16 +135,22 @@ impl Scanner {
         }
     }
 
+    /// Which bytes of a block among the series of a result lie in strings, quotes at their start included; `None` where
+    /// that is not so plain.
+    #[inline]
+    fn text(&self, marks: &Marks, offset: usize) -> Option<u64> {
+        let escaped = self.escaped.is_some_and(|at| at >= offset);
+        let plain = self.section == Section::Result && self.depth >= 3 && !escaped && marks.backslashes == 0;
+        plain.then(|| upto(marks.quotes) ^ if self.in_string { u64::MAX } else { 0 })
+    }
+
     /// Counts a block that holds nothing but members of a list of samples, `[t,"v"],[t,"v"]`, without a look at any
     /// single byte: nearly all of a range query's answer. `false`, and nothing done, for any other block.
     #[inline]
-    fn pass_samples(&mut self, marks: &Marks, offset: usize) -> bool {
-        let escaped = self.escaped.is_some_and(|at| at >= offset);
-        let among_samples = self.section == Section::Result && !self.undecided && !escaped;
-        if !among_samples || !(self.depth == 5 || self.depth == 6) || marks.backslashes != 0 {
+    fn pass_samples(&mut self, marks: &Marks, text: u64) -> bool {
+        if self.undecided || !(self.depth == 5 || self.depth == 6) {
             return false;
         }
-        let text = upto(marks.quotes) ^ if self.in_string { u64::MAX } else { 0 };
         let [opens, closes, braces] = [marks.opens, marks.closes, marks.braces].map(|mask| mask & !text);
         // Bits from each bracket on are those inside a sample if brackets take turns, beginning with the right one.
         let inside = upto(opens | closes) ^ if self.depth == 6 { u64::MAX } else { 0 };
@@ -156,6 +163,46 @@ impl Scanner {
         true
     }
 
+    /// Reads the brackets of a block, and of the strings between them only how many begin: among series that is all that
+    /// matters. Gives the marks after the end of the series, which are read one by one.
+    #[inline]
+    fn pass_strings(&mut self, marks: &Marks, text: u64) -> u64 {
+        let begins = marks.quotes & text;
+        let mut brackets = (marks.opens | marks.closes | marks.braces) & !text;
+        // What is not dealt with yet.
+        let mut rest = u64::MAX;
+        while brackets != 0 {
+            let bit = brackets & brackets.wrapping_neg();
+            brackets ^= bit;
+            self.pass_begins(begins & rest & (bit - 1));
+            rest = !(bit | (bit - 1));
+            if marks.opens & bit != 0 {
+                self.open_array();
+            } else if (marks.closes | marks.closing_braces) & bit != 0 {
+                self.close();
+            } else {
+                self.open_object();
+            }
+            if self.depth < 3 {
+                self.in_string = false;
+                return marks.any() & rest;
+            }
+        }
+        self.pass_begins(begins & rest);
+        self.in_string = text >> (BLOCK - 1) == 1;
+        0
+    }
+
+    /// So many strings begin, between two brackets among the series.
+    #[inline]
+    fn pass_begins(&mut self, begins: u64) {
+        if self.depth == 3 {
+            self.counts.samples += u64::from(begins.count_ones());
+        } else if self.undecided && begins != 0 {
+            self.decide_sample();
+        }
+    }
+
     #[inline]
     fn begin_string(&mut self) {
         self.in_string = true;
@@ -163,7 +210,7 @@ impl Scanner {
             match (self.depth, self.section) {
                 (1, _) | (2, Section::Data) => self.key_len = 0,
                 (2, Section::List) => self.counts.items += 1,
-                // The only string directly in a result is the value of a scalar.
+                // The only string directly in a result is the value of a scalar; see `pass_begins` too.
                 (3, Section::Result) => self.counts.samples += 1,
                 _ if self.undecided => self.decide_sample(),
                 _ => {}
