@@ -5,14 +5,19 @@
 //! request. The price: what computes for long holds up the other connections of its thread, so nothing may (parsing and
 //! inflating are bounded).
 
-use std::{io, num::NonZeroUsize, sync::Arc, thread};
+use std::{io, num::NonZeroUsize, sync::Arc, thread, time::Duration};
 
 use tokio::{
     runtime::{Builder, Handle},
     sync::watch,
+    time::timeout,
 };
 
 use crate::backend::Home;
+
+/// A timer that is due before all others makes its runtime look up at once. So there always is one due soon, and the
+/// timers of requests, which mostly never end, disturb nobody.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Where connections are served. Dropped, its threads end, and what they still carry is dropped.
 #[derive(Debug)]
@@ -44,8 +49,10 @@ impl Workers {
             let mut stopped = stopped.clone();
             let carry = move || {
                 Home::settle(number);
-                // The sender's end is the signal.
-                let _ = runtime.block_on(stopped.changed());
+                runtime.block_on(async {
+                    // The sender's end is the signal.
+                    while timeout(TICK, stopped.changed()).await.is_err() {}
+                });
             };
             thread::Builder::new().name(format!("worker-{number}")).spawn(carry)?;
             Ok(Worker::new(handle))
