@@ -27,6 +27,8 @@ use tokio_util::either::Either;
 use super::home::Home;
 
 type Outgoing = Request<Full<Bytes>>;
+/// In a box, since it is two kilobytes and moves with every request.
+type Driver = Box<http1::Connection<TokioIo<Stream>, Full<Bytes>>>;
 
 /// The bytes below HTTP.
 pub(super) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
@@ -35,7 +37,7 @@ pub(super) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 pub(super) struct Connection {
     requests: http1::SendRequest<Full<Bytes>>,
     /// What reads and writes; `None` once it has ended.
-    driver: Option<http1::Connection<TokioIo<Stream>, Full<Bytes>>>,
+    driver: Option<Driver>,
     /// The thread whose runtime says when there is something to read.
     pub(super) home: Home,
 }
@@ -44,7 +46,7 @@ impl Connection {
     /// Begins HTTP on an open stream.
     pub(super) async fn begin(stream: Stream) -> hyper::Result<Self> {
         let (requests, driver) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
-        Ok(Self { requests, driver: Some(driver), home: Home::here() })
+        Ok(Self { requests, driver: Some(Box::new(driver)), home: Home::here() })
     }
 
     /// Sends a request and waits for the head of the answer.
@@ -92,7 +94,7 @@ impl fmt::Debug for Connection {
 }
 
 /// Reads and writes as far as that goes now; `cx` is woken when it goes on.
-fn drive(driver: &mut Option<http1::Connection<TokioIo<Stream>, Full<Bytes>>>, cx: &mut Context<'_>) {
+fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
     if let Some(open) = driver
         && Pin::new(open).poll(cx).is_ready()
     {
