@@ -1,6 +1,6 @@
 //! A whole proxy on port 0, over any backend.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -57,6 +57,9 @@ pub(crate) fn settings(yaml: &str) -> weir::proxy::Settings {
     config::resolve(&loaded.raw).unwrap()
 }
 
+/// As many as it takes for connections to end up on different ones.
+const WORKERS: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+
 pub(crate) fn now_ms() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
 }
@@ -73,7 +76,8 @@ impl Weir {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving = serve(listener, Arc::clone(&proxy), Workers::here(), async move {
+        let workers = Workers::start(WORKERS).unwrap();
+        let serving = serve(listener, Arc::clone(&proxy), workers, async move {
             // Sent or dropped: both end it.
             let _ = stopped.await;
         });
