@@ -84,8 +84,8 @@ pub fn error(kind: ErrorKind, message: &str, extra: Extra) -> Response<Body> {
 pub fn header_text(text: &str) -> HeaderValue {
     // Nearly always it is one already.
     if text.len() <= HEADER_BYTES_MAX
+        && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
         && let Ok(value) = HeaderValue::from_str(text)
-        && !text.contains('\t')
     {
         return value;
     }
