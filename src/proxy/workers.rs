@@ -60,10 +60,15 @@ impl Workers {
         Ok(Self { each: (1..=count.get()).map(start).collect::<io::Result<_>>()?, _stop: stop })
     }
 
+    /// No threads: the runtime of the caller serves, for whoever wants everything on one thread.
+    pub fn here() -> Self {
+        Self { each: vec![Worker::new(Handle::current())], _stop: watch::channel(()).0 }
+    }
+
     /// The worker with the fewest connections, which has one more from now on.
     pub(super) fn least(&self) -> (&Handle, Load) {
         let least = self.each.iter().min_by_key(|worker| Arc::strong_count(&worker.load));
-        // Their number is not zero.
+        // There is one at least, by either way of making them.
         let worker = least.unwrap_or(&self.each[0]);
         (&worker.runtime, Arc::clone(&worker.load))
     }

@@ -39,7 +39,7 @@ async fn start(more: &str) -> (Logs, FakeUpstream, Weir) {
     let upstream = FakeUpstream::start(script).await;
     let probe = "probe: {deadline: 1h}, response_timeout: 1h, health: {interval: 1h}";
     let yaml = format!("backends: [{{name: main, urls: [\"{}\"], {probe}}}]\n{more}", upstream.url());
-    let weir = Weir::start(&yaml).await;
+    let weir = Weir::start_here(&yaml).await;
     weir.proxy.warm().await;
     (logs, upstream, weir)
 }

@@ -71,12 +71,20 @@ impl Weir {
     }
 
     pub(crate) async fn start_at(yaml: &str, clock: fn() -> i64) -> Self {
+        Self::start_on(yaml, clock, Workers::start(WORKERS).unwrap()).await
+    }
+
+    /// The same on this thread alone, whose log lines are caught.
+    pub(crate) async fn start_here(yaml: &str) -> Self {
+        Self::start_on(yaml, now_ms, Workers::here()).await
+    }
+
+    async fn start_on(yaml: &str, clock: fn() -> i64, workers: Workers) -> Self {
         let metrics = Arc::new(Metrics::new(100).unwrap());
         let proxy = Proxy::new(settings(yaml), metrics, Arc::new(Learned::new(1_000)), clock);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let workers = Workers::start(WORKERS).unwrap();
         let serving = serve(listener, Arc::clone(&proxy), workers, async move {
             // Sent or dropped: both end it.
             let _ = stopped.await;
