@@ -230,7 +230,7 @@ impl Weighing<'_> {
         let (mut counted, mut unanswered) = (true, None);
         for (i, limit, answer) in join_all(doubtful.into_iter().zip(limits).map(ask)).await {
             self.count_probe(&answer);
-            counted &= answer.as_ref().is_ok_and(|outcome| !outcome.truncated);
+            counted &= answer.as_ref().is_ok_and(is_whole);
             match answer {
                 Ok(outcome) => {
                     known[i] = after_probe(known[i], outcome);
@@ -261,6 +261,11 @@ impl Weighing<'_> {
             Err(_) => self.metrics.probed(backend, ProbeResult::Failed, Duration::ZERO, 0),
         }
     }
+}
+
+/// Whether a count holds under any limit: one of an instant may do under these, and not under lower ones.
+fn is_whole(outcome: &ProbeOutcome) -> bool {
+    !outcome.truncated && outcome.series.class != EstimateClass::Learned
 }
 
 /// What is assumed, and what a table says of times that it does not cover.
