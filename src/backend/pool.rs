@@ -145,7 +145,8 @@ impl Pool {
         loop {
             let (mut connection, kept) = match self.checkout(began) {
                 Some(connection) => (connection, true),
-                None => match self.connect(deadline).await {
+                // In a box: a handshake is kilobytes of state, and most requests need none.
+                None => match Box::pin(self.connect(deadline)).await {
                     Ok(connection) => (connection, false),
                     Err(cause) => return Sent::Failed { cause, left: false },
                 },

@@ -154,6 +154,11 @@ impl Learned {
         self.lock().slots.len()
     }
 
+    /// Forgets everything.
+    pub fn forget(&self) {
+        *self.lock() = Inner::default();
+    }
+
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

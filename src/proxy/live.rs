@@ -205,6 +205,11 @@ impl Proxy {
         let policy = std::mem::take(&mut settings.policy);
         let before = self.live.load_full();
         before.retire();
+        let limits = |policy: &Policy| (Arc::clone(&policy.default), policy.tenants.clone());
+        if limits(&policy) != limits(&self.admission.policy()) {
+            // A count that was enough under the old limits may not be under these.
+            self.learned.forget();
+        }
         self.admission.reload(policy);
         let watcher = Watcher::new(&self.admission, &self.board, &self.metrics);
         let after = Live::start(settings, Some(&before), &watcher, self.clock);

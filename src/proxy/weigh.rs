@@ -91,7 +91,7 @@ impl Weighing<'_> {
             let known = vec![SeriesKnowledge::assumed(&self.upstream.model); shape.selectors.len()];
             return Weighed::unasked(self.price(&known));
         }
-        let mut known = self.from_table();
+        let mut known = self.told_by_table();
         let mut estimate = self.price(&known);
         let settled = |known: &[SeriesKnowledge], estimate: &Estimate| {
             let is_loose = known.iter().any(|known| known.source == Source::LabelTable)
@@ -118,7 +118,7 @@ impl Weighing<'_> {
     }
 
     /// One entry for each selector, from the label table.
-    fn from_table(&self) -> Vec<SeriesKnowledge> {
+    fn told_by_table(&self) -> Vec<SeriesKnowledge> {
         let table = self.upstream.table();
         let gone = |since_ms| self.upstream.gone_since(since_ms, self.now_ms);
         from_table(&self.call.shape, table.as_deref(), gone, &self.upstream.model, self.call.listing)
@@ -230,7 +230,7 @@ impl Weighing<'_> {
         let (mut counted, mut unanswered) = (true, None);
         for (i, limit, answer) in join_all(doubtful.into_iter().zip(limits).map(ask)).await {
             self.count_probe(&answer);
-            counted &= answer.as_ref().is_ok_and(is_whole);
+            counted &= answer.as_ref().is_ok_and(|outcome| !outcome.truncated);
             match answer {
                 Ok(outcome) => {
                     known[i] = after_probe(known[i], outcome);
@@ -261,11 +261,6 @@ impl Weighing<'_> {
             Err(_) => self.metrics.probed(backend, ProbeResult::Failed, Duration::ZERO, 0),
         }
     }
-}
-
-/// Whether a count holds under any limit: one of an instant may do under these, and not under lower ones.
-fn is_whole(outcome: &ProbeOutcome) -> bool {
-    !outcome.truncated && outcome.series.class != EstimateClass::Learned
 }
 
 /// What is assumed, and what a table says of times that it does not cover.

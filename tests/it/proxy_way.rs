@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::support::{
     fake_upstream::{Act, FakeUpstream, Seen},
-    weir::Weir,
+    weir::{Weir, settings},
 };
 
 const VECTOR: &str =
@@ -282,4 +282,31 @@ async fn a_remote_read_is_priced_by_its_matchers() {
     let damaged =
         weir.ask(http::Request::post(weir.url("/api/v1/read")).body("garbage".into()).unwrap()).await;
     assert_eq!(damaged.status, 400);
+}
+
+#[tokio::test]
+async fn what_was_learned_under_other_limits_is_asked_anew() {
+    let upstream = FakeUpstream::start(|seen: &Seen| match seen.path() {
+        "/api/v1/query" if seen.params("query")[0].starts_with("count") => {
+            Act::json(r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[0,"40"]}]}}"#)
+        }
+        "/api/v1/query_range" => Act::json(r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#),
+        _ => Act::answer(404, &[], b""),
+    })
+    .await;
+    let yaml = |series: u64| {
+        format!(
+            "backends: [{{name: main, urls: [\"{}\"]}}]\nlimits: {{default: {{per_query: {{series: {series}}}}}}}",
+            upstream.url()
+        )
+    };
+    let weir = Weir::start(&yaml(1_000)).await;
+    let range = "/api/v1/query_range?query=sum(up)&start=0&end=3600&step=60";
+    assert_eq!(weir.get(range).await.status, 200);
+    weir.proxy.reload(settings(&yaml(30)));
+    let refused = weir.get(range).await;
+    assert_eq!(
+        (refused.status.as_u16(), &refused.headers["weir-limit"].to_str().unwrap()[..15]),
+        (422, "weir-max-series")
+    );
 }

@@ -162,6 +162,8 @@ impl Look<'_> {
     /// and the sum is taken against the size of the pools: a pool that is a tenth too small makes a fraction of itself
     /// per second, while in the incident several times the pools were allocated every second for minutes. The rate is
     /// smoothed over ten seconds, so that a pool that fills up once passes for a tenth of that.
+    ///
+    /// Where a cap bounds what pools lend, they may be as empty as they like: how near the cap is says what matters.
     fn get_on_empty(&mut self, names: &PoolNames) -> Option<Reading> {
         let mut pools: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
         let size = |label: Option<&str>| label.and_then(|size| size.parse::<f64>().ok()).unwrap_or(1.0);
@@ -175,6 +177,8 @@ impl Look<'_> {
             self.rates.of(&format!("{}{pool}", names.missed), missed, self.now) / kept
         });
         let most = turns.max_by(f64::total_cmp)?;
+        let is_bounded = self.page.sum("weir_pool_cap_bytes").is_some_and(|cap| cap > 0.0);
+        let most = if is_bounded { 0.0 } else { most };
         Some(Reading::new(Signal::PoolGetOnEmpty, most, self.settings.get_on_empty_at_full?))
     }
 

@@ -159,6 +159,9 @@ fn empty_pools_count_by_what_they_allocate_and_not_in_normal_work() {
     assert!(pressure(0, 100_000) < 0.1, "{}", pressure(0, 100_000));
     // The incident: several times the pools each second.
     assert_eq!(pressure(40_000, 500_000), 0.97);
+    // What a cap bounds may be empty.
+    let bounded = |s| format!("{}weir_pool_cap_bytes 1000000\n", weir_pools(s, 40_000, 500_000));
+    assert_eq!(after(Kind::Weir, Signal::PoolGetOnEmpty, 60, bounded), Some(0.0));
     // One burst that takes twice the pools at once is over before it counts.
     let burst = after(Kind::Weir, Signal::PoolGetOnEmpty, 3, |s| weir_pools(u64::from(s >= 3), 20_000, 0));
     assert!(burst.unwrap() < 0.3, "{burst:?}");

@@ -204,7 +204,7 @@ fn gaps_resets_and_silence_of_a_node_that_is_at_ease_take_nothing() {
             "weir_pool_get_on_empty_total{{bucket=\"4096\",pool=\"bytes\"}} {misses}\n\
              weir_pool_total{{bucket=\"4096\",pool=\"bytes\"}} 8192\n\
              weir_pool_outstanding_bytes{{bucket=\"4096\",pool=\"bytes\"}} 1000\n\
-             weir_pool_cap_bytes 100000\nweir_node_reads_total {reads}\n\
+             weir_pool_cap_bytes 0\nweir_node_reads_total {reads}\n\
              weir_pool_exhausted_total{{pool=\"bytes\"}} {}\n",
             reads / 100
         );

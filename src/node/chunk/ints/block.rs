@@ -181,7 +181,7 @@ pub(super) fn decode(input: &mut Input<'_>, out: &mut [i64]) -> Result<(), Corru
         width @ 0..UNARY => (u32::from(width), false),
         unary => (u32::from((unary - UNARY) / 2), (unary - UNARY) % 2 == 1),
     };
-    let unary = head >= UNARY && head < EXCEPTIONS;
+    let unary = (UNARY..EXCEPTIONS).contains(&head);
     let exceptions = if head & EXCEPTIONS == 0 { 0 } else { input.byte()? };
     let base = input.signed()?;
     if head >= EXCEPTIONS + UNARY {

@@ -98,9 +98,13 @@ pub(super) fn decode(
     }
     input.take(after.div_ceil(8) as usize)?;
     if fold {
-        out.iter_mut().for_each(|v| *v = base.wrapping_add((*v as u64 >> 1) as i64 ^ -(*v & 1)));
+        for value in out {
+            *value = base.wrapping_add((*value as u64 >> 1) as i64 ^ -(*value & 1));
+        }
     } else {
-        out.iter_mut().for_each(|v| *v = base.wrapping_add(*v));
+        for value in out {
+            *value = base.wrapping_add(*value);
+        }
     }
     Ok(())
 }

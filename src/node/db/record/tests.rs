@@ -79,7 +79,9 @@ fn ordinary_writes_are_small() {
         |i: i64| (0..20).map(|k| (1_700_000_000_000 + k * 15_000, (i * 977 + k * 9) as f64)).collect();
     for (samples, most) in [((0..500).map(scrape).collect(), 5.1), ((0..500).map(shard).collect(), 1.3)] {
         let accepted: Vec<Accepted> = accepted(samples);
-        accepted.iter().for_each(|one| (0..2).for_each(|_| one.series.logged_once_more()));
+        for one in accepted.iter().chain(&accepted) {
+            one.series.logged_once_more();
+        }
         let count: usize = accepted.iter().map(|one| one.samples.len()).sum();
         let each = of_write(&accepted).len() as f64 / count as f64;
         assert!(each < most, "{each:.2} bytes per sample");
