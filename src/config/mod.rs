@@ -11,6 +11,7 @@ mod diff;
 pub mod env;
 mod load;
 mod node;
+mod pool;
 pub mod raw;
 mod reload;
 mod resolve;

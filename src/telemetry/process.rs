@@ -10,23 +10,34 @@ use prometheus::{
 
 /// Memory, file descriptors and threads, under the names that every Prometheus client uses.
 #[derive(Debug)]
-pub(super) struct ProcessCollector {
+pub struct ProcessCollector {
     resident: IntGauge,
+    anonymous: IntGauge,
+    limit: IntGauge,
     fds: IntGauge,
     threads: IntGauge,
 }
 
 impl ProcessCollector {
-    pub(super) fn new() -> prometheus::Result<Self> {
+    /// Nothing read yet.
+    pub fn new() -> prometheus::Result<Self> {
         Ok(Self {
             resident: IntGauge::new("process_resident_memory_bytes", "Resident memory in bytes.")?,
+            anonymous: IntGauge::new(
+                "process_resident_memory_anon_bytes",
+                "Resident memory without mapped files, which the system may take back.",
+            )?,
+            limit: IntGauge::new(
+                "process_memory_limit_bytes",
+                "Memory that the process may use: that of its container, or of the machine.",
+            )?,
             fds: IntGauge::new("process_open_fds", "Open file descriptors.")?,
             threads: IntGauge::new("process_threads", "Threads.")?,
         })
     }
 
-    fn gauges(&self) -> [&IntGauge; 3] {
-        [&self.resident, &self.fds, &self.threads]
+    fn gauges(&self) -> [&IntGauge; 5] {
+        [&self.resident, &self.fds, &self.threads, &self.anonymous, &self.limit]
     }
 }
 
@@ -42,6 +53,8 @@ impl Collector for ProcessCollector {
         };
         self.resident.set(resident_kib.saturating_mul(1024));
         self.threads.set(threads);
+        self.anonymous.set(field(&status, "RssAnon:").unwrap_or(resident_kib).saturating_mul(1024));
+        self.limit.set(memory_limit_bytes().and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(0));
         // Reading the directory opens one more, which is gone again afterwards.
         self.fds.set(fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as i64 - 1));
         self.gauges().into_iter().flat_map(Collector::collect).collect()
@@ -50,6 +63,18 @@ impl Collector for ProcessCollector {
 
 fn field(status: &str, name: &str) -> Option<i64> {
     status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+}
+
+/// Memory that the process may use: what the machine has, or less where its control group says so. `None` where
+/// nobody says.
+pub fn memory_limit_bytes() -> Option<u64> {
+    let machine = fs::read_to_string("/proc/meminfo").ok();
+    let machine = machine.and_then(|text| u64::try_from(field(&text, "MemTotal:")?).ok());
+    // Inside a container its own group is the root; a group without a bound says `max`.
+    let group = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"].map(group);
+    let all = groups.into_iter().flatten().chain(machine.map(|kib| kib.saturating_mul(1024)));
+    all.filter(|bytes| *bytes > 0).min()
 }
 
 #[cfg(test)]
@@ -68,8 +93,9 @@ mod tests {
     #[test]
     fn this_process_is_seen() {
         let families = ProcessCollector::new().unwrap().collect();
-        assert_eq!(families.len(), 3);
+        assert_eq!(families.len(), 5);
         let value = |i: usize| families[i].get_metric()[0].get_gauge().get_value();
         assert!(value(0) > 100_000.0 && value(1) >= 3.0 && value(2) >= 1.0);
+        assert!(value(3) > 100_000.0 && value(3) <= value(0) && value(4) > value(0));
     }
 }

@@ -116,6 +116,14 @@ impl Held {
         (places, samples)
     }
 
+    /// At least as many samples as the window has, as a rule; read from the index alone.
+    pub fn expected(&self, window: TimeRange) -> usize {
+        let sealed = self.parts.iter().filter(|part| part.touches(window));
+        let sealed = sealed.filter_map(|part| part.block.cost(part.number, window).ok());
+        let sealed: u64 = sealed.map(|cost| cost.samples).sum();
+        (sealed as usize).saturating_add(self.runs.expected(window))
+    }
+
     /// Whether there is a sample in the window.
     pub fn touches(&self, window: TimeRange) -> bool {
         self.runs.touches(window) || !self.parts.is_empty() && self.count(window).1 > 0

@@ -275,6 +275,11 @@ impl Runs {
         self.overlapping(window).map(|run| run.count_inside(window) as u64).sum()
     }
 
+    /// Samples of the runs that the window touches.
+    pub fn expected(&self, window: TimeRange) -> usize {
+        self.overlapping(window).map(|run| run.count).sum()
+    }
+
     /// Whether there is a sample in the window.
     pub fn touches(&self, window: TimeRange) -> bool {
         self.overlapping(window).any(|run| run.count_inside(window) > 0)

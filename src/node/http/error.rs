@@ -81,6 +81,7 @@ impl From<EvalError> for Failure {
             EvalError::Execution(_) | EvalError::Limit { .. } | EvalError::NativeHistogram { .. } => {
                 ErrorKind::LimitExceeded
             }
+            EvalError::Exhausted(_) => ErrorKind::BackendSick,
             EvalError::Canceled => ErrorKind::QueueTimeout,
             EvalError::Storage(_) => ErrorKind::Internal,
         };

@@ -1,14 +1,16 @@
 //! The node's own metrics. Gauges are read when somebody asks.
 
-use prometheus::{Encoder as _, IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
 
 use super::reads::Reads;
-use crate::node::db::Db;
+use crate::{node::db::Db, telemetry::process::ProcessCollector};
 
 /// Counts and gauges in a registry of their own.
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
+    /// Apart, since a proxy in the same process tells the same of it.
+    process: Registry,
     series: IntGauge,
     appended: IntCounter,
     refused: IntCounter,
@@ -25,7 +27,8 @@ pub(super) struct Metrics {
 
 impl Metrics {
     pub(super) fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new();
+        let (registry, process) = (Registry::new(), Registry::new());
+        process.register(Box::new(ProcessCollector::new()?))?;
         let gauge = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
@@ -56,7 +59,13 @@ impl Metrics {
                 "Reads refused because there were too many.",
             )?,
             registry,
+            process,
         })
+    }
+
+    /// Where the metrics of what the node is made of go.
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     pub(super) fn encode(&self, db: &Db, reads: &Reads) -> prometheus::Result<String> {
@@ -78,8 +87,11 @@ impl Metrics {
         for (counter, total) in counts {
             counter.inc_by(total.saturating_sub(counter.get()));
         }
-        let mut out = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
-        String::from_utf8(out).map_err(|e| prometheus::Error::Msg(e.to_string()))
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// What the process takes.
+    pub(super) fn encode_process(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.process.gather())
     }
 }

@@ -16,6 +16,7 @@ mod json;
 mod list;
 mod metrics;
 mod number;
+mod pools;
 mod query;
 mod reads;
 mod remote_read;
@@ -39,6 +40,7 @@ use futures_util::FutureExt as _;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
 
+pub use pools::PoolSettings;
 pub use settings::Settings;
 pub use write::{Label, store_metrics};
 
@@ -50,6 +52,7 @@ use crate::{
 };
 use error::Failure;
 use metrics::Metrics;
+use pools::Pools;
 use reads::Reads;
 
 /// Parsed queries that are kept.
@@ -69,6 +72,7 @@ pub struct Node {
     /// Writes whose bodies are held; more wait, which holds back their senders.
     writes: Semaphore,
     metrics: Metrics,
+    pools: Pools,
     started_ms: i64,
 }
 
@@ -79,11 +83,13 @@ impl Node {
     /// Its metrics cannot be registered.
     pub fn new(db: Arc<Db>, settings: Settings) -> prometheus::Result<Arc<Self>> {
         let started_ms = (db.options().clock)();
+        let metrics = Metrics::new()?;
         Ok(Arc::new(Self {
+            pools: Pools::new(&settings.pool, metrics.registry())?,
             reads: Reads::new(&settings),
             workers: Workers::new(settings.query_threads, Workers::SERIES_MIN),
             writes: Semaphore::new(WRITES_HELD),
-            metrics: Metrics::new()?,
+            metrics,
             cache: promql::Cache::new(CACHED_QUERIES),
             db,
             settings,
@@ -96,9 +102,34 @@ impl Node {
         &self.db
     }
 
-    /// What the node tells of itself, in Prometheus' text format.
+    /// Keeps the node small, until the future is dropped: pools that nobody uses shrink.
+    pub async fn shrink_pools(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(self.settings.pool.idle).await;
+            let freed = self.pools.shrink();
+            if freed > 0 {
+                tracing::debug!(freed, "pools were idle and gave buffers back");
+            }
+        }
+    }
+
+    /// Says in the log what queries never gave back; to be asked when none is left. Whether all is back.
+    pub fn check_pools(&self) -> bool {
+        let mut whole = true;
+        for (pool, leaked) in self.pools.leaked() {
+            tracing::error!(pool, objects = leaked.objects, bytes = leaked.bytes, "a pool leaks");
+            whole = false;
+        }
+        whole
+    }
+
+    /// What the node tells of itself, in Prometheus' text format; the page also tells of its process.
     pub fn metrics_text(&self) -> prometheus::Result<String> {
         self.metrics.encode(&self.db, &self.reads)
+    }
+
+    fn metrics_page(&self) -> prometheus::Result<String> {
+        Ok(self.metrics_text()? + &self.metrics.encode_process()?)
     }
 
     fn now_ms(&self) -> i64 {

@@ -81,6 +81,7 @@ impl Query {
             lookback_ms: self.lookback_ms,
             limits: node.settings.limits,
             workers: node.workers.clone(),
+            pools: Some(node.pools.engine.clone()),
             ..engine::Options::default()
         };
         let run = move |cancel: &_| {
@@ -92,7 +93,7 @@ impl Query {
         let begun = tokio::time::Instant::now();
         let (answer, place) = node.reads.run(self.timeout, run).await?;
         let stats = stats.then(|| begun.elapsed());
-        Ok(json::answer(answer, times.start, stats, place))
+        Ok(json::answer(answer, times.start, stats, (place, node.pools.bytes.clone())))
     }
 
     /// Exactly what it would read; the index tells without a look at a sample's value.

@@ -2,13 +2,16 @@
 
 use std::{num::NonZero, time::Duration};
 
+use super::PoolSettings;
 use crate::node::engine;
 
 /// How a node serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// What one query may touch.
     pub limits: engine::Limits,
+    /// How the memory of queries is pooled.
+    pub pool: PoolSettings,
     /// How long a sample stays visible to an instant vector, milliseconds.
     pub lookback_ms: u64,
     /// The longest that a read may take; `timeout=` may ask for less.
@@ -34,6 +37,7 @@ impl Default for Settings {
         let query_threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
         Self {
             limits: engine::Limits::default(),
+            pool: PoolSettings::default(),
             lookback_ms: 300_000,
             timeout: Duration::from_secs(120),
             stall: Duration::from_secs(30),

@@ -5,12 +5,8 @@ use std::{fmt, sync::Arc};
 use prometheus::IntCounter;
 
 use super::{
-    Buffer, Cap, Leaked, Lease, Options, PoolExhausted, Supply,
-    cap::Gone,
-    lease::Home,
-    loan::Outstanding,
-    metrics::Read,
-    object::Shelf,
+    Buffer, Cap, Leaked, Lease, Options, PoolExhausted, Supply, cap::Gone, lease::Home, loan::Outstanding,
+    metrics::Read, object::Shelf,
 };
 
 /// One size of buffer.
@@ -44,35 +40,37 @@ impl Buckets {
         Self(buckets)
     }
 
-    /// What m3dbnode keeps by default: 102.5 MiB of bytes.
-    pub fn m3_bytes() -> Self {
-        Self::of(&[
-            (16, 524_288),
-            (32, 262_144),
-            (64, 131_072),
-            (128, 65_536),
-            (256, 65_536),
-            (1_440, 16_384),
-            (4_096, 8_192),
-        ])
+    /// By rising capacity.
+    pub fn as_slice(&self) -> &[Bucket] {
+        &self.0
     }
 
-    /// Bytes in the m3dbnode sizes and a tenth of its memory: for a node that shares its machine.
-    pub fn small_bytes() -> Self {
-        Self::of(&[
-            (16, 16_384),
-            (32, 16_384),
-            (64, 16_384),
-            (128, 8_192),
-            (256, 8_192),
-            (1_440, 2_048),
-            (4_096, 1_024),
-        ])
+    /// The sizes of m3dbnode, and one for a piece of a large answer. m3dbnode keeps 102.5 MiB in them, since it copies
+    /// what it reads; this node maps its blocks, so that only answers take bytes.
+    pub fn bytes() -> Self {
+        let small = [16, 32, 64, 128, 256].map(|capacity| (capacity, 64));
+        Self::of(&[&small[..], &[(1_440, 64), (4_096, 256), (65_536, 64)]].concat())
     }
 
     /// Decoded samples: from a chunk to a day at 15 s.
     pub fn samples() -> Self {
         Self::of(&[(128, 256), (512, 128), (1_536, 64), (6_144, 16)])
+    }
+
+    /// One number a step: from an instant query to the most steps that Prometheus allows.
+    pub fn numbers() -> Self {
+        Self::of(&[
+            (4, 2_048),
+            (32, 1_024),
+            (80, 512),
+            (128, 512),
+            (256, 256),
+            (384, 256),
+            (768, 256),
+            (1_536, 256),
+            (4_096, 32),
+            (11_008, 16),
+        ])
     }
 }
 
@@ -111,7 +109,6 @@ impl<T: Buffer> BucketPool<T> {
         let oversize = Arc::new(Outstanding::nothing());
         let readable: Arc<dyn Read> = Arc::<Outstanding>::clone(&oversize);
         supply.metrics.watch(pool, "larger", &readable);
-        supply.metrics.show_cap(supply.cap.mode());
         Self {
             home: Arc::new(BucketHome {
                 shelves,
@@ -217,6 +214,13 @@ impl<T: Buffer> BucketHome<T> {
             self.oversize.lent(1, bytes);
         }
     }
+
+    fn grew(&self, shelf: usize, bytes: u64) {
+        match self.shelves.get(shelf) {
+            Some((_, lender)) => lender.grew(bytes),
+            None => self.oversize.lent(0, bytes),
+        }
+    }
 }
 
 impl<T: Buffer> Home<T> for BucketHome<T> {
@@ -242,12 +246,13 @@ impl<T: Buffer> Home<T> for BucketHome<T> {
 
     fn charge_more(&self, shelf: usize, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted> {
         self.charge(bytes, gone)?;
-        if let Some((_, lender)) = self.shelves.get(shelf) {
-            lender.grew(bytes);
-        } else {
-            self.oversize.lent(0, bytes);
-        }
+        self.grew(shelf, bytes);
         Ok(())
+    }
+
+    fn charge_over(&self, shelf: usize, bytes: u64) {
+        self.cap.charge_over(bytes);
+        self.grew(shelf, bytes);
     }
 }
 

@@ -42,7 +42,8 @@ impl fmt::Display for PoolExhausted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the node's memory pool is exhausted: {} bytes asked for, {} of {} bytes are lent to queries in flight",
+            "the node's memory pool is exhausted: {} bytes asked for, {} of {} bytes (pool.memory) are lent to queries \
+             in flight; ask again, or ask for fewer series, a shorter range or a longer step",
             self.asked, self.lent, self.cap
         )
     }

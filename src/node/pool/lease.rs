@@ -15,6 +15,9 @@ pub(super) trait Home<T>: Send + Sync {
 
     /// Charges this much more to a lease of shelf `shelf`.
     fn charge_more(&self, shelf: usize, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted>;
+
+    /// The same at once, whatever the cap says.
+    fn charge_over(&self, shelf: usize, bytes: u64);
 }
 
 /// An object on loan from a pool; dropping it returns it.
@@ -49,6 +52,13 @@ impl<T: Buffer> Lease<T> {
         self.charge_up_to(self.bytes() as u64, gone)
     }
 
+    /// The same at once and whatever the cap says, as [`BucketPool::get_over`](super::BucketPool::get_over).
+    pub fn settle_over(&mut self) {
+        let more = (self.bytes() as u64).saturating_sub(self.charged);
+        self.home.charge_over(self.shelf, more);
+        self.charged += more;
+    }
+
     fn charge_up_to(&mut self, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted> {
         let more = bytes.saturating_sub(self.charged);
         if more > 0 {
@@ -76,6 +86,12 @@ impl<T: Send + 'static> DerefMut for Lease<T> {
             Some(object) => object,
             None => unreachable!("only `drop` empties a lease"),
         }
+    }
+}
+
+impl AsRef<[u8]> for Lease<Vec<u8>> {
+    fn as_ref(&self) -> &[u8] {
+        self
     }
 }
 

@@ -100,6 +100,14 @@ impl Loan {
         Ok(())
     }
 
+    /// Gives back what is more than `bytes`.
+    pub fn keep_only(&mut self, bytes: u64) {
+        let less = self.charged.saturating_sub(bytes);
+        self.charged -= less;
+        self.account.outstanding.returned(u64::from(self.charged == 0 && less > 0), less);
+        self.account.cap.release(less);
+    }
+
     /// Takes over what another loan of the same ledger holds.
     pub fn absorb(&mut self, mut other: Self) {
         let more = std::mem::take(&mut other.charged);

@@ -1,6 +1,6 @@
 //! Pools of buffers in the manner of m3dbnode, and the bound that m3dbnode never had.
 //!
-//! [`ObjectPool`] keeps M3's semantics. [`BytesPool`] and [`SamplePool`] put objects of several sizes into one such
+//! [`ObjectPool`] keeps M3's semantics. A [`BucketPool`] such as [`BytesPool`] puts objects of several sizes into one such
 //! pool per size. What is lent travels in a [`Lease`], which gives it back when dropped; memory that is no buffer of
 //! any pool is lent as a [`Loan`]. [`Cap`] bounds the bytes of everything lent, so that queries wait or fail where
 //! m3dbnode grew until it was killed.
@@ -22,7 +22,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use bucket::{Bucket, BucketPool, Buckets};
-pub use cap::{Cap, Mode, PoolExhausted};
+pub use cap::{Cap, Gone, Mode, PoolExhausted};
 pub use lease::Lease;
 pub use loan::{Ledger, Loan};
 pub use metrics::PoolMetrics;

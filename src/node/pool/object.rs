@@ -262,4 +262,9 @@ impl<T: Reusable> Home<T> for ObjectHome<T> {
         self.shelf.grew(bytes);
         Ok(())
     }
+
+    fn charge_over(&self, _shelf: usize, bytes: u64) {
+        self.cap.charge_over(bytes);
+        self.shelf.grew(bytes);
+    }
 }
