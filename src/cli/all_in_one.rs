@@ -72,7 +72,7 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     let node = Node::new(db, Settings::default()).map_err(|error| format!("metrics: {error}"))?;
     let metrics = Arc::new(Metrics::new(TENANT_LABELS_MAX).map_err(|error| format!("metrics: {error}"))?);
     let memory = Memory::open(args.data);
-    let settings = proxy_settings(node_address)?;
+    let settings = proxy_settings(node_address, node.pool_bytes())?;
 
     let mut background = JoinSet::new();
     background.spawn(super::node::maintain(Arc::clone(&node)));
@@ -112,9 +112,10 @@ pub(super) async fn until(mut stopped: watch::Receiver<()>) {
     let _ = stopped.changed().await;
 }
 
-/// The defaults of the configuration, with the node for a backend.
-fn proxy_settings(node: SocketAddr) -> Result<proxy::Settings, String> {
-    let yaml = format!("backends: [{{name: node, kind: weir, urls: [\"http://{node}\"]}}]");
+/// The defaults of the configuration, with the node for a backend, and what its pools lend for a budget.
+fn proxy_settings(node: SocketAddr, lends: Option<u64>) -> Result<proxy::Settings, String> {
+    let budget = lends.map(|bytes| format!(", budget: {{memory: {bytes}}}")).unwrap_or_default();
+    let yaml = format!("backends: [{{name: node, kind: weir, urls: [\"http://{node}\"]{budget}}}]");
     let loaded = config::load_text("built in", &yaml, &|_| None).map_err(|report| report.to_string())?;
     config::resolve(&loaded.raw)
 }

@@ -96,7 +96,9 @@ impl Pooled {
 }
 
 fn bounded(memory: u64) -> PoolSettings {
-    PoolSettings { memory: Some(memory), wait: Duration::ZERO, ..PoolSettings::default() }
+    // Without refills, which may or may not keep up, all can be counted.
+    let refill_per_second = Some(0);
+    PoolSettings { memory: Some(memory), wait: Duration::ZERO, refill_per_second, ..PoolSettings::default() }
 }
 
 #[tokio::test]
@@ -109,8 +111,8 @@ async fn what_a_query_takes_is_lent_and_comes_back() {
     let peak = node.metric("weir_pool_peak_bytes", "").await;
     let rows = (SERIES * 256 * 8) as f64;
     assert!(peak > rows && peak < 1.5 * rows, "{peak} where rows take {rows}");
-    assert!(node.metric("weir_pool_get_on_empty_total", "bucket=\"256\",pool=\"numbers\"").await > 500.0);
-    assert!(node.metric("weir_pool_put_on_full_total", "bucket=\"256\",pool=\"numbers\"").await > 500.0);
+    assert!(node.metric("weir_pool_get_on_empty_total", "bucket=\"256\",pool=\"numbers\"").await >= 744.0);
+    assert!(node.metric("weir_pool_put_on_full_total", "bucket=\"256\",pool=\"numbers\"").await >= 744.0);
     for target in [
         "/api/v1/query?query=wide[5m]&time=1700000000",
         "/api/v1/query?query=sum(rate(wide[5m]))&time=1700000000",
@@ -132,7 +134,10 @@ async fn at_the_cap_a_query_fails_with_a_reason_and_the_next_one_runs() {
     let (status, headers, body) = node.get(HEAVY).await;
     assert_eq!(status, 503, "{body}");
     assert!(headers.contains_key("retry-after"));
-    assert!(body.starts_with(r#"{"status":"error","errorType":"unavailable","error":"the node's memory"#), "{body}");
+    assert!(
+        body.starts_with(r#"{"status":"error","errorType":"unavailable","error":"the node's memory"#),
+        "{body}"
+    );
     assert!(body.contains("1048576 bytes (pool.memory)") && body.contains("fewer series"), "{body}");
     assert!(node.metric("weir_pool_exhausted_total", "").await >= 1.0);
     assert!(node.metric("weir_pool_peak_bytes", "").await <= f64::from(1 << 20));
@@ -170,7 +175,10 @@ fn a_query_that_is_given_up_waits_no_longer_at_the_cap() {
         assert!(given_up.elapsed() < Duration::from_secs(30));
     });
     drop(others);
-    assert_eq!(engine::evaluate(&ast, EvalTimes::instant(0), &db, &options, &AtomicBool::new(false)).err(), None);
+    assert_eq!(
+        engine::evaluate(&ast, EvalTimes::instant(0), &db, &options, &AtomicBool::new(false)).err(),
+        None
+    );
     assert_eq!(cap.lent(), 0);
 }
 
@@ -187,9 +195,12 @@ async fn the_proxy_sees_the_pools_of_its_node() {
     loop {
         assert_eq!(node.get(HEAVY).await.0, 503);
         let metrics = weir.metrics();
-        let all = ["pool", "pool_get_on_empty", "pool_exhausted", "memory"].map(|signal| shows(&metrics, signal));
+        let all =
+            ["pool", "pool_get_on_empty", "pool_exhausted", "memory"].map(|signal| shows(&metrics, signal));
         if let [Some(_), Some(missed), Some(exhausted), Some(memory)] = all
-            && missed > 0.0 && exhausted > 0.0 && memory > 0.0
+            && missed > 0.0
+            && exhausted > 0.0
+            && memory > 0.0
         {
             break;
         }

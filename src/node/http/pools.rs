@@ -67,6 +67,7 @@ impl PoolSettings {
 /// All pools of a node, under one cap.
 #[derive(Debug)]
 pub(super) struct Pools {
+    mode: Mode,
     pub(super) bytes: BytesPool,
     pub(super) engine: engine::Pools,
 }
@@ -74,7 +75,8 @@ pub(super) struct Pools {
 impl Pools {
     /// Full pools, whose metrics are in the registry.
     pub(super) fn new(settings: &PoolSettings, registry: &Registry) -> prometheus::Result<Self> {
-        let cap = Arc::new(Cap::new(settings.mode()));
+        let mode = settings.mode();
+        let cap = Arc::new(Cap::new(mode));
         let supply = Supply {
             cap: Arc::clone(&cap),
             refiller: Refiller::thread()?,
@@ -83,6 +85,7 @@ impl Pools {
         };
         supply.metrics.show_cap(&cap);
         Ok(Self {
+            mode,
             bytes: BytesPool::new("bytes", &settings.bytes, &supply),
             engine: engine::Pools {
                 samples: engine::SamplePool::new("samples", &settings.samples, &supply),
@@ -90,6 +93,14 @@ impl Pools {
                 working: Ledger::new("working", &supply),
             },
         })
+    }
+
+    /// Most bytes that are lent; `None` without a bound.
+    pub(super) fn bound(&self) -> Option<u64> {
+        match self.mode {
+            Mode::Bounded { bytes, .. } => Some(bytes),
+            Mode::Unbounded => None,
+        }
     }
 
     /// Frees what idle pools keep above their low mark; how many buffers.
