@@ -13,6 +13,7 @@ mod load;
 mod node;
 mod pool;
 pub mod raw;
+mod recent;
 mod reload;
 mod resolve;
 pub mod scalar;

@@ -13,6 +13,7 @@ use super::{
     load::{Loaded, load_text, read},
     pool::Pool,
     raw::{LogFormat, Profiling},
+    recent::Recent,
     scalar::{Count, Limit, Listen, Size, Span},
     tree,
 };
@@ -30,6 +31,8 @@ pub struct RawNode {
     pub reads: Reads,
     /// Where the memory of reads comes from.
     pub pool: Pool,
+    /// What may be read in a window that slides.
+    pub recent: Recent,
     /// Logs and profiles.
     pub telemetry: Telemetry,
 }
@@ -111,6 +114,7 @@ impl Default for RawNode {
             storage: Storage::default(),
             reads: Reads::default(),
             pool: Pool::default(),
+            recent: Recent::default(),
             telemetry: Telemetry::default(),
         }
     }
@@ -247,6 +251,7 @@ pub fn resolve_node(raw: &RawNode) -> (Options, Settings) {
             points: reads.points.0.get(),
         },
         pool: raw.pool.resolve(),
+        recent: raw.recent.resolve(),
         lookback_ms: reads.lookback.ms().get(),
         timeout: reads.timeout.duration(),
         stall: reads.stall.duration(),
@@ -297,6 +302,7 @@ mod tests {
             ),
             ("pool: {memory: 4GX}", "n.yaml:1:16: pool.memory: expected a size such as `4GiB` or `512MB`"),
             ("pool: {bytes: [{capacity: 16}]}", "pool.bytes[0]"),
+            ("recent: {source: {serie: 1}}", "recent.source.serie: unknown key; did you mean `series`?"),
             ("pool: {low: 60%}", "n.yaml:1:13: pool.low: a refill that starts at 60% cannot stop at 60%"),
         ];
         for (text, message) in cases {

@@ -19,6 +19,8 @@ pub enum EvalError {
     },
     /// The node has no memory left to lend, and did not get any back in time.
     Exhausted(PoolExhausted),
+    /// The [`Witness`](super::Witness) stopped it.
+    Stopped(String),
     /// The cancel flag was raised.
     Canceled,
     /// A selected series holds native histograms, which this engine does not evaluate.
@@ -33,7 +35,7 @@ pub enum EvalError {
 impl fmt::Display for EvalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Execution(text) => f.write_str(text),
+            Self::Execution(text) | Self::Stopped(text) => f.write_str(text),
             Self::Limit { name, max } => write!(f, "the query touches more than {max} {name}"),
             Self::Exhausted(exhausted) => exhausted.fmt(f),
             Self::Canceled => f.write_str("the query was canceled"),

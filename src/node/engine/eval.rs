@@ -52,7 +52,7 @@ impl<'a> Context<'a> {
             times,
             storage,
             lookback_ms: options.lookback_ms as i64,
-            meter: Meter::new(options.limits, options.pools.clone(), cancel),
+            meter: Meter::new(options, cancel),
             workers: options.workers.clone(),
             annotations: Mutex::default(),
         })

@@ -1,8 +1,14 @@
 //! Limits while a query runs, and its cancellation.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+};
 
-use super::{buffers::Pools, error::EvalError, value::Series};
+use super::{Options, buffers::Pools, error::EvalError, value::Series};
 use crate::node::pool::Loan;
 
 /// A point is a float.
@@ -29,6 +35,48 @@ impl Default for Limits {
     }
 }
 
+/// What reading touches in the storage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Series.
+    pub series: u64,
+    /// Samples.
+    pub samples: u64,
+    /// Bytes of them as they are stored.
+    pub bytes: u64,
+}
+
+impl Touched {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            series: self.series.saturating_add(other.series),
+            samples: self.samples.saturating_add(other.samples),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+
+    /// What is left without the other.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        Self {
+            series: self.series.saturating_sub(other.series),
+            samples: self.samples.saturating_sub(other.samples),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+}
+
+/// Hears of what is read beyond this one query, and may stop it.
+pub trait Witness: Send + Sync + fmt::Debug {
+    /// A series was read.
+    ///
+    /// # Errors
+    /// Why the query is to stop.
+    fn read(&self, touched: Touched) -> Result<(), String>;
+}
+
 /// What one query has touched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -46,6 +94,7 @@ pub(super) struct Meter<'a> {
     limits: Limits,
     cancel: &'a AtomicBool,
     pools: Option<Pools>,
+    witness: Option<Arc<dyn Witness>>,
     series: AtomicU64,
     samples: AtomicU64,
     held: AtomicU64,
@@ -53,9 +102,10 @@ pub(super) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    pub(super) fn new(limits: Limits, pools: Option<Pools>, cancel: &'a AtomicBool) -> Self {
+    pub(super) fn new(options: &Options, cancel: &'a AtomicBool) -> Self {
         let [series, samples, held, peak] = [const { AtomicU64::new(0) }; 4];
-        Self { limits, cancel, pools, series, samples, held, peak }
+        let (limits, pools, witness) = (options.limits, options.pools.clone(), options.witness.clone());
+        Self { limits, cancel, pools, witness, series, samples, held, peak }
     }
 
     pub(super) fn usage(&self) -> Usage {
@@ -76,8 +126,8 @@ impl<'a> Meter<'a> {
         if self.cancel.load(Relaxed) { Err(EvalError::Canceled) } else { Ok(()) }
     }
 
-    /// Counts one series with so many samples.
-    pub(super) fn read(&self, samples: usize) -> Result<(), EvalError> {
+    /// Counts one series with so many samples, and their bytes if somebody wants to know.
+    pub(super) fn read(&self, samples: usize, bytes: impl FnOnce() -> u64) -> Result<(), EvalError> {
         self.check()?;
         let samples = samples as u64;
         if self.series.fetch_add(1, Relaxed) >= self.limits.series {
@@ -85,6 +135,10 @@ impl<'a> Meter<'a> {
         }
         if self.samples.fetch_add(samples, Relaxed).saturating_add(samples) > self.limits.samples {
             return Err(EvalError::Limit { name: "samples", max: self.limits.samples });
+        }
+        if let Some(witness) = &self.witness {
+            let touched = Touched { series: 1, samples, bytes: bytes() };
+            witness.read(touched).map_err(EvalError::Stopped)?;
         }
         Ok(())
     }

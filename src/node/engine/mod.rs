@@ -41,7 +41,7 @@ mod storage;
 mod value;
 mod window;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use crate::{
     base::time::EvalTimes,
@@ -53,7 +53,7 @@ pub use buffers::{Pools, SamplePool};
 pub use error::EvalError;
 pub use labels::{Label, Labels};
 pub use matcher::Matchers;
-pub use meter::{Limits, Usage};
+pub use meter::{Limits, Touched, Usage, Witness};
 pub use parallel::Workers;
 pub use storage::{Samples, Selection, Storage, StorageError};
 pub use value::{Point, Points, Row, STALE_NAN, Value, is_stale};
@@ -73,6 +73,8 @@ pub struct Options {
     pub workers: Workers,
     /// Where its memory comes from; from the allocator if it is nothing.
     pub pools: Option<Pools>,
+    /// Who hears of what it reads.
+    pub witness: Option<Arc<dyn Witness>>,
 }
 
 impl Default for Options {
@@ -83,6 +85,7 @@ impl Default for Options {
             limits: Limits::default(),
             workers: Workers::default(),
             pools: None,
+            witness: None,
         }
     }
 }

@@ -126,7 +126,7 @@ impl Eval<'_> {
         for number in part.from..part.to {
             if let Some(labels) = part.selection.read(number, &mut samples)? {
                 samples.settle(&self.cx.meter)?;
-                self.cx.meter.read(samples.len())?;
+                self.cx.meter.read(samples.len(), || part.selection.stored_bytes(number))?;
                 each(labels, &mut samples)?;
             }
         }

@@ -61,6 +61,11 @@ pub trait Selection: Send + Sync {
         0
     }
 
+    /// Bytes that the samples of a series take where they are stored; 0 where nobody knows.
+    fn stored_bytes(&self, _number: usize) -> u64 {
+        0
+    }
+
     /// Puts the samples of a series in the window into `into`, which is cleared first, and says whose they are; `None`
     /// when there are none.
     fn read(&self, number: usize, into: &mut Samples) -> Result<Option<&Labels>, StorageError>;

@@ -1,8 +1,8 @@
 //! The node's own metrics. Gauges are read when somebody asks.
 
-use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use super::reads::Reads;
+use super::{reads::Reads, recent::Recent};
 use crate::{node::db::Db, telemetry::process::ProcessCollector};
 
 /// Counts and gauges in a registry of their own.
@@ -23,6 +23,8 @@ pub(super) struct Metrics {
     reads: IntGauge,
     reads_done: IntCounter,
     reads_refused: IntCounter,
+    recent: IntGaugeVec,
+    recent_refused: IntCounter,
 }
 
 impl Metrics {
@@ -58,6 +60,11 @@ impl Metrics {
                 "weir_node_reads_refused_total",
                 "Reads refused because there were too many.",
             )?,
+            recent: recent_gauge(&registry)?,
+            recent_refused: counter(
+                "weir_node_recent_refused_total",
+                "Reads refused or stopped because so much was read lately.",
+            )?,
             registry,
             process,
         })
@@ -68,7 +75,7 @@ impl Metrics {
         &self.registry
     }
 
-    pub(super) fn encode(&self, db: &Db, reads: &Reads) -> prometheus::Result<String> {
+    pub(super) fn encode(&self, db: &Db, reads: &Reads, recent: &Recent) -> prometheus::Result<String> {
         let stats = db.stats();
         self.series.set(stats.series as i64);
         self.blocks.set(stats.blocks as i64);
@@ -83,9 +90,16 @@ impl Metrics {
             (&self.compacted, stats.blocks_compacted),
             (&self.reads_done, reads.done()),
             (&self.reads_refused, reads.refused()),
+            (&self.recent_refused, recent.refused()),
         ];
         for (counter, total) in counts {
             counter.inc_by(total.saturating_sub(counter.get()));
+        }
+        let touched = recent.touched();
+        for (of, value) in
+            [("series", touched.series), ("samples", touched.samples), ("bytes", touched.bytes)]
+        {
+            self.recent.with_label_values(&[of]).set(i64::try_from(value).unwrap_or(i64::MAX));
         }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
@@ -94,4 +108,11 @@ impl Metrics {
     pub(super) fn encode_process(&self) -> prometheus::Result<String> {
         TextEncoder::new().encode_to_string(&self.process.gather())
     }
+}
+
+fn recent_gauge(registry: &Registry) -> prometheus::Result<IntGaugeVec> {
+    let help = "What all reads touched within the window of the limits on it; 0 where there are none.";
+    let gauge = IntGaugeVec::new(Opts::new("weir_node_recent_read", help), &["of"])?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
 }

@@ -16,13 +16,18 @@ use axum::{
 };
 use futures_util::{Stream, stream};
 
-use super::{FORM_BYTES_MAX, Node, error::Failure, read_body};
+use super::{
+    FORM_BYTES_MAX, Node,
+    error::Failure,
+    peer_of, read_body,
+    recent::{Counted, explained},
+};
 use crate::{
     base::ErrorKind,
     node::{
         chunk::bytes::put_varint,
         db::Db,
-        engine::{EvalError, Labels, Limits, Pools, Samples, Storage as _},
+        engine::{EvalError, Labels, Limits, Pools, Samples, Storage as _, Touched, Witness as _},
         ingest::{self, ReadQuery},
         pool::{Gone, Loan, PoolExhausted},
     },
@@ -32,10 +37,11 @@ use crate::{
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 pub(super) async fn read(State(node): State<Arc<Node>>, request: Request) -> Result<Response, Failure> {
+    let counted = node.counted(request.headers(), peer_of(&request))?;
     let packed = read_body(request.into_body(), FORM_BYTES_MAX).await?;
     let queries = ingest::read_request(&ingest::unpack(&packed, FORM_BYTES_MAX)?)?;
     let (db, pools, limits) = (Arc::clone(&node.db), node.pools.engine.clone(), node.settings.limits);
-    let run = move |cancel: &AtomicBool| answer(&db, &queries, &Means { limits, pools, cancel });
+    let run = move |cancel: &AtomicBool| answer(&db, &queries, &Means { limits, pools, counted, cancel });
     let (found, place) = node.reads.run(node.settings.timeout, run).await?;
     let headers = [(header::CONTENT_TYPE, "application/x-protobuf"), (header::CONTENT_ENCODING, "snappy")];
     let mut response =
@@ -74,6 +80,7 @@ fn pieces<H>(packed: Vec<u8>, held: H) -> impl Stream<Item = Result<Bytes, Infal
 struct Means<'a> {
     limits: Limits,
     pools: Pools,
+    counted: Option<Arc<Counted>>,
     cancel: &'a AtomicBool,
 }
 

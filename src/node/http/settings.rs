@@ -2,7 +2,7 @@
 
 use std::{num::NonZero, time::Duration};
 
-use super::PoolSettings;
+use super::{PoolSettings, RecentSettings};
 use crate::node::engine;
 
 /// How a node serves.
@@ -12,6 +12,8 @@ pub struct Settings {
     pub limits: engine::Limits,
     /// How the memory of queries is pooled.
     pub pool: PoolSettings,
+    /// What may be read lately.
+    pub recent: RecentSettings,
     /// How long a sample stays visible to an instant vector, milliseconds.
     pub lookback_ms: u64,
     /// The longest that a read may take; `timeout=` may ask for less.
@@ -38,6 +40,7 @@ impl Default for Settings {
         Self {
             limits: engine::Limits::default(),
             pool: PoolSettings::default(),
+            recent: RecentSettings::default(),
             lookback_ms: 300_000,
             timeout: Duration::from_secs(120),
             stall: Duration::from_secs(30),
