@@ -58,6 +58,8 @@ const ABLATION: [(&str, Limits); 9] = [
     ("all", Limits::All),
 ];
 const SLOTS: u32 = 4;
+/// No guard, and a node whose pools are not bounded either.
+const UNBOUNDED: &str = "unbounded";
 
 /// The guards of the words; `ablation` stands for every limit of Weir alone, and all together.
 pub(super) fn list(words: &[String]) -> Result<Vec<Guard>> {
@@ -83,7 +85,7 @@ impl Guard {
             Some(name) => ABLATION.iter().find(|(known, _)| *known == name).map(|(_, limits)| *limits),
         };
         let what = match kind {
-            "none" => What::Nothing,
+            "none" | UNBOUNDED => What::Nothing,
             "haproxy" => What::Haproxy(slots()?),
             "vmauth" => What::Vmauth(slots()?),
             "weir" => What::Weir(limits().ok_or_else(|| format!("no such limit: {word}"))?),
@@ -94,6 +96,14 @@ impl Guard {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The database behind it: as named, but for the guard that takes the bound off the node's pools.
+    pub(super) fn target(&self, named: Target) -> Target {
+        match named {
+            Target::Node(_) if self.name == UNBOUNDED => Target::Node("unbounded"),
+            other => other,
+        }
     }
 
     /// The program whose version is told.
