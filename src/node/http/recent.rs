@@ -82,8 +82,10 @@ impl Window {
     }
 }
 
-/// Which of the limits, and where it stands.
-const RESOURCES: [(&str, fn(Touched) -> u64); 3] =
+/// What is limited: its name, and where its number stands.
+type Resource = (&'static str, fn(Touched) -> u64);
+
+const RESOURCES: [Resource; 3] =
     [("series", |t| t.series), ("samples", |t| t.samples), ("bytes", |t| t.bytes)];
 
 /// Counts what reads touch, and stops them at the limits.

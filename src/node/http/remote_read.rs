@@ -135,6 +135,11 @@ fn result_of(db: &Db, query: &ReadQuery, means: &Means<'_>, used: &mut Used) -> 
         means.granted(|gone| samples.settle(gone))?;
         used.series += 1;
         used.samples += samples.len() as u64;
+        if let Some(counted) = &means.counted {
+            let (samples, bytes) = (samples.len() as u64, selection.stored_bytes(number));
+            let heard = counted.read(Touched { series: 1, samples, bytes });
+            heard.map_err(|text| explained(EvalError::Stopped(text), Some(counted)))?;
+        }
         let counts =
             [("series", used.series, means.limits.series), ("samples", used.samples, means.limits.samples)];
         if let Some((name, _, max)) = counts.into_iter().find(|(_, count, max)| count > max) {
