@@ -12,8 +12,6 @@ use prometheus::{
 #[derive(Debug)]
 pub struct ProcessCollector {
     resident: IntGauge,
-    anonymous: IntGauge,
-    limit: IntGauge,
     fds: IntGauge,
     threads: IntGauge,
 }
@@ -23,21 +21,13 @@ impl ProcessCollector {
     pub fn new() -> prometheus::Result<Self> {
         Ok(Self {
             resident: IntGauge::new("process_resident_memory_bytes", "Resident memory in bytes.")?,
-            anonymous: IntGauge::new(
-                "process_resident_memory_anon_bytes",
-                "Resident memory without mapped files, which the system may take back.",
-            )?,
-            limit: IntGauge::new(
-                "process_memory_limit_bytes",
-                "Memory that the process may use: that of its container, or of the machine.",
-            )?,
             fds: IntGauge::new("process_open_fds", "Open file descriptors.")?,
             threads: IntGauge::new("process_threads", "Threads.")?,
         })
     }
 
-    fn gauges(&self) -> [&IntGauge; 5] {
-        [&self.resident, &self.fds, &self.threads, &self.anonymous, &self.limit]
+    fn gauges(&self) -> [&IntGauge; 3] {
+        [&self.resident, &self.fds, &self.threads]
     }
 }
 
@@ -53,10 +43,51 @@ impl Collector for ProcessCollector {
         };
         self.resident.set(resident_kib.saturating_mul(1024));
         self.threads.set(threads);
-        self.anonymous.set(field(&status, "RssAnon:").unwrap_or(resident_kib).saturating_mul(1024));
-        self.limit.set(memory_limit_bytes().and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(0));
         // Reading the directory opens one more, which is gone again afterwards.
         self.fds.set(fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as i64 - 1));
+        self.gauges().into_iter().flat_map(Collector::collect).collect()
+    }
+}
+
+/// How near the process is to its end: what only it can give back, and what it may use. For a process that maps its
+/// files, whose pages the system takes back by itself.
+#[derive(Debug)]
+pub struct MemoryCollector {
+    anonymous: IntGauge,
+    limit: IntGauge,
+}
+
+impl MemoryCollector {
+    /// Nothing read yet.
+    pub fn new() -> prometheus::Result<Self> {
+        Ok(Self {
+            anonymous: IntGauge::new(
+                "process_resident_memory_anon_bytes",
+                "Resident memory without mapped files, which the system may take back.",
+            )?,
+            limit: IntGauge::new(
+                "process_memory_limit_bytes",
+                "Memory that the process may use: that of its container, or of the machine.",
+            )?,
+        })
+    }
+
+    fn gauges(&self) -> [&IntGauge; 2] {
+        [&self.anonymous, &self.limit]
+    }
+}
+
+impl Collector for MemoryCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauges().into_iter().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let read = field(&status, "RssAnon:").zip(memory_limit_bytes());
+        let Some((anonymous_kib, limit)) = read else { return Vec::new() };
+        self.anonymous.set(anonymous_kib.saturating_mul(1024));
+        self.limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
         self.gauges().into_iter().flat_map(Collector::collect).collect()
     }
 }
@@ -92,7 +123,8 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn this_process_is_seen() {
-        let families = ProcessCollector::new().unwrap().collect();
+        let mut families = ProcessCollector::new().unwrap().collect();
+        families.extend(MemoryCollector::new().unwrap().collect());
         assert_eq!(families.len(), 5);
         let value = |i: usize| families[i].get_metric()[0].get_gauge().get_value();
         assert!(value(0) > 100_000.0 && value(1) >= 3.0 && value(2) >= 1.0);

@@ -3,7 +3,10 @@
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::{reads::Reads, recent::Recent};
-use crate::{node::db::Db, telemetry::process::ProcessCollector};
+use crate::{
+    node::db::Db,
+    telemetry::process::{MemoryCollector, ProcessCollector},
+};
 
 /// Counts and gauges in a registry of their own.
 #[derive(Debug)]
@@ -31,6 +34,7 @@ impl Metrics {
     pub(super) fn new() -> prometheus::Result<Self> {
         let (registry, process) = (Registry::new(), Registry::new());
         process.register(Box::new(ProcessCollector::new()?))?;
+        process.register(Box::new(MemoryCollector::new()?))?;
         let gauge = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
