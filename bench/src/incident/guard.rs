@@ -189,7 +189,9 @@ fn config(limits: Limits, kind: &str, upstream: u16, limit: u64) -> String {
     };
     let rate = if set(Limits::Rate) { "50/s" } else { "10k/s" };
     // What is measured alone is measured from the first query on.
-    let unproven = if all && limits != Limits::AllButProof { "" } else { ", unproven: 100%" };
+    // What the node lends is what is estimated of it, and it bounds that itself.
+    let unproven =
+        if all && limits != Limits::AllButProof && kind != "weir" { "" } else { ", unproven: 100%" };
     let pressure = if matches!(limits, Limits::All | Limits::AllButProof | Limits::Pressure) {
         format!("pressure: {{memory_limit: {}}}", mib(limit))
     } else {
@@ -205,7 +207,7 @@ fn config(limits: Limits, kind: &str, upstream: u16, limit: u64) -> String {
 classes: []
 limits:
   default:
-    per_query: {{memory: {one}, series: {series}, timeout: 150s, samples: 500M, points: 500M}}
+    per_query: {{memory: {one}, series: {series}, timeout: 150s, samples: 500M, points: 500M, response: unlimited}}
     in_flight: {{memory: {tenant}, queries: {queries}}}
     rate: {{queries: {rate}}}
     queue: {{wait: 115s}}\n"
