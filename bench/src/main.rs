@@ -41,7 +41,8 @@ Options:
   --seconds N      overhead: length of one measurement (4); fairness: of each part (15)
   --target T       incident: prometheus (the default), victoriametrics, weir-node, weir-node:unbounded; estimate: some of
                    the first three, with commas (all)
-  --guard A,B      incident: none, haproxy, vmauth, weir (none,haproxy,weir); haproxy:N and vmauth:N cap
+  --guard A,B      incident: none, unbounded (a node whose pools are), haproxy, vmauth, weir
+                   (none,haproxy,weir); haproxy:N and vmauth:N cap
                    concurrent queries at N (4), vmauth if it is newer than Debian 12's; weir:LIMIT sets one of
                    Weir's limits alone, and ablation stands for each alone and all together
   --burst B        incident: mixed (20 queries, half of them raw), sums (20 aggregations), many (200

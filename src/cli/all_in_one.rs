@@ -69,19 +69,19 @@ async fn serve(args: AllInOne) -> Result<(), String> {
 
     let (stop, stopped) = watch::channel(());
     let db = open(&args.data.join("node"), Options::default())?;
-    let node =
-        Node::new(Arc::clone(&db), Settings::default()).map_err(|error| format!("metrics: {error}"))?;
+    let node = Node::new(db, Settings::default()).map_err(|error| format!("metrics: {error}"))?;
     let metrics = Arc::new(Metrics::new(TENANT_LABELS_MAX).map_err(|error| format!("metrics: {error}"))?);
     let memory = Memory::open(args.data);
-    let settings = proxy_settings(node_address)?;
+    let settings = proxy_settings(node_address, node.pool_bytes())?;
 
     let mut background = JoinSet::new();
-    background.spawn(super::node::maintain(db));
+    background.spawn(super::node::maintain(Arc::clone(&node)));
     background.spawn(memory.clone().keep());
     let ended = stopped.clone();
     let serving = tokio::spawn(http::serve(node_listener, Arc::clone(&node), until(ended)));
     let proxy = Proxy::new(settings, metrics, Arc::clone(&memory.learned), now_ms);
-    let mut scrape = Scrape { proxy: Arc::clone(&proxy), node, instance: queries.to_string() };
+    let mut scrape =
+        Scrape { proxy: Arc::clone(&proxy), node: Arc::clone(&node), instance: queries.to_string() };
     // Before the addresses are told: the first query has something to show.
     scrape.once().await;
     // After it: what is known of the node then includes what was scraped.
@@ -100,6 +100,8 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     // The node ends after the proxy, whose queries it answers; what it had not sent by then nobody waits for.
     if tokio::time::timeout(Duration::from_secs(2), serving).await.is_err() {
         tracing::debug!("connections to the node were still open");
+    } else {
+        node.check_pools();
     }
     Ok(())
 }
@@ -110,9 +112,10 @@ pub(super) async fn until(mut stopped: watch::Receiver<()>) {
     let _ = stopped.changed().await;
 }
 
-/// The defaults of the configuration, with the node for a backend.
-fn proxy_settings(node: SocketAddr) -> Result<proxy::Settings, String> {
-    let yaml = format!("backends: [{{name: node, kind: weir, urls: [\"http://{node}\"]}}]");
+/// The defaults of the configuration, with the node for a backend, and what its pools lend for a budget.
+fn proxy_settings(node: SocketAddr, lends: Option<u64>) -> Result<proxy::Settings, String> {
+    let budget = lends.map(|bytes| format!(", budget: {{memory: {bytes}}}")).unwrap_or_default();
+    let yaml = format!("backends: [{{name: node, kind: weir, urls: [\"http://{node}\"]{budget}}}]");
     let loaded = config::load_text("built in", &yaml, &|_| None).map_err(|report| report.to_string())?;
     config::resolve(&loaded.raw)
 }

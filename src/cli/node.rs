@@ -64,10 +64,11 @@ async fn serve(raw: &config::RawNode, data: &Path) -> Result<(), String> {
     let (options, settings) = config::resolve_node(raw);
     let db = open(&data.join("node"), options)?;
     let node = Node::new(Arc::clone(&db), settings).map_err(|error| format!("metrics: {error}"))?;
-    let maintaining = tokio::spawn(maintain(db));
+    let maintaining = tokio::spawn(maintain(Arc::clone(&node)));
     tracing::info!(%address, "ready: remote write to http://{address}/api/v1/write");
-    let served = http::serve(listener, node, ended_by_signal()).await;
+    let served = http::serve(listener, Arc::clone(&node), ended_by_signal()).await;
     maintaining.abort();
+    node.check_pools();
     served.map_err(|error| error.to_string())
 }
 
@@ -82,8 +83,13 @@ pub(super) fn open(folder: &Path, options: Options) -> Result<Arc<Db>, String> {
     Ok(Arc::new(db))
 }
 
-/// Keeps the database small, until the future is dropped.
-pub(super) async fn maintain(db: Arc<Db>) {
+/// Keeps the node small, until the future is dropped.
+pub(super) async fn maintain(node: Arc<Node>) {
+    let database = maintain_database(Arc::clone(node.db()));
+    tokio::join!(database, node.shrink_pools());
+}
+
+async fn maintain_database(db: Arc<Db>) {
     loop {
         tokio::time::sleep(MAINTAIN_EVERY).await;
         let db = Arc::clone(&db);

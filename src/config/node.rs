@@ -11,7 +11,9 @@ use super::{
     diagnostic::{Diagnostic, Path, Position, Report},
     env,
     load::{Loaded, load_text, read},
+    pool::Pool,
     raw::{LogFormat, Profiling},
+    recent::Recent,
     scalar::{Count, Limit, Listen, Size, Span},
     tree,
 };
@@ -27,6 +29,10 @@ pub struct RawNode {
     pub storage: Storage,
     /// What reads may take.
     pub reads: Reads,
+    /// Where the memory of reads comes from.
+    pub pool: Pool,
+    /// What may be read in a window that slides.
+    pub recent: Recent,
     /// Logs and profiles.
     pub telemetry: Telemetry,
 }
@@ -107,6 +113,8 @@ impl Default for RawNode {
             listen: lit("127.0.0.1:9097"),
             storage: Storage::default(),
             reads: Reads::default(),
+            pool: Pool::default(),
+            recent: Recent::default(),
             telemetry: Telemetry::default(),
         }
     }
@@ -209,9 +217,13 @@ pub fn load_node_text(
         return Err(failed(wrong));
     }
     // The schema has passed, so that this fails only if the two disagree.
-    serde_json::from_value(node.to_json()).map_err(|error| {
+    let raw: RawNode = serde_json::from_value(node.to_json()).map_err(|error| {
         failed(vec![Diagnostic::new(Position::default(), &Path::default(), error.to_string())])
-    })
+    })?;
+    match raw.pool.check(&node) {
+        Some(wrong) => Err(failed(vec![wrong])),
+        None => Ok(raw),
+    }
 }
 
 /// What the database and its API obey.
@@ -238,6 +250,8 @@ pub fn resolve_node(raw: &RawNode) -> (Options, Settings) {
             samples: reads.samples.0.get(),
             points: reads.points.0.get(),
         },
+        pool: raw.pool.resolve(),
+        recent: raw.recent.resolve(),
         lookback_ms: reads.lookback.ms().get(),
         timeout: reads.timeout.duration(),
         stall: reads.stall.duration(),
@@ -254,6 +268,7 @@ pub fn resolve_node(raw: &RawNode) -> (Options, Settings) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::pool::Buckets;
 
     #[test]
     fn nothing_written_is_the_default_of_the_modules() {
@@ -277,9 +292,31 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        let wrong = load_node_text("n.yaml", "lisen: 1\nreads: {steps: 0}\n", &|_| None).unwrap_err();
-        let text = wrong.to_string();
-        assert!(text.contains("n.yaml:1:1: lisen: unknown key; did you mean `listen`?"), "{text}");
-        assert!(text.contains("reads.steps"), "{text}");
+        let cases = [
+            ("lisen: 1", "n.yaml:1:1: lisen: unknown key; did you mean `listen`?"),
+            ("reads: {steps: 0}", "reads.steps"),
+            ("pool: {mod: bounded}", "n.yaml:1:8: pool.mod: unknown key; did you mean `mode`?"),
+            (
+                "pool: {mode: unbound}",
+                "pool.mode: `unbound` is not one of the values; did you mean `unbounded`?",
+            ),
+            ("pool: {memory: 4GX}", "n.yaml:1:16: pool.memory: expected a size such as `4GiB` or `512MB`"),
+            ("pool: {bytes: [{capacity: 16}]}", "pool.bytes[0]"),
+            ("recent: {source: {serie: 1}}", "recent.source.serie: unknown key; did you mean `series`?"),
+            ("pool: {low: 60%}", "n.yaml:1:13: pool.low: a refill that starts at 60% cannot stop at 60%"),
+        ];
+        for (text, message) in cases {
+            let wrong = load_node_text("n.yaml", text, &|_| None).unwrap_err().to_string();
+            assert!(wrong.contains(message), "{text}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn a_pool_is_read() {
+        let text =
+            "pool: {mode: unbounded, memory: 64MiB, refill: unlimited, numbers: [{capacity: 8, count: 2}]}";
+        let pool = resolve_node(&load_node_text("n.yaml", text, &|_| None).unwrap()).1.pool;
+        assert_eq!((pool.bounded, pool.memory, pool.refill_per_second), (false, Some(64 << 20), None));
+        assert_eq!(pool.numbers, Buckets::of(&[(8, 2)]));
     }
 }

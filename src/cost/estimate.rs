@@ -122,6 +122,7 @@ fn one(shape: &Shape, selector: &SelectorShape, known: SeriesKnowledge, model: &
         output_series,
         output_points,
         streams: selector.streams,
+        matrix: shape.returns_matrix,
     };
     SelectorEstimate {
         text: selector.text.clone(),

@@ -81,6 +81,8 @@ pub(super) struct Load {
     pub(super) output_points: u64,
     /// A streaming engine folds it one series at a time.
     pub(super) streams: bool,
+    /// The answer is samples as they are, each with a time of its own.
+    pub(super) matrix: bool,
 }
 
 /// Bytes for each unit of a [`Load`].
@@ -147,34 +149,41 @@ const M3: Weights = Weights {
     output_point: PROMETHEUS.output_point,
 };
 
-/// Weir's own node decodes series by series into leased buffers.
+/// What Weir's own node lends to a query that holds its series: it reads them one by one and keeps a row of values each,
+/// until the answer is sent. Its blocks are mapped and not lent; the system takes their pages back when it needs them.
 const WEIR: Weights = Weights {
-    // Labels and cursors.
-    series: 600,
-    block: 64,
+    // What the node counts for a series that is held (`SERIES_BYTES` of its engine), and its place in the selection.
+    series: 272,
+    block: 0,
     sample: 0,
-    point: 16,
+    // Eight bytes, in a row that a bucket rounds up.
+    point: 9,
     streamed_point: 0,
-    output_series: 500,
-    // Streamed out in chunks, no buffer of the whole answer.
-    output_point: 8,
+    output_series: 0,
+    // Written piece by piece while rows are given back.
+    output_point: 0,
 };
 
+/// The same where an aggregation takes the series one by one: accumulators of 24 bytes a step stay, and rows.
+const WEIR_STREAMED: Weights = Weights { series: 16, point: 0, output_series: 272, output_point: 32, ..WEIR };
+
 impl ModelKind {
-    const fn weights(self) -> Weights {
+    const fn weights(self, load: Load) -> Weights {
         match self {
             // Thanos, Cortex and Mimir run the same engine; their 5 B a sample are chunks in gRPC buffers. Mimir's
             // streaming engine holds less, but falls back to this one.
             Self::Prometheus | Self::Thanos | Self::Mimir | Self::Cortex => PROMETHEUS,
             Self::VictoriaMetrics => VICTORIA_METRICS,
             Self::M3 => M3,
+            Self::Weir if load.streams => WEIR_STREAMED,
+            Self::Weir if load.matrix => Weights { point: 2 * WEIR.point, ..WEIR },
             Self::Weir => WEIR,
         }
     }
 
     /// Bytes held for one selector.
     pub(super) fn memory(self, load: Load) -> u64 {
-        let w = self.weights();
+        let w = self.weights(load);
         let point = if load.streams { w.streamed_point } else { w.point };
         [
             (load.series, w.series),

@@ -3,7 +3,7 @@
 pub mod log;
 pub mod metrics;
 pub mod otlp;
-mod process;
+pub mod process;
 pub mod profile;
 mod tenants;
 

@@ -10,14 +10,15 @@ use prometheus::{
 
 /// Memory, file descriptors and threads, under the names that every Prometheus client uses.
 #[derive(Debug)]
-pub(super) struct ProcessCollector {
+pub struct ProcessCollector {
     resident: IntGauge,
     fds: IntGauge,
     threads: IntGauge,
 }
 
 impl ProcessCollector {
-    pub(super) fn new() -> prometheus::Result<Self> {
+    /// Nothing read yet.
+    pub fn new() -> prometheus::Result<Self> {
         Ok(Self {
             resident: IntGauge::new("process_resident_memory_bytes", "Resident memory in bytes.")?,
             fds: IntGauge::new("process_open_fds", "Open file descriptors.")?,
@@ -48,8 +49,63 @@ impl Collector for ProcessCollector {
     }
 }
 
+/// How near the process is to its end: what only it can give back, and what it may use. For a process that maps its
+/// files, whose pages the system takes back by itself.
+#[derive(Debug)]
+pub struct MemoryCollector {
+    anonymous: IntGauge,
+    limit: IntGauge,
+}
+
+impl MemoryCollector {
+    /// Nothing read yet.
+    pub fn new() -> prometheus::Result<Self> {
+        Ok(Self {
+            anonymous: IntGauge::new(
+                "process_resident_memory_anon_bytes",
+                "Resident memory without mapped files, which the system may take back.",
+            )?,
+            limit: IntGauge::new(
+                "process_memory_limit_bytes",
+                "Memory that the process may use: that of its container, or of the machine.",
+            )?,
+        })
+    }
+
+    fn gauges(&self) -> [&IntGauge; 2] {
+        [&self.anonymous, &self.limit]
+    }
+}
+
+impl Collector for MemoryCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauges().into_iter().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let read = field(&status, "RssAnon:").zip(memory_limit_bytes());
+        let Some((anonymous_kib, limit)) = read else { return Vec::new() };
+        self.anonymous.set(anonymous_kib.saturating_mul(1024));
+        self.limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+        self.gauges().into_iter().flat_map(Collector::collect).collect()
+    }
+}
+
 fn field(status: &str, name: &str) -> Option<i64> {
     status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+}
+
+/// Memory that the process may use: what the machine has, or less where its control group says so. `None` where
+/// nobody says.
+pub fn memory_limit_bytes() -> Option<u64> {
+    let machine = fs::read_to_string("/proc/meminfo").ok();
+    let machine = machine.and_then(|text| u64::try_from(field(&text, "MemTotal:")?).ok());
+    // Inside a container its own group is the root; a group without a bound says `max`.
+    let group = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"].map(group);
+    let all = groups.into_iter().flatten().chain(machine.map(|kib| kib.saturating_mul(1024)));
+    all.filter(|bytes| *bytes > 0).min()
 }
 
 #[cfg(test)]
@@ -67,9 +123,11 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn this_process_is_seen() {
-        let families = ProcessCollector::new().unwrap().collect();
-        assert_eq!(families.len(), 3);
+        let mut families = ProcessCollector::new().unwrap().collect();
+        families.extend(MemoryCollector::new().unwrap().collect());
+        assert_eq!(families.len(), 5);
         let value = |i: usize| families[i].get_metric()[0].get_gauge().get_value();
         assert!(value(0) > 100_000.0 && value(1) >= 3.0 && value(2) >= 1.0);
+        assert!(value(3) > 100_000.0 && value(3) <= value(0) && value(4) > value(0));
     }
 }

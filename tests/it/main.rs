@@ -16,6 +16,7 @@ mod node_damaged;
 mod node_hostile;
 mod node_http;
 mod node_kill;
+mod node_pool;
 mod parse_corpus;
 mod parse_errors;
 mod pressure;

@@ -309,6 +309,33 @@ async fn limits_hold_while_a_query_runs() {
 }
 
 #[tokio::test]
+async fn what_was_read_lately_is_limited_by_source() {
+    let mut settings = Settings::default();
+    settings.recent.source.series = 4;
+    let node = Running::filled(settings).await;
+    let ask = async |source: &str| {
+        let url = format!("http://{}/api/v1/query?query=up", node.address);
+        let request = Request::get(url).header("X-Scope-OrgID", source);
+        node.send(request, "").await
+    };
+    for status in [200, 200, 429] {
+        assert_eq!(ask("one").await.status, status);
+    }
+    let refused = ask("one").await;
+    assert_eq!(refused.json()["errorType"], "too_many_requests");
+    let seconds: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=15).contains(&seconds), "{seconds}");
+    assert_eq!(ask("other").await.status, 200);
+    // Without a name it is the address.
+    for status in [200, 200, 429] {
+        assert_eq!(node.get("/api/v1/query?query=up").await.status, status);
+    }
+    let metrics = node.get("/metrics").await;
+    let text = String::from_utf8_lossy(&metrics.body);
+    assert!(text.contains("weir_node_recent_refused_total 3"), "{text}");
+}
+
+#[tokio::test]
 async fn large_answers_are_streamed_and_packed_on_demand() {
     let node = Running::start(Options::default(), Settings::default()).await;
     let filler = "x".repeat(40);

@@ -56,6 +56,8 @@ pub(super) struct Memory {
     pub(super) estimated: u64,
     /// What the resident set rose by at most.
     pub(super) rise: u64,
+    /// The most that its pools lent, where it says.
+    pub(super) lent: Option<u64>,
     pub(super) status: u16,
     pub(super) ms: f64,
     /// Milliseconds of its first probes, under the limits as they come.
@@ -63,14 +65,14 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Estimate over rise; `None` for a query that the database would not run.
+    /// Estimate over what was lent, or else over the rise; `None` for a query that the database would not run.
     pub(super) fn ratio(&self) -> Option<f64> {
-        (self.status == 200).then(|| self.estimated as f64 / self.rise as f64)
+        (self.status == 200).then(|| self.estimated as f64 / self.lent.unwrap_or(self.rise) as f64)
     }
 
     pub(super) fn to_json(&self) -> Value {
-        json!({"shape": self.what, "estimated_bytes": self.estimated, "rise_bytes": self.rise, "status": self.status,
-            "ms": self.ms, "probe_ms": self.probe_ms})
+        json!({"shape": self.what, "estimated_bytes": self.estimated, "rise_bytes": self.rise, "lent_bytes": self.lent,
+            "status": self.status, "ms": self.ms, "probe_ms": self.probe_ms})
     }
 }
 
@@ -100,7 +102,8 @@ pub(super) fn memory(options: &Options, target: Target, seed: &Seed<'_>, end: u6
             let answer = Client::new(database.port, TIMEOUT).get(&of("/api/v1/query_range"))?;
             let ms = begin.elapsed().as_secs_f64() * 1e3;
             let rise = database.peak_rss().saturating_sub(idle);
-            Ok(Memory { what, estimated, rise, status: answer.status, ms, probe_ms })
+            let lent = metric(database.port, "/metrics", "weir_pool_peak_bytes")?.map(|bytes| bytes as u64);
+            Ok(Memory { what, estimated, rise, lent, status: answer.status, ms, probe_ms })
         })
         .collect()
 }

@@ -159,6 +159,7 @@ pub(super) fn memory(report: &Report) -> Table {
         "20,000 series × 6 h",
         "estimated MiB",
         "rise MiB",
+        "lent by pools MiB",
         "ratio",
         "status",
         "s",
@@ -170,6 +171,7 @@ pub(super) fn memory(report: &Report) -> Table {
             shape.what.to_owned(),
             mib(shape.estimated),
             mib(shape.rise),
+            shape.lent.map_or_else(|| "-".to_owned(), mib),
             shape.ratio().map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
             shape.status.to_string(),
             format!("{:.1}", shape.ms / 1e3),
@@ -246,6 +248,9 @@ pub(super) fn summary(report: &Report) -> Value {
     json!({"classes": classes, "decided": without, "probe_ms": probes, "own_ms": own, "probe_share": probes / own})
 }
 
+/// Bytes from which on a query weighs.
+const LARGE: u64 = 16 << 20;
+
 /// What estimates are to be.
 pub(super) fn bars(report: &Report) -> Vec<Bar> {
     let doubtful = report.seen.iter().filter(|s| s.mode == Mode::InDoubt);
@@ -274,6 +279,15 @@ pub(super) fn bars(report: &Report) -> Vec<Bar> {
         let met = least >= 0.7 && most <= 2.0;
         let measured = format!("{least:.2} to {most:.2}");
         bars.push(Bar::new("memory of heavy shapes: 0.7 to 2 times what they take", measured, met));
+    }
+    // What its pools lend is what the node can run out of; how many groups a sum makes nobody knows before.
+    if let Target::Node(_) = report.target {
+        let large = report.memory.iter().filter(|shape| shape.lent.is_some_and(|lent| lent >= LARGE));
+        let ratios: Vec<f64> = large.filter_map(Memory::ratio).collect();
+        let [least, most] = [0.0, 1.0].map(|share| quantile(&ratios, share));
+        let measured = format!("{least:.2} to {most:.2}");
+        let what = "queries that are lent 16 MiB or more: estimated 0.7 to 2 times that";
+        bars.push(Bar::new(what, measured, least >= 0.7 && most <= 2.0));
     }
     if own > 0.0 {
         bars.push(Bar::at_most(

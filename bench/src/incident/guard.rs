@@ -58,6 +58,8 @@ const ABLATION: [(&str, Limits); 9] = [
     ("all", Limits::All),
 ];
 const SLOTS: u32 = 4;
+/// No guard, and a node whose pools are not bounded either.
+const UNBOUNDED: &str = "unbounded";
 
 /// The guards of the words; `ablation` stands for every limit of Weir alone, and all together.
 pub(super) fn list(words: &[String]) -> Result<Vec<Guard>> {
@@ -83,7 +85,7 @@ impl Guard {
             Some(name) => ABLATION.iter().find(|(known, _)| *known == name).map(|(_, limits)| *limits),
         };
         let what = match kind {
-            "none" => What::Nothing,
+            "none" | UNBOUNDED => What::Nothing,
             "haproxy" => What::Haproxy(slots()?),
             "vmauth" => What::Vmauth(slots()?),
             "weir" => What::Weir(limits().ok_or_else(|| format!("no such limit: {word}"))?),
@@ -94,6 +96,14 @@ impl Guard {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The database behind it: as named, but for the guard that takes the bound off the node's pools.
+    pub(super) fn target(&self, named: Target) -> Target {
+        match named {
+            Target::Node(_) if self.name == UNBOUNDED => Target::Node("unbounded"),
+            other => other,
+        }
     }
 
     /// The program whose version is told.
@@ -179,7 +189,9 @@ fn config(limits: Limits, kind: &str, upstream: u16, limit: u64) -> String {
     };
     let rate = if set(Limits::Rate) { "50/s" } else { "10k/s" };
     // What is measured alone is measured from the first query on.
-    let unproven = if all && limits != Limits::AllButProof { "" } else { ", unproven: 100%" };
+    // What the node lends is what is estimated of it, and it bounds that itself.
+    let unproven =
+        if all && limits != Limits::AllButProof && kind != "weir" { "" } else { ", unproven: 100%" };
     let pressure = if matches!(limits, Limits::All | Limits::AllButProof | Limits::Pressure) {
         format!("pressure: {{memory_limit: {}}}", mib(limit))
     } else {
@@ -195,7 +207,7 @@ fn config(limits: Limits, kind: &str, upstream: u16, limit: u64) -> String {
 classes: []
 limits:
   default:
-    per_query: {{memory: {one}, series: {series}, timeout: 150s, samples: 500M, points: 500M}}
+    per_query: {{memory: {one}, series: {series}, timeout: 150s, samples: 500M, points: 500M, response: unlimited}}
     in_flight: {{memory: {tenant}, queries: {queries}}}
     rate: {{queries: {rate}}}
     queue: {{wait: 115s}}\n"

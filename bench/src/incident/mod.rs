@@ -74,6 +74,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let seed = target.seed(options, &data)?;
     let mut runs = Vec::new();
     for guard in &guards {
+        let target = guard.target(target);
         let scratch = Scratch::new()?;
         let database = target.start(&scratch, options, &seed)?;
         let run = replay(guard, &target, options, (scratch, database), burst, data.end)?;

@@ -78,6 +78,7 @@ fn pictures(target: &Target, run: &Run, limit: u64) -> Vec<Picture> {
 fn title(run: &Run) -> String {
     match run.guard.split_once(':').unwrap_or((&run.guard, "4")) {
         ("none", _) => "no guard".to_owned(),
+        ("unbounded", _) => "no guard, unbounded pools".to_owned(),
         ("weir", "4" | "all") => "Weir".to_owned(),
         ("weir", limit) => format!("Weir, {limit}"),
         (cap, slots) => format!("{cap}, {slots} at once"),

@@ -147,9 +147,10 @@ impl Target {
             let ready = Request::get("/health", &[], "bench");
             return Service::start("victoriametrics", port, scratch.dir(), start, &ready);
         };
-        // Bounded is what a node is without a word.
-        let pool = if mode == "bounded" { String::new() } else { format!("pool: {{mode: {mode}}}\n") };
-        let text = format!("listen: 127.0.0.1:{port}\n{pool}");
+        // Half of what the process may take, as Weir's budget is; an unbounded pool knows no bound.
+        let memory =
+            if mode == "bounded" { format!(", memory: {}MiB", options.limit_mib / 2) } else { String::new() };
+        let text = format!("listen: 127.0.0.1:{port}\npool: {{mode: {mode}{memory}}}\n");
         let config = scratch.write("node.yaml", &text)?;
         let mut start = Command::new(&options.weir);
         start.arg("node").arg("--config").arg(config).arg("--data").arg(dir);

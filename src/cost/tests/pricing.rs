@@ -93,6 +93,19 @@ fn a_raw_matrix_weighs_its_samples() {
 }
 
 #[test]
+fn the_node_is_priced_at_what_its_pools_lend() {
+    const MIB: u64 = 1 << 20;
+    let memory =
+        |query: &str, step| priced(query, six_hours(step), 20_000, ModelKind::Weir).demand.memory.value;
+    // Rows of 1,441 numbers come from a bucket of 1,536: 234 MiB; a sum of them holds accumulators alone.
+    assert!((234 * MIB..280 * MIB).contains(&memory("foo", 15)), "{}", memory("foo", 15));
+    assert!(memory("sum(foo)", 15) < MIB);
+    // Samples as they are have times.
+    let samples = priced("foo[6h]", EvalTimes::instant(NOW), 20_000, ModelKind::Weir).demand.memory.value;
+    assert!((460 * MIB..540 * MIB).contains(&samples), "{samples}");
+}
+
+#[test]
 fn nothing_known_is_what_the_configuration_says() {
     let shape = shape("foo", EvalTimes::instant(NOW));
     for (unknown, series) in

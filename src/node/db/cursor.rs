@@ -37,6 +37,14 @@ impl Selection for Selected {
         self.series.len()
     }
 
+    fn expected(&self, number: usize) -> usize {
+        self.series.get(number).map_or(0, |series| series.held().expected(self.window))
+    }
+
+    fn stored_bytes(&self, number: usize) -> u64 {
+        self.series.get(number).map_or(0, |series| series.held().stored_bytes(self.window))
+    }
+
     fn read(&self, number: usize, into: &mut Samples) -> Result<Option<&Labels>, StorageError> {
         into.clear();
         let Some(series) = self.series.get(number) else { return Ok(None) };

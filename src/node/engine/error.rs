@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::storage::StorageError;
+use crate::node::pool::PoolExhausted;
 
 /// Why an evaluation stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,10 @@ pub enum EvalError {
         /// The most that is allowed.
         max: u64,
     },
+    /// The node has no memory left to lend, and did not get any back in time.
+    Exhausted(PoolExhausted),
+    /// The [`Witness`](super::Witness) stopped it.
+    Stopped(String),
     /// The cancel flag was raised.
     Canceled,
     /// A selected series holds native histograms, which this engine does not evaluate.
@@ -30,8 +35,9 @@ pub enum EvalError {
 impl fmt::Display for EvalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Execution(text) => f.write_str(text),
+            Self::Execution(text) | Self::Stopped(text) => f.write_str(text),
             Self::Limit { name, max } => write!(f, "the query touches more than {max} {name}"),
+            Self::Exhausted(exhausted) => exhausted.fmt(f),
             Self::Canceled => f.write_str("the query was canceled"),
             Self::NativeHistogram { series } => {
                 write!(f, "native histograms are not supported, but {series} holds some")

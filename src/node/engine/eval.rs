@@ -14,10 +14,11 @@ use super::{
     parallel::{Part, Workers},
     plan::{Plan, Planned, unparen},
     storage::Storage,
-    value::{Matrix, Merged, Point, Row, Series, Value, present},
+    value::{Matrix, Merged, Point, Points, Row, Series, Value},
 };
 use crate::{
     base::time::EvalTimes,
+    node::pool::Loan,
     promql::ast::{Ast, Expr, NodeId, Span, ValueType},
 };
 
@@ -51,7 +52,7 @@ impl<'a> Context<'a> {
             times,
             storage,
             lookback_ms: options.lookback_ms as i64,
-            meter: Meter::new(options.limits, cancel),
+            meter: Meter::new(options, cancel),
             workers: options.workers.clone(),
             annotations: Mutex::default(),
         })
@@ -117,12 +118,17 @@ impl<'a> Eval<'a> {
         self.cx.annotations().info(span, text);
     }
 
-    /// The row of values that every operator works on; asked for before anything as long as the grid is allocated.
+    /// The row of values that every operator works on; counted before anything as long as the grid is leased.
     fn frame(&self) -> Result<Held<'a>, EvalError> {
         self.cx.meter.check()?;
         let mut held = self.cx.meter.hold();
-        held.grow(self.grid.count as u64)?;
+        held.count(self.grid.count as u64)?;
         Ok(held)
+    }
+
+    /// A series without a value at any step.
+    pub(super) fn holes(&self, labels: Labels, drop_name: bool) -> Result<Series, EvalError> {
+        Series::holes(labels, drop_name, self.grid.count, &self.cx.meter)
     }
 
     /// Whether a node is worth evaluating once and repeating.
@@ -138,7 +144,7 @@ impl<'a> Eval<'a> {
         let _frame = self.frame()?;
         if self.ty(id) == ValueType::Scalar {
             let values = self.scalars(id)?;
-            return sink(&mut Series { labels: Labels::default(), drop_name: false, values });
+            return sink(&mut Series { labels: Labels::default(), drop_name: false, values: values.into() });
         }
         if self.repeats(id) {
             return self.repeat(id, sink);
@@ -177,7 +183,7 @@ impl<'a> Eval<'a> {
     fn repeat(&self, id: NodeId, sink: Sink<'_>) -> Result<(), EvalError> {
         self.with_grid(self.grid.first()).stream(id, &mut |series| {
             if let Some(value) = series.at(0) {
-                series.values.clear();
+                self.cx.meter.renew(&mut series.values, self.grid.count)?;
                 series.values.resize(self.grid.count, value);
                 sink(series)?;
             }
@@ -189,15 +195,7 @@ impl<'a> Eval<'a> {
     pub(super) fn collect(&self, id: NodeId) -> Result<Matrix<'a>, EvalError> {
         let parts = self.in_parts(id, |eval| {
             let mut matrix = Matrix { series: Vec::new(), held: eval.cx.meter.hold() };
-            eval.stream(id, &mut |series| {
-                matrix.held.grow(series.values.len() as u64)?;
-                matrix.series.push(Series {
-                    labels: series.labels.clone(),
-                    drop_name: series.drop_name,
-                    values: std::mem::take(&mut series.values),
-                });
-                Ok(())
-            })?;
+            eval.stream(id, &mut |series| matrix.push(series))?;
             Ok(matrix)
         })?;
         let empty = Matrix { series: Vec::new(), held: self.cx.meter.hold() };
@@ -206,7 +204,9 @@ impl<'a> Eval<'a> {
 
     /// The values of a scalar, one a step.
     pub(super) fn scalars(&self, id: NodeId) -> Result<Vec<f64>, EvalError> {
-        let _frame = self.frame()?;
+        self.cx.meter.check()?;
+        let mut held = self.cx.meter.hold();
+        held.grow(self.grid.count as u64)?;
         if self.repeats(id) {
             let once = self.with_grid(self.grid.first()).scalars(id)?;
             return Ok(vec![once.first().copied().unwrap_or(f64::NAN); self.grid.count]);
@@ -236,18 +236,23 @@ impl<'a> Eval<'a> {
         }
     }
 
-    /// The value of the whole query.
-    pub(super) fn value(&self, root: NodeId, instant: bool) -> Result<Value, EvalError> {
+    /// The value of the whole query, and the memory that it takes beside its rows' own.
+    pub(super) fn value(&self, root: NodeId, instant: bool) -> Result<(Value, Option<Loan>), EvalError> {
         let inner = self.unparen(root);
         match self.ty(inner) {
-            ValueType::String => Ok(Value::String(self.string(inner)?.into())),
+            ValueType::String => Ok((Value::String(self.string(inner)?.into()), None)),
             ValueType::Scalar if instant => {
-                Ok(Value::Scalar(self.scalars(inner)?.first().copied().unwrap_or(f64::NAN)))
+                let value = self.scalars(inner)?.first().copied().unwrap_or(f64::NAN);
+                Ok((Value::Scalar(value), None))
             }
-            ValueType::Matrix => self.range_vector(inner).map(Value::Matrix),
+            ValueType::Matrix => {
+                let (rows, held) = self.range_vector(inner)?;
+                Ok((Value::Matrix(rows), held.into_loan()))
+            }
             ValueType::Scalar | ValueType::Vector => {
-                let matrix = self.named(inner)?;
-                if instant { Ok(instant_vector(matrix)) } else { Ok(self.matrix(matrix)) }
+                let Matrix { series, held } = self.named(inner)?;
+                let value = if instant { instant_vector(series) } else { self.matrix(series) };
+                Ok((value, held.into_loan()))
             }
             ValueType::Duration => execution("a duration is not a query"),
         }
@@ -268,20 +273,19 @@ impl<'a> Eval<'a> {
         Ok(merged.matrix)
     }
 
-    fn matrix(&self, matrix: Matrix<'_>) -> Value {
-        let rows = matrix.series.into_iter().map(|series| {
-            let points = self.grid.times().zip(series.values);
-            let points = points.filter_map(|(time, value)| Some((time, present(value)?)));
-            Row { labels: series.labels, points: points.collect() }
-        });
-        let mut rows: Vec<Row> = rows.collect();
+    fn matrix(&self, series: Vec<Series>) -> Value {
+        let row = |series: Series| Row {
+            labels: series.labels,
+            points: Points::of_steps(self.grid, series.values),
+        };
+        let mut rows: Vec<Row> = series.into_iter().map(row).collect();
         rows.sort_by(|a, b| a.labels.cmp(&b.labels));
         Value::Matrix(rows)
     }
 }
 
-fn instant_vector(matrix: Matrix<'_>) -> Value {
-    let points = matrix.series.into_iter().filter_map(|series| {
+fn instant_vector(series: Vec<Series>) -> Value {
+    let points = series.into_iter().filter_map(|series| {
         let value = series.at(0)?;
         Some(Point { labels: series.labels, value })
     });

@@ -1,8 +1,22 @@
 //! Limits while a query runs, and its cancellation.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+};
 
-use super::error::EvalError;
+use super::{Options, buffers::Pools, error::EvalError, value::Series};
+use crate::node::pool::Loan;
+
+/// A point is a float.
+const POINT_BYTES: u64 = 8;
+/// What a series takes that is held, beside its values: its labels where they are new, its places in lists and maps.
+const SERIES_BYTES: u64 = 256;
+/// What is held draws on the node's memory in steps of up to this many bytes.
+const STEP_BYTES: u64 = 64 << 10;
 
 /// What one query may touch. A series is read whole before it is counted, so a limit is passed by one series at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +35,48 @@ impl Default for Limits {
     }
 }
 
+/// What reading touches in the storage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Series.
+    pub series: u64,
+    /// Samples.
+    pub samples: u64,
+    /// Bytes of them as they are stored.
+    pub bytes: u64,
+}
+
+impl Touched {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            series: self.series.saturating_add(other.series),
+            samples: self.samples.saturating_add(other.samples),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+
+    /// What is left without the other.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        Self {
+            series: self.series.saturating_sub(other.series),
+            samples: self.samples.saturating_sub(other.samples),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+}
+
+/// Hears of what is read beyond this one query, and may stop it.
+pub trait Witness: Send + Sync + fmt::Debug {
+    /// A series was read.
+    ///
+    /// # Errors
+    /// Why the query is to stop.
+    fn read(&self, touched: Touched) -> Result<(), String>;
+}
+
 /// What one query has touched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -37,6 +93,8 @@ pub struct Usage {
 pub(super) struct Meter<'a> {
     limits: Limits,
     cancel: &'a AtomicBool,
+    pools: Option<Pools>,
+    witness: Option<Arc<dyn Witness>>,
     series: AtomicU64,
     samples: AtomicU64,
     held: AtomicU64,
@@ -44,9 +102,10 @@ pub(super) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    pub(super) fn new(limits: Limits, cancel: &'a AtomicBool) -> Self {
+    pub(super) fn new(options: &Options, cancel: &'a AtomicBool) -> Self {
         let [series, samples, held, peak] = [const { AtomicU64::new(0) }; 4];
-        Self { limits, cancel, series, samples, held, peak }
+        let (limits, pools, witness) = (options.limits, options.pools.clone(), options.witness.clone());
+        Self { limits, cancel, pools, witness, series, samples, held, peak }
     }
 
     pub(super) fn usage(&self) -> Usage {
@@ -57,14 +116,18 @@ impl<'a> Meter<'a> {
         }
     }
 
+    pub(super) fn pools(&self) -> Option<&Pools> {
+        self.pools.as_ref()
+    }
+
     /// Fails once the query was canceled. Cheap enough for every step.
     #[inline]
     pub(super) fn check(&self) -> Result<(), EvalError> {
         if self.cancel.load(Relaxed) { Err(EvalError::Canceled) } else { Ok(()) }
     }
 
-    /// Counts one series with so many samples.
-    pub(super) fn read(&self, samples: usize) -> Result<(), EvalError> {
+    /// Counts one series with so many samples, and their bytes if somebody wants to know.
+    pub(super) fn read(&self, samples: usize, bytes: impl FnOnce() -> u64) -> Result<(), EvalError> {
         self.check()?;
         let samples = samples as u64;
         if self.series.fetch_add(1, Relaxed) >= self.limits.series {
@@ -73,25 +136,38 @@ impl<'a> Meter<'a> {
         if self.samples.fetch_add(samples, Relaxed).saturating_add(samples) > self.limits.samples {
             return Err(EvalError::Limit { name: "samples", max: self.limits.samples });
         }
+        if let Some(witness) = &self.witness {
+            let touched = Touched { series: 1, samples, bytes: bytes() };
+            witness.read(touched).map_err(EvalError::Stopped)?;
+        }
         Ok(())
     }
 
     /// Nothing held yet; grows, and gives everything back when dropped.
     pub(super) fn hold(&self) -> Held<'_> {
-        Held { meter: self, points: 0 }
+        Held { meter: self, points: 0, bytes: 0, loan: None }
     }
 }
 
-/// A share of the points that a query may hold.
+/// A share of the points that a query may hold, and of the node's memory.
 #[derive(Debug)]
 pub(super) struct Held<'a> {
-    meter: &'a Meter<'a>,
+    pub(super) meter: &'a Meter<'a>,
     points: u64,
+    /// What it needs; the loan may be larger.
+    bytes: u64,
+    loan: Option<Loan>,
 }
 
 impl Held<'_> {
     /// Takes more; ask before allocating.
     pub(super) fn grow(&mut self, points: u64) -> Result<(), EvalError> {
+        self.count(points)?;
+        self.borrow(points.saturating_mul(POINT_BYTES))
+    }
+
+    /// Takes more of the points, whose memory is leased.
+    pub(super) fn count(&mut self, points: u64) -> Result<(), EvalError> {
         let max = self.meter.limits.points;
         let grown = |held: u64| held.checked_add(points).filter(|held| *held <= max);
         let Ok(before) = self.meter.held.fetch_update(Relaxed, Relaxed, grown) else {
@@ -102,9 +178,48 @@ impl Held<'_> {
         Ok(())
     }
 
+    /// Takes more memory.
+    pub(super) fn borrow(&mut self, bytes: u64) -> Result<(), EvalError> {
+        let Some(pools) = self.meter.pools() else { return Ok(()) };
+        self.bytes = self.bytes.saturating_add(bytes);
+        let loan = self.loan.get_or_insert_with(|| pools.working.loan());
+        let more = self.bytes.saturating_sub(loan.charged());
+        if more == 0 {
+            return Ok(());
+        }
+        // What grows little by little asks for more than it needs, so that it asks seldom.
+        let more = more.max(loan.charged().min(STEP_BYTES));
+        self.meter.granted(|gone| loan.grow(more, gone))
+    }
+
+    /// Counts a series that is to be held.
+    pub(super) fn keep(&mut self, series: &Series) -> Result<(), EvalError> {
+        let points = series.values.len() as u64;
+        self.count(points)?;
+        let own = if series.values.is_own() { points.saturating_mul(POINT_BYTES) } else { 0 };
+        self.borrow(SERIES_BYTES.saturating_add(own))
+    }
+
+    /// Counts the samples of a series whose memory is leased.
+    pub(super) fn keep_samples(&mut self, samples: u64) -> Result<(), EvalError> {
+        self.count(samples)?;
+        self.borrow(SERIES_BYTES)
+    }
+
     /// Takes over what another one holds.
     pub(super) fn absorb(&mut self, mut other: Self) {
         self.points = self.points.saturating_add(std::mem::take(&mut other.points));
+        self.bytes = self.bytes.saturating_add(std::mem::take(&mut other.bytes));
+        match (&mut self.loan, other.loan.take()) {
+            (Some(loan), Some(more)) => loan.absorb(more),
+            (loan @ None, more) => *loan = more,
+            (Some(_), None) => {}
+        }
+    }
+
+    /// Leaves the memory to whoever takes what was held.
+    pub(super) fn into_loan(mut self) -> Option<Loan> {
+        self.loan.take()
     }
 }
 

@@ -15,6 +15,7 @@
 //! | `aggregate`, `binary`, `functions` | what they say |
 //! | `parallel` | one operator's input on several threads |
 //! | `meter` | limits, cancellation |
+//! | `buffers` | memory, out of the pools of a node |
 //!
 //! # What differs from Prometheus
 //!
@@ -24,6 +25,7 @@
 mod aggregate;
 mod annotations;
 mod binary;
+mod buffers;
 mod error;
 mod eval;
 mod functions;
@@ -39,20 +41,22 @@ mod storage;
 mod value;
 mod window;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use crate::{
     base::time::EvalTimes,
+    node::pool::Loan,
     promql::ast::{Ast, ValueType},
 };
 
+pub use buffers::{Pools, SamplePool};
 pub use error::EvalError;
 pub use labels::{Label, Labels};
 pub use matcher::Matchers;
-pub use meter::{Limits, Usage};
+pub use meter::{Limits, Touched, Usage, Witness};
 pub use parallel::Workers;
 pub use storage::{Samples, Selection, Storage, StorageError};
-pub use value::{Point, Row, STALE_NAN, Value, is_stale};
+pub use value::{Point, Points, Row, STALE_NAN, Value, is_stale};
 
 use eval::{Context, Eval};
 
@@ -67,6 +71,10 @@ pub struct Options {
     pub limits: Limits,
     /// Threads that may help.
     pub workers: Workers,
+    /// Where its memory comes from; from the allocator if it is nothing.
+    pub pools: Option<Pools>,
+    /// Who hears of what it reads.
+    pub witness: Option<Arc<dyn Witness>>,
 }
 
 impl Default for Options {
@@ -76,12 +84,14 @@ impl Default for Options {
             subquery_step_ms: 60_000,
             limits: Limits::default(),
             workers: Workers::default(),
+            pools: None,
+            witness: None,
         }
     }
 }
 
 /// What a query evaluates to.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Answer {
     /// The value.
     pub value: Value,
@@ -91,6 +101,8 @@ pub struct Answer {
     pub infos: Vec<String>,
     /// What it cost.
     pub usage: Usage,
+    /// The node's memory that the value takes beside its rows' own.
+    pub loan: Option<Loan>,
 }
 
 /// Evaluates a query at one instant (`times.step == 0`) or over a range; `cancel` is looked at between series and steps.
@@ -112,7 +124,7 @@ pub fn evaluate(
         )));
     }
     let context = Context::new(ast, times, storage, options, cancel)?;
-    let value = Eval::new(&context).value(ast.root, times.step == 0)?;
+    let (value, loan) = Eval::new(&context).value(ast.root, times.step == 0)?;
     let (warnings, infos) = context.annotations().render(&ast.text);
-    Ok(Answer { value, warnings, infos, usage: context.meter.usage() })
+    Ok(Answer { value, warnings, infos, usage: context.meter.usage(), loan })
 }

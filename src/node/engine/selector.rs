@@ -73,14 +73,14 @@ impl Eval<'_> {
     ) -> Result<(), EvalError> {
         let window = self.instant_window(lookup, take);
         let lookback = self.cx.lookback_ms;
-        let mut series = Series::holes(Labels::default(), false, 0);
+        let mut series = Series::blank();
         self.read(matchers, window, &mut |labels, samples| {
             if take == Take::Smoothed {
                 drop_stale(samples);
             }
             series.labels = labels.clone();
             series.drop_name = matches!(take, Take::Time | Take::Start);
-            series.values.clear();
+            self.cx.meter.renew(&mut series.values, self.grid.count)?;
             let steps = self.grid.times().map(|time| lookup.time(time));
             if take == Take::Value {
                 newest(samples, steps, lookback, &mut series.values);
@@ -122,10 +122,11 @@ impl Eval<'_> {
                 Part { from: 0, to: selection.series(), selection }
             }
         };
-        let mut samples = Samples::default();
+        let mut samples = self.cx.meter.samples(part.selection.expected(part.from))?;
         for number in part.from..part.to {
             if let Some(labels) = part.selection.read(number, &mut samples)? {
-                self.cx.meter.read(samples.len())?;
+                samples.settle(&self.cx.meter)?;
+                self.cx.meter.read(samples.len(), || part.selection.stored_bytes(number))?;
                 each(labels, &mut samples)?;
             }
         }

@@ -56,6 +56,16 @@ pub trait Selection: Send + Sync {
     /// How many series there are.
     fn series(&self) -> usize;
 
+    /// About how many samples of a series are in the window, told without reading them; 0 where nobody knows.
+    fn expected(&self, _number: usize) -> usize {
+        0
+    }
+
+    /// Bytes that the samples of a series take where they are stored; 0 where nobody knows.
+    fn stored_bytes(&self, _number: usize) -> u64 {
+        0
+    }
+
     /// Puts the samples of a series in the window into `into`, which is cleared first, and says whose they are; `None`
     /// when there are none.
     fn read(&self, number: usize, into: &mut Samples) -> Result<Option<&Labels>, StorageError>;

@@ -1,11 +1,17 @@
 //! Values: of one series over the steps of an evaluation, and of a whole query.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt,
+};
 
 use super::{
+    buffers::{Lent, Numbers},
     error::{EvalError, execution},
+    grid::Grid,
     labels::Labels,
-    meter::Held,
+    meter::{Held, Meter},
+    storage::Samples,
 };
 
 /// The bits of the NaN that ends a series in Prometheus' storage.
@@ -28,19 +34,35 @@ pub(super) fn present(value: f64) -> Option<f64> {
 }
 
 /// A series of an instant vector over all steps of an evaluation.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Series {
     pub(super) labels: Labels,
     /// The name is dropped from the final result: until then label functions may still use it.
     pub(super) drop_name: bool,
     /// One value a step, [`HOLE`] where there is none.
-    pub(super) values: Vec<f64>,
+    pub(super) values: Numbers,
 }
 
 impl Series {
     /// A series without a value at any of `steps` steps.
-    pub(super) fn holes(labels: Labels, drop_name: bool, steps: usize) -> Self {
-        Self { labels, drop_name, values: vec![HOLE; steps] }
+    pub(super) fn holes(
+        labels: Labels,
+        drop_name: bool,
+        steps: usize,
+        meter: &Meter<'_>,
+    ) -> Result<Self, EvalError> {
+        Ok(Self { labels, drop_name, values: meter.column_of(HOLE, steps)? })
+    }
+
+    /// A series to be filled again and again; it has neither labels nor values yet.
+    pub(super) fn blank() -> Self {
+        Self { labels: Labels::default(), drop_name: false, values: Numbers::default() }
+    }
+
+    /// The values of this series with its labels, taken out of it.
+    pub(super) fn take(&mut self) -> Self {
+        let values = std::mem::take(&mut self.values);
+        Self { labels: self.labels.clone(), drop_name: self.drop_name, values }
     }
 
     #[inline]
@@ -69,6 +91,13 @@ pub(super) struct Matrix<'a> {
 }
 
 impl Matrix<'_> {
+    /// Takes a series in; its buffers are empty then.
+    pub(super) fn push(&mut self, series: &mut Series) -> Result<(), EvalError> {
+        self.held.keep(series)?;
+        self.series.push(series.take());
+        Ok(())
+    }
+
     /// With the series of another one behind its own.
     #[must_use]
     pub(super) fn and(mut self, mut other: Self) -> Self {
@@ -97,9 +126,9 @@ impl<'a> Merged<'a> {
         if let Some(&slot) = self.index.get(&key) {
             return Ok(slot);
         }
-        self.matrix.held.grow(self.steps as u64)?;
+        let mut series = Series::holes(key.0.clone(), drop_name, self.steps, self.matrix.held.meter)?;
         let slot = self.matrix.series.len();
-        self.matrix.series.push(Series::holes(key.0.clone(), drop_name, self.steps));
+        self.matrix.push(&mut series)?;
         self.index.insert(key, slot);
         Ok(slot)
     }
@@ -116,23 +145,23 @@ impl<'a> Merged<'a> {
 
     /// Takes a whole series in.
     pub(super) fn add(&mut self, series: &mut Series) -> Result<(), EvalError> {
-        self.take(series, self.steps as u64)
+        self.take(series, true)
     }
 
     /// Takes a series in that is counted already.
     pub(super) fn add_held(&mut self, series: &mut Series) -> Result<(), EvalError> {
-        self.take(series, 0)
+        self.take(series, false)
     }
 
-    fn take(&mut self, series: &mut Series, points: u64) -> Result<(), EvalError> {
+    fn take(&mut self, series: &mut Series, counts: bool) -> Result<(), EvalError> {
         let slot = match self.index.entry((series.labels.clone(), series.drop_name)) {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(new) => {
-                self.matrix.held.grow(points)?;
                 new.insert(self.matrix.series.len());
-                let values = std::mem::take(&mut series.values);
-                let Series { labels, drop_name, .. } = series;
-                self.matrix.series.push(Series { labels: labels.clone(), drop_name: *drop_name, values });
+                if counts {
+                    self.matrix.held.keep(series)?;
+                }
+                self.matrix.series.push(series.take());
                 return Ok(());
             }
         };
@@ -155,16 +184,65 @@ pub struct Point {
 }
 
 /// One series of a matrix.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Row {
     /// Its labels.
     pub labels: Labels,
+    /// Its samples.
+    pub points: Points,
+}
+
+/// The samples of one series of an answer, in memory that goes back to the node with them.
+pub struct Points(Kept);
+
+enum Kept {
+    /// One a step, but for holes.
+    Steps(Grid, Numbers),
+    Samples(Lent<Samples>),
+}
+
+impl Points {
+    pub(super) fn of_steps(grid: Grid, values: Numbers) -> Self {
+        Self(Kept::Steps(grid, values))
+    }
+
+    pub(super) fn of_samples(samples: Lent<Samples>) -> Self {
+        Self(Kept::Samples(samples))
+    }
+
     /// Times in milliseconds and values, in time order.
-    pub points: Vec<(i64, f64)>,
+    pub fn iter(&self) -> impl Iterator<Item = (i64, f64)> {
+        let (steps, samples) = match &self.0 {
+            Kept::Steps(grid, values) => (Some(grid.times().zip(values.iter().copied())), None),
+            Kept::Samples(samples) => {
+                let times = samples.times.iter().copied();
+                (None, Some(times.zip(samples.values.iter().copied())))
+            }
+        };
+        let steps = steps.into_iter().flatten().filter(|(_, value)| !is_stale(*value));
+        steps.chain(samples.into_iter().flatten())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+}
+
+impl PartialEq for Points {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl fmt::Debug for Points {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
 }
 
 /// What a query evaluates to.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub enum Value {
     /// A number, of an instant query.
     Scalar(f64),

@@ -6,14 +6,18 @@ use super::{
     functions::rate,
     grid::Grid,
     labels::Labels,
+    meter::Held,
     selector::{Lookup, drop_stale},
     storage::Samples,
-    value::{Row, present},
+    value::{Points, Row, present},
 };
 use crate::{
     base::TimeRange,
     promql::ast::{Edges, Expr, NodeId},
 };
+
+/// Steps of a subquery that there is room for before it is known how many have a value.
+const STEPS_FIRST: usize = 1_024;
 
 /// The samples of one series that a step sees, in the left-open `(start, end]`. With `anchored` and `smoothed` edges the
 /// columns reach past the window by the lookback.
@@ -109,14 +113,15 @@ impl Eval<'_> {
             }
             Expr::Subquery { expr, .. } => {
                 let grid = self.subquery_grid(arg);
-                let mut samples = Samples::default();
+                let mut samples = self.cx.meter.samples(grid.count.min(STEPS_FIRST))?;
                 self.with_grid(grid).stream(*expr, &mut |series| {
                     samples.clear();
-                    for (time, value) in grid.times().zip(&series.values) {
+                    for (time, value) in grid.times().zip(series.values.iter()) {
                         if let Some(value) = present(*value) {
                             samples.push(time, value);
                         }
                     }
+                    samples.settle(&self.cx.meter)?;
                     sink(&series.labels, series.drop_name, &mut samples)
                 })
             }
@@ -186,7 +191,7 @@ impl Eval<'_> {
     }
 
     /// A range vector as the result of the whole query.
-    pub(super) fn range_vector(&self, id: NodeId) -> Result<Vec<Row>, EvalError> {
+    pub(super) fn range_vector(&self, id: NodeId) -> Result<(Vec<Row>, Held<'_>), EvalError> {
         let Some(arg) = self.range_arg(id) else {
             return execution("expected a range vector");
         };
@@ -194,25 +199,26 @@ impl Eval<'_> {
         let mut rows: Vec<Row> = Vec::new();
         self.stream_ranges(&arg, &mut |labels, drop_name, samples| {
             let labels = if drop_name { labels.without_metadata() } else { labels.clone() };
-            let mut points = Vec::new();
+            // An instant query has one step, and so one window.
             self.windows(&arg, samples, |_, window| {
-                held.grow(window.times.len() as u64 + 2)?;
-                points = if arg.edges == Edges::Plain {
-                    window.times.iter().copied().zip(window.values.iter().copied()).collect()
+                held.keep_samples(window.times.len() as u64 + 2)?;
+                let mut points = self.cx.meter.samples(window.times.len() + 2)?;
+                if arg.edges == Edges::Plain {
+                    points.times.extend_from_slice(window.times);
+                    points.values.extend_from_slice(window.values);
                 } else {
-                    rate::extended_points(window)
-                };
+                    rate::extended_points(window, |time, value| points.push(time, value));
+                }
+                if !points.is_empty() {
+                    rows.push(Row { labels: labels.clone(), points: Points::of_samples(points) });
+                }
                 Ok(())
-            })?;
-            if !points.is_empty() {
-                rows.push(Row { labels, points });
-            }
-            Ok(())
+            })
         })?;
         rows.sort_by(|a, b| a.labels.cmp(&b.labels));
         if rows.windows(2).any(|pair| matches!(pair, [a, b] if a.labels == b.labels)) {
             return execution("vector cannot contain metrics with the same labelset");
         }
-        Ok(rows)
+        Ok((rows, held))
     }
 }

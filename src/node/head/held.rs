@@ -116,6 +116,21 @@ impl Held {
         (places, samples)
     }
 
+    /// At least as many samples as the window has, as a rule; read from the index alone.
+    pub fn expected(&self, window: TimeRange) -> usize {
+        let sealed = self.parts.iter().filter(|part| part.touches(window));
+        let sealed = sealed.filter_map(|part| part.block.cost(part.number, window).ok());
+        let sealed: u64 = sealed.map(|cost| cost.samples).sum();
+        (sealed as usize).saturating_add(self.runs.expected(window))
+    }
+
+    /// Bytes of the chunks that reading the window takes.
+    pub fn stored_bytes(&self, window: TimeRange) -> u64 {
+        let sealed = self.parts.iter().filter(|part| part.touches(window));
+        let sealed = sealed.filter_map(|part| part.block.cost(part.number, window).ok());
+        sealed.map(|cost| cost.bytes).sum::<u64>().saturating_add(self.runs.stored_bytes(window))
+    }
+
     /// Whether there is a sample in the window.
     pub fn touches(&self, window: TimeRange) -> bool {
         self.runs.touches(window) || !self.parts.is_empty() && self.count(window).1 > 0

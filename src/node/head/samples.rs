@@ -275,6 +275,20 @@ impl Runs {
         self.overlapping(window).map(|run| run.count_inside(window) as u64).sum()
     }
 
+    /// Samples of the runs that the window touches.
+    pub fn expected(&self, window: TimeRange) -> usize {
+        self.overlapping(window).map(|run| run.count).sum()
+    }
+
+    /// Bytes of the runs that the window touches.
+    pub fn stored_bytes(&self, window: TimeRange) -> u64 {
+        let bytes = |run: &Run| match &run.data {
+            Data::Open { times, .. } => times.len() * 16,
+            Data::Sealed(chunk) => chunk.len(),
+        };
+        self.overlapping(window).map(|run| bytes(run) as u64).sum()
+    }
+
     /// Whether there is a sample in the window.
     pub fn touches(&self, window: TimeRange) -> bool {
         self.overlapping(window).any(|run| run.count_inside(window) > 0)

@@ -1,5 +1,7 @@
 //! Every way for the node to say no, in Prometheus' shape.
 
+use std::time::Duration;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -16,11 +18,13 @@ use crate::{
 pub(super) struct Failure {
     pub(super) kind: ErrorKind,
     pub(super) message: String,
+    /// When to come again, where that may help.
+    pub(super) retry_after: Duration,
 }
 
 impl Failure {
     pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), retry_after: Duration::from_secs(1) }
     }
 }
 
@@ -34,8 +38,10 @@ impl IntoResponse for Failure {
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if matches!(self.kind, ErrorKind::QueueFull | ErrorKind::BackendSick) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if matches!(self.kind, ErrorKind::QueueFull | ErrorKind::BackendSick | ErrorKind::RateLimited) {
+            let seconds = self.retry_after.as_millis().div_ceil(1_000).max(1);
+            headers
+                .insert(header::RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
         }
         response
     }
@@ -81,6 +87,8 @@ impl From<EvalError> for Failure {
             EvalError::Execution(_) | EvalError::Limit { .. } | EvalError::NativeHistogram { .. } => {
                 ErrorKind::LimitExceeded
             }
+            EvalError::Exhausted(_) => ErrorKind::BackendSick,
+            EvalError::Stopped(_) => ErrorKind::RateLimited,
             EvalError::Canceled => ErrorKind::QueueTimeout,
             EvalError::Storage(_) => ErrorKind::Internal,
         };

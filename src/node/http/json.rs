@@ -10,29 +10,47 @@ use axum::{
 use futures_util::stream;
 
 use super::{number::point, number::time, reads::Place};
-use crate::node::engine::{Answer, Labels, Value};
+use crate::node::{
+    engine::{Answer, Labels, Value},
+    pool::{BytesPool, Loan},
+};
 
 /// Bytes of a piece, about.
 const PIECE: usize = 64 << 10;
+/// Answers of so few items are expected to fit [`SMALL`].
+const FEW: usize = 16;
+/// Bytes of a small answer, about.
+const SMALL: usize = 4 << 10;
+
+/// What an answer needs while it is sent: the place of its read, and buffers.
+pub(super) type Sending = (Place, BytesPool);
+/// The same, and the memory of what is sent.
+pub(super) type Held = (Sending, Option<Loan>);
 
 /// Items written one after the other between a head and a tail.
 struct Pieces<I> {
     head: Option<String>,
     items: I,
     tail: Option<String>,
-    /// Held to the last byte.
-    _place: Place,
+    pool: BytesPool,
+    /// Held to the last byte: the read's place, and memory of what is sent.
+    _held: (Place, Option<Loan>),
 }
 
 impl<I: Iterator<Item = W>, W: FnOnce(&mut String)> Iterator for Pieces<I> {
     type Item = Bytes;
 
+    /// Each piece takes less than the items in it give back, so that it does not ask the cap: an answer under way is
+    /// the last thing to stop.
     fn next(&mut self) -> Option<Bytes> {
         self.tail.as_ref()?;
-        let (mut out, mut first) = match self.head.take() {
-            Some(head) => (head, true),
-            None => (String::with_capacity(PIECE), false),
-        };
+        let few = self.items.size_hint().1.is_some_and(|left| left <= FEW);
+        let mut lease = self.pool.get_over(if few { SMALL } else { PIECE });
+        // An empty buffer is valid text.
+        let mut out = String::from_utf8(std::mem::take(&mut *lease)).unwrap_or_default();
+        let head = self.head.take();
+        let mut first = head.is_some();
+        out.push_str(&head.unwrap_or_default());
         while out.len() < PIECE {
             let Some(write) = self.items.next() else {
                 out.push_str(&self.tail.take().unwrap_or_default());
@@ -43,7 +61,9 @@ impl<I: Iterator<Item = W>, W: FnOnce(&mut String)> Iterator for Pieces<I> {
             }
             write(&mut out);
         }
-        Some(out.into())
+        *lease = out.into_bytes();
+        lease.settle_over();
+        Some(Bytes::from_owner(lease))
     }
 }
 
@@ -52,9 +72,9 @@ fn send<W: FnOnce(&mut String)>(
     head: String,
     items: impl Iterator<Item = W> + Send + 'static,
     tail: String,
-    place: Place,
+    ((place, pool), loan): Held,
 ) -> Response {
-    let mut pieces = Pieces { head: Some(head), items, tail: Some(tail), _place: place };
+    let mut pieces = Pieces { head: Some(head), items, tail: Some(tail), pool, _held: (place, loan) };
     let first = pieces.next().unwrap_or_default();
     let body = if pieces.tail.is_none() {
         Body::from(first)
@@ -66,7 +86,8 @@ fn send<W: FnOnce(&mut String)>(
 }
 
 /// The answer of a query evaluated at `time_ms`, or over a range; with its statistics if it is said how long it took.
-pub(super) fn answer(answer: Answer, time_ms: i64, took: Option<Duration>, place: Place) -> Response {
+pub(super) fn answer(mut answer: Answer, time_ms: i64, took: Option<Duration>, sending: Sending) -> Response {
+    let held = (sending, answer.loan.take());
     let head = |kind: &str| format!(r#"{{"status":"success","data":{{"resultType":"{kind}","result":"#);
     let mut tail = String::new();
     if let Some(took) = took {
@@ -82,8 +103,8 @@ pub(super) fn answer(answer: Answer, time_ms: i64, took: Option<Duration>, place
     annotations(&mut tail, &answer.warnings, &answer.infos);
     tail.push('}');
     match answer.value {
-        Value::Scalar(value) => single(head("scalar"), tail, place, move |out| point(out, time_ms, value)),
-        Value::String(text) => single(head("string"), tail, place, move |out| {
+        Value::Scalar(value) => single(head("scalar"), tail, held, move |out| point(out, time_ms, value)),
+        Value::String(text) => single(head("string"), tail, held, move |out| {
             out.push('[');
             time(out, time_ms);
             out.push(',');
@@ -100,7 +121,7 @@ pub(super) fn answer(answer: Answer, time_ms: i64, took: Option<Duration>, place
                     out.push('}');
                 }
             });
-            send(head("vector") + "[", items, format!("]{tail}"), place)
+            send(head("vector") + "[", items, format!("]{tail}"), held)
         }
         Value::Matrix(rows) => {
             let items = rows.into_iter().map(|row| {
@@ -112,12 +133,12 @@ pub(super) fn answer(answer: Answer, time_ms: i64, took: Option<Duration>, place
                         if i > 0 {
                             out.push(',');
                         }
-                        point(out, *time_ms, *value);
+                        point(out, time_ms, value);
                     }
                     out.push_str("]}");
                 }
             });
-            send(head("matrix") + "[", items, format!("]{tail}"), place)
+            send(head("matrix") + "[", items, format!("]{tail}"), held)
         }
     }
 }
@@ -125,33 +146,33 @@ pub(super) fn answer(answer: Answer, time_ms: i64, took: Option<Duration>, place
 fn single(
     head: String,
     tail: String,
-    place: Place,
+    held: Held,
     write: impl FnOnce(&mut String) + Send + 'static,
 ) -> Response {
-    send(head, std::iter::once(write), tail, place)
+    send(head, std::iter::once(write), tail, held)
 }
 
 /// A list of label sets.
-pub(super) fn series(items: Vec<Labels>, warnings: &[String], place: Place) -> Response {
+pub(super) fn series(items: Vec<Labels>, warnings: &[String], held: Held) -> Response {
     let items = items.into_iter().map(|set| move |out: &mut String| labels(out, &set));
-    list(items, warnings, place)
+    list(items, warnings, held)
 }
 
 /// A list of names or values.
-pub(super) fn texts(items: Vec<std::sync::Arc<str>>, warnings: &[String], place: Place) -> Response {
+pub(super) fn texts(items: Vec<std::sync::Arc<str>>, warnings: &[String], held: Held) -> Response {
     let items = items.into_iter().map(|text| move |out: &mut String| string(out, &text));
-    list(items, warnings, place)
+    list(items, warnings, held)
 }
 
 fn list<W: FnOnce(&mut String)>(
     items: impl Iterator<Item = W> + Send + 'static,
     warnings: &[String],
-    place: Place,
+    held: Held,
 ) -> Response {
     let mut tail = "]".to_owned();
     annotations(&mut tail, warnings, &[]);
     tail.push('}');
-    send(r#"{"status":"success","data":["#.to_owned(), items, tail, place)
+    send(r#"{"status":"success","data":["#.to_owned(), items, tail, held)
 }
 
 fn annotations(out: &mut String, warnings: &[String], infos: &[String]) {

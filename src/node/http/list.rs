@@ -1,6 +1,9 @@
 //! Series, label names and label values.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use axum::{
     extract::{Path, State},
@@ -18,7 +21,10 @@ use crate::{
         ErrorKind, TimeRange,
         params::{ParamError, Params},
     },
-    node::db::{Db, Listing},
+    node::{
+        db::{Db, Listing},
+        engine::EvalError,
+    },
     promql::ast::Matcher,
 };
 
@@ -48,6 +54,9 @@ pub(super) fn limit(params: &Params<'_>) -> Result<Option<usize>, Failure> {
     Ok(Some(limit).filter(|limit| *limit > 0))
 }
 
+/// Bytes of an entry of a list, about: what it points to is the database's.
+const ENTRY_BYTES: usize = 64;
+
 /// What was found, and what is to be said with it.
 struct Found<T> {
     items: Vec<T>,
@@ -59,17 +68,22 @@ async fn run<T: Send + 'static>(
     params: &Params<'_>,
     listed: Listed,
     read: impl FnOnce(&Db, &Listed) -> Result<Listing<T>, Failure> + Send + 'static,
-) -> Result<(Found<T>, super::reads::Place), Failure> {
-    let db = Arc::clone(&node.db);
-    let find = move |_: &_| {
+) -> Result<(Found<T>, json::Held), Failure> {
+    let (db, pools) = (Arc::clone(&node.db), node.pools.engine.clone());
+    let find = move |cancel: &AtomicBool| {
         let listing = read(&db, &listed)?;
+        // How long a list is shows only when it is there.
+        let mut loan = pools.working.loan();
+        let bytes = listing.items.len().saturating_mul(ENTRY_BYTES) as u64;
+        loan.grow(bytes, &|| cancel.load(Relaxed)).map_err(EvalError::Exhausted)?;
         let mut warnings = db.warnings([listed.window]);
         if listing.cut {
             warnings.push("results truncated due to limit".to_owned());
         }
-        Ok(Found { items: listing.items, warnings })
+        Ok((Found { items: listing.items, warnings }, loan))
     };
-    node.reads.run(timeout(node, params)?, find).await
+    let ((found, loan), place) = node.reads.run(timeout(node, params)?, find).await?;
+    Ok((found, ((place, node.pools.bytes.clone()), Some(loan))))
 }
 
 pub(super) async fn series(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
@@ -79,16 +93,16 @@ pub(super) async fn series(State(node): State<Arc<Node>>, asked: Asked) -> Resul
         return Err(Failure::new(ErrorKind::BadData, "no match[] parameter provided"));
     }
     let read = |db: &Db, l: &Listed| Ok(db.series(&l.selectors, l.window, l.limit)?);
-    let (found, place) = run(&node, &params, listed, read).await?;
-    Ok(json::series(found.items, &found.warnings, place))
+    let (found, held) = run(&node, &params, listed, read).await?;
+    Ok(json::series(found.items, &found.warnings, held))
 }
 
 pub(super) async fn labels(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
     let params = asked.params()?;
     let listed = Listed::read(&node, &params)?;
     let read = |db: &Db, l: &Listed| Ok(db.label_names(&l.selectors, l.window, l.limit)?);
-    let (found, place) = run(&node, &params, listed, read).await?;
-    Ok(json::texts(found.items, &found.warnings, place))
+    let (found, held) = run(&node, &params, listed, read).await?;
+    Ok(json::texts(found.items, &found.warnings, held))
 }
 
 pub(super) async fn values(
@@ -100,8 +114,8 @@ pub(super) async fn values(
     let listed = Listed::read(&node, &params)?;
     let name = unescaped(name);
     let read = move |db: &Db, l: &Listed| Ok(db.label_values(&name, &l.selectors, l.window, l.limit)?);
-    let (found, place) = run(&node, &params, listed, read).await?;
-    Ok(json::texts(found.items, &found.warnings, place))
+    let (found, held) = run(&node, &params, listed, read).await?;
+    Ok(json::texts(found.items, &found.warnings, held))
 }
 
 /// `U__` in front of a name says that what is no letter is written `_hex_`, and an underscore `__`.

@@ -1,14 +1,19 @@
 //! The node's own metrics. Gauges are read when somebody asks.
 
-use prometheus::{Encoder as _, IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use super::reads::Reads;
-use crate::node::db::Db;
+use super::{reads::Reads, recent::Recent};
+use crate::{
+    node::db::Db,
+    telemetry::process::{MemoryCollector, ProcessCollector},
+};
 
 /// Counts and gauges in a registry of their own.
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
+    /// Apart, since a proxy in the same process tells the same of it.
+    process: Registry,
     series: IntGauge,
     appended: IntCounter,
     refused: IntCounter,
@@ -21,11 +26,15 @@ pub(super) struct Metrics {
     reads: IntGauge,
     reads_done: IntCounter,
     reads_refused: IntCounter,
+    recent: IntGaugeVec,
+    recent_refused: IntCounter,
 }
 
 impl Metrics {
     pub(super) fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new();
+        let (registry, process) = (Registry::new(), Registry::new());
+        process.register(Box::new(ProcessCollector::new()?))?;
+        process.register(Box::new(MemoryCollector::new()?))?;
         let gauge = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
@@ -55,11 +64,22 @@ impl Metrics {
                 "weir_node_reads_refused_total",
                 "Reads refused because there were too many.",
             )?,
+            recent: recent_gauge(&registry)?,
+            recent_refused: counter(
+                "weir_node_recent_refused_total",
+                "Reads refused or stopped because so much was read lately.",
+            )?,
             registry,
+            process,
         })
     }
 
-    pub(super) fn encode(&self, db: &Db, reads: &Reads) -> prometheus::Result<String> {
+    /// Where the metrics of what the node is made of go.
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub(super) fn encode(&self, db: &Db, reads: &Reads, recent: &Recent) -> prometheus::Result<String> {
         let stats = db.stats();
         self.series.set(stats.series as i64);
         self.blocks.set(stats.blocks as i64);
@@ -74,12 +94,29 @@ impl Metrics {
             (&self.compacted, stats.blocks_compacted),
             (&self.reads_done, reads.done()),
             (&self.reads_refused, reads.refused()),
+            (&self.recent_refused, recent.refused()),
         ];
         for (counter, total) in counts {
             counter.inc_by(total.saturating_sub(counter.get()));
         }
-        let mut out = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
-        String::from_utf8(out).map_err(|e| prometheus::Error::Msg(e.to_string()))
+        let touched = recent.touched();
+        for (of, value) in
+            [("series", touched.series), ("samples", touched.samples), ("bytes", touched.bytes)]
+        {
+            self.recent.with_label_values(&[of]).set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+        TextEncoder::new().encode_to_string(&self.registry.gather())
     }
+
+    /// What the process takes.
+    pub(super) fn encode_process(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.process.gather())
+    }
+}
+
+fn recent_gauge(registry: &Registry) -> prometheus::Result<IntGaugeVec> {
+    let help = "What all reads touched within the window of the limits on it; 0 where there are none.";
+    let gauge = IntGaugeVec::new(Opts::new("weir_node_recent_read", help), &["of"])?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
 }

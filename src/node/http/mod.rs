@@ -16,8 +16,10 @@ mod json;
 mod list;
 mod metrics;
 mod number;
+mod pools;
 mod query;
 mod reads;
+mod recent;
 mod remote_read;
 mod settings;
 mod stall;
@@ -25,20 +27,23 @@ mod status;
 mod tree;
 mod write;
 
-use std::{io, sync::Arc};
+use std::{io, net::IpAddr, sync::Arc};
 
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{FromRequest, OriginalUri, RawQuery, Request},
-    http::{Method, header},
+    extract::{ConnectInfo, FromRequest, OriginalUri, RawQuery, Request, connect_info::Connected},
+    http::{HeaderMap, Method, header},
     response::{IntoResponse, Response},
     routing::{get, post},
+    serve::IncomingStream,
 };
 use futures_util::FutureExt as _;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
 
+pub use pools::PoolSettings;
+pub use recent::{RecentLimit, RecentSettings};
 pub use settings::Settings;
 pub use write::{Label, store_metrics};
 
@@ -50,7 +55,9 @@ use crate::{
 };
 use error::Failure;
 use metrics::Metrics;
+use pools::Pools;
 use reads::Reads;
+use recent::{Counted, Recent};
 
 /// Parsed queries that are kept.
 const CACHED_QUERIES: u64 = 1_000;
@@ -69,6 +76,8 @@ pub struct Node {
     /// Writes whose bodies are held; more wait, which holds back their senders.
     writes: Semaphore,
     metrics: Metrics,
+    pools: Pools,
+    recent: Arc<Recent>,
     started_ms: i64,
 }
 
@@ -79,11 +88,14 @@ impl Node {
     /// Its metrics cannot be registered.
     pub fn new(db: Arc<Db>, settings: Settings) -> prometheus::Result<Arc<Self>> {
         let started_ms = (db.options().clock)();
+        let metrics = Metrics::new()?;
         Ok(Arc::new(Self {
+            pools: Pools::new(&settings.pool, metrics.registry())?,
             reads: Reads::new(&settings),
+            recent: Recent::new(settings.recent.clone()),
             workers: Workers::new(settings.query_threads, Workers::SERIES_MIN),
             writes: Semaphore::new(WRITES_HELD),
-            metrics: Metrics::new()?,
+            metrics,
             cache: promql::Cache::new(CACHED_QUERIES),
             db,
             settings,
@@ -96,9 +108,39 @@ impl Node {
         &self.db
     }
 
-    /// What the node tells of itself, in Prometheus' text format.
+    /// Keeps the node small, until the future is dropped: pools that nobody uses shrink.
+    pub async fn shrink_pools(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(self.settings.pool.idle).await;
+            let freed = self.pools.shrink();
+            if freed > 0 {
+                tracing::debug!(freed, "pools were idle and gave buffers back");
+            }
+        }
+    }
+
+    /// Most bytes that its pools lend; `None` where nothing bounds them.
+    pub fn pool_bytes(&self) -> Option<u64> {
+        self.pools.bound()
+    }
+
+    /// Says in the log what queries never gave back; to be asked when none is left. Whether all is back.
+    pub fn check_pools(&self) -> bool {
+        let mut whole = true;
+        for (pool, leaked) in self.pools.leaked() {
+            tracing::error!(pool, objects = leaked.objects, bytes = leaked.bytes, "a pool leaks");
+            whole = false;
+        }
+        whole
+    }
+
+    /// What the node tells of itself, in Prometheus' text format; the page also tells of its process.
     pub fn metrics_text(&self) -> prometheus::Result<String> {
-        self.metrics.encode(&self.db, &self.reads)
+        self.metrics.encode(&self.db, &self.reads, &self.recent)
+    }
+
+    fn metrics_page(&self) -> prometheus::Result<String> {
+        Ok(self.metrics_text()? + &self.metrics.encode_process()?)
     }
 
     fn now_ms(&self) -> i64 {
@@ -165,14 +207,41 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let listener = stall::Stalling { listener, patience: node.settings.stall };
-    axum::serve(listener, router(node)).with_graceful_shutdown(shutdown.map(|()| ())).await
+    let app = router(node).into_make_service_with_connect_info::<Peer>();
+    axum::serve(listener, app).with_graceful_shutdown(shutdown.map(|()| ())).await
 }
 
-/// The parameters of a request, from its URL and its form.
+/// The parameters of a request, from its URL and its form, and who asks.
 struct Asked {
     url: Option<String>,
     form: String,
+    headers: HeaderMap,
+    peer: Option<IpAddr>,
 }
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(IpAddr);
+
+impl Connected<IncomingStream<'_, stall::Stalling>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, stall::Stalling>) -> Self {
+        Self(stream.remote_addr().ip())
+    }
+}
+
+impl Node {
+    /// Counts a read against what its source and all have read lately: by the header that names it, which passes
+    /// through Weir, or else by its address.
+    fn counted(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<Option<Arc<Counted>>, Failure> {
+        let named = headers.get(self.settings.recent.header.as_str()).and_then(|name| name.to_str().ok());
+        let named = named.filter(|name| !name.is_empty() && name.len() <= SOURCE_NAME_MAX).map(str::to_owned);
+        let source = named.or_else(|| Some(peer?.to_string())).unwrap_or_default();
+        self.recent.begin(&source)
+    }
+}
+
+/// Longer names of sources are no names.
+const SOURCE_NAME_MAX: usize = 256;
 
 /// The largest form that is read, bytes.
 const FORM_BYTES_MAX: usize = 1 << 20;
@@ -188,8 +257,10 @@ impl<S: Sync> FromRequest<S> for Asked {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
         let url = request.uri().query().map(str::to_owned);
+        let peer = peer_of(&request);
+        let asked = Self { url, form: String::new(), headers: request.headers().clone(), peer };
         if request.method() != Method::POST {
-            return Ok(Self { url, form: String::new() });
+            return Ok(asked);
         }
         let is_form = request
             .headers()
@@ -198,12 +269,16 @@ impl<S: Sync> FromRequest<S> for Asked {
             .is_some_and(|value| value.starts_with("application/x-www-form-urlencoded"));
         let body = read_body(request.into_body(), FORM_BYTES_MAX).await?;
         if !is_form {
-            return Ok(Self { url, form: String::new() });
+            return Ok(asked);
         }
         let form = String::from_utf8(body.into())
             .map_err(|_| Failure::new(ErrorKind::BadData, "the form is not UTF-8"))?;
-        Ok(Self { url, form })
+        Ok(Self { form, ..asked })
     }
+}
+
+fn peer_of(request: &Request) -> Option<IpAddr> {
+    request.extensions().get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| peer.0)
 }
 
 /// A whole request body.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{extract::State, response::Response};
 use serde_json::json;
 
-use super::{Asked, Node, error::Failure, json, success, success_text, tree};
+use super::{Asked, Node, error::Failure, json, recent, success, success_text, tree};
 use crate::{
     base::{
         ErrorKind, TimeRange,
@@ -75,16 +75,20 @@ impl Query {
         Err(Failure::new(ErrorKind::BadData, format!("invalid expression type {kind:?} {why}")))
     }
 
-    async fn evaluate(self, node: &Arc<Node>) -> Result<Response, Failure> {
+    async fn evaluate(self, node: &Arc<Node>, asked: &Asked) -> Result<Response, Failure> {
+        let counted = node.counted(&asked.headers, asked.peer)?;
         let (db, times, stats) = (Arc::clone(&node.db), self.times, self.stats);
         let options = engine::Options {
             lookback_ms: self.lookback_ms,
             limits: node.settings.limits,
             workers: node.workers.clone(),
+            pools: Some(node.pools.engine.clone()),
+            witness: counted.clone().map(|counted| counted as Arc<dyn engine::Witness>),
             ..engine::Options::default()
         };
         let run = move |cancel: &_| {
-            let mut answer = engine::evaluate(&self.ast, times, &*db, &options, cancel)?;
+            let answer = engine::evaluate(&self.ast, times, &*db, &options, cancel);
+            let mut answer = answer.map_err(|error| recent::explained(error, counted.as_deref()))?;
             let shape = Shape::of(&self.ast, times, self.lookback_ms);
             answer.warnings.extend(db.warnings(shape.selectors.iter().map(|s| s.window)));
             Ok(answer)
@@ -92,7 +96,7 @@ impl Query {
         let begun = tokio::time::Instant::now();
         let (answer, place) = node.reads.run(self.timeout, run).await?;
         let stats = stats.then(|| begun.elapsed());
-        Ok(json::answer(answer, times.start, stats, place))
+        Ok(json::answer(answer, times.start, stats, (place, node.pools.bytes.clone())))
     }
 
     /// Exactly what it would read; the index tells without a look at a sample's value.
@@ -165,11 +169,11 @@ pub(super) fn selectors(node: &Node, params: &Params<'_>) -> Result<Vec<Vec<Matc
 }
 
 pub(super) async fn instant(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
-    Query::instant(&node, &asked.params()?)?.evaluate(&node).await
+    Query::instant(&node, &asked.params()?)?.evaluate(&node, &asked).await
 }
 
 pub(super) async fn range(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
-    Query::range(&node, &asked.params()?)?.evaluate(&node).await
+    Query::range(&node, &asked.params()?)?.evaluate(&node, &asked).await
 }
 
 pub(super) async fn cost(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {

@@ -16,14 +16,20 @@ use axum::{
 };
 use futures_util::{Stream, stream};
 
-use super::{FORM_BYTES_MAX, Node, error::Failure, read_body, reads::Place};
+use super::{
+    FORM_BYTES_MAX, Node,
+    error::Failure,
+    peer_of, read_body,
+    recent::{Counted, explained},
+};
 use crate::{
     base::ErrorKind,
     node::{
         chunk::bytes::put_varint,
         db::Db,
-        engine::{EvalError, Labels, Limits, Samples, Storage as _},
+        engine::{EvalError, Labels, Limits, Pools, Samples, Storage as _, Touched, Witness as _},
         ingest::{self, ReadQuery},
+        pool::{Gone, Loan, PoolExhausted},
     },
 };
 
@@ -31,13 +37,15 @@ use crate::{
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 pub(super) async fn read(State(node): State<Arc<Node>>, request: Request) -> Result<Response, Failure> {
+    let counted = node.counted(request.headers(), peer_of(&request))?;
     let packed = read_body(request.into_body(), FORM_BYTES_MAX).await?;
     let queries = ingest::read_request(&ingest::unpack(&packed, FORM_BYTES_MAX)?)?;
-    let (db, limits) = (Arc::clone(&node.db), node.settings.limits);
-    let run = move |cancel: &AtomicBool| answer(&db, &queries, limits, cancel);
+    let (db, pools, limits) = (Arc::clone(&node.db), node.pools.engine.clone(), node.settings.limits);
+    let run = move |cancel: &AtomicBool| answer(&db, &queries, &Means { limits, pools, counted, cancel });
     let (found, place) = node.reads.run(node.settings.timeout, run).await?;
     let headers = [(header::CONTENT_TYPE, "application/x-protobuf"), (header::CONTENT_ENCODING, "snappy")];
-    let mut response = (headers, Body::from_stream(pieces(found.packed, place))).into_response();
+    let mut response =
+        (headers, Body::from_stream(pieces(found.packed, (place, found.loan)))).into_response();
     // The protocol has no place for warnings.
     if let Ok(value) = HeaderValue::try_from(found.warnings.join("; "))
         && !value.is_empty()
@@ -55,58 +63,85 @@ const PIECE: usize = 64 << 10;
 /// A packed answer.
 struct Found {
     packed: Vec<u8>,
+    loan: Loan,
     warnings: Vec<String>,
 }
 
 /// The answer piece by piece, so that its place is held until all but the last piece is sent.
-fn pieces(packed: Vec<u8>, place: Place) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    let left = (Bytes::from(packed), place);
-    stream::unfold(left, async |(mut left, place)| {
+fn pieces<H>(packed: Vec<u8>, held: H) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    let left = (Bytes::from(packed), held);
+    stream::unfold(left, async |(mut left, held)| {
         let piece = left.split_to(left.len().min(PIECE));
-        (!piece.is_empty()).then_some((Ok(piece), (left, place)))
+        (!piece.is_empty()).then_some((Ok(piece), (left, held)))
     })
 }
 
+/// What a request may take, and from where.
+struct Means<'a> {
+    limits: Limits,
+    pools: Pools,
+    counted: Option<Arc<Counted>>,
+    cancel: &'a AtomicBool,
+}
+
+impl Means<'_> {
+    fn gone(&self) -> bool {
+        self.cancel.load(Relaxed)
+    }
+
+    /// Asks a pool.
+    fn granted<T>(&self, ask: impl FnOnce(Gone<'_>) -> Result<T, PoolExhausted>) -> Result<T, EvalError> {
+        ask(&|| self.gone()).map_err(EvalError::Exhausted)
+    }
+}
+
+/// An answer is held as series, then as their list, then as the whole, and packed: at most so often at once.
+const COPIES: u64 = 3;
+
 /// What has been read so far, over all queries of a request.
-#[derive(Default)]
 struct Used {
     series: u64,
     samples: u64,
     bytes: usize,
+    loan: Loan,
 }
 
-fn answer(db: &Db, queries: &[ReadQuery], limits: Limits, cancel: &AtomicBool) -> Result<Found, Failure> {
-    let mut used = Used::default();
+fn answer(db: &Db, queries: &[ReadQuery], means: &Means<'_>) -> Result<Found, Failure> {
+    let mut used = Used { series: 0, samples: 0, bytes: 0, loan: means.pools.working.loan() };
     let mut out = Vec::new();
     for query in queries {
-        let result = result_of(db, query, limits, &mut used, cancel)?;
+        let result = result_of(db, query, means, &mut used)?;
         field(1, &result, &mut out);
     }
     let packed = snap::raw::Encoder::new()
         .compress_vec(&out)
         .map_err(|error| Failure::new(ErrorKind::Internal, format!("packing the answer: {error}")))?;
-    Ok(Found { packed, warnings: db.warnings(queries.iter().map(|query| query.window)) })
+    drop(out);
+    used.loan.keep_only(packed.len() as u64);
+    Ok(Found { packed, loan: used.loan, warnings: db.warnings(queries.iter().map(|query| query.window)) })
 }
 
 /// A `QueryResult`, its series sorted by their labels.
-fn result_of(
-    db: &Db,
-    query: &ReadQuery,
-    limits: Limits,
-    used: &mut Used,
-    cancel: &AtomicBool,
-) -> Result<Vec<u8>, Failure> {
+fn result_of(db: &Db, query: &ReadQuery, means: &Means<'_>, used: &mut Used) -> Result<Vec<u8>, Failure> {
     let selection = db.select(&query.matchers, query.window).map_err(EvalError::from)?;
-    let mut samples = Samples::default();
+    let expected = selection.expected(0);
+    let mut samples = means.granted(|gone| means.pools.samples.get_unless(expected, gone))?;
     let mut found: Vec<(Labels, Vec<u8>)> = Vec::new();
     for number in 0..selection.series() {
-        if cancel.load(Relaxed) {
+        if means.gone() {
             return Err(EvalError::Canceled.into());
         }
         let Some(labels) = selection.read(number, &mut samples).map_err(EvalError::from)? else { continue };
+        means.granted(|gone| samples.settle(gone))?;
         used.series += 1;
         used.samples += samples.len() as u64;
-        let counts = [("series", used.series, limits.series), ("samples", used.samples, limits.samples)];
+        if let Some(counted) = &means.counted {
+            let (samples, bytes) = (samples.len() as u64, selection.stored_bytes(number));
+            let heard = counted.read(Touched { series: 1, samples, bytes });
+            heard.map_err(|text| explained(EvalError::Stopped(text), Some(counted)))?;
+        }
+        let counts =
+            [("series", used.series, means.limits.series), ("samples", used.samples, means.limits.samples)];
         if let Some((name, _, max)) = counts.into_iter().find(|(_, count, max)| count > max) {
             return Err(EvalError::Limit { name, max }.into());
         }
@@ -117,6 +152,7 @@ fn result_of(
                 format!("the answer is larger than {ANSWER_BYTES_MAX} bytes; ask for less at a time");
             return Err(Failure::new(ErrorKind::LimitExceeded, message));
         }
+        means.granted(|gone| used.loan.grow(COPIES * series.len() as u64, gone))?;
         found.push((labels.clone(), series));
     }
     found.sort_unstable_by(|a, b| a.0.cmp(&b.0));

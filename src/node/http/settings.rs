@@ -2,13 +2,18 @@
 
 use std::{num::NonZero, time::Duration};
 
+use super::{PoolSettings, RecentSettings};
 use crate::node::engine;
 
 /// How a node serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// What one query may touch.
     pub limits: engine::Limits,
+    /// How the memory of queries is pooled.
+    pub pool: PoolSettings,
+    /// What may be read lately.
+    pub recent: RecentSettings,
     /// How long a sample stays visible to an instant vector, milliseconds.
     pub lookback_ms: u64,
     /// The longest that a read may take; `timeout=` may ask for less.
@@ -34,6 +39,8 @@ impl Default for Settings {
         let query_threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
         Self {
             limits: engine::Limits::default(),
+            pool: PoolSettings::default(),
+            recent: RecentSettings::default(),
             lookback_ms: 300_000,
             timeout: Duration::from_secs(120),
             stall: Duration::from_secs(30),

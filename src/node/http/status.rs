@@ -110,6 +110,6 @@ pub(super) async fn tsdb(State(node): State<Arc<Node>>, asked: Asked) -> Result<
 }
 
 pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response, Failure> {
-    let text = node.metrics_text().map_err(|e| Failure::new(ErrorKind::Internal, e.to_string()))?;
+    let text = node.metrics_page().map_err(|e| Failure::new(ErrorKind::Internal, e.to_string()))?;
     Ok(([(header::CONTENT_TYPE, crate::telemetry::metrics::CONTENT_TYPE)], text).into_response())
 }

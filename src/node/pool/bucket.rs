@@ -5,12 +5,9 @@ use std::{fmt, sync::Arc};
 use prometheus::IntCounter;
 
 use super::{
-    Buffer, Cap, Leaked, Lease, Options, PoolExhausted, Supply,
-    lease::Home,
-    metrics::{Read, Readings},
-    object::Shelf,
+    Buffer, Cap, Leaked, Lease, Options, PoolExhausted, Supply, cap::Gone, lease::Home, loan::Outstanding,
+    metrics::Read, object::Shelf,
 };
-use crate::base::sync::{AtomicU64, Ordering};
 
 /// One size of buffer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,35 +40,37 @@ impl Buckets {
         Self(buckets)
     }
 
-    /// What m3dbnode keeps by default: 102.5 MiB of bytes.
-    pub fn m3_bytes() -> Self {
-        Self::of(&[
-            (16, 524_288),
-            (32, 262_144),
-            (64, 131_072),
-            (128, 65_536),
-            (256, 65_536),
-            (1_440, 16_384),
-            (4_096, 8_192),
-        ])
+    /// By rising capacity.
+    pub fn as_slice(&self) -> &[Bucket] {
+        &self.0
     }
 
-    /// Bytes in the m3dbnode sizes and a tenth of its memory: for a node that shares its machine.
-    pub fn small_bytes() -> Self {
-        Self::of(&[
-            (16, 16_384),
-            (32, 16_384),
-            (64, 16_384),
-            (128, 8_192),
-            (256, 8_192),
-            (1_440, 2_048),
-            (4_096, 1_024),
-        ])
+    /// The sizes of m3dbnode, and one for a piece of a large answer. m3dbnode keeps 102.5 MiB in them, since it copies
+    /// what it reads; this node maps its blocks, so that only answers take bytes.
+    pub fn bytes() -> Self {
+        let small = [16, 32, 64, 128, 256].map(|capacity| (capacity, 64));
+        Self::of(&[&small[..], &[(1_440, 64), (4_096, 256), (65_536, 64)]].concat())
     }
 
     /// Decoded samples: from a chunk to a day at 15 s.
     pub fn samples() -> Self {
         Self::of(&[(128, 256), (512, 128), (1_536, 64), (6_144, 16)])
+    }
+
+    /// One number a step: from an instant query to the most steps that Prometheus allows.
+    pub fn numbers() -> Self {
+        Self::of(&[
+            (4, 2_048),
+            (32, 1_024),
+            (80, 512),
+            (128, 512),
+            (256, 256),
+            (384, 256),
+            (768, 256),
+            (1_536, 256),
+            (4_096, 32),
+            (11_008, 16),
+        ])
     }
 }
 
@@ -90,23 +89,10 @@ struct BucketHome<T> {
     /// By rising capacity.
     shelves: Vec<(usize, Arc<Shelf<T>>)>,
     /// Counts what is too large for every shelf.
-    oversize: Arc<Oversize>,
+    oversize: Arc<Outstanding>,
     cap: Arc<Cap>,
     alloc_max: IntCounter,
     exhausted: IntCounter,
-}
-
-#[derive(Debug)]
-struct Oversize {
-    objects: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl Read for Oversize {
-    fn readings(&self) -> Readings {
-        let outstanding = self.objects.load(Ordering::Relaxed);
-        Readings { outstanding, outstanding_bytes: self.bytes.load(Ordering::Relaxed), ..Readings::default() }
-    }
 }
 
 impl<T: Buffer> BucketPool<T> {
@@ -120,10 +106,9 @@ impl<T: Buffer> BucketPool<T> {
                 (capacity, Shelf::new(pool, &capacity.to_string(), options, make, supply))
             })
             .collect();
-        let oversize = Arc::new(Oversize { objects: AtomicU64::new(0), bytes: AtomicU64::new(0) });
-        let readable: Arc<dyn Read> = Arc::<Oversize>::clone(&oversize);
+        let oversize = Arc::new(Outstanding::nothing());
+        let readable: Arc<dyn Read> = Arc::<Outstanding>::clone(&oversize);
         supply.metrics.watch(pool, "larger", &readable);
-        supply.metrics.show_cap(supply.cap.mode());
         Self {
             home: Arc::new(BucketHome {
                 shelves,
@@ -138,21 +123,43 @@ impl<T: Buffer> BucketPool<T> {
     /// Lends an empty buffer for at least `capacity` elements. At the cap it waits as the cap's mode says: not for
     /// async code.
     pub fn get(&self, capacity: usize) -> Result<Lease<T>, PoolExhausted> {
-        let home = &self.home;
-        let shelf = home.shelves.partition_point(|(holds, _)| *holds < capacity);
-        let holds = home.shelves.get(shelf).map_or(capacity, |(holds, _)| *holds);
-        let nominal = holds.saturating_mul(T::ELEMENT_BYTES) as u64;
-        home.charge(nominal)?;
-        let (object, charged) = match home.shelves.get(shelf) {
-            Some((_, pool)) => home.fit(pool.get(), holds, nominal),
+        self.get_unless(capacity, &|| false)
+    }
+
+    /// The same for a query that may be `gone` before it gets anything.
+    pub fn get_unless(&self, capacity: usize, gone: Gone<'_>) -> Result<Lease<T>, PoolExhausted> {
+        self.home.charge(self.nominal(capacity), gone)?;
+        Ok(self.lend(capacity))
+    }
+
+    /// The same at once and whatever the cap says: for what gives back more than it takes.
+    pub fn get_over(&self, capacity: usize) -> Lease<T> {
+        self.home.cap.charge_over(self.nominal(capacity));
+        self.lend(capacity)
+    }
+
+    /// Bytes that are charged for a buffer.
+    fn nominal(&self, capacity: usize) -> u64 {
+        let shelf = self.home.shelf(capacity);
+        shelf.map_or(capacity, |(_, holds, _)| holds).saturating_mul(T::ELEMENT_BYTES) as u64
+    }
+
+    /// Hands out what is charged for already.
+    fn lend(&self, capacity: usize) -> Lease<T> {
+        let (home, nominal) = (&self.home, self.nominal(capacity));
+        let (object, shelf, charged) = match home.shelf(capacity) {
+            Some((number, holds, shelf)) => {
+                let (object, charged) = home.fit(shelf.get(), holds, nominal);
+                (object, number, charged)
+            }
             None => {
                 home.alloc_max.inc();
-                (T::with_capacity(capacity), nominal)
+                (T::with_capacity(capacity), home.shelves.len(), nominal)
             }
         };
         home.lent(shelf, charged);
         let home: Arc<dyn Home<T>> = Arc::<BucketHome<T>>::clone(home);
-        Ok(Lease::new(object, home, shelf, charged))
+        Lease::new(object, home, shelf, charged)
     }
 
     /// Frees memory of the buckets that nobody used since the last call; returns how many objects it dropped.
@@ -179,8 +186,14 @@ impl<T: Buffer> BucketPool<T> {
 }
 
 impl<T: Buffer> BucketHome<T> {
-    fn charge(&self, bytes: u64) -> Result<(), PoolExhausted> {
-        self.cap.charge(bytes).inspect_err(|_| self.exhausted.inc())
+    /// The shelf for a capacity: its number, what its buffers hold, and itself.
+    fn shelf(&self, capacity: usize) -> Option<(usize, usize, &Arc<Shelf<T>>)> {
+        let number = self.shelves.partition_point(|(holds, _)| *holds < capacity);
+        self.shelves.get(number).map(|(holds, shelf)| (number, *holds, shelf))
+    }
+
+    fn charge(&self, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted> {
+        self.cap.charge(bytes, gone).inspect_err(|_| self.exhausted.inc())
     }
 
     /// A buffer that grew while it was lent holds more than its bucket says. It is charged in full, or replaced
@@ -198,8 +211,14 @@ impl<T: Buffer> BucketHome<T> {
         if let Some((_, shelf)) = self.shelves.get(shelf) {
             shelf.lent(bytes);
         } else {
-            self.oversize.objects.fetch_add(1, Ordering::Relaxed);
-            self.oversize.bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.oversize.lent(1, bytes);
+        }
+    }
+
+    fn grew(&self, shelf: usize, bytes: u64) {
+        match self.shelves.get(shelf) {
+            Some((_, lender)) => lender.grew(bytes),
+            None => self.oversize.lent(0, bytes),
         }
     }
 }
@@ -220,20 +239,20 @@ impl<T: Buffer> Home<T> for BucketHome<T> {
         if let Some((_, lender)) = self.shelves.get(shelf) {
             lender.returned(bytes);
         } else {
-            self.oversize.objects.fetch_sub(1, Ordering::Relaxed);
-            self.oversize.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.oversize.returned(1, bytes);
         }
         self.cap.release(bytes);
     }
 
-    fn charge_more(&self, shelf: usize, bytes: u64) -> Result<(), PoolExhausted> {
-        self.charge(bytes)?;
-        if let Some((_, lender)) = self.shelves.get(shelf) {
-            lender.grew(bytes);
-        } else {
-            self.oversize.bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
+    fn charge_more(&self, shelf: usize, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted> {
+        self.charge(bytes, gone)?;
+        self.grew(shelf, bytes);
         Ok(())
+    }
+
+    fn charge_over(&self, shelf: usize, bytes: u64) {
+        self.cap.charge_over(bytes);
+        self.grew(shelf, bytes);
     }
 }
 

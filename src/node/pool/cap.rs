@@ -42,13 +42,20 @@ impl fmt::Display for PoolExhausted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the node's memory pool is exhausted: {} bytes asked for, {} of {} bytes are lent to queries in flight",
+            "the node's memory pool is exhausted: {} bytes asked for, {} of {} bytes (pool.memory) are lent to queries \
+             in flight; ask again, or ask for fewer series, a shorter range or a longer step",
             self.asked, self.lent, self.cap
         )
     }
 }
 
 impl std::error::Error for PoolExhausted {}
+
+/// Asks whether nobody wants any more what a query waits for.
+pub type Gone<'a> = &'a (dyn Fn() -> bool + 'a);
+
+/// How often a query that waits at the bound asks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Counts the bytes lent by all pools that share it, and holds them under a bound.
 #[derive(Debug)]
@@ -120,8 +127,14 @@ impl Cap {
         }
     }
 
-    /// Lends `bytes`, waiting for others as long as the mode says.
-    pub(super) fn charge(&self, bytes: u64) -> Result<(), PoolExhausted> {
+    /// Lends `bytes` whatever the bound says: for what gives back more than it takes, such as the sending of an answer.
+    pub(super) fn charge_over(&self, bytes: u64) {
+        let lent = self.lent.fetch_add(bytes, Ordering::SeqCst).saturating_add(bytes);
+        self.peak.fetch_max(lent, Ordering::Relaxed);
+    }
+
+    /// Lends `bytes`, waiting for others as long as the mode says, and as long as the query is not `gone`.
+    pub(super) fn charge(&self, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted> {
         if self.try_charge(bytes) {
             return Ok(());
         }
@@ -132,12 +145,12 @@ impl Cap {
         // Waiters announce themselves before they look at `lent`; `release` lowers `lent` before it looks at the
         // waiters. So one of the two sees the other, and no wake-up is lost.
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        let got = self.wait_for(bytes, wait);
+        let got = self.wait_for(bytes, wait, gone);
         self.waiting.fetch_sub(1, Ordering::SeqCst);
         if got { Ok(()) } else { Err(self.refuse(bytes, cap)) }
     }
 
-    fn wait_for(&self, bytes: u64, wait: Duration) -> bool {
+    fn wait_for(&self, bytes: u64, wait: Duration, gone: Gone<'_>) -> bool {
         let deadline = Instant::now() + wait;
         let Ok(mut gate) = self.gate.lock() else { return false };
         loop {
@@ -145,10 +158,10 @@ impl Cap {
                 return true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || gone() {
                 return false;
             }
-            let Ok((next, _)) = self.returned.wait_timeout(gate, left) else { return false };
+            let Ok((next, _)) = self.returned.wait_timeout(gate, left.min(LOOK)) else { return false };
             gate = next;
         }
     }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Buffer, PoolExhausted};
+use super::{Buffer, PoolExhausted, cap::Gone};
 
 /// Where leased objects return to.
 pub(super) trait Home<T>: Send + Sync {
@@ -14,7 +14,10 @@ pub(super) trait Home<T>: Send + Sync {
     fn take_back(&self, object: T, shelf: usize, bytes: u64);
 
     /// Charges this much more to a lease of shelf `shelf`.
-    fn charge_more(&self, shelf: usize, bytes: u64) -> Result<(), PoolExhausted>;
+    fn charge_more(&self, shelf: usize, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted>;
+
+    /// The same at once, whatever the cap says.
+    fn charge_over(&self, shelf: usize, bytes: u64);
 }
 
 /// An object on loan from a pool; dropping it returns it.
@@ -38,13 +41,28 @@ impl<T: Send + 'static> Lease<T> {
 }
 
 impl<T: Buffer> Lease<T> {
-    /// Charges the cap for growth up to `elements`, before the buffer grows. A buffer that grows without asking is
-    /// not seen by the cap until it is back.
-    pub fn reserve_charge(&mut self, elements: usize) -> Result<(), PoolExhausted> {
-        let wanted = elements.saturating_mul(T::ELEMENT_BYTES) as u64;
-        let more = wanted.saturating_sub(self.charged);
+    /// Charges the cap for growth up to `elements`, before the buffer grows.
+    pub fn reserve_charge(&mut self, elements: usize, gone: Gone<'_>) -> Result<(), PoolExhausted> {
+        self.charge_up_to(elements.saturating_mul(T::ELEMENT_BYTES) as u64, gone)
+    }
+
+    /// Charges the cap for what the buffer has grown to. Where it cannot be known how much is to come, the buffer grows
+    /// first, by one series at most, and this follows.
+    pub fn settle(&mut self, gone: Gone<'_>) -> Result<(), PoolExhausted> {
+        self.charge_up_to(self.bytes() as u64, gone)
+    }
+
+    /// The same at once and whatever the cap says, as [`BucketPool::get_over`](super::BucketPool::get_over).
+    pub fn settle_over(&mut self) {
+        let more = (self.bytes() as u64).saturating_sub(self.charged);
+        self.home.charge_over(self.shelf, more);
+        self.charged += more;
+    }
+
+    fn charge_up_to(&mut self, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted> {
+        let more = bytes.saturating_sub(self.charged);
         if more > 0 {
-            self.home.charge_more(self.shelf, more)?;
+            self.home.charge_more(self.shelf, more, gone)?;
             self.charged += more;
         }
         Ok(())
@@ -68,6 +86,12 @@ impl<T: Send + 'static> DerefMut for Lease<T> {
             Some(object) => object,
             None => unreachable!("only `drop` empties a lease"),
         }
+    }
+}
+
+impl AsRef<[u8]> for Lease<Vec<u8>> {
+    fn as_ref(&self) -> &[u8] {
+        self
     }
 }
 

@@ -13,7 +13,7 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-use super::{Leaked, Mode};
+use super::{Cap, Leaked, Mode};
 
 /// The state of one pool at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +54,6 @@ pub struct PoolMetrics {
     refills: IntCounterVec,
     alloc_max: IntCounterVec,
     exhausted: IntCounterVec,
-    cap: IntGauge,
     gauges: Gauges,
 }
 
@@ -92,7 +91,6 @@ impl PoolMetrics {
                 "Requests for memory refused because the cap was reached.",
                 &["pool"],
             )?,
-            cap: cap_gauge(registry)?,
             gauges,
         })
     }
@@ -114,13 +112,11 @@ impl PoolMetrics {
         self.exhausted.with_label_values(&[pool])
     }
 
-    /// Shows the bound on everything lent; 0 without one.
-    pub(super) fn show_cap(&self, mode: Mode) {
-        let bytes = match mode {
-            Mode::Bounded { bytes, .. } => i64::try_from(bytes).unwrap_or(i64::MAX),
-            Mode::Unbounded => 0,
-        };
-        self.cap.set(bytes);
+    /// Shows the bound on everything lent, 0 without one, and how near to it that came.
+    pub fn show_cap(&self, cap: &Arc<Cap>) {
+        if let Ok(mut shown) = self.gauges.shown.lock() {
+            *shown = Arc::downgrade(cap);
+        }
     }
 
     /// Shows the state of a pool as long as it lives.
@@ -129,13 +125,6 @@ impl PoolMetrics {
             watched.push(Watched { pool, bucket: bucket.to_owned(), state: Arc::downgrade(state) });
         }
     }
-}
-
-fn cap_gauge(registry: &Registry) -> prometheus::Result<IntGauge> {
-    let gauge =
-        IntGauge::new("weir_pool_cap_bytes", "Most bytes that all pools lend together; 0 is unbounded.")?;
-    registry.register(Box::new(gauge.clone()))?;
-    Ok(gauge)
 }
 
 struct Watched {
@@ -148,6 +137,10 @@ struct Watched {
 #[derive(Clone)]
 struct Gauges {
     watched: Arc<Mutex<Vec<Watched>>>,
+    shown: Arc<Mutex<Weak<Cap>>>,
+    cap: IntGauge,
+    peak: IntGauge,
+    waiting: IntGauge,
     free: IntGaugeVec,
     total: IntGaugeVec,
     outstanding: IntGaugeVec,
@@ -159,11 +152,22 @@ impl Gauges {
         let gauge = |name: &str, help: &str| IntGaugeVec::new(Opts::new(name, help), &LABELS);
         Ok(Self {
             watched: Arc::default(),
+            shown: Arc::default(),
+            cap: IntGauge::new(
+                "weir_pool_cap_bytes",
+                "Most bytes that all pools lend together; 0 is unbounded.",
+            )?,
+            peak: IntGauge::new("weir_pool_peak_bytes", "Most bytes that were ever lent at once.")?,
+            waiting: IntGauge::new("weir_pool_waiting", "Threads of queries that wait at the cap.")?,
             free: gauge("weir_pool_free", "Objects free in the pool.")?,
             total: gauge("weir_pool_total", "Free objects that the pool keeps at most.")?,
             outstanding: gauge("weir_pool_outstanding", "Objects lent and not yet given back.")?,
             outstanding_bytes: gauge("weir_pool_outstanding_bytes", "Bytes lent and not yet given back.")?,
         })
+    }
+
+    fn of_cap(&self) -> [&IntGauge; 3] {
+        [&self.cap, &self.peak, &self.waiting]
     }
 
     fn all(&self) -> [&IntGaugeVec; 4] {
@@ -173,7 +177,8 @@ impl Gauges {
 
 impl Collector for Gauges {
     fn desc(&self) -> Vec<&Desc> {
-        self.all().into_iter().flat_map(Collector::desc).collect()
+        let of_cap = self.of_cap().into_iter().flat_map(Collector::desc);
+        self.all().into_iter().flat_map(Collector::desc).chain(of_cap).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -195,7 +200,17 @@ impl Collector for Gauges {
                 true
             });
         }
-        self.all().into_iter().flat_map(Collector::collect).collect()
+        if let Some(cap) = self.shown.lock().ok().and_then(|shown| shown.upgrade()) {
+            let bound = match cap.mode() {
+                Mode::Bounded { bytes, .. } => bytes,
+                Mode::Unbounded => 0,
+            };
+            for (gauge, value) in self.of_cap().into_iter().zip([bound, cap.peak(), cap.waiting()]) {
+                gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
+        }
+        let of_cap = self.of_cap().into_iter().flat_map(Collector::collect);
+        self.all().into_iter().flat_map(Collector::collect).chain(of_cap).collect()
     }
 }
 

@@ -1,12 +1,14 @@
 //! Pools of buffers in the manner of m3dbnode, and the bound that m3dbnode never had.
 //!
-//! [`ObjectPool`] keeps M3's semantics. [`BytesPool`] and [`SamplePool`] put objects of several sizes into one such
-//! pool per size. What is lent travels in a [`Lease`], which gives it back when dropped; [`Cap`] bounds the bytes of
-//! everything lent, so that queries wait or fail where m3dbnode grew until it was killed.
+//! [`ObjectPool`] keeps M3's semantics. A [`BucketPool`] such as [`BytesPool`] puts objects of several sizes into one such
+//! pool per size. What is lent travels in a [`Lease`], which gives it back when dropped; memory that is no buffer of
+//! any pool is lent as a [`Loan`]. [`Cap`] bounds the bytes of everything lent, so that queries wait or fail where
+//! m3dbnode grew until it was killed.
 
 mod bucket;
 mod cap;
 mod lease;
+mod loan;
 mod metrics;
 #[cfg(test)]
 #[cfg(weir_loom)]
@@ -20,8 +22,9 @@ mod tests;
 use std::sync::Arc;
 
 pub use bucket::{Bucket, BucketPool, Buckets};
-pub use cap::{Cap, Mode, PoolExhausted};
+pub use cap::{Cap, Gone, Mode, PoolExhausted};
 pub use lease::Lease;
+pub use loan::{Ledger, Loan};
 pub use metrics::PoolMetrics;
 pub use object::{Leaked, ObjectPool, Options};
 pub use refill::{Job, RefillBudget, Refiller};
@@ -42,8 +45,8 @@ pub struct Supply {
 /// Byte buffers in buckets by capacity.
 pub type BytesPool = BucketPool<Vec<u8>>;
 
-/// Decoded samples in buckets by number of samples.
-pub type SamplePool = BucketPool<Columns>;
+/// Numbers in buckets by how many they are.
+pub type NumbersPool = BucketPool<Vec<f64>>;
 
 /// What a pool can lend and lend again.
 pub trait Reusable: Send + 'static {
@@ -66,56 +69,31 @@ pub trait Buffer: Reusable {
     fn capacity(&self) -> usize;
 }
 
-impl Reusable for Vec<u8> {
-    fn clear(&mut self) {
-        Vec::clear(self);
-    }
+macro_rules! column {
+    ($element:ty) => {
+        impl Reusable for Vec<$element> {
+            fn clear(&mut self) {
+                Vec::clear(self);
+            }
 
-    fn bytes(&self) -> usize {
-        Vec::capacity(self)
-    }
+            fn bytes(&self) -> usize {
+                Vec::capacity(self) * size_of::<$element>()
+            }
+        }
+
+        impl Buffer for Vec<$element> {
+            const ELEMENT_BYTES: usize = size_of::<$element>();
+
+            fn with_capacity(elements: usize) -> Self {
+                Vec::with_capacity(elements)
+            }
+
+            fn capacity(&self) -> usize {
+                Vec::capacity(self)
+            }
+        }
+    };
 }
 
-impl Buffer for Vec<u8> {
-    const ELEMENT_BYTES: usize = 1;
-
-    fn with_capacity(elements: usize) -> Self {
-        Vec::with_capacity(elements)
-    }
-
-    fn capacity(&self) -> usize {
-        Vec::capacity(self)
-    }
-}
-
-/// Decoded samples of one series, a column each.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Columns {
-    /// Milliseconds since the Unix epoch.
-    pub times: Vec<i64>,
-    /// Values, one per time.
-    pub values: Vec<f64>,
-}
-
-impl Reusable for Columns {
-    fn clear(&mut self) {
-        self.times.clear();
-        self.values.clear();
-    }
-
-    fn bytes(&self) -> usize {
-        (self.times.capacity() + self.values.capacity()) * 8
-    }
-}
-
-impl Buffer for Columns {
-    const ELEMENT_BYTES: usize = 16;
-
-    fn with_capacity(elements: usize) -> Self {
-        Self { times: Vec::with_capacity(elements), values: Vec::with_capacity(elements) }
-    }
-
-    fn capacity(&self) -> usize {
-        self.times.capacity().min(self.values.capacity())
-    }
-}
+column!(u8);
+column!(f64);

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use super::{
     Cap, Lease, PoolExhausted, RefillBudget, Refiller, Reusable, Supply,
+    cap::Gone,
     lease::Home,
     metrics::{Instruments, Read, Readings},
 };
@@ -217,7 +218,7 @@ impl<T: Reusable> ObjectPool<T> {
     pub fn get(&self) -> Result<Lease<T>, PoolExhausted> {
         let object = self.home.shelf.get();
         let bytes = object.bytes() as u64;
-        if let Err(exhausted) = self.home.cap.charge(bytes) {
+        if let Err(exhausted) = self.home.cap.charge(bytes, &|| false) {
             self.home.shelf.put(object);
             return Err(exhausted);
         }
@@ -256,9 +257,14 @@ impl<T: Reusable> Home<T> for ObjectHome<T> {
         self.cap.release(bytes);
     }
 
-    fn charge_more(&self, _shelf: usize, bytes: u64) -> Result<(), PoolExhausted> {
-        self.cap.charge(bytes)?;
+    fn charge_more(&self, _shelf: usize, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted> {
+        self.cap.charge(bytes, gone)?;
         self.shelf.grew(bytes);
         Ok(())
+    }
+
+    fn charge_over(&self, _shelf: usize, bytes: u64) {
+        self.cap.charge_over(bytes);
+        self.shelf.grew(bytes);
     }
 }

@@ -130,7 +130,7 @@ fn a_buffer_comes_back_empty_with_its_memory_in_the_bucket_that_it_fills() {
     let pool = BytesPool::new("bytes", &Buckets::of(&[(16, 4), (64, 4)]), &supply);
     let large = pool.get(64).unwrap();
     let mut small = pool.get(16).unwrap();
-    small.reserve_charge(100).unwrap();
+    small.reserve_charge(100, &|| false).unwrap();
     assert_eq!(supply.cap.lent(), 164);
     small.reserve_exact(70);
     small.push(1);
@@ -146,9 +146,9 @@ fn a_buffer_comes_back_empty_with_its_memory_in_the_bucket_that_it_fills() {
 fn the_cap_holds_over_all_pools() {
     let (supply, registry) = supply(bounded(100), &Jobs::default());
     let bytes = BytesPool::new("bytes", &Buckets::of(&[(64, 4)]), &supply);
-    let samples = SamplePool::new("samples", &Buckets::of(&[(2, 4)]), &supply);
+    let samples = NumbersPool::new("samples", &Buckets::of(&[(4, 4)]), &supply);
     let first = bytes.get(64).unwrap();
-    let second = samples.get(2).unwrap();
+    let second = samples.get(4).unwrap();
     assert_eq!(second.charged(), 32);
     let refused = samples.get(1).unwrap_err();
     assert_eq!(refused, PoolExhausted { asked: 32, lent: 96, cap: 100 });
@@ -232,4 +232,59 @@ fn metrics_of_a_dropped_pool_go() {
     let (supply, registry) = supply(Mode::Unbounded, &Jobs::default());
     drop(bytes_16(1, 0.0, 0.0, &supply));
     assert_eq!(metric(&registry, r#"weir_pool_free{bucket="16",pool="bytes"}"#), None);
+}
+
+#[test]
+fn a_query_that_is_gone_waits_no_longer() {
+    let mode = Mode::Bounded { bytes: 16, wait: Duration::from_secs(60) };
+    let (supply, _) = supply(mode, &Jobs::default());
+    let pool = bytes_16(1, 0.0, 0.0, &supply);
+    let _lease = pool.get(16).unwrap();
+    let asked = AtomicU64::new(0);
+    let gone = || asked.fetch_add(1, Ordering::Relaxed) > 1;
+    pool.get_unless(16, &gone).unwrap_err();
+    assert_eq!(asked.load(Ordering::Relaxed), 3);
+    assert_eq!((supply.cap.waiting(), supply.cap.lent()), (0, 16));
+}
+
+#[test]
+fn what_sends_an_answer_is_lent_beyond_the_cap_and_counted() {
+    let (supply, _) = supply(bounded(16), &Jobs::default());
+    let pool = bytes_16(1, 0.0, 0.0, &supply);
+    let within = pool.get(16).unwrap();
+    let over = pool.get_over(100);
+    assert_eq!((supply.cap.lent(), supply.cap.peak(), over.capacity()), (116, 116, 100));
+    drop((within, over));
+    assert_eq!(supply.cap.lent(), 0);
+}
+
+#[test]
+fn loans_count_as_leases_do() {
+    let (supply, registry) = supply(bounded(100), &Jobs::default());
+    let ledger = Ledger::new("working", &supply);
+    let line = r#"weir_pool_outstanding_bytes{bucket="any",pool="working"}"#;
+    let (mut one, mut other) = (ledger.loan(), ledger.loan());
+    one.grow(40, &|| false).unwrap();
+    other.grow(50, &|| false).unwrap();
+    assert_eq!(one.grow(11, &|| false).unwrap_err(), PoolExhausted { asked: 11, lent: 90, cap: 100 });
+    assert_eq!(ledger.check_returned(), Err(Leaked { objects: 2, bytes: 90 }));
+    one.absorb(other);
+    assert_eq!((one.charged(), metric(&registry, line)), (90, Some(90)));
+    assert_eq!(ledger.check_returned(), Err(Leaked { objects: 1, bytes: 90 }));
+    drop(one);
+    ledger.check_returned().unwrap();
+    assert_eq!(supply.cap.lent(), 0);
+    assert_eq!(metric(&registry, r#"weir_pool_exhausted_total{pool="working"}"#), Some(1));
+}
+
+#[test]
+fn what_a_buffer_grew_to_is_charged_afterwards() {
+    let (supply, _) = supply(bounded(100), &Jobs::default());
+    let pool = bytes_16(1, 0.0, 0.0, &supply);
+    let mut lease = pool.get(16).unwrap();
+    lease.reserve_exact(60);
+    lease.settle(&|| false).unwrap();
+    assert_eq!(supply.cap.lent(), 60);
+    lease.reserve_exact(101);
+    lease.settle(&|| false).unwrap_err();
 }

@@ -5,7 +5,7 @@ use std::sync::{LazyLock, atomic::AtomicBool};
 use regex::Regex;
 use weir::{
     base::time::EvalTimes,
-    node::engine::{self, Answer, EvalError, Options, Point, Row, Value, Workers, is_stale},
+    node::engine::{self, Answer, EvalError, Options, Point, Pools, Row, Value, Workers, is_stale},
     promql,
 };
 
@@ -14,6 +14,7 @@ use super::{
     script::{Case, Pattern, When},
     store::Store,
 };
+use crate::support::pools::pools;
 
 /// How a case ended.
 #[derive(Debug, PartialEq)]
@@ -65,13 +66,17 @@ enum Error {
     Other(String),
 }
 
+static POOLS: LazyLock<Pools> = LazyLock::new(|| pools(1 << 30).0);
+
 fn evaluate(query: &str, when: When, store: &Store) -> Result<Answer, Error> {
     let ast = promql::parse(query).map_err(|e| Error::Other(e.to_string()))?;
     let times = EvalTimes { start: when.start, end: when.end, step: when.step.unwrap_or(0) as u64 };
     let cancel = AtomicBool::new(false);
     // On two threads wherever that is possible at all.
     let two = std::num::NonZero::new(2).unwrap_or(std::num::NonZero::<usize>::MIN);
-    let options = Options { workers: Workers::new(two, 0), ..Options::default() };
+    // Out of pools that are never empty of what other queries left in them.
+    let pools = Some(POOLS.clone());
+    let options = Options { workers: Workers::new(two, 0), pools, ..Options::default() };
     engine::evaluate(&ast, times, store, &options, &cancel).map_err(|error| match error {
         EvalError::NativeHistogram { .. } => Error::Native,
         other => Error::Other(other.to_string()),
@@ -145,8 +150,8 @@ fn matrix(case: &Case, when: When, rows: &[Row]) -> Result<(), String> {
             Item::Gap | Item::Native => None,
         });
         let floats: Vec<(i64, f64)> = floats.collect();
-        let same = floats.len() == row.points.len()
-            && floats.iter().zip(&row.points).all(|(a, b)| a.0 == b.0 && nearly(a.1, b.1));
+        let same = floats.len() == row.points.iter().count()
+            && floats.iter().zip(row.points.iter()).all(|(a, b)| a.0 == b.0 && nearly(a.1, b.1));
         if !same {
             return Err(format!("expected {floats:?} for {}, got {:?}", row.labels, row.points));
         }
@@ -174,7 +179,7 @@ fn as_range(case: &Case, store: &Store) -> Result<(), String> {
     if expected.ordered {
         return Ok(());
     }
-    let value_at = |row: &Row| row.points.iter().find(|(t, _)| *t == at).map(|(_, v)| *v);
+    let value_at = |row: &Row| row.points.iter().find(|(t, _)| *t == at).map(|(_, v)| v);
     if expected.scalar.is_some() {
         let value = rows.first().and_then(value_at).ok_or("no value at the step")?;
         return compare(case, case.when, &Value::Scalar(value));

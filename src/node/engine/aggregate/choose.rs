@@ -51,13 +51,15 @@ pub(super) fn extremes(eval: &Eval<'_>, node: &Node<'_>, top: bool, sink: Sink<'
     eval.stream(node.expr, &mut |series| {
         let (group, new) = groups.number(node.grouping, &series.labels);
         if new {
-            held.grow(steps as u64)?;
+            held.grow(3 * steps as u64)?;
             best.push(vec![Vec::new(); steps]);
         }
         let number = seen.len();
+        // Labels, a flag, and later a place.
+        held.grow(5)?;
         seen.push((series.labels.clone(), series.drop_name));
         let Some(group) = best.get_mut(group) else { return Ok(()) };
-        for ((best, value), k) in group.iter_mut().zip(&series.values).zip(&counts) {
+        for ((best, value), k) in group.iter_mut().zip(series.values.iter()).zip(&counts) {
             let Some(value) = present(*value) else { continue };
             // Of equal values the first stays.
             let place = best.partition_point(|(other, _)| !better(value, *other));
@@ -81,9 +83,10 @@ pub(super) fn extremes(eval: &Eval<'_>, node: &Node<'_>, top: bool, sink: Sink<'
                 continue;
             };
             if place.is_none() {
-                held.grow(steps as u64)?;
+                let series = eval.holes(labels.clone(), *drop_name)?;
+                held.keep(&series)?;
                 *place = Some(out.len());
-                out.push(Series::holes(labels.clone(), *drop_name, steps));
+                out.push(series);
             }
             let cell = place.and_then(|p| out.get_mut(p)).and_then(|s| s.values.get_mut(step));
             if let Some(cell) = cell {

@@ -6,7 +6,6 @@ use crate::node::engine::{
     eval::{Eval, Sink, emit},
     functions,
     meter::Held,
-    value::Series,
 };
 
 /// What an aggregation knows of one group at all steps.
@@ -53,7 +52,7 @@ pub(super) fn stream<C: Column>(eval: &Eval<'_>, node: &Node<'_>, sink: Sink<'_>
         folded.merge(later, node);
     }
     for (labels, (drop_name, column)) in folded.groups.labels.into_iter().zip(folded.columns) {
-        let mut out = Series::holes(labels, drop_name, eval.grid.count);
+        let mut out = eval.holes(labels, drop_name)?;
         column.finish(&parameters, &mut out.values);
         emit(&mut out, sink)?;
     }

@@ -26,7 +26,7 @@ pub(super) fn absent(eval: &Eval<'_>, id: NodeId, sink: Sink<'_>) -> Result<(), 
         }
         Ok(())
     })?;
-    emit(&mut Series { labels, drop_name: false, values: missing }, sink)
+    emit(&mut Series { labels, drop_name: false, values: missing.into() }, sink)
 }
 
 pub(super) fn absent_over_time(eval: &Eval<'_>, range: &RangeArg, sink: Sink<'_>) -> Result<(), EvalError> {
@@ -46,7 +46,7 @@ pub(super) fn absent_over_time(eval: &Eval<'_>, range: &RangeArg, sink: Sink<'_>
             Ok(())
         })
     })?;
-    emit(&mut Series { labels, drop_name: true, values: missing }, sink)
+    emit(&mut Series { labels, drop_name: true, values: missing.into() }, sink)
 }
 
 /// The labels that any series matching these would have: those that one equality alone names.

@@ -10,7 +10,7 @@ use crate::{
         eval::{Eval, Sink, emit_all},
         labels::{BUCKET, Labels},
         number,
-        value::{Matrix, Merged, Series},
+        value::{Matrix, Merged},
     },
     promql::ast::NodeId,
 };
@@ -95,8 +95,8 @@ pub(super) fn quantile(eval: &Eval<'_>, args: &[NodeId], sink: Sink<'_>) -> Resu
     }
     let histograms = Histograms::collect(eval, vector)?;
     for classic in &histograms.all {
-        let mut out = Series::holes(classic.labels.clone(), true, eval.grid.count);
-        for (step, (q, cell)) in qs.iter().zip(&mut out.values).enumerate() {
+        let mut out = eval.holes(classic.labels.clone(), true)?;
+        for (step, (q, cell)) in qs.iter().zip(out.values.iter_mut()).enumerate() {
             eval.cx.meter.check()?;
             let mut buckets = histograms.at(classic, step);
             if !buckets.is_empty() {
@@ -136,8 +136,9 @@ pub(super) fn fraction(eval: &Eval<'_>, args: &[NodeId], sink: Sink<'_>) -> Resu
     let (lower, upper) = (eval.scalars(arg(args, 0)?)?, eval.scalars(arg(args, 1)?)?);
     let histograms = Histograms::collect(eval, arg(args, 2)?)?;
     for classic in &histograms.all {
-        let mut out = Series::holes(classic.labels.clone(), true, eval.grid.count);
-        for (step, ((lower, upper), cell)) in lower.iter().zip(&upper).zip(&mut out.values).enumerate() {
+        let mut out = eval.holes(classic.labels.clone(), true)?;
+        for (step, ((lower, upper), cell)) in lower.iter().zip(&upper).zip(out.values.iter_mut()).enumerate()
+        {
             eval.cx.meter.check()?;
             let buckets = histograms.at(classic, step);
             if !buckets.is_empty() {

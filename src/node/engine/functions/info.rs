@@ -98,11 +98,7 @@ fn read_infos<'a>(
         matchers.push(Matcher { name: (*name).into(), op: MatchOp::Regex, value: any.join("|").into() });
     }
     let mut matrix = Matrix { series: Vec::new(), held: eval.cx.meter.hold() };
-    eval.look_up(&matchers, lookup, Take::Time, &mut |series| {
-        matrix.held.grow(series.values.len() as u64)?;
-        matrix.series.push(series.clone());
-        Ok(())
-    })?;
+    eval.look_up(&matchers, lookup, Take::Time, &mut |series| matrix.push(series))?;
     Ok(matrix)
 }
 

@@ -39,7 +39,7 @@ pub(super) fn stream(
     match name {
         "vector" => {
             let values = eval.scalars(arg(args, 0)?)?;
-            sink(&mut Series { labels: Labels::default(), drop_name: false, values })
+            sink(&mut Series { labels: Labels::default(), drop_name: false, values: values.into() })
         }
         "absent" => absent::absent(eval, arg(args, 0)?, sink),
         "timestamp" => timestamp(eval, arg(args, 0)?, Take::Time, sink),
@@ -87,8 +87,8 @@ fn elementwise(eval: &Eval<'_>, name: &str, args: &[NodeId], sink: Sink<'_>) -> 
     if let Some(arg) = args.first() {
         return map(eval, *arg, &|_, value| Some(date::of_seconds(f, value)), sink);
     }
-    let values = eval.grid.times().map(|t| date::of_seconds(f, (t / 1000) as f64)).collect();
-    sink(&mut Series { labels: Labels::default(), drop_name: false, values })
+    let values: Vec<f64> = eval.grid.times().map(|t| date::of_seconds(f, (t / 1000) as f64)).collect();
+    sink(&mut Series { labels: Labels::default(), drop_name: false, values: values.into() })
 }
 
 /// The values of a function that returns a scalar.
@@ -239,13 +239,13 @@ fn over_range(
     }
     // These two act like an offset: the series stays what it is.
     let keeps_name = matches!(name, "last_over_time" | "first_over_time");
-    let mut out = Series::holes(Labels::default(), false, 0);
+    let mut out = Series::blank();
     let mut row = Vec::with_capacity(params.len());
     let mut drops = rate::Drops::default();
     eval.stream_ranges(range, &mut |labels, drop_name, samples| {
         out.labels = labels.clone();
         out.drop_name = drop_name || !keeps_name;
-        out.values.clear();
+        eval.cx.meter.renew(&mut out.values, eval.grid.count)?;
         out.values.resize(eval.grid.count, HOLE);
         let mut overlap = false;
         match &mut over {

@@ -250,11 +250,12 @@ fn interpolate(w: &Window<'_>, a: usize, b: usize, time: i64, counter: bool) -> 
     Some(start + (end - start) * seconds(from, time) / seconds(from, to))
 }
 
-/// The samples of an anchored or smoothed window, with one at each edge.
-pub(in crate::node::engine) fn extended_points(w: &Window<'_>) -> Vec<(i64, f64)> {
-    let Some(edges) = edges(w, false) else {
-        return Vec::new();
-    };
-    let inner = edges.inner_times.iter().copied().zip(edges.inner.iter().copied());
-    std::iter::once((w.start, edges.left)).chain(inner).chain([(w.end, edges.right)]).collect()
+/// Hands on the samples of an anchored or smoothed window, with one at each edge.
+pub(in crate::node::engine) fn extended_points(w: &Window<'_>, mut each: impl FnMut(i64, f64)) {
+    let Some(edges) = edges(w, false) else { return };
+    each(w.start, edges.left);
+    for (time, value) in edges.inner_times.iter().zip(edges.inner) {
+        each(*time, *value);
+    }
+    each(w.end, edges.right);
 }

@@ -1,0 +1,126 @@
+//! The `pool:` section of the node's configuration.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    defaults::lit,
+    diagnostic::{Diagnostic, Path, Position},
+    scalar::{Count, Limit, Rate, Share, Size, Span},
+    tree,
+};
+use crate::node::{
+    http::PoolSettings,
+    pool::{Bucket, Buckets, Options},
+};
+
+/// Where the memory of queries comes from, and how much of it there is.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pool {
+    /// Whether what is lent to queries is bounded.
+    pub mode: Mode,
+    /// Most bytes lent to all queries together; left out: a quarter of the memory that the process may use.
+    pub memory: Option<Size>,
+    /// How long a query waits at that bound before it fails with 503.
+    pub wait: Span,
+    /// A pool with at most this share of its buffers free is refilled in the background.
+    pub low: Share,
+    /// The share at which a refill stops.
+    pub high: Share,
+    /// Buffers that refills make, over all pools.
+    pub refill: Limit<Rate>,
+    /// A pool that nobody used for so long frees what it keeps above its low mark.
+    pub idle: Span,
+    /// Buffers of answers under way, by bytes.
+    pub bytes: Vec<Kept>,
+    /// Decoded samples of one series, by samples.
+    pub samples: Vec<Kept>,
+    /// Values of one series, by steps.
+    pub numbers: Vec<Kept>,
+}
+
+/// Whether what is lent is bounded.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// At the bound a query waits briefly, then fails.
+    Bounded,
+    /// As m3dbnode: whatever is asked for is allocated, until the process is killed.
+    Unbounded,
+}
+
+/// One size of buffer.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    /// What a buffer holds.
+    pub capacity: Count,
+    /// How many are kept.
+    pub count: Count,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Bounded,
+            memory: None,
+            wait: lit("250ms"),
+            low: lit("30%"),
+            high: lit("60%"),
+            refill: lit("10k/s"),
+            idle: lit("1m"),
+            bytes: kept(&Buckets::bytes()),
+            samples: kept(&Buckets::samples()),
+            numbers: kept(&Buckets::numbers()),
+        }
+    }
+}
+
+fn kept(buckets: &Buckets) -> Vec<Kept> {
+    let count = |n: usize| lit(&n.to_string());
+    let one = |bucket: &Bucket| Kept { capacity: count(bucket.capacity), count: count(bucket.options.size) };
+    buckets.as_slice().iter().map(one).collect()
+}
+
+impl Pool {
+    pub(super) fn check(&self, root: &tree::Node) -> Option<Diagnostic> {
+        if self.low.percent() < self.high.percent() {
+            return None;
+        }
+        let (path, node) = (Path::default().key("pool"), root.get("pool"));
+        let (key, node) = [("high", "high"), ("low", "low")]
+            .into_iter()
+            .find_map(|(key, name)| Some((key, node?.get(name)?)))
+            .unzip();
+        let position = node.map_or(Position::default(), |node: &tree::Node| node.position);
+        let message = format!(
+            "a refill that starts at {} cannot stop at {}: `low` is below `high`",
+            self.low, self.high
+        );
+        Some(Diagnostic::new(position, &path.key(key.unwrap_or("low")), message))
+    }
+
+    pub(super) fn resolve(&self) -> PoolSettings {
+        let share = |share: Share| f64::from(share.percent()) / 100.0;
+        let size = |n: Count| usize::try_from(n.0.get()).unwrap_or(usize::MAX);
+        let buckets = |kept: &[Kept]| {
+            let one = |kept: &Kept| Bucket {
+                capacity: size(kept.capacity),
+                options: Options { size: size(kept.count), low: share(self.low), high: share(self.high) },
+            };
+            Buckets::new(kept.iter().map(one).collect())
+        };
+        let per_second = |rate: Rate| (rate.count.get() / rate.per.as_secs().max(1)).max(1);
+        PoolSettings {
+            bounded: self.mode == Mode::Bounded,
+            memory: self.memory.map(|size| size.0.get()),
+            wait: self.wait.duration(),
+            refill_per_second: self.refill.at().map(per_second),
+            idle: self.idle.duration(),
+            bytes: buckets(&self.bytes),
+            samples: buckets(&self.samples),
+            numbers: buckets(&self.numbers),
+        }
+    }
+}

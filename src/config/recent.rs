@@ -1,0 +1,75 @@
+//! The `recent:` section of the node's configuration.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    defaults::lit,
+    scalar::{Count, Limit, Size, Span},
+};
+use crate::node::http::{RecentLimit, RecentSettings};
+
+/// What reads may touch in a window that slides.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recent {
+    /// How far back the window reaches.
+    pub window: Span,
+    /// The header that names who reads; requests without it are told apart by address.
+    pub header: String,
+    /// Of one source.
+    pub source: Amounts,
+    /// Of all together.
+    pub all: Amounts,
+}
+
+/// Most of each.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Amounts {
+    /// Series, once for every selector that reads them.
+    pub series: Limit<Count>,
+    /// Samples.
+    pub samples: Limit<Count>,
+    /// Bytes of them as they are stored.
+    pub bytes: Limit<Size>,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self {
+            window: lit("15s"),
+            header: "X-Scope-OrgID".to_owned(),
+            source: Amounts::default(),
+            all: Amounts::default(),
+        }
+    }
+}
+
+impl Default for Amounts {
+    fn default() -> Self {
+        Self { series: Limit::Unlimited, samples: Limit::Unlimited, bytes: Limit::Unlimited }
+    }
+}
+
+impl Amounts {
+    fn resolve(self) -> RecentLimit {
+        let count = |limit: Limit<Count>| limit.at().map_or(u64::MAX, |count| count.0.get());
+        RecentLimit {
+            series: count(self.series),
+            samples: count(self.samples),
+            bytes: self.bytes.at().map_or(u64::MAX, |size| size.0.get()),
+        }
+    }
+}
+
+impl Recent {
+    pub(super) fn resolve(&self) -> RecentSettings {
+        RecentSettings {
+            window: self.window.duration(),
+            header: self.header.clone(),
+            source: self.source.resolve(),
+            all: self.all.resolve(),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Where a query's memory comes from: pools that bound it in a node, the allocator in tests and benchmarks.
+
+use std::ops::{Deref, DerefMut};
+
+use super::{error::EvalError, meter::Meter, storage::Samples};
+use crate::node::pool::{BucketPool, Buffer, Gone, Lease, Ledger, NumbersPool, PoolExhausted, Reusable};
+
+/// Decoded samples, in buckets by how many they are.
+pub type SamplePool = BucketPool<Samples>;
+
+/// What queries lease from. Whoever evaluates without pools gets plain memory that nothing but the limits bounds.
+#[derive(Clone, Debug)]
+pub struct Pools {
+    /// Decoded samples of one series.
+    pub samples: SamplePool,
+    /// Values of one series, one a step.
+    pub numbers: NumbersPool,
+    /// Everything else: accumulators, lists, labels that a query makes.
+    pub working: Ledger,
+}
+
+impl Reusable for Samples {
+    fn clear(&mut self) {
+        Self::clear(self);
+    }
+
+    fn bytes(&self) -> usize {
+        (self.times.capacity() + self.values.capacity() + self.starts.capacity()) * 8
+    }
+}
+
+impl Buffer for Samples {
+    const ELEMENT_BYTES: usize = 16;
+
+    fn with_capacity(samples: usize) -> Self {
+        let (times, values) = (Vec::with_capacity(samples), Vec::with_capacity(samples));
+        Self { times, values, starts: Vec::new() }
+    }
+
+    fn capacity(&self) -> usize {
+        self.times.capacity().min(self.values.capacity())
+    }
+}
+
+/// Memory of a query's own, or on loan from a pool.
+#[derive(Debug)]
+pub(super) enum Lent<T: Send + 'static> {
+    Own(T),
+    Leased(Lease<T>),
+}
+
+/// One number a step.
+pub(super) type Numbers = Lent<Vec<f64>>;
+
+impl<T: Send + 'static> Deref for Lent<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        match self {
+            Self::Own(object) => object,
+            Self::Leased(lease) => lease,
+        }
+    }
+}
+
+impl<T: Send + 'static> DerefMut for Lent<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        match self {
+            Self::Own(object) => object,
+            Self::Leased(lease) => lease,
+        }
+    }
+}
+
+impl<T: Default + Send + 'static> Default for Lent<T> {
+    fn default() -> Self {
+        Self::Own(T::default())
+    }
+}
+
+impl From<Vec<f64>> for Numbers {
+    fn from(values: Vec<f64>) -> Self {
+        Self::Own(values)
+    }
+}
+
+impl<T: Buffer> Lent<T> {
+    /// Counts what the buffer grew to while it was filled.
+    #[inline]
+    pub(super) fn settle(&mut self, meter: &Meter<'_>) -> Result<(), EvalError> {
+        match self {
+            Self::Leased(lease) if lease.bytes() as u64 > lease.charged() => {
+                meter.granted(|gone| lease.settle(gone))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether what it holds is counted nowhere but here.
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+}
+
+impl Meter<'_> {
+    /// Asks a pool for something; waiting ends when the query is canceled.
+    pub(super) fn granted<T>(
+        &self,
+        ask: impl FnOnce(Gone<'_>) -> Result<T, PoolExhausted>,
+    ) -> Result<T, EvalError> {
+        ask(&|| self.check().is_err()).or_else(|exhausted| {
+            self.check()?;
+            Err(EvalError::Exhausted(exhausted))
+        })
+    }
+
+    /// An empty column for so many steps.
+    pub(super) fn numbers(&self, steps: usize) -> Result<Numbers, EvalError> {
+        match self.pools() {
+            Some(pools) => Ok(Lent::Leased(self.granted(|gone| pools.numbers.get_unless(steps, gone))?)),
+            None => Ok(Lent::Own(Vec::with_capacity(steps))),
+        }
+    }
+
+    /// Empties a column for so many steps; it is another one if this was taken or is too small.
+    pub(super) fn renew(&self, column: &mut Numbers, steps: usize) -> Result<(), EvalError> {
+        if column.capacity() < steps {
+            *column = self.numbers(steps)?;
+        } else {
+            column.clear();
+        }
+        Ok(())
+    }
+
+    /// A column with the same number at each of so many steps.
+    pub(super) fn column_of(&self, value: f64, steps: usize) -> Result<Numbers, EvalError> {
+        let mut column = self.numbers(steps)?;
+        column.resize(steps, value);
+        Ok(column)
+    }
+
+    /// A buffer for about so many samples of one series.
+    pub(super) fn samples(&self, about: usize) -> Result<Lent<Samples>, EvalError> {
+        match self.pools() {
+            Some(pools) => Ok(Lent::Leased(self.granted(|gone| pools.samples.get_unless(about, gone))?)),
+            None => Ok(Lent::Own(Samples::with_capacity(about))),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The pools of a node: everything whose size a query decides is leased from them.
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus::Registry;
+
+use crate::{
+    node::{
+        engine,
+        pool::{
+            Buckets, BytesPool, Cap, Leaked, Ledger, Mode, NumbersPool, PoolMetrics, RefillBudget, Refiller,
+            Supply,
+        },
+    },
+    telemetry::process::memory_limit_bytes,
+};
+
+/// The cap of a node whose machine does not say how much memory it has.
+const MEMORY_UNKNOWN: u64 = 1 << 30;
+
+/// How a node pools its memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolSettings {
+    /// Whether what is lent is bounded; otherwise it grows as m3dbnode does.
+    pub bounded: bool,
+    /// Most bytes lent at any time; nothing is a quarter of the memory that the process may use.
+    pub memory: Option<u64>,
+    /// How long a query waits at the cap for others to give back.
+    pub wait: Duration,
+    /// Objects that refills make per second over all pools; nothing is as many as they like.
+    pub refill_per_second: Option<u64>,
+    /// Pools that nobody used for so long give back what they keep above their low mark.
+    pub idle: Duration,
+    /// Buffers of answers under way, bytes.
+    pub bytes: Buckets,
+    /// Decoded samples of one series.
+    pub samples: Buckets,
+    /// Values of one series, one a step.
+    pub numbers: Buckets,
+}
+
+impl Default for PoolSettings {
+    fn default() -> Self {
+        Self {
+            bounded: true,
+            memory: None,
+            wait: Duration::from_millis(250),
+            refill_per_second: Some(10_000),
+            idle: Duration::from_secs(60),
+            bytes: Buckets::bytes(),
+            samples: Buckets::samples(),
+            numbers: Buckets::numbers(),
+        }
+    }
+}
+
+impl PoolSettings {
+    fn mode(&self) -> Mode {
+        if !self.bounded {
+            return Mode::Unbounded;
+        }
+        let quarter = || memory_limit_bytes().map_or(MEMORY_UNKNOWN, |bytes| bytes / 4);
+        Mode::Bounded { bytes: self.memory.unwrap_or_else(quarter), wait: self.wait }
+    }
+}
+
+/// All pools of a node, under one cap.
+#[derive(Debug)]
+pub(super) struct Pools {
+    mode: Mode,
+    pub(super) bytes: BytesPool,
+    pub(super) engine: engine::Pools,
+}
+
+impl Pools {
+    /// Full pools, whose metrics are in the registry.
+    pub(super) fn new(settings: &PoolSettings, registry: &Registry) -> prometheus::Result<Self> {
+        let mode = settings.mode();
+        let cap = Arc::new(Cap::new(mode));
+        let supply = Supply {
+            cap: Arc::clone(&cap),
+            refiller: Refiller::thread()?,
+            refill_budget: settings.refill_per_second.map(|n| Arc::new(RefillBudget::per_second(n))),
+            metrics: PoolMetrics::register(registry)?,
+        };
+        supply.metrics.show_cap(&cap);
+        Ok(Self {
+            mode,
+            bytes: BytesPool::new("bytes", &settings.bytes, &supply),
+            engine: engine::Pools {
+                samples: engine::SamplePool::new("samples", &settings.samples, &supply),
+                numbers: NumbersPool::new("numbers", &settings.numbers, &supply),
+                working: Ledger::new("working", &supply),
+            },
+        })
+    }
+
+    /// Most bytes that are lent; `None` without a bound.
+    pub(super) fn bound(&self) -> Option<u64> {
+        match self.mode {
+            Mode::Bounded { bytes, .. } => Some(bytes),
+            Mode::Unbounded => None,
+        }
+    }
+
+    /// Frees what idle pools keep above their low mark; how many buffers.
+    pub(super) fn shrink(&self) -> usize {
+        self.bytes.shrink() + self.engine.samples.shrink() + self.engine.numbers.shrink()
+    }
+
+    /// What was never given back, by pool.
+    pub(super) fn leaked(&self) -> impl Iterator<Item = (&'static str, Leaked)> {
+        let checked = [
+            ("bytes", self.bytes.check_returned()),
+            ("samples", self.engine.samples.check_returned()),
+            ("numbers", self.engine.numbers.check_returned()),
+            ("working", self.engine.working.check_returned()),
+        ];
+        checked.into_iter().filter_map(|(pool, back)| back.err().map(|leaked| (pool, leaked)))
+    }
+}
