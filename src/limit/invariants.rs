@@ -94,7 +94,7 @@ fn excesses(state: &State, before: &Before) -> Vec<String> {
         if !shared.within(left.0, left.1) && grew(shared, shared_before.as_ref()) {
             wrong.push(format!("backend {}: {shared:?} passes what pressure leaves", backend.name));
         }
-        let floor_max = (memory.map(|max| max / 32), queries.map(|max| max.div_ceil(8)));
+        let floor_max = (memory.map(|max| max / 32), queries.map(|max| (max / 2).max(1)));
         if !backend.on_floor.within(floor_max.0, floor_max.1) && grew(backend.on_floor, floor) {
             wrong.push(format!("backend {}: {:?} passes the floor", backend.name, backend.on_floor));
         }

@@ -1,8 +1,8 @@
 //! Whether there is room for a query, the narrow limit before the wide one.
 //!
 //! A little of every budget is for light queries only, so that a handful of heavy ones, or one tenant, cannot make
-//! everybody else wait until they are done: an eighth of the slots and a thirty-second of the memory. Its tenant must
-//! hold no more than that eighth itself, unless nobody else runs anything.
+//! everybody else wait until they are done: half of the slots and a thirty-second of the memory. Its tenant must
+//! hold no more than that half itself, unless nobody else runs anything.
 //!
 //! What is heavier runs within the window of what estimates have proved true for (`proof`).
 //!
@@ -20,12 +20,12 @@ use super::{
 /// One part in this of the memory is for light queries.
 const MEMORY_FOR_LIGHT: u64 = 32;
 /// One slot in this is for light queries.
-const SLOTS_FOR_LIGHT: u64 = 8;
+const SLOTS_FOR_LIGHT: u64 = 2;
 /// With fewer slots than this, every slot is for everybody.
 const FEW_SLOTS: u64 = 4;
 
 fn slots_for_light(slots: u64) -> u64 {
-    if slots < FEW_SLOTS { 0 } else { slots.div_ceil(SLOTS_FOR_LIGHT) }
+    if slots < FEW_SLOTS { 0 } else { slots / SLOTS_FOR_LIGHT }
 }
 
 /// A dear query that waits for memory. What is admitted meanwhile must leave its bytes free, so that it runs when those

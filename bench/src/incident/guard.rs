@@ -166,8 +166,8 @@ fn budget(limit: u64) -> u64 {
     limit / 3 * 2
 }
 
-/// Four queries for each core of the database's.
-const QUERIES: usize = 8;
+/// Three queries for each core of the database's, half of which are for light ones.
+const QUERIES: usize = 6;
 
 /// A limit that nothing here reaches.
 const OUT_OF_REACH: &str = "64GiB";

@@ -15,8 +15,10 @@ use tokio::time::Instant;
 pub(super) const DOUBT: f64 = 1.25;
 /// No error is believed to be larger: beyond it something else is at work.
 const FACTOR_MAX: f64 = 16.0;
-/// Half of a factor's excess is forgotten in so many seconds in which nothing confirms it.
-const FORGET: f64 = 20.0;
+/// Half of a factor's excess is forgotten in so many seconds in which what runs holds what it should,
+const DISPROVED: f64 = 20.0;
+/// or in so many in which too little runs to tell.
+const FORGET: f64 = 300.0;
 /// How long what is alive may lag behind what runs: until the next collection.
 const LAG: Duration = Duration::from_secs(10);
 /// Looks that are remembered, at most.
@@ -62,16 +64,20 @@ impl Truth {
     pub(super) fn step(&mut self, alive: Option<f64>, expected: Expected, now: Instant) -> f64 {
         let seconds = self.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
         self.at = Some(now);
-        self.factor = 1.0 + (self.factor - 1.0) * 0.5_f64.powf(seconds / FORGET);
         let lately = self.lately(expected.bytes as f64, now);
+        let mut half_life = FORGET;
         if let (Some(alive), Some(budget)) = (alive.filter(|bytes| bytes.is_finite()), expected.budget) {
             let budget = budget as f64;
             let tells = lately >= budget * TELLS;
             let rise = alive - self.idle(alive, if tells { DRIFT } else { SETTLE }, seconds);
-            if tells && rise > budget * SLACK {
-                self.factor = self.factor.max((rise / lately).min(FACTOR_MAX));
+            let seen = if rise > budget * SLACK { (rise / lately).min(FACTOR_MAX) } else { 1.0 };
+            if tells && seen > DOUBT {
+                self.factor = self.factor.max(seen);
+            } else if expected.bytes as f64 >= budget * TELLS {
+                half_life = DISPROVED;
             }
         }
+        self.factor = 1.0 + (self.factor - 1.0) * 0.5_f64.powf(seconds / half_life);
         self.factor
     }
 
@@ -113,14 +119,16 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_eight_is_seen_as_it_grows_and_forgotten_when_it_is_over() {
+    fn an_error_of_eight_is_seen_as_it_grows_and_forgotten_when_queries_hold_what_they_should() {
         let (mut truth, start) = (Truth::default(), Instant::now());
         let grows = (0..10).map(|n| (50 + n * 180, 212));
         let factors = looks(&mut truth, start, [(50, 4); 20].into_iter().chain(grows));
         assert!(factors[..21].iter().all(|factor| *factor == 1.0), "{factors:?}");
         assert!(factors[23] > 2.0 && factors[29] > 7.0, "{factors:?}");
-        let after = looks(&mut truth, start + Duration::from_secs(30), vec![(60, 4); 200]);
-        assert!(after[199] < 1.02, "{after:?}");
+        let quiet = looks(&mut truth, start + Duration::from_secs(30), vec![(60, 4); 60]);
+        assert!(quiet[59] > 6.0, "silence says nothing: {quiet:?}");
+        let right = looks(&mut truth, start + Duration::from_secs(90), vec![(300, 250); 200]);
+        assert!(right[199] < 1.02, "{right:?}");
     }
 
     #[test]

@@ -81,13 +81,13 @@ const HEAVY: u64 = WHOLE / 10;
 #[tokio::test(start_paused = true)]
 async fn light_queries_run_though_what_ran_before_fills_all_that_is_left() {
     for allowance in [Allowance::Share(0.1), Allowance::LightOnly] {
-        let admission = shrunk([0, 0], 40, 1.0);
+        let admission = shrunk([0, 0], 18, 1.0);
         // 9 of 10: what is for light queries goes off.
         let (_, running) = takes(&admission, ClassId::NONE, HEAVY);
         assert_eq!(running.len(), 9);
         admission.allow(BackendId(0), allowance);
         let light = |name: &str| admission.admit(ask(name, LIGHT)).now_or_never();
-        // An eighth of the slots and a 32nd of the memory: four.
+        // Half of the slots and a 32nd of the memory: four.
         let others: Vec<_> = (0..4).map(|i| light(&format!("b{i}")).expect("runs").unwrap()).collect();
         assert!(light("b4").is_none(), "{allowance:?}: the floor is full, and light ones wait");
         drop(others);
