@@ -8,7 +8,7 @@ use super::{
     answers::{Answer, Answers},
     controller::{Controller, FULL, Sight, Silence},
     rate::Rates,
-    reading::{alive, read},
+    reading::{held, read},
     settings::Settings,
     signal::{Reading, Signal, expected},
     truth::{DOUBT, Expected, Truth},
@@ -87,7 +87,7 @@ impl Monitor {
     }
 
     /// Looks at the metrics page of each replica, `None` where there was none, and at what queries are to hold there.
-    pub fn look(&mut self, pages: &[Option<&str>], held: Expected, now: Instant) -> Look {
+    pub fn look(&mut self, pages: &[Option<&str>], expected: Expected, now: Instant) -> Look {
         self.rates.resize_with(pages.len(), Rates::default);
         let read = |(page, rates): (Option<&str>, &mut Rates)| {
             page.map(|page| read(self.kind, page, &self.settings, rates, now)).unwrap_or_default()
@@ -112,8 +112,8 @@ impl Monitor {
         let pressure = readings.iter().map(|reading| reading.pressure).max_by(f64::total_cmp);
         // With nothing to expect, nothing heard is ease.
         let pressure = pressure.or_else(|| self.heard.is_empty().then_some(0.0));
-        let all_alive = pages.iter().map(|page| alive(self.kind, (*page)?)).sum();
-        let error = self.truth.step(all_alive, held, now);
+        let held = pages.iter().map(|page| held(self.kind, (*page)?)).sum();
+        let error = self.truth.step(held, expected, now);
         let left = match self.controller.step(Sight { pressure, silence }, now) {
             Allowance::Share(share) if error > DOUBT => Allowance::Share(share.min(1.0 / error)),
             left => left,

@@ -60,12 +60,13 @@ pub(super) fn read(
     of_process.into_iter().chain(of_kind).flatten().collect()
 }
 
-/// Bytes that a process holds for good reason: what the last collection of a Go process left, or what the storage node's
-/// pools have lent. `None` where it does not tell.
+/// Bytes that a process holds for good reason: what the storage node's pools have lent, or the mean of a Go process' heap
+/// between what the last collection left and where the next one begins. `None` where it does not tell.
 ///
-/// The collector's goal is what it left and as much again as GOGC says; where a limit of memory lowers the goal, this
-/// finds less than there is.
-pub(super) fn alive(kind: Kind, page: &str) -> Option<f64> {
+/// That mean is what an estimate speaks of: what is left alone is less than a query makes the process hold, and what is
+/// resident is mostly garbage of others. The collector's goal is what it left and as much again as GOGC says; where a
+/// limit of memory lowers the goal, this finds less than there is.
+pub(super) fn held(kind: Kind, page: &str) -> Option<f64> {
     let page = Page(page);
     if kind == Kind::Weir {
         return page.sum("weir_pool_outstanding_bytes");
@@ -73,7 +74,8 @@ pub(super) fn alive(kind: Kind, page: &str) -> Option<f64> {
     // VictoriaMetrics sets its own where the environment sets none.
     let usual = if kind == Kind::VictoriaMetrics { 30.0 } else { 100.0 };
     let percent = page.sum("go_gc_gogc_percent").filter(|percent| *percent > 0.0).unwrap_or(usual);
-    Some(page.sum("go_memstats_next_gc_bytes")? / (1.0 + percent / 100.0))
+    let next = page.sum("go_memstats_next_gc_bytes")?;
+    Some((next + next / (1.0 + percent / 100.0)) / 2.0)
 }
 
 impl Look<'_> {

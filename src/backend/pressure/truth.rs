@@ -4,8 +4,8 @@
 //! costs from another day. What the backend's memory rises by while they run tells, before it is in distress: if queries
 //! that were to hold 200 MiB hold a gigabyte, all others are believed as little, and the budget counts for a fifth.
 //!
-//! What is alive is compared, not what is resident: garbage of queries that are over is no fault of an estimate, and
-//! a heap that may grow to twice its live part does so whatever runs. So a rise is seen at the collection after it.
+//! What a collector finds alive is compared, not what is resident: garbage of queries that are over is no fault of an
+//! estimate. So a rise is seen at the collection after it.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -19,7 +19,7 @@ const FACTOR_MAX: f64 = 16.0;
 const DISPROVED: f64 = 20.0;
 /// or in so many in which too little runs to tell.
 const FORGET: f64 = 300.0;
-/// How long what is alive may lag behind what runs: until the next collection.
+/// How long what is held may lag behind what runs: until the next collection.
 const LAG: Duration = Duration::from_secs(10);
 /// Looks that are remembered, at most.
 const LOOKS_MAX: usize = 64;
@@ -27,7 +27,7 @@ const LOOKS_MAX: usize = 64;
 const TELLS: f64 = 1.0 / 16.0;
 /// A rise by this part of the budget may have other causes: compaction, ingestion.
 const SLACK: f64 = 1.0 / 8.0;
-/// What is alive with nothing heavy in flight is taken for what is idle within so many seconds,
+/// What is held with nothing heavy in flight is taken for what is idle within so many seconds,
 const SETTLE: f64 = 60.0;
 /// and beside heavy queries within so many: a database grows by itself.
 const DRIFT: f64 = 3600.0;
@@ -44,7 +44,7 @@ pub struct Expected {
 /// Compares look by look.
 #[derive(Clone, Debug)]
 pub(super) struct Truth {
-    /// What is alive when nothing runs, bytes.
+    /// What is held when nothing runs, bytes.
     idle: Option<f64>,
     /// What was expected lately.
     expected: VecDeque<(Instant, f64)>,
@@ -59,17 +59,17 @@ impl Default for Truth {
 }
 
 impl Truth {
-    /// How many times more than expected queries hold, 1 where nothing says so; `alive` are the bytes that the backend
+    /// How many times more than expected queries hold, 1 where nothing says so; `held` are the bytes that the backend
     /// holds in all, where it tells.
-    pub(super) fn step(&mut self, alive: Option<f64>, expected: Expected, now: Instant) -> f64 {
+    pub(super) fn step(&mut self, held: Option<f64>, expected: Expected, now: Instant) -> f64 {
         let seconds = self.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
         self.at = Some(now);
         let lately = self.lately(expected.bytes as f64, now);
         let mut half_life = FORGET;
-        if let (Some(alive), Some(budget)) = (alive.filter(|bytes| bytes.is_finite()), expected.budget) {
+        if let (Some(held), Some(budget)) = (held.filter(|bytes| bytes.is_finite()), expected.budget) {
             let budget = budget as f64;
             let tells = lately >= budget * TELLS;
-            let rise = alive - self.idle(alive, if tells { DRIFT } else { SETTLE }, seconds);
+            let rise = held - self.idle(held, if tells { DRIFT } else { SETTLE }, seconds);
             let seen = if rise > budget * SLACK { (rise / lately).min(FACTOR_MAX) } else { 1.0 };
             if tells && seen > DOUBT {
                 self.factor = self.factor.max(seen);
@@ -94,9 +94,9 @@ impl Truth {
     }
 
     /// What is idle: down at once, up slowly.
-    fn idle(&mut self, alive: f64, reach: f64, seconds: f64) -> f64 {
-        let known = self.idle.unwrap_or(alive);
-        let idle = alive.min(known + (alive - known) * (1.0 - (-seconds / reach).exp()));
+    fn idle(&mut self, held: f64, reach: f64, seconds: f64) -> f64 {
+        let known = self.idle.unwrap_or(held);
+        let idle = held.min(known + (held - known) * (1.0 - (-seconds / reach).exp()));
         self.idle = Some(idle);
         idle
     }

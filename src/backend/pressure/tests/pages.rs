@@ -4,7 +4,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::{Settings, Signal, page::Page, rate::Rates, reading::read, signal::Reading};
+use super::super::{
+    Settings, Signal,
+    page::Page,
+    rate::Rates,
+    reading::{held, read},
+    signal::Reading,
+};
 use crate::backend::Kind;
 
 /// Of Prometheus 2.42, idle.
@@ -239,4 +245,17 @@ fn labels_are_found_whatever_they_hold() {
     assert_eq!(found.label("bucket_capacity"), Some("9"));
     assert_eq!(found.label("pool"), Some(r"p\\"));
     assert_eq!((found.label("b"), found.label("capacity")), (None, None));
+}
+
+#[test]
+fn what_a_process_holds_is_told_by_its_collector_or_its_pools() {
+    for (kind, page, expected) in [
+        (Kind::Prometheus, "go_memstats_next_gc_bytes 200\n", Some(150.0)),
+        (Kind::Prometheus, "go_memstats_next_gc_bytes 300\ngo_gc_gogc_percent 50\n", Some(250.0)),
+        (Kind::VictoriaMetrics, "go_memstats_next_gc_bytes 130\n", Some(115.0)),
+        (Kind::Weir, "weir_pool_outstanding_bytes{bucket=\"16\",pool=\"bytes\"} 7\n", Some(7.0)),
+        (Kind::Thanos, "process_resident_memory_bytes 5\n", None),
+    ] {
+        assert_eq!(held(kind, page), expected, "{page}");
+    }
 }
