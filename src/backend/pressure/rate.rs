@@ -42,10 +42,13 @@ impl Rates {
         known.follow(grown, value, SMOOTHING, now)
     }
 
-    /// How much a gauge rises in a second, less than 0 where it falls; 0 at its first value.
-    pub(super) fn slope(&mut self, gauge: &'static str, value: f64, now: Instant) -> f64 {
+    /// How much a gauge rises in a second, less than 0 where it falls: smoothed, and since it was looked at last. 0 at its
+    /// first value.
+    pub(super) fn slope(&mut self, gauge: &'static str, value: f64, now: Instant) -> (f64, f64) {
         let known = self.gauges.entry(gauge).or_insert(Counter { value, at: now, rate: 0.0 });
-        known.follow(value - known.value, value, SLOPE_SMOOTHING, now)
+        let (grown, seconds) = (value - known.value, now.saturating_duration_since(known.at).as_secs_f64());
+        let latest = if seconds > 0.0 { grown / seconds } else { 0.0 };
+        (known.follow(grown, value, SLOPE_SMOOTHING, now), latest)
     }
 }
 

@@ -111,11 +111,12 @@ impl Look<'_> {
     /// end found 83 % of the limit: at 400 MiB a second, what is at work already passes the rest before a smaller budget
     /// has any effect.
     fn foreseen(&mut self, signal: Signal, used: f64, limit: f64) -> Reading {
-        let growth = self.rates.slope(signal.as_str(), used, self.now).max(0.0);
+        let (smoothed, latest) = self.rates.slope(signal.as_str(), used, self.now);
+        let growth = smoothed.max(0.0);
         let now = Reading::new(signal, used, limit);
         let soon = Reading::new(signal, used + growth * FORESIGHT, limit).pressure.min(FORESEEN_MOST);
-        // The next look would come too late.
-        let at_once = if used + growth >= limit { FULL } else { 0.0 };
+        // The next look would come too late. A query that decodes what it read grows faster by the second.
+        let at_once = if used + growth.max(latest) >= limit { FULL } else { 0.0 };
         Reading { pressure: now.pressure.max(soon).max(at_once), signal }
     }
 
