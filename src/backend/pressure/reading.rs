@@ -75,7 +75,7 @@ pub(super) fn held(kind: Kind, page: &str) -> Option<f64> {
     let usual = if kind == Kind::VictoriaMetrics { 30.0 } else { 100.0 };
     let percent = page.sum("go_gc_gogc_percent").filter(|percent| *percent > 0.0).unwrap_or(usual);
     let next = page.sum("go_memstats_next_gc_bytes")?;
-    Some((next + next / (1.0 + percent / 100.0)) / 2.0)
+    Some(f64::midpoint(next, next / (1.0 + percent / 100.0)))
 }
 
 impl Look<'_> {
