@@ -89,10 +89,7 @@ impl Pool {
             return None;
         }
         let (path, node) = (Path::default().key("pool"), root.get("pool"));
-        let (key, node) = [("high", "high"), ("low", "low")]
-            .into_iter()
-            .find_map(|(key, name)| Some((key, node?.get(name)?)))
-            .unzip();
+        let (key, node) = ["high", "low"].into_iter().find_map(|key| Some((key, node?.get(key)?))).unzip();
         let position = node.map_or(Position::default(), |node: &tree::Node| node.position);
         let message = format!(
             "a refill that starts at {} cannot stop at {}: `low` is below `high`",

@@ -205,8 +205,8 @@ impl Proxy {
         let policy = std::mem::take(&mut settings.policy);
         let before = self.live.load_full();
         before.retire();
-        let limits = |policy: &Policy| (Arc::clone(&policy.default), policy.tenants.clone());
-        if limits(&policy) != limits(&self.admission.policy()) {
+        let obeyed = self.admission.policy();
+        if (&policy.default, &policy.tenants) != (&obeyed.default, &obeyed.tenants) {
             // A count that was enough under the old limits may not be under these.
             self.learned.forget();
         }
