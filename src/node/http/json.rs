@@ -1,13 +1,14 @@
 //! Answers as Prometheus writes them, made piece by piece while they are sent.
 
-use std::{convert::Infallible, fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
     http::header,
     response::{IntoResponse, Response},
 };
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
+use tokio::task::{JoinError, spawn_blocking};
 
 use super::{number::point, number::time, reads::Place};
 use crate::node::{
@@ -68,7 +69,7 @@ impl<I: Iterator<Item = W>, W: FnOnce(&mut String)> Iterator for Pieces<I> {
 }
 
 /// Sends items between a head and a tail; in one piece, with a length, if they are few.
-fn send<W: FnOnce(&mut String)>(
+fn send<W: FnOnce(&mut String) + 'static>(
     head: String,
     items: impl Iterator<Item = W> + Send + 'static,
     tail: String,
@@ -79,10 +80,24 @@ fn send<W: FnOnce(&mut String)>(
     let body = if pieces.tail.is_none() {
         Body::from(first)
     } else {
-        let all = std::iter::once(first).chain(pieces);
-        Body::from_stream(stream::iter(all.map(Ok::<_, Infallible>)))
+        Body::from_stream(stream::iter([Ok(first)]).chain(stream::try_unfold(pieces, next_piece)))
     };
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// The next piece, written on a thread for blocking work: while millions of numbers were written among the tasks that
+/// serve connections, light queries waited for hundreds of milliseconds.
+async fn next_piece<I, W>(mut pieces: Pieces<I>) -> Result<Option<(Bytes, Pieces<I>)>, JoinError>
+where
+    I: Iterator<Item = W> + Send + 'static,
+    W: FnOnce(&mut String),
+{
+    if pieces.tail.is_none() {
+        return Ok(None);
+    }
+    // A panic breaks the answer off.
+    let (piece, pieces) = spawn_blocking(move || (pieces.next(), pieces)).await?;
+    Ok(piece.map(|piece| (piece, pieces)))
 }
 
 /// The answer of a query evaluated at `time_ms`, or over a range; with its statistics if it is said how long it took.
@@ -164,7 +179,7 @@ pub(super) fn texts(items: Vec<std::sync::Arc<str>>, warnings: &[String], held: 
     list(items, warnings, held)
 }
 
-fn list<W: FnOnce(&mut String)>(
+fn list<W: FnOnce(&mut String) + 'static>(
     items: impl Iterator<Item = W> + Send + 'static,
     warnings: &[String],
     held: Held,
