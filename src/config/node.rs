@@ -85,8 +85,8 @@ pub enum Sync {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Reads {
-    /// Reads that run at the same time; left out: two per core.
-    pub running: Option<Count>,
+    /// Reads that run at the same time.
+    pub running: Count,
     /// Reads that run, wait to run or are being sent; more are refused.
     pub outstanding: Count,
     /// The longest that a read may take.
@@ -144,7 +144,7 @@ impl Default for Storage {
 impl Default for Reads {
     fn default() -> Self {
         Self {
-            running: None,
+            running: lit("20"),
             outstanding: lit("200"),
             timeout: lit("2m"),
             stall: lit("30s"),
@@ -255,7 +255,7 @@ pub fn resolve_node(raw: &RawNode) -> (Options, Settings) {
         lookback_ms: reads.lookback.ms().get(),
         timeout: reads.timeout.duration(),
         stall: reads.stall.duration(),
-        reads_running: reads.running.map_or(defaults.reads_running, |n| size(n.0)),
+        reads_running: size(reads.running.0),
         reads_outstanding: size(reads.outstanding.0),
         steps: reads.steps.0.get(),
         list_entries: size(reads.list.0),

@@ -20,7 +20,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// A client that takes no byte of its answer for so long is given up.
     pub stall: Duration,
-    /// Reads that run at the same time.
+    /// Reads that run at the same time. Far more than cores: what bounds memory is the pools, and a light read that waits for
+    /// heavy ones to end waits longer than one that shares the cores with them.
     pub reads_running: usize,
     /// Threads that one query may use; all queries together use one fewer beside their own.
     pub query_threads: NonZero<usize>,
@@ -44,7 +45,7 @@ impl Default for Settings {
             lookback_ms: 300_000,
             timeout: Duration::from_secs(120),
             stall: Duration::from_secs(30),
-            reads_running: query_threads.get() * 2,
+            reads_running: 20,
             query_threads,
             reads_outstanding: 200,
             steps: 11_000,

@@ -44,7 +44,7 @@ pub(super) async fn runtime(State(node): State<Arc<Node>>) -> Response {
     success(
         json!({
             "startTime": started, "CWD": "", "reloadConfigSuccess": true, "lastConfigTime": started,
-            "corruptionCount": 0, "goroutineCount": 0, "GOMAXPROCS": node.settings.reads_running,
+            "corruptionCount": 0, "goroutineCount": 0, "GOMAXPROCS": node.settings.query_threads,
             "GOGC": "", "GODEBUG": "", "storageRetention": retention,
         }),
         &[],
