@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, uri::PathAndQuery};
+use http::{HeaderMap, Method, Request, Response, header, uri::PathAndQuery};
 use http_body_util::Full;
 use tokio::time::Instant;
 
@@ -54,6 +54,23 @@ impl Backend {
             probes: Probes::new(settings.probe),
             settings,
         })
+    }
+
+    /// The backend for new settings: the same one where nothing changed, and else a new one that knows which replicas
+    /// were found to fail. TLS is taken for changed, since its files may be.
+    pub fn renewed(self: &Arc<Self>, settings: Settings) -> Arc<Self> {
+        if self.settings == settings {
+            return Arc::clone(self);
+        }
+        let renewed = Self::new(settings);
+        renewed.replicas.know_of(&self.replicas);
+        renewed
+    }
+
+    /// Whether these settings lead to the same data, in the same form.
+    pub fn reads_as(&self, settings: &Settings) -> bool {
+        let mine = &self.settings;
+        (mine.kind, &mine.urls, &mine.headers) == (settings.kind, &settings.urls, &settings.headers)
     }
 
     /// The name in metrics and messages.
@@ -196,6 +213,10 @@ impl Backend {
         lease: Lease,
         deadline: Instant,
     ) -> Response<Body> {
+        if response.headers().contains_key(header::TRANSFER_ENCODING) {
+            // Where both are there, this one is wrong (RFC 9112, 6.3).
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+        }
         headers::strip_hop_by_hop(response.headers_mut());
         response.map(|incoming| Body::new(incoming, lease, deadline, Arc::clone(&self.name)))
     }

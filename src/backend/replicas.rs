@@ -66,6 +66,16 @@ impl Replicas {
         Self { each, next: AtomicUsize::new(0) }
     }
 
+    /// Takes over which of them fail, by URL, until the next check says otherwise.
+    pub(super) fn know_of(&self, others: &Self) {
+        for replica in &self.each {
+            let known = others.each.iter().find(|other| other.pool.url() == replica.pool.url());
+            if known.is_some_and(|known| !known.works(Instant::now())) {
+                replica.healthy.store(false, Relaxed);
+            }
+        }
+    }
+
     /// The least loaded replica that works, other than `not`; when none works, the least loaded of all: a guess
     /// costs less than a refusal that may be wrong.
     pub(super) fn choose(&self, not: Option<&Arc<Replica>>) -> Option<&Arc<Replica>> {

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Uri, uri::PathAndQuery};
 use super::{Kind, Tls};
 
 /// The settings of one backend.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The name in metrics and messages.
     pub name: String,
@@ -56,7 +56,7 @@ impl Settings {
 }
 
 /// Active health checks of each replica.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthSettings {
     /// Time between two checks.
     pub interval: Duration,
@@ -71,7 +71,7 @@ impl Default for HealthSettings {
 }
 
 /// Bounds on probes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeSettings {
     /// Probes at a time.
     pub concurrency: usize,
@@ -130,12 +130,21 @@ impl BaseUrl {
         if host.is_empty() {
             return Err(format!("`{text}` names no host"));
         }
+        // The URI's own parser takes any digits after the colon.
+        let port = match authority.as_str().rsplit_once(':').filter(|(_, port)| !port.contains(']')) {
+            None => usual_port,
+            Some((_, port)) => port
+                .parse()
+                .ok()
+                .filter(|port| *port > 0)
+                .ok_or_else(|| format!("`{text}`: no port `{port}`"))?,
+        };
         let prefix = uri.path().trim_end_matches('/');
         Ok(Self {
             text: format!("{scheme}://{authority}{prefix}").into(),
             secure: scheme == "https",
             host: host.into(),
-            port: authority.port_u16().unwrap_or(usual_port),
+            port,
             authority: HeaderValue::from_str(authority.as_str()).map_err(|e| format!("`{text}`: {e}"))?,
             prefix: prefix.into(),
         })

@@ -67,6 +67,13 @@ pub struct Tls {
     server_name: Option<ServerName<'static>>,
 }
 
+/// The same only if read at the same time: the files may have changed since.
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.config, &other.config) && self.server_name == other.server_name
+    }
+}
+
 impl Tls {
     /// Reads the files that the settings name. Blocks.
     pub fn load(settings: &TlsSettings) -> Result<Self, TlsError> {

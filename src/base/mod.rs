@@ -1,6 +1,7 @@
 //! Floor 0: the words that every other module shares. No runtime, no HTTP, nothing of this crate.
 
 pub mod allowance;
+pub mod cors;
 pub mod demand;
 pub mod error;
 pub mod params;

@@ -159,10 +159,8 @@ fn reloader(file: &Path, loaded: Loaded, proxy: &Arc<Proxy>) -> Reloader {
     let runtime = runtime::Handle::current();
     Reloader::new(file.to_owned(), loaded, move |loaded| {
         let _entered = runtime.enter();
-        match config::resolve(&loaded.raw) {
-            Ok(settings) => applied.reload(settings),
-            Err(error) => tracing::error!(error, "configuration not applied"),
-        }
+        applied.reload(config::resolve(&loaded.raw)?);
+        Ok(())
     })
 }
 

@@ -7,11 +7,22 @@ use super::{
     tls,
     tree::{Node, Value},
 };
-use crate::{base::TenantId, telemetry::otlp};
+use crate::{backend::BaseUrl, base::TenantId, telemetry::otlp};
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
 };
+
+/// Headers that belong to a single message or connection.
+const FRAMING: [http::HeaderName; 7] = [
+    http::header::CONNECTION,
+    http::header::CONTENT_LENGTH,
+    http::header::EXPECT,
+    http::header::HOST,
+    http::header::TE,
+    http::header::TRANSFER_ENCODING,
+    http::header::UPGRADE,
+];
 
 /// Everything that fits its type and still cannot be meant.
 pub(super) fn check(raw: &Raw, root: &Node, wrong: &mut Vec<Diagnostic>, warnings: &mut Vec<Diagnostic>) {
@@ -122,8 +133,12 @@ impl<'a> Checker<'a> {
             self.tls(&place.key("tls"), backend);
             for (name, value) in &backend.headers {
                 let at = place.key("headers").key(name);
-                if http::HeaderName::try_from(name).is_err() {
-                    self.refuse(&at, "not a header name");
+                match http::HeaderName::try_from(name) {
+                    Err(_) => self.refuse(&at, "not a header name"),
+                    Ok(name) if FRAMING.contains(&name) => {
+                        self.refuse(&at, "Weir sets it itself, for each request; it cannot be fixed");
+                    }
+                    Ok(_) => {}
                 }
                 if http::HeaderValue::try_from(value.reveal()).is_err() {
                     self.refuse(&at, "the value holds characters that a header cannot carry");
@@ -305,6 +320,9 @@ fn url_fits(url: &str) -> Result<(), &'static str> {
     }
     if uri.query().is_some() {
         return Err("has a query string; only a path is allowed");
+    }
+    if BaseUrl::parse(url).is_err() {
+        return Err("needs a host, and a port from 1 to 65535 if it names one");
     }
     Ok(())
 }

@@ -117,7 +117,7 @@ impl TenantLimits {
                 points: Some(lit("50_000_000")),
                 memory: Some(lit("1GiB")),
                 range: Some(lit("31d")),
-                steps: Some(lit("11_000")),
+                steps: Some(lit("11_001")),
                 selectors: Some(lit("50")),
                 response: Some(lit("256MiB")),
                 timeout: Some(lit("60s")),

@@ -88,6 +88,14 @@ pub struct Report {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+impl Report {
+    /// Of one mistake that is no line's.
+    pub(super) fn of_file(file: &std::path::Path, message: impl Into<String>) -> Self {
+        let diagnostics = vec![Diagnostic::new(Position::default(), &Path::default(), message)];
+        Self { file: file.display().to_string(), diagnostics }
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, diagnostic) in self.diagnostics.iter().enumerate() {

@@ -32,10 +32,7 @@ pub(super) fn read(path: &FilePath) -> Result<(String, String), Report> {
     let file = path.display().to_string();
     match read_text(path) {
         Ok(text) => Ok((file, text)),
-        Err(message) => {
-            let diagnostics = vec![Diagnostic::new(Position::default(), &Path::default(), message)];
-            Err(Report { file, diagnostics })
-        }
+        Err(message) => Err(Report::of_file(path, message)),
     }
 }
 
@@ -50,6 +47,10 @@ fn read_text(path: &FilePath) -> Result<String, String> {
     // One byte more than is accepted, so that the parser can say that the file is too long.
     let limit = tree::FILE_BYTES_MAX as u64 + 1;
     file.take(limit).read_to_string(&mut text).map_err(|error| format!("cannot be read: {error}"))?;
+    // All defaults would be the last thing meant by a file that a full disk or an editor left empty.
+    if text.trim().is_empty() {
+        return Err("the file is empty".to_owned());
+    }
     Ok(text)
 }
 

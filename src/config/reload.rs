@@ -36,8 +36,11 @@ const AT_START: [&str; 6] = [
 pub struct Reloader {
     path: PathBuf,
     current: Mutex<Current>,
-    apply: Box<dyn Fn(&Loaded) + Send + Sync>,
+    apply: Box<Apply>,
 }
+
+/// Hands new settings to the running modules, or says why they cannot be obeyed.
+type Apply = dyn Fn(&Loaded) -> Result<(), String> + Send + Sync;
 
 /// What was last read.
 struct Current {
@@ -60,7 +63,11 @@ impl fmt::Debug for Reloader {
 
 impl Reloader {
     /// A reloader of `path`, whose settings are `current` now; `apply` hands new ones to the running modules.
-    pub fn new(path: PathBuf, current: Loaded, apply: impl Fn(&Loaded) + Send + Sync + 'static) -> Self {
+    pub fn new(
+        path: PathBuf,
+        current: Loaded,
+        apply: impl Fn(&Loaded) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
         let files = digests(&current.raw);
         Self { path, current: Mutex::new(Current::of(current, files)), apply: Box::new(apply) }
     }
@@ -74,13 +81,13 @@ impl Reloader {
     pub fn reload(&self) -> Result<Vec<String>, Report> {
         // Held throughout, so that two reloads at a time cannot apply in the wrong order.
         let mut current = self.current();
-        let new = match load_file(&self.path) {
-            Ok(new) => new,
-            Err(report) => {
-                tracing::error!(%report, "configuration not reloaded; the old settings stay");
-                return Err(report);
-            }
-        };
+        self.obey(&mut current).inspect_err(|report| {
+            tracing::error!(%report, "configuration not reloaded; the old settings stay");
+        })
+    }
+
+    fn obey(&self, current: &mut Current) -> Result<Vec<String>, Report> {
+        let new = load_file(&self.path)?;
         let mut changes = diff(&current.loaded, &new);
         for line in changes.iter_mut().filter(|line| AT_START.iter().any(|key| line.starts_with(key))) {
             line.push_str(" (at the next start)");
@@ -93,7 +100,7 @@ impl Reloader {
             tracing::warn!("{}:{warning}", self.path.display());
         }
         if !changes.is_empty() {
-            (self.apply)(&new);
+            (self.apply)(&new).map_err(|why| Report::of_file(&self.path, why))?;
             *current = Current::of(new, files);
         }
         tracing::info!(changes = changes.len(), diff = ?changes, "configuration reloaded");
@@ -201,8 +208,12 @@ mod tests {
         fs::write(&path, "server: {listen: 127.0.0.1:1}").unwrap();
         let applied = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&applied);
-        let reloader = Reloader::new(path.clone(), load_file(&path).unwrap(), move |_| {
+        let reloader = Reloader::new(path.clone(), load_file(&path).unwrap(), move |loaded| {
+            if loaded.raw.server.listen.0.port() == 3 {
+                return Err("no such port".to_owned());
+            }
             seen.fetch_add(1, Ordering::Relaxed);
+            Ok(())
         });
 
         assert_eq!(reloader.reload().unwrap(), Vec::<String>::new());
@@ -216,8 +227,14 @@ mod tests {
 
         fs::write(&path, "server: {grace: soon}").unwrap();
         assert!(reloader.reload().unwrap_err().to_string().contains("weir.yaml:1:17: server.grace"));
+        // Left by a full disk: not all defaults.
+        fs::write(&path, "\n").unwrap();
+        assert!(reloader.reload().unwrap_err().to_string().ends_with("weir.yaml: the file is empty"));
         fs::remove_file(&path).unwrap();
         assert!(reloader.reload().is_err());
+        // What cannot be obeyed is no reload, and not what later changes are told from.
+        fs::write(&path, "server: {listen: 127.0.0.1:3, grace: 5s}").unwrap();
+        assert!(reloader.reload().unwrap_err().to_string().ends_with("weir.yaml: no such port"));
         assert_eq!(applied.load(Ordering::Relaxed), 1);
 
         fs::write(&path, "server: {grace: 6s}").unwrap();
@@ -239,7 +256,7 @@ mod tests {
         let (cert, key) = (files.join("cert.pem"), files.join("key.pem"));
         let tls = format!("{{cert_file: {}, key_file: {}}}", cert.display(), key.display());
         fs::write(&path, format!("server: {{tls: {tls}}}")).unwrap();
-        let reloader = Reloader::new(path.clone(), load_file(&path).unwrap(), |_| {});
+        let reloader = Reloader::new(path.clone(), load_file(&path).unwrap(), |_| Ok(()));
         assert_eq!(reloader.reload().unwrap(), Vec::<String>::new());
 
         let (tell, mut told) = mpsc::channel(1);

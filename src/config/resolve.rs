@@ -368,8 +368,8 @@ mod tests {
         assert_eq!(settings.upstreams[1].on_unparsable, OnUnparsable::EstimateFromText);
         let policy = settings.policy.tenant(&noisy);
         assert_eq!(policy.per_query.series, Limit::enforce(1_000).with_mode(Mode::Shadow));
-        assert_eq!(policy.per_query.steps, Limit::enforce(11_000).with_mode(Mode::Off));
+        assert_eq!(policy.per_query.steps, Limit::enforce(11_001).with_mode(Mode::Off));
         assert_eq!(policy.per_query(ClassId(0)).steps, Limit::enforce(5).with_mode(Mode::Off));
-        assert_eq!(settings.policy.default.per_query(ClassId::NONE).steps, Limit::enforce(11_000));
+        assert_eq!(settings.policy.default.per_query(ClassId::NONE).steps, Limit::enforce(11_001));
     }
 }

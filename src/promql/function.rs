@@ -55,6 +55,8 @@ static FUNCTIONS: &[Function] = &[
     f("histogram_stddev", &[V], 0, V),
     f("histogram_stdvar", &[V], 0, V),
     f("histogram_sum", &[V], 0, V),
+    // The name of double_exponential_smoothing before Prometheus 3.0.
+    f("holt_winters", &[M, S, S], 0, V),
     f("hour", &[V], 1, V),
     f("idelta", &[M], 0, V),
     f("increase", &[M], 0, V),
@@ -119,7 +121,7 @@ mod tests {
         for function in FUNCTIONS {
             assert_eq!(find(function.name), Some(function));
         }
-        for name in ["", "holt_winters", "Rate", "zzz"] {
+        for name in ["", "Rate", "zzz"] {
             assert_eq!(find(name), None);
         }
     }

@@ -4,7 +4,7 @@
 use std::{borrow::Cow, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header, request::Parts};
+use http::{HeaderMap, Method, Request, Response, header, request::Parts};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     live::{Live, Proxy},
     meter::{BodyError, Meter, MeterLimits},
     record::{Owner, Record},
-    respond::{Body, SERVER_TIMING, WEIR_COST, WEIR_ESTIMATE, header_text},
+    respond::{self, Body, SERVER_TIMING, WEIR_COST, WEIR_ESTIMATE, header_text},
     route::{Endpoint, Routed, route},
     settle::{self, Account},
     upstream::Upstream,
@@ -63,9 +63,14 @@ impl Proxy {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let for_script = request.headers().contains_key(header::ORIGIN);
+        if request.method() == Method::OPTIONS {
+            return respond::preflight(for_script);
+        }
         match self.carry(request, peer).await {
+            // A backend says itself who may read its answers.
             Ok(response) => response,
-            Err(failure) => failure.into_response(),
+            Err(failure) => respond::readable(failure.into_response(), for_script),
         }
     }
 
@@ -240,7 +245,7 @@ impl Proxy {
         // Until the first byte may go out, a failure is still the request's own, with a status that the client sees.
         let (hand_over, handed) = oneshot::channel();
         let on_end = account.on_end(Arc::clone(self), permit, status.unwrap_or(0), told, handed);
-        let meter = Meter::new(asking.meter_limits(), on_end).telling(progress);
+        let meter = Meter::new(asking.meter_limits(), on_end).telling(progress).until(deadline);
         let received = match answered {
             Ok(response) => {
                 forward::receive(response, asking.routed.endpoint, asking.upstream.backend.name()).await

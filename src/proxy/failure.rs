@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, header, response};
 
 use super::{
     call::CallError,
@@ -64,17 +64,27 @@ impl Failure {
     }
 
     /// An error of the backend that is not JSON: its status stays, its text becomes the message.
-    pub(super) fn foreign(backend: &str, status: StatusCode, content_type: &str, text: &[u8]) -> Self {
+    pub(super) fn foreign(backend: &str, head: &response::Parts, text: &[u8]) -> Self {
+        let status = head.status;
+        let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+        let content_type = header(header::CONTENT_TYPE).unwrap_or_default();
+        let retry_after = header(header::RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
         let text = String::from_utf8_lossy(text);
         let excerpt: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let excerpt: String = excerpt.chars().take(EXCERPT_CHARS).collect();
-        let kind = if status.is_client_error() { ErrorKind::BadData } else { ErrorKind::UpstreamDead };
+        let kind = match status {
+            StatusCode::TOO_MANY_REQUESTS => ErrorKind::RateLimited,
+            status if status.is_client_error() => ErrorKind::BadData,
+            _ => ErrorKind::UpstreamDead,
+        };
         let what = if content_type.is_empty() { "no content type" } else { content_type };
         let message = format!(
             "backend `{backend}` answered {} with {what} instead of JSON: {excerpt}",
             status.as_u16()
         );
-        Self { status: Some(status).filter(|s| !s.is_success()), ..Self::new(kind, message) }
+        let extra = Extra { retry_after: retry_after.map(Duration::from_secs), ..Extra::default() };
+        let status = Some(status).filter(|s| s.is_client_error() || s.is_server_error());
+        Self { status, extra: Box::new(extra), ..Self::new(kind, message) }
     }
 
     /// The backend gave no answer; when the time of the query is over, that is said too: it may be nobody's fault.

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Response, header, request::Parts, uri::PathAndQuery};
+use http::{HeaderMap, Response, Version, header, request::Parts, uri::PathAndQuery};
 use http_body_util::BodyExt;
 
 use super::{
@@ -116,10 +116,13 @@ pub(super) async fn receive(
 ) -> Result<Response<backend::Body>, Failure> {
     let (mut head, mut body) = response.into_parts();
     strip_hop_by_hop(&mut head.headers);
+    // The client's connection is another one than the backend's.
+    head.version = Version::HTTP_11;
     let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let readable = is_json(content_type) || (endpoint == Endpoint::RemoteRead && head.status.is_success());
-    // Nothing to read is nothing to misread: 204, 304.
-    if readable || head.status.is_redirection() || http_body::Body::is_end_stream(&body) {
+    // Nothing to read is nothing to misread: 204, 304. Nobody asked for another protocol.
+    let is_final = !head.status.is_informational();
+    if is_final && (readable || head.status.is_redirection() || http_body::Body::is_end_stream(&body)) {
         return Ok(Response::from_parts(head, body));
     }
     let mut text = Vec::new();
@@ -138,7 +141,7 @@ pub(super) async fn receive(
     if head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
         text = b"(compressed)".to_vec();
     }
-    Err(Failure::foreign(backend, head.status, content_type, &text))
+    Err(Failure::foreign(backend, &head, &text))
 }
 
 fn is_json(content_type: &str) -> bool {

@@ -152,8 +152,10 @@ impl Rules {
                     let value = headers.get(name).filter(|_| trusted);
                     value.map(|value| named(value.to_str().unwrap_or(""), "the header"))
                 }
+                // Nobody checks the password here, so that the name is no more than a header.
                 TenantSource::BasicAuthUser => {
-                    basic_user(headers).map(|user| named(&user, "basic authentication"))
+                    let user = basic_user(headers).filter(|_| trusted);
+                    user.map(|user| named(&user, "basic authentication"))
                 }
                 TenantSource::Bearer(tokens) => bearer(headers).map(|token| {
                     let owner = tokens.iter().find(|(known, _)| same_secret(known, token));
@@ -178,7 +180,7 @@ impl Rules {
                 }
             }
         }
-        if let Some(user) = basic_user(headers) {
+        if let Some(user) = basic_user(headers).filter(|_| trusted) {
             return format!("user:{}", user.chars().take(ACTOR_BYTES_MAX).collect::<String>()).into();
         }
         let client = if trusted { self.client(headers).unwrap_or(peer) } else { peer };
@@ -272,6 +274,9 @@ mod tests {
         assert_eq!((stranger.tenant.as_str(), stranger.class, stranger.trusted), ("anonymous", 1, false));
         assert_eq!(&*stranger.actor, "ip:192.0.2.1");
         assert_eq!(ask("192.0.2.1", &[("authorization", "Bearer guess!")]), Err(IdentifyError::Token));
+        let basic = format!("Basic {}", BASE64.encode("vip:whatever"));
+        let stranger = ask("192.0.2.1", &[("authorization", &basic)]).unwrap();
+        assert_eq!((stranger.tenant.as_str(), &*stranger.actor), ("anonymous", "ip:192.0.2.1"));
         for bad in ["", " ", "a b", &"x".repeat(151)] {
             assert!(ask("10.1.1.1", &[("x-scope-orgid", bad)]).is_err(), "{bad:?}");
         }

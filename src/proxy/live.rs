@@ -287,7 +287,10 @@ impl Proxy {
                 self.metrics.backend_connections(upstream.backend.name(), lane.as_str(), used, max);
             }
         }
-        for backend in self.admission.snapshot().backends {
+        let live = self.live.load();
+        // One that was removed is forgotten, though queries may still end there.
+        let is_live = |name: &str| live.upstreams.iter().any(|upstream| upstream.backend.name() == name);
+        for backend in self.admission.snapshot().backends.into_iter().filter(|b| is_live(&b.name)) {
             self.metrics.queue_length(&backend.name, backend.waiting);
             let capacity = |of: Option<u64>| of.unwrap_or(u64::MAX);
             self.metrics.budget(

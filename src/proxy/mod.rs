@@ -10,6 +10,7 @@ mod call;
 mod failure;
 mod forward;
 pub mod identify;
+mod leash;
 mod listener;
 mod live;
 pub mod meter;

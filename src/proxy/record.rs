@@ -267,14 +267,14 @@ impl Record {
     pub(super) fn ended(&mut self, status: u16, outcome: Outcome, actual: Actual) {
         let limit = match outcome {
             Outcome::CutOff(limit) => Some(limit.id()),
-            Outcome::Complete | Outcome::Failed | Outcome::Dropped => None,
+            Outcome::Complete | Outcome::Failed | Outcome::Dropped | Outcome::Late => None,
         };
         self.write(End {
             verdict: self.verdict,
             outcome: outcome.label(),
             status: Some(status),
             limit,
-            error: None,
+            error: (outcome == Outcome::Late).then_some("the client did not take its answer in time"),
             actual: Some(actual),
         });
     }

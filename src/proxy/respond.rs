@@ -15,10 +15,13 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 
-use super::meter::{BodyError, MeteredBody};
+use super::{
+    leash::Bound,
+    meter::{BodyError, MeteredBody},
+};
 use crate::{
     backend::{self, BackendError},
-    base::ErrorKind,
+    base::{ErrorKind, cors::TO_SCRIPTS},
 };
 
 /// Which limit refused, and by how much.
@@ -76,6 +79,25 @@ pub fn error(kind: ErrorKind, message: &str, extra: Extra) -> Response<Body> {
         if let Some(text) = text {
             headers.insert(name, header_text(&text));
         }
+    }
+    response
+}
+
+/// The answer to a browser that asks whether a page may ask.
+pub(super) fn preflight(for_script: bool) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    readable(response, for_script)
+}
+
+/// The same response, readable to the page of another host if it is for one.
+pub(super) fn readable(mut response: Response<Body>, for_script: bool) -> Response<Body> {
+    if for_script {
+        let headers = response.headers_mut();
+        for (name, value) in TO_SCRIPTS {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
     }
     response
 }
@@ -183,6 +205,14 @@ impl Body {
     /// A body made here.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         Self::Full(Some(bytes.into()).filter(|bytes| !bytes.is_empty()))
+    }
+
+    /// When it must have ended, if it takes time to send it.
+    pub(super) fn bound(&self) -> Option<Bound> {
+        match self {
+            Self::Metered(body) => body.bound(),
+            Self::Full(_) | Self::Streaming(_) => None,
+        }
     }
 
     /// No bytes.

@@ -128,10 +128,16 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Routed<'a>, Ro
     Ok(Routed { endpoint, path })
 }
 
-/// `label/NAME/values`; the name may hold escapes, but no further slash.
+/// `label/NAME/values`; the name may hold escapes, but none that stands for a way to somewhere else: what normalises paths
+/// on the way to the backend would take it.
 fn is_label_values(name: &str) -> bool {
     let inner = name.strip_prefix("label/").and_then(|rest| rest.strip_suffix("/values"));
-    inner.is_some_and(|label| !label.is_empty() && !label.contains('/'))
+    inner.is_some_and(|label| {
+        let escaped = label.to_ascii_lowercase();
+        let plain = escaped.replace("%2e", ".");
+        !matches!(&*plain, "" | "." | "..")
+            && !["/", "\\", "%2f", "%5c"].iter().any(|way| escaped.contains(way))
+    })
 }
 
 fn is_lifecycle(path: &str) -> bool {
@@ -163,6 +169,9 @@ mod tests {
             ("POST", "/-/quit", Err(RouteError::Closed)),
             ("GET", "/api/v1/label//values", Err(RouteError::Unknown)),
             ("GET", "/api/v1/label/a/b/values", Err(RouteError::Unknown)),
+            ("GET", "/api/v1/label/..%2F..%2fjob/values", Err(RouteError::Unknown)),
+            ("GET", "/api/v1/label/%2E./values", Err(RouteError::Unknown)),
+            ("GET", "/api/v1/label/a%2Eb/values", Ok(LabelValues)),
             ("GET", "/api/v1/../v1/query", Err(RouteError::Unknown)),
             ("GET", "/api/v1/query/", Err(RouteError::Unknown)),
             ("GET", "/prometheusapi/v1/query", Err(RouteError::Unknown)),

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Proxy,
     failure::Failure,
+    leash::Leash,
     listener::{HANDSHAKES_MAX, Stream, accept, shake},
     respond::Body,
     tls::ServerTls,
@@ -86,8 +87,12 @@ pub async fn serve(
                 None => Arc::clone(&proxy.connections).acquire_owned().await,
             };
             drop(unready);
-            // A connection that breaks is its client's affair; what was in flight on it settles by being dropped.
-            drop(watcher.watch(connection(stream, peer, &proxy)).await);
+            let leash = Arc::default();
+            tokio::select! {
+                // One that breaks is its client's affair; what was in flight on it settles by being dropped.
+                _ = watcher.watch(connection(stream, peer, &proxy, &leash)) => {}
+                () = leash.pulled() => {}
+            }
             drop((place, load));
         };
         connections.spawn_on(serving, worker);
@@ -122,18 +127,23 @@ fn connection(
     stream: Stream,
     peer: SocketAddr,
     proxy: &Arc<Proxy>,
+    leash: &Arc<Leash>,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send + use<> {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(STALLED));
-    let proxy = Arc::clone(proxy);
+    let (proxy, leash) = (Arc::clone(proxy), Arc::clone(leash));
     let service = service_fn(move |request| {
-        let proxy = Arc::clone(&proxy);
+        let (proxy, leash) = (Arc::clone(&proxy), Arc::clone(&leash));
         async move {
             // In a box: it is some kilobytes, and each of the futures around it would move them once more.
             let answering = AssertUnwindSafe(Box::pin(proxy.answer(request, peer))).catch_unwind();
-            Ok::<Response<Body>, Infallible>(answering.await.unwrap_or_else(|_| {
+            let response = answering.await.unwrap_or_else(|_| {
                 Failure::new(ErrorKind::Internal, "a defect in Weir; its log says more").into_response()
-            }))
+            });
+            if let Some(bound) = response.body().bound() {
+                leash.hold(bound);
+            }
+            Ok::<Response<Body>, Infallible>(response)
         }
     });
     http1::Builder::new()

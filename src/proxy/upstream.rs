@@ -74,24 +74,30 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// A backend of which nothing is known yet but what `before` knew of its distress, the same one under earlier
-    /// settings.
+    /// A backend of which nothing is known yet but what `before` knew, the same one under earlier settings.
     pub fn new(index: usize, settings: Settings, before: Option<&Self>) -> Self {
         let (kind, pressure, now) = (settings.backend.kind, settings.pressure, Instant::now());
         let monitor = before.map(|before| Arc::clone(&before.monitor));
         let monitor = monitor.unwrap_or_else(|| Arc::new(Mutex::new(Monitor::new(kind, pressure, now))));
         lock(&monitor).obey(kind, pressure, now);
         let churn = before.map(|before| Arc::clone(&before.churn)).unwrap_or_default();
-        let backend = Backend::new(settings.backend);
+        let reads_same = before.is_some_and(|before| before.backend.reads_as(&settings.backend));
+        let table = before.filter(|_| reads_same).map(|before| Arc::clone(&before.table));
+        let renew = |settings, before: Option<&Arc<Backend>>| match before {
+            Some(before) => before.renewed(settings),
+            None => Backend::new(settings),
+        };
+        let backend = renew(settings.backend, before.map(|before| &before.backend));
+        let metrics = settings.metrics.map(|settings| renew(settings, before.map(|before| &before.metrics)));
         Self {
             index,
-            metrics: settings.metrics.map_or_else(|| Arc::clone(&backend), Backend::new),
+            metrics: metrics.unwrap_or_else(|| Arc::clone(&backend)),
             backend,
             model: settings.model,
             on_unparsable: settings.on_unparsable,
             monitor,
             churn,
-            table: Arc::default(),
+            table: table.unwrap_or_default(),
         }
     }
 

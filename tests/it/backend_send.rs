@@ -204,6 +204,20 @@ async fn two_dead_replicas_end_after_two_tries() {
 }
 
 #[tokio::test]
+async fn new_settings_keep_what_is_known_of_a_backend() {
+    let backend = Backend::new(settings(&[FakeUpstream::nobody()]));
+    for _ in 0..2 {
+        backend.check_all().await;
+    }
+    assert!(backend.sick());
+    assert!(Arc::ptr_eq(&backend.renewed(settings(&[backend.snapshot().replicas[0].url.clone()])), &backend));
+    let others = settings(&[backend.snapshot().replicas[0].url.clone(), FakeUpstream::nobody()]);
+    let others = backend.renewed(others);
+    let healthy: Vec<_> = others.snapshot().replicas.iter().map(|replica| replica.healthy).collect();
+    assert_eq!(healthy, [false, true]);
+}
+
+#[tokio::test]
 async fn rubbish_is_a_dead_backend() {
     let rubbish: [&[u8]; 4] =
         [b"\x16\x03\x01 TLS?", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 200"];

@@ -292,6 +292,63 @@ async fn a_client_that_does_not_read_holds_the_backend_back() {
 }
 
 #[tokio::test]
+async fn who_does_not_read_holds_its_permit_no_longer_than_the_query_may_take() {
+    let much = vec![b' '; 48 << 20];
+    let (_upstream, weir) = before(
+        move |_| Act::answer(200, &[("content-type", "application/json")], &much),
+        "limits: {default: {per_query: {timeout: 500ms, response: unlimited}}}",
+    )
+    .await;
+    let mut client = tokio::net::TcpStream::connect(weir.address).await.unwrap();
+    client.write_all(b"GET /api/v1/query?query=small HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    weir.until_load(1, 0).await;
+    weir.until_idle().await;
+    let ended = "weir_answers_total{backend=\"main\",outcome=\"late\"} 1";
+    assert!(weir.metrics().contains(ended), "{}", weir.metrics());
+    let mut came = Vec::new();
+    // However it is closed: the answer is not whole.
+    let _ = client.read_to_end(&mut came).await;
+    assert!(came.len() < 48 << 20, "{} bytes", came.len());
+}
+
+#[tokio::test]
+async fn pages_of_other_hosts_may_read_what_went_wrong() {
+    let (_upstream, weir) = before(database, "").await;
+    let origin = [("origin", "https://elsewhere.example")];
+    let asked = Request::builder().method("OPTIONS").uri(weir.url("/api/v1/query_range"));
+    let asked = asked.header("origin", "https://elsewhere.example").body(Full::default()).unwrap();
+    for answer in [weir.ask(asked).await, weir.get_as("/api/v1/query?query=sum(", &origin).await] {
+        assert_eq!(answer.headers["access-control-allow-origin"], "*", "{}", answer.status);
+    }
+    assert!(!weir.get("/api/v1/query?query=sum(").await.headers.contains_key("access-control-allow-origin"));
+}
+
+#[tokio::test]
+async fn odd_answers_are_set_right_or_named() {
+    let heads: [(&str, u16, &str); 4] = [
+        (
+            "content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n4\r\n{\"a\"\r\n3\r\n:1}\r\n0\r\n\r\n",
+            200,
+            "{\"a\":1}",
+        ),
+        ("content-length: 7\r\n\r\n{\"a\":1}", 200, "{\"a\":1}"),
+        ("upgrade: h2c\r\nconnection: upgrade\r\n\r\n", 502, "answered 101"),
+        ("content-type: text/plain\r\nretry-after: 7\r\ncontent-length: 4\r\n\r\nslow", 429, "retry in 7s: "),
+    ];
+    for (i, (rest, status, text)) in heads.into_iter().enumerate() {
+        let line = ["HTTP/1.1 200 OK", "HTTP/1.0 200 OK", "HTTP/1.1 101 Go", "HTTP/1.1 429 No"][i];
+        let json = if status == 200 { "content-type: application/json\r\n" } else { "" };
+        let raw = format!("{line}\r\n{json}{rest}").into_bytes();
+        let (_upstream, weir) = before(move |_| Act::ThenDie(raw.clone()), "").await;
+        let answer = weir.get("/api/v1/query?query=small").await;
+        assert_eq!(answer.status, status, "{line}: {}", answer.body);
+        assert!(answer.body.contains(text), "{line}: {}", answer.body);
+        assert_eq!(answer.headers.get("retry-after").is_some(), status == 429, "{line}");
+        weir.until_idle().await;
+    }
+}
+
+#[tokio::test]
 async fn a_dead_backend_sheds_instead_of_queueing_and_comes_back() {
     let alive = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let seen_alive = std::sync::Arc::clone(&alive);

@@ -5,13 +5,14 @@ use std::{
     fmt,
     future::poll_fn,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Actual, CutOff, Limit, Meter, Outcome};
+use super::{super::leash::Bound, Actual, CutOff, Limit, Meter, Outcome};
 
 /// Most bytes held back by [`MeteredBody::prime`]; at least one frame is, whatever its size.
 const HELD_BYTES_MAX: usize = 64 * 1024;
@@ -89,8 +90,19 @@ impl<B: Body> MeteredBody<B> {
     }
 
     fn is_drained(&self) -> bool {
+        self.has_come() && self.held.is_empty()
+    }
+
+    /// Whether the backend has given all of it, and all of that was counted.
+    fn has_come(&self) -> bool {
         let upstream_ended = self.upstream_ended || self.upstream.as_ref().is_none_or(B::is_end_stream);
-        upstream_ended && self.held.is_empty() && self.current.is_none()
+        upstream_ended && self.current.is_none()
+    }
+
+    /// When it must have ended; `None` if all of it is here.
+    pub(in crate::proxy) fn bound(&self) -> Option<Bound> {
+        let until = self.meter.until.filter(|_| !self.has_come())?;
+        Some(Bound { until, progress: Arc::clone(&self.meter.progress) })
     }
 
     fn cut_off(&mut self, cut: CutOff) -> BodyError<B::Error> {
@@ -129,8 +141,7 @@ impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
 
     /// What the answer is, when [`Self::prime`] found all of it there: its cost is known before its first byte is sent.
     pub fn whole(&mut self) -> Option<Actual> {
-        let ended = self.upstream_ended || self.upstream.as_ref().is_none_or(B::is_end_stream);
-        if !ended || self.current.is_some() {
+        if !self.has_come() {
             return None;
         }
         self.meter.tally.finish();
@@ -218,6 +229,11 @@ impl<B: Body> Drop for MeteredBody<B> {
     fn drop(&mut self) {
         // An empty answer is never polled.
         self.end_if_drained();
-        self.end(Outcome::Dropped);
+        let progress = &self.meter.progress;
+        self.end(match (progress.is_recalled(), progress.is_late()) {
+            (true, _) => Outcome::CutOff(Limit::Recalled),
+            (false, true) => Outcome::Late,
+            (false, false) => Outcome::Dropped,
+        });
     }
 }

@@ -21,6 +21,7 @@ mod tests;
 use std::{fmt, num::NonZeroU64, sync::Arc};
 
 use http::HeaderMap;
+use tokio::time::Instant;
 
 use self::tally::Tally;
 pub use self::{
@@ -129,6 +130,8 @@ pub enum Outcome {
     Failed,
     /// The client left, or the request was given up.
     Dropped,
+    /// The client did not take it in time.
+    Late,
     /// A limit stopped it.
     CutOff(Limit),
 }
@@ -140,6 +143,7 @@ impl Outcome {
             Self::Complete => "complete",
             Self::Failed => "failed",
             Self::Dropped => "dropped",
+            Self::Late => "late",
             Self::CutOff(_) => "cut_off",
         }
     }
@@ -171,18 +175,27 @@ pub struct Meter {
     tally: Tally,
     on_end: Option<OnEnd>,
     progress: Arc<Progress>,
+    /// When the answer must have ended.
+    until: Option<Instant>,
 }
 
 impl Meter {
     /// A meter that calls `on_end` exactly once, whatever becomes of the answer.
     pub fn new(limits: MeterLimits, on_end: OnEnd) -> Self {
-        Self { limits, tally: Tally::default(), on_end: Some(on_end), progress: Arc::default() }
+        Self { limits, tally: Tally::default(), on_end: Some(on_end), progress: Arc::default(), until: None }
     }
 
     /// The same meter, which tells `progress` what comes, and stops when that is recalled.
     #[must_use]
     pub fn telling(mut self, progress: Arc<Progress>) -> Self {
         self.progress = progress;
+        self
+    }
+
+    /// The same meter, of an answer that must have ended then.
+    #[must_use]
+    pub const fn until(mut self, until: Instant) -> Self {
+        self.until = Some(until);
         self
     }
 
@@ -198,6 +211,7 @@ impl Meter {
     }
 
     fn end(&mut self, outcome: Outcome) {
+        self.progress.end();
         if let Some(on_end) = self.on_end.take() {
             on_end(outcome, self.tally.actual(outcome == Outcome::Complete));
         }

@@ -10,6 +10,8 @@ pub struct Progress {
     bytes: AtomicU64,
     recalled: AtomicBool,
     told: Notify,
+    late: AtomicBool,
+    ended: AtomicBool,
 }
 
 impl Progress {
@@ -34,8 +36,27 @@ impl Progress {
         self.recalled.load(Relaxed)
     }
 
+    /// It has ended, one way or another.
+    pub(in crate::proxy) fn end(&self) {
+        self.ended.store(true, Relaxed);
+    }
+
+    /// The client did not take it in time; `false`, and nothing done, if it has ended.
+    pub(in crate::proxy) fn give_up(&self) -> bool {
+        let gives_up = !self.ended.load(Relaxed);
+        self.late.store(gives_up, Relaxed);
+        gives_up
+    }
+
+    /// Whether it was given up.
+    pub fn is_late(&self) -> bool {
+        self.late.load(Relaxed)
+    }
+
     /// Ends when it is to be broken off.
     pub async fn recalled(&self) {
-        self.told.notified().await;
+        while !self.is_recalled() {
+            self.told.notified().await;
+        }
     }
 }

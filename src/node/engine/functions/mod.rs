@@ -304,7 +304,7 @@ fn annotate_rate(
 fn check_params(eval: &Eval<'_>, name: &str, args: &[NodeId], params: &[f64]) -> Result<(), EvalError> {
     match (name, params) {
         ("quantile_over_time", [q]) => check_quantile(eval, *q, arg(args, 0)?),
-        ("double_exponential_smoothing", [level, trend]) => {
+        ("double_exponential_smoothing" | "holt_winters", [level, trend]) => {
             for (value, what, short) in [(level, "smoothing", "sf"), (trend, "trend", "tf")] {
                 if *value <= 0.0 || *value >= 1.0 {
                     return execution(format!(

@@ -21,7 +21,7 @@ pub(super) fn find(name: &str) -> Option<RangeFn> {
         "mad_over_time" => |w, _| Some(median_deviation(w.values)),
         "deriv" => |w, _| linear(w, w.first()?.0).map(|(slope, _)| slope),
         "predict_linear" => |w, p| linear(w, w.at).map(|(slope, now)| slope * arg(p, 0) + now),
-        "double_exponential_smoothing" => |w, p| smooth(w.values, arg(p, 0), arg(p, 1)),
+        "double_exponential_smoothing" | "holt_winters" => |w, p| smooth(w.values, arg(p, 0), arg(p, 1)),
         _ => return None,
     };
     Some(f)
