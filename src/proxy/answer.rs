@@ -222,6 +222,7 @@ impl Proxy {
         record.asks();
         let Admitted { permit, waited, shadow } = self.admit(asking, &weighed.estimate, deadline).await?;
         let progress = record.admitted(waited);
+        progress.must_end(deadline);
         self.count_shadow(asking, &shadow, record);
         self.metrics.admitted(&asking.who.tenant, &asking.live.class_name(asking.who.class), waited);
         let request = asking.forwarded(&call, body)?;
@@ -245,7 +246,7 @@ impl Proxy {
         // Until the first byte may go out, a failure is still the request's own, with a status that the client sees.
         let (hand_over, handed) = oneshot::channel();
         let on_end = account.on_end(Arc::clone(self), permit, status.unwrap_or(0), told, handed);
-        let meter = Meter::new(asking.meter_limits(), on_end).telling(progress).until(deadline);
+        let meter = Meter::new(asking.meter_limits(), on_end).telling(progress);
         let received = match answered {
             Ok(response) => {
                 forward::receive(response, asking.routed.endpoint, asking.upstream.backend.name()).await

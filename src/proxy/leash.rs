@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep, sleep_until},
+    time::{sleep, sleep_until},
 };
 
 use super::meter::Progress;
@@ -19,26 +19,17 @@ use super::meter::Progress;
 /// What breaks an answer off by itself, and says why, gets so long to do it.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// When an answer under way must have ended.
-#[derive(Clone, Debug)]
-pub(super) struct Bound {
-    /// Its last moment.
-    pub until: Instant,
-    /// Whether it has ended, and whether it is to.
-    pub progress: Arc<Progress>,
-}
-
 /// Holds one connection: the answer that is on its way there, if it is one that takes time.
 #[derive(Debug, Default)]
 pub(super) struct Leash {
-    held: Mutex<Option<Bound>>,
+    held: Mutex<Option<Arc<Progress>>>,
     changed: Notify,
 }
 
 impl Leash {
     /// This answer is on its way from now on.
-    pub(super) fn hold(&self, bound: Bound) {
-        *self.lock() = Some(bound);
+    pub(super) fn hold(&self, progress: Arc<Progress>) {
+        *self.lock() = Some(progress);
         self.changed.notify_one();
     }
 
@@ -46,7 +37,7 @@ impl Leash {
     pub(super) async fn pulled(&self) {
         loop {
             let held = self.lock().clone();
-            let Some(Bound { until, progress }) = held else {
+            let Some((progress, until)) = held.and_then(|held| Some((held.clone(), held.until()?))) else {
                 self.changed.notified().await;
                 continue;
             };
@@ -64,11 +55,11 @@ impl Leash {
             if progress.give_up() {
                 return;
             }
-            self.lock().take_if(|held| Arc::ptr_eq(&held.progress, &progress));
+            self.lock().take_if(|held| Arc::ptr_eq(held, &progress));
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Bound>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Progress>>> {
         // Nothing that panics runs under the lock.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,27 +67,29 @@ impl Leash {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::timeout;
+    use tokio::time::{Instant, timeout};
 
     use super::*;
 
-    fn bound(seconds: u64) -> Bound {
-        Bound { until: Instant::now() + Duration::from_secs(seconds), progress: Arc::default() }
+    fn ending_in(seconds: u64) -> Arc<Progress> {
+        let progress = Arc::<Progress>::default();
+        progress.must_end(Instant::now() + Duration::from_secs(seconds));
+        progress
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_over_time_or_recalled_pulls_and_one_that_ended_does_not() {
         let (leash, began) = (Leash::default(), Instant::now());
-        let (first, second, third) = (bound(5), bound(10), bound(100));
+        let (first, second, third) = (ending_in(5), ending_in(10), ending_in(100));
         leash.hold(first.clone());
-        first.progress.end();
+        first.end();
         assert!(timeout(Duration::from_secs(8), leash.pulled()).await.is_err(), "it has ended");
         leash.hold(second.clone());
         leash.pulled().await;
         assert_eq!(began.elapsed(), Duration::from_secs(11));
-        assert!(second.progress.is_late() && !first.progress.is_late());
+        assert!(second.is_late() && !first.is_late());
         leash.hold(third.clone());
-        third.progress.recall();
+        third.recall();
         leash.pulled().await;
         assert_eq!(began.elapsed(), Duration::from_secs(12));
     }

@@ -24,6 +24,7 @@ mod settle;
 mod status;
 mod tls;
 mod trace;
+mod typed;
 pub mod upstream;
 mod watch;
 mod weigh;

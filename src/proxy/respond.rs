@@ -7,6 +7,7 @@
 use std::{
     fmt::Write,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,10 +16,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 
-use super::{
-    leash::Bound,
-    meter::{BodyError, MeteredBody},
-};
+use super::meter::{BodyError, MeteredBody, Progress};
 use crate::{
     backend::{self, BackendError},
     base::{ErrorKind, cors::TO_SCRIPTS},
@@ -207,10 +205,10 @@ impl Body {
         Self::Full(Some(bytes.into()).filter(|bytes| !bytes.is_empty()))
     }
 
-    /// When it must have ended, if it takes time to send it.
-    pub(super) fn bound(&self) -> Option<Bound> {
+    /// What is told of it and to it, if it is a query's and still to come.
+    pub(super) fn to_come(&self) -> Option<&Arc<Progress>> {
         match self {
-            Self::Metered(body) => body.bound(),
+            Self::Metered(body) => body.to_come(),
             Self::Full(_) | Self::Streaming(_) => None,
         }
     }

@@ -26,6 +26,7 @@ use super::{
     listener::{HANDSHAKES_MAX, Stream, accept, shake},
     respond::Body,
     tls::ServerTls,
+    typed::Typed,
     workers::Workers,
 };
 use crate::base::ErrorKind;
@@ -129,7 +130,7 @@ fn connection(
     proxy: &Arc<Proxy>,
     leash: &Arc<Leash>,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send + use<> {
-    let mut stream = TimeoutStream::new(stream);
+    let mut stream = TimeoutStream::new(Typed::new(stream));
     stream.set_write_timeout(Some(STALLED));
     let (proxy, leash) = (Arc::clone(proxy), Arc::clone(leash));
     let service = service_fn(move |request| {
@@ -140,8 +141,8 @@ fn connection(
             let response = answering.await.unwrap_or_else(|_| {
                 Failure::new(ErrorKind::Internal, "a defect in Weir; its log says more").into_response()
             });
-            if let Some(bound) = response.body().bound() {
-                leash.hold(bound);
+            if let Some(progress) = response.body().to_come() {
+                leash.hold(Arc::clone(progress));
             }
             Ok::<Response<Body>, Infallible>(response)
         }

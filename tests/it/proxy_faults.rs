@@ -312,6 +312,17 @@ async fn who_does_not_read_holds_its_permit_no_longer_than_the_query_may_take() 
 }
 
 #[tokio::test]
+async fn a_query_may_be_typed_as_it_is() {
+    let (_upstream, weir) = before(database, "").await;
+    let mut client = tokio::net::TcpStream::connect(weir.address).await.unwrap();
+    let head = "HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    client.write_all(format!("GET /api/v1/query?query=small{{a=\"b\"}}>0 {head}").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
 async fn pages_of_other_hosts_may_read_what_went_wrong() {
     let (_upstream, weir) = before(database, "").await;
     let origin = [("origin", "https://elsewhere.example")];

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{super::leash::Bound, Actual, CutOff, Limit, Meter, Outcome};
+use super::{Actual, CutOff, Limit, Meter, Outcome, Progress};
 
 /// Most bytes held back by [`MeteredBody::prime`]; at least one frame is, whatever its size.
 const HELD_BYTES_MAX: usize = 64 * 1024;
@@ -99,10 +99,9 @@ impl<B: Body> MeteredBody<B> {
         upstream_ended && self.current.is_none()
     }
 
-    /// When it must have ended; `None` if all of it is here.
-    pub(in crate::proxy) fn bound(&self) -> Option<Bound> {
-        let until = self.meter.until.filter(|_| !self.has_come())?;
-        Some(Bound { until, progress: Arc::clone(&self.meter.progress) })
+    /// What is told of it and to it, if it is still to come.
+    pub(in crate::proxy) fn to_come(&self) -> Option<&Arc<Progress>> {
+        Some(&self.meter.progress).filter(|_| !self.has_come())
     }
 
     fn cut_off(&mut self, cut: CutOff) -> BodyError<B::Error> {

@@ -21,7 +21,6 @@ mod tests;
 use std::{fmt, num::NonZeroU64, sync::Arc};
 
 use http::HeaderMap;
-use tokio::time::Instant;
 
 use self::tally::Tally;
 pub use self::{
@@ -175,27 +174,18 @@ pub struct Meter {
     tally: Tally,
     on_end: Option<OnEnd>,
     progress: Arc<Progress>,
-    /// When the answer must have ended.
-    until: Option<Instant>,
 }
 
 impl Meter {
     /// A meter that calls `on_end` exactly once, whatever becomes of the answer.
     pub fn new(limits: MeterLimits, on_end: OnEnd) -> Self {
-        Self { limits, tally: Tally::default(), on_end: Some(on_end), progress: Arc::default(), until: None }
+        Self { limits, tally: Tally::default(), on_end: Some(on_end), progress: Arc::default() }
     }
 
     /// The same meter, which tells `progress` what comes, and stops when that is recalled.
     #[must_use]
     pub fn telling(mut self, progress: Arc<Progress>) -> Self {
         self.progress = progress;
-        self
-    }
-
-    /// The same meter, of an answer that must have ended then.
-    #[must_use]
-    pub const fn until(mut self, until: Instant) -> Self {
-        self.until = Some(until);
         self
     }
 

@@ -1,8 +1,11 @@
 //! What is told of an answer on its way, and what is told to it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 /// Shared between the one who forwards an answer and those who watch it.
 #[derive(Debug, Default)]
@@ -10,6 +13,7 @@ pub struct Progress {
     bytes: AtomicU64,
     recalled: AtomicBool,
     told: Notify,
+    until: OnceLock<Instant>,
     late: AtomicBool,
     ended: AtomicBool,
 }
@@ -34,6 +38,17 @@ impl Progress {
     /// Whether it is to be broken off.
     pub fn is_recalled(&self) -> bool {
         self.recalled.load(Relaxed)
+    }
+
+    /// It must have ended then.
+    pub fn must_end(&self, until: Instant) {
+        // The first to say so is right: a query is admitted once.
+        let _ = self.until.set(until);
+    }
+
+    /// When it must have ended; `None` where nobody said so.
+    pub fn until(&self) -> Option<Instant> {
+        self.until.get().copied()
     }
 
     /// It has ended, one way or another.
