@@ -19,7 +19,7 @@ pub const CONTRADICTIONS: u8 = 16;
 pub const FORGET_MS: u64 = 7 * HALF_LIFE_MS;
 /// Larger numbers than this are not observations but damage (2^53, what JSON carries exactly).
 const PLAUSIBLE_MAX: u64 = 1 << 53;
-const HEADER: &str = "weir-learned 1 ";
+const HEADER: &str = "weir-learned 2 ";
 /// Longest file read, for each entry of room: a tenant of 150 bytes and seven numbers fit with ease.
 const ENTRY_BYTES_MAX: usize = 512;
 
@@ -115,6 +115,8 @@ struct Inner {
     slots: Vec<Slot>,
     /// Where the search for a victim goes on.
     hand: usize,
+    /// Stands for the limits that all of it was learned under.
+    limits: u64,
 }
 
 #[derive(Debug)]
@@ -154,9 +156,13 @@ impl Learned {
         self.lock().slots.len()
     }
 
-    /// Forgets everything.
-    pub fn forget(&self) {
-        *self.lock() = Inner::default();
+    /// These limits apply from now on. What was learned under others is forgotten: a count that was enough for them may
+    /// not be for these.
+    pub fn under(&self, limits: u64) {
+        let mut inner = self.lock();
+        if inner.limits != limits {
+            *inner = Inner { limits, ..Inner::default() };
+        }
     }
 
     /// Whether nothing is known.
@@ -212,8 +218,8 @@ impl Learned {
 
     /// The store as bytes for a file: a header with a checksum, then JSON.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let rows: Vec<Row> = self
-            .lock()
+        let inner = self.lock();
+        let rows: Vec<Row> = inner
             .slots
             .iter()
             .map(|s| {
@@ -222,7 +228,7 @@ impl Learned {
             })
             .collect();
         // Strings and integers always serialise; an empty body would be refused on reading, which is right.
-        let body = serde_json::to_vec(&rows).unwrap_or_default();
+        let body = serde_json::to_vec(&(inner.limits, rows)).unwrap_or_default();
         let mut out = format!("{HEADER}{:08x}\n", crc32fast::hash(&body)).into_bytes();
         out.extend(body);
         out
@@ -241,7 +247,9 @@ impl Learned {
         if sum != format!("{:08x}", crc32fast::hash(body)).as_bytes() {
             return Err(LearnedError::Corrupt);
         }
-        let rows: Vec<Row> = serde_json::from_slice(body).map_err(|_| LearnedError::Corrupt)?;
+        let (limits, rows): (u64, Vec<Row>) =
+            serde_json::from_slice(body).map_err(|_| LearnedError::Corrupt)?;
+        store.under(limits);
         for Row(tenant, fingerprint, range_bucket, observed, seen_ms) in rows {
             let Some(tenant) = TenantId::new(&tenant) else { continue };
             let key = LearnKey { tenant, fingerprint, range_bucket };

@@ -236,4 +236,14 @@ impl Policy {
     pub fn tenant(&self, tenant: &TenantId) -> &Arc<TenantPolicy> {
         self.tenants.get(tenant).unwrap_or(&self.default)
     }
+
+    /// A number that stands for the limits of all tenants; of equal ones it is the same after a restart, too.
+    pub fn limits_id(&self) -> u64 {
+        let mut tenants: Vec<_> = self.tenants.iter().collect();
+        tenants.sort_by_key(|(tenant, _)| *tenant);
+        let text = format!("{:?} {tenants:?}", self.default);
+        // FNV-1a, 64 bits: the standard library's hasher promises nothing from one release to the next.
+        text.bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    }
 }

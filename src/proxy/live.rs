@@ -181,6 +181,8 @@ impl Proxy {
         clock: fn() -> i64,
     ) -> Arc<Self> {
         let policy = std::mem::take(&mut settings.policy);
+        learned.under(policy.limits_id());
+        metrics.learned_entries(learned.len() as u64);
         let (admission, board) = (Admission::new(policy), Board::new(clock));
         let watcher = Watcher::new(&admission, &board, &metrics);
         Arc::new(Self {
@@ -205,11 +207,7 @@ impl Proxy {
         let policy = std::mem::take(&mut settings.policy);
         let before = self.live.load_full();
         before.retire();
-        let obeyed = self.admission.policy();
-        if (&policy.default, &policy.tenants) != (&obeyed.default, &obeyed.tenants) {
-            // A count that was enough under the old limits may not be under these.
-            self.learned.forget();
-        }
+        self.learned.under(policy.limits_id());
         self.admission.reload(policy);
         let watcher = Watcher::new(&self.admission, &self.board, &self.metrics);
         let after = Live::start(settings, Some(&before), &watcher, self.clock);

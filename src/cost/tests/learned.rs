@@ -106,6 +106,7 @@ fn the_store_is_bounded_and_keeps_what_is_used() {
 #[test]
 fn it_comes_back_from_its_bytes() {
     let store = Learned::new(10);
+    store.under(7);
     store.observe(key(1), series(1000), 50);
     store.observe(key(u64::MAX), Observed { memory: Some(9), ..series(3) }, 60);
     let bytes = store.to_bytes();
@@ -113,6 +114,10 @@ fn it_comes_back_from_its_bytes() {
     assert_eq!(back.len(), 2);
     assert_eq!(back.get(&key(1), 100), Some(series(1000)));
     assert_eq!(back.get(&key(u64::MAX), 100).and_then(|o| o.memory), Some(9));
+    back.under(7);
+    assert_eq!(back.len(), 2);
+    back.under(8);
+    assert!(back.is_empty(), "learned under other limits");
     // Into less room, and long after.
     assert_eq!(Learned::from_bytes(&bytes, 1, 100).unwrap().len(), 1);
     assert!(Learned::from_bytes(&bytes, 10, 100 + FORGET_MS).unwrap().is_empty());
@@ -137,12 +142,12 @@ fn damaged_bytes_are_refused_not_believed() {
         assert!(Learned::from_bytes(&bytes, 10, 100).is_err());
     }
     let refused = |bytes: &[u8]| Learned::from_bytes(bytes, 10, 100).unwrap_err();
-    assert_eq!(refused(b"weir-learned 2 00000000\n[]"), LearnedError::Header);
+    assert_eq!(refused(b"weir-learned 1 00000000\n[]"), LearnedError::Header);
     assert_eq!(refused(b""), LearnedError::Header);
     assert_eq!(refused(&vec![b'x'; 2 << 20]), LearnedError::TooLarge);
     // A right checksum over wrong things.
     let signed =
-        |body: &str| format!("weir-learned 1 {:08x}\n{body}", crc32fast::hash(body.as_bytes())).into_bytes();
+        |body: &str| format!("weir-learned 2 {:08x}\n{body}", crc32fast::hash(body.as_bytes())).into_bytes();
     assert_eq!(refused(&signed("{}")), LearnedError::Corrupt);
     let row =
         |tenant: &str, n: u64| format!(r#"[["{tenant}",1,12,{{"series":{n},"samples":1,"bytes":1}},5]]"#);
