@@ -150,7 +150,7 @@ fn damaged_bytes_are_refused_not_believed() {
         |body: &str| format!("weir-learned 2 {:08x}\n{body}", crc32fast::hash(body.as_bytes())).into_bytes();
     assert_eq!(refused(&signed("{}")), LearnedError::Corrupt);
     let row =
-        |tenant: &str, n: u64| format!(r#"[["{tenant}",1,12,{{"series":{n},"samples":1,"bytes":1}},5]]"#);
+        |tenant: &str, n: u64| format!(r#"[0,[["{tenant}",1,12,{{"series":{n},"samples":1,"bytes":1}},5]]]"#);
     assert!(Learned::from_bytes(&signed(&row("", 1)), 10, 100).unwrap().is_empty());
     let huge = Learned::from_bytes(&signed(&row("a", u64::MAX)), 10, 100).unwrap();
     assert_eq!(huge.get(&key(1), 100).map(|o| o.series), Some(1 << 53));
