@@ -184,12 +184,21 @@ pub(super) struct Dashboard {
     /// Queries that waited for a probe.
     pub(super) waited: u64,
     pub(super) failed: u64,
+    /// Milliseconds of all probes.
+    pub(super) probe_ms: f64,
+    /// Milliseconds of all queries, probes left out.
+    pub(super) own_ms: f64,
 }
 
 impl Dashboard {
+    /// What probes took of what the queries took, percent.
+    pub(super) fn probe_percent(&self) -> f64 {
+        self.probe_ms * 100.0 / self.own_ms
+    }
+
     pub(super) fn to_json(&self) -> Value {
         json!({"probes_first_load": self.probes[0], "probes_later": self.probes[1], "queries": self.queries,
-            "waited_for_a_probe": self.waited, "failed": self.failed})
+            "waited_for_a_probe": self.waited, "failed": self.failed, "probe_ms": self.probe_ms, "own_ms": self.own_ms})
     }
 }
 
@@ -212,13 +221,16 @@ pub(super) fn dashboard(
 ) -> Result<Dashboard> {
     let before = Before::start(options, target, database.port, "queue: {wait: 10s}")?;
     let sent = || before.metric("weir_probes_total");
-    let mut dashboard = Dashboard { probes: [0.0; 2], queries: 0, waited: 0, failed: 0 };
+    let mut dashboard =
+        Dashboard { probes: [0.0; 2], queries: 0, waited: 0, failed: 0, probe_ms: 0.0, own_ms: 0.0 };
     for load in 0..LOADS {
         let now = end - (LOADS - load) * 30;
         for query in DASHBOARD {
             let before_sent = sent()?;
             let request = range(query, (now - HOUR, now), 60, "/api/v1/query_range");
+            let begin = Instant::now();
             let status = Client::new(before.port, TIMEOUT).get(&request)?.status;
+            dashboard.own_ms += begin.elapsed().as_secs_f64() * 1e3;
             let probes = sent()? - before_sent;
             dashboard.probes[usize::from(load > 0)] += probes;
             dashboard.queries += 1;
@@ -226,5 +238,7 @@ pub(super) fn dashboard(
             dashboard.failed += u64::from(status != 200);
         }
     }
+    dashboard.probe_ms = before.metric("weir_probe_seconds_sum")? * 1e3;
+    dashboard.own_ms -= dashboard.probe_ms;
     Ok(dashboard)
 }

@@ -209,6 +209,9 @@ pub(super) fn dashboard(report: &Report) -> Table {
         "later",
         "queries that waited",
         "failed",
+        "probes ms",
+        "queries ms",
+        "share",
     ]);
     let live = report.live.as_ref().map(|live| ("the same, all in the head", live));
     for (what, seen) in [("last hour, 60 s steps", &report.dashboard)].into_iter().chain(live) {
@@ -218,6 +221,9 @@ pub(super) fn dashboard(report: &Report) -> Table {
             format!("{:.0}", seen.probes[1]),
             format!("{} of {}", seen.waited, seen.queries),
             seen.failed.to_string(),
+            format!("{:.0}", seen.probe_ms),
+            format!("{:.0}", seen.own_ms),
+            format!("{:.1} %", seen.probe_percent()),
         ]);
     }
     table
@@ -268,6 +274,7 @@ pub(super) fn bars(report: &Report) -> Vec<Bar> {
         Bar::at_most("refused in under 10 ms once asked before, the worst", slowest, 10.0),
         Bar::at_most("series in doubt: at most 2 % off, the worst", quantile(&off, 1.0), 2.0),
         Bar::at_least("dashboard: 95 % of the queries wait for no probe", calm, 95.0),
+        Bar::at_most("dashboard: probes at most 3 % of the queries' time", board.probe_percent(), 3.0),
     ];
     // The node's counter counts probes as well.
     if !matches!(report.target, Target::Node(_)) {
@@ -306,6 +313,8 @@ pub(super) fn bars(report: &Report) -> Vec<Bar> {
         }
     }
     if let Some(live) = &report.live {
+        let what = "dashboard over a live head: probes at most 3 % of the queries' time";
+        bars.push(Bar::at_most(what, live.probe_percent(), 3.0));
         let calm = 100.0 - live.probes[0] * 100.0 / (live.queries as f64 / LOADS as f64);
         bars.push(Bar::at_least(
             "first load of a dashboard over a live head: 95 % without a probe",

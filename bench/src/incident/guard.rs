@@ -130,9 +130,11 @@ impl Guard {
     }
 
     /// Bytes that all queries in flight may hold by its own rule.
-    pub(super) fn budget(&self, limit: u64) -> Option<u64> {
+    pub(super) fn budget(&self, limit: u64, target: Target) -> Option<u64> {
         match self.what {
-            What::Weir(limits) if limits.is_whole() || limits == Limits::Budget => Some(budget(limit)),
+            What::Weir(limits) if limits.is_whole() || limits == Limits::Budget => {
+                Some(budget(limit, target.kind()))
+            }
             _ => None,
         }
     }
@@ -149,7 +151,9 @@ impl Guard {
             What::Haproxy(slots) => Some(haproxy(scratch, database, slots)?),
             What::Vmauth(slots) => Some(vmauth(scratch, database, Some(slots))?),
             What::Weir(limits) => {
-                let text = |kind, port| config(limits, kind, port, options.limit_mib << 20);
+                let limit = options.limit_mib << 20;
+                let budget = budget(limit, target.kind());
+                let text = |kind, port| config(limits, kind, port, (limit, budget));
                 if let Some(factor) = options.wrong_estimate {
                     // What is learned does not depend on the kind, and this one is easily lied to.
                     let lying = |port| text("prometheus", port);
@@ -161,9 +165,10 @@ impl Guard {
     }
 }
 
-/// Two thirds of what the process may take, as the README says: the rest is for what grows by itself, garbage above all.
-fn budget(limit: u64) -> u64 {
-    limit / 3 * 2
+/// What queries may hold of what the process may take. Prometheus' collector lets as much garbage grow as is alive, so half;
+/// VictoriaMetrics has it collect sooner, and the node has none.
+fn budget(limit: u64, kind: &str) -> u64 {
+    if kind == "prometheus" { limit / 2 } else { limit / 3 * 2 }
 }
 
 /// Three queries for each core of the database's, half of which are for light ones.
@@ -172,14 +177,14 @@ const QUERIES: usize = 6;
 /// A limit that nothing here reaches.
 const OUT_OF_REACH: &str = "64GiB";
 
-fn config(limits: Limits, kind: &str, upstream: u16, limit: u64) -> String {
+fn config(limits: Limits, kind: &str, upstream: u16, (limit, budget): (u64, u64)) -> String {
     let all = limits.is_whole();
     let set = |one: Limits| all || limits == one;
     let mib = |bytes: u64| format!("{}MiB", bytes >> 20);
     // What one query may take at most; and one tenant, so that no tenant alone fills the budget.
-    let query = mib(budget(limit) / 5 * 4);
+    let query = mib(budget / 5 * 4);
     // A wide limit that is not set leaves the narrow ones out of reach as well.
-    let memory = if set(Limits::Budget) { mib(budget(limit)) } else { OUT_OF_REACH.to_owned() };
+    let memory = if set(Limits::Budget) { mib(budget) } else { OUT_OF_REACH.to_owned() };
     let tenant = if set(Limits::InFlight) { query.clone() } else { memory.clone() };
     let (one, series) = if set(Limits::PerQuery) { (query, "50_000") } else { (tenant.clone(), "unlimited") };
     let queries = match limits {
@@ -220,16 +225,16 @@ mod tests {
 
     #[test]
     fn one_limit_alone_leaves_the_others_out_of_reach() {
-        let text = config(Limits::InFlight, "prometheus", 1, 2 << 30);
+        let text = config(Limits::InFlight, "prometheus", 1, (2 << 30, 1 << 30));
         for part in [
             "budget: {memory: 64GiB, queries: 1000, unproven: 100%}",
-            "in_flight: {memory: 1092MiB",
+            "in_flight: {memory: 819MiB",
             "rate: {queries: 10k/s}",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("memory_limit"));
-        assert!(config(Limits::All, "weir", 1, 2 << 30).contains("memory_limit: 2048MiB"));
+        assert!(config(Limits::All, "weir", 1, (2 << 30, 1 << 30)).contains("memory_limit: 2048MiB"));
     }
 
     #[test]
