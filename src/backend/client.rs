@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, header, uri::PathAndQuery};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header, uri::PathAndQuery};
 use http_body_util::Full;
 use tokio::time::Instant;
 
@@ -172,7 +172,15 @@ impl Backend {
         }
         match replica.pool.exchange(request, head_by).await {
             Sent::Answered(response, connection) => {
-                replica.succeeded();
+                match response.status() {
+                    // It may be the query's fault: where no other replica does better, nothing is held against it.
+                    StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY
+                        if self.replicas.works_without(replica) =>
+                    {
+                        replica.failed(Failure::Unanswered);
+                    }
+                    _ => replica.succeeded(),
+                }
                 lease.hold(connection);
                 Tried::Answered(self.receive(response, lease, deadline))
             }

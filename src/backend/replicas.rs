@@ -56,7 +56,7 @@ pub(super) struct Replica {
 pub(super) enum Failure {
     /// It could not be connected to: nothing listens there.
     Unreachable,
-    /// It took the request and gave no (whole) answer: maybe the query's fault.
+    /// It took the request and gave no (whole) answer, or one of its own failure: maybe the query's fault.
     Unanswered,
 }
 
@@ -100,6 +100,12 @@ impl Replicas {
     pub(super) fn any_works(&self) -> bool {
         let now = Instant::now();
         self.each.iter().any(|r| r.works(now))
+    }
+
+    /// Whether any other replica is.
+    pub(super) fn works_without(&self, replica: &Arc<Replica>) -> bool {
+        let now = Instant::now();
+        self.each.iter().any(|r| !Arc::ptr_eq(r, replica) && r.works(now))
     }
 }
 

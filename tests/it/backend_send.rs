@@ -218,6 +218,23 @@ async fn new_settings_keep_what_is_known_of_a_backend() {
 }
 
 #[tokio::test]
+async fn a_replica_that_only_fails_is_left_alone_beside_one_that_works() {
+    let [bad, good] = [500, 200].map(|status| FakeUpstream::start(move |_| Act::answer(status, &[], b"{}")));
+    let (bad, good) = (bad.await, good.await);
+    let backend = Backend::new(settings(&[bad.url(), good.url()]));
+    for _ in 0..40 {
+        drop(send(&backend, LATER).await.unwrap());
+    }
+    assert!(bad.seen().len() <= 3, "{} of 40 went to it", bad.seen().len());
+    // Alone it is asked all the same.
+    let backend = Backend::new(settings(&[bad.url()]));
+    for _ in 0..10 {
+        assert_eq!(send(&backend, LATER).await.unwrap().status(), 500);
+    }
+    assert!(!backend.sick());
+}
+
+#[tokio::test]
 async fn rubbish_is_a_dead_backend() {
     let rubbish: [&[u8]; 4] =
         [b"\x16\x03\x01 TLS?", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 200"];
