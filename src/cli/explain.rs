@@ -66,14 +66,15 @@ fn settings(args: &Explain) -> Result<crate::proxy::Settings, String> {
             config::load_text("--backend", &backend.to_string(), &|_| None)
         }
     };
-    config::resolve(&loaded.map_err(|report| report.to_string())?.raw)
-}
-
-async fn ask(args: &Explain, mut settings: crate::proxy::Settings) -> Result<String, String> {
+    let mut settings = config::resolve(&loaded.map_err(|report| report.to_string())?.raw)?;
     if let Some(tenant) = &args.tenant {
         let unfit = || format!("`{tenant}` is no tenant name");
         settings.rules.default = crate::base::TenantId::new(tenant).ok_or_else(unfit)?;
     }
+    Ok(settings)
+}
+
+async fn ask(args: &Explain, settings: crate::proxy::Settings) -> Result<String, String> {
     let metrics = Metrics::new(1).map_err(|error| error.to_string())?;
     let proxy = Proxy::new(settings, Arc::new(metrics), Arc::new(Learned::new(1)), now_ms);
     proxy.warm().await;
