@@ -1,4 +1,4 @@
-//! Answers of a node that has lost a block say so.
+//! Answers of a node that has lost a part of a block say so.
 
 use std::{fs, sync::Arc};
 
@@ -28,7 +28,7 @@ async fn get(node: &Arc<Node>, target: &str) -> Value {
 }
 
 #[tokio::test]
-async fn what_a_damaged_block_held_is_missed_aloud() {
+async fn what_a_damaged_chunk_held_is_missed_aloud() {
     let dir = tempfile::tempdir().unwrap();
     let node = open(dir.path());
     let lines: Vec<_> = (0..40).map(|i| format!("up {i} {}\n", (NOW - 600 + i * 15) * 1_000)).collect();
@@ -48,7 +48,7 @@ async fn what_a_damaged_block_held_is_missed_aloud() {
     let node = open(dir.path());
     let all = format!("query=up&start={}&end={NOW}&step=15", NOW - 600);
     let lately = format!("query=up&start={}&end={NOW}&step=15&lookback_delta=15s", NOW - 30);
-    for round in ["as found", "set aside", "after a restart"] {
+    for round in ["as found", "after upkeep", "after a restart"] {
         let node = if round == "after a restart" { open_again(&node, dir.path()) } else { Arc::clone(&node) };
         for target in [format!("query_range?{all}"), format!("query_range_cost?{all}"), "labels".into()] {
             let answer = get(&node, &target).await;
@@ -59,7 +59,7 @@ async fn what_a_damaged_block_held_is_missed_aloud() {
         assert_eq!(answer["warnings"], Value::Null, "{round}: {answer}");
         assert_eq!(answer["data"]["result"][0]["values"].as_array().unwrap().len(), 2, "{round}: {answer}");
         node.db().maintain().unwrap();
-        assert!(node.metrics_text().unwrap().contains("weir_node_blocks_quarantined 1\n"), "{round}");
+        assert!(node.metrics_text().unwrap().contains("weir_node_chunks_damaged 1\n"), "{round}");
     }
 }
 

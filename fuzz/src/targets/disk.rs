@@ -136,7 +136,6 @@ fn open_block(meta: &[u8], index: &[u8], chunks: &[u8]) -> bool {
 
 fn read_block(path: &Path) -> bool {
     let Ok(block) = Block::open(path) else { return false };
-    let sound = block.verify().is_ok();
     let (mut times, mut values) = (Vec::new(), Vec::new());
     for series in 0..block.series_count() {
         assert!(block.labels(series).is_ok(), "an open block has labels that cannot be read");
@@ -144,11 +143,11 @@ fn read_block(path: &Path) -> bool {
             times.clear();
             values.clear();
             let read = block.read(series, window, &mut times, &mut values);
-            assert!(read.is_ok() || !sound, "a sound block cannot be read: {read:?}");
+            assert!(read.is_ok(), "an open block cannot be read: {read:?}");
             assert_eq!(times.len(), values.len());
         }
     }
-    sound
+    block.intact().is_ok()
 }
 
 pub(super) fn block(input: &[u8]) -> bool {
@@ -191,7 +190,7 @@ fn signed_index(index: &[u8]) -> Vec<u8> {
 
 pub(super) fn blocks() -> Vec<Vec<u8>> {
     let folder = tempfile::tempdir().unwrap();
-    let mut writer = BlockWriter::create(folder.path(), "a", Vec::new()).unwrap();
+    let mut writer = BlockWriter::create(folder.path(), "1", Vec::new()).unwrap();
     for series in 0..3 {
         let times: Vec<i64> = (0..120).map(|i| NOW + i * 15_000 + series * (i % 3)).collect();
         let values: Vec<f64> = (0..120).map(|i| (i * series) as f64 / 7.0).collect();

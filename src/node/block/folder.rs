@@ -17,6 +17,10 @@ pub(super) const TMP: &str = ".tmp";
 const QUARANTINED: &str = ".corrupt";
 /// Damaged blocks of one name that can be told apart.
 const QUARANTINED_MAX: usize = 1_000;
+/// Foreign folders that are named.
+const FOREIGN_MAX: usize = 10;
+/// The largest number of a block.
+const NUMBER_MAX: u64 = u64::MAX / 2;
 
 /// What a folder of blocks holds.
 #[derive(Debug, Default)]
@@ -27,6 +31,23 @@ pub struct Opened {
     pub quarantined: Vec<(PathBuf, BlockError)>,
     /// These and those that were set aside earlier.
     pub aside: Vec<Aside>,
+    /// What is no block and was left alone, the first few of it.
+    pub foreign: Vec<PathBuf>,
+}
+
+impl Opened {
+    fn open(&mut self, path: &Path) -> Result<(), BlockError> {
+        match Block::open(path) {
+            Ok(block) => self.blocks.push(block),
+            Err(error) if error.is_corrupt() => {
+                let place = quarantine(path)?;
+                self.aside.push(Aside::of(place.clone()));
+                self.quarantined.push((place, error));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
 }
 
 /// A damaged block that lies in the folder.
@@ -45,8 +66,38 @@ impl Aside {
     }
 }
 
+/// What a folder in the folder of blocks is, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Block,
+    Unfinished,
+    Quarantined,
+    Foreign,
+}
+
+impl Kind {
+    fn of(name: &str) -> Self {
+        let (stem, rest) = name.split_once('.').map_or((name, None), |(stem, rest)| (stem, Some(rest)));
+        match rest {
+            _ if number(stem).is_none() => Self::Foreign,
+            None => Self::Block,
+            Some(rest) if TMP.strip_prefix('.') == Some(rest) => Self::Unfinished,
+            Some(rest) if QUARANTINED.strip_prefix('.').is_some_and(|word| rest.starts_with(word)) => {
+                Self::Quarantined
+            }
+            Some(_) => Self::Foreign,
+        }
+    }
+}
+
+/// The number that a block has for a name. Numbers are given one by one, so that larger ones are not ours.
+pub fn number(name: &str) -> Option<u64> {
+    let digits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
+    name.parse().ok().filter(|number| digits && *number <= NUMBER_MAX)
+}
+
 /// Opens all blocks of a folder. Damaged ones are set aside by renaming them; unfinished ones, and those that a
-/// sound block replaces, are removed.
+/// sound block replaces, are removed. What is not named as a block is stays as it is.
 pub fn open_all(blocks: &Path) -> Result<Opened, BlockError> {
     let mut opened = Opened::default();
     let entries = fs::read_dir(blocks).map_err(|error| io_error(blocks, error))?;
@@ -56,22 +107,12 @@ pub fn open_all(blocks: &Path) -> Result<Opened, BlockError> {
         if !path.is_dir() {
             continue;
         }
-        if name.contains(QUARANTINED) {
-            opened.aside.push(Aside::of(path));
-            continue;
-        }
-        if name.ends_with(TMP) {
-            fs::remove_dir_all(&path).map_err(|error| io_error(&path, error))?;
-            continue;
-        }
-        match Block::open(&path) {
-            Ok(block) => opened.blocks.push(block),
-            Err(error) if error.is_corrupt() => {
-                let place = quarantine(&path)?;
-                opened.aside.push(Aside::of(place.clone()));
-                opened.quarantined.push((place, error));
-            }
-            Err(error) => return Err(error),
+        match Kind::of(&name) {
+            Kind::Block => opened.open(&path)?,
+            Kind::Unfinished => fs::remove_dir_all(&path).map_err(|error| io_error(&path, error))?,
+            Kind::Quarantined => opened.aside.push(Aside::of(path)),
+            Kind::Foreign if opened.foreign.len() < FOREIGN_MAX => opened.foreign.push(path),
+            Kind::Foreign => {}
         }
     }
     let replaced: Vec<PathBuf> = opened

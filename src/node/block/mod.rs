@@ -13,8 +13,10 @@
 //!
 //! A block is written into a folder with another name, synced and renamed, so that it exists whole or not at all. It
 //! is read through a memory map. Opening checks every section of the index, not the chunks: each chunk has its own
-//! checksum, which is checked whenever the chunk is read.
+//! checksum, which is checked whenever the chunk is read. A chunk that cannot be read is left out, and the block goes
+//! on without it; only a damaged index or `meta.json` costs the whole block.
 
+mod damage;
 mod error;
 mod folder;
 mod index;
@@ -26,8 +28,9 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use damage::joined;
 pub use error::BlockError;
-pub use folder::{Aside, Opened, open_all, quarantine, remove};
+pub use folder::{Aside, Opened, number, open_all, quarantine, remove};
 pub use meta::Meta;
 pub use read::{Block, ChunkRef, SeriesCost};
 pub use write::{BlockWriter, CHUNK_SAMPLES};
@@ -36,7 +39,7 @@ const META_FILE: &str = "meta.json";
 const INDEX_FILE: &str = "index";
 const CHUNKS_FILE: &str = "chunks";
 
-/// First bytes of a file of chunks.
+/// First bytes of a file of chunks. Nothing depends on them: `meta.json` names the version.
 const CHUNKS_MAGIC: &[u8; 8] = b"WEIRCHK2";
 /// First bytes of an index.
 const INDEX_MAGIC: &[u8; 8] = b"WEIRIDX2";

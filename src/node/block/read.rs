@@ -6,7 +6,11 @@ use std::{
 };
 
 use super::{
-    BlockError, CHUNKS_FILE, CHUNKS_MAGIC, INDEX_FILE, Meta, error::Bad, index::IndexReader, map::Mapped,
+    BlockError, CHUNKS_FILE, INDEX_FILE, Meta,
+    damage::{Damage, Named},
+    error::Bad,
+    index::IndexReader,
+    map::Mapped,
     write::io_error,
 };
 use crate::{base::TimeRange, node::chunk};
@@ -57,11 +61,14 @@ pub struct Block {
     index: IndexReader,
     index_bytes: Mapped,
     chunks: Mapped,
+    /// Chunks that cannot be read.
+    lost: Damage,
+    /// Whether more than chunks is damaged.
     damaged: AtomicBool,
 }
 
 impl Block {
-    /// Opens a block, after checking all of its index and that its chunks are where the index says.
+    /// Opens a block, after checking all of its index. Chunks behind the end of their file are lost, the others are not.
     pub fn open(path: &Path) -> Result<Self, BlockError> {
         let meta = Meta::read(path)?;
         let index_path = path.join(INDEX_FILE);
@@ -69,12 +76,19 @@ impl Block {
         let index = IndexReader::open(&index_bytes).map_err(|Bad(what)| corrupt(&index_path, what))?;
         let chunks_path = path.join(CHUNKS_FILE);
         let chunks = Mapped::open(&chunks_path).map_err(|error| missing(&chunks_path, error))?;
-        if !chunks.starts_with(CHUNKS_MAGIC) || chunks.len() as u64 != meta.chunks_bytes {
-            return Err(corrupt(&chunks_path, "its start or its length is wrong"));
-        }
-        let block =
-            Self { path: path.to_owned(), meta, index, index_bytes, chunks, damaged: AtomicBool::new(false) };
+        let block = Self {
+            path: path.to_owned(),
+            meta,
+            index,
+            index_bytes,
+            chunks,
+            lost: Damage::default(),
+            damaged: AtomicBool::new(false),
+        };
         block.check_index()?;
+        if (block.chunks.len() as u64) < block.meta.chunks_bytes {
+            block.lose_what_is_cut_off()?;
+        }
         Ok(block)
     }
 
@@ -95,7 +109,8 @@ impl Block {
                 seen.max_time_ms = seen.max_time_ms.max(chunk.max_time_ms);
                 seen.samples += u64::from(chunk.samples);
                 seen.chunks += 1;
-                inside &= self.bytes_of(&chunk).is_some();
+                let end = chunk.offset.checked_add(u64::from(chunk.bytes));
+                inside &= end.is_some_and(|end| end <= self.meta.chunks_bytes);
             })?;
         }
         if !inside {
@@ -106,6 +121,47 @@ impl Block {
         } else {
             Ok(())
         }
+    }
+
+    fn lose_what_is_cut_off(&self) -> Result<(), BlockError> {
+        for series in 0..self.index.len() {
+            self.each_chunk(series, |chunk| {
+                if self.bytes_of(&chunk).is_none() {
+                    self.lose(&chunk, "it lies behind the end of the file");
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Leaves a chunk out from now on.
+    fn lose(&self, chunk: &ChunkRef, why: &str) {
+        let Some(named) = self.lost.add(chunk) else { return };
+        let (block, offset, from_ms, to_ms) =
+            (self.path.display(), chunk.offset, chunk.min_time_ms, chunk.max_time_ms);
+        let message = "a chunk of a block is damaged; answers about its times carry a warning";
+        tracing::error!(%block, offset, from_ms, to_ms, why, "{message}");
+        if named == Named::Last {
+            tracing::error!(%block, "more damaged chunks of this block are only counted");
+        }
+    }
+
+    /// How many chunks were found damaged.
+    pub fn lost_chunks(&self) -> u64 {
+        self.lost.count()
+    }
+
+    /// An error if any was.
+    pub fn intact(&self) -> Result<(), BlockError> {
+        match self.lost_chunks() {
+            0 => Ok(()),
+            _ => Err(self.corrupt_chunks("a chunk of it cannot be read")),
+        }
+    }
+
+    /// The times of samples in chunks that were found damaged.
+    pub fn lost_ranges(&self) -> Vec<TimeRange> {
+        self.lost.ranges()
     }
 
     fn corrupt_index(&self, what: &'static str) -> BlockError {
@@ -121,12 +177,21 @@ impl Block {
         self.index.chunks(&self.index_bytes, series, visit).map_err(|Bad(what)| self.corrupt_index(what))
     }
 
-    /// Says that damage was found.
+    /// Chunks that are not known to be damaged.
+    fn each_sound_chunk(&self, series: u32, mut visit: impl FnMut(ChunkRef)) -> Result<(), BlockError> {
+        self.each_chunk(series, |chunk| {
+            if !self.lost.has(&chunk) {
+                visit(chunk);
+            }
+        })
+    }
+
+    /// Says that damage was found that is not one chunk's.
     pub fn damaged(&self) {
         self.damaged.store(true, Ordering::Relaxed);
     }
 
-    /// Whether damage was found.
+    /// Whether damage was found that is not one chunk's.
     pub fn is_damaged(&self) -> bool {
         self.damaged.load(Ordering::Relaxed)
     }
@@ -144,19 +209,19 @@ impl Block {
 
     /// The number of samples of a series in the window; only chunks that the window cuts are read.
     pub fn count(&self, series: u32, window: TimeRange) -> Result<u64, BlockError> {
-        let (mut count, mut result) = (0, Ok(()));
+        let mut count = 0;
         let (mut times, mut values) = (Vec::new(), Vec::new());
-        self.each_chunk(series, |chunk| {
+        self.each_sound_chunk(series, |chunk| {
             if chunk.within(window) {
                 count += u64::from(chunk.samples);
-            } else if chunk.touches(window) && result.is_ok() {
+            } else if chunk.touches(window) {
                 times.clear();
                 values.clear();
-                result = self.read_chunk(&chunk, window, &mut times, &mut values);
+                self.read_chunk(&chunk, window, &mut times, &mut values);
                 count += times.len() as u64;
             }
         })?;
-        result.map(|()| count)
+        Ok(count)
     }
 
     /// The folder of the block.
@@ -198,7 +263,7 @@ impl Block {
     /// What reading a series over the window would take; touches no chunk.
     pub fn cost(&self, series: u32, window: TimeRange) -> Result<SeriesCost, BlockError> {
         let mut cost = SeriesCost::default();
-        self.each_chunk(series, |chunk| {
+        self.each_sound_chunk(series, |chunk| {
             if chunk.touches(window) {
                 cost.chunks += 1;
                 cost.samples += u64::from(chunk.samples);
@@ -211,15 +276,15 @@ impl Block {
     /// The bytes of a chunk, checked against its checksum.
     pub fn chunk(&self, chunk: &ChunkRef) -> Result<&[u8], BlockError> {
         let bytes = self.bytes_of(chunk).filter(|bytes| crc32fast::hash(bytes) == chunk.crc);
-        bytes.ok_or_else(|| self.corrupt_chunk("the checksum of a chunk does not match"))
+        bytes.ok_or_else(|| self.corrupt_chunks("the checksum of a chunk does not match"))
     }
 
-    fn corrupt_chunk(&self, what: &'static str) -> BlockError {
+    fn corrupt_chunks(&self, what: &'static str) -> BlockError {
         corrupt(&self.path.join(CHUNKS_FILE), what)
     }
 
     /// Appends the samples of a series that lie in the window (both ends included) to the columns, and says how many
-    /// they are. On an error the columns hold what was read before it.
+    /// they are. A damaged chunk is left out.
     pub fn read(
         &self,
         series: u32,
@@ -228,25 +293,24 @@ impl Block {
         values: &mut Vec<f64>,
     ) -> Result<usize, BlockError> {
         let before = times.len();
-        let mut result = Ok(());
-        self.each_chunk(series, |chunk| {
-            if chunk.touches(window) && result.is_ok() {
-                result = self.read_chunk(&chunk, window, times, values);
+        self.each_sound_chunk(series, |chunk| {
+            if chunk.touches(window) {
+                self.read_chunk(&chunk, window, times, values);
             }
         })?;
-        result.map(|()| times.len() - before)
+        Ok(times.len() - before)
     }
 
-    fn read_chunk(
-        &self,
-        chunk: &ChunkRef,
-        window: TimeRange,
-        times: &mut Vec<i64>,
-        values: &mut Vec<f64>,
-    ) -> Result<(), BlockError> {
+    fn read_chunk(&self, chunk: &ChunkRef, window: TimeRange, times: &mut Vec<i64>, values: &mut Vec<f64>) {
         let start = times.len();
-        chunk::decode_into(self.chunk(chunk)?, times, values)
-            .map_err(|_| self.corrupt_chunk("a chunk cannot be decoded"))?;
+        let Ok(bytes) = self.chunk(chunk) else {
+            return self.lose(chunk, "its checksum does not match");
+        };
+        if chunk::decode_into(bytes, times, values).is_err() {
+            times.truncate(start);
+            values.truncate(start);
+            return self.lose(chunk, "it cannot be decoded");
+        }
         if !chunk.within(window) {
             let decoded = times.get(start..).unwrap_or_default();
             let end = start + decoded.partition_point(|time| *time <= window.end);
@@ -256,21 +320,6 @@ impl Block {
             times.drain(start..first.min(end));
             values.drain(start..first.min(end));
         }
-        Ok(())
-    }
-
-    /// Reads and checks every chunk.
-    pub fn verify(&self) -> Result<(), BlockError> {
-        for series in 0..self.series_count() {
-            let mut result = Ok(());
-            self.each_chunk(series, |chunk| {
-                if result.is_ok() {
-                    result = self.chunk(&chunk).map(|_| ());
-                }
-            })?;
-            result?;
-        }
-        Ok(())
     }
 }
 
@@ -278,10 +327,12 @@ pub(super) fn corrupt(path: &Path, what: &'static str) -> BlockError {
     BlockError::Corrupt { path: path.to_owned(), what }
 }
 
-/// A file of a block that is not there is damage; any other failure may pass.
+/// A file of a block that is not there, or a folder in its place, is damage; any other failure may pass.
 pub(super) fn missing(path: &Path, error: std::io::Error) -> BlockError {
     if error.kind() == std::io::ErrorKind::NotFound {
         corrupt(path, "it is missing")
+    } else if path.is_dir() {
+        corrupt(path, "it is a folder")
     } else {
         io_error(path, error)
     }

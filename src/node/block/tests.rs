@@ -29,17 +29,29 @@ fn write(folder: &Path, name: &str, replaces: &[&str]) {
     assert_eq!(writer.finish().unwrap().unwrap(), folder.join(name));
 }
 
+const ALL: TimeRange = TimeRange { start: i64::MIN, end: i64::MAX };
+
+/// Reads and checks every chunk.
+fn verify(block: &Block) -> Result<(), BlockError> {
+    for series in 0..block.series_count() {
+        for chunk in block.chunks(series, ALL)? {
+            block.chunk(&chunk)?;
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_block_gives_back_what_was_written() {
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), "a", &[]);
-    let block = Block::open(&folder.path().join("a")).unwrap();
+    write(folder.path(), "1", &[]);
+    let block = Block::open(&folder.path().join("1")).unwrap();
     let meta = block.meta();
     assert_eq!((meta.series, meta.samples, meta.chunks), (10, 20_000, 30));
     assert_eq!((meta.min_time_ms, meta.max_time_ms), (0, 1_999 * STEP));
     assert_eq!(block.labels(3).unwrap(), [("__name__", "up"), ("id", "3")]);
     assert!(block.labels(10).is_err());
-    block.verify().unwrap();
+    verify(&block).unwrap();
     let (times, values) = columns(3, 2_000);
     let windows =
         [(i64::MIN, i64::MAX), (0, 0), (100 * STEP, 900 * STEP), (STEP + 1, 2 * STEP - 1), (-5, -1)];
@@ -55,8 +67,8 @@ fn a_block_gives_back_what_was_written() {
 #[test]
 fn cost_is_known_from_the_index() {
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), "a", &[]);
-    let block = Block::open(&folder.path().join("a")).unwrap();
+    write(folder.path(), "1", &[]);
+    let block = Block::open(&folder.path().join("1")).unwrap();
     let cost = block.cost(3, window(0, 10 * STEP)).unwrap();
     assert_eq!((cost.chunks, cost.samples), (1, 667));
     let cost = block.cost(3, window(i64::MIN, i64::MAX)).unwrap();
@@ -70,35 +82,101 @@ fn a_flipped_bit_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let mut rng = fastrand::Rng::with_seed(3);
     for file in [META_FILE, INDEX_FILE, CHUNKS_FILE] {
-        write(folder.path(), "a", &[]);
-        let path = folder.path().join("a").join(file);
+        write(folder.path(), "1", &[]);
+        let path = folder.path().join("1").join(file);
         let sound = fs::read(&path).unwrap();
         for _ in 0..150 {
             let mut damaged = sound.clone();
             let at = rng.usize(..damaged.len());
             damaged[at] ^= 1 << rng.u8(0..8);
             fs::write(&path, &damaged).unwrap();
-            let found = Block::open(&folder.path().join("a")).and_then(|block| block.verify());
-            // White space in JSON carries nothing.
-            let harmless = file == META_FILE && sound[at].is_ascii_whitespace();
+            let found = Block::open(&folder.path().join("1")).and_then(|block| verify(&block));
+            // White space in JSON carries nothing, nor do the first bytes of chunks.
+            let harmless = file == META_FILE && sound[at].is_ascii_whitespace()
+                || file == CHUNKS_FILE && at < CHUNKS_MAGIC.len();
             assert!(harmless || found.is_err_and(|error| error.is_corrupt()), "{file} byte {at}");
         }
         for length in [0, 7, sound.len() / 2, sound.len() - 1] {
             fs::write(&path, &sound[..length]).unwrap();
-            Block::open(&folder.path().join("a")).unwrap_err();
+            Block::open(&folder.path().join("1")).and_then(|block| verify(&block)).unwrap_err();
         }
-        fs::remove_dir_all(folder.path().join("a")).unwrap();
+        fs::remove_dir_all(folder.path().join("1")).unwrap();
     }
+}
+
+/// What is left of a block of ten series whose chunks are `bytes`, and how much of it the damage took: from the first
+/// byte or from all behind it.
+fn held_against(block: &Block, sound: &Block, hit: impl Fn(&ChunkRef) -> bool, what: &str) {
+    let mut lost = 0;
+    for series in 0..10 {
+        let (mut times, mut values) = (Vec::new(), Vec::new());
+        block.read(series, ALL, &mut times, &mut values).unwrap();
+        let chunks = sound.chunks(series, ALL).unwrap();
+        let hit: Vec<_> = chunks.into_iter().filter(&hit).collect();
+        let is_lost = |time: i64| hit.iter().any(|c| (c.min_time_ms..=c.max_time_ms).contains(&time));
+        let (all, numbers) = columns(series as usize, 2_000);
+        let left: (Vec<i64>, Vec<f64>) =
+            all.into_iter().zip(numbers).filter(|(time, _)| !is_lost(*time)).unzip();
+        assert_eq!((times, values), left, "{what}");
+        assert_eq!(block.count(series, ALL).unwrap(), left.0.len() as u64, "{what}");
+        lost += hit.len() as u64;
+    }
+    assert_eq!(block.lost_chunks(), lost, "{what}");
+    assert_eq!((block.lost_ranges().is_empty(), block.intact().is_ok()), (lost == 0, lost == 0), "{what}");
+}
+
+#[test]
+fn damage_in_the_chunks_costs_the_chunks_that_it_hits() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut rng = fastrand::Rng::with_seed(9);
+    write(folder.path(), "1", &[]);
+    write(folder.path(), "2", &[]);
+    let sound = Block::open(&folder.path().join("1")).unwrap();
+    let path = folder.path().join("2").join(CHUNKS_FILE);
+    let bytes = fs::read(&path).unwrap();
+    for _ in 0..60 {
+        let at = rng.usize(..bytes.len());
+        let mut flipped = bytes.clone();
+        flipped[at] ^= rng.u8(1..);
+        fs::write(&path, flipped).unwrap();
+        let block = Block::open(&folder.path().join("2")).unwrap();
+        let within = |c: &ChunkRef| (c.offset..c.offset + u64::from(c.bytes)).contains(&(at as u64));
+        held_against(&block, &sound, within, &format!("byte {at}"));
+        drop(block);
+        fs::write(&path, &bytes[..at]).unwrap();
+        let block = Block::open(&folder.path().join("2")).unwrap();
+        let beyond = |c: &ChunkRef| c.offset + u64::from(c.bytes) > at as u64;
+        held_against(&block, &sound, beyond, &format!("cut at {at}"));
+    }
+}
+
+#[test]
+fn what_is_no_block_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "1", &[]);
+    let foreign = ["lost+found", "a.tmp", "x.corrupt-0", "18446744073709551615", "1.bak", "+3"];
+    for name in foreign {
+        fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    // A folder in the place of a file.
+    write(folder.path(), "2", &[]);
+    fs::remove_file(folder.path().join("2").join(CHUNKS_FILE)).unwrap();
+    fs::create_dir(folder.path().join("2").join(CHUNKS_FILE)).unwrap();
+    let opened = open_all(folder.path()).unwrap();
+    assert_eq!((opened.blocks.len(), opened.quarantined.len(), opened.aside.len()), (1, 1, 1));
+    assert!(opened.quarantined[0].1.to_string().contains("it is a folder"));
+    assert_eq!(opened.foreign.len(), foreign.len());
+    assert!(foreign.iter().all(|name| folder.path().join(name).is_dir()));
 }
 
 #[test]
 fn damage_is_set_aside_and_the_rest_opens() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["a", "b", "c"] {
+    for name in ["1", "2", "3"] {
         write(folder.path(), name, &[]);
     }
-    fs::write(folder.path().join("b").join(INDEX_FILE), b"nonsense").unwrap();
-    fs::remove_file(folder.path().join("c").join(META_FILE)).unwrap();
+    fs::write(folder.path().join("2").join(INDEX_FILE), b"nonsense").unwrap();
+    fs::remove_file(folder.path().join("3").join(META_FILE)).unwrap();
     let opened = open_all(folder.path()).unwrap();
     assert_eq!(opened.blocks.len(), 1);
     assert_eq!(opened.quarantined.len(), 2);
@@ -110,26 +188,26 @@ fn damage_is_set_aside_and_the_rest_opens() {
 #[test]
 fn what_is_unfinished_or_replaced_goes_away() {
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), "a", &[]);
-    write(folder.path(), "b", &["a"]);
-    fs::create_dir(folder.path().join("c.tmp")).unwrap();
-    let abandoned = BlockWriter::create(folder.path(), "d", vec![]).unwrap();
+    write(folder.path(), "1", &[]);
+    write(folder.path(), "2", &["1"]);
+    fs::create_dir(folder.path().join("3.tmp")).unwrap();
+    let abandoned = BlockWriter::create(folder.path(), "4", vec![]).unwrap();
     drop(abandoned);
-    assert!(BlockWriter::create(folder.path(), "e", vec![]).unwrap().finish().unwrap().is_none());
+    assert!(BlockWriter::create(folder.path(), "5", vec![]).unwrap().finish().unwrap().is_none());
     let opened = open_all(folder.path()).unwrap();
     assert_eq!(opened.blocks.len(), 1);
     let names: Vec<_> =
         fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names, ["b"]);
+    assert_eq!(names, ["2"]);
 }
 
 #[test]
 fn what_does_not_fit_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let mut writer = BlockWriter::create(folder.path(), "a", vec![]).unwrap();
+    let mut writer = BlockWriter::create(folder.path(), "1", vec![]).unwrap();
     assert!(writer.series(&[], &[1, 1], &[0.0, 0.0]).is_err());
     assert!(writer.series(&[], &[1], &[]).is_err());
-    for name in ["", "../a", "a.tmp", "a/b"] {
+    for name in ["", "../1", "1.tmp", "1/2", "a", "+1", "18446744073709551615"] {
         assert!(BlockWriter::create(folder.path(), name, vec![]).is_err(), "{name}");
     }
 }
@@ -137,8 +215,8 @@ fn what_does_not_fit_is_refused() {
 #[test]
 fn another_version_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), "a", &[]);
-    let path = folder.path().join("a");
+    write(folder.path(), "1", &[]);
+    let path = folder.path().join("1");
     let mut meta = Meta::read(&path).unwrap();
     meta.version -= 1;
     meta.crc = meta.checksum();
@@ -155,7 +233,7 @@ fn another_version_is_refused_and_left_alone() {
 #[test]
 fn series_are_found_wherever_they_begin_and_end() {
     let folder = tempfile::tempdir().unwrap();
-    let mut writer = BlockWriter::create(folder.path(), "a", Vec::new()).unwrap();
+    let mut writer = BlockWriter::create(folder.path(), "1", Vec::new()).unwrap();
     let columns = |series: i64| -> (Vec<i64>, Vec<f64>) {
         let length = if series % 5 == 0 { 2_500 } else { 1 + series };
         (0..length).map(|i| ((series - 20) * 7_777 + i * STEP, (i * series) as f64)).unzip()

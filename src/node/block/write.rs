@@ -7,8 +7,10 @@ use std::{
 };
 
 use super::{
-    BlockError, CHUNKS_FILE, CHUNKS_MAGIC, ChunkRef, INDEX_FILE, META_FILE, Meta, folder::TMP,
-    index::IndexWriter, meta::VERSION,
+    BlockError, CHUNKS_FILE, CHUNKS_MAGIC, ChunkRef, INDEX_FILE, META_FILE, Meta,
+    folder::{TMP, number},
+    index::IndexWriter,
+    meta::VERSION,
 };
 use crate::node::chunk;
 
@@ -31,10 +33,10 @@ pub struct BlockWriter {
 }
 
 impl BlockWriter {
-    /// Starts the block `name` in the folder `blocks`, which exists. `replaces` names the blocks that it stands for.
+    /// Starts the block `name`, a number, in the folder `blocks`, which exists. `replaces` names the blocks that it stands for.
     pub fn create(blocks: &Path, name: &str, replaces: Vec<String>) -> Result<Self, BlockError> {
-        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
-            return Err(BlockError::Unfit("a name has only letters, digits and dashes"));
+        if number(name).is_none() {
+            return Err(BlockError::Unfit("the name of a block is a number"));
         }
         let target = blocks.join(name);
         let tmp = blocks.join(format!("{name}{TMP}"));

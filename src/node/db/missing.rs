@@ -1,4 +1,4 @@
-//! What readers are told of samples that were lost with a damaged block.
+//! What readers are told of samples that were lost with a damaged block, or with a damaged chunk of one.
 
 use std::{
     path::PathBuf,
@@ -6,10 +6,10 @@ use std::{
 };
 
 use super::Db;
-use crate::{base::TimeRange, node::block::Aside};
-
-/// Ranges that one answer names; with more, the last one reaches to the end of them all.
-const RANGES_MAX: usize = 8;
+use crate::{
+    base::TimeRange,
+    node::block::{Aside, joined},
+};
 
 /// The damaged blocks that lie in the folder.
 #[derive(Debug, Default)]
@@ -45,13 +45,15 @@ impl Missing {
 }
 
 impl Db {
-    /// What an answer about these windows has to say: which times may lack samples because the block that held them
-    /// is damaged. Asked after reading, since reading is what finds the damage.
+    /// What an answer about these windows has to say: which times may lack samples because what held them is
+    /// damaged. Asked after reading, since reading is what finds the damage.
     pub fn warnings(&self, windows: impl IntoIterator<Item = TimeRange>) -> Vec<String> {
         let mut lost = self.sealed.missing.ranges();
-        // Found damaged a moment ago, and not set aside yet.
-        let damaged = self.blocks().into_iter().filter(|block| block.is_damaged());
-        lost.extend(damaged.map(|block| Some(block.meta().range())));
+        for block in self.blocks() {
+            // Found damaged a moment ago, and not set aside yet.
+            lost.extend(block.is_damaged().then(|| Some(block.meta().range())));
+            lost.extend(block.lost_ranges().into_iter().map(Some));
+        }
         if lost.is_empty() {
             return Vec::new();
         }
@@ -75,21 +77,6 @@ impl Db {
     }
 }
 
-fn joined(mut ranges: Vec<TimeRange>) -> Vec<TimeRange> {
-    ranges.sort_by_key(|range| range.start);
-    let mut joined: Vec<TimeRange> = Vec::new();
-    for range in ranges {
-        let full = joined.len() == RANGES_MAX;
-        match joined.last_mut() {
-            Some(last) if full || range.start <= last.end.saturating_add(1) => {
-                last.end = last.end.max(range.end);
-            }
-            _ => joined.push(range),
-        }
-    }
-    joined
-}
-
 fn text(range: TimeRange) -> String {
     let time = |ms| {
         jiff::Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms} ms"), |time| time.to_string())
@@ -103,12 +90,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_that_meet_are_one_and_there_are_never_many() {
-        let range = |start, end| TimeRange { start, end };
-        assert_eq!(joined(vec![range(5, 9), range(0, 4), range(11, 12)]), [range(0, 9), range(11, 12)]);
-        let many = joined((0..100).map(|i| range(i * 10, i * 10 + 1)).collect());
-        assert_eq!((many.len(), many.last()), (RANGES_MAX, Some(&range(70, 991))));
-        let said = text(range(1_700_000_000_000, 1_700_000_000_500));
+    fn the_times_are_told() {
+        let said = text(TimeRange { start: 1_700_000_000_000, end: 1_700_000_000_500 });
         assert!(
             said.starts_with("samples from 2023-11-14T22:13:20Z to 2023-11-14T22:13:20.5Z may"),
             "{said}"

@@ -2,6 +2,8 @@
 
 mod append;
 mod cursor;
+#[cfg(test)]
+mod damage_tests;
 mod durable;
 #[cfg(test)]
 mod full_tests;
@@ -95,6 +97,8 @@ pub struct Stats {
     pub blocks_quarantined: u64,
     /// Damaged blocks that lie in the folder, those of earlier runs included.
     pub blocks_missing: u64,
+    /// Damaged chunks that were found in the blocks on disk.
+    pub chunks_damaged: u64,
     /// Blocks merged into larger ones.
     pub blocks_compacted: u64,
     /// Time of the newest sample, `i64::MIN` before the first.
@@ -153,6 +157,7 @@ impl Db {
             block_bytes: blocks.iter().map(|b| b.meta().bytes()).sum(),
             blocks_quarantined: self.sealed.quarantined.load(Ordering::Relaxed),
             blocks_missing: self.sealed.missing.len() as u64,
+            chunks_damaged: blocks.iter().map(|b| b.lost_chunks()).sum(),
             blocks_compacted: self.sealed.compacted.load(Ordering::Relaxed),
             newest_ms: self.newest.load(Ordering::Relaxed),
         }

@@ -138,8 +138,12 @@ impl Db {
             tracing::warn!(%place, ?range, "a damaged block lies here; answers about its times carry a warning");
         }
         self.sealed.missing.set(opened.aside);
+        if !opened.foreign.is_empty() {
+            let folders = opened.foreign;
+            tracing::warn!(?folders, "folders among the blocks that are no blocks are left alone");
+        }
         for block in opened.blocks {
-            let number = name(&block).split('-').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+            let number = block::number(&name(&block)).unwrap_or(0);
             self.sealed.next.fetch_max(number.saturating_add(1), Ordering::Relaxed);
             self.newest.fetch_max(block.meta().max_time_ms, Ordering::Relaxed);
             let block = Arc::new(block);
@@ -243,11 +247,8 @@ impl Db {
         let read = |series: &Series, into: &mut Samples| series.held().collect_blocks(&chosen, into);
         let merged = match self.write_block(&self.by_labels(), &chosen, read) {
             Ok(merged) => merged,
-            Err(error) if error.is_corrupt() => {
-                chosen.iter().filter(|block| block.verify().is_err()).for_each(|block| block.damaged());
-                self.set_damaged_aside()?;
-                return Err(error);
-            }
+            // From now on it is not chosen: the warning about what is lost hangs on the damaged block.
+            Err(_) if chosen.iter().any(|block| !is_sound(block)) => return Ok(true),
             Err(error) => return Err(error),
         };
         let Some((block, written)) = merged else { return Ok(false) };
@@ -269,7 +270,7 @@ impl Db {
     }
 
     fn choose(&self) -> Option<Vec<Arc<Block>>> {
-        let mut blocks: Vec<Arc<Block>> = self.blocks().into_iter().filter(|b| !b.is_damaged()).collect();
+        let mut blocks: Vec<Arc<Block>> = self.blocks().into_iter().filter(is_sound).collect();
         blocks.sort_by_key(|block| (block.meta().min_time_ms, block.meta().max_time_ms));
         for pair in blocks.windows(2) {
             if let [a, b] = pair
@@ -317,7 +318,7 @@ impl Db {
         Ok(())
     }
 
-    /// Renames blocks in which a reader found damage.
+    /// Renames blocks that a reader found damaged in more than chunks.
     fn set_damaged_aside(&self) -> Result<(), BlockError> {
         for damaged in self.blocks().iter().filter(|block| block.is_damaged()) {
             let place = block::quarantine(damaged.path())?;
@@ -341,6 +342,10 @@ impl Db {
         self.sealed.list().retain(|held| !Arc::ptr_eq(held, block));
         block::remove(block.path())
     }
+}
+
+fn is_sound(block: &Arc<Block>) -> bool {
+    !block.is_damaged() && block.intact().is_ok()
 }
 
 fn name(block: &Block) -> String {

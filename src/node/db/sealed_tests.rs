@@ -8,25 +8,25 @@ use super::{
 };
 use crate::base::TimeRange;
 
-const START: i64 = 1_699_990_000_000;
+pub(super) const START: i64 = 1_699_990_000_000;
 const BLOCK: i64 = 60_000;
 
-fn small() -> Options {
+pub(super) fn small() -> Options {
     Options { block_ms: BLOCK as u64, out_of_order_ms: 20_000, sync: SyncPolicy::Never, ..options() }
 }
 
-fn key(name: &str) -> String {
+pub(super) fn key(name: &str) -> String {
     format!("{{__name__={name:?}}}")
 }
 
 /// Writes a sample and, if it was taken, adds it to the model.
-fn put(db: &Db, model: &mut Model, name: &str, time: i64, value: f64) {
+pub(super) fn put(db: &Db, model: &mut Model, name: &str, time: i64, value: f64) {
     if write(db, &[(name, &[(time, value)])]).unwrap().samples > 0 {
         model.entry(key(name)).or_default().entry(time).or_insert(value.to_bits());
     }
 }
 
-fn copy_all(from: &Path, to: &Path) {
+pub(super) fn copy_all(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().flatten() {
         let target = to.join(entry.file_name());
@@ -97,7 +97,7 @@ fn sealed_or_not_every_sample_is_read_once() {
 }
 
 /// Ten blocks' worth of two series, of which most are sealed but not merged.
-fn fill(dir: &Path) -> (Db, Model) {
+pub(super) fn fill(dir: &Path) -> (Db, Model) {
     let db = Db::open(dir, small()).unwrap().0;
     let mut model = Model::new();
     for i in 0..600 {
@@ -146,50 +146,4 @@ fn retention_removes_whole_blocks() {
     assert_eq!(fs::read_dir(dir.path().join("blocks")).unwrap().count() as u64, stats.blocks);
     let left = read(&db, &[], ALL);
     assert_eq!(left[&key("a")].len(), 121);
-}
-
-#[test]
-fn a_damaged_block_is_set_aside_and_the_rest_is_read() {
-    let dir = tempfile::tempdir().unwrap();
-    let (db, model) = fill(dir.path());
-    drop(db);
-    let mut blocks: Vec<_> =
-        fs::read_dir(dir.path().join("blocks")).unwrap().flatten().map(|e| e.path()).collect();
-    blocks.sort();
-    let chunks = blocks[0].join("chunks");
-    let mut bytes = fs::read(&chunks).unwrap();
-    let at = bytes.len() - 3;
-    bytes[at] ^= 1;
-    fs::write(&chunks, bytes).unwrap();
-    let db = Db::open(dir.path(), small()).unwrap().0;
-    assert!(db.warnings([ALL]).is_empty(), "nobody has looked yet");
-    let left = read(&db, &[], ALL);
-    let said = db.warnings([ALL]);
-    assert!(said.len() == 1 && said[0].contains("may be missing"), "{said:?}");
-    assert!(left[&key("b")].len() < model[&key("b")].len());
-    db.maintain().unwrap();
-    assert_eq!((db.stats().blocks_quarantined, db.stats().blocks_missing), (1, 1));
-    assert!(!blocks[0].exists());
-    assert_eq!(db.warnings([ALL]), said);
-    let newest = TimeRange { start: START + 600_000, end: i64::MAX };
-    assert!(db.warnings([newest]).is_empty(), "its times are not asked for");
-    // Whoever reads now sees the same: nothing of the damaged block, everything else.
-    let left = read(&db, &[], ALL);
-    for (name, samples) in &left {
-        assert!(samples.iter().all(|(time, bits)| model[name].get(time) == Some(bits)));
-    }
-    assert_eq!(write(&db, &[("a", &[(START + 700_000, 1.0)])]).unwrap().samples, 1);
-    // For as long as the files lie there, and no longer.
-    drop(db);
-    let db = Db::open(dir.path(), small()).unwrap().0;
-    assert_eq!((db.warnings([ALL]), db.stats().blocks_missing), (said, 1));
-    let aside = fs::read_dir(dir.path().join("blocks")).unwrap().flatten().map(|e| e.path());
-    let aside = aside.into_iter().find(|path| path.to_string_lossy().contains("corrupt")).unwrap();
-    fs::write(aside.join("meta.json"), "{}").unwrap();
-    drop(db);
-    let db = Db::open(dir.path(), small()).unwrap().0;
-    assert!(db.warnings([newest])[0].contains("not known"));
-    fs::remove_dir_all(aside).unwrap();
-    db.maintain().unwrap();
-    assert_eq!((db.warnings([ALL]).len(), db.stats().blocks_missing), (0, 0));
 }

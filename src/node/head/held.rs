@@ -29,7 +29,8 @@ impl Part {
         self.first <= window.end && self.last >= window.start && !self.block.is_damaged()
     }
 
-    /// A damaged block is left out, and out of every later read; upkeep sets it aside.
+    /// The block leaves damaged chunks out. One with a damaged index is left out, and out of every later read; upkeep
+    /// sets it aside.
     fn read(&self, window: TimeRange, into: &mut Samples) {
         let before = into.len();
         if self.block.read(self.number, window, &mut into.times, &mut into.values).is_err() {
@@ -160,12 +161,14 @@ impl Held {
     /// Appends what the given blocks hold, merged, to `into`, which is empty.
     ///
     /// # Errors
-    /// A block is damaged.
+    /// A block is damaged: nothing may take its place, since that would say nothing of what is lost.
     pub fn collect_blocks(&self, blocks: &[Arc<Block>], into: &mut Samples) -> Result<(), BlockError> {
         let all = TimeRange { start: i64::MIN, end: i64::MAX };
         let chosen = |part: &&Part| blocks.iter().any(|block| Arc::ptr_eq(block, &part.block));
         for part in self.parts.iter().filter(chosen) {
-            part.block.read(part.number, all, &mut into.times, &mut into.values)?;
+            let read = part.block.read(part.number, all, &mut into.times, &mut into.values);
+            read.inspect_err(|_| part.block.damaged())?;
+            part.block.intact()?;
         }
         if !into.times.is_sorted_by(|a, b| a < b) {
             merge(into);

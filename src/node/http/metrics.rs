@@ -22,6 +22,7 @@ pub(super) struct Metrics {
     block_bytes: IntGauge,
     quarantined: IntCounter,
     missing: IntGauge,
+    chunks_damaged: IntGauge,
     compacted: IntCounter,
     reads: IntGauge,
     reads_done: IntCounter,
@@ -57,6 +58,10 @@ impl Metrics {
                 "weir_node_blocks_quarantined",
                 "Damaged blocks that lie in the folder; answers about their times carry a warning.",
             )?,
+            chunks_damaged: gauge(
+                "weir_node_chunks_damaged",
+                "Damaged chunks found in blocks on disk; answers about their times carry a warning.",
+            )?,
             compacted: counter("weir_node_blocks_compacted_total", "Blocks merged into larger ones.")?,
             reads: gauge("weir_node_reads_outstanding", "Reads that run, wait to run or are being sent.")?,
             reads_done: counter("weir_node_reads_total", "Reads that ran.")?,
@@ -85,6 +90,7 @@ impl Metrics {
         self.blocks.set(stats.blocks as i64);
         self.block_bytes.set(stats.block_bytes as i64);
         self.missing.set(stats.blocks_missing as i64);
+        self.chunks_damaged.set(stats.chunks_damaged as i64);
         self.reads.set(reads.outstanding() as i64);
         let counts = [
             (&self.appended, stats.samples_appended),
