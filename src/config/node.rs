@@ -67,7 +67,7 @@ pub struct Storage {
     pub series: Count,
     /// When the log is forced to the disk.
     pub sync: Sync,
-    /// The largest body of a write, as sent and once unpacked.
+    /// The largest body of a write, as sent and once unpacked. All writes together hold four times as much of each.
     pub write: Size,
 }
 

@@ -70,7 +70,7 @@ async fn bad_writes_are_refused_with_words_and_nothing_is_lost() {
         ("a cut field", packed(&[0x0a, 0x7f, 1]), 400, "announced"),
         ("a wrong type", packed(&[0x08, 1]), 400, "wrong type"),
         ("native histograms", packed(&[0x0a, 2, 0x22, 0]), 400, "native histograms"),
-        ("a label that is not UTF-8", packed(&[0x0a, 5, 0x0a, 3, 0x0a, 1, 0xff]), 400, "UTF-8"),
+        ("a label that is not UTF-8", packed(&[0x0a, 7, 0x0a, 3, 0x0a, 1, 0xff, 0x12, 0]), 400, "UTF-8"),
     ];
     for (name, body, status, part) in cases {
         let request = Request::post(format!("http://{address}/api/v1/write")).body(Full::from(body)).unwrap();
@@ -83,4 +83,43 @@ async fn bad_writes_are_refused_with_words_and_nothing_is_lost() {
         assert!(said.len() < 1_000, "{name}: an error of {} bytes", said.len());
     }
     assert_eq!((db.stats().series, db.stats().samples_appended), (2, 7));
+}
+
+#[tokio::test]
+async fn what_is_sound_of_a_write_is_stored() {
+    let db = Arc::new(Db::in_memory(Options { clock: || NOW, ..Options::default() }));
+    let node = Node::new(Arc::clone(&db), Settings::default()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, node, std::future::pending()));
+    let long = "x".repeat(20_000);
+    let all: [&[(&str, &str)]; 4] = [
+        &[("__name__", "first")],
+        &[("__name__", "bad"), ("a", &long)],
+        &[("__name__", "bad"), ("a", "1"), ("a", "1")],
+        &[("__name__", "last")],
+    ];
+    let mut request = Vec::new();
+    for labels in all {
+        field(&mut request, 1, &timeseries(labels, [(NOW, 1.0), (NOW + 1, 2.0)].into_iter()));
+    }
+    let lines: String = (0..5_000).map(|i| format!("text {i} {}\n", NOW - 5_000 + i)).collect();
+    let cases = [
+        ("write", packed(&request), "4 samples were written, 4 refused; the first: the value of label"),
+        (
+            "import/prometheus",
+            format!("{lines}text one\n").into_bytes(),
+            "line 5001: \\\"one\\\" is no number; before it 5000 samples were written, 0 refused",
+        ),
+    ];
+    for (target, body, part) in cases {
+        let request = Request::post(format!("http://{address}/api/v1/{target}")).body(Full::from(body));
+        let response = client().request(request.unwrap()).await.unwrap();
+        assert_eq!(response.status(), 400);
+        let said = response.into_body().collect().await.unwrap().to_bytes();
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains(part), "{said}");
+    }
+    let stats = db.stats();
+    assert_eq!((stats.series, stats.samples_appended, stats.samples_refused), (3, 5_004, 4));
 }

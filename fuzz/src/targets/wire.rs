@@ -59,14 +59,17 @@ fn chunk_of(times: &[i64], values: &[f64]) -> Vec<u8> {
 
 pub(super) fn remote_write(input: &[u8]) -> bool {
     let limits = LabelLimits::default();
-    let Ok(batch) = ingest::remote_write(input, limits) else { return false };
-    for series in batch.series() {
-        assert!(series.labels.is_sorted_by(|a, b| a.0 < b.0));
-        assert!(
-            !series.labels.is_empty() && series.labels.iter().all(|(n, v)| !n.is_empty() && !v.is_empty())
-        );
-    }
-    true
+    let read = ingest::remote_write(input, limits, |batch| {
+        for series in batch.series() {
+            assert!(series.labels.is_sorted_by(|a, b| a.0 < b.0));
+            assert!(
+                !series.labels.is_empty()
+                    && series.labels.iter().all(|(n, v)| !n.is_empty() && !v.is_empty())
+            );
+        }
+        Ok::<_, BadInput>(())
+    });
+    read.is_ok()
 }
 
 /// A field that holds bytes.

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Db, record};
 use crate::node::{
-    head::{Batch, BatchSeries, Refusal, Rules, Series},
+    head::{self, Batch, BatchSeries, Refusal, RefusedSeries, Rules, Series},
     wal::LogError,
 };
 
@@ -47,20 +47,15 @@ pub struct Appended {
 }
 
 impl Appended {
+    fn of_refused(series: &RefusedSeries) -> Self {
+        let first = series.first.clone().map(|text| (Refusal::Series, text));
+        Self { refused: series.samples, first, ..Self::default() }
+    }
+
     fn refuse(&mut self, why: Refusal, labels: &[(&str, &str)], sample: Option<(i64, f64)>) {
         self.refused += u64::from(sample.is_some());
         self.first.get_or_insert_with(|| {
-            let mut text = format!("{why}: {{");
-            for (i, (name, value)) in labels.iter().enumerate() {
-                // Enough to find the series; labels may be large.
-                if text.len() > 300 {
-                    text.push('…');
-                    break;
-                }
-                let shown: String = value.chars().take(80).collect();
-                let _ = write!(text, "{}{name}={shown:?}", if i > 0 { ", " } else { "" });
-            }
-            text.push('}');
+            let mut text = format!("{why}: {}", head::shown(labels));
             if let Some((time, value)) = sample {
                 let _ = write!(text, " at {time}: {value}");
             }
@@ -76,13 +71,14 @@ pub(super) struct Accepted {
 }
 
 impl Db {
-    /// Writes a batch; when it returns, what was accepted is as safe as the log's policy says.
+    /// Writes a batch; when it returns, what was accepted is as safe as the log's policy says. Series that the batch
+    /// refused count as refused here.
     ///
     /// # Errors
     /// Nothing was written.
     pub fn append(&self, batch: &Batch<'_>) -> Result<Appended, WriteError> {
         let _under_way = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let mut outcome = Appended::default();
+        let mut outcome = Appended::of_refused(batch.refused());
         let accepted = self.judge(batch, &mut outcome);
         self.log(&accepted)?;
         for one in &accepted {

@@ -1,6 +1,12 @@
 //! What is to be written: many series with their samples, labels borrowed from the request.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
+
+/// A batch of so many series, labels or samples is full. What is worked out for each on the way to the log takes about as
+/// much again; together that is a few MiB.
+const SERIES_FULL: usize = 16_384;
+const LABELS_FULL: usize = 131_072;
+const SAMPLES_FULL: usize = 65_536;
 
 /// What labels may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +25,7 @@ impl Default for LabelLimits {
     }
 }
 
-/// Why a label set is refused.
+/// Why a series is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LabelProblem {
     /// A label without a name.
@@ -34,6 +40,10 @@ pub enum LabelProblem {
     NameTooLong(String, usize),
     /// A value longer than allowed: the label's name and the length in bytes.
     ValueTooLong(String, usize),
+    /// A name or a value that is no text.
+    NotUtf8,
+    /// Native histograms among its samples.
+    NativeHistograms,
 }
 
 impl fmt::Display for LabelProblem {
@@ -47,11 +57,51 @@ impl fmt::Display for LabelProblem {
             Self::ValueTooLong(name, bytes) => {
                 write!(f, "the value of label {name:?} is too long: {bytes} bytes")
             }
+            Self::NotUtf8 => f.write_str("a label is not UTF-8"),
+            Self::NativeHistograms => f.write_str("native histograms are not stored by this node"),
         }
     }
 }
 
 impl std::error::Error for LabelProblem {}
+
+impl LabelLimits {
+    /// Sorts labels by name and says what is wrong with them.
+    fn check(self, own: &mut [(&str, &str)]) -> Result<(), LabelProblem> {
+        if own.len() > self.labels {
+            return Err(LabelProblem::TooMany(own.len()));
+        }
+        if !own.is_sorted_by(|a, b| a.0 < b.0) {
+            own.sort_unstable();
+        }
+        for (i, (name, value)) in own.iter().enumerate() {
+            if name.is_empty() {
+                return Err(LabelProblem::EmptyName);
+            }
+            if i > 0 && own.get(i - 1).is_some_and(|before| before.0 == *name) {
+                return Err(LabelProblem::Duplicate(beginning(name)));
+            }
+            if name.len() > self.name_bytes {
+                return Err(LabelProblem::NameTooLong(beginning(name), name.len()));
+            }
+            if value.len() > self.value_bytes {
+                return Err(LabelProblem::ValueTooLong(beginning(name), value.len()));
+            }
+        }
+        if own.iter().all(|(_, value)| value.is_empty()) { Err(LabelProblem::NoLabels) } else { Ok(()) }
+    }
+}
+
+/// Series that were sent for a batch and are not in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RefusedSeries {
+    /// How many.
+    pub series: u64,
+    /// Their samples.
+    pub samples: u64,
+    /// What was wrong with the first, and which it was.
+    pub first: Option<String>,
+}
 
 /// Series and samples to write, in the order they came.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +111,7 @@ pub struct Batch<'a> {
     /// Where the labels and samples of each series end.
     ends: Vec<(usize, usize)>,
     limits: LabelLimits,
+    refused: RefusedSeries,
 }
 
 /// One series of a batch.
@@ -94,48 +145,38 @@ impl<'a> Batch<'a> {
     /// What is wrong with its labels.
     pub fn end_series(&mut self) -> Result<(), LabelProblem> {
         let (labels_from, samples_from) = self.ends.last().copied().unwrap_or_default();
-        match self.check(labels_from) {
-            Ok(()) => {
-                self.ends.push((self.labels.len(), self.samples.len()));
-                Ok(())
-            }
-            Err(problem) => {
-                self.labels.truncate(labels_from);
-                self.samples.truncate(samples_from);
-                Err(problem)
-            }
-        }
-    }
-
-    fn check(&mut self, from: usize) -> Result<(), LabelProblem> {
-        let limits = self.limits;
-        let own = self.labels.get_mut(from..).unwrap_or_default();
-        if own.len() > limits.labels {
-            return Err(LabelProblem::TooMany(own.len()));
-        }
-        if !own.is_sorted_by(|a, b| a.0 < b.0) {
-            own.sort_unstable();
-        }
-        for (i, (name, value)) in own.iter().enumerate() {
-            if name.is_empty() {
-                return Err(LabelProblem::EmptyName);
-            }
-            if i > 0 && own.get(i - 1).is_some_and(|before| before.0 == *name) {
-                return Err(LabelProblem::Duplicate(beginning(name)));
-            }
-            if name.len() > limits.name_bytes {
-                return Err(LabelProblem::NameTooLong(beginning(name), name.len()));
-            }
-            if value.len() > limits.value_bytes {
-                return Err(LabelProblem::ValueTooLong(beginning(name), value.len()));
-            }
+        let own = self.labels.get_mut(labels_from..).unwrap_or_default();
+        if let Err(problem) = self.limits.check(own) {
+            self.labels.truncate(labels_from);
+            self.samples.truncate(samples_from);
+            return Err(problem);
         }
         if own.iter().any(|(_, value)| value.is_empty()) {
             let kept: Vec<_> = own.iter().copied().filter(|(_, value)| !value.is_empty()).collect();
-            self.labels.truncate(from);
+            self.labels.truncate(labels_from);
             self.labels.extend(kept);
         }
-        if self.labels.len() == from { Err(LabelProblem::NoLabels) } else { Ok(()) }
+        self.ends.push((self.labels.len(), self.samples.len()));
+        Ok(())
+    }
+
+    /// Notes a series of so many samples that is not taken; those around it are.
+    pub fn refuse(&mut self, labels: &[(&str, &str)], samples: u64, why: &LabelProblem) {
+        self.refused.series += 1;
+        self.refused.samples += samples;
+        self.refused.first.get_or_insert_with(|| format!("{why}: {}", shown(labels)));
+    }
+
+    /// Those that were not taken.
+    pub fn refused(&self) -> &RefusedSeries {
+        &self.refused
+    }
+
+    /// Whether what comes next should go into another batch.
+    pub fn is_full(&self) -> bool {
+        self.ends.len() >= SERIES_FULL
+            || self.labels.len() >= LABELS_FULL
+            || self.samples.len() >= SAMPLES_FULL
     }
 
     /// The series, in order.
@@ -156,6 +197,21 @@ impl<'a> Batch<'a> {
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
+}
+
+/// Enough of labels to find their series by.
+pub fn shown(labels: &[(&str, &str)]) -> String {
+    let mut text = "{".to_owned();
+    for (i, (name, value)) in labels.iter().enumerate() {
+        if text.len() > 300 {
+            text.push('…');
+            break;
+        }
+        let comma = if i > 0 { ", " } else { "" };
+        let _ = write!(text, "{comma}{}={:?}", beginning(name), beginning(value));
+    }
+    text.push('}');
+    text
 }
 
 /// Enough of a long text to recognise it.

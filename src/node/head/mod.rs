@@ -7,7 +7,7 @@ mod series;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{Batch, BatchSeries, LabelLimits, LabelProblem};
+pub use batch::{Batch, BatchSeries, LabelLimits, LabelProblem, RefusedSeries, shown};
 pub use held::{Held, Part};
 pub use samples::{Refusal, Rules, Runs};
 pub use series::{Registry, Series};

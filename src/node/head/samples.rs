@@ -34,6 +34,8 @@ pub enum Refusal {
     TooFarAhead,
     /// Its series is new, and there are as many as there may be.
     SeriesLimit,
+    /// Its series cannot be stored, whatever the sample.
+    Series,
 }
 
 impl fmt::Display for Refusal {
@@ -44,6 +46,7 @@ impl fmt::Display for Refusal {
             Self::TooOld => "too old sample",
             Self::TooFarAhead => "sample too far in the future",
             Self::SeriesLimit => "the limit of series is reached, no new series",
+            Self::Series => "the series cannot be stored",
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use super::{reads::Reads, recent::Recent};
+use super::{reads::Reads, recent::Recent, writes::Writes};
 use crate::{
     node::db::Db,
     telemetry::process::{MemoryCollector, ProcessCollector},
@@ -27,6 +27,8 @@ pub(super) struct Metrics {
     reads: IntGauge,
     reads_done: IntCounter,
     reads_refused: IntCounter,
+    write_bytes: IntGaugeVec,
+    writes_refused: IntCounter,
     recent: IntGaugeVec,
     recent_refused: IntCounter,
 }
@@ -69,7 +71,20 @@ impl Metrics {
                 "weir_node_reads_refused_total",
                 "Reads refused because there were too many.",
             )?,
-            recent: recent_gauge(&registry)?,
+            write_bytes: by_kind(
+                &registry,
+                "weir_node_write_bytes",
+                "Bytes held of writes: their bodies as sent, and unpacked.",
+            )?,
+            writes_refused: counter(
+                "weir_node_writes_refused_total",
+                "Writes whose bodies were too large or too slow, or for which there was no room.",
+            )?,
+            recent: by_kind(
+                &registry,
+                "weir_node_recent_read",
+                "What all reads touched within the window of the limits on it; 0 where there are none.",
+            )?,
             recent_refused: counter(
                 "weir_node_recent_refused_total",
                 "Reads refused or stopped because so much was read lately.",
@@ -84,7 +99,13 @@ impl Metrics {
         &self.registry
     }
 
-    pub(super) fn encode(&self, db: &Db, reads: &Reads, recent: &Recent) -> prometheus::Result<String> {
+    pub(super) fn encode(
+        &self,
+        db: &Db,
+        reads: &Reads,
+        writes: &Writes,
+        recent: &Recent,
+    ) -> prometheus::Result<String> {
         let stats = db.stats();
         self.series.set(stats.series as i64);
         self.blocks.set(stats.blocks as i64);
@@ -100,10 +121,14 @@ impl Metrics {
             (&self.compacted, stats.blocks_compacted),
             (&self.reads_done, reads.done()),
             (&self.reads_refused, reads.refused()),
+            (&self.writes_refused, writes.refused()),
             (&self.recent_refused, recent.refused()),
         ];
         for (counter, total) in counts {
             counter.inc_by(total.saturating_sub(counter.get()));
+        }
+        for (of, value) in [("bodies", writes.body_bytes()), ("unpacked", writes.unpacked_bytes())] {
+            self.write_bytes.with_label_values(&[of]).set(i64::try_from(value).unwrap_or(i64::MAX));
         }
         let touched = recent.touched();
         for (of, value) in
@@ -120,9 +145,8 @@ impl Metrics {
     }
 }
 
-fn recent_gauge(registry: &Registry) -> prometheus::Result<IntGaugeVec> {
-    let help = "What all reads touched within the window of the limits on it; 0 where there are none.";
-    let gauge = IntGaugeVec::new(Opts::new("weir_node_recent_read", help), &["of"])?;
+fn by_kind(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGaugeVec> {
+    let gauge = IntGaugeVec::new(Opts::new(name, help), &["of"])?;
     registry.register(Box::new(gauge.clone()))?;
     Ok(gauge)
 }

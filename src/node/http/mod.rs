@@ -26,6 +26,7 @@ mod stall;
 mod status;
 mod tree;
 mod write;
+mod writes;
 
 use std::{io, net::IpAddr, sync::Arc};
 
@@ -39,7 +40,7 @@ use axum::{
     serve::IncomingStream,
 };
 use futures_util::FutureExt as _;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
 
 pub use pools::PoolSettings;
@@ -58,12 +59,10 @@ use metrics::Metrics;
 use pools::Pools;
 use reads::Reads;
 use recent::{Counted, Recent};
+use writes::Writes;
 
 /// Parsed queries that are kept.
 const CACHED_QUERIES: u64 = 1_000;
-
-/// Bodies of writes that are held at the same time.
-const WRITES_HELD: usize = 16;
 
 /// A database and what serving it takes.
 #[derive(Debug)]
@@ -73,8 +72,7 @@ pub struct Node {
     cache: promql::Cache,
     reads: Reads,
     workers: Workers,
-    /// Writes whose bodies are held; more wait, which holds back their senders.
-    writes: Semaphore,
+    writes: Writes,
     metrics: Metrics,
     pools: Pools,
     recent: Arc<Recent>,
@@ -94,7 +92,7 @@ impl Node {
             reads: Reads::new(&settings),
             recent: Recent::new(settings.recent.clone()),
             workers: Workers::new(settings.query_threads, Workers::SERIES_MIN),
-            writes: Semaphore::new(WRITES_HELD),
+            writes: Writes::new(settings.write_bytes),
             metrics,
             cache: promql::Cache::new(CACHED_QUERIES),
             db,
@@ -136,7 +134,7 @@ impl Node {
 
     /// What the node tells of itself, in Prometheus' text format; the page also tells of its process.
     pub fn metrics_text(&self) -> prometheus::Result<String> {
-        self.metrics.encode(&self.db, &self.reads, &self.recent)
+        self.metrics.encode(&self.db, &self.reads, &self.writes, &self.recent)
     }
 
     fn metrics_page(&self) -> prometheus::Result<String> {

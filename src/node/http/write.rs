@@ -1,15 +1,14 @@
 //! Writes: remote write, the text format, and what a scrape of this process brings.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
-    body::Bytes,
     extract::{Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 
-use super::{Node, error::Failure, read_body};
+use super::{Node, error::Failure};
 use crate::{
     base::ErrorKind,
     node::{
@@ -46,33 +45,33 @@ impl Total {
     /// Nothing to say if all of it was written. What is refused is refused for good, so that no sender tries again;
     /// only a full node may have room later.
     fn response(self) -> Result<Response, Failure> {
-        let all = self.appended;
-        let Some((_, first)) = all.first else { return Ok(StatusCode::NO_CONTENT.into_response()) };
+        let all = &self.appended;
+        let Some((_, first)) = &all.first else { return Ok(StatusCode::NO_CONTENT.into_response()) };
         let kind = if all.series_refused > 0 { ErrorKind::RateLimited } else { ErrorKind::BadData };
-        let message =
-            format!("{} samples were written, {} refused; the first: {first}", all.samples, all.refused);
-        Err(Failure::new(kind, message))
+        Err(Failure::new(kind, format!("{}; the first: {first}", self.counts())))
+    }
+
+    fn counts(&self) -> String {
+        format!("{} samples were written, {} refused", self.appended.samples, self.appended.refused)
     }
 }
 
-/// Runs a write on a thread for blocking work: it waits for the disk.
+/// Runs a write on a thread for blocking work: it waits for the disk. What the write holds is given back when the thread
+/// is done, however early its sender leaves.
 async fn on_thread(
-    write: impl FnOnce() -> Result<Total, Failure> + Send + 'static,
+    node: Arc<Node>,
+    unpacked: usize,
+    write: impl FnOnce(&Node) -> Result<Total, Failure> + Send + 'static,
 ) -> Result<Response, Failure> {
-    match tokio::task::spawn_blocking(write).await {
+    let turn = node.writes.turn(unpacked).await;
+    let work = move || {
+        let _turn = turn;
+        write(&node)
+    };
+    match tokio::task::spawn_blocking(work).await {
         Ok(total) => total?.response(),
         Err(_) => Err(Failure::new(ErrorKind::Internal, "a defect in the node; its log says more")),
     }
-}
-
-/// A sender that takes longer for a body than this is given up: others wait for its place.
-const BODY_WAIT: Duration = Duration::from_secs(30);
-
-async fn body(node: &Node, request: Request) -> Result<Bytes, Failure> {
-    let reading = read_body(request.into_body(), node.settings.write_bytes);
-    tokio::time::timeout(BODY_WAIT, reading)
-        .await
-        .unwrap_or_else(|_| Err(Failure::new(ErrorKind::BadData, "the body came too slowly")))
 }
 
 fn content_type(request: &Request) -> &str {
@@ -84,15 +83,17 @@ pub(super) async fn remote(State(node): State<Arc<Node>>, request: Request) -> R
         let message = "remote write 2.0 is not supported; the sender falls back to 1.0";
         return Ok((StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into_response());
     }
-    // Held to the end; the semaphore is never closed.
-    let _held = node.writes.acquire().await;
-    let packed = body(&node, request).await?;
-    let node = Arc::clone(&node);
-    on_thread(move || {
-        let message = ingest::unpack(&packed, node.settings.write_bytes)?;
-        let batch = ingest::remote_write(&message, node.db.options().labels)?;
+    let packed = node.writes.read(request.into_body()).await?;
+    let max = node.settings.write_bytes;
+    let unpacked = ingest::unpacked_size(&packed, max)?;
+    on_thread(node, unpacked, move |node| {
+        let message = ingest::unpack(&packed, max)?;
+        drop(packed);
         let mut total = Total::default();
-        total.add(node.db.append(&batch)?);
+        ingest::remote_write(&message, node.db.options().labels, |batch| {
+            total.add(node.db.append(batch)?);
+            Ok::<_, Failure>(())
+        })?;
         Ok(total)
     })
     .await
@@ -100,16 +101,18 @@ pub(super) async fn remote(State(node): State<Arc<Node>>, request: Request) -> R
 
 pub(super) async fn text(State(node): State<Arc<Node>>, request: Request) -> Result<Response, Failure> {
     let open_metrics = content_type(&request).starts_with("application/openmetrics-text");
-    // Held to the end; the semaphore is never closed.
-    let _held = node.writes.acquire().await;
-    let body = body(&node, request).await?;
-    let node = Arc::clone(&node);
-    on_thread(move || {
+    let body = node.writes.read(request.into_body()).await?;
+    on_thread(node, 0, move |node| {
         let defaults = Defaults { time_ms: node.now_ms(), open_metrics };
         let mut total = Total::default();
-        ingest::exposition(&body, node.db.options().labels, defaults, TEXT_BATCH, |batch| {
+        let read = ingest::exposition(&body, node.db.options().labels, defaults, TEXT_BATCH, |batch| {
             total.add(node.db.append(batch)?);
             Ok::<_, Failure>(())
+        });
+        // What came before stays, and whoever sent it should know where to go on.
+        read.map_err(|failure| Failure {
+            message: format!("{}; before it {}", failure.message, total.counts()),
+            ..failure
         })?;
         Ok(total)
     })

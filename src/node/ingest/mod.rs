@@ -8,7 +8,7 @@ mod text;
 
 use std::fmt;
 
-pub use protobuf::{remote_write, unpack};
+pub use protobuf::{remote_write, unpack, unpacked_size};
 pub use read::{ReadQuery, read_request};
 pub use text::{Defaults, exposition};
 

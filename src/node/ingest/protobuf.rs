@@ -1,7 +1,7 @@
 //! Remote write 1.0: a snappy block that holds a `WriteRequest`, walked by hand so that labels stay where they are.
 
 use super::{BadInput, Place};
-use crate::node::head::{Batch, LabelLimits};
+use crate::node::head::{Batch, LabelLimits, LabelProblem};
 
 const TIMESERIES: u64 = 1;
 const LABELS: u64 = 1;
@@ -12,11 +12,11 @@ const VALUE: u64 = 2;
 const VALUE_OF_SAMPLE: u64 = 1;
 const TIMESTAMP: u64 = 2;
 
-/// Undoes the snappy block format, up to `max` bytes of result.
+/// How many bytes a snappy block holds, by its own account.
 ///
 /// # Errors
 /// It is no snappy block, or it would be larger than `max`.
-pub fn unpack(packed: &[u8], max: usize) -> Result<Vec<u8>, BadInput> {
+pub fn unpacked_size(packed: &[u8], max: usize) -> Result<usize, BadInput> {
     let bad = |message| BadInput { place: Place::Whole, message };
     let size = snap::raw::decompress_len(packed).map_err(|e| bad(format!("malformed snappy block: {e}")))?;
     if size > max {
@@ -26,57 +26,182 @@ pub fn unpack(packed: &[u8], max: usize) -> Result<Vec<u8>, BadInput> {
     if size / 32 > packed.len() {
         return Err(bad(format!("the snappy block of {} bytes claims to hold {size}", packed.len())));
     }
-    snap::raw::Decoder::new().decompress_vec(packed).map_err(|e| bad(format!("malformed snappy block: {e}")))
+    Ok(size)
 }
 
-/// Reads a `WriteRequest`. Exemplars and metadata are skipped.
+/// Undoes the snappy block format, up to `max` bytes of result.
 ///
 /// # Errors
-/// The message is malformed, a label set is invalid, or a series holds native histograms.
-pub fn remote_write(message: &[u8], limits: LabelLimits) -> Result<Batch<'_>, BadInput> {
-    let mut batch = Batch::new(limits);
+/// It is no snappy block, or it would be larger than `max`.
+pub fn unpack(packed: &[u8], max: usize) -> Result<Vec<u8>, BadInput> {
+    unpacked_size(packed, max)?;
+    snap::raw::Decoder::new()
+        .decompress_vec(packed)
+        .map_err(|e| BadInput { place: Place::Whole, message: format!("malformed snappy block: {e}") })
+}
+
+/// Reads a `WriteRequest` and hands it to `sink` in batches of bounded size, once all of it is known to be well formed.
+/// Series that cannot be stored are noted in their batch as refused; those without samples are skipped, as are exemplars
+/// and metadata.
+///
+/// # Errors
+/// The message is malformed, and nothing of it was handed over; or what `sink` answered.
+pub fn remote_write<'a, E: From<BadInput>>(
+    message: &'a [u8],
+    limits: LabelLimits,
+    sink: impl FnMut(&Batch<'a>) -> Result<(), E>,
+) -> Result<(), E> {
+    check(message)?;
+    let mut writing = Writing { batch: Batch::new(limits), labels: Vec::new(), limits, sink };
     let mut fields = Fields::new(message, 0);
     while let Some((field, value)) = fields.next()? {
         if field == TIMESERIES {
             let (bytes, offset) = value.bytes(fields.at)?;
-            series(bytes, offset, &mut batch)?;
+            writing.series(bytes, offset)?;
         }
     }
-    Ok(batch)
+    writing.hand_over()
 }
 
-fn series<'a>(bytes: &'a [u8], offset: usize, batch: &mut Batch<'a>) -> Result<(), BadInput> {
+/// Walks through all of a message and keeps nothing.
+fn check(message: &[u8]) -> Result<(), BadInput> {
+    let mut fields = Fields::new(message, 0);
+    while let Some((field, value)) = fields.next()? {
+        if field != TIMESERIES {
+            continue;
+        }
+        let (bytes, offset) = value.bytes(fields.at)?;
+        let mut fields = Fields::new(bytes, offset);
+        while let Some((field, value)) = fields.next()? {
+            match field {
+                LABELS => {
+                    value.bytes(fields.at).and_then(|(bytes, offset)| label(bytes, offset)).map(drop)?
+                }
+                SAMPLES => {
+                    value.bytes(fields.at).and_then(|(bytes, offset)| sample(bytes, offset)).map(drop)?
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A message on its way into batches.
+struct Writing<'a, S> {
+    batch: Batch<'a>,
+    /// Of the series that is read now, no more than it may have.
+    labels: Vec<(&'a str, &'a str)>,
+    limits: LabelLimits,
+    sink: S,
+}
+
+impl<'a, S> Writing<'a, S> {
+    fn series<E: From<BadInput>>(&mut self, bytes: &'a [u8], offset: usize) -> Result<(), E>
+    where
+        S: FnMut(&Batch<'a>) -> Result<(), E>,
+    {
+        let (samples, problem) = self.head(bytes, offset)?;
+        if samples == 0 {
+            return Ok(());
+        }
+        let taken = match problem {
+            Some(problem) => Err(problem),
+            None => self.samples(bytes, offset)?,
+        };
+        if let Err(problem) = taken {
+            self.batch.refuse(&self.labels, samples, &problem);
+        }
+        if self.batch.is_full() { self.hand_over() } else { Ok(()) }
+    }
+
+    /// Reads the labels; how many samples there are, histograms included, and why the series cannot be stored.
+    fn head(&mut self, bytes: &'a [u8], offset: usize) -> Result<(u64, Option<LabelProblem>), BadInput> {
+        self.labels.clear();
+        let (mut labels, mut samples, mut problem) = (0, 0, None);
+        let mut fields = Fields::new(bytes, offset);
+        while let Some((field, value)) = fields.next()? {
+            match field {
+                LABELS => {
+                    labels += 1;
+                    let (bytes, offset) = value.bytes(fields.at)?;
+                    let (name, text) = label(bytes, offset)?;
+                    match (std::str::from_utf8(name), std::str::from_utf8(text)) {
+                        (Ok(name), Ok(text)) if labels <= self.limits.labels => {
+                            self.labels.push((name, text))
+                        }
+                        (Ok(_), Ok(_)) => {}
+                        _ => problem = Some(LabelProblem::NotUtf8),
+                    }
+                }
+                SAMPLES => samples += 1,
+                HISTOGRAMS => {
+                    samples += 1;
+                    problem = Some(LabelProblem::NativeHistograms);
+                }
+                _ => {}
+            }
+        }
+        if labels > self.limits.labels {
+            problem = Some(LabelProblem::TooMany(labels));
+        }
+        Ok((samples, problem))
+    }
+
+    /// Takes the samples, those of a long series in several batches. Labels are refused before the first is taken.
+    fn samples<E: From<BadInput>>(
+        &mut self,
+        bytes: &'a [u8],
+        offset: usize,
+    ) -> Result<Result<(), LabelProblem>, E>
+    where
+        S: FnMut(&Batch<'a>) -> Result<(), E>,
+    {
+        self.begin();
+        let mut fields = Fields::new(bytes, offset);
+        while let Some((field, value)) = fields.next()? {
+            if field != SAMPLES {
+                continue;
+            }
+            if self.batch.is_full() {
+                if let Err(problem) = self.batch.end_series() {
+                    return Ok(Err(problem));
+                }
+                self.hand_over()?;
+                self.begin();
+            }
+            let (bytes, offset) = value.bytes(fields.at)?;
+            let (time, value) = sample(bytes, offset)?;
+            self.batch.sample(time, value);
+        }
+        Ok(self.batch.end_series())
+    }
+
+    fn begin(&mut self) {
+        for (name, value) in &self.labels {
+            self.batch.label(name, value);
+        }
+    }
+
+    fn hand_over<E>(&mut self) -> Result<(), E>
+    where
+        S: FnMut(&Batch<'a>) -> Result<(), E>,
+    {
+        let batch = std::mem::replace(&mut self.batch, Batch::new(self.limits));
+        (self.sink)(&batch)
+    }
+}
+
+/// Name and value, which should be UTF-8.
+fn label(bytes: &[u8], offset: usize) -> Result<(&[u8], &[u8]), BadInput> {
+    let (mut name, mut text): (&[u8], &[u8]) = (&[], &[]);
     let mut fields = Fields::new(bytes, offset);
     while let Some((field, value)) = fields.next()? {
         match field {
-            LABELS => {
-                let (bytes, offset) = value.bytes(fields.at)?;
-                let (name, value) = label(bytes, offset)?;
-                batch.label(name, value);
-            }
-            SAMPLES => {
-                let (bytes, offset) = value.bytes(fields.at)?;
-                let (time, value) = sample(bytes, offset)?;
-                batch.sample(time, value);
-            }
-            HISTOGRAMS => return Err(at(offset, "native histograms are not stored by this node")),
+            NAME => (name, _) = value.bytes(fields.at)?,
+            VALUE => (text, _) = value.bytes(fields.at)?,
             _ => {}
         }
-    }
-    batch.end_series().map_err(|problem| at(offset, problem))
-}
-
-fn label(bytes: &[u8], offset: usize) -> Result<(&str, &str), BadInput> {
-    let (mut name, mut text) = ("", "");
-    let mut fields = Fields::new(bytes, offset);
-    while let Some((field, value)) = fields.next()? {
-        let into = match field {
-            NAME => &mut name,
-            VALUE => &mut text,
-            _ => continue,
-        };
-        let (bytes, offset) = value.bytes(fields.at)?;
-        *into = std::str::from_utf8(bytes).map_err(|_| at(offset, "a label is not UTF-8"))?;
     }
     Ok((name, text))
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::node::head::{Batch, LabelLimits};
+use crate::node::head::{Batch, LabelLimits, RefusedSeries};
 
 type Read = Vec<(Vec<(String, String)>, Vec<(i64, u64)>)>;
 
@@ -11,6 +11,20 @@ fn owned(batch: &Batch<'_>) -> Read {
         .series()
         .map(|s| (strings(s.labels), s.samples.iter().map(|(t, v)| (*t, v.to_bits())).collect()))
         .collect()
+}
+
+/// What can be stored of a message, and why the first series that cannot is refused.
+fn read_message(message: &[u8], limits: LabelLimits) -> Result<(Read, RefusedSeries), BadInput> {
+    let (mut all, mut refused) = (Read::new(), RefusedSeries::default());
+    remote_write::<BadInput>(message, limits, |batch| {
+        all.extend(owned(batch));
+        let more = batch.refused();
+        refused.series += more.series;
+        refused.samples += more.samples;
+        refused.first = refused.first.take().or(more.first.clone());
+        Ok(())
+    })?;
+    Ok((all, refused))
 }
 
 fn read_text(text: &[u8], open_metrics: bool) -> (Read, Option<BadInput>) {
@@ -134,12 +148,71 @@ fn remote_write_keeps_every_bit() {
     let sent = message(&[(&[("b", "é"), ("__name__", "up")], &samples), (&[("a", "1")], &[])]);
     let packed = snap::raw::Encoder::new().compress_vec(&sent).unwrap();
     let unpacked = unpack(&packed, 10_000).unwrap();
-    let read = owned(&remote_write(&unpacked, LabelLimits::default()).unwrap());
+    let (read, _) = read_message(&unpacked, LabelLimits::default()).unwrap();
     let text = |n: &str, v: &str| (n.to_owned(), v.to_owned());
     assert_eq!(read[0].0, [text("__name__", "up"), text("b", "é")]);
     assert_eq!(read[0].1, samples.map(|(t, v)| (t, v.to_bits())));
-    assert_eq!(read[1].1, []);
+    assert_eq!(read.len(), 1, "a series without samples is skipped");
     assert!(unpack(&packed, 10).unwrap_err().message.contains("10 are allowed"));
+}
+
+#[test]
+fn a_series_that_cannot_be_stored_is_refused_alone() {
+    let limits = LabelLimits { labels: 3, name_bytes: 20, value_bytes: 20 };
+    let sample = &[(5, 1.0), (6, 2.0)];
+    let long = "x".repeat(1_000);
+    let bad: [(&[(&str, &str)], &str); 7] = [
+        (&[("__name__", "a"), ("b", &long)], "too long: 1000 bytes: {__name__=\"a\", b=\"xxx"),
+        (&[(&long, "a")], "of 1000 bytes is too long"),
+        (&[("a", "1"), ("a", "2")], "not unique"),
+        (&[("", "1")], "empty name"),
+        (&[], "no labels"),
+        (&[("a", "")], "no labels"),
+        (&[("a", "1"), ("b", "1"), ("c", "1"), ("d", "1"), ("e", "1")], "5 labels"),
+    ];
+    for (labels, why) in bad {
+        let sent = message(&[(&[("a", "1")], sample), (labels, sample), (&[("b", "2")], sample)]);
+        let (read, refused) = read_message(&sent, limits).unwrap();
+        assert_eq!(read.len(), 2, "{why}");
+        let first = refused.first.unwrap();
+        assert_eq!((refused.series, refused.samples), (1, 2), "{why}");
+        assert!(first.contains(why) && first.len() < 400, "{first}");
+    }
+    for (raw, why) in [
+        (&b"\x0a\x03\x0a\x01\xff\x12\x00"[..], "not UTF-8"),
+        (b"\x0a\x06\x0a\x01a\x12\x01b\x22\x00", "native histograms"),
+    ] {
+        let mut sent = message(&[(&[("a", "1")], sample)]);
+        nested(1, raw, &mut sent);
+        let (read, refused) = read_message(&sent, limits).unwrap();
+        assert_eq!((read.len(), refused.series, refused.samples), (1, 1, 1), "{why}");
+        assert!(refused.first.unwrap().contains(why));
+    }
+    // What is no message at all keeps nothing.
+    let mut sent = message(&[(&[("a", "1")], sample)]);
+    sent.extend(b"\x0a\x7f");
+    assert!(read_message(&sent, limits).is_err());
+}
+
+#[test]
+fn a_large_message_comes_in_batches_and_whole() {
+    let mut sent = Vec::new();
+    let many: Vec<(i64, f64)> = (0..150_000).map(|i| (i, i as f64)).collect();
+    sent.extend(message(&[(&[("long", "1")], &many)]));
+    for i in 0..20_000 {
+        sent.extend(message(&[(&[("a", "1"), ("i", &i.to_string())], &[(i, 0.5)]), (&[("none", "1")], &[])]));
+    }
+    let (mut batches, mut samples, mut largest) = (0, 0, 0);
+    remote_write::<BadInput>(&sent, LabelLimits::default(), |batch| {
+        batches += 1;
+        let own: usize = batch.series().map(|series| series.samples.len()).sum();
+        (samples, largest) = (samples + own, largest.max(own));
+        assert!(batch.series().all(|series| series.labels[0].0 != "none"));
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!((batches, samples), (4, 170_000));
+    assert!(largest <= 65_536);
 }
 
 #[test]
@@ -152,14 +225,11 @@ fn hostile_bytes_are_refused_and_never_panic() {
         b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02",
         b"\x0b",
         b"\x02\x00",
-        b"\x0a\x00",
         b"\x08\x01",
         b"\x0a\x04\x0a\x02\x0a\xff",
-        b"\x0a\x05\x0a\x03\x0a\x01\xff",
-        b"\x0a\x02\x22\x00",
     ];
     for bytes in fixed {
-        let error = remote_write(bytes, limits).map(|b| b.len()).unwrap_err();
+        let error = read_message(bytes, limits).unwrap_err();
         assert!(matches!(error.place, Place::Offset(_)), "{bytes:?}");
     }
     let mut random = fastrand::Rng::with_seed(5);
@@ -172,7 +242,7 @@ fn hostile_bytes_are_refused_and_never_panic() {
                 bytes[at] = random.u8(..);
             }
         }
-        let _ = remote_write(&bytes, limits);
+        let _ = read_message(&bytes, limits);
         let _ = unpack(&bytes, 1 << 20);
         let _ = read_text(&bytes, false);
     }

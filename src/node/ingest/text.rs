@@ -14,6 +14,9 @@ pub struct Defaults {
     pub open_metrics: bool,
 }
 
+/// Labels of one batch, about: what a batch takes does not depend on how long its lines are.
+const BATCH_LABELS: usize = 65_536;
+
 /// Reads every sample of `text` and hands it, as a batch of many series, to `sink` about every `batch_series` lines;
 /// comments, metadata and exemplars are skipped. What came before a bad line has been handed over.
 ///
@@ -29,10 +32,16 @@ pub fn exposition<E: From<BadInput>>(
     let mut lines = text.split(|b| *b == b'\n').enumerate().peekable();
     while lines.peek().is_some() {
         let mut parsed = Vec::with_capacity(batch_series.min(4_096));
-        let mut failed = None;
-        for (number, line) in lines.by_ref().take(batch_series.max(1)) {
-            match parse_line(line, defaults) {
-                Ok(Some(line)) => parsed.push((number + 1, line)),
+        let (mut failed, mut labels) = (None, 0);
+        for (number, line) in lines.by_ref() {
+            match parse_line(line, defaults, limits.labels) {
+                Ok(Some(line)) => {
+                    labels += line.labels.len();
+                    parsed.push((number + 1, line));
+                    if parsed.len() >= batch_series || labels >= BATCH_LABELS {
+                        break;
+                    }
+                }
                 Ok(None) => {}
                 Err(message) => {
                     failed = Some(at(number + 1, message));
@@ -74,7 +83,7 @@ fn batch_of<'a>(lines: &'a [(usize, Line<'_>)], limits: LabelLimits) -> (Batch<'
     (batch, None)
 }
 
-fn parse_line(line: &[u8], defaults: Defaults) -> Result<Option<Line<'_>>, String> {
+fn parse_line(line: &[u8], defaults: Defaults, max_labels: usize) -> Result<Option<Line<'_>>, String> {
     let line = std::str::from_utf8(line).map_err(|_| "not UTF-8".to_owned())?;
     let line = line.trim_matches([' ', '\t', '\r']);
     if line.is_empty() || line.starts_with('#') {
@@ -89,7 +98,7 @@ fn parse_line(line: &[u8], defaults: Defaults) -> Result<Option<Line<'_>>, Strin
     skip_blanks(&mut rest);
     if let Some(inside) = rest.strip_prefix('{') {
         rest = inside;
-        braces(&mut rest, &mut labels)?;
+        braces(&mut rest, &mut labels, max_labels)?;
     }
     if labels.is_empty() {
         return Err(format!("a metric name is expected at {:?}", shown(line)));
@@ -108,8 +117,15 @@ fn parse_line(line: &[u8], defaults: Defaults) -> Result<Option<Line<'_>>, Strin
 }
 
 /// `name="value", "quoted name"="value", "quoted metric"` up to the closing brace.
-fn braces<'a>(rest: &mut &'a str, labels: &mut Vec<(Cow<'a, str>, Cow<'a, str>)>) -> Result<(), String> {
+fn braces<'a>(
+    rest: &mut &'a str,
+    labels: &mut Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    max_labels: usize,
+) -> Result<(), String> {
     loop {
+        if labels.len() > max_labels {
+            return Err(LabelProblem::TooMany(labels.len()).to_string());
+        }
         skip_blanks(rest);
         if let Some(after) = rest.strip_prefix('}') {
             *rest = after;
