@@ -77,7 +77,15 @@ pub(super) fn open(folder: &Path, options: Options) -> Result<Arc<Db>, String> {
     let failed = |error| format!("cannot keep samples in {}: {error}", folder.display());
     let (db, replayed) = Db::open(folder, options).map_err(failed)?;
     if replayed.damaged > 0 {
-        tracing::warn!(places = replayed.damaged, damage = ?replayed.damage, "parts of the log are lost");
+        let (places, bytes) = (replayed.damaged, replayed.damaged_bytes);
+        tracing::warn!(places, bytes, damage = ?replayed.damage, "parts of the log are lost");
+    }
+    if !replayed.gaps.is_empty() {
+        tracing::warn!(missing = ?replayed.gaps, "files of the log are missing, and what was in them is lost");
+    }
+    if replayed.torn_bytes > 0 {
+        let bytes = replayed.torn_bytes;
+        tracing::warn!(bytes, "the log ended in a record that is not whole: it was cut off");
     }
     tracing::info!(records = replayed.records, bytes = replayed.bytes, "read the log back");
     Ok(Arc::new(db))

@@ -45,6 +45,7 @@ impl Db {
             result
         })?;
         db.wal = Some(wal);
+        db.replayed = replayed.clone();
         Ok((db, replayed))
     }
 

@@ -31,7 +31,7 @@ pub use sealed::MaintainError;
 use super::{
     block::Block,
     head::{LabelLimits, Registry},
-    wal::{SyncPolicy, Wal},
+    wal::{Replayed, SyncPolicy, Wal},
 };
 
 /// How a database behaves.
@@ -99,6 +99,12 @@ pub struct Stats {
     pub blocks_missing: u64,
     /// Damaged chunks that were found in the blocks on disk.
     pub chunks_damaged: u64,
+    /// Places in the log where records were lost, as found when it was opened.
+    pub wal_damaged: u64,
+    /// Bytes lost there.
+    pub wal_damaged_bytes: u64,
+    /// Bytes cut off the end of the log.
+    pub wal_torn_bytes: u64,
     /// Blocks merged into larger ones.
     pub blocks_compacted: u64,
     /// Time of the newest sample, `i64::MIN` before the first.
@@ -112,6 +118,8 @@ pub struct Db {
     registry: RwLock<Registry>,
     /// `None` when nothing is to survive.
     wal: Option<Wal>,
+    /// What was read back from the log when it was opened.
+    replayed: Replayed,
     sealed: sealed::Folder,
     /// Size of the log behind the last checkpoint.
     checkpointed: AtomicU64,
@@ -130,6 +138,7 @@ impl Db {
             options,
             registry: RwLock::default(),
             wal: None,
+            replayed: Replayed::default(),
             sealed: sealed::Folder::default(),
             checkpointed: AtomicU64::new(0),
             gate: RwLock::default(),
@@ -158,6 +167,9 @@ impl Db {
             blocks_quarantined: self.sealed.quarantined.load(Ordering::Relaxed),
             blocks_missing: self.sealed.missing.len() as u64,
             chunks_damaged: blocks.iter().map(|b| b.lost_chunks()).sum(),
+            wal_damaged: self.replayed.damaged,
+            wal_damaged_bytes: self.replayed.damaged_bytes,
+            wal_torn_bytes: self.replayed.torn_bytes,
             blocks_compacted: self.sealed.compacted.load(Ordering::Relaxed),
             newest_ms: self.newest.load(Ordering::Relaxed),
         }

@@ -24,6 +24,9 @@ pub(super) struct Metrics {
     missing: IntGauge,
     chunks_damaged: IntGauge,
     compacted: IntCounter,
+    wal_damaged: IntCounter,
+    wal_damaged_bytes: IntCounter,
+    wal_torn_bytes: IntCounter,
     reads: IntGauge,
     reads_done: IntCounter,
     reads_refused: IntCounter,
@@ -65,6 +68,18 @@ impl Metrics {
                 "Damaged chunks found in blocks on disk; answers about their times carry a warning.",
             )?,
             compacted: counter("weir_node_blocks_compacted_total", "Blocks merged into larger ones.")?,
+            wal_damaged: counter(
+                "weir_node_wal_damaged_records_total",
+                "Places in the log where records were lost, found when it was read back.",
+            )?,
+            wal_damaged_bytes: counter(
+                "weir_node_wal_damaged_bytes_total",
+                "Bytes of the log that were lost there.",
+            )?,
+            wal_torn_bytes: counter(
+                "weir_node_wal_torn_bytes_total",
+                "Bytes of an unfinished record cut off the end of the log when it was read back.",
+            )?,
             reads: gauge("weir_node_reads_outstanding", "Reads that run, wait to run or are being sent.")?,
             reads_done: counter("weir_node_reads_total", "Reads that ran.")?,
             reads_refused: counter(
@@ -119,6 +134,9 @@ impl Metrics {
             (&self.expired, stats.samples_expired),
             (&self.quarantined, stats.blocks_quarantined),
             (&self.compacted, stats.blocks_compacted),
+            (&self.wal_damaged, stats.wal_damaged),
+            (&self.wal_damaged_bytes, stats.wal_damaged_bytes),
+            (&self.wal_torn_bytes, stats.wal_torn_bytes),
             (&self.reads_done, reads.done()),
             (&self.reads_refused, reads.refused()),
             (&self.writes_refused, writes.refused()),

@@ -2,8 +2,9 @@
 //!
 //! Segments of records, each `mark · length · crc32 · payload`. Writers that arrive while another one is at the disk
 //! are written, and synced, together. A damaged record costs itself only: reading goes on at the next mark whose
-//! record is sound. A checkpoint replaces all segments before it.
+//! record is sound. A checkpoint replaces all segments before it; damaged ones are set aside then, not deleted.
 
+mod aside;
 mod disk;
 mod read;
 #[cfg(test)]
@@ -100,6 +101,8 @@ pub struct Wal {
     policy: SyncPolicy,
     group: Mutex<Group>,
     writer: Mutex<Writer>,
+    /// Files in which damage was found when they were read back.
+    damaged: Vec<PathBuf>,
     /// Held for as long as the log is open, so that no second process writes it.
     _lock: File,
 }
@@ -131,6 +134,7 @@ impl Wal {
             policy,
             group: Mutex::default(),
             writer: Mutex::new(writer),
+            damaged: replayed.damaged_files.clone(),
             _lock: lock,
         };
         Ok((wal, replayed))
@@ -197,13 +201,26 @@ impl Wal {
             let _ = fs::remove_file(&unfinished);
         })?;
         fs::rename(&unfinished, read::checkpoint_path(&self.dir, number))?;
-        sync_dir(&self.dir)?;
+        // From here on it counts, so that nothing may go into a segment before it, even if what follows fails.
         let room = writer.room.clone();
         *writer = Writer { file: None, number, written: 0, total, synced: Instant::now(), room };
-        for old in read::files(&self.dir)?.into_iter().filter(|f| f.number < number || f.is_old(number)) {
-            fs::remove_file(old.path)?;
+        sync_dir(&self.dir)?;
+        for old in read::files(&self.dir)?.into_iter().filter(|file| file.is_old(number)) {
+            self.retire(&old.path)?;
         }
         Ok(())
+    }
+
+    /// Removes a file that is no longer needed, or sets it aside if it is damaged.
+    fn retire(&self, file: &Path) -> io::Result<()> {
+        if self.damaged.iter().any(|damaged| damaged == file) {
+            if let Some(place) = aside::set_aside(file)? {
+                tracing::warn!(place = %place.display(), "a damaged file of the log is set aside");
+                return Ok(());
+            }
+            tracing::warn!(file = %file.display(), "a damaged file of the log is removed: enough of them are kept");
+        }
+        fs::remove_file(file)
     }
 }
 
@@ -234,46 +251,56 @@ impl Writer {
             self.sync()?;
             self.file = None;
         }
-        let file = match &mut self.file {
+        let mut file = match self.file.take() {
             Some(file) => file,
-            none => {
-                // Taken even if what follows fails: the file may be there.
-                (self.number, self.written) = (self.number + 1, 0);
-                let path = read::segment_path(dir, self.number);
-                let file = OpenOptions::new().create_new(true).write(true).open(&path)?;
-                sync_dir(dir).inspect_err(|_| {
-                    let _ = fs::remove_file(&path);
-                })?;
-                none.insert(file)
-            }
+            None => self.begin_segment(dir)?,
         };
         let due = match policy {
             SyncPolicy::Always => true,
             SyncPolicy::Every(period) => self.synced.elapsed() >= period,
             SyncPolicy::Never => false,
         };
-        let written = self.room.writer(file).write_all(bytes);
+        let written = self.room.writer(&mut file).write_all(bytes);
         let reached = written.is_ok();
         let result = written.and_then(|()| if due { file.sync_data() } else { Ok(()) });
         if let Err(error) = result {
             // Half a record, or one whose writer is told that it failed, must not be read back.
             let undone = file.set_len(self.written).and_then(|()| file.seek(SeekFrom::Start(self.written)));
             // After a failed sync nobody knows what of the file is on the disk.
-            if undone.is_err() || reached {
-                self.file = None;
-                if self.written == 0 {
-                    // Nothing in it was acknowledged, and refused writes must not heap up files.
-                    let _ = fs::remove_file(read::segment_path(dir, self.number));
-                }
+            if undone.is_ok() && !reached {
+                self.file = Some(file);
+            } else if self.written == 0 {
+                // Nothing in it was acknowledged, and refused writes must not heap up files.
+                self.discard_segment(dir);
             }
             return Err(error);
         }
+        self.file = Some(file);
         if due {
             self.synced = Instant::now();
         }
         self.written += bytes.len() as u64;
         self.total += bytes.len() as u64;
         Ok(())
+    }
+
+    fn begin_segment(&mut self, dir: &Path) -> io::Result<File> {
+        let number = self.number + 1;
+        let opened = OpenOptions::new().create_new(true).write(true).open(read::segment_path(dir, number));
+        // Taken once there is a file of this number, and no earlier: a gap in the numbers means loss.
+        if opened.as_ref().map_or_else(|error| error.kind() == io::ErrorKind::AlreadyExists, |_| true) {
+            (self.number, self.written) = (number, 0);
+        }
+        let file = opened?;
+        sync_dir(dir).inspect_err(|_| self.discard_segment(dir))?;
+        Ok(file)
+    }
+
+    /// Removes the segment that was begun last.
+    fn discard_segment(&mut self, dir: &Path) {
+        if fs::remove_file(read::segment_path(dir, self.number)).is_ok() {
+            self.number = self.number.saturating_sub(1);
+        }
     }
 
     fn sync(&mut self) -> io::Result<()> {

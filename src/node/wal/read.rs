@@ -12,6 +12,8 @@ use super::{HEAD, MARK, OLD_MARKS, RECORD_BYTES_MAX};
 
 /// Damage is described this many times; after that it is only counted.
 const DAMAGE_SHOWN: usize = 20;
+/// The largest number of a file: they are given one by one, so that larger ones are not ours.
+const NUMBER_MAX: u64 = u64::MAX / 2;
 
 /// What was read back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,16 +26,35 @@ pub struct Replayed {
     pub torn_bytes: u64,
     /// Places where records are lost.
     pub damaged: u64,
+    /// Bytes that are lost there.
+    pub damaged_bytes: u64,
     /// Where the first of them are.
     pub damage: Vec<String>,
+    /// Files that should be there and are not, the first few gaps.
+    pub gaps: Vec<String>,
+    pub(super) damaged_files: Vec<PathBuf>,
     pub(super) last_segment: u64,
 }
 
 impl Replayed {
-    fn damage(&mut self, text: impl FnOnce() -> String) {
+    fn damage(&mut self, file: &Path, bytes: usize, text: impl FnOnce() -> String) {
         self.damaged += 1;
+        self.damaged_bytes += bytes as u64;
         if self.damage.len() < DAMAGE_SHOWN {
-            self.damage.push(text());
+            self.damage.push(format!("{}: {}", file.display(), text()));
+        }
+        if self.damaged_files.last().is_none_or(|last| last != file) {
+            self.damaged_files.push(file.to_owned());
+        }
+    }
+
+    /// Says which files before this one are missing, where the next should have had the number `expected`.
+    fn look_for_gap(&mut self, file: &LogFile, expected: u64) {
+        if !file.checkpoint && file.number > expected && self.gaps.len() < DAMAGE_SHOWN {
+            self.gaps.push(match file.number - 1 {
+                last if last == expected => format!("number {expected}"),
+                last => format!("numbers {expected} to {last}"),
+            });
         }
     }
 }
@@ -80,10 +101,17 @@ pub(super) fn replay(dir: &Path, each: &mut impl FnMut(&[u8]) -> Result<(), Stri
     if let Some(newest) = files.iter().filter(|f| f.checkpoint).map(|f| f.number).max() {
         files.retain(|f| !f.is_old(newest));
     }
+    if let Some(file) = files.iter().find(|file| file.number > NUMBER_MAX) {
+        let path = file.path.display();
+        return Err(io::Error::other(format!("{path} has a number that no log reaches: move it away")));
+    }
     let mut replayed = Replayed::default();
+    let mut expected = 1;
     for (i, file) in files.iter().enumerate() {
+        replayed.look_for_gap(file, expected);
+        expected = file.number + 1;
         replayed.last_segment = replayed.last_segment.max(file.number);
-        let bytes = fs::read(&file.path)?;
+        let bytes = fs::read(&file.path).map_err(|error| at(&file.path, error))?;
         // Refused, since what is not understood would be taken for damage and written over in the end.
         if OLD_MARKS.iter().any(|mark| record(&bytes, *mark).is_some()) {
             return Err(io::Error::other(format!(
@@ -97,13 +125,19 @@ pub(super) fn replay(dir: &Path, each: &mut impl FnMut(&[u8]) -> Result<(), Stri
         let left = bytes.len() - sound;
         if left > 0 && i + 1 == files.len() && !file.checkpoint {
             replayed.torn_bytes = left as u64;
-            OpenOptions::new().write(true).open(&file.path)?.set_len(sound as u64)?;
+            let opened = OpenOptions::new().write(true).open(&file.path);
+            let cut = opened.and_then(|opened| opened.set_len(sound as u64));
+            cut.map_err(|error| at(&file.path, error))?;
         } else if left > 0 {
-            replayed.damage(|| format!("{}: {left} bytes at {sound} are lost", file.path.display()));
+            replayed.damage(&file.path, left, || format!("{left} bytes at {sound} are lost"));
         }
         replayed.bytes += sound as u64;
     }
     Ok(replayed)
+}
+
+fn at(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// Hands out the sound records of a file; where the last of them ends.
@@ -118,10 +152,10 @@ fn read_records(
         let rest = bytes.get(at..).unwrap_or_default();
         if let Some(payload) = record(rest, MARK) {
             if at > sound {
-                replayed.damage(|| format!("{}: {} bytes at {sound} are lost", path.display(), at - sound));
+                replayed.damage(path, at - sound, || format!("{} bytes at {sound} are lost", at - sound));
             }
             if let Err(why) = each(payload) {
-                replayed.damage(|| format!("{}: the record at {at}: {why}", path.display()));
+                replayed.damage(path, payload.len(), || format!("the record at {at}: {why}"));
             }
             replayed.records += 1;
             at += HEAD + payload.len();

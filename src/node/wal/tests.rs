@@ -110,3 +110,75 @@ fn a_log_of_an_earlier_version_is_refused_and_left_alone() {
         assert_eq!(fs::read(dir.path().join(file)).unwrap(), bytes);
     }
 }
+
+#[test]
+fn what_is_damaged_is_kept_when_a_checkpoint_replaces_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = |part: &str| {
+        let all = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut all: Vec<_> = all.filter(|name| name.contains(part)).collect();
+        all.sort();
+        all
+    };
+    for round in 0..12_u64 {
+        let (wal, ..) = open(dir.path(), SyncPolicy::Never);
+        let number = lock(&wal.writer).number + 1;
+        (0..3).for_each(|i| wal.append(&payload(i)).unwrap());
+        drop(wal);
+        // In the middle of a segment, or in the checkpoint.
+        let flip = |path: PathBuf| {
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[HEAD + 1] ^= 1;
+            fs::write(path, bytes).unwrap();
+        };
+        flip(read::segment_path(dir.path(), number));
+        if round == 1 {
+            flip(read::checkpoint_path(dir.path(), number - 1));
+        }
+        let (wal, replayed, _) = open(dir.path(), SyncPolicy::Never);
+        assert_eq!(replayed.damaged, if round == 1 { 2 } else { 1 }, "{:?}", replayed.damage);
+        assert!(replayed.damaged_bytes >= HEAD as u64 && replayed.gaps.is_empty());
+        wal.checkpoint(|put| put(b"kept").and_then(|()| put(b"as well"))).unwrap();
+        let kept = names(".corrupt-");
+        assert_eq!(kept.len() as u64, (round + 1 + u64::from(round > 0)).min(8), "{kept:?}");
+        assert_eq!(names("").len(), kept.len() + 2, "the checkpoint and the lock");
+    }
+    assert!(names(".corrupt-").contains(&"0000000002.checkpoint.corrupt-0".to_owned()));
+}
+
+#[test]
+fn missing_files_are_told_and_refused_writes_leave_no_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, ..) = open(dir.path(), SyncPolicy::Never);
+    wal.append(b"1").unwrap();
+    drop(wal);
+    for i in 2..8 {
+        let (wal, replayed, _) = open(dir.path(), SyncPolicy::Never);
+        assert_eq!(replayed.gaps, [""; 0], "before {i}");
+        wal.room().leave(Some(0));
+        assert_eq!(wal.append(b"refused"), Err(LogError::Full));
+        wal.room().leave(None);
+        wal.append(format!("{i}").as_bytes()).unwrap();
+    }
+    for number in [1, 3, 4] {
+        fs::remove_file(read::segment_path(dir.path(), number)).unwrap();
+    }
+    let (wal, replayed, read) = open(dir.path(), SyncPolicy::Never);
+    assert_eq!(replayed.gaps, ["number 1", "numbers 3 to 4"]);
+    assert_eq!(read, [b"2", b"5", b"6", b"7"]);
+    wal.checkpoint(|put| put(b"all")).unwrap();
+    wal.append(b"more").unwrap();
+    drop(wal);
+    assert!(open(dir.path(), SyncPolicy::Never).1.gaps.is_empty());
+}
+
+#[test]
+fn what_is_no_file_of_a_log_is_named() {
+    for (name, folder) in [("18446744073709551615.wal", false), ("0000000001.wal", true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        if folder { fs::create_dir(&path) } else { fs::write(&path, "") }.unwrap();
+        let refused = Wal::open(dir.path(), SyncPolicy::Never, |_| Ok(())).unwrap_err().to_string();
+        assert!(refused.contains(name), "{refused}");
+    }
+}
