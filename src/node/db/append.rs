@@ -2,7 +2,8 @@
 
 use std::{
     fmt::{self, Write as _},
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::{Duration, Instant},
 };
 
 use super::{Db, record};
@@ -10,6 +11,25 @@ use crate::node::{
     head::{self, Batch, BatchSeries, Refusal, RefusedSeries, Rules, Series},
     wal::LogError,
 };
+
+/// Time between two lines in the log about writes that are refused.
+const COMPLAINT_EVERY: Duration = Duration::from_secs(60);
+
+/// When somebody complained last: writes are refused by the thousand.
+#[derive(Debug, Default)]
+pub(super) struct Complaints(Mutex<Option<Instant>>);
+
+impl Complaints {
+    /// Whether one is due now; the next one is not for a while then.
+    fn is_due(&self, now: Instant) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|last| now.saturating_duration_since(last) >= COMPLAINT_EVERY);
+        if due {
+            *last = Some(now);
+        }
+        due
+    }
+}
 
 /// Why nothing of a batch was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +102,7 @@ impl Db {
         let accepted = self.judge(batch, &mut outcome);
         self.log(&accepted)?;
         for one in &accepted {
-            self.put_back(&one.series, one.samples.iter().copied());
+            self.apply(one, &mut outcome);
         }
         self.appended.fetch_add(outcome.samples, Ordering::Relaxed);
         self.refused.fetch_add(outcome.refused, Ordering::Relaxed);
@@ -152,9 +172,15 @@ impl Db {
         if accepted.is_empty() {
             return Ok(());
         }
-        wal.append(&record::of_write(accepted)).map_err(|error| match error {
-            LogError::Full => WriteError::DiskFull,
-            LogError::Io(text) => WriteError::Log(text),
+        wal.append(&record::of_write(accepted)).map_err(|error| {
+            let error = match error {
+                LogError::Full => WriteError::DiskFull,
+                LogError::Io(text) => WriteError::Log(text),
+            };
+            if self.complaints.is_due(Instant::now()) {
+                tracing::error!(%error, "writes are refused; this is said once a minute at most");
+            }
+            error
         })?;
         for one in accepted {
             if !one.series.is_logged() {
@@ -162,6 +188,27 @@ impl Db {
             }
         }
         Ok(())
+    }
+
+    /// Adds what was accepted. A sample whose time another write took meanwhile, or an earlier one of this write, with
+    /// another value is refused after all, although the log has it.
+    fn apply(&self, accepted: &Accepted, outcome: &mut Appended) {
+        let mut newest = i64::MIN;
+        let mut held = accepted.series.held();
+        for &(time, value) in &accepted.samples {
+            newest = newest.max(time);
+            if held.runs.insert(time, value) {
+                continue;
+            }
+            outcome.samples -= 1;
+            if held.runs.at(time).is_some_and(|other| other.to_bits() == value.to_bits()) {
+                outcome.known += 1;
+                continue;
+            }
+            let labels: Vec<_> = accepted.series.labels().iter().map(|l| (&*l.name, &*l.value)).collect();
+            outcome.refuse(Refusal::Duplicate, &labels, Some((time, value)));
+        }
+        self.newest.fetch_max(newest, Ordering::Relaxed);
     }
 
     /// Adds samples that are in the log. One for a time that another write took first is dropped.
@@ -199,4 +246,17 @@ fn judge_series(
     }
     outcome.samples += kept.len() as u64;
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_are_seldom() {
+        let complaints = Complaints::default();
+        let start = Instant::now();
+        let due = |seconds| complaints.is_due(start + Duration::from_secs(seconds));
+        assert_eq!([0, 1, 59, 60, 61, 119, 120].map(due), [true, false, false, true, false, false, true]);
+    }
 }

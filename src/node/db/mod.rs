@@ -129,6 +129,7 @@ pub struct Db {
     appended: AtomicU64,
     refused: AtomicU64,
     expired: AtomicU64,
+    complaints: append::Complaints,
 }
 
 impl Db {
@@ -146,6 +147,7 @@ impl Db {
             appended: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             expired: AtomicU64::new(0),
+            complaints: append::Complaints::default(),
         }
     }
 

@@ -308,3 +308,32 @@ fn restart_is_quick() {
         println!("upkeep in {:?}", started.elapsed());
     }
 }
+
+#[test]
+fn of_two_values_for_one_time_one_is_refused() {
+    let db = Db::in_memory(options());
+    // Late ones of one write: neither is there when they are judged.
+    let late = [(NOW, 1.0), (NOW - 5, 1.0), (NOW - 5, 2.0), (NOW - 5, 1.0)];
+    let outcome = write(&db, &[("late", &late)]).unwrap();
+    assert_eq!((outcome.samples, outcome.known, outcome.refused), (2, 1, 1));
+    assert!(outcome.first.unwrap().1.contains("late\"} at 1699999999995: 2"));
+    // Writes at the same time.
+    const TIMES: i64 = 500;
+    let begin = std::sync::Barrier::new(2);
+    let writer = |value: f64| {
+        let (mut won, mut lost) = (0, 0);
+        for i in 0..TIMES {
+            begin.wait();
+            let outcome = write(&db, &[("m", &[(NOW - TIMES + i, value)])]).unwrap();
+            (won, lost) = (won + outcome.samples, lost + outcome.refused);
+        }
+        (won, lost)
+    };
+    let (one, two) = std::thread::scope(|scope| {
+        let other = scope.spawn(|| writer(2.0));
+        (writer(1.0), other.join().unwrap())
+    });
+    assert_eq!((one.0 + two.0, one.1 + two.1), (TIMES as u64, TIMES as u64));
+    let held = &read(&db, &[matcher("__name__", MatchOp::Equal, "m")], ALL)["{__name__=\"m\"}"];
+    assert_eq!(held.values().filter(|bits| **bits == 1f64.to_bits()).count() as u64, one.0);
+}

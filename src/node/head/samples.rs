@@ -206,7 +206,8 @@ impl Runs {
         if held.to_bits() == value.to_bits() { Ok(false) } else { Err(Refusal::Duplicate) }
     }
 
-    fn at(&self, time: i64) -> Option<f64> {
+    /// The value at this time.
+    pub fn at(&self, time: i64) -> Option<f64> {
         let run = self.runs.get(self.run_of(time))?;
         let (times, values) = run.columns();
         times.binary_search(&time).ok().and_then(|i| values.get(i)).copied()
