@@ -103,12 +103,12 @@ async fn what_is_sound_of_a_write_is_stored() {
     for labels in all {
         field(&mut request, 1, &timeseries(labels, [(NOW, 1.0), (NOW + 1, 2.0)].into_iter()));
     }
-    let lines: String = (0..5_000).map(|i| format!("text {i} {}\n", NOW - 5_000 + i)).collect();
+    let lines: Vec<_> = (0..5_000).map(|i| format!("text {i} {}\n", NOW - 5_000 + i)).collect();
     let cases = [
         ("write", packed(&request), "4 samples were written, 4 refused; the first: the value of label"),
         (
             "import/prometheus",
-            format!("{lines}text one\n").into_bytes(),
+            format!("{}text one\n", lines.concat()).into_bytes(),
             "line 5001: \\\"one\\\" is no number; before it 5000 samples were written, 0 refused",
         ),
     ];

@@ -75,10 +75,12 @@ fn check(message: &[u8]) -> Result<(), BadInput> {
         while let Some((field, value)) = fields.next()? {
             match field {
                 LABELS => {
-                    value.bytes(fields.at).and_then(|(bytes, offset)| label(bytes, offset)).map(drop)?
+                    let (bytes, offset) = value.bytes(fields.at)?;
+                    label(bytes, offset)?;
                 }
                 SAMPLES => {
-                    value.bytes(fields.at).and_then(|(bytes, offset)| sample(bytes, offset)).map(drop)?
+                    let (bytes, offset) = value.bytes(fields.at)?;
+                    sample(bytes, offset)?;
                 }
                 _ => {}
             }
@@ -128,7 +130,7 @@ impl<'a, S> Writing<'a, S> {
                     let (name, text) = label(bytes, offset)?;
                     match (std::str::from_utf8(name), std::str::from_utf8(text)) {
                         (Ok(name), Ok(text)) if labels <= self.limits.labels => {
-                            self.labels.push((name, text))
+                            self.labels.push((name, text));
                         }
                         (Ok(_), Ok(_)) => {}
                         _ => problem = Some(LabelProblem::NotUtf8),
