@@ -104,8 +104,7 @@ fn a_flipped_bit_is_found() {
     }
 }
 
-/// What is left of a block of ten series whose chunks are `bytes`, and how much of it the damage took: from the first
-/// byte or from all behind it.
+/// Holds a damaged block against a sound one: all but the chunks that were hit is read, and those are known as lost.
 fn held_against(block: &Block, sound: &Block, hit: impl Fn(&ChunkRef) -> bool, what: &str) {
     let mut lost = 0;
     for series in 0..10 {
