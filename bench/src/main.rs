@@ -43,7 +43,8 @@ Options:
                    the first three, with commas (all)
   --guard A,B      incident: none, unbounded (a node whose pools are), haproxy, vmauth, weir
                    (none,haproxy,weir); haproxy:N and vmauth:N cap
-                   concurrent queries at N (4), vmauth if it is newer than Debian 12's; weir:LIMIT sets one of
+                   concurrent queries at N (4), vmauth if it is newer than Debian 12's; lane:N caps those of the
+                   burst's tenant alone, as if somebody had known it beforehand; weir:LIMIT sets one of
                    Weir's limits alone, and ablation stands for each alone and all together
   --burst B        incident: mixed (20 queries, half of them raw), sums (20 aggregations), many (200
                    smaller ones) (mixed)

@@ -77,15 +77,29 @@ http {{ access_log off; keepalive_requests 100000000;
             );
             nginx("nginx", scratch, port, &text)
         }
-        "haproxy" => haproxy(scratch, upstream, 4000),
+        "haproxy" => haproxy(scratch, upstream, 4000, None),
         "vmauth" => vmauth(scratch, upstream, None),
         other => Err(format!("no such proxy: {other}").into()),
     }
 }
 
-/// haproxy with a cap on concurrent requests; the others wait in its queue.
-pub(crate) fn haproxy(scratch: &Scratch, upstream: u16, concurrency: u32) -> Result<Service> {
+/// haproxy with a cap on concurrent requests, of all or of one tenant alone; the others wait in its queue.
+pub(crate) fn haproxy(
+    scratch: &Scratch,
+    upstream: u16,
+    concurrency: u32,
+    capped: Option<&str>,
+) -> Result<Service> {
     let port = free_port()?;
+    let whole = || " default_backend b\n".to_owned();
+    let frontend = capped.map_or_else(whole, |tenant| {
+        format!(
+            " use_backend b if {{ req.hdr(X-Scope-OrgID) {tenant} }}
+ default_backend others
+backend others
+ server s 127.0.0.1:{upstream} pool-max-conn 256\n"
+        )
+    });
     let text = format!(
         "global
  nbthread 2
@@ -99,8 +113,7 @@ defaults
  http-reuse always
 frontend f
  bind 127.0.0.1:{port}
- default_backend b
-backend b
+{frontend}backend b
  server s 127.0.0.1:{upstream} maxconn {concurrency} pool-max-conn 256\n"
     );
     let mut start = command("haproxy");

@@ -1,6 +1,6 @@
 //! What stands before the database, and how it is configured.
 
-use super::load::Burst;
+use super::load::{self, Burst};
 use super::target::Target;
 use super::wrong;
 use crate::process::{Scratch, Service, need};
@@ -19,6 +19,8 @@ enum What {
     Nothing,
     /// A cap on concurrent queries.
     Haproxy(u32),
+    /// The same on the tenant that sends the burst, as if somebody had known.
+    Lane(u32),
     Vmauth(u32),
     Weir(Limits),
 }
@@ -87,6 +89,7 @@ impl Guard {
         let what = match kind {
             "none" | UNBOUNDED => What::Nothing,
             "haproxy" => What::Haproxy(slots()?),
+            "lane" => What::Lane(slots()?),
             "vmauth" => What::Vmauth(slots()?),
             "weir" => What::Weir(limits().ok_or_else(|| format!("no such limit: {word}"))?),
             _ => return Err(format!("no such guard: {word}").into()),
@@ -110,7 +113,7 @@ impl Guard {
     pub(super) fn program(&self) -> Option<&'static str> {
         match self.what {
             What::Nothing => None,
-            What::Haproxy(_) => Some("haproxy"),
+            What::Haproxy(_) | What::Lane(_) => Some("haproxy"),
             What::Vmauth(_) => Some("vmauth"),
             What::Weir(_) => Some("weir"),
         }
@@ -123,7 +126,7 @@ impl Guard {
 
     pub(super) fn need(&self) -> Result<()> {
         match self.what {
-            What::Haproxy(_) => need(&["haproxy"]),
+            What::Haproxy(_) | What::Lane(_) => need(&["haproxy"]),
             What::Vmauth(_) => need(&["vmauth"]),
             What::Nothing | What::Weir(_) => Ok(()),
         }
@@ -148,7 +151,8 @@ impl Guard {
     ) -> Result<Option<Service>> {
         Ok(match self.what {
             What::Nothing => None,
-            What::Haproxy(slots) => Some(haproxy(scratch, database, slots)?),
+            What::Haproxy(slots) => Some(haproxy(scratch, database, slots, None)?),
+            What::Lane(slots) => Some(haproxy(scratch, database, slots, Some(load::NOISY))?),
             What::Vmauth(slots) => Some(vmauth(scratch, database, Some(slots))?),
             What::Weir(limits) => {
                 let limit = options.limit_mib << 20;

@@ -15,6 +15,8 @@ const LIGHT: [&str; 5] = [
     "topk(5,g01_level)",
 ];
 const INTERVAL: u64 = 15;
+/// The tenant that sends the burst.
+pub(super) const NOISY: &str = "noisy";
 
 /// The light query of a connection and its turn, at times that move as a dashboard's do.
 pub(super) fn light(connection: u32, turn: u64, end: u64) -> Request {
@@ -94,7 +96,7 @@ impl Query {
         let query = if self.raw { selector } else { format!("sum by(job)({selector})") };
         let (from, to) = ((end - 6 * 3600).to_string(), end.to_string());
         let parameters = [("query", query.as_str()), ("start", &from), ("end", &to), ("step", "15")];
-        Request::get(path, &parameters, "noisy")
+        Request::get(path, &parameters, NOISY)
     }
 
     pub(super) fn ask(self, port: u16, end: u64) -> Heavy {
