@@ -55,7 +55,7 @@ impl Running {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(async move {
-            serve(listener, node, std::future::pending()).await.unwrap();
+            serve(listener, node, std::future::pending()).await;
         });
         Self { address, client: client(), serving }
     }

@@ -22,6 +22,7 @@ use weir::{
         http::{Node, PoolSettings, Settings, serve},
     },
     promql,
+    wire::Served,
 };
 
 use crate::{
@@ -38,7 +39,7 @@ struct Pooled {
     address: SocketAddr,
     client: HttpClient,
     node: Arc<Node>,
-    serving: JoinHandle<()>,
+    serving: JoinHandle<Served>,
 }
 
 impl Drop for Pooled {
@@ -54,8 +55,7 @@ impl Pooled {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let served = Arc::clone(&node);
-        let serving =
-            tokio::spawn(async move { serve(listener, served, std::future::pending()).await.unwrap() });
+        let serving = tokio::spawn(async move { serve(listener, served, std::future::pending()).await });
         let pooled = Self { address, client: client(), node, serving };
         let mut text = String::new();
         for number in 0..SERIES {

@@ -2,11 +2,8 @@
 
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use super::{reads::Reads, recent::Recent, writes::Writes};
-use crate::{
-    node::db::Db,
-    telemetry::process::{MemoryCollector, ProcessCollector},
-};
+use super::Node;
+use crate::telemetry::process::{MemoryCollector, ProcessCollector};
 
 /// Counts and gauges in a registry of their own.
 #[derive(Debug)]
@@ -27,6 +24,8 @@ pub(super) struct Metrics {
     wal_damaged: IntCounter,
     wal_damaged_bytes: IntCounter,
     wal_torn_bytes: IntCounter,
+    connections: IntGauge,
+    connections_max: IntGauge,
     reads: IntGauge,
     reads_done: IntCounter,
     reads_refused: IntCounter,
@@ -80,6 +79,11 @@ impl Metrics {
                 "weir_node_wal_torn_bytes_total",
                 "Bytes of an unfinished record cut off the end of the log when it was read back.",
             )?,
+            connections: gauge("weir_node_connections", "Open connections of clients.")?,
+            connections_max: gauge(
+                "weir_node_connections_max",
+                "Most connections of clients; more wait to be accepted.",
+            )?,
             reads: gauge("weir_node_reads_outstanding", "Reads that run, wait to run or are being sent.")?,
             reads_done: counter("weir_node_reads_total", "Reads that ran.")?,
             reads_refused: counter(
@@ -114,20 +118,18 @@ impl Metrics {
         &self.registry
     }
 
-    pub(super) fn encode(
-        &self,
-        db: &Db,
-        reads: &Reads,
-        writes: &Writes,
-        recent: &Recent,
-    ) -> prometheus::Result<String> {
-        let stats = db.stats();
+    pub(super) fn encode(&self, node: &Node) -> prometheus::Result<String> {
+        let (stats, reads, recent) = (node.db.stats(), &node.reads, &node.recent);
+        let writes = &node.writes;
         self.series.set(stats.series as i64);
         self.blocks.set(stats.blocks as i64);
         self.block_bytes.set(stats.block_bytes as i64);
         self.missing.set(stats.blocks_missing as i64);
         self.chunks_damaged.set(stats.chunks_damaged as i64);
         self.reads.set(reads.outstanding() as i64);
+        let (open, most) = node.connections.taken();
+        self.connections.set(open as i64);
+        self.connections_max.set(most as i64);
         let counts = [
             (&self.appended, stats.samples_appended),
             (&self.refused, stats.samples_refused),

@@ -19,7 +19,7 @@ use futures_util::{Stream, stream};
 use super::{
     FORM_BYTES_MAX, Node,
     error::Failure,
-    peer_of, read_body,
+    peer_of, read_form,
     recent::{Counted, explained},
 };
 use crate::{
@@ -38,7 +38,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 pub(super) async fn read(State(node): State<Arc<Node>>, request: Request) -> Result<Response, Failure> {
     let counted = node.counted(request.headers(), peer_of(&request))?;
-    let packed = read_body(request.into_body(), FORM_BYTES_MAX).await?;
+    let packed = read_form(request.into_body()).await?;
     let queries = ingest::read_request(&ingest::unpack(&packed, FORM_BYTES_MAX)?)?;
     let (db, pools, limits) = (Arc::clone(&node.db), node.pools.engine.clone(), node.settings.limits);
     let run = move |cancel: &AtomicBool| answer(&db, &queries, &Means { limits, pools, counted, cancel });
