@@ -152,7 +152,7 @@ impl Default for Reads {
             series: lit("1_000_000"),
             samples: lit("50_000_000"),
             points: lit("50_000_000"),
-            steps: lit("11_000"),
+            steps: lit("11_001"),
             list: lit("1_000_000"),
         }
     }

@@ -147,6 +147,8 @@ impl Node {
     }
 }
 
+const NO_ALERTMANAGERS: &str = r#"{"activeAlertmanagers":[],"droppedAlertmanagers":[]}"#;
+
 /// The API of a node.
 pub fn router(node: Arc<Node>) -> Router {
     let api = Router::new()
@@ -164,6 +166,10 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/rules", get(async || success_text(r#"{"groups":[]}"#, &[])))
         .route("/alerts", get(async || success_text(r#"{"alerts":[]}"#, &[])))
         .route("/targets", get(async || success_text(r#"{"activeTargets":[],"droppedTargets":[]}"#, &[])))
+        .route("/targets/metadata", get(async || success_text("[]", &[])))
+        .route("/scrape_pools", get(async || success_text(r#"{"scrapePools":[]}"#, &[])))
+        .route("/alertmanagers", get(async || success_text(NO_ALERTMANAGERS, &[])))
+        .route("/status/walreplay", get(async || success_text(r#"{"min":0,"max":0,"current":0}"#, &[])))
         .route("/status/buildinfo", get(status::build))
         .route("/status/runtimeinfo", get(status::runtime))
         .route("/status/flags", get(status::flags))

@@ -70,6 +70,13 @@ impl Reads {
         timeout: Duration,
         read: impl FnOnce(&AtomicBool) -> Result<T, Failure> + Send + 'static,
     ) -> Result<(T, Place), Failure> {
+        let late = || {
+            let message = format!("the query took longer than {} s", timeout.as_secs_f64());
+            Failure::new(ErrorKind::QueueTimeout, message)
+        };
+        if timeout.is_zero() {
+            return Err(late());
+        }
         let Ok(permit) = Arc::clone(&self.outstanding).try_acquire_owned() else {
             self.refused.fetch_add(1, Relaxed);
             let message = format!("the node has {} reads outstanding, and takes no more", self.max);
@@ -93,10 +100,7 @@ impl Reads {
         match ended {
             Ok(Ok((outcome, place))) => outcome.map(|value| (value, place)),
             Ok(Err(_)) => Err(Failure::new(ErrorKind::Internal, "a defect in the node; its log says more")),
-            Err(_) => {
-                let message = format!("the query took longer than {} s", timeout.as_secs_f64());
-                Err(Failure::new(ErrorKind::QueueTimeout, message))
-            }
+            Err(_) => Err(late()),
         }
     }
 }

@@ -123,6 +123,10 @@ fn answer(db: &Db, queries: &[ReadQuery], means: &Means<'_>) -> Result<Found, Fa
 
 /// A `QueryResult`, its series sorted by their labels.
 fn result_of(db: &Db, query: &ReadQuery, means: &Means<'_>, used: &mut Used) -> Result<Vec<u8>, Failure> {
+    if query.matchers.is_empty() {
+        // As in Prometheus: who names nothing gets nothing, not everything.
+        return Ok(Vec::new());
+    }
     let selection = db.select(&query.matchers, query.window).map_err(EvalError::from)?;
     let expected = selection.expected(0);
     let mut samples = means.granted(|gone| means.pools.samples.get_unless(expected, gone))?;
