@@ -132,10 +132,11 @@ async fn what_a_query_takes_is_lent_and_comes_back() {
 async fn at_the_cap_a_query_fails_with_a_reason_and_the_next_one_runs() {
     let node = Pooled::start(bounded(1 << 20)).await;
     let (status, headers, body) = node.get(HEAVY).await;
-    assert_eq!(status, 503, "{body}");
-    assert!(headers.contains_key("retry-after"));
+    // Nobody else holds anything.
+    assert_eq!(status, 422, "{body}");
+    assert!(!headers.contains_key("retry-after"));
     assert!(
-        body.starts_with(r#"{"status":"error","errorType":"unavailable","error":"the node's memory"#),
+        body.starts_with(r#"{"status":"error","errorType":"execution","error":"the query needs more memory"#),
         "{body}"
     );
     assert!(body.contains("1048576 bytes (pool.memory)") && body.contains("fewer series"), "{body}");
@@ -205,6 +206,6 @@ async fn distress_of(pool: PoolSettings, status: u16, signals: &[&str]) {
 
 #[tokio::test]
 async fn the_proxy_sees_the_pools_of_its_node() {
-    distress_of(bounded(1 << 20), 503, &["pool_exhausted", "memory"]).await;
+    distress_of(bounded(1 << 20), 422, &["pool_exhausted", "memory"]).await;
     distress_of(PoolSettings { bounded: false, ..bounded(1) }, 200, &["pool_get_on_empty", "memory"]).await;
 }
