@@ -86,9 +86,9 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     proxy.warm().await;
     background.spawn(scrape.forever());
     let admin = admin_lane(admin_listener, &proxy, None, stopped)?;
+    let signals = Signals::listen();
     output::out(greeting(queries, admin, node_address), 0);
 
-    let signals = Signals::listen();
     signals.serve(proxy::serve(listener, proxy, workers()?, signals.first())).await;
     background.shutdown().await;
     memory.save();

@@ -63,8 +63,8 @@ async fn serve(raw: &config::RawNode, data: &Path) -> Result<(), String> {
     let db = open(&data.join("node"), options)?;
     let node = Node::new(Arc::clone(&db), settings).map_err(|error| format!("metrics: {error}"))?;
     let maintaining = tokio::spawn(maintain(Arc::clone(&node)));
-    tracing::info!(%address, "ready: remote write to http://{address}/api/v1/write");
     let signals = Signals::listen();
+    tracing::info!(%address, "ready: remote write to http://{address}/api/v1/write");
     let whole = signals.serve(http::serve(listener, Arc::clone(&node), signals.first())).await;
     maintaining.abort();
     // Threads may still hold what was cut.

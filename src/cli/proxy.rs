@@ -107,11 +107,11 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
         tokio::spawn(reload_on_hangup(Arc::clone(&reloader), Arc::clone(&proxy))),
         tokio::spawn(reload_on_change(reloader, Arc::clone(&proxy))),
     ];
+    let signals = Signals::listen();
     let addresses = (listener.local_addr(), admin);
     if let (Ok(queries), admin) = addresses {
         tracing::info!(%queries, %admin, "ready: point Grafana or curl at {scheme}://{queries}");
     }
-    let signals = Signals::listen();
     signals.serve(proxy::serve(listener, Arc::clone(&proxy), workers()?, signals.first())).await;
     for task in background {
         task.abort();
