@@ -24,8 +24,6 @@ pub(super) struct Metrics {
     wal_damaged: IntCounter,
     wal_damaged_bytes: IntCounter,
     wal_torn_bytes: IntCounter,
-    connections: IntGauge,
-    connections_max: IntGauge,
     reads: IntGauge,
     reads_done: IntCounter,
     reads_refused: IntCounter,
@@ -79,11 +77,6 @@ impl Metrics {
                 "weir_node_wal_torn_bytes_total",
                 "Bytes of an unfinished record cut off the end of the log when it was read back.",
             )?,
-            connections: gauge("weir_node_connections", "Open connections of clients.")?,
-            connections_max: gauge(
-                "weir_node_connections_max",
-                "Most connections of clients; more wait to be accepted.",
-            )?,
             reads: gauge("weir_node_reads_outstanding", "Reads that run, wait to run or are being sent.")?,
             reads_done: counter("weir_node_reads_total", "Reads that ran.")?,
             reads_refused: counter(
@@ -119,17 +112,14 @@ impl Metrics {
     }
 
     pub(super) fn encode(&self, node: &Node) -> prometheus::Result<String> {
-        let (stats, reads, recent) = (node.db.stats(), &node.reads, &node.recent);
-        let writes = &node.writes;
+        let (stats, reads, writes, recent) = (node.db.stats(), &node.reads, &node.writes, &node.recent);
         self.series.set(stats.series as i64);
         self.blocks.set(stats.blocks as i64);
         self.block_bytes.set(stats.block_bytes as i64);
         self.missing.set(stats.blocks_missing as i64);
         self.chunks_damaged.set(stats.chunks_damaged as i64);
         self.reads.set(reads.outstanding() as i64);
-        let (open, most) = node.connections.taken();
-        self.connections.set(open as i64);
-        self.connections_max.set(most as i64);
+        node.connections.show();
         let counts = [
             (&self.appended, stats.samples_appended),
             (&self.refused, stats.samples_refused),

@@ -93,7 +93,7 @@ impl Node {
             recent: Recent::new(settings.recent.clone()),
             workers: Workers::new(settings.query_threads, Workers::SERIES_MIN),
             writes: Writes::new(settings.write_bytes),
-            connections: Places::new(),
+            connections: Places::new(metrics.registry())?,
             metrics,
             cache: promql::Cache::new(CACHED_QUERIES),
             db,
@@ -269,16 +269,14 @@ fn peer_of(request: &Request) -> Option<IpAddr> {
 
 /// The body of a read, which is small.
 async fn read_form(body: Body) -> Result<Bytes, Failure> {
-    tokio::time::timeout(FORM_WAIT, read_body(body, FORM_BYTES_MAX))
-        .await
-        .unwrap_or_else(|_| Err(Failure::new(ErrorKind::BodyLate, "the request body did not arrive in time")))
-}
-
-/// A whole request body.
-async fn read_body(body: Body, max: usize) -> Result<Bytes, Failure> {
-    axum::body::to_bytes(body, max).await.map_err(|_| {
-        Failure::new(ErrorKind::BodyTooLarge, format!("the body is cut off or larger than {max} bytes"))
-    })
+    match tokio::time::timeout(FORM_WAIT, axum::body::to_bytes(body, FORM_BYTES_MAX)).await {
+        Ok(Ok(whole)) => Ok(whole),
+        Ok(Err(_)) => Err(Failure::new(
+            ErrorKind::BodyTooLarge,
+            format!("the body is cut off or larger than {FORM_BYTES_MAX} bytes"),
+        )),
+        Err(_) => Err(Failure::new(ErrorKind::BodyLate, "the request body did not arrive in time")),
+    }
 }
 
 /// A JSON answer that is small enough to be made in one piece.

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request};
+use prometheus::{IntGauge, Registry};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -25,17 +26,29 @@ pub(super) struct Peer(pub(super) IpAddr);
 pub(super) struct Places {
     free: Arc<Semaphore>,
     most: usize,
+    open: IntGauge,
 }
 
 impl Places {
-    pub(super) fn new() -> Self {
+    /// As many as the system allows, in these metrics.
+    pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let most = places(CONNECTIONS_MAX);
-        Self { free: Arc::new(Semaphore::new(most)), most }
+        let open = IntGauge::new("weir_node_connections", "Open connections of clients.")?;
+        let help = "Most connections of clients; more wait to be accepted.";
+        let bound = IntGauge::new("weir_node_connections_max", help)?;
+        bound.set(most as i64);
+        registry.register(Box::new(open.clone()))?;
+        registry.register(Box::new(bound))?;
+        Ok(Self { free: Arc::new(Semaphore::new(most)), most, open })
     }
 
-    /// How many are taken, of how many.
-    pub(super) fn taken(&self) -> (usize, usize) {
-        (self.most.saturating_sub(self.free.available_permits()), self.most)
+    /// Shows in the metrics how many are taken.
+    pub(super) fn show(&self) {
+        self.open.set(self.taken() as i64);
+    }
+
+    fn taken(&self) -> usize {
+        self.most.saturating_sub(self.free.available_permits())
     }
 }
 
@@ -93,7 +106,7 @@ mod tests {
         let node = Node::new(Arc::new(Db::in_memory(Options::default())), Settings::default()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let most = node.connections.taken().1;
+        let most = node.connections.most;
         let _taken = node.connections.free.clone().try_acquire_many_owned(most as u32 - 1).unwrap();
         let serving = tokio::spawn(serve(listener, Arc::clone(&node), std::future::pending()));
         let asked = async || {
@@ -103,7 +116,7 @@ mod tests {
         };
         let mut one = asked().await;
         assert_ne!(one.read(&mut [0; 512]).await.unwrap(), 0);
-        assert_eq!(node.connections.taken(), (most, most));
+        assert_eq!(node.connections.taken(), most);
         let mut other = asked().await;
         let mut answer = [0; 512];
         let mut answered = pin!(other.read(&mut answer));
