@@ -18,7 +18,7 @@
 //! | floor | modules |
 //! |---|---|
 //! | 0 | [`base`] |
-//! | 1 | [`telemetry`], [`promql`] |
+//! | 1 | [`telemetry`], [`promql`], [`wire`] |
 //! | 2 | [`cost`], [`limit`], [`backend`], [`status`] |
 //! | 3 | [`node`], [`proxy`] |
 //! | 4 | [`config`] |
@@ -39,3 +39,4 @@ pub mod promql;
 pub mod proxy;
 pub mod status;
 pub mod telemetry;
+pub mod wire;

@@ -10,14 +10,15 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("telemetry", &["base"]),
     ("promql", &["base"]),
+    ("wire", &[]),
     ("cost", &["base", "promql"]),
     ("limit", &["base", "telemetry"]),
     ("backend", &["base", "telemetry"]),
     ("status", &["base"]),
-    ("node", &["base", "telemetry", "promql"]),
-    ("proxy", &["base", "telemetry", "promql", "cost", "limit", "backend", "status"]),
+    ("node", &["base", "telemetry", "promql", "wire"]),
+    ("proxy", &["base", "telemetry", "promql", "wire", "cost", "limit", "backend", "status"]),
     ("config", &["base", "telemetry", "promql", "cost", "limit", "backend", "proxy", "node"]),
-    ("cli", &["base", "telemetry", "promql", "cost", "limit", "backend", "proxy", "node", "config"]),
+    ("cli", &["base", "telemetry", "promql", "wire", "cost", "limit", "backend", "proxy", "node", "config"]),
 ];
 
 /// Crates that must stay out of a module, with the reason.

@@ -51,6 +51,8 @@ kinds! {
     NotFound => 404, "not_found", "not_found", Client;
     /// The endpoint does not take this method.
     MethodNotAllowed => 405, "bad_data", "method_not_allowed", Client;
+    /// The request body did not arrive in time.
+    BodyLate => 408, "timeout", "body_late", Client;
     /// The request body is larger than Weir reads.
     BodyTooLarge => 413, "bad_data", "body_too_large", Client;
     /// A per-query limit, or a budget that the query can never fit.

@@ -6,12 +6,13 @@ use clap::Args;
 use tokio::{sync::watch, task::JoinSet, time::MissedTickBehavior};
 
 use super::{
-    BAD_INPUT, FAILED,
+    BAD_INPUT,
     clock::now_ms,
     memory::Memory,
     node::open,
     output,
-    proxy::{TENANT_LABELS_MAX, admin_lane, bind, ended_by_signal, init_log, runtime, workers},
+    proxy::{TENANT_LABELS_MAX, admin_lane, bind, init_log, run_on_cores, workers},
+    signals::Signals,
 };
 use crate::{
     config,
@@ -54,10 +55,7 @@ pub(super) fn run(args: AllInOne) -> ExitCode {
     if args.profiling {
         profile::enable();
     }
-    match runtime().and_then(|runtime| runtime.block_on(serve(args))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => output::err(message, FAILED),
-    }
+    run_on_cores(serve(args))
 }
 
 async fn serve(args: AllInOne) -> Result<(), String> {
@@ -88,15 +86,13 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     proxy.warm().await;
     background.spawn(scrape.forever());
     let admin = admin_lane(admin_listener, &proxy, None, stopped)?;
+    let signals = Signals::listen();
     output::out(greeting(queries, admin, node_address), 0);
 
-    let served = proxy::serve(listener, proxy, workers()?, ended_by_signal()).await;
+    signals.serve(proxy::serve(listener, proxy, workers()?, signals.first())).await;
     background.shutdown().await;
     memory.save();
     drop(stop);
-    if served.cut > 0 {
-        tracing::warn!(served.cut, "stopped; the grace period was over, and answers under way were cut");
-    }
     // The node ends after the proxy, whose queries it answers; what it had not sent by then nobody waits for.
     if tokio::time::timeout(Duration::from_secs(2), serving).await.is_err() {
         tracing::debug!("connections to the node were still open");

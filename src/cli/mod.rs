@@ -8,6 +8,7 @@ mod memory;
 mod node;
 mod output;
 mod proxy;
+mod signals;
 
 use clap::{Parser, Subcommand, error::ErrorKind as Usage};
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};

@@ -10,8 +10,9 @@ use std::{
 use clap::Args;
 
 use super::{
-    BAD_INPUT, FAILED, output,
-    proxy::{bind, ended_by_signal, init_log, runtime},
+    BAD_INPUT, output,
+    proxy::{bind, init_log, run_on_cores},
+    signals::Signals,
 };
 use crate::{
     config,
@@ -52,10 +53,7 @@ pub(super) fn run(args: &NodeArgs) -> ExitCode {
     if raw.telemetry.profiling.enabled {
         profile::enable();
     }
-    match runtime().and_then(|runtime| runtime.block_on(serve(&raw, &args.data))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => output::err(message, FAILED),
-    }
+    run_on_cores(serve(&raw, &args.data))
 }
 
 async fn serve(raw: &config::RawNode, data: &Path) -> Result<(), String> {
@@ -65,11 +63,15 @@ async fn serve(raw: &config::RawNode, data: &Path) -> Result<(), String> {
     let db = open(&data.join("node"), options)?;
     let node = Node::new(Arc::clone(&db), settings).map_err(|error| format!("metrics: {error}"))?;
     let maintaining = tokio::spawn(maintain(Arc::clone(&node)));
+    let signals = Signals::listen();
     tracing::info!(%address, "ready: remote write to http://{address}/api/v1/write");
-    let served = http::serve(listener, Arc::clone(&node), ended_by_signal()).await;
+    let whole = signals.serve(http::serve(listener, Arc::clone(&node), signals.first())).await;
     maintaining.abort();
-    node.check_pools();
-    served.map_err(|error| error.to_string())
+    // Threads may still hold what was cut.
+    if whole {
+        node.check_pools();
+    }
+    Ok(())
 }
 
 /// Opens the database in a folder, and says in the log what it found there.

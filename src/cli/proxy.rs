@@ -18,7 +18,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{BAD_INPUT, FAILED, clock::now_ms, memory::Memory, output};
+use super::{BAD_INPUT, FAILED, clock::now_ms, memory::Memory, output, signals::Signals};
 use crate::{
     config::{self, Loaded, Reloader},
     proxy::{self, Proxy, Workers},
@@ -30,6 +30,9 @@ pub(super) const TENANT_LABELS_MAX: usize = 500;
 
 /// Longest wait at the end for the trace collector to take the last spans.
 const LAST_SPANS: Duration = Duration::from_secs(2);
+
+/// Longest wait at the end for threads that still compute; what they leave half done a start can deal with.
+const LAST_WORK: Duration = Duration::from_secs(2);
 
 pub(super) fn run(file: &Path, data: PathBuf) -> ExitCode {
     let loaded = match config::load_file(file) {
@@ -44,23 +47,26 @@ pub(super) fn run(file: &Path, data: PathBuf) -> ExitCode {
     if telemetry.profiling.enabled {
         profile::enable();
     }
-    match accepting_runtime().and_then(|runtime| runtime.block_on(serve(file, loaded, data))) {
+    // It accepts connections and looks after the backends; requests run on the workers.
+    run_on(runtime::Builder::new_current_thread(), serve(file, loaded, data))
+}
+
+/// Runs to the end on a runtime with a thread per core.
+pub(super) fn run_on_cores(serving: impl Future<Output = Result<(), String>>) -> ExitCode {
+    run_on(runtime::Builder::new_multi_thread(), serving)
+}
+
+fn run_on(mut runtime: runtime::Builder, serving: impl Future<Output = Result<(), String>>) -> ExitCode {
+    let runtime = match runtime.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::err(format!("no runtime: {error}"), FAILED),
+    };
+    let ended = runtime.block_on(serving);
+    runtime.shutdown_timeout(LAST_WORK);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => output::err(message, FAILED),
     }
-}
-
-/// A runtime with a thread per core.
-pub(super) fn runtime() -> Result<runtime::Runtime, String> {
-    runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| format!("no runtime: {error}"))
-}
-
-/// A runtime that accepts connections and looks after the backends; requests run on the workers.
-fn accepting_runtime() -> Result<runtime::Runtime, String> {
-    runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("no runtime: {error}"))
 }
 
 /// A thread per core that carries connections.
@@ -101,11 +107,12 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
         tokio::spawn(reload_on_hangup(Arc::clone(&reloader), Arc::clone(&proxy))),
         tokio::spawn(reload_on_change(reloader, Arc::clone(&proxy))),
     ];
+    let signals = Signals::listen();
     let addresses = (listener.local_addr(), admin);
     if let (Ok(queries), admin) = addresses {
         tracing::info!(%queries, %admin, "ready: point Grafana or curl at {scheme}://{queries}");
     }
-    let served = proxy::serve(listener, Arc::clone(&proxy), workers()?, ended_by_signal()).await;
+    signals.serve(proxy::serve(listener, Arc::clone(&proxy), workers()?, signals.first())).await;
     for task in background {
         task.abort();
     }
@@ -115,10 +122,6 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
         drop(flush);
         // What a collector does not take by then is lost.
         let _ = tokio::time::timeout(LAST_SPANS, exporting).await;
-    }
-    match served.cut {
-        0 => tracing::info!("stopped; every query in flight was finished"),
-        cut => tracing::warn!(cut, "stopped; the grace period was over, and answers under way were cut"),
     }
     Ok(())
 }
@@ -220,17 +223,5 @@ async fn reload_on_change(reloader: Arc<Reloader>, proxy: Arc<Proxy>) {
     };
     if let Err(error) = reloader.watch(changed).await {
         tracing::warn!(%error, "the configuration file is not watched; use SIGHUP or POST /-/reload");
-    }
-}
-
-/// Ends on SIGTERM or SIGINT.
-pub(super) async fn ended_by_signal() {
-    let (term, int) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut term), Ok(mut int)) = (term, int) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
     }
 }

@@ -23,24 +23,25 @@ pub struct Loaded {
 
 /// Reads and checks a file, with `${NAME}` taken from the environment.
 pub fn load_file(path: &FilePath) -> Result<Loaded, Report> {
-    let (name, text) = read(path)?;
+    let (name, text) = read(path, START_FROM)?;
     load_text(&name, &text, &env::var)
 }
 
-/// The name of a file and what it holds.
-pub(super) fn read(path: &FilePath) -> Result<(String, String), Report> {
+/// What to do where there is no file.
+pub(super) const START_FROM: &str = "`weir check-config --print-default` prints one to start from";
+
+/// The name of a file and what it holds; `otherwise` says what to do where there is none.
+pub(super) fn read(path: &FilePath, otherwise: &str) -> Result<(String, String), Report> {
     let file = path.display().to_string();
-    match read_text(path) {
+    match read_text(path, otherwise) {
         Ok(text) => Ok((file, text)),
         Err(message) => Err(Report::of_file(path, message)),
     }
 }
 
-fn read_text(path: &FilePath) -> Result<String, String> {
+fn read_text(path: &FilePath, otherwise: &str) -> Result<String, String> {
     let file = fs::File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            "no such file; `weir check-config --print-default` prints one to start from".to_owned()
-        }
+        std::io::ErrorKind::NotFound => format!("no such file; {otherwise}"),
         _ => format!("cannot be opened: {error}"),
     })?;
     let mut text = String::new();

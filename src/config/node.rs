@@ -10,7 +10,7 @@ use super::{
     defaults::lit,
     diagnostic::{Diagnostic, Path, Position, Report},
     env,
-    load::{Loaded, load_text, read},
+    load::{Loaded, START_FROM, load_text, read},
     pool::Pool,
     raw::{LogFormat, Profiling},
     recent::Recent,
@@ -152,7 +152,7 @@ impl Default for Reads {
             series: lit("1_000_000"),
             samples: lit("50_000_000"),
             points: lit("50_000_000"),
-            steps: lit("11_000"),
+            steps: lit("11_001"),
             list: lit("1_000_000"),
         }
     }
@@ -160,7 +160,7 @@ impl Default for Reads {
 
 /// Reads and checks a file, with `${NAME}` taken from the environment.
 pub fn load_node_file(path: &FilePath) -> Result<RawNode, Report> {
-    let (name, text) = read(path)?;
+    let (name, text) = read(path, "without --config the defaults apply")?;
     load_node_text(&name, &text, &env::var)
 }
 
@@ -178,7 +178,7 @@ pub enum Checked {
 /// # Errors
 /// All of its mistakes.
 pub fn check_file(path: &FilePath) -> Result<Checked, Report> {
-    let (name, text) = read(path)?;
+    let (name, text) = read(path, START_FROM)?;
     if is_node(&text) {
         load_node_text(&name, &text, &env::var).map(|_| Checked::Node)
     } else {
@@ -186,17 +186,17 @@ pub fn check_file(path: &FilePath) -> Result<Checked, Report> {
     }
 }
 
-/// Whether a file is the node's configuration rather than the proxy's: all its keys are the node's, and not all the
+/// Whether a file is the node's configuration rather than the proxy's: it has more of the node's keys than of the
 /// proxy's. What is not YAML is not.
 fn is_node(text: &str) -> bool {
     let Ok(written) = tree::parse(text) else { return false };
     let written = written.to_json();
-    let all_keys_of = |schema: serde_json::Value| {
-        let known =
-            schema.get("properties").and_then(serde_json::Value::as_object).cloned().unwrap_or_default();
-        written.as_object().is_some_and(|written| written.keys().all(|key| known.contains_key(key)))
+    let keys_of = |schema: serde_json::Value| {
+        let known = schema.get("properties").and_then(serde_json::Value::as_object);
+        let known = |key: &&String| known.is_some_and(|known| known.contains_key(*key));
+        written.as_object().map_or(0, |written| written.keys().filter(known).count())
     };
-    all_keys_of(schemars::schema_for!(RawNode).to_value()) && !all_keys_of(super::raw::schema())
+    keys_of(schemars::schema_for!(RawNode).to_value()) > keys_of(super::raw::schema())
 }
 
 /// Checks a configuration held in memory; `lookup` answers for `${NAME}`.
@@ -220,10 +220,8 @@ pub fn load_node_text(
     let raw: RawNode = serde_json::from_value(node.to_json()).map_err(|error| {
         failed(vec![Diagnostic::new(Position::default(), &Path::default(), error.to_string())])
     })?;
-    match raw.pool.check(&node) {
-        Some(wrong) => Err(failed(vec![wrong])),
-        None => Ok(raw),
-    }
+    let wrong: Vec<_> = [raw.pool.check(&node), raw.recent.check(&node)].into_iter().flatten().collect();
+    if wrong.is_empty() { Ok(raw) } else { Err(failed(wrong)) }
 }
 
 /// What the database and its API obey.
@@ -303,11 +301,38 @@ mod tests {
             ("pool: {memory: 4GX}", "n.yaml:1:16: pool.memory: expected a size such as `4GiB` or `512MB`"),
             ("pool: {bytes: [{capacity: 16}]}", "pool.bytes[0]"),
             ("recent: {source: {serie: 1}}", "recent.source.serie: unknown key; did you mean `series`?"),
+            (
+                "pool: {numbers: [{capacity: 4, count: 99999999999}]}",
+                "n.yaml:1:18: pool.numbers[0]: 99,999,999,999 buffers are too many: at most 1,048,576 of one size",
+            ),
+            (
+                "pool: {bytes: [{capacity: 1, count: 1}, {capacity: 1125899906842624, count: 1}]}",
+                "n.yaml:1:41: pool.bytes[1]: the buffers up to here take more than the ",
+            ),
+            (
+                "recent: {header: bad header}",
+                "n.yaml:1:18: recent.header: `bad header` is no name of a header",
+            ),
             ("pool: {low: 60%}", "n.yaml:1:13: pool.low: a refill that starts at 60% cannot stop at 60%"),
         ];
         for (text, message) in cases {
             let wrong = load_node_text("n.yaml", text, &|_| None).unwrap_err().to_string();
             assert!(wrong.contains(message), "{text}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn files_are_told_apart_by_what_most_of_their_keys_are() {
+        for (text, node) in [
+            ("listen: 127.0.0.1:1", true),
+            ("listen: 127.0.0.1:1\nstorrage: {}", true),
+            ("reads: {}\nlimits: {}\nrecent: {}", true),
+            ("telemetry: {}", false),
+            ("backends: []\nlisten: x", false),
+            ("nothing: 1", false),
+            ("", false),
+        ] {
+            assert_eq!(is_node(text), node, "{text}");
         }
     }
 

@@ -9,9 +9,13 @@ use super::{
     scalar::{Count, Limit, Rate, Share, Size, Span},
     tree,
 };
-use crate::node::{
-    http::PoolSettings,
-    pool::{Bucket, Buckets, Options},
+use crate::{
+    base::units,
+    node::{
+        http::PoolSettings,
+        pool::{Bucket, Buckets, Options},
+    },
+    telemetry::process::memory_limit_bytes,
 };
 
 /// Where the memory of queries comes from, and how much of it there is.
@@ -83,8 +87,51 @@ fn kept(buckets: &Buckets) -> Vec<Kept> {
     buckets.as_slice().iter().map(one).collect()
 }
 
+/// Most buffers of one size that are kept.
+const COUNT_MAX: u64 = 1 << 20;
+/// Most bytes of one pool's buffers that are kept, where the machine does not say how much memory it has.
+const MEMORY_UNKNOWN: u64 = 1 << 30;
+
 impl Pool {
+    /// What is wrong with it as a whole.
     pub(super) fn check(&self, root: &tree::Node) -> Option<Diagnostic> {
+        self.check_marks(root).or_else(|| self.check_kept(root))
+    }
+
+    /// A pool is full at the start: what would not fit must not get so far.
+    fn check_kept(&self, root: &tree::Node) -> Option<Diagnostic> {
+        let most = memory_limit_bytes().unwrap_or(MEMORY_UNKNOWN);
+        let pools =
+            [("bytes", &self.bytes, 1), ("samples", &self.samples, 16), ("numbers", &self.numbers, 8)];
+        pools.into_iter().find_map(|(name, kept, width)| {
+            let node = root.get("pool").and_then(|pool| pool.get(name));
+            let path = Path::default().key("pool").key(name);
+            let mut bytes = 0_u64;
+            kept.iter().enumerate().find_map(|(index, kept)| {
+                let (count, capacity) = (kept.count.0.get(), kept.capacity.0.get());
+                bytes = bytes.saturating_add(count.saturating_mul(capacity).saturating_mul(width));
+                let message = if count > COUNT_MAX {
+                    format!(
+                        "{} buffers are too many: at most {} of one size are kept",
+                        kept.count,
+                        units::count(COUNT_MAX)
+                    )
+                } else if bytes > most {
+                    format!(
+                        "the buffers up to here take more than the {} that there are here",
+                        units::bytes(most)
+                    )
+                } else {
+                    return None;
+                };
+                let position =
+                    node.and_then(|node| node.at(index)).map_or(Position::default(), |n| n.position);
+                Some(Diagnostic::new(position, &path.index(index), message))
+            })
+        })
+    }
+
+    fn check_marks(&self, root: &tree::Node) -> Option<Diagnostic> {
         if self.low.percent() < self.high.percent() {
             return None;
         }

@@ -1,11 +1,14 @@
 //! The `recent:` section of the node's configuration.
 
+use http::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     defaults::lit,
+    diagnostic::{Diagnostic, Path, Position},
     scalar::{Count, Limit, Size, Span},
+    tree,
 };
 use crate::node::http::{RecentLimit, RecentSettings};
 
@@ -64,6 +67,16 @@ impl Amounts {
 }
 
 impl Recent {
+    /// What is wrong with it as a whole.
+    pub(super) fn check(&self, root: &tree::Node) -> Option<Diagnostic> {
+        HeaderName::try_from(self.header.as_str()).err().map(|_| {
+            let node = root.get("recent").and_then(|recent| recent.get("header"));
+            let position = node.map_or(Position::default(), |node| node.position);
+            let path = Path::default().key("recent").key("header");
+            Diagnostic::new(position, &path, format!("`{}` is no name of a header", self.header))
+        })
+    }
+
     pub(super) fn resolve(&self) -> RecentSettings {
         RecentSettings {
             window: self.window.duration(),

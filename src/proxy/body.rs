@@ -94,7 +94,7 @@ where
         Ok(Err(error)) => {
             Err(Failure::new(ErrorKind::BadData, format!("the request body broke off: {error}")))
         }
-        Err(_) => Err(Failure::new(ErrorKind::BadData, "the request body did not arrive in time")),
+        Err(_) => Err(Failure::new(ErrorKind::BodyLate, "the request body did not arrive in time")),
     }
 }
 
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!((refused.kind, began.elapsed()), (ErrorKind::QueueFull, BODY_WAIT));
         held.pop();
         let slow = bodies.read(body(None, 10, false), MAX).await.unwrap_err();
-        assert_eq!((slow.kind, began.elapsed()), (ErrorKind::BadData, 2 * BODY_WAIT));
+        assert_eq!((slow.kind, began.elapsed()), (ErrorKind::BodyLate, 2 * BODY_WAIT));
         drop(held);
         assert_eq!(bodies.taken().0, 0);
     }

@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use super::{remote_read, route::Endpoint, upstream::OnUnparsable};
 use crate::{
     base::{
+        TimeRange,
         params::{ParamError, Params},
         time::EvalTimes,
     },
@@ -192,14 +193,13 @@ impl Reading<'_> {
     }
 
     /// From start to end, as two steps: what a listing looks through. One without a start looks through all of time,
-    /// which has no price; it is priced by what is there now.
+    /// which has no price; it is priced by what is there now. One that ends before it starts finds nothing, as the backend
+    /// knows by itself.
     fn span(&self, params: &Params<'_>) -> Result<EvalTimes, ParamError> {
         let end = params.time("end")?.unwrap_or(self.now_ms);
         let start = params.time("start")?.unwrap_or(end);
-        if end < start {
-            return Err(ParamError::invalid("end", "end timestamp must not be before start time"));
-        }
-        Ok(EvalTimes { start, end, step: end.abs_diff(start).max(1) })
+        let span = TimeRange::new(start, end);
+        Ok(EvalTimes { start: span.start, end: span.end, step: span.len_ms().max(1) })
     }
 
     fn listing(&self, params: &Params<'_>, needs_selectors: bool) -> Result<Call, CallError> {
@@ -407,6 +407,8 @@ mod tests {
         ] {
             assert_eq!(read(endpoint, query).unwrap_err(), want);
         }
+        let backwards = read(Endpoint::Series, "match[]=up&start=2000&end=1000").unwrap();
+        assert_eq!(backwards.shape.selectors[0].window, TimeRange { start: 1_000_000, end: 2_000_000 });
         let zero = read(Endpoint::QueryRange, "query=up&start=0&end=1&step=0").unwrap_err();
         assert!(zero.contains("zero or negative query resolution"), "{zero}");
         assert!(

@@ -1,4 +1,4 @@
-//! Accepts connections, plain or with TLS, as the settings of the moment say.
+//! Makes accepted connections ready, plain or with TLS, as the settings of the moment say.
 //!
 //! Hands are shaken beside the accepting, so that a client that is slow at it keeps nobody waiting; in bounded time and
 //! number, since a handshake costs more than anything else that a stranger can ask for.
@@ -15,14 +15,12 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
 use super::{respond, tls::ServerTls};
-use crate::{base::ErrorKind, telemetry::metrics::Metrics};
+use crate::{base::ErrorKind, telemetry::metrics::Metrics, wire::accept};
 
 /// Handshakes at a time on one listener, some 20 KiB each; more connections wait in the listener's backlog.
 pub(super) const HANDSHAKES_MAX: usize = 1_024;
 /// Longest time for one handshake.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
-/// Pause after the system refused a connection (out of file descriptors, mostly).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection, ready for HTTP.
 pub(super) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
@@ -70,24 +68,6 @@ impl Listener {
             let Some(tls) = (self.tls)() else { return (Either::Left(stream), peer) };
             let (name, metrics) = (self.name, Arc::clone(&self.metrics));
             self.shaking.spawn(async move { Some((shake(tls, stream, peer, name, &metrics).await?, peer)) });
-        }
-    }
-}
-
-/// The next connection, before anything was said on it.
-pub(super) async fn accept(tcp: &TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        match tcp.accept().await {
-            Ok((stream, peer)) => {
-                // Answers are written whole or in large pieces; waiting for more only adds latency. A socket without
-                // it works too.
-                let _ = stream.set_nodelay(true);
-                return (stream, peer);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "no connection accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
         }
     }
 }

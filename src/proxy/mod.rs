@@ -32,6 +32,6 @@ mod workers;
 
 pub use admin::{Reload, serve_admin};
 pub use live::{Proxy, Settings};
-pub use server::{Served, serve};
+pub use server::serve;
 pub use tls::{ServerTls, ServerTlsSettings};
 pub use workers::Workers;

@@ -1,50 +1,30 @@
 //! Serves the query API over HTTP/1 on a bound listener, until told to stop.
 
-use std::{
-    convert::Infallible, net::SocketAddr, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration,
-};
+use std::{net::SocketAddr, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use futures_util::FutureExt;
 use http::Response;
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
 };
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Proxy,
     failure::Failure,
     leash::Leash,
-    listener::{HANDSHAKES_MAX, Stream, accept, shake},
+    listener::{HANDSHAKES_MAX, Stream, shake},
     respond::Body,
     tls::ServerTls,
     typed::Typed,
     workers::Workers,
 };
-use crate::base::ErrorKind;
-
-/// A connection on which no whole request head arrives for so long is closed, idle ones included. Longer than the 90
-/// seconds after which Go's clients, Grafana's among them, close idle connections themselves.
-const HEAD_WAIT: Duration = Duration::from_secs(95);
-/// A client that takes no byte of its answer for so long is given up; it holds a permit.
-const STALLED: Duration = Duration::from_secs(30);
-/// Bytes of a request head, and of the buffer an answer is written from.
-const BUFFER: usize = 64 << 10;
-
-/// How a server ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Served {
-    /// Connections that were cut with an answer under way when the grace period was over.
-    pub cut: usize,
-}
+use crate::{
+    base::ErrorKind,
+    wire::{STALLED, Served, accept, carry, drain},
+};
 
 /// Accepts and answers until `shutdown`, then finishes what is in flight within the grace period of the settings.
 /// Connections are accepted here and served by the workers.
@@ -54,7 +34,6 @@ pub async fn serve(
     workers: Workers,
     shutdown: impl Future<Output = ()>,
 ) -> Served {
-    let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let unready = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let ending = CancellationToken::new();
@@ -75,23 +54,28 @@ pub async fn serve(
         let tls = proxy.live().tls.clone();
         // One that must shake hands counts when it is through.
         let place = Arc::clone(&proxy.connections).try_acquire_owned().ok().filter(|_| tls.is_none());
-        let (proxy, watcher, ending) = (Arc::clone(&proxy), graceful.watcher(), ending.clone());
+        // A child: polling it takes a lock, which connections then do not share.
+        let (proxy, ending) = (Arc::clone(&proxy), ending.child_token());
         let (worker, load) = workers.least();
         let serving = async move {
-            let stream = tokio::select! {
-                stream = ready(stream, tls, peer, &proxy) => stream,
+            let placed = async {
+                let stream = ready(stream, tls, peer, &proxy).await?;
+                let place = match place {
+                    Some(place) => Ok(place),
+                    None => Arc::clone(&proxy.connections).acquire_owned().await,
+                };
+                Some((stream, place))
+            };
+            let placed = tokio::select! {
+                biased;
+                placed = placed => placed,
                 () = ending.cancelled() => None,
             };
-            let Some(stream) = stream else { return };
-            let place = match place {
-                Some(place) => Ok(place),
-                None => Arc::clone(&proxy.connections).acquire_owned().await,
-            };
+            let Some((stream, place)) = placed else { return };
             drop(unready);
             let leash = Arc::default();
             tokio::select! {
-                // One that breaks is its client's affair; what was in flight on it settles by being dropped.
-                _ = watcher.watch(connection(stream, peer, &proxy, &leash)) => {}
+                () = connection(stream, peer, &proxy, &leash, ending) => {}
                 () = leash.pulled() => {}
             }
             drop((place, load));
@@ -101,15 +85,7 @@ pub async fn serve(
     drop(listener);
     ending.cancel();
     proxy.stop();
-    let cut = match tokio::time::timeout(proxy.grace(), graceful.shutdown()).await {
-        Ok(()) => 0,
-        Err(_) => {
-            while connections.try_join_next().is_some() {}
-            connections.len()
-        }
-    };
-    connections.shutdown().await;
-    Served { cut }
+    drain(connections, proxy.grace()).await
 }
 
 /// The connection as this thread's runtime watches it, hands shaken where `tls` says so.
@@ -124,32 +100,27 @@ async fn ready(
     shake(tls, stream, peer, "queries", &proxy.metrics).await
 }
 
-fn connection(
+/// Serves the query API on a connection until it ends, or `ending` and nothing is in flight on it.
+async fn connection(
     stream: Stream,
     peer: SocketAddr,
     proxy: &Arc<Proxy>,
     leash: &Arc<Leash>,
-) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send + use<> {
-    let mut stream = TimeoutStream::new(Typed::new(stream));
-    stream.set_write_timeout(Some(STALLED));
-    let (proxy, leash) = (Arc::clone(proxy), Arc::clone(leash));
-    let service = service_fn(move |request| {
-        let (proxy, leash) = (Arc::clone(&proxy), Arc::clone(&leash));
+    ending: CancellationToken,
+) {
+    let answer = |request| {
+        let (proxy, leash) = (Arc::clone(proxy), Arc::clone(leash));
         async move {
             // In a box: it is some kilobytes, and each of the futures around it would move them once more.
             let answering = AssertUnwindSafe(Box::pin(proxy.answer(request, peer))).catch_unwind();
-            let response = answering.await.unwrap_or_else(|_| {
+            let response: Response<Body> = answering.await.unwrap_or_else(|_| {
                 Failure::new(ErrorKind::Internal, "a defect in Weir; its log says more").into_response()
             });
             if let Some(progress) = response.body().to_come() {
                 leash.hold(Arc::clone(progress));
             }
-            Ok::<Response<Body>, Infallible>(response)
+            response
         }
-    });
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WAIT)
-        .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service)
+    };
+    carry(Typed::new(stream), STALLED, ending, answer).await;
 }

@@ -55,7 +55,7 @@ impl Running {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(async move {
-            serve(listener, node, std::future::pending()).await.unwrap();
+            serve(listener, node, std::future::pending()).await;
         });
         Self { address, client: client(), serving }
     }
@@ -187,12 +187,25 @@ async fn lists_are_cut_with_a_warning() {
         ("/api/v1/labels?limit=1", json!(["__name__"])),
         ("/api/v1/label/job/values?limit=1", json!(["a"])),
         ("/api/v1/series?match[]=up&limit=1", json!([{"__name__": "up", "job": "a"}])),
+        (
+            "/api/v1/query?query=sum%20by%20(job)(up)&limit=1",
+            json!([{"metric": {"job": "a"}, "value": [NOW, "1"]}]),
+        ),
+        (
+            "/api/v1/query_range?query=up&start=1699999999&end=1699999999&step=1&limit=1",
+            json!([{"metric": {"__name__": "up", "job": "a"}, "values": [[NOW - 1, "1"]]}]),
+        ),
     ] {
         let answer = node.get(target).await.json();
-        assert_eq!(answer["data"], rest, "{target}");
+        let data = &answer["data"];
+        assert_eq!(data.get("result").unwrap_or(data), &rest, "{target}");
         assert_eq!(answer["warnings"], json!(["results truncated due to limit"]), "{target}");
     }
-    assert_eq!(node.get("/api/v1/labels?limit=3").await.json().get("warnings"), None);
+    for target in
+        ["/api/v1/labels?limit=3", "/api/v1/query?query=up&limit=2", "/api/v1/query?query=1&limit=1"]
+    {
+        assert_eq!(node.get(target).await.json().get("warnings"), None, "{target}");
+    }
 }
 
 #[tokio::test]
@@ -217,6 +230,31 @@ async fn cost_is_exact_and_the_table_covers_all() {
 }
 
 #[tokio::test]
+async fn what_is_empty_is_answered_as_prometheus_does() {
+    let node = Running::filled(Settings::default()).await;
+    for (target, data) in [
+        ("/api/v1/series?match[]=up&start=1700000000&end=1600000000", "[]"),
+        ("/api/v1/labels?start=1700000000&end=1600000000", "[]"),
+        ("/api/v1/label/job/values?start=1700000000&end=1600000000", "[]"),
+        ("/api/v1/targets/metadata", "[]"),
+        ("/api/v1/scrape_pools", r#"{"scrapePools":[]}"#),
+        ("/api/v1/alertmanagers", r#"{"activeAlertmanagers":[],"droppedAlertmanagers":[]}"#),
+        ("/api/v1/status/walreplay", r#"{"min":0,"max":0,"current":0}"#),
+    ] {
+        let answer = node.get(target).await;
+        let want = format!(r#"{{"status":"success","data":{data}}}"#);
+        assert_eq!((answer.status.as_u16(), &*answer.body), (200, want.as_bytes()), "{target}");
+    }
+    let most = node.get("/api/v1/query_range?query=1&start=0&end=11000&step=1").await.json();
+    assert_eq!(most["data"]["result"][0]["values"].as_array().unwrap().len(), 11_001);
+    // One query over all of time that names no series.
+    let nothing_named = b"\x0a\x08\x08\x00\x10\xff\xff\xff\xff\x7f";
+    let packed = snap::raw::Encoder::new().compress_vec(nothing_named).unwrap();
+    let answer = node.post("/api/v1/read", "application/x-protobuf", packed).await;
+    assert_eq!(snap::raw::Decoder::new().decompress_vec(&answer.body).unwrap(), b"\x0a\x00");
+}
+
+#[tokio::test]
 async fn bad_input_is_named() {
     let node = Running::filled(Settings { steps: 100, ..Settings::default() }).await;
     for (target, status, kind, part) in [
@@ -234,6 +272,12 @@ async fn bad_input_is_named() {
         ("/api/v1/query_range?query=up[5m]&start=1&end=2&step=1", 400, "bad_data", "range vector"),
         ("/api/v1/series", 400, "bad_data", "no match[]"),
         ("/api/v1/series?match[]=sum(up)", 400, "bad_data", "no series selector"),
+        ("/api/v1/series?match[]=up%20offset%205m", 400, "bad_data", "no series selector"),
+        ("/api/v1/labels?match[]=up%20%40%205", 400, "bad_data", "no series selector"),
+        ("/api/v1/query?query=up&limit=-1", 400, "bad_data", "\"limit\""),
+        ("/api/v1/query?query=up&timeout=0", 503, "timeout", "longer than 0 s"),
+        ("/api/v1/query_range?query=1&start=0&end=11001&step=1", 400, "bad_data", "maximum resolution"),
+        ("/api/v1/query_exemplars?query=up&start=2&end=1", 400, "bad_data", "before start"),
         ("/api/v1/labels?limit=-1", 400, "bad_data", "\"limit\""),
         ("/api/v1/status/tsdb?limit=10001", 400, "bad_data", "limit"),
         ("/api/v1/query_exemplars?query=sum(", 400, "bad_data", "parenthesis"),

@@ -229,6 +229,9 @@ async fn a_shutdown_finishes_what_is_in_flight_or_says_what_it_cut() {
     assert_eq!(asked.await.unwrap().unwrap().into_body().collect().await.unwrap().to_bytes(), &whole[..]);
 
     let (_upstream, weir) = before(|_| Act::hang(), "server: {grace: 100ms}").await;
+    // Half a head is no answer that could be cut.
+    let mut half = tokio::net::TcpStream::connect(weir.address).await.unwrap();
+    half.write_all(b"GET /api/v1/query?que").await.unwrap();
     let asked = tokio::spawn(weir.client.request(weir.request("/api/v1/query?query=small")));
     weir.until_load(1, 0).await;
     assert_eq!(weir.stop().await.cut, 1);

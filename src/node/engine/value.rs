@@ -253,3 +253,23 @@ pub enum Value {
     /// Series sorted by labels.
     Matrix(Vec<Row>),
 }
+
+impl Value {
+    /// Leaves the first `most` series, and says whether there were more.
+    pub fn truncate(&mut self, most: usize) -> bool {
+        let before = match self {
+            Self::Scalar(_) | Self::String(_) => return false,
+            Self::Vector(points) => {
+                let before = points.len();
+                points.truncate(most);
+                before
+            }
+            Self::Matrix(rows) => {
+                let before = rows.len();
+                rows.truncate(most);
+                before
+            }
+        };
+        before > most
+    }
+}

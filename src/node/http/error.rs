@@ -9,7 +9,7 @@ use axum::{
 
 use crate::{
     base::{ErrorKind, params::ParamError},
-    node::{db::WriteError, engine::EvalError, index::BadMatcher, ingest::BadInput},
+    node::{db::WriteError, engine::EvalError, index::BadMatcher, ingest::BadInput, pool::PoolExhausted},
     promql::ParseError,
 };
 
@@ -20,11 +20,13 @@ pub(super) struct Failure {
     pub(super) message: String,
     /// When to come again, where that may help.
     pub(super) retry_after: Duration,
+    /// The memory that there was not, where that is the reason.
+    pub(super) exhausted: Option<PoolExhausted>,
 }
 
 impl Failure {
     pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: Duration::from_secs(1) }
+        Self { kind, message: message.into(), retry_after: Duration::from_secs(1), exhausted: None }
     }
 }
 
@@ -92,7 +94,8 @@ impl From<EvalError> for Failure {
             EvalError::Canceled => ErrorKind::QueueTimeout,
             EvalError::Storage(_) => ErrorKind::Internal,
         };
-        Self::new(kind, error.to_string())
+        let exhausted = if let EvalError::Exhausted(exhausted) = &error { Some(*exhausted) } else { None };
+        Self { exhausted, ..Self::new(kind, error.to_string()) }
     }
 }
 

@@ -31,7 +31,8 @@ use crate::{
 /// What a list asks for.
 struct Listed {
     selectors: Vec<Vec<Matcher>>,
-    window: TimeRange,
+    /// None is a window that holds nothing.
+    window: Option<TimeRange>,
     limit: usize,
 }
 
@@ -54,6 +55,9 @@ pub(super) fn limit(params: &Params<'_>) -> Result<Option<usize>, Failure> {
     Ok(Some(limit).filter(|limit| *limit > 0))
 }
 
+/// What is said of an answer that `limit` cut.
+pub(super) const TRUNCATED: &str = "results truncated due to limit";
+
 /// Bytes of an entry of a list, about: what it points to is the database's.
 const ENTRY_BYTES: usize = 64;
 
@@ -67,18 +71,21 @@ async fn run<T: Send + 'static>(
     node: &Arc<Node>,
     params: &Params<'_>,
     listed: Listed,
-    read: impl FnOnce(&Db, &Listed) -> Result<Listing<T>, Failure> + Send + 'static,
+    read: impl FnOnce(&Db, &Listed, TimeRange) -> Result<Listing<T>, Failure> + Send + 'static,
 ) -> Result<(Found<T>, json::Held), Failure> {
     let (db, pools) = (Arc::clone(&node.db), node.pools.engine.clone());
     let find = move |cancel: &AtomicBool| {
-        let listing = read(&db, &listed)?;
+        let listing = match listed.window {
+            Some(window) => read(&db, &listed, window)?,
+            None => Listing { items: Vec::new(), cut: false },
+        };
         // How long a list is shows only when it is there.
         let mut loan = pools.working.loan();
         let bytes = listing.items.len().saturating_mul(ENTRY_BYTES) as u64;
         loan.grow(bytes, &|| cancel.load(Relaxed)).map_err(EvalError::Exhausted)?;
-        let mut warnings = db.warnings([listed.window]);
+        let mut warnings = db.warnings(listed.window);
         if listing.cut {
-            warnings.push("results truncated due to limit".to_owned());
+            warnings.push(TRUNCATED.to_owned());
         }
         Ok((Found { items: listing.items, warnings }, loan))
     };
@@ -92,7 +99,7 @@ pub(super) async fn series(State(node): State<Arc<Node>>, asked: Asked) -> Resul
     if listed.selectors.is_empty() {
         return Err(Failure::new(ErrorKind::BadData, "no match[] parameter provided"));
     }
-    let read = |db: &Db, l: &Listed| Ok(db.series(&l.selectors, l.window, l.limit)?);
+    let read = |db: &Db, l: &Listed, window| Ok(db.series(&l.selectors, window, l.limit)?);
     let (found, held) = run(&node, &params, listed, read).await?;
     Ok(json::series(found.items, &found.warnings, held))
 }
@@ -100,7 +107,7 @@ pub(super) async fn series(State(node): State<Arc<Node>>, asked: Asked) -> Resul
 pub(super) async fn labels(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
     let params = asked.params()?;
     let listed = Listed::read(&node, &params)?;
-    let read = |db: &Db, l: &Listed| Ok(db.label_names(&l.selectors, l.window, l.limit)?);
+    let read = |db: &Db, l: &Listed, window| Ok(db.label_names(&l.selectors, window, l.limit)?);
     let (found, held) = run(&node, &params, listed, read).await?;
     Ok(json::texts(found.items, &found.warnings, held))
 }
@@ -113,7 +120,8 @@ pub(super) async fn values(
     let params = asked.params()?;
     let listed = Listed::read(&node, &params)?;
     let name = unescaped(name);
-    let read = move |db: &Db, l: &Listed| Ok(db.label_values(&name, &l.selectors, l.window, l.limit)?);
+    let read =
+        move |db: &Db, l: &Listed, window| Ok(db.label_values(&name, &l.selectors, window, l.limit)?);
     let (found, held) = run(&node, &params, listed, read).await?;
     Ok(json::texts(found.items, &found.warnings, held))
 }

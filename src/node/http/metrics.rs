@@ -2,11 +2,8 @@
 
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use super::{reads::Reads, recent::Recent, writes::Writes};
-use crate::{
-    node::db::Db,
-    telemetry::process::{MemoryCollector, ProcessCollector},
-};
+use super::Node;
+use crate::telemetry::process::{MemoryCollector, ProcessCollector};
 
 /// Counts and gauges in a registry of their own.
 #[derive(Debug)]
@@ -114,20 +111,15 @@ impl Metrics {
         &self.registry
     }
 
-    pub(super) fn encode(
-        &self,
-        db: &Db,
-        reads: &Reads,
-        writes: &Writes,
-        recent: &Recent,
-    ) -> prometheus::Result<String> {
-        let stats = db.stats();
+    pub(super) fn encode(&self, node: &Node) -> prometheus::Result<String> {
+        let (stats, reads, writes, recent) = (node.db.stats(), &node.reads, &node.writes, &node.recent);
         self.series.set(stats.series as i64);
         self.blocks.set(stats.blocks as i64);
         self.block_bytes.set(stats.block_bytes as i64);
         self.missing.set(stats.blocks_missing as i64);
         self.chunks_damaged.set(stats.chunks_damaged as i64);
         self.reads.set(reads.outstanding() as i64);
+        node.connections.show();
         let counts = [
             (&self.appended, stats.samples_appended),
             (&self.refused, stats.samples_refused),

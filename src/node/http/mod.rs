@@ -21,30 +21,28 @@ mod query;
 mod reads;
 mod recent;
 mod remote_read;
+mod server;
 mod settings;
-mod stall;
 mod status;
 mod tree;
 mod write;
 mod writes;
 
-use std::{io, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{ConnectInfo, FromRequest, OriginalUri, RawQuery, Request, connect_info::Connected},
+    extract::{FromRequest, OriginalUri, RawQuery, Request},
     http::{HeaderMap, Method, header},
     response::{IntoResponse, Response},
     routing::{get, post},
-    serve::IncomingStream,
 };
-use futures_util::FutureExt as _;
-use tokio::net::TcpListener;
 use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
 
 pub use pools::PoolSettings;
 pub use recent::{RecentLimit, RecentSettings};
+pub use server::serve;
 pub use settings::Settings;
 pub use write::{Label, store_metrics};
 
@@ -59,6 +57,7 @@ use metrics::Metrics;
 use pools::Pools;
 use reads::Reads;
 use recent::{Counted, Recent};
+use server::{Peer, Places};
 use writes::Writes;
 
 /// Parsed queries that are kept.
@@ -76,6 +75,7 @@ pub struct Node {
     metrics: Metrics,
     pools: Pools,
     recent: Arc<Recent>,
+    connections: Places,
     started_ms: i64,
 }
 
@@ -93,6 +93,7 @@ impl Node {
             recent: Recent::new(settings.recent.clone()),
             workers: Workers::new(settings.query_threads, Workers::SERIES_MIN),
             writes: Writes::new(settings.write_bytes),
+            connections: Places::new(metrics.registry())?,
             metrics,
             cache: promql::Cache::new(CACHED_QUERIES),
             db,
@@ -134,7 +135,7 @@ impl Node {
 
     /// What the node tells of itself, in Prometheus' text format; the page also tells of its process.
     pub fn metrics_text(&self) -> prometheus::Result<String> {
-        self.metrics.encode(&self.db, &self.reads, &self.writes, &self.recent)
+        self.metrics.encode(self)
     }
 
     fn metrics_page(&self) -> prometheus::Result<String> {
@@ -145,6 +146,8 @@ impl Node {
         (self.db.options().clock)()
     }
 }
+
+const NO_ALERTMANAGERS: &str = r#"{"activeAlertmanagers":[],"droppedAlertmanagers":[]}"#;
 
 /// The API of a node.
 pub fn router(node: Arc<Node>) -> Router {
@@ -163,6 +166,10 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/rules", get(async || success_text(r#"{"groups":[]}"#, &[])))
         .route("/alerts", get(async || success_text(r#"{"alerts":[]}"#, &[])))
         .route("/targets", get(async || success_text(r#"{"activeTargets":[],"droppedTargets":[]}"#, &[])))
+        .route("/targets/metadata", get(async || success_text("[]", &[])))
+        .route("/scrape_pools", get(async || success_text(r#"{"scrapePools":[]}"#, &[])))
+        .route("/alertmanagers", get(async || success_text(NO_ALERTMANAGERS, &[])))
+        .route("/status/walreplay", get(async || success_text(r#"{"min":0,"max":0,"current":0}"#, &[])))
         .route("/status/buildinfo", get(status::build))
         .route("/status/runtimeinfo", get(status::runtime))
         .route("/status/flags", get(status::flags))
@@ -198,33 +205,12 @@ pub fn router(node: Arc<Node>) -> Router {
         .with_state(node)
 }
 
-/// Serves a node until `shutdown`; answers under way are finished, but for those whose clients take nothing.
-pub async fn serve(
-    listener: TcpListener,
-    node: Arc<Node>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    let listener = stall::Stalling { listener, patience: node.settings.stall };
-    let app = router(node).into_make_service_with_connect_info::<Peer>();
-    axum::serve(listener, app).with_graceful_shutdown(shutdown.map(|()| ())).await
-}
-
 /// The parameters of a request, from its URL and its form, and who asks.
 struct Asked {
     url: Option<String>,
     form: String,
     headers: HeaderMap,
     peer: Option<IpAddr>,
-}
-
-/// The other end of a connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(IpAddr);
-
-impl Connected<IncomingStream<'_, stall::Stalling>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, stall::Stalling>) -> Self {
-        Self(stream.remote_addr().ip())
-    }
 }
 
 impl Node {
@@ -243,6 +229,8 @@ const SOURCE_NAME_MAX: usize = 256;
 
 /// The largest form that is read, bytes.
 const FORM_BYTES_MAX: usize = 1 << 20;
+/// Longest wait for one.
+const FORM_WAIT: Duration = Duration::from_secs(10);
 
 impl Asked {
     fn params(&self) -> Result<Params<'_>, Failure> {
@@ -265,7 +253,7 @@ impl<S: Sync> FromRequest<S> for Asked {
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
             .is_some_and(|value| value.starts_with("application/x-www-form-urlencoded"));
-        let body = read_body(request.into_body(), FORM_BYTES_MAX).await?;
+        let body = read_form(request.into_body()).await?;
         if !is_form {
             return Ok(asked);
         }
@@ -276,14 +264,19 @@ impl<S: Sync> FromRequest<S> for Asked {
 }
 
 fn peer_of(request: &Request) -> Option<IpAddr> {
-    request.extensions().get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| peer.0)
+    request.extensions().get::<Peer>().map(|peer| peer.0)
 }
 
-/// A whole request body.
-async fn read_body(body: Body, max: usize) -> Result<Bytes, Failure> {
-    axum::body::to_bytes(body, max).await.map_err(|_| {
-        Failure::new(ErrorKind::BodyTooLarge, format!("the body is cut off or larger than {max} bytes"))
-    })
+/// The body of a read, which is small.
+async fn read_form(body: Body) -> Result<Bytes, Failure> {
+    match tokio::time::timeout(FORM_WAIT, axum::body::to_bytes(body, FORM_BYTES_MAX)).await {
+        Ok(Ok(whole)) => Ok(whole),
+        Ok(Err(_)) => Err(Failure::new(
+            ErrorKind::BodyTooLarge,
+            format!("the body is cut off or larger than {FORM_BYTES_MAX} bytes"),
+        )),
+        Err(_) => Err(Failure::new(ErrorKind::BodyLate, "the request body did not arrive in time")),
+    }
 }
 
 /// A JSON answer that is small enough to be made in one piece.

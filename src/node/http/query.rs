@@ -5,7 +5,13 @@ use std::{sync::Arc, time::Duration};
 use axum::{extract::State, response::Response};
 use serde_json::json;
 
-use super::{Asked, Node, error::Failure, json, recent, success, success_text, tree};
+use super::{
+    Asked, Node,
+    error::Failure,
+    json,
+    list::{TRUNCATED, limit},
+    recent, success, success_text, tree,
+};
 use crate::{
     base::{
         ErrorKind, TimeRange,
@@ -14,7 +20,7 @@ use crate::{
     },
     node::{db::Cost, engine},
     promql::{
-        ast::{Ast, Expr, Matcher, ValueType},
+        ast::{Ast, Edges, Expr, Matcher, Selector, ValueType},
         print,
         shape::Shape,
     },
@@ -26,6 +32,8 @@ struct Query {
     times: EvalTimes,
     lookback_ms: u64,
     timeout: Duration,
+    /// Most series of the answer.
+    limit: Option<usize>,
     stats: bool,
 }
 
@@ -38,6 +46,7 @@ impl Query {
             times,
             lookback_ms: lookback.filter(|ms| *ms > 0).unwrap_or(node.settings.lookback_ms),
             timeout: timeout(node, params)?,
+            limit: limit(params)?,
             stats: params.one("stats")?.is_some(),
         })
     }
@@ -91,6 +100,9 @@ impl Query {
             let mut answer = answer.map_err(|error| recent::explained(error, counted.as_deref()))?;
             let shape = Shape::of(&self.ast, times, self.lookback_ms);
             answer.warnings.extend(db.warnings(shape.selectors.iter().map(|s| s.window)));
+            if self.limit.is_some_and(|limit| answer.value.truncate(limit)) {
+                answer.warnings.push(TRUNCATED.to_owned());
+            }
             Ok(answer)
         };
         let begun = tokio::time::Instant::now();
@@ -140,19 +152,16 @@ fn seconds(ms: i64) -> f64 {
 
 /// How long a read may take: as asked, but never longer than the node allows.
 pub(super) fn timeout(node: &Node, params: &Params<'_>) -> Result<Duration, Failure> {
-    let asked = params.duration("timeout")?.and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0);
-    Ok(asked.map_or(node.settings.timeout, |ms| Duration::from_millis(ms).min(node.settings.timeout)))
+    // Time that is up before it begins is up all the same.
+    let asked = params.duration("timeout")?.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+    Ok(asked.map_or(node.settings.timeout, |asked| asked.min(node.settings.timeout)))
 }
 
-/// The window of a list; all of time when it is left open.
-pub(super) fn window(params: &Params<'_>) -> Result<TimeRange, Failure> {
+/// The window of a list; all of time when it is left open, none when it ends before it starts.
+pub(super) fn window(params: &Params<'_>) -> Result<Option<TimeRange>, Failure> {
     let (start, end) = (params.time("start")?, params.time("end")?);
     let window = TimeRange { start: start.unwrap_or(i64::MIN), end: end.unwrap_or(i64::MAX) };
-    if window.end < window.start {
-        let why = "end timestamp must not be before start timestamp";
-        return Err(ParamError::invalid("end", why).into());
-    }
-    Ok(window)
+    Ok((window.start <= window.end).then_some(window))
 }
 
 /// The selectors of `match[]`.
@@ -161,7 +170,9 @@ pub(super) fn selectors(node: &Node, params: &Params<'_>) -> Result<Vec<Vec<Matc
         let bad = |why: String| Failure::from(ParamError::invalid("match[]", why));
         let ast = node.cache.parse(text).map_err(|error| bad(error.to_string()))?;
         match ast.expr(ast.root) {
-            Expr::Selector(selector) => Ok(selector.matchers.clone()),
+            Expr::Selector(Selector { matchers, at: None, offset: None, edges: Edges::Plain }) => {
+                Ok(matchers.clone())
+            }
             _ => Err(bad(format!("{text:?} is no series selector"))),
         }
     };
@@ -195,7 +206,8 @@ pub(super) async fn range_cost(State(node): State<Arc<Node>>, asked: Asked) -> R
 pub(super) async fn exemplars(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
     let params = asked.params()?;
     node.cache.parse(params.one("query")?.unwrap_or_default())?;
-    window(&params)?;
+    let why = "end timestamp must not be before start timestamp";
+    window(&params)?.ok_or_else(|| ParamError::invalid("end", why))?;
     Ok(success(json!([]), &[]))
 }
 

@@ -70,13 +70,21 @@ impl Reads {
         timeout: Duration,
         read: impl FnOnce(&AtomicBool) -> Result<T, Failure> + Send + 'static,
     ) -> Result<(T, Place), Failure> {
+        let late = || {
+            let message = format!("the query took longer than {} s", timeout.as_secs_f64());
+            Failure::new(ErrorKind::QueueTimeout, message)
+        };
+        if timeout.is_zero() {
+            return Err(late());
+        }
         let Ok(permit) = Arc::clone(&self.outstanding).try_acquire_owned() else {
             self.refused.fetch_add(1, Relaxed);
             let message = format!("the node has {} reads outstanding, and takes no more", self.max);
             return Err(Failure::new(ErrorKind::QueueFull, message));
         };
         let place = Place { _permit: permit };
-        let running = Arc::clone(&self.running);
+        let (running, outstanding, max) =
+            (Arc::clone(&self.running), Arc::clone(&self.outstanding), self.max);
         let cancel = Arc::new(AtomicBool::new(false));
         let _stop = StopOnDrop(Arc::clone(&cancel));
         let work = async move {
@@ -84,7 +92,14 @@ impl Reads {
             tokio::task::spawn_blocking(move || {
                 // Both are held until the thread is done, however early the client leaves.
                 let _turn = turn;
-                (read(&cancel), place)
+                let outcome = read(&cancel).map_err(|failure| match failure.exhausted {
+                    // No other read holds anything that could come back.
+                    Some(exhausted) if outstanding.available_permits() + 1 == max => {
+                        Failure::new(ErrorKind::LimitExceeded, exhausted.by_itself())
+                    }
+                    _ => failure,
+                });
+                (outcome, place)
             })
             .await
         };
@@ -93,10 +108,29 @@ impl Reads {
         match ended {
             Ok(Ok((outcome, place))) => outcome.map(|value| (value, place)),
             Ok(Err(_)) => Err(Failure::new(ErrorKind::Internal, "a defect in the node; its log says more")),
-            Err(_) => {
-                let message = format!("the query took longer than {} s", timeout.as_secs_f64());
-                Err(Failure::new(ErrorKind::QueueTimeout, message))
-            }
+            Err(_) => Err(late()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::{engine::EvalError, pool::PoolExhausted};
+
+    #[tokio::test]
+    async fn who_alone_needs_too_much_is_not_asked_to_come_again() {
+        let reads = Reads::new(&Settings::default());
+        let exhausted = PoolExhausted { asked: 8, lent: 96, cap: 100 };
+        let needy =
+            || reads.run(Duration::MAX, move |_| Err::<(), _>(EvalError::Exhausted(exhausted).into()));
+        let alone = needy().await.unwrap_err();
+        assert_eq!((alone.kind, alone.message), (ErrorKind::LimitExceeded, exhausted.by_itself()));
+        let ((), _other) = reads.run(Duration::MAX, |_| Ok(())).await.unwrap();
+        let among_others = needy().await.unwrap_err();
+        assert_eq!(
+            (among_others.kind, among_others.message),
+            (ErrorKind::BackendSick, exhausted.to_string())
+        );
     }
 }

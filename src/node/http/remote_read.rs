@@ -19,7 +19,7 @@ use futures_util::{Stream, stream};
 use super::{
     FORM_BYTES_MAX, Node,
     error::Failure,
-    peer_of, read_body,
+    peer_of, read_form,
     recent::{Counted, explained},
 };
 use crate::{
@@ -38,7 +38,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 pub(super) async fn read(State(node): State<Arc<Node>>, request: Request) -> Result<Response, Failure> {
     let counted = node.counted(request.headers(), peer_of(&request))?;
-    let packed = read_body(request.into_body(), FORM_BYTES_MAX).await?;
+    let packed = read_form(request.into_body()).await?;
     let queries = ingest::read_request(&ingest::unpack(&packed, FORM_BYTES_MAX)?)?;
     let (db, pools, limits) = (Arc::clone(&node.db), node.pools.engine.clone(), node.settings.limits);
     let run = move |cancel: &AtomicBool| answer(&db, &queries, &Means { limits, pools, counted, cancel });
@@ -123,6 +123,10 @@ fn answer(db: &Db, queries: &[ReadQuery], means: &Means<'_>) -> Result<Found, Fa
 
 /// A `QueryResult`, its series sorted by their labels.
 fn result_of(db: &Db, query: &ReadQuery, means: &Means<'_>, used: &mut Used) -> Result<Vec<u8>, Failure> {
+    if query.matchers.is_empty() {
+        // As in Prometheus: who names nothing gets nothing, not everything.
+        return Ok(Vec::new());
+    }
     let selection = db.select(&query.matchers, query.window).map_err(EvalError::from)?;
     let expected = selection.expected(0);
     let mut samples = means.granted(|gone| means.pools.samples.get_unless(expected, gone))?;

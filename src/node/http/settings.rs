@@ -48,7 +48,7 @@ impl Default for Settings {
             reads_running: 20,
             query_threads,
             reads_outstanding: 200,
-            steps: 11_000,
+            steps: 11_001,
             list_entries: 1_000_000,
             write_bytes: 64 << 20,
         }

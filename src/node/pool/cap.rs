@@ -51,6 +51,17 @@ impl fmt::Display for PoolExhausted {
 
 impl std::error::Error for PoolExhausted {}
 
+impl PoolExhausted {
+    /// What to say when nobody else holds anything: asking again will not help.
+    pub fn by_itself(&self) -> String {
+        format!(
+            "the query needs more memory than the node lends: {} bytes asked for beyond the {} that it holds, of {} bytes \
+             (pool.memory); ask for fewer series, a shorter range or a longer step",
+            self.asked, self.lent, self.cap
+        )
+    }
+}
+
 /// Asks whether nobody wants any more what a query waits for.
 pub type Gone<'a> = &'a (dyn Fn() -> bool + 'a);
 

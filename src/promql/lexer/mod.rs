@@ -132,7 +132,8 @@ impl<'t> Lexer<'t> {
                 self.parens += 1;
                 self.take(1, Kind::LeftParen)
             }
-            b')' if self.parens == 0 => return self.fail(start, "unexpected right parenthesis ')'"),
+            // Prometheus points behind it.
+            b')' if self.parens == 0 => return self.fail(start + 1, "unexpected right parenthesis ')'"),
             b')' => {
                 self.parens -= 1;
                 self.take(1, Kind::RightParen)

@@ -1,10 +1,7 @@
 //! String literals: three kinds of quotes, Go's escapes.
 
-/// An escape that is none: what is wrong, and how many bytes into the literal.
-pub(in crate::promql) type BadEscape = (String, usize);
-
-/// The value of a literal with its quotes on.
-pub(in crate::promql) fn unquote(literal: &str) -> Result<Box<str>, BadEscape> {
+/// The value of a literal with its quotes on, or what is wrong with an escape in it.
+pub(in crate::promql) fn unquote(literal: &str) -> Result<Box<str>, String> {
     let body = literal.get(1..literal.len().saturating_sub(1)).unwrap_or_default();
     if literal.starts_with('`') {
         // A carriage return is no part of a raw string.
@@ -13,18 +10,19 @@ pub(in crate::promql) fn unquote(literal: &str) -> Result<Box<str>, BadEscape> {
     if !body.contains('\\') {
         return Ok(body.into());
     }
-    let quote = literal.as_bytes().first().copied().unwrap_or(b'"');
+    let (open, closed) = literal.split_at(1);
+    let quote = open.as_bytes().first().copied().unwrap_or(b'"');
     let mut out: Vec<u8> = Vec::with_capacity(body.len());
-    let mut rest = body;
+    // With the closing quote, which may stand where a digit is missing.
+    let mut rest = closed;
     while let Some(at) = rest.find('\\') {
         out.extend_from_slice(&rest.as_bytes()[..at]);
         let escaped = &rest[at + 1..];
-        let used = escape(escaped, quote, &mut out)
-            .map_err(|message| (message, 1 + body.len() - rest.len() + at))?;
+        let used = escape(escaped, quote, &mut out)?;
         rest = &escaped[used..];
     }
-    out.extend_from_slice(rest.as_bytes());
-    let text = String::from_utf8(out).map_err(|_| ("string is not valid UTF-8".to_owned(), 0))?;
+    out.extend_from_slice(rest.strip_suffix(open).unwrap_or(rest).as_bytes());
+    let text = String::from_utf8(out).map_err(|_| "string is not valid UTF-8".to_owned())?;
     Ok(text.into())
 }
 
@@ -45,10 +43,16 @@ fn escape(text: &str, quote: u8, out: &mut Vec<u8>) -> Result<usize, String> {
         'x' => return number(text, 1, 2, 16, out),
         'u' => return number(text, 1, 4, 16, out),
         'U' => return number(text, 1, 8, 16, out),
-        c => return Err(format!("unknown escape sequence U+{:04X} {c:?}", c as u32)),
+        c => return Err(format!("unknown escape sequence {}", named(c))),
     };
     out.push(plain);
     Ok(1)
+}
+
+/// A character as Go's `%#U` writes it.
+fn named(c: char) -> String {
+    let code = format!("U+{:04X}", c as u32);
+    if c.is_control() { code } else { format!("{code} '{c}'") }
 }
 
 /// `count` digits from the byte `from` on. Octal and `\x` give a byte, the others a character.
@@ -58,7 +62,7 @@ fn number(text: &str, from: usize, count: usize, radix: u32, out: &mut Vec<u8>) 
     for _ in 0..count {
         let Some(c) = chars.next() else { return Err("escape sequence not terminated".to_owned()) };
         let Some(digit) = c.to_digit(radix) else {
-            return Err(format!("illegal character U+{:04X} {c:?} in escape sequence", c as u32));
+            return Err(format!("illegal character {} in escape sequence", named(c)));
         };
         value = value.wrapping_mul(radix).wrapping_add(digit);
     }

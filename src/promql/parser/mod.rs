@@ -199,9 +199,6 @@ impl<'t> Parser<'t> {
 
     /// The value of a string literal.
     fn unquoted(&self, span: Span) -> Parsed<Box<str>> {
-        unquote(self.text_at(span)).map_err(|(message, at)| {
-            let span = Span { start: span.start + at as u32, end: span.end };
-            ParseError::new(self.text, span, message)
-        })
+        unquote(self.text_at(span)).map_err(|message| ParseError::new(self.text, span, message))
     }
 }

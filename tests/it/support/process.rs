@@ -4,8 +4,10 @@ use std::{
     io::{BufRead as _, BufReader},
     net::SocketAddr,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
+    thread::JoinHandle,
+    time::Duration,
 };
 
 /// The process; killed at the end, however the test ends.
@@ -13,6 +15,7 @@ pub(crate) struct NodeProcess {
     child: Child,
     pub(crate) address: SocketAddr,
     log: Arc<Mutex<String>>,
+    reading: Option<JoinHandle<()>>,
 }
 
 impl NodeProcess {
@@ -33,7 +36,7 @@ impl NodeProcess {
         let log = Arc::new(Mutex::new(String::new()));
         let kept = Arc::clone(&log);
         let (said, address) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
+        let reading = std::thread::spawn(move || {
             let mut said = Some(said);
             for line in lines.by_ref() {
                 let url =
@@ -46,12 +49,29 @@ impl NodeProcess {
             }
         });
         let Ok(address) = address.await else { panic!("{}", log.lock().unwrap()) };
-        Self { child, address, log }
+        Self { child, address, log, reading: Some(reading) }
     }
 
     /// What it wrote to its log so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// Sends it a signal of this name.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Waits for its end, after which all of its log is there.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.reading.take().unwrap().join().unwrap();
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Ends it as `kill -9` does.

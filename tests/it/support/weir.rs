@@ -15,8 +15,9 @@ use tokio::{
 use weir::{
     config,
     cost::Learned,
-    proxy::{Proxy, Served, Workers, serve, serve_admin},
+    proxy::{Proxy, Workers, serve, serve_admin},
     telemetry::metrics::Metrics,
+    wire::Served,
 };
 
 use crate::sockets::{HttpClient, client};

@@ -1,0 +1,69 @@
+//! Clients of the node that send half a request, and its end while they do.
+
+use std::{process::ExitStatus, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+use weir::node::{
+    db::{Db, Options},
+    http::{Node, Settings, serve},
+};
+
+use crate::support::process::NodeProcess;
+
+/// A form whose last bytes do not come; the node asks for it when it has read the head.
+const HALF_A_FORM: &[u8] = b"POST /api/v1/query HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n\
+    content-type: application/x-www-form-urlencoded\r\ncontent-length: 20\r\n\r\n";
+
+/// A grace period is thirty seconds.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+async fn ended(node: &mut NodeProcess) -> ExitStatus {
+    tokio::time::timeout(AT_ONCE, node.ended()).await.expect("it ends at once")
+}
+
+#[tokio::test]
+async fn half_a_head_does_not_hold_up_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = NodeProcess::start(dir.path(), "").await;
+    let mut half = TcpStream::connect(node.address).await.unwrap();
+    half.write_all(b"GET /api/v1/query?que").await.unwrap();
+    node.signal("TERM");
+    assert!(ended(&mut node).await.success(), "{}", node.log());
+    assert!(node.log().contains("every query in flight was finished"), "{}", node.log());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = NodeProcess::start(dir.path(), "").await;
+    let mut half = TcpStream::connect(node.address).await.unwrap();
+    half.write_all(HALF_A_FORM).await.unwrap();
+    half.read_exact(&mut [0; 25]).await.unwrap();
+    node.signal("TERM");
+    // It takes no connections any more when it has seen the first.
+    while TcpStream::connect(node.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    node.signal("INT");
+    assert!(ended(&mut node).await.success(), "{}", node.log());
+    assert!(node.log().contains("by a second signal"), "{}", node.log());
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_form_is_answered_in_bounded_time() {
+    let db = Arc::new(Db::in_memory(Options::default()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let node = Node::new(db, Settings::default()).unwrap();
+    let serving = tokio::spawn(serve(listener, node, std::future::pending()));
+    let mut half = TcpStream::connect(address).await.unwrap();
+    half.write_all(HALF_A_FORM).await.unwrap();
+    half.write_all(b"query=1").await.unwrap();
+    let mut answer = String::new();
+    half.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("HTTP/1.1 408 ") && answer.contains("did not arrive in time"), "{answer}");
+    serving.abort();
+}
