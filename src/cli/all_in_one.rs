@@ -11,7 +11,7 @@ use super::{
     memory::Memory,
     node::open,
     output,
-    proxy::{TENANT_LABELS_MAX, admin_lane, bind, init_log, run_on_cores, workers},
+    proxy::{TENANT_LABELS_MAX, admin_lane, bind, end_of, init_log, run_on_cores, workers},
     signals::Signals,
 };
 use crate::{
@@ -85,7 +85,7 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     // After it: what is known of the node then includes what was scraped.
     proxy.warm().await;
     background.spawn(scrape.forever());
-    let admin = admin_lane(admin_listener, &proxy, None, stopped)?;
+    let (admin, admin_thread) = admin_lane(admin_listener, &proxy, None, stopped)?;
     let signals = Signals::listen();
     output::out(greeting(queries, admin, node_address), 0);
 
@@ -93,6 +93,7 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     background.shutdown().await;
     memory.save();
     drop(stop);
+    end_of(admin_thread).await;
     // The node ends after the proxy, whose queries it answers; what it had not sent by then nobody waits for.
     if tokio::time::timeout(Duration::from_secs(2), serving).await.is_err() {
         tracing::debug!("connections to the node were still open");

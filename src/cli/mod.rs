@@ -9,6 +9,7 @@ mod node;
 mod output;
 mod proxy;
 mod signals;
+mod system;
 
 use clap::{Parser, Subcommand, error::ErrorKind as Usage};
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};

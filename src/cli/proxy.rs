@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -18,7 +19,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{BAD_INPUT, FAILED, clock::now_ms, memory::Memory, output, signals::Signals};
+use super::{BAD_INPUT, FAILED, clock::now_ms, memory::Memory, output, signals::Signals, system};
 use crate::{
     config::{self, Loaded, Reloader},
     proxy::{self, Proxy, Workers},
@@ -53,10 +54,12 @@ pub(super) fn run(file: &Path, data: PathBuf) -> ExitCode {
 
 /// Runs to the end on a runtime with a thread per core.
 pub(super) fn run_on_cores(serving: impl Future<Output = Result<(), String>>) -> ExitCode {
+    system::take_few_arenas();
     run_on(runtime::Builder::new_multi_thread(), serving)
 }
 
 fn run_on(mut runtime: runtime::Builder, serving: impl Future<Output = Result<(), String>>) -> ExitCode {
+    system::take_open_files();
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output::err(format!("no runtime: {error}"), FAILED),
@@ -101,15 +104,15 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     metrics.reloaded(true, now_ms() / 1_000);
     let reloader = Arc::new(reloader(file, loaded, &proxy));
     let (stop, stopped) = watch::channel(());
-    let admin = admin_lane(admin_listener, &proxy, Some(reload_by(&proxy, &reloader)), stopped)?;
+    let (admin, admin_thread) =
+        admin_lane(admin_listener, &proxy, Some(reload_by(&proxy, &reloader)), stopped)?;
     let background = [
         tokio::spawn(memory.clone().keep()),
         tokio::spawn(reload_on_hangup(Arc::clone(&reloader), Arc::clone(&proxy))),
         tokio::spawn(reload_on_change(reloader, Arc::clone(&proxy))),
     ];
     let signals = Signals::listen();
-    let addresses = (listener.local_addr(), admin);
-    if let (Ok(queries), admin) = addresses {
+    if let Ok(queries) = listener.local_addr() {
         tracing::info!(%queries, %admin, "ready: point Grafana or curl at {scheme}://{queries}");
     }
     signals.serve(proxy::serve(listener, Arc::clone(&proxy), workers()?, signals.first())).await;
@@ -118,6 +121,7 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     }
     memory.save();
     drop(stop);
+    end_of(admin_thread).await;
     if let Some((flush, exporting)) = tracing {
         drop(flush);
         // What a collector does not take by then is lost.
@@ -179,32 +183,42 @@ fn reload_by(proxy: &Arc<Proxy>, reloader: &Arc<Reloader>) -> proxy::Reload {
 }
 
 /// The admin API on a thread and a runtime of its own, so that no load of queries keeps it from answering. Returns
-/// its address.
+/// its address, and the thread, which ends soon after `stopped`.
 pub(super) fn admin_lane(
     listener: TcpListener,
     proxy: &Arc<Proxy>,
     reload: Option<proxy::Reload>,
     mut stopped: watch::Receiver<()>,
-) -> Result<SocketAddr, String> {
+) -> Result<(SocketAddr, thread::JoinHandle<()>), String> {
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let listener = listener.into_std().map_err(|error| error.to_string())?;
     let proxy = Arc::clone(proxy);
     let lane = move || {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async move {
+        let served = runtime.block_on(async move {
             let stopped = async move {
                 // The sender's end is the signal.
                 let _ = stopped.changed().await;
             };
-            proxy::serve_admin(TcpListener::from_std(listener)?, proxy, reload, stopped).await
-        })
+            proxy::serve_admin(TcpListener::from_std(listener)?, proxy, reload, stopped).await;
+            Ok::<_, io::Error>(())
+        });
+        // A profile under way is nobody's any more.
+        runtime.shutdown_background();
+        served
     };
-    let spawned = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+    let spawned = thread::Builder::new().name("admin".to_owned()).spawn(move || {
         if let Err(error) = lane() {
             tracing::error!(%error, "the admin API ended");
         }
     });
-    spawned.map(|_| address).map_err(|error| format!("no thread for the admin API: {error}"))
+    spawned.map(|thread| (address, thread)).map_err(|error| format!("no thread for the admin API: {error}"))
+}
+
+/// Waits for the thread of the admin API, which ends what it was asked before.
+pub(super) async fn end_of(admin: thread::JoinHandle<()>) {
+    // A panic in it is in the log.
+    let _ = tokio::task::spawn_blocking(move || admin.join()).await;
 }
 
 async fn reload_on_hangup(reloader: Arc<Reloader>, proxy: Arc<Proxy>) {

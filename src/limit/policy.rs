@@ -237,11 +237,11 @@ impl Policy {
         self.tenants.get(tenant).unwrap_or(&self.default)
     }
 
-    /// A number that stands for the limits of all tenants; of equal ones it is the same after a restart, too.
+    /// A number that stands for the limits of all tenants and the budgets; of equal ones it is the same after a restart, too.
     pub fn limits_id(&self) -> u64 {
         let mut tenants: Vec<_> = self.tenants.iter().collect();
         tenants.sort_by_key(|(tenant, _)| *tenant);
-        let text = format!("{:?} {tenants:?}", self.default);
+        let text = format!("{:?} {tenants:?} {:?}", self.default, self.backends);
         // FNV-1a, 64 bits: the standard library's hasher promises nothing from one release to the next.
         text.bytes()
             .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))

@@ -246,7 +246,7 @@ impl Proxy {
         // Until the first byte may go out, a failure is still the request's own, with a status that the client sees.
         let (hand_over, handed) = oneshot::channel();
         let on_end = account.on_end(Arc::clone(self), permit, status.unwrap_or(0), told, handed);
-        let meter = Meter::new(asking.meter_limits(), on_end).telling(progress);
+        let meter = Meter::new(asking.meter_limits(), on_end).telling(Arc::clone(&progress));
         let received = match answered {
             Ok(response) => {
                 forward::receive(response, asking.routed.endpoint, asking.upstream.backend.name()).await
@@ -261,7 +261,11 @@ impl Proxy {
             }
         };
         let metered = meter.wrap(&head.headers, upstream_body);
-        let mut primed = metered.prime().await.map_err(|error| self.unsent(asking, &error))?;
+        let mut primed = tokio::select! {
+            biased;
+            primed = metered.prime() => primed.map_err(|error| self.unsent(asking, &error))?,
+            () = progress.recalled() => return Err(self.recalled(asking)),
+        };
         record.answered();
         // The body is there to take it; were it not, the record would say that the query was dropped.
         drop(hand_over.send(record.hand_over()));
@@ -425,7 +429,7 @@ impl Asking<'_> {
         let response = response.map_err(|error| Failure::from(&error))?;
         let response = forward::receive(response, self.routed.endpoint, backend.name()).await?;
         record.passed(response.status());
-        Ok(response.map(Body::from))
+        Ok(response.map(|body| Body::passed(body, self.began + LIGHT_TIME)))
     }
 
     /// What the answer says about the backend's distress.

@@ -15,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
 use super::{respond, tls::ServerTls};
-use crate::{base::ErrorKind, telemetry::metrics::Metrics, wire::accept};
+use crate::{base::ErrorKind, telemetry::metrics::Metrics, wire::Acceptor};
 
 /// Handshakes at a time on one listener, some 20 KiB each; more connections wait in the listener's backlog.
 pub(super) const HANDSHAKES_MAX: usize = 1_024;
@@ -30,7 +30,7 @@ type CurrentTls = Box<dyn Fn() -> Option<ServerTls> + Send + Sync>;
 
 /// A bound socket whose connections may be secured.
 pub(super) struct Listener {
-    tcp: TcpListener,
+    tcp: Acceptor,
     /// For metrics.
     name: &'static str,
     tls: CurrentTls,
@@ -52,7 +52,7 @@ impl Listener {
         metrics: Arc<Metrics>,
         tls: impl Fn() -> Option<ServerTls> + Send + Sync + 'static,
     ) -> Self {
-        Self { tcp, name, tls: Box::new(tls), metrics, shaking: JoinSet::new() }
+        Self { tcp: Acceptor::new(tcp), name, tls: Box::new(tls), metrics, shaking: JoinSet::new() }
     }
 
     /// The next connection that is ready. May be given up and called again: nothing is lost.
@@ -63,25 +63,12 @@ impl Listener {
                     Ok(Some(ready)) => return ready,
                     _ => continue,
                 },
-                accepted = accept(&self.tcp), if self.shaking.len() < HANDSHAKES_MAX => accepted,
+                accepted = self.tcp.accept(), if self.shaking.len() < HANDSHAKES_MAX => accepted,
             };
             let Some(tls) = (self.tls)() else { return (Either::Left(stream), peer) };
             let (name, metrics) = (self.name, Arc::clone(&self.metrics));
             self.shaking.spawn(async move { Some((shake(tls, stream, peer, name, &metrics).await?, peer)) });
         }
-    }
-}
-
-impl axum::serve::Listener for Listener {
-    type Io = Stream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Stream, SocketAddr) {
-        self.ready().await
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.tcp.local_addr()
     }
 }
 

@@ -33,10 +33,11 @@ use crate::{
         metrics::{Metrics, Resource},
         otlp,
     },
+    wire,
 };
 
-/// Most client connections at a time; more wait in the listener's backlog.
-pub(super) const CONNECTIONS_MAX: usize = 8_192;
+/// Most client connections at a time, where the system allows so many; more wait in the listener's backlog.
+const CONNECTIONS_MAX: usize = 8_192;
 /// Parsed queries that are kept.
 const CACHED_QUERIES: u64 = 10_000;
 /// Characters of what was wrong with the configuration that are kept.
@@ -156,6 +157,7 @@ pub struct Proxy {
     pub(super) bodies: Bodies,
     /// A place for each client connection.
     pub(super) connections: Arc<Semaphore>,
+    connections_max: usize,
     /// Milliseconds since the epoch.
     pub(super) clock: fn() -> i64,
     pub(super) started_ms: i64,
@@ -183,6 +185,7 @@ impl Proxy {
         let policy = std::mem::take(&mut settings.policy);
         learned.under(policy.limits_id());
         metrics.learned_entries(learned.len() as u64);
+        let connections_max = wire::places(CONNECTIONS_MAX);
         let (admission, board) = (Admission::new(policy), Board::new(clock));
         let watcher = Watcher::new(&admission, &board, &metrics);
         Arc::new(Self {
@@ -192,7 +195,8 @@ impl Proxy {
             learned,
             cache: promql::Cache::new(CACHED_QUERIES),
             bodies: Bodies::new(),
-            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            connections: Arc::new(Semaphore::new(connections_max)),
+            connections_max,
             clock,
             started_ms: clock(),
             board,
@@ -262,6 +266,12 @@ impl Proxy {
         }
     }
 
+    /// Client connections that are open, of how many.
+    pub(super) fn open_connections(&self) -> (usize, usize) {
+        let max = self.connections_max;
+        (max.saturating_sub(self.connections.available_permits()), max)
+    }
+
     /// What is held and who waits, now.
     pub fn snapshot(&self) -> limit::Snapshot {
         self.admission.snapshot()
@@ -275,8 +285,8 @@ impl Proxy {
 
     /// Everything in Prometheus' text format, with what is held now.
     pub fn metrics_text(&self) -> prometheus::Result<String> {
-        let open = CONNECTIONS_MAX.saturating_sub(self.connections.available_permits());
-        self.metrics.client_connections(open, CONNECTIONS_MAX);
+        let (open, max) = self.open_connections();
+        self.metrics.client_connections(open, max);
         let (held, max) = self.bodies.taken();
         self.metrics.request_bodies(held, max);
         for upstream in &self.live.load().upstreams {

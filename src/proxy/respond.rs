@@ -14,7 +14,8 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::meter::{BodyError, MeteredBody, Progress};
 use crate::{
@@ -196,7 +197,20 @@ pub enum Body {
     /// A backend's answer under a permit.
     Metered(MeteredBody<backend::Body>),
     /// A backend's answer that nobody counts.
-    Streaming(backend::Body),
+    Streaming(Passed),
+}
+
+/// An answer that nobody counts, and what is told of it and to it.
+#[derive(Debug)]
+pub struct Passed {
+    body: backend::Body,
+    progress: Arc<Progress>,
+}
+
+impl Drop for Passed {
+    fn drop(&mut self) {
+        self.progress.end();
+    }
 }
 
 impl Body {
@@ -205,11 +219,19 @@ impl Body {
         Self::Full(Some(bytes.into()).filter(|bytes| !bytes.is_empty()))
     }
 
-    /// What is told of it and to it, if it is a query's and still to come.
+    /// A backend's answer that nobody counts, which must have ended by then.
+    pub(super) fn passed(body: backend::Body, until: Instant) -> Self {
+        let progress = Arc::<Progress>::default();
+        progress.must_end(until);
+        Self::Streaming(Passed { body, progress })
+    }
+
+    /// What is told of it and to it, if it is still to come.
     pub(super) fn to_come(&self) -> Option<&Arc<Progress>> {
         match self {
             Self::Metered(body) => body.to_come(),
-            Self::Full(_) | Self::Streaming(_) => None,
+            Self::Streaming(passed) => Some(&passed.progress).filter(|_| !passed.body.is_end_stream()),
+            Self::Full(_) => None,
         }
     }
 
@@ -225,12 +247,6 @@ impl From<MeteredBody<backend::Body>> for Body {
     }
 }
 
-impl From<backend::Body> for Body {
-    fn from(body: backend::Body) -> Self {
-        Self::Streaming(body)
-    }
-}
-
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BodyError<BackendError>;
@@ -242,7 +258,9 @@ impl http_body::Body for Body {
         match &mut *self {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Metered(body) => Pin::new(body).poll_frame(cx),
-            Self::Streaming(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::Upstream),
+            Self::Streaming(Passed { body, .. }) => {
+                Pin::new(body).poll_frame(cx).map_err(BodyError::Upstream)
+            }
         }
     }
 
@@ -250,7 +268,7 @@ impl http_body::Body for Body {
         match self {
             Self::Full(bytes) => bytes.is_none(),
             Self::Metered(body) => body.is_end_stream(),
-            Self::Streaming(body) => body.is_end_stream(),
+            Self::Streaming(Passed { body, .. }) => body.is_end_stream(),
         }
     }
 
@@ -258,7 +276,7 @@ impl http_body::Body for Body {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Metered(body) => body.size_hint(),
-            Self::Streaming(body) => body.size_hint(),
+            Self::Streaming(Passed { body, .. }) => body.size_hint(),
         }
     }
 }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     base::ErrorKind,
-    wire::{STALLED, Served, accept, carry, drain},
+    wire::{Acceptor, Patience, Served, carry, drain},
 };
 
 /// Accepts and answers until `shutdown`, then finishes what is in flight within the grace period of the settings.
@@ -34,6 +34,7 @@ pub async fn serve(
     workers: Workers,
     shutdown: impl Future<Output = ()>,
 ) -> Served {
+    let listener = Acceptor::new(listener);
     let mut connections = JoinSet::new();
     let unready = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let ending = CancellationToken::new();
@@ -42,7 +43,7 @@ pub async fn serve(
         let accepted = async {
             drop(proxy.connections.acquire().await);
             let unready = Arc::clone(&unready).acquire_owned().await;
-            (accept(&listener).await, unready)
+            (listener.accept().await, unready)
         };
         let ((stream, peer), unready) = tokio::select! {
             biased;
@@ -122,5 +123,5 @@ async fn connection(
             response
         }
     };
-    carry(Typed::new(stream), STALLED, ending, answer).await;
+    carry(Typed::new(stream), Patience::default(), ending, answer).await;
 }

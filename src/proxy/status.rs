@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use super::{
     Proxy,
     board::{Seen, cut},
-    live::CONNECTIONS_MAX,
     recent::Tally,
     upstream::Upstream,
 };
@@ -41,13 +40,13 @@ impl Proxy {
             backend(upstream, held, &waiting, now)
         });
         let (recent, tenants) = self.board.recent();
-        let open = CONNECTIONS_MAX.saturating_sub(self.connections.available_permits());
+        let (open, max) = self.open_connections();
         Snapshot {
             now_ms: (self.clock)(),
             started_ms: self.started_ms,
             version: env!("CARGO_PKG_VERSION"),
             stopping: self.stopping(),
-            connections: Share { used: open as u64, of: Some(CONNECTIONS_MAX as u64) },
+            connections: Share { used: open as u64, of: Some(max as u64) },
             config: self.config_state(),
             backends: backends.collect(),
             running: most_expensive(running, now),

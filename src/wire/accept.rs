@@ -1,6 +1,11 @@
 //! Accepting, and what is set on a socket that was accepted.
 
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::net::{TcpListener, TcpStream};
 
@@ -12,25 +17,39 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[cfg(target_os = "linux")]
 const UNSENT: u32 = 128 << 10;
 
-/// The next connection, before anything was said on it. May be given up and called again: nothing is lost.
-pub async fn accept(tcp: &TcpListener) -> (TcpStream, SocketAddr) {
-    let mut refused = 0_u32;
-    loop {
-        match tcp.accept().await {
-            Ok((stream, peer)) => {
-                if refused > 0 {
-                    tracing::warn!(refused, "connections are accepted again");
+/// A bound socket that connections are taken from.
+#[derive(Debug)]
+pub struct Acceptor {
+    tcp: TcpListener,
+    /// Refusals of the system since the last connection.
+    refused: AtomicU32,
+}
+
+impl Acceptor {
+    /// Takes connections from `tcp`.
+    pub const fn new(tcp: TcpListener) -> Self {
+        Self { tcp, refused: AtomicU32::new(0) }
+    }
+
+    /// The next connection, before anything was said on it. May be given up and called again: nothing is lost.
+    pub async fn accept(&self) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.tcp.accept().await {
+                Ok((stream, peer)) => {
+                    let refused = self.refused.swap(0, Relaxed);
+                    if refused > 0 {
+                        tracing::warn!(refused, "connections are accepted again");
+                    }
+                    prepare(&stream);
+                    return (stream, peer);
                 }
-                prepare(&stream);
-                return (stream, peer);
-            }
-            Err(error) => {
-                // One line for a whole outage: it may last.
-                if refused == 0 {
-                    tracing::warn!(%error, "no connection accepted; clients wait until the system allows one");
+                Err(error) => {
+                    // One line for a whole outage: it may last.
+                    if self.refused.fetch_add(1, Relaxed) == 0 {
+                        tracing::warn!(%error, "no connection accepted; clients wait until the system allows one");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
-                refused = refused.saturating_add(1);
-                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }

@@ -7,6 +7,6 @@ mod stage;
 #[cfg(test)]
 mod tests;
 
-pub use accept::{accept, places};
-pub use connection::{HEAD_TIME, IDLE_TIME, STALLED, carry};
+pub use accept::{Acceptor, places};
+pub use connection::{HEAD_TIME, Patience, carry};
 pub use drain::{Served, drain};

@@ -22,7 +22,7 @@ fn connected(length: usize, ending: &CancellationToken) -> (DuplexStream, JoinHa
     let (client, server) = duplex(1 << 10);
     let ending = ending.clone();
     let answer = move |_| async move { Response::new(Full::new(Bytes::from(vec![b'a'; length]))) };
-    (client, tokio::spawn(carry(server, STALLED, ending, answer)))
+    (client, tokio::spawn(carry(server, Patience::default(), ending, answer)))
 }
 
 async fn answer_of(client: &mut DuplexStream, length: usize) {
@@ -34,12 +34,12 @@ async fn answer_of(client: &mut DuplexStream, length: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn half_a_head_is_given_up_before_an_idle_connection_is() {
-    let never = CancellationToken::new();
+    let (never, idle) = (CancellationToken::new(), Patience::default().idle);
     for (sent, asks_before, waits) in [
         (&REQUEST[..0], false, HEAD_TIME),
         (&REQUEST[..9], false, HEAD_TIME),
         (&REQUEST[..9], true, HEAD_TIME),
-        (&REQUEST[..0], true, IDLE_TIME),
+        (&REQUEST[..0], true, idle),
     ] {
         let (mut client, carrying) = connected(8, &never);
         if asks_before {
@@ -51,7 +51,7 @@ async fn half_a_head_is_given_up_before_an_idle_connection_is() {
         let began = Instant::now();
         client.write_all(sent).await.unwrap();
         carrying.await.unwrap();
-        let waited = began.elapsed() + if waits == IDLE_TIME { HEAD_TIME * 2 } else { Duration::ZERO };
+        let waited = began.elapsed() + if waits == idle { HEAD_TIME * 2 } else { Duration::ZERO };
         assert!(waited >= waits && waited < waits + Duration::from_secs(1), "{sent:?}: {waited:?}");
     }
 }
@@ -99,13 +99,17 @@ async fn what_outlasts_the_grace_period_is_cut_and_counted() {
 /// More than sockets hold.
 const LARGE: usize = 32 << 20;
 /// How long a client may take nothing.
-const PATIENCE: Duration = Duration::from_millis(400);
+const STALLED: Duration = Duration::from_secs(1);
 
 /// A client that was sent a large answer, and what became of its connection.
-async fn sent_much(listener: &TcpListener) -> (TcpStream, JoinHandle<()>) {
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+async fn sent_much() -> (TcpStream, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let listener = Acceptor::new(listener);
+    let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(REQUEST).await.unwrap();
-    let (stream, _) = accept(listener).await;
+    let (stream, _) = listener.accept().await;
+    let patience = Patience { stalled: STALLED, ..Patience::default() };
     let answer = |_| async {
         let piece = Bytes::from(vec![b'a'; 1 << 16]);
         let (pieces, mut taken) = mpsc::channel::<Bytes>(1);
@@ -121,29 +125,27 @@ async fn sent_much(listener: &TcpListener) -> (TcpStream, JoinHandle<()>) {
         });
         Response::new(StreamBody::new(frames))
     };
-    (client, tokio::spawn(carry(stream, PATIENCE, CancellationToken::new(), answer)))
+    (client, tokio::spawn(carry(stream, patience, CancellationToken::new(), answer)))
 }
 
 #[tokio::test]
 async fn who_takes_nothing_is_cut_off() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (_asleep, carrying) = sent_much(&listener).await;
+    let (_asleep, carrying) = sent_much().await;
     let began = Instant::now();
     carrying.await.unwrap();
-    assert!(began.elapsed() >= PATIENCE);
+    assert!(began.elapsed() >= STALLED);
 }
 
 #[tokio::test]
 async fn who_reads_slowly_and_steadily_gets_all_of_the_answer() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (mut client, carrying) = sent_much(&listener).await;
+    let (mut client, carrying) = sent_much().await;
     let began = Instant::now();
     let mut pace = interval(Duration::from_millis(10));
     let mut piece = vec![0; 1 << 20];
     let mut read = 0;
     while read < LARGE {
-        let slow = began.elapsed() < PATIENCE * 3;
-        let most = if slow { 10 << 10 } else { piece.len() };
+        let slow = began.elapsed() < STALLED * 3;
+        let most = if slow { 3 << 10 } else { piece.len() };
         match client.read(&mut piece[..most]).await {
             Ok(more @ 1..) => read += more,
             ended => panic!("{ended:?} after {read} bytes, {:?}", began.elapsed()),

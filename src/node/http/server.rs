@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::{Node, router};
-use crate::wire::{Served, accept, carry, drain, places};
+use crate::wire::{Acceptor, Patience, Served, carry, drain, places};
 
 /// Most connections at a time, where the system allows so many; more wait in the listener's backlog.
 const CONNECTIONS_MAX: usize = 4_096;
@@ -56,13 +56,14 @@ impl Places {
 pub async fn serve(listener: TcpListener, node: Arc<Node>, shutdown: impl Future<Output = ()>) -> Served {
     let router = router(Arc::clone(&node));
     let ending = CancellationToken::new();
+    let listener = Acceptor::new(listener);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = async {
             // Only here are places taken: one that is free stays so.
             drop(node.connections.free.acquire().await);
-            accept(&listener).await
+            listener.accept().await
         };
         let (stream, peer) = tokio::select! {
             biased;
@@ -71,7 +72,8 @@ pub async fn serve(listener: TcpListener, node: Arc<Node>, shutdown: impl Future
             accepted = accepted => accepted,
         };
         let place = Arc::clone(&node.connections.free).try_acquire_owned();
-        let (router, stall, ending) = (router.clone(), node.settings.stall, ending.child_token());
+        let patience = Patience { stalled: node.settings.stall, ..Patience::default() };
+        let (router, ending) = (router.clone(), ending.child_token());
         connections.spawn(async move {
             let answer = |request: Request<_>| {
                 let mut request = request.map(Body::new);
@@ -79,7 +81,7 @@ pub async fn serve(listener: TcpListener, node: Arc<Node>, shutdown: impl Future
                 let answering = router.clone().oneshot(request);
                 async { answering.await.unwrap_or_else(|never| match never {}) }
             };
-            carry(stream, stall, ending, answer).await;
+            carry(stream, patience, ending, answer).await;
             drop(place);
         });
     }

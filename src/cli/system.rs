@@ -1,0 +1,31 @@
+//! What a process asks of the system at its start: the one place of this module with `unsafe`.
+
+#![allow(unsafe_code)]
+
+/// Arenas that glibc's allocator has for all threads together. By itself it takes eight for each core; what one thread
+/// allocates and another frees stays in the first one's, and the resident set with it.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const ARENAS: libc::c_int = 2;
+
+/// Takes as many open files as the process may have, as Go's programs do by themselves: the usual soft limit of 1,024 is for
+/// programs that use `select`.
+pub(super) fn take_open_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls read or write this one struct, which lives until they return.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max;
+            // Where it is refused, what there is has to do.
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
+/// Has few arenas: for a process whose large allocations pass from thread to thread.
+pub(super) fn take_few_arenas() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it takes two numbers and changes nothing that was allocated before.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, ARENAS);
+    }
+}
