@@ -51,6 +51,7 @@ Options:
   --limit-mib N    incident: the database is killed above this resident set (2048)
   --wrong-estimate N  incident: Weir has learned that the heavy queries touch an N-th of what they do, and has no
                    label table that says better
+  --go-limit N     incident: GOMEMLIMIT of Prometheus, percent of --limit-mib, as its newer versions set it themselves
   --name NAME      incident: files are called incident-NAME (the target)
 
 Every command prints Markdown. Needed beside cargo: apt-get install prometheus victoria-metrics nginx haproxy wrk";
@@ -74,6 +75,7 @@ pub(crate) struct Options {
     burst: String,
     name: Option<String>,
     wrong_estimate: Option<u64>,
+    go_limit_percent: Option<u64>,
 }
 
 impl Options {
@@ -90,6 +92,7 @@ impl Options {
             burst: "mixed".into(),
             name: None,
             wrong_estimate: None,
+            go_limit_percent: None,
         };
         while let Some(flag) = words.next() {
             let value = words.next().ok_or_else(|| format!("{flag} wants a value"))?;
@@ -104,11 +107,17 @@ impl Options {
                 "--target" => options.target = Some(value),
                 "--burst" => options.burst = value,
                 "--wrong-estimate" => options.wrong_estimate = Some(value.parse::<u64>()?.clamp(1, 1000)),
+                "--go-limit" => options.go_limit_percent = Some(value.parse::<u64>()?.clamp(1, 100)),
                 "--name" => options.name = Some(value),
                 _ => return Err(format!("unknown option {flag}").into()),
             }
         }
         Ok(options)
+    }
+
+    /// Bytes from which on Prometheus' collector works harder.
+    fn go_limit(&self) -> Option<u64> {
+        self.go_limit_percent.map(|percent| (self.limit_mib << 20) / 100 * percent)
     }
 
     fn need_weir(&self) -> Result<()> {

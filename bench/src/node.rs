@@ -117,7 +117,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let ingest = ingest(options, &series, &all)?;
     let scratch = Scratch::new()?;
     let disk = load(&scratch, options, &data, series, &all)?;
-    let databases = [node(&scratch, options)?, prometheus(&scratch, &data, &[])?, victoriametrics(&scratch)?];
+    let databases =
+        [node(&scratch, options)?, prometheus(&scratch, &data, None)?, victoriametrics(&scratch)?];
     // Of fresh processes, before anything else is asked.
     let memory = memory(&databases, data.end)?;
     let rows = ask(&databases, options.rounds, data.end)?;

@@ -182,13 +182,18 @@ pub(crate) fn metric(port: u16, path: &str, name: &str) -> Result<Option<f64>> {
 }
 
 /// Prometheus over a copy of the blocks.
-pub(crate) fn prometheus(scratch: &Scratch, data: &Data, more: &[&str]) -> Result<Service> {
+pub(crate) fn prometheus(scratch: &Scratch, data: &Data, go_limit: Option<u64>) -> Result<Service> {
     data.copy(&scratch.dir().join("prometheus"))?;
-    empty_prometheus(scratch, more)
+    start_prometheus(scratch, &[], go_limit)
 }
 
 /// One without any data, unless there is some in its folder.
 pub(crate) fn empty_prometheus(scratch: &Scratch, more: &[&str]) -> Result<Service> {
+    start_prometheus(scratch, more, None)
+}
+
+/// `go_limit`: bytes from which on its collector works harder (`GOMEMLIMIT`).
+fn start_prometheus(scratch: &Scratch, more: &[&str], go_limit: Option<u64>) -> Result<Service> {
     let port = free_port()?;
     let dir = scratch.dir().join("prometheus");
     let config = scratch.write("prometheus.yml", "global: {scrape_interval: 1h}\n")?;
@@ -200,5 +205,8 @@ pub(crate) fn empty_prometheus(scratch: &Scratch, more: &[&str]) -> Result<Servi
     // The data keeps the shape it came in, however old it is.
     start.args(["--storage.tsdb.retention.time=10y", "--storage.tsdb.min-block-duration=2h"]);
     start.arg("--storage.tsdb.max-block-duration=2h").args(more);
+    if let Some(bytes) = go_limit {
+        start.env("GOMEMLIMIT", bytes.to_string());
+    }
     Service::start("prometheus", port, scratch.dir(), start, &Request::get("/-/ready", &[], "bench"))
 }

@@ -133,10 +133,10 @@ impl Guard {
     }
 
     /// Bytes that all queries in flight may hold by its own rule.
-    pub(super) fn budget(&self, limit: u64, target: Target) -> Option<u64> {
+    pub(super) fn budget(&self, options: &Options, target: Target) -> Option<u64> {
         match self.what {
             What::Weir(limits) if limits.is_whole() || limits == Limits::Budget => {
-                Some(budget(limit, target.kind()))
+                Some(budget(options, target))
             }
             _ => None,
         }
@@ -156,7 +156,7 @@ impl Guard {
             What::Vmauth(slots) => Some(vmauth(scratch, database, Some(slots))?),
             What::Weir(limits) => {
                 let limit = options.limit_mib << 20;
-                let budget = budget(limit, target.kind());
+                let budget = budget(options, *target);
                 let text = |kind, port| config(limits, kind, port, (limit, budget));
                 if let Some(factor) = options.wrong_estimate {
                     // What is learned does not depend on the kind, and this one is easily lied to.
@@ -169,10 +169,12 @@ impl Guard {
     }
 }
 
-/// What queries may hold of what the process may take. Prometheus' collector lets as much garbage grow as is alive, so half;
-/// VictoriaMetrics has it collect sooner, and the node has none.
-fn budget(limit: u64, kind: &str) -> u64 {
-    if kind == "prometheus" { limit / 2 } else { limit / 3 * 2 }
+/// What queries may hold of what the process may take. Prometheus' collector lets as much garbage grow as is alive, so half,
+/// unless it knows the limit; VictoriaMetrics has it collect sooner, and the node has none.
+fn budget(options: &Options, target: Target) -> u64 {
+    let limit = options.limit_mib << 20;
+    let doubles = target == Target::Prometheus && options.go_limit().is_none();
+    if doubles { limit / 2 } else { limit / 3 * 2 }
 }
 
 /// Three queries for each core of the database's, half of which are for light ones.

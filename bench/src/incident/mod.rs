@@ -128,7 +128,7 @@ fn replay(
         let mut watched = memory.join().map_err(|_| "the watcher panicked")??;
         watched.counters = counters.join().unwrap_or_default();
         let idle = watched.rss.first().map_or(0, |s| s.1);
-        let bound = guard.budget(options.limit_mib << 20, *target).map(|budget| (idle + budget) * 5 / 4);
+        let bound = guard.budget(options, *target).map(|budget| (idle + budget) * 5 / 4);
         Ok(Run { guard: guard.name().to_owned(), watched, light, heavy, burst, bound, estimated })
     })
 }

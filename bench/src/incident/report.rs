@@ -24,6 +24,7 @@ pub(super) fn report(
     let result: Vec<Value> = runs.iter().map(to_json).collect();
     let result = json!({
         "target": target.name(), "burst": options.burst, "limit_mib": options.limit_mib, "wrong_estimate": options.wrong_estimate,
+        "go_limit_percent": options.go_limit_percent,
         "killed_by": "a watcher that samples RSS every 10 ms", "runs": result,
     });
     finish(

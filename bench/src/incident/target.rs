@@ -126,7 +126,7 @@ impl Target {
     /// Starts it over a copy of the data, so that no run sees what another one left.
     pub(crate) fn start(self, scratch: &Scratch, options: &Options, seed: &Seed<'_>) -> Result<Service> {
         match seed {
-            Seed::Blocks(data) => targets::prometheus(scratch, data, &[]),
+            Seed::Blocks(data) => targets::prometheus(scratch, data, options.go_limit()),
             Seed::Folder(from) => {
                 let dir = scratch.dir().join("data");
                 copy_tree(from, &dir)?;
