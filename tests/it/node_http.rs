@@ -300,7 +300,14 @@ async fn bad_writes_are_refused_and_good_ones_kept() {
     let text = "/api/v1/import/prometheus";
     for (target, body, status, part) in [
         (text, &b"up 1\n"[..], 204, ""),
-        (text, b"up 1\ndown 1\n", 429, "down"),
+        (text, b"up 1\ndown 1\n", 400, "0 samples were written, 1 refused; the first: the limit of series"),
+        (
+            text,
+            b"up 1 1700000000500\ndown 1\n",
+            400,
+            "1 samples were written, 1 refused; the first: the limit",
+        ),
+        (text, b"down 1\n", 429, "down"),
         (text, b"up one\n", 400, "line 1"),
         (text, b"up 1 99999999999999\n", 400, "up"),
         ("/api/v1/write", b"not snappy", 400, "snappy"),

@@ -59,7 +59,9 @@ fn chunk_of(times: &[i64], values: &[f64]) -> Vec<u8> {
 
 pub(super) fn remote_write(input: &[u8]) -> bool {
     let limits = LabelLimits::default();
+    let mut called = false;
     let read = ingest::remote_write(input, limits, |batch| {
+        called = true;
         for series in batch.series() {
             assert!(series.labels.is_sorted_by(|a, b| a.0 < b.0));
             assert!(
@@ -69,6 +71,7 @@ pub(super) fn remote_write(input: &[u8]) -> bool {
         }
         Ok::<_, BadInput>(())
     });
+    assert!(read.is_ok() || !called, "a malformed message handed something over");
     read.is_ok()
 }
 

@@ -38,6 +38,11 @@ impl BlockError {
     pub fn is_corrupt(&self) -> bool {
         matches!(self, Self::Corrupt { .. })
     }
+
+    /// Whether the block is not there any more.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Io { error, .. } if error.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 impl fmt::Display for BlockError {

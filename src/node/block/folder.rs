@@ -1,6 +1,8 @@
 //! A folder of blocks: what is opened, what is set aside, what is cleared away.
 
 use std::{
+    cmp::Reverse,
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -39,12 +41,40 @@ impl Opened {
     fn open(&mut self, path: &Path) -> Result<(), BlockError> {
         match Block::open(path) {
             Ok(block) => self.blocks.push(block),
-            Err(error) if error.is_corrupt() => {
-                let place = quarantine(path)?;
-                self.aside.push(Aside::of(place.clone()));
-                self.quarantined.push((place, error));
-            }
+            Err(error) if error.is_corrupt() => self.set_aside(path, error)?,
             Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn set_aside(&mut self, path: &Path, error: BlockError) -> Result<(), BlockError> {
+        let place = quarantine(path)?;
+        self.aside.push(Aside::of(place.clone()));
+        self.quarantined.push((place, error));
+        Ok(())
+    }
+
+    /// Removes the blocks that another one replaces, if they are still there. That one is read as a whole before: with
+    /// damage in it, it is set aside, and they stay.
+    fn remove_replaced(&mut self) -> Result<(), BlockError> {
+        let there: HashSet<String> = self.blocks.iter().map(name).collect();
+        // The newest first: what it replaces may itself stand for others that are still there.
+        self.blocks.sort_by_key(|block| Reverse(number(&name(block))));
+        let mut replaced = HashSet::new();
+        for block in std::mem::take(&mut self.blocks) {
+            let stands_for = block.meta().replaces.iter().filter(|other| there.contains(*other));
+            let stands_for: Vec<String> = stands_for.cloned().collect();
+            if replaced.contains(&name(&block)) {
+                remove(block.path())?;
+            } else if !stands_for.is_empty()
+                && let Err(error) = block.check_chunks()
+            {
+                self.set_aside(block.path(), error)?;
+                continue;
+            } else {
+                self.blocks.push(block);
+            }
+            replaced.extend(stands_for);
         }
         Ok(())
     }
@@ -115,16 +145,13 @@ pub fn open_all(blocks: &Path) -> Result<Opened, BlockError> {
             Kind::Foreign => {}
         }
     }
-    let replaced: Vec<PathBuf> = opened
-        .blocks
-        .iter()
-        .flat_map(|block| block.meta().replaces.iter().map(|name| blocks.join(name)))
-        .collect();
-    for block in opened.blocks.extract_if(.., |block| replaced.iter().any(|path| path == block.path())) {
-        fs::remove_dir_all(block.path()).map_err(|error| io_error(block.path(), error))?;
-    }
+    opened.remove_replaced()?;
     opened.blocks.sort_by_key(|block| (block.meta().min_time_ms, block.meta().max_time_ms));
     Ok(opened)
+}
+
+fn name(block: &Block) -> String {
+    block.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Sets a damaged block aside and says where it is: nothing reads it any more, and nothing deletes it.
@@ -135,7 +162,10 @@ pub fn quarantine(block: &Path) -> Result<PathBuf, BlockError> {
         .find(|path| !path.exists())
         .ok_or(BlockError::Unfit("too many damaged blocks of this name"))?;
     fs::rename(block, &target).map_err(|error| io_error(block, error))?;
-    sync_dir(target.parent().unwrap_or(&target))?;
+    // It is done, though perhaps not for good: with the old name back, the next start finds the damage again.
+    if let Err(error) = sync_dir(target.parent().unwrap_or(&target)) {
+        tracing::warn!(%error, "the new name of a damaged block may not outlive a power failure");
+    }
     Ok(target)
 }
 

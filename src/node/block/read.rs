@@ -159,6 +159,18 @@ impl Block {
         }
     }
 
+    /// Reads every chunk; an error if any is damaged.
+    pub(super) fn check_chunks(&self) -> Result<(), BlockError> {
+        let all = TimeRange { start: i64::MIN, end: i64::MAX };
+        let (mut times, mut values) = (Vec::new(), Vec::new());
+        for series in 0..self.index.len() {
+            times.clear();
+            values.clear();
+            self.read(series, all, &mut times, &mut values)?;
+        }
+        self.intact()
+    }
+
     /// The times of samples in chunks that were found damaged.
     pub fn lost_ranges(&self) -> Vec<TimeRange> {
         self.lost.ranges()

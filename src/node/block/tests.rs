@@ -201,6 +201,49 @@ fn what_is_unfinished_or_replaced_goes_away() {
 }
 
 #[test]
+fn only_a_sound_block_takes_the_place_of_others() {
+    for cut in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "1", &[]);
+        write(folder.path(), "2", &[]);
+        // Still there after they were replaced, and what replaced them was replaced as well.
+        write(folder.path(), "3", &["1", "2"]);
+        write(folder.path(), "4", &["3"]);
+        let damage = |name: &str| {
+            let path = folder.path().join(name).join(CHUNKS_FILE);
+            let mut bytes = fs::read(&path).unwrap();
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+            bytes.truncate(if cut { last } else { last + 1 });
+            fs::write(path, bytes).unwrap();
+        };
+        let names = |opened: &Opened| -> Vec<String> {
+            let paths = opened.blocks.iter().map(|block| block.path().file_name().unwrap());
+            let mut names: Vec<_> = paths.map(|name| name.to_string_lossy().into_owned()).collect();
+            names.sort();
+            names
+        };
+        damage("3");
+        damage("4");
+        let opened = open_all(folder.path()).unwrap();
+        assert_eq!((names(&opened), opened.quarantined.len()), (vec!["1".to_owned(), "2".to_owned()], 2));
+        assert!(opened.blocks.iter().all(|block| verify(block).is_ok()));
+        drop(opened);
+
+        // A sound one stands for what a damaged one replaced, too.
+        write(folder.path(), "3", &["1", "2"]);
+        write(folder.path(), "4", &["3"]);
+        damage("3");
+        let opened = open_all(folder.path()).unwrap();
+        assert_eq!((names(&opened), opened.quarantined.len()), (vec!["4".to_owned()], 0));
+        drop(opened);
+        // Once nothing is there that it replaces, it is worth what is left of it.
+        damage("4");
+        assert_eq!(names(&open_all(folder.path()).unwrap()), ["4"]);
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = BlockWriter::create(folder.path(), "1", vec![]).unwrap();

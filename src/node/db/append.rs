@@ -1,6 +1,7 @@
 //! Writing: judge, log, apply.
 
 use std::{
+    collections::HashSet,
     fmt::{self, Write as _},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
@@ -101,9 +102,7 @@ impl Db {
         let mut outcome = Appended::of_refused(batch.refused());
         let accepted = self.judge(batch, &mut outcome);
         self.log(&accepted)?;
-        for one in &accepted {
-            self.apply(one, &mut outcome);
-        }
+        self.apply_all(&accepted, &mut outcome);
         self.appended.fetch_add(outcome.samples, Ordering::Relaxed);
         self.refused.fetch_add(outcome.refused, Ordering::Relaxed);
         Ok(outcome)
@@ -190,6 +189,16 @@ impl Db {
         Ok(())
     }
 
+    fn apply_all(&self, accepted: &[Accepted], outcome: &mut Appended) {
+        let before = outcome.refused;
+        for one in accepted {
+            self.apply(one, outcome);
+        }
+        if outcome.refused > before && lost_to_another_write(accepted) {
+            self.log_differs.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Adds what was accepted. A sample whose time another write took meanwhile, or an earlier one of this write, with
     /// another value is refused after all, although the log has it.
     fn apply(&self, accepted: &Accepted, outcome: &mut Appended) {
@@ -223,6 +232,19 @@ impl Db {
     }
 }
 
+/// Whether another write took the time of a sample first: in the log it may come later, and then a restart would put
+/// back this one. The order within a write is the same in both.
+fn lost_to_another_write(accepted: &[Accepted]) -> bool {
+    let mut seen = HashSet::new();
+    accepted.iter().any(|one| {
+        let held = one.series.held();
+        one.samples.iter().any(|(time, value)| {
+            let other = held.runs.at(*time).is_some_and(|other| other.to_bits() != value.to_bits());
+            seen.insert((one.series.id(), *time)) && other
+        })
+    })
+}
+
 fn judge_series(
     series: &Series,
     written: BatchSeries<'_, '_>,
@@ -251,6 +273,56 @@ fn judge_series(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::db::Options;
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    #[test]
+    fn what_a_race_refused_does_not_come_back_with_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { clock: || NOW, ..Options::default() };
+        let db = Db::open(dir.path(), options).unwrap().0;
+        let batch = |values: &[f64]| {
+            let mut batch = Batch::new(options.labels);
+            for value in values {
+                batch.label("__name__", "up");
+                batch.sample(NOW, *value);
+                batch.end_series().unwrap();
+            }
+            batch
+        };
+        let held = |db: &Db| db.registry().find(&[("__name__", "up")]).unwrap().held().runs.at(NOW);
+        // The second write is faster between the log and the memory.
+        let mut outcome = Appended::default();
+        let accepted = db.judge(&batch(&[1.0]), &mut outcome);
+        db.log(&accepted).unwrap();
+        assert_eq!(db.append(&batch(&[2.0])).unwrap().samples, 1);
+        db.apply_all(&accepted, &mut outcome);
+        assert_eq!((outcome.samples, outcome.refused, held(&db)), (0, 1, Some(2.0)));
+        db.maintain().unwrap();
+        drop(db);
+        assert_eq!(held(&Db::open(dir.path(), options).unwrap().0), Some(2.0));
+    }
+
+    #[test]
+    fn the_log_is_rewritten_for_races_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { clock: || NOW, ..Options::default() };
+        let db = Db::open(dir.path(), options).unwrap().0;
+        // A sender that repeats itself is no race.
+        let mut batch = Batch::new(options.labels);
+        for value in [1.0, 2.0, 1.0] {
+            batch.label("__name__", "up");
+            batch.sample(NOW, value);
+            batch.end_series().unwrap();
+        }
+        let outcome = db.append(&batch).unwrap();
+        assert_eq!((outcome.samples, outcome.known, outcome.refused), (1, 1, 1));
+        assert!(!db.log_differs.load(Ordering::Relaxed));
+        db.log_differs.store(true, Ordering::Relaxed);
+        db.maintain().unwrap();
+        assert!(!db.log_differs.load(Ordering::Relaxed), "once is enough");
+    }
 
     #[test]
     fn complaints_are_seldom() {

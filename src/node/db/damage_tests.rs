@@ -132,3 +132,35 @@ fn a_block_with_a_damaged_index_is_set_aside_and_the_rest_is_read() {
     db.maintain().unwrap();
     assert_eq!((db.warnings([ALL]).len(), db.stats().blocks_missing), (0, 0));
 }
+
+#[test]
+fn a_block_that_cannot_be_set_aside_holds_up_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, mut model) = fill(dir.path());
+    let blocks = db.blocks();
+    let (gone, stuck) = (&blocks[0], &blocks[1]);
+    gone.damaged();
+    stuck.damaged();
+    fs::remove_dir_all(gone.path()).unwrap();
+    // Every name that it could get is taken.
+    let taken: Vec<_> = (0..1_000).map(|i| stuck.path().with_extension(format!("corrupt-{i}"))).collect();
+    for path in &taken {
+        fs::write(path, "").unwrap();
+    }
+    let first = db.stats().blocks;
+    for i in 600..900 {
+        put(&db, &mut model, "a", START + i * 1_000, 1.0);
+    }
+    let refused = db.maintain().unwrap_err().to_string();
+    assert!(refused.contains("too many damaged blocks"), "{refused}");
+    let stats = db.stats();
+    assert!(!db.blocks().iter().any(|block| Arc::ptr_eq(block, gone)), "nobody waits for what is gone");
+    assert!(stats.blocks + stats.blocks_compacted > first, "the rest is sealed: {stats:?}");
+    assert_eq!((stats.blocks_quarantined, stats.blocks_missing), (0, 0));
+
+    for path in &taken {
+        fs::remove_file(path).unwrap();
+    }
+    db.maintain().unwrap();
+    assert_eq!((db.stats().blocks_quarantined, stuck.path().exists()), (1, false));
+}

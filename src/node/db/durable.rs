@@ -49,11 +49,12 @@ impl Db {
         Ok((db, replayed))
     }
 
-    /// Writes a checkpoint if the log has grown enough since the last.
+    /// Writes a checkpoint if the log has grown enough since the last, or differs from what is in memory.
     pub(super) fn checkpoint_if_due(&self) -> Result<(), LogError> {
         let Some(wal) = &self.wal else { return Ok(()) };
         let last = self.checkpointed.load(Ordering::Relaxed);
-        if wal.size() < last.saturating_add(GROWTH.max(last)) {
+        let differs = self.log_differs.load(Ordering::Relaxed);
+        if !differs && wal.size() < last.saturating_add(GROWTH.max(last)) {
             return Ok(());
         }
         self.checkpoint()
@@ -87,6 +88,9 @@ impl Db {
             }
         }
         self.checkpointed.store(wal.size(), Ordering::Relaxed);
+        if result.is_ok() {
+            self.log_differs.store(false, Ordering::Relaxed);
+        }
         result
     }
 }

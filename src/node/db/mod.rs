@@ -19,7 +19,7 @@ mod tests;
 use std::{
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -123,6 +123,8 @@ pub struct Db {
     sealed: sealed::Folder,
     /// Size of the log behind the last checkpoint.
     checkpointed: AtomicU64,
+    /// Whether the log may say another value than memory does, so that a checkpoint is due.
+    log_differs: AtomicBool,
     /// Read while a write is under way, so that what removes series sees none half done.
     gate: RwLock<()>,
     newest: AtomicI64,
@@ -142,6 +144,7 @@ impl Db {
             replayed: Replayed::default(),
             sealed: sealed::Folder::default(),
             checkpointed: AtomicU64::new(0),
+            log_differs: AtomicBool::new(false),
             gate: RwLock::default(),
             newest: AtomicI64::new(i64::MIN),
             appended: AtomicU64::new(0),

@@ -111,7 +111,14 @@ impl Db {
     /// Something could not be written; everything that was there is still there.
     pub fn maintain(&self) -> Result<(), MaintainError> {
         let _turn = self.sealed.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.set_damaged_aside()?;
+        // What cannot be set aside holds up nothing else.
+        let aside = self.set_damaged_aside();
+        let rest = self.tidy_up();
+        aside?;
+        rest
+    }
+
+    fn tidy_up(&self) -> Result<(), MaintainError> {
         self.sealed.missing.look_again();
         self.expire_blocks()?;
         self.expire();
@@ -318,18 +325,33 @@ impl Db {
         Ok(())
     }
 
-    /// Renames blocks that a reader found damaged in more than chunks.
+    /// Renames blocks that a reader found damaged in more than chunks, all that can be; the first error.
     fn set_damaged_aside(&self) -> Result<(), BlockError> {
+        let mut result = Ok(());
         for damaged in self.blocks().iter().filter(|block| block.is_damaged()) {
-            let place = block::quarantine(damaged.path())?;
-            tracing::error!(place = %place.display(), "a block is damaged and set aside");
-            // Said before it leaves the list, so that no reader finds it in neither.
-            self.sealed.missing.add(place, Some(damaged.meta().range()));
+            match block::quarantine(damaged.path()) {
+                Ok(place) => {
+                    tracing::error!(place = %place.display(), "a block is damaged and set aside");
+                    // Said before it leaves the list, so that no reader finds it in neither.
+                    self.sealed.missing.add(place, Some(damaged.meta().range()));
+                    self.sealed.quarantined.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) if error.is_gone() => {
+                    tracing::warn!(block = %damaged.path().display(), "somebody removed a damaged block");
+                }
+                Err(error) if result.is_ok() => {
+                    result = Err(error);
+                    continue;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "another damaged block cannot be set aside either");
+                    continue;
+                }
+            }
             self.detach(damaged);
             self.sealed.list().retain(|block| !Arc::ptr_eq(block, damaged));
-            self.sealed.quarantined.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(())
+        result
     }
 
     fn detach(&self, block: &Arc<Block>) {

@@ -3,7 +3,10 @@
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::Node;
-use crate::telemetry::process::{MemoryCollector, ProcessCollector};
+use crate::{
+    node::db::Stats,
+    telemetry::process::{MemoryCollector, ProcessCollector},
+};
 
 /// Counts and gauges in a registry of their own.
 #[derive(Debug)]
@@ -11,6 +14,20 @@ pub(super) struct Metrics {
     registry: Registry,
     /// Apart, since a proxy in the same process tells the same of it.
     process: Registry,
+    stored: Stored,
+    log: Log,
+    reads: IntGauge,
+    reads_done: IntCounter,
+    reads_refused: IntCounter,
+    write_bytes: IntGaugeVec,
+    writes_refused: IntCounter,
+    recent: IntGaugeVec,
+    recent_refused: IntCounter,
+}
+
+/// Samples and blocks.
+#[derive(Debug)]
+struct Stored {
     series: IntGauge,
     appended: IntCounter,
     refused: IntCounter,
@@ -21,33 +38,12 @@ pub(super) struct Metrics {
     missing: IntGauge,
     chunks_damaged: IntGauge,
     compacted: IntCounter,
-    wal_damaged: IntCounter,
-    wal_damaged_bytes: IntCounter,
-    wal_torn_bytes: IntCounter,
-    reads: IntGauge,
-    reads_done: IntCounter,
-    reads_refused: IntCounter,
-    write_bytes: IntGaugeVec,
-    writes_refused: IntCounter,
-    recent: IntGaugeVec,
-    recent_refused: IntCounter,
 }
 
-impl Metrics {
-    pub(super) fn new() -> prometheus::Result<Self> {
-        let (registry, process) = (Registry::new(), Registry::new());
-        process.register(Box::new(ProcessCollector::new()?))?;
-        process.register(Box::new(MemoryCollector::new()?))?;
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            prometheus::Result::Ok(gauge)
-        };
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            prometheus::Result::Ok(counter)
-        };
+impl Stored {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name, help| gauge(registry, name, help);
+        let counter = |name, help| counter(registry, name, help);
         Ok(Self {
             series: gauge("weir_node_series", "Series held.")?,
             appended: counter("weir_node_samples_appended_total", "Samples written.")?,
@@ -65,19 +61,71 @@ impl Metrics {
                 "Damaged chunks found in blocks on disk; answers about their times carry a warning.",
             )?,
             compacted: counter("weir_node_blocks_compacted_total", "Blocks merged into larger ones.")?,
-            wal_damaged: counter(
+        })
+    }
+
+    fn show(&self, stats: &Stats) {
+        self.series.set(stats.series as i64);
+        self.blocks.set(stats.blocks as i64);
+        self.block_bytes.set(stats.block_bytes as i64);
+        self.missing.set(stats.blocks_missing as i64);
+        self.chunks_damaged.set(stats.chunks_damaged as i64);
+        raise(&self.appended, stats.samples_appended);
+        raise(&self.refused, stats.samples_refused);
+        raise(&self.expired, stats.samples_expired);
+        raise(&self.quarantined, stats.blocks_quarantined);
+        raise(&self.compacted, stats.blocks_compacted);
+    }
+}
+
+/// What was found when the log was read back.
+#[derive(Debug)]
+struct Log {
+    damaged: IntCounter,
+    damaged_bytes: IntCounter,
+    torn_bytes: IntCounter,
+}
+
+impl Log {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name, help| counter(registry, name, help);
+        Ok(Self {
+            damaged: counter(
                 "weir_node_wal_damaged_records_total",
                 "Places in the log where records were lost, found when it was read back.",
             )?,
-            wal_damaged_bytes: counter(
+            damaged_bytes: counter(
                 "weir_node_wal_damaged_bytes_total",
                 "Bytes of the log that were lost there.",
             )?,
-            wal_torn_bytes: counter(
+            torn_bytes: counter(
                 "weir_node_wal_torn_bytes_total",
-                "Bytes of an unfinished record cut off the end of the log when it was read back.",
+                "Bytes that were not whole and were cut off the end of the log when it was read back.",
             )?,
-            reads: gauge("weir_node_reads_outstanding", "Reads that run, wait to run or are being sent.")?,
+        })
+    }
+
+    fn show(&self, stats: &Stats) {
+        raise(&self.damaged, stats.wal_damaged);
+        raise(&self.damaged_bytes, stats.wal_damaged_bytes);
+        raise(&self.torn_bytes, stats.wal_torn_bytes);
+    }
+}
+
+impl Metrics {
+    pub(super) fn new() -> prometheus::Result<Self> {
+        let (registry, process) = (Registry::new(), Registry::new());
+        process.register(Box::new(ProcessCollector::new()?))?;
+        process.register(Box::new(MemoryCollector::new()?))?;
+        let counter = |name, help| counter(&registry, name, help);
+        Ok(Self {
+            stored: Stored::new(&registry)?,
+            log: Log::new(&registry)?,
+            reads: gauge(
+                &registry,
+                "weir_node_reads_outstanding",
+                "Reads that run, wait to run or are being sent.",
+            )?,
             reads_done: counter("weir_node_reads_total", "Reads that ran.")?,
             reads_refused: counter(
                 "weir_node_reads_refused_total",
@@ -112,31 +160,16 @@ impl Metrics {
     }
 
     pub(super) fn encode(&self, node: &Node) -> prometheus::Result<String> {
-        let (stats, reads, writes, recent) = (node.db.stats(), &node.reads, &node.writes, &node.recent);
-        self.series.set(stats.series as i64);
-        self.blocks.set(stats.blocks as i64);
-        self.block_bytes.set(stats.block_bytes as i64);
-        self.missing.set(stats.blocks_missing as i64);
-        self.chunks_damaged.set(stats.chunks_damaged as i64);
+        let (reads, writes, recent) = (&node.reads, &node.writes, &node.recent);
+        let stats = node.db.stats();
+        self.stored.show(&stats);
+        self.log.show(&stats);
         self.reads.set(reads.outstanding() as i64);
         node.connections.show();
-        let counts = [
-            (&self.appended, stats.samples_appended),
-            (&self.refused, stats.samples_refused),
-            (&self.expired, stats.samples_expired),
-            (&self.quarantined, stats.blocks_quarantined),
-            (&self.compacted, stats.blocks_compacted),
-            (&self.wal_damaged, stats.wal_damaged),
-            (&self.wal_damaged_bytes, stats.wal_damaged_bytes),
-            (&self.wal_torn_bytes, stats.wal_torn_bytes),
-            (&self.reads_done, reads.done()),
-            (&self.reads_refused, reads.refused()),
-            (&self.writes_refused, writes.refused()),
-            (&self.recent_refused, recent.refused()),
-        ];
-        for (counter, total) in counts {
-            counter.inc_by(total.saturating_sub(counter.get()));
-        }
+        raise(&self.reads_done, reads.done());
+        raise(&self.reads_refused, reads.refused());
+        raise(&self.writes_refused, writes.refused());
+        raise(&self.recent_refused, recent.refused());
         for (of, value) in [("bodies", writes.body_bytes()), ("unpacked", writes.unpacked_bytes())] {
             self.write_bytes.with_label_values(&[of]).set(i64::try_from(value).unwrap_or(i64::MAX));
         }
@@ -153,6 +186,23 @@ impl Metrics {
     pub(super) fn encode_process(&self) -> prometheus::Result<String> {
         TextEncoder::new().encode_to_string(&self.process.gather())
     }
+}
+
+/// Brings a counter up to what was counted elsewhere.
+fn raise(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    let gauge = IntGauge::new(name, help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
 }
 
 fn by_kind(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGaugeVec> {

@@ -42,12 +42,14 @@ impl Total {
         }
     }
 
-    /// Nothing to say if all of it was written. What is refused is refused for good, so that no sender tries again;
-    /// only a full node may have room later.
+    /// Nothing to say if all of it was written. What is refused is refused for good, so that no sender tries again. Only
+    /// a full node may have room later; but where anything of the request was taken, trying all of it again would hold
+    /// up the newer samples of series that are known.
     fn response(self) -> Result<Response, Failure> {
         let all = &self.appended;
         let Some((_, first)) = &all.first else { return Ok(StatusCode::NO_CONTENT.into_response()) };
-        let kind = if all.series_refused > 0 { ErrorKind::RateLimited } else { ErrorKind::BadData };
+        let full = all.series_refused > 0 && all.samples + all.known == 0;
+        let kind = if full { ErrorKind::RateLimited } else { ErrorKind::BadData };
         Err(Failure::new(kind, format!("{}; the first: {first}", self.counts())))
     }
 

@@ -1,17 +1,38 @@
-//! Damaged files of the log, kept when a checkpoint makes them superfluous: what is left in them may be wanted.
+//! Damaged files of the log, or parts of them, kept when they would go: what is left in them may be wanted.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
-/// In the name of a damaged file, before a number.
+/// In the name of what is kept, before a number.
 const MARKED: &str = ".corrupt-";
-/// Damaged files that are kept; each may be as large as a whole log.
+/// Files that are kept; each may be as large as a whole log.
 const KEPT_MAX: usize = 8;
 
 /// Renames a damaged file; where it is then, or `None` where enough of them lie already.
 pub(super) fn set_aside(file: &Path) -> io::Result<Option<PathBuf>> {
+    let Some(place) = free_place(file)? else { return Ok(None) };
+    fs::rename(file, &place)?;
+    Ok(Some(place))
+}
+
+/// Copies the end of a file, which is about to be cut off; where it is then, or `None` where enough of them lie already.
+pub(super) fn copy_end(file: &Path, end: &[u8]) -> io::Result<Option<PathBuf>> {
+    let Some(place) = free_place(file)? else { return Ok(None) };
+    let copy = || {
+        let mut copy = File::create_new(&place)?;
+        copy.write_all(end)?;
+        copy.sync_all()?;
+        place.parent().map_or(Ok(()), super::sync_dir)
+    };
+    // Half of it is of no use and takes the place of another one.
+    copy().inspect_err(|_| drop(fs::remove_file(&place)))?;
+    Ok(Some(place))
+}
+
+fn free_place(file: &Path) -> io::Result<Option<PathBuf>> {
     let Some(dir) = file.parent() else { return Ok(None) };
     let mut kept = 0;
     for entry in fs::read_dir(dir)? {
@@ -22,7 +43,5 @@ pub(super) fn set_aside(file: &Path) -> io::Result<Option<PathBuf>> {
     }
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let mut places = (0..KEPT_MAX).map(|i| dir.join(format!("{name}{MARKED}{i}")));
-    let Some(place) = places.find(|place| !place.exists()) else { return Ok(None) };
-    fs::rename(file, &place)?;
-    Ok(Some(place))
+    Ok(places.find(|place| !place.exists()))
 }

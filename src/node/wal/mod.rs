@@ -2,7 +2,8 @@
 //!
 //! Segments of records, each `mark · length · crc32 · payload`. Writers that arrive while another one is at the disk
 //! are written, and synced, together. A damaged record costs itself only: reading goes on at the next mark whose
-//! record is sound. A checkpoint replaces all segments before it; damaged ones are set aside then, not deleted.
+//! record is sound. A checkpoint replaces all segments before it; damaged ones are set aside then, not deleted. What
+//! is cut off the end of the last segment is copied before.
 
 mod aside;
 mod disk;

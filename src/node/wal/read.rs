@@ -8,7 +8,7 @@ use std::{
 
 use memchr::memmem;
 
-use super::{HEAD, MARK, OLD_MARKS, RECORD_BYTES_MAX};
+use super::{HEAD, MARK, OLD_MARKS, RECORD_BYTES_MAX, aside};
 
 /// Damage is described this many times; after that it is only counted.
 const DAMAGE_SHOWN: usize = 20;
@@ -22,7 +22,8 @@ pub struct Replayed {
     pub records: u64,
     /// Bytes read.
     pub bytes: u64,
-    /// Bytes of a record that was being written when the process ended; they were never acknowledged.
+    /// Bytes cut off the end: of a record that was being written when the process ended, or of damage in the last ones,
+    /// which may have been acknowledged. Nobody can tell.
     pub torn_bytes: u64,
     /// Places where records are lost.
     pub damaged: u64,
@@ -125,15 +126,33 @@ pub(super) fn replay(dir: &Path, each: &mut impl FnMut(&[u8]) -> Result<(), Stri
         let left = bytes.len() - sound;
         if left > 0 && i + 1 == files.len() && !file.checkpoint {
             replayed.torn_bytes = left as u64;
-            let opened = OpenOptions::new().write(true).open(&file.path);
-            let cut = opened.and_then(|opened| opened.set_len(sound as u64));
-            cut.map_err(|error| at(&file.path, error))?;
+            cut_off(&file.path, &bytes, sound).map_err(|error| at(&file.path, error))?;
         } else if left > 0 {
             replayed.damage(&file.path, left, || format!("{left} bytes at {sound} are lost"));
         }
         replayed.bytes += sound as u64;
     }
     Ok(replayed)
+}
+
+/// Cuts off what is behind the last sound record of the last segment, and keeps a copy if there is anything in it.
+fn cut_off(path: &Path, bytes: &[u8], sound: usize) -> io::Result<()> {
+    let end = bytes.get(sound..).unwrap_or_default();
+    if end.iter().any(|byte| *byte != 0) {
+        let (file, bytes) = (path.display(), end.len());
+        let message = "the end of the log is not whole and is cut off; it may have been acknowledged";
+        match aside::copy_end(path, end) {
+            Ok(Some(copy)) => tracing::warn!(%file, at = sound, bytes, copy = %copy.display(), "{message}"),
+            Ok(None) => tracing::warn!(%file, at = sound, bytes, "{message}; enough such copies are kept"),
+            // A start on a full disk is worth more.
+            Err(error) => {
+                tracing::warn!(%file, at = sound, bytes, %error, "{message}; it could not be copied");
+            }
+        }
+    }
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(sound as u64)?;
+    file.sync_all()
 }
 
 fn at(path: &Path, error: io::Error) -> io::Error {

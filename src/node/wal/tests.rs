@@ -147,6 +147,40 @@ fn what_is_damaged_is_kept_when_a_checkpoint_replaces_it() {
 }
 
 #[test]
+fn what_is_cut_off_the_end_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let copies = || {
+        let paths = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let mut paths: Vec<_> = paths.filter(|path| path.to_string_lossy().contains(".corrupt-")).collect();
+        paths.sort();
+        paths
+    };
+    let (wal, ..) = open(dir.path(), SyncPolicy::Always);
+    (0..3).for_each(|i| wal.append(&payload(i)).unwrap());
+    drop(wal);
+    let path = read::segment_path(dir.path(), 1);
+    let whole = fs::read(&path).unwrap();
+    let last = whole.len() - HEAD - payload(2).len();
+    // Zeros, as a file system leaves them, tell nothing.
+    fs::write(&path, [&whole[..], &[0; 50]].concat()).unwrap();
+    let (_, replayed, read) = open(dir.path(), SyncPolicy::Always);
+    assert_eq!((read.len(), replayed.torn_bytes, copies().len()), (3, 50, 0));
+    for round in 0..10 {
+        // The last record was acknowledged, and was hit.
+        let mut bytes = whole.clone();
+        bytes[last + HEAD] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let (_, replayed, read) = open(dir.path(), SyncPolicy::Always);
+        assert_eq!((read.len(), replayed.torn_bytes as usize), (2, whole.len() - last));
+        assert_eq!(fs::read(&path).unwrap(), &whole[..last]);
+        assert_eq!(copies().len(), 8.min(round + 1));
+        assert!(copies().iter().all(|copy| fs::read(copy).unwrap() == bytes[last..]));
+    }
+    open(dir.path(), SyncPolicy::Always);
+    assert_eq!(copies().len(), 8, "a sound end needs no copy");
+}
+
+#[test]
 fn missing_files_are_told_and_refused_writes_leave_no_gap() {
     let dir = tempfile::tempdir().unwrap();
     let (wal, ..) = open(dir.path(), SyncPolicy::Never);
