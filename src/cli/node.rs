@@ -87,7 +87,7 @@ pub(super) fn open(folder: &Path, options: Options) -> Result<Arc<Db>, String> {
     }
     if replayed.torn_bytes > 0 {
         let bytes = replayed.torn_bytes;
-        tracing::warn!(bytes, "the log ended in a record that is not whole: it was cut off");
+        tracing::warn!(bytes, "the end of the log could not be read and was cut off");
     }
     tracing::info!(records = replayed.records, bytes = replayed.bytes, "read the log back");
     Ok(Arc::new(db))
@@ -105,7 +105,7 @@ async fn maintain_database(db: Arc<Db>) {
         let db = Arc::clone(&db);
         match tokio::task::spawn_blocking(move || db.maintain()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "upkeep stopped, and is tried again"),
+            Ok(Err(error)) => tracing::warn!(%error, "part of the upkeep failed, and is tried again"),
             Err(error) => tracing::warn!(%error, "the database was not maintained"),
         }
     }
