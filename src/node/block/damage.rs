@@ -76,7 +76,7 @@ pub(super) enum Named {
     Last,
 }
 
-/// Ranges in order, those that meet made one, at most [`RANGES_MAX`].
+/// Ranges in order, those that meet made one, at most `RANGES_MAX`.
 pub fn joined(mut ranges: Vec<TimeRange>) -> Vec<TimeRange> {
     ranges.sort_by_key(|range| range.start);
     let mut joined: Vec<TimeRange> = Vec::new();
