@@ -24,7 +24,9 @@ const LAG: Duration = Duration::from_secs(10);
 /// Looks that are remembered, at most.
 const LOOKS_MAX: usize = 64;
 /// With less than this part of the budget in flight, a rise has other causes.
-const TELLS: f64 = 1.0 / 16.0;
+const TELLS: f64 = 1.0 / 32.0;
+/// A rise is held against this part at least, lest one that has other causes seems a huge error of a small query.
+const HELD_AGAINST: f64 = 1.0 / 16.0;
 /// A rise by this part of the budget may have other causes: compaction, ingestion.
 const SLACK: f64 = 1.0 / 8.0;
 /// What is held with nothing heavy in flight is taken for what is idle within so many seconds,
@@ -70,7 +72,11 @@ impl Truth {
             let budget = budget as f64;
             let tells = lately >= budget * TELLS;
             let rise = held - self.idle(held, if tells { DRIFT } else { SETTLE }, seconds);
-            let seen = if rise > budget * SLACK { (rise / lately).min(FACTOR_MAX) } else { 1.0 };
+            let seen = if rise > budget * SLACK {
+                (rise / lately.max(budget * HELD_AGAINST)).min(FACTOR_MAX)
+            } else {
+                1.0
+            };
             if tells && seen > DOUBT {
                 self.factor = self.factor.max(seen);
             } else if expected.bytes as f64 >= budget * TELLS {
@@ -129,6 +135,16 @@ mod tests {
         assert!(quiet[59] > 6.0, "silence says nothing: {quiet:?}");
         let right = looks(&mut truth, start + Duration::from_secs(90), vec![(300, 250); 200]);
         assert!(right[199] < 1.02, "{right:?}");
+    }
+
+    #[test]
+    fn one_query_of_a_twentieth_of_the_budget_tells_and_one_of_a_hundredth_does_not() {
+        let start = Instant::now();
+        let grows = |expected| (0..4).map(move |n| (50 + n * 280, expected));
+        let told = looks(&mut Truth::default(), start, grows(106));
+        assert!(told[1] > 2.0 && told[3] > 6.0 && told[3] < 7.0, "{told:?}");
+        let little = looks(&mut Truth::default(), start, grows(20));
+        assert!(little.iter().all(|factor| *factor == 1.0), "{little:?}");
     }
 
     #[test]
