@@ -32,11 +32,8 @@ pub(super) const START_FROM: &str = "`weir check-config --print-default` prints 
 
 /// The name of a file and what it holds; `otherwise` says what to do where there is none.
 pub(super) fn read(path: &FilePath, otherwise: &str) -> Result<(String, String), Report> {
-    let file = path.display().to_string();
-    match read_text(path, otherwise) {
-        Ok(text) => Ok((file, text)),
-        Err(message) => Err(Report::of_file(path, message)),
-    }
+    let text = read_text(path, otherwise).map_err(|message| Report::of_file(path, message))?;
+    Ok((path.display().to_string(), text))
 }
 
 fn read_text(path: &FilePath, otherwise: &str) -> Result<String, String> {

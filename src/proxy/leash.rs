@@ -36,8 +36,8 @@ impl Leash {
     /// Ends when the connection has to: its answer is over time, or recalled, and still under way.
     pub(super) async fn pulled(&self) {
         loop {
-            let held = self.lock().clone();
-            let Some((progress, until)) = held.and_then(|held| Some((held.clone(), held.until()?))) else {
+            let held = self.lock().as_ref().and_then(|held| Some((Arc::clone(held), held.until()?)));
+            let Some((progress, until)) = held else {
                 self.changed.notified().await;
                 continue;
             };
