@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -17,9 +18,20 @@ use super::{
     replicas::{Failure, Lease},
 };
 
-/// The bytes of an answer as they arrive. Dropping it before its end closes the connection, and so cancels the query.
+/// The bytes of an answer. Dropping it before its end closes the connection, and so cancels the query.
 #[derive(Debug)]
-pub struct Body {
+pub struct Body(Source);
+
+#[derive(Debug)]
+enum Source {
+    /// As they arrive.
+    Arriving(Box<Arriving>),
+    /// Put together from several answers.
+    Joined(Full<Bytes>),
+}
+
+#[derive(Debug)]
+struct Arriving {
     incoming: Incoming,
     lease: Option<Lease>,
     deadline: Instant,
@@ -30,11 +42,17 @@ pub struct Body {
 
 impl Body {
     pub(super) fn new(incoming: Incoming, lease: Lease, deadline: Instant, backend: Arc<str>) -> Self {
-        let mut body = Self { incoming, lease: Some(lease), deadline, alarm: None, backend };
-        body.finish_if_ended();
-        body
+        let mut arriving = Arriving { incoming, lease: Some(lease), deadline, alarm: None, backend };
+        arriving.finish_if_ended();
+        Self(Source::Arriving(Box::new(arriving)))
     }
 
+    pub(super) fn joined(bytes: Bytes) -> Self {
+        Self(Source::Joined(Full::new(bytes)))
+    }
+}
+
+impl Arriving {
     fn finish_if_ended(&mut self) {
         if http_body::Body::is_end_stream(&self.incoming) {
             self.finish();
@@ -58,6 +76,32 @@ impl Body {
     }
 }
 
+impl Arriving {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BackendError>>> {
+        let Some(lease) = &mut self.lease else { return Poll::Ready(None) };
+        match lease.poll_frame(&mut self.incoming, cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.finish_if_ended();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                Poll::Ready(Some(Err(self.fail(Cause::BrokenBody(innermost(&error))))))
+            }
+            Poll::Ready(None) => {
+                self.finish();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(self.deadline)));
+                match alarm.as_mut().poll(cx) {
+                    Poll::Ready(()) => Poll::Ready(Some(Err(self.fail(Cause::LateBody)))),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+        }
+    }
+}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BackendError;
@@ -66,35 +110,25 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BackendError>>> {
-        let this = &mut *self;
-        let Some(lease) = &mut this.lease else { return Poll::Ready(None) };
-        match lease.poll_frame(&mut this.incoming, cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                this.finish_if_ended();
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                Poll::Ready(Some(Err(this.fail(Cause::BrokenBody(innermost(&error))))))
-            }
-            Poll::Ready(None) => {
-                this.finish();
-                Poll::Ready(None)
-            }
-            Poll::Pending => {
-                let alarm = this.alarm.get_or_insert_with(|| Box::pin(sleep_until(this.deadline)));
-                match alarm.as_mut().poll(cx) {
-                    Poll::Ready(()) => Poll::Ready(Some(Err(this.fail(Cause::LateBody)))),
-                    Poll::Pending => Poll::Pending,
-                }
-            }
+        match &mut self.0 {
+            Source::Arriving(arriving) => arriving.poll(cx),
+            Source::Joined(bytes) => Pin::new(bytes)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.lease.is_none()
+        match &self.0 {
+            Source::Arriving(arriving) => arriving.lease.is_none(),
+            Source::Joined(bytes) => bytes.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.0 {
+            Source::Arriving(arriving) => arriving.incoming.size_hint(),
+            Source::Joined(bytes) => http_body::Body::size_hint(bytes),
+        }
     }
 }

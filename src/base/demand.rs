@@ -89,7 +89,7 @@ pub struct Demand {
     pub samples: Known,
     /// Series × steps held while evaluating.
     pub points: Known,
-    /// Bytes that the backend is expected to hold for the query.
+    /// Bytes that the backend is expected to hold for the query at once: for one of its pieces.
     pub memory: Known,
     /// Seconds of data touched, from the earliest window start to the latest window end.
     pub range_seconds: u64,
@@ -97,6 +97,8 @@ pub struct Demand {
     pub steps: u64,
     /// Number of vector selectors.
     pub selectors: u64,
+    /// Requests that it is asked for in, one after the other, each for a part of its time (1: as it came).
+    pub pieces: u64,
 }
 
 impl Demand {
@@ -110,5 +112,6 @@ impl Demand {
         range_seconds: 0,
         steps: 1,
         selectors: 0,
+        pieces: 1,
     };
 }

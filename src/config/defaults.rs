@@ -56,7 +56,13 @@ impl Default for Backend {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { memory: lit("4GiB"), queries: lit("20"), unproven: lit("10%"), mode: None }
+        Self {
+            memory: lit("4GiB"),
+            queries: lit("20"),
+            unproven: lit("10%"),
+            split_above: lit("10%"),
+            mode: None,
+        }
     }
 }
 

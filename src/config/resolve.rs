@@ -151,7 +151,8 @@ fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {
         raw::OnUnparsable::Forward => OnUnparsable::Forward,
     };
     let pressure = pressure(&raw.pressure)?;
-    Ok(upstream::Settings { backend, metrics, model, on_unparsable, pressure })
+    let split_percent = Some(raw.budget.split_above.percent()).filter(|n| *n < 100 && backend.kind.divides());
+    Ok(upstream::Settings { backend, metrics, model, on_unparsable, pressure, split_percent })
 }
 
 fn pressure(raw: &raw::Pressure) -> Result<pressure::Settings, String> {

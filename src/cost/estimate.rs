@@ -90,6 +90,7 @@ fn sum_up(shape: &Shape, selectors: Vec<SelectorEstimate>) -> Estimate {
         range_seconds: shape.range_seconds,
         steps: shape.steps,
         selectors: shape.selectors.len() as u64,
+        pieces: 1,
     };
     Estimate { demand, selectors }
 }

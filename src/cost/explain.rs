@@ -43,6 +43,13 @@ pub fn text(estimate: &Estimate) -> String {
             ),
         },
     ];
+    if d.pieces > 1 {
+        lines.push(format!(
+            "That is at once: it is asked for in {} pieces of its time, one after the other, which would otherwise take {}.",
+            d.pieces,
+            units::bytes(estimate.memory_undivided().value),
+        ));
+    }
     for selector in estimate.selectors.iter().take(SELECTORS_SHOWN) {
         lines.push(format!("- {}", line(selector)));
     }
@@ -119,7 +126,8 @@ pub fn worst(estimate: &Estimate) -> Option<&SelectorEstimate> {
 /// The answer of `query_cost` and `query_range_cost`: `data.estimate` has the two fields that Prometheus proposes,
 /// `seriesTouched` and `samplesScanned`, and Weir's own beside them.
 pub fn json(estimate: &Estimate) -> Value {
-    let Demand { series, blocks, samples, points, memory, range_seconds, steps, selectors } = estimate.demand;
+    let Demand { series, blocks, samples, points, memory, range_seconds, steps, selectors, pieces } =
+        estimate.demand;
     let shown: Vec<Value> = estimate.selectors.iter().take(SELECTORS_SHOWN).map(selector_json).collect();
     json!({
         "status": "success",
@@ -134,6 +142,7 @@ pub fn json(estimate: &Estimate) -> Value {
                 "rangeSeconds": range_seconds,
                 "steps": steps,
                 "selectorCount": selectors,
+                "pieces": pieces,
             },
             "selectors": shown,
             "text": text(estimate),

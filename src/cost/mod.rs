@@ -7,6 +7,7 @@ mod knowledge;
 mod label_table;
 mod learned;
 mod model;
+mod pieces;
 
 #[cfg(test)]
 mod tests;
@@ -16,3 +17,4 @@ pub use knowledge::{SeriesKnowledge, Source};
 pub use label_table::{LabelTable, MAX_AGE_MS as LABEL_TABLE_MAX_AGE_MS, TableError};
 pub use learned::{CONTRADICTIONS, FORGET_MS, HALF_LIFE_MS, LearnKey, Learned, LearnedError, Observed};
 pub use model::{Model, ModelKind, UNKNOWN_SERIES, Unknown};
+pub use pieces::{Division, JOINED_MAX};

@@ -11,6 +11,7 @@ mod parser;
 pub mod print;
 pub mod shape;
 pub mod sketch;
+pub mod steps;
 
 pub use cache::Cache;
 pub use error::{ParseError, Reason};

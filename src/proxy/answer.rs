@@ -1,60 +1,34 @@
 //! The way of a request: route, identify, parse, estimate, admit, forward, meter. Each stage takes what the one before
 //! made, and any of them may end it with a [`Failure`].
 
-use std::{borrow::Cow, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, header, request::Parts};
+use http::{Method, Request, Response, header, request::Parts};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
+    asking::Asking,
     body,
     call::{Call, Reading},
     failure::{Failure, cost_header, estimate_header, timing_header},
-    forward::{self, Forward},
+    forward,
     identify::Identity,
     live::{Live, Proxy},
-    meter::{BodyError, Meter, MeterLimits},
+    meter::{BodyError, Meter},
     record::{Owner, Record},
     respond::{self, Body, SERVER_TIMING, WEIR_COST, WEIR_ESTIMATE, header_text},
     route::{Endpoint, Routed, route},
-    settle::{self, Account},
+    send::{Running, Sent},
     upstream::Upstream,
-    weigh::{Stand, Weighed, Weighing},
+    weigh::{Weighed, Weighing},
 };
 use crate::{
-    backend::{
-        BackendError, Kind, feedback,
-        headers::{Ceilings, m3_push_down, strip_hop_by_hop},
-        pressure::{Answer, Outcome},
-    },
-    base::{Demand, ErrorKind, params::Params},
-    cost::{Estimate, LearnKey, explain},
-    limit::{self, Admitted, Ask, BackendId, PerQuery, ShadowHit, TenantPolicy},
+    backend::{BackendError, headers::strip_hop_by_hop},
+    base::{ErrorKind, params::Params},
+    cost::explain,
     telemetry::metrics::Dimension,
 };
-
-/// A query expected to hold this much is written down before it goes out.
-const DEAR_BYTES: u64 = 64 << 20;
-/// The time that a request has when no limit says less.
-const TIME_MAX: Duration = Duration::from_secs(3_600);
-/// The time that something light has.
-const LIGHT_TIME: Duration = Duration::from_secs(30);
-
-/// A request past the first stages.
-struct Asking<'a> {
-    live: &'a Live,
-    who: &'a Identity,
-    upstream: &'a Arc<Upstream>,
-    routed: Routed<'a>,
-    parts: &'a Parts,
-    policy: Arc<TenantPolicy>,
-    /// Which of the policy's budgets it draws on.
-    budget: usize,
-    /// The largest share of the budgets that one query takes, bytes.
-    memory_max: u64,
-    began: Instant,
-}
 
 impl Proxy {
     /// Answers a request of the query API. Never fails: every failure is a response.
@@ -164,7 +138,10 @@ impl Proxy {
         // Half of a backend's budget at most, so that what other classes reserve stays theirs.
         let largest = [whole.map(|bytes| bytes / 2), policy.in_flight.memory.enforced(), own];
         let memory_max = largest.into_iter().flatten().min().unwrap_or(u64::MAX);
-        Asking { live, who, upstream, routed, parts, policy, budget, memory_max, began }
+        let split = whole.zip(upstream.split_percent);
+        let piece_max =
+            split.map(|(bytes, percent)| (bytes / 100).saturating_mul(percent.into()).min(memory_max));
+        Asking { live, who, upstream, routed, parts, policy, budget, memory_max, piece_max, began }
     }
 
     /// The parse stage. What cannot be read is on record as it came.
@@ -195,6 +172,8 @@ impl Proxy {
             now_ms: (self.clock)(),
             limits,
             memory_max: asking.memory_max,
+            division: self.joins.division(call),
+            piece_max: asking.piece_max,
             headers: &headers,
             metrics: &self.metrics,
         };
@@ -219,30 +198,19 @@ impl Proxy {
     ) -> Result<Response<Body>, Failure> {
         let time = asking.time(&call);
         let deadline = asking.began + time;
-        record.asks();
-        let Admitted { permit, waited, shadow } = self.admit(asking, &weighed.estimate, deadline).await?;
-        let progress = record.admitted(waited);
-        progress.must_end(deadline);
-        self.count_shadow(asking, &shadow, record);
-        self.metrics.admitted(&asking.who.tenant, &asking.live.class_name(asking.who.class), waited);
         let request = asking.forwarded(&call, body)?;
-        let account = asking.account(&call, weighed.estimate);
-        if account.estimate.demand.memory.value >= DEAR_BYTES {
-            record.dispatch();
-        }
+        let mut estimate = weighed.estimate;
+        let Sent { running, at: sent, answered } =
+            self.send(asking, &call, &mut estimate, request, deadline, record).await?;
+        let Running { permit, waited, progress } = running;
+        let account = asking.account(&call, estimate);
         let (estimate, answer_tells) = (estimate_header(&account.estimate), account.answer_tells);
-        let sent = Instant::now();
-        // What may have brought one replica down is not tried on the next.
-        let again = account.estimate.demand.memory.value < DEAR_BYTES;
-        let answered = tokio::select! {
-            biased;
-            answered = asking.upstream.backend.send(request, deadline, again) => answered,
-            () = progress.recalled() => return Err(self.recalled(asking)),
-        };
         let status = answered.as_ref().ok().map(|response| response.status().as_u16());
         self.metrics.upstream(asking.upstream.backend.name(), status, sent.elapsed());
         asking.observe(&answered, &call, &account.estimate.demand, sent);
-        let told = answered.as_ref().ok().and_then(|response| asking.told(response.headers()));
+        // The head of a piece tells of that piece alone.
+        let whole = answered.as_ref().ok().filter(|_| account.estimate.demand.pieces == 1);
+        let told = whole.and_then(|response| asking.told(response.headers()));
         // Until the first byte may go out, a failure is still the request's own, with a status that the client sees.
         let (hand_over, handed) = oneshot::channel();
         let on_end = account.on_end(Arc::clone(self), permit, status.unwrap_or(0), told, handed);
@@ -279,19 +247,6 @@ impl Proxy {
         Ok(Response::from_parts(head, Body::from(primed)))
     }
 
-    /// The admit stage.
-    async fn admit(
-        self: &Arc<Self>,
-        asking: &Asking<'_>,
-        estimate: &Estimate,
-        deadline: Instant,
-    ) -> Result<Admitted, Failure> {
-        self.admission.admit(asking.ask(estimate.demand, deadline)).await.map_err(|refusal| {
-            self.metrics.refused(&asking.who.tenant, refusal.id(), "enforce", refusal.kind);
-            Failure::refused(&refusal, estimate)
-        })
-    }
-
     /// Nothing of the answer was sent: there is time for a clean refusal.
     fn unsent(&self, asking: &Asking<'_>, error: &BodyError<BackendError>) -> Failure {
         let failure = Failure::unsent(error);
@@ -299,25 +254,6 @@ impl Proxy {
             self.metrics.refused(&asking.who.tenant, id, "enforce", failure.kind);
         }
         failure
-    }
-
-    /// The backend gave no answer yet, and shall give none.
-    fn recalled(&self, asking: &Asking<'_>) -> Failure {
-        let failure = Failure::recalled();
-        let id = failure.limit.unwrap_or_default();
-        self.metrics.refused(&asking.who.tenant, id, "enforce", failure.kind);
-        failure
-    }
-
-    fn count_shadow(&self, asking: &Asking<'_>, hits: &[ShadowHit], record: &Record) {
-        for hit in hits {
-            record.hit(hit.id(), hit.kind.status(), &hit.message());
-            self.metrics.refused(&asking.who.tenant, hit.id(), "shadow", hit.kind);
-            tracing::info!(
-                target: "weir::shadow",
-                tenant = %asking.who.tenant, limit = hit.id(), "would be refused: {hit}"
-            );
-        }
     }
 
     /// The answer of `query_cost`: what it would cost, and what would become of it.
@@ -343,134 +279,5 @@ impl Proxy {
             .headers_mut()
             .insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
         response
-    }
-}
-
-impl Asking<'_> {
-    fn limits(&self) -> &PerQuery {
-        self.policy.per_query(self.live.class_id(self.who.class))
-    }
-
-    /// Whether a limit stands in the way.
-    fn stand(&self, demand: &Demand) -> Stand {
-        let class = self.live.class_id(self.who.class);
-        match limit::judge(&self.policy, &self.who.tenant, class, demand) {
-            Err(_) => Stand::Refused,
-            Ok(shadow) if shadow.is_empty() && demand.memory.value <= self.memory_max => Stand::Clear,
-            Ok(_) => Stand::Doubtful,
-        }
-    }
-
-    fn ask(&self, demand: Demand, deadline: Instant) -> Ask {
-        Ask {
-            tenant: self.who.tenant.clone(),
-            actor: Arc::clone(&self.who.actor),
-            class: self.live.class_id(self.who.class),
-            backend: BackendId(self.budget),
-            demand,
-            deadline,
-        }
-    }
-
-    /// The time from now to the last byte: the client's, if it is willing to wait less than it may.
-    fn time(&self, call: &Call) -> Duration {
-        let limit = self.limits().timeout_ms.enforced().map(Duration::from_millis);
-        [call.timeout, limit].into_iter().flatten().min().unwrap_or(TIME_MAX).min(TIME_MAX)
-    }
-
-    fn meter_limits(&self) -> MeterLimits {
-        let limits = self.limits();
-        let max = |limit: limit::Limit| limit.enforced().and_then(std::num::NonZeroU64::new);
-        MeterLimits {
-            bytes: max(limits.response_bytes),
-            series: max(limits.series),
-            samples: max(limits.points),
-        }
-    }
-
-    fn headers(&self) -> Cow<'_, HeaderMap> {
-        forward::request_headers(&self.parts.headers, &self.live.rules, self.who.trusted)
-    }
-
-    fn forwarded(&self, call: &Call, body: Bytes) -> Result<crate::backend::Outgoing, Failure> {
-        let limit = self.limits().timeout_ms.enforced().map(Duration::from_millis);
-        let ceiling = forward::ceiling(self.routed.endpoint, call.timeout, limit);
-        let mut headers = self.headers().into_owned();
-        if self.upstream.backend.kind() == Kind::M3 {
-            self.push_down(&mut headers, call, &body, limit);
-        }
-        Forward { parts: self.parts, routed: self.routed, body, ceiling }.outgoing(headers)
-    }
-
-    /// Hands the limits down to a backend that takes them; the client's own may only be lower.
-    fn push_down(&self, headers: &mut HeaderMap, call: &Call, body: &Bytes, timeout: Option<Duration>) {
-        let limits = self.limits();
-        let ceilings = Ceilings {
-            series: limits.series.enforced(),
-            docs: limits.blocks.enforced(),
-            range: limits.range_seconds.enforced().map(Duration::from_secs),
-            returned_datapoints: limits.points.enforced(),
-            timeout: call.timeout.into_iter().chain(timeout).min(),
-            ..Ceilings::default()
-        };
-        // Both were read before.
-        let form = std::str::from_utf8(body).unwrap_or_default();
-        let params = Params::parse(self.parts.uri.query().unwrap_or_default(), form).unwrap_or_default();
-        m3_push_down(headers, |name| params.first(name), &ceilings);
-    }
-
-    /// Forwards what costs nothing: not counted, not limited but in time.
-    async fn pass(&self, body: Bytes, record: &mut Record) -> Result<Response<Body>, Failure> {
-        record.free();
-        let forward = Forward { parts: self.parts, routed: self.routed, body, ceiling: None };
-        let request = forward.outgoing(self.headers().into_owned())?;
-        let backend = &self.upstream.backend;
-        let response = backend.send_light(request, self.began + LIGHT_TIME).await;
-        let response = response.map_err(|error| Failure::from(&error))?;
-        let response = forward::receive(response, self.routed.endpoint, backend.name()).await?;
-        record.passed(response.status());
-        Ok(response.map(|body| Body::passed(body, self.began + LIGHT_TIME)))
-    }
-
-    /// What the answer says about the backend's distress.
-    fn observe(
-        &self,
-        answered: &Result<Response<crate::backend::Body>, BackendError>,
-        call: &Call,
-        demand: &Demand,
-        sent: Instant,
-    ) {
-        let response = answered.as_ref().ok();
-        let status = answered.as_ref().map(|response| response.status().as_u16()).map_err(BackendError::kind);
-        let impatient = call.timeout.is_some_and(|timeout| self.began.elapsed() >= timeout.mul_f64(0.9));
-        // Only where reading samples is what takes the time.
-        let reads = matches!(self.routed.endpoint, Endpoint::Query | Endpoint::QueryRange);
-        let kind = self.upstream.backend.kind();
-        let answer = Answer {
-            outcome: Outcome::of(status, impatient),
-            took: sent.elapsed(),
-            cost: reads.then_some(if demand.points.value > demand.samples.value {
-                demand.points
-            } else {
-                demand.samples
-            }),
-            waited: response.is_some_and(|response| feedback::from_headers(response.headers(), kind).waited),
-        };
-        self.upstream.monitor().answered(&answer, Instant::now());
-    }
-
-    /// The series that a backend says it touched, unless it stopped at a limit.
-    fn told(&self, headers: &HeaderMap) -> Option<u64> {
-        let told = feedback::from_headers(headers, self.upstream.backend.kind());
-        told.series.filter(|_| !told.limited)
-    }
-
-    fn account(&self, call: &Call, estimate: Estimate) -> Account {
-        Account {
-            backend: self.upstream.backend.name().to_owned(),
-            learn: LearnKey::new(self.who.tenant.clone(), call.fingerprint, &call.shape),
-            answer_tells: settle::tells_series(&call.shape),
-            estimate,
-        }
     }
 }

@@ -9,6 +9,7 @@ use crate::{
         params::{ParamError, Params},
         time::EvalTimes,
     },
+    cost::Division,
     promql::{
         self, ParseError, Reason,
         ast::{Ast, Expr},
@@ -24,6 +25,21 @@ const MATCHERS_MAX: usize = 100;
 const FREE_NODES_MAX: usize = 16;
 /// What VictoriaMetrics assumes of a range query without `start` or `step`: the last five minutes, one step.
 const LENIENT_RANGE_MS: i64 = 300_000;
+
+/// Parameters of a range query that mean the same for each of its pieces.
+const PLAIN_PARAMS: [&str; 11] = [
+    "query",
+    "start",
+    "end",
+    "step",
+    "timeout",
+    "lookback_delta",
+    "dedup",
+    "partial_response",
+    "max_source_resolution",
+    "replicaLabels[]",
+    "storeMatch[]",
+];
 
 /// What a request reads.
 #[derive(Clone, Debug)]
@@ -42,6 +58,8 @@ pub(super) struct Call {
     pub opaque: bool,
     /// How long the client is willing to wait.
     pub timeout: Option<Duration>,
+    /// How it may be asked for in pieces, where it may.
+    pub division: Option<Division>,
 }
 
 /// How a request is read.
@@ -116,7 +134,17 @@ impl Reading<'_> {
         };
         let shape = Shape::of(&ast, times, lookback);
         let free = shape.selectors.is_empty() && is_plain(&ast);
-        Ok(Call { text: text.to_owned(), fingerprint: fingerprint(&ast), shape, free, ..Call::unread() })
+        // What asks for more than points is asked for as it came.
+        let is_plain = params.names().all(|name| PLAIN_PARAMS.contains(&name));
+        let division = if is_plain { Division::of(&ast, times, lookback) } else { None };
+        Ok(Call {
+            text: text.to_owned(),
+            fingerprint: fingerprint(&ast),
+            shape,
+            free,
+            division,
+            ..Call::unread()
+        })
     }
 
     /// What is not PromQL, as the configuration says of the backend: it may be a dialect that the backend knows.
@@ -275,6 +303,7 @@ impl Call {
             free: false,
             opaque: false,
             timeout: None,
+            division: None,
         }
     }
 }

@@ -168,6 +168,10 @@ pub(super) fn estimate_header(estimate: &Estimate) -> String {
     }
     out.push_str("; known=");
     out.push_str(d.series.class.as_str());
+    if d.pieces > 1 {
+        out.push_str("; pieces=");
+        out.push_str(itoa::Buffer::new().format(d.pieces));
+    }
     out
 }
 

@@ -18,6 +18,7 @@ use super::{
     board::{Board, cut},
     body::Bodies,
     identify::Rules,
+    send::Joins,
     tls::ServerTls,
     upstream::{self, Upstream},
     watch::Watcher,
@@ -155,6 +156,7 @@ pub struct Proxy {
     pub(super) learned: Arc<Learned>,
     pub(super) cache: promql::Cache,
     pub(super) bodies: Bodies,
+    pub(super) joins: Joins,
     /// A place for each client connection.
     pub(super) connections: Arc<Semaphore>,
     connections_max: usize,
@@ -195,6 +197,7 @@ impl Proxy {
             learned,
             cache: promql::Cache::new(CACHED_QUERIES),
             bodies: Bodies::new(),
+            joins: Joins::new(),
             connections: Arc::new(Semaphore::new(connections_max)),
             connections_max,
             clock,

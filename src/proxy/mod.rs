@@ -4,6 +4,7 @@
 
 mod admin;
 mod answer;
+mod asking;
 mod board;
 mod body;
 mod call;
@@ -19,6 +20,7 @@ mod record;
 mod remote_read;
 pub mod respond;
 mod route;
+mod send;
 mod server;
 mod settle;
 mod status;

@@ -40,6 +40,8 @@ pub struct Settings {
     pub on_unparsable: OnUnparsable,
     /// What its own distress does to its budget.
     pub pressure: pressure::Settings,
+    /// Percent of its memory beyond which a query is asked for in pieces; `None` for never.
+    pub split_percent: Option<u8>,
 }
 
 /// What becomes of a query that Weir cannot parse: it may be a dialect that the backend knows.
@@ -66,6 +68,8 @@ pub struct Upstream {
     pub model: Model,
     /// What becomes of a query that is not PromQL.
     pub on_unparsable: OnUnparsable,
+    /// Percent of its memory beyond which a query is asked for in pieces.
+    pub split_percent: Option<u8>,
     /// What is known of its distress; it outlives a reload, so that a backend in distress stays known as such.
     monitor: Arc<Mutex<Monitor>>,
     /// Which series left its head; it outlives a reload as well.
@@ -95,6 +99,7 @@ impl Upstream {
             backend,
             model: settings.model,
             on_unparsable: settings.on_unparsable,
+            split_percent: settings.split_percent,
             monitor,
             churn,
             table: table.unwrap_or_default(),

@@ -11,7 +11,7 @@ use crate::{
     backend::probe::{ProbeError, ProbeOutcome, Question},
     base::{Demand, EstimateClass, Known, TenantId},
     cost::{
-        self, Estimate, LabelTable, LearnKey, Learned, Model, Observed, SeriesKnowledge, Source,
+        self, Division, Estimate, LabelTable, LearnKey, Learned, Model, Observed, SeriesKnowledge, Source,
         UNKNOWN_SERIES, Unknown,
     },
     limit::PerQuery,
@@ -48,6 +48,10 @@ pub(super) struct Weighing<'a> {
     pub limits: &'a PerQuery,
     /// The largest share of a budget that a query of unknown size takes, bytes.
     pub memory_max: u64,
+    /// How it may be divided.
+    pub division: Option<&'a Division>,
+    /// Bytes beyond which it is, where the backend gets pieces.
+    pub piece_max: Option<u64>,
     /// The request's own headers, for backends that tell tenants apart by them.
     pub headers: &'a HeaderMap,
     /// Where probes are counted.
@@ -184,8 +188,15 @@ impl Weighing<'_> {
     }
 
     fn price(&self, known: &[SeriesKnowledge]) -> Estimate {
-        let price = if self.call.listing { cost::estimate_listing } else { cost::estimate };
-        price(&self.call.shape, known, &self.upstream.model)
+        let (shape, model) = (&self.call.shape, &self.upstream.model);
+        if self.call.listing {
+            return cost::estimate_listing(shape, known, model);
+        }
+        let whole = cost::estimate(shape, known, model);
+        match self.division.zip(self.piece_max) {
+            Some((division, most)) => division.divide(whole, known, model, most),
+            None => whole,
+        }
     }
 
     /// Asks the backend about the selectors in doubt, the largest first, all at once: whether it counted each, and why

@@ -201,6 +201,11 @@ impl Metrics {
             probe_bytes: make.counter("weir_probe_bytes_total", "Bytes that probes received.", &["backend"])?,
             probe_seconds: make.histograms("weir_probe_seconds", "Time that probes took.", &["backend"], seconds.clone())?,
             probe_cache: make.counter("weir_probe_cache_total", "Looks into the cache of probes.", &["result"])?,
+            divided: make.counter(
+                "weir_divided_queries_total",
+                "Queries that were asked for in pieces: put together, or asked for as a whole in the end.",
+                &["backend", "outcome"],
+            )?,
             upstream: make.counter(
                 "weir_upstream_responses_total",
                 "Answers of backends by class of status (`2xx`), or `error` for none.",

@@ -110,6 +110,7 @@ pub struct Metrics {
     probe_bytes: IntCounterVec,
     probe_seconds: HistogramVec,
     probe_cache: IntCounterVec,
+    divided: IntCounterVec,
     upstream: IntCounterVec,
     upstream_seconds: HistogramVec,
     answers: IntCounterVec,
@@ -224,6 +225,11 @@ impl Metrics {
     /// A probe's answer was looked for in the cache.
     pub fn probe_cache(&self, hit: bool) {
         self.probe_cache.with_label_values(&[if hit { "hit" } else { "miss" }]).inc();
+    }
+
+    /// A query was asked for in pieces, and its answer put together, or in the end asked for as a whole.
+    pub fn divided(&self, backend: &str, joined: bool) {
+        self.divided.with_label_values(&[backend, if joined { "joined" } else { "whole" }]).inc();
     }
 
     /// A backend answered with a status, or not at all (`None`), after this long.

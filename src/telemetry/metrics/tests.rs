@@ -64,6 +64,7 @@ fn what_happened_is_what_is_shown() {
     metrics.probed("main", ProbeResult::Counted, Duration::from_millis(3), 400);
     metrics.probed("main", ProbeResult::Refused, Duration::ZERO, 0);
     metrics.probe_cache(true);
+    metrics.divided("main", true);
     metrics.upstream("main", Some(200), Duration::from_millis(20));
     metrics.upstream("main", None, Duration::from_secs(1));
     metrics.answered("main", "cut_off", 1000);
@@ -87,6 +88,7 @@ fn what_happened_is_what_is_shown() {
         r#"weir_probe_bytes_total{backend="main"} 400"#,
         r#"weir_probe_seconds_count{backend="main"} 1"#,
         r#"weir_probe_cache_total{result="hit"} 1"#,
+        r#"weir_divided_queries_total{backend="main",outcome="joined"} 1"#,
         r#"weir_upstream_responses_total{backend="main",status="2xx"} 1"#,
         r#"weir_upstream_responses_total{backend="main",status="error"} 1"#,
         r#"weir_answers_total{backend="main",outcome="cut_off"} 1"#,
