@@ -60,7 +60,7 @@ impl Default for Budget {
             memory: lit("4GiB"),
             queries: lit("20"),
             unproven: lit("10%"),
-            split_above: lit("10%"),
+            split_above: lit("40%"),
             mode: None,
         }
     }

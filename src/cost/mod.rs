@@ -17,4 +17,4 @@ pub use knowledge::{SeriesKnowledge, Source};
 pub use label_table::{LabelTable, MAX_AGE_MS as LABEL_TABLE_MAX_AGE_MS, TableError};
 pub use learned::{CONTRADICTIONS, FORGET_MS, HALF_LIFE_MS, LearnKey, Learned, LearnedError, Observed};
 pub use model::{Model, ModelKind, UNKNOWN_SERIES, Unknown};
-pub use pieces::{Division, JOINED_MAX};
+pub use pieces::{Division, JOINED_MAX, PIECES_COUNTED};

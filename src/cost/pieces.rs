@@ -2,7 +2,8 @@
 //!
 //! Prometheus' engine holds series × steps until the last step is known. 20,000 series over 6 h at 15 s, summed, take
 //! 1,619 MiB at their peak; in eight pieces, two queries at a time, 851 MiB for both and no more time than the two whole
-//! ones, which take 2,317 (measured on Prometheus 2.42).
+//! ones, which take 2,317 (measured on Prometheus 2.42). A piece counts twice: what the one before it left is collected
+//! only when as much again was allocated (measured: 2.1 to 2.3 times the part, in 4, 8 and 16 pieces).
 
 use std::sync::{Arc, OnceLock};
 
@@ -21,6 +22,10 @@ const PIECES: [u64; 9] = [2, 3, 4, 6, 8, 12, 16, 24, 32];
 /// Each piece reads again what its first step looks back on. So many percent of the samples may be read, all pieces
 /// together: windows that are long against the pieces are not worth it.
 const READ_PERCENT: u64 = 125;
+/// What is held in pieces is so many percent of the whole at most, or they are not worth it.
+const WORTH_PERCENT: u64 = 75;
+/// What a divided query counts for, in pieces: one, and what is left of the one before.
+pub const PIECES_COUNTED: usize = 2;
 /// A piece has at least so many steps.
 const STEPS_LEAST: u64 = 8;
 /// An answer expected to be longer, in bytes, is not put together from pieces.
@@ -57,6 +62,7 @@ impl Division {
             return whole;
         }
         let readable = demand.samples.value.saturating_mul(READ_PERCENT) / 100;
+        let worth = most.min(demand.memory.value / 100 * WORTH_PERCENT);
         let mut best = None;
         for (pieces, first) in PIECES.into_iter().zip(&self.firsts) {
             if self.times.steps() < pieces * STEPS_LEAST {
@@ -67,13 +73,14 @@ impl Division {
             if piece.samples.value.saturating_mul(pieces) > readable {
                 break;
             }
-            best = Some((pieces, piece.memory));
-            if piece.memory.value <= most {
+            let memory = piece.memory.times(PIECES_COUNTED as u64);
+            best = Some((pieces, memory));
+            if memory.value <= worth {
                 break;
             }
         }
         match best {
-            Some((pieces, memory)) if memory.value <= demand.memory.value / 2 => {
+            Some((pieces, memory)) if memory.value <= demand.memory.value / 100 * WORTH_PERCENT => {
                 Estimate { demand: Demand { memory, pieces, ..*demand }, ..whole }
             }
             _ => whole,

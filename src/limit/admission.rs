@@ -198,6 +198,11 @@ impl Admission {
         self.hand_over(ready);
     }
 
+    pub(super) fn prove(self: &Arc<Self>, held: &Held) {
+        let ready = self.lock().prove(held);
+        self.hand_over(ready);
+    }
+
     /// Hands over what became free. One that has just left drops its permit, which frees it for the next.
     fn hand_over(self: &Arc<Self>, ready: Handovers) {
         for (to, outcome) in ready {

@@ -47,6 +47,11 @@ impl Permit {
         self.actual = Some(actual);
     }
 
+    /// A part of the query that held as much as all of it may was answered, as expected; more of it follows.
+    pub fn prove(&self) {
+        self.admission.prove(&self.held);
+    }
+
     #[cfg(test)]
     pub(super) fn held(&self) -> &Held {
         &self.held

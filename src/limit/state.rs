@@ -315,6 +315,12 @@ impl State {
         }
     }
 
+    /// A part of a query was answered whole: there may be room for another.
+    pub(super) fn prove(&mut self, held: &Held) -> Handovers {
+        self.backends[held.backend].prove(held.weight);
+        self.dispatch()
+    }
+
     /// Gives back what a query held, to whoever is next.
     pub(super) fn release(&mut self, held: Held, actual: Option<Actual>) -> Handovers {
         let account = self.tenants.get_mut(held.tenant);

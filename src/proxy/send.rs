@@ -9,7 +9,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::{asking::Asking, call::Call, failure::Failure, live::Proxy, meter::Progress, record::Record};
 use crate::{
     backend::{self, BackendError, Joined, Outgoing},
-    cost::{Division, Estimate, JOINED_MAX},
+    cost::{Division, Estimate, JOINED_MAX, PIECES_COUNTED},
     limit::{Admitted, Permit, ShadowHit},
 };
 
@@ -78,10 +78,16 @@ impl Proxy {
             let at = Instant::now();
             let pieces = division.times(estimate.demand.pieces);
             let again = estimate.demand.memory.value < DEAR_BYTES;
+            // As much as a whole query of this weight would have proved in the same time; its end proves the rest.
+            let ended = |count: usize| {
+                if count < pieces.len() && count.is_multiple_of(PIECES_COUNTED) {
+                    running.permit.prove();
+                }
+            };
             let joining = async {
                 // Never closed; whoever comes too late finds the deadline passed.
                 let _place = tokio::time::timeout_at(deadline, self.joins.places.acquire()).await;
-                backend.send_in_pieces(&request, &pieces, deadline, again, JOINED_MAX).await
+                backend.send_in_pieces(&request, &pieces, deadline, again, JOINED_MAX, ended).await
             };
             let joined = tokio::select! {
                 biased;

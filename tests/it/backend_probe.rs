@@ -336,6 +336,21 @@ async fn a_count_that_stopped_at_a_lower_limit_is_no_answer_to_a_higher_one() {
 }
 
 #[tokio::test]
+async fn whoever_waits_for_a_count_under_a_lower_limit_counts_again() {
+    let upstream = FakeUpstream::start(|_| {
+        let Act::Raw(raw) = series(50) else { unreachable!() };
+        Act::Slow(vec![raw], Duration::from_millis(30))
+    })
+    .await;
+    let backend = backend(Kind::Cortex, &upstream, ProbeSettings::default());
+    let limits = [10, 100, 10, 100];
+    let outcomes = futures_util::future::join_all(limits.map(|limit| ask(&backend, WINDOW, limit))).await;
+    let truncated: Vec<bool> = outcomes.iter().map(|outcome| outcome.as_ref().unwrap().truncated).collect();
+    assert_eq!(truncated, [true, false, true, false]);
+    assert_eq!(upstream.seen().len(), 2);
+}
+
+#[tokio::test]
 async fn tenants_do_not_share_answers_and_bring_their_headers() {
     let upstream = FakeUpstream::start(scripted(Kind::Cortex, 5)).await;
     let backend = backend(Kind::Cortex, &upstream, ProbeSettings::default());

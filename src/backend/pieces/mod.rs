@@ -25,7 +25,7 @@ pub enum Joined {
 
 impl Backend {
     /// Asks for the same range query, piece by piece, and puts the answers together, of at most `max` bytes in all.
-    /// Otherwise as [`send`](Self::send); the pieces share the deadline.
+    /// Otherwise as [`send`](Self::send); the pieces share the deadline, and `ended` hears how many there were so far.
     pub async fn send_in_pieces(
         &self,
         whole: &Outgoing,
@@ -33,6 +33,7 @@ impl Backend {
         deadline: Instant,
         idempotent: bool,
         max: usize,
+        ended: impl Fn(usize),
     ) -> Result<Joined, BackendError> {
         let (mut matrix, mut head) = (Matrix::default(), None);
         for (n, times) in pieces.iter().enumerate() {
@@ -53,6 +54,7 @@ impl Backend {
                 return Ok(Joined::No);
             }
             head.get_or_insert(parts);
+            ended(n + 1);
         }
         let (Some(mut head), Some(bytes)) = (head, matrix.into_json()) else { return Ok(Joined::No) };
         for of_one_piece in [header::CONTENT_LENGTH, header::ETAG, header::LAST_MODIFIED] {

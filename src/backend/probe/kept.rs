@@ -16,6 +16,8 @@ const FAILURE_TTL: Duration = Duration::from_secs(10);
 const BUSY_TTL: Duration = Duration::from_millis(100);
 /// Windows of one selector of which the whole count is kept.
 const WINDOWS_MAX: usize = 4;
+/// How often a question waits for the answer to another one about the same selector before it takes what it gets.
+const WAITS_MAX: u8 = 2;
 
 /// Two keyed hashes of the question: selectors may be 64 KiB long, and thousands of answers are kept.
 type Key = [u64; 2];
@@ -89,15 +91,22 @@ impl Answers {
 
     /// The kept answer to this very question, or a new one, asked once however many wait for it; and whether it was
     /// kept.
-    pub(super) async fn get(
+    pub(super) async fn get<A: Future<Output = Kept>>(
         &self,
         question: &Question<'_>,
-        asking: impl Future<Output = Kept>,
+        ask: impl Fn() -> A,
     ) -> (Kept, bool) {
         let key = self.key(&(question.selector, question.window, question.tenant));
-        let entry = self.exactly.entry(key).or_insert_with_if(asking, |kept| !kept.answers(question)).await;
-        let cached = !entry.is_fresh();
-        (entry.into_value(), cached)
+        let mut waits = 0..WAITS_MAX;
+        loop {
+            let entry =
+                self.exactly.entry(key).or_insert_with_if(ask(), |kept| !kept.answers(question)).await;
+            // Whoever waited for the same question under a lower limit got a count that stopped there.
+            let settles = entry.is_fresh() || entry.value().answers(question);
+            if settles || waits.next().is_none() {
+                return (entry.value().clone(), !entry.is_fresh());
+            }
+        }
     }
 
     /// The series of an instant, kept or asked for once.

@@ -149,9 +149,9 @@ impl Backend {
             return Ok(outcome);
         }
         let asked = Question { window: widened(question.window), ..question.clone() };
-        let asking = self.ask_within_deadline(&asked, question.window.end);
         // In a box, as the cache keeps a place for it whether it is asked or not.
-        let (Kept { answer, open, up_to }, cached) = probes.answers.get(&asked, Box::pin(asking)).await;
+        let ask = || Box::pin(self.ask_within_deadline(&asked, question.window.end));
+        let (Kept { answer, open, up_to }, cached) = probes.answers.get(&asked, ask).await;
         if cached {
             probes.counters.cache_hits.fetch_add(1, Relaxed);
         }
