@@ -114,6 +114,43 @@ async fn answers_are_prometheus_own_byte_for_byte() {
     assert!(sum_of(&weir.metrics(), "weir_admissions_total", &[]) > 100.0, "{}", weir.metrics());
 }
 
+/// What is asked for in pieces has the answer of the whole, whatever the function, and the grid of the whole.
+#[tokio::test]
+async fn pieces_make_the_answer_of_the_whole() {
+    let Some((_alone, database)) = prometheus("pieces_make_the_answer_of_the_whole").await else { return };
+    let yaml = format!(
+        "backends: [{{name: main, urls: [\"{}\"], scrape_interval: 30s, budget: {{memory: 64MiB, split_above: 1%}}}}]\n\
+         limits: {{default: {{rate: {{queries: unlimited}}, per_query: {{memory: unlimited}}, in_flight: {{memory: 64MiB}}}}}}",
+        database.url
+    );
+    let weir = Weir::start(&yaml).await;
+    weir.proxy.warm().await;
+    let (client, end) = (client(), database.data.end - 60);
+    let mut divided = 0;
+    let more = ["count_values(\"v\", level_0)", "topk by (job) (2, level_1)", "sum(level_0 @ end())"];
+    for query in QUERIES.iter().chain(&more) {
+        for times in [
+            format!("start={}&end={end}&step=15", end - 7_200),
+            format!("start={}.123&end={end}.7&step=7.5", end - 3_600),
+        ] {
+            let target = format!("/api/v1/query_range?query={}&{times}", encode(query));
+            let through = weir.get(&target).await;
+            // What costs nothing has no estimate.
+            let estimate = through.headers.get("weir-estimate").map(|estimate| estimate.to_str().unwrap());
+            let in_pieces = estimate.is_some_and(|estimate| estimate.contains("pieces="));
+            divided += usize::from(in_pieces);
+            let url = format!("{}{target}", database.url);
+            let direct = raw(&client, Method::GET, &url, "", false).await;
+            assert_eq!(through.status, direct.status, "{query}: {}", through.body);
+            let json = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).unwrap();
+            let (through, direct) = (json(through.body.as_bytes()), json(&direct.body));
+            assert_eq!(through, direct, "{query} {times} in pieces: {in_pieces}");
+        }
+    }
+    assert!(divided > 20, "{divided}");
+    weir.until_idle().await;
+}
+
 /// Series that come and go.
 const SHORT_LIVED: [&str; 3] =
     ["pod_restarts_total", r#"pod_restarts_total{pod=~"pod-1.*"}"#, r#"pod_restarts_total{pod="pod-7"}"#];

@@ -1,6 +1,7 @@
 mod explain;
 mod label_table;
 mod learned;
+mod pieces;
 mod pricing;
 
 use crate::{

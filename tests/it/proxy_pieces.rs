@@ -1,0 +1,160 @@
+//! Range queries that are asked for in pieces of their time.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    fake_upstream::{Act, FakeUpstream, Seen},
+    weir::{Answer, Weir},
+};
+
+/// A database whose only series is, at each step, the time; and which counts 20,000 series in all that it is asked about.
+fn database(seen: &Seen) -> Act {
+    if !seen.path().ends_with("/query_range") {
+        return crate::proxy_way::database(seen);
+    }
+    let number = |name| first(seen, name).unwrap();
+    let (start, end, step) = (number("start"), number("end"), number("step"));
+    let count = ((end - start) / step).floor() as u64 + 1;
+    let values: Vec<Value> =
+        (0..count).map(|n| start + n as f64 * step).map(|time| json!([time, time.to_string()])).collect();
+    Act::json(
+        &json!({"status": "success", "data": {"resultType": "matrix", "result": [
+            {"metric": {"job": "a"}, "values": values},
+        ]}})
+        .to_string(),
+    )
+}
+
+/// The value that counts: the first, and the form's before the URL's.
+fn first(seen: &Seen, name: &str) -> Option<f64> {
+    let form =
+        form_urlencoded::parse(&seen.body).find(|(n, _)| n == name).map(|(_, value)| value.into_owned());
+    form.or_else(|| seen.params(name).first().cloned())?.parse().ok()
+}
+
+async fn before(act: impl Fn(&Seen) -> Act + Send + Sync + 'static, kind: &str) -> (FakeUpstream, Weir) {
+    let upstream = FakeUpstream::start(act).await;
+    let yaml = format!(
+        "backends: [{{name: main, kind: {kind}, urls: [\"{}\"], budget: {{memory: 1GiB}}}}]\n\
+         limits: {{default: {{per_query: {{memory: 512MiB, series: 50_000, samples: 100M, points: 100M}}}}}}",
+        upstream.url()
+    );
+    let weir = Weir::start(&yaml).await;
+    weir.proxy.warm().await;
+    (upstream, weir)
+}
+
+fn ranges(upstream: &FakeUpstream) -> Vec<Seen> {
+    upstream.seen().into_iter().filter(|seen| seen.path().ends_with("/query_range")).collect()
+}
+
+const RANGE: &str = "start=1700000000.5&end=1700021600&step=15";
+
+fn estimate(answer: &Answer) -> &str {
+    answer.headers["weir-estimate"].to_str().unwrap()
+}
+
+#[tokio::test]
+async fn pieces_are_one_answer() {
+    let (upstream, weir) = before(database, "prometheus").await;
+    let whole = format!("/api/v1/query_range?query=small&{RANGE}");
+    let want = weir.get(&whole).await;
+    assert!(!estimate(&want).contains("pieces"), "{}", estimate(&want));
+    let target = format!("/api/v1/query_range?query=sum%20by(job)(big)&{RANGE}");
+    let gets = weir.get_as(&target, &[("accept-encoding", "gzip")]).await;
+    let posts = weir.post("/api/v1/query_range", &format!("query=sum by(job)(big)&{RANGE}")).await;
+    for answer in [gets, posts] {
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert!(estimate(&answer).ends_with("pieces=6"), "{}", estimate(&answer));
+        let json = |answer: &Answer| serde_json::from_str::<Value>(&answer.body).unwrap();
+        assert_eq!(json(&answer), json(&want));
+        let told = answer.headers["weir-cost"].to_str().unwrap();
+        assert!(told.starts_with("answer_series=1; answer_samples=1440;"), "{told}");
+    }
+    let seen = ranges(&upstream);
+    assert_eq!(seen.len(), 1 + 2 * 6);
+    assert!(seen[1..].iter().all(|seen| seen.header("accept-encoding") == Some("identity")));
+    assert!(weir.metrics().contains(r#"weir_divided_queries_total{backend="main",outcome="joined"} 2"#));
+    weir.until_idle().await;
+}
+
+#[tokio::test]
+async fn only_what_runs_prometheus_engine_gets_pieces_and_only_of_plain_queries() {
+    let (upstream, weir) = before(database, "victoriametrics").await;
+    let sum = format!("/api/v1/query_range?query=sum%20by(job)(big)&{RANGE}");
+    // Its formula says less; what matters is that nothing comes in pieces.
+    assert!(!weir.get(&sum).await.headers["weir-estimate"].to_str().unwrap().contains("pieces"));
+    assert_eq!(ranges(&upstream).len(), 1);
+    let (upstream, weir) = before(database, "thanos").await;
+    let refused = weir.get(&format!("{sum}&stats=all")).await;
+    assert_eq!((refused.status.as_u16(), ranges(&upstream).len()), (422, 0));
+    assert!(refused.error().contains("weir-max-memory"), "{}", refused.body);
+    assert_eq!(weir.get(&sum).await.status, 200);
+    let explained = weir.get(&sum.replace("query_range", "query_range_cost")).await;
+    let explained: Value = serde_json::from_str(&explained.body).unwrap();
+    assert_eq!(explained["data"]["estimate"]["pieces"], 6);
+    let text = explained["data"]["text"].as_str().unwrap();
+    assert!(text.contains("in 6 pieces of its time, one after the other"), "{text}");
+}
+
+#[tokio::test]
+async fn an_error_of_a_later_piece_is_the_answer() {
+    let error = r#"{"status":"error","errorType":"execution","error":"query timed out"}"#;
+    let act = move |seen: &Seen| match first(seen, "start") {
+        Some(start) if seen.path().ends_with("/query_range") && 1_700_010_000.0 < start => {
+            Act::answer(503, &[("content-type", "application/json")], error.as_bytes())
+        }
+        _ => database(seen),
+    };
+    let (upstream, weir) = before(act, "mimir").await;
+    let answer = weir.get(&format!("/api/v1/query_range?query=sum%20by(job)(big)&{RANGE}")).await;
+    assert_eq!((answer.status.as_u16(), answer.body.as_str()), (503, error));
+    assert_eq!(ranges(&upstream).len(), 4, "nothing is asked after it");
+    weir.until_idle().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_put_together_is_asked_for_as_a_whole_and_remembered() {
+    let odd = |seen: &Seen| {
+        if seen.path().ends_with("/query_range") {
+            return Act::json(r#"{"status":"success","data":{"resultType":"matrix","result":[]},"new":1}"#);
+        }
+        database(seen)
+    };
+    let upstream = FakeUpstream::start(odd).await;
+    let yaml = format!(
+        "backends: [{{name: main, urls: [\"{}\"], budget: {{memory: 2GiB}}}}]\n\
+         limits: {{default: {{per_query: {{memory: 2GiB, series: 50_000, samples: 100M, points: 100M}}}}}}",
+        upstream.url()
+    );
+    let weir = Weir::start(&yaml).await;
+    weir.proxy.warm().await;
+    let target = format!("/api/v1/query_range?query=sum%20by(job)(big)&{RANGE}");
+    for times in [2, 3] {
+        let answer = weir.get(&target).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert!(answer.body.contains(r#""new":1"#) && !estimate(&answer).contains("pieces"));
+        assert_eq!(ranges(&upstream).len(), times);
+    }
+    assert!(weir.metrics().contains(r#"weir_divided_queries_total{backend="main",outcome="whole"} 1"#));
+    weir.until_idle().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_the_pieces() {
+    let slow = |seen: &Seen| match database(seen) {
+        Act::Raw(raw) if seen.path().ends_with("/query_range") => {
+            Act::Slow(vec![raw], Duration::from_millis(50))
+        }
+        act => act,
+    };
+    let (upstream, weir) = before(slow, "prometheus").await;
+    let target = format!("/api/v1/query_range?query=sum%20by(job)(big)&{RANGE}");
+    let answer = tokio::time::timeout(Duration::from_millis(120), weir.get(&target)).await;
+    assert!(answer.is_err());
+    weir.until_idle().await;
+    let asked = ranges(&upstream).len();
+    assert!((1..6).contains(&asked), "{asked}");
+}
