@@ -299,7 +299,7 @@ impl Record {
             limit = end.limit, error = end.error.map(short),
             wait_ms = waited.as_millis() as u64, took_ms = self.began.elapsed().as_millis() as u64,
             est_series = demand.map(|d| logged(d.series)), est_samples = demand.map(|d| logged(d.samples)),
-            est_memory_bytes = demand.map(|d| logged(d.memory)), known = demand.map(|d| d.series.class.as_str()),
+            est_memory_bytes = demand.map(|d| logged(d.memory)), known = demand.map(|d| d.series.class.as_str()), est_pieces = demand.map(|d| d.pieces),
             answer_series = actual.map(|a| a.series), answer_samples = actual.map(|a| a.samples),
             answer_bytes = actual.map(|a| a.bytes_decoded), query = &*self.query, "query"
         );
