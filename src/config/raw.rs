@@ -176,12 +176,10 @@ pub struct Budget {
     pub memory: Size,
     /// Queries in flight.
     pub queries: Count,
-    /// The share of the memory that queries may hold before as many of them have ended as expected; as estimates prove
-    /// true, all of it opens. `100%` asks for no proof.
+    /// The share that needs no proof; as heavy queries end as expected, all of it opens. `100%` asks for none.
     pub unproven: Share,
-    /// A range query that is expected to hold more than this share of the memory is asked for in pieces of its time, one
-    /// after the other, which hold less: where the backend runs Prometheus' engine (`prometheus`, `thanos`, `mimir`,
-    /// `cortex`). `100%` asks for every query as it comes.
+    /// A range query that would hold more than this share is asked for in pieces of its time, where the backend runs
+    /// Prometheus' engine. `100%` asks for every query as it comes.
     pub split_above: Share,
     /// Whether the budget is enforced; that of `limits.default` where nothing is written.
     #[serde(skip_serializing_if = "is_default")]
