@@ -52,6 +52,7 @@ fn admit(c: &mut Criterion) {
                 backend: BackendId(0),
                 demand: Demand::NOTHING,
                 deadline,
+                again: false,
             };
             let admitted = admission.admit(black_box(ask)).now_or_never();
             assert!(admitted.is_some_and(|admitted| admitted.is_ok()));

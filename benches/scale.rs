@@ -96,6 +96,7 @@ async fn memory() -> (u64, u64) {
         backend: BackendId(tenant % PLAN.backends),
         demand: Demand { memory: Known::new(memory, EstimateClass::Exact), ..Demand::NOTHING },
         deadline: Instant::now() + Duration::from_secs(10),
+        again: false,
     };
     let before = resident();
     for tenant in 0..PLAN.tenants {

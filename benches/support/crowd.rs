@@ -135,6 +135,7 @@ pub(crate) async fn run(plan: Plan, mut look: impl FnMut(&Admission, &Ending)) -
                 backend: BackendId(tenant % plan.backends),
                 demand: Demand { memory, ..Demand::NOTHING },
                 deadline: Instant::now() + Duration::from_secs(10),
+                again: false,
             };
             outcome.shares[tenant].asked += 1;
             let door = Arc::clone(&admission);

@@ -8,15 +8,20 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use http_body_util::Full;
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Sleep, sleep_until},
+};
 
 use super::{
     error::{BackendError, Cause},
     pool::innermost,
     replicas::{Failure, Lease},
 };
+
+/// Bytes of an answer that was put together which are handed out at a time.
+const PART: usize = 64 << 10;
 
 /// The bytes of an answer. Dropping it before its end closes the connection, and so cancels the query.
 #[derive(Debug)]
@@ -26,8 +31,8 @@ pub struct Body(Source);
 enum Source {
     /// As they arrive.
     Arriving(Box<Arriving>),
-    /// Put together from several answers.
-    Joined(Full<Bytes>),
+    /// Put together from several answers, with its share of what all such answers may hold.
+    Joined { bytes: Bytes, _share: OwnedSemaphorePermit },
 }
 
 #[derive(Debug)]
@@ -47,8 +52,8 @@ impl Body {
         Self(Source::Arriving(Box::new(arriving)))
     }
 
-    pub(super) fn joined(bytes: Bytes) -> Self {
-        Self(Source::Joined(Full::new(bytes)))
+    pub(super) const fn joined(bytes: Bytes, share: OwnedSemaphorePermit) -> Self {
+        Self(Source::Joined { bytes, _share: share })
     }
 }
 
@@ -112,23 +117,26 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BackendError>>> {
         match &mut self.0 {
             Source::Arriving(arriving) => arriving.poll(cx),
-            Source::Joined(bytes) => Pin::new(bytes)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
+            Source::Joined { bytes, .. } if bytes.is_empty() => Poll::Ready(None),
+            // In parts, so that it is the client's reading that brings it to its end.
+            Source::Joined { bytes, .. } => {
+                let part = bytes.split_to(bytes.len().min(PART));
+                Poll::Ready(Some(Ok(Frame::data(part))))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Source::Arriving(arriving) => arriving.lease.is_none(),
-            Source::Joined(bytes) => bytes.is_end_stream(),
+            Source::Joined { bytes, .. } => bytes.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Source::Arriving(arriving) => arriving.incoming.size_hint(),
-            Source::Joined(bytes) => http_body::Body::size_hint(bytes),
+            Source::Joined { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header, uri::PathAndQuery};
 use http_body_util::Full;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     Body, Kind, Settings,
     error::{BackendError, Cause},
-    headers,
+    headers, pieces,
     pool::{Lane, Sent},
     probe::Probes,
     replicas::{Failure, Lease, Replica, Replicas},
@@ -23,6 +23,8 @@ pub struct Backend {
     pub(super) name: Arc<str>,
     pub(super) replicas: Replicas,
     pub(super) probes: Probes,
+    /// What answers put together from pieces may hold.
+    pub(super) joins: Arc<Semaphore>,
 }
 
 /// A request for a backend.
@@ -52,6 +54,7 @@ impl Backend {
             name: settings.name.as_str().into(),
             replicas,
             probes: Probes::new(settings.probe),
+            joins: pieces::room(),
             settings,
         })
     }

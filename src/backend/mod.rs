@@ -27,7 +27,7 @@ pub use fetch::Days;
 pub use health::{ReplicaSnapshot, Snapshot};
 pub use home::Home;
 pub use kind::Kind;
-pub use pieces::Joined;
+pub use pieces::{Joined, Unjoined};
 pub use pool::Lane;
 pub use probe::{ProbeError, ProbeOutcome, Question};
 pub use settings::{BaseUrl, HealthSettings, ProbeSettings, Settings};

@@ -80,6 +80,17 @@ impl<'a> Params<'a> {
         self.pairs.iter().filter(move |(known, _)| known == name).map(|(_, value)| &**value)
     }
 
+    /// Whether a time is written as every database reads it: a number, or RFC 3339 to the letter.
+    pub fn is_plain_time(&self, name: &str) -> bool {
+        let strict = |text: &str| {
+            let only = |byte: &u8| byte.is_ascii_digit() || b"-+:.TZ".contains(byte);
+            let seconds =
+                text.get(10..19).is_some_and(|time| time.starts_with('T') && time.matches(':').count() == 2);
+            seconds && text.bytes().all(|byte| only(&byte))
+        };
+        self.first(name).is_some_and(|text| text.parse::<f64>().is_ok() || strict(text))
+    }
+
     /// The names of all parameters.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.pairs.iter().map(|(name, _)| &**name)
@@ -108,9 +119,11 @@ impl<'a> Params<'a> {
 /// Unix seconds with a fraction, or RFC 3339.
 fn parse_time(text: &str) -> Option<i64> {
     if let Ok(seconds) = text.parse::<f64>() {
-        let ms = (seconds * 1e3).round();
         // Go's extremes come from clients that mean "all of time"; what is beyond is a mistake.
-        return (seconds.is_finite() && ms.abs() < TIME_MAX_MS).then_some(ms as i64);
+        let is_time = seconds.is_finite() && (seconds * 1e3).abs() < TIME_MAX_MS;
+        // As Prometheus: the fraction to the nearest millisecond, then down to a whole one.
+        let fraction = (seconds.fract() * 1e3).round() / 1e3;
+        return is_time.then(|| seconds.trunc() as i64 * 1_000 + whole_ms(fraction));
     }
     match text {
         "-292273086-05-16T16:47:06Z" => return Some(-(TIME_MAX_MS as i64)),
@@ -122,12 +135,16 @@ fn parse_time(text: &str) -> Option<i64> {
 
 fn parse_duration(text: &str) -> Option<i64> {
     if let Ok(seconds) = text.parse::<f64>() {
-        let ms = seconds * 1e3;
-        return (ms.is_finite() && ms.abs() < TIME_MAX_MS).then_some(ms as i64);
+        return ((seconds * 1e3).abs() < TIME_MAX_MS).then(|| whole_ms(seconds));
     }
     units::parse_duration_ms(text)
         .and_then(|ms| i64::try_from(ms).ok())
         .filter(|ms| (*ms as f64) < TIME_MAX_MS)
+}
+
+/// Seconds as Go makes a duration of them: whole nanoseconds, then whole milliseconds, both towards zero. `4.1` are 4,099.
+const fn whole_ms(seconds: f64) -> i64 {
+    (seconds * 1e9) as i64 / 1_000_000
 }
 
 /// Decodes `+` and `%XX`, and nothing that is not UTF-8.
@@ -195,6 +212,8 @@ mod tests {
             ("1700000000", Some(1_700_000_000_000)),
             ("1700000000.1234", Some(1_700_000_000_123)),
             ("-1.5", Some(-1_500)),
+            // Down, as Prometheus gives it.
+            ("1795681350.7045", Some(1_795_681_350_704)),
             ("1e3", Some(1_000_000)),
             ("2023-11-14T22:13:20Z", Some(1_700_000_000_000)),
             ("2023-11-14T22:13:20.5+01:00", Some(1_699_996_400_500)),
@@ -209,6 +228,8 @@ mod tests {
         for (text, want) in [
             ("15", Some(15_000)),
             ("0.5", Some(500)),
+            // In nanoseconds a little less, as Prometheus reads it.
+            ("4.1", Some(4_099)),
             ("5m", Some(300_000)),
             ("-1", Some(-1_000)),
             ("1y", Some(31_536_000_000)),

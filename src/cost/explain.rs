@@ -33,23 +33,8 @@ pub fn text(estimate: &Estimate) -> String {
             seconds(d.range_seconds),
             plural(d.steps, "step"),
         ),
-        match d.memory.value {
-            u64::MAX => "How much memory the backend would need for it is unknown.".to_owned(),
-            n => format!(
-                "The backend would hold about {} for it, by a formula over {} points and {} blocks.",
-                units::bytes(n),
-                units::count(d.points.value),
-                units::count(d.blocks.value),
-            ),
-        },
+        memory(estimate),
     ];
-    if d.pieces > 1 {
-        lines.push(format!(
-            "That is at once: it is asked for in {} pieces of its time, one after the other, which would otherwise take {}.",
-            d.pieces,
-            units::bytes(estimate.memory_undivided().value),
-        ));
-    }
     for selector in estimate.selectors.iter().take(SELECTORS_SHOWN) {
         lines.push(format!("- {}", line(selector)));
     }
@@ -59,6 +44,26 @@ pub fn text(estimate: &Estimate) -> String {
     }
     lines.push(format!("Cheaper: {}.", cheapest_fix(estimate)));
     lines.join("\n")
+}
+
+/// What the backend would hold, and by what that was worked out.
+fn memory(estimate: &Estimate) -> String {
+    let d = &estimate.demand;
+    let whole = if d.pieces > 1 { estimate.memory_undivided() } else { d.memory }.value;
+    if whole == u64::MAX {
+        return "How much memory the backend would need for it is unknown.".to_owned();
+    }
+    let (points, blocks) = (units::count(d.points.value), units::count(d.blocks.value));
+    let whole = units::bytes(whole);
+    let formula = format!("by a formula over {points} points and {blocks} blocks");
+    match d.pieces {
+        1 => format!("The backend would hold about {whole} for it, {formula}."),
+        pieces => format!(
+            "The backend would hold about {whole} for it as a whole, {formula}. It is asked for in {pieces} pieces of its time, \
+             one after the other: about {} at once, what is left of the piece before included.",
+            units::bytes(d.memory.value),
+        ),
+    }
 }
 
 /// One selector: its series and how they are known, its samples, its window.

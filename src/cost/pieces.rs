@@ -22,6 +22,8 @@ const PIECES: [u64; 9] = [2, 3, 4, 6, 8, 12, 16, 24, 32];
 /// Each piece reads again what its first step looks back on. So many percent of the samples may be read, all pieces
 /// together: windows that are long against the pieces are not worth it.
 const READ_PERCENT: u64 = 125;
+/// Prometheus refuses a query of more steps, and would not refuse its pieces.
+const STEPS_MAX: u64 = 11_001;
 /// What is held in pieces is so many percent of the whole at most, or they are not worth it.
 const WORTH_PERCENT: u64 = 75;
 /// What a divided query counts for, in pieces: one, and what is left of the one before.
@@ -46,7 +48,7 @@ pub struct Division {
 impl Division {
     /// `None` where a part of the time gives no part of the answer.
     pub fn of(ast: &Arc<Ast>, times: EvalTimes, lookback_ms: u64) -> Option<Self> {
-        let divides = times.steps() >= 2 * STEPS_LEAST && steps::stand_alone(ast);
+        let divides = (2 * STEPS_LEAST..=STEPS_MAX).contains(&times.steps()) && steps::stand_alone(ast);
         divides.then(|| Self { ast: Arc::clone(ast), times, lookback_ms, firsts: Default::default() })
     }
 

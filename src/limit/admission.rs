@@ -36,6 +36,8 @@ pub struct Ask {
     pub demand: Demand,
     /// When the answer is of no use any more; the wait ends before.
     pub deadline: Instant,
+    /// It was admitted before, to run in another way: what it draws on its tenant's rates is paid.
+    pub again: bool,
 }
 
 /// A query that may run.

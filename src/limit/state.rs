@@ -237,7 +237,9 @@ impl State {
         let runs = self.room(&held, None) == Room::Enough;
         // Before the rates: who finds no place has asked for nothing yet.
         let gives_way = if runs { None } else { self.find_place(ask, &held)? };
-        self.rates(ask, tenant, shadow)?;
+        if !ask.again {
+            self.rates(ask, tenant, shadow)?;
+        }
         self.note_passed(ask, &held, shadow);
         if runs {
             held.on_floor = self.takes_floor(&held, None);

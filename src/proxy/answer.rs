@@ -172,7 +172,7 @@ impl Proxy {
             now_ms: (self.clock)(),
             limits,
             memory_max: asking.memory_max,
-            division: self.joins.division(call),
+            division: self.long_answers.division(call, asking.upstream.index),
             piece_max: asking.piece_max,
             headers: &headers,
             metrics: &self.metrics,
@@ -265,7 +265,7 @@ impl Proxy {
                 format!("the backend did not say how many series there are, so some are assumed: {why}");
             json["warnings"] = serde_json::json!([warning]);
         }
-        let verdict = self.admission.judge(&asking.ask(estimate.demand, asking.began));
+        let verdict = self.admission.judge(&asking.ask(estimate.demand, asking.began, false));
         json["data"]["verdict"] = match verdict {
             Ok(_) => serde_json::json!({"admitted": true}),
             Err(refusal) => serde_json::json!({

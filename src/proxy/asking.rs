@@ -68,7 +68,7 @@ impl Asking<'_> {
         }
     }
 
-    pub(super) fn ask(&self, demand: Demand, deadline: Instant) -> Ask {
+    pub(super) fn ask(&self, demand: Demand, deadline: Instant, again: bool) -> Ask {
         Ask {
             tenant: self.who.tenant.clone(),
             actor: Arc::clone(&self.who.actor),
@@ -76,6 +76,7 @@ impl Asking<'_> {
             backend: BackendId(self.budget),
             demand,
             deadline,
+            again,
         }
     }
 

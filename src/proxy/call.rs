@@ -135,7 +135,8 @@ impl Reading<'_> {
         let shape = Shape::of(&ast, times, lookback);
         let free = shape.selectors.is_empty() && is_plain(&ast);
         // What asks for more than points is asked for as it came.
-        let is_plain = params.names().all(|name| PLAIN_PARAMS.contains(&name));
+        let is_plain = params.names().all(|name| PLAIN_PARAMS.contains(&name))
+            && ["start", "end"].into_iter().all(|name| params.is_plain_time(name));
         let division = if is_plain { Division::of(&ast, times, lookback) } else { None };
         Ok(Call {
             text: text.to_owned(),

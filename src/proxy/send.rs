@@ -4,20 +4,20 @@ use std::{sync::Arc, time::Duration};
 
 use http::Response;
 use moka::sync::Cache;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 
 use super::{asking::Asking, call::Call, failure::Failure, live::Proxy, meter::Progress, record::Record};
 use crate::{
-    backend::{self, BackendError, Joined, Outgoing},
+    backend::{self, BackendError, Joined, Outgoing, Unjoined},
+    base::{ErrorKind, time::EvalTimes},
     cost::{Division, Estimate, JOINED_MAX, PIECES_COUNTED},
     limit::{Admitted, Permit, ShadowHit},
+    telemetry::metrics::Divided,
 };
 
 /// A query expected to hold this much is written down before it goes out, and what may have brought one replica down is
 /// not tried on the next.
 const DEAR_BYTES: u64 = 64 << 20;
-/// Answers that are put together at a time; with their largest size, 64 MiB.
-const JOINED_AT_ONCE: usize = 16;
 /// Queries remembered whose answers were too long to be put together,
 const LONG_QUERIES: u64 = 1_024;
 /// and for how long.
@@ -40,23 +40,23 @@ pub(super) struct Sent {
     pub(super) answered: Result<Response<backend::Body>, BackendError>,
 }
 
-/// What bounds the putting together of answers.
+/// Queries whose answers were too long to be put together from pieces: backend, fingerprint and steps.
 #[derive(Debug)]
-pub(super) struct Joins {
-    places: Semaphore,
-    /// Fingerprints of queries whose answers are too long for it.
-    long: Cache<u64, ()>,
-}
+pub(super) struct LongAnswers(Cache<(usize, u64, u64), ()>);
 
-impl Joins {
+impl LongAnswers {
     pub(super) fn new() -> Self {
-        let long = Cache::builder().max_capacity(LONG_QUERIES).time_to_live(LONG_FOR).build();
-        Self { places: Semaphore::new(JOINED_AT_ONCE), long }
+        Self(Cache::builder().max_capacity(LONG_QUERIES).time_to_live(LONG_FOR).build())
     }
 
     /// How a query may be divided, unless its answer was too long lately.
-    pub(super) fn division<'c>(&self, call: &'c Call) -> Option<&'c Division> {
-        call.division.as_ref().filter(|_| !self.long.contains_key(&call.fingerprint))
+    pub(super) fn division<'c>(&self, call: &'c Call, backend: usize) -> Option<&'c Division> {
+        let key = (backend, call.fingerprint, call.shape.steps);
+        call.division.as_ref().filter(|_| !self.0.contains_key(&key))
+    }
+
+    fn remember(&self, call: &Call, backend: usize) {
+        self.0.insert((backend, call.fingerprint, call.shape.steps), ());
     }
 }
 
@@ -73,41 +73,35 @@ impl Proxy {
         record: &mut Record,
     ) -> Result<Sent, Failure> {
         let backend = &asking.upstream.backend;
+        let mut paid = false;
         if let Some(division) = call.division.as_ref().filter(|_| estimate.demand.pieces > 1) {
-            let running = self.admit(asking, estimate, deadline, record).await?;
+            let running = self.admit(asking, estimate, deadline, paid, record).await?;
             let at = Instant::now();
             let pieces = division.times(estimate.demand.pieces);
-            let again = estimate.demand.memory.value < DEAR_BYTES;
-            // As much as a whole query of this weight would have proved in the same time; its end proves the rest.
-            let ended = |count: usize| {
-                if count < pieces.len() && count.is_multiple_of(PIECES_COUNTED) {
-                    running.permit.prove();
+            match self.send_in_pieces(asking, &running, estimate, (&request, &pieces), deadline).await? {
+                Ok(Joined::Answer(answer)) => return Ok(Sent { running, at, answered: Ok(answer) }),
+                Err(error) => return Ok(Sent { running, at, answered: Err(error) }),
+                Ok(Joined::No(Unjoined::NoRoom)) => {
+                    return Err(Failure::new(
+                        ErrorKind::QueueFull,
+                        format!("{}: ask again", Unjoined::NoRoom),
+                    ));
                 }
-            };
-            let joining = async {
-                // Never closed; whoever comes too late finds the deadline passed.
-                let _place = tokio::time::timeout_at(deadline, self.joins.places.acquire()).await;
-                backend.send_in_pieces(&request, &pieces, deadline, again, JOINED_MAX, ended).await
-            };
-            let joined = tokio::select! {
-                biased;
-                joined = joining => joined,
-                () = running.progress.recalled() => return Err(self.recalled(asking)),
-            };
-            let answered = match joined {
-                Ok(Joined::Answer(answer)) => Some(Ok(answer)),
-                Err(error) => Some(Err(error)),
-                Ok(Joined::No) => None,
-            };
-            self.metrics.divided(backend.name(), answered.is_some());
-            if let Some(answered) = answered {
-                return Ok(Sent { running, at, answered });
+                Ok(Joined::No(why)) => {
+                    tracing::info!(
+                        target: "weir::pieces", backend = backend.name(), pieces = pieces.len(), query = %record.query,
+                        "asked for as a whole after all: {why}"
+                    );
+                    if why == Unjoined::TooLong {
+                        self.long_answers.remember(call, asking.upstream.index);
+                    }
+                }
             }
-            self.joins.long.insert(call.fingerprint, ());
+            paid = true;
             estimate.undivide();
             record.estimated(estimate.demand);
         }
-        let running = self.admit(asking, estimate, deadline, record).await?;
+        let running = self.admit(asking, estimate, deadline, paid, record).await?;
         let at = Instant::now();
         let again = estimate.demand.memory.value < DEAR_BYTES;
         let answered = tokio::select! {
@@ -118,16 +112,49 @@ impl Proxy {
         Ok(Sent { running, at, answered })
     }
 
-    /// The admit stage.
+    /// Sends piece after piece; fails where the query is recalled meanwhile.
+    async fn send_in_pieces(
+        &self,
+        asking: &Asking<'_>,
+        running: &Running,
+        estimate: &Estimate,
+        (request, pieces): (&Outgoing, &[EvalTimes]),
+        deadline: Instant,
+    ) -> Result<Result<Joined, BackendError>, Failure> {
+        let backend = &asking.upstream.backend;
+        // As much as a whole query of this weight would have proved in the same time; its end proves the rest.
+        let ended = |count: usize| {
+            if count < pieces.len() && count.is_multiple_of(PIECES_COUNTED) {
+                running.permit.prove();
+            }
+        };
+        let again = estimate.demand.memory.value < DEAR_BYTES;
+        let joined = tokio::select! {
+            biased;
+            joined = backend.send_in_pieces(request, pieces, deadline, again, JOINED_MAX, ended) => joined,
+            () = running.progress.recalled() => return Err(self.recalled(asking)),
+        };
+        let outcome = match &joined {
+            Ok(Joined::Answer(answer)) if answer.status().is_success() => Divided::Joined,
+            Ok(Joined::Answer(_)) | Err(_) => Divided::Failed,
+            Ok(Joined::No(Unjoined::NoRoom)) => Divided::NoRoom,
+            Ok(Joined::No(_)) => Divided::Whole,
+        };
+        self.metrics.divided(backend.name(), outcome);
+        Ok(joined)
+    }
+
+    /// The admit stage; what was `paid` for before, to run in another way, is not counted again.
     async fn admit(
         self: &Arc<Self>,
         asking: &Asking<'_>,
         estimate: &Estimate,
         deadline: Instant,
+        paid: bool,
         record: &mut Record,
     ) -> Result<Running, Failure> {
         record.asks();
-        let ask = asking.ask(estimate.demand, deadline);
+        let ask = asking.ask(estimate.demand, deadline, paid);
         let admitted = self.admission.admit(ask).await.map_err(|refusal| {
             self.metrics.refused(&asking.who.tenant, refusal.id(), "enforce", refusal.kind);
             Failure::refused(&refusal, estimate)
@@ -136,7 +163,9 @@ impl Proxy {
         let progress = record.admitted(waited);
         progress.must_end(deadline);
         self.count_shadow(asking, &shadow, record);
-        self.metrics.admitted(&asking.who.tenant, &asking.live.class_name(asking.who.class), waited);
+        if !paid {
+            self.metrics.admitted(&asking.who.tenant, &asking.live.class_name(asking.who.class), waited);
+        }
         if estimate.demand.memory.value >= DEAR_BYTES {
             record.dispatch();
         }

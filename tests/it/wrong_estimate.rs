@@ -129,6 +129,7 @@ impl Database {
             backend: BackendId(0),
             demand: Demand { memory: Known::new(memory, EstimateClass::Learned), ..Demand::NOTHING },
             deadline: Instant::now() + Duration::from_secs(30),
+            again: false,
         };
         let door = Arc::clone(&self.admission);
         self.waiting.push(async move { (heavy, door.admit(ask).await) }.boxed());

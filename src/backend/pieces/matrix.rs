@@ -1,24 +1,36 @@
 //! Answers of `query_range` for parts of a time, put together: the points of each series one after the other, as they
 //! came, and the series in the order in which Prometheus gives them.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::Unjoined;
+use crate::base::time::EvalTimes;
+
+/// More series than this no graph shows, and they take more memory than their bytes.
+const SERIES_MAX: usize = 10_000;
+
 /// What is put together so far.
 #[derive(Debug, Default)]
 pub(super) struct Matrix {
-    /// By their labels, in the order in which Prometheus compares them: name by name, then value.
-    series: BTreeMap<BTreeMap<String, String>, Series>,
+    series: Vec<Series>,
+    /// Where a series is, by its labels as they came: a database writes them in one way.
+    places: HashMap<Arc<str>, usize>,
     warnings: Vec<String>,
     infos: Vec<String>,
     bytes: usize,
     answers: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Series {
+    metric: Arc<str>,
     /// Points, without the brackets around them.
     values: String,
     histograms: String,
@@ -52,7 +64,8 @@ struct Data<'a> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Piece<'a> {
-    metric: BTreeMap<String, String>,
+    #[serde(borrow)]
+    metric: &'a RawValue,
     #[serde(borrow, default)]
     values: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -65,23 +78,24 @@ impl Matrix {
         self.bytes
     }
 
-    /// Takes in the answer for the next part; `None` where it is no matrix that can be put together.
-    pub(super) fn append(&mut self, answer: &[u8]) -> Option<()> {
-        let parsed: Answer<'_> = serde_json::from_slice(answer).ok()?;
+    /// Takes in the answer for the next part of the time.
+    pub(super) fn append(&mut self, answer: &[u8], times: EvalTimes) -> Result<(), Unjoined> {
+        let parsed: Answer<'_> = serde_json::from_slice(answer).map_err(|_| Unjoined::Odd)?;
         if parsed.status != "success" || parsed.data.result_type != "matrix" {
-            return None;
+            return Err(Unjoined::Odd);
         }
         self.bytes += answer.len();
         self.answers += 1;
         for piece in parsed.data.result {
-            let series = self.series.entry(piece.metric).or_default();
+            let place = self.place(piece.metric.get())?;
+            let series = self.series.get_mut(place).ok_or(Unjoined::Odd)?;
             // Twice in one answer: its points would not be in order.
             if series.latest == self.answers {
-                return None;
+                return Err(Unjoined::Odd);
             }
             series.latest = self.answers;
-            extend(&mut series.values, piece.values)?;
-            extend(&mut series.histograms, piece.histograms)?;
+            extend(&mut series.values, piece.values, times)?;
+            extend(&mut series.histograms, piece.histograms, times)?;
         }
         for (known, new) in [(&mut self.warnings, parsed.warnings), (&mut self.infos, parsed.infos)] {
             for text in new {
@@ -90,19 +104,39 @@ impl Matrix {
                 }
             }
         }
-        Some(())
+        Ok(())
     }
 
-    /// The answer for the whole time, as Prometheus writes it.
+    /// Where the series with these labels is, from now on.
+    fn place(&mut self, metric: &str) -> Result<usize, Unjoined> {
+        if let Some(place) = self.places.get(metric) {
+            return Ok(*place);
+        }
+        let place = self.series.len();
+        if place >= SERIES_MAX {
+            return Err(Unjoined::TooLong);
+        }
+        let metric: Arc<str> = metric.into();
+        self.places.insert(Arc::clone(&metric), place);
+        self.series.push(Series { metric, values: String::new(), histograms: String::new(), latest: 0 });
+        Ok(place)
+    }
+
+    /// The answer for the whole time, as Prometheus writes it: series by their labels, name by name and then value. `None`
+    /// where labels are none, or two series have the same.
     pub(super) fn into_json(self) -> Option<String> {
+        let labels = |series: &Series| serde_json::from_str::<BTreeMap<String, String>>(&series.metric).ok();
+        let keyed = self.series.iter().map(|series| Some((labels(series)?, series)));
+        let mut sorted: Vec<_> = keyed.collect::<Option<_>>()?;
+        sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
+        if sorted.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b)) {
+            return None;
+        }
         let mut out = String::with_capacity(self.bytes + 1_024);
         out.push_str(r#"{"status":"success","data":{"resultType":"matrix","result":["#);
-        for (n, (metric, series)) in self.series.iter().enumerate() {
-            if n > 0 {
-                out.push(',');
-            }
-            out.push_str(r#"{"metric":"#);
-            out.push_str(&serde_json::to_string(metric).ok()?);
+        for (n, (_, series)) in sorted.into_iter().enumerate() {
+            out.push_str(if n > 0 { r#",{"metric":"# } else { r#"{"metric":"# });
+            out.push_str(&series.metric);
             for (name, points) in [("values", &series.values), ("histograms", &series.histograms)] {
                 if !points.is_empty() {
                     out.extend([",\"", name, "\":[", points, "]"]);
@@ -121,15 +155,26 @@ impl Matrix {
     }
 }
 
-/// Puts the elements of a list after those that are there.
-fn extend(points: &mut String, more: Option<&RawValue>) -> Option<()> {
-    let Some(more) = more else { return Some(()) };
-    let inner = more.get().strip_prefix('[')?.strip_suffix(']')?.trim();
-    if !points.is_empty() && !inner.is_empty() {
+/// Puts the elements of a list after those that are there, if the first of them belongs to this part of the time: a
+/// database that did not heed it gave the whole.
+fn extend(points: &mut String, more: Option<&RawValue>, times: EvalTimes) -> Result<(), Unjoined> {
+    let Some(more) = more else { return Ok(()) };
+    let inner =
+        more.get().strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or(Unjoined::Odd)?.trim();
+    if inner.is_empty() {
+        return Ok(());
+    }
+    let first = inner.strip_prefix('[').and_then(|rest| rest.split(',').next()).map(str::trim);
+    let first_ms =
+        first.and_then(|text| text.parse::<f64>().ok()).map(|seconds| (seconds * 1e3).round() as i64);
+    if !first_ms.is_some_and(|ms| (times.start..=times.end).contains(&ms)) {
+        return Err(Unjoined::Odd);
+    }
+    if !points.is_empty() {
         points.push(',');
     }
     points.push_str(inner);
-    Some(())
+    Ok(())
 }
 
 #[cfg(test)]
@@ -140,6 +185,11 @@ mod tests {
         format!(r#"{{"status":"success","data":{{"resultType":"matrix","result":[{result}]}}{rest}}}"#)
     }
 
+    /// Seconds from and to.
+    const fn times(start: i64, end: i64) -> EvalTimes {
+        EvalTimes { start: start * 1_000, end: end * 1_000, step: 1_000 }
+    }
+
     #[test]
     fn points_follow_each_other_and_series_are_sorted_as_prometheus_sorts_them() {
         let mut matrix = Matrix::default();
@@ -148,11 +198,12 @@ mod tests {
             r#"{"metric":{},"values":[[3,"0"]]},{"metric":{"a":"1","b":"\u00e9\""},"values":[[3,"7"]]},"#,
             r#"{"metric":{"a":"2"},"values":[ [3,"1e+06"] ],"histograms":[[4,{"count":"1","sum":"2"}]]}"#
         );
-        matrix.append(answer(first, r#","warnings":["w"]"#).as_bytes()).unwrap();
-        matrix.append(answer("", "").as_bytes()).unwrap();
-        matrix.append(answer(second, r#","warnings":["w","x"],"infos":["i"]"#).as_bytes()).unwrap();
+        matrix.append(answer(first, r#","warnings":["w"]"#).as_bytes(), times(1, 2)).unwrap();
+        matrix.append(answer("", "").as_bytes(), times(2, 3)).unwrap();
+        let last = answer(second, r#","warnings":["w","x"],"infos":["i"]"#);
+        matrix.append(last.as_bytes(), times(3, 4)).unwrap();
         let want = concat!(
-            r#"{"metric":{},"values":[[3,"0"]]},{"metric":{"a":"1","b":"é\""},"values":[[3,"7"]]},"#,
+            r#"{"metric":{},"values":[[3,"0"]]},{"metric":{"a":"1","b":"\u00e9\""},"values":[[3,"7"]]},"#,
             r#"{"metric":{"a":"2"},"values":[[1,"1"],[2,"NaN"],[3,"1e+06"]],"histograms":[[4,{"count":"1","sum":"2"}]]}"#
         );
         assert_eq!(matrix.into_json().unwrap(), answer(want, r#","warnings":["w","x"],"infos":["i"]"#));
@@ -161,7 +212,7 @@ mod tests {
     #[test]
     fn an_empty_answer_is_one() {
         let mut matrix = Matrix::default();
-        matrix.append(answer("", "").as_bytes()).unwrap();
+        matrix.append(answer("", "").as_bytes(), times(0, 1)).unwrap();
         assert_eq!(matrix.into_json().unwrap(), answer("", ""));
     }
 
@@ -177,8 +228,16 @@ mod tests {
             &answer(r#"{"metric":{},"values":7}"#, ""),
             &answer(r#"{"metric":{},"value":[1,"1"]}"#, ""),
             &answer(twice, ""),
+            // Of another time than was asked for.
+            &answer(r#"{"metric":{},"values":[[3,"1"]]}"#, ""),
         ] {
-            assert!(Matrix::default().append(odd.as_bytes()).is_none(), "{odd}");
+            assert_eq!(Matrix::default().append(odd.as_bytes(), times(1, 2)), Err(Unjoined::Odd), "{odd}");
         }
+        let mut matrix = Matrix::default();
+        for labels in [r#"{"a":"1","b":"2"}"#, r#"{"b":"2","a":"1"}"#] {
+            let odd = answer(&format!(r#"{{"metric":{labels},"values":[[1,"1"]]}}"#), "");
+            matrix.append(odd.as_bytes(), times(1, 2)).unwrap();
+        }
+        assert_eq!(matrix.into_json(), None);
     }
 }

@@ -41,5 +41,6 @@ fn ask(name: &str, memory: u64) -> Ask {
         backend: BackendId(0),
         demand: Demand { memory: Known::new(memory, EstimateClass::UpperBound), ..Demand::NOTHING },
         deadline: Instant::now() + Duration::from_secs(3600),
+        again: false,
     }
 }

@@ -82,6 +82,30 @@ impl ProbeResult {
     }
 }
 
+/// What became of a query that was asked for in pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Divided {
+    /// They were put together.
+    Joined,
+    /// They could not be: it was asked for as a whole.
+    Whole,
+    /// The backend failed at one of them.
+    Failed,
+    /// Others held all the room.
+    NoRoom,
+}
+
+impl Divided {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Joined => "joined",
+            Self::Whole => "whole",
+            Self::Failed => "failed",
+            Self::NoRoom => "no_room",
+        }
+    }
+}
+
 /// A metric as it is registered, whether it has a value yet or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
@@ -227,9 +251,9 @@ impl Metrics {
         self.probe_cache.with_label_values(&[if hit { "hit" } else { "miss" }]).inc();
     }
 
-    /// A query was asked for in pieces, and its answer put together, or in the end asked for as a whole.
-    pub fn divided(&self, backend: &str, joined: bool) {
-        self.divided.with_label_values(&[backend, if joined { "joined" } else { "whole" }]).inc();
+    /// A query was asked for in pieces, and this became of them.
+    pub fn divided(&self, backend: &str, outcome: Divided) {
+        self.divided.with_label_values(&[backend, outcome.label()]).inc();
     }
 
     /// A backend answered with a status, or not at all (`None`), after this long.
