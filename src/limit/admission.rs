@@ -97,6 +97,11 @@ impl Admission {
         judge(policy.tenant(&ask.tenant), &ask.tenant, ask.class, &ask.demand)
     }
 
+    /// Whether a query that may run needs more than what is open before any estimate has proved true, as long as none has.
+    pub fn lacks_proof(&self, ask: &Ask) -> bool {
+        self.lock().lacks_proof(ask.backend, ask.demand.memory.value) && self.judge(ask).is_ok()
+    }
+
     /// Lets the query run as soon as every limit allows, or says why not: per query, then rate, then budget and queue.
     /// Dropping the future leaves the queue and gives back whatever was handed over.
     ///

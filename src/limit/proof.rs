@@ -26,6 +26,11 @@ impl Proof {
         percent_of(whole, percent).saturating_add(self.proven).min(whole)
     }
 
+    /// Whether nothing was proved yet, and a query of this weight would need it.
+    pub(super) fn lacks(self, weight: u64, whole: u64, percent: u8) -> bool {
+        self.proven == 0 && weight > percent_of(whole, percent)
+    }
+
     /// A query of this weight ended as expected, when so much was in flight.
     pub(super) fn ended(&mut self, weight: u64, in_flight: u128, whole: u64, percent: u8) {
         let window = self.window(whole, percent);
@@ -55,10 +60,12 @@ mod tests {
     fn the_window_grows_by_what_ended_while_it_bounds_and_closes_in_doubt() {
         let mut proof = Proof::default();
         assert_eq!(proof.window(1000, 10), 100);
+        assert!(proof.lacks(101, 1000, 10) && !proof.lacks(100, 1000, 10));
         proof.ended(20, 20, 1000, 10);
         assert_eq!(proof.window(1000, 10), 100, "far from the window, nothing is proved");
         proof.ended(60, 90, 1000, 10);
         assert_eq!(proof.window(1000, 10), 160);
+        assert!(!proof.lacks(500, 1000, 10));
         proof.ended(300, 310, 1000, 10);
         assert_eq!(proof.window(1000, 10), 610, "one that ran alone makes room for another");
         proof.ended(5000, 5000, 1000, 10);

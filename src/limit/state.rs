@@ -317,6 +317,16 @@ impl State {
         }
     }
 
+    pub(super) fn lacks_proof(&self, backend: BackendId, weight: u64) -> bool {
+        let Some(Backend { capacity, proof, .. }) =
+            self.backend_slot(backend).map(|slot| &self.backends[slot])
+        else {
+            return false;
+        };
+        let whole = capacity.memory.enforced();
+        whole.is_some_and(|whole| weight <= whole && proof.lacks(weight, whole, capacity.unproven_percent))
+    }
+
     /// A part of a query was answered whole: there may be room for another.
     pub(super) fn prove(&mut self, held: &Held) -> Handovers {
         self.backends[held.backend].prove(held.weight);

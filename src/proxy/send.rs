@@ -18,6 +18,9 @@ use crate::{
 /// A query expected to hold this much is written down before it goes out, and what may have brought one replica down is
 /// not tried on the next.
 const DEAR_BYTES: u64 = 64 << 20;
+/// As long as no estimate has proved true, a query that needs more than what is open without proof waits for so long:
+/// smaller ones of the same burst go first, and show within seconds whether estimates are to be believed.
+const LET_SMALLER_FIRST: Duration = Duration::from_secs(1);
 /// Queries remembered whose answers were too long to be put together,
 const LONG_QUERIES: u64 = 1_024;
 /// and for how long.
@@ -155,6 +158,9 @@ impl Proxy {
     ) -> Result<Running, Failure> {
         record.asks();
         let ask = asking.ask(estimate.demand, deadline, paid);
+        if self.admission.lacks_proof(&ask) {
+            tokio::time::sleep_until(deadline.min(Instant::now() + LET_SMALLER_FIRST)).await;
+        }
         let admitted = self.admission.admit(ask).await.map_err(|refusal| {
             self.metrics.refused(&asking.who.tenant, refusal.id(), "enforce", refusal.kind);
             Failure::refused(&refusal, estimate)

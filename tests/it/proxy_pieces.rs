@@ -41,7 +41,7 @@ fn first(seen: &Seen, name: &str) -> Option<f64> {
 async fn before(act: impl Fn(&Seen) -> Act + Send + Sync + 'static, kind: &str) -> (FakeUpstream, Weir) {
     let upstream = FakeUpstream::start(act).await;
     let yaml = format!(
-        "backends: [{{name: main, kind: {kind}, urls: [\"{}\"], budget: {{memory: 1GiB}}}}]\n\
+        "backends: [{{name: main, kind: {kind}, urls: [\"{}\"], budget: {{memory: 1GiB, unproven: 100%}}}}]\n\
          limits: {{default: {{per_query: {{memory: 512MiB, series: 50_000, samples: 100M, points: 100M}}}}}}",
         upstream.url()
     );
@@ -127,7 +127,7 @@ async fn what_is_too_long_to_be_put_together_is_asked_for_as_a_whole_and_remembe
     };
     let upstream = FakeUpstream::start(long).await;
     let yaml = format!(
-        "backends: [{{name: main, urls: [\"{}\"], budget: {{memory: 2GiB}}}}]\n\
+        "backends: [{{name: main, urls: [\"{}\"], budget: {{memory: 2GiB, unproven: 100%}}}}]\n\
          limits: {{default: {{per_query: {{memory: 2GiB, series: 50_000, samples: 100M, points: 100M}}}}}}",
         upstream.url()
     );

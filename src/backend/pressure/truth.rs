@@ -15,8 +15,10 @@ use tokio::time::Instant;
 pub(super) const DOUBT: f64 = 1.25;
 /// No error is believed to be larger: beyond it something else is at work.
 const FACTOR_MAX: f64 = 16.0;
-/// Half of a factor's excess is forgotten in so many seconds in which what runs holds what it should,
+/// Half of a factor's excess is forgotten in so many seconds in which what runs holds what it should and did for a while,
 const DISPROVED: f64 = 20.0;
+/// which is this: a wrong query holds little in its first seconds as well, and the next one comes right after it.
+const UNCONTRADICTED: Duration = Duration::from_secs(30);
 /// or in so many in which too little runs to tell.
 const FORGET: f64 = 300.0;
 /// How long what is held may lag behind what runs: until the next collection.
@@ -25,8 +27,6 @@ const LAG: Duration = Duration::from_secs(10);
 const LOOKS_MAX: usize = 64;
 /// With less than this part of the budget in flight, a rise has other causes.
 const TELLS: f64 = 1.0 / 32.0;
-/// A rise is held against this part at least, lest one that has other causes seems a huge error of a small query.
-const HELD_AGAINST: f64 = 1.0 / 16.0;
 /// A rise by this part of the budget may have other causes: compaction, ingestion.
 const SLACK: f64 = 1.0 / 8.0;
 /// What is held with nothing heavy in flight is taken for what is idle within so many seconds,
@@ -51,12 +51,14 @@ pub(super) struct Truth {
     /// What was expected lately.
     expected: VecDeque<(Instant, f64)>,
     factor: f64,
+    /// When more than expected was last held.
+    contradicted: Option<Instant>,
     at: Option<Instant>,
 }
 
 impl Default for Truth {
     fn default() -> Self {
-        Self { idle: None, expected: VecDeque::new(), factor: 1.0, at: None }
+        Self { idle: None, expected: VecDeque::new(), factor: 1.0, contradicted: None, at: None }
     }
 }
 
@@ -72,14 +74,13 @@ impl Truth {
             let budget = budget as f64;
             let tells = lately >= budget * TELLS;
             let rise = held - self.idle(held, if tells { DRIFT } else { SETTLE }, seconds);
-            let seen = if rise > budget * SLACK {
-                (rise / lately.max(budget * HELD_AGAINST)).min(FACTOR_MAX)
-            } else {
-                1.0
-            };
-            if tells && seen > DOUBT {
+            let seen = if tells && rise > budget * SLACK { (rise / lately).min(FACTOR_MAX) } else { 1.0 };
+            if seen > DOUBT {
                 self.factor = self.factor.max(seen);
-            } else if expected.bytes as f64 >= budget * TELLS {
+                self.contradicted = Some(now);
+            }
+            let quiet = |at: Instant| now.saturating_duration_since(at) > UNCONTRADICTED;
+            if expected.bytes as f64 >= budget * TELLS && self.contradicted.is_none_or(quiet) {
                 half_life = DISPROVED;
             }
         }
@@ -138,11 +139,21 @@ mod tests {
     }
 
     #[test]
+    fn one_wrong_query_after_another_is_not_forgotten_between_them() {
+        // Each holds little at its first look, and its highest point is not always seen.
+        let (mut truth, start) = (Truth::default(), Instant::now());
+        let queries =
+            (0..40).flat_map(|n| [(60, 106), (500, 106), (if n % 4 == 0 { 900 } else { 700 }, 106)]);
+        let factors = looks(&mut truth, start, [(50, 4); 5].into_iter().chain(queries));
+        assert!(factors[10..].iter().all(|factor| *factor > 7.0), "{factors:?}");
+    }
+
+    #[test]
     fn one_query_of_a_twentieth_of_the_budget_tells_and_one_of_a_hundredth_does_not() {
         let start = Instant::now();
         let grows = |expected| (0..4).map(move |n| (50 + n * 280, expected));
         let told = looks(&mut Truth::default(), start, grows(106));
-        assert!(told[1] > 2.0 && told[3] > 6.0 && told[3] < 7.0, "{told:?}");
+        assert!(told[1] > 2.0 && told[3] > 7.0 && told[3] < 8.0, "{told:?}");
         let little = looks(&mut Truth::default(), start, grows(20));
         assert!(little.iter().all(|factor| *factor == 1.0), "{little:?}");
     }
