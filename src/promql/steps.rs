@@ -19,7 +19,7 @@ pub fn stand_alone(ast: &Ast) -> bool {
     let (mut named, mut drops_names) = (true, false);
     let alone = ast.nodes.iter().all(|node| match &node.expr {
         Expr::Selector(selector) => {
-            named &= selector.matchers.iter().any(|matcher| is_name(matcher));
+            named &= selector.matchers.iter().any(is_name);
             !of_range(&selector.at)
         }
         Expr::Subquery { at, .. } => !of_range(at),
