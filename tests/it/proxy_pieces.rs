@@ -121,9 +121,11 @@ async fn an_error_of_a_later_piece_is_the_answer() {
 
 #[tokio::test]
 async fn what_is_too_long_to_be_put_together_is_asked_for_as_a_whole_and_remembered() {
-    let long = |seen: &Seen| match seen.path().ends_with("/query_range") {
-        true => Act::json(&format!(r#"{{"status":"success","warnings":["{}"]}}"#, "x".repeat(2 << 20))),
-        false => database(seen),
+    let long = |seen: &Seen| {
+        if seen.path().ends_with("/query_range") {
+            return Act::json(&format!(r#"{{"status":"success","warnings":["{}"]}}"#, "x".repeat(2 << 20)));
+        }
+        database(seen)
     };
     let upstream = FakeUpstream::start(long).await;
     let yaml = format!(
