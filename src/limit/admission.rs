@@ -97,9 +97,20 @@ impl Admission {
         judge(policy.tenant(&ask.tenant), &ask.tenant, ask.class, &ask.demand)
     }
 
+    /// Looks at the per-query limits, and at whether the query is more than a whole budget; nothing is counted.
+    ///
+    /// # Errors
+    /// The first enforced limit that it passes, however long it waits.
+    pub fn foresee(&self, ask: &Ask) -> Result<Vec<ShadowHit>, Refusal> {
+        let mut shadow = self.judge(ask)?;
+        self.lock().fits(ask, Instant::now(), &mut shadow)?;
+        Ok(shadow)
+    }
+
     /// Whether a query that may run needs more than what is open before any estimate has proved true, as long as none has.
     pub fn lacks_proof(&self, ask: &Ask) -> bool {
-        self.lock().lacks_proof(ask.backend, ask.demand.memory.value) && self.judge(ask).is_ok()
+        let lacks = self.lock().lacks_proof(ask.backend, ask.demand.memory.value);
+        lacks && self.foresee(ask).is_ok()
     }
 
     /// Lets the query run as soon as every limit allows, or says why not: per query, then rate, then budget and queue.

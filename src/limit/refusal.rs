@@ -171,7 +171,7 @@ impl Refusal {
             }
             LimitName::QueueFull => format!("the queue of {scope} is full: {max} queries wait"),
             LimitName::QueueTimeout => {
-                format!("other queries used all that {scope} may have in flight for {max}, the longest wait")
+                format!("no room in what {scope} may have in flight for {max}, the longest wait")
             }
             LimitName::BudgetNever => {
                 format!("the query needs {seen}, more than {scope} has for all queries together: {max}")
@@ -269,7 +269,7 @@ mod tests {
             ),
             (
                 refusal(ErrorKind::QueueTimeout, LimitName::QueueTimeout, 10_000, exact, 10_000, &tenant),
-                "other queries used all that tenant `a` may have in flight for 10s, the longest wait \
+                "no room in what tenant `a` may have in flight for 10s, the longest wait \
                  (weir-queue-timeout)",
             ),
         ];

@@ -221,17 +221,8 @@ impl State {
         if self.backends[backend].capacity.sheds(weight) {
             return Err(self.sick(backend));
         }
-        let tenant = self.tenants.slot(&ask.tenant, &self.policy, now);
-        let class = self.class_slots.get(ask.class.0).copied().unwrap_or(0);
-        let mut held = Held {
-            tenant,
-            backend,
-            class,
-            weight,
-            samples: ask.demand.samples.value,
-            epoch: 0,
-            on_floor: false,
-        };
+        let mut held = self.held_by(ask, backend, weight, now);
+        let tenant = held.tenant;
         self.never(ask, &held, shadow)?;
         // Whoever waits has no room now, or it would run; so running at once takes nobody's turn.
         let runs = self.room(&held, None) == Room::Enough;
@@ -255,6 +246,27 @@ impl State {
             }
         }
         Ok(answer)
+    }
+
+    /// What a query would hold.
+    fn held_by(&mut self, ask: &Ask, backend: usize, weight: u64, now: Instant) -> Held {
+        let tenant = self.tenants.slot(&ask.tenant, &self.policy, now);
+        let class = self.class_slots.get(ask.class.0).copied().unwrap_or(0);
+        let samples = ask.demand.samples.value;
+        Held { tenant, backend, class, weight, samples, epoch: 0, on_floor: false }
+    }
+
+    /// Whether a query is within each whole budget.
+    pub(super) fn fits(
+        &mut self,
+        ask: &Ask,
+        now: Instant,
+        shadow: &mut Vec<ShadowHit>,
+    ) -> Result<(), Refusal> {
+        let Some(backend) = self.backend_slot(ask.backend) else { return Ok(()) };
+        let weight = ask.demand.memory.value.clamp(1, WEIGHT_MAX);
+        let held = self.held_by(ask, backend, weight, now);
+        self.never(ask, &held, shadow)
     }
 
     /// Whether the queue has a place for a query; in a full one it may be that of another actor's query, named here.

@@ -265,7 +265,7 @@ impl Proxy {
                 format!("the backend did not say how many series there are, so some are assumed: {why}");
             json["warnings"] = serde_json::json!([warning]);
         }
-        let verdict = self.admission.judge(&asking.ask(estimate.demand, asking.began, false));
+        let verdict = self.admission.foresee(&asking.ask(estimate.demand, asking.began, false));
         json["data"]["verdict"] = match verdict {
             Ok(_) => serde_json::json!({"admitted": true}),
             Err(refusal) => serde_json::json!({

@@ -55,7 +55,7 @@ impl LongAnswers {
     /// How a query may be divided, unless its answer was too long lately.
     pub(super) fn division<'c>(&self, call: &'c Call, backend: usize) -> Option<&'c Division> {
         let key = (backend, call.fingerprint, call.shape.steps);
-        call.division.as_ref().filter(|_| !self.0.contains_key(&key))
+        call.division.as_deref().filter(|_| !self.0.contains_key(&key))
     }
 
     fn remember(&self, call: &Call, backend: usize) {
@@ -158,14 +158,16 @@ impl Proxy {
     ) -> Result<Running, Failure> {
         record.asks();
         let ask = asking.ask(estimate.demand, deadline, paid);
+        let asked = Instant::now();
         if self.admission.lacks_proof(&ask) {
-            tokio::time::sleep_until(deadline.min(Instant::now() + LET_SMALLER_FIRST)).await;
+            tokio::time::sleep_until(deadline.min(asked + LET_SMALLER_FIRST)).await;
         }
         let admitted = self.admission.admit(ask).await.map_err(|refusal| {
             self.metrics.refused(&asking.who.tenant, refusal.id(), "enforce", refusal.kind);
             Failure::refused(&refusal, estimate)
         });
-        let Admitted { permit, waited, shadow } = admitted?;
+        let Admitted { permit, shadow, .. } = admitted?;
+        let waited = asked.elapsed();
         let progress = record.admitted(waited);
         progress.must_end(deadline);
         self.count_shadow(asking, &shadow, record);

@@ -116,7 +116,7 @@ async fn a_full_queue_and_a_long_wait_read_well() {
     let panel = rendered(&waited);
     assert!(
         panel.starts_with(
-            "timeout: other queries used all that tenant `anonymous` may have in flight for 200ms"
+            "timeout: no room in what tenant `anonymous` may have in flight for 200ms"
         ),
         "{panel}"
     );
