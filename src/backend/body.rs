@@ -30,7 +30,7 @@ pub struct Body(Source);
 #[derive(Debug)]
 enum Source {
     /// As they arrive.
-    Arriving(Box<Arriving>),
+    Arriving(Arriving),
     /// Put together from several answers, with its share of what all such answers may hold.
     Joined { bytes: Bytes, _share: OwnedSemaphorePermit },
 }
@@ -49,7 +49,7 @@ impl Body {
     pub(super) fn new(incoming: Incoming, lease: Lease, deadline: Instant, backend: Arc<str>) -> Self {
         let mut arriving = Arriving { incoming, lease: Some(lease), deadline, alarm: None, backend };
         arriving.finish_if_ended();
-        Self(Source::Arriving(Box::new(arriving)))
+        Self(Source::Arriving(arriving))
     }
 
     pub(super) const fn joined(bytes: Bytes, share: OwnedSemaphorePermit) -> Self {
@@ -79,9 +79,7 @@ impl Arriving {
         }
         BackendError::new(&self.backend, replica.map(|r| r.pool.url().as_str()), cause)
     }
-}
 
-impl Arriving {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BackendError>>> {
         let Some(lease) = &mut self.lease else { return Poll::Ready(None) };
         match lease.poll_frame(&mut self.incoming, cx) {

@@ -89,7 +89,7 @@ pub struct Demand {
     pub samples: Known,
     /// Series × steps held while evaluating.
     pub points: Known,
-    /// Bytes that the backend is expected to hold for the query at once: for one of its pieces.
+    /// Bytes that the backend is expected to hold for the query at once: for one of its pieces, and what the one before left.
     pub memory: Known,
     /// Seconds of data touched, from the earliest window start to the latest window end.
     pub range_seconds: u64,

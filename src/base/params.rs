@@ -83,10 +83,12 @@ impl<'a> Params<'a> {
     /// Whether a time is written as every database reads it: a number, or RFC 3339 to the letter.
     pub fn is_plain_time(&self, name: &str) -> bool {
         let strict = |text: &str| {
-            let only = |byte: &u8| byte.is_ascii_digit() || b"-+:.TZ".contains(byte);
             let seconds =
                 text.get(10..19).is_some_and(|time| time.starts_with('T') && time.matches(':').count() == 2);
-            seconds && text.bytes().all(|byte| only(&byte))
+            seconds
+                && text
+                    .bytes()
+                    .all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b':' | b'.' | b'T' | b'Z'))
         };
         self.first(name).is_some_and(|text| text.parse::<f64>().is_ok() || strict(text))
     }

@@ -52,3 +52,10 @@ impl EvalTimes {
         self.end.saturating_sub(self.start) as u64 / self.step + 1
     }
 }
+
+/// A time in milliseconds as the query API takes it: Unix seconds with a fraction.
+pub fn seconds(ms: i64) -> String {
+    let sign = if ms < 0 { "-" } else { "" };
+    let ms = ms.unsigned_abs();
+    format!("{sign}{}.{:03}", ms / 1_000, ms % 1_000)
+}

@@ -217,11 +217,10 @@ impl State {
                 retry_after: Some(Duration::from_secs(1)),
             });
         };
-        let weight = ask.demand.memory.value.clamp(1, WEIGHT_MAX);
-        if self.backends[backend].capacity.sheds(weight) {
+        if self.backends[backend].capacity.sheds(weight_of(ask)) {
             return Err(self.sick(backend));
         }
-        let mut held = self.held_by(ask, backend, weight, now);
+        let mut held = self.held_by(ask, backend, now);
         let tenant = held.tenant;
         self.never(ask, &held, shadow)?;
         // Whoever waits has no room now, or it would run; so running at once takes nobody's turn.
@@ -249,10 +248,10 @@ impl State {
     }
 
     /// What a query would hold.
-    fn held_by(&mut self, ask: &Ask, backend: usize, weight: u64, now: Instant) -> Held {
+    fn held_by(&mut self, ask: &Ask, backend: usize, now: Instant) -> Held {
         let tenant = self.tenants.slot(&ask.tenant, &self.policy, now);
         let class = self.class_slots.get(ask.class.0).copied().unwrap_or(0);
-        let samples = ask.demand.samples.value;
+        let (weight, samples) = (weight_of(ask), ask.demand.samples.value);
         Held { tenant, backend, class, weight, samples, epoch: 0, on_floor: false }
     }
 
@@ -264,8 +263,7 @@ impl State {
         shadow: &mut Vec<ShadowHit>,
     ) -> Result<(), Refusal> {
         let Some(backend) = self.backend_slot(ask.backend) else { return Ok(()) };
-        let weight = ask.demand.memory.value.clamp(1, WEIGHT_MAX);
-        let held = self.held_by(ask, backend, weight, now);
+        let held = self.held_by(ask, backend, now);
         self.never(ask, &held, shadow)
     }
 
@@ -330,13 +328,11 @@ impl State {
     }
 
     pub(super) fn lacks_proof(&self, backend: BackendId, weight: u64) -> bool {
-        let Some(Backend { capacity, proof, .. }) =
-            self.backend_slot(backend).map(|slot| &self.backends[slot])
-        else {
-            return false;
-        };
-        let whole = capacity.memory.enforced();
-        whole.is_some_and(|whole| weight <= whole && proof.lacks(weight, whole, capacity.unproven_percent))
+        self.backend_slot(backend).is_some_and(|slot| {
+            let Backend { capacity, proof, .. } = &self.backends[slot];
+            let whole = capacity.memory.enforced();
+            whole.is_some_and(|whole| proof.lacks(weight, whole, capacity.unproven_percent))
+        })
     }
 
     /// A part of a query was answered whole: there may be room for another.
@@ -462,6 +458,11 @@ impl State {
 
 /// The heaviest that a query can be; a number without bound stands for "unknown".
 const WEIGHT_MAX: u64 = 1 << 60;
+
+/// Bytes that a query holds.
+fn weight_of(ask: &Ask) -> u64 {
+    ask.demand.memory.value.clamp(1, WEIGHT_MAX)
+}
 
 /// When those that found no place should come back.
 pub(super) fn retry_soon(wait: Duration) -> Duration {

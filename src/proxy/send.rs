@@ -82,7 +82,7 @@ impl Proxy {
             let at = Instant::now();
             let pieces = division.times(estimate.demand.pieces);
             match self.send_in_pieces(asking, &running, estimate, (&request, &pieces), deadline).await? {
-                Ok(Joined::Answer(answer)) => return Ok(Sent { running, at, answered: Ok(answer) }),
+                Ok(Joined::Answer(answer)) => return Ok(Sent { running, at, answered: Ok(*answer) }),
                 Err(error) => return Ok(Sent { running, at, answered: Err(error) }),
                 Ok(Joined::No(Unjoined::NoRoom)) => {
                     return Err(Failure::new(

@@ -17,7 +17,7 @@ use super::{
     error::Cause,
     fetch::{ReadError, read_at_most},
 };
-use crate::base::time::EvalTimes;
+use crate::base::time::{EvalTimes, seconds};
 
 /// Bytes of JSON that all answers of a backend hold which are being put together or sent on; up to three times as much in
 /// memory, while one of many short series is written.
@@ -29,7 +29,7 @@ const UNIT: usize = 1 << 10;
 #[derive(Debug)]
 pub enum Joined {
     /// The answer to the whole; or, as it came, the first that was none: an error of the backend.
-    Answer(Response<Body>),
+    Answer(Box<Response<Body>>),
     /// There is no answer to the whole yet.
     No(Unjoined),
 }
@@ -77,7 +77,7 @@ impl Backend {
             let piece = piece(whole, *times).map_err(|why| self.error(None, Cause::Request(why)))?;
             let answer = self.send(piece, deadline, idempotent).await?;
             if answer.status().is_client_error() || answer.status().is_server_error() {
-                return Ok(Joined::Answer(answer));
+                return Ok(Joined::Answer(Box::new(answer)));
             }
             if answer.status() != StatusCode::OK {
                 return Ok(Joined::No(Unjoined::Odd));
@@ -108,7 +108,8 @@ impl Backend {
         for of_one_piece in [header::CONTENT_LENGTH, header::ETAG, header::LAST_MODIFIED] {
             head.headers.remove(of_one_piece);
         }
-        Ok(Joined::Answer(Response::from_parts(head, Body::joined(Bytes::from(bytes), share))))
+        let whole = Response::from_parts(head, Body::joined(Bytes::from(bytes), share));
+        Ok(Joined::Answer(Box::new(whole)))
     }
 
     /// Room for so many bytes more, if there is any now: to wait for it while holding some would be to wait for each other.
@@ -138,13 +139,6 @@ fn piece(whole: &Outgoing, times: EvalTimes) -> Result<Outgoing, String> {
     piece.path_and_query = PathAndQuery::try_from(target).map_err(|error| error.to_string())?;
     piece.body = Bytes::new();
     Ok(piece)
-}
-
-/// Milliseconds as Prometheus reads them.
-fn seconds(ms: i64) -> String {
-    let sign = if ms < 0 { "-" } else { "" };
-    let ms = ms.unsigned_abs();
-    format!("{sign}{}.{:03}", ms / 1_000, ms % 1_000)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::{
         error::Cause,
         fetch::{Fetched, read_at_most},
     },
-    base::TimeRange,
+    base::{TimeRange, time::seconds},
 };
 
 /// A longer target goes into a form: 8 KiB is what common proxies take.
@@ -57,12 +57,6 @@ impl Form {
     fn text(self) -> String {
         self.0
     }
-}
-
-/// Milliseconds as the seconds of Prometheus' parameters.
-pub(super) fn seconds(ms: i64) -> String {
-    let sign = if ms < 0 { "-" } else { "" };
-    format!("{sign}{}.{:03}", (ms / 1000).abs(), (ms % 1000).abs())
 }
 
 impl Backend {

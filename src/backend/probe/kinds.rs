@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     Counted, ProbeError, Question,
-    ask::{Form, Listed, seconds},
+    ask::{Form, Listed},
 };
 use crate::{
     backend::{
@@ -18,6 +18,7 @@ use crate::{
     base::{
         EstimateClass::{self, Exact, Learned, UpperBound},
         TimeRange,
+        time::seconds,
     },
 };
 
