@@ -9,17 +9,17 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     asking::Asking,
-    body,
-    call::{Call, Reading},
-    failure::{Failure, cost_header, estimate_header, timing_header},
+    config::{Live, Proxy},
+    dispatch::{Running, Sent},
     forward,
     identify::Identity,
-    live::{Live, Proxy},
+    log::record::{Owner, Record},
     meter::{BodyError, Meter},
-    record::{Owner, Record},
+    query::body,
+    query::{Call, Reading},
+    respond::failure::{Failure, cost_header, estimate_header, timing_header},
     respond::{self, Body, SERVER_TIMING, WEIR_COST, WEIR_ESTIMATE, header_text},
     route::{Endpoint, Routed, route},
-    send::{Running, Sent},
     upstream::Upstream,
     weigh::{Weighed, Weighing},
 };

@@ -7,16 +7,16 @@ use http::{HeaderMap, Response, request::Parts};
 use tokio::time::Instant;
 
 use super::{
-    call::Call,
-    failure::Failure,
+    config::Live,
     forward::{self, Forward},
     identify::Identity,
-    live::Live,
+    log::record::Record,
     meter::MeterLimits,
-    record::Record,
+    meter::settlement::{self, Account},
+    query::Call,
     respond::Body,
+    respond::failure::Failure,
     route::{Endpoint, Routed},
-    settle::{self, Account},
     upstream::Upstream,
     weigh::Stand,
 };

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::{
     Proxy,
-    board::{Seen, cut},
-    recent::Tally,
+    log::active::{Seen, cut},
+    log::recent::Tally,
     upstream::Upstream,
 };
 use crate::{

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::HeaderMap;
 
-use super::{call::Call, upstream::Upstream};
+use super::{query::Call, upstream::Upstream};
 use crate::{
     backend::probe::{ProbeError, ProbeOutcome, Question},
     base::{Demand, EstimateClass, Known, TenantId},

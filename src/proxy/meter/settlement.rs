@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{
+use crate::proxy::{
     Proxy,
+    log::record::Record,
     meter::{Actual, OnEnd, Outcome},
-    record::Record,
 };
 use crate::{
     base::Known,
@@ -19,7 +19,7 @@ use crate::{
 
 /// What is known of a query when it goes out, kept until its end.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(in crate::proxy) struct Account {
     /// Name of the backend.
     pub backend: String,
     /// What it was expected to cost.
@@ -33,7 +33,7 @@ pub(super) struct Account {
 impl Account {
     /// What happens at the end of the answer; `status` is the backend's, `told` the series that it says it touched, and
     /// `record` comes once the first byte of the answer may go out.
-    pub(super) fn on_end(
+    pub(in crate::proxy) fn on_end(
         self,
         proxy: Arc<Proxy>,
         permit: Permit,
@@ -96,6 +96,6 @@ fn reads_raw_samples(estimate: &Estimate) -> bool {
 }
 
 /// Whether the series of the answer are the series that were touched.
-pub(super) fn tells_series(shape: &Shape) -> bool {
+pub(in crate::proxy) fn tells_series(shape: &Shape) -> bool {
     matches!(&shape.selectors[..], [one] if one.output == Output::Same)
 }

@@ -6,7 +6,10 @@ use http::Response;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::{asking::Asking, call::Call, failure::Failure, live::Proxy, meter::Progress, record::Record};
+use super::{
+    asking::Asking, config::Proxy, log::record::Record, meter::Progress, query::Call,
+    respond::failure::Failure,
+};
 use crate::{
     backend::{self, BackendError, Joined, Outgoing, Unjoined},
     base::{ErrorKind, time::EvalTimes},

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{board::Board, upstream::Upstream};
+use super::{log::active::Board, upstream::Upstream};
 use crate::{
     backend::pressure::{Expected, Look, Signal},
     base::Allowance,

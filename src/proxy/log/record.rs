@@ -6,12 +6,12 @@ use std::{sync::Arc, time::Duration};
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::{
-    board::{Board, Running, Ticket, Told},
-    failure::Failure,
+use crate::proxy::{
+    log::active::{Board, Running, Ticket, Told},
+    log::span::{Ended, Trace},
     meter::{Actual, Outcome, Progress},
+    respond::failure::Failure,
     route::Endpoint,
-    trace::{Ended, Trace},
 };
 use crate::{
     base::{Blame, Demand, ErrorKind, Known, TenantId},
@@ -23,7 +23,7 @@ const LOGGED_CHARS_MAX: usize = 1_000;
 
 /// How far a query got: the stages of its way, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
+pub(in crate::proxy) enum Stage {
     /// Who asks is not known yet.
     Identify,
     /// Its parameters are read, the body of the request included.
@@ -53,7 +53,7 @@ impl Stage {
 
 /// Whose query it is, and where it runs.
 #[derive(Clone, Debug)]
-pub(super) struct Owner {
+pub(in crate::proxy) struct Owner {
     /// Who pays.
     pub tenant: TenantId,
     /// Who inside the tenant.
@@ -67,21 +67,21 @@ pub(super) struct Owner {
 /// What is known of a request so far. Dropped before its end was written, it writes that the request was dropped: the
 /// client left, or a shutdown cut it.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(in crate::proxy) struct Record {
     board: Arc<Board>,
     /// Its place among the queries on the status page.
     ticket: Option<Ticket>,
     metrics: Arc<Metrics>,
-    pub(super) endpoint: Endpoint,
+    pub(in crate::proxy) endpoint: Endpoint,
     began: Instant,
     stage: Stage,
     /// When the stage began.
     since: Instant,
-    pub(super) owner: Option<Owner>,
-    pub(super) query: Arc<str>,
+    pub(in crate::proxy) owner: Option<Owner>,
+    pub(in crate::proxy) query: Arc<str>,
     /// Known once it is parsed.
-    pub(super) fingerprint: Option<Arc<str>>,
-    pub(super) demand: Option<Demand>,
+    pub(in crate::proxy) fingerprint: Option<Arc<str>>,
+    pub(in crate::proxy) demand: Option<Demand>,
     waited: Duration,
     /// What holds once it may run.
     verdict: &'static str,
@@ -104,7 +104,12 @@ struct End<'a> {
 
 impl Record {
     /// A request that came at `began`; light ones are counted and leave no line.
-    pub(super) fn new(endpoint: Endpoint, began: Instant, board: Arc<Board>, metrics: Arc<Metrics>) -> Self {
+    pub(in crate::proxy) fn new(
+        endpoint: Endpoint,
+        began: Instant,
+        board: Arc<Board>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             board,
             ticket: None,
@@ -125,12 +130,12 @@ impl Record {
     }
 
     /// It leaves this span too.
-    pub(super) fn trace(&mut self, trace: Option<Trace>) {
+    pub(in crate::proxy) fn trace(&mut self, trace: Option<Trace>) {
         self.trace = trace;
     }
 
     /// The record itself, for whoever writes it later; what stays behind writes nothing.
-    pub(super) fn hand_over(&mut self) -> Self {
+    pub(in crate::proxy) fn hand_over(&mut self) -> Self {
         let (board, metrics) = (Arc::clone(&self.board), Arc::clone(&self.metrics));
         let mut silent = Self::new(self.endpoint, self.began, board, metrics);
         silent.open = false;
@@ -138,7 +143,7 @@ impl Record {
     }
 
     /// When the request came.
-    pub(super) const fn began(&self) -> Instant {
+    pub(in crate::proxy) const fn began(&self) -> Instant {
         self.began
     }
 
@@ -147,31 +152,31 @@ impl Record {
     }
 
     /// It is known who asks.
-    pub(super) fn identified(&mut self, owner: Owner) {
+    pub(in crate::proxy) fn identified(&mut self, owner: Owner) {
         self.owner = Some(owner);
         self.enter(Stage::Parse);
     }
 
     /// What is asked makes no sense here.
-    pub(super) fn unreadable(&mut self, text: &str) {
+    pub(in crate::proxy) fn unreadable(&mut self, text: &str) {
         self.query = short(text).into();
     }
 
     /// It is known what is asked.
-    pub(super) fn parsed(&mut self, query: &str, fingerprint: u64) {
+    pub(in crate::proxy) fn parsed(&mut self, query: &str, fingerprint: u64) {
         self.query = short(query).into();
         self.fingerprint = Some(format!("{fingerprint:016x}").into());
         self.enter(Stage::Estimate);
     }
 
     /// It is known what it will cost.
-    pub(super) fn estimated(&mut self, demand: Demand) {
+    pub(in crate::proxy) fn estimated(&mut self, demand: Demand) {
         self.demand = Some(demand);
         self.enter(Stage::Admit);
     }
 
     /// It asks to run. From here to its end it is seen on the status page.
-    pub(super) fn asks(&mut self) {
+    pub(in crate::proxy) fn asks(&mut self) {
         let Some((owner, demand)) = self.owner.clone().zip(self.demand) else { return };
         self.ticket = Some(self.board.enter(Running {
             owner,
@@ -185,14 +190,14 @@ impl Record {
     }
 
     /// It may run, after having waited so long. Gives what its answer tells and is told.
-    pub(super) fn admitted(&mut self, waited: Duration) -> Arc<Progress> {
+    pub(in crate::proxy) fn admitted(&mut self, waited: Duration) -> Arc<Progress> {
         self.waited = waited;
         self.enter(Stage::Forward);
         self.ticket.as_ref().map(|ticket| ticket.admitted(waited)).unwrap_or_default()
     }
 
     /// A limit that is only watched would have refused it.
-    pub(super) fn hit(&self, limit: &'static str, status: u16, message: &str) {
+    pub(in crate::proxy) fn hit(&self, limit: &'static str, status: u16, message: &str) {
         self.tell(Told { reason: limit, status, message, shadow: true });
     }
 
@@ -203,12 +208,12 @@ impl Record {
     }
 
     /// The head of its answer is there.
-    pub(super) fn answered(&mut self) {
+    pub(in crate::proxy) fn answered(&mut self) {
         self.enter(Stage::Meter);
     }
 
     /// The record before dispatch, so that the query behind a crash is known.
-    pub(super) fn dispatch(&self) {
+    pub(in crate::proxy) fn dispatch(&self) {
         let (owner, demand) = (self.owner.as_ref(), self.demand.as_ref());
         tracing::info!(
             target: "weir::dispatch",
@@ -222,25 +227,25 @@ impl Record {
     }
 
     /// It may run uncounted.
-    pub(super) fn free(&mut self) {
+    pub(in crate::proxy) fn free(&mut self) {
         self.verdict = "free";
         self.enter(Stage::Forward);
     }
 
     /// Weir answered itself.
-    pub(super) fn explained(&mut self) {
+    pub(in crate::proxy) fn explained(&mut self) {
         let status = Some(StatusCode::OK.as_u16());
         self.write(End { verdict: "explained", outcome: "passed", status, ..End::default() });
     }
 
     /// The answer passes uncounted.
-    pub(super) fn passed(&mut self, status: StatusCode) {
+    pub(in crate::proxy) fn passed(&mut self, status: StatusCode) {
         let status = Some(status.as_u16());
         self.write(End { verdict: self.verdict, outcome: "passed", status, ..End::default() });
     }
 
     /// It failed before a byte of an answer was sent.
-    pub(super) fn failed(&mut self, failure: &Failure) {
+    pub(in crate::proxy) fn failed(&mut self, failure: &Failure) {
         let limit = failure.limit;
         let refused = self.stage < Stage::Forward;
         let query = self.open && self.endpoint != Endpoint::Light;
@@ -264,7 +269,7 @@ impl Record {
     }
 
     /// Its answer ended; `status` is the backend's, which the client has seen.
-    pub(super) fn ended(&mut self, status: u16, outcome: Outcome, actual: Actual) {
+    pub(in crate::proxy) fn ended(&mut self, status: u16, outcome: Outcome, actual: Actual) {
         let limit = match outcome {
             Outcome::CutOff(limit) => Some(limit.id()),
             Outcome::Complete | Outcome::Failed | Outcome::Dropped | Outcome::Late => None,
@@ -335,7 +340,7 @@ fn logged(number: Known) -> i64 {
 }
 
 /// A text for a log line.
-pub(super) fn short(text: &str) -> &str {
+pub(in crate::proxy) fn short(text: &str) -> &str {
     match text.char_indices().nth(LOGGED_CHARS_MAX) {
         Some((end, _)) => &text[..end],
         None => text,
