@@ -183,7 +183,7 @@ impl Asking<'_> {
         Account {
             backend: self.upstream.backend.name().to_owned(),
             learn: LearnKey::new(self.who.tenant.clone(), call.fingerprint, &call.shape),
-            answer_tells: settle::tells_series(&call.shape),
+            answer_tells: settlement::tells_series(&call.shape),
             estimate,
         }
     }
