@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use super::function::FunctionId;
+
 /// A byte range in the query text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
 pub struct Span {
@@ -257,6 +259,8 @@ pub enum Group {
 /// A function of PromQL.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Function {
+    /// Which one.
+    pub id: FunctionId,
     /// Its name.
     pub name: &'static str,
     /// Types of its arguments; the last repeats when `variadic != 0`.
