@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::function::FunctionId;
+pub use crate::series::{MatchOp, Matcher};
 
 /// A byte range in the query text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
@@ -144,30 +145,6 @@ pub struct Selector {
     pub offset: Option<DurationExpr>,
     /// `anchored` or `smoothed`.
     pub edges: Edges,
-}
-
-/// `name op "value"`
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Matcher {
-    /// Label name.
-    pub name: Box<str>,
-    /// Operator.
-    pub op: MatchOp,
-    /// Value or pattern, unescaped; a pattern is in Go's dialect.
-    pub value: Box<str>,
-}
-
-/// A matcher's operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MatchOp {
-    /// `=`
-    Equal,
-    /// `!=`
-    NotEqual,
-    /// `=~`
-    Regex,
-    /// `!~`
-    NotRegex,
 }
 
 /// `by (…)` or `without (…)`
