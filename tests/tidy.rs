@@ -143,7 +143,7 @@ fn no_import_climbs_a_floor() {
 
 #[test]
 fn imports_are_seen_in_every_form() {
-    assert_eq!(imports("use crate::base::Demand;"), ["base"]);
+    assert_eq!(imports("use crate::base::QueryCost;"), ["base"]);
     assert_eq!(imports("use crate::{base::{a, b}, proxy::Proxy};"), ["base", "proxy"]);
     assert_eq!(imports("let x: crate::limit::Permit = crate::cost::f();"), ["limit", "cost"]);
     assert!(joined_uses("use crate::{\n    base::A,\n    cost::B,\n};\n").contains("base::A,cost::B,"));

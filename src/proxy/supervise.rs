@@ -82,7 +82,7 @@ impl Watcher {
             let query = &seen.query;
             tracing::warn!(
                 backend, tenant = %query.owner.tenant, actor = &*query.owner.actor, query = &*query.query,
-                fingerprint = &*query.fingerprint, est_memory_bytes = query.demand.memory.value,
+                fingerprint = &*query.fingerprint, est_memory_bytes = query.cost.memory.value,
                 "the backend is about to run out of memory: its heaviest query is broken off"
             );
         }

@@ -20,7 +20,7 @@ use crate::proxy::{
     route::Endpoint,
 };
 use crate::{
-    base::{Demand, TenantId},
+    base::{QueryCost, TenantId},
     status::Refused,
 };
 
@@ -37,7 +37,7 @@ const WAITING: u64 = u64::MAX;
 #[derive(Debug)]
 pub(in crate::proxy) struct Running {
     pub owner: Owner,
-    pub demand: Demand,
+    pub cost: QueryCost,
     pub endpoint: Endpoint,
     pub fingerprint: Arc<str>,
     pub query: Arc<str>,
@@ -148,7 +148,7 @@ impl Board {
         let runs = |seen: &&Arc<Seen>| {
             &*seen.query.owner.backend == backend && seen.waited().is_some() && !seen.progress.is_recalled()
         };
-        let bytes = |seen: &&Arc<Seen>| seen.query.demand.memory.value;
+        let bytes = |seen: &&Arc<Seen>| seen.query.cost.memory.value;
         let running = notes.under_way.values().filter(runs);
         let heaviest = running.max_by_key(bytes).filter(|seen| bytes(seen) > least)?;
         heaviest.progress.recall();
@@ -189,8 +189,8 @@ impl Ticket {
     /// The query may run after having waited so long. Gives what its answer tells and is told.
     pub(in crate::proxy) fn admitted(&self, waited: Duration) -> Arc<Progress> {
         self.seen.waited.store(waited.as_millis() as u64, Relaxed);
-        let Running { owner, demand, .. } = &self.seen.query;
-        self.board.lock().recent.admitted(&owner.tenant, demand.samples.value, Instant::now());
+        let Running { owner, cost, .. } = &self.seen.query;
+        self.board.lock().recent.admitted(&owner.tenant, cost.samples.value, Instant::now());
         Arc::clone(&self.seen.progress)
     }
 }
@@ -212,7 +212,7 @@ pub(in crate::proxy) fn cut(text: &str, chars: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Known;
+    use crate::base::Estimate;
 
     fn owner(tenant: &str) -> Owner {
         let tenant = TenantId::new(tenant).unwrap();
@@ -220,11 +220,11 @@ mod tests {
     }
 
     fn running(tenant: &str) -> Running {
-        let demand = Demand { samples: Known::exact(7), ..Demand::NOTHING };
+        let cost = QueryCost { samples: Estimate::exact(7), ..QueryCost::NOTHING };
         let (began, query) = (Instant::now(), "up".into());
         Running {
             owner: owner(tenant),
-            demand,
+            cost,
             endpoint: Endpoint::Query,
             fingerprint: "1".into(),
             query,
@@ -250,14 +250,14 @@ mod tests {
     async fn the_heaviest_that_runs_is_recalled_and_each_once() {
         let board = Board::new(|| 0);
         let weighing = |bytes| {
-            let demand = Demand { memory: Known::exact(bytes), ..Demand::NOTHING };
-            board.enter(Running { demand, ..running("a") })
+            let cost = QueryCost { memory: Estimate::exact(bytes), ..QueryCost::NOTHING };
+            board.enter(Running { cost, ..running("a") })
         };
         let (light, heavy, _waiting) = (weighing(1), weighing(5), weighing(9));
         let runs = [&light, &heavy].map(|ticket| ticket.admitted(Duration::ZERO));
         assert!(board.recall_heaviest("other", 0).is_none());
         let recalled =
-            |board: &Board| board.recall_heaviest("main", 0).map(|seen| seen.query.demand.memory.value);
+            |board: &Board| board.recall_heaviest("main", 0).map(|seen| seen.query.cost.memory.value);
         assert!(board.recall_heaviest("main", 5).is_none());
         assert_eq!(recalled(&board), Some(5));
         assert_eq!([runs[0].is_recalled(), runs[1].is_recalled()], [false, true]);

@@ -14,7 +14,7 @@ use crate::proxy::{
     route::Endpoint,
 };
 use crate::{
-    base::{Blame, Demand, ErrorKind, Known, TenantId},
+    base::{Blame, ErrorKind, Estimate, QueryCost, TenantId},
     telemetry::metrics::Metrics,
 };
 
@@ -81,7 +81,7 @@ pub(in crate::proxy) struct Record {
     pub(in crate::proxy) query: Arc<str>,
     /// Known once it is parsed.
     pub(in crate::proxy) fingerprint: Option<Arc<str>>,
-    pub(in crate::proxy) demand: Option<Demand>,
+    pub(in crate::proxy) cost: Option<QueryCost>,
     waited: Duration,
     /// What holds once it may run.
     verdict: &'static str,
@@ -121,7 +121,7 @@ impl Record {
             owner: None,
             query: Arc::default(),
             fingerprint: None,
-            demand: None,
+            cost: None,
             waited: Duration::ZERO,
             verdict: "admitted",
             trace: None,
@@ -170,17 +170,17 @@ impl Record {
     }
 
     /// It is known what it will cost.
-    pub(in crate::proxy) fn estimated(&mut self, demand: Demand) {
-        self.demand = Some(demand);
+    pub(in crate::proxy) fn estimated(&mut self, cost: QueryCost) {
+        self.cost = Some(cost);
         self.enter(Stage::Admit);
     }
 
     /// It asks to run. From here to its end it is seen on the status page.
     pub(in crate::proxy) fn asks(&mut self) {
-        let Some((owner, demand)) = self.owner.clone().zip(self.demand) else { return };
+        let Some((owner, cost)) = self.owner.clone().zip(self.cost) else { return };
         self.ticket = Some(self.board.enter(Running {
             owner,
-            demand,
+            cost,
             endpoint: self.endpoint,
             fingerprint: self.fingerprint.clone().unwrap_or_default(),
             query: Arc::clone(&self.query),
@@ -214,14 +214,14 @@ impl Record {
 
     /// The record before dispatch, so that the query behind a crash is known.
     pub(in crate::proxy) fn dispatch(&self) {
-        let (owner, demand) = (self.owner.as_ref(), self.demand.as_ref());
+        let (owner, cost) = (self.owner.as_ref(), self.cost.as_ref());
         tracing::info!(
             target: "weir::dispatch",
             tenant = owner.map(|o| o.tenant.as_str()), actor = owner.map(|o| &*o.actor),
             class = owner.map(|o| &*o.class), backend = owner.map(|o| &*o.backend),
             endpoint = self.endpoint.as_str(), fingerprint = self.fingerprint.as_deref(),
-            series = demand.map(|d| logged(d.series)), samples = demand.map(|d| logged(d.samples)),
-            memory_bytes = demand.map(|d| logged(d.memory)), known = demand.map(|d| d.memory.class.as_str()),
+            series = cost.map(|d| logged(d.series)), samples = cost.map(|d| logged(d.samples)),
+            memory_bytes = cost.map(|d| logged(d.memory)), known = cost.map(|d| d.memory.confidence.as_str()),
             query = &*self.query, "dear query goes out"
         );
     }
@@ -294,7 +294,7 @@ impl Record {
             return;
         }
         let waited = if self.stage == Stage::Admit { self.since.elapsed() } else { self.waited };
-        let (owner, demand, actual) = (self.owner.as_ref(), self.demand.as_ref(), end.actual.as_ref());
+        let (owner, cost, actual) = (self.owner.as_ref(), self.cost.as_ref(), end.actual.as_ref());
         tracing::info!(
             target: "weir::query",
             tenant = owner.map(|o| o.tenant.as_str()), actor = owner.map(|o| &*o.actor),
@@ -303,8 +303,8 @@ impl Record {
             verdict = end.verdict, status = end.status, outcome = end.outcome, stage = self.stage.as_str(),
             limit = end.limit, error = end.error.map(short),
             wait_ms = waited.as_millis() as u64, took_ms = self.began.elapsed().as_millis() as u64,
-            est_series = demand.map(|d| logged(d.series)), est_samples = demand.map(|d| logged(d.samples)),
-            est_memory_bytes = demand.map(|d| logged(d.memory)), known = demand.map(|d| d.series.class.as_str()), est_pieces = demand.map(|d| d.pieces),
+            est_series = cost.map(|d| logged(d.series)), est_samples = cost.map(|d| logged(d.samples)),
+            est_memory_bytes = cost.map(|d| logged(d.memory)), known = cost.map(|d| d.series.confidence.as_str()), est_pieces = cost.map(|d| d.pieces),
             answer_series = actual.map(|a| a.series), answer_samples = actual.map(|a| a.samples),
             answer_bytes = actual.map(|a| a.bytes_decoded), query = &*self.query, "query"
         );
@@ -335,7 +335,7 @@ impl Drop for Record {
 }
 
 /// A number for a log line; -1 where it is unknown, since fields that are sometimes words cannot be charted.
-fn logged(number: Known) -> i64 {
+fn logged(number: Estimate) -> i64 {
     i64::try_from(number.value).unwrap_or(-1)
 }
 

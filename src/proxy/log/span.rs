@@ -11,7 +11,7 @@ use crate::proxy::{
     route::Endpoint,
 };
 use crate::{
-    base::Known,
+    base::Estimate,
     telemetry::otlp::{Context, Sender, Span, Value},
 };
 
@@ -69,11 +69,11 @@ impl Trace {
         attributes.text("weir.endpoint", record.endpoint.as_str());
         attributes.text("weir.fingerprint", record.fingerprint.as_deref().unwrap_or_default());
         attributes.text("db.query.text", &record.query);
-        if let Some(demand) = &record.demand {
-            attributes.known("weir.estimate.series", demand.series);
-            attributes.known("weir.estimate.samples", demand.samples);
-            attributes.known("weir.estimate.memory_bytes", demand.memory);
-            attributes.text("weir.estimate.known", demand.series.class.as_str());
+        if let Some(cost) = &record.cost {
+            attributes.known("weir.estimate.series", cost.series);
+            attributes.known("weir.estimate.samples", cost.samples);
+            attributes.known("weir.estimate.memory_bytes", cost.memory);
+            attributes.text("weir.estimate.known", cost.series.confidence.as_str());
         }
         attributes.text("weir.verdict", ended.verdict);
         attributes.text("weir.outcome", ended.outcome);
@@ -113,7 +113,7 @@ impl Attributes {
     }
 
     /// An unknown number is left out.
-    fn known(&mut self, key: &'static str, number: Known) {
+    fn known(&mut self, key: &'static str, number: Estimate) {
         self.number(key, number.value);
     }
 }

@@ -12,7 +12,7 @@ use crate::{
         params::{ParamError, Params},
         time::EvalTimes,
     },
-    cost::Division,
+    cost::QuerySplit,
     promql::{
         self, ParseError, Reason,
         ast::{Ast, Expr},
@@ -62,7 +62,7 @@ pub(in crate::proxy) struct Call {
     /// How long the client is willing to wait.
     pub timeout: Option<Duration>,
     /// How it may be asked for in pieces, where it may.
-    pub division: Option<Box<Division>>,
+    pub division: Option<Box<QuerySplit>>,
 }
 
 /// How a request is read.
@@ -140,7 +140,7 @@ impl Reading<'_> {
         // What asks for more than points is asked for as it came.
         let is_plain = params.names().all(|name| PLAIN_PARAMS.contains(&name))
             && ["start", "end"].into_iter().all(|name| params.is_plain_time(name));
-        let division = if is_plain { Division::of(&ast, times, lookback).map(Box::new) } else { None };
+        let division = if is_plain { QuerySplit::of(&ast, times, lookback).map(Box::new) } else { None };
         Ok(Call {
             text: text.to_owned(),
             fingerprint: fingerprint(&ast),

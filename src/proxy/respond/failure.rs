@@ -14,7 +14,7 @@ use crate::proxy::{
 use crate::{
     backend::BackendError,
     base::{ErrorKind, params::ParamError, units},
-    cost::{Estimate, explain},
+    cost::{Estimated, explain},
     limit::{LimitName, Refusal},
 };
 
@@ -46,7 +46,7 @@ impl Failure {
     }
 
     /// A refusal by a limit, with what the query would have cost and what would make it cheaper.
-    pub(in crate::proxy) fn refused(refusal: &Refusal, estimate: &Estimate) -> Self {
+    pub(in crate::proxy) fn refused(refusal: &Refusal, estimate: &Estimated) -> Self {
         let mut message = refusal.message();
         if refusal.kind == ErrorKind::LimitExceeded {
             if let Some(worst) = explain::worst(estimate) {
@@ -140,7 +140,7 @@ impl Failure {
 }
 
 /// What helps against this limit.
-fn fix(limit: LimitName, estimate: &Estimate) -> String {
+fn fix(limit: LimitName, estimate: &Estimated) -> String {
     match limit {
         LimitName::MaxSeries => explain::fewer_series(estimate),
         LimitName::MaxSteps => "raise the step, or ask for a shorter time".to_owned(),
@@ -151,8 +151,8 @@ fn fix(limit: LimitName, estimate: &Estimate) -> String {
 }
 
 /// For `Weir-Estimate`: `series=20000; samples=28800000; memory=1.2GiB; known=upper_bound`.
-pub(in crate::proxy) fn estimate_header(estimate: &Estimate) -> String {
-    let d = &estimate.demand;
+pub(in crate::proxy) fn estimate_header(estimate: &Estimated) -> String {
+    let d = &estimate.cost;
     let mut out = String::with_capacity(96);
     for (name, n) in [("series=", d.series.value), ("; samples=", d.samples.value)] {
         out.push_str(name);
@@ -167,7 +167,7 @@ pub(in crate::proxy) fn estimate_header(estimate: &Estimate) -> String {
         bytes => out.push_str(&units::bytes(bytes)),
     }
     out.push_str("; known=");
-    out.push_str(d.series.class.as_str());
+    out.push_str(d.series.confidence.as_str());
     if d.pieces > 1 {
         out.push_str("; pieces=");
         out.push_str(itoa::Buffer::new().format(d.pieces));
