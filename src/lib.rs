@@ -18,7 +18,7 @@
 //! | floor | modules |
 //! |---|---|
 //! | 0 | [`base`], [`series`] |
-//! | 1 | [`telemetry`], [`promql`], [`wire`] |
+//! | 1 | [`telemetry`], [`promql`], [`http`] |
 //! | 2 | [`cost`], [`limit`], [`backend`], [`status`] |
 //! | 3 | [`node`], [`proxy`] |
 //! | 4 | [`config`] |
@@ -33,6 +33,7 @@ pub mod base;
 pub mod cli;
 pub mod config;
 pub mod cost;
+pub mod http;
 pub mod limit;
 pub mod node;
 pub mod promql;
@@ -40,4 +41,3 @@ pub mod proxy;
 pub mod series;
 pub mod status;
 pub mod telemetry;
-pub mod wire;

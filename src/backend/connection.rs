@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use super::home::Home;
+use crate::base::WorkerId;
 
 type Outgoing = Request<Full<Bytes>>;
 /// In a box, since it is two kilobytes and moves with every request.
@@ -39,14 +39,14 @@ pub(super) struct Connection {
     /// What reads and writes; `None` once it has ended.
     driver: Option<Driver>,
     /// The thread whose runtime says when there is something to read.
-    pub(super) home: Home,
+    pub(super) worker: WorkerId,
 }
 
 impl Connection {
     /// Begins HTTP on an open stream.
     pub(super) async fn begin(stream: Stream) -> hyper::Result<Self> {
         let (requests, driver) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
-        Ok(Self { requests, driver: Some(Box::new(driver)), home: Home::here() })
+        Ok(Self { requests, driver: Some(Box::new(driver)), worker: WorkerId::current() })
     }
 
     /// Sends a request and waits for the head of the answer.

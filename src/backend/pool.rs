@@ -26,10 +26,10 @@ use tokio_util::either::Either;
 use super::{
     connection::{Connection, Stream},
     error::Cause,
-    home::{HOMES, Home},
     settings::{BaseUrl, Settings},
     tls::{self, Tls},
 };
+use crate::base::{WORKERS_MAX, WorkerId};
 
 /// Whose places a request takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,9 +79,9 @@ pub(super) struct Pool {
     places: Places,
     /// Places of light requests, beside the others, so that neither waits for the other.
     light_places: Places,
-    /// By home; of each, the last used is the first reused.
+    /// By worker; of each, the last used is the first reused.
     idle: Vec<Mutex<Vec<Idle>>>,
-    /// In all homes together.
+    /// Of all workers together.
     idle_count: AtomicUsize,
 }
 
@@ -109,7 +109,7 @@ impl Pool {
             idle_timeout: settings.idle_timeout,
             places,
             light_places: Places::new(settings.light_connections),
-            idle: (0..HOMES).map(|_| Mutex::default()).collect(),
+            idle: (0..WORKERS_MAX).map(|_| Mutex::default()).collect(),
             idle_count: AtomicUsize::new(0),
         }
     }
@@ -168,9 +168,9 @@ impl Pool {
 
     /// An idle connection of this thread, or of another when no more may be opened.
     fn checkout(&self, now: Instant) -> Option<Connection> {
-        let home = Home::here();
-        self.checkout_at(home, now).or_else(|| {
-            let others = || (1..HOMES).find_map(|n| self.checkout_at(home.after(n), now));
+        let worker = WorkerId::current();
+        self.checkout_at(worker, now).or_else(|| {
+            let others = || (1..WORKERS_MAX).find_map(|n| self.checkout_at(worker.after(n), now));
             self.is_full().then(others).flatten()
         })
     }
@@ -182,9 +182,9 @@ impl Pool {
         idle > 0 && idle + queries + light > max + light_max
     }
 
-    fn checkout_at(&self, home: Home, now: Instant) -> Option<Connection> {
+    fn checkout_at(&self, worker: WorkerId, now: Instant) -> Option<Connection> {
         loop {
-            let Idle { mut connection, since } = self.idle(home).pop()?;
+            let Idle { mut connection, since } = self.idle(worker).pop()?;
             self.idle_count.fetch_sub(1, SeqCst);
             if now.saturating_duration_since(since) <= self.idle_timeout && connection.is_free() {
                 return Some(connection);
@@ -225,8 +225,8 @@ impl Pool {
         if !connection.is_free() || self.idle_count.fetch_update(SeqCst, SeqCst, one_more).is_err() {
             return;
         }
-        let home = connection.home;
-        self.idle(home).push(Idle { connection, since: Instant::now() });
+        let worker = connection.worker;
+        self.idle(worker).push(Idle { connection, since: Instant::now() });
     }
 
     /// Closes connections that nobody used for the idle timeout, or that the other side has closed.
@@ -249,8 +249,8 @@ impl Pool {
         &self.url
     }
 
-    fn idle(&self, home: Home) -> MutexGuard<'_, Vec<Idle>> {
-        locked(&self.idle[home.index()])
+    fn idle(&self, worker: WorkerId) -> MutexGuard<'_, Vec<Idle>> {
+        locked(&self.idle[worker.index()])
     }
 }
 

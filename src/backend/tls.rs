@@ -5,9 +5,7 @@
 
 use std::{
     error::Error,
-    fmt,
-    fs::File,
-    io::{self, Read as _},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -21,12 +19,11 @@ use tokio_rustls::{
         SignatureScheme,
         client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-        pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+        pki_types::{CertificateDer, ServerName, UnixTime},
     },
 };
 
-/// Far more than any chain, bundle of authorities or key takes.
-pub const FILE_BYTES_MAX: u64 = 4 << 20;
+use crate::http::pem::{self, TlsError, certificates, pair_error, private_key};
 
 /// What the configuration says of TLS to one backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,23 +39,6 @@ pub struct TlsSettings {
     /// The key of that certificate, PEM.
     pub client_key_file: Option<PathBuf>,
 }
-
-/// Settings that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsError {
-    /// The key of the configuration that is wrong.
-    pub key: &'static str,
-    /// What is wrong with it.
-    pub message: String,
-}
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.key, self.message)
-    }
-}
-
-impl Error for TlsError {}
 
 /// How connections to a backend are secured; its files are read.
 #[derive(Clone, Debug)]
@@ -80,7 +60,7 @@ impl Tls {
         let provider = Arc::new(ring::default_provider());
         let versions = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(|error| wrong("tls", error))?;
+            .map_err(|error| wrong("tls", pem::in_words(&error)))?;
         let trusting = if settings.insecure_skip_verify {
             versions.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
         } else {
@@ -122,7 +102,7 @@ impl Tls {
 }
 
 fn wrong(key: &'static str, error: impl ToString) -> TlsError {
-    TlsError { key, message: error.to_string() }
+    TlsError::new(key, error)
 }
 
 fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
@@ -130,7 +110,8 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
     if let Some(path) = ca_file {
         for certificate in certificates(path).map_err(|error| wrong("ca_file", error))? {
             roots.add(certificate).map_err(|error| {
-                wrong("ca_file", format!("{} holds an unusable certificate: {error}", path.display()))
+                let why = pem::in_words(&error);
+                wrong("ca_file", format!("{} holds an unusable certificate: {why}", path.display()))
             })?;
         }
         return Ok(roots);
@@ -144,38 +125,6 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
         return Err(wrong("ca_file", message));
     }
     Ok(roots)
-}
-
-/// The certificates in a PEM file, at least one. Blocks.
-pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = read(path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    match found {
-        Ok(found) if found.is_empty() => Err(format!("{} holds no certificate in PEM form", path.display())),
-        Ok(found) => Ok(found),
-        Err(error) => Err(format!("{} is no PEM file: {error}", path.display())),
-    }
-}
-
-/// The first private key in a PEM file. Blocks.
-pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_slice(&read(path)?)
-        .map_err(|error| format!("{} holds no private key in PEM form: {error}", path.display()))
-}
-
-/// Why a certificate and a key do not go together.
-pub fn pair_error(error: &rustls::Error) -> String {
-    match error {
-        rustls::Error::InconsistentKeys(_) => "is not the key of the certificate".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let failed = |error: io::Error| format!("{} cannot be read: {error}", path.display());
-    let mut bytes = Vec::new();
-    File::open(path).map_err(failed)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
 }
 
 /// What failed, when TLS did and not the network: the reason and what to set. Looks through the whole chain of an
@@ -209,7 +158,9 @@ fn in_words(error: &rustls::Error) -> String {
         rustls::Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
             "its certificate has expired".to_owned()
         }
-        rustls::Error::InvalidCertificate(bad) => format!("its certificate is not accepted: {bad}"),
+        rustls::Error::InvalidCertificate(_) => {
+            format!("its certificate is not accepted: {}", pem::in_words(error))
+        }
         rustls::Error::AlertReceived(
             AlertDescription::CertificateRequired
             | AlertDescription::BadCertificate

@@ -9,9 +9,11 @@ pub mod sync;
 pub mod tenant;
 pub mod time;
 pub mod units;
+mod worker;
 
 pub use allowance::Allowance;
 pub use error::{Blame, ErrorKind};
 pub use query_cost::{Confidence, Estimate, QueryCost};
 pub use tenant::TenantId;
 pub use time::TimeRange;
+pub use worker::{WORKERS_MAX, WorkerId};

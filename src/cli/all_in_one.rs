@@ -59,9 +59,9 @@ pub(super) fn run(args: AllInOne) -> ExitCode {
 }
 
 async fn serve(args: AllInOne) -> Result<(), String> {
-    let listener = bind(args.listen).await?;
-    let admin_listener = bind(args.admin_listen).await?;
-    let node_listener = bind(args.node_listen).await?;
+    let listener = bind(args.listen)?;
+    let admin_listener = bind(args.admin_listen)?;
+    let node_listener = bind(args.node_listen)?;
     let address = |listener: &tokio::net::TcpListener| listener.local_addr().map_err(|e| e.to_string());
     let (queries, node_address) = (address(&listener)?, address(&node_listener)?);
 

@@ -57,7 +57,7 @@ pub(super) fn run(args: &NodeArgs) -> ExitCode {
 }
 
 async fn serve(raw: &config::RawNode, data: &Path) -> Result<(), String> {
-    let listener = bind(raw.listen.0).await?;
+    let listener = bind(raw.listen.0)?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let (options, settings) = config::resolve_node(raw);
     let db = open(&data.join("node"), options)?;

@@ -22,6 +22,7 @@ use tokio::{
 use super::{BAD_INPUT, FAILED, clock::now_ms, memory::Memory, output, signals::Signals, system};
 use crate::{
     config::{self, Loaded, Reloader},
+    http,
     proxy::{self, Proxy, Workers},
     telemetry::{log, metrics::Metrics, otlp, profile},
 };
@@ -95,7 +96,7 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     let settings = config::resolve(&loaded.raw)?;
     let scheme = if settings.tls.is_some() { "https" } else { "http" };
     let (listen, admin_listen) = (loaded.raw.server.listen.0, loaded.raw.server.admin_listen.0);
-    let (listener, admin_listener) = (bind(listen).await?, bind(admin_listen).await?);
+    let (listener, admin_listener) = (bind(listen)?, bind(admin_listen)?);
     let collector = loaded.raw.telemetry.otlp.endpoint.clone();
     let metrics = Arc::new(Metrics::new(TENANT_LABELS_MAX).map_err(|error| format!("metrics: {error}"))?);
     let memory = Memory::open(data);
@@ -150,8 +151,8 @@ fn trace(
     Ok(Some((flush, exporting)))
 }
 
-pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|error| {
+pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+    http::bind(address).map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => "; another program listens there, perhaps another Weir",
             io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",

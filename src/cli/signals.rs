@@ -3,7 +3,7 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::wire::Served;
+use crate::http::Served;
 
 /// SIGTERM and SIGINT, as they come.
 pub(super) struct Signals {

@@ -2,9 +2,9 @@
 
 use super::{
     raw::{
-        Backend, BackendTls, BasicAuthPart, Budget, Class, ClassMatch, Health, InFlight, Kind, Limits,
-        LogFormat, Mode, OnUnparsable, Otlp, PerQuery, Pressure, Probe, Profiling, Queue, Rates, Server,
-        ServerTls, Telemetry, Tenancy, TenantLimits, TenantSource,
+        AdminConnections, Backend, BackendTls, BasicAuthPart, Budget, Class, ClassMatch, Connections, Health,
+        InFlight, Kind, Limits, LogFormat, Mode, OnUnparsable, Otlp, PerQuery, Pressure, Probe, Profiling,
+        Queue, Rates, Server, ServerTls, Telemetry, Tenancy, TenantLimits, TenantSource,
     },
     scalar::{Limit, OnStale, Unknown},
 };
@@ -24,6 +24,8 @@ impl Default for Server {
             tls: ServerTls::default(),
             admin_tls: ServerTls::default(),
             trusted_proxies: vec![lit("127.0.0.0/8"), lit("::1/128")],
+            connections: Connections::default(),
+            admin_connections: AdminConnections::default(),
             request_body: lit("1MiB"),
             grace: lit("30s"),
         }

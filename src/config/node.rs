@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     check,
+    connections::NodeConnections,
     defaults::lit,
     diagnostic::{Diagnostic, Path, Position, Report},
     env,
@@ -25,6 +26,8 @@ use crate::node::{db::Options, engine::Limits, http::Settings, wal::SyncPolicy};
 pub struct RawNode {
     /// Where the node listens.
     pub listen: Listen,
+    /// Client connections.
+    pub connections: NodeConnections,
     /// What is kept.
     pub storage: Storage,
     /// What reads may take.
@@ -111,6 +114,7 @@ impl Default for RawNode {
     fn default() -> Self {
         Self {
             listen: lit("127.0.0.1:9097"),
+            connections: NodeConnections::default(),
             storage: Storage::default(),
             reads: Reads::default(),
             pool: Pool::default(),
@@ -243,6 +247,7 @@ pub fn resolve_node(raw: &RawNode) -> (Options, Settings) {
     };
     let defaults = Settings::default();
     let settings = Settings {
+        connections: raw.connections.resolve(),
         limits: Limits {
             series: reads.series.0.get(),
             samples: reads.samples.0.get(),

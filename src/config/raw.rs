@@ -1,6 +1,10 @@
 //! What an operator may write. Every key has a default here; `config/weir.yaml` shows them all and a test compares.
 
 use super::scalar::{Cidr, Count, Limit, Listen, OnStale, Rate, Secret, Share, Size, Span, Unknown};
+pub use super::{
+    connections::{AdminConnections, Connections},
+    tls::ServerTls,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -81,22 +85,14 @@ pub struct Server {
     pub admin_tls: ServerTls,
     /// Peers whose headers are believed (tenant, class, actor, `X-Forwarded-For`), as CIDR blocks.
     pub trusted_proxies: Vec<Cidr>,
+    /// Client connections of the query API.
+    pub connections: Connections,
+    /// Client connections of the admin API.
+    pub admin_connections: AdminConnections,
     /// The largest request body that is read.
     pub request_body: Size,
     /// How long a shutdown waits for queries in flight.
     pub grace: Span,
-}
-
-/// TLS on a listener. Files are PEM, and read again with every reload and whenever they change.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ServerTls {
-    /// The certificate that Weir shows, with its chain.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cert_file: Option<String>,
-    /// The key of that certificate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key_file: Option<String>,
 }
 
 /// A database behind Weir.

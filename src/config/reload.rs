@@ -6,7 +6,7 @@ use super::{
     load::{Loaded, load_file},
     raw::Raw,
 };
-use crate::backend::tls::FILE_BYTES_MAX;
+use crate::http::pem::FILE_BYTES_MAX;
 use notify::{RecursiveMode, Watcher as _};
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -50,6 +50,8 @@ pub fn resolve(raw: &Raw) -> Result<proxy::Settings, String> {
     Ok(proxy::Settings {
         request_body: usize::try_from(raw.server.request_body.0.get()).unwrap_or(usize::MAX),
         grace: raw.server.grace.duration(),
+        connections: raw.server.connections.resolve(),
+        admin_connections: raw.server.admin_connections.resolve(),
         tls: tls::of_listener(&raw.server.tls).map_err(|wrong| format!("server.tls.{wrong}"))?,
         admin_tls: tls::of_listener(&raw.server.admin_tls)
             .map_err(|wrong| format!("server.admin_tls.{wrong}"))?,

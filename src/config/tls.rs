@@ -2,20 +2,35 @@
 
 use std::path::PathBuf;
 
-use super::raw::{BackendTls, ServerTls};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::raw::BackendTls;
 use crate::{
-    backend::{Tls, TlsSettings, tls::TlsError},
-    proxy::{self, ServerTlsSettings},
+    backend::{Tls, TlsSettings},
+    http::{self, ServerTlsSettings, pem::TlsError},
 };
 
+/// TLS on a listener. Files are PEM, and read again with every reload and whenever they change.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerTls {
+    /// The certificate that Weir shows, with its chain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<String>,
+    /// The key of that certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<String>,
+}
+
 /// Reads what a listener's TLS names; `None` is plain HTTP. Blocks.
-pub(super) fn of_listener(raw: &ServerTls) -> Result<Option<proxy::ServerTls>, TlsError> {
+pub(super) fn of_listener(raw: &ServerTls) -> Result<Option<http::ServerTls>, TlsError> {
     let wrong = |key, message: &str| Err(TlsError { key, message: message.to_owned() });
     match (&raw.cert_file, &raw.key_file) {
         (None, None) => Ok(None),
         (Some(cert), Some(key)) => {
             let settings = ServerTlsSettings { cert_file: cert.into(), key_file: key.into() };
-            proxy::ServerTls::load(&settings).map(Some)
+            http::ServerTls::load(&settings).map(Some)
         }
         (Some(_), None) => wrong("cert_file", "needs its key in `key_file`"),
         (None, Some(_)) => wrong("key_file", "needs its certificate in `cert_file`"),

@@ -1,33 +1,27 @@
 //! The admin API: metrics, health and reload, on a listener of its own that query load does not touch.
 
-use std::{fmt::Write as _, pin::pin, sync::Arc, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::Body,
-    extract::{RawQuery, Request, State},
+    extract::{RawQuery, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use tokio::{net::TcpListener, task::JoinSet};
-use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
+use tokio::net::TcpListener;
 
-use super::{Proxy, listener::Listener};
+use super::Proxy;
 use crate::{
+    http::{self, ListenerTls, Options, Timeouts, Workers},
     status,
     telemetry::{
         metrics,
         profile::{What, respond},
     },
-    wire::{Patience, carry, drain},
 };
 
-/// Most connections at a time: a scraper, some people and their browsers.
-const CONNECTIONS_MAX: usize = 256;
-/// An unused connection is closed so soon, that few of them do not keep others out.
-const IDLE: Duration = Duration::from_secs(20);
 /// How long a shutdown waits for answers under way.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -59,9 +53,18 @@ pub async fn serve_admin(
     reload: Option<Reload>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let secured = Arc::clone(&proxy);
-    let tls = move || secured.live().admin_tls.clone();
-    let listener = Listener::new(listener, "admin", Arc::clone(&proxy.metrics), tls);
+    let (secured, counted) = (Arc::clone(&proxy), Arc::clone(&proxy.metrics));
+    let tls = ListenerTls::new(
+        move || secured.live().admin_tls.clone(),
+        move |result| counted.tls_handshake("admin", result),
+    );
+    let options = Options {
+        connections: Arc::clone(&proxy.admin_connections),
+        timeouts: Timeouts::default(),
+        tls,
+        workers: Workers::here(),
+        grace: || GRACE,
+    };
     let routes = Router::new()
         .route("/", get(|| async { ENDPOINTS }))
         .route("/status", get(status_page))
@@ -79,32 +82,7 @@ pub async fn serve_admin(
         )
         .route("/-/reload", post(reload_now).put(reload_now))
         .with_state(Admin { proxy, reload });
-    carry_all(listener, routes, shutdown).await;
-}
-
-/// Answers on a bounded number of connections until `shutdown`; who finds no place waits for one.
-async fn carry_all(mut listener: Listener, routes: Router, shutdown: impl Future<Output = ()>) {
-    let patience = Patience { idle: IDLE, ..Patience::default() };
-    let (mut connections, ending) = (JoinSet::new(), CancellationToken::new());
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let (stream, _) = tokio::select! {
-            biased;
-            () = &mut shutdown => break,
-            Some(_) = connections.join_next() => continue,
-            ready = listener.ready(), if connections.len() < CONNECTIONS_MAX => ready,
-        };
-        let (routes, ending) = (routes.clone(), ending.child_token());
-        connections.spawn(async move {
-            let answer = |request: Request<_>| {
-                let answering = routes.clone().oneshot(request.map(Body::new));
-                async { answering.await.unwrap_or_else(|never| match never {}) }
-            };
-            carry(stream, patience, ending, answer).await;
-        });
-    }
-    ending.cancel();
-    drain(connections, GRACE).await;
+    http::serve(listener, |_| routes.clone(), options, shutdown).await;
 }
 
 /// The page runs nothing and loads nothing, whatever the text of a query says.

@@ -12,7 +12,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
-use tokio::{sync::Semaphore, task::AbortHandle};
+use tokio::task::AbortHandle;
 
 use super::{
     dispatch::LongAnswers,
@@ -20,13 +20,13 @@ use super::{
     log::active::{Board, cut},
     query::body::Bodies,
     supervise::Watcher,
-    tls::ServerTls,
     upstream::{self, Upstream},
 };
 use crate::{
     backend::{Lane, pressure::Signal},
     base::TenantId,
     cost::Learned,
+    http::{ConnectionLimits, Connections, Counts, ServerTls},
     limit::{self, Admission, ClassId, Policy},
     promql,
     status::Config,
@@ -34,11 +34,8 @@ use crate::{
         metrics::{Metrics, Resource},
         otlp,
     },
-    wire,
 };
 
-/// Most client connections at a time, where the system allows so many; more wait in the listener's backlog.
-const CONNECTIONS_MAX: usize = 8_192;
 /// Parsed queries that are kept.
 const CACHED_QUERIES: u64 = 10_000;
 /// Characters of what was wrong with the configuration that are kept.
@@ -53,6 +50,10 @@ pub struct Settings {
     pub request_body: usize,
     /// How long a shutdown waits for queries in flight.
     pub grace: Duration,
+    /// Client connections of the query API.
+    pub connections: ConnectionLimits,
+    /// Client connections of the admin API.
+    pub admin_connections: ConnectionLimits,
     /// How the query API is secured; `None` is plain HTTP.
     pub tls: Option<ServerTls>,
     /// How the admin API is secured; `None` is plain HTTP.
@@ -157,9 +158,10 @@ pub struct Proxy {
     pub(super) cache: promql::Cache,
     pub(super) bodies: Bodies,
     pub(super) long_answers: LongAnswers,
-    /// A place for each client connection.
-    pub(super) connections: Arc<Semaphore>,
-    connections_max: usize,
+    /// The client connections of the query API.
+    pub(super) connections: Arc<Connections>,
+    /// Those of the admin API.
+    pub(super) admin_connections: Arc<Connections>,
     /// Milliseconds since the epoch.
     pub(super) clock: fn() -> i64,
     pub(super) started_ms: i64,
@@ -187,7 +189,8 @@ impl Proxy {
         let policy = std::mem::take(&mut settings.policy);
         learned.under(policy.limits_id());
         metrics.learned_entries(learned.len() as u64);
-        let connections_max = wire::places(CONNECTIONS_MAX);
+        let connections = Connections::new(settings.connections);
+        let admin_connections = Connections::new(settings.admin_connections);
         let (admission, board) = (Admission::new(policy), Board::new(clock));
         let watcher = Watcher::new(&admission, &board, &metrics);
         Arc::new(Self {
@@ -198,8 +201,8 @@ impl Proxy {
             cache: promql::Cache::new(CACHED_QUERIES),
             bodies: Bodies::new(),
             long_answers: LongAnswers::new(),
-            connections: Arc::new(Semaphore::new(connections_max)),
-            connections_max,
+            connections,
+            admin_connections,
             clock,
             started_ms: clock(),
             board,
@@ -216,6 +219,8 @@ impl Proxy {
         before.retire();
         self.learned.under(policy.limits_id());
         self.admission.reload(policy);
+        self.connections.set_limits(settings.connections);
+        self.admin_connections.set_limits(settings.admin_connections);
         let watcher = Watcher::new(&self.admission, &self.board, &self.metrics);
         let after = Live::start(settings, Some(&before), &watcher, self.clock);
         for gone in before.upstreams.iter().map(|upstream| upstream.backend.name()) {
@@ -271,8 +276,8 @@ impl Proxy {
 
     /// Client connections that are open, of how many.
     pub(super) fn open_connections(&self) -> (usize, usize) {
-        let max = self.connections_max;
-        (max.saturating_sub(self.connections.available_permits()), max)
+        let counts = self.connections.counts();
+        (counts.open, counts.max)
     }
 
     /// What is held and who waits, now.
@@ -288,8 +293,8 @@ impl Proxy {
 
     /// Everything in Prometheus' text format, with what is held now.
     pub fn metrics_text(&self) -> prometheus::Result<String> {
-        let (open, max) = self.open_connections();
-        self.metrics.client_connections(open, max);
+        let Counts { open, max, evicted, refused } = self.connections.counts();
+        self.metrics.client_connections(open, max, evicted, refused);
         let (held, max) = self.bodies.taken();
         self.metrics.request_bodies(held, max);
         for upstream in &self.live.load().upstreams {

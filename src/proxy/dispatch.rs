@@ -172,7 +172,7 @@ impl Proxy {
         let Admitted { permit, shadow, .. } = admitted?;
         let waited = asked.elapsed();
         let progress = record.admitted(waited);
-        progress.must_end(deadline);
+        progress.set_deadline(deadline);
         self.count_shadow(asking, &shadow, record);
         if !paid {
             self.metrics.admitted(&asking.who.tenant, &asking.live.class_name(asking.who.class), waited);

@@ -60,7 +60,9 @@ impl Snapshot {
         }
         if let Some(of) = self.connections.of.filter(|of| self.connections.used >= *of) {
             let of = units::count(of);
-            say(Severity::Critical, format!("all {of} client connections are in use; new clients wait"));
+            let room =
+                "the longest unused makes room for a new one, and where none is unused requests get 503";
+            say(Severity::Warning, format!("all {of} client connections are open: {room}"));
         }
         found.sort_by_key(|finding| finding.severity);
         found

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::BodyExt;
 use weir::{
-    backend::{Backend, BackendError, BaseUrl, Body, Days, Home, Kind, Outgoing, Settings},
-    base::ErrorKind,
+    backend::{Backend, BackendError, BaseUrl, Body, Days, Kind, Outgoing, Settings},
+    base::{ErrorKind, WorkerId},
 };
 
 use crate::support::fake_upstream::{Act, FakeUpstream, chunk, head};
@@ -308,7 +308,7 @@ async fn threads_keep_their_connections_and_share_them_rather_than_open_too_many
     let backend = Backend::new(places);
     // Which thread asks, and how many connections there are then.
     for (thread, connections) in [(1, 1), (2, 2), (1, 2), (2, 2), (3, 3), (4, 3), (1, 3), (5, 3)] {
-        Home::settle(thread);
+        WorkerId::set(thread);
         body(send(&backend, LATER).await.unwrap()).await.unwrap();
         let open = (upstream.connections(), backend.snapshot().replicas[0].idle);
         assert_eq!(open, (connections, connections), "asked by {thread}");

@@ -16,13 +16,13 @@ use http_body_util::{BodyExt as _, Full};
 use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
 use weir::{
     base::time::EvalTimes,
+    http::Served,
     node::{
         db::{Db, Options},
         engine::{self, EvalError},
         http::{Node, PoolSettings, Settings, serve},
     },
     promql,
-    wire::Served,
 };
 
 use crate::{

@@ -235,7 +235,10 @@ async fn a_shutdown_finishes_what_is_in_flight_or_says_what_it_cut() {
     let asked = tokio::spawn(weir.client.request(weir.request("/api/v1/query?query=small")));
     weir.until_load(1, 0).await;
     assert_eq!(weir.stop().await.cut, 1);
-    assert!(asked.await.unwrap().is_err());
+    let answer = asked.await.unwrap().unwrap();
+    assert_eq!(answer.status(), 503);
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    assert!(String::from_utf8_lossy(&body).contains("its grace period was over"), "{body:?}");
 }
 
 #[tokio::test]

@@ -57,7 +57,7 @@ use metrics::Metrics;
 use pools::Pools;
 use reads::Reads;
 use recent::{Counted, Recent};
-use server::{Peer, Places};
+use server::{ClientConnections, Peer};
 use writes::Writes;
 
 /// Parsed queries that are kept.
@@ -75,7 +75,7 @@ pub struct Node {
     metrics: Metrics,
     pools: Pools,
     recent: Arc<Recent>,
-    connections: Places,
+    connections: ClientConnections,
     started_ms: i64,
 }
 
@@ -93,7 +93,7 @@ impl Node {
             recent: Recent::new(settings.recent.clone()),
             workers: Workers::new(settings.query_threads, Workers::SERIES_MIN),
             writes: Writes::new(settings.write_bytes),
-            connections: Places::new(metrics.registry())?,
+            connections: ClientConnections::new(settings.connections, metrics.registry())?,
             metrics,
             cache: promql::Cache::new(CACHED_QUERIES),
             db,

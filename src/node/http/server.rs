@@ -1,18 +1,21 @@
-//! The node's listener: takes a bounded number of connections, and ends in good order.
+//! The node's listener.
 
-use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{body::Body, extract::Request};
-use prometheus::{IntGauge, Registry};
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use hyper::body::Incoming;
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use tokio::net::TcpListener;
 use tower::ServiceExt as _;
 
 use super::{Node, router};
-use crate::wire::{Acceptor, Patience, Served, carry, drain, places};
-
-/// Most connections at a time, where the system allows so many; more wait in the listener's backlog.
-const CONNECTIONS_MAX: usize = 4_096;
+use crate::http::{
+    self, ConnectionLimits, Connections, Counts, ListenerTls, Options, Served, Timeouts, Workers,
+};
 
 /// How long a shutdown waits for answers under way.
 const GRACE: Duration = Duration::from_secs(30);
@@ -21,113 +24,56 @@ const GRACE: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) IpAddr);
 
-/// Places for connections.
+/// The connections of clients, and their metrics.
 #[derive(Debug)]
-pub(super) struct Places {
-    free: Arc<Semaphore>,
-    most: usize,
+pub(super) struct ClientConnections {
+    connections: Arc<Connections>,
     open: IntGauge,
+    max: IntGauge,
+    lost: IntCounterVec,
 }
 
-impl Places {
-    /// As many as the system allows, in these metrics.
-    pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let most = places(CONNECTIONS_MAX);
+impl ClientConnections {
+    /// As many as `limits` says, in the metrics of `registry`.
+    pub(super) fn new(limits: ConnectionLimits, registry: &Registry) -> prometheus::Result<Self> {
         let open = IntGauge::new("weir_node_connections", "Open connections of clients.")?;
-        let help = "Most connections of clients; more wait to be accepted.";
-        let bound = IntGauge::new("weir_node_connections_max", help)?;
-        bound.set(most as i64);
+        let max = IntGauge::new("weir_node_connections_max", "Most connections of clients.")?;
+        let help = "Unused connections closed to make room, and connections refused because all were in use.";
+        let lost = IntCounterVec::new(Opts::new("weir_node_connections_lost_total", help), &["outcome"])?;
         registry.register(Box::new(open.clone()))?;
-        registry.register(Box::new(bound))?;
-        Ok(Self { free: Arc::new(Semaphore::new(most)), most, open })
+        registry.register(Box::new(max.clone()))?;
+        registry.register(Box::new(lost.clone()))?;
+        Ok(Self { connections: Connections::new(limits), open, max, lost })
     }
 
-    /// Shows in the metrics how many are taken.
+    /// Brings the metrics up to date.
     pub(super) fn show(&self) {
-        self.open.set(self.taken() as i64);
-    }
-
-    fn taken(&self) -> usize {
-        self.most.saturating_sub(self.free.available_permits())
+        let Counts { open, max, evicted, refused } = self.connections.counts();
+        self.open.set(open as i64);
+        self.max.set(max as i64);
+        for (outcome, total) in [("evicted", evicted), ("refused", refused)] {
+            let counter = self.lost.with_label_values(&[outcome]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
     }
 }
 
 /// Serves a node until `shutdown`; answers under way are then finished within a grace period.
 pub async fn serve(listener: TcpListener, node: Arc<Node>, shutdown: impl Future<Output = ()>) -> Served {
-    let router = router(Arc::clone(&node));
-    let ending = CancellationToken::new();
-    let listener = Acceptor::new(listener);
-    let mut connections = JoinSet::new();
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let accepted = async {
-            // Only here are places taken: one that is free stays so.
-            drop(node.connections.free.acquire().await);
-            listener.accept().await
-        };
-        let (stream, peer) = tokio::select! {
-            biased;
-            () = &mut shutdown => break,
-            Some(_) = connections.join_next() => continue,
-            accepted = accepted => accepted,
-        };
-        let place = Arc::clone(&node.connections.free).try_acquire_owned();
-        let patience = Patience { stalled: node.settings.stall, ..Patience::default() };
-        let (router, ending) = (router.clone(), ending.child_token());
-        connections.spawn(async move {
-            let answer = |request: Request<_>| {
-                let mut request = request.map(Body::new);
-                request.extensions_mut().insert(Peer(peer.ip()));
-                let answering = router.clone().oneshot(request);
-                async { answering.await.unwrap_or_else(|never| match never {}) }
-            };
-            carry(stream, patience, ending, answer).await;
-            drop(place);
-        });
-    }
-    drop(listener);
-    ending.cancel();
-    drain(connections, GRACE).await
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpStream,
+    let options = Options {
+        connections: Arc::clone(&node.connections.connections),
+        timeouts: Timeouts { stalled: node.settings.stall, ..Timeouts::default() },
+        tls: ListenerTls::never(),
+        workers: Workers::here(),
+        grace: || GRACE,
     };
-
-    use super::*;
-    use crate::node::{
-        db::{Db, Options},
-        http::Settings,
+    let router = router(node);
+    let service = |peer: SocketAddr| {
+        router.clone().map_request(move |request: Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(Peer(peer.ip()));
+            request
+        })
     };
-
-    #[tokio::test]
-    async fn who_finds_no_place_waits_for_one() {
-        let node = Node::new(Arc::new(Db::in_memory(Options::default())), Settings::default()).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let most = node.connections.most;
-        let _taken = node.connections.free.clone().try_acquire_many_owned(most as u32 - 1).unwrap();
-        let serving = tokio::spawn(serve(listener, Arc::clone(&node), std::future::pending()));
-        let asked = async || {
-            let mut client = TcpStream::connect(address).await.unwrap();
-            client.write_all(b"GET /-/ready HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-            client
-        };
-        let mut one = asked().await;
-        assert_ne!(one.read(&mut [0; 512]).await.unwrap(), 0);
-        assert_eq!(node.connections.taken(), most);
-        let mut other = asked().await;
-        let mut answer = [0; 512];
-        let mut answered = pin!(other.read(&mut answer));
-        for _ in 0..100 {
-            tokio::task::yield_now().await;
-            assert!(futures_util::poll!(answered.as_mut()).is_pending());
-        }
-        drop(one);
-        assert_ne!(answered.await.unwrap(), 0);
-        serving.abort();
-    }
+    http::serve(listener, service, options, shutdown).await
 }

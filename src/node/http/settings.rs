@@ -3,11 +3,13 @@
 use std::{num::NonZero, time::Duration};
 
 use super::{PoolSettings, RecentSettings};
-use crate::node::engine;
+use crate::{http::ConnectionLimits, node::engine};
 
 /// How a node serves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
+    /// Connections of clients.
+    pub connections: ConnectionLimits,
     /// What one query may touch.
     pub limits: engine::Limits,
     /// How the memory of queries is pooled.
@@ -39,6 +41,7 @@ impl Default for Settings {
     fn default() -> Self {
         let query_threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
         Self {
+            connections: ConnectionLimits::of(4_096),
             limits: engine::Limits::default(),
             pool: PoolSettings::default(),
             recent: RecentSettings::default(),

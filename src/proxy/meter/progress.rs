@@ -1,11 +1,16 @@
 //! What is told of an answer on its way, and what is told to it.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    time::Duration,
 };
 
 use tokio::{sync::Notify, time::Instant};
+
+use crate::http::ResponseDeadline;
+
+/// An answer that breaks off by itself, and says why, has this long to do it before its connection is cut.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Shared between the one who forwards an answer and those who watch it.
 #[derive(Debug, Default)]
@@ -13,9 +18,7 @@ pub struct Progress {
     bytes: AtomicU64,
     recalled: AtomicBool,
     told: Notify,
-    until: OnceLock<Instant>,
-    late: AtomicBool,
-    ended: AtomicBool,
+    deadline: ResponseDeadline,
 }
 
 impl Progress {
@@ -31,6 +34,7 @@ impl Progress {
     /// Breaks it off: at once while the backend has not answered, and with the next bytes after that.
     pub fn recall(&self) {
         self.recalled.store(true, Relaxed);
+        self.set_deadline(Instant::now());
         // There is one who waits, now or soon.
         self.told.notify_one();
     }
@@ -40,32 +44,19 @@ impl Progress {
         self.recalled.load(Relaxed)
     }
 
-    /// It must have ended then.
-    pub fn must_end(&self, until: Instant) {
-        // The first to say so is right: a query is admitted once.
-        let _ = self.until.set(until);
-    }
-
-    /// When it must have ended; `None` where nobody said so.
-    pub fn until(&self) -> Option<Instant> {
-        self.until.get().copied()
+    /// It must have ended by then; its connection is cut soon after.
+    pub fn set_deadline(&self, until: Instant) {
+        self.deadline.set_deadline(until + LAST_WORDS);
     }
 
     /// It has ended, one way or another.
     pub(in crate::proxy) fn end(&self) {
-        self.ended.store(true, Relaxed);
+        self.deadline.end();
     }
 
-    /// The client did not take it in time; `false`, and nothing done, if it has ended.
-    pub(in crate::proxy) fn give_up(&self) -> bool {
-        let gives_up = !self.ended.load(Relaxed);
-        self.late.store(gives_up, Relaxed);
-        gives_up
-    }
-
-    /// Whether it was given up.
+    /// Whether the client did not take it in time.
     pub fn is_late(&self) -> bool {
-        self.late.load(Relaxed)
+        self.deadline.is_expired()
     }
 
     /// Ends when it is to be broken off.
@@ -73,5 +64,11 @@ impl Progress {
         while !self.is_recalled() {
             self.told.notified().await;
         }
+    }
+}
+
+impl AsRef<ResponseDeadline> for Progress {
+    fn as_ref(&self) -> &ResponseDeadline {
+        &self.deadline
     }
 }

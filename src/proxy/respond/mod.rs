@@ -132,11 +132,6 @@ const fn is_parsed_by_grafana(status: u16) -> bool {
     matches!(status, 200..=299 | 400 | 422 | 503)
 }
 
-/// The body of an error response, for where there is no response to put it into.
-pub(in crate::proxy) fn json_error(kind: ErrorKind, message: &str) -> String {
-    json(kind, message, None)
-}
-
 fn json(kind: ErrorKind, message: &str, retry_seconds: Option<u64>) -> String {
     let mut out = String::with_capacity(96 + message.len());
     out.push_str(r#"{"status":"error","errorType":""#);
@@ -224,7 +219,7 @@ impl Body {
     /// A backend's answer that nobody counts, which must have ended by then.
     pub(in crate::proxy) fn passed(body: backend::Body, until: Instant) -> Self {
         let progress = Arc::<Progress>::default();
-        progress.must_end(until);
+        progress.set_deadline(until);
         Self::Streaming(Passed { body, progress })
     }
 

@@ -124,6 +124,12 @@ impl Maker<'_> {
         self.counter("weir_trace_spans_total", help, &["result"])
     }
 
+    fn client_connections_lost(&self) -> prometheus::Result<IntCounterVec> {
+        let help =
+            "Unused client connections closed to make room, and connections refused because all were in use.";
+        self.counter("weir_client_connections_lost_total", help, &["outcome"])
+    }
+
     fn client_connections_max(&self) -> prometheus::Result<IntGauge> {
         let help = "Most connections to the query API; more wait to be accepted.";
         self.gauge("weir_client_connections_max", help)
@@ -238,6 +244,7 @@ impl Metrics {
             backend_connections: make.backend_connections()?,
             backend_connections_max: make.backend_connections_max()?,
             client_connections_max: make.client_connections_max()?,
+            client_connections_lost: make.client_connections_lost()?,
             spans: make.spans()?,
             described: make.described.into_inner(),
             registry,

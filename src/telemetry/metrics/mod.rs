@@ -151,6 +151,7 @@ pub struct Metrics {
     overhead: Histogram,
     client_connections: IntGauge,
     client_connections_max: IntGauge,
+    client_connections_lost: IntCounterVec,
     requests: IntCounterVec,
     request_seconds: HistogramVec,
     request_bodies: IntGauge,
@@ -178,10 +179,14 @@ impl Metrics {
         self.overhead.observe(took.as_secs_f64());
     }
 
-    /// So many connections of clients are open now, of at most so many.
-    pub fn client_connections(&self, open: usize, max: usize) {
+    /// Connections of clients: open now, at most, and since the start those closed to make room and those refused.
+    pub fn client_connections(&self, open: usize, max: usize, evicted: u64, refused: u64) {
         self.client_connections.set(signed(open as u64));
         self.client_connections_max.set(signed(max as u64));
+        for (outcome, total) in [("evicted", evicted), ("refused", refused)] {
+            let counter = self.client_connections_lost.with_label_values(&[outcome]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
     }
 
     /// A request ended in this way, for its client with this status, or with none, after this long.

@@ -15,9 +15,9 @@ use tokio::{
 use weir::{
     config,
     cost::Learned,
+    http::Served,
     proxy::{Proxy, Workers, serve, serve_admin},
     telemetry::metrics::Metrics,
-    wire::Served,
 };
 
 use crate::sockets::{HttpClient, client};

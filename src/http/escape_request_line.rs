@@ -1,8 +1,7 @@
-//! Lets in what people type: `curl -g 'http://host/api/v1/query?query=up{job="x"}'`.
+//! Takes URLs as people type them: `curl -g 'http://host/api/v1/query?query=up{job="x"}'`.
 //!
-//! Quotes and angle brackets are no part of a URL, and hyper refuses them without a word that could help. Prometheus takes
-//! them, so they are escaped here, in the first line of a connection only: programs, which ask more than once, escape by
-//! themselves.
+//! Quotes and angle brackets are no part of a URL, and the HTTP parser refuses them; Prometheus does not. They are escaped
+//! here, in the first line of a connection only: programs, which ask more than once, escape by themselves.
 
 use std::{
     io,
@@ -17,7 +16,7 @@ const PIECE: usize = 4 << 10;
 
 /// A stream whose first line is made fit for a parser of URLs.
 #[derive(Debug)]
-pub(super) struct Typed<S> {
+pub(super) struct EscapeRequestLine<S> {
     inner: S,
     /// The first line has not ended yet.
     first: bool,
@@ -25,7 +24,7 @@ pub(super) struct Typed<S> {
     escaped: Vec<u8>,
 }
 
-impl<S> Typed<S> {
+impl<S> EscapeRequestLine<S> {
     pub(super) const fn new(inner: S) -> Self {
         Self { inner, first: true, escaped: Vec::new() }
     }
@@ -53,7 +52,7 @@ impl<S> Typed<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Typed<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for EscapeRequestLine<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -74,7 +73,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Typed<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Typed<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for EscapeRequestLine<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
@@ -113,7 +112,7 @@ mod tests {
         for piece in [1, 7, 1_000] {
             for room in [1, 5, 10_000] {
                 let (mut client, server) = tokio::io::duplex(16);
-                let mut server = Typed::new(server);
+                let mut server = EscapeRequestLine::new(server);
                 let write = async {
                     for part in text.as_bytes().chunks(piece) {
                         client.write_all(part).await.unwrap();

@@ -1,38 +1,50 @@
-//! Accepting, and what is set on a socket that was accepted.
+//! Binding, accepting, and the options of an accepted socket.
 
 use std::{
-    fs,
+    fs, io,
     net::SocketAddr,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+/// Connections that the system completes and keeps until they are accepted. The usual 128 is one burst of dashboards.
+const BACKLOG: u32 = 1_024;
 /// Pause after the system refused a connection (out of file descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Bytes that the system takes on top of what it has sent. Without a bound it takes megabytes, and takes more only when
-/// a third of them is gone: who reads slowly, yet steadily, would look as if it read nothing for minutes. What is under
-/// way does not count, so that a fast connection is as fast as before.
+/// Bytes that the system takes on top of those it has sent. Without a bound it takes megabytes and asks for more only
+/// after sending a third of them, so that a slow, steady reader would look stalled for minutes.
 #[cfg(target_os = "linux")]
 const UNSENT: u32 = 128 << 10;
 
+/// A listener on `address`; port 0 takes a free one.
+///
+/// # Errors
+/// Those of the system.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart need not wait for connections of the process before it to time out.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// A bound socket that connections are taken from.
 #[derive(Debug)]
-pub struct Acceptor {
+pub(super) struct Acceptor {
     tcp: TcpListener,
     /// Refusals of the system since the last connection.
     refused: AtomicU32,
 }
 
 impl Acceptor {
-    /// Takes connections from `tcp`.
-    pub const fn new(tcp: TcpListener) -> Self {
+    pub(super) const fn new(tcp: TcpListener) -> Self {
         Self { tcp, refused: AtomicU32::new(0) }
     }
 
-    /// The next connection, before anything was said on it. May be given up and called again: nothing is lost.
-    pub async fn accept(&self) -> (TcpStream, SocketAddr) {
+    /// The next connection, before anything was said on it. Cancel safe.
+    pub(super) async fn accept(&self) -> (TcpStream, SocketAddr) {
         loop {
             match self.tcp.accept().await {
                 Ok((stream, peer)) => {
@@ -63,11 +75,10 @@ fn prepare(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT);
 }
 
-/// Connections that may be open at a time: `most`, and no more than half of the files that the process may open, since
-/// it needs others.
-pub fn places(most: usize) -> usize {
+/// `max` connections, but at most half of the files that the process may open, since it needs others.
+pub fn within_open_files(max: usize) -> usize {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    most.min(open_files(&limits).map_or(usize::MAX, |files| files / 2)).max(1)
+    max.min(open_files(&limits).map_or(usize::MAX, |files| files / 2)).max(1)
 }
 
 fn open_files(limits: &str) -> Option<usize> {
@@ -84,6 +95,21 @@ mod tests {
         let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files   128   4096   files \n";
         assert_eq!((open_files(limits), open_files("")), (Some(128), None));
         assert_eq!(open_files("Max open files   unlimited unlimited files"), None);
-        assert!((1..=100).contains(&places(100)));
+        assert!((1..=100).contains(&within_open_files(100)));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_burst_of_connections_waits_in_the_backlog() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let output = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let system_max: u64 = output.trim().parse().unwrap();
+        let mut clients = Vec::new();
+        // More than the usual backlog of 128, and nobody accepts.
+        for _ in 0..300.min(system_max) {
+            let connecting = TcpStream::connect(("127.0.0.1", port));
+            clients.push(tokio::time::timeout(Duration::from_secs(5), connecting).await.unwrap().unwrap());
+        }
     }
 }

@@ -13,10 +13,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::backend::Home;
+use crate::base::WorkerId;
 
-/// A timer that is due before all others makes its runtime look up at once. So there always is one due soon, and the
-/// timers of requests, which mostly never end, disturb nobody.
+/// A timer that is due before all others wakes its runtime when it is set. One that is always due soon keeps the timers of
+/// requests, which mostly never fire, from doing so.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Where connections are served. Dropped, its threads end, and what they still carry is dropped.
@@ -37,7 +37,7 @@ struct Worker {
 pub(super) type Load = Arc<()>;
 
 impl Workers {
-    /// So many threads.
+    /// `count` threads.
     ///
     /// # Errors
     /// The system gives no thread, or no runtime.
@@ -48,7 +48,7 @@ impl Workers {
             let handle = runtime.handle().clone();
             let mut stopped = stopped.clone();
             let carry = move || {
-                Home::settle(number);
+                WorkerId::set(number);
                 runtime.block_on(async {
                     // The sender's end is the signal.
                     while timeout(TICK, stopped.changed()).await.is_err() {}
@@ -60,7 +60,7 @@ impl Workers {
         Ok(Self { each: (1..=count.get()).map(start).collect::<io::Result<_>>()?, _stop: stop })
     }
 
-    /// No threads: the runtime of the caller serves, for whoever wants everything on one thread.
+    /// No threads of their own: connections are served by the runtime of the caller.
     pub fn here() -> Self {
         Self { each: vec![Worker::new(Handle::current())], _stop: watch::channel(()).0 }
     }
@@ -96,21 +96,21 @@ mod tests {
     }
 
     #[test]
-    fn each_thread_has_a_home_of_its_own_and_ends_with_the_workers() {
+    fn each_thread_has_a_number_and_ends_with_the_workers() {
         let workers = Workers::start(NonZeroUsize::new(2).unwrap()).unwrap();
-        let (seen, homes) = std::sync::mpsc::channel();
+        let (seen, numbers) = std::sync::mpsc::channel();
         for worker in &workers.each {
             let seen = seen.clone();
             worker.runtime.spawn(async move {
-                seen.send(Home::here()).unwrap();
+                seen.send(WorkerId::current()).unwrap();
                 // Dropped with its runtime, and the sender with it.
                 std::future::pending::<()>().await;
             });
         }
         drop(seen);
-        let (one, other) = (homes.recv().unwrap(), homes.recv().unwrap());
-        assert!(one != other && one != Home::here() && other != Home::here());
+        let (one, other) = (numbers.recv().unwrap(), numbers.recv().unwrap());
+        assert!(one != other && one != WorkerId::current() && other != WorkerId::current());
         drop(workers);
-        assert!(homes.recv().is_err(), "both threads have ended");
+        assert!(numbers.recv().is_err(), "both threads have ended");
     }
 }

@@ -1,0 +1,33 @@
+//! Floor 1: the connections of clients, whoever answers on them.
+//!
+//! [`serve`] takes a bound listener, a service and a shutdown future. [`Connections`] bounds how many there are and
+//! gives each client address its share; one timer for each connection bounds heads, idleness and clients that do not
+//! read; a response that takes time carries its own [`ResponseDeadline`].
+
+mod accept;
+mod activity;
+mod byte_budget;
+mod connection;
+mod connections;
+mod deadline;
+mod drain;
+mod escape_request_line;
+mod handshake;
+mod io;
+pub mod pem;
+mod reject;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod workers;
+
+pub use accept::{bind, within_open_files};
+pub use byte_budget::{ByteBudget, ByteShare};
+pub use connection::Timeouts;
+pub use connections::{ConnectionLimits, Connections, Counts};
+pub use deadline::{ResponseDeadline, Timed};
+pub use drain::{Drain, Served};
+pub use serve::{Options, serve};
+pub use tls::{ListenerTls, ServerTls, ServerTlsSettings};
+pub use workers::Workers;
