@@ -88,6 +88,14 @@ impl Client {
         Ok(answer)
     }
 
+    /// Sends the request on a new connection, reads nothing for `time`, and closes it.
+    pub(crate) fn abandon(&self, request: &Request, time: Duration) -> io::Result<()> {
+        let mut connection = self.connect()?;
+        connection.get_mut().stream.write_all(&request.0)?;
+        std::thread::sleep(time);
+        Ok(())
+    }
+
     fn connect(&self) -> io::Result<BufReader<Timed>> {
         let stream = TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, self.port).into(), self.timeout)?;
         stream.set_nodelay(true)?;

@@ -1,6 +1,7 @@
 //! Measures Weir beside its peers on one machine, everything on the loopback and bounded in time.
 
 mod client;
+mod compare;
 mod data;
 mod estimate;
 mod fairness;
@@ -31,6 +32,8 @@ Commands:
              bytes per sample, ingest rate
   estimate   estimates beside the truth, for a corpus of queries: series, samples and memory, what asking costs
   incident   a burst of heavy queries on a database that is killed at its memory limit, with and without a guard
+  compare    --direct URL --weir URL FILES…: the expressions of dashboards and rule files, asked of a database and
+             through Weir, as instant and as range queries: identical, different, refused
   report     prints the page docs/results.md from the files in --out
 
 Options:
@@ -47,7 +50,8 @@ Options:
                    burst's tenant alone, as if somebody had known it beforehand; weir:LIMIT sets one of
                    Weir's limits alone, and ablation stands for each alone and all together
   --burst B        incident: mixed (20 queries, half of them raw), sums (20 aggregations), many (200
-                   smaller ones) (mixed)
+                   smaller ones), selectorless, strings, at (what no selector shows), leaving (clients that do not
+                   wait), slow (clients that do not read) (mixed)
   --limit-mib N    incident: the database is killed above this resident set (2048)
   --wrong-estimate N  incident: Weir has learned that the heavy queries touch an N-th of what they do, and has no
                    label table that says better
@@ -131,6 +135,9 @@ impl Options {
 fn run() -> Result<()> {
     let mut words = std::env::args().skip(1);
     let command = words.next().unwrap_or_default();
+    if command == "compare" {
+        return compare::run(words);
+    }
     let run = match command.as_str() {
         "overhead" => overhead::run,
         "stream" => stream::run,

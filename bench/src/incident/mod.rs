@@ -120,7 +120,7 @@ fn replay(
         let begin = start.elapsed().as_secs_f64();
         let clients: Vec<_> =
             burst.queries().map(|query| scope.spawn(move || query.ask(port, end))).collect();
-        let heavy = clients.into_iter().filter_map(|query| query.join().ok()).collect();
+        let heavy = clients.into_iter().filter_map(|query| query.join().ok().flatten()).collect();
         let burst = (begin, start.elapsed().as_secs_f64());
         std::thread::sleep(TAIL);
         stop.store(true, Ordering::Relaxed);
