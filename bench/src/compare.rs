@@ -185,18 +185,13 @@ fn filled_in(text: &str) -> String {
         out.push_str(&rest[..at]);
         rest = &rest[at + 1..];
         let braced = rest.strip_prefix('{').and_then(|inner| inner.split_once('}'));
-        let name = match braced {
-            Some((inner, after)) => {
-                rest = after;
-                inner.split([':', '.']).next().unwrap_or(inner)
-            }
-            None => {
-                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-                let (name, after) = rest.split_at(end);
-                rest = after;
-                name
-            }
+        let (name, after) = if let Some((inner, after)) = braced {
+            (inner.split([':', '.']).next().unwrap_or(inner), after)
+        } else {
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+            rest.split_at(end)
         };
+        rest = after;
         let duration = DURATIONS.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
         // A dollar alone ends a pattern.
         out.push_str(if name.is_empty() { "$" } else { duration.unwrap_or(".*") });
