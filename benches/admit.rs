@@ -6,7 +6,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 use weir::{
-    base::{Demand, TenantId},
+    base::{QueryCost, TenantId},
     limit::{
         Admission, Ask, BackendBudget, BackendId, ClassId, ClassPolicy, InFlight, Limit, Policy, Rate,
         RateLimit, Rates, TenantPolicy,
@@ -50,7 +50,7 @@ fn admit(c: &mut Criterion) {
                 actor: Arc::clone(&actor),
                 class: ClassId::NONE,
                 backend: BackendId(0),
-                demand: Demand::NOTHING,
+                cost: QueryCost::NOTHING,
                 deadline,
                 again: false,
             };

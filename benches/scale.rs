@@ -6,7 +6,7 @@ use std::{fs, io::Write as _, process::ExitCode, sync::Arc, time::Duration, time
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::{runtime, time::Instant};
 use weir::{
-    base::{Demand, EstimateClass, Known},
+    base::{Confidence, Estimate, QueryCost},
     limit::{Admission, Ask, BackendId, ClassId},
 };
 
@@ -94,7 +94,7 @@ async fn memory() -> (u64, u64) {
         actor: "dashboard".into(),
         class: ClassId::NONE,
         backend: BackendId(tenant % PLAN.backends),
-        demand: Demand { memory: Known::new(memory, EstimateClass::Exact), ..Demand::NOTHING },
+        cost: QueryCost { memory: Estimate::new(memory, Confidence::Exact), ..QueryCost::NOTHING },
         deadline: Instant::now() + Duration::from_secs(10),
         again: false,
     };

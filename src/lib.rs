@@ -17,7 +17,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | 0 | [`base`] |
+//! | 0 | [`base`], [`series`] |
 //! | 1 | [`telemetry`], [`promql`], [`wire`] |
 //! | 2 | [`cost`], [`limit`], [`backend`], [`status`] |
 //! | 3 | [`node`], [`proxy`] |
@@ -37,6 +37,7 @@ pub mod limit;
 pub mod node;
 pub mod promql;
 pub mod proxy;
+pub mod series;
 pub mod status;
 pub mod telemetry;
 pub mod wire;

@@ -8,22 +8,51 @@ use std::{
 /// Which modules of this crate each module may import. A module that is not listed fails the test.
 const FLOORS: &[(&str, &[&str])] = &[
     ("base", &[]),
+    ("series", &[]),
     ("telemetry", &["base"]),
-    ("promql", &["base"]),
+    ("promql", &["base", "series"]),
     ("wire", &[]),
-    ("cost", &["base", "promql"]),
+    ("cost", &["base", "series", "promql"]),
     ("limit", &["base", "telemetry"]),
     ("backend", &["base", "telemetry"]),
     ("status", &["base"]),
-    ("node", &["base", "telemetry", "promql", "wire"]),
-    ("proxy", &["base", "telemetry", "promql", "wire", "cost", "limit", "backend", "status"]),
-    ("config", &["base", "telemetry", "promql", "cost", "limit", "backend", "proxy", "node"]),
-    ("cli", &["base", "telemetry", "promql", "wire", "cost", "limit", "backend", "proxy", "node", "config"]),
+    ("node", &["base", "series", "telemetry", "promql", "wire"]),
+    ("proxy", &["base", "series", "telemetry", "promql", "wire", "cost", "limit", "backend", "status"]),
+    ("config", &["base", "series", "telemetry", "promql", "cost", "limit", "backend", "proxy", "node"]),
+    (
+        "cli",
+        &[
+            "base",
+            "series",
+            "telemetry",
+            "promql",
+            "wire",
+            "cost",
+            "limit",
+            "backend",
+            "proxy",
+            "node",
+            "config",
+        ],
+    ),
+];
+
+/// Folders of the node that must not import others: what stores series knows nothing of what evaluates and serves them.
+const KEPT_APART: &[(&str, &[&str])] = &[
+    ("src/node/pool", &["node::engine", "node::db", "node::head", "node::http"]),
+    ("src/node/chunk", &["node::engine", "node::db", "node::head", "node::http"]),
+    ("src/node/block", &["node::engine", "node::db", "node::head", "node::http"]),
+    ("src/node/wal", &["node::engine", "node::db", "node::head", "node::http"]),
+    ("src/node/index", &["node::engine", "node::db", "node::head", "node::http"]),
+    ("src/node/head", &["node::engine", "node::db", "node::http"]),
+    ("src/node/db", &["node::engine", "node::http"]),
+    ("src/node/engine", &["node::db", "node::head", "node::block", "node::index", "node::http"]),
 ];
 
 /// Crates that must stay out of a module, with the reason.
 const KEPT_OUT: &[(&str, &[&str], &str)] = &[
     ("base", &["tokio", "axum", "hyper", "tower"], "the shared words know no runtime"),
+    ("series", &["tokio", "axum", "hyper", "tower"], "the shared words know no runtime"),
     ("promql", &["tokio", "axum", "hyper", "tower"], "the parser is pure"),
     ("cost", &["tokio", "axum", "hyper", "tower"], "the estimator is pure"),
     ("limit", &["axum", "hyper", "tower", "http"], "verdicts know no HTTP"),
@@ -141,11 +170,67 @@ fn no_import_climbs_a_floor() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Every path below `crate::` that a line of imports names, two segments deep.
+fn inner_imports(line: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for module in imports(line) {
+        let Some(at) = line.find(&format!("{module}::")) else { continue };
+        let rest = &line[at + module.len() + 2..];
+        let group = rest.strip_prefix('{').unwrap_or(rest);
+        let mut depth = 0;
+        let mut start = 0;
+        for (i, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                ',' | '}' | ';' if depth == 0 => {
+                    found.push(format!("{module}::{}", group[start..i].trim()));
+                    start = i + 1;
+                    if c != ',' || !rest.starts_with('{') {
+                        break;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_node_keeps_storage_and_evaluation_apart() {
+    let mut wrong = Vec::new();
+    for (folder, forbidden) in KEPT_APART {
+        let files = sources(folder);
+        assert!(!files.is_empty(), "{folder} is gone");
+        for path in files {
+            let text = fs::read_to_string(&path).unwrap();
+            for line in joined_uses(&text).lines() {
+                let climbs = |import: &String| {
+                    forbidden.iter().any(|f| import == f || import.starts_with(&format!("{f}::")))
+                };
+                wrong.extend(
+                    inner_imports(line)
+                        .iter()
+                        .filter(|import| climbs(import))
+                        .map(|import| format!("{}: imports {import}", name_of(&path))),
+                );
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn imports_are_seen_in_every_form() {
-    assert_eq!(imports("use crate::base::Demand;"), ["base"]);
+    assert_eq!(imports("use crate::base::QueryCost;"), ["base"]);
     assert_eq!(imports("use crate::{base::{a, b}, proxy::Proxy};"), ["base", "proxy"]);
     assert_eq!(imports("let x: crate::limit::Permit = crate::cost::f();"), ["limit", "cost"]);
+    assert_eq!(
+        inner_imports("use crate::{base::A, node::{engine::B, db}};"),
+        ["base::A", "node::engine::B", "node::db"]
+    );
+    assert_eq!(inner_imports("use crate::node::engine::Labels;"), ["node::engine::Labels"]);
     assert!(joined_uses("use crate::{\n    base::A,\n    cost::B,\n};\n").contains("base::A,cost::B,"));
 }
 

@@ -14,7 +14,7 @@ use fastrand::Rng;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::Instant;
 use weir::{
-    base::{Demand, EstimateClass, Known, TenantId},
+    base::{Confidence, Estimate, QueryCost, TenantId},
     limit::{
         Actual, Admission, Admitted, Ask, BackendBudget, BackendId, ClassId, Limit, Permit, Policy, Refusal,
         TenantPolicy,
@@ -127,13 +127,13 @@ pub(crate) async fn run(plan: Plan, mut look: impl FnMut(&Admission, &Ending)) -
         ending.push_back(Vec::new());
         for _ in 0..plan.per_second / 100 {
             let (tenant, weight, lasts) = query(&mut rng, &plan);
-            let memory = Known::new(weight, EstimateClass::UpperBound);
+            let memory = Estimate::new(weight, Confidence::UpperBound);
             let ask = Ask {
                 tenant: names[tenant].clone(),
                 actor: Arc::clone(&actor),
                 class: ClassId::NONE,
                 backend: BackendId(tenant % plan.backends),
-                demand: Demand { memory, ..Demand::NOTHING },
+                cost: QueryCost { memory, ..QueryCost::NOTHING },
                 deadline: Instant::now() + Duration::from_secs(10),
                 again: false,
             };

@@ -2,16 +2,16 @@
 
 pub mod allowance;
 pub mod cors;
-pub mod demand;
 pub mod error;
 pub mod params;
+pub mod query_cost;
 pub mod sync;
 pub mod tenant;
 pub mod time;
 pub mod units;
 
 pub use allowance::Allowance;
-pub use demand::{Demand, EstimateClass, Known};
 pub use error::{Blame, ErrorKind};
+pub use query_cost::{Confidence, Estimate, QueryCost};
 pub use tenant::TenantId;
 pub use time::TimeRange;

@@ -1,10 +1,10 @@
-//! From a shape and what is known of its selectors to a demand.
+//! From a shape and what is known of its selectors to a cost.
 
 use std::collections::HashMap;
 
 use super::{Model, SeriesKnowledge, Source, model::Load};
 use crate::{
-    base::{Demand, EstimateClass, Known, TimeRange},
+    base::{Confidence, Estimate, QueryCost, TimeRange},
     promql::{
         ast::Span,
         shape::{Output, SelectorShape, Shape},
@@ -13,9 +13,9 @@ use crate::{
 
 /// What a query is expected to cost, in all and selector by selector.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Estimate {
+pub struct Estimated {
     /// The sum, for limits.
-    pub demand: Demand,
+    pub cost: QueryCost,
     /// In the order of the shape.
     pub selectors: Vec<SelectorEstimate>,
 }
@@ -28,17 +28,17 @@ pub struct SelectorEstimate {
     /// Where it stands in the query.
     pub span: Span,
     /// Series it matches in its window.
-    pub series: Known,
+    pub series: Estimate,
     /// How that is known.
     pub source: Source,
     /// Series × storage blocks.
-    pub blocks: Known,
+    pub blocks: Estimate,
     /// Raw samples read.
-    pub samples: Known,
+    pub samples: Estimate,
     /// Series × evaluations.
-    pub points: Known,
+    pub points: Estimate,
     /// Bytes the backend holds for it.
-    pub memory: Known,
+    pub memory: Estimate,
     /// What it reads.
     pub window: TimeRange,
     /// How often it is evaluated.
@@ -51,7 +51,7 @@ pub struct SelectorEstimate {
 
 /// Estimates a query. `known` holds one entry for each selector of the shape, in its order; a selector without one
 /// counts as [`SeriesKnowledge::assumed`].
-pub fn estimate(shape: &Shape, known: &[SeriesKnowledge], model: &Model) -> Estimate {
+pub fn estimate(shape: &Shape, known: &[SeriesKnowledge], model: &Model) -> Estimated {
     let selectors: Vec<SelectorEstimate> = shape
         .selectors
         .iter()
@@ -65,23 +65,23 @@ pub fn estimate(shape: &Shape, known: &[SeriesKnowledge], model: &Model) -> Esti
 }
 
 /// Estimates a listing of label sets (`series`, `labels`): it touches series and blocks, and reads no samples.
-pub fn estimate_listing(shape: &Shape, known: &[SeriesKnowledge], model: &Model) -> Estimate {
+pub fn estimate_listing(shape: &Shape, known: &[SeriesKnowledge], model: &Model) -> Estimated {
     let mut selectors = estimate(shape, known, model).selectors;
     for selector in &mut selectors {
         let series = selector.series.value;
         let load = Load { series, blocks: selector.blocks.value, output_series: series, ..Load::default() };
-        selector.samples = Known::exact(0);
-        selector.points = Known::exact(0);
-        selector.memory = Known::new(model.kind.memory(load), selector.memory.class);
+        selector.samples = Estimate::exact(0);
+        selector.points = Estimate::exact(0);
+        selector.memory = Estimate::new(model.kind.memory(load), selector.memory.confidence);
     }
     sum_up(shape, selectors)
 }
 
-fn sum_up(shape: &Shape, selectors: Vec<SelectorEstimate>) -> Estimate {
-    let sum = |field: fn(&SelectorEstimate) -> Known| {
-        selectors.iter().map(field).fold(Known::exact(0), Known::plus)
+fn sum_up(shape: &Shape, selectors: Vec<SelectorEstimate>) -> Estimated {
+    let sum = |field: fn(&SelectorEstimate) -> Estimate| {
+        selectors.iter().map(field).fold(Estimate::exact(0), Estimate::plus)
     };
-    let demand = Demand {
+    let cost = QueryCost {
         series: distinct_series(shape, &selectors),
         blocks: sum(|s| s.blocks),
         samples: sum(|s| s.samples),
@@ -92,26 +92,26 @@ fn sum_up(shape: &Shape, selectors: Vec<SelectorEstimate>) -> Estimate {
         selectors: shape.selectors.len() as u64,
         pieces: 1,
     };
-    Estimate { demand, selectors }
+    Estimated { cost, selectors }
 }
 
 /// Selectors with the same matchers read the same series, in different windows perhaps: they count once, at their
 /// largest.
-fn distinct_series(shape: &Shape, selectors: &[SelectorEstimate]) -> Known {
-    let mut largest: HashMap<_, Known> = HashMap::new();
+fn distinct_series(shape: &Shape, selectors: &[SelectorEstimate]) -> Estimate {
+    let mut largest: HashMap<_, Estimate> = HashMap::new();
     for (shape, estimate) in shape.selectors.iter().zip(selectors) {
-        let known = largest.entry(&shape.matchers).or_insert(Known::exact(0));
+        let known = largest.entry(&shape.matchers).or_insert(Estimate::exact(0));
         known.value = known.value.max(estimate.series.value);
-        known.class = known.class.max(estimate.series.class);
+        known.confidence = known.confidence.max(estimate.series.confidence);
     }
-    largest.into_values().fold(Known::exact(0), Known::plus)
+    largest.into_values().fold(Estimate::exact(0), Estimate::plus)
 }
 
 fn one(shape: &Shape, selector: &SelectorShape, known: SeriesKnowledge, model: &Model) -> SelectorEstimate {
     let series = known.series;
     // What is computed from a count still rests on an even scrape interval and on series that never pause.
-    let class = series.class.max(EstimateClass::UpperBound);
-    let each = |n: u64| Known::new(series.value.saturating_mul(n), class);
+    let class = series.confidence.max(Confidence::UpperBound);
+    let each = |n: u64| Estimate::new(series.value.saturating_mul(n), class);
     let (blocks, samples) = (each(model.blocks(selector.window)), each(model.samples(selector.window)));
     let points = each(selector.evaluations);
     let (output_series, output_points) = output(shape, selector, series.value, model);
@@ -133,7 +133,7 @@ fn one(shape: &Shape, selector: &SelectorShape, known: SeriesKnowledge, model: &
         blocks,
         samples,
         points,
-        memory: Known::new(model.kind.memory(load), class),
+        memory: Estimate::new(model.kind.memory(load), class),
         window: selector.window,
         evaluations: selector.evaluations,
         match_all: selector.match_all,

@@ -4,9 +4,9 @@ use std::{fmt::Write as _, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{Estimate, SelectorEstimate, UNKNOWN_SERIES};
+use super::{Estimated, SelectorEstimate, UNKNOWN_SERIES};
 use crate::{
-    base::{Demand, EstimateClass, Known, units},
+    base::{Confidence, Estimate, QueryCost, units},
     promql::shape::Output,
 };
 
@@ -20,8 +20,8 @@ const STEPS_ENOUGH: u64 = 1_000;
 const LONG_RANGE_SECONDS: u64 = 604_800;
 
 /// The estimate as lines for people, the sum first, then each selector, then the cheapest fix.
-pub fn text(estimate: &Estimate) -> String {
-    let d = &estimate.demand;
+pub fn text(estimate: &Estimated) -> String {
+    let d = &estimate.cost;
     if estimate.selectors.is_empty() {
         return "This query reads no series.".to_owned();
     }
@@ -47,8 +47,8 @@ pub fn text(estimate: &Estimate) -> String {
 }
 
 /// What the backend would hold, and by what that was worked out.
-fn memory(estimate: &Estimate) -> String {
-    let d = &estimate.demand;
+fn memory(estimate: &Estimated) -> String {
+    let d = &estimate.cost;
     let whole = if d.pieces > 1 { estimate.memory_undivided() } else { d.memory }.value;
     if whole == u64::MAX {
         return "How much memory the backend would need for it is unknown.".to_owned();
@@ -70,12 +70,17 @@ fn memory(estimate: &Estimate) -> String {
 pub fn line(s: &SelectorEstimate) -> String {
     let mut out = match s.series.value {
         UNKNOWN_SERIES => {
-            format!("{}: an unknown number of series ({}, {}),", short(&s.text), s.series.class, s.source)
+            format!(
+                "{}: an unknown number of series ({}, {}),",
+                short(&s.text),
+                s.series.confidence,
+                s.source
+            )
         }
         _ => {
             let (series, samples) = (counted(s.series), counted(s.samples));
-            let how = match s.series.class {
-                EstimateClass::AtLeast => format!("{}, which stopped there", s.source),
+            let how = match s.series.confidence {
+                Confidence::AtLeast => format!("{}, which stopped there", s.source),
                 class => format!("{class}, {}", s.source),
             };
             format!("{}: {series} series ({how}), {samples} samples", short(&s.text))
@@ -93,8 +98,8 @@ pub fn line(s: &SelectorEstimate) -> String {
 }
 
 /// The change that would save most, as an imperative without a full stop.
-pub fn cheapest_fix(estimate: &Estimate) -> String {
-    let d = &estimate.demand;
+pub fn cheapest_fix(estimate: &Estimated) -> String {
+    let d = &estimate.cost;
     let Some(worst) = worst(estimate) else { return "nothing to save".to_owned() };
     if worst.match_all {
         return format!("name a metric or a label value in {}", short(&worst.text));
@@ -115,7 +120,7 @@ pub fn cheapest_fix(estimate: &Estimate) -> String {
 }
 
 /// The change that would bring down the number of series, as an imperative without a full stop.
-pub fn fewer_series(estimate: &Estimate) -> String {
+pub fn fewer_series(estimate: &Estimated) -> String {
     match estimate.selectors.iter().max_by_key(|s| s.series.value) {
         Some(worst) if worst.match_all => format!("name a metric or a label value in {}", short(&worst.text)),
         Some(worst) => format!("add matchers to {}, or use a recording rule", short(&worst.text)),
@@ -124,15 +129,15 @@ pub fn fewer_series(estimate: &Estimate) -> String {
 }
 
 /// The selector that weighs most: in memory, then in series.
-pub fn worst(estimate: &Estimate) -> Option<&SelectorEstimate> {
+pub fn worst(estimate: &Estimated) -> Option<&SelectorEstimate> {
     estimate.selectors.iter().max_by_key(|s| (s.memory.value, s.series.value))
 }
 
 /// The answer of `query_cost` and `query_range_cost`: `data.estimate` has the two fields that Prometheus proposes,
 /// `seriesTouched` and `samplesScanned`, and Weir's own beside them.
-pub fn json(estimate: &Estimate) -> Value {
-    let Demand { series, blocks, samples, points, memory, range_seconds, steps, selectors, pieces } =
-        estimate.demand;
+pub fn json(estimate: &Estimated) -> Value {
+    let QueryCost { series, blocks, samples, points, memory, range_seconds, steps, selectors, pieces } =
+        estimate.cost;
     let shown: Vec<Value> = estimate.selectors.iter().take(SELECTORS_SHOWN).map(selector_json).collect();
     json!({
         "status": "success",
@@ -140,7 +145,7 @@ pub fn json(estimate: &Estimate) -> Value {
             "estimate": {
                 "seriesTouched": series.value,
                 "samplesScanned": samples.value,
-                "class": series.class.as_str(),
+                "class": series.confidence.as_str(),
                 "blocks": blocks.value,
                 "points": points.value,
                 "memoryBytes": memory.value,
@@ -161,7 +166,7 @@ fn selector_json(s: &SelectorEstimate) -> Value {
         "selector": s.text,
         "span": [s.span.start, s.span.end],
         "series": s.series.value,
-        "class": s.series.class.as_str(),
+        "class": s.series.confidence.as_str(),
         "source": s.source.as_str(),
         "blocks": s.blocks.value,
         "samples": s.samples.value,
@@ -174,17 +179,17 @@ fn selector_json(s: &SelectorEstimate) -> Value {
     })
 }
 
-fn amount(n: Known, what: &str) -> String {
+fn amount(n: Estimate, what: &str) -> String {
     match n.value {
-        UNKNOWN_SERIES => format!("an unknown number of {what} ({})", n.class),
-        _ if n.class == EstimateClass::AtLeast => format!("{} {what}", counted(n)),
-        _ => format!("{} {what} ({})", counted(n), n.class),
+        UNKNOWN_SERIES => format!("an unknown number of {what} ({})", n.confidence),
+        _ if n.confidence == Confidence::AtLeast => format!("{} {what}", counted(n)),
+        _ => format!("{} {what} ({})", counted(n), n.confidence),
     }
 }
 
 /// A number as far as it is known.
-fn counted(n: Known) -> String {
-    let least = if n.class == EstimateClass::AtLeast { "at least " } else { "" };
+fn counted(n: Estimate) -> String {
+    let least = if n.confidence == Confidence::AtLeast { "at least " } else { "" };
     format!("{least}{}", units::count(n.value))
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Model, Observed};
 use crate::{
-    base::{EstimateClass, Known},
+    base::{Confidence, Estimate},
     promql::shape::Shape,
 };
 
@@ -48,28 +48,28 @@ impl fmt::Display for Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeriesKnowledge {
     /// How many.
-    pub series: Known,
+    pub series: Estimate,
     /// How that came to be known.
     pub source: Source,
 }
 
 impl SeriesKnowledge {
     /// A number and where it comes from.
-    pub const fn new(series: Known, source: Source) -> Self {
+    pub const fn new(series: Estimate, source: Source) -> Self {
         Self { series, source }
     }
 
     /// Nothing is known: what the configuration says to assume.
     pub const fn assumed(model: &Model) -> Self {
-        Self::new(Known::new(model.unknown.series(), EstimateClass::Assumed), Source::Assumed)
+        Self::new(Estimate::new(model.unknown.series(), Confidence::Assumed), Source::Assumed)
     }
 
     /// The better of two: a count beats everything, then the smaller number among what is known at all, and an
     /// assumption only stands alone.
     #[must_use]
     pub fn better(self, other: Self) -> Self {
-        use EstimateClass::{Assumed, Exact};
-        match (self.series.class, other.series.class) {
+        use Confidence::{Assumed, Exact};
+        match (self.series.confidence, other.series.confidence) {
             (Exact, Exact) | (Assumed, Assumed) => self.smaller(other),
             (Exact, _) | (_, Assumed) => self,
             (_, Exact) | (Assumed, _) => other,
@@ -86,7 +86,7 @@ impl SeriesKnowledge {
     pub fn from_observed(shape: &Shape, observed: &Observed, known: &[Self]) -> Vec<Self> {
         let count = shape.selectors.len();
         let bound = |i: usize| {
-            known.get(i).filter(|k| k.series.class != EstimateClass::Assumed).map(|k| k.series.value)
+            known.get(i).filter(|k| k.series.confidence != Confidence::Assumed).map(|k| k.series.value)
         };
         let total: Option<u128> = (0..count).map(|i| bound(i).map(u128::from)).sum();
         let share = |i: usize| match (total, bound(i)) {
@@ -96,7 +96,7 @@ impl SeriesKnowledge {
             }
             _ => observed.series.div_ceil(count.max(1) as u64),
         };
-        let learned = |i| Self::new(Known::new(share(i), EstimateClass::Learned), Source::Learned);
+        let learned = |i| Self::new(Estimate::new(share(i), Confidence::Learned), Source::Learned);
         (0..count).map(|i| known.get(i).map_or(learned(i), |k| k.better(learned(i)))).collect()
     }
 }

@@ -8,7 +8,7 @@ use std::{collections::HashMap, fmt};
 use serde::Deserialize;
 
 use crate::{
-    base::{EstimateClass, Known, TimeRange},
+    base::{Confidence, Estimate, TimeRange},
     promql::{
         ast::{MatchOp, Matcher},
         shape::{METRIC_NAME, literal_alternatives},
@@ -147,13 +147,13 @@ impl LabelTable {
 
     /// At most how many series the matchers match in the window; `None` when the table says nothing about that
     /// window, or about any of the matchers.
-    pub fn bound(&self, matchers: &[Matcher], window: TimeRange) -> Option<Known> {
+    pub fn bound(&self, matchers: &[Matcher], window: TimeRange) -> Option<Estimate> {
         if window.start < self.covers.start || window.end > self.covers.end {
             return self.wider.as_ref()?.bound(matchers, window);
         }
         let of_matchers = matchers.iter().filter_map(|m| self.of_matcher(m)).min();
         let least = [of_matchers, self.total].into_iter().flatten().min()?;
-        Some(Known::new(least, EstimateClass::UpperBound))
+        Some(Estimate::new(least, Confidence::UpperBound))
     }
 
     /// What [`bound`](Self::bound) would say if the table covered all of time: a guess for windows that it does not
@@ -164,9 +164,9 @@ impl LabelTable {
 
     /// At most how many series the matchers match in a window that began before the table's time, when so many series
     /// left the table since: observed, as far as all series were in the table once.
-    pub fn observed(&self, matchers: &[Matcher], window: TimeRange, gone: u64) -> Option<Known> {
+    pub fn observed(&self, matchers: &[Matcher], window: TimeRange, gone: u64) -> Option<Estimate> {
         let in_table = self.guess(matchers).filter(|_| window.end <= self.covers.end)?;
-        Some(Known::new(in_table.saturating_add(gone), EstimateClass::Learned))
+        Some(Estimate::new(in_table.saturating_add(gone), Confidence::Learned))
     }
 
     fn of_matcher(&self, matcher: &Matcher) -> Option<u64> {

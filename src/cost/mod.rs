@@ -7,14 +7,14 @@ mod knowledge;
 mod label_table;
 mod learned;
 mod model;
-mod pieces;
+mod split;
 
 #[cfg(test)]
 mod tests;
 
-pub use estimate::{Estimate, SelectorEstimate, estimate, estimate_listing};
+pub use estimate::{Estimated, SelectorEstimate, estimate, estimate_listing};
 pub use knowledge::{SeriesKnowledge, Source};
 pub use label_table::{LabelTable, MAX_AGE_MS as LABEL_TABLE_MAX_AGE_MS, TableError};
 pub use learned::{CONTRADICTIONS, FORGET_MS, HALF_LIFE_MS, LearnKey, Learned, LearnedError, Observed};
 pub use model::{Model, ModelKind, UNKNOWN_SERIES, Unknown};
-pub use pieces::{Division, JOINED_MAX, PIECES_COUNTED};
+pub use split::{JOINED_MAX, PIECES_COUNTED, QuerySplit};

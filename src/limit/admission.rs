@@ -19,7 +19,7 @@ use super::{
     snapshot::{BackendSnapshot, Snapshot, TenantSnapshot},
     state::{Answer, Handovers, State, retry_soon},
 };
-use crate::base::{Allowance, Demand, ErrorKind, Known, TenantId};
+use crate::base::{Allowance, ErrorKind, Estimate, QueryCost, TenantId};
 
 /// A query that wants to run.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ pub struct Ask {
     /// Where it would run.
     pub backend: BackendId,
     /// What it would cost.
-    pub demand: Demand,
+    pub cost: QueryCost,
     /// When the answer is of no use any more; the wait ends before.
     pub deadline: Instant,
     /// It was admitted before, to run in another way: what it draws on its tenant's rates is paid.
@@ -94,7 +94,7 @@ impl Admission {
     /// The first enforced limit that the query passes.
     pub fn judge(&self, ask: &Ask) -> Result<Vec<ShadowHit>, Refusal> {
         let policy = self.policy.load();
-        judge(policy.tenant(&ask.tenant), &ask.tenant, ask.class, &ask.demand)
+        judge(policy.tenant(&ask.tenant), &ask.tenant, ask.class, &ask.cost)
     }
 
     /// Looks at the per-query limits, and at whether the query is more than a whole budget; nothing is counted.
@@ -109,7 +109,7 @@ impl Admission {
 
     /// Whether a query that may run needs more than what is open before any estimate has proved true, as long as none has.
     pub fn lacks_proof(&self, ask: &Ask) -> bool {
-        let lacks = self.lock().lacks_proof(ask.backend, ask.demand.memory.value);
+        let lacks = self.lock().lacks_proof(ask.backend, ask.cost.memory.value);
         lacks && self.foresee(ask).is_ok()
     }
 
@@ -140,7 +140,7 @@ impl Admission {
                 Err(Refusal {
                     kind: ErrorKind::QueueTimeout,
                     limit: LimitName::QueueTimeout,
-                    observed: Known::exact(millis(now.elapsed())),
+                    observed: Estimate::exact(millis(now.elapsed())),
                     max: millis(end - now),
                     scope: self.whose(missing, &ask),
                     retry_after: Some(retry_soon(longest)),

@@ -11,7 +11,7 @@ use super::{
     refusal::{LimitName, Refusal, Scope, ShadowHit},
     state::State,
 };
-use crate::base::{ErrorKind, Known};
+use crate::base::{ErrorKind, Estimate};
 
 impl State {
     /// Refuses a query that alone is more than a whole budget.
@@ -35,7 +35,7 @@ impl State {
             let refusal = Refusal {
                 kind: ErrorKind::LimitExceeded,
                 limit: LimitName::BudgetNever,
-                observed: ask.demand.memory,
+                observed: ask.cost.memory,
                 max,
                 scope,
                 retry_after: None,
@@ -70,8 +70,8 @@ impl State {
             shadow.push(refusal);
             Ok(())
         };
-        weigh(buckets.take_query(), LimitName::RateQueries, Known::exact(1))?;
-        weigh(buckets.take_samples(ask.demand.samples.value), LimitName::RateSamples, ask.demand.samples)
+        weigh(buckets.take_query(), LimitName::RateQueries, Estimate::exact(1))?;
+        weigh(buckets.take_samples(ask.cost.samples.value), LimitName::RateSamples, ask.cost.samples)
     }
 
     /// Percent of every budget kept free for other classes than this.
@@ -99,7 +99,7 @@ impl State {
             } else {
                 Scope::Backend(Arc::clone(&backend.name))
             };
-            let observed = Known::new(u64::try_from(used).unwrap_or(u64::MAX), ask.demand.memory.class);
+            let observed = Estimate::new(u64::try_from(used).unwrap_or(u64::MAX), ask.cost.memory.confidence);
             let kind = ErrorKind::QueueTimeout;
             shadow.push(Refusal { kind, limit: name, observed, max, scope, retry_after: None });
         };

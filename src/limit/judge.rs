@@ -4,7 +4,7 @@ use super::{
     policy::{ClassId, Limit, Mode, TenantPolicy},
     refusal::{LimitName, Refusal, Scope, ShadowHit},
 };
-use crate::base::{Demand, ErrorKind, Known, TenantId};
+use crate::base::{ErrorKind, Estimate, QueryCost, TenantId};
 
 /// Looks at everything a query asks for against the limits of its tenant and class.
 ///
@@ -17,18 +17,18 @@ pub fn judge(
     policy: &TenantPolicy,
     tenant: &TenantId,
     class: ClassId,
-    demand: &Demand,
+    cost: &QueryCost,
 ) -> Result<Vec<ShadowHit>, Refusal> {
     let limits = policy.per_query(class);
-    let checks: [(Limit, LimitName, Known); 8] = [
-        (limits.selectors, LimitName::MaxSelectors, Known::exact(demand.selectors)),
-        (limits.steps, LimitName::MaxSteps, Known::exact(demand.steps)),
-        (limits.range_seconds, LimitName::MaxRange, Known::exact(demand.range_seconds)),
-        (limits.series, LimitName::MaxSeries, demand.series),
-        (limits.blocks, LimitName::MaxBlocks, demand.blocks),
-        (limits.samples, LimitName::MaxSamples, demand.samples),
-        (limits.points, LimitName::MaxPoints, demand.points),
-        (limits.memory, LimitName::MaxMemory, demand.memory),
+    let checks: [(Limit, LimitName, Estimate); 8] = [
+        (limits.selectors, LimitName::MaxSelectors, Estimate::exact(cost.selectors)),
+        (limits.steps, LimitName::MaxSteps, Estimate::exact(cost.steps)),
+        (limits.range_seconds, LimitName::MaxRange, Estimate::exact(cost.range_seconds)),
+        (limits.series, LimitName::MaxSeries, cost.series),
+        (limits.blocks, LimitName::MaxBlocks, cost.blocks),
+        (limits.samples, LimitName::MaxSamples, cost.samples),
+        (limits.points, LimitName::MaxPoints, cost.points),
+        (limits.memory, LimitName::MaxMemory, cost.memory),
     ];
     let mut shadow = Vec::new();
     for (limit, name, observed) in checks {
@@ -53,9 +53,9 @@ pub fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{base::EstimateClass, limit::policy::PerQuery};
+    use crate::{base::Confidence, limit::policy::PerQuery};
 
-    type Pick = (LimitName, fn(&mut PerQuery) -> &mut Limit, fn(&mut Demand, u64));
+    type Pick = (LimitName, fn(&mut PerQuery) -> &mut Limit, fn(&mut QueryCost, u64));
 
     const PICKS: [Pick; 8] = [
         (LimitName::MaxSelectors, |l| &mut l.selectors, |d, n| d.selectors = n),
@@ -76,9 +76,9 @@ mod tests {
                 for mode in [Mode::Enforce, Mode::Shadow, Mode::Off] {
                     let mut policy = TenantPolicy::default();
                     *limit(&mut policy.per_query) = Limit::enforce(10).with_mode(mode);
-                    let mut demand = Demand::NOTHING;
-                    ask(&mut demand, asked);
-                    let verdict = judge(&policy, &tenant, ClassId::NONE, &demand);
+                    let mut cost = QueryCost::NOTHING;
+                    ask(&mut cost, asked);
+                    let verdict = judge(&policy, &tenant, ClassId::NONE, &cost);
                     match (mode, over) {
                         (Mode::Enforce, true) => {
                             let refusal = verdict.unwrap_err();
@@ -98,9 +98,9 @@ mod tests {
         let tenant = TenantId::new("t").unwrap();
         let strict = PerQuery { series: Limit::enforce(5), ..PerQuery::default() };
         let policy = TenantPolicy { per_class: vec![(ClassId(1), strict)], ..TenantPolicy::default() };
-        let demand = Demand { series: Known::new(9, EstimateClass::Learned), ..Demand::NOTHING };
-        assert!(judge(&policy, &tenant, ClassId(0), &demand).is_ok());
-        assert!(judge(&policy, &tenant, ClassId::NONE, &demand).is_ok());
-        assert_eq!(judge(&policy, &tenant, ClassId(1), &demand).unwrap_err().limit, LimitName::MaxSeries);
+        let cost = QueryCost { series: Estimate::new(9, Confidence::Learned), ..QueryCost::NOTHING };
+        assert!(judge(&policy, &tenant, ClassId(0), &cost).is_ok());
+        assert!(judge(&policy, &tenant, ClassId::NONE, &cost).is_ok());
+        assert_eq!(judge(&policy, &tenant, ClassId(1), &cost).unwrap_err().limit, LimitName::MaxSeries);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::base::{ErrorKind, EstimateClass, Known, TenantId, units};
+use crate::base::{Confidence, ErrorKind, Estimate, TenantId, units};
 
 macro_rules! limits {
     ($($(#[$doc:meta])* $name:ident => $id:literal, $grafana:expr, $unit:ident, $what:literal;)*) => {
@@ -120,7 +120,7 @@ pub struct Refusal {
     /// The limit.
     pub limit: LimitName,
     /// What the query asks for, in the unit of the limit.
-    pub observed: Known,
+    pub observed: Estimate,
     /// The most that is allowed.
     pub max: u64,
     /// Whose limit it is.
@@ -156,10 +156,10 @@ impl Refusal {
     fn sentence(&self) -> String {
         let (what, unit, scope) = (self.limit.what(), self.limit.unit(), &self.scope);
         let max = unit.show(self.max);
-        let seen = match (self.observed.value, self.observed.class) {
+        let seen = match (self.observed.value, self.observed.confidence) {
             (u64::MAX, class) => format!("an unknown amount ({class}) {}", of(what)),
-            (value, EstimateClass::Exact) => format!("{} {what}", unit.show(value)),
-            (value, EstimateClass::AtLeast) => format!("at least {} {what}", unit.show(value)),
+            (value, Confidence::Exact) => format!("{} {what}", unit.show(value)),
+            (value, Confidence::AtLeast) => format!("at least {} {what}", unit.show(value)),
             (value, class) => format!("{} {what} ({class})", unit.show(value)),
         };
         match self.limit {
@@ -191,8 +191,8 @@ impl Refusal {
     pub fn header(&self) -> String {
         let (id, max, seen) = (self.id(), self.max, self.observed);
         match seen.value {
-            u64::MAX => format!("{id}; max={max}; observed=unknown; known={}", seen.class),
-            value => format!("{id}; max={max}; observed={value}; known={}", seen.class),
+            u64::MAX => format!("{id}; max={max}; observed=unknown; known={}", seen.confidence),
+            value => format!("{id}; max={max}; observed={value}; known={}", seen.confidence),
         }
     }
 }
@@ -226,11 +226,11 @@ mod tests {
     fn messages_read_well() {
         let tenant = Scope::Tenant(TenantId::new("a").unwrap());
         let refusal = |kind, limit, value, class, max, scope: &Scope| {
-            let observed = Known::new(value, class);
+            let observed = Estimate::new(value, class);
             Refusal { kind, limit, observed, max, scope: scope.clone(), retry_after: None }.message()
         };
         let over = ErrorKind::LimitExceeded;
-        let (exact, bound) = (EstimateClass::Exact, EstimateClass::UpperBound);
+        let (exact, bound) = (Confidence::Exact, Confidence::UpperBound);
         let cases = [
             (
                 refusal(over, LimitName::MaxSeries, 120_000, bound, 50_000, &tenant),
@@ -242,7 +242,7 @@ mod tests {
                 "the query needs 40d of data; the limit of tenant `a` is 31d (weir-max-range)",
             ),
             (
-                refusal(over, LimitName::MaxMemory, u64::MAX, EstimateClass::Assumed, 1 << 30, &tenant),
+                refusal(over, LimitName::MaxMemory, u64::MAX, Confidence::Assumed, 1 << 30, &tenant),
                 "the query needs an unknown amount (assumed) of backend memory; the limit of tenant `a` is 1GiB \
                  (weir-max-memory, err-mimir-max-estimated-memory-consumption-per-query)",
             ),

@@ -16,7 +16,7 @@ use super::{
     room::{Hold, floor_takes},
     tenants::Tenants,
 };
-use crate::base::{Allowance, ErrorKind, Known, TenantId};
+use crate::base::{Allowance, ErrorKind, Estimate, TenantId};
 
 /// One backend's account. It stays when the configuration drops the backend, since permits may still point here.
 #[derive(Debug)]
@@ -191,7 +191,7 @@ impl State {
         Refusal {
             kind: ErrorKind::BackendSick,
             limit: LimitName::BackendSick,
-            observed: Known::exact(1),
+            observed: Estimate::exact(1),
             max: 0,
             scope: Scope::Backend(Arc::clone(&self.backends[slot].name)),
             retry_after: Some(Duration::from_secs(5)),
@@ -211,7 +211,7 @@ impl State {
             return Err(Refusal {
                 kind: ErrorKind::BackendSick,
                 limit: LimitName::BackendSick,
-                observed: Known::exact(1),
+                observed: Estimate::exact(1),
                 max: 0,
                 scope: Scope::Backend("removed".into()),
                 retry_after: Some(Duration::from_secs(1)),
@@ -251,7 +251,7 @@ impl State {
     fn held_by(&mut self, ask: &Ask, backend: usize, now: Instant) -> Held {
         let tenant = self.tenants.slot(&ask.tenant, &self.policy, now);
         let class = self.class_slots.get(ask.class.0).copied().unwrap_or(0);
-        let (weight, samples) = (weight_of(ask), ask.demand.samples.value);
+        let (weight, samples) = (weight_of(ask), ask.cost.samples.value);
         Held { tenant, backend, class, weight, samples, epoch: 0, on_floor: false }
     }
 
@@ -281,7 +281,7 @@ impl State {
             let name = Arc::clone(&self.backends[held.backend].name);
             let max = self.policy.waiting_max as u64;
             let full = self.queue_full(&ask.tenant, held);
-            return Err(Refusal { observed: Known::exact(max), max, scope: Scope::Backend(name), ..full });
+            return Err(Refusal { observed: Estimate::exact(max), max, scope: Scope::Backend(name), ..full });
         }
         Ok(gives_way)
     }
@@ -292,7 +292,7 @@ impl State {
         Refusal {
             kind: ErrorKind::QueueFull,
             limit: LimitName::QueueFull,
-            observed: Known::exact(policy.length as u64),
+            observed: Estimate::exact(policy.length as u64),
             max: policy.length as u64,
             scope: Scope::Tenant(tenant.clone()),
             retry_after: Some(retry_soon(policy.wait)),
@@ -461,7 +461,7 @@ const WEIGHT_MAX: u64 = 1 << 60;
 
 /// Bytes that a query holds.
 fn weight_of(ask: &Ask) -> u64 {
-    ask.demand.memory.value.clamp(1, WEIGHT_MAX)
+    ask.cost.memory.value.clamp(1, WEIGHT_MAX)
 }
 
 /// When those that found no place should come back.

@@ -1,6 +1,6 @@
 //! The storage node: what answers a query when no other database does.
 //!
-//! [`engine`] evaluates PromQL over anything that implements [`engine::Storage`]. Below it, [`pool`] lends buffers
+//! [`engine`] evaluates PromQL over anything that implements [`storage::Storage`]. Below it, [`pool`] lends buffers
 //! under a bound and [`chunk`] compresses samples.
 
 pub mod block;
@@ -12,4 +12,5 @@ pub mod http;
 pub mod index;
 pub mod ingest;
 pub mod pool;
+pub mod storage;
 pub mod wal;

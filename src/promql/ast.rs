@@ -5,6 +5,9 @@
 
 use std::sync::Arc;
 
+use super::function::FunctionId;
+pub use crate::series::{MatchOp, Matcher};
+
 /// A byte range in the query text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
 pub struct Span {
@@ -144,30 +147,6 @@ pub struct Selector {
     pub edges: Edges,
 }
 
-/// `name op "value"`
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Matcher {
-    /// Label name.
-    pub name: Box<str>,
-    /// Operator.
-    pub op: MatchOp,
-    /// Value or pattern, unescaped; a pattern is in Go's dialect.
-    pub value: Box<str>,
-}
-
-/// A matcher's operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MatchOp {
-    /// `=`
-    Equal,
-    /// `!=`
-    NotEqual,
-    /// `=~`
-    Regex,
-    /// `!~`
-    NotRegex,
-}
-
 /// `by (…)` or `without (…)`
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Grouping {
@@ -257,6 +236,8 @@ pub enum Group {
 /// A function of PromQL.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Function {
+    /// Which one.
+    pub id: FunctionId,
     /// Its name.
     pub name: &'static str,
     /// Types of its arguments; the last repeats when `variadic != 0`.

@@ -9,17 +9,17 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     asking::Asking,
-    body,
-    call::{Call, Reading},
-    failure::{Failure, cost_header, estimate_header, timing_header},
+    config::{Live, Proxy},
+    dispatch::{Running, Sent},
     forward,
     identify::Identity,
-    live::{Live, Proxy},
+    log::record::{Owner, Record},
     meter::{BodyError, Meter},
-    record::{Owner, Record},
+    query::body,
+    query::{Call, Reading},
+    respond::failure::{Failure, cost_header, estimate_header, timing_header},
     respond::{self, Body, SERVER_TIMING, WEIR_COST, WEIR_ESTIMATE, header_text},
     route::{Endpoint, Routed, route},
-    send::{Running, Sent},
     upstream::Upstream,
     weigh::{Weighed, Weighing},
 };
@@ -110,7 +110,7 @@ impl Proxy {
             return asking.pass(body, record).await;
         }
         let weighed = self.weigh(&asking, &call).await;
-        record.estimated(weighed.estimate.demand);
+        record.estimated(weighed.estimate.cost);
         if explained {
             record.explained();
             return Ok(self.explain(&asking, &weighed));
@@ -177,13 +177,13 @@ impl Proxy {
             headers: &headers,
             metrics: &self.metrics,
         };
-        let weighed = weighing.weigh(|demand| asking.stand(demand)).await;
+        let weighed = weighing.weigh(|cost| asking.stand(cost)).await;
         let decided = asking.began.elapsed().saturating_sub(weighed.probing);
         self.metrics.decided(decided);
-        let demand = &weighed.estimate.demand;
-        self.metrics.estimated(Dimension::Series, demand.series.value);
-        self.metrics.estimated(Dimension::Samples, demand.samples.value);
-        self.metrics.estimated(Dimension::Memory, demand.memory.value);
+        let cost = &weighed.estimate.cost;
+        self.metrics.estimated(Dimension::Series, cost.series.value);
+        self.metrics.estimated(Dimension::Samples, cost.samples.value);
+        self.metrics.estimated(Dimension::Memory, cost.memory.value);
         weighed
     }
 
@@ -207,9 +207,9 @@ impl Proxy {
         let (estimate, answer_tells) = (estimate_header(&account.estimate), account.answer_tells);
         let status = answered.as_ref().ok().map(|response| response.status().as_u16());
         self.metrics.upstream(asking.upstream.backend.name(), status, sent.elapsed());
-        asking.observe(&answered, &call, &account.estimate.demand, sent);
+        asking.observe(&answered, &call, &account.estimate.cost, sent);
         // The head of a piece tells of that piece alone.
-        let whole = answered.as_ref().ok().filter(|_| account.estimate.demand.pieces == 1);
+        let whole = answered.as_ref().ok().filter(|_| account.estimate.cost.pieces == 1);
         let told = whole.and_then(|response| asking.told(response.headers()));
         // Until the first byte may go out, a failure is still the request's own, with a status that the client sees.
         let (hand_over, handed) = oneshot::channel();
@@ -265,7 +265,7 @@ impl Proxy {
                 format!("the backend did not say how many series there are, so some are assumed: {why}");
             json["warnings"] = serde_json::json!([warning]);
         }
-        let verdict = self.admission.foresee(&asking.ask(estimate.demand, asking.began, false));
+        let verdict = self.admission.foresee(&asking.ask(estimate.cost, asking.began, false));
         json["data"]["verdict"] = match verdict {
             Ok(_) => serde_json::json!({"admitted": true}),
             Err(refusal) => serde_json::json!({

@@ -7,16 +7,16 @@ use http::{HeaderMap, Response, request::Parts};
 use tokio::time::Instant;
 
 use super::{
-    call::Call,
-    failure::Failure,
+    config::Live,
     forward::{self, Forward},
     identify::Identity,
-    live::Live,
+    log::record::Record,
     meter::MeterLimits,
-    record::Record,
+    meter::settlement::{self, Account},
+    query::Call,
     respond::Body,
+    respond::failure::Failure,
     route::{Endpoint, Routed},
-    settle::{self, Account},
     upstream::Upstream,
     weigh::Stand,
 };
@@ -26,8 +26,8 @@ use crate::{
         headers::{Ceilings, m3_push_down},
         pressure::{Answer, Outcome},
     },
-    base::{Demand, params::Params},
-    cost::{Estimate, LearnKey},
+    base::{QueryCost, params::Params},
+    cost::{Estimated, LearnKey},
     limit::{self, Ask, BackendId, PerQuery, TenantPolicy},
 };
 
@@ -59,22 +59,22 @@ impl Asking<'_> {
     }
 
     /// Whether a limit stands in the way.
-    pub(super) fn stand(&self, demand: &Demand) -> Stand {
+    pub(super) fn stand(&self, cost: &QueryCost) -> Stand {
         let class = self.live.class_id(self.who.class);
-        match limit::judge(&self.policy, &self.who.tenant, class, demand) {
+        match limit::judge(&self.policy, &self.who.tenant, class, cost) {
             Err(_) => Stand::Refused,
-            Ok(shadow) if shadow.is_empty() && demand.memory.value <= self.memory_max => Stand::Clear,
+            Ok(shadow) if shadow.is_empty() && cost.memory.value <= self.memory_max => Stand::Clear,
             Ok(_) => Stand::Doubtful,
         }
     }
 
-    pub(super) fn ask(&self, demand: Demand, deadline: Instant, again: bool) -> Ask {
+    pub(super) fn ask(&self, cost: QueryCost, deadline: Instant, again: bool) -> Ask {
         Ask {
             tenant: self.who.tenant.clone(),
             actor: Arc::clone(&self.who.actor),
             class: self.live.class_id(self.who.class),
             backend: BackendId(self.budget),
-            demand,
+            cost,
             deadline,
             again,
         }
@@ -151,7 +151,7 @@ impl Asking<'_> {
         &self,
         answered: &Result<Response<crate::backend::Body>, BackendError>,
         call: &Call,
-        demand: &Demand,
+        cost: &QueryCost,
         sent: Instant,
     ) {
         let response = answered.as_ref().ok();
@@ -163,10 +163,10 @@ impl Asking<'_> {
         let answer = Answer {
             outcome: Outcome::of(status, impatient),
             took: sent.elapsed(),
-            cost: reads.then_some(if demand.points.value > demand.samples.value {
-                demand.points
+            cost: reads.then_some(if cost.points.value > cost.samples.value {
+                cost.points
             } else {
-                demand.samples
+                cost.samples
             }),
             waited: response.is_some_and(|response| feedback::from_headers(response.headers(), kind).waited),
         };
@@ -179,11 +179,11 @@ impl Asking<'_> {
         told.series.filter(|_| !told.limited)
     }
 
-    pub(super) fn account(&self, call: &Call, estimate: Estimate) -> Account {
+    pub(super) fn account(&self, call: &Call, estimate: Estimated) -> Account {
         Account {
             backend: self.upstream.backend.name().to_owned(),
             learn: LearnKey::new(self.who.tenant.clone(), call.fingerprint, &call.shape),
-            answer_tells: settle::tells_series(&call.shape),
+            answer_tells: settlement::tells_series(&call.shape),
             estimate,
         }
     }

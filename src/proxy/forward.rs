@@ -7,8 +7,8 @@ use http::{HeaderMap, Response, Version, header, request::Parts, uri::PathAndQue
 use http_body_util::BodyExt;
 
 use super::{
-    failure::Failure,
     identify::{Rules, TenantSource},
+    respond::failure::Failure,
     route::{Endpoint, Routed},
 };
 use crate::{

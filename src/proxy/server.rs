@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Proxy,
-    failure::Failure,
     leash::Leash,
     listener::{HANDSHAKES_MAX, Stream, shake},
     respond::Body,
+    respond::failure::Failure,
     tls::ServerTls,
     typed::Typed,
     workers::Workers,

@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use super::{
     Proxy,
-    board::{Seen, cut},
-    recent::Tally,
+    log::active::{Seen, cut},
+    log::recent::Tally,
     upstream::Upstream,
 };
 use crate::{
-    base::{Known, TenantId},
+    base::{Estimate, TenantId},
     limit::BackendSnapshot,
     status::{Backend, Config, Number, Queries, Query, Replica, Share, Snapshot, Tenant},
 };
@@ -105,7 +105,7 @@ fn backend(
 fn most_expensive(mut seen: Vec<Arc<Seen>>, now: Instant) -> Queries {
     let cost = |seen: &Arc<Seen>| {
         let Seen { query, .. } = &**seen;
-        (Reverse((query.demand.memory.value, query.demand.samples.value)), query.began)
+        (Reverse((query.cost.memory.value, query.cost.samples.value)), query.began)
     };
     seen.sort_by_cached_key(cost);
     let total = seen.len();
@@ -124,17 +124,17 @@ fn query(seen: &Seen, now: Instant) -> Query {
         endpoint: query.endpoint.as_str(),
         fingerprint: query.fingerprint.to_string(),
         text: cut(&query.query, QUERY_CHARS),
-        series: number(query.demand.series),
-        samples: number(query.demand.samples),
-        memory: number(query.demand.memory),
+        series: number(query.cost.series),
+        samples: number(query.cost.samples),
+        memory: number(query.cost.memory),
         age_ms: since(query.began).as_millis() as u64,
         waited_ms: seen.waited().unwrap_or_else(|| since(query.asked)).as_millis() as u64,
         bytes: seen.bytes(),
     }
 }
 
-fn number(of: Known) -> Number {
-    Number { value: (of.value != u64::MAX).then_some(of.value), known: of.class.as_str() }
+fn number(of: Estimate) -> Number {
+    Number { value: (of.value != u64::MAX).then_some(of.value), known: of.confidence.as_str() }
 }
 
 /// The first tenants by a measure, among those that have any of it.

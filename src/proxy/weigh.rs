@@ -6,12 +6,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::HeaderMap;
 
-use super::{call::Call, upstream::Upstream};
+use super::{query::Call, upstream::Upstream};
 use crate::{
     backend::probe::{ProbeError, ProbeOutcome, Question},
-    base::{Demand, EstimateClass, Known, TenantId},
+    base::{Confidence, Estimate, QueryCost, TenantId},
     cost::{
-        self, Division, Estimate, LabelTable, LearnKey, Learned, Model, Observed, SeriesKnowledge, Source,
+        self, Estimated, LabelTable, LearnKey, Learned, Model, Observed, QuerySplit, SeriesKnowledge, Source,
         UNKNOWN_SERIES, Unknown,
     },
     limit::PerQuery,
@@ -49,7 +49,7 @@ pub(super) struct Weighing<'a> {
     /// The largest share of a budget that a query of unknown size takes, bytes.
     pub memory_max: u64,
     /// How it may be divided.
-    pub division: Option<&'a Division>,
+    pub division: Option<&'a QuerySplit>,
     /// Bytes beyond which it is, where the backend gets pieces.
     pub piece_max: Option<u64>,
     /// The request's own headers, for backends that tell tenants apart by them.
@@ -58,7 +58,7 @@ pub(super) struct Weighing<'a> {
     pub metrics: &'a Metrics,
 }
 
-/// What the limits say of a demand.
+/// What the limits say of a cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stand {
     /// No limit is near.
@@ -73,7 +73,7 @@ pub(super) enum Stand {
 #[derive(Debug)]
 pub(super) struct Weighed {
     /// What the query will cost.
-    pub estimate: Estimate,
+    pub estimate: Estimated,
     /// How long that took.
     pub probing: Duration,
     /// Why the backend could not say more, when it was asked and did not answer.
@@ -82,14 +82,14 @@ pub(super) struct Weighed {
 
 impl Weighed {
     /// Known without asking the backend.
-    const fn unasked(estimate: Estimate) -> Self {
+    const fn unasked(estimate: Estimated) -> Self {
         Self { estimate, probing: Duration::ZERO, unanswered: None }
     }
 }
 
 impl Weighing<'_> {
-    /// Estimates; `stand` says whether a limit stands in the way of a demand.
-    pub(super) async fn weigh(&self, stand: impl Fn(&Demand) -> Stand) -> Weighed {
+    /// Estimates; `stand` says whether a limit stands in the way of a cost.
+    pub(super) async fn weigh(&self, stand: impl Fn(&QueryCost) -> Stand) -> Weighed {
         let shape = &self.call.shape;
         if self.call.opaque {
             let known = vec![SeriesKnowledge::assumed(&self.upstream.model); shape.selectors.len()];
@@ -97,10 +97,10 @@ impl Weighing<'_> {
         }
         let mut known = self.told_by_table();
         let mut estimate = self.price(&known);
-        let settled = |known: &[SeriesKnowledge], estimate: &Estimate| {
+        let settled = |known: &[SeriesKnowledge], estimate: &Estimated| {
             let is_loose = known.iter().any(|known| known.source == Source::LabelTable)
-                && estimate.demand.memory.value > self.memory_max / LOOSE_PART;
-            !known.iter().any(is_guess) && !is_loose && stand(&estimate.demand) == Stand::Clear
+                && estimate.cost.memory.value > self.memory_max / LOOSE_PART;
+            !known.iter().any(is_guess) && !is_loose && stand(&estimate.cost) == Stand::Clear
         };
         if settled(&known, &estimate) {
             return Weighed::unasked(estimate);
@@ -129,15 +129,20 @@ impl Weighing<'_> {
     }
 
     /// The most series that each of these selectors may have, at once or alone, for the limits to say so.
-    fn most_series(&self, known: &[SeriesKnowledge], of: &[usize], is_so: impl Fn(&Demand) -> bool) -> u64 {
+    fn most_series(
+        &self,
+        known: &[SeriesKnowledge],
+        of: &[usize],
+        is_so: impl Fn(&QueryCost) -> bool,
+    ) -> u64 {
         let mut tried = known.to_vec();
         let mut holds = |series: u64| {
             for &i in of {
                 if let Some(known) = tried.get_mut(i) {
-                    *known = SeriesKnowledge::new(Known::exact(series), Source::Probe);
+                    *known = SeriesKnowledge::new(Estimate::exact(series), Source::Probe);
                 }
             }
-            is_so(&self.price(&tried).demand)
+            is_so(&self.price(&tried).cost)
         };
         if holds(u64::MAX) {
             return u64::MAX;
@@ -152,7 +157,7 @@ impl Weighing<'_> {
     /// The estimate when there was nobody left to ask. What may run although nothing is known of it weighs as much as
     /// the heaviest query that may run: a database too busy to count is the last that should get heavy queries as
     /// light ones.
-    fn cautious(&self, mut known: Vec<SeriesKnowledge>) -> Estimate {
+    fn cautious(&self, mut known: Vec<SeriesKnowledge>) -> Estimated {
         let selectors = self.call.shape.selectors.iter();
         let matches_all =
             selectors.zip(&known).any(|(selector, known)| selector.match_all && is_guess(known));
@@ -164,15 +169,15 @@ impl Weighing<'_> {
             guess.series.value = guess.series.value.max(heavy);
         }
         let mut estimate = self.price(&known);
-        let (demand, limits) = (&mut estimate.demand, self.limits);
+        let (cost, limits) = (&mut estimate.cost, self.limits);
         for (number, limit) in [
-            (&mut demand.series, limits.series.enforced()),
-            (&mut demand.blocks, limits.blocks.enforced()),
-            (&mut demand.samples, limits.samples.enforced()),
-            (&mut demand.points, limits.points.enforced()),
-            (&mut demand.memory, Some(self.memory_max)),
+            (&mut cost.series, limits.series.enforced()),
+            (&mut cost.blocks, limits.blocks.enforced()),
+            (&mut cost.samples, limits.samples.enforced()),
+            (&mut cost.points, limits.points.enforced()),
+            (&mut cost.memory, Some(self.memory_max)),
         ] {
-            if number.class == EstimateClass::Assumed {
+            if number.confidence == Confidence::Assumed {
                 number.value = number.value.min(limit.unwrap_or(u64::MAX));
             }
         }
@@ -182,12 +187,12 @@ impl Weighing<'_> {
     /// The same query is not asked about again while no limit is near, longer than a probe's answer is kept.
     fn remember(&self, key: LearnKey, known: &[SeriesKnowledge]) {
         let series = known.iter().fold(0u64, |sum, one| sum.saturating_add(one.series.value));
-        let samples = self.price(known).demand.samples.value;
+        let samples = self.price(known).cost.samples.value;
         let observed = Observed { series, samples, ..Observed::default() };
         self.learned.observe(key, observed, self.now_ms.max(0) as u64);
     }
 
-    fn price(&self, known: &[SeriesKnowledge]) -> Estimate {
+    fn price(&self, known: &[SeriesKnowledge]) -> Estimated {
         let (shape, model) = (&self.call.shape, &self.upstream.model);
         if self.call.listing {
             return cost::estimate_listing(shape, known, model);
@@ -204,19 +209,19 @@ impl Weighing<'_> {
     async fn probe(
         &self,
         known: &mut [SeriesKnowledge],
-        stand: impl Fn(&Demand) -> Stand,
+        stand: impl Fn(&QueryCost) -> Stand,
     ) -> (bool, Option<String>) {
         let selectors = &self.call.shape.selectors;
         let mut doubtful: Vec<usize> = (0..selectors.len().min(known.len()))
             // A probe that matches everything would itself be the attack.
-            .filter(|&i| !selectors[i].match_all && known[i].series.class != EstimateClass::Exact)
+            .filter(|&i| !selectors[i].match_all && known[i].series.confidence != Confidence::Exact)
             .collect();
         doubtful.sort_by_key(|&i| std::cmp::Reverse((is_guess(&known[i]), known[i].series.value)));
         doubtful.truncate(PROBES_MAX);
-        let enough = self.most_series(known, &doubtful, |demand| stand(demand) == Stand::Clear);
-        let none = vec![SeriesKnowledge::new(Known::exact(0), Source::Probe); known.len()];
+        let enough = self.most_series(known, &doubtful, |cost| stand(cost) == Stand::Clear);
+        let none = vec![SeriesKnowledge::new(Estimate::exact(0), Source::Probe); known.len()];
         let limits: Vec<Option<u64>> = (doubtful.iter())
-            .map(|&i| self.most_series(&none, &[i], |demand| stand(demand) != Stand::Refused))
+            .map(|&i| self.most_series(&none, &[i], |cost| stand(cost) != Stand::Refused))
             .map(|most| match most {
                 // It is refused whatever it reads: the number is for the message.
                 0 => self.limits.series.enforced(),
@@ -247,7 +252,7 @@ impl Weighing<'_> {
                     known[i] = after_probe(known[i], outcome);
                     // More than a number that nothing is refused for: still nobody knows how many.
                     if outcome.truncated && limit.is_none() {
-                        known[i].series.class = EstimateClass::Assumed;
+                        known[i].series.confidence = Confidence::Assumed;
                     }
                 }
                 Err(error) => unanswered = Some(error.to_string()),
@@ -276,7 +281,7 @@ impl Weighing<'_> {
 
 /// What is assumed, and what a table says of times that it does not cover.
 fn is_guess(known: &SeriesKnowledge) -> bool {
-    known.series.class == EstimateClass::Assumed
+    known.series.confidence == Confidence::Assumed
 }
 
 /// What a backend's answer adds to what was known.
@@ -287,10 +292,10 @@ fn after_probe(known: SeriesKnowledge, outcome: ProbeOutcome) -> SeriesKnowledge
     }
     // More than the probe counted. An upper bound that says so too is the better number.
     let bound = known.series;
-    if bound.class == EstimateClass::UpperBound && bound.value > outcome.series.value {
+    if bound.confidence == Confidence::UpperBound && bound.value > outcome.series.value {
         known
     } else {
-        SeriesKnowledge::new(Known::new(outcome.series.value, EstimateClass::AtLeast), Source::Probe)
+        SeriesKnowledge::new(Estimate::new(outcome.series.value, Confidence::AtLeast), Source::Probe)
     }
 }
 
@@ -310,7 +315,7 @@ fn from_table(
         let guess = table.and_then(|table| table.guess(&selector.matchers));
         // A listing of everything is what label browsers ask for; a query of everything is an attack.
         if selector.match_all && !listing {
-            return SeriesKnowledge::new(Known::new(UNKNOWN_SERIES, EstimateClass::Assumed), Source::Assumed);
+            return SeriesKnowledge::new(Estimate::new(UNKNOWN_SERIES, Confidence::Assumed), Source::Assumed);
         }
         let gone = gone_since(selector.window.start);
         let observed = table
@@ -321,7 +326,7 @@ fn from_table(
         }
         match guess {
             Some(guess) if guess > assumed.series.value => {
-                SeriesKnowledge::new(Known::new(guess, EstimateClass::Assumed), Source::LabelTable)
+                SeriesKnowledge::new(Estimate::new(guess, Confidence::Assumed), Source::LabelTable)
             }
             _ => assumed,
         }
@@ -335,20 +340,20 @@ mod tests {
 
     #[test]
     fn a_truncated_probe_never_lowers_a_bound() {
-        let known = |n, class, source| SeriesKnowledge::new(Known::new(n, class), source);
-        let bound = known(900, EstimateClass::UpperBound, Source::LabelTable);
-        let guess = known(10, EstimateClass::Assumed, Source::Assumed);
+        let known = |n, class, source| SeriesKnowledge::new(Estimate::new(n, class), source);
+        let bound = known(900, Confidence::UpperBound, Source::LabelTable);
+        let guess = known(10, Confidence::Assumed, Source::Assumed);
         let outcome = |n, truncated| ProbeOutcome {
-            series: Known::exact(n),
+            series: Estimate::exact(n),
             truncated,
             cached: false,
             took: Duration::ZERO,
             bytes: 0,
         };
         assert_eq!(after_probe(bound, outcome(101, true)), bound);
-        let at_least = Known::new(101, EstimateClass::AtLeast);
+        let at_least = Estimate::new(101, Confidence::AtLeast);
         assert_eq!(after_probe(guess, outcome(101, true)).series, at_least);
-        assert_eq!(after_probe(bound, outcome(7, false)).series, Known::exact(7));
-        assert_eq!(after_probe(guess, outcome(70, false)).series, Known::exact(70));
+        assert_eq!(after_probe(bound, outcome(7, false)).series, Estimate::exact(7));
+        assert_eq!(after_probe(guess, outcome(70, false)).series, Estimate::exact(70));
     }
 }

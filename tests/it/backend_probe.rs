@@ -6,8 +6,8 @@ use http::HeaderMap;
 use weir::{
     backend::{Backend, BaseUrl, Kind, ProbeError, ProbeOutcome, ProbeSettings, Question, Settings},
     base::{
-        EstimateClass::{self, Exact, Learned, UpperBound},
-        Known, TimeRange,
+        Confidence::{self, Exact, Learned, UpperBound},
+        Estimate, TimeRange,
     },
 };
 
@@ -104,7 +104,7 @@ async fn every_kind_is_counted_in_its_own_way() {
         TimeRange { start: now - HOUR, end: now - HOUR / 2 }
     };
     // kind, series there, limit, window; series counted, class, at least
-    type Case = (Kind, usize, u64, TimeRange, u64, EstimateClass, bool);
+    type Case = (Kind, usize, u64, TimeRange, u64, Confidence, bool);
     let cases: [Case; 17] = [
         (Kind::Prometheus, 7, 10, WINDOW, 7, Exact, false),
         (Kind::Prometheus, 10, 10, WINDOW, 10, Exact, false),
@@ -128,7 +128,7 @@ async fn every_kind_is_counted_in_its_own_way() {
         let upstream = FakeUpstream::start(scripted(kind, there)).await;
         let backend = backend(kind, &upstream, ProbeSettings::default());
         let outcome = ask(&backend, window, limit).await.unwrap_or_else(|e| panic!("{kind:?}: {e}"));
-        let got = (outcome.series.value, outcome.series.class, outcome.truncated);
+        let got = (outcome.series.value, outcome.series.confidence, outcome.truncated);
         assert_eq!(got, (counted, class, truncated), "{kind:?} with {there} series, limit {limit}");
     }
 }
@@ -186,7 +186,7 @@ async fn a_list_is_paid_for_only_where_churn_could_matter() {
             if is_listed { (&["query", "series"], Exact) } else { (&["query"], Learned) };
         let (upstream, backend) = old_prometheus(at_once, ever).await;
         let outcome = ask_for(&backend, WINDOW, 5_000, enough).await.unwrap();
-        assert_eq!((outcome.series.value, outcome.series.class), (counted, class), "enough: {enough}");
+        assert_eq!((outcome.series.value, outcome.series.confidence), (counted, class), "enough: {enough}");
         assert_eq!(asked(&upstream), requests, "enough: {enough}");
     }
 }
@@ -216,18 +216,18 @@ async fn windows_that_end_together_share_the_count_of_their_end() {
 async fn other_windows_answer_where_they_leave_no_doubt() {
     let (upstream, backend) = old_prometheus(0, 160).await;
     let long = TimeRange { start: WINDOW.start - 9 * HOUR, end: WINDOW.end };
-    assert_eq!(ask_for(&backend, long, 5_000, 1_000).await.unwrap().series, Known::exact(160));
+    assert_eq!(ask_for(&backend, long, 5_000, 1_000).await.unwrap().series, Estimate::exact(160));
     let whole = asked(&upstream).len();
     // A shorter one holds no more.
     let within = ask_for(&backend, WINDOW, 5_000, 1_000).await.unwrap();
-    assert_eq!((within.series, within.cached), (Known::new(160, UpperBound), true));
+    assert_eq!((within.series, within.cached), (Estimate::new(160, UpperBound), true));
     // A longer one holds no less.
     let longer = TimeRange { start: long.start - 90 * HOUR, end: long.end + HOUR };
     let outcome = ask_for(&backend, longer, 100, 100).await.unwrap();
     assert_eq!((outcome.series.value, outcome.truncated, outcome.cached), (160, true, true));
     assert_eq!(asked(&upstream).len(), whole);
     // What would pass a limit is asked about.
-    assert_eq!(ask_for(&backend, WINDOW, 5_000, 100).await.unwrap().series, Known::exact(160));
+    assert_eq!(ask_for(&backend, WINDOW, 5_000, 100).await.unwrap().series, Estimate::exact(160));
     assert!(asked(&upstream).len() > whole);
 }
 
@@ -252,7 +252,7 @@ async fn a_store_that_gave_no_answer_makes_a_bound_an_observation() {
         FakeUpstream::start(|_| Act::json(r#"{"status":"success","data":[{}],"warnings":["store down"]}"#))
             .await;
     let backend = backend(Kind::Thanos, &upstream, ProbeSettings::default());
-    assert_eq!(ask(&backend, WINDOW, 10).await.unwrap().series.class, Learned);
+    assert_eq!(ask(&backend, WINDOW, 10).await.unwrap().series.confidence, Learned);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::Fu
 use tokio::time::Instant;
 use weir::{
     backend::pressure::{Controller, OnStale, Sight, Silence},
-    base::{Demand, EstimateClass, Known, TenantId},
+    base::{Confidence, Estimate, QueryCost, TenantId},
     limit::{
         Admission, Admitted, Ask, BackendBudget, BackendId, ClassId, Limit, Policy, QueuePolicy, Refusal,
         TenantPolicy,
@@ -127,7 +127,7 @@ impl Database {
             actor: "actor".into(),
             class: ClassId::NONE,
             backend: BackendId(0),
-            demand: Demand { memory: Known::new(memory, EstimateClass::Learned), ..Demand::NOTHING },
+            cost: QueryCost { memory: Estimate::new(memory, Confidence::Learned), ..QueryCost::NOTHING },
             deadline: Instant::now() + Duration::from_secs(30),
             again: false,
         };

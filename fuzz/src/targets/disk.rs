@@ -7,10 +7,11 @@ use weir::{
     node::{
         block::{Block, BlockWriter, Meta},
         db::{Db, Options},
-        engine::{Samples, Storage as _},
         head::{Batch, LabelLimits},
+        storage::Storage as _,
         wal::SyncPolicy,
     },
+    series::Samples,
 };
 
 const ALL: TimeRange = TimeRange { start: i64::MIN, end: i64::MAX };

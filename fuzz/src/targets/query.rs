@@ -45,7 +45,7 @@ pub(super) fn pattern(input: &[u8]) -> bool {
     if compiled.is_ok() {
         assert_eq!(checked, Ok(()), "compiled although it is refused");
     }
-    let matcher = index::Matcher::new("a", index::Op::Regex, pattern);
+    let matcher = index::Matcher::new("a", weir::series::MatchOp::Regex, pattern);
     assert_eq!(matcher.is_ok(), compiled.is_ok(), "the index and the engine disagree on what is a pattern");
     let (Ok(regex), Ok(matcher)) = (compiled, matcher) else { return false };
     assert_eq!(go_regex::matches_empty(pattern), regex.is_match(""), "on the empty text");

@@ -9,7 +9,7 @@ use super::{
     settings::Settings,
     signal::{Reading, Signal},
 };
-use crate::base::{ErrorKind, Known};
+use crate::base::{ErrorKind, Estimate};
 
 /// Answers are counted over so long.
 const WINDOW: Duration = Duration::from_secs(30);
@@ -29,7 +29,7 @@ pub struct Answer {
     pub took: Duration,
     /// Samples or points that it was expected to read, whichever are more; `None` where that says nothing about the
     /// time that it takes.
-    pub cost: Option<Known>,
+    pub cost: Option<Estimate>,
     /// The backend says that it had to wait inside (`M3-Waited`).
     pub waited: bool,
 }

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::base::{EstimateClass, Known};
+use crate::base::{Confidence, Estimate};
 
 /// The mean of now reaches back so far,
 const NOW: f64 = 15.0;
@@ -60,7 +60,7 @@ impl Mean {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Latency {
     /// Logarithm of the usual seconds per sample, by how the cost is known and its power of ten: at most 60 of them.
-    usual: BTreeMap<(EstimateClass, u32), Mean>,
+    usual: BTreeMap<(Confidence, u32), Mean>,
     /// The same of the last answers, each less its usual.
     now: Mean,
     /// Half of full distress, as last asked for.
@@ -69,14 +69,14 @@ pub(super) struct Latency {
 
 impl Latency {
     /// An answer that took so long and was expected to read so many samples.
-    pub(super) fn add(&mut self, took: Duration, cost: Known, now: Instant) {
-        if matches!(cost.class, EstimateClass::AtLeast | EstimateClass::Assumed) {
+    pub(super) fn add(&mut self, took: Duration, cost: Estimate, now: Instant) {
+        if matches!(cost.confidence, Confidence::AtLeast | Confidence::Assumed) {
             // No yardstick: the truth may be anything.
             return;
         }
         let per_sample = (took.as_secs_f64() + UNFELT) / (cost.value as f64 + UNFELT_SAMPLES);
         let value = per_sample.ln();
-        let usual = self.usual.entry((cost.class, cost.value.max(1).ilog10())).or_default();
+        let usual = self.usual.entry((cost.confidence, cost.value.max(1).ilog10())).or_default();
         usual.fade(USUAL, now);
         let off = usual.value(USUAL_LEAST).map(|usual| value - usual);
         if let Some(off) = off {

@@ -7,7 +7,7 @@ use moka::{Expiry, future, sync};
 use super::{ProbeError, ProbeOutcome, Question};
 use crate::{
     backend::ProbeSettings,
-    base::{EstimateClass, TimeRange},
+    base::{Confidence, TimeRange},
 };
 
 /// How long a failure is remembered: a backend that just failed is not asked again by each query.
@@ -134,7 +134,7 @@ impl Answers {
                 return None;
             }
             if is_longer && series <= question.enough {
-                outcome.series.class = outcome.series.class.max(EstimateClass::UpperBound);
+                outcome.series.confidence = outcome.series.confidence.max(Confidence::UpperBound);
             } else if is_shorter && series > question.limit {
                 outcome.truncated = true;
             } else {

@@ -16,7 +16,7 @@ use crate::{
         headers::{Ceilings, m3_push_down},
     },
     base::{
-        EstimateClass::{self, Exact, Learned, UpperBound},
+        Confidence::{self, Exact, Learned, UpperBound},
         TimeRange,
         time::seconds,
     },
@@ -245,14 +245,14 @@ impl Backend {
 
 impl Listed {
     /// A list that is not whole is an observation, whatever a whole one is.
-    fn classed(self, whole: EstimateClass) -> Counted {
+    fn classed(self, whole: Confidence) -> Counted {
         let class = if self.incomplete || self.truncated { whole.max(Learned) } else { whole };
         Counted { truncated: self.truncated, ..Counted::whole(self.series, class, self.bytes) }
     }
 }
 
 impl Counted {
-    const fn whole(series: u64, class: EstimateClass, bytes: u64) -> Self {
+    const fn whole(series: u64, class: Confidence, bytes: u64) -> Self {
         Self { series, class, truncated: false, bytes, up_to: series }
     }
 }

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{Backend, BackendError, ProbeSettings, error::Cause};
-use crate::base::{ErrorKind, EstimateClass, Known, TimeRange};
+use crate::base::{Confidence, ErrorKind, Estimate, TimeRange};
 
 use counts::Counters;
 pub use counts::Counts;
@@ -52,7 +52,7 @@ pub struct Question<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeOutcome {
     /// The series that the selector matches in the window.
-    pub series: Known,
+    pub series: Estimate,
     /// There are at least so many, which is over the limit; counting stopped there.
     pub truncated: bool,
     /// The answer was kept from an earlier question.
@@ -193,7 +193,7 @@ impl Backend {
         probes.counters.micros.fetch_add(took.as_micros() as u64, Relaxed);
         let up_to = counted.as_ref().map_or(0, |counted| counted.up_to);
         let answer = counted.map(|counted| ProbeOutcome {
-            series: Known::new(counted.series, counted.class),
+            series: Estimate::new(counted.series, counted.class),
             truncated: counted.truncated,
             cached: false,
             took,
@@ -207,7 +207,7 @@ impl Backend {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Counted {
     series: u64,
-    class: EstimateClass,
+    class: Confidence,
     /// There are at least so many.
     truncated: bool,
     bytes: u64,
@@ -220,7 +220,7 @@ impl ProbeOutcome {
     fn as_seen(mut self, cached: bool, open: bool) -> Self {
         self.cached = cached;
         if cached && open {
-            self.series.class = self.series.class.max(EstimateClass::Learned);
+            self.series.confidence = self.series.confidence.max(Confidence::Learned);
         }
         self
     }

@@ -24,7 +24,7 @@ fn prometheus(names: &[(&str, u64)], pairs: &[(&str, u64)], asked: usize) -> Lab
 
 fn bound(table: &LabelTable, query: &str, window: TimeRange) -> Option<u64> {
     let known = table.bound(&shape(query, EvalTimes::instant(NOW)).selectors[0].matchers, window)?;
-    assert_eq!(known.class, EstimateClass::UpperBound);
+    assert_eq!(known.confidence, Confidence::UpperBound);
     Some(known.value)
 }
 
@@ -146,7 +146,7 @@ fn what_left_the_head_is_added_for_windows_behind_it() {
     let matchers = &shape("foo", EvalTimes::instant(NOW)).selectors[0].matchers;
     let observed = |window, gone| table.observed(matchers, window, gone);
     let day = TimeRange::new(NOW - 24 * HOUR, NOW);
-    assert_eq!(observed(day, 50), Some(Known::new(650, EstimateClass::Learned)));
+    assert_eq!(observed(day, 50), Some(Estimate::new(650, Confidence::Learned)));
     assert_eq!(observed(day, u64::MAX).unwrap().value, u64::MAX);
     assert_eq!(observed(TimeRange::new(NOW, NOW + HOUR), 0), None, "what comes is not in it");
 }

@@ -1,12 +1,12 @@
 mod explain;
 mod label_table;
 mod learned;
-mod pieces;
 mod pricing;
+mod split;
 
 use crate::{
-    base::{EstimateClass, Known, time::EvalTimes},
-    cost::{Estimate, Model, ModelKind, SeriesKnowledge, Source, estimate},
+    base::{Confidence, Estimate, time::EvalTimes},
+    cost::{Estimated, Model, ModelKind, SeriesKnowledge, Source, estimate},
     promql::{
         Limits, parse_with,
         shape::{DEFAULT_LOOKBACK_MS, Shape},
@@ -29,18 +29,18 @@ fn six_hours(step_seconds: u64) -> EvalTimes {
 }
 
 fn counted(n: u64) -> SeriesKnowledge {
-    SeriesKnowledge::new(Known::exact(n), Source::Probe)
+    SeriesKnowledge::new(Estimate::exact(n), Source::Probe)
 }
 
 fn at_most(n: u64) -> SeriesKnowledge {
-    SeriesKnowledge::new(Known::new(n, EstimateClass::UpperBound), Source::LabelTable)
+    SeriesKnowledge::new(Estimate::new(n, Confidence::UpperBound), Source::LabelTable)
 }
 
 fn model(kind: ModelKind) -> Model {
     Model { kind, ..Model::default() }
 }
 
-fn priced(query: &str, times: EvalTimes, series: u64, kind: ModelKind) -> Estimate {
+fn priced(query: &str, times: EvalTimes, series: u64, kind: ModelKind) -> Estimated {
     let shape = shape(query, times);
     let known = vec![counted(series); shape.selectors.len()];
     estimate(&shape, &known, &model(kind))

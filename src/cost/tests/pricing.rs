@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    base::Demand,
+    base::QueryCost,
     cost::{Observed, UNKNOWN_SERIES, Unknown},
 };
 
@@ -24,7 +24,7 @@ fn memory_is_near_what_was_measured() {
             [(ModelKind::Prometheus, *prometheus), (ModelKind::VictoriaMetrics, *victoria)]
         {
             let estimate = priced(&query.replace("ALL", ALL), times, 20_000, kind);
-            let mb = estimate.demand.memory.value as f64 / 1e6;
+            let mb = estimate.cost.memory.value as f64 / 1e6;
             let ratio = mb / measured as f64;
             let near = measured == 0 || (0.7..2.0).contains(&ratio);
             assert!(near, "{kind:?} {query} at {step}: {mb:.0} MB against {measured}");
@@ -42,14 +42,14 @@ fn an_aggregation_over_windows_weighs_as_one_over_instants() {
         ModelKind::Prometheus,
     );
     let instants = priced(&format!("sum by (job) ({ALL})"), six_hours(60), 20_000, ModelKind::Prometheus);
-    assert_eq!(windows.demand.memory, instants.demand.memory);
-    assert_eq!(windows.demand.points.value, 20_000 * 361);
+    assert_eq!(windows.cost.memory, instants.cost.memory);
+    assert_eq!(windows.cost.points.value, 20_000 * 361);
 }
 
 #[test]
 fn what_cannot_be_folded_is_held_by_streaming_engines_too() {
     let memory =
-        |query: &str| priced(query, six_hours(15), 10_000, ModelKind::VictoriaMetrics).demand.memory.value;
+        |query: &str| priced(query, six_hours(15), 10_000, ModelKind::VictoriaMetrics).cost.memory.value;
     assert!(memory("quantile(0.5, foo)") > 4 * memory("sum(foo)"));
     assert!(memory("sum(foo / foo)") > 4 * memory("sum(foo)"));
 }
@@ -58,7 +58,7 @@ fn what_cannot_be_folded_is_held_by_streaming_engines_too() {
 fn every_kind_prices_more_series_higher_and_nothing_overflows() {
     use ModelKind::{Cortex, M3, Mimir, Prometheus, Thanos, VictoriaMetrics, Weir};
     for kind in [Prometheus, VictoriaMetrics, Thanos, Mimir, Cortex, M3, Weir] {
-        let memory = |n| priced("rate(foo[5m])", six_hours(60), n, kind).demand.memory.value;
+        let memory = |n| priced("rate(foo[5m])", six_hours(60), n, kind).cost.memory.value;
         assert!(memory(0) > 0 && memory(10) > memory(0) && memory(100_000) > 100 * memory(100), "{kind:?}");
         assert_eq!(memory(u64::MAX), u64::MAX, "{kind:?}");
     }
@@ -67,27 +67,27 @@ fn every_kind_prices_more_series_higher_and_nothing_overflows() {
 #[test]
 fn the_sums_are_arithmetic() {
     let estimate = priced("rate(foo[1h])", six_hours(60), 100, ModelKind::Prometheus);
-    let d = estimate.demand;
+    let d = estimate.cost;
     // 7 h of window: 1680 samples. It ends on a block boundary of 2 h (22:00) and starts at 15:00.001: the blocks
     // of 14, 16, 18, 20 and 22 h.
-    assert_eq!((d.series, d.samples.value, d.blocks.value), (Known::exact(100), 168_000, 500));
+    assert_eq!((d.series, d.samples.value, d.blocks.value), (Estimate::exact(100), 168_000, 500));
     assert_eq!((d.points.value, d.steps, d.range_seconds, d.selectors), (36_100, 361, 25_200, 1));
-    assert_eq!(d.samples.class, EstimateClass::UpperBound);
-    assert_eq!(priced("1 + 1", EvalTimes::instant(0), 9, ModelKind::Prometheus).demand, Demand::NOTHING);
+    assert_eq!(d.samples.confidence, Confidence::UpperBound);
+    assert_eq!(priced("1 + 1", EvalTimes::instant(0), 9, ModelKind::Prometheus).cost, QueryCost::NOTHING);
 }
 
 #[test]
 fn the_same_series_count_once_but_are_read_twice() {
-    let d = priced("foo / foo offset 1h", EvalTimes::instant(NOW), 100, ModelKind::Prometheus).demand;
+    let d = priced("foo / foo offset 1h", EvalTimes::instant(NOW), 100, ModelKind::Prometheus).cost;
     assert_eq!((d.series.value, d.samples.value, d.selectors), (100, 4_000, 2));
-    let d = priced("foo / bar", EvalTimes::instant(NOW), 100, ModelKind::Prometheus).demand;
+    let d = priced("foo / bar", EvalTimes::instant(NOW), 100, ModelKind::Prometheus).cost;
     assert_eq!(d.series.value, 200);
 }
 
 #[test]
 fn a_raw_matrix_weighs_its_samples() {
-    let d = priced("foo[6h]", EvalTimes::instant(NOW), 20_000, ModelKind::Prometheus).demand;
-    let range = priced("foo", six_hours(15), 20_000, ModelKind::Prometheus).demand;
+    let d = priced("foo[6h]", EvalTimes::instant(NOW), 20_000, ModelKind::Prometheus).cost;
+    let range = priced("foo", six_hours(15), 20_000, ModelKind::Prometheus).cost;
     let ratio = d.memory.value as f64 / range.memory.value as f64;
     assert!((0.9..1.1).contains(&ratio), "{ratio}");
 }
@@ -96,12 +96,12 @@ fn a_raw_matrix_weighs_its_samples() {
 fn the_node_is_priced_at_what_its_pools_lend() {
     const MIB: u64 = 1 << 20;
     let memory =
-        |query: &str, step| priced(query, six_hours(step), 20_000, ModelKind::Weir).demand.memory.value;
+        |query: &str, step| priced(query, six_hours(step), 20_000, ModelKind::Weir).cost.memory.value;
     // Rows of 1,441 numbers come from a bucket of 1,536: 234 MiB; a sum of them holds accumulators alone.
     assert!((234 * MIB..280 * MIB).contains(&memory("foo", 15)), "{}", memory("foo", 15));
     assert!(memory("sum(foo)", 15) < MIB);
     // Samples as they are have times.
-    let samples = priced("foo[6h]", EvalTimes::instant(NOW), 20_000, ModelKind::Weir).demand.memory.value;
+    let samples = priced("foo[6h]", EvalTimes::instant(NOW), 20_000, ModelKind::Weir).cost.memory.value;
     assert!((460 * MIB..540 * MIB).contains(&samples), "{samples}");
 }
 
@@ -113,8 +113,8 @@ fn nothing_known_is_what_the_configuration_says() {
     {
         let model = Model { unknown, ..Model::default() };
         let e = estimate(&shape, &[], &model);
-        assert_eq!(e.demand.series, Known::new(series, EstimateClass::Assumed));
-        assert_eq!(e.demand.memory.class, EstimateClass::Assumed);
+        assert_eq!(e.cost.series, Estimate::new(series, Confidence::Assumed));
+        assert_eq!(e.cost.memory.confidence, Confidence::Assumed);
         assert_eq!(e.selectors[0].source, Source::Assumed);
     }
 }
@@ -122,10 +122,10 @@ fn nothing_known_is_what_the_configuration_says() {
 #[test]
 fn odd_models_do_no_harm() {
     let odd = Model { block_duration_ms: 0, scrape_interval_ms: 0, ..Model::default() };
-    let d = estimate(&shape("foo", EvalTimes::instant(NOW)), &[counted(3)], &odd).demand;
+    let d = estimate(&shape("foo", EvalTimes::instant(NOW)), &[counted(3)], &odd).cost;
     assert_eq!((d.blocks.value, d.samples.value), (3, 3));
     let odd = Model { block_duration_ms: u64::MAX, scrape_interval_ms: u64::MAX, ..Model::default() };
-    let d = estimate(&shape("foo", EvalTimes::instant(NOW)), &[counted(3)], &odd).demand;
+    let d = estimate(&shape("foo", EvalTimes::instant(NOW)), &[counted(3)], &odd).cost;
     assert_eq!((d.blocks.value, d.samples.value), (3, 3));
 }
 
@@ -133,7 +133,7 @@ fn odd_models_do_no_harm() {
 fn the_better_knowledge_wins() {
     let (assumed, learned) = (
         SeriesKnowledge::assumed(&Model::default()),
-        SeriesKnowledge::new(Known::new(70, EstimateClass::Learned), Source::Learned),
+        SeriesKnowledge::new(Estimate::new(70, Confidence::Learned), Source::Learned),
     );
     for (a, b, best) in [
         (counted(900), at_most(100), counted(900)),

@@ -61,8 +61,8 @@ async fn what_was_read_beyond_the_estimate_is_paid_by_the_next() {
     let admission =
         Admission::new(policy(1000, 10, |tenant| tenant.rate = Rates { samples, ..Rates::default() }));
     let of = |samples| {
-        let demand = Demand { samples: Known::exact(samples), ..Demand::NOTHING };
-        Ask { demand, ..ask("a", 1) }
+        let cost = QueryCost { samples: Estimate::exact(samples), ..QueryCost::NOTHING };
+        Ask { cost, ..ask("a", 1) }
     };
     admission.admit(of(100)).await.unwrap().permit.settle(Actual { samples: Some(800), whole: true });
     let refusal = admission.admit(of(300)).await.unwrap_err();

@@ -160,8 +160,8 @@ async fn rates_say_when_to_come_back_or_never() {
         tenant.rate = Rates { queries: rate(2, 1), samples: rate(50_000_000_000, 60) };
     }));
     let of = |samples| {
-        let demand = Demand { samples: Known::exact(samples), ..Demand::NOTHING };
-        Ask { demand, ..ask("a", 1) }
+        let cost = QueryCost { samples: Estimate::exact(samples), ..QueryCost::NOTHING };
+        Ask { cost, ..ask("a", 1) }
     };
     let never = admission.admit(of(50_000_000_001)).await.unwrap_err();
     assert_eq!((never.limit, never.kind), (LimitName::RateSamples, ErrorKind::LimitExceeded));

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::*;
-use crate::base::{Allowance, Demand, EstimateClass, Known, TenantId};
+use crate::base::{Allowance, Confidence, Estimate, QueryCost, TenantId};
 
 mod bounds;
 mod door;
@@ -39,7 +39,7 @@ fn ask(name: &str, memory: u64) -> Ask {
         actor: "actor".into(),
         class: ClassId::NONE,
         backend: BackendId(0),
-        demand: Demand { memory: Known::new(memory, EstimateClass::UpperBound), ..Demand::NOTHING },
+        cost: QueryCost { memory: Estimate::new(memory, Confidence::UpperBound), ..QueryCost::NOTHING },
         deadline: Instant::now() + Duration::from_secs(3600),
         again: false,
     }

@@ -6,25 +6,16 @@ use super::Db;
 use crate::{
     base::TimeRange,
     node::{
-        engine::{Labels, Samples, Selection, Storage, StorageError},
         head::Series,
         index,
+        storage::{Selection, Storage, StorageError},
     },
-    promql::ast::{MatchOp, Matcher},
+    series::{Labels, Matcher, Samples},
 };
 
 /// The matchers of a query as the index wants them.
 pub(super) fn translate(matchers: &[Matcher]) -> Result<Vec<index::Matcher>, index::BadMatcher> {
-    let one = |m: &Matcher| {
-        let op = match m.op {
-            MatchOp::Equal => index::Op::Equal,
-            MatchOp::NotEqual => index::Op::NotEqual,
-            MatchOp::Regex => index::Op::Regex,
-            MatchOp::NotRegex => index::Op::NotRegex,
-        };
-        index::Matcher::new(&m.name, op, &m.value)
-    };
-    matchers.iter().map(one).collect()
+    matchers.iter().map(|m| index::Matcher::new(&m.name, m.op, &m.value)).collect()
 }
 
 struct Selected {
@@ -38,17 +29,17 @@ impl Selection for Selected {
     }
 
     fn expected(&self, number: usize) -> usize {
-        self.series.get(number).map_or(0, |series| series.held().expected(self.window))
+        self.series.get(number).map_or(0, |series| series.expected(self.window))
     }
 
     fn stored_bytes(&self, number: usize) -> u64 {
-        self.series.get(number).map_or(0, |series| series.held().stored_bytes(self.window))
+        self.series.get(number).map_or(0, |series| series.stored_bytes(self.window))
     }
 
     fn read(&self, number: usize, into: &mut Samples) -> Result<Option<&Labels>, StorageError> {
         into.clear();
         let Some(series) = self.series.get(number) else { return Ok(None) };
-        series.held().collect(self.window, into);
+        series.collect(self.window, into);
         Ok((!into.is_empty()).then(|| series.labels()))
     }
 }

@@ -8,11 +8,13 @@ use std::{
 };
 
 use super::{Db, Options, record, sealed};
-use crate::node::{
-    chunk,
-    engine::Samples,
-    head::Series,
-    wal::{LogError, Replayed, Wal},
+use crate::{
+    node::{
+        chunk,
+        head::Series,
+        wal::{LogError, Replayed, Wal},
+    },
+    series::Samples,
 };
 
 /// A checkpoint is written when the log has grown by this much, or doubled if that is more: samples take a fifth of the

@@ -8,11 +8,10 @@ use super::{Db, cursor::translate};
 use crate::{
     base::TimeRange,
     node::{
-        engine::Labels,
         head::Series,
         index::{self, BadMatcher},
     },
-    promql::ast::Matcher,
+    series::{Labels, Matcher},
 };
 
 /// What a selection touches, counted without looking at a sample's value.
@@ -61,7 +60,7 @@ impl Db {
         let window = self.shown(window);
         let mut cost = Cost::default();
         for series in self.resolve(&translate(matchers)?) {
-            let (blocks, samples) = series.held().count(window);
+            let (blocks, samples) = series.count(window);
             cost.series += u64::from(samples > 0);
             cost.blocks += blocks;
             cost.samples += samples;
@@ -139,7 +138,7 @@ impl Db {
             let registry = self.registry();
             union(registry.index(), &compiled).iter().filter_map(|id| registry.get(id).cloned()).collect()
         };
-        Ok(candidates.into_iter().filter(|s| s.held().touches(window)).collect())
+        Ok(candidates.into_iter().filter(|s| s.touches(window)).collect())
     }
 
     fn present_ids(

@@ -19,10 +19,10 @@ use crate::{
     base::TimeRange,
     node::{
         block::{self, Block, BlockError, BlockWriter},
-        engine::Samples,
         head::{Part, Series},
         wal::{LogError, Wal},
     },
+    series::Samples,
 };
 
 /// So many blocks side by side become one.

@@ -4,10 +4,10 @@ use super::*;
 use crate::{
     base::TimeRange,
     node::{
-        engine::{Samples, Storage as _},
         head::{Batch, Refusal},
+        storage::Storage as _,
     },
-    promql::ast::{MatchOp, Matcher},
+    series::{MatchOp, Matcher, Samples},
 };
 
 const NOW: i64 = 1_700_000_000_000;

@@ -2,8 +2,11 @@
 
 use std::ops::{Deref, DerefMut};
 
-use super::{error::EvalError, meter::Meter, storage::Samples};
-use crate::node::pool::{BucketPool, Buffer, Gone, Lease, Ledger, NumbersPool, PoolExhausted, Reusable};
+use super::{error::EvalError, meter::Meter};
+use crate::{
+    node::pool::{BucketPool, Buffer, Gone, Lease, Ledger, NumbersPool, PoolExhausted, Reusable},
+    series::Samples,
+};
 
 /// Decoded samples, in buckets by how many they are.
 pub type SamplePool = BucketPool<Samples>;

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use super::storage::StorageError;
-use crate::node::pool::PoolExhausted;
+use crate::{node::pool::PoolExhausted, node::storage::StorageError};
 
 /// Why an evaluation stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]

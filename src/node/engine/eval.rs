@@ -9,17 +9,17 @@ use super::{
     error::{EvalError, execution},
     functions,
     grid::Grid,
-    labels::Labels,
     meter::{Held, Meter},
     parallel::{Part, Workers},
     plan::{Plan, Planned, unparen},
-    storage::Storage,
     value::{Matrix, Merged, Point, Points, Row, Series, Value},
 };
 use crate::{
     base::time::EvalTimes,
     node::pool::Loan,
+    node::storage::Storage,
     promql::ast::{Ast, Expr, NodeId, Span, ValueType},
+    series::Labels,
 };
 
 /// Takes the series of a stream one by one. A series that arrives has a value at one step at least; the sink may take

@@ -2,10 +2,12 @@
 
 use regex::Regex;
 
-use super::labels::Labels;
-use crate::promql::{
-    ast::{MatchOp, Matcher},
-    go_regex,
+use crate::{
+    promql::{
+        ast::{MatchOp, Matcher},
+        go_regex,
+    },
+    series::Labels,
 };
 
 /// Matchers that must all hold.

@@ -30,14 +30,12 @@ mod error;
 mod eval;
 mod functions;
 mod grid;
-mod labels;
 mod matcher;
 mod meter;
 mod number;
 mod parallel;
 mod plan;
 mod selector;
-mod storage;
 mod value;
 mod window;
 
@@ -45,18 +43,16 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use crate::{
     base::time::EvalTimes,
-    node::pool::Loan,
+    node::{pool::Loan, storage::Storage},
     promql::ast::{Ast, ValueType},
 };
 
 pub use buffers::{Pools, SamplePool};
 pub use error::EvalError;
-pub use labels::{Label, Labels};
 pub use matcher::Matchers;
 pub use meter::{Limits, Touched, Usage, Witness};
 pub use parallel::Workers;
-pub use storage::{Samples, Selection, Storage, StorageError};
-pub use value::{Point, Points, Row, STALE_NAN, Value, is_stale};
+pub use value::{Point, Points, Row, Value};
 
 use eval::{Context, Eval};
 

@@ -19,11 +19,11 @@ use super::{
     eval::Eval,
     functions,
     selector::{Lookup, Take},
-    storage::Selection,
     window::RangeArg,
 };
 use crate::{
     base::TimeRange,
+    node::storage::Selection,
     promql::ast::{Expr, Matcher, NodeId, ValueType},
 };
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use super::{
     error::EvalError,
     eval::{Eval, Sink, emit},
-    labels::Labels,
     parallel::Part,
-    storage::{Samples, Selection},
-    value::{HOLE, Series, is_stale},
+    value::{HOLE, Series},
 };
 use crate::{
     base::TimeRange,
+    node::storage::Selection,
     promql::ast::{Edges, Matcher, NodeId, Selector},
+    series::{Labels, Samples, is_stale},
 };
 
 /// What of a sample becomes the value of a step.

@@ -9,23 +9,13 @@ use super::{
     buffers::{Lent, Numbers},
     error::{EvalError, execution},
     grid::Grid,
-    labels::Labels,
     meter::{Held, Meter},
-    storage::Samples,
 };
-
-/// The bits of the NaN that ends a series in Prometheus' storage.
-pub const STALE_NAN: u64 = 0x7ff0_0000_0000_0002;
+use crate::series::{Labels, STALE_NAN, Samples, is_stale};
 
 /// "No value at this step". Arithmetic only ever makes quiet NaNs and a literal is never this one, so no computed value
 /// can be mistaken for it.
 pub(super) const HOLE: f64 = f64::from_bits(STALE_NAN);
-
-/// Whether a value marks the end of a series.
-#[inline]
-pub fn is_stale(value: f64) -> bool {
-    value.to_bits() == STALE_NAN
-}
 
 /// The value, unless it is a hole.
 #[inline]

@@ -5,15 +5,14 @@ use super::{
     eval::Eval,
     functions::rate,
     grid::Grid,
-    labels::Labels,
     meter::Held,
     selector::{Lookup, drop_stale},
-    storage::Samples,
     value::{Points, Row, present},
 };
 use crate::{
     base::TimeRange,
     promql::ast::{Edges, Expr, NodeId},
+    series::{Labels, Samples},
 };
 
 /// Steps of a subquery that there is room for before it is known how many have a value.

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use super::samples::{Refusal, Rules, Runs};
+use smallvec::SmallVec;
+
+use super::{
+    samples::{Refusal, Rules, Runs},
+    series::Series,
+};
 use crate::{
     base::TimeRange,
-    node::{
-        block::{Block, BlockError},
-        engine::Samples,
-    },
+    node::block::{Block, BlockError},
+    series::Samples,
 };
 
 /// What a block holds of a series.
@@ -79,62 +82,9 @@ impl Held {
         self.runs.check(time, value, pending, rules)
     }
 
-    /// Appends the samples of the window to `into`, which is empty.
-    pub fn collect(&self, window: TimeRange, into: &mut Samples) {
-        for part in self.parts.iter().filter(|part| part.touches(window)) {
-            part.read(window, into);
-        }
-        self.runs.collect(window, into);
-        // In all but a few cases one place ends where the next begins.
-        if !self.parts.is_empty() && !into.times.is_sorted_by(|a, b| a < b) {
-            merge(into);
-        }
-    }
-
-    /// In how many places there are samples of the window, and how many they are.
-    pub fn count(&self, window: TimeRange) -> (u64, u64) {
-        let in_memory = self.runs.count(window);
-        let (mut places, mut samples) = (u64::from(in_memory > 0), in_memory);
-        let mut end = i64::MIN;
-        let mut apart = true;
-        for part in self.parts.iter().filter(|part| part.touches(window)) {
-            match part.block.count(part.number, window) {
-                Ok(count) => {
-                    places += u64::from(count > 0);
-                    samples += count;
-                }
-                Err(_) => part.block.damaged(),
-            }
-            apart &= part.first > end;
-            end = end.max(part.last);
-        }
-        apart &= in_memory == 0 || self.runs.first_time().is_none_or(|first| first > end);
-        if !apart {
-            let mut all = Samples::default();
-            self.collect(window, &mut all);
-            samples = all.len() as u64;
-        }
-        (places, samples)
-    }
-
-    /// At least as many samples as the window has, as a rule; read from the index alone.
-    pub fn expected(&self, window: TimeRange) -> usize {
-        let sealed = self.parts.iter().filter(|part| part.touches(window));
-        let sealed = sealed.filter_map(|part| part.block.cost(part.number, window).ok());
-        let sealed: u64 = sealed.map(|cost| cost.samples).sum();
-        (sealed as usize).saturating_add(self.runs.expected(window))
-    }
-
-    /// Bytes of the chunks that reading the window takes.
-    pub fn stored_bytes(&self, window: TimeRange) -> u64 {
-        let sealed = self.parts.iter().filter(|part| part.touches(window));
-        let sealed = sealed.filter_map(|part| part.block.cost(part.number, window).ok());
-        sealed.map(|cost| cost.bytes).sum::<u64>().saturating_add(self.runs.stored_bytes(window))
-    }
-
-    /// Whether there is a sample in the window.
-    pub fn touches(&self, window: TimeRange) -> bool {
-        self.runs.touches(window) || !self.parts.is_empty() && self.count(window).1 > 0
+    /// The parts that may hold samples of the window.
+    fn parts_in(&self, window: TimeRange) -> Parts {
+        self.parts.iter().filter(|part| part.touches(window)).cloned().collect()
     }
 
     /// Adds what a block holds.
@@ -174,6 +124,82 @@ impl Held {
             merge(into);
         }
         Ok(())
+    }
+}
+
+/// The parts that a read looks at, as a rule few.
+type Parts = SmallVec<[Part; 4]>;
+
+/// Reads. The lock of the series is held to see where its samples are and to copy those in memory; blocks, whose pages may
+/// have to come from the disk, are decoded without it, since appends wait for it.
+impl Series {
+    fn inside<T>(&self, window: TimeRange, in_memory: impl FnOnce(&Runs) -> T) -> (Parts, T) {
+        let held = self.held();
+        (held.parts_in(window), in_memory(&held.runs))
+    }
+
+    /// Appends the samples of the window to `into`, which is empty.
+    pub fn collect(&self, window: TimeRange, into: &mut Samples) {
+        let (parts, ()) = self.inside(window, |runs| runs.collect(window, into));
+        if parts.is_empty() {
+            return;
+        }
+        let in_memory = into.len();
+        for part in &parts {
+            part.read(window, into);
+        }
+        into.times.rotate_left(in_memory);
+        into.values.rotate_left(in_memory);
+        // In all but a few cases one place ends where the next begins.
+        if !into.times.is_sorted_by(|a, b| a < b) {
+            merge(into);
+        }
+    }
+
+    /// In how many places there are samples of the window, and how many they are.
+    pub fn count(&self, window: TimeRange) -> (u64, u64) {
+        let (parts, (in_memory, first)) = self.inside(window, |runs| (runs.count(window), runs.first_time()));
+        let (mut places, mut samples) = (u64::from(in_memory > 0), in_memory);
+        let mut end = i64::MIN;
+        let mut apart = true;
+        for part in &parts {
+            match part.block.count(part.number, window) {
+                Ok(count) => {
+                    places += u64::from(count > 0);
+                    samples += count;
+                }
+                Err(_) => part.block.damaged(),
+            }
+            apart &= part.first > end;
+            end = end.max(part.last);
+        }
+        apart &= in_memory == 0 || first.is_none_or(|first| first > end);
+        if !apart {
+            let mut all = Samples::default();
+            self.collect(window, &mut all);
+            samples = all.len() as u64;
+        }
+        (places, samples)
+    }
+
+    /// At least as many samples as the window has, as a rule; read from the index alone.
+    pub fn expected(&self, window: TimeRange) -> usize {
+        let (parts, in_memory) = self.inside(window, |runs| runs.expected(window));
+        let sealed = parts.iter().filter_map(|part| part.block.cost(part.number, window).ok());
+        (sealed.map(|cost| cost.samples).sum::<u64>() as usize).saturating_add(in_memory)
+    }
+
+    /// Bytes of the chunks that reading the window takes.
+    pub fn stored_bytes(&self, window: TimeRange) -> u64 {
+        let (parts, in_memory) = self.inside(window, |runs| runs.stored_bytes(window));
+        let sealed = parts.iter().filter_map(|part| part.block.cost(part.number, window).ok());
+        sealed.map(|cost| cost.bytes).sum::<u64>().saturating_add(in_memory)
+    }
+
+    /// Whether there is a sample in the window.
+    pub fn touches(&self, window: TimeRange) -> bool {
+        let (parts, in_memory) = self.inside(window, |runs| runs.touches(window));
+        in_memory || !parts.is_empty() && self.count(window).1 > 0
     }
 }
 

@@ -2,10 +2,7 @@
 
 use std::fmt;
 
-use crate::{
-    base::TimeRange,
-    node::{chunk, engine::Samples},
-};
+use crate::{base::TimeRange, node::chunk, series::Samples};
 
 /// A run is sealed at this length.
 const RUN: usize = 240;

@@ -12,9 +12,9 @@ use std::{
 use smallvec::SmallVec;
 
 use super::held::Held;
-use crate::node::{
-    engine::{Label, Labels},
-    index::{Index, SeriesId},
+use crate::{
+    node::index::{Index, SeriesId},
+    series::{Label, Labels},
 };
 
 /// One series.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{base::TimeRange, node::engine::Samples};
+use crate::{base::TimeRange, series::Samples};
 
 const OPEN: Rules = Rules { oldest: i64::MIN, late_from: i64::MIN, newest: i64::MAX };
 

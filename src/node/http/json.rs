@@ -11,9 +11,12 @@ use futures_util::{StreamExt as _, stream};
 use tokio::task::{JoinError, spawn_blocking};
 
 use super::{number::point, number::time, reads::Place};
-use crate::node::{
-    engine::{Answer, Labels, Value},
-    pool::{BytesPool, Loan},
+use crate::{
+    node::{
+        engine::{Answer, Value},
+        pool::{BytesPool, Loan},
+    },
+    series::Labels,
 };
 
 /// Bytes of a piece, about.

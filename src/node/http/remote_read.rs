@@ -27,10 +27,12 @@ use crate::{
     node::{
         chunk::bytes::put_varint,
         db::Db,
-        engine::{EvalError, Labels, Limits, Pools, Samples, Storage as _, Touched, Witness as _},
+        engine::{EvalError, Limits, Pools, Touched, Witness as _},
         ingest::{self, ReadQuery},
         pool::{Gone, Loan, PoolExhausted},
+        storage::Storage as _,
     },
+    series::{Labels, Samples},
 };
 
 /// The largest answer before it is packed, bytes: it is made in one piece, as the protocol has it.

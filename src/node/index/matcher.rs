@@ -8,23 +8,10 @@ use regex_syntax::hir::{
     literal::{Extractor, Literal},
 };
 
-use crate::promql::go_regex;
+use crate::{promql::go_regex, series::MatchOp};
 
 /// More alternatives than this are tested one value at a time.
 const LITERALS_MAX: usize = 4_096;
-
-/// How a matcher compares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// `=`
-    Equal,
-    /// `!=`
-    NotEqual,
-    /// `=~`
-    Regex,
-    /// `!~`
-    NotRegex,
-}
 
 /// A pattern that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,12 +48,12 @@ pub(super) enum Test {
 impl Matcher {
     /// # Errors
     /// The pattern is malformed or too large.
-    pub fn new(name: &str, op: Op, value: &str) -> Result<Self, BadMatcher> {
+    pub fn new(name: &str, op: MatchOp, value: &str) -> Result<Self, BadMatcher> {
         let test = match op {
-            Op::Equal | Op::NotEqual => Test::OneOf(BTreeSet::from([value.into()])),
-            Op::Regex | Op::NotRegex => Test::pattern(value)?,
+            MatchOp::Equal | MatchOp::NotEqual => Test::OneOf(BTreeSet::from([value.into()])),
+            MatchOp::Regex | MatchOp::NotRegex => Test::pattern(value)?,
         };
-        Ok(Self { name: name.into(), negative: matches!(op, Op::NotEqual | Op::NotRegex), test })
+        Ok(Self { name: name.into(), negative: matches!(op, MatchOp::NotEqual | MatchOp::NotRegex), test })
     }
 
     /// The label it looks at.

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use roaring::{MultiOps as _, RoaringBitmap};
 
-pub use matcher::{BadMatcher, Matcher, Op};
+pub use matcher::{BadMatcher, Matcher};
 pub use status::{Count, Status};
 
 use matcher::Test;

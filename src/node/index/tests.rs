@@ -1,5 +1,5 @@
 use super::*;
-use crate::promql::go_regex;
+use crate::{promql::go_regex, series::MatchOp};
 
 const SERIES: &[&[(&str, &str)]] = &[
     &[("__name__", "up"), ("job", "api"), ("instance", "a:1")],
@@ -63,17 +63,17 @@ fn resolves_as_a_scan_of_all_series_does() {
         "\\d+",
         "[[a]pi",
     ];
-    let ops = [Op::Equal, Op::NotEqual, Op::Regex, Op::NotRegex];
+    let ops = [MatchOp::Equal, MatchOp::NotEqual, MatchOp::Regex, MatchOp::NotRegex];
     let mut all = Vec::new();
     for name in ["job", "code", "__name__", "instance", "absent"] {
         for op in ops {
             for value in values {
                 let regex = go_regex::compile(value).unwrap();
                 let truth = move |v: &str| match op {
-                    Op::Equal => v == value,
-                    Op::NotEqual => v != value,
-                    Op::Regex => regex.is_match(v),
-                    Op::NotRegex => !regex.is_match(v),
+                    MatchOp::Equal => v == value,
+                    MatchOp::NotEqual => v != value,
+                    MatchOp::Regex => regex.is_match(v),
+                    MatchOp::NotRegex => !regex.is_match(v),
                 };
                 all.push((name, Matcher::new(name, op, value).unwrap(), truth, (op, value)));
             }
@@ -96,7 +96,7 @@ fn resolves_as_a_scan_of_all_series_does() {
 
 #[test]
 fn literals_and_prefixes_need_no_scan() {
-    let kind = |pattern: &str| match Matcher::new("a", Op::Regex, pattern).unwrap().test() {
+    let kind = |pattern: &str| match Matcher::new("a", MatchOp::Regex, pattern).unwrap().test() {
         Test::Any => "any".to_owned(),
         Test::OneOf(set) => format!("one of {}", set.len()),
         Test::Prefixed { prefixes, .. } => format!("prefixes {}", prefixes.join(" ")),
@@ -121,7 +121,7 @@ fn literals_and_prefixes_need_no_scan() {
 #[test]
 fn bad_patterns_are_refused() {
     for pattern in ["(", "a)|(b", "[", "\\", "a{1000}{1000}{1000}"] {
-        let refused = Matcher::new("a", Op::Regex, pattern).unwrap_err();
+        let refused = Matcher::new("a", MatchOp::Regex, pattern).unwrap_err();
         assert!(refused.0.starts_with("invalid regular expression"), "{refused}");
     }
 }
@@ -129,7 +129,7 @@ fn bad_patterns_are_refused() {
 #[test]
 fn names_and_values_are_listed_among_series_and_up_to_a_limit() {
     let index = index();
-    let some = index.resolve(&[Matcher::new("code", Op::NotEqual, "").unwrap()]);
+    let some = index.resolve(&[Matcher::new("code", MatchOp::NotEqual, "").unwrap()]);
     let texts = |list: Vec<Arc<str>>| list.iter().map(|s| &**s).collect::<Vec<_>>().join(",");
     assert_eq!(texts(index.label_names(None, 9)), "__name__,code,instance,job");
     assert_eq!(texts(index.label_names(Some(&some), 9)), "__name__,code,job");
@@ -148,7 +148,7 @@ fn status_counts_and_removal_leaves_nothing() {
     assert_eq!(shown(&status.series_by_metric), ["requests 3", "up 3"]);
     assert_eq!(shown(&status.values_by_label), ["job 3", "__name__ 2"]);
     assert_eq!(shown(&status.series_by_pair), ["__name__=requests 3", "__name__=up 3"]);
-    let api = index.resolve(&[Matcher::new("job", Op::Equal, "api").unwrap()]);
+    let api = index.resolve(&[Matcher::new("job", MatchOp::Equal, "api").unwrap()]);
     assert_eq!(shown(&index.status(Some(&api), 9).series_by_metric), ["up 2", "requests 1"]);
     assert!(index.status(None, 0).series_by_pair.is_empty());
     for (id, labels) in SERIES.iter().enumerate() {

@@ -14,6 +14,7 @@ mod gzip;
 mod marks;
 mod progress;
 mod scan;
+pub(in crate::proxy) mod settlement;
 mod tally;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use prometheus::{
 };
 
 use super::tenants::TenantLabels;
-use crate::base::{ErrorKind, EstimateClass, TenantId};
+use crate::base::{Confidence, ErrorKind, TenantId};
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -218,7 +218,7 @@ impl Metrics {
     }
 
     /// A query that was expected to cost so much (known in this way) did cost so much.
-    pub fn settled(&self, dimension: Dimension, expected: u64, known: EstimateClass, actual: u64) {
+    pub fn settled(&self, dimension: Dimension, expected: u64, known: Confidence, actual: u64) {
         self.actual.with_label_values(&[dimension.label()]).observe(actual as f64);
         // Nothing expected and nothing found is right; one more on both sides keeps it so, and finite.
         let ratio = (expected as f64 + 1.0) / (actual as f64 + 1.0);

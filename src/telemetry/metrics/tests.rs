@@ -57,8 +57,8 @@ fn what_happened_is_what_is_shown() {
     let metrics = Metrics::new(10).unwrap();
     metrics.refused(&tenant("a"), "weir-max-samples", "shadow", ErrorKind::LimitExceeded);
     metrics.estimated(Dimension::Series, 300);
-    metrics.settled(Dimension::Series, 300, EstimateClass::UpperBound, 100);
-    metrics.settled(Dimension::Samples, 0, EstimateClass::Exact, 0);
+    metrics.settled(Dimension::Series, 300, Confidence::UpperBound, 100);
+    metrics.settled(Dimension::Samples, 0, Confidence::Exact, 0);
     metrics.queue_length("main", 7);
     metrics.budget("main", Resource::Memory, 5, 10);
     metrics.probed("main", ProbeResult::Counted, Duration::from_millis(3), 400);

@@ -4,7 +4,7 @@
 //! Samples lie [`RESIDUE_MS`] after a full second, and queries ask at full seconds: no window begins or ends at a sample,
 //! where Prometheus before 3.0 took one more in. Gauges are multiples of a quarter, so that sums are exact in any order.
 
-use weir::node::engine::STALE_NAN;
+use weir::series::STALE_NAN;
 
 use crate::support::real::data::remote_write;
 

@@ -5,8 +5,9 @@ use std::sync::{LazyLock, atomic::AtomicBool};
 use regex::Regex;
 use weir::{
     base::time::EvalTimes,
-    node::engine::{self, Answer, EvalError, Options, Point, Pools, Row, Value, Workers, is_stale},
+    node::engine::{self, Answer, EvalError, Options, Point, Pools, Row, Value, Workers},
     promql,
+    series::is_stale,
 };
 
 use super::{

@@ -1,6 +1,6 @@
 //! Sequences of points: `1+2x3 _ stale {{…}}x2`.
 
-use weir::{base::units::parse_duration_ms, node::engine::STALE_NAN};
+use weir::{base::units::parse_duration_ms, series::STALE_NAN};
 
 /// One point of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,7 +1,7 @@
 //! The test language: text to commands.
 
 use regex::Regex;
-use weir::{base::units::parse_duration_ms, node::engine::Labels};
+use weir::{base::units::parse_duration_ms, series::Labels};
 
 use super::{
     points::{self, Item},

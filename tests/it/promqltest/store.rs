@@ -4,8 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weir::{
     base::TimeRange,
-    node::engine::{Label, Labels, Matchers, Samples, Selection, Storage, StorageError},
+    node::{
+        engine::Matchers,
+        storage::{Selection, Storage, StorageError},
+    },
     promql::ast::Matcher,
+    series::{Label, Labels, Samples},
 };
 
 use super::{

@@ -1,6 +1,6 @@
 //! Quoted strings and label sets, as the tests write them.
 
-use weir::node::engine::{Label, Labels};
+use weir::series::{Label, Labels};
 
 /// A quoted string at the start of `text`, unescaped as in Go, and what follows it.
 pub(super) fn quoted(text: &str) -> Result<(String, &str), String> {

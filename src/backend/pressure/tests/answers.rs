@@ -6,7 +6,7 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::super::{Answer, Outcome, Settings, Signal, answers::Answers};
-use crate::base::{ErrorKind, EstimateClass, Known};
+use crate::base::{Confidence, ErrorKind, Estimate};
 
 /// Answers on a timeline of their own.
 struct Client {
@@ -40,7 +40,7 @@ impl Client {
     /// A query of so many samples, at so many nanoseconds each and up to half as many more, `slower` times as slow.
     fn reads(&mut self, samples: u64, nanos: f64, slower: f64) {
         let took = (0.002 + samples as f64 * nanos * 1e-9) * slower * (1.0 + 0.5 * self.rng.f64());
-        let cost = Known::new(samples, EstimateClass::Exact);
+        let cost = Estimate::new(samples, Confidence::Exact);
         let answer = Answer {
             outcome: Outcome::Answered,
             took: Duration::from_secs_f64(took),
@@ -180,7 +180,7 @@ fn guesses_are_no_yardstick() {
         for _ in 0..600 {
             client.pass(0.1);
             let took = Duration::from_secs_f64(0.1 * slower);
-            let cost = Some(Known::new(1_000_000, EstimateClass::Assumed));
+            let cost = Some(Estimate::new(1_000_000, Confidence::Assumed));
             let answer = Answer { outcome: Outcome::Answered, took, cost, waited: false };
             client.answers.add(&answer, client.now);
         }

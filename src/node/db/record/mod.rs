@@ -23,10 +23,12 @@ use std::collections::HashMap;
 pub(super) use read::{Replay, replay};
 
 use super::append::Accepted;
-use crate::node::{
-    chunk::bytes::{put_signed, put_varint},
-    engine::Labels,
-    head::{Runs, Series},
+use crate::{
+    node::{
+        chunk::bytes::{put_signed, put_varint},
+        head::{Runs, Series},
+    },
+    series::Labels,
 };
 
 const WRITE: u8 = 3;

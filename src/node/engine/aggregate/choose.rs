@@ -5,11 +5,11 @@ use crate::{
     node::engine::{
         error::{EvalError, execution},
         eval::{Eval, Sink, emit},
-        labels::Labels,
         number,
         value::{Series, present},
     },
     promql::ast::NodeId,
+    series::Labels,
 };
 
 /// How many series to pass on at each step; `None` when it is none at all.

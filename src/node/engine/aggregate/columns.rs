@@ -1,7 +1,7 @@
 //! Sums and counts: a plain column of numbers each, and loops without a branch.
 
 use super::fold::Column;
-use crate::node::engine::value::is_stale;
+use crate::series::is_stale;
 
 /// `sum`: compensated sums.
 pub(super) struct Sums {

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 
 use super::{Node, group_of};
-use crate::node::engine::{
-    error::{EvalError, execution},
-    eval::{Eval, Sink, emit_all},
-    labels::Labels,
-    number,
-    value::{Merged, present},
+use crate::{
+    node::engine::{
+        error::{EvalError, execution},
+        eval::{Eval, Sink, emit_all},
+        number,
+        value::{Merged, present},
+    },
+    series::Labels,
 };
 
 pub(super) fn stream(eval: &Eval<'_>, node: &Node<'_>, sink: Sink<'_>) -> Result<(), EvalError> {

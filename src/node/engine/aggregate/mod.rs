@@ -16,9 +16,11 @@ use smallvec::SmallVec;
 use super::{
     error::EvalError,
     eval::{Eval, Sink},
-    labels::{Labels, METRIC_NAME},
 };
-use crate::promql::ast::{AggregateOp, Grouping, NodeId};
+use crate::{
+    promql::ast::{AggregateOp, Grouping, NodeId},
+    series::{Labels, METRIC_NAME},
+};
 use cells::{Avg, Cells, Group, Max, Min, Quantile, Stddev, Stdvar};
 
 /// An aggregation of the tree.

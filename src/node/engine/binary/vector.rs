@@ -7,10 +7,10 @@ use crate::{
     node::engine::{
         error::{EvalError, execution},
         eval::{Eval, Sink, emit_all},
-        labels::Labels,
         value::{Matrix, Merged, Series},
     },
     promql::ast::{Group, NodeId, VectorMatching},
+    series::Labels,
 };
 
 /// Two instant vectors, their series grouped by the labels that match them.

@@ -4,11 +4,11 @@ use crate::{
     node::engine::{
         error::EvalError,
         eval::{Eval, Sink, emit},
-        labels::{Labels, METRIC_NAME},
         value::{HOLE, Series},
         window::RangeArg,
     },
     promql::ast::{Expr, MatchOp, Matcher, NodeId},
+    series::{Labels, METRIC_NAME},
 };
 
 pub(super) fn absent(eval: &Eval<'_>, id: NodeId, sink: Sink<'_>) -> Result<(), EvalError> {

@@ -8,11 +8,11 @@ use crate::{
         annotations::{Forced, for_metric},
         error::EvalError,
         eval::{Eval, Sink, emit_all},
-        labels::{BUCKET, Labels},
         number,
         value::{Matrix, Merged},
     },
     promql::ast::NodeId,
+    series::{BUCKET, Labels},
 };
 
 /// Counts that differ by less than this share are the same: floats were added in another order.

@@ -7,12 +7,12 @@ use crate::{
     node::engine::{
         error::{EvalError, execution},
         eval::{Eval, Sink, emit_all},
-        labels::{Labels, METRIC_NAME},
         matcher::Matchers,
         selector::{Lookup, Take},
         value::{Matrix, Merged, Series},
     },
     promql::ast::{Expr, MatchOp, Matcher, NodeId},
+    series::{Labels, METRIC_NAME},
 };
 
 /// The labels that say what an info series is about.

@@ -5,11 +5,11 @@ use crate::{
     node::engine::{
         error::{EvalError, execution},
         eval::{Eval, Sink, emit_all},
-        labels::{Labels, METRIC_NAME},
         matcher,
         value::{Merged, Series},
     },
     promql::ast::NodeId,
+    series::{Labels, METRIC_NAME},
 };
 
 pub(super) fn replace(eval: &Eval<'_>, args: &[NodeId], sink: Sink<'_>) -> Result<(), EvalError> {

@@ -17,13 +17,15 @@ pub(super) use over_time::{Mean, quantile};
 use super::{
     error::{EvalError, execution},
     eval::{Eval, Sink, emit},
-    labels::Labels,
     number,
     selector::{Lookup, Take},
     value::{HOLE, Series},
     window::RangeArg,
 };
-use crate::promql::ast::{Edges, Expr, NodeId};
+use crate::{
+    promql::ast::{Edges, Expr, NodeId},
+    series::Labels,
+};
 
 /// The series of a function that returns an instant vector.
 pub(super) fn stream(

@@ -1,6 +1,6 @@
 //! Functions of all samples in a window: `*_over_time`, `deriv`, `predict_linear`, smoothing.
 
-use crate::node::engine::{value::is_stale, window::Window};
+use crate::{node::engine::window::Window, series::is_stale};
 
 /// A function of a window and its scalar arguments; `None` when the window holds too little.
 pub(super) type RangeFn = fn(&Window<'_>, &[f64]) -> Option<f64>;

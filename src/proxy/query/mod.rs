@@ -1,15 +1,18 @@
 //! The parse stage: from the parameters of a request to what it reads.
 
+pub(in crate::proxy) mod body;
+mod remote_read;
+
 use std::{fmt, time::Duration};
 
-use super::{remote_read, route::Endpoint, upstream::OnUnparsable};
+use crate::proxy::{route::Endpoint, upstream::OnUnparsable};
 use crate::{
     base::{
         TimeRange,
         params::{ParamError, Params},
         time::EvalTimes,
     },
-    cost::Division,
+    cost::QuerySplit,
     promql::{
         self, ParseError, Reason,
         ast::{Ast, Expr},
@@ -43,7 +46,7 @@ const PLAIN_PARAMS: [&str; 11] = [
 
 /// What a request reads.
 #[derive(Clone, Debug)]
-pub(super) struct Call {
+pub(in crate::proxy) struct Call {
     /// The query, or the selectors, as the client wrote them.
     pub text: String,
     /// The same for the same query with other times and constants.
@@ -59,12 +62,12 @@ pub(super) struct Call {
     /// How long the client is willing to wait.
     pub timeout: Option<Duration>,
     /// How it may be asked for in pieces, where it may.
-    pub division: Option<Box<Division>>,
+    pub division: Option<Box<QuerySplit>>,
 }
 
 /// How a request is read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reading<'a> {
+pub(in crate::proxy) struct Reading<'a> {
     /// The time of a request that names none, milliseconds since the epoch.
     pub now_ms: i64,
     /// The backend fills in a missing start, end and step (VictoriaMetrics).
@@ -77,7 +80,7 @@ pub(super) struct Reading<'a> {
 
 /// Why a request cannot be read.
 #[derive(Clone, Debug)]
-pub(super) enum CallError {
+pub(in crate::proxy) enum CallError {
     /// A parameter.
     Param(ParamError),
     /// A query that is not PromQL.
@@ -108,7 +111,7 @@ impl From<ParamError> for CallError {
 
 impl Reading<'_> {
     /// Reads the parameters of a request to this endpoint; one without selectors (`labels`) reads nothing known.
-    pub(super) fn read(&self, endpoint: Endpoint, params: &Params<'_>) -> Result<Call, CallError> {
+    pub(in crate::proxy) fn read(&self, endpoint: Endpoint, params: &Params<'_>) -> Result<Call, CallError> {
         let timeout = timeout(params)?;
         let mut call = match endpoint {
             Endpoint::Query | Endpoint::QueryCost => self.query(params, self.instant(params)?)?,
@@ -137,7 +140,7 @@ impl Reading<'_> {
         // What asks for more than points is asked for as it came.
         let is_plain = params.names().all(|name| PLAIN_PARAMS.contains(&name))
             && ["start", "end"].into_iter().all(|name| params.is_plain_time(name));
-        let division = if is_plain { Division::of(&ast, times, lookback).map(Box::new) } else { None };
+        let division = if is_plain { QuerySplit::of(&ast, times, lookback).map(Box::new) } else { None };
         Ok(Call {
             text: text.to_owned(),
             fingerprint: fingerprint(&ast),
@@ -272,7 +275,7 @@ impl Reading<'_> {
 
 impl Call {
     /// A remote read: raw samples of each selector in its window.
-    pub(super) fn remote_read(body: &[u8], cache: &promql::Cache) -> Result<Self, CallError> {
+    pub(in crate::proxy) fn remote_read(body: &[u8], cache: &promql::Cache) -> Result<Self, CallError> {
         let mut call = Self::unread();
         call.shape.selectors = remote_read::selectors(body).map_err(ParamError::Malformed)?;
         for selector in &call.shape.selectors {

@@ -17,7 +17,7 @@ const TENANTS_MAX: usize = 1_000;
 
 /// What one tenant did.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tally {
+pub(in crate::proxy) struct Tally {
     /// Queries admitted.
     pub admitted: u64,
     /// Samples that they were expected to read, where that was known.
@@ -28,7 +28,7 @@ pub(super) struct Tally {
 
 impl Tally {
     /// All refusals together.
-    pub(super) fn refusals(&self) -> u64 {
+    pub(in crate::proxy) fn refusals(&self) -> u64 {
         self.refused.iter().map(|(_, n)| n).sum()
     }
 
@@ -56,31 +56,31 @@ struct Window {
 
 /// The window that is filled, and the one before.
 #[derive(Debug)]
-pub(super) struct Recent {
+pub(in crate::proxy) struct Recent {
     now: Window,
     before: Window,
 }
 
 impl Recent {
-    pub(super) fn new(began: Instant) -> Self {
+    pub(in crate::proxy) fn new(began: Instant) -> Self {
         let empty = || Window { began, tenants: HashMap::new() };
         Self { now: empty(), before: empty() }
     }
 
     /// A query was admitted that is expected to read so many samples; the largest number stands for an unknown one.
-    pub(super) fn admitted(&mut self, tenant: &TenantId, samples: u64, now: Instant) {
+    pub(in crate::proxy) fn admitted(&mut self, tenant: &TenantId, samples: u64, now: Instant) {
         let tally = self.tally(tenant, now);
         tally.admitted += 1;
         tally.samples = tally.samples.saturating_add(if samples == u64::MAX { 0 } else { samples });
     }
 
     /// A query was refused or failed.
-    pub(super) fn refused(&mut self, tenant: &TenantId, reason: &'static str, now: Instant) {
+    pub(in crate::proxy) fn refused(&mut self, tenant: &TenantId, reason: &'static str, now: Instant) {
         self.tally(tenant, now).refuse(reason, 1);
     }
 
     /// What every tenant did in both windows, and how long they are together.
-    pub(super) fn told(&mut self, now: Instant) -> (Duration, Vec<(TenantId, Tally)>) {
+    pub(in crate::proxy) fn told(&mut self, now: Instant) -> (Duration, Vec<(TenantId, Tally)>) {
         self.turn(now);
         let mut all = self.before.tenants.clone();
         for (tenant, tally) in &self.now.tenants {

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{
+use crate::proxy::{
     Proxy,
+    log::record::{Record, short},
     meter::Actual,
-    record::{Record, short},
     route::Endpoint,
 };
 use crate::{
-    base::Known,
+    base::Estimate,
     telemetry::otlp::{Context, Sender, Span, Value},
 };
 
@@ -20,7 +20,7 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// A query's place in a trace, and where its span goes.
 #[derive(Debug)]
-pub(super) struct Trace {
+pub(in crate::proxy) struct Trace {
     context: Context,
     spans: Sender,
     clock: fn() -> i64,
@@ -28,7 +28,7 @@ pub(super) struct Trace {
 
 /// What only the end tells.
 #[derive(Debug)]
-pub(super) struct Ended<'a> {
+pub(in crate::proxy) struct Ended<'a> {
     pub verdict: &'a str,
     pub outcome: &'a str,
     pub status: Option<u16>,
@@ -40,7 +40,7 @@ pub(super) struct Ended<'a> {
 impl Proxy {
     /// Begins a query's span if spans are wanted, and names it in the headers that go on: what the backend does, and what
     /// it is asked for beforehand, is part of it. What nobody keeps is passed on as it came.
-    pub(super) fn trace(&self, endpoint: Endpoint, headers: &mut HeaderMap) -> Option<Trace> {
+    pub(in crate::proxy) fn trace(&self, endpoint: Endpoint, headers: &mut HeaderMap) -> Option<Trace> {
         let spans = self.spans.get().filter(|_| endpoint != Endpoint::Light)?;
         let context = Context::within(headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()));
         if !context.sampled {
@@ -56,7 +56,7 @@ impl Proxy {
 }
 
 impl Trace {
-    pub(super) fn end(self, record: &Record, ended: &Ended<'_>) {
+    pub(in crate::proxy) fn end(self, record: &Record, ended: &Ended<'_>) {
         let end_ns = u64::try_from((self.clock)()).unwrap_or(0).saturating_mul(1_000_000);
         let took = u64::try_from(record.began().elapsed().as_nanos()).unwrap_or(u64::MAX);
         let mut attributes = Attributes(Vec::with_capacity(20));
@@ -69,11 +69,11 @@ impl Trace {
         attributes.text("weir.endpoint", record.endpoint.as_str());
         attributes.text("weir.fingerprint", record.fingerprint.as_deref().unwrap_or_default());
         attributes.text("db.query.text", &record.query);
-        if let Some(demand) = &record.demand {
-            attributes.known("weir.estimate.series", demand.series);
-            attributes.known("weir.estimate.samples", demand.samples);
-            attributes.known("weir.estimate.memory_bytes", demand.memory);
-            attributes.text("weir.estimate.known", demand.series.class.as_str());
+        if let Some(cost) = &record.cost {
+            attributes.known("weir.estimate.series", cost.series);
+            attributes.known("weir.estimate.samples", cost.samples);
+            attributes.known("weir.estimate.memory_bytes", cost.memory);
+            attributes.text("weir.estimate.known", cost.series.confidence.as_str());
         }
         attributes.text("weir.verdict", ended.verdict);
         attributes.text("weir.outcome", ended.outcome);
@@ -113,7 +113,7 @@ impl Attributes {
     }
 
     /// An unknown number is left out.
-    fn known(&mut self, key: &'static str, number: Known) {
+    fn known(&mut self, key: &'static str, number: Estimate) {
         self.number(key, number.value);
     }
 }

@@ -1,17 +1,17 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::{cost::Division, promql::parse};
+use crate::{cost::QuerySplit, promql::parse};
 
 const MIB: u64 = 1 << 20;
 
 /// The estimate in pieces of at most so many bytes.
-fn divided(query: &str, times: EvalTimes, known: SeriesKnowledge, most: u64) -> Estimate {
+fn divided(query: &str, times: EvalTimes, known: SeriesKnowledge, most: u64) -> Estimated {
     let ast = Arc::new(parse(query).unwrap());
     let shape = Shape::of(&ast, times, DEFAULT_LOOKBACK_MS);
     let (known, model) = (vec![known; shape.selectors.len()], model(ModelKind::Prometheus));
     let whole = estimate(&shape, &known, &model);
-    match Division::of(&ast, times, DEFAULT_LOOKBACK_MS) {
+    match QuerySplit::of(&ast, times, DEFAULT_LOOKBACK_MS) {
         Some(division) => division.divide(whole, &known, &model, most),
         None => whole,
     }
@@ -21,14 +21,14 @@ fn divided(query: &str, times: EvalTimes, known: SeriesKnowledge, most: u64) -> 
 fn an_aggregation_is_divided_until_it_fits_twice() {
     let sum = |most| divided("sum by(job)(foo)", six_hours(15), counted(20_000), most);
     let whole = sum(u64::MAX);
-    assert!(whole.demand.memory.value > 1_000 * MIB && whole.demand.pieces == 1);
+    assert!(whole.cost.memory.value > 1_000 * MIB && whole.cost.pieces == 1);
     for (most, pieces) in [(819, 3), (410, 6), (205, 16), (1, 16)] {
         let parts = sum(most * MIB);
-        assert_eq!(parts.demand.pieces, pieces, "{most} MiB");
-        assert!(most == 1 || parts.demand.memory.value <= most * MIB);
-        assert!(parts.demand.memory.value * pieces > whole.demand.memory.value);
+        assert_eq!(parts.cost.pieces, pieces, "{most} MiB");
+        assert!(most == 1 || parts.cost.memory.value <= most * MIB);
+        assert!(parts.cost.memory.value * pieces > whole.cost.memory.value);
         // It is still the same query.
-        assert_eq!((parts.demand.samples, parts.demand.steps), (whole.demand.samples, whole.demand.steps));
+        assert_eq!((parts.cost.samples, parts.cost.steps), (whole.cost.samples, whole.cost.steps));
         let mut undivided = parts;
         undivided.undivide();
         assert_eq!(undivided, whole);
@@ -38,7 +38,7 @@ fn an_aggregation_is_divided_until_it_fits_twice() {
 #[test]
 fn what_would_gain_nothing_or_is_not_known_stays_whole() {
     let twenty_thousand = counted(20_000);
-    let at_least = SeriesKnowledge::new(Known::new(20_000, EstimateClass::AtLeast), Source::Probe);
+    let at_least = SeriesKnowledge::new(Estimate::new(20_000, Confidence::AtLeast), Source::Probe);
     for (query, times, known) in [
         // The answer itself is what is large.
         ("foo", six_hours(15), twenty_thousand),
@@ -56,7 +56,7 @@ fn what_would_gain_nothing_or_is_not_known_stays_whole() {
         ("sum(foo)", six_hours(3_600), twenty_thousand),
         ("sum(foo)", EvalTimes::instant(NOW), twenty_thousand),
     ] {
-        assert_eq!(divided(query, times, known, 10 * MIB).demand.pieces, 1, "{query}");
+        assert_eq!(divided(query, times, known, 10 * MIB).cost.pieces, 1, "{query}");
     }
 }
 
@@ -69,7 +69,7 @@ fn every_step_is_in_one_piece_and_on_the_grid() {
         let start = random.i64(-5_000_000..NOW);
         let end = start + (step * random.u64(15..500)) as i64 + random.i64(0..step as i64);
         let whole = EvalTimes { start, end, step };
-        let division = Division::of(&ast, whole, DEFAULT_LOOKBACK_MS).unwrap();
+        let division = QuerySplit::of(&ast, whole, DEFAULT_LOOKBACK_MS).unwrap();
         let steps = |times: EvalTimes| {
             (0..times.steps()).map(move |n| times.start + (n * step) as i64).collect::<Vec<_>>()
         };

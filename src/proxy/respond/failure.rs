@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use http::{Response, StatusCode, header, response};
 
-use super::{
-    call::CallError,
+use crate::proxy::{
     identify::IdentifyError,
     meter::{self, Actual, BodyError},
+    query::CallError,
     respond::{self, Body, Extra},
     route::RouteError,
 };
 use crate::{
     backend::BackendError,
     base::{ErrorKind, params::ParamError, units},
-    cost::{Estimate, explain},
+    cost::{Estimated, explain},
     limit::{LimitName, Refusal},
 };
 
@@ -26,7 +26,7 @@ const RECALLED_RETRY: Duration = Duration::from_secs(10);
 
 /// Why a request gets no answer from a backend.
 #[derive(Clone, Debug)]
-pub(super) struct Failure {
+pub(in crate::proxy) struct Failure {
     /// Status, label and blame.
     pub kind: ErrorKind,
     /// For people.
@@ -41,12 +41,12 @@ pub(super) struct Failure {
 
 impl Failure {
     /// A failure with nothing beside its message.
-    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    pub(in crate::proxy) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), limit: None, extra: Box::default(), status: None }
     }
 
     /// A refusal by a limit, with what the query would have cost and what would make it cheaper.
-    pub(super) fn refused(refusal: &Refusal, estimate: &Estimate) -> Self {
+    pub(in crate::proxy) fn refused(refusal: &Refusal, estimate: &Estimated) -> Self {
         let mut message = refusal.message();
         if refusal.kind == ErrorKind::LimitExceeded {
             if let Some(worst) = explain::worst(estimate) {
@@ -64,7 +64,7 @@ impl Failure {
     }
 
     /// An error of the backend that is not JSON: its status stays, its text becomes the message.
-    pub(super) fn foreign(backend: &str, head: &response::Parts, text: &[u8]) -> Self {
+    pub(in crate::proxy) fn foreign(backend: &str, head: &response::Parts, text: &[u8]) -> Self {
         let status = head.status;
         let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
         let content_type = header(header::CONTENT_TYPE).unwrap_or_default();
@@ -88,7 +88,7 @@ impl Failure {
     }
 
     /// The backend gave no answer; when the time of the query is over, that is said too: it may be nobody's fault.
-    pub(super) fn late(error: &BackendError, over: bool, time: Duration) -> Self {
+    pub(in crate::proxy) fn late(error: &BackendError, over: bool, time: Duration) -> Self {
         let failure = Self::from(error);
         if !over || failure.kind != ErrorKind::UpstreamTimeout {
             return failure;
@@ -102,7 +102,7 @@ impl Failure {
     }
 
     /// Nothing of an answer was sent yet when it broke off or went over a limit.
-    pub(super) fn unsent(error: &BodyError<BackendError>) -> Self {
+    pub(in crate::proxy) fn unsent(error: &BodyError<BackendError>) -> Self {
         match error {
             BodyError::Upstream(error) => Self::from(error),
             BodyError::CutOff(cut) if cut.limit == meter::Limit::Recalled => Self::recalled(),
@@ -117,7 +117,7 @@ impl Failure {
     }
 
     /// The backend was about to run out of memory.
-    pub(super) fn recalled() -> Self {
+    pub(in crate::proxy) fn recalled() -> Self {
         let id = meter::Limit::Recalled.id();
         let extra =
             Extra { limit: Some(id.to_owned()), retry_after: Some(RECALLED_RETRY), ..Extra::default() };
@@ -125,13 +125,13 @@ impl Failure {
     }
 
     /// The status that the client gets.
-    pub(super) fn status(&self) -> StatusCode {
+    pub(in crate::proxy) fn status(&self) -> StatusCode {
         let own = || StatusCode::from_u16(self.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         self.status.unwrap_or_else(own)
     }
 
     /// The response.
-    pub(super) fn into_response(self) -> Response<Body> {
+    pub(in crate::proxy) fn into_response(self) -> Response<Body> {
         let status = self.status();
         let mut response = respond::error(self.kind, &self.message, *self.extra);
         *response.status_mut() = status;
@@ -140,7 +140,7 @@ impl Failure {
 }
 
 /// What helps against this limit.
-fn fix(limit: LimitName, estimate: &Estimate) -> String {
+fn fix(limit: LimitName, estimate: &Estimated) -> String {
     match limit {
         LimitName::MaxSeries => explain::fewer_series(estimate),
         LimitName::MaxSteps => "raise the step, or ask for a shorter time".to_owned(),
@@ -151,8 +151,8 @@ fn fix(limit: LimitName, estimate: &Estimate) -> String {
 }
 
 /// For `Weir-Estimate`: `series=20000; samples=28800000; memory=1.2GiB; known=upper_bound`.
-pub(super) fn estimate_header(estimate: &Estimate) -> String {
-    let d = &estimate.demand;
+pub(in crate::proxy) fn estimate_header(estimate: &Estimated) -> String {
+    let d = &estimate.cost;
     let mut out = String::with_capacity(96);
     for (name, n) in [("series=", d.series.value), ("; samples=", d.samples.value)] {
         out.push_str(name);
@@ -167,7 +167,7 @@ pub(super) fn estimate_header(estimate: &Estimate) -> String {
         bytes => out.push_str(&units::bytes(bytes)),
     }
     out.push_str("; known=");
-    out.push_str(d.series.class.as_str());
+    out.push_str(d.series.confidence.as_str());
     if d.pieces > 1 {
         out.push_str("; pieces=");
         out.push_str(itoa::Buffer::new().format(d.pieces));
@@ -177,7 +177,7 @@ pub(super) fn estimate_header(estimate: &Estimate) -> String {
 
 /// For `Weir-Cost`: `series=20; answer_series=20; answer_samples=4800; answer_bytes=51234`. The first is what the query
 /// touched, where the backend or the answer tells; the others are the answer itself, bytes as inflated.
-pub(super) fn cost_header(touched: Option<u64>, actual: &Actual) -> String {
+pub(in crate::proxy) fn cost_header(touched: Option<u64>, actual: &Actual) -> String {
     let mut out = String::with_capacity(96);
     let touched = touched.map(|series| ("series=", series));
     let answer = [
@@ -196,7 +196,7 @@ pub(super) fn cost_header(touched: Option<u64>, actual: &Actual) -> String {
 }
 
 /// For `Server-Timing`: milliseconds.
-pub(super) fn timing_header(waited: Duration, backend: Duration) -> String {
+pub(in crate::proxy) fn timing_header(waited: Duration, backend: Duration) -> String {
     let mut out = String::with_capacity(64);
     for (name, time) in [("weir-wait;dur=", waited), (", backend;dur=", backend)] {
         let tenths = (time.as_micros() as u64 + 50) / 100;

@@ -6,11 +6,14 @@ use http::Response;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::{asking::Asking, call::Call, failure::Failure, live::Proxy, meter::Progress, record::Record};
+use super::{
+    asking::Asking, config::Proxy, log::record::Record, meter::Progress, query::Call,
+    respond::failure::Failure,
+};
 use crate::{
     backend::{self, BackendError, Joined, Outgoing, Unjoined},
     base::{ErrorKind, time::EvalTimes},
-    cost::{Division, Estimate, JOINED_MAX, PIECES_COUNTED},
+    cost::{Estimated, JOINED_MAX, PIECES_COUNTED, QuerySplit},
     limit::{Admitted, Permit, ShadowHit},
     telemetry::metrics::Divided,
 };
@@ -53,7 +56,7 @@ impl LongAnswers {
     }
 
     /// How a query may be divided, unless its answer was too long lately.
-    pub(super) fn division<'c>(&self, call: &'c Call, backend: usize) -> Option<&'c Division> {
+    pub(super) fn division<'c>(&self, call: &'c Call, backend: usize) -> Option<&'c QuerySplit> {
         let key = (backend, call.fingerprint, call.shape.steps);
         call.division.as_deref().filter(|_| !self.0.contains_key(&key))
     }
@@ -70,17 +73,17 @@ impl Proxy {
         self: &Arc<Self>,
         asking: &Asking<'_>,
         call: &Call,
-        estimate: &mut Estimate,
+        estimate: &mut Estimated,
         request: Outgoing,
         deadline: Instant,
         record: &mut Record,
     ) -> Result<Sent, Failure> {
         let backend = &asking.upstream.backend;
         let mut paid = false;
-        if let Some(division) = call.division.as_ref().filter(|_| estimate.demand.pieces > 1) {
+        if let Some(division) = call.division.as_ref().filter(|_| estimate.cost.pieces > 1) {
             let running = self.admit(asking, estimate, deadline, paid, record).await?;
             let at = Instant::now();
-            let pieces = division.times(estimate.demand.pieces);
+            let pieces = division.times(estimate.cost.pieces);
             match self.send_in_pieces(asking, &running, estimate, (&request, &pieces), deadline).await? {
                 Ok(Joined::Answer(answer)) => return Ok(Sent { running, at, answered: Ok(*answer) }),
                 Err(error) => return Ok(Sent { running, at, answered: Err(error) }),
@@ -102,11 +105,11 @@ impl Proxy {
             }
             paid = true;
             estimate.undivide();
-            record.estimated(estimate.demand);
+            record.estimated(estimate.cost);
         }
         let running = self.admit(asking, estimate, deadline, paid, record).await?;
         let at = Instant::now();
-        let again = estimate.demand.memory.value < DEAR_BYTES;
+        let again = estimate.cost.memory.value < DEAR_BYTES;
         let answered = tokio::select! {
             biased;
             answered = backend.send(request, deadline, again) => answered,
@@ -120,7 +123,7 @@ impl Proxy {
         &self,
         asking: &Asking<'_>,
         running: &Running,
-        estimate: &Estimate,
+        estimate: &Estimated,
         (request, pieces): (&Outgoing, &[EvalTimes]),
         deadline: Instant,
     ) -> Result<Result<Joined, BackendError>, Failure> {
@@ -131,7 +134,7 @@ impl Proxy {
                 running.permit.prove();
             }
         };
-        let again = estimate.demand.memory.value < DEAR_BYTES;
+        let again = estimate.cost.memory.value < DEAR_BYTES;
         let joined = tokio::select! {
             biased;
             joined = backend.send_in_pieces(request, pieces, deadline, again, JOINED_MAX, ended) => joined,
@@ -151,13 +154,13 @@ impl Proxy {
     async fn admit(
         self: &Arc<Self>,
         asking: &Asking<'_>,
-        estimate: &Estimate,
+        estimate: &Estimated,
         deadline: Instant,
         paid: bool,
         record: &mut Record,
     ) -> Result<Running, Failure> {
         record.asks();
-        let ask = asking.ask(estimate.demand, deadline, paid);
+        let ask = asking.ask(estimate.cost, deadline, paid);
         let asked = Instant::now();
         if self.admission.lacks_proof(&ask) {
             tokio::time::sleep_until(deadline.min(asked + LET_SMALLER_FIRST)).await;
@@ -174,7 +177,7 @@ impl Proxy {
         if !paid {
             self.metrics.admitted(&asking.who.tenant, &asking.live.class_name(asking.who.class), waited);
         }
-        if estimate.demand.memory.value >= DEAR_BYTES {
+        if estimate.cost.memory.value >= DEAR_BYTES {
             record.dispatch();
         }
         Ok(Running { permit, waited, progress })

@@ -15,13 +15,13 @@ use futures_util::future::join_all;
 use tokio::{sync::Semaphore, task::AbortHandle};
 
 use super::{
-    board::{Board, cut},
-    body::Bodies,
+    dispatch::LongAnswers,
     identify::Rules,
-    send::LongAnswers,
+    log::active::{Board, cut},
+    query::body::Bodies,
+    supervise::Watcher,
     tls::ServerTls,
     upstream::{self, Upstream},
-    watch::Watcher,
 };
 use crate::{
     backend::{Lane, pressure::Signal},

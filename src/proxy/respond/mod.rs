@@ -4,6 +4,8 @@
 //! JSON in Prometheus' shape, and one that will be printed raw is written to be read raw: short, and free of
 //! what JSON would have to escape.
 
+pub(in crate::proxy) mod failure;
+
 use std::{
     fmt::Write,
     pin::Pin,
@@ -17,7 +19,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::meter::{BodyError, MeteredBody, Progress};
+use crate::proxy::meter::{BodyError, MeteredBody, Progress};
 use crate::{
     backend::{self, BackendError},
     base::{ErrorKind, cors::TO_SCRIPTS},
@@ -83,14 +85,14 @@ pub fn error(kind: ErrorKind, message: &str, extra: Extra) -> Response<Body> {
 }
 
 /// The answer to a browser that asks whether a page may ask.
-pub(super) fn preflight(for_script: bool) -> Response<Body> {
+pub(in crate::proxy) fn preflight(for_script: bool) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     readable(response, for_script)
 }
 
 /// The same response, readable to the page of another host if it is for one.
-pub(super) fn readable(mut response: Response<Body>, for_script: bool) -> Response<Body> {
+pub(in crate::proxy) fn readable(mut response: Response<Body>, for_script: bool) -> Response<Body> {
     if for_script {
         let headers = response.headers_mut();
         for (name, value) in TO_SCRIPTS {
@@ -131,7 +133,7 @@ const fn is_parsed_by_grafana(status: u16) -> bool {
 }
 
 /// The body of an error response, for where there is no response to put it into.
-pub(super) fn json_error(kind: ErrorKind, message: &str) -> String {
+pub(in crate::proxy) fn json_error(kind: ErrorKind, message: &str) -> String {
     json(kind, message, None)
 }
 
@@ -220,14 +222,14 @@ impl Body {
     }
 
     /// A backend's answer that nobody counts, which must have ended by then.
-    pub(super) fn passed(body: backend::Body, until: Instant) -> Self {
+    pub(in crate::proxy) fn passed(body: backend::Body, until: Instant) -> Self {
         let progress = Arc::<Progress>::default();
         progress.must_end(until);
         Self::Streaming(Passed { body, progress })
     }
 
     /// What is told of it and to it, if it is still to come.
-    pub(super) fn to_come(&self) -> Option<&Arc<Progress>> {
+    pub(in crate::proxy) fn to_come(&self) -> Option<&Arc<Progress>> {
         match self {
             Self::Metered(body) => body.to_come(),
             Self::Streaming(passed) => Some(&passed.progress).filter(|_| !passed.body.is_end_stream()),

@@ -6,15 +6,15 @@ use std::{sync::Arc, time::Duration};
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::{
-    board::{Board, Running, Ticket, Told},
-    failure::Failure,
+use crate::proxy::{
+    log::active::{Board, Running, Ticket, Told},
+    log::span::{Ended, Trace},
     meter::{Actual, Outcome, Progress},
+    respond::failure::Failure,
     route::Endpoint,
-    trace::{Ended, Trace},
 };
 use crate::{
-    base::{Blame, Demand, ErrorKind, Known, TenantId},
+    base::{Blame, ErrorKind, Estimate, QueryCost, TenantId},
     telemetry::metrics::Metrics,
 };
 
@@ -23,7 +23,7 @@ const LOGGED_CHARS_MAX: usize = 1_000;
 
 /// How far a query got: the stages of its way, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
+pub(in crate::proxy) enum Stage {
     /// Who asks is not known yet.
     Identify,
     /// Its parameters are read, the body of the request included.
@@ -53,7 +53,7 @@ impl Stage {
 
 /// Whose query it is, and where it runs.
 #[derive(Clone, Debug)]
-pub(super) struct Owner {
+pub(in crate::proxy) struct Owner {
     /// Who pays.
     pub tenant: TenantId,
     /// Who inside the tenant.
@@ -67,21 +67,21 @@ pub(super) struct Owner {
 /// What is known of a request so far. Dropped before its end was written, it writes that the request was dropped: the
 /// client left, or a shutdown cut it.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(in crate::proxy) struct Record {
     board: Arc<Board>,
     /// Its place among the queries on the status page.
     ticket: Option<Ticket>,
     metrics: Arc<Metrics>,
-    pub(super) endpoint: Endpoint,
+    pub(in crate::proxy) endpoint: Endpoint,
     began: Instant,
     stage: Stage,
     /// When the stage began.
     since: Instant,
-    pub(super) owner: Option<Owner>,
-    pub(super) query: Arc<str>,
+    pub(in crate::proxy) owner: Option<Owner>,
+    pub(in crate::proxy) query: Arc<str>,
     /// Known once it is parsed.
-    pub(super) fingerprint: Option<Arc<str>>,
-    pub(super) demand: Option<Demand>,
+    pub(in crate::proxy) fingerprint: Option<Arc<str>>,
+    pub(in crate::proxy) cost: Option<QueryCost>,
     waited: Duration,
     /// What holds once it may run.
     verdict: &'static str,
@@ -104,7 +104,12 @@ struct End<'a> {
 
 impl Record {
     /// A request that came at `began`; light ones are counted and leave no line.
-    pub(super) fn new(endpoint: Endpoint, began: Instant, board: Arc<Board>, metrics: Arc<Metrics>) -> Self {
+    pub(in crate::proxy) fn new(
+        endpoint: Endpoint,
+        began: Instant,
+        board: Arc<Board>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             board,
             ticket: None,
@@ -116,7 +121,7 @@ impl Record {
             owner: None,
             query: Arc::default(),
             fingerprint: None,
-            demand: None,
+            cost: None,
             waited: Duration::ZERO,
             verdict: "admitted",
             trace: None,
@@ -125,12 +130,12 @@ impl Record {
     }
 
     /// It leaves this span too.
-    pub(super) fn trace(&mut self, trace: Option<Trace>) {
+    pub(in crate::proxy) fn trace(&mut self, trace: Option<Trace>) {
         self.trace = trace;
     }
 
     /// The record itself, for whoever writes it later; what stays behind writes nothing.
-    pub(super) fn hand_over(&mut self) -> Self {
+    pub(in crate::proxy) fn hand_over(&mut self) -> Self {
         let (board, metrics) = (Arc::clone(&self.board), Arc::clone(&self.metrics));
         let mut silent = Self::new(self.endpoint, self.began, board, metrics);
         silent.open = false;
@@ -138,7 +143,7 @@ impl Record {
     }
 
     /// When the request came.
-    pub(super) const fn began(&self) -> Instant {
+    pub(in crate::proxy) const fn began(&self) -> Instant {
         self.began
     }
 
@@ -147,35 +152,35 @@ impl Record {
     }
 
     /// It is known who asks.
-    pub(super) fn identified(&mut self, owner: Owner) {
+    pub(in crate::proxy) fn identified(&mut self, owner: Owner) {
         self.owner = Some(owner);
         self.enter(Stage::Parse);
     }
 
     /// What is asked makes no sense here.
-    pub(super) fn unreadable(&mut self, text: &str) {
+    pub(in crate::proxy) fn unreadable(&mut self, text: &str) {
         self.query = short(text).into();
     }
 
     /// It is known what is asked.
-    pub(super) fn parsed(&mut self, query: &str, fingerprint: u64) {
+    pub(in crate::proxy) fn parsed(&mut self, query: &str, fingerprint: u64) {
         self.query = short(query).into();
         self.fingerprint = Some(format!("{fingerprint:016x}").into());
         self.enter(Stage::Estimate);
     }
 
     /// It is known what it will cost.
-    pub(super) fn estimated(&mut self, demand: Demand) {
-        self.demand = Some(demand);
+    pub(in crate::proxy) fn estimated(&mut self, cost: QueryCost) {
+        self.cost = Some(cost);
         self.enter(Stage::Admit);
     }
 
     /// It asks to run. From here to its end it is seen on the status page.
-    pub(super) fn asks(&mut self) {
-        let Some((owner, demand)) = self.owner.clone().zip(self.demand) else { return };
+    pub(in crate::proxy) fn asks(&mut self) {
+        let Some((owner, cost)) = self.owner.clone().zip(self.cost) else { return };
         self.ticket = Some(self.board.enter(Running {
             owner,
-            demand,
+            cost,
             endpoint: self.endpoint,
             fingerprint: self.fingerprint.clone().unwrap_or_default(),
             query: Arc::clone(&self.query),
@@ -185,14 +190,14 @@ impl Record {
     }
 
     /// It may run, after having waited so long. Gives what its answer tells and is told.
-    pub(super) fn admitted(&mut self, waited: Duration) -> Arc<Progress> {
+    pub(in crate::proxy) fn admitted(&mut self, waited: Duration) -> Arc<Progress> {
         self.waited = waited;
         self.enter(Stage::Forward);
         self.ticket.as_ref().map(|ticket| ticket.admitted(waited)).unwrap_or_default()
     }
 
     /// A limit that is only watched would have refused it.
-    pub(super) fn hit(&self, limit: &'static str, status: u16, message: &str) {
+    pub(in crate::proxy) fn hit(&self, limit: &'static str, status: u16, message: &str) {
         self.tell(Told { reason: limit, status, message, shadow: true });
     }
 
@@ -203,44 +208,44 @@ impl Record {
     }
 
     /// The head of its answer is there.
-    pub(super) fn answered(&mut self) {
+    pub(in crate::proxy) fn answered(&mut self) {
         self.enter(Stage::Meter);
     }
 
     /// The record before dispatch, so that the query behind a crash is known.
-    pub(super) fn dispatch(&self) {
-        let (owner, demand) = (self.owner.as_ref(), self.demand.as_ref());
+    pub(in crate::proxy) fn dispatch(&self) {
+        let (owner, cost) = (self.owner.as_ref(), self.cost.as_ref());
         tracing::info!(
             target: "weir::dispatch",
             tenant = owner.map(|o| o.tenant.as_str()), actor = owner.map(|o| &*o.actor),
             class = owner.map(|o| &*o.class), backend = owner.map(|o| &*o.backend),
             endpoint = self.endpoint.as_str(), fingerprint = self.fingerprint.as_deref(),
-            series = demand.map(|d| logged(d.series)), samples = demand.map(|d| logged(d.samples)),
-            memory_bytes = demand.map(|d| logged(d.memory)), known = demand.map(|d| d.memory.class.as_str()),
+            series = cost.map(|d| logged(d.series)), samples = cost.map(|d| logged(d.samples)),
+            memory_bytes = cost.map(|d| logged(d.memory)), known = cost.map(|d| d.memory.confidence.as_str()),
             query = &*self.query, "dear query goes out"
         );
     }
 
     /// It may run uncounted.
-    pub(super) fn free(&mut self) {
+    pub(in crate::proxy) fn free(&mut self) {
         self.verdict = "free";
         self.enter(Stage::Forward);
     }
 
     /// Weir answered itself.
-    pub(super) fn explained(&mut self) {
+    pub(in crate::proxy) fn explained(&mut self) {
         let status = Some(StatusCode::OK.as_u16());
         self.write(End { verdict: "explained", outcome: "passed", status, ..End::default() });
     }
 
     /// The answer passes uncounted.
-    pub(super) fn passed(&mut self, status: StatusCode) {
+    pub(in crate::proxy) fn passed(&mut self, status: StatusCode) {
         let status = Some(status.as_u16());
         self.write(End { verdict: self.verdict, outcome: "passed", status, ..End::default() });
     }
 
     /// It failed before a byte of an answer was sent.
-    pub(super) fn failed(&mut self, failure: &Failure) {
+    pub(in crate::proxy) fn failed(&mut self, failure: &Failure) {
         let limit = failure.limit;
         let refused = self.stage < Stage::Forward;
         let query = self.open && self.endpoint != Endpoint::Light;
@@ -264,7 +269,7 @@ impl Record {
     }
 
     /// Its answer ended; `status` is the backend's, which the client has seen.
-    pub(super) fn ended(&mut self, status: u16, outcome: Outcome, actual: Actual) {
+    pub(in crate::proxy) fn ended(&mut self, status: u16, outcome: Outcome, actual: Actual) {
         let limit = match outcome {
             Outcome::CutOff(limit) => Some(limit.id()),
             Outcome::Complete | Outcome::Failed | Outcome::Dropped | Outcome::Late => None,
@@ -289,7 +294,7 @@ impl Record {
             return;
         }
         let waited = if self.stage == Stage::Admit { self.since.elapsed() } else { self.waited };
-        let (owner, demand, actual) = (self.owner.as_ref(), self.demand.as_ref(), end.actual.as_ref());
+        let (owner, cost, actual) = (self.owner.as_ref(), self.cost.as_ref(), end.actual.as_ref());
         tracing::info!(
             target: "weir::query",
             tenant = owner.map(|o| o.tenant.as_str()), actor = owner.map(|o| &*o.actor),
@@ -298,8 +303,8 @@ impl Record {
             verdict = end.verdict, status = end.status, outcome = end.outcome, stage = self.stage.as_str(),
             limit = end.limit, error = end.error.map(short),
             wait_ms = waited.as_millis() as u64, took_ms = self.began.elapsed().as_millis() as u64,
-            est_series = demand.map(|d| logged(d.series)), est_samples = demand.map(|d| logged(d.samples)),
-            est_memory_bytes = demand.map(|d| logged(d.memory)), known = demand.map(|d| d.series.class.as_str()), est_pieces = demand.map(|d| d.pieces),
+            est_series = cost.map(|d| logged(d.series)), est_samples = cost.map(|d| logged(d.samples)),
+            est_memory_bytes = cost.map(|d| logged(d.memory)), known = cost.map(|d| d.series.confidence.as_str()), est_pieces = cost.map(|d| d.pieces),
             answer_series = actual.map(|a| a.series), answer_samples = actual.map(|a| a.samples),
             answer_bytes = actual.map(|a| a.bytes_decoded), query = &*self.query, "query"
         );
@@ -330,12 +335,12 @@ impl Drop for Record {
 }
 
 /// A number for a log line; -1 where it is unknown, since fields that are sometimes words cannot be charted.
-fn logged(number: Known) -> i64 {
+fn logged(number: Estimate) -> i64 {
     i64::try_from(number.value).unwrap_or(-1)
 }
 
 /// A text for a log line.
-pub(super) fn short(text: &str) -> &str {
+pub(in crate::proxy) fn short(text: &str) -> &str {
     match text.char_indices().nth(LOGGED_CHARS_MAX) {
         Some((end, _)) => &text[..end],
         None => text,

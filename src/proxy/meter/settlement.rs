@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{
+use crate::proxy::{
     Proxy,
+    log::record::Record,
     meter::{Actual, OnEnd, Outcome},
-    record::Record,
 };
 use crate::{
-    base::Known,
-    cost::{Estimate, LearnKey, Observed, SelectorEstimate},
+    base::Estimate,
+    cost::{Estimated, LearnKey, Observed, SelectorEstimate},
     limit::{self, Permit},
     promql::shape::{Output, Shape},
     telemetry::metrics::Dimension,
@@ -19,11 +19,11 @@ use crate::{
 
 /// What is known of a query when it goes out, kept until its end.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(in crate::proxy) struct Account {
     /// Name of the backend.
     pub backend: String,
     /// What it was expected to cost.
-    pub estimate: Estimate,
+    pub estimate: Estimated,
     /// Where what it did cost is remembered.
     pub learn: LearnKey,
     /// The series of the answer are the series that were touched.
@@ -33,7 +33,7 @@ pub(super) struct Account {
 impl Account {
     /// What happens at the end of the answer; `status` is the backend's, `told` the series that it says it touched, and
     /// `record` comes once the first byte of the answer may go out.
-    pub(super) fn on_end(
+    pub(in crate::proxy) fn on_end(
         self,
         proxy: Arc<Proxy>,
         permit: Permit,
@@ -73,9 +73,9 @@ impl Account {
     }
 
     fn learn(&self, proxy: &Proxy, series: u64, bytes: u64) {
-        let expected = self.estimate.demand.series;
-        proxy.metrics.settled(Dimension::Series, expected.value, expected.class, series);
-        let samples = scaled(self.estimate.demand.samples, series, expected);
+        let expected = self.estimate.cost.series;
+        proxy.metrics.settled(Dimension::Series, expected.value, expected.confidence, series);
+        let samples = scaled(self.estimate.cost.samples, series, expected);
         let observed = Observed { series, samples, bytes, memory: None };
         proxy.learned.observe(self.learn.clone(), observed, (proxy.clock)().max(0) as u64);
         proxy.metrics.learned_entries(proxy.learned.len() as u64);
@@ -83,7 +83,7 @@ impl Account {
 }
 
 /// Samples that so many series make, at what one was expected to have.
-fn scaled(samples: Known, series: u64, expected: Known) -> u64 {
+fn scaled(samples: Estimate, series: u64, expected: Estimate) -> u64 {
     match expected.value {
         0 => samples.value,
         n => (u128::from(samples.value) * u128::from(series) / u128::from(n)).try_into().unwrap_or(u64::MAX),
@@ -91,11 +91,11 @@ fn scaled(samples: Known, series: u64, expected: Known) -> u64 {
 }
 
 /// `foo[5m]` as an instant query: the answer is what was read.
-fn reads_raw_samples(estimate: &Estimate) -> bool {
+fn reads_raw_samples(estimate: &Estimated) -> bool {
     matches!(&estimate.selectors[..], [SelectorEstimate { evaluations: 1, output: Output::Same, .. }])
 }
 
 /// Whether the series of the answer are the series that were touched.
-pub(super) fn tells_series(shape: &Shape) -> bool {
+pub(in crate::proxy) fn tells_series(shape: &Shape) -> bool {
     matches!(&shape.selectors[..], [one] if one.output == Output::Same)
 }

@@ -1,45 +1,11 @@
-//! What the engine asks of a storage.
+//! What a storage offers to whoever reads series.
 
 use std::fmt;
 
-use super::labels::Labels;
-use crate::{base::TimeRange, promql::ast::Matcher};
-
-/// Samples of one series in time order, a column each; buffers that are filled again for the next series.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Samples {
-    /// Milliseconds since the Unix epoch, strictly rising.
-    pub times: Vec<i64>,
-    /// Values; [`STALE_NAN`](super::STALE_NAN) marks the end of a series.
-    pub values: Vec<f64>,
-    /// When each sample's counter started, 0 where unknown; empty when nothing is known.
-    pub starts: Vec<i64>,
-}
-
-impl Samples {
-    /// Forgets all samples and keeps the memory.
-    pub fn clear(&mut self) {
-        self.times.clear();
-        self.values.clear();
-        self.starts.clear();
-    }
-
-    /// Appends a sample whose start is not known.
-    pub fn push(&mut self, time: i64, value: f64) {
-        self.times.push(time);
-        self.values.push(value);
-    }
-
-    /// Number of samples.
-    pub fn len(&self) -> usize {
-        self.times.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.times.is_empty()
-    }
-}
+use crate::{
+    base::TimeRange,
+    series::{Labels, Matcher, Samples},
+};
 
 /// Where series come from.
 pub trait Storage: Sync {

@@ -7,9 +7,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::{Estimate, Model, SeriesKnowledge, estimate};
+use super::{Estimated, Model, SeriesKnowledge, estimate};
 use crate::{
-    base::{Demand, EstimateClass, Known, time::EvalTimes},
+    base::{Confidence, Estimate, QueryCost, time::EvalTimes},
     promql::{
         ast::Ast,
         shape::{Output, Shape},
@@ -37,7 +37,7 @@ const POINT_BYTES: u64 = 24;
 
 /// A range query that can be divided.
 #[derive(Clone, Debug)]
-pub struct Division {
+pub struct QuerySplit {
     ast: Arc<Ast>,
     times: EvalTimes,
     lookback_ms: u64,
@@ -45,7 +45,7 @@ pub struct Division {
     firsts: [OnceLock<Shape>; PIECES.len()],
 }
 
-impl Division {
+impl QuerySplit {
     /// `None` where a part of the time gives no part of the answer.
     pub fn of(ast: &Arc<Ast>, times: EvalTimes, lookback_ms: u64) -> Option<Self> {
         let divides = (2 * STEPS_LEAST..=STEPS_MAX).contains(&times.steps()) && steps::stand_alone(ast);
@@ -54,24 +54,24 @@ impl Division {
 
     /// The estimate of the same query in as few pieces as bring it down to `most` bytes at once, or as near to that as
     /// it gets; as it is where that is no better, or where nobody knows what it reads.
-    pub fn divide(&self, whole: Estimate, known: &[SeriesKnowledge], model: &Model, most: u64) -> Estimate {
-        let demand = &whole.demand;
-        let is_known = |known: &SeriesKnowledge| known.series.class < EstimateClass::AtLeast;
-        if demand.memory.value <= most
+    pub fn divide(&self, whole: Estimated, known: &[SeriesKnowledge], model: &Model, most: u64) -> Estimated {
+        let cost = &whole.cost;
+        let is_known = |known: &SeriesKnowledge| known.series.confidence < Confidence::AtLeast;
+        if cost.memory.value <= most
             || !known.iter().all(is_known)
             || answer_bytes(&whole) > JOINED_MAX as u64
         {
             return whole;
         }
-        let readable = demand.samples.value.saturating_mul(READ_PERCENT) / 100;
-        let worth = most.min(demand.memory.value / 100 * WORTH_PERCENT);
+        let readable = cost.samples.value.saturating_mul(READ_PERCENT) / 100;
+        let worth = most.min(cost.memory.value / 100 * WORTH_PERCENT);
         let mut best = None;
         for (pieces, first) in PIECES.into_iter().zip(&self.firsts) {
             if self.times.steps() < pieces * STEPS_LEAST {
                 break;
             }
             let shape = first.get_or_init(|| self.first_of(pieces));
-            let piece = estimate(shape, known, model).demand;
+            let piece = estimate(shape, known, model).cost;
             if piece.samples.value.saturating_mul(pieces) > readable {
                 break;
             }
@@ -82,8 +82,8 @@ impl Division {
             }
         }
         match best {
-            Some((pieces, memory)) if memory.value <= demand.memory.value / 100 * WORTH_PERCENT => {
-                Estimate { demand: Demand { memory, pieces, ..*demand }, ..whole }
+            Some((pieces, memory)) if memory.value <= cost.memory.value / 100 * WORTH_PERCENT => {
+                Estimated { cost: QueryCost { memory, pieces, ..*cost }, ..whole }
             }
             _ => whole,
         }
@@ -112,7 +112,7 @@ impl Division {
 }
 
 /// What the answer is known to need as JSON. Of how many groups there are nobody knows; the first piece tells.
-fn answer_bytes(whole: &Estimate) -> u64 {
+fn answer_bytes(whole: &Estimated) -> u64 {
     let series = whole.selectors.iter().map(|selector| match selector.output {
         Output::Nothing | Output::Grouped => 0,
         Output::One => 1,
@@ -120,20 +120,20 @@ fn answer_bytes(whole: &Estimate) -> u64 {
         Output::Same => selector.series.value,
     });
     let series = series.fold(0u64, u64::saturating_add);
-    series.saturating_mul(whole.demand.steps).saturating_mul(POINT_BYTES)
+    series.saturating_mul(whole.cost.steps).saturating_mul(POINT_BYTES)
 }
 
-impl Estimate {
+impl Estimated {
     /// Bytes that it holds when it is asked for as a whole.
-    pub fn memory_undivided(&self) -> Known {
-        self.selectors.iter().map(|selector| selector.memory).fold(Known::exact(0), Known::plus)
+    pub fn memory_undivided(&self) -> Estimate {
+        self.selectors.iter().map(|selector| selector.memory).fold(Estimate::exact(0), Estimate::plus)
     }
 
     /// It is asked for as a whole after all.
     pub fn undivide(&mut self) {
-        if self.demand.pieces > 1 {
-            self.demand.memory = self.memory_undivided();
-            self.demand.pieces = 1;
+        if self.cost.pieces > 1 {
+            self.cost.memory = self.memory_undivided();
+            self.cost.pieces = 1;
         }
     }
 }

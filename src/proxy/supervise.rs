@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{board::Board, upstream::Upstream};
+use super::{log::active::Board, upstream::Upstream};
 use crate::{
     backend::pressure::{Expected, Look, Signal},
     base::Allowance,
@@ -82,7 +82,7 @@ impl Watcher {
             let query = &seen.query;
             tracing::warn!(
                 backend, tenant = %query.owner.tenant, actor = &*query.owner.actor, query = &*query.query,
-                fingerprint = &*query.fingerprint, est_memory_bytes = query.demand.memory.value,
+                fingerprint = &*query.fingerprint, est_memory_bytes = query.cost.memory.value,
                 "the backend is about to run out of memory: its heaviest query is broken off"
             );
         }

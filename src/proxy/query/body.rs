@@ -10,8 +10,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{failure::Failure, route::Endpoint};
 use crate::base::{ErrorKind, units};
+use crate::proxy::{respond::failure::Failure, route::Endpoint};
 
 /// Longest wait for a request's body.
 const BODY_WAIT: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ const UNIT: usize = 1 << 10;
 
 /// What the large bodies of all requests hold together.
 #[derive(Debug)]
-pub(super) struct Bodies(Arc<Semaphore>);
+pub(in crate::proxy) struct Bodies(Arc<Semaphore>);
 
 /// A body and its share, given back when the last who reads it is done.
 struct Held {
@@ -40,17 +40,17 @@ impl AsRef<[u8]> for Held {
 }
 
 impl Bodies {
-    pub(super) fn new() -> Self {
+    pub(in crate::proxy) fn new() -> Self {
         Self(Arc::new(Semaphore::new(LARGE_TOGETHER / UNIT)))
     }
 
     /// Bytes that large bodies may hold now, of how many.
-    pub(super) fn taken(&self) -> (usize, usize) {
+    pub(in crate::proxy) fn taken(&self) -> (usize, usize) {
         (LARGE_TOGETHER.saturating_sub(self.0.available_permits() * UNIT), LARGE_TOGETHER)
     }
 
     /// The whole body of a request, of at most `max` bytes.
-    pub(super) async fn read<B>(&self, body: B, max: usize) -> Result<Bytes, Failure>
+    pub(in crate::proxy) async fn read<B>(&self, body: B, max: usize) -> Result<Bytes, Failure>
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -104,7 +104,11 @@ fn too_long(max: usize) -> Failure {
 }
 
 /// The body as a form; only what every database reads as one.
-pub(super) fn form<'b>(headers: &HeaderMap, endpoint: Endpoint, body: &'b Bytes) -> Result<&'b str, Failure> {
+pub(in crate::proxy) fn form<'b>(
+    headers: &HeaderMap,
+    endpoint: Endpoint,
+    body: &'b Bytes,
+) -> Result<&'b str, Failure> {
     if body.is_empty() || endpoint == Endpoint::RemoteRead {
         return Ok("");
     }

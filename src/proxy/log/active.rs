@@ -13,14 +13,14 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{
+use crate::proxy::{
+    log::recent::{Recent, Tally},
+    log::record::Owner,
     meter::Progress,
-    recent::{Recent, Tally},
-    record::Owner,
     route::Endpoint,
 };
 use crate::{
-    base::{Demand, TenantId},
+    base::{QueryCost, TenantId},
     status::Refused,
 };
 
@@ -35,9 +35,9 @@ const WAITING: u64 = u64::MAX;
 
 /// A query that asks to run.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(in crate::proxy) struct Running {
     pub owner: Owner,
-    pub demand: Demand,
+    pub cost: QueryCost,
     pub endpoint: Endpoint,
     pub fingerprint: Arc<str>,
     pub query: Arc<str>,
@@ -49,7 +49,7 @@ pub(super) struct Running {
 
 /// A query that asked to run, and how far it has got.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(in crate::proxy) struct Seen {
     pub query: Running,
     /// Milliseconds.
     waited: AtomicU64,
@@ -58,20 +58,20 @@ pub(super) struct Seen {
 
 impl Seen {
     /// How long it waited; `None` while it does.
-    pub(super) fn waited(&self) -> Option<Duration> {
+    pub(in crate::proxy) fn waited(&self) -> Option<Duration> {
         let waited = self.waited.load(Relaxed);
         (waited != WAITING).then(|| Duration::from_millis(waited))
     }
 
     /// Bytes of its answer that have come.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in crate::proxy) fn bytes(&self) -> u64 {
         self.progress.bytes()
     }
 }
 
 /// Why a query got no answer, or would have got none.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Told<'a> {
+pub(in crate::proxy) struct Told<'a> {
     pub reason: &'static str,
     pub status: u16,
     pub message: &'a str,
@@ -79,7 +79,7 @@ pub(super) struct Told<'a> {
 }
 
 /// Everything that the status page tells of queries.
-pub(super) struct Board {
+pub(in crate::proxy) struct Board {
     clock: fn() -> i64,
     notes: Mutex<Notes>,
 }
@@ -92,14 +92,14 @@ struct Notes {
 }
 
 impl Board {
-    pub(super) fn new(clock: fn() -> i64) -> Arc<Self> {
+    pub(in crate::proxy) fn new(clock: fn() -> i64) -> Arc<Self> {
         let recent = Recent::new(Instant::now());
         let notes = Notes { next_id: 0, under_way: HashMap::new(), recent, told: VecDeque::new() };
         Arc::new(Self { clock, notes: Mutex::new(notes) })
     }
 
     /// A query asks to run; it is seen until the ticket is dropped.
-    pub(super) fn enter(self: &Arc<Self>, query: Running) -> Ticket {
+    pub(in crate::proxy) fn enter(self: &Arc<Self>, query: Running) -> Ticket {
         let seen = Arc::new(Seen { query, waited: AtomicU64::new(WAITING), progress: Arc::default() });
         let mut notes = self.lock();
         let id = notes.next_id;
@@ -109,7 +109,7 @@ impl Board {
     }
 
     /// A query was refused or failed, or would have been refused.
-    pub(super) fn tell(&self, owner: &Owner, fingerprint: &str, query: &str, told: Told<'_>) {
+    pub(in crate::proxy) fn tell(&self, owner: &Owner, fingerprint: &str, query: &str, told: Told<'_>) {
         let at_ms = (self.clock)();
         let mut notes = self.lock();
         if !told.shadow {
@@ -137,18 +137,18 @@ impl Board {
     }
 
     /// The queries that asked to run and have not ended.
-    pub(super) fn under_way(&self) -> Vec<Arc<Seen>> {
+    pub(in crate::proxy) fn under_way(&self) -> Vec<Arc<Seen>> {
         self.lock().under_way.values().map(Arc::clone).collect()
     }
 
     /// Breaks off the query that is expected to hold the most at a backend, and more than `least` bytes, of those that run
     /// there and are not being broken off already.
-    pub(super) fn recall_heaviest(&self, backend: &str, least: u64) -> Option<Arc<Seen>> {
+    pub(in crate::proxy) fn recall_heaviest(&self, backend: &str, least: u64) -> Option<Arc<Seen>> {
         let notes = self.lock();
         let runs = |seen: &&Arc<Seen>| {
             &*seen.query.owner.backend == backend && seen.waited().is_some() && !seen.progress.is_recalled()
         };
-        let bytes = |seen: &&Arc<Seen>| seen.query.demand.memory.value;
+        let bytes = |seen: &&Arc<Seen>| seen.query.cost.memory.value;
         let running = notes.under_way.values().filter(runs);
         let heaviest = running.max_by_key(bytes).filter(|seen| bytes(seen) > least)?;
         heaviest.progress.recall();
@@ -156,12 +156,12 @@ impl Board {
     }
 
     /// What tenants did in a time that ends now.
-    pub(super) fn recent(&self) -> (Duration, Vec<(TenantId, Tally)>) {
+    pub(in crate::proxy) fn recent(&self) -> (Duration, Vec<(TenantId, Tally)>) {
         self.lock().recent.told(Instant::now())
     }
 
     /// The latest refusals, the newest first.
-    pub(super) fn told(&self) -> Vec<Refused> {
+    pub(in crate::proxy) fn told(&self) -> Vec<Refused> {
         self.lock().told.iter().cloned().collect()
     }
 
@@ -179,7 +179,7 @@ impl fmt::Debug for Board {
 
 /// A query's place on the board, left when dropped.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(in crate::proxy) struct Ticket {
     board: Arc<Board>,
     id: u64,
     seen: Arc<Seen>,
@@ -187,10 +187,10 @@ pub(super) struct Ticket {
 
 impl Ticket {
     /// The query may run after having waited so long. Gives what its answer tells and is told.
-    pub(super) fn admitted(&self, waited: Duration) -> Arc<Progress> {
+    pub(in crate::proxy) fn admitted(&self, waited: Duration) -> Arc<Progress> {
         self.seen.waited.store(waited.as_millis() as u64, Relaxed);
-        let Running { owner, demand, .. } = &self.seen.query;
-        self.board.lock().recent.admitted(&owner.tenant, demand.samples.value, Instant::now());
+        let Running { owner, cost, .. } = &self.seen.query;
+        self.board.lock().recent.admitted(&owner.tenant, cost.samples.value, Instant::now());
         Arc::clone(&self.seen.progress)
     }
 }
@@ -202,7 +202,7 @@ impl Drop for Ticket {
 }
 
 /// A text of at most so many characters, with a sign where it was cut.
-pub(super) fn cut(text: &str, chars: usize) -> String {
+pub(in crate::proxy) fn cut(text: &str, chars: usize) -> String {
     match text.char_indices().nth(chars) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -212,7 +212,7 @@ pub(super) fn cut(text: &str, chars: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Known;
+    use crate::base::Estimate;
 
     fn owner(tenant: &str) -> Owner {
         let tenant = TenantId::new(tenant).unwrap();
@@ -220,11 +220,11 @@ mod tests {
     }
 
     fn running(tenant: &str) -> Running {
-        let demand = Demand { samples: Known::exact(7), ..Demand::NOTHING };
+        let cost = QueryCost { samples: Estimate::exact(7), ..QueryCost::NOTHING };
         let (began, query) = (Instant::now(), "up".into());
         Running {
             owner: owner(tenant),
-            demand,
+            cost,
             endpoint: Endpoint::Query,
             fingerprint: "1".into(),
             query,
@@ -250,14 +250,14 @@ mod tests {
     async fn the_heaviest_that_runs_is_recalled_and_each_once() {
         let board = Board::new(|| 0);
         let weighing = |bytes| {
-            let demand = Demand { memory: Known::exact(bytes), ..Demand::NOTHING };
-            board.enter(Running { demand, ..running("a") })
+            let cost = QueryCost { memory: Estimate::exact(bytes), ..QueryCost::NOTHING };
+            board.enter(Running { cost, ..running("a") })
         };
         let (light, heavy, _waiting) = (weighing(1), weighing(5), weighing(9));
         let runs = [&light, &heavy].map(|ticket| ticket.admitted(Duration::ZERO));
         assert!(board.recall_heaviest("other", 0).is_none());
         let recalled =
-            |board: &Board| board.recall_heaviest("main", 0).map(|seen| seen.query.demand.memory.value);
+            |board: &Board| board.recall_heaviest("main", 0).map(|seen| seen.query.cost.memory.value);
         assert!(board.recall_heaviest("main", 5).is_none());
         assert_eq!(recalled(&board), Some(5));
         assert_eq!([runs[0].is_recalled(), runs[1].is_recalled()], [false, true]);

@@ -1,13 +1,13 @@
 //! What a query asks of a backend: numbers, each with how it is known.
 //!
-//! `cost` produces a [`Demand`], `limit` weighs it; neither knows the other.
+//! `cost` produces a [`QueryCost`], `limit` weighs it; neither knows the other.
 
 use std::fmt;
 
-/// How a number is known. Ordered from the best knowledge to the worst, so that `max` of two classes is the class
+/// How a number is known. Ordered from the best knowledge to the worst, so that `max` of two is that
 /// of a number computed from both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum EstimateClass {
+pub enum Confidence {
     /// Counted by the backend for this selector and window, or a matter of arithmetic.
     Exact,
     /// The truth cannot be larger (label tables, limits of the grammar).
@@ -20,7 +20,7 @@ pub enum EstimateClass {
     Assumed,
 }
 
-impl EstimateClass {
+impl Confidence {
     /// The word shown beside the number: `exact`, `upper_bound`, `learned`, `at_least`, `assumed`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -33,7 +33,7 @@ impl EstimateClass {
     }
 }
 
-impl fmt::Display for EstimateClass {
+impl fmt::Display for Confidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -41,56 +41,56 @@ impl fmt::Display for EstimateClass {
 
 /// A number together with how it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct Estimate {
     /// The number; its unit is that of the field that holds it.
     pub value: u64,
     /// How it is known.
-    pub class: EstimateClass,
+    pub confidence: Confidence,
 }
 
-impl Known {
-    /// A number of the given class.
-    pub const fn new(value: u64, class: EstimateClass) -> Self {
-        Self { value, class }
+impl Estimate {
+    /// A number known in this way.
+    pub const fn new(value: u64, confidence: Confidence) -> Self {
+        Self { value, confidence }
     }
 
     /// A number that is a matter of arithmetic or was counted.
     pub const fn exact(value: u64) -> Self {
-        Self::new(value, EstimateClass::Exact)
+        Self::new(value, Confidence::Exact)
     }
 
     /// The sum, known as well as its worse part; saturates.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
-        Self::new(self.value.saturating_add(other.value), self.class.max(other.class))
+        Self::new(self.value.saturating_add(other.value), self.confidence.max(other.confidence))
     }
 
     /// The product with an exact factor; saturates.
     #[must_use]
     pub const fn times(self, factor: u64) -> Self {
-        Self::new(self.value.saturating_mul(factor), self.class)
+        Self::new(self.value.saturating_mul(factor), self.confidence)
     }
 }
 
-impl fmt::Display for Known {
+impl fmt::Display for Estimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", super::units::count(self.value), self.class)
+        write!(f, "{} ({})", super::units::count(self.value), self.confidence)
     }
 }
 
 /// What one query asks of a backend, summed over its selectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Demand {
+pub struct QueryCost {
     /// Distinct series that the selectors match in their windows.
-    pub series: Known,
+    pub series: Estimate,
     /// Series × storage blocks overlapped by the window.
-    pub blocks: Known,
+    pub blocks: Estimate,
     /// Raw samples read, each counted once.
-    pub samples: Known,
+    pub samples: Estimate,
     /// Series × steps held while evaluating.
-    pub points: Known,
+    pub points: Estimate,
     /// Bytes that the backend is expected to hold for the query at once: for one of its pieces, and what the one before left.
-    pub memory: Known,
+    pub memory: Estimate,
     /// Seconds of data touched, from the earliest window start to the latest window end.
     pub range_seconds: u64,
     /// Evaluation steps (1 for an instant query).
@@ -101,14 +101,14 @@ pub struct Demand {
     pub pieces: u64,
 }
 
-impl Demand {
+impl QueryCost {
     /// A query that touches no series (`1+1`).
     pub const NOTHING: Self = Self {
-        series: Known::exact(0),
-        blocks: Known::exact(0),
-        samples: Known::exact(0),
-        points: Known::exact(0),
-        memory: Known::exact(0),
+        series: Estimate::exact(0),
+        blocks: Estimate::exact(0),
+        samples: Estimate::exact(0),
+        points: Estimate::exact(0),
+        memory: Estimate::exact(0),
         range_seconds: 0,
         steps: 1,
         selectors: 0,

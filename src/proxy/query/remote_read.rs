@@ -17,7 +17,7 @@ const REQUEST_MAX: usize = 1 << 20;
 const PARTS_MAX: usize = 100;
 
 /// The selectors of a compressed request; the error says what is wrong with it.
-pub(super) fn selectors(body: &[u8]) -> Result<Vec<SelectorShape>, &'static str> {
+pub(in crate::proxy) fn selectors(body: &[u8]) -> Result<Vec<SelectorShape>, &'static str> {
     match snap::raw::decompress_len(body) {
         Ok(length) if length <= REQUEST_MAX => {}
         Ok(_) => return Err("the remote read request is too large"),

@@ -7,8 +7,10 @@ use std::{
     sync::Arc,
 };
 
-pub(super) const METRIC_NAME: &str = "__name__";
-pub(super) const BUCKET: &str = "le";
+/// The label that holds the name of a metric.
+pub const METRIC_NAME: &str = "__name__";
+/// The label that holds the upper bound of a histogram's bucket.
+pub const BUCKET: &str = "le";
 
 /// One label.
 #[derive(Clone)]
@@ -104,7 +106,7 @@ impl Labels {
 
     /// The labels whose names satisfy `keep`.
     #[must_use]
-    pub(super) fn filtered(&self, keep: impl Fn(&str) -> bool) -> Self {
+    pub fn filtered(&self, keep: impl Fn(&str) -> bool) -> Self {
         if self.0.iter().all(|l| keep(&l.name)) {
             return self.clone();
         }
@@ -113,25 +115,25 @@ impl Labels {
 
     /// Only the named labels.
     #[must_use]
-    pub(super) fn only(&self, names: &[Box<str>]) -> Self {
+    pub fn only(&self, names: &[Box<str>]) -> Self {
         self.filtered(|name| names.iter().any(|n| **n == *name))
     }
 
     /// All but the named labels and the metric name.
     #[must_use]
-    pub(super) fn except(&self, names: &[Box<str>]) -> Self {
+    pub fn except(&self, names: &[Box<str>]) -> Self {
         self.filtered(|name| name != METRIC_NAME && !names.iter().any(|n| **n == *name))
     }
 
     /// Without what describes the metric rather than the series: its name, type and unit.
     #[must_use]
-    pub(super) fn without_metadata(&self) -> Self {
+    pub fn without_metadata(&self) -> Self {
         self.filtered(|name| !matches!(name, METRIC_NAME | "__type__" | "__unit__"))
     }
 
     /// With one label set; an empty value removes it.
     #[must_use]
-    pub(super) fn with(&self, name: &str, value: &str) -> Self {
+    pub fn with(&self, name: &str, value: &str) -> Self {
         if self.get(name) == value {
             return self.clone();
         }
@@ -140,7 +142,7 @@ impl Labels {
     }
 
     /// A number that depends on nothing but the labels, spread over all of `u64`; the same on every machine.
-    pub(super) fn stable_hash(&self) -> u64 {
+    pub fn stable_hash(&self) -> u64 {
         // FNV-1a, then a finalizer: FNV alone leaves the high bits of short keys uneven.
         let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
         let mut eat = |bytes: &[u8]| {
