@@ -146,8 +146,8 @@ impl Query {
     }
 
     /// Asks, and says how it ended; `None` where nobody waits for the answer.
-    pub(super) fn ask(self, port: u16, end: u64) -> Option<Heavy> {
-        let request = self.request("/api/v1/query_range", end);
+    pub(super) fn ask(self, (port, prefix): (u16, &str), end: u64) -> Option<Heavy> {
+        let request = self.request("/api/v1/query_range", end).under(prefix);
         let begin = Instant::now();
         let mut client = Client::new(port, HEAVY_TIMEOUT);
         // Of one request, and of all.
@@ -160,15 +160,44 @@ impl Query {
         if most > Duration::ZERO {
             return None;
         }
-        let answer = client.page(&request);
-        let ms = begin.elapsed().as_secs_f64() * 1e3;
-        let Ok((answer, body)) = answer else {
-            return Some(Heavy { raw: self.raw(), status: 0, limit: None, explained: false, ms });
-        };
-        let limit = answer.header("weir-limit").map(|l| l.split(';').next().unwrap_or(l).to_owned());
-        let explained = body.starts_with(br#"{"status":"error","errorType":""#);
-        Some(Heavy { raw: self.raw(), status: answer.status, limit, explained, ms })
+        Some(ended(self.raw(), &mut client, &request))
     }
+}
+
+/// Queries asked in a row after the burst.
+const AGAIN: usize = 8;
+/// Hours of the sum that is asked then, the longest first.
+const HOURS: [u64; 4] = [6, 3, 2, 1];
+
+/// Asks for the longest sum that fits, eight times in a row; with Weir in front, `query_range_cost` says what fits.
+pub(super) fn again((port, prefix): (u16, &str), weighs: bool, end: u64) -> Vec<Heavy> {
+    let request = |path: &str, hours: u64| {
+        let query = format!("sum by(job)({ALL})");
+        let (from, to) = ((end - hours * 3600).to_string(), end.to_string());
+        let parameters = [("query", query.as_str()), ("start", &from), ("end", &to), ("step", "15")];
+        Request::get(path, &parameters, NOISY).under(prefix)
+    };
+    let fits = |hours: u64| {
+        let answer = Client::new(port, HEAVY_TIMEOUT).page(&request("/api/v1/query_range_cost", hours));
+        answer.is_ok_and(|(_, body)| String::from_utf8_lossy(&body).contains(r#""admitted":true"#))
+    };
+    let hours = HOURS.into_iter().find(|hours| !weighs || fits(*hours)).unwrap_or(1);
+    (0..AGAIN)
+        .map(|_| ended(false, &mut Client::new(port, HEAVY_TIMEOUT), &request("/api/v1/query_range", hours)))
+        .collect()
+}
+
+/// Asks, waits for the whole answer and says how it ended.
+fn ended(raw: bool, client: &mut Client, request: &Request) -> Heavy {
+    let begin = Instant::now();
+    let answer = client.page(request);
+    let ms = begin.elapsed().as_secs_f64() * 1e3;
+    let Ok((answer, body)) = answer else {
+        return Heavy { raw, status: 0, limit: None, explained: false, ms };
+    };
+    let limit = answer.header("weir-limit").map(|l| l.split(';').next().unwrap_or(l).to_owned());
+    let explained = body.starts_with(br#"{"status":"error","errorType":""#);
+    Heavy { raw, status: answer.status, limit, explained, ms }
 }
 
 /// Each level puts the string of the one below it into its own some hundred times: 4.6 KB of text, gigabytes of labels.
