@@ -64,7 +64,7 @@ fn load(port: u16, path: &str, series: &[Series], end: u64) -> Result<()> {
     let all: Vec<u64> = times(end).collect();
     for start in (0..all.len()).step_by(LOADED) {
         let range = start..(start + LOADED).min(all.len());
-        remote::send(port, &remote::requests(path, series, range, &all)?)?;
+        remote::send(port, &remote::requests(path, series, range, &all)?).map_err(|e| format!("{path}: {e}"))?;
     }
     Ok(())
 }
@@ -88,14 +88,14 @@ fn m3(binary: &Path, scratch: &Scratch, options: &Options, end: u64) -> Result<D
     let mut client = Client::new(base, Duration::from_secs(30));
     let node = base + 3;
     let placement = format!(
-        r#"{{"num_shards":16,"replication_factor":1,"instances":[{{"id":"m3db_local","isolation_group":"local","zone":"embedded",
+        r#"{{"num_shards":4,"replication_factor":1,"instances":[{{"id":"m3db_local","isolation_group":"local","zone":"embedded",
 "weight":100,"endpoint":"127.0.0.1:{node}","hostname":"127.0.0.1","port":{node}}}]}}"#
     );
     for (path, body) in [
         ("/api/v1/services/m3db/placement/init", placement.as_str()),
         ("/api/v1/services/m3db/namespace", M3_NAMESPACE),
     ] {
-        let (answer, text) = client.page(&Request::post(path, body))?;
+        let (answer, text) = client.page(&Request::post(path, body)).map_err(|e| format!("m3: {path}: {e}"))?;
         if answer.status != 200 {
             return Err(format!("m3: {path}: {}", String::from_utf8_lossy(&text)).into());
         }
@@ -123,9 +123,10 @@ fn wait(mut ask: impl FnMut() -> Result<bool>) -> Result<()> {
     Err("the database takes no data".into())
 }
 
+/// Short retention and few shards: each block of each shard holds files open.
 const M3_NAMESPACE: &str = r#"{"name":"default","options":{"bootstrapEnabled":true,"flushEnabled":true,
 "writesToCommitLog":true,"cleanupEnabled":true,"snapshotEnabled":true,"repairEnabled":false,"coldWritesEnabled":true,
-"retentionOptions":{"retentionPeriodDuration":"2160h","blockSizeDuration":"2h","bufferFutureDuration":"10m",
+"retentionOptions":{"retentionPeriodDuration":"48h","blockSizeDuration":"2h","bufferFutureDuration":"10m",
 "bufferPastDuration":"10m","blockDataExpiry":true,"blockDataExpiryAfterNotAccessPeriodDuration":"5m"},
 "indexOptions":{"enabled":true,"blockSizeDuration":"2h"},"aggregationOptions":{"aggregations":[{"aggregated":false}]}}}"#;
 
