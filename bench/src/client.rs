@@ -88,6 +88,14 @@ impl Client {
         Ok(answer)
     }
 
+    /// Sends the request on a new connection, reads nothing for `time`, and closes it.
+    pub(crate) fn abandon(&self, request: &Request, time: Duration) -> io::Result<()> {
+        let mut connection = self.connect()?;
+        connection.get_mut().stream.write_all(&request.0)?;
+        std::thread::sleep(time);
+        Ok(())
+    }
+
     fn connect(&self) -> io::Result<BufReader<Timed>> {
         let stream = TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, self.port).into(), self.timeout)?;
         stream.set_nodelay(true)?;
@@ -118,10 +126,26 @@ impl Request {
         Self(head.into_bytes())
     }
 
-    /// A remote write; `body` is compressed with snappy.
-    pub(crate) fn remote_write(body: &[u8]) -> Self {
+    /// The same request below a prefix of the path.
+    pub(crate) fn under(&self, prefix: &str) -> Self {
+        let path = self.0.iter().position(|byte| *byte == b'/').unwrap_or(0);
+        let (method, rest) = self.0.split_at(path);
+        Self([method, prefix.as_bytes(), rest].concat())
+    }
+
+    /// A body of JSON.
+    pub(crate) fn post(path: &str, json: &str) -> Self {
+        let length = json.len();
         let head = format!(
-            "POST /api/v1/write HTTP/1.1\r\nHost: bench\r\nContent-Type: application/x-protobuf\r\n\
+            "POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{json}"
+        );
+        Self(head.into_bytes())
+    }
+
+    /// A remote write; `body` is compressed with snappy.
+    pub(crate) fn remote_write(path: &str, body: &[u8]) -> Self {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/x-protobuf\r\n\
              Content-Encoding: snappy\r\nX-Prometheus-Remote-Write-Version: 0.1.0\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );

@@ -1,6 +1,7 @@
 //! Measures Weir beside its peers on one machine, everything on the loopback and bounded in time.
 
 mod client;
+mod compare;
 mod data;
 mod estimate;
 mod fairness;
@@ -31,6 +32,8 @@ Commands:
              bytes per sample, ingest rate
   estimate   estimates beside the truth, for a corpus of queries: series, samples and memory, what asking costs
   incident   a burst of heavy queries on a database that is killed at its memory limit, with and without a guard
+  compare    --direct URL --weir URL FILES…: the expressions of dashboards and rule files, asked of a database and
+             through Weir, as instant and as range queries: identical, different, refused
   report     prints the page docs/results.md from the files in --out
 
 Options:
@@ -39,15 +42,19 @@ Options:
   --data DIR       incident, node, estimate: where generated data is kept between runs (bench/target/data)
   --rounds N       overhead, stream, node: interleaved rounds (3)
   --seconds N      overhead: length of one measurement (4); fairness: of each part (15)
-  --target T       incident: prometheus (the default), victoriametrics, weir-node, weir-node:unbounded; estimate: some of
-                   the first three, with commas (all)
+  --target T       incident: prometheus (the default), victoriametrics, weir-node, weir-node:unbounded, m3, thanos,
+                   thanos-store, cortex; estimate: some of the first three, with commas (all)
+  --backend T      the same
   --guard A,B      incident: none, unbounded (a node whose pools are), haproxy, vmauth, weir
                    (none,haproxy,weir); haproxy:N and vmauth:N cap
                    concurrent queries at N (4), vmauth if it is newer than Debian 12's; lane:N caps those of the
                    burst's tenant alone, as if somebody had known it beforehand; weir:LIMIT sets one of
                    Weir's limits alone, and ablation stands for each alone and all together
   --burst B        incident: mixed (20 queries, half of them raw), sums (20 aggregations), many (200
-                   smaller ones) (mixed)
+                   smaller ones), selectorless, strings, at (what no selector shows), leaving (clients that do not
+                   wait), slow (clients that do not read) (mixed)
+  --binary FILE    incident: the database of the targets m3 (m3dbnode), thanos, thanos-store and cortex
+  --after N        incident: N seconds after the burst, the heaviest query that fits is asked eight times in a row
   --limit-mib N    incident: the database is killed above this resident set (2048)
   --wrong-estimate N  incident: Weir has learned that the heavy queries touch an N-th of what they do, and has no
                    label table that says better
@@ -72,7 +79,10 @@ pub(crate) struct Options {
     guards: Vec<String>,
     limit_mib: u64,
     target: Option<String>,
+    binary: Option<PathBuf>,
     burst: String,
+    /// Seconds after the burst at which heavy queries are asked once more, one after the other.
+    after: Option<u64>,
     name: Option<String>,
     wrong_estimate: Option<u64>,
     go_limit_percent: Option<u64>,
@@ -89,7 +99,9 @@ impl Options {
             guards: ["none", "haproxy", "weir"].map(String::from).to_vec(),
             limit_mib: 2048,
             target: None,
+            binary: None,
             burst: "mixed".into(),
+            after: None,
             name: None,
             wrong_estimate: None,
             go_limit_percent: None,
@@ -104,7 +116,9 @@ impl Options {
                 "--seconds" => options.seconds = Some(value.parse::<u32>()?.clamp(1, 120)),
                 "--guard" => options.guards = value.split(',').map(String::from).collect(),
                 "--limit-mib" => options.limit_mib = value.parse()?,
-                "--target" => options.target = Some(value),
+                "--binary" => options.binary = Some(value.into()),
+                "--target" | "--backend" => options.target = Some(value),
+                "--after" => options.after = Some(value.parse::<u64>()?.clamp(1, 600)),
                 "--burst" => options.burst = value,
                 "--wrong-estimate" => options.wrong_estimate = Some(value.parse::<u64>()?.clamp(1, 1000)),
                 "--go-limit" => options.go_limit_percent = Some(value.parse::<u64>()?.clamp(1, 100)),
@@ -131,6 +145,9 @@ impl Options {
 fn run() -> Result<()> {
     let mut words = std::env::args().skip(1);
     let command = words.next().unwrap_or_default();
+    if command == "compare" {
+        return compare::run(words);
+    }
     let run = match command.as_str() {
         "overhead" => overhead::run,
         "stream" => stream::run,

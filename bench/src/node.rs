@@ -127,7 +127,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Samples per second of remote write, and per second of processor time, by database.
 fn ingest(options: &Options, series: &[Series], times: &[u64]) -> Result<Vec<(f64, f64)>> {
-    let requests = remote::requests(series, times.len() - INGESTED..times.len(), times)?;
+    let requests = remote::requests(remote::PROMETHEUS, series, times.len() - INGESTED..times.len(), times)?;
     let samples = (series.len() * INGESTED) as f64;
     NAMES
         .iter()
@@ -158,7 +158,7 @@ fn load(
 ) -> Result<[u64; 3]> {
     let databases = [node(scratch, options)?, victoriametrics(scratch)?];
     for start in (0..times.len()).step_by(INGESTED) {
-        let requests = remote::requests(&series, start..start + INGESTED, times)?;
+        let requests = remote::requests(remote::PROMETHEUS, &series, start..start + INGESTED, times)?;
         for database in &databases {
             remote::send(database.port, &requests)?;
         }

@@ -119,6 +119,18 @@ pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
+/// The first of `count` neighbouring ports that were free a moment ago.
+pub(crate) fn free_ports(count: u16) -> Result<u16> {
+    for _ in 0..100 {
+        let first = free_port()?;
+        let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if first < u16::MAX - count && (first..first + count).all(free) {
+            return Ok(first);
+        }
+    }
+    Err(format!("no {count} neighbouring ports are free").into())
+}
+
 /// Fails with the command that installs what is missing.
 pub(crate) fn need(programs: &[&str]) -> Result<()> {
     let missing: Vec<_> = programs.iter().filter(|p| find(p).is_none()).copied().collect();

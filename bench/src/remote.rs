@@ -6,11 +6,13 @@ use crate::data::Series;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+/// Where Prometheus, VictoriaMetrics and the node take writes.
+pub(crate) const PROMETHEUS: &str = "/api/v1/write";
 /// Connections that send at the same time.
 const SENDERS: usize = 2;
 
 /// Samples of some series in one request. `times` are all times of the data, in seconds.
-pub(crate) fn request(series: &[Series], samples: Range<usize>, times: &[u64]) -> Result<Request> {
+fn request(path: &str, series: &[Series], samples: Range<usize>, times: &[u64]) -> Result<Request> {
     let mut body = Vec::new();
     let mut message = Vec::new();
     for one in series {
@@ -34,7 +36,7 @@ pub(crate) fn request(series: &[Series], samples: Range<usize>, times: &[u64]) -
         }
         field(&mut body, 1, &message);
     }
-    Ok(Request::remote_write(&snap::raw::Encoder::new().compress_vec(&body)?))
+    Ok(Request::remote_write(path, &snap::raw::Encoder::new().compress_vec(&body)?))
 }
 
 fn field(out: &mut Vec<u8>, number: u8, value: &[u8]) {
@@ -77,14 +79,19 @@ pub(crate) fn send(port: u16, requests: &[Vec<Request>]) -> Result<f64> {
 }
 
 /// The samples of a range as requests for [`send`]: in time order, each series always over the same connection.
-pub(crate) fn requests(series: &[Series], samples: Range<usize>, times: &[u64]) -> Result<Vec<Vec<Request>>> {
+pub(crate) fn requests(
+    path: &str,
+    series: &[Series],
+    samples: Range<usize>,
+    times: &[u64],
+) -> Result<Vec<Vec<Request>>> {
     const SERIES: usize = 500;
     const SAMPLES: usize = 20;
     let mut senders: Vec<Vec<Request>> = (0..SENDERS).map(|_| Vec::new()).collect();
     for start in samples.clone().step_by(SAMPLES) {
         for (number, some) in series.chunks(SERIES).enumerate() {
             let part = start..(start + SAMPLES).min(samples.end);
-            senders[number % SENDERS].push(request(some, part, times)?);
+            senders[number % SENDERS].push(request(path, some, part, times)?);
         }
     }
     Ok(senders)

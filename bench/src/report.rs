@@ -149,6 +149,10 @@ fn version(program: &str, options: &Options) -> String {
     let (mut command, flag) = match program {
         "weir" => (Command::new(&options.weir), "--version"),
         "nginx" | "haproxy" | "wrk" => (crate::process::command(program), "-v"),
+        "m3dbnode" => return "m3dbnode, as given".to_owned(),
+        "thanos" | "cortex" if options.binary.is_some() => {
+            (Command::new(options.binary.as_deref().unwrap_or(program.as_ref())), "--version")
+        }
         other => (crate::process::command(other), "--version"),
     };
     let text = run(command.arg(flag));

@@ -181,22 +181,36 @@ pub(crate) fn metric(port: u16, path: &str, name: &str) -> Result<Option<f64>> {
     Ok(values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value)))
 }
 
+const PROMETHEUS_CONFIG: &str = "global: {scrape_interval: 1h}\n";
+
 /// Prometheus over a copy of the blocks.
 pub(crate) fn prometheus(scratch: &Scratch, data: &Data, go_limit: Option<u64>) -> Result<Service> {
     data.copy(&scratch.dir().join("prometheus"))?;
-    start_prometheus(scratch, &[], go_limit)
+    start_prometheus(scratch, PROMETHEUS_CONFIG, &[], go_limit)
+}
+
+/// The same with an external label, as a sidecar of Thanos wants it.
+pub(crate) fn prometheus_of_a_cluster(scratch: &Scratch, data: &Data) -> Result<Service> {
+    data.copy(&scratch.dir().join("prometheus"))?;
+    let config = "global: {scrape_interval: 1h, external_labels: {cluster: a, replica: a}}\n";
+    start_prometheus(scratch, config, &[], None)
 }
 
 /// One without any data, unless there is some in its folder.
 pub(crate) fn empty_prometheus(scratch: &Scratch, more: &[&str]) -> Result<Service> {
-    start_prometheus(scratch, more, None)
+    start_prometheus(scratch, PROMETHEUS_CONFIG, more, None)
 }
 
 /// `go_limit`: bytes from which on its collector works harder (`GOMEMLIMIT`).
-fn start_prometheus(scratch: &Scratch, more: &[&str], go_limit: Option<u64>) -> Result<Service> {
+fn start_prometheus(
+    scratch: &Scratch,
+    config: &str,
+    more: &[&str],
+    go_limit: Option<u64>,
+) -> Result<Service> {
     let port = free_port()?;
     let dir = scratch.dir().join("prometheus");
-    let config = scratch.write("prometheus.yml", "global: {scrape_interval: 1h}\n")?;
+    let config = scratch.write("prometheus.yml", config)?;
     let mut start = command("prometheus");
     start
         .arg(format!("--config.file={}", config.display()))

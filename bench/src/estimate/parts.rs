@@ -208,7 +208,10 @@ pub(super) fn live_dashboard(options: &Options, end: u64) -> Result<Dashboard> {
     let database = targets::empty_prometheus(&scratch, &["--web.enable-remote-write-receiver"])?;
     let (series, all) = (generated()?, times(end).collect::<Vec<_>>());
     for start in (all.len() - LIVE..all.len()).step_by(LOADED) {
-        remote::send(database.port, &remote::requests(&series, start..start + LOADED, &all)?)?;
+        remote::send(
+            database.port,
+            &remote::requests(remote::PROMETHEUS, &series, start..start + LOADED, &all)?,
+        )?;
     }
     dashboard(options, Target::Prometheus, &database, end)
 }

@@ -1,6 +1,7 @@
 //! What stands before the database, and how it is configured.
 
 use super::load::{self, Burst};
+use super::real::Database;
 use super::target::Target;
 use super::wrong;
 use crate::process::{Scratch, Service, need};
@@ -147,34 +148,40 @@ impl Guard {
         scratch: &Scratch,
         options: &Options,
         target: &Target,
-        (database, burst, end): (u16, Burst, u64),
+        (database, burst, end): (&Database, Burst, u64),
     ) -> Result<Option<Service>> {
         Ok(match self.what {
             What::Nothing => None,
-            What::Haproxy(slots) => Some(haproxy(scratch, database, slots, None)?),
-            What::Lane(slots) => Some(haproxy(scratch, database, slots, Some(load::NOISY))?),
-            What::Vmauth(slots) => Some(vmauth(scratch, database, Some(slots))?),
+            What::Haproxy(slots) => Some(haproxy(scratch, database.main.port, slots, None)?),
+            What::Lane(slots) => Some(haproxy(scratch, database.main.port, slots, Some(load::NOISY))?),
+            What::Vmauth(slots) => Some(vmauth(scratch, database.main.port, Some(slots))?),
             What::Weir(limits) => {
                 let limit = options.limit_mib << 20;
                 let budget = budget(options, *target);
-                let text = |kind, port| config(limits, kind, port, (limit, budget));
+                let text = |kind, base: &str| config(limits, kind, base, (limit, budget));
                 if let Some(factor) = options.wrong_estimate {
                     // What is learned does not depend on the kind, and this one is easily lied to.
-                    let lying = |port| text("prometheus", port);
+                    let lying =
+                        |port: u16| text("prometheus", &format!("urls: [\"http://127.0.0.1:{port}\"]"));
                     wrong::teach(scratch, options, burst.queries(), (factor, end), lying)?;
                 }
-                Some(weir(scratch, options, &text(target.kind(), database))?)
+                Some(weir(scratch, options, &text(target.kind(), &addresses(database)))?)
             }
         })
     }
 }
 
-/// What queries may hold of what the process may take. Prometheus' collector lets as much garbage grow as is alive, so half,
+/// What queries may hold of what the process may take. Go's collector lets as much garbage grow as is alive, so half,
 /// unless it knows the limit; VictoriaMetrics has it collect sooner, and the node has none.
 fn budget(options: &Options, target: Target) -> u64 {
     let limit = options.limit_mib << 20;
-    let doubles = target == Target::Prometheus && options.go_limit().is_none();
-    if doubles { limit / 2 } else { limit / 3 * 2 }
+    match target {
+        // Its pools keep what a burst made them take, and an idle one holds more than a third already.
+        Target::M3 => limit / 3,
+        Target::VictoriaMetrics | Target::Node(_) => limit / 3 * 2,
+        _ if options.go_limit().is_some() => limit / 3 * 2,
+        _ => limit / 2,
+    }
 }
 
 /// Three queries for each core of the database's, half of which are for light ones.
@@ -183,7 +190,17 @@ const QUERIES: usize = 6;
 /// A limit that nothing here reaches.
 const OUT_OF_REACH: &str = "64GiB";
 
-fn config(limits: Limits, kind: &str, upstream: u16, (limit, budget): (u64, u64)) -> String {
+/// Where Weir finds the database, and its metrics if they are elsewhere.
+fn addresses(database: &Database) -> String {
+    let (port, prefix) = (database.main.port, database.prefix);
+    let urls = format!("urls: [\"http://127.0.0.1:{port}{prefix}\"]");
+    if database.metrics == port {
+        return urls;
+    }
+    format!("{urls}\n  metrics_urls: [\"http://127.0.0.1:{}\"]", database.metrics)
+}
+
+fn config(limits: Limits, kind: &str, addresses: &str, (limit, budget): (u64, u64)) -> String {
     let all = limits.is_whole();
     let set = |one: Limits| all || limits == one;
     let mib = |bytes: u64| format!("{}MiB", bytes >> 20);
@@ -212,7 +229,7 @@ fn config(limits: Limits, kind: &str, upstream: u16, (limit, budget): (u64, u64)
         "backends:
 - name: main
   kind: {kind}
-  urls: [\"http://127.0.0.1:{upstream}\"]
+  {addresses}
   budget: {{memory: {memory}, queries: {queries}{unproven}}}
   {pressure}
 classes: []
@@ -231,7 +248,7 @@ mod tests {
 
     #[test]
     fn one_limit_alone_leaves_the_others_out_of_reach() {
-        let text = config(Limits::InFlight, "prometheus", 1, (2 << 30, 1 << 30));
+        let text = config(Limits::InFlight, "prometheus", "urls: []", (2 << 30, 1 << 30));
         for part in [
             "budget: {memory: 64GiB, queries: 1000, unproven: 100%}",
             "in_flight: {memory: 819MiB",
@@ -240,7 +257,9 @@ mod tests {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("memory_limit"));
-        assert!(config(Limits::All, "weir", 1, (2 << 30, 1 << 30)).contains("memory_limit: 2048MiB"));
+        assert!(
+            config(Limits::All, "weir", "urls: []", (2 << 30, 1 << 30)).contains("memory_limit: 2048MiB")
+        );
     }
 
     #[test]

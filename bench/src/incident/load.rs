@@ -3,7 +3,7 @@
 use super::HEAVY_TIMEOUT;
 use crate::Result;
 use crate::client::{Client, Request};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// All 20,000 series, by name: what matches everything (`.+`) Weir refuses without a look.
 const ALL: &str = r#"{__name__=~"c.*|g.*|h.*|m.*|r.*"}"#;
@@ -26,44 +26,68 @@ pub(super) fn light(connection: u32, turn: u64, end: u64) -> Request {
 }
 
 /// A burst, by its kind.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Burst {
-    /// Twenty queries, every other of which returns all series as they are; the others sum them up.
+    /// Twenty range queries, every other of which returns all series as they are; the others sum them up.
     Mixed,
-    /// Twenty that sum up: what a cap on concurrency can survive as well.
+    /// Twenty range queries that sum up: a cap on concurrency can survive them as well.
     Sums,
-    /// Two hundred that sum up a quarter of the series: none is large, all together are.
+    /// Two hundred range queries that sum up a quarter of the series: none is large, all together are.
     Many,
+    /// Twenty subqueries over `vector(1)`, 10 million points each: they name no selector.
+    Selectorless,
+    /// Twenty `label_replace` in three levels, each of which repeats the string of the level below.
+    Strings,
+    /// Twenty range queries over a selector that `@` fixes in time, copied to each of 10,741 steps.
+    At,
+    /// Twenty clients that ask for a sum, close the connection after 300 ms and ask again, for 20 s.
+    Leaving,
+    /// Forty clients that ask for a cheap answer of some megabytes and read none of it for 30 s.
+    Slow,
 }
+
+const BURSTS: [(&str, Burst); 8] = [
+    ("mixed", Burst::Mixed),
+    ("sums", Burst::Sums),
+    ("many", Burst::Many),
+    ("selectorless", Burst::Selectorless),
+    ("strings", Burst::Strings),
+    ("at", Burst::At),
+    ("leaving", Burst::Leaving),
+    ("slow", Burst::Slow),
+];
+
+/// Time after which a client of [`Burst::Leaving`] closes its connection.
+const LEAVES_AFTER: Duration = Duration::from_millis(300);
+/// Time for which such a client asks again.
+const LEAVES_FOR: Duration = Duration::from_secs(20);
+/// Time for which a client of [`Burst::Slow`] reads nothing.
+const STALLS_FOR: Duration = Duration::from_secs(30);
 
 impl Burst {
     pub(super) fn parse(word: &str) -> Result<Self> {
-        match word {
-            "mixed" => Ok(Self::Mixed),
-            "sums" => Ok(Self::Sums),
-            "many" => Ok(Self::Many),
-            _ => Err(format!("no such burst: {word}; there are mixed, sums and many").into()),
-        }
+        let known = BURSTS.iter().find(|(name, _)| *name == word);
+        known.map(|(_, burst)| *burst).ok_or_else(|| {
+            let names: Vec<_> = BURSTS.iter().map(|(name, _)| *name).collect();
+            format!("no such burst: {word}; there are {}", names.join(", ")).into()
+        })
     }
 
     pub(super) fn queries(self) -> impl Iterator<Item = Query> {
         let count = match self {
-            Self::Mixed | Self::Sums => 20,
             Self::Many => 200,
+            Self::Slow => 40,
+            _ => 20,
         };
-        (0..count).map(move |n| Query {
-            raw: matches!(self, Self::Mixed) && n % 2 == 1,
-            part: matches!(self, Self::Many).then_some(n % 3),
-        })
+        (0..count).map(move |number| Query { burst: self, number })
     }
 }
 
-/// A heavy query.
+/// A heavy query: the burst that it belongs to, and its number there.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Query {
-    raw: bool,
-    /// Of the counters, those with this digit first, and not all series.
-    part: Option<usize>,
+    burst: Burst,
+    number: usize,
 }
 
 /// How one heavy query ended.
@@ -91,24 +115,95 @@ impl Heavy {
 }
 
 impl Query {
+    fn raw(self) -> bool {
+        self.burst == Burst::Mixed && self.number % 2 == 1
+    }
+
+    fn text(self, end: u64) -> String {
+        match self.burst {
+            Burst::Mixed if self.raw() => ALL.to_owned(),
+            Burst::Mixed | Burst::Sums | Burst::Leaving => format!("sum by(job)({ALL})"),
+            Burst::Many => format!("sum by(job)({{__name__=~\"c{}.*_total\"}})", self.number % 3),
+            Burst::Selectorless => "sum_over_time(vector(1)[100000s:10ms])".to_owned(),
+            Burst::Strings => strings(),
+            Burst::At => format!("sum(({{__name__=~\"c0[0-3].*\"}} @ {end}) or vector(time()))"),
+            Burst::Slow => "{__name__=~\"c0[0-9]_total\"}".to_owned(),
+        }
+    }
+
+    /// The request of a range query; `path` may be that of its estimate.
     pub(super) fn request(self, path: &str, end: u64) -> Request {
-        let selector = self.part.map_or(ALL.to_owned(), |n| format!("{{__name__=~\"c{n}.*_total\"}}"));
-        let query = if self.raw { selector } else { format!("sum by(job)({selector})") };
-        let (from, to) = ((end - 6 * 3600).to_string(), end.to_string());
-        let parameters = [("query", query.as_str()), ("start", &from), ("end", &to), ("step", "15")];
+        let (query, to) = (self.text(end), end.to_string());
+        let (from, step) = match self.burst {
+            // One step: the text alone makes it heavy.
+            Burst::Selectorless | Burst::Strings => (to.clone(), "15"),
+            Burst::At => ((end - 6 * 3600).to_string(), "2.011"),
+            Burst::Slow => ((end - 1200).to_string(), "30"),
+            _ => ((end - 6 * 3600).to_string(), "15"),
+        };
+        let parameters = [("query", query.as_str()), ("start", &from), ("end", &to), ("step", step)];
         Request::get(path, &parameters, NOISY)
     }
 
-    pub(super) fn ask(self, port: u16, end: u64) -> Heavy {
-        let request = self.request("/api/v1/query_range", end);
+    /// Asks, and says how it ended; `None` where nobody waits for the answer.
+    pub(super) fn ask(self, (port, prefix): (u16, &str), end: u64) -> Option<Heavy> {
+        let request = self.request("/api/v1/query_range", end).under(prefix);
         let begin = Instant::now();
-        let answer = Client::new(port, HEAVY_TIMEOUT).page(&request);
-        let ms = begin.elapsed().as_secs_f64() * 1e3;
-        let Ok((answer, body)) = answer else {
-            return Heavy { raw: self.raw, status: 0, limit: None, explained: false, ms };
+        let mut client = Client::new(port, HEAVY_TIMEOUT);
+        // Of one request, and of all.
+        let (time, most) = match self.burst {
+            Burst::Leaving => (LEAVES_AFTER, LEAVES_FOR),
+            Burst::Slow => (STALLS_FOR, STALLS_FOR),
+            _ => (Duration::ZERO, Duration::ZERO),
         };
-        let limit = answer.header("weir-limit").map(|l| l.split(';').next().unwrap_or(l).to_owned());
-        let explained = body.starts_with(br#"{"status":"error","errorType":""#);
-        Heavy { raw: self.raw, status: answer.status, limit, explained, ms }
+        while begin.elapsed() < most && client.abandon(&request, time).is_ok() {}
+        if most > Duration::ZERO {
+            return None;
+        }
+        Some(ended(self.raw(), &mut client, &request))
     }
+}
+
+/// Queries asked in a row after the burst.
+const AGAIN: usize = 8;
+/// Hours of the sum that is asked then, the longest first.
+const HOURS: [u64; 4] = [6, 3, 2, 1];
+
+/// Asks for the longest sum that fits, eight times in a row; with Weir in front, `query_range_cost` says what fits.
+pub(super) fn again((port, prefix): (u16, &str), weighs: bool, end: u64) -> Vec<Heavy> {
+    let request = |path: &str, hours: u64| {
+        let query = format!("sum by(job)({ALL})");
+        let (from, to) = ((end - hours * 3600).to_string(), end.to_string());
+        let parameters = [("query", query.as_str()), ("start", &from), ("end", &to), ("step", "15")];
+        Request::get(path, &parameters, NOISY).under(prefix)
+    };
+    let fits = |hours: u64| {
+        let answer = Client::new(port, HEAVY_TIMEOUT).page(&request("/api/v1/query_range_cost", hours));
+        answer.is_ok_and(|(_, body)| String::from_utf8_lossy(&body).contains(r#""admitted":true"#))
+    };
+    let hours = HOURS.into_iter().find(|hours| !weighs || fits(*hours)).unwrap_or(1);
+    (0..AGAIN)
+        .map(|_| ended(false, &mut Client::new(port, HEAVY_TIMEOUT), &request("/api/v1/query_range", hours)))
+        .collect()
+}
+
+/// Asks, waits for the whole answer and says how it ended.
+fn ended(raw: bool, client: &mut Client, request: &Request) -> Heavy {
+    let begin = Instant::now();
+    let answer = client.page(request);
+    let ms = begin.elapsed().as_secs_f64() * 1e3;
+    let Ok((answer, body)) = answer else {
+        return Heavy { raw, status: 0, limit: None, explained: false, ms };
+    };
+    let limit = answer.header("weir-limit").map(|l| l.split(';').next().unwrap_or(l).to_owned());
+    let explained = body.starts_with(br#"{"status":"error","errorType":""#);
+    Heavy { raw, status: answer.status, limit, explained, ms }
+}
+
+/// Each level puts the string of the one below it into its own some hundred times: 4.6 KB of text, gigabytes of labels.
+fn strings() -> String {
+    let repeat = "$1".repeat(1000);
+    let first = format!(r#"label_replace(vector(1),"a","{}","","")"#, "x".repeat(500));
+    let level = |inner: String| format!(r#"label_replace({inner},"a","{repeat}","a","(.*)")"#);
+    level(level(first))
 }

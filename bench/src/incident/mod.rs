@@ -3,6 +3,7 @@
 
 mod guard;
 mod load;
+mod real;
 mod report;
 mod sheet;
 pub(crate) mod target;
@@ -12,11 +13,12 @@ mod wrong;
 use crate::client::Client;
 use crate::data::Data;
 use crate::pace::{Pace, Sample};
-use crate::process::{Scratch, Service};
+use crate::process::Scratch;
 use crate::report::path;
 use crate::{Options, Result};
 use guard::Guard;
 use load::{Burst, Heavy};
+use real::Database;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use target::Target;
@@ -34,6 +36,8 @@ struct Run {
     watched: Watched,
     light: Vec<Sample>,
     heavy: Vec<Heavy>,
+    /// The heaviest query that fits, asked eight times in a row some time after the burst.
+    after: Vec<Heavy>,
     /// When the burst began and ended.
     burst: (f64, f64),
     /// What the guard may let the database hold in all, bytes, where it has such a bound.
@@ -76,7 +80,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for guard in &guards {
         let target = guard.target(target);
         let scratch = Scratch::new()?;
-        let database = target.start(&scratch, options, &seed)?;
+        let database = target.database(&scratch, options, &seed)?;
         let run = replay(guard, &target, options, (scratch, database), burst, data.end)?;
         eprintln!("{}: {}", run.guard, report::line(&run));
         runs.push(run);
@@ -90,16 +94,19 @@ fn replay(
     guard: &Guard,
     target: &Target,
     options: &Options,
-    (scratch, mut database): (Scratch, Service),
+    (scratch, mut database): (Scratch, Database),
     burst: Burst,
     end: u64,
 ) -> Result<Run> {
     // Kept alive until the end of the run.
-    let service = guard.start(&scratch, options, target, (database.port, burst, end))?;
-    let port = service.as_ref().map_or(database.port, |service| service.port);
+    let service = guard.start(&scratch, options, target, (&database, burst, end))?;
+    let port = service.as_ref().map_or(database.main.port, |service| service.port);
+    // Weir's own paths begin at the root, whatever stands behind it.
+    let prefix = if guard.weighs() { "" } else { database.prefix };
+    let light = |connection, turn| load::light(connection, turn, end).under(prefix);
     // The first answer of everything, and the estimates of Weir, are not what is measured.
     for n in 0..40 {
-        Client::new(port, Duration::from_secs(10)).get(&load::light(n, u64::from(n), end))?;
+        Client::new(port, Duration::from_secs(10)).get(&light(n, u64::from(n)))?;
     }
     // Otherwise the burst finds Weir as a burst does: not asked about its queries before.
     let wrong = options.wrong_estimate.is_some() && guard.weighs();
@@ -108,27 +115,30 @@ fn replay(
     let pace = Pace { port, rate: 40.0, connections: 40, timeout: Duration::from_secs(10) };
     let limit = options.limit_mib << 20;
     std::thread::scope(|scope| {
-        let steady =
-            scope.spawn(|| pace.run(start, &stop, |connection, turn| load::light(connection, turn, end)));
+        let steady = scope.spawn(|| pace.run(start, &stop, light));
         let counters = scope.spawn({
-            let port = database.port;
+            let port = database.metrics;
             let stop = &stop;
             move || watch::counters(port, target, start, stop)
         });
-        let memory = scope.spawn(|| watch::memory(&mut database, limit, start, &stop));
+        let memory = scope.spawn(|| watch::memory(&mut database.main, limit, start, &stop));
         std::thread::sleep(QUIET);
         let begin = start.elapsed().as_secs_f64();
         let clients: Vec<_> =
-            burst.queries().map(|query| scope.spawn(move || query.ask(port, end))).collect();
-        let heavy = clients.into_iter().filter_map(|query| query.join().ok()).collect();
+            burst.queries().map(|query| scope.spawn(move || query.ask((port, prefix), end))).collect();
+        let heavy = clients.into_iter().filter_map(|query| query.join().ok().flatten()).collect();
         let burst = (begin, start.elapsed().as_secs_f64());
         std::thread::sleep(TAIL);
+        let after = options.after.map_or_else(Vec::new, |seconds| {
+            std::thread::sleep(Duration::from_secs(seconds).saturating_sub(TAIL));
+            load::again((port, prefix), guard.weighs(), end)
+        });
         stop.store(true, Ordering::Relaxed);
         let light = steady.join().unwrap_or_default();
         let mut watched = memory.join().map_err(|_| "the watcher panicked")??;
         watched.counters = counters.join().unwrap_or_default();
         let idle = watched.rss.first().map_or(0, |s| s.1);
         let bound = guard.budget(options, *target).map(|budget| (idle + budget) * 5 / 4);
-        Ok(Run { guard: guard.name().to_owned(), watched, light, heavy, burst, bound, estimated })
+        Ok(Run { guard: guard.name().to_owned(), watched, light, heavy, after, burst, bound, estimated })
     })
 }

@@ -58,6 +58,16 @@ fn bars(target: &Target, runs: &[Run]) -> Vec<Bar> {
         let goal = format!("peak MiB below 1.25 × (idle + budget) = {bound:.0}");
         bars.push(Bar::at_most(goal, peak(weir) as f64 / 1_048_576.0, bound));
     }
+    if !weir.after.is_empty() {
+        let answered = weir.after.iter().filter(|h| h.answered()).count();
+        let slowest = weir.after.iter().map(|h| h.ms).fold(0.0, f64::max);
+        let goal = format!(
+            "the heaviest query that fits, asked {} times in a row after the burst",
+            weir.after.len()
+        );
+        let measured = format!("{answered} answered, {slowest:.0} ms at most");
+        bars.push(Bar::new(goal, measured, answered == weir.after.len()));
+    }
     let goal = "heavy queries a minute, of the best cap that survives: at least 0.9";
     bars.extend(work_bar(weir, runs, goal, |_| true));
     let goal = "the same of the best cap that fails no light query";
@@ -259,18 +269,18 @@ fn to_json(run: &Run) -> Value {
         .iter()
         .map(|s| json!({"at": s.at, "ms": s.ms, "status": s.status, "weir_and_backend_ms": s.weir_ms}))
         .collect();
-    let heavy: Vec<Value> = run
-        .heavy
-        .iter()
-        .map(|h| json!({"raw": h.raw, "status": h.status, "limit": h.limit, "explained": h.explained, "ms": h.ms}))
-        .collect();
+    let ended = |queries: &[Heavy]| -> Vec<Value> {
+        let one = |h: &Heavy| json!({"raw": h.raw, "status": h.status, "limit": h.limit, "explained": h.explained, "ms": h.ms});
+        queries.iter().map(one).collect()
+    };
+    let (heavy, after) = (ended(&run.heavy), ended(&run.after));
     // Ten a second are enough to draw.
     let rss: Vec<Value> = run.watched.rss.iter().step_by(10).map(|(at, bytes)| json!([at, bytes])).collect();
     let [user, system] = cpu(run);
     json!({
         "guard": run.guard, "died_at": run.watched.died, "burst": run.burst, "tail_s": TAIL.as_secs(),
         "peak_rss": peak(run), "bound_rss": run.bound, "light_quiet": light(&quiet), "light_burst": light(&loud),
-        "light_slowest": slowest, "heavy_per_minute": per_minute(run), "heavy": heavy, "rss": rss,
+        "light_slowest": slowest, "heavy_per_minute": per_minute(run), "heavy": heavy, "after": after, "rss": rss,
         "cores_user": user, "cores_system": system, "reads_per_second": reads(run),
         "get_on_empty_per_second": on_empty(run), "estimated_series_and_bytes": run.estimated,
     })

@@ -1,5 +1,6 @@
 //! The database that is to survive.
 
+use super::real::{self, Database};
 use crate::client::Request;
 use crate::data::{Data, copy_tree, generated, times};
 use crate::process::{Scratch, Service, command, free_port, need};
@@ -12,6 +13,12 @@ use std::process::Command;
 pub(crate) enum Target {
     Prometheus,
     VictoriaMetrics,
+    M3,
+    /// A querier over a Prometheus with a sidecar.
+    Thanos,
+    /// A querier over a store gateway, whose statistics say nothing of its series.
+    ThanosStore,
+    Cortex,
     /// Weir's own node, with this `pool.mode`.
     Node(&'static str),
 }
@@ -31,6 +38,10 @@ impl Target {
         match word {
             "prometheus" => Ok(Self::Prometheus),
             "victoriametrics" => Ok(Self::VictoriaMetrics),
+            "m3" => Ok(Self::M3),
+            "thanos" => Ok(Self::Thanos),
+            "thanos-store" => Ok(Self::ThanosStore),
+            "cortex" => Ok(Self::Cortex),
             "weir-node" | "weir-node:bounded" => Ok(Self::Node("bounded")),
             "weir-node:unbounded" => Ok(Self::Node("unbounded")),
             _ => Err(format!("no such target: {word}").into()),
@@ -41,6 +52,10 @@ impl Target {
         match self {
             Self::Prometheus => "prometheus",
             Self::VictoriaMetrics => "victoriametrics",
+            Self::M3 => "m3",
+            Self::Thanos => "thanos",
+            Self::ThanosStore => "thanos-store",
+            Self::Cortex => "cortex",
             Self::Node("unbounded") => "weir-node-unbounded",
             Self::Node(_) => "weir-node-bounded",
         }
@@ -51,24 +66,35 @@ impl Target {
         match self {
             Self::Prometheus => "prometheus",
             Self::VictoriaMetrics => "victoriametrics",
+            Self::M3 => "m3",
+            Self::Thanos | Self::ThanosStore => "thanos",
+            Self::Cortex => "cortex",
             Self::Node(_) => "weir",
         }
     }
 
-    /// The program whose version is told.
+    /// It is given with `--binary` and begins empty.
+    pub(super) fn is_built(self) -> bool {
+        matches!(self, Self::M3 | Self::Thanos | Self::ThanosStore | Self::Cortex)
+    }
+
+    /// The program whose version the report shows.
     pub(crate) fn program(self) -> &'static str {
         match self {
             Self::Prometheus => "prometheus",
             Self::VictoriaMetrics => "victoria-metrics",
+            Self::M3 => "m3dbnode",
+            Self::Thanos | Self::ThanosStore => "thanos",
+            Self::Cortex => "cortex",
             Self::Node(_) => "weir",
         }
     }
 
     pub(crate) fn need(self) -> Result<()> {
         match self {
-            Self::Prometheus => need(&["prometheus", "promtool"]),
+            Self::Prometheus | Self::Thanos => need(&["prometheus", "promtool"]),
             Self::VictoriaMetrics => need(&["victoria-metrics", "promtool"]),
-            Self::Node(_) => need(&["promtool"]),
+            Self::M3 | Self::ThanosStore | Self::Cortex | Self::Node(_) => need(&["promtool"]),
         }
     }
 
@@ -76,6 +102,9 @@ impl Target {
     pub(crate) fn counters(self) -> (&'static str, Option<&'static str>) {
         match self {
             Self::Prometheus => ("prometheus_engine_query_samples_total", None),
+            Self::M3 => ("coordinator_fetch_success", Some("bytes_pool_get_on_empty")),
+            Self::Thanos | Self::ThanosStore => ("thanos_query_concurrent_gate_queries_total", None),
+            Self::Cortex => ("cortex_querier_fetched_series_per_query_sum", None),
             Self::VictoriaMetrics => ("vm_rows_read_per_query_sum", None),
             Self::Node(_) => ("weir_node_reads_total", Some("weir_pool_get_on_empty_total")),
         }
@@ -86,6 +115,7 @@ impl Target {
         match self {
             Self::Prometheus => "prometheus_http_requests_total{code=\"200\",handler=\"/api/v1/query_range\"",
             Self::VictoriaMetrics => "vm_http_requests_total{path=\"/api/v1/query_range\"",
+            Self::M3 | Self::Thanos | Self::ThanosStore | Self::Cortex => "http_requests_total",
             Self::Node(_) => "weir_node_reads_total",
         }
     }
@@ -94,13 +124,14 @@ impl Target {
     pub(crate) fn reads(self) -> &'static str {
         match self {
             Self::Prometheus | Self::VictoriaMetrics => "samples read per second",
-            Self::Node(_) => "reads per second",
+            Self::Cortex => "series read per second",
+            Self::M3 | Self::Thanos | Self::ThanosStore | Self::Node(_) => "reads per second",
         }
     }
 
     /// The data in its form: kept between runs, made if there is nothing.
     pub(crate) fn seed<'a>(self, options: &Options, data: &'a Data) -> Result<Seed<'a>> {
-        if self == Self::Prometheus {
+        if self == Self::Prometheus || self.is_built() {
             return Ok(Seed::Blocks(data));
         }
         let (dir, done) =
@@ -116,11 +147,22 @@ impl Target {
         let series = generated()?;
         let all: Vec<u64> = times(data.end).collect();
         for start in (0..all.len()).step_by(LOADED) {
-            remote::send(service.port, &remote::requests(&series, start..start + LOADED, &all)?)?;
+            remote::send(
+                service.port,
+                &remote::requests(remote::PROMETHEUS, &series, start..start + LOADED, &all)?,
+            )?;
         }
         drop(service);
         fs::write(done, "")?;
         Ok(Seed::Folder(dir))
+    }
+
+    /// Starts it, with all that it asks, over data that no other run has seen.
+    pub(super) fn database(self, scratch: &Scratch, options: &Options, seed: &Seed<'_>) -> Result<Database> {
+        match seed {
+            Seed::Blocks(data) if self.is_built() => real::start(self, scratch, options, data),
+            _ => Ok(Database::alone(self.start(scratch, options, seed)?)),
+        }
     }
 
     /// Starts it over a copy of the data, so that no run sees what another one left.

@@ -1,0 +1,282 @@
+//! Expressions of dashboards and rule files, asked of a database directly and through Weir: the same answer or not.
+
+use crate::Result;
+use crate::client::{Client, Request};
+use crate::report::Table;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Files that are read from a folder, and those below it.
+const FILES_MAX: usize = 10_000;
+/// Bytes of one file.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+/// Differences that are printed whole.
+const SHOWN_MAX: usize = 50;
+
+/// What the command line says.
+#[derive(Debug)]
+struct Plan {
+    direct: u16,
+    weir: u16,
+    /// Seconds since the epoch at which a range query ends.
+    end: u64,
+    files: Vec<PathBuf>,
+}
+
+/// How two answers to one request compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Identical,
+    /// The same series in another order, as engines with parallel workers answer.
+    OtherOrder,
+    /// Both are errors, with the same status and `errorType`.
+    SameError,
+    /// Weir refused with a limit.
+    Refused,
+    Different,
+}
+
+const OUTCOMES: [(Outcome, &str); 5] = [
+    (Outcome::Identical, "identical"),
+    (Outcome::OtherOrder, "another order"),
+    (Outcome::SameError, "the same error"),
+    (Outcome::Refused, "refused"),
+    (Outcome::Different, "different"),
+];
+
+/// Compares, and prints a table of counts and each difference. Fails if one differs.
+pub(crate) fn run(words: impl Iterator<Item = String>) -> Result<()> {
+    let plan = Plan::parse(words)?;
+    let mut expressions = BTreeSet::new();
+    for file in list(&plan.files)? {
+        expressions_of(&file, &mut expressions)?;
+    }
+    let mut clients = [Client::new(plan.direct, TIMEOUT), Client::new(plan.weir, TIMEOUT)];
+    let mut table = Table::new(&["request", "expressions", "outcome", "count"]);
+    let mut different = Vec::new();
+    for range in [false, true] {
+        let mut counts = [0_usize; OUTCOMES.len()];
+        for expression in &expressions {
+            let (outcome, why) = one(&mut clients, &plan.request(expression, range));
+            if let Some(at) = OUTCOMES.iter().position(|(known, _)| *known == outcome) {
+                counts[at] += 1;
+            }
+            if outcome == Outcome::Different {
+                different.push(format!("{expression}\n    {why}"));
+            }
+        }
+        let kind = if range { "query_range" } else { "query" };
+        for ((_, name), count) in OUTCOMES.iter().zip(counts) {
+            let cells =
+                [kind.to_owned(), expressions.len().to_string(), (*name).to_owned(), count.to_string()];
+            table.row(cells);
+        }
+    }
+    println!("{table}");
+    different.iter().take(SHOWN_MAX).for_each(|text| println!("{text}"));
+    if different.is_empty() { Ok(()) } else { Err(format!("{} answers differ", different.len()).into()) }
+}
+
+impl Plan {
+    fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
+        let (mut direct, mut weir, mut end, mut files) = (None, None, None, Vec::new());
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
+            match word.as_str() {
+                "--direct" => direct = Some(loopback_port(&value()?)?),
+                "--weir" => weir = Some(loopback_port(&value()?)?),
+                "--end" => end = Some(value()?.parse()?),
+                _ if word.starts_with("--") => return Err(format!("unknown option {word}").into()),
+                _ => files.push(word.into()),
+            }
+        }
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+        let missing = || "compare wants --direct URL --weir URL FILES…";
+        if files.is_empty() {
+            return Err(missing().into());
+        }
+        let end = end.unwrap_or(now / 60 * 60 - 120);
+        Ok(Self { direct: direct.ok_or_else(missing)?, weir: weir.ok_or_else(missing)?, end, files })
+    }
+
+    fn request(&self, expression: &str, range: bool) -> Request {
+        let (start, end) = ((self.end - 3600).to_string(), self.end.to_string());
+        if range {
+            let parameters = [("query", expression), ("start", &start), ("end", &end), ("step", "60")];
+            Request::get("/api/v1/query_range", &parameters, "bench")
+        } else {
+            Request::get("/api/v1/query", &[("query", expression), ("time", &end)], "bench")
+        }
+    }
+}
+
+/// The port of `http://127.0.0.1:PORT`; load goes to the loopback only.
+fn loopback_port(url: &str) -> Result<u16> {
+    let rest = url.strip_prefix("http://127.0.0.1:").or_else(|| url.strip_prefix("http://localhost:"));
+    let port = rest.and_then(|rest| rest.trim_end_matches('/').parse().ok());
+    port.ok_or_else(|| format!("{url}: only http://127.0.0.1:PORT is asked").into())
+}
+
+/// The files named, and those below the folders named.
+fn list(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let (mut found, mut queue) = (Vec::new(), named.to_vec());
+    while let Some(path) = queue.pop() {
+        if path.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                queue.push(entry?.path());
+            }
+        } else if named.contains(&path) || is_data(&path) {
+            found.push(path);
+        }
+        if found.len() > FILES_MAX {
+            return Err(format!("more than {FILES_MAX} files").into());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn is_data(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "json" || e == "yaml" || e == "yml")
+}
+
+/// Adds the value of each key `expr`, and of `query` where it is a variable's or a target's text. A file that is no JSON
+/// or YAML has none.
+fn expressions_of(file: &Path, found: &mut BTreeSet<String>) -> Result<()> {
+    if fs::metadata(file)?.len() > FILE_BYTES_MAX {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&fs::read(file)?).into_owned();
+    let value: Option<Value> =
+        serde_json::from_str(&text).ok().or_else(|| serde_saphyr::from_str(&text).ok());
+    if let Some(value) = value {
+        collect(&value, found);
+    }
+    Ok(())
+}
+
+fn collect(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value {
+                    Value::String(text) if name == "expr" && !text.trim().is_empty() => {
+                        found.insert(filled_in(text));
+                    }
+                    _ => collect(value, found),
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| collect(value, found)),
+        _ => {}
+    }
+}
+
+/// Grafana's variables, filled in: intervals with a duration, all others with a pattern that matches everything.
+fn filled_in(text: &str) -> String {
+    const DURATIONS: [(&str, &str); 4] =
+        [("__rate_interval", "5m"), ("__interval", "1m"), ("__range", "1h"), ("interval", "5m")];
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        let braced = rest.strip_prefix('{').and_then(|inner| inner.split_once('}'));
+        let (name, after) = if let Some((inner, after)) = braced {
+            (inner.split([':', '.']).next().unwrap_or(inner), after)
+        } else {
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+            rest.split_at(end)
+        };
+        rest = after;
+        let duration = DURATIONS.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+        // A dollar alone ends a pattern.
+        out.push_str(if name.is_empty() { "$" } else { duration.unwrap_or(".*") });
+    }
+    out.push_str(rest);
+    out
+}
+
+fn one(clients: &mut [Client; 2], request: &Request) -> (Outcome, String) {
+    let [direct, weir] = clients;
+    match (direct.page(request), weir.page(request)) {
+        (Ok((one, one_body)), Ok((other, other_body))) => {
+            if other.header("weir-limit").is_some() {
+                return (Outcome::Refused, String::new());
+            }
+            let outcome = compared((one.status, &one_body), (other.status, &other_body));
+            (
+                outcome,
+                format!("{} {} / {} {}", one.status, short(&one_body), other.status, short(&other_body)),
+            )
+        }
+        (one, other) => (Outcome::Different, format!("{:?} / {:?}", one.err(), other.err())),
+    }
+}
+
+fn compared(direct: (u16, &[u8]), weir: (u16, &[u8])) -> Outcome {
+    if direct == weir {
+        return Outcome::Identical;
+    }
+    let parsed = |body: &[u8]| serde_json::from_slice::<Value>(body).unwrap_or_default();
+    let (one, other) = (parsed(direct.1), parsed(weir.1));
+    if direct.0 >= 400 && direct.0 == weir.0 && one["errorType"] == other["errorType"] {
+        return Outcome::SameError;
+    }
+    let same_series = direct.0 == weir.0 && sorted(&one) == sorted(&other);
+    if same_series && direct.0 < 400 { Outcome::OtherOrder } else { Outcome::Different }
+}
+
+/// The series of a result, sorted by their text.
+fn sorted(answer: &Value) -> Option<Vec<String>> {
+    let mut series: Vec<_> = answer["data"]["result"].as_array()?.iter().map(Value::to_string).collect();
+    series.sort_unstable();
+    Some(series)
+}
+
+fn short(body: &[u8]) -> String {
+    String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_filled_in() {
+        for (text, filled) in [
+            ("rate(a[$__rate_interval])", "rate(a[5m])"),
+            (r#"a{b=~"${job:regex}",c=~"x$"}"#, r#"a{b=~".*",c=~"x$"}"#),
+            ("topk(5, a{x=\"$x\"})", "topk(5, a{x=\".*\"})"),
+            ("a", "a"),
+        ] {
+            assert_eq!(filled_in(text), filled);
+        }
+    }
+
+    #[test]
+    fn answers_are_compared_by_what_they_say() {
+        let body =
+            |order: &str| format!(r#"{{"status":"success","data":{{"result":[{order}]}}}}"#).into_bytes();
+        let (one, other, third) = (body("1,2"), body("2,1"), body("1"));
+        assert_eq!(compared((200, &one), (200, &one)), Outcome::Identical);
+        assert_eq!(compared((200, &one), (200, &other)), Outcome::OtherOrder);
+        assert_eq!(compared((200, &one), (200, &third)), Outcome::Different);
+        let error = |text: &str| format!(r#"{{"status":"error","errorType":"execution","error":"{text}"}}"#);
+        let (a, b) = (error("a"), error("b"));
+        assert_eq!(compared((422, a.as_bytes()), (422, b.as_bytes())), Outcome::SameError);
+        assert_eq!(compared((422, a.as_bytes()), (400, a.as_bytes())), Outcome::Different);
+    }
+
+    #[test]
+    fn expressions_are_found_in_dashboards_and_rules() {
+        let mut found = BTreeSet::new();
+        let rules: Value = serde_saphyr::from_str("groups: [{rules: [{alert: a, expr: up == 0}]}]").unwrap();
+        collect(&rules, &mut found);
+        collect(&serde_json::json!({"panels": [{"targets": [{"expr": "sum(up)"}]}]}), &mut found);
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["sum(up)", "up == 0"]);
+    }
+}
