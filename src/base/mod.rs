@@ -3,8 +3,10 @@
 pub mod allowance;
 pub mod cors;
 pub mod error;
+pub mod kind;
 pub mod params;
 pub mod query_cost;
+pub mod protobuf;
 pub mod sync;
 pub mod tenant;
 pub mod time;
@@ -14,6 +16,7 @@ mod worker;
 pub use allowance::Allowance;
 pub use error::{Blame, ErrorKind};
 pub use query_cost::{Confidence, Estimate, QueryCost};
+pub use kind::Kind;
 pub use tenant::TenantId;
 pub use time::TimeRange;
 pub use worker::{WORKERS_MAX, WorkerId};

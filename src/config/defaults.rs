@@ -3,11 +3,12 @@
 use super::{
     raw::{
         AdminConnections, Backend, BackendTls, BasicAuthPart, Budget, Class, ClassMatch, Connections, Health,
-        InFlight, Kind, Limits, LogFormat, Mode, OnUnparsable, Otlp, PerQuery, Pressure, Probe, Profiling,
+        InFlight, Limits, LogFormat, Mode, OnUnparsable, Otlp, PerQuery, Pressure, Probe, Profiling,
         Queue, Rates, Server, ServerTls, Telemetry, Tenancy, TenantLimits, TenantSource,
     },
     scalar::{Limit, OnStale, Unknown},
 };
+use crate::base::Kind;
 use std::{collections::BTreeMap, str::FromStr};
 
 /// Reads a literal of this file; `every_default_is_readable` builds them all.

@@ -5,6 +5,7 @@ pub use super::{
     connections::{AdminConnections, Connections},
     tls::ServerTls,
 };
+use crate::base::Kind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -134,20 +135,6 @@ pub struct Backend {
     pub probe: Probe,
     /// The backend's own distress, which shrinks its budget.
     pub pressure: Pressure,
-}
-
-/// Which API and cost formula a backend has.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "product names")]
-pub enum Kind {
-    Prometheus,
-    VictoriaMetrics,
-    Thanos,
-    Mimir,
-    Cortex,
-    M3,
-    Weir,
 }
 
 /// What becomes of a query that is not PromQL.

@@ -19,7 +19,7 @@ use crate::{
         pressure::{self, OnStale},
     },
     base::TenantId,
-    cost::{Model, ModelKind, Unknown},
+    cost::{Model, Unknown},
     limit::{
         BackendBudget, ClassId, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy, Rate,
         RateLimit, Rates, TenantPolicy,
@@ -111,7 +111,7 @@ fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {
     let metrics_urls = metrics_urls.collect::<Result<Vec<_>, _>>()?;
     let tls = urls.iter().chain(&metrics_urls).any(BaseUrl::secure).then(|| tls::load(&raw.tls)).transpose();
     let tls = tls.map_err(|wrong| format!("backend `{}`: tls.{wrong}", raw.name))?;
-    let (kind, model_kind) = kinds(raw.kind);
+    let kind = raw.kind;
     let backend = backend::Settings {
         connect_timeout: raw.connect_timeout.duration(),
         response_timeout: raw.response_timeout.duration(),
@@ -137,7 +137,7 @@ fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {
         ..backend.clone()
     });
     let model = Model {
-        kind: model_kind,
+        kind,
         block_duration_ms: raw.block_duration.ms().get(),
         scrape_interval_ms: raw.scrape_interval.ms().get(),
         unknown: match raw.unknown {
@@ -187,18 +187,6 @@ fn per_second(rate: scalar::Rate) -> f64 {
 
 fn size(count: scalar::Count) -> usize {
     usize::try_from(count.0.get()).unwrap_or(usize::MAX)
-}
-
-const fn kinds(kind: raw::Kind) -> (backend::Kind, ModelKind) {
-    match kind {
-        raw::Kind::Prometheus => (backend::Kind::Prometheus, ModelKind::Prometheus),
-        raw::Kind::VictoriaMetrics => (backend::Kind::VictoriaMetrics, ModelKind::VictoriaMetrics),
-        raw::Kind::Thanos => (backend::Kind::Thanos, ModelKind::Thanos),
-        raw::Kind::Mimir => (backend::Kind::Mimir, ModelKind::Mimir),
-        raw::Kind::Cortex => (backend::Kind::Cortex, ModelKind::Cortex),
-        raw::Kind::M3 => (backend::Kind::M3, ModelKind::M3),
-        raw::Kind::Weir => (backend::Kind::Weir, ModelKind::Weir),
-    }
 }
 
 fn policy(raw: &Raw) -> Result<Policy, String> {

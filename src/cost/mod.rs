@@ -16,5 +16,5 @@ pub use estimate::{Estimated, SelectorEstimate, estimate, estimate_listing};
 pub use knowledge::{SeriesKnowledge, Source};
 pub use label_table::{LabelTable, MAX_AGE_MS as LABEL_TABLE_MAX_AGE_MS, TableError};
 pub use learned::{CONTRADICTIONS, FORGET_MS, HALF_LIFE_MS, LearnKey, Learned, LearnedError, Observed};
-pub use model::{Model, ModelKind, UNKNOWN_SERIES, Unknown};
+pub use model::{Model, UNKNOWN_SERIES, Unknown};
 pub use split::{JOINED_MAX, PIECES_COUNTED, QuerySplit};

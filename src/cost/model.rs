@@ -5,18 +5,7 @@
 //! by 1,050 MB at 60 s, by 30 MB for an instant `count()` and by 172 MB for the same at 7 steps over 6 h.
 //! VictoriaMetrics 1.79 rose by 65, 865 and 283 MB for the first three.
 
-/// What kind of engine evaluates the query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "the names are the products")]
-pub enum ModelKind {
-    Prometheus,
-    VictoriaMetrics,
-    Thanos,
-    Mimir,
-    Cortex,
-    M3,
-    Weir,
-}
+use crate::base::Kind;
 
 /// What to assume of a selector that nothing is known about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +35,7 @@ impl Unknown {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
     /// Whose formula.
-    pub kind: ModelKind,
+    pub kind: Kind,
     /// Length of a storage block, milliseconds; 0 counts as one block for any window.
     pub block_duration_ms: u64,
     /// Time between two samples of a series, milliseconds; 0 counts as one.
@@ -58,7 +47,7 @@ pub struct Model {
 impl Default for Model {
     fn default() -> Self {
         Self {
-            kind: ModelKind::Prometheus,
+            kind: Kind::Prometheus,
             block_duration_ms: 7_200_000,
             scrape_interval_ms: 15_000,
             unknown: Unknown::Allow,
@@ -167,7 +156,7 @@ const WEIR: Weights = Weights {
 /// The same where an aggregation takes the series one by one: accumulators of 24 bytes a step stay, and rows.
 const WEIR_STREAMED: Weights = Weights { series: 16, point: 0, output_series: 272, output_point: 32, ..WEIR };
 
-impl ModelKind {
+impl Kind {
     const fn weights(self, load: Load) -> Weights {
         match self {
             // Thanos, Cortex and Mimir run the same engine; their 5 B a sample are chunks in gRPC buffers. Mimir's

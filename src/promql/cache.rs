@@ -1,19 +1,34 @@
 //! Trees of queries that come again and again.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
-use super::{Limits, ParseError, ast::Ast, parse_with};
+use super::{Fingerprint, Limits, ParseError, ast::Ast, parse_with};
 
 /// Bytes that one entry may hold on average, trees included, before others are given up for it.
 const ENTRY_BYTES: u64 = 4 << 10;
 
+/// A query that was parsed, and what is computed from its tree alone.
+#[derive(Debug)]
+pub struct CachedQuery {
+    /// The tree.
+    pub ast: Arc<Ast>,
+    fingerprint: OnceLock<Fingerprint>,
+}
+
+impl CachedQuery {
+    /// Its fingerprint, computed when it is first asked for.
+    pub fn fingerprint(&self) -> Fingerprint {
+        *self.fingerprint.get_or_init(|| Fingerprint::of(&self.ast))
+    }
+}
+
 /// Trees by text, bounded in number and in bytes. Refused queries are not kept.
 #[derive(Debug)]
 pub struct Cache {
-    trees: moka::sync::Cache<Arc<str>, Arc<Ast>>,
+    trees: moka::sync::Cache<Arc<str>, Arc<CachedQuery>>,
     limits: Limits,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -31,7 +46,7 @@ impl Cache {
         let trees = moka::sync::Cache::builder()
             .max_capacity(bytes)
             // However small, an entry costs its share: so the number is bounded too.
-            .weigher(|_, ast: &Arc<Ast>| bytes_of(ast).max(ENTRY_BYTES as u32))
+            .weigher(|_, query: &Arc<CachedQuery>| bytes_of(&query.ast).max(ENTRY_BYTES as u32))
             .build();
         Self { trees, limits, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
@@ -41,14 +56,24 @@ impl Cache {
     /// # Errors
     /// As [`parse_with`].
     pub fn parse(&self, text: &str) -> Result<Arc<Ast>, ParseError> {
-        if let Some(ast) = self.trees.get(text) {
+        self.query(text).map(|query| Arc::clone(&query.ast))
+    }
+
+    /// A query, kept or parsed now.
+    ///
+    /// # Errors
+    /// As [`parse_with`].
+    pub fn query(&self, text: &str) -> Result<Arc<CachedQuery>, ParseError> {
+        if let Some(query) = self.trees.get(text) {
             self.hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(ast);
+            return Ok(query);
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
         let ast = Arc::new(parse_with(text, &self.limits)?);
-        self.trees.insert(Arc::clone(&ast.text), Arc::clone(&ast));
-        Ok(ast)
+        let text = Arc::clone(&ast.text);
+        let query = Arc::new(CachedQuery { ast, fingerprint: OnceLock::new() });
+        self.trees.insert(text, Arc::clone(&query));
+        Ok(query)
     }
 
     /// How many queries were found.

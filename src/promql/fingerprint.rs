@@ -1,117 +1,200 @@
-//! A stable number for "the same query again": constants, durations and times erased, matchers and grouping kept.
+//! A stable identity for "the same query again": constants, durations and times erased, matchers and grouping kept.
 //!
-//! The value is written to disk with what was learned, so the hash is our own FNV-1a and not the standard library's,
-//! whose result may change with any release.
+//! It is the first half of a SHA-256 digest: whoever may write queries must not be able to write two that share what was
+//! learned of the cheaper one.
+
+use std::fmt;
+
+use ring::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
 
 use super::{
-    ast::{Ast, BinaryOp, Expr, Grouping, Matcher, NodeId, Selector, VectorMatching},
+    ast::{Ast, BinaryOp, Expr, Grouping, NodeId, Selector, VectorMatching},
     shape::normalise,
 };
 
-/// The fingerprint of a query. Layout, the order of matchers and of grouping labels, parentheses and numbers make
-/// no difference; metric names, matcher values, operators and functions do.
-pub fn fingerprint(ast: &Ast) -> u64 {
-    // Operands come before operators, so every child's hash is there when its parent needs it.
-    let mut hashes: Vec<Part> = Vec::with_capacity(ast.nodes.len());
+/// The identity of a query or of a set of selectors.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Fingerprint(u128);
+
+impl Fingerprint {
+    /// The fingerprint of a query. Layout, the order of matchers and of grouping labels, parentheses and numbers make
+    /// no difference; metric names, matcher values, operators and functions do.
+    pub fn of(ast: &Ast) -> Self {
+        let constant = constants(ast);
+        let mut encoded = Encoder { out: Vec::with_capacity(ast.text.len() + 64), constant: &constant };
+        // Operands come before operators, so the nodes are the query in reverse Polish notation: unambiguous, as each
+        // operator says which of its operands are constants, which are left out.
+        for (node, _) in ast.nodes.iter().zip(&constant).filter(|(_, constant)| !**constant) {
+            encoded.node(&node.expr);
+        }
+        Self::of_bytes(b"query", &[&encoded.out])
+    }
+
+    /// The fingerprint of a set: neither the order of its parts nor a repetition makes a difference.
+    pub fn of_set(parts: impl IntoIterator<Item = Self>) -> Self {
+        let mut parts: Vec<[u8; 16]> = parts.into_iter().map(|part| part.0.to_be_bytes()).collect();
+        parts.sort_unstable();
+        parts.dedup();
+        Self::of_bytes(b"set", &[parts.as_flattened()])
+    }
+
+    /// The fingerprint of byte strings of some kind; neighbours cannot trade bytes.
+    pub fn of_bytes(kind: &[u8], parts: &[&[u8]]) -> Self {
+        let mut context = Context::new(&SHA256);
+        for part in std::iter::once(&kind).chain(parts) {
+            context.update(&(part.len() as u64).to_le_bytes());
+            context.update(part);
+        }
+        let digest = context.finish();
+        // A digest is 32 bytes long.
+        Self(digest.as_ref().first_chunk().map_or(0, |half| u128::from_be_bytes(*half)))
+    }
+
+    /// The bytes of the fingerprint.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+}
+
+/// Sixteen hexadecimal digits: enough to find a query again in a log.
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", (self.0 >> 64) as u64)
+    }
+}
+
+/// Which nodes are made of numbers only.
+fn constants(ast: &Ast) -> Vec<bool> {
+    let mut constant: Vec<bool> = Vec::with_capacity(ast.nodes.len());
     for node in &ast.nodes {
-        hashes.push(part(&node.expr, &hashes));
+        let is = |id: &NodeId| constant.get(id.0 as usize).copied().unwrap_or(false);
+        let this = match &node.expr {
+            Expr::Number(_) | Expr::DurationStep | Expr::DurationRange | Expr::DurationMinMax { .. } => true,
+            Expr::Paren(expr) | Expr::Unary { expr, .. } => is(expr),
+            Expr::Binary { lhs, rhs, .. } => is(lhs) && is(rhs),
+            Expr::String(_)
+            | Expr::Selector(_)
+            | Expr::Matrix { .. }
+            | Expr::Subquery { .. }
+            | Expr::Call { .. }
+            | Expr::Aggregate { .. } => false,
+        };
+        constant.push(this);
     }
-    hashes.get(ast.root.0 as usize).map_or(0, |p| p.hash)
+    constant
 }
 
-#[derive(Clone, Copy)]
-struct Part {
-    hash: u64,
-    /// Made of numbers only: any such expression is "a constant".
-    constant: bool,
+/// Writes nodes one after the other.
+struct Encoder<'a> {
+    out: Vec<u8>,
+    constant: &'a [bool],
 }
 
-const CONSTANT: Part = Part { hash: 0x6e75_6d62_6572, constant: true };
-
-fn part(expr: &Expr, parts: &[Part]) -> Part {
-    let get = |id: &NodeId| parts.get(id.0 as usize).copied().unwrap_or(CONSTANT);
-    let hash = match expr {
-        Expr::Number(_) | Expr::DurationStep | Expr::DurationRange | Expr::DurationMinMax { .. } => {
-            return CONSTANT;
+impl Encoder<'_> {
+    fn node(&mut self, expr: &Expr) {
+        match expr {
+            // Constants are left out, and parentheses are layout.
+            Expr::Number(_)
+            | Expr::DurationStep
+            | Expr::DurationRange
+            | Expr::DurationMinMax { .. }
+            | Expr::Paren(_) => {}
+            Expr::String(text) => {
+                self.tag(b's');
+                self.text(text);
+            }
+            Expr::Selector(selector) => self.selector(selector),
+            Expr::Matrix { .. } => self.tag(b'm'),
+            Expr::Subquery { at, offset, .. } => {
+                self.tag(b'q');
+                self.flags([at.is_some(), offset.is_some()]);
+            }
+            Expr::Call { func, args } => {
+                self.tag(b'f');
+                self.text(func.name);
+                self.number(args.len() as u64);
+                for arg in args {
+                    self.flags([self.is_constant(*arg)]);
+                }
+            }
+            Expr::Aggregate { op, param, grouping, .. } => {
+                self.tag(b'a');
+                self.number(*op as u64);
+                self.flags([param.is_some(), param.is_some_and(|param| self.is_constant(param))]);
+                self.grouping(grouping);
+            }
+            Expr::Binary { op, lhs, rhs, return_bool, matching } => {
+                self.binary(*op, (*lhs, *rhs), *return_bool, matching.as_deref());
+            }
+            Expr::Unary { .. } => self.tag(b'u'),
         }
-        Expr::Paren(inner) => return get(inner),
-        Expr::Unary { expr, .. } if get(expr).constant => return CONSTANT,
-        Expr::Binary { lhs, rhs, .. } if get(lhs).constant && get(rhs).constant => return CONSTANT,
-        Expr::String(text) => Fnv::tag(b's').text(text),
-        Expr::Selector(selector) => selected(selector),
-        Expr::Matrix { selector, .. } => Fnv::tag(b'm').number(get(selector).hash),
-        Expr::Subquery { expr, at, offset, .. } => Fnv::tag(b'q')
-            .number(get(expr).hash)
-            .number(u64::from(at.is_some()))
-            .number(u64::from(offset.is_some())),
-        Expr::Call { func, args } => {
-            args.iter().fold(Fnv::tag(b'f').text(func.name), |h, arg| h.number(get(arg).hash))
+    }
+
+    fn selector(&mut self, selector: &Selector) {
+        self.tag(b'v');
+        self.flags([selector.at.is_some(), selector.offset.is_some()]);
+        self.number(selector.edges as u64);
+        let matchers = normalise(&selector.matchers);
+        self.number(matchers.len() as u64);
+        for matcher in &matchers {
+            self.text(&matcher.name);
+            self.number(matcher.op as u64);
+            self.text(&matcher.value);
         }
-        Expr::Aggregate { op, param, expr, grouping } => Fnv::tag(b'a')
-            .number(*op as u64)
-            .number(param.as_ref().map_or(0, |p| get(p).hash))
-            .number(get(expr).hash)
-            .number(grouped(grouping)),
-        Expr::Binary { op, lhs, rhs, return_bool, matching } => {
-            binary(*op, get(lhs), get(rhs), *return_bool, matching.as_deref())
-        }
-        Expr::Unary { expr, .. } => Fnv::tag(b'u').number(get(expr).hash),
-    };
-    Part { hash: hash.0, constant: false }
-}
-
-fn selected(selector: &Selector) -> Fnv {
-    let hash = Fnv::tag(b'v')
-        .number(u64::from(selector.at.is_some()))
-        .number(u64::from(selector.offset.is_some()))
-        .number(selector.edges as u64);
-    normalise(&selector.matchers)
-        .iter()
-        .fold(hash, |h, Matcher { name, op, value }| h.text(name).number(*op as u64).text(value))
-}
-
-fn binary(op: BinaryOp, lhs: Part, rhs: Part, bool: bool, matching: Option<&VectorMatching>) -> Fnv {
-    let hash = Fnv::tag(b'b').number(op as u64).number(lhs.hash).number(rhs.hash).number(u64::from(bool));
-    let Some(m) = matching else { return hash };
-    hash.number(u64::from(m.on))
-        .number(m.group as u64)
-        .labels(&m.labels)
-        .labels(&m.include)
-        .number(u64::from(m.fill_left.is_some()))
-        .number(u64::from(m.fill_right.is_some()))
-}
-
-fn grouped(grouping: &Grouping) -> u64 {
-    Fnv::tag(b'g').number(u64::from(grouping.without)).labels(&grouping.labels).0
-}
-
-/// FNV-1a, 64 bits.
-#[derive(Clone, Copy)]
-struct Fnv(u64);
-
-impl Fnv {
-    fn tag(tag: u8) -> Self {
-        Self(0xcbf2_9ce4_8422_2325).byte(tag)
     }
 
-    fn byte(self, byte: u8) -> Self {
-        Self((self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    fn binary(
+        &mut self,
+        op: BinaryOp,
+        (lhs, rhs): (NodeId, NodeId),
+        return_bool: bool,
+        matching: Option<&VectorMatching>,
+    ) {
+        self.tag(b'b');
+        self.number(op as u64);
+        self.flags([self.is_constant(lhs), self.is_constant(rhs), return_bool, matching.is_some()]);
+        let Some(matching) = matching else { return };
+        self.number(matching.group as u64);
+        self.flags([matching.on, matching.fill_left.is_some(), matching.fill_right.is_some()]);
+        self.labels(&matching.labels);
+        self.labels(&matching.include);
     }
 
-    fn number(self, n: u64) -> Self {
-        n.to_le_bytes().into_iter().fold(self, Self::byte)
+    fn grouping(&mut self, grouping: &Grouping) {
+        self.flags([grouping.without]);
+        self.labels(&grouping.labels);
     }
 
-    /// The length goes first, so that neighbours cannot trade characters.
-    fn text(self, text: &str) -> Self {
-        text.bytes().fold(self.number(text.len() as u64), Self::byte)
+    fn is_constant(&self, id: NodeId) -> bool {
+        self.constant.get(id.0 as usize).copied().unwrap_or(false)
     }
 
-    fn labels(self, labels: &[Box<str>]) -> Self {
-        let mut sorted: Vec<&str> = labels.iter().map(|l| &**l).collect();
+    fn tag(&mut self, tag: u8) {
+        self.out.push(tag);
+    }
+
+    fn flags<const N: usize>(&mut self, flags: [bool; N]) {
+        self.out.extend(flags.map(u8::from));
+    }
+
+    fn number(&mut self, n: u64) {
+        self.out.extend(n.to_le_bytes());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.number(text.len() as u64);
+        self.out.extend_from_slice(text.as_bytes());
+    }
+
+    fn labels(&mut self, labels: &[Box<str>]) {
+        let mut sorted: Vec<&str> = labels.iter().map(|label| &**label).collect();
         sorted.sort_unstable();
         sorted.dedup();
-        sorted.iter().fold(self.number(sorted.len() as u64), |h, label| h.text(label))
+        self.number(sorted.len() as u64);
+        for label in sorted {
+            self.text(label);
+        }
     }
 }
 
@@ -120,8 +203,8 @@ mod tests {
     use super::*;
     use crate::promql::parse;
 
-    fn of(query: &str) -> u64 {
-        fingerprint(&parse(query).unwrap())
+    fn of(query: &str) -> Fingerprint {
+        Fingerprint::of(&parse(query).unwrap())
     }
 
     #[test]
@@ -171,6 +254,13 @@ mod tests {
             "foo > bool 1",
             "1 > foo",
             "-foo",
+            "topk(scalar(foo), bar)",
+            "topk(1, bar)",
+            "round(foo, 1)",
+            "round(foo)",
+            "clamp_min(foo, scalar(bar))",
+            "foo * on (a) bar / baz",
+            "foo * on (a) (bar / baz)",
         ];
         for (i, a) in all.iter().enumerate() {
             for b in &all[..i] {
@@ -180,8 +270,18 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_same_number_in_every_release() {
-        // Written to disk by earlier versions: a change here needs a new version of the learned file.
-        assert_eq!(of("sum by (job) (rate(foo{a=\"1\"}[5m]))"), 10783081841782000343);
+    fn a_set_of_selectors_has_no_order_and_cannot_cancel_out() {
+        let set = |queries: &[&str]| Fingerprint::of_set(queries.iter().map(|query| of(query)));
+        assert_eq!(set(&["a", "b"]), set(&["b", "a"]));
+        assert_eq!(set(&["a", "a", "b"]), set(&["a", "b"]));
+        assert_ne!(set(&["a", "a"]), set(&["b", "b"]), "with exclusive or, both are nothing");
+        assert_ne!(set(&["a", "a"]), set(&[]));
+        assert_ne!(set(&["a"]), of("a"));
+    }
+
+    #[test]
+    fn a_fingerprint_is_shown_as_sixteen_digits() {
+        let shown = of("foo").to_string();
+        assert!(shown.len() == 16 && shown.bytes().all(|digit| digit.is_ascii_hexdigit()), "{shown}");
     }
 }

@@ -3,7 +3,7 @@
 pub mod ast;
 mod cache;
 mod error;
-pub mod fingerprint;
+mod fingerprint;
 pub mod function;
 pub mod go_regex;
 mod lexer;
@@ -13,6 +13,7 @@ pub mod shape;
 pub mod sketch;
 pub mod steps;
 
-pub use cache::Cache;
+pub use cache::{Cache, CachedQuery};
 pub use error::{ParseError, Reason};
+pub use fingerprint::Fingerprint;
 pub use parser::{Limits, parse, parse_with};

@@ -191,11 +191,12 @@ impl Proxy {
     async fn run(
         self: &Arc<Self>,
         asking: &Asking<'_>,
-        call: Call,
+        mut call: Call,
         weighed: Weighed,
         body: Bytes,
         record: &mut Record,
     ) -> Result<Response<Body>, Failure> {
+        let body = call.body.take().unwrap_or(body);
         let time = asking.time(&call);
         let deadline = asking.began + time;
         let request = asking.forwarded(&call, body)?;

@@ -15,6 +15,7 @@ use crate::{
     base::{ErrorKind, time::EvalTimes},
     cost::{Estimated, JOINED_MAX, PIECES_COUNTED, QuerySplit},
     limit::{Admitted, Permit, ShadowHit},
+    promql::Fingerprint,
     telemetry::metrics::Divided,
 };
 
@@ -48,7 +49,7 @@ pub(super) struct Sent {
 
 /// Queries whose answers were too long to be put together from pieces: backend, fingerprint and steps.
 #[derive(Debug)]
-pub(super) struct LongAnswers(Cache<(usize, u64, u64), ()>);
+pub(super) struct LongAnswers(Cache<(usize, Fingerprint, u64), ()>);
 
 impl LongAnswers {
     pub(super) fn new() -> Self {

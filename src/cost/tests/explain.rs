@@ -7,7 +7,7 @@ use crate::cost::{
 #[test]
 fn a_heavy_query_explains_itself() {
     let all = r#"sum by (job) ({__name__=~".+",job!="self"})"#;
-    let estimate = priced(all, six_hours(15), 20_000, ModelKind::Prometheus);
+    let estimate = priced(all, six_hours(15), 20_000, Kind::Prometheus);
     let want = [
         "This query reads 20,000 series (exact) and 29,200,000 samples (upper_bound) over 6h5m, in 1,441 steps.",
         "The backend would hold about 1GiB for it, by a formula over 28,820,000 points and 100,000 blocks.",
@@ -33,7 +33,7 @@ fn several_selectors_explain_themselves() {
 
 #[test]
 fn nothing_is_nothing() {
-    let estimate = priced("1 + 1", EvalTimes::instant(NOW), 0, ModelKind::Prometheus);
+    let estimate = priced("1 + 1", EvalTimes::instant(NOW), 0, Kind::Prometheus);
     assert_eq!(text(&estimate), "This query reads no series.");
     assert_eq!(cheapest_fix(&estimate), "nothing to save");
 }
@@ -42,7 +42,7 @@ fn nothing_is_nothing() {
 fn the_fix_fits_the_query() {
     let last =
         |days: i64, step: u64| EvalTimes { start: NOW - days * 24 * HOUR, end: NOW, step: step * 1000 };
-    let fix = |query: &str, times| cheapest_fix(&priced(query, times, 900, ModelKind::Prometheus));
+    let fix = |query: &str, times| cheapest_fix(&priced(query, times, 900, Kind::Prometheus));
     assert_eq!(fix(r#"{job=~".+"}"#, last(1, 60)), r#"name a metric or a label value in {job=~".+"}"#);
     assert_eq!(fix("sum(foo)", last(30, 3600)), "ask for less than 30d5m, or use a recording rule");
     assert_eq!(fix("foo", last(1, 15)), "raise the step: 5,761 points a series are more than a graph shows");
@@ -54,7 +54,7 @@ fn the_fix_fits_the_query() {
 fn thousands_of_selectors_fit_a_page() {
     let query =
         (0..300).map(|i| format!("m{i}{{x=\"{}\"}}", "y".repeat(500))).collect::<Vec<_>>().join(" or ");
-    let estimate = priced(&query, EvalTimes::instant(NOW), 1, ModelKind::Prometheus);
+    let estimate = priced(&query, EvalTimes::instant(NOW), 1, Kind::Prometheus);
     let text = text(&estimate);
     assert!(text.len() < 10_000, "{}", text.len());
     assert!(text.contains("- and 280 more selectors"));
@@ -62,7 +62,7 @@ fn thousands_of_selectors_fit_a_page() {
 
 #[test]
 fn the_json_has_the_two_proposed_fields_and_more() {
-    let estimate = priced("rate(foo[5m])", six_hours(60), 100, ModelKind::Prometheus);
+    let estimate = priced("rate(foo[5m])", six_hours(60), 100, Kind::Prometheus);
     let json = json(&estimate);
     assert_eq!(json["status"], "success");
     assert_eq!(json["data"]["estimate"]["seriesTouched"], 100);

@@ -5,8 +5,8 @@ mod pricing;
 mod split;
 
 use crate::{
-    base::{Confidence, Estimate, time::EvalTimes},
-    cost::{Estimated, Model, ModelKind, SeriesKnowledge, Source, estimate},
+    base::{Confidence, Estimate, Kind, time::EvalTimes},
+    cost::{Estimated, Model, SeriesKnowledge, Source, estimate},
     promql::{
         Limits, parse_with,
         shape::{DEFAULT_LOOKBACK_MS, Shape},
@@ -36,11 +36,11 @@ fn at_most(n: u64) -> SeriesKnowledge {
     SeriesKnowledge::new(Estimate::new(n, Confidence::UpperBound), Source::LabelTable)
 }
 
-fn model(kind: ModelKind) -> Model {
+fn model(kind: Kind) -> Model {
     Model { kind, ..Model::default() }
 }
 
-fn priced(query: &str, times: EvalTimes, series: u64, kind: ModelKind) -> Estimated {
+fn priced(query: &str, times: EvalTimes, series: u64, kind: Kind) -> Estimated {
     let shape = shape(query, times);
     let known = vec![counted(series); shape.selectors.len()];
     estimate(&shape, &known, &model(kind))

@@ -21,7 +21,7 @@ fn memory_is_near_what_was_measured() {
     for (query, step, prometheus, victoria) in MEASURED {
         let times = if *step == 0 { EvalTimes::instant(NOW) } else { six_hours(*step) };
         for (kind, measured) in
-            [(ModelKind::Prometheus, *prometheus), (ModelKind::VictoriaMetrics, *victoria)]
+            [(Kind::Prometheus, *prometheus), (Kind::VictoriaMetrics, *victoria)]
         {
             let estimate = priced(&query.replace("ALL", ALL), times, 20_000, kind);
             let mb = estimate.cost.memory.value as f64 / 1e6;
@@ -39,9 +39,9 @@ fn an_aggregation_over_windows_weighs_as_one_over_instants() {
         &format!("sum by (job) (last_over_time({ALL}[5m]))"),
         six_hours(60),
         20_000,
-        ModelKind::Prometheus,
+        Kind::Prometheus,
     );
-    let instants = priced(&format!("sum by (job) ({ALL})"), six_hours(60), 20_000, ModelKind::Prometheus);
+    let instants = priced(&format!("sum by (job) ({ALL})"), six_hours(60), 20_000, Kind::Prometheus);
     assert_eq!(windows.cost.memory, instants.cost.memory);
     assert_eq!(windows.cost.points.value, 20_000 * 361);
 }
@@ -49,14 +49,14 @@ fn an_aggregation_over_windows_weighs_as_one_over_instants() {
 #[test]
 fn what_cannot_be_folded_is_held_by_streaming_engines_too() {
     let memory =
-        |query: &str| priced(query, six_hours(15), 10_000, ModelKind::VictoriaMetrics).cost.memory.value;
+        |query: &str| priced(query, six_hours(15), 10_000, Kind::VictoriaMetrics).cost.memory.value;
     assert!(memory("quantile(0.5, foo)") > 4 * memory("sum(foo)"));
     assert!(memory("sum(foo / foo)") > 4 * memory("sum(foo)"));
 }
 
 #[test]
 fn every_kind_prices_more_series_higher_and_nothing_overflows() {
-    use ModelKind::{Cortex, M3, Mimir, Prometheus, Thanos, VictoriaMetrics, Weir};
+    use Kind::{Cortex, M3, Mimir, Prometheus, Thanos, VictoriaMetrics, Weir};
     for kind in [Prometheus, VictoriaMetrics, Thanos, Mimir, Cortex, M3, Weir] {
         let memory = |n| priced("rate(foo[5m])", six_hours(60), n, kind).cost.memory.value;
         assert!(memory(0) > 0 && memory(10) > memory(0) && memory(100_000) > 100 * memory(100), "{kind:?}");
@@ -66,28 +66,28 @@ fn every_kind_prices_more_series_higher_and_nothing_overflows() {
 
 #[test]
 fn the_sums_are_arithmetic() {
-    let estimate = priced("rate(foo[1h])", six_hours(60), 100, ModelKind::Prometheus);
+    let estimate = priced("rate(foo[1h])", six_hours(60), 100, Kind::Prometheus);
     let d = estimate.cost;
     // 7 h of window: 1680 samples. It ends on a block boundary of 2 h (22:00) and starts at 15:00.001: the blocks
     // of 14, 16, 18, 20 and 22 h.
     assert_eq!((d.series, d.samples.value, d.blocks.value), (Estimate::exact(100), 168_000, 500));
     assert_eq!((d.points.value, d.steps, d.range_seconds, d.selectors), (36_100, 361, 25_200, 1));
     assert_eq!(d.samples.confidence, Confidence::UpperBound);
-    assert_eq!(priced("1 + 1", EvalTimes::instant(0), 9, ModelKind::Prometheus).cost, QueryCost::NOTHING);
+    assert_eq!(priced("1 + 1", EvalTimes::instant(0), 9, Kind::Prometheus).cost, QueryCost::NOTHING);
 }
 
 #[test]
 fn the_same_series_count_once_but_are_read_twice() {
-    let d = priced("foo / foo offset 1h", EvalTimes::instant(NOW), 100, ModelKind::Prometheus).cost;
+    let d = priced("foo / foo offset 1h", EvalTimes::instant(NOW), 100, Kind::Prometheus).cost;
     assert_eq!((d.series.value, d.samples.value, d.selectors), (100, 4_000, 2));
-    let d = priced("foo / bar", EvalTimes::instant(NOW), 100, ModelKind::Prometheus).cost;
+    let d = priced("foo / bar", EvalTimes::instant(NOW), 100, Kind::Prometheus).cost;
     assert_eq!(d.series.value, 200);
 }
 
 #[test]
 fn a_raw_matrix_weighs_its_samples() {
-    let d = priced("foo[6h]", EvalTimes::instant(NOW), 20_000, ModelKind::Prometheus).cost;
-    let range = priced("foo", six_hours(15), 20_000, ModelKind::Prometheus).cost;
+    let d = priced("foo[6h]", EvalTimes::instant(NOW), 20_000, Kind::Prometheus).cost;
+    let range = priced("foo", six_hours(15), 20_000, Kind::Prometheus).cost;
     let ratio = d.memory.value as f64 / range.memory.value as f64;
     assert!((0.9..1.1).contains(&ratio), "{ratio}");
 }
@@ -96,12 +96,12 @@ fn a_raw_matrix_weighs_its_samples() {
 fn the_node_is_priced_at_what_its_pools_lend() {
     const MIB: u64 = 1 << 20;
     let memory =
-        |query: &str, step| priced(query, six_hours(step), 20_000, ModelKind::Weir).cost.memory.value;
+        |query: &str, step| priced(query, six_hours(step), 20_000, Kind::Weir).cost.memory.value;
     // Rows of 1,441 numbers come from a bucket of 1,536: 234 MiB; a sum of them holds accumulators alone.
     assert!((234 * MIB..280 * MIB).contains(&memory("foo", 15)), "{}", memory("foo", 15));
     assert!(memory("sum(foo)", 15) < MIB);
     // Samples as they are have times.
-    let samples = priced("foo[6h]", EvalTimes::instant(NOW), 20_000, ModelKind::Weir).cost.memory.value;
+    let samples = priced("foo[6h]", EvalTimes::instant(NOW), 20_000, Kind::Weir).cost.memory.value;
     assert!((460 * MIB..540 * MIB).contains(&samples), "{samples}");
 }
 

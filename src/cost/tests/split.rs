@@ -9,7 +9,7 @@ const MIB: u64 = 1 << 20;
 fn divided(query: &str, times: EvalTimes, known: SeriesKnowledge, most: u64) -> Estimated {
     let ast = Arc::new(parse(query).unwrap());
     let shape = Shape::of(&ast, times, DEFAULT_LOOKBACK_MS);
-    let (known, model) = (vec![known; shape.selectors.len()], model(ModelKind::Prometheus));
+    let (known, model) = (vec![known; shape.selectors.len()], model(Kind::Prometheus));
     let whole = estimate(&shape, &known, &model);
     match QuerySplit::of(&ast, times, DEFAULT_LOOKBACK_MS) {
         Some(division) => division.divide(whole, &known, &model, most),

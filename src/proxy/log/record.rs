@@ -15,6 +15,7 @@ use crate::proxy::{
 };
 use crate::{
     base::{Blame, ErrorKind, Estimate, QueryCost, TenantId},
+    promql::Fingerprint,
     telemetry::metrics::Metrics,
 };
 
@@ -163,9 +164,9 @@ impl Record {
     }
 
     /// It is known what is asked.
-    pub(in crate::proxy) fn parsed(&mut self, query: &str, fingerprint: u64) {
+    pub(in crate::proxy) fn parsed(&mut self, query: &str, fingerprint: Fingerprint) {
         self.query = short(query).into();
-        self.fingerprint = Some(format!("{fingerprint:016x}").into());
+        self.fingerprint = Some(fingerprint.to_string().into());
         self.enter(Stage::Estimate);
     }
 

@@ -5,6 +5,9 @@ mod remote_read;
 
 use std::{fmt, time::Duration};
 
+use bytes::Bytes;
+
+use self::remote_read::{ReadError, ReadRequest};
 use crate::proxy::{route::Endpoint, upstream::OnUnparsable};
 use crate::{
     base::{
@@ -14,10 +17,9 @@ use crate::{
     },
     cost::QuerySplit,
     promql::{
-        self, ParseError, Reason,
+        self, CachedQuery, Fingerprint, ParseError, Reason,
         ast::{Ast, Expr},
-        fingerprint::fingerprint,
-        shape::{DEFAULT_LOOKBACK_MS, Output, Shape},
+        shape::{DEFAULT_LOOKBACK_MS, Output, SelectorShape, Shape},
         sketch,
     },
 };
@@ -50,7 +52,7 @@ pub(in crate::proxy) struct Call {
     /// The query, or the selectors, as the client wrote them.
     pub text: String,
     /// The same for the same query with other times and constants.
-    pub fingerprint: u64,
+    pub fingerprint: Fingerprint,
     /// Selectors, windows and steps.
     pub shape: Shape,
     /// It lists label sets and reads no samples.
@@ -63,6 +65,8 @@ pub(in crate::proxy) struct Call {
     pub timeout: Option<Duration>,
     /// How it may be asked for in pieces, where it may.
     pub division: Option<Box<QuerySplit>>,
+    /// The body that the backend gets, where that is not the client's own.
+    pub body: Option<Bytes>,
 }
 
 /// How a request is read.
@@ -90,6 +94,8 @@ pub(in crate::proxy) enum CallError {
         /// What is wrong, and where.
         error: ParseError,
     },
+    /// A remote read that cannot be read.
+    RemoteRead(ReadError),
 }
 
 impl fmt::Display for CallError {
@@ -97,11 +103,18 @@ impl fmt::Display for CallError {
         match self {
             Self::Param(error) => error.fmt(f),
             Self::Parse { name, error } => write!(f, "invalid parameter {name:?}: {error}"),
+            Self::RemoteRead(error) => error.fmt(f),
         }
     }
 }
 
 impl std::error::Error for CallError {}
+
+impl From<ReadError> for CallError {
+    fn from(error: ReadError) -> Self {
+        Self::RemoteRead(error)
+    }
+}
 
 impl From<ParamError> for CallError {
     fn from(error: ParamError) -> Self {
@@ -131,19 +144,20 @@ impl Reading<'_> {
         let text = params.one("query")?.ok_or_else(|| ParamError::invalid("query", "it is missing"))?;
         let lookback = params.duration("lookback_delta")?.and_then(|ms| u64::try_from(ms).ok());
         let lookback = lookback.filter(|ms| *ms > 0).unwrap_or(DEFAULT_LOOKBACK_MS);
-        let ast = match self.parse("query", text) {
-            Ok(ast) => ast,
+        let query = match self.parse("query", text) {
+            Ok(query) => query,
             Err(error) => return self.dialect(error, text, times, lookback),
         };
-        let shape = Shape::of(&ast, times, lookback);
-        let free = shape.selectors.is_empty() && is_plain(&ast);
+        let ast = &query.ast;
+        let shape = Shape::of(ast, times, lookback);
+        let free = shape.selectors.is_empty() && is_plain(ast);
         // What asks for more than points is asked for as it came.
         let is_plain = params.names().all(|name| PLAIN_PARAMS.contains(&name))
             && ["start", "end"].into_iter().all(|name| params.is_plain_time(name));
-        let division = if is_plain { QuerySplit::of(&ast, times, lookback).map(Box::new) } else { None };
+        let division = if is_plain { QuerySplit::of(ast, times, lookback).map(Box::new) } else { None };
         Ok(Call {
             text: text.to_owned(),
-            fingerprint: fingerprint(&ast),
+            fingerprint: query.fingerprint(),
             shape,
             free,
             division,
@@ -174,8 +188,8 @@ impl Reading<'_> {
 
     /// A query of which nothing is read: one selector that may match anything.
     fn opaque(&self, text: &str, times: EvalTimes, lookback: u64) -> Result<Call, CallError> {
-        let ast = self.parse("query", "{__name__=~\".+\"}")?;
-        let mut shape = Shape::of(&ast, times, lookback);
+        let everything = self.parse("query", "{__name__=~\".+\"}")?;
+        let mut shape = Shape::of(&everything.ast, times, lookback);
         for selector in &mut shape.selectors {
             selector.output = Output::Top(u64::MAX);
         }
@@ -192,11 +206,11 @@ impl Reading<'_> {
             // All of it may reach the answer, but the answer does not tell what was read.
             selector.output = Output::Top(u64::MAX);
         }
-        Ok(Call { text: text.to_owned(), fingerprint: fingerprint(&ast), shape, ..Call::unread() })
+        Ok(Call { text: text.to_owned(), fingerprint: Fingerprint::of(&ast), shape, ..Call::unread() })
     }
 
-    fn parse(&self, name: &'static str, text: &str) -> Result<std::sync::Arc<Ast>, CallError> {
-        self.cache.parse(text).map_err(|error| CallError::Parse { name, error })
+    fn parse(&self, name: &'static str, text: &str) -> Result<std::sync::Arc<CachedQuery>, CallError> {
+        self.cache.query(text).map_err(|error| CallError::Parse { name, error })
     }
 
     fn instant(&self, params: &Params<'_>) -> Result<EvalTimes, ParamError> {
@@ -244,21 +258,22 @@ impl Reading<'_> {
             return Err(ParamError::Malformed("no match[] parameter provided").into());
         }
         let mut call = Call { text: texts.join(" "), listing: true, ..Call::unread() };
+        let mut fingerprints = Vec::with_capacity(texts.len());
         for text in texts {
             let one = self.matched(text, times)?;
-            // The order of selectors makes no difference to what is listed.
-            call.fingerprint ^= one.fingerprint;
+            fingerprints.push(one.fingerprint);
             call.opaque |= one.opaque;
             call.shape.range_seconds = call.shape.range_seconds.max(one.shape.range_seconds);
             call.shape.selectors.extend(one.shape.selectors);
         }
+        call.fingerprint = Fingerprint::of_set(fingerprints);
         Ok(call)
     }
 
     /// One `match[]`: a selector, of PromQL or of a dialect.
     fn matched(&self, text: &str, times: EvalTimes) -> Result<Call, CallError> {
-        let ast = match self.parse("match[]", text) {
-            Ok(ast) => ast,
+        let query = match self.parse("match[]", text) {
+            Ok(query) => query,
             Err(error) => {
                 // A listing looks through its own span of time, and no further back.
                 let times = EvalTimes { step: 0, ..times };
@@ -266,23 +281,25 @@ impl Reading<'_> {
                 return if call.shape.selectors.is_empty() { self.opaque(text, times, 0) } else { Ok(call) };
             }
         };
+        let ast = &query.ast;
         if !matches!(ast.expr(ast.root), Expr::Selector(_)) {
             return Err(ParamError::invalid("match[]", format!("{text:?} is not a series selector")).into());
         }
-        Ok(Call { fingerprint: fingerprint(&ast), shape: Shape::of(&ast, times, 0), ..Call::unread() })
+        Ok(Call { fingerprint: query.fingerprint(), shape: Shape::of(ast, times, 0), ..Call::unread() })
     }
 }
 
 impl Call {
     /// A remote read: raw samples of each selector in its window.
     pub(in crate::proxy) fn remote_read(body: &[u8], cache: &promql::Cache) -> Result<Self, CallError> {
-        let mut call = Self::unread();
-        call.shape.selectors = remote_read::selectors(body).map_err(ParamError::Malformed)?;
-        for selector in &call.shape.selectors {
-            if let Ok(ast) = cache.parse(&selector.text) {
-                call.fingerprint ^= fingerprint(&ast);
-            }
-        }
+        let request = ReadRequest::parse(body)?;
+        let mut call = Self { body: Some(request.to_body()?), ..Self::unread() };
+        call.shape.selectors = request.selectors();
+        let fingerprint = |selector: &SelectorShape| match cache.query(&selector.text) {
+            Ok(query) => query.fingerprint(),
+            Err(_) => Fingerprint::of_bytes(b"selector", &[selector.text.as_bytes()]),
+        };
+        call.fingerprint = Fingerprint::of_set(call.shape.selectors.iter().map(fingerprint));
         let texts: Vec<&str> = call.shape.selectors.iter().map(|selector| selector.text.as_str()).collect();
         call.text = texts.join(" ");
         let ranges = call.shape.selectors.iter().map(|selector| selector.window.len_ms().div_ceil(1_000));
@@ -294,7 +311,7 @@ impl Call {
     fn unread() -> Self {
         Self {
             text: String::new(),
-            fingerprint: 0,
+            fingerprint: Fingerprint::default(),
             shape: Shape {
                 selectors: Vec::new(),
                 steps: 1,
@@ -308,6 +325,7 @@ impl Call {
             opaque: false,
             timeout: None,
             division: None,
+            body: None,
         }
     }
 }

@@ -1,10 +1,24 @@
-//! What a remote read asks for: matchers and windows, read out of its protobuf without a schema compiler.
+//! A remote read: its protobuf is read strictly and written anew, so that the database reads exactly what was priced.
 //!
-//! `ReadRequest { repeated Query queries = 1 }`, `Query { int64 start_ms = 1, end_ms = 2; repeated LabelMatcher matchers
-//! = 3 }`, `LabelMatcher { Type type = 1 (EQ, NEQ, RE, NRE); string name = 2, value = 3 }`, in a snappy block.
+//! ```text
+//! ReadRequest  { repeated Query queries = 1; repeated ResponseType accepted_response_types = 2 (SAMPLES, STREAMED_XOR_CHUNKS) }
+//! Query        { int64 start_ms = 1, end_ms = 2; repeated LabelMatcher matchers = 3; ReadHints hints = 4 }
+//! LabelMatcher { Type type = 1 (EQ, NEQ, RE, NRE); string name = 2, value = 3 }
+//! ReadHints    { int64 step_ms = 1; string func = 2; int64 start_ms = 3, end_ms = 4; repeated string grouping = 5;
+//!                bool by = 6; int64 range_ms = 7 }
+//! ```
+//!
+//! The whole lies in a snappy block. Fields that are not listed here are left out.
+
+use std::fmt;
+
+use bytes::Bytes;
 
 use crate::{
-    base::TimeRange,
+    base::{
+        TimeRange,
+        protobuf::{Field, Fields, Message, ProtobufError},
+    },
     promql::{
         ast::{MatchOp, Matcher, NodeId, Span},
         shape::{Output, SelectorShape, is_match_all, normalise, selector_text},
@@ -13,144 +27,259 @@ use crate::{
 
 /// The largest request after decompression, bytes.
 const REQUEST_MAX: usize = 1 << 20;
-/// Most queries of one request, and most matchers of one query.
+/// Most queries of one request, and most matchers or grouping labels of one query.
 const PARTS_MAX: usize = 100;
+/// The response type of whole samples; the only other one is the streamed one.
+const SAMPLES: u64 = 0;
+const STREAMED_XOR_CHUNKS: u64 = 1;
 
-/// The selectors of a compressed request; the error says what is wrong with it.
-pub(in crate::proxy) fn selectors(body: &[u8]) -> Result<Vec<SelectorShape>, &'static str> {
-    match snap::raw::decompress_len(body) {
-        Ok(length) if length <= REQUEST_MAX => {}
-        Ok(_) => return Err("the remote read request is too large"),
-        Err(_) => return Err("the remote read request is no snappy block"),
-    }
-    let request = snap::raw::Decoder::new().decompress_vec(body);
-    let request = request.map_err(|_| "the remote read request is no snappy block")?;
-    let mut found = Vec::new();
-    for field in Fields(&request) {
-        let (1, Value::Bytes(query)) = field? else { continue };
-        if found.len() == PARTS_MAX {
-            return Err("the remote read request holds too many queries");
-        }
-        found.push(selector(query)?);
-    }
-    Ok(found)
+/// Why a body is no remote read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ReadError {
+    /// No snappy block.
+    Snappy,
+    /// Longer than [`REQUEST_MAX`] once unpacked, or of more than [`PARTS_MAX`] parts.
+    TooLarge(&'static str),
+    /// A damaged or ambiguous message.
+    Protobuf(ProtobufError),
 }
 
-fn selector(query: &[u8]) -> Result<SelectorShape, &'static str> {
-    let (mut start, mut end, mut matchers) = (0, 0, Vec::new());
-    for field in Fields(query) {
-        match field? {
-            (1, Value::Number(n)) => start = n as i64,
-            (2, Value::Number(n)) => end = n as i64,
-            (3, Value::Bytes(_)) if matchers.len() == PARTS_MAX => {
-                return Err("a query has too many matchers");
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Snappy => f.write_str("the remote read request is no snappy block"),
+            Self::TooLarge(what) => write!(f, "the remote read request {what}"),
+            Self::Protobuf(error) => write!(f, "the remote read request is damaged: {error}"),
+        }
+    }
+}
+
+impl From<ProtobufError> for ReadError {
+    fn from(error: ProtobufError) -> Self {
+        Self::Protobuf(error)
+    }
+}
+
+/// What a remote read asks for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct ReadRequest {
+    queries: Vec<Query>,
+    accepted: Vec<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Query {
+    start: i64,
+    end: i64,
+    matchers: Vec<Matcher>,
+    hints: Option<Hints>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Hints {
+    step: u64,
+    func: String,
+    start: i64,
+    end: i64,
+    grouping: Vec<String>,
+    by: u64,
+    range: u64,
+}
+
+impl ReadRequest {
+    /// Reads the body of a request.
+    pub(super) fn parse(body: &[u8]) -> Result<Self, ReadError> {
+        match snap::raw::decompress_len(body) {
+            Ok(length) if length <= REQUEST_MAX => {}
+            Ok(_) => return Err(ReadError::TooLarge("is longer than 1 MiB")),
+            Err(_) => return Err(ReadError::Snappy),
+        }
+        let message = snap::raw::Decoder::new().decompress_vec(body).map_err(|_| ReadError::Snappy)?;
+        let mut request = Self::default();
+        for field in Fields::new(&message) {
+            let field = field?;
+            match field.number {
+                1 => push(&mut request.queries, query(&field)?)?,
+                2 => {
+                    for kind in field.repeated_varint()? {
+                        if !matches!(kind, SAMPLES | STREAMED_XOR_CHUNKS) {
+                            return Err(field.error("a response type is unknown").into());
+                        }
+                        push(&mut request.accepted, kind)?;
+                    }
+                }
+                _ => {}
             }
-            (3, Value::Bytes(bytes)) => matchers.push(matcher(bytes)?),
+        }
+        Ok(request)
+    }
+
+    /// The same request as the database gets it.
+    pub(super) fn to_body(&self) -> Result<Bytes, ReadError> {
+        let mut message = Message::default();
+        for query in &self.queries {
+            message.message(1, &query.to_message());
+        }
+        if !self.accepted.is_empty() {
+            message.packed(2, self.accepted.iter().copied());
+        }
+        let packed = snap::raw::Encoder::new().compress_vec(&message.into_bytes());
+        packed.map(Bytes::from).map_err(|_| ReadError::Snappy)
+    }
+
+    /// What each query reads.
+    pub(super) fn selectors(&self) -> Vec<SelectorShape> {
+        self.queries.iter().map(Query::selector).collect()
+    }
+}
+
+impl Query {
+    fn to_message(&self) -> Message {
+        let mut message = Message::default();
+        message.varint(1, self.start as u64);
+        message.varint(2, self.end as u64);
+        for Matcher { name, op, value } in &self.matchers {
+            let mut matcher = Message::default();
+            matcher.varint(1, *op as u64);
+            matcher.bytes(2, name.as_bytes());
+            matcher.bytes(3, value.as_bytes());
+            message.message(3, &matcher);
+        }
+        if let Some(hints) = &self.hints {
+            message.message(4, &hints.to_message());
+        }
+        message
+    }
+
+    /// Prometheus reads the time of the hints where there are any, and the blocks of the query's own time.
+    fn window(&self) -> TimeRange {
+        let own = TimeRange::new(self.start, self.end);
+        self.hints.as_ref().map_or(own, |hints| own.union(TimeRange::new(hints.start, hints.end)))
+    }
+
+    fn selector(&self) -> SelectorShape {
+        let matchers = normalise(&self.matchers);
+        let window = self.window();
+        SelectorShape {
+            node: NodeId(0),
+            span: Span::default(),
+            match_all: is_match_all(&matchers),
+            text: selector_text(&matchers),
+            matchers,
+            window,
+            evaluations: 1,
+            window_per_eval_ms: window.len_ms(),
+            ranged: true,
+            output: Output::Same,
+            streams: false,
+        }
+    }
+}
+
+impl Hints {
+    fn to_message(&self) -> Message {
+        let mut message = Message::default();
+        message.varint(1, self.step);
+        message.bytes(2, self.func.as_bytes());
+        message.varint(3, self.start as u64);
+        message.varint(4, self.end as u64);
+        for label in &self.grouping {
+            message.bytes(5, label.as_bytes());
+        }
+        message.varint(6, self.by);
+        message.varint(7, self.range);
+        message
+    }
+}
+
+fn query(field: &Field<'_>) -> Result<Query, ReadError> {
+    let (mut query, mut once) = (Query::default(), Once::default());
+    for field in field.message()? {
+        let field = field?;
+        match field.number {
+            1 => query.start = once.varint(&field)? as i64,
+            2 => query.end = once.varint(&field)? as i64,
+            3 => push(&mut query.matchers, matcher(&field)?)?,
+            4 => {
+                once.see(&field)?;
+                query.hints = Some(hints(&field)?);
+            }
             _ => {}
         }
     }
-    let matchers = normalise(&matchers);
-    let window = TimeRange::new(start, end);
-    Ok(SelectorShape {
-        node: NodeId(0),
-        span: Span::default(),
-        match_all: is_match_all(&matchers),
-        text: selector_text(&matchers),
-        matchers,
-        window,
-        evaluations: 1,
-        window_per_eval_ms: window.len_ms(),
-        ranged: true,
-        output: Output::Same,
-        streams: false,
-    })
+    Ok(query)
 }
 
-fn matcher(bytes: &[u8]) -> Result<Matcher, &'static str> {
-    let (mut op, mut name, mut value) = (MatchOp::Equal, "", "");
-    for field in Fields(bytes) {
-        match field? {
-            (1, Value::Number(kind)) => {
-                op = match kind {
+fn matcher(field: &Field<'_>) -> Result<Matcher, ReadError> {
+    let (mut op, mut name, mut value, mut once) = (MatchOp::Equal, "", "", Once::default());
+    for field in field.message()? {
+        let field = field?;
+        match field.number {
+            1 => {
+                op = match once.varint(&field)? {
                     0 => MatchOp::Equal,
                     1 => MatchOp::NotEqual,
                     2 => MatchOp::Regex,
                     3 => MatchOp::NotRegex,
-                    _ => return Err("a matcher is of no known type"),
+                    _ => return Err(field.error("a matcher is of no known type").into()),
                 }
             }
-            (2, Value::Bytes(text)) => name = utf8(text)?,
-            (3, Value::Bytes(text)) => value = utf8(text)?,
+            2 => name = once.text(&field)?,
+            3 => value = once.text(&field)?,
             _ => {}
         }
     }
     Ok(Matcher { name: name.into(), op, value: value.into() })
 }
 
-fn utf8(bytes: &[u8]) -> Result<&str, &'static str> {
-    std::str::from_utf8(bytes).map_err(|_| "a matcher is not valid UTF-8")
+fn hints(field: &Field<'_>) -> Result<Hints, ReadError> {
+    let (mut hints, mut once) = (Hints::default(), Once::default());
+    for field in field.message()? {
+        let field = field?;
+        match field.number {
+            1 => hints.step = once.varint(&field)?,
+            2 => once.text(&field)?.clone_into(&mut hints.func),
+            3 => hints.start = once.varint(&field)? as i64,
+            4 => hints.end = once.varint(&field)? as i64,
+            5 => push(&mut hints.grouping, field.text()?.to_owned())?,
+            6 => hints.by = once.varint(&field)?,
+            7 => hints.range = once.varint(&field)?,
+            _ => {}
+        }
+    }
+    Ok(hints)
 }
 
-enum Value<'b> {
-    Number(u64),
-    Bytes(&'b [u8]),
-    Skipped,
+fn push<T>(list: &mut Vec<T>, item: T) -> Result<(), ReadError> {
+    if list.len() == PARTS_MAX {
+        return Err(ReadError::TooLarge("has more than 100 queries, or 100 matchers in one query"));
+    }
+    list.push(item);
+    Ok(())
 }
 
-/// The fields of a message, by number.
-struct Fields<'b>(&'b [u8]);
+/// The fields that may come once: decoders disagree about the value of a second one.
+#[derive(Default)]
+struct Once(u64);
 
-const BROKEN: &str = "the remote read request is damaged";
-
-impl<'b> Fields<'b> {
-    fn varint(&mut self) -> Result<u64, &'static str> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let (&byte, rest) = self.0.split_first().ok_or(BROKEN)?;
-            self.0 = rest;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
+impl Once {
+    fn see(&mut self, field: &Field<'_>) -> Result<(), ProtobufError> {
+        let bit = 1_u64.checked_shl(field.number).unwrap_or(0);
+        if self.0 & bit != 0 {
+            return Err(field.error("a field that is no list is given twice"));
         }
-        Err(BROKEN)
+        self.0 |= bit;
+        Ok(())
     }
 
-    fn take(&mut self, length: u64) -> Result<&'b [u8], &'static str> {
-        let length = usize::try_from(length).map_err(|_| BROKEN)?;
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(BROKEN)?;
-        self.0 = rest;
-        Ok(taken)
+    fn varint(&mut self, field: &Field<'_>) -> Result<u64, ProtobufError> {
+        self.see(field)?;
+        field.varint()
     }
 
-    fn field(&mut self) -> Result<(u64, Value<'b>), &'static str> {
-        let key = self.varint()?;
-        let value = match key & 7 {
-            0 => Value::Number(self.varint()?),
-            1 => self.take(8).map(|_| Value::Skipped)?,
-            2 => {
-                let length = self.varint()?;
-                Value::Bytes(self.take(length)?)
-            }
-            5 => self.take(4).map(|_| Value::Skipped)?,
-            _ => return Err(BROKEN),
-        };
-        Ok((key >> 3, value))
-    }
-}
-
-impl<'b> Iterator for Fields<'b> {
-    type Item = Result<(u64, Value<'b>), &'static str>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let field = self.field();
-        if field.is_err() {
-            self.0 = &[];
-        }
-        Some(field)
+    fn text<'a>(&mut self, field: &Field<'a>) -> Result<&'a str, ProtobufError> {
+        self.see(field)?;
+        field.text()
     }
 }
 
@@ -159,17 +288,17 @@ mod tests {
     use super::*;
 
     /// `{__name__="up", job=~"a.*"}` from 1,000 ms to 61,000 ms.
-    fn request() -> Vec<u8> {
-        let bytes = |number: u8, inner: &[u8]| [&[number << 3 | 2, inner.len() as u8], inner].concat();
-        let matcher = |kind: u8, name: &str, value: &str| {
-            [&[1 << 3, kind][..], &bytes(2, name.as_bytes()), &bytes(3, value.as_bytes())].concat()
-        };
-        let query = [
-            &[1 << 3, 0xe8, 0x07, 2 << 3, 0xc8, 0xdc, 0x03][..],
-            &bytes(3, &matcher(0, "__name__", "up")),
-            &bytes(3, &matcher(2, "job", "a.*")),
-        ];
-        bytes(1, &query.concat())
+    fn request() -> ReadRequest {
+        let matcher = |op, name: &str, value: &str| Matcher { name: name.into(), op, value: value.into() };
+        let matchers = vec![matcher(MatchOp::Equal, "__name__", "up"), matcher(MatchOp::Regex, "job", "a.*")];
+        ReadRequest {
+            queries: vec![Query { start: 1_000, end: 61_000, matchers, hints: None }],
+            accepted: vec![STREAMED_XOR_CHUNKS, SAMPLES],
+        }
+    }
+
+    fn message_of(request: &ReadRequest) -> Vec<u8> {
+        snap::raw::Decoder::new().decompress_vec(&request.to_body().unwrap()).unwrap()
     }
 
     fn pack(raw: &[u8]) -> Vec<u8> {
@@ -178,21 +307,59 @@ mod tests {
 
     #[test]
     fn matchers_and_windows_are_read() {
-        let found = selectors(&pack(&request())).unwrap();
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].window, TimeRange { start: 1_000, end: 61_000 });
-        assert_eq!(found[0].metric_name(), Some("up"));
-        assert_eq!(found[0].matchers.len(), 2);
-        assert!(!found[0].match_all);
+        let found = ReadRequest::parse(&request().to_body().unwrap()).unwrap();
+        assert_eq!(found, request());
+        let selectors = found.selectors();
+        assert_eq!(selectors.len(), 1);
+        assert_eq!(selectors[0].window, TimeRange { start: 1_000, end: 61_000 });
+        assert_eq!(selectors[0].metric_name(), Some("up"));
+        assert_eq!(selectors[0].matchers.len(), 2);
+        assert!(!selectors[0].match_all);
+    }
+
+    #[test]
+    fn the_time_of_the_hints_is_read_too() {
+        let mut request = request();
+        let hints = Hints { start: -5_000, end: 7_000, grouping: vec!["a".to_owned()], by: 1, ..Hints::default() };
+        request.queries[0].hints = Some(hints);
+        let found = ReadRequest::parse(&request.to_body().unwrap()).unwrap();
+        assert_eq!(found, request);
+        assert_eq!(found.selectors()[0].window, TimeRange { start: -5_000, end: 61_000 });
+    }
+
+    #[test]
+    fn what_a_database_could_read_differently_is_refused() {
+        let whole = message_of(&request());
+        // Field 2^32 + 1 of wire type 2, which Go takes for another query.
+        let mut hidden = vec![0x8a, 0x80, 0x80, 0x80, 0x80, 0x01, whole.len() as u8 - 2];
+        hidden.extend_from_slice(&whole[2..]);
+        let query = |fields: &[u8]| [&[0x0a, fields.len() as u8], fields].concat();
+        for (message, why) in [
+            (hidden, "a field number is out of range"),
+            (query(&[0x08, 1, 0x08, 2]), "a field that is no list is given twice"),
+            (query(&[0x22, 0, 0x22, 0]), "a field that is no list is given twice"),
+            (query(&[0x0a, 1, 1]), "a field has the wrong wire type"),
+            (vec![0x08, 1], "a field has the wrong wire type"),
+            (vec![0x10, 2], "a response type is unknown"),
+            (query(&[0x1a, 2, 0x08, 4]), "a matcher is of no known type"),
+            (query(&[0x1a, 3, 0x12, 1, 0xff]), "a string is not valid UTF-8"),
+        ] {
+            let error = ReadRequest::parse(&pack(&message)).unwrap_err().to_string();
+            assert!(error.ends_with(why), "{error}, not {why}");
+        }
+        // An unknown field is not passed on.
+        let unknown = [&whole[..], &[0x7a, 0]].concat();
+        let read = ReadRequest::parse(&pack(&unknown)).unwrap();
+        assert_eq!(message_of(&read), whole);
     }
 
     #[test]
     fn damage_is_an_error_and_never_a_panic() {
-        assert!(selectors(b"").is_err());
-        assert!(selectors(b"not snappy").is_err());
+        assert_eq!(ReadRequest::parse(b"not snappy"), Err(ReadError::Snappy));
+        assert_eq!(ReadRequest::parse(b""), Err(ReadError::Snappy));
         // 4 GiB announced.
-        assert!(selectors(&[0xff, 0xff, 0xff, 0xff, 0x0f]).is_err());
-        let whole = request();
+        assert!(ReadRequest::parse(&[0xff, 0xff, 0xff, 0xff, 0x0f]).is_err());
+        let whole = message_of(&request());
         let mut rng = fastrand::Rng::with_seed(5);
         for _ in 0..5_000 {
             let mut raw = whole.clone();
@@ -202,8 +369,10 @@ mod tests {
                     *byte = rng.u8(..);
                 }
             }
-            // Whatever comes of it, it comes at once.
-            let _ = selectors(&pack(&raw));
+            // Whatever is read is read again as the same.
+            if let Ok(read) = ReadRequest::parse(&pack(&raw)) {
+                assert_eq!(ReadRequest::parse(&read.to_body().unwrap()), Ok(read));
+            }
         }
     }
 }
