@@ -6,7 +6,6 @@
 use std::fmt;
 
 use ring::digest::{Context, SHA256};
-use serde::{Deserialize, Serialize};
 
 use super::{
     ast::{Ast, BinaryOp, Expr, Grouping, NodeId, Selector, VectorMatching},
@@ -14,7 +13,7 @@ use super::{
 };
 
 /// The identity of a query or of a set of selectors.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Fingerprint(u128);
 
 impl Fingerprint {
@@ -55,12 +54,22 @@ impl Fingerprint {
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
     }
+
+    /// The fingerprint as two numbers, the first that which is shown.
+    pub const fn to_words(self) -> [u64; 2] {
+        [(self.0 >> 64) as u64, self.0 as u64]
+    }
+
+    /// The fingerprint of two numbers.
+    pub const fn from_words([high, low]: [u64; 2]) -> Self {
+        Self((high as u128) << 64 | low as u128)
+    }
 }
 
 /// Sixteen hexadecimal digits: enough to find a query again in a log.
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", (self.0 >> 64) as u64)
+        write!(f, "{:016x}", self.to_words()[0])
     }
 }
 

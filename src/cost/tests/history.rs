@@ -1,0 +1,179 @@
+use super::*;
+use crate::{
+    base::TimeRange,
+    cost::{
+        History, HistoryError, HistoryKey,
+        history::{CLOSED_TRUST_MS, FORGET_MS, HALF_LIFE_MS, OPEN_TRUST_MS},
+    },
+    promql::{Fingerprint, parse},
+};
+
+const MINUTE: i64 = 60_000;
+
+fn key_of(backend: &str, scope: &str, query: &str, times: EvalTimes, now: i64) -> HistoryKey {
+    let fingerprint = Fingerprint::of(&parse(query).unwrap());
+    HistoryKey::new(backend, scope, fingerprint, &shape(query, times), now)
+}
+
+fn key(query: &str, times: EvalTimes, now: i64) -> HistoryKey {
+    key_of("main", "team", query, times, now)
+}
+
+/// The hours before a moment, every minute.
+fn hours_before(end: i64, hours: i64) -> EvalTimes {
+    EvalTimes { start: end - hours * HOUR, end, step: 60_000 }
+}
+
+/// Peak, and what bounds the window.
+fn got(store: &History, key: &HistoryKey, now: i64) -> Option<(u64, Option<u64>)> {
+    store.get(key, now).map(|remembered| (remembered.peak, remembered.here))
+}
+
+#[test]
+fn an_empty_window_says_nothing_of_another() {
+    let store = History::new(100);
+    let day = |days: i64| key("sum(up)", hours_before(NOW - days * 24 * HOUR, 6), NOW);
+    store.observe(&day(2), 0, NOW);
+    // The same text over today.
+    assert_eq!(got(&store, &day(0), NOW), None);
+    // Another window of the same length and age.
+    let beside = key("sum(up)", hours_before(NOW - 48 * HOUR - 6 * MINUTE, 6), NOW);
+    assert_eq!(got(&store, &beside, NOW), Some((0, None)));
+    // Offset and `@` move the window as start and end do.
+    let offset = key("sum(up offset 2d)", hours_before(NOW, 6), NOW);
+    assert_ne!(offset, key("sum(up)", hours_before(NOW, 6), NOW));
+    assert_eq!(got(&store, &offset, NOW), None);
+    let at = |t: i64| key(&format!("sum(up @ {})", t / 1_000), EvalTimes::instant(NOW), NOW);
+    store.observe(&at(NOW - 48 * HOUR), 0, NOW);
+    assert_eq!(got(&store, &at(NOW), NOW), None);
+    assert_eq!(got(&store, &at(NOW - 48 * HOUR + 10 * MINUTE), NOW), Some((0, None)));
+}
+
+#[test]
+fn the_first_instant_after_a_start_is_not_believed_four_minutes_later() {
+    let store = History::new(100);
+    let instant = |now| key("up", EvalTimes::instant(now), now);
+    store.observe(&instant(NOW), 0, NOW);
+    assert_eq!(got(&store, &instant(NOW), NOW), Some((0, Some(0))));
+    assert_eq!(got(&store, &instant(NOW + MINUTE / 2), NOW + MINUTE / 2), Some((0, Some(0))));
+    assert_eq!(got(&store, &instant(NOW + 4 * MINUTE), NOW + 4 * MINUTE), Some((0, None)));
+}
+
+#[test]
+fn trust_ends_as_data_may_have_grown() {
+    let store = History::new(100);
+    let open = key("sum(up)", hours_before(NOW, 6), NOW);
+    store.observe(&open, 70, NOW);
+    let later = |ms: u64| NOW + ms as i64;
+    assert_eq!(got(&store, &open, later(OPEN_TRUST_MS - 1)), Some((70, Some(70))));
+    assert_eq!(got(&store, &open, later(OPEN_TRUST_MS)).unwrap().1, None);
+    // A window that ended long before is added to by late samples only.
+    let closed = key("sum(up)", hours_before(NOW - 24 * HOUR, 6), NOW);
+    store.observe(&closed, 70, NOW);
+    assert_eq!(got(&store, &closed, later(CLOSED_TRUST_MS - 1)).unwrap().1, Some(70));
+    assert_eq!(got(&store, &closed, later(CLOSED_TRUST_MS)).unwrap().1, None);
+    // A part of a window holds no more than the whole.
+    let part = key("sum(up)", hours_before(NOW - 25 * HOUR, 5), NOW);
+    assert_eq!(got(&store, &part, NOW), Some((70, Some(70))));
+}
+
+#[test]
+fn the_largest_run_of_late_raises_and_fades() {
+    let store = History::new(10);
+    let (at, half) = (key("up", EvalTimes::instant(NOW), NOW), HALF_LIFE_MS as i64);
+    store.observe(&at, 1_000, NOW);
+    store.observe(&at, 100, NOW + half);
+    assert_eq!(store.get(&at, NOW + half).unwrap().peak, 500);
+    store.observe(&at, 800, NOW + half);
+    assert_eq!(store.get(&at, NOW + half).unwrap().peak, 800);
+    assert_eq!(store.get(&at, NOW + 3 * half).unwrap().peak, 200);
+    assert!(store.get(&at, NOW + half + FORGET_MS as i64 + 1).is_none());
+}
+
+#[test]
+fn backends_scopes_and_the_windows_of_selectors_learn_apart() {
+    let store = History::new(100);
+    let times = hours_before(NOW, 6);
+    store.observe(&key("a[5m] / b[1d]", times, NOW), 5, NOW);
+    assert!(got(&store, &key("a[5m] / b[1d]", times, NOW), NOW).is_some());
+    for other in [
+        key_of("other", "team", "a[5m] / b[1d]", times, NOW),
+        key_of("main", "another", "a[5m] / b[1d]", times, NOW),
+        // The same fingerprint and the same window in all.
+        key("a[1d] / b[5m]", times, NOW),
+    ] {
+        assert_eq!(got(&store, &other, NOW), None, "{other:?}");
+    }
+    // Neighbouring strings cannot trade characters.
+    assert_ne!(key_of("a", "bc", "up", times, NOW), key_of("ab", "c", "up", times, NOW));
+}
+
+#[test]
+fn the_store_is_bounded_and_keeps_what_is_used() {
+    let store = History::new(160);
+    let number = |n: u64| {
+        let id = Fingerprint::of_bytes(b"test", &[&n.to_le_bytes()]);
+        HistoryKey { id, window: TimeRange { start: 0, end: 1 } }
+    };
+    store.observe(&number(0), 1, 0);
+    for n in 1..10_000 {
+        store.observe(&number(n), n, n as i64);
+        assert!(store.get(&number(0), n as i64).is_some(), "evicted at {n}");
+    }
+    assert_eq!(store.len(), 160);
+    for n in 0..10_000 {
+        let _ = store.get(&number(n), 10_000);
+    }
+    store.observe(&number(77_777), 1, 10_000);
+    assert!(store.get(&number(77_777), 10_000).is_some() && store.len() == 160);
+    let least = History::new(0);
+    least.observe(&number(1), 1, 0);
+    assert_eq!(least.len(), 1);
+}
+
+#[test]
+fn it_comes_back_from_its_bytes() {
+    let store = History::new(100);
+    let (one, two) = (key("up", EvalTimes::instant(NOW), NOW), key("down", EvalTimes::instant(NOW), NOW));
+    store.observe(&one, 1_000, NOW);
+    store.observe(&two, 3, NOW);
+    let bytes = store.to_bytes();
+    let back = History::from_bytes(&bytes, 100, NOW).unwrap();
+    assert_eq!((back.len(), got(&back, &one, NOW)), (2, Some((1_000, Some(1_000)))));
+    assert!(History::from_bytes(&bytes, 100, NOW + FORGET_MS as i64 + 1).unwrap().is_empty());
+    // A clock that was ahead makes no entry immortal.
+    let early = NOW - FORGET_MS as i64;
+    let back = History::from_bytes(&bytes, 100, early).unwrap();
+    assert!(back.get(&one, early + FORGET_MS as i64 + 1).is_none());
+}
+
+#[test]
+fn damaged_bytes_and_those_of_earlier_versions_are_refused() {
+    let store = History::new(10);
+    store.observe(&key("up", EvalTimes::instant(NOW), NOW), 1_000, NOW);
+    let good = store.to_bytes();
+    let mut rng = fastrand::Rng::with_seed(7);
+    for _ in 0..500 {
+        let mut bytes = good.clone();
+        if rng.bool() {
+            bytes.truncate(rng.usize(..bytes.len()));
+        } else {
+            let at = rng.usize(..bytes.len());
+            bytes[at] ^= 1 << rng.u8(..8);
+        }
+        assert!(History::from_bytes(&bytes, 10, NOW).is_err());
+    }
+    let refused = |bytes: &[u8]| History::from_bytes(bytes, 10, NOW).unwrap_err();
+    assert_eq!(refused(b"weir-learned 2 00000000\n[]"), HistoryError::Header);
+    assert_eq!(refused(b""), HistoryError::Header);
+    assert_eq!(refused(&vec![b'x'; 2 << 20]), HistoryError::TooLarge);
+    // A right checksum over wrong things.
+    let signed =
+        |body: &str| format!("weir-learned 3 {:08x}\n{body}", crc32fast::hash(body.as_bytes())).into_bytes();
+    assert_eq!(refused(&signed("{}")), HistoryError::Corrupt);
+    let row = format!(r#"[{{"id":[1,1],"peak":{},"peak_ms":5,"runs":[[1,{NOW},0,0],[0,0,0,0]]}}]"#, u64::MAX);
+    let id = Fingerprint::from_words([1, 1]);
+    let huge = History::from_bytes(&signed(&row), 10, NOW).unwrap();
+    let key = HistoryKey { id, window: TimeRange { start: 0, end: 1 } };
+    assert!(huge.get(&key, 5).unwrap().peak <= 1 << 53);
+}
