@@ -18,6 +18,7 @@ mod replicas;
 mod settings;
 pub mod tls;
 
+pub use crate::base::Kind;
 pub use body::Body;
 pub use client::{Backend, Outgoing};
 pub use error::BackendError;

@@ -161,8 +161,10 @@ impl<'a> Fields<'a> {
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], ProtobufError> {
-        let (taken, rest) =
-            self.rest.split_at_checked(count).ok_or_else(|| self.error("a value is longer than its message"))?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(count)
+            .ok_or_else(|| self.error("a value is longer than its message"))?;
         (self.rest, self.offset) = (rest, self.offset + count);
         Ok(taken)
     }
@@ -283,7 +285,10 @@ mod tests {
             (&[0x0b], "a wire type is unknown"),
             (&[0x0c], "a wire type is unknown"),
             (&[0x0f], "a wire type is unknown"),
-            (&[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02], "a number has more than 64 bits"),
+            (
+                &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02],
+                "a number has more than 64 bits",
+            ),
             (&[0x08, 0x80], "a number is cut off"),
             (&[0x0a, 0x02, 0x00], "a value is longer than its message"),
             (&[0x09, 0, 0, 0], "a value is longer than its message"),

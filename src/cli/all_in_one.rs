@@ -77,7 +77,7 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     background.spawn(memory.clone().keep());
     let ended = stopped.clone();
     let serving = tokio::spawn(http::serve(node_listener, Arc::clone(&node), until(ended)));
-    let proxy = Proxy::new(settings, metrics, Arc::clone(&memory.learned), now_ms);
+    let proxy = Proxy::new(settings, metrics, Arc::clone(&memory.history), now_ms);
     let mut scrape =
         Scrape { proxy: Arc::clone(&proxy), node: Arc::clone(&node), instance: queries.to_string() };
     // Before the addresses are told: the first query has something to show.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::runtime;
 
 use super::{BAD_INPUT, FAILED, clock::now_ms, output};
-use crate::{config, cost::Learned, proxy::Proxy, telemetry::metrics::Metrics};
+use crate::{config, cost::History, proxy::Proxy, telemetry::metrics::Metrics};
 
 /// What to explain, and to whom it would go.
 #[derive(Debug, Args)]
@@ -76,7 +76,7 @@ fn settings(args: &Explain) -> Result<crate::proxy::Settings, String> {
 
 async fn ask(args: &Explain, settings: crate::proxy::Settings) -> Result<String, String> {
     let metrics = Metrics::new(1).map_err(|error| error.to_string())?;
-    let proxy = Proxy::new(settings, Arc::new(metrics), Arc::new(Learned::new(1)), now_ms);
+    let proxy = Proxy::new(settings, Arc::new(metrics), Arc::new(History::new(1)), now_ms);
     proxy.warm().await;
     let request = Request::get(target(args)).body(Empty::new()).map_err(|error| error.to_string())?;
     let response = proxy.answer(request, SocketAddr::from(([127, 0, 0, 1], 0))).await;

@@ -3,7 +3,7 @@
 use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use super::clock::now_ms;
-use crate::cost::Learned;
+use crate::cost::History;
 
 /// Queries whose cost is remembered.
 const CAPACITY: usize = 50_000;
@@ -11,30 +11,30 @@ const CAPACITY: usize = 50_000;
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 const FILE: &str = "learned";
 
-/// A store of learned costs and its file.
+/// The history of queries and its file.
 #[derive(Clone, Debug)]
 pub(super) struct Memory {
-    pub(super) learned: Arc<Learned>,
+    pub(super) history: Arc<History>,
     folder: PathBuf,
 }
 
 impl Memory {
     /// Reads the file; one that is missing or damaged is an empty store, said in the log.
     pub(super) fn open(folder: PathBuf) -> Self {
-        let now = now_ms().max(0) as u64;
-        let learned = match fs::read(folder.join(FILE)) {
-            Ok(bytes) => Learned::from_bytes(&bytes, CAPACITY, now).unwrap_or_else(|error| {
+        let now = now_ms();
+        let history = match fs::read(folder.join(FILE)) {
+            Ok(bytes) => History::from_bytes(&bytes, CAPACITY, now).unwrap_or_else(|error| {
                 tracing::warn!(%error, "learned costs start anew");
-                Learned::new(CAPACITY)
+                History::new(CAPACITY)
             }),
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
                     tracing::warn!(%error, "learned costs start anew");
                 }
-                Learned::new(CAPACITY)
+                History::new(CAPACITY)
             }
         };
-        let memory = Self { learned: Arc::new(learned), folder };
+        let memory = Self { history: Arc::new(history), folder };
         // Said now rather than a minute after the first query.
         if let Err(error) = memory.usable() {
             memory.complain(&error);
@@ -65,13 +65,13 @@ impl Memory {
 
     /// Writes the file anew, whole or not at all.
     pub(super) fn save(&self) {
-        if self.learned.is_empty() {
+        if self.history.is_empty() {
             return;
         }
         let writing = || {
             fs::create_dir_all(&self.folder)?;
             let draft = self.draft();
-            fs::write(&draft, self.learned.to_bytes())?;
+            fs::write(&draft, self.history.to_bytes())?;
             fs::rename(draft, self.folder.join(FILE))
         };
         if let Err(error) = writing() {

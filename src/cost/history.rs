@@ -18,14 +18,14 @@ use crate::{
 };
 
 /// An observation counts half after this time, milliseconds (six hours).
-pub const HALF_LIFE_MS: u64 = 21_600_000;
+pub(super) const HALF_LIFE_MS: u64 = 21_600_000;
 /// Older observations are forgotten, milliseconds (a week).
-pub const FORGET_MS: u64 = 604_800_000;
+pub(super) const FORGET_MS: u64 = 604_800_000;
 /// How long an observation of a window that reaches up to now lowers a number, milliseconds: as long as a probe's count
 /// is kept by default.
-pub const OPEN_TRUST_MS: u64 = 300_000;
+pub(super) const OPEN_TRUST_MS: u64 = 300_000;
 /// The same for a window that had ended [`SETTLED_MS`] before: only late samples can have been added, milliseconds.
-pub const CLOSED_TRUST_MS: u64 = 3_600_000;
+pub(super) const CLOSED_TRUST_MS: u64 = 3_600_000;
 /// Samples rarely come later than this, milliseconds: two hours, as far as Prometheus' head reaches back.
 const SETTLED_MS: i64 = 7_200_000;
 /// Runs of which the window is remembered, by query.
@@ -142,7 +142,8 @@ struct Entry {
     runs: [Run; RUNS],
 }
 
-/// Series, when the run ended, and the window: start and end in milliseconds. All zero for none.
+/// Series (`u64::MAX` where only some of them are known), when the run ended, and the window: start and end in
+/// milliseconds. All zero for none.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
 struct Run(u64, u64, i64, i64);
 
@@ -150,11 +151,11 @@ impl Run {
     /// The run says how many series this window holds at most: it held the whole of it but for a granule at its end,
     /// and little can have been written since.
     fn bounds(self, window: TimeRange, now_ms: u64) -> bool {
-        let Self(_, seen_ms, start, end) = self;
+        let Self(series, seen_ms, start, end) = self;
         let is_closed = end.saturating_add(SETTLED_MS) < i64::try_from(seen_ms).unwrap_or(i64::MAX);
         let trust = if is_closed { CLOSED_TRUST_MS } else { OPEN_TRUST_MS };
         let covers = start <= window.start && window.end <= end.saturating_add(granule(window));
-        seen_ms > 0 && covers && now_ms.saturating_sub(seen_ms) < trust
+        series < u64::MAX && seen_ms > 0 && covers && now_ms.saturating_sub(seen_ms) < trust
     }
 }
 
@@ -199,10 +200,11 @@ impl History {
         Some(Remembered { peak: slot.entry.peak(now_ms), here: here.map(|run| run.0).max() })
     }
 
-    /// Takes in how many series a run touched, over all of its selectors. A probe's count is no run.
-    pub fn observe(&self, key: &HistoryKey, series: u64, now_ms: i64) {
+    /// Takes in how many series a run touched, over all of its selectors; a number that is not `whole` is the least.
+    /// A probe's count is no run.
+    pub fn observe(&self, key: &HistoryKey, series: u64, whole: bool, now_ms: i64) {
         let (series, now_ms) = (series.min(PLAUSIBLE_MAX), now_ms.max(0) as u64);
-        let run = Run(series, now_ms, key.window.start, key.window.end);
+        let run = Run(if whole { series } else { u64::MAX }, now_ms, key.window.start, key.window.end);
         let mut shard = self.shard(key.id);
         if let Some(slot) = shard.index.get(&key.id).copied().and_then(|at| shard.slots.get_mut(at)) {
             let entry = &mut slot.entry;
@@ -213,7 +215,8 @@ impl History {
             slot.used = true;
             return;
         }
-        let entry = Entry { id: key.id.to_words(), peak: series, peak_ms: now_ms, runs: [run, Run::default()] };
+        let entry =
+            Entry { id: key.id.to_words(), peak: series, peak_ms: now_ms, runs: [run, Run::default()] };
         shard.insert(entry, self.capacity);
     }
 

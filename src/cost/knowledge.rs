@@ -2,11 +2,8 @@
 
 use std::fmt;
 
-use super::{Model, Observed};
-use crate::{
-    base::{Confidence, Estimate},
-    promql::shape::Shape,
-};
+use super::{Model, Remembered};
+use crate::base::{Confidence, Estimate};
 
 /// Where a number of series comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,39 +61,43 @@ impl SeriesKnowledge {
         Self::new(Estimate::new(model.unknown.series(), Confidence::Assumed), Source::Assumed)
     }
 
-    /// The better of two: a count beats everything, then the smaller number among what is known at all, and an
-    /// assumption only stands alone.
+    /// What is assumed, and what a table says of times that it does not cover.
+    pub fn is_guess(&self) -> bool {
+        self.series.confidence == Confidence::Assumed
+    }
+
+    /// What a backend's count for this window adds: it replaces everything but a lower bound from above. A `truncated`
+    /// count stopped over its limit; an upper bound that says so too is the better number.
     #[must_use]
-    pub fn better(self, other: Self) -> Self {
-        use Confidence::{Assumed, Exact};
-        match (self.series.confidence, other.series.confidence) {
-            (Exact, Exact) | (Assumed, Assumed) => self.smaller(other),
-            (Exact, _) | (_, Assumed) => self,
-            (_, Exact) | (Assumed, _) => other,
-            _ => self.smaller(other),
+    pub fn counted(self, series: Estimate, truncated: bool) -> Self {
+        let is_bound = self.series.confidence == Confidence::UpperBound;
+        let counted = Self::new(series, Source::Probe);
+        match truncated {
+            true if is_bound && self.series.value > series.value => self,
+            true => Self::new(Estimate::new(series.value, Confidence::AtLeast), Source::Probe),
+            false if series.confidence == Confidence::Exact => counted,
+            false if is_bound && self.series.value < series.value => self,
+            false => counted,
         }
     }
 
-    const fn smaller(self, other: Self) -> Self {
-        if other.series.value < self.series.value { other } else { self }
-    }
-
-    /// Spreads what earlier runs of the whole query touched over its selectors: in proportion to what is already
-    /// known of them, evenly when something is not.
-    pub fn from_observed(shape: &Shape, observed: &Observed, known: &[Self]) -> Vec<Self> {
-        let count = shape.selectors.len();
-        let bound = |i: usize| {
-            known.get(i).filter(|k| k.series.confidence != Confidence::Assumed).map(|k| k.series.value)
-        };
-        let total: Option<u128> = (0..count).map(|i| bound(i).map(u128::from)).sum();
-        let share = |i: usize| match (total, bound(i)) {
-            (Some(total), Some(own)) if total > 0 => {
-                let part = (u128::from(observed.series) * u128::from(own)).div_ceil(total);
-                u64::try_from(part).unwrap_or(u64::MAX)
-            }
-            _ => observed.series.div_ceil(count.max(1) as u64),
-        };
-        let learned = |i| Self::new(Estimate::new(share(i), Confidence::Learned), Source::Learned);
-        (0..count).map(|i| known.get(i).map_or(learned(i), |k| k.better(learned(i)))).collect()
+    /// Takes in what earlier runs of the whole query touched, in series over all selectors; whether that changed
+    /// anything. An observation is no bound:
+    ///
+    /// - a run in this very window is the most that each selector has;
+    /// - another run raises the sum to its own, at the selector whose series cost most (`heaviest`), and lowers nothing.
+    pub fn remember(known: &mut [Self], remembered: Remembered, heaviest: usize) -> bool {
+        let learned = |series| Self::new(Estimate::new(series, Confidence::Learned), Source::Learned);
+        if let Some(most) = remembered.here {
+            let is_lower = |known: &&mut Self| known.is_guess() || most < known.series.value;
+            let lower = known.iter_mut().filter(|known| known.series.confidence != Confidence::Exact);
+            return lower.filter(is_lower).map(|known| *known = learned(most)).count() > 0;
+        }
+        let total = known.iter().fold(0_u64, |sum, known| sum.saturating_add(known.series.value));
+        let Some(raised) = known.get_mut(heaviest).filter(|_| total < remembered.peak) else { return false };
+        let series = raised.series.value.saturating_add(remembered.peak - total);
+        let confidence = raised.series.confidence.max(Confidence::Learned);
+        *raised = Self::new(Estimate::new(series, confidence), Source::Learned);
+        true
     }
 }

@@ -30,6 +30,9 @@ pub enum TableError {
     Malformed(serde_json::Error),
     /// The backend answered with an error, or with part of its data.
     Incomplete,
+    /// It counts no series: a head that is just starting, or a Thanos querier whose stores keep no such table. That is
+    /// not to say that there are none.
+    Empty,
 }
 
 impl fmt::Display for TableError {
@@ -37,6 +40,7 @@ impl fmt::Display for TableError {
         match self {
             Self::Malformed(error) => write!(f, "malformed status/tsdb: {error}"),
             Self::Incomplete => f.write_str("status/tsdb answered with an error or with partial data"),
+            Self::Empty => f.write_str("status/tsdb counts no series"),
         }
     }
 }
@@ -52,6 +56,8 @@ pub struct LabelTable {
     pairs: Counts,
     /// Windows inside hold no series that the table does not count.
     covers: TimeRange,
+    /// It may leave out series of any time: it guesses and never bounds.
+    partial: bool,
     fetched_ms: i64,
     /// A table of more of the time, for windows that this one does not cover.
     wider: Option<Box<Self>>,
@@ -111,14 +117,26 @@ impl LabelTable {
             None => fetched_ms.div_euclid(DAY_MS).saturating_mul(DAY_MS),
         };
         let total = data.head_stats.map(|h| h.num_series).or(data.total_series);
+        if total == Some(0) {
+            return Err(TableError::Empty);
+        }
         Ok(Self {
             total,
             names: Counts::of(data.series_count_by_metric_name, max_entries, total),
             pairs: Counts::of(data.series_count_by_label_value_pair, max_entries, None),
             covers: TimeRange { start, end: fetched_ms.saturating_add(MAX_AGE_MS) },
+            partial: false,
             fetched_ms,
             wider: None,
         })
+    }
+
+    /// The same table, of a backend that merges sources of which some keep no table (Thanos' store gateways): it guesses,
+    /// and bounds nothing.
+    #[must_use]
+    pub fn partial(mut self) -> Self {
+        self.partial = true;
+        self
     }
 
     /// The same table, known to count every series from `start` on (VictoriaMetrics' `date=0`, or a date of the past).
@@ -140,33 +158,38 @@ impl LabelTable {
         self.fetched_ms
     }
 
-    /// Number of entries held.
-    pub fn entries(&self) -> usize {
-        self.names.listed.len() + self.pairs.listed.len()
-    }
-
     /// At most how many series the matchers match in the window; `None` when the table says nothing about that
     /// window, or about any of the matchers.
     pub fn bound(&self, matchers: &[Matcher], window: TimeRange) -> Option<Estimate> {
+        if self.partial {
+            return None;
+        }
         if window.start < self.covers.start || window.end > self.covers.end {
             return self.wider.as_ref()?.bound(matchers, window);
         }
-        let of_matchers = matchers.iter().filter_map(|m| self.of_matcher(m)).min();
-        let least = [of_matchers, self.total].into_iter().flatten().min()?;
-        Some(Estimate::new(least, Confidence::UpperBound))
+        let least = self.least(matchers)?;
+        // A name that is not listed may have come since: a dashboard is opened before its targets exist.
+        let is_listed = least > 0 || window.end <= self.fetched_ms;
+        is_listed.then_some(Estimate::new(least, Confidence::UpperBound))
     }
 
     /// What [`bound`](Self::bound) would say if the table covered all of time: a guess for windows that it does not
     /// cover, where more series may have lived.
     pub fn guess(&self, matchers: &[Matcher]) -> Option<u64> {
-        self.bound(matchers, self.covers).map(|known| known.value)
+        self.least(matchers)
     }
 
     /// At most how many series the matchers match in a window that began before the table's time, when so many series
     /// left the table since: observed, as far as all series were in the table once.
     pub fn observed(&self, matchers: &[Matcher], window: TimeRange, gone: u64) -> Option<Estimate> {
-        let in_table = self.guess(matchers).filter(|_| window.end <= self.covers.end)?;
+        let in_table = self.guess(matchers).filter(|_| !self.partial && window.end <= self.covers.end)?;
         Some(Estimate::new(in_table.saturating_add(gone), Confidence::Learned))
+    }
+
+    /// The least that one of the matchers, or the total, says.
+    fn least(&self, matchers: &[Matcher]) -> Option<u64> {
+        let of_matchers = matchers.iter().filter_map(|m| self.of_matcher(m)).min();
+        [of_matchers, self.total].into_iter().flatten().min()
     }
 
     fn of_matcher(&self, matcher: &Matcher) -> Option<u64> {

@@ -2,10 +2,11 @@
 //! is known of its selectors. No I/O; what asks a database lives in `backend`.
 
 mod estimate;
+mod estimator;
 pub mod explain;
+mod history;
 mod knowledge;
 mod label_table;
-mod learned;
 mod model;
 mod split;
 
@@ -13,8 +14,9 @@ mod split;
 mod tests;
 
 pub use estimate::{Estimated, SelectorEstimate, estimate, estimate_listing};
+pub use estimator::{Ceiling, Ceilings, Count, Estimator, Need, ProbeNeed, Subject, Verdict};
+pub use history::{History, HistoryError, HistoryKey, Remembered};
 pub use knowledge::{SeriesKnowledge, Source};
 pub use label_table::{LabelTable, MAX_AGE_MS as LABEL_TABLE_MAX_AGE_MS, TableError};
-pub use learned::{CONTRADICTIONS, FORGET_MS, HALF_LIFE_MS, LearnKey, Learned, LearnedError, Observed};
 pub use model::{Model, UNKNOWN_SERIES, Unknown};
 pub use split::{JOINED_MAX, PIECES_COUNTED, QuerySplit};

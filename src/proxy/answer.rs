@@ -168,7 +168,7 @@ impl Proxy {
             tenant: &asking.who.tenant,
             call,
             upstream: asking.upstream,
-            learned: &self.learned,
+            history: &self.history,
             now_ms: (self.clock)(),
             limits,
             memory_max: asking.memory_max,
@@ -177,7 +177,7 @@ impl Proxy {
             headers: &headers,
             metrics: &self.metrics,
         };
-        let weighed = weighing.weigh(|cost| asking.stand(cost)).await;
+        let weighed = weighing.weigh(|cost| asking.verdict(cost)).await;
         let decided = asking.began.elapsed().saturating_sub(weighed.probing);
         self.metrics.decided(decided);
         let cost = &weighed.estimate.cost;
@@ -204,7 +204,7 @@ impl Proxy {
         let Sent { running, at: sent, answered } =
             self.send(asking, &call, &mut estimate, request, deadline, record).await?;
         let Running { permit, waited, progress } = running;
-        let account = asking.account(&call, estimate);
+        let account = asking.account(&call, estimate, (self.clock)());
         let (estimate, answer_tells) = (estimate_header(&account.estimate), account.answer_tells);
         let status = answered.as_ref().ok().map(|response| response.status().as_u16());
         self.metrics.upstream(asking.upstream.backend.name(), status, sent.elapsed());

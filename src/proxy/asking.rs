@@ -18,7 +18,6 @@ use super::{
     respond::failure::Failure,
     route::{Endpoint, Routed},
     upstream::Upstream,
-    weigh::Stand,
 };
 use crate::{
     backend::{
@@ -27,7 +26,7 @@ use crate::{
         pressure::{Answer, Outcome},
     },
     base::{QueryCost, params::Params},
-    cost::{Estimated, LearnKey},
+    cost::{Estimated, Verdict},
     limit::{self, Ask, BackendId, PerQuery, TenantPolicy},
 };
 
@@ -59,12 +58,12 @@ impl Asking<'_> {
     }
 
     /// Whether a limit stands in the way.
-    pub(super) fn stand(&self, cost: &QueryCost) -> Stand {
+    pub(super) fn verdict(&self, cost: &QueryCost) -> Verdict {
         let class = self.live.class_id(self.who.class);
         match limit::judge(&self.policy, &self.who.tenant, class, cost) {
-            Err(_) => Stand::Refused,
-            Ok(shadow) if shadow.is_empty() && cost.memory.value <= self.memory_max => Stand::Clear,
-            Ok(_) => Stand::Doubtful,
+            Err(_) => Verdict::Exceeded,
+            Ok(shadow) if shadow.is_empty() && cost.memory.value <= self.memory_max => Verdict::Within,
+            Ok(_) => Verdict::NearLimit,
         }
     }
 
@@ -179,10 +178,11 @@ impl Asking<'_> {
         told.series.filter(|_| !told.limited)
     }
 
-    pub(super) fn account(&self, call: &Call, estimate: Estimated) -> Account {
+    pub(super) fn account(&self, call: &Call, estimate: Estimated, now_ms: i64) -> Account {
         Account {
             backend: self.upstream.backend.name().to_owned(),
-            learn: LearnKey::new(self.who.tenant.clone(), call.fingerprint, &call.shape),
+            history_key: self.upstream.history_key(self.who.tenant.as_str(), call, now_ms),
+            answer_is_whole: call.answer_is_whole,
             answer_tells: settlement::tells_series(&call.shape),
             estimate,
         }

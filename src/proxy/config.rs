@@ -25,7 +25,7 @@ use super::{
 use crate::{
     backend::{Lane, pressure::Signal},
     base::TenantId,
-    cost::Learned,
+    cost::History,
     http::{ConnectionLimits, Connections, Counts, ServerTls},
     limit::{self, Admission, ClassId, Policy},
     promql,
@@ -154,7 +154,7 @@ pub struct Proxy {
     live: ArcSwap<Live>,
     pub(super) admission: Arc<Admission>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) learned: Arc<Learned>,
+    pub(super) history: Arc<History>,
     pub(super) cache: promql::Cache,
     pub(super) bodies: Bodies,
     pub(super) long_answers: LongAnswers,
@@ -183,12 +183,11 @@ impl Proxy {
     pub fn new(
         mut settings: Settings,
         metrics: Arc<Metrics>,
-        learned: Arc<Learned>,
+        history: Arc<History>,
         clock: fn() -> i64,
     ) -> Arc<Self> {
         let policy = std::mem::take(&mut settings.policy);
-        learned.under(policy.limits_id());
-        metrics.learned_entries(learned.len() as u64);
+        metrics.learned_entries(history.len() as u64);
         let connections = Connections::new(settings.connections);
         let admin_connections = Connections::new(settings.admin_connections);
         let (admission, board) = (Admission::new(policy), Board::new(clock));
@@ -197,7 +196,7 @@ impl Proxy {
             live: ArcSwap::from_pointee(Live::start(settings, None, &watcher, clock)),
             admission,
             metrics,
-            learned,
+            history,
             cache: promql::Cache::new(CACHED_QUERIES),
             bodies: Bodies::new(),
             long_answers: LongAnswers::new(),
@@ -217,7 +216,6 @@ impl Proxy {
         let policy = std::mem::take(&mut settings.policy);
         let before = self.live.load_full();
         before.retire();
-        self.learned.under(policy.limits_id());
         self.admission.reload(policy);
         self.connections.set_limits(settings.connections);
         self.admin_connections.set_limits(settings.admin_connections);

@@ -8,12 +8,13 @@ use std::{
 use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
+use super::query::Call;
 use crate::{
     backend::{
         self, Backend, Days, Kind, pressure,
         pressure::{Churn, Monitor},
     },
-    cost::{LabelTable, Model},
+    cost::{HistoryKey, LabelTable, Model},
     telemetry::metrics::Metrics,
 };
 
@@ -70,6 +71,8 @@ pub struct Upstream {
     pub on_unparsable: OnUnparsable,
     /// Percent of its memory beyond which a query is asked for in pieces.
     pub split_percent: Option<u8>,
+    /// Which database it is, whatever it is called: what is learned of one says nothing of another.
+    identity: String,
     /// What is known of its distress; it outlives a reload, so that a backend in distress stays known as such.
     monitor: Arc<Mutex<Monitor>>,
     /// Which series left its head; it outlives a reload as well.
@@ -87,6 +90,7 @@ impl Upstream {
         let churn = before.map(|before| Arc::clone(&before.churn)).unwrap_or_default();
         let reads_same = before.is_some_and(|before| before.backend.reads_as(&settings.backend));
         let table = before.filter(|_| reads_same).map(|before| Arc::clone(&before.table));
+        let identity = format!("{} {:?}", kind.as_str(), settings.backend.urls);
         let renew = |settings, before: Option<&Arc<Backend>>| match before {
             Some(before) => before.renewed(settings),
             None => Backend::new(settings),
@@ -100,6 +104,7 @@ impl Upstream {
             model: settings.model,
             on_unparsable: settings.on_unparsable,
             split_percent: settings.split_percent,
+            identity,
             monitor,
             churn,
             table: table.unwrap_or_default(),
@@ -124,6 +129,11 @@ impl Upstream {
     /// The latest label table.
     pub fn table(&self) -> Option<Arc<LabelTable>> {
         self.table.load_full()
+    }
+
+    /// Under which a run of a query is remembered; `scope` says whose data it reads.
+    pub(super) fn history_key(&self, scope: &str, call: &Call, now_ms: i64) -> HistoryKey {
+        HistoryKey::new(&self.identity, scope, call.fingerprint, &call.shape, now_ms)
     }
 
     /// It fills in missing start, end and step by itself.
@@ -175,7 +185,10 @@ impl Upstream {
 
     async fn fetch_table_of(&self, days: Days, asked_ms: i64) -> Result<LabelTable, String> {
         let body = self.backend.tsdb_status(TABLE_ENTRIES, days).await.map_err(|error| error.to_string())?;
-        LabelTable::from_tsdb_status(&body, asked_ms, TABLE_ENTRIES).map_err(|error| error.to_string())
+        let table = LabelTable::from_tsdb_status(&body, asked_ms, TABLE_ENTRIES);
+        let table = table.map_err(|error| error.to_string())?;
+        // A Thanos querier asks its sidecars, rulers and receivers, and no store gateway.
+        Ok(if self.backend.kind() == Kind::Thanos { table.partial() } else { table })
     }
 }
 

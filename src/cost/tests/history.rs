@@ -33,7 +33,7 @@ fn got(store: &History, key: &HistoryKey, now: i64) -> Option<(u64, Option<u64>)
 fn an_empty_window_says_nothing_of_another() {
     let store = History::new(100);
     let day = |days: i64| key("sum(up)", hours_before(NOW - days * 24 * HOUR, 6), NOW);
-    store.observe(&day(2), 0, NOW);
+    store.observe(&day(2), 0, true, NOW);
     // The same text over today.
     assert_eq!(got(&store, &day(0), NOW), None);
     // Another window of the same length and age.
@@ -44,7 +44,7 @@ fn an_empty_window_says_nothing_of_another() {
     assert_ne!(offset, key("sum(up)", hours_before(NOW, 6), NOW));
     assert_eq!(got(&store, &offset, NOW), None);
     let at = |t: i64| key(&format!("sum(up @ {})", t / 1_000), EvalTimes::instant(NOW), NOW);
-    store.observe(&at(NOW - 48 * HOUR), 0, NOW);
+    store.observe(&at(NOW - 48 * HOUR), 0, true, NOW);
     assert_eq!(got(&store, &at(NOW), NOW), None);
     assert_eq!(got(&store, &at(NOW - 48 * HOUR + 10 * MINUTE), NOW), Some((0, None)));
 }
@@ -53,7 +53,7 @@ fn an_empty_window_says_nothing_of_another() {
 fn the_first_instant_after_a_start_is_not_believed_four_minutes_later() {
     let store = History::new(100);
     let instant = |now| key("up", EvalTimes::instant(now), now);
-    store.observe(&instant(NOW), 0, NOW);
+    store.observe(&instant(NOW), 0, true, NOW);
     assert_eq!(got(&store, &instant(NOW), NOW), Some((0, Some(0))));
     assert_eq!(got(&store, &instant(NOW + MINUTE / 2), NOW + MINUTE / 2), Some((0, Some(0))));
     assert_eq!(got(&store, &instant(NOW + 4 * MINUTE), NOW + 4 * MINUTE), Some((0, None)));
@@ -63,13 +63,13 @@ fn the_first_instant_after_a_start_is_not_believed_four_minutes_later() {
 fn trust_ends_as_data_may_have_grown() {
     let store = History::new(100);
     let open = key("sum(up)", hours_before(NOW, 6), NOW);
-    store.observe(&open, 70, NOW);
+    store.observe(&open, 70, true, NOW);
     let later = |ms: u64| NOW + ms as i64;
     assert_eq!(got(&store, &open, later(OPEN_TRUST_MS - 1)), Some((70, Some(70))));
     assert_eq!(got(&store, &open, later(OPEN_TRUST_MS)).unwrap().1, None);
     // A window that ended long before is added to by late samples only.
     let closed = key("sum(up)", hours_before(NOW - 24 * HOUR, 6), NOW);
-    store.observe(&closed, 70, NOW);
+    store.observe(&closed, 70, true, NOW);
     assert_eq!(got(&store, &closed, later(CLOSED_TRUST_MS - 1)).unwrap().1, Some(70));
     assert_eq!(got(&store, &closed, later(CLOSED_TRUST_MS)).unwrap().1, None);
     // A part of a window holds no more than the whole.
@@ -81,26 +81,36 @@ fn trust_ends_as_data_may_have_grown() {
 fn the_largest_run_of_late_raises_and_fades() {
     let store = History::new(10);
     let (at, half) = (key("up", EvalTimes::instant(NOW), NOW), HALF_LIFE_MS as i64);
-    store.observe(&at, 1_000, NOW);
-    store.observe(&at, 100, NOW + half);
+    store.observe(&at, 1_000, true, NOW);
+    store.observe(&at, 100, true, NOW + half);
     assert_eq!(store.get(&at, NOW + half).unwrap().peak, 500);
-    store.observe(&at, 800, NOW + half);
+    store.observe(&at, 800, true, NOW + half);
     assert_eq!(store.get(&at, NOW + half).unwrap().peak, 800);
     assert_eq!(store.get(&at, NOW + 3 * half).unwrap().peak, 200);
     assert!(store.get(&at, NOW + half + FORGET_MS as i64 + 1).is_none());
 }
 
 #[test]
+fn a_part_of_what_was_touched_lowers_nothing() {
+    let store = History::new(10);
+    let at = key("foo > 5", EvalTimes::instant(NOW), NOW);
+    store.observe(&at, 0, false, NOW);
+    assert_eq!(got(&store, &at, NOW), Some((0, None)));
+    store.observe(&at, 90, false, NOW);
+    assert_eq!(got(&store, &at, NOW), Some((90, None)));
+}
+
+#[test]
 fn backends_scopes_and_the_windows_of_selectors_learn_apart() {
     let store = History::new(100);
     let times = hours_before(NOW, 6);
-    store.observe(&key("a[5m] / b[1d]", times, NOW), 5, NOW);
-    assert!(got(&store, &key("a[5m] / b[1d]", times, NOW), NOW).is_some());
+    store.observe(&key("rate(a[5m]) / rate(b[1d])", times, NOW), 5, true, NOW);
+    assert!(got(&store, &key("rate(a[5m]) / rate(b[1d])", times, NOW), NOW).is_some());
     for other in [
-        key_of("other", "team", "a[5m] / b[1d]", times, NOW),
-        key_of("main", "another", "a[5m] / b[1d]", times, NOW),
+        key_of("other", "team", "rate(a[5m]) / rate(b[1d])", times, NOW),
+        key_of("main", "another", "rate(a[5m]) / rate(b[1d])", times, NOW),
         // The same fingerprint and the same window in all.
-        key("a[1d] / b[5m]", times, NOW),
+        key("rate(a[1d]) / rate(b[5m])", times, NOW),
     ] {
         assert_eq!(got(&store, &other, NOW), None, "{other:?}");
     }
@@ -115,19 +125,19 @@ fn the_store_is_bounded_and_keeps_what_is_used() {
         let id = Fingerprint::of_bytes(b"test", &[&n.to_le_bytes()]);
         HistoryKey { id, window: TimeRange { start: 0, end: 1 } }
     };
-    store.observe(&number(0), 1, 0);
+    store.observe(&number(0), 1, true, 0);
     for n in 1..10_000 {
-        store.observe(&number(n), n, n as i64);
+        store.observe(&number(n), n, true, n as i64);
         assert!(store.get(&number(0), n as i64).is_some(), "evicted at {n}");
     }
     assert_eq!(store.len(), 160);
     for n in 0..10_000 {
         let _ = store.get(&number(n), 10_000);
     }
-    store.observe(&number(77_777), 1, 10_000);
+    store.observe(&number(77_777), 1, true, 10_000);
     assert!(store.get(&number(77_777), 10_000).is_some() && store.len() == 160);
     let least = History::new(0);
-    least.observe(&number(1), 1, 0);
+    least.observe(&number(1), 1, true, 0);
     assert_eq!(least.len(), 1);
 }
 
@@ -135,8 +145,8 @@ fn the_store_is_bounded_and_keeps_what_is_used() {
 fn it_comes_back_from_its_bytes() {
     let store = History::new(100);
     let (one, two) = (key("up", EvalTimes::instant(NOW), NOW), key("down", EvalTimes::instant(NOW), NOW));
-    store.observe(&one, 1_000, NOW);
-    store.observe(&two, 3, NOW);
+    store.observe(&one, 1_000, true, NOW);
+    store.observe(&two, 3, true, NOW);
     let bytes = store.to_bytes();
     let back = History::from_bytes(&bytes, 100, NOW).unwrap();
     assert_eq!((back.len(), got(&back, &one, NOW)), (2, Some((1_000, Some(1_000)))));
@@ -150,7 +160,7 @@ fn it_comes_back_from_its_bytes() {
 #[test]
 fn damaged_bytes_and_those_of_earlier_versions_are_refused() {
     let store = History::new(10);
-    store.observe(&key("up", EvalTimes::instant(NOW), NOW), 1_000, NOW);
+    store.observe(&key("up", EvalTimes::instant(NOW), NOW), 1_000, true, NOW);
     let good = store.to_bytes();
     let mut rng = fastrand::Rng::with_seed(7);
     for _ in 0..500 {

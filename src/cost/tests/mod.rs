@@ -1,6 +1,7 @@
+mod estimator;
 mod explain;
+mod history;
 mod label_table;
-mod learned;
 mod pricing;
 mod split;
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     base::QueryCost,
-    cost::{Observed, UNKNOWN_SERIES, Unknown},
+    cost::{UNKNOWN_SERIES, Unknown},
 };
 
 const ALL: &str = r#"{__name__=~".+",job!="self"}"#;
@@ -20,9 +20,7 @@ const MEASURED: &[(&str, u64, u64, u64)] = &[
 fn memory_is_near_what_was_measured() {
     for (query, step, prometheus, victoria) in MEASURED {
         let times = if *step == 0 { EvalTimes::instant(NOW) } else { six_hours(*step) };
-        for (kind, measured) in
-            [(Kind::Prometheus, *prometheus), (Kind::VictoriaMetrics, *victoria)]
-        {
+        for (kind, measured) in [(Kind::Prometheus, *prometheus), (Kind::VictoriaMetrics, *victoria)] {
             let estimate = priced(&query.replace("ALL", ALL), times, 20_000, kind);
             let mb = estimate.cost.memory.value as f64 / 1e6;
             let ratio = mb / measured as f64;
@@ -35,12 +33,8 @@ fn memory_is_near_what_was_measured() {
 #[test]
 fn an_aggregation_over_windows_weighs_as_one_over_instants() {
     // Nobody measured its memory, but it materialises 361 steps as the plain one does.
-    let windows = priced(
-        &format!("sum by (job) (last_over_time({ALL}[5m]))"),
-        six_hours(60),
-        20_000,
-        Kind::Prometheus,
-    );
+    let windows =
+        priced(&format!("sum by (job) (last_over_time({ALL}[5m]))"), six_hours(60), 20_000, Kind::Prometheus);
     let instants = priced(&format!("sum by (job) ({ALL})"), six_hours(60), 20_000, Kind::Prometheus);
     assert_eq!(windows.cost.memory, instants.cost.memory);
     assert_eq!(windows.cost.points.value, 20_000 * 361);
@@ -48,8 +42,7 @@ fn an_aggregation_over_windows_weighs_as_one_over_instants() {
 
 #[test]
 fn what_cannot_be_folded_is_held_by_streaming_engines_too() {
-    let memory =
-        |query: &str| priced(query, six_hours(15), 10_000, Kind::VictoriaMetrics).cost.memory.value;
+    let memory = |query: &str| priced(query, six_hours(15), 10_000, Kind::VictoriaMetrics).cost.memory.value;
     assert!(memory("quantile(0.5, foo)") > 4 * memory("sum(foo)"));
     assert!(memory("sum(foo / foo)") > 4 * memory("sum(foo)"));
 }
@@ -95,8 +88,7 @@ fn a_raw_matrix_weighs_its_samples() {
 #[test]
 fn the_node_is_priced_at_what_its_pools_lend() {
     const MIB: u64 = 1 << 20;
-    let memory =
-        |query: &str, step| priced(query, six_hours(step), 20_000, Kind::Weir).cost.memory.value;
+    let memory = |query: &str, step| priced(query, six_hours(step), 20_000, Kind::Weir).cost.memory.value;
     // Rows of 1,441 numbers come from a bucket of 1,536: 234 MiB; a sum of them holds accumulators alone.
     assert!((234 * MIB..280 * MIB).contains(&memory("foo", 15)), "{}", memory("foo", 15));
     assert!(memory("sum(foo)", 15) < MIB);
@@ -127,38 +119,4 @@ fn odd_models_do_no_harm() {
     let odd = Model { block_duration_ms: u64::MAX, scrape_interval_ms: u64::MAX, ..Model::default() };
     let d = estimate(&shape("foo", EvalTimes::instant(NOW)), &[counted(3)], &odd).cost;
     assert_eq!((d.blocks.value, d.samples.value), (3, 3));
-}
-
-#[test]
-fn the_better_knowledge_wins() {
-    let (assumed, learned) = (
-        SeriesKnowledge::assumed(&Model::default()),
-        SeriesKnowledge::new(Estimate::new(70, Confidence::Learned), Source::Learned),
-    );
-    for (a, b, best) in [
-        (counted(900), at_most(100), counted(900)),
-        (at_most(100), at_most(50), at_most(50)),
-        (at_most(100), learned, learned),
-        (at_most(50), learned, at_most(50)),
-        (assumed, at_most(50), at_most(50)),
-        (assumed, learned, learned),
-    ] {
-        assert_eq!((a.better(b), b.better(a)), (best, best));
-    }
-}
-
-#[test]
-fn what_a_query_touched_is_spread_over_its_selectors() {
-    let shape = shape("foo / bar", EvalTimes::instant(NOW));
-    let observed = Observed { series: 100, ..Observed::default() };
-    let values = |known: &[SeriesKnowledge]| {
-        SeriesKnowledge::from_observed(&shape, &observed, known)
-            .iter()
-            .map(|k| (k.series.value, k.source))
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(values(&[]), [(50, Source::Learned), (50, Source::Learned)]);
-    assert_eq!(values(&[at_most(900), at_most(100)]), [(90, Source::Learned), (10, Source::Learned)]);
-    assert_eq!(values(&[at_most(7), at_most(3)]), [(7, Source::LabelTable), (3, Source::LabelTable)]);
-    assert_eq!(values(&[counted(5), at_most(0)]), [(5, Source::Probe), (0, Source::LabelTable)]);
 }

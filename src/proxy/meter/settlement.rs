@@ -10,8 +10,7 @@ use crate::proxy::{
     meter::{Actual, OnEnd, Outcome},
 };
 use crate::{
-    base::Estimate,
-    cost::{Estimated, LearnKey, Observed, SelectorEstimate},
+    cost::{Estimated, HistoryKey, SelectorEstimate},
     limit::{self, Permit},
     promql::shape::{Output, Shape},
     telemetry::metrics::Dimension,
@@ -25,9 +24,11 @@ pub(in crate::proxy) struct Account {
     /// What it was expected to cost.
     pub estimate: Estimated,
     /// Where what it did cost is remembered.
-    pub learn: LearnKey,
-    /// The series of the answer are the series that were touched.
+    pub history_key: HistoryKey,
+    /// The series of the answer are among the series that were touched.
     pub answer_tells: bool,
+    /// They are all of them.
+    pub answer_is_whole: bool,
 }
 
 impl Account {
@@ -68,25 +69,16 @@ impl Account {
         metrics.answered(&self.backend, outcome.label(), actual.bytes_wire);
         let counted = (actual.counted && self.answer_tells).then_some(actual.series);
         if let Some(series) = told.or(counted).filter(|_| success) {
-            self.learn(proxy, series, actual.bytes_decoded);
+            let is_whole = told.is_some() || (self.answer_is_whole && outcome == Outcome::Complete);
+            self.learn(proxy, series, is_whole);
         }
     }
 
-    fn learn(&self, proxy: &Proxy, series: u64, bytes: u64) {
+    fn learn(&self, proxy: &Proxy, series: u64, is_whole: bool) {
         let expected = self.estimate.cost.series;
         proxy.metrics.settled(Dimension::Series, expected.value, expected.confidence, series);
-        let samples = scaled(self.estimate.cost.samples, series, expected);
-        let observed = Observed { series, samples, bytes, memory: None };
-        proxy.learned.observe(self.learn.clone(), observed, (proxy.clock)().max(0) as u64);
-        proxy.metrics.learned_entries(proxy.learned.len() as u64);
-    }
-}
-
-/// Samples that so many series make, at what one was expected to have.
-fn scaled(samples: Estimate, series: u64, expected: Estimate) -> u64 {
-    match expected.value {
-        0 => samples.value,
-        n => (u128::from(samples.value) * u128::from(series) / u128::from(n)).try_into().unwrap_or(u64::MAX),
+        proxy.history.observe(&self.history_key, series, is_whole, (proxy.clock)());
+        proxy.metrics.learned_entries(proxy.history.len() as u64);
     }
 }
 
@@ -95,7 +87,7 @@ fn reads_raw_samples(estimate: &Estimated) -> bool {
     matches!(&estimate.selectors[..], [SelectorEstimate { evaluations: 1, output: Output::Same, .. }])
 }
 
-/// Whether the series of the answer are the series that were touched.
+/// Whether the series of the answer are series that were touched: at most all of them.
 pub(in crate::proxy) fn tells_series(shape: &Shape) -> bool {
     matches!(&shape.selectors[..], [one] if one.output == Output::Same)
 }

@@ -65,6 +65,8 @@ pub(in crate::proxy) struct Call {
     pub timeout: Option<Duration>,
     /// How it may be asked for in pieces, where it may.
     pub division: Option<Box<QuerySplit>>,
+    /// The series of its answer are all that it touched: nothing filters, cuts or combines them.
+    pub answer_is_whole: bool,
     /// The body that the backend gets, where that is not the client's own.
     pub body: Option<Bytes>,
 }
@@ -161,6 +163,7 @@ impl Reading<'_> {
             shape,
             free,
             division,
+            answer_is_whole: is_raw(ast) && params.first("limit").is_none(),
             ..Call::unread()
         })
     }
@@ -325,6 +328,7 @@ impl Call {
             opaque: false,
             timeout: None,
             division: None,
+            answer_is_whole: false,
             body: None,
         }
     }
@@ -336,6 +340,15 @@ fn timeout(params: &Params<'_>) -> Result<Option<Duration>, ParamError> {
         Ok(ms @ 1..) => Ok(Some(Duration::from_millis(ms))),
         _ => Err(ParamError::invalid("timeout", "it must be longer than nothing")),
     }
+}
+
+/// A selector, or its samples as they are.
+fn is_raw(ast: &Ast) -> bool {
+    let mut root = ast.expr(ast.root);
+    while let Expr::Paren(inner) = root {
+        root = ast.expr(*inner);
+    }
+    matches!(root, Expr::Selector(_) | Expr::Matrix { .. })
 }
 
 /// Few nodes, and none that multiplies work.

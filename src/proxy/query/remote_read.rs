@@ -35,7 +35,7 @@ const STREAMED_XOR_CHUNKS: u64 = 1;
 
 /// Why a body is no remote read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ReadError {
+pub(in crate::proxy) enum ReadError {
     /// No snappy block.
     Snappy,
     /// Longer than [`REQUEST_MAX`] once unpacked, or of more than [`PARTS_MAX`] parts.
@@ -320,7 +320,8 @@ mod tests {
     #[test]
     fn the_time_of_the_hints_is_read_too() {
         let mut request = request();
-        let hints = Hints { start: -5_000, end: 7_000, grouping: vec!["a".to_owned()], by: 1, ..Hints::default() };
+        let hints =
+            Hints { start: -5_000, end: 7_000, grouping: vec!["a".to_owned()], by: 1, ..Hints::default() };
         request.queries[0].hints = Some(hints);
         let found = ReadRequest::parse(&request.to_body().unwrap()).unwrap();
         assert_eq!(found, request);

@@ -14,7 +14,7 @@ use tokio::{
 };
 use weir::{
     config,
-    cost::Learned,
+    cost::History,
     http::Served,
     proxy::{Proxy, Workers, serve, serve_admin},
     telemetry::metrics::Metrics,
@@ -82,7 +82,7 @@ impl Weir {
 
     async fn start_on(yaml: &str, clock: fn() -> i64, workers: Workers) -> Self {
         let metrics = Arc::new(Metrics::new(100).unwrap());
-        let proxy = Proxy::new(settings(yaml), metrics, Arc::new(Learned::new(1_000)), clock);
+        let proxy = Proxy::new(settings(yaml), metrics, Arc::new(History::new(1_000)), clock);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

@@ -1,0 +1,472 @@
+//! The estimate of one query as a state machine without I/O: it prices with what is known, from the cheapest source to
+//! the dearest, and asks for more only while a limit is in doubt.
+//!
+//! ```text
+//! label table ─▶ within? ─ no ─▶ history ─▶ within? ─ no ─▶ probes, in waves ─▶ done
+//!                   └─ yes ─▶ done   └─ yes ─▶ done             └─ refused whatever is left ─▶ done
+//! ```
+
+use std::collections::HashMap;
+
+use super::{
+    Estimated, LabelTable, Model, QuerySplit, Remembered, SelectorEstimate, SeriesKnowledge, Source,
+    UNKNOWN_SERIES, Unknown, estimate, estimate_listing,
+};
+use crate::{
+    base::{Confidence, Estimate, QueryCost},
+    promql::shape::{SelectorShape, Shape},
+};
+
+/// Selectors of one query that are counted by the backend; those beyond are priced by what is known without.
+const PROBES_MAX: usize = 64;
+/// Probes that one query has at the backend at a time.
+const WAVE: usize = 8;
+/// Where a probe stops counting when no limit refuses the query however many there are.
+const PROBE_SERIES: u64 = 100_000;
+/// Series by which the price of one is measured.
+const REFERENCE_SERIES: u64 = 1 << 20;
+/// A count that stopped at a limit and does not refuse the query is made again up to so many times the limit, twice.
+const RECOUNT_FACTOR: u64 = 16;
+const RECOUNTS_MAX: u8 = 2;
+/// A query in the most parts holds a sixteenth of the whole (32 parts, of which two count).
+const SPLIT_FACTOR: u64 = 16;
+/// What is only bounded weighs at most this part of what a query may: it may be many times the truth, and would keep
+/// others waiting. A count is cheaper then.
+const LOOSE_PART: u64 = 16;
+/// What a selector is taken for that may not be refused and of which nothing is known, when no limit on series says.
+const HEAVY_SERIES: u64 = 50_000;
+
+/// What the limits say of a cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// No limit is near.
+    Within,
+    /// It passes a limit that is only watched, or takes more than its share of a budget.
+    NearLimit,
+    /// It passes one that refuses it.
+    Exceeded,
+}
+
+/// The numbers of a cost that grow with its series; `u64::MAX` is unlimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in `QueryCost`")]
+pub struct Ceiling {
+    pub series: u64,
+    pub blocks: u64,
+    pub samples: u64,
+    pub points: u64,
+    pub memory: u64,
+}
+
+impl Ceiling {
+    /// No ceiling at all.
+    pub const UNLIMITED: Self =
+        Self { series: u64::MAX, blocks: u64::MAX, samples: u64::MAX, points: u64::MAX, memory: u64::MAX };
+
+    const fn counted(&self) -> [u64; 4] {
+        [self.series, self.blocks, self.samples, self.points]
+    }
+
+    const fn all(&self) -> [u64; 5] {
+        [self.series, self.blocks, self.samples, self.points, self.memory]
+    }
+}
+
+/// The limits on one query, as far as they bound how far a probe has to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ceilings {
+    /// Beyond any of these a query is refused.
+    pub refuse: Ceiling,
+    /// Beyond any of these a limit is near: those that are only watched, and the share of the budget.
+    pub near: Ceiling,
+}
+
+/// What is estimated.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// What it reads.
+    pub shape: &'a Shape,
+    /// It lists label sets and reads no samples.
+    pub listing: bool,
+    /// Nothing in it could be read: its selector stands for whatever it reads.
+    pub opaque: bool,
+    /// How it may be split, and the bytes beyond which it is.
+    pub split: Option<(&'a QuerySplit, u64)>,
+    /// The backend's formulas.
+    pub model: &'a Model,
+}
+
+/// What the estimator lacks to go on.
+#[derive(Clone, Debug)]
+pub enum Need {
+    /// What earlier runs of the query touched: [`Estimator::supply_history`].
+    History,
+    /// Counts by the backend, all at the same time: [`Estimator::supply_count`] for each.
+    Probes(Vec<ProbeNeed>),
+    /// Nothing.
+    Done(Estimated),
+}
+
+/// A selector that is to be counted in its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbeNeed {
+    /// Its index in the shape.
+    pub selector: usize,
+    /// With more series than this the query is refused: they need not be told apart.
+    pub limit: u64,
+    /// Up to so many no limit is in doubt: fewer need not be told apart either.
+    pub enough: u64,
+}
+
+/// A backend's answer to a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// It counted.
+    Series {
+        /// How many there are.
+        series: Estimate,
+        /// Counting stopped over the limit: there are at least so many.
+        truncated: bool,
+    },
+    /// It cannot count this selector.
+    Unknown,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Estimator<'a, V> {
+    subject: Subject<'a>,
+    ceilings: Ceilings,
+    verdict: V,
+    known: Vec<SeriesKnowledge>,
+    /// The price of `known`, where it did not change since.
+    priced: Option<Estimated>,
+    state: State,
+    /// Selectors still to be counted, the next wave last, and those that share their count with each.
+    queue: Vec<ProbeNeed>,
+    twins: HashMap<usize, Vec<usize>>,
+    recounts: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Start,
+    History,
+    Probing,
+    Finished,
+}
+
+impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
+    /// An estimate of `subject` whose selectors hold what `known` says; `verdict` judges a cost by all limits, of which
+    /// `ceilings` are those that grow with the series.
+    pub fn new(subject: Subject<'a>, known: Vec<SeriesKnowledge>, ceilings: Ceilings, verdict: V) -> Self {
+        Self {
+            subject,
+            ceilings,
+            verdict,
+            known,
+            priced: None,
+            state: State::Start,
+            queue: Vec::new(),
+            twins: HashMap::new(),
+            recounts: 0,
+        }
+    }
+
+    /// What is needed next. After anything but [`Need::Done`] the answers are supplied before the next call; what is not
+    /// answered counts as unknown.
+    pub fn next(&mut self) -> Need {
+        loop {
+            match self.state {
+                State::Start if self.exceeds_by_shape() => return Need::Done(self.unpriced()),
+                State::Start if self.subject.opaque => return Need::Done(self.price_known().clone()),
+                State::Start => {
+                    if self.is_settled() {
+                        return Need::Done(self.price_known().clone());
+                    }
+                    self.state = State::History;
+                    return Need::History;
+                }
+                State::History => {
+                    if self.is_settled() {
+                        return Need::Done(self.price_known().clone());
+                    }
+                    self.plan_probes();
+                    self.state = State::Probing;
+                }
+                State::Probing => {
+                    if !self.queue.is_empty() && !self.is_refused_anyway() {
+                        let rest = self.queue.len().saturating_sub(WAVE);
+                        return Need::Probes(self.queue.split_off(rest));
+                    }
+                    if !self.plan_recounts() {
+                        self.state = State::Finished;
+                    }
+                }
+                State::Finished => return Need::Done(self.cautious()),
+            }
+        }
+    }
+
+    /// Answers [`Need::History`].
+    pub fn supply_history(&mut self, remembered: Option<Remembered>) {
+        let Some(remembered) = remembered else { return };
+        let model = self.subject.model;
+        let points = |shape: &SelectorShape| shape.evaluations.max(model.samples(shape.window));
+        let selectors = self.subject.shape.selectors.iter();
+        let heaviest = selectors.enumerate().max_by_key(|(_, shape)| points(shape)).map_or(0, |(i, _)| i);
+        if SeriesKnowledge::remember(&mut self.known, remembered, heaviest) {
+            self.priced = None;
+        }
+    }
+
+    /// Answers one [`ProbeNeed`].
+    pub fn supply_count(&mut self, probe: ProbeNeed, count: Count) {
+        let Count::Series { series, truncated } = count else { return };
+        let twins = self.twins.get(&probe.selector).map_or(&[][..], Vec::as_slice);
+        for i in std::iter::once(probe.selector).chain(twins.iter().copied()) {
+            if let Some(known) = self.known.get_mut(i) {
+                *known = known.counted(series, truncated);
+            }
+        }
+        self.priced = None;
+    }
+
+    /// Steps, range, selectors: limits that are passed whatever the selectors match.
+    fn exceeds_by_shape(&self) -> bool {
+        (self.verdict)(&self.unpriced().cost) == Verdict::Exceeded
+    }
+
+    /// The numbers that follow from the shape alone.
+    fn unpriced(&self) -> Estimated {
+        let shape = self.subject.shape;
+        let cost = QueryCost {
+            range_seconds: shape.range_seconds,
+            steps: shape.steps,
+            selectors: shape.selectors.len() as u64,
+            ..QueryCost::NOTHING
+        };
+        Estimated { cost, selectors: Vec::new() }
+    }
+
+    fn price_known(&mut self) -> &Estimated {
+        let (subject, known) = (self.subject, &self.known);
+        self.priced.get_or_insert_with(|| subject.price(known))
+    }
+
+    fn is_settled(&mut self) -> bool {
+        if self.known.iter().any(SeriesKnowledge::is_guess) {
+            return false;
+        }
+        let memory_share = self.ceilings.near.memory / LOOSE_PART;
+        let is_bounded_only = self.known.iter().any(|known| known.source == Source::LabelTable);
+        let cost = self.price_known().cost;
+        let is_loose = is_bounded_only && cost.memory.value > memory_share;
+        !is_loose && (self.verdict)(&cost) == Verdict::Within
+    }
+
+    /// The selectors that another count could tell more of, the largest first, each with the limit of its probe.
+    fn plan_probes(&mut self) {
+        let shapes = &self.subject.shape.selectors;
+        let mut first = HashMap::new();
+        let mut doubtful = Vec::new();
+        for (i, (shape, known)) in shapes.iter().zip(&self.known).enumerate() {
+            // A probe that matches everything would itself be the attack.
+            if shape.match_all || known.series.confidence == Confidence::Exact {
+                continue;
+            }
+            match first.entry((&shape.matchers, shape.window)) {
+                std::collections::hash_map::Entry::Occupied(same) => {
+                    self.twins.entry(*same.get()).or_default().push(i);
+                }
+                std::collections::hash_map::Entry::Vacant(new) => {
+                    new.insert(i);
+                    doubtful.push(i);
+                }
+            }
+        }
+        doubtful.sort_by_key(|&i| std::cmp::Reverse((self.known[i].is_guess(), self.known[i].series.value)));
+        doubtful.truncate(PROBES_MAX);
+        let Some((limits, enough)) = self.bounds(&doubtful) else { return };
+        let needs = doubtful.iter().zip(limits).rev();
+        self.queue = needs.map(|(&selector, limit)| ProbeNeed { selector, limit, enough }).collect();
+    }
+
+    /// How many series each of these selectors may have at most, and how many all of them may have with no limit in
+    /// doubt; `None` where the query is refused without any. Prices are taken to grow with the series: one pricing at
+    /// a reference gives the price of one. A limit that is too low for that is found by the verdict, and counted again.
+    fn bounds(&mut self, doubtful: &[usize]) -> Option<(Vec<u64>, u64)> {
+        let none = self.price_at(doubtful, 0);
+        if (self.verdict)(&none.cost) == Verdict::Exceeded {
+            return None;
+        }
+        let many = self.price_at(doubtful, REFERENCE_SERIES);
+        let mut refuse = self.ceilings.refuse;
+        if self.subject.split.is_some() {
+            refuse.memory = refuse.memory.saturating_mul(SPLIT_FACTOR);
+        }
+        // Memory is known for the whole only: an even share of it for each.
+        let memory = fewest([refuse.memory], [none.cost.memory.value], [many.cost.memory.value]);
+        let memory = memory.map(|each| each.saturating_mul(doubtful.len() as u64));
+        let limit = |&i: &usize| {
+            let Some(one) = many.selectors.get(i) else { return PROBE_SERIES };
+            let counted = fewest(refuse.counted(), [0; 4], of_selector(one));
+            memory.into_iter().chain(counted).min().unwrap_or(PROBE_SERIES)
+        };
+        let limits = doubtful.iter().map(limit).collect();
+        let near = self.ceilings.near.all();
+        let enough = fewest(near, of_cost(&none.cost), of_cost(&many.cost)).unwrap_or(u64::MAX);
+        let is_enough = (self.verdict)(&self.price_at(doubtful, enough).cost) == Verdict::Within;
+        Some((limits, if is_enough { enough } else { 0 }))
+    }
+
+    /// The price where each of these selectors, and those that are counted with them, has so many series.
+    fn price_at(&self, selectors: &[usize], series: u64) -> Estimated {
+        let mut known = self.known.clone();
+        let twins = selectors.iter().filter_map(|i| self.twins.get(i)).flatten();
+        for &i in selectors.iter().chain(twins) {
+            if let Some(known) = known.get_mut(i) {
+                *known = SeriesKnowledge::new(Estimate::exact(series), Source::Probe);
+            }
+        }
+        self.subject.price(&known)
+    }
+
+    /// What is counted so far refuses the query, whatever else it reads.
+    fn is_refused_anyway(&self) -> bool {
+        let is_counted = |known: &SeriesKnowledge| {
+            known.source == Source::Probe || known.series.confidence == Confidence::Exact
+        };
+        if !self.known.iter().any(is_counted) {
+            return false;
+        }
+        let least = |known: &SeriesKnowledge| {
+            if is_counted(known) { *known } else { SeriesKnowledge::new(Estimate::exact(0), known.source) }
+        };
+        let least: Vec<_> = self.known.iter().map(least).collect();
+        (self.verdict)(&self.subject.price(&least).cost) == Verdict::Exceeded
+    }
+
+    /// Counts that stopped at a limit which does not refuse the query are made again; after that nobody knows.
+    fn plan_recounts(&mut self) -> bool {
+        let is_cut = |known: &SeriesKnowledge| known.series.confidence == Confidence::AtLeast;
+        if !self.known.iter().any(is_cut) {
+            return false;
+        }
+        let cost = self.price_known().cost;
+        if (self.verdict)(&cost) == Verdict::Exceeded {
+            return false;
+        }
+        let again = self.recounts < RECOUNTS_MAX;
+        self.recounts += 1;
+        for (selector, known) in self.known.iter_mut().enumerate().filter(|(_, known)| is_cut(known)) {
+            if again {
+                let limit = known.series.value.saturating_mul(RECOUNT_FACTOR);
+                self.queue.push(ProbeNeed { selector, limit, enough: 0 });
+            } else {
+                known.series.confidence = Confidence::Assumed;
+            }
+        }
+        self.priced = None;
+        again
+    }
+
+    /// The estimate when there is nobody left to ask. What may run although nothing is known of it weighs as much as the
+    /// heaviest query that may run: a database too busy to count is the last that should get heavy queries as light ones.
+    fn cautious(&mut self) -> Estimated {
+        let selectors = self.subject.shape.selectors.iter();
+        let matches_all =
+            selectors.zip(&self.known).any(|(shape, known)| shape.match_all && known.is_guess());
+        let is_known = !self.known.iter().any(SeriesKnowledge::is_guess);
+        let needs_no_guess = is_known || matches_all || self.is_refused_anyway();
+        if needs_no_guess || self.subject.model.unknown != Unknown::Allow {
+            return self.price_known().clone();
+        }
+        let heavy = Some(self.ceilings.near.series.min(self.ceilings.refuse.series));
+        let heavy = heavy.filter(|series| *series < UNKNOWN_SERIES).unwrap_or(HEAVY_SERIES);
+        for guess in self.known.iter_mut().filter(|known| known.is_guess()) {
+            guess.series.value = guess.series.value.max(heavy);
+        }
+        let mut estimated = self.subject.price(&self.known);
+        let (cost, refuse) = (&mut estimated.cost, self.ceilings.refuse);
+        for (number, most) in [
+            (&mut cost.series, refuse.series),
+            (&mut cost.blocks, refuse.blocks),
+            (&mut cost.samples, refuse.samples),
+            (&mut cost.points, refuse.points),
+            (&mut cost.memory, self.ceilings.near.memory),
+        ] {
+            if number.confidence == Confidence::Assumed {
+                number.value = number.value.min(most);
+            }
+        }
+        estimated
+    }
+}
+
+impl Subject<'_> {
+    /// The price with this knowledge of its selectors.
+    fn price(&self, known: &[SeriesKnowledge]) -> Estimated {
+        if self.listing {
+            return estimate_listing(self.shape, known, self.model);
+        }
+        let whole = estimate(self.shape, known, self.model);
+        match self.split {
+            Some((split, most)) => split.divide(whole, known, self.model, most),
+            None => whole,
+        }
+    }
+
+    /// One entry for each selector, from the label table and `gone_since`, the series that left it since a time.
+    pub fn from_table(
+        &self,
+        table: Option<&LabelTable>,
+        gone_since: impl Fn(i64) -> Option<u64>,
+    ) -> Vec<SeriesKnowledge> {
+        let one = |selector: &SelectorShape| {
+            if let Some(bound) = table.and_then(|table| table.bound(&selector.matchers, selector.window)) {
+                return SeriesKnowledge::new(bound, Source::LabelTable);
+            }
+            // A listing of everything is what label browsers ask for; a query of everything is an attack.
+            if selector.match_all && !self.listing {
+                let unknown = Estimate::new(UNKNOWN_SERIES, Confidence::Assumed);
+                return SeriesKnowledge::new(unknown, Source::Assumed);
+            }
+            let (matchers, window) = (&selector.matchers, selector.window);
+            let gone = gone_since(window.start);
+            let observed = table.zip(gone).and_then(|(table, gone)| table.observed(matchers, window, gone));
+            if let Some(observed) = observed {
+                return SeriesKnowledge::new(observed, Source::LabelTable);
+            }
+            let assumed = SeriesKnowledge::assumed(self.model);
+            match table.and_then(|table| table.guess(matchers)) {
+                Some(guess) if guess > assumed.series.value => {
+                    SeriesKnowledge::new(Estimate::new(guess, Confidence::Assumed), Source::LabelTable)
+                }
+                _ => assumed,
+            }
+        };
+        self.shape.selectors.iter().map(one).collect()
+    }
+}
+
+/// The fewest series that reach one of the ceilings, where none cost `base` and [`REFERENCE_SERIES`] cost `many`.
+fn fewest<const N: usize>(ceilings: [u64; N], base: [u64; N], many: [u64; N]) -> Option<u64> {
+    let one = |((ceiling, base), many): ((u64, u64), u64)| {
+        let (room, slope) = (ceiling.saturating_sub(base), many.saturating_sub(base));
+        if ceiling == u64::MAX || slope == 0 {
+            return None;
+        }
+        let series = u128::from(room) * u128::from(REFERENCE_SERIES) / u128::from(slope);
+        Some(u64::try_from(series).unwrap_or(u64::MAX))
+    };
+    ceilings.into_iter().zip(base).zip(many).filter_map(one).min()
+}
+
+const fn of_cost(cost: &QueryCost) -> [u64; 5] {
+    [cost.series.value, cost.blocks.value, cost.samples.value, cost.points.value, cost.memory.value]
+}
+
+const fn of_selector(one: &SelectorEstimate) -> [u64; 4] {
+    [one.series.value, one.blocks.value, one.samples.value, one.points.value]
+}

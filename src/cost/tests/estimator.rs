@@ -1,0 +1,243 @@
+use super::*;
+use crate::{
+    base::QueryCost,
+    cost::{
+        Ceiling, Ceilings, Count, Estimator, Need, ProbeNeed, QuerySplit, Remembered, Subject,
+        UNKNOWN_SERIES, Unknown, Verdict,
+    },
+};
+
+/// Judges by a ceiling for refusal and one that is near, and by a number of selectors.
+fn judge(ceilings: Ceilings, selectors: u64) -> impl Fn(&QueryCost) -> Verdict {
+    move |cost| {
+        let passes = |ceiling: Ceiling| {
+            cost.series.value > ceiling.series
+                || cost.samples.value > ceiling.samples
+                || cost.memory.value > ceiling.memory
+        };
+        if passes(ceilings.refuse) || cost.selectors > selectors {
+            Verdict::Exceeded
+        } else if passes(ceilings.near) {
+            Verdict::NearLimit
+        } else {
+            Verdict::Within
+        }
+    }
+}
+
+/// At most so many series, and memory that is near its limit from a quarter of 1 GiB on.
+fn ceilings(series: u64) -> Ceilings {
+    let refuse = Ceiling { series, memory: 1 << 30, ..Ceiling::UNLIMITED };
+    Ceilings { refuse, near: Ceiling { memory: 1 << 28, ..refuse } }
+}
+
+fn known(n: u64, confidence: Confidence, source: Source) -> SeriesKnowledge {
+    SeriesKnowledge::new(Estimate::new(n, confidence), source)
+}
+
+fn assumed() -> SeriesKnowledge {
+    SeriesKnowledge::assumed(&Model::default())
+}
+
+/// What an estimate asked for, and its end.
+#[derive(Debug)]
+struct Run {
+    asked: Vec<Vec<ProbeNeed>>,
+    asked_history: bool,
+    done: Estimated,
+}
+
+/// Runs an estimate: `count` answers probes by the text of the selector and the limit.
+fn run(
+    query: &str,
+    known: Vec<SeriesKnowledge>,
+    ceilings: Ceilings,
+    remembered: Option<Remembered>,
+    count: impl Fn(&str, u64) -> Count,
+) -> Run {
+    let (shape, model) = (shape(query, six_hours(60)), Model::default());
+    let subject = Subject { shape: &shape, listing: false, opaque: false, split: None, model: &model };
+    let mut estimator = Estimator::new(subject, known, ceilings, judge(ceilings, 100));
+    let (mut asked, mut asked_history) = (Vec::new(), false);
+    loop {
+        match estimator.next() {
+            Need::Done(done) => return Run { asked, asked_history, done },
+            Need::History => {
+                asked_history = true;
+                estimator.supply_history(remembered);
+            }
+            Need::Probes(needs) => {
+                for need in &needs {
+                    let text = &shape.selectors[need.selector].text;
+                    estimator.supply_count(*need, count(text, need.limit));
+                }
+                asked.push(needs);
+            }
+        }
+    }
+}
+
+fn exactly(n: u64) -> Count {
+    Count::Series { series: Estimate::exact(n), truncated: false }
+}
+
+/// The truth, as far as the probe counts.
+fn truth(n: u64, limit: u64) -> Count {
+    let truncated = n > limit;
+    Count::Series { series: Estimate::exact(n.min(limit + 1)), truncated }
+}
+
+#[test]
+fn what_a_bound_clears_asks_for_nothing() {
+    let run = run("sum(foo)", vec![at_most(500)], ceilings(1_000), None, |_, _| unreachable!());
+    assert!(!run.asked_history && run.done.cost.series == Estimate::new(500, Confidence::UpperBound));
+}
+
+#[test]
+fn a_limit_on_the_text_is_judged_before_anything_is_priced() {
+    let query = (0..4_999).map(|n| format!("x{n}")).collect::<Vec<_>>().join("+");
+    let run = run(&query, vec![assumed(); 4_999], ceilings(1_000), None, |_, _| unreachable!());
+    assert!(run.done.selectors.is_empty() && run.done.cost.selectors == 4_999);
+}
+
+#[test]
+fn history_comes_before_probes_and_a_count_beats_both() {
+    let remembered = Some(Remembered { peak: 700, here: None });
+    let run = run("sum(foo)", vec![assumed()], ceilings(1_000), remembered, |_, _| exactly(90));
+    assert!(run.asked_history && run.asked.len() == 1);
+    assert_eq!(run.done.cost.series, Estimate::exact(90));
+}
+
+#[test]
+fn every_doubtful_selector_is_asked_about_once_in_waves() {
+    let query = (0..20).map(|n| format!("tiny{n}")).collect::<Vec<_>>().join("+");
+    let run = run(&query, vec![assumed(); 20], ceilings(1_000), None, |_, _| exactly(3));
+    assert_eq!(run.asked.iter().map(Vec::len).collect::<Vec<_>>(), [8, 8, 4]);
+    assert_eq!(run.done.cost.series, Estimate::exact(60), "and none is taken for 50,000");
+    // The same selector over the same time is counted once.
+    let run = self::run("foo / foo + bar", vec![assumed(); 3], ceilings(1_000), None, |_, _| exactly(3));
+    assert_eq!(run.asked.iter().map(Vec::len).collect::<Vec<_>>(), [2]);
+    assert_eq!(run.done.cost.series, Estimate::exact(6));
+    assert_eq!(run.done.selectors.len(), 3);
+}
+
+#[test]
+fn what_is_refused_anyway_is_asked_about_no_further() {
+    let query = (0..20).map(|n| format!("m{n}")).collect::<Vec<_>>().join("+");
+    let run = run(&query, vec![assumed(); 20], ceilings(1_000), None, |_, limit| truth(5_000, limit));
+    assert_eq!(run.asked.len(), 1);
+    assert!(run.done.cost.series.value > 1_000);
+}
+
+#[test]
+fn a_count_that_stopped_too_early_is_made_again() {
+    // Memory is what refuses, and nobody has said how much of it a selector takes.
+    let only_memory = Ceilings {
+        refuse: Ceiling { memory: 1 << 30, ..Ceiling::UNLIMITED },
+        near: Ceiling { memory: 1 << 20, ..Ceiling::UNLIMITED },
+    };
+    let run = run("sum(foo)", vec![assumed()], only_memory, None, |_, limit| truth(20_000, limit.min(300)));
+    assert_eq!(run.asked.len(), 3, "{:?}", run.asked);
+    assert_eq!(run.done.cost.series.confidence, Confidence::Assumed);
+    assert_eq!(run.done.cost.memory.value, 1 << 20, "the largest share of a budget");
+}
+
+#[test]
+fn limits_of_probes_are_where_the_query_is_refused() {
+    for (query, series, memory) in
+        [("sum(foo)", 700, u64::MAX), ("foo", u64::MAX, 1 << 28), ("rate(foo[5m])", 10_000, 1 << 26)]
+    {
+        let refuse = Ceiling { series, memory, ..Ceiling::UNLIMITED };
+        let ceilings = Ceilings { refuse, near: Ceiling { memory: memory / 4, ..refuse } };
+        let asked = run(query, vec![assumed()], ceilings, None, |_, _| Count::Unknown).asked;
+        let ProbeNeed { limit, enough, .. } = asked[0][0];
+        let judged = |n| {
+            let done = priced(query, six_hours(60), n, Kind::Prometheus);
+            judge(ceilings, 100)(&done.cost)
+        };
+        assert_eq!(judged(enough), Verdict::Within, "{query}");
+        assert!(judged(limit + limit / 50 + 1) == Verdict::Exceeded, "{query}: {limit}");
+        assert!(judged(limit - limit / 10) != Verdict::Exceeded, "{query}: {limit}");
+    }
+}
+
+#[test]
+fn what_earlier_runs_touched_is_not_spread_evenly() {
+    // Seven dead selectors and a live one: each may be the live one.
+    let query = (0..8).map(|n| format!("m{n}")).collect::<Vec<_>>().join("+");
+    let mut all = vec![assumed(); 8];
+    assert!(SeriesKnowledge::remember(&mut all, Remembered { peak: 800, here: Some(800) }, 0));
+    assert!(all.iter().all(|one| one.series == Estimate::new(800, Confidence::Learned)));
+    // Another window lowers nothing, and raises the sum.
+    let mut all = vec![at_most(900), at_most(50)];
+    assert!(!SeriesKnowledge::remember(&mut all, Remembered { peak: 10, here: None }, 0));
+    assert!(SeriesKnowledge::remember(&mut all, Remembered { peak: 2_000, here: None }, 1));
+    assert_eq!((all[0], all[1].series.value), (at_most(900), 1_100));
+    let mut one = vec![counted(900)];
+    assert!(!SeriesKnowledge::remember(&mut one, Remembered { peak: 10, here: Some(10) }, 0), "{query}");
+}
+
+#[test]
+fn nobody_left_to_ask_is_as_heavy_as_may_run() {
+    let run = run("foo", vec![assumed()], ceilings(1_000), None, |_, _| Count::Unknown);
+    assert_eq!(run.done.cost.series, Estimate::new(1_000, Confidence::Assumed));
+    // And what is near a limit only, is not refused by it.
+    assert!(run.done.cost.memory.value <= 1 << 28);
+    let (shape, model) = (shape("foo", six_hours(60)), Model { unknown: Unknown::Deny, ..Model::default() });
+    let subject = Subject { shape: &shape, listing: false, opaque: false, split: None, model: &model };
+    let ceilings = ceilings(1_000);
+    let known = subject.from_table(None, |_| None);
+    let mut estimator = Estimator::new(subject, known, ceilings, judge(ceilings, 100));
+    assert!(matches!(estimator.next(), Need::History));
+    assert!(matches!(estimator.next(), Need::Probes(_)));
+    assert!(matches!(estimator.next(), Need::Done(done) if done.cost.series.value == UNKNOWN_SERIES));
+}
+
+#[test]
+fn a_query_that_may_be_split_is_counted_further() {
+    let ast = std::sync::Arc::new(crate::promql::parse("sum by (job) (foo)").unwrap());
+    let split = QuerySplit::of(&ast, six_hours(15), DEFAULT_LOOKBACK_MS).unwrap();
+    let (shape, model) = (shape("sum by (job) (foo)", six_hours(15)), Model::default());
+    let refuse = Ceiling { memory: 1 << 30, ..Ceiling::UNLIMITED };
+    let ceilings = Ceilings { refuse, near: refuse };
+    let subject = Subject {
+        shape: &shape,
+        listing: false,
+        opaque: false,
+        split: Some((&split, 1 << 30)),
+        model: &model,
+    };
+    let mut estimator = Estimator::new(subject, vec![assumed()], ceilings, judge(ceilings, 100));
+    loop {
+        match estimator.next() {
+            Need::Done(done) => {
+                assert!(done.cost.memory.value <= 1 << 30 && done.cost.pieces > 1, "{:?}", done.cost);
+                return;
+            }
+            Need::History => {}
+            Need::Probes(needs) => {
+                needs.into_iter().for_each(|need| estimator.supply_count(need, truth(20_000, need.limit)));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_count_of_this_window_replaces_all_but_a_lower_bound() {
+    let bound = at_most(900);
+    let learned = known(10, Confidence::Learned, Source::Learned);
+    let at_least = |n| known(n, Confidence::AtLeast, Source::Probe);
+    let n = |n, confidence| Estimate::new(n, confidence);
+    for (before, series, truncated, after) in [
+        (bound, Estimate::exact(400), false, counted(400)),
+        (bound, Estimate::exact(1_000), false, counted(1_000)),
+        (bound, n(1_000, Confidence::Learned), false, bound),
+        (learned, n(400, Confidence::UpperBound), false, known(400, Confidence::UpperBound, Source::Probe)),
+        (assumed(), n(4, Confidence::Learned), false, known(4, Confidence::Learned, Source::Probe)),
+        (bound, Estimate::exact(101), true, bound),
+        (learned, Estimate::exact(101), true, at_least(101)),
+        (bound, Estimate::exact(1_001), true, at_least(1_001)),
+    ] {
+        assert_eq!(before.counted(series, truncated), after, "{before:?} {series:?} {truncated}");
+    }
+}
