@@ -25,7 +25,6 @@ pub use error::BackendError;
 pub use feedback::Feedback;
 pub use fetch::Days;
 pub use health::{ReplicaSnapshot, Snapshot};
-pub use crate::base::Kind;
 pub use pieces::{Joined, Unjoined};
 pub use pool::Lane;
 pub use probe::{ProbeError, ProbeOutcome, Question};
