@@ -3,8 +3,8 @@
 use super::{
     raw::{
         AdminConnections, Backend, BackendTls, BasicAuthPart, Budget, Class, ClassMatch, Connections, Health,
-        InFlight, Limits, LogFormat, Mode, OnUnparsable, Otlp, PerQuery, Pressure, Probe, Profiling,
-        Queue, Rates, Server, ServerTls, Telemetry, Tenancy, TenantLimits, TenantSource,
+        InFlight, Limits, LogFormat, Mode, OnUnparsable, Otlp, PerQuery, Pressure, Probe, Profiling, Queue,
+        Rates, Server, ServerTls, Telemetry, Tenancy, TenantLimits, TenantSource,
     },
     scalar::{Limit, OnStale, Unknown},
 };
