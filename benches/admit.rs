@@ -52,7 +52,7 @@ fn admit(c: &mut Criterion) {
                 backend: BackendId(0),
                 cost: QueryCost::NOTHING,
                 deadline,
-                again: false,
+                charged: weir::limit::Charged::Nothing,
             };
             let admitted = admission.admit(black_box(ask)).now_or_never();
             assert!(admitted.is_some_and(|admitted| admitted.is_ok()));

@@ -96,7 +96,7 @@ async fn memory() -> (u64, u64) {
         backend: BackendId(tenant % PLAN.backends),
         cost: QueryCost { memory: Estimate::new(memory, Confidence::Exact), ..QueryCost::NOTHING },
         deadline: Instant::now() + Duration::from_secs(10),
-        again: false,
+        charged: weir::limit::Charged::Nothing,
     };
     let before = resident();
     for tenant in 0..PLAN.tenants {

@@ -58,7 +58,7 @@ const KEPT_OUT: &[(&str, &[&str], &str)] = &[
     ("series", &["tokio", "axum", "hyper", "tower"], "the shared words know no runtime"),
     ("promql", &["tokio", "axum", "hyper", "tower"], "the parser is pure"),
     ("cost", &["tokio", "axum", "hyper", "tower"], "the estimator is pure"),
-    ("limit", &["axum", "hyper", "tower", "http"], "verdicts know no HTTP"),
+    ("limit", &["axum", "hyper", "http"], "limits know no HTTP: they stand before any tower service"),
     ("backend", &["axum"], "only the proxy serves"),
     ("status", &["tokio", "axum", "hyper", "tower", "http"], "a page is a function of a snapshot"),
 ];

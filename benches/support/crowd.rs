@@ -135,7 +135,7 @@ pub(crate) async fn run(plan: Plan, mut look: impl FnMut(&Admission, &Ending)) -
                 backend: BackendId(tenant % plan.backends),
                 cost: QueryCost { memory, ..QueryCost::NOTHING },
                 deadline: Instant::now() + Duration::from_secs(10),
-                again: false,
+                charged: weir::limit::Charged::Nothing,
             };
             outcome.shares[tenant].asked += 1;
             let door = Arc::clone(&admission);

@@ -149,6 +149,18 @@ const fn whole_ms(seconds: f64) -> i64 {
     (seconds * 1e9) as i64 / 1_000_000
 }
 
+/// The text of a query string or a form without the parameters of these names; the others stay byte for byte.
+pub fn without<'a>(text: &'a str, names: &[&str]) -> Cow<'a, str> {
+    let is_named = |part: &&str| {
+        let name = part.split('=').next().unwrap_or_default();
+        decode(name).is_ok_and(|name| names.contains(&&*name))
+    };
+    if !text.split('&').any(|part| is_named(&part)) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.split('&').filter(|part| !is_named(part)).collect::<Vec<_>>().join("&"))
+}
+
 /// Decodes `+` and `%XX`, and nothing that is not UTF-8.
 fn decode(text: &str) -> Result<Cow<'_, str>, ParamError> {
     let Some(first) = memchr::memchr3(b'+', b'%', b';', text.as_bytes()) else {

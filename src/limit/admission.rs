@@ -36,8 +36,20 @@ pub struct Ask {
     pub cost: QueryCost,
     /// When the answer is of no use any more; the wait ends before.
     pub deadline: Instant,
-    /// It was admitted before, to run in another way: what it draws on its tenant's rates is paid.
-    pub again: bool,
+    /// Which of its tenant's rates are charged for it already.
+    pub charged: Charged,
+}
+
+/// Which of a tenant's rates are charged for a query.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Charged {
+    /// None.
+    #[default]
+    Nothing,
+    /// That of queries, by [`Admission::check_rate`].
+    Query,
+    /// Both: it was admitted before, to run in another way.
+    All,
 }
 
 /// A query that may run.
@@ -108,7 +120,7 @@ impl Admission {
     }
 
     /// Whether a query that may run needs more than what is open before any estimate has proved true, as long as none has.
-    pub fn lacks_proof(&self, ask: &Ask) -> bool {
+    pub(super) fn lacks_proof(&self, ask: &Ask) -> bool {
         let lacks = self.lock().lacks_proof(ask.backend, ask.cost.memory.value);
         lacks && self.foresee(ask).is_ok()
     }
@@ -157,6 +169,20 @@ impl Admission {
             (Room::BackendFull, Some(backend)) => Scope::Backend(Arc::clone(&backend.name)),
             _ => Scope::Tenant(ask.tenant.clone()),
         }
+    }
+
+    /// Counts one query towards its tenant's rate; needs no estimate. Gives the rate if it is in shadow mode and passed.
+    ///
+    /// # Errors
+    /// The query comes too early.
+    pub fn check_rate(&self, tenant: &TenantId) -> Result<Vec<ShadowHit>, Refusal> {
+        self.lock().check_rate(tenant, Instant::now())
+    }
+
+    /// Refuses everybody who waits: the process is about to end.
+    pub fn close(self: &Arc<Self>) {
+        let ready = self.lock().close();
+        self.hand_over(ready);
     }
 
     /// Sets what pressure leaves of a backend's budget. Who waits for what is no longer there is refused at once.

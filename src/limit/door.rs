@@ -3,7 +3,7 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use super::{
-    admission::Ask,
+    admission::{Ask, Charged},
     budget::percent_of,
     permit::Held,
     policy::{Limit, Mode},
@@ -11,7 +11,9 @@ use super::{
     refusal::{LimitName, Refusal, Scope, ShadowHit},
     state::State,
 };
-use crate::base::{ErrorKind, Estimate};
+use tokio::time::Instant;
+
+use crate::base::{ErrorKind, Estimate, TenantId};
 
 impl State {
     /// Refuses a query that alone is more than a whole budget.
@@ -48,7 +50,16 @@ impl State {
         Ok(())
     }
 
-    /// Takes the query and its samples out of the tenant's buckets.
+    /// Takes one query out of the tenant's bucket.
+    pub(super) fn check_rate(&mut self, tenant: &TenantId, now: Instant) -> Result<Vec<ShadowHit>, Refusal> {
+        let slot = self.tenants.slot(tenant, &self.policy, now);
+        let verdict = self.tenants.get_mut(slot).buckets.take_query();
+        let mut shadow = Vec::new();
+        over_rate(verdict, LimitName::RateQueries, Estimate::exact(1), tenant, &mut shadow)?;
+        Ok(shadow)
+    }
+
+    /// Takes a query and its samples out of the tenant's buckets, as far as they are not charged.
     pub(super) fn rates(
         &mut self,
         ask: &Ask,
@@ -56,22 +67,15 @@ impl State {
         shadow: &mut Vec<ShadowHit>,
     ) -> Result<(), Refusal> {
         let buckets = &mut self.tenants.get_mut(tenant).buckets;
-        let mut weigh = |verdict: Result<(), Verdict>, limit, observed| {
-            let Err(verdict) = verdict else { return Ok(()) };
-            let (kind, retry_after) = match verdict.over {
-                Over::NotYet(wait) => (ErrorKind::RateLimited, Some(wait)),
-                Over::Never => (ErrorKind::LimitExceeded, None),
-            };
-            let scope = Scope::Tenant(ask.tenant.clone());
-            let refusal = Refusal { kind, limit, observed, max: verdict.max, scope, retry_after };
-            if verdict.mode == Mode::Enforce {
-                return Err(refusal);
-            }
-            shadow.push(refusal);
-            Ok(())
-        };
-        weigh(buckets.take_query(), LimitName::RateQueries, Estimate::exact(1))?;
-        weigh(buckets.take_samples(ask.cost.samples.value), LimitName::RateSamples, ask.cost.samples)
+        if ask.charged == Charged::Nothing {
+            let verdict = buckets.take_query();
+            over_rate(verdict, LimitName::RateQueries, Estimate::exact(1), &ask.tenant, shadow)?;
+        }
+        if ask.charged != Charged::All {
+            let verdict = buckets.take_samples(ask.cost.samples.value);
+            over_rate(verdict, LimitName::RateSamples, ask.cost.samples, &ask.tenant, shadow)?;
+        }
+        Ok(())
     }
 
     /// Percent of every budget kept free for other classes than this.
@@ -108,4 +112,26 @@ impl State {
         note(wide.queries, LimitName::InFlightQueries, whole.queries.into(), false);
         note(wide.memory, LimitName::InFlightMemory, whole.memory, false);
     }
+}
+
+/// What a bucket's verdict means for a query.
+fn over_rate(
+    verdict: Result<(), Verdict>,
+    limit: LimitName,
+    observed: Estimate,
+    tenant: &TenantId,
+    shadow: &mut Vec<ShadowHit>,
+) -> Result<(), Refusal> {
+    let Err(verdict) = verdict else { return Ok(()) };
+    let (kind, retry_after) = match verdict.over {
+        Over::NotYet(wait) => (ErrorKind::RateLimited, Some(wait)),
+        Over::Never => (ErrorKind::LimitExceeded, None),
+    };
+    let scope = Scope::Tenant(tenant.clone());
+    let refusal = Refusal { kind, limit, observed, max: verdict.max, scope, retry_after };
+    if verdict.mode == Mode::Enforce {
+        return Err(refusal);
+    }
+    shadow.push(refusal);
+    Ok(())
 }

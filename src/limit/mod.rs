@@ -11,10 +11,12 @@
 
 mod admission;
 mod budget;
+mod ceilings;
 mod door;
 #[cfg(test)]
 mod invariants;
 mod judge;
+pub mod layer;
 mod permit;
 mod policy;
 mod proof;
@@ -26,9 +28,11 @@ mod snapshot;
 mod state;
 mod tenants;
 
-pub use admission::{Admission, Admitted, Ask};
+pub use admission::{Admission, Admitted, Ask, Charged};
 pub use budget::light;
+pub use ceilings::Ceilings;
 pub use judge::judge;
+pub use layer::{Admissible, Admit, AdmitLayer, HoldLayer, Permitted, RateLayer, RateLimited};
 pub use permit::{Actual, Permit};
 pub use policy::{
     BackendBudget, BackendId, ClassId, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy,

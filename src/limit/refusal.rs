@@ -20,12 +20,20 @@ macro_rules! limits {
             /// The id of the same limit that Grafana's alerting knows, and does not retry on.
             pub const fn grafana_id(self) -> Option<&'static str> { match self { $(Self::$name => $grafana,)* } }
 
+            /// The unit of its numbers.
             const fn unit(self) -> Unit { match self { $(Self::$name => Unit::$unit,)* } }
 
-            /// What is counted, as the message says it.
-            const fn what(self) -> &'static str { match self { $(Self::$name => $what,)* } }
+            /// The noun for what is counted.
+            pub const fn noun(self) -> &'static str { match self { $(Self::$name => $what,)* } }
         }
     };
+}
+
+impl LimitName {
+    /// A number in its unit, for people.
+    pub fn show(self, n: u64) -> String {
+        self.unit().show(n)
+    }
 }
 
 const SERIES: Option<&str> = Some("err-mimir-max-series-per-query");
@@ -70,6 +78,10 @@ limits! {
     InFlightMemory => "weir-in-flight-memory", None, Bytes, "of memory in flight";
     /// The backend is sick: nothing waits for it.
     BackendSick => "weir-backend-sick", None, Count, "queries";
+    /// The backend was about to run out of memory: its heaviest query was cancelled.
+    Recalled => "weir-recalled", None, Count, "queries";
+    /// Weir ends while the query waits.
+    ShuttingDown => "weir-shutting-down", None, Count, "queries";
 }
 
 #[derive(Clone, Copy)]
@@ -154,7 +166,7 @@ impl Refusal {
     }
 
     fn sentence(&self) -> String {
-        let (what, unit, scope) = (self.limit.what(), self.limit.unit(), &self.scope);
+        let (what, unit, scope) = (self.limit.noun(), self.limit.unit(), &self.scope);
         let max = unit.show(self.max);
         let seen = match (self.observed.value, self.observed.confidence) {
             (u64::MAX, class) => format!("an unknown amount ({class}) {}", of(what)),
@@ -177,6 +189,7 @@ impl Refusal {
                 format!("the query needs {seen}, more than {scope} has for all queries together: {max}")
             }
             LimitName::BackendSick => format!("{scope} is overloaded or down; nothing is sent to it for now"),
+            LimitName::ShuttingDown => format!("Weir is shutting down; the query still waited for {scope}"),
             LimitName::MaxResponse | LimitName::MaxTime => {
                 format!("the query took {seen}; the limit of {scope} is {max}")
             }

@@ -187,6 +187,23 @@ impl State {
         }
     }
 
+    /// Refuses everybody who waits.
+    pub(super) fn close(&mut self) -> Handovers {
+        let mut ready = Handovers::new();
+        for slot in 0..self.backends.len() {
+            self.backends[slot].hold = None;
+            for waiter in self.backends[slot].queue.take_all(|_| true) {
+                self.tenants.get_mut(waiter.held.tenant).waiting -= 1;
+                let limit = LimitName::ShuttingDown;
+                ready.push((
+                    waiter.hand_over,
+                    Err(Refusal { kind: ErrorKind::ShuttingDown, limit, ..self.sick(slot) }),
+                ));
+            }
+        }
+        ready
+    }
+
     fn sick(&self, slot: usize) -> Refusal {
         Refusal {
             kind: ErrorKind::BackendSick,
@@ -227,9 +244,7 @@ impl State {
         let runs = self.room(&held, None) == Room::Enough;
         // Before the rates: who finds no place has asked for nothing yet.
         let gives_way = if runs { None } else { self.find_place(ask, &held)? };
-        if !ask.again {
-            self.rates(ask, tenant, shadow)?;
-        }
+        self.rates(ask, tenant, shadow)?;
         self.note_passed(ask, &held, shadow);
         if runs {
             held.on_floor = self.takes_floor(&held, None);

@@ -127,7 +127,7 @@ impl Database {
             backend: BackendId(0),
             cost: QueryCost { memory: Estimate::new(memory, Confidence::Learned), ..QueryCost::NOTHING },
             deadline: Instant::now() + Duration::from_secs(30),
-            again: false,
+            charged: weir::limit::Charged::Nothing,
         };
         let door = Arc::clone(&self.admission);
         self.waiting.push(async move { (heavy, door.admit(ask).await) }.boxed());

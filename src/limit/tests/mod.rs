@@ -41,6 +41,6 @@ fn ask(name: &str, memory: u64) -> Ask {
         backend: BackendId(0),
         cost: QueryCost { memory: Estimate::new(memory, Confidence::UpperBound), ..QueryCost::NOTHING },
         deadline: Instant::now() + Duration::from_secs(3600),
-        again: false,
+        charged: crate::limit::Charged::Nothing,
     }
 }

@@ -105,7 +105,7 @@ impl Crowd {
             class: [ClassId(0), ClassId(1), ClassId::NONE][rng.usize(0..3)],
             backend: BackendId(rng.usize(0..3)),
             deadline: Instant::now() + Duration::from_millis(rng.u64(0..20_000)),
-            again: false,
+            charged: crate::limit::Charged::Nothing,
             ..ask(&format!("t{name}"), memory)
         };
         let admission = Arc::clone(&self.admission);
