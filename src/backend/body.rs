@@ -31,8 +31,8 @@ pub struct Body(Source);
 enum Source {
     /// As they arrive.
     Arriving(Arriving),
-    /// Put together from several answers, with its share of what all such answers may hold.
-    Joined { bytes: Bytes, _share: OwnedSemaphorePermit },
+    /// There already: merged from several answers, with its share of the memory for those, or a short one.
+    Whole { bytes: Bytes, _share: Option<OwnedSemaphorePermit> },
 }
 
 #[derive(Debug)]
@@ -52,8 +52,13 @@ impl Body {
         Self(Source::Arriving(arriving))
     }
 
-    pub(super) const fn joined(bytes: Bytes, share: OwnedSemaphorePermit) -> Self {
-        Self(Source::Joined { bytes, _share: share })
+    pub(super) const fn merged(bytes: Bytes, share: OwnedSemaphorePermit) -> Self {
+        Self(Source::Whole { bytes, _share: Some(share) })
+    }
+
+    /// A short answer that was read.
+    pub const fn whole(bytes: Bytes) -> Self {
+        Self(Source::Whole { bytes, _share: None })
     }
 }
 
@@ -115,9 +120,9 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BackendError>>> {
         match &mut self.0 {
             Source::Arriving(arriving) => arriving.poll(cx),
-            Source::Joined { bytes, .. } if bytes.is_empty() => Poll::Ready(None),
+            Source::Whole { bytes, .. } if bytes.is_empty() => Poll::Ready(None),
             // In parts, so that it is the client's reading that brings it to its end.
-            Source::Joined { bytes, .. } => {
+            Source::Whole { bytes, .. } => {
                 let part = bytes.split_to(bytes.len().min(PART));
                 Poll::Ready(Some(Ok(Frame::data(part))))
             }
@@ -127,14 +132,14 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Source::Arriving(arriving) => arriving.lease.is_none(),
-            Source::Joined { bytes, .. } => bytes.is_empty(),
+            Source::Whole { bytes, .. } => bytes.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Source::Arriving(arriving) => arriving.incoming.size_hint(),
-            Source::Joined { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
+            Source::Whole { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header, uri::PathAndQuery};
+use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
-    Body, Kind, Settings,
+    Body, Kind, Outgoing, Settings,
     error::{BackendError, Cause},
-    headers, pieces,
+    headers,
     pool::{Lane, Sent},
     probe::Probes,
     replicas::{Failure, Lease, Replica, Replicas},
+    split,
 };
 
 /// A database behind Weir, one or several replicas of it.
@@ -23,21 +24,8 @@ pub struct Backend {
     pub(super) name: Arc<str>,
     pub(super) replicas: Replicas,
     pub(super) probes: Probes,
-    /// What answers put together from pieces may hold.
-    pub(super) joins: Arc<Semaphore>,
-}
-
-/// A request for a backend.
-#[derive(Clone, Debug)]
-pub struct Outgoing {
-    /// The method.
-    pub method: Method,
-    /// The target below the replica's URL.
-    pub path_and_query: PathAndQuery,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The whole body.
-    pub body: Bytes,
+    /// Bytes that answers in the course of being merged may hold.
+    pub(super) merges: Arc<Semaphore>,
 }
 
 /// One try on one replica.
@@ -54,7 +42,7 @@ impl Backend {
             name: settings.name.as_str().into(),
             replicas,
             probes: Probes::new(settings.probe),
-            joins: pieces::room(),
+            merges: split::room(),
             settings,
         })
     }

@@ -1,5 +1,5 @@
-//! Answers of `query_range` for parts of a time, put together: the points of each series one after the other, as they
-//! came, and the series in the order in which Prometheus gives them.
+//! Answers of `query_range` for parts of a time, merged: the points of each series one after the other, as they came, and
+//! the series in the order in which Prometheus gives them.
 
 use std::{
     borrow::Cow,
@@ -7,18 +7,19 @@ use std::{
     sync::Arc,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
-use super::Unjoined;
-use crate::base::time::EvalTimes;
+use super::NotMergeable;
+use crate::{backend::Kind, base::time::EvalTimes};
 
 /// More series than this no graph shows, and they take more memory than their bytes.
 const SERIES_MAX: usize = 10_000;
 
-/// What is put together so far.
-#[derive(Debug, Default)]
+/// What is merged so far.
+#[derive(Debug)]
 pub(super) struct Matrix {
+    kind: Kind,
     series: Vec<Series>,
     /// Where a series is, by its labels as they came: a database writes them in one way.
     places: HashMap<Arc<str>, usize>,
@@ -38,9 +39,9 @@ struct Series {
     latest: usize,
 }
 
-/// Fields that are not known here may mean anything for the whole.
+/// Fields that are not known here may mean anything for the whole; those that a kind of backend adds to any answer are.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Answer<'a> {
     #[serde(borrow)]
     status: Cow<'a, str>,
@@ -50,11 +51,17 @@ struct Answer<'a> {
     warnings: Vec<String>,
     #[serde(default)]
     infos: Vec<String>,
+    /// VictoriaMetrics: series read and time taken for this part. Dropped.
+    stats: Option<IgnoredAny>,
+    /// VictoriaMetrics (cluster): some of the storage did not answer.
+    is_partial: Option<bool>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Data<'a> {
+    /// Thanos: the time that the operators of this part took. Dropped.
+    analysis: Option<IgnoredAny>,
     #[serde(borrow)]
     result_type: Cow<'a, str>,
     #[serde(borrow)]
@@ -72,26 +79,50 @@ struct Piece<'a> {
     histograms: Option<&'a RawValue>,
 }
 
+impl Answer<'_> {
+    /// Whether it is an answer to a range query with nothing in it that only this kind of backend could explain.
+    fn is_plain(&self, kind: Kind) -> bool {
+        self.status == "success"
+            && self.data.result_type == "matrix"
+            && (self.stats.is_none() || kind == Kind::VictoriaMetrics)
+            && !self.is_partial.unwrap_or(false)
+            && (self.data.analysis.is_none() || kind == Kind::Thanos)
+    }
+}
+
 impl Matrix {
+    /// Nothing yet, of a backend of this kind.
+    pub(super) fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            series: Vec::new(),
+            places: HashMap::new(),
+            warnings: Vec::new(),
+            infos: Vec::new(),
+            bytes: 0,
+            answers: 0,
+        }
+    }
+
     /// Bytes of the answers taken in.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Takes in the answer for the next part of the time.
-    pub(super) fn append(&mut self, answer: &[u8], times: EvalTimes) -> Result<(), Unjoined> {
-        let parsed: Answer<'_> = serde_json::from_slice(answer).map_err(|_| Unjoined::Odd)?;
-        if parsed.status != "success" || parsed.data.result_type != "matrix" {
-            return Err(Unjoined::Odd);
+    pub(super) fn append(&mut self, answer: &[u8], times: EvalTimes) -> Result<(), NotMergeable> {
+        let parsed: Answer<'_> = serde_json::from_slice(answer).map_err(|_| NotMergeable::Odd)?;
+        if !parsed.is_plain(self.kind) {
+            return Err(NotMergeable::Odd);
         }
         self.bytes += answer.len();
         self.answers += 1;
         for piece in parsed.data.result {
             let place = self.place(piece.metric.get())?;
-            let series = self.series.get_mut(place).ok_or(Unjoined::Odd)?;
+            let series = self.series.get_mut(place).ok_or(NotMergeable::Odd)?;
             // Twice in one answer: its points would not be in order.
             if series.latest == self.answers {
-                return Err(Unjoined::Odd);
+                return Err(NotMergeable::Odd);
             }
             series.latest = self.answers;
             extend(&mut series.values, piece.values, times)?;
@@ -99,7 +130,7 @@ impl Matrix {
         }
         for (known, new) in [(&mut self.warnings, parsed.warnings), (&mut self.infos, parsed.infos)] {
             for text in new {
-                if !known.contains(&text) {
+                if !known.iter().any(|known| is_same_note(known, &text)) {
                     known.push(text);
                 }
             }
@@ -108,13 +139,13 @@ impl Matrix {
     }
 
     /// Where the series with these labels is, from now on.
-    fn place(&mut self, metric: &str) -> Result<usize, Unjoined> {
+    fn place(&mut self, metric: &str) -> Result<usize, NotMergeable> {
         if let Some(place) = self.places.get(metric) {
             return Ok(*place);
         }
         let place = self.series.len();
         if place >= SERIES_MAX {
-            return Err(Unjoined::TooLong);
+            return Err(NotMergeable::TooLong);
         }
         let metric: Arc<str> = metric.into();
         self.places.insert(Arc::clone(&metric), place);
@@ -155,12 +186,21 @@ impl Matrix {
     }
 }
 
+/// Whether two notes differ in numbers only, such as a time or a count of the part that each is about.
+fn is_same_note(a: &str, b: &str) -> bool {
+    let words = |text: &str| {
+        let words = text.split(|c: char| c.is_whitespace() || matches!(c, '(' | ')' | ',' | ':' | ';' | '"'));
+        words.filter(|word| word.parse::<f64>().is_err()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    a == b || words(a) == words(b)
+}
+
 /// Puts the elements of a list after those that are there, if the first of them belongs to this part of the time: a
 /// database that did not heed it gave the whole.
-fn extend(points: &mut String, more: Option<&RawValue>, times: EvalTimes) -> Result<(), Unjoined> {
+fn extend(points: &mut String, more: Option<&RawValue>, times: EvalTimes) -> Result<(), NotMergeable> {
     let Some(more) = more else { return Ok(()) };
     let inner =
-        more.get().strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or(Unjoined::Odd)?.trim();
+        more.get().strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or(NotMergeable::Odd)?.trim();
     if inner.is_empty() {
         return Ok(());
     }
@@ -168,7 +208,7 @@ fn extend(points: &mut String, more: Option<&RawValue>, times: EvalTimes) -> Res
     let first_ms =
         first.and_then(|text| text.parse::<f64>().ok()).map(|seconds| (seconds * 1e3).round() as i64);
     if !first_ms.is_some_and(|ms| (times.start..=times.end).contains(&ms)) {
-        return Err(Unjoined::Odd);
+        return Err(NotMergeable::Odd);
     }
     if !points.is_empty() {
         points.push(',');
@@ -192,7 +232,7 @@ mod tests {
 
     #[test]
     fn points_follow_each_other_and_series_are_sorted_as_prometheus_sorts_them() {
-        let mut matrix = Matrix::default();
+        let mut matrix = Matrix::new(Kind::Prometheus);
         let first = r#"{"metric":{"a":"2"},"values":[[1,"1"],[2,"NaN"]]}"#;
         let second = concat!(
             r#"{"metric":{},"values":[[3,"0"]]},{"metric":{"a":"1","b":"\u00e9\""},"values":[[3,"7"]]},"#,
@@ -210,8 +250,42 @@ mod tests {
     }
 
     #[test]
+    fn what_a_kind_of_backend_adds_is_dropped_and_stops_others() {
+        let thanos =
+            r#"{"status":"success","data":{"resultType":"matrix","result":[],"analysis":{"name":"[x]"}}}"#;
+        let victoria = answer("", r#","isPartial":false,"stats":{"seriesFetched":"1"}"#);
+        let partial = answer("", r#","isPartial":true"#);
+        for (kind, text, merges) in [
+            (Kind::Thanos, thanos, true),
+            (Kind::Prometheus, thanos, false),
+            (Kind::VictoriaMetrics, &victoria, true),
+            (Kind::Prometheus, &victoria, false),
+            (Kind::VictoriaMetrics, &partial, false),
+        ] {
+            let mut matrix = Matrix::new(kind);
+            assert_eq!(matrix.append(text.as_bytes(), times(0, 1)).is_ok(), merges, "{kind:?} {text}");
+            if merges {
+                assert_eq!(matrix.into_json().unwrap(), answer("", ""));
+            }
+        }
+    }
+
+    #[test]
+    fn notes_about_each_part_are_merged_into_one() {
+        let mut matrix = Matrix::new(Kind::Prometheus);
+        for note in
+            ["ignored 3 samples at 1.5 (1:7)", "ignored 12 samples at 61.5 (1:7)", "rate of no counter: a2"]
+        {
+            let text = answer("", &format!(r#","infos":["{note}"]"#));
+            matrix.append(text.as_bytes(), times(0, 1)).unwrap();
+        }
+        let want = r#","infos":["ignored 3 samples at 1.5 (1:7)","rate of no counter: a2"]"#;
+        assert_eq!(matrix.into_json().unwrap(), answer("", want));
+    }
+
+    #[test]
     fn an_empty_answer_is_one() {
-        let mut matrix = Matrix::default();
+        let mut matrix = Matrix::new(Kind::Prometheus);
         matrix.append(answer("", "").as_bytes(), times(0, 1)).unwrap();
         assert_eq!(matrix.into_json().unwrap(), answer("", ""));
     }
@@ -231,9 +305,13 @@ mod tests {
             // Of another time than was asked for.
             &answer(r#"{"metric":{},"values":[[3,"1"]]}"#, ""),
         ] {
-            assert_eq!(Matrix::default().append(odd.as_bytes(), times(1, 2)), Err(Unjoined::Odd), "{odd}");
+            assert_eq!(
+                Matrix::new(Kind::Prometheus).append(odd.as_bytes(), times(1, 2)),
+                Err(NotMergeable::Odd),
+                "{odd}"
+            );
         }
-        let mut matrix = Matrix::default();
+        let mut matrix = Matrix::new(Kind::Prometheus);
         for labels in [r#"{"a":"1","b":"2"}"#, r#"{"b":"2","a":"1"}"#] {
             let odd = answer(&format!(r#"{{"metric":{labels},"values":[[1,"1"]]}}"#), "");
             matrix.append(odd.as_bytes(), times(1, 2)).unwrap();
