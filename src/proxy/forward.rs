@@ -1,84 +1,147 @@
-//! The forward stage: what the backend gets, and what the client gets of its answer.
+//! What a backend gets of a request, and what a client gets of its answer.
 
-use std::{borrow::Cow, time::Duration};
+use std::{
+    borrow::Cow,
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Response, Version, header, request::Parts, uri::PathAndQuery};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Response, Version, header};
 use http_body_util::BodyExt;
+use serde::Deserialize;
+use tokio::time::Instant;
+use tower::Service;
 
 use super::{
+    exchange::{Common, Rejected},
     identify::{Rules, TenantSource},
-    respond::failure::Failure,
-    route::{Endpoint, Routed},
+    query::ParsedQuery,
+    respond::{Body, failure::Failure},
+    route::Endpoint,
+    upstream::Upstream,
 };
 use crate::{
-    backend::{self, Outgoing, headers::strip_hop_by_hop},
-    base::ErrorKind,
+    backend::{
+        self, BackendError, Kind, Outgoing,
+        headers::{Ceilings, m3_push_down},
+    },
+    base::{params::Params, time::EvalTimes},
+    limit::Permitted,
 };
 
-/// Bytes of a backend's error text that are read before it is put into JSON.
-const ERROR_TEXT_MAX: usize = 4 << 10;
-/// Longest wait for that text.
-const ERROR_TEXT_WAIT: Duration = Duration::from_secs(1);
-const TIMEOUT: &str = "timeout";
+/// Bytes of a backend's error that are read before it is sent on.
+const ERROR_BYTES_MAX: usize = 64 << 10;
+/// Longest wait for that error.
+const ERROR_WAIT: Duration = Duration::from_secs(1);
+/// The time that a request has which costs nothing.
+const UNCOUNTED_TIME: Duration = Duration::from_secs(30);
 
-/// A client's request with its body read, ready to be sent on.
+/// A request on its way to a backend.
 #[derive(Debug)]
-pub(super) struct Forward<'a> {
-    /// Method, target and headers as they came.
-    pub parts: &'a Parts,
-    /// Where it goes.
-    pub routed: Routed<'a>,
-    /// The whole body.
-    pub body: Bytes,
-    /// The longest that the backend may take; `None` where the client asked for less, or for nothing that takes time.
-    pub ceiling: Option<Duration>,
+pub(super) struct Dispatch {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) outgoing: Outgoing,
+    pub(super) deadline: Instant,
+    /// It may be tried on another replica after the first one has seen it: what may have brought one down may not.
+    pub(super) idempotent: bool,
+    /// The times of its parts; none if it goes out as it is.
+    pub(super) parts: Vec<EvalTimes>,
 }
 
-impl Forward<'_> {
-    /// The request for the backend. The client's own bytes go on; a lower timeout is put before them, since the first
-    /// value of a parameter counts, and the form's before the URL's.
-    pub(super) fn outgoing(self, headers: HeaderMap) -> Result<Outgoing, Failure> {
-        let timeout = self.ceiling.map(|ceiling| format!("{TIMEOUT}={}ms", ceiling.as_millis()));
-        let in_form = timeout.is_some() && !self.body.is_empty();
-        let body = match &timeout {
-            Some(timeout) if in_form => prepend(timeout, &self.body),
-            _ => self.body,
-        };
-        let uri = &self.parts.uri;
-        let unchanged = self.routed.path.len() == uri.path().len() && (timeout.is_none() || in_form);
-        let path_and_query = match (uri.path_and_query(), timeout) {
-            (Some(whole), _) if unchanged => whole.clone(),
-            (_, timeout) => {
-                let added = timeout.filter(|_| !in_form);
-                let broken = |error| Failure::new(ErrorKind::BadData, format!("the request target: {error}"));
-                PathAndQuery::try_from(target(self.routed.path, added.as_deref(), uri.query()))
-                    .map_err(broken)?
-            }
-        };
-        Ok(Outgoing { method: self.parts.method.clone(), path_and_query, headers, body })
+/// The head of a backend's answer, or why there is none.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// When the request went out.
+    pub(super) sent: Instant,
+    pub(super) result: Result<Response<backend::Body>, BackendError>,
+}
+
+/// The last service of the stack: sends a query that has its permit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Forward;
+
+impl Service<Permitted<Dispatch>> for Forward {
+    type Response = Permitted<Answer>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Permitted<Answer>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, dispatch: Permitted<Dispatch>) -> Self::Future {
+        Box::pin(async move {
+            let (Dispatch { upstream, outgoing, deadline, idempotent, .. }, permit) = dispatch.into_parts();
+            let sent = Instant::now();
+            let result = upstream.backend.send(outgoing, deadline, idempotent).await;
+            Ok(Permitted::new(Answer { sent, result }, permit))
+        })
     }
 }
 
-fn target(path: &str, added: Option<&str>, query: Option<&str>) -> String {
-    let length = |text: Option<&str>| text.map_or(0, |text| text.len() + 1);
-    let mut out = String::with_capacity(path.len() + length(added) + length(query));
-    out.push_str(path);
-    let mut mark = '?';
-    for text in added.into_iter().chain(query) {
-        out.push(mark);
-        out.push_str(text);
-        mark = '&';
+/// Forwards a request that costs the backend next to nothing: limited in time only.
+pub(super) async fn uncounted(mut common: Box<Common>, body: Bytes) -> Result<Response<Body>, Rejected> {
+    common.log.free();
+    let headers = common.forwarded_headers().into_owned();
+    let outgoing = plain(&common, headers, body);
+    let until = common.log.began() + UNCOUNTED_TIME;
+    let answered = common.upstream.backend.send_light(outgoing, until).await;
+    let answered = match answered {
+        Ok(response) => receive(response, common.endpoint, common.upstream.backend.name()).await,
+        Err(error) => Err(Failure::from(&error)),
+    };
+    let received = match answered {
+        Ok(received) => received,
+        Err(failure) => return Err(common.reject(failure)),
+    };
+    if let Some(text) = &received.error {
+        common.log.backend_error(text);
     }
-    out
+    common.log.passed(received.response.status());
+    Ok(received.response.map(|body| Body::passed(body, until)))
 }
 
-fn prepend(timeout: &str, form: &Bytes) -> Bytes {
-    let mut longer = BytesMut::with_capacity(timeout.len() + 1 + form.len());
-    longer.extend_from_slice(timeout.as_bytes());
-    longer.extend_from_slice(b"&");
-    longer.extend_from_slice(form);
-    longer.freeze()
+/// The request for the backend, with the limits handed down that it takes.
+pub(super) fn outgoing(common: &Common, query: &ParsedQuery, body: Bytes) -> Result<Outgoing, Failure> {
+    let ceiling = ceiling(common.endpoint, query.timeout, common.timeout());
+    let mut headers = common.forwarded_headers().into_owned();
+    if common.upstream.backend.kind() == Kind::M3 {
+        push_down(common, query, &body, &mut headers);
+    }
+    let mut outgoing = plain(common, headers, body);
+    if let Some(ceiling) = ceiling {
+        outgoing.set_params(&[("timeout", &format!("{}ms", ceiling.as_millis()))])?;
+    }
+    Ok(outgoing)
+}
+
+/// The client's own request.
+fn plain(common: &Common, headers: HeaderMap, body: Bytes) -> Outgoing {
+    let uri = &common.head.uri;
+    let path_and_query = uri.path_and_query().cloned();
+    let path_and_query = path_and_query.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+    Outgoing { method: common.head.method.clone(), path_and_query, headers, body }
+}
+
+/// Hands the limits down to a backend that takes them; the client's own may only be lower.
+fn push_down(common: &Common, query: &ParsedQuery, body: &Bytes, headers: &mut HeaderMap) {
+    let limits = common.limits();
+    let ceilings = Ceilings {
+        series: limits.series.enforced(),
+        docs: limits.blocks.enforced(),
+        range: limits.range_seconds.enforced().map(Duration::from_secs),
+        returned_datapoints: limits.points.enforced(),
+        timeout: query.timeout.into_iter().chain(common.timeout()).min(),
+        ..Ceilings::default()
+    };
+    // Both were read before.
+    let form = std::str::from_utf8(body).unwrap_or_default();
+    let params = Params::parse(common.head.uri.query().unwrap_or_default(), form).unwrap_or_default();
+    m3_push_down(headers, |name| params.first(name), &ceilings);
 }
 
 /// The headers that go on to the backend: a stranger's claim to be a tenant does not.
@@ -98,50 +161,95 @@ pub(super) fn request_headers<'h>(
     out
 }
 
-/// What is left of the ceiling on the time of a query once the client's own is looked at: nothing when that is lower.
-pub(super) fn ceiling(
-    endpoint: Endpoint,
-    client: Option<Duration>,
-    limit: Option<Duration>,
-) -> Option<Duration> {
+/// The timeout that replaces the client's own: none where that is lower, or where nothing takes time.
+fn ceiling(endpoint: Endpoint, client: Option<Duration>, limit: Option<Duration>) -> Option<Duration> {
     let takes_time = matches!(endpoint, Endpoint::Query | Endpoint::QueryRange);
     limit.filter(|limit| takes_time && client.is_none_or(|client| client > *limit))
 }
 
-/// Looks at the head of an answer: hop-by-hop headers go, and what Grafana could not read becomes JSON.
+/// An answer that its client can read.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) response: Response<backend::Body>,
+    /// The text of the backend's own error.
+    pub(super) error: Option<String>,
+}
+
+/// The members of a backend's error that the query API of Prometheus has.
+#[derive(Deserialize)]
+struct ApiError<'a> {
+    #[serde(borrow)]
+    status: Cow<'a, str>,
+    #[serde(borrow, rename = "errorType")]
+    error_type: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    error: Cow<'a, str>,
+}
+
+/// Looks at the head of an answer, and at all of an error: what Grafana could not read becomes JSON in the shape of the
+/// query API.
+///
+/// # Errors
+/// The backend's answer is of no use to the client: it is no JSON, or it is about Weir's own access to the backend.
 pub(super) async fn receive(
     response: Response<backend::Body>,
     endpoint: Endpoint,
     backend: &str,
-) -> Result<Response<backend::Body>, Failure> {
-    let (mut head, mut body) = response.into_parts();
-    strip_hop_by_hop(&mut head.headers);
+) -> Result<Received, Failure> {
+    let (mut head, body) = response.into_parts();
     // The client's connection is another one than the backend's.
     head.version = Version::HTTP_11;
+    let failed = head.status.is_client_error() || head.status.is_server_error();
     let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let readable = is_json(content_type) || (endpoint == Endpoint::RemoteRead && head.status.is_success());
     // Nothing to read is nothing to misread: 204, 304. Nobody asked for another protocol.
+    let is_empty = http_body::Body::is_end_stream(&body);
     let is_final = !head.status.is_informational();
-    if is_final && (readable || head.status.is_redirection() || http_body::Body::is_end_stream(&body)) {
-        return Ok(Response::from_parts(head, body));
+    if is_final && !failed && (readable || head.status.is_redirection() || is_empty) {
+        return Ok(Received { response: Response::from_parts(head, body), error: None });
     }
+    let is_coded = head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+    let text = read_error(body).await;
+    let parsed =
+        (!is_coded && failed).then(|| serde_json::from_slice::<ApiError<'_>>(&text)).and_then(Result::ok);
+    let in_shape = parsed.as_ref().filter(|error| error.status == "error" && error.error_type.is_some());
+    match in_shape {
+        Some(error) if !is_about_access(head.status.as_u16()) => {
+            let error = error.error.clone().into_owned();
+            head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let response = Response::from_parts(head, backend::Body::whole(text));
+            Ok(Received { response, error: Some(error) })
+        }
+        _ => {
+            let own = parsed.as_ref().map(|error| &*error.error);
+            let excerpt =
+                if is_coded { Cow::Borrowed("(compressed)") } else { String::from_utf8_lossy(&text) };
+            Err(Failure::foreign(backend, &head, own, &excerpt))
+        }
+    }
+}
+
+/// A status that speaks of Weir's access to the backend, not of the client's to Weir.
+pub(super) const fn is_about_access(status: u16) -> bool {
+    matches!(status, 401 | 403 | 404)
+}
+
+/// What comes of an error within its time.
+async fn read_error(mut body: backend::Body) -> Bytes {
     let mut text = Vec::new();
     let reading = async {
         while let Some(Ok(frame)) = body.frame().await {
             let Ok(data) = frame.into_data() else { break };
-            let room = ERROR_TEXT_MAX.saturating_sub(text.len());
+            let room = ERROR_BYTES_MAX.saturating_sub(text.len());
             text.extend_from_slice(data.get(..room).unwrap_or(&data));
-            if text.len() >= ERROR_TEXT_MAX {
+            if text.len() >= ERROR_BYTES_MAX {
                 break;
             }
         }
     };
     // What came until then is shown.
-    let _ = tokio::time::timeout(ERROR_TEXT_WAIT, reading).await;
-    if head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        text = b"(compressed)".to_vec();
-    }
-    Err(Failure::foreign(backend, &head, &text))
+    let _ = tokio::time::timeout(ERROR_WAIT, reading).await;
+    text.into()
 }
 
 fn is_json(content_type: &str) -> bool {
@@ -152,33 +260,6 @@ fn is_json(content_type: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Request;
-
-    fn sent(uri: &str, body: &str, ceiling: Option<u64>) -> (String, String) {
-        let (parts, ()) = Request::builder().uri(uri).body(()).unwrap().into_parts();
-        let path = parts.uri.path().strip_prefix("/prometheus").unwrap_or(parts.uri.path());
-        let routed = Routed { endpoint: Endpoint::Query, path };
-        let body = Bytes::copy_from_slice(body.as_bytes());
-        let ceiling = ceiling.map(Duration::from_millis);
-        let out = Forward { parts: &parts, routed, body, ceiling }.outgoing(HeaderMap::new()).unwrap();
-        (out.path_and_query.to_string(), String::from_utf8(out.body.to_vec()).unwrap())
-    }
-
-    #[test]
-    fn requests_go_on_as_they_came_but_for_a_lower_timeout() {
-        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
-        assert_eq!(sent("/api/v1/query?query=up%20", "", None), pair("/api/v1/query?query=up%20", ""));
-        assert_eq!(sent("/prometheus/api/v1/query?query=up", "", None), pair("/api/v1/query?query=up", ""));
-        assert_eq!(sent("/prometheus/api/v1/labels", "", None), pair("/api/v1/labels", ""));
-        assert_eq!(
-            sent("/api/v1/query?query=up", "", Some(60_000)),
-            pair("/api/v1/query?timeout=60000ms&query=up", "")
-        );
-        assert_eq!(
-            sent("/api/v1/query?stats=all", "query=up", Some(5)),
-            pair("/api/v1/query?stats=all", "timeout=5ms&query=up")
-        );
-    }
 
     #[test]
     fn only_a_longer_timeout_is_lowered() {
@@ -188,5 +269,54 @@ mod tests {
         assert_eq!(ceiling(Endpoint::QueryRange, None, seconds(60)), seconds(60));
         assert_eq!(ceiling(Endpoint::Series, None, seconds(60)), None);
         assert_eq!(ceiling(Endpoint::Query, None, None), None);
+    }
+
+    #[tokio::test]
+    async fn errors_of_a_backend_have_the_shape_of_the_query_api() {
+        let shaped = r#"{"status":"error","errorType":"execution","error":"too many samples"}"#;
+        let cases = [
+            // As it came, whatever the content type says (Thanos' query-frontend sends text/plain).
+            (422, "application/json", shaped, Ok("too many samples")),
+            (422, "text/plain; charset=utf-8", shaped, Ok("too many samples")),
+            // Without a type (M3): it gets one, and keeps its status and text.
+            (
+                400,
+                "application/json",
+                r#"{"status":"error","error":"bad \"x\""}"#,
+                Err((400, "bad_data", "bad \"x\"")),
+            ),
+            (
+                500,
+                "application/json",
+                r#"{"status":"error","error":"boom"}"#,
+                Err((500, "unavailable", "boom")),
+            ),
+            (504, "application/json", r#"{"status":"error","error":"late"}"#, Err((504, "timeout", "late"))),
+            // About Weir's access to the backend: no fault of the client, and no login of its own.
+            (401, "application/json", shaped, Err((502, "unavailable", "too many samples"))),
+            (403, "text/html", "<html>no</html>", Err((502, "unavailable", "answered 403"))),
+            (404, "text/plain", "404 page not found", Err((502, "unavailable", "404 page not found"))),
+            // No JSON at all.
+            (400, "text/plain", "no", Err((400, "bad_data", "instead of JSON: no"))),
+            (503, "text/html", "down", Err((503, "unavailable", "down"))),
+        ];
+        for (status, content_type, text, want) in cases {
+            let response = Response::builder().status(status).header("content-type", content_type);
+            let response = response.body(backend::Body::whole(text.into())).unwrap();
+            match (receive(response, Endpoint::Query, "main").await, want) {
+                (Ok(received), Ok(error)) => {
+                    assert_eq!(received.error.as_deref(), Some(error));
+                    assert_eq!(received.response.headers()["content-type"], "application/json");
+                    let body = received.response.into_body().collect().await.unwrap().to_bytes();
+                    assert_eq!(body, text);
+                }
+                (Err(failure), Err((status, error_type, part))) => {
+                    let found = (failure.status().as_u16(), failure.kind.error_type());
+                    assert_eq!(found, (status, error_type), "{text}");
+                    assert!(failure.message.contains(part), "{}", failure.message);
+                }
+                (found, _) => panic!("{status} {text}: {found:?}"),
+            }
+        }
     }
 }

@@ -187,6 +187,12 @@ impl Rules {
         format!("ip:{}", client.to_canonical()).into()
     }
 
+    /// The address of the client, as far as trusted proxies name it.
+    pub fn client_of(&self, headers: &HeaderMap, peer: SocketAddr) -> IpAddr {
+        let peer = peer.ip();
+        if self.trusts(peer) { self.client(headers).unwrap_or(peer) } else { peer }
+    }
+
     /// The last address in `X-Forwarded-For` that is not one of ours.
     fn client(&self, headers: &HeaderMap) -> Option<IpAddr> {
         let list = headers.get_all(FORWARDED_FOR).iter().next_back()?.to_str().ok()?;

@@ -1,20 +1,23 @@
-//! Floor 3: carries a request through its stages and decides nothing itself.
-//!
-//! Read [`Proxy::answer`] first: it is the way of a request, stage by stage.
+//! Floor 3: carries a query from its client to a backend and back. `stack.rs` is its life, layer by layer.
 
 mod admin;
-mod answer;
-mod asking;
+mod admit;
 mod config;
-mod dispatch;
+mod estimate;
+mod exchange;
 mod forward;
+mod front;
+mod handle;
 pub mod identify;
 mod log;
 pub mod meter;
 mod query;
+mod replan;
 pub mod respond;
 mod route;
 mod server;
+mod split;
+mod stack;
 mod status;
 mod supervise;
 pub mod upstream;
@@ -22,5 +25,6 @@ mod weigh;
 
 pub use crate::http::{ServerTls, ServerTlsSettings, Workers};
 pub use admin::{Reload, serve_admin};
-pub use config::{Proxy, Settings};
+pub use config::Settings;
+pub use handle::Proxy;
 pub use server::serve;

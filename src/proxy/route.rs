@@ -45,6 +45,18 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// Answered here: the price of a query.
+    pub(super) const fn is_explained(self) -> bool {
+        matches!(self, Self::QueryCost | Self::QueryRangeCost)
+    }
+
+    /// Lists label sets, names or values.
+    pub(super) const fn is_listing(self) -> bool {
+        matches!(self, Self::Series | Self::Labels | Self::LabelValues)
+    }
+}
+
 /// A request that has a place to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Routed<'a> {

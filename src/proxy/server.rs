@@ -1,24 +1,17 @@
 //! Serves the query API on a bound listener, until a shutdown.
 
 use std::{
-    convert::Infallible,
     net::SocketAddr,
-    panic::AssertUnwindSafe,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use futures_util::FutureExt as _;
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::Request;
 use tokio::net::TcpListener;
+use tower::Service;
 
-use super::{Proxy, respond::Body, respond::failure::Failure};
-use crate::{
-    base::ErrorKind,
-    http::{ListenerTls, Options, Served, Timed, Timeouts, Workers},
-};
+use super::{Proxy, front::Incoming, stack::Stack};
+use crate::http::{ListenerTls, Options, Served, Timeouts, Workers};
 
 /// Accepts and answers until `shutdown`, then finishes what is in flight within the grace period of the settings.
 /// Connections are accepted here and served by the workers.
@@ -39,39 +32,27 @@ pub async fn serve(
     };
     let connections = Arc::clone(&proxy.connections);
     let options = Options { connections, timeouts: Timeouts::default(), tls, workers, grace };
-    let service = |peer| QueryService { proxy: Arc::clone(&proxy), peer };
+    let service = |peer| Client { stack: proxy.stack(), peer };
     crate::http::serve(listener, service, options, shutdown).await
 }
 
-/// The query API for one client.
+/// The stack for the requests of one connection.
 #[derive(Clone)]
-struct QueryService {
-    proxy: Arc<Proxy>,
+struct Client {
+    stack: Stack,
     peer: SocketAddr,
 }
 
-impl tower::Service<Request<Incoming>> for QueryService {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+impl Service<Request<hyper::body::Incoming>> for Client {
+    type Response = <Stack as Service<Incoming<hyper::body::Incoming>>>::Response;
+    type Error = <Stack as Service<Incoming<hyper::body::Incoming>>>::Error;
+    type Future = <Stack as Service<Incoming<hyper::body::Incoming>>>::Future;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Service::<Incoming<hyper::body::Incoming>>::poll_ready(&mut self.stack, cx)
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let (proxy, peer) = (Arc::clone(&self.proxy), self.peer);
-        // In a box: it is some kilobytes, and each of the futures around it would move them once more.
-        Box::pin(async move {
-            let answering = AssertUnwindSafe(proxy.answer(request, peer)).catch_unwind();
-            let mut response = answering.await.unwrap_or_else(|_| {
-                Failure::new(ErrorKind::Internal, "a defect in Weir; its log says more").into_response()
-            });
-            if let Some(progress) = response.body().to_come() {
-                let deadline = Timed(Arc::<super::meter::Progress>::clone(progress));
-                response.extensions_mut().insert(deadline);
-            }
-            Ok(response)
-        })
+    fn call(&mut self, request: Request<hyper::body::Incoming>) -> Self::Future {
+        self.stack.call(Incoming { request, peer: self.peer })
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     Proxy,
-    log::active::{Seen, cut},
+    log::active::{ActiveQuery, cut},
     log::recent::Tally,
     upstream::Upstream,
 };
@@ -30,7 +30,7 @@ impl Proxy {
     /// What an operator wants to see at once, now.
     pub fn status(&self) -> Snapshot {
         let now = Instant::now();
-        let under_way = self.board.under_way();
+        let under_way = self.logs.active.list();
         let (waiting, running): (Vec<_>, Vec<_>) =
             under_way.into_iter().partition(|seen| seen.waited().is_none());
         let held = self.admission.snapshot();
@@ -39,10 +39,10 @@ impl Proxy {
             let held = held.backends.iter().find(|held| *held.name == *upstream.backend.name());
             backend(upstream, held, &waiting, now)
         });
-        let (recent, tenants) = self.board.recent();
+        let (recent, tenants) = self.logs.active.recent();
         let (open, max) = self.open_connections();
         Snapshot {
-            now_ms: (self.clock)(),
+            now_ms: self.now_ms(),
             started_ms: self.started_ms,
             version: env!("CARGO_PKG_VERSION"),
             stopping: self.stopping(),
@@ -58,7 +58,7 @@ impl Proxy {
                 |tally| tally.admitted > 0,
             ),
             tenants_by_refusals: top(&tenants, |tally| (tally.refusals(), 0), |tally| tally.refusals() > 0),
-            refusals: self.board.told(),
+            refusals: self.logs.active.rejections(),
         }
     }
 
@@ -70,7 +70,7 @@ impl Proxy {
 fn backend(
     upstream: &Upstream,
     held: Option<&BackendSnapshot>,
-    waiting: &[Arc<Seen>],
+    waiting: &[Arc<ActiveQuery>],
     now: Instant,
 ) -> Backend {
     let replicas = upstream.backend.snapshot().replicas.into_iter().map(|replica| Replica {
@@ -82,8 +82,9 @@ fn backend(
     let look = upstream.monitor().latest().cloned();
     let look = look.as_ref();
     let name = upstream.backend.name();
-    let waits = waiting.iter().filter(|seen| *seen.query.owner.backend == *name);
-    let longest = waits.map(|seen| now.saturating_duration_since(seen.query.asked)).max().unwrap_or_default();
+    let waits = waiting.iter().filter(|seen| *seen.facts.owner.backend == *name);
+    let longest =
+        waits.map(|seen| now.saturating_duration_since(seen.facts.queued)).max().unwrap_or_default();
     let pressure = look.map(|look| look.readings.iter().map(|r| (r.signal.as_str(), r.pressure)).collect());
     let silent = look.map(|look| look.stale.iter().map(|signal| signal.as_str()).collect());
     Backend {
@@ -102,10 +103,10 @@ fn backend(
     }
 }
 
-fn most_expensive(mut seen: Vec<Arc<Seen>>, now: Instant) -> Queries {
-    let cost = |seen: &Arc<Seen>| {
-        let Seen { query, .. } = &**seen;
-        (Reverse((query.cost.memory.value, query.cost.samples.value)), query.began)
+fn most_expensive(mut seen: Vec<Arc<ActiveQuery>>, now: Instant) -> Queries {
+    let cost = |seen: &Arc<ActiveQuery>| {
+        let facts = &seen.facts;
+        (Reverse((facts.cost.memory.value, facts.cost.samples.value)), facts.began)
     };
     seen.sort_by_cached_key(cost);
     let total = seen.len();
@@ -113,22 +114,26 @@ fn most_expensive(mut seen: Vec<Arc<Seen>>, now: Instant) -> Queries {
     Queries { total, shown: seen.iter().map(|seen| query(seen, now)).collect() }
 }
 
-fn query(seen: &Seen, now: Instant) -> Query {
-    let query = &seen.query;
+fn query(seen: &ActiveQuery, now: Instant) -> Query {
+    let facts = &seen.facts;
     let since = |then| now.saturating_duration_since(then);
     Query {
-        tenant: query.owner.tenant.to_string(),
-        actor: cut(&query.owner.actor, ACTOR_CHARS),
-        class: query.owner.class.to_string(),
-        backend: query.owner.backend.to_string(),
-        endpoint: query.endpoint.as_str(),
-        fingerprint: query.fingerprint.to_string(),
-        text: cut(&query.query, QUERY_CHARS),
-        series: number(query.cost.series),
-        samples: number(query.cost.samples),
-        memory: number(query.cost.memory),
-        age_ms: since(query.began).as_millis() as u64,
-        waited_ms: seen.waited().unwrap_or_else(|| since(query.asked)).as_millis() as u64,
+        tenant: facts.owner.tenant.to_string(),
+        actor: cut(&facts.owner.actor, ACTOR_CHARS),
+        origin: facts.origin.shown(),
+        start_ms: facts.times.map(|times| times.start),
+        end_ms: facts.times.map(|times| times.end),
+        step_ms: facts.times.map(|times| times.step),
+        class: facts.owner.class.to_string(),
+        backend: facts.owner.backend.to_string(),
+        endpoint: facts.endpoint.as_str(),
+        fingerprint: facts.fingerprint.map(|f| f.to_string()).unwrap_or_default(),
+        text: cut(&facts.query, QUERY_CHARS),
+        series: number(facts.cost.series),
+        samples: number(facts.cost.samples),
+        memory: number(facts.cost.memory),
+        age_ms: since(facts.began).as_millis() as u64,
+        waited_ms: seen.waited().unwrap_or_else(|| since(facts.queued)).as_millis() as u64,
         bytes: seen.bytes(),
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{log::active::Board, upstream::Upstream};
+use super::{log::active::ActiveQueries, upstream::Upstream};
 use crate::{
     backend::pressure::{Expected, Look, Signal},
     base::Allowance,
@@ -24,14 +24,18 @@ const WORTH_SAYING: f64 = 0.1;
 #[derive(Clone)]
 pub(super) struct Watcher {
     admission: Arc<Admission>,
-    board: Arc<Board>,
+    active: Arc<ActiveQueries>,
     pub(super) metrics: Arc<Metrics>,
 }
 
 impl Watcher {
-    pub(super) fn new(admission: &Arc<Admission>, board: &Arc<Board>, metrics: &Arc<Metrics>) -> Self {
-        let (admission, board) = (Arc::clone(admission), Arc::clone(board));
-        Self { admission, board, metrics: Arc::clone(metrics) }
+    pub(super) fn new(
+        admission: &Arc<Admission>,
+        active: &Arc<ActiveQueries>,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        let (admission, active) = (Arc::clone(admission), Arc::clone(active));
+        Self { admission, active, metrics: Arc::clone(metrics) }
     }
 
     /// Watches a backend until the future is dropped. While it is known to be down nothing runs and nothing waits; under
@@ -78,11 +82,11 @@ impl Watcher {
     /// Breaks off the heaviest query, unless what runs is light: then it is not what memory is used for.
     fn recall(&self, backend: &str, budget: Option<u64>) {
         let least = budget.map_or(1, limit::light);
-        if let Some(seen) = self.board.recall_heaviest(backend, least) {
-            let query = &seen.query;
+        if let Some(seen) = self.active.cancel_heaviest(backend, least) {
+            let query = &seen.facts;
             tracing::warn!(
                 backend, tenant = %query.owner.tenant, actor = &*query.owner.actor, query = &*query.query,
-                fingerprint = &*query.fingerprint, est_memory_bytes = query.cost.memory.value,
+                fingerprint = query.fingerprint.map(tracing::field::display), est_memory_bytes = query.cost.memory.value,
                 "the backend is about to run out of memory: its heaviest query is broken off"
             );
         }

@@ -110,6 +110,21 @@ pub struct Queries {
     pub shown: Vec<Query>,
 }
 
+/// Where a query comes from, as its client says; what is unknown is `null`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Origin {
+    /// The user of Grafana.
+    pub user: Option<String>,
+    /// The dashboard's UID.
+    pub dashboard: Option<String>,
+    /// The panel's id.
+    pub panel: Option<String>,
+    /// The client's address.
+    pub client: Option<String>,
+    /// The trace that it belongs to (W3C Trace Context).
+    pub trace_id: Option<String>,
+}
+
 /// A query in flight or waiting.
 #[derive(Clone, Debug, Serialize)]
 pub struct Query {
@@ -117,6 +132,15 @@ pub struct Query {
     pub tenant: String,
     /// Who inside the tenant.
     pub actor: String,
+    /// Where it comes from.
+    #[serde(flatten)]
+    pub origin: Origin,
+    /// Its first evaluation time, milliseconds since the epoch.
+    pub start_ms: Option<i64>,
+    /// Its last evaluation time, milliseconds since the epoch.
+    pub end_ms: Option<i64>,
+    /// Milliseconds between two evaluations; 0 for an instant query.
+    pub step_ms: Option<u64>,
     /// Its lane.
     pub class: String,
     /// Where it runs.
@@ -174,6 +198,9 @@ pub struct Refused {
     pub tenant: String,
     /// Who inside the tenant.
     pub actor: String,
+    /// Where it comes from.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// The id of the limit, or the kind of the failure.
     pub reason: &'static str,
     /// It was admitted nevertheless: the limit is only watched.

@@ -10,6 +10,10 @@ fn query() -> Query {
     Query {
         tenant: HOSTILE.into(),
         actor: HOSTILE.into(),
+        origin: Origin { user: Some(HOSTILE.into()), client: Some("192.0.2.1".into()), ..Origin::default() },
+        start_ms: Some(1_000),
+        end_ms: Some(61_000),
+        step_ms: Some(15_000),
         class: HOSTILE.into(),
         backend: HOSTILE.into(),
         endpoint: "query",
@@ -46,6 +50,7 @@ fn busy() -> Snapshot {
         times: 7,
         tenant: HOSTILE.into(),
         actor: HOSTILE.into(),
+        origin: Origin::default(),
         reason: "weir-max-series",
         shadow: true,
         status: 422,

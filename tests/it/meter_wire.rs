@@ -11,8 +11,9 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use weir::{
     base::ErrorKind,
+    limit::LimitName,
     proxy::{
-        meter::{Actual, BodyError, Limit, Meter, MeterLimits, Outcome},
+        meter::{Actual, BodyError, Meter, MeterLimits, Outcome},
         respond::{self, Extra},
     },
 };
@@ -115,7 +116,7 @@ impl Chain {
 }
 
 fn limits(bytes: u64, series: u64) -> MeterLimits {
-    MeterLimits { bytes: NonZeroU64::new(bytes), series: NonZeroU64::new(series), samples: None }
+    MeterLimits { bytes: NonZeroU64::new(bytes), series: NonZeroU64::new(series), points: None }
 }
 
 #[tokio::test]
@@ -164,7 +165,7 @@ async fn an_answer_cut_off_is_never_mistaken_for_a_whole_one() {
         assert_eq!(response.status(), 200);
         assert!(response.into_body().collect().await.is_err(), "{path}");
         let (outcome, actual) = chain.endings.recv().await.unwrap();
-        assert_eq!((outcome, actual.counted), (Outcome::CutOff(Limit::Series), false));
+        assert_eq!((outcome, actual.counted), (Outcome::CutOff(LimitName::MaxSeries), false));
         if path == "/endless" {
             chain.backend_gone.recv().await.unwrap();
         }

@@ -365,6 +365,9 @@ async fn odd_answers_are_set_right_or_named() {
     }
 }
 
+/// Asking until something happens is no flood.
+const UNHURRIED: &str = "limits: {default: {rate: {queries: unlimited}}}";
+
 #[tokio::test]
 async fn a_dead_backend_sheds_instead_of_queueing_and_comes_back() {
     let alive = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -374,8 +377,11 @@ async fn a_dead_backend_sheds_instead_of_queueing_and_comes_back() {
     })
     .await;
     let health = "health: {interval: 100ms, timeout: 100ms}";
-    let weir =
-        Weir::start(&format!("backends: [{{name: main, urls: [\"{}\"], {health}}}]", upstream.url())).await;
+    let weir = Weir::start(&format!(
+        "backends: [{{name: main, urls: [\"{}\"], {health}}}]\n{UNHURRIED}",
+        upstream.url()
+    ))
+    .await;
     weir.until_answer("/api/v1/query?query=small", 503).await;
     let shed = weir.get("/api/v1/query?query=small").await;
     assert!(shed.error().contains("(weir-backend-sick)"), "{}", shed.body);

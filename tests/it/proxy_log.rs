@@ -77,11 +77,11 @@ async fn every_answer_and_every_refusal_leaves_a_line() {
             json!({"verdict": "free", "status": 502, "outcome": "failed", "stage": "forward"}),
         ),
         (
-            "query?query=deadly_small",
+            "query?query=deadly_small&time=1",
             json!({"verdict": "admitted", "status": 502, "outcome": "failed", "stage": "forward"}),
         ),
         (
-            "query?query=huge_small",
+            "query?query=huge_small&time=1",
             json!({"verdict": "admitted", "status": 422, "outcome": "cut_off", "limit": "weir-max-response"}),
         ),
     ];
@@ -137,7 +137,7 @@ async fn who_leaves_is_on_record_wherever_it_was() {
     );
     assert_eq!(lines[0]["status"], Value::Null, "nobody got one");
 
-    let running = ask("slow_small");
+    let running = ask("slow_small&time=1");
     weir.until_load(1, 0).await;
     let waiting = ask("small");
     weir.until_load(1, 1).await;
@@ -151,7 +151,7 @@ async fn who_leaves_is_on_record_wherever_it_was() {
         &json!({"verdict": "admitted", "outcome": "dropped", "stage": "forward", "query": "slow_small"}),
     );
 
-    let mut response = weir.send(weir.request("/api/v1/query?query=streaming")).await;
+    let mut response = weir.send(weir.request("/api/v1/query?query=streaming&time=1")).await;
     response.body_mut().frame().await.unwrap().unwrap();
     drop(response);
     let lines = logs.queries(4).await;

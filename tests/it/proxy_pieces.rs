@@ -67,7 +67,7 @@ async fn pieces_are_one_answer() {
     let want = weir.get(&whole).await;
     assert!(!estimate(&want).contains("pieces"), "{}", estimate(&want));
     let target = format!("/api/v1/query_range?query=sum%20by(job)(big)&{RANGE}");
-    let gets = weir.get_as(&target, &[("accept-encoding", "gzip")]).await;
+    let gets = weir.get(&target).await;
     let posts = weir.post("/api/v1/query_range", &format!("query=sum by(job)(big)&{RANGE}")).await;
     for answer in [gets, posts] {
         assert_eq!(answer.status, 200, "{}", answer.body);

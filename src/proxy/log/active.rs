@@ -1,5 +1,5 @@
-//! What the status page tells of queries: those under way, and what became of the latest. Bounded: the first by the
-//! places for client connections, the others by numbers of their own. One lock, held for as long as a map takes.
+//! The queries under way, and the latest that were refused or failed. Bounded: the first by the number of client
+//! connections, the others by numbers of their own. One lock, held for one operation of a map.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,19 +13,19 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::proxy::{
-    log::recent::{Recent, Tally},
-    log::record::Owner,
-    meter::Progress,
-    route::Endpoint,
+use super::{
+    Origin, Owner,
+    recent::{Recent, Tally},
 };
 use crate::{
-    base::{QueryCost, TenantId},
+    base::{QueryCost, TenantId, time::EvalTimes},
+    promql::Fingerprint,
+    proxy::{meter::Progress, route::Endpoint},
     status::Refused,
 };
 
-/// Refusals that are remembered.
-const TOLD_MAX: usize = 50;
+/// Rejections that are remembered.
+const REJECTIONS_MAX: usize = 50;
 /// Characters of a query's text.
 const QUERY_CHARS: usize = 240;
 /// Characters of a message.
@@ -33,30 +33,33 @@ const MESSAGE_CHARS: usize = 400;
 /// In place of the time that a query waited, while it does.
 const WAITING: u64 = u64::MAX;
 
-/// A query that asks to run.
+/// What is known of a query that asks to run.
 #[derive(Debug)]
-pub(in crate::proxy) struct Running {
+pub(in crate::proxy) struct Facts {
     pub owner: Owner,
+    pub origin: Origin,
     pub cost: QueryCost,
     pub endpoint: Endpoint,
-    pub fingerprint: Arc<str>,
+    pub fingerprint: Option<Fingerprint>,
     pub query: Arc<str>,
+    /// Start, end and step.
+    pub times: Option<EvalTimes>,
     /// When the request came.
     pub began: Instant,
     /// When it asked to run.
-    pub asked: Instant,
+    pub queued: Instant,
 }
 
 /// A query that asked to run, and how far it has got.
 #[derive(Debug)]
-pub(in crate::proxy) struct Seen {
-    pub query: Running,
+pub(in crate::proxy) struct ActiveQuery {
+    pub facts: Facts,
     /// Milliseconds.
     waited: AtomicU64,
     progress: Arc<Progress>,
 }
 
-impl Seen {
+impl ActiveQuery {
     /// How long it waited; `None` while it does.
     pub(in crate::proxy) fn waited(&self) -> Option<Duration> {
         let waited = self.waited.load(Relaxed);
@@ -71,86 +74,99 @@ impl Seen {
 
 /// Why a query got no answer, or would have got none.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct Told<'a> {
+pub(in crate::proxy) struct Rejection<'a> {
     pub reason: &'static str,
     pub status: u16,
     pub message: &'a str,
+    /// It was admitted nevertheless: the limit is in shadow mode.
     pub shadow: bool,
 }
 
-/// Everything that the status page tells of queries.
-pub(in crate::proxy) struct Board {
+/// Every query that asked to run and has not ended, and the latest rejections.
+pub(in crate::proxy) struct ActiveQueries {
     clock: fn() -> i64,
-    notes: Mutex<Notes>,
+    state: Mutex<State>,
 }
 
-struct Notes {
+struct State {
     next_id: u64,
-    under_way: HashMap<u64, Arc<Seen>>,
+    active: HashMap<u64, Arc<ActiveQuery>>,
     recent: Recent,
-    told: VecDeque<Refused>,
+    rejections: VecDeque<Refused>,
 }
 
-impl Board {
+impl ActiveQueries {
     pub(in crate::proxy) fn new(clock: fn() -> i64) -> Arc<Self> {
         let recent = Recent::new(Instant::now());
-        let notes = Notes { next_id: 0, under_way: HashMap::new(), recent, told: VecDeque::new() };
-        Arc::new(Self { clock, notes: Mutex::new(notes) })
+        let state = State { next_id: 0, active: HashMap::new(), recent, rejections: VecDeque::new() };
+        Arc::new(Self { clock, state: Mutex::new(state) })
     }
 
-    /// A query asks to run; it is seen until the ticket is dropped.
-    pub(in crate::proxy) fn enter(self: &Arc<Self>, query: Running) -> Ticket {
-        let seen = Arc::new(Seen { query, waited: AtomicU64::new(WAITING), progress: Arc::default() });
-        let mut notes = self.lock();
-        let id = notes.next_id;
-        notes.next_id += 1;
-        notes.under_way.insert(id, Arc::clone(&seen));
-        Ticket { board: Arc::clone(self), id, seen }
+    /// A query asks to run; it is active until the guard is dropped.
+    pub(in crate::proxy) fn enter(self: &Arc<Self>, facts: Facts) -> ActiveGuard {
+        let query =
+            Arc::new(ActiveQuery { facts, waited: AtomicU64::new(WAITING), progress: Arc::default() });
+        let mut state = self.lock();
+        let id = state.next_id;
+        state.next_id += 1;
+        state.active.insert(id, Arc::clone(&query));
+        ActiveGuard { queries: Arc::clone(self), id, query }
     }
 
     /// A query was refused or failed, or would have been refused.
-    pub(in crate::proxy) fn tell(&self, owner: &Owner, fingerprint: &str, query: &str, told: Told<'_>) {
+    pub(in crate::proxy) fn rejected(
+        &self,
+        owner: &Owner,
+        origin: &Origin,
+        fingerprint: &str,
+        query: &str,
+        rejection: Rejection<'_>,
+    ) {
         let at_ms = (self.clock)();
-        let mut notes = self.lock();
-        if !told.shadow {
-            notes.recent.refused(&owner.tenant, told.reason, Instant::now());
+        let mut state = self.lock();
+        if !rejection.shadow {
+            state.recent.refused(&owner.tenant, rejection.reason, Instant::now());
         }
         let same = |known: &Refused| {
-            (known.reason, known.shadow, &*known.fingerprint) == (told.reason, told.shadow, fingerprint)
+            (known.reason, known.shadow, &*known.fingerprint)
+                == (rejection.reason, rejection.shadow, fingerprint)
                 && known.tenant == owner.tenant.as_str()
                 && *known.actor == *owner.actor
         };
-        let before = notes.told.iter().position(same).and_then(|at| notes.told.remove(at));
-        notes.told.truncate(TOLD_MAX - 1);
-        notes.told.push_front(Refused {
+        let before = state.rejections.iter().position(same).and_then(|at| state.rejections.remove(at));
+        state.rejections.truncate(REJECTIONS_MAX - 1);
+        state.rejections.push_front(Refused {
             at_ms,
             times: before.map_or(0, |known| known.times) + 1,
             tenant: owner.tenant.to_string(),
             actor: cut(&owner.actor, QUERY_CHARS),
-            reason: told.reason,
-            shadow: told.shadow,
-            status: told.status,
-            message: cut(told.message, MESSAGE_CHARS),
+            origin: origin.shown(),
+            reason: rejection.reason,
+            shadow: rejection.shadow,
+            status: rejection.status,
+            message: cut(rejection.message, MESSAGE_CHARS),
             fingerprint: fingerprint.to_owned(),
             text: cut(query, QUERY_CHARS),
         });
     }
 
     /// The queries that asked to run and have not ended.
-    pub(in crate::proxy) fn under_way(&self) -> Vec<Arc<Seen>> {
-        self.lock().under_way.values().map(Arc::clone).collect()
+    pub(in crate::proxy) fn list(&self) -> Vec<Arc<ActiveQuery>> {
+        self.lock().active.values().map(Arc::clone).collect()
     }
 
-    /// Breaks off the query that is expected to hold the most at a backend, and more than `least` bytes, of those that run
-    /// there and are not being broken off already.
-    pub(in crate::proxy) fn recall_heaviest(&self, backend: &str, least: u64) -> Option<Arc<Seen>> {
-        let notes = self.lock();
-        let runs = |seen: &&Arc<Seen>| {
-            &*seen.query.owner.backend == backend && seen.waited().is_some() && !seen.progress.is_recalled()
+    /// Cancels the query that is expected to hold the most at a backend, and more than `least` bytes, of those that run
+    /// there and are not being cancelled already.
+    pub(in crate::proxy) fn cancel_heaviest(&self, backend: &str, least: u64) -> Option<Arc<ActiveQuery>> {
+        let state = self.lock();
+        let runs = |query: &&Arc<ActiveQuery>| {
+            &*query.facts.owner.backend == backend
+                && query.waited().is_some()
+                && !query.progress.is_recalled()
         };
-        let bytes = |seen: &&Arc<Seen>| seen.query.cost.memory.value;
-        let running = notes.under_way.values().filter(runs);
-        let heaviest = running.max_by_key(bytes).filter(|seen| bytes(seen) > least)?;
+        let bytes = |query: &&Arc<ActiveQuery>| query.facts.cost.memory.value;
+        let running = state.active.values().filter(runs);
+        let heaviest = running.max_by_key(bytes).filter(|query| bytes(query) > least)?;
         heaviest.progress.recall();
         Some(Arc::clone(heaviest))
     }
@@ -160,48 +176,48 @@ impl Board {
         self.lock().recent.told(Instant::now())
     }
 
-    /// The latest refusals, the newest first.
-    pub(in crate::proxy) fn told(&self) -> Vec<Refused> {
-        self.lock().told.iter().cloned().collect()
+    /// The latest rejections, the newest first.
+    pub(in crate::proxy) fn rejections(&self) -> Vec<Refused> {
+        self.lock().rejections.iter().cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Notes> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that panics runs under the lock.
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for Board {
+impl fmt::Debug for ActiveQueries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Board").finish_non_exhaustive()
+        f.debug_struct("ActiveQueries").finish_non_exhaustive()
     }
 }
 
-/// A query's place on the board, left when dropped.
+/// Keeps a query among the active ones until it is dropped.
 #[derive(Debug)]
-pub(in crate::proxy) struct Ticket {
-    board: Arc<Board>,
+pub(in crate::proxy) struct ActiveGuard {
+    queries: Arc<ActiveQueries>,
     id: u64,
-    seen: Arc<Seen>,
+    query: Arc<ActiveQuery>,
 }
 
-impl Ticket {
-    /// The query may run after having waited so long. Gives what its answer tells and is told.
+impl ActiveGuard {
+    /// The query may run after having waited this long. Gives the handle on its answer.
     pub(in crate::proxy) fn admitted(&self, waited: Duration) -> Arc<Progress> {
-        self.seen.waited.store(waited.as_millis() as u64, Relaxed);
-        let Running { owner, cost, .. } = &self.seen.query;
-        self.board.lock().recent.admitted(&owner.tenant, cost.samples.value, Instant::now());
-        Arc::clone(&self.seen.progress)
+        self.query.waited.store(waited.as_millis() as u64, Relaxed);
+        let Facts { owner, cost, .. } = &self.query.facts;
+        self.queries.lock().recent.admitted(&owner.tenant, cost.samples.value, Instant::now());
+        Arc::clone(&self.query.progress)
     }
 }
 
-impl Drop for Ticket {
+impl Drop for ActiveGuard {
     fn drop(&mut self) {
-        self.board.lock().under_way.remove(&self.id);
+        self.queries.lock().active.remove(&self.id);
     }
 }
 
-/// A text of at most so many characters, with a sign where it was cut.
+/// A text of at most this many characters, with a sign where it was cut.
 pub(in crate::proxy) fn cut(text: &str, chars: usize) -> String {
     match text.char_indices().nth(chars) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -219,67 +235,70 @@ mod tests {
         Owner { tenant, actor: "panel".into(), class: "adhoc".into(), backend: "main".into() }
     }
 
-    fn running(tenant: &str) -> Running {
+    fn running(tenant: &str) -> Facts {
         let cost = QueryCost { samples: Estimate::exact(7), ..QueryCost::NOTHING };
         let (began, query) = (Instant::now(), "up".into());
-        Running {
+        Facts {
             owner: owner(tenant),
             cost,
             endpoint: Endpoint::Query,
-            fingerprint: "1".into(),
+            fingerprint: None,
             query,
+            times: None,
+            origin: Origin::default(),
             began,
-            asked: began,
+            queued: began,
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_query_is_seen_from_asking_to_its_end() {
-        let board = Board::new(|| 0);
-        let ticket = board.enter(running("a"));
-        assert_eq!(board.under_way()[0].waited(), None);
+    async fn a_query_is_active_from_asking_to_its_end() {
+        let queries = ActiveQueries::new(|| 0);
+        let ticket = queries.enter(running("a"));
+        assert_eq!(queries.list()[0].waited(), None);
         ticket.admitted(Duration::from_secs(2));
-        let seen = board.under_way();
+        let seen = queries.list();
         assert_eq!((seen[0].waited(), seen[0].bytes()), (Some(Duration::from_secs(2)), 0));
         drop(ticket);
-        assert!(board.under_way().is_empty());
-        assert_eq!(board.recent().1[0].1.samples, 7);
+        assert!(queries.list().is_empty());
+        assert_eq!(queries.recent().1[0].1.samples, 7);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_heaviest_that_runs_is_recalled_and_each_once() {
-        let board = Board::new(|| 0);
+    async fn the_heaviest_that_runs_is_cancelled_and_each_once() {
+        let queries = ActiveQueries::new(|| 0);
         let weighing = |bytes| {
             let cost = QueryCost { memory: Estimate::exact(bytes), ..QueryCost::NOTHING };
-            board.enter(Running { cost, ..running("a") })
+            queries.enter(Facts { cost, ..running("a") })
         };
         let (light, heavy, _waiting) = (weighing(1), weighing(5), weighing(9));
         let runs = [&light, &heavy].map(|ticket| ticket.admitted(Duration::ZERO));
-        assert!(board.recall_heaviest("other", 0).is_none());
-        let recalled =
-            |board: &Board| board.recall_heaviest("main", 0).map(|seen| seen.query.cost.memory.value);
-        assert!(board.recall_heaviest("main", 5).is_none());
-        assert_eq!(recalled(&board), Some(5));
+        assert!(queries.cancel_heaviest("other", 0).is_none());
+        let recalled = |queries: &ActiveQueries| {
+            queries.cancel_heaviest("main", 0).map(|seen| seen.facts.cost.memory.value)
+        };
+        assert!(queries.cancel_heaviest("main", 5).is_none());
+        assert_eq!(recalled(&queries), Some(5));
         assert_eq!([runs[0].is_recalled(), runs[1].is_recalled()], [false, true]);
         runs[1].recalled().await;
-        assert_eq!(recalled(&board), Some(1));
-        assert_eq!(recalled(&board), None);
+        assert_eq!(recalled(&queries), Some(1));
+        assert_eq!(recalled(&queries), None);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_same_refusal_is_told_once_and_the_oldest_is_forgotten() {
-        let board = Board::new(|| 5);
-        let told = |message| Told { reason: "weir-max-series", status: 422, message, shadow: false };
+    async fn the_same_rejection_is_listed_once_and_the_oldest_is_forgotten() {
+        let queries = ActiveQueries::new(|| 5);
+        let told = |message| Rejection { reason: "weir-max-series", status: 422, message, shadow: false };
         for i in 0..200 {
-            board.tell(&owner("a"), &i.to_string(), &"x".repeat(1_000), told("no"));
+            queries.rejected(&owner("a"), &Origin::default(), &i.to_string(), &"x".repeat(1_000), told("no"));
         }
-        board.tell(&owner("a"), "190", "x", told("no, again"));
-        board.tell(&owner("b"), "190", "x", told("no"));
-        let list = board.told();
-        assert_eq!(list.len(), TOLD_MAX);
+        queries.rejected(&owner("a"), &Origin::default(), "190", "x", told("no, again"));
+        queries.rejected(&owner("b"), &Origin::default(), "190", "x", told("no"));
+        let list = queries.rejections();
+        assert_eq!(list.len(), REJECTIONS_MAX);
         assert_eq!((list[1].times, &*list[1].message), (2, "no, again"));
         assert_eq!((list[0].times, &*list[0].tenant), (1, "b"));
         assert_eq!(list[2].text.chars().count(), QUERY_CHARS + 1);
-        assert_eq!(board.recent().1.len(), 2);
+        assert_eq!(queries.recent().1.len(), 2);
     }
 }

@@ -4,12 +4,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::proxy::{
-    Proxy,
-    log::record::{Record, short},
-    meter::Actual,
-    route::Endpoint,
-};
+use super::query_log::{QueryLog, short};
+use crate::proxy::meter::Actual;
 use crate::{
     base::Estimate,
     telemetry::otlp::{Context, Sender, Span, Value},
@@ -20,7 +16,7 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// A query's place in a trace, and where its span goes.
 #[derive(Debug)]
-pub(in crate::proxy) struct Trace {
+pub(super) struct Trace {
     context: Context,
     spans: Sender,
     clock: fn() -> i64,
@@ -28,7 +24,7 @@ pub(in crate::proxy) struct Trace {
 
 /// What only the end tells.
 #[derive(Debug)]
-pub(in crate::proxy) struct Ended<'a> {
+pub(super) struct Ended<'a> {
     pub verdict: &'a str,
     pub outcome: &'a str,
     pub status: Option<u16>,
@@ -37,11 +33,10 @@ pub(in crate::proxy) struct Ended<'a> {
     pub waited: Duration,
 }
 
-impl Proxy {
-    /// Begins a query's span if spans are wanted, and names it in the headers that go on: what the backend does, and what
-    /// it is asked for beforehand, is part of it. What nobody keeps is passed on as it came.
-    pub(in crate::proxy) fn trace(&self, endpoint: Endpoint, headers: &mut HeaderMap) -> Option<Trace> {
-        let spans = self.spans.get().filter(|_| endpoint != Endpoint::Light)?;
+impl Trace {
+    /// Begins a query's span and names it in the headers that go on: what the backend does, and what it is asked for
+    /// beforehand, is part of it. `None` for a trace that nobody keeps: it is passed on as it came.
+    pub(super) fn begin(spans: &Sender, headers: &mut HeaderMap, clock: fn() -> i64) -> Option<Self> {
         let context = Context::within(headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()));
         if !context.sampled {
             return None;
@@ -51,25 +46,23 @@ impl Proxy {
             headers.remove(TRACESTATE);
         }
         headers.insert(TRACEPARENT, HeaderValue::try_from(context.header()).ok()?);
-        Some(Trace { context, spans: spans.clone(), clock: self.clock })
+        Some(Self { context, spans: spans.clone(), clock })
     }
-}
 
-impl Trace {
-    pub(in crate::proxy) fn end(self, record: &Record, ended: &Ended<'_>) {
+    pub(super) fn end(self, log: &QueryLog, ended: &Ended<'_>) {
         let end_ns = u64::try_from((self.clock)()).unwrap_or(0).saturating_mul(1_000_000);
-        let took = u64::try_from(record.began().elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let took = u64::try_from(log.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let mut attributes = Attributes(Vec::with_capacity(20));
-        if let Some(owner) = &record.owner {
+        if let Some(owner) = &log.owner {
             attributes.text("weir.tenant", owner.tenant.as_str());
             attributes.text("weir.actor", &owner.actor);
             attributes.text("weir.class", &owner.class);
             attributes.text("weir.backend", &owner.backend);
         }
-        attributes.text("weir.endpoint", record.endpoint.as_str());
-        attributes.text("weir.fingerprint", record.fingerprint.as_deref().unwrap_or_default());
-        attributes.text("db.query.text", &record.query);
-        if let Some(cost) = &record.cost {
+        attributes.text("weir.endpoint", log.endpoint.as_str());
+        attributes.text("weir.fingerprint", &log.fingerprint.map(|f| f.to_string()).unwrap_or_default());
+        attributes.text("db.query.text", &log.query);
+        if let Some(cost) = &log.cost {
             attributes.known("weir.estimate.series", cost.series);
             attributes.known("weir.estimate.samples", cost.samples);
             attributes.known("weir.estimate.memory_bytes", cost.memory);
@@ -90,7 +83,7 @@ impl Trace {
         let error = failed.then(|| short(ended.error.unwrap_or(ended.outcome)).to_owned());
         self.spans.send(Span {
             context: self.context,
-            name: record.endpoint.as_str(),
+            name: log.endpoint.as_str(),
             start_ns: end_ns.saturating_sub(took),
             end_ns,
             attributes: attributes.0,

@@ -12,10 +12,13 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Actual, CutOff, Limit, Meter, Outcome, Progress};
+use super::{Actual, CutOff, Meter, Outcome, Progress};
+use crate::{limit::LimitName, proxy::log::QueryLog};
 
 /// Most bytes held back by [`MeteredBody::prime`]; at least one frame is, whatever its size.
 const HELD_BYTES_MAX: usize = 64 * 1024;
+/// The same for a list, which is judged whole as far as that goes: some 5,000 label sets.
+const HELD_LIST_BYTES_MAX: usize = 1 << 20;
 
 /// Why a metered answer broke off. Hyper closes the connection on it, so that no client takes a part for the whole.
 #[derive(Debug)]
@@ -112,7 +115,7 @@ impl<B: Body> MeteredBody<B> {
 
 impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
     /// Looks at what can be known before the first byte is sent: the announced length and the first frames, as far as
-    /// they are there already. Waits for the first frame only.
+    /// they are there already. Waits for the first frame only, and of a list for all of it.
     ///
     /// # Errors
     /// A limit is hit or the backend failed: nothing was sent, and the meter has ended.
@@ -122,20 +125,35 @@ impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
             && observed > max.get()
         {
             let came = Actual::default();
-            return Err(self.cut_off(CutOff { limit: Limit::Bytes, observed, max: max.get(), came }));
+            return Err(self.cut_off(CutOff {
+                limit: LimitName::MaxResponse,
+                observed,
+                max: max.get(),
+                came,
+            }));
         }
+        let waits = self.meter.before_the_first_byte;
+        let max = if waits { HELD_LIST_BYTES_MAX } else { HELD_BYTES_MAX };
         let mut bytes = 0;
-        while bytes < HELD_BYTES_MAX {
+        while bytes < max {
             let first = self.held.is_empty();
             let next = poll_fn(|cx| match self.poll_counted(cx) {
-                Poll::Pending if !first => Poll::Ready(None),
+                Poll::Pending if !first && !waits => Poll::Ready(None),
                 polled => polled,
             });
             let Some(frame) = next.await.transpose()? else { break };
             bytes += frame.data_ref().map_or(0, Bytes::len);
             self.held.push_back(frame);
         }
+        if waits {
+            (self.meter.limits.series, self.meter.limits.points) = (None, None);
+        }
         Ok(self)
+    }
+
+    /// Its end goes on record there; the client sees this status.
+    pub(in crate::proxy) fn log_to(&mut self, log: Box<QueryLog>, status: u16) {
+        self.meter.log = Some((log, status));
     }
 
     /// What the answer is, when [`Self::prime`] found all of it there: its cost is known before its first byte is sent.
@@ -174,7 +192,7 @@ impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
             }
         }
         if self.meter.progress.is_recalled() {
-            let (limit, came) = (Limit::Recalled, self.meter.tally.actual(false));
+            let (limit, came) = (LimitName::Recalled, self.meter.tally.actual(false));
             return Poll::Ready(Some(Err(self.cut_off(CutOff { limit, observed: 0, max: 0, came }))));
         }
         let used_up = self.meter.tally.turn();
@@ -230,7 +248,7 @@ impl<B: Body> Drop for MeteredBody<B> {
         self.end_if_drained();
         let progress = &self.meter.progress;
         self.end(match (progress.is_recalled(), progress.is_late()) {
-            (true, _) => Outcome::CutOff(Limit::Recalled),
+            (true, _) => Outcome::CutOff(LimitName::Recalled),
             (false, true) => Outcome::Late,
             (false, false) => Outcome::Dropped,
         });

@@ -11,6 +11,7 @@
 
 mod body;
 mod gzip;
+pub(in crate::proxy) mod layer;
 mod marks;
 mod progress;
 mod scan;
@@ -29,7 +30,7 @@ pub use self::{
     progress::Progress,
     scan::{Counts, Scanner},
 };
-use crate::base::units;
+use crate::{limit::LimitName, proxy::log::QueryLog};
 
 /// What one answer may hold; `None` is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,48 +39,15 @@ pub struct MeterLimits {
     pub bytes: Option<NonZeroU64>,
     /// Series.
     pub series: Option<NonZeroU64>,
-    /// Samples.
-    pub samples: Option<NonZeroU64>,
-}
-
-/// What can stop an answer while it streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Limit {
-    /// [`MeterLimits::bytes`].
-    Bytes,
-    /// [`MeterLimits::series`].
-    Series,
-    /// [`MeterLimits::samples`].
-    Samples,
-    /// None of its own: the backend was about to run out of memory, and this was the heaviest query there.
-    Recalled,
-}
-
-impl Limit {
-    /// The stable id that operators and alerts search for.
-    pub const fn id(self) -> &'static str {
-        match self {
-            Self::Bytes => "weir-max-response",
-            Self::Series => "weir-max-series",
-            Self::Samples => "weir-max-samples",
-            Self::Recalled => "weir-recalled",
-        }
-    }
-
-    /// The id on which Grafana alerting stops retrying, where it knows one that means the same.
-    pub const fn grafana_id(self) -> Option<&'static str> {
-        match self {
-            Self::Series => Some("err-mimir-max-series-per-query"),
-            Self::Bytes | Self::Samples | Self::Recalled => None,
-        }
-    }
+    /// Points: samples of all its series.
+    pub points: Option<NonZeroU64>,
 }
 
 /// Why an answer was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CutOff {
-    /// Which limit.
-    pub limit: Limit,
+    /// Which limit; [`LimitName::Recalled`] is none, but a cancellation for the backend's sake.
+    pub limit: LimitName,
     /// What was counted when the answer was stopped: at least this much was on its way.
     pub observed: u64,
     /// The limit; 0 where it was none.
@@ -88,28 +56,21 @@ pub struct CutOff {
     pub came: Actual,
 }
 
-/// Why a query was broken off that did nothing wrong.
+/// Why a query was cancelled that did nothing wrong.
 pub const RECALLED: &str = "the backend was about to run out of memory, and this was the heaviest query there, so it was \
-                            broken off; ask again later, or for less (weir-recalled)";
+                            cancelled; ask again later, or for less (weir-recalled)";
 
 impl fmt::Display for CutOff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (observed, max) = (self.observed, self.max);
+        if self.limit == LimitName::Recalled {
+            return f.write_str(RECALLED);
+        }
+        let (observed, max) = (self.limit.show(self.observed), self.limit.show(self.max));
         match self.limit {
-            Limit::Bytes => {
-                write!(
-                    f,
-                    "the answer is at least {} long, the limit is {}",
-                    units::bytes(observed),
-                    units::bytes(max)
-                )?;
+            LimitName::MaxResponse => {
+                write!(f, "the answer is at least {observed} long, the limit is {max}")?
             }
-            Limit::Series | Limit::Samples => {
-                let noun = if self.limit == Limit::Series { "series" } else { "samples" };
-                let (observed, max) = (units::count(observed), units::count(max));
-                write!(f, "the answer holds at least {observed} {noun}, the limit is {max}")?;
-            }
-            Limit::Recalled => return f.write_str(RECALLED),
+            limit => write!(f, "the answer holds at least {observed} {}, the limit is {max}", limit.noun())?,
         }
         write!(f, "; aggregate, narrow the selectors or shorten the range ({}", self.limit.id())?;
         if let Some(id) = self.limit.grafana_id() {
@@ -133,7 +94,7 @@ pub enum Outcome {
     /// The client did not take it in time.
     Late,
     /// A limit stopped it.
-    CutOff(Limit),
+    CutOff(LimitName),
 }
 
 impl Outcome {
@@ -175,12 +136,31 @@ pub struct Meter {
     tally: Tally,
     on_end: Option<OnEnd>,
     progress: Arc<Progress>,
+    /// Series and points are looked at before the first byte is sent only.
+    before_the_first_byte: bool,
+    /// Where the end goes on record, and the status that the client has seen.
+    log: Option<(Box<QueryLog>, u16)>,
 }
 
 impl Meter {
     /// A meter that calls `on_end` exactly once, whatever becomes of the answer.
     pub fn new(limits: MeterLimits, on_end: OnEnd) -> Self {
-        Self { limits, tally: Tally::default(), on_end: Some(on_end), progress: Arc::default() }
+        Self {
+            limits,
+            tally: Tally::default(),
+            on_end: Some(on_end),
+            progress: Arc::default(),
+            before_the_first_byte: false,
+            log: None,
+        }
+    }
+
+    /// The same meter for a list, which is refused before its first byte or not for its length at all: what it costs is
+    /// paid when it begins to come, and half a list helps nobody.
+    #[must_use]
+    pub const fn judging_before_the_first_byte(mut self) -> Self {
+        self.before_the_first_byte = true;
+        self
     }
 
     /// The same meter, which tells `progress` what comes, and stops when that is recalled.
@@ -204,7 +184,11 @@ impl Meter {
     fn end(&mut self, outcome: Outcome) {
         self.progress.end();
         if let Some(on_end) = self.on_end.take() {
-            on_end(outcome, self.tally.actual(outcome == Outcome::Complete));
+            let actual = self.tally.actual(outcome == Outcome::Complete);
+            on_end(outcome, actual);
+            if let Some((mut log, status)) = self.log.take() {
+                log.ended(status, outcome, actual);
+            }
         }
     }
 }

@@ -2,92 +2,118 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use http::{HeaderMap, Response};
+use tokio::time::Instant;
 
-use crate::proxy::{
-    Proxy,
-    log::record::Record,
-    meter::{Actual, OnEnd, Outcome},
-};
+use super::{Actual, OnEnd, Outcome};
 use crate::{
-    cost::{Estimated, HistoryKey, SelectorEstimate},
+    backend::{
+        self, BackendError, feedback,
+        pressure::{self, Answer},
+    },
+    base::QueryCost,
+    cost::{Estimated, History, HistoryKey, SelectorEstimate},
     limit::{self, Permit},
     promql::shape::{Output, Shape},
-    telemetry::metrics::Dimension,
+    proxy::{exchange::Common, query::ParsedQuery, route::Endpoint, upstream::Upstream},
+    telemetry::metrics::{Dimension, Metrics},
 };
 
-/// What is known of a query when it goes out, kept until its end.
+/// Where the real costs of queries go.
 #[derive(Debug)]
-pub(in crate::proxy) struct Account {
-    /// Name of the backend.
-    pub backend: String,
-    /// What it was expected to cost.
-    pub estimate: Estimated,
-    /// Where what it did cost is remembered.
-    pub history_key: HistoryKey,
-    /// The series of the answer are among the series that were touched.
-    pub answer_tells: bool,
-    /// They are all of them.
-    pub answer_is_whole: bool,
+pub(in crate::proxy) struct Settler {
+    pub metrics: Arc<Metrics>,
+    pub history: Arc<History>,
+    /// Milliseconds since the epoch.
+    pub clock: fn() -> i64,
 }
 
-impl Account {
-    /// What happens at the end of the answer; `status` is the backend's, `told` the series that it says it touched, and
-    /// `record` comes once the first byte of the answer may go out.
-    pub(in crate::proxy) fn on_end(
-        self,
-        proxy: Arc<Proxy>,
-        permit: Permit,
-        status: u16,
-        told: Option<u64>,
-        mut record: oneshot::Receiver<Record>,
-    ) -> OnEnd {
-        Box::new(move |outcome, actual| {
-            self.end(&proxy, permit, (status, told), outcome, actual);
-            if let Ok(mut record) = record.try_recv() {
-                record.ended(status, outcome, actual);
-            }
-        })
+/// What is known of a query when its answer begins, kept until its end.
+#[derive(Debug)]
+pub(super) struct Settlement {
+    /// Name of the backend.
+    pub backend: Arc<str>,
+    /// What it was expected to cost.
+    pub estimate: Estimated,
+    /// Under which key its real cost is remembered.
+    pub history_key: HistoryKey,
+    /// The series of the answer are the series that were touched.
+    pub answer_tells: bool,
+    /// The answer holds all of them: nothing filters, cuts or combines.
+    pub answer_is_whole: bool,
+    /// The series that the backend says it touched.
+    pub reported: Option<u64>,
+    /// The backend's status; `None` if it gave no answer.
+    pub status: Option<u16>,
+}
+
+impl Settlement {
+    /// Settles the permit when the answer ends.
+    pub(super) fn on_end(self, settler: Arc<Settler>, permit: Permit) -> OnEnd {
+        Box::new(move |outcome, actual| self.settle(&settler, permit, outcome, actual))
     }
 
-    fn end(
-        self,
-        proxy: &Proxy,
-        permit: Permit,
-        (status, told): (u16, Option<u64>),
-        outcome: Outcome,
-        actual: Actual,
-    ) {
-        let success = (200..300).contains(&status);
+    fn settle(self, settler: &Settler, permit: Permit, outcome: Outcome, actual: Actual) {
+        let success = self.status.is_some_and(|status| (200..300).contains(&status));
         // Where its answer does not tell what it read, the estimate stands.
         let tells = actual.counted && success && reads_raw_samples(&self.estimate);
         permit.settle(limit::Actual {
             samples: tells.then_some(actual.samples),
             whole: success && outcome == Outcome::Complete,
         });
-        let metrics = &proxy.metrics;
-        metrics.answered(&self.backend, outcome.label(), actual.bytes_wire);
+        settler.metrics.answered(&self.backend, outcome.label(), actual.bytes_wire);
         let counted = (actual.counted && self.answer_tells).then_some(actual.series);
-        if let Some(series) = told.or(counted).filter(|_| success) {
-            let is_whole = told.is_some() || (self.answer_is_whole && outcome == Outcome::Complete);
-            self.learn(proxy, series, is_whole);
+        if let Some(series) = self.reported.or(counted).filter(|_| success) {
+            let is_whole = self.reported.is_some() || (self.answer_is_whole && outcome == Outcome::Complete);
+            self.learn(settler, series, is_whole);
         }
     }
 
-    fn learn(&self, proxy: &Proxy, series: u64, is_whole: bool) {
+    fn learn(&self, settler: &Settler, series: u64, is_whole: bool) {
         let expected = self.estimate.cost.series;
-        proxy.metrics.settled(Dimension::Series, expected.value, expected.confidence, series);
-        proxy.history.observe(&self.history_key, series, is_whole, (proxy.clock)());
-        proxy.metrics.learned_entries(proxy.history.len() as u64);
+        settler.metrics.settled(Dimension::Series, expected.value, expected.confidence, series);
+        settler.history.observe(&self.history_key, series, is_whole, (settler.clock)());
+        settler.metrics.learned_entries(settler.history.len() as u64);
     }
 }
 
-/// `foo[5m]` as an instant query: the answer is what was read.
+/// `foo[5m]` as an instant query: the answer holds every sample that was read.
 fn reads_raw_samples(estimate: &Estimated) -> bool {
     matches!(&estimate.selectors[..], [SelectorEstimate { evaluations: 1, output: Output::Same, .. }])
 }
 
 /// Whether the series of the answer are series that were touched: at most all of them.
-pub(in crate::proxy) fn tells_series(shape: &Shape) -> bool {
+pub(super) fn tells_series(shape: &Shape) -> bool {
     matches!(&shape.selectors[..], [one] if one.output == Output::Same)
+}
+
+/// The series that a backend says it touched, unless it stopped at a limit.
+pub(super) fn reported_series(upstream: &Upstream, headers: &HeaderMap) -> Option<u64> {
+    let reported = feedback::from_headers(headers, upstream.backend.kind());
+    reported.series.filter(|_| !reported.limited)
+}
+
+/// Passes on what an answer says about its backend's distress.
+pub(super) fn observe(
+    common: &Common,
+    answered: &Result<Response<backend::Body>, BackendError>,
+    query: &ParsedQuery,
+    cost: &QueryCost,
+    sent: Instant,
+) {
+    let response = answered.as_ref().ok();
+    let status = answered.as_ref().map(|response| response.status().as_u16()).map_err(BackendError::kind);
+    let patience = query.timeout.map(|timeout| timeout.mul_f64(0.9));
+    let impatient = patience.is_some_and(|patience| common.log.began().elapsed() >= patience);
+    // Only where reading samples is what takes the time.
+    let reads = matches!(common.endpoint, Endpoint::Query | Endpoint::QueryRange);
+    let kind = common.upstream.backend.kind();
+    let larger = if cost.points.value > cost.samples.value { cost.points } else { cost.samples };
+    let answer = Answer {
+        outcome: pressure::Outcome::of(status, impatient),
+        took: sent.elapsed(),
+        cost: reads.then_some(larger),
+        waited: response.is_some_and(|response| feedback::from_headers(response.headers(), kind).waited),
+    };
+    common.upstream.monitor().answered(&answer, Instant::now());
 }

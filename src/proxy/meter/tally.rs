@@ -4,10 +4,11 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 
 use super::{
-    Actual, CutOff, Limit, MeterLimits,
+    Actual, CutOff, MeterLimits,
     gzip::GzipReader,
     scan::{Counts, Scanner},
 };
+use crate::limit::LimitName;
 
 /// Inflated bytes after which the task yields, so that one answer does not hold up the others on its thread.
 const INFLATED_PER_TURN: u64 = 256 * 1024;
@@ -96,9 +97,9 @@ impl Tally {
         // A broken gzip answer stops inflating, not coming: the larger of the two sizes counts.
         let bytes = self.bytes_decoded().max(self.bytes_wire);
         let pairs = [
-            (Limit::Bytes, bytes, limits.bytes),
-            (Limit::Series, counts.series, limits.series),
-            (Limit::Samples, counts.samples, limits.samples),
+            (LimitName::MaxResponse, bytes, limits.bytes),
+            (LimitName::MaxSeries, counts.series, limits.series),
+            (LimitName::MaxPoints, counts.samples, limits.points),
         ];
         pairs.into_iter().find_map(|(limit, observed, max)| {
             let max = max?.get();

@@ -1,6 +1,7 @@
 //! The parse stage: from the parameters of a request to what it reads.
 
 pub(in crate::proxy) mod body;
+pub(in crate::proxy) mod layer;
 mod remote_read;
 
 use std::{fmt, time::Duration};
@@ -61,6 +62,8 @@ pub(in crate::proxy) struct Call {
     pub free: bool,
     /// Nothing in it could be read: its selector stands for whatever it reads.
     pub opaque: bool,
+    /// When it is evaluated; `None` where nothing of that could be read.
+    pub times: Option<EvalTimes>,
     /// How long the client is willing to wait.
     pub timeout: Option<Duration>,
     /// How it may be asked for in pieces, where it may.
@@ -70,6 +73,9 @@ pub(in crate::proxy) struct Call {
     /// The body that the backend gets, where that is not the client's own.
     pub body: Option<Bytes>,
 }
+
+/// The name of a [`Call`] beyond this module.
+pub(in crate::proxy) type ParsedQuery = Call;
 
 /// How a request is read.
 #[derive(Clone, Copy, Debug)]
@@ -162,6 +168,7 @@ impl Reading<'_> {
             fingerprint: query.fingerprint(),
             shape,
             free,
+            times: Some(times),
             division,
             answer_is_whole: is_raw(ast) && params.first("limit").is_none(),
             ..Call::unread()
@@ -196,7 +203,7 @@ impl Reading<'_> {
         for selector in &mut shape.selectors {
             selector.output = Output::Top(u64::MAX);
         }
-        Ok(Call { text: text.to_owned(), shape, opaque: true, ..Call::unread() })
+        Ok(Call { text: text.to_owned(), shape, opaque: true, times: Some(times), ..Call::unread() })
     }
 
     /// A query that only the backend can read, by what it seems to read.
@@ -209,7 +216,8 @@ impl Reading<'_> {
             // All of it may reach the answer, but the answer does not tell what was read.
             selector.output = Output::Top(u64::MAX);
         }
-        Ok(Call { text: text.to_owned(), fingerprint: Fingerprint::of(&ast), shape, ..Call::unread() })
+        let (text, fingerprint) = (text.to_owned(), Fingerprint::of(&ast));
+        Ok(Call { text, fingerprint, shape, times: Some(times), ..Call::unread() })
     }
 
     fn parse(&self, name: &'static str, text: &str) -> Result<std::sync::Arc<CachedQuery>, CallError> {
@@ -260,7 +268,8 @@ impl Reading<'_> {
         if texts.is_empty() && needs_selectors {
             return Err(ParamError::Malformed("no match[] parameter provided").into());
         }
-        let mut call = Call { text: texts.join(" "), listing: true, ..Call::unread() };
+        let text = texts.join(" ");
+        let mut call = Call { text, listing: true, times: Some(times), ..Call::unread() };
         let mut fingerprints = Vec::with_capacity(texts.len());
         for text in texts {
             let one = self.matched(text, times)?;
@@ -326,6 +335,7 @@ impl Call {
             listing: false,
             free: false,
             opaque: false,
+            times: None,
             timeout: None,
             division: None,
             answer_is_whole: false,

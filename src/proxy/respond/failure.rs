@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{Response, StatusCode, header, response};
 
 use crate::proxy::{
+    forward::is_about_access,
     identify::IdentifyError,
     meter::{self, Actual, BodyError},
     query::CallError,
@@ -63,28 +64,53 @@ impl Failure {
         Self { limit: Some(refusal.id()), extra: Box::new(extra), ..Self::new(refusal.kind, message) }
     }
 
-    /// An error of the backend that is not JSON: its status stays, its text becomes the message.
-    pub(in crate::proxy) fn foreign(backend: &str, head: &response::Parts, text: &[u8]) -> Self {
+    /// A query that comes before its tenant's rate allows it.
+    pub(in crate::proxy) fn over_rate(refusal: &Refusal) -> Self {
+        let extra =
+            Extra { limit: Some(refusal.header()), retry_after: refusal.retry_after, ..Extra::default() };
+        let (id, extra) = (Some(refusal.id()), Box::new(extra));
+        Self { limit: id, extra, ..Self::new(refusal.kind, refusal.message()) }
+    }
+
+    /// An answer of the backend that the client cannot use as it is. `own` is the error that it states itself, in a shape
+    /// that is not quite that of the query API; `excerpt` is the beginning of any other text.
+    pub(in crate::proxy) fn foreign(
+        backend: &str,
+        head: &response::Parts,
+        own: Option<&str>,
+        excerpt: &str,
+    ) -> Self {
         let status = head.status;
         let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-        let content_type = header(header::CONTENT_TYPE).unwrap_or_default();
         let retry_after = header(header::RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
-        let text = String::from_utf8_lossy(text);
-        let excerpt: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let excerpt: String = excerpt.chars().take(EXCERPT_CHARS).collect();
-        let kind = match status {
-            StatusCode::TOO_MANY_REQUESTS => ErrorKind::RateLimited,
-            status if status.is_client_error() => ErrorKind::BadData,
+        let extra = Extra { retry_after: retry_after.map(Duration::from_secs), ..Extra::default() };
+        let extra = Box::new(extra);
+        let text = own.map(str::to_owned).unwrap_or_else(|| {
+            let words = excerpt.split_whitespace().collect::<Vec<_>>().join(" ");
+            words.chars().take(EXCERPT_CHARS).collect()
+        });
+        if is_about_access(status.as_u16()) {
+            // The client's own login is not at fault, and Grafana would say so.
+            let message = format!("backend `{backend}` answered {} to Weir: {text}", status.as_u16());
+            return Self { extra, ..Self::new(ErrorKind::UpstreamDead, message) };
+        }
+        let kind = match status.as_u16() {
+            429 => ErrorKind::RateLimited,
+            422 => ErrorKind::LimitExceeded,
+            408 | 504 => ErrorKind::UpstreamTimeout,
+            400..500 => ErrorKind::BadData,
             _ => ErrorKind::UpstreamDead,
         };
-        let what = if content_type.is_empty() { "no content type" } else { content_type };
-        let message = format!(
-            "backend `{backend}` answered {} with {what} instead of JSON: {excerpt}",
-            status.as_u16()
-        );
-        let extra = Extra { retry_after: retry_after.map(Duration::from_secs), ..Extra::default() };
+        let message = if own.is_some() {
+            text
+        } else {
+            let content_type = header(header::CONTENT_TYPE).filter(|value| !value.is_empty());
+            let content_type = content_type.unwrap_or("no content type");
+            let status = status.as_u16();
+            format!("backend `{backend}` answered {status} with {content_type} instead of JSON: {text}")
+        };
         let status = Some(status).filter(|s| s.is_client_error() || s.is_server_error());
-        Self { status, extra: Box::new(extra), ..Self::new(kind, message) }
+        Self { status, extra, ..Self::new(kind, message) }
     }
 
     /// The backend gave no answer; when the time of the query is over, that is said too: it may be nobody's fault.
@@ -105,7 +131,7 @@ impl Failure {
     pub(in crate::proxy) fn unsent(error: &BodyError<BackendError>) -> Self {
         match error {
             BodyError::Upstream(error) => Self::from(error),
-            BodyError::CutOff(cut) if cut.limit == meter::Limit::Recalled => Self::recalled(),
+            BodyError::CutOff(cut) if cut.limit == LimitName::Recalled => Self::recalled(),
             BodyError::CutOff(cut) => {
                 let (id, max, observed) = (cut.limit.id(), cut.max, cut.observed);
                 let limit = Some(format!("{id}; max={max}; observed={observed}; known=exact"));
@@ -118,7 +144,7 @@ impl Failure {
 
     /// The backend was about to run out of memory.
     pub(in crate::proxy) fn recalled() -> Self {
-        let id = meter::Limit::Recalled.id();
+        let id = LimitName::Recalled.id();
         let extra =
             Extra { limit: Some(id.to_owned()), retry_after: Some(RECALLED_RETRY), ..Extra::default() };
         Self { limit: Some(id), extra: Box::new(extra), ..Self::new(ErrorKind::BackendSick, meter::RECALLED) }
@@ -232,6 +258,12 @@ impl From<RouteError> for Failure {
 impl From<IdentifyError> for Failure {
     fn from(error: IdentifyError) -> Self {
         Self::new(ErrorKind::Unauthorized, error.to_string())
+    }
+}
+
+impl From<http::uri::InvalidUri> for Failure {
+    fn from(error: http::uri::InvalidUri) -> Self {
+        Self::new(ErrorKind::BadData, format!("the request target: {error}"))
     }
 }
 

@@ -5,6 +5,7 @@
 //! what JSON would have to escape.
 
 pub(in crate::proxy) mod failure;
+pub(in crate::proxy) mod layer;
 
 use std::{
     fmt::Write,

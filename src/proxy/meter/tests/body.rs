@@ -13,9 +13,10 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    super::{Actual, BodyError, Limit, Meter, MeterLimits, MeteredBody, Outcome},
+    super::{Actual, BodyError, Meter, MeterLimits, MeteredBody, Outcome},
     answers,
 };
+use crate::limit::LimitName;
 
 enum Step {
     Data(Bytes),
@@ -104,9 +105,9 @@ struct Setup {
     gzip: bool,
 }
 
-fn limits(bytes: u64, series: u64, samples: u64) -> MeterLimits {
-    let [bytes, series, samples] = [bytes, series, samples].map(NonZeroU64::new);
-    MeterLimits { bytes, series, samples }
+fn limits(bytes: u64, series: u64, points: u64) -> MeterLimits {
+    let [bytes, series, points] = [bytes, series, points].map(NonZeroU64::new);
+    MeterLimits { bytes, series, points }
 }
 
 fn metered(setup: Setup, steps: impl IntoIterator<Item = Step>) -> (MeteredBody<Script>, Log) {
@@ -264,9 +265,9 @@ fn a_client_that_leaves_ends_dropped_wherever_it_leaves() {
 fn each_limit_cuts_off_exactly_once_and_hands_on_nothing_over_it() {
     let text = answers::matrix(20, 10);
     let cases = [
-        (limits(400, 0, 0), Limit::Bytes, 400),
-        (limits(0, 7, 0), Limit::Series, 7),
-        (limits(0, 0, 33), Limit::Samples, 33),
+        (limits(400, 0, 0), LimitName::MaxResponse, 400),
+        (limits(0, 7, 0), LimitName::MaxSeries, 7),
+        (limits(0, 0, 33), LimitName::MaxPoints, 33),
     ];
     for (limits, limit, max) in cases {
         for gzip in [false, true] {
@@ -282,9 +283,9 @@ fn each_limit_cuts_off_exactly_once_and_hands_on_nothing_over_it() {
             if !gzip {
                 within.feed(&received);
                 let counts = within.counts();
-                assert!(counts.series <= 7 || limit != Limit::Series, "{counts:?}");
-                assert!(counts.samples <= 33 || limit != Limit::Samples, "{counts:?}");
-                assert!(received.len() <= 400 || limit != Limit::Bytes);
+                assert!(counts.series <= 7 || limit != LimitName::MaxSeries, "{counts:?}");
+                assert!(counts.samples <= 33 || limit != LimitName::MaxPoints, "{counts:?}");
+                assert!(received.len() <= 400 || limit != LimitName::MaxResponse);
             }
             assert!(matches!(poll(&mut body), Poll::Ready(None)));
             assert!(body.is_end_stream());
@@ -311,8 +312,8 @@ fn an_announced_length_over_the_limit_is_refused_before_the_first_frame() {
     let setup = Setup { limits: limits(9, 0, 0), sized: true, gzip: false };
     let (body, log) = metered(setup, [Step::Wait, data("0123456789")]);
     let Poll::Ready(Err(BodyError::CutOff(cut))) = prime(body) else { panic!() };
-    assert_eq!((cut.limit, cut.observed, cut.max), (Limit::Bytes, 10, 9));
-    assert_eq!(log.end().0, Outcome::CutOff(Limit::Bytes));
+    assert_eq!((cut.limit, cut.observed, cut.max), (LimitName::MaxResponse, 10, 9));
+    assert_eq!(log.end().0, Outcome::CutOff(LimitName::MaxResponse));
 }
 
 #[test]
@@ -320,8 +321,8 @@ fn priming_refuses_what_the_first_frames_show_and_keeps_what_it_read() {
     let text = answers::matrix(20, 10);
     let setup = Setup { limits: limits(0, 7, 0), ..Setup::default() };
     let (body, log) = metered(setup, chunks(text.as_bytes(), 100));
-    assert!(matches!(primed(body), Err(BodyError::CutOff(cut)) if cut.limit == Limit::Series));
-    assert_eq!(log.end().0, Outcome::CutOff(Limit::Series));
+    assert!(matches!(primed(body), Err(BodyError::CutOff(cut)) if cut.limit == LimitName::MaxSeries));
+    assert_eq!(log.end().0, Outcome::CutOff(LimitName::MaxSeries));
 
     let (body, log) = metered(Setup::default(), [Step::Fail]);
     assert!(matches!(primed(body), Err(BodyError::Upstream("reset by peer"))));
@@ -379,7 +380,7 @@ fn a_bomb_is_stopped_by_the_limit_in_turns() {
     assert!(poll(&mut body).is_pending(), "yields before the limit is reached");
     let (received, error) = drain(&mut body);
     assert!(received.is_empty());
-    assert!(matches!(error, Some(BodyError::CutOff(cut)) if cut.limit == Limit::Bytes));
+    assert!(matches!(error, Some(BodyError::CutOff(cut)) if cut.limit == LimitName::MaxResponse));
     assert!(log.end().1.bytes_decoded < 2 * max);
 }
 
@@ -418,10 +419,16 @@ fn a_cut_off_explains_itself() {
     let came = Actual::default();
     let text = |limit| super::super::CutOff { limit, observed: 60_000, max: 50_000, came }.to_string();
     assert_eq!(
-        text(Limit::Series),
+        text(LimitName::MaxSeries),
         "the answer holds at least 60,000 series, the limit is 50,000; aggregate, narrow the selectors or shorten \
          the range (weir-max-series, err-mimir-max-series-per-query)"
     );
-    assert!(text(Limit::Bytes).starts_with("the answer is at least 58.6KiB long, the limit is 48.8KiB; "));
-    assert!(text(Limit::Samples).ends_with("(weir-max-samples)"));
+    assert!(
+        text(LimitName::MaxResponse)
+            .starts_with("the answer is at least 58.6KiB long, the limit is 48.8KiB; ")
+    );
+    assert!(
+        text(LimitName::MaxPoints)
+            .ends_with("(weir-max-points, err-mimir-max-estimated-memory-consumption-per-query)")
+    );
 }

@@ -1,0 +1,153 @@
+//! Prices a query, or explains its price.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::future::BoxFuture;
+use http::{Response, header};
+use tower::{Layer, Service, ServiceExt as _};
+
+use super::{
+    exchange::{Common, Exchange, Parsed, Priced, Rejected},
+    forward,
+    query::ParsedQuery,
+    respond::{Body, failure::Failure},
+    split::LongAnswers,
+    weigh::{Weighed, Weighing},
+};
+use crate::{
+    base::QueryCost,
+    cost::{History, Verdict, explain},
+    limit::{self, Admission, Ceilings, Charged},
+    telemetry::metrics::{Dimension, Metrics},
+};
+
+/// What prices queries.
+#[derive(Debug)]
+pub(super) struct Pricing {
+    pub(super) admission: Arc<Admission>,
+    pub(super) history: Arc<History>,
+    pub(super) long_answers: Arc<LongAnswers>,
+    pub(super) metrics: Arc<Metrics>,
+    /// Milliseconds since the epoch.
+    pub(super) clock: fn() -> i64,
+}
+
+impl Pricing {
+    async fn price(&self, common: &Common, query: &ParsedQuery) -> Weighed {
+        let ceilings = common.ceilings(&self.admission.policy());
+        let headers = common.forwarded_headers();
+        let weighing = Weighing {
+            tenant: &common.caller.tenant,
+            call: query,
+            upstream: &common.upstream,
+            history: &self.history,
+            now_ms: (self.clock)(),
+            limits: common.limits(),
+            memory_max: ceilings.query,
+            division: self.long_answers.split(query, common.upstream.backend.shared_name()),
+            piece_max: ceilings.split,
+            headers: &headers,
+            metrics: &self.metrics,
+        };
+        let weighed = weighing.weigh(|cost| verdict(common, &ceilings, cost)).await;
+        self.metrics.decided(common.log.began().elapsed().saturating_sub(weighed.probing));
+        let cost = &weighed.estimate.cost;
+        self.metrics.estimated(Dimension::Series, cost.series.value);
+        self.metrics.estimated(Dimension::Samples, cost.samples.value);
+        self.metrics.estimated(Dimension::Memory, cost.memory.value);
+        weighed
+    }
+
+    /// The answer of `query_cost`: the price of the query, and whether it would be admitted.
+    fn explain(&self, common: &Common, weighed: &Weighed) -> Response<Body> {
+        let estimate = &weighed.estimate;
+        let mut json = explain::json(estimate);
+        if let Some(why) = &weighed.unanswered {
+            let warning =
+                format!("the backend did not say how many series there are, so some are assumed: {why}");
+            json["warnings"] = serde_json::json!([warning]);
+        }
+        let request = common.admission_request(estimate.cost, common.log.began(), Charged::All);
+        json["data"]["verdict"] = match self.admission.foresee(&request) {
+            Ok(_) => serde_json::json!({"admitted": true}),
+            Err(refusal) => serde_json::json!({
+                "admitted": false,
+                "limit": refusal.id(),
+                "message": Failure::refused(&refusal, estimate).message,
+            }),
+        };
+        let mut response = Response::new(Body::full(json.to_string()));
+        let json = http::HeaderValue::from_static("application/json");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        response
+    }
+}
+
+/// Whether a limit stands in the way of a query of this cost.
+fn verdict(common: &Common, ceilings: &Ceilings, cost: &QueryCost) -> Verdict {
+    match limit::judge(&common.policy, &common.caller.tenant, common.class(), cost) {
+        Err(_) => Verdict::Exceeded,
+        Ok(shadow) if shadow.is_empty() && cost.memory.value <= ceilings.query => Verdict::Within,
+        Ok(_) => Verdict::NearLimit,
+    }
+}
+
+/// Prices queries before the service that takes them. Explained ones are answered here.
+#[derive(Clone, Debug)]
+pub(super) struct EstimateLayer(pub(super) Arc<Pricing>);
+
+impl<S> Layer<S> for EstimateLayer {
+    type Service = Estimate<S>;
+
+    fn layer(&self, inner: S) -> Estimate<S> {
+        Estimate { inner, pricing: Arc::clone(&self.0) }
+    }
+}
+
+/// Made by [`EstimateLayer`].
+#[derive(Clone, Debug)]
+pub(super) struct Estimate<S> {
+    inner: S,
+    pricing: Arc<Pricing>,
+}
+
+impl<S> Service<Exchange<Parsed>> for Estimate<S>
+where
+    S: Service<Exchange<Priced>, Response = Response<Body>, Error = Rejected> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Rejected;
+    type Future = BoxFuture<'static, Result<Response<Body>, Rejected>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Rejected>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, exchange: Exchange<Parsed>) -> Self::Future {
+        let (pricing, inner) = (Arc::clone(&self.pricing), self.inner.clone());
+        Box::pin(async move {
+            let Exchange { mut common, stage: Parsed { mut query, body } } = exchange;
+            let weighed = pricing.price(&common, &query).await;
+            common.log.estimated(weighed.estimate.cost);
+            if common.endpoint.is_explained() {
+                common.log.explained();
+                return Ok(pricing.explain(&common, &weighed));
+            }
+            let time = common.time(&query);
+            let deadline = common.log.began() + time;
+            let body = query.body.take().unwrap_or(body);
+            let outgoing = match forward::outgoing(&common, &query, body) {
+                Ok(outgoing) => outgoing,
+                Err(failure) => return Err(common.reject(failure)),
+            };
+            let estimate = weighed.estimate;
+            let light = common.ceilings(&pricing.admission.policy()).light;
+            let stage = Priced { query, estimate, outgoing, time, deadline, light, charged: Charged::Query };
+            inner.oneshot(Exchange { common, stage }).await
+        })
+    }
+}

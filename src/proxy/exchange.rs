@@ -1,0 +1,128 @@
+//! A query on its way through the stack: what is known of it grows from stage to stage, and each stage is a type.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, request::Parts};
+use tokio::time::Instant;
+
+use super::{
+    config::ConfigSnapshot, forward, identify::Identity, log::QueryLog, query::ParsedQuery,
+    respond::failure::Failure, route::Endpoint, upstream::Upstream,
+};
+use crate::{
+    backend::Outgoing,
+    base::QueryCost,
+    cost::Estimated,
+    limit::{Ask, BackendId, Ceilings, Charged, ClassId, PerQuery, Policy, Refusal, TenantPolicy},
+};
+
+/// The time that a request has when no limit says less.
+const TIME_MAX: Duration = Duration::from_secs(3_600);
+
+/// A query at one stage. One box for each request: moving it on to the next stage moves the stage's own part only.
+#[derive(Debug)]
+pub(super) struct Exchange<S> {
+    pub(super) common: Box<Common>,
+    pub(super) stage: S,
+}
+
+/// What is known of every query once it is known who asks.
+#[derive(Debug)]
+pub(super) struct Common {
+    /// The settings that hold for this query to its end, whatever is reloaded meanwhile.
+    pub(super) config: Arc<ConfigSnapshot>,
+    /// Method, target below the backend's URL, and headers.
+    pub(super) head: Parts,
+    pub(super) endpoint: Endpoint,
+    pub(super) caller: Identity,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) policy: Arc<TenantPolicy>,
+    pub(super) log: Box<QueryLog>,
+}
+
+/// Its body is still to be read.
+#[derive(Debug)]
+pub(super) struct Identified<B> {
+    pub(super) body: B,
+    /// It is over its tenant's rate, and runs only if it costs nothing.
+    pub(super) over_rate: Option<Refusal>,
+}
+
+/// It is known what is asked.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    pub(super) query: ParsedQuery,
+    pub(super) body: Bytes,
+}
+
+/// It is known what it will cost.
+#[derive(Debug)]
+pub(super) struct Priced {
+    pub(super) query: ParsedQuery,
+    pub(super) estimate: Estimated,
+    pub(super) outgoing: Outgoing,
+    /// The time from its arrival to its last byte.
+    pub(super) time: Duration,
+    pub(super) deadline: Instant,
+    /// A query up to this size is light, bytes.
+    pub(super) light: u64,
+    /// Which of its tenant's rates are charged for it.
+    pub(super) charged: Charged,
+}
+
+/// A query that gets no answer from a backend. Its log comes home with it; a request that is no query has none.
+#[derive(Debug)]
+pub(super) struct Rejected {
+    pub(super) log: Option<Box<QueryLog>>,
+    pub(super) failure: Failure,
+}
+
+impl Common {
+    /// It ends here.
+    pub(super) fn reject(self: Box<Self>, failure: impl Into<Failure>) -> Rejected {
+        Rejected { log: Some(self.log), failure: failure.into() }
+    }
+
+    pub(super) fn class(&self) -> ClassId {
+        self.config.class_id(self.caller.class)
+    }
+
+    pub(super) fn limits(&self) -> &PerQuery {
+        self.policy.per_query(self.class())
+    }
+
+    /// The time that it has: the client's, if it is willing to wait less than it may.
+    pub(super) fn time(&self, query: &ParsedQuery) -> Duration {
+        [query.timeout, self.timeout()].into_iter().flatten().min().unwrap_or(TIME_MAX).min(TIME_MAX)
+    }
+
+    /// The limit on its time.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.limits().timeout_ms.enforced().map(Duration::from_millis)
+    }
+
+    /// What a single query may take of its backend's budget.
+    pub(super) fn ceilings(&self, policy: &Policy) -> Ceilings {
+        let Upstream { backend, split_percent, .. } = &*self.upstream;
+        policy.ceilings(&self.caller.tenant, self.class(), backend.name(), *split_percent)
+    }
+
+    /// The headers that go on to the backend.
+    pub(super) fn forwarded_headers(&self) -> Cow<'_, HeaderMap> {
+        forward::request_headers(&self.head.headers, &self.config.rules, self.caller.trusted)
+    }
+
+    /// What it asks of admission. Backend and class are looked up by name: a reload may have moved them.
+    pub(super) fn admission_request(&self, cost: QueryCost, deadline: Instant, charged: Charged) -> Ask {
+        Ask {
+            tenant: self.caller.tenant.clone(),
+            actor: Arc::clone(&self.caller.actor),
+            class: self.class(),
+            backend: BackendId(self.upstream.index),
+            cost,
+            deadline,
+            charged,
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The proxy from outside: made, reloaded, asked for its numbers, stopped.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Request, Response};
+use tower::ServiceExt as _;
+
+use super::{
+    config::{ConfigSnapshot, Settings},
+    estimate::Pricing,
+    front::{Front, Incoming},
+    log::{
+        QueryLogs,
+        active::{ActiveQueries, cut},
+    },
+    meter::settlement::Settler,
+    query::{body::Bodies, layer::QueryReader},
+    respond::Body,
+    split::LongAnswers,
+    stack::{Parts, Stack, stack},
+    supervise::Watcher,
+};
+use crate::{
+    backend::{Lane, pressure::Signal},
+    cost::History,
+    http::{Connections, Counts},
+    limit::{self, Admission},
+    promql,
+    status::Config,
+    telemetry::{
+        metrics::{Metrics, Resource},
+        otlp,
+    },
+};
+
+/// Parsed queries that are kept.
+const CACHED_QUERIES: u64 = 10_000;
+/// Characters of a mistake in the configuration that are kept.
+const MISTAKE_CHARS: usize = 2_000;
+
+/// The query API and everything that outlives a single request.
+pub struct Proxy {
+    stack: Stack,
+    parts: Parts,
+    pub(super) logs: Arc<QueryLogs>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) metrics: Arc<Metrics>,
+    /// The client connections of the query API.
+    pub(super) connections: Arc<Connections>,
+    /// Those of the admin API.
+    pub(super) admin_connections: Arc<Connections>,
+    pub(super) started_ms: i64,
+    pub(super) config: Mutex<Config>,
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy").field("parts", &self.parts).finish_non_exhaustive()
+    }
+}
+
+impl Proxy {
+    /// A proxy that obeys these settings. Needs a runtime: health checks and label tables start at once.
+    pub fn new(
+        mut settings: Settings,
+        metrics: Arc<Metrics>,
+        history: Arc<History>,
+        clock: fn() -> i64,
+    ) -> Arc<Self> {
+        let policy = std::mem::take(&mut settings.policy);
+        metrics.learned_entries(history.len() as u64);
+        let connections = Connections::new(settings.connections);
+        let admin_connections = Connections::new(settings.admin_connections);
+        let (admission, active) = (Admission::new(policy), ActiveQueries::new(clock));
+        let watcher = Watcher::new(&admission, &active, &metrics);
+        let config = ArcSwap::from_pointee(ConfigSnapshot::start(settings, None, &watcher, clock));
+        let logs =
+            Arc::new(QueryLogs { active, metrics: Arc::clone(&metrics), spans: OnceLock::new(), clock });
+        let front = Front {
+            config,
+            admission: Arc::clone(&admission),
+            logs: Arc::clone(&logs),
+            stopping: AtomicBool::new(false),
+        };
+        let pricing = Pricing {
+            admission: Arc::clone(&admission),
+            history: Arc::clone(&history),
+            long_answers: LongAnswers::new(),
+            metrics: Arc::clone(&metrics),
+            clock,
+        };
+        let cache = promql::Cache::new(CACHED_QUERIES);
+        let parts = Parts {
+            front: Arc::new(front),
+            reader: Arc::new(QueryReader { bodies: Bodies::new(), cache, clock }),
+            pricing: Arc::new(pricing),
+            settler: Arc::new(Settler { metrics: Arc::clone(&metrics), history, clock }),
+        };
+        Arc::new(Self {
+            stack: stack(&parts),
+            parts,
+            logs,
+            admission,
+            metrics,
+            connections,
+            admin_connections,
+            started_ms: clock(),
+            config: Mutex::new(Config { loaded_ms: clock(), mistake: None }),
+        })
+    }
+
+    /// Answers a request of the query API. Never fails: every failure is a response.
+    pub async fn answer<B>(&self, request: Request<B>, peer: SocketAddr) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let answered = self.stack.clone().oneshot(Incoming { request, peer }).await;
+        answered.unwrap_or_else(|never| match never {})
+    }
+
+    /// The same as a service.
+    pub(super) fn stack(&self) -> Stack {
+        self.stack.clone()
+    }
+
+    /// Milliseconds since the epoch.
+    pub(super) fn now_ms(&self) -> i64 {
+        (self.logs.clock)()
+    }
+
+    /// Obeys other settings from now on. Queries in flight end on the backends where they began.
+    pub fn reload(&self, mut settings: Settings) {
+        let policy = std::mem::take(&mut settings.policy);
+        self.connections.set_limits(settings.connections);
+        self.admin_connections.set_limits(settings.admin_connections);
+        let before = self.live();
+        before.retire();
+        self.admission.reload(policy);
+        let watcher = Watcher::new(&self.admission, &self.logs.active, &self.metrics);
+        let after = ConfigSnapshot::start(settings, Some(&before), &watcher, self.logs.clock);
+        for gone in before.upstreams.iter().map(|upstream| upstream.backend.name()) {
+            if !after.upstreams.iter().any(|upstream| upstream.backend.name() == gone) {
+                let (lanes, signals) = (Lane::ALL.map(Lane::as_str), Signal::ALL.map(Signal::as_str));
+                self.metrics.forget_backend(gone, lanes, signals);
+            }
+        }
+        self.parts.front.config.store(Arc::new(after));
+    }
+
+    /// Fetches what is known of the backends once, for a caller that cannot wait for the background to do it.
+    pub async fn warm(&self) {
+        let live = self.live();
+        join_all(live.upstreams.iter().map(|upstream| upstream.refresh_table(self.logs.clock))).await;
+    }
+
+    /// The settings in use.
+    pub(super) fn live(&self) -> Arc<ConfigSnapshot> {
+        self.parts.front.config.load_full()
+    }
+
+    /// How long a shutdown waits for queries in flight.
+    pub fn grace(&self) -> Duration {
+        self.live().grace
+    }
+
+    /// Queries leave spans there from now on; the first to say so wins.
+    pub fn trace_to(&self, spans: otlp::Sender) {
+        drop(self.logs.spans.set(spans));
+    }
+
+    /// No new query is accepted from now on.
+    pub fn stop(&self) {
+        self.parts.front.stopping.store(true, Relaxed);
+    }
+
+    /// Whether a shutdown is under way.
+    pub fn stopping(&self) -> bool {
+        self.parts.front.stopping.load(Relaxed)
+    }
+
+    /// The configuration was read again and taken over, or has this mistake.
+    pub fn note_reload(&self, mistake: Option<&str>) {
+        let now_ms = self.now_ms();
+        self.metrics.reloaded(mistake.is_none(), now_ms / 1_000);
+        // Nothing that panics runs under the lock.
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        match mistake {
+            None => *config = Config { loaded_ms: now_ms, mistake: None },
+            Some(mistake) => config.mistake = Some((now_ms, cut(mistake, MISTAKE_CHARS))),
+        }
+    }
+
+    /// Client connections that are open, of how many.
+    pub(super) fn open_connections(&self) -> (usize, usize) {
+        let counts = self.connections.counts();
+        (counts.open, counts.max)
+    }
+
+    /// What is held and who waits, now.
+    pub fn snapshot(&self) -> limit::Snapshot {
+        self.admission.snapshot()
+    }
+
+    /// Name and readiness of each backend.
+    pub fn backends(&self) -> Vec<(String, bool)> {
+        let live = self.live();
+        live.upstreams.iter().map(|u| (u.backend.name().to_owned(), u.backend.ready())).collect()
+    }
+
+    /// Everything in Prometheus' text format, with what is held now.
+    pub fn metrics_text(&self) -> prometheus::Result<String> {
+        let Counts { open, max, evicted, refused } = self.connections.counts();
+        self.metrics.client_connections(open, max, evicted, refused);
+        let (held, max) = self.parts.reader.bodies.taken();
+        self.metrics.request_bodies(held, max);
+        let live = self.live();
+        for upstream in &live.upstreams {
+            for lane in Lane::ALL {
+                let (used, max) = upstream.backend.connections(lane);
+                self.metrics.backend_connections(upstream.backend.name(), lane.as_str(), used, max);
+            }
+        }
+        // One that was removed is forgotten, though queries may still end there.
+        let is_live = |name: &str| live.upstreams.iter().any(|upstream| upstream.backend.name() == name);
+        for backend in self.admission.snapshot().backends.into_iter().filter(|b| is_live(&b.name)) {
+            self.metrics.queue_length(&backend.name, backend.waiting);
+            let capacity = |of: Option<u64>| of.unwrap_or(u64::MAX);
+            self.metrics.budget(
+                &backend.name,
+                Resource::Memory,
+                backend.memory,
+                capacity(backend.memory_capacity),
+            );
+            self.metrics.budget(
+                &backend.name,
+                Resource::Queries,
+                backend.queries,
+                capacity(backend.queries_capacity),
+            );
+        }
+        self.metrics.encode()
+    }
+}

@@ -1,0 +1,61 @@
+//! Where a query comes from, as Grafana and other clients say in headers. It names; it decides nothing.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName};
+
+use crate::status;
+
+/// Bytes of a header that are kept.
+const KEPT_BYTES_MAX: usize = 128;
+
+const USER: HeaderName = HeaderName::from_static("x-grafana-user");
+const DASHBOARD: HeaderName = HeaderName::from_static("x-dashboard-uid");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const PANEL: HeaderName = HeaderName::from_static("x-panel-id");
+
+/// Digits of a trace id in `traceparent` (W3C Trace Context).
+const TRACE_ID_DIGITS: usize = 32;
+
+/// Where a query comes from; what is unknown is empty.
+#[derive(Clone, Debug, Default)]
+pub(in crate::proxy) struct Origin {
+    pub user: Option<Box<str>>,
+    pub dashboard: Option<Box<str>>,
+    pub panel: Option<Box<str>>,
+    pub client: Option<IpAddr>,
+    /// The trace that it belongs to, as the client named it or Weir began it.
+    pub trace_id: Option<Box<str>>,
+}
+
+impl Origin {
+    /// What the headers of a trusted peer say; those of a stranger say nothing.
+    pub(in crate::proxy) fn of(headers: &HeaderMap, client: IpAddr, trusted: bool) -> Self {
+        let read = |name| {
+            let value = headers.get(name).filter(|_| trusted)?.to_str().ok()?;
+            // A header that reads as a string is ASCII: any byte is a boundary.
+            Some(value[..value.len().min(KEPT_BYTES_MAX)].into()).filter(|value: &Box<str>| !value.is_empty())
+        };
+        let traceparent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        let trace_id = traceparent.and_then(|text| text.trim().split('-').nth(1));
+        Self {
+            user: read(USER),
+            dashboard: read(DASHBOARD),
+            panel: read(PANEL),
+            client: Some(client.to_canonical()),
+            trace_id: trace_id.filter(|id| id.len() == TRACE_ID_DIGITS).map(Into::into),
+        }
+    }
+
+    /// The same for the status page.
+    pub(in crate::proxy) fn shown(&self) -> status::Origin {
+        let text = |field: &Option<Box<str>>| field.as_deref().map(str::to_owned);
+        status::Origin {
+            user: text(&self.user),
+            dashboard: text(&self.dashboard),
+            panel: text(&self.panel),
+            client: self.client.map(|client| client.to_string()),
+            trace_id: text(&self.trace_id),
+        }
+    }
+}

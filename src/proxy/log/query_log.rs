@@ -1,0 +1,431 @@
+//! The end of every request, whatever it is: answered, refused, malformed, or left by its client at any stage. It is
+//! counted and timed, and leaves one line in the log.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
+
+use super::{
+    Origin,
+    active::{ActiveGuard, ActiveQueries, Facts, Rejection},
+    span::{Ended, Trace},
+};
+use crate::{
+    base::{Blame, ErrorKind, Estimate, QueryCost, TenantId, time::EvalTimes},
+    limit::ShadowHit,
+    promql::Fingerprint,
+    proxy::{
+        meter::{Actual, Outcome, Progress},
+        query::ParsedQuery,
+        respond::failure::Failure,
+        route::Endpoint,
+    },
+    telemetry::{metrics::Metrics, otlp},
+};
+
+/// Characters of a query, and of a message, in a log line.
+const LOGGED_CHARS_MAX: usize = 1_000;
+
+/// Where the records of all queries go.
+#[derive(Debug)]
+pub(in crate::proxy) struct QueryLogs {
+    pub active: Arc<ActiveQueries>,
+    pub metrics: Arc<Metrics>,
+    /// Where spans go, if anywhere.
+    pub spans: OnceLock<otlp::Sender>,
+    /// Milliseconds since the epoch.
+    pub clock: fn() -> i64,
+}
+
+impl QueryLogs {
+    /// The record of a request that came at `began`. What its backend does becomes part of its trace: `headers` name it.
+    pub(in crate::proxy) fn begin(
+        self: &Arc<Self>,
+        endpoint: Endpoint,
+        began: Instant,
+        headers: &mut HeaderMap,
+    ) -> Box<QueryLog> {
+        let spans = self.spans.get().filter(|_| endpoint != Endpoint::Light);
+        let trace = spans.and_then(|spans| Trace::begin(spans, headers, self.clock));
+        Box::new(QueryLog {
+            logs: Arc::clone(self),
+            active: None,
+            endpoint,
+            began,
+            stage: Stage::Identify,
+            since: began,
+            owner: None,
+            origin: Origin::default(),
+            query: Arc::default(),
+            fingerprint: None,
+            times: None,
+            cost: None,
+            waited: Duration::ZERO,
+            verdict: "admitted",
+            shadowed: Vec::new(),
+            shadow_ids: String::new(),
+            backend_error: None,
+            trace,
+            open: true,
+        })
+    }
+}
+
+/// How far a query got: the stages of its way, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// Who asks is not known yet.
+    Identify,
+    /// Its parameters are read, the body of the request included.
+    Parse,
+    /// Its cost is found out, by probes if need be.
+    Estimate,
+    /// It waits for budget.
+    Admit,
+    /// The backend has it and has not answered.
+    Forward,
+    /// The answer streams.
+    Meter,
+}
+
+impl Stage {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Identify => "identify",
+            Self::Parse => "parse",
+            Self::Estimate => "estimate",
+            Self::Admit => "admit",
+            Self::Forward => "forward",
+            Self::Meter => "meter",
+        }
+    }
+}
+
+/// Whose query it is, and where it runs.
+#[derive(Clone, Debug)]
+pub(in crate::proxy) struct Owner {
+    /// Who pays.
+    pub tenant: TenantId,
+    /// Who inside the tenant.
+    pub actor: Arc<str>,
+    /// Name of the class.
+    pub class: Arc<str>,
+    /// Name of the backend.
+    pub backend: Arc<str>,
+}
+
+/// What is known of a request so far. Dropped before its end was written, it writes that the request was dropped: the
+/// client left, or a shutdown cut it.
+#[derive(Debug)]
+pub(in crate::proxy) struct QueryLog {
+    logs: Arc<QueryLogs>,
+    /// Its place among the queries on the status page.
+    active: Option<ActiveGuard>,
+    pub(super) endpoint: Endpoint,
+    pub(super) began: Instant,
+    stage: Stage,
+    /// When the stage began.
+    since: Instant,
+    pub(super) owner: Option<Owner>,
+    pub(super) origin: Origin,
+    pub(super) query: Arc<str>,
+    pub(super) fingerprint: Option<Fingerprint>,
+    /// Start, end and step, milliseconds.
+    pub(super) times: Option<EvalTimes>,
+    pub(super) cost: Option<QueryCost>,
+    waited: Duration,
+    /// What holds once it may run.
+    verdict: &'static str,
+    /// Limits in shadow mode that it passed and that are not written down yet.
+    shadowed: Vec<ShadowHit>,
+    /// The ids of those that are.
+    shadow_ids: String,
+    /// The text of the backend's own error.
+    backend_error: Option<Box<str>>,
+    /// The span that it leaves beside the line.
+    trace: Option<Trace>,
+    /// The line is still to be written.
+    open: bool,
+}
+
+/// What only the end of a query says.
+#[derive(Default)]
+struct End<'a> {
+    verdict: &'a str,
+    outcome: &'static str,
+    status: Option<u16>,
+    limit: Option<&'a str>,
+    error: Option<&'a str>,
+    actual: Option<Actual>,
+}
+
+impl QueryLog {
+    /// When the request came.
+    pub(in crate::proxy) const fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Its text, cut.
+    pub(in crate::proxy) fn query(&self) -> &str {
+        &self.query
+    }
+
+    fn enter(&mut self, stage: Stage) {
+        (self.stage, self.since) = (stage, Instant::now());
+    }
+
+    /// It is known who asks.
+    pub(in crate::proxy) fn identified(&mut self, owner: Owner, origin: Origin) {
+        self.owner = Some(owner);
+        self.origin = origin;
+        self.enter(Stage::Parse);
+    }
+
+    /// The query cannot be read.
+    pub(in crate::proxy) fn unreadable(&mut self, text: &str) {
+        self.query = short(text).into();
+    }
+
+    /// It is known what is asked.
+    pub(in crate::proxy) fn parsed(&mut self, query: &ParsedQuery) {
+        self.query = short(&query.text).into();
+        self.fingerprint = Some(query.fingerprint);
+        self.times = query.times;
+        self.enter(Stage::Estimate);
+    }
+
+    /// It is known what it will cost.
+    pub(in crate::proxy) fn estimated(&mut self, cost: QueryCost) {
+        self.cost = Some(cost);
+        self.enter(Stage::Admit);
+    }
+
+    /// It asks to run. From here to its end it is on the status page.
+    pub(in crate::proxy) fn queued(&mut self) {
+        let Some((owner, cost)) = self.owner.clone().zip(self.cost) else { return };
+        self.active = None;
+        self.active = Some(self.logs.active.enter(Facts {
+            owner,
+            origin: self.origin.clone(),
+            cost,
+            endpoint: self.endpoint,
+            fingerprint: self.fingerprint,
+            query: Arc::clone(&self.query),
+            times: self.times,
+            began: self.began,
+            queued: self.since,
+        }));
+    }
+
+    /// It may run, after having waited this long; for the `first` time it is counted. Gives the handle on its answer.
+    pub(in crate::proxy) fn admitted(&mut self, waited: Duration, first: bool) -> Arc<Progress> {
+        self.waited = waited;
+        if let Some(owner) = self.owner.as_ref().filter(|_| first) {
+            self.logs.metrics.admitted(&owner.tenant, &owner.class, waited);
+        }
+        self.enter(Stage::Forward);
+        self.write_shadowed();
+        self.active.as_ref().map(|active| active.admitted(waited)).unwrap_or_default()
+    }
+
+    /// It passed these limits in shadow mode. They are written down with its text, or with its end.
+    pub(in crate::proxy) fn shadowed(&mut self, hits: Vec<ShadowHit>) {
+        self.shadowed.extend(hits);
+    }
+
+    fn write_shadowed(&mut self) {
+        for hit in std::mem::take(&mut self.shadowed) {
+            let Some(owner) = &self.owner else { continue };
+            if !self.shadow_ids.is_empty() {
+                self.shadow_ids.push(',');
+            }
+            self.shadow_ids.push_str(hit.id());
+            self.logs.metrics.refused(&owner.tenant, hit.id(), "shadow", hit.kind);
+            tracing::info!(
+                target: "weir::shadow",
+                tenant = %owner.tenant, actor = &*owner.actor, class = &*owner.class, backend = &*owner.backend,
+                fingerprint = self.fingerprint.map(tracing::field::display), limit = hit.id(), query = &*self.query,
+                "would be refused: {hit}"
+            );
+            let (reason, status) = (hit.id(), hit.kind.status());
+            self.reject(Rejection { reason, status, message: &hit.message(), shadow: true });
+        }
+    }
+
+    fn reject(&self, rejection: Rejection<'_>) {
+        if let Some(owner) = &self.owner {
+            let fingerprint = self.fingerprint.map(|f| f.to_string()).unwrap_or_default();
+            self.logs.active.rejected(owner, &self.origin, &fingerprint, &self.query, rejection);
+        }
+    }
+
+    /// The head of its answer is there.
+    pub(in crate::proxy) fn answered(&mut self) {
+        self.enter(Stage::Meter);
+    }
+
+    /// The backend answered with an error; this is its text.
+    pub(in crate::proxy) fn backend_error(&mut self, text: &str) {
+        self.backend_error = Some(short(text).into());
+    }
+
+    /// The line before an expensive query is dispatched, so that the query behind a crash is known.
+    pub(in crate::proxy) fn dispatched(&self) {
+        let (owner, cost, times, origin) =
+            (self.owner.as_ref(), self.cost.as_ref(), self.times.as_ref(), &self.origin);
+        tracing::info!(
+            target: "weir::dispatch",
+            tenant = owner.map(|o| o.tenant.as_str()), actor = owner.map(|o| &*o.actor),
+            class = owner.map(|o| &*o.class), backend = owner.map(|o| &*o.backend),
+            user = origin.user.as_deref(), dashboard = origin.dashboard.as_deref(), panel = origin.panel.as_deref(),
+            client = origin.client.map(tracing::field::display), trace_id = origin.trace_id.as_deref(),
+            endpoint = self.endpoint.as_str(), fingerprint = self.fingerprint.map(tracing::field::display),
+            start_ms = times.map(|t| t.start), end_ms = times.map(|t| t.end), step_ms = times.map(|t| t.step),
+            series = cost.map(|c| logged(c.series)), samples = cost.map(|c| logged(c.samples)),
+            memory_bytes = cost.map(|c| logged(c.memory)), known = cost.map(|c| c.memory.confidence.as_str()),
+            query = &*self.query, "dispatching expensive query"
+        );
+    }
+
+    /// It may run uncounted.
+    pub(in crate::proxy) fn free(&mut self) {
+        self.verdict = "free";
+        self.enter(Stage::Forward);
+    }
+
+    /// Weir answered itself.
+    pub(in crate::proxy) fn explained(&mut self) {
+        let status = Some(StatusCode::OK.as_u16());
+        self.write(End { verdict: "explained", outcome: "passed", status, ..End::default() });
+    }
+
+    /// The answer passes uncounted.
+    pub(in crate::proxy) fn passed(&mut self, status: StatusCode) {
+        let status = Some(status.as_u16());
+        let error = self.backend_error.take();
+        let error = error.as_deref();
+        self.write(End { verdict: self.verdict, outcome: "passed", status, error, ..End::default() });
+    }
+
+    /// It failed before a byte of an answer was sent.
+    pub(in crate::proxy) fn failed(&mut self, failure: &Failure) {
+        let limit = failure.limit;
+        let refused = self.stage < Stage::Forward;
+        if let (Some(id), Some(owner)) = (limit, &self.owner) {
+            self.logs.metrics.refused(&owner.tenant, id, "enforce", failure.kind);
+        }
+        let query = self.open && self.endpoint != Endpoint::Light;
+        if query && failure.kind.blame() != Blame::Client {
+            let reason = limit.unwrap_or(failure.kind.label());
+            let status = failure.status().as_u16();
+            self.reject(Rejection { reason, status, message: &failure.message, shadow: false });
+        }
+        self.write(End {
+            verdict: if refused { limit.unwrap_or(failure.kind.label()) } else { self.verdict },
+            outcome: match failure.kind {
+                _ if refused => "refused",
+                ErrorKind::LimitExceeded if limit.is_some() => "cut_off",
+                _ => Outcome::Failed.label(),
+            },
+            status: Some(failure.status().as_u16()),
+            limit: limit.filter(|_| !refused),
+            error: Some(&failure.message),
+            actual: None,
+        });
+    }
+
+    /// Its answer ended; `status` is the backend's, which the client has seen.
+    pub(in crate::proxy) fn ended(&mut self, status: u16, outcome: Outcome, actual: Actual) {
+        let limit = match outcome {
+            Outcome::CutOff(limit) => Some(limit.id()),
+            Outcome::Complete | Outcome::Failed | Outcome::Dropped | Outcome::Late => None,
+        };
+        let late = (outcome == Outcome::Late).then_some("the client did not take its answer in time");
+        let backend_error = self.backend_error.take();
+        self.write(End {
+            verdict: self.verdict,
+            outcome: outcome.label(),
+            status: Some(status),
+            limit,
+            error: late.or(backend_error.as_deref()),
+            actual: Some(actual),
+        });
+    }
+
+    fn write(&mut self, end: End<'_>) {
+        if !std::mem::replace(&mut self.open, false) {
+            return;
+        }
+        self.active = None;
+        self.logs.metrics.ended(self.endpoint.as_str(), end.outcome, end.status, self.began.elapsed());
+        if self.endpoint == Endpoint::Light {
+            return;
+        }
+        self.write_shadowed();
+        let waited = if self.stage == Stage::Admit { self.since.elapsed() } else { self.waited };
+        self.write_line(&end, waited);
+        if let Some(trace) = self.trace.take() {
+            let ended = Ended {
+                verdict: end.verdict,
+                outcome: end.outcome,
+                status: end.status,
+                error: end.error,
+                actual: end.actual.as_ref(),
+                waited,
+            };
+            trace.end(self, &ended);
+        }
+    }
+
+    fn write_line(&self, end: &End<'_>, waited: Duration) {
+        let (owner, cost, actual) = (self.owner.as_ref(), self.cost.as_ref(), end.actual.as_ref());
+        let (times, origin) = (self.times.as_ref(), &self.origin);
+        tracing::info!(
+            target: "weir::query",
+            tenant = owner.map(|o| o.tenant.as_str()), actor = owner.map(|o| &*o.actor),
+            class = owner.map(|o| &*o.class), backend = owner.map(|o| &*o.backend),
+            user = origin.user.as_deref(), dashboard = origin.dashboard.as_deref(), panel = origin.panel.as_deref(),
+            client = origin.client.map(tracing::field::display), trace_id = origin.trace_id.as_deref(),
+            endpoint = self.endpoint.as_str(), fingerprint = self.fingerprint.map(tracing::field::display),
+            start_ms = times.map(|t| t.start), end_ms = times.map(|t| t.end), step_ms = times.map(|t| t.step),
+            verdict = end.verdict, status = end.status, outcome = end.outcome, stage = self.stage.as_str(),
+            limit = end.limit, error = end.error.map(short),
+            shadowed = Some(&*self.shadow_ids).filter(|ids| !ids.is_empty()),
+            wait_ms = waited.as_millis() as u64, took_ms = self.began.elapsed().as_millis() as u64,
+            est_series = cost.map(|c| logged(c.series)), est_samples = cost.map(|c| logged(c.samples)),
+            est_memory_bytes = cost.map(|c| logged(c.memory)), known = cost.map(|c| c.series.confidence.as_str()),
+            est_pieces = cost.map(|c| c.pieces),
+            answer_series = actual.map(|a| a.series), answer_samples = actual.map(|a| a.samples),
+            answer_bytes = actual.map(|a| a.bytes_decoded), query = &*self.query, "query"
+        );
+    }
+}
+
+impl Drop for QueryLog {
+    fn drop(&mut self) {
+        let verdict = match self.stage {
+            // The client gets a 500, and the log says before this line what is broken.
+            _ if std::thread::panicking() => ErrorKind::Internal.label(),
+            Stage::Forward | Stage::Meter => self.verdict,
+            _ => "undecided",
+        };
+        self.write(End { verdict, outcome: Outcome::Dropped.label(), ..End::default() });
+    }
+}
+
+/// A number for a log line; -1 where it is unknown, since fields that are sometimes words cannot be charted.
+fn logged(number: Estimate) -> i64 {
+    i64::try_from(number.value).unwrap_or(-1)
+}
+
+/// A text for a log line.
+pub(in crate::proxy) fn short(text: &str) -> &str {
+    match text.char_indices().nth(LOGGED_CHARS_MAX) {
+        Some((end, _)) => &text[..end],
+        None => text,
+    }
+}

@@ -1,0 +1,161 @@
+//! Reads a query: its body, its parameters, its text.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::Response;
+use tower::{Layer, Service, ServiceExt as _};
+
+use super::{
+    Call, ParsedQuery, Reading,
+    body::{self, Bodies},
+};
+use crate::{
+    base::params::Params,
+    promql,
+    proxy::{
+        exchange::{Common, Exchange, Identified, Parsed, Rejected},
+        forward,
+        respond::{Body, failure::Failure},
+        route::Endpoint,
+    },
+};
+
+/// Bytes of the longest query that is taken for a health check.
+const CONSTANT_QUERY_MAX: usize = 64;
+
+/// What reads queries.
+#[derive(Debug)]
+pub(in crate::proxy) struct QueryReader {
+    pub bodies: Bodies,
+    /// Parsed queries.
+    pub cache: promql::Cache,
+    /// Milliseconds since the epoch.
+    pub clock: fn() -> i64,
+}
+
+impl QueryReader {
+    /// What is asked. A text that cannot be read goes on record as it came.
+    fn parse(&self, common: &mut Common, body: &Bytes) -> Result<ParsedQuery, Failure> {
+        if common.endpoint == Endpoint::RemoteRead {
+            return Ok(Call::remote_read(body, &self.cache)?);
+        }
+        let form = body::form(&common.head.headers, common.endpoint, body)?;
+        let params = Params::parse(common.head.uri.query().unwrap_or(""), form)?;
+        let upstream = &common.upstream;
+        let (lenient, on_unparsable) = (upstream.lenient(), upstream.on_unparsable);
+        let reading = Reading { now_ms: (self.clock)(), lenient, on_unparsable, cache: &self.cache };
+        reading.read(common.endpoint, &params).map_err(|error| {
+            let text = params.first("query").or_else(|| params.first("match[]"));
+            common.log.unreadable(text.unwrap_or_default());
+            Failure::from(error)
+        })
+    }
+}
+
+/// Whether a query surely reads nothing, before anything of it is parsed: short, of numbers, operators and these calls, as
+/// health checks are (`1+1`, `vector(1)`).
+pub(in crate::proxy) fn is_constant(url_query: Option<&str>, form: &str) -> bool {
+    let params = Params::parse(url_query.unwrap_or_default(), form).unwrap_or_default();
+    let text = params.first("query").filter(|text| text.len() <= CONSTANT_QUERY_MAX).unwrap_or_default();
+    let is_plain = |byte: u8| byte.is_ascii_digit() || b" ()+-*/%^.".contains(&byte);
+    // Without its calls nothing of it is a name.
+    let rest = ["vector(", "time(", "pi("].iter().fold(text.to_owned(), |text, call| text.replace(call, "("));
+    !text.is_empty() && rest.bytes().all(is_plain)
+}
+
+fn is_constant_request(common: &Common, body: &Bytes) -> bool {
+    let form = body::form(&common.head.headers, common.endpoint, body).unwrap_or_default();
+    is_constant(common.head.uri.query(), form)
+}
+
+/// Reads queries before the service that takes them. A request that costs nothing is forwarded here, uncounted.
+#[derive(Clone, Debug)]
+pub(in crate::proxy) struct ParseLayer(pub Arc<QueryReader>);
+
+impl<S> Layer<S> for ParseLayer {
+    type Service = Parse<S>;
+
+    fn layer(&self, inner: S) -> Parse<S> {
+        Parse { inner, reader: Arc::clone(&self.0) }
+    }
+}
+
+/// Made by [`ParseLayer`].
+#[derive(Clone, Debug)]
+pub(in crate::proxy) struct Parse<S> {
+    inner: S,
+    reader: Arc<QueryReader>,
+}
+
+impl<S, B> Service<Exchange<Identified<B>>> for Parse<S>
+where
+    S: Service<Exchange<Parsed>, Response = Response<Body>, Error = Rejected> + Clone + Send + 'static,
+    S::Future: Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<Body>;
+    type Error = Rejected;
+    type Future = BoxFuture<'static, Result<Response<Body>, Rejected>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Rejected>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, exchange: Exchange<Identified<B>>) -> Self::Future {
+        let (reader, inner) = (Arc::clone(&self.reader), self.inner.clone());
+        Box::pin(async move {
+            let Exchange { mut common, stage: Identified { body, over_rate } } = exchange;
+            let body = match reader.bodies.read(body, common.config.request_body).await {
+                Ok(body) => body,
+                Err(failure) => return Err(common.reject(failure)),
+            };
+            if common.endpoint == Endpoint::Light {
+                return forward::uncounted(common, body).await;
+            }
+            let over_rate = over_rate.map(|refusal| Failure::over_rate(&refusal));
+            if let Some(failure) = over_rate.clone().filter(|_| !is_constant_request(&common, &body)) {
+                return Err(common.reject(failure));
+            }
+            let query = match reader.parse(&mut common, &body) {
+                Ok(query) => query,
+                Err(failure) => return Err(common.reject(failure)),
+            };
+            common.log.parsed(&query);
+            if let Some(failure) = over_rate.filter(|_| !query.free) {
+                return Err(common.reject(failure));
+            }
+            if query.free && !common.endpoint.is_explained() {
+                return forward::uncounted(common, body).await;
+            }
+            inner.oneshot(Exchange { common, stage: Parsed { query, body } }).await
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_checks_are_told_from_queries_without_parsing() {
+        for (url, form, want) in [
+            ("query=1%2B1&time=4", "", true),
+            ("", "query=vector(1)%2Btime()", true),
+            ("query=up", "", false),
+            ("query=vector", "", false),
+            ("query=1%2Bup", "", false),
+            ("query=1", "query=up", false),
+            ("query=", "", false),
+            ("query=vector(1)[1d:1s]", "", false),
+            (&*format!("query={}", "1%2B".repeat(40)), "", false),
+        ] {
+            assert_eq!(is_constant(Some(url), form), want, "{url} {form}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Runs a query as a whole after all, where the answers to its parts cannot be merged.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::Response;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::{
+    exchange::{Exchange, Priced, Rejected},
+    respond::{Body, failure::Failure},
+    split::LongAnswers,
+};
+use crate::{backend::NotMergeable, base::ErrorKind, limit::Charged};
+
+/// How the service behind ends a query without an answer.
+#[derive(Debug)]
+pub(super) enum Halted {
+    /// For good.
+    Rejected(Rejected),
+    /// Its parts were answered, and cannot be merged. Its permit is given back.
+    NotMerged(Exchange<Priced>, NotMergeable),
+}
+
+impl From<Rejected> for Halted {
+    fn from(rejected: Rejected) -> Self {
+        Self::Rejected(rejected)
+    }
+}
+
+/// Puts a second try as a whole before the service that runs queries in parts.
+#[derive(Clone, Debug)]
+pub(super) struct ReplanLayer(pub(super) Arc<LongAnswers>);
+
+impl<S> Layer<S> for ReplanLayer {
+    type Service = Replan<S>;
+
+    fn layer(&self, inner: S) -> Replan<S> {
+        Replan { inner, long_answers: Arc::clone(&self.0) }
+    }
+}
+
+/// Made by [`ReplanLayer`].
+#[derive(Clone, Debug)]
+pub(super) struct Replan<S> {
+    inner: S,
+    long_answers: Arc<LongAnswers>,
+}
+
+impl<S> Service<Exchange<Priced>> for Replan<S>
+where
+    S: Service<Exchange<Priced>, Response = Response<Body>, Error = Halted> + Clone,
+{
+    type Response = Response<Body>;
+    type Error = Rejected;
+    type Future = ReplanFuture<S, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejected>> {
+        self.inner.poll_ready(cx).map_err(|halted| match halted {
+            Halted::Rejected(rejected) => rejected,
+            Halted::NotMerged(exchange, _) => exchange.common.reject(merge_memory_is_full()),
+        })
+    }
+
+    fn call(&mut self, mut exchange: Exchange<Priced>) -> Self::Future {
+        exchange.common.log.queued();
+        // Only a query in parts may come back.
+        let again = (exchange.stage.estimate.cost.pieces > 1).then(|| self.clone());
+        ReplanFuture { running: self.inner.call(exchange), again }
+    }
+}
+
+pin_project! {
+    /// The future of [`Replan`].
+    pub(super) struct ReplanFuture<S, F> {
+        #[pin]
+        running: F,
+        again: Option<Replan<S>>,
+    }
+}
+
+impl<S> Future for ReplanFuture<S, S::Future>
+where
+    S: Service<Exchange<Priced>, Response = Response<Body>, Error = Halted>,
+{
+    type Output = Result<Response<Body>, Rejected>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let (mut exchange, why) = match ready!(this.running.as_mut().poll(cx)) {
+                Ok(response) => return Poll::Ready(Ok(response)),
+                Err(Halted::Rejected(rejected)) => return Poll::Ready(Err(rejected)),
+                Err(Halted::NotMerged(exchange, why)) => (exchange, why),
+            };
+            let Some(mut again) = this.again.take().filter(|_| why != NotMergeable::NoMemory) else {
+                return Poll::Ready(Err(exchange.common.reject(merge_memory_is_full())));
+            };
+            let backend = exchange.common.upstream.backend.shared_name();
+            tracing::info!(
+                target: "weir::pieces", backend = &**backend, parts = exchange.stage.estimate.cost.pieces,
+                query = exchange.common.log.query(), "runs as a whole after all: {why}"
+            );
+            if why == NotMergeable::TooLong {
+                again.long_answers.remember(&exchange.stage.query, backend);
+            }
+            exchange.stage.charged = Charged::All;
+            exchange.stage.estimate.undivide();
+            exchange.common.log.estimated(exchange.stage.estimate.cost);
+            exchange.common.log.queued();
+            let whole = again.inner.call(exchange);
+            this.running.set(whole);
+        }
+    }
+}
+
+fn merge_memory_is_full() -> Failure {
+    Failure::new(ErrorKind::QueueFull, format!("{}: ask again", NotMergeable::NoMemory))
+}

@@ -1,0 +1,130 @@
+//! Runs a query in parts of its time, one after the other, and merges their answers.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::future::{BoxFuture, Either, MapErr, TryFutureExt as _};
+use moka::sync::Cache;
+use tokio::time::{Duration, Instant};
+use tower::{Layer, Service};
+
+use super::{
+    forward::{Answer, Dispatch},
+    query::ParsedQuery,
+};
+use crate::{
+    backend::{Merged, NotMergeable, Outgoing, Parts},
+    cost::{JOINED_MAX, PIECES_COUNTED, QuerySplit},
+    limit::Permitted,
+    promql::Fingerprint,
+    telemetry::metrics::{Divided, Metrics},
+};
+
+/// Queries remembered whose answers were too long to be merged.
+const LONG_ANSWERS: u64 = 1_024;
+/// How long one is remembered.
+const LONG_ANSWER_TTL: Duration = Duration::from_secs(600);
+
+/// Queries whose answers were too long to be merged: backend, fingerprint and steps.
+#[derive(Debug)]
+pub(super) struct LongAnswers(Cache<(Arc<str>, Fingerprint, u64), ()>);
+
+impl LongAnswers {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self(Cache::builder().max_capacity(LONG_ANSWERS).time_to_live(LONG_ANSWER_TTL).build()))
+    }
+
+    /// How a query may be split, unless its answer was too long lately.
+    pub(super) fn split<'q>(&self, query: &'q ParsedQuery, backend: &Arc<str>) -> Option<&'q QuerySplit> {
+        let split = query.division.as_deref()?;
+        let key = (Arc::clone(backend), query.fingerprint, query.shape.steps);
+        (!self.0.contains_key(&key)).then_some(split)
+    }
+
+    pub(super) fn remember(&self, query: &ParsedQuery, backend: &Arc<str>) {
+        self.0.insert((Arc::clone(backend), query.fingerprint, query.shape.steps), ());
+    }
+}
+
+/// A query whose parts cannot be merged; its permit is given back.
+#[derive(Debug)]
+pub(super) struct NotMerged {
+    pub(super) outgoing: Outgoing,
+    pub(super) why: NotMergeable,
+}
+
+/// Runs queries in parts where they have such, before the service that sends whole ones.
+#[derive(Clone, Debug)]
+pub(super) struct SplitLayer(pub(super) Arc<Metrics>);
+
+impl<S> Layer<S> for SplitLayer {
+    type Service = Split<S>;
+
+    fn layer(&self, inner: S) -> Split<S> {
+        Split { inner, metrics: Arc::clone(&self.0) }
+    }
+}
+
+/// Made by [`SplitLayer`].
+#[derive(Clone, Debug)]
+pub(super) struct Split<S> {
+    inner: S,
+    metrics: Arc<Metrics>,
+}
+
+type Whole<F> = MapErr<F, fn(Infallible) -> NotMerged>;
+
+impl<S> Service<Permitted<Dispatch>> for Split<S>
+where
+    S: Service<Permitted<Dispatch>, Response = Permitted<Answer>, Error = Infallible>,
+{
+    type Response = Permitted<Answer>;
+    type Error = NotMerged;
+    type Future = Either<Whole<S::Future>, BoxFuture<'static, Result<Permitted<Answer>, NotMerged>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NotMerged>> {
+        self.inner.poll_ready(cx).map_err(|never| match never {})
+    }
+
+    fn call(&mut self, dispatch: Permitted<Dispatch>) -> Self::Future {
+        if dispatch.get().parts.is_empty() {
+            return Either::Left(self.inner.call(dispatch).map_err(|never| match never {}));
+        }
+        Either::Right(Box::pin(in_parts(dispatch, Arc::clone(&self.metrics))))
+    }
+}
+
+async fn in_parts(
+    dispatch: Permitted<Dispatch>,
+    metrics: Arc<Metrics>,
+) -> Result<Permitted<Answer>, NotMerged> {
+    let sent = Instant::now();
+    let Dispatch { upstream, outgoing, deadline, idempotent, parts } = dispatch.get();
+    // As much as a whole query of this weight would have proved in the same time; its end proves the rest.
+    let ended = |count: usize| {
+        if count < parts.len() && count.is_multiple_of(PIECES_COUNTED) {
+            dispatch.permit().prove();
+        }
+    };
+    let plan = Parts { times: parts, max_bytes: JOINED_MAX, idempotent: *idempotent };
+    let merged = upstream.backend.send_in_parts(outgoing, &plan, *deadline, ended).await;
+    let outcome = match &merged {
+        Ok(Merged::Answer(answer)) if answer.status().is_success() => Divided::Joined,
+        Ok(Merged::Answer(_)) | Err(_) => Divided::Failed,
+        Ok(Merged::No(NotMergeable::NoMemory)) => Divided::NoRoom,
+        Ok(Merged::No(_)) => Divided::Whole,
+    };
+    metrics.divided(upstream.backend.name(), outcome);
+    let result = match merged {
+        Ok(Merged::Answer(answer)) => Ok(*answer),
+        Err(error) => Err(error),
+        Ok(Merged::No(why)) => {
+            let (Dispatch { outgoing, .. }, _permit) = dispatch.into_parts();
+            return Err(NotMerged { outgoing, why });
+        }
+    };
+    Ok(dispatch.map(|_| Answer { sent, result }))
+}

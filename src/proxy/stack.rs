@@ -1,0 +1,64 @@
+//! The life of a query, from top to bottom. Read this first.
+//!
+//! Each layer hands to the one below it what that one takes, so that a wrong order does not compile: a backend takes a
+//! [`Permitted`](crate::limit::Permitted) request, and only admission makes one. What owns something to the end of a
+//! query, refuses, waits or retries is a layer; what maps one value to another is a function that a layer calls.
+//!
+//! Only the response comes back up, or a [`Rejected`](super::exchange::Rejected) query with its log.
+
+use std::sync::Arc;
+
+use tower::ServiceBuilder;
+
+use super::{
+    estimate::{Estimate, EstimateLayer, Pricing},
+    forward::Forward,
+    front::{Front, Identify, IdentifyLayer},
+    meter::{
+        layer::{MeterLayer, Metered},
+        settlement::Settler,
+    },
+    query::layer::{Parse, ParseLayer, QueryReader},
+    replan::{Replan, ReplanLayer},
+    respond::layer::{Respond, RespondLayer},
+    split::{Split, SplitLayer},
+};
+use crate::limit::{Admit, AdmitLayer, RateLayer, layer::CheckRate};
+
+/// The stack as a type: a [`tower::Service`] of [`Incoming`](super::front::Incoming) requests that never fails.
+pub(super) type Stack = Respond<Identify<CheckRate<Parse<Estimate<Replan<Admit<Metered<Split<Forward>>>>>>>>>;
+
+/// What the layers need beside the requests.
+#[derive(Clone, Debug)]
+pub(super) struct Parts {
+    pub(super) front: Arc<Front>,
+    pub(super) reader: Arc<QueryReader>,
+    pub(super) pricing: Arc<Pricing>,
+    pub(super) settler: Arc<Settler>,
+}
+
+pub(super) fn stack(parts: &Parts) -> Stack {
+    let Parts { front, reader, pricing, settler } = parts.clone();
+    let admission = Arc::clone(&pricing.admission);
+    ServiceBuilder::new()
+        // Request -> Response, whatever happens below: one log line, one place that makes errors. Panics are 500.
+        .layer(RespondLayer)
+        // Request -> Exchange<Identified>: endpoint, tenant, class, backend.                            404 405 401 403
+        .layer(IdentifyLayer(front))
+        // A flood over its tenant's rate is refused before its bodies are read.                         429
+        .layer(RateLayer::new(Arc::clone(&admission)))
+        // -> Exchange<Parsed>: body, parameters, syntax tree. What costs nothing is forwarded from here. 400 408 413
+        .layer(ParseLayer(reader))
+        // -> Exchange<Priced>: the cost, from the cheapest source that leaves no doubt. Explains are answered here.
+        .layer(EstimateLayer(Arc::clone(&pricing)))
+        // What cannot be merged from parts comes back up to here, and runs as a whole under another permit.
+        .layer(ReplanLayer(Arc::clone(&pricing.long_answers)))
+        // -> Exchange<Running>: waits for its turn, and owns a permit from here on.                     422 429 503
+        .layer(AdmitLayer::new(admission))
+        // -> Permitted<Dispatch>; then the permit moves into the answer's body and is settled at its end.
+        .layer(MeterLayer(Arc::clone(&settler)))
+        // A query that is too large to run at once runs in parts of its time, merged into one answer.
+        .layer(SplitLayer(Arc::clone(&settler.metrics)))
+        // Permitted<Dispatch> -> the head of the backend's answer.                                      502 504
+        .service(Forward)
+}
