@@ -10,7 +10,8 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::{
     Body, Kind, Settings,
     error::{BackendError, Cause},
-    headers, pieces,
+    headers::{self, Tenancy},
+    pieces,
     pool::{Lane, Sent},
     probe::Probes,
     replicas::{Failure, Lease, Replica, Replicas},
@@ -73,7 +74,8 @@ impl Backend {
     /// Whether these settings lead to the same data, in the same form.
     pub fn reads_as(&self, settings: &Settings) -> bool {
         let mine = &self.settings;
-        (mine.kind, &mine.urls, &mine.headers) == (settings.kind, &settings.urls, &settings.headers)
+        (mine.kind, &mine.urls, &mine.headers, &mine.tenancy)
+            == (settings.kind, &settings.urls, &settings.headers, &settings.tenancy)
     }
 
     /// The name in metrics and messages.
@@ -84,6 +86,11 @@ impl Backend {
     /// The same, for those that keep it.
     pub const fn shared_name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// How it is told whose data a request reads.
+    pub const fn tenancy(&self) -> &Tenancy {
+        &self.settings.tenancy
     }
 
     /// Which API it speaks.

@@ -27,6 +27,7 @@ use crate::{
     backend::{BackendError, headers::strip_hop_by_hop},
     base::{ErrorKind, params::Params},
     cost::explain,
+    promql,
     telemetry::metrics::Dimension,
 };
 
@@ -61,7 +62,10 @@ impl Proxy {
         let (mut parts, body) = request.into_parts();
         // Before anybody is told apart by a header: naming one in `Connection` would lose it on the way down.
         strip_hop_by_hop(&mut parts.headers);
-        let routed = route(&parts.method, parts.uri.path())?;
+        let routed = route(&parts.method, parts.uri.path()).map_err(|error| error.with(parts.uri.query()))?;
+        if matches!(routed.endpoint, Endpoint::Healthy | Endpoint::Ready) {
+            return self.health(routed.endpoint);
+        }
         let mut record =
             Record::new(routed.endpoint, began, Arc::clone(&self.board), Arc::clone(&self.metrics));
         record.trace(self.trace(routed.endpoint, &mut parts.headers));
@@ -70,6 +74,18 @@ impl Proxy {
             record.failed(failure);
         }
         carried
+    }
+
+    /// The answer to `/-/healthy` and `/-/ready`, which load balancers ask on the address that they send queries to.
+    fn health(&self, endpoint: Endpoint) -> Result<Response<Body>, Failure> {
+        if endpoint == Endpoint::Ready && self.stopping() {
+            return Err(Failure::new(ErrorKind::ShuttingDown, "Weir is shutting down"));
+        }
+        let text = if endpoint == Endpoint::Ready { "Weir is ready.\n" } else { "Weir is healthy.\n" };
+        let mut response = Response::new(Body::full(text.to_owned()));
+        let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, plain);
+        Ok(response)
     }
 
     /// Everything that leaves a line in the log.
@@ -86,9 +102,10 @@ impl Proxy {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let live = self.live();
-        let who = live.rules.identify(&parts.headers, peer)?;
+        let mut who = live.rules.identify(&parts.headers, peer)?;
         let nowhere = || Failure::new(ErrorKind::Internal, "no backend is configured");
-        let upstream = live.upstream(&who.tenant).ok_or_else(nowhere)?;
+        let upstream = live.upstream_of(&mut who)?.ok_or_else(nowhere)?;
+        let routed = routed.at(upstream.backend.kind());
         record.identified(Owner {
             tenant: who.tenant.clone(),
             actor: Arc::clone(&who.actor),
@@ -113,7 +130,7 @@ impl Proxy {
         record.estimated(weighed.estimate.cost);
         if explained {
             record.explained();
-            return Ok(self.explain(&asking, &weighed));
+            return Ok(self.explain(&asking, &call, &weighed));
         }
         self.run(&asking, call, weighed, body, record).await
     }
@@ -133,7 +150,8 @@ impl Proxy {
         let budget = policy.backends.iter().position(|budget| *budget.name == *upstream.backend.name());
         let budget = budget.unwrap_or(upstream.index);
         let whole = policy.backends.get(budget).and_then(|budget| budget.memory.enforced());
-        let policy = Arc::clone(policy.tenant(&who.tenant));
+        let several = policy.strictest(&who.payers);
+        let policy = several.unwrap_or_else(|| Arc::clone(policy.tenant(&who.tenant)));
         let own = policy.per_query(live.class_id(who.class)).memory.enforced();
         // Half of a backend's budget at most, so that what other classes reserve stays theirs.
         let largest = [whole.map(|bytes| bytes / 2), policy.in_flight.memory.enforced(), own];
@@ -151,9 +169,8 @@ impl Proxy {
         }
         let form = body::form(&asking.parts.headers, asking.routed.endpoint, body)?;
         let params = Params::parse(asking.parts.uri.query().unwrap_or(""), form)?;
-        let lenient = asking.upstream.lenient();
-        let on_unparsable = asking.upstream.on_unparsable;
-        let reading = Reading { now_ms: (self.clock)(), lenient, on_unparsable, cache: &self.cache };
+        let (dialect, on_unparsable) = (asking.upstream.dialect(), asking.upstream.on_unparsable);
+        let reading = Reading { now_ms: (self.clock)(), dialect, on_unparsable, cache: &self.cache };
         reading.read(asking.routed.endpoint, &params).map_err(|error| {
             let text = params.first("query").or_else(|| params.first("match[]"));
             record.unreadable(text.unwrap_or_default());
@@ -258,13 +275,19 @@ impl Proxy {
     }
 
     /// The answer of `query_cost`: what it would cost, and what would become of it.
-    fn explain(&self, asking: &Asking<'_>, weighed: &Weighed) -> Response<Body> {
+    fn explain(&self, asking: &Asking<'_>, call: &Call, weighed: &Weighed) -> Response<Body> {
         let estimate = &weighed.estimate;
         let mut json = explain::json(estimate);
-        if let Some(why) = &weighed.unanswered {
-            let warning =
-                format!("the backend did not say how many series there are, so some are assumed: {why}");
-            json["warnings"] = serde_json::json!([warning]);
+        let assumed = weighed.unanswered.as_ref().map(|why| {
+            format!("the backend did not say how many series there are, so some are assumed: {why}")
+        });
+        let unknown = call.shape.functions.contains(&promql::function::UNKNOWN.name).then(|| {
+            "a function in it is not known to Weir; it is weighed as the most expensive one would be"
+                .to_owned()
+        });
+        let warnings: Vec<_> = [assumed, unknown].into_iter().flatten().collect();
+        if !warnings.is_empty() {
+            json["warnings"] = serde_json::json!(warnings);
         }
         let verdict = self.admission.foresee(&asking.ask(estimate.cost, asking.began, false));
         json["data"]["verdict"] = match verdict {

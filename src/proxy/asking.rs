@@ -1,6 +1,6 @@
 //! A request past the first stages: who asks, where it goes, under which limits; what the later stages need of it.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, request::Parts};
@@ -90,19 +90,22 @@ impl Asking<'_> {
         let max = |limit: limit::Limit| limit.enforced().and_then(std::num::NonZeroU64::new);
         MeterLimits {
             bytes: max(limits.response_bytes),
-            series: max(limits.series),
+            // A limit of series is not one of names and values.
+            series: max(limits.series)
+                .filter(|_| !matches!(self.routed.endpoint, Endpoint::Labels | Endpoint::LabelValues)),
             samples: max(limits.points),
         }
     }
 
-    pub(super) fn headers(&self) -> Cow<'_, HeaderMap> {
-        forward::request_headers(&self.parts.headers, &self.live.rules, self.who.trusted)
+    /// The client's headers as they go on to the backend.
+    pub(super) fn headers(&self) -> HeaderMap {
+        self.live.rules.forwarded(&self.parts.headers, self.who, self.upstream.backend.tenancy())
     }
 
     pub(super) fn forwarded(&self, call: &Call, body: Bytes) -> Result<Outgoing, Failure> {
         let limit = self.limits().timeout_ms.enforced().map(Duration::from_millis);
         let ceiling = forward::ceiling(self.routed.endpoint, call.timeout, limit);
-        let mut headers = self.headers().into_owned();
+        let mut headers = self.headers();
         if self.upstream.backend.kind() == Kind::M3 {
             self.push_down(&mut headers, call, &body, limit);
         }
@@ -136,7 +139,7 @@ impl Asking<'_> {
     pub(super) async fn pass(&self, body: Bytes, record: &mut Record) -> Result<Response<Body>, Failure> {
         record.free();
         let forward = Forward { parts: self.parts, routed: self.routed, body, ceiling: None };
-        let request = forward.outgoing(self.headers().into_owned())?;
+        let request = forward.outgoing(self.headers())?;
         let backend = &self.upstream.backend;
         let response = backend.send_light(request, self.began + LIGHT_TIME).await;
         let response = response.map_err(|error| Failure::from(&error))?;

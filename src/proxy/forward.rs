@@ -1,13 +1,12 @@
 //! The forward stage: what the backend gets, and what the client gets of its answer.
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, Version, header, request::Parts, uri::PathAndQuery};
 use http_body_util::BodyExt;
 
 use super::{
-    identify::{Rules, TenantSource},
     respond::failure::Failure,
     route::{Endpoint, Routed},
 };
@@ -46,7 +45,7 @@ impl Forward<'_> {
             _ => self.body,
         };
         let uri = &self.parts.uri;
-        let unchanged = self.routed.path.len() == uri.path().len() && (timeout.is_none() || in_form);
+        let unchanged = self.routed.path == uri.path() && (timeout.is_none() || in_form);
         let path_and_query = match (uri.path_and_query(), timeout) {
             (Some(whole), _) if unchanged => whole.clone(),
             (_, timeout) => {
@@ -81,23 +80,6 @@ fn prepend(timeout: &str, form: &Bytes) -> Bytes {
     longer.freeze()
 }
 
-/// The headers that go on to the backend: a stranger's claim to be a tenant does not.
-pub(super) fn request_headers<'h>(
-    headers: &'h HeaderMap,
-    rules: &Rules,
-    trusted: bool,
-) -> Cow<'h, HeaderMap> {
-    let mut out = Cow::Borrowed(headers);
-    for source in rules.sources.iter().filter(|_| !trusted) {
-        if let TenantSource::Header(name) = source
-            && headers.contains_key(name)
-        {
-            out.to_mut().remove(name);
-        }
-    }
-    out
-}
-
 /// What is left of the ceiling on the time of a query once the client's own is looked at: nothing when that is lower.
 pub(super) fn ceiling(
     endpoint: Endpoint,
@@ -119,7 +101,10 @@ pub(super) async fn receive(
     // The client's connection is another one than the backend's.
     head.version = Version::HTTP_11;
     let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let readable = is_json(content_type) || (endpoint == Endpoint::RemoteRead && head.status.is_success());
+    // Samples, lines of JSON and descriptions in YAML are what was asked for; a page of HTML is from somebody else.
+    let takes_others = matches!(endpoint, Endpoint::RemoteRead | Endpoint::Search | Endpoint::Light);
+    let is_other = takes_others && head.status.is_success() && !content_type.starts_with("text/html");
+    let readable = is_json(content_type) || is_other;
     // Nothing to read is nothing to misread: 204, 304. Nobody asked for another protocol.
     let is_final = !head.status.is_informational();
     if is_final && (readable || head.status.is_redirection() || http_body::Body::is_end_stream(&body)) {
