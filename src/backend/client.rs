@@ -10,7 +10,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::{
     Body, Kind, Outgoing, Settings,
     error::{BackendError, Cause},
-    headers,
+    headers::{self, Tenancy},
     pool::{Lane, Sent},
     probe::Probes,
     replicas::{Failure, Lease, Replica, Replicas},
@@ -61,7 +61,8 @@ impl Backend {
     /// Whether these settings lead to the same data, in the same form.
     pub fn reads_as(&self, settings: &Settings) -> bool {
         let mine = &self.settings;
-        (mine.kind, &mine.urls, &mine.headers) == (settings.kind, &settings.urls, &settings.headers)
+        (mine.kind, &mine.urls, &mine.headers, &mine.tenancy)
+            == (settings.kind, &settings.urls, &settings.headers, &settings.tenancy)
     }
 
     /// The name in metrics and messages.
@@ -72,6 +73,11 @@ impl Backend {
     /// The same, for those that keep it.
     pub const fn shared_name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// How it is told whose data a request reads.
+    pub const fn tenancy(&self) -> &Tenancy {
+        &self.settings.tenancy
     }
 
     /// Which API it speaks.

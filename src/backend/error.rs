@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::pool::Lane;
-use crate::base::{ErrorKind, units};
+use crate::base::{ErrorKind, duration, units};
 
 /// A request that failed on the way to the backend or back.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ impl fmt::Display for BackendError {
             Cause::NoReplica => f.write_str(" has no URL"),
             Cause::Connect(why) => write!(f, " could not be reached: {why}"),
             Cause::ConnectTimeout(after) => {
-                write!(f, " could not be reached within {}", units::duration(*after))
+                write!(f, " could not be reached within {}", duration::text(*after))
             }
             Cause::Busy(Lane::Queries) => {
                 f.write_str(" had no free connection before the deadline (`max_connections`)")
@@ -89,7 +89,7 @@ impl fmt::Display for BackendError {
                 " left all connections for light requests such as this busy until the deadline (`light_connections`)",
             ),
             Cause::NoAnswer(why) => write!(f, " ended the connection without an answer: {why}"),
-            Cause::Late(after) => write!(f, " did not answer within {}", units::duration(*after)),
+            Cause::Late(after) => write!(f, " did not answer within {}", duration::text(*after)),
             Cause::BrokenBody(why) => write!(f, " broke off in the middle of its answer: {why}"),
             Cause::LateBody => f.write_str(" did not finish its answer before the deadline"),
             Cause::TooLong(max) => write!(f, " answered with more than {}", units::bytes(*max as u64)),

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Uri, uri::PathAndQuery};
 
-use super::{Kind, Tls};
+use super::{Kind, Tls, headers::Tenancy};
 
 /// The settings of one backend.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +27,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Set on every request, over what the client sent: credentials.
     pub headers: HeaderMap,
+    /// How it is told whose data a request reads.
+    pub tenancy: Tenancy,
     /// TLS, for the replicas with an `https` URL.
     pub tls: Option<Tls>,
     /// Active health checks.
@@ -48,6 +50,7 @@ impl Settings {
             light_connections: 10,
             idle_timeout: Duration::from_secs(20),
             headers: HeaderMap::new(),
+            tenancy: Tenancy::of(kind),
             tls: None,
             health: HealthSettings::default(),
             probe: ProbeSettings::default(),

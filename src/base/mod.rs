@@ -2,6 +2,7 @@
 
 pub mod allowance;
 pub mod cors;
+pub mod duration;
 pub mod error;
 pub mod kind;
 pub mod params;
@@ -10,13 +11,15 @@ pub mod query_cost;
 pub mod sync;
 pub mod tenant;
 pub mod time;
+mod timestamp;
 pub mod units;
 mod worker;
 
 pub use allowance::Allowance;
 pub use error::{Blame, ErrorKind};
 pub use kind::Kind;
-pub use query_cost::{Confidence, Estimate, QueryCost};
-pub use tenant::TenantId;
+pub use query_cost::{Confidence, Estimate, QueryCost, TextSize};
+pub use tenant::{TenantId, TenantPattern, TenantPrefixes};
 pub use time::TimeRange;
+pub use timestamp::TimeDialect;
 pub use worker::{WORKERS_MAX, WorkerId};

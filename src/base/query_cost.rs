@@ -78,6 +78,35 @@ impl fmt::Display for Estimate {
     }
 }
 
+/// How large a query is before it reads anything: what its own text costs whoever parses and plans it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TextSize {
+    /// Bytes of text.
+    pub bytes: u64,
+    /// Nodes of the syntax tree.
+    pub nodes: u64,
+    /// Brackets within brackets.
+    pub depth: u64,
+    /// Label matchers of all selectors together.
+    pub matchers: u64,
+    /// Bytes of all regular expressions together.
+    pub regex_bytes: u64,
+}
+
+impl TextSize {
+    /// Both together, as two selectors of one listing are.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            nodes: self.nodes.saturating_add(other.nodes),
+            depth: self.depth.max(other.depth),
+            matchers: self.matchers.saturating_add(other.matchers),
+            regex_bytes: self.regex_bytes.saturating_add(other.regex_bytes),
+        }
+    }
+}
+
 /// What one query asks of a backend, summed over its selectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueryCost {
@@ -91,12 +120,16 @@ pub struct QueryCost {
     pub points: Estimate,
     /// Bytes that the backend is expected to hold for the query at once: for one of its pieces, and what the one before left.
     pub memory: Estimate,
-    /// Seconds of data touched, from the earliest window start to the latest window end.
+    /// Seconds that a query spans, see [`Shape::range_seconds`](crate::promql::shape::Shape::range_seconds); 0 for a listing.
     pub range_seconds: u64,
+    /// Seconds that a listing of series, names or values looks through; 0 for a query.
+    pub listing_seconds: u64,
     /// Evaluation steps (1 for an instant query).
     pub steps: u64,
     /// Number of vector selectors.
     pub selectors: u64,
+    /// How large its text is.
+    pub text: TextSize,
     /// Requests that it is asked for in, one after the other, each for a part of its time (1: as it came).
     pub pieces: u64,
 }
@@ -110,8 +143,10 @@ impl QueryCost {
         points: Estimate::exact(0),
         memory: Estimate::exact(0),
         range_seconds: 0,
+        listing_seconds: 0,
         steps: 1,
         selectors: 0,
+        text: TextSize { bytes: 0, nodes: 0, depth: 0, matchers: 0, regex_bytes: 0 },
         pieces: 1,
     };
 }

@@ -38,3 +38,118 @@ impl fmt::Display for TenantId {
         f.write_str(&self.0)
     }
 }
+
+/// What joins the names of several tenants whose data one query reads, where the database knows that.
+const FEDERATION_MARK: char = '|';
+
+/// The names in `a|b|a`, sorted, each once; `None` when there is only one, or one of them is no name.
+pub fn federated(name: &str) -> Option<Vec<TenantId>> {
+    if !name.contains(FEDERATION_MARK) {
+        return None;
+    }
+    let parts = name.split(FEDERATION_MARK).filter(|part| !part.is_empty());
+    let mut tenants = parts.map(TenantId::new).collect::<Option<Vec<_>>>()?;
+    tenants.sort_unstable();
+    tenants.dedup();
+    Some(tenants)
+}
+
+/// The one name of these tenants together: `a|b`.
+pub fn joined(tenants: &[TenantId]) -> Option<TenantId> {
+    let names: Vec<&str> = tenants.iter().map(TenantId::as_str).collect();
+    TenantId::new(&names.join("|"))
+}
+
+/// What the configuration writes for tenants: a name, or `team-*` for all that begin so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TenantPattern {
+    /// Exactly this tenant.
+    Name(TenantId),
+    /// Every tenant whose name begins with this.
+    Prefix(Box<str>),
+}
+
+impl TenantPattern {
+    /// Reads a name or `prefix*`; `None` for what is neither, a star elsewhere included.
+    pub fn new(text: &str) -> Option<Self> {
+        let (start, star) = text.strip_suffix('*').map_or((text, false), |start| (start, true));
+        if start.contains('*') {
+            return None;
+        }
+        match (star, TenantId::new(start)) {
+            (false, name) => name.map(Self::Name),
+            (true, Some(_)) => Some(Self::Prefix(start.into())),
+            (true, None) => start.is_empty().then(|| Self::Prefix(start.into())),
+        }
+    }
+}
+
+/// Something for each group of tenants whose names begin alike; of several groups the one with the longest beginning counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantPrefixes<T>(
+    /// The longest first.
+    Vec<(Box<str>, T)>,
+);
+
+impl<T> Default for TenantPrefixes<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> TenantPrefixes<T> {
+    /// What is written for names that begin so; over what was.
+    pub fn insert(&mut self, prefix: Box<str>, value: T) {
+        self.0.retain(|(known, _)| *known != prefix);
+        let order = |known: &str| (std::cmp::Reverse(known.len()), known.to_owned());
+        let at = self.0.partition_point(|(known, _)| order(known) < order(&prefix));
+        self.0.insert(at, (prefix, value));
+    }
+
+    /// What is most specifically written for this tenant.
+    pub fn get(&self, tenant: &TenantId) -> Option<&T> {
+        self.0.iter().find(|(prefix, _)| tenant.as_str().starts_with(&**prefix)).map(|(_, value)| value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(name: &str) -> TenantId {
+        TenantId::new(name).unwrap()
+    }
+
+    #[test]
+    fn federated_names_are_sorted_and_distinct() {
+        let names =
+            |text: &str| federated(text).map(|all| all.iter().map(TenantId::to_string).collect::<Vec<_>>());
+        for (text, want) in [
+            ("a", None),
+            ("b|a", Some(vec!["a", "b"])),
+            ("t2|t2", Some(vec!["t2"])),
+            ("t2|", Some(vec!["t2"])),
+            ("|", Some(vec![])),
+            ("a|b c", None),
+        ] {
+            assert_eq!(names(text), want.map(|all| all.into_iter().map(str::to_owned).collect()), "{text}");
+        }
+        assert_eq!(joined(&[id("a"), id("b")]), Some(id("a|b")));
+    }
+
+    #[test]
+    fn the_longest_prefix_counts() {
+        let mut map = TenantPrefixes::default();
+        for (text, value) in [("team-*", 1), ("*", 0), ("team-a*", 2)] {
+            let Some(TenantPattern::Prefix(prefix)) = TenantPattern::new(text) else { panic!("{text}") };
+            map.insert(prefix, value);
+        }
+        for (tenant, want) in [("team-abc", 2), ("team-x", 1), ("other", 0), ("team", 0)] {
+            assert_eq!(map.get(&id(tenant)), Some(&want), "{tenant}");
+        }
+        assert_eq!(TenantPattern::new("team-a"), Some(TenantPattern::Name(id("team-a"))));
+        for bad in ["", "a*b", "**", "a b*", "team-*x"] {
+            assert_eq!(TenantPattern::new(bad), None, "{bad}");
+        }
+    }
+}

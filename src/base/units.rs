@@ -1,6 +1,4 @@
-//! Human forms of numbers: `50_000`, `4GiB`, `30d`. Parsing is strict (a typo is an error), printing is short.
-
-use std::{fmt::Write, time::Duration};
+//! Human forms of numbers: `50_000`, `4GiB`. Parsing is strict (a typo is an error), printing is short.
 
 /// Prints a count with thousands separated: `1_234_567` reads as `1,234,567`.
 pub fn count(n: u64) -> String {
@@ -75,58 +73,6 @@ fn scaled(number: &str, unit: u64) -> Option<u64> {
     (value.is_finite() && value < 1.8e19).then_some(value.round() as u64)
 }
 
-const DURATION_UNITS: [(&str, u64); 7] = [
-    ("y", 31_536_000_000),
-    ("w", 604_800_000),
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
-
-/// Prints a duration in Prometheus' form: `1h30m`, `15s`, `250ms`.
-pub fn duration(d: Duration) -> String {
-    let mut left = d.as_millis() as u64;
-    if left == 0 {
-        return "0s".to_owned();
-    }
-    let mut out = String::new();
-    // Years and weeks read worse than days in a limit message.
-    for (unit, ms) in &DURATION_UNITS[2..] {
-        if left >= *ms {
-            let _ = write!(out, "{}{unit}", left / ms);
-            left %= ms;
-        }
-    }
-    out
-}
-
-/// Parses Prometheus' duration form (`1h30m`, units in falling order, each once) into milliseconds.
-pub fn parse_duration_ms(text: &str) -> Option<u64> {
-    let mut rest = text.trim();
-    if rest == "0" {
-        return Some(0);
-    }
-    let (mut total, mut next_unit, mut any) = (0u64, 0usize, false);
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let number: u64 = rest.get(..digits)?.parse().ok()?;
-        rest = &rest[digits..];
-        let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let unit = &rest[..letters];
-        let at = DURATION_UNITS.iter().position(|(name, _)| *name == unit)?;
-        if at < next_unit {
-            return None;
-        }
-        next_unit = at + 1;
-        total = total.checked_add(number.checked_mul(DURATION_UNITS[at].1)?)?;
-        rest = &rest[letters..];
-        any = true;
-    }
-    any.then_some(total)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,19 +92,5 @@ mod tests {
         assert_eq!(bytes(512), "512B");
         assert_eq!(count(1_234_567), "1,234,567");
         assert_eq!(count(12), "12");
-    }
-
-    #[test]
-    fn durations_follow_prometheus() {
-        assert_eq!(parse_duration_ms("1h30m"), Some(5_400_000));
-        assert_eq!(parse_duration_ms("250ms"), Some(250));
-        assert_eq!(parse_duration_ms("31d"), Some(2_678_400_000));
-        assert_eq!(parse_duration_ms("30m1h"), None);
-        assert_eq!(parse_duration_ms("1x"), None);
-        assert_eq!(parse_duration_ms("h"), None);
-        assert_eq!(parse_duration_ms(""), None);
-        assert_eq!(duration(Duration::from_secs(5_400)), "1h30m");
-        assert_eq!(duration(Duration::from_millis(15_250)), "15s250ms");
-        assert_eq!(duration(Duration::from_secs(2_678_400)), "31d");
     }
 }

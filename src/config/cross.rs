@@ -7,7 +7,11 @@ use super::{
     tls,
     tree::{Node, Value},
 };
-use crate::{backend::BaseUrl, base::TenantId, telemetry::otlp};
+use crate::{
+    backend::BaseUrl,
+    base::{TenantId, TenantPattern},
+    telemetry::otlp,
+};
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
@@ -35,6 +39,8 @@ pub(super) fn check(raw: &Raw, root: &Node, wrong: &mut Vec<Diagnostic>, warning
     checker.limits(raw);
     checker.otlp(raw);
 }
+
+const NO_NAME: &str = "is no name: 1 to 150 visible ASCII characters without spaces";
 
 struct Checker<'a> {
     root: &'a Node,
@@ -83,6 +89,10 @@ impl<'a> Checker<'a> {
         self.wrong.push(Diagnostic::new(place.position, &place.path, message));
     }
 
+    fn warn(&mut self, place: &Place<'_>, message: impl Into<String>) {
+        self.warnings.push(Diagnostic::new(place.position, &place.path, message));
+    }
+
     fn otlp(&mut self, raw: &Raw) {
         let Some(url) = &raw.telemetry.otlp.endpoint else { return };
         if let Err(why) = otlp::endpoint(url) {
@@ -96,6 +106,14 @@ impl<'a> Checker<'a> {
         if raw.server.listen == raw.server.admin_listen && raw.server.listen.0.port() != 0 {
             let place = self.place("server").key("admin_listen");
             self.refuse(&place, "the same address as `server.listen`; give it a port of its own");
+        }
+        for (i, name) in raw.server.admin_hosts.iter().enumerate().filter(|(_, name)| !is_host(name)) {
+            let at = self.place("server").key("admin_hosts").index(i);
+            let shown = at.shown(name);
+            self.refuse(
+                &at,
+                format!("{shown} is no name of a host; without scheme and port, such as `weir.example`"),
+            );
         }
         for (key, of) in [("tls", &raw.server.tls), ("admin_tls", &raw.server.admin_tls)] {
             if let Err(wrong) = tls::of_listener(of) {
@@ -129,6 +147,13 @@ impl<'a> Checker<'a> {
                     let shown = if url.contains('@') { "the URL".to_owned() } else { at.shown(url) };
                     self.refuse(&at, format!("{shown}: {message}"));
                 }
+            }
+            if let Some(name) =
+                backend.tenant_header.as_ref().filter(|name| http::HeaderName::try_from(*name).is_err())
+            {
+                let at = place.key("tenant_header");
+                let shown = at.shown(name);
+                self.refuse(&at, format!("{shown} is not a header name"));
             }
             self.tls(&place.key("tls"), backend);
             for (name, value) in &backend.headers {
@@ -182,7 +207,7 @@ impl<'a> Checker<'a> {
             }
             for (j, tenant) in route.tenants.iter().enumerate() {
                 let at = place.key("tenants").index(j);
-                self.name(&at, tenant);
+                self.pattern(&at, tenant);
                 if !routed.insert(tenant) {
                     self.refuse(&at, format!("tenant {} has a route already", at.shown(tenant)));
                 }
@@ -193,16 +218,31 @@ impl<'a> Checker<'a> {
     fn name(&mut self, place: &Place<'_>, name: &str) {
         if TenantId::new(name).is_none() {
             let shown = place.shown(name);
-            self.refuse(
-                place,
-                format!("{shown} is no name: 1 to 150 visible ASCII characters without spaces"),
-            );
+            self.refuse(place, format!("{shown} {NO_NAME}"));
+        }
+    }
+
+    /// The name of one tenant.
+    fn tenant_name(&mut self, place: &Place<'_>, name: &str) {
+        if TenantId::new(name).is_some() && name.contains('*') {
+            let shown = place.shown(name);
+            return self.refuse(place, format!("{shown} {NO_NAME}, and no `*`"));
+        }
+        self.name(place, name);
+    }
+
+    /// The name of one tenant, or the beginning of several.
+    fn pattern(&mut self, place: &Place<'_>, text: &str) {
+        if TenantPattern::new(text).is_none() {
+            let star = if text.contains('*') { "; `*` stands at the end only" } else { "" };
+            let shown = place.shown(text);
+            self.refuse(place, format!("{shown} {NO_NAME}{star}"));
         }
     }
 
     fn tenancy(&mut self, raw: &Raw) {
         let place = self.place("tenancy");
-        self.name(&place.key("default"), &raw.tenancy.default);
+        self.tenant_name(&place.key("default"), &raw.tenancy.default);
         for (i, source) in raw.tenancy.sources.iter().enumerate() {
             let at = place.key("sources").index(i);
             match (&source.header, &source.basic_auth, &source.bearer) {
@@ -220,7 +260,7 @@ impl<'a> Checker<'a> {
     fn tokens(&mut self, place: &Place<'_>, tokens: &BTreeMap<String, Secret>) {
         let mut seen = HashSet::new();
         for (tenant, token) in tokens {
-            self.name(&place.key(tenant), tenant);
+            self.tenant_name(&place.key(tenant), tenant);
             if token.reveal().is_empty() || !seen.insert(token.reveal()) {
                 self.refuse(&place.key(tenant), "a token must not be empty, and belongs to one tenant only");
             }
@@ -259,9 +299,9 @@ impl<'a> Checker<'a> {
         self.tenant(&raw.backends, &place.key("default"), &raw.limits.default, &raw.limits.default);
         for (name, written) in &raw.limits.tenants {
             let at = place.key("tenants").key(name);
-            self.name(&at, name);
-            let route = raw.routes.iter().find(|route| route.tenants.contains(name));
-            let named = route.and_then(|route| raw.backends.iter().find(|b| b.name == route.backend));
+            self.pattern(&at, name);
+            let named =
+                route_of(raw, name).and_then(|backend| raw.backends.iter().find(|b| b.name == backend));
             self.tenant(named.or(raw.backends.first()), &at, written, &written.over(&raw.limits.default));
         }
     }
@@ -282,14 +322,14 @@ impl<'a> Checker<'a> {
             && queries.0 > widest.budget.queries.0
             && queries_at.node.is_some()
         {
-            self.refuse(&queries_at, never_reached(&queries, &widest.name, &widest.budget.queries));
+            self.warn(&queries_at, above_budget(&queries, &widest.name, &widest.budget.queries));
         }
         if let Some(memory) = written.in_flight.memory.and_then(Limit::at)
             && let Some(widest) = backends.into_iter().max_by_key(|b| b.budget.memory.0)
             && memory.0 > widest.budget.memory.0
             && memory_at.node.is_some()
         {
-            self.refuse(&memory_at, never_reached(&memory, &widest.name, &widest.budget.memory));
+            self.warn(&memory_at, above_budget(&memory, &widest.name, &widest.budget.memory));
         }
         let one = applies.per_query.memory.and_then(Limit::at);
         let all = applies.in_flight.memory.and_then(Limit::at);
@@ -304,8 +344,30 @@ impl<'a> Checker<'a> {
     }
 }
 
-fn never_reached(limit: &dyn fmt::Display, backend: &str, budget: &dyn fmt::Display) -> String {
-    format!("{limit} is above the budget of backend `{backend}` ({budget}), so it can never be reached")
+/// No mistake: a budget may be lowered for an hour, and the limits below it left as they are.
+fn above_budget(limit: &dyn fmt::Display, backend: &str, budget: &dyn fmt::Display) -> String {
+    format!("{limit} is above the budget of backend `{backend}` ({budget}), which is what holds")
+}
+
+/// The backend that a tenant is routed to, or the tenants whose names begin so.
+fn route_of<'r>(raw: &'r Raw, tenant: &str) -> Option<&'r str> {
+    let covers = |pattern: &&String| match pattern.strip_suffix('*') {
+        Some(prefix) => tenant.starts_with(prefix),
+        None => *pattern == tenant,
+    };
+    let routes = raw.routes.iter().flat_map(|route| {
+        let patterns = route.tenants.iter().filter(covers);
+        patterns.map(|pattern| (pattern, route.backend.as_str()))
+    });
+    routes.max_by_key(|(pattern, _)| (*pattern == tenant, pattern.len())).map(|(_, backend)| backend)
+}
+
+/// A name without scheme, port and path; a star in front covers what ends so.
+fn is_host(name: &str) -> bool {
+    let plain = name.strip_prefix('*').unwrap_or(name);
+    name.len() <= 253
+        && !name.is_empty()
+        && plain.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
 }
 
 /// Whether a backend can be reached under this URL.

@@ -69,6 +69,7 @@ pub fn load_text(file: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>
     let Some(raw) = raw else { return Err(failed(wrong)) };
     let mut warnings = Vec::new();
     cross::check(&raw, &node, &mut wrong, &mut warnings);
+    warnings.sort_by_key(Diagnostic::position);
     if wrong.is_empty() { Ok(Loaded { raw, warnings }) } else { Err(failed(wrong)) }
 }
 

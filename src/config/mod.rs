@@ -14,6 +14,7 @@ mod load;
 mod node;
 mod pool;
 pub mod raw;
+mod raw_limits;
 mod recent;
 mod reload;
 mod resolve;

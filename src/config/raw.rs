@@ -1,8 +1,10 @@
 //! What an operator may write. Every key has a default here; `config/weir.yaml` shows them all and a test compares.
 
+use super::raw_limits::is_default;
 use super::scalar::{Cidr, Count, Limit, Listen, OnStale, Rate, Secret, Share, Size, Span, Unknown};
 pub use super::{
     connections::{AdminConnections, Connections},
+    raw_limits::{InFlight, LimitKey, Limits, Mode, PerQuery, Queue, Rates, TenantLimits},
     tls::ServerTls,
 };
 use crate::base::Kind;
@@ -94,6 +96,9 @@ pub struct Server {
     pub request_body: Size,
     /// How long a shutdown waits for queries in flight.
     pub grace: Span,
+    /// Names under which the admin address may be asked, beside IP addresses and `localhost`: a page in somebody's browser
+    /// can make any other name lead here. `*.suffix` covers what ends so, `*` every name.
+    pub admin_hosts: Vec<String>,
 }
 
 /// A database behind Weir.
@@ -127,6 +132,12 @@ pub struct Backend {
     pub light_connections: Count,
     /// Headers added to every request, for credentials: `Authorization: Bearer ${TOKEN}`.
     pub headers: BTreeMap<String, Secret>,
+    /// The header that names the tenant to the database, or `none`. Left out: `X-Scope-OrgID` for mimir, cortex and weir,
+    /// `THANOS-TENANT` for thanos, none for others. Weir alone sets it; what a client wrote there never goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_header: Option<String>,
+    /// Whether the client's own credentials (`Authorization`, cookies, Grafana's tokens) go on to the database.
+    pub forward_authorization: bool,
     /// TLS to the replicas with an `https` URL.
     pub tls: BackendTls,
     /// Active health checks.
@@ -141,7 +152,8 @@ pub struct Backend {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUnparsable {
-    /// `estimate_from_text` for VictoriaMetrics, `refuse` for all others.
+    /// `estimate_from_text` for VictoriaMetrics. For all others a function that only the database knows is weighed by its
+    /// arguments and the dearest kind of function, and what else is not PromQL is refused.
     Auto,
     /// Weigh it by the selectors found in its text.
     EstimateFromText,
@@ -278,143 +290,6 @@ pub struct TenantSource {
 pub enum BasicAuthPart {
     /// The user name.
     User,
-}
-
-/// What queries may cost.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// For every tenant.
-    pub default: TenantLimits,
-    /// What differs for single tenants.
-    pub tenants: BTreeMap<String, TenantLimits>,
-}
-
-/// Whether limits are enforced.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Refuse what is over a limit.
-    Enforce,
-    /// Count and log what would be refused, and let it run.
-    Shadow,
-    /// Do not look.
-    Off,
-}
-
-/// A limit, by the name it has in this file.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "the names are those of the limits")]
-pub enum LimitKey {
-    Series,
-    Blocks,
-    Samples,
-    Points,
-    Memory,
-    Range,
-    Steps,
-    Selectors,
-    Response,
-    Timeout,
-    InFlightQueries,
-    InFlightMemory,
-    RateQueries,
-    RateSamples,
-}
-
-/// Declares a struct of optional settings that can be laid over another of its kind.
-macro_rules! layers {
-    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ident $type:ty,)* })*) => {$(
-        $(#[$doc])*
-        #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
-        #[serde(default, deny_unknown_fields)]
-        pub struct $name {
-            $(
-                $(#[$field_doc])*
-                #[serde(skip_serializing_if = "is_default")]
-                pub $field: layers!(@type $kind $type),
-            )*
-        }
-
-        impl $name {
-            /// These settings, with those of `below` where nothing is written here.
-            #[must_use]
-            pub fn over(&self, below: &Self) -> Self {
-                Self { $($field: layers!(@over $kind self.$field, below.$field),)* }
-            }
-        }
-    )*};
-    (@type leaf $type:ty) => { Option<$type> };
-    (@type group $type:ty) => { $type };
-    (@over leaf $upper:expr, $lower:expr) => { $upper.clone().or_else(|| $lower.clone()) };
-    (@over group $upper:expr, $lower:expr) => { $upper.over(&$lower) };
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
-layers! {
-    /// The limits of one tenant; what is not written comes from `limits.default`, then from the built-in defaults.
-    TenantLimits {
-        /// Whether the limits are enforced.
-        mode: leaf Mode,
-        /// Limits with a mode of their own, such as `{series: shadow}`.
-        modes: leaf BTreeMap<LimitKey, Mode>,
-        /// What one query may cost.
-        per_query: group PerQuery,
-        /// What the tenant's queries in flight may hold together.
-        in_flight: group InFlight,
-        /// How queries wait for budget.
-        queue: group Queue,
-        /// What the tenant may ask for over time.
-        rate: group Rates,
-    }
-    /// What one query may cost.
-    PerQuery {
-        /// Distinct series matched by the selectors.
-        series: leaf Limit<Count>,
-        /// Series × storage blocks overlapped.
-        blocks: leaf Limit<Count>,
-        /// Raw samples read.
-        samples: leaf Limit<Count>,
-        /// Series × steps held while evaluating.
-        points: leaf Limit<Count>,
-        /// Bytes the backend is expected to hold.
-        memory: leaf Limit<Size>,
-        /// Time span of the data touched.
-        range: leaf Limit<Span>,
-        /// Evaluation steps.
-        steps: leaf Limit<Count>,
-        /// Vector selectors.
-        selectors: leaf Limit<Count>,
-        /// Bytes of the answer.
-        response: leaf Limit<Size>,
-        /// Time from admission to the last byte.
-        timeout: leaf Limit<Span>,
-    }
-    /// What the tenant's queries in flight may hold together.
-    InFlight {
-        /// Queries.
-        queries: leaf Limit<Count>,
-        /// Estimated memory.
-        memory: leaf Limit<Size>,
-    }
-    /// How queries wait for budget.
-    Queue {
-        /// Most queries waiting.
-        length: leaf Count,
-        /// Longest wait; keep it below the timeout of the clients.
-        wait: leaf Span,
-    }
-    /// What the tenant may ask for over time.
-    Rates {
-        /// Queries.
-        queries: leaf Limit<Rate>,
-        /// Samples read.
-        samples: leaf Limit<Rate>,
-    }
 }
 
 /// A lane with a reserved share of every backend's budget.

@@ -16,10 +16,12 @@ use super::{
 use crate::{
     backend::{
         self, BaseUrl,
+        headers::Tenancy,
         pressure::{self, OnStale},
     },
-    base::TenantId,
+    base::{TenantId, TenantPattern, TenantPrefixes},
     cost::{Model, Unknown},
+    http::HostNames,
     limit::{
         BackendBudget, ClassId, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy, Rate,
         RateLimit, Rates, TenantPolicy,
@@ -40,11 +42,14 @@ const BURST: Duration = Duration::from_secs(4);
 /// What the checks of [`load_text`](super::load_text) missed: names and URLs that cannot be used.
 pub fn resolve(raw: &Raw) -> Result<proxy::Settings, String> {
     let index = |name: &str| raw.backends.iter().position(|backend| backend.name == name);
-    let mut routes = HashMap::new();
+    let (mut routes, mut prefix_routes) = (HashMap::new(), TenantPrefixes::default());
     for route in &raw.routes {
         let to = index(&route.backend).ok_or_else(|| format!("no backend is named `{}`", route.backend))?;
         for name in &route.tenants {
-            routes.insert(tenant(name)?, to);
+            match tenant_pattern(name)? {
+                TenantPattern::Name(name) => _ = routes.insert(name, to),
+                TenantPattern::Prefix(prefix) => prefix_routes.insert(prefix, to),
+            }
         }
     }
     Ok(proxy::Settings {
@@ -58,12 +63,18 @@ pub fn resolve(raw: &Raw) -> Result<proxy::Settings, String> {
         rules: rules(raw)?,
         upstreams: raw.backends.iter().map(upstream).collect::<Result<_, _>>()?,
         routes,
+        prefix_routes,
+        admin_hosts: HostNames::new(&raw.server.admin_hosts),
         policy: policy(raw)?,
     })
 }
 
 fn tenant(name: &str) -> Result<TenantId, String> {
     TenantId::new(name).ok_or_else(|| format!("`{name}` is no tenant name"))
+}
+
+fn tenant_pattern(text: &str) -> Result<TenantPattern, String> {
+    TenantPattern::new(text).ok_or_else(|| format!("`{text}` is no tenant name"))
 }
 
 fn header_name(name: &str) -> Result<HeaderName, String> {
@@ -118,6 +129,7 @@ fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {
         max_connections: size(raw.max_connections),
         light_connections: size(raw.light_connections),
         headers,
+        tenancy: tenancy(raw, kind)?,
         tls,
         health: backend::HealthSettings {
             interval: raw.health.interval.duration(),
@@ -148,13 +160,26 @@ fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {
     };
     let on_unparsable = match raw.on_unparsable {
         raw::OnUnparsable::Auto if kind == backend::Kind::VictoriaMetrics => OnUnparsable::EstimateFromText,
-        raw::OnUnparsable::Auto | raw::OnUnparsable::Refuse => OnUnparsable::Refuse,
+        raw::OnUnparsable::Auto => OnUnparsable::UnknownFunctions,
+        raw::OnUnparsable::Refuse => OnUnparsable::Refuse,
         raw::OnUnparsable::EstimateFromText => OnUnparsable::EstimateFromText,
         raw::OnUnparsable::Forward => OnUnparsable::Forward,
     };
     let pressure = pressure(&raw.pressure)?;
     let split_percent = Some(raw.budget.split_above.percent()).filter(|n| *n < 100 && backend.kind.divides());
     Ok(upstream::Settings { backend, metrics, model, on_unparsable, pressure, split_percent })
+}
+
+/// The word for a backend that is told no tenant.
+const NO_HEADER: &str = "none";
+
+fn tenancy(raw: &raw::Backend, kind: backend::Kind) -> Result<Tenancy, String> {
+    let header = match raw.tenant_header.as_deref() {
+        None => Tenancy::of(kind).header,
+        Some(NO_HEADER) => None,
+        Some(name) => Some(header_name(name)?),
+    };
+    Ok(Tenancy { header, forward_credentials: raw.forward_authorization })
 }
 
 fn pressure(raw: &raw::Pressure) -> Result<pressure::Settings, String> {
@@ -203,13 +228,18 @@ fn policy(raw: &Raw) -> Result<Policy, String> {
             unproven_percent: backend.budget.unproven.percent(),
         }
     });
-    let tenants = raw.limits.tenants.iter().map(|(name, limits)| {
-        let limits = limits.over(&raw.limits.default);
-        Ok((tenant(name)?, Arc::new(tenant_policy(&limits, &raw.classes))))
-    });
+    let (mut tenants, mut patterns) = (HashMap::new(), TenantPrefixes::default());
+    for (name, limits) in &raw.limits.tenants {
+        let limits = Arc::new(tenant_policy(&limits.over(&raw.limits.default), &raw.classes));
+        match tenant_pattern(name)? {
+            TenantPattern::Name(name) => _ = tenants.insert(name, limits),
+            TenantPattern::Prefix(prefix) => patterns.insert(prefix, limits),
+        }
+    }
     Ok(Policy {
         default: Arc::new(tenant_policy(&raw.limits.default, &raw.classes)),
-        tenants: tenants.collect::<Result<_, String>>()?,
+        tenants,
+        patterns,
         classes: classes.collect(),
         backends: backends.collect(),
         ..Policy::default()
@@ -256,8 +286,14 @@ fn per_query(limits: &raw::PerQuery, modes: &Modes<'_>) -> PerQuery {
         points: modes.limit(LimitKey::Points, counted(limits.points)),
         memory: modes.limit(LimitKey::Memory, sized(limits.memory)),
         range_seconds: modes.limit(LimitKey::Range, seconds(limits.range)),
+        listing_seconds: modes.limit(LimitKey::ListingRange, seconds(limits.listing_range)),
         steps: modes.limit(LimitKey::Steps, counted(limits.steps)),
         selectors: modes.limit(LimitKey::Selectors, counted(limits.selectors)),
+        text_bytes: modes.limit(LimitKey::Text, sized(limits.text)),
+        nodes: modes.limit(LimitKey::Nodes, counted(limits.nodes)),
+        depth: modes.limit(LimitKey::Depth, counted(limits.depth)),
+        matchers: modes.limit(LimitKey::Matchers, counted(limits.matchers)),
+        regex_bytes: modes.limit(LimitKey::Regex, sized(limits.regex)),
         response_bytes: modes.limit(LimitKey::Response, sized(limits.response)),
         timeout_ms: modes.limit(LimitKey::Timeout, millis(limits.timeout)),
     }
@@ -331,7 +367,7 @@ mod tests {
         assert_eq!((queries.count.get(), queries.per), (200, Duration::from_secs(4)));
         assert_eq!(settings.policy.backends[0].memory, Limit::enforce(4 << 30));
         assert_eq!(settings.policy.classes[0].reserve_percent, 20);
-        assert_eq!(settings.upstreams[0].on_unparsable, OnUnparsable::Refuse);
+        assert_eq!(settings.upstreams[0].on_unparsable, OnUnparsable::UnknownFunctions);
         assert_eq!(settings.grace, Duration::from_secs(5));
     }
 

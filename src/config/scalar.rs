@@ -2,7 +2,7 @@
 //!
 //! Zero is refused everywhere: it reads as "nothing may run" to one person and as "no limit" to the next.
 
-use crate::base::units;
+use crate::base::{duration, units};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{borrow::Cow, fmt, net::SocketAddr, num::NonZeroU64, str::FromStr, time::Duration};
@@ -72,14 +72,14 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let ms = units::parse_duration_ms(text).ok_or("expected a duration such as `15s` or `1h30m`")?;
+        let ms = duration::parse(text.trim()).ok().ok_or("expected a duration such as `15s` or `1h30m`")?;
         not_zero(ms).map(Self)
     }
 }
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&units::duration(self.duration()))
+        f.write_str(&duration::text(self.duration()))
     }
 }
 

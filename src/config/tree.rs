@@ -70,6 +70,9 @@ impl Node {
         match &self.value {
             Value::Null => "nothing".to_owned(),
             Value::Bool(b) => format!("`{b}`"),
+            Value::Scalar(Scalar { text, written }) if text != written => {
+                format!("`{written}` as the environment fills it in")
+            }
             Value::Scalar(scalar) => format!("`{}`", scalar.written),
             Value::List(_) => "a list".to_owned(),
             Value::Map(_) => "a mapping".to_owned(),

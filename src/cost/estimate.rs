@@ -69,12 +69,17 @@ pub fn estimate_listing(shape: &Shape, known: &[SeriesKnowledge], model: &Model)
     let mut selectors = estimate(shape, known, model).selectors;
     for selector in &mut selectors {
         let series = selector.series.value;
+        // Labels are read from the index, where blocks are merged with age: the span of time says nothing of them.
+        selector.blocks = selector.series;
         let load = Load { series, blocks: selector.blocks.value, output_series: series, ..Load::default() };
         selector.samples = Estimate::exact(0);
         selector.points = Estimate::exact(0);
         selector.memory = Estimate::new(model.kind.memory(load), selector.memory.confidence);
     }
-    sum_up(shape, selectors)
+    let mut estimate = sum_up(shape, selectors);
+    let cost = &mut estimate.cost;
+    (cost.range_seconds, cost.listing_seconds) = (0, cost.range_seconds);
+    estimate
 }
 
 fn sum_up(shape: &Shape, selectors: Vec<SelectorEstimate>) -> Estimated {
@@ -88,8 +93,10 @@ fn sum_up(shape: &Shape, selectors: Vec<SelectorEstimate>) -> Estimated {
         points: sum(|s| s.points),
         memory: sum(|s| s.memory),
         range_seconds: shape.range_seconds,
+        listing_seconds: 0,
         steps: shape.steps,
         selectors: shape.selectors.len() as u64,
+        text: shape.size,
         pieces: 1,
     };
     Estimated { cost, selectors }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Estimated, SelectorEstimate, UNKNOWN_SERIES};
 use crate::{
-    base::{Confidence, Estimate, QueryCost, units},
+    base::{Confidence, Estimate, QueryCost, duration, units},
     promql::shape::Output,
 };
 
@@ -27,10 +27,13 @@ pub fn text(estimate: &Estimated) -> String {
     }
     let mut lines = vec![
         format!(
-            "This query reads {} and {} over {}, in {}.",
+            "This query reads {} and {} {}, in {}.",
             amount(d.series, "series"),
             amount(d.samples, "samples"),
-            seconds(d.range_seconds),
+            match d.range_seconds.max(d.listing_seconds) {
+                0 => "at one moment".to_owned(),
+                span => format!("over {}", seconds(span)),
+            },
             plural(d.steps, "step"),
         ),
         memory(estimate),
@@ -91,8 +94,10 @@ pub fn line(s: &SelectorEstimate) -> String {
     if s.evaluations != 1 {
         let _ = write!(out, ", evaluated {} times", units::count(s.evaluations));
     }
-    if s.match_all {
-        out.push_str("; its matchers narrow nothing down");
+    match s.series.value {
+        UNKNOWN_SERIES if s.match_all => out.push_str("; it matches everything, which is not counted"),
+        _ if s.match_all => out.push_str("; its matchers narrow nothing down"),
+        _ => {}
     }
     out
 }
@@ -136,8 +141,9 @@ pub fn worst(estimate: &Estimated) -> Option<&SelectorEstimate> {
 /// The answer of `query_cost` and `query_range_cost`: `data.estimate` has the two fields that Prometheus proposes,
 /// `seriesTouched` and `samplesScanned`, and Weir's own beside them.
 pub fn json(estimate: &Estimated) -> Value {
-    let QueryCost { series, blocks, samples, points, memory, range_seconds, steps, selectors, pieces } =
-        estimate.cost;
+    let QueryCost {
+        series, blocks, samples, points, memory, range_seconds, steps, selectors, pieces, ..
+    } = estimate.cost;
     let shown: Vec<Value> = estimate.selectors.iter().take(SELECTORS_SHOWN).map(selector_json).collect();
     json!({
         "status": "success",
@@ -194,7 +200,7 @@ fn counted(n: Estimate) -> String {
 }
 
 fn seconds(n: u64) -> String {
-    units::duration(Duration::from_secs(n))
+    duration::text(Duration::from_secs(n))
 }
 
 fn plural(n: u64, what: &str) -> String {

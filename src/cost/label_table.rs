@@ -11,7 +11,8 @@ use crate::{
     base::{Confidence, Estimate, TimeRange},
     promql::{
         ast::{MatchOp, Matcher},
-        shape::{METRIC_NAME, literal_alternatives},
+        go_regex::literals,
+        shape::METRIC_NAME,
     },
 };
 
@@ -199,7 +200,7 @@ impl LabelTable {
                 (!matcher.value.is_empty()).then(|| self.of_pair(&matcher.name, &matcher.value))?
             }
             MatchOp::Regex => {
-                let mut values = literal_alternatives(&matcher.value)?;
+                let mut values: Vec<String> = literals(&matcher.value)?.collect();
                 values.sort_unstable();
                 values.dedup();
                 if values.iter().any(String::is_empty) {

@@ -6,6 +6,7 @@
 
 mod accept;
 mod activity;
+mod browser;
 mod byte_budget;
 mod connection;
 mod connections;
@@ -23,6 +24,7 @@ mod tls;
 mod workers;
 
 pub use accept::{bind, within_open_files};
+pub use browser::{BrowserGuard, HostNames};
 pub use byte_budget::{ByteBudget, ByteShare};
 pub use connection::Timeouts;
 pub use connections::{ConnectionLimits, Connections, Counts};

@@ -20,10 +20,17 @@ pub fn judge(
     cost: &QueryCost,
 ) -> Result<Vec<ShadowHit>, Refusal> {
     let limits = policy.per_query(class);
-    let checks: [(Limit, LimitName, Estimate); 8] = [
+    let text = &cost.text;
+    let checks: [(Limit, LimitName, Estimate); 14] = [
+        (limits.text_bytes, LimitName::MaxText, Estimate::exact(text.bytes)),
+        (limits.nodes, LimitName::MaxNodes, Estimate::exact(text.nodes)),
+        (limits.depth, LimitName::MaxDepth, Estimate::exact(text.depth)),
+        (limits.matchers, LimitName::MaxMatchers, Estimate::exact(text.matchers)),
+        (limits.regex_bytes, LimitName::MaxRegex, Estimate::exact(text.regex_bytes)),
         (limits.selectors, LimitName::MaxSelectors, Estimate::exact(cost.selectors)),
         (limits.steps, LimitName::MaxSteps, Estimate::exact(cost.steps)),
         (limits.range_seconds, LimitName::MaxRange, Estimate::exact(cost.range_seconds)),
+        (limits.listing_seconds, LimitName::MaxListingRange, Estimate::exact(cost.listing_seconds)),
         (limits.series, LimitName::MaxSeries, cost.series),
         (limits.blocks, LimitName::MaxBlocks, cost.blocks),
         (limits.samples, LimitName::MaxSamples, cost.samples),
@@ -57,7 +64,13 @@ mod tests {
 
     type Pick = (LimitName, fn(&mut PerQuery) -> &mut Limit, fn(&mut QueryCost, u64));
 
-    const PICKS: [Pick; 8] = [
+    const PICKS: [Pick; 14] = [
+        (LimitName::MaxText, |l| &mut l.text_bytes, |d, n| d.text.bytes = n),
+        (LimitName::MaxNodes, |l| &mut l.nodes, |d, n| d.text.nodes = n),
+        (LimitName::MaxDepth, |l| &mut l.depth, |d, n| d.text.depth = n),
+        (LimitName::MaxMatchers, |l| &mut l.matchers, |d, n| d.text.matchers = n),
+        (LimitName::MaxRegex, |l| &mut l.regex_bytes, |d, n| d.text.regex_bytes = n),
+        (LimitName::MaxListingRange, |l| &mut l.listing_seconds, |d, n| d.listing_seconds = n),
         (LimitName::MaxSelectors, |l| &mut l.selectors, |d, n| d.selectors = n),
         (LimitName::MaxSteps, |l| &mut l.steps, |d, n| d.steps = n),
         (LimitName::MaxRange, |l| &mut l.range_seconds, |d, n| d.range_seconds = n),

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, num::NonZeroU64, sync::Arc, time::Duration};
 
-use crate::base::TenantId;
+use crate::base::{TenantId, TenantPrefixes};
 
 /// Whether a limit is enforced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -68,6 +68,27 @@ impl Limit {
     }
 }
 
+impl Limit {
+    /// Both: the stricter mode, and of two that are looked at the lower number.
+    #[must_use]
+    fn and(self, other: Self) -> Self {
+        let [low, high] = if (self.mode as u8, self.max_or_none()) <= (other.mode as u8, other.max_or_none())
+        {
+            [self, other]
+        } else {
+            [other, self]
+        };
+        if low.max.is_none() { high } else { low }
+    }
+
+    const fn max_or_none(self) -> u64 {
+        match self.max {
+            Some(max) => max.get(),
+            None => u64::MAX,
+        }
+    }
+}
+
 /// What one query may cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerQuery {
@@ -81,12 +102,24 @@ pub struct PerQuery {
     pub points: Limit,
     /// Bytes expected at the backend.
     pub memory: Limit,
-    /// Seconds of data touched.
+    /// Seconds that a query spans.
     pub range_seconds: Limit,
+    /// Seconds that a listing looks through.
+    pub listing_seconds: Limit,
     /// Evaluation steps.
     pub steps: Limit,
     /// Vector selectors.
     pub selectors: Limit,
+    /// Bytes of the query's text.
+    pub text_bytes: Limit,
+    /// Nodes of its syntax tree.
+    pub nodes: Limit,
+    /// Brackets within brackets.
+    pub depth: Limit,
+    /// Label matchers.
+    pub matchers: Limit,
+    /// Bytes of regular expressions.
+    pub regex_bytes: Limit,
     /// Bytes of the answer; watched by whoever counts it.
     pub response_bytes: Limit,
     /// Milliseconds from admission to the last byte; watched by whoever forwards.
@@ -166,6 +199,61 @@ impl TenantPolicy {
     }
 }
 
+/// The smaller of each limit of two tenants.
+macro_rules! each_limit {
+    ($one:expr, $other:expr, $type:ident {$($field:ident),*}) => {
+        $type { $($field: $one.$field.and($other.$field),)* }
+    };
+}
+
+impl PerQuery {
+    fn and(&self, other: &Self) -> Self {
+        each_limit!(
+            self,
+            other,
+            Self {
+                series,
+                blocks,
+                samples,
+                points,
+                memory,
+                range_seconds,
+                listing_seconds,
+                steps,
+                selectors,
+                text_bytes,
+                nodes,
+                depth,
+                matchers,
+                regex_bytes,
+                response_bytes,
+                timeout_ms
+            }
+        )
+    }
+}
+
+impl TenantPolicy {
+    /// Both: a query may do what each of the two allows. What is over time is charged to each tenant by itself, and stays.
+    fn and(&self, other: &Self) -> Self {
+        let classes = self.per_class.iter().chain(&other.per_class).map(|(class, _)| *class);
+        let mut classes: Vec<ClassId> = classes.collect();
+        classes.sort_unstable();
+        classes.dedup();
+        let both = |class| (class, self.per_query(class).and(other.per_query(class)));
+        Self {
+            per_query: self.per_query.and(&other.per_query),
+            per_class: classes.into_iter().map(both).collect(),
+            in_flight: each_limit!(self.in_flight, other.in_flight, InFlight { queries, memory }),
+            queue: QueuePolicy {
+                length: self.queue.length.min(other.queue.length),
+                wait: self.queue.wait.min(other.queue.wait),
+            },
+            rate: self.rate,
+        }
+    }
+}
+
 /// Index of a class in [`Policy::classes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClassId(pub usize);
@@ -208,6 +296,8 @@ pub struct Policy {
     pub default: Arc<TenantPolicy>,
     /// What differs for single tenants, complete.
     pub tenants: HashMap<TenantId, Arc<TenantPolicy>>,
+    /// What differs for tenants whose names begin alike, complete; a name of its own goes before.
+    pub patterns: TenantPrefixes<Arc<TenantPolicy>>,
     /// The lanes.
     pub classes: Vec<ClassPolicy>,
     /// The backends' budgets.
@@ -223,6 +313,7 @@ impl Default for Policy {
         Self {
             default: Arc::default(),
             tenants: HashMap::new(),
+            patterns: TenantPrefixes::default(),
             classes: Vec::new(),
             backends: Vec::new(),
             tenants_max: 10_000,
@@ -234,14 +325,23 @@ impl Default for Policy {
 impl Policy {
     /// The limits of a tenant.
     pub fn tenant(&self, tenant: &TenantId) -> &Arc<TenantPolicy> {
-        self.tenants.get(tenant).unwrap_or(&self.default)
+        self.tenants.get(tenant).or_else(|| self.patterns.get(tenant)).unwrap_or(&self.default)
+    }
+
+    /// The limits on a query that reads the data of several tenants at once: the smallest of each.
+    pub fn strictest(&self, tenants: &[TenantId]) -> Option<Arc<TenantPolicy>> {
+        let mut policies = tenants.iter().map(|tenant| self.tenant(tenant));
+        let first = Arc::clone(policies.next()?);
+        Some(policies.fold(first, |strictest, other| {
+            if strictest == *other { strictest } else { Arc::new(strictest.and(other)) }
+        }))
     }
 
     /// A number that stands for the limits of all tenants and the budgets; of equal ones it is the same after a restart, too.
     pub fn limits_id(&self) -> u64 {
         let mut tenants: Vec<_> = self.tenants.iter().collect();
         tenants.sort_by_key(|(tenant, _)| *tenant);
-        let text = format!("{:?} {tenants:?} {:?}", self.default, self.backends);
+        let text = format!("{:?} {tenants:?} {:?} {:?}", self.default, self.patterns, self.backends);
         // FNV-1a, 64 bits: the standard library's hasher promises nothing from one release to the next.
         text.bytes()
             .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::base::{Confidence, ErrorKind, Estimate, TenantId, units};
+use crate::base::{Confidence, ErrorKind, Estimate, TenantId, duration, units};
 
 macro_rules! limits {
     ($($(#[$doc:meta])* $name:ident => $id:literal, $grafana:expr, $unit:ident, $what:literal;)*) => {
@@ -52,8 +52,20 @@ limits! {
     MaxPoints => "weir-max-points", MEMORY, Count, "points";
     /// Memory of one query.
     MaxMemory => "weir-max-memory", MEMORY, Bytes, "of backend memory";
+    /// Bytes of one query's text.
+    MaxText => "weir-max-text", None, Bytes, "of query text";
+    /// Nodes of one query's syntax tree.
+    MaxNodes => "weir-max-nodes", None, Count, "operands and operators";
+    /// Brackets within brackets of one query.
+    MaxDepth => "weir-max-depth", None, Count, "levels of brackets";
+    /// Label matchers of one query.
+    MaxMatchers => "weir-max-matchers", None, Count, "label matchers";
+    /// Bytes of the regular expressions of one query.
+    MaxRegex => "weir-max-regex", None, Bytes, "of regular expressions";
     /// Time span of one query.
     MaxRange => "weir-max-range", None, Seconds, "of data";
+    /// Time span of one listing of series, names or values.
+    MaxListingRange => "weir-max-listing-range", None, Seconds, "to be looked through";
     /// Evaluation steps of one query.
     MaxSteps => "weir-max-steps", None, Count, "steps";
     /// Vector selectors of one query.
@@ -93,12 +105,20 @@ enum Unit {
 }
 
 impl Unit {
+    /// For a number that is not known.
+    fn unknown(self, what: &str) -> String {
+        match self {
+            Self::Count => format!("a number of {what}"),
+            _ => format!("an amount {what}"),
+        }
+    }
+
     fn show(self, n: u64) -> String {
         match self {
             Self::Count => units::count(n),
             Self::Bytes => units::bytes(n),
-            Self::Seconds => units::duration(Duration::from_secs(n)),
-            Self::Milliseconds => units::duration(Duration::from_millis(n)),
+            Self::Seconds => duration::text(Duration::from_secs(n)),
+            Self::Milliseconds => duration::text(Duration::from_millis(n)),
         }
     }
 }
@@ -169,7 +189,7 @@ impl Refusal {
         let (what, unit, scope) = (self.limit.noun(), self.limit.unit(), &self.scope);
         let max = unit.show(self.max);
         let seen = match (self.observed.value, self.observed.confidence) {
-            (u64::MAX, class) => format!("an unknown amount ({class}) {}", of(what)),
+            (u64::MAX, class) => format!("{} that nobody has counted ({class})", unit.unknown(what)),
             (value, Confidence::Exact) => format!("{} {what}", unit.show(value)),
             (value, Confidence::AtLeast) => format!("at least {} {what}", unit.show(value)),
             (value, class) => format!("{} {what} ({class})", unit.show(value)),
@@ -208,10 +228,6 @@ impl Refusal {
             value => format!("{id}; max={max}; observed={value}; known={}", seen.confidence),
         }
     }
-}
-
-fn of(what: &str) -> String {
-    if what.starts_with("of ") { what.to_owned() } else { format!("of {what}") }
 }
 
 impl fmt::Display for Refusal {
@@ -256,7 +272,7 @@ mod tests {
             ),
             (
                 refusal(over, LimitName::MaxMemory, u64::MAX, Confidence::Assumed, 1 << 30, &tenant),
-                "the query needs an unknown amount (assumed) of backend memory; the limit of tenant `a` is 1GiB \
+                "the query needs an amount of backend memory that nobody has counted (assumed); the limit of tenant `a` is 1GiB \
                  (weir-max-memory, err-mimir-max-estimated-memory-consumption-per-query)",
             ),
             (

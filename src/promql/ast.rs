@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::function::FunctionId;
+use crate::base::TextSize;
 pub use crate::series::{MatchOp, Matcher};
 
 /// A byte range in the query text.
@@ -30,6 +31,8 @@ pub struct Ast {
     pub nodes: Vec<Node>,
     /// The whole expression.
     pub root: NodeId,
+    /// How large all of it is.
+    pub size: TextSize,
 }
 
 /// One node and where it stands in the text.

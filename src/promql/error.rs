@@ -24,8 +24,25 @@ pub struct ParseError {
 pub enum Reason {
     /// Not PromQL, or not well typed.
     Malformed,
+    /// It calls a function that there is not, or not yet here: the database may know it.
+    UnknownFunction,
     /// Beyond one of the [`Limits`](super::Limits), whatever it may mean.
-    Limit,
+    Limit(Part, u64),
+}
+
+/// What there is too much of in a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Bytes of text.
+    Text,
+    /// Nodes of the tree.
+    Nodes,
+    /// Brackets within brackets.
+    Depth,
+    /// Label matchers.
+    Matchers,
+    /// Bytes of regular expressions.
+    Regex,
 }
 
 impl ParseError {
@@ -41,8 +58,8 @@ impl ParseError {
         }
     }
 
-    pub(super) fn limit(text: &str, span: Span, message: impl Into<String>) -> Self {
-        Self { reason: Reason::Limit, ..Self::new(text, span, message) }
+    pub(super) fn limit(text: &str, span: Span, part: Part, max: usize, message: impl Into<String>) -> Self {
+        Self { reason: Reason::Limit(part, max as u64), ..Self::new(text, span, message) }
     }
 }
 

@@ -5,6 +5,9 @@ use super::ast::{
     ValueType::{self, Matrix as M, Scalar as S, String as T, Vector as V},
 };
 
+/// Stands for a function that only the database knows; it may do whatever any function does.
+pub static UNKNOWN: Function = f(FunctionId::Unknown, "unknown function", &[], -1, V);
+
 /// A function by its exact name.
 pub fn find(name: &str) -> Option<&'static Function> {
     let index = FUNCTIONS.binary_search_by(|f| f.name.cmp(name)).ok()?;
@@ -29,6 +32,8 @@ macro_rules! functions {
         #[allow(missing_docs, reason = "the names are the functions")]
         pub enum FunctionId {
             $($(#[$doc])* $id,)*
+            /// One that only the database knows, see [`UNKNOWN`].
+            Unknown,
         }
 
         static FUNCTIONS: &[Function] = &[

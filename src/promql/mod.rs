@@ -2,6 +2,7 @@
 
 pub mod ast;
 mod cache;
+pub mod durations;
 mod error;
 mod fingerprint;
 pub mod function;
@@ -14,6 +15,7 @@ pub mod sketch;
 pub mod steps;
 
 pub use cache::{Cache, CachedQuery};
-pub use error::{ParseError, Reason};
+pub use error::{ParseError, Part, Reason};
 pub use fingerprint::Fingerprint;
+pub use lexer::raw_byte;
 pub use parser::{Limits, parse, parse_with};

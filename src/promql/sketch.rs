@@ -6,6 +6,7 @@ use super::{
     parse,
     shape::DEFAULT_SUBQUERY_STEP_MS,
 };
+use crate::base::duration;
 
 /// More selectors than this are one that matches everything.
 const SELECTORS_MAX: usize = 100;
@@ -197,26 +198,8 @@ fn is_name(byte: u8) -> bool {
 
 /// A duration of MetricsQL: `1h30m`, `1.5d`, `5i`; `None` for anything else.
 fn duration_ms(text: &str, step_ms: u64) -> Option<u64> {
-    let (mut rest, mut total) = (text, 0.0);
-    while !rest.is_empty() {
-        let (number, tail) = rest.split_at(rest.find(|c: char| c.is_ascii_alphabetic())?);
-        let (unit, tail) = tail.split_at(tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len()));
-        let unit_ms = match unit {
-            "ms" => 1.0,
-            "s" => 1e3,
-            "m" => 60e3,
-            "h" => 3_600e3,
-            "d" => 86_400e3,
-            "w" => 604_800e3,
-            "y" => 31_536_000e3,
-            "i" => step_ms as f64,
-            _ => return None,
-        };
-        total += number.parse::<f64>().ok()? * unit_ms;
-        rest = tail;
-    }
     // A cast from float saturates.
-    Some(total.ceil() as u64)
+    duration::parse_fractional(text, Some(step_ms)).map(|ms| ms.ceil() as u64)
 }
 
 #[cfg(test)]

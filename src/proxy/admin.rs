@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use super::Proxy;
 use crate::{
-    http::{self, ListenerTls, Options, Timeouts, Workers},
+    http::{self, BrowserGuard, ListenerTls, Options, Timeouts, Workers},
     status,
     telemetry::{
         metrics,
@@ -53,6 +53,8 @@ pub async fn serve_admin(
     reload: Option<Reload>,
     shutdown: impl Future<Output = ()>,
 ) {
+    let named = Arc::clone(&proxy);
+    let guard = BrowserGuard::hosts_and_writes(move || named.live().admin_hosts.clone());
     let (secured, counted) = (Arc::clone(&proxy), Arc::clone(&proxy.metrics));
     let tls = ListenerTls::new(
         move || secured.live().admin_tls.clone(),
@@ -81,7 +83,8 @@ pub async fn serve_admin(
             get(async |RawQuery(asked)| respond(What::Heap, asked).await.map(Body::from)),
         )
         .route("/-/reload", post(reload_now).put(reload_now))
-        .with_state(Admin { proxy, reload });
+        .with_state(Admin { proxy, reload })
+        .layer(guard);
     http::serve(listener, |_| routes.clone(), options, shutdown).await;
 }
 

@@ -5,13 +5,14 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::task::AbortHandle;
 
 use super::{
-    identify::Rules,
+    identify::{IdentifyError, Identity, Rules},
     supervise::Watcher,
     upstream::{self, Upstream},
 };
 use crate::{
-    base::TenantId,
-    http::{ConnectionLimits, ServerTls},
+    backend::headers::federates,
+    base::{TenantId, TenantPrefixes, tenant},
+    http::{ConnectionLimits, HostNames, ServerTls},
     limit::{ClassId, Policy},
 };
 
@@ -39,6 +40,10 @@ pub struct Settings {
     pub upstreams: Vec<upstream::Settings>,
     /// Which tenant goes to which of `upstreams`.
     pub routes: HashMap<TenantId, usize>,
+    /// The same for tenants whose names begin alike.
+    pub prefix_routes: TenantPrefixes<usize>,
+    /// Names under which the admin address may be asked.
+    pub admin_hosts: HostNames,
     /// The limits.
     pub policy: Policy,
 }
@@ -52,7 +57,9 @@ pub(super) struct ConfigSnapshot {
     pub(super) admin_tls: Option<ServerTls>,
     pub(super) rules: Rules,
     pub(super) upstreams: Vec<Arc<Upstream>>,
+    pub(super) admin_hosts: HostNames,
     routes: HashMap<TenantId, usize>,
+    prefix_routes: TenantPrefixes<usize>,
     classes: Vec<Arc<str>>,
     /// Health checks and label tables, ended with these settings.
     background: Vec<AbortHandle>,
@@ -94,15 +101,38 @@ impl ConfigSnapshot {
             background: background.collect(),
             rules: settings.rules,
             upstreams,
+            admin_hosts: settings.admin_hosts,
             routes: settings.routes,
+            prefix_routes: settings.prefix_routes,
             classes,
         }
     }
 
     /// Where a tenant's queries run.
     pub(super) fn upstream(&self, tenant: &TenantId) -> Option<&Arc<Upstream>> {
-        let index = self.routes.get(tenant).copied().unwrap_or(0);
+        let index = self.routes.get(tenant).or_else(|| self.prefix_routes.get(tenant)).copied().unwrap_or(0);
         self.upstreams.get(index)
+    }
+
+    /// Where the queries of whoever asks run. A name such as `a|b` stands for both tenants where their database reads it so:
+    /// then it gets its one form here, and each of them pays.
+    pub(super) fn upstream_of(&self, who: &mut Identity) -> Result<Option<&Arc<Upstream>>, IdentifyError> {
+        let upstream = self.upstream(&who.tenant);
+        let Some(tenants) = tenant::federated(who.tenant.as_str()) else { return Ok(upstream) };
+        let homes: Vec<_> = tenants.iter().map(|tenant| self.upstream(tenant)).collect();
+        let reads_several = |home: &Option<&Arc<Upstream>>| home.is_some_and(|u| federates(u.backend.kind()));
+        if !homes.iter().chain([&upstream]).any(reads_several) {
+            return Ok(upstream);
+        }
+        let name = tenant::joined(&tenants).ok_or(IdentifyError::Name("the header"))?;
+        let index = |home: &Option<&Arc<Upstream>>| home.map(|upstream| upstream.index);
+        let home = homes.first().copied().flatten();
+        if homes.iter().any(|other| index(other) != index(&home)) {
+            return Err(IdentifyError::Apart(name));
+        }
+        who.tenant = name;
+        who.payers = if tenants.len() > 1 { tenants } else { Vec::new() };
+        Ok(home)
     }
 
     pub(super) fn class_name(&self, class: usize) -> Arc<str> {

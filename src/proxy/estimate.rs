@@ -21,6 +21,7 @@ use crate::{
     base::QueryCost,
     cost::{History, Verdict, explain},
     limit::{self, Admission, Ceilings, Charged},
+    promql,
     telemetry::metrics::{Dimension, Metrics},
 };
 
@@ -62,13 +63,19 @@ impl Pricing {
     }
 
     /// The answer of `query_cost`: the price of the query, and whether it would be admitted.
-    fn explain(&self, common: &Common, weighed: &Weighed) -> Response<Body> {
+    fn explain(&self, common: &Common, query: &ParsedQuery, weighed: &Weighed) -> Response<Body> {
         let estimate = &weighed.estimate;
         let mut json = explain::json(estimate);
-        if let Some(why) = &weighed.unanswered {
-            let warning =
-                format!("the backend did not say how many series there are, so some are assumed: {why}");
-            json["warnings"] = serde_json::json!([warning]);
+        let assumed = weighed.unanswered.as_ref().map(|why| {
+            format!("the backend did not say how many series there are, so some are assumed: {why}")
+        });
+        let unknown = query.shape.functions.contains(&promql::function::UNKNOWN.name).then(|| {
+            "a function in it is not known to Weir; it is weighed as the most expensive one would be"
+                .to_owned()
+        });
+        let warnings: Vec<_> = [assumed, unknown].into_iter().flatten().collect();
+        if !warnings.is_empty() {
+            json["warnings"] = serde_json::json!(warnings);
         }
         let request = common.admission_request(estimate.cost, common.log.began(), Charged::All);
         json["data"]["verdict"] = match self.admission.foresee(&request) {
@@ -135,7 +142,7 @@ where
             common.log.estimated(weighed.estimate.cost);
             if common.endpoint.is_explained() {
                 common.log.explained();
-                return Ok(pricing.explain(&common, &weighed));
+                return Ok(pricing.explain(&common, &query, &weighed));
             }
             let time = common.time(&query);
             let deadline = common.log.began() + time;

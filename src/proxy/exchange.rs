@@ -1,14 +1,14 @@
 //! A query on its way through the stack: what is known of it grows from stage to stage, and each stage is a type.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, request::Parts};
 use tokio::time::Instant;
 
 use super::{
-    config::ConfigSnapshot, forward, identify::Identity, log::QueryLog, query::ParsedQuery,
-    respond::failure::Failure, route::Endpoint, upstream::Upstream,
+    config::ConfigSnapshot, identify::Identity, log::QueryLog, query::ParsedQuery, respond::failure::Failure,
+    route::Endpoint, upstream::Upstream,
 };
 use crate::{
     backend::Outgoing,
@@ -109,8 +109,9 @@ impl Common {
     }
 
     /// The headers that go on to the backend.
-    pub(super) fn forwarded_headers(&self) -> Cow<'_, HeaderMap> {
-        forward::request_headers(&self.head.headers, &self.config.rules, self.caller.trusted)
+    pub(super) fn forwarded_headers(&self) -> HeaderMap {
+        let tenancy = self.upstream.backend.tenancy();
+        self.config.rules.forwarded(&self.head.headers, &self.caller, tenancy)
     }
 
     /// What it asks of admission. Backend and class are looked up by name: a reload may have moved them.

@@ -18,7 +18,6 @@ use tower::Service;
 
 use super::{
     exchange::{Common, Rejected},
-    identify::{Rules, TenantSource},
     query::ParsedQuery,
     respond::{Body, failure::Failure},
     route::Endpoint,
@@ -86,7 +85,7 @@ impl Service<Permitted<Dispatch>> for Forward {
 /// Forwards a request that costs the backend next to nothing: limited in time only.
 pub(super) async fn uncounted(mut common: Box<Common>, body: Bytes) -> Result<Response<Body>, Rejected> {
     common.log.free();
-    let headers = common.forwarded_headers().into_owned();
+    let headers = common.forwarded_headers();
     let outgoing = plain(&common, headers, body);
     let until = common.log.began() + UNCOUNTED_TIME;
     let answered = common.upstream.backend.send_light(outgoing, until).await;
@@ -108,7 +107,7 @@ pub(super) async fn uncounted(mut common: Box<Common>, body: Bytes) -> Result<Re
 /// The request for the backend, with the limits handed down that it takes.
 pub(super) fn outgoing(common: &Common, query: &ParsedQuery, body: Bytes) -> Result<Outgoing, Failure> {
     let ceiling = ceiling(common.endpoint, query.timeout, common.timeout());
-    let mut headers = common.forwarded_headers().into_owned();
+    let mut headers = common.forwarded_headers();
     if common.upstream.backend.kind() == Kind::M3 {
         push_down(common, query, &body, &mut headers);
     }
@@ -142,23 +141,6 @@ fn push_down(common: &Common, query: &ParsedQuery, body: &Bytes, headers: &mut H
     let form = std::str::from_utf8(body).unwrap_or_default();
     let params = Params::parse(common.head.uri.query().unwrap_or_default(), form).unwrap_or_default();
     m3_push_down(headers, |name| params.first(name), &ceilings);
-}
-
-/// The headers that go on to the backend: a stranger's claim to be a tenant does not.
-pub(super) fn request_headers<'h>(
-    headers: &'h HeaderMap,
-    rules: &Rules,
-    trusted: bool,
-) -> Cow<'h, HeaderMap> {
-    let mut out = Cow::Borrowed(headers);
-    for source in rules.sources.iter().filter(|_| !trusted) {
-        if let TenantSource::Header(name) = source
-            && headers.contains_key(name)
-        {
-            out.to_mut().remove(name);
-        }
-    }
-    out
 }
 
 /// The timeout that replaces the client's own: none where that is lower, or where nothing takes time.
@@ -201,7 +183,10 @@ pub(super) async fn receive(
     head.version = Version::HTTP_11;
     let failed = head.status.is_client_error() || head.status.is_server_error();
     let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let readable = is_json(content_type) || (endpoint == Endpoint::RemoteRead && head.status.is_success());
+    // Samples, lines of JSON and descriptions in YAML are what was asked for; a page of HTML is from somebody else.
+    let takes_others = matches!(endpoint, Endpoint::RemoteRead | Endpoint::Search | Endpoint::Light);
+    let is_other = takes_others && head.status.is_success() && !content_type.starts_with("text/html");
+    let readable = is_json(content_type) || is_other;
     // Nothing to read is nothing to misread: 204, 304. Nobody asked for another protocol.
     let is_empty = http_body::Body::is_end_stream(&body);
     let is_final = !head.status.is_informational();

@@ -11,16 +11,18 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures_util::future::{Either, Ready, ready};
-use http::{Request, Uri};
+use http::{HeaderValue, Request, Response, Uri, header, request::Parts};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::{
     config::ConfigSnapshot,
     exchange::{Common, Exchange, Identified, Rejected},
-    log::{Origin, Owner, QueryLogs},
-    respond::failure::Failure,
-    route::route,
+    identify::Identity,
+    log::{Origin, Owner, QueryLog, QueryLogs},
+    respond::{Body, failure::Failure},
+    route::{Endpoint, Routed, route},
+    upstream::Upstream,
 };
 use crate::{backend::headers::strip_hop_by_hop, base::ErrorKind, limit::Admission};
 
@@ -43,42 +45,76 @@ pub(super) struct Front {
 }
 
 impl Front {
-    fn identify<B>(&self, incoming: Incoming<B>) -> Result<Exchange<Identified<B>>, Rejected> {
+    /// A request that Weir answers itself is a response; any other becomes a query.
+    fn enter<B>(
+        &self,
+        incoming: Incoming<B>,
+    ) -> Result<Either<Exchange<Identified<B>>, Response<Body>>, Rejected> {
         let began = Instant::now();
         let (mut head, body) = incoming.request.into_parts();
         // Before anybody is told apart by a header: naming one in `Connection` would lose it on the way down.
         strip_hop_by_hop(&mut head.headers);
-        let routed = route(&head.method, head.uri.path());
+        let routed = route(&head.method, head.uri.path()).map_err(|error| error.with(head.uri.query()));
         let routed = routed.map_err(|error| Rejected { log: None, failure: error.into() })?;
         let endpoint = routed.endpoint;
-        let moved = (routed.path != head.uri.path()).then(|| with_path(&head.uri, routed.path));
+        if matches!(endpoint, Endpoint::Healthy | Endpoint::Ready) {
+            let health = self.health(endpoint).map_err(|failure| Rejected { log: None, failure })?;
+            return Ok(Either::Right(health));
+        }
         let mut log = self.logs.begin(endpoint, began, &mut head.headers);
+        match self.identify(&head, routed, incoming.peer, &mut log) {
+            Ok((config, caller, upstream, moved)) => {
+                if let Some(uri) = moved {
+                    head.uri = uri;
+                }
+                let policy = self.admission.policy();
+                let several = policy.strictest(&caller.payers);
+                let policy = several.unwrap_or_else(|| Arc::clone(policy.tenant(&caller.tenant)));
+                let common = Box::new(Common { config, head, endpoint, caller, upstream, policy, log });
+                Ok(Either::Left(Exchange { common, stage: Identified { body, over_rate: None } }))
+            }
+            Err(failure) => Err(Rejected { log: Some(log), failure }),
+        }
+    }
+
+    /// Who asks, where its queries run, and the target there if it is another.
+    fn identify(
+        &self,
+        head: &Parts,
+        routed: Routed<'_>,
+        peer: SocketAddr,
+        log: &mut QueryLog,
+    ) -> Result<(Arc<ConfigSnapshot>, Identity, Arc<Upstream>, Option<Uri>), Failure> {
         let config = self.config.load_full();
-        let caller = match config.rules.identify(&head.headers, incoming.peer) {
-            Ok(caller) => caller,
-            Err(error) => return Err(Rejected { log: Some(log), failure: error.into() }),
-        };
-        let Some(upstream) = config.upstream(&caller.tenant).map(Arc::clone) else {
-            let failure = Failure::new(ErrorKind::Internal, "no backend is configured");
-            return Err(Rejected { log: Some(log), failure });
-        };
+        let mut caller = config.rules.identify(&head.headers, peer)?;
+        let nowhere = || Failure::new(ErrorKind::Internal, "no backend is configured");
+        let upstream = Arc::clone(config.upstream_of(&mut caller)?.ok_or_else(nowhere)?);
         let owner = Owner {
             tenant: caller.tenant.clone(),
             actor: Arc::clone(&caller.actor),
             class: config.class_name(caller.class),
             backend: Arc::clone(upstream.backend.shared_name()),
         };
-        let client = config.rules.client_of(&head.headers, incoming.peer);
+        let client = config.rules.client_of(&head.headers, peer);
         log.identified(owner, Origin::of(&head.headers, client, caller.trusted));
-        let policy = Arc::clone(self.admission.policy().tenant(&caller.tenant));
-        if let Some(uri) = moved.transpose().map_err(|failure| Rejected { log: None, failure })? {
-            head.uri = uri;
-        }
-        let common = Box::new(Common { config, head, endpoint, caller, upstream, policy, log });
         if self.stopping.load(Relaxed) {
-            return Err(common.reject(Failure::new(ErrorKind::ShuttingDown, "Weir is shutting down")));
+            return Err(Failure::new(ErrorKind::ShuttingDown, "Weir is shutting down"));
         }
-        Ok(Exchange { common, stage: Identified { body, over_rate: None } })
+        let path = routed.at(upstream.backend.kind()).path;
+        let moved = (path != head.uri.path()).then(|| with_path(&head.uri, path)).transpose()?;
+        Ok((config, caller, upstream, moved))
+    }
+
+    /// The answer to `/-/healthy` and `/-/ready`, which load balancers ask on the address that they send queries to.
+    fn health(&self, endpoint: Endpoint) -> Result<Response<Body>, Failure> {
+        if endpoint == Endpoint::Ready && self.stopping.load(Relaxed) {
+            return Err(Failure::new(ErrorKind::ShuttingDown, "Weir is shutting down"));
+        }
+        let text = if endpoint == Endpoint::Ready { "Weir is ready.\n" } else { "Weir is healthy.\n" };
+        let mut response = Response::new(Body::full(text));
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, plain);
+        Ok(response)
     }
 }
 
@@ -112,19 +148,20 @@ pub(super) struct Identify<S> {
 
 impl<S, B> Service<Incoming<B>> for Identify<S>
 where
-    S: Service<Exchange<Identified<B>>, Error = Rejected>,
+    S: Service<Exchange<Identified<B>>, Response = Response<Body>, Error = Rejected>,
 {
-    type Response = S::Response;
+    type Response = Response<Body>;
     type Error = Rejected;
-    type Future = Either<S::Future, Ready<Result<S::Response, Rejected>>>;
+    type Future = Either<S::Future, Ready<Result<Response<Body>, Rejected>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejected>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, incoming: Incoming<B>) -> Self::Future {
-        match self.front.identify(incoming) {
-            Ok(exchange) => Either::Left(self.inner.call(exchange)),
+        match self.front.enter(incoming) {
+            Ok(Either::Left(exchange)) => Either::Left(self.inner.call(exchange)),
+            Ok(Either::Right(response)) => Either::Right(ready(Ok(response))),
             Err(rejected) => Either::Right(ready(Err(rejected))),
         }
     }

@@ -12,7 +12,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 
-use crate::base::TenantId;
+use crate::{backend::headers::Tenancy, base::TenantId};
 
 /// Bytes of an actor's name that are kept.
 const ACTOR_BYTES_MAX: usize = 128;
@@ -87,8 +87,10 @@ impl Pattern {
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Who pays.
+    /// Who pays; where several tenants' data are read at once, all of them by the one name that the database knows.
     pub tenant: TenantId,
+    /// Each of those that pay, where they are several.
+    pub payers: Vec<TenantId>,
     /// Who inside the tenant, such as `dashboard:abc`.
     pub actor: Arc<str>,
     /// Index into [`Rules::classes`]; its length for a request that matches none.
@@ -104,6 +106,10 @@ pub enum IdentifyError {
     Name(&'static str),
     /// The bearer token stands for nobody.
     Token,
+    /// A header that names the tenant is there twice, with different values.
+    Twice(HeaderName),
+    /// Several tenants at once whose data no one backend has.
+    Apart(TenantId),
 }
 
 impl fmt::Display for IdentifyError {
@@ -115,6 +121,8 @@ impl fmt::Display for IdentifyError {
                 crate::base::tenant::TENANT_NAME_MAX
             ),
             Self::Token => f.write_str("the bearer token is not known here"),
+            Self::Twice(name) => write!(f, "the header {name} is given twice, with different values"),
+            Self::Apart(names) => write!(f, "the tenants {names} are kept by different backends"),
         }
     }
 }
@@ -142,15 +150,42 @@ impl Rules {
         } else {
             self.unclassed()
         };
-        Ok(Identity { tenant, actor: self.actor(headers, peer.ip(), trusted), class, trusted })
+        let actor = self.actor(headers, peer.ip(), trusted);
+        Ok(Identity { tenant, payers: Vec::new(), actor, class, trusted })
+    }
+
+    /// The headers of a request as they go on to a backend, which believes them as Weir believes a trusted proxy: what a
+    /// stranger says of himself stays here, and the tenant is the one that was identified.
+    pub fn forwarded(&self, headers: &HeaderMap, who: &Identity, tenancy: &Tenancy) -> HeaderMap {
+        let mut headers = headers.clone();
+        for source in &self.sources {
+            if let TenantSource::Header(name) = source {
+                headers.remove(name);
+            }
+        }
+        if !who.trusted {
+            for (name, _) in self.classes.iter().flat_map(|class| &class.headers) {
+                headers.remove(name);
+            }
+            for (name, _) in ACTOR_HEADERS {
+                headers.remove(name);
+            }
+            headers.remove(FORWARDED_FOR);
+        }
+        tenancy.apply(&mut headers, who.tenant.as_str());
+        headers
     }
 
     fn tenant(&self, headers: &HeaderMap, trusted: bool) -> Result<TenantId, IdentifyError> {
         for source in &self.sources {
             let found = match source {
                 TenantSource::Header(name) => {
-                    let value = headers.get(name).filter(|_| trusted);
-                    value.map(|value| named(value.to_str().unwrap_or(""), "the header"))
+                    let mut values = headers.get_all(name).iter().filter(|_| trusted);
+                    let first = values.next();
+                    if values.any(|other| Some(other) != first) {
+                        return Err(IdentifyError::Twice(name.clone()));
+                    }
+                    first.map(|value| named(value.to_str().unwrap_or(""), "the header"))
                 }
                 // Nobody checks the password here, so that the name is no more than a header.
                 TenantSource::BasicAuthUser => {
@@ -237,6 +272,7 @@ fn same_secret(a: &str, b: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Kind;
 
     fn rules() -> Rules {
         let team = |name| TenantId::new(name).unwrap();
@@ -286,6 +322,62 @@ mod tests {
         for bad in ["", " ", "a b", &"x".repeat(151)] {
             assert!(ask("10.1.1.1", &[("x-scope-orgid", bad)]).is_err(), "{bad:?}");
         }
+    }
+
+    /// Each kind of source, and a stranger beside it who names a victim: the backend sees the tenant that pays.
+    #[test]
+    fn the_backend_sees_the_tenant_that_pays_whatever_the_client_wrote() {
+        let basic = format!("Basic {}", BASE64.encode("alice:pw"));
+        let forged = [("x-scope-orgid", "victim"), ("thanos-tenant", "victim"), ("fromalert", "true")];
+        let one = |name: &str| vec![name.to_owned()];
+        for (source, peer, own, paid) in [
+            ("bearer", "192.0.2.1", Some(("authorization", "Bearer s3cret")), "robots"),
+            ("basic_auth", "10.1.1.1", Some(("authorization", basic.as_str())), "alice"),
+            ("header", "10.1.1.1", Some(("x-team", "blue")), "blue"),
+            ("default", "192.0.2.1", None, "anonymous"),
+        ] {
+            let mut rules = rules();
+            rules.sources.remove(0);
+            rules.sources.insert(0, TenantSource::Header(HeaderName::from_static("x-team")));
+            let given = forged.iter().copied().chain(own);
+            let headers = given.map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect();
+            let who = rules.identify(&headers, SocketAddr::new(peer.parse().unwrap(), 1)).unwrap();
+            assert_eq!(who.tenant.as_str(), paid, "{source}");
+            let all = |sent: &HeaderMap, name| -> Vec<String> {
+                sent.get_all(name)
+                    .iter()
+                    .map(|v: &http::HeaderValue| v.to_str().unwrap().to_owned())
+                    .collect()
+            };
+            for (kind, orgid, thanos) in [
+                (Kind::Mimir, one(paid), vec![]),
+                (Kind::Cortex, one(paid), vec![]),
+                (Kind::Weir, one(paid), vec![]),
+                (Kind::Thanos, vec![], one(paid)),
+                (Kind::Prometheus, vec![], vec![]),
+                (Kind::VictoriaMetrics, vec![], vec![]),
+                (Kind::M3, vec![], vec![]),
+            ] {
+                let sent = rules.forwarded(&headers, &who, &Tenancy::of(kind));
+                assert_eq!(all(&sent, "x-scope-orgid"), orgid, "{source} {kind:?}");
+                assert_eq!(all(&sent, "thanos-tenant"), thanos, "{source} {kind:?}");
+                assert!(!sent.contains_key("authorization") && !sent.contains_key("x-team"), "{source}");
+                // A stranger is no alert; a trusted proxy may say that its client is one.
+                assert_eq!(sent.contains_key("fromalert"), who.trusted, "{source}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tenant_named_twice_is_nobody() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-scope-orgid", "a".parse().unwrap());
+        headers.append("x-scope-orgid", "a".parse().unwrap());
+        let peer = SocketAddr::new("10.1.1.1".parse().unwrap(), 1);
+        assert_eq!(rules().identify(&headers, peer).unwrap().tenant.as_str(), "a");
+        headers.append("x-scope-orgid", "b".parse().unwrap());
+        let twice = IdentifyError::Twice(HeaderName::from_static("x-scope-orgid"));
+        assert_eq!(rules().identify(&headers, peer), Err(twice));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use http::Method;
 
+use crate::backend::Kind;
+
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Endpoint {
@@ -23,8 +25,14 @@ pub(super) enum Endpoint {
     QueryCost,
     /// `query_range_cost`: what a graph would cost; answered here.
     QueryRangeCost,
+    /// `search/…`: names and values that look like something; a listing in lines of JSON.
+    Search,
     /// Answered by the backend from memory: build information, metadata, rules, alerts, formatting.
     Light,
+    /// `/-/healthy`: whether the process answers; answered here.
+    Healthy,
+    /// `/-/ready`: whether it takes queries; answered here.
+    Ready,
 }
 
 impl Endpoint {
@@ -40,7 +48,10 @@ impl Endpoint {
             Self::RemoteRead => "read",
             Self::QueryCost => "query_cost",
             Self::QueryRangeCost => "query_range_cost",
+            Self::Search => "search",
             Self::Light => "light",
+            Self::Healthy => "healthy",
+            Self::Ready => "ready",
         }
     }
 }
@@ -66,15 +77,43 @@ pub(super) struct Routed<'a> {
     pub path: &'a str,
 }
 
+/// Where M3 serves remote reads.
+const M3_READ: &str = "/api/v1/prom/remote/read";
+
+impl Routed<'_> {
+    /// The same at a database of this kind, which may serve it elsewhere.
+    pub(super) fn at(self, kind: Kind) -> Self {
+        match (self.endpoint, kind) {
+            (Endpoint::RemoteRead, Kind::M3) => Self { path: M3_READ, ..self },
+            (Endpoint::RemoteRead, _) => Self { path: "/api/v1/read", ..self },
+            _ => self,
+        }
+    }
+}
+
 /// Why a request has no place to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RouteError {
     /// No such endpoint.
     Unknown,
+    /// A page of some database's web interface.
+    WebInterface,
+    /// The path has slashes or dots too many; this is the one that is meant.
+    Moved(String),
     /// The endpoint takes these methods only.
     Method(&'static str),
     /// Writes and the database's own administration do not go through Weir.
     Closed,
+}
+
+impl RouteError {
+    /// The same for a path with this query behind it.
+    pub(super) fn with(self, query: Option<&str>) -> Self {
+        match (self, query) {
+            (Self::Moved(path), Some(query)) => Self::Moved(format!("{path}?{query}")),
+            (error, _) => error,
+        }
+    }
 }
 
 const GET: &str = "GET";
@@ -89,6 +128,10 @@ const TABLE: &[(&str, Endpoint, &str)] = &[
     ("series", Endpoint::Series, GET_POST),
     ("labels", Endpoint::Labels, GET_POST),
     ("read", Endpoint::RemoteRead, POST),
+    ("prom/remote/read", Endpoint::RemoteRead, POST),
+    ("search/metric_names", Endpoint::Search, GET_POST),
+    ("search/label_names", Endpoint::Search, GET_POST),
+    ("search/label_values", Endpoint::Search, GET_POST),
     ("query_cost", Endpoint::QueryCost, GET_POST),
     ("query_range_cost", Endpoint::QueryRangeCost, GET_POST),
     ("metadata", Endpoint::Light, GET),
@@ -99,6 +142,44 @@ const TABLE: &[(&str, Endpoint, &str)] = &[
     ("status/buildinfo", Endpoint::Light, GET),
     ("status/runtimeinfo", Endpoint::Light, GET),
     ("status/flags", Endpoint::Light, GET),
+    ("status/self_metrics", Endpoint::Light, GET),
+    ("features", Endpoint::Light, GET),
+    ("openapi.yaml", Endpoint::Light, GET),
+    ("scrape_pools", Endpoint::Light, GET),
+    ("stores", Endpoint::Light, GET),
+    ("query_explain", Endpoint::Light, GET_POST),
+    ("query_range_explain", Endpoint::Light, GET_POST),
+];
+
+/// What is put before the API: by Mimir and Cortex, and by Cortex of old.
+const PREFIXES: &[&str] = &["/prometheus", "/api/prom"];
+
+/// Where the web interfaces of the databases live; each with everything below it.
+const WEB: &[&str] = &[
+    "/graph",
+    "/query",
+    "/alerts",
+    "/targets",
+    "/rules",
+    "/config",
+    "/flags",
+    "/status",
+    "/tsdb-status",
+    "/new",
+    "/service-discovery",
+    "/alertmanager-discovery",
+    "/classic",
+    "/consoles",
+    "/static",
+    "/assets",
+    "/ui",
+    "/vmui",
+    "/select",
+    "/stores",
+    "/blocks",
+    "/loaded",
+    "/favicon.ico",
+    "/favicon.svg",
 ];
 
 /// What the database keeps for itself: below `/api/v1/`, or at the root.
@@ -111,25 +192,44 @@ const CLOSED: &[&str] = &[
     "push",
     "status/config",
     "status/tsdb",
+    "status/tsdb/blocks",
     "status/walreplay",
     "targets",
     "targets/metadata",
+    "targets/relabel_steps",
     "alertmanagers",
     "notifications",
+    "notifications/live",
     "prom/remote/",
     "json/write",
 ];
 
-/// Finds the endpoint of a path. A Mimir-style `/prometheus` before it is taken off: the backend's own URL says what
-/// belongs there.
+/// Finds the endpoint of a path. A prefix such as Mimir's is taken off: the backend's own URL says what belongs there.
 pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Routed<'a>, RouteError> {
-    let path = path.strip_prefix("/prometheus").filter(|rest| rest.starts_with('/')).unwrap_or(path);
+    let moved = |error| match cleaned(path).filter(|clean| find(method, clean).is_ok()) {
+        Some(clean) => RouteError::Moved(clean),
+        None => error,
+    };
+    find(method, path).map_err(moved)
+}
+
+fn find<'a>(method: &Method, path: &'a str) -> Result<Routed<'a>, RouteError> {
+    let below = |prefix: &&str| path.strip_prefix(prefix).filter(|rest| rest.starts_with('/'));
+    let path = PREFIXES.iter().find_map(below).unwrap_or(path);
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
     let Some(name) = path.strip_prefix("/api/v1/") else {
-        return Err(if is_lifecycle(path) { RouteError::Closed } else { RouteError::Unknown });
+        return match path {
+            "/-/healthy" if is_read => Ok(Routed { endpoint: Endpoint::Healthy, path }),
+            "/-/ready" if is_read => Ok(Routed { endpoint: Endpoint::Ready, path }),
+            _ if is_lifecycle(path) => Err(RouteError::Closed),
+            _ if is_read && is_web(path) => Err(RouteError::WebInterface),
+            _ => Err(RouteError::Unknown),
+        };
     };
     let found =
         TABLE.iter().find(|(known, ..)| *known == name).map(|&(_, endpoint, methods)| (endpoint, methods));
-    let found = found.or_else(|| is_label_values(name).then_some((Endpoint::LabelValues, GET)));
+    // VictoriaMetrics takes a form, too; the others say themselves that they do not.
+    let found = found.or_else(|| is_label_values(name).then_some((Endpoint::LabelValues, GET_POST)));
     let Some((endpoint, methods)) = found else {
         let closed = CLOSED.iter().any(|c| name == *c || (c.ends_with('/') && name.starts_with(c)));
         return Err(if closed { RouteError::Closed } else { RouteError::Unknown });
@@ -140,15 +240,39 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Routed<'a>, Ro
     Ok(Routed { endpoint, path })
 }
 
+/// The path without empty segments and dots, as Go's servers redirect to it; `None` when there is nothing to clean.
+fn cleaned(path: &str) -> Option<String> {
+    let is_clean = |segment: &str| !matches!(segment, "" | "." | "..");
+    let inner = path.strip_prefix('/')?;
+    if inner.split('/').all(is_clean) {
+        return None;
+    }
+    let mut kept: Vec<&str> = Vec::new();
+    for segment in inner.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => _ = kept.pop(),
+            segment => kept.push(segment),
+        }
+    }
+    Some(format!("/{}", kept.join("/")))
+}
+
+fn is_web(path: &str) -> bool {
+    let below =
+        |page: &&str| path.strip_prefix(*page).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    path == "/" || WEB.iter().any(|page| below(&page))
+}
+
 /// `label/NAME/values`; the name may hold escapes, but none that stands for a way to somewhere else: what normalises paths
 /// on the way to the backend would take it.
 fn is_label_values(name: &str) -> bool {
     let inner = name.strip_prefix("label/").and_then(|rest| rest.strip_suffix("/values"));
     inner.is_some_and(|label| {
-        let escaped = label.to_ascii_lowercase();
-        let plain = escaped.replace("%2e", ".");
-        !matches!(&*plain, "" | "." | "..")
-            && !["/", "\\", "%2f", "%5c"].iter().any(|way| escaped.contains(way))
+        let plain = label.to_ascii_lowercase().replace("%2e", ".").replace("%5c", "\\");
+        let is_way = |segment: &str| matches!(segment, "." | "..");
+        // A backslash may be part of a name; to what takes it for a slash it must lead nowhere.
+        !plain.is_empty() && !plain.contains('/') && !plain.contains("%2f") && !plain.split('\\').any(is_way)
     })
 }
 
@@ -170,7 +294,27 @@ mod tests {
             ("GET", "/api/v1/labels", Ok(Labels)),
             ("GET", "/api/v1/label/job/values", Ok(LabelValues)),
             ("GET", "/api/v1/label/U__a_2e_b/values", Ok(LabelValues)),
-            ("POST", "/api/v1/label/job/values", Err(RouteError::Method("GET"))),
+            ("POST", "/api/v1/label/job/values", Ok(LabelValues)),
+            ("DELETE", "/api/v1/label/job/values", Err(RouteError::Method("GET, POST"))),
+            ("GET", "/api/v1/label/a%5Cb/values", Ok(LabelValues)),
+            ("GET", "/api/v1/label/..%5C..%5Cjob/values", Err(RouteError::Unknown)),
+            ("POST", "/api/v1/prom/remote/read", Ok(RemoteRead)),
+            ("POST", "/api/v1/prom/remote/write", Err(RouteError::Closed)),
+            ("POST", "/api/prom/api/v1/query", Ok(Query)),
+            ("GET", "/api/prom/graph", Err(RouteError::WebInterface)),
+            ("GET", "/api/v1/features", Ok(Light)),
+            ("GET", "/api/v1/openapi.yaml", Ok(Light)),
+            ("GET", "/api/v1/scrape_pools", Ok(Light)),
+            ("GET", "/api/v1/stores", Ok(Light)),
+            ("GET", "/api/v1/query_explain", Ok(Light)),
+            ("GET", "/api/v1/status/self_metrics", Ok(Light)),
+            ("GET", "/api/v1/search/metric_names", Ok(Endpoint::Search)),
+            ("GET", "/api/v1/notifications/live", Err(RouteError::Closed)),
+            ("GET", "/api/v1/status/tsdb/blocks", Err(RouteError::Closed)),
+            ("GET", "/api/v1/targets/relabel_steps", Err(RouteError::Closed)),
+            ("GET", "/-/healthy", Ok(Endpoint::Healthy)),
+            ("HEAD", "/-/ready", Ok(Endpoint::Ready)),
+            ("POST", "/-/ready", Err(RouteError::Closed)),
             ("POST", "/api/v1/status/buildinfo", Err(RouteError::Method("GET"))),
             ("DELETE", "/api/v1/series", Err(RouteError::Method("GET, POST"))),
             ("GET", "/api/v1/read", Err(RouteError::Method("POST"))),
@@ -184,17 +328,38 @@ mod tests {
             ("GET", "/api/v1/label/..%2F..%2fjob/values", Err(RouteError::Unknown)),
             ("GET", "/api/v1/label/%2E./values", Err(RouteError::Unknown)),
             ("GET", "/api/v1/label/a%2Eb/values", Ok(LabelValues)),
-            ("GET", "/api/v1/../v1/query", Err(RouteError::Unknown)),
-            ("GET", "/api/v1/query/", Err(RouteError::Unknown)),
+            ("GET", "/api/v1/../v1/query", Err(RouteError::Moved("/api/v1/query".to_owned()))),
+            ("GET", "//api/v1/query", Err(RouteError::Moved("/api/v1/query".to_owned()))),
+            (
+                "GET",
+                "/prometheus//api/v1//query",
+                Err(RouteError::Moved("/prometheus/api/v1/query".to_owned())),
+            ),
+            ("GET", "//evil.example/api/v1/query", Err(RouteError::Unknown)),
+            ("POST", "//api/v1/write", Err(RouteError::Unknown)),
+            ("GET", "/api/v1/query/", Err(RouteError::Moved("/api/v1/query".to_owned()))),
             ("GET", "/prometheusapi/v1/query", Err(RouteError::Unknown)),
-            ("GET", "/", Err(RouteError::Unknown)),
+            ("GET", "/", Err(RouteError::WebInterface)),
+            ("GET", "/graph", Err(RouteError::WebInterface)),
+            ("GET", "/vmui/index.html", Err(RouteError::WebInterface)),
+            ("POST", "/graph", Err(RouteError::Unknown)),
+            ("GET", "/graphite", Err(RouteError::Unknown)),
         ];
         for (method, path, want) in cases {
             let got = route(&method.parse().unwrap(), path);
-            assert_eq!(got.map(|routed| routed.endpoint), *want, "{method} {path}");
+            assert_eq!(got.clone().map(|routed| routed.endpoint), *want, "{method} {path}");
             if let Ok(routed) = got {
-                assert!(routed.path.starts_with("/api/v1/"));
+                assert!(routed.path.starts_with("/api/v1/") || routed.path.starts_with("/-/"));
             }
+        }
+    }
+
+    #[test]
+    fn remote_reads_go_where_the_database_has_them() {
+        for path in ["/api/v1/read", "/api/v1/prom/remote/read"] {
+            let routed = route(&Method::POST, path).unwrap();
+            assert_eq!(routed.at(Kind::M3).path, "/api/v1/prom/remote/read");
+            assert_eq!(routed.at(Kind::Prometheus).path, "/api/v1/read");
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
         self, Backend, Days, Kind, pressure,
         pressure::{Churn, Monitor},
     },
+    base::TimeDialect,
     cost::{HistoryKey, LabelTable, Model},
     telemetry::metrics::Metrics,
 };
@@ -52,6 +53,8 @@ pub enum OnUnparsable {
     EstimateFromText,
     /// Let it run as if nothing were known of it.
     Forward,
+    /// Weigh a call of a function that is not known by its arguments; refuse everything else.
+    UnknownFunctions,
     /// Refuse it with the parse error.
     Refuse,
 }
@@ -136,9 +139,13 @@ impl Upstream {
         HistoryKey::new(&self.identity, scope, call.fingerprint, &call.shape, now_ms)
     }
 
-    /// It fills in missing start, end and step by itself.
-    pub fn lenient(&self) -> bool {
-        self.backend.kind() == Kind::VictoriaMetrics
+    /// How it reads times; VictoriaMetrics also fills in missing start, end and step by itself.
+    pub fn dialect(&self) -> TimeDialect {
+        match self.backend.kind() {
+            Kind::VictoriaMetrics => TimeDialect::VictoriaMetrics,
+            Kind::M3 => TimeDialect::M3,
+            _ => TimeDialect::Prometheus,
+        }
     }
 
     /// Keeps the label table fresh until the future is dropped.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Backend, Snapshot};
-use crate::base::units;
+use crate::base::{duration, units};
 
 /// A budget used to this share, in percent, is nearly full.
 const NEARLY_FULL: u64 = 90;
@@ -137,7 +137,7 @@ pub(super) fn span(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms}ms"),
         1_000..60_000 => format!("{}.{}s", ms / 1_000, ms % 1_000 / 100),
-        60_000..3_600_000 => units::duration(Duration::from_secs(ms / 1_000)),
-        _ => units::duration(Duration::from_secs(ms / 60_000 * 60)),
+        60_000..3_600_000 => duration::text(Duration::from_secs(ms / 1_000)),
+        _ => duration::text(Duration::from_secs(ms / 60_000 * 60)),
     }
 }

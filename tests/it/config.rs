@@ -45,6 +45,21 @@ fn bad_files_report_every_mistake() {
 }
 
 #[test]
+fn doubtful_files_load_with_a_warning_for_each_doubt() {
+    let cases = files("tests/config/warned");
+    assert!(cases.len() >= 2, "{} cases", cases.len());
+    for path in cases {
+        let text = fs::read_to_string(&path).unwrap();
+        let expected: Vec<&str> =
+            text.lines().map_while(|line| line.strip_prefix("# warning: ")).map(str::trim_end).collect();
+        let loaded = load(&path).unwrap_or_else(|report| panic!("{report}"));
+        let got: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+        let met = got.len() == expected.len() && got.iter().zip(&expected).all(|(g, e)| g.contains(e));
+        assert!(met, "{}: expected {expected:#?}, got {got:#?}", path.display());
+    }
+}
+
+#[test]
 fn good_files_load() {
     // The node's own file is read by the node.
     let samples = files("config").into_iter().filter(|path| !path.ends_with("node.yaml"));
@@ -84,6 +99,11 @@ fn messages_carry_file_line_and_path_and_never_a_secret() {
         ("backends:\n  - kind: ${S}\n", "weir.yaml:2:11: backends[0].kind: `${S}`"),
         ("backends:\n  - urls: [\"ftp://${S}\"]\n", "weir.yaml:2:12: backends[0].urls[0]: `ftp://${S}`"),
         ("tenancy: {default: \"${S}\"}\n", "weir.yaml:1:20: tenancy.default: `${S}`"),
+        (
+            "backends: [{budget: {memory: \"${S}\"}}]\n",
+            "weir.yaml:1:30: backends[0].budget.memory: expected a size such as `4GiB` or `512MB`; found `${S}` as the \
+             environment fills it in",
+        ),
     ] {
         let report = config::load_text("weir.yaml", text, &lookup).unwrap_err().to_string();
         assert!(report.starts_with(start), "{report}");

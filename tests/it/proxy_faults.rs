@@ -42,8 +42,8 @@ async fn bad_requests_get_clear_errors() {
         ("/api/v1/query?query=a;b", 400, "%3B"),
         ("/api/v1/unknown", 404, "no such endpoint"),
         ("/api/v1/status/config", 403, "closed"),
-        ("/", 404, "no such endpoint"),
-        (&nested, 400, "parse error"),
+        ("/", 404, "no web interface"),
+        (&nested, 422, "(weir-max-depth)"),
     ] {
         let answer = weir.get(path).await;
         assert_eq!(answer.status.as_u16(), status, "{path}: {}", answer.body);
@@ -56,7 +56,7 @@ async fn bad_requests_get_clear_errors() {
 
 #[tokio::test]
 async fn bad_bodies_get_clear_errors() {
-    let (_upstream, weir) = before(database, "").await;
+    let (_upstream, weir) = before(database, "server: {request_body: 1MiB}").await;
     let form = "application/x-www-form-urlencoded";
     let megabytes = "a".repeat((1 << 20) + 1);
     for (method, content_type, body, status, message) in [

@@ -180,7 +180,7 @@ async fn label_browsing_survives() {
 async fn tenants_go_where_their_route_says() {
     let (a, b) = (FakeUpstream::start(database).await, FakeUpstream::start(database).await);
     let weir = Weir::start(&format!(
-        "backends: [{{name: a, urls: [\"{}\"]}}, {{name: b, urls: [\"{}/prefix\"]}}]\nroutes: [{{tenants: [blue], backend: b}}]",
+        "backends: [{{name: a, urls: [\"{}\"]}}, {{name: b, tenant_header: X-Scope-OrgID, urls: [\"{}/prefix\"]}}]\nroutes: [{{tenants: [blue], backend: b}}]",
         a.url(),
         b.url()
     ))

@@ -1,6 +1,7 @@
 //! The headers that pass between client and backend, and those that do not.
 
 mod m3;
+mod tenant;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -8,6 +9,7 @@ use http::{
 };
 
 pub use m3::{Ceilings, m3_push_down};
+pub use tenant::{Tenancy, federates};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");

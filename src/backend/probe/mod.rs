@@ -97,7 +97,7 @@ impl fmt::Display for ProbeError {
         match self {
             Self::MatchAll => f.write_str("a selector that matches everything is not counted"),
             Self::Busy => f.write_str("too many probes at a time"),
-            Self::Late(after) => write!(f, "no count within {}", crate::base::units::duration(*after)),
+            Self::Late(after) => write!(f, "no count within {}", crate::base::duration::text(*after)),
             Self::Backend(error) => error.fmt(f),
             Self::Refused(status, why) => write!(f, "the backend refused to count ({status}): {why}"),
             Self::Unreadable(why) => write!(f, "the backend's count cannot be read: {why}"),

@@ -64,9 +64,11 @@ fn the_sums_are_arithmetic() {
     // 7 h of window: 1680 samples. It ends on a block boundary of 2 h (22:00) and starts at 15:00.001: the blocks
     // of 14, 16, 18, 20 and 22 h.
     assert_eq!((d.series, d.samples.value, d.blocks.value), (Estimate::exact(100), 168_000, 500));
-    assert_eq!((d.points.value, d.steps, d.range_seconds, d.selectors), (36_100, 361, 25_200, 1));
+    assert_eq!((d.points.value, d.steps, d.range_seconds, d.selectors), (36_100, 361, 21_600, 1));
     assert_eq!(d.samples.confidence, Confidence::UpperBound);
-    assert_eq!(priced("1 + 1", EvalTimes::instant(0), 9, Kind::Prometheus).cost, QueryCost::NOTHING);
+    let d = priced("1 + 1", EvalTimes::instant(0), 9, Kind::Prometheus).cost;
+    assert_eq!(d, QueryCost { text: d.text, ..QueryCost::NOTHING });
+    assert_eq!((d.text.bytes, d.text.nodes), (5, 3));
 }
 
 #[test]

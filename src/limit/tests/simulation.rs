@@ -9,7 +9,7 @@ use futures_util::{
 };
 
 use super::{super::invariants, *};
-use crate::base::ErrorKind;
+use crate::base::{ErrorKind, TenantPrefixes};
 
 type Waiting = Abortable<BoxFuture<'static, Result<Admitted, Refusal>>>;
 
@@ -54,6 +54,7 @@ fn policies() -> Vec<Policy> {
     let wide = Policy {
         default: tenant(2 << 30, 20, 50, 0),
         tenants: [(self::tenant("t0"), tenant(1 << 30, 5, 20, 0))].into(),
+        patterns: TenantPrefixes::default(),
         classes: vec![class("rules", 20)],
         backends: vec![budget("one", 4 << 30, 20, 100), budget("two", 1 << 30, 5, 12)],
         tenants_max: 200,

@@ -5,7 +5,7 @@ use regex::Regex;
 use crate::{
     promql::{
         ast::{MatchOp, Matcher},
-        go_regex,
+        go_regex::{self, Pattern},
     },
     series::Labels,
 };
@@ -18,7 +18,7 @@ pub struct Matchers(Vec<Compiled>);
 struct Compiled {
     name: Box<str>,
     value: Box<str>,
-    regex: Option<Regex>,
+    pattern: Option<Pattern>,
     negative: bool,
 }
 
@@ -27,12 +27,14 @@ impl Matchers {
     /// Says which pattern is malformed or too large.
     pub fn compile(matchers: &[Matcher]) -> Result<Self, String> {
         let compiled = matchers.iter().map(|m| {
-            let regex = match m.op {
-                MatchOp::Regex | MatchOp::NotRegex => Some(regex(&m.value)?),
+            let pattern = match m.op {
+                MatchOp::Regex | MatchOp::NotRegex => {
+                    Some(Pattern::new(&m.value).map_err(|error| invalid(&m.value, &error))?)
+                }
                 MatchOp::Equal | MatchOp::NotEqual => None,
             };
             let negative = matches!(m.op, MatchOp::NotEqual | MatchOp::NotRegex);
-            Ok(Compiled { name: m.name.clone(), value: m.value.clone(), regex, negative })
+            Ok(Compiled { name: m.name.clone(), value: m.value.clone(), pattern, negative })
         });
         compiled.collect::<Result<_, _>>().map(Self)
     }
@@ -50,12 +52,16 @@ impl Matchers {
 
 impl Compiled {
     fn matches(&self, value: &str) -> bool {
-        let found = self.regex.as_ref().map_or(*self.value == *value, |regex| regex.is_match(value));
+        let found = self.pattern.as_ref().map_or(*self.value == *value, |pattern| pattern.is_match(value));
         found != self.negative
     }
 }
 
 /// A pattern of a query as Prometheus reads it: anchored, and `.` matches a newline.
 pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
-    go_regex::compile(pattern).map_err(|e| format!("invalid regular expression {pattern:?}: {e}"))
+    go_regex::compile(pattern).map_err(|error| invalid(pattern, &error))
+}
+
+fn invalid(pattern: &str, error: &go_regex::Error) -> String {
+    format!("invalid regular expression {pattern:?}: {error}")
 }

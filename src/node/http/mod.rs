@@ -49,6 +49,7 @@ pub use write::{Label, store_metrics};
 use super::{db::Db, engine::Workers};
 use crate::{
     base::{ErrorKind, params::Params},
+    http::{BrowserGuard, HostNames},
     promql,
     telemetry::profile::{What, respond},
 };
@@ -176,8 +177,8 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/status/config", get(status::config))
         .route("/status/tsdb", get(status::tsdb))
         .route("/read", post(remote_read::read))
-        .route("/write", post(write::remote))
-        .route("/import/prometheus", post(write::text));
+        .route("/write", post(write::remote).layer(BrowserGuard::writes(HostNames::default)))
+        .route("/import/prometheus", post(write::text).layer(BrowserGuard::writes(HostNames::default)));
     Router::new()
         .nest("/api/v1", api)
         .route("/-/healthy", get(|| async { "The node is healthy.\n" }))

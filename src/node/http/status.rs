@@ -17,7 +17,7 @@ use super::{
     success,
 };
 use crate::{
-    base::{ErrorKind, units::duration},
+    base::{ErrorKind, duration::text as duration},
     node::index::Count,
 };
 

@@ -81,6 +81,9 @@ impl Test {
         if pattern == ".+" {
             return Ok(Self::Any);
         }
+        if let Some(values) = go_regex::literals(pattern) {
+            return Ok(Self::OneOf(values.map(Into::into).collect()));
+        }
         let hir = go_regex::parse(pattern).map_err(|e| bad(&e))?;
         let regex = go_regex::compile(pattern).map_err(|e| bad(&e))?;
         Ok(match literals(&hir) {

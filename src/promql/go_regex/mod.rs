@@ -4,15 +4,18 @@
 //! when compiled is estimated, so that nothing large is ever handed to the compiler.
 
 mod class;
+mod literal;
 mod translate;
 
 use std::fmt;
 
 use regex::{Regex, RegexBuilder};
-use regex_syntax::hir::{Hir, HirKind, Look};
+use regex_syntax::hir::Hir;
 
-/// A compiled pattern is at most this large, in bytes.
-const COMPILED_BYTES_MAX: usize = 4 << 20;
+pub use literal::{Pattern, literals, single_literal};
+
+/// A compiled pattern is at most this large, in bytes: 10,000 host names behind which more may follow take a third of it.
+const COMPILED_BYTES_MAX: usize = 32 << 20;
 
 /// Why a pattern is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +42,10 @@ impl std::error::Error for Error {}
 /// # Errors
 /// Says what is wrong with it.
 pub fn check(pattern: &str) -> Result<(), Error> {
-    if is_plain(pattern) { Ok(()) } else { translate::translate(pattern).map(drop) }
+    if is_plain(pattern) || literal::List::of(pattern).is_some() {
+        return Ok(());
+    }
+    translate::translate(pattern).map(drop)
 }
 
 /// The pattern in the dialect of the `regex` crate, anchored at both ends.
@@ -47,7 +53,7 @@ pub fn check(pattern: &str) -> Result<(), Error> {
 /// # Errors
 /// Says what is wrong with it.
 pub fn translate(pattern: &str) -> Result<String, Error> {
-    let inner = translate::translate(pattern)?;
+    let inner = translate::translate(pattern)?.text;
     Ok(format!("^(?s:{inner})$"))
 }
 
@@ -56,7 +62,7 @@ pub fn translate(pattern: &str) -> Result<String, Error> {
 /// # Errors
 /// Says what is wrong with it.
 pub fn parse(pattern: &str) -> Result<Hir, Error> {
-    let inner = translate::translate(pattern)?;
+    let inner = translate::translate(pattern)?.text;
     let mut parser = regex_syntax::ParserBuilder::new().nest_limit(translate::NEST_MAX + 2).build();
     parser
         .parse(&format!("(?s:{inner})"))
@@ -77,39 +83,18 @@ pub fn compile(pattern: &str) -> Result<Regex, Error> {
 
 /// Whether the pattern matches the empty string; `false` for what is no pattern.
 pub fn matches_empty(pattern: &str) -> bool {
-    if pattern.is_empty() || pattern == ".*" {
+    if pattern == ".*" {
         return true;
     }
-    if is_plain(pattern) && !pattern.contains(['|', '*', '?']) {
-        return false;
+    match literal::List::of(pattern) {
+        Some(list) => list.has_empty,
+        None => translate::translate(pattern).is_ok_and(|translated| translated.matches_empty),
     }
-    parse(pattern).is_ok_and(|hir| empty(&hir))
 }
 
 /// The crate draws where in the pattern an error is; the last line says what it is.
 fn one_line(error: &regex_syntax::Error) -> String {
     error.to_string().lines().last().unwrap_or_default().to_owned()
-}
-
-/// The depth is bounded by the translation.
-fn empty(hir: &Hir) -> bool {
-    match hir.kind() {
-        HirKind::Empty => true,
-        HirKind::Literal(_) | HirKind::Class(_) => false,
-        HirKind::Look(look) => !matches!(
-            look,
-            Look::WordAscii
-                | Look::WordUnicode
-                | Look::WordStartAscii
-                | Look::WordEndAscii
-                | Look::WordStartUnicode
-                | Look::WordEndUnicode
-        ),
-        HirKind::Repetition(repetition) => repetition.min == 0 || empty(&repetition.sub),
-        HirKind::Capture(capture) => empty(&capture.sub),
-        HirKind::Concat(parts) => parts.iter().all(empty),
-        HirKind::Alternation(parts) => parts.iter().any(empty),
-    }
 }
 
 /// Literals, dots, `|` and single quantifiers: patterns of which nothing can be wrong, and which both dialects read

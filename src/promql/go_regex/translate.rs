@@ -8,19 +8,57 @@ pub(super) const NEST_MAX: u32 = 100;
 /// Go's limit on one count, and on the product of nested ones.
 const REPEAT_MAX: u64 = 1000;
 
-/// Characters after all repetitions are written out.
-const SIZE_MAX: u64 = 50_000;
+/// Characters after all repetitions are written out. Go's own limit is of this order (`maxRunes`, `maxSize` in
+/// regexp/syntax), so that nothing is refused that a database would run.
+const SIZE_MAX: u64 = 2_000_000;
 
-/// How much of [`SIZE_MAX`] a character class takes.
-const CLASS_SIZE: u64 = 10;
+/// How much of [`SIZE_MAX`] a dot takes, a character class (which `(?i)` may unfold), and a class of Unicode.
+const DOT_SIZE: u64 = 10;
+const CLASS_SIZE: u64 = 400;
+const UNICODE_CLASS_SIZE: u64 = 8_000;
 
 /// A group that is open.
-#[derive(Default)]
 struct Frame {
     /// Of everything before the last atom.
     size: u64,
     /// Largest product of counts in it.
     repeats: u64,
+    /// What of the alternative at hand was read matches the empty string.
+    matches_empty: bool,
+    /// An alternative before it does.
+    any_matches_empty: bool,
+}
+
+impl Frame {
+    const NEW: Self = Self { size: 0, repeats: 0, matches_empty: true, any_matches_empty: false };
+}
+
+/// What a quantifier would repeat.
+#[derive(Clone, Copy)]
+pub(super) struct Atom {
+    /// Characters once it is written out.
+    size: u64,
+    /// Product of the counts in it.
+    repeats: u64,
+    matches_empty: bool,
+}
+
+impl Atom {
+    /// One character of so many that take as much room.
+    pub(super) const fn chars(size: u64) -> Self {
+        Self { size, repeats: 1, matches_empty: false }
+    }
+
+    /// A place between characters.
+    const fn look(matches_empty: bool) -> Self {
+        Self { size: 1, repeats: 1, matches_empty }
+    }
+}
+
+/// A pattern in the other dialect.
+pub(super) struct Translated {
+    pub(super) text: String,
+    pub(super) matches_empty: bool,
 }
 
 pub(super) struct Translator<'p> {
@@ -28,23 +66,23 @@ pub(super) struct Translator<'p> {
     pub(super) pos: usize,
     pub(super) out: String,
     frames: Vec<Frame>,
-    /// Size and repetitions of the atom that a quantifier would repeat.
-    atom: Option<(u64, u64)>,
+    atom: Option<Atom>,
     /// Where the last quantifier began, if it directly precedes.
     quantifier: Option<usize>,
 }
 
-pub(super) fn translate(pattern: &str) -> Result<String, Error> {
+pub(super) fn translate(pattern: &str) -> Result<Translated, Error> {
     let mut translator = Translator {
         pattern,
         pos: 0,
         out: String::with_capacity(pattern.len() + 16),
-        frames: vec![Frame::default()],
+        frames: vec![Frame::NEW],
         atom: None,
         quantifier: None,
     };
     translator.run()?;
-    Ok(translator.out)
+    let matches_empty = translator.frames.last().is_some_and(|f| f.matches_empty || f.any_matches_empty);
+    Ok(Translated { text: translator.out, matches_empty })
 }
 
 pub(super) fn malformed<T>(why: impl Into<String>) -> Result<T, Error> {
@@ -70,21 +108,30 @@ impl<'p> Translator<'p> {
                 '\\' => self.escape()?,
                 '[' => {
                     class::class(self)?;
-                    self.atom(CLASS_SIZE, 1)?;
+                    self.atom(Atom::chars(CLASS_SIZE))?;
                 }
                 '(' => self.open()?,
                 ')' => self.close()?,
-                '*' | '+' | '?' => self.quantify(1, None)?,
+                '*' | '?' => self.quantify(1, 0, 1)?,
+                '+' => self.quantify(1, 1, 1)?,
                 '{' => self.braces()?,
-                '|' | '^' | '$' => {
+                '|' => {
                     self.flush()?;
                     self.copy(1);
-                    // Go repeats `^*`, but not `|*`.
-                    self.atom = (c != '|').then_some((1, 1));
+                    if let Some(frame) = self.frames.last_mut() {
+                        frame.any_matches_empty |= frame.matches_empty;
+                        frame.matches_empty = true;
+                    }
+                }
+                // Go repeats `^*`, but not `|*`.
+                '^' | '$' => {
+                    self.flush()?;
+                    self.copy(1);
+                    self.atom = Some(Atom::look(true));
                 }
                 '.' => {
                     self.copy(1);
-                    self.atom(CLASS_SIZE, 1)?;
+                    self.atom(Atom::chars(DOT_SIZE))?;
                 }
                 c => {
                     self.pos += c.len_utf8();
@@ -107,22 +154,23 @@ impl<'p> Translator<'p> {
 
     fn literal(&mut self, c: char) -> Result<(), Error> {
         push_literal(&mut self.out, c);
-        self.atom(1, 1)
+        self.atom(Atom::chars(1))
     }
 
     /// Adds what was just written.
-    fn atom(&mut self, size: u64, repeats: u64) -> Result<(), Error> {
+    fn atom(&mut self, atom: Atom) -> Result<(), Error> {
         self.flush()?;
-        self.atom = Some((size, repeats));
+        self.atom = Some(atom);
         Ok(())
     }
 
     /// Adds the last atom to its group.
     fn flush(&mut self) -> Result<(), Error> {
         self.quantifier = None;
-        if let (Some((size, repeats)), Some(frame)) = (self.atom.take(), self.frames.last_mut()) {
-            frame.size = frame.size.saturating_add(size);
-            frame.repeats = frame.repeats.max(repeats);
+        if let (Some(atom), Some(frame)) = (self.atom.take(), self.frames.last_mut()) {
+            frame.size = frame.size.saturating_add(atom.size);
+            frame.repeats = frame.repeats.max(atom.repeats);
+            frame.matches_empty &= atom.matches_empty;
             if frame.size > SIZE_MAX {
                 return Err(Error::TooLarge);
             }
@@ -130,18 +178,18 @@ impl<'p> Translator<'p> {
         Ok(())
     }
 
-    /// `count` is how often the atom must be written out; `None` for `*`, `+` and `?`.
-    fn quantify(&mut self, bytes: usize, count: Option<u64>) -> Result<(), Error> {
+    /// `most` is how often the atom must be written out; `least` of 0 makes it optional.
+    fn quantify(&mut self, bytes: usize, least: u64, most: u64) -> Result<(), Error> {
         let token = self.rest().get(..bytes).unwrap_or_default();
         if let Some(start) = self.quantifier {
             let both = self.pattern.get(start..self.pos + bytes).unwrap_or_default();
             return malformed(format!("invalid nested repetition operator: `{both}`"));
         }
-        let Some((size, repeats)) = self.atom else {
+        let Some(Atom { size, repeats, matches_empty }) = self.atom else {
             return malformed(format!("missing argument to repetition operator: `{token}`"));
         };
         let start = self.pos;
-        let count = count.unwrap_or(1).max(1);
+        let count = most.max(1);
         let repeats = repeats.saturating_mul(count);
         if repeats > REPEAT_MAX {
             return malformed(format!("invalid repeat count: `{token}`"));
@@ -154,7 +202,7 @@ impl<'p> Translator<'p> {
         if size > SIZE_MAX {
             return Err(Error::TooLarge);
         }
-        self.atom = Some((size, repeats));
+        self.atom = Some(Atom { size, repeats, matches_empty: matches_empty || least == 0 });
         self.quantifier = Some(start);
         Ok(())
     }
@@ -169,7 +217,7 @@ impl<'p> Translator<'p> {
         if least > REPEAT_MAX || most.is_some_and(|most| most > REPEAT_MAX || most < least) {
             return malformed(format!("invalid repeat count: `{token}`"));
         }
-        self.quantify(bytes, Some(most.unwrap_or(least)))
+        self.quantify(bytes, least, most.unwrap_or(least))
     }
 
     fn open(&mut self) -> Result<(), Error> {
@@ -208,18 +256,19 @@ impl<'p> Translator<'p> {
         if self.frames.len() >= NEST_MAX as usize {
             return Err(Error::TooLarge);
         }
-        self.frames.push(Frame::default());
+        self.frames.push(Frame::NEW);
         Ok(())
     }
 
     fn close(&mut self) -> Result<(), Error> {
         self.flush()?;
-        let frame = self.frames.pop().unwrap_or_default();
+        let frame = self.frames.pop().unwrap_or(Frame::NEW);
         if self.frames.is_empty() {
             return malformed(format!("unexpected ): `{}`", self.pattern));
         }
         self.copy(1);
-        self.atom(frame.size.max(1), frame.repeats.max(1))
+        let matches_empty = frame.matches_empty || frame.any_matches_empty;
+        self.atom(Atom { size: frame.size.max(1), repeats: frame.repeats.max(1), matches_empty })
     }
 
     fn escape(&mut self) -> Result<(), Error> {
@@ -246,17 +295,17 @@ impl<'p> Translator<'p> {
             self.flush()?;
             self.out.push_str(&look);
             self.pos += 2;
-            self.atom = Some((1, 1));
+            self.atom = Some(Atom::look(c != 'b'));
             return Ok(());
         }
         if let Some(set) = class::perl(c) {
             self.out.push_str(set);
             self.pos += 2;
-            return self.atom(CLASS_SIZE, 1);
+            return self.atom(Atom::chars(CLASS_SIZE));
         }
         if matches!(c, 'p' | 'P') {
             class::unicode(self)?;
-            return self.atom(CLASS_SIZE * 20, 1);
+            return self.atom(Atom::chars(UNICODE_CLASS_SIZE));
         }
         let c = self.escaped()?;
         self.literal(c)

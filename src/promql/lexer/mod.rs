@@ -5,6 +5,7 @@ mod text;
 mod token;
 
 pub(super) use number::{duration, is_duration, number};
+pub use text::raw_byte;
 pub(super) use text::unquote;
 pub(super) use token::{Kind, Token, Word};
 

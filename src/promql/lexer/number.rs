@@ -1,18 +1,9 @@
 //! Numbers and durations: where they end, and what they are worth.
 
+use crate::base::duration::{self, DurationError};
+
 /// Longest duration in seconds: what fits the nanoseconds of Prometheus.
 const DURATION_MAX_SECONDS: f64 = 9_223_372_036.0;
-
-/// Units in the order in which they must appear, in milliseconds.
-const UNITS: [(&str, u64); 7] = [
-    ("y", 31_536_000_000),
-    ("w", 604_800_000),
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
 
 /// What a word that begins like a number turned out to be.
 #[derive(Debug, PartialEq, Eq)]
@@ -128,31 +119,14 @@ fn plain(text: &str) -> Option<f64> {
 
 /// The seconds of a duration.
 pub(in crate::promql) fn duration(text: &str) -> Result<f64, String> {
-    let wrong = || Err(format!("not a valid duration string: {text:?}"));
-    let mut rest = text;
-    let mut units = UNITS.iter();
-    let mut total: u64 = 0;
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (count, after) = rest.split_at(digits);
-        let letters = after.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let (unit, after) = after.split_at(letters);
-        if !UNITS.iter().any(|(name, _)| *name == unit) {
-            if letters == 0 || digits == 0 {
-                return wrong();
-            }
-            return Err(format!("unknown unit {unit:?} in duration {text:?}"));
-        }
-        // Each at most once, the large before the small.
-        let Some((_, size)) = units.find(|(name, _)| *name == unit) else { return wrong() };
-        let part = count.parse::<u64>().ok().and_then(|n| n.checked_mul(*size));
-        let sum = part.and_then(|part| total.checked_add(part));
-        let Some(sum) = sum else { return Err("duration out of range".to_owned()) };
-        total = sum;
-        rest = after;
-    }
-    let seconds = total as f64 / 1e3;
-    if is_duration(seconds) { Ok(seconds) } else { Err("duration out of range".to_owned()) }
+    let too_long = || "duration out of range".to_owned();
+    let ms = duration::parse(text).map_err(|error| match error {
+        DurationError::Malformed => format!("not a valid duration string: {text:?}"),
+        DurationError::UnknownUnit(unit) => format!("unknown unit {unit:?} in duration {text:?}"),
+        DurationError::TooLong => too_long(),
+    })?;
+    let seconds = ms as f64 / 1e3;
+    if is_duration(seconds) { Ok(seconds) } else { Err(too_long()) }
 }
 
 /// Whether so many seconds are a duration that Prometheus can hold.

@@ -22,8 +22,29 @@ pub(in crate::promql) fn unquote(literal: &str) -> Result<Box<str>, String> {
         rest = &escaped[used..];
     }
     out.extend_from_slice(rest.strip_suffix(open).unwrap_or(rest).as_bytes());
-    let text = String::from_utf8(out).map_err(|_| "string is not valid UTF-8".to_owned())?;
-    Ok(text.into())
+    Ok(kept(out).into())
+}
+
+/// Where in Unicode's last private plane the bytes are kept that are not UTF-8.
+const RAW_BYTES: u32 = 0x0010_FF00;
+
+/// Bytes as text. Go's strings may hold any bytes, ours may not: one that is not UTF-8 becomes a character that stands for it.
+fn kept(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| {
+        let chunks = error.as_bytes().utf8_chunks();
+        chunks.fold(String::new(), |mut text, chunk| {
+            text.push_str(chunk.valid());
+            text.extend(
+                chunk.invalid().iter().filter_map(|byte| char::from_u32(RAW_BYTES + u32::from(*byte))),
+            );
+            text
+        })
+    })
+}
+
+/// The byte that a character of a string's value stands for, when that is not UTF-8: to be written `\xff`.
+pub fn raw_byte(c: char) -> Option<u8> {
+    (c as u32).checked_sub(RAW_BYTES).and_then(|n| u8::try_from(n).ok()).filter(|byte| !byte.is_ascii())
 }
 
 /// Reads what follows a backslash; returns its length in bytes.

@@ -3,6 +3,7 @@
 use super::{Parsed, Parser};
 use crate::promql::{
     ast::{AggregateOp, Expr, Grouping, NodeId, Span, ValueType},
+    error::{ParseError, Reason},
     function,
     lexer::{Kind, Word},
 };
@@ -21,7 +22,12 @@ impl Parser<'_> {
             _ => None,
         });
         let Some(func) = func else {
-            return self.fail(name, format!("unknown function with name {text:?}"));
+            if self.limits.unknown_functions {
+                let func = &function::UNKNOWN;
+                return self.push(Expr::Call { func, args }, span, func.returns);
+            }
+            let error = ParseError::new(self.text, name, format!("unknown function with name {text:?}"));
+            return Err(ParseError { reason: Reason::UnknownFunction, ..error });
         };
         self.check_call(func, &args, span);
         self.push(Expr::Call { func, args }, span, func.returns)

@@ -3,6 +3,7 @@
 use super::{Parsed, Parser};
 use crate::promql::{
     ast::{AggregateOp, BinaryOp, DurationExpr, Expr, NodeId, Span, ValueType},
+    error::Part,
     lexer::{Kind, Token, Word, is_duration},
 };
 
@@ -179,7 +180,7 @@ impl Parser<'_> {
         self.duration_parts += 1;
         if self.duration_parts > PARTS_MAX {
             let message = format!("duration expression has more than {PARTS_MAX} parts");
-            return self.beyond(self.token.span, message);
+            return self.beyond(self.token.span, Part::Nodes, PARTS_MAX, message);
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::{Parsed, Parser};
 use crate::promql::{
     ast::{BinaryOp, Expr, Group, NodeId, Span, ValueType, VectorMatching},
+    error::Part,
     lexer::{Kind, Word},
 };
 
@@ -82,7 +83,8 @@ impl Parser<'_> {
         // A bracket adds a level or two: `(1 + (1 + …`
         let max = self.limits.depth * 2;
         if self.pending.len() >= max {
-            return self.beyond(self.token.span, format!("more than {max} operators wait for an operand"));
+            let message = format!("more than {max} operators wait for an operand");
+            return self.beyond(self.token.span, Part::Depth, max, message);
         }
         self.pending.push(pending);
         Ok(())

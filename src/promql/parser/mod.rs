@@ -7,13 +7,16 @@ mod operand;
 mod selector;
 mod types;
 
+use crate::base::TextSize;
+
 use super::{
     ast::{Ast, Expr, Node, NodeId, Span, ValueType},
-    error::ParseError,
+    error::{ParseError, Part},
     lexer::{Kind, Lexer, Token, unquote},
 };
 
-/// How much one query may ask of the parser. Every limit is a maximum.
+/// The most that is parsed at all. The configuration's limits on text are lower, and judged by the size of the tree; these
+/// hold whatever it says, so that no query takes long to refuse, or the stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of text.
@@ -26,11 +29,20 @@ pub struct Limits {
     pub matchers: usize,
     /// Bytes of all regular expressions together.
     pub regex_bytes: usize,
+    /// Functions that are not known here are [`function::UNKNOWN`](super::function::UNKNOWN), and not refused.
+    pub unknown_functions: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { bytes: 64 << 10, depth: 128, nodes: 10_000, matchers: 2_000, regex_bytes: 32 << 10 }
+        Self {
+            bytes: 4 << 20,
+            depth: 128,
+            nodes: 50_000,
+            matchers: 20_000,
+            regex_bytes: 4 << 20,
+            unknown_functions: false,
+        }
     }
 }
 
@@ -49,7 +61,7 @@ pub fn parse(text: &str) -> Result<Ast, ParseError> {
 pub fn parse_with(text: &str, limits: &Limits) -> Result<Ast, ParseError> {
     if text.len() > limits.bytes.min(u32::MAX as usize) {
         let message = format!("query is {} bytes long, more than the {} allowed", text.len(), limits.bytes);
-        return Err(ParseError::limit(text, Span::default(), message));
+        return Err(ParseError::limit(text, Span::default(), Part::Text, limits.bytes, message));
     }
     let mut lexer = Lexer::new(text);
     let token = lexer.next()?;
@@ -62,6 +74,7 @@ pub fn parse_with(text: &str, limits: &Limits) -> Result<Ast, ParseError> {
         nodes: Vec::with_capacity(8),
         pending: Vec::new(),
         depth: 0,
+        deepest: 0,
         matchers: 0,
         regex_bytes: 0,
         duration_parts: 0,
@@ -75,9 +88,16 @@ pub fn parse_with(text: &str, limits: &Limits) -> Result<Ast, ParseError> {
     if parser.token.kind != Kind::Eof {
         return parser.unexpected("", "");
     }
+    let size = TextSize {
+        bytes: text.len() as u64,
+        nodes: parser.nodes.len() as u64,
+        depth: parser.deepest as u64,
+        matchers: parser.matchers as u64,
+        regex_bytes: parser.regex_bytes as u64,
+    };
     match parser.mistyped {
         Some(error) => Err(error),
-        None => Ok(Ast { text: text.into(), nodes: parser.nodes, root }),
+        None => Ok(Ast { text: text.into(), nodes: parser.nodes, root, size }),
     }
 }
 
@@ -96,6 +116,8 @@ struct Parser<'t> {
     pending: Vec<expr::Pending>,
     /// Open brackets.
     depth: usize,
+    /// The most that were open.
+    deepest: usize,
     matchers: usize,
     regex_bytes: usize,
     /// Terms and operators of the duration expression at hand.
@@ -135,8 +157,8 @@ impl<'t> Parser<'t> {
         Err(ParseError::new(self.text, span, message))
     }
 
-    fn beyond<T>(&self, span: Span, message: impl Into<String>) -> Parsed<T> {
-        Err(ParseError::limit(self.text, span, message))
+    fn beyond<T>(&self, span: Span, part: Part, max: usize, message: impl Into<String>) -> Parsed<T> {
+        Err(ParseError::limit(self.text, span, part, max, message))
     }
 
     /// Complains about the next word.
@@ -162,17 +184,20 @@ impl<'t> Parser<'t> {
     /// Enters a bracket.
     fn nest(&mut self) -> Parsed<()> {
         self.depth += 1;
-        if self.depth > self.limits.depth {
-            let message = format!("query is nested deeper than the {} levels allowed", self.limits.depth);
-            return self.beyond(self.token.span, message);
+        self.deepest = self.deepest.max(self.depth);
+        let max = self.limits.depth;
+        if self.depth > max {
+            let message = format!("query is nested deeper than the {max} levels allowed");
+            return self.beyond(self.token.span, Part::Depth, max, message);
         }
         Ok(())
     }
 
     fn push(&mut self, expr: Expr, span: Span, ty: ValueType) -> Parsed<NodeId> {
-        if self.nodes.len() >= self.limits.nodes {
-            let message = format!("query has more than the {} parts allowed", self.limits.nodes);
-            return self.beyond(span, message);
+        let max = self.limits.nodes;
+        if self.nodes.len() >= max {
+            let message = format!("query has more than the {max} parts allowed");
+            return self.beyond(span, Part::Nodes, max, message);
         }
         let id = NodeId(self.nodes.len() as u32);
         self.nodes.push(Node { expr, span, ty });

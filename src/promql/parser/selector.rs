@@ -3,6 +3,7 @@
 use super::{Parsed, Parser, operand::Held};
 use crate::promql::{
     ast::{BinaryOp, Edges, MatchOp, Matcher, Selector, Span},
+    error::Part,
     go_regex,
     lexer::{Kind, Token},
 };
@@ -75,9 +76,10 @@ impl Parser<'_> {
 
     fn count(&mut self, matcher: &Matcher) -> Parsed<()> {
         self.matchers += 1;
-        if self.matchers > self.limits.matchers {
-            let message = format!("query has more than the {} matchers allowed", self.limits.matchers);
-            return self.beyond(self.token.span, message);
+        let max = self.limits.matchers;
+        if self.matchers > max {
+            let message = format!("query has more than the {max} matchers allowed");
+            return self.beyond(self.token.span, Part::Matchers, max, message);
         }
         if matches!(matcher.op, MatchOp::Regex | MatchOp::NotRegex) {
             self.regex_bytes += matcher.value.len();
@@ -86,12 +88,13 @@ impl Parser<'_> {
     }
 
     fn pattern(&self, pattern: &str, span: Span) -> Parsed<()> {
-        if self.regex_bytes + pattern.len() > self.limits.regex_bytes {
-            let max = self.limits.regex_bytes;
-            return self.beyond(span, format!("regular expressions are longer than the {max} bytes allowed"));
+        let max = self.limits.regex_bytes;
+        if self.regex_bytes + pattern.len() > max {
+            let message = format!("regular expressions are longer than the {max} bytes allowed");
+            return self.beyond(span, Part::Regex, max, message);
         }
         go_regex::check(pattern).or_else(|error| match error {
-            go_regex::Error::TooLarge => self.beyond(span, error.to_string()),
+            go_regex::Error::TooLarge => self.beyond(span, Part::Regex, max, error.to_string()),
             go_regex::Error::Malformed(_) => self.fail(span, error.to_string()),
         })
     }

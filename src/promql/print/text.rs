@@ -3,8 +3,11 @@
 use std::fmt::Write as _;
 
 use crate::{
-    base::units::parse_duration_ms,
-    promql::ast::{Ast, At, DurationExpr, NodeId},
+    base::duration as spans,
+    promql::{
+        ast::{Ast, At, DurationExpr, NodeId},
+        raw_byte,
+    },
 };
 
 /// A string in double quotes, with Go's escapes.
@@ -25,11 +28,12 @@ pub(super) fn quoted(text: &str, out: &mut String) {
                 let _ = write!(out, "\\x{:02x}", c as u32);
             }
             c if is_shown(c) => out.push(c),
-            c if (c as u32) < 0x1_0000 => {
-                let _ = write!(out, "\\u{:04x}", c as u32);
-            }
             c => {
-                let _ = write!(out, "\\U{:08x}", c as u32);
+                let _ = match (raw_byte(c), c as u32) {
+                    (Some(byte), _) => write!(out, "\\x{byte:02x}"),
+                    (None, code @ ..0x1_0000) => write!(out, "\\u{code:04x}"),
+                    (None, code) => write!(out, "\\U{code:08x}"),
+                };
             }
         }
     }
@@ -63,33 +67,9 @@ pub(super) fn number(value: f64, out: &mut String) {
 /// A number literal: one that was written as a duration stays one.
 pub(super) fn literal(source: &str, value: f64, out: &mut String) {
     let is_duration = source.ends_with(|c: char| c.is_ascii_alphabetic()) && !source.starts_with("0x");
-    match parse_duration_ms(source).filter(|_| is_duration) {
-        Some(ms) => millis(ms, out),
-        None => number(value, out),
-    }
-}
-
-/// Milliseconds as Prometheus writes a duration: years and weeks only when nothing is left over.
-fn millis(ms: u64, out: &mut String) {
-    if ms == 0 {
-        out.push_str("0s");
-    }
-    let units = [
-        ("y", 31_536_000_000, true),
-        ("w", 604_800_000, true),
-        ("d", 86_400_000, false),
-        ("h", 3_600_000, false),
-        ("m", 60_000, false),
-        ("s", 1_000, false),
-        ("ms", 1, false),
-    ];
-    let mut left = ms;
-    for (unit, size, exact) in units {
-        if left >= size && (!exact || left.is_multiple_of(size)) {
-            // Writing to a string does not fail.
-            let _ = write!(out, "{}{unit}", left / size);
-            left %= size;
-        }
+    match spans::parse(source) {
+        Ok(ms) if is_duration => spans::write_canonical(ms, out),
+        _ => number(value, out),
     }
 }
 
@@ -100,7 +80,7 @@ pub(super) fn duration(ast: &Ast, duration: DurationExpr, out: &mut String) {
             if ms < 0 {
                 out.push('-');
             }
-            millis(ms.unsigned_abs(), out);
+            spans::write_canonical(ms.unsigned_abs(), out);
         }
         DurationExpr::Computed(id) => computed(ast, id, out),
     }

@@ -8,14 +8,14 @@ use regex_syntax::{
 };
 
 use super::METRIC_NAME;
-use crate::promql::ast::{MatchOp, Matcher};
+use crate::promql::{
+    ast::{MatchOp, Matcher},
+    go_regex::single_literal,
+    raw_byte,
+};
 
 /// Longer patterns are not parsed: a few hundred Unicode classes under `(?i)` cost tens of milliseconds.
 const PARSED_BYTES_MAX: usize = 256;
-/// Longer patterns are not taken apart into plain strings.
-const PLAIN_BYTES_MAX: usize = 64 << 10;
-/// A pattern with more plain alternatives than this is not taken apart.
-const ALTERNATIVES_MAX: usize = 1024;
 /// A class with at least this many of the 1,112,064 characters is "any character".
 const ANY_CLASS_CHARS: u64 = 1_000_000;
 
@@ -33,32 +33,10 @@ fn plain(matcher: &Matcher) -> Matcher {
         MatchOp::NotRegex => MatchOp::NotEqual,
         MatchOp::Equal | MatchOp::NotEqual => return matcher.clone(),
     };
-    match literal_alternatives(&matcher.value).as_deref() {
-        Some([value]) => Matcher { name: matcher.name.clone(), op, value: value.as_str().into() },
-        _ => matcher.clone(),
+    match single_literal(&matcher.value) {
+        Some(value) => Matcher { name: matcher.name.clone(), op, value: value.into() },
+        None => matcher.clone(),
     }
-}
-
-/// The strings that a pattern such as `api|web` or Grafana's `(10\.0\.0\.1|10\.0\.0\.2)` stands for; `None` when
-/// it is anything but a list of plain strings.
-pub fn literal_alternatives(pattern: &str) -> Option<Vec<String>> {
-    if pattern.len() > PLAIN_BYTES_MAX {
-        return None;
-    }
-    let inner = pattern.strip_prefix('(').and_then(|p| p.strip_suffix(')')).unwrap_or(pattern);
-    let mut all = Vec::new();
-    let mut current = String::new();
-    let mut chars = inner.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => current.push(chars.next().filter(char::is_ascii_punctuation)?),
-            '|' if all.len() < ALTERNATIVES_MAX => all.push(std::mem::take(&mut current)),
-            '|' | '.' | '+' | '*' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '^' | '$' => return None,
-            _ => current.push(c),
-        }
-    }
-    all.push(current);
-    Some(all)
 }
 
 /// Whether nothing among the matchers narrows the selection down: each accepts series without its label, only
@@ -199,11 +177,11 @@ fn push_quoted(out: &mut String, text: &str) {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if c.is_ascii_control() => {
+            c => match raw_byte(c).or(c.is_ascii_control().then_some(c as u8)) {
                 // Writing to a string cannot fail.
-                let _ = write!(out, "\\x{:02x}", c as u32);
-            }
-            c => out.push(c),
+                Some(byte) => _ = write!(out, "\\x{byte:02x}"),
+                None => out.push(c),
+            },
         }
     }
     out.push('"');

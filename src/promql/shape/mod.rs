@@ -11,11 +11,11 @@ mod walk;
 mod tests;
 
 use crate::{
-    base::{TimeRange, time::EvalTimes},
+    base::{TextSize, TimeRange, time::EvalTimes},
     promql::ast::{Ast, MatchOp, Matcher, NodeId, Span},
 };
 
-pub use matchers::{is_match_all, literal_alternatives, normalise, selector_text};
+pub use matchers::{is_match_all, normalise, selector_text};
 
 /// Prometheus' default lookback: how far back an instant selector looks for the newest sample, milliseconds.
 pub const DEFAULT_LOOKBACK_MS: u64 = 300_000;
@@ -49,7 +49,9 @@ pub struct Shape {
     pub selectors: Vec<SelectorShape>,
     /// Evaluation steps (1 for an instant query).
     pub steps: u64,
-    /// Seconds from the start of the earliest window to the end of the latest, rounded up; 0 without selectors.
+    /// Seconds that the query spans, rounded up; 0 without selectors: the time between its first and its last evaluation,
+    /// offsets included, or the longest that one evaluation reaches back over ranges and subqueries, whichever is more. So
+    /// a graph of 31 days spans 31 days, whatever ranges it reads.
     pub range_seconds: u64,
     /// Names of the functions called, sorted, each once.
     pub functions: Vec<&'static str>,
@@ -57,6 +59,8 @@ pub struct Shape {
     pub aggregates: bool,
     /// The answer is a matrix of raw samples or subquery points (`foo[5m]` as an instant query).
     pub returns_matrix: bool,
+    /// How large the text is.
+    pub size: TextSize,
 }
 
 /// What one vector selector reads.

@@ -27,6 +27,8 @@ struct Context {
     streams: bool,
     /// Range of the `[…]` directly around, milliseconds.
     range: Option<u64>,
+    /// Milliseconds that the subqueries around reach back.
+    reach: u64,
     /// Index among the shapes of the `info()` read whose first argument this is part of.
     info: Option<usize>,
     /// The data label selector of `info()`: describes the implied read, is none of its own.
@@ -41,6 +43,10 @@ struct Walk<'a> {
     contexts: Vec<Option<Context>>,
     /// In falling order of nodes.
     selectors: Vec<SelectorShape>,
+    /// First and last evaluation of the whole query as each selector sees them, after `@` and `offset`.
+    evaluated: Option<TimeRange>,
+    /// The longest that one evaluation reaches back, milliseconds.
+    reach: u64,
     functions: Vec<&'static str>,
 }
 
@@ -52,6 +58,8 @@ pub(super) fn shape(ast: &Ast, times: EvalTimes, lookback: u64) -> Shape {
         numbers: Numbers::of(ast, times),
         contexts: vec![None; ast.nodes.len()],
         selectors: Vec::new(),
+        evaluated: None,
+        reach: 0,
         functions: Vec::new(),
     };
     let root = Context {
@@ -61,6 +69,7 @@ pub(super) fn shape(ast: &Ast, times: EvalTimes, lookback: u64) -> Shape {
         output: Output::Same,
         streams: false,
         range: None,
+        reach: 0,
         info: None,
         info_data: false,
     };
@@ -80,14 +89,15 @@ impl Walk<'_> {
         self.selectors.sort_by_key(|s| (s.span.start, s.node));
         self.functions.sort_unstable();
         self.functions.dedup();
-        let window = self.selectors.iter().map(|s| s.window).reduce(TimeRange::union);
+        let range_ms = self.evaluated.map_or(0, TimeRange::len_ms).max(self.reach);
         let root = self.ast.nodes.get(self.ast.root.0 as usize);
         Shape {
             steps: self.times.steps(),
-            range_seconds: window.map_or(0, |w| w.len_ms().saturating_add(1).div_ceil(1000)),
+            range_seconds: range_ms.div_ceil(1_000),
             functions: self.functions,
             aggregates: self.selectors.iter().all(|s| s.output < Output::Same),
             returns_matrix: root.is_some_and(|n| n.ty == ValueType::Matrix),
+            size: self.ast.size,
             selectors: self.selectors,
         }
     }
@@ -204,6 +214,11 @@ impl Walk<'_> {
     fn push(&mut self, id: NodeId, selector: &Selector, context: Context) {
         let (first, last) = self.moved(context, selector.at, selector.offset.as_ref());
         let span = context.range.unwrap_or(self.lookback);
+        // A subquery begins a millisecond behind its open start.
+        let began = if context.reach > 0 { first.saturating_add_unsigned(context.reach - 1) } else { first };
+        let evaluated = TimeRange::new(began.min(last), last);
+        self.evaluated = Some(self.evaluated.map_or(evaluated, |before| before.union(evaluated)));
+        self.reach = self.reach.max(context.reach.saturating_add(context.range.unwrap_or(0)));
         let mut window = window(first, last, span);
         let edge = self.lookback.min(i64::MAX as u64) as i64;
         // Both may take their edge value from before the window, `smoothed` also from behind it.
@@ -253,9 +268,11 @@ impl Walk<'_> {
     ) -> Context {
         let step = step.map(|s| self.numbers.span(s)).filter(|s| *s > 0).unwrap_or(DEFAULT_SUBQUERY_STEP_MS);
         let (first, last) = self.moved(outer, at, offset);
-        let open = first.saturating_sub_unsigned(self.numbers.span(range));
+        let range = self.numbers.span(range);
+        let open = first.saturating_sub_unsigned(range);
         let evaluations = grid(last, step).saturating_sub(grid(open, step)).max(1) as u64;
-        Context { first: open.saturating_add(1).min(last), last, evaluations, ..outer }
+        let reach = outer.reach.saturating_add(range);
+        Context { first: open.saturating_add(1).min(last), last, evaluations, reach, ..outer }
     }
 
     /// Whether the left and the right operand's series can reach the result.

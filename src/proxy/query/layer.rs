@@ -47,8 +47,8 @@ impl QueryReader {
         let form = body::form(&common.head.headers, common.endpoint, body)?;
         let params = Params::parse(common.head.uri.query().unwrap_or(""), form)?;
         let upstream = &common.upstream;
-        let (lenient, on_unparsable) = (upstream.lenient(), upstream.on_unparsable);
-        let reading = Reading { now_ms: (self.clock)(), lenient, on_unparsable, cache: &self.cache };
+        let (dialect, on_unparsable) = (upstream.dialect(), upstream.on_unparsable);
+        let reading = Reading { now_ms: (self.clock)(), dialect, on_unparsable, cache: &self.cache };
         reading.read(common.endpoint, &params).map_err(|error| {
             let text = params.first("query").or_else(|| params.first("match[]"));
             common.log.unreadable(text.unwrap_or_default());

@@ -3,6 +3,8 @@
 pub(in crate::proxy) mod body;
 pub(in crate::proxy) mod layer;
 mod remote_read;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, time::Duration};
 
@@ -12,7 +14,7 @@ use self::remote_read::{ReadError, ReadRequest};
 use crate::proxy::{route::Endpoint, upstream::OnUnparsable};
 use crate::{
     base::{
-        TimeRange,
+        TextSize, TimeDialect, TimeRange,
         params::{ParamError, Params},
         time::EvalTimes,
     },
@@ -20,6 +22,7 @@ use crate::{
     promql::{
         self, CachedQuery, Fingerprint, ParseError, Reason,
         ast::{Ast, Expr},
+        durations,
         shape::{DEFAULT_LOOKBACK_MS, Output, SelectorShape, Shape},
         sketch,
     },
@@ -27,8 +30,9 @@ use crate::{
 
 /// Most selectors of `match[]` in one request.
 const MATCHERS_MAX: usize = 100;
-/// A query of so few nodes, none of them a selector or a subquery, costs no more than its own parsing.
+/// A query of so few nodes, none of them a selector or a subquery, and of so few bytes, costs no more than its own parsing.
 const FREE_NODES_MAX: usize = 16;
+const FREE_BYTES_MAX: usize = 1 << 10;
 /// What VictoriaMetrics assumes of a range query without `start` or `step`: the last five minutes, one step.
 const LENIENT_RANGE_MS: i64 = 300_000;
 
@@ -82,8 +86,8 @@ pub(in crate::proxy) type ParsedQuery = Call;
 pub(in crate::proxy) struct Reading<'a> {
     /// The time of a request that names none, milliseconds since the epoch.
     pub now_ms: i64,
-    /// The backend fills in a missing start, end and step (VictoriaMetrics).
-    pub lenient: bool,
+    /// How the backend reads times; VictoriaMetrics fills in a missing start, end and step.
+    pub dialect: TimeDialect,
     /// What becomes of a query that is not PromQL.
     pub on_unparsable: OnUnparsable,
     /// Parsed queries.
@@ -133,16 +137,16 @@ impl From<ParamError> for CallError {
 impl Reading<'_> {
     /// Reads the parameters of a request to this endpoint; one without selectors (`labels`) reads nothing known.
     pub(in crate::proxy) fn read(&self, endpoint: Endpoint, params: &Params<'_>) -> Result<Call, CallError> {
-        let timeout = timeout(params)?;
+        let timeout = self.timeout(params)?;
         let mut call = match endpoint {
             Endpoint::Query | Endpoint::QueryCost => self.query(params, self.instant(params)?)?,
             Endpoint::QueryRange | Endpoint::QueryRangeCost => self.query(params, self.range(params)?)?,
             Endpoint::QueryExemplars => self.query(params, self.span(params)?)?,
-            Endpoint::Series | Endpoint::Labels | Endpoint::LabelValues => {
+            Endpoint::Series | Endpoint::Labels | Endpoint::LabelValues | Endpoint::Search => {
                 self.listing(params, endpoint == Endpoint::Series)?
             }
             // Remote reads come in a body of their own.
-            Endpoint::RemoteRead | Endpoint::Light => Call::unread(),
+            Endpoint::RemoteRead | Endpoint::Light | Endpoint::Healthy | Endpoint::Ready => Call::unread(),
         };
         call.timeout = timeout;
         Ok(call)
@@ -150,13 +154,15 @@ impl Reading<'_> {
 
     fn query(&self, params: &Params<'_>, times: EvalTimes) -> Result<Call, CallError> {
         let text = params.one("query")?.ok_or_else(|| ParamError::invalid("query", "it is missing"))?;
-        let lookback = params.duration("lookback_delta")?.and_then(|ms| u64::try_from(ms).ok());
+        let lookback =
+            params.duration_in("lookback_delta", self.dialect)?.and_then(|ms| u64::try_from(ms).ok());
         let lookback = lookback.filter(|ms| *ms > 0).unwrap_or(DEFAULT_LOOKBACK_MS);
         let query = match self.parse("query", text) {
             Ok(query) => query,
-            Err(error) => return self.dialect(error, text, times, lookback),
+            Err(error) => return self.unparsable(error, text, times, lookback),
         };
         let ast = &query.ast;
+        durations::check(ast, times).map_err(|error| CallError::Parse { name: "query", error })?;
         let shape = Shape::of(ast, times, lookback);
         let free = shape.selectors.is_empty() && is_plain(ast);
         // What asks for more than points is asked for as it came.
@@ -176,24 +182,39 @@ impl Reading<'_> {
     }
 
     /// What is not PromQL, as the configuration says of the backend: it may be a dialect that the backend knows.
-    fn dialect(
+    fn unparsable(
         &self,
         error: CallError,
         text: &str,
         times: EvalTimes,
         lookback: u64,
     ) -> Result<Call, CallError> {
-        match (&error, self.on_unparsable) {
-            (CallError::Parse { error, name }, OnUnparsable::EstimateFromText)
-                if error.reason == Reason::Malformed =>
-            {
-                Self::sketched(name, text, times, lookback)
-            }
-            (CallError::Parse { error, .. }, OnUnparsable::Forward) if error.reason == Reason::Malformed => {
-                self.opaque(text, times, lookback)
-            }
-            _ => Err(error),
+        let CallError::Parse { error: ParseError { reason, .. }, name } = &error else { return Err(error) };
+        if *reason == Reason::UnknownFunction
+            && self.on_unparsable != OnUnparsable::Refuse
+            && let Ok(call) = Self::with_unknown_functions(text, times, lookback)
+        {
+            return Ok(call);
         }
+        match (reason, self.on_unparsable) {
+            (Reason::Limit(..), _) => Err(error),
+            (_, OnUnparsable::EstimateFromText) => Self::sketched(name, text, times, lookback),
+            (_, OnUnparsable::Forward) => self.opaque(text, times, lookback),
+            (_, OnUnparsable::UnknownFunctions | OnUnparsable::Refuse) => Err(error),
+        }
+    }
+
+    /// A query with a function that only the database knows: databases are upgraded before Weir is.
+    fn with_unknown_functions(text: &str, times: EvalTimes, lookback: u64) -> Result<Call, ParseError> {
+        let limits = promql::Limits { unknown_functions: true, ..promql::Limits::default() };
+        let ast = promql::parse_with(text, &limits)?;
+        durations::check(&ast, times)?;
+        let mut shape = Shape::of(&ast, times, lookback);
+        for selector in &mut shape.selectors {
+            // All of it may reach the answer, but the answer does not tell what was read.
+            selector.output = Output::Top(u64::MAX);
+        }
+        Ok(Call { text: text.to_owned(), fingerprint: Fingerprint::of(&ast), shape, ..Call::unread() })
     }
 
     /// A query of which nothing is read: one selector that may match anything.
@@ -203,6 +224,7 @@ impl Reading<'_> {
         for selector in &mut shape.selectors {
             selector.output = Output::Top(u64::MAX);
         }
+        shape.size.bytes = text.len() as u64;
         Ok(Call { text: text.to_owned(), shape, opaque: true, times: Some(times), ..Call::unread() })
     }
 
@@ -216,6 +238,7 @@ impl Reading<'_> {
             // All of it may reach the answer, but the answer does not tell what was read.
             selector.output = Output::Top(u64::MAX);
         }
+        shape.size.bytes = text.len() as u64;
         let (text, fingerprint) = (text.to_owned(), Fingerprint::of(&ast));
         Ok(Call { text, fingerprint, shape, times: Some(times), ..Call::unread() })
     }
@@ -225,21 +248,39 @@ impl Reading<'_> {
     }
 
     fn instant(&self, params: &Params<'_>) -> Result<EvalTimes, ParamError> {
-        Ok(EvalTimes::instant(params.time("time")?.unwrap_or(self.now_ms)))
+        Ok(EvalTimes::instant(self.time(params, "time")?.unwrap_or(self.now_ms)))
+    }
+
+    fn time(&self, params: &Params<'_>, name: &'static str) -> Result<Option<i64>, ParamError> {
+        params.time_in(name, self.dialect, self.now_ms)
+    }
+
+    fn timeout(&self, params: &Params<'_>) -> Result<Option<Duration>, ParamError> {
+        let Some(ms) = params.duration_in("timeout", self.dialect)? else { return Ok(None) };
+        match u64::try_from(ms) {
+            Ok(ms @ 1..) => Ok(Some(Duration::from_millis(ms))),
+            _ => Err(ParamError::invalid("timeout", "it must be longer than nothing")),
+        }
     }
 
     fn range(&self, params: &Params<'_>) -> Result<EvalTimes, ParamError> {
         let missing = |name, default: i64| {
-            if self.lenient { Ok(default) } else { Err(ParamError::invalid(name, "it is missing")) }
+            if self.dialect == TimeDialect::VictoriaMetrics {
+                Ok(default)
+            } else {
+                Err(ParamError::invalid(name, "it is missing"))
+            }
         };
-        let end = params.time("end")?.map_or_else(|| missing("end", self.now_ms), Ok)?;
-        let start = params
-            .time("start")?
+        let end = self.time(params, "end")?.map_or_else(|| missing("end", self.now_ms), Ok)?;
+        let start = self
+            .time(params, "start")?
             .map_or_else(|| missing("start", end.saturating_sub(LENIENT_RANGE_MS)), Ok)?;
         if end < start {
             return Err(ParamError::invalid("end", "end timestamp must not be before start time"));
         }
-        let step = params.duration("step")?.map_or_else(|| missing("step", LENIENT_RANGE_MS), Ok)?;
+        let step = params
+            .duration_in("step", self.dialect)?
+            .map_or_else(|| missing("step", LENIENT_RANGE_MS), Ok)?;
         match u64::try_from(step) {
             Ok(step @ 1..) => Ok(EvalTimes { start, end, step }),
             _ => Err(ParamError::invalid(
@@ -253,8 +294,8 @@ impl Reading<'_> {
     /// which has no price; it is priced by what is there now. One that ends before it starts finds nothing, as the backend
     /// knows by itself.
     fn span(&self, params: &Params<'_>) -> Result<EvalTimes, ParamError> {
-        let end = params.time("end")?.unwrap_or(self.now_ms);
-        let start = params.time("start")?.unwrap_or(end);
+        let end = self.time(params, "end")?.unwrap_or(self.now_ms);
+        let start = self.time(params, "start")?.unwrap_or(end);
         let span = TimeRange::new(start, end);
         Ok(EvalTimes { start: span.start, end: span.end, step: span.len_ms().max(1) })
     }
@@ -275,6 +316,7 @@ impl Reading<'_> {
             let one = self.matched(text, times)?;
             fingerprints.push(one.fingerprint);
             call.opaque |= one.opaque;
+            call.shape.size = call.shape.size.plus(one.shape.size);
             call.shape.range_seconds = call.shape.range_seconds.max(one.shape.range_seconds);
             call.shape.selectors.extend(one.shape.selectors);
         }
@@ -289,7 +331,7 @@ impl Reading<'_> {
             Err(error) => {
                 // A listing looks through its own span of time, and no further back.
                 let times = EvalTimes { step: 0, ..times };
-                let call = self.dialect(error, text, times, 0)?;
+                let call = self.unparsable(error, text, times, 0)?;
                 return if call.shape.selectors.is_empty() { self.opaque(text, times, 0) } else { Ok(call) };
             }
         };
@@ -331,6 +373,7 @@ impl Call {
                 functions: Vec::new(),
                 aggregates: false,
                 returns_matrix: false,
+                size: TextSize::default(),
             },
             listing: false,
             free: false,
@@ -341,14 +384,6 @@ impl Call {
             answer_is_whole: false,
             body: None,
         }
-    }
-}
-
-fn timeout(params: &Params<'_>) -> Result<Option<Duration>, ParamError> {
-    let Some(ms) = params.duration("timeout")? else { return Ok(None) };
-    match u64::try_from(ms) {
-        Ok(ms @ 1..) => Ok(Some(Duration::from_millis(ms))),
-        _ => Err(ParamError::invalid("timeout", "it must be longer than nothing")),
     }
 }
 
@@ -364,129 +399,6 @@ fn is_raw(ast: &Ast) -> bool {
 /// Few nodes, and none that multiplies work.
 fn is_plain(ast: &Ast) -> bool {
     ast.nodes.len() <= FREE_NODES_MAX
+        && ast.text.len() <= FREE_BYTES_MAX
         && !ast.nodes.iter().any(|node| matches!(node.expr, Expr::Subquery { .. }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(endpoint: Endpoint, query: &str) -> Result<Call, String> {
-        read_as(endpoint, query, false)
-    }
-
-    fn read_as(endpoint: Endpoint, query: &str, lenient: bool) -> Result<Call, String> {
-        let cache = promql::Cache::new(16);
-        let reading =
-            Reading { now_ms: 1_000_000, lenient, on_unparsable: OnUnparsable::Refuse, cache: &cache };
-        let params = Params::parse(query, "").unwrap();
-        reading.read(endpoint, &params).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn queries_read_their_times() {
-        let call = read(Endpoint::Query, "query=up&timeout=5s").unwrap();
-        assert_eq!(call.timeout, Some(Duration::from_secs(5)));
-        assert_eq!(call.shape.selectors[0].window.end, 1_000_000);
-        assert!(!call.free && !call.listing);
-        let call = read(Endpoint::QueryRange, "query=rate(a[5m])&start=0&end=600&step=1m").unwrap();
-        assert_eq!(call.shape.steps, 11);
-        assert!(read_as(Endpoint::QueryRange, "query=up", true).is_ok());
-    }
-
-    #[test]
-    fn what_reads_nothing_is_free_unless_it_multiplies_work() {
-        for (query, free) in [
-            ("1%2B1", true),
-            ("vector(1)", true),
-            ("up", false),
-            ("sum_over_time(vector(1)[100d:1ms])", false),
-            (&*vec!["1"; 40].join("%2B"), false),
-        ] {
-            assert_eq!(read(Endpoint::Query, &format!("query={query}")).unwrap().free, free, "{query}");
-        }
-    }
-
-    #[test]
-    fn listings_read_selectors_only() {
-        let call = read(Endpoint::Series, "match[]=up&match[]={job=\"a\"}&start=0&end=600").unwrap();
-        assert!(call.listing);
-        assert_eq!(call.shape.selectors.len(), 2);
-        assert!((600..=601).contains(&call.shape.range_seconds));
-        assert!(read(Endpoint::Series, "match[]={__name__!=\"\"}").unwrap().shape.selectors[0].match_all);
-        assert!(read(Endpoint::Labels, "").unwrap().shape.selectors.is_empty());
-    }
-
-    #[test]
-    fn selectors_of_a_dialect_are_read_as_its_queries_are() {
-        let cache = promql::Cache::new(16);
-        let read = |on_unparsable, query: &str| {
-            let reading = Reading { now_ms: 1_000_000, lenient: true, on_unparsable, cache: &cache };
-            reading.read(Endpoint::Series, &Params::parse(query, "").unwrap())
-        };
-        let dialect = "match[]=up{job=\"a\" or job=\"b\"}&match[]=down&start=0&end=600";
-        let error = read(OnUnparsable::Refuse, dialect).unwrap_err().to_string();
-        assert!(error.starts_with("invalid parameter \"match[]\": 1:"), "{error}");
-
-        let call = read(OnUnparsable::EstimateFromText, dialect).unwrap();
-        let texts: Vec<_> = call.shape.selectors.iter().map(|selector| &*selector.text).collect();
-        assert_eq!((texts, call.opaque), (vec!["up", "down"], false));
-        assert!(call.listing && (600..=601).contains(&call.shape.range_seconds), "{call:?}");
-
-        let call = read(OnUnparsable::Forward, dialect).unwrap();
-        assert!(call.opaque && call.listing && call.shape.selectors[0].match_all);
-        // Nothing to be found in it: it may list anything.
-        let call = read(OnUnparsable::EstimateFromText, "match[]=~").unwrap();
-        assert!(call.opaque && call.shape.selectors[0].match_all);
-        // What is PromQL and no selector, no dialect takes for one.
-        assert!(read(OnUnparsable::Forward, "match[]=rate(a[5m])").is_err());
-    }
-
-    #[test]
-    fn a_dialects_subqueries_are_counted() {
-        let cache = promql::Cache::new(16);
-        let on_unparsable = OnUnparsable::EstimateFromText;
-        let reading = Reading { now_ms: 1_000_000, lenient: true, on_unparsable, cache: &cache };
-        let query = "query=max_over_time(rate(a[5m])[1d:10s]) default 0";
-        let call = reading.read(Endpoint::Query, &Params::parse(query, "").unwrap()).unwrap();
-        assert_eq!(call.shape.selectors[0].evaluations, 8_640);
-    }
-
-    #[test]
-    fn mistakes_read_as_those_of_prometheus() {
-        for (endpoint, query, want) in [
-            (Endpoint::Query, "", "invalid parameter \"query\": it is missing"),
-            (
-                Endpoint::Query,
-                "query=up&time=x",
-                "invalid parameter \"time\": cannot parse \"x\" to a valid timestamp",
-            ),
-            (Endpoint::QueryRange, "query=up&end=1&step=1", "invalid parameter \"start\": it is missing"),
-            (
-                Endpoint::QueryRange,
-                "query=up&start=2&end=1&step=1",
-                "invalid parameter \"end\": end timestamp must not be before start time",
-            ),
-            (Endpoint::Series, "", "no match[] parameter provided"),
-            (
-                Endpoint::Series,
-                "match[]=rate(a[5m])",
-                "invalid parameter \"match[]\": \"rate(a[5m])\" is not a series selector",
-            ),
-            (
-                Endpoint::Query,
-                "query=up&timeout=-1",
-                "invalid parameter \"timeout\": it must be longer than nothing",
-            ),
-        ] {
-            assert_eq!(read(endpoint, query).unwrap_err(), want);
-        }
-        let backwards = read(Endpoint::Series, "match[]=up&start=2000&end=1000").unwrap();
-        assert_eq!(backwards.shape.selectors[0].window, TimeRange { start: 1_000_000, end: 2_000_000 });
-        let zero = read(Endpoint::QueryRange, "query=up&start=0&end=1&step=0").unwrap_err();
-        assert!(zero.contains("zero or negative query resolution"), "{zero}");
-        assert!(
-            read(Endpoint::Query, "query=up{").unwrap_err().starts_with("invalid parameter \"query\": 1:")
-        );
-    }
 }

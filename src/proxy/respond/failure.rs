@@ -14,9 +14,10 @@ use crate::proxy::{
 };
 use crate::{
     backend::BackendError,
-    base::{ErrorKind, params::ParamError, units},
+    base::{ErrorKind, duration, params::ParamError, units},
     cost::{Estimated, explain},
     limit::{LimitName, Refusal},
+    promql::{ParseError, Part, Reason},
 };
 
 /// Bytes of a backend's own error text that are shown.
@@ -119,7 +120,7 @@ impl Failure {
         if !over || failure.kind != ErrorKind::UpstreamTimeout {
             return failure;
         }
-        let time = units::duration(time);
+        let time = duration::text(time);
         let why = format!(
             "the query may take {time} (the lower of its own timeout and weir-max-time): {}",
             failure.message
@@ -169,6 +170,13 @@ impl Failure {
 fn fix(limit: LimitName, estimate: &Estimated) -> String {
     match limit {
         LimitName::MaxSeries => explain::fewer_series(estimate),
+        LimitName::MaxText | LimitName::MaxNodes | LimitName::MaxDepth => {
+            "split the query, or use a recording rule".to_owned()
+        }
+        LimitName::MaxMatchers | LimitName::MaxRegex => {
+            "choose fewer values, or a pattern that covers them, such as `web-.*`".to_owned()
+        }
+        LimitName::MaxListingRange => "ask for a shorter time".to_owned(),
         LimitName::MaxSteps => "raise the step, or ask for a shorter time".to_owned(),
         LimitName::MaxRange => "ask for a shorter time, or use a recording rule".to_owned(),
         LimitName::MaxSelectors => "split the query, or use a recording rule".to_owned(),
@@ -241,6 +249,17 @@ impl From<RouteError> for Failure {
                 ErrorKind::NotFound,
                 "no such endpoint; Weir serves the query API of Prometheus under /api/v1/",
             ),
+            RouteError::WebInterface => Self::new(
+                ErrorKind::NotFound,
+                "Weir has no web interface on this address, only the query API under /api/v1/. That of the database is at \
+                 the database's own address (backends[].urls); Weir's status page is /status on server.admin_listen",
+            ),
+            RouteError::Moved(location) => {
+                let message = format!("the path is {location}");
+                let extra = Box::new(Extra { location: Some(location), ..Extra::default() });
+                let status = Some(StatusCode::MOVED_PERMANENTLY);
+                Self { extra, status, ..Self::new(ErrorKind::NotFound, message) }
+            }
             RouteError::Closed => Self::new(
                 ErrorKind::Forbidden,
                 "this endpoint is closed here: writes and administration go to the database itself; Weir's own metrics \
@@ -257,7 +276,11 @@ impl From<RouteError> for Failure {
 
 impl From<IdentifyError> for Failure {
     fn from(error: IdentifyError) -> Self {
-        Self::new(ErrorKind::Unauthorized, error.to_string())
+        let kind = match error {
+            IdentifyError::Name(_) | IdentifyError::Token => ErrorKind::Unauthorized,
+            IdentifyError::Twice(_) | IdentifyError::Apart(_) => ErrorKind::BadData,
+        };
+        Self::new(kind, error.to_string())
     }
 }
 
@@ -275,7 +298,29 @@ impl From<ParamError> for Failure {
 
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
-        Self::new(ErrorKind::BadData, error.to_string())
+        let message = error.to_string();
+        let CallError::Parse { error: ParseError { reason: Reason::Limit(part, max), .. }, .. } = error
+        else {
+            return Self::new(ErrorKind::BadData, message);
+        };
+        let id = limit_of(part).id();
+        let extra = Extra {
+            limit: Some(format!("{id}; max={max}; observed=unknown; known=at_least")),
+            ..Extra::default()
+        };
+        let message = format!("{message}; more is never parsed, whatever the limits say ({id})");
+        Self { limit: Some(id), extra: Box::new(extra), ..Self::new(ErrorKind::LimitExceeded, message) }
+    }
+}
+
+/// The limit on what there is too much of in a query.
+const fn limit_of(part: Part) -> LimitName {
+    match part {
+        Part::Text => LimitName::MaxText,
+        Part::Nodes => LimitName::MaxNodes,
+        Part::Depth => LimitName::MaxDepth,
+        Part::Matchers => LimitName::MaxMatchers,
+        Part::Regex => LimitName::MaxRegex,
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Extra {
     pub retry_after: Option<Duration>,
     /// For `Allow`: the methods that the endpoint takes.
     pub allow: Option<&'static str>,
+    /// For `Location`: where the endpoint is.
+    pub location: Option<String>,
 }
 
 /// An error response: JSON with `status`, `errorType` and `error`, first and in this order.
@@ -76,8 +78,13 @@ pub fn error(kind: ErrorKind, message: &str, extra: Extra) -> Response<Body> {
     if kind == ErrorKind::Unauthorized {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"weir\""));
     }
-    for (name, text) in [(WEIR_LIMIT, extra.limit), (WEIR_ESTIMATE, extra.estimate), (WEIR_COST, extra.cost)]
-    {
+    let texts = [
+        (WEIR_LIMIT, extra.limit),
+        (WEIR_ESTIMATE, extra.estimate),
+        (WEIR_COST, extra.cost),
+        (header::LOCATION, extra.location),
+    ];
+    for (name, text) in texts {
         if let Some(text) = text {
             headers.insert(name, header_text(&text));
         }

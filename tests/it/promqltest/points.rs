@@ -1,6 +1,6 @@
 //! Sequences of points: `1+2x3 _ stale {{…}}x2`.
 
-use weir::{base::units::parse_duration_ms, series::STALE_NAN};
+use weir::{base::duration, series::STALE_NAN};
 
 /// One point of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -113,5 +113,5 @@ fn signed_ms(text: &str) -> Result<i64, String> {
         Some(b'+') => (1, &text[1..]),
         Some(_) => (1, text),
     };
-    parse_duration_ms(body).map(|ms| sign * ms as i64).ok_or_else(|| format!("{text:?} is no duration"))
+    duration::parse(body).map(|ms| sign * ms as i64).map_err(|_| format!("{text:?} is no duration"))
 }

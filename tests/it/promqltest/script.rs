@@ -1,7 +1,7 @@
 //! The test language: text to commands.
 
 use regex::Regex;
-use weir::{base::units::parse_duration_ms, series::Labels};
+use weir::{base::duration, series::Labels};
 
 use super::{
     points::{self, Item},
@@ -219,5 +219,5 @@ fn split_word(text: &str) -> (&str, &str) {
 }
 
 fn duration(text: &str) -> Result<i64, String> {
-    parse_duration_ms(text).map(|ms| ms as i64).ok_or_else(|| format!("{text:?} is no duration"))
+    duration::parse(text).map(|ms| ms as i64).map_err(|_| format!("{text:?} is no duration"))
 }

@@ -1,0 +1,120 @@
+//! Whose data a backend reads: Weir alone says so. What a client writes into a header that a database takes for a tenant's
+//! name never goes on.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::backend::Kind;
+
+/// Headers in which some database, or a program before it, looks for a tenant: Mimir, Cortex and Loki; Thanos;
+/// VictoriaMetrics' cluster.
+const TENANT_HEADERS: [HeaderName; 4] = [
+    HeaderName::from_static("x-scope-orgid"),
+    HeaderName::from_static("thanos-tenant"),
+    HeaderName::from_static("accountid"),
+    HeaderName::from_static("projectid"),
+];
+
+/// What proves to somebody who a client is; Grafana's tokens among it.
+const CREDENTIALS: [HeaderName; 4] = [
+    header::AUTHORIZATION,
+    header::COOKIE,
+    HeaderName::from_static("x-id-token"),
+    HeaderName::from_static("x-grafana-id"),
+];
+
+/// How a backend is told whose data a request reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tenancy {
+    /// The header that names the tenant; `None` where all tenants see the same data.
+    pub header: Option<HeaderName>,
+    /// Whether the client's own credentials go on.
+    pub forward_credentials: bool,
+}
+
+impl Tenancy {
+    /// What a kind of database usually reads.
+    pub fn of(kind: Kind) -> Self {
+        let header = match kind {
+            Kind::Mimir | Kind::Cortex | Kind::Weir => Some("x-scope-orgid"),
+            Kind::Thanos => Some("thanos-tenant"),
+            Kind::Prometheus | Kind::VictoriaMetrics | Kind::M3 => None,
+        };
+        Self { header: header.map(HeaderName::from_static), forward_credentials: false }
+    }
+
+    /// Takes out of a client's headers what would say, or prove, who asks, and puts in the tenant.
+    pub fn apply(&self, headers: &mut HeaderMap, tenant: &str) {
+        for name in &TENANT_HEADERS {
+            headers.remove(name);
+        }
+        for name in CREDENTIALS.iter().filter(|_| !self.forward_credentials) {
+            headers.remove(name);
+        }
+        self.name(headers, tenant);
+    }
+
+    /// The tenant alone: for requests that Weir makes itself for a client's sake.
+    pub fn headers(&self, tenant: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        self.name(&mut headers, tenant);
+        headers
+    }
+
+    fn name(&self, headers: &mut HeaderMap, tenant: &str) {
+        if let Some(name) = &self.header
+            && let Ok(value) = HeaderValue::from_str(tenant)
+        {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// Whether a database reads the data of several tenants at once when their names are joined with `|`.
+pub const fn federates(kind: Kind) -> bool {
+    matches!(kind, Kind::Mimir | Kind::Cortex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weir_alone_names_the_tenant_and_keeps_credentials() {
+        let client = [
+            ("x-scope-orgid", "victim"),
+            ("thanos-tenant", "victim"),
+            ("accountid", "1"),
+            ("projectid", "2"),
+            ("authorization", "Bearer s3cret"),
+            ("cookie", "grafana_session=1"),
+            ("x-grafana-id", "token"),
+            ("traceparent", "00-1-2-01"),
+        ];
+        let sent = |tenancy: &Tenancy| {
+            let mut headers =
+                client.iter().map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect();
+            tenancy.apply(&mut headers, "own");
+            let mut left: Vec<String> =
+                headers.iter().map(|(n, v)| format!("{n}={}", v.to_str().unwrap())).collect();
+            left.sort();
+            left.join(" ")
+        };
+        for (kind, want) in [
+            (Kind::Mimir, "traceparent=00-1-2-01 x-scope-orgid=own"),
+            (Kind::Cortex, "traceparent=00-1-2-01 x-scope-orgid=own"),
+            (Kind::Weir, "traceparent=00-1-2-01 x-scope-orgid=own"),
+            (Kind::Thanos, "thanos-tenant=own traceparent=00-1-2-01"),
+            (Kind::Prometheus, "traceparent=00-1-2-01"),
+            (Kind::VictoriaMetrics, "traceparent=00-1-2-01"),
+            (Kind::M3, "traceparent=00-1-2-01"),
+        ] {
+            assert_eq!(sent(&Tenancy::of(kind)), want, "{kind:?}");
+        }
+        let configured =
+            Tenancy { header: Some(HeaderName::from_static("x-team")), forward_credentials: true };
+        assert_eq!(
+            sent(&configured),
+            "authorization=Bearer s3cret cookie=grafana_session=1 traceparent=00-1-2-01 x-grafana-id=token x-team=own"
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! What an operator may write of limits, and how one layer of it lies over another.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::scalar::{Count, Limit, Rate, Size, Span};
+
+/// What queries may cost.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// For every tenant.
+    pub default: TenantLimits,
+    /// What differs for single tenants, or with `team-*` for all whose names begin so; of several, the most specific one
+    /// applies, and over `default` alone.
+    pub tenants: BTreeMap<String, TenantLimits>,
+}
+
+/// Whether limits are enforced.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Refuse what is over a limit.
+    Enforce,
+    /// Count and log what would be refused, and let it run.
+    Shadow,
+    /// Do not look.
+    Off,
+}
+
+/// A limit, by the name it has in this file.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the names are those of the limits")]
+pub enum LimitKey {
+    Series,
+    Blocks,
+    Samples,
+    Points,
+    Memory,
+    Range,
+    ListingRange,
+    Steps,
+    Selectors,
+    Text,
+    Nodes,
+    Depth,
+    Matchers,
+    Regex,
+    Response,
+    Timeout,
+    InFlightQueries,
+    InFlightMemory,
+    RateQueries,
+    RateSamples,
+}
+
+/// Declares a struct of optional settings that can be laid over another of its kind.
+macro_rules! layers {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ident $type:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name {
+            $(
+                $(#[$field_doc])*
+                #[serde(skip_serializing_if = "is_default")]
+                pub $field: layers!(@type $kind $type),
+            )*
+        }
+
+        impl $name {
+            /// These settings, with those of `below` where nothing is written here.
+            #[must_use]
+            pub fn over(&self, below: &Self) -> Self {
+                Self { $($field: layers!(@over $kind self.$field, below.$field),)* }
+            }
+        }
+    )*};
+    (@type leaf $type:ty) => { Option<$type> };
+    (@type group $type:ty) => { $type };
+    (@over leaf $upper:expr, $lower:expr) => { $upper.clone().or_else(|| $lower.clone()) };
+    (@over group $upper:expr, $lower:expr) => { $upper.over(&$lower) };
+}
+
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+layers! {
+    /// The limits of one tenant; what is not written comes from `limits.default`, then from the built-in defaults.
+    TenantLimits {
+        /// Whether the limits are enforced.
+        mode: leaf Mode,
+        /// Limits with a mode of their own, such as `{series: shadow}`.
+        modes: leaf BTreeMap<LimitKey, Mode>,
+        /// What one query may cost.
+        per_query: group PerQuery,
+        /// What the tenant's queries in flight may hold together.
+        in_flight: group InFlight,
+        /// How queries wait for budget.
+        queue: group Queue,
+        /// What the tenant may ask for over time.
+        rate: group Rates,
+    }
+    /// What one query may cost.
+    PerQuery {
+        /// Distinct series matched by the selectors.
+        series: leaf Limit<Count>,
+        /// Series × storage blocks overlapped.
+        blocks: leaf Limit<Count>,
+        /// Raw samples read.
+        samples: leaf Limit<Count>,
+        /// Series × steps held while evaluating.
+        points: leaf Limit<Count>,
+        /// Bytes the backend is expected to hold.
+        memory: leaf Limit<Size>,
+        /// Time that a query spans: from its first to its last evaluation, or as far as one evaluation reaches back.
+        range: leaf Limit<Span>,
+        /// Time that a listing of series, names or values looks through.
+        listing_range: leaf Limit<Span>,
+        /// Evaluation steps.
+        steps: leaf Limit<Count>,
+        /// Vector selectors.
+        selectors: leaf Limit<Count>,
+        /// Bytes of the query's text. Whatever is written here, more than 4 MiB are never parsed.
+        text: leaf Limit<Size>,
+        /// Operands and operators; more than 50,000 are never parsed.
+        nodes: leaf Limit<Count>,
+        /// Brackets within brackets; more than 128 are never parsed.
+        depth: leaf Limit<Count>,
+        /// Label matchers; more than 20,000 are never parsed.
+        matchers: leaf Limit<Count>,
+        /// Bytes of all regular expressions together; more than 4 MiB are never parsed.
+        regex: leaf Limit<Size>,
+        /// Bytes of the answer.
+        response: leaf Limit<Size>,
+        /// Time from admission to the last byte.
+        timeout: leaf Limit<Span>,
+    }
+    /// What the tenant's queries in flight may hold together.
+    InFlight {
+        /// Queries.
+        queries: leaf Limit<Count>,
+        /// Estimated memory.
+        memory: leaf Limit<Size>,
+    }
+    /// How queries wait for budget.
+    Queue {
+        /// Most queries waiting.
+        length: leaf Count,
+        /// Longest wait; keep it below the timeout of the clients.
+        wait: leaf Span,
+    }
+    /// What the tenant may ask for over time.
+    Rates {
+        /// Queries.
+        queries: leaf Limit<Rate>,
+        /// Samples read.
+        samples: leaf Limit<Rate>,
+    }
+}

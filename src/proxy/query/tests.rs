@@ -1,0 +1,183 @@
+use super::*;
+
+fn read(endpoint: Endpoint, query: &str) -> Result<Call, String> {
+    read_as(endpoint, query, TimeDialect::Prometheus)
+}
+
+fn read_as(endpoint: Endpoint, query: &str, dialect: TimeDialect) -> Result<Call, String> {
+    let cache = promql::Cache::new(16);
+    let on_unparsable = OnUnparsable::UnknownFunctions;
+    let reading = Reading { now_ms: 1_000_000, dialect, on_unparsable, cache: &cache };
+    let params = Params::parse(query, "").unwrap();
+    reading.read(endpoint, &params).map_err(|error| error.to_string())
+}
+
+#[test]
+fn queries_read_their_times() {
+    let call = read(Endpoint::Query, "query=up&timeout=5s").unwrap();
+    assert_eq!(call.timeout, Some(Duration::from_secs(5)));
+    assert_eq!(call.shape.selectors[0].window.end, 1_000_000);
+    assert!(!call.free && !call.listing);
+    let call = read(Endpoint::QueryRange, "query=rate(a[5m])&start=0&end=600&step=1m").unwrap();
+    assert_eq!(call.shape.steps, 11);
+    assert!(read_as(Endpoint::QueryRange, "query=up", TimeDialect::VictoriaMetrics).is_ok());
+}
+
+#[test]
+fn what_reads_nothing_is_free_unless_it_multiplies_work() {
+    for (query, free) in [
+        ("1%2B1", true),
+        ("vector(1)", true),
+        ("up", false),
+        ("sum_over_time(vector(1)[100d:1ms])", false),
+        (&*vec!["1"; 40].join("%2B"), false),
+    ] {
+        assert_eq!(read(Endpoint::Query, &format!("query={query}")).unwrap().free, free, "{query}");
+    }
+}
+
+#[test]
+fn listings_read_selectors_only() {
+    let call = read(Endpoint::Series, "match[]=up&match[]={job=\"a\"}&start=0&end=600").unwrap();
+    assert!(call.listing);
+    assert_eq!(call.shape.selectors.len(), 2);
+    assert!((600..=601).contains(&call.shape.range_seconds));
+    assert!(read(Endpoint::Series, "match[]={__name__!=\"\"}").unwrap().shape.selectors[0].match_all);
+    assert!(read(Endpoint::Labels, "").unwrap().shape.selectors.is_empty());
+}
+
+#[test]
+fn selectors_of_a_dialect_are_read_as_its_queries_are() {
+    let cache = promql::Cache::new(16);
+    let read = |on_unparsable, query: &str| {
+        let reading = Reading {
+            now_ms: 1_000_000,
+            dialect: TimeDialect::VictoriaMetrics,
+            on_unparsable,
+            cache: &cache,
+        };
+        reading.read(Endpoint::Series, &Params::parse(query, "").unwrap())
+    };
+    let dialect = "match[]=up{job=\"a\" or job=\"b\"}&match[]=down&start=0&end=600";
+    let error = read(OnUnparsable::Refuse, dialect).unwrap_err().to_string();
+    assert!(error.starts_with("invalid parameter \"match[]\": 1:"), "{error}");
+
+    let call = read(OnUnparsable::EstimateFromText, dialect).unwrap();
+    let texts: Vec<_> = call.shape.selectors.iter().map(|selector| &*selector.text).collect();
+    assert_eq!((texts, call.opaque), (vec!["up", "down"], false));
+    assert!(call.listing && (600..=601).contains(&call.shape.range_seconds), "{call:?}");
+
+    let call = read(OnUnparsable::Forward, dialect).unwrap();
+    assert!(call.opaque && call.listing && call.shape.selectors[0].match_all);
+    // Nothing to be found in it: it may list anything.
+    let call = read(OnUnparsable::EstimateFromText, "match[]=~").unwrap();
+    assert!(call.opaque && call.shape.selectors[0].match_all);
+    // What is PromQL and no selector, no dialect takes for one.
+    assert!(read(OnUnparsable::Forward, "match[]=rate(a[5m])").is_err());
+}
+
+#[test]
+fn times_are_read_as_the_backend_reads_them() {
+    use TimeDialect::{M3, Prometheus, VictoriaMetrics};
+    for (dialect, endpoint, query, end) in [
+        (VictoriaMetrics, Endpoint::Query, "query=up&time=-5m", Some(700_000)),
+        (VictoriaMetrics, Endpoint::Query, "query=up&time=1700000000000", Some(1_700_000_000_000)),
+        (VictoriaMetrics, Endpoint::QueryRange, "query=up&start=-1h&end=now&step=1.5m", Some(1_000_000)),
+        (M3, Endpoint::Query, "query=up&time=now", Some(1_000_000)),
+        (M3, Endpoint::QueryRange, "query=up&start=0&end=900&step=1.5m", Some(900_000)),
+        (Prometheus, Endpoint::Query, "query=up&time=9999-12-31T23:59:59Z", Some(253_402_300_799_000)),
+        (Prometheus, Endpoint::Query, "query=up&time=-5m", None),
+        (Prometheus, Endpoint::QueryRange, "query=up&start=0&end=900&step=1.5m", None),
+    ] {
+        let got = read_as(endpoint, query, dialect).ok().map(|call| call.shape.selectors[0].window.end);
+        assert_eq!(got, end, "{dialect:?} {query}");
+    }
+}
+
+#[test]
+fn a_graph_spans_its_own_time_whatever_it_reads_at_each_step() {
+    let month = "start=0&end=2678400&step=3600";
+    for (query, days) in [
+        ("up", 31),
+        ("rate(up[45m])", 31),
+        ("max_over_time(rate(up[5m])[1h:1m])", 31),
+        ("up offset 1w", 31),
+        ("rate(up[40d])", 40),
+        ("max_over_time(rate(up[1d])[44d:1h])", 45),
+    ] {
+        let call = read(Endpoint::QueryRange, &format!("query={query}&{month}")).unwrap();
+        assert_eq!(call.shape.range_seconds, days * 86_400, "{query}");
+    }
+    assert_eq!(read(Endpoint::Query, "query=up").unwrap().shape.range_seconds, 0);
+}
+
+#[test]
+fn functions_that_only_the_database_knows_are_weighed_by_their_arguments() {
+    let call = read(Endpoint::Query, "query=sum(new_rate(a[5m], b, \"x\")) / 2").unwrap();
+    let texts: Vec<_> = call.shape.selectors.iter().map(|selector| &*selector.text).collect();
+    assert_eq!((texts, call.opaque, call.free), (vec!["a", "b"], false, false));
+    assert!(call.shape.functions.contains(&"unknown function"));
+    // Whatever else is wrong stays so.
+    for query in ["new_rate(a[5m)", "new_rate(a) +", "sum(a) frobnicate (b)"] {
+        assert!(read(Endpoint::Query, &format!("query={}", query.replace('+', "%2B"))).is_err(), "{query}");
+    }
+}
+
+#[test]
+fn durations_that_do_not_compute_are_malformed() {
+    let error = read(Endpoint::Query, "query=rate(a[2m/range()])").unwrap_err();
+    assert!(error.ends_with("parse error: division by zero"), "{error}");
+}
+
+#[test]
+fn strings_may_hold_any_bytes() {
+    let call = read(Endpoint::Query, "query=a{b=\"\\xff\\xc3\\xa9\"}").unwrap();
+    assert_eq!(call.shape.selectors[0].text, "a{b=\"\\xffé\"}");
+}
+
+#[test]
+fn a_dialects_subqueries_are_counted() {
+    let cache = promql::Cache::new(16);
+    let on_unparsable = OnUnparsable::EstimateFromText;
+    let reading =
+        Reading { now_ms: 1_000_000, dialect: TimeDialect::VictoriaMetrics, on_unparsable, cache: &cache };
+    let query = "query=max_over_time(rate(a[5m])[1d:10s]) default 0";
+    let call = reading.read(Endpoint::Query, &Params::parse(query, "").unwrap()).unwrap();
+    assert_eq!(call.shape.selectors[0].evaluations, 8_640);
+}
+
+#[test]
+fn mistakes_read_as_those_of_prometheus() {
+    for (endpoint, query, want) in [
+        (Endpoint::Query, "", "invalid parameter \"query\": it is missing"),
+        (
+            Endpoint::Query,
+            "query=up&time=x",
+            "invalid parameter \"time\": cannot parse \"x\" to a valid timestamp",
+        ),
+        (Endpoint::QueryRange, "query=up&end=1&step=1", "invalid parameter \"start\": it is missing"),
+        (
+            Endpoint::QueryRange,
+            "query=up&start=2&end=1&step=1",
+            "invalid parameter \"end\": end timestamp must not be before start time",
+        ),
+        (Endpoint::Series, "", "no match[] parameter provided"),
+        (
+            Endpoint::Series,
+            "match[]=rate(a[5m])",
+            "invalid parameter \"match[]\": \"rate(a[5m])\" is not a series selector",
+        ),
+        (
+            Endpoint::Query,
+            "query=up&timeout=-1",
+            "invalid parameter \"timeout\": it must be longer than nothing",
+        ),
+    ] {
+        assert_eq!(read(endpoint, query).unwrap_err(), want);
+    }
+    let backwards = read(Endpoint::Series, "match[]=up&start=2000&end=1000").unwrap();
+    assert_eq!(backwards.shape.selectors[0].window, TimeRange { start: 1_000_000, end: 2_000_000 });
+    let zero = read(Endpoint::QueryRange, "query=up&start=0&end=1&step=0").unwrap_err();
+    assert!(zero.contains("zero or negative query resolution"), "{zero}");
+    assert!(read(Endpoint::Query, "query=up{").unwrap_err().starts_with("invalid parameter \"query\": 1:"));
+}
