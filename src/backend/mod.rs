@@ -10,6 +10,7 @@ mod fetch;
 pub mod headers;
 mod health;
 mod kind;
+pub mod parameters;
 mod pieces;
 mod pool;
 pub mod pressure;
