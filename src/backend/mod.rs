@@ -11,6 +11,8 @@ pub mod headers;
 mod health;
 mod kind;
 mod outgoing;
+pub mod parameters;
+mod pieces;
 mod pool;
 pub mod pressure;
 pub mod probe;
