@@ -9,12 +9,14 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     Body, Kind, Settings,
+    condition::Failure,
+    endpoint::Endpoint,
     error::{BackendError, Cause},
     headers::{self, Tenancy},
     pieces,
     pool::{Lane, Sent},
     probe::Probes,
-    replicas::{Failure, Lease, Replica, Replicas},
+    replicas::{Lease, Replica, Replicas},
 };
 
 /// A database behind Weir, one or several replicas of it.
@@ -26,6 +28,8 @@ pub struct Backend {
     pub(super) probes: Probes,
     /// What answers put together from pieces may hold.
     pub(super) joins: Arc<Semaphore>,
+    /// Its table of series, where it has one.
+    pub(super) tsdb_status: Endpoint,
 }
 
 /// A request for a backend.
@@ -56,6 +60,7 @@ impl Backend {
             replicas,
             probes: Probes::new(settings.probe),
             joins: pieces::room(),
+            tsdb_status: Endpoint::default(),
             settings,
         })
     }
@@ -108,6 +113,11 @@ impl Backend {
         !self.ready()
     }
 
+    /// Ends when [`Self::sick`] may have changed since the last call; for one caller at a time.
+    pub async fn changed(&self) {
+        self.replicas.changed().await;
+    }
+
     /// Sends a request to the least loaded replica and waits for the head of the answer, at most until `deadline` and
     /// the backend's response timeout; the body ends by `deadline` too. A request that did not leave, or an idempotent
     /// one that got no byte back, is tried once more on another replica. Dropping the future or the body cancels the
@@ -142,12 +152,12 @@ impl Backend {
             return Err(self.error(None, Cause::NoReplica));
         };
         if !self.replicas.several() {
-            return match self.attempt(lane, first, request, deadline).await {
+            return match self.attempt(lane, first, request, deadline, idempotent).await {
                 Tried::Answered(response) => Ok(response),
                 Tried::Failed { error, .. } => Err(error),
             };
         }
-        let (error, left) = match self.attempt(lane, first, request.clone(), deadline).await {
+        let (error, left) = match self.attempt(lane, first, request.clone(), deadline, idempotent).await {
             Tried::Answered(response) => return Ok(response),
             Tried::Failed { error, left } => (error, left),
         };
@@ -157,7 +167,7 @@ impl Backend {
         let Some(second) = self.replicas.choose(Some(first)) else {
             return Err(error);
         };
-        match self.attempt(lane, second, request, deadline).await {
+        match self.attempt(lane, second, request, deadline, idempotent).await {
             Tried::Answered(response) => Ok(response),
             Tried::Failed { error, .. } => Err(error),
         }
@@ -169,6 +179,7 @@ impl Backend {
         replica: &Arc<Replica>,
         request: Outgoing,
         deadline: Instant,
+        idempotent: bool,
     ) -> Tried {
         let mut lease = replica.lease();
         let head_by = deadline.min(Instant::now() + self.settings.response_timeout);
@@ -180,23 +191,22 @@ impl Backend {
         if !lease.take_place(lane, head_by).await {
             return failed(Cause::Busy(lane), false);
         }
-        match replica.pool.exchange(request, head_by).await {
+        match replica.pool.exchange(request, head_by, idempotent).await {
             Sent::Answered(response, connection) => {
                 match response.status() {
                     // It may be the query's fault: where no other replica does better, nothing is held against it.
-                    StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY
-                        if self.replicas.works_without(replica) =>
-                    {
-                        replica.failed(Failure::Unanswered);
+                    StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY if replica.others_work() => {
+                        let why = Cause::Status(response.status().as_u16()).to_string();
+                        replica.failed(Failure::Unanswered, why);
                     }
-                    _ => replica.succeeded(),
+                    _ => replica.answered(),
                 }
                 lease.hold(connection);
                 Tried::Answered(self.receive(response, lease, deadline))
             }
             Sent::Failed { cause, left } => {
                 if let Some(how) = self.fault_of_replica(&cause) {
-                    replica.failed(how);
+                    replica.failed(how, cause.to_string());
                 }
                 failed(cause, left)
             }

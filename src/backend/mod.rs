@@ -3,7 +3,10 @@
 
 mod body;
 mod client;
+mod condition;
+mod connect;
 mod connection;
+mod endpoint;
 mod error;
 pub mod feedback;
 mod fetch;
@@ -14,6 +17,7 @@ mod pieces;
 mod pool;
 pub mod pressure;
 pub mod probe;
+mod ready;
 mod replicas;
 mod settings;
 pub mod tls;
