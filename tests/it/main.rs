@@ -7,6 +7,7 @@ mod backend_send;
 mod backend_tls;
 mod cli;
 mod config;
+mod connections;
 mod dashboards;
 mod differential;
 mod fuzz;
