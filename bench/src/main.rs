@@ -2,9 +2,11 @@
 
 mod client;
 mod compare;
+mod connections;
 mod data;
 mod estimate;
 mod fairness;
+mod floor;
 mod incident;
 mod node;
 mod overhead;
@@ -25,7 +27,9 @@ const USAGE: &str = "\
 Usage: weir-bench COMMAND [OPTIONS]
 
 Commands:
-  overhead   requests per second, CPU per request and added latency, beside nginx, haproxy and vmauth
+  overhead   requests per second, CPU per request and added latency, beside nginx, haproxy, vmauth and a bare
+             pass-through on hyper, the floor of any proxy that uses it
+  connections  memory of thousands of idle connections and of answers that nobody reads, and what comes back after
   stream     a 200 MB answer: rate and memory, one fast reader and 8 slow ones, beside vmauth
   fairness   20 tenants, and one abusive: shares, and the light queries of another
   node       the storage node beside Prometheus and VictoriaMetrics: 16 queries on 20,000 series × 6 h, memory,
@@ -148,8 +152,13 @@ fn run() -> Result<()> {
     if command == "compare" {
         return compare::run(words);
     }
+    // Started by `overhead` as a process of its own.
+    if command == "floor" {
+        return floor::run(words);
+    }
     let run = match command.as_str() {
         "overhead" => overhead::run,
+        "connections" => connections::run,
         "stream" => stream::run,
         "fairness" => fairness::run,
         "incident" => incident::run,

@@ -9,7 +9,7 @@ use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-const PROXIES: [&str; 4] = ["weir", "nginx", "haproxy", "vmauth"];
+const PROXIES: [&str; 5] = ["weir", "nginx", "haproxy", "vmauth", "hyper"];
 const CONNECTIONS: u32 = 32;
 const PACED_RATE: f64 = 3000.0;
 

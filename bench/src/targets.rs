@@ -79,6 +79,12 @@ http {{ access_log off; keepalive_requests 100000000;
         }
         "haproxy" => haproxy(scratch, upstream, 4000, None),
         "vmauth" => vmauth(scratch, upstream, None),
+        "hyper" => {
+            let port = free_port()?;
+            let mut start = Command::new(std::env::current_exe()?);
+            start.args(["floor".to_owned(), port.to_string(), upstream.to_string()]);
+            Service::start("hyper", port, scratch.dir(), start, &small())
+        }
         other => Err(format!("no such proxy: {other}").into()),
     }
 }
@@ -142,7 +148,7 @@ pub(crate) fn vmauth(scratch: &Scratch, upstream: u16, concurrency: Option<u32>)
 }
 
 /// Weir with every limit enforced, and too high to be met.
-fn open_weir(upstream: u16) -> String {
+pub(crate) fn open_weir(upstream: u16) -> String {
     format!(
         "backends: [{{name: main, urls: [\"http://127.0.0.1:{upstream}\"], max_connections: 256,
   budget: {{memory: 64GiB, queries: 1000}}}}]
@@ -163,7 +169,9 @@ pub(crate) fn weir(scratch: &Scratch, options: &Options, text: &str) -> Result<S
 pub(crate) fn weir_with_admin(scratch: &Scratch, options: &Options, text: &str) -> Result<(Service, u16)> {
     let (port, admin) = (free_port()?, free_port()?);
     let text = format!(
-        "server: {{listen: \"127.0.0.1:{port}\", admin_listen: \"127.0.0.1:{admin}\"}}\ntelemetry: {{log: warn}}\n{text}"
+        // Every client has the same address here.
+        "server: {{listen: \"127.0.0.1:{port}\", admin_listen: \"127.0.0.1:{admin}\", connections: {{per_client: 100%}}}}
+telemetry: {{log: warn}}\n{text}"
     );
     let config = scratch.write("weir.yaml", &text)?;
     let mut start = Command::new(&options.weir);

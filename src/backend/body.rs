@@ -15,9 +15,10 @@ use tokio::{
 };
 
 use super::{
+    condition::Failure,
     error::{BackendError, Cause},
     pool::innermost,
-    replicas::{Failure, Lease},
+    replicas::Lease,
 };
 
 /// Bytes of an answer that was put together which are handed out at a time.
@@ -80,7 +81,7 @@ impl Arriving {
         let replica = lease.as_ref().map(Lease::replica);
         // The deadline of a query says nothing of the replica; an answer that breaks off does.
         if let (Some(replica), Cause::BrokenBody(_)) = (replica, &cause) {
-            replica.failed(Failure::Unanswered);
+            replica.failed(Failure::Unanswered, cause.to_string());
         }
         BackendError::new(&self.backend, replica.map(|r| r.pool.url().as_str()), cause)
     }

@@ -9,11 +9,13 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     Body, Kind, Outgoing, Settings,
+    condition::Failure,
+    endpoint::Endpoint,
     error::{BackendError, Cause},
     headers::{self, Tenancy},
     pool::{Lane, Sent},
     probe::Probes,
-    replicas::{Failure, Lease, Replica, Replicas},
+    replicas::{Lease, Replica, Replicas},
     split,
 };
 
@@ -26,6 +28,8 @@ pub struct Backend {
     pub(super) probes: Probes,
     /// Bytes that answers in the course of being merged may hold.
     pub(super) merges: Arc<Semaphore>,
+    /// Its table of series, where it has one.
+    pub(super) tsdb_status: Endpoint,
 }
 
 /// One try on one replica.
@@ -43,6 +47,7 @@ impl Backend {
             replicas,
             probes: Probes::new(settings.probe),
             merges: split::room(),
+            tsdb_status: Endpoint::default(),
             settings,
         })
     }
@@ -95,6 +100,11 @@ impl Backend {
         !self.ready()
     }
 
+    /// Ends when [`Self::sick`] may have changed since the last call; for one caller at a time.
+    pub async fn changed(&self) {
+        self.replicas.changed().await;
+    }
+
     /// Sends a request to the least loaded replica and waits for the head of the answer, at most until `deadline` and
     /// the backend's response timeout; the body ends by `deadline` too. A request that did not leave, or an idempotent
     /// one that got no byte back, is tried once more on another replica. Dropping the future or the body cancels the
@@ -129,12 +139,12 @@ impl Backend {
             return Err(self.error(None, Cause::NoReplica));
         };
         if !self.replicas.several() {
-            return match self.attempt(lane, first, request, deadline).await {
+            return match self.attempt(lane, first, request, deadline, idempotent).await {
                 Tried::Answered(response) => Ok(response),
                 Tried::Failed { error, .. } => Err(error),
             };
         }
-        let (error, left) = match self.attempt(lane, first, request.clone(), deadline).await {
+        let (error, left) = match self.attempt(lane, first, request.clone(), deadline, idempotent).await {
             Tried::Answered(response) => return Ok(response),
             Tried::Failed { error, left } => (error, left),
         };
@@ -144,7 +154,7 @@ impl Backend {
         let Some(second) = self.replicas.choose(Some(first)) else {
             return Err(error);
         };
-        match self.attempt(lane, second, request, deadline).await {
+        match self.attempt(lane, second, request, deadline, idempotent).await {
             Tried::Answered(response) => Ok(response),
             Tried::Failed { error, .. } => Err(error),
         }
@@ -156,6 +166,7 @@ impl Backend {
         replica: &Arc<Replica>,
         request: Outgoing,
         deadline: Instant,
+        idempotent: bool,
     ) -> Tried {
         let mut lease = replica.lease();
         let head_by = deadline.min(Instant::now() + self.settings.response_timeout);
@@ -167,23 +178,22 @@ impl Backend {
         if !lease.take_place(lane, head_by).await {
             return failed(Cause::Busy(lane), false);
         }
-        match replica.pool.exchange(request, head_by).await {
+        match replica.pool.exchange(request, head_by, idempotent).await {
             Sent::Answered(response, connection) => {
                 match response.status() {
                     // It may be the query's fault: where no other replica does better, nothing is held against it.
-                    StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY
-                        if self.replicas.works_without(replica) =>
-                    {
-                        replica.failed(Failure::Unanswered);
+                    StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY if replica.others_work() => {
+                        let why = Cause::Status(response.status().as_u16()).to_string();
+                        replica.failed(Failure::Unanswered, why);
                     }
-                    _ => replica.succeeded(),
+                    _ => replica.answered(),
                 }
                 lease.hold(connection);
                 Tried::Answered(self.receive(response, lease, deadline))
             }
             Sent::Failed { cause, left } => {
                 if let Some(how) = self.fault_of_replica(&cause) {
-                    replica.failed(how);
+                    replica.failed(how, cause.to_string());
                 }
                 failed(cause, left)
             }

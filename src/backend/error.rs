@@ -36,6 +36,8 @@ pub(super) enum Cause {
     TooLong(usize),
     /// The answer to a request of Weir's own has the wrong status.
     Status(u16),
+    /// The backend was found to have no such endpoint, and is not asked again for a while.
+    Missing(&'static str),
     /// The request cannot be written as HTTP.
     Request(String),
 }
@@ -54,7 +56,8 @@ impl BackendError {
             | Cause::NoAnswer(_)
             | Cause::BrokenBody(_)
             | Cause::TooLong(_)
-            | Cause::Status(_) => ErrorKind::UpstreamDead,
+            | Cause::Status(_)
+            | Cause::Missing(_) => ErrorKind::UpstreamDead,
             Cause::Busy(_) | Cause::Late(_) | Cause::LateBody => ErrorKind::UpstreamTimeout,
             Cause::Request(_) => ErrorKind::BadData,
         }
@@ -76,27 +79,43 @@ impl fmt::Display for BackendError {
         if let Some(replica) = &self.replica {
             write!(f, " ({replica})")?;
         }
-        match &self.cause {
-            Cause::NoReplica => f.write_str(" has no URL"),
-            Cause::Connect(why) => write!(f, " could not be reached: {why}"),
-            Cause::ConnectTimeout(after) => {
-                write!(f, " could not be reached within {}", duration::text(*after))
+        write!(f, " {}", self.cause)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoReplica => f.write_str("has no URL"),
+            Self::Connect(why) => write!(f, "could not be reached: {why}"),
+            Self::ConnectTimeout(after) => {
+                write!(f, "could not be reached within {}", duration::text(*after))
             }
-            Cause::Busy(Lane::Queries) => {
-                f.write_str(" had no free connection before the deadline (`max_connections`)")
+            Self::Busy(Lane::Queries) => {
+                f.write_str("had no free connection before the deadline (`max_connections`)")
             }
-            Cause::Busy(Lane::Light) => f.write_str(
-                " left all connections for light requests such as this busy until the deadline (`light_connections`)",
+            Self::Busy(Lane::Light) => f.write_str(
+                "left all connections for light requests such as this busy until the deadline (`light_connections`)",
             ),
-            Cause::NoAnswer(why) => write!(f, " ended the connection without an answer: {why}"),
-            Cause::Late(after) => write!(f, " did not answer within {}", duration::text(*after)),
-            Cause::BrokenBody(why) => write!(f, " broke off in the middle of its answer: {why}"),
-            Cause::LateBody => f.write_str(" did not finish its answer before the deadline"),
-            Cause::TooLong(max) => write!(f, " answered with more than {}", units::bytes(*max as u64)),
-            Cause::Status(status) => write!(f, " answered with status {status}"),
-            Cause::Request(why) => write!(f, " cannot be asked this: {why}"),
+            Self::NoAnswer(why) => write!(f, "ended the connection without an answer: {why}"),
+            Self::Late(after) => write!(f, "did not answer within {}", duration::text(rounded(*after))),
+            Self::BrokenBody(why) => write!(f, "broke off in the middle of its answer: {why}"),
+            Self::LateBody => f.write_str("did not finish its answer before the deadline"),
+            Self::TooLong(max) => write!(f, "answered with more than {}", units::bytes(*max as u64)),
+            Self::Status(status) => write!(f, "answered with status {status}"),
+            Self::Missing(path) => write!(f, "has no {path}"),
+            Self::Request(why) => write!(f, "cannot be asked this: {why}"),
         }
     }
 }
 
 impl std::error::Error for BackendError {}
+
+/// A measured time as people say it: whole seconds from one second on, else milliseconds.
+fn rounded(time: Duration) -> Duration {
+    if time.as_secs() >= 1 {
+        Duration::from_secs(time.as_secs())
+    } else {
+        Duration::from_millis(time.as_millis() as u64)
+    }
+}

@@ -7,10 +7,11 @@ use http::{HeaderMap, Method, StatusCode, header, uri::PathAndQuery};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
-use super::{Backend, BackendError, Body, Outgoing, error::Cause};
+use super::{Backend, BackendError, Body, Outgoing, endpoint::Place, error::Cause, ready};
 
 /// The longest `status/tsdb` that is read: 10,000 entries of each list are about 1 MB.
 const TSDB_STATUS_MAX: usize = 16 << 20;
+const TSDB_STATUS: &str = "/api/v1/status/tsdb";
 const BUILDINFO_MAX: usize = 64 << 10;
 /// How long Weir waits for what it asks on its own account.
 const OWN_DEADLINE: Duration = Duration::from_secs(10);
@@ -39,7 +40,24 @@ impl Backend {
             (super::Kind::VictoriaMetrics, Days::All) => format!("topN={limit}&date=0"),
             _ => format!("limit={limit}"),
         };
-        self.get_ok(&format!("/api/v1/status/tsdb?{parameters}"), TSDB_STATUS_MAX).await
+        let endpoint = &self.tsdb_status;
+        if endpoint.places(Place::Prefix, Instant::now()).is_empty() {
+            return Err(self.error(None, Cause::Missing(TSDB_STATUS)));
+        }
+        let asked = self.get_ok(&format!("{TSDB_STATUS}?{parameters}"), TSDB_STATUS_MAX).await;
+        match asked.as_ref().map_err(BackendError::cause) {
+            Ok(_) => endpoint.found(Place::Prefix),
+            Err(Cause::Status(status)) if ready::is_missing(*status) => {
+                if endpoint.not_found(Instant::now()) {
+                    tracing::info!(
+                        backend = self.name(),
+                        "has no {TSDB_STATUS}: more selectors are counted by probes"
+                    );
+                }
+            }
+            Err(_) => {}
+        }
+        asked
     }
 
     /// The backend's version and features, as JSON.

@@ -1,16 +1,34 @@
 //! What runs beside the requests: health checks of the replicas, and the closing of unused connections.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Uri, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, uri::PathAndQuery};
 use http_body_util::Full;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Backend, Body, Lane, fetch::read_at_most, pool::Sent, replicas::Replica};
+use super::{
+    Backend, Body, Kind, Lane,
+    endpoint::Place,
+    error::Cause,
+    fetch::{ReadError, read_at_most},
+    pool::Sent,
+    ready,
+    replicas::Replica,
+};
 
 /// Far more than any backend says about its health.
 const HEALTH_BODY_MAX: usize = 16 << 10;
+/// The longest metrics page that is read.
+const METRICS_BODY_MAX: usize = 8 << 20;
+/// Time between two checks of a replica that is down or in doubt: it is used again this soon after it is ready.
+const HURRIED: Duration = Duration::from_millis(250);
+/// How the log of a database tells Weir's own requests from those of its clients.
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("weir/", env!("CARGO_PKG_VERSION"), " (health check)"));
+/// Mimir and Cortex want a tenant for every query; this is the one that they use without tenancy.
+const TENANT: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("x-scope-orgid"), HeaderValue::from_static("anonymous"));
 
 /// The state of a backend, for metrics and the status page.
 #[derive(Clone, Debug)]
@@ -34,34 +52,61 @@ pub struct ReplicaSnapshot {
     pub idle: usize,
     /// Left alone for a while after failures.
     pub ejected: bool,
-    /// The verdict of the health checks; true before the first.
+    /// Whether it is up as far as is known; true before the first check.
     pub healthy: bool,
+    /// Why its latest check or request failed, as the end of a sentence about it; `None` since a check passed.
+    pub last_error: Option<String>,
+    /// It has no metrics page, neither at the root nor below the path of its URL.
+    pub metrics_missing: bool,
 }
 
 impl Backend {
-    /// Checks the replicas at the configured interval until `shutdown` ends.
+    /// Checks each replica at the configured interval, and sooner while it is down or in doubt, until `shutdown` ends.
     pub async fn run_background(self: Arc<Self>, shutdown: impl Future<Output = ()> + Send) {
-        let rounds = async {
-            let mut tick = interval(self.settings.health.interval.max(std::time::Duration::from_millis(1)));
-            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tick.tick().await;
-                self.check_all().await;
-            }
-        };
+        let rounds = self.replicas.iter().map(|replica| self.keep_checking(replica));
         tokio::select! {
             () = shutdown => {}
-            () = rounds => {}
+            _ = futures_util::future::join_all(rounds) => {}
         }
     }
 
-    /// One round of health checks, all replicas at a time.
+    async fn keep_checking(&self, replica: &Arc<Replica>) {
+        let interval = self.settings.health.interval.max(Duration::from_millis(1));
+        let hurried = HURRIED.min(interval);
+        loop {
+            let began = Instant::now();
+            self.check_one(replica).await;
+            // Whatever asks for a check, the next one is no sooner than this.
+            sleep(hurried).await;
+            if !replica.condition().is_doubted() {
+                tokio::select! {
+                    () = sleep_until(began + interval) => {}
+                    () = replica.check_now.notified() => {}
+                }
+            }
+        }
+    }
+
+    /// One health check of each replica, all at a time.
     pub async fn check_all(&self) {
-        let checks = self.replicas.iter().map(|replica| async {
-            replica.checked(self.check(replica).await);
-            replica.pool.prune(Instant::now());
-        });
-        futures_util::future::join_all(checks).await;
+        futures_util::future::join_all(self.replicas.iter().map(|replica| self.check_one(replica))).await;
+    }
+
+    async fn check_one(&self, replica: &Arc<Replica>) {
+        let before = replica.condition();
+        let outcome = self.check(replica).await;
+        if let (Err(why), false) = (&outcome, before.is_doubted()) {
+            tracing::warn!(
+                backend = self.name(),
+                replica = replica.pool.url().as_str(),
+                "not ready: it {why}"
+            );
+        }
+        if outcome.is_ok() && before.is_down() {
+            tracing::info!(backend = self.name(), replica = replica.pool.url().as_str(), "ready again");
+        }
+        replica.checked(outcome);
+        replica.pool.prune(Instant::now());
     }
 
     /// Connections in use now to all replicas, of how many.
@@ -73,12 +118,17 @@ impl Backend {
     /// What is known of the replicas now.
     pub fn snapshot(&self) -> Snapshot {
         let now = Instant::now();
-        let replicas = self.replicas.iter().map(|r| ReplicaSnapshot {
-            url: r.pool.url().as_str().to_owned(),
-            in_flight: r.in_flight(),
-            idle: r.pool.idle_count(),
-            ejected: r.ejected(now),
-            healthy: r.healthy(),
+        let replicas = self.replicas.iter().map(|r| {
+            let condition = r.condition();
+            ReplicaSnapshot {
+                url: r.pool.url().as_str().to_owned(),
+                in_flight: r.in_flight(),
+                idle: r.pool.idle_count(),
+                ejected: condition.is_set_aside(now),
+                healthy: !condition.is_down(),
+                last_error: condition.last_error().map(str::to_owned),
+                metrics_missing: r.metrics.is_missing(),
+            }
         });
         Snapshot {
             backend: Arc::clone(&self.name),
@@ -87,48 +137,102 @@ impl Backend {
         }
     }
 
-    /// Whether a replica says that it can answer. It takes no place among the connections, so that a full backend is
-    /// not taken for a sick one; anything but a server error means that something is alive there.
-    async fn check(&self, replica: &Arc<Replica>) -> bool {
+    /// Whether a replica can answer queries; why not, as the end of a sentence about it. It takes no place among the
+    /// connections, and a query that is late counts only where nothing else says that the replica is ready: a full
+    /// backend is not a sick one.
+    async fn check(&self, replica: &Arc<Replica>) -> Result<(), String> {
         let deadline = Instant::now() + self.settings.health.timeout;
-        let (path, below_prefix) = self.settings.kind.health_path();
+        let says_ready = self.ask_own_word(replica, deadline).await?;
+        match self.ask(replica, Place::Prefix, ready::TRIVIAL_QUERY, deadline, HEALTH_BODY_MAX).await {
+            Ok((status, body)) => ready::judge(status, &body),
+            Err(Cause::Late(_) | Cause::LateBody) if says_ready => Ok(()),
+            Err(cause) => Err(cause.to_string()),
+        }
+    }
+
+    /// Whether the replica itself says that it is ready; `false` where it says nothing.
+    async fn ask_own_word(&self, replica: &Arc<Replica>, deadline: Instant) -> Result<bool, String> {
+        let (path, usual) = ready::own_word(self.kind());
+        for &place in replica.own_word.places(usual, Instant::now()) {
+            let asked = self.ask(replica, place, path, deadline, HEALTH_BODY_MAX).await;
+            let (status, _) = asked.map_err(|cause| cause.to_string())?;
+            if status.is_client_error() {
+                continue;
+            }
+            replica.own_word.found(place);
+            return match status {
+                status if status.is_success() => Ok(true),
+                status if status.is_server_error() => {
+                    Err(format!("says {} at {path}: it is starting, stopping or sick", status.as_u16()))
+                }
+                _ => Ok(false),
+            };
+        }
+        if replica.own_word.not_found(Instant::now()) {
+            tracing::info!(backend = self.name(), "has no {path}: only a query tells whether it is ready");
+        }
+        Ok(false)
+    }
+
+    /// The metrics page of a replica, if one comes by the deadline: where this kind has it, or at the other place.
+    pub(super) async fn metrics_page(&self, replica: &Arc<Replica>, deadline: Instant) -> Option<Bytes> {
+        let (path, usual) = ready::metrics(self.kind());
+        for &place in replica.metrics.places(usual, Instant::now()) {
+            let (status, page) = self.ask(replica, place, path, deadline, METRICS_BODY_MAX).await.ok()?;
+            // A page for people is what some gateways answer to any path.
+            if ready::is_missing(status.as_u16()) || page.starts_with(b"<") {
+                continue;
+            }
+            let page = (status == StatusCode::OK).then_some(page)?;
+            replica.metrics.found(place);
+            return Some(page);
+        }
+        if replica.metrics.not_found(Instant::now()) {
+            tracing::warn!(
+                backend = self.name(),
+                replica = replica.pool.url().as_str(),
+                "has no {path}, neither at the root nor below its path: set pressure.metrics_urls to have its memory seen"
+            );
+        }
+        None
+    }
+
+    /// Asks one replica for a path, on a lane of its own: it takes no place among the connections.
+    async fn ask(
+        &self,
+        replica: &Arc<Replica>,
+        place: Place,
+        path: &'static str,
+        deadline: Instant,
+        max: usize,
+    ) -> Result<(StatusCode, Bytes), Cause> {
         let path = PathAndQuery::from_static(path);
-        let target = if below_prefix { replica.pool.url().target(&path) } else { Ok(Uri::from(path)) };
-        let Ok(target) = target else { return false };
-        self.ask_replica(replica, target, deadline, HEALTH_BODY_MAX).await.is_some_and(|(alive, _)| alive)
-    }
-
-    /// Fetches a path below the URL of one replica, on a lane of its own: it takes no place among the connections.
-    /// Says whether the answer is no server error, and gives its body.
-    pub(super) async fn ask_own(
-        &self,
-        replica: &Arc<Replica>,
-        path: &PathAndQuery,
-        deadline: Instant,
-        max: usize,
-    ) -> Option<(bool, Bytes)> {
-        self.ask_replica(replica, replica.pool.url().target(path).ok()?, deadline, max).await
-    }
-
-    async fn ask_replica(
-        &self,
-        replica: &Arc<Replica>,
-        target: Uri,
-        deadline: Instant,
-        max: usize,
-    ) -> Option<(bool, Bytes)> {
+        let target = match place {
+            Place::Root => Ok(Uri::from(path)),
+            Place::Prefix => replica.pool.url().target(&path),
+        };
         let mut request = Request::new(Full::<Bytes>::default());
         *request.method_mut() = Method::GET;
-        *request.uri_mut() = target;
-        self.add_own_headers(replica, request.headers_mut());
+        *request.uri_mut() = target.map_err(|error| Cause::Request(error.to_string()))?;
+        let headers = request.headers_mut();
+        headers.insert(header::USER_AGENT, USER_AGENT);
+        if matches!(self.kind(), Kind::Mimir | Kind::Cortex) {
+            headers.insert(TENANT.0, TENANT.1);
+        }
+        self.add_own_headers(replica, headers);
         let mut lease = replica.lease();
-        let Sent::Answered(response, connection) = replica.pool.exchange(request, deadline).await else {
-            return None;
+        let (response, connection) = match replica.pool.exchange(request, deadline, true).await {
+            Sent::Answered(response, connection) => (response, connection),
+            Sent::Failed { cause, .. } => return Err(cause),
         };
         lease.hold(connection);
-        let alive = !response.status().is_server_error();
+        let status = response.status();
         let body = Body::new(response.into_body(), lease, deadline, Arc::clone(&self.name));
-        Some((alive, read_at_most(body, max).await.ok()?))
+        match read_at_most(body, max).await {
+            Ok(body) => Ok((status, body)),
+            Err(ReadError::Backend(error)) => Err(error.cause().clone()),
+            Err(ReadError::TooLong) => Err(Cause::TooLong(max)),
+        }
     }
 
     /// Credentials and the address; over whatever the client sent under these names.

@@ -9,14 +9,4 @@ impl Kind {
     pub const fn divides(self) -> bool {
         matches!(self, Self::Prometheus | Self::Thanos | Self::Mimir | Self::Cortex)
     }
-
-    /// Where a replica says whether it can answer, and whether that path lies under the prefix of the query API.
-    pub(super) const fn health_path(self) -> (&'static str, bool) {
-        match self {
-            Self::Prometheus | Self::Thanos | Self::Weir => ("/-/ready", true),
-            Self::VictoriaMetrics => ("/health", true),
-            Self::Mimir | Self::Cortex => ("/ready", false),
-            Self::M3 => ("/health", false),
-        }
-    }
 }

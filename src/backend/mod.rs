@@ -3,7 +3,10 @@
 
 mod body;
 mod client;
+mod condition;
+mod connect;
 mod connection;
+mod endpoint;
 mod error;
 pub mod feedback;
 mod fetch;
@@ -12,10 +15,10 @@ mod health;
 mod kind;
 mod outgoing;
 pub mod parameters;
-mod pieces;
 mod pool;
 pub mod pressure;
 pub mod probe;
+mod ready;
 mod replicas;
 mod settings;
 mod split;

@@ -5,8 +5,9 @@
 //! and it is known whether a failed request had left at all.
 
 use std::{
+    net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
@@ -16,14 +17,16 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
 use tokio_util::either::Either;
 
 use super::{
+    connect::{first_open, in_order},
     connection::{Connection, Stream},
     error::Cause,
     settings::{BaseUrl, Settings},
@@ -74,6 +77,8 @@ pub(super) struct Pool {
     tls: Option<Tls>,
     connect_timeout: Duration,
     idle_timeout: Duration,
+    /// The address of the URL's host that was connected to last.
+    worked: Mutex<Option<SocketAddr>>,
     /// One place per connection in use; idle ones hold none, and who has a place takes an idle one before connections
     /// outnumber places.
     places: Places,
@@ -107,6 +112,7 @@ impl Pool {
             tls: settings.tls.clone(),
             connect_timeout: settings.connect_timeout,
             idle_timeout: settings.idle_timeout,
+            worked: Mutex::new(None),
             places,
             light_places: Places::new(settings.light_connections),
             idle: (0..WORKERS_MAX).map(|_| Mutex::default()).collect(),
@@ -138,28 +144,42 @@ impl Pool {
 
     /// Sends over an idle connection or a new one and waits for the head of the answer.
     ///
-    /// A kept connection may turn out to be closed before the request was written: that request goes out again, on
-    /// the next connection.
-    pub(super) async fn exchange(&self, mut request: Request<Full<Bytes>>, deadline: Instant) -> Sent {
+    /// A kept connection may be closed by the other side in the moment in which it is used again. A request that was
+    /// not written, or a `repeatable` one that got no byte back, goes out once more then, over a new connection.
+    pub(super) async fn exchange(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        deadline: Instant,
+        repeatable: bool,
+    ) -> Sent {
         let began = Instant::now();
+        let mut kept_failed = false;
         loop {
-            let (mut connection, kept) = match self.checkout(began) {
-                Some(connection) => (connection, true),
+            let kept = if kept_failed { None } else { self.checkout(began) };
+            let is_kept = kept.is_some();
+            let mut connection = match kept {
+                Some(connection) => connection,
                 // In a box: a handshake is kilobytes of state, and most requests need none.
                 None => match Box::pin(self.connect(deadline)).await {
-                    Ok(connection) => (connection, false),
+                    Ok(connection) => connection,
                     Err(cause) => return Sent::Failed { cause, left: false },
                 },
             };
+            let copy = (is_kept && repeatable).then(|| request.clone());
             match timeout_at(deadline, connection.exchange(request)).await {
                 Ok(Ok(response)) => return Sent::Answered(response, connection),
-                Ok(Err(mut failed)) => match failed.take_message() {
-                    Some(unsent) if kept => request = unsent,
-                    unsent => {
-                        let cause = Cause::NoAnswer(innermost(failed.error()));
-                        return Sent::Failed { cause, left: unsent.is_none() };
+                Ok(Err(mut failed)) => {
+                    let unsent = failed.take_message();
+                    let left = unsent.is_none();
+                    let copy = copy.filter(|_| !failed.error().is_parse());
+                    match unsent.or(copy).filter(|_| is_kept) {
+                        Some(again) => (request, kept_failed) = (again, true),
+                        None => {
+                            let cause = Cause::NoAnswer(innermost(failed.error()));
+                            return Sent::Failed { cause, left };
+                        }
                     }
-                },
+                }
                 // Dropping the connection with the answer still due closes it: the replica stops working.
                 Err(_) => return Sent::Failed { cause: Cause::Late(began.elapsed()), left: true },
             }
@@ -196,26 +216,39 @@ impl Pool {
         let began = Instant::now();
         let before = deadline.min(began + self.connect_timeout);
         let opening = async {
-            let stream =
-                TcpStream::connect(self.url.address()).await.map_err(|e| Cause::Connect(e.to_string()))?;
-            // A request is one small write; waiting for more to send with it only adds latency.
-            stream.set_nodelay(true).map_err(|e| Cause::Connect(e.to_string()))?;
-            if !self.url.secure() {
-                return begin(Either::Left(stream)).await;
-            }
-            let Some(tls) = &self.tls else {
-                return Err(Cause::Connect("its URL says https, and TLS is not set up".to_owned()));
-            };
-            let (host, _) = self.url.address();
-            let stream = tls.connect(host, stream).await.map_err(|e| Cause::Connect(innermost(&e)))?;
-            begin(Either::Right(stream)).await
+            let found = lookup_host(self.url.address()).await.map_err(|e| Cause::Connect(e.to_string()))?;
+            let addresses = in_order(found, *self.worked.lock());
+            let time = before.saturating_duration_since(began);
+            first_open(&addresses, time, |address| self.open(address)).await
         };
         match timeout_at(before, opening).await {
-            Ok(opened) => opened,
+            Ok(Ok((address, connection))) => {
+                *self.worked.lock() = Some(address);
+                Ok(connection)
+            }
+            Ok(Err(cause)) => {
+                Err(cause.unwrap_or_else(|| Cause::Connect("its name has no address".to_owned())))
+            }
             // A deadline that short is the client's wish and says nothing of the replica.
             Err(_) if before == deadline => Err(Cause::Late(began.elapsed())),
             Err(_) => Err(Cause::ConnectTimeout(self.connect_timeout)),
         }
+    }
+
+    /// Opens a connection to one address, TLS and HTTP included: what swallows packets may do so at any layer.
+    async fn open(&self, address: SocketAddr) -> Result<Connection, Cause> {
+        let stream = TcpStream::connect(address).await.map_err(|e| Cause::Connect(e.to_string()))?;
+        // A request is one small write; waiting for more to send with it only adds latency.
+        stream.set_nodelay(true).map_err(|e| Cause::Connect(e.to_string()))?;
+        if !self.url.secure() {
+            return begin(Either::Left(stream)).await;
+        }
+        let Some(tls) = &self.tls else {
+            return Err(Cause::Connect("its URL says https, and TLS is not set up".to_owned()));
+        };
+        let (host, _) = self.url.address();
+        let stream = tls.connect(host, stream).await.map_err(|e| Cause::Connect(innermost(&e)))?;
+        begin(Either::Right(stream)).await
     }
 
     /// Takes a connection back whose answer has ended.
@@ -235,7 +268,7 @@ impl Pool {
             let stale = |idle: &mut Idle| {
                 !idle.connection.is_free() || now.saturating_duration_since(idle.since) > self.idle_timeout
             };
-            let closed: Vec<Idle> = locked(idle).extract_if(.., stale).collect();
+            let closed: Vec<Idle> = idle.lock().extract_if(.., stale).collect();
             self.idle_count.fetch_sub(closed.len(), SeqCst);
         }
     }
@@ -250,13 +283,8 @@ impl Pool {
     }
 
     fn idle(&self, worker: WorkerId) -> MutexGuard<'_, Vec<Idle>> {
-        locked(&self.idle[worker.index()])
+        self.idle[worker.index()].lock()
     }
-}
-
-fn locked(idle: &Mutex<Vec<Idle>>) -> MutexGuard<'_, Vec<Idle>> {
-    // Nothing panics while it is held; a poisoned list would still be a list.
-    idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn begin(stream: Stream) -> Result<Connection, Cause> {

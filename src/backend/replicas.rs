@@ -2,37 +2,37 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::Frame;
 use hyper::body::Incoming;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit},
+    time::Instant,
+};
 
 use super::{
+    condition::{Condition, Failure},
     connection::Connection,
+    endpoint::Endpoint,
     pool::{Lane, Pool},
     settings::{BaseUrl, Settings},
 };
 
-/// Answers that stayed away, one after the other, before a replica that accepts connections is left alone.
-const FAILURES_BEFORE_EJECTION: u32 = 3;
-const FIRST_EJECTION: Duration = Duration::from_secs(1);
-const LONGEST_EJECTION: Duration = Duration::from_secs(60);
-/// Checks that failed in a row before a replica counts as unhealthy: one lost packet is not an outage.
-const CHECKS_BEFORE_UNHEALTHY: u32 = 2;
-
 /// The replicas of one backend.
 #[derive(Debug)]
 pub(super) struct Replicas {
-    each: Vec<Arc<Replica>>,
+    each: Arc<[Arc<Replica>]>,
     /// Where the search starts, so that equals share the load.
     next: AtomicUsize,
+    /// Told when a replica goes down or comes back.
+    changed: Arc<Notify>,
 }
 
 /// One replica: its connections and what is known of its health.
@@ -40,38 +40,39 @@ pub(super) struct Replicas {
 pub(super) struct Replica {
     pub(super) pool: Pool,
     in_flight: AtomicUsize,
-    born: Instant,
-    /// Failed requests in a row.
-    failures: AtomicU32,
-    /// Ejections in a row, for the backoff.
-    ejections: AtomicU32,
-    /// Milliseconds after `born`.
-    ejected_until: AtomicU64,
-    healthy: AtomicBool,
-    failed_checks: AtomicU32,
-}
-
-/// How a replica failed a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// It could not be connected to: nothing listens there.
-    Unreachable,
-    /// It took the request and gave no (whole) answer, or one of its own failure: maybe the query's fault.
-    Unanswered,
+    condition: Mutex<Condition>,
+    /// Whether `condition` has something that a good answer changes: read without its lock.
+    unclean: AtomicBool,
+    /// All replicas of the backend, this one among them.
+    all: OnceLock<Weak<[Arc<Self>]>>,
+    changed: Arc<Notify>,
+    /// Told when the next check should come at once.
+    pub(super) check_now: Notify,
+    /// Where it says whether it is ready.
+    pub(super) own_word: Endpoint,
+    /// Where it has its metrics.
+    pub(super) metrics: Endpoint,
 }
 
 impl Replicas {
     pub(super) fn new(settings: &Settings) -> Self {
-        let each = settings.urls.iter().map(|url| Arc::new(Replica::new(url.clone(), settings))).collect();
-        Self { each, next: AtomicUsize::new(0) }
+        let changed = Arc::<Notify>::default();
+        let replica = |url: &BaseUrl| Arc::new(Replica::new(url.clone(), settings, Arc::clone(&changed)));
+        let each: Arc<[_]> = settings.urls.iter().map(replica).collect();
+        for replica in each.iter() {
+            // It is empty: the replica was made above.
+            let _ = replica.all.set(Arc::downgrade(&each));
+        }
+        Self { each, next: AtomicUsize::new(0), changed }
     }
 
     /// Takes over which of them fail, by URL, until the next check says otherwise.
     pub(super) fn know_of(&self, others: &Self) {
-        for replica in &self.each {
-            let known = others.each.iter().find(|other| other.pool.url() == replica.pool.url());
-            if known.is_some_and(|known| !known.works(Instant::now())) {
-                replica.healthy.store(false, Relaxed);
+        for replica in self.each.iter() {
+            if let Some(known) = others.each.iter().find(|other| other.pool.url() == replica.pool.url()) {
+                let known = known.condition.lock().clone();
+                replica.unclean.store(!known.is_clean(), Relaxed);
+                *replica.condition.lock() = known;
             }
         }
     }
@@ -79,7 +80,7 @@ impl Replicas {
     /// The least loaded replica that works, other than `not`; when none works, the least loaded of all: a guess
     /// costs less than a refusal that may be wrong.
     pub(super) fn choose(&self, not: Option<&Arc<Replica>>) -> Option<&Arc<Replica>> {
-        if let ([only], None) = (self.each.as_slice(), not) {
+        if let ([only], None) = (&*self.each, not) {
             return Some(only);
         }
         let now = Instant::now();
@@ -92,7 +93,7 @@ impl Replicas {
         self.each.iter()
     }
 
-    pub(super) const fn several(&self) -> bool {
+    pub(super) fn several(&self) -> bool {
         self.each.len() > 1
     }
 
@@ -102,24 +103,24 @@ impl Replicas {
         self.each.iter().any(|r| r.works(now))
     }
 
-    /// Whether any other replica is.
-    pub(super) fn works_without(&self, replica: &Arc<Replica>) -> bool {
-        let now = Instant::now();
-        self.each.iter().any(|r| !Arc::ptr_eq(r, replica) && r.works(now))
+    /// Ends when a replica went down or came back since the last call.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
     }
 }
 
 impl Replica {
-    fn new(url: BaseUrl, settings: &Settings) -> Self {
+    fn new(url: BaseUrl, settings: &Settings, changed: Arc<Notify>) -> Self {
         Self {
             pool: Pool::new(url, settings),
             in_flight: AtomicUsize::new(0),
-            born: Instant::now(),
-            failures: AtomicU32::new(0),
-            ejections: AtomicU32::new(0),
-            ejected_until: AtomicU64::new(0),
-            healthy: AtomicBool::new(true),
-            failed_checks: AtomicU32::new(0),
+            condition: Mutex::default(),
+            unclean: AtomicBool::new(false),
+            all: OnceLock::new(),
+            changed,
+            check_now: Notify::new(),
+            own_word: Endpoint::default(),
+            metrics: Endpoint::default(),
         }
     }
 
@@ -133,66 +134,57 @@ impl Replica {
         self.in_flight.load(Relaxed)
     }
 
-    pub(super) fn healthy(&self) -> bool {
-        self.healthy.load(Relaxed)
-    }
-
-    pub(super) fn ejected(&self, now: Instant) -> bool {
-        let until = self.ejected_until.load(Relaxed);
-        until > 0 && self.age_ms(now) < until
+    /// What is known of it now.
+    pub(super) fn condition(&self) -> Condition {
+        self.condition.lock().clone()
     }
 
     fn works(&self, now: Instant) -> bool {
-        self.healthy() && !self.ejected(now)
+        self.condition.lock().works(now)
     }
 
-    fn age_ms(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.born).as_millis() as u64
-    }
-
-    /// It answered: whatever it was, it works again.
-    pub(super) fn succeeded(&self) {
-        // Read first: the ordinary case writes nothing that other cores read.
-        if self.failures.load(Relaxed) != 0 {
-            self.failures.store(0, Relaxed);
-        }
-        if self.ejected_until.load(Relaxed) != 0 {
-            self.ejections.store(0, Relaxed);
-            self.ejected_until.store(0, Relaxed);
-        }
-    }
-
-    /// It failed a request: left alone at once when nothing listens, each time twice as long as the last; after a few in
-    /// a row and shortly otherwise, since it may have been the query.
-    pub(super) fn failed(&self, how: Failure) {
-        let failures = self.failures.fetch_add(1, Relaxed) + 1;
-        if how == Failure::Unanswered && failures < FAILURES_BEFORE_EJECTION {
-            return;
-        }
+    /// Whether another replica of the same backend works.
+    pub(super) fn others_work(&self) -> bool {
         let now = Instant::now();
-        // Requests that were under way together fail together: they are one reason to wait longer, not many.
-        if self.ejected(now) {
-            return;
-        }
-        let pause = match how {
-            Failure::Unanswered => FIRST_EJECTION,
-            Failure::Unreachable => {
-                let before = self.ejections.fetch_add(1, Relaxed).min(16);
-                (FIRST_EJECTION * (1 << before)).min(LONGEST_EJECTION)
-            }
-        };
-        self.failures.store(0, Relaxed);
-        self.ejected_until.store(self.age_ms(now) + pause.as_millis() as u64, Relaxed);
+        let all = self.all.get().and_then(Weak::upgrade);
+        all.is_some_and(|all| {
+            all.iter().any(|other| !std::ptr::eq(&raw const **other, self) && other.works(now))
+        })
     }
 
-    /// The outcome of a health check. A good one ends an ejection: the check is the trial.
-    pub(super) fn checked(&self, good: bool) {
-        if good {
-            self.failed_checks.store(0, Relaxed);
-            self.healthy.store(true, Relaxed);
-            self.succeeded();
-        } else if self.failed_checks.fetch_add(1, Relaxed) + 1 >= CHECKS_BEFORE_UNHEALTHY {
-            self.healthy.store(false, Relaxed);
+    /// It answered a request.
+    pub(super) fn answered(&self) {
+        // Read first: the ordinary case writes nothing that other cores read, and takes no lock.
+        if self.unclean.load(Relaxed) {
+            self.unclean.store(false, Relaxed);
+            self.condition.lock().answered();
+        }
+    }
+
+    /// It failed a request.
+    pub(super) fn failed(&self, how: Failure, why: String) {
+        let others_work = how == Failure::Unanswered && self.others_work();
+        self.change(|condition| condition.failed(how, why, others_work, Instant::now()));
+    }
+
+    /// The outcome of a health check.
+    pub(super) fn checked(&self, outcome: Result<(), String>) {
+        self.change(|condition| condition.checked(outcome));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Condition)) {
+        let now = Instant::now();
+        let mut condition = self.condition.lock();
+        let (worked, was_doubted) = (condition.works(now), condition.is_doubted());
+        change(&mut condition);
+        self.unclean.store(!condition.is_clean(), Relaxed);
+        let (works, is_doubted) = (condition.works(now), condition.is_doubted());
+        drop(condition);
+        if works != worked {
+            self.changed.notify_one();
+        }
+        if is_doubted && !was_doubted {
+            self.check_now.notify_one();
         }
     }
 }

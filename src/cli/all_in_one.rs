@@ -8,6 +8,7 @@ use tokio::{sync::watch, task::JoinSet, time::MissedTickBehavior};
 use super::{
     BAD_INPUT,
     clock::now_ms,
+    give_back,
     memory::Memory,
     node::open,
     output,
@@ -85,6 +86,7 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     // After it: what is known of the node then includes what was scraped.
     proxy.warm().await;
     background.spawn(scrape.forever());
+    background.spawn(give_back::whenever_worth_it());
     let (admin, admin_thread) = admin_lane(admin_listener, &proxy, None, stopped)?;
     let signals = Signals::listen();
     output::out(greeting(queries, admin, node_address), 0);

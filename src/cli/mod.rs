@@ -4,6 +4,7 @@ mod all_in_one;
 mod check_config;
 mod clock;
 mod explain;
+mod give_back;
 mod memory;
 mod node;
 mod output;

@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 
 use super::{
-    BAD_INPUT, output,
+    BAD_INPUT, give_back, output,
     proxy::{bind, init_log, run_on_cores},
     signals::Signals,
 };
@@ -63,10 +63,12 @@ async fn serve(raw: &config::RawNode, data: &Path) -> Result<(), String> {
     let db = open(&data.join("node"), options)?;
     let node = Node::new(Arc::clone(&db), settings).map_err(|error| format!("metrics: {error}"))?;
     let maintaining = tokio::spawn(maintain(Arc::clone(&node)));
+    let giving_back = tokio::spawn(give_back::whenever_worth_it());
     let signals = Signals::listen();
     tracing::info!(%address, "ready: remote write to http://{address}/api/v1/write");
     let whole = signals.serve(http::serve(listener, Arc::clone(&node), signals.first())).await;
     maintaining.abort();
+    giving_back.abort();
     // Threads may still hold what was cut.
     if whole {
         node.check_pools();

@@ -19,7 +19,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{BAD_INPUT, FAILED, clock::now_ms, memory::Memory, output, signals::Signals, system};
+use super::{BAD_INPUT, FAILED, clock::now_ms, give_back, memory::Memory, output, signals::Signals, system};
 use crate::{
     config::{self, Loaded, Reloader},
     http,
@@ -109,6 +109,7 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
         admin_lane(admin_listener, &proxy, Some(reload_by(&proxy, &reloader)), stopped)?;
     let background = [
         tokio::spawn(memory.clone().keep()),
+        tokio::spawn(give_back::whenever_worth_it()),
         tokio::spawn(reload_on_hangup(Arc::clone(&reloader), Arc::clone(&proxy))),
         tokio::spawn(reload_on_change(reloader, Arc::clone(&proxy))),
     ];

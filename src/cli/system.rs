@@ -21,6 +21,28 @@ pub(super) fn take_open_files() {
     }
 }
 
+/// Gives free memory back to the system, wherever it lies: by itself glibc's allocator gives back only the end of its heap,
+/// and a single object behind thousands of freed ones keeps them all. Blocks for some milliseconds.
+pub(super) fn give_back_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it takes a number and touches nothing that is allocated.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Bytes that the allocator has handed out and not got back; `None` where it does not say.
+pub(super) fn allocated_bytes() -> Option<u64> {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: it takes nothing and returns numbers.
+        let info = unsafe { libc::mallinfo2() };
+        Some((info.uordblks + info.hblkhd) as u64)
+    }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    None
+}
+
 /// Has few arenas: for a process whose large allocations pass from thread to thread.
 pub(super) fn take_few_arenas() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -7,7 +7,10 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
-    sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -120,6 +123,8 @@ pub(super) struct Place {
     pub(super) activity: Arc<Activity>,
     /// See [`ConnectionLimits::idle`].
     pub(super) idle: Duration,
+    /// Whether it is a spare one, so that a request on any other takes no lock.
+    spare: AtomicBool,
 }
 
 impl Connections {
@@ -174,7 +179,8 @@ impl Connections {
         open.next += 1;
         open.insert(id, Member { client, kind, activity: Arc::clone(&activity) });
         drop(open);
-        Some(Place { connections: Arc::clone(self), id, activity, idle })
+        let spare = AtomicBool::new(kind == Kind::Spare);
+        Some(Place { connections: Arc::clone(self), id, activity, idle, spare })
     }
 
     /// Asks all connections to end once their answers are sent; no other gets a place.
@@ -256,12 +262,12 @@ impl Open {
 impl Place {
     /// Whether it may be used for other requests than health checks: from the start, or because there is room now.
     pub(super) fn is_full(&self) -> bool {
-        let mut open = self.connections.open.lock();
-        let Some((client, Kind::Spare)) =
-            open.members.get(&self.id).map(|member| (member.client, member.kind))
-        else {
+        if !self.spare.load(Relaxed) {
             return true;
-        };
+        }
+        let mut open = self.connections.open.lock();
+        // One that was closed to make room answers once more.
+        let Some(client) = open.members.get(&self.id).map(|member| member.client) else { return true };
         let evicted = open.make_room(client, Kind::Full);
         self.connections.evicted.fetch_add(evicted, Relaxed);
         if !open.has_room(client, Kind::Full) {
@@ -271,6 +277,7 @@ impl Place {
         if let Some(member) = open.remove(self.id) {
             open.insert(self.id, Member { kind: Kind::Full, ..member });
         }
+        self.spare.store(false, Relaxed);
         true
     }
 }

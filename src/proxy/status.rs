@@ -12,6 +12,7 @@ use super::{
     upstream::Upstream,
 };
 use crate::{
+    backend::ReplicaSnapshot,
     base::{Estimate, TenantId},
     limit::BackendSnapshot,
     status::{Backend, Config, Number, Queries, Query, Replica, Share, Snapshot, Tenant},
@@ -78,6 +79,7 @@ fn backend(
         healthy: replica.healthy,
         ejected: replica.ejected,
         in_flight: replica.in_flight,
+        last_error: replica.last_error,
     });
     let look = upstream.monitor().latest().cloned();
     let look = look.as_ref();
@@ -100,7 +102,16 @@ fn backend(
             .map_or_else(Share::default, |held| Share { used: held.queries, of: held.queries_capacity }),
         waiting: held.map_or(0, |held| held.waiting),
         longest_wait_ms: longest.as_millis() as u64,
+        notes: notes(upstream),
     }
+}
+
+fn notes(upstream: &Upstream) -> Vec<String> {
+    let missing = upstream.metrics.snapshot().replicas.into_iter().filter(|replica| replica.metrics_missing);
+    let note = |replica: ReplicaSnapshot| {
+        format!("has no /metrics at {}: its memory is not seen; set pressure.metrics_urls", replica.url)
+    };
+    missing.map(note).collect()
 }
 
 fn most_expensive(mut seen: Vec<Arc<ActiveQuery>>, now: Instant) -> Queries {

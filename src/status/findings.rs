@@ -74,11 +74,23 @@ impl Backend {
         let name = &self.name;
         let down = self.replicas.iter().filter(|replica| !replica.healthy || replica.ejected).count();
         let all = self.replicas.len();
+        for note in &self.notes {
+            say(Severity::Warning, format!("backend {name} {note}"));
+        }
+        let whys = self
+            .replicas
+            .iter()
+            .filter_map(|replica| Some(format!("{} {}", replica.url, replica.last_error.as_ref()?)));
+        let whys = whys.collect::<Vec<_>>().join("; ");
+        let why = if whys.is_empty() { whys } else { format!(": {whys}") };
         let do_not = if down == 1 { "does not" } else { "do not" };
         if down == all && all > 0 {
-            say(Severity::Critical, format!("backend {name} is down: none of its replicas answers"));
+            say(Severity::Critical, format!("backend {name} is down: none of its replicas answers{why}"));
         } else if down > 0 {
-            say(Severity::Warning, format!("{down} of {all} replicas of backend {name} {do_not} answer"));
+            say(
+                Severity::Warning,
+                format!("{down} of {all} replicas of backend {name} {do_not} answer{why}"),
+            );
         }
         let because = self.worst_signal().map_or_else(String::new, |(signal, pressure)| {
             format!(": {signal} says {:.0} % of its limit", pressure * 100.0)

@@ -86,6 +86,8 @@ pub struct Backend {
     pub waiting: u64,
     /// How long the first of them has waited.
     pub longest_wait_ms: u64,
+    /// What an operator should know of it, each as the end of a sentence about it.
+    pub notes: Vec<String>,
 }
 
 /// One replica of a database.
@@ -99,6 +101,8 @@ pub struct Replica {
     pub ejected: bool,
     /// Requests under way.
     pub in_flight: usize,
+    /// Why its latest check or request failed, as the end of a sentence about it; `None` since a check passed.
+    pub last_error: Option<String>,
 }
 
 /// Some queries of many.

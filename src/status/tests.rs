@@ -29,7 +29,7 @@ fn query() -> Query {
 }
 
 fn replica(healthy: bool) -> Replica {
-    Replica { url: HOSTILE.into(), healthy, ejected: false, in_flight: 3 }
+    Replica { url: HOSTILE.into(), healthy, ejected: false, in_flight: 3, last_error: None }
 }
 
 fn busy() -> Snapshot {
@@ -44,6 +44,7 @@ fn busy() -> Snapshot {
         queries: Share { used: 3, of: None },
         waiting: 12,
         longest_wait_ms: 6_000,
+        notes: Vec::new(),
     };
     let refused = Refused {
         at_ms: 9_000,

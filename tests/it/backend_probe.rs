@@ -287,6 +287,24 @@ async fn mimir_without_its_count_lists() {
 }
 
 #[tokio::test]
+async fn mimir_is_asked_once_for_a_count_that_it_does_not_have() {
+    for status in [404, 422] {
+        let upstream = FakeUpstream::start(move |seen| match seen.path() {
+            "/api/v1/series" => series(7),
+            _ => Act::answer(status, &[], b"cardinality analysis is disabled for the tenant"),
+        })
+        .await;
+        let backend = backend(Kind::Mimir, &upstream, ProbeSettings::default());
+        for hours in 1..4 {
+            let window = TimeRange { end: WINDOW.start + 10 * hours * HOUR, ..WINDOW };
+            assert_eq!(ask(&backend, window, 10).await.unwrap().series.value, 7);
+        }
+        let counts = upstream.seen().iter().filter(|seen| seen.path().contains("cardinality")).count();
+        assert_eq!((counts, upstream.seen().len()), (1, 4));
+    }
+}
+
+#[tokio::test]
 async fn a_selector_that_matches_everything_is_never_asked_about() {
     let upstream = FakeUpstream::start(|_| Act::die()).await;
     let backend = backend(Kind::Cortex, &upstream, ProbeSettings::default());

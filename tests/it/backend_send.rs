@@ -13,7 +13,7 @@ use weir::{
     base::{ErrorKind, WorkerId},
 };
 
-use crate::support::fake_upstream::{Act, FakeUpstream, chunk, head};
+use crate::support::fake_upstream::{Act, FakeUpstream, Seen, chunk, head};
 
 const SOON: Duration = Duration::from_millis(50);
 const LATER: Duration = Duration::from_secs(5);
@@ -112,11 +112,12 @@ async fn a_backend_that_hangs_is_late_and_is_told_to_stop() {
 async fn the_response_timeout_counts_without_a_deadline() {
     let upstream = FakeUpstream::start(|_| Act::hang()).await;
     let backend = Backend::new(Settings { response_timeout: SOON, ..settings(&[upstream.url()]) });
-    for _ in 0..3 {
-        assert!(backend.ready());
+    for _ in 0..5 {
         assert_eq!(send(&backend, LATER).await.unwrap_err().kind(), ErrorKind::UpstreamTimeout);
+        assert!(backend.ready(), "it may be the queries: a check decides");
     }
-    assert!(backend.sick());
+    let late = backend.snapshot().replicas[0].last_error.clone();
+    assert!(late.unwrap().starts_with("did not answer within "));
 }
 
 #[tokio::test]
@@ -181,7 +182,7 @@ async fn what_never_left_goes_to_another_replica_even_if_it_is_no_read() {
         let sent = backend.send(get("/api/v1/query"), tokio::time::Instant::now() + LATER, false).await;
         assert_eq!(body(sent.unwrap()).await.unwrap(), "{}");
     }
-    assert!(backend.snapshot().replicas[0].ejected, "nobody there: left alone at once");
+    assert!(!backend.snapshot().replicas[0].healthy, "nobody there: left alone at once");
 }
 
 #[tokio::test]
@@ -416,4 +417,30 @@ async fn the_backends_own_tables_are_fetched_with_a_bound() {
     assert!(error.message().contains("more than 64KiB"), "{error}");
     let error = backend.tsdb_status(1, Days::Latest).await.unwrap_err();
     assert!(error.message().contains("status 404"), "{error}");
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_dies_before_its_first_byte_is_tried_again_once() {
+    let dies = |seen: &Seen| if seen.index % 2 == 1 { Act::die() } else { Act::json("{}") };
+    for (idempotent, answered, seen) in [(true, true, 3), (false, false, 2)] {
+        let upstream = FakeUpstream::start(dies).await;
+        let backend = Backend::new(settings(&[upstream.url()]));
+        body(send(&backend, LATER).await.unwrap()).await.unwrap();
+        let deadline = tokio::time::Instant::now() + LATER;
+        let again = backend.send(get("/api/v1/query"), deadline, idempotent).await;
+        assert_eq!((again.is_ok(), upstream.seen().len()), (answered, seen));
+    }
+    // A new one is not: its backend has just been connected to.
+    let upstream = FakeUpstream::start(|_| Act::die()).await;
+    let backend = Backend::new(settings(&[upstream.url()]));
+    assert!(send(&backend, LATER).await.is_err() && upstream.seen().len() == 1);
+    // Nor is one whose answer has begun.
+    let upstream = FakeUpstream::start(|seen| match seen.index {
+        0 => Act::json("{}"),
+        _ => Act::die_mid_body(100, b"{"),
+    })
+    .await;
+    let backend = Backend::new(settings(&[upstream.url()]));
+    body(send(&backend, LATER).await.unwrap()).await.unwrap();
+    assert!(body(send(&backend, LATER).await.unwrap()).await.is_err() && upstream.seen().len() == 2);
 }

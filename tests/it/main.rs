@@ -1,11 +1,13 @@
 //! The integration tests: one binary, real sockets on port 0.
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+mod backend_health;
 mod backend_probe;
 mod backend_send;
 mod backend_tls;
 mod cli;
 mod config;
+mod connections;
 mod dashboards;
 mod differential;
 mod fuzz;

@@ -64,7 +64,8 @@ fn load(port: u16, path: &str, series: &[Series], end: u64) -> Result<()> {
     let all: Vec<u64> = times(end).collect();
     for start in (0..all.len()).step_by(LOADED) {
         let range = start..(start + LOADED).min(all.len());
-        remote::send(port, &remote::requests(path, series, range, &all)?).map_err(|e| format!("{path}: {e}"))?;
+        remote::send(port, &remote::requests(path, series, range, &all)?)
+            .map_err(|e| format!("{path}: {e}"))?;
     }
     Ok(())
 }
@@ -95,7 +96,8 @@ fn m3(binary: &Path, scratch: &Scratch, options: &Options, end: u64) -> Result<D
         ("/api/v1/services/m3db/placement/init", placement.as_str()),
         ("/api/v1/services/m3db/namespace", M3_NAMESPACE),
     ] {
-        let (answer, text) = client.page(&Request::post(path, body)).map_err(|e| format!("m3: {path}: {e}"))?;
+        let (answer, text) =
+            client.page(&Request::post(path, body)).map_err(|e| format!("m3: {path}: {e}"))?;
         if answer.status != 200 {
             return Err(format!("m3: {path}: {}", String::from_utf8_lossy(&text)).into());
         }

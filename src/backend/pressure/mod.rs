@@ -22,7 +22,6 @@ mod signal;
 mod truth;
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
 use tokio::time::Instant;
 
 pub use answers::{Answer, Outcome};
@@ -35,19 +34,13 @@ pub use truth::Expected;
 
 use super::Backend;
 
-/// The longest metrics page that is read.
-const PAGE_MAX: usize = 8 << 20;
-
 impl Backend {
     /// The metrics page of each replica, all fetched at a time; `None` where none came by the deadline.
     pub async fn metrics_pages(&self, deadline: Instant) -> Vec<Option<Bytes>> {
-        let path = PathAndQuery::from_static("/metrics");
-        let path = &path;
-        let pages = self.replicas.iter().map(|replica| async move {
-            let (alive, page) = self.ask_own(replica, path, deadline, PAGE_MAX).await?;
-            alive.then_some(page)
-        });
-        futures_util::future::join_all(pages).await
+        futures_util::future::join_all(
+            self.replicas.iter().map(|replica| self.metrics_page(replica, deadline)),
+        )
+        .await
     }
 }
 

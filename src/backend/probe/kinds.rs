@@ -13,6 +13,7 @@ use super::{
 use crate::{
     backend::{
         Backend, Kind,
+        endpoint::Place,
         headers::{Ceilings, m3_push_down},
     },
     base::{
@@ -201,14 +202,25 @@ impl Backend {
             .with("count_method", "active")
             .with("limit", "1");
         let path = "/api/v1/cardinality/label_values";
+        let endpoint = &self.probes.cardinality;
+        if endpoint.places(Place::Prefix, Instant::now()).is_empty() {
+            return Ok(self.list(question, deadline).await?.classed(Learned));
+        }
         let counted = self.ask_json::<Cardinality>(path, form, question, deadline).await;
         let recent = question.window.start >= now_ms.saturating_sub(MIMIR_RECENT_MS);
         match counted {
             Ok((answer, bytes)) => {
+                endpoint.found(Place::Prefix);
                 let names = answer.labels.iter().find(|l| l.label_name == "__name__");
                 let series = names.map_or(0, |l| l.series_count);
                 if recent || series > question.limit {
                     return Ok(Counted::whole(series, Learned, bytes));
+                }
+            }
+            // There is none, or the operator did not switch it on: no question of this query.
+            Err(ProbeError::Refused(403 | 404 | 405 | 422 | 501, why)) => {
+                if endpoint.not_found(Instant::now()) {
+                    tracing::info!(backend = self.name(), "has no {path}, series are listed instead: {why}");
                 }
             }
             Err(ProbeError::Refused(..) | ProbeError::Unreadable(_)) => {}

@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Backend, BackendError, ProbeSettings, error::Cause};
+use super::{Backend, BackendError, ProbeSettings, endpoint::Endpoint, error::Cause};
 use crate::base::{Confidence, ErrorKind, Estimate, TimeRange};
 
 use counts::Counters;
@@ -116,6 +116,8 @@ pub(super) struct Probes {
     counters: Counters,
     /// Whether the backend's `/api/v1/series` takes a limit, and when that was found out.
     series_limit: Mutex<Option<(bool, Instant)>>,
+    /// Mimir's cardinality API.
+    cardinality: Endpoint,
 }
 
 impl Probes {
@@ -126,6 +128,7 @@ impl Probes {
             answers: Answers::new(&settings),
             counters: Counters::default(),
             series_limit: Mutex::new(None),
+            cardinality: Endpoint::default(),
         }
     }
 

@@ -116,6 +116,8 @@ type Script = Arc<dyn Fn(&Seen) -> Act + Send + Sync>;
 
 #[derive(Default)]
 struct Log {
+    /// Whether the script answers the trivial query of health checks too; else it succeeds, and nobody sees it.
+    sees_checks: bool,
     seen: Mutex<Vec<Seen>>,
     connections: AtomicUsize,
     gone: AtomicUsize,
@@ -131,9 +133,18 @@ pub(crate) struct FakeUpstream {
 
 impl FakeUpstream {
     pub(crate) async fn start(script: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
+        Self::start_with(Log::default(), script).await
+    }
+
+    /// The same with a script that is also asked the trivial query of health checks.
+    pub(crate) async fn start_checked(script: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
+        Self::start_with(Log { sees_checks: true, ..Log::default() }, script).await
+    }
+
+    async fn start_with(log: Log, script: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (log, script): (Arc<Log>, Script) = (Arc::default(), Arc::new(script));
+        let (log, script): (_, Script) = (Arc::new(log), Arc::new(script));
         let mut tasks = JoinSet::new();
         let logged = Arc::clone(&log);
         tasks.spawn(async move {
@@ -195,7 +206,10 @@ impl FakeUpstream {
 async fn serve(mut stream: TcpStream, script: Script, log: Arc<Log>) {
     let mut buffer = Vec::new();
     while let Some(mut seen) = read_request(&mut stream, &mut buffer).await {
-        let act = {
+        let is_check = seen.header("user-agent").is_some_and(|agent| agent.ends_with("(health check)"));
+        let act = if is_check && seen.path().ends_with("/api/v1/query") && !log.sees_checks {
+            Act::json(r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#)
+        } else {
             let mut all = log.seen.lock().unwrap();
             seen.index = all.len();
             all.push(seen.clone());

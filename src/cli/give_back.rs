@@ -1,0 +1,71 @@
+//! Free memory goes back to the system after a burst: of connections, of answers, of whatever it was.
+
+use std::{fs, time::Duration};
+
+use super::system::{allocated_bytes, give_back_memory};
+
+/// Time between two looks.
+const EVERY: Duration = Duration::from_secs(5);
+/// Free bytes that are worth the milliseconds which giving them back takes.
+const WORTH: u64 = 16 << 20;
+
+/// Gives memory back whenever enough of it is free, until the future is dropped.
+pub(super) async fn whenever_worth_it() {
+    let Some(unused) = unused_bytes() else { return };
+    let mut watch = Watch { least: unused };
+    loop {
+        tokio::time::sleep(EVERY).await;
+        if !unused_bytes().is_some_and(|unused| watch.is_worth_it(unused)) {
+            continue;
+        }
+        // A panic in it is in the log.
+        let _ = tokio::task::spawn_blocking(give_back_memory).await;
+        watch.least = unused_bytes().unwrap_or(watch.least);
+    }
+}
+
+/// Bytes resident and not allocated: what is free, and the process' code and stacks.
+fn unused_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = resident.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some((kib << 10).saturating_sub(allocated_bytes()?))
+}
+
+/// Compares with the least that was unused: part of it is never free, and part of it cannot be given back.
+struct Watch {
+    least: u64,
+}
+
+impl Watch {
+    fn is_worth_it(&mut self, unused: u64) -> bool {
+        self.least = self.least.min(unused);
+        unused - self.least >= WORTH
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_became_free_since_is_given_back() {
+        let mut watch = Watch { least: 50 << 20 };
+        let looks = [(50, false), (30, false), (45, false), (46, true), (46, true)];
+        for (mib, worth) in looks {
+            assert_eq!(watch.is_worth_it(mib << 20), worth, "{mib}");
+        }
+        // What could not be given back is no reason to try again.
+        watch.least = 46 << 20;
+        assert!(!watch.is_worth_it(61 << 20) && watch.is_worth_it(62 << 20));
+    }
+
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[test]
+    fn the_allocator_says_what_it_handed_out() {
+        let before = allocated_bytes().unwrap();
+        let held = vec![1_u8; 64 << 20];
+        assert!(allocated_bytes().unwrap() >= before + (48 << 20) && unused_bytes().is_some());
+        drop(held);
+    }
+}

@@ -1,0 +1,106 @@
+//! Thousands of connections to a whole process: what they take, and what comes back.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+    time::{Instant, sleep},
+};
+
+/// Idle connections, where this process may open as many files.
+const CONNECTIONS: usize = 2_000;
+/// Client addresses that they come from, since each has but a share.
+const CLIENTS: u8 = 8;
+/// What is to come back has this long.
+const SETTLE: Duration = Duration::from_secs(30);
+
+/// The proxy and its node as one process; killed at the end, however the test ends.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    /// Starts it; its addresses for queries and of the node.
+    fn start(data: &std::path::Path) -> (Self, SocketAddr, SocketAddr) {
+        let any = "127.0.0.1:0";
+        let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(["--listen", any, "--admin-listen", any, "--node-listen", any, "--data"])
+            .arg(data)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let addresses = lines.map_while(Result::ok).filter_map(|line| {
+            let (name, rest) = line.split_once("http://")?;
+            Some((name.trim().to_owned(), rest.split_whitespace().next()?.parse().ok()?))
+        });
+        let addresses: Vec<(String, SocketAddr)> = addresses.take(3).collect();
+        let named = |name: &str| addresses.iter().find(|(n, _)| n.starts_with(name)).unwrap().1;
+        (Self(child), named("queries"), named("storage node"))
+    }
+
+    /// Bytes of its resident set.
+    fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        resident.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+}
+
+/// A connection from 127.0.0.`client` that was answered once and is kept.
+async fn kept(address: SocketAddr, client: u8, request: &[u8]) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, client], 0))).unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    assert_ne!(stream.read(&mut [0; 1_024]).await.unwrap(), 0);
+    stream
+}
+
+/// Connections that this process can open, half of its files.
+fn most() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let files = line.split_whitespace().nth(3).unwrap().parse().unwrap_or(usize::MAX);
+    CONNECTIONS.min(files / 2)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn memory_comes_back_after_thousands_of_idle_connections() {
+    let data = tempfile::tempdir().unwrap();
+    let (process, queries, node) = Process::start(data.path());
+    let request = b"GET /api/v1/query?query=1 HTTP/1.1\r\nhost: x\r\n\r\n";
+    for address in [queries, node] {
+        // What the first request leaves behind is no connection's.
+        drop(kept(address, 1, request).await);
+        let before = process.resident();
+        let mut connections = Vec::new();
+        while connections.len() < most() {
+            let some = (1..=CLIENTS).map(|client| kept(address, client, request));
+            connections.extend(futures_util::future::join_all(some).await);
+        }
+        let grown = process.resident().saturating_sub(before);
+        let each = grown / connections.len() as u64;
+        assert!(each < 48 << 10, "{each} bytes for each of {} connections", connections.len());
+        drop(connections);
+        let ended = Instant::now();
+        let left = || process.resident().saturating_sub(before);
+        while left() > grown / 4 {
+            assert!(ended.elapsed() < SETTLE, "{} of {grown} bytes stay", left());
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
