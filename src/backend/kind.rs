@@ -13,7 +13,9 @@ impl Kind {
     /// Where a replica says whether it can answer, and whether that path lies under the prefix of the query API.
     pub(super) const fn health_path(self) -> (&'static str, bool) {
         match self {
-            Self::Prometheus | Self::Thanos | Self::Weir => ("/-/ready", true),
+            Self::Prometheus | Self::Thanos => ("/-/ready", true),
+            // A node that refuses writes is not ready, and answers queries.
+            Self::Weir => ("/-/healthy", true),
             Self::VictoriaMetrics => ("/health", true),
             Self::Mimir | Self::Cortex => ("/ready", false),
             Self::M3 => ("/health", false),
