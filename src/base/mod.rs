@@ -4,6 +4,7 @@ pub mod allowance;
 pub mod cors;
 pub mod duration;
 pub mod error;
+pub mod files;
 pub mod kind;
 pub mod params;
 pub mod protobuf;

@@ -24,10 +24,10 @@ pub enum BlockError {
     },
     /// Another version of Weir wrote it; it is sound as far as this one can tell.
     Version {
-        /// The folder of the block.
+        /// The file that shows it.
         path: PathBuf,
-        /// The version of its format.
-        version: u32,
+        /// What this version does not know: a number of a version, or a field.
+        what: String,
     },
     /// What was to be written does not fit into a block.
     Unfit(&'static str),
@@ -50,10 +50,10 @@ impl fmt::Display for BlockError {
         match self {
             Self::Io { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Corrupt { path, what } => write!(f, "{} is corrupt: {what}", path.display()),
-            Self::Version { path, version } => write!(
+            Self::Version { path, what } => write!(
                 f,
-                "{} has version {version} of the format, this Weir reads {VERSION}: start the Weir that wrote it, or \
-                 move it away",
+                "{} has {what}, and this Weir reads version {VERSION} only: start the Weir that wrote it, or move its \
+                 folder away",
                 path.display()
             ),
             Self::Unfit(what) => write!(f, "cannot write a block: {what}"),

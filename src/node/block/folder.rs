@@ -1,4 +1,4 @@
-//! A folder of blocks: what is opened, what is set aside, what is cleared away.
+//! A folder of blocks: those that are opened, set aside or cleared away.
 
 use std::{
     cmp::Reverse,
@@ -29,52 +29,65 @@ const NUMBER_MAX: u64 = u64::MAX / 2;
 pub struct Opened {
     /// Sound blocks, by rising start.
     pub blocks: Vec<Block>,
-    /// Blocks that were found damaged now: where they are, and what is wrong with them.
-    pub quarantined: Vec<(PathBuf, BlockError)>,
-    /// These and those that were set aside earlier.
+    /// Blocks that are damaged: where they are, and what is wrong with them. [`repair`](Self::repair) moves them.
+    pub damaged: Vec<(PathBuf, BlockError)>,
+    /// Those that were set aside, earlier or by [`repair`](Self::repair).
     pub aside: Vec<Aside>,
     /// What is no block and was left alone, the first few of it.
     pub foreign: Vec<PathBuf>,
+    /// Blocks that were never finished, and those that another one replaces.
+    obsolete: Vec<PathBuf>,
 }
 
 impl Opened {
     fn open(&mut self, path: &Path) -> Result<(), BlockError> {
         match Block::open(path) {
             Ok(block) => self.blocks.push(block),
-            Err(error) if error.is_corrupt() => self.set_aside(path, error)?,
+            Err(error) if error.is_corrupt() => self.damaged.push((path.to_owned(), error)),
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    fn set_aside(&mut self, path: &Path, error: BlockError) -> Result<(), BlockError> {
-        let place = quarantine(path)?;
-        self.aside.push(Aside::of(place.clone()));
-        self.quarantined.push((place, error));
-        Ok(())
-    }
-
-    /// Removes the blocks that another one replaces, if they are still there. That one is read as a whole before: with
+    /// Takes out the blocks that another one replaces, if they are still there. That one is read as a whole before: with
     /// damage in it, it is set aside, and they stay.
-    fn remove_replaced(&mut self) -> Result<(), BlockError> {
-        let there: HashSet<String> = self.blocks.iter().map(name).collect();
+    fn take_out_replaced(&mut self) {
+        let there: HashSet<String> = self.blocks.iter().map(name_of).collect();
         // The newest first: what it replaces may itself stand for others that are still there.
-        self.blocks.sort_by_key(|block| Reverse(number(&name(block))));
+        self.blocks.sort_by_key(|block| Reverse(number(&name_of(block))));
         let mut replaced = HashSet::new();
         for block in std::mem::take(&mut self.blocks) {
             let stands_for = block.meta().replaces.iter().filter(|other| there.contains(*other));
             let stands_for: Vec<String> = stands_for.cloned().collect();
-            if replaced.contains(&name(&block)) {
-                remove(block.path())?;
+            if replaced.contains(&name_of(&block)) {
+                self.obsolete.push(block.path().to_owned());
             } else if !stands_for.is_empty()
                 && let Err(error) = block.check_chunks()
             {
-                self.set_aside(block.path(), error)?;
+                self.damaged.push((block.path().to_owned(), error));
                 continue;
             } else {
                 self.blocks.push(block);
             }
             replaced.extend(stands_for);
+        }
+    }
+
+    /// Sets damaged blocks aside by renaming them, and removes obsolete ones.
+    ///
+    /// # Errors
+    /// What was not reached is still there, and found again.
+    pub fn repair(&mut self) -> Result<(), BlockError> {
+        for (place, _) in &mut self.damaged {
+            *place = quarantine(place)?;
+            self.aside.push(Aside::of(place.clone()));
+        }
+        for path in self.obsolete.drain(..) {
+            if Kind::of(&file_name(&path)) == Kind::Unfinished {
+                fs::remove_dir_all(&path).map_err(|error| io_error(&path, error))?;
+            } else {
+                remove(&path)?;
+            }
         }
         Ok(())
     }
@@ -126,32 +139,44 @@ pub fn number(name: &str) -> Option<u64> {
     name.parse().ok().filter(|number| digits && *number <= NUMBER_MAX)
 }
 
-/// Opens all blocks of a folder. Damaged ones are set aside by renaming them; unfinished ones, and those that a
-/// sound block replaces, are removed. What is not named as a block is stays as it is.
+/// Opens all blocks of a folder, and changes nothing there: [`Opened::repair`] does, once nothing speaks against it.
+/// What is not named as a block is stays as it is.
+///
+/// # Errors
+/// The folder cannot be read, or a block is of another version.
 pub fn open_all(blocks: &Path) -> Result<Opened, BlockError> {
     let mut opened = Opened::default();
     let entries = fs::read_dir(blocks).map_err(|error| io_error(blocks, error))?;
     for entry in entries {
         let path = entry.map_err(|error| io_error(blocks, error))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if !path.is_dir() {
             continue;
         }
-        match Kind::of(&name) {
+        match Kind::of(&file_name(&path)) {
             Kind::Block => opened.open(&path)?,
-            Kind::Unfinished => fs::remove_dir_all(&path).map_err(|error| io_error(&path, error))?,
+            Kind::Unfinished => opened.obsolete.push(path),
             Kind::Quarantined => opened.aside.push(Aside::of(path)),
             Kind::Foreign if opened.foreign.len() < FOREIGN_MAX => opened.foreign.push(path),
             Kind::Foreign => {}
         }
     }
-    opened.remove_replaced()?;
+    opened.take_out_replaced();
     opened.blocks.sort_by_key(|block| (block.meta().min_time_ms, block.meta().max_time_ms));
     Ok(opened)
 }
 
-fn name(block: &Block) -> String {
-    block.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The name of a block: its number.
+pub fn name_of(block: &Block) -> String {
+    file_name(block.path())
+}
+
+/// Whether a block of this name was set aside in the folder.
+pub fn is_set_aside(blocks: &Path, name: &str) -> bool {
+    (0..QUARANTINED_MAX).any(|i| blocks.join(format!("{name}{QUARANTINED}-{i}")).exists())
 }
 
 /// Sets a damaged block aside and says where it is: nothing reads it any more, and nothing deletes it.

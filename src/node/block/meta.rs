@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{
     BlockError, META_FILE,
@@ -15,7 +16,6 @@ pub(super) const VERSION: u32 = 2;
 
 /// What a block covers and how much it holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Meta {
     /// Version of the format.
     pub version: u32,
@@ -44,14 +44,26 @@ impl Meta {
     pub(super) fn read(block: &Path) -> Result<Self, BlockError> {
         let path = block.join(META_FILE);
         let bytes = fs::read(&path).map_err(|error| missing(&path, error))?;
-        let meta: Self = serde_json::from_slice(&bytes).map_err(|_| corrupt(&path, "it is no such JSON"))?;
+        let json: Value = serde_json::from_slice(&bytes).map_err(|_| corrupt(&path, "it is no such JSON"))?;
+        // Before the checksum: another version may have it elsewhere.
+        if let Some(version) = json.get("version").and_then(Value::as_u64).filter(|v| *v != u64::from(VERSION)) {
+            return Err(BlockError::Version { path, what: format!("version {version} of the format") });
+        }
+        let added = Self::field_added_to(&json);
+        let meta: Self = serde_json::from_value(json).map_err(|_| corrupt(&path, "it is no such JSON"))?;
+        if let Some(name) = added {
+            return Err(BlockError::Version { path, what: format!("the field `{name}`") });
+        }
         if meta.crc != meta.checksum() {
             return Err(corrupt(&path, "its checksum does not match"));
         }
-        if meta.version != VERSION {
-            return Err(BlockError::Version { path: block.to_owned(), version: meta.version });
-        }
         Ok(meta)
+    }
+
+    /// A field that this version does not know.
+    fn field_added_to(json: &Value) -> Option<String> {
+        let known = serde_json::to_value(Self::default()).ok()?;
+        json.as_object()?.keys().find(|name| known.get(name.as_str()).is_none()).cloned()
     }
 
     /// Bytes of the block on the disk.

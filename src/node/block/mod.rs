@@ -30,7 +30,7 @@ mod tests;
 
 pub use damage::joined;
 pub use error::BlockError;
-pub use folder::{Aside, Opened, number, open_all, quarantine, remove};
+pub use folder::{Aside, Opened, is_set_aside, name_of, number, open_all, quarantine, remove};
 pub use meta::Meta;
 pub use read::{Block, ChunkRef, SeriesCost};
 pub use write::{BlockWriter, CHUNK_SAMPLES};
@@ -39,7 +39,7 @@ const META_FILE: &str = "meta.json";
 const INDEX_FILE: &str = "index";
 const CHUNKS_FILE: &str = "chunks";
 
-/// First bytes of a file of chunks. Nothing depends on them: `meta.json` names the version.
+/// First bytes of a file of chunks; the last one is the version.
 const CHUNKS_MAGIC: &[u8; 8] = b"WEIRCHK2";
-/// First bytes of an index.
+/// First bytes of an index; the last one is the version.
 const INDEX_MAGIC: &[u8; 8] = b"WEIRIDX2";

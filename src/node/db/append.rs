@@ -3,8 +3,8 @@
 use std::{
     collections::HashSet,
     fmt::{self, Write as _},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
-    time::{Duration, Instant},
+    path::PathBuf,
+    sync::{Arc, PoisonError, atomic::Ordering},
 };
 
 use super::{Db, record};
@@ -13,38 +13,57 @@ use crate::node::{
     wal::LogError,
 };
 
-/// Time between two lines in the log about writes that are refused.
-const COMPLAINT_EVERY: Duration = Duration::from_secs(60);
+/// Why nothing of a batch was written. Reads go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WriteError {
+    /// No room is left on the disk.
+    DiskFull,
+    /// The disk takes no writes.
+    ReadOnly,
+    /// The data folder, or the file of the log, was deleted, moved or replaced.
+    Deleted(PathBuf),
+    /// The log could not be written.
+    Log(String),
+}
 
-/// When somebody complained last: writes are refused by the thousand.
-#[derive(Debug, Default)]
-pub(super) struct Complaints(Mutex<Option<Instant>>);
+impl WriteError {
+    /// Every [`reason`](Self::reason).
+    pub const REASONS: [&str; 4] = ["disk_full", "read_only", "deleted", "failed"];
 
-impl Complaints {
-    /// Whether one is due now; the next one is not for a while then.
-    fn is_due(&self, now: Instant) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = last.is_none_or(|last| now.saturating_duration_since(last) >= COMPLAINT_EVERY);
-        if due {
-            *last = Some(now);
+    /// The label that it has in metrics.
+    pub const fn reason(&self) -> &'static str {
+        let [full, read_only, deleted, failed] = Self::REASONS;
+        match self {
+            Self::DiskFull => full,
+            Self::ReadOnly => read_only,
+            Self::Deleted(_) => deleted,
+            Self::Log(_) => failed,
         }
-        due
     }
 }
 
-/// Why nothing of a batch was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WriteError {
-    /// No room is left on the disk; reads go on.
-    DiskFull,
-    /// The log could not be written.
-    Log(String),
+impl From<LogError> for WriteError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Full => Self::DiskFull,
+            LogError::ReadOnly => Self::ReadOnly,
+            LogError::Gone(path) => Self::Deleted(path),
+            LogError::Io(text) => Self::Log(text),
+        }
+    }
 }
 
 impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DiskFull => f.write_str("the disk is full: writes are refused, reads go on"),
+            Self::ReadOnly => f.write_str("the disk is read-only: writes are refused, reads go on"),
+            Self::Deleted(path) => write!(
+                f,
+                "{} was deleted, moved or replaced: writes are refused, reads go on; put the data folder back and start \
+                 the node again",
+                path.display()
+            ),
             Self::Log(text) => write!(f, "the write-ahead log failed: {text}"),
         }
     }
@@ -155,13 +174,13 @@ impl Db {
     }
 
     fn rules(&self) -> Rules {
-        let newest = self.newest.load(Ordering::Relaxed);
         let span = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
         let late = self.options.out_of_order_ms;
+        let latest = self.latest_present().max((self.options.clock)());
         Rules {
             oldest: self.oldest(),
-            late_from: if late == 0 { i64::MAX } else { newest.saturating_sub(span(late)) },
-            newest: (self.options.clock)().saturating_add(span(self.options.max_ahead_ms)),
+            late_from: if late == 0 { i64::MAX } else { self.end().saturating_sub(span(late)) },
+            newest: latest.saturating_add(span(self.options.max_ahead_ms)),
         }
     }
 
@@ -171,16 +190,15 @@ impl Db {
         if accepted.is_empty() {
             return Ok(());
         }
-        wal.append(&record::of_write(accepted)).map_err(|error| {
-            let error = match error {
-                LogError::Full => WriteError::DiskFull,
-                LogError::Io(text) => WriteError::Log(text),
-            };
-            if self.complaints.is_due(Instant::now()) {
-                tracing::error!(%error, "writes are refused; this is said once a minute at most");
-            }
-            error
-        })?;
+        if let Err(error) = wal.append(&record::of_write(accepted)) {
+            // What the log had may be lost with its file; what is in memory is written anew once that is possible.
+            self.log_differs.fetch_or(matches!(error, LogError::Gone(_)), Ordering::Relaxed);
+            let error = WriteError::from(error);
+            self.health.write_failed(&error);
+            return Err(error);
+        }
+        self.health.write_taken();
+        self.account_for_segment();
         for one in accepted {
             if !one.series.is_logged() {
                 one.series.logged_once_more();
@@ -322,13 +340,5 @@ mod tests {
         db.log_differs.store(true, Ordering::Relaxed);
         db.maintain().unwrap();
         assert!(!db.log_differs.load(Ordering::Relaxed), "once is enough");
-    }
-
-    #[test]
-    fn complaints_are_seldom() {
-        let complaints = Complaints::default();
-        let start = Instant::now();
-        let due = |seconds| complaints.is_due(start + Duration::from_secs(seconds));
-        assert_eq!([0, 1, 59, 60, 61, 119, 120].map(due), [true, false, false, true, false, false, true]);
     }
 }

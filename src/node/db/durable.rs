@@ -7,8 +7,9 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
-use super::{Db, Options, record, sealed};
+use super::{Db, MaintainError, Options, manifest::Manifest, present, record, sealed};
 use crate::{
+    base::units::duration,
     node::{
         chunk,
         head::Series,
@@ -22,16 +23,21 @@ use crate::{
 const GROWTH: u64 = 8 << 20;
 /// Numbers in the log are dense, but for this many and three in four that are no longer used; others go into a map.
 const NUMBER_GAP: usize = 1 << 16;
+/// A node that was away for this long, milliseconds, or whose clock was stepped so far, says so.
+const LONG_MS: u64 = 600_000;
 
 impl Db {
     /// Opens the database in `dir`, made if it is missing, and says what was read back from its log.
     ///
     /// # Errors
-    /// The directory cannot be used, or another process uses it. Damage is no error: it is in [`Replayed`].
+    /// The directory cannot be used, another process uses it, or another version of Weir wrote a file of it: then all
+    /// files are as they were. Damage is no error: it is in [`Replayed`].
     pub fn open(dir: &Path, options: Options) -> io::Result<(Self, Replayed)> {
         let mut db = Self::in_memory(options);
         db.sealed = sealed::Folder::lock(dir)?;
-        db.load_blocks()?;
+        let manifest = Manifest::read(dir)?;
+        db.compare(dir, manifest.as_ref());
+        let opened = db.load_blocks()?;
         let mut target = Target {
             db: &db,
             by_number: Vec::new(),
@@ -46,13 +52,38 @@ impl Db {
             target.flush();
             result
         })?;
+        db.repair_blocks(opened)?;
         db.wal = Some(wal);
+        db.dir = Some(dir.to_owned());
         db.replayed = replayed.clone();
+        db.resume_clock(manifest.as_ref());
+        if let Err(error) = db.write_manifest() {
+            tracing::warn!(%error, "files that go missing are not noticed at the next start");
+        }
         Ok((db, replayed))
     }
 
+    /// Goes on where the clock was when the database was used last: nobody saw the time since then pass.
+    fn resume_clock(&self, manifest: Option<&Manifest>) {
+        let wall = (self.options.clock)();
+        let newest = self.newest.load(Ordering::Relaxed);
+        let last = match manifest {
+            Some(manifest) => manifest.present_ms,
+            None if newest == i64::MIN => return,
+            None => newest.min(wall),
+        };
+        self.read_clock(last);
+        if let Some(step) = self.read_clock(wall).filter(|step| step.unsigned_abs() >= LONG_MS) {
+            let (seconds, held) = (step / 1_000, duration(present::HELD));
+            tracing::warn!(
+                seconds,
+                "the clock says that the node was away for long: deletion by age begins when it has said so for {held}"
+            );
+        }
+    }
+
     /// Writes a checkpoint if the log has grown enough since the last, or differs from what is in memory.
-    pub(super) fn checkpoint_if_due(&self) -> Result<(), LogError> {
+    pub(super) fn checkpoint_if_due(&self) -> Result<(), MaintainError> {
         let Some(wal) = &self.wal else { return Ok(()) };
         let last = self.checkpointed.load(Ordering::Relaxed);
         let differs = self.log_differs.load(Ordering::Relaxed);
@@ -66,8 +97,17 @@ impl Db {
     ///
     /// # Errors
     /// The old log stays in place.
-    pub fn checkpoint(&self) -> Result<(), LogError> {
+    pub fn checkpoint(&self) -> Result<(), MaintainError> {
         let Some(wal) = &self.wal else { return Ok(()) };
+        self.rewrite_log(wal)?;
+        // The manifest first: it must not name what is gone.
+        if let Err(error) = self.write_manifest() {
+            tracing::debug!(%error, "the log is shortened before the manifest says so");
+        }
+        Ok(wal.clear()?)
+    }
+
+    fn rewrite_log(&self, wal: &Wal) -> Result<(), LogError> {
         let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         let all: Vec<Arc<Series>> = self.registry().iter().cloned().collect();
         let result = wal.checkpoint(|put| {

@@ -77,10 +77,12 @@ impl Db {
     }
 }
 
+/// A time as people read it.
+pub(super) fn time(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms} ms"), |time| time.to_string())
+}
+
 fn text(range: TimeRange) -> String {
-    let time = |ms| {
-        jiff::Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms} ms"), |time| time.to_string())
-    };
     let (start, end) = (time(range.start), time(range.end));
     format!("samples from {start} to {end} may be missing: a block that held them is damaged")
 }

@@ -6,8 +6,13 @@ mod cursor;
 mod damage_tests;
 mod durable;
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod full_tests;
+mod health;
+mod manifest;
 mod missing;
+mod present;
 mod query;
 mod record;
 mod sealed;
@@ -17,14 +22,18 @@ mod sealed_tests;
 mod tests;
 
 use std::{
+    path::PathBuf,
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use parking_lot::Mutex;
+
 pub use append::{Appended, WriteError};
+pub use health::Disk;
 pub use query::{Cost, Listing};
 pub use sealed::MaintainError;
 
@@ -54,8 +63,10 @@ pub struct Options {
     pub sync: SyncPolicy,
     /// What labels may be.
     pub labels: LabelLimits,
-    /// The present, milliseconds since the Unix epoch.
+    /// The wall clock, milliseconds since the Unix epoch. It may be stepped.
     pub clock: fn() -> i64,
+    /// A clock that is never stepped, from any beginning.
+    pub monotonic: fn() -> Duration,
 }
 
 impl Default for Options {
@@ -70,12 +81,18 @@ impl Default for Options {
             sync: SyncPolicy::Always,
             labels: LabelLimits::default(),
             clock: wall_clock,
+            monotonic,
         }
     }
 }
 
 fn wall_clock() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}
+
+fn monotonic() -> Duration {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    BEGAN.elapsed()
 }
 
 /// What happened since the database was opened.
@@ -109,6 +126,20 @@ pub struct Stats {
     pub blocks_compacted: u64,
     /// Time of the newest sample, `i64::MIN` before the first.
     pub newest_ms: i64,
+    /// Samples older than this are gone or going; `i64::MAX` before the first sample.
+    pub oldest_ms: i64,
+    /// Files that the manifest names and that were missing, or shorter, when the database was opened.
+    pub files_missing: u64,
+    /// Writes that failed as a whole, by reason.
+    pub writes_failed: [(&'static str, u64); WriteError::REASONS.len()],
+    /// Rounds of upkeep that failed.
+    pub upkeep_failed: u64,
+    /// When the last round of upkeep succeeded, milliseconds since the Unix epoch; 0 before the first.
+    pub upkeep_succeeded_ms: i64,
+    /// Steps of the wall clock.
+    pub clock_steps: u64,
+    /// The disk of the data folder, where there is one.
+    pub disk: Option<Disk>,
 }
 
 /// Series with their samples.
@@ -120,6 +151,13 @@ pub struct Db {
     wal: Option<Wal>,
     /// What was read back from the log when it was opened.
     replayed: Replayed,
+    /// The data folder; `None` when nothing is to survive.
+    dir: Option<PathBuf>,
+    /// The manifest on the disk.
+    written: Mutex<manifest::Written>,
+    /// The number of the log's segment when the manifest was written last.
+    segment: AtomicU64,
+    files_missing: AtomicU64,
     sealed: sealed::Folder,
     /// Size of the log behind the last checkpoint.
     checkpointed: AtomicU64,
@@ -131,17 +169,25 @@ pub struct Db {
     appended: AtomicU64,
     refused: AtomicU64,
     expired: AtomicU64,
-    complaints: append::Complaints,
+    readings: Mutex<present::Readings>,
+    /// The bounds of the present, as readings have them.
+    earliest: AtomicI64,
+    latest: AtomicI64,
+    health: health::Health,
 }
 
 impl Db {
     /// A database that forgets everything when it is dropped.
     pub fn in_memory(options: Options) -> Self {
-        Self {
+        let db = Self {
             options,
             registry: RwLock::default(),
             wal: None,
             replayed: Replayed::default(),
+            dir: None,
+            written: Mutex::default(),
+            segment: AtomicU64::new(0),
+            files_missing: AtomicU64::new(0),
             sealed: sealed::Folder::default(),
             checkpointed: AtomicU64::new(0),
             log_differs: AtomicBool::new(false),
@@ -150,8 +196,13 @@ impl Db {
             appended: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             expired: AtomicU64::new(0),
-            complaints: append::Complaints::default(),
-        }
+            readings: Mutex::default(),
+            earliest: AtomicI64::new(0),
+            latest: AtomicI64::new(0),
+            health: health::Health::default(),
+        };
+        db.read_clock((options.clock)());
+        db
     }
 
     /// How it behaves.
@@ -177,6 +228,16 @@ impl Db {
             wal_torn_bytes: self.replayed.torn_bytes,
             blocks_compacted: self.sealed.compacted.load(Ordering::Relaxed),
             newest_ms: self.newest.load(Ordering::Relaxed),
+            oldest_ms: match self.newest.load(Ordering::Relaxed) {
+                i64::MIN => i64::MAX,
+                _ => self.oldest(),
+            },
+            files_missing: self.files_missing.load(Ordering::Relaxed),
+            writes_failed: self.health.writes_failed(),
+            upkeep_failed: self.health.upkeep_failed(),
+            upkeep_succeeded_ms: self.health.upkeep_succeeded_ms(),
+            clock_steps: self.health.clock_steps(),
+            disk: self.health.disk(),
         }
     }
 
@@ -203,7 +264,32 @@ impl Db {
     /// Samples older than this are gone or going.
     fn oldest(&self) -> i64 {
         let kept = i64::try_from(self.options.retention_ms).unwrap_or(i64::MAX);
-        self.newest.load(Ordering::Relaxed).saturating_sub(kept)
+        self.end().saturating_sub(kept)
+    }
+
+    /// The end of the head: the newest sample, but no sample moves it beyond the present.
+    fn end(&self) -> i64 {
+        self.newest.load(Ordering::Relaxed).min(self.earliest_present())
+    }
+
+    /// The earliest bound of the present, milliseconds since the Unix epoch.
+    fn earliest_present(&self) -> i64 {
+        present::ms((self.options.monotonic)()).saturating_add(self.earliest.load(Ordering::Relaxed))
+    }
+
+    /// The latest bound.
+    fn latest_present(&self) -> i64 {
+        present::ms((self.options.monotonic)()).saturating_add(self.latest.load(Ordering::Relaxed))
+    }
+
+    /// Takes a reading of the wall clock; by how many milliseconds it was stepped since the last one, if it was.
+    fn read_clock(&self, wall_ms: i64) -> Option<i64> {
+        let mut readings = self.readings.lock();
+        let step = readings.add(wall_ms, (self.options.monotonic)());
+        let bounds = readings.bounds();
+        self.earliest.store(bounds.earliest, Ordering::Relaxed);
+        self.latest.store(bounds.latest, Ordering::Relaxed);
+        step
     }
 
     /// The blocks there are now.

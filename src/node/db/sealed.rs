@@ -5,18 +5,18 @@
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use super::{Db, missing::Missing};
+use super::{Db, missing::Missing, present};
 use crate::{
-    base::TimeRange,
+    base::{TimeRange, files::FolderLock, units::duration},
     node::{
         block::{self, Block, BlockError, BlockWriter},
         head::{Part, Series},
@@ -37,6 +37,8 @@ pub enum MaintainError {
     Log(LogError),
     /// A block could not be written or removed.
     Block(BlockError),
+    /// The manifest could not be written.
+    Manifest(io::Error),
 }
 
 impl fmt::Display for MaintainError {
@@ -44,6 +46,7 @@ impl fmt::Display for MaintainError {
         match self {
             Self::Log(error) => write!(f, "the log: {error}"),
             Self::Block(error) => error.fmt(f),
+            Self::Manifest(error) => error.fmt(f),
         }
     }
 }
@@ -53,6 +56,12 @@ impl std::error::Error for MaintainError {}
 impl From<LogError> for MaintainError {
     fn from(error: LogError) -> Self {
         Self::Log(error)
+    }
+}
+
+impl From<io::Error> for MaintainError {
+    fn from(error: io::Error) -> Self {
+        Self::Manifest(error)
     }
 }
 
@@ -76,16 +85,16 @@ pub(super) struct Folder {
     pub(super) compacted: AtomicU64,
     pub(super) missing: Missing,
     /// Held for as long as the database is open, so that no second process touches the blocks.
-    _lock: Option<File>,
+    _lock: Option<FolderLock>,
 }
 
 impl Folder {
     /// Takes the folder `blocks` in `dir`, made if it is missing.
     pub(super) fn lock(dir: &Path) -> io::Result<Self> {
+        let lock = FolderLock::take(dir)?;
         let path = dir.join("blocks");
-        fs::create_dir_all(&path)?;
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("lock"))?;
-        lock.try_lock().map_err(|e| io::Error::other(format!("{} is in use: {e}", dir.display())))?;
+        fs::create_dir_all(&path)
+            .map_err(|error| io::Error::new(error.kind(), format!("{} cannot be made: {error}", path.display())))?;
         Ok(Self { path: Some(path), _lock: Some(lock), ..Self::default() })
     }
 
@@ -111,11 +120,24 @@ impl Db {
     /// Something could not be written; everything that was there is still there.
     pub fn maintain(&self) -> Result<(), MaintainError> {
         let _turn = self.sealed.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.watch_clock();
+        self.examine_disk();
         // What cannot be set aside holds up nothing else.
         let aside = self.set_damaged_aside();
         let rest = self.tidy_up();
-        aside?;
-        rest
+        let result = self.write_manifest().and(rest).and(aside.map_err(MaintainError::from));
+        self.health.upkeep_ended(&result, (self.options.clock)());
+        result
+    }
+
+    fn watch_clock(&self) {
+        let Some(step) = self.read_clock((self.options.clock)()) else { return };
+        self.health.clock_stepped();
+        let (seconds, held) = (step / 1_000, duration(present::HELD));
+        tracing::warn!(
+            seconds,
+            "the clock was stepped: deletion by age follows the earlier time until this has lasted for {held}"
+        );
     }
 
     fn tidy_up(&self) -> Result<(), MaintainError> {
@@ -132,25 +154,13 @@ impl Db {
         Ok(())
     }
 
-    /// Opens what is in the folder and makes its series known.
-    pub(super) fn load_blocks(&self) -> io::Result<()> {
-        let Some(path) = &self.sealed.path else { return Ok(()) };
-        let opened = block::open_all(path).map_err(io::Error::other)?;
-        for (place, error) in &opened.quarantined {
-            tracing::error!(place = %place.display(), %error, "a block is damaged and set aside");
-        }
-        self.sealed.quarantined.store(opened.quarantined.len() as u64, Ordering::Relaxed);
-        for aside in &opened.aside {
-            let (place, range) = (aside.place.display(), aside.range);
-            tracing::warn!(%place, ?range, "a damaged block lies here; answers about its times carry a warning");
-        }
-        self.sealed.missing.set(opened.aside);
-        if !opened.foreign.is_empty() {
-            let folders = opened.foreign;
-            tracing::warn!(?folders, "folders among the blocks that are no blocks are left alone");
-        }
-        for block in opened.blocks {
-            let number = block::number(&name(&block)).unwrap_or(0);
+    /// Opens what is in the folder and makes its series known; nothing there is changed before
+    /// [`repair_blocks`](Self::repair_blocks).
+    pub(super) fn load_blocks(&self) -> io::Result<block::Opened> {
+        let Some(path) = &self.sealed.path else { return Ok(block::Opened::default()) };
+        let mut opened = block::open_all(path).map_err(io::Error::other)?;
+        for block in opened.blocks.drain(..) {
+            let number = block::number(&block::name_of(&block)).unwrap_or(0);
             self.sealed.next.fetch_max(number.saturating_add(1), Ordering::Relaxed);
             self.newest.fetch_max(block.meta().max_time_ms, Ordering::Relaxed);
             let block = Arc::new(block);
@@ -162,6 +172,25 @@ impl Db {
                 }
             }
             self.sealed.list().push(block);
+        }
+        Ok(opened)
+    }
+
+    /// Sets damaged blocks aside and removes what is left of unfinished ones.
+    pub(super) fn repair_blocks(&self, mut opened: block::Opened) -> io::Result<()> {
+        opened.repair().map_err(io::Error::other)?;
+        for (place, error) in &opened.damaged {
+            tracing::error!(place = %place.display(), %error, "a block is damaged and set aside");
+        }
+        self.sealed.quarantined.store(opened.damaged.len() as u64, Ordering::Relaxed);
+        for aside in &opened.aside {
+            let (place, range) = (aside.place.display(), aside.range);
+            tracing::warn!(%place, ?range, "a damaged block lies here; answers about its times carry a warning");
+        }
+        self.sealed.missing.set(opened.aside);
+        if !opened.foreign.is_empty() {
+            let folders = opened.foreign;
+            tracing::warn!(?folders, "folders among the blocks that are no blocks are left alone");
         }
         Ok(())
     }
@@ -184,7 +213,7 @@ impl Db {
         let length = self.length();
         let late = i64::try_from(self.options.out_of_order_ms).unwrap_or(i64::MAX).max(length / 2);
         // Nothing late is accepted behind this, so that blocks hardly ever overlap.
-        let end = self.newest.load(Ordering::Relaxed).saturating_sub(late);
+        let end = self.end().saturating_sub(late);
         let end = end.saturating_sub(end.rem_euclid(length));
         let from = |time: i64| {
             let firsts = self.registry().iter().filter_map(|s| s.held().runs.next_time(time)).min();
@@ -230,7 +259,7 @@ impl Db {
     ) -> Result<Option<NewBlock>, BlockError> {
         let Some(folder) = &self.sealed.path else { return Ok(None) };
         let name_of_new = self.sealed.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let replaces = replaced.iter().map(|block| name(block)).collect();
+        let replaces = replaced.iter().map(|block| block::name_of(block)).collect();
         let mut writer = BlockWriter::create(folder, &name_of_new, replaces)?;
         let mut samples = Samples::default();
         let mut written = Vec::new();
@@ -270,9 +299,7 @@ impl Db {
         }
         self.sealed.list().push(block);
         self.sealed.compacted.fetch_add(chosen.len() as u64, Ordering::Relaxed);
-        for old in &chosen {
-            self.remove(old)?;
-        }
+        self.remove(&chosen)?;
         Ok(true)
     }
 
@@ -313,16 +340,33 @@ impl Db {
         blocks.sort_by_key(|block| block.meta().max_time_ms);
         let log = self.wal.as_ref().map_or(0, Wal::size);
         let mut total = blocks.iter().map(|block| block.meta().bytes()).fold(log, u64::saturating_add);
+        let (mut old, mut large) = (Vec::new(), Vec::new());
         for block in blocks {
-            if block.meta().max_time_ms >= oldest && total <= self.options.size_bytes {
-                break;
-            }
+            let group = match (block.meta().max_time_ms < oldest, total > self.options.size_bytes) {
+                (true, _) => &mut old,
+                (false, true) => &mut large,
+                (false, false) => break,
+            };
             total = total.saturating_sub(block.meta().bytes());
-            self.detach(&block);
-            self.expired.fetch_add(block.meta().samples, Ordering::Relaxed);
-            self.remove(&block)?;
+            group.push(block);
         }
-        Ok(())
+        let kept = duration(Duration::from_millis(self.options.retention_ms));
+        self.delete(&old, &format!("all of their samples are older than the retention, {kept}"))?;
+        let most = self.options.size_bytes;
+        self.delete(&large, &format!("blocks and log together took more than {most} bytes"))
+    }
+
+    fn delete(&self, blocks: &[Arc<Block>], why: &str) -> Result<(), BlockError> {
+        let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else { return Ok(()) };
+        let range = TimeRange::new(first.meta().min_time_ms, last.meta().max_time_ms);
+        for block in blocks {
+            self.detach(block);
+            self.expired.fetch_add(block.meta().samples, Ordering::Relaxed);
+        }
+        let (count, bytes) = (blocks.len(), blocks.iter().map(|block| block.meta().bytes()).sum::<u64>());
+        let (from, to) = (super::missing::time(range.start), super::missing::time(range.end));
+        tracing::info!(blocks = count, bytes, from, to, why, "deleting blocks");
+        self.remove(blocks)
     }
 
     /// Renames blocks that a reader found damaged in more than chunks, all that can be; the first error.
@@ -360,16 +404,24 @@ impl Db {
         }
     }
 
-    fn remove(&self, block: &Arc<Block>) -> Result<(), BlockError> {
-        self.sealed.list().retain(|held| !Arc::ptr_eq(held, block));
-        block::remove(block.path())
+    fn remove(&self, blocks: &[Arc<Block>]) -> Result<(), BlockError> {
+        self.sealed.list().retain(|held| !blocks.iter().any(|block| Arc::ptr_eq(held, block)));
+        if let Err(error) = self.write_manifest() {
+            // On a full disk what is removed now makes room for it.
+            tracing::debug!(%error, "blocks are removed before the manifest says so");
+        }
+        for block in blocks {
+            match block::remove(block.path()) {
+                Err(error) if error.is_gone() => {
+                    tracing::warn!(block = %block.path().display(), "somebody removed a block");
+                }
+                result => result?,
+            }
+        }
+        Ok(())
     }
 }
 
 fn is_sound(block: &Arc<Block>) -> bool {
     !block.is_damaged() && block.intact().is_ok()
-}
-
-fn name(block: &Block) -> String {
-    block.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

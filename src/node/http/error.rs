@@ -76,7 +76,7 @@ impl From<BadInput> for Failure {
 impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
         let kind = match error {
-            WriteError::DiskFull => ErrorKind::BackendSick,
+            WriteError::DiskFull | WriteError::ReadOnly | WriteError::Deleted(_) => ErrorKind::BackendSick,
             WriteError::Log(_) => ErrorKind::Internal,
         };
         Self::new(kind, error.to_string())

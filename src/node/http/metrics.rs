@@ -1,6 +1,6 @@
 //! The node's own metrics. Gauges are read when somebody asks.
 
-use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::Node;
 use crate::{
@@ -16,6 +16,7 @@ pub(super) struct Metrics {
     process: Registry,
     stored: Stored,
     log: Log,
+    faults: Faults,
     reads: IntGauge,
     reads_done: IntCounter,
     reads_refused: IntCounter,
@@ -112,6 +113,67 @@ impl Log {
     }
 }
 
+/// Failures while it runs, and the disk.
+#[derive(Debug)]
+struct Faults {
+    writes_failed: IntCounterVec,
+    upkeep_failed: IntCounter,
+    upkeep_succeeded: Gauge,
+    files_missing: IntGauge,
+    clock_steps: IntCounter,
+    disk_free: IntGauge,
+    disk_size: IntGauge,
+}
+
+impl Faults {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let help = "Writes of which nothing was stored, by reason: the disk is full or read-only, the data folder was \
+                    deleted, or the log failed.";
+        let writes_failed = IntCounterVec::new(Opts::new("weir_node_writes_failed_total", help), &["reason"])?;
+        registry.register(Box::new(writes_failed.clone()))?;
+        let upkeep_succeeded = Gauge::new(
+            "weir_node_upkeep_last_success_timestamp_seconds",
+            "When sealing, merging and deleting last succeeded; 0 before the first time.",
+        )?;
+        registry.register(Box::new(upkeep_succeeded.clone()))?;
+        Ok(Self {
+            writes_failed,
+            upkeep_failed: counter(
+                registry,
+                "weir_node_upkeep_failures_total",
+                "Rounds of sealing, merging and deleting that failed.",
+            )?,
+            upkeep_succeeded,
+            files_missing: gauge(
+                registry,
+                "weir_node_files_missing",
+                "Files of blocks and log that were missing, or shorter than they were, at the start.",
+            )?,
+            clock_steps: counter(
+                registry,
+                "weir_node_clock_steps_total",
+                "Steps of the clock; deletion by age waits for hours after one.",
+            )?,
+            disk_free: gauge(registry, "weir_node_disk_free_bytes", "Free bytes on the disk of the data folder.")?,
+            disk_size: gauge(registry, "weir_node_disk_size_bytes", "Size of the disk of the data folder.")?,
+        })
+    }
+
+    fn show(&self, stats: &Stats) {
+        for (reason, total) in stats.writes_failed {
+            raise(&self.writes_failed.with_label_values(&[reason]), total);
+        }
+        raise(&self.upkeep_failed, stats.upkeep_failed);
+        self.upkeep_succeeded.set(stats.upkeep_succeeded_ms as f64 / 1_000.0);
+        self.files_missing.set(i64::try_from(stats.files_missing).unwrap_or(i64::MAX));
+        raise(&self.clock_steps, stats.clock_steps);
+        if let Some(disk) = stats.disk {
+            self.disk_free.set(i64::try_from(disk.free).unwrap_or(i64::MAX));
+            self.disk_size.set(i64::try_from(disk.size).unwrap_or(i64::MAX));
+        }
+    }
+}
+
 impl Metrics {
     pub(super) fn new() -> prometheus::Result<Self> {
         let (registry, process) = (Registry::new(), Registry::new());
@@ -121,6 +183,7 @@ impl Metrics {
         Ok(Self {
             stored: Stored::new(&registry)?,
             log: Log::new(&registry)?,
+            faults: Faults::new(&registry)?,
             reads: gauge(
                 &registry,
                 "weir_node_reads_outstanding",
@@ -164,6 +227,7 @@ impl Metrics {
         let stats = node.db.stats();
         self.stored.show(&stats);
         self.log.show(&stats);
+        self.faults.show(&stats);
         self.reads.set(reads.outstanding() as i64);
         node.connections.show();
         raise(&self.reads_done, reads.done());

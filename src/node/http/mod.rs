@@ -182,7 +182,7 @@ pub fn router(node: Arc<Node>) -> Router {
     Router::new()
         .nest("/api/v1", api)
         .route("/-/healthy", get(|| async { "The node is healthy.\n" }))
-        .route("/-/ready", get(|| async { "The node is ready.\n" }))
+        .route("/-/ready", get(status::ready))
         .route("/metrics", get(status::metrics))
         .route(
             "/debug/pprof/profile",

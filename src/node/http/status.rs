@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
-    http::header,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
@@ -65,6 +65,14 @@ pub(super) async fn flags(State(node): State<Arc<Node>>) -> Response {
     )
 }
 
+/// Whether the node takes writes; it answers queries in any case.
+pub(super) async fn ready(State(node): State<Arc<Node>>) -> (StatusCode, String) {
+    match node.db.refuses_writes() {
+        None => (StatusCode::OK, "The node is ready.\n".to_owned()),
+        Some(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("The node is not ready: {error}.\n")),
+    }
+}
+
 pub(super) async fn config() -> Response {
     success(json!({"yaml": ""}), &[])
 }
@@ -85,12 +93,8 @@ pub(super) async fn tsdb(State(node): State<Arc<Node>>, asked: Asked) -> Result<
     let db = Arc::clone(&node.db);
     let read = move |_: &_| Ok(db.tsdb_status(&selectors, top)?);
     let (status, _place) = node.reads.run(timeout(&node, &params)?, read).await?;
-    let newest = node.db.stats().newest_ms;
     // Nothing older is there, and all that is there is counted: the lists hold for every window from here on.
-    let oldest = match newest {
-        i64::MIN => i64::MAX,
-        newest => newest.saturating_sub_unsigned(node.db.options().retention_ms),
-    };
+    let (oldest, newest) = (node.db.stats().oldest_ms, node.db.stats().newest_ms);
     let list = |counts: &[Count]| -> Value {
         counts.iter().map(|c| json!({"name": &*c.name, "value": c.count})).collect()
     };

@@ -16,19 +16,27 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use disk::Room;
-pub use read::Replayed;
+use serde::{Deserialize, Serialize};
 
-/// Begins a record, and says which version of the format it has.
+pub use read::{RecordError, Replayed, is_superseded};
+
+use crate::base::files::{FolderLock, is_named};
+
+/// Begins a record, and says which version of the format it has. Another version differs in two bits at least, so that
+/// one flipped bit is not taken for it.
 const MARK: [u8; 4] = [0xb2, 0x6d, 0x1e, 0xc3];
-/// What began a record in earlier versions.
-const OLD_MARKS: [[u8; 4]; 1] = [[0xf1, 0x57, 0xe1, 0x9a]];
 const HEAD: usize = 12;
 const SEGMENT_BYTES: u64 = 128 << 20;
+/// Bytes that a disk with room for a write takes at least.
+const PROBE_BYTES: usize = 4 << 10;
 /// A longer record is taken for damage.
 const RECORD_BYTES_MAX: usize = 256 << 20;
 
@@ -49,6 +57,10 @@ pub enum SyncPolicy {
 pub enum LogError {
     /// No room on the disk.
     Full,
+    /// The disk takes no writes.
+    ReadOnly,
+    /// The log's folder or file was deleted, moved or replaced.
+    Gone(PathBuf),
     /// Anything else.
     Io(String),
 }
@@ -57,6 +69,7 @@ impl From<io::Error> for LogError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
             _ => Self::Io(error.to_string()),
         }
     }
@@ -65,7 +78,9 @@ impl From<io::Error> for LogError {
 impl fmt::Display for LogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full => f.write_str("no space left on the disk"),
+            Self::Full => f.write_str("no space is left on the disk"),
+            Self::ReadOnly => f.write_str("the disk is read-only"),
+            Self::Gone(path) => write!(f, "{} was deleted, moved or replaced", path.display()),
             Self::Io(text) => f.write_str(text),
         }
     }
@@ -74,6 +89,15 @@ impl fmt::Display for LogError {
 impl std::error::Error for LogError {}
 
 type Outcome = Arc<OnceLock<Result<(), LogError>>>;
+
+/// A file of the log, as it should be found again.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct LogFile {
+    /// Its name in the log's folder.
+    pub name: String,
+    /// Bytes that it has at least.
+    pub bytes: u64,
+}
 
 /// Records that will reach the disk together.
 #[derive(Debug, Default)]
@@ -93,6 +117,8 @@ struct Writer {
     total: u64,
     synced: Instant,
     room: Room,
+    /// Files that a restart reads, oldest first; the last one is the segment being written, if there is one.
+    files: Vec<LogFile>,
 }
 
 /// The log, open for writing.
@@ -102,10 +128,12 @@ pub struct Wal {
     policy: SyncPolicy,
     group: Mutex<Group>,
     writer: Mutex<Writer>,
+    /// The number of the segment that was written last, for who must not wait for a writer.
+    segment: AtomicU64,
     /// Files in which damage was found when they were read back.
     damaged: Vec<PathBuf>,
     /// Held for as long as the log is open, so that no second process writes it.
-    _lock: File,
+    lock: FolderLock,
 }
 
 impl Wal {
@@ -116,11 +144,9 @@ impl Wal {
     pub fn open(
         dir: &Path,
         policy: SyncPolicy,
-        mut each: impl FnMut(&[u8]) -> Result<(), String>,
+        mut each: impl FnMut(&[u8]) -> Result<(), RecordError>,
     ) -> io::Result<(Self, Replayed)> {
-        fs::create_dir_all(dir)?;
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("lock"))?;
-        lock.try_lock().map_err(|e| io::Error::other(format!("{} is in use: {e}", dir.display())))?;
+        let lock = FolderLock::take(dir)?;
         let replayed = read::replay(dir, &mut each)?;
         let writer = Writer {
             file: None,
@@ -129,14 +155,16 @@ impl Wal {
             total: replayed.bytes,
             synced: Instant::now(),
             room: Room::default(),
+            files: replayed.files.clone(),
         };
         let wal = Self {
             dir: dir.to_owned(),
             policy,
             group: Mutex::default(),
             writer: Mutex::new(writer),
+            segment: AtomicU64::new(0),
             damaged: replayed.damaged_files.clone(),
-            _lock: lock,
+            lock,
         };
         Ok((wal, replayed))
     }
@@ -160,7 +188,8 @@ impl Wal {
             return done.clone();
         }
         let group = std::mem::take(&mut *lock(&self.group));
-        let result = writer.write(&self.dir, &group.bytes, self.policy).map_err(LogError::from);
+        let result = writer.write(&self.dir, &group.bytes, self.policy);
+        self.segment.store(writer.number, Ordering::Relaxed);
         // Set once: a group is taken out by one writer only.
         let _ = group.outcome.set(result.clone());
         result
@@ -175,6 +204,31 @@ impl Wal {
     /// Bytes that a restart would have to read.
     pub fn size(&self) -> u64 {
         lock(&self.writer).total
+    }
+
+    /// The files that a restart would read, oldest first.
+    pub fn files(&self) -> Vec<LogFile> {
+        lock(&self.writer).files.clone()
+    }
+
+    /// The number of the segment that was written last.
+    pub fn segment(&self) -> u64 {
+        self.segment.load(Ordering::Relaxed)
+    }
+
+    /// Tries whether a write would be taken now: the folder is where it was, and its disk takes a few KiB.
+    ///
+    /// # Errors
+    /// Why a write would not be taken.
+    pub fn probe(&self) -> Result<(), LogError> {
+        if !self.lock.is_in_place() {
+            return Err(LogError::Gone(self.dir.clone()));
+        }
+        let path = self.dir.join("probe");
+        let room = lock(&self.writer).room.clone();
+        let tried = File::create(&path).and_then(|mut file| room.writer(&mut file).write_all(&[0; PROBE_BYTES]));
+        let removed = fs::remove_file(&path);
+        tried.and(removed).map_err(|error| read::at(&path, error).into())
     }
 
     /// Forces everything to the disk.
@@ -201,13 +255,24 @@ impl Wal {
             // What is left of it only takes room; the next one starts over anyway.
             let _ = fs::remove_file(&unfinished);
         })?;
-        fs::rename(&unfinished, read::checkpoint_path(&self.dir, number))?;
+        let path = read::checkpoint_path(&self.dir, number);
+        fs::rename(&unfinished, &path).map_err(|error| read::at(&path, error))?;
         // From here on it counts, so that nothing may go into a segment before it, even if what follows fails.
+        let files = vec![LogFile { name: read::name(&path), bytes: total }];
         let room = writer.room.clone();
-        *writer = Writer { file: None, number, written: 0, total, synced: Instant::now(), room };
-        sync_dir(&self.dir)?;
-        for old in read::files(&self.dir)?.into_iter().filter(|file| file.is_old(number)) {
-            self.retire(&old.path)?;
+        *writer = Writer { file: None, number, written: 0, total, synced: Instant::now(), room, files };
+        Ok(sync_dir(&self.dir)?)
+    }
+
+    /// Removes the files that the last checkpoint made superfluous. Apart from it, so that who keeps account of the files
+    /// can do so in between.
+    ///
+    /// # Errors
+    /// They are tried again after the next checkpoint.
+    pub fn clear(&self) -> Result<(), LogError> {
+        let Some(newest) = read::newest_checkpoint(&read::files(&self.dir)?) else { return Ok(()) };
+        for old in read::files(&self.dir)?.into_iter().filter(|file| file.is_old(newest)) {
+            self.retire(&old.path).map_err(|error| read::at(&old.path, error))?;
         }
         Ok(())
     }
@@ -230,24 +295,27 @@ fn write_checkpoint(
     room: &Room,
     fill: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
 ) -> io::Result<u64> {
-    let mut file = File::create(path)?;
-    let mut out = io::BufWriter::with_capacity(1 << 20, room.writer(&mut file));
-    let mut total = 0;
-    let mut framed = Vec::new();
-    fill(&mut |payload| {
-        framed.clear();
-        frame(payload, &mut framed);
-        total += framed.len() as u64;
-        out.write_all(&framed)
-    })?;
-    out.flush()?;
-    drop(out);
-    file.sync_all()?;
-    Ok(total)
+    let write = || -> io::Result<u64> {
+        let mut file = File::create(path)?;
+        let mut out = io::BufWriter::with_capacity(1 << 20, room.writer(&mut file));
+        let mut total = 0;
+        let mut framed = Vec::new();
+        fill(&mut |payload| {
+            framed.clear();
+            frame(payload, &mut framed);
+            total += framed.len() as u64;
+            out.write_all(&framed)
+        })?;
+        out.flush()?;
+        drop(out);
+        file.sync_all()?;
+        Ok(total)
+    };
+    write().map_err(|error| read::at(path, error))
 }
 
 impl Writer {
-    fn write(&mut self, dir: &Path, bytes: &[u8], policy: SyncPolicy) -> io::Result<()> {
+    fn write(&mut self, dir: &Path, bytes: &[u8], policy: SyncPolicy) -> Result<(), LogError> {
         if self.written >= SEGMENT_BYTES {
             self.sync()?;
             self.file = None;
@@ -256,6 +324,7 @@ impl Writer {
             Some(file) => file,
             None => self.begin_segment(dir)?,
         };
+        let path = read::segment_path(dir, self.number);
         let due = match policy {
             SyncPolicy::Always => true,
             SyncPolicy::Every(period) => self.synced.elapsed() >= period,
@@ -274,7 +343,11 @@ impl Writer {
                 // Nothing in it was acknowledged, and refused writes must not heap up files.
                 self.discard_segment(dir);
             }
-            return Err(error);
+            return Err(read::at(&path, error).into());
+        }
+        // A file without a name takes bytes as any other, and is gone with the process.
+        if !is_named(&file, &path) {
+            return Err(LogError::Gone(path));
         }
         self.file = Some(file);
         if due {
@@ -282,25 +355,33 @@ impl Writer {
         }
         self.written += bytes.len() as u64;
         self.total += bytes.len() as u64;
+        if let Some(segment) = self.files.last_mut() {
+            segment.bytes = self.written;
+        }
         Ok(())
     }
 
     fn begin_segment(&mut self, dir: &Path) -> io::Result<File> {
         let number = self.number + 1;
-        let opened = OpenOptions::new().create_new(true).write(true).open(read::segment_path(dir, number));
+        let path = read::segment_path(dir, number);
+        let opened = OpenOptions::new().create_new(true).write(true).open(&path);
         // Taken once there is a file of this number, and no earlier: a gap in the numbers means loss.
         if opened.as_ref().map_or_else(|error| error.kind() == io::ErrorKind::AlreadyExists, |_| true) {
             (self.number, self.written) = (number, 0);
         }
-        let file = opened?;
+        let file = opened.map_err(|error| read::at(&path, error))?;
         sync_dir(dir).inspect_err(|_| self.discard_segment(dir))?;
+        self.files.push(LogFile { name: read::name(&path), bytes: 0 });
         Ok(file)
     }
 
     /// Removes the segment that was begun last.
     fn discard_segment(&mut self, dir: &Path) {
-        if fs::remove_file(read::segment_path(dir, self.number)).is_ok() {
+        let path = read::segment_path(dir, self.number);
+        if fs::remove_file(&path).is_ok() {
             self.number = self.number.saturating_sub(1);
+            let name = read::name(&path);
+            self.files.retain(|file| file.name != name);
         }
     }
 
@@ -322,7 +403,7 @@ fn frame(payload: &[u8], into: &mut Vec<u8>) {
 
 /// A new name in a directory is safe when the directory is.
 fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| read::at(dir, error))
 }
 
 /// What these locks guard is whole between statements, so a panic elsewhere spoils nothing.

@@ -95,19 +95,81 @@ fn a_checkpoint_replaces_what_was_before_it() {
     assert_eq!(replayed.damaged, 0);
 }
 
+/// Marks that another version may have: far from ours, and as near as one bit.
+const OTHER_MARKS: [[u8; 4]; 3] = [[0xf1, 0x57, 0xe1, 0x9a], [0xb2, 0x6d, 0x1e, 0xc4], [0xb2, 0x6d, 0x1e, 0xc2]];
+
 #[test]
-fn a_log_of_an_earlier_version_is_refused_and_left_alone() {
-    for file in ["0000000001.wal", "0000000001.checkpoint"] {
-        let dir = tempfile::tempdir().unwrap();
-        let mut bytes = Vec::new();
-        frame(b"a write", &mut bytes);
-        bytes[..4].copy_from_slice(&OLD_MARKS[0]);
-        fs::write(dir.path().join(file), &bytes).unwrap();
-        for _ in 0..2 {
-            let refused = Wal::open(dir.path(), SyncPolicy::Never, |_| Ok(())).unwrap_err().to_string();
-            assert!(refused.contains("earlier version") && refused.contains(file), "{refused}");
+fn a_log_of_another_version_is_refused_and_left_alone() {
+    for file in ["0000000001.wal", "0000000001.checkpoint", "0000000002.wal"] {
+        for mark in OTHER_MARKS {
+            let dir = tempfile::tempdir().unwrap();
+            // A start would cut this one's end off.
+            let mut bytes = Vec::new();
+            frame(b"ours", &mut bytes);
+            fs::write(dir.path().join("0000000001.wal"), [&bytes[..], b"torn"].concat()).unwrap();
+            bytes.clear();
+            for i in 0..3 {
+                let from = bytes.len();
+                frame(&payload(i), &mut bytes);
+                bytes[from..from + 4].copy_from_slice(&mark);
+            }
+            fs::write(dir.path().join(file), &bytes).unwrap();
+            let content = || {
+                let files = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+                let mut files: Vec<_> = files.filter(|path| path.extension().is_some()).collect();
+                files.sort();
+                files.into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect::<Vec<_>>()
+            };
+            let before = content();
+            for _ in 0..2 {
+                let refused = Wal::open(dir.path(), SyncPolicy::Never, |_| Ok(())).unwrap_err().to_string();
+                assert!(refused.contains("another version") && refused.contains(file), "{refused}");
+            }
+            assert_eq!(content(), before, "{file} {mark:02x?}");
         }
-        assert_eq!(fs::read(dir.path().join(file)).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn what_is_written_behind_ours_by_another_version_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bytes = Vec::new();
+    (0..3).for_each(|i| frame(&payload(i), &mut bytes));
+    let from = bytes.len();
+    frame(b"theirs", &mut bytes);
+    bytes[from + 3] ^= 0x07;
+    fs::write(dir.path().join("0000000001.wal"), &bytes).unwrap();
+    let refused = Wal::open(dir.path(), SyncPolicy::Never, |_| Ok(())).unwrap_err().to_string();
+    assert!(refused.contains(&format!("the record at {from} is marked")), "{refused}");
+    // So is a record that says of itself that it is unknown.
+    bytes[from + 3] ^= 0x07;
+    fs::write(dir.path().join("0000000001.wal"), &bytes).unwrap();
+    let each = |payload: &[u8]| match payload {
+        b"theirs" => Err(RecordError::Version("a record is of kind 9".to_owned())),
+        _ => Ok(()),
+    };
+    let refused = Wal::open(dir.path(), SyncPolicy::Never, each).unwrap_err().to_string();
+    assert!(refused.contains("kind 9") && fs::read(dir.path().join("0000000001.wal")).unwrap() == bytes, "{refused}");
+}
+
+#[test]
+fn what_went_into_a_file_without_a_name_is_not_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("wal");
+    for policy in [SyncPolicy::Always, SyncPolicy::Never] {
+        let (wal, ..) = open(&folder, policy);
+        wal.append(b"safe").unwrap();
+        assert_eq!(wal.probe(), Ok(()));
+        let segment = read::segment_path(&folder, lock(&wal.writer).number);
+        fs::remove_file(&segment).unwrap();
+        assert_eq!(wal.append(b"lost"), Err(LogError::Gone(segment)));
+        wal.append(b"into another file").unwrap();
+        assert!(wal.probe().is_ok());
+        let moved = dir.path().join(format!("{policy:?}"));
+        fs::rename(&folder, &moved).unwrap();
+        assert!(matches!(wal.append(b"lost"), Err(LogError::Gone(_))));
+        assert!(matches!(wal.append(b"lost"), Err(LogError::Io(text)) if text.contains("wal")));
+        assert_eq!(wal.probe(), Err(LogError::Gone(folder.clone())));
     }
 }
 
@@ -139,6 +201,7 @@ fn what_is_damaged_is_kept_when_a_checkpoint_replaces_it() {
         assert_eq!(replayed.damaged, if round == 1 { 2 } else { 1 }, "{:?}", replayed.damage);
         assert!(replayed.damaged_bytes >= HEAD as u64 && replayed.gaps.is_empty());
         wal.checkpoint(|put| put(b"kept").and_then(|()| put(b"as well"))).unwrap();
+        wal.clear().unwrap();
         let kept = names(".corrupt-");
         assert_eq!(kept.len() as u64, (round + 1 + u64::from(round > 0)).min(8), "{kept:?}");
         assert_eq!(names("").len(), kept.len() + 2, "the checkpoint and the lock");

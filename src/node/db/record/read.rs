@@ -1,7 +1,10 @@
 //! Taking a record apart.
 
 use super::{FLAG_BITS, HAS_LABELS, HELD, TIMES_AS_BEFORE, WRITE, values};
-use crate::node::chunk::{Corrupt, bytes::Input};
+use crate::node::{
+    chunk::{Corrupt, bytes::Input},
+    wal::RecordError,
+};
 
 /// What is handed the content of a record.
 pub(in super::super) trait Replay {
@@ -16,12 +19,16 @@ pub(in super::super) trait Replay {
 /// Hands a record's content to `to`.
 ///
 /// # Errors
-/// What is lost of it.
-pub(in super::super) fn replay(payload: &[u8], to: &mut impl Replay) -> Result<(), String> {
-    let Some((&kind, rest)) = payload.split_first() else { return Err("it is empty".to_owned()) };
-    if kind != WRITE && kind != HELD {
-        return Err("its kind is unknown".to_owned());
+/// What is lost of it, or that another version wrote it: its checksum is right, so that an unknown kind is no damage.
+pub(in super::super) fn replay(payload: &[u8], to: &mut impl Replay) -> Result<(), RecordError> {
+    match payload.split_first() {
+        None => Err(RecordError::Lost("it is empty".to_owned())),
+        Some((&kind @ (WRITE | HELD), rest)) => content(kind, rest, to).map_err(RecordError::Lost),
+        Some((kind, _)) => Err(RecordError::Version(format!("a record is of kind {kind}"))),
     }
+}
+
+fn content(kind: u8, rest: &[u8], to: &mut impl Replay) -> Result<(), String> {
     let mut reader = Reader { input: Input::new(rest), number: 0, texts: Vec::new(), times: Vec::new() };
     let mut unknown = 0;
     while !reader.input.is_empty() {

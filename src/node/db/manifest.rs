@@ -1,0 +1,163 @@
+//! The manifest: the files that there should be. A start holds the folder against it, since a file that was deleted or
+//! cut to nothing leaves no other trace.
+//!
+//! It is written before anything that it names is removed, and after anything new has its name, so that it never names
+//! what was never there.
+
+use std::{fs, io, path::Path, sync::atomic::Ordering, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Db, MaintainError};
+use crate::{
+    base::files,
+    node::{
+        block,
+        wal::{self, LogFile, SyncPolicy},
+    },
+};
+
+const FILE: &str = "manifest.json";
+const VERSION: u32 = 1;
+/// It is written this often even if no file changed, for the time in it.
+const WRITTEN_EVERY: Duration = Duration::from_secs(60);
+/// Files that a message names.
+const NAMED_MAX: usize = 10;
+
+/// What a data folder should hold.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub(super) struct Manifest {
+    version: u32,
+    /// Names of blocks.
+    blocks: Vec<String>,
+    /// Files of the log, oldest first.
+    log: Vec<LogFile>,
+    /// The earliest bound of the present when it was written, milliseconds since the Unix epoch.
+    pub(super) present_ms: i64,
+    /// CRC-32 of this JSON with 0 in this place.
+    crc: u32,
+}
+
+/// The manifest that was written last, and when by the monotonic clock.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    manifest: Manifest,
+    at: Duration,
+}
+
+impl Manifest {
+    fn checksum(&self) -> u32 {
+        let blank = Self { crc: 0, ..self.clone() };
+        serde_json::to_vec(&blank).map_or(0, |json| crc32fast::hash(&json))
+    }
+
+    /// The manifest of a folder; `None` where there is none, or none that can be read, which the log then says.
+    ///
+    /// # Errors
+    /// It cannot be read, or another version of Weir wrote it.
+    pub(super) fn read(dir: &Path) -> io::Result<Option<Self>> {
+        let path = dir.join(FILE);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+        };
+        let json: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let other = |what: String| {
+            io::Error::other(format!(
+                "{} has {what}, and this Weir reads version {VERSION} only: start the Weir that wrote it",
+                path.display()
+            ))
+        };
+        if let Some(version) = json.get("version").and_then(Value::as_u64).filter(|v| *v != u64::from(VERSION)) {
+            return Err(other(format!("version {version}")));
+        }
+        let known = serde_json::to_value(Self::default()).unwrap_or_default();
+        let added = json.as_object().and_then(|all| all.keys().find(|name| known.get(name.as_str()).is_none()));
+        let added = added.cloned();
+        let manifest: Option<Self> = serde_json::from_value(json).ok();
+        if let (Some(_), Some(name)) = (&manifest, added) {
+            return Err(other(format!("the field `{name}`")));
+        }
+        let sound = manifest.filter(|manifest| manifest.crc == manifest.checksum());
+        if sound.is_none() {
+            tracing::warn!(file = %path.display(), "the manifest is damaged: files that are missing are not noticed");
+        }
+        Ok(sound)
+    }
+
+    /// What is missing in the folder, or shorter than it was.
+    pub(super) fn missing(&self, dir: &Path) -> Vec<String> {
+        let mut missing = Vec::new();
+        let blocks = dir.join("blocks");
+        for name in &self.blocks {
+            if !blocks.join(name).is_dir() && !block::is_set_aside(&blocks, name) {
+                missing.push(format!("the block {name} is missing"));
+            }
+        }
+        let log = dir.join("wal");
+        for file in self.log.iter().filter(|file| !wal::is_superseded(&log, &file.name)) {
+            match fs::metadata(log.join(&file.name)) {
+                Ok(found) if found.len() >= file.bytes => {}
+                Ok(found) => {
+                    missing.push(format!(
+                        "{} of the log has {} bytes, and had at least {}",
+                        file.name,
+                        found.len(),
+                        file.bytes
+                    ));
+                }
+                Err(_) => missing.push(format!("{} of the log is missing", file.name)),
+            }
+        }
+        missing
+    }
+}
+
+impl Db {
+    /// Holds the folder against its manifest, before anything there is changed.
+    pub(super) fn compare(&self, dir: &Path, manifest: Option<&Manifest>) {
+        let Some(manifest) = manifest else { return };
+        let missing = manifest.missing(dir);
+        self.files_missing.store(missing.len() as u64, Ordering::Relaxed);
+        if !missing.is_empty() {
+            let (files, folder) = (missing.len(), dir.display());
+            let shown = missing.get(..NAMED_MAX).unwrap_or(&missing).join("; ");
+            tracing::error!(files, %folder, missing = shown, "files are missing, and the samples in them are lost");
+        }
+    }
+
+    /// Writes the manifest, if files came or went since the last one or it is old.
+    pub(super) fn write_manifest(&self) -> Result<(), MaintainError> {
+        let (Some(dir), Some(wal)) = (&self.dir, &self.wal) else { return Ok(()) };
+        let mut written = self.written.lock();
+        let mut blocks: Vec<String> = self.blocks().iter().map(|block| block::name_of(block)).collect();
+        blocks.sort_unstable();
+        let present_ms = self.earliest_present();
+        let mut manifest = Manifest { version: VERSION, blocks, log: wal.files(), present_ms, crc: 0 };
+        let now = (self.options.monotonic)();
+        let same = Manifest { present_ms, crc: 0, ..written.manifest.clone() } == manifest;
+        if same && now.saturating_sub(written.at) < WRITTEN_EVERY {
+            return Ok(());
+        }
+        manifest.crc = manifest.checksum();
+        let json = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
+        let durable = self.options.sync != SyncPolicy::Never;
+        files::replace(&dir.join(FILE), &json, durable)?;
+        *written = Written { manifest, at: now };
+        Ok(())
+    }
+
+    /// Writes the manifest once a new file of the log is acknowledged from. That it cannot be written refuses no write:
+    /// upkeep tries again, and says so.
+    pub(super) fn account_for_segment(&self) {
+        let Some(wal) = &self.wal else { return };
+        let number = wal.segment();
+        if self.segment.swap(number, Ordering::Relaxed) != number
+            && let Err(error) = self.write_manifest()
+        {
+            tracing::warn!(%error, "a new file of the log is not in the manifest yet");
+        }
+    }
+}
