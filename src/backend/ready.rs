@@ -12,7 +12,9 @@ pub(super) const TRIVIAL_QUERY: &str = "/api/v1/query?query=vector(1)";
 /// that a kind whose paths all move with its prefix is asked there first.
 pub(super) const fn own_word(kind: Kind) -> (&'static str, Place) {
     match kind {
-        Kind::Prometheus | Kind::Thanos | Kind::Weir => ("/-/ready", Place::Prefix),
+        Kind::Prometheus | Kind::Thanos => ("/-/ready", Place::Prefix),
+        // A node that refuses writes is not ready, and answers queries.
+        Kind::Weir => ("/-/healthy", Place::Prefix),
         Kind::VictoriaMetrics => ("/health", Place::Prefix),
         Kind::Mimir | Kind::Cortex => ("/ready", Place::Root),
         // Its /health is 200 always (measured, 2026): it answers while every query is 500.

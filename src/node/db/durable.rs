@@ -9,7 +9,7 @@ use std::{
 
 use super::{Db, MaintainError, Options, manifest::Manifest, present, record, sealed};
 use crate::{
-    base::units::duration,
+    base::duration,
     node::{
         chunk,
         head::Series,
@@ -74,7 +74,7 @@ impl Db {
         };
         self.read_clock(last);
         if let Some(step) = self.read_clock(wall).filter(|step| step.unsigned_abs() >= LONG_MS) {
-            let (seconds, held) = (step / 1_000, duration(present::HELD));
+            let (seconds, held) = (step / 1_000, duration::text(present::HELD));
             tracing::warn!(
                 seconds,
                 "the clock says that the node was away for long: deletion by age begins when it has said so for {held}"

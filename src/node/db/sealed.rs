@@ -4,8 +4,7 @@
 //! when it is complete, names what it replaces, and only then do the replaced ones, or the log, go.
 
 use std::{
-    fmt,
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -16,7 +15,7 @@ use std::{
 
 use super::{Db, missing::Missing, present};
 use crate::{
-    base::{TimeRange, files::FolderLock, units::duration},
+    base::{TimeRange, duration, files::FolderLock},
     node::{
         block::{self, Block, BlockError, BlockWriter},
         head::{Part, Series},
@@ -93,8 +92,9 @@ impl Folder {
     pub(super) fn lock(dir: &Path) -> io::Result<Self> {
         let lock = FolderLock::take(dir)?;
         let path = dir.join("blocks");
-        fs::create_dir_all(&path)
-            .map_err(|error| io::Error::new(error.kind(), format!("{} cannot be made: {error}", path.display())))?;
+        fs::create_dir_all(&path).map_err(|error| {
+            io::Error::new(error.kind(), format!("{} cannot be made: {error}", path.display()))
+        })?;
         Ok(Self { path: Some(path), _lock: Some(lock), ..Self::default() })
     }
 
@@ -133,7 +133,7 @@ impl Db {
     fn watch_clock(&self) {
         let Some(step) = self.read_clock((self.options.clock)()) else { return };
         self.health.clock_stepped();
-        let (seconds, held) = (step / 1_000, duration(present::HELD));
+        let (seconds, held) = (step / 1_000, duration::text(present::HELD));
         tracing::warn!(
             seconds,
             "the clock was stepped: deletion by age follows the earlier time until this has lasted for {held}"
@@ -350,7 +350,7 @@ impl Db {
             total = total.saturating_sub(block.meta().bytes());
             group.push(block);
         }
-        let kept = duration(Duration::from_millis(self.options.retention_ms));
+        let kept = duration::text(Duration::from_millis(self.options.retention_ms));
         self.delete(&old, &format!("all of their samples are older than the retention, {kept}"))?;
         let most = self.options.size_bytes;
         self.delete(&large, &format!("blocks and log together took more than {most} bytes"))
