@@ -13,7 +13,7 @@ use super::{
     node::open,
     output,
     proxy::{TENANT_LABELS_MAX, admin_lane, bind, end_of, init_log, run_on_cores, workers},
-    signals::Signals,
+    signals::{Hangups, Signals},
 };
 use crate::{
     config,
@@ -60,6 +60,7 @@ pub(super) fn run(args: AllInOne) -> ExitCode {
 }
 
 async fn serve(args: AllInOne) -> Result<(), String> {
+    let hangups = Hangups::listen();
     let listener = bind(args.listen)?;
     let admin_listener = bind(args.admin_listen)?;
     let node_listener = bind(args.node_listen)?;
@@ -73,7 +74,10 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     let memory = Memory::open(args.data);
     let settings = proxy_settings(node_address, node.pool_bytes())?;
 
+    // The built-in settings are in force; without this a fresh process would look like one with a broken file.
+    metrics.reloaded(true, now_ms() / 1_000);
     let mut background = JoinSet::new();
+    background.spawn(hangups.ignore());
     background.spawn(super::node::maintain(Arc::clone(&node)));
     background.spawn(memory.clone().keep());
     let ended = stopped.clone();

@@ -12,7 +12,7 @@ use clap::Args;
 use super::{
     BAD_INPUT, give_back, output,
     proxy::{bind, init_log, run_on_cores},
-    signals::Signals,
+    signals::{Hangups, Signals},
 };
 use crate::{
     config,
@@ -57,6 +57,7 @@ pub(super) fn run(args: &NodeArgs) -> ExitCode {
 }
 
 async fn serve(raw: &config::RawNode, data: &Path) -> Result<(), String> {
+    let ignoring = tokio::spawn(Hangups::listen().ignore());
     let listener = bind(raw.listen.0)?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let (options, settings) = config::resolve_node(raw);
@@ -69,6 +70,7 @@ async fn serve(raw: &config::RawNode, data: &Path) -> Result<(), String> {
     let whole = signals.serve(http::serve(listener, Arc::clone(&node), signals.first())).await;
     maintaining.abort();
     giving_back.abort();
+    ignoring.abort();
     // Threads may still hold what was cut.
     if whole {
         node.check_pools();

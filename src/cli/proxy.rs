@@ -11,15 +11,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    net::TcpListener,
-    runtime,
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-    task::JoinHandle,
-};
+use tokio::{net::TcpListener, runtime, sync::watch, task::JoinHandle};
 
-use super::{BAD_INPUT, FAILED, clock::now_ms, give_back, memory::Memory, output, signals::Signals, system};
+use super::{
+    BAD_INPUT, FAILED,
+    clock::now_ms,
+    give_back,
+    memory::Memory,
+    output,
+    signals::{Hangups, Signals},
+    system,
+};
 use crate::{
     config::{self, Loaded, Reloader},
     http,
@@ -90,6 +92,7 @@ pub(super) fn init_log(filter: &str, format: config::raw::LogFormat) -> Result<l
 }
 
 async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String> {
+    let hangups = Hangups::listen();
     for warning in &loaded.warnings {
         tracing::warn!("{}:{warning}", file.display());
     }
@@ -109,8 +112,7 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
         admin_lane(admin_listener, &proxy, Some(reload_by(&proxy, &reloader)), stopped)?;
     let background = [
         tokio::spawn(memory.clone().keep()),
-        tokio::spawn(give_back::whenever_worth_it()),
-        tokio::spawn(reload_on_hangup(Arc::clone(&reloader), Arc::clone(&proxy))),
+        tokio::spawn(reload_on_hangup(hangups, Arc::clone(&reloader), Arc::clone(&proxy))),
         tokio::spawn(reload_on_change(reloader, Arc::clone(&proxy))),
     ];
     let signals = Signals::listen();
@@ -223,9 +225,8 @@ pub(super) async fn end_of(admin: thread::JoinHandle<()>) {
     let _ = tokio::task::spawn_blocking(move || admin.join()).await;
 }
 
-async fn reload_on_hangup(reloader: Arc<Reloader>, proxy: Arc<Proxy>) {
-    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
-    while hangups.recv().await.is_some() {
+async fn reload_on_hangup(mut hangups: Hangups, reloader: Arc<Reloader>, proxy: Arc<Proxy>) {
+    while hangups.next().await.is_some() {
         let (reloader, proxy) = (Arc::clone(&reloader), Arc::clone(&proxy));
         // What came of it is logged there; reading a file blocks.
         let _ = tokio::task::spawn_blocking(move || reload(&reloader, &proxy)).await;
