@@ -107,12 +107,12 @@ pub(super) async fn maintain(node: Arc<Node>) {
 
 async fn maintain_database(db: Arc<Db>) {
     loop {
-        tokio::time::sleep(MAINTAIN_EVERY).await;
-        let db = Arc::clone(&db);
-        match tokio::task::spawn_blocking(move || db.maintain()).await {
+        let round = Arc::clone(&db);
+        match tokio::task::spawn_blocking(move || round.maintain()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "part of the upkeep failed, and is tried again"),
             Err(error) => tracing::warn!(%error, "the database was not maintained"),
         }
+        tokio::time::sleep(MAINTAIN_EVERY).await;
     }
 }
