@@ -68,10 +68,10 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     let (queries, node_address) = (address(&listener)?, address(&node_listener)?);
 
     let (stop, stopped) = watch::channel(());
-    let db = open(&args.data.join("node"), Options::default())?;
+    let db = open(&args.data.join("node"), Options { clock: now_ms, ..Options::default() })?;
     let node = Node::new(db, Settings::default()).map_err(|error| format!("metrics: {error}"))?;
     let metrics = Arc::new(Metrics::new(TENANT_LABELS_MAX).map_err(|error| format!("metrics: {error}"))?);
-    let memory = Memory::open(args.data);
+    let memory = Memory::open(args.data)?;
     let settings = proxy_settings(node_address, node.pool_bytes())?;
 
     // The built-in settings are in force; without this a fresh process would look like one with a broken file.

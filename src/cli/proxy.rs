@@ -102,7 +102,7 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     let (listener, admin_listener) = (bind(listen)?, bind(admin_listen)?);
     let collector = loaded.raw.telemetry.otlp.endpoint.clone();
     let metrics = Arc::new(Metrics::new(TENANT_LABELS_MAX).map_err(|error| format!("metrics: {error}"))?);
-    let memory = Memory::open(data);
+    let memory = Memory::open(data)?;
     let proxy = Proxy::new(settings, Arc::clone(&metrics), Arc::clone(&memory.history), now_ms);
     let tracing = trace(collector.as_deref(), &proxy, &metrics)?;
     metrics.reloaded(true, now_ms() / 1_000);

@@ -17,6 +17,7 @@ mod grafana_replay;
 mod meter_wire;
 mod node_damaged;
 mod node_end;
+mod node_faults;
 mod node_hostile;
 mod node_http;
 mod node_kill;
