@@ -20,6 +20,7 @@ mod node_hostile;
 mod node_http;
 mod node_kill;
 mod node_pool;
+mod node_pool_bound;
 mod parse_corpus;
 mod parse_errors;
 mod pressure;
