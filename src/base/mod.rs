@@ -5,6 +5,7 @@ pub mod cors;
 pub mod duration;
 pub mod error;
 pub mod files;
+pub mod json;
 pub mod kind;
 pub mod params;
 pub mod protobuf;
