@@ -184,13 +184,18 @@ impl Db {
         }
         self.sealed.quarantined.store(opened.damaged.len() as u64, Ordering::Relaxed);
         for aside in &opened.aside {
-            let (place, range) = (aside.place.display(), aside.range);
-            tracing::warn!(%place, ?range, "a damaged block lies here; answers about its times carry a warning");
+            let place = aside.place.display();
+            let time = |of: fn(TimeRange) -> i64| {
+                aside.range.map_or_else(|| "unknown".to_owned(), |range| super::missing::time(of(range)))
+            };
+            let (from, to) = (time(|range| range.start), time(|range| range.end));
+            tracing::warn!(%place, from, to, "a damaged block lies here; answers about its times carry a warning");
         }
         self.sealed.missing.set(opened.aside);
         if !opened.foreign.is_empty() {
-            let folders = opened.foreign;
-            tracing::warn!(?folders, "folders among the blocks that are no blocks are left alone");
+            let folders: Vec<String> = opened.foreign.iter().map(|path| path.display().to_string()).collect();
+            let folders = folders.join(", ");
+            tracing::warn!(folders, "folders among the blocks that are no blocks are left alone");
         }
         Ok(())
     }
