@@ -229,3 +229,19 @@ async fn what_matches_everything_is_said_not_to_be_counted() {
     );
     assert!(error.contains("To fix it: name a metric or a label value in"), "{error}");
 }
+
+/// Thanos and Cortex say what is wrong with a query without the name of its parameter.
+#[tokio::test]
+async fn parse_errors_begin_as_those_of_the_database() {
+    for (kind, start) in [
+        ("prometheus", "invalid parameter \"query\": 1:"),
+        ("mimir", "invalid parameter \"query\": 1:"),
+        ("thanos", "1:"),
+        ("cortex", "1:"),
+    ] {
+        let (_upstream, weir) = before(kind, "").await;
+        let answer = weir.get("/api/v1/query?query=sum(").await;
+        assert_eq!(answer.status, 400);
+        assert!(answer.error().starts_with(start), "{kind}: {}", answer.body);
+    }
+}
