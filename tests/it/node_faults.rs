@@ -41,7 +41,10 @@ async fn import(address: SocketAddr, text: &str) -> (u16, String) {
 
 /// Samples of a series within the last 400 days.
 async fn count(address: SocketAddr, name: &str) -> u64 {
-    let (status, body) = get(address, &format!("/api/v1/query?query=count_over_time({name}[400d])")).await;
+    // The node's own clock may be off.
+    let time = now_ms() / 1_000;
+    let query = format!("/api/v1/query?query=count_over_time({name}[400d])&time={time}");
+    let (status, body) = get(address, &query).await;
     assert_eq!(status, 200, "{body}");
     let json: Value = serde_json::from_str(&body).unwrap();
     json["data"]["result"][0]["value"][1].as_str().map_or(0, |text| text.parse().unwrap())
