@@ -7,11 +7,13 @@ use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Db, missing::Missing, present};
 use crate::{
@@ -99,7 +101,7 @@ impl Folder {
     }
 
     fn list(&self) -> MutexGuard<'_, Vec<Arc<Block>>> {
-        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.blocks.lock()
     }
 }
 
@@ -119,7 +121,7 @@ impl Db {
     /// # Errors
     /// Something could not be written; everything that was there is still there.
     pub fn maintain(&self) -> Result<(), MaintainError> {
-        let _turn = self.sealed.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.sealed.turn.lock();
         self.watch_clock();
         self.examine_disk();
         // What cannot be set aside holds up nothing else.
