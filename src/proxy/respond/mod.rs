@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::proxy::meter::{BodyError, MeteredBody, Progress};
 use crate::{
     backend::{self, BackendError},
-    base::{ErrorKind, cors::TO_SCRIPTS, json},
+    base::{ErrorKind, cors::TO_SCRIPTS, error, json},
 };
 
 /// Which limit refused, and by how much.
