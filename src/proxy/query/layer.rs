@@ -65,7 +65,7 @@ pub(in crate::proxy) fn is_constant(url_query: Option<&str>, form: &str) -> bool
     let is_plain = |byte: u8| byte.is_ascii_digit() || b" ()+-*/%^.".contains(&byte);
     // Without its calls nothing of it is a name.
     let rest = ["vector(", "time(", "pi("].iter().fold(text.to_owned(), |text, call| text.replace(call, "("));
-    !text.is_empty() && rest.bytes().all(is_plain)
+    text.contains(|c: char| c.is_ascii_digit()) && rest.bytes().all(is_plain)
 }
 
 fn is_constant_request(common: &Common, body: &Bytes) -> bool {
@@ -149,6 +149,7 @@ mod tests {
             ("", "query=vector(1)%2Btime()", true),
             ("query=up", "", false),
             ("query=vector", "", false),
+            ("query=((", "", false),
             ("query=1%2Bup", "", false),
             ("query=1", "query=up", false),
             ("query=", "", false),
