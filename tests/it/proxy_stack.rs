@@ -183,3 +183,19 @@ async fn the_log_says_who_asked_for_which_time_and_what_was_passed() {
     let line = &logs.queries(2).await[1];
     assert_eq!((&line["error"], &line["shadowed"]), (&json!("the reason"), &Value::Null));
 }
+
+#[tokio::test]
+async fn counters_are_there_before_anything_is_counted() {
+    let (_upstream, weir) = before(database, "").await;
+    let metrics = weir.metrics();
+    for line in [
+        "weir_requests_total{endpoint=\"query_range\",outcome=\"refused\",status=\"4xx\"} 0",
+        "weir_upstream_responses_total{backend=\"main\",status=\"5xx\"} 0",
+        "weir_answers_total{backend=\"main\",outcome=\"complete\"} 0",
+        "weir_probes_total{backend=\"main\",result=\"counted\"} 0",
+        "weir_divided_queries_total{backend=\"main\",outcome=\"joined\"} 0",
+        "weir_config_reloads_total{result=\"failure\"} 0",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
+    }
+}

@@ -8,7 +8,7 @@ use crate::proxy::{
     forward::is_about_access,
     identify::IdentifyError,
     meter::{self, Actual, BodyError},
-    query::CallError,
+    query::QueryError,
     respond::{self, Body, Extra},
     route::RouteError,
 };
@@ -111,7 +111,7 @@ impl Failure {
             format!("backend `{backend}` answered {status} with {content_type} instead of JSON: {text}")
         };
         let status = Some(status).filter(|s| s.is_client_error() || s.is_server_error());
-        Self { status, extra, ..Self::new(kind, message) }
+        Self { extra, status, ..Self::new(kind, message) }
     }
 
     /// The backend gave no answer; when the time of the query is over, that is said too: it may be nobody's fault.
@@ -296,10 +296,10 @@ impl From<ParamError> for Failure {
     }
 }
 
-impl From<CallError> for Failure {
-    fn from(error: CallError) -> Self {
+impl From<QueryError> for Failure {
+    fn from(error: QueryError) -> Self {
         let message = error.to_string();
-        let CallError::Parse { error: ParseError { reason: Reason::Limit(part, max), .. }, .. } = error
+        let QueryError::Parse { error: ParseError { reason: Reason::Limit(part, max), .. }, .. } = error
         else {
             return Self::new(ErrorKind::BadData, message);
         };
