@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use weir::{
     base::{QueryCost, TenantId},
     limit::{
-        Admission, Ask, BackendBudget, BackendId, ClassId, ClassPolicy, InFlight, Limit, Policy, Rate,
+        Admission, AdmissionRequest, BackendBudget, Charged, ClassPolicy, InFlight, Limit, Policy, Rate,
         RateLimit, Rates, TenantPolicy,
     },
 };
@@ -29,6 +29,7 @@ fn admission() -> Arc<Admission> {
         memory: Limit::enforce(4 << 30),
         queries: Limit::enforce(100),
         unproven_percent: 12,
+        linger: Duration::from_secs(3),
     };
     Admission::new(Policy {
         default: Arc::new(tenant),
@@ -41,18 +42,20 @@ fn admission() -> Arc<Admission> {
 fn admit(c: &mut Criterion) {
     let admission = admission();
     let (tenant, actor) = (TenantId::new("team-a"), Arc::<str>::from("dashboard"));
+    let backend = Arc::<str>::from("main");
     let Some(tenant) = tenant else { return };
     let deadline = Instant::now() + Duration::from_secs(3600);
     c.bench_function("admit and release", |b| {
         b.iter(|| {
-            let ask = Ask {
-                tenant: tenant.clone(),
+            let ask = AdmissionRequest {
+                payers: [tenant.clone()].into(),
                 actor: Arc::clone(&actor),
-                class: ClassId::NONE,
-                backend: BackendId(0),
+                class: None,
+                backend: Arc::clone(&backend),
                 cost: QueryCost::NOTHING,
                 deadline,
-                charged: weir::limit::Charged::Nothing,
+                charged: Charged::Nothing,
+                tag: 0,
             };
             let admitted = admission.admit(black_box(ask)).now_or_never();
             assert!(admitted.is_some_and(|admitted| admitted.is_ok()));

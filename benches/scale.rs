@@ -7,7 +7,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::{runtime, time::Instant};
 use weir::{
     base::{Confidence, Estimate, QueryCost},
-    limit::{Admission, Ask, BackendId, ClassId},
+    limit::{Admission, AdmissionRequest, Charged},
 };
 
 #[path = "support/crowd.rs"]
@@ -89,14 +89,15 @@ async fn measure() -> String {
 async fn memory() -> (u64, u64) {
     const WAITING: usize = 10_000;
     let admission = Admission::new(crowd::policy(PLAN.backends));
-    let ask = |tenant: usize, memory: u64| Ask {
-        tenant: crowd::tenant(tenant),
+    let ask = |tenant: usize, memory: u64| AdmissionRequest {
+        payers: [crowd::tenant(tenant)].into(),
         actor: "dashboard".into(),
-        class: ClassId::NONE,
-        backend: BackendId(tenant % PLAN.backends),
+        class: None,
+        backend: format!("backend-{}", tenant % PLAN.backends).into(),
         cost: QueryCost { memory: Estimate::new(memory, Confidence::Exact), ..QueryCost::NOTHING },
         deadline: Instant::now() + Duration::from_secs(10),
-        charged: weir::limit::Charged::Nothing,
+        charged: Charged::Nothing,
+        tag: 0,
     };
     let before = resident();
     for tenant in 0..PLAN.tenants {

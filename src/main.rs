@@ -1,6 +1,7 @@
 //! The `weir` binary: parse arguments, run, exit. Everything else is in the library.
 
-/// The system's allocator; profiles of the heap come from it, where they are switched on.
+/// The system's allocator, sampled for profiles of the heap where they are switched on.
+#[cfg(feature = "heap-profile")]
 #[global_allocator]
 static ALLOCATOR: weir::telemetry::profile::Sampled = weir::telemetry::profile::Sampled;
 

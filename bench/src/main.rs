@@ -11,6 +11,7 @@ mod incident;
 mod node;
 mod overhead;
 mod pace;
+mod pool;
 mod process;
 mod remote;
 mod report;
@@ -34,6 +35,8 @@ Commands:
   fairness   20 tenants, and one abusive: shares, and the light queries of another
   node       the storage node beside Prometheus and VictoriaMetrics: 16 queries on 20,000 series × 6 h, memory,
              bytes per sample, ingest rate
+  pool       the node's private memory over idle, of its pool: every function and aggregation asked by 24 clients, at
+             64, 128, 256 and 512 MiB, and the node in a control group of little more than that
   estimate   estimates beside the truth, for a corpus of queries: series, samples and memory, what asking costs
   incident   a burst of heavy queries on a database that is killed at its memory limit, with and without a guard
   compare    --direct URL --weir URL FILES…: the expressions of dashboards and rule files, asked of a database and
@@ -45,7 +48,8 @@ Options:
   --out DIR        where JSON and SVG go (bench/results)
   --data DIR       incident, node, estimate: where generated data is kept between runs (bench/target/data)
   --rounds N       overhead, stream, node: interleaved rounds (3)
-  --seconds N      overhead: length of one measurement (4); fairness: of each part (15)
+  --seconds N      overhead: length of one measurement (4); fairness: of each part (15);
+                   pool: of each expression (2)
   --target T       incident: prometheus (the default), victoriametrics, weir-node, weir-node:unbounded, m3, thanos,
                    thanos-store, cortex; estimate: some of the first three, with commas (all)
   --backend T      the same
@@ -163,6 +167,7 @@ fn run() -> Result<()> {
         "fairness" => fairness::run,
         "incident" => incident::run,
         "node" => node::run,
+        "pool" => pool::run,
         "estimate" => estimate::run,
         "report" => results::run,
         _ => return Err(USAGE.into()),

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use weir::{
     base::{Confidence, Estimate, QueryCost, TenantId},
     limit::{
-        Actual, Admission, Admitted, Ask, BackendBudget, BackendId, ClassId, Limit, Permit, Policy, Refusal,
-        TenantPolicy,
+        Actual, Admission, AdmissionRequest, Admitted, BackendBudget, Charged, End, Limit, Permit, Policy,
+        Refusal, TenantPolicy,
     },
 };
 
@@ -86,6 +86,7 @@ pub(crate) fn policy(backends: usize) -> Policy {
         memory: Limit::enforce(4096 * MIB),
         queries: Limit::enforce(20),
         unproven_percent: 12,
+        linger: Duration::from_secs(3),
     };
     Policy {
         default: Arc::new(TenantPolicy::default()),
@@ -112,6 +113,8 @@ pub(crate) async fn run(plan: Plan, mut look: impl FnMut(&Admission, &Ending)) -
     let admission = Admission::new(policy(plan.backends));
     let names: Vec<TenantId> = (0..plan.tenants).map(tenant).collect();
     let actor = Arc::<str>::from("dashboard");
+    let backends: Vec<_> =
+        admission.policy().backends.iter().map(|budget| Arc::clone(&budget.name)).collect();
     let mut rng = Rng::with_seed(plan.seed);
     let mut outcome = Outcome { shares: vec![Share::default(); plan.tenants], ..Outcome::default() };
     let mut waiting: FuturesUnordered<BoxFuture<'static, Waited>> = FuturesUnordered::new();
@@ -121,21 +124,22 @@ pub(crate) async fn run(plan: Plan, mut look: impl FnMut(&Admission, &Ending)) -
         tokio::time::advance(TICK).await;
         for permit in ending.pop_front().unwrap_or_default() {
             let watch = Stopwatch::now();
-            permit.settle(Actual { whole: true, ..Actual::default() });
+            permit.settle(Actual { end: End::Answered, ..Actual::default() });
             outcome.release_ns.push(watch.elapsed().as_nanos() as u32);
         }
         ending.push_back(Vec::new());
         for _ in 0..plan.per_second / 100 {
             let (tenant, weight, lasts) = query(&mut rng, &plan);
             let memory = Estimate::new(weight, Confidence::UpperBound);
-            let ask = Ask {
-                tenant: names[tenant].clone(),
+            let ask = AdmissionRequest {
+                payers: [names[tenant].clone()].into(),
                 actor: Arc::clone(&actor),
-                class: ClassId::NONE,
-                backend: BackendId(tenant % plan.backends),
+                class: None,
+                backend: Arc::clone(&backends[tenant % plan.backends]),
                 cost: QueryCost { memory, ..QueryCost::NOTHING },
                 deadline: Instant::now() + Duration::from_secs(10),
-                charged: weir::limit::Charged::Nothing,
+                charged: Charged::Nothing,
+                tag: 0,
             };
             outcome.shares[tenant].asked += 1;
             let door = Arc::clone(&admission);
@@ -163,7 +167,7 @@ impl Outcome {
             Ok(admitted) => {
                 let share = &mut self.shares[waited.tenant];
                 share.ran += 1;
-                share.work += admitted.permit.weight() as f64 * waited.lasts as f64 * TICK.as_secs_f64();
+                share.work += admitted.permit.bytes() as f64 * waited.lasts as f64 * TICK.as_secs_f64();
                 if waited.tenant >= plan.backends {
                     self.waits_ms.push(admitted.waited.as_millis() as u32);
                 }

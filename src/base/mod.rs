@@ -1,10 +1,11 @@
 //! Floor 0: the words that every other module shares. No runtime, no HTTP, nothing of this crate.
 
-pub mod allowance;
 pub mod cors;
+pub mod distress;
 pub mod duration;
 pub mod error;
 pub mod files;
+pub mod json;
 pub mod kind;
 pub mod params;
 pub mod protobuf;
@@ -16,7 +17,6 @@ mod timestamp;
 pub mod units;
 mod worker;
 
-pub use allowance::Allowance;
 pub use error::{Blame, ErrorKind};
 pub use kind::Kind;
 pub use query_cost::{Confidence, Estimate, QueryCost, TextSize};

@@ -89,7 +89,7 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     background.spawn(give_back::whenever_worth_it());
     let (admin, admin_thread) = admin_lane(admin_listener, &proxy, None, stopped)?;
     let signals = Signals::listen();
-    output::out(greeting(queries, admin, node_address), 0);
+    output::out(greeting(queries, admin, node_address, node.pool_size()), 0);
 
     signals.serve(proxy::serve(listener, proxy, workers()?, signals.first())).await;
     background.shutdown().await;
@@ -119,12 +119,13 @@ fn proxy_settings(node: SocketAddr, lends: Option<u64>) -> Result<proxy::Setting
     config::resolve(&loaded.raw)
 }
 
-fn greeting(queries: SocketAddr, admin: SocketAddr, node: SocketAddr) -> String {
+fn greeting(queries: SocketAddr, admin: SocketAddr, node: SocketAddr, pool: &str) -> String {
     format!(
         "Weir serves
   queries         http://{queries}   (point Grafana here: data source type Prometheus)
   metrics, health http://{admin}
   storage node    http://{node}   (remote write: /api/v1/write)
+On the node {pool}.
 It stores its own metrics every {} s. Try:
   curl -s 'http://{queries}/api/v1/query?query=process_resident_memory_bytes'",
         SCRAPE_EVERY.as_secs(),

@@ -62,6 +62,7 @@ async fn serve(raw: &config::RawNode, data: &Path) -> Result<(), String> {
     let (options, settings) = config::resolve_node(raw);
     let db = open(&data.join("node"), options)?;
     let node = Node::new(Arc::clone(&db), settings).map_err(|error| format!("metrics: {error}"))?;
+    tracing::info!("{}", node.pool_size());
     let maintaining = tokio::spawn(maintain(Arc::clone(&node)));
     let giving_back = tokio::spawn(give_back::whenever_worth_it());
     let signals = Signals::listen();

@@ -15,7 +15,7 @@ use crate::{
         http::PoolSettings,
         pool::{Bucket, Buckets, Options},
     },
-    telemetry::process::memory_limit_bytes,
+    telemetry::memory_limit::memory_limit,
 };
 
 /// Where the memory of queries comes from, and how much of it there is.
@@ -100,7 +100,7 @@ impl Pool {
 
     /// A pool is full at the start: what would not fit must not get so far.
     fn check_kept(&self, root: &tree::Node) -> Option<Diagnostic> {
-        let most = memory_limit_bytes().unwrap_or(MEMORY_UNKNOWN);
+        let most = memory_limit().map_or(MEMORY_UNKNOWN, |limit| limit.bytes);
         let pools =
             [("bytes", &self.bytes, 1), ("samples", &self.samples, 16), ("numbers", &self.numbers, 8)];
         pools.into_iter().find_map(|(name, kept, width)| {

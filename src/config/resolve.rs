@@ -23,8 +23,8 @@ use crate::{
     cost::{Model, Unknown},
     http::HostNames,
     limit::{
-        BackendBudget, ClassId, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy, Rate,
-        RateLimit, Rates, TenantPolicy,
+        BackendBudget, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy, Rate, RateLimit,
+        Rates, TenantPolicy,
     },
     proxy::{
         self,
@@ -165,7 +165,7 @@ fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {
         raw::OnUnparsable::EstimateFromText => OnUnparsable::EstimateFromText,
         raw::OnUnparsable::Forward => OnUnparsable::Forward,
     };
-    let pressure = pressure(&raw.pressure)?;
+    let pressure = pressure(&raw.pressure);
     let split_percent = Some(raw.budget.split_above.percent()).filter(|n| *n < 100 && backend.kind.divides());
     Ok(upstream::Settings { backend, metrics, model, on_unparsable, pressure, split_percent })
 }
@@ -182,12 +182,23 @@ fn tenancy(raw: &raw::Backend, kind: backend::Kind) -> Result<Tenancy, String> {
     Ok(Tenancy { header, forward_credentials: raw.forward_authorization })
 }
 
-fn pressure(raw: &raw::Pressure) -> Result<pressure::Settings, String> {
-    let latency = raw.latency.at().map(|times| times.0.get());
-    if latency == Some(1) {
-        return Err("`pressure.latency` must be 2 or more: once the usual time is no distress".to_owned());
+/// How long a backend is taken to hold a heavy query's memory after its client left. Weir's node looks every 50 ms. The
+/// engine of Prometheus looks between the parts of a query: `docs/incident.md` has its memory grow for 3 s and more. The
+/// others are not measured.
+const fn linger(kind: backend::Kind) -> Duration {
+    match kind {
+        backend::Kind::Weir => Duration::from_millis(100),
+        backend::Kind::VictoriaMetrics => Duration::from_secs(1),
+        backend::Kind::Prometheus
+        | backend::Kind::Thanos
+        | backend::Kind::Mimir
+        | backend::Kind::Cortex
+        | backend::Kind::M3 => Duration::from_secs(3),
     }
-    Ok(pressure::Settings {
+}
+
+fn pressure(raw: &raw::Pressure) -> pressure::Settings {
+    pressure::Settings {
         memory_limit: raw.memory_limit.at().map(|size| size.0.get()),
         on_stale: match raw.on_stale {
             scalar::OnStale::Hold => OnStale::Hold,
@@ -198,8 +209,7 @@ fn pressure(raw: &raw::Pressure) -> Result<pressure::Settings, String> {
         stale_after: raw.stale_after.duration(),
         get_on_empty_at_full: raw.get_on_empty.at().map(per_second),
         errors_at_full: raw.errors.at().map(part),
-        latency_at_full: latency.map(|times| times as f64),
-    })
+    }
 }
 
 fn part(share: scalar::Share) -> f64 {
@@ -226,6 +236,7 @@ fn policy(raw: &Raw) -> Result<Policy, String> {
             memory: Limit::enforce(backend.budget.memory.0.get()).with_mode(mode),
             queries: Limit::enforce(backend.budget.queries.0.get()).with_mode(mode),
             unproven_percent: backend.budget.unproven.percent(),
+            linger: linger(backend.kind),
         }
     });
     let (mut tenants, mut patterns) = (HashMap::new(), TenantPrefixes::default());
@@ -249,10 +260,10 @@ fn policy(raw: &Raw) -> Result<Policy, String> {
 /// The limits of one tenant, complete.
 fn tenant_policy(limits: &TenantLimits, classes: &[raw::Class]) -> TenantPolicy {
     let modes = Modes(limits);
-    let per_class =
-        classes.iter().enumerate().filter(|(_, class)| class.per_query != raw::PerQuery::default());
-    let per_class =
-        per_class.map(|(i, class)| (ClassId(i), per_query(&class.per_query.over(&limits.per_query), &modes)));
+    let per_class = classes.iter().filter(|class| class.per_query != raw::PerQuery::default());
+    let per_class = per_class.map(|class| {
+        (class.name.as_str().into(), per_query(&class.per_query.over(&limits.per_query), &modes))
+    });
     let queue = QueuePolicy::default();
     TenantPolicy {
         per_query: per_query(&limits.per_query, &modes),
@@ -396,7 +407,7 @@ mod tests {
         let policy = settings.policy.tenant(&noisy);
         assert_eq!(policy.per_query.series, Limit::enforce(1_000).with_mode(Mode::Shadow));
         assert_eq!(policy.per_query.steps, Limit::enforce(11_001).with_mode(Mode::Off));
-        assert_eq!(policy.per_query(ClassId(0)).steps, Limit::enforce(5).with_mode(Mode::Off));
-        assert_eq!(settings.policy.default.per_query(ClassId::NONE).steps, Limit::enforce(11_001));
+        assert_eq!(policy.per_query(Some("slow")).steps, Limit::enforce(5).with_mode(Mode::Off));
+        assert_eq!(settings.policy.default.per_query(None).steps, Limit::enforce(11_001));
     }
 }

@@ -1,55 +1,71 @@
-//! The door: asks the accounts, waits without holding anything, hands out permits.
+//! Asks the accounts, waits without holding anything, hands out permits.
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU8},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use tokio::{sync::oneshot, time::Instant};
+use smallvec::SmallVec;
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep_until, timeout_at},
+};
 
 use super::{
-    budget::WHOLE,
     judge::judge,
-    permit::{Actual, Held, Permit},
-    policy::{BackendId, ClassId, Policy},
-    queue::Room,
+    permit::{Actual, Charge, Permit, Phase, enter, phase},
+    policy::Policy,
     refusal::{LimitName, Refusal, Scope, ShadowHit},
-    snapshot::{BackendSnapshot, Snapshot, TenantSnapshot},
-    state::{Answer, Handovers, State, retry_soon},
+    snapshot::Snapshot,
+    state::{Answer, Handovers, Place, State, retry_soon},
+    wait::WaitReason,
+    window::Cut,
 };
-use crate::base::{Allowance, ErrorKind, Estimate, QueryCost, TenantId};
+use crate::base::{
+    ErrorKind, Estimate, QueryCost, TenantId,
+    distress::{Distress, Load},
+};
 
-/// A query that wants to run.
+/// What a query draws on its tenants' rates when it asks to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Charged {
+    /// Nothing was taken for it before.
+    #[default]
+    Nothing,
+    /// It was counted already, but not its samples.
+    Query,
+    /// It was admitted before, to run in another way.
+    All,
+}
+
+/// A query that asks to run. Names, not positions, say where and as what: a reload in between changes nothing.
 #[derive(Clone, Debug)]
-pub struct Ask {
-    /// Who pays.
-    pub tenant: TenantId,
+pub struct AdmissionRequest {
+    /// The tenants that pay, each for all of it; the first is whose turn it is.
+    pub payers: SmallVec<[TenantId; 1]>,
     /// Who inside the tenant: a dashboard, a user, a rule.
     pub actor: Arc<str>,
-    /// Its lane.
-    pub class: ClassId,
-    /// Where it would run.
-    pub backend: BackendId,
+    /// The name of its class, if it has one.
+    pub class: Option<Arc<str>>,
+    /// The name of the backend where it would run.
+    pub backend: Arc<str>,
     /// What it would cost.
     pub cost: QueryCost,
     /// When the answer is of no use any more; the wait ends before.
     pub deadline: Instant,
-    /// Which of its tenant's rates are charged for it already.
+    /// What was taken from the rates for it before.
     pub charged: Charged,
+    /// The caller's own number of the query, given back in a [`Snapshot`].
+    pub tag: u64,
 }
 
-/// Which of a tenant's rates are charged for a query.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Charged {
-    /// None.
-    #[default]
-    Nothing,
-    /// That of queries, by [`Admission::check_rate`].
-    Query,
-    /// Both: it was admitted before, to run in another way.
-    All,
+impl AdmissionRequest {
+    /// Whose turn it is.
+    pub(super) fn tenant(&self) -> TenantId {
+        self.payers.first().cloned().unwrap_or_else(TenantId::other)
+    }
 }
 
 /// A query that may run.
@@ -60,13 +76,15 @@ pub struct Admitted {
     /// How long it waited.
     pub waited: Duration,
     /// Limits in shadow mode that it passed.
-    pub shadow: Vec<ShadowHit>,
+    pub shadowed: Vec<ShadowHit>,
 }
 
 /// Decides which queries run.
 pub struct Admission {
     policy: ArcSwap<Policy>,
     state: Mutex<State>,
+    /// When the timer that is under way ends.
+    armed: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Admission {
@@ -76,11 +94,11 @@ impl fmt::Debug for Admission {
 }
 
 impl Admission {
-    /// Admission under a policy, with every backend at its full capacity.
+    /// Admission under a policy, with every backend alive.
     pub fn new(policy: Policy) -> Arc<Self> {
         let policy = Arc::new(policy);
         let state = State::new(Arc::clone(&policy), TenantId::other(), Instant::now());
-        Arc::new(Self { policy: ArcSwap::new(policy), state: Mutex::new(state) })
+        Arc::new(Self { policy: ArcSwap::new(policy), state: Mutex::new(state), armed: Mutex::default() })
     }
 
     /// The policy in force.
@@ -92,83 +110,33 @@ impl Admission {
     /// classes are recognised by their names.
     pub fn reload(self: &Arc<Self>, policy: Policy) {
         let policy = Arc::new(policy);
-        let ready = {
-            let mut state = self.lock();
+        self.change(|state, now, ready| {
             self.policy.store(Arc::clone(&policy));
-            state.reload(policy)
-        };
-        self.hand_over(ready);
+            *ready = state.reload(policy, now);
+        });
     }
 
     /// Looks at the per-query limits only; nothing is counted.
     ///
     /// # Errors
     /// The first enforced limit that the query passes.
-    pub fn judge(&self, ask: &Ask) -> Result<Vec<ShadowHit>, Refusal> {
+    pub fn judge(&self, request: &AdmissionRequest) -> Result<Vec<ShadowHit>, Refusal> {
         let policy = self.policy.load();
-        judge(policy.tenant(&ask.tenant), &ask.tenant, ask.class, &ask.cost)
+        let mut shadowed = Vec::new();
+        for tenant in &request.payers {
+            shadowed.extend(judge(policy.tenant(tenant), tenant, request.class.as_deref(), &request.cost)?);
+        }
+        Ok(shadowed)
     }
 
     /// Looks at the per-query limits, and at whether the query is more than a whole budget; nothing is counted.
     ///
     /// # Errors
     /// The first enforced limit that it passes, however long it waits.
-    pub fn foresee(&self, ask: &Ask) -> Result<Vec<ShadowHit>, Refusal> {
-        let mut shadow = self.judge(ask)?;
-        self.lock().fits(ask, Instant::now(), &mut shadow)?;
-        Ok(shadow)
-    }
-
-    /// Whether a query that may run needs more than what is open before any estimate has proved true, as long as none has.
-    pub(super) fn lacks_proof(&self, ask: &Ask) -> bool {
-        let lacks = self.lock().lacks_proof(ask.backend, ask.cost.memory.value);
-        lacks && self.foresee(ask).is_ok()
-    }
-
-    /// Lets the query run as soon as every limit allows, or says why not: per query, then rate, then budget and queue.
-    /// Dropping the future leaves the queue and gives back whatever was handed over.
-    ///
-    /// # Errors
-    /// The limit that is passed, with when to come back if that helps.
-    pub async fn admit(self: &Arc<Self>, ask: Ask) -> Result<Admitted, Refusal> {
-        let mut shadow = self.judge(&ask)?;
-        let now = Instant::now();
-        let mut ready = Handovers::new();
-        let answer = self.lock().ask(&ask, now, &mut shadow, &mut ready)?;
-        self.hand_over(ready);
-        let (held, id, receiver, longest) = match answer {
-            Answer::Run(held) => {
-                let permit = Permit::new(Arc::clone(self), held);
-                return Ok(Admitted { permit, waited: Duration::ZERO, shadow });
-            }
-            Answer::Wait { held, id, receiver, longest } => (held, id, receiver, longest),
-        };
-        let mut place = Place { admission: self, held, id, receiver };
-        let end = ask.deadline.min(now + longest);
-        let outcome = match tokio::time::timeout_at(end, &mut place.receiver).await {
-            Ok(Ok(outcome)) => outcome,
-            // The time is up, but it may just have been handed over.
-            Ok(Err(_)) | Err(_) => place.leave().unwrap_or_else(|missing| {
-                Err(Refusal {
-                    kind: ErrorKind::QueueTimeout,
-                    limit: LimitName::QueueTimeout,
-                    observed: Estimate::exact(millis(now.elapsed())),
-                    max: millis(end - now),
-                    scope: self.whose(missing, &ask),
-                    retry_after: Some(retry_soon(longest)),
-                })
-            }),
-        };
-        Ok(Admitted { permit: outcome?, waited: now.elapsed(), shadow })
-    }
-
-    /// Whose budget a query waited for.
-    fn whose(&self, missing: Room, ask: &Ask) -> Scope {
-        let policy = self.policy.load();
-        match (missing, policy.backends.get(ask.backend.0)) {
-            (Room::BackendFull, Some(backend)) => Scope::Backend(Arc::clone(&backend.name)),
-            _ => Scope::Tenant(ask.tenant.clone()),
-        }
+    pub fn dry_run(&self, request: &AdmissionRequest) -> Result<Vec<ShadowHit>, Refusal> {
+        let mut shadowed = self.judge(request)?;
+        self.lock().dry_run(request, Instant::now(), &mut shadowed)?;
+        Ok(shadowed)
     }
 
     /// Counts one query towards its tenant's rate; needs no estimate. Gives the rate if it is in shadow mode and passed.
@@ -179,80 +147,146 @@ impl Admission {
         self.lock().check_rate(tenant, Instant::now())
     }
 
-    /// Refuses everybody who waits: the process is about to end.
+    /// Lets the query run as soon as every limit allows, or says why not: per query, then rate, then budget and queue.
+    /// Dropping the future leaves the queue and gives back whatever was handed over.
+    ///
+    /// # Errors
+    /// The limit that is passed, with when to come back if that helps.
+    pub async fn admit(self: &Arc<Self>, request: AdmissionRequest) -> Result<Admitted, Refusal> {
+        let mut shadowed = self.judge(&request)?;
+        let now = Instant::now();
+        let answer = self.change(|state, now, ready| state.ask(&request, now, &mut shadowed, ready));
+        let place = match answer? {
+            Answer::Run(charge) => {
+                let permit = Permit::new(Arc::clone(self), charge);
+                return Ok(Admitted { permit, waited: Duration::ZERO, shadowed });
+            }
+            Answer::Wait(place) => place,
+        };
+        let longest = place.longest;
+        let mut waiting = Waiting { admission: self, place };
+        let end = request.deadline.min(now + longest);
+        let outcome = match timeout_at(end, &mut waiting.place.receiver).await {
+            Ok(Ok(outcome)) => outcome,
+            // The time is up, but it may just have been handed over.
+            Ok(Err(_)) | Err(_) => waiting.leave().unwrap_or_else(|reason| {
+                let scope = match reason {
+                    reason if reason.is_tenants() => Scope::Tenant(request.tenant()),
+                    _ => Scope::Backend(Arc::clone(&request.backend)),
+                };
+                Err(Refusal {
+                    kind: ErrorKind::QueueTimeout,
+                    limit: LimitName::QueueTimeout,
+                    observed: Estimate::exact(millis(now.elapsed())),
+                    max: millis(end.saturating_duration_since(now)),
+                    scope,
+                    retry_after: Some(retry_soon(longest)),
+                    waiting_for: Some(reason),
+                })
+            }),
+        };
+        Ok(Admitted { permit: outcome?, waited: now.elapsed(), shadowed })
+    }
+
+    /// Obeys a look at a backend's distress; `peak` is the most that was in flight there until that look.
+    pub fn observe(self: &Arc<Self>, backend: &str, distress: &Distress, peak: Load) {
+        self.change(|state, now, ready| *ready = state.observe(backend, distress, peak, now));
+    }
+
+    /// Says whether a backend is alive. Of a dead one nothing runs and nothing waits.
+    pub fn set_alive(self: &Arc<Self>, backend: &str, alive: bool) {
+        self.change(|state, now, ready| *ready = state.set_alive(backend, alive, now));
+    }
+
+    /// The most in flight at a backend since this was asked last; `None` for one that is not configured.
+    pub fn take_peak(&self, backend: &str) -> Option<Load> {
+        let mut state = self.lock();
+        let slot = state.backend(backend)?;
+        Some(state.backends[slot].take_peak())
+    }
+
+    /// The share, 0 to 1, that distress leaves of a backend's window, and what cut it; 0 for a dead one.
+    pub fn share(&self, backend: &str) -> Option<(f64, Option<Cut>)> {
+        let state = self.lock();
+        let backend = &state.backends[state.backend(backend)?];
+        Some((backend.share(), backend.window.cut_by()))
+    }
+
+    /// Refuses everybody who waits, and everybody who comes: the process is about to end.
     pub fn close(self: &Arc<Self>) {
-        let ready = self.lock().close();
-        self.hand_over(ready);
-    }
-
-    /// Sets what pressure leaves of a backend's budget. Who waits for what is no longer there is refused at once.
-    pub fn allow(self: &Arc<Self>, backend: BackendId, allowance: Allowance) {
-        let ready = self.lock().allow(backend, allowance);
-        self.hand_over(ready);
-    }
-
-    /// Says whether a backend is seen to hold more memory than was expected of what runs there: as long as it is, and
-    /// until heavy queries end as expected again, few of them run at a time.
-    pub fn doubt(&self, backend: BackendId, doubted: bool) {
-        self.lock().doubt(backend, doubted);
-    }
-
-    /// The most bytes that queries on a backend held at a time since this was asked last, and how many they may; `None`
-    /// for a backend that is not configured.
-    pub fn held_since_asked(&self, backend: BackendId) -> Option<(u64, Option<u64>)> {
-        self.lock().held_since_asked(backend)
+        self.change(|state, _, ready| *ready = state.close());
     }
 
     /// What is held and who waits, now.
     pub fn snapshot(&self) -> Snapshot {
-        let state = self.lock();
-        let removed = (0..state.backends.len()).filter(|slot| {
-            let backend = &state.backends[*slot];
-            let busy = !backend.used.is_nothing() || backend.queue.len() > 0;
-            busy && !state.backend_slots.contains(slot)
+        Snapshot::of(&self.lock(), Instant::now())
+    }
+
+    pub(super) fn release(self: &Arc<Self>, charge: &Charge, phase: Phase, actual: Actual) {
+        self.change(|state, now, ready| *ready = state.release(charge, phase, actual, now));
+    }
+
+    pub(super) fn part_done(self: &Arc<Self>, charge: &Charge) {
+        self.change(|state, now, ready| *ready = state.part_done(charge, now));
+    }
+
+    pub(super) fn backend_done(self: &Arc<Self>, charge: &Charge, of: &AtomicU8, answered: bool) {
+        self.change(|state, now, ready| {
+            let before = phase(of);
+            enter(of, Phase::Done);
+            *ready = state.backend_done(charge, before, answered, now);
         });
-        let slots = state.backend_slots.iter().copied().chain(removed);
-        let backends = slots.map(|slot| &state.backends[slot]).map(|backend| BackendSnapshot {
-            name: Arc::clone(&backend.name),
-            waiting: backend.queue.len() as u64,
-            queries: backend.used.queries,
-            queries_capacity: backend.capacity.queries.watched().map(|max| backend.capacity.of_queries(max)),
-            memory: u64::try_from(backend.used.memory).unwrap_or(u64::MAX),
-            memory_capacity: backend.capacity.memory.watched().map(|max| backend.capacity.of_memory(max)),
-            capacity_percent: (backend.capacity.ppm * 100 / WHOLE) as u8,
-        });
-        let backends = backends.collect();
-        let busy = state.tenants.iter().filter(|account| account.waiting > 0 || !account.used.is_nothing());
-        let mut tenants: Vec<_> = busy
-            .map(|account| TenantSnapshot {
-                tenant: account.id.clone(),
-                waiting: account.waiting as u64,
-                queries: account.used.queries,
-                memory: u64::try_from(account.used.memory).unwrap_or(u64::MAX),
-            })
-            .collect();
-        let tenants_known = state.tenants.len();
+    }
+
+    pub(super) fn stalled(self: &Arc<Self>, charge: &Charge, of: &AtomicU8) -> bool {
+        self.change(|state, now, ready| {
+            if phase(of) == Phase::Runs && state.stalled(charge, now, ready) {
+                enter(of, Phase::Stalled);
+            }
+            phase(of) != Phase::Runs
+        })
+    }
+
+    /// Changes the accounts and hands over what became free. One that has just left drops its permit, which frees it for
+    /// the next.
+    fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant, &mut Handovers) -> T) -> T {
+        let mut ready = Handovers::new();
+        let mut state = self.lock();
+        let changed = change(&mut state, Instant::now(), &mut ready);
+        let alarm = state.next_alarm();
         drop(state);
-        tenants.sort_by(|a, b| (b.memory, b.queries, &a.tenant).cmp(&(a.memory, a.queries, &b.tenant)));
-        Snapshot { backends, tenants, tenants_known }
-    }
-
-    pub(super) fn release(self: &Arc<Self>, held: Held, actual: Option<Actual>) {
-        let ready = self.lock().release(held, actual);
         self.hand_over(ready);
+        if let Some(at) = alarm {
+            self.arm(at);
+        }
+        changed
     }
 
-    pub(super) fn prove(self: &Arc<Self>, held: &Held) {
-        let ready = self.lock().prove(held);
-        self.hand_over(ready);
-    }
-
-    /// Hands over what became free. One that has just left drops its permit, which frees it for the next.
     fn hand_over(self: &Arc<Self>, ready: Handovers) {
         for (to, outcome) in ready {
-            let outcome = outcome.map(|held| Permit::new(Arc::clone(self), held));
+            let outcome = outcome.map(|charge| Permit::new(Arc::clone(self), charge));
             drop(to.send(outcome));
         }
+    }
+
+    /// Sees to it that somebody looks at the accounts when an alarm is due.
+    fn arm(self: &Arc<Self>, at: Instant) {
+        // Nothing that panics runs under the lock.
+        let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that is overdue was dropped with its runtime.
+        if armed.is_some_and(|armed| armed <= at && armed >= Instant::now()) {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else { return };
+        *armed = Some(at);
+        let admission = Arc::downgrade(self);
+        runtime.spawn(async move {
+            sleep_until(at).await;
+            if let Some(admission) = admission.upgrade() {
+                *admission.armed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                admission.change(|state, now, ready| *ready = state.dispatch(now));
+            }
+        });
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -265,31 +299,26 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A place in the queue, left when dropped.
-struct Place<'a> {
+/// A place in a queue, left when dropped.
+struct Waiting<'a> {
     admission: &'a Arc<Admission>,
-    held: Held,
-    id: u64,
-    receiver: oneshot::Receiver<Result<Permit, Refusal>>,
+    place: Place,
 }
 
-impl Place<'_> {
-    /// Leaves the queue: what was handed over already, or else what there was no room in.
-    fn leave(&mut self) -> Result<Result<Permit, Refusal>, Room> {
-        let left = self.admission.lock().give_up(&self.held, self.id);
-        match left {
-            Some((missing, ready)) => {
-                self.admission.hand_over(ready);
-                Err(missing)
-            }
-            None => self.receiver.try_recv().map_err(|_| Room::BackendFull),
+impl Waiting<'_> {
+    /// Leaves the queue: what was handed over already, or else what it waited for.
+    fn leave(&mut self) -> Result<Result<Permit, Refusal>, WaitReason> {
+        let Place { charge, id, receiver, .. } = &mut self.place;
+        match self.admission.change(|state, now, ready| state.give_up(charge, *id, now, ready)) {
+            Some(reason) => Err(reason),
+            None => receiver.try_recv().map_err(|_| WaitReason::Turn),
         }
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if !self.receiver.is_terminated() {
+        if !self.place.receiver.is_terminated() {
             // What was handed over goes back by its own drop.
             drop(self.leave().ok());
         }

@@ -1,9 +1,6 @@
 //! The largest share of the budgets that a single query takes.
 
-use super::{
-    budget::light,
-    policy::{ClassId, Policy},
-};
+use super::{policy::Policy, shares::light};
 use crate::base::TenantId;
 
 /// Bytes of a light query where the backend has no budget.
@@ -26,7 +23,7 @@ impl Policy {
     pub fn ceilings(
         &self,
         tenant: &TenantId,
-        class: ClassId,
+        class: Option<&str>,
         backend: &str,
         split_percent: Option<u8>,
     ) -> Ceilings {

@@ -1,26 +1,36 @@
 //! What must hold after every step, as pure functions over the accounts and the permits that are out.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::{
-    budget::{Usage, kept_for},
-    permit::Held,
-    queue::Room,
-    state::{Backend, State},
+    backend::Backend,
+    lane::Lane,
+    permit::{Charge, Phase},
+    queue::Verdict,
+    state::State,
+    usage::Usage,
+    wait::WaitReason,
 };
+
+/// The longest that a query that fits waits before an idle backend.
+pub(super) const IDLE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// What was held before a step, to tell a budget that is passed from one that shrank.
 pub(super) struct Before {
-    backends: Vec<Usage>,
-    on_floor: Vec<Usage>,
-    by_class: Vec<Vec<Usage>>,
+    backends: Vec<[Usage; 3]>,
     tenants: Vec<Usage>,
+}
+
+fn accounts(backend: &Backend) -> [Usage; 3] {
+    [backend.lane(Lane::Light).used, backend.lane(Lane::Heavy).used, backend.stalled]
 }
 
 impl Before {
     pub(super) fn of(state: &State) -> Self {
         Self {
-            backends: state.backends.iter().map(|backend| backend.used).collect(),
-            on_floor: state.backends.iter().map(|backend| backend.on_floor).collect(),
-            by_class: state.backends.iter().map(|backend| backend.by_class.clone()).collect(),
+            backends: state.backends.iter().map(accounts).collect(),
             tenants: state.tenants.iter().map(|account| account.used).collect(),
         }
     }
@@ -28,81 +38,97 @@ impl Before {
 
 /// Everything that is broken, in words. A tenant that the configuration once named keeps its account when a reload drops
 /// the name, so those come on top of the bound: `named_ever`.
-pub(super) fn broken(state: &State, permits: &[Held], before: &Before, named_ever: usize) -> Vec<String> {
+pub(super) fn broken(
+    state: &State,
+    permits: &[(Charge, Phase)],
+    before: &Before,
+    named_ever: usize,
+    now: Instant,
+) -> Vec<String> {
     let mut wrong = Vec::new();
     wrong.extend(leaks(state, permits));
     wrong.extend(excesses(state, before));
-    wrong.extend(taken_reserves(state, before));
-    wrong.extend(forgotten(state));
-    wrong.extend(holds(state, permits));
+    wrong.extend(forgotten(state, now));
     if state.tenants.len() > state.policy.tenants_max + named_ever {
         wrong.push(format!("{} tenants are told apart", state.tenants.len()));
     }
     wrong
 }
 
-fn sum<'a>(permits: impl Iterator<Item = &'a Held>) -> Usage {
-    permits.fold(Usage::default(), |sum, held| sum.plus(held.weight))
+fn sum<'a>(charges: impl Iterator<Item = &'a Charge>) -> Usage {
+    charges.fold(Usage::default(), |sum, charge| sum.plus(charge.bytes))
 }
 
-/// What is held is what the permits that are out hold, everywhere.
-fn leaks(state: &State, permits: &[Held]) -> Vec<String> {
+/// What is held is what the permits that are out and the charges that linger hold, everywhere.
+fn leaks(state: &State, permits: &[(Charge, Phase)]) -> Vec<String> {
     let mut wrong = Vec::new();
+    let lingering = state.backends.iter().flat_map(|backend| backend.lingering.values());
+    let all: Vec<_> = permits.iter().chain(lingering).collect();
     for (slot, backend) in state.backends.iter().enumerate() {
-        let here: Vec<_> = permits.iter().filter(|held| held.backend == slot).collect();
-        if backend.used != sum(here.iter().copied()) {
-            wrong.push(format!("backend {}: {:?} is held by nobody", backend.name, backend.used));
-        }
-        if backend.on_floor != sum(here.iter().copied().filter(|held| held.on_floor)) {
-            wrong.push(format!("the floor of {}: {:?} is held by nobody", backend.name, backend.on_floor));
-        }
-        for (class, used) in backend.by_class.iter().enumerate() {
-            if *used != sum(here.iter().copied().filter(|held| held.class == class)) {
-                wrong.push(format!("class {class} at {}: {used:?} is held by nobody", backend.name));
+        let of = |phase: Phase, lane: Option<Lane>| {
+            let here = all.iter().filter(move |(charge, in_phase)| {
+                charge.backend == slot && *in_phase == phase && lane.is_none_or(|lane| charge.lane == lane)
+            });
+            here.map(|(charge, _)| charge)
+        };
+        for lane in Lane::ALL {
+            let account = backend.lane(lane);
+            if account.used != sum(of(Phase::Runs, Some(lane))) {
+                wrong
+                    .push(format!("{lane:?} lane of {}: {:?} is held by nobody", backend.name, account.used));
             }
+            for (class, used) in account.by_class.iter().enumerate() {
+                if *used != sum(of(Phase::Runs, Some(lane)).filter(|charge| charge.class == class)) {
+                    wrong.push(format!("class {class} at {}: {used:?} is held by nobody", backend.name));
+                }
+            }
+        }
+        if backend.stalled != sum(of(Phase::Stalled, None)) {
+            wrong.push(format!("{}: {:?} is stalled for nobody", backend.name, backend.stalled));
         }
     }
     for (slot, account) in state.tenants.iter().enumerate() {
-        if account.used != sum(permits.iter().filter(|held| held.tenant == slot)) {
+        let mine = all.iter().flat_map(|(charge, _)| charge.payers.iter().map(move |payer| (payer, charge)));
+        if account.used != sum(mine.filter(|(payer, _)| **payer == slot).map(|(_, charge)| charge)) {
             wrong.push(format!("tenant {}: {:?} is held by nobody", account.id, account.used));
         }
     }
     wrong
 }
 
-fn without(all: Usage, part: Usage) -> Usage {
-    Usage { memory: all.memory - part.memory, queries: all.queries - part.queries }
+fn grew(now: Usage, before: Option<Usage>) -> bool {
+    let before = before.unwrap_or_default();
+    now.memory > before.memory || now.queries > before.queries
 }
 
-/// No budget is passed by what was admitted; one that shrank may be until permits come back.
+/// No budget is passed by what was admitted, and heavy bytes stay within the window unless one runs alone. A budget or
+/// a window that shrank may be passed until permits come back.
 fn excesses(state: &State, before: &Before) -> Vec<String> {
     let mut wrong = Vec::new();
-    let grew = |now: Usage, before: Option<&Usage>| {
-        let before = before.copied().unwrap_or_default();
-        now.memory > before.memory || now.queries > before.queries
-    };
     for (slot, backend) in state.backends.iter().enumerate() {
-        let capacity = &backend.capacity;
-        let (memory, queries) = (capacity.memory.enforced(), capacity.queries.enforced());
-        let (used, floor) = (before.backends.get(slot), before.on_floor.get(slot));
-        if !backend.used.within(memory, queries) && grew(backend.used, used) {
-            wrong.push(format!("backend {}: {:?} passes its budget", backend.name, backend.used));
+        let [light, heavy, stalled] = accounts(backend);
+        let was = before.backends.get(slot).copied();
+        let was = |at: usize| was.map(|was| was[at]);
+        for (lane, used, at) in [(Lane::Light, light, 0), (Lane::Heavy, heavy, 1)] {
+            let whole = backend.budget.whole(lane);
+            if !used.within(whole.memory, whole.slots) && grew(used, was(at)) {
+                wrong.push(format!("{lane:?} lane of {}: {used:?} passes {whole:?}", backend.name));
+            }
         }
-        let shared = without(backend.used, backend.on_floor);
-        let shared_before = used.zip(floor).map(|(used, floor)| without(*used, *floor));
-        let left = (memory.map(|max| capacity.of_memory(max)), queries.map(|max| capacity.of_queries(max)));
-        if !shared.within(left.0, left.1) && grew(shared, shared_before.as_ref()) {
-            wrong.push(format!("backend {}: {shared:?} passes what pressure leaves", backend.name));
+        let memory = backend.budget.whole(Lane::Heavy).memory;
+        let all_grew = grew(heavy, was(1)) || grew(stalled, was(2));
+        if !heavy.and(stalled).within(memory, None) && all_grew {
+            wrong.push(format!("{}: {heavy:?} and {stalled:?} pass its budget", backend.name));
         }
-        let floor_max = (memory.map(|max| max / 32), queries.map(|max| (max / 2).max(1)));
-        if !backend.on_floor.within(floor_max.0, floor_max.1) && grew(backend.on_floor, floor) {
-            wrong.push(format!("backend {}: {:?} passes the floor", backend.name, backend.on_floor));
+        let open = backend.open(Lane::Heavy).memory;
+        if heavy.queries > 1 && !heavy.within(open, None) && grew(heavy, was(1)) {
+            wrong.push(format!("{}: {heavy:?} passes its window {open:?}", backend.name));
         }
     }
     for (slot, account) in state.tenants.iter().enumerate() {
         let narrow = account.policy.in_flight;
         if !account.used.within(narrow.memory.enforced(), narrow.queries.enforced())
-            && grew(account.used, before.tenants.get(slot))
+            && grew(account.used, before.tenants.get(slot).copied())
         {
             wrong.push(format!("tenant {}: {:?} passes its limit", account.id, account.used));
         }
@@ -110,56 +136,50 @@ fn excesses(state: &State, before: &Before) -> Vec<String> {
     wrong
 }
 
-/// What is reserved for a class and not used by it stays free: the rest gives way first when a budget shrinks. A budget
-/// that has just shrunk may be held by others until permits come back, but nobody takes more of it.
-fn taken_reserves(state: &State, before: &Before) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for (slot, backend) in state.backends.iter().enumerate() {
-        let Some(whole) = backend.capacity.memory.enforced() else { continue };
-        let left = backend.capacity.of_memory(whole);
-        // What is used or kept, each class by the larger of the two.
-        let claimed = |by_class: &[Usage]| {
-            // A reload may just have brought a class.
-            let used = by_class.iter().copied().chain(std::iter::repeat(Usage::default()));
-            let classes = state.classes.iter().zip(used);
-            let claims = classes.map(|(class, used)| {
-                let kept = kept_for(whole, left, class.reserve_percent, state.reserves());
-                used.memory.max(u128::from(kept))
-            });
-            claims.sum::<u128>()
-        };
-        let now = claimed(&backend.by_class);
-        let then = before.by_class.get(slot).map_or(0, |by_class| claimed(by_class));
-        // What runs on the floor comes on top.
-        let floor = backend.on_floor.memory;
-        if now > u128::from(left).max(then) + floor {
-            wrong
-                .push(format!("{}: {now} bytes are used or kept for classes, {left} are left", backend.name));
-        }
-    }
-    wrong
-}
-
-/// Nobody waits who could run; queues and accounts agree on who waits; no queue is longer than allowed.
-fn forgotten(state: &State) -> Vec<String> {
+/// Nobody waits who could run; light queries always have their lane; a query that fits does not wait for long before an
+/// idle backend, nor anybody longer than it may; queues and accounts agree on who waits.
+fn forgotten(state: &State, now: Instant) -> Vec<String> {
     let mut wrong = Vec::new();
     for backend in &state.backends {
-        if !backend.queue.is_sound() {
-            wrong.push(format!("the queue of {} does not agree with itself", backend.name));
-        }
-        for waiter in backend.queue.fronts() {
-            if state.room(&waiter.held, Some(waiter.id)) == Room::Enough {
-                wrong.push(format!("{} could run at {}", waiter.id, backend.name));
+        for lane in Lane::ALL {
+            let account = backend.lane(lane);
+            if !account.queue.is_sound() {
+                wrong.push(format!("the {lane:?} queue of {} does not agree with itself", backend.name));
+            }
+            if let Some(first) = account.queue.first()
+                && matches!(state.judge(first, None, now), Verdict::Runs | Verdict::RunsLast)
+            {
+                let age = now.saturating_duration_since(first.asked);
+                let verdict = state.judge(first, None, now);
+                wrong.push(format!(
+                    "{} could run at {} after {age:?}: {verdict:?}, {:?}",
+                    first.id, backend.name, first.charge
+                ));
+            }
+            for waiter in account.queue.parked_fronts() {
+                if state.fits(&waiter.charge, now).is_ok() {
+                    wrong.push(format!("{} is parked at {} and could run", waiter.id, backend.name));
+                }
+            }
+            for waiter in account.queue.iter() {
+                if now.saturating_duration_since(waiter.asked) > waiter.longest {
+                    wrong.push(format!("{} waits for too long at {}", waiter.id, backend.name));
+                }
+                if !backend.is_alive {
+                    wrong.push(format!("{} waits for dead {}", waiter.id, backend.name));
+                }
+            }
+            let by_class = |class: usize| account.queue.iter().filter(|w| w.charge.class == class).count();
+            if (0..state.classes.len()).any(|class| account.waiting_by_class[class] != by_class(class)) {
+                wrong.push(format!("{}: {:?} wait by class", backend.name, account.waiting_by_class));
             }
         }
-        let shed = backend.queue.iter().filter(|waiter| backend.capacity.sheds(waiter.held.weight)).count();
-        if shed > 0 {
-            wrong.push(format!("{shed} wait for sick {}", backend.name));
-        }
+        wrong.extend(shut_out(state, backend, now));
     }
     for (slot, account) in state.tenants.iter().enumerate() {
-        let waiting = |backend: &Backend| backend.queue.iter().filter(|w| w.held.tenant == slot).count();
-        let waiting: usize = state.backends.iter().map(waiting).sum();
+        let queues = state.backends.iter().flat_map(|b| Lane::ALL.map(|lane| &b.lane(lane).queue));
+        let waiting =
+            queues.flat_map(|queue| queue.iter()).filter(|w| w.charge.payers.contains(&slot)).count();
         if account.waiting != waiting {
             wrong.push(format!("tenant {}: {} wait, not {}", account.id, waiting, account.waiting));
         }
@@ -167,18 +187,23 @@ fn forgotten(state: &State) -> Vec<String> {
     wrong
 }
 
-/// Memory is held back only for one that waits, and what was given since is counted right.
-fn holds(state: &State, permits: &[Held]) -> Vec<String> {
+/// Whoever waits for a backend, and not for its own tenant, waits because something of the same lane runs there.
+fn shut_out(state: &State, backend: &Backend, now: Instant) -> Vec<String> {
     let mut wrong = Vec::new();
-    for backend in &state.backends {
-        let Some(hold) = backend.hold else { continue };
-        if !backend.queue.iter().any(|waiter| waiter.id == hold.waiter) {
-            wrong.push(format!("{} holds memory for nobody", backend.name));
+    let is_idle = backend.used().is_nothing();
+    for waiter in backend.lane(Lane::Heavy).queue.fronts() {
+        let age = now.saturating_duration_since(waiter.asked);
+        if is_idle && age > IDLE_WAIT_MAX {
+            wrong.push(format!("{} waits {age:?} before idle {}", waiter.id, backend.name));
         }
-        let fresh = sum(permits.iter().filter(|held| held.epoch == hold.epoch));
-        if fresh.memory != hold.fresh {
-            wrong.push(format!("{}: {} given since, not {}", backend.name, fresh.memory, hold.fresh));
-        }
+    }
+    let light = backend.lane(Lane::Light);
+    let whole = backend.budget.whole(Lane::Light);
+    if let Some(first) = light.queue.first()
+        && state.fits(&first.charge, now) == Err(WaitReason::LightLane)
+        && light.used.plus(first.charge.bytes).within(whole.memory, whole.slots)
+    {
+        wrong.push(format!("light {} waits though the light lane of {} has room", first.id, backend.name));
     }
     wrong
 }

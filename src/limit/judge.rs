@@ -1,10 +1,10 @@
 //! The limits that one query alone can pass; nothing is counted or kept.
 
 use super::{
-    policy::{ClassId, Limit, Mode, TenantPolicy},
+    policy::{Limit, Mode, PerQuery, TenantPolicy},
     refusal::{LimitName, Refusal, Scope, ShadowHit},
 };
-use crate::base::{ErrorKind, Estimate, QueryCost, TenantId};
+use crate::base::{Estimate, QueryCost, TenantId};
 
 /// Looks at everything a query asks for against the limits of its tenant and class.
 ///
@@ -16,38 +16,38 @@ use crate::base::{ErrorKind, Estimate, QueryCost, TenantId};
 pub fn judge(
     policy: &TenantPolicy,
     tenant: &TenantId,
-    class: ClassId,
+    class: Option<&str>,
     cost: &QueryCost,
 ) -> Result<Vec<ShadowHit>, Refusal> {
-    let limits = policy.per_query(class);
+    type Check = (fn(&PerQuery) -> Limit, LimitName, Estimate);
     let text = &cost.text;
-    let checks: [(Limit, LimitName, Estimate); 14] = [
-        (limits.text_bytes, LimitName::MaxText, Estimate::exact(text.bytes)),
-        (limits.nodes, LimitName::MaxNodes, Estimate::exact(text.nodes)),
-        (limits.depth, LimitName::MaxDepth, Estimate::exact(text.depth)),
-        (limits.matchers, LimitName::MaxMatchers, Estimate::exact(text.matchers)),
-        (limits.regex_bytes, LimitName::MaxRegex, Estimate::exact(text.regex_bytes)),
-        (limits.selectors, LimitName::MaxSelectors, Estimate::exact(cost.selectors)),
-        (limits.steps, LimitName::MaxSteps, Estimate::exact(cost.steps)),
-        (limits.range_seconds, LimitName::MaxRange, Estimate::exact(cost.range_seconds)),
-        (limits.listing_seconds, LimitName::MaxListingRange, Estimate::exact(cost.listing_seconds)),
-        (limits.series, LimitName::MaxSeries, cost.series),
-        (limits.blocks, LimitName::MaxBlocks, cost.blocks),
-        (limits.samples, LimitName::MaxSamples, cost.samples),
-        (limits.points, LimitName::MaxPoints, cost.points),
-        (limits.memory, LimitName::MaxMemory, cost.memory),
+    let checks: [Check; 14] = [
+        (|of| of.text_bytes, LimitName::MaxText, Estimate::exact(text.bytes)),
+        (|of| of.nodes, LimitName::MaxNodes, Estimate::exact(text.nodes)),
+        (|of| of.depth, LimitName::MaxDepth, Estimate::exact(text.depth)),
+        (|of| of.matchers, LimitName::MaxMatchers, Estimate::exact(text.matchers)),
+        (|of| of.regex_bytes, LimitName::MaxRegex, Estimate::exact(text.regex_bytes)),
+        (|of| of.selectors, LimitName::MaxSelectors, Estimate::exact(cost.selectors)),
+        (|of| of.steps, LimitName::MaxSteps, Estimate::exact(cost.steps)),
+        (|of| of.range_seconds, LimitName::MaxRange, Estimate::exact(cost.range_seconds)),
+        (|of| of.listing_seconds, LimitName::MaxListingRange, Estimate::exact(cost.listing_seconds)),
+        (|of| of.series, LimitName::MaxSeries, cost.series),
+        (|of| of.blocks, LimitName::MaxBlocks, cost.blocks),
+        (|of| of.samples, LimitName::MaxSamples, cost.samples),
+        (|of| of.points, LimitName::MaxPoints, cost.points),
+        (|of| of.memory, LimitName::MaxMemory, cost.memory),
     ];
+    let limits = policy.per_query(class);
     let mut shadow = Vec::new();
-    for (limit, name, observed) in checks {
+    for (of, name, observed) in checks {
+        let limit = of(limits);
         let Some(max) = limit.watched().filter(|max| observed.value > *max) else { continue };
-        let refusal = Refusal {
-            kind: ErrorKind::LimitExceeded,
-            limit: name,
-            observed,
-            max,
-            scope: Scope::Tenant(tenant.clone()),
-            retry_after: None,
+        // A class repeats the tenant's limits where it has none of its own.
+        let scope = match class.filter(|_| limit != of(&policy.per_query)) {
+            Some(class) => Scope::Class(class.into()),
+            None => Scope::Tenant(tenant.clone()),
         };
+        let refusal = Refusal::exceeded(name, observed, max, scope);
         match limit.mode {
             Mode::Enforce => return Err(refusal),
             Mode::Shadow => shadow.push(refusal),
@@ -60,7 +60,7 @@ pub fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{base::Confidence, limit::policy::PerQuery};
+    use crate::base::Confidence;
 
     type Pick = (LimitName, fn(&mut PerQuery) -> &mut Limit, fn(&mut QueryCost, u64));
 
@@ -91,7 +91,7 @@ mod tests {
                     *limit(&mut policy.per_query) = Limit::enforce(10).with_mode(mode);
                     let mut cost = QueryCost::NOTHING;
                     ask(&mut cost, asked);
-                    let verdict = judge(&policy, &tenant, ClassId::NONE, &cost);
+                    let verdict = judge(&policy, &tenant, None, &cost);
                     match (mode, over) {
                         (Mode::Enforce, true) => {
                             let refusal = verdict.unwrap_err();
@@ -110,10 +110,17 @@ mod tests {
     fn a_class_has_limits_of_its_own() {
         let tenant = TenantId::new("t").unwrap();
         let strict = PerQuery { series: Limit::enforce(5), ..PerQuery::default() };
-        let policy = TenantPolicy { per_class: vec![(ClassId(1), strict)], ..TenantPolicy::default() };
+        let policy = TenantPolicy { per_class: vec![("slow".into(), strict)], ..TenantPolicy::default() };
         let cost = QueryCost { series: Estimate::new(9, Confidence::Learned), ..QueryCost::NOTHING };
-        assert!(judge(&policy, &tenant, ClassId(0), &cost).is_ok());
-        assert!(judge(&policy, &tenant, ClassId::NONE, &cost).is_ok());
-        assert_eq!(judge(&policy, &tenant, ClassId(1), &cost).unwrap_err().limit, LimitName::MaxSeries);
+        assert!(judge(&policy, &tenant, Some("fast"), &cost).is_ok());
+        assert!(judge(&policy, &tenant, None, &cost).is_ok());
+        let refusal = judge(&policy, &tenant, Some("slow"), &cost).unwrap_err();
+        assert_eq!((refusal.limit, refusal.scope), (LimitName::MaxSeries, Scope::Class("slow".into())));
+        let mut both = policy;
+        both.per_query.steps = Limit::enforce(1);
+        both.per_class[0].1.steps = Limit::enforce(1);
+        let steps = QueryCost { steps: 2, ..QueryCost::NOTHING };
+        let refusal = judge(&both, &tenant, Some("slow"), &steps).unwrap_err();
+        assert_eq!(refusal.scope, Scope::Tenant(tenant), "the class has none of its own");
     }
 }

@@ -1,45 +1,56 @@
 //! Floor 2: may this query run now? Plain code over values and a clock, with no HTTP in it.
 //!
 //! ```text
-//! per query ──▶ rate ──▶ in flight: tenant, class, backend ──▶ permit
-//!  422           429      │ no room: wait, fairly              │ drop
-//!                         └────────── queue ◀── what is freed ◀┘
+//! per query ──▶ rate ──▶ in flight: tenant, then a lane of the backend ──▶ permit
+//!  422           429      │ no room: wait, in turn                          │ drop
+//!                         └────────── queue ◀───────── what is freed ◀──────┘
 //! ```
 //!
-//! One short lock guards the accounts; nothing is held while waiting. A permit's drop is the only way back of what it
-//! holds, and every freed byte goes to the waiter whose turn it is before anybody else can ask.
+//! Each backend has two lanes ([`Lane`]): one for light queries that nothing but its death closes, and one for all others,
+//! bounded by one congestion window. A query that fits the budget runs at once when nothing else heavy does, whatever
+//! came before. One short lock guards the accounts; nothing is held while waiting. A permit's drop is the only way back
+//! of what it holds, and what is freed goes to the waiter whose turn it is before anybody else can ask.
 
 mod admission;
-mod budget;
+mod backend;
 mod ceilings;
-mod door;
 #[cfg(test)]
 mod invariants;
 mod judge;
+mod lane;
 pub mod layer;
 mod permit;
 mod policy;
-mod proof;
+mod preflight;
 mod queue;
 mod rate;
 mod refusal;
-mod room;
+mod scheduler;
+mod shares;
 mod snapshot;
 mod state;
 mod tenants;
+mod usage;
+mod victim;
+mod wait;
+mod window;
 
-pub use admission::{Admission, Admitted, Ask, Charged};
-pub use budget::light;
+pub use admission::{Admission, AdmissionRequest, Admitted, Charged};
 pub use ceilings::Ceilings;
 pub use judge::judge;
+pub use lane::Lane;
 pub use layer::{Admissible, Admit, AdmitLayer, HoldLayer, Permitted, RateLayer, RateLimited};
-pub use permit::{Actual, Permit};
+pub use permit::{Actual, End, Permit};
 pub use policy::{
-    BackendBudget, BackendId, ClassId, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy,
-    Rate, RateLimit, Rates, TenantPolicy,
+    BackendBudget, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy, Rate, RateLimit, Rates,
+    TenantPolicy,
 };
 pub use refusal::{LimitName, Refusal, Scope, ShadowHit};
-pub use snapshot::{BackendSnapshot, Snapshot, TenantSnapshot};
+pub use shares::light;
+pub use snapshot::{BackendSnapshot, LaneSnapshot, Snapshot, TenantSnapshot};
+pub use victim::{Candidate, victim};
+pub use wait::WaitReason;
+pub use window::Cut;
 
 #[cfg(test)]
 mod tests;

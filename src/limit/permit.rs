@@ -1,78 +1,155 @@
 //! The guard over what a running query holds.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+};
 
-use super::admission::Admission;
+use smallvec::SmallVec;
+
+use super::{admission::Admission, lane::Lane};
+
+/// How a query ended, as far as the backend is concerned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum End {
+    /// The backend answered it to its end.
+    Answered,
+    /// The backend ended it otherwise, or never began.
+    Failed,
+    /// Nobody waits for the answer any more, but the backend may still work on it.
+    #[default]
+    Abandoned,
+}
 
 /// What a query turned out to cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Actual {
     /// Raw samples read, where the answer tells.
     pub samples: Option<u64>,
-    /// It was answered to its end.
-    pub whole: bool,
+    /// How it ended.
+    pub end: End,
 }
 
-/// What one query was charged, and where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Held {
-    pub(super) tenant: usize,
+/// The accounts of the tenants that pay for a query; the first is whose turn it is.
+pub(super) type Payers = SmallVec<[usize; 2]>;
+
+/// What one query is charged, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Charge {
+    pub(super) payers: Payers,
     pub(super) backend: usize,
     pub(super) class: usize,
-    /// Bytes.
-    pub(super) weight: u64,
+    /// The query is light.
+    pub(super) light: bool,
+    /// The lane that it draws on: a light one may use the heavy lane.
+    pub(super) lane: Lane,
+    pub(super) bytes: u64,
     /// Samples expected.
     pub(super) samples: u64,
-    /// The hold during which it was admitted; 0 is none.
-    pub(super) epoch: u64,
-    /// It runs on the floor for light queries, beside what pressure leaves.
-    pub(super) on_floor: bool,
 }
 
-/// A share of the budgets of a tenant, a class and a backend. Dropping it is the only way to give it back, and what is
-/// given back goes to the next in the queue at once.
+/// What of a charge is still held at the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Phase {
+    /// A slot of its lane, and its bytes.
+    Runs,
+    /// Its bytes: the backend has worked it out, and the client does not read.
+    Stalled,
+    /// Nothing: the backend's last byte has come.
+    Done,
+}
+
+impl Charge {
+    /// The lane in whose queue it waits.
+    pub(super) const fn own_lane(&self) -> Lane {
+        if self.light { Lane::Light } else { Lane::Heavy }
+    }
+}
+
+impl Phase {
+    const fn of(number: u8) -> Self {
+        match number {
+            0 => Self::Runs,
+            1 => Self::Stalled,
+            _ => Self::Done,
+        }
+    }
+}
+
+/// A share of the budgets of tenants, a class and a backend. Dropping it is the only way to give it back, and what is
+/// given back goes to the next in the queue at once. Dropped without [`Permit::settle`] the query counts as abandoned.
 pub struct Permit {
     admission: Arc<Admission>,
-    held: Held,
-    actual: Option<Actual>,
+    charge: Charge,
+    /// A [`Phase`], changed under the lock of the accounts only.
+    phase: AtomicU8,
+    actual: Actual,
 }
 
 impl Permit {
-    pub(super) fn new(admission: Arc<Admission>, held: Held) -> Self {
-        Self { admission, held, actual: None }
+    pub(super) fn new(admission: Arc<Admission>, charge: Charge) -> Self {
+        Self { admission, charge, phase: AtomicU8::new(Phase::Runs as u8), actual: Actual::default() }
     }
 
-    /// Ends the query with what it really cost; without this, the estimate stands.
+    /// Ends the query with what it really cost.
     pub fn settle(mut self, actual: Actual) {
-        self.actual = Some(actual);
+        self.actual = actual;
     }
 
-    /// A part of the query that held as much as all of it may was answered, as expected; more of it follows.
-    pub fn prove(&self) {
-        self.admission.prove(&self.held);
+    /// A part of the query that held as much as all of it may was answered; more of it follows.
+    pub fn part_done(&self) {
+        self.admission.part_done(&self.charge);
+    }
+
+    /// The backend's last byte has come: its slot and its memory are free, however long the client reads on. With
+    /// `answered` the query counts as completed.
+    pub fn backend_done(&self, answered: bool) {
+        self.admission.backend_done(&self.charge, &self.phase, answered);
+    }
+
+    /// The client does not read what the backend has worked out: the slot and the window go to the next query, while
+    /// the memory stays booked. `false` when there is no room to book it so: the answer keeps its slot, and had better
+    /// end soon.
+    pub fn stalled(&self) -> bool {
+        self.admission.stalled(&self.charge, &self.phase)
+    }
+
+    /// Bytes that the query is expected to hold.
+    pub const fn bytes(&self) -> u64 {
+        self.charge.bytes
     }
 
     #[cfg(test)]
-    pub(super) fn held(&self) -> &Held {
-        &self.held
+    pub(super) fn held(&self) -> (Charge, Phase) {
+        (self.charge.clone(), phase(&self.phase))
     }
+}
 
-    /// Bytes that the query holds.
-    pub fn weight(&self) -> u64 {
-        self.held.weight
-    }
+/// The phase that a permit is in.
+pub(super) fn phase(of: &AtomicU8) -> Phase {
+    Phase::of(of.load(Relaxed))
+}
+
+/// Moves a permit to another phase.
+pub(super) fn enter(of: &AtomicU8, phase: Phase) {
+    of.store(phase as u8, Relaxed);
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.admission.release(self.held, self.actual);
+        self.admission.release(&self.charge, phase(&self.phase), self.actual);
     }
 }
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit")
-            .field("held", &self.held)
+            .field("charge", &self.charge)
+            .field("phase", &phase(&self.phase))
             .field("actual", &self.actual)
             .finish_non_exhaustive()
     }

@@ -183,7 +183,7 @@ pub struct TenantPolicy {
     /// What one query may cost.
     pub per_query: PerQuery,
     /// What one query of a class may cost, where that differs.
-    pub per_class: Vec<(ClassId, PerQuery)>,
+    pub per_class: Vec<(Arc<str>, PerQuery)>,
     /// What the queries in flight may hold together.
     pub in_flight: InFlight,
     /// How queries wait.
@@ -193,9 +193,10 @@ pub struct TenantPolicy {
 }
 
 impl TenantPolicy {
-    /// The per-query limits that hold for a class.
-    pub fn per_query(&self, class: ClassId) -> &PerQuery {
-        self.per_class.iter().find(|(id, _)| *id == class).map_or(&self.per_query, |(_, limits)| limits)
+    /// The per-query limits that hold for a class, by its name.
+    pub fn per_query(&self, class: Option<&str>) -> &PerQuery {
+        let own = self.per_class.iter().find(|(name, _)| class == Some(&**name));
+        own.map_or(&self.per_query, |(_, limits)| limits)
     }
 }
 
@@ -236,11 +237,14 @@ impl PerQuery {
 impl TenantPolicy {
     /// Both: a query may do what each of the two allows. What is over time is charged to each tenant by itself, and stays.
     fn and(&self, other: &Self) -> Self {
-        let classes = self.per_class.iter().chain(&other.per_class).map(|(class, _)| *class);
-        let mut classes: Vec<ClassId> = classes.collect();
+        let classes = self.per_class.iter().chain(&other.per_class).map(|(class, _)| Arc::clone(class));
+        let mut classes: Vec<Arc<str>> = classes.collect();
         classes.sort_unstable();
         classes.dedup();
-        let both = |class| (class, self.per_query(class).and(other.per_query(class)));
+        let both = |class: Arc<str>| {
+            let limits = self.per_query(Some(&class)).and(other.per_query(Some(&class)));
+            (class, limits)
+        };
         Self {
             per_query: self.per_query.and(&other.per_query),
             per_class: classes.into_iter().map(both).collect(),
@@ -254,27 +258,14 @@ impl TenantPolicy {
     }
 }
 
-/// Index of a class in [`Policy::classes`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClassId(pub usize);
-
-impl ClassId {
-    /// A query that belongs to no configured class.
-    pub const NONE: Self = Self(usize::MAX);
-}
-
 /// A lane with a reserved share of every backend's budget.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassPolicy {
     /// The name; it identifies the class over reloads.
     pub name: Arc<str>,
-    /// Percent of every backend's budget that others leave free for it; 0 is none.
+    /// Percent of what is open of each lane that other classes leave free for it; 0 is none.
     pub reserve_percent: u8,
 }
-
-/// Index of a backend in [`Policy::backends`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BackendId(pub usize);
 
 /// What all queries in flight on a backend may hold together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -285,8 +276,10 @@ pub struct BackendBudget {
     pub memory: Limit,
     /// Queries.
     pub queries: Limit,
-    /// Percent of the memory that need no proof that estimates are true; 100 asks for none.
+    /// Percent of the memory that are open to heavy queries before any completed; 100 opens all.
     pub unproven_percent: u8,
+    /// How long the backend goes on to hold a heavy query's memory after its client left.
+    pub linger: Duration,
 }
 
 /// Everything that admission obeys.
@@ -298,7 +291,7 @@ pub struct Policy {
     pub tenants: HashMap<TenantId, Arc<TenantPolicy>>,
     /// What differs for tenants whose names begin alike, complete; a name of its own goes before.
     pub patterns: TenantPrefixes<Arc<TenantPolicy>>,
-    /// The lanes.
+    /// The classes.
     pub classes: Vec<ClassPolicy>,
     /// The backends' budgets.
     pub backends: Vec<BackendBudget>,
@@ -335,15 +328,5 @@ impl Policy {
         Some(policies.fold(first, |strictest, other| {
             if strictest == *other { strictest } else { Arc::new(strictest.and(other)) }
         }))
-    }
-
-    /// A number that stands for the limits of all tenants and the budgets; of equal ones it is the same after a restart, too.
-    pub fn limits_id(&self) -> u64 {
-        let mut tenants: Vec<_> = self.tenants.iter().collect();
-        tenants.sort_by_key(|(tenant, _)| *tenant);
-        let text = format!("{:?} {tenants:?} {:?} {:?}", self.default, self.patterns, self.backends);
-        // FNV-1a, 64 bits: the standard library's hasher promises nothing from one release to the next.
-        text.bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
     }
 }

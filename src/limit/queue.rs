@@ -1,22 +1,24 @@
-//! Who runs next of those that wait for a backend: self-clocked fair queueing, which is deficit round robin without
-//! the rounds.
+//! Who runs next of those that wait for one lane of a backend: self-clocked fair queueing, which is deficit round robin
+//! without the rounds.
 //!
-//! Every lane (a tenant's queries of one class) has a virtual start, and its turn comes at the start plus the cost of
-//! its next query. Whoever has the earliest turn runs, if it fits, and its start moves on by what it cost. So a cheap
-//! query comes before a dear one that arrived with it, and a dear one is passed only until others had as much.
-//! Inside a lane the same is done once more between flows: an actor's queries of similar cost, first in, first out.
+//! Every share (a tenant's queries of one class) has a virtual start, and its turn comes at the start plus the cost of
+//! its next query. The earliest turn is next, and its start moves on by what it cost. So a cheap query comes before a
+//! dear one that arrived with it, and a dear one is passed only until others had as much. Inside a share the same is
+//! done once more between flows: an actor's queries of similar cost, first in, first out.
 //!
-//! A lane whose tenant has no room left is set aside and costs nothing until its tenant gets room.
+//! The order is strict: whoever is next and has no room at the backend holds up everybody behind it, but for those whom
+//! [`Verdict`] lets pass. A share whose tenant has no room is parked and costs nothing until its tenant gets some.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    permit::{Held, Permit},
+    permit::{Charge, Payers, Permit},
     refusal::Refusal,
 };
 
@@ -24,37 +26,52 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) id: u64,
+    /// The caller's own number of the query.
+    pub(super) tag: u64,
     pub(super) actor: Arc<str>,
-    pub(super) held: Held,
+    pub(super) charge: Charge,
+    pub(super) asked: Instant,
+    /// How long it may wait.
+    pub(super) longest: Duration,
     pub(super) hand_over: oneshot::Sender<Result<Permit, Refusal>>,
 }
 
-/// Whether a query has room now.
+/// What may become of a query that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Room {
-    /// It may run.
-    Enough,
-    /// Its tenant has none.
-    TenantFull,
-    /// The backend has none.
-    BackendFull,
+pub(super) enum Verdict {
+    /// It runs.
+    Runs,
+    /// It runs if nobody behind it can.
+    RunsLast,
+    /// It waits, and others may pass it.
+    IsPassed,
+    /// It waits, and holds up those behind it.
+    Blocks,
+    /// Its tenant has no room.
+    Parks,
 }
 
 /// Bytes that every query counts for beside its own, so that small ones are not free.
 const TURN: u64 = 1 << 20;
+/// Shares looked at behind one that holds them up, for one that may pass.
+const PASSING_MAX: usize = 256;
 
-/// What a query costs its lane and its flow.
-fn cost(held: &Held) -> u128 {
-    u128::from(held.weight) + u128::from(TURN)
+/// What a query costs its share and its flow.
+fn cost(charge: &Charge) -> u128 {
+    u128::from(charge.bytes) + u128::from(TURN)
 }
 
-/// Queries within a factor of 16 queue behind each other.
-fn band(held: &Held) -> u32 {
-    (held.weight + TURN).ilog2() / 4
+/// Queries within a factor of 2 queue behind each other.
+fn band(charge: &Charge) -> u32 {
+    charge.bytes.saturating_add(TURN).ilog2()
 }
 
 /// A tenant's queries of one class.
-type LaneKey = (usize, usize);
+type ShareKey = (Payers, usize);
+
+fn key_of(charge: &Charge) -> ShareKey {
+    (charge.payers.clone(), charge.class)
+}
 
 #[derive(Debug)]
 struct Flow {
@@ -67,55 +84,68 @@ struct Flow {
 impl Flow {
     /// When its next query's turn is; a flow is never empty.
     fn turn(&self) -> u128 {
-        self.start + self.waiters.front().map_or(0, |waiter| cost(&waiter.held))
+        self.start + self.waiters.front().map_or(0, |waiter| cost(&waiter.charge))
     }
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct Share {
     start: u128,
-    /// Its place in the order of lanes.
+    /// Its place in the order of shares.
     turn: u128,
-    /// Bytes of the lightest of its flows' next queries.
-    lightest: u64,
     clock: u128,
-    set_aside: bool,
+    parked: bool,
     flows: Vec<Flow>,
 }
 
-impl Lane {
+/// What one share has to offer.
+struct Offer {
+    /// The flow that runs.
+    runs: Option<usize>,
+    /// The flow that runs if nobody else can.
+    runs_last: Option<usize>,
+    blocks: Option<Instant>,
+    parks: bool,
+}
+
+impl Share {
     /// When the turn of its next query is.
     fn next_turn(&self) -> u128 {
         let first = self.flows.iter().min_by_key(|flow| flow.turn());
-        self.start + first.and_then(|flow| flow.waiters.front()).map_or(0, |waiter| cost(&waiter.held))
+        self.start + first.and_then(|flow| flow.waiters.front()).map_or(0, |waiter| cost(&waiter.charge))
     }
 
-    fn lightest(&self) -> u64 {
-        let fronts = self.flows.iter().filter_map(|flow| flow.waiters.front());
-        fronts.map(|waiter| waiter.held.weight).min().unwrap_or(0)
-    }
-
-    /// The flow that runs next of those with room; or else the first that only the backend has no room for.
-    fn choose(&self, room: &mut impl FnMut(&Waiter) -> Room) -> Result<usize, Option<usize>> {
-        let (mut ready, mut blocked) = (None, None);
-        for (at, flow) in self.flows.iter().enumerate() {
-            let Some(waiter) = flow.waiters.front() else { continue };
-            let first = match room(waiter) {
-                Room::Enough => &mut ready,
-                Room::BackendFull => &mut blocked,
-                Room::TenantFull => continue,
-            };
-            let turn = flow.turn();
-            if first.is_none_or(|(earliest, _)| turn < earliest) {
-                *first = Some((turn, at));
+    /// Looks at its flows in the order of their turns, up to the first that holds up the others.
+    fn offer(
+        &self,
+        held_up: Option<Instant>,
+        room: &mut impl FnMut(&Waiter, Option<Instant>) -> Verdict,
+    ) -> Offer {
+        let mut offer = Offer { runs: None, runs_last: None, blocks: None, parks: false };
+        let mut after = None;
+        while let Some((turn, at, waiter)) = self.next_front(after) {
+            let was_passed = after.replace((turn, at)).is_some();
+            match room(waiter, held_up) {
+                Verdict::Runs => offer.runs = Some(at),
+                Verdict::RunsLast => {
+                    offer.runs_last = offer.runs_last.or(Some(at));
+                    continue;
+                }
+                Verdict::IsPassed => continue,
+                Verdict::Blocks => offer.blocks = Some(waiter.asked),
+                // One that was passed may run before its tenant gets room.
+                Verdict::Parks => offer.parks = !was_passed,
             }
+            break;
         }
-        ready.map(|(_, at)| at).ok_or(blocked.map(|(_, at)| at))
+        offer
     }
 
-    /// Id and share of the next query of a flow.
-    fn front(&self, at: usize) -> Option<(u64, Held)> {
-        self.flows.get(at)?.waiters.front().map(|waiter| (waiter.id, waiter.held))
+    /// The next query of the flow whose turn is the earliest after that of another.
+    fn next_front(&self, after: Option<(u128, usize)>) -> Option<(u128, usize, &Waiter)> {
+        let turns = self.flows.iter().enumerate().map(|(at, flow)| (flow.turn(), at));
+        let (turn, at) = turns.filter(|turn| after.is_none_or(|after| *turn > after)).min()?;
+        Some((turn, at, self.flows.get(at)?.waiters.front()?))
     }
 
     /// Takes the next query of a flow out.
@@ -123,8 +153,8 @@ impl Lane {
         let flow = self.flows.get_mut(at)?;
         self.clock = self.clock.max(flow.turn());
         let waiter = flow.waiters.pop_front()?;
-        flow.start += cost(&waiter.held);
-        self.start += cost(&waiter.held);
+        flow.start += cost(&waiter.charge);
+        self.start += cost(&waiter.charge);
         if flow.waiters.is_empty() {
             self.flows.swap_remove(at);
         }
@@ -132,85 +162,105 @@ impl Lane {
     }
 }
 
-/// The queue of one backend.
+/// The queue of one lane of one backend.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    lanes: HashMap<LaneKey, Lane>,
-    /// Lanes that are not set aside, by turn.
-    order: BTreeSet<(u128, LaneKey)>,
-    /// The same lanes by the least that one of them needs.
-    weights: BTreeSet<(u64, LaneKey)>,
+    shares: HashMap<ShareKey, Share>,
+    /// Shares that are not parked, by turn.
+    order: BTreeSet<(u128, ShareKey)>,
+    /// Shares that are, by each tenant that pays for them.
+    parked: BTreeSet<(usize, ShareKey)>,
     clock: u128,
     len: usize,
 }
 
 impl Queue {
-    pub(super) fn len(&self) -> usize {
+    pub(super) const fn len(&self) -> usize {
         self.len
     }
 
-    /// The least that any lane in order needs, in bytes; with less room, looking further is of no use.
-    pub(super) fn lightest(&self) -> Option<u64> {
-        self.weights.first().map(|(weight, _)| *weight)
+    /// Whether nobody waits for the backend; somebody may wait for room of its tenant.
+    pub(super) fn is_open(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// Whether one that pays like this waits for room of its tenant.
+    pub(super) fn is_parked(&self, charge: &Charge) -> bool {
+        let first = charge.payers.first().copied().unwrap_or(0);
+        self.parked.range((first, (Payers::new(), 0))..).next().is_some_and(|(tenant, _)| *tenant == first)
     }
 
     pub(super) fn push(&mut self, waiter: Waiter) {
-        let key = (waiter.held.tenant, waiter.held.class);
+        let key = key_of(&waiter.charge);
         let clock = self.clock;
-        let lane = self.lanes.entry(key).or_insert_with(|| Lane { start: clock, ..Lane::default() });
-        let band = band(&waiter.held);
-        match lane.flows.iter_mut().find(|flow| flow.band == band && flow.actor == waiter.actor) {
+        let share =
+            self.shares.entry(key.clone()).or_insert_with(|| Share { start: clock, ..Share::default() });
+        let band = band(&waiter.charge);
+        match share.flows.iter_mut().find(|flow| flow.band == band && flow.actor == waiter.actor) {
             Some(flow) => flow.waiters.push_back(waiter),
-            None => lane.flows.push(Flow {
+            None => share.flows.push(Flow {
                 actor: Arc::clone(&waiter.actor),
                 band,
-                start: lane.clock,
+                start: share.clock,
                 waiters: VecDeque::from([waiter]),
             }),
         }
         self.len += 1;
-        self.put_in_order(key);
+        self.put_in_order(&key);
     }
 
-    /// Takes out the query whose turn is the earliest of those with room.
-    pub(super) fn pop(&mut self, mut room: impl FnMut(&Waiter) -> Room) -> Popped {
-        let mut blocked = None;
-        let mut aside = Vec::new();
-        let mut chosen = None;
-        for &(turn, key) in &self.order {
-            let Some(lane) = self.lanes.get(&key) else { continue };
-            match lane.choose(&mut room) {
-                Ok(flow) => {
-                    chosen = Some((turn, key, flow));
-                    break;
-                }
-                Err(Some(flow)) => blocked = blocked.or_else(|| lane.front(flow)),
-                Err(None) => aside.push((turn, key)),
+    /// Takes out the query that runs next. `room` judges a query, given since when the one that holds it up waits;
+    /// nobody passes that one unless `some_pass`.
+    pub(super) fn pop(
+        &mut self,
+        some_pass: bool,
+        mut room: impl FnMut(&Waiter, Option<Instant>) -> Verdict,
+    ) -> Option<Waiter> {
+        let (mut chosen, mut last, mut held_up, mut behind) = (None, None, None, 0);
+        let mut parks = Vec::new();
+        for (turn, key) in &self.order {
+            let Some(share) = self.shares.get(key) else { continue };
+            let offer = share.offer(held_up, &mut room);
+            if let Some(flow) = offer.runs {
+                chosen = Some((*turn, key.clone(), flow));
+                break;
+            }
+            if let Some(flow) = offer.runs_last.filter(|_| last.is_none()) {
+                last = Some((*turn, key.clone(), flow));
+            }
+            if offer.parks {
+                parks.push(key.clone());
+            }
+            held_up = held_up.or(offer.blocks);
+            behind += usize::from(held_up.is_some());
+            if held_up.is_some() && (!some_pass || behind > PASSING_MAX) {
+                break;
             }
         }
-        for place in aside {
-            self.order.remove(&place);
-            if let Some(lane) = self.lanes.get_mut(&place.1) {
-                lane.set_aside = true;
-                self.weights.remove(&(lane.lightest, place.1));
-            }
+        for key in parks {
+            self.park(&key);
         }
-        let waiter = chosen.and_then(|(turn, key, flow)| {
-            self.clock = self.clock.max(turn);
-            let waiter = self.lanes.get_mut(&key)?.take(flow)?;
-            self.len -= 1;
-            self.put_in_order(key);
-            Some(waiter)
-        });
-        Popped { waiter, blocked }
+        let (turn, key, flow) = chosen.or(last)?;
+        self.clock = self.clock.max(turn);
+        let waiter = self.shares.get_mut(&key)?.take(flow)?;
+        self.len -= 1;
+        self.put_in_order(&key);
+        Some(waiter)
     }
 
-    /// The newest query of the tenant's actor that waits with the most, if `actor` would still wait with no more
-    /// than it after taking its place.
-    pub(super) fn greediest(&self, tenant: usize, actor: &Arc<str>) -> Option<(Held, u64)> {
+    fn park(&mut self, key: &ShareKey) {
+        let Some(share) = self.shares.get_mut(key) else { return };
+        self.order.remove(&(share.turn, key.clone()));
+        share.parked = true;
+        self.parked.extend(key.0.iter().map(|tenant| (*tenant, key.clone())));
+    }
+
+    /// The newest query of the tenant's actor that waits with the most, if `actor` would still wait with no more than
+    /// it after taking its place.
+    pub(super) fn longest_of(&self, tenant: usize, actor: &Arc<str>) -> Option<(Charge, u64)> {
         let mut waiting: HashMap<&Arc<str>, (usize, &Waiter)> = HashMap::new();
-        let mine = self.lanes.iter().filter(|((owner, _), _)| *owner == tenant);
-        for waiter in mine.flat_map(|(_, lane)| &lane.flows).flat_map(|flow| &flow.waiters) {
+        let mine = self.shares.iter().filter(|((payers, _), _)| payers.contains(&tenant));
+        for waiter in mine.flat_map(|(_, share)| &share.flows).flat_map(|flow| &flow.waiters) {
             let (count, newest) = waiting.entry(&waiter.actor).or_insert((0, waiter));
             *count += 1;
             if waiter.id > newest.id {
@@ -219,127 +269,98 @@ impl Queue {
         }
         let own = waiting.get(actor).map_or(0, |(count, _)| *count);
         let (count, newest) = waiting.into_values().max_by_key(|(count, newest)| (*count, newest.id))?;
-        (count > own + 1).then_some((newest.held, newest.id))
+        (count > own + 1).then(|| (newest.charge.clone(), newest.id))
     }
 
     /// Takes out one that gave up; `None` when it was handed over already.
-    pub(super) fn remove(&mut self, held: &Held, id: u64) -> Option<Removed> {
-        let key = (held.tenant, held.class);
-        let lane = self.lanes.get_mut(&key)?;
-        let band = band(held);
-        let (at, place) = lane
+    pub(super) fn remove(&mut self, charge: &Charge, id: u64) -> Option<Waiter> {
+        let key = key_of(charge);
+        let share = self.shares.get_mut(&key)?;
+        let (at, place) = share
             .flows
             .iter()
             .enumerate()
-            .filter(|(_, flow)| flow.band == band)
             .find_map(|(at, flow)| Some((at, flow.waiters.iter().position(|waiter| waiter.id == id)?)))?;
-        let waiter = lane.flows[at].waiters.remove(place)?;
-        let next = if place == 0 { lane.front(at) } else { None };
-        if lane.flows[at].waiters.is_empty() {
-            lane.flows.swap_remove(at);
-        }
+        let waiter = share.flows.get_mut(at)?.waiters.remove(place)?;
+        share.flows.retain(|flow| !flow.waiters.is_empty());
         self.len -= 1;
-        self.put_in_order(key);
-        Some(Removed { waiter, next })
+        self.put_in_order(&key);
+        Some(waiter)
     }
 
-    /// Takes out all who are such; the others keep their turns.
-    pub(super) fn take_all(&mut self, is_such: impl Fn(&Held) -> bool) -> Vec<Waiter> {
-        let mut taken = Vec::new();
-        let keys: Vec<_> = self.lanes.keys().copied().collect();
+    /// Takes out everybody.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Waiter> {
+        let all = std::mem::take(self);
+        all.shares.into_values().flat_map(|share| share.flows).flat_map(|flow| flow.waiters)
+    }
+
+    /// A tenant got room: its parked shares are looked at again. While they were parked they earned no turns.
+    pub(super) fn unpark(&mut self, tenant: usize) {
+        let of_tenant = self.parked.range((tenant, (Payers::new(), 0))..).take_while(|(of, _)| *of == tenant);
+        let keys: Vec<_> = of_tenant.map(|(_, key)| key.clone()).collect();
         for key in keys {
-            let Some(lane) = self.lanes.get_mut(&key) else { continue };
-            for flow in &mut lane.flows {
-                let (out, stay): (Vec<_>, Vec<_>) = flow.waiters.drain(..).partition(|w| is_such(&w.held));
-                taken.extend(out);
-                flow.waiters.extend(stay);
+            if let Some(share) = self.shares.get_mut(&key) {
+                share.start = share.start.max(self.clock);
             }
-            lane.flows.retain(|flow| !flow.waiters.is_empty());
-            self.put_in_order(key);
-        }
-        self.len -= taken.len();
-        taken
-    }
-
-    /// A tenant got room: its lane of a class is looked at again. While it had none it earned no turns.
-    pub(super) fn look_again(&mut self, tenant: usize, class: usize) {
-        let key = (tenant, class);
-        let Some(lane) = self.lanes.get_mut(&key).filter(|lane| lane.set_aside) else { return };
-        lane.start = lane.start.max(self.clock);
-        self.put_in_order(key);
-    }
-
-    /// Limits changed: every lane is looked at again.
-    pub(super) fn look_again_at_all(&mut self) {
-        let aside: Vec<_> =
-            self.lanes.iter().filter(|(_, lane)| lane.set_aside).map(|(key, _)| *key).collect();
-        for (tenant, class) in aside {
-            self.look_again(tenant, class);
+            self.put_in_order(&key);
         }
     }
 
-    /// Gives a lane the place that its next query has now; an empty one goes.
-    fn put_in_order(&mut self, key: LaneKey) {
-        let Some(lane) = self.lanes.get_mut(&key) else { return };
-        self.order.remove(&(lane.turn, key));
-        self.weights.remove(&(lane.lightest, key));
-        if lane.flows.is_empty() {
-            self.lanes.remove(&key);
-            if self.lanes.is_empty() {
+    /// Gives a share the place that its next query has now; an empty one goes.
+    fn put_in_order(&mut self, key: &ShareKey) {
+        let Some(share) = self.shares.get_mut(key) else { return };
+        self.order.remove(&(share.turn, key.clone()));
+        if std::mem::take(&mut share.parked) {
+            for tenant in &key.0 {
+                self.parked.remove(&(*tenant, key.clone()));
+            }
+        }
+        if share.flows.is_empty() {
+            self.shares.remove(key);
+            if self.shares.is_empty() {
                 self.clock = 0;
             }
             return;
         }
-        lane.set_aside = false;
-        lane.turn = lane.next_turn();
-        lane.lightest = lane.lightest();
-        self.order.insert((lane.turn, key));
-        self.weights.insert((lane.lightest, key));
+        share.turn = share.next_turn();
+        self.order.insert((share.turn, key.clone()));
     }
-}
 
-/// What leaving the queue changed.
-#[derive(Debug)]
-pub(super) struct Removed {
-    /// Who left.
-    pub(super) waiter: Waiter,
-    /// Who is next now of its flow, if it was that itself.
-    pub(super) next: Option<(u64, Held)>,
-}
+    /// Everybody who waits, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Waiter> {
+        self.shares.values().flat_map(|share| &share.flows).flat_map(|flow| &flow.waiters)
+    }
 
-/// What a look into the queue found.
-#[derive(Debug)]
-pub(super) struct Popped {
-    /// The next to run.
-    pub(super) waiter: Option<Waiter>,
-    /// The first before it that the backend has no room for.
-    pub(super) blocked: Option<(u64, Held)>,
+    /// Who would run next if the backend had room; `None` when nobody waits for it.
+    pub(super) fn first(&self) -> Option<&Waiter> {
+        let (_, key) = self.order.first()?;
+        self.shares.get(key)?.flows.iter().min_by_key(|flow| flow.turn())?.waiters.front()
+    }
 }
 
 #[cfg(test)]
 impl Queue {
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Waiter> {
-        self.lanes.values().flat_map(|lane| &lane.flows).flat_map(|flow| &flow.waiters)
-    }
-
-    /// The next of every flow: those that must not have room while they wait.
+    /// The next of every share that is not parked, in the order of turns, and all of their flows' next.
     pub(super) fn fronts(&self) -> impl Iterator<Item = &Waiter> {
-        self.lanes.values().flat_map(|lane| &lane.flows).filter_map(|flow| flow.waiters.front())
+        let shares = self.order.iter().filter_map(|(_, key)| self.shares.get(key));
+        shares.flat_map(|share| &share.flows).filter_map(|flow| flow.waiters.front())
     }
 
-    /// Whether the order, the lanes and the count agree.
+    /// The next of every parked share.
+    pub(super) fn parked_fronts(&self) -> impl Iterator<Item = &Waiter> {
+        let shares = self.shares.values().filter(|share| share.parked);
+        shares.filter_map(|share| share.flows.iter().min_by_key(|flow| flow.turn())?.waiters.front())
+    }
+
+    /// Whether the order, the shares and the count agree.
     pub(super) fn is_sound(&self) -> bool {
-        let in_order = self.lanes.iter().all(|(key, lane)| {
-            self.order.contains(&(lane.turn, *key)) != lane.set_aside
-                && self.weights.contains(&(lane.lightest, *key)) != lane.set_aside
-                && lane.lightest == lane.lightest()
-                && !lane.flows.is_empty()
-                && lane.flows.iter().all(|flow| !flow.waiters.is_empty())
+        let in_order = self.shares.iter().all(|(key, share)| {
+            self.order.contains(&(share.turn, key.clone())) != share.parked
+                && key.0.iter().all(|tenant| self.parked.contains(&(*tenant, key.clone())) == share.parked)
+                && !share.flows.is_empty()
+                && share.flows.iter().all(|flow| !flow.waiters.is_empty())
         });
-        let placed = self.lanes.values().filter(|lane| !lane.set_aside).count();
-        in_order
-            && self.order.len() == placed
-            && self.weights.len() == placed
-            && self.iter().count() == self.len
+        let placed = self.shares.values().filter(|share| !share.parked).count();
+        in_order && self.order.len() == placed && self.iter().count() == self.len
     }
 }

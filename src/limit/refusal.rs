@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use super::wait::WaitReason;
 use crate::base::{Confidence, ErrorKind, Estimate, TenantId, duration, units};
 
 macro_rules! limits {
@@ -128,7 +129,7 @@ impl Unit {
 pub enum Scope {
     /// A tenant's.
     Tenant(TenantId),
-    /// What a backend's budget leaves to a class.
+    /// A class of the tenant's queries.
     Class(Arc<str>),
     /// A backend's.
     Backend(Arc<str>),
@@ -159,12 +160,20 @@ pub struct Refusal {
     pub scope: Scope,
     /// When to ask again; `None` when that would not help.
     pub retry_after: Option<Duration>,
+    /// What it waited for, where the wait is what ended.
+    pub waiting_for: Option<WaitReason>,
 }
 
 /// A limit that was passed in shadow mode.
 pub type ShadowHit = Refusal;
 
 impl Refusal {
+    /// One that asking again does not help.
+    pub(super) const fn exceeded(limit: LimitName, observed: Estimate, max: u64, scope: Scope) -> Self {
+        let kind = ErrorKind::LimitExceeded;
+        Self { kind, limit, observed, max, scope, retry_after: None, waiting_for: None }
+    }
+
     /// The stable id, such as `weir-max-series`.
     pub const fn id(&self) -> &'static str {
         self.limit.id()
@@ -203,12 +212,13 @@ impl Refusal {
             }
             LimitName::QueueFull => format!("the queue of {scope} is full: {max} queries wait"),
             LimitName::QueueTimeout => {
-                format!("no room in what {scope} may have in flight for {max}, the longest wait")
+                let reason = self.waiting_for.map_or("room", WaitReason::sentence);
+                format!("timed out after {max} waiting for {scope}: {reason}")
             }
             LimitName::BudgetNever => {
-                format!("the query needs {seen}, more than {scope} has for all queries together: {max}")
+                format!("the query needs {seen}, more than {scope} has for heavy queries: {max}")
             }
-            LimitName::BackendSick => format!("{scope} is overloaded or down; nothing is sent to it for now"),
+            LimitName::BackendSick => format!("{scope} is down; nothing is sent to it until it is back"),
             LimitName::ShuttingDown => format!("Weir is shutting down; the query still waited for {scope}"),
             LimitName::MaxResponse | LimitName::MaxTime => {
                 format!("the query took {seen}; the limit of {scope} is {max}")
@@ -256,7 +266,16 @@ mod tests {
         let tenant = Scope::Tenant(TenantId::new("a").unwrap());
         let refusal = |kind, limit, value, class, max, scope: &Scope| {
             let observed = Estimate::new(value, class);
-            Refusal { kind, limit, observed, max, scope: scope.clone(), retry_after: None }.message()
+            Refusal {
+                kind,
+                limit,
+                observed,
+                max,
+                scope: scope.clone(),
+                retry_after: None,
+                waiting_for: (limit == LimitName::QueueTimeout).then_some(WaitReason::Slots),
+            }
+            .message()
         };
         let over = ErrorKind::LimitExceeded;
         let (exact, bound) = (Confidence::Exact, Confidence::UpperBound);
@@ -293,12 +312,12 @@ mod tests {
                     4 << 30,
                     &Scope::Backend("main".into()),
                 ),
-                "the query needs 8GiB of backend memory (upper_bound), more than backend `main` has for all \
-                 queries together: 4GiB (weir-budget-never, err-mimir-max-estimated-memory-consumption-per-query)",
+                "the query needs 8GiB of backend memory (upper_bound), more than backend `main` has for heavy \
+                 queries: 4GiB (weir-budget-never, err-mimir-max-estimated-memory-consumption-per-query)",
             ),
             (
                 refusal(ErrorKind::QueueTimeout, LimitName::QueueTimeout, 10_000, exact, 10_000, &tenant),
-                "no room in what tenant `a` may have in flight for 10s, the longest wait \
+                "timed out after 10s waiting for tenant `a`: one of the slots for heavy queries \
                  (weir-queue-timeout)",
             ),
         ];

@@ -1,11 +1,20 @@
 //! What admission holds at one moment, for metrics and the status page.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
+use tokio::time::Instant;
+
+use super::{
+    backend::Backend, lane::Lane, queue::Waiter, shares::percent_of, state::State, usage::Usage,
+    wait::WaitReason,
+};
 use crate::base::TenantId;
 
+/// Waiting queries of one backend whose reasons are worked out.
+const REASONS_MAX: usize = 1_000;
+
 /// What admission holds at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     /// Every backend of the policy in force, in its order, then those that left it while queries were in flight.
     pub backends: Vec<BackendSnapshot>,
@@ -16,7 +25,7 @@ pub struct Snapshot {
 }
 
 /// What queries hold of one backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BackendSnapshot {
     /// The name.
     pub name: Arc<str>,
@@ -24,14 +33,47 @@ pub struct BackendSnapshot {
     pub waiting: u64,
     /// Queries in flight.
     pub queries: u64,
-    /// Queries that may be in flight, as pressure leaves it; `None` is unlimited.
+    /// Queries that may be in flight; `None` is unlimited.
     pub queries_capacity: Option<u64>,
     /// Bytes held.
     pub memory: u64,
-    /// Bytes that may be held, as pressure leaves it; `None` is unlimited.
+    /// Bytes that may be held, as the window leaves it; `None` is unlimited.
     pub memory_capacity: Option<u64>,
-    /// The share of the budget that pressure leaves, 0 to 1.
-    pub capacity_percent: u8,
+    /// The share of the window that distress leaves, 0 to 1; 0 for a dead backend.
+    pub share: f64,
+    /// What cut the window: a signal, `estimates` or `silence`; `None` while it was not cut.
+    pub cut_by: Option<&'static str>,
+    /// Bytes of the congestion window; `None` is unlimited.
+    pub window: Option<u64>,
+    /// The light lane, then the heavy one.
+    pub lanes: [LaneSnapshot; 2],
+    /// What is held for clients that do not read, in queries and bytes.
+    pub stalled: (u64, u64),
+    /// Queries whose clients left and that the backend may still work on.
+    pub lingering: u64,
+    /// Bytes of the heavy lane that are free for one class only, by its name.
+    pub reserves: Vec<(Arc<str>, u64)>,
+    /// Why queries wait: how many for each reason, and each one's by its tag; of the first thousand.
+    pub reasons: Vec<(WaitReason, u64)>,
+    /// Why each query waits, by its tag.
+    pub waiters: Vec<(u64, WaitReason)>,
+}
+
+/// What queries hold of one lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneSnapshot {
+    /// Which lane.
+    pub lane: Lane,
+    /// Queries that run.
+    pub queries: u64,
+    /// Queries that may run; `None` is unlimited.
+    pub slots: Option<u64>,
+    /// Bytes held.
+    pub memory: u64,
+    /// Bytes that may be held now; `None` is unlimited.
+    pub open: Option<u64>,
+    /// Queries waiting.
+    pub waiting: u64,
 }
 
 /// What one tenant holds.
@@ -45,4 +87,87 @@ pub struct TenantSnapshot {
     pub queries: u64,
     /// Bytes held.
     pub memory: u64,
+}
+
+impl Snapshot {
+    pub(super) fn of(state: &State, now: Instant) -> Self {
+        let removed = (0..state.backends.len()).filter(|slot| {
+            let backend = &state.backends[*slot];
+            let busy = !backend.used().is_nothing() || backend.waiting() > 0;
+            busy && !state.configured.contains(slot)
+        });
+        let slots = state.configured.iter().copied().chain(removed);
+        let backends = slots.map(|slot| BackendSnapshot::of(state, &state.backends[slot], now)).collect();
+        let busy = state.tenants.iter().filter(|account| account.waiting > 0 || !account.used.is_nothing());
+        let mut tenants: Vec<_> = busy
+            .map(|account| TenantSnapshot {
+                tenant: account.id.clone(),
+                waiting: account.waiting as u64,
+                queries: account.used.queries,
+                memory: account.used.bytes(),
+            })
+            .collect();
+        tenants.sort_by(|a, b| (b.memory, b.queries, &a.tenant).cmp(&(a.memory, a.queries, &b.tenant)));
+        Self { backends, tenants, tenants_known: state.tenants.len() }
+    }
+}
+
+impl BackendSnapshot {
+    fn of(state: &State, backend: &Backend, now: Instant) -> Self {
+        let used = backend.used();
+        let lanes = Lane::ALL.map(|lane| LaneSnapshot::of(backend, lane));
+        let mut reasons = BTreeMap::<&str, (WaitReason, u64)>::new();
+        let waiting = Lane::ALL.iter().flat_map(|lane| {
+            let queue = &backend.lane(*lane).queue;
+            let first = queue.first().map(|first| first.id);
+            queue.iter().map(move |waiter| (waiter, Some(waiter.id) == first))
+        });
+        let why = |(waiter, is_first): (&Waiter, bool)| (waiter.tag, state.why(waiter, is_first, now));
+        let waiters: Vec<_> = waiting.take(REASONS_MAX).map(why).collect();
+        for (_, reason) in &waiters {
+            reasons.entry(reason.label()).or_insert((*reason, 0)).1 += 1;
+        }
+        let heavy = backend.lane(Lane::Heavy);
+        let open = backend.open(Lane::Heavy).memory;
+        let reserves = state.reserves.iter().filter_map(|reserve| {
+            let held = heavy.by_class.get(reserve.class).copied().unwrap_or(Usage::default()).bytes();
+            let free = percent_of(open?, reserve.percent).saturating_sub(held);
+            Some((Arc::clone(&state.classes.get(reserve.class)?.name), free))
+        });
+        let whole = backend.budget.whole(Lane::Light).memory;
+        Self {
+            name: Arc::clone(&backend.name),
+            waiting: backend.waiting() as u64,
+            queries: used.queries,
+            queries_capacity: backend.budget.queries().watched(),
+            memory: used.bytes(),
+            memory_capacity: match (whole, open) {
+                (Some(light), Some(heavy)) => Some(light.saturating_add(heavy)),
+                _ => backend.budget.memory().watched(),
+            },
+            share: backend.share(),
+            cut_by: backend.window.cut_by().map(|cut| cut.as_str()),
+            window: open,
+            lanes,
+            stalled: (backend.stalled.queries, backend.stalled.bytes()),
+            lingering: backend.lingering.len() as u64,
+            reserves: reserves.collect(),
+            reasons: reasons.into_values().collect(),
+            waiters,
+        }
+    }
+}
+
+impl LaneSnapshot {
+    fn of(backend: &Backend, lane: Lane) -> Self {
+        let (account, open) = (backend.lane(lane), backend.open(lane));
+        Self {
+            lane,
+            queries: account.used.queries,
+            slots: open.slots,
+            memory: account.used.bytes(),
+            open: open.memory,
+            waiting: account.queue.len() as u64,
+        }
+    }
 }

@@ -6,10 +6,13 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{
-    budget::Usage,
-    permit::Held,
-    policy::{Policy, TenantPolicy},
+    lane::Lane,
+    permit::{Charge, Phase},
+    policy::{InFlight, Policy, TenantPolicy},
     rate::Buckets,
+    shares,
+    usage::Usage,
+    wait::WaitReason,
 };
 use crate::base::TenantId;
 
@@ -18,9 +21,12 @@ use crate::base::TenantId;
 pub(super) struct Account {
     pub(super) id: TenantId,
     pub(super) policy: Arc<TenantPolicy>,
+    /// What its queries hold, those of which only the client's part is left among them.
     pub(super) used: Usage,
-    /// Queries in flight by backend.
-    by_backend: SmallVec<[u64; 2]>,
+    /// What its heavy queries hold of that.
+    heavy: Usage,
+    /// Slots that it holds of each backend's lanes.
+    slots: SmallVec<[[u64; 2]; 2]>,
     pub(super) waiting: usize,
     pub(super) buckets: Buckets,
     pub(super) seen: Instant,
@@ -37,7 +43,8 @@ impl Account {
             id,
             policy,
             used: Usage::default(),
-            by_backend: SmallVec::new(),
+            heavy: Usage::default(),
+            slots: SmallVec::new(),
             waiting: 0,
             buckets,
             seen: now,
@@ -45,23 +52,70 @@ impl Account {
         }
     }
 
-    pub(super) fn charge(&mut self, held: &Held) {
-        self.used.add(held.weight);
-        if self.by_backend.len() <= held.backend {
-            self.by_backend.resize(held.backend + 1, 0);
+    /// Charges a query that runs in its lane; `light` is what the query is, whatever lane it draws on.
+    pub(super) fn charge(&mut self, charge: &Charge) {
+        self.used.add(charge.bytes);
+        if !charge.light {
+            self.heavy.add(charge.bytes);
         }
-        self.by_backend[held.backend] += 1;
+        if self.slots.len() <= charge.backend {
+            self.slots.resize(charge.backend + 1, [0; 2]);
+        }
+        self.slots[charge.backend][charge.lane as usize] += 1;
     }
 
-    pub(super) fn give_back(&mut self, held: &Held) {
-        self.used.remove(held.weight);
-        // What was charged made the place.
-        self.by_backend[held.backend] -= 1;
+    /// A query gives back its slot.
+    pub(super) fn free_slot(&mut self, charge: &Charge) {
+        // Charging it made the place.
+        self.slots[charge.backend][charge.lane as usize] -= 1;
     }
 
-    /// Queries in flight on a backend.
-    pub(super) fn queries_at(&self, backend: usize) -> u64 {
-        self.by_backend.get(backend).copied().unwrap_or(0)
+    /// A query that is in this phase gives back everything.
+    pub(super) fn give_back(&mut self, charge: &Charge, phase: Phase) {
+        self.used.remove(charge.bytes);
+        if !charge.light {
+            self.heavy.remove(charge.bytes);
+        }
+        if phase == Phase::Runs {
+            self.free_slot(charge);
+        }
+    }
+
+    /// Slots that it holds of a backend's lane.
+    fn slots_of(&self, backend: usize, lane: Lane) -> u64 {
+        self.slots.get(backend).map_or(0, |lanes| lanes[lane as usize])
+    }
+
+    /// Whether a query is within the tenant's own limits. Its heavy queries leave its light ones a part of both; one that
+    /// needs all of the memory runs when no other heavy one does.
+    pub(super) fn fits(&self, charge: &Charge) -> Result<(), WaitReason> {
+        let InFlight { queries, memory } = self.policy.in_flight;
+        let slots = |part: fn(u64) -> u64| queries.enforced().map(part);
+        let heavy_is_full = slots(shares::heavy_slots).is_some_and(|max| self.heavy.queries >= max);
+        if slots(|max| max).is_some_and(|max| self.used.queries >= max) || (!charge.light && heavy_is_full) {
+            return Err(WaitReason::TenantQueries);
+        }
+        let is_alone = charge.light || self.heavy.queries == 0;
+        let part = if is_alone { |max| max } else { shares::heavy_memory as fn(u64) -> u64 };
+        if self.used.plus(charge.bytes).within(memory.enforced().map(part), None) {
+            Ok(())
+        } else {
+            Err(WaitReason::TenantMemory)
+        }
+    }
+
+    /// Whether it may hold one more of a lane's slots.
+    pub(super) fn fits_slots(
+        &self,
+        charge: &Charge,
+        lane: Lane,
+        slots: Option<u64>,
+    ) -> Result<(), WaitReason> {
+        let most = slots.map(shares::tenant_slots);
+        if most.is_some_and(|most| self.slots_of(charge.backend, lane) >= most) {
+            return Err(WaitReason::TenantSlots);
+        }
+        Ok(())
     }
 
     /// Whether forgetting it changes nothing for anybody.
@@ -70,7 +124,7 @@ impl Account {
     }
 }
 
-/// Where the tenants that are not told apart have their common account.
+/// The common account of the tenants beyond the most that are told apart.
 const SHARED: usize = 0;
 /// Accounts looked at for an idle one before the common account is used.
 const SWEEP: usize = 16;
@@ -148,6 +202,14 @@ impl Tenants {
                 Arc::clone(if slot == SHARED { &policy.default } else { policy.tenant(&account.id) });
             account.buckets.reload(&account.policy.rate);
             self.unnamed += usize::from(slot != SHARED && !account.named);
+        }
+    }
+
+    /// So many more of what these tenants pay for wait.
+    pub(super) fn waiting(&mut self, payers: &[usize], more: isize) {
+        for slot in payers {
+            let account = &mut self.slots[*slot];
+            account.waiting = account.waiting.saturating_add_signed(more);
         }
     }
 

@@ -22,6 +22,9 @@ pub trait Selection: Send + Sync {
     /// How many series there are.
     fn series(&self) -> usize;
 
+    /// Whose samples they are.
+    fn labels(&self, number: usize) -> Option<&Labels>;
+
     /// About how many samples of a series are in the window, told without reading them; 0 where nobody knows.
     fn expected(&self, _number: usize) -> usize {
         0

@@ -36,6 +36,15 @@ macro_rules! functions {
             Unknown,
         }
 
+        impl FunctionId {
+            /// The name that queries call it by.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$id => $name,)*
+                }
+            }
+        }
+
         static FUNCTIONS: &[Function] = &[
             $(f(FunctionId::$id, $name, &[$($arg),*], $variadic, $returns),)*
         ];
@@ -167,6 +176,7 @@ mod tests {
         assert!(FUNCTIONS.is_sorted_by(|a, b| a.name < b.name && a.id < b.id));
         for function in FUNCTIONS {
             assert_eq!(find(function.name), Some(function));
+            assert_eq!(function.id.name(), function.name);
         }
         for name in ["", "Rate", "zzz"] {
             assert_eq!(find(name), None);

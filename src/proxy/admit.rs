@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     base::TenantId,
-    limit::{Admissible, Admitted, Ask, Charged, Permit, RateLimited, Refusal, ShadowHit},
+    limit::{Admissible, AdmissionRequest, Admitted, Charged, Permit, RateLimited, Refusal, ShadowHit},
 };
 
 /// Bytes of the longest form that may hold a query that costs nothing.
@@ -58,14 +58,14 @@ impl Admissible for Exchange<Priced> {
     type Admitted = Exchange<Running>;
     type Refused = Rejected;
 
-    fn admission_request(&self) -> Ask {
+    fn admission_request(&self) -> AdmissionRequest {
         let Priced { estimate, deadline, charged, .. } = &self.stage;
         self.common.admission_request(estimate.cost, *deadline, *charged)
     }
 
-    fn admitted(self, Admitted { permit, waited, shadow }: Admitted) -> Exchange<Running> {
+    fn admitted(self, Admitted { permit, waited, shadowed }: Admitted) -> Exchange<Running> {
         let Self { mut common, stage: priced } = self;
-        common.log.shadowed(shadow);
+        common.log.shadowed(shadowed);
         let progress = common.log.admitted(waited, priced.charged != Charged::All);
         progress.set_deadline(priced.deadline);
         Exchange { common, stage: Running { priced, permit, waited, progress } }

@@ -14,7 +14,7 @@ use crate::{
     backend::headers::federates,
     base::{TenantId, TenantPrefixes, tenant},
     http::{ConnectionLimits, HostNames, ServerTls},
-    limit::{ClassId, Policy},
+    limit::Policy,
 };
 
 /// The name of requests that match no class.
@@ -143,8 +143,9 @@ impl ConfigSnapshot {
         self.classes.get(class).map_or_else(|| UNCLASSED.into(), Arc::clone)
     }
 
-    pub(super) fn class_id(&self, class: usize) -> ClassId {
-        if class < self.rules.unclassed() { ClassId(class) } else { ClassId::NONE }
+    /// The name of a class, as admission knows it; `None` for requests that match none.
+    pub(super) fn class(&self, class: usize) -> Option<&Arc<str>> {
+        self.classes.get(class).filter(|_| class < self.rules.unclassed())
     }
 }
 

@@ -78,7 +78,7 @@ impl Pricing {
             json["warnings"] = serde_json::json!(warnings);
         }
         let request = common.admission_request(estimate.cost, common.log.began(), Charged::All);
-        json["data"]["verdict"] = match self.admission.foresee(&request) {
+        json["data"]["verdict"] = match self.admission.dry_run(&request) {
             Ok(_) => serde_json::json!({"admitted": true}),
             Err(refusal) => serde_json::json!({
                 "admitted": false,

@@ -14,7 +14,7 @@ use crate::{
     backend::Outgoing,
     base::QueryCost,
     cost::Estimated,
-    limit::{Ask, BackendId, Ceilings, Charged, ClassId, PerQuery, Policy, Refusal, TenantPolicy},
+    limit::{AdmissionRequest, Ceilings, Charged, PerQuery, Policy, Refusal, TenantPolicy},
 };
 
 /// The time that a request has when no limit says less.
@@ -84,8 +84,9 @@ impl Common {
         Rejected { log: Some(self.log), failure: failure.into() }
     }
 
-    pub(super) fn class(&self) -> ClassId {
-        self.config.class_id(self.caller.class)
+    /// The name of its class, if it has one.
+    pub(super) fn class(&self) -> Option<&str> {
+        self.config.class(self.caller.class).map(|name| &**name)
     }
 
     pub(super) fn limits(&self) -> &PerQuery {
@@ -115,15 +116,22 @@ impl Common {
     }
 
     /// What it asks of admission. Backend and class are looked up by name: a reload may have moved them.
-    pub(super) fn admission_request(&self, cost: QueryCost, deadline: Instant, charged: Charged) -> Ask {
-        Ask {
-            tenant: self.caller.tenant.clone(),
-            actor: Arc::clone(&self.caller.actor),
-            class: self.class(),
-            backend: BackendId(self.upstream.index),
+    pub(super) fn admission_request(
+        &self,
+        cost: QueryCost,
+        deadline: Instant,
+        charged: Charged,
+    ) -> AdmissionRequest {
+        let Identity { tenant, payers, actor, class, .. } = &self.caller;
+        AdmissionRequest {
+            payers: if payers.is_empty() { [tenant.clone()].into() } else { payers.as_slice().into() },
+            actor: Arc::clone(actor),
+            class: self.config.class(*class).map(Arc::clone),
+            backend: Arc::clone(self.upstream.backend.shared_name()),
             cost,
             deadline,
             charged,
+            tag: 0,
         }
     }
 }

@@ -32,7 +32,8 @@ use super::{
     supervise::Watcher,
 };
 use crate::{
-    backend::{Lane, pressure::Signal},
+    backend::Lane,
+    base::distress::Signal,
     cost::History,
     http::{Connections, Counts},
     limit::{self, Admission},

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     backend::{Merged, NotMergeable, Outgoing, Parts},
     cost::{JOINED_MAX, PIECES_COUNTED, QuerySplit},
-    limit::Permitted,
+    limit::{Actual, End, Permitted},
     promql::Fingerprint,
     telemetry::metrics::{Divided, Metrics},
 };
@@ -106,7 +106,7 @@ async fn in_parts(
     // As much as a whole query of this weight would have proved in the same time; its end proves the rest.
     let ended = |count: usize| {
         if count < parts.len() && count.is_multiple_of(PIECES_COUNTED) {
-            dispatch.permit().prove();
+            dispatch.permit().part_done();
         }
     };
     let plan = Parts { times: parts, max_bytes: JOINED_MAX, idempotent: *idempotent };
@@ -122,7 +122,9 @@ async fn in_parts(
         Ok(Merged::Answer(answer)) => Ok(*answer),
         Err(error) => Err(error),
         Ok(Merged::No(why)) => {
-            let (Dispatch { outgoing, .. }, _permit) = dispatch.into_parts();
+            // The backend is through with its parts.
+            let over = Actual { end: End::Failed, ..Actual::default() };
+            let Dispatch { outgoing, .. } = dispatch.settle(over);
             return Err(NotMerged { outgoing, why });
         }
     };

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     backend::ReplicaSnapshot,
     base::{Estimate, TenantId},
-    limit::BackendSnapshot,
+    limit::{BackendSnapshot, LaneSnapshot},
     status::{Backend, Config, Number, Queries, Query, Replica, Share, Snapshot, Tenant},
 };
 
@@ -93,13 +93,25 @@ fn backend(
         name: name.to_owned(),
         kind: upstream.backend.kind().as_str(),
         replicas: replicas.collect(),
-        budget_percent: held.map_or(100, |held| held.capacity_percent),
+        budget_percent: held.map_or(100, |held| (held.share * 100.0).round() as u8),
         pressure: pressure.unwrap_or_default(),
         silent: silent.unwrap_or_default(),
         memory: held
             .map_or_else(Share::default, |held| Share { used: held.memory, of: held.memory_capacity }),
         queries: held
             .map_or_else(Share::default, |held| Share { used: held.queries, of: held.queries_capacity }),
+        at_rest: look
+            .and_then(|look| look.at_rest)
+            .map(|level| Share { used: level.bytes as u64, of: Some(level.limit as u64) }),
+        window: held.and_then(|held| held.window),
+        cut_by: held.and_then(|held| held.cut_by),
+        lanes: held.map_or_else(Vec::new, lanes),
+        reserves: held.map_or_else(Vec::new, |held| {
+            held.reserves.iter().map(|(class, free)| (class.to_string(), *free)).collect()
+        }),
+        reasons: held.map_or_else(Vec::new, |held| {
+            held.reasons.iter().map(|(reason, times)| (reason.label(), *times)).collect()
+        }),
         waiting: held.map_or(0, |held| held.waiting),
         longest_wait_ms: longest.as_millis() as u64,
         notes: notes(upstream),
@@ -112,6 +124,14 @@ fn notes(upstream: &Upstream) -> Vec<String> {
         format!("has no /metrics at {}: its memory is not seen; set pressure.metrics_urls", replica.url)
     };
     missing.map(note).collect()
+}
+
+fn lanes(held: &BackendSnapshot) -> Vec<(&'static str, Share, Share)> {
+    let of = |lane: &LaneSnapshot| {
+        let queries = Share { used: lane.queries, of: lane.slots };
+        (lane.lane.as_str(), queries, Share { used: lane.memory, of: lane.open })
+    };
+    held.lanes.iter().map(of).collect()
 }
 
 fn most_expensive(mut seen: Vec<Arc<ActiveQuery>>, now: Instant) -> Queries {

@@ -92,6 +92,14 @@ impl Labels {
         self.0.iter()
     }
 
+    /// Bytes of memory that they take, shared with others or not.
+    pub fn bytes(&self) -> usize {
+        // A shared string or list has two counts in front.
+        const COUNTS: usize = 16;
+        let texts = |label: &Label| 2 * COUNTS + label.name.len() + label.value.len();
+        self.iter().map(|label| size_of::<Label>() + texts(label)).sum::<usize>() + COUNTS
+    }
+
     /// The value of a label, empty when there is none.
     pub fn get(&self, name: &str) -> &str {
         self.0
@@ -137,8 +145,12 @@ impl Labels {
         if self.get(name) == value {
             return self.clone();
         }
+        let at = self.0.partition_point(|l| *l.name < *name);
+        let (before, rest) = self.0.split_at(at);
+        let after = rest.split_first().filter(|(l, _)| *l.name == *name).map_or(rest, |(_, after)| after);
         let set = (!value.is_empty()).then(|| Label { name: name.into(), value: value.into() });
-        self.0.iter().filter(|l| *l.name != *name).cloned().chain(set).collect()
+        let all: Vec<Label> = before.iter().cloned().chain(set).chain(after.iter().cloned()).collect();
+        Self(all.into())
     }
 
     /// A number that depends on nothing but the labels, spread over all of `u64`; the same on every machine.

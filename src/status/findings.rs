@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Backend, Snapshot};
+use super::{Backend, Share, Snapshot};
 use crate::base::{duration, units};
 
 /// A budget used to this share, in percent, is nearly full.
@@ -91,6 +91,14 @@ impl Backend {
                 Severity::Warning,
                 format!("{down} of {all} replicas of backend {name} {do_not} answer{why}"),
             );
+        }
+        if let Some(Share { used, of: Some(limit) }) = self.at_rest {
+            let (held, of, goal) = (units::bytes(used), units::bytes(limit), units::bytes(limit / 4 * 3));
+            let text = format!(
+                "backend {name} holds {held} of {of} with no heavy query running: where it is a Go process, set \
+                 GOMEMLIMIT to {goal}, or raise its limit"
+            );
+            say(Severity::Warning, text);
         }
         let because = self.worst_signal().map_or_else(String::new, |(signal, pressure)| {
             format!(": {signal} says {:.0} % of its limit", pressure * 100.0)

@@ -82,6 +82,18 @@ pub struct Backend {
     pub memory: Share,
     /// Queries in flight, of what pressure leaves.
     pub queries: Share,
+    /// Bytes of memory with no heavy query running, of the limit, where that is high.
+    pub at_rest: Option<Share>,
+    /// Bytes of the window for heavy queries; `None` is unlimited.
+    pub window: Option<u64>,
+    /// What cut the window: a signal, `estimates` or `silence`.
+    pub cut_by: Option<&'static str>,
+    /// The lanes: queries in flight of the slots, and bytes held of those that are open.
+    pub lanes: Vec<(&'static str, Share, Share)>,
+    /// Bytes that are free for one class only.
+    pub reserves: Vec<(String, u64)>,
+    /// How many queries wait for each reason.
+    pub reasons: Vec<(&'static str, u64)>,
     /// Queries that wait.
     pub waiting: u64,
     /// How long the first of them has waited.

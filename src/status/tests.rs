@@ -45,6 +45,7 @@ fn busy() -> Snapshot {
         waiting: 12,
         longest_wait_ms: 6_000,
         notes: Vec::new(),
+        ..Backend::default()
     };
     let refused = Refused {
         at_ms: 9_000,

@@ -1,6 +1,7 @@
 //! Floor 1: what Weir tells about itself, as metrics, log lines, traces and profiles.
 
 pub mod log;
+pub mod memory_limit;
 pub mod metrics;
 pub mod otlp;
 pub mod process;

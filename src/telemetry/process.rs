@@ -8,6 +8,8 @@ use prometheus::{
     proto::MetricFamily,
 };
 
+use super::memory_limit::memory_limit;
+
 /// Memory, file descriptors and threads, under the names that every Prometheus client uses.
 #[derive(Debug)]
 pub struct ProcessCollector {
@@ -84,7 +86,7 @@ impl Collector for MemoryCollector {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let read = field(&status, "RssAnon:").zip(memory_limit_bytes());
+        let read = field(&status, "RssAnon:").zip(memory_limit().map(|limit| limit.bytes));
         let Some((anonymous_kib, limit)) = read else { return Vec::new() };
         self.anonymous.set(anonymous_kib.saturating_mul(1024));
         self.limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
@@ -94,18 +96,6 @@ impl Collector for MemoryCollector {
 
 fn field(status: &str, name: &str) -> Option<i64> {
     status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
-}
-
-/// Memory that the process may use: what the machine has, or less where its control group says so. `None` where
-/// nobody says.
-pub fn memory_limit_bytes() -> Option<u64> {
-    let machine = fs::read_to_string("/proc/meminfo").ok();
-    let machine = machine.and_then(|text| u64::try_from(field(&text, "MemTotal:")?).ok());
-    // Inside a container its own group is the root; a group without a bound says `max`.
-    let group = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"].map(group);
-    let all = groups.into_iter().flatten().chain(machine.map(|kib| kib.saturating_mul(1024)));
-    all.filter(|bytes| *bytes > 0).min()
 }
 
 #[cfg(test)]

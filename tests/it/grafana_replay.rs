@@ -115,7 +115,7 @@ async fn a_full_queue_and_a_long_wait_read_well() {
     assert!(panel.starts_with("unavailable: the queue of tenant `anonymous` is full: 1"), "{panel}");
     let panel = rendered(&waited);
     assert!(
-        panel.starts_with("timeout: no room in what tenant `anonymous` may have in flight for 200ms"),
+        panel.starts_with("timeout: timed out after 200ms waiting for tenant `anonymous`: in_flight.queries"),
         "{panel}"
     );
     assert!(waited.headers.contains_key("retry-after") && refused.headers.contains_key("retry-after"));

@@ -20,6 +20,8 @@ mod node_hostile;
 mod node_http;
 mod node_kill;
 mod node_pool;
+mod ordinary_use;
+mod node_pool_bound;
 mod parse_corpus;
 mod parse_errors;
 mod pressure;

@@ -207,6 +207,6 @@ async fn distress_of(pool: PoolSettings, runs: bool, signals: &[&str]) {
 
 #[tokio::test]
 async fn the_proxy_sees_the_pools_of_its_node() {
-    distress_of(bounded(1 << 20), false, &["pool_exhausted", "memory"]).await;
-    distress_of(PoolSettings { bounded: false, ..bounded(1) }, true, &["pool_get_on_empty", "memory"]).await;
+    distress_of(bounded(1 << 20), false, &["pools"]).await;
+    distress_of(PoolSettings { bounded: false, ..bounded(1) }, true, &["pools"]).await;
 }

@@ -46,7 +46,10 @@ async fn a_signal_that_never_comes_is_seen_and_shrinks_what_it_is_told_to() {
     .await;
     let pressure = "pressure: {memory_limit: 1GiB, on_stale: 50%, stale_after: 1s}";
     let url = upstream.url();
-    let weir = Weir::start(&format!("backends: [{{name: main, urls: [\"{url}\"], {pressure}}}]")).await;
+    let weir = Weir::start(&format!(
+        "backends: [{{name: main, urls: [\"{url}\"], {pressure}, budget: {{unproven: 100%}}}}]"
+    ))
+    .await;
     until(&weir, "it is stale", |metrics| {
         number(metrics, "weir_backend_pressure_stale{backend=\"main\",signal=\"memory\"}") == Some(1.0)
     })
@@ -58,32 +61,38 @@ async fn a_signal_that_never_comes_is_seen_and_shrinks_what_it_is_told_to() {
 }
 
 #[tokio::test]
-async fn failures_take_budget_away_and_mistakes_of_clients_do_not() {
+async fn what_was_answered_and_fails_is_distress_and_what_a_query_causes_is_not() {
     let failing = Arc::new(AtomicBool::new(false));
     let fails = Arc::clone(&failing);
     let upstream = FakeUpstream::start(move |seen: &Seen| {
-        let status = if fails.load(SeqCst) { 503 } else { 400 };
-        if seen.path().ends_with("/query") {
-            let body = br#"{"status":"error","errorType":"timeout","error":"no"}"#;
-            Act::answer(status, JSON, body)
-        } else {
-            Act::answer(404, &[], b"")
+        let broken = seen.target.contains("broken") || fails.load(SeqCst);
+        let error = br#"{"status":"error","errorType":"timeout","error":"no"}"#;
+        match seen.path().ends_with("/query") {
+            true if broken => Act::answer(503, JSON, error),
+            true => Act::answer(200, JSON, ANSWER),
+            false => Act::answer(404, &[], b""),
         }
     })
     .await;
     let weir = Weir::before(&upstream.url(), "prometheus").await;
-    let errors = "weir_backend_pressure{backend=\"main\",signal=\"errors\"}";
-    for _ in 0..50 {
-        assert_eq!(weir.get("/api/v1/query?query=up").await.status, 400);
-    }
-    until(&weir, "a look was taken", |metrics| number(metrics, errors).is_some()).await;
-    assert_eq!(number(&weir.metrics(), errors), Some(0.0));
+    let outcomes = "weir_backend_pressure{backend=\"main\",signal=\"outcomes\"}";
+    let ask = async |of: std::ops::Range<u32>, name: &str, more: &str| {
+        for n in of {
+            weir.get(&format!("/api/v1/query?query={name}{n}{more}")).await;
+        }
+    };
+    ask(0..5, "good", "").await;
+    // Forty queries that the database cannot evaluate, and forty whose clients have no patience.
+    ask(0..40, "broken", "").await;
     failing.store(true, SeqCst);
-    until(&weir, "failures are distress", |metrics| number(metrics, errors) == Some(0.97)).await;
-    until(&weir, "less is left", |metrics| {
-        number(metrics, "weir_backend_budget_share{backend=\"main\"}").is_some_and(|share| share < 0.7)
-    })
-    .await;
+    ask(0..5, "good", "&timeout=1ms").await;
+    failing.store(false, SeqCst);
+    until(&weir, "a look was taken", |metrics| number(metrics, outcomes).is_some()).await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(number(&weir.metrics(), outcomes), Some(0.0));
+    failing.store(true, SeqCst);
+    ask(0..5, "good", "").await;
+    until(&weir, "failures are distress", |metrics| number(metrics, outcomes) == Some(0.97)).await;
 }
 
 #[tokio::test]
@@ -103,7 +112,7 @@ async fn metrics_may_be_elsewhere() {
     ))
     .await;
     until(&weir, "it is read", |metrics| {
-        number(metrics, "weir_backend_pressure{backend=\"main\",signal=\"memory\"}") == Some(0.9)
+        number(metrics, "weir_backend_pressure{backend=\"main\",signal=\"memory\"}") == Some(0.0)
     })
     .await;
 }

@@ -171,6 +171,11 @@ async fn the_heap_is_profiled() {
     assert!(answer.status().is_success(), "{}", answer.status());
 
     let (status, _, body) = get(format!("{}/debug/pprof/heap", weir.admin)).await;
+    if cfg!(not(feature = "heap-profile")) {
+        assert_eq!(status, 501);
+        assert!(String::from_utf8_lossy(&body).contains("--features heap-profile"), "{body:?}");
+        return;
+    }
     assert_eq!(status, 200);
     let (samples, strings) = read_profile(&body);
     assert!(samples > 0 && strings.iter().any(|s| s == "inuse_space"), "{samples} {strings:?}");

@@ -11,10 +11,13 @@ use std::{
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::Instant;
 use weir::{
-    backend::pressure::{Controller, OnStale, Sight, Silence},
+    backend::{
+        Kind,
+        pressure::{Monitor, Settings},
+    },
     base::{Confidence, Estimate, QueryCost, TenantId},
     limit::{
-        Admission, Admitted, Ask, BackendBudget, BackendId, ClassId, Limit, Policy, QueuePolicy, Refusal,
+        Admission, AdmissionRequest, Admitted, BackendBudget, Charged, Limit, Policy, QueuePolicy, Refusal,
         TenantPolicy,
     },
 };
@@ -103,8 +106,9 @@ impl Database {
             backends: vec![BackendBudget {
                 name: "main".into(),
                 memory: Limit::enforce(Self::BUDGET),
-                queries: Limit::enforce(40),
+                queries: Limit::enforce(80),
                 unproven_percent: 100,
+                linger: Duration::ZERO,
             }],
             ..Policy::default()
         });
@@ -120,14 +124,15 @@ impl Database {
 
     fn ask(&mut self, heavy: bool) {
         let (name, memory) = if heavy { ("heavy", Self::ESTIMATED) } else { ("light", MIB) };
-        let ask = Ask {
-            tenant: TenantId::new(name).unwrap(),
+        let ask = AdmissionRequest {
+            payers: [TenantId::new(name).unwrap()].into(),
             actor: "actor".into(),
-            class: ClassId::NONE,
-            backend: BackendId(0),
+            class: None,
+            backend: "main".into(),
             cost: QueryCost { memory: Estimate::new(memory, Confidence::Learned), ..QueryCost::NOTHING },
             deadline: Instant::now() + Duration::from_secs(30),
-            charged: weir::limit::Charged::Nothing,
+            charged: Charged::Nothing,
+            tag: 0,
         };
         let door = Arc::clone(&self.admission);
         self.waiting.push(async move { (heavy, door.admit(ask).await) }.boxed());
@@ -162,17 +167,18 @@ impl Database {
 
 /// Ten minutes of one heavy query a second and five light ones; the most that was resident.
 async fn ten_minutes(database: &mut Database, obeys_pressure: bool) -> u64 {
-    let mut controller = Controller::new(OnStale::Hold, Instant::now());
+    let settings = Settings { memory_limit: Some(Database::LIMIT), ..Settings::default() };
+    let mut monitor = Monitor::new(Kind::Prometheus, settings, Instant::now());
     let mut most = 0;
     for tick in 0..6_000_u32 {
         tokio::time::advance(Duration::from_millis(100)).await;
         if tick % 10 == 0 {
             database.ask(true);
-            let pressure = database.resident() as f64 / Database::LIMIT as f64;
             if obeys_pressure {
-                let sight = Sight { pressure: Some(pressure.min(1.0)), silence: Silence::None };
-                let left = controller.step(sight, Instant::now());
-                database.admission.allow(BackendId(0), left);
+                let page = format!("process_resident_memory_bytes {}\n", database.resident());
+                let load = database.admission.take_peak("main").unwrap();
+                let look = monitor.look(&[Some(&page)], load, Instant::now());
+                database.admission.observe("main", &look.distress, load);
             }
         }
         if tick % 2 == 0 {
@@ -195,7 +201,7 @@ async fn pressure_keeps_a_database_alive_whose_queries_cost_ten_times_the_estima
     let mut database = Database::new();
     let most = ten_minutes(&mut database, true).await;
     assert!(most < Database::LIMIT, "{} of {} MiB", most / MIB, Database::LIMIT / MIB);
-    // At full pressure only heavy ones are shed.
+    // Whatever the pressure is, light ones have their lane.
     assert_eq!(database.light_refused, 0, "light queries were refused");
     // Three quarters of the limit are 13 heavy queries at a time: 195 in ten minutes.
     assert!(database.heavy_done > 100, "{}", database.heavy_done);

@@ -1,36 +1,33 @@
-//! A backend's own distress, from 0 to 1, and the share of its budget that it leaves.
+//! A backend's own distress: what it says of itself, and what is seen of its answers and its memory.
 //!
 //! ```text
-//! /metrics ─ reading ──┐
-//!                      ├▶ pressure 0..1 per signal ─ controller ─┐
-//! answers ── answers ──┘                                         ├▶ share of the budget
-//! /metrics and what was admitted ─ truth ─▶ error of estimates ──┘
+//! /metrics ─ reading ──────────────┐
+//! memory above its level at rest ──┼▶ pressure 0 to 1 by signal ──┐
+//! answers ─ outcomes ──────────────┘                              ├▶ Distress ─▶ the window of `limit`
+//! memory against what was admitted ─ estimates ─▶ underestimate ──┘
 //! ```
 //!
 //! All of it is plain functions over text, values and a clock; [`Backend::metrics_pages`] only fetches.
 
-mod answers;
 mod churn;
-mod controller;
-mod latency;
+mod estimates;
+mod memory;
 mod monitor;
+mod outcomes;
 mod page;
 mod rate;
 mod reading;
+mod rest;
 mod settings;
-mod signal;
-mod truth;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-pub use answers::{Answer, Outcome};
 pub use churn::Churn;
-pub use controller::{Controller, HIGH, LOW, Sight, Silence};
-pub use monitor::{Look, Monitor};
+pub use memory::Level;
+pub use monitor::{Look, Monitor, Reading};
+pub use outcomes::{Answer, Outcome};
 pub use settings::{OnStale, Settings};
-pub use signal::{Reading, Signal};
-pub use truth::Expected;
 
 use super::Backend;
 

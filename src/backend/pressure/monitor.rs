@@ -1,44 +1,58 @@
-//! Everything that is known of a backend's distress, and what it leaves of the budget: values and a clock, no HTTP.
+//! Everything that is known of a backend's distress: values and a clock, no HTTP.
 
 use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
 use super::{
-    answers::{Answer, Answers},
-    controller::{Controller, FULL, Sight, Silence},
+    estimates::Estimates,
+    memory::{Level, Memory},
+    outcomes::{Answer, Outcomes},
+    page::Page,
     rate::Rates,
-    reading::{held, read},
-    settings::Settings,
-    signal::{Reading, Signal, expected},
-    truth::{DOUBT, Expected, Truth},
+    reading::{self, read},
+    settings::{OnStale, Settings},
 };
-use crate::{backend::Kind, base::Allowance};
+use crate::{
+    backend::Kind,
+    base::distress::{Distress, Load, Signal},
+};
+
+/// How distressed a backend is, and what says so.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reading {
+    /// 0: at ease; 1: at its limit.
+    pub pressure: f64,
+    /// What says so.
+    pub signal: Signal,
+}
+
+/// The most that signals other than memory and pools say: there is too much to do, which shrinks the window, but one
+/// query more ends nothing.
+const MOST: f64 = 0.97;
+
+impl Reading {
+    /// `used` of something of which `limit` is all there may be; a limit of 0 is none.
+    pub(super) fn new(signal: Signal, used: f64, limit: f64) -> Self {
+        let most = if matches!(signal, Signal::Memory | Signal::Pools) { 1.0 } else { MOST };
+        let pressure = if limit > 0.0 { (used / limit).clamp(0.0, most) } else { 0.0 };
+        Self { pressure, signal }
+    }
+}
 
 /// What one look at a backend says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Look {
-    /// What is left of the budget.
-    pub left: Allowance,
-    /// How many times more than expected queries hold, as far as that shows; 1 is as expected, or not known.
-    pub error: f64,
+    /// What the window obeys.
+    pub distress: Distress,
     /// The worst that each signal said of any replica.
     pub readings: Vec<Reading>,
     /// Signals that should come and have stayed away for too long.
     pub stale: Vec<Signal>,
-}
-
-impl Look {
-    /// Whether the backend is about to run out of memory, so that what runs there is not left to its end.
-    pub fn runs_out(&self) -> bool {
-        let of_memory = |reading: &Reading| matches!(reading.signal, Signal::Memory | Signal::Heap);
-        self.readings.iter().any(|reading| of_memory(reading) && reading.pressure >= FULL)
-    }
-
-    /// Whether queries hold so much more than expected that estimates are not to be relied on.
-    pub fn doubts(&self) -> bool {
-        self.error > DOUBT
-    }
+    /// Memory reaches its limit before anything but cancelling a query has an effect.
+    pub runs_out: bool,
+    /// The memory of a replica with nothing heavy running, where it is high.
+    pub at_rest: Option<Level>,
 }
 
 /// Watches one backend.
@@ -46,13 +60,12 @@ impl Look {
 pub struct Monitor {
     kind: Kind,
     settings: Settings,
-    controller: Controller,
     /// When each signal that should come last came; at first, when the watching began.
     heard: BTreeMap<Signal, Instant>,
-    /// The counters of each replica.
-    rates: Vec<Rates>,
-    answers: Answers,
-    truth: Truth,
+    /// The counters and the memory of each replica.
+    replicas: Vec<(Rates, Memory)>,
+    outcomes: Outcomes,
+    estimates: Estimates,
     latest: Option<Look>,
 }
 
@@ -62,65 +75,79 @@ impl Monitor {
         Self {
             kind,
             settings,
-            controller: Controller::new(settings.on_stale, now),
             heard: expected(kind, &settings).map(|signal| (signal, now)).collect(),
-            rates: Vec::new(),
-            answers: Answers::default(),
-            truth: Truth::default(),
+            replicas: Vec::new(),
+            outcomes: Outcomes::default(),
+            estimates: Estimates::default(),
             latest: None,
         }
     }
 
-    /// Obeys other settings from now on; the share stays what it is.
+    /// Obeys other settings from now on.
     pub fn obey(&mut self, kind: Kind, settings: Settings, now: Instant) {
         let known = std::mem::take(&mut self.heard);
         self.heard = expected(kind, &settings)
             .map(|signal| (signal, known.get(&signal).copied().unwrap_or(now)))
             .collect();
         (self.kind, self.settings) = (kind, settings);
-        self.controller.obey(settings.on_stale);
     }
 
     /// A query was forwarded, and this became of it.
     pub fn answered(&mut self, answer: &Answer, now: Instant) {
-        self.answers.add(answer, now);
+        self.outcomes.add(answer, now);
     }
 
-    /// Looks at the metrics page of each replica, `None` where there was none, and at what queries are to hold there.
-    pub fn look(&mut self, pages: &[Option<&str>], expected: Expected, now: Instant) -> Look {
-        self.rates.resize_with(pages.len(), Rates::default);
-        let read = |(page, rates): (Option<&str>, &mut Rates)| {
-            page.map(|page| read(self.kind, page, &self.settings, rates, now)).unwrap_or_default()
-        };
-        let mut readings = worst_of_each(pages.iter().copied().zip(&mut self.rates).flat_map(read));
+    /// Looks at the metrics page of each replica, `None` where there was none, and at what was in flight until then.
+    pub fn look(&mut self, pages: &[Option<&str>], in_flight: Load, now: Instant) -> Look {
+        self.replicas.resize_with(pages.len(), Default::default);
+        let busy = in_flight.heavy_bytes > 0;
+        let (mut readings, mut runs_out, mut at_rest) = (Vec::new(), false, None);
+        for (page, (rates, memory)) in pages.iter().zip(&mut self.replicas) {
+            let Some(page) = page.map(Page) else { continue };
+            readings.extend(read(self.kind, page, &self.settings, rates, now));
+            if let Some(level) = reading::memory(page, &self.settings) {
+                let verdict = memory.step(level, busy, now);
+                readings.push(Reading::new(Signal::Memory, verdict.pressure, 1.0));
+                runs_out |= verdict.runs_out;
+                at_rest = at_rest.or(verdict.at_rest);
+            }
+        }
         for reading in &readings {
             self.heard.insert(reading.signal, now);
         }
         // These are never silent: they are our own.
-        readings.extend(self.answers.read(&self.settings, now));
-        let silent = |signal: &Signal| !readings.iter().any(|reading| reading.signal == *signal);
-        let is_stale = |heard: &Instant| now.saturating_duration_since(*heard) > self.settings.stale_after;
-        let stale: Vec<_> = (self.heard.iter())
-            .filter(|(signal, heard)| silent(signal) && is_stale(heard))
-            .map(|(signal, _)| *signal)
-            .collect();
-        let silence = match (stale.is_empty(), self.heard.keys().any(silent)) {
-            (false, _) => Silence::Stale,
-            (true, true) => Silence::Short,
-            (true, false) => Silence::None,
+        readings.extend(self.outcomes.read(&self.settings, now));
+        let readings = worst_of_each(readings);
+        let (stale, distress) = self.silence(&readings, now);
+        let worst = readings.iter().max_by(|a, b| a.pressure.total_cmp(&b.pressure));
+        let held = pages.iter().map(|page| reading::held(self.kind, (*page).map(Page)?)).sum();
+        let running: f64 =
+            pages.iter().filter_map(|page| reading::running(self.kind, (*page).map(Page)?)).sum();
+        let others = running > in_flight.queries as f64;
+        let distress = Distress {
+            pressure: worst.map(|worst| (worst.signal, worst.pressure)),
+            underestimate: self.estimates.step(held, in_flight, others, now),
+            ..distress
         };
-        let pressure = readings.iter().map(|reading| reading.pressure).max_by(f64::total_cmp);
-        // With nothing to expect, nothing heard is ease.
-        let pressure = pressure.or_else(|| self.heard.is_empty().then_some(0.0));
-        let held = pages.iter().map(|page| held(self.kind, (*page)?)).sum();
-        let error = self.truth.step(held, expected, now);
-        let left = match self.controller.step(Sight { pressure, silence }, now) {
-            Allowance::Share(share) if error > DOUBT => Allowance::Share(share.min(1.0 / error)),
-            left => left,
-        };
-        let look = Look { left, error, readings, stale };
+        let look = Look { distress, readings, stale, runs_out: runs_out && in_flight.queries > 0, at_rest };
         self.latest = Some(look.clone());
         look
+    }
+
+    /// The signals that stay away for too long, and what silence does. It is no sign of ease: at once it ends all
+    /// growth, and in the end does what is configured.
+    fn silence(&self, readings: &[Reading], now: Instant) -> (Vec<Signal>, Distress) {
+        let silent = |signal: &Signal| !readings.iter().any(|reading| reading.signal == *signal);
+        let is_stale = |heard: &Instant| now.saturating_duration_since(*heard) > self.settings.stale_after;
+        let stale = self.heard.iter().filter(|(signal, heard)| silent(signal) && is_stale(heard));
+        let stale: Vec<_> = stale.map(|(signal, _)| *signal).collect();
+        let (silent, ceiling) = match (stale.is_empty(), self.settings.on_stale) {
+            (true, _) => (self.heard.keys().any(silent), None),
+            (false, OnStale::Hold) => (true, None),
+            (false, OnStale::ShrinkTo(share)) => (true, Some(share)),
+            (false, OnStale::Ignore) => (false, None),
+        };
+        (stale, Distress { silent, ceiling, ..Distress::NONE })
     }
 
     /// The latest look, if there was one.
@@ -129,8 +156,16 @@ impl Monitor {
     }
 }
 
+/// The signals that a backend of a kind must give: to hear nothing of them is to know nothing of it. What else it says
+/// counts when it is said, and is missed from then on.
+fn expected(kind: Kind, settings: &Settings) -> impl Iterator<Item = Signal> {
+    let memory = settings.memory_limit.is_some() || kind == Kind::VictoriaMetrics;
+    let own = (kind == Kind::Weir).then_some(Signal::Pools);
+    memory.then_some(Signal::Memory).into_iter().chain(own)
+}
+
 /// The highest pressure of each signal.
-fn worst_of_each(readings: impl Iterator<Item = Reading>) -> Vec<Reading> {
+fn worst_of_each(readings: Vec<Reading>) -> Vec<Reading> {
     let mut worst = BTreeMap::new();
     for Reading { pressure, signal } in readings {
         let known = worst.entry(signal).or_insert(pressure);

@@ -15,7 +15,6 @@ const COUNTERS_MAX: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rates {
     counters: BTreeMap<String, Counter>,
-    gauges: BTreeMap<&'static str, Counter>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,14 +40,28 @@ impl Rates {
         let grown = if value < known.value { value } else { value - known.value };
         known.follow(grown, value, SMOOTHING, now)
     }
+}
 
-    /// How much a gauge rises in a second, less than 0 where it falls: smoothed, and since it was looked at last. 0 at its
-    /// first value.
-    pub(super) fn slope(&mut self, gauge: &'static str, value: f64, now: Instant) -> (f64, f64) {
-        let known = self.gauges.entry(gauge).or_insert(Counter { value, at: now, rate: 0.0 });
+/// How much a gauge rises in a second, less than 0 where it falls.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Slope {
+    /// Over the last seconds.
+    pub(super) smoothed: f64,
+    /// Since it was looked at last.
+    pub(super) latest: f64,
+}
+
+/// The slopes of one gauge.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Slopes(Option<Counter>);
+
+impl Slopes {
+    /// The slope now that the gauge has this value; 0 at its first.
+    pub(super) fn step(&mut self, value: f64, now: Instant) -> Slope {
+        let known = self.0.get_or_insert(Counter { value, at: now, rate: 0.0 });
         let (grown, seconds) = (value - known.value, now.saturating_duration_since(known.at).as_secs_f64());
         let latest = if seconds > 0.0 { grown / seconds } else { 0.0 };
-        (known.follow(grown, value, SLOPE_SMOOTHING, now), latest)
+        Slope { smoothed: known.follow(grown, value, SLOPE_SMOOTHING, now), latest }
     }
 }
 

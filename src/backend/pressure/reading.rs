@@ -4,14 +4,8 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::{
-    controller::FULL,
-    page::Page,
-    rate::Rates,
-    settings::Settings,
-    signal::{FORESEEN_MOST, Reading, Signal},
-};
-use crate::backend::Kind;
+use super::{memory::Level, monitor::Reading, page::Page, rate::Rates, settings::Settings};
+use crate::{backend::Kind, base::distress::Signal};
 
 /// Go's way to say that there is no limit is one near 2^63.
 const NO_LIMIT: f64 = (1_u64 << 60) as f64;
@@ -27,9 +21,6 @@ const READS_LEAST: f64 = 1.0;
 /// Reads beyond one of M3's own limits, per second, at full pressure.
 const REFUSED_AT_FULL: f64 = 1.0;
 
-/// Seconds that memory is looked ahead: one until the next look, and two that a query goes on to grow.
-const FORESIGHT: f64 = 3.0;
-
 /// One look at the page of one replica.
 struct Look<'a> {
     page: Page<'a>,
@@ -38,26 +29,55 @@ struct Look<'a> {
     now: Instant,
 }
 
-/// Reads a metrics page in text form: what each signal says that it holds.
+/// Reads a metrics page: what it says of pools and of saturation.
 pub(super) fn read(
     kind: Kind,
-    page: &str,
+    page: Page<'_>,
     settings: &Settings,
     rates: &mut Rates,
     now: Instant,
-) -> Vec<Reading> {
-    let mut look = Look { page: Page(page), settings, rates, now };
-    let of_process = [look.memory(), look.heap()];
+) -> impl Iterator<Item = Reading> {
+    let mut look = Look { page, settings, rates, now };
     let of_kind = match kind {
-        Kind::VictoriaMetrics => [look.victoria_queries(), look.victoria_waiting(), None],
+        Kind::VictoriaMetrics => [look.places(&VICTORIA_PLACES), look.victoria_waiting(), None],
         Kind::Weir => [look.lent(), look.exhausted(), look.get_on_empty(&WEIR_POOLS)],
         Kind::M3 => [look.m3_limits(), look.m3_refusals(), look.get_on_empty(&M3_POOLS)],
         // All of them run Prometheus' engine and count as it does.
         Kind::Prometheus | Kind::Thanos | Kind::Mimir | Kind::Cortex => {
-            [look.prometheus_queries(), None, None]
+            [look.places(&PROMETHEUS_PLACES), None, None]
         }
     };
-    of_process.into_iter().chain(of_kind).flatten().collect()
+    of_kind.into_iter().flatten()
+}
+
+/// Queries that run at the backend, whoever sent them; `None` where it does not say.
+pub(super) fn running(kind: Kind, page: Page<'_>) -> Option<f64> {
+    match kind {
+        Kind::Prometheus | Kind::Thanos | Kind::Mimir | Kind::Cortex => page.sum(PROMETHEUS_PLACES.taken),
+        Kind::VictoriaMetrics => page.sum(VICTORIA_PLACES.taken),
+        Kind::M3 | Kind::Weir => None,
+    }
+}
+
+/// Memory that only the process itself can give back, against what is configured or else what it says.
+///
+/// Pages of mapped files are the kernel's to take, so anonymous memory counts where it is told apart; and what Go's
+/// heap holds idle but not yet returned is where its next allocations go, so that it is no part of the growth to come.
+pub(super) fn memory(page: Page<'_>, settings: &Settings) -> Option<Level> {
+    let said = || {
+        let limits = ["process_memory_limit_bytes", "vm_available_memory_bytes", "go_gc_gomemlimit_bytes"];
+        limits.iter().find_map(|name| page.sum(name).filter(|limit| is_limit(*limit)))
+    };
+    let limit = settings.memory_limit.map(|bytes| bytes as f64).or_else(said)?;
+    let resident = page.sum("process_resident_memory_anon_bytes");
+    let resident = resident.or_else(|| page.sum("process_resident_memory_bytes"));
+    let Some(resident) = resident else {
+        return page.sum("go_memstats_heap_inuse_bytes").map(|bytes| Level { bytes, limit });
+    };
+    let idle = page.sum("go_memstats_heap_idle_bytes").unwrap_or(0.0);
+    let returned = page.sum("go_memstats_heap_released_bytes").unwrap_or(0.0);
+    let reusable = (idle - returned).clamp(0.0, resident.max(0.0));
+    Some(Level { bytes: resident - reusable, limit })
 }
 
 /// Bytes that a process holds for good reason: what the storage node's pools have lent, or the mean of a Go process' heap
@@ -66,8 +86,7 @@ pub(super) fn read(
 /// That mean is what an estimate speaks of: what is left alone is less than a query makes the process hold, and what is
 /// resident is mostly garbage of others. The collector's goal is what it left and as much again as GOGC says; where a
 /// limit of memory lowers the goal, this finds less than there is.
-pub(super) fn held(kind: Kind, page: &str) -> Option<f64> {
-    let page = Page(page);
+pub(super) fn held(kind: Kind, page: Page<'_>) -> Option<f64> {
     if kind == Kind::Weir {
         return page.sum("weir_pool_outstanding_bytes");
     }
@@ -79,58 +98,10 @@ pub(super) fn held(kind: Kind, page: &str) -> Option<f64> {
 }
 
 impl Look<'_> {
-    /// Memory that only the process itself can give back, against what is configured or else what it tells.
-    ///
-    /// Pages of mapped files are the kernel's to take, so anonymous memory counts where it is told apart; and what Go's
-    /// heap holds idle but not yet returned is where its next allocations go, so that it is no part of the growth to
-    /// come. Without this a burst that is over would go on to count for minutes.
-    fn memory(&mut self) -> Option<Reading> {
-        let page = self.page;
-        let configured = self.settings.memory_limit.map(|bytes| bytes as f64);
-        let told =
-            || page.sum("process_memory_limit_bytes").or_else(|| page.sum("vm_available_memory_bytes"));
-        let limit = configured.or_else(|| told().filter(|limit| is_limit(*limit)))?;
-        let resident = page.sum("process_resident_memory_anon_bytes");
-        let resident = resident.or_else(|| page.sum("process_resident_memory_bytes"))?;
-        let idle = page.sum("go_memstats_heap_idle_bytes").unwrap_or(0.0);
-        let returned = page.sum("go_memstats_heap_released_bytes").unwrap_or(0.0);
-        let reusable = (idle - returned).clamp(0.0, resident.max(0.0));
-        Some(self.foreseen(Signal::Memory, resident - reusable, limit))
-    }
-
-    /// The heap against what is configured or else the limit that Go's collector obeys.
-    fn heap(&mut self) -> Option<Reading> {
-        let configured = self.settings.memory_limit.map(|bytes| bytes as f64);
-        let told = || self.page.sum("go_gc_gomemlimit_bytes").filter(|limit| is_limit(*limit));
-        let limit = configured.or_else(told)?;
-        let used = self.page.sum("go_memstats_heap_inuse_bytes")?;
-        Some(self.foreseen(Signal::Heap, used, limit))
-    }
-
-    /// Memory as it will be in a few seconds if it grows on like this. In the recorded incident the last look before the
-    /// end found 83 % of the limit: at 400 MiB a second, what is at work already passes the rest before a smaller budget
-    /// has any effect.
-    fn foreseen(&mut self, signal: Signal, used: f64, limit: f64) -> Reading {
-        let (smoothed, latest) = self.rates.slope(signal.as_str(), used, self.now);
-        let growth = smoothed.max(0.0);
-        let now = Reading::new(signal, used, limit);
-        let soon = Reading::new(signal, used + growth * FORESIGHT, limit).pressure.min(FORESEEN_MOST);
-        // The next look would come too late. A query that decodes what it read grows faster by the second.
-        let at_once = if used + growth.max(latest) >= limit { FULL } else { 0.0 };
-        Reading { pressure: now.pressure.max(soon).max(at_once), signal }
-    }
-
-    /// Prometheus counts queries that wait for a place as well.
-    fn prometheus_queries(&self) -> Option<Reading> {
-        let places = self.page.sum("prometheus_engine_queries_concurrent_max")?;
-        let queries = self.page.sum("prometheus_engine_queries")?;
-        Some(Reading::new(Signal::Queries, queries, places * QUEUED_AT_FULL))
-    }
-
-    fn victoria_queries(&self) -> Option<Reading> {
-        let places = self.page.sum("vm_concurrent_select_capacity")?;
-        let queries = self.page.sum("vm_concurrent_select_current")?;
-        Some(Reading::new(Signal::Queries, queries, places * QUEUED_AT_FULL))
+    /// Queries at work or waiting against the places for them. Prometheus counts those that wait for a place as well.
+    fn places(&self, names: &Places) -> Option<Reading> {
+        let places = self.page.sum(names.all)?;
+        Some(Reading::new(Signal::Saturation, self.page.sum(names.taken)?, places * QUEUED_AT_FULL))
     }
 
     /// VictoriaMetrics' gauge of queries at work ends at the places for them; that there were more is counted here.
@@ -138,13 +109,13 @@ impl Look<'_> {
         let places = self.page.sum("vm_concurrent_select_capacity")?;
         let name = "vm_concurrent_select_limit_reached_total";
         let waiting = self.rates.of(name, self.page.sum(name)?, self.now);
-        Some(Reading::new(Signal::QueriesWaiting, waiting, places * WAITING_AT_FULL))
+        Some(Reading::new(Signal::Saturation, waiting, places * WAITING_AT_FULL))
     }
 
     /// A cap of 0 is none: what is lent says nothing then, but was heard.
     fn lent(&self) -> Option<Reading> {
         let cap = self.page.sum("weir_pool_cap_bytes")?;
-        Some(Reading::new(Signal::Pool, self.page.sum("weir_pool_outstanding_bytes")?, cap))
+        Some(Reading::new(Signal::Pools, self.page.sum("weir_pool_outstanding_bytes")?, cap))
     }
 
     /// One read may ask many times before it fails, so that there may be more refusals than reads.
@@ -154,7 +125,7 @@ impl Look<'_> {
         let reads = "weir_node_reads_total";
         let reads = self.page.sum(reads).map(|total| self.rates.of(reads, total, self.now));
         let reads = reads.unwrap_or(0.0).max(READS_LEAST);
-        Some(Reading::new(Signal::PoolExhausted, refused, reads * EXHAUSTED_AT_FULL))
+        Some(Reading::new(Signal::Pools, refused, reads * EXHAUSTED_AT_FULL))
     }
 
     /// How often in a second all that the pools keep was allocated anew because they were empty.
@@ -182,27 +153,25 @@ impl Look<'_> {
         let most = turns.max_by(f64::total_cmp)?;
         let is_bounded = self.page.sum("weir_pool_cap_bytes").is_some_and(|cap| cap > 0.0);
         let most = if is_bounded { 0.0 } else { most };
-        Some(Reading::new(Signal::PoolGetOnEmpty, most, self.settings.get_on_empty_at_full?))
+        Some(Reading::new(Signal::Pools, most, self.settings.get_on_empty_at_full?))
     }
 
-    /// What M3 counted in the present window of each of its limits on recent reads, against the limit.
+    /// What M3 counted in the present window of each of its limits on recent reads, against the limit. A limit and what
+    /// counts towards it have the same name behind their prefix, and the same labels.
     fn m3_limits(&self) -> Option<Reading> {
         const USED: &str = "query_limit_recent_count_";
         const LIMIT: &str = "query_limit_current_limit_";
-        let mut most: Option<f64> = None;
-        let mut limits: BTreeMap<&str, f64> = BTreeMap::new();
-        let key = |name: &'_ str, part: &str| name.find(part).map(|at| at + part.len());
-        for limit in self.page.holding(LIMIT) {
-            if let Some(of) = key(limit.name, LIMIT).and_then(|at| limit.name.get(at..)) {
-                *limits.entry(of).or_default() += limit.value;
+        let of = |name: &'_ str, part: &str| name.find(part).map(|at| at + part.len());
+        let mut limits: BTreeMap<(&str, Option<&str>), (f64, f64)> = BTreeMap::new();
+        for (part, is_limit) in [(LIMIT, true), (USED, false)] {
+            for sample in self.page.holding(part) {
+                let Some(name) = of(sample.name, part).and_then(|at| sample.name.get(at..)) else { continue };
+                let (limit, used) = limits.entry((name, sample.label("type"))).or_default();
+                *(if is_limit { limit } else { used }) += sample.value;
             }
         }
-        for (of, limit) in limits.into_iter().filter(|(_, limit)| *limit > 0.0) {
-            let used = self.page.holding(USED).filter(|used| used.name.ends_with(of));
-            let used: f64 = used.map(|used| used.value).sum();
-            most = Some(most.unwrap_or(0.0).max(used / limit));
-        }
-        Some(Reading::new(Signal::QueryLimits, most?, 1.0))
+        let shares = limits.into_values().filter(|(limit, _)| *limit > 0.0).map(|(limit, used)| used / limit);
+        Some(Reading::new(Signal::Saturation, shares.max_by(f64::total_cmp)?, 1.0))
     }
 
     /// Reads that M3 refused because of one of those limits.
@@ -211,9 +180,20 @@ impl Look<'_> {
         let refused =
             self.page.ending(REFUSED).map(|sample| sample.value).reduce(|sum, value| sum + value)?;
         let refused = self.rates.of(REFUSED, refused, self.now);
-        Some(Reading::new(Signal::QueryLimits, refused, REFUSED_AT_FULL))
+        Some(Reading::new(Signal::Saturation, refused, REFUSED_AT_FULL))
     }
 }
+
+/// Where a process counts its places for queries and those that are taken.
+struct Places {
+    all: &'static str,
+    taken: &'static str,
+}
+
+const PROMETHEUS_PLACES: Places =
+    Places { all: "prometheus_engine_queries_concurrent_max", taken: "prometheus_engine_queries" };
+const VICTORIA_PLACES: Places =
+    Places { all: "vm_concurrent_select_capacity", taken: "vm_concurrent_select_current" };
 
 /// Where a process counts what its pools miss and keep.
 struct PoolNames {

@@ -2,23 +2,19 @@
 
 use std::time::Duration;
 
-use super::controller::FLOOR;
-
-/// What a backend's own distress does to its budget.
+/// What a backend's own distress does to its window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     /// Bytes of memory at which the backend is at its limit, where it does not tell itself.
     pub memory_limit: Option<u64>,
-    /// What becomes of the budget when a signal stays away.
+    /// What becomes of the window when a signal stays away.
     pub on_stale: OnStale,
     /// How long a signal may stay away before that happens.
     pub stale_after: Duration,
     /// How often in a second pools allocate anew all that they keep, at full pressure; `None` leaves that out.
     pub get_on_empty_at_full: Option<f64>,
-    /// The share of forwarded queries that fail or are late at full pressure; `None` leaves that out.
+    /// The share of the queries that were answered before and fail now, at full pressure; `None` leaves that out.
     pub errors_at_full: Option<f64>,
-    /// How many times the usual time per sample is full pressure, more than 1; `None` leaves that out.
-    pub latency_at_full: Option<f64>,
 }
 
 impl Default for Settings {
@@ -29,24 +25,23 @@ impl Default for Settings {
             stale_after: Duration::from_secs(15),
             get_on_empty_at_full: Some(1.0),
             errors_at_full: Some(0.5),
-            latency_at_full: Some(8.0),
         }
     }
 }
 
-/// What becomes of the share of the budget when a signal that should come stays away, or never came.
+/// What becomes of the window when a signal that should come stays away, or never came.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum OnStale {
-    /// It does not rise above where it was when the signal was last heard.
+    /// It does not grow.
     #[default]
     Hold,
-    /// It sinks to this share, 0 to 1, at the pace of full pressure.
+    /// It sinks to this share of the budget, 0 to 1, at the pace of full pressure.
     ShrinkTo(f64),
     /// The other signals decide alone.
     Ignore,
 }
 
 impl OnStale {
-    /// Down to one query at a time.
-    pub const SHRINK: Self = Self::ShrinkTo(FLOOR);
+    /// Down to one heavy query at a time.
+    pub const SHRINK: Self = Self::ShrinkTo(0.0);
 }

@@ -8,14 +8,9 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::{Duration, Instant, sleep_until};
 use tower::{Layer, Service};
 
-use crate::limit::{Admission, Admitted, Ask, Refusal};
-
-/// As long as no estimate has proved true, a query that needs more than what is open without proof waits for this long:
-/// smaller ones of the same burst go first, and show within seconds whether estimates are to be believed.
-const LET_SMALLER_FIRST: Duration = Duration::from_secs(1);
+use crate::limit::{Admission, AdmissionRequest, Admitted, Refusal};
 
 /// A request that admission can decide on.
 pub trait Admissible: Sized {
@@ -25,7 +20,7 @@ pub trait Admissible: Sized {
     type Refused;
 
     /// Who asks, for what, and until when.
-    fn admission_request(&self) -> Ask;
+    fn admission_request(&self) -> AdmissionRequest;
 
     /// It may run.
     fn admitted(self, admitted: Admitted) -> Self::Admitted;
@@ -79,12 +74,7 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         let (admission, asked) = (Arc::clone(&self.admission), request.admission_request());
-        let waiting: Waiting = Box::pin(async move {
-            if admission.lacks_proof(&asked) {
-                sleep_until(asked.deadline.min(Instant::now() + LET_SMALLER_FIRST)).await;
-            }
-            admission.admit(asked).await
-        });
+        let waiting: Waiting = Box::pin(async move { admission.admit(asked).await });
         AdmitFuture { inner: self.inner.clone(), state: State::Waiting { waiting, request: Some(request) } }
     }
 }

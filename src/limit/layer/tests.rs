@@ -11,8 +11,8 @@ use super::{Admissible, Admit, AdmitLayer, HoldLayer, Permitted, RateLayer, Rate
 use crate::{
     base::{Estimate, QueryCost, TenantId},
     limit::{
-        Admission, Admitted, Ask, BackendBudget, BackendId, Charged, ClassId, Limit, Mode, Policy,
-        QueuePolicy, Rate, RateLimit, Rates, Refusal, ShadowHit, TenantPolicy,
+        Admission, AdmissionRequest, Admitted, BackendBudget, Charged, Limit, Mode, Policy, QueuePolicy,
+        Rate, RateLimit, Rates, Refusal, ShadowHit, TenantPolicy,
     },
 };
 
@@ -35,15 +35,16 @@ impl Admissible for Job {
     type Admitted = Permitted<Self>;
     type Refused = Refusal;
 
-    fn admission_request(&self) -> Ask {
-        Ask {
-            tenant: self.id(),
+    fn admission_request(&self) -> AdmissionRequest {
+        AdmissionRequest {
+            payers: [self.id()].into(),
             actor: "test".into(),
-            class: ClassId::NONE,
-            backend: BackendId(0),
+            class: None,
+            backend: "workers".into(),
             cost: QueryCost { memory: Estimate::exact(self.bytes), ..QueryCost::NOTHING },
             deadline: Instant::now() + Duration::from_secs(60),
             charged: Charged::Nothing,
+            tag: 0,
         }
     }
 
@@ -90,6 +91,7 @@ fn admission(rates: Rates) -> Arc<Admission> {
             memory: Limit::enforce(100),
             queries: Limit::enforce(2),
             unproven_percent: 100,
+            linger: Duration::ZERO,
         }],
         ..Policy::default()
     })

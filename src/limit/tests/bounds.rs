@@ -3,7 +3,6 @@
 use std::num::NonZeroU64;
 
 use fastrand::Rng;
-use futures_util::FutureExt;
 
 use super::*;
 use crate::base::ErrorKind;
@@ -62,9 +61,9 @@ async fn what_was_read_beyond_the_estimate_is_paid_by_the_next() {
         Admission::new(policy(1000, 10, |tenant| tenant.rate = Rates { samples, ..Rates::default() }));
     let of = |samples| {
         let cost = QueryCost { samples: Estimate::exact(samples), ..QueryCost::NOTHING };
-        Ask { cost, ..ask("a", 1) }
+        AdmissionRequest { cost, ..ask("a", 1) }
     };
-    admission.admit(of(100)).await.unwrap().permit.settle(Actual { samples: Some(800), whole: true });
+    admission.admit(of(100)).await.unwrap().permit.settle(Actual { samples: Some(800), end: End::Answered });
     let refusal = admission.admit(of(300)).await.unwrap_err();
     assert_eq!((refusal.limit, refusal.kind), (LimitName::RateSamples, ErrorKind::RateLimited));
     tokio::time::advance(Duration::from_secs(1)).await;
@@ -73,40 +72,35 @@ async fn what_was_read_beyond_the_estimate_is_paid_by_the_next() {
 
 #[tokio::test(start_paused = true)]
 async fn permits_count_over_reloads_and_come_back_where_they_were_taken() {
-    let two = |first: &str, second: &str, max| {
-        let budget = |name: &str| BackendBudget {
-            name: name.into(),
-            memory: Limit::enforce(max),
-            queries: Limit::enforce(10),
-            unproven_percent: 100,
-        };
-        Policy { backends: vec![budget(first), budget(second)], ..Policy::default() }
+    let two = |names: [&str; 2], max| Policy {
+        backends: names.map(|name| budget(name, max, 10)).into(),
+        ..Policy::default()
     };
-    let admission = Admission::new(two("x", "y", 1000));
-    let on_x = admission.admit(ask("a", 600)).await.unwrap();
+    let admission = Admission::new(two(["x", "y"], 1000));
+    let on = |backend: &str, bytes| AdmissionRequest { backend: backend.into(), ..ask("a", bytes) };
+    let on_x = admission.admit(on("x", 600)).await.unwrap();
     // The order changes, the budget shrinks below what is held, and then the backend goes.
-    admission.reload(two("y", "x", 500));
-    let on = |backend| Ask { backend: BackendId(backend), ..ask("a", 300) };
-    assert!(admission.admit(on(1)).now_or_never().is_none(), "x is over its budget");
-    assert!(admission.admit(on(0)).now_or_never().is_some());
-    let mut waiting = Box::pin(admission.admit(on(1)));
+    admission.reload(two(["y", "x"], 500));
+    assert!(admission.admit(on("x", 300)).now_or_never().is_none(), "x is over its budget");
+    assert!(admission.admit(on("y", 300)).now_or_never().is_some());
+    let mut waiting = Box::pin(admission.admit(on("x", 300)));
     assert!((&mut waiting).now_or_never().is_none());
     drop(on_x);
     assert!(waiting.await.is_ok());
-    let last = admission.admit(on(1)).await.unwrap();
-    admission.reload(Policy { backends: two("y", "z", 500).backends, ..Policy::default() });
+    let last = admission.admit(on("x", 300)).await.unwrap();
+    admission.reload(two(["y", "z"], 500));
     let names = |snapshot: Snapshot| snapshot.backends.iter().map(|b| b.name.to_string()).collect::<Vec<_>>();
     assert_eq!(names(admission.snapshot()), ["y", "z", "x"]);
     drop(last);
     assert_eq!(names(admission.snapshot()), ["y", "z"]);
-    assert_eq!(admission.admit(on(2)).await.unwrap_err().kind, ErrorKind::BackendSick);
+    assert_eq!(admission.admit(on("x", 300)).await.unwrap_err().kind, ErrorKind::BackendSick);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reload_lets_run_who_has_room_now() {
     let admission = Admission::new(policy(1000, 1, |_| {}));
     let _held = admission.admit(ask("a", 1)).await.unwrap();
-    let mut waiting = Box::pin(admission.admit(ask("a", 1)));
+    let mut waiting = Box::pin(admission.admit(ask("b", 1)));
     assert!((&mut waiting).now_or_never().is_none());
     admission.reload(policy(1000, 2, |_| {}));
     assert!(waiting.now_or_never().unwrap().is_ok());
@@ -125,8 +119,8 @@ async fn whatever_is_not_refused_as_never_runs_on_an_idle_backend() {
         });
         policy.classes =
             ["x", "y"].map(|name| ClassPolicy { name: name.into(), reserve_percent: rng.u8(0..=50) }).into();
-        let class = [ClassId(0), ClassId(1), ClassId::NONE][rng.usize(0..3)];
-        let asked = Ask { class, ..ask("a", rng.u64(0..=memory + 1)) };
+        let class = [Some("x".into()), Some("y".into()), None][rng.usize(0..3)].clone();
+        let asked = AdmissionRequest { class, ..ask("a", rng.u64(0..=memory + 1)) };
         match Admission::new(policy.clone()).admit(asked.clone()).now_or_never() {
             Some(Ok(_)) => {}
             Some(Err(refusal)) => assert_eq!(refusal.limit, LimitName::BudgetNever),

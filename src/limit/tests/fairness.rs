@@ -7,7 +7,11 @@ use super::*;
 const MIB: u64 = 1 << 20;
 
 /// Runs a query for so long; the wait and the verdict.
-fn run(admission: &Arc<Admission>, ask: Ask, lasts: Duration) -> tokio::task::JoinHandle<Option<Duration>> {
+fn run(
+    admission: &Arc<Admission>,
+    ask: AdmissionRequest,
+    lasts: Duration,
+) -> tokio::task::JoinHandle<Option<Duration>> {
     let admission = Arc::clone(admission);
     tokio::spawn(async move {
         let admitted = admission.admit(ask).await.ok()?;
@@ -24,7 +28,11 @@ fn p99(mut waits: Vec<Duration>) -> Duration {
 }
 
 /// 200 heavy queries of one actor, light ones of another: the waits of the light ones.
-async fn heavy_against_light(admission: Arc<Admission>, heavy: Ask, light: Ask) -> Vec<Duration> {
+async fn heavy_against_light(
+    admission: Arc<Admission>,
+    heavy: AdmissionRequest,
+    light: AdmissionRequest,
+) -> Vec<Duration> {
     let mut rng = Rng::with_seed(3);
     for _ in 0..200 {
         drop(run(&admission, heavy.clone(), Duration::from_millis(rng.u64(2_000..6_000))));
@@ -66,7 +74,7 @@ async fn an_actor_with_heavy_queries_does_not_slow_the_light_ones_of_the_same_te
         tenant.in_flight = InFlight { queries: Limit::enforce(20), memory: Limit::enforce(2048 * MIB) };
         tenant.queue = QueuePolicy { length: 1000, wait: Duration::from_secs(600) };
     }));
-    let light = Ask { actor: "light".into(), ..ask("one", 2 * MIB) };
+    let light = AdmissionRequest { actor: "light".into(), ..ask("one", 2 * MIB) };
     let p99 = p99(heavy_against_light(admission, ask("one", 100 * MIB), light).await);
     assert!(p99 < Duration::from_millis(50), "p99 is {p99:?}");
 }
@@ -109,23 +117,4 @@ async fn a_dear_query_gets_its_turn_among_many_middling_ones() {
     let dear = dear.unwrap();
     assert!(dear.is_finished(), "the dear query starves");
     assert!(dear.await.unwrap().unwrap() < Duration::from_secs(5));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_reserve_is_for_its_class() {
-    let mut policy = policy(1000 * MIB, 100, |_| {});
-    policy.classes = vec![ClassPolicy { name: "rules".into(), reserve_percent: 20 }];
-    let admission = Admission::new(policy);
-    let mut held = Vec::new();
-    while let Some(Ok(admitted)) = futures_util::FutureExt::now_or_never(admission.admit(ask("a", 50 * MIB)))
-    {
-        held.push(admitted);
-    }
-    assert_eq!(held.len(), 15, "the rest is reserved, and a little is for light queries");
-    let rule = Ask { class: ClassId(0), ..ask("b", 200 * MIB) };
-    let rule = futures_util::FutureExt::now_or_never(admission.admit(rule)).unwrap().unwrap();
-    assert_eq!(rule.waited, Duration::ZERO);
-    let never = admission.admit(ask("a", 801 * MIB)).await.unwrap_err();
-    assert_eq!((never.limit, never.max), (LimitName::BudgetNever, 800 * MIB));
-    assert!(matches!(never.scope, Scope::Class(_)));
 }

@@ -18,13 +18,14 @@ async fn a_small_fleet_is_fair_and_within_its_budgets() {
             return;
         }
         let state = admission.lock();
-        let permits: Vec<_> = ending.iter().flatten().map(|permit| *permit.held()).collect();
+        let permits: Vec<_> = ending.iter().flatten().map(|permit| permit.held()).collect();
         let now = invariants::Before::of(&state);
         let broken = invariants::broken(
             &state,
             &permits,
             &before.take().unwrap_or_else(|| invariants::Before::of(&state)),
             0,
+            Instant::now(),
         );
         assert!(broken.is_empty(), "tick {ticks}: {broken:#?}");
         before = Some(now);

@@ -3,13 +3,16 @@
 
 use fastrand::Rng;
 use futures_util::{
-    FutureExt, StreamExt,
+    StreamExt,
     future::{AbortHandle, Abortable, BoxFuture},
     stream::FuturesUnordered,
 };
 
 use super::{super::invariants, *};
-use crate::base::{ErrorKind, TenantPrefixes};
+use crate::base::ErrorKind;
+
+/// Backends that the policies have, each two or three of them.
+const BACKENDS: [&str; 3] = ["one", "two", "three"];
 
 type Waiting = Abortable<BoxFuture<'static, Result<Admitted, Refusal>>>;
 
@@ -30,10 +33,9 @@ struct Crowd {
 /// Policies that differ in everything that a reload may change.
 fn policies() -> Vec<Policy> {
     let budget = |name: &str, memory, queries, unproven_percent| BackendBudget {
-        name: name.into(),
-        memory: Limit::enforce(memory),
-        queries: Limit::enforce(queries),
         unproven_percent,
+        linger: Duration::from_millis(queries * 200),
+        ..self::budget(name, memory, queries)
     };
     let class = |name: &str, reserve_percent| ClassPolicy { name: name.into(), reserve_percent };
     let tenant = |memory, queries, length, count| {
@@ -101,14 +103,19 @@ impl Crowd {
         let few = self.names.min(5);
         let name = if self.names == few || rng.bool() { rng.u32(0..few) } else { rng.u32(few..self.names) };
         let memory = 1u64 << rng.u32(10..33);
-        let ask = Ask {
+        let mut ask = AdmissionRequest {
             actor: format!("actor{}", rng.u8(0..3)).into(),
-            class: [ClassId(0), ClassId(1), ClassId::NONE][rng.usize(0..3)],
-            backend: BackendId(rng.usize(0..3)),
+            class: [Some("rules".into()), Some("agents".into()), None][rng.usize(0..3)].clone(),
+            backend: BACKENDS[rng.usize(0..3)].into(),
             deadline: Instant::now() + Duration::from_millis(rng.u64(0..20_000)),
-            charged: crate::limit::Charged::Nothing,
             ..ask(&format!("t{name}"), memory)
         };
+        if rng.u8(0..8) == 0 {
+            // Another pays as well.
+            ask.payers.push(tenant(&format!("t{}", rng.u32(0..self.names))));
+            ask.payers.sort();
+            ask.payers.dedup();
+        }
         let admission = Arc::clone(&self.admission);
         let (handle, registration) = AbortHandle::new_pair();
         self.waiting.push(Abortable::new(async move { admission.admit(ask).await }.boxed(), registration));
@@ -138,11 +145,35 @@ impl Crowd {
         if self.running.is_empty() {
             return;
         }
-        let done = self.running.swap_remove(self.rng.usize(0..self.running.len()));
+        let at = self.rng.usize(0..self.running.len());
+        match self.rng.u8(0..8) {
+            0 => {
+                self.running[at].permit.stalled();
+                return;
+            }
+            1 => return self.running[at].permit.backend_done(self.rng.bool()),
+            2 => return self.running[at].permit.part_done(),
+            _ => {}
+        }
+        let done = self.running.swap_remove(at);
         if self.rng.bool() {
             let samples = self.rng.bool().then(|| self.rng.u64(0..1000));
-            done.permit.settle(Actual { samples, whole: self.rng.bool() });
+            let end = [End::Answered, End::Failed, End::Abandoned][self.rng.usize(0..3)];
+            done.permit.settle(Actual { samples, end });
         }
+    }
+
+    /// A look at a backend: at ease, or in any distress.
+    fn look(&mut self) {
+        let backend = BACKENDS[self.rng.usize(0..3)];
+        let Some(in_flight) = self.admission.take_peak(backend) else { return };
+        let distress = Distress {
+            pressure: Some((Signal::ALL[self.rng.usize(0..4)], self.rng.f64())),
+            underestimate: if self.rng.u8(0..4) == 0 { 1.0 + self.rng.f64() * 15.0 } else { 1.0 },
+            silent: self.rng.u8(0..6) == 0,
+            ceiling: (self.rng.u8(0..10) == 0).then(|| self.rng.f64()),
+        };
+        self.admission.observe(backend, &distress, in_flight);
     }
 
     async fn step(&mut self, dice: u32) {
@@ -159,24 +190,18 @@ impl Crowd {
                 let policy = self.rng.usize(0..3);
                 self.admission.reload(self.policies[policy].clone());
             }
-            97 if self.rng.bool() => {
-                self.admission.doubt(BackendId(self.rng.usize(0..3)), self.rng.bool());
+            97 if self.rng.u8(0..4) == 0 => {
+                let alive = self.rng.u8(0..4) > 0;
+                self.admission.set_alive(BACKENDS[self.rng.usize(0..3)], alive);
             }
-            97 => {
-                let allowance = match self.rng.usize(0..14) {
-                    0 => Allowance::Nothing,
-                    1 => Allowance::LightOnly,
-                    n => Allowance::Share([0.05, 0.15, 0.3, 0.7].get(n - 2).copied().unwrap_or(1.0)),
-                };
-                self.admission.allow(BackendId(self.rng.usize(0..3)), allowance);
-            }
+            97 => self.look(),
             _ => {}
         }
     }
 
     fn check(&self, before: &invariants::Before, step: usize) {
-        let permits: Vec<_> = self.running.iter().map(|admitted| *admitted.permit.held()).collect();
-        let broken = invariants::broken(&self.admission.lock(), &permits, before, 2);
+        let permits: Vec<_> = self.running.iter().map(|admitted| admitted.permit.held()).collect();
+        let broken = invariants::broken(&self.admission.lock(), &permits, before, 2, Instant::now());
         assert!(broken.is_empty(), "step {step}: {broken:#?}");
     }
 
@@ -197,14 +222,37 @@ impl Crowd {
                     break;
                 }
             }
+            // Timers that are due run first.
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
             self.settle();
             self.check(&before, step);
         }
     }
 
-    fn leave(&mut self) {
+    /// Everybody leaves. What fits the budget runs within the stated time then, whatever came before.
+    async fn leave(&mut self) {
         self.waiting.clear();
         self.running.clear();
+        for name in BACKENDS {
+            self.admission.set_alive(name, true);
+        }
+        let policy = self.admission.policy();
+        let start = Instant::now();
+        for budget in &policy.backends {
+            let most = budget.memory.max.map_or(1 << 30, |max| max.get() / 32 * 31);
+            for class in [Some("rules".into()), None] {
+                let request =
+                    AdmissionRequest { class, backend: Arc::clone(&budget.name), ..ask("t4999", most) };
+                match self.admission.admit(request).await {
+                    Ok(admitted) => answered([admitted]),
+                    Err(refusal) => assert_eq!(refusal.scope, Scope::Tenant(tenant("t4999")), "{refusal}"),
+                }
+            }
+        }
+        assert!(start.elapsed() <= invariants::IDLE_WAIT_MAX, "{:?}", start.elapsed());
+        tokio::time::sleep(Duration::from_secs(5)).await;
         let left = self.admission.snapshot();
         assert_eq!(left.tenants, []);
         assert!(left.backends.iter().all(|backend| backend.memory == 0 && backend.waiting == 0));
@@ -223,7 +271,7 @@ async fn nothing_breaks_where_actors_take_each_others_places() {
         let mut crowd = Crowd::new(seed, policies.clone(), 3);
         crowd.go(1000).await;
         assert!(crowd.refused.contains_key(&ErrorKind::QueueFull), "seed {seed}: {:?}", crowd.refused);
-        crowd.leave();
+        crowd.leave().await;
     }
 }
 
@@ -233,9 +281,9 @@ async fn nothing_breaks_whatever_the_crowd_does() {
     for seed in 0..3 {
         let mut crowd = Crowd::new(seed, policies(), 5000);
         crowd.go(2000).await;
-        assert!(crowd.admitted > 500, "seed {seed}: only {} ran", crowd.admitted);
+        assert!(crowd.admitted > 400, "seed {seed}: only {} ran", crowd.admitted);
         refused.extend(crowd.refused.iter().map(|(kind, n)| (*kind, *n)));
-        crowd.leave();
+        crowd.leave().await;
     }
     for kind in
         [ErrorKind::QueueTimeout, ErrorKind::QueueFull, ErrorKind::BackendSick, ErrorKind::LimitExceeded]

@@ -28,6 +28,10 @@ impl Selection for Selected {
         self.series.len()
     }
 
+    fn labels(&self, number: usize) -> Option<&Labels> {
+        self.series.get(number).map(|series| series.labels())
+    }
+
     fn expected(&self, number: usize) -> usize {
         self.series.get(number).map_or(0, |series| series.expected(self.window))
     }

@@ -68,6 +68,15 @@ impl Db {
         Ok(cost)
     }
 
+    /// How many series a list is made from: those that satisfy any of the selectors, whatever their samples.
+    ///
+    /// # Errors
+    /// A pattern is malformed.
+    pub fn candidates(&self, selectors: &[Vec<Matcher>]) -> Result<u64, BadMatcher> {
+        let compiled = compile(selectors)?;
+        Ok(union(self.registry().index(), &compiled).len())
+    }
+
     /// The series that satisfy any of the selectors (all when there is none) and have samples in the window, sorted.
     ///
     /// # Errors

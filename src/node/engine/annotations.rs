@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::number;
+use super::{error::shortened, number};
 use crate::promql::ast::Span;
 
 /// Different annotations kept for one query; a hostile label set could make one for every series.
@@ -58,6 +58,7 @@ impl Annotations {
     }
 
     fn add(&mut self, kind: Kind, span: Span, text: String, forced: Option<Forced>) {
+        let text = shortened(text);
         let full = self.notes.len() >= ANNOTATIONS_MAX;
         match (self.notes.get_mut(&(kind, text.clone())), forced) {
             (Some((_, Some(known))), Some(forced)) => known.merge(&forced),

@@ -83,12 +83,6 @@ impl<T: Default + Send + 'static> Default for Lent<T> {
     }
 }
 
-impl From<Vec<f64>> for Numbers {
-    fn from(values: Vec<f64>) -> Self {
-        Self::Own(values)
-    }
-}
-
 impl<T: Buffer> Lent<T> {
     /// Counts what the buffer grew to while it was filled.
     #[inline]
@@ -142,6 +136,20 @@ impl Meter<'_> {
         let mut column = self.numbers(steps)?;
         column.resize(steps, value);
         Ok(column)
+    }
+
+    /// Makes room in a buffer for about so many samples, which are charged for before they are there.
+    pub(super) fn reserve(&self, samples: &mut Lent<Samples>, about: usize) -> Result<(), EvalError> {
+        samples.clear();
+        if samples.capacity() >= about {
+            return Ok(());
+        }
+        if let Lent::Leased(lease) = &mut *samples {
+            self.granted(|gone| lease.reserve_charge(about, gone))?;
+        }
+        samples.times.reserve_exact(about);
+        samples.values.reserve_exact(about);
+        Ok(())
     }
 
     /// A buffer for about so many samples of one series.

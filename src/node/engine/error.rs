@@ -58,7 +58,20 @@ impl From<StorageError> for EvalError {
     }
 }
 
+/// Bytes of a message that are kept: labels may be as long as a query makes them.
+const TEXT_MAX: usize = 4 << 10;
+
 /// Fails with the words of Prometheus.
 pub(super) fn execution<T>(text: impl Into<String>) -> Result<T, EvalError> {
-    Err(EvalError::Execution(text.into()))
+    Err(EvalError::Execution(shortened(text.into())))
+}
+
+/// A text without what is beyond the bytes that are kept.
+pub(super) fn shortened(mut text: String) -> String {
+    if text.len() > TEXT_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_MAX));
+        text.push('…');
+        text.shrink_to_fit();
+    }
+    text
 }

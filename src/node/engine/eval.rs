@@ -3,16 +3,15 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{
-    Options, aggregate,
+    Options,
     annotations::Annotations,
-    binary,
+    buffers::Numbers,
     error::{EvalError, execution},
-    functions,
     grid::Grid,
     meter::{Held, Meter},
-    parallel::{Part, Workers},
     plan::{Plan, Planned, unparen},
     value::{Matrix, Merged, Point, Points, Row, Series, Value},
+    workers::{Part, Workers},
 };
 use crate::{
     base::time::EvalTimes,
@@ -26,6 +25,15 @@ use crate::{
 /// its buffers.
 pub(super) type Sink<'s> = &'s mut dyn FnMut(&mut Series) -> Result<(), EvalError>;
 
+/// The operators, which the walk calls and which call it: as values, so that neither file imports the other.
+#[derive(Clone, Copy)]
+pub(super) struct Operators {
+    /// The series of a node that is an instant vector, at each step on its own.
+    pub(super) stream: fn(&Eval<'_>, NodeId, Sink<'_>) -> Result<(), EvalError>,
+    /// The values of a node that is a scalar.
+    pub(super) scalars: fn(&Eval<'_>, NodeId) -> Result<Numbers, EvalError>,
+}
+
 /// What all evaluators of one query share.
 pub(super) struct Context<'a> {
     pub(super) ast: &'a Ast,
@@ -35,6 +43,7 @@ pub(super) struct Context<'a> {
     pub(super) lookback_ms: i64,
     pub(super) meter: Meter<'a>,
     pub(super) workers: Workers,
+    operators: Operators,
     annotations: Mutex<Annotations>,
 }
 
@@ -45,6 +54,7 @@ impl<'a> Context<'a> {
         storage: &'a dyn Storage,
         options: &Options,
         cancel: &'a std::sync::atomic::AtomicBool,
+        operators: Operators,
     ) -> Result<Self, EvalError> {
         Ok(Self {
             ast,
@@ -54,6 +64,7 @@ impl<'a> Context<'a> {
             lookback_ms: options.lookback_ms as i64,
             meter: Meter::new(options, cancel),
             workers: options.workers.clone(),
+            operators,
             annotations: Mutex::default(),
         })
     }
@@ -71,15 +82,18 @@ pub(super) struct Eval<'a> {
     pub(super) grid: Grid,
     /// What of the only selector below is read; all of every one if there is none.
     pub(super) part: Option<Part<'a>>,
+    /// How often what a step sees counts for [`Usage::queryable`](super::Usage): once for each step that it is repeated at, and
+    /// not at all inside a subquery, whose windows count.
+    pub(super) weight: u64,
 }
 
 impl<'a> Eval<'a> {
     pub(super) fn new(cx: &'a Context<'a>) -> Self {
-        Self { cx, grid: Grid::of(cx.times), part: None }
+        Self { cx, grid: Grid::of(cx.times), part: None, weight: 1 }
     }
 
     pub(super) fn with_grid(&self, grid: Grid) -> Self {
-        Self { cx: self.cx, grid, part: self.part.clone() }
+        Self { grid, ..self.clone() }
     }
 
     pub(super) fn expr(&self, id: NodeId) -> &'a Expr {
@@ -126,6 +140,19 @@ impl<'a> Eval<'a> {
         Ok(held)
     }
 
+    /// Counts values that steps saw.
+    pub(super) fn saw(&self, values: u64) {
+        self.cx.meter.saw(values.saturating_mul(self.weight));
+    }
+
+    /// The same at the first step only, whose values stand for those of all.
+    fn once(&self) -> Self {
+        Self {
+            weight: self.weight.saturating_mul(self.grid.count as u64),
+            ..self.with_grid(self.grid.first())
+        }
+    }
+
     /// A series without a value at any step.
     pub(super) fn holes(&self, labels: Labels, drop_name: bool) -> Result<Series, EvalError> {
         Series::holes(labels, drop_name, self.grid.count, &self.cx.meter)
@@ -144,44 +171,16 @@ impl<'a> Eval<'a> {
         let _frame = self.frame()?;
         if self.ty(id) == ValueType::Scalar {
             let values = self.scalars(id)?;
-            return sink(&mut Series { labels: Labels::default(), drop_name: false, values: values.into() });
+            return sink(&mut Series { labels: Labels::default(), drop_name: false, values });
         }
         if self.repeats(id) {
             return self.repeat(id, sink);
         }
-        match self.expr(id) {
-            Expr::Selector(selector) => self.select_instant(id, selector, sink),
-            Expr::Paren(inner) => self.stream(*inner, sink),
-            Expr::Unary { negative, expr } => self.stream(*expr, &mut |series| {
-                if *negative {
-                    series.drop_name = true;
-                    series.map(|_, value| Some(-value));
-                }
-                sink(series)
-            }),
-            Expr::Binary { op, lhs, rhs, return_bool, matching } => {
-                let node = binary::Node {
-                    op: *op,
-                    lhs: *lhs,
-                    rhs: *rhs,
-                    return_bool: *return_bool,
-                    matching: matching.as_deref(),
-                    span: self.cx.ast.node(id).span,
-                };
-                binary::stream(self, &node, sink)
-            }
-            Expr::Aggregate { op, param, expr, grouping } => aggregate::stream(
-                self,
-                &aggregate::Node { op: *op, param: *param, expr: *expr, grouping },
-                sink,
-            ),
-            Expr::Call { func, args } => functions::stream(self, id, func.name, args, sink),
-            _ => execution("unexpected expression where an instant vector is needed"),
-        }
+        (self.cx.operators.stream)(self, id, sink)
     }
 
     fn repeat(&self, id: NodeId, sink: Sink<'_>) -> Result<(), EvalError> {
-        self.with_grid(self.grid.first()).stream(id, &mut |series| {
+        self.once().stream(id, &mut |series| {
             if let Some(value) = series.at(0) {
                 self.cx.meter.renew(&mut series.values, self.grid.count)?;
                 series.values.resize(self.grid.count, value);
@@ -193,47 +192,22 @@ impl<'a> Eval<'a> {
 
     /// All series of an instant vector.
     pub(super) fn collect(&self, id: NodeId) -> Result<Matrix<'a>, EvalError> {
-        let parts = self.in_parts(id, |eval| {
-            let mut matrix = Matrix { series: Vec::new(), held: eval.cx.meter.hold() };
-            eval.stream(id, &mut |series| matrix.push(series))?;
-            Ok(matrix)
-        })?;
-        let empty = Matrix { series: Vec::new(), held: self.cx.meter.hold() };
-        Ok(parts.into_iter().reduce(Matrix::and).unwrap_or(empty))
+        let mut matrix = Matrix { series: Vec::new(), held: self.cx.meter.hold() };
+        self.stream_ahead(id, &mut |series| matrix.push(series))?;
+        Ok(matrix)
     }
 
     /// The values of a scalar, one a step.
-    pub(super) fn scalars(&self, id: NodeId) -> Result<Vec<f64>, EvalError> {
-        self.cx.meter.check()?;
-        let mut held = self.cx.meter.hold();
-        held.grow(self.grid.count as u64)?;
+    pub(super) fn scalars(&self, id: NodeId) -> Result<Numbers, EvalError> {
+        let steps = self.grid.count;
+        // Counted while it is worked out.
+        let _frame = self.frame()?;
+        let meter = &self.cx.meter;
         if self.repeats(id) {
-            let once = self.with_grid(self.grid.first()).scalars(id)?;
-            return Ok(vec![once.first().copied().unwrap_or(f64::NAN); self.grid.count]);
+            let once = self.once().scalars(id)?;
+            return meter.column_of(once.first().copied().unwrap_or(f64::NAN), steps);
         }
-        match self.expr(id) {
-            Expr::Number(value) => Ok(vec![*value; self.grid.count]),
-            Expr::Paren(inner) => self.scalars(*inner),
-            Expr::Unary { negative, expr } => {
-                let mut values = self.scalars(*expr)?;
-                if *negative {
-                    for value in &mut values {
-                        *value = -*value;
-                    }
-                }
-                Ok(values)
-            }
-            Expr::Binary { op, lhs, rhs, .. } => {
-                let mut left = self.scalars(*lhs)?;
-                let right = self.scalars(*rhs)?;
-                for (l, r) in left.iter_mut().zip(right) {
-                    *l = binary::scalar(*op, *l, r)?;
-                }
-                Ok(left)
-            }
-            Expr::Call { func, args } => functions::scalars(self, func.name, args),
-            _ => execution("unexpected expression where a scalar is needed"),
-        }
+        (self.cx.operators.scalars)(self, id)
     }
 
     /// The value of the whole query, and the memory that it takes beside its rows' own.
@@ -250,7 +224,12 @@ impl<'a> Eval<'a> {
                 Ok((Value::Matrix(rows), held.into_loan()))
             }
             ValueType::Scalar | ValueType::Vector => {
-                let Matrix { series, held } = self.named(inner)?;
+                let Matrix { series, mut held } = self.named(inner)?;
+                // The answer's list takes the place of the series', and a set of labels far larger than others is written in
+                // one piece, with every byte escaped at the worst.
+                let largest = series.iter().map(|series| series.labels.bytes()).max().unwrap_or_default();
+                let list = series.len() * size_of::<Row>().max(size_of::<Point>());
+                held.borrow((list + if largest > LABELS_LARGE { largest * ESCAPED } else { 0 }) as u64)?;
                 let value = if instant { instant_vector(series) } else { self.matrix(series) };
                 Ok((value, held.into_loan()))
             }
@@ -261,15 +240,21 @@ impl<'a> Eval<'a> {
     /// The series of the whole query with the names dropped that are to be dropped.
     fn named(&self, root: NodeId) -> Result<Matrix<'a>, EvalError> {
         let matrix = self.collect(root)?;
-        let mut merged = Merged::new(matrix.held, self.grid.count);
-        for mut series in matrix.series {
+        if matrix.series.iter().all(|series| !series.drop_name) {
+            return Ok(matrix);
+        }
+        let Matrix { series, mut held } = matrix;
+        let mut merged = Merged::new(self.cx.meter.hold(), self.grid.count);
+        for mut series in series {
             self.cx.meter.check()?;
+            held.let_go(&series);
             if series.drop_name {
                 series.labels = series.labels.without_metadata();
                 series.drop_name = false;
             }
-            merged.add_held(&mut series)?;
+            merged.add(&mut series)?;
         }
+        drop(held);
         Ok(merged.matrix)
     }
 
@@ -279,17 +264,23 @@ impl<'a> Eval<'a> {
             points: Points::of_steps(self.grid, series.values),
         };
         let mut rows: Vec<Row> = series.into_iter().map(row).collect();
-        rows.sort_by(|a, b| a.labels.cmp(&b.labels));
+        rows.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         Value::Matrix(rows)
     }
 }
 
+/// Labels of more bytes than this are more than a piece of an answer has room for.
+const LABELS_LARGE: usize = 16 << 10;
+/// Bytes that a byte of text takes in JSON at the worst: `\u0001`.
+const ESCAPED: usize = 6;
+
 fn instant_vector(series: Vec<Series>) -> Value {
-    let points = series.into_iter().filter_map(|series| {
+    let mut points = Vec::with_capacity(series.len());
+    points.extend(series.into_iter().filter_map(|series| {
         let value = series.at(0)?;
         Some(Point { labels: series.labels, value })
-    });
-    Value::Vector(points.collect())
+    }));
+    Value::Vector(points)
 }
 
 /// Sends a series on, if it has a value at any step.

@@ -8,13 +8,11 @@ use std::{
     },
 };
 
-use super::{Options, buffers::Pools, error::EvalError, value::Series};
+use super::{Options, buffers::Pools, error::EvalError};
 use crate::node::pool::Loan;
 
 /// A point is a float.
-const POINT_BYTES: u64 = 8;
-/// What a series takes that is held, beside its values: its labels where they are new, its places in lists and maps.
-const SERIES_BYTES: u64 = 256;
+pub(super) const POINT_BYTES: u64 = 8;
 /// What is held draws on the node's memory in steps of up to this many bytes.
 const STEP_BYTES: u64 = 64 << 10;
 
@@ -84,6 +82,9 @@ pub struct Usage {
     pub series: u64,
     /// Samples read from the storage.
     pub samples: u64,
+    /// Values that the steps saw: one for each series and step of an instant vector, and for a range vector all samples of
+    /// each step's window, as Prometheus counts `totalQueryableSamples`.
+    pub queryable: u64,
     /// The most values held at the same time.
     pub peak_points: u64,
 }
@@ -97,21 +98,23 @@ pub(super) struct Meter<'a> {
     witness: Option<Arc<dyn Witness>>,
     series: AtomicU64,
     samples: AtomicU64,
+    queryable: AtomicU64,
     held: AtomicU64,
     peak: AtomicU64,
 }
 
 impl<'a> Meter<'a> {
     pub(super) fn new(options: &Options, cancel: &'a AtomicBool) -> Self {
-        let [series, samples, held, peak] = [const { AtomicU64::new(0) }; 4];
+        let [series, samples, queryable, held, peak] = [const { AtomicU64::new(0) }; 5];
         let (limits, pools, witness) = (options.limits, options.pools.clone(), options.witness.clone());
-        Self { limits, cancel, pools, witness, series, samples, held, peak }
+        Self { limits, cancel, pools, witness, series, samples, queryable, held, peak }
     }
 
     pub(super) fn usage(&self) -> Usage {
         Usage {
             series: self.series.load(Relaxed),
             samples: self.samples.load(Relaxed),
+            queryable: self.queryable.load(Relaxed),
             peak_points: self.peak.load(Relaxed),
         }
     }
@@ -141,6 +144,11 @@ impl<'a> Meter<'a> {
             witness.read(touched).map_err(EvalError::Stopped)?;
         }
         Ok(())
+    }
+
+    /// Counts values that steps saw.
+    pub(super) fn saw(&self, values: u64) {
+        self.queryable.fetch_add(values, Relaxed);
     }
 
     /// Nothing held yet; grows, and gives everything back when dropped.
@@ -192,29 +200,44 @@ impl Held<'_> {
         self.meter.granted(|gone| loan.grow(more, gone))
     }
 
-    /// Counts a series that is to be held.
-    pub(super) fn keep(&mut self, series: &Series) -> Result<(), EvalError> {
-        let points = series.values.len() as u64;
-        self.count(points)?;
-        let own = if series.values.is_own() { points.saturating_mul(POINT_BYTES) } else { 0 };
-        self.borrow(SERIES_BYTES.saturating_add(own))
+    /// Says that so many bytes are needed no more; what comes next takes them.
+    pub(super) fn give_back(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    /// Counts the samples of a series whose memory is leased.
-    pub(super) fn keep_samples(&mut self, samples: u64) -> Result<(), EvalError> {
-        self.count(samples)?;
-        self.borrow(SERIES_BYTES)
+    /// Takes memory until it is as much as this: for scratch space that is used again and again.
+    pub(super) fn at_least(&mut self, bytes: u64) -> Result<(), EvalError> {
+        let more = bytes.saturating_sub(self.bytes);
+        if more > 0 { self.borrow(more) } else { Ok(()) }
     }
 
-    /// Takes over what another one holds.
-    pub(super) fn absorb(&mut self, mut other: Self) {
-        self.points = self.points.saturating_add(std::mem::take(&mut other.points));
-        self.bytes = self.bytes.saturating_add(std::mem::take(&mut other.bytes));
-        match (&mut self.loan, other.loan.take()) {
-            (Some(loan), Some(more)) => loan.absorb(more),
-            (loan @ None, more) => *loan = more,
-            (Some(_), None) => {}
+    /// Makes room for more elements at the end of a list.
+    pub(super) fn reserve<T>(&mut self, list: &mut Vec<T>, more: usize) -> Result<(), EvalError> {
+        let needed = list.len().saturating_add(more);
+        let before = list.capacity();
+        if needed <= before {
+            return Ok(());
         }
+        let capacity = needed.max(before.saturating_mul(2)).max(4);
+        let bytes = |elements: usize| elements.saturating_mul(size_of::<T>()) as u64;
+        // While the elements move there are both.
+        self.borrow(bytes(capacity))?;
+        list.reserve_exact(capacity - list.len());
+        self.give_back(bytes(before));
+        Ok(())
+    }
+
+    /// Appends to a list, whose memory is taken first.
+    pub(super) fn push<T>(&mut self, list: &mut Vec<T>, element: T) -> Result<(), EvalError> {
+        self.reserve(list, 1)?;
+        list.push(element);
+        Ok(())
+    }
+
+    /// Counts fewer points.
+    pub(super) fn discount(&mut self, points: u64) {
+        self.points = self.points.saturating_sub(points);
+        self.meter.held.fetch_sub(points, Relaxed);
     }
 
     /// Leaves the memory to whoever takes what was held.

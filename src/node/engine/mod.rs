@@ -10,10 +10,12 @@
 //! | module | part |
 //! |---|---|
 //! | `plan` | durations, `@` and step invariance, resolved once per query |
-//! | `eval` | the walk over the tree; scalars; unary operators |
+//! | `eval` | the walk over the tree: grids, repetition, collecting |
+//! | `dispatch` | from the kind of a node to the operator |
 //! | `selector`, `window` | instant and range vectors out of the storage |
+//! | `samples_window`, `extended` | what a step sees of a range vector |
 //! | `aggregate`, `binary`, `functions` | what they say |
-//! | `parallel` | one operator's input on several threads |
+//! | `parallel`, `workers` | one operator's input, read ahead by several threads |
 //! | `meter` | limits, cancellation |
 //! | `buffers` | memory, out of the pools of a node |
 //!
@@ -26,18 +28,25 @@ mod aggregate;
 mod annotations;
 mod binary;
 mod buffers;
+mod dispatch;
 mod error;
 mod eval;
+mod extended;
 mod functions;
 mod grid;
 mod matcher;
 mod meter;
 mod number;
 mod parallel;
+mod places;
 mod plan;
+mod quantile;
+mod samples_window;
 mod selector;
+mod sums;
 mod value;
 mod window;
+mod workers;
 
 use std::sync::{Arc, atomic::AtomicBool};
 
@@ -51,8 +60,8 @@ pub use buffers::{Pools, SamplePool};
 pub use error::EvalError;
 pub use matcher::Matchers;
 pub use meter::{Limits, Touched, Usage, Witness};
-pub use parallel::Workers;
 pub use value::{Point, Points, Row, Value};
+pub use workers::Workers;
 
 use eval::{Context, Eval};
 
@@ -119,7 +128,7 @@ pub fn evaluate(
             "invalid expression type \"{name}\" for range query, must be Scalar or instant Vector"
         )));
     }
-    let context = Context::new(ast, times, storage, options, cancel)?;
+    let context = Context::new(ast, times, storage, options, cancel, dispatch::OPERATORS)?;
     let (value, loan) = Eval::new(&context).value(ast.root, times.step == 0)?;
     let (warnings, infos) = context.annotations().render(&ast.text);
     Ok(Answer { value, warnings, infos, usage: context.meter.usage(), loan })

@@ -1,25 +1,23 @@
-//! One operator's input, read by several threads.
+//! One operator's input, read ahead by several threads.
 //!
-//! What an operator pulls from a selector through operators that look at one series at a time can be pulled in parts:
-//! the first so many series of the selection, the next, and so on. Each part is a stream of its own with its own
-//! buffers; the operator brings the results together in the order of the parts. Neither how many threads were free nor
-//! which was faster shows in the answer.
+//! What an operator pulls from a selector through operators that look at one series at a time is read in batches of
+//! series. Threads read batches ahead; the operator takes them in the order of the series, so that it adds up the same
+//! numbers in the same order whatever the number of threads.
 
 use std::{
-    num::NonZero,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    collections::BTreeMap,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
 };
 
 use super::{
     error::EvalError,
-    eval::Eval,
+    eval::{Eval, Sink},
     functions,
     selector::{Lookup, Take},
+    value::Matrix,
     window::RangeArg,
+    workers::Part,
 };
 use crate::{
     base::TimeRange,
@@ -27,67 +25,10 @@ use crate::{
     promql::ast::{Expr, Matcher, NodeId, ValueType},
 };
 
-/// Threads that queries may use beside their own, all of them together.
-#[derive(Clone, Debug)]
-pub struct Workers(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    /// Parts that a selection is read in.
-    parts: usize,
-    /// Selections with fewer series are read whole: to start a thread takes longer.
-    series_min: usize,
-    free: AtomicUsize,
-}
-
-impl Workers {
-    /// Series from which on a second thread pays.
-    pub const SERIES_MIN: usize = 64;
-
-    /// So many threads at most work for one query, and one fewer for all of them beside their own.
-    pub fn new(threads: NonZero<usize>, series_min: usize) -> Self {
-        let parts = threads.get();
-        Self(Arc::new(Shared { parts, series_min, free: AtomicUsize::new(parts - 1) }))
-    }
-
-    /// Takes as many free threads as there are, up to `most`.
-    fn borrow(&self, most: usize) -> Borrowed<'_> {
-        let mut taken = 0;
-        // The closure always says Some, so this does not fail.
-        let _ = self.0.free.fetch_update(Relaxed, Relaxed, |free| {
-            taken = free.min(most);
-            Some(free - taken)
-        });
-        Borrowed { free: &self.0.free, taken }
-    }
-}
-
-impl Default for Workers {
-    /// Every query stays on its own thread.
-    fn default() -> Self {
-        Self::new(NonZero::<usize>::MIN, Self::SERIES_MIN)
-    }
-}
-
-/// Threads in use; given back when dropped.
-struct Borrowed<'w> {
-    free: &'w AtomicUsize,
-    taken: usize,
-}
-
-impl Drop for Borrowed<'_> {
-    fn drop(&mut self) {
-        self.free.fetch_add(self.taken, Relaxed);
-    }
-}
-
-/// The series of a selection that one stream reads.
-#[derive(Clone)]
-pub(super) struct Part<'a> {
-    pub(super) selection: Arc<dyn Selection + 'a>,
-    pub(super) from: usize,
-    pub(super) to: usize,
-}
+/// Series of a batch: enough that handing it over costs little beside reading it.
+const BATCH: usize = 32;
+/// Batches that each thread may be ahead of the operator.
+const AHEAD: usize = 2;
 
 /// The only selector below a node that everything above it takes series by series.
 struct Leaf<'a> {
@@ -95,53 +36,135 @@ struct Leaf<'a> {
     window: TimeRange,
 }
 
+/// Batches on their way from the threads that read them to the operator.
+struct Ahead<'a> {
+    state: Mutex<State<'a>>,
+    changed: Condvar,
+    batches: usize,
+    /// Batches that may be claimed beyond those that the operator took.
+    most: usize,
+}
+
+struct State<'a> {
+    claimed: usize,
+    taken: usize,
+    stopped: bool,
+    ready: BTreeMap<usize, Result<Matrix<'a>, EvalError>>,
+}
+
+impl<'a> Ahead<'a> {
+    fn new(batches: usize, threads: usize) -> Self {
+        let state = State { claimed: 0, taken: 0, stopped: false, ready: BTreeMap::new() };
+        Self { state: Mutex::new(state), changed: Condvar::new(), batches, most: AHEAD * threads }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<'a>> {
+        // Each change is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'g>(&self, state: MutexGuard<'g, State<'a>>) -> MutexGuard<'g, State<'a>> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next batch to be read, unless it would be too far ahead.
+    fn claim(&self, state: &mut State<'a>) -> Option<usize> {
+        let number = state.claimed;
+        let free = !state.stopped && number < self.batches && number < state.taken + self.most;
+        free.then(|| {
+            state.claimed += 1;
+            number
+        })
+    }
+
+    fn put(&self, number: usize, batch: Result<Matrix<'a>, EvalError>) {
+        self.state().ready.insert(number, batch);
+        self.changed.notify_all();
+    }
+
+    /// Reads batches until there are no more.
+    fn work(&self, read: impl Fn(usize) -> Result<Matrix<'a>, EvalError>) {
+        let mut state = self.state();
+        while !state.stopped && state.claimed < self.batches {
+            let Some(number) = self.claim(&mut state) else {
+                state = self.wait(state);
+                continue;
+            };
+            drop(state);
+            self.put(number, read(number));
+            state = self.state();
+        }
+    }
+
+    /// The batch that is next in order; reads others while it is not there.
+    fn take(&self, read: impl Fn(usize) -> Result<Matrix<'a>, EvalError>) -> Result<Matrix<'a>, EvalError> {
+        let mut state = self.state();
+        loop {
+            let next = state.taken;
+            if let Some(batch) = state.ready.remove(&next) {
+                state.taken += 1;
+                self.changed.notify_all();
+                return batch;
+            }
+            state = match self.claim(&mut state) {
+                Some(number) => {
+                    drop(state);
+                    self.put(number, read(number));
+                    self.state()
+                }
+                None => self.wait(state),
+            };
+        }
+    }
+}
+
+/// Ends the threads, however the operator ends.
+struct StopOnDrop<'s, 'a>(&'s Ahead<'a>);
+
+impl Drop for StopOnDrop<'_, '_> {
+    fn drop(&mut self) {
+        self.0.state().stopped = true;
+        self.0.changed.notify_all();
+    }
+}
+
 impl<'a> Eval<'a> {
-    /// Runs `work`, which pulls the stream of `id`, on all of it, or on each of its parts; results in order.
-    pub(super) fn in_parts<S: Send>(
-        &self,
-        id: NodeId,
-        work: impl Fn(&Eval<'a>) -> Result<S, EvalError> + Sync,
-    ) -> Result<Vec<S>, EvalError> {
-        let workers = &self.cx.workers.0;
-        let leaf = if workers.parts > 1 && self.part.is_none() { self.leaf(id) } else { None };
-        let Some(leaf) = leaf else {
-            return Ok(vec![work(self)?]);
-        };
+    /// The series of a node in the order of [`stream`](Self::stream), read ahead by other threads where that is possible.
+    pub(super) fn stream_ahead(&self, id: NodeId, sink: Sink<'_>) -> Result<(), EvalError> {
+        let workers = &self.cx.workers;
+        let leaf = if workers.threads() > 1 && self.part.is_none() { self.leaf(id) } else { None };
+        let Some(leaf) = leaf else { return self.stream(id, sink) };
         let selection: Arc<dyn Selection + 'a> = self.cx.storage.select(leaf.matchers, leaf.window)?.into();
         let series = selection.series();
-        let parts = if series < workers.series_min.max(2) { 1 } else { workers.parts.min(series) };
-        let part = |number: usize| Part {
-            selection: Arc::clone(&selection),
-            from: series * number / parts,
-            to: series * (number + 1) / parts,
+        let among = |from: usize, to: usize| {
+            let part = Part { selection: Arc::clone(&selection), from, to };
+            Eval { part: Some(part), ..self.clone() }
         };
-        let run = |number: usize| {
-            let eval = Eval { part: Some(part(number)), ..self.clone() };
-            work(&eval)
-        };
-        if parts == 1 {
-            return Ok(vec![run(0)?]);
+        let batches = series.div_ceil(BATCH);
+        let most =
+            if series < workers.series_min() { 0 } else { batches.min(workers.threads()).saturating_sub(1) };
+        let borrowed = workers.borrow(most);
+        if borrowed.taken == 0 {
+            return among(0, series).stream(id, sink);
         }
-        let borrowed = self.cx.workers.borrow(parts - 1);
-        let results: Vec<Mutex<Option<Result<S, EvalError>>>> =
-            (0..parts).map(|_| Mutex::new(None)).collect();
-        let next = AtomicUsize::new(0);
+        let read = |number: usize| {
+            let from = number * BATCH;
+            let mut batch = Matrix { series: Vec::new(), held: self.cx.meter.hold() };
+            among(from, series.min(from + BATCH)).stream(id, &mut |series| batch.push(series))?;
+            Ok(batch)
+        };
+        let ahead = Ahead::new(batches, borrowed.taken + 1);
         thread::scope(|scope| {
-            let drain = || {
-                loop {
-                    let number = next.fetch_add(1, Relaxed);
-                    let Some(place) = results.get(number) else { return };
-                    let result = run(number);
-                    *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-                }
-            };
+            let _stop = StopOnDrop(&ahead);
             for _ in 0..borrowed.taken {
-                scope.spawn(drain);
+                scope.spawn(|| ahead.work(read));
             }
-            drain();
-        });
-        let taken = |place: Mutex<Option<_>>| place.into_inner().unwrap_or_else(PoisonError::into_inner);
-        results.into_iter().filter_map(taken).collect()
+            for _ in 0..batches {
+                let mut batch = ahead.take(read)?;
+                batch.series.iter_mut().try_for_each(&mut *sink)?;
+            }
+            Ok(())
+        })
     }
 
     /// The selector that the stream of a node is read from, if nothing above it needs more than a series at a time.
@@ -171,7 +194,7 @@ impl<'a> Eval<'a> {
                 _ => None,
             },
             Expr::Call { func, args } => {
-                let (first, others) = functions::by_series(self, func.name, args)?;
+                let (first, others) = functions::by_series(self, func.id, args)?;
                 if others.into_iter().any(reads) {
                     return None;
                 }

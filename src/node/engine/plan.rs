@@ -3,7 +3,10 @@
 use super::error::{EvalError, execution};
 use crate::{
     base::time::EvalTimes,
-    promql::ast::{Ast, At, BinaryOp, DurationExpr, Expr, NodeId},
+    promql::{
+        ast::{Ast, At, BinaryOp, DurationExpr, Expr, NodeId},
+        function::FunctionId,
+    },
 };
 
 /// Deeper trees are refused: evaluation recurses.
@@ -11,21 +14,6 @@ const DEPTH_MAX: usize = 256;
 
 /// Longest duration in milliseconds: what fits the nanoseconds of Prometheus.
 const DURATION_MAX_MS: f64 = 9.223e15;
-
-/// Functions whose result depends on the evaluation time even if their arguments do not.
-const TIME_DEPENDENT: &[&str] = &[
-    "days_in_month",
-    "day_of_month",
-    "day_of_week",
-    "day_of_year",
-    "hour",
-    "minute",
-    "month",
-    "year",
-    "predict_linear",
-    "time",
-    "timestamp",
-];
 
 /// One node, resolved. Times and durations are milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -105,8 +93,8 @@ impl Planner<'_> {
             Expr::Call { func, args } => {
                 let over_selector =
                     |id: &NodeId| matches!(self.ast.expr(unparen(self.ast, *id)), Expr::Selector(_));
-                let depends = TIME_DEPENDENT.contains(&func.name)
-                    && !(func.name == "timestamp" && args.iter().all(over_selector));
+                let depends = func.id.depends_on_time()
+                    && !(func.id == FunctionId::Timestamp && args.iter().all(over_selector));
                 planned.invariant = !depends && args.iter().all(invariant);
             }
             Expr::Aggregate { param, expr, .. } => {

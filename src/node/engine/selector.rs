@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{
     error::EvalError,
     eval::{Eval, Sink, emit},
-    parallel::Part,
     value::{HOLE, Series},
+    workers::Part,
 };
 use crate::{
     base::TimeRange,
@@ -93,6 +93,8 @@ impl Eval<'_> {
                     taken(samples, upto, at, at.saturating_sub(lookback), take).unwrap_or(HOLE)
                 }));
             }
+            let seen = series.values.iter().filter(|value| !is_stale(**value)).count();
+            self.saw(seen as u64);
             emit(&mut series, sink)
         })
     }
@@ -124,7 +126,9 @@ impl Eval<'_> {
         };
         let mut samples = self.cx.meter.samples(part.selection.expected(part.from))?;
         for number in part.from..part.to {
+            self.cx.meter.reserve(&mut samples, part.selection.expected(number))?;
             if let Some(labels) = part.selection.read(number, &mut samples)? {
+                // As a rule there are no more than expected.
                 samples.settle(&self.cx.meter)?;
                 self.cx.meter.read(samples.len(), || part.selection.stored_bytes(number))?;
                 each(labels, &mut samples)?;
@@ -178,15 +182,14 @@ pub(super) fn drop_stale(samples: &mut Samples) {
     if !samples.values.iter().copied().any(is_stale) {
         return;
     }
-    let stale: Vec<bool> = samples.values.iter().copied().map(is_stale).collect();
-    let keep = |index: &mut usize| {
-        *index += 1;
-        !stale.get(*index - 1).copied().unwrap_or(false)
-    };
-    let mut index = 0;
-    samples.times.retain(|_| keep(&mut index));
-    let mut index = 0;
-    samples.values.retain(|_| keep(&mut index));
-    let mut index = 0;
-    samples.starts.retain(|_| keep(&mut index));
+    let values = &samples.values;
+    let stale = |index: usize| values.get(index).copied().is_some_and(is_stale);
+    for column in [&mut samples.times, &mut samples.starts] {
+        let mut index = 0;
+        column.retain(|_| {
+            index += 1;
+            !stale(index - 1)
+        });
+    }
+    samples.values.retain(|value| !is_stale(*value));
 }

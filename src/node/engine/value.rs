@@ -1,15 +1,13 @@
 //! Values: of one series over the steps of an evaluation, and of a whole query.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    fmt,
-};
+use std::fmt;
 
 use super::{
     buffers::{Lent, Numbers},
     error::{EvalError, execution},
     grid::Grid,
-    meter::{Held, Meter},
+    meter::{Held, Meter, POINT_BYTES},
+    places::Places,
 };
 use crate::series::{Labels, STALE_NAN, Samples, is_stale};
 
@@ -74,6 +72,27 @@ impl Series {
     }
 }
 
+/// Bytes that a series takes beside its place in a list. Its labels count as if they were its own, though those of a stored
+/// series are the storage's; leased values are charged already.
+fn bytes_of(series: &Series) -> u64 {
+    let own = if series.values.is_own() { series.values.len() as u64 * POINT_BYTES } else { 0 };
+    own.saturating_add(series.labels.bytes() as u64)
+}
+
+impl Held<'_> {
+    /// Counts a series that is to be held.
+    pub(super) fn keep(&mut self, series: &Series) -> Result<(), EvalError> {
+        self.count(series.values.len() as u64)?;
+        self.borrow(bytes_of(series))
+    }
+
+    /// Counts a series no longer.
+    pub(super) fn let_go(&mut self, series: &Series) {
+        self.discount(series.values.len() as u64);
+        self.give_back(bytes_of(series));
+    }
+}
+
 /// Series held at once, and the share of the limit that they draw.
 pub(super) struct Matrix<'a> {
     pub(super) series: Vec<Series>,
@@ -84,43 +103,50 @@ impl Matrix<'_> {
     /// Takes a series in; its buffers are empty then.
     pub(super) fn push(&mut self, series: &mut Series) -> Result<(), EvalError> {
         self.held.keep(series)?;
-        self.series.push(series.take());
-        Ok(())
-    }
-
-    /// With the series of another one behind its own.
-    #[must_use]
-    pub(super) fn and(mut self, mut other: Self) -> Self {
-        self.series.append(&mut other.series);
-        self.held.absorb(other.held);
-        self
+        self.held.push(&mut self.series, series.take())
     }
 }
 
 /// Brings values of the same labels together into one series, as long as they are not at the same step.
 pub(super) struct Merged<'a> {
     /// By labels, and whether the name among them is to be dropped.
-    index: HashMap<(Labels, bool), usize>,
+    places: Places,
     pub(super) matrix: Matrix<'a>,
     steps: usize,
 }
 
 impl<'a> Merged<'a> {
     pub(super) fn new(held: Held<'a>, steps: usize) -> Self {
-        Self { index: HashMap::new(), matrix: Matrix { series: Vec::new(), held }, steps }
+        Self { places: Places::default(), matrix: Matrix { series: Vec::new(), held }, steps }
+    }
+
+    /// The hash of the labels, and the place of the series with them.
+    fn find(&self, labels: &Labels, drop_name: bool) -> (u64, Option<usize>) {
+        let hash = self.places.hash([labels]);
+        let same = |place: usize| {
+            self.matrix
+                .series
+                .get(place)
+                .is_some_and(|known| known.drop_name == drop_name && known.labels == *labels)
+        };
+        (hash, self.places.find(hash, same))
     }
 
     /// The place of the series with these labels, made if need be.
     pub(super) fn slot(&mut self, labels: Labels, drop_name: bool) -> Result<usize, EvalError> {
-        let key = (labels, drop_name);
-        if let Some(&slot) = self.index.get(&key) {
-            return Ok(slot);
+        let (hash, known) = self.find(&labels, drop_name);
+        if let Some(place) = known {
+            return Ok(place);
         }
-        let mut series = Series::holes(key.0.clone(), drop_name, self.steps, self.matrix.held.meter)?;
-        let slot = self.matrix.series.len();
-        self.matrix.push(&mut series)?;
-        self.index.insert(key, slot);
-        Ok(slot)
+        let mut series = Series::holes(labels, drop_name, self.steps, self.matrix.held.meter)?;
+        self.insert(hash, &mut series)
+    }
+
+    fn insert(&mut self, hash: u64, series: &mut Series) -> Result<usize, EvalError> {
+        let place = self.matrix.series.len();
+        self.places.insert(hash, place, &mut self.matrix.held)?;
+        self.matrix.push(series)?;
+        Ok(place)
     }
 
     pub(super) fn put(&mut self, slot: usize, step: usize, value: f64) -> Result<(), EvalError> {
@@ -135,29 +161,13 @@ impl<'a> Merged<'a> {
 
     /// Takes a whole series in.
     pub(super) fn add(&mut self, series: &mut Series) -> Result<(), EvalError> {
-        self.take(series, true)
-    }
-
-    /// Takes a series in that is counted already.
-    pub(super) fn add_held(&mut self, series: &mut Series) -> Result<(), EvalError> {
-        self.take(series, false)
-    }
-
-    fn take(&mut self, series: &mut Series, counts: bool) -> Result<(), EvalError> {
-        let slot = match self.index.entry((series.labels.clone(), series.drop_name)) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(new) => {
-                new.insert(self.matrix.series.len());
-                if counts {
-                    self.matrix.held.keep(series)?;
-                }
-                self.matrix.series.push(series.take());
-                return Ok(());
-            }
+        let (hash, known) = self.find(&series.labels, series.drop_name);
+        let Some(place) = known else {
+            return self.insert(hash, series).map(drop);
         };
         for (step, value) in series.values.iter().enumerate() {
             if let Some(value) = present(*value) {
-                self.put(slot, step, value)?;
+                self.put(place, step, value)?;
             }
         }
         Ok(())
@@ -202,15 +212,24 @@ impl Points {
 
     /// Times in milliseconds and values, in time order.
     pub fn iter(&self) -> impl Iterator<Item = (i64, f64)> {
-        let (steps, samples) = match &self.0 {
-            Kept::Steps(grid, values) => (Some(grid.times().zip(values.iter().copied())), None),
-            Kept::Samples(samples) => {
-                let times = samples.times.iter().copied();
-                (None, Some(times.zip(samples.values.iter().copied())))
-            }
-        };
-        let steps = steps.into_iter().flatten().filter(|(_, value)| !is_stale(*value));
-        steps.chain(samples.into_iter().flatten())
+        (0..self.places()).filter_map(|place| self.at(place))
+    }
+
+    /// How many places there are to look for a sample at.
+    pub fn places(&self) -> usize {
+        match &self.0 {
+            Kept::Steps(_, values) => values.len(),
+            Kept::Samples(samples) => samples.len(),
+        }
+    }
+
+    /// The sample at a place, if there is one.
+    #[inline]
+    pub fn at(&self, place: usize) -> Option<(i64, f64)> {
+        match &self.0 {
+            Kept::Steps(grid, values) => Some((grid.time(place), present(*values.get(place)?)?)),
+            Kept::Samples(samples) => Some((*samples.times.get(place)?, *samples.values.get(place)?)),
+        }
     }
 
     /// Whether there are none.

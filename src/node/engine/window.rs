@@ -3,66 +3,21 @@
 use super::{
     error::{EvalError, execution},
     eval::Eval,
-    functions::rate,
+    extended,
     grid::Grid,
     meter::Held,
+    samples_window::Window,
     selector::{Lookup, drop_stale},
     value::{Points, Row, present},
 };
 use crate::{
     base::TimeRange,
     promql::ast::{Edges, Expr, NodeId},
-    series::{Labels, Samples},
+    series::{Labels, Samples, is_stale},
 };
 
 /// Steps of a subquery that there is room for before it is known how many have a value.
 const STEPS_FIRST: usize = 1_024;
-
-/// The samples of one series that a step sees, in the left-open `(start, end]`. With `anchored` and `smoothed` edges the
-/// columns reach past the window by the lookback.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Window<'w> {
-    pub(super) times: &'w [i64],
-    pub(super) values: &'w [f64],
-    /// How many samples of the series come before the first.
-    pub(super) from: usize,
-    /// Empty where starts are not known.
-    pub(super) starts: &'w [i64],
-    pub(super) start: i64,
-    pub(super) end: i64,
-    /// The evaluation time.
-    pub(super) at: i64,
-    pub(super) edges: Edges,
-}
-
-#[cfg(test)]
-impl<'w> Window<'w> {
-    /// `length` values of a series, from the one with the number `from` on.
-    pub(super) fn part_of(values: &'w [f64], from: usize, length: usize) -> Self {
-        let values = &values[from..from + length];
-        Self { times: &[], values, from, starts: &[], start: 0, end: 0, at: 0, edges: Edges::Plain }
-    }
-}
-
-impl Window<'_> {
-    /// Length in seconds.
-    #[inline]
-    pub(super) fn seconds(&self) -> f64 {
-        self.end.saturating_sub(self.start) as f64 / 1e3
-    }
-
-    /// First time and value.
-    #[inline]
-    pub(super) fn first(&self) -> Option<(i64, f64)> {
-        self.times.first().copied().zip(self.values.first().copied())
-    }
-
-    /// Last time and value.
-    #[inline]
-    pub(super) fn last(&self) -> Option<(i64, f64)> {
-        self.times.last().copied().zip(self.values.last().copied())
-    }
-}
 
 /// An argument that is a range vector.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +27,8 @@ pub(super) struct RangeArg {
     lookup: Lookup,
     range: i64,
     pub(super) edges: Edges,
+    /// It is the whole query, not an argument of a function.
+    whole: bool,
 }
 
 /// Takes a series of a range vector: its labels, whether its name is to be dropped, its samples.
@@ -91,7 +48,7 @@ impl Eval<'_> {
         };
         let planned = self.planned(id);
         let lookup = Lookup { at: planned.at, offset: planned.offset };
-        Some(RangeArg { id, lookup, range: planned.range, edges })
+        Some(RangeArg { id, lookup, range: planned.range, edges, whole: false })
     }
 
     /// The series of a range vector, each with all samples that any step needs.
@@ -113,14 +70,17 @@ impl Eval<'_> {
             Expr::Subquery { expr, .. } => {
                 let grid = self.subquery_grid(arg);
                 let mut samples = self.cx.meter.samples(grid.count.min(STEPS_FIRST))?;
-                self.with_grid(grid).stream(*expr, &mut |series| {
-                    samples.clear();
+                // The windows of a function count; where there is none, what the subquery saw.
+                let weight = if arg.whole { self.weight } else { 0 };
+                let inner = Eval { weight, ..self.with_grid(grid) };
+                inner.stream(*expr, &mut |series| {
+                    let steps = series.values.iter().filter(|value| !is_stale(**value)).count();
+                    self.cx.meter.reserve(&mut samples, steps)?;
                     for (time, value) in grid.times().zip(series.values.iter()) {
                         if let Some(value) = present(*value) {
                             samples.push(time, value);
                         }
                     }
-                    samples.settle(&self.cx.meter)?;
                     sink(&series.labels, series.drop_name, &mut samples)
                 })
             }
@@ -165,7 +125,7 @@ impl Eval<'_> {
         mut each: impl FnMut(usize, &Window<'_>) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
         let (before, after) = self.reach(arg.edges);
-        let (mut from, mut upto) = (0, 0);
+        let (mut from, mut upto, mut seen) = (0, 0, 0);
         for (step, at) in self.grid.times().enumerate() {
             self.cx.meter.check()?;
             let end = arg.lookup.time(at);
@@ -183,8 +143,12 @@ impl Eval<'_> {
             };
             let starts = samples.starts.get(from..upto).unwrap_or_default();
             if !times.is_empty() {
+                seen += times.len() as u64;
                 each(step, &Window { times, values, from, starts, start, end, at, edges: arg.edges })?;
             }
+        }
+        if !(arg.whole && matches!(self.expr(arg.id), Expr::Subquery { .. })) {
+            self.saw(seen);
         }
         Ok(())
     }
@@ -194,27 +158,29 @@ impl Eval<'_> {
         let Some(arg) = self.range_arg(id) else {
             return execution("expected a range vector");
         };
+        let arg = RangeArg { whole: true, ..arg };
         let mut held = self.cx.meter.hold();
         let mut rows: Vec<Row> = Vec::new();
         self.stream_ranges(&arg, &mut |labels, drop_name, samples| {
             let labels = if drop_name { labels.without_metadata() } else { labels.clone() };
             // An instant query has one step, and so one window.
             self.windows(&arg, samples, |_, window| {
-                held.keep_samples(window.times.len() as u64 + 2)?;
+                held.count(window.times.len() as u64 + 2)?;
                 let mut points = self.cx.meter.samples(window.times.len() + 2)?;
                 if arg.edges == Edges::Plain {
                     points.times.extend_from_slice(window.times);
                     points.values.extend_from_slice(window.values);
                 } else {
-                    rate::extended_points(window, |time, value| points.push(time, value));
+                    extended::points(window, |time, value| points.push(time, value));
                 }
                 if !points.is_empty() {
-                    rows.push(Row { labels: labels.clone(), points: Points::of_samples(points) });
+                    held.borrow(labels.bytes() as u64)?;
+                    held.push(&mut rows, Row { labels: labels.clone(), points: Points::of_samples(points) })?;
                 }
                 Ok(())
             })
         })?;
-        rows.sort_by(|a, b| a.labels.cmp(&b.labels));
+        rows.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         if rows.windows(2).any(|pair| matches!(pair, [a, b] if a.labels == b.labels)) {
             return execution("vector cannot contain metrics with the same labelset");
         }

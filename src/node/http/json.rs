@@ -1,84 +1,163 @@
 //! Answers as Prometheus writes them, made piece by piece while they are sent.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::Write as _,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::{
     body::{Body, Bytes},
-    http::header,
+    http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt as _, stream};
+use smallvec::SmallVec;
 use tokio::task::{JoinError, spawn_blocking};
 
-use super::{number::point, number::time, reads::Place};
+use super::{number::point, number::time, pools::Pools, reads::Place};
 use crate::{
+    base::json::string,
     node::{
-        engine::{Answer, Value},
-        pool::{BytesPool, Loan},
+        engine::{Answer, Point, Row, Value},
+        pool::{Lease, Loan, PoolExhausted},
     },
     series::Labels,
 };
 
 /// Bytes of a piece, about.
 const PIECE: usize = 64 << 10;
-/// Answers of so few items are expected to fit [`SMALL`].
-const FEW: usize = 16;
-/// Bytes of a small answer, about.
-const SMALL: usize = 4 << 10;
+/// Pieces of one answer that there are at the same time: one that is being written, one that is being sent.
+const PIECES: usize = 2;
+/// What compressing an answer takes: the tables of deflate, and what goes in and out.
+const COMPRESSION_BYTES: u64 = 400 << 10;
 
-/// What an answer needs while it is sent: the place of its read, and buffers.
-pub(super) type Sending = (Place, BytesPool);
-/// The same, and the memory of what is sent.
-pub(super) type Held = (Sending, Option<Loan>);
+/// The memory for sending one answer, lent before the answer is worked out: one that is under way is the last thing to
+/// stop.
+#[derive(Clone, Debug)]
+pub(super) struct Buffers(Arc<Mutex<Lent>>);
 
-/// Items written one after the other between a head and a tail.
-struct Pieces<I> {
-    head: Option<String>,
-    items: I,
-    tail: Option<String>,
-    pool: BytesPool,
-    /// Held to the last byte: the read's place, and memory of what is sent.
-    _held: (Place, Option<Loan>),
+#[derive(Debug)]
+struct Lent {
+    free: SmallVec<[Lease<Vec<u8>>; PIECES]>,
+    _compression: Loan,
 }
 
-impl<I: Iterator<Item = W>, W: FnOnce(&mut String)> Iterator for Pieces<I> {
-    type Item = Bytes;
-
-    /// Each piece takes less than the items in it give back, so that it does not ask the cap: an answer under way is
-    /// the last thing to stop.
-    fn next(&mut self) -> Option<Bytes> {
-        self.tail.as_ref()?;
-        let few = self.items.size_hint().1.is_some_and(|left| left <= FEW);
-        let mut lease = self.pool.get_over(if few { SMALL } else { PIECE });
-        // An empty buffer is valid text.
-        let mut out = String::from_utf8(std::mem::take(&mut *lease)).unwrap_or_default();
-        let head = self.head.take();
-        let mut first = head.is_some();
-        out.push_str(&head.unwrap_or_default());
-        while out.len() < PIECE {
-            let Some(write) = self.items.next() else {
-                out.push_str(&self.tail.take().unwrap_or_default());
-                break;
-            };
-            if !std::mem::take(&mut first) {
-                out.push(',');
-            }
-            write(&mut out);
+impl Buffers {
+    /// Waits as the pools do, until the read is canceled.
+    pub(super) fn lend(
+        pools: &Pools,
+        compressed: bool,
+        canceled: &AtomicBool,
+    ) -> Result<Self, PoolExhausted> {
+        let gone = || canceled.load(Relaxed);
+        let mut compression = pools.engine.working.loan();
+        if compressed {
+            compression.grow(COMPRESSION_BYTES, &gone)?;
         }
-        *lease = out.into_bytes();
-        lease.settle_over();
-        Some(Bytes::from_owner(lease))
+        let lease = |_| pools.bytes.get_unless(PIECE, &gone);
+        let free = (0..PIECES).map(lease).collect::<Result<_, _>>()?;
+        Ok(Self(Arc::new(Mutex::new(Lent { free, _compression: compression }))))
+    }
+
+    /// A buffer for the next piece; memory of its own where the connection still holds all of them.
+    fn piece(&self) -> Piece {
+        let lease = self.0.lock().unwrap_or_else(PoisonError::into_inner).free.pop();
+        Piece {
+            own: if lease.is_none() { Vec::with_capacity(PIECE) } else { Vec::new() },
+            lease,
+            home: self.clone(),
+        }
     }
 }
 
-/// Sends items between a head and a tail; in one piece, with a length, if they are few.
-fn send<W: FnOnce(&mut String) + 'static>(
-    head: String,
-    items: impl Iterator<Item = W> + Send + 'static,
-    tail: String,
-    ((place, pool), loan): Held,
-) -> Response {
-    let mut pieces = Pieces { head: Some(head), items, tail: Some(tail), pool, _held: (place, loan) };
+/// A piece of an answer, whose buffer goes back for the next one.
+struct Piece {
+    lease: Option<Lease<Vec<u8>>>,
+    own: Vec<u8>,
+    home: Buffers,
+}
+
+impl Piece {
+    fn buffer(&mut self) -> &mut Vec<u8> {
+        match &mut self.lease {
+            Some(lease) => lease,
+            None => &mut self.own,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        self.lease.as_deref().unwrap_or(&self.own)
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if let Some(mut lease) = self.lease.take() {
+            lease.clear();
+            self.home.0.lock().unwrap_or_else(PoisonError::into_inner).free.push(lease);
+        }
+    }
+}
+
+/// Whether an answer will be compressed, which takes memory of its own.
+pub(super) fn is_compressed(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT_ENCODING).into_iter();
+    accepted.filter_map(|value| value.to_str().ok()).any(|value| value.to_ascii_lowercase().contains("gzip"))
+}
+
+/// What an answer needs while it is sent: the place of its read, buffers, and the memory of what is sent.
+pub(super) struct Sending {
+    buffers: Buffers,
+    _held: (Place, Option<Loan>),
+}
+
+impl Sending {
+    pub(super) fn new(buffers: Buffers, place: Place, loan: Option<Loan>) -> Self {
+        Self { buffers, _held: (place, loan) }
+    }
+}
+
+/// The part of an answer between its head and its tail.
+trait Source: Send + 'static {
+    /// Writes until the text is as long as a piece; whether that was all.
+    fn fill(&mut self, out: &mut String) -> bool;
+}
+
+/// A head, what lies between, and a tail.
+struct Pieces<S> {
+    head: Option<String>,
+    source: S,
+    tail: Option<String>,
+    /// Held to the last byte.
+    sending: Sending,
+}
+
+impl<S: Source> Iterator for Pieces<S> {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        self.tail.as_ref()?;
+        let mut piece = self.sending.buffers.piece();
+        // An empty buffer is valid text.
+        let mut out = String::from_utf8(std::mem::take(piece.buffer())).unwrap_or_default();
+        out.push_str(&self.head.take().unwrap_or_default());
+        if self.source.fill(&mut out) {
+            out.push_str(&self.tail.take().unwrap_or_default());
+        }
+        *piece.buffer() = out.into_bytes();
+        Some(Bytes::from_owner(piece))
+    }
+}
+
+/// Sends an answer; in one piece, with a length, if it is short.
+fn send(head: String, source: impl Source, tail: String, sending: Sending) -> Response {
+    let mut pieces = Pieces { head: Some(head), source, tail: Some(tail), sending };
     let first = pieces.next().unwrap_or_default();
     let body = if pieces.tail.is_none() {
         Body::from(first)
@@ -90,11 +169,7 @@ fn send<W: FnOnce(&mut String) + 'static>(
 
 /// The next piece, written on a thread for blocking work: while millions of numbers were written among the tasks that
 /// serve connections, light queries waited for hundreds of milliseconds.
-async fn next_piece<I, W>(mut pieces: Pieces<I>) -> Result<Option<(Bytes, Pieces<I>)>, JoinError>
-where
-    I: Iterator<Item = W> + Send + 'static,
-    W: FnOnce(&mut String),
-{
+async fn next_piece<S: Source>(mut pieces: Pieces<S>) -> Result<Option<(Bytes, Pieces<S>)>, JoinError> {
     if pieces.tail.is_none() {
         return Ok(None);
     }
@@ -103,9 +178,89 @@ where
     Ok(piece.map(|piece| (piece, pieces)))
 }
 
+/// Items that are short, with commas between them.
+struct Items<I, W> {
+    items: I,
+    write: W,
+    first: bool,
+}
+
+fn items<I, W>(items: I, write: W) -> Items<I::IntoIter, W>
+where
+    I: IntoIterator,
+    W: FnMut(&mut String, I::Item),
+{
+    Items { items: items.into_iter(), write, first: true }
+}
+
+impl<I, W> Source for Items<I, W>
+where
+    I: Iterator + Send + 'static,
+    W: FnMut(&mut String, I::Item) + Send + 'static,
+{
+    fn fill(&mut self, out: &mut String) -> bool {
+        while out.len() < PIECE {
+            let Some(item) = self.items.next() else { return true };
+            if !std::mem::take(&mut self.first) {
+                out.push(',');
+            }
+            (self.write)(out, item);
+        }
+        false
+    }
+}
+
+/// The rows of a matrix, each of which may be longer than a piece.
+struct Rows {
+    rows: std::vec::IntoIter<Row>,
+    /// The row that is being written, and the place of its next sample.
+    row: Option<(Row, usize)>,
+    first: bool,
+}
+
+impl Source for Rows {
+    fn fill(&mut self, out: &mut String) -> bool {
+        while out.len() < PIECE {
+            let (row, from) = match self.row.take() {
+                Some(begun) => begun,
+                None => {
+                    let Some(row) = self.rows.next() else { return true };
+                    out.push_str(if std::mem::take(&mut self.first) {
+                        r#"{"metric":"#
+                    } else {
+                        r#",{"metric":"#
+                    });
+                    labels(out, &row.labels);
+                    out.push_str(r#","values":["#);
+                    (row, 0)
+                }
+            };
+            self.row = points(out, row, from);
+        }
+        false
+    }
+}
+
+/// Writes the samples of a row from a place on; the row and the next place if there is more.
+fn points(out: &mut String, row: Row, from: usize) -> Option<(Row, usize)> {
+    let places = row.points.places();
+    for place in from..places {
+        if out.len() >= PIECE && place > from {
+            return Some((row, place));
+        }
+        if let Some((time_ms, value)) = row.points.at(place) {
+            if !out.ends_with('[') {
+                out.push(',');
+            }
+            point(out, time_ms, value);
+        }
+    }
+    out.push_str("]}");
+    None
+}
+
 /// The answer of a query evaluated at `time_ms`, or over a range; with its statistics if it is said how long it took.
-pub(super) fn answer(mut answer: Answer, time_ms: i64, took: Option<Duration>, sending: Sending) -> Response {
-    let held = (sending, answer.loan.take());
+pub(super) fn answer(answer: Answer, time_ms: i64, took: Option<Duration>, sending: Sending) -> Response {
     let head = |kind: &str| format!(r#"{{"status":"success","data":{{"resultType":"{kind}","result":"#);
     let mut tail = String::new();
     if let Some(took) = took {
@@ -114,83 +269,59 @@ pub(super) fn answer(mut answer: Answer, time_ms: i64, took: Option<Duration>, s
         let _ = write!(
             tail,
             r#","stats":{{"timings":{{"evalTotalTime":{seconds},"resultSortTime":0,"queryPreparationTime":0,"innerEvalTime":{seconds},"execQueueTime":0,"execTotalTime":{seconds}}},"samples":{{"totalQueryableSamples":{},"peakSamples":{}}},"seriesFetched":"{}"}}"#,
-            used.samples, used.peak_points, used.series
+            used.queryable, used.peak_points, used.series
         );
     }
     tail.push('}');
     annotations(&mut tail, &answer.warnings, &answer.infos);
     tail.push('}');
     match answer.value {
-        Value::Scalar(value) => single(head("scalar"), tail, held, move |out| point(out, time_ms, value)),
-        Value::String(text) => single(head("string"), tail, held, move |out| {
-            out.push('[');
-            time(out, time_ms);
-            out.push(',');
-            string(out, &text);
-            out.push(']');
-        }),
-        Value::Vector(points) => {
-            let items = points.into_iter().map(move |p| {
-                move |out: &mut String| {
-                    out.push_str(r#"{"metric":"#);
-                    labels(out, &p.labels);
-                    out.push_str(r#","value":"#);
-                    point(out, time_ms, p.value);
-                    out.push('}');
-                }
+        Value::Scalar(value) => {
+            let source = items([value], move |out: &mut String, value| point(out, time_ms, value));
+            send(head("scalar"), source, tail, sending)
+        }
+        Value::String(text) => {
+            let source = items([text], move |out: &mut String, text: Box<str>| {
+                out.push('[');
+                time(out, time_ms);
+                out.push(',');
+                string(out, &text);
+                out.push(']');
             });
-            send(head("vector") + "[", items, format!("]{tail}"), held)
+            send(head("string"), source, tail, sending)
+        }
+        Value::Vector(points) => {
+            let source = items(points, move |out: &mut String, p: Point| {
+                out.push_str(r#"{"metric":"#);
+                labels(out, &p.labels);
+                out.push_str(r#","value":"#);
+                point(out, time_ms, p.value);
+                out.push('}');
+            });
+            send(head("vector") + "[", source, format!("]{tail}"), sending)
         }
         Value::Matrix(rows) => {
-            let items = rows.into_iter().map(|row| {
-                move |out: &mut String| {
-                    out.push_str(r#"{"metric":"#);
-                    labels(out, &row.labels);
-                    out.push_str(r#","values":["#);
-                    for (i, (time_ms, value)) in row.points.iter().enumerate() {
-                        if i > 0 {
-                            out.push(',');
-                        }
-                        point(out, time_ms, value);
-                    }
-                    out.push_str("]}");
-                }
-            });
-            send(head("matrix") + "[", items, format!("]{tail}"), held)
+            let source = Rows { rows: rows.into_iter(), row: None, first: true };
+            send(head("matrix") + "[", source, format!("]{tail}"), sending)
         }
     }
 }
 
-fn single(
-    head: String,
-    tail: String,
-    held: Held,
-    write: impl FnOnce(&mut String) + Send + 'static,
-) -> Response {
-    send(head, std::iter::once(write), tail, held)
-}
-
 /// A list of label sets.
-pub(super) fn series(items: Vec<Labels>, warnings: &[String], held: Held) -> Response {
-    let items = items.into_iter().map(|set| move |out: &mut String| labels(out, &set));
-    list(items, warnings, held)
+pub(super) fn series(listed: Vec<Labels>, warnings: &[String], sending: Sending) -> Response {
+    list(items(listed, |out: &mut String, set: Labels| labels(out, &set)), warnings, sending)
 }
 
 /// A list of names or values.
-pub(super) fn texts(items: Vec<std::sync::Arc<str>>, warnings: &[String], held: Held) -> Response {
-    let items = items.into_iter().map(|text| move |out: &mut String| string(out, &text));
-    list(items, warnings, held)
+pub(super) fn texts(listed: Vec<Arc<str>>, warnings: &[String], sending: Sending) -> Response {
+    list(items(listed, |out: &mut String, text: Arc<str>| string(out, &text)), warnings, sending)
 }
 
-fn list<W: FnOnce(&mut String) + 'static>(
-    items: impl Iterator<Item = W> + Send + 'static,
-    warnings: &[String],
-    held: Held,
-) -> Response {
+fn list(source: impl Source, warnings: &[String], sending: Sending) -> Response {
     let mut tail = "]".to_owned();
     annotations(&mut tail, warnings, &[]);
     tail.push('}');
-    send(r#"{"status":"success","data":["#.to_owned(), items, tail, held)
+    send(r#"{"status":"success","data":["#.to_owned(), source, tail, sending)
 }
 
 fn annotations(out: &mut String, warnings: &[String], infos: &[String]) {
@@ -220,43 +351,4 @@ fn labels(out: &mut String, labels: &Labels) {
         string(out, &label.value);
     }
     out.push('}');
-}
-
-fn string(out: &mut String, text: &str) {
-    out.push('"');
-    let mut rest = text;
-    while let Some(at) = rest.find(|c: char| c < ' ' || c == '"' || c == '\\') {
-        let (plain, special) = rest.split_at(at);
-        out.push_str(plain);
-        let mut chars = special.chars();
-        match chars.next() {
-            Some('\n') => out.push_str("\\n"),
-            Some(c @ ('"' | '\\')) => out.extend(['\\', c]),
-            Some(c) => {
-                let _ = write!(out, "\\u{:04x}", c as u32);
-            }
-            None => {}
-        }
-        rest = chars.as_str();
-    }
-    out.push_str(rest);
-    out.push('"');
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn written(write: impl FnOnce(&mut String)) -> String {
-        let mut out = String::new();
-        write(&mut out);
-        out
-    }
-
-    #[test]
-    fn strings_survive() {
-        let hard = "a\"b\\c\nd\u{1}é\u{2028}";
-        let text = written(|out| string(out, hard));
-        assert_eq!(serde_json::from_str::<String>(&text).unwrap(), hard);
-    }
 }

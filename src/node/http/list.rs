@@ -58,8 +58,9 @@ pub(super) fn limit(params: &Params<'_>) -> Result<Option<usize>, Failure> {
 /// What is said of an answer that `limit` cut.
 pub(super) const TRUNCATED: &str = "results truncated due to limit";
 
-/// Bytes of an entry of a list, about: what it points to is the database's.
-const ENTRY_BYTES: usize = 64;
+/// Bytes that each candidate takes while a list is made: its place among those found, in a sorted set, and in the list. What
+/// it points to is the database's.
+const CANDIDATE_BYTES: u64 = 64;
 
 /// What was found, and what is to be said with it.
 struct Found<T> {
@@ -69,28 +70,32 @@ struct Found<T> {
 
 async fn run<T: Send + 'static>(
     node: &Arc<Node>,
+    asked: &Asked,
     params: &Params<'_>,
     listed: Listed,
     read: impl FnOnce(&Db, &Listed, TimeRange) -> Result<Listing<T>, Failure> + Send + 'static,
-) -> Result<(Found<T>, json::Held), Failure> {
-    let (db, pools) = (Arc::clone(&node.db), node.pools.engine.clone());
+) -> Result<(Found<T>, json::Sending), Failure> {
+    let (db, pools) = (Arc::clone(&node.db), Arc::clone(&node.pools));
+    let compressed = json::is_compressed(&asked.headers);
     let find = move |cancel: &AtomicBool| {
+        let buffers = json::Buffers::lend(&pools, compressed, cancel).map_err(EvalError::Exhausted)?;
+        let mut loan = pools.engine.working.loan();
+        // Before it is there a list is at most as long as there are candidates.
+        let candidates = db.candidates(&listed.selectors)?.saturating_mul(CANDIDATE_BYTES);
+        loan.grow(candidates, &|| cancel.load(Relaxed)).map_err(EvalError::Exhausted)?;
         let listing = match listed.window {
             Some(window) => read(&db, &listed, window)?,
             None => Listing { items: Vec::new(), cut: false },
         };
-        // How long a list is shows only when it is there.
-        let mut loan = pools.working.loan();
-        let bytes = listing.items.len().saturating_mul(ENTRY_BYTES) as u64;
-        loan.grow(bytes, &|| cancel.load(Relaxed)).map_err(EvalError::Exhausted)?;
+        loan.keep_only(listing.items.capacity().saturating_mul(size_of::<T>()) as u64);
         let mut warnings = db.warnings(listed.window);
         if listing.cut {
             warnings.push(TRUNCATED.to_owned());
         }
-        Ok((Found { items: listing.items, warnings }, loan))
+        Ok((Found { items: listing.items, warnings }, buffers, loan))
     };
-    let ((found, loan), place) = node.reads.run(timeout(node, params)?, find).await?;
-    Ok((found, ((place, node.pools.bytes.clone()), Some(loan))))
+    let ((found, buffers, loan), place) = node.reads.run(timeout(node, params)?, find).await?;
+    Ok((found, json::Sending::new(buffers, place, Some(loan))))
 }
 
 pub(super) async fn series(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
@@ -100,7 +105,7 @@ pub(super) async fn series(State(node): State<Arc<Node>>, asked: Asked) -> Resul
         return Err(Failure::new(ErrorKind::BadData, "no match[] parameter provided"));
     }
     let read = |db: &Db, l: &Listed, window| Ok(db.series(&l.selectors, window, l.limit)?);
-    let (found, held) = run(&node, &params, listed, read).await?;
+    let (found, held) = run(&node, &asked, &params, listed, read).await?;
     Ok(json::series(found.items, &found.warnings, held))
 }
 
@@ -108,7 +113,7 @@ pub(super) async fn labels(State(node): State<Arc<Node>>, asked: Asked) -> Resul
     let params = asked.params()?;
     let listed = Listed::read(&node, &params)?;
     let read = |db: &Db, l: &Listed, window| Ok(db.label_names(&l.selectors, window, l.limit)?);
-    let (found, held) = run(&node, &params, listed, read).await?;
+    let (found, held) = run(&node, &asked, &params, listed, read).await?;
     Ok(json::texts(found.items, &found.warnings, held))
 }
 
@@ -122,7 +127,7 @@ pub(super) async fn values(
     let name = unescaped(name);
     let read =
         move |db: &Db, l: &Listed, window| Ok(db.label_values(&name, &l.selectors, window, l.limit)?);
-    let (found, held) = run(&node, &params, listed, read).await?;
+    let (found, held) = run(&node, &asked, &params, listed, read).await?;
     Ok(json::texts(found.items, &found.warnings, held))
 }
 

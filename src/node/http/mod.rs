@@ -46,7 +46,11 @@ pub use server::serve;
 pub use settings::Settings;
 pub use write::{Label, store_metrics};
 
-use super::{db::Db, engine::Workers};
+use super::{
+    db::Db,
+    engine::{EvalError, Workers},
+    pool::Loan,
+};
 use crate::{
     base::{ErrorKind, params::Params},
     http::{BrowserGuard, HostNames},
@@ -74,7 +78,7 @@ pub struct Node {
     workers: Workers,
     writes: Writes,
     metrics: Metrics,
-    pools: Pools,
+    pools: Arc<Pools>,
     recent: Arc<Recent>,
     connections: ClientConnections,
     started_ms: i64,
@@ -89,7 +93,7 @@ impl Node {
         let started_ms = (db.options().clock)();
         let metrics = Metrics::new()?;
         Ok(Arc::new(Self {
-            pools: Pools::new(&settings.pool, metrics.registry())?,
+            pools: Arc::new(Pools::new(&settings.pool, metrics.registry())?),
             reads: Reads::new(&settings),
             recent: Recent::new(settings.recent.clone()),
             workers: Workers::new(settings.query_threads, Workers::SERIES_MIN),
@@ -117,6 +121,11 @@ impl Node {
                 tracing::debug!(freed, "pools were idle and gave buffers back");
             }
         }
+    }
+
+    /// How much memory queries share, and why: a sentence.
+    pub fn pool_size(&self) -> &str {
+        &self.pools.said
     }
 
     /// Most bytes that its pools lend; `None` where nothing bounds them.
@@ -212,6 +221,8 @@ struct Asked {
     form: String,
     headers: HeaderMap,
     peer: Option<IpAddr>,
+    /// The memory of the form.
+    _lent: Option<Loan>,
 }
 
 impl Node {
@@ -239,13 +250,13 @@ impl Asked {
     }
 }
 
-impl<S: Sync> FromRequest<S> for Asked {
+impl FromRequest<Arc<Node>> for Asked {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+    async fn from_request(request: Request, node: &Arc<Node>) -> Result<Self, Failure> {
         let url = request.uri().query().map(str::to_owned);
         let peer = peer_of(&request);
-        let asked = Self { url, form: String::new(), headers: request.headers().clone(), peer };
+        let asked = Self { url, form: String::new(), headers: request.headers().clone(), peer, _lent: None };
         if request.method() != Method::POST {
             return Ok(asked);
         }
@@ -253,25 +264,42 @@ impl<S: Sync> FromRequest<S> for Asked {
             .headers()
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.starts_with("application/x-www-form-urlencoded"));
-        let body = read_form(request.into_body()).await?;
+            .is_some_and(is_form);
+        let (body, lent) = read_form(node, request).await?;
         if !is_form {
             return Ok(asked);
         }
         let form = String::from_utf8(body.into())
             .map_err(|_| Failure::new(ErrorKind::BadData, "the form is not UTF-8"))?;
-        Ok(Self { form, ..asked })
+        Ok(Self { form, _lent: Some(lent), ..asked })
     }
+}
+
+/// Whether a media type is that of a form: parameters may follow, and case does not matter.
+fn is_form(media_type: &str) -> bool {
+    let name = media_type.split(';').next().unwrap_or_default().trim();
+    name.eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
 fn peer_of(request: &Request) -> Option<IpAddr> {
     request.extensions().get::<Peer>().map(|peer| peer.0)
 }
 
-/// The body of a read, which is small.
-async fn read_form(body: Body) -> Result<Bytes, Failure> {
-    match tokio::time::timeout(FORM_WAIT, axum::body::to_bytes(body, FORM_BYTES_MAX)).await {
-        Ok(Ok(whole)) => Ok(whole),
+/// Bytes of memory for each byte of a form: as it comes, as text, and once more in what is read from it.
+const FORM_COPIES: u64 = 3;
+
+/// The body of a read, and its memory: a crowd that sends forms must not fill the node's before a query is worked out.
+async fn read_form(node: &Node, request: Request) -> Result<(Bytes, Loan), Failure> {
+    let said =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let most = said.map_or(FORM_BYTES_MAX, |bytes: usize| bytes.min(FORM_BYTES_MAX));
+    let mut lent = node.pools.engine.working.loan();
+    lent.try_grow(FORM_COPIES * most as u64).map_err(EvalError::Exhausted)?;
+    match tokio::time::timeout(FORM_WAIT, axum::body::to_bytes(request.into_body(), FORM_BYTES_MAX)).await {
+        Ok(Ok(whole)) => {
+            lent.keep_only(FORM_COPIES * whole.len() as u64);
+            Ok((whole, lent))
+        }
         Ok(Err(_)) => Err(Failure::new(
             ErrorKind::BodyTooLarge,
             format!("the body is cut off or larger than {FORM_BYTES_MAX} bytes"),

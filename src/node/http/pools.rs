@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use prometheus::Registry;
 
 use crate::{
+    base::units,
     node::{
         engine,
         pool::{
@@ -12,7 +13,7 @@ use crate::{
             Supply,
         },
     },
-    telemetry::process::memory_limit_bytes,
+    telemetry::memory_limit::{MemoryLimit, memory_limit},
 };
 
 /// The cap of a node whose machine does not say how much memory it has.
@@ -55,12 +56,30 @@ impl Default for PoolSettings {
 }
 
 impl PoolSettings {
-    fn mode(&self) -> Mode {
+    /// How much is lent at most, and why: a sentence for who starts the node.
+    fn sized(&self, limit: Option<&MemoryLimit>) -> (Mode, String) {
         if !self.bounded {
-            return Mode::Unbounded;
+            return (
+                Mode::Unbounded,
+                "`pool.mode` is `unbounded`: nothing bounds the memory of queries".to_owned(),
+            );
         }
-        let quarter = || memory_limit_bytes().map_or(MEMORY_UNKNOWN, |bytes| bytes / 4);
-        Mode::Bounded { bytes: self.memory.unwrap_or_else(quarter), wait: self.wait }
+        let (bytes, why) = match (self.memory, limit) {
+            (Some(bytes), Some(limit)) => {
+                (bytes, format!("as `pool.memory` says; the process may use {limit}"))
+            }
+            (Some(bytes), None) => (bytes, "as `pool.memory` says".to_owned()),
+            (None, Some(limit)) => (
+                limit.bytes / 4,
+                format!("a quarter of what the process may use, {limit}; `pool.memory` sets it"),
+            ),
+            (None, None) => {
+                let why = "since nothing says how much memory there is; `pool.memory` sets it";
+                (MEMORY_UNKNOWN, why.to_owned())
+            }
+        };
+        let said = format!("queries share a pool of {}: {why}", units::bytes(bytes));
+        (Mode::Bounded { bytes, wait: self.wait }, said)
     }
 }
 
@@ -68,6 +87,8 @@ impl PoolSettings {
 #[derive(Debug)]
 pub(super) struct Pools {
     mode: Mode,
+    /// How large they are, and why.
+    pub(super) said: String,
     pub(super) bytes: BytesPool,
     pub(super) engine: engine::Pools,
 }
@@ -75,7 +96,7 @@ pub(super) struct Pools {
 impl Pools {
     /// Full pools, whose metrics are in the registry.
     pub(super) fn new(settings: &PoolSettings, registry: &Registry) -> prometheus::Result<Self> {
-        let mode = settings.mode();
+        let (mode, said) = settings.sized(memory_limit().as_ref());
         let cap = Arc::new(Cap::new(mode));
         let supply = Supply {
             cap: Arc::clone(&cap),
@@ -86,6 +107,7 @@ impl Pools {
         supply.metrics.show_cap(&cap);
         Ok(Self {
             mode,
+            said,
             bytes: BytesPool::new("bytes", &settings.bytes, &supply),
             engine: engine::Pools {
                 samples: engine::SamplePool::new("samples", &settings.samples, &supply),
@@ -117,5 +139,36 @@ impl Pools {
             ("working", self.engine.working.check_returned()),
         ];
         checked.into_iter().filter_map(|(pool, back)| back.err().map(|leaked| (pool, leaked)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(settings: &PoolSettings, limit: Option<u64>) -> (Option<u64>, String) {
+        let limit = limit.map(|bytes| MemoryLimit { bytes, group: Some("/sys/fs/cgroup/memory.max".into()) });
+        let (mode, said) = settings.sized(limit.as_ref());
+        let bytes = if let Mode::Bounded { bytes, .. } = mode { Some(bytes) } else { None };
+        (bytes, said)
+    }
+
+    #[test]
+    fn the_pool_follows_the_limit_and_says_so() {
+        let own = PoolSettings::default();
+        let (bytes, text) = said(&own, Some(512 << 20));
+        assert_eq!(bytes, Some(128 << 20));
+        assert_eq!(
+            text,
+            "queries share a pool of 128MiB: a quarter of what the process may use, 512MiB \
+             (/sys/fs/cgroup/memory.max); `pool.memory` sets it"
+        );
+        assert_eq!(said(&own, None).0, Some(MEMORY_UNKNOWN));
+        let set = PoolSettings { memory: Some(1 << 20), ..PoolSettings::default() };
+        let (bytes, text) = said(&set, Some(512 << 20));
+        assert_eq!(bytes, Some(1 << 20));
+        assert!(text.contains("as `pool.memory` says; the process may use 512MiB"), "{text}");
+        let unbounded = PoolSettings { bounded: false, ..PoolSettings::default() };
+        assert_eq!(said(&unbounded, Some(1 << 20)).0, None);
     }
 }

@@ -18,7 +18,10 @@ use crate::{
         params::{ParamError, Params},
         time::EvalTimes,
     },
-    node::{db::Cost, engine},
+    node::{
+        db::Cost,
+        engine::{self, EvalError},
+    },
     promql::{
         ast::{Ast, Edges, Expr, Matcher, Selector, ValueType},
         print,
@@ -95,7 +98,9 @@ impl Query {
             witness: counted.clone().map(|counted| counted as Arc<dyn engine::Witness>),
             ..engine::Options::default()
         };
+        let (pools, compressed) = (Arc::clone(&node.pools), json::is_compressed(&asked.headers));
         let run = move |cancel: &_| {
+            let buffers = json::Buffers::lend(&pools, compressed, cancel).map_err(EvalError::Exhausted)?;
             let answer = engine::evaluate(&self.ast, times, &*db, &options, cancel);
             let mut answer = answer.map_err(|error| recent::explained(error, counted.as_deref()))?;
             let shape = Shape::of(&self.ast, times, self.lookback_ms);
@@ -103,12 +108,13 @@ impl Query {
             if self.limit.is_some_and(|limit| answer.value.truncate(limit)) {
                 answer.warnings.push(TRUNCATED.to_owned());
             }
-            Ok(answer)
+            Ok((answer, buffers))
         };
         let begun = tokio::time::Instant::now();
-        let (answer, place) = node.reads.run(self.timeout, run).await?;
+        let ((mut answer, buffers), place) = node.reads.run(self.timeout, run).await?;
         let stats = stats.then(|| begun.elapsed());
-        Ok(json::answer(answer, times.start, stats, (place, node.pools.bytes.clone())))
+        let sending = json::Sending::new(buffers, place, answer.loan.take());
+        Ok(json::answer(answer, times.start, stats, sending))
     }
 
     /// Exactly what it would read; the index tells without a look at a sample's value.

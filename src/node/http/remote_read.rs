@@ -32,7 +32,7 @@ use crate::{
         pool::{Gone, Loan, PoolExhausted},
         storage::Storage as _,
     },
-    series::{Labels, Samples},
+    series::{Label, Labels, Samples},
 };
 
 /// The largest answer before it is packed, bytes: it is made in one piece, as the protocol has it.
@@ -40,7 +40,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 pub(super) async fn read(State(node): State<Arc<Node>>, request: Request) -> Result<Response, Failure> {
     let counted = node.counted(request.headers(), peer_of(&request))?;
-    let packed = read_form(request.into_body()).await?;
+    let (packed, _lent) = read_form(&node, request).await?;
     let queries = ingest::read_request(&ingest::unpack(&packed, FORM_BYTES_MAX)?)?;
     let (db, pools, limits) = (Arc::clone(&node.db), node.pools.engine.clone(), node.settings.limits);
     let run = move |cancel: &AtomicBool| answer(&db, &queries, &Means { limits, pools, counted, cancel });
@@ -97,46 +97,107 @@ impl Means<'_> {
     }
 }
 
-/// An answer is held as series, then as their list, then as the whole, and packed: at most so often at once.
-const COPIES: u64 = 3;
-
 /// What has been read so far, over all queries of a request.
+#[derive(Default)]
 struct Used {
     series: u64,
     samples: u64,
-    bytes: usize,
+}
+
+/// The answer while it is written; its memory is lent before it grows.
+struct Output {
+    bytes: Vec<u8>,
     loan: Loan,
 }
 
-fn answer(db: &Db, queries: &[ReadQuery], means: &Means<'_>) -> Result<Found, Failure> {
-    let mut used = Used { series: 0, samples: 0, bytes: 0, loan: means.pools.working.loan() };
-    let mut out = Vec::new();
-    for query in queries {
-        let result = result_of(db, query, means, &mut used)?;
-        field(1, &result, &mut out);
+impl Output {
+    fn reserve(&mut self, more: usize, means: &Means<'_>) -> Result<(), Failure> {
+        let needed = self.bytes.len().saturating_add(more);
+        if needed > ANSWER_BYTES_MAX {
+            let message =
+                format!("the answer is larger than {ANSWER_BYTES_MAX} bytes; ask for less at a time");
+            return Err(Failure::new(ErrorKind::LimitExceeded, message));
+        }
+        if needed > self.bytes.capacity() {
+            let capacity = needed.max(2 * self.bytes.capacity()).min(ANSWER_BYTES_MAX);
+            // While the bytes move there are both.
+            means.granted(|gone| self.loan.grow(capacity as u64, gone))?;
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+            self.loan.keep_only(capacity as u64);
+        }
+        Ok(())
     }
-    let packed = snap::raw::Encoder::new()
-        .compress_vec(&out)
-        .map_err(|error| Failure::new(ErrorKind::Internal, format!("packing the answer: {error}")))?;
-    drop(out);
-    used.loan.keep_only(packed.len() as u64);
-    Ok(Found { packed, loan: used.loan, warnings: db.warnings(queries.iter().map(|query| query.window)) })
+
+    /// Writes what `write` does as a field that holds a message, whose length is known only afterwards.
+    fn message(
+        &mut self,
+        means: &Means<'_>,
+        write: impl FnOnce(&mut Self) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let start = self.bytes.len();
+        self.reserve(HEAD_BYTES, means)?;
+        self.bytes.resize(start + HEAD_BYTES, 0);
+        write(self)?;
+        let mut head = vec![1 << 3 | 2];
+        put_varint((self.bytes.len() - start - HEAD_BYTES) as u64, &mut head);
+        let end = self.bytes.len();
+        self.bytes.copy_within(start + HEAD_BYTES..end, start + head.len());
+        self.bytes.truncate(end - HEAD_BYTES + head.len());
+        if let Some(place) = self.bytes.get_mut(start..start + head.len()) {
+            place.copy_from_slice(&head);
+        }
+        Ok(())
+    }
 }
 
-/// A `QueryResult`, its series sorted by their labels.
-fn result_of(db: &Db, query: &ReadQuery, means: &Means<'_>, used: &mut Used) -> Result<Vec<u8>, Failure> {
+/// Bytes of a field's number and the length of a message, at most.
+const HEAD_BYTES: usize = 6;
+
+fn answer(db: &Db, queries: &[ReadQuery], means: &Means<'_>) -> Result<Found, Failure> {
+    let mut used = Used::default();
+    let mut out = Output { bytes: Vec::new(), loan: means.pools.working.loan() };
+    for query in queries {
+        out.message(means, |out| result_of(db, query, means, &mut used, out))?;
+    }
+    let Output { bytes, mut loan } = out;
+    let largest = snap::raw::max_compress_len(bytes.len());
+    means.granted(|gone| loan.grow(largest as u64, gone))?;
+    let mut packed = snap::raw::Encoder::new()
+        .compress_vec(&bytes)
+        .map_err(|error| Failure::new(ErrorKind::Internal, format!("packing the answer: {error}")))?;
+    drop(bytes);
+    packed.shrink_to_fit();
+    loan.keep_only(packed.capacity() as u64);
+    Ok(Found { packed, loan, warnings: db.warnings(queries.iter().map(|query| query.window)) })
+}
+
+/// The series of a `QueryResult`, sorted by their labels.
+fn result_of(
+    db: &Db,
+    query: &ReadQuery,
+    means: &Means<'_>,
+    used: &mut Used,
+    out: &mut Output,
+) -> Result<(), Failure> {
     if query.matchers.is_empty() {
         // As in Prometheus: who names nothing gets nothing, not everything.
-        return Ok(Vec::new());
+        return Ok(());
     }
     let selection = db.select(&query.matchers, query.window).map_err(EvalError::from)?;
-    let expected = selection.expected(0);
-    let mut samples = means.granted(|gone| means.pools.samples.get_unless(expected, gone))?;
-    let mut found: Vec<(Labels, Vec<u8>)> = Vec::new();
-    for number in 0..selection.series() {
+    let mut order_loan = means.pools.working.loan();
+    means.granted(|gone| order_loan.grow((selection.series() * size_of::<usize>()) as u64, gone))?;
+    let mut order: Vec<usize> = (0..selection.series()).collect();
+    order.sort_unstable_by(|a, b| selection.labels(*a).cmp(&selection.labels(*b)));
+    let mut samples = means.granted(|gone| means.pools.samples.get_unless(0, gone))?;
+    for number in order {
         if means.gone() {
             return Err(EvalError::Canceled.into());
         }
+        let expected = selection.expected(number);
+        means.granted(|gone| samples.reserve_charge(expected, gone))?;
+        samples.clear();
+        samples.times.reserve_exact(expected);
+        samples.values.reserve_exact(expected);
         let Some(labels) = selection.read(number, &mut samples).map_err(EvalError::from)? else { continue };
         means.granted(|gone| samples.settle(gone))?;
         used.series += 1;
@@ -151,33 +212,31 @@ fn result_of(db: &Db, query: &ReadQuery, means: &Means<'_>, used: &mut Used) -> 
         if let Some((name, _, max)) = counts.into_iter().find(|(_, count, max)| count > max) {
             return Err(EvalError::Limit { name, max }.into());
         }
-        let series = series_of(labels, &samples);
-        used.bytes += series.len();
-        if used.bytes > ANSWER_BYTES_MAX {
-            let message =
-                format!("the answer is larger than {ANSWER_BYTES_MAX} bytes; ask for less at a time");
-            return Err(Failure::new(ErrorKind::LimitExceeded, message));
-        }
-        means.granted(|gone| used.loan.grow(COPIES * series.len() as u64, gone))?;
-        found.push((labels.clone(), series));
+        out.reserve(HEAD_BYTES + length_of(labels, &samples), means)?;
+        out.message(means, |out| {
+            series_into(labels, &samples, &mut out.bytes);
+            Ok(())
+        })?;
     }
-    found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    let mut out = Vec::new();
-    for (_, series) in found {
-        field(1, &series, &mut out);
-    }
-    Ok(out)
+    Ok(())
 }
 
-/// A `TimeSeries`.
-fn series_of(labels: &Labels, samples: &Samples) -> Vec<u8> {
-    let mut out = Vec::new();
+/// At least the bytes of a `TimeSeries`.
+fn length_of(labels: &Labels, samples: &Samples) -> usize {
+    // A value takes 9 bytes, a time up to 11, and a field around each part up to [`HEAD_BYTES`].
+    let sample = 9 + 11 + 2;
+    let label = |label: &Label| 3 * HEAD_BYTES + label.name.len() + label.value.len();
+    labels.iter().map(label).sum::<usize>() + samples.len() * sample
+}
+
+/// Writes a `TimeSeries`.
+fn series_into(labels: &Labels, samples: &Samples, out: &mut Vec<u8>) {
     let mut part = Vec::new();
     for label in labels {
         part.clear();
         field(1, label.name.as_bytes(), &mut part);
         field(2, label.value.as_bytes(), &mut part);
-        field(1, &part, &mut out);
+        field(1, &part, out);
     }
     for (time, value) in samples.times.iter().zip(&samples.values) {
         part.clear();
@@ -186,9 +245,8 @@ fn series_of(labels: &Labels, samples: &Samples) -> Vec<u8> {
         part.extend_from_slice(&value.to_le_bytes());
         part.push(2 << 3);
         put_varint(*time as u64, &mut part);
-        field(2, &part, &mut out);
+        field(2, &part, out);
     }
-    out
 }
 
 /// A field that holds bytes.

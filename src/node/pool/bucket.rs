@@ -126,40 +126,32 @@ impl<T: Buffer> BucketPool<T> {
         self.get_unless(capacity, &|| false)
     }
 
-    /// The same for a query that may be `gone` before it gets anything.
+    /// The same for a query that may be `gone` before it gets anything. A buffer that lies free needs no room under the
+    /// cap: it is counted already.
     pub fn get_unless(&self, capacity: usize, gone: Gone<'_>) -> Result<Lease<T>, PoolExhausted> {
-        self.home.charge(self.nominal(capacity), gone)?;
-        Ok(self.lend(capacity))
-    }
-
-    /// The same at once and whatever the cap says: for what gives back more than it takes.
-    pub fn get_over(&self, capacity: usize) -> Lease<T> {
-        self.home.cap.charge_over(self.nominal(capacity));
-        self.lend(capacity)
-    }
-
-    /// Bytes that are charged for a buffer.
-    fn nominal(&self, capacity: usize) -> u64 {
-        let shelf = self.home.shelf(capacity);
-        shelf.map_or(capacity, |(_, holds, _)| holds).saturating_mul(T::ELEMENT_BYTES) as u64
-    }
-
-    /// Hands out what is charged for already.
-    fn lend(&self, capacity: usize) -> Lease<T> {
-        let (home, nominal) = (&self.home, self.nominal(capacity));
+        let home = &self.home;
         let (object, shelf, charged) = match home.shelf(capacity) {
-            Some((number, holds, shelf)) => {
-                let (object, charged) = home.fit(shelf.get(), holds, nominal);
-                (object, number, charged)
-            }
+            Some((number, holds, shelf)) => match shelf.get() {
+                Some(object) => {
+                    let bytes = object.bytes() as u64;
+                    (object, number, bytes)
+                }
+                None => {
+                    let bytes = bytes_of::<T>(holds);
+                    home.charge(bytes, gone)?;
+                    (shelf.make(), number, bytes)
+                }
+            },
             None => {
+                let bytes = bytes_of::<T>(capacity);
+                home.charge(bytes, gone)?;
                 home.alloc_max.inc();
-                (T::with_capacity(capacity), home.shelves.len(), nominal)
+                (T::with_capacity(capacity), home.shelves.len(), bytes)
             }
         };
         home.lent(shelf, charged);
         let home: Arc<dyn Home<T>> = Arc::<BucketHome<T>>::clone(home);
-        Lease::new(object, home, shelf, charged)
+        Ok(Lease::new(object, home, shelf, charged))
     }
 
     /// Frees memory of the buckets that nobody used since the last call; returns how many objects it dropped.
@@ -185,6 +177,10 @@ impl<T: Buffer> BucketPool<T> {
     }
 }
 
+fn bytes_of<T: Buffer>(elements: usize) -> u64 {
+    elements.saturating_mul(T::ELEMENT_BYTES) as u64
+}
+
 impl<T: Buffer> BucketHome<T> {
     /// The shelf for a capacity: its number, what its buffers hold, and itself.
     fn shelf(&self, capacity: usize) -> Option<(usize, usize, &Arc<Shelf<T>>)> {
@@ -194,17 +190,6 @@ impl<T: Buffer> BucketHome<T> {
 
     fn charge(&self, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted> {
         self.cap.charge(bytes, gone).inspect_err(|_| self.exhausted.inc())
-    }
-
-    /// A buffer that grew while it was lent holds more than its bucket says. It is charged in full, or replaced
-    /// where the cap has no room for that.
-    fn fit(&self, object: T, holds: usize, nominal: u64) -> (T, u64) {
-        let bytes = object.bytes() as u64;
-        if bytes <= nominal || self.cap.try_charge(bytes - nominal) {
-            (object, bytes.max(nominal))
-        } else {
-            (T::with_capacity(holds), nominal)
-        }
     }
 
     fn lent(&self, shelf: usize, bytes: u64) {
@@ -231,28 +216,25 @@ impl<T: Buffer> Home<T> for BucketHome<T> {
         let below = self.shelves.partition_point(|(capacity, _)| *capacity <= holds);
         let largest = self.shelves.last().map_or(0, |(capacity, _)| *capacity);
         let target = below.checked_sub(1).and_then(|i| self.shelves.get(i));
-        if let Some((_, shelf)) = target.filter(|_| holds <= largest) {
-            shelf.put(object);
+        // What grew without being charged for, since the query failed, is not kept.
+        let counted = object.bytes() as u64 <= bytes;
+        if let Some((_, shelf)) = target.filter(|_| holds <= largest && counted) {
+            shelf.put(object, bytes);
         } else {
             drop(object);
+            self.cap.release(bytes);
         }
         if let Some((_, lender)) = self.shelves.get(shelf) {
             lender.returned(bytes);
         } else {
             self.oversize.returned(1, bytes);
         }
-        self.cap.release(bytes);
     }
 
     fn charge_more(&self, shelf: usize, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted> {
         self.charge(bytes, gone)?;
         self.grew(shelf, bytes);
         Ok(())
-    }
-
-    fn charge_over(&self, shelf: usize, bytes: u64) {
-        self.cap.charge_over(bytes);
-        self.grew(shelf, bytes);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    sync::Weak,
     time::{Duration, Instant},
 };
 
@@ -68,16 +69,25 @@ pub type Gone<'a> = &'a (dyn Fn() -> bool + 'a);
 /// How often a query that waits at the bound asks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Counts the bytes lent by all pools that share it, and holds them under a bound.
-#[derive(Debug)]
+/// Buffers that lie free in a pool, to be freed when the memory is needed elsewhere.
+pub(super) trait Reclaim: Send + Sync {
+    /// Frees buffers until `bytes` are freed or none is left, and gives their bytes back to the cap; the bytes freed.
+    fn reclaim(&self, bytes: u64) -> u64;
+}
+
+/// Bounds the bytes of all pools that share it: what is lent, and what lies free to be lent again. Free buffers are
+/// given up first.
 pub struct Cap {
     mode: Mode,
+    /// Lent, or free in a pool.
+    held: AtomicU64,
     lent: AtomicU64,
     peak: AtomicU64,
     waiting: AtomicU64,
     exhausted: AtomicU64,
     gate: Mutex<()>,
     returned: Condvar,
+    shelves: Mutex<Vec<Weak<dyn Reclaim>>>,
 }
 
 impl Cap {
@@ -85,12 +95,14 @@ impl Cap {
     pub fn new(mode: Mode) -> Self {
         Self {
             mode,
+            held: AtomicU64::new(0),
             lent: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             exhausted: AtomicU64::new(0),
             gate: Mutex::new(()),
             returned: Condvar::new(),
+            shelves: Mutex::new(Vec::new()),
         }
     }
 
@@ -102,6 +114,11 @@ impl Cap {
     /// Bytes lent now.
     pub fn lent(&self) -> u64 {
         self.lent.load(Ordering::SeqCst)
+    }
+
+    /// Bytes lent now, and bytes of the buffers that lie free.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::SeqCst)
     }
 
     /// The most bytes that were ever lent at once.
@@ -119,29 +136,73 @@ impl Cap {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    /// Lends `bytes`, or says that it cannot. Never waits.
-    pub(super) fn try_charge(&self, bytes: u64) -> bool {
+    /// Asks a pool for its free buffers from now on.
+    pub(super) fn reclaim_from(&self, shelf: Weak<dyn Reclaim>) {
+        if let Ok(mut shelves) = self.shelves.lock() {
+            shelves.retain(|known| known.strong_count() > 0);
+            shelves.push(shelf);
+        }
+    }
+
+    /// Counts `bytes` that are to lie free, unless they pass the bound.
+    pub(super) fn try_keep(&self, bytes: u64) -> bool {
         let bound = match self.mode {
             Mode::Bounded { bytes, .. } => bytes,
             Mode::Unbounded => u64::MAX,
         };
-        let mut lent = self.lent.load(Ordering::SeqCst);
+        let mut held = self.held.load(Ordering::SeqCst);
         loop {
-            let Some(next) = lent.checked_add(bytes).filter(|next| *next <= bound) else { return false };
-            match self.lent.compare_exchange(lent, next, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => {
-                    self.peak.fetch_max(next, Ordering::Relaxed);
-                    return true;
-                }
-                Err(now) => lent = now,
+            let Some(next) = held.checked_add(bytes).filter(|next| *next <= bound) else { return false };
+            match self.held.compare_exchange(held, next, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return true,
+                Err(now) => held = now,
             }
         }
     }
 
-    /// Lends `bytes` whatever the bound says: for what gives back more than it takes, such as the sending of an answer.
-    pub(super) fn charge_over(&self, bytes: u64) {
+    /// Takes `bytes` off that lay free.
+    pub(super) fn freed(&self, bytes: u64) {
+        self.held.fetch_sub(bytes, Ordering::SeqCst);
+    }
+
+    /// Lends `bytes` that lay free.
+    pub(super) fn lend_kept(&self, bytes: u64) {
         let lent = self.lent.fetch_add(bytes, Ordering::SeqCst).saturating_add(bytes);
         self.peak.fetch_max(lent, Ordering::Relaxed);
+    }
+
+    /// Takes back what was lent, of which `kept` now lies free.
+    pub(super) fn keep(&self, bytes: u64, kept: u64) {
+        self.lent.fetch_sub(bytes, Ordering::SeqCst);
+        self.held.fetch_sub(bytes.saturating_sub(kept), Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Lends `bytes`, or says that it cannot. Never waits.
+    pub(super) fn try_charge(&self, bytes: u64) -> bool {
+        while !self.try_keep(bytes) {
+            let Mode::Bounded { bytes: bound, .. } = self.mode else { return false };
+            let short = self.held().saturating_add(bytes).saturating_sub(bound);
+            // Others may have given back meanwhile.
+            if short > 0 && self.reclaim(short) == 0 {
+                return false;
+            }
+        }
+        self.lend_kept(bytes);
+        true
+    }
+
+    /// Frees what lies free in the pools, up to `bytes`.
+    fn reclaim(&self, bytes: u64) -> u64 {
+        let Ok(shelves) = self.shelves.lock() else { return 0 };
+        let mut freed = 0;
+        for shelf in shelves.iter().filter_map(Weak::upgrade) {
+            if freed >= bytes {
+                break;
+            }
+            freed += shelf.reclaim(bytes - freed);
+        }
+        freed
     }
 
     /// Lends `bytes`, waiting for others as long as the mode says, and as long as the query is not `gone`.
@@ -159,6 +220,15 @@ impl Cap {
         let got = self.wait_for(bytes, wait, gone);
         self.waiting.fetch_sub(1, Ordering::SeqCst);
         if got { Ok(()) } else { Err(self.refuse(bytes, cap)) }
+    }
+
+    /// Lends `bytes` or refuses them; never waits.
+    pub(super) fn charge_at_once(&self, bytes: u64) -> Result<(), PoolExhausted> {
+        if self.try_charge(bytes) {
+            return Ok(());
+        }
+        let cap = if let Mode::Bounded { bytes, .. } = self.mode { bytes } else { u64::MAX };
+        Err(self.refuse(bytes, cap))
     }
 
     fn wait_for(&self, bytes: u64, wait: Duration, gone: Gone<'_>) -> bool {
@@ -179,7 +249,10 @@ impl Cap {
 
     /// Takes back what was lent.
     pub(super) fn release(&self, bytes: u64) {
-        self.lent.fetch_sub(bytes, Ordering::SeqCst);
+        self.keep(bytes, 0);
+    }
+
+    fn wake(&self) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             drop(self.gate.lock());
             self.returned.notify_all();
@@ -189,5 +262,15 @@ impl Cap {
     fn refuse(&self, asked: u64, cap: u64) -> PoolExhausted {
         self.exhausted.fetch_add(1, Ordering::Relaxed);
         PoolExhausted { asked, lent: self.lent(), cap }
+    }
+}
+
+impl fmt::Debug for Cap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cap")
+            .field("mode", &self.mode)
+            .field("held", &self.held())
+            .field("lent", &self.lent())
+            .finish_non_exhaustive()
     }
 }

@@ -15,9 +15,6 @@ pub(super) trait Home<T>: Send + Sync {
 
     /// Charges this much more to a lease of shelf `shelf`.
     fn charge_more(&self, shelf: usize, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted>;
-
-    /// The same at once, whatever the cap says.
-    fn charge_over(&self, shelf: usize, bytes: u64);
 }
 
 /// An object on loan from a pool; dropping it returns it.
@@ -50,13 +47,6 @@ impl<T: Buffer> Lease<T> {
     /// first, by one series at most, and this follows.
     pub fn settle(&mut self, gone: Gone<'_>) -> Result<(), PoolExhausted> {
         self.charge_up_to(self.bytes() as u64, gone)
-    }
-
-    /// The same at once and whatever the cap says, as [`BucketPool::get_over`](super::BucketPool::get_over).
-    pub fn settle_over(&mut self) {
-        let more = (self.bytes() as u64).saturating_sub(self.charged);
-        self.home.charge_over(self.shelf, more);
-        self.charged += more;
     }
 
     fn charge_up_to(&mut self, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted> {

@@ -100,19 +100,21 @@ impl Loan {
         Ok(())
     }
 
+    /// Takes more at once or not at all: for async code, which must not wait here.
+    pub fn try_grow(&mut self, bytes: u64) -> Result<(), PoolExhausted> {
+        let account = &self.account;
+        account.cap.charge_at_once(bytes).inspect_err(|_| account.exhausted.inc())?;
+        account.outstanding.lent(u64::from(self.charged == 0 && bytes > 0), bytes);
+        self.charged += bytes;
+        Ok(())
+    }
+
     /// Gives back what is more than `bytes`.
     pub fn keep_only(&mut self, bytes: u64) {
         let less = self.charged.saturating_sub(bytes);
         self.charged -= less;
         self.account.outstanding.returned(u64::from(self.charged == 0 && less > 0), less);
         self.account.cap.release(less);
-    }
-
-    /// Takes over what another loan of the same ledger holds.
-    pub fn absorb(&mut self, mut other: Self) {
-        let more = std::mem::take(&mut other.charged);
-        self.account.outstanding.returned(u64::from(self.charged > 0 && more > 0), 0);
-        self.charged += more;
     }
 }
 

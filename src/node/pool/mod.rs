@@ -1,9 +1,9 @@
 //! Pools of buffers in the manner of m3dbnode, and the bound that m3dbnode never had.
 //!
-//! [`ObjectPool`] keeps M3's semantics. A [`BucketPool`] such as [`BytesPool`] puts objects of several sizes into one such
-//! pool per size. What is lent travels in a [`Lease`], which gives it back when dropped; memory that is no buffer of
-//! any pool is lent as a [`Loan`]. [`Cap`] bounds the bytes of everything lent, so that queries wait or fail where
-//! m3dbnode grew until it was killed.
+//! A [`BucketPool`] such as [`BytesPool`] keeps buffers of several sizes, each size in a pool with M3's semantics. What is
+//! lent travels in a [`Lease`], which gives it back when dropped; memory that is no buffer of
+//! any pool is lent as a [`Loan`]. [`Cap`] bounds the bytes of everything that is lent or lies free, so that queries wait or fail
+//! where m3dbnode grew until it was killed.
 
 mod bucket;
 mod cap;
@@ -26,7 +26,7 @@ pub use cap::{Cap, Gone, Mode, PoolExhausted};
 pub use lease::Lease;
 pub use loan::{Ledger, Loan};
 pub use metrics::PoolMetrics;
-pub use object::{Leaked, ObjectPool, Options};
+pub use object::{Leaked, Options};
 pub use refill::{Job, RefillBudget, Refiller};
 
 /// What all pools of a node share.

@@ -3,9 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    Cap, Lease, PoolExhausted, RefillBudget, Refiller, Reusable, Supply,
-    cap::Gone,
-    lease::Home,
+    Cap, RefillBudget, Refiller, Reusable, Supply,
+    cap::Reclaim,
     metrics::{Instruments, Read, Readings},
 };
 use crate::base::sync::{ArrayQueue, AtomicBool, AtomicU64, Ordering};
@@ -54,6 +53,7 @@ impl std::error::Error for Leaked {}
 /// The state of one pool, shared with its refill.
 pub(super) struct Shelf<T> {
     free: ArrayQueue<T>,
+    cap: Arc<Cap>,
     make: Box<dyn Fn() -> T + Send + Sync>,
     low: usize,
     high: usize,
@@ -71,7 +71,8 @@ fn watermark(share: f64, size: usize) -> usize {
     (share.clamp(0.0, 1.0) * size as f64).ceil() as usize
 }
 
-impl<T: Send + 'static> Shelf<T> {
+impl<T: Reusable> Shelf<T> {
+    /// A full pool, as far as its cap has room.
     pub(super) fn new(
         pool: &'static str,
         bucket: &str,
@@ -80,10 +81,9 @@ impl<T: Send + 'static> Shelf<T> {
         supply: &Supply,
     ) -> Arc<Self> {
         let size = options.size.max(1);
-        let free = ArrayQueue::new(size);
-        while free.len() < size && free.push(make()).is_ok() {}
         let shelf = Arc::new(Self {
-            free,
+            free: ArrayQueue::new(size),
+            cap: Arc::clone(&supply.cap),
             make: Box::new(make),
             low: watermark(options.low, size),
             high: watermark(options.high, size),
@@ -98,26 +98,42 @@ impl<T: Send + 'static> Shelf<T> {
         });
         let readable: Arc<dyn Read> = Arc::<Self>::clone(&shelf);
         supply.metrics.watch(pool, bucket, &readable);
+        let free: Arc<dyn Reclaim> = Arc::<Self>::clone(&shelf);
+        supply.cap.reclaim_from(Arc::downgrade(&free));
+        shelf.fill_up_to(size);
         shelf
     }
 
-    /// Takes a free object, or makes one and counts that.
-    pub(super) fn get(self: &Arc<Self>) -> T {
+    /// Takes a free object, which is lent from here on; otherwise counts that there was none.
+    pub(super) fn get(self: &Arc<Self>) -> Option<T> {
         self.gets.fetch_add(1, Ordering::Relaxed);
-        let object = self.free.pop().unwrap_or_else(|| {
-            self.instruments.get_on_empty.inc();
-            (self.make)()
-        });
+        let object = self.free.pop();
+        match &object {
+            Some(object) => self.cap.lend_kept(object.bytes() as u64),
+            None => self.instruments.get_on_empty.inc(),
+        }
         if self.low > 0 && self.free.len() <= self.low {
             self.try_fill();
         }
         object
     }
 
-    /// Keeps an object, or drops it and counts that.
-    pub(super) fn put(&self, object: T) {
-        if self.free.push(object).is_err() {
-            self.instruments.put_on_full.inc();
+    /// Makes an object that is charged for already.
+    pub(super) fn make(&self) -> T {
+        (self.make)()
+    }
+
+    /// Takes an object back that was lent at a charge of `charged`, and keeps it; drops it and counts that where there are
+    /// enough.
+    pub(super) fn put(&self, object: T, charged: u64) {
+        let bytes = object.bytes() as u64;
+        match self.free.push(object) {
+            Ok(()) => self.cap.keep(charged, bytes),
+            Err(object) => {
+                drop(object);
+                self.instruments.put_on_full.inc();
+                self.cap.release(charged);
+            }
         }
     }
 
@@ -152,8 +168,21 @@ impl<T: Send + 'static> Shelf<T> {
         // Also when making an object panics, or the pool would never refill again.
         let _done = ResetOnDrop(&self.filling);
         self.instruments.refills.inc();
-        while self.free.len() < self.high && self.budget.as_ref().is_none_or(|budget| budget.take()) {
-            if self.free.push((self.make)()).is_err() {
+        self.fill_up_to(self.high);
+    }
+
+    /// Makes objects, as long as the budget and the cap have room.
+    fn fill_up_to(&self, count: usize) {
+        let filling = self.filling.load(Ordering::Relaxed);
+        while self.free.len() < count && (!filling || self.budget.as_ref().is_none_or(|budget| budget.take()))
+        {
+            let object = (self.make)();
+            let bytes = object.bytes() as u64;
+            if !self.cap.try_keep(bytes) {
+                break;
+            }
+            if self.free.push(object).is_err() {
+                self.cap.freed(bytes);
                 break;
             }
         }
@@ -166,14 +195,35 @@ impl<T: Send + 'static> Shelf<T> {
             return 0;
         }
         let mut dropped = 0;
-        while self.free.len() > self.low && self.free.pop().is_some() {
+        while self.free.len() > self.low && self.drop_one().is_some() {
             dropped += 1;
         }
         dropped
     }
+
+    /// Frees one object that lies free; its bytes.
+    fn drop_one(&self) -> Option<u64> {
+        let object = self.free.pop()?;
+        let bytes = object.bytes() as u64;
+        drop(object);
+        self.cap.freed(bytes);
+        Some(bytes)
+    }
 }
 
-impl<T: Send + 'static> Read for Shelf<T> {
+impl<T: Reusable> Reclaim for Shelf<T> {
+    fn reclaim(&self, bytes: u64) -> u64 {
+        let mut freed = 0;
+        while freed < bytes
+            && let Some(more) = self.drop_one()
+        {
+            freed += more;
+        }
+        freed
+    }
+}
+
+impl<T: Reusable> Read for Shelf<T> {
     fn readings(&self) -> Readings {
         Readings {
             free: self.free.len() as u64,
@@ -189,82 +239,5 @@ struct ResetOnDrop<'a>(&'a AtomicBool);
 impl Drop for ResetOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
-    }
-}
-
-/// A pool of one kind of object.
-pub struct ObjectPool<T: Reusable> {
-    home: Arc<ObjectHome<T>>,
-}
-
-struct ObjectHome<T> {
-    shelf: Arc<Shelf<T>>,
-    cap: Arc<Cap>,
-}
-
-impl<T: Reusable> ObjectPool<T> {
-    /// A full pool of what `make` makes; `pool` names it in metrics.
-    pub fn new(
-        pool: &'static str,
-        options: Options,
-        make: impl Fn() -> T + Send + Sync + 'static,
-        supply: &Supply,
-    ) -> Self {
-        let shelf = Shelf::new(pool, "", options, make, supply);
-        Self { home: Arc::new(ObjectHome { shelf, cap: Arc::clone(&supply.cap) }) }
-    }
-
-    /// Lends an object. At the cap it waits as the cap's mode says: not for async code.
-    pub fn get(&self) -> Result<Lease<T>, PoolExhausted> {
-        let object = self.home.shelf.get();
-        let bytes = object.bytes() as u64;
-        if let Err(exhausted) = self.home.cap.charge(bytes, &|| false) {
-            self.home.shelf.put(object);
-            return Err(exhausted);
-        }
-        self.home.shelf.lent(bytes);
-        let home: Arc<dyn Home<T>> = Arc::<ObjectHome<T>>::clone(&self.home);
-        Ok(Lease::new(object, home, 0, bytes))
-    }
-
-    /// Frees memory if nobody took an object since the last call; returns how many objects it dropped.
-    pub fn shrink(&self) -> usize {
-        self.home.shelf.shrink()
-    }
-
-    /// Objects free now.
-    pub fn free(&self) -> usize {
-        self.home.shelf.readings().free as usize
-    }
-
-    /// Whether everything lent is back, to be asked at shutdown.
-    pub fn check_returned(&self) -> Result<(), Leaked> {
-        self.home.shelf.readings().leaked()
-    }
-}
-
-impl<T: Reusable> fmt::Debug for ObjectPool<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ObjectPool").field("readings", &self.home.shelf.readings()).finish_non_exhaustive()
-    }
-}
-
-impl<T: Reusable> Home<T> for ObjectHome<T> {
-    fn take_back(&self, mut object: T, _shelf: usize, bytes: u64) {
-        object.clear();
-        self.shelf.put(object);
-        self.shelf.returned(bytes);
-        self.cap.release(bytes);
-    }
-
-    fn charge_more(&self, _shelf: usize, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted> {
-        self.cap.charge(bytes, gone)?;
-        self.shelf.grew(bytes);
-        Ok(())
-    }
-
-    fn charge_over(&self, _shelf: usize, bytes: u64) {
-        self.cap.charge_over(bytes);
-        self.shelf.grew(bytes);
     }
 }

@@ -126,7 +126,7 @@ fn buckets_are_chosen_by_capacity() {
 
 #[test]
 fn a_buffer_comes_back_empty_with_its_memory_in_the_bucket_that_it_fills() {
-    let (supply, _) = supply(bounded(200), &Jobs::default());
+    let (supply, _) = supply(bounded(500), &Jobs::default());
     let pool = BytesPool::new("bytes", &Buckets::of(&[(16, 4), (64, 4)]), &supply);
     let large = pool.get(64).unwrap();
     let mut small = pool.get(16).unwrap();
@@ -216,15 +216,32 @@ fn what_never_came_back_is_named() {
 }
 
 #[test]
-fn a_plain_object_pool_counts_against_the_cap() {
-    let (supply, _) = supply(bounded(20), &Jobs::default());
-    let pool = ObjectPool::new("rows", Options::of_size(2), || Vec::<u8>::with_capacity(16), &supply);
-    let lease = pool.get().unwrap();
-    assert!(pool.get().is_err());
-    assert_eq!(pool.free(), 1, "the refused one went back");
-    drop(lease);
-    assert!(pool.get().unwrap().is_empty());
-    pool.check_returned().unwrap();
+fn what_lies_free_counts_against_the_cap_and_is_given_up_first() {
+    let (supply, _) = supply(bounded(100), &Jobs::default());
+    let bytes = bytes_16(4, 0.0, 0.0, &supply);
+    assert_eq!((supply.cap.lent(), supply.cap.held()), (0, 64));
+    let pool = NumbersPool::new("numbers", &Buckets::of(&[(4, 4)]), &supply);
+    assert_eq!((supply.cap.held(), pool.free(4)), (96, Some(1)), "it is filled as far as there is room");
+    let mut loan = Ledger::new("working", &supply).loan();
+    loan.grow(50, &|| false).unwrap();
+    assert_eq!((supply.cap.lent(), bytes.free(16)), (50, Some(1)));
+    loan.grow(50, &|| false).unwrap();
+    assert_eq!((supply.cap.held(), bytes.free(16), pool.free(4)), (100, Some(0), Some(0)));
+    assert!(bytes.get(1).is_err());
+    drop(loan);
+    drop(bytes.get(1).unwrap());
+    assert_eq!((supply.cap.lent(), supply.cap.held(), bytes.free(16)), (0, 16, Some(1)));
+}
+
+#[test]
+fn a_refill_makes_no_more_than_the_cap_has_room_for() {
+    let jobs = Jobs::default();
+    let (supply, _) = supply(bounded(40), &jobs);
+    let pool = bytes_16(4, 0.5, 1.0, &supply);
+    let leases = [pool.get(1).unwrap(), pool.get(1).unwrap()];
+    jobs.run();
+    assert_eq!((pool.free(16), supply.cap.held()), (Some(0), 32));
+    drop(leases);
 }
 
 #[test]
@@ -248,17 +265,6 @@ fn a_query_that_is_gone_waits_no_longer() {
 }
 
 #[test]
-fn what_sends_an_answer_is_lent_beyond_the_cap_and_counted() {
-    let (supply, _) = supply(bounded(16), &Jobs::default());
-    let pool = bytes_16(1, 0.0, 0.0, &supply);
-    let within = pool.get(16).unwrap();
-    let over = pool.get_over(100);
-    assert_eq!((supply.cap.lent(), supply.cap.peak(), over.capacity()), (116, 116, 100));
-    drop((within, over));
-    assert_eq!(supply.cap.lent(), 0);
-}
-
-#[test]
 fn loans_count_as_leases_do() {
     let (supply, registry) = supply(bounded(100), &Jobs::default());
     let ledger = Ledger::new("working", &supply);
@@ -268,13 +274,16 @@ fn loans_count_as_leases_do() {
     other.grow(50, &|| false).unwrap();
     assert_eq!(one.grow(11, &|| false).unwrap_err(), PoolExhausted { asked: 11, lent: 90, cap: 100 });
     assert_eq!(ledger.check_returned(), Err(Leaked { objects: 2, bytes: 90 }));
-    one.absorb(other);
-    assert_eq!((one.charged(), metric(&registry, line)), (90, Some(90)));
-    assert_eq!(ledger.check_returned(), Err(Leaked { objects: 1, bytes: 90 }));
+    one.keep_only(10);
+    assert_eq!((one.charged(), metric(&registry, line)), (10, Some(60)));
+    one.try_grow(40).unwrap();
+    assert_eq!(one.try_grow(1).unwrap_err().cap, 100);
+    drop(other);
+    assert_eq!(ledger.check_returned(), Err(Leaked { objects: 1, bytes: 50 }));
     drop(one);
     ledger.check_returned().unwrap();
     assert_eq!(supply.cap.lent(), 0);
-    assert_eq!(metric(&registry, r#"weir_pool_exhausted_total{pool="working"}"#), Some(1));
+    assert_eq!(metric(&registry, r#"weir_pool_exhausted_total{pool="working"}"#), Some(2));
 }
 
 #[test]

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     base::{QueryCost, TenantId, time::EvalTimes},
+    limit::Candidate,
     promql::Fingerprint,
     proxy::{meter::Progress, route::Endpoint},
     status::Refused,
@@ -155,20 +156,27 @@ impl ActiveQueries {
         self.lock().active.values().map(Arc::clone).collect()
     }
 
-    /// Cancels the query that is expected to hold the most at a backend, and more than `least` bytes, of those that run
-    /// there and are not being cancelled already.
-    pub(in crate::proxy) fn cancel_heaviest(&self, backend: &str, least: u64) -> Option<Arc<ActiveQuery>> {
-        let state = self.lock();
+    /// Cancels the query that `choose` picks of those that run at a backend and are not being cancelled already.
+    pub(in crate::proxy) fn cancel_one(
+        &self,
+        backend: &str,
+        choose: impl Fn(&[Candidate]) -> Option<usize>,
+    ) -> Option<Arc<ActiveQuery>> {
+        let (state, now) = (self.lock(), Instant::now());
         let runs = |query: &&Arc<ActiveQuery>| {
             &*query.facts.owner.backend == backend
                 && query.waited().is_some()
                 && !query.progress.is_recalled()
         };
-        let bytes = |query: &&Arc<ActiveQuery>| query.facts.cost.memory.value;
-        let running = state.active.values().filter(runs);
-        let heaviest = running.max_by_key(bytes).filter(|query| bytes(query) > least)?;
-        heaviest.progress.recall();
-        Some(Arc::clone(heaviest))
+        let running: Vec<_> = state.active.values().filter(runs).collect();
+        let candidate = |query: &&Arc<ActiveQuery>| Candidate {
+            bytes: query.facts.cost.memory.value,
+            runs_for: now.saturating_duration_since(query.facts.queued + query.waited().unwrap_or_default()),
+        };
+        let chosen = choose(&running.iter().map(candidate).collect::<Vec<_>>())?;
+        let chosen = running.get(chosen)?;
+        chosen.progress.recall();
+        Some(Arc::clone(chosen))
     }
 
     /// What tenants did in a time that ends now.
@@ -265,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_heaviest_that_runs_is_cancelled_and_each_once() {
+    async fn the_one_that_is_chosen_of_those_that_run_is_cancelled_and_each_once() {
         let queries = ActiveQueries::new(|| 0);
         let weighing = |bytes| {
             let cost = QueryCost { memory: Estimate::exact(bytes), ..QueryCost::NOTHING };
@@ -273,11 +281,11 @@ mod tests {
         };
         let (light, heavy, _waiting) = (weighing(1), weighing(5), weighing(9));
         let runs = [&light, &heavy].map(|ticket| ticket.admitted(Duration::ZERO));
-        assert!(queries.cancel_heaviest("other", 0).is_none());
+        let choose = |running: &[Candidate]| crate::limit::victim(running.iter().copied(), 0);
+        assert!(queries.cancel_one("other", choose).is_none());
         let recalled = |queries: &ActiveQueries| {
-            queries.cancel_heaviest("main", 0).map(|seen| seen.facts.cost.memory.value)
+            queries.cancel_one("main", choose).map(|seen| seen.facts.cost.memory.value)
         };
-        assert!(queries.cancel_heaviest("main", 5).is_none());
         assert_eq!(recalled(&queries), Some(5));
         assert_eq!([runs[0].is_recalled(), runs[1].is_recalled()], [false, true]);
         runs[1].recalled().await;

@@ -16,6 +16,7 @@ use super::{
     settlement::{Settlement, Settler, observe, reported_series, tells_series},
 };
 use crate::{
+    base::ErrorKind,
     cost::Estimated,
     limit::{self, Permit, Permitted},
     proxy::{
@@ -130,7 +131,7 @@ async fn answer_client(
     let backend = Arc::clone(common.upstream.backend.shared_name());
     let status = result.as_ref().ok().map(|response| response.status().as_u16());
     settler.metrics.upstream(&backend, status, at.elapsed());
-    observe(&common, &result, &query, &estimate.cost, at);
+    observe(&common, &result, &query);
     // The head of a part speaks of that part alone.
     let whole = result.as_ref().ok().filter(|_| estimate.cost.pieces == 1);
     let reported = whole.and_then(|response| reported_series(&common.upstream, response.headers()));
@@ -147,6 +148,7 @@ async fn answer_client(
         answer_is_whole,
         reported,
         status,
+        is_late: result.as_ref().is_err_and(|error| error.kind() == ErrorKind::UpstreamTimeout),
     };
     let meter = AnswerMeter::new(meter_limits(&common), settlement.on_end(settler, permit));
     let mut meter = meter.telling(Arc::clone(progress));

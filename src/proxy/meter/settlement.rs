@@ -11,11 +11,10 @@ use crate::{
         self, BackendError, feedback,
         pressure::{self, Answer},
     },
-    base::QueryCost,
     cost::{Estimated, History, HistoryKey, SelectorEstimate},
-    limit::{self, Permit},
+    limit::{self, End, Permit},
     promql::shape::{Output, Shape},
-    proxy::{exchange::Common, query::ParsedQuery, route::Endpoint, upstream::Upstream},
+    proxy::{exchange::Common, query::ParsedQuery, upstream::Upstream},
     telemetry::metrics::{Dimension, Metrics},
 };
 
@@ -45,6 +44,8 @@ pub(super) struct Settlement {
     pub reported: Option<u64>,
     /// The backend's status; `None` if it gave no answer.
     pub status: Option<u16>,
+    /// It gave none in time, and may still work on it.
+    pub is_late: bool,
 }
 
 impl Settlement {
@@ -59,7 +60,12 @@ impl Settlement {
         let tells = actual.counted && success && reads_raw_samples(&self.estimate);
         permit.settle(limit::Actual {
             samples: tells.then_some(actual.samples),
-            whole: success && outcome == Outcome::Complete,
+            end: match outcome {
+                Outcome::Complete if success => End::Answered,
+                Outcome::Failed if self.is_late => End::Abandoned,
+                Outcome::Complete | Outcome::Failed => End::Failed,
+                Outcome::Dropped | Outcome::Late | Outcome::CutOff(_) => End::Abandoned,
+            },
         });
         settler.metrics.answered(&self.backend, outcome.label(), actual.bytes_wire);
         let counted = (actual.counted && self.answer_tells).then_some(actual.series);
@@ -98,21 +104,16 @@ pub(super) fn observe(
     common: &Common,
     answered: &Result<Response<backend::Body>, BackendError>,
     query: &ParsedQuery,
-    cost: &QueryCost,
-    sent: Instant,
 ) {
     let response = answered.as_ref().ok();
     let status = answered.as_ref().map(|response| response.status().as_u16()).map_err(BackendError::kind);
-    let patience = query.timeout.map(|timeout| timeout.mul_f64(0.9));
-    let impatient = patience.is_some_and(|patience| common.log.began().elapsed() >= patience);
-    // Only where reading samples is what takes the time.
-    let reads = matches!(common.endpoint, Endpoint::Query | Endpoint::QueryRange);
+    // A time that the client itself set is its own affair.
+    let impatient = query.timeout.is_some() || common.head.headers.contains_key("m3-timeout");
     let kind = common.upstream.backend.kind();
-    let larger = if cost.points.value > cost.samples.value { cost.points } else { cost.samples };
     let answer = Answer {
         outcome: pressure::Outcome::of(status, impatient),
-        took: sent.elapsed(),
-        cost: reads.then_some(larger),
+        tenant: common.caller.tenant.clone(),
+        fingerprint: query.fingerprint,
         waited: response.is_some_and(|response| feedback::from_headers(response.headers(), kind).waited),
     };
     common.upstream.monitor().answered(&answer, Instant::now());

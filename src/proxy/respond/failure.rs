@@ -86,10 +86,13 @@ impl Failure {
         let retry_after = header(header::RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
         let extra = Extra { retry_after: retry_after.map(Duration::from_secs), ..Extra::default() };
         let extra = Box::new(extra);
-        let text = own.map(str::to_owned).unwrap_or_else(|| {
-            let words = excerpt.split_whitespace().collect::<Vec<_>>().join(" ");
-            words.chars().take(EXCERPT_CHARS).collect()
-        });
+        let text = own.map_or_else(
+            || {
+                let words = excerpt.split_whitespace().collect::<Vec<_>>().join(" ");
+                words.chars().take(EXCERPT_CHARS).collect()
+            },
+            str::to_owned,
+        );
         if is_about_access(status.as_u16()) {
             // The client's own login is not at fault, and Grafana would say so.
             let message = format!("backend `{backend}` answered {} to Weir: {text}", status.as_u16());

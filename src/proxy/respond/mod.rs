@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::proxy::meter::{BodyError, MeteredBody, Progress};
 use crate::{
     backend::{self, BackendError},
-    base::{ErrorKind, cors::TO_SCRIPTS},
+    base::{ErrorKind, cors::TO_SCRIPTS, error, json},
 };
 
 /// Which limit refused, and by how much.
@@ -146,13 +146,13 @@ fn json(kind: ErrorKind, message: &str, retry_seconds: Option<u64>) -> String {
     out.push_str(kind.error_type());
     out.push_str(r#"","error":""#);
     if is_parsed_by_grafana(kind.status()) {
-        escape_into(&mut out, message, MESSAGE_BYTES_MAX);
+        json::escape(&mut out, message, MESSAGE_BYTES_MAX);
     } else {
         if let Some(seconds) = retry_seconds {
             // Writing to a string does not fail.
             let _ = write!(out, "retry in {seconds}s: ");
         }
-        escape_into(&mut out, &plain(message), RAW_MESSAGE_BYTES_MAX);
+        json::escape(&mut out, &plain(message), RAW_MESSAGE_BYTES_MAX);
     }
     out.push_str("\"}");
     out
@@ -167,31 +167,6 @@ fn plain(text: &str) -> String {
         c => c,
     };
     text.chars().map(replace).collect()
-}
-
-/// Escapes a text for a JSON string; what does not fit `room` bytes is cut between characters and marked as cut.
-fn escape_into(out: &mut String, text: &str, room: usize) {
-    let end = out.len() + room;
-    for c in text.chars() {
-        let before = out.len();
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c.is_ascii_control() => {
-                // Writing to a string does not fail.
-                let _ = write!(out, "\\u{:04x}", c as u32);
-            }
-            c => out.push(c),
-        }
-        if out.len() > end {
-            out.truncate(before);
-            out.push('…');
-            return;
-        }
-    }
 }
 
 /// The body of every response of the proxy; an enum, so that no frame of an answer goes through a box.

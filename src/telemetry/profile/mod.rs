@@ -3,7 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `cpu` | interrupts the threads that run, 100 times per second of CPU time, and notes where they are |
-//! | `heap` | notes who asked for one allocation in about every half MiB, as long as it is held |
+//! | `heap` | with the cargo feature `heap-profile`: notes who asked for one allocation in about every half MiB, as long as it is held |
 //! | `stacks` | addresses to names |
 //! | `protobuf` | the format that `pprof`, Grafana and others read |
 //! | `flame` | a picture |
@@ -13,6 +13,7 @@
 
 mod cpu;
 mod flame;
+#[cfg(feature = "heap-profile")]
 mod heap;
 mod protobuf;
 mod stacks;
@@ -23,6 +24,7 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "heap-profile")]
 pub use heap::Sampled;
 use http::{HeaderValue, Response, StatusCode, header};
 use stacks::{Profile, Symbols};
@@ -37,6 +39,7 @@ static BUSY: AtomicBool = AtomicBool::new(false);
 
 /// Lets this process be profiled from now on; allocations are sampled from now on.
 pub fn enable() {
+    #[cfg(feature = "heap-profile")]
     heap::enable();
     ENABLED.store(true, Ordering::Relaxed);
 }
@@ -46,7 +49,7 @@ pub fn enable() {
 pub enum What {
     /// Where the CPU spends its time, from now on for `seconds`.
     Cpu,
-    /// What memory is held now, by who asked for it. Empty unless [`Sampled`] is the program's allocator.
+    /// What memory is held now, by who asked for it: with the cargo feature `heap-profile`.
     Heap,
 }
 
@@ -64,6 +67,8 @@ pub struct Answer {
 pub enum Refusal {
     /// The configuration has not switched it on.
     Off,
+    /// The program was built without what it takes.
+    NotBuilt,
     /// Another profile is being taken.
     Busy,
     /// A parameter makes no sense.
@@ -77,6 +82,7 @@ impl Refusal {
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::Off => StatusCode::FORBIDDEN,
+            Self::NotBuilt => StatusCode::NOT_IMPLEMENTED,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
             Self::Bad(_) => StatusCode::BAD_REQUEST,
             Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -89,6 +95,9 @@ impl fmt::Display for Refusal {
         match self {
             Self::Off => f.write_str(
                 "profiling is off; write `profiling: {enabled: true}` under `telemetry` and start anew",
+            ),
+            Self::NotBuilt => f.write_str(
+                "this program has no profiler of the heap; build it with `cargo build --release --features heap-profile`",
             ),
             Self::Busy => f.write_str("another profile is being taken; there is one at a time"),
             Self::Bad(reason) | Self::Failed(reason) => f.write_str(reason),
@@ -113,11 +122,22 @@ pub async fn answer(what: What, asked: &str) -> Result<Answer, Refusal> {
         What::Heap => None,
     };
     let drawn = tokio::task::spawn_blocking(move || {
-        let answer = asked.format.draw(&watched.unwrap_or_else(heap::profile));
+        let answer = watched.or_else(of_the_heap).map(|profile| asked.format.draw(&profile));
         drop(turn);
         answer
     });
-    drawn.await.map_err(|error| Refusal::Failed(error.to_string()))
+    drawn.await.map_err(|error| Refusal::Failed(error.to_string()))?.ok_or(Refusal::NotBuilt)
+}
+
+/// What memory is held, where the program was built to know.
+#[cfg(feature = "heap-profile")]
+fn of_the_heap() -> Option<Profile> {
+    Some(heap::profile())
+}
+
+#[cfg(not(feature = "heap-profile"))]
+fn of_the_heap() -> Option<Profile> {
+    None
 }
 
 /// The response to a request for a profile, `asked` being its query string: see [`answer`].

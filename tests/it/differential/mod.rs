@@ -2,9 +2,10 @@
 //! is not installed; `WEIR_TEST_PROMETHEUS` names another build of it.
 
 mod data;
+mod exact;
 mod generate;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, num::NonZero, sync::Arc};
 
 use futures_util::{StreamExt as _, stream};
 use http::Method;
@@ -150,9 +151,11 @@ fn seed() -> u64 {
     seed.map_or(1, |seed| seed.to_string_lossy().parse().unwrap())
 }
 
-async fn node() -> String {
+/// A node whose queries use so many threads.
+async fn node_with(query_threads: usize) -> String {
     let db = Db::in_memory(Options { clock: || data::END * 1_000, ..Options::default() });
-    let settings = Settings { query_threads: std::num::NonZero::<usize>::MIN, ..Settings::default() };
+    let query_threads = NonZero::new(query_threads).unwrap();
+    let settings = Settings { query_threads, ..Settings::default() };
     let node = Node::new(Arc::new(db), settings).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -165,7 +168,7 @@ async fn node() -> String {
 async fn random_queries_have_the_answers_of_prometheus() {
     let test = "random_queries_have_the_answers_of_prometheus";
     let Some(prometheus) = empty_prometheus(test).await else { return };
-    let node = node().await;
+    let node = node_with(1).await;
     for body in data::writes() {
         write(&prometheus.url, body.clone()).await;
         write(&node, body).await;

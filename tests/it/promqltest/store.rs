@@ -109,6 +109,10 @@ impl Selection for Selected<'_> {
         self.series.len()
     }
 
+    fn labels(&self, number: usize) -> Option<&Labels> {
+        self.series.get(number).map(|(labels, _)| *labels)
+    }
+
     fn read(&self, number: usize, into: &mut Samples) -> Result<Option<&Labels>, StorageError> {
         let (labels, column) = self.series[number];
         let window = self.window.start..=self.window.end;

@@ -10,7 +10,12 @@ use weir::node::{
 
 /// Pools under a cap at which queries wait for a minute.
 pub(crate) fn pools(bytes: u64) -> (Pools, Arc<Cap>) {
-    let cap = Arc::new(Cap::new(Mode::Bounded { bytes, wait: Duration::from_secs(60) }));
+    pools_waiting(bytes, Duration::from_secs(60))
+}
+
+/// Pools under a cap at which queries wait so long.
+pub(crate) fn pools_waiting(bytes: u64, wait: Duration) -> (Pools, Arc<Cap>) {
+    let cap = Arc::new(Cap::new(Mode::Bounded { bytes, wait }));
     let supply = Supply {
         cap: Arc::clone(&cap),
         refiller: Refiller::new(|_| false),

@@ -5,13 +5,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::{
-    Settings, Signal,
+    Level, Reading, Settings,
     page::Page,
     rate::Rates,
-    reading::{held, read},
-    signal::Reading,
+    reading::{held, memory, read, running},
 };
-use crate::backend::Kind;
+use crate::{
+    backend::Kind,
+    base::distress::{HIGH, LOW, Signal},
+};
 
 /// Of Prometheus 2.42, idle.
 const PROMETHEUS: &str = "\
@@ -45,10 +47,17 @@ vm_concurrent_select_limit_reached_total 0
 vm_concurrent_select_limit_timeout_total 0
 ";
 
-fn once(kind: Kind, page: &str, memory_limit: Option<u64>) -> Vec<(Signal, f64)> {
+fn once(kind: Kind, page: &str) -> Vec<(Signal, f64)> {
+    let readings = read(kind, Page(page), &Settings::default(), &mut Rates::default(), Instant::now())
+        .map(|Reading { pressure, signal }| (signal, pressure))
+        .collect::<Vec<_>>();
+    readings
+}
+
+/// Bytes and limit of the memory that a page tells of.
+fn level(page: &str, memory_limit: Option<u64>) -> Option<(f64, f64)> {
     let settings = Settings { memory_limit, ..Settings::default() };
-    let readings = read(kind, page, &settings, &mut Rates::default(), Instant::now());
-    readings.into_iter().map(|Reading { pressure, signal }| (signal, pressure)).collect()
+    memory(Page(page), &settings).map(|Level { bytes, limit }| (bytes, limit))
 }
 
 /// A page a second; what a signal says at the last.
@@ -57,60 +66,58 @@ fn after(kind: Kind, signal: Signal, seconds: u64, page: impl Fn(u64) -> String)
     let mut last = None;
     for second in 0..=seconds {
         let now = start + Duration::from_secs(second);
-        let readings = read(kind, &page(second), &Settings::default(), &mut rates, now);
-        last = readings.into_iter().find(|reading| reading.signal == signal).map(|r| r.pressure);
+        let text = page(second);
+        let settings = Settings::default();
+        let readings = read(kind, Page(&text), &settings, &mut rates, now);
+        let ours = readings.filter(|reading| reading.signal == signal);
+        last = ours.map(|reading| reading.pressure).reduce(f64::max);
     }
     last
 }
 
 #[test]
 fn real_pages_are_read() {
-    let near = |of: &[(Signal, f64)], expected: &[(Signal, f64)]| {
-        let same = |((a, x), (b, y)): (&(Signal, f64), &(Signal, f64))| a == b && (x - y).abs() < 1e-3;
-        assert!(of.len() == expected.len() && of.iter().zip(expected).all(same), "{of:?} {expected:?}");
-    };
-    near(&once(Kind::Prometheus, PROMETHEUS, None), &[(Signal::Queries, 0.0)]);
+    assert_eq!(once(Kind::Prometheus, PROMETHEUS), [(Signal::Saturation, 0.0)]);
     // 43,134,976 less the 131,072 that Go keeps for itself.
-    let limited = once(Kind::Prometheus, PROMETHEUS, Some(50_000_000));
-    near(&limited, &[(Signal::Memory, 0.86), (Signal::Heap, 0.2028), (Signal::Queries, 0.0)]);
-    let victoria = [(Signal::Memory, 0.000_36), (Signal::Queries, 0.0), (Signal::QueriesWaiting, 0.0)];
-    near(&once(Kind::VictoriaMetrics, VICTORIA, None), &victoria);
+    assert_eq!(level(PROMETHEUS, Some(50_000_000)), Some((43_003_904.0, 50e6)));
+    assert_eq!(level(PROMETHEUS, None), None);
+    assert_eq!(once(Kind::VictoriaMetrics, VICTORIA), [(Signal::Saturation, 0.0); 2]);
     // What is mapped is the kernel's to take back: 10,100,736 less 966,656.
-    let limited = once(Kind::VictoriaMetrics, VICTORIA, Some(10_000_000));
-    near(&limited[..1], &[(Signal::Memory, 0.9134)]);
+    assert_eq!(level(VICTORIA, None), Some((9_134_080.0, 25_276_510_208.0)));
+    assert_eq!(running(Kind::Prometheus, Page("prometheus_engine_queries 3\n")), Some(3.0));
+    assert_eq!(running(Kind::VictoriaMetrics, Page(VICTORIA)), Some(0.0));
+    assert_eq!(running(Kind::M3, Page(PROMETHEUS)), None);
 }
 
 #[test]
-fn memory_is_measured_against_what_is_configured_or_told() {
-    let memory = |page: &str, limit| once(Kind::Prometheus, page, limit);
+fn memory_is_measured_against_what_is_configured_or_said() {
     let rss = "process_resident_memory_bytes 3.0e+09\n";
-    assert_eq!(memory(rss, Some(4_000_000_000)), [(Signal::Memory, 0.75)]);
-    assert_eq!(memory(rss, Some(1_000_000)), [(Signal::Memory, 1.0)]);
-    assert_eq!(memory(rss, None), []);
-    let told = format!("{rss}process_memory_limit_bytes 6e9\n");
-    assert_eq!(memory(&told, None), [(Signal::Memory, 0.5)]);
+    assert_eq!(level(rss, Some(4_000_000_000)), Some((3e9, 4e9)));
+    assert_eq!(level(rss, None), None);
+    let said = format!("{rss}process_memory_limit_bytes 6e9\n");
+    assert_eq!(level(&said, None), Some((3e9, 6e9)));
     // What Go says when it has no limit.
     let heap = "go_memstats_heap_inuse_bytes 50\ngo_gc_gomemlimit_bytes ";
-    assert_eq!(memory(&format!("{heap}9.223372036854776e+18\n"), None), []);
-    assert_eq!(memory(&format!("{heap}100\n"), None), [(Signal::Heap, 0.5)]);
+    assert_eq!(level(&format!("{heap}9.223372036854776e+18\n"), None), None);
+    assert_eq!(level(&format!("{heap}100\n"), None), Some((50.0, 100.0)));
     // A burst is over, and Go has not returned its memory yet.
     let over = "process_resident_memory_bytes 95\ngo_memstats_heap_idle_bytes 80\ngo_memstats_heap_released_bytes 5\n";
-    assert_eq!(memory(over, Some(100)), [(Signal::Memory, 0.2)]);
+    assert_eq!(level(over, Some(100)), Some((20.0, 100.0)));
 }
 
 #[test]
 fn taken_places_are_no_distress_but_waiting_for_them_is() {
     let queries = |n: u32| {
         let page = format!("prometheus_engine_queries {n}\nprometheus_engine_queries_concurrent_max 20\n");
-        once(Kind::Prometheus, &page, None)[0].1
+        once(Kind::Prometheus, &page)[0].1
     };
-    assert!(queries(20) < super::super::LOW, "{}", queries(20));
-    assert!(queries(26) > super::super::HIGH, "{}", queries(26));
+    assert!(queries(20) < LOW, "{}", queries(20));
+    assert!(queries(26) > HIGH, "{}", queries(26));
     assert_eq!(queries(100), 0.97, "and it never stops everything");
     let waiting = |per_second: u64| {
-        after(Kind::VictoriaMetrics, Signal::QueriesWaiting, 60, |second| {
+        after(Kind::VictoriaMetrics, Signal::Saturation, 60, |second| {
             format!(
-                "vm_concurrent_select_capacity 8\nvm_concurrent_select_current 8\n\
+                "vm_concurrent_select_capacity 8\nvm_concurrent_select_current 0\n\
                  vm_concurrent_select_limit_reached_total {}\n",
                 7_000 + second * per_second
             )
@@ -123,11 +130,11 @@ fn taken_places_are_no_distress_but_waiting_for_them_is() {
 fn lent_bytes_are_summed_against_the_cap() {
     let lent = "weir_pool_outstanding_bytes{pool=\"a} b\"} 30\n\
         weir_pool_outstanding_bytes{pool=\"b\",bucket=\"16\"} 30 1700\n";
-    let weir = |cap: &str| once(Kind::Weir, &format!("{lent}weir_pool_cap_bytes {cap}\n"), None);
-    assert_eq!(weir("100"), [(Signal::Pool, 0.6)]);
-    assert_eq!(weir("60"), [(Signal::Pool, 0.99)]);
+    let weir = |cap: &str| once(Kind::Weir, &format!("{lent}weir_pool_cap_bytes {cap}\n"));
+    assert_eq!(weir("100"), [(Signal::Pools, 0.6)]);
+    assert_eq!(weir("60"), [(Signal::Pools, 1.0)]);
     // Without a cap there is no share of it, but the signal was heard.
-    assert_eq!(weir("0"), [(Signal::Pool, 0.0)]);
+    assert_eq!(weir("0"), [(Signal::Pools, 0.0)]);
     for garbage in [
         "",
         "weir_pool_outstanding_bytes",
@@ -135,7 +142,7 @@ fn lent_bytes_are_summed_against_the_cap() {
         "weir_pool_outstanding_bytes NaN\nweir_pool_cap_bytes 0",
         "{} 1\n# 2\n \n=\"",
     ] {
-        assert_eq!(once(Kind::Weir, garbage, Some(1)), [], "{garbage}");
+        assert_eq!(once(Kind::Weir, garbage), [], "{garbage}");
     }
 }
 
@@ -156,7 +163,7 @@ fn weir_pools(second: u64, misses: u64, small_misses: u64) -> String {
 #[test]
 fn empty_pools_count_by_what_they_allocate_and_not_in_normal_work() {
     let pressure = |misses, small_misses| {
-        after(Kind::Weir, Signal::PoolGetOnEmpty, 60, |s| weir_pools(s, misses, small_misses)).unwrap()
+        after(Kind::Weir, Signal::Pools, 60, |s| weir_pools(s, misses, small_misses)).unwrap()
     };
     // The pools keep 8 + 32 MiB. What was counted before anybody looked is no news.
     assert_eq!(pressure(0, 0), 0.0);
@@ -164,22 +171,22 @@ fn empty_pools_count_by_what_they_allocate_and_not_in_normal_work() {
     assert!(pressure(800, 0) < 0.1, "{}", pressure(800, 0));
     assert!(pressure(0, 100_000) < 0.1, "{}", pressure(0, 100_000));
     // The incident: several times the pools each second.
-    assert_eq!(pressure(40_000, 500_000), 0.97);
+    assert_eq!(pressure(40_000, 500_000), 1.0);
     // What a cap bounds may be empty.
     let bounded = |s| format!("{}weir_pool_cap_bytes 1000000\n", weir_pools(s, 40_000, 500_000));
-    assert_eq!(after(Kind::Weir, Signal::PoolGetOnEmpty, 60, bounded), Some(0.0));
+    assert_eq!(after(Kind::Weir, Signal::Pools, 60, bounded), Some(0.0));
     // One burst that takes twice the pools at once is over before it counts.
-    let burst = after(Kind::Weir, Signal::PoolGetOnEmpty, 3, |s| weir_pools(u64::from(s >= 3), 20_000, 0));
+    let burst = after(Kind::Weir, Signal::Pools, 3, |s| weir_pools(u64::from(s >= 3), 20_000, 0));
     assert!(burst.unwrap() < 0.3, "{burst:?}");
     // M3 names them differently, and puts a prefix before them where it is told to.
-    let m3 = after(Kind::M3, Signal::PoolGetOnEmpty, 60, |second| {
+    let m3 = after(Kind::M3, Signal::Pools, 60, |second| {
         format!(
             "dbnode_bytes_pool_get_on_empty{{bucket_capacity=\"4096\"}} {}\n\
              dbnode_bytes_pool_total{{bucket_capacity=\"4096\"}} 8192\n",
             second * 40_000
         )
     });
-    assert_eq!(m3, Some(0.97));
+    assert_eq!(m3, Some(1.0));
 }
 
 #[test]
@@ -192,21 +199,29 @@ fn exhausted_pools_count_as_a_share_of_the_reads() {
                 second * reads
             )
         };
-        after(Kind::Weir, Signal::PoolExhausted, 60, page).unwrap()
+        after(Kind::Weir, Signal::Pools, 60, page).unwrap()
     };
     assert_eq!(exhausted(0, 100), 0.0);
-    assert!(exhausted(2, 100) < 0.1 && exhausted(90, 100) == 0.97);
+    assert!(exhausted(2, 100) < 0.1 && exhausted(90, 100) == 1.0);
 }
 
 #[test]
 fn m3_is_measured_against_its_own_limits() {
-    let page = "query_limit_current_limit_docs_matched{type=\"fetch\"} 1000\n\
-        query_limit_recent_count_docs_matched{type=\"fetch\"} 900\n\
-        query_limit_recent_max_docs_matched{type=\"fetch\"} 990\n\
-        query_limit_current_limit_disk_bytes_read{type=\"read\"} 0\n\
-        query_limit_recent_count_disk_bytes_read{type=\"read\"} 5e9\n";
-    assert_eq!(once(Kind::M3, page, None), [(Signal::QueryLimits, 0.9)]);
-    let refused = after(Kind::M3, Signal::QueryLimits, 60, |second| {
+    // With one type each, as the source of May 2026 labels them, and without.
+    let page = |used: u64| {
+        format!(
+            "query_limit_current_limit_docs_matched{{type=\"fetch\"}} 1000\n\
+             query_limit_current_limit_docs_matched{{type=\"aggregate\"}} 1000000\n\
+             query_limit_recent_count_docs_matched{{type=\"fetch\"}} {used}\n\
+             query_limit_recent_count_docs_matched{{type=\"aggregate\"}} 480\n\
+             query_limit_recent_max_docs_matched{{type=\"fetch\"}} 990\n\
+             query_limit_current_limit_disk_bytes_read 0\n\
+             query_limit_recent_count_disk_bytes_read 5e9\n"
+        )
+    };
+    assert_eq!(once(Kind::M3, &page(900)), [(Signal::Saturation, 0.9)]);
+    assert_eq!(once(Kind::M3, &page(480)), [(Signal::Saturation, 0.48)]);
+    let refused = after(Kind::M3, Signal::Saturation, 60, |second| {
         format!("query_limit_exceeded{{limit=\"docs-matched\"}} {}\n", second * 5)
     });
     assert_eq!(refused, Some(0.97));
@@ -256,6 +271,6 @@ fn what_a_process_holds_is_told_by_its_collector_or_its_pools() {
         (Kind::Weir, "weir_pool_outstanding_bytes{bucket=\"16\",pool=\"bytes\"} 7\n", Some(7.0)),
         (Kind::Thanos, "process_resident_memory_bytes 5\n", None),
     ] {
-        assert_eq!(held(kind, page), expected, "{page}");
+        assert_eq!(held(kind, Page(page)), expected, "{page}");
     }
 }

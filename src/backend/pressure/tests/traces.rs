@@ -1,15 +1,17 @@
-//! Recorded and synthetic traces: how far the share may swing, how fast it must move, and what must not move it.
+//! Recorded and synthetic traces: what must be seen in time, and what must not be taken for distress.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::time::Instant;
 
-use super::super::{
-    Controller, Expected, HIGH, LOW, Look, Monitor, OnStale, Settings, Sight, Signal, Silence,
-    controller::{FLOOR, FULL},
+use super::super::{Look, Monitor, Settings};
+use crate::{
+    backend::Kind,
+    base::distress::{FULL, HIGH, LOW, Load, Signal},
 };
-use crate::{backend::Kind, base::Allowance};
+
+const MIB: u64 = 1 << 20;
 
 /// Resident MiB of Prometheus 2.42 in the incident that `docs/incident.md` tells, once a second, with no guard: it was
 /// killed at 4,096 MiB less than a second later.
@@ -27,172 +29,91 @@ const GUARDED: &[u64] = &[
     1497, 1571, 1668, 1668, 1614, 1522, 1522, 1522, 1522,
 ];
 
-/// What a monitor leaves of the budget at each second of a recorded trace, with the limit that the process had.
-fn replay(trace: &[u64]) -> Vec<Look> {
+/// What a process with a limit is seen to hold, MiB, and the MiB of heavy queries in flight, once a second.
+fn replay(limit: u64, trace: impl IntoIterator<Item = (u64, u64)>) -> Vec<Look> {
     let start = Instant::now();
-    let settings = Settings { memory_limit: Some(4096 << 20), ..Settings::default() };
+    let settings = Settings { memory_limit: Some(limit * MIB), ..Settings::default() };
     let mut monitor = Monitor::new(Kind::Prometheus, settings, start);
-    let pages = trace.iter().map(|mib| format!("process_resident_memory_bytes {}\n", mib << 20));
-    let times = (1..).map(|second| start + Duration::from_secs(second));
-    pages.zip(times).map(|(page, at)| monitor.look(&[Some(&page)], Expected::default(), at)).collect()
+    let one = |(at, (mib, heavy)): (u32, (u64, u64))| {
+        let page = format!("process_resident_memory_bytes {}\n", mib * MIB);
+        let in_flight = Load { heavy_bytes: heavy * MIB, queries: heavy.min(1), budget: None };
+        monitor.look(&[Some(&page)], in_flight, start + Duration::from_secs(1) * at)
+    };
+    (1..).zip(trace).map(one).collect()
+}
+
+fn pressures(looks: &[Look]) -> Vec<f64> {
+    looks.iter().map(|look| look.distress.pressure.map_or(0.0, |(_, pressure)| pressure)).collect()
+}
+
+/// The burst comes after ten seconds.
+fn burst(trace: &[u64]) -> impl Iterator<Item = (u64, u64)> + '_ {
+    trace.iter().enumerate().map(|(second, mib)| (*mib, if second < 10 { 0 } else { 1_000 }))
 }
 
 #[test]
 fn the_recorded_incident_is_seen_seconds_before_its_end() {
     for (trace, name) in [(UNGUARDED, "unguarded"), (ONE_AT_A_TIME, "one at a time")] {
-        let looks = replay(trace);
-        let shares: Vec<_> = looks.iter().map(|look| look.left.share()).collect();
-        let first = shares.iter().position(|share| *share < 1.0).expect("it is seen");
-        assert!(trace.len() - first >= 2, "{name}: {shares:?}");
-        assert!(shares.last().is_some_and(|share| *share < 0.6), "{name}: {shares:?}");
-        assert!(shares[..10].iter().all(|share| *share == 1.0), "{name}: {shares:?}");
+        let seen = pressures(&replay(4096, burst(trace)));
+        let first = seen.iter().position(|pressure| *pressure >= HIGH).expect("it is seen");
+        assert!(trace.len() - first >= 2, "{name}: {seen:?}");
+        assert!(seen[..10].iter().all(|pressure| *pressure < LOW), "{name}: {seen:?}");
     }
-    let shares: Vec<_> = replay(GUARDED).iter().map(|look| look.left.share()).collect();
-    assert!(shares.iter().all(|share| *share == 1.0), "what was survived is no distress: {shares:?}");
+    let seen = pressures(&replay(4096, burst(GUARDED)));
+    assert!(seen.iter().all(|pressure| *pressure < HIGH), "what was survived is no distress: {seen:?}");
 }
-
-/// A database whose memory follows, after a while, what runs: the demand as far as the share allows, and noise.
-struct Database {
-    idle: f64,
-    /// What all of the budget adds.
-    gain: f64,
-    /// The part of the way to go in a second.
-    lag: f64,
-    noise: f64,
-    memory: f64,
-}
-
-impl Database {
-    fn second(&mut self, demand: f64, share: f64, rng: &mut Rng) -> f64 {
-        let wanted = self.idle + demand.min(share) * self.gain;
-        self.memory += (wanted - self.memory) * self.lag;
-        (self.memory + (rng.f64() * 2.0 - 1.0) * self.noise).clamp(0.0, 1.0)
-    }
-}
-
-/// What the share swings by at most under constant load, once two minutes have passed: one last step back up.
-const SWING: f64 = 0.03;
 
 #[test]
-fn a_constant_load_does_not_make_it_swing() {
-    let start = Instant::now();
-    for seed in 0..200 {
-        let mut rng = Rng::with_seed(seed);
-        // The budget adds up to three times what there is room for: estimates that are wrong by that much.
-        let gain = 0.3 + rng.f64() * 1.7;
-        let lag = 0.15 + rng.f64() * 0.8;
-        let (demand, noise) = (0.3 + rng.f64() * 4.0, rng.f64() * 0.03);
-        let mut database = Database { idle: 0.3, gain, lag, noise, memory: 0.3 };
-        let mut controller = Controller::new(OnStale::Hold, start);
-        let (mut shares, mut share) = (Vec::new(), 1.0);
-        for second in 1..=900 {
-            let pressure = Some(database.second(demand, share, &mut rng));
-            let sight = Sight { pressure, silence: Silence::None };
-            share = controller.step(sight, start + Duration::from_secs(second)).share();
-            shares.push(share);
-        }
-        let late = &shares[120..];
-        let (least, most) = late.iter().fold((1.0_f64, 0.0_f64), |(a, b), s| (a.min(*s), b.max(*s)));
-        assert!(
-            most - least <= SWING,
-            "seed {seed}: between {least} and {most}, gain {gain}, lag {lag}, demand {demand}, noise {noise}"
-        );
+fn about_to_run_out_it_says_so_whatever_the_estimates_are() {
+    // A query that is estimated to be light, so that nothing heavy is in flight.
+    let hog = |step: u64| (0..).map(move |n| (200 + n * step).min(4096)).map(|mib| (mib, 0));
+    for step in [30, 60, 400] {
+        let start = Instant::now();
+        let settings = Settings { memory_limit: Some(4096 * MIB), ..Settings::default() };
+        let mut monitor = Monitor::new(Kind::Prometheus, settings, start);
+        let first = hog(step).take_while(|(mib, _)| *mib < 4096).enumerate().find_map(|(at, (mib, _))| {
+            let page = format!("process_resident_memory_bytes {}\n", mib * MIB);
+            let in_flight = Load { heavy_bytes: 0, queries: 1, budget: None };
+            let look = monitor.look(&[Some(&page)], in_flight, start + Duration::from_secs(at as u64));
+            look.runs_out.then_some(mib)
+        });
+        assert!(first.is_some_and(|mib| mib > 2048), "{step} MiB a second: {first:?}");
     }
 }
 
 #[test]
-fn noise_alone_never_turns_it_around() {
-    let start = Instant::now();
-    // Noise up to half of the band in which nothing changes, around every level.
-    let noise = (HIGH - LOW) / 2.0;
-    for step in 0..=50_u32 {
-        let level = f64::from(step) / 50.0;
-        let mut rng = Rng::with_seed(step.into());
-        let mut controller = Controller::new(OnStale::Hold, start);
-        let shares: Vec<_> = (1..=600)
-            .map(|second| {
-                let pressure =
-                    Some((level + (rng.f64() * 2.0 - 1.0) * noise * 0.99).clamp(0.0, FULL - 0.001));
-                let sight = Sight { pressure, silence: Silence::None };
-                controller.step(sight, start + Duration::from_secs(second)).share()
-            })
-            .collect();
-        assert!(shares.is_sorted() || shares.is_sorted_by(|a, b| a >= b), "level {level}: {shares:?}");
-    }
+fn memory_that_stays_is_a_finding_and_no_pressure() {
+    // m3dbnode: a burst made it take 2.4 of 3 GiB; each query after that adds ten.
+    let burst = (0..30).map(|n| (1_370 + n * 35, 900));
+    let idle = [(2_400, 0); 60];
+    let after = (0..40).flat_map(|n| [(2_405 + n * 10, 411), (2_410 + n * 10, 411), (2_410 + n * 10, 0)]);
+    let looks = replay(3_072, burst.chain(idle).chain(after));
+    let seen = pressures(&looks[33..]);
+    assert!(seen.iter().all(|pressure| *pressure < HIGH), "{seen:?}");
+    assert!(!looks.iter().any(|look| look.runs_out));
+    let level = looks[80].at_rest.expect("a finding");
+    assert!(level.bytes > 2_300e6 && level.limit > 3e9, "{level:?}");
+    assert!(replay(3_072, [(1_370, 0); 60]).iter().all(|look| look.at_rest.is_none()));
 }
 
 #[test]
-fn a_step_is_answered_within_seconds_and_a_ramp_before_its_end() {
-    let start = Instant::now();
-    let mut controller = Controller::new(OnStale::Hold, start);
-    let mut second = 0;
-    let mut go = |pressure: f64| {
-        second += 1;
-        let sight = Sight { pressure: Some(pressure), silence: Silence::None };
-        controller.step(sight, start + Duration::from_secs(second)).share()
-    };
-    assert!((0..10).all(|_| go(0.5) == 1.0));
-    let down = (0..3).map(|_| go(0.97)).last().unwrap();
-    assert!(down < 0.25, "three seconds after a step: {down}");
-    let back = (0..60).map(|_| go(0.5)).position(|share| share == 1.0).unwrap();
-    assert!((35..50).contains(&back), "as slow as it is configured to be: {back}");
-    // One percent a second, as far as it goes.
-    let ramp: Vec<_> = (0..=100).map(|percent| (percent, go(f64::from(percent) / 100.0))).collect();
-    let at = |percent: usize| ramp[percent].1;
-    assert_eq!((at(84), at(100)), (1.0, 0.0));
-    assert!(at(90) < 0.6 && at(95) < 0.2, "{} {}", at(90), at(95));
-}
-
-/// Whatever is heard, missed or late, and whatever the clock does.
-#[test]
-fn nothing_makes_it_jump_up_or_open_unheard() {
-    for seed in 0..200 {
-        let mut rng = Rng::with_seed(seed);
-        let on_stale = [OnStale::Hold, OnStale::SHRINK, OnStale::ShrinkTo(0.4)][rng.usize(0..3)];
-        let base = Instant::now() + Duration::from_secs(1_000_000);
-        let mut controller = Controller::new(on_stale, base);
-        let (mut now, mut latest) = (base, base);
-        let mut before = Allowance::Share(1.0);
-        let (mut level, mut held) = (rng.f64(), 1.0);
-        for _ in 0..500 {
-            now = match rng.u32(0..10) {
-                0 => now - Duration::from_secs(rng.u64(0..100)),
-                1 => now + Duration::from_secs(rng.u64(0..100)),
-                _ => now + Duration::from_millis(rng.u64(500..1_500)),
-            };
-            let passed = now.saturating_duration_since(latest).min(Duration::from_secs(5)).as_secs_f64();
-            latest = latest.max(now);
-            level = (level + (rng.f64() - 0.5) * 0.3).clamp(0.0, 1.0);
-            let silence = [Silence::None, Silence::None, Silence::Short, Silence::Stale][rng.usize(0..4)];
-            let pressure = (rng.u32(0..8) > 0).then_some(level);
-            let pressure = if rng.u32(0..50) == 0 { Some(f64::NAN) } else { pressure };
-            let after = controller.step(Sight { pressure, silence }, now);
-            let heard = pressure.filter(|p| p.is_finite());
-            let context =
-                format!("seed {seed}: {before:?}, {pressure:?}, {silence:?}, {passed} s: {after:?}");
-            if let (Allowance::Share(before), Allowance::Share(after)) = (before, after) {
-                assert!((FLOOR..=1.0).contains(&after), "{context}");
-                assert!(after <= before + 0.02 * passed + 1e-9, "{context}");
-                assert!(after <= before || heard.is_some(), "{context}");
-            }
-            // While something is silent, what was left when it was last heard is the most.
-            if let Allowance::Share(share) = after {
-                assert!(silence == Silence::None || share <= held, "{context}, at most {held}");
-                held = if silence == Silence::None { share } else { held };
-            }
-            if heard.is_some_and(|p| p >= FULL) {
-                assert_eq!(after.share(), 0.0, "{context}");
-            }
-            if before.share() == 0.0 && silence == Silence::Short {
-                assert_eq!(after.share(), 0.0, "{context}");
-            }
-            before = after;
-        }
-    }
+fn what_queries_add_counts_against_what_is_left_above_the_level_at_rest() {
+    let looks = replay(3_072, [(2_400, 0); 10].into_iter().chain((0..10).map(|n| (2_400 + n * 80, 700))));
+    let seen = pressures(&looks);
+    assert!(seen[9] < 0.1 && seen[18] >= FULL, "{seen:?}");
+    assert!(looks[18].runs_out);
 }
 
 #[test]
-fn gaps_resets_and_silence_of_a_node_that_is_at_ease_take_nothing() {
+fn another_clients_query_before_ours_is_at_rest() {
+    // `sum_over_time(vector(1)[2h:1ms])` past Weir, and our own small query meanwhile.
+    let looks = replay(4096, [(50, 0); 5].into_iter().chain([(3_000, 0); 20]).chain([(3_020, 10); 5]));
+    let seen = pressures(&looks[20..]);
+    assert!(seen.iter().all(|pressure| *pressure < LOW), "{seen:?}");
+}
+
+#[test]
+fn gaps_resets_and_silence_of_a_node_that_is_at_ease_are_ease() {
     let start = Instant::now();
     let mut monitor = Monitor::new(Kind::Weir, Settings::default(), start);
     let mut rng = Rng::with_seed(9);
@@ -209,17 +130,19 @@ fn gaps_resets_and_silence_of_a_node_that_is_at_ease_take_nothing() {
             reads / 100
         );
         let pages = [(rng.u32(0..4) > 0).then_some(page.as_str())];
-        let look = monitor.look(&pages, Expected::default(), start + Duration::from_secs(second));
-        assert_eq!((look.left, look.stale), (Allowance::Share(1.0), vec![]), "second {second}");
+        let in_flight = Load { heavy_bytes: 1, queries: 1, budget: None };
+        let look = monitor.look(&pages, in_flight, start + Duration::from_secs(second));
+        assert!(look.distress.pressure.is_none_or(|(_, pressure)| pressure < LOW), "second {second}");
+        assert!(look.stale.is_empty(), "second {second}");
     }
 }
 
 #[test]
-fn a_node_whose_pools_run_away_loses_its_budget_and_gets_it_back() {
+fn a_node_whose_pools_run_away_is_in_distress_until_they_do_not() {
     let start = Instant::now();
     let mut monitor = Monitor::new(Kind::Weir, Settings::default(), start);
     let mut misses = 0;
-    let mut shares = Vec::new();
+    let mut seen = Vec::new();
     for second in 1..=180 {
         misses += if (30..90).contains(&second) { 40_000 } else { 100 };
         let page = format!(
@@ -227,13 +150,9 @@ fn a_node_whose_pools_run_away_loses_its_budget_and_gets_it_back() {
              weir_pool_total{{bucket=\"4096\",pool=\"bytes\"}} 8192\n\
              weir_pool_outstanding_bytes 0\nweir_pool_cap_bytes 0\n"
         );
-        let look = monitor.look(&[Some(&page)], Expected::default(), start + Duration::from_secs(second));
-        assert!(look.stale.is_empty());
-        assert!(look.readings.iter().any(|reading| reading.signal == Signal::PoolGetOnEmpty));
-        shares.push(look.left.share());
+        let look = monitor.look(&[Some(&page)], Load::default(), start + Duration::from_secs(second));
+        assert_eq!(look.readings.iter().filter(|reading| reading.signal == Signal::Pools).count(), 1);
+        seen.extend(pressures(&[look]));
     }
-    assert_eq!(shares[28], 1.0);
-    assert!(shares[45] < 0.1, "{}", shares[45]);
-    assert!(shares.iter().all(|share| *share >= FLOOR));
-    assert!(shares[179] > 0.9, "{}", shares[179]);
+    assert!(seen[28] < LOW && seen[35] > HIGH && seen[150] < LOW, "{seen:?}");
 }

@@ -1,25 +1,20 @@
 //! What an aggregation knows of one group at one step.
 
 use super::fold::Column;
-use crate::node::engine::{
-    functions::{self, Mean},
-    value::present,
-};
+use crate::node::engine::{buffers::Numbers, error::EvalError, meter::Held, sums::Mean, value::present};
 
 /// A cell a step; none where no series had a value.
 pub(super) struct Cells<C>(Vec<Option<C>>);
 
 impl<C: Cell> Column for Cells<C> {
-    const PARAMETER: bool = C::PARAMETER;
-    const GROWS: u64 = C::GROWS;
     const STEP_BYTES: usize = size_of::<Option<C>>();
 
     fn new(steps: usize) -> Self {
         Self(std::iter::repeat_with(|| None).take(steps).collect())
     }
 
-    fn add(&mut self, values: &[f64]) {
-        for (cell, value) in self.0.iter_mut().zip(values) {
+    fn add(&mut self, values: &mut Numbers, _: &mut Held<'_>) -> Result<(), EvalError> {
+        for (cell, value) in self.0.iter_mut().zip(values.iter()) {
             if let Some(value) = present(*value) {
                 match cell {
                     Some(cell) => cell.add(value),
@@ -27,39 +22,23 @@ impl<C: Cell> Column for Cells<C> {
                 }
             }
         }
+        Ok(())
     }
 
-    fn merge(&mut self, later: Self) {
-        for (cell, later) in self.0.iter_mut().zip(later.0) {
-            match (cell, later) {
-                (Some(cell), Some(later)) => cell.merge(later),
-                (cell @ None, later) => *cell = later,
-                (Some(_), None) => {}
-            }
-        }
-    }
-
-    fn finish(self, parameters: &[f64], out: &mut [f64]) {
-        for ((cell, parameter), value) in self.0.into_iter().zip(parameters).zip(out) {
+    fn finish(self, _: &[f64], out: &mut [f64]) {
+        for (cell, value) in self.0.into_iter().zip(out) {
             if let Some(cell) = cell {
-                *value = cell.result(*parameter);
+                *value = cell.result();
             }
         }
     }
 }
 
 /// What an aggregation knows of one group at one step.
-pub(super) trait Cell: Sized + Send {
-    /// Whether the operator has a parameter.
-    const PARAMETER: bool = false;
-    /// Points that one more value makes a cell hold.
-    const GROWS: u64 = 0;
-
+pub(super) trait Cell: Sized {
     fn first(value: f64) -> Self;
     fn add(&mut self, value: f64);
-    /// Takes in what is known of series that come later.
-    fn merge(&mut self, later: Self);
-    fn result(self, parameter: f64) -> f64;
+    fn result(self) -> f64;
 }
 
 pub(super) struct Avg(Mean);
@@ -73,11 +52,7 @@ impl Cell for Avg {
         self.0.add(value);
     }
 
-    fn merge(&mut self, later: Self) {
-        self.0.merge(later.0);
-    }
-
-    fn result(self, _: f64) -> f64 {
+    fn result(self) -> f64 {
         self.0.value()
     }
 }
@@ -96,11 +71,7 @@ impl Cell for Min {
         }
     }
 
-    fn merge(&mut self, later: Self) {
-        self.add(later.0);
-    }
-
-    fn result(self, _: f64) -> f64 {
+    fn result(self) -> f64 {
         self.0
     }
 }
@@ -119,11 +90,7 @@ impl Cell for Max {
         }
     }
 
-    fn merge(&mut self, later: Self) {
-        self.add(later.0);
-    }
-
-    fn result(self, _: f64) -> f64 {
+    fn result(self) -> f64 {
         self.0
     }
 }
@@ -137,9 +104,7 @@ impl Cell for Group {
 
     fn add(&mut self, _: f64) {}
 
-    fn merge(&mut self, _: Self) {}
-
-    fn result(self, _: f64) -> f64 {
+    fn result(self) -> f64 {
         1.0
     }
 }
@@ -164,16 +129,7 @@ impl Cell for Stdvar {
         self.squares += delta * (value - self.mean);
     }
 
-    fn merge(&mut self, later: Self) {
-        // Chan's formula for the variance of two sets.
-        let count = self.count + later.count;
-        let delta = later.mean - self.mean;
-        self.squares += later.squares + delta * delta * self.count * later.count / count;
-        self.mean += delta * later.count / count;
-        self.count = count;
-    }
-
-    fn result(self, _: f64) -> f64 {
+    fn result(self) -> f64 {
         self.squares / self.count
     }
 }
@@ -189,34 +145,7 @@ impl Cell for Stddev {
         self.0.add(value);
     }
 
-    fn merge(&mut self, later: Self) {
-        self.0.merge(later.0);
-    }
-
-    fn result(self, parameter: f64) -> f64 {
-        self.0.result(parameter).sqrt()
-    }
-}
-
-pub(super) struct Quantile(Vec<f64>);
-
-impl Cell for Quantile {
-    const PARAMETER: bool = true;
-    const GROWS: u64 = 1;
-
-    fn first(value: f64) -> Self {
-        Self(vec![value])
-    }
-
-    fn add(&mut self, value: f64) {
-        self.0.push(value);
-    }
-
-    fn merge(&mut self, later: Self) {
-        self.0.extend(later.0);
-    }
-
-    fn result(mut self, parameter: f64) -> f64 {
-        functions::quantile(parameter, &mut self.0)
+    fn result(self) -> f64 {
+        self.0.result().sqrt()
     }
 }

@@ -1,6 +1,9 @@
 //! Aggregations that pass some of their series on: `topk`, `bottomk`, `limitk`, `limit_ratio`.
 
-use super::{Groups, Node};
+use super::{
+    heap::{self, Entry},
+    node::{Groups, Node},
+};
 use crate::{
     node::engine::{
         error::{EvalError, execution},
@@ -21,7 +24,7 @@ fn counts(eval: &Eval<'_>, param: Option<NodeId>) -> Result<Option<Vec<usize>>, 
     if values.iter().all(|k| *k < 1.0) {
         return Ok(None);
     }
-    for k in &values {
+    for k in values.iter() {
         if k.is_nan() {
             return execution("Parameter value is NaN");
         }
@@ -33,81 +36,85 @@ fn counts(eval: &Eval<'_>, param: Option<NodeId>) -> Result<Option<Vec<usize>>, 
         }
     }
     // A cast from float saturates: below one is none.
-    Ok(Some(values.into_iter().map(|k| k as usize).collect()))
+    Ok(Some(values.iter().map(|k| *k as usize).collect()))
 }
-
-/// The best values of one group at one step, best first, with the numbers of their series.
-type Best = Vec<(f64, usize)>;
 
 /// `topk` and `bottomk`
 pub(super) fn extremes(eval: &Eval<'_>, node: &Node<'_>, top: bool, sink: Sink<'_>) -> Result<(), EvalError> {
     let Some(counts) = counts(eval, node.param)? else { return Ok(()) };
     let steps = eval.grid.count;
-    let better = |a: f64, b: f64| !a.is_nan() && (b.is_nan() || if top { a > b } else { a < b });
     let mut held = eval.cx.meter.hold();
-    let mut groups = Groups::default();
-    let mut best: Vec<Vec<Best>> = Vec::new();
-    let mut seen: Vec<(Labels, bool)> = Vec::new();
-    eval.stream(node.expr, &mut |series| {
-        let (group, new) = groups.number(node.grouping, &series.labels);
+    let mut groups = Groups::by(node.grouping);
+    // By number of the group: a heap a step.
+    let mut best: Vec<Vec<Vec<Entry>>> = Vec::new();
+    let mut seen: Vec<Seen> = Vec::new();
+    eval.stream_ahead(node.expr, &mut |series| {
+        let (group, new) = groups.number(&series.labels, &mut held)?;
         if new {
-            held.grow(3 * steps as u64)?;
-            best.push(vec![Vec::new(); steps]);
+            let mut heaps = Vec::new();
+            held.reserve(&mut heaps, steps)?;
+            heaps.resize_with(steps, Vec::new);
+            held.push(&mut best, heaps)?;
         }
-        let number = seen.len();
-        // Labels, a flag, and later a place.
-        held.grow(5)?;
-        seen.push((series.labels.clone(), series.drop_name));
+        let number = seen.len() as u32;
+        held.borrow(series.labels.bytes() as u64)?;
+        held.push(
+            &mut seen,
+            Seen { labels: series.labels.clone(), drop_name: series.drop_name, place: None },
+        )?;
         let Some(group) = best.get_mut(group) else { return Ok(()) };
         for ((best, value), k) in group.iter_mut().zip(series.values.iter()).zip(&counts) {
             let Some(value) = present(*value) else { continue };
-            // Of equal values the first stays.
-            let place = best.partition_point(|(other, _)| !better(value, *other));
-            if place < *k {
-                if best.len() >= *k {
-                    best.pop();
-                } else {
-                    held.grow(2)?;
-                }
-                best.insert(place, (value, number));
+            if best.len() < *k {
+                held.count(2)?;
+                held.reserve(best, 1)?;
+                heap::push(best, (value, number), top);
+            } else {
+                heap::replace(best, (value, number), top);
             }
         }
         Ok(())
     })?;
-    let mut places: Vec<Option<usize>> = vec![None; seen.len()];
     let mut out: Vec<Series> = Vec::new();
-    for (step, best) in best.iter().flat_map(|group| group.iter().enumerate()) {
+    for (step, mut best) in best.into_iter().flat_map(|group| group.into_iter().enumerate()) {
+        heap::sort(&mut best, top);
         for (value, number) in best {
-            let (Some(place), Some((labels, drop_name))) = (places.get_mut(*number), seen.get(*number))
-            else {
-                continue;
+            let Some(seen) = seen.get_mut(number as usize) else { continue };
+            let place = match seen.place {
+                Some(place) => place,
+                None => {
+                    let series = eval.holes(seen.labels.clone(), seen.drop_name)?;
+                    held.keep(&series)?;
+                    held.push(&mut out, series)?;
+                    *seen.place.insert(out.len() - 1)
+                }
             };
-            if place.is_none() {
-                let series = eval.holes(labels.clone(), *drop_name)?;
-                held.keep(&series)?;
-                *place = Some(out.len());
-                out.push(series);
-            }
-            let cell = place.and_then(|p| out.get_mut(p)).and_then(|s| s.values.get_mut(step));
-            if let Some(cell) = cell {
-                *cell = *value;
+            if let Some(cell) = out.get_mut(place).and_then(|series| series.values.get_mut(step)) {
+                *cell = value;
             }
         }
     }
     out.iter_mut().try_for_each(|series| emit(series, sink))
 }
 
+/// A series that was seen, and its place among those that are passed on.
+struct Seen {
+    labels: Labels,
+    drop_name: bool,
+    place: Option<usize>,
+}
+
 /// `limitk`: the first series of each group.
 pub(super) fn first(eval: &Eval<'_>, node: &Node<'_>, sink: Sink<'_>) -> Result<(), EvalError> {
     let Some(counts) = counts(eval, node.param)? else { return Ok(()) };
     let mut held = eval.cx.meter.hold();
-    let mut groups = Groups::default();
+    let mut groups = Groups::by(node.grouping);
     let mut left: Vec<Vec<usize>> = Vec::new();
-    eval.stream(node.expr, &mut |series| {
-        let (group, new) = groups.number(node.grouping, &series.labels);
+    eval.stream_ahead(node.expr, &mut |series| {
+        let (group, new) = groups.number(&series.labels, &mut held)?;
         if new {
             held.grow(counts.len() as u64)?;
-            left.push(counts.clone());
+            held.push(&mut left, counts.clone())?;
         }
         let Some(left) = left.get_mut(group) else { return Ok(()) };
         series.map(|step, value| {

@@ -1,7 +1,12 @@
 //! Sums and counts: a plain column of numbers each, and loops without a branch.
 
 use super::fold::Column;
-use crate::series::is_stale;
+use crate::{
+    node::engine::{
+        buffers::Numbers, error::EvalError, meter::Held, quantile::quantile, sums::two_sum, value::present,
+    },
+    series::is_stale,
+};
 
 /// `sum`: compensated sums.
 pub(super) struct Sums {
@@ -12,14 +17,6 @@ pub(super) struct Sums {
     seen: Vec<u64>,
 }
 
-/// Adds to a sum, and what that loses to the other; Knuth's way to the rounding error, which compares nothing.
-fn add(sum: &mut f64, lost: &mut f64, value: f64) {
-    let total = *sum + value;
-    let added = total - *sum;
-    *lost += (*sum - (total - added)) + (value - added);
-    *sum = total;
-}
-
 impl Column for Sums {
     const STEP_BYTES: usize = 24;
 
@@ -27,23 +24,14 @@ impl Column for Sums {
         Self { totals: vec![0.0; steps], lost: vec![0.0; steps], seen: vec![0; steps] }
     }
 
-    fn add(&mut self, values: &[f64]) {
+    fn add(&mut self, values: &mut Numbers, _: &mut Held<'_>) -> Result<(), EvalError> {
         let cells = self.totals.iter_mut().zip(&mut self.lost).zip(&mut self.seen);
-        for (((sum, lost), seen), value) in cells.zip(values) {
+        for (((sum, lost), seen), value) in cells.zip(values.iter()) {
             let hole = is_stale(*value);
-            add(sum, lost, if hole { 0.0 } else { *value });
+            two_sum(sum, lost, if hole { 0.0 } else { *value });
             *seen |= u64::from(!hole);
         }
-    }
-
-    fn merge(&mut self, later: Self) {
-        let cells = self.totals.iter_mut().zip(&mut self.lost).zip(&mut self.seen);
-        let later = later.totals.into_iter().zip(later.lost).zip(later.seen);
-        for (((sum, lost), seen), ((more, more_lost), more_seen)) in cells.zip(later) {
-            add(sum, lost, more);
-            *lost += more_lost;
-            *seen |= more_seen;
-        }
+        Ok(())
     }
 
     fn finish(self, _: &[f64], out: &mut [f64]) {
@@ -66,16 +54,11 @@ impl Column for Counts {
         Self(vec![0; steps])
     }
 
-    fn add(&mut self, values: &[f64]) {
-        for (count, value) in self.0.iter_mut().zip(values) {
+    fn add(&mut self, values: &mut Numbers, _: &mut Held<'_>) -> Result<(), EvalError> {
+        for (count, value) in self.0.iter_mut().zip(values.iter()) {
             *count += u64::from(!is_stale(*value));
         }
-    }
-
-    fn merge(&mut self, later: Self) {
-        for (count, more) in self.0.iter_mut().zip(later.0) {
-            *count += more;
-        }
+        Ok(())
     }
 
     fn finish(self, _: &[f64], out: &mut [f64]) {
@@ -87,15 +70,50 @@ impl Column for Counts {
     }
 }
 
+/// `quantile`: the rows of all series, since every value counts to the end.
+#[derive(Default)]
+pub(super) struct Rows(Vec<Numbers>);
+
+impl Column for Rows {
+    const PARAMETER: bool = true;
+    const STEP_BYTES: usize = 0;
+
+    fn new(_: usize) -> Self {
+        Self::default()
+    }
+
+    fn add(&mut self, values: &mut Numbers, held: &mut Held<'_>) -> Result<(), EvalError> {
+        held.count(values.len() as u64)?;
+        // One more number for each series is scratch space for the values of one step.
+        held.borrow(size_of::<f64>() as u64)?;
+        held.push(&mut self.0, std::mem::take(values))
+    }
+
+    fn finish(self, parameters: &[f64], out: &mut [f64]) {
+        let mut values = Vec::with_capacity(self.0.len());
+        for (step, (q, out)) in parameters.iter().zip(out).enumerate() {
+            values.clear();
+            values.extend(self.0.iter().filter_map(|row| present(*row.get(step)?)));
+            if !values.is_empty() {
+                *out = quantile(*q, &mut values);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
-    use crate::node::engine::value::HOLE;
+    use crate::node::engine::{Options, buffers::Lent, meter::Meter, value::HOLE};
 
     fn sum(columns: &[&[f64]]) -> f64 {
+        let cancel = AtomicBool::new(false);
+        let meter = Meter::new(&Options::default(), &cancel);
         let mut sums = Sums::new(1);
         for values in columns {
-            sums.add(values);
+            sums.add(&mut Lent::Own(values.to_vec()), &mut meter.hold()).unwrap();
         }
         let mut out = [HOLE];
         sums.finish(&[0.0], &mut out);

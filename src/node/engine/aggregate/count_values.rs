@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 
-use super::{Node, group_of};
-use crate::{
-    node::engine::{
-        error::{EvalError, execution},
-        eval::{Eval, Sink, emit_all},
-        number,
-        value::{Merged, present},
-    },
-    series::Labels,
+use super::node::{Node, labels_of};
+use crate::node::engine::{
+    error::{EvalError, execution},
+    eval::{Eval, Sink, emit_all},
+    number,
+    value::{Merged, present},
 };
+
+/// Bytes of scratch space for each step: values of one series and their places, in a hash table.
+const STEP_BYTES: u64 = 48;
 
 pub(super) fn stream(eval: &Eval<'_>, node: &Node<'_>, sink: Sink<'_>) -> Result<(), EvalError> {
     let Some(id) = node.param else {
@@ -25,22 +25,25 @@ pub(super) fn stream(eval: &Eval<'_>, node: &Node<'_>, sink: Sink<'_>) -> Result
     if !grouping.without {
         grouping.labels.push(label.into());
     }
+    let mut scratch = eval.cx.meter.hold();
+    scratch.borrow(STEP_BYTES.saturating_mul(eval.grid.count as u64))?;
+    // A value often stays for many steps.
+    let mut places: HashMap<u64, usize> = HashMap::new();
     let mut counts = Merged::new(eval.cx.meter.hold(), eval.grid.count);
-    eval.stream(node.expr, &mut |series| {
-        // A value often stays for many steps.
-        let mut slots: HashMap<u64, usize> = HashMap::new();
+    eval.stream_ahead(node.expr, &mut |series| {
+        places.clear();
         for (step, value) in series.values.iter().enumerate() {
             let Some(value) = present(*value) else { continue };
-            let slot = match slots.get(&value.to_bits()) {
-                Some(slot) => *slot,
+            let place = match places.get(&value.to_bits()) {
+                Some(place) => *place,
                 None => {
-                    let labels: Labels = series.labels.with(label, &number::plain(value));
-                    let slot = counts.slot(group_of(&grouping, &labels), false)?;
-                    slots.insert(value.to_bits(), slot);
-                    slot
+                    let labels = series.labels.with(label, &number::plain(value));
+                    let place = counts.slot(labels_of(&grouping, &labels), false)?;
+                    places.insert(value.to_bits(), place);
+                    place
                 }
             };
-            let cell = counts.matrix.series.get_mut(slot).and_then(|s| s.values.get_mut(step));
+            let cell = counts.matrix.series.get_mut(place).and_then(|s| s.values.get_mut(step));
             if let Some(cell) = cell {
                 *cell = present(*cell).unwrap_or(0.0) + 1.0;
             }

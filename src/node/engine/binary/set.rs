@@ -1,6 +1,6 @@
 //! `and`, `or`, `unless`.
 
-use super::{Node, vector::Sides};
+use super::{node::Node, vector::Sides};
 use crate::{
     node::engine::{
         error::EvalError,
@@ -18,6 +18,8 @@ pub(super) fn stream(
 ) -> Result<(), EvalError> {
     let mut sides = Sides::collect(eval, node.lhs, node.rhs, matching)?;
     let steps = eval.grid.count;
+    let mut scratch = eval.cx.meter.hold();
+    scratch.borrow(steps as u64)?;
     match node.op {
         BinaryOp::Or => {
             let mut merged = Merged::new(eval.cx.meter.hold(), steps);

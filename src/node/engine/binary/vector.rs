@@ -1,16 +1,18 @@
 //! Arithmetic and comparison between two instant vectors.
 
-use std::collections::HashMap;
+use smallvec::SmallVec;
 
-use super::{Node, Outcome, apply, is_comparison, note_types};
+use super::node::{Node, Outcome, apply, is_comparison, note_types};
 use crate::{
     node::engine::{
         error::{EvalError, execution},
         eval::{Eval, Sink, emit_all},
+        meter::Held,
+        places::Places,
         value::{Matrix, Merged, Series},
     },
     promql::ast::{Group, NodeId, VectorMatching},
-    series::Labels,
+    series::{Label, Labels, METRIC_NAME},
 };
 
 /// Two instant vectors, their series grouped by the labels that match them.
@@ -18,13 +20,14 @@ pub(super) struct Sides<'a> {
     pub(super) left: Matrix<'a>,
     pub(super) right: Matrix<'a>,
     pub(super) groups: Vec<Matched>,
+    _held: Held<'a>,
 }
 
 /// The series of both sides that have the same matching labels, by their places.
 #[derive(Debug, Default)]
 pub(super) struct Matched {
-    pub(super) left: Vec<usize>,
-    pub(super) right: Vec<usize>,
+    pub(super) left: SmallVec<[usize; 2]>,
+    pub(super) right: SmallVec<[usize; 2]>,
 }
 
 impl<'a> Sides<'a> {
@@ -35,21 +38,53 @@ impl<'a> Sides<'a> {
         matching: &VectorMatching,
     ) -> Result<Self, EvalError> {
         let (left, right) = (eval.collect(lhs)?, eval.collect(rhs)?);
-        let mut numbers: HashMap<Labels, usize> = HashMap::new();
+        let mut held = eval.cx.meter.hold();
+        let mut places = Places::default();
         let mut groups: Vec<Matched> = Vec::new();
         let all = left.series.iter().enumerate().map(|(i, s)| (true, i, s));
         for (is_left, place, series) in all.chain(right.series.iter().enumerate().map(|(i, s)| (false, i, s)))
         {
-            let number = *numbers.entry(match_labels(matching, &series.labels)).or_insert(groups.len());
-            if number == groups.len() {
-                groups.push(Matched::default());
-            }
+            let own = || series.labels.iter().filter(|label| matches(matching, label));
+            let hash = places.hash(own());
+            let same = |number: usize| {
+                let first = groups.get(number).and_then(|group| group.first(&left.series, &right.series));
+                first.is_some_and(|first| {
+                    first.labels.iter().filter(|label| matches(matching, label)).eq(own())
+                })
+            };
+            let number = match places.find(hash, same) {
+                Some(number) => number,
+                None => {
+                    places.insert(hash, groups.len(), &mut held)?;
+                    held.push(&mut groups, Matched::default())?;
+                    groups.len() - 1
+                }
+            };
             if let Some(group) = groups.get_mut(number) {
-                if is_left { group.left.push(place) } else { group.right.push(place) }
+                let side = if is_left { &mut group.left } else { &mut group.right };
+                // Up to two are in the group itself.
+                held.borrow(2 * size_of::<usize>() as u64)?;
+                side.push(place);
             }
         }
-        Ok(Self { left, right, groups })
+        Ok(Self { left, right, groups, _held: held })
     }
+}
+
+impl Matched {
+    /// Any of its series.
+    fn first<'s>(&self, left: &'s [Series], right: &'s [Series]) -> Option<&'s Series> {
+        match self.left.first() {
+            Some(place) => left.get(*place),
+            None => right.get(*self.right.first()?),
+        }
+    }
+}
+
+/// Whether a label is one of those by which series are matched.
+fn matches(matching: &VectorMatching, label: &Label) -> bool {
+    let named = matching.labels.iter().any(|name| **name == *label.name);
+    if matching.on { named } else { !named && &*label.name != METRIC_NAME }
 }
 
 /// The labels by which a series is matched.
@@ -77,12 +112,17 @@ struct Join<'j> {
     /// Whether the many side has any sample, step by step.
     many_there: Vec<bool>,
     out: Merged<'j>,
-    /// The place of the result of two series, by their places.
-    results: HashMap<(Option<usize>, Option<usize>), usize>,
+    /// The results, found by the places of their two series.
+    places: Places,
+    results: Vec<Pair>,
     /// The group and step at which each result was last made.
-    made: Vec<(usize, usize)>,
+    made: Vec<Option<(usize, usize)>>,
+    held: Held<'j>,
     untyped: bool,
 }
+
+/// Two series, and the place of their result.
+type Pair = ((Option<usize>, Option<usize>), usize);
 
 pub(super) fn stream(
     eval: &Eval<'_>,
@@ -104,8 +144,10 @@ pub(super) fn stream(
         one,
         many_there: (0..eval.grid.count).map(there).collect(),
         out: Merged::new(eval.cx.meter.hold(), eval.grid.count),
-        results: HashMap::new(),
+        places: Places::default(),
+        results: Vec::new(),
         made: Vec::new(),
+        held: eval.cx.meter.hold(),
         untyped: false,
     };
     for (number, group) in sides.groups.iter().enumerate() {
@@ -183,14 +225,10 @@ impl Join<'_> {
             }
         };
         let slot = self.result(many.place, one.place)?;
-        if self.made.len() <= slot {
-            self.made.resize(slot + 1, (usize::MAX, usize::MAX));
-        }
-        if let Some(made) = self.made.get_mut(slot) {
-            if *made == (group, step) && self.matching.group != Group::OneToOne {
-                return execution("multiple matches for labels: grouping labels must ensure unique matches");
-            }
-            *made = (group, step);
+        // Several pairs may make one result.
+        let made = self.made.get_mut(slot).map(|made| made.replace((group, step)));
+        if made == Some(Some((group, step))) && self.matching.group != Group::OneToOne {
+            return execution("multiple matches for labels: grouping labels must ensure unique matches");
         }
         match outcome {
             Some(value) => self.out.put(slot, step, value),
@@ -200,7 +238,10 @@ impl Join<'_> {
 
     /// The place of the series that two series make.
     fn result(&mut self, many: Option<usize>, one: Option<usize>) -> Result<usize, EvalError> {
-        if let Some(slot) = self.results.get(&(many, one)) {
+        let of = (many, one);
+        let hash = self.places.hash([of]);
+        let same = |number: usize| self.results.get(number).is_some_and(|pair| pair.0 == of);
+        if let Some((_, slot)) = self.places.find(hash, same).and_then(|number| self.results.get(number)) {
             return Ok(*slot);
         }
         let many_series = many.and_then(|place| self.many.get(place));
@@ -224,7 +265,11 @@ impl Join<'_> {
         }
         let dropped = many_series.is_some_and(|s| s.drop_name) && is_comparison(self.node.op);
         let slot = self.out.slot(labels, self.node.return_bool || dropped)?;
-        self.results.insert((many, one), slot);
+        self.places.insert(hash, self.results.len(), &mut self.held)?;
+        self.held.push(&mut self.results, (of, slot))?;
+        if slot >= self.made.len() {
+            self.held.push(&mut self.made, None)?;
+        }
         Ok(slot)
     }
 }

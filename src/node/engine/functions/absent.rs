@@ -1,23 +1,23 @@
 //! `absent` and `absent_over_time`.
 
+use super::{call::Call, range::check_edges};
 use crate::{
     node::engine::{
-        error::EvalError,
+        error::{EvalError, execution},
         eval::{Eval, Sink, emit},
         value::{HOLE, Series},
-        window::RangeArg,
     },
-    promql::ast::{Expr, MatchOp, Matcher, NodeId},
+    promql::ast::{Expr, MatchOp, Matcher},
     series::{Labels, METRIC_NAME},
 };
 
-pub(super) fn absent(eval: &Eval<'_>, id: NodeId, sink: Sink<'_>) -> Result<(), EvalError> {
-    let id = eval.unparen(id);
+pub(super) fn absent(eval: &Eval<'_>, call: &Call<'_>, sink: Sink<'_>) -> Result<(), EvalError> {
+    let id = eval.unparen(call.arg(0)?);
     let labels = match eval.expr(id) {
         Expr::Selector(selector) => implied(&selector.matchers),
         _ => Labels::default(),
     };
-    let mut missing = vec![1.0; eval.grid.count];
+    let mut missing = eval.cx.meter.column_of(1.0, eval.grid.count)?;
     eval.stream(id, &mut |series| {
         for (step, value) in missing.iter_mut().enumerate() {
             if series.at(step).is_some() {
@@ -26,10 +26,14 @@ pub(super) fn absent(eval: &Eval<'_>, id: NodeId, sink: Sink<'_>) -> Result<(), 
         }
         Ok(())
     })?;
-    emit(&mut Series { labels, drop_name: false, values: missing.into() }, sink)
+    emit(&mut Series { labels, drop_name: false, values: missing }, sink)
 }
 
-pub(super) fn absent_over_time(eval: &Eval<'_>, range: &RangeArg, sink: Sink<'_>) -> Result<(), EvalError> {
+pub(super) fn absent_over_time(eval: &Eval<'_>, call: &Call<'_>, sink: Sink<'_>) -> Result<(), EvalError> {
+    let Some(range) = eval.range_arg(call.arg(0)?) else {
+        return execution("expected a range vector");
+    };
+    check_edges(call.func, range.edges)?;
     let labels = match eval.expr(range.id) {
         Expr::Matrix { selector, .. } => match eval.expr(eval.unparen(*selector)) {
             Expr::Selector(selector) => implied(&selector.matchers),
@@ -37,16 +41,16 @@ pub(super) fn absent_over_time(eval: &Eval<'_>, range: &RangeArg, sink: Sink<'_>
         },
         _ => Labels::default(),
     };
-    let mut missing = vec![1.0; eval.grid.count];
-    eval.stream_ranges(range, &mut |_, _, samples| {
-        eval.windows(range, samples, |step, _| {
+    let mut missing = eval.cx.meter.column_of(1.0, eval.grid.count)?;
+    eval.stream_ranges(&range, &mut |_, _, samples| {
+        eval.windows(&range, samples, |step, _| {
             if let Some(value) = missing.get_mut(step) {
                 *value = HOLE;
             }
             Ok(())
         })
     })?;
-    emit(&mut Series { labels, drop_name: true, values: missing.into() }, sink)
+    emit(&mut Series { labels, drop_name: true, values: missing }, sink)
 }
 
 /// The labels that any series matching these would have: those that one equality alone names.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::node::engine::window::Window;
+use crate::node::engine::samples_window::Window;
 
 /// The smallest or largest value of a window that moves forward.
 #[derive(Debug)]
@@ -14,16 +14,12 @@ pub(super) struct Extreme {
     seen: usize,
 }
 
-pub(super) fn find(name: &str) -> Option<Extreme> {
-    let largest = match name {
-        "min_over_time" => false,
-        "max_over_time" => true,
-        _ => return None,
-    };
-    Some(Extreme { largest, candidates: VecDeque::new(), seen: 0 })
-}
-
 impl Extreme {
+    /// `max_over_time`, or `min_over_time`.
+    pub(super) fn new(largest: bool) -> Self {
+        Self { largest, candidates: VecDeque::new(), seen: 0 }
+    }
+
     /// Forgets the series before.
     pub(super) fn start(&mut self) {
         self.candidates.clear();
@@ -61,14 +57,14 @@ mod tests {
     #[test]
     fn every_window_has_the_extreme_of_its_samples() {
         let mut rng = fastrand::Rng::with_seed(3);
-        for (name, largest) in [("min_over_time", false), ("max_over_time", true)] {
+        for largest in [false, true] {
             for round in 0..200 {
                 let of = |rng: &mut fastrand::Rng| {
                     if rng.u8(..6) == 0 { f64::NAN } else { f64::from(rng.u8(..9)) }
                 };
                 let values: Vec<f64> = (0..40).map(|_| of(&mut rng)).collect();
                 let (length, stride) = (rng.usize(1..12), rng.usize(1..9));
-                let mut extreme = find(name).unwrap();
+                let mut extreme = Extreme::new(largest);
                 extreme.start();
                 for from in (0..40 - length).step_by(stride) {
                     let window = Window::part_of(&values, from, length);
@@ -76,7 +72,10 @@ mod tests {
                     let numbers = part.iter().copied().filter(|v| !v.is_nan());
                     let want = numbers.reduce(if largest { f64::max } else { f64::min }).unwrap_or(f64::NAN);
                     let got = extreme.of(&window).unwrap();
-                    assert!(got == want || (got.is_nan() && want.is_nan()), "{name} {round}: {part:?} {got}");
+                    assert!(
+                        got == want || (got.is_nan() && want.is_nan()),
+                        "{largest} {round}: {part:?} {got}"
+                    );
                 }
             }
         }

@@ -1,18 +1,19 @@
 //! Classic histograms: `histogram_quantile`, `histogram_quantiles`, `histogram_fraction`.
 
-use std::collections::HashMap;
-
-use super::{arg, check_quantile};
+use super::call::Call;
 use crate::{
     node::engine::{
         annotations::{Forced, for_metric},
         error::EvalError,
-        eval::{Eval, Sink, emit_all},
+        eval::{Eval, Sink, emit, emit_all},
+        meter::Held,
         number,
+        places::Places,
+        quantile::check_quantile,
         value::{Matrix, Merged},
     },
     promql::ast::NodeId,
-    series::{BUCKET, Labels},
+    series::{BUCKET, Label, Labels},
 };
 
 /// Counts that differ by less than this share are the same: floats were added in another order.
@@ -37,12 +38,15 @@ struct Classic {
 struct Histograms<'a> {
     matrix: Matrix<'a>,
     all: Vec<Classic>,
+    /// The memory of the lists above, and of the buckets of the histogram in hand.
+    _held: Held<'a>,
 }
 
 impl<'a> Histograms<'a> {
     fn collect(eval: &Eval<'a>, id: NodeId) -> Result<Self, EvalError> {
         let matrix = eval.collect(id)?;
-        let mut index: HashMap<Labels, usize> = HashMap::new();
+        let mut held = eval.cx.meter.hold();
+        let mut places = Places::default();
         let mut all: Vec<Classic> = Vec::new();
         for (place, series) in matrix.series.iter().enumerate() {
             let le = series.labels.get(BUCKET);
@@ -51,19 +55,29 @@ impl<'a> Histograms<'a> {
                 eval.warn(eval.span(id), for_metric(&text, series.labels.metric_name()));
                 continue;
             };
-            let labels = series.labels.with(BUCKET, "");
-            let at = *index.entry(labels.clone()).or_insert_with(|| {
-                all.push(Classic { labels, buckets: Vec::new() });
-                all.len() - 1
-            });
+            let own = || series.labels.iter().filter(|label: &&Label| &*label.name != BUCKET);
+            let hash = places.hash(own());
+            let same = |at: usize| all.get(at).is_some_and(|known| known.labels.iter().eq(own()));
+            let at = match places.find(hash, same) {
+                Some(at) => at,
+                None => {
+                    places.insert(hash, all.len(), &mut held)?;
+                    let labels = series.labels.with(BUCKET, "");
+                    held.borrow(labels.bytes() as u64)?;
+                    held.push(&mut all, Classic { labels, buckets: Vec::new() })?;
+                    all.len() - 1
+                }
+            };
             if let Some(classic) = all.get_mut(at) {
-                classic.buckets.push((upper, place));
+                held.push(&mut classic.buckets, (upper, place))?;
             }
         }
         for classic in &mut all {
-            classic.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+            classic.buckets.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         }
-        Ok(Self { matrix, all })
+        let most = all.iter().map(|classic| classic.buckets.len()).max().unwrap_or_default();
+        held.borrow((most * size_of::<Bucket>()) as u64)?;
+        Ok(Self { matrix, all, _held: held })
     }
 
     /// The buckets of one histogram at a step, those with the same bound added up.
@@ -87,10 +101,10 @@ fn parse_bound(text: &str) -> Option<f64> {
 }
 
 /// `histogram_quantile(q, v)`
-pub(super) fn quantile(eval: &Eval<'_>, args: &[NodeId], sink: Sink<'_>) -> Result<(), EvalError> {
-    let (q_arg, vector) = (arg(args, 0)?, arg(args, 1)?);
+pub(super) fn quantile(eval: &Eval<'_>, call: &Call<'_>, sink: Sink<'_>) -> Result<(), EvalError> {
+    let (q_arg, vector) = (call.arg(0)?, call.arg(1)?);
     let qs = eval.scalars(q_arg)?;
-    for q in &qs {
+    for q in qs.iter() {
         check_quantile(eval, *q, q_arg);
     }
     let histograms = Histograms::collect(eval, vector)?;
@@ -103,18 +117,18 @@ pub(super) fn quantile(eval: &Eval<'_>, args: &[NodeId], sink: Sink<'_>) -> Resu
                 *cell = noted_quantile(eval, *q, &mut buckets, step, vector, &classic.labels);
             }
         }
-        super::emit(&mut out, sink)?;
+        emit(&mut out, sink)?;
     }
     Ok(())
 }
 
 /// `histogram_quantiles(v, label, q…)`
-pub(super) fn quantiles(eval: &Eval<'_>, args: &[NodeId], sink: Sink<'_>) -> Result<(), EvalError> {
-    let (vector, label) = (arg(args, 0)?, eval.string(arg(args, 1)?)?);
+pub(super) fn quantiles(eval: &Eval<'_>, call: &Call<'_>, sink: Sink<'_>) -> Result<(), EvalError> {
+    let (vector, label) = (call.arg(0)?, eval.string(call.arg(1)?)?);
     let histograms = Histograms::collect(eval, vector)?;
     let mut merged = Merged::new(eval.cx.meter.hold(), eval.grid.count);
-    for id in args.iter().skip(2) {
-        for (step, q) in eval.scalars(*id)?.into_iter().enumerate() {
+    for id in call.args.iter().skip(2) {
+        for (step, q) in eval.scalars(*id)?.iter().copied().enumerate() {
             eval.cx.meter.check()?;
             check_quantile(eval, q, *id);
             let text = number::open_metrics(q);
@@ -132,12 +146,13 @@ pub(super) fn quantiles(eval: &Eval<'_>, args: &[NodeId], sink: Sink<'_>) -> Res
 }
 
 /// `histogram_fraction(lower, upper, v)`
-pub(super) fn fraction(eval: &Eval<'_>, args: &[NodeId], sink: Sink<'_>) -> Result<(), EvalError> {
-    let (lower, upper) = (eval.scalars(arg(args, 0)?)?, eval.scalars(arg(args, 1)?)?);
-    let histograms = Histograms::collect(eval, arg(args, 2)?)?;
+pub(super) fn fraction(eval: &Eval<'_>, call: &Call<'_>, sink: Sink<'_>) -> Result<(), EvalError> {
+    let (lower, upper) = (eval.scalars(call.arg(0)?)?, eval.scalars(call.arg(1)?)?);
+    let histograms = Histograms::collect(eval, call.arg(2)?)?;
     for classic in &histograms.all {
         let mut out = eval.holes(classic.labels.clone(), true)?;
-        for (step, ((lower, upper), cell)) in lower.iter().zip(&upper).zip(out.values.iter_mut()).enumerate()
+        for (step, ((lower, upper), cell)) in
+            lower.iter().zip(upper.iter()).zip(out.values.iter_mut()).enumerate()
         {
             eval.cx.meter.check()?;
             let buckets = histograms.at(classic, step);
@@ -145,7 +160,7 @@ pub(super) fn fraction(eval: &Eval<'_>, args: &[NodeId], sink: Sink<'_>) -> Resu
                 *cell = bucket_fraction(*lower, *upper, &buckets);
             }
         }
-        super::emit(&mut out, sink)?;
+        emit(&mut out, sink)?;
     }
     Ok(())
 }

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::arg;
+use smallvec::SmallVec;
+
+use super::call::Call;
 use crate::{
     node::engine::{
         error::{EvalError, execution},
         eval::{Eval, Sink, emit_all},
         matcher::Matchers,
+        meter::Held,
         selector::{Lookup, Take},
         value::{Matrix, Merged, Series},
     },
@@ -21,13 +24,16 @@ const IDENTIFYING: [&str; 2] = ["instance", "job"];
 /// Up to so many values are put into a matcher; more are read whole and joined.
 const VALUES_MAX: usize = 500;
 
+/// Bytes of an entry of a map or set of borrowed texts.
+const ENTRY_BYTES: u64 = 64;
+
 /// An info series: its metric, and whom it is about.
-type Key = (String, [String; 2]);
+type Key<'m> = (&'m str, [&'m str; 2]);
 
 /// `info(v, {selector})`
-pub(super) fn info(eval: &Eval<'_>, args: &[NodeId], sink: Sink<'_>) -> Result<(), EvalError> {
-    let base_arg = arg(args, 0)?;
-    let wanted: &[Matcher] = match args.get(1).map(|id| eval.expr(eval.unparen(*id))) {
+pub(super) fn info(eval: &Eval<'_>, call: &Call<'_>, sink: Sink<'_>) -> Result<(), EvalError> {
+    let base_arg = call.arg(0)?;
+    let wanted: &[Matcher] = match call.args.get(1).map(|id| eval.expr(eval.unparen(*id))) {
         Some(Expr::Selector(selector)) => &selector.matchers,
         _ => &[],
     };
@@ -38,7 +44,8 @@ pub(super) fn info(eval: &Eval<'_>, args: &[NodeId], sink: Sink<'_>) -> Result<(
 
     let base = eval.collect(base_arg)?;
     let is_info = |series: &Series| compiled.accept(series.labels.metric_name());
-    let values = identifying_values(base.series.iter().filter(|s| !is_info(s)));
+    let mut held = eval.cx.meter.hold();
+    let values = identifying_values(base.series.iter().filter(|s| !is_info(s)), &mut held)?;
     let infos = if values.is_empty() {
         Matrix { series: Vec::new(), held: eval.cx.meter.hold() }
     } else {
@@ -71,17 +78,18 @@ fn effective_names(mut names: Vec<Matcher>) -> Vec<Matcher> {
 
 fn identifying_values<'s>(
     series: impl Iterator<Item = &'s Series>,
-) -> BTreeMap<&'static str, BTreeSet<String>> {
-    let mut values: BTreeMap<&'static str, BTreeSet<String>> = BTreeMap::new();
+    held: &mut Held<'_>,
+) -> Result<BTreeMap<&'static str, BTreeSet<&'s str>>, EvalError> {
+    let mut values: BTreeMap<&'static str, BTreeSet<&str>> = BTreeMap::new();
     for series in series {
         for name in IDENTIFYING {
             let value = series.labels.get(name);
-            if !value.is_empty() {
-                values.entry(name).or_default().insert(value.to_owned());
+            if !value.is_empty() && values.entry(name).or_default().insert(value) {
+                held.borrow(ENTRY_BYTES)?;
             }
         }
     }
-    values
+    Ok(values)
 }
 
 /// Info series as of the time at which the first selector below `id` looks; their values are sample times.
@@ -90,7 +98,7 @@ fn read_infos<'a>(
     lookup: Lookup,
     names: &[Matcher],
     data: &[Matcher],
-    values: &BTreeMap<&'static str, BTreeSet<String>>,
+    values: &BTreeMap<&'static str, BTreeSet<&str>>,
 ) -> Result<Matrix<'a>, EvalError> {
     let mut matchers: Vec<Matcher> = names.iter().chain(data).cloned().collect();
     for (name, values) in values.iter().filter(|(_, values)| values.len() <= VALUES_MAX) {
@@ -143,30 +151,34 @@ fn find_lookup(eval: &Eval<'_>, id: NodeId) -> Option<Lookup> {
 /// The info series by what they are about.
 struct Join<'m> {
     infos: &'m Matrix<'m>,
-    by_key: HashMap<Key, Vec<usize>>,
-    metrics: BTreeSet<String>,
+    by_key: HashMap<Key<'m>, SmallVec<[usize; 2]>>,
+    metrics: BTreeSet<&'m str>,
+    _held: Held<'m>,
     /// Only these labels are joined, if any are named.
     wanted: HashSet<String>,
     /// A series without info stays.
     optional: bool,
 }
 
-fn key(metric: &str, labels: &Labels) -> Key {
-    (metric.to_owned(), IDENTIFYING.map(|name| labels.get(name).to_owned()))
+fn key<'m>(metric: &'m str, labels: &'m Labels) -> Key<'m> {
+    (metric, IDENTIFYING.map(|name| labels.get(name)))
 }
 
 impl<'m> Join<'m> {
     fn new(infos: &'m Matrix<'m>, data: &[Matcher]) -> Result<Self, EvalError> {
-        let mut by_key: HashMap<Key, Vec<usize>> = HashMap::new();
+        let mut held = infos.held.meter.hold();
+        let mut by_key: HashMap<Key<'m>, SmallVec<[usize; 2]>> = HashMap::new();
         let mut metrics = BTreeSet::new();
         for (place, series) in infos.series.iter().enumerate() {
             let metric = series.labels.metric_name();
-            metrics.insert(metric.to_owned());
+            metrics.insert(metric);
+            // A hash table has up to twice the room that it needs.
+            held.borrow(ENTRY_BYTES + 2 * (size_of::<Key<'m>>() + size_of::<SmallVec<[usize; 2]>>()) as u64)?;
             by_key.entry(key(metric, &series.labels)).or_default().push(place);
         }
         let optional = Matchers::compile(data).map_err(EvalError::Execution)?.accept("");
         let wanted = data.iter().map(|m| m.name.to_string()).collect();
-        Ok(Self { infos, by_key, metrics, wanted, optional })
+        Ok(Self { infos, by_key, metrics, _held: held, wanted, optional })
     }
 
     /// Adds a series to `merged`, with the labels that info series have for it at each step.
@@ -174,7 +186,7 @@ impl<'m> Join<'m> {
         let candidates: Vec<&[usize]> = self
             .metrics
             .iter()
-            .filter_map(|metric| self.by_key.get(&key(metric, &series.labels)).map(Vec::as_slice))
+            .filter_map(|metric| self.by_key.get(&key(metric, &series.labels)).map(SmallVec::as_slice))
             .collect();
         // Which info series apply changes rarely from step to step.
         let mut known: HashMap<Vec<usize>, usize> = HashMap::new();

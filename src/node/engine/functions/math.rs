@@ -5,42 +5,23 @@ use std::f64::consts::PI;
 /// A function of one float.
 pub(super) type FloatFn = fn(f64) -> f64;
 
-pub(super) fn find(name: &str) -> Option<FloatFn> {
-    let f: FloatFn = match name {
-        "abs" => f64::abs,
-        "ceil" => f64::ceil,
-        "floor" => f64::floor,
-        "exp" => f64::exp,
-        "sqrt" => f64::sqrt,
-        "ln" => f64::ln,
-        "log2" => f64::log2,
-        "log10" => f64::log10,
-        "sin" => f64::sin,
-        "cos" => f64::cos,
-        "tan" => f64::tan,
-        "asin" => f64::asin,
-        "acos" => f64::acos,
-        "atan" => f64::atan,
-        "sinh" => f64::sinh,
-        "cosh" => f64::cosh,
-        "tanh" => f64::tanh,
-        "asinh" => f64::asinh,
-        "acosh" => f64::acosh,
-        "atanh" => f64::atanh,
-        "rad" => |v| v * PI / 180.0,
-        "deg" => |v| v * 180.0 / PI,
-        "sgn" => |v| {
-            if v < 0.0 {
-                -1.0
-            } else if v > 0.0 {
-                1.0
-            } else {
-                v
-            }
-        },
-        _ => return None,
-    };
-    Some(f)
+pub(super) fn radians(degrees: f64) -> f64 {
+    degrees * PI / 180.0
+}
+
+pub(super) fn degrees(radians: f64) -> f64 {
+    radians * 180.0 / PI
+}
+
+/// One with the sign of the value; zero and NaN stay what they are.
+pub(super) fn sign(value: f64) -> f64 {
+    if value < 0.0 {
+        -1.0
+    } else if value > 0.0 {
+        1.0
+    } else {
+        value
+    }
 }
 
 /// The larger of two; NaN if either is, save that nothing is larger than infinity.

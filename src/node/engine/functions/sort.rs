@@ -2,40 +2,54 @@
 
 use std::cmp::Ordering;
 
-use super::arg;
-use crate::{
-    node::engine::{
-        error::EvalError,
-        eval::{Eval, Sink, emit_all},
-        value::{HOLE, Series},
-    },
-    promql::ast::NodeId,
+use super::call::Call;
+use crate::node::engine::{
+    error::EvalError,
+    eval::{Eval, Sink, emit_all},
+    value::{HOLE, Series},
 };
 
-pub(super) fn sort(
+pub(super) fn ascending(eval: &Eval<'_>, call: &Call<'_>, sink: Sink<'_>) -> Result<(), EvalError> {
+    sorted(eval, call, sink, |a, b| by_value(value(a), value(b), false))
+}
+
+pub(super) fn descending(eval: &Eval<'_>, call: &Call<'_>, sink: Sink<'_>) -> Result<(), EvalError> {
+    sorted(eval, call, sink, |a, b| by_value(value(a), value(b), true))
+}
+
+pub(super) fn by_label(eval: &Eval<'_>, call: &Call<'_>, sink: Sink<'_>) -> Result<(), EvalError> {
+    let names = names(eval, call)?;
+    sorted(eval, call, sink, |a, b| by_labels(a, b, &names))
+}
+
+pub(super) fn by_label_descending(eval: &Eval<'_>, call: &Call<'_>, sink: Sink<'_>) -> Result<(), EvalError> {
+    let names = names(eval, call)?;
+    sorted(eval, call, sink, |a, b| by_labels(b, a, &names))
+}
+
+fn names<'a>(eval: &Eval<'a>, call: &Call<'_>) -> Result<Vec<&'a str>, EvalError> {
+    call.args.iter().skip(1).map(|label| eval.string(*label)).collect()
+}
+
+fn value(series: &Series) -> f64 {
+    series.values.first().copied().unwrap_or(HOLE)
+}
+
+fn sorted(
     eval: &Eval<'_>,
-    id: NodeId,
-    name: &str,
-    args: &[NodeId],
+    call: &Call<'_>,
     sink: Sink<'_>,
+    order: impl Fn(&Series, &Series) -> Ordering,
 ) -> Result<(), EvalError> {
     if eval.grid.count > 1 {
         let text = "sort is ineffective for range queries since results are always ordered by labels";
-        eval.warn(eval.cx.ast.node(id).span, text);
-        return eval.stream(arg(args, 0)?, sink);
+        eval.warn(eval.cx.ast.node(call.id).span, text);
+        return eval.stream(call.arg(0)?, sink);
     }
-    let mut matrix = eval.collect(arg(args, 0)?)?;
-    let mut by = Vec::new();
-    for label in args.iter().skip(1) {
-        by.push(eval.string(*label)?);
-    }
-    let value = |series: &Series| series.values.first().copied().unwrap_or(HOLE);
-    matrix.series.sort_by(|a, b| match name {
-        "sort" => by_value(value(a), value(b), false),
-        "sort_desc" => by_value(value(a), value(b), true),
-        "sort_by_label" => by_labels(a, b, &by),
-        _ => by_labels(b, a, &by),
-    });
+    let mut matrix = eval.collect(call.arg(0)?)?;
+    // A stable sort takes half of the list again.
+    matrix.held.borrow((matrix.series.len() * size_of::<Series>() / 2) as u64)?;
+    matrix.series.sort_by(order);
     emit_all(matrix, sink)
 }
 

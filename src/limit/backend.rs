@@ -1,0 +1,247 @@
+//! One backend's accounts: its lanes, its window, and what is held there without running.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    lane::{Account, Budget, Lane, Open, Reserve},
+    permit::{Charge, Phase},
+    policy::BackendBudget,
+    shares,
+    usage::Usage,
+    wait::WaitReason,
+    window::Window,
+};
+use crate::base::distress::{Distress, Load};
+
+/// How long a tenant counts as one of those that ask.
+const ASKED_LATELY: Duration = Duration::from_secs(600);
+
+/// One backend's accounts. They stay when the configuration drops the backend, since permits may still point here.
+#[derive(Debug)]
+pub(super) struct Backend {
+    pub(super) name: Arc<str>,
+    pub(super) budget: Budget,
+    pub(super) window: Window,
+    pub(super) is_alive: bool,
+    light: Account,
+    heavy: Account,
+    /// Bytes of queries whose clients do not read; on top of the heavy lane, and without slots.
+    pub(super) stalled: Usage,
+    /// Charges of queries whose clients left, until when and by number.
+    pub(super) lingering: BTreeMap<(Instant, u64), (Charge, Phase)>,
+    linger: Duration,
+    peak: Load,
+    /// The two tenants that asked last, and when.
+    askers: [Option<(usize, Instant)>; 2],
+    /// When its distress was last looked at.
+    looked: Option<Instant>,
+}
+
+impl Backend {
+    pub(super) fn new(budget: &BackendBudget) -> Self {
+        let name = Arc::clone(&budget.name);
+        let lanes = Budget::of(budget);
+        let window = Window::new(lanes.heavy_memory().unwrap_or(0), budget.unproven_percent);
+        Self {
+            name,
+            budget: lanes,
+            window,
+            is_alive: true,
+            light: Account::default(),
+            heavy: Account::default(),
+            stalled: Usage::default(),
+            lingering: BTreeMap::new(),
+            linger: budget.linger,
+            peak: Load::default(),
+            askers: [None; 2],
+            looked: None,
+        }
+    }
+
+    /// Obeys another budget from now on; the window keeps its share.
+    pub(super) fn take_over(&mut self, budget: &BackendBudget) {
+        let before = self.budget.heavy_memory().unwrap_or(0);
+        self.budget = Budget::of(budget);
+        self.linger = budget.linger;
+        let now = self.budget.heavy_memory().unwrap_or(0);
+        if before != now {
+            self.window.resize(before, now);
+        }
+        if budget.unproven_percent == 100 && self.window.is_unproved() && self.window.cut_by().is_none() {
+            self.window = Window::new(now, 100);
+        }
+    }
+
+    /// Makes room for as many classes.
+    pub(super) fn with_classes(&mut self, classes: usize) {
+        for lane in [&mut self.light, &mut self.heavy] {
+            lane.by_class.resize(classes, Usage::default());
+            lane.waiting_by_class.resize(classes, 0);
+        }
+    }
+
+    pub(super) const fn lane(&self, lane: Lane) -> &Account {
+        match lane {
+            Lane::Light => &self.light,
+            Lane::Heavy => &self.heavy,
+        }
+    }
+
+    pub(super) const fn lane_mut(&mut self, lane: Lane) -> &mut Account {
+        match lane {
+            Lane::Light => &mut self.light,
+            Lane::Heavy => &mut self.heavy,
+        }
+    }
+
+    /// What of a lane is open now.
+    pub(super) fn open(&self, lane: Lane) -> Open {
+        let whole = self.budget.whole(lane);
+        match lane {
+            Lane::Light => whole,
+            Lane::Heavy => Open { memory: whole.memory.map(|max| max.min(self.window.bytes())), ..whole },
+        }
+    }
+
+    /// Everything that is held here.
+    pub(super) fn used(&self) -> Usage {
+        self.light.used.and(self.heavy.used).and(self.stalled)
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        Lane::ALL.iter().map(|lane| self.lane(*lane).queue.len()).sum()
+    }
+
+    /// Whether a charge fits a lane now, or else the first reason why not.
+    pub(super) fn fits(&self, charge: &Charge, lane: Lane, reserves: &[Reserve]) -> Result<(), WaitReason> {
+        match lane {
+            Lane::Light => {
+                self.light.fits(charge, self.open(lane), reserves).map_err(|reason| match reason {
+                    WaitReason::Reserve => reason,
+                    _ => WaitReason::LightLane,
+                })
+            }
+            Lane::Heavy => self.fits_heavy(charge, reserves),
+        }
+    }
+
+    /// Whether light queries may use the heavy lane: nobody waits for it, or it has the only slot.
+    pub(super) fn lends_slots(&self) -> bool {
+        self.heavy.queue.is_open() || self.budget.whole(Lane::Light).slots == Some(0)
+    }
+
+    fn fits_heavy(&self, charge: &Charge, reserves: &[Reserve]) -> Result<(), WaitReason> {
+        let whole = self.budget.whole(Lane::Heavy).memory;
+        if !self.heavy.used.and(self.stalled).plus(charge.bytes).within(whole, None) {
+            // More than may ever run beside slow readers, or beside what runs.
+            let is_theirs = self.heavy.used.plus(charge.bytes).within(whole, None);
+            return Err(if is_theirs { WaitReason::Budget } else { WaitReason::Window });
+        }
+        self.heavy.fits(charge, self.open(Lane::Heavy), reserves).map_err(|reason| match reason {
+            WaitReason::Window => self.window.cut_by().map_or(reason, WaitReason::Cut),
+            other => other,
+        })
+    }
+
+    /// A tenant asks to run a query here.
+    pub(super) fn asked(&mut self, tenant: usize, now: Instant) {
+        let [last, before] = &mut self.askers;
+        if last.is_some_and(|(known, _)| known != tenant) {
+            *before = *last;
+        }
+        *last = Some((tenant, now));
+    }
+
+    /// Whether other tenants ask here as well, so that one must not fill a lane.
+    pub(super) fn is_shared(&self, payers: &[usize], now: Instant) -> bool {
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < ASKED_LATELY;
+        self.askers.iter().flatten().any(|(tenant, at)| !payers.contains(tenant) && is_recent(*at))
+    }
+
+    /// Whether a heavy query can only run alone, as the window is.
+    pub(super) fn runs_alone(&self, charge: &Charge) -> bool {
+        !charge.light && self.open(Lane::Heavy).memory.is_some_and(|open| charge.bytes > open)
+    }
+
+    pub(super) fn charge(&mut self, charge: &Charge) {
+        self.lane_mut(charge.lane).add(charge);
+        let queries = self.light.used.queries + self.heavy.used.queries;
+        self.peak.heavy_bytes = self.peak.heavy_bytes.max(self.heavy.used.bytes());
+        self.peak.queries = self.peak.queries.max(queries);
+    }
+
+    /// What a query in this phase holds here is free.
+    pub(super) fn give_back(&mut self, charge: &Charge, phase: Phase) {
+        match phase {
+            Phase::Runs => self.lane_mut(charge.lane).remove(charge),
+            Phase::Stalled => self.stalled.remove(charge.bytes),
+            Phase::Done => {}
+        }
+    }
+
+    /// A heavy query, or a part of one, was answered: the window may grow.
+    pub(super) fn completed(&mut self, charge: &Charge) {
+        if charge.light {
+            return;
+        }
+        if let Some(budget) = self.budget.heavy_memory() {
+            let in_use = self.heavy.used.memory.max(self.peak.heavy_bytes.into());
+            self.window.completed(charge.bytes, in_use, budget);
+        }
+    }
+
+    /// Books a query as stalled, if that is within the budget: as many as there are slots, beside what runs.
+    pub(super) fn stall(&mut self, charge: &Charge) -> bool {
+        let budget = self.budget.whole(Lane::Heavy);
+        let mut heavy = self.heavy.used;
+        if charge.lane == Lane::Heavy {
+            heavy.remove(charge.bytes);
+        }
+        let slots = self.budget.queries().enforced();
+        let fits = heavy.and(self.stalled).plus(charge.bytes).within(budget.memory, None)
+            && self.stalled.plus(charge.bytes).within(None, slots);
+        if fits {
+            self.completed(charge);
+            self.lane_mut(charge.lane).remove(charge);
+            self.stalled.add(charge.bytes);
+        }
+        fits
+    }
+
+    /// How long a query's charge outlives its client: for a light query as much less as it is lighter.
+    pub(super) fn lingers(&self, charge: &Charge) -> Duration {
+        match self.budget.memory().max {
+            Some(max) if charge.light => {
+                let light = shares::light(max.get()).max(1);
+                self.linger.mul_f64((charge.bytes as f64 / light as f64).min(1.0))
+            }
+            _ => self.linger,
+        }
+    }
+
+    /// The most in flight since this was asked last.
+    pub(super) fn take_peak(&mut self) -> Load {
+        let now = Load {
+            heavy_bytes: self.heavy.used.bytes(),
+            queries: self.light.used.queries + self.heavy.used.queries,
+            budget: None,
+        };
+        Load { budget: self.budget.memory().watched(), ..std::mem::replace(&mut self.peak, now) }
+    }
+
+    /// Obeys a look at the backend's distress.
+    pub(super) fn observe(&mut self, distress: &Distress, peak: Load, now: Instant) {
+        let elapsed = self.looked.map_or(Duration::ZERO, |looked| now.saturating_duration_since(looked));
+        self.looked = Some(now);
+        if let Some(budget) = self.budget.heavy_memory() {
+            self.window.observe(distress, peak.heavy_bytes.into(), budget, elapsed);
+        }
+    }
+
+    /// The share, 0 to 1, that distress leaves of the window; 0 for a dead backend.
+    pub(super) fn share(&self) -> f64 {
+        if self.is_alive { self.window.share() } else { 0.0 }
+    }
+}

@@ -1,0 +1,161 @@
+//! The two lanes of a backend. The light lane is for light queries only and is closed by nothing but the backend's
+//! death; the heavy lane is bounded by the congestion window. What one holds is never taken from the other.
+
+use super::{
+    permit::Charge,
+    policy::{BackendBudget, Limit},
+    queue::{Queue, Waiter},
+    shares::{self, percent_of},
+    usage::Usage,
+    wait::WaitReason,
+};
+
+/// One of the two lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// For queries that need no more than a small part of the backend's memory.
+    Light,
+    /// For all others; a light query may use it while nobody waits for it.
+    Heavy,
+}
+
+impl Lane {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Light, Self::Heavy];
+
+    /// Its name in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Light => "light",
+            Self::Heavy => "heavy",
+        }
+    }
+}
+
+/// The account of one lane.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    pub(super) used: Usage,
+    pub(super) by_class: Vec<Usage>,
+    pub(super) queue: Queue,
+    /// How many of each class wait.
+    pub(super) waiting_by_class: Vec<usize>,
+}
+
+impl Account {
+    pub(super) fn add(&mut self, charge: &Charge) {
+        self.used.add(charge.bytes);
+        self.by_class[charge.class].add(charge.bytes);
+    }
+
+    /// One more waits.
+    pub(super) fn wait(&mut self, waiter: Waiter) {
+        self.waiting_by_class[waiter.charge.class] += 1;
+        self.queue.push(waiter);
+    }
+
+    /// Takes out everybody who waits.
+    pub(super) fn take_waiting(&mut self) -> Vec<Waiter> {
+        self.waiting_by_class.fill(0);
+        self.queue.take_all().collect()
+    }
+
+    pub(super) fn remove(&mut self, charge: &Charge) {
+        self.used.remove(charge.bytes);
+        self.by_class[charge.class].remove(charge.bytes);
+    }
+}
+
+/// What of a lane may be held now; `None` is unlimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Open {
+    pub(super) memory: Option<u64>,
+    pub(super) slots: Option<u64>,
+}
+
+/// A backend's budget, divided into lanes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    memory: Limit,
+    queries: Limit,
+}
+
+impl Budget {
+    pub(super) const fn of(budget: &BackendBudget) -> Self {
+        Self { memory: budget.memory, queries: budget.queries }
+    }
+
+    /// Light queries need no more of the memory than a small part; without a budget of memory, all are light.
+    pub(super) fn is_light(&self, bytes: u64) -> bool {
+        self.memory.max.is_none_or(|max| bytes <= shares::light(max.get()))
+    }
+
+    /// Bytes of the whole budget, whether it is enforced or only watched.
+    pub(super) const fn memory(&self) -> Limit {
+        self.memory
+    }
+
+    /// Queries of the whole budget, whether it is enforced or only watched.
+    pub(super) const fn queries(&self) -> Limit {
+        self.queries
+    }
+
+    /// Bytes of the heavy lane, whether they are enforced or only watched.
+    pub(super) fn heavy_memory(&self) -> Option<u64> {
+        self.memory.max.map(|max| shares::heavy_memory(max.get()))
+    }
+
+    /// What of a lane may be held at most, whatever the window is.
+    pub(super) fn whole(&self, lane: Lane) -> Open {
+        let (memory, slots) = match lane {
+            Lane::Light => (shares::light_memory as fn(u64) -> u64, shares::light_slots as fn(u64) -> u64),
+            Lane::Heavy => (shares::heavy_memory as fn(u64) -> u64, shares::heavy_slots as fn(u64) -> u64),
+        };
+        Open { memory: self.memory.enforced().map(memory), slots: self.queries.enforced().map(slots) }
+    }
+}
+
+/// A class as lanes see it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reserve {
+    pub(super) class: usize,
+    pub(super) percent: u8,
+}
+
+impl Account {
+    /// Whether a charge fits what is open of the lane beside what runs there; an empty lane takes any query, so that
+    /// neither the window nor a reserve shuts anybody out. The reason is the first of what is missing.
+    pub(super) fn fits(&self, charge: &Charge, open: Open, reserves: &[Reserve]) -> Result<(), WaitReason> {
+        if self.used.queries == 0 {
+            return if open.slots == Some(0) { Err(WaitReason::Slots) } else { Ok(()) };
+        }
+        let with = self.used.plus(charge.bytes);
+        if open.slots.is_some_and(|slots| with.queries > slots) {
+            return Err(WaitReason::Slots);
+        }
+        if !with.within(open.memory, None) {
+            return Err(WaitReason::Window);
+        }
+        let others = || reserves.iter().filter(|reserve| reserve.class != charge.class);
+        let used = |reserve: &Reserve| self.by_class[reserve.class];
+        let slots = open.slots.map(|slots| {
+            let kept = others().map(|of| percent_of(slots, of.percent).saturating_sub(used(of).queries));
+            slots.saturating_sub(kept.sum())
+        });
+        let memory = open.memory.map(|memory| {
+            let kept =
+                others().map(|of| u128::from(percent_of(memory, of.percent)).saturating_sub(used(of).memory));
+            u64::try_from(u128::from(memory).saturating_sub(kept.sum())).unwrap_or(u64::MAX)
+        });
+        if with.within(memory, slots) { Ok(()) } else { Err(WaitReason::Reserve) }
+    }
+
+    /// Whether a charge is within what is reserved for its class.
+    pub(super) fn is_reserved(&self, charge: &Charge, open: Open, reserves: &[Reserve]) -> bool {
+        let own = reserves.iter().find(|reserve| reserve.class == charge.class);
+        own.is_some_and(|own| {
+            let part = |whole: Option<u64>| whole.map(|whole| percent_of(whole, own.percent));
+            self.by_class[own.class].plus(charge.bytes).within(part(open.memory), part(open.slots))
+        })
+    }
+}

@@ -1,0 +1,121 @@
+//! What refuses a query before it asks for room: budgets that it can never fit, and rates; and what shadow mode notes.
+
+use std::{num::NonZeroU64, sync::Arc};
+
+use tokio::time::Instant;
+
+use super::{
+    admission::{AdmissionRequest, Charged},
+    permit::Charge,
+    policy::{Limit, Mode},
+    rate::{Over, Verdict},
+    refusal::{LimitName, Refusal, Scope, ShadowHit},
+    state::State,
+};
+use crate::base::{ErrorKind, Estimate, TenantId};
+
+impl State {
+    /// Refuses a query that alone is more than a whole budget.
+    pub(super) fn exceeds_budget(
+        &self,
+        request: &AdmissionRequest,
+        charge: &Charge,
+        shadow: &mut Vec<ShadowHit>,
+    ) -> Result<(), Refusal> {
+        let backend = &self.backends[charge.backend];
+        let heavy = backend.budget.heavy_memory();
+        let wide = (heavy, backend.budget.memory().mode, Scope::Backend(Arc::clone(&backend.name)));
+        let narrow = charge.payers.iter().zip(&request.payers).map(|(slot, tenant)| {
+            let limit = self.tenants.get(*slot).policy.in_flight.memory;
+            (limit.max.map(NonZeroU64::get), limit.mode, Scope::Tenant(tenant.clone()))
+        });
+        for (max, mode, scope) in narrow.chain([wide]) {
+            let Some(max) = max.filter(|max| charge.bytes > *max && mode != Mode::Off) else { continue };
+            let refusal = Refusal::exceeded(LimitName::BudgetNever, request.cost.memory, max, scope);
+            if mode == Mode::Enforce {
+                return Err(refusal);
+            }
+            shadow.push(refusal);
+        }
+        Ok(())
+    }
+
+    /// Takes a query out of its tenants' buckets, as far as it was not taken before.
+    pub(super) fn rates(
+        &mut self,
+        request: &AdmissionRequest,
+        payers: &[usize],
+        shadow: &mut Vec<ShadowHit>,
+    ) -> Result<(), Refusal> {
+        for (slot, tenant) in payers.iter().zip(&request.payers) {
+            let buckets = &mut self.tenants.get_mut(*slot).buckets;
+            if request.charged == Charged::Nothing {
+                weigh(buckets.take_query(), LimitName::RateQueries, Estimate::exact(1), tenant, shadow)?;
+            }
+            if request.charged != Charged::All {
+                let samples = request.cost.samples;
+                weigh(buckets.take_samples(samples.value), LimitName::RateSamples, samples, tenant, shadow)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one query out of a tenant's bucket.
+    pub(super) fn check_rate(&mut self, tenant: &TenantId, now: Instant) -> Result<Vec<ShadowHit>, Refusal> {
+        let slot = self.tenants.slot(tenant, &self.policy, now);
+        let mut shadow = Vec::new();
+        let verdict = self.tenants.get_mut(slot).buckets.take_query();
+        weigh(verdict, LimitName::RateQueries, Estimate::exact(1), tenant, &mut shadow)?;
+        Ok(shadow)
+    }
+
+    /// Notes the limits in shadow mode that running this query passes.
+    pub(super) fn note_passed(
+        &self,
+        request: &AdmissionRequest,
+        charge: &Charge,
+        shadow: &mut Vec<ShadowHit>,
+    ) {
+        let mut note = |limit: Limit, name, used: u128, scope: &Scope| {
+            let shadowed = limit.watched().filter(|_| limit.mode == Mode::Shadow);
+            let Some(max) = shadowed.filter(|max| used > u128::from(*max)) else { return };
+            let observed =
+                Estimate::new(u64::try_from(used).unwrap_or(u64::MAX), request.cost.memory.confidence);
+            let passed = Refusal::exceeded(name, observed, max, scope.clone());
+            shadow.push(Refusal { kind: ErrorKind::QueueTimeout, ..passed });
+        };
+        for (slot, tenant) in charge.payers.iter().zip(&request.payers) {
+            let account = self.tenants.get(*slot);
+            let (limits, with) = (account.policy.in_flight, account.used.plus(charge.bytes));
+            let scope = Scope::Tenant(tenant.clone());
+            note(limits.queries, LimitName::InFlightQueries, with.queries.into(), &scope);
+            note(limits.memory, LimitName::InFlightMemory, with.memory, &scope);
+        }
+        let backend = &self.backends[charge.backend];
+        let with = backend.used().plus(charge.bytes);
+        let scope = Scope::Backend(Arc::clone(&backend.name));
+        note(backend.budget.queries(), LimitName::InFlightQueries, with.queries.into(), &scope);
+        note(backend.budget.memory(), LimitName::InFlightMemory, with.memory, &scope);
+    }
+}
+
+fn weigh(
+    verdict: Result<(), Verdict>,
+    limit: LimitName,
+    observed: Estimate,
+    tenant: &TenantId,
+    shadow: &mut Vec<ShadowHit>,
+) -> Result<(), Refusal> {
+    let Err(verdict) = verdict else { return Ok(()) };
+    let (kind, retry_after) = match verdict.over {
+        Over::NotYet(wait) => (ErrorKind::RateLimited, Some(wait)),
+        Over::Never => (ErrorKind::LimitExceeded, None),
+    };
+    let over = Refusal::exceeded(limit, observed, verdict.max, Scope::Tenant(tenant.clone()));
+    let refusal = Refusal { kind, retry_after, ..over };
+    if verdict.mode == Mode::Enforce {
+        return Err(refusal);
+    }
+    shadow.push(refusal);
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! Every fraction of a budget that admission obeys.
+
+/// A query is light up to this part of the backend's memory.
+const LIGHT_QUERY: u64 = 128;
+/// The light lane's part of the memory.
+const LIGHT_MEMORY: u64 = 32;
+/// The light lane's part of the slots.
+const LIGHT_SLOTS: u64 = 2;
+/// One tenant's part of a lane's slots, as numerator and denominator.
+const TENANT_SLOTS: (u64, u64) = (3, 4);
+/// What a window's worth of completed bytes adds to a window that was cut, as a part of the budget.
+const WINDOW_STEP: u64 = 16;
+
+// Several of the largest light queries run at the same time.
+const _: () = assert!(LIGHT_QUERY / LIGHT_MEMORY >= 4);
+// Heavy queries keep most of the memory and at least half of the slots.
+const _: () = assert!(LIGHT_MEMORY >= 8 && LIGHT_SLOTS >= 2);
+// A tenant has most of a lane, and never all of it.
+const _: () = assert!(TENANT_SLOTS.0 < TENANT_SLOTS.1 && TENANT_SLOTS.0 * 2 > TENANT_SLOTS.1);
+
+/// Bytes up to which a query is light, of a budget of `memory` bytes.
+pub const fn light(memory: u64) -> u64 {
+    memory / LIGHT_QUERY
+}
+
+/// Bytes of the light lane.
+pub(super) const fn light_memory(memory: u64) -> u64 {
+    memory / LIGHT_MEMORY
+}
+
+/// Bytes of the heavy lane.
+pub(super) const fn heavy_memory(memory: u64) -> u64 {
+    memory - light_memory(memory)
+}
+
+/// Slots of the light lane; of a single slot, none.
+pub(super) const fn light_slots(slots: u64) -> u64 {
+    slots / LIGHT_SLOTS
+}
+
+/// Slots of the heavy lane.
+pub(super) const fn heavy_slots(slots: u64) -> u64 {
+    slots - light_slots(slots)
+}
+
+/// Slots of a lane that one tenant may hold.
+pub(super) const fn tenant_slots(slots: u64) -> u64 {
+    let most =
+        slots / TENANT_SLOTS.1 * TENANT_SLOTS.0 + slots % TENANT_SLOTS.1 * TENANT_SLOTS.0 / TENANT_SLOTS.1;
+    if most == 0 { 1 } else { most }
+}
+
+/// Bytes that completing `bytes` adds to a window of `window` bytes that grows additively.
+pub(super) fn window_step(budget: u64, bytes: u64, window: u64) -> u64 {
+    let step = u128::from(budget / WINDOW_STEP);
+    (step * u128::from(bytes) / u128::from(window.max(bytes).max(1))) as u64
+}
+
+/// The part of `whole` that is `percent` of it, rounded down.
+pub(super) fn percent_of(whole: u64, percent: u8) -> u64 {
+    (u128::from(whole) * u128::from(percent) / 100) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_are_parts_of_the_budget_at_every_size() {
+        for whole in [0, 1, 2, 3, 4, 7, 20, 100, 4 << 30, u64::MAX] {
+            assert_eq!(light_memory(whole) + heavy_memory(whole), whole);
+            assert_eq!(light_slots(whole) + heavy_slots(whole), whole);
+            assert!(tenant_slots(whole) >= 1 && (whole < 2 || tenant_slots(whole) < whole), "{whole}");
+            assert!(light(whole) <= light_memory(whole));
+        }
+        assert_eq!([20, 10, 4, 3, 2, 1].map(tenant_slots), [15, 7, 3, 2, 1, 1]);
+    }
+
+    #[test]
+    fn a_window_that_was_cut_grows_by_one_step_for_each_of_its_own_sizes() {
+        assert_eq!(window_step(1600, 50, 100), 50);
+        assert_eq!(window_step(1600, 100, 100), 100);
+        assert_eq!(
+            window_step(1600, 500, 100),
+            100,
+            "one that was larger than the window is one of its sizes"
+        );
+        assert_eq!(window_step(1600, 0, 0), 0);
+        assert_eq!(window_step(u64::MAX, u64::MAX, u64::MAX), u64::MAX / 16);
+    }
+}
