@@ -1,15 +1,100 @@
 //! Weir: a query-limiting coordinator proxy for Prometheus-compatible databases.
 //!
-//! # The life of a request
+//! # The life of a query
 //!
 //! ```text
-//! HTTP ─ route ─ identify ─ parse ─ estimate ─ admit ─ forward ─ meter ─▶ client
-//!         400      401/403    400     never      422     502/504   settles the permit with
-//!                                     fails    429/503             what the query really cost
+//! respond ▶ identify ▶ rate ▶ parse ▶ estimate ▶ replan ▶ admit ▶ meter ▶ split ▶ forward ▶ database
+//!            404 405    429    400                         422     │                502 504
+//!            401               413                         429 503 └ settles the permit at the answer's last byte
 //! ```
 //!
-//! [`proxy`] carries a request through these stages and decides nothing itself: [`promql`] reads the query,
-//! [`cost`] says what it will cost, [`limit`] says whether it may run now, [`backend`] runs it.
+//! [`proxy`] is this stack of tower layers; `proxy/stack.rs` shows it from top to bottom. [`promql`] reads the query,
+//! [`cost`] prices it, [`limit`] says whether it may run now, [`backend`] runs it.
+//!
+//! # The limits before a service of your own
+//!
+//! [`limit`] knows no HTTP and no PromQL. Its layers stand before any [`tower::Service`]: here at most four reports and
+//! 1 GiB at a time, shared fairly between teams. Who finds no room waits in the future of its call; dropping that leaves
+//! the queue, and dropping a response gives back what its request held.
+//!
+//! ```
+//! use std::{error::Error, sync::Arc, time::Duration};
+//!
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use weir::{
+//!     base::{Estimate, QueryCost, TenantId},
+//!     limit::{
+//!         Admissible, AdmitLayer, Admission, Admitted, Ask, BackendBudget, BackendId, Charged, ClassId, HoldLayer, Limit,
+//!         Permitted, Policy, Refusal,
+//!     },
+//! };
+//!
+//! /// A report, and the memory that making it takes.
+//! struct Report {
+//!     team: TenantId,
+//!     bytes: u64,
+//! }
+//!
+//! impl Admissible for Report {
+//!     type Admitted = Permitted<Self>;
+//!     type Refused = Refusal;
+//!
+//!     fn admission_request(&self) -> Ask {
+//!         Ask {
+//!             tenant: self.team.clone(),
+//!             actor: "reports".into(),
+//!             class: ClassId::NONE,
+//!             backend: BackendId(0),
+//!             cost: QueryCost { memory: Estimate::exact(self.bytes), ..QueryCost::NOTHING },
+//!             deadline: tokio::time::Instant::now() + Duration::from_secs(30),
+//!             charged: Charged::Nothing,
+//!         }
+//!     }
+//!
+//!     fn admitted(self, admitted: Admitted) -> Permitted<Self> {
+//!         Permitted::new(self, admitted.permit)
+//!     }
+//!
+//!     fn refused(self, refusal: Refusal) -> Refusal {
+//!         refusal
+//!     }
+//! }
+//!
+//! async fn make(report: Report) -> Result<String, Box<dyn Error + Send + Sync>> {
+//!     Ok(format!("the report of {}", report.team))
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+//! let admission = Admission::new(Policy {
+//!     backends: vec![BackendBudget {
+//!         name: "reports".into(),
+//!         memory: Limit::enforce(1 << 30),
+//!         queries: Limit::enforce(4),
+//!         unproven_percent: 100,
+//!     }],
+//!     ..Policy::default()
+//! });
+//! let service = ServiceBuilder::new()
+//!     .layer(AdmitLayer::new(Arc::clone(&admission)))
+//!     // The permit goes with the response.
+//!     .layer(HoldLayer)
+//!     .service(service_fn(make));
+//!
+//! let team = TenantId::new("sales").ok_or("a name")?;
+//! let small = Report { team: team.clone(), bytes: 300 << 20 };
+//! let response = service.clone().oneshot(small).await?;
+//! assert_eq!(response.get(), "the report of sales");
+//! assert_eq!(admission.snapshot().backends[0].memory, 300 << 20);
+//! drop(response);
+//! assert_eq!(admission.snapshot().backends[0].memory, 0);
+//!
+//! let huge = Report { team, bytes: 2 << 30 };
+//! let refused = service.oneshot(huge).await.expect_err("more than there is");
+//! assert!(refused.to_string().contains("weir-budget-never"), "{refused}");
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Floors
 //!

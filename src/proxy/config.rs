@@ -6,6 +6,7 @@ use tokio::task::AbortHandle;
 
 use super::{
     identify::{IdentifyError, Identity, Rules},
+    route::Endpoint,
     supervise::Watcher,
     upstream::{self, Upstream},
 };
@@ -93,6 +94,9 @@ impl ConfigSnapshot {
         let mut classes: Vec<_> =
             settings.rules.classes.iter().map(|class| Arc::clone(&class.name)).collect();
         classes.push(UNCLASSED.into());
+        let names = upstreams.iter().map(|upstream| upstream.backend.name());
+        let endpoints = Endpoint::COUNTED.map(Endpoint::as_str);
+        watcher.metrics.start_at_zero(names, classes.iter().map(|class| &**class), &endpoints);
         Self {
             request_body: settings.request_body,
             grace: settings.grace,
@@ -120,14 +124,14 @@ impl ConfigSnapshot {
         let upstream = self.upstream(&who.tenant);
         let Some(tenants) = tenant::federated(who.tenant.as_str()) else { return Ok(upstream) };
         let homes: Vec<_> = tenants.iter().map(|tenant| self.upstream(tenant)).collect();
-        let reads_several = |home: &Option<&Arc<Upstream>>| home.is_some_and(|u| federates(u.backend.kind()));
-        if !homes.iter().chain([&upstream]).any(reads_several) {
+        let reads_several = |home: Option<&Arc<Upstream>>| home.is_some_and(|u| federates(u.backend.kind()));
+        if !homes.iter().copied().chain([upstream]).any(reads_several) {
             return Ok(upstream);
         }
         let name = tenant::joined(&tenants).ok_or(IdentifyError::Name("the header"))?;
-        let index = |home: &Option<&Arc<Upstream>>| home.map(|upstream| upstream.index);
+        let index = |home: Option<&Arc<Upstream>>| home.map(|upstream| upstream.index);
         let home = homes.first().copied().flatten();
-        if homes.iter().any(|other| index(other) != index(&home)) {
+        if homes.iter().any(|other| index(*other) != index(home)) {
             return Err(IdentifyError::Apart(name));
         }
         who.tenant = name;

@@ -44,6 +44,15 @@ pub(super) struct Front {
     pub(super) stopping: AtomicBool,
 }
 
+/// Who asks, and where the queries of that tenant run.
+struct Identification {
+    config: Arc<ConfigSnapshot>,
+    caller: Identity,
+    upstream: Arc<Upstream>,
+    /// The target at the backend, where it is another.
+    moved: Option<Uri>,
+}
+
 impl Front {
     /// A request that Weir answers itself is a response; any other becomes a query.
     fn enter<B>(
@@ -63,7 +72,7 @@ impl Front {
         }
         let mut log = self.logs.begin(endpoint, began, &mut head.headers);
         match self.identify(&head, routed, incoming.peer, &mut log) {
-            Ok((config, caller, upstream, moved)) => {
+            Ok(Identification { config, caller, upstream, moved }) => {
                 if let Some(uri) = moved {
                     head.uri = uri;
                 }
@@ -84,7 +93,7 @@ impl Front {
         routed: Routed<'_>,
         peer: SocketAddr,
         log: &mut QueryLog,
-    ) -> Result<(Arc<ConfigSnapshot>, Identity, Arc<Upstream>, Option<Uri>), Failure> {
+    ) -> Result<Identification, Failure> {
         let config = self.config.load_full();
         let mut caller = config.rules.identify(&head.headers, peer)?;
         let nowhere = || Failure::new(ErrorKind::Internal, "no backend is configured");
@@ -102,7 +111,7 @@ impl Front {
         }
         let path = routed.at(upstream.backend.kind()).path;
         let moved = (path != head.uri.path()).then(|| with_path(&head.uri, path)).transpose()?;
-        Ok((config, caller, upstream, moved))
+        Ok(Identification { config, caller, upstream, moved })
     }
 
     /// The answer to `/-/healthy` and `/-/ready`, which load balancers ask on the address that they send queries to.

@@ -23,7 +23,7 @@ pub(super) enum Halted {
     /// For good.
     Rejected(Rejected),
     /// Its parts were answered, and cannot be merged. Its permit is given back.
-    NotMerged(Exchange<Priced>, NotMergeable),
+    NotMerged(Box<Exchange<Priced>>, NotMergeable),
 }
 
 impl From<Rejected> for Halted {
@@ -112,7 +112,7 @@ where
             exchange.stage.estimate.undivide();
             exchange.common.log.estimated(exchange.stage.estimate.cost);
             exchange.common.log.queued();
-            let whole = again.inner.call(exchange);
+            let whole = again.inner.call(*exchange);
             this.running.set(whole);
         }
     }

@@ -57,6 +57,18 @@ impl Endpoint {
 }
 
 impl Endpoint {
+    /// Those whose requests are counted from the start.
+    pub(super) const COUNTED: [Self; 8] = [
+        Self::Query,
+        Self::QueryRange,
+        Self::QueryExemplars,
+        Self::Series,
+        Self::Labels,
+        Self::LabelValues,
+        Self::RemoteRead,
+        Self::Light,
+    ];
+
     /// Answered here: the price of a query.
     pub(super) const fn is_explained(self) -> bool {
         matches!(self, Self::QueryCost | Self::QueryRangeCost)

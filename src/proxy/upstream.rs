@@ -6,7 +6,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use super::query::Call;
+use super::query::ParsedQuery;
 use crate::{
     backend::{
         self, Backend, Days, Kind, pressure,
@@ -133,7 +133,7 @@ impl Upstream {
     }
 
     /// Under which a run of a query is remembered; `scope` says whose data it reads.
-    pub(super) fn history_key(&self, scope: &str, call: &Call, now_ms: i64) -> HistoryKey {
+    pub(super) fn history_key(&self, scope: &str, call: &ParsedQuery, now_ms: i64) -> HistoryKey {
         HistoryKey::new(&self.identity, scope, call.fingerprint, &call.shape, now_ms)
     }
 

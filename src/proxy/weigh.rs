@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use super::{query::Call, upstream::Upstream};
+use super::{query::ParsedQuery, upstream::Upstream};
 use crate::{
     backend::probe::{ProbeError, ProbeOutcome, Question},
     base::{QueryCost, TenantId},
@@ -24,7 +24,7 @@ pub(super) struct Weighing<'a> {
     /// Who asks.
     pub tenant: &'a TenantId,
     /// What is read.
-    pub call: &'a Call,
+    pub call: &'a ParsedQuery,
     /// Where it will run.
     pub upstream: &'a Upstream,
     /// What earlier runs touched.

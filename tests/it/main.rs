@@ -34,6 +34,7 @@ mod proxy_floods;
 mod proxy_light;
 mod proxy_log;
 mod proxy_pieces;
+mod proxy_stack;
 mod proxy_tls;
 mod proxy_way;
 mod real_node;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -196,4 +197,21 @@ async fn what_odd_answers_of_pieces_become() {
         );
         weir.until_idle().await;
     }
+}
+
+/// B13.
+#[tokio::test]
+async fn an_answer_merged_from_parts_is_compressed_as_asked() {
+    let (_upstream, weir) = before(database, "prometheus").await;
+    let target = format!("/api/v1/query_range?query=sum%20by(job)(big)&{RANGE}");
+    let plain = weir.get(&target).await;
+    assert!(estimate(&plain).ends_with("pieces=6"), "{}", estimate(&plain));
+    let request = http::Request::get(weir.url(&target)).header("accept-encoding", "gzip");
+    let response = weir.send(request.body(Full::default()).unwrap()).await;
+    assert_eq!(response.headers()["content-encoding"], "gzip");
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&bytes[..]), &mut text).unwrap();
+    assert_eq!(text, plain.body);
+    assert!(bytes.len() < text.len() / 2, "{} of {}", bytes.len(), text.len());
 }

@@ -34,7 +34,8 @@ impl Origin {
         let read = |name| {
             let value = headers.get(name).filter(|_| trusted)?.to_str().ok()?;
             // A header that reads as a string is ASCII: any byte is a boundary.
-            Some(value[..value.len().min(KEPT_BYTES_MAX)].into()).filter(|value: &Box<str>| !value.is_empty())
+            let kept = &value[..value.len().min(KEPT_BYTES_MAX)];
+            (!kept.is_empty()).then(|| kept.into())
         };
         let traceparent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
         let trace_id = traceparent.and_then(|text| text.trim().split('-').nth(1));

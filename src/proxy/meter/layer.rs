@@ -113,7 +113,7 @@ where
         }
         Err(NotMerged { outgoing, why }) => {
             let stage = Priced { query, estimate, outgoing, time, deadline, light, charged };
-            Err(Halted::NotMerged(Exchange { common, stage }, why))
+            Err(Halted::NotMerged(Box::new(Exchange { common, stage }), why))
         }
     }
 }

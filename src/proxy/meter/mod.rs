@@ -68,7 +68,7 @@ impl fmt::Display for CutOff {
         let (observed, max) = (self.limit.show(self.observed), self.limit.show(self.max));
         match self.limit {
             LimitName::MaxResponse => {
-                write!(f, "the answer is at least {observed} long, the limit is {max}")?
+                write!(f, "the answer is at least {observed} long, the limit is {max}")?;
             }
             limit => write!(f, "the answer holds at least {observed} {}, the limit is {max}", limit.noun())?,
         }

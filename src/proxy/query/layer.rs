@@ -11,7 +11,7 @@ use http::Response;
 use tower::{Layer, Service, ServiceExt as _};
 
 use super::{
-    Call, ParsedQuery, Reading,
+    ParsedQuery, QueryParser,
     body::{self, Bodies},
 };
 use crate::{
@@ -42,14 +42,14 @@ impl QueryReader {
     /// What is asked. A text that cannot be read goes on record as it came.
     fn parse(&self, common: &mut Common, body: &Bytes) -> Result<ParsedQuery, Failure> {
         if common.endpoint == Endpoint::RemoteRead {
-            return Ok(Call::remote_read(body, &self.cache)?);
+            return Ok(ParsedQuery::remote_read(body, &self.cache)?);
         }
         let form = body::form(&common.head.headers, common.endpoint, body)?;
         let params = Params::parse(common.head.uri.query().unwrap_or(""), form)?;
         let upstream = &common.upstream;
         let (dialect, on_unparsable) = (upstream.dialect(), upstream.on_unparsable);
-        let reading = Reading { now_ms: (self.clock)(), dialect, on_unparsable, cache: &self.cache };
-        reading.read(common.endpoint, &params).map_err(|error| {
+        let parser = QueryParser { now_ms: (self.clock)(), dialect, on_unparsable, cache: &self.cache };
+        parser.read(common.endpoint, &params).map_err(|error| {
             let text = params.first("query").or_else(|| params.first("match[]"));
             common.log.unreadable(text.unwrap_or_default());
             let is_bare = matches!(upstream.backend.kind(), Kind::Thanos | Kind::Cortex);
@@ -71,7 +71,7 @@ pub(in crate::proxy) fn is_constant(url_query: Option<&str>, form: &str) -> bool
     let is_plain = |byte: u8| byte.is_ascii_digit() || b" ()+-*/%^.".contains(&byte);
     // Without its calls nothing of it is a name.
     let rest = ["vector(", "time(", "pi("].iter().fold(text.to_owned(), |text, call| text.replace(call, "("));
-    !text.is_empty() && rest.bytes().all(is_plain)
+    text.contains(|c: char| c.is_ascii_digit()) && rest.bytes().all(is_plain)
 }
 
 fn is_constant_request(common: &Common, body: &Bytes) -> bool {
@@ -155,6 +155,7 @@ mod tests {
             ("", "query=vector(1)%2Btime()", true),
             ("query=up", "", false),
             ("query=vector", "", false),
+            ("query=((", "", false),
             ("query=1%2Bup", "", false),
             ("query=1", "query=up", false),
             ("query=", "", false),

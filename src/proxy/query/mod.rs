@@ -53,7 +53,7 @@ const PLAIN_PARAMS: [&str; 11] = [
 
 /// What a request reads.
 #[derive(Clone, Debug)]
-pub(in crate::proxy) struct Call {
+pub(in crate::proxy) struct ParsedQuery {
     /// The query, or the selectors, as the client wrote them.
     pub text: String,
     /// The same for the same query with other times and constants.
@@ -78,12 +78,9 @@ pub(in crate::proxy) struct Call {
     pub body: Option<Bytes>,
 }
 
-/// The name of a [`Call`] beyond this module.
-pub(in crate::proxy) type ParsedQuery = Call;
-
 /// How a request is read.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct Reading<'a> {
+pub(in crate::proxy) struct QueryParser<'a> {
     /// The time of a request that names none, milliseconds since the epoch.
     pub now_ms: i64,
     /// How the backend reads times; VictoriaMetrics fills in a missing start, end and step.
@@ -96,7 +93,7 @@ pub(in crate::proxy) struct Reading<'a> {
 
 /// Why a request cannot be read.
 #[derive(Clone, Debug)]
-pub(in crate::proxy) enum CallError {
+pub(in crate::proxy) enum QueryError {
     /// A parameter.
     Param(ParamError),
     /// A query that is not PromQL.
@@ -110,7 +107,7 @@ pub(in crate::proxy) enum CallError {
     RemoteRead(ReadError),
 }
 
-impl fmt::Display for CallError {
+impl fmt::Display for QueryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Param(error) => error.fmt(f),
@@ -120,7 +117,7 @@ impl fmt::Display for CallError {
     }
 }
 
-impl CallError {
+impl QueryError {
     /// As Thanos and Cortex say it: without the parameter's name.
     pub(super) fn without_parameter(&self) -> String {
         match self {
@@ -130,23 +127,27 @@ impl CallError {
     }
 }
 
-impl std::error::Error for CallError {}
+impl std::error::Error for QueryError {}
 
-impl From<ReadError> for CallError {
+impl From<ReadError> for QueryError {
     fn from(error: ReadError) -> Self {
         Self::RemoteRead(error)
     }
 }
 
-impl From<ParamError> for CallError {
+impl From<ParamError> for QueryError {
     fn from(error: ParamError) -> Self {
         Self::Param(error)
     }
 }
 
-impl Reading<'_> {
+impl QueryParser<'_> {
     /// Reads the parameters of a request to this endpoint; one without selectors (`labels`) reads nothing known.
-    pub(in crate::proxy) fn read(&self, endpoint: Endpoint, params: &Params<'_>) -> Result<Call, CallError> {
+    pub(in crate::proxy) fn read(
+        &self,
+        endpoint: Endpoint,
+        params: &Params<'_>,
+    ) -> Result<ParsedQuery, QueryError> {
         let timeout = self.timeout(params)?;
         let mut call = match endpoint {
             Endpoint::Query | Endpoint::QueryCost => self.query(params, self.instant(params)?)?,
@@ -156,13 +157,15 @@ impl Reading<'_> {
                 self.listing(params, endpoint == Endpoint::Series)?
             }
             // Remote reads come in a body of their own.
-            Endpoint::RemoteRead | Endpoint::Light | Endpoint::Healthy | Endpoint::Ready => Call::unread(),
+            Endpoint::RemoteRead | Endpoint::Light | Endpoint::Healthy | Endpoint::Ready => {
+                ParsedQuery::unread()
+            }
         };
         call.timeout = timeout;
         Ok(call)
     }
 
-    fn query(&self, params: &Params<'_>, times: EvalTimes) -> Result<Call, CallError> {
+    fn query(&self, params: &Params<'_>, times: EvalTimes) -> Result<ParsedQuery, QueryError> {
         let text = params.one("query")?.ok_or_else(|| ParamError::invalid("query", "it is missing"))?;
         let lookback =
             params.duration_in("lookback_delta", self.dialect)?.and_then(|ms| u64::try_from(ms).ok());
@@ -172,14 +175,14 @@ impl Reading<'_> {
             Err(error) => return self.unparsable(error, text, times, lookback),
         };
         let ast = &query.ast;
-        durations::check(ast, times).map_err(|error| CallError::Parse { name: "query", error })?;
+        durations::check(ast, times).map_err(|error| QueryError::Parse { name: "query", error })?;
         let shape = Shape::of(ast, times, lookback);
         let free = shape.selectors.is_empty() && is_plain(ast);
         // What asks for more than points is asked for as it came.
         let is_plain = params.names().all(|name| PLAIN_PARAMS.contains(&name))
             && ["start", "end"].into_iter().all(|name| params.is_plain_time(name));
         let division = if is_plain { QuerySplit::of(ast, times, lookback).map(Box::new) } else { None };
-        Ok(Call {
+        Ok(ParsedQuery {
             text: text.to_owned(),
             fingerprint: query.fingerprint(),
             shape,
@@ -187,19 +190,19 @@ impl Reading<'_> {
             times: Some(times),
             division,
             answer_is_whole: is_raw(ast) && params.first("limit").is_none(),
-            ..Call::unread()
+            ..ParsedQuery::unread()
         })
     }
 
     /// What is not PromQL, as the configuration says of the backend: it may be a dialect that the backend knows.
     fn unparsable(
         &self,
-        error: CallError,
+        error: QueryError,
         text: &str,
         times: EvalTimes,
         lookback: u64,
-    ) -> Result<Call, CallError> {
-        let CallError::Parse { error: ParseError { reason, .. }, name } = &error else { return Err(error) };
+    ) -> Result<ParsedQuery, QueryError> {
+        let QueryError::Parse { error: ParseError { reason, .. }, name } = &error else { return Err(error) };
         if *reason == Reason::UnknownFunction
             && self.on_unparsable != OnUnparsable::Refuse
             && let Ok(call) = Self::with_unknown_functions(text, times, lookback)
@@ -215,7 +218,11 @@ impl Reading<'_> {
     }
 
     /// A query with a function that only the database knows: databases are upgraded before Weir is.
-    fn with_unknown_functions(text: &str, times: EvalTimes, lookback: u64) -> Result<Call, ParseError> {
+    fn with_unknown_functions(
+        text: &str,
+        times: EvalTimes,
+        lookback: u64,
+    ) -> Result<ParsedQuery, ParseError> {
         let limits = promql::Limits { unknown_functions: true, ..promql::Limits::default() };
         let ast = promql::parse_with(text, &limits)?;
         durations::check(&ast, times)?;
@@ -224,23 +231,39 @@ impl Reading<'_> {
             // All of it may reach the answer, but the answer does not tell what was read.
             selector.output = Output::Top(u64::MAX);
         }
-        Ok(Call { text: text.to_owned(), fingerprint: Fingerprint::of(&ast), shape, ..Call::unread() })
+        Ok(ParsedQuery {
+            text: text.to_owned(),
+            fingerprint: Fingerprint::of(&ast),
+            shape,
+            ..ParsedQuery::unread()
+        })
     }
 
     /// A query of which nothing is read: one selector that may match anything.
-    fn opaque(&self, text: &str, times: EvalTimes, lookback: u64) -> Result<Call, CallError> {
+    fn opaque(&self, text: &str, times: EvalTimes, lookback: u64) -> Result<ParsedQuery, QueryError> {
         let everything = self.parse("query", "{__name__=~\".+\"}")?;
         let mut shape = Shape::of(&everything.ast, times, lookback);
         for selector in &mut shape.selectors {
             selector.output = Output::Top(u64::MAX);
         }
         shape.size.bytes = text.len() as u64;
-        Ok(Call { text: text.to_owned(), shape, opaque: true, times: Some(times), ..Call::unread() })
+        Ok(ParsedQuery {
+            text: text.to_owned(),
+            shape,
+            opaque: true,
+            times: Some(times),
+            ..ParsedQuery::unread()
+        })
     }
 
     /// A query that only the backend can read, by what it seems to read.
-    fn sketched(name: &'static str, text: &str, times: EvalTimes, lookback: u64) -> Result<Call, CallError> {
-        let unreadable = |error| CallError::Parse { name, error };
+    fn sketched(
+        name: &'static str,
+        text: &str,
+        times: EvalTimes,
+        lookback: u64,
+    ) -> Result<ParsedQuery, QueryError> {
+        let unreadable = |error| QueryError::Parse { name, error };
         let ast =
             sketch::stand_in(text, lookback.saturating_add(times.step), times.step).map_err(unreadable)?;
         let mut shape = Shape::of(&ast, times, lookback);
@@ -250,11 +273,11 @@ impl Reading<'_> {
         }
         shape.size.bytes = text.len() as u64;
         let (text, fingerprint) = (text.to_owned(), Fingerprint::of(&ast));
-        Ok(Call { text, fingerprint, shape, times: Some(times), ..Call::unread() })
+        Ok(ParsedQuery { text, fingerprint, shape, times: Some(times), ..ParsedQuery::unread() })
     }
 
-    fn parse(&self, name: &'static str, text: &str) -> Result<std::sync::Arc<CachedQuery>, CallError> {
-        self.cache.query(text).map_err(|error| CallError::Parse { name, error })
+    fn parse(&self, name: &'static str, text: &str) -> Result<std::sync::Arc<CachedQuery>, QueryError> {
+        self.cache.query(text).map_err(|error| QueryError::Parse { name, error })
     }
 
     fn instant(&self, params: &Params<'_>) -> Result<EvalTimes, ParamError> {
@@ -310,7 +333,7 @@ impl Reading<'_> {
         Ok(EvalTimes { start: span.start, end: span.end, step: span.len_ms().max(1) })
     }
 
-    fn listing(&self, params: &Params<'_>, needs_selectors: bool) -> Result<Call, CallError> {
+    fn listing(&self, params: &Params<'_>, needs_selectors: bool) -> Result<ParsedQuery, QueryError> {
         let times = self.span(params)?;
         let texts: Vec<&str> = params.all("match[]").collect();
         if texts.len() > MATCHERS_MAX {
@@ -320,7 +343,7 @@ impl Reading<'_> {
             return Err(ParamError::Malformed("no match[] parameter provided").into());
         }
         let text = texts.join(" ");
-        let mut call = Call { text, listing: true, times: Some(times), ..Call::unread() };
+        let mut call = ParsedQuery { text, listing: true, times: Some(times), ..ParsedQuery::unread() };
         let mut fingerprints = Vec::with_capacity(texts.len());
         for text in texts {
             let one = self.matched(text, times)?;
@@ -335,7 +358,7 @@ impl Reading<'_> {
     }
 
     /// One `match[]`: a selector, of PromQL or of a dialect.
-    fn matched(&self, text: &str, times: EvalTimes) -> Result<Call, CallError> {
+    fn matched(&self, text: &str, times: EvalTimes) -> Result<ParsedQuery, QueryError> {
         let query = match self.parse("match[]", text) {
             Ok(query) => query,
             Err(error) => {
@@ -349,13 +372,17 @@ impl Reading<'_> {
         if !matches!(ast.expr(ast.root), Expr::Selector(_)) {
             return Err(ParamError::invalid("match[]", format!("{text:?} is not a series selector")).into());
         }
-        Ok(Call { fingerprint: query.fingerprint(), shape: Shape::of(ast, times, 0), ..Call::unread() })
+        Ok(ParsedQuery {
+            fingerprint: query.fingerprint(),
+            shape: Shape::of(ast, times, 0),
+            ..ParsedQuery::unread()
+        })
     }
 }
 
-impl Call {
+impl ParsedQuery {
     /// A remote read: raw samples of each selector in its window.
-    pub(in crate::proxy) fn remote_read(body: &[u8], cache: &promql::Cache) -> Result<Self, CallError> {
+    pub(in crate::proxy) fn remote_read(body: &[u8], cache: &promql::Cache) -> Result<Self, QueryError> {
         let request = ReadRequest::parse(body)?;
         let mut call = Self { body: Some(request.to_body()?), ..Self::unread() };
         call.shape.selectors = request.selectors();

@@ -1,13 +1,13 @@
 use super::*;
 
-fn read(endpoint: Endpoint, query: &str) -> Result<Call, String> {
+fn read(endpoint: Endpoint, query: &str) -> Result<ParsedQuery, String> {
     read_as(endpoint, query, TimeDialect::Prometheus)
 }
 
-fn read_as(endpoint: Endpoint, query: &str, dialect: TimeDialect) -> Result<Call, String> {
+fn read_as(endpoint: Endpoint, query: &str, dialect: TimeDialect) -> Result<ParsedQuery, String> {
     let cache = promql::Cache::new(16);
     let on_unparsable = OnUnparsable::UnknownFunctions;
-    let reading = Reading { now_ms: 1_000_000, dialect, on_unparsable, cache: &cache };
+    let reading = QueryParser { now_ms: 1_000_000, dialect, on_unparsable, cache: &cache };
     let params = Params::parse(query, "").unwrap();
     reading.read(endpoint, &params).map_err(|error| error.to_string())
 }
@@ -50,7 +50,7 @@ fn listings_read_selectors_only() {
 fn selectors_of_a_dialect_are_read_as_its_queries_are() {
     let cache = promql::Cache::new(16);
     let read = |on_unparsable, query: &str| {
-        let reading = Reading {
+        let reading = QueryParser {
             now_ms: 1_000_000,
             dialect: TimeDialect::VictoriaMetrics,
             on_unparsable,
@@ -139,8 +139,12 @@ fn strings_may_hold_any_bytes() {
 fn a_dialects_subqueries_are_counted() {
     let cache = promql::Cache::new(16);
     let on_unparsable = OnUnparsable::EstimateFromText;
-    let reading =
-        Reading { now_ms: 1_000_000, dialect: TimeDialect::VictoriaMetrics, on_unparsable, cache: &cache };
+    let reading = QueryParser {
+        now_ms: 1_000_000,
+        dialect: TimeDialect::VictoriaMetrics,
+        on_unparsable,
+        cache: &cache,
+    };
     let query = "query=max_over_time(rate(a[5m])[1d:10s]) default 0";
     let call = reading.read(Endpoint::Query, &Params::parse(query, "").unwrap()).unwrap();
     assert_eq!(call.shape.selectors[0].evaluations, 8_640);

@@ -8,7 +8,7 @@ use crate::proxy::{
     forward::is_about_access,
     identify::IdentifyError,
     meter::{self, Actual, BodyError},
-    query::CallError,
+    query::QueryError,
     respond::{self, Body, Extra},
     route::RouteError,
 };
@@ -86,10 +86,13 @@ impl Failure {
         let retry_after = header(header::RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
         let extra = Extra { retry_after: retry_after.map(Duration::from_secs), ..Extra::default() };
         let extra = Box::new(extra);
-        let text = own.map(str::to_owned).unwrap_or_else(|| {
-            let words = excerpt.split_whitespace().collect::<Vec<_>>().join(" ");
-            words.chars().take(EXCERPT_CHARS).collect()
-        });
+        let text = own.map_or_else(
+            || {
+                let words = excerpt.split_whitespace().collect::<Vec<_>>().join(" ");
+                words.chars().take(EXCERPT_CHARS).collect()
+            },
+            str::to_owned,
+        );
         if is_about_access(status.as_u16()) {
             // The client's own login is not at fault, and Grafana would say so.
             let message = format!("backend `{backend}` answered {} to Weir: {text}", status.as_u16());
@@ -111,7 +114,7 @@ impl Failure {
             format!("backend `{backend}` answered {status} with {content_type} instead of JSON: {text}")
         };
         let status = Some(status).filter(|s| s.is_client_error() || s.is_server_error());
-        Self { status, extra, ..Self::new(kind, message) }
+        Self { extra, status, ..Self::new(kind, message) }
     }
 
     /// The backend gave no answer; when the time of the query is over, that is said too: it may be nobody's fault.
@@ -296,10 +299,10 @@ impl From<ParamError> for Failure {
     }
 }
 
-impl From<CallError> for Failure {
-    fn from(error: CallError) -> Self {
+impl From<QueryError> for Failure {
+    fn from(error: QueryError) -> Self {
         let message = error.to_string();
-        let CallError::Parse { error: ParseError { reason: Reason::Limit(part, max), .. }, .. } = error
+        let QueryError::Parse { error: ParseError { reason: Reason::Limit(part, max), .. }, .. } = error
         else {
             return Self::new(ErrorKind::BadData, message);
         };

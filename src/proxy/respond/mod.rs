@@ -174,6 +174,7 @@ fn plain(text: &str) -> String {
 
 /// The body of every response of the proxy; an enum, so that no frame of an answer goes through a box.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every body is the large one")]
 pub enum Body {
     /// Made here, sent in one piece; `None` when it was handed on.
     Full(Option<Bytes>),

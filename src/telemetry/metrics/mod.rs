@@ -72,6 +72,8 @@ pub enum ProbeResult {
 }
 
 impl ProbeResult {
+    const ALL: [Self; 4] = [Self::Counted, Self::AtLeast, Self::Failed, Self::Refused];
+
     const fn label(self) -> &'static str {
         match self {
             Self::Counted => "counted",
@@ -96,6 +98,8 @@ pub enum Divided {
 }
 
 impl Divided {
+    const ALL: [Self; 4] = [Self::Joined, Self::Whole, Self::Failed, Self::NoRoom];
+
     const fn label(self) -> &'static str {
         match self {
             Self::Joined => "joined",
@@ -162,7 +166,57 @@ pub struct Metrics {
     spans: IntCounterVec,
 }
 
+/// The ends of requests that dashboards and alerts look at: outcome and class of status.
+const USUAL_ENDS: [(&str, &str); 6] = [
+    ("complete", "2xx"),
+    ("refused", "4xx"),
+    ("refused", "5xx"),
+    ("cut_off", "2xx"),
+    ("failed", "5xx"),
+    ("dropped", "none"),
+];
+
 impl Metrics {
+    /// Shows counters of these backends, classes and endpoints as 0 before anything is counted: `increase()` of a counter
+    /// that appears with its first event misses that event.
+    pub fn start_at_zero<'a>(
+        &self,
+        backends: impl IntoIterator<Item = &'a str>,
+        classes: impl IntoIterator<Item = &'a str>,
+        endpoints: &[&'static str],
+    ) {
+        for endpoint in endpoints {
+            for (outcome, status) in USUAL_ENDS {
+                self.requests.with_label_values(&[*endpoint, outcome, status]);
+            }
+        }
+        for class in classes {
+            self.queue_wait.with_label_values(&[class]);
+        }
+        for backend in backends {
+            for result in ProbeResult::ALL {
+                self.probes.with_label_values(&[backend, result.label()]);
+            }
+            for outcome in Divided::ALL {
+                self.divided.with_label_values(&[backend, outcome.label()]);
+            }
+            for status in ["2xx", "4xx", "5xx", "error"] {
+                self.upstream.with_label_values(&[backend, status]);
+            }
+            for outcome in ["complete", "failed", "dropped", "late", "cut_off"] {
+                self.answers.with_label_values(&[backend, outcome]);
+            }
+            self.probe_bytes.with_label_values(&[backend]);
+            self.answer_bytes.with_label_values(&[backend]);
+        }
+        for result in ["hit", "miss"] {
+            self.probe_cache.with_label_values(&[result]);
+        }
+        for result in ["success", "failure"] {
+            self.reloads.with_label_values(&[result]);
+        }
+    }
+
     /// A query was admitted after waiting this long.
     pub fn admitted(&self, tenant: &TenantId, class: &str, waited: Duration) {
         self.admissions.with_label_values(&[self.tenants.label(tenant), class]).inc();
