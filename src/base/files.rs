@@ -131,7 +131,10 @@ mod tests {
         let path = dir.path().join("manifest.json");
         replace(&path, b"one", false).unwrap();
         replace(&path, b"two", true).unwrap();
-        assert_eq!((fs::read(&path).unwrap(), fs::read_dir(dir.path()).unwrap().count()), (b"two".to_vec(), 1));
+        assert_eq!(
+            (fs::read(&path).unwrap(), fs::read_dir(dir.path()).unwrap().count()),
+            (b"two".to_vec(), 1)
+        );
         let refused = replace(&dir.path().join("gone/file"), b"", false).unwrap_err().to_string();
         assert!(refused.contains("gone/file cannot be written"), "{refused}");
     }

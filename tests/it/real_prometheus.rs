@@ -298,7 +298,7 @@ async fn dashboards_are_decided_without_probes() {
     let (queries, end) = (dashboard_queries(), database.data.end - 300);
     let times = EvalTimes { start: (end - 120) * 1_000, end: end * 1_000, step: 30_000 };
     let in_head = |query: &&str| {
-        let shape = Shape::of(&promql::parse(query).unwrap(), times, DEFAULT_LOOKBACK_MS);
+        let shape = Shape::of(&promql::parse(query).unwrap().into(), times, DEFAULT_LOOKBACK_MS);
         shape.selectors.iter().all(|selector| selector.window.start / 1_000 > database.data.head_start())
     };
     let recent: Vec<_> = queries.iter().copied().filter(in_head).collect();

@@ -46,7 +46,9 @@ impl Meta {
         let bytes = fs::read(&path).map_err(|error| missing(&path, error))?;
         let json: Value = serde_json::from_slice(&bytes).map_err(|_| corrupt(&path, "it is no such JSON"))?;
         // Before the checksum: another version may have it elsewhere.
-        if let Some(version) = json.get("version").and_then(Value::as_u64).filter(|v| *v != u64::from(VERSION)) {
+        if let Some(version) =
+            json.get("version").and_then(Value::as_u64).filter(|v| *v != u64::from(VERSION))
+        {
             return Err(BlockError::Version { path, what: format!("version {version} of the format") });
         }
         let added = Self::field_added_to(&json);

@@ -102,7 +102,8 @@ fn a_flipped_bit_is_found() {
             let harmless = file == META_FILE && sound[at].is_ascii_whitespace()
                 || file == CHUNKS_FILE && at < CHUNKS_MAGIC.len();
             // Nobody can tell a digit that was hit from another version.
-            let refused = |error: &BlockError| error.is_corrupt() || matches!(error, BlockError::Version { .. });
+            let refused =
+                |error: &BlockError| error.is_corrupt() || matches!(error, BlockError::Version { .. });
             assert!(harmless || found.is_err_and(|error| refused(&error)), "{file} byte {at}");
         }
         for length in [0, 7, sound.len() / 2, sound.len() - 1] {
@@ -291,17 +292,25 @@ fn another_version_of_any_file_is_refused_and_left_alone() {
         fs::write(path, bytes).unwrap();
     };
     let cases: [(&str, Change, &str); 6] = [
-        ("an older version", |block| {
-            let mut meta = Meta::read(block).unwrap();
-            meta.version -= 1;
-            meta.crc = meta.checksum();
-            fs::write(block.join(META_FILE), serde_json::to_vec(&meta).unwrap()).unwrap();
-        }, "version 1 of the format"),
+        (
+            "an older version",
+            |block| {
+                let mut meta = Meta::read(block).unwrap();
+                meta.version -= 1;
+                meta.crc = meta.checksum();
+                fs::write(block.join(META_FILE), serde_json::to_vec(&meta).unwrap()).unwrap();
+            },
+            "version 1 of the format",
+        ),
         ("a newer version", |_| {}, "version 3 of the format"),
         ("an added field", |_| {}, "field `encoding`"),
-        ("a newer version that has other fields", |block| {
-            fs::write(block.join(META_FILE), r#"{"version": 9, "sections": []}"#).unwrap();
-        }, "version 9 of the format"),
+        (
+            "a newer version that has other fields",
+            |block| {
+                fs::write(block.join(META_FILE), r#"{"version": 9, "sections": []}"#).unwrap();
+            },
+            "version 9 of the format",
+        ),
         ("a newer index", |_| {}, "index has version 3 of"),
         ("newer chunks", |_| {}, "chunks has version 3 of"),
     ];

@@ -9,7 +9,7 @@ use std::{
 
 use super::{Db, MaintainError, Options, manifest::Manifest, present, record, sealed};
 use crate::{
-    base::units::duration,
+    base::duration::text as duration,
     node::{
         chunk,
         head::Series,

@@ -158,7 +158,11 @@ fn files_in(folder: &Path, extension: &str) -> Vec<PathBuf> {
 
 /// Any block.
 fn block_of(dir: &Path) -> PathBuf {
-    fs::read_dir(dir.join("blocks")).unwrap().map(|e| e.unwrap().path()).find(|p| p.join("index").exists()).unwrap()
+    fs::read_dir(dir.join("blocks"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|p| p.join("index").exists())
+        .unwrap()
 }
 
 #[test]
@@ -239,7 +243,9 @@ fn files_that_went_missing_are_missed() {
         ("the newest file of the log", 1, |_| {}),
         ("all but the beginning of it", 1, |_| {}),
         ("all of its content", 1, |_| {}),
-        ("the checkpoint", 1, |dir| fs::remove_file(files_in(&dir.join("wal"), "checkpoint").pop().unwrap()).unwrap()),
+        ("the checkpoint", 1, |dir| {
+            fs::remove_file(files_in(&dir.join("wal"), "checkpoint").pop().unwrap()).unwrap()
+        }),
     ];
     let whole = tempfile::tempdir().unwrap();
     let (db, mut model) = fill(whole.path());
@@ -338,7 +344,10 @@ fn a_full_disk_is_found_without_a_write() {
     let dir = tempfile::tempdir().unwrap();
     let db = Db::open(dir.path(), small()).unwrap().0;
     db.maintain().unwrap();
-    assert_eq!((db.refuses_writes(), db.stats().disk.is_some_and(|disk| disk.size > disk.free)), (None, true));
+    assert_eq!(
+        (db.refuses_writes(), db.stats().disk.is_some_and(|disk| disk.size > disk.free)),
+        (None, true)
+    );
     db.wal.as_ref().unwrap().room().leave(Some(100));
     db.maintain().unwrap();
     assert_eq!(db.refuses_writes(), Some(WriteError::DiskFull));

@@ -70,11 +70,14 @@ impl Manifest {
                 path.display()
             ))
         };
-        if let Some(version) = json.get("version").and_then(Value::as_u64).filter(|v| *v != u64::from(VERSION)) {
+        if let Some(version) =
+            json.get("version").and_then(Value::as_u64).filter(|v| *v != u64::from(VERSION))
+        {
             return Err(other(format!("version {version}")));
         }
         let known = serde_json::to_value(Self::default()).unwrap_or_default();
-        let added = json.as_object().and_then(|all| all.keys().find(|name| known.get(name.as_str()).is_none()));
+        let added =
+            json.as_object().and_then(|all| all.keys().find(|name| known.get(name.as_str()).is_none()));
         let added = added.cloned();
         let manifest: Option<Self> = serde_json::from_value(json).ok();
         if let (Some(_), Some(name)) = (&manifest, added) {

@@ -4,8 +4,7 @@
 //! when it is complete, names what it replaces, and only then do the replaced ones, or the log, go.
 
 use std::{
-    fmt,
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -16,7 +15,7 @@ use std::{
 
 use super::{Db, missing::Missing, present};
 use crate::{
-    base::{TimeRange, files::FolderLock, units::duration},
+    base::{TimeRange, duration::text as duration, files::FolderLock},
     node::{
         block::{self, Block, BlockError, BlockWriter},
         head::{Part, Series},
@@ -93,8 +92,9 @@ impl Folder {
     pub(super) fn lock(dir: &Path) -> io::Result<Self> {
         let lock = FolderLock::take(dir)?;
         let path = dir.join("blocks");
-        fs::create_dir_all(&path)
-            .map_err(|error| io::Error::new(error.kind(), format!("{} cannot be made: {error}", path.display())))?;
+        fs::create_dir_all(&path).map_err(|error| {
+            io::Error::new(error.kind(), format!("{} cannot be made: {error}", path.display()))
+        })?;
         Ok(Self { path: Some(path), _lock: Some(lock), ..Self::default() })
     }
 

@@ -129,7 +129,8 @@ impl Faults {
     fn new(registry: &Registry) -> prometheus::Result<Self> {
         let help = "Writes of which nothing was stored, by reason: the disk is full or read-only, the data folder was \
                     deleted, or the log failed.";
-        let writes_failed = IntCounterVec::new(Opts::new("weir_node_writes_failed_total", help), &["reason"])?;
+        let writes_failed =
+            IntCounterVec::new(Opts::new("weir_node_writes_failed_total", help), &["reason"])?;
         registry.register(Box::new(writes_failed.clone()))?;
         let upkeep_succeeded = Gauge::new(
             "weir_node_upkeep_last_success_timestamp_seconds",
@@ -154,7 +155,11 @@ impl Faults {
                 "weir_node_clock_steps_total",
                 "Steps of the clock; deletion by age waits for hours after one.",
             )?,
-            disk_free: gauge(registry, "weir_node_disk_free_bytes", "Free bytes on the disk of the data folder.")?,
+            disk_free: gauge(
+                registry,
+                "weir_node_disk_free_bytes",
+                "Free bytes on the disk of the data folder.",
+            )?,
             disk_size: gauge(registry, "weir_node_disk_size_bytes", "Size of the disk of the data folder.")?,
         })
     }

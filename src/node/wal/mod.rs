@@ -226,7 +226,8 @@ impl Wal {
         }
         let path = self.dir.join("probe");
         let room = lock(&self.writer).room.clone();
-        let tried = File::create(&path).and_then(|mut file| room.writer(&mut file).write_all(&[0; PROBE_BYTES]));
+        let tried =
+            File::create(&path).and_then(|mut file| room.writer(&mut file).write_all(&[0; PROBE_BYTES]));
         let removed = fs::remove_file(&path);
         tried.and(removed).map_err(|error| read::at(&path, error).into())
     }

@@ -96,7 +96,8 @@ fn a_checkpoint_replaces_what_was_before_it() {
 }
 
 /// Marks that another version may have: far from ours, and as near as one bit.
-const OTHER_MARKS: [[u8; 4]; 3] = [[0xf1, 0x57, 0xe1, 0x9a], [0xb2, 0x6d, 0x1e, 0xc4], [0xb2, 0x6d, 0x1e, 0xc2]];
+const OTHER_MARKS: [[u8; 4]; 3] =
+    [[0xf1, 0x57, 0xe1, 0x9a], [0xb2, 0x6d, 0x1e, 0xc4], [0xb2, 0x6d, 0x1e, 0xc2]];
 
 #[test]
 fn a_log_of_another_version_is_refused_and_left_alone() {
@@ -149,7 +150,10 @@ fn what_is_written_behind_ours_by_another_version_is_refused() {
         _ => Ok(()),
     };
     let refused = Wal::open(dir.path(), SyncPolicy::Never, each).unwrap_err().to_string();
-    assert!(refused.contains("kind 9") && fs::read(dir.path().join("0000000001.wal")).unwrap() == bytes, "{refused}");
+    assert!(
+        refused.contains("kind 9") && fs::read(dir.path().join("0000000001.wal")).unwrap() == bytes,
+        "{refused}"
+    );
 }
 
 #[test]

@@ -18,21 +18,18 @@ use crate::{
         params::{ParamError, Params},
         time::EvalTimes,
     },
-    cost::QuerySplit,
+    cost::{self, QuerySplit},
     promql::{
         self, CachedQuery, Fingerprint, ParseError, Reason,
         ast::{Ast, Expr},
         durations,
-        shape::{DEFAULT_LOOKBACK_MS, Output, SelectorShape, Shape},
+        shape::{DEFAULT_LOOKBACK_MS, Output, Reads, SelectorShape, Shape},
         sketch,
     },
 };
 
 /// Most selectors of `match[]` in one request.
 const MATCHERS_MAX: usize = 100;
-/// A query of so few nodes, none of them a selector or a subquery, and of so few bytes, costs no more than its own parsing.
-const FREE_NODES_MAX: usize = 16;
-const FREE_BYTES_MAX: usize = 1 << 10;
 /// What VictoriaMetrics assumes of a range query without `start` or `step`: the last five minutes, one step.
 const LENIENT_RANGE_MS: i64 = 300_000;
 
@@ -164,7 +161,7 @@ impl Reading<'_> {
         let ast = &query.ast;
         durations::check(ast, times).map_err(|error| CallError::Parse { name: "query", error })?;
         let shape = Shape::of(ast, times, lookback);
-        let free = shape.selectors.is_empty() && is_plain(ast);
+        let free = cost::is_free(&shape);
         // What asks for more than points is asked for as it came.
         let is_plain = params.names().all(|name| PLAIN_PARAMS.contains(&name))
             && ["start", "end"].into_iter().all(|name| params.is_plain_time(name));
@@ -207,7 +204,7 @@ impl Reading<'_> {
     /// A query with a function that only the database knows: databases are upgraded before Weir is.
     fn with_unknown_functions(text: &str, times: EvalTimes, lookback: u64) -> Result<Call, ParseError> {
         let limits = promql::Limits { unknown_functions: true, ..promql::Limits::default() };
-        let ast = promql::parse_with(text, &limits)?;
+        let ast = std::sync::Arc::new(promql::parse_with(text, &limits)?);
         durations::check(&ast, times)?;
         let mut shape = Shape::of(&ast, times, lookback);
         for selector in &mut shape.selectors {
@@ -233,6 +230,7 @@ impl Reading<'_> {
         let unreadable = |error| CallError::Parse { name, error };
         let ast =
             sketch::stand_in(text, lookback.saturating_add(times.step), times.step).map_err(unreadable)?;
+        let ast = std::sync::Arc::new(ast);
         let mut shape = Shape::of(&ast, times, lookback);
         for selector in &mut shape.selectors {
             // All of it may reach the answer, but the answer does not tell what was read.
@@ -312,15 +310,17 @@ impl Reading<'_> {
         let text = texts.join(" ");
         let mut call = Call { text, listing: true, times: Some(times), ..Call::unread() };
         let mut fingerprints = Vec::with_capacity(texts.len());
+        let (mut selectors, mut range_seconds, mut size) = (Vec::new(), 0, TextSize::default());
         for text in texts {
             let one = self.matched(text, times)?;
             fingerprints.push(one.fingerprint);
             call.opaque |= one.opaque;
-            call.shape.size = call.shape.size.plus(one.shape.size);
-            call.shape.range_seconds = call.shape.range_seconds.max(one.shape.range_seconds);
-            call.shape.selectors.extend(one.shape.selectors);
+            size = size.plus(one.shape.size);
+            range_seconds = one.shape.range_seconds.max(range_seconds);
+            selectors.extend(one.shape.selectors);
         }
         call.fingerprint = Fingerprint::of_set(fingerprints);
+        call.shape = Shape { range_seconds, size, ..Shape::unevaluated(Reads::Listing, selectors) };
         Ok(call)
     }
 
@@ -348,13 +348,14 @@ impl Call {
     pub(in crate::proxy) fn remote_read(body: &[u8], cache: &promql::Cache) -> Result<Self, CallError> {
         let request = ReadRequest::parse(body)?;
         let mut call = Self { body: Some(request.to_body()?), ..Self::unread() };
-        call.shape.selectors = request.selectors();
+        call.shape =
+            Shape::unevaluated(Reads::RemoteRead { streamed: request.is_streamed() }, request.selectors());
         let fingerprint = |selector: &SelectorShape| match cache.query(&selector.text) {
             Ok(query) => query.fingerprint(),
             Err(_) => Fingerprint::of_bytes(b"selector", &[selector.text.as_bytes()]),
         };
         call.fingerprint = Fingerprint::of_set(call.shape.selectors.iter().map(fingerprint));
-        let texts: Vec<&str> = call.shape.selectors.iter().map(|selector| selector.text.as_str()).collect();
+        let texts: Vec<&str> = call.shape.selectors.iter().map(|selector| &*selector.text).collect();
         call.text = texts.join(" ");
         let ranges = call.shape.selectors.iter().map(|selector| selector.window.len_ms().div_ceil(1_000));
         call.shape.range_seconds = ranges.max().unwrap_or(0);
@@ -366,15 +367,7 @@ impl Call {
         Self {
             text: String::new(),
             fingerprint: Fingerprint::default(),
-            shape: Shape {
-                selectors: Vec::new(),
-                steps: 1,
-                range_seconds: 0,
-                functions: Vec::new(),
-                aggregates: false,
-                returns_matrix: false,
-                size: TextSize::default(),
-            },
+            shape: Shape::unevaluated(Reads::Listing, Vec::new()),
             listing: false,
             free: false,
             opaque: false,
@@ -394,11 +387,4 @@ fn is_raw(ast: &Ast) -> bool {
         root = ast.expr(*inner);
     }
     matches!(root, Expr::Selector(_) | Expr::Matrix { .. })
-}
-
-/// Few nodes, and none that multiplies work.
-fn is_plain(ast: &Ast) -> bool {
-    ast.nodes.len() <= FREE_NODES_MAX
-        && ast.text.len() <= FREE_BYTES_MAX
-        && !ast.nodes.iter().any(|node| matches!(node.expr, Expr::Subquery { .. }))
 }

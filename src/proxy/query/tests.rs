@@ -132,7 +132,7 @@ fn durations_that_do_not_compute_are_malformed() {
 #[test]
 fn strings_may_hold_any_bytes() {
     let call = read(Endpoint::Query, "query=a{b=\"\\xff\\xc3\\xa9\"}").unwrap();
-    assert_eq!(call.shape.selectors[0].text, "a{b=\"\\xffé\"}");
+    assert_eq!(&*call.shape.selectors[0].text, "a{b=\"\\xffé\"}");
 }
 
 #[test]
