@@ -120,9 +120,9 @@ impl Interpreter<'_> {
         if grouping.labels.is_empty() {
             return input.series;
         }
-        // Nobody knows: between one group, which takes what the operand takes (24 bytes a point), and one for each series,
-        // whose answer takes 100, two thirds of the series are at most 3 times and at least 0.6 times the truth.
-        let unknown = input.series - input.series / 3;
+        // Nobody knows. One group takes what the operand takes, 24 bytes a point; one for each series takes 100 with its
+        // answer. Half of the series as groups are 50: at most twice the truth, and at least half of it.
+        let unknown = input.series.div_ceil(2);
         if grouping.without {
             return unknown;
         }

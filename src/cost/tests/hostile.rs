@@ -113,7 +113,7 @@ fn groups_are_bounded_by_the_values_of_their_labels() {
     let [sum, by_job] = ["sum(m)", "sum by (job) (m)"].map(|query| bytes(query, Some(&table)));
     assert!(by_job < sum * 101 / 100, "{by_job} and {sum}");
     assert!(bytes("sum by (pod) (m)", Some(&table)) > by_job * 11 / 10);
-    // A label that is not there makes one group; without a table, two thirds of the series may be groups.
+    // A label that is not there makes one group; without a table, half of the series may be groups.
     assert!(bytes("sum by (nope) (m)", Some(&table)) < by_job);
     assert!(bytes("sum by (job) (m)", None) > bytes("sum by (pod) (m)", Some(&table)));
 }

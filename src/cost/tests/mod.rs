@@ -4,6 +4,7 @@ mod history;
 mod hostile;
 mod label_table;
 mod pricing;
+mod properties;
 mod split;
 
 use std::sync::Arc;

@@ -43,7 +43,7 @@ fn an_aggregation_over_windows_weighs_as_one_over_instants() {
     let ratio = windows.cost.memory.value as f64 / instants.cost.memory.value as f64;
     assert!((0.9..1.1).contains(&ratio), "{ratio}");
     // Operand and result.
-    assert_eq!(windows.cost.points.value, 33_334 * 361);
+    assert_eq!(windows.cost.points.value, 30_000 * 361);
 }
 
 #[test]

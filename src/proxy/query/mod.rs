@@ -165,14 +165,16 @@ impl Reading<'_> {
         // What asks for more than points is asked for as it came.
         let is_plain = params.names().all(|name| PLAIN_PARAMS.contains(&name))
             && ["start", "end"].into_iter().all(|name| params.is_plain_time(name));
-        let division = if is_plain { QuerySplit::of(ast, times, lookback).map(Box::new) } else { None };
+        let split = if is_plain { QuerySplit::of(ast, times, lookback) } else { None };
+        let all_replicas = params.one("dedup")? == Some("false");
+        let division = split.map(|split| if all_replicas { split.of_all_replicas() } else { split });
         Ok(Call {
             text: text.to_owned(),
             fingerprint: query.fingerprint(),
             shape,
             free,
             times: Some(times),
-            division,
+            division: division.map(Box::new),
             answer_is_whole: is_raw(ast) && params.first("limit").is_none(),
             ..Call::unread()
         })
