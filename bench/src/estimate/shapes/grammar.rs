@@ -4,19 +4,19 @@ use fastrand::Rng;
 
 /// Names of the data that the queries read.
 #[derive(Debug, Clone, Copy)]
-pub struct Schema {
+pub(super) struct Schema {
     /// All with the same labels, so that they match one to one.
-    pub counters: &'static [&'static str],
-    pub gauges: &'static [&'static str],
+    pub(super) counters: &'static [&'static str],
+    pub(super) gauges: &'static [&'static str],
     /// Classic buckets, with `le`.
-    pub buckets: &'static [&'static str],
+    pub(super) buckets: &'static [&'static str],
     /// Native histograms; may be empty.
-    pub natives: &'static [&'static str],
-    pub labels: &'static [&'static str],
+    pub(super) natives: &'static [&'static str],
+    pub(super) labels: &'static [&'static str],
     /// Matchers that narrow a selector down.
-    pub matchers: &'static [&'static str],
+    pub(super) matchers: &'static [&'static str],
     /// The newer version: its functions, modifiers and operators.
-    pub newer: bool,
+    pub(super) newer: bool,
 }
 
 /// Elementwise functions of one vector.
@@ -82,18 +82,18 @@ const RANGES: &[&str] = &["1m", "5m", "20m", "1h"];
 
 /// Makes queries.
 #[derive(Debug)]
-pub struct Grammar {
+pub(super) struct Grammar {
     rng: Rng,
     schema: Schema,
 }
 
 impl Grammar {
-    pub fn new(seed: u64, schema: Schema) -> Self {
+    pub(super) fn new(seed: u64, schema: Schema) -> Self {
         Self { rng: Rng::with_seed(seed), schema }
     }
 
     /// A query of one value a series, or of one value.
-    pub fn query(&mut self) -> String {
+    pub(super) fn query(&mut self) -> String {
         let depth = self.rng.u32(1..5);
         match self.rng.u32(0..20) {
             0 => self.scalar(depth),
@@ -102,7 +102,7 @@ impl Grammar {
     }
 
     /// A selector with its range.
-    pub fn windows(&mut self) -> String {
+    pub(super) fn windows(&mut self) -> String {
         format!("{}[{}]", self.selector(), self.pick(RANGES))
     }
 
