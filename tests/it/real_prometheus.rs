@@ -119,8 +119,8 @@ async fn answers_are_prometheus_own_byte_for_byte() {
 async fn pieces_make_the_answer_of_the_whole() {
     let Some((_alone, database)) = prometheus("pieces_make_the_answer_of_the_whole").await else { return };
     let yaml = format!(
-        "backends: [{{name: main, urls: [\"{}\"], scrape_interval: 30s, budget: {{memory: 64MiB, split_above: 1%, unproven: 100%}}}}]\n\
-         limits: {{default: {{rate: {{queries: unlimited}}, per_query: {{memory: unlimited}}, in_flight: {{memory: 64MiB}}}}}}",
+        "backends: [{{name: main, urls: [\"{}\"], scrape_interval: 30s, budget: {{memory: 512MiB, split_above: 1%, unproven: 100%}}}}]\n\
+         limits: {{default: {{rate: {{queries: unlimited}}, per_query: {{memory: unlimited}}, in_flight: {{memory: 512MiB}}}}}}",
         database.url
     );
     let weir = Weir::start(&yaml).await;

@@ -127,22 +127,3 @@ fn the_generator_makes_every_construct() {
     // 14 aggregations, 16 binary operators without the two of histograms, and two more.
     assert_eq!(operators.len(), 32, "{operators:?}");
 }
-
-#[test]
-fn pricing_is_linear_in_the_nodes() {
-    let chain = |n: usize| (0..n).map(|i| format!("x{i}")).collect::<Vec<_>>().join("+");
-    let time = |n: usize| {
-        let shape = shape(&chain(n), six_hours(15));
-        let known = vec![counted(100); n];
-        let (known, model) = (Knowledge::from(&*known), model(Kind::Prometheus));
-        let once = || {
-            let began = std::time::Instant::now();
-            estimate(&shape, &known, &model);
-            began.elapsed()
-        };
-        (0..20).map(|_| once()).min().unwrap()
-    };
-    let (short, long) = (time(500), time(5_000));
-    // Ten times the nodes, and not a hundred times the time.
-    assert!(long < short * 40, "{short:?} for 500 selectors, {long:?} for 5,000");
-}

@@ -1,5 +1,5 @@
 //! The live heap of a Go process while it answers one query: the largest heap that its collector marked. It collects
-//! whenever the heap grew by a tenth, and says so in its log.
+//! whenever the heap grew by a fifth, and says so in its log.
 
 use crate::client::{Client, Request};
 use crate::process::{Service, rss};
@@ -41,7 +41,7 @@ impl Database {
         mut command: Command,
         ready: &Request,
     ) -> Result<Self> {
-        command.env("GOGC", "10").env("GODEBUG", "gctrace=1");
+        command.env("GOGC", "20").env("GODEBUG", "gctrace=1");
         let service = Service::start(name, port, dir, command, ready)?;
         Ok(Self { service, log: dir.join(format!("{name}.log")) })
     }
