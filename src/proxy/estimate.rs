@@ -139,7 +139,7 @@ where
         Box::pin(async move {
             let Exchange { mut common, stage: Parsed { mut query, body } } = exchange;
             let weighed = pricing.price(&common, &query).await;
-            common.log.estimated(weighed.estimate.cost);
+            common.log.estimated(&weighed.estimate);
             if common.endpoint.is_explained() {
                 common.log.explained();
                 return Ok(pricing.explain(&common, &query, &weighed));

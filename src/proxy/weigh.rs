@@ -59,8 +59,8 @@ pub(super) struct Weighed {
 impl Weighing<'_> {
     /// Estimates; `verdict` says whether a limit stands in the way of a cost.
     pub(super) async fn weigh(&self, verdict: impl Fn(&QueryCost) -> Verdict) -> Weighed {
-        let subject = self.subject();
         let table = self.upstream.table();
+        let subject = Subject { table: table.as_deref(), ..self.subject() };
         let gone = |since_ms| self.upstream.gone_since(since_ms, self.now_ms);
         let known = subject.from_table(table.as_deref(), gone);
         let mut estimator = Estimator::new(subject, known, self.ceilings(), verdict);
@@ -98,6 +98,7 @@ impl Weighing<'_> {
             opaque: self.call.opaque,
             split: self.division.zip(self.piece_max),
             model: &self.upstream.model,
+            table: None,
         }
     }
 

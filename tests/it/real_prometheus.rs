@@ -119,8 +119,8 @@ async fn answers_are_prometheus_own_byte_for_byte() {
 async fn pieces_make_the_answer_of_the_whole() {
     let Some((_alone, database)) = prometheus("pieces_make_the_answer_of_the_whole").await else { return };
     let yaml = format!(
-        "backends: [{{name: main, urls: [\"{}\"], scrape_interval: 30s, budget: {{memory: 64MiB, split_above: 1%, unproven: 100%}}}}]\n\
-         limits: {{default: {{rate: {{queries: unlimited}}, per_query: {{memory: unlimited}}, in_flight: {{memory: 64MiB}}}}}}",
+        "backends: [{{name: main, urls: [\"{}\"], scrape_interval: 30s, budget: {{memory: 512MiB, split_above: 1%, unproven: 100%}}}}]\n\
+         limits: {{default: {{rate: {{queries: unlimited}}, per_query: {{memory: unlimited}}, in_flight: {{memory: 512MiB}}}}}}",
         database.url
     );
     let weir = Weir::start(&yaml).await;
@@ -298,7 +298,7 @@ async fn dashboards_are_decided_without_probes() {
     let (queries, end) = (dashboard_queries(), database.data.end - 300);
     let times = EvalTimes { start: (end - 120) * 1_000, end: end * 1_000, step: 30_000 };
     let in_head = |query: &&str| {
-        let shape = Shape::of(&promql::parse(query).unwrap(), times, DEFAULT_LOOKBACK_MS);
+        let shape = Shape::of(&promql::parse(query).unwrap().into(), times, DEFAULT_LOOKBACK_MS);
         shape.selectors.iter().all(|selector| selector.window.start / 1_000 > database.data.head_start())
     };
     let recent: Vec<_> = queries.iter().copied().filter(in_head).collect();

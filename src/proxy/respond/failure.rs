@@ -205,9 +205,9 @@ pub(in crate::proxy) fn estimate_header(estimate: &Estimated) -> String {
     }
     out.push_str("; known=");
     out.push_str(d.series.confidence.as_str());
-    if d.pieces > 1 {
+    if estimate.parts > 1 {
         out.push_str("; pieces=");
-        out.push_str(itoa::Buffer::new().format(d.pieces));
+        out.push_str(itoa::Buffer::new().format(estimate.parts));
     }
     out
 }
