@@ -232,7 +232,10 @@ async fn a_log_that_went_missing_is_missed() {
     fs::write(dir.path().join("node/wal/0000000001.wal"), "").unwrap();
     let node = NodeProcess::start(dir.path(), "").await;
     let log = node.log();
-    assert!(log.contains("files are missing") && log.contains("0000000001.wal of the log has 0 bytes"), "{log}");
+    assert!(
+        log.contains("files are missing") && log.contains("0000000001.wal of the log has 0 bytes"),
+        "{log}"
+    );
     assert_eq!(metric(node.address, "weir_node_files_missing").await, 1.0);
 }
 

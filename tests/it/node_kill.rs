@@ -58,7 +58,8 @@ async fn write(address: std::net::SocketAddr, writer: usize, start: i64, sent: A
         let i = sent.begun.fetch_add(1, SeqCst);
         let mut text = String::new();
         for series in 0..BATCH {
-            writeln!(text, "k{{writer=\"{writer}\",series=\"{series}\"}} {i} {}", start + i as i64 * EVERY).unwrap();
+            writeln!(text, "k{{writer=\"{writer}\",series=\"{series}\"}} {i} {}", start + i as i64 * EVERY)
+                .unwrap();
         }
         let request = Request::post(format!("http://{address}/api/v1/import/prometheus"));
         match send(&client, request.body(Full::from(text)).unwrap()).await {
@@ -225,7 +226,10 @@ async fn damaged_files_are_named_and_cost_what_they_held() {
         for series in 0..BATCH {
             let samples = &found[&(0, series)];
             assert!(samples.len() as u64 + flipped >= 40, "{} of 40 after {flipped} flips", samples.len());
-            assert!(samples.iter().all(|(time, value)| *time == start + *value as i64 * EVERY), "{samples:?}");
+            assert!(
+                samples.iter().all(|(time, value)| *time == start + *value as i64 * EVERY),
+                "{samples:?}"
+            );
         }
         let log = node.log();
         assert!(log.contains("are lost") || log.contains("torn") || samples_at_end(&found), "{log}");

@@ -6,15 +6,16 @@ mod remote_read;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use bytes::Bytes;
 
 use self::remote_read::{ReadError, ReadRequest};
 use crate::proxy::{route::Endpoint, upstream::OnUnparsable};
 use crate::{
+    backend::{DataScope, parameters::lookback_ms},
     base::{
-        TextSize, TimeDialect, TimeRange,
+        Kind, TextSize, TimeDialect, TimeRange,
         params::{ParamError, Params},
         time::EvalTimes,
     },
@@ -24,7 +25,7 @@ use crate::{
         ast::{Ast, Expr},
         durations,
         shape::{DEFAULT_LOOKBACK_MS, Output, SelectorShape, Shape},
-        sketch,
+        sketch, templates,
     },
 };
 
@@ -74,6 +75,10 @@ pub(in crate::proxy) struct Call {
     pub division: Option<Box<QuerySplit>>,
     /// The series of its answer are all that it touched: nothing filters, cuts or combines them.
     pub answer_is_whole: bool,
+    /// Whose and which data it sees.
+    pub scope: DataScope,
+    /// The query string that the backend gets, where that is not the client's own.
+    pub url_query: Option<String>,
     /// The body that the backend gets, where that is not the client's own.
     pub body: Option<Bytes>,
 }
@@ -88,6 +93,8 @@ pub(in crate::proxy) struct Reading<'a> {
     pub now_ms: i64,
     /// How the backend reads times; VictoriaMetrics fills in a missing start, end and step.
     pub dialect: TimeDialect,
+    /// The kind of backend, which has parameters and templates of its own.
+    pub kind: Kind,
     /// What becomes of a query that is not PromQL.
     pub on_unparsable: OnUnparsable,
     /// Parsed queries.
@@ -164,12 +171,15 @@ impl Reading<'_> {
 
     fn query(&self, params: &Params<'_>, times: EvalTimes) -> Result<Call, CallError> {
         let text = params.one("query")?.ok_or_else(|| ParamError::invalid("query", "it is missing"))?;
-        let lookback =
-            params.duration_in("lookback_delta", self.dialect)?.and_then(|ms| u64::try_from(ms).ok());
-        let lookback = lookback.filter(|ms| *ms > 0).unwrap_or(DEFAULT_LOOKBACK_MS);
-        let query = match self.parse("query", text) {
+        let step = params.duration_in("step", self.dialect)?.map_or(0, |ms| ms.max(0) as u64);
+        let lookback = lookback_ms(self.kind, self.dialect, params, DEFAULT_LOOKBACK_MS, step)?;
+        let expanded = self.expanded("query", text)?;
+        let query = match self.parse("query", &expanded) {
             Ok(query) => query,
-            Err(error) => return self.unparsable(error, text, times, lookback),
+            Err(error) => {
+                let call = self.unparsable(error, &expanded, times, lookback)?;
+                return Ok(Call { text: text.to_owned(), ..call });
+            }
         };
         let ast = &query.ast;
         durations::check(ast, times).map_err(|error| CallError::Parse { name: "query", error })?;
@@ -251,6 +261,14 @@ impl Reading<'_> {
         shape.size.bytes = text.len() as u64;
         let (text, fingerprint) = (text.to_owned(), Fingerprint::of(&ast));
         Ok(Call { text, fingerprint, shape, times: Some(times), ..Call::unread() })
+    }
+
+    /// The text without the templates that VictoriaMetrics expands.
+    fn expanded<'t>(&self, name: &'static str, text: &'t str) -> Result<Cow<'t, str>, CallError> {
+        if self.kind != Kind::VictoriaMetrics {
+            return Ok(Cow::Borrowed(text));
+        }
+        templates::expand(text).map_err(|error| CallError::Parse { name, error })
     }
 
     fn parse(&self, name: &'static str, text: &str) -> Result<std::sync::Arc<CachedQuery>, CallError> {
@@ -336,6 +354,7 @@ impl Reading<'_> {
 
     /// One `match[]`: a selector, of PromQL or of a dialect.
     fn matched(&self, text: &str, times: EvalTimes) -> Result<Call, CallError> {
+        let text = &*self.expanded("match[]", text)?;
         let query = match self.parse("match[]", text) {
             Ok(query) => query,
             Err(error) => {
@@ -392,9 +411,17 @@ impl Call {
             timeout: None,
             division: None,
             answer_is_whole: false,
+            scope: DataScope::default(),
+            url_query: None,
             body: None,
         }
     }
+}
+
+/// Only reads the query, within the limits of the parser.
+pub(in crate::proxy) fn parse_only(params: &Params<'_>, cache: &promql::Cache) -> Result<(), CallError> {
+    let text = params.one("query")?.unwrap_or_default();
+    cache.query(text).map(drop).map_err(|error| CallError::Parse { name: "query", error })
 }
 
 /// A selector, or its samples as they are.
