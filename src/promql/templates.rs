@@ -248,9 +248,9 @@ mod tests {
             ("WITH (x = foo) x + x", "(foo) + (foo)"),
             ("with(x=foo,y=x*2)sum(y)", "sum(((foo)*2))"),
             ("WITH (f(a, b) = a / b) f(foo, bar{c=\"x,)\"})", "((foo) / ( bar{c=\"x,)\"}))"),
-            ("WITH (f(a) = a + a) f(f(m))", "(((m) + (m)) + ((m) + (m)))"),
+            ("WITH (f(a) = a + a) f(f(m))", "((((m) + (m))) + (((m) + (m))))"),
             // An argument means what it meant where it was written.
-            ("WITH (a = foo, f(x) = x + a) WITH (a = bar) f(a)", "((bar) + (foo))"),
+            ("WITH (a = foo, f(x) = x + a) WITH (a = bar) f(a)", "(((bar)) + (foo))"),
             ("WITH (w = job) sum(foo) by (w)", "sum(foo) by ((job))"),
             ("WITH (f = {job=\"a\"}) foo{f, b=\"f\"}", "foo{({job=\"a\"}), b=\"f\"}"),
             ("ttf(m)", "(clamp_max(-(m), 0) / clamp_max(deriv_fast((m)), 0))"),

@@ -341,12 +341,16 @@ impl QueryParser<'_> {
         }
     }
 
-    /// From start to end, as two steps: what a listing looks through. One without a start looks through all of time,
-    /// which has no price; it is priced by what is there now. One that ends before it starts finds nothing, as the backend
-    /// knows by itself.
+    /// From start to end, as two steps: what a listing looks through. One without a start looks through all of time, but
+    /// on VictoriaMetrics, where it begins five minutes before its end. One that ends before it starts finds nothing, as
+    /// the backend knows by itself.
     fn span(&self, params: &Params<'_>) -> Result<EvalTimes, ParamError> {
         let end = self.time(params, "end")?.unwrap_or(self.now_ms);
-        let start = self.time(params, "start")?.unwrap_or(end);
+        let earliest = match self.kind {
+            Kind::VictoriaMetrics => end.saturating_sub(LENIENT_RANGE_MS),
+            _ => end.min(0),
+        };
+        let start = self.time(params, "start")?.unwrap_or(earliest);
         let span = TimeRange::new(start, end);
         Ok(EvalTimes { start: span.start, end: span.end, step: span.len_ms().max(1) })
     }

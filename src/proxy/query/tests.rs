@@ -205,3 +205,12 @@ fn what_victoria_expands_and_looks_back_on_is_read() {
     assert!(window("query=up&step=30d") >= 30 * 86_400_000 - 1);
     assert!(window("query=up") < 600_000);
 }
+
+/// `/series?match[]=churn` was priced by what is there now, and took 188 MiB.
+#[test]
+fn a_listing_without_a_start_looks_through_all_of_time() {
+    for (dialect, start) in [(TimeDialect::Prometheus, 0), (TimeDialect::VictoriaMetrics, 700_000)] {
+        let call = read_as(Endpoint::Series, "match[]=churn", dialect).unwrap();
+        assert_eq!(call.shape.selectors[0].window.start, start, "{dialect:?}");
+    }
+}
