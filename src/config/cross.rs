@@ -157,7 +157,10 @@ impl<'a> Checker<'a> {
             }
             let latency = place.key("pressure").key("latency");
             if latency.node.is_some() && backend.pressure.latency != Pressure::default().latency {
-                self.warn(&latency, "has no effect any more, and is refused from the next release on; leave it out");
+                self.warn(
+                    &latency,
+                    "has no effect any more, and is refused from the next release on; leave it out",
+                );
             }
             self.tls(&place.key("tls"), backend);
             for (name, value) in &backend.headers {
