@@ -14,7 +14,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("http", &["base"]),
     ("cost", &["base", "series", "promql"]),
     ("limit", &["base", "telemetry"]),
-    ("backend", &["base", "telemetry", "http"]),
+    ("backend", &["base", "telemetry", "promql", "http"]),
     ("status", &["base"]),
     ("node", &["base", "series", "telemetry", "promql", "http"]),
     ("proxy", &["base", "series", "telemetry", "promql", "http", "cost", "limit", "backend", "status"]),

@@ -2,7 +2,7 @@
 
 use super::{
     diagnostic::{Diagnostic, Path, Position, suggest},
-    raw::{Backend, BackendTls, Raw, TenantLimits},
+    raw::{Backend, BackendTls, Pressure, Raw, TenantLimits},
     scalar::{Limit, Secret},
     tls,
     tree::{Node, Value},
@@ -154,6 +154,13 @@ impl<'a> Checker<'a> {
                 let at = place.key("tenant_header");
                 let shown = at.shown(name);
                 self.refuse(&at, format!("{shown} is not a header name"));
+            }
+            let latency = place.key("pressure").key("latency");
+            if latency.node.is_some() && backend.pressure.latency != Pressure::default().latency {
+                self.warn(
+                    &latency,
+                    "has no effect any more, and is refused from the next release on; leave it out",
+                );
             }
             self.tls(&place.key("tls"), backend);
             for (name, value) in &backend.headers {

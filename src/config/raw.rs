@@ -247,7 +247,7 @@ pub struct Pressure {
     pub get_on_empty: Limit<Rate>,
     /// The share of forwarded queries that the backend fails, or answers too late, at full pressure.
     pub errors: Limit<Share>,
-    /// How many times the usual time per sample is full pressure; at least 2.
+    /// Without effect since queries' times are no sign of distress any more; refused from the next release on.
     pub latency: Limit<Count>,
 }
 
