@@ -9,10 +9,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, Sleep, sleep_until},
-};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     condition::Failure,
@@ -20,6 +17,7 @@ use super::{
     pool::innermost,
     replicas::Lease,
 };
+use crate::http::ByteShare;
 
 /// Bytes of an answer that was put together which are handed out at a time.
 const PART: usize = 64 << 10;
@@ -33,7 +31,7 @@ enum Source {
     /// As they arrive.
     Arriving(Arriving),
     /// There already: merged from several answers, with its share of the memory for those, or a short one.
-    Whole { bytes: Bytes, _share: Option<OwnedSemaphorePermit> },
+    Whole { bytes: Bytes, _share: Option<ByteShare> },
 }
 
 #[derive(Debug)]
@@ -53,7 +51,7 @@ impl Body {
         Self(Source::Arriving(arriving))
     }
 
-    pub(super) const fn merged(bytes: Bytes, share: OwnedSemaphorePermit) -> Self {
+    pub(super) const fn merged(bytes: Bytes, share: ByteShare) -> Self {
         Self(Source::Whole { bytes, _share: Some(share) })
     }
 

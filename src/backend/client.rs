@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     Body, Kind, Outgoing, Settings,
@@ -18,6 +18,7 @@ use super::{
     replicas::{Lease, Replica, Replicas},
     split,
 };
+use crate::http::ByteBudget;
 
 /// A database behind Weir, one or several replicas of it.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub struct Backend {
     pub(super) replicas: Replicas,
     pub(super) probes: Probes,
     /// Bytes that answers in the course of being merged may hold.
-    pub(super) merges: Arc<Semaphore>,
+    pub(super) merges: ByteBudget,
     /// Its table of series, where it has one.
     pub(super) tsdb_status: Endpoint,
 }

@@ -3,12 +3,12 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header, uri::PathAndQuery};
 use http_body_util::Full;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    Backend, Body, Kind, Lane,
+    Backend, Body, Lane,
     endpoint::Place,
     error::Cause,
     fetch::{ReadError, read_at_most},
@@ -27,8 +27,7 @@ const HURRIED: Duration = Duration::from_millis(250);
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("weir/", env!("CARGO_PKG_VERSION"), " (health check)"));
 /// Mimir and Cortex want a tenant for every query; this is the one that they use without tenancy.
-const TENANT: (HeaderName, HeaderValue) =
-    (HeaderName::from_static("x-scope-orgid"), HeaderValue::from_static("anonymous"));
+const TENANT: &str = "anonymous";
 
 /// The state of a backend, for metrics and the status page.
 #[derive(Clone, Debug)]
@@ -144,6 +143,12 @@ impl Backend {
         let deadline = Instant::now() + self.settings.health.timeout;
         let says_ready = self.ask_own_word(replica, deadline).await?;
         match self.ask(replica, Place::Prefix, ready::TRIVIAL_QUERY, deadline, HEALTH_BODY_MAX).await {
+            // Where clients bring their own credentials, Weir has none.
+            Ok((StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _))
+                if self.settings.tenancy.forward_credentials =>
+            {
+                Ok(())
+            }
             Ok((status, body)) => ready::judge(status, &body),
             Err(Cause::Late(_) | Cause::LateBody) if says_ready => Ok(()),
             Err(cause) => Err(cause.to_string()),
@@ -216,9 +221,7 @@ impl Backend {
         *request.uri_mut() = target.map_err(|error| Cause::Request(error.to_string()))?;
         let headers = request.headers_mut();
         headers.insert(header::USER_AGENT, USER_AGENT);
-        if matches!(self.kind(), Kind::Mimir | Kind::Cortex) {
-            headers.insert(TENANT.0, TENANT.1);
-        }
+        self.settings.tenancy.apply(headers, TENANT);
         self.add_own_headers(replica, headers);
         let mut lease = replica.lease();
         let (response, connection) = match replica.pool.exchange(request, deadline, true).await {

@@ -13,7 +13,7 @@ use super::{
     node::open,
     output,
     proxy::{TENANT_LABELS_MAX, admin_lane, bind, end_of, init_log, run_on_cores, workers},
-    signals::Signals,
+    signals::{Hangups, Signals},
 };
 use crate::{
     config,
@@ -60,6 +60,7 @@ pub(super) fn run(args: AllInOne) -> ExitCode {
 }
 
 async fn serve(args: AllInOne) -> Result<(), String> {
+    let hangups = Hangups::listen();
     let listener = bind(args.listen)?;
     let admin_listener = bind(args.admin_listen)?;
     let node_listener = bind(args.node_listen)?;
@@ -67,13 +68,16 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     let (queries, node_address) = (address(&listener)?, address(&node_listener)?);
 
     let (stop, stopped) = watch::channel(());
-    let db = open(&args.data.join("node"), Options::default())?;
+    let db = open(&args.data.join("node"), Options { clock: now_ms, ..Options::default() })?;
     let node = Node::new(db, Settings::default()).map_err(|error| format!("metrics: {error}"))?;
     let metrics = Arc::new(Metrics::new(TENANT_LABELS_MAX).map_err(|error| format!("metrics: {error}"))?);
-    let memory = Memory::open(args.data);
+    let memory = Memory::open(args.data)?;
     let settings = proxy_settings(node_address, node.pool_bytes())?;
 
+    // The built-in settings are in force; without this a fresh process would look like one with a broken file.
+    metrics.reloaded(true, now_ms() / 1_000);
     let mut background = JoinSet::new();
+    background.spawn(hangups.ignore());
     background.spawn(super::node::maintain(Arc::clone(&node)));
     background.spawn(memory.clone().keep());
     let ended = stopped.clone();

@@ -3,7 +3,10 @@
 use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use super::clock::now_ms;
-use crate::cost::History;
+use crate::{
+    base::files::{FolderError, FolderLock},
+    cost::History,
+};
 
 /// Queries whose cost is remembered.
 const CAPACITY: usize = 50_000;
@@ -16,11 +19,22 @@ const FILE: &str = "learned";
 pub(super) struct Memory {
     pub(super) history: Arc<History>,
     folder: PathBuf,
+    /// Held until the end, so that no second process writes over the file; `None` where nothing can be written.
+    _lock: Option<Arc<FolderLock>>,
 }
 
 impl Memory {
     /// Reads the file; one that is missing or damaged is an empty store, said in the log.
-    pub(super) fn open(folder: PathBuf) -> Self {
+    ///
+    /// # Errors
+    /// Another process has the folder.
+    pub(super) fn open(folder: PathBuf) -> Result<Self, String> {
+        let lock = match FolderLock::take(&folder) {
+            Ok(lock) => Some(Arc::new(lock)),
+            Err(error @ FolderError::InUse(_)) => return Err(error.to_string()),
+            // Said below: a proxy does without.
+            Err(FolderError::Io(..)) => None,
+        };
         let now = now_ms();
         let history = match fs::read(folder.join(FILE)) {
             Ok(bytes) => History::from_bytes(&bytes, CAPACITY, now).unwrap_or_else(|error| {
@@ -34,12 +48,12 @@ impl Memory {
                 History::new(CAPACITY)
             }
         };
-        let memory = Self { history: Arc::new(history), folder };
+        let memory = Self { history: Arc::new(history), folder, _lock: lock };
         // Said now rather than a minute after the first query.
         if let Err(error) = memory.usable() {
             memory.complain(&error);
         }
-        memory
+        Ok(memory)
     }
 
     fn usable(&self) -> io::Result<()> {

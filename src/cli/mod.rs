@@ -2,6 +2,7 @@
 
 mod all_in_one;
 mod check_config;
+mod check_health;
 mod clock;
 mod explain;
 mod give_back;
@@ -22,6 +23,8 @@ const FAILED: u8 = 1;
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 64 bad command line or configuration, 1 failure.
+Signals: SIGTERM, SIGINT and SIGQUIT finish what is in flight, then end; a second one ends at once. SIGHUP reads the
+configuration of `weir proxy` again, and is otherwise ignored, as SIGUSR1 and SIGUSR2 are.
 Environment: WEIR_LOG is a log filter such as `info` or `warn,weir=debug`;
 ${NAME} inside the configuration reads the variable NAME.";
 
@@ -41,8 +44,7 @@ struct Args {
 enum Command {
     /// Stand in front of databases: weigh every query, admit, queue or refuse it, forward what is admitted.
     ///
-    /// SIGHUP, `POST /-/reload` on the admin address and a change of the file read the configuration again. SIGTERM
-    /// finishes what is in flight, then ends.
+    /// SIGHUP, `POST /-/reload` on the admin address and a change of the file read the configuration again.
     Proxy {
         /// The configuration; `weir check-config --print-default` prints one to start from.
         #[arg(long, value_name = "FILE")]
@@ -55,6 +57,8 @@ enum Command {
     Node(node::NodeArgs),
     /// Say what a query would cost, how each number is known, and whether it would be admitted.
     Explain(explain::Explain),
+    /// Ask a running Weir whether it is healthy: exit code 0 if so. For health checks of containers.
+    CheckHealth(check_health::CheckHealth),
     /// Check a configuration file and report every mistake with its line.
     ///
     /// Prints nothing else than `FILE: good` on success. Warnings go to standard error and change no exit code.
@@ -90,6 +94,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Node(args) => node::run(&args),
         Command::Proxy { config, data } => proxy::run(&config, data),
         Command::Explain(args) => explain::run(&args),
+        Command::CheckHealth(args) => check_health::run(&args),
         Command::CheckConfig { file: Some(file), .. } => check_config::run(&file),
         Command::CheckConfig { file: None, .. } => check_config::print_default(),
     }

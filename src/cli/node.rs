@@ -10,9 +10,11 @@ use std::{
 use clap::Args;
 
 use super::{
-    BAD_INPUT, give_back, output,
+    BAD_INPUT,
+    clock::now_ms,
+    give_back, output,
     proxy::{bind, init_log, run_on_cores},
-    signals::Signals,
+    signals::{Hangups, Signals},
 };
 use crate::{
     config,
@@ -57,10 +59,11 @@ pub(super) fn run(args: &NodeArgs) -> ExitCode {
 }
 
 async fn serve(raw: &config::RawNode, data: &Path) -> Result<(), String> {
+    let ignoring = tokio::spawn(Hangups::listen().ignore());
     let listener = bind(raw.listen.0)?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let (options, settings) = config::resolve_node(raw);
-    let db = open(&data.join("node"), options)?;
+    let db = open(&data.join("node"), Options { clock: now_ms, ..options })?;
     let node = Node::new(Arc::clone(&db), settings).map_err(|error| format!("metrics: {error}"))?;
     tracing::info!("{}", node.pool_size());
     let maintaining = tokio::spawn(maintain(Arc::clone(&node)));
@@ -70,6 +73,7 @@ async fn serve(raw: &config::RawNode, data: &Path) -> Result<(), String> {
     let whole = signals.serve(http::serve(listener, Arc::clone(&node), signals.first())).await;
     maintaining.abort();
     giving_back.abort();
+    ignoring.abort();
     // Threads may still hold what was cut.
     if whole {
         node.check_pools();
@@ -79,14 +83,16 @@ async fn serve(raw: &config::RawNode, data: &Path) -> Result<(), String> {
 
 /// Opens the database in a folder, and says in the log what it found there.
 pub(super) fn open(folder: &Path, options: Options) -> Result<Arc<Db>, String> {
-    let failed = |error| format!("cannot keep samples in {}: {error}", folder.display());
+    let failed = |error| format!("no samples can be kept in {}: {error}", folder.display());
     let (db, replayed) = Db::open(folder, options).map_err(failed)?;
     if replayed.damaged > 0 {
         let (places, bytes) = (replayed.damaged, replayed.damaged_bytes);
-        tracing::warn!(places, bytes, damage = ?replayed.damage, "parts of the log are lost");
+        let damage = replayed.damage.join("; ");
+        tracing::warn!(places, bytes, damage, "parts of the log are lost");
     }
     if !replayed.gaps.is_empty() {
-        tracing::warn!(missing = ?replayed.gaps, "files of the log are missing, and what was in them is lost");
+        let missing = replayed.gaps.join(", ");
+        tracing::warn!(missing, "files of the log are missing, and what was in them is lost");
     }
     if replayed.torn_bytes > 0 {
         let bytes = replayed.torn_bytes;
@@ -104,12 +110,12 @@ pub(super) async fn maintain(node: Arc<Node>) {
 
 async fn maintain_database(db: Arc<Db>) {
     loop {
-        tokio::time::sleep(MAINTAIN_EVERY).await;
-        let db = Arc::clone(&db);
-        match tokio::task::spawn_blocking(move || db.maintain()).await {
+        let round = Arc::clone(&db);
+        match tokio::task::spawn_blocking(move || round.maintain()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "part of the upkeep failed, and is tried again"),
             Err(error) => tracing::warn!(%error, "the database was not maintained"),
         }
+        tokio::time::sleep(MAINTAIN_EVERY).await;
     }
 }

@@ -11,15 +11,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    net::TcpListener,
-    runtime,
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-    task::JoinHandle,
-};
+use tokio::{net::TcpListener, runtime, sync::watch, task::JoinHandle};
 
-use super::{BAD_INPUT, FAILED, clock::now_ms, give_back, memory::Memory, output, signals::Signals, system};
+use super::{
+    BAD_INPUT, FAILED,
+    clock::now_ms,
+    give_back,
+    memory::Memory,
+    output,
+    signals::{Hangups, Signals},
+    system,
+};
 use crate::{
     config::{self, Loaded, Reloader},
     http,
@@ -90,6 +92,7 @@ pub(super) fn init_log(filter: &str, format: config::raw::LogFormat) -> Result<l
 }
 
 async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String> {
+    let hangups = Hangups::listen();
     for warning in &loaded.warnings {
         tracing::warn!("{}:{warning}", file.display());
     }
@@ -99,7 +102,7 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     let (listener, admin_listener) = (bind(listen)?, bind(admin_listen)?);
     let collector = loaded.raw.telemetry.otlp.endpoint.clone();
     let metrics = Arc::new(Metrics::new(TENANT_LABELS_MAX).map_err(|error| format!("metrics: {error}"))?);
-    let memory = Memory::open(data);
+    let memory = Memory::open(data)?;
     let proxy = Proxy::new(settings, Arc::clone(&metrics), Arc::clone(&memory.history), now_ms);
     let tracing = trace(collector.as_deref(), &proxy, &metrics)?;
     metrics.reloaded(true, now_ms() / 1_000);
@@ -110,7 +113,7 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     let background = [
         tokio::spawn(memory.clone().keep()),
         tokio::spawn(give_back::whenever_worth_it()),
-        tokio::spawn(reload_on_hangup(Arc::clone(&reloader), Arc::clone(&proxy))),
+        tokio::spawn(reload_on_hangup(hangups, Arc::clone(&reloader), Arc::clone(&proxy))),
         tokio::spawn(reload_on_change(reloader, Arc::clone(&proxy))),
     ];
     let signals = Signals::listen();
@@ -223,9 +226,8 @@ pub(super) async fn end_of(admin: thread::JoinHandle<()>) {
     let _ = tokio::task::spawn_blocking(move || admin.join()).await;
 }
 
-async fn reload_on_hangup(reloader: Arc<Reloader>, proxy: Arc<Proxy>) {
-    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
-    while hangups.recv().await.is_some() {
+async fn reload_on_hangup(mut hangups: Hangups, reloader: Arc<Reloader>, proxy: Arc<Proxy>) {
+    while hangups.next().await.is_some() {
         let (reloader, proxy) = (Arc::clone(&reloader), Arc::clone(&proxy));
         // What came of it is logged there; reading a file blocks.
         let _ = tokio::task::spawn_blocking(move || reload(&reloader, &proxy)).await;

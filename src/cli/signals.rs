@@ -1,11 +1,38 @@
 //! How an operator ends a process: in good order by one signal, at once by a second.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::http::Served;
 
-/// SIGTERM and SIGINT, as they come.
+/// SIGHUP, as it comes.
+pub(super) struct Hangups(Option<Signal>);
+
+impl Hangups {
+    /// Takes SIGHUP, SIGUSR1 and SIGUSR2 from the system, which would end the process; nobody means the latter two. To be
+    /// called first of all: a start may take long.
+    pub(super) fn listen() -> Self {
+        for kind in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
+            // Once it was listened to, the system does nothing by itself any more. Where it cannot be, that stays so.
+            drop(signal(kind));
+        }
+        Self(signal(SignalKind::hangup()).ok())
+    }
+
+    /// The next one; `None` when none will come.
+    pub(super) async fn next(&mut self) -> Option<()> {
+        self.0.as_mut()?.recv().await
+    }
+
+    /// Says in the log each time that there is nothing to read again.
+    pub(super) async fn ignore(mut self) {
+        while self.next().await.is_some() {
+            tracing::warn!("SIGHUP is ignored: settings of this process change at its next start");
+        }
+    }
+}
+
+/// SIGTERM, SIGINT and SIGQUIT, as they come.
 pub(super) struct Signals {
     first: CancellationToken,
     second: CancellationToken,
@@ -16,14 +43,17 @@ impl Signals {
     pub(super) fn listen() -> Self {
         let signals = Self { first: CancellationToken::new(), second: CancellationToken::new() };
         let (first, second) = (signals.first.clone(), signals.second.clone());
-        let kinds = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+        let listen = |kind| signal(kind).ok();
+        let kinds =
+            (listen(SignalKind::terminate()), listen(SignalKind::interrupt()), listen(SignalKind::quit()));
         // Without them the process ends as the system ends it.
-        let (Ok(mut term), Ok(mut int)) = kinds else { return signals };
+        let (Some(mut term), Some(mut int), Some(mut quit)) = kinds else { return signals };
         tokio::spawn(async move {
             for token in [first, second] {
                 tokio::select! {
                     _ = term.recv() => {}
                     _ = int.recv() => {}
+                    _ = quit.recv() => {}
                 }
                 token.cancel();
             }

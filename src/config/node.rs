@@ -56,7 +56,7 @@ pub struct Telemetry {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Storage {
-    /// How long samples are kept, behind the newest of all.
+    /// How long samples are kept, behind the newest of all, which never counts beyond the clock.
     pub retention: Span,
     /// What blocks and log may take on the disk; the oldest blocks go when it is more.
     pub size: Limit<Size>,

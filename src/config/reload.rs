@@ -14,9 +14,11 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io::Read as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
+
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 
 /// Editors and orchestrators write a file in several steps; the file is read when it has been quiet for so long.
@@ -73,7 +75,7 @@ impl Reloader {
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        self.current.lock()
     }
 
     /// Reads the file, and those that it names, and applies what changed. Returns the changes, one line each; on

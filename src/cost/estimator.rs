@@ -232,7 +232,7 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         self.priced = None;
     }
 
-    /// Steps, range, selectors: limits that are passed whatever the selectors match.
+    /// Text, steps, range, selectors: limits that are passed whatever the selectors match.
     fn exceeds_by_shape(&self) -> bool {
         (self.verdict)(&self.unpriced().cost) == Verdict::Exceeded
     }
@@ -240,10 +240,13 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
     /// The numbers that follow from the shape alone.
     fn unpriced(&self) -> Estimated {
         let shape = self.subject.shape;
+        let seconds = shape.range_seconds;
         let cost = QueryCost {
-            range_seconds: shape.range_seconds,
+            range_seconds: if self.subject.listing { 0 } else { seconds },
+            listing_seconds: if self.subject.listing { seconds } else { 0 },
             steps: shape.steps,
             selectors: shape.selectors.len() as u64,
+            text: shape.size,
             ..QueryCost::NOTHING
         };
         Estimated { cost, selectors: Vec::new() }

@@ -4,12 +4,9 @@
 //! same length and age; a smaller one lowers a number only for the window that it was made in, and only while little can
 //! have been written since.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, fmt};
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -178,7 +175,7 @@ impl History {
 
     /// Number of queries known.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).slots.len()).sum()
+        self.shards.iter().map(|shard| shard.lock().slots.len()).sum()
     }
 
     /// Whether nothing is known.
@@ -225,7 +222,7 @@ impl History {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut entries = Vec::new();
         for shard in &self.shards {
-            entries.extend(lock(shard).slots.iter().map(|slot| slot.entry));
+            entries.extend(shard.lock().slots.iter().map(|slot| slot.entry));
         }
         // Integers always serialise; an empty body would be refused on reading, which is right.
         let body = serde_json::to_vec(&entries).unwrap_or_default();
@@ -263,13 +260,8 @@ impl History {
 
     fn shard(&self, id: Fingerprint) -> MutexGuard<'_, Shard> {
         // The remainder is smaller than the number of shards.
-        lock(&self.shards[(id.to_words()[1] % SHARDS as u64) as usize])
+        self.shards[(id.to_words()[1] % SHARDS as u64) as usize].lock()
     }
-}
-
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    // Nothing here panics half-way through a change.
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shard {

@@ -21,7 +21,7 @@ pub struct ByteShare(OwnedSemaphorePermit);
 impl ByteBudget {
     /// A budget of `bytes`.
     pub fn new(bytes: usize) -> Self {
-        let units = (bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        let units = bytes.div_ceil(UNIT).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         Self { free: Arc::new(Semaphore::new(units)), units }
     }
 
@@ -56,6 +56,11 @@ impl ByteBudget {
 }
 
 impl ByteShare {
+    /// The bytes held, in whole KiB.
+    pub fn bytes(&self) -> usize {
+        self.0.num_permits() * UNIT
+    }
+
     /// Holds the bytes of `other` as well.
     pub fn merge(&mut self, other: Self) {
         self.0.merge(other.0);

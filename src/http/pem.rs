@@ -84,7 +84,11 @@ pub fn in_words(error: &rustls::Error) -> String {
 fn certificate_in_words(name: &str) -> String {
     const KNOWN: [(&str, &str); 8] = [
         ("UnsupportedCertVersion", "it is a certificate of X.509 version 1, and TLS wants version 3"),
-        ("CaUsedAsEndEntity", "it is the certificate of an authority, shown as that of a server"),
+        (
+            "CaUsedAsEndEntity",
+            "it is the certificate of an authority (CA:TRUE), shown as that of a server; `openssl req -x509` makes one of a server \
+             with `-addext basicConstraints=critical,CA:FALSE`",
+        ),
         ("EndEntityUsedAsCa", "it is signed by a certificate that is not one of an authority"),
         ("BadEncoding", "it is damaged or is no X.509 certificate"),
         ("BadDer", "it is damaged or is no X.509 certificate"),
@@ -128,7 +132,8 @@ mod tests {
             ("UnsupportedCertVersion", "it is a certificate of X.509 version 1, and TLS wants version 3"),
             (
                 "OtherError(CaUsedAsEndEntity)",
-                "it is the certificate of an authority, shown as that of a server",
+                "it is the certificate of an authority (CA:TRUE), shown as that of a server; `openssl req -x509` makes one of a server \
+                 with `-addext basicConstraints=critical,CA:FALSE`",
             ),
             ("InvalidCertValidity", "invalid cert validity"),
             ("certificate expired", "certificate expired"),

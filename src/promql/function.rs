@@ -41,6 +41,7 @@ macro_rules! functions {
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$id => $name,)*
+                    Self::Unknown => UNKNOWN.name,
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Request, Response};
+use parking_lot::Mutex;
 use tower::ServiceExt as _;
 
 use super::{
@@ -195,8 +196,7 @@ impl Proxy {
     pub fn note_reload(&self, mistake: Option<&str>) {
         let now_ms = self.now_ms();
         self.metrics.reloaded(mistake.is_none(), now_ms / 1_000);
-        // Nothing that panics runs under the lock.
-        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut config = self.config.lock();
         match mistake {
             None => *config = Config { loaded_ms: now_ms, mistake: None },
             Some(mistake) => config.mistake = Some((now_ms, cut(mistake, MISTAKE_CHARS))),

@@ -64,7 +64,7 @@ impl Proxy {
     }
 
     fn config_state(&self) -> Config {
-        self.config.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.config.lock().clone()
     }
 }
 

@@ -1,11 +1,9 @@
 //! A backend as the request path sees it: where to send, how to price, what is known of its series.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::query::ParsedQuery;
@@ -89,7 +87,7 @@ impl Upstream {
         let (kind, pressure, now) = (settings.backend.kind, settings.pressure, Instant::now());
         let monitor = before.map(|before| Arc::clone(&before.monitor));
         let monitor = monitor.unwrap_or_else(|| Arc::new(Mutex::new(Monitor::new(kind, pressure, now))));
-        lock(&monitor).obey(kind, pressure, now);
+        monitor.lock().obey(kind, pressure, now);
         let churn = before.map(|before| Arc::clone(&before.churn)).unwrap_or_default();
         let reads_same = before.is_some_and(|before| before.backend.reads_as(&settings.backend));
         let table = before.filter(|_| reads_same).map(|before| Arc::clone(&before.table));
@@ -116,12 +114,12 @@ impl Upstream {
 
     /// What is known of its distress. Held for a moment only, never while waiting for anything.
     pub fn monitor(&self) -> MutexGuard<'_, Monitor> {
-        lock(&self.monitor)
+        self.monitor.lock()
     }
 
     /// What is known of the series that left it. Held for a moment only, never while waiting for anything.
     pub fn churn(&self) -> MutexGuard<'_, Churn> {
-        lock(&self.churn)
+        self.churn.lock()
     }
 
     /// The series that left what its label table is about since then, as far as it counts them.
@@ -197,9 +195,4 @@ impl Upstream {
         // A Thanos querier asks its sidecars, rulers and receivers, and no store gateway.
         Ok(if self.backend.kind() == Kind::Thanos { table.partial() } else { table })
     }
-}
-
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that panics runs under the lock.
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }

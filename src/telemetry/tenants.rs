@@ -1,9 +1,8 @@
 //! Tenant names as label values, in a number that is bounded: names come from the wire.
 
-use std::{
-    collections::HashSet,
-    sync::{PoisonError, RwLock},
-};
+use std::collections::HashSet;
+
+use parking_lot::RwLock;
 
 use crate::base::TenantId;
 
@@ -25,7 +24,7 @@ impl TenantLabels {
     /// The tenant's own name, or `other`.
     pub(super) fn label<'a>(&self, tenant: &'a TenantId) -> &'a str {
         {
-            let named = self.named.read().unwrap_or_else(PoisonError::into_inner);
+            let named = self.named.read();
             if named.contains(tenant) {
                 return tenant.as_str();
             }
@@ -33,7 +32,7 @@ impl TenantLabels {
                 return OTHER;
             }
         }
-        let mut named = self.named.write().unwrap_or_else(PoisonError::into_inner);
+        let mut named = self.named.write();
         // Looked at again: others may have come in between the locks.
         if named.contains(tenant) || named.len() < self.max {
             named.insert(tenant.clone());

@@ -52,6 +52,12 @@ async fn what_answers_like_no_database_is_not_ready() {
             assert!(why.as_deref().unwrap_or_default().contains(said), "{what}, {kind:?}: {why:?}");
         }
     }
+    // Where clients bring their own credentials, Weir's question without any says nothing.
+    let upstream = FakeUpstream::start_checked(|_| Act::answer(401, &[], b"who are you?")).await;
+    let mut settings =
+        Settings::new("main", Kind::Prometheus, vec![BaseUrl::parse(&upstream.url()).unwrap()]);
+    settings.tenancy.forward_credentials = true;
+    assert!(checked(&Backend::new(settings)).await.0);
     let (ready, why) = checked(&backend(Kind::Prometheus, &FakeUpstream::nobody())).await;
     assert!(!ready && why.unwrap().starts_with("could not be reached"));
 }

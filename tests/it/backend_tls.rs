@@ -65,6 +65,17 @@ async fn a_certificate_is_checked_and_what_is_wrong_with_it_is_said() {
 }
 
 #[tokio::test]
+async fn a_plain_self_signed_certificate_fails_with_a_sentence_that_helps() {
+    let pki = Pki::new();
+    pki.issue_self_signed("own", "localhost");
+    let server = TlsServer::start(&pki, "own", false).await;
+    let trusting_itself = TlsSettings { ca_file: Some(pki.file("own.pem")), ..TlsSettings::default() };
+    let error = ask(backend("localhost", server.address, &trusting_itself)).await.unwrap_err();
+    assert!(error.message().contains("-addext basicConstraints=critical,CA:FALSE"), "{error}");
+    assert!(!error.message().contains("OtherError"), "{error}");
+}
+
+#[tokio::test]
 async fn a_backend_that_asks_for_a_certificate_gets_one() {
     let pki = Pki::new();
     pki.issue("server", "localhost");

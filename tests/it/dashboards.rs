@@ -92,6 +92,12 @@ impl Known {
             let name = name.split(' ').next().unwrap();
             labels.entry(name.to_owned()).or_insert_with(|| ADDED.map(str::to_owned).into());
         }
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let Some((name, rest)) = line.split_once('{') else { continue };
+            let own = rest.split(',').filter_map(|label| label.split_once("=\""));
+            let Some(all) = labels.get_mut(name) else { continue };
+            all.extend(own.map(|(label, _)| label.to_owned()));
+        }
         let pools = Registry::new();
         PoolMetrics::register(&pools).unwrap();
         Self { labels, pools }

@@ -36,6 +36,20 @@ async fn half_a_head_does_not_hold_up_the_end() {
 }
 
 #[tokio::test]
+async fn signals_that_mean_nothing_to_a_node_do_not_end_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = NodeProcess::start(dir.path(), "").await;
+    for name in ["HUP", "USR1", "USR2", "HUP"] {
+        node.signal(name);
+    }
+    TcpStream::connect(node.address).await.unwrap();
+    node.signal("QUIT");
+    assert!(ended(&mut node).await.success(), "{}", node.log());
+    assert!(node.log().contains("SIGHUP is ignored"), "{}", node.log());
+    assert!(node.log().contains("every query in flight was finished"), "{}", node.log());
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = NodeProcess::start(dir.path(), "").await;

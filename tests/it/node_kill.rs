@@ -26,11 +26,17 @@ use crate::{
 const WRITERS: usize = 3;
 /// Samples of one request, each of a series of its own.
 const BATCH: usize = 5;
-/// Kills of the normal run, and of the long one.
-const KILLS: usize = 12;
-const KILLS_LONG: usize = 200;
+/// Kills of a normal run; `WEIR_TEST_KILLS=100` asks for more.
+const KILLS: usize = 10;
+/// Milliseconds between two samples of a series.
+const EVERY: i64 = 100;
+const DAY: i64 = 86_400_000;
 
-/// What a writer sent: request `i` has the value `i` at `start + i` in each of its series.
+fn kills() -> usize {
+    std::env::var("WEIR_TEST_KILLS").map_or(KILLS, |text| text.parse().unwrap())
+}
+
+/// What a writer sent: request `i` has the value `i` at `start + i * EVERY` in each of its series.
 #[derive(Default)]
 struct Sent {
     /// Requests begun.
@@ -52,7 +58,8 @@ async fn write(address: std::net::SocketAddr, writer: usize, start: i64, sent: A
         let i = sent.begun.fetch_add(1, SeqCst);
         let mut text = String::new();
         for series in 0..BATCH {
-            writeln!(text, "k{{writer=\"{writer}\",series=\"{series}\"}} {i} {}", start + i as i64).unwrap();
+            writeln!(text, "k{{writer=\"{writer}\",series=\"{series}\"}} {i} {}", start + i as i64 * EVERY)
+                .unwrap();
         }
         let request = Request::post(format!("http://{address}/api/v1/import/prometheus"));
         match send(&client, request.body(Full::from(text)).unwrap()).await {
@@ -97,7 +104,7 @@ fn check(
         assert_eq!(samples, first, "writer {writer}: a request was written in part");
     }
     for (time, value) in first {
-        assert_eq!(*time, start + *value as i64, "writer {writer}: a sample that nobody sent");
+        assert_eq!(*time, start + *value as i64 * EVERY, "writer {writer}: a sample that nobody sent");
         assert!(*value < begun, "writer {writer}: a sample before it was sent");
     }
     assert!(first.is_sorted_by(|a, b| a.0 < b.0), "writer {writer}: a sample twice");
@@ -108,14 +115,16 @@ fn check(
     past.push(begun - 1);
 }
 
-async fn killed_while_writing(kills: usize, sync: &str) {
+/// Kills a node that is written to, again and again; `step` is asked for how far its clock is off from then on.
+async fn killed_while_writing(kills: usize, storage: &str, mut step: impl FnMut(usize) -> i64) -> String {
     let data = tempfile::tempdir().unwrap();
-    let start = now_ms() - 1_200_000;
+    let start = now_ms() - 2_400_000;
     let sent: Vec<Arc<Sent>> = (0..WRITERS).map(|_| Arc::default()).collect();
     let mut past = vec![Vec::new(); WRITERS];
     let mut random = fastrand::Rng::with_seed(kills as u64);
+    let mut log = String::new();
     for kill in 0..=kills {
-        let mut node = NodeProcess::start(data.path(), sync).await;
+        let mut node = NodeProcess::start(data.path(), storage).await;
         let found = read(node.address).await;
         if kill > 0 {
             for (writer, sent) in sent.iter().enumerate() {
@@ -128,28 +137,50 @@ async fn killed_while_writing(kills: usize, sync: &str) {
             .map(|(writer, sent)| tokio::spawn(write(node.address, writer, start, Arc::clone(sent))))
             .collect();
         // Some die before their first answer, some in the middle of a group.
-        let wait = Duration::from_micros(random.u64(0..60_000));
-        tokio::time::sleep(wait).await;
+        tokio::time::sleep(Duration::from_micros(random.u64(0..30_000))).await;
+        NodeProcess::set_clock(data.path(), step(kill));
+        tokio::time::sleep(Duration::from_micros(random.u64(0..30_000))).await;
         node.kill();
         for writer in writing {
             writer.await.unwrap();
         }
+        log += &node.log();
     }
     let acknowledged: u64 = sent.iter().map(|sent| sent.acknowledged.load(SeqCst)).sum();
     assert!(acknowledged > kills as u64, "hardly anything was written: {acknowledged}");
+    eprintln!("{kills} kills, {acknowledged} acknowledged requests of {BATCH} samples, all of them there");
+    log
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_a_kill() {
-    let required = std::env::var_os("WEIR_TEST_REAL").is_some_and(|value| value == "required");
-    killed_while_writing(if required { KILLS_LONG } else { KILLS }, "sync: always").await;
+    killed_while_writing(kills(), "sync: always", |_| 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_process_loses_nothing_without_sync_either() {
-    killed_while_writing(KILLS / 2, "sync: never").await;
+    killed_while_writing(KILLS / 2, "sync: never", |_| 0).await;
 }
 
+/// Every start seals and merges what the one before left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_while_it_seals_and_merges_and_its_clock_is_stepped_lose_nothing() {
+    let kills = kills();
+    let mut random = fastrand::Rng::with_seed(71);
+    // Nothing is sealed for hours after a step back, so that those come last.
+    let step = move |kill: usize| match random.u8(0..4) {
+        0 => 0,
+        1 => 16 * DAY,
+        2 => 400 * DAY,
+        _ if kill > kills * 3 / 4 => -16 * DAY,
+        _ => DAY,
+    };
+    let log = killed_while_writing(kills, "sync: never, block: 2s, out_of_order: 1s", step).await;
+    assert!(log.contains("the node was away for long"), "{log}");
+    assert!(!log.contains("deleting blocks") && !log.contains("missing"), "{log}");
+}
+
+/// Files that hold samples.
 fn files_of(folder: &Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     let mut queue = vec![folder.to_owned()];
@@ -158,7 +189,7 @@ fn files_of(folder: &Path) -> Vec<std::path::PathBuf> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 queue.push(path);
-            } else if fs::metadata(&path).unwrap().len() > 0 {
+            } else if fs::metadata(&path).unwrap().len() > 0 && !path.ends_with("manifest.json") {
                 found.push(path);
             }
         }
@@ -195,7 +226,10 @@ async fn damaged_files_are_named_and_cost_what_they_held() {
         for series in 0..BATCH {
             let samples = &found[&(0, series)];
             assert!(samples.len() as u64 + flipped >= 40, "{} of 40 after {flipped} flips", samples.len());
-            assert!(samples.iter().all(|(time, value)| *time == start + *value as i64), "{samples:?}");
+            assert!(
+                samples.iter().all(|(time, value)| *time == start + *value as i64 * EVERY),
+                "{samples:?}"
+            );
         }
         let log = node.log();
         assert!(log.contains("are lost") || log.contains("torn") || samples_at_end(&found), "{log}");

@@ -185,3 +185,25 @@ async fn the_heap_is_profiled() {
     assert_eq!((status, kind.as_str()), (StatusCode::OK, "image/svg+xml"));
     assert!(String::from_utf8(body.to_vec()).unwrap().contains("weir::node::"));
 }
+
+/// Signals that mean nothing to it do not end it, its settings are good from the start, and it says that it is healthy.
+#[tokio::test]
+async fn a_fresh_process_has_good_settings_and_survives_signals() {
+    let data = tempfile::tempdir().unwrap();
+    let process = start(&data, &[]).await;
+    for name in ["HUP", "USR1", "USR2"] {
+        let pid = process.child.id().to_string();
+        assert!(Command::new("kill").args([format!("-{name}"), pid]).status().unwrap().success());
+    }
+    let (status, _, page) = get(format!("{}/metrics", process.admin)).await;
+    let page = String::from_utf8(page.to_vec()).unwrap();
+    assert_eq!(status, 200);
+    assert!(page.contains("\nweir_config_last_reload_successful 1\n"), "{page}");
+    let check =
+        |url: &str| Command::new(env!("CARGO_BIN_EXE_weir")).args(["check-health", url]).output().unwrap();
+    for url in [&process.admin, &process.node] {
+        let asked = check(url);
+        assert!(asked.status.success(), "{url}: {asked:?}");
+    }
+    assert_eq!(check("http://127.0.0.1:9").status.code(), Some(1));
+}

@@ -400,7 +400,7 @@ async fn a_backend_whose_memory_stays_at_its_limit_is_a_finding_and_shuts_nobody
     let limit = "pressure: {memory_limit: 100MB}";
     let weir =
         Weir::start(&format!("backends: [{{name: main, urls: [\"{}\"], {limit}}}]", upstream.url())).await;
-    let finding = "holds 94.4MiB of 95.3MiB with no heavy query running";
+    let finding = "holds 94.4MiB of 95.4MiB with no heavy query running";
     let end = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
     while !weir.proxy.status().json().unwrap().contains(finding) {
         assert!(tokio::time::Instant::now() < end, "{}", weir.proxy.status().json().unwrap());

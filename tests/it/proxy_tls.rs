@@ -145,3 +145,18 @@ async fn a_reload_takes_a_renewed_certificate_and_leaves_open_connections() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     weir.until_idle().await;
 }
+
+/// What a container's health check runs: the certificate is for the names that others know Weir by.
+#[tokio::test]
+async fn health_is_asked_for_over_tls_as_well() {
+    let pki = Pki::new();
+    pki.issue("weir", "weir.example");
+    let upstream = FakeUpstream::start(database).await;
+    let weir = Weir::start(&yaml(&upstream.url(), &pki, None, Some("weir"))).await;
+    let url = format!("https://{}", weir.admin().await);
+    let check = tokio::task::spawn_blocking(move || {
+        std::process::Command::new(env!("CARGO_BIN_EXE_weir")).args(["check-health", &url]).output().unwrap()
+    });
+    let asked = check.await.unwrap();
+    assert!(asked.status.success(), "{asked:?}");
+}

@@ -2,15 +2,12 @@
 
 mod merge;
 
-use std::{fmt, io::Write as _, sync::Arc};
+use std::{fmt, io::Write as _};
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 use self::merge::Matrix;
 use super::{
@@ -18,13 +15,14 @@ use super::{
     error::Cause,
     fetch::{ReadError, read_at_most},
 };
-use crate::base::time::{EvalTimes, seconds};
+use crate::{
+    base::time::{EvalTimes, seconds},
+    http::ByteBudget,
+};
 
 /// Bytes of JSON that all answers of a backend hold which are being merged or sent on; up to three times as much in
 /// memory, while one of many short series is written.
 const MERGING_MAX: usize = 32 << 20;
-/// Bytes of the unit that this is counted in.
-const UNIT: usize = 1 << 10;
 /// A shorter answer is not worth compressing, bytes.
 const COMPRESSED_MIN: usize = 1 << 10;
 
@@ -69,9 +67,10 @@ impl fmt::Display for NotMergeable {
     }
 }
 
-/// Memory for the answers of one backend.
-pub(super) fn room() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(MERGING_MAX / UNIT))
+/// Memory for the answers of one backend. Each takes what is free now: to wait for it while holding some would be a
+/// deadlock.
+pub(super) fn room() -> ByteBudget {
+    ByteBudget::new(MERGING_MAX)
 }
 
 impl Backend {
@@ -105,7 +104,7 @@ impl Backend {
             if n == 0 && bytes.len().saturating_mul(times.len()) > max_bytes {
                 return Ok(Merged::No(NotMergeable::TooLong));
             }
-            let Some(share) = self.share(bytes.len()) else {
+            let Some(share) = self.merges.try_take(bytes.len()) else {
                 return Ok(Merged::No(NotMergeable::NoMemory));
             };
             if let Err(why) = matrix.append(&bytes, *times_of_part) {
@@ -131,12 +130,6 @@ impl Backend {
         }
         let whole = Response::from_parts(head, Body::merged(bytes, share));
         Ok(Merged::Answer(Box::new(whole)))
-    }
-
-    /// Memory for this many bytes more, if there is any now: to wait for it while holding some would be a deadlock.
-    fn share(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).ok()?;
-        Arc::clone(&self.merges).try_acquire_many_owned(units).ok()
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     fmt::{self, Write as _},
     path::PathBuf,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
 };
 
 use super::{Db, record};
@@ -117,7 +117,7 @@ impl Db {
     /// # Errors
     /// Nothing was written.
     pub fn append(&self, batch: &Batch<'_>) -> Result<Appended, WriteError> {
-        let _under_way = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let _under_way = self.gate.read();
         let mut outcome = Appended::of_refused(batch.refused());
         let accepted = self.judge(batch, &mut outcome);
         self.log(&accepted)?;

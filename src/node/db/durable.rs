@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     path::Path,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
 };
 
 use super::{Db, MaintainError, Options, manifest::Manifest, present, record, sealed};
@@ -108,7 +108,7 @@ impl Db {
     }
 
     fn rewrite_log(&self, wal: &Wal) -> Result<(), LogError> {
-        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.gate.write();
         let all: Vec<Arc<Series>> = self.registry().iter().cloned().collect();
         let result = wal.checkpoint(|put| {
             let mut records = record::HeldRecords::new();

@@ -1,9 +1,8 @@
 //! What readers are told of samples that were lost with a damaged block, or with a damaged chunk of one.
 
-use std::{
-    path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::path::PathBuf;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Db;
 use crate::{
@@ -17,7 +16,7 @@ pub(super) struct Missing(Mutex<Vec<Aside>>);
 
 impl Missing {
     fn list(&self) -> MutexGuard<'_, Vec<Aside>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub(super) fn len(&self) -> usize {

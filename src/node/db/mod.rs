@@ -24,13 +24,13 @@ mod tests;
 use std::{
     path::PathBuf,
     sync::{
-        Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, LazyLock,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use append::{Appended, WriteError};
 pub use health::Disk;
@@ -242,7 +242,7 @@ impl Db {
     }
 
     fn expire(&self) {
-        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.gate.write();
         let oldest = self.oldest();
         let all: Vec<_> = self.registry().iter().cloned().collect();
         let mut empty = Vec::new();
@@ -294,14 +294,14 @@ impl Db {
 
     /// The blocks there are now.
     fn blocks(&self) -> Vec<Arc<Block>> {
-        self.sealed.blocks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.sealed.blocks.lock().clone()
     }
 
     fn registry(&self) -> RwLockReadGuard<'_, Registry> {
-        self.registry.read().unwrap_or_else(PoisonError::into_inner)
+        self.registry.read()
     }
 
     fn registry_mut(&self) -> RwLockWriteGuard<'_, Registry> {
-        self.registry.write().unwrap_or_else(PoisonError::into_inner)
+        self.registry.write()
     }
 }

@@ -7,11 +7,13 @@ use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Db, missing::Missing, present};
 use crate::{
@@ -99,7 +101,7 @@ impl Folder {
     }
 
     fn list(&self) -> MutexGuard<'_, Vec<Arc<Block>>> {
-        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.blocks.lock()
     }
 }
 
@@ -119,7 +121,7 @@ impl Db {
     /// # Errors
     /// Something could not be written; everything that was there is still there.
     pub fn maintain(&self) -> Result<(), MaintainError> {
-        let _turn = self.sealed.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.sealed.turn.lock();
         self.watch_clock();
         self.examine_disk();
         // What cannot be set aside holds up nothing else.
@@ -184,13 +186,18 @@ impl Db {
         }
         self.sealed.quarantined.store(opened.damaged.len() as u64, Ordering::Relaxed);
         for aside in &opened.aside {
-            let (place, range) = (aside.place.display(), aside.range);
-            tracing::warn!(%place, ?range, "a damaged block lies here; answers about its times carry a warning");
+            let place = aside.place.display();
+            let time = |of: fn(TimeRange) -> i64| {
+                aside.range.map_or_else(|| "unknown".to_owned(), |range| super::missing::time(of(range)))
+            };
+            let (from, to) = (time(|range| range.start), time(|range| range.end));
+            tracing::warn!(%place, from, to, "a damaged block lies here; answers about its times carry a warning");
         }
         self.sealed.missing.set(opened.aside);
         if !opened.foreign.is_empty() {
-            let folders = opened.foreign;
-            tracing::warn!(?folders, "folders among the blocks that are no blocks are left alone");
+            let folders: Vec<String> = opened.foreign.iter().map(|path| path.display().to_string()).collect();
+            let folders = folders.join(", ");
+            tracing::warn!(folders, "folders among the blocks that are no blocks are left alone");
         }
         Ok(())
     }

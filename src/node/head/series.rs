@@ -4,11 +4,12 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU8, Ordering},
     },
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use super::held::Held;
@@ -40,8 +41,7 @@ impl Series {
 
     /// Its samples.
     pub fn held(&self) -> MutexGuard<'_, Held> {
-        // A panic cannot leave the columns of different lengths: both are grown before either is used.
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 
     /// Whether the log has its labels, twice: one damaged record must not cost the series those after it.

@@ -8,9 +8,9 @@ use axum::{
 };
 
 use crate::{
-    base::{ErrorKind, params::ParamError},
+    base::{ErrorKind, error, params::ParamError},
     node::{db::WriteError, engine::EvalError, index::BadMatcher, ingest::BadInput, pool::PoolExhausted},
-    promql::ParseError,
+    promql::{ParseError, Reason},
 };
 
 /// An error response.
@@ -37,8 +37,10 @@ impl IntoResponse for Failure {
         let text = |s: &str| serde_json::Value::from(s).to_string();
         let (kind, message) = (text(self.kind.error_type()), text(&self.message));
         let body = format!(r#"{{"status":"error","errorType":{kind},"error":{message}}}"#);
+        let link = error::help_link(self.kind.label());
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
+        headers.extend(HeaderValue::try_from(link).ok().map(|link| (header::LINK, link)));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if matches!(self.kind, ErrorKind::QueueFull | ErrorKind::BackendSick | ErrorKind::RateLimited) {
             let seconds = self.retry_after.as_millis().div_ceil(1_000).max(1);
@@ -57,7 +59,11 @@ impl From<ParamError> for Failure {
 
 impl From<ParseError> for Failure {
     fn from(error: ParseError) -> Self {
-        Self::new(ErrorKind::BadData, format!("invalid parameter \"query\": {error}"))
+        let kind = match error.reason {
+            Reason::Limit(..) => ErrorKind::LimitExceeded,
+            Reason::Malformed | Reason::UnknownFunction => ErrorKind::BadData,
+        };
+        Self::new(kind, format!("invalid parameter \"query\": {error}"))
     }
 }
 

@@ -239,8 +239,8 @@ impl Node {
 /// Longer names of sources are no names.
 const SOURCE_NAME_MAX: usize = 256;
 
-/// The largest form that is read, bytes.
-const FORM_BYTES_MAX: usize = 1 << 20;
+/// The largest form that is read, bytes: as much as a proxy before it lets through.
+const FORM_BYTES_MAX: usize = 4 << 20;
 /// Longest wait for one.
 const FORM_WAIT: Duration = Duration::from_secs(10);
 

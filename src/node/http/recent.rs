@@ -5,11 +5,13 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use super::error::Failure;
 use crate::{
@@ -126,7 +128,7 @@ impl Recent {
 
     /// What all have touched within the window.
     pub(super) fn touched(&self) -> Touched {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.lock();
         all.slide(self.slice());
         all.sum
     }
@@ -152,11 +154,11 @@ impl Recent {
     }
 
     fn window_of(&self, source: &str) -> (Box<str>, Arc<Mutex<Window>>) {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sources = self.sources.lock();
         if sources.len() >= SOURCES_MAX && !sources.contains_key(source) {
             let now = self.slice();
             sources.retain(|_, window| {
-                let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut window = window.lock();
                 window.slide(now);
                 window.sum != Touched::default()
             });
@@ -193,7 +195,7 @@ impl Refusal {
 pub(super) fn explained(error: EvalError, counted: Option<&Counted>) -> Failure {
     let refusal = counted
         .filter(|_| matches!(error, EvalError::Stopped(_)))
-        .and_then(|counted| counted.stopped.lock().unwrap_or_else(PoisonError::into_inner).take());
+        .and_then(|counted| counted.stopped.lock().take());
     refusal.map_or_else(|| error.into(), Refusal::failure)
 }
 
@@ -201,7 +203,7 @@ impl Witness for Counted {
     fn read(&self, touched: Touched) -> Result<(), String> {
         self.count(touched).map_err(|refusal| {
             let message = refusal.message.clone();
-            *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+            *self.stopped.lock() = Some(refusal);
             message
         })
     }
@@ -212,7 +214,7 @@ impl Counted {
     fn count(&self, more: Touched) -> Result<(), Refusal> {
         let settings = &self.recent.settings;
         let now = self.recent.slice();
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = self.own.lock();
         *own = own.plus(more);
         let places = [
             (&*self.window, settings.source, format_args!("source {}", self.source).to_string()),
@@ -220,7 +222,7 @@ impl Counted {
         ];
         let mut refusal = None;
         for (window, limit, whose) in places {
-            let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut window = window.lock();
             window.slide(now);
             window.add(more);
             let over = RESOURCES.into_iter().find(|(_, of)| of(window.sum) > of(limit));
@@ -331,6 +333,6 @@ mod tests {
         assert!(read(&recent, "later", one).unwrap_err().message.starts_with("source other"));
         clock.store(60, Relaxed);
         read(&recent, "much later", one).unwrap();
-        assert!(recent.sources.lock().unwrap().len() <= 2);
+        assert!(recent.sources.lock().len() <= 2);
     }
 }

@@ -15,7 +15,10 @@ use futures_util::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::Failure;
-use crate::base::ErrorKind;
+use crate::{
+    base::ErrorKind,
+    http::{ByteBudget, ByteShare},
+};
 
 /// Writes whose bodies are being read, or wait for a slot.
 const BODIES_MAX: usize = 1_024;
@@ -23,8 +26,6 @@ const BODIES_MAX: usize = 1_024;
 const SLOTS: usize = 16;
 /// Bytes of all bodies, and again of all that is unpacked, in times of the largest one.
 const LARGEST_HELD: usize = 4;
-/// What permits count.
-const UNIT: usize = 1_024;
 /// A sender that takes longer for a body than this is given up: others wait for its room.
 const BODY_WAIT: Duration = Duration::from_secs(30);
 /// Room made for a body whose length is not known.
@@ -35,12 +36,10 @@ const FIRST_BYTES: usize = 8 << 10;
 pub(super) struct Writes {
     /// The largest body, bytes.
     largest: usize,
-    /// Units of bodies, and of what is unpacked.
-    units: usize,
     places: Arc<Semaphore>,
-    bodies: Arc<Semaphore>,
+    bodies: ByteBudget,
     slots: Arc<Semaphore>,
-    unpacked: Arc<Semaphore>,
+    unpacked: ByteBudget,
     refused: AtomicU64,
 }
 
@@ -49,7 +48,7 @@ pub(super) struct Writes {
 pub(super) struct Held {
     bytes: Vec<u8>,
     _place: OwnedSemaphorePermit,
-    room: Option<OwnedSemaphorePermit>,
+    room: Option<ByteShare>,
 }
 
 impl std::ops::Deref for Held {
@@ -64,21 +63,19 @@ impl std::ops::Deref for Held {
 #[derive(Debug)]
 pub(super) struct Turn {
     _slot: Option<OwnedSemaphorePermit>,
-    _unpacked: Option<OwnedSemaphorePermit>,
+    _unpacked: ByteShare,
 }
 
 impl Writes {
     /// Room for bodies of at most so many bytes.
     pub(super) fn new(largest: usize) -> Self {
-        let units = units(largest).saturating_mul(LARGEST_HELD).clamp(1, Semaphore::MAX_PERMITS);
-        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        let held = largest.saturating_mul(LARGEST_HELD);
         Self {
             largest,
-            units,
-            places: semaphore(BODIES_MAX),
-            bodies: semaphore(units),
-            slots: semaphore(SLOTS),
-            unpacked: semaphore(units),
+            places: Arc::new(Semaphore::new(BODIES_MAX)),
+            bodies: ByteBudget::new(held),
+            slots: Arc::new(Semaphore::new(SLOTS)),
+            unpacked: ByteBudget::new(held),
             refused: AtomicU64::new(0),
         }
     }
@@ -122,9 +119,8 @@ impl Writes {
 
     /// Takes as much room as so many bytes need, at once or not at all.
     fn charge(&self, held: &mut Held, bytes: usize) -> Result<(), Failure> {
-        let taken = held.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let more = permits(units(bytes).saturating_sub(taken));
-        let Ok(more) = Arc::clone(&self.bodies).try_acquire_many_owned(more) else {
+        let taken = held.room.as_ref().map_or(0, ByteShare::bytes);
+        let Some(more) = self.bodies.try_take(bytes.saturating_sub(taken)) else {
             return Err(self.refuse(ErrorKind::QueueFull, "the bodies of writes take all the room they may"));
         };
         match &mut held.room {
@@ -138,9 +134,7 @@ impl Writes {
     pub(super) async fn turn(&self, unpacked: usize) -> Turn {
         // Neither is ever closed. Whoever waits for room has a slot, and those that have room wait for nothing.
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
-        let units = permits(units(unpacked).min(self.units));
-        let room = Arc::clone(&self.unpacked).acquire_many_owned(units).await.ok();
-        Turn { _slot: slot, _unpacked: room }
+        Turn { _slot: slot, _unpacked: self.unpacked.take(unpacked).await }
     }
 
     fn too_large(&self) -> Failure {
@@ -155,31 +149,18 @@ impl Writes {
 
     /// Bytes that bodies take.
     pub(super) fn body_bytes(&self) -> u64 {
-        self.taken(&self.bodies)
+        self.bodies.taken().0 as u64
     }
 
     /// Bytes that unpacked writes take.
     pub(super) fn unpacked_bytes(&self) -> u64 {
-        self.taken(&self.unpacked)
-    }
-
-    fn taken(&self, of: &Semaphore) -> u64 {
-        (self.units.saturating_sub(of.available_permits()).saturating_mul(UNIT)) as u64
+        self.unpacked.taken().0 as u64
     }
 
     /// Writes refused for their bodies: too large, too slow, or no room for them.
     pub(super) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
-}
-
-fn units(bytes: usize) -> usize {
-    bytes.div_ceil(UNIT)
-}
-
-/// A number of permits; 4 TiB of them are more than there are.
-fn permits(units: usize) -> u32 {
-    u32::try_from(units).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -248,7 +229,7 @@ mod tests {
     async fn what_is_unpacked_together_is_bounded() {
         let writes = Writes::new(MIB);
         let first = writes.turn(LARGEST_HELD * MIB - 10).await;
-        assert!(writes.turn(UNIT).now_or_never().is_none(), "there is no room");
+        assert!(writes.turn(1).now_or_never().is_none(), "there is no room");
         assert_eq!(writes.unpacked_bytes(), (LARGEST_HELD * MIB) as u64);
         drop(first);
         let slots: Vec<_> = (0..SLOTS).map(|_| writes.turn(0).now_or_never().unwrap()).collect();

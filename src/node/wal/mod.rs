@@ -17,13 +17,14 @@ use std::{
     io::{self, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use disk::Room;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 pub use read::{RecordError, Replayed, is_superseded};
@@ -178,16 +179,16 @@ impl Wal {
             return Err(LogError::Io(format!("a record of {} bytes is too large", payload.len())));
         }
         let outcome = {
-            let mut group = lock(&self.group);
+            let mut group = self.group.lock();
             frame(payload, &mut group.bytes);
             Arc::clone(&group.outcome)
         };
-        let mut writer = lock(&self.writer);
+        let mut writer = self.writer.lock();
         // Whoever was at the disk before may have taken this record along.
         if let Some(done) = outcome.get() {
             return done.clone();
         }
-        let group = std::mem::take(&mut *lock(&self.group));
+        let group = std::mem::take(&mut *self.group.lock());
         let result = writer.write(&self.dir, &group.bytes, self.policy);
         self.segment.store(writer.number, Ordering::Relaxed);
         // Set once: a group is taken out by one writer only.
@@ -198,17 +199,17 @@ impl Wal {
     /// The room on its disk.
     #[cfg(test)]
     pub(in crate::node) fn room(&self) -> Room {
-        lock(&self.writer).room.clone()
+        self.writer.lock().room.clone()
     }
 
     /// Bytes that a restart would have to read.
     pub fn size(&self) -> u64 {
-        lock(&self.writer).total
+        self.writer.lock().total
     }
 
     /// The files that a restart would read, oldest first.
     pub fn files(&self) -> Vec<LogFile> {
-        lock(&self.writer).files.clone()
+        self.writer.lock().files.clone()
     }
 
     /// The number of the segment that was written last.
@@ -225,7 +226,7 @@ impl Wal {
             return Err(LogError::Gone(self.dir.clone()));
         }
         let path = self.dir.join("probe");
-        let room = lock(&self.writer).room.clone();
+        let room = self.writer.lock().room.clone();
         let tried =
             File::create(&path).and_then(|mut file| room.writer(&mut file).write_all(&[0; PROBE_BYTES]));
         let removed = fs::remove_file(&path);
@@ -237,7 +238,7 @@ impl Wal {
     /// # Errors
     /// The disk's.
     pub fn sync(&self) -> Result<(), LogError> {
-        Ok(lock(&self.writer).sync()?)
+        Ok(self.writer.lock().sync()?)
     }
 
     /// Replaces everything so far by the records that `fill` hands to its argument. Nobody may append meanwhile.
@@ -248,7 +249,7 @@ impl Wal {
         &self,
         fill: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
     ) -> Result<(), LogError> {
-        let mut writer = lock(&self.writer);
+        let mut writer = self.writer.lock();
         let number = writer.number + 1;
         let unfinished = self.dir.join("checkpoint.unfinished");
         let result = write_checkpoint(&unfinished, &writer.room, fill);
@@ -405,9 +406,4 @@ fn frame(payload: &[u8], into: &mut Vec<u8>) {
 /// A new name in a directory is safe when the directory is.
 fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| read::at(dir, error))
-}
-
-/// What these locks guard is whole between statements, so a panic elsewhere spoils nothing.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

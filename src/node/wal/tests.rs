@@ -164,7 +164,7 @@ fn what_went_into_a_file_without_a_name_is_not_acknowledged() {
         let (wal, ..) = open(&folder, policy);
         wal.append(b"safe").unwrap();
         assert_eq!(wal.probe(), Ok(()));
-        let segment = read::segment_path(&folder, lock(&wal.writer).number);
+        let segment = read::segment_path(&folder, wal.writer.lock().number);
         fs::remove_file(&segment).unwrap();
         assert_eq!(wal.append(b"lost"), Err(LogError::Gone(segment)));
         wal.append(b"into another file").unwrap();
@@ -188,7 +188,7 @@ fn what_is_damaged_is_kept_when_a_checkpoint_replaces_it() {
     };
     for round in 0..12_u64 {
         let (wal, ..) = open(dir.path(), SyncPolicy::Never);
-        let number = lock(&wal.writer).number + 1;
+        let number = wal.writer.lock().number + 1;
         (0..3).for_each(|i| wal.append(&payload(i)).unwrap());
         drop(wal);
         // In the middle of a segment, or in the checkpoint.

@@ -1,16 +1,14 @@
 //! The bodies of requests: read whole, since a query is text and small, and bounded one by one and together.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use crate::base::{ErrorKind, units};
+use crate::http::{ByteBudget, ByteShare};
 use crate::proxy::{respond::failure::Failure, route::Endpoint};
 
 /// Longest wait for a request's body.
@@ -20,17 +18,15 @@ const BODY_WAIT: Duration = Duration::from_secs(10);
 const SMALL: u64 = 64 << 10;
 /// Bytes that all large bodies hold together, from their first byte to the end of their request.
 const LARGE_TOGETHER: usize = 64 << 20;
-/// What the share is counted in.
-const UNIT: usize = 1 << 10;
 
 /// What the large bodies of all requests hold together.
 #[derive(Debug)]
-pub(in crate::proxy) struct Bodies(Arc<Semaphore>);
+pub(in crate::proxy) struct Bodies(ByteBudget);
 
 /// A body and its share, given back when the last who reads it is done.
 struct Held {
     bytes: Bytes,
-    _share: OwnedSemaphorePermit,
+    _share: ByteShare,
 }
 
 impl AsRef<[u8]> for Held {
@@ -41,12 +37,12 @@ impl AsRef<[u8]> for Held {
 
 impl Bodies {
     pub(in crate::proxy) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(LARGE_TOGETHER / UNIT)))
+        Self(ByteBudget::new(LARGE_TOGETHER))
     }
 
     /// Bytes that large bodies may hold now, of how many.
     pub(in crate::proxy) fn taken(&self) -> (usize, usize) {
-        (LARGE_TOGETHER.saturating_sub(self.0.available_permits() * UNIT), LARGE_TOGETHER)
+        self.0.taken()
     }
 
     /// The whole body of a request, of at most `max` bytes.
@@ -69,9 +65,7 @@ impl Bodies {
             return Err(too_long(max));
         }
         // Where `request_body` allows one that is larger than the share, it comes alone.
-        let units = most.min(LARGE_TOGETHER).div_ceil(UNIT) as u32;
-        let share = timeout_at(before, Arc::clone(&self.0).acquire_many_owned(units)).await;
-        let Ok(Ok(share)) = share else {
+        let Ok(share) = timeout_at(before, self.0.take(most)).await else {
             let together = units::bytes(LARGE_TOGETHER as u64);
             return Err(Failure::new(
                 ErrorKind::QueueFull,
@@ -193,7 +187,7 @@ mod tests {
         let whole = bodies.read(body(Some(100_000), 100_000, true), MAX).await.unwrap();
         let sent_on = whole.slice(10..);
         drop(whole);
-        assert_eq!(bodies.taken().0, 98 * UNIT);
+        assert_eq!(bodies.taken().0, 98 << 10);
         drop(sent_on);
         assert_eq!(bodies.taken().0, 0);
         let long = bodies.read(body(Some(2 << 20), 10, false), MAX).await.unwrap_err();

@@ -15,7 +15,7 @@ use super::{
     body::{self, Bodies},
 };
 use crate::{
-    base::params::Params,
+    base::{ErrorKind, Kind, params::Params},
     promql,
     proxy::{
         exchange::{Common, Exchange, Identified, Parsed, Rejected},
@@ -52,7 +52,13 @@ impl QueryReader {
         parser.read(common.endpoint, &params).map_err(|error| {
             let text = params.first("query").or_else(|| params.first("match[]"));
             common.log.unreadable(text.unwrap_or_default());
-            Failure::from(error)
+            let is_bare = matches!(upstream.backend.kind(), Kind::Thanos | Kind::Cortex);
+            let bare = is_bare.then(|| error.without_parameter());
+            let failure = Failure::from(error);
+            match bare.filter(|_| failure.kind == ErrorKind::BadData) {
+                Some(message) => Failure { message, ..failure },
+                None => failure,
+            }
         })
     }
 }

@@ -117,6 +117,16 @@ impl fmt::Display for QueryError {
     }
 }
 
+impl QueryError {
+    /// As Thanos and Cortex say it: without the parameter's name.
+    pub(super) fn without_parameter(&self) -> String {
+        match self {
+            Self::Parse { error, .. } => error.to_string(),
+            Self::Param(_) | Self::RemoteRead(_) => self.to_string(),
+        }
+    }
+}
+
 impl std::error::Error for QueryError {}
 
 impl From<ReadError> for QueryError {

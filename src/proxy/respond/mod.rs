@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::proxy::meter::{BodyError, MeteredBody, Progress};
 use crate::{
     backend::{self, BackendError},
-    base::{ErrorKind, cors::TO_SCRIPTS, error, json},
+    base::{ErrorKind, cors::TO_SCRIPTS, error as errors, json},
 };
 
 /// Which limit refused, and by how much.
@@ -64,6 +64,8 @@ pub struct Extra {
 /// A refusal with a `retry_after` whose body will be printed raw starts with it; the message need not repeat it.
 pub fn error(kind: ErrorKind, message: &str, extra: Extra) -> Response<Body> {
     let retry_seconds = extra.retry_after.map(seconds_up);
+    let id = extra.limit.as_deref().and_then(|limit| limit.split(';').next()).unwrap_or(kind.label());
+    let link = errors::help_link(id);
     let mut response = Response::new(Body::full(json(kind, message, retry_seconds)));
     *response.status_mut() = StatusCode::from_u16(kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
@@ -83,6 +85,7 @@ pub fn error(kind: ErrorKind, message: &str, extra: Extra) -> Response<Body> {
         (WEIR_ESTIMATE, extra.estimate),
         (WEIR_COST, extra.cost),
         (header::LOCATION, extra.location),
+        (header::LINK, Some(link)),
     ];
     for (name, text) in texts {
         if let Some(text) = text {

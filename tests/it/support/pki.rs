@@ -46,6 +46,16 @@ impl Pki {
         std::fs::write(self.file(&format!("{name}-key.pem")), key.serialize_pem()).unwrap();
     }
 
+    /// The same with a certificate that signed itself and says that it is an authority, as `openssl req -x509` makes it.
+    pub(crate) fn issue_self_signed(&self, name: &str, host: &str) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        std::fs::write(self.file(&format!("{name}.pem")), certificate.pem()).unwrap();
+        std::fs::write(self.file(&format!("{name}-key.pem")), key.serialize_pem()).unwrap();
+    }
+
     pub(crate) fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();

@@ -21,6 +21,12 @@ pub(crate) struct NodeProcess {
 impl NodeProcess {
     /// Starts the binary on a free port, with its data in a folder; waits until it listens.
     pub(crate) async fn start(data: &Path, storage: &str) -> Self {
+        Self::try_start(data, storage).await.unwrap_or_else(|log| panic!("{log}"))
+    }
+
+    /// The same, or what it says when it does not start. The file `clock` in the folder, if there is one, has the
+    /// milliseconds by which its clock is off.
+    pub(crate) async fn try_start(data: &Path, storage: &str) -> Result<Self, String> {
         let config = data.join("node.yaml");
         std::fs::write(&config, format!("listen: 127.0.0.1:0\nstorage: {{{storage}}}\n")).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
@@ -29,6 +35,7 @@ impl NodeProcess {
             .arg("--data")
             .arg(data)
             .env("WEIR_LOG", "info")
+            .env("WEIR_TEST_CLOCK_OFFSET_FILE", data.join("clock"))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -48,8 +55,20 @@ impl NodeProcess {
                 kept.lock().unwrap().extend([line.as_str(), "\n"]);
             }
         });
-        let Ok(address) = address.await else { panic!("{}", log.lock().unwrap()) };
-        Self { child, address, log, reading: Some(reading) }
+        match address.await {
+            Ok(address) => Ok(Self { child, address, log, reading: Some(reading) }),
+            Err(_) => {
+                // It has closed its log.
+                let _ = child.wait();
+                reading.join().unwrap();
+                Err(log.lock().unwrap().clone())
+            }
+        }
+    }
+
+    /// Sets the clock of the processes over a data folder off by so many milliseconds.
+    pub(crate) fn set_clock(data: &Path, off: i64) {
+        std::fs::write(data.join("clock"), off.to_string()).unwrap();
     }
 
     /// What it wrote to its log so far.

@@ -132,5 +132,11 @@ pub(super) fn of(func: FunctionId) -> Kind {
         F::SortByLabel => Kind::Whole(super::sort::by_label),
         F::SortByLabelDesc => Kind::Whole(super::sort::by_label_descending),
         F::Vector => Kind::Whole(super::scalar::vector),
+        F::Unknown => Kind::Whole(unknown),
     }
+}
+
+/// The node's parser takes only functions that it knows.
+fn unknown(_: &Eval<'_>, _: &Call<'_>, _: Sink<'_>) -> Result<(), EvalError> {
+    Err(EvalError::Execution("the query calls a function that this node does not know".to_owned()))
 }
