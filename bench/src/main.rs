@@ -61,6 +61,8 @@ Options:
   --burst B        incident: mixed (20 queries, half of them raw), sums (20 aggregations), many (200
                    smaller ones), selectorless, strings, at (what no selector shows), leaving (clients that do not
                    wait), slow (clients that do not read) (mixed)
+  --shapes N       estimate: N random queries of every construct, and hostile ones, beside the live heap that each takes;
+                   --target prometheus (or --binary, another version of it) or victoriametrics
   --binary FILE    incident: the database of the targets m3 (m3dbnode), thanos, thanos-store and cortex
   --after N        incident: N seconds after the burst, the heaviest query that fits is asked eight times in a row
   --limit-mib N    incident: the database is killed above this resident set (2048)
@@ -92,6 +94,8 @@ pub(crate) struct Options {
     /// Seconds after the burst at which heavy queries are asked once more, one after the other.
     after: Option<u64>,
     name: Option<String>,
+    /// Random queries of every construct.
+    shapes: Option<usize>,
     wrong_estimate: Option<u64>,
     go_limit_percent: Option<u64>,
 }
@@ -111,6 +115,7 @@ impl Options {
             burst: "mixed".into(),
             after: None,
             name: None,
+            shapes: None,
             wrong_estimate: None,
             go_limit_percent: None,
         };
@@ -130,6 +135,7 @@ impl Options {
                 "--burst" => options.burst = value,
                 "--wrong-estimate" => options.wrong_estimate = Some(value.parse::<u64>()?.clamp(1, 1000)),
                 "--go-limit" => options.go_limit_percent = Some(value.parse::<u64>()?.clamp(1, 100)),
+                "--shapes" => options.shapes = Some(value.parse::<usize>()?.clamp(1, 100_000)),
                 "--name" => options.name = Some(value),
                 _ => return Err(format!("unknown option {flag}").into()),
             }

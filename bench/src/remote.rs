@@ -39,13 +39,13 @@ fn request(path: &str, series: &[Series], samples: Range<usize>, times: &[u64]) 
     Ok(Request::remote_write(path, &snap::raw::Encoder::new().compress_vec(&body)?))
 }
 
-fn field(out: &mut Vec<u8>, number: u8, value: &[u8]) {
+pub(crate) fn field(out: &mut Vec<u8>, number: u8, value: &[u8]) {
     out.push(number << 3 | 2);
     varint(out, value.len() as u64);
     out.extend_from_slice(value);
 }
 
-fn varint(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

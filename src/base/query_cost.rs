@@ -118,7 +118,7 @@ pub struct QueryCost {
     pub samples: Estimate,
     /// Series × steps held while evaluating.
     pub points: Estimate,
-    /// Bytes that the backend is expected to hold for the query at once: for one of its pieces, and what the one before left.
+    /// Bytes that the backend is expected to hold for the query at once.
     pub memory: Estimate,
     /// Seconds that a query spans, see [`Shape::range_seconds`](crate::promql::shape::Shape::range_seconds); 0 for a listing.
     pub range_seconds: u64,
@@ -130,8 +130,6 @@ pub struct QueryCost {
     pub selectors: u64,
     /// How large its text is.
     pub text: TextSize,
-    /// Requests that it is asked for in, one after the other, each for a part of its time (1: as it came).
-    pub pieces: u64,
 }
 
 impl QueryCost {
@@ -147,6 +145,5 @@ impl QueryCost {
         steps: 1,
         selectors: 0,
         text: TextSize { bytes: 0, nodes: 0, depth: 0, matchers: 0, regex_bytes: 0 },
-        pieces: 1,
     };
 }

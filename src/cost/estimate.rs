@@ -1,30 +1,66 @@
-//! From a shape and what is known of its selectors to a cost.
+//! From a shape and the knowledge of its selectors to a cost.
 
-use std::collections::HashMap;
-
-use super::{Model, SeriesKnowledge, Source, model::Load};
+use super::{
+    LabelTable, Model, SeriesKnowledge, Source,
+    interpret::{self, Leaf},
+};
 use crate::{
-    base::{Confidence, Estimate, QueryCost, TimeRange},
+    base::{Confidence, Estimate, Kind, QueryCost, TimeRange},
     promql::{
         ast::Span,
-        shape::{Output, SelectorShape, Shape},
+        shape::{Output, Reads, SelectorShape, Shape},
     },
 };
+use std::sync::Arc;
 
-/// What a query is expected to cost, in all and selector by selector.
+/// A query without selectors and subqueries that holds at most this much, its strings and its answer included, is not
+/// worth an account: `1+1`, `vector(1)`, `time()` of a graph.
+const FREE_BYTES: u64 = 256 << 10;
+/// Buckets of a native histogram of which nothing more is known: client libraries keep to 100 or 160.
+const BUCKETS_ASSUMED: u64 = 100;
+
+/// What is known of the data that a request reads.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Knowledge<'a> {
+    /// One entry for each selector of the shape, in its order; a selector without one counts as
+    /// [`SeriesKnowledge::assumed`].
+    pub series: &'a [SeriesKnowledge],
+    /// The values of labels, which bound the groups of `sum by (job)`.
+    pub table: Option<&'a LabelTable>,
+}
+
+impl<'a> From<&'a [SeriesKnowledge]> for Knowledge<'a> {
+    fn from(series: &'a [SeriesKnowledge]) -> Self {
+        Self { series, table: None }
+    }
+}
+
+/// The expected cost of a request, in all and selector by selector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Estimated {
     /// The sum, for limits.
     pub cost: QueryCost,
     /// In the order of the shape.
     pub selectors: Vec<SelectorEstimate>,
+    /// Requests that it is asked for in, one after the other, each for a part of its time (1: as it came).
+    pub parts: u64,
+    /// Bytes that it holds when it is asked for as a whole.
+    pub whole_memory: Estimate,
 }
 
-/// What one selector is expected to cost.
+impl Estimated {
+    /// It is asked for as a whole after all.
+    pub fn undivide(&mut self) {
+        self.parts = 1;
+        self.cost.memory = self.whole_memory;
+    }
+}
+
+/// The expected cost of one selector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SelectorEstimate {
     /// The selector, for people.
-    pub text: String,
+    pub text: Arc<str>,
     /// Where it stands in the query.
     pub span: Span,
     /// Series it matches in its window.
@@ -37,7 +73,7 @@ pub struct SelectorEstimate {
     pub samples: Estimate,
     /// Series × evaluations.
     pub points: Estimate,
-    /// Bytes the backend holds for it.
+    /// Bytes of these series and points alone.
     pub memory: Estimate,
     /// What it reads.
     pub window: TimeRange,
@@ -49,98 +85,98 @@ pub struct SelectorEstimate {
     pub output: Output,
 }
 
-/// Estimates a query. `known` holds one entry for each selector of the shape, in its order; a selector without one
-/// counts as [`SeriesKnowledge::assumed`].
-pub fn estimate(shape: &Shape, known: &[SeriesKnowledge], model: &Model) -> Estimated {
-    let selectors: Vec<SelectorEstimate> = shape
-        .selectors
-        .iter()
-        .enumerate()
-        .map(|(i, selector)| {
-            let known = known.get(i).copied().unwrap_or_else(|| SeriesKnowledge::assumed(model));
-            one(shape, selector, known, model)
-        })
-        .collect();
-    sum_up(shape, selectors)
-}
-
-/// Estimates a listing of label sets (`series`, `labels`): it touches series and blocks, and reads no samples.
-pub fn estimate_listing(shape: &Shape, known: &[SeriesKnowledge], model: &Model) -> Estimated {
-    let mut selectors = estimate(shape, known, model).selectors;
-    for selector in &mut selectors {
-        let series = selector.series.value;
-        // Labels are read from the index, where blocks are merged with age: the span of time says nothing of them.
-        selector.blocks = selector.series;
-        let load = Load { series, blocks: selector.blocks.value, output_series: series, ..Load::default() };
-        selector.samples = Estimate::exact(0);
-        selector.points = Estimate::exact(0);
-        selector.memory = Estimate::new(model.kind.memory(load), selector.memory.confidence);
+/// Estimates a request: linear in the nodes of its tree and in its selectors, and monotone in all that is known.
+pub fn estimate(shape: &Shape, known: &Knowledge<'_>, model: &Model) -> Estimated {
+    let knowledge =
+        |i: usize| known.series.get(i).copied().unwrap_or_else(|| SeriesKnowledge::assumed(model));
+    let mut selectors = Vec::with_capacity(shape.selectors.len());
+    let mut leaves = Vec::with_capacity(shape.selectors.len());
+    for (i, one) in shape.selectors.iter().enumerate() {
+        let (known, mut leaf) = (knowledge(i), leaf(one, knowledge(i), model));
+        if matches!(shape.reads, Reads::Listing) {
+            leaf.blocks = 1;
+        }
+        let bytes = interpret::alone(&leaf, one.evaluations, model.kind);
+        selectors.push(selector(shape, one, known, bytes, model));
+        leaves.push(leaf);
     }
-    let mut estimate = sum_up(shape, selectors);
-    let cost = &mut estimate.cost;
-    (cost.range_seconds, cost.listing_seconds) = (0, cost.range_seconds);
-    estimate
-}
-
-fn sum_up(shape: &Shape, selectors: Vec<SelectorEstimate>) -> Estimated {
+    let taken = interpret::price(shape, &leaves, known.table, model.kind);
+    let confidence = match selectors.iter().map(|s| s.samples.confidence).max() {
+        Some(worst) => worst,
+        None if taken.points == 0 => Confidence::Exact,
+        None => Confidence::UpperBound,
+    };
     let sum = |field: fn(&SelectorEstimate) -> Estimate| {
         selectors.iter().map(field).fold(Estimate::exact(0), Estimate::plus)
     };
+    let memory = Estimate::new(taken.bytes, confidence);
     let cost = QueryCost {
         series: distinct_series(shape, &selectors),
         blocks: sum(|s| s.blocks),
         samples: sum(|s| s.samples),
-        points: sum(|s| s.points),
-        memory: sum(|s| s.memory),
+        points: Estimate::new(taken.points, confidence),
+        memory,
         range_seconds: shape.range_seconds,
         listing_seconds: 0,
         steps: shape.steps,
         selectors: shape.selectors.len() as u64,
         text: shape.size,
-        pieces: 1,
     };
-    Estimated { cost, selectors }
+    let cost = match shape.reads {
+        Reads::Listing => QueryCost { range_seconds: 0, listing_seconds: shape.range_seconds, ..cost },
+        Reads::Query(_) | Reads::RemoteRead { .. } => cost,
+    };
+    Estimated { cost, selectors, parts: 1, whole_memory: memory }
+}
+
+/// Provably small: it reads no series, evaluates nothing on a grid of its own, and holds little on the dearest engine.
+/// Only such a request may run without an account.
+pub fn is_free(shape: &Shape) -> bool {
+    let reads_nothing = matches!(shape.reads, Reads::Query(_)) && shape.selectors.is_empty();
+    reads_nothing
+        && !shape.has_subquery()
+        && interpret::price(shape, &[], None, Kind::Prometheus).bytes <= FREE_BYTES
 }
 
 /// Selectors with the same matchers read the same series, in different windows perhaps: they count once, at their
 /// largest.
 fn distinct_series(shape: &Shape, selectors: &[SelectorEstimate]) -> Estimate {
-    let mut largest: HashMap<_, Estimate> = HashMap::new();
+    let mut largest: Vec<Estimate> = vec![Estimate::exact(0); selectors.len()];
     for (shape, estimate) in shape.selectors.iter().zip(selectors) {
-        let known = largest.entry(&shape.matchers).or_insert(Estimate::exact(0));
-        known.value = known.value.max(estimate.series.value);
-        known.confidence = known.confidence.max(estimate.series.confidence);
+        if let Some(known) = largest.get_mut(shape.same_as) {
+            known.value = known.value.max(estimate.series.value);
+            known.confidence = known.confidence.max(estimate.series.confidence);
+        }
     }
-    largest.into_values().fold(Estimate::exact(0), Estimate::plus)
+    largest.into_iter().fold(Estimate::exact(0), Estimate::plus)
 }
 
-fn one(shape: &Shape, selector: &SelectorShape, known: SeriesKnowledge, model: &Model) -> SelectorEstimate {
+fn selector(
+    shape: &Shape,
+    selector: &SelectorShape,
+    known: SeriesKnowledge,
+    bytes: u64,
+    model: &Model,
+) -> SelectorEstimate {
     let series = known.series;
-    // What is computed from a count still rests on an even scrape interval and on series that never pause.
-    let class = series.confidence.max(Confidence::UpperBound);
-    let each = |n: u64| Estimate::new(series.value.saturating_mul(n), class);
-    let (blocks, samples) = (each(model.blocks(selector.window)), each(model.samples(selector.window)));
-    let points = each(selector.evaluations);
-    let (output_series, output_points) = output(shape, selector, series.value, model);
-    let load = Load {
-        series: series.value,
-        blocks: blocks.value,
-        samples: samples.value,
-        points: points.value.max(if shape.returns_matrix { output_points } else { 0 }),
-        output_series,
-        output_points,
-        streams: selector.streams,
-        matrix: shape.returns_matrix,
+    // A number computed from a count still rests on an even scrape interval and on series that never pause.
+    let confidence = series.confidence.max(Confidence::UpperBound);
+    let each = |n: u64| Estimate::new(series.value.saturating_mul(n), confidence);
+    let lists = matches!(shape.reads, Reads::Listing);
+    let (samples, points) = match lists {
+        true => (Estimate::exact(0), Estimate::exact(0)),
+        false => (each(model.samples(selector.window)), each(selector.evaluations)),
     };
     SelectorEstimate {
-        text: selector.text.clone(),
+        text: Arc::clone(&selector.text),
         span: selector.span,
         series,
         source: known.source,
-        blocks,
+        // Labels are read from the index, where blocks are merged with age: the span of a listing says nothing of them.
+        blocks: if lists { series } else { each(model.blocks(selector.window)) },
         samples,
         points,
-        memory: Estimate::new(model.kind.memory(load), class),
+        memory: Estimate::new(bytes, confidence),
         window: selector.window,
         evaluations: selector.evaluations,
         match_all: selector.match_all,
@@ -148,28 +184,17 @@ fn one(shape: &Shape, selector: &SelectorShape, known: SeriesKnowledge, model: &
     }
 }
 
-/// Series and points that the answer takes from a selector.
-fn output(shape: &Shape, selector: &SelectorShape, series: u64, model: &Model) -> (u64, u64) {
-    // Points of one series of the answer.
-    let points = match (shape.returns_matrix, selector.ranged) {
-        (false, _) => shape.steps,
-        (true, true) => model.samples(selector.window),
-        (true, false) => selector.evaluations,
-    };
-    let (at_once, in_all) = match selector.output {
-        Output::Nothing => (0, 0),
-        Output::One => (series.min(1), series.min(1)),
-        // Another k may lead at every step.
-        Output::Top(k) => (series.min(k), series.min(k.saturating_mul(points))),
-        // Nobody knows; groups grow more slowly than what they group, and the square root errs by less than an
-        // order of magnitude on the dashboards at hand.
-        Output::Grouped => (root(series), root(series)),
-        Output::Same => (series, series),
-    };
-    (in_all, at_once.saturating_mul(points))
-}
-
-fn root(n: u64) -> u64 {
-    let floor = n.isqrt();
-    if floor.saturating_mul(floor) < n { floor + 1 } else { floor }
+fn leaf(selector: &SelectorShape, known: SeriesKnowledge, model: &Model) -> Leaf {
+    let window = TimeRange { start: 0, end: i64::try_from(selector.window_per_eval_ms).unwrap_or(i64::MAX) };
+    let samples = model.samples(selector.window);
+    Leaf {
+        series: known.series.value,
+        blocks: model.blocks(selector.window),
+        samples,
+        window_samples: model.samples(window).min(samples),
+        buckets: match u64::from(known.buckets) {
+            0 if selector.histograms => BUCKETS_ASSUMED,
+            known => known,
+        },
+    }
 }

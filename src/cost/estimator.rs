@@ -9,8 +9,8 @@
 use std::collections::HashMap;
 
 use super::{
-    Estimated, LabelTable, Model, QuerySplit, Remembered, SelectorEstimate, SeriesKnowledge, Source,
-    UNKNOWN_SERIES, Unknown, estimate, estimate_listing,
+    Estimated, Knowledge, LabelTable, Model, QuerySplit, Remembered, SelectorEstimate, SeriesKnowledge,
+    Source, UNKNOWN_SERIES, Unknown, estimate,
 };
 use crate::{
     base::{Confidence, Estimate, QueryCost},
@@ -94,6 +94,8 @@ pub struct Subject<'a> {
     pub split: Option<(&'a QuerySplit, u64)>,
     /// The backend's formulas.
     pub model: &'a Model,
+    /// The backend's label table, which bounds the groups of aggregations.
+    pub table: Option<&'a LabelTable>,
 }
 
 /// What the estimator lacks to go on.
@@ -249,7 +251,7 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
             text: shape.size,
             ..QueryCost::NOTHING
         };
-        Estimated { cost, selectors: Vec::new() }
+        Estimated { cost, selectors: Vec::new(), parts: 1, whole_memory: cost.memory }
     }
 
     fn price_known(&mut self) -> &Estimated {
@@ -410,12 +412,10 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
 impl Subject<'_> {
     /// The price with this knowledge of its selectors.
     fn price(&self, known: &[SeriesKnowledge]) -> Estimated {
-        if self.listing {
-            return estimate_listing(self.shape, known, self.model);
-        }
-        let whole = estimate(self.shape, known, self.model);
+        let known = Knowledge { series: known, table: self.table };
+        let whole = estimate(self.shape, &known, self.model);
         match self.split {
-            Some((split, most)) => split.divide(whole, known, self.model, most),
+            Some((split, most)) => split.split(whole, &known, self.model, most),
             None => whole,
         }
     }

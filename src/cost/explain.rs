@@ -52,14 +52,14 @@ pub fn text(estimate: &Estimated) -> String {
 /// What the backend would hold, and by what that was worked out.
 fn memory(estimate: &Estimated) -> String {
     let d = &estimate.cost;
-    let whole = if d.pieces > 1 { estimate.memory_undivided() } else { d.memory }.value;
+    let whole = estimate.whole_memory.value;
     if whole == u64::MAX {
         return "How much memory the backend would need for it is unknown.".to_owned();
     }
     let (points, blocks) = (units::count(d.points.value), units::count(d.blocks.value));
     let whole = units::bytes(whole);
     let formula = format!("by a formula over {points} points and {blocks} blocks");
-    match d.pieces {
+    match estimate.parts {
         1 => format!("The backend would hold about {whole} for it, {formula}."),
         pieces => format!(
             "The backend would hold about {whole} for it as a whole, {formula}. It is asked for in {pieces} pieces of its time, \
@@ -141,9 +141,8 @@ pub fn worst(estimate: &Estimated) -> Option<&SelectorEstimate> {
 /// The answer of `query_cost` and `query_range_cost`: `data.estimate` has the two fields that Prometheus proposes,
 /// `seriesTouched` and `samplesScanned`, and Weir's own beside them.
 pub fn json(estimate: &Estimated) -> Value {
-    let QueryCost {
-        series, blocks, samples, points, memory, range_seconds, steps, selectors, pieces, ..
-    } = estimate.cost;
+    let QueryCost { series, blocks, samples, points, memory, range_seconds, steps, selectors, .. } =
+        estimate.cost;
     let shown: Vec<Value> = estimate.selectors.iter().take(SELECTORS_SHOWN).map(selector_json).collect();
     json!({
         "status": "success",
@@ -158,7 +157,7 @@ pub fn json(estimate: &Estimated) -> Value {
                 "rangeSeconds": range_seconds,
                 "steps": steps,
                 "selectorCount": selectors,
-                "pieces": pieces,
+                "pieces": estimate.parts,
             },
             "selectors": shown,
             "text": text(estimate),
@@ -169,7 +168,7 @@ pub fn json(estimate: &Estimated) -> Value {
 
 fn selector_json(s: &SelectorEstimate) -> Value {
     json!({
-        "selector": s.text,
+        "selector": &*s.text,
         "span": [s.span.start, s.span.end],
         "series": s.series.value,
         "class": s.series.confidence.as_str(),

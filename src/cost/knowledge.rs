@@ -48,12 +48,20 @@ pub struct SeriesKnowledge {
     pub series: Estimate,
     /// How that came to be known.
     pub source: Source,
+    /// Buckets of its native histograms; 0 for floats, or where nobody said.
+    pub buckets: u32,
 }
 
 impl SeriesKnowledge {
     /// A number and where it comes from.
     pub const fn new(series: Estimate, source: Source) -> Self {
-        Self { series, source }
+        Self { series, source, buckets: 0 }
+    }
+
+    /// The same series, known to be native histograms of so many buckets.
+    #[must_use]
+    pub const fn with_buckets(self, buckets: u32) -> Self {
+        Self { buckets, ..self }
     }
 
     /// Nothing is known: what the configuration says to assume.

@@ -55,6 +55,8 @@ pub struct LabelTable {
     names: Counts,
     /// Keyed `name=value`.
     pairs: Counts,
+    /// Values by label name.
+    values: Counts,
     /// Windows inside hold no series that the table does not count.
     covers: TimeRange,
     /// It may leave out series of any time: it guesses and never bounds.
@@ -87,6 +89,7 @@ struct Data {
     total_series: Option<u64>,
     series_count_by_metric_name: Option<Vec<Entry>>,
     series_count_by_label_value_pair: Option<Vec<Entry>>,
+    label_value_count_by_label_name: Option<Vec<Entry>>,
 }
 
 #[derive(Deserialize)]
@@ -125,6 +128,7 @@ impl LabelTable {
             total,
             names: Counts::of(data.series_count_by_metric_name, max_entries, total),
             pairs: Counts::of(data.series_count_by_label_value_pair, max_entries, None),
+            values: Counts::of(data.label_value_count_by_label_name, max_entries, None),
             covers: TimeRange { start, end: fetched_ms.saturating_add(MAX_AGE_MS) },
             partial: false,
             fetched_ms,
@@ -172,6 +176,16 @@ impl LabelTable {
         // A name that is not listed may have come since: a dashboard is opened before its targets exist.
         let is_listed = least > 0 || window.end <= self.fetched_ms;
         is_listed.then_some(Estimate::new(least, Confidence::UpperBound))
+    }
+
+    /// At most how many values a label has among the series of the table; `None` when it says nothing of labels.
+    pub fn values(&self, label: &str) -> Option<u64> {
+        self.values.get(label)
+    }
+
+    /// Whether a label is known to exist.
+    pub fn has(&self, label: &str) -> bool {
+        self.values.listed.contains_key(label)
     }
 
     /// What [`bound`](Self::bound) would say if the table covered all of time: a guess for windows that it does not

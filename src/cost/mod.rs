@@ -5,6 +5,7 @@ mod estimate;
 mod estimator;
 pub mod explain;
 mod history;
+mod interpret;
 mod knowledge;
 mod label_table;
 mod model;
@@ -13,10 +14,10 @@ mod split;
 #[cfg(test)]
 mod tests;
 
-pub use estimate::{Estimated, SelectorEstimate, estimate, estimate_listing};
+pub use estimate::{Estimated, Knowledge, SelectorEstimate, estimate, is_free};
 pub use estimator::{Ceiling, Ceilings, Count, Estimator, Need, ProbeNeed, Subject, Verdict};
 pub use history::{History, HistoryError, HistoryKey, Remembered};
 pub use knowledge::{SeriesKnowledge, Source};
 pub use label_table::{LabelTable, MAX_AGE_MS as LABEL_TABLE_MAX_AGE_MS, TableError};
 pub use model::{Model, UNKNOWN_SERIES, Unknown};
-pub use split::{JOINED_MAX, PIECES_COUNTED, QuerySplit};
+pub use split::{MERGED_MAX, PARTS_COUNTED, QuerySplit};

@@ -69,7 +69,7 @@ where
     fn call(&mut self, mut exchange: Exchange<Priced>) -> Self::Future {
         exchange.common.log.queued();
         // Only a query in parts may come back.
-        let again = (exchange.stage.estimate.cost.pieces > 1).then(|| self.clone());
+        let again = (exchange.stage.estimate.parts > 1).then(|| self.clone());
         ReplanFuture { running: self.inner.call(exchange), again }
     }
 }
@@ -102,7 +102,7 @@ where
             };
             let backend = exchange.common.upstream.backend.shared_name();
             tracing::info!(
-                target: "weir::pieces", backend = &**backend, parts = exchange.stage.estimate.cost.pieces,
+                target: "weir::pieces", backend = &**backend, parts = exchange.stage.estimate.parts,
                 query = exchange.common.log.query(), "runs as a whole after all: {why}"
             );
             if why == NotMergeable::TooLong {
@@ -110,7 +110,7 @@ where
             }
             exchange.stage.charged = Charged::All;
             exchange.stage.estimate.undivide();
-            exchange.common.log.estimated(exchange.stage.estimate.cost);
+            exchange.common.log.estimated(&exchange.stage.estimate);
             exchange.common.log.queued();
             let whole = again.inner.call(*exchange);
             this.running.set(whole);

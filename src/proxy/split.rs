@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     backend::{Merged, NotMergeable, Outgoing, Parts},
-    cost::{JOINED_MAX, PIECES_COUNTED, QuerySplit},
+    cost::{MERGED_MAX, PARTS_COUNTED, QuerySplit},
     limit::{Actual, End, Permitted},
     promql::Fingerprint,
     telemetry::metrics::{Divided, Metrics},
@@ -105,11 +105,11 @@ async fn in_parts(
     let Dispatch { upstream, outgoing, deadline, idempotent, parts } = dispatch.get();
     // As much as a whole query of this weight would have proved in the same time; its end proves the rest.
     let ended = |count: usize| {
-        if count < parts.len() && count.is_multiple_of(PIECES_COUNTED) {
+        if count < parts.len() && count.is_multiple_of(PARTS_COUNTED) {
             dispatch.permit().part_done();
         }
     };
-    let plan = Parts { times: parts, max_bytes: JOINED_MAX, idempotent: *idempotent };
+    let plan = Parts { times: parts, max_bytes: MERGED_MAX, idempotent: *idempotent };
     let merged = upstream.backend.send_in_parts(outgoing, &plan, *deadline, ended).await;
     let outcome = match &merged {
         Ok(Merged::Answer(answer)) if answer.status().is_success() => Divided::Joined,

@@ -3,6 +3,7 @@
 mod corpus;
 mod parts;
 mod picture;
+mod shapes;
 mod tables;
 
 use crate::client::{Client, Request};
@@ -100,6 +101,18 @@ limits: {{default: {{rate: {{queries: unlimited}}, {limits}}}}}\n",
         Ok(Self { port: weir.port, admin, _weir: weir, _scratch: scratch })
     }
 
+    /// The same before anything by the name of its kind; every selector is counted, and nothing is refused.
+    fn counting(options: &Options, kind: &str, database: u16) -> Result<Self> {
+        let text = format!(
+            "backends: [{{name: main, kind: {kind}, urls: [\"http://127.0.0.1:{database}\"], scrape_interval: 15s, budget: {{memory: 64GiB, split_above: 100%}}}}]
+limits: {{default: {{rate: {{queries: unlimited}}, modes: {{samples: shadow}}, per_query: {{series: unlimited, blocks: unlimited, samples: 1, points: unlimited, memory: unlimited, range: unlimited, steps: unlimited, selectors: unlimited}}}}}}\n"
+        );
+        let scratch = Scratch::new()?;
+        let (weir, admin) = weir_with_admin(&scratch, options, &text)?;
+        std::thread::sleep(SETTLE);
+        Ok(Self { port: weir.port, admin, _weir: weir, _scratch: scratch })
+    }
+
     /// The sum of one of Weir's own metrics.
     fn metric(&self, name: &str) -> Result<f64> {
         Ok(metric(self.admin, "/metrics", name)?.unwrap_or(0.0))
@@ -107,6 +120,9 @@ limits: {{default: {{rate: {{queries: unlimited}}, {limits}}}}}\n",
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if let Some(count) = options.shapes {
+        return shapes::run(options, count);
+    }
     let targets = options.target.as_deref().unwrap_or(TARGETS).split(',').map(Target::parse);
     let targets: Vec<Target> = targets.collect::<Result<_>>()?;
     targets.iter().try_for_each(|target| target.need())?;

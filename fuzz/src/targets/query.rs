@@ -8,7 +8,7 @@ use weir::{
 
 pub(super) fn promql(input: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(input) else { return false };
-    let Ok(ast) = promql::parse(text) else { return false };
+    let Ok(ast) = promql::parse(text).map(std::sync::Arc::new) else { return false };
     let times = EvalTimes { start: 0, end: 3_600_000, step: 15_000 };
     let shape = Shape::of(&ast, times, 300_000);
     assert!(shape.selectors.len() <= text.len());

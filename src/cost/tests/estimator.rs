@@ -56,7 +56,8 @@ fn run(
     count: impl Fn(&str, u64) -> Count,
 ) -> Run {
     let (shape, model) = (shape(query, six_hours(60)), Model::default());
-    let subject = Subject { shape: &shape, listing: false, opaque: false, split: None, model: &model };
+    let subject =
+        Subject { shape: &shape, listing: false, opaque: false, split: None, model: &model, table: None };
     let mut estimator = Estimator::new(subject, known, ceilings, judge(ceilings, 100));
     let (mut asked, mut asked_history) = (Vec::new(), false);
     loop {
@@ -184,7 +185,8 @@ fn nobody_left_to_ask_is_as_heavy_as_may_run() {
     // And what is near a limit only, is not refused by it.
     assert!(run.done.cost.memory.value <= 1 << 28);
     let (shape, model) = (shape("foo", six_hours(60)), Model { unknown: Unknown::Deny, ..Model::default() });
-    let subject = Subject { shape: &shape, listing: false, opaque: false, split: None, model: &model };
+    let subject =
+        Subject { shape: &shape, listing: false, opaque: false, split: None, model: &model, table: None };
     let ceilings = ceilings(1_000);
     let known = subject.from_table(None, |_| None);
     let mut estimator = Estimator::new(subject, known, ceilings, judge(ceilings, 100));
@@ -206,12 +208,13 @@ fn a_query_that_may_be_split_is_counted_further() {
         opaque: false,
         split: Some((&split, 1 << 30)),
         model: &model,
+        table: None,
     };
     let mut estimator = Estimator::new(subject, vec![assumed()], ceilings, judge(ceilings, 100));
     loop {
         match estimator.next() {
             Need::Done(done) => {
-                assert!(done.cost.memory.value <= 1 << 30 && done.cost.pieces > 1, "{:?}", done.cost);
+                assert!(done.cost.memory.value <= 1 << 30 && done.parts > 1, "{:?}", done.cost);
                 return;
             }
             Need::History => {}

@@ -10,7 +10,7 @@ fn a_heavy_query_explains_itself() {
     let estimate = priced(all, six_hours(15), 20_000, Kind::Prometheus);
     let want = [
         "This query reads 20,000 series (exact) and 29,200,000 samples (upper_bound) over 6h, in 1,441 steps.",
-        "The backend would hold about 1GiB for it, by a formula over 28,820,000 points and 100,000 blocks.",
+        "The backend would hold about 1.5GiB for it, by a formula over 43,230,000 points and 100,000 blocks.",
         r#"- {__name__=~".+",job!="self"}: 20,000 series (exact, counted by the backend), 29,200,000 samples from 2023-11-14T15:55:00.001Z to 2023-11-14T22:00:00Z, evaluated 1,441 times; its matchers narrow nothing down"#,
         r#"Cheaper: name a metric or a label value in {__name__=~".+",job!="self"}."#,
     ];
@@ -20,7 +20,11 @@ fn a_heavy_query_explains_itself() {
 #[test]
 fn several_selectors_explain_themselves() {
     let shape = shape(r#"rate(foo{job="api"}[5m]) / bar"#, six_hours(60));
-    let estimate = estimate(&shape, &[at_most(500)], &Model { unknown: Unknown::Deny, ..Model::default() });
+    let estimate = estimate(
+        &shape,
+        &Knowledge::from(&[at_most(500)][..]),
+        &Model { unknown: Unknown::Deny, ..Model::default() },
+    );
     let want = [
         "This query reads an unknown number of series (assumed) and an unknown number of samples (assumed) over 6h, in 361 steps.",
         "How much memory the backend would need for it is unknown.",

@@ -1,13 +1,17 @@
 mod estimator;
 mod explain;
 mod history;
+mod hostile;
 mod label_table;
 mod pricing;
+mod properties;
 mod split;
+
+use std::sync::Arc;
 
 use crate::{
     base::{Confidence, Estimate, Kind, time::EvalTimes},
-    cost::{Estimated, Model, SeriesKnowledge, Source, estimate},
+    cost::{Estimated, Knowledge, LabelTable, Model, SeriesKnowledge, Source, estimate, is_free},
     promql::{
         Limits, parse_with,
         shape::{DEFAULT_LOOKBACK_MS, Shape},
@@ -21,7 +25,7 @@ const HOUR: i64 = 3_600_000;
 fn shape(query: &str, times: EvalTimes) -> Shape {
     // Larger than any that is let in, to see what its explanation is bounded by.
     let limits = Limits { bytes: 1 << 20, nodes: 100_000, ..Limits::default() };
-    Shape::of(&parse_with(query, &limits).unwrap(), times, DEFAULT_LOOKBACK_MS)
+    Shape::of(&Arc::new(parse_with(query, &limits).unwrap()), times, DEFAULT_LOOKBACK_MS)
 }
 
 /// The six hours up to now.
@@ -44,5 +48,5 @@ fn model(kind: Kind) -> Model {
 fn priced(query: &str, times: EvalTimes, series: u64, kind: Kind) -> Estimated {
     let shape = shape(query, times);
     let known = vec![counted(series); shape.selectors.len()];
-    estimate(&shape, &known, &model(kind))
+    estimate(&shape, &Knowledge::from(&*known), &model(kind))
 }

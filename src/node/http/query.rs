@@ -132,7 +132,7 @@ impl Query {
         let selectors: Vec<_> = (shape.selectors.iter().zip(&costs))
             .map(|(selector, cost)| {
                 json!({
-                    "selector": selector.text,
+                    "selector": &*selector.text,
                     "series": cost.series,
                     "blocks": cost.blocks,
                     "samples": cost.samples,

@@ -1,18 +1,22 @@
-//! What a query reads: for every selector its matchers and the time it truly touches.
+//! The windows and grids of a query: for every selector its matchers and the time that it truly touches, for every node
+//! the number of steps on which it is evaluated.
 //!
 //! A [`Shape`] is arithmetic over the tree: it knows nothing of any database and never fails. Odd input
 //! (durations that compute to NaN, times at the edge of `i64`) saturates.
 
 mod duration;
+mod invariant;
 mod matchers;
 mod walk;
 
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use crate::{
     base::{TextSize, TimeRange, time::EvalTimes},
-    promql::ast::{Ast, MatchOp, Matcher, NodeId, Span},
+    promql::ast::{Ast, Expr, MatchOp, Matcher, NodeId, Span},
 };
 
 pub use matchers::{is_match_all, normalise, selector_text};
@@ -41,9 +45,46 @@ pub enum Output {
     Same,
 }
 
-/// What a whole query reads.
-#[derive(Clone, Debug, PartialEq)]
+/// What a request does with the series that its selectors match.
+#[derive(Clone, Debug)]
+pub enum Reads {
+    /// It evaluates this query.
+    Query(Arc<Ast>),
+    /// It lists label sets and reads no samples.
+    Listing,
+    /// It returns raw samples.
+    RemoteRead {
+        /// As chunks, a frame at a time (`STREAMED_XOR_CHUNKS`), not as one message.
+        streamed: bool,
+    },
+}
+
+/// On which steps a node is evaluated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NodeShape {
+    /// Steps on which it is evaluated: those of the query, those of the subqueries around it, or 1 where its value is the
+    /// same at each step; 0 for what is no value (parts of durations).
+    pub steps: u64,
+    /// Steps to which the engine copies that value: more than `steps` at the highest node of a step-invariant part.
+    pub copies: u64,
+    /// Place in [`Shape::selectors`] of what it reads itself.
+    pub selector: Option<u32>,
+    /// Its value, where that is a number known from the text.
+    pub number: Option<f64>,
+}
+
+impl NodeShape {
+    /// A node that is no value.
+    pub const NEVER: Self = Self { steps: 0, copies: 0, selector: None, number: None };
+}
+
+/// What a whole request reads.
+#[derive(Clone, Debug)]
 pub struct Shape {
+    /// What it does with it.
+    pub reads: Reads,
+    /// One for each node of the query, by [`NodeId`].
+    pub nodes: Vec<NodeShape>,
     /// One for each vector selector, in the order of the text; the implied read of `info()` stands where its call
     /// starts.
     pub selectors: Vec<SelectorShape>,
@@ -87,22 +128,64 @@ pub struct SelectorShape {
     pub match_all: bool,
     /// How much of it can reach the answer.
     pub output: Output,
-    /// An aggregation that needs one series at a time stands directly over it (`sum(rate(x[5m]))`), so that a
-    /// streaming engine never holds series × steps.
-    pub streams: bool,
+    /// The query takes its points for native histograms: `histogram_quantile(0.9, sum(rate(x[5m])))` without a `le`.
+    pub histograms: bool,
+    /// Place of the first selector with the same matchers: its own, or an earlier one.
+    pub same_as: usize,
     /// The selector alone, without range, offset and `@`: for probes and messages.
-    pub text: String,
+    pub text: Arc<str>,
 }
 
 impl Shape {
     /// Reads the shape off a tree, for these evaluation times and this lookback.
-    pub fn of(ast: &Ast, times: EvalTimes, lookback_ms: u64) -> Self {
+    pub fn of(ast: &Arc<Ast>, times: EvalTimes, lookback_ms: u64) -> Self {
         walk::shape(ast, times, lookback_ms)
+    }
+
+    /// A request that reads these selectors without evaluating a query.
+    pub fn unevaluated(reads: Reads, selectors: Vec<SelectorShape>) -> Self {
+        let mut shape = Self {
+            reads,
+            nodes: Vec::new(),
+            selectors,
+            steps: 1,
+            range_seconds: 0,
+            functions: Vec::new(),
+            aggregates: false,
+            returns_matrix: false,
+            size: TextSize::default(),
+        };
+        mark_same(&mut shape.selectors);
+        shape
+    }
+
+    /// The tree, where it is a query.
+    pub fn ast(&self) -> Option<&Ast> {
+        match &self.reads {
+            Reads::Query(ast) => Some(ast),
+            Reads::Listing | Reads::RemoteRead { .. } => None,
+        }
+    }
+
+    /// A part of it is evaluated on a grid of its own, which may have any number of steps.
+    pub fn has_subquery(&self) -> bool {
+        let is_subquery = |node: &crate::promql::ast::Node| matches!(node.expr, Expr::Subquery { .. });
+        self.ast().is_some_and(|ast| ast.nodes.iter().any(is_subquery))
     }
 
     /// From the start of the earliest window to the end of the latest; `None` without selectors.
     pub fn window(&self) -> Option<TimeRange> {
         self.selectors.iter().map(|s| s.window).reduce(TimeRange::union)
+    }
+}
+
+/// Finds the selectors with equal matchers.
+fn mark_same(selectors: &mut [SelectorShape]) {
+    let mut first = std::collections::HashMap::with_capacity(selectors.len());
+    let same: Vec<usize> =
+        selectors.iter().enumerate().map(|(i, s)| *first.entry(&s.matchers).or_insert(i)).collect();
+    for (selector, same_as) in selectors.iter_mut().zip(same) {
+        selector.same_as = same_as;
     }
 }
 

@@ -1,19 +1,28 @@
 //! The walk from the root down: parents come after their children in the arena, so one pass in falling index order
 //! hands every node its context without recursion.
 
+use std::sync::Arc;
+
 use super::{
-    DEFAULT_SUBQUERY_STEP_MS, METRIC_NAME, Output, SelectorShape, Shape, duration::Numbers, matchers,
+    DEFAULT_SUBQUERY_STEP_MS, METRIC_NAME, NodeShape, Output, Reads, SelectorShape, Shape, duration::Numbers,
+    invariant, mark_same, matchers,
 };
 use crate::{
     base::{TimeRange, time::EvalTimes},
-    promql::ast::{
-        AggregateOp, Ast, At, BinaryOp, DurationExpr, Edges, Expr, Group, Grouping, MatchOp, Matcher, NodeId,
-        Selector, ValueType, VectorMatching,
+    promql::{
+        ast::{
+            AggregateOp, Ast, At, BinaryOp, DurationExpr, Edges, Expr, Function, Group, Grouping, MatchOp,
+            Matcher, NodeId, Selector, ValueType, VectorMatching,
+        },
+        function::FunctionId,
     },
 };
 
 /// The metric that `info()` reads when its data label selector names none.
 const INFO_METRIC: &str = "target_info";
+
+/// The label of a classic histogram's buckets.
+const BUCKET: &str = "le";
 
 /// When and for what a node is evaluated.
 #[derive(Clone, Copy)]
@@ -23,8 +32,11 @@ struct Context {
     /// Latest evaluation, milliseconds.
     last: i64,
     evaluations: u64,
+    /// Part of something that is evaluated once, and copied as a whole.
+    once: bool,
     output: Output,
-    streams: bool,
+    /// A function of native histograms stands above, and nothing between that would make floats of them.
+    histograms: bool,
     /// Range of the `[…]` directly around, milliseconds.
     range: Option<u64>,
     /// Milliseconds that the subqueries around reach back.
@@ -36,11 +48,13 @@ struct Context {
 }
 
 struct Walk<'a> {
-    ast: &'a Ast,
+    ast: &'a Arc<Ast>,
     times: EvalTimes,
     lookback: u64,
     numbers: Numbers,
+    invariants: Vec<bool>,
     contexts: Vec<Option<Context>>,
+    nodes: Vec<NodeShape>,
     /// In falling order of nodes.
     selectors: Vec<SelectorShape>,
     /// First and last evaluation of the whole query as each selector sees them, after `@` and `offset`.
@@ -50,13 +64,15 @@ struct Walk<'a> {
     functions: Vec<&'static str>,
 }
 
-pub(super) fn shape(ast: &Ast, times: EvalTimes, lookback: u64) -> Shape {
+pub(super) fn shape(ast: &Arc<Ast>, times: EvalTimes, lookback: u64) -> Shape {
     let mut walk = Walk {
         ast,
         times,
         lookback,
         numbers: Numbers::of(ast, times),
+        invariants: invariant::invariants(ast),
         contexts: vec![None; ast.nodes.len()],
+        nodes: vec![NodeShape::NEVER; ast.nodes.len()],
         selectors: Vec::new(),
         evaluated: None,
         reach: 0,
@@ -66,8 +82,9 @@ pub(super) fn shape(ast: &Ast, times: EvalTimes, lookback: u64) -> Shape {
         first: times.start,
         last: times.end.max(times.start),
         evaluations: times.steps(),
+        once: false,
         output: Output::Same,
-        streams: false,
+        histograms: false,
         range: None,
         reach: 0,
         info: None,
@@ -87,11 +104,19 @@ pub(super) fn shape(ast: &Ast, times: EvalTimes, lookback: u64) -> Shape {
 impl Walk<'_> {
     fn finish(mut self) -> Shape {
         self.selectors.sort_by_key(|s| (s.span.start, s.node));
+        mark_same(&mut self.selectors);
+        for (place, selector) in self.selectors.iter().enumerate() {
+            if let Some(node) = self.nodes.get_mut(selector.node.0 as usize) {
+                node.selector = u32::try_from(place).ok();
+            }
+        }
         self.functions.sort_unstable();
         self.functions.dedup();
         let range_ms = self.evaluated.map_or(0, TimeRange::len_ms).max(self.reach);
         let root = self.ast.nodes.get(self.ast.root.0 as usize);
         Shape {
+            reads: Reads::Query(Arc::clone(self.ast)),
+            nodes: self.nodes,
             steps: self.times.steps(),
             range_seconds: range_ms.div_ceil(1_000),
             functions: self.functions,
@@ -112,10 +137,26 @@ impl Walk<'_> {
         }
     }
 
+    /// Writes down on which steps a node is evaluated, and gives what holds inside of it.
+    fn enter(&mut self, id: NodeId, context: Context) -> Context {
+        let index = id.0 as usize;
+        let copied = context.evaluations > 1
+            && !context.once
+            && self.invariants.get(index).copied().unwrap_or(false)
+            && invariant::is_copied(self.ast.expr(id));
+        let inner = if copied { Context { evaluations: 1, once: true, ..context } } else { context };
+        if let Some(node) = self.nodes.get_mut(index) {
+            node.steps = inner.evaluations;
+            node.copies = context.evaluations;
+            node.number = self.numbers.get(id);
+        }
+        inner
+    }
+
     fn visit(&mut self, id: NodeId, context: Context) {
         let ast = self.ast;
-        // Only what sits directly between a streaming aggregation and its selector keeps the flag.
-        let broken = Context { streams: false, range: None, ..context };
+        let context = self.enter(id, context);
+        let plain = Context { range: None, ..context };
         match &ast.node(id).expr {
             Expr::Selector(selector) if context.info_data => self.info_data(selector, context),
             Expr::Selector(selector) => self.selector(id, selector, context),
@@ -124,28 +165,29 @@ impl Walk<'_> {
                 self.give(id, *selector, Context { range, ..context });
             }
             Expr::Subquery { expr, range, step, at, offset } => {
-                let inner = self.subquery(broken, range, step.as_ref(), *at, offset.as_ref());
+                let inner = self.subquery(plain, range, step.as_ref(), *at, offset.as_ref());
                 self.give(id, *expr, inner);
             }
             Expr::Call { func, args } => {
                 self.functions.push(func.name);
-                self.call(id, func.name, args, context);
+                self.call(id, func, args, plain);
             }
             Expr::Aggregate { op, param, expr, grouping } => {
                 if let Some(param) = param {
-                    self.give(id, *param, Context { output: Output::Nothing, ..broken });
+                    self.give(id, *param, Context { output: Output::Nothing, histograms: false, ..plain });
                 }
                 let k = param.and_then(|p| self.numbers.get(p));
                 let output = context.output.min(reduced(*op, grouping, k).unwrap_or(Output::Same));
-                self.give(id, *expr, Context { output, streams: streams(*op), ..broken });
+                let by_le = !grouping.without && grouping.labels.iter().any(|label| &**label == BUCKET);
+                self.give(id, *expr, Context { output, histograms: context.histograms && !by_le, ..plain });
             }
             Expr::Binary { op, lhs, rhs, matching, .. } => {
                 let (left, right) = self.sides(*op, *lhs, *rhs, matching.as_deref());
-                let side = |keeps| if keeps { broken.output } else { Output::Nothing };
-                self.give(id, *lhs, Context { output: side(left), ..broken });
-                self.give(id, *rhs, Context { output: side(right), ..broken });
+                let side = |keeps| if keeps { plain.output } else { Output::Nothing };
+                self.give(id, *lhs, Context { output: side(left), ..plain });
+                self.give(id, *rhs, Context { output: side(right), ..plain });
             }
-            Expr::Unary { expr, .. } => self.give(id, *expr, broken),
+            Expr::Unary { expr, .. } => self.give(id, *expr, plain),
             Expr::Paren(inner) => self.give(id, *inner, context),
             Expr::Number(_)
             | Expr::String(_)
@@ -155,16 +197,30 @@ impl Walk<'_> {
         }
     }
 
-    fn call(&mut self, id: NodeId, name: &str, args: &[NodeId], context: Context) {
-        let one = matches!(name, "scalar" | "absent" | "absent_over_time");
-        let output = if one { context.output.min(Output::One) } else { context.output };
-        if name == "info" {
+    fn call(&mut self, id: NodeId, func: &Function, args: &[NodeId], context: Context) {
+        use FunctionId::{
+            Absent, AbsentOverTime, HistogramAvg, HistogramCount, HistogramFraction, HistogramQuantile,
+            HistogramQuantiles, HistogramStddev, HistogramStdvar, HistogramSum, Scalar,
+        };
+        if func.id == FunctionId::Info {
             return self.info(id, args, context);
         }
+        let one = matches!(func.id, Scalar | Absent | AbsentOverTime);
+        let output = if one { context.output.min(Output::One) } else { context.output };
+        let of_histograms = matches!(
+            func.id,
+            HistogramAvg
+                | HistogramCount
+                | HistogramFraction
+                | HistogramQuantile
+                | HistogramQuantiles
+                | HistogramStddev
+                | HistogramStdvar
+                | HistogramSum
+        );
+        let histograms = of_histograms || context.histograms;
         for arg in args {
-            let matrix = self.ast.nodes.get(arg.0 as usize).is_some_and(|n| n.ty == ValueType::Matrix);
-            let streams = context.streams && matrix;
-            self.give(id, *arg, Context { output, streams, range: None, ..context });
+            self.give(id, *arg, Context { output, histograms, ..context });
         }
     }
 
@@ -172,11 +228,11 @@ impl Walk<'_> {
     fn info(&mut self, id: NodeId, args: &[NodeId], context: Context) {
         let index = self.selectors.len();
         let implied = Selector { matchers: Vec::new(), at: None, offset: None, edges: Edges::Plain };
-        let plain = Context { range: None, streams: false, output: Output::Nothing, ..context };
+        let plain = Context { range: None, output: Output::Nothing, histograms: false, ..context };
         self.push(id, &implied, plain);
         self.info_matchers(index, &[]);
         if let Some(v) = args.first() {
-            self.give(id, *v, Context { info: Some(index), streams: false, range: None, ..context });
+            self.give(id, *v, Context { info: Some(index), range: None, ..context });
         }
         if let Some(data) = args.get(1) {
             self.give(id, *data, Context { info: Some(index), info_data: true, ..plain });
@@ -197,7 +253,7 @@ impl Walk<'_> {
         }
         shape.matchers = matchers::normalise(&all);
         shape.match_all = matchers::is_match_all(&shape.matchers);
-        shape.text = matchers::selector_text(&shape.matchers);
+        shape.text = matchers::selector_text(&shape.matchers).into();
     }
 
     fn selector(&mut self, id: NodeId, selector: &Selector, context: Context) {
@@ -238,8 +294,9 @@ impl Walk<'_> {
             ranged: context.range.is_some(),
             match_all: matchers::is_match_all(&matchers),
             output: context.output,
-            streams: context.streams,
-            text: matchers::selector_text(&matchers),
+            histograms: context.histograms && !is_classic(&matchers),
+            same_as: self.selectors.len(),
+            text: matchers::selector_text(&matchers).into(),
             matchers,
         });
     }
@@ -272,7 +329,7 @@ impl Walk<'_> {
         let open = first.saturating_sub_unsigned(range);
         let evaluations = grid(last, step).saturating_sub(grid(open, step)).max(1) as u64;
         let reach = outer.reach.saturating_add(range);
-        Context { first: open.saturating_add(1).min(last), last, evaluations, reach, ..outer }
+        Context { first: open.saturating_add(1).min(last), last, evaluations, once: false, reach, ..outer }
     }
 
     /// Whether the left and the right operand's series can reach the result.
@@ -326,15 +383,8 @@ fn reduced(op: AggregateOp, grouping: &Grouping, param: Option<f64>) -> Option<O
     }
 }
 
-/// Aggregations that a streaming engine folds one series at a time.
-fn streams(op: AggregateOp) -> bool {
-    matches!(
-        op,
-        AggregateOp::Sum
-            | AggregateOp::Avg
-            | AggregateOp::Count
-            | AggregateOp::Min
-            | AggregateOp::Max
-            | AggregateOp::Group
-    )
+/// Buckets of a classic histogram, which are floats.
+fn is_classic(matchers: &[Matcher]) -> bool {
+    let names_buckets = |m: &Matcher| &*m.name == METRIC_NAME && m.value.ends_with("_bucket");
+    matchers.iter().any(|m| &*m.name == BUCKET || names_buckets(m))
 }

@@ -64,6 +64,7 @@ impl QueryLogs {
             fingerprint: None,
             times: None,
             cost: None,
+            parts: 1,
             waited: Duration::ZERO,
             verdict: "admitted",
             shadowed: Vec::new(),
@@ -137,6 +138,8 @@ pub(in crate::proxy) struct QueryLog {
     /// Start, end and step, milliseconds.
     pub(super) times: Option<EvalTimes>,
     pub(super) cost: Option<QueryCost>,
+    /// Requests that it is asked for in.
+    parts: u64,
     waited: Duration,
     /// What holds once it may run.
     verdict: &'static str,
@@ -199,8 +202,8 @@ impl QueryLog {
     }
 
     /// It is known what it will cost.
-    pub(in crate::proxy) fn estimated(&mut self, cost: QueryCost) {
-        self.cost = Some(cost);
+    pub(in crate::proxy) fn estimated(&mut self, estimated: &crate::cost::Estimated) {
+        (self.cost, self.parts) = (Some(estimated.cost), estimated.parts);
         self.enter(Stage::Admit);
     }
 
@@ -398,7 +401,7 @@ impl QueryLog {
             wait_ms = waited.as_millis() as u64, took_ms = self.began.elapsed().as_millis() as u64,
             est_series = cost.map(|c| logged(c.series)), est_samples = cost.map(|c| logged(c.samples)),
             est_memory_bytes = cost.map(|c| logged(c.memory)), known = cost.map(|c| c.series.confidence.as_str()),
-            est_pieces = cost.map(|c| c.pieces),
+            est_pieces = cost.map(|_| self.parts),
             answer_series = actual.map(|a| a.series), answer_samples = actual.map(|a| a.samples),
             answer_bytes = actual.map(|a| a.bytes_decoded), query = &*self.query, "query"
         );

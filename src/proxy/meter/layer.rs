@@ -96,8 +96,8 @@ where
     if !is_light {
         common.log.dispatched();
     }
-    let split = query.division.as_ref().filter(|_| estimate.cost.pieces > 1);
-    let parts = split.map(|split| split.times(estimate.cost.pieces)).unwrap_or_default();
+    let split = query.division.as_ref().filter(|_| estimate.parts > 1);
+    let parts = split.map(|split| split.times(estimate.parts)).unwrap_or_default();
     let upstream = Arc::clone(&common.upstream);
     let dispatch = Dispatch { upstream, outgoing, deadline, idempotent: is_light, parts };
     let answered = tokio::select! {
@@ -133,12 +133,11 @@ async fn answer_client(
     settler.metrics.upstream(&backend, status, at.elapsed());
     observe(&common, &result, &query);
     // The head of a part speaks of that part alone.
-    let whole = result.as_ref().ok().filter(|_| estimate.cost.pieces == 1);
+    let whole = result.as_ref().ok().filter(|_| estimate.parts == 1);
     let reported = whole.and_then(|response| reported_series(&common.upstream, response.headers()));
     let answer_tells = tells_series(&query.shape);
     let estimate_text = estimate_header(&estimate);
-    let tenant = common.caller.tenant.as_str();
-    let history_key = common.upstream.history_key(tenant, &query, (settler.clock)());
+    let history_key = common.upstream.history_key(&query.scope, &query, (settler.clock)());
     let answer_is_whole = query.answer_is_whole;
     let settlement = Settlement {
         backend: Arc::clone(&backend),

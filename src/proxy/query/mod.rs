@@ -6,33 +6,31 @@ mod remote_read;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use bytes::Bytes;
 
 use self::remote_read::{ReadError, ReadRequest};
 use crate::proxy::{route::Endpoint, upstream::OnUnparsable};
 use crate::{
+    backend::{DataScope, parameters::lookback_ms},
     base::{
-        TextSize, TimeDialect, TimeRange,
+        Kind, TextSize, TimeDialect, TimeRange,
         params::{ParamError, Params},
         time::EvalTimes,
     },
-    cost::QuerySplit,
+    cost::{self, QuerySplit},
     promql::{
         self, CachedQuery, Fingerprint, ParseError, Reason,
         ast::{Ast, Expr},
         durations,
-        shape::{DEFAULT_LOOKBACK_MS, Output, SelectorShape, Shape},
-        sketch,
+        shape::{DEFAULT_LOOKBACK_MS, Output, Reads, SelectorShape, Shape},
+        sketch, templates,
     },
 };
 
 /// Most selectors of `match[]` in one request.
 const MATCHERS_MAX: usize = 100;
-/// A query of so few nodes, none of them a selector or a subquery, and of so few bytes, costs no more than its own parsing.
-const FREE_NODES_MAX: usize = 16;
-const FREE_BYTES_MAX: usize = 1 << 10;
 /// What VictoriaMetrics assumes of a range query without `start` or `step`: the last five minutes, one step.
 const LENIENT_RANGE_MS: i64 = 300_000;
 
@@ -74,6 +72,10 @@ pub(in crate::proxy) struct ParsedQuery {
     pub division: Option<Box<QuerySplit>>,
     /// The series of its answer are all that it touched: nothing filters, cuts or combines them.
     pub answer_is_whole: bool,
+    /// Whose and which data it sees.
+    pub scope: DataScope,
+    /// The query string that the backend gets, where that is not the client's own.
+    pub url_query: Option<String>,
     /// The body that the backend gets, where that is not the client's own.
     pub body: Option<Bytes>,
 }
@@ -85,6 +87,8 @@ pub(in crate::proxy) struct QueryParser<'a> {
     pub now_ms: i64,
     /// How the backend reads times; VictoriaMetrics fills in a missing start, end and step.
     pub dialect: TimeDialect,
+    /// The kind of backend, which has parameters and templates of its own.
+    pub kind: Kind,
     /// What becomes of a query that is not PromQL.
     pub on_unparsable: OnUnparsable,
     /// Parsed queries.
@@ -167,28 +171,33 @@ impl QueryParser<'_> {
 
     fn query(&self, params: &Params<'_>, times: EvalTimes) -> Result<ParsedQuery, QueryError> {
         let text = params.one("query")?.ok_or_else(|| ParamError::invalid("query", "it is missing"))?;
-        let lookback =
-            params.duration_in("lookback_delta", self.dialect)?.and_then(|ms| u64::try_from(ms).ok());
-        let lookback = lookback.filter(|ms| *ms > 0).unwrap_or(DEFAULT_LOOKBACK_MS);
-        let query = match self.parse("query", text) {
+        let step = params.duration_in("step", self.dialect)?.map_or(0, |ms| ms.max(0) as u64);
+        let lookback = lookback_ms(self.kind, self.dialect, params, DEFAULT_LOOKBACK_MS, step)?;
+        let expanded = self.expanded("query", text)?;
+        let query = match self.parse("query", &expanded) {
             Ok(query) => query,
-            Err(error) => return self.unparsable(error, text, times, lookback),
+            Err(error) => {
+                let call = self.unparsable(error, &expanded, times, lookback)?;
+                return Ok(ParsedQuery { text: text.to_owned(), ..call });
+            }
         };
         let ast = &query.ast;
         durations::check(ast, times).map_err(|error| QueryError::Parse { name: "query", error })?;
         let shape = Shape::of(ast, times, lookback);
-        let free = shape.selectors.is_empty() && is_plain(ast);
+        let free = cost::is_free(&shape);
         // What asks for more than points is asked for as it came.
         let is_plain = params.names().all(|name| PLAIN_PARAMS.contains(&name))
             && ["start", "end"].into_iter().all(|name| params.is_plain_time(name));
-        let division = if is_plain { QuerySplit::of(ast, times, lookback).map(Box::new) } else { None };
+        let split = if is_plain { QuerySplit::of(ast, times, lookback) } else { None };
+        let all_replicas = params.one("dedup")? == Some("false");
+        let division = split.map(|split| if all_replicas { split.of_all_replicas() } else { split });
         Ok(ParsedQuery {
             text: text.to_owned(),
             fingerprint: query.fingerprint(),
             shape,
             free,
             times: Some(times),
-            division,
+            division: division.map(Box::new),
             answer_is_whole: is_raw(ast) && params.first("limit").is_none(),
             ..ParsedQuery::unread()
         })
@@ -224,7 +233,7 @@ impl QueryParser<'_> {
         lookback: u64,
     ) -> Result<ParsedQuery, ParseError> {
         let limits = promql::Limits { unknown_functions: true, ..promql::Limits::default() };
-        let ast = promql::parse_with(text, &limits)?;
+        let ast = std::sync::Arc::new(promql::parse_with(text, &limits)?);
         durations::check(&ast, times)?;
         let mut shape = Shape::of(&ast, times, lookback);
         for selector in &mut shape.selectors {
@@ -266,6 +275,7 @@ impl QueryParser<'_> {
         let unreadable = |error| QueryError::Parse { name, error };
         let ast =
             sketch::stand_in(text, lookback.saturating_add(times.step), times.step).map_err(unreadable)?;
+        let ast = std::sync::Arc::new(ast);
         let mut shape = Shape::of(&ast, times, lookback);
         for selector in &mut shape.selectors {
             // All of it may reach the answer, but the answer does not tell what was read.
@@ -274,6 +284,14 @@ impl QueryParser<'_> {
         shape.size.bytes = text.len() as u64;
         let (text, fingerprint) = (text.to_owned(), Fingerprint::of(&ast));
         Ok(ParsedQuery { text, fingerprint, shape, times: Some(times), ..ParsedQuery::unread() })
+    }
+
+    /// The text without the templates that VictoriaMetrics expands.
+    fn expanded<'t>(&self, name: &'static str, text: &'t str) -> Result<Cow<'t, str>, QueryError> {
+        if self.kind != Kind::VictoriaMetrics {
+            return Ok(Cow::Borrowed(text));
+        }
+        templates::expand(text).map_err(|error| QueryError::Parse { name, error })
     }
 
     fn parse(&self, name: &'static str, text: &str) -> Result<std::sync::Arc<CachedQuery>, QueryError> {
@@ -345,20 +363,23 @@ impl QueryParser<'_> {
         let text = texts.join(" ");
         let mut call = ParsedQuery { text, listing: true, times: Some(times), ..ParsedQuery::unread() };
         let mut fingerprints = Vec::with_capacity(texts.len());
+        let (mut selectors, mut range_seconds, mut size) = (Vec::new(), 0, TextSize::default());
         for text in texts {
             let one = self.matched(text, times)?;
             fingerprints.push(one.fingerprint);
             call.opaque |= one.opaque;
-            call.shape.size = call.shape.size.plus(one.shape.size);
-            call.shape.range_seconds = call.shape.range_seconds.max(one.shape.range_seconds);
-            call.shape.selectors.extend(one.shape.selectors);
+            size = size.plus(one.shape.size);
+            range_seconds = one.shape.range_seconds.max(range_seconds);
+            selectors.extend(one.shape.selectors);
         }
         call.fingerprint = Fingerprint::of_set(fingerprints);
+        call.shape = Shape { range_seconds, size, ..Shape::unevaluated(Reads::Listing, selectors) };
         Ok(call)
     }
 
     /// One `match[]`: a selector, of PromQL or of a dialect.
     fn matched(&self, text: &str, times: EvalTimes) -> Result<ParsedQuery, QueryError> {
+        let text = &*self.expanded("match[]", text)?;
         let query = match self.parse("match[]", text) {
             Ok(query) => query,
             Err(error) => {
@@ -385,13 +406,14 @@ impl ParsedQuery {
     pub(in crate::proxy) fn remote_read(body: &[u8], cache: &promql::Cache) -> Result<Self, QueryError> {
         let request = ReadRequest::parse(body)?;
         let mut call = Self { body: Some(request.to_body()?), ..Self::unread() };
-        call.shape.selectors = request.selectors();
+        call.shape =
+            Shape::unevaluated(Reads::RemoteRead { streamed: request.is_streamed() }, request.selectors());
         let fingerprint = |selector: &SelectorShape| match cache.query(&selector.text) {
             Ok(query) => query.fingerprint(),
             Err(_) => Fingerprint::of_bytes(b"selector", &[selector.text.as_bytes()]),
         };
         call.fingerprint = Fingerprint::of_set(call.shape.selectors.iter().map(fingerprint));
-        let texts: Vec<&str> = call.shape.selectors.iter().map(|selector| selector.text.as_str()).collect();
+        let texts: Vec<&str> = call.shape.selectors.iter().map(|selector| &*selector.text).collect();
         call.text = texts.join(" ");
         let ranges = call.shape.selectors.iter().map(|selector| selector.window.len_ms().div_ceil(1_000));
         call.shape.range_seconds = ranges.max().unwrap_or(0);
@@ -403,15 +425,7 @@ impl ParsedQuery {
         Self {
             text: String::new(),
             fingerprint: Fingerprint::default(),
-            shape: Shape {
-                selectors: Vec::new(),
-                steps: 1,
-                range_seconds: 0,
-                functions: Vec::new(),
-                aggregates: false,
-                returns_matrix: false,
-                size: TextSize::default(),
-            },
+            shape: Shape::unevaluated(Reads::Listing, Vec::new()),
             listing: false,
             free: false,
             opaque: false,
@@ -419,9 +433,17 @@ impl ParsedQuery {
             timeout: None,
             division: None,
             answer_is_whole: false,
+            scope: DataScope::default(),
+            url_query: None,
             body: None,
         }
     }
+}
+
+/// Only reads the query, within the limits of the parser.
+pub(in crate::proxy) fn parse_only(params: &Params<'_>, cache: &promql::Cache) -> Result<(), QueryError> {
+    let text = params.one("query")?.unwrap_or_default();
+    cache.query(text).map(drop).map_err(|error| QueryError::Parse { name: "query", error })
 }
 
 /// A selector, or its samples as they are.
@@ -431,11 +453,4 @@ fn is_raw(ast: &Ast) -> bool {
         root = ast.expr(*inner);
     }
     matches!(root, Expr::Selector(_) | Expr::Matrix { .. })
-}
-
-/// Few nodes, and none that multiplies work.
-fn is_plain(ast: &Ast) -> bool {
-    ast.nodes.len() <= FREE_NODES_MAX
-        && ast.text.len() <= FREE_BYTES_MAX
-        && !ast.nodes.iter().any(|node| matches!(node.expr, Expr::Subquery { .. }))
 }

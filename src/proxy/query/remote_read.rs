@@ -127,6 +127,11 @@ impl ReadRequest {
         packed.map(Bytes::from).map_err(|_| ReadError::Snappy)
     }
 
+    /// The database answers with the first type that it knows, and streams chunks only where that is first.
+    pub(super) fn is_streamed(&self) -> bool {
+        self.accepted.first() == Some(&STREAMED_XOR_CHUNKS)
+    }
+
     /// What each query reads.
     pub(super) fn selectors(&self) -> Vec<SelectorShape> {
         self.queries.iter().map(Query::selector).collect()
@@ -164,14 +169,15 @@ impl Query {
             node: NodeId(0),
             span: Span::default(),
             match_all: is_match_all(&matchers),
-            text: selector_text(&matchers),
+            text: selector_text(&matchers).into(),
             matchers,
             window,
             evaluations: 1,
             window_per_eval_ms: window.len_ms(),
             ranged: true,
             output: Output::Same,
-            streams: false,
+            histograms: false,
+            same_as: 0,
         }
     }
 }

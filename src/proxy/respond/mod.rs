@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::proxy::meter::{BodyError, MeteredBody, Progress};
 use crate::{
     backend::{self, BackendError},
-    base::{ErrorKind, cors::TO_SCRIPTS, error as errors, json},
+    base::{ErrorKind, cors::TO_SCRIPTS, error, json},
 };
 
 /// Which limit refused, and by how much.
@@ -65,7 +65,7 @@ pub struct Extra {
 pub fn error(kind: ErrorKind, message: &str, extra: Extra) -> Response<Body> {
     let retry_seconds = extra.retry_after.map(seconds_up);
     let id = extra.limit.as_deref().and_then(|limit| limit.split(';').next()).unwrap_or(kind.label());
-    let link = errors::help_link(id);
+    let link = error::help_link(id);
     let mut response = Response::new(Body::full(json(kind, message, retry_seconds)));
     *response.status_mut() = StatusCode::from_u16(kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();

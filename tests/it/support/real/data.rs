@@ -217,7 +217,7 @@ fn dashboard_metrics() -> BTreeMap<String, Vec<(String, String)>> {
     let mut metrics = BTreeMap::new();
     for query in dashboard_queries() {
         let ast = promql::parse(query).unwrap_or_else(|error| panic!("{query}: {error}"));
-        for selector in Shape::of(&ast, weir::base::time::EvalTimes::instant(0), 300_000).selectors {
+        for selector in Shape::of(&ast.into(), weir::base::time::EvalTimes::instant(0), 300_000).selectors {
             let Some(name) = selector.metric_name() else { continue };
             let mut labels: Vec<_> = (selector.matchers.iter())
                 .filter(|m| m.op == MatchOp::Equal && &*m.name != "__name__" && !m.value.is_empty())

@@ -1,0 +1,139 @@
+//! One rule for each aggregation.
+
+use super::{
+    Interpreter, Uses,
+    value::{Priced, Value, sum, times},
+};
+use crate::promql::ast::{AggregateOp, Grouping, NodeId};
+
+/// The value of a float as a label: `strconv.FormatFloat` without an exponent, in the usual ranges.
+const VALUE_BYTES: u64 = 26;
+/// `topk` and its like: a place in a map for each series, and a heap for each group.
+const CHOSEN_BYTES: u64 = 150;
+const HEAP_BYTES: u64 = 48;
+/// A sample that `quantile` copies, in a slice that grew by append.
+const COPIED_BYTES: u64 = 96;
+
+impl Interpreter<'_> {
+    pub(super) fn aggregate(
+        &self,
+        op: AggregateOp,
+        param: Option<NodeId>,
+        expr: NodeId,
+        grouping: &Grouping,
+        steps: u64,
+    ) -> Priced {
+        let input = self.value(expr);
+        let groups = self.groups(grouping, &input);
+        let folded = Value {
+            series: groups,
+            churn: input.churn.min(groups.max(1)),
+            points: steps,
+            distinct: steps,
+            // A label set that a builder made keeps the bytes of the first series of its group.
+            labels: if is_everything(grouping) { 0 } else { input.labels },
+            fresh: true,
+            ..input
+        };
+        let floats = Value { buckets: 0, objects: 0, ..folded };
+        match op {
+            AggregateOp::Sum | AggregateOp::Avg => {
+                let histograms = Value { series: times(2, groups), objects: 1, ..input };
+                let value = Value { objects: steps, ..folded };
+                self.folds(param, expr, value, self.histograms(&histograms))
+            }
+            AggregateOp::Group => self.folds(param, expr, Value { distinct: 1, ..floats }, 0),
+            AggregateOp::Count => {
+                let distinct = steps.min(input.series.saturating_add(1));
+                self.folds(param, expr, Value { distinct, ..floats }, 0)
+            }
+            AggregateOp::Min | AggregateOp::Max | AggregateOp::Stddev | AggregateOp::Stdvar => {
+                self.folds(param, expr, floats, 0)
+            }
+            AggregateOp::Quantile => self.collects(param, expr, floats, times(COPIED_BYTES, input.series)),
+            AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk => {
+                self.chosen(param, expr, groups, steps)
+            }
+            AggregateOp::LimitRatio => self.collects(param, expr, Value { points: steps, ..input }, 0),
+            AggregateOp::CountValues => self.count_values(param, expr, &folded),
+        }
+    }
+
+    fn folds(&self, param: Option<NodeId>, expr: NodeId, value: Value, work: u64) -> Priced {
+        self.over(Uses::Groups, param, expr, value, work)
+    }
+
+    fn collects(&self, param: Option<NodeId>, expr: NodeId, value: Value, work: u64) -> Priced {
+        self.over(Uses::All, param, expr, value, work)
+    }
+
+    fn over(&self, uses: Uses, param: Option<NodeId>, expr: NodeId, value: Value, work: u64) -> Priced {
+        let operands = match param {
+            Some(param) => self.operands(&[param, expr], uses),
+            None => self.operands(&[expr], uses),
+        };
+        self.produce(uses, operands, value, work)
+    }
+
+    /// The first, last or largest k of each group; others at each step, perhaps.
+    fn chosen(&self, param: Option<NodeId>, expr: NodeId, groups: u64, steps: u64) -> Priced {
+        let input = self.value(expr);
+        let k = param.and_then(|param| self.shape_of(param).number);
+        // A cast from float saturates; a k that is computed from data may be any number.
+        let k = k.map_or(u64::MAX, |k| k.max(0.0) as u64).min(input.series);
+        let at_once = times(k, groups).min(input.series);
+        let turns = if at_once == 0 { 1 } else { steps.min(input.series.div_ceil(at_once)) };
+        let value = Value {
+            series: times(at_once, steps).min(input.series),
+            churn: times(input.churn, turns),
+            points: steps,
+            ..input
+        };
+        let work = times(CHOSEN_BYTES, input.series)
+            .saturating_add(times(groups, times(HEAP_BYTES, k).saturating_add(self.engine.taken)));
+        self.collects(param, expr, value, work)
+    }
+
+    /// A series for each value, and a row of all steps for each of these: the worst is every sample's own.
+    fn count_values(&self, param: Option<NodeId>, expr: NodeId, folded: &Value) -> Priced {
+        let input = self.value(expr);
+        let name = param.map_or(0, |param| self.string(param).len() as u64);
+        let value = Value {
+            series: times(input.series, input.distinct),
+            churn: times(folded.churn, input.distinct),
+            distinct: folded.points.min(input.series),
+            labels: sum([folded.labels, name, VALUE_BYTES]),
+            longest: input.longest.max(VALUE_BYTES),
+            buckets: 0,
+            objects: 0,
+            ..*folded
+        };
+        self.collects(param, expr, value, 0)
+    }
+
+    /// Groups that the series of an operand fall into.
+    fn groups(&self, grouping: &Grouping, input: &Value) -> u64 {
+        if is_everything(grouping) {
+            return input.series.min(1);
+        }
+        // `without ()` drops the name alone.
+        if grouping.labels.is_empty() {
+            return input.series;
+        }
+        // Nobody knows. One group takes what the operand takes, 24 bytes a point; one for each series takes 100 with its
+        // answer. Half of the series as groups are 50: at most twice the truth, and at least half of it.
+        let unknown = input.series.div_ceil(2);
+        if grouping.without {
+            return unknown;
+        }
+        // A series without the label has a group of its own.
+        let values = |label: &str| Some(self.table?.values(label)?.saturating_add(1));
+        let product = grouping.labels.iter().map(|label| values(label));
+        let product = product.reduce(|a, b| Some(times(a?, b?))).flatten();
+        product.map_or(unknown, |groups| groups.min(input.series))
+    }
+}
+
+fn is_everything(grouping: &Grouping) -> bool {
+    grouping.labels.is_empty() && !grouping.without
+}

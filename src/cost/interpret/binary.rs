@@ -1,0 +1,158 @@
+//! One rule for each binary operator.
+
+use super::{
+    Interpreter, Uses,
+    value::{Priced, Value, sum, times},
+};
+use crate::promql::ast::{BinaryOp, Group, NodeId, ValueType, VectorMatching};
+
+/// The signature of a series in the maps of a join, without its labels.
+const SIGNATURE_BYTES: u64 = 110;
+/// A pair in the cache of joined label sets, without the labels of both sides that are its key.
+const PAIR_BYTES: u64 = 60;
+
+/// How an operator makes its series from those of its operands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// New values under labels without the name.
+    Arithmetic,
+    /// Some of the left side's points as they are, or with `bool` 0 and 1.
+    Comparison,
+    /// Some series of the left side, or of both.
+    Intersection,
+    Union,
+}
+
+const fn kind(op: BinaryOp) -> Kind {
+    match op {
+        BinaryOp::Add
+        | BinaryOp::Sub
+        | BinaryOp::Mul
+        | BinaryOp::Div
+        | BinaryOp::Mod
+        | BinaryOp::Pow
+        | BinaryOp::Atan2
+        | BinaryOp::TrimUpper
+        | BinaryOp::TrimLower => Kind::Arithmetic,
+        BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Gt | BinaryOp::Lt | BinaryOp::Ge | BinaryOp::Le => {
+            Kind::Comparison
+        }
+        BinaryOp::And | BinaryOp::Unless => Kind::Intersection,
+        BinaryOp::Or => Kind::Union,
+    }
+}
+
+impl Interpreter<'_> {
+    pub(super) fn binary(
+        &self,
+        op: BinaryOp,
+        sides: (NodeId, NodeId),
+        return_bool: bool,
+        matching: Option<&VectorMatching>,
+        steps: u64,
+    ) -> Priced {
+        let scalar = |id| self.ty(id) == ValueType::Scalar;
+        match (scalar(sides.0), scalar(sides.1)) {
+            (true, true) => self.with(Uses::EachSeries, sides, Value::one(steps), 0),
+            (false, true) => self.with_scalar(op, sides, self.value(sides.0), return_bool, steps),
+            (true, false) => self.with_scalar(op, sides, self.value(sides.1), return_bool, steps),
+            (false, false) => self.vectors(op, sides, return_bool, matching, steps),
+        }
+    }
+
+    fn with(&self, uses: Uses, sides: (NodeId, NodeId), value: Value, work: u64) -> Priced {
+        self.produce(uses, self.operands(&[sides.0, sides.1], uses), value, work)
+    }
+
+    fn with_scalar(
+        &self,
+        op: BinaryOp,
+        sides: (NodeId, NodeId),
+        vector: Value,
+        return_bool: bool,
+        steps: u64,
+    ) -> Priced {
+        let value = applied(op, return_bool, vector, steps);
+        self.with(Uses::EachSeries, sides, value, 0)
+    }
+
+    fn vectors(
+        &self,
+        op: BinaryOp,
+        sides: (NodeId, NodeId),
+        return_bool: bool,
+        matching: Option<&VectorMatching>,
+        steps: u64,
+    ) -> Priced {
+        let (left, right) = (self.value(sides.0), self.value(sides.1));
+        let signature = left.labels.max(right.labels).saturating_add(SIGNATURE_BYTES);
+        let signatures = times(left.series.saturating_add(right.series), signature);
+        let either = Value {
+            churn: left.churn.max(right.churn),
+            points: steps,
+            labels: left.labels.max(right.labels),
+            longest: left.longest.max(right.longest),
+            fresh: left.fresh || right.fresh,
+            buckets: left.buckets.max(right.buckets),
+            objects: left.objects.max(right.objects),
+            distinct: left.distinct.max(right.distinct),
+            ..left
+        };
+        match kind(op) {
+            Kind::Intersection => {
+                return self.with(Uses::All, sides, Value { points: steps, ..left }, signatures);
+            }
+            Kind::Union => {
+                let series = left.series.saturating_add(right.series);
+                return self.with(Uses::All, sides, Value { series, ..either }, signatures);
+            }
+            Kind::Arithmetic | Kind::Comparison => {}
+        }
+        let value = applied(op, return_bool, joined(&left, &right, matching, either), steps);
+        let pair = sum([left.labels, right.labels, PAIR_BYTES]);
+        let keys = times(value.series, pair);
+        self.with(Uses::All, sides, value, signatures.saturating_add(keys))
+    }
+}
+
+/// The values of an operator on the series that come out.
+fn applied(op: BinaryOp, return_bool: bool, series: Value, steps: u64) -> Value {
+    match kind(op) {
+        Kind::Comparison if return_bool => Value { distinct: 2, ..series.floats(steps) },
+        // The points of the left side, under their own labels.
+        Kind::Comparison | Kind::Intersection | Kind::Union => Value { points: steps, ..series },
+        Kind::Arithmetic => Value { distinct: steps, fresh: true, points: steps, objects: steps, ..series },
+    }
+}
+
+/// The series of a join by labels.
+fn joined(left: &Value, right: &Value, matching: Option<&VectorMatching>, either: Value) -> Value {
+    let filled = matching.is_some_and(|m| m.fill_left.is_some() || m.fill_right.is_some());
+    let included =
+        matching.map_or(0, |m| m.include.iter().map(|label| label.len() as u64).fold(0, u64::saturating_add));
+    let many = |many: &Value, one: &Value| {
+        let include = matching.map_or(0, |m| m.include.len() as u64);
+        Value {
+            // Each time that another series takes the place of the one, all of the many get other labels.
+            series: times(many.series, one.churn.min(either.points.max(1))),
+            labels: sum([many.labels, included, times(include, one.longest)]),
+            fresh: true,
+            ..either
+        }
+    };
+    let pairs = match matching.map_or(Group::OneToOne, |m| m.group) {
+        // A filter keeps the left side's labels, of which several may meet one of the right over time.
+        Group::OneToOne | Group::ManyToMany => Value {
+            series: left.series.min(times(right.series, left.churn)),
+            labels: left.labels,
+            fresh: true,
+            ..either
+        },
+        Group::ManyToOne => many(left, right),
+        Group::OneToMany => many(right, left),
+    };
+    if !filled {
+        return pairs;
+    }
+    Value { series: left.series.saturating_add(right.series).max(pairs.series), ..pairs }
+}

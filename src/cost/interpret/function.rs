@@ -1,0 +1,251 @@
+//! One rule for each function.
+
+use super::{
+    Interpreter, Uses, text,
+    value::{Load, Operands, Priced, Value, sum, times},
+};
+use crate::promql::{
+    ast::{NodeId, ValueType},
+    function::FunctionId,
+    shape::NodeShape,
+};
+
+/// Copies of a string that is being made: the buffer that grew by append, the string, and the key under which the label
+/// set is looked up. Measured: one string of 500 MB takes Prometheus 2.42 past 3 GiB.
+const STRING_COPIES: u64 = 4;
+/// A histogram of floats has this many buckets at least: an upper bound and `+Inf`.
+const CLASSIC_BUCKETS_LEAST: u64 = 2;
+/// A label of an info metric that `info()` joins, and what it keeps for each series meanwhile (`info.go`).
+const INFO_BYTES: u64 = 600;
+
+impl Interpreter<'_> {
+    #[expect(clippy::too_many_lines, reason = "one line for each function, so that none is forgotten")]
+    pub(super) fn call(&self, id: FunctionId, args: &[NodeId], at: NodeShape) -> Priced {
+        use FunctionId as F;
+        match id {
+            F::Time | F::Pi | F::Start | F::End | F::Step | F::Range => {
+                self.one(Uses::Windows, args, at.steps)
+            }
+            F::MaxOf | F::MinOf | F::Vector => self.one(Uses::EachSeries, args, at.steps),
+            F::Scalar => self.one(Uses::All, args, at.steps),
+            F::Absent => self.absent(Uses::EachSeries, args, at.steps),
+            F::AbsentOverTime => self.absent_over_time(args, at.steps),
+            F::Abs
+            | F::Acos
+            | F::Acosh
+            | F::Asin
+            | F::Asinh
+            | F::Atan
+            | F::Atanh
+            | F::Ceil
+            | F::Clamp
+            | F::ClampMax
+            | F::ClampMin
+            | F::Cos
+            | F::Cosh
+            | F::Deg
+            | F::Exp
+            | F::Floor
+            | F::Ln
+            | F::Log10
+            | F::Log2
+            | F::Rad
+            | F::Round
+            | F::Sin
+            | F::Sinh
+            | F::Sqrt
+            | F::StartTimestamp
+            | F::Tan
+            | F::Tanh
+            | F::Timestamp
+            | F::HistogramAvg
+            | F::HistogramCount
+            | F::HistogramStddev
+            | F::HistogramStdvar
+            | F::HistogramSum => self.each(args, at.steps, u64::MAX),
+            F::Sgn => self.each(args, at.steps, 4),
+            F::DayOfMonth | F::DayOfYear | F::Minute | F::Year => self.each(args, at.steps, 366),
+            F::DayOfWeek | F::DaysInMonth | F::Hour | F::Month => self.each(args, at.steps, 32),
+            F::AvgOverTime
+            | F::Delta
+            | F::FirstOverTime
+            | F::Idelta
+            | F::Increase
+            | F::Irate
+            | F::LastOverTime
+            | F::Rate
+            | F::SumOverTime => self.windows(args, at.steps, true),
+            F::Changes
+            | F::CountOverTime
+            | F::Deriv
+            | F::DoubleExponentialSmoothing
+            | F::HoltWinters
+            | F::MadOverTime
+            | F::MaxOverTime
+            | F::MinOverTime
+            | F::PredictLinear
+            | F::PresentOverTime
+            | F::QuantileOverTime
+            | F::Resets
+            | F::StddevOverTime
+            | F::StdvarOverTime
+            | F::TsOfFirstOverTime
+            | F::TsOfLastOverTime
+            | F::TsOfMaxOverTime
+            | F::TsOfMinOverTime => self.windows(args, at.steps, false),
+            F::HistogramFraction | F::HistogramQuantile => self.quantiles(args, at.steps, 1),
+            F::HistogramQuantiles => {
+                self.quantiles(args, at.steps, args.len().saturating_sub(2).max(1) as u64)
+            }
+            F::Sort | F::SortDesc | F::SortByLabel | F::SortByLabelDesc => self.sort(args, at.steps),
+            F::LabelReplace => self.label_replace(args, at.steps),
+            F::LabelJoin => self.label_join(args, at.steps),
+            F::Info => self.info(args, at),
+            F::Unknown => self.unknown(args, at.steps),
+        }
+    }
+
+    /// The dearest that a function could do: all series of all arguments come out, under labels that it has joined, and
+    /// histograms stay what they are.
+    fn unknown(&self, args: &[NodeId], steps: u64) -> Priced {
+        let add = |all: Value, arg: &NodeId| {
+            let arg = self.value(*arg);
+            Value {
+                series: all.series.saturating_add(arg.series),
+                churn: all.churn.max(arg.churn),
+                labels: all.labels.saturating_add(arg.labels),
+                longest: all.longest.saturating_add(arg.longest),
+                buckets: all.buckets.max(arg.buckets),
+                ..all
+            }
+        };
+        let empty = Value {
+            churn: 1,
+            points: steps,
+            distinct: steps,
+            objects: steps,
+            fresh: true,
+            ..Value::default()
+        };
+        let value = args.iter().fold(empty, add);
+        let value = Value { series: value.series.max(1), ..value };
+        self.produce(Uses::All, self.operands(args, Uses::All), value, times(STRING_COPIES, value.longest))
+    }
+
+    /// One series without labels.
+    fn one(&self, uses: Uses, args: &[NodeId], steps: u64) -> Priced {
+        self.produce(uses, self.operands(args, uses), Value::one(steps), 0)
+    }
+
+    /// One series with the labels of the selector's equality matchers: its text bounds them.
+    fn absent(&self, uses: Uses, args: &[NodeId], steps: u64) -> Priced {
+        let labels = args.first().map_or(0, |arg| self.text_bytes(*arg));
+        let value = Value { labels, longest: labels, fresh: true, distinct: 1, ..Value::one(steps) };
+        self.produce(uses, self.operands(args, uses), value, 0)
+    }
+
+    /// Prometheus makes the whole result of the range function before it looks for gaps, with a set of all steps.
+    fn absent_over_time(&self, args: &[NodeId], steps: u64) -> Priced {
+        let all = self.windows(args, steps, false);
+        let absent = self.absent(Uses::Windows, args, steps);
+        let set = Load::bytes(times(40, steps));
+        Priced { peak: absent.peak.max(all.peak.plus(set)), ..absent }
+    }
+
+    fn text_bytes(&self, id: NodeId) -> u64 {
+        let span = self.ast.nodes.get(id.0 as usize).map(|node| node.span).unwrap_or_default();
+        u64::from(span.end.saturating_sub(span.start))
+    }
+
+    /// A float for each point of the first argument (or of the step, where there is none), with at most so many values.
+    fn each(&self, args: &[NodeId], steps: u64, values: u64) -> Priced {
+        let value = args.first().map_or(Value::one(steps), |arg| self.value(*arg).floats(steps));
+        let value = Value { distinct: value.distinct.min(values), ..value };
+        self.produce(Uses::EachSeries, self.operands(args, Uses::EachSeries), value, 0)
+    }
+
+    /// A point for each window of the argument that has windows.
+    fn windows(&self, args: &[NodeId], steps: u64, keeps_histograms: bool) -> Priced {
+        let ranged = args.iter().find(|arg| self.ty(**arg) == ValueType::Matrix);
+        let Value { buckets, .. } = ranged.map_or(Value::default(), |arg| self.value(*arg));
+        let floats = ranged.map_or(Value::one(steps), |arg| Value { distinct: steps, ..self.value(*arg) });
+        let floats = floats.floats(steps);
+        let value = if keeps_histograms { Value { buckets, objects: steps, ..floats } } else { floats };
+        self.produce(Uses::Windows, self.operands(args, Uses::Windows), value, 0)
+    }
+
+    /// Series that differ in their bucket alone become one; a native histogram already is.
+    fn quantiles(&self, args: &[NodeId], steps: u64, quantiles: u64) -> Priced {
+        let vector =
+            args.iter().map(|arg| self.value(*arg)).max_by_key(|value| (value.buckets, value.series));
+        let vector = vector.unwrap_or_default();
+        let groups = match vector.buckets {
+            0 => vector.series.div_ceil(CLASSIC_BUCKETS_LEAST),
+            _ => vector.series,
+        };
+        let value = Value {
+            series: times(groups, quantiles),
+            distinct: steps,
+            labels: vector.labels.saturating_add(self.engine.longest),
+            ..vector.floats(steps)
+        };
+        // Buckets of 16 bytes, and label sets as keys of groups.
+        let work = times(32, vector.series)
+            .saturating_add(times(groups, times(2, vector.labels).saturating_add(50)));
+        self.produce(Uses::All, self.operands(args, Uses::All), value, work)
+    }
+
+    fn sort(&self, args: &[NodeId], steps: u64) -> Priced {
+        let value = args.first().map_or(Value::default(), |arg| self.value(*arg));
+        self.produce(Uses::All, self.operands(args, Uses::All), Value { points: steps, ..value }, 0)
+    }
+
+    /// `label_replace(v, dst, replacement, src, regex)`
+    fn label_replace(&self, args: &[NodeId], steps: u64) -> Priced {
+        let &[vector, dst, replacement, ..] = args else { return Priced::default() };
+        let source = self.value(vector);
+        let made = text::expanded(self.string(replacement), source.longest);
+        self.relabelled(vector, self.string(dst).len() as u64, made, steps)
+    }
+
+    /// `label_join(v, dst, separator, src…)`
+    fn label_join(&self, args: &[NodeId], steps: u64) -> Priced {
+        let &[vector, dst, separator, ref sources @ ..] = args else { return Priced::default() };
+        let separators = times(self.string(separator).len() as u64, (sources.len() as u64).saturating_sub(1));
+        let made = times(self.value(vector).longest, sources.len() as u64).saturating_add(separators);
+        self.relabelled(vector, self.string(dst).len() as u64, made, steps)
+    }
+
+    /// The same series with one more label, or a longer one.
+    fn relabelled(&self, vector: NodeId, name: u64, made: u64, steps: u64) -> Priced {
+        let source = self.value(vector);
+        let value = Value {
+            points: steps,
+            labels: sum([source.labels, name, made, 2]),
+            longest: source.longest.max(made),
+            fresh: true,
+            ..source
+        };
+        let operands = self.operands(&[vector], Uses::EachSeries);
+        self.produce(Uses::EachSeries, operands, value, times(STRING_COPIES, made))
+    }
+
+    /// `info(v, data)`: each series of `v` with the labels of its info metric, which may change with time.
+    fn info(&self, args: &[NodeId], at: NodeShape) -> Priced {
+        let base = args.first().map_or(Value::default(), |arg| self.value(*arg));
+        let read = self.leaf(at).map_or(Priced::default(), |leaf| self.rows_of(leaf, at.steps));
+        let operands = args
+            .first()
+            .map_or(Operands::default(), |arg| Operands::default().then(&self.materialised(self.get(*arg))));
+        let operands = operands.then(&self.materialised(read));
+        let value = Value {
+            labels: base.labels.saturating_add(read.value.labels),
+            longest: base.longest.max(read.value.longest),
+            fresh: true,
+            points: at.steps,
+            ..base
+        };
+        let work = times(base.series, base.labels.saturating_add(INFO_BYTES));
+        self.produce(Uses::All, operands, value, work)
+    }
+}

@@ -1,0 +1,353 @@
+//! The interpretation of a query's tree: one function for each kind of node takes the bounds of its operands and gives its
+//! own, with the bytes that are alive at the same time. The matches over nodes, functions and operators have no wildcard:
+//! a construct without a rule does not compile.
+//!
+//! The formulas are those of Prometheus' engine, which evaluates bottom-up on the whole grid: an operand is complete before
+//! its parent starts and alive until the parent's last step. [`Engine`] says in which respects the others differ.
+
+mod aggregate;
+mod answer;
+mod binary;
+mod engine;
+mod function;
+mod text;
+mod value;
+
+use self::{
+    engine::{Engine, Order},
+    value::{Load, Operands, Priced, Value, sum, times},
+};
+use super::LabelTable;
+use crate::{
+    base::Kind,
+    promql::{
+        ast::{Ast, Expr, NodeId, ValueType},
+        shape::{NodeShape, Reads, Shape},
+    },
+};
+
+/// Evaluator, buffers and goroutines of any request, bytes.
+const REQUEST_BYTES: u64 = 64 << 10;
+/// A node of the backend's own syntax tree, bytes; its strings are counted one by one.
+const NODE_BYTES: u64 = 512;
+/// Above this many points, Prometheus 3.x grows a row by append: earlier copies of one row are garbage meanwhile.
+const WHOLE_ROW_POINTS: u64 = 5_000;
+/// The garbage of a row that grew by append, in rows: each copy is a quarter larger than the one before.
+const GROWTH_ROWS: u64 = 4;
+/// A point of a window while a range function looks at it: a ring of 24 bytes an entry, up to twice as long as needed,
+/// and a slice that grew by append.
+const WINDOW_POINT_BYTES: u64 = 72;
+
+/// A selector, as the interpretation needs it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Leaf {
+    pub(super) series: u64,
+    /// Storage blocks of one series.
+    pub(super) blocks: u64,
+    /// Raw samples of one series in all of its window.
+    pub(super) samples: u64,
+    /// The same in the window of one evaluation.
+    pub(super) window_samples: u64,
+    /// Buckets of its native histograms; 0 for floats.
+    pub(super) buckets: u64,
+}
+
+/// What a request takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// The most bytes alive at a time.
+    pub(super) bytes: u64,
+    /// The most points alive at a time, in an engine that keeps each operand complete.
+    pub(super) points: u64,
+}
+
+/// How a node goes through its vector operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Uses {
+    /// It is a selector, or a range function: windows of one series after the other.
+    Windows,
+    /// One series after the other.
+    EachSeries,
+    /// The same, into accumulators for each group.
+    Groups,
+    /// All series together.
+    All,
+}
+
+/// Prices a request: `leaves` has one entry for each selector of the shape.
+pub(super) fn price(shape: &Shape, leaves: &[Leaf], table: Option<&LabelTable>, kind: Kind) -> Taken {
+    let engine = Engine::of(kind);
+    let selected = leaves.iter().map(|leaf| engine.selected(leaf)).fold(REQUEST_BYTES, u64::saturating_add);
+    let ast = match &shape.reads {
+        Reads::Query(ast) => ast,
+        Reads::Listing => return answer::listing(engine, leaves),
+        Reads::RemoteRead { streamed } => return answer::remote_read(engine, leaves, *streamed),
+    };
+    let mut interpreter =
+        Interpreter { shape, ast, engine, leaves, table, done: Vec::with_capacity(ast.nodes.len()) };
+    for index in 0..ast.nodes.len() {
+        let priced = interpreter.node(NodeId(index as u32));
+        interpreter.done.push(priced);
+    }
+    let root = interpreter.materialised(interpreter.get(ast.root));
+    let answer = answer::json(engine, &root.value);
+    let tree = times(ast.nodes.len() as u64, NODE_BYTES).saturating_add(ast.text.len() as u64);
+    let evaluated = root.peak.bytes.max(root.held.bytes.saturating_add(answer));
+    Taken { bytes: sum([selected, tree, evaluated]), points: root.peak.points.max(root.held.points) }
+}
+
+/// Bytes of one selector and its points, without what is made of them.
+pub(super) fn alone(leaf: &Leaf, evaluations: u64, kind: Kind) -> u64 {
+    let engine = Engine::of(kind);
+    let row = engine.row.saturating_add(engine.slice(evaluations));
+    engine.selected(leaf).saturating_add(times(leaf.series, row))
+}
+
+struct Interpreter<'a> {
+    shape: &'a Shape,
+    ast: &'a Ast,
+    engine: &'static Engine,
+    leaves: &'a [Leaf],
+    table: Option<&'a LabelTable>,
+    /// The nodes so far: operands come before their operators.
+    done: Vec<Priced>,
+}
+
+impl Interpreter<'_> {
+    fn get(&self, id: NodeId) -> Priced {
+        self.done.get(id.0 as usize).copied().unwrap_or_default()
+    }
+
+    fn value(&self, id: NodeId) -> Value {
+        self.get(id).value
+    }
+
+    fn shape_of(&self, id: NodeId) -> NodeShape {
+        self.shape.nodes.get(id.0 as usize).copied().unwrap_or(NodeShape::NEVER)
+    }
+
+    fn leaf(&self, at: NodeShape) -> Option<Leaf> {
+        self.leaves.get(at.selector? as usize).copied()
+    }
+
+    fn ty(&self, id: NodeId) -> ValueType {
+        self.ast.nodes.get(id.0 as usize).map_or(ValueType::Duration, |node| node.ty)
+    }
+
+    /// The literal behind a string argument.
+    fn string(&self, mut id: NodeId) -> &str {
+        loop {
+            match self.ast.nodes.get(id.0 as usize).map(|node| &node.expr) {
+                Some(Expr::String(text)) => return text,
+                // Operands come first: the index falls.
+                Some(Expr::Paren(inner)) if *inner < id => id = *inner,
+                _ => return "",
+            }
+        }
+    }
+
+    fn node(&self, id: NodeId) -> Priced {
+        let at = self.shape_of(id);
+        if at.steps == 0 {
+            return Priced::default();
+        }
+        let priced = match self.ast.expr(id) {
+            Expr::Number(_) => self.produce(Uses::Windows, Operands::default(), Value::one(at.steps), 0),
+            Expr::String(text) => self.text(text),
+            Expr::Selector(_) => self.selector(at),
+            Expr::Matrix { selector, .. } => self.window(*selector),
+            Expr::Subquery { expr, .. } => self.subquery(*expr),
+            Expr::Call { func, args } => self.call(func.id, args, at),
+            Expr::Aggregate { op, param, expr, grouping } => {
+                self.aggregate(*op, *param, *expr, grouping, at.steps)
+            }
+            Expr::Binary { op, lhs, rhs, return_bool, matching } => {
+                self.binary(*op, (*lhs, *rhs), *return_bool, matching.as_deref(), at.steps)
+            }
+            Expr::Unary { negative, expr } => self.unary(*negative, *expr),
+            Expr::Paren(inner) => self.get(*inner),
+            // Parts of durations have no value; the shape never evaluates them.
+            Expr::DurationStep | Expr::DurationRange | Expr::DurationMinMax { .. } => Priced::default(),
+        };
+        self.copied(priced, at)
+    }
+
+    fn text(&self, text: &str) -> Priced {
+        let held = Load::bytes(text.len() as u64);
+        Priced { held, peak: held, ..Priced::default() }
+    }
+
+    fn selector(&self, at: NodeShape) -> Priced {
+        // The data labels of `info()` are read by the call.
+        let Some(leaf) = self.leaf(at) else { return Priced::default() };
+        self.rows_of(leaf, at.steps)
+    }
+
+    /// The points of a selector on a grid.
+    fn rows_of(&self, leaf: Leaf, steps: u64) -> Priced {
+        let value = Value {
+            distinct: steps.min(leaf.samples),
+            // A hit and the sample before it are objects of their own; repeats share them.
+            objects: if leaf.buckets > 0 { steps.min(leaf.samples.saturating_mul(2)) } else { 0 },
+            ..self.stored(leaf, steps)
+        };
+        let unread = Operands { lazy: self.engine.order != Order::Eager, ..Operands::default() };
+        self.produce(Uses::Windows, unread, value, 0)
+    }
+
+    const fn stored(&self, leaf: Leaf, points: u64) -> Value {
+        Value {
+            series: leaf.series,
+            churn: 1,
+            points,
+            distinct: points,
+            stamped: false,
+            labels: self.engine.labels,
+            longest: self.engine.longest,
+            fresh: self.engine.copies_labels,
+            buckets: leaf.buckets,
+            objects: points,
+        }
+    }
+
+    /// `selector[range]`: its windows are read one by one, by whatever stands above.
+    fn window(&self, selector: NodeId) -> Priced {
+        let Some(leaf) = self.leaf(self.shape_of(selector)) else { return Priced::default() };
+        let value = Value { stamped: true, ..self.stored(leaf, leaf.window_samples) };
+        let one = times(leaf.window_samples, WINDOW_POINT_BYTES)
+            .saturating_add(self.histograms(&Value { series: 2, ..value }));
+        Priced { value, held: Load::bytes(one), peak: Load::bytes(one), lazy: true }
+    }
+
+    /// `expr[range:step]`: the whole of it, and a counter for each step of its own grid.
+    fn subquery(&self, expr: NodeId) -> Priced {
+        let inner = self.get(expr);
+        let inner = if self.engine.order == Order::Streaming { inner } else { self.materialised(inner) };
+        let steps = self.shape_of(expr).copies;
+        let own = Load::bytes(match self.engine.order {
+            Order::Streaming => times(2, self.engine.slice(steps)),
+            Order::Eager | Order::InPlace => times(16, steps),
+        });
+        Priced { held: inner.held.plus(own), peak: inner.peak.max(inner.held.plus(own)), ..inner }
+    }
+
+    /// `-expr` works in place, and makes histograms anew.
+    fn unary(&self, negative: bool, expr: NodeId) -> Priced {
+        let inner = self.get(expr);
+        if !negative {
+            return inner;
+        }
+        let Value { points, .. } = inner.value;
+        let value = Value { fresh: true, objects: points.min(inner.value.objects), ..inner.value };
+        let labels = if inner.value.fresh { 0 } else { value.all_labels() };
+        let own =
+            Load::bytes(sum([labels, self.histograms(&value), times(value.series, self.engine.taken / 3)]));
+        let own = if inner.lazy { Load::default() } else { own };
+        Priced { value, held: inner.held.plus(own), peak: inner.peak.max(inner.held.plus(own)), ..inner }
+    }
+
+    /// A value that is the same at every step is copied to each of them; its labels and histograms are not.
+    fn copied(&self, once: Priced, at: NodeShape) -> Priced {
+        if at.copies <= at.steps || once.value.series == 0 {
+            return once;
+        }
+        let value = Value { points: at.copies, ..once.value };
+        let points = value.all_points();
+        if once.lazy {
+            let (held, peak) = (Load { points, ..once.held }, once.peak);
+            return Priced { value, held, peak: peak.max(held), lazy: true };
+        }
+        // Grown by append, from one point.
+        let row = self.engine.slice(at.copies.saturating_mul(5) / 4).saturating_add(self.engine.row);
+        let held = Load { bytes: times(value.series, row), points }
+            .plus(Load::bytes(self.labels(&value).saturating_add(self.histograms(&value))));
+        let garbage = Load::bytes(times(GROWTH_ROWS, self.engine.slice(at.copies)));
+        Priced { value, held, peak: once.peak.max(once.held.plus(held).plus(garbage)), lazy: false }
+    }
+
+    /// The operands of a node in their order, each as complete as the node needs it.
+    fn operands(&self, ids: &[NodeId], uses: Uses) -> Operands {
+        let as_needed = |id: &NodeId| {
+            let operand = self.get(*id);
+            match (self.engine.order, uses) {
+                (_, Uses::Windows) | (Order::InPlace, Uses::Groups) => operand,
+                (Order::Streaming, Uses::EachSeries | Uses::Groups) => operand,
+                (Order::Eager | Order::InPlace | Order::Streaming, _) => self.materialised(operand),
+            }
+        };
+        ids.iter().fold(Operands::default(), |all, id| all.then(&as_needed(id)))
+    }
+
+    /// The same with all of its rows in memory.
+    fn materialised(&self, of: Priced) -> Priced {
+        if !of.lazy {
+            return of;
+        }
+        let points = of.held.points.max(of.value.all_points());
+        let held = Load { bytes: self.rows(&of.value).saturating_add(self.labels(&of.value)), points };
+        let both = Load { bytes: held.bytes.saturating_add(of.held.bytes), points };
+        Priced { held, peak: of.peak.max(both), lazy: false, ..of }
+    }
+
+    /// What a node of these operands takes. `work` is bytes that are alive only while it runs.
+    fn produce(&self, uses: Uses, operands: Operands, value: Value, work: u64) -> Priced {
+        let engine = self.engine;
+        let labels = self.labels(&value);
+        let rows = self.rows(&value).saturating_add(labels);
+        let entries = times(engine.taken, operands.series).saturating_add(times(engine.made, value.series));
+        let one_row = times(2, engine.slice(value.points));
+        // Bytes that stay, bytes beside the operands while it runs, and whether rows are still to be made.
+        let (held, running, lazy) = match (engine.order, uses) {
+            (Order::Eager, Uses::Windows) => (rows, sum([rows, work, self.growth(&value)]), false),
+            (Order::Eager, _) => (rows, sum([rows, work, entries, self.growth(&value)]), false),
+            (Order::InPlace, Uses::Windows) if operands.lazy => (operands.held.bytes, one_row, true),
+            (Order::InPlace, Uses::Windows | Uses::EachSeries) => {
+                (rows.max(operands.held.bytes), sum([rows.saturating_sub(operands.held.bytes), work]), false)
+            }
+            (Order::InPlace, Uses::Groups) if operands.lazy => {
+                // A series goes to one worker: together they hold no more groups than there are series.
+                let groups =
+                    times(value.series, engine.accumulated / 16).min(operands.series.max(value.series));
+                let rows16 = times(groups, times(value.points, 16).saturating_add(engine.row));
+                (rows, sum([rows16, labels, rows]), false)
+            }
+            (Order::InPlace, Uses::Groups | Uses::All) => (rows, sum([rows, work, entries]), false),
+            (Order::Streaming, Uses::Windows | Uses::EachSeries) => {
+                (operands.held.bytes, one_row.saturating_add(work), true)
+            }
+            (Order::Streaming, Uses::Groups) => {
+                let row = times(value.points, engine.accumulated).saturating_add(engine.row);
+                let accumulators = sum([times(value.series, row), labels]);
+                (accumulators, sum([accumulators, work, entries]), true)
+            }
+            (Order::Streaming, Uses::All) => (operands.held.bytes, sum([one_row, work, entries]), true),
+        };
+        let points = value.all_points();
+        let running = Load { bytes: running, points };
+        let peak = operands.peak.max(operands.held.plus(running));
+        Priced { value, held: Load { bytes: held, points }, peak, lazy }
+    }
+
+    /// Rows without their labels.
+    fn rows(&self, value: &Value) -> u64 {
+        let stamps = if value.stamped { Engine::block_of(times(self.engine.stamp, value.points)) } else { 0 };
+        let row = sum([self.engine.row, self.engine.slice(value.points), stamps]);
+        times(value.series, row).saturating_add(self.histograms(value))
+    }
+
+    fn histograms(&self, value: &Value) -> u64 {
+        if value.buckets == 0 {
+            return 0;
+        }
+        times(times(value.series, value.objects), self.engine.object(value.buckets))
+    }
+
+    const fn labels(&self, value: &Value) -> u64 {
+        if value.fresh { value.all_labels() } else { 0 }
+    }
+
+    /// Garbage of the one row that is growing.
+    const fn growth(&self, value: &Value) -> u64 {
+        if value.points > WHOLE_ROW_POINTS { times(GROWTH_ROWS, self.engine.slice(value.points)) } else { 0 }
+    }
+}

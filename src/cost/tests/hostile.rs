@@ -1,0 +1,143 @@
+//! Queries that take far more than their selectors suggest, with the rise of resident memory that each was measured to
+//! cause on Prometheus (2,000 series × 6 h at 15 s where the case says nothing else).
+
+use super::*;
+use crate::promql::shape::Reads;
+
+const MIB: f64 = 1_048_576.0;
+
+struct Case {
+    query: String,
+    times: EvalTimes,
+    series: u64,
+    buckets: u32,
+    rise_mib: f64,
+    /// How many times the rise the estimate may be.
+    most: f64,
+}
+
+fn case(query: impl Into<String>, times: EvalTimes, series: u64, rise_mib: f64) -> Case {
+    Case { query: query.into(), times, series, buckets: 0, rise_mib, most: 4.0 }
+}
+
+/// `label_replace` of label `a` of an inner expression by this many references to itself.
+fn grown(inner: &str, references: usize) -> String {
+    format!(r#"label_replace({inner},"a","{}","a","(.*)")"#, "$1".repeat(references))
+}
+
+fn cases() -> Vec<Case> {
+    let instant = EvalTimes::instant(NOW);
+    let long = |text: usize| format!(r#"label_replace(vector(1),"a","{}","","")"#, "x".repeat(text));
+    let fine = EvalTimes { start: NOW - 6 * HOUR, end: NOW - 6 * HOUR + 10_740 * 2_000, step: 2_000 };
+    let graph = EvalTimes { start: NOW - 200 * 15_000, end: NOW, step: 15_000 };
+    let wide = EvalTimes { start: NOW - 699 * 15_000, end: NOW, step: 15_000 };
+    vec![
+        case("sum_over_time(vector(1)[100000s:10ms])", instant, 0, 1_665.0),
+        case("sum_over_time(absent(nope)[100000s:10ms])", instant, 0, 1_665.0),
+        case("sum_over_time((nope or vector(0))[100000s:10ms])", instant, 0, 1_665.0),
+        case("sum_over_time(vector(time())[100000s:10ms])", instant, 0, 1_665.0),
+        // Killed at this size.
+        case(grown(&grown(&long(500), 1_000), 1_000), instant, 0, 3_072.0),
+        case(grown(&long(30_000), 15_000), instant, 0, 2_147.0),
+        case("sum((m @ end()) or vector(time()))", fine, 2_000, 1_833.0),
+        case("sum(sum_over_time((m @ end())[6h:500ms]))", instant, 500, 876.0),
+        case("sum(sum_over_time(last_over_time(m[1m:1m])[6h:500ms]))", instant, 500, 527.0),
+        // A value of its own for each sample, and 5,000 in the data at hand.
+        Case { most: f64::INFINITY, ..case(r#"count(count_values("v", m))"#, fine, 2_000, 2_421.0) },
+        Case { buckets: 160, ..case("m", graph, 20, 112.0) },
+        Case { buckets: 24, ..case("m", wide, 200, 707.0) },
+        Case { buckets: 24, ..case("rate(m[1m])", wide, 200, 707.0) },
+        case(r#"label_replace(abs(ceil(floor(m))), "x", "$1", "job", "(.*)")"#, six_hours(15), 2_000, 331.0),
+    ]
+}
+
+fn near(name: &str, bytes: u64, rise_mib: f64, most: f64) {
+    let ratio = bytes as f64 / MIB / rise_mib;
+    assert!(
+        (0.5..=most).contains(&ratio),
+        "{name:.80}: {:.0} MiB for {rise_mib:.0}, {ratio:.2} times",
+        bytes as f64 / MIB
+    );
+}
+
+#[test]
+fn a_query_is_priced_by_all_of_its_nodes() {
+    for case in cases() {
+        let shape = shape(&case.query, case.times);
+        let known = vec![counted(case.series).with_buckets(case.buckets); shape.selectors.len()];
+        let estimated = estimate(&shape, &Knowledge::from(&*known), &model(Kind::Prometheus));
+        near(&case.query, estimated.cost.memory.value, case.rise_mib, case.most);
+        assert!(!is_free(&shape), "{:.80}", case.query);
+    }
+}
+
+#[test]
+fn a_remote_read_is_priced_by_its_answer() {
+    let mut read = shape("m[6h]", EvalTimes::instant(NOW));
+    for (streamed, least, most) in [(false, 0.5 * 333.0, 2.0 * 333.0), (true, 0.0, 20.0)] {
+        read.reads = Reads::RemoteRead { streamed };
+        let known = [counted(2_000)];
+        let estimated = estimate(&read, &Knowledge::from(&known[..]), &model(Kind::Prometheus));
+        let mib = estimated.cost.memory.value as f64 / MIB;
+        assert!((least..=most).contains(&mib), "streamed: {streamed}, {mib:.0} MiB");
+    }
+}
+
+#[test]
+fn histograms_are_known_by_what_is_made_of_them() {
+    let bytes = |query: &str| priced(query, six_hours(60), 100, Kind::Prometheus).cost.memory.value;
+    let floats = bytes("sum by (le) (rate(m_bucket[5m]))");
+    for (query, histograms) in [
+        ("histogram_quantile(0.9, sum(rate(m[5m])))", true),
+        ("histogram_count(m)", true),
+        ("histogram_fraction(0, 0.2, sum without (pod) (rate(m[5m])))", true),
+        ("histogram_quantile(0.9, sum by (le) (rate(m[5m])))", false),
+        ("histogram_quantile(0.9, rate(m_bucket[5m]))", false),
+    ] {
+        assert_eq!(bytes(query) > 4 * floats, histograms, "{query}: {} and {floats}", bytes(query));
+    }
+}
+
+#[test]
+fn groups_are_bounded_by_the_values_of_their_labels() {
+    let status = r#"{"status":"success","data":{"headStats":{"numSeries":20000,"minTime":0},
+        "seriesCountByMetricName":[{"name":"m","value":20000}],"seriesCountByLabelValuePair":[],
+        "labelValueCountByLabelName":[{"name":"pod","value":5000},{"name":"job","value":10}]}}"#;
+    let table = LabelTable::from_tsdb_status(status.as_bytes(), NOW, 100).unwrap();
+    let bytes = |query: &str, table| {
+        let shape = shape(query, six_hours(15));
+        let known = [counted(20_000)];
+        let known = Knowledge { series: &known, table };
+        estimate(&shape, &known, &model(Kind::Prometheus)).cost.memory.value
+    };
+    let [sum, by_job] = ["sum(m)", "sum by (job) (m)"].map(|query| bytes(query, Some(&table)));
+    assert!(by_job < sum * 101 / 100, "{by_job} and {sum}");
+    assert!(bytes("sum by (pod) (m)", Some(&table)) > by_job * 11 / 10);
+    // A label that is not there makes one group; without a table, half of the series may be groups.
+    assert!(bytes("sum by (nope) (m)", Some(&table)) < by_job);
+    assert!(bytes("sum by (job) (m)", None) > bytes("sum by (pod) (m)", Some(&table)));
+}
+
+#[test]
+fn only_the_provably_small_is_free() {
+    let graph = six_hours(60);
+    for (query, times, free) in [
+        ("1+1", EvalTimes::instant(NOW), true),
+        ("vector(1)", graph, true),
+        ("time()", graph, true),
+        (&*vec!["1"; 40].join("+"), EvalTimes::instant(NOW), true),
+        ("up", EvalTimes::instant(NOW), false),
+        ("absent(up)", EvalTimes::instant(NOW), false),
+        ("sum_over_time(vector(1)[1m:1m])", EvalTimes::instant(NOW), false),
+        (&*vec!["1"; 1_000].join("+"), graph, false),
+        (&*format!("\"{}\"", "x".repeat(200_000)), EvalTimes::instant(NOW), false),
+        (&*grown("vector(1)", 10), EvalTimes::instant(NOW), true),
+        (
+            &*grown(&grown("label_join(vector(1), \"a\", \"0123456789\", \"b\", \"b\")", 100), 100),
+            EvalTimes::instant(NOW),
+            false,
+        ),
+    ] {
+        assert_eq!(is_free(&shape(query, times)), free, "{query:.80}");
+    }
+}
