@@ -24,7 +24,7 @@
 //! use weir::{
 //!     base::{Estimate, QueryCost, TenantId},
 //!     limit::{
-//!         Admissible, AdmitLayer, Admission, Admitted, Ask, BackendBudget, BackendId, Charged, ClassId, HoldLayer, Limit,
+//!         Admissible, Admission, AdmissionRequest, AdmitLayer, Admitted, BackendBudget, Charged, HoldLayer, Limit,
 //!         Permitted, Policy, Refusal,
 //!     },
 //! };
@@ -39,15 +39,16 @@
 //!     type Admitted = Permitted<Self>;
 //!     type Refused = Refusal;
 //!
-//!     fn admission_request(&self) -> Ask {
-//!         Ask {
-//!             tenant: self.team.clone(),
-//!             actor: "reports".into(),
-//!             class: ClassId::NONE,
-//!             backend: BackendId(0),
+//!     fn admission_request(&self) -> AdmissionRequest {
+//!         AdmissionRequest {
+//!             payers: [self.team.clone()].into(),
+//!             actor: "quarterly".into(),
+//!             class: None,
+//!             backend: "reports".into(),
 //!             cost: QueryCost { memory: Estimate::exact(self.bytes), ..QueryCost::NOTHING },
 //!             deadline: tokio::time::Instant::now() + Duration::from_secs(30),
 //!             charged: Charged::Nothing,
+//!             tag: 0,
 //!         }
 //!     }
 //!
@@ -72,6 +73,7 @@
 //!         memory: Limit::enforce(1 << 30),
 //!         queries: Limit::enforce(4),
 //!         unproven_percent: 100,
+//!         linger: Duration::ZERO,
 //!     }],
 //!     ..Policy::default()
 //! });

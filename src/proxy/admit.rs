@@ -31,11 +31,14 @@ pub(super) struct Running {
 impl<B: http_body::Body> RateLimited for Exchange<Identified<B>> {
     type Refused = Rejected;
 
-    fn tenant(&self) -> Option<&TenantId> {
+    fn payers(&self) -> &[TenantId] {
         let Common { endpoint, head, caller, .. } = &*self.common;
-        let is_free = *endpoint == Endpoint::Light
-            || (*endpoint == Endpoint::Query && is_constant(head.uri.query(), ""));
-        (!is_free).then_some(&caller.tenant)
+        let is_health_check = *endpoint == Endpoint::Query && is_constant(head.uri.query(), "");
+        match &caller.payers[..] {
+            _ if is_health_check || *endpoint == Endpoint::Light => &[],
+            [] => std::slice::from_ref(&caller.tenant),
+            several => several,
+        }
     }
 
     fn counted(mut self, shadowed: Vec<ShadowHit>) -> Self {

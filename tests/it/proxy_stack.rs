@@ -199,3 +199,37 @@ async fn counters_are_there_before_anything_is_counted() {
         assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
     }
 }
+
+/// A query that began before a reload is charged to its own backend, wherever the reload has put that.
+#[tokio::test]
+async fn a_reload_between_two_stages_charges_nobody_else() {
+    let slow = |seen: &Seen| {
+        let is_query = String::from_utf8_lossy(&seen.body).contains("small");
+        if is_query { Act::hang() } else { database(seen) }
+    };
+    let one = FakeUpstream::start(slow).await;
+    let two = FakeUpstream::start(database).await;
+    let of =
+        |name: &str, upstream: &FakeUpstream| format!("{{name: {name}, urls: [\"{}\"]}}", upstream.url());
+    let weir = Weir::start(&format!("backends: [{}, {}]", of("one", &one), of("two", &two))).await;
+    weir.proxy.warm().await;
+
+    let form = "query=small&time=1";
+    let mut stream = tokio::net::TcpStream::connect(weir.address).await.unwrap();
+    let head = format!(
+        "POST /api/v1/query HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+         content-length: {}\r\n\r\n",
+        form.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&form.as_bytes()[..5]).await.unwrap();
+    // Its head is read and its owner known; its body is not there.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let swapped = format!("backends: [{}, {}]", of("two", &two), of("one", &one));
+    weir.proxy.reload(crate::support::weir::settings(&swapped));
+    stream.write_all(&form.as_bytes()[5..]).await.unwrap();
+    weir.until_load(1, 0).await;
+    let held: Vec<_> =
+        weir.proxy.snapshot().backends.iter().map(|b| (b.name.to_string(), b.queries)).collect();
+    assert_eq!(held, [("two".to_owned(), 0), ("one".to_owned(), 1)]);
+}

@@ -20,8 +20,8 @@ pub trait RateLimited: Sized {
     /// A request over its rate; the error of the service behind the layer is made of it.
     type Refused;
 
-    /// Whose rate it counts towards; `None` for a request that is not counted.
-    fn tenant(&self) -> Option<&TenantId>;
+    /// Whose rates it counts towards, each for all of it; nobody's for a request that is not counted.
+    fn payers(&self) -> &[TenantId];
 
     /// It was counted. `shadowed` are the rates in shadow mode that it passed.
     #[must_use]
@@ -77,11 +77,13 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let verdict = request.tenant().map(|tenant| self.admission.check_rate(tenant));
+        let verdict = request.payers().iter().try_fold(Vec::new(), |mut shadowed, payer| {
+            shadowed.extend(self.admission.check_rate(payer)?);
+            Ok(shadowed)
+        });
         let state = match verdict {
-            None => State::Running { running: self.inner.call(request) },
-            Some(Ok(shadowed)) => State::Running { running: self.inner.call(request.counted(shadowed)) },
-            Some(Err(refusal)) => match request.over_rate(refusal) {
+            Ok(shadowed) => State::Running { running: self.inner.call(request.counted(shadowed)) },
+            Err(refusal) => match request.over_rate(refusal) {
                 Ok(request) => State::Running { running: self.inner.call(request) },
                 Err(refused) => State::Refused { refused: Some(refused) },
             },

@@ -64,8 +64,8 @@ struct Counted(TenantId, Vec<&'static str>);
 impl RateLimited for Counted {
     type Refused = Refusal;
 
-    fn tenant(&self) -> Option<&TenantId> {
-        Some(&self.0)
+    fn payers(&self) -> &[TenantId] {
+        std::slice::from_ref(&self.0)
     }
 
     fn counted(self, shadowed: Vec<ShadowHit>) -> Self {
