@@ -222,8 +222,13 @@ impl Admission {
         Snapshot::of(&self.lock(), Instant::now())
     }
 
-    pub(super) fn release(self: &Arc<Self>, charge: &Charge, phase: Phase, actual: Actual) {
-        self.change(|state, now, ready| *ready = state.release(charge, phase, actual, now));
+    pub(super) fn release(self: &Arc<Self>, charge: &Charge, of: &AtomicU8, actual: Actual) {
+        self.change(|state, now, ready| {
+            let before = phase(of);
+            // Its handles have nothing to say any more.
+            enter(of, Phase::Done);
+            *ready = state.release(charge, before, actual, now);
+        });
     }
 
     pub(super) fn part_done(self: &Arc<Self>, charge: &Charge) {
@@ -233,8 +238,10 @@ impl Admission {
     pub(super) fn backend_done(self: &Arc<Self>, charge: &Charge, of: &AtomicU8, answered: bool) {
         self.change(|state, now, ready| {
             let before = phase(of);
-            enter(of, Phase::Done);
-            *ready = state.backend_done(charge, before, answered, now);
+            if before != Phase::Done {
+                enter(of, Phase::Done);
+                *ready = state.backend_done(charge, before, answered, now);
+            }
         });
     }
 

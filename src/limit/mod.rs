@@ -40,7 +40,7 @@ pub use ceilings::Ceilings;
 pub use judge::judge;
 pub use lane::Lane;
 pub use layer::{Admissible, Admit, AdmitLayer, HoldLayer, Permitted, RateLayer, RateLimited};
-pub use permit::{Actual, End, Permit};
+pub use permit::{Actual, End, Permit, PermitHandle};
 pub use policy::{
     BackendBudget, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy, Rate, RateLimit, Rates,
     TenantPolicy,

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU8, Ordering::Relaxed},
     },
 };
@@ -80,19 +80,25 @@ impl Phase {
     }
 }
 
-/// A share of the budgets of tenants, a class and a backend. Dropping it is the only way to give it back, and what is
-/// given back goes to the next in the queue at once. Dropped without [`Permit::settle`] the query counts as abandoned.
-pub struct Permit {
+/// What a permit holds, shared with its handles.
+struct Held {
     admission: Arc<Admission>,
     charge: Charge,
     /// A [`Phase`], changed under the lock of the accounts only.
     phase: AtomicU8,
+}
+
+/// A share of the budgets of tenants, a class and a backend. Dropping it is the only way to give it back, and what is
+/// given back goes to the next in the queue at once. Dropped without [`Permit::settle`] the query counts as abandoned.
+pub struct Permit {
+    held: Arc<Held>,
     actual: Actual,
 }
 
 impl Permit {
     pub(super) fn new(admission: Arc<Admission>, charge: Charge) -> Self {
-        Self { admission, charge, phase: AtomicU8::new(Phase::Runs as u8), actual: Actual::default() }
+        let held = Held { admission, charge, phase: AtomicU8::new(Phase::Runs as u8) };
+        Self { held: Arc::new(held), actual: Actual::default() }
     }
 
     /// Ends the query with what it really cost.
@@ -102,30 +108,43 @@ impl Permit {
 
     /// A part of the query that held as much as all of it may was answered; more of it follows.
     pub fn part_done(&self) {
-        self.admission.part_done(&self.charge);
+        self.held.admission.part_done(&self.held.charge);
     }
 
+    /// A handle for whoever watches the answer.
+    pub fn handle(&self) -> PermitHandle {
+        PermitHandle(Arc::downgrade(&self.held))
+    }
+
+    /// Bytes that the query is expected to hold.
+    pub fn bytes(&self) -> u64 {
+        self.held.charge.bytes
+    }
+
+    #[cfg(test)]
+    pub(super) fn held(&self) -> (Charge, Phase) {
+        (self.held.charge.clone(), phase(&self.held.phase))
+    }
+}
+
+/// Says of a permit what is seen of its answer; after the permit is gone it does nothing.
+#[derive(Clone, Default)]
+pub struct PermitHandle(Weak<Held>);
+
+impl PermitHandle {
     /// The backend's last byte has come: its slot and its memory are free, however long the client reads on. With
     /// `answered` the query counts as completed.
     pub fn backend_done(&self, answered: bool) {
-        self.admission.backend_done(&self.charge, &self.phase, answered);
+        if let Some(held) = self.0.upgrade() {
+            held.admission.backend_done(&held.charge, &held.phase, answered);
+        }
     }
 
     /// The client does not read what the backend has worked out: the slot and the window go to the next query, while
     /// the memory stays booked. `false` when there is no room to book it so: the answer keeps its slot, and had better
     /// end soon.
     pub fn stalled(&self) -> bool {
-        self.admission.stalled(&self.charge, &self.phase)
-    }
-
-    /// Bytes that the query is expected to hold.
-    pub const fn bytes(&self) -> u64 {
-        self.charge.bytes
-    }
-
-    #[cfg(test)]
-    pub(super) fn held(&self) -> (Charge, Phase) {
-        (self.charge.clone(), phase(&self.phase))
+        self.0.upgrade().is_none_or(|held| held.admission.stalled(&held.charge, &held.phase))
     }
 }
 
@@ -141,16 +160,23 @@ pub(super) fn enter(of: &AtomicU8, phase: Phase) {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.admission.release(&self.charge, phase(&self.phase), self.actual);
+        let Held { admission, charge, phase } = &*self.held;
+        admission.release(charge, phase, self.actual);
     }
 }
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit")
-            .field("charge", &self.charge)
-            .field("phase", &phase(&self.phase))
+            .field("charge", &self.held.charge)
+            .field("phase", &phase(&self.held.phase))
             .field("actual", &self.actual)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PermitHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PermitHandle").finish_non_exhaustive()
     }
 }

@@ -131,7 +131,7 @@ impl Common {
             cost,
             deadline,
             charged,
-            tag: 0,
+            tag: self.log.tag(),
         }
     }
 }

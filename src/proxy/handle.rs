@@ -41,7 +41,7 @@ use crate::{
     promql,
     status::Config,
     telemetry::{
-        metrics::{Metrics, Resource},
+        metrics::{ControlGauges, LaneGauges, Metrics, Resource},
         otlp,
     },
 };
@@ -220,6 +220,28 @@ impl Proxy {
         live.upstreams.iter().map(|u| (u.backend.name().to_owned(), u.backend.ready())).collect()
     }
 
+    /// Lanes, window, reserves and reasons to wait of a backend, as metrics.
+    fn show_control(&self, backend: &limit::BackendSnapshot) {
+        let lane = |lane: &limit::LaneSnapshot| LaneGauges {
+            lane: lane.lane.as_str(),
+            memory: (lane.memory, lane.open),
+            queries: (lane.queries, lane.slots),
+        };
+        self.metrics.control(&ControlGauges {
+            backend: &backend.name,
+            window: backend.window,
+            lanes: [lane(&backend.lanes[0]), lane(&backend.lanes[1])],
+            stalled: backend.stalled.1,
+            lingering: backend.lingering,
+        });
+        for (class, free) in &backend.reserves {
+            self.metrics.reserve(&backend.name, class, *free);
+        }
+        for (reason, queries) in &backend.reasons {
+            self.metrics.waiting(&backend.name, reason.label(), *queries);
+        }
+    }
+
     /// Everything in Prometheus' text format, with what is held now.
     pub fn metrics_text(&self) -> prometheus::Result<String> {
         let Counts { open, max, evicted, refused } = self.connections.counts();
@@ -235,7 +257,9 @@ impl Proxy {
         }
         // One that was removed is forgotten, though queries may still end there.
         let is_live = |name: &str| live.upstreams.iter().any(|upstream| upstream.backend.name() == name);
+        self.metrics.clear_control();
         for backend in self.admission.snapshot().backends.into_iter().filter(|b| is_live(&b.name)) {
+            self.show_control(&backend);
             self.metrics.queue_length(&backend.name, backend.waiting);
             let capacity = |of: Option<u64>| of.unwrap_or(u64::MAX);
             self.metrics.budget(

@@ -1,7 +1,7 @@
 //! Takes the snapshot that the status page is made of: a few short locks, each released before the next, and a bounded
 //! amount of work, on the thread of whoever asks.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     backend::ReplicaSnapshot,
     base::{Estimate, TenantId},
-    limit::{BackendSnapshot, LaneSnapshot},
+    limit::{BackendSnapshot, LaneSnapshot, WaitReason},
     status::{Backend, Config, Number, Queries, Query, Replica, Share, Snapshot, Tenant},
 };
 
@@ -40,6 +40,8 @@ impl Proxy {
             let held = held.backends.iter().find(|held| *held.name == *upstream.backend.name());
             backend(upstream, held, &waiting, now)
         });
+        let waiters = held.backends.iter().flat_map(|backend| backend.waiters.iter().copied());
+        let reasons: HashMap<u64, WaitReason> = waiters.collect();
         let (recent, tenants) = self.logs.active.recent();
         let (open, max) = self.open_connections();
         Snapshot {
@@ -50,8 +52,8 @@ impl Proxy {
             connections: Share { used: open as u64, of: Some(max as u64) },
             config: self.config_state(),
             backends: backends.collect(),
-            running: most_expensive(running, now),
-            waiting: most_expensive(waiting, now),
+            running: most_expensive(running, &reasons, now),
+            waiting: most_expensive(waiting, &reasons, now),
             recent_ms: recent.as_millis() as u64,
             tenants_by_cost: top(
                 &tenants,
@@ -134,7 +136,11 @@ fn lanes(held: &BackendSnapshot) -> Vec<(&'static str, Share, Share)> {
     held.lanes.iter().map(of).collect()
 }
 
-fn most_expensive(mut seen: Vec<Arc<ActiveQuery>>, now: Instant) -> Queries {
+fn most_expensive(
+    mut seen: Vec<Arc<ActiveQuery>>,
+    reasons: &HashMap<u64, WaitReason>,
+    now: Instant,
+) -> Queries {
     let cost = |seen: &Arc<ActiveQuery>| {
         let facts = &seen.facts;
         (Reverse((facts.cost.memory.value, facts.cost.samples.value)), facts.began)
@@ -142,10 +148,13 @@ fn most_expensive(mut seen: Vec<Arc<ActiveQuery>>, now: Instant) -> Queries {
     seen.sort_by_cached_key(cost);
     let total = seen.len();
     seen.truncate(QUERIES_SHOWN);
-    Queries { total, shown: seen.iter().map(|seen| query(seen, now)).collect() }
+    Queries {
+        total,
+        shown: seen.iter().map(|seen| query(seen, reasons.get(&seen.tag).copied(), now)).collect(),
+    }
 }
 
-fn query(seen: &ActiveQuery, now: Instant) -> Query {
+fn query(seen: &ActiveQuery, reason: Option<WaitReason>, now: Instant) -> Query {
     let facts = &seen.facts;
     let since = |then| now.saturating_duration_since(then);
     Query {
@@ -164,6 +173,8 @@ fn query(seen: &ActiveQuery, now: Instant) -> Query {
         samples: number(facts.cost.samples),
         memory: number(facts.cost.memory),
         age_ms: since(facts.began).as_millis() as u64,
+        reason: reason.map(WaitReason::label),
+        waits_for: reason.map(WaitReason::sentence),
         waited_ms: seen.waited().unwrap_or_else(|| since(facts.queued)).as_millis() as u64,
         bytes: seen.bytes(),
     }

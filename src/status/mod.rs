@@ -175,6 +175,10 @@ pub struct Query {
     pub memory: Number,
     /// Time since the request came.
     pub age_ms: u64,
+    /// Why it waits; `None` when it does not.
+    pub reason: Option<&'static str>,
+    /// What it waits for, in words.
+    pub waits_for: Option<&'static str>,
     /// Time that it waited for budget, until now if it still waits.
     pub waited_ms: u64,
     /// Bytes of the answer that have come, as the backend sent them.

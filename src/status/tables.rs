@@ -125,16 +125,15 @@ pub(super) fn queries(out: &mut String, title: &str, queries: &Queries, waiting:
     if shown == 0 {
         return out.write_str("<p class=\"none\">none</p></section>");
     }
-    let last = if waiting { ("waits", "n") } else { ("received", "n") };
-    let headings = [
+    let mut headings = vec![
         ("tenant, actor", ""),
         ("query", "q"),
         ("memory", "n"),
         ("series", "n"),
         ("samples", "n"),
         ("age", "n"),
-        last,
     ];
+    headings.extend(if waiting { &[("waits", "n"), ("for", "")][..] } else { &[("received", "n")] });
     table(out, &headings, |out| queries.shown.iter().try_for_each(|one| query(out, one, waiting)))?;
     if total > shown {
         let left = units::count((total - shown) as u64);
@@ -153,6 +152,7 @@ fn query(out: &mut String, one: &Query, waiting: bool) -> fmt::Result {
     cell(out, "age", "n", span(one.age_ms))?;
     if waiting {
         cell(out, "waits", "n", span(one.waited_ms))?;
+        cell(out, "for", "", one.waits_for.unwrap_or("–"))?;
     } else {
         cell(out, "received", "n", units::bytes(one.bytes))?;
     }

@@ -23,6 +23,8 @@ fn query() -> Query {
         samples: Number { value: None, known: "assumed" },
         memory: number(3 << 30),
         age_ms: 61_500,
+        reason: Some("turn"),
+        waits_for: Some("its turn among heavy queries"),
         waited_ms: 12_340,
         bytes: 4 << 20,
     }

@@ -40,6 +40,7 @@ mod proxy_way;
 mod real_node;
 mod real_prometheus;
 mod real_victoriametrics;
+mod shut_out;
 mod sockets;
 mod status;
 mod support;

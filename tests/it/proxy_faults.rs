@@ -99,7 +99,8 @@ async fn a_failing_backend_is_named_and_frees_its_permit() {
     }
     let weir = Weir::before(&FakeUpstream::nobody(), "prometheus").await;
     let answer = weir.get("/api/v1/query?query=small").await;
-    assert_eq!(answer.status, 502, "{}", answer.body);
+    // Before the first check of its health, or after it.
+    assert!(matches!(answer.status.as_u16(), 502 | 503), "{}", answer.body);
     weir.until_idle().await;
 }
 

@@ -37,19 +37,26 @@ enum Limits {
     Queries,
     Rate,
     Pressure,
-    /// Everything but the backend's own distress.
+    /// Everything but the memory of the backend as a signal of its distress.
     AllButPressure,
+    /// Everything but its pools.
+    AllButPools,
+    /// Everything but failures.
+    AllButOutcomes,
     /// Everything, but the whole budget is open at once.
     AllButProof,
 }
 
 impl Limits {
     fn is_whole(self) -> bool {
-        matches!(self, Self::All | Self::AllButPressure | Self::AllButProof)
+        matches!(
+            self,
+            Self::All | Self::AllButPressure | Self::AllButPools | Self::AllButOutcomes | Self::AllButProof
+        )
     }
 }
 
-const ABLATION: [(&str, Limits); 9] = [
+const ABLATION: [(&str, Limits); 11] = [
     ("per-query", Limits::PerQuery),
     ("in-flight", Limits::InFlight),
     ("budget", Limits::Budget),
@@ -57,6 +64,8 @@ const ABLATION: [(&str, Limits); 9] = [
     ("rate", Limits::Rate),
     ("pressure", Limits::Pressure),
     ("all-but-pressure", Limits::AllButPressure),
+    ("all-but-pools", Limits::AllButPools),
+    ("all-but-outcomes", Limits::AllButOutcomes),
     ("all-but-proof", Limits::AllButProof),
     ("all", Limits::All),
 ];
@@ -220,8 +229,13 @@ fn config(limits: Limits, kind: &str, addresses: &str, (limit, budget): (u64, u6
     // What the node lends is what is estimated of it, and it bounds that itself.
     let unproven =
         if all && limits != Limits::AllButProof && kind != "weir" { "" } else { ", unproven: 100%" };
-    let pressure = if matches!(limits, Limits::All | Limits::AllButProof | Limits::Pressure) {
-        format!("pressure: {{memory_limit: {}}}", mib(limit))
+    let without = match limits {
+        Limits::AllButPools => ", get_on_empty: unlimited",
+        Limits::AllButOutcomes => ", errors: unlimited",
+        _ => "",
+    };
+    let pressure = if (all && limits != Limits::AllButPressure) || limits == Limits::Pressure {
+        format!("pressure: {{memory_limit: {}{without}}}", mib(limit))
     } else {
         String::new()
     };

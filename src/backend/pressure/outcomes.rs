@@ -12,10 +12,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{monitor::Reading, settings::Settings};
-use crate::{
-    base::{ErrorKind, TenantId, distress::Signal},
-    promql::Fingerprint,
-};
+use crate::base::{ErrorKind, TenantId, distress::Signal};
 
 /// Answers count for so long.
 const WINDOW: Duration = Duration::from_secs(30);
@@ -38,7 +35,7 @@ pub struct Answer {
     /// Who asked.
     pub tenant: TenantId,
     /// The same for queries that differ in their numbers only.
-    pub fingerprint: Fingerprint,
+    pub fingerprint: u64,
     /// The backend says that it had to wait inside (`M3-Waited`).
     pub waited: bool,
 }
@@ -79,9 +76,9 @@ struct Latest {
 /// The answers of the last half minute, and which queries were answered before.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outcomes {
-    latest: HashMap<Fingerprint, Latest>,
+    latest: HashMap<u64, Latest>,
     /// Queries answered since `turned`, and in the time before.
-    answered: [HashSet<Fingerprint>; 2],
+    answered: [HashSet<u64>; 2],
     turned: Option<Instant>,
     /// The backend has said of an answer that it waited.
     says_waits: bool,
@@ -108,7 +105,7 @@ impl Outcomes {
     /// What they say together. With too few of them that is ease, not silence: nobody asks.
     pub(super) fn read(&mut self, settings: &Settings, now: Instant) -> impl Iterator<Item = Reading> {
         self.forget(now);
-        let was_answered = |query: &Fingerprint| self.answered.iter().any(|set| set.contains(query));
+        let was_answered = |query: &u64| self.answered.iter().any(|set| set.contains(query));
         let counted: Vec<_> = self.latest.iter().filter(|(query, _)| was_answered(query)).collect();
         let tenants = |failed_only: bool| {
             let those = counted.iter().filter(|(_, latest)| latest.failed || !failed_only);

@@ -17,12 +17,12 @@ async fn what_proves_an_estimate_is_the_backends_part_and_not_the_clients() {
     let reading = admission.admit(ask("a", 97 * MIB)).await.unwrap();
     let mut next = Box::pin(admission.admit(ask("b", 90 * MIB)));
     assert!((&mut next).now_or_never().is_none(), "the window is in use");
-    assert!(reading.permit.stalled());
+    assert!(reading.permit.handle().stalled());
     let next = next.now_or_never().expect("the slot and the window are free").unwrap();
     let held = admission.snapshot().backends[0].clone();
     assert_eq!((held.stalled, held.memory), ((1, 97 * MIB), 187 * MIB), "the memory stays booked");
-    reading.permit.backend_done(true);
-    assert!(reading.permit.stalled(), "it holds no slot any more");
+    reading.permit.handle().backend_done(true);
+    assert!(reading.permit.handle().stalled(), "it holds no slot any more");
     assert_eq!(admission.snapshot().backends[0].memory, 90 * MIB);
     let tenants = admission.snapshot().tenants;
     assert_eq!(
@@ -41,7 +41,7 @@ async fn slow_readers_give_their_slots_to_others_within_the_budget() {
     let alone = Admission::new(limited);
     let all = fill(&alone, &ask("slow", MIB));
     assert!(alone.admit(ask("other", MIB)).now_or_never().is_none());
-    assert!(all.len() == 8 && all.iter().all(|one| one.permit.stalled()));
+    assert!(all.len() == 8 && all.iter().all(|one| one.permit.handle().stalled()));
     assert!(alone.admit(ask("other", MIB)).now_or_never().is_some());
 
     // Without such a limit there is one for all that stall, and where others ask as well it never has all slots.
@@ -49,7 +49,7 @@ async fn slow_readers_give_their_slots_to_others_within_the_budget() {
     drop(admission.admit(ask("other", MIB)).await);
     let stalled = || {
         let running = fill(&admission, &ask("slow", MIB));
-        let stalled = running.iter().filter(|one| one.permit.stalled()).count();
+        let stalled = running.iter().filter(|one| one.permit.handle().stalled()).count();
         (stalled, running)
     };
     let (stalled, all): (Vec<_>, Vec<_>) = (0..3).map(|_| stalled()).unzip();

@@ -148,10 +148,10 @@ impl Crowd {
         let at = self.rng.usize(0..self.running.len());
         match self.rng.u8(0..8) {
             0 => {
-                self.running[at].permit.stalled();
+                self.running[at].permit.handle().stalled();
                 return;
             }
-            1 => return self.running[at].permit.backend_done(self.rng.bool()),
+            1 => return self.running[at].permit.handle().backend_done(self.rng.bool()),
             2 => return self.running[at].permit.part_done(),
             _ => {}
         }

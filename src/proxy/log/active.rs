@@ -56,6 +56,8 @@ pub(in crate::proxy) struct Facts {
 #[derive(Debug)]
 pub(in crate::proxy) struct ActiveQuery {
     pub facts: Facts,
+    /// Its number, by which admission knows it.
+    pub tag: u64,
     /// Milliseconds.
     waited: AtomicU64,
     progress: Arc<Progress>,
@@ -106,11 +108,12 @@ impl ActiveQueries {
 
     /// A query asks to run; it is active until the guard is dropped.
     pub(in crate::proxy) fn enter(self: &Arc<Self>, facts: Facts) -> ActiveGuard {
-        let query =
-            Arc::new(ActiveQuery { facts, waited: AtomicU64::new(WAITING), progress: Arc::default() });
         let mut state = self.lock();
-        let id = state.next_id;
+        // 0 is none.
         state.next_id += 1;
+        let id = state.next_id;
+        let (waited, progress) = (AtomicU64::new(WAITING), Arc::default());
+        let query = Arc::new(ActiveQuery { facts, tag: id, waited, progress });
         state.active.insert(id, Arc::clone(&query));
         ActiveGuard { queries: Arc::clone(self), id, query }
     }
@@ -180,6 +183,13 @@ impl ActiveQueries {
         Some(Arc::clone(chosen))
     }
 
+    /// Gives back the slots of a backend's answers whose clients have not asked for more for so long.
+    pub(in crate::proxy) fn release_stalled(&self, backend: &str, stalled_for: Duration) {
+        let here = |query: &&Arc<ActiveQuery>| *query.facts.owner.backend == *backend;
+        let queries: Vec<_> = self.lock().active.values().filter(here).map(Arc::clone).collect();
+        queries.iter().for_each(|query| query.progress.give_way(stalled_for));
+    }
+
     /// What tenants did in a time that ends now.
     pub(in crate::proxy) fn recent(&self) -> (Duration, Vec<(TenantId, Tally)>) {
         self.lock().recent.told(Instant::now())
@@ -210,6 +220,11 @@ pub(in crate::proxy) struct ActiveGuard {
 }
 
 impl ActiveGuard {
+    /// The number of the query, by which admission knows it.
+    pub(in crate::proxy) const fn tag(&self) -> u64 {
+        self.id
+    }
+
     /// The query may run after having waited this long. Gives the handle on its answer.
     pub(in crate::proxy) fn admitted(&self, waited: Duration) -> Arc<Progress> {
         self.query.waited.store(waited.as_millis() as u64, Relaxed);

@@ -224,6 +224,11 @@ impl QueryLog {
         }));
     }
 
+    /// The number by which admission knows it; 0 before it asks to run.
+    pub(in crate::proxy) fn tag(&self) -> u64 {
+        self.active.as_ref().map_or(0, ActiveGuard::tag)
+    }
+
     /// It may run, after having waited this long; for the `first` time it is counted. Gives the handle on its answer.
     pub(in crate::proxy) fn admitted(&mut self, waited: Duration, first: bool) -> Arc<Progress> {
         self.waited = waited;

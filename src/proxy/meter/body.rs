@@ -174,6 +174,7 @@ impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
             let frame = match ready!(Pin::new(upstream).poll_frame(cx)) {
                 None => {
                     self.upstream_ended = true;
+                    self.meter.progress.backend_done(true);
                     return Poll::Ready(None);
                 }
                 Some(Ok(frame)) => frame,
@@ -217,10 +218,13 @@ impl<B: Body<Data = Bytes> + Unpin> Body for MeteredBody<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
         if let Some(frame) = this.held.pop_front() {
+            this.meter.progress.handed(true);
             this.end_if_drained();
             return Poll::Ready(Some(Ok(frame)));
         }
-        let next = ready!(this.poll_counted(cx));
+        let next = this.poll_counted(cx);
+        this.meter.progress.handed(next.is_ready());
+        let next = ready!(next);
         this.end_if_drained();
         Poll::Ready(next)
     }

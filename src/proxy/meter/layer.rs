@@ -149,6 +149,7 @@ async fn answer_client(
         status,
         is_late: result.as_ref().is_err_and(|error| error.kind() == ErrorKind::UpstreamTimeout),
     };
+    progress.under(permit.handle());
     let meter = AnswerMeter::new(meter_limits(&common), settlement.on_end(settler, permit));
     let mut meter = meter.telling(Arc::clone(progress));
     if common.endpoint.is_listing() {

@@ -1,27 +1,79 @@
 //! What is told of an answer on its way, and what is told to it.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::http::ResponseDeadline;
+use crate::{http::ResponseDeadline, limit::PermitHandle};
 
 /// An answer that breaks off by itself, and says why, has this long to do it before its connection is cut.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Shared between the one who forwards an answer and those who watch it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Progress {
+    born: Instant,
     bytes: AtomicU64,
+    /// Milliseconds after `born` at which the client was handed bytes and has asked for no more since; or a word.
+    handed: AtomicU64,
+    permit: OnceLock<PermitHandle>,
     recalled: AtomicBool,
     told: Notify,
     deadline: ResponseDeadline,
 }
 
+/// In place of the time since which a client was handed bytes: it waits for the backend.
+const WAITS: u64 = u64::MAX;
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            born: Instant::now(),
+            bytes: AtomicU64::new(0),
+            handed: AtomicU64::new(WAITS),
+            permit: OnceLock::new(),
+            recalled: AtomicBool::new(false),
+            told: Notify::new(),
+            deadline: ResponseDeadline::default(),
+        }
+    }
+}
+
 impl Progress {
+    /// The answer comes under this permit.
+    pub(super) fn under(&self, permit: PermitHandle) {
+        // The first to say so is right: an answer has one.
+        let _ = self.permit.set(permit);
+    }
+
+    /// The client was handed bytes, or waits for the backend.
+    pub(super) fn handed(&self, some: bool) {
+        let now = self.born.elapsed().as_millis() as u64;
+        self.handed.store(if some { now } else { WAITS }, Relaxed);
+    }
+
+    /// The backend's last byte has come.
+    pub(super) fn backend_done(&self, answered: bool) {
+        if let Some(permit) = self.permit.get() {
+            permit.backend_done(answered);
+        }
+    }
+
+    /// Gives the slot of an answer back whose client has not asked for more for so long.
+    pub(in crate::proxy) fn give_way(&self, stalled_for: Duration) {
+        let handed = self.handed.load(Relaxed);
+        let since = self.born.elapsed().as_millis() as u64;
+        if handed != WAITS && since.saturating_sub(handed) >= stalled_for.as_millis() as u64 {
+            self.permit.get().map(PermitHandle::stalled);
+        }
+    }
+
     /// Bytes that have come so far.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)

@@ -1,6 +1,9 @@
 //! The end of a query: its permit goes back, its cost is counted and learned. Once, whatever the end.
 
-use std::sync::Arc;
+use std::{
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    sync::Arc,
+};
 
 use http::{HeaderMap, Response};
 use tokio::time::Instant;
@@ -115,7 +118,7 @@ pub(super) fn observe(
     let answer = Answer {
         outcome: pressure::Outcome::of(status, impatient),
         tenant: common.caller.tenant.clone(),
-        fingerprint: query.fingerprint,
+        fingerprint: BuildHasherDefault::<DefaultHasher>::default().hash_one(query.fingerprint),
         waited: response.is_some_and(|response| feedback::from_headers(response.headers(), kind).waited),
     };
     common.upstream.monitor().answered(&answer, Instant::now());

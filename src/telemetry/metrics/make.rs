@@ -7,7 +7,7 @@ use prometheus::{
     core::Collector, exponential_buckets,
 };
 
-use super::{Described, Metrics};
+use super::{Described, Metrics, control::Control};
 use crate::telemetry::{process::ProcessCollector, tenants::TenantLabels};
 
 /// Registers what it makes.
@@ -55,6 +55,43 @@ impl Maker<'_> {
         buckets: Vec<f64>,
     ) -> prometheus::Result<HistogramVec> {
         self.keep(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?)
+    }
+
+    fn control(&self) -> prometheus::Result<Control> {
+        let lane = &["backend", "lane", "resource"];
+        Ok(Control {
+            window: self.gauges(
+                "weir_backend_window_bytes",
+                "The congestion window: bytes of heavy queries that may be in flight at the same time.",
+                &["backend"],
+            )?,
+            lane_used: self.gauges("weir_backend_lane_used", "What runs in a lane of a backend.", lane)?,
+            lane_capacity: self.gauges(
+                "weir_backend_lane_capacity",
+                "What may run in a lane of a backend now.",
+                lane,
+            )?,
+            stalled: self.gauges(
+                "weir_backend_stalled_bytes",
+                "Memory booked for answers whose clients do not read.",
+                &["backend"],
+            )?,
+            lingering: self.gauges(
+                "weir_backend_lingering_queries",
+                "Queries whose clients left and that the backend may still work on.",
+                &["backend"],
+            )?,
+            reserve: self.gauges(
+                "weir_backend_reserve_bytes",
+                "Memory of the heavy lane that is free for one class only.",
+                &["backend", "class"],
+            )?,
+            waiting: self.gauges(
+                "weir_queue_waiting",
+                "Queries waiting, by what they wait for.",
+                &["backend", "reason"],
+            )?,
+        })
     }
 
     fn pressure(&self) -> prometheus::Result<GaugeVec> {
@@ -203,6 +240,7 @@ impl Metrics {
                 "Budget that permits may hold, as pressure leaves it.",
                 &["backend", "resource"],
             )?,
+            control: make.control()?,
             probes: make.counter("weir_probes_total", "Probes for the size of a selector.", &["backend", "result"])?,
             probe_bytes: make.counter("weir_probe_bytes_total", "Bytes that probes received.", &["backend"])?,
             probe_seconds: make.histograms("weir_probe_seconds", "Time that probes took.", &["backend"], seconds.clone())?,

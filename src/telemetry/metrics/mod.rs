@@ -3,6 +3,7 @@
 //! Label values are bounded: closed enums and `&'static str` by the compiler, backends and classes by the
 //! configuration, tenants by [`Metrics::new`].
 
+mod control;
 mod make;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use prometheus::{
     Encoder, GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
+pub use self::control::{ControlGauges, LaneGauges};
 use super::tenants::TenantLabels;
 use crate::base::{Confidence, ErrorKind, TenantId};
 
@@ -134,6 +136,7 @@ pub struct Metrics {
     queue_wait: HistogramVec,
     budget_used: GaugeVec,
     budget_capacity: GaugeVec,
+    control: control::Control,
     probes: IntCounterVec,
     probe_bytes: IntCounterVec,
     probe_seconds: HistogramVec,
@@ -330,6 +333,26 @@ impl Metrics {
     /// So many queries' costs are remembered now.
     pub fn learned_entries(&self, entries: u64) {
         self.learned_entries.set(signed(entries));
+    }
+
+    /// What is shown of lanes, windows, reserves and queues is written anew.
+    pub fn clear_control(&self) {
+        self.control.clear();
+    }
+
+    /// What admission holds of a backend.
+    pub fn control(&self, of: &ControlGauges<'_>) {
+        self.control.show(of);
+    }
+
+    /// Bytes of a backend's heavy lane that are free for one class only.
+    pub fn reserve(&self, backend: &str, class: &str, free: u64) {
+        self.control.reserve.with_label_values(&[backend, class]).set(free as f64);
+    }
+
+    /// Queries that wait at a backend for this reason.
+    pub fn waiting(&self, backend: &str, reason: &'static str, queries: u64) {
+        self.control.waiting.with_label_values(&[backend, reason]).set(queries as f64);
     }
 
     /// A backend is under this pressure, 0 to 1, says this signal; `None` when it says nothing any more.
