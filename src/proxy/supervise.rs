@@ -15,9 +15,6 @@ use crate::{
 
 /// Time between two looks.
 const EVERY: Duration = Duration::from_secs(1);
-/// Looks in a row that find no replica alive before nothing more is sent: a replica that is left alone for a second
-/// after a query that it did not survive is not yet dead.
-const DEAD_LOOKS: u32 = 2;
 /// A change of the share by this much is worth a log line.
 const WORTH_SAYING: f64 = 0.1;
 
@@ -44,24 +41,29 @@ impl Watcher {
         let name = upstream.backend.name();
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut dead, mut was_alive, mut stale) = (0, true, Vec::new());
+        let (mut was_alive, mut stale) = (true, Vec::new());
         let mut share = self.share(name);
         loop {
-            ticks.tick().await;
-            let look = self.look(&upstream, clock).await;
-            dead = if upstream.backend.sick() { dead + 1 } else { 0 };
-            let alive = dead < DEAD_LOOKS;
+            let is_due = tokio::select! {
+                _ = ticks.tick() => true,
+                () = upstream.backend.changed() => false,
+            };
+            let alive = !upstream.backend.sick();
             self.admission.set_alive(name, alive);
-            self.count(name, &look);
             if alive != was_alive {
                 tracing::warn!(backend = name, alive, "the backend's health changed");
+                was_alive = alive;
             }
+            if !is_due {
+                continue;
+            }
+            let look = self.look(&upstream, clock).await;
+            self.count(name, &look);
             // A dead backend says nothing of itself: one line about that is enough.
             if look.stale != stale && alive {
                 say_silence(name, &look);
                 stale.clone_from(&look.stale);
             }
-            was_alive = alive;
             share = self.say_window(name, share, &look);
         }
     }
