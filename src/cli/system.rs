@@ -32,6 +32,7 @@ pub(super) fn give_back_memory() {
 }
 
 /// Bytes that the allocator has handed out and not got back; `None` where it does not say.
+#[allow(clippy::unnecessary_wraps, reason = "only this allocator says")]
 pub(super) fn allocated_bytes() -> Option<u64> {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

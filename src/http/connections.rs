@@ -311,6 +311,12 @@ mod tests {
         Connections::new(ConnectionLimits { per_client, ..ConnectionLimits::of(max) })
     }
 
+    fn all_ask(places: &[Place]) {
+        for place in places {
+            place.activity.asked();
+        }
+    }
+
     fn is_asked_to_end(place: &Place) -> bool {
         place.activity.is_signalled(signal::END)
     }
@@ -343,16 +349,16 @@ mod tests {
     async fn spare_places_are_for_health_until_there_is_room() {
         let connections = limited(2, 1);
         let mut busy: Vec<_> = [1, 2].map(|client| connections.admit(ip(client)).unwrap()).into();
-        busy.iter().for_each(|place| place.activity.asked());
+        all_ask(&busy);
         let spare = connections.admit(ip(3)).unwrap();
         assert!(!spare.is_full() && busy[0].is_full());
         busy.pop();
         assert!(spare.is_full(), "there is room now");
         // One client takes its part of the spare places, and no more.
         busy.push(spare);
-        busy.iter().for_each(|place| place.activity.asked());
+        all_ask(&busy);
         let mut own: Vec<_> = (0..SPARE_PER_CLIENT).map(|_| connections.admit(ip(4)).unwrap()).collect();
-        own.iter().for_each(|place| place.activity.asked());
+        all_ask(&own);
         assert!(connections.admit(ip(4)).is_none());
         assert!(connections.admit(ip(5)).is_some());
         own.clear();

@@ -113,7 +113,7 @@ mod tests {
         assert!(late.is_expired() && !ended.is_expired());
         late.end();
         assert!(late.is_expired(), "an end that comes later changes nothing");
-        let (_, ()) = tokio::join!(moved.expired(), async {
+        let ((), ()) = tokio::join!(moved.expired(), async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             moved.set_deadline(Instant::now() + Duration::from_secs(1));
         });

@@ -22,7 +22,7 @@ struct Server {
 
 const RESULTS: [&str; 4] = ["done", "failed", "late", "replaced"];
 
-async fn start(limits: ConnectionLimits, tls: Option<ServerTls>, grace: Duration) -> Server {
+fn start(limits: ConnectionLimits, tls: Option<ServerTls>, grace: Duration) -> Server {
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let (address, connections) = (listener.local_addr().unwrap(), Connections::new(limits));
     let handshakes: Arc<[AtomicUsize; 4]> = Arc::default();
@@ -87,7 +87,7 @@ impl Server {
 
 #[tokio::test]
 async fn kept_connections_of_one_client_lock_nobody_out() {
-    let server = start(ConnectionLimits { per_client: 6, ..ConnectionLimits::of(8) }, None, SOON).await;
+    let server = start(ConnectionLimits { per_client: 6, ..ConnectionLimits::of(8) }, None, SOON);
     let mut kept = Vec::new();
     for _ in 0..40 {
         let mut stream = server.connect(1).await;
@@ -109,7 +109,7 @@ async fn kept_connections_of_one_client_lock_nobody_out() {
 
 #[tokio::test]
 async fn health_is_answered_when_every_connection_is_busy() {
-    let server = start(ConnectionLimits { per_client: 4, ..ConnectionLimits::of(4) }, None, SOON).await;
+    let server = start(ConnectionLimits { per_client: 4, ..ConnectionLimits::of(4) }, None, SOON);
     let mut busy = Vec::new();
     for _ in 0..4 {
         let mut stream = server.connect(1).await;
@@ -154,7 +154,7 @@ async fn health_is_answered_when_every_connection_is_busy() {
 
 #[tokio::test]
 async fn a_shutdown_answers_who_waits_and_counts_what_it_cut() {
-    let mut server = start(ConnectionLimits::of(64), None, Duration::from_millis(200)).await;
+    let mut server = start(ConnectionLimits::of(64), None, Duration::from_millis(200));
     let (mut idle, mut waiting) = (server.connect(1).await, server.connect(1).await);
     assert!(server.ask(&mut idle, REQUEST).await.unwrap().ends_with("ok"));
     waiting.write_all(HANG).await.unwrap();
@@ -188,7 +188,7 @@ fn tls() -> (ServerTls, tempfile::TempDir) {
 #[tokio::test]
 async fn a_flood_of_silent_handshakes_starves_no_real_one() {
     let (tls, _dir) = tls();
-    let server = start(ConnectionLimits::of(64), Some(tls), SOON).await;
+    let server = start(ConnectionLimits::of(64), Some(tls), SOON);
     let mut silent = Vec::new();
     // More than the share of one client, and real ones of the same client between them.
     for n in 0..400 {
@@ -208,7 +208,7 @@ async fn a_flood_of_silent_handshakes_starves_no_real_one() {
 #[tokio::test(start_paused = true)]
 async fn who_never_shakes_hands_is_given_up() {
     let (tls, _dir) = tls();
-    let server = start(ConnectionLimits::of(64), Some(tls), SOON).await;
+    let server = start(ConnectionLimits::of(64), Some(tls), SOON);
     let mut silent = Vec::new();
     for _ in 0..50 {
         silent.push(server.connect(1).await);

@@ -182,6 +182,14 @@ impl FakeUpstream {
         self.until(|log| log.seen.lock().unwrap().len() >= count).await;
     }
 
+    /// Waits until a request with this in its target or body has arrived.
+    pub(crate) async fn asked(&self, text: &str) {
+        let has = |seen: &Seen| {
+            seen.target.contains(text) || seen.body.windows(text.len()).any(|part| part == text.as_bytes())
+        };
+        self.until(|log| log.seen.lock().unwrap().iter().any(has)).await;
+    }
+
     /// Waits until `count` peers have left while they were owed bytes.
     pub(crate) async fn abandoned(&self, count: usize) {
         self.until(|log| log.gone.load(SeqCst) >= count).await;
