@@ -3,12 +3,12 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{
-    Options,
     annotations::Annotations,
     buffers::Numbers,
     error::{EvalError, execution},
     grid::Grid,
     meter::{Held, Meter},
+    options::Options,
     plan::{Plan, Planned, unparen},
     value::{Matrix, Merged, Point, Points, Row, Series, Value},
     workers::{Part, Workers},
@@ -62,7 +62,7 @@ impl<'a> Context<'a> {
             times,
             storage,
             lookback_ms: options.lookback_ms as i64,
-            meter: Meter::new(options, cancel),
+            meter: Meter::new(options.limits, options.pools.clone(), options.witness.clone(), cancel),
             workers: options.workers.clone(),
             operators,
             annotations: Mutex::default(),

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::{Options, buffers::Pools, error::EvalError};
+use super::{buffers::Pools, error::EvalError};
 use crate::node::pool::Loan;
 
 /// A point is a float.
@@ -104,9 +104,13 @@ pub(super) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    pub(super) fn new(options: &Options, cancel: &'a AtomicBool) -> Self {
+    pub(super) fn new(
+        limits: Limits,
+        pools: Option<Pools>,
+        witness: Option<Arc<dyn Witness>>,
+        cancel: &'a AtomicBool,
+    ) -> Self {
         let [series, samples, queryable, held, peak] = [const { AtomicU64::new(0) }; 5];
-        let (limits, pools, witness) = (options.limits, options.pools.clone(), options.witness.clone());
         Self { limits, cancel, pools, witness, series, samples, queryable, held, peak }
     }
 

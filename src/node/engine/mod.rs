@@ -37,6 +37,7 @@ mod grid;
 mod matcher;
 mod meter;
 mod number;
+mod options;
 mod parallel;
 mod places;
 mod plan;
@@ -48,7 +49,7 @@ mod value;
 mod window;
 mod workers;
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::atomic::AtomicBool;
 
 use crate::{
     base::time::EvalTimes,
@@ -60,40 +61,11 @@ pub use buffers::{Pools, SamplePool};
 pub use error::EvalError;
 pub use matcher::Matchers;
 pub use meter::{Limits, Touched, Usage, Witness};
+pub use options::Options;
 pub use value::{Point, Points, Row, Value};
 pub use workers::Workers;
 
 use eval::{Context, Eval};
-
-/// How a query is evaluated.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// How long a sample stays visible to an instant vector, in milliseconds.
-    pub lookback_ms: u64,
-    /// Step of a subquery that names none, in milliseconds.
-    pub subquery_step_ms: u64,
-    /// What the query may touch.
-    pub limits: Limits,
-    /// Threads that may help.
-    pub workers: Workers,
-    /// Where its memory comes from; from the allocator if it is nothing.
-    pub pools: Option<Pools>,
-    /// Who hears of what it reads.
-    pub witness: Option<Arc<dyn Witness>>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            lookback_ms: 300_000,
-            subquery_step_ms: 60_000,
-            limits: Limits::default(),
-            workers: Workers::default(),
-            pools: None,
-            witness: None,
-        }
-    }
-}
 
 /// What a query evaluates to.
 #[derive(Debug)]

@@ -21,7 +21,6 @@ use super::{
 };
 use crate::{
     base::TimeRange,
-    node::storage::Selection,
     promql::ast::{Expr, Matcher, NodeId, ValueType},
 };
 
@@ -134,7 +133,8 @@ impl<'a> Eval<'a> {
         let workers = &self.cx.workers;
         let leaf = if workers.threads() > 1 && self.part.is_none() { self.leaf(id) } else { None };
         let Some(leaf) = leaf else { return self.stream(id, sink) };
-        let selection: Arc<dyn Selection + 'a> = self.cx.storage.select(leaf.matchers, leaf.window)?.into();
+        let mut held = self.cx.meter.hold();
+        let selection = self.select(leaf.matchers, leaf.window, &mut held)?;
         let series = selection.series();
         let among = |from: usize, to: usize| {
             let part = Part { selection: Arc::clone(&selection), from, to };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     error::EvalError,
     eval::{Eval, Sink, emit},
+    meter::Held,
     value::{HOLE, Series},
     workers::Part,
 };
@@ -50,7 +51,7 @@ impl Lookup {
     }
 }
 
-impl Eval<'_> {
+impl<'a> Eval<'a> {
     pub(super) fn select_instant(
         &self,
         id: NodeId,
@@ -109,6 +110,18 @@ impl Eval<'_> {
         )
     }
 
+    /// The series that match, whose list counts.
+    pub(super) fn select(
+        &self,
+        matchers: &[Matcher],
+        window: TimeRange,
+        held: &mut Held<'_>,
+    ) -> Result<Arc<dyn Selection + 'a>, EvalError> {
+        let selection: Arc<dyn Selection + 'a> = self.cx.storage.select(matchers, window)?.into();
+        held.borrow((selection.series() * size_of::<usize>()) as u64)?;
+        Ok(selection)
+    }
+
     /// Reads series by series, counting.
     pub(super) fn read(
         &self,
@@ -117,10 +130,11 @@ impl Eval<'_> {
         each: &mut dyn FnMut(&Labels, &mut Samples) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
         self.cx.meter.check()?;
+        let mut held = self.cx.meter.hold();
         let part = match &self.part {
             Some(part) => part.clone(),
             None => {
-                let selection: Arc<dyn Selection> = self.cx.storage.select(matchers, window)?.into();
+                let selection = self.select(matchers, window, &mut held)?;
                 Part { from: 0, to: selection.series(), selection }
             }
         };

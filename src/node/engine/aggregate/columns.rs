@@ -106,11 +106,15 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
-    use crate::node::engine::{Options, buffers::Lent, meter::Meter, value::HOLE};
+    use crate::node::engine::{
+        buffers::Lent,
+        meter::{Limits, Meter},
+        value::HOLE,
+    };
 
     fn sum(columns: &[&[f64]]) -> f64 {
         let cancel = AtomicBool::new(false);
-        let meter = Meter::new(&Options::default(), &cancel);
+        let meter = Meter::new(Limits::default(), None, None, &cancel);
         let mut sums = Sums::new(1);
         for values in columns {
             sums.add(&mut Lent::Own(values.to_vec()), &mut meter.hold()).unwrap();

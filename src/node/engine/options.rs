@@ -1,0 +1,39 @@
+//! How a query is evaluated.
+
+use std::sync::Arc;
+
+use super::{
+    buffers::Pools,
+    meter::{Limits, Witness},
+    workers::Workers,
+};
+
+/// How a query is evaluated.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long a sample stays visible to an instant vector, in milliseconds.
+    pub lookback_ms: u64,
+    /// Step of a subquery that names none, in milliseconds.
+    pub subquery_step_ms: u64,
+    /// What the query may touch.
+    pub limits: Limits,
+    /// Threads that may help.
+    pub workers: Workers,
+    /// Where its memory comes from; from the allocator if it is nothing.
+    pub pools: Option<Pools>,
+    /// Who hears of what it reads.
+    pub witness: Option<Arc<dyn Witness>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            lookback_ms: 300_000,
+            subquery_step_ms: 60_000,
+            limits: Limits::default(),
+            workers: Workers::default(),
+            pools: None,
+            witness: None,
+        }
+    }
+}
