@@ -66,8 +66,13 @@ async fn an_import_takes_time_and_labels_from_its_url() {
     let text = format!("a{{job=\"own\"}} 1\na 2 {}\n", (NOW - 30) * 1_000);
     assert_eq!(node.post(&target, &[], text).await, (204, String::new()));
     let labels = json!({"__name__": "a", "job": "extra", "z": "a=b"});
-    assert_eq!(node.rows("a").await, json!([{"metric": labels, "values": [[NOW - 60, "1"], [NOW - 30, "2"]]}]));
-    for (query, part) in [("timestamp=now", "timestamp"), ("extra_label=x", "name=value"), ("extra_label=%3Dx", "name=value")] {
+    assert_eq!(
+        node.rows("a").await,
+        json!([{"metric": labels, "values": [[NOW - 60, "1"], [NOW - 30, "2"]]}])
+    );
+    for (query, part) in
+        [("timestamp=now", "timestamp"), ("extra_label=x", "name=value"), ("extra_label=%3Dx", "name=value")]
+    {
         let (status, said) = node.post(&format!("{IMPORT}?{query}"), &[], "a 1").await;
         assert!(status == 400 && said.contains(part), "{query}: {said}");
     }
@@ -88,7 +93,12 @@ async fn bodies_are_read_by_their_headers_in_any_case() {
         (&[], gzip("b 1"), 400, "compressed with gzip, and no Content-Encoding says so"),
         (&[("content-encoding", "zstd")], zstd.to_vec(), 415, "not with zstd"),
         (&[("content-encoding", "gzip")], gzip(&"# a comment\n".repeat(6 << 20)), 413, "larger than"),
-        (&[], b"c 1 # {trace_id=\"x\"} 1\n".to_vec(), 400, "1 samples were written, 0 refused; 1 exemplars were refused"),
+        (
+            &[],
+            b"c 1 # {trace_id=\"x\"} 1\n".to_vec(),
+            400,
+            "1 samples were written, 0 refused; 1 exemplars were refused",
+        ),
     ];
     for (headers, body, status, part) in cases {
         let got = node.post(IMPORT, headers, body).await;
@@ -137,7 +147,12 @@ async fn remote_write_is_told_by_its_headers_from_everything_else() {
         (&[protobuf, ("content-encoding", "Snappy")], up.clone(), 204, ""),
         (&[], up.clone(), 204, ""),
         (&[("content-type", "application/x-protobuf;proto=prometheus.WriteRequest")], up.clone(), 204, ""),
-        (&[("content-type", "application/x-protobuf;proto=io.prometheus.write.v2.Request")], up.clone(), 415, "2.0"),
+        (
+            &[("content-type", "application/x-protobuf;proto=io.prometheus.write.v2.Request")],
+            up.clone(),
+            415,
+            "2.0",
+        ),
         (&[("content-type", "application/json")], up.clone(), 415, "not application/json"),
         (&[protobuf, ("content-encoding", "zstd")], up, 415, "not with zstd"),
         (&[protobuf], vec![0x28, 0xb5, 0x2f, 0xfd, 0, 0xff, 0xff], 400, "compressed with zstd"),
@@ -155,7 +170,8 @@ async fn metadata_are_stored() {
     let node = Tried::new();
     let text = "# HELP a_total What a\\nis.\n# TYPE a_total counter\n# UNIT b_seconds seconds\na_total 1\n";
     assert_eq!(node.post(IMPORT, &[], text).await.0, 204);
-    let said = [vec![1 << 3, 2], field(2, b"c"), field(4, b"From remote write."), field(5, b"bytes")].concat();
+    let said =
+        [vec![1 << 3, 2], field(2, b"c"), field(4, b"From remote write."), field(5, b"bytes")].concat();
     assert_eq!(node.post("/api/v1/write", &[], packed(&field(3, &said))).await, (204, String::new()));
     assert_eq!(
         node.get("/api/v1/metadata").await["data"],

@@ -37,7 +37,8 @@ pub(super) fn read(dir: &Path) -> io::Result<Metadata> {
     };
     let json: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     let version = json.get("version").and_then(Value::as_u64);
-    let added = json.as_object().into_iter().flatten().find(|(name, _)| *name != "version" && *name != "metrics");
+    let added =
+        json.as_object().into_iter().flatten().find(|(name, _)| *name != "version" && *name != "metrics");
     let what = match (version, added) {
         (Some(version), _) if version != VERSION => Some(format!("version {version}")),
         (Some(_), Some((name, _))) => Some(format!("the field `{name}`")),

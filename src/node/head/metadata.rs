@@ -111,7 +111,10 @@ mod tests {
             ("b", MetadataField::Type("untyped")),
             ("", MetadataField::Type("gauge")),
         ]);
-        assert_eq!((metadata.by_metric()["a"].kind.as_str(), metadata.by_metric()["a"].help.len()), ("gauge", HELP_BYTES));
+        assert_eq!(
+            (metadata.by_metric()["a"].kind.as_str(), metadata.by_metric()["a"].help.len()),
+            ("gauge", HELP_BYTES)
+        );
         assert_eq!((metadata.by_metric().len(), metadata.by_metric()["b"].kind.as_str()), (2, "unknown"));
         assert!(metadata.take_changed() && !metadata.take_changed());
         metadata.take(&[("a", MetadataField::Type("gauge"))]);

@@ -104,7 +104,8 @@ impl Registry {
     }
 
     fn find_hashed(&self, hash: u64, labels: &[(&str, &str)]) -> Option<&Arc<Series>> {
-        let is_it = |(other, id): &(u64, SeriesId)| *other == hash && self.get(*id).is_some_and(|s| s.has(labels));
+        let is_it =
+            |(other, id): &(u64, SeriesId)| *other == hash && self.get(*id).is_some_and(|s| s.has(labels));
         self.get(self.by_labels.find(hash, is_it)?.1)
     }
 

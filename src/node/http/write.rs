@@ -105,7 +105,9 @@ fn unsupported(message: String) -> Failure {
 fn check_remote_write(request: &Request) -> Result<(), Failure> {
     let (media_type, parameters) = header_of(request, header::CONTENT_TYPE);
     if parameters.contains("io.prometheus.write.v2") {
-        return Err(unsupported("remote write 2.0 is not supported; the sender falls back to 1.0".to_owned()));
+        return Err(unsupported(
+            "remote write 2.0 is not supported; the sender falls back to 1.0".to_owned(),
+        ));
     }
     if !matches!(media_type.as_str(), "" | "application/x-protobuf") {
         return Err(unsupported(format!("remote write is application/x-protobuf, not {media_type}")));
@@ -146,7 +148,8 @@ impl Import {
     fn read(query: &str) -> Result<Self, Failure> {
         let params = Params::parse(query, "")?;
         let time_ms = params.one("timestamp")?.map(|text| {
-            let bad = |_| ParamError::invalid("timestamp", format!("{text:?} is no whole number of milliseconds"));
+            let bad =
+                |_| ParamError::invalid("timestamp", format!("{text:?} is no whole number of milliseconds"));
             text.parse().map_err(bad)
         });
         let mut import = Self { time_ms: time_ms.transpose()?, extra_labels: Vec::new() };
@@ -189,7 +192,10 @@ fn gunzip(packed: &[u8], max: usize) -> Result<Vec<u8>, Failure> {
     let mut text = Vec::new();
     let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
     MultiGzDecoder::new(packed).take(limit).read_to_end(&mut text).map_err(|error| {
-        Failure::new(ErrorKind::BadData, format!("the body is said to be gzip and cannot be read as such: {error}"))
+        Failure::new(
+            ErrorKind::BadData,
+            format!("the body is said to be gzip and cannot be read as such: {error}"),
+        )
     })?;
     if text.len() > max {
         return Err(Failure::new(ErrorKind::BodyTooLarge, format!("the text is larger than {max} bytes")));
@@ -224,7 +230,8 @@ fn store_text(
 /// # Errors
 /// The text cannot be read, or what was refused of it.
 pub fn store_metrics(db: &Db, text: &str, time_ms: i64, added: &[Label<'_>]) -> Result<u64, String> {
-    let total = store_text(db, text.as_bytes(), time_ms, false, added.to_vec()).map_err(|failure| failure.message)?;
+    let total =
+        store_text(db, text.as_bytes(), time_ms, false, added.to_vec()).map_err(|failure| failure.message)?;
     match total.appended.first {
         Some((_, first)) => Err(first),
         None => Ok(total.appended.samples),

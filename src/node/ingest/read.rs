@@ -46,7 +46,9 @@ pub fn read_request(message: &[u8]) -> Result<Vec<ReadQuery>, BadInput> {
                 }
                 queries.push(query);
             }
-            ACCEPTED => (named, takes_samples) = (true, takes_samples || field.repeated_varint()?.contains(&SAMPLES)),
+            ACCEPTED => {
+                (named, takes_samples) = (true, takes_samples || field.repeated_varint()?.contains(&SAMPLES))
+            }
             _ => {}
         }
     }

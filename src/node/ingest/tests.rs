@@ -242,7 +242,8 @@ fn a_series_that_cannot_be_stored_is_refused_alone() {
         (&[("a", "1"), ("b", "1"), ("c", "1"), ("d", "1"), ("e", "1")], "5 labels"),
     ];
     for (labels, why) in bad {
-        let sent = message(&[(&[("__name__", "1")], sample), (labels, sample), (&[("__name__", "2")], sample)]);
+        let sent =
+            message(&[(&[("__name__", "1")], sample), (labels, sample), (&[("__name__", "2")], sample)]);
         let (read, refused) = read_message(&sent, limits).unwrap();
         assert_eq!(read.len(), 2, "{why}");
         let first = refused.first.unwrap();
@@ -271,7 +272,10 @@ fn a_large_message_comes_in_batches_and_whole() {
     let many: Vec<(i64, f64)> = (0..150_000).map(|i| (i, i as f64)).collect();
     sent.extend(message(&[(&[("__name__", "long")], &many)]));
     for i in 0..20_000 {
-        sent.extend(message(&[(&[("__name__", "1"), ("i", &i.to_string())], &[(i, 0.5)]), (&[("none", "1")], &[])]));
+        sent.extend(message(&[
+            (&[("__name__", "1"), ("i", &i.to_string())], &[(i, 0.5)]),
+            (&[("none", "1")], &[]),
+        ]));
     }
     let (mut batches, mut samples, mut largest) = (0, 0, 0);
     // One in four is full of metadata.

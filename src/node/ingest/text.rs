@@ -171,7 +171,9 @@ impl<'a> Reading<'a> {
         self.labels.clear();
         line::labels(series, self.strings, self.options.limits.labels, &mut self.labels)?;
         let extra = &self.options.extra_labels;
-        for (name, value) in self.labels.iter().filter(|(name, _)| !extra.iter().any(|(other, _)| other == name)) {
+        for (name, value) in
+            self.labels.iter().filter(|(name, _)| !extra.iter().any(|(other, _)| other == name))
+        {
             self.batch.label(name, value);
         }
         for (name, value) in extra {

@@ -151,7 +151,8 @@ fn quoted<'a>(rest: &mut &'a str, strings: &'a Strings) -> Result<&'a str, Strin
         }
         escaped = true;
         // The one behind it may be longer than a byte, but is none of these two then.
-        end += 1 + inside.get(end + 1..).and_then(|after| after.chars().next()).ok_or_else(no_end)?.len_utf8();
+        end +=
+            1 + inside.get(end + 1..).and_then(|after| after.chars().next()).ok_or_else(no_end)?.len_utf8();
     }
     let (text, after) = inside.split_at_checked(end).unwrap_or((inside, ""));
     *rest = after.get(1..).unwrap_or_default();
