@@ -142,6 +142,15 @@ impl Request {
         Self(head.into_bytes())
     }
 
+    /// A body in the text exposition format.
+    pub(crate) fn text(path: &str, body: &[u8]) -> Self {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        Self([head.as_bytes(), body].concat())
+    }
+
     /// A remote write; `body` is compressed with snappy.
     pub(crate) fn remote_write(path: &str, body: &[u8]) -> Self {
         let head = format!(

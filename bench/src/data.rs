@@ -87,7 +87,7 @@ pub(crate) struct Series {
 }
 
 impl Series {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let labels: Vec<_> = self.labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
         format!("{}{{{}}}", self.name, labels.join(","))
     }

@@ -7,6 +7,7 @@ mod data;
 mod estimate;
 mod fairness;
 mod floor;
+mod import;
 mod incident;
 mod node;
 mod overhead;
@@ -37,6 +38,7 @@ Commands:
              bytes per sample, ingest rate
   pool       the node's private memory over idle, of its pool: every function and aggregation asked by 24 clients, at
              64, 128, 256 and 512 MiB, and the node in a control group of little more than that
+  import     writes into the storage node and into VictoriaMetrics: the text format in three shapes, and remote write
   estimate   estimates beside the truth, for a corpus of queries: series, samples and memory, what asking costs
   incident   a burst of heavy queries on a database that is killed at its memory limit, with and without a guard
   compare    --direct URL --weir URL FILES…: the expressions of dashboards and rule files, asked of a database and
@@ -174,6 +176,7 @@ fn run() -> Result<()> {
         "incident" => incident::run,
         "node" => node::run,
         "pool" => pool::run,
+        "import" => import::run,
         "estimate" => estimate::run,
         "report" => results::run,
         _ => return Err(USAGE.into()),

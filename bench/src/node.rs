@@ -203,7 +203,7 @@ fn size(dir: &Path) -> Result<u64> {
 }
 
 /// The node with its default configuration.
-fn node(scratch: &Scratch, options: &Options) -> Result<Service> {
+pub(crate) fn node(scratch: &Scratch, options: &Options) -> Result<Service> {
     let port = free_port()?;
     let config = scratch.write("node.yaml", &format!("listen: 127.0.0.1:{port}\n"))?;
     let mut start = Command::new(&options.weir);
@@ -211,7 +211,7 @@ fn node(scratch: &Scratch, options: &Options) -> Result<Service> {
     Service::start("node", port, scratch.dir(), start, &Request::get("/-/ready", &[], "bench"))
 }
 
-fn victoriametrics(scratch: &Scratch) -> Result<Service> {
+pub(crate) fn victoriametrics(scratch: &Scratch) -> Result<Service> {
     let port = free_port()?;
     let mut start = command("victoria-metrics");
     start.arg(format!("-storageDataPath={}", scratch.dir().join("victoriametrics").display()));

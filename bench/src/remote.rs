@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Where Prometheus, VictoriaMetrics and the node take writes.
 pub(crate) const PROMETHEUS: &str = "/api/v1/write";
 /// Connections that send at the same time.
-const SENDERS: usize = 2;
+pub(crate) const SENDERS: usize = 2;
 
 /// Samples of some series in one request. `times` are all times of the data, in seconds.
 fn request(path: &str, series: &[Series], samples: Range<usize>, times: &[u64]) -> Result<Request> {

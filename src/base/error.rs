@@ -63,6 +63,8 @@ kinds! {
     BodyLate => 408, "timeout", "body_late", Client;
     /// The request body is larger than Weir reads.
     BodyTooLarge => 413, "bad_data", "body_too_large", Client;
+    /// The request body is of a kind that the endpoint does not take.
+    UnsupportedMediaType => 415, "bad_data", "unsupported_media_type", Client;
     /// A per-query limit, or a budget that the query can never fit.
     LimitExceeded => 422, "execution", "limit_exceeded", Limit;
     /// A rate limit: later, yes.

@@ -4,7 +4,7 @@
 
 use super::diagnostic::{Diagnostic, Path, Position};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{Spanned, options::DuplicateKeyPolicy};
+use serde_saphyr::{Spanned, budget::BudgetBreach, options::DuplicateKeyPolicy};
 use std::fmt;
 
 /// The largest file that is read.
@@ -13,6 +13,16 @@ const DEPTH_MAX: usize = 32;
 const NODES_MAX: usize = 50_000;
 /// A real file shares a block a few times; an alias bomb multiplies it.
 const ALIAS_EVENTS_MAX: usize = 20_000;
+
+/// What is too much in a file.
+fn over_budget(breach: &BudgetBreach) -> String {
+    match breach {
+        BudgetBreach::Documents { .. } => "it has more than one document: `---` begins another".to_owned(),
+        BudgetBreach::Depth { .. } => format!("values are nested deeper than {DEPTH_MAX} levels"),
+        BudgetBreach::Nodes { .. } => format!("it has more than {NODES_MAX} values"),
+        _ => "it is longer, or repeats more by aliases, than a configuration may".to_owned(),
+    }
+}
 
 /// A value with its position.
 #[derive(Clone, Debug)]
@@ -115,10 +125,19 @@ pub(super) fn parse(text: &str) -> Result<Node, Diagnostic> {
     let node = parsed.map(Node::from).map_err(|error| {
         let position =
             error.location().map(|l| Position { line: l.line(), column: l.column() }).unwrap_or_default();
-        let whole = error.without_snippet().to_string();
-        // The position is shown in front; the parser repeats it behind.
-        let first = whole.lines().next().unwrap_or_default().split(" at line ").next().unwrap_or_default();
-        Diagnostic::new(position, &Path::default(), format!("not YAML that Weir reads: {first}"))
+        let why = match error.without_snippet() {
+            serde_saphyr::Error::Budget { breach, .. } => over_budget(breach),
+            serde_saphyr::Error::AliasReplayLimitExceeded { .. } => {
+                format!("aliases repeat more than {ALIAS_EVENTS_MAX} values")
+            }
+            other => {
+                // The position is shown in front; the parser repeats it behind.
+                let whole = other.to_string();
+                let first = whole.lines().next().unwrap_or_default();
+                first.split(" at line ").next().unwrap_or_default().to_owned()
+            }
+        };
+        Diagnostic::new(position, &Path::default(), format!("not YAML that Weir reads: {why}"))
     })?;
     Ok(match node.value {
         Value::Null => Node { value: Value::Map(Vec::new()), ..node },

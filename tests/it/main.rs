@@ -20,6 +20,7 @@ mod node_end;
 mod node_faults;
 mod node_hostile;
 mod node_http;
+mod node_import;
 mod node_kill;
 mod node_pool;
 mod node_pool_bound;

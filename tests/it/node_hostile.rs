@@ -67,8 +67,8 @@ async fn bad_writes_are_refused_with_words_and_nothing_is_lost() {
         ("nothing", Vec::new(), 400, "snappy"),
         ("a bomb", bomb, 400, "are allowed"),
         ("more than allowed once unpacked", packed(&vec![0; 3 << 20]), 400, "are allowed"),
-        ("a cut field", packed(&[0x0a, 0x7f, 1]), 400, "announced"),
-        ("a wrong type", packed(&[0x08, 1]), 400, "wrong type"),
+        ("a cut field", packed(&[0x0a, 0x7f, 1]), 400, "longer than its message"),
+        ("a wrong type", packed(&[0x08, 1]), 400, "wrong wire type"),
         ("native histograms", packed(&[0x0a, 2, 0x22, 0]), 400, "native histograms"),
         ("a label that is not UTF-8", packed(&[0x0a, 7, 0x0a, 3, 0x0a, 1, 0xff, 0x12, 0]), 400, "UTF-8"),
     ];

@@ -7,6 +7,8 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use smallvec::SmallVec;
+
 use super::{Db, record};
 use crate::node::{
     head::{self, Batch, BatchSeries, Refusal, RefusedSeries, Rules, Series},
@@ -80,6 +82,8 @@ pub struct Appended {
     pub known: u64,
     /// Samples refused, of any reason.
     pub refused: u64,
+    /// Exemplars refused: none are stored.
+    pub exemplars_refused: u64,
     /// New series refused because there are as many as there may be.
     pub series_refused: u64,
     /// The first refusal, and which sample it met.
@@ -107,8 +111,11 @@ impl Appended {
 /// Samples of a series that passed.
 pub(super) struct Accepted {
     pub(super) series: Arc<Series>,
-    pub(super) samples: Vec<(i64, f64)>,
+    pub(super) samples: AcceptedSamples,
 }
+
+/// A scrape has one of each series.
+pub(super) type AcceptedSamples = SmallVec<[(i64, f64); 1]>;
 
 impl Db {
     /// Writes a batch; when it returns, what was accepted is as safe as the log's policy says. Series that the batch
@@ -119,6 +126,10 @@ impl Db {
     pub fn append(&self, batch: &Batch<'_>) -> Result<Appended, WriteError> {
         let _under_way = self.gate.read();
         let mut outcome = Appended::of_refused(batch.refused());
+        outcome.exemplars_refused = batch.refused_exemplars();
+        if !batch.metadata().is_empty() {
+            self.metadata.lock().take(batch.metadata());
+        }
         let accepted = self.judge(batch, &mut outcome);
         self.log(&accepted)?;
         self.apply_all(&accepted, &mut outcome);
@@ -268,9 +279,9 @@ fn judge_series(
     written: BatchSeries<'_, '_>,
     rules: Rules,
     outcome: &mut Appended,
-) -> Vec<(i64, f64)> {
+) -> AcceptedSamples {
     let held = series.held();
-    let mut kept = Vec::with_capacity(written.samples.len());
+    let mut kept = AcceptedSamples::with_capacity(written.samples.len());
     let mut pending: Option<(i64, f64)> = None;
     for sample in written.samples {
         match held.check(sample.0, sample.1, pending, rules) {

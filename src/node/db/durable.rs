@@ -7,7 +7,9 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use super::{Db, MaintainError, Options, manifest::Manifest, present, record, sealed};
+use parking_lot::Mutex;
+
+use super::{Db, MaintainError, Options, manifest::Manifest, metadata, present, record, sealed};
 use crate::{
     base::duration,
     node::{
@@ -36,6 +38,7 @@ impl Db {
         let mut db = Self::in_memory(options);
         db.sealed = sealed::Folder::lock(dir)?;
         let manifest = Manifest::read(dir)?;
+        db.metadata = Mutex::new(metadata::read(dir)?);
         db.compare(dir, manifest.as_ref());
         let opened = db.load_blocks()?;
         let mut target = Target {

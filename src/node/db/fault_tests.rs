@@ -229,6 +229,30 @@ fn a_folder_of_another_version_is_left_as_it_was() {
 }
 
 #[test]
+fn metadata_are_kept_and_of_another_version_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(dir.path(), small()).unwrap().0;
+    let mut batch = crate::node::head::Batch::new(small().labels);
+    batch.describe("up", crate::node::head::MetadataField::Type("gauge"));
+    db.append(&batch).unwrap();
+    db.maintain().unwrap();
+    drop(db);
+    let held = Db::open(dir.path(), small()).unwrap().0.metadata(Some("up"), 10);
+    assert_eq!((held.len(), held[0].1.kind.as_str()), (1, "gauge"));
+    let path = dir.path().join("metadata.json");
+    let text = fs::read_to_string(&path).unwrap();
+    for changed in ["\"version\":2", "\"more\":[],\"version\":1"] {
+        let changed = text.replace("\"version\":1", changed);
+        fs::write(&path, &changed).unwrap();
+        let refused = Db::open(dir.path(), small()).unwrap_err().to_string();
+        assert!(refused.contains("metadata.json has"), "{refused}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), changed);
+    }
+    fs::write(&path, "nonsense").unwrap();
+    assert_eq!(Db::open(dir.path(), small()).unwrap().0.metadata(None, 10), []);
+}
+
+#[test]
 fn files_that_went_missing_are_missed() {
     type Change = fn(&Path);
     let last = |dir: &Path| files_in(&dir.join("wal"), "wal").pop().unwrap();

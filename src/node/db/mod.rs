@@ -11,6 +11,7 @@ mod fault_tests;
 mod full_tests;
 mod health;
 mod manifest;
+mod metadata;
 mod missing;
 mod present;
 mod query;
@@ -39,7 +40,7 @@ pub use sealed::MaintainError;
 
 use super::{
     block::Block,
-    head::{LabelLimits, Registry},
+    head::{LabelLimits, Metadata, Registry},
     wal::{Replayed, SyncPolicy, Wal},
 };
 
@@ -174,6 +175,7 @@ pub struct Db {
     earliest: AtomicI64,
     latest: AtomicI64,
     health: health::Health,
+    metadata: Mutex<Metadata>,
 }
 
 impl Db {
@@ -200,6 +202,7 @@ impl Db {
             earliest: AtomicI64::new(0),
             latest: AtomicI64::new(0),
             health: health::Health::default(),
+            metadata: Mutex::default(),
         };
         db.read_clock((options.clock)());
         db

@@ -127,7 +127,8 @@ impl Db {
         // What cannot be set aside holds up nothing else.
         let aside = self.set_damaged_aside();
         let rest = self.tidy_up();
-        let result = self.write_manifest().and(rest).and(aside.map_err(MaintainError::from));
+        let metadata = self.write_metadata();
+        let result = self.write_manifest().and(rest).and(metadata).and(aside.map_err(MaintainError::from));
         self.health.upkeep_ended(&result, (self.options.clock)());
         result
     }

@@ -13,7 +13,7 @@ use crate::{
 const NOW: i64 = 1_700_000_000_000;
 
 pub(super) fn options() -> Options {
-    Options { clock: || NOW, ..Options::default() }
+    Options { clock: || NOW, monotonic: || Duration::ZERO, ..Options::default() }
 }
 
 fn matcher(name: &str, op: MatchOp, value: &str) -> Matcher {

@@ -2,11 +2,15 @@
 
 use std::fmt::{self, Write as _};
 
+use super::MetadataField;
+use crate::series::METRIC_NAME;
+
 /// A batch of so many series, labels or samples is full. What is worked out for each on the way to the log takes about as
 /// much again; together that is a few MiB.
 const SERIES_FULL: usize = 16_384;
 const LABELS_FULL: usize = 131_072;
 const SAMPLES_FULL: usize = 65_536;
+const METADATA_FULL: usize = 4_096;
 
 /// What labels may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +36,8 @@ pub enum LabelProblem {
     EmptyName,
     /// The same name twice.
     Duplicate(String),
-    /// No labels at all, or only empty ones.
-    NoLabels,
+    /// No metric name.
+    NoName,
     /// More labels than allowed: how many.
     TooMany(usize),
     /// A name longer than allowed: its beginning and length in bytes.
@@ -51,7 +55,7 @@ impl fmt::Display for LabelProblem {
         match self {
             Self::EmptyName => f.write_str("a label has an empty name"),
             Self::Duplicate(name) => write!(f, "label name {name:?} is not unique"),
-            Self::NoLabels => f.write_str("a series has no labels"),
+            Self::NoName => f.write_str("a series has no metric name"),
             Self::TooMany(count) => write!(f, "a series has {count} labels, too many"),
             Self::NameTooLong(head, bytes) => write!(f, "label name {head:?}… of {bytes} bytes is too long"),
             Self::ValueTooLong(name, bytes) => {
@@ -88,7 +92,10 @@ impl LabelLimits {
                 return Err(LabelProblem::ValueTooLong(beginning(name), value.len()));
             }
         }
-        if own.iter().all(|(_, value)| value.is_empty()) { Err(LabelProblem::NoLabels) } else { Ok(()) }
+        match own.iter().find(|(name, _)| *name == METRIC_NAME) {
+            Some((_, value)) if !value.is_empty() => Ok(()),
+            _ => Err(LabelProblem::NoName),
+        }
     }
 }
 
@@ -112,6 +119,8 @@ pub struct Batch<'a> {
     ends: Vec<(usize, usize)>,
     limits: LabelLimits,
     refused: RefusedSeries,
+    exemplars: u64,
+    metadata: Vec<(&'a str, MetadataField<'a>)>,
 }
 
 /// One series of a batch.
@@ -167,6 +176,55 @@ impl<'a> Batch<'a> {
         self.refused.first.get_or_insert_with(|| format!("{why}: {}", shown(labels)));
     }
 
+    /// Notes exemplars, which are not stored.
+    pub fn refuse_exemplars(&mut self, exemplars: u64) {
+        self.exemplars += exemplars;
+    }
+
+    /// Exemplars that were not taken.
+    pub fn refused_exemplars(&self) -> u64 {
+        self.exemplars
+    }
+
+    /// Adds what is said of a metric.
+    pub fn describe(&mut self, metric: &'a str, field: MetadataField<'a>) {
+        self.metadata.push((metric, field));
+    }
+
+    /// What is said of metrics.
+    pub fn metadata(&self) -> &[(&'a str, MetadataField<'a>)] {
+        &self.metadata
+    }
+
+    /// Gives series that were ended without samples theirs: the number of the series, time and value of each. The order
+    /// within a series stays.
+    pub fn distribute(&mut self, samples: &[(u32, i64, f64)]) {
+        let mut ends = vec![0_usize; self.ends.len() + 1];
+        for (series, ..) in samples {
+            if let Some(count) = ends.get_mut(*series as usize + 1) {
+                *count += 1;
+            }
+        }
+        let mut sum = 0;
+        for start in &mut ends {
+            sum += *start;
+            *start = sum;
+        }
+        // From here on each entry is where the next sample of its series goes, and in the end where they end.
+        self.samples.clear();
+        self.samples.resize(sum, (0, 0.0));
+        for (series, time, value) in samples {
+            let Some(next) = ends.get_mut(*series as usize) else { continue };
+            if let Some(place) = self.samples.get_mut(*next) {
+                *place = (*time, *value);
+            }
+            *next += 1;
+        }
+        for (end, samples_end) in self.ends.iter_mut().zip(ends) {
+            end.1 = samples_end;
+        }
+    }
+
     /// Those that were not taken.
     pub fn refused(&self) -> &RefusedSeries {
         &self.refused
@@ -174,9 +232,15 @@ impl<'a> Batch<'a> {
 
     /// Whether what comes next should go into another batch.
     pub fn is_full(&self) -> bool {
+        self.is_full_with(self.samples.len())
+    }
+
+    /// The same with so many samples.
+    pub fn is_full_with(&self, samples: usize) -> bool {
         self.ends.len() >= SERIES_FULL
             || self.labels.len() >= LABELS_FULL
-            || self.samples.len() >= SAMPLES_FULL
+            || samples >= SAMPLES_FULL
+            || self.metadata.len() >= METADATA_FULL
     }
 
     /// The series, in order.

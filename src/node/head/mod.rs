@@ -2,6 +2,7 @@
 
 mod batch;
 mod held;
+mod metadata;
 mod samples;
 mod series;
 #[cfg(test)]
@@ -9,5 +10,6 @@ mod tests;
 
 pub use batch::{Batch, BatchSeries, LabelLimits, LabelProblem, RefusedSeries, shown};
 pub use held::{Held, Part};
+pub use metadata::{Description, Metadata, MetadataField};
 pub use samples::{Refusal, Rules, Runs};
 pub use series::{Registry, Series};

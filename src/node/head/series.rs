@@ -1,16 +1,16 @@
 //! Every series the node knows, found by its labels or through the index.
 
 use std::{
-    collections::HashMap,
-    hash::{BuildHasher as _, RandomState},
+    hash::BuildHasher as _,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
 };
 
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
-use smallvec::SmallVec;
 
 use super::held::Held;
 use crate::{
@@ -71,7 +71,8 @@ impl Series {
 pub struct Registry {
     index: Index,
     hasher: RandomState,
-    by_hash: HashMap<u64, SmallVec<[SeriesId; 1]>>,
+    /// Numbers beside the hashes of their labels, so that growing needs no labels.
+    by_labels: HashTable<(u64, SeriesId)>,
     slots: Vec<Option<Arc<Series>>>,
     free: Vec<SeriesId>,
 }
@@ -99,8 +100,13 @@ impl Registry {
 
     /// A series by its labels, which are sorted by name and without empty values.
     pub fn find(&self, labels: &[(&str, &str)]) -> Option<&Arc<Series>> {
-        let ids = self.by_hash.get(&self.hasher.hash_one(labels))?;
-        ids.iter().filter_map(|id| self.get(*id)).find(|series| series.has(labels))
+        self.find_hashed(self.hasher.hash_one(labels), labels)
+    }
+
+    fn find_hashed(&self, hash: u64, labels: &[(&str, &str)]) -> Option<&Arc<Series>> {
+        let is_it =
+            |(other, id): &(u64, SeriesId)| *other == hash && self.get(*id).is_some_and(|s| s.has(labels));
+        self.get(self.by_labels.find(hash, is_it)?.1)
     }
 
     /// All series.
@@ -111,7 +117,8 @@ impl Registry {
     /// The series with these labels (sorted by name, without empty values), made if there is none. `None` when no
     /// number is left.
     pub fn find_or_insert(&mut self, labels: &[(&str, &str)]) -> Option<Arc<Series>> {
-        if let Some(found) = self.find(labels) {
+        let hash = self.hasher.hash_one(labels);
+        if let Some(found) = self.find_hashed(hash, labels) {
             return Some(Arc::clone(found));
         }
         let id = match self.free.pop() {
@@ -127,7 +134,7 @@ impl Registry {
         };
         let own: Labels = labels.iter().map(intern).collect();
         self.index.insert(id, own.iter().map(|l| (&l.name, &l.value)));
-        self.by_hash.entry(self.hasher.hash_one(labels)).or_default().push(id);
+        self.by_labels.insert_unique(hash, (hash, id), |(hash, _)| *hash);
         let series = Arc::new(Series { id, labels: own, held: Mutex::default(), logged: AtomicU8::new(0) });
         if id as usize == self.slots.len() {
             self.slots.push(None);
@@ -144,11 +151,8 @@ impl Registry {
         let pairs: Vec<(&str, &str)> = series.labels.iter().map(|l| (&*l.name, &*l.value)).collect();
         self.index.remove(id, pairs.iter().copied());
         let hash = self.hasher.hash_one(pairs.as_slice());
-        if let Some(ids) = self.by_hash.get_mut(&hash) {
-            ids.retain(|held| *held != id);
-            if ids.is_empty() {
-                self.by_hash.remove(&hash);
-            }
+        if let Ok(found) = self.by_labels.find_entry(hash, |(_, held)| *held == id) {
+            found.remove();
         }
         self.free.push(id);
     }

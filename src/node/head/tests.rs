@@ -93,13 +93,13 @@ fn a_refused_series_leaves_no_trace_in_its_batch() {
         assert!(problem.to_string().len() < 200, "{problem}");
         batch.label("b", "2");
         batch.label("e", "");
-        batch.label("a", "1");
+        batch.label("__name__", "1");
         batch.sample(5, 6.0);
         batch.end_series().unwrap();
     }
     assert_eq!(batch.len(), bad.len());
     for series in batch.series() {
-        assert_eq!((series.labels, series.samples), (&[("a", "1"), ("b", "2")][..], &[(5, 6.0)][..]));
+        assert_eq!((series.labels, series.samples), (&[("__name__", "1"), ("b", "2")][..], &[(5, 6.0)][..]));
     }
 }
 

@@ -172,7 +172,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/labels", get(list::labels).post(list::labels))
         .route("/label/{name}/values", get(list::values))
         .route("/query_exemplars", get(query::exemplars).post(query::exemplars))
-        .route("/metadata", get(status::nothing_named))
+        .route("/metadata", get(status::metadata))
         .route("/rules", get(async || success_text(r#"{"groups":[]}"#, &[])))
         .route("/alerts", get(async || success_text(r#"{"alerts":[]}"#, &[])))
         .route("/targets", get(async || success_text(r#"{"activeTargets":[],"droppedTargets":[]}"#, &[])))

@@ -77,10 +77,14 @@ pub(super) async fn config() -> Response {
     success(json!({"yaml": ""}), &[])
 }
 
-/// Metadata are not stored.
-pub(super) async fn nothing_named(asked: Asked) -> Result<Response, Failure> {
-    limit(&asked.params()?)?;
-    Ok(success(json!({}), &[]))
+/// What was said of metrics, of which each has one description.
+pub(super) async fn metadata(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+    let params = asked.params()?;
+    let limit = limit(&params)?.unwrap_or(usize::MAX);
+    let found = node.db.metadata(params.one("metric")?.filter(|metric| !metric.is_empty()), limit);
+    let data: serde_json::Map<String, Value> =
+        found.into_iter().map(|(metric, description)| (metric, json!([description]))).collect();
+    Ok(success(Value::Object(data), &[]))
 }
 
 pub(super) async fn tsdb(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {

@@ -1,25 +1,28 @@
 //! Writes: remote write, the text format, and what a scrape of this process brings.
 
-use std::sync::Arc;
+use std::{borrow::Cow, io::Read as _, sync::Arc};
 
 use axum::{
     extract::{Request, State},
-    http::{StatusCode, header},
+    http::{HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use flate2::read::MultiGzDecoder;
 
 use super::{Node, error::Failure};
 use crate::{
-    base::ErrorKind,
+    base::{
+        ErrorKind,
+        params::{ParamError, Params},
+    },
     node::{
         db::{Appended, Db},
-        head::Batch,
-        ingest::{self, Defaults},
+        ingest::{self, Strings, TextOptions},
     },
 };
 
-/// Series of one batch of a text.
-const TEXT_BATCH: usize = 4_096;
+/// Bytes that one byte of gzip stands for at most.
+const GZIP_RATIO_MAX: usize = 1_032;
 
 /// A label that every series of a scrape gets: its name and value.
 pub type Label<'a> = (&'a str, &'a str);
@@ -37,6 +40,7 @@ impl Total {
         all.known += more.known;
         all.refused += more.refused;
         all.series_refused += more.series_refused;
+        all.exemplars_refused += more.exemplars_refused;
         if all.first.is_none() {
             all.first = more.first;
         }
@@ -47,14 +51,24 @@ impl Total {
     /// up the newer samples of series that are known.
     fn response(self) -> Result<Response, Failure> {
         let all = &self.appended;
-        let Some((_, first)) = &all.first else { return Ok(StatusCode::NO_CONTENT.into_response()) };
+        let Some((_, first)) = &all.first else {
+            return match all.exemplars_refused {
+                0 => Ok(StatusCode::NO_CONTENT.into_response()),
+                _ => Err(Failure::new(ErrorKind::BadData, self.counts())),
+            };
+        };
         let full = all.series_refused > 0 && all.samples + all.known == 0;
         let kind = if full { ErrorKind::RateLimited } else { ErrorKind::BadData };
         Err(Failure::new(kind, format!("{}; the first: {first}", self.counts())))
     }
 
     fn counts(&self) -> String {
-        format!("{} samples were written, {} refused", self.appended.samples, self.appended.refused)
+        let all = &self.appended;
+        let exemplars = match all.exemplars_refused {
+            0 => String::new(),
+            count => format!("; {count} exemplars were refused: this node stores none"),
+        };
+        format!("{} samples were written, {} refused{exemplars}", all.samples, all.refused)
     }
 }
 
@@ -76,15 +90,36 @@ async fn on_thread(
     }
 }
 
-fn content_type(request: &Request) -> &str {
-    request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default()
+/// A header in small letters, with what follows a `;` apart.
+fn header_of(request: &Request, name: HeaderName) -> (String, String) {
+    let value = request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let (value, parameters) = value.split_once(';').unwrap_or((value, ""));
+    (value.trim().to_ascii_lowercase(), parameters.to_ascii_lowercase())
+}
+
+fn unsupported(message: String) -> Failure {
+    Failure::new(ErrorKind::UnsupportedMediaType, message)
+}
+
+/// An error for what is no remote write 1.0.
+fn check_remote_write(request: &Request) -> Result<(), Failure> {
+    let (media_type, parameters) = header_of(request, header::CONTENT_TYPE);
+    if parameters.contains("io.prometheus.write.v2") {
+        return Err(unsupported(
+            "remote write 2.0 is not supported; the sender falls back to 1.0".to_owned(),
+        ));
+    }
+    if !matches!(media_type.as_str(), "" | "application/x-protobuf") {
+        return Err(unsupported(format!("remote write is application/x-protobuf, not {media_type}")));
+    }
+    match header_of(request, header::CONTENT_ENCODING).0.as_str() {
+        "" | "snappy" => Ok(()),
+        other => Err(unsupported(format!("remote write is compressed with snappy, not with {other}"))),
+    }
 }
 
 pub(super) async fn remote(State(node): State<Arc<Node>>, request: Request) -> Result<Response, Failure> {
-    if content_type(&request).contains("io.prometheus.write.v2") {
-        let message = "remote write 2.0 is not supported; the sender falls back to 1.0";
-        return Ok((StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into_response());
-    }
+    check_remote_write(&request)?;
     let packed = node.writes.read(request.into_body()).await?;
     let max = node.settings.write_bytes;
     let unpacked = ingest::unpacked_size(&packed, max)?;
@@ -101,24 +136,93 @@ pub(super) async fn remote(State(node): State<Arc<Node>>, request: Request) -> R
     .await
 }
 
-pub(super) async fn text(State(node): State<Arc<Node>>, request: Request) -> Result<Response, Failure> {
-    let open_metrics = content_type(&request).starts_with("application/openmetrics-text");
-    let body = node.writes.read(request.into_body()).await?;
-    on_thread(node, 0, move |node| {
-        let defaults = Defaults { time_ms: node.now_ms(), open_metrics };
-        let mut total = Total::default();
-        let read = ingest::exposition(&body, node.db.options().labels, defaults, TEXT_BATCH, |batch| {
-            total.add(node.db.append(batch)?);
-            Ok::<_, Failure>(())
+/// What the URL of an import says.
+#[derive(Default)]
+struct Import {
+    time_ms: Option<i64>,
+    extra_labels: Vec<(String, String)>,
+}
+
+impl Import {
+    /// Reads `timestamp`, milliseconds, and `extra_label`, `name=value`, as VictoriaMetrics has them.
+    fn read(query: &str) -> Result<Self, Failure> {
+        let params = Params::parse(query, "")?;
+        let time_ms = params.one("timestamp")?.map(|text| {
+            let bad =
+                |_| ParamError::invalid("timestamp", format!("{text:?} is no whole number of milliseconds"));
+            text.parse().map_err(bad)
         });
-        // What came before stays, and whoever sent it should know where to go on.
-        read.map_err(|failure| Failure {
-            message: format!("{}; before it {}", failure.message, total.counts()),
-            ..failure
-        })?;
-        Ok(total)
+        let mut import = Self { time_ms: time_ms.transpose()?, extra_labels: Vec::new() };
+        for text in params.all("extra_label") {
+            let Some((name, value)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+                return Err(ParamError::invalid("extra_label", format!("{text:?} is not name=value")).into());
+            };
+            import.extra_labels.push((name.to_owned(), value.to_owned()));
+        }
+        Ok(import)
+    }
+}
+
+pub(super) async fn text(State(node): State<Arc<Node>>, request: Request) -> Result<Response, Failure> {
+    let open_metrics = header_of(&request, header::CONTENT_TYPE).0 == "application/openmetrics-text";
+    let gzip = match header_of(&request, header::CONTENT_ENCODING).0.as_str() {
+        "" | "identity" => false,
+        "gzip" | "x-gzip" => true,
+        other => return Err(unsupported(format!("a text may be compressed with gzip, not with {other}"))),
+    };
+    let import = Import::read(request.uri().query().unwrap_or_default())?;
+    let body = node.writes.read(request.into_body()).await?;
+    let max = node.settings.write_bytes;
+    let unpacked = if gzip { body.len().saturating_mul(GZIP_RATIO_MAX).min(max) } else { 0 };
+    on_thread(node, unpacked, move |node| {
+        let text = if gzip { Cow::Owned(gunzip(&body, max)?) } else { Cow::Borrowed(&*body) };
+        if let (false, Some(name)) = (gzip, ingest::compression_of(&text)) {
+            let message = format!("the text is compressed with {name}, and no Content-Encoding says so");
+            return Err(Failure::new(ErrorKind::BadData, message));
+        }
+        let labels = import.extra_labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let time_ms = import.time_ms.unwrap_or_else(|| node.now_ms());
+        store_text(&node.db, &text, time_ms, open_metrics, labels.collect())
     })
     .await
+}
+
+/// Undoes gzip, up to `max` bytes of result.
+fn gunzip(packed: &[u8], max: usize) -> Result<Vec<u8>, Failure> {
+    let mut text = Vec::new();
+    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    MultiGzDecoder::new(packed).take(limit).read_to_end(&mut text).map_err(|error| {
+        Failure::new(
+            ErrorKind::BadData,
+            format!("the body is said to be gzip and cannot be read as such: {error}"),
+        )
+    })?;
+    if text.len() > max {
+        return Err(Failure::new(ErrorKind::BodyTooLarge, format!("the text is larger than {max} bytes")));
+    }
+    Ok(text)
+}
+
+fn store_text(
+    db: &Db,
+    text: &[u8],
+    time_ms: i64,
+    open_metrics: bool,
+    extra_labels: Vec<Label<'_>>,
+) -> Result<Total, Failure> {
+    let options = TextOptions { time_ms, open_metrics, extra_labels, limits: db.options().labels };
+    let strings = Strings::new();
+    let mut total = Total::default();
+    let read = ingest::exposition(text, &strings, &options, |batch| {
+        total.add(db.append(batch)?);
+        Ok::<_, Failure>(())
+    });
+    // What came before stays, and whoever sent it should know where to go on.
+    read.map_err(|failure| Failure {
+        message: format!("{}; before it {}", failure.message, total.counts()),
+        ..failure
+    })?;
+    Ok(total)
 }
 
 /// Stores metrics in the text format, taken at `time_ms`, with these labels added: a scrape of this very process.
@@ -126,25 +230,8 @@ pub(super) async fn text(State(node): State<Arc<Node>>, request: Request) -> Res
 /// # Errors
 /// The text cannot be read, or what was refused of it.
 pub fn store_metrics(db: &Db, text: &str, time_ms: i64, added: &[Label<'_>]) -> Result<u64, String> {
-    let limits = db.options().labels;
-    let defaults = Defaults { time_ms, open_metrics: false };
-    let mut total = Total::default();
-    ingest::exposition(text.as_bytes(), limits, defaults, TEXT_BATCH, |batch| {
-        let mut labelled = Batch::new(limits);
-        for series in batch.series() {
-            let own = series.labels.iter().filter(|(name, _)| !added.iter().any(|(other, _)| other == name));
-            for (name, value) in own.chain(added) {
-                labelled.label(name, value);
-            }
-            for (time, value) in series.samples {
-                labelled.sample(*time, *value);
-            }
-            labelled.end_series().map_err(|e| Failure::new(ErrorKind::BadData, e.to_string()))?;
-        }
-        total.add(db.append(&labelled)?);
-        Ok::<_, Failure>(())
-    })
-    .map_err(|failure| failure.message)?;
+    let total =
+        store_text(db, text.as_bytes(), time_ms, false, added.to_vec()).map_err(|failure| failure.message)?;
     match total.appended.first {
         Some((_, first)) => Err(first),
         None => Ok(total.appended.samples),

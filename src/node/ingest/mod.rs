@@ -1,16 +1,18 @@
 //! What clients send, read without copying: remote write, the text exposition, and what a remote read asks for.
 
-mod protobuf;
 mod read;
+mod remote;
 #[cfg(test)]
 mod tests;
 mod text;
 
 use std::fmt;
 
-pub use protobuf::{remote_write, unpack, unpacked_size};
 pub use read::{ReadQuery, read_request};
-pub use text::{Defaults, exposition};
+pub use remote::{compression_of, remote_write, unpack, unpacked_size};
+pub use text::{Strings, TextOptions, exposition};
+
+use crate::base::protobuf::ProtobufError;
 
 /// Where and why something cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +32,12 @@ pub enum Place {
     Line(usize),
     /// The whole of it.
     Whole,
+}
+
+impl From<ProtobufError> for BadInput {
+    fn from(error: ProtobufError) -> Self {
+        Self { place: Place::Offset(error.offset), message: error.reason.to_owned() }
+    }
 }
 
 impl fmt::Display for BadInput {

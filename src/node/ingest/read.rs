@@ -1,11 +1,11 @@
 //! The request of a remote read: what a Prometheus asks of a storage that it reads from.
 
-use super::{
-    BadInput, Place,
-    protobuf::{Field, Fields, at},
-};
+use super::{BadInput, Place};
 use crate::{
-    base::TimeRange,
+    base::{
+        TimeRange,
+        protobuf::{Field, Fields, ProtobufError},
+    },
     promql::ast::{MatchOp, Matcher},
 };
 
@@ -13,8 +13,8 @@ use crate::{
 const QUERIES_MAX: usize = 100;
 const MATCHERS_MAX: usize = 2_000;
 
-const QUERIES: u64 = 1;
-const ACCEPTED: u64 = 2;
+const QUERIES: u32 = 1;
+const ACCEPTED: u32 = 2;
 /// The only kind of response that this node has: whole series with their samples.
 const SAMPLES: u64 = 0;
 
@@ -34,25 +34,20 @@ pub struct ReadQuery {
 pub fn read_request(message: &[u8]) -> Result<Vec<ReadQuery>, BadInput> {
     let (mut queries, mut matchers) = (Vec::new(), 0);
     let (mut named, mut takes_samples) = (false, false);
-    let mut fields = Fields::new(message, 0);
-    while let Some((field, value)) = fields.next()? {
-        match (field, value) {
-            (QUERIES, value) => {
-                let (bytes, offset) = value.bytes(fields.at)?;
-                let query = query(bytes, offset)?;
+    for field in Fields::new(message) {
+        let field = field?;
+        match field.number {
+            QUERIES => {
+                let query = query(&field)?;
                 matchers += query.matchers.len();
                 if queries.len() == QUERIES_MAX || matchers > MATCHERS_MAX {
-                    let most = format!("more than {QUERIES_MAX} queries or {MATCHERS_MAX} matchers");
-                    return Err(at(offset, most));
+                    let message = format!("more than {QUERIES_MAX} queries or {MATCHERS_MAX} matchers");
+                    return Err(BadInput { place: Place::Whole, message });
                 }
                 queries.push(query);
             }
-            (ACCEPTED, Field::Varint(kind)) => {
-                (named, takes_samples) = (true, takes_samples || kind == SAMPLES);
-            }
-            // Numbers may come packed; each kind is one byte.
-            (ACCEPTED, Field::Bytes(kinds)) => {
-                (named, takes_samples) = (true, takes_samples || kinds.contains(&(SAMPLES as u8)));
+            ACCEPTED => {
+                (named, takes_samples) = (true, takes_samples || field.repeated_varint()?.contains(&SAMPLES))
             }
             _ => {}
         }
@@ -64,44 +59,38 @@ pub fn read_request(message: &[u8]) -> Result<Vec<ReadQuery>, BadInput> {
     Ok(queries)
 }
 
-fn query(bytes: &[u8], offset: usize) -> Result<ReadQuery, BadInput> {
+fn query(message: &Field<'_>) -> Result<ReadQuery, ProtobufError> {
     let mut query = ReadQuery { matchers: Vec::new(), window: TimeRange { start: 0, end: 0 } };
-    let mut fields = Fields::new(bytes, offset);
-    while let Some((field, value)) = fields.next()? {
-        match (field, value) {
-            (1, Field::Varint(ms)) => query.window.start = ms as i64,
-            (2, Field::Varint(ms)) => query.window.end = ms as i64,
-            (3, value) => {
-                let (bytes, offset) = value.bytes(fields.at)?;
-                query.matchers.push(matcher(bytes, offset)?);
-            }
+    for field in message.message()? {
+        let field = field?;
+        match field.number {
+            1 => query.window.start = field.varint()? as i64,
+            2 => query.window.end = field.varint()? as i64,
+            3 => query.matchers.push(matcher(&field)?),
             _ => {}
         }
     }
     Ok(query)
 }
 
-fn matcher(bytes: &[u8], offset: usize) -> Result<Matcher, BadInput> {
+fn matcher(message: &Field<'_>) -> Result<Matcher, ProtobufError> {
     let (mut op, mut name, mut text) = (MatchOp::Equal, "", "");
-    let mut fields = Fields::new(bytes, offset);
-    while let Some((field, value)) = fields.next()? {
-        let into = match (field, value) {
-            (1, Field::Varint(kind)) => {
-                op = match kind {
+    for field in message.message()? {
+        let field = field?;
+        match field.number {
+            1 => {
+                op = match field.varint()? {
                     0 => MatchOp::Equal,
                     1 => MatchOp::NotEqual,
                     2 => MatchOp::Regex,
                     3 => MatchOp::NotRegex,
-                    _ => return Err(at(fields.at, format!("unknown type of matcher {kind}"))),
+                    _ => return Err(field.error("the type of a matcher is unknown")),
                 };
-                continue;
             }
-            (2, _) => &mut name,
-            (3, _) => &mut text,
-            _ => continue,
-        };
-        let (bytes, offset) = value.bytes(fields.at)?;
-        *into = std::str::from_utf8(bytes).map_err(|_| at(offset, "a matcher is not UTF-8"))?;
+            2 => name = field.text()?,
+            3 => text = field.text()?,
+            _ => {}
+        }
     }
     Ok(Matcher { name: name.into(), op, value: text.into() })
 }

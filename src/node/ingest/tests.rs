@@ -1,5 +1,5 @@
 use super::*;
-use crate::node::head::{Batch, LabelLimits, RefusedSeries};
+use crate::node::head::{Batch, LabelLimits, MetadataField, RefusedSeries};
 
 type Read = Vec<(Vec<(String, String)>, Vec<(i64, u64)>)>;
 
@@ -29,8 +29,10 @@ fn read_message(message: &[u8], limits: LabelLimits) -> Result<(Read, RefusedSer
 
 fn read_text(text: &[u8], open_metrics: bool) -> (Read, Option<BadInput>) {
     let mut all = Read::new();
-    let defaults = Defaults { time_ms: 7, open_metrics };
-    let end = exposition::<BadInput>(text, LabelLimits::default(), defaults, 3, |batch| {
+    let limits = LabelLimits::default();
+    let options = TextOptions { time_ms: 7, open_metrics, extra_labels: Vec::new(), limits };
+    let strings = Strings::new();
+    let end = exposition::<BadInput>(text, &strings, &options, |batch| {
         all.extend(owned(batch));
         Ok(())
     });
@@ -48,7 +50,10 @@ fn text_is_read_line_by_line() {
         ("{\"my metric\",\"a b\"=\"}, # x\"} 2 9 # {id=\"1\"} 3", "__name__=my metric,a b=}, # x", 2.0, 9),
         ("a 1 1700000000.123", "__name__=a", 1.0, 1_700_000_000_123),
         ("a{x=\"\"} 1", "__name__=a", 1.0, 7),
-        ("{x=\"é\"} 1", "x=é", 1.0, 7),
+        ("a{x=\"é\"} 1", "__name__=a,x=é", 1.0, 7),
+        ("a{x=\"}\",y=\"# \"} 1 9", "__name__=a,x=},y=# ", 1.0, 9),
+        ("a 1 9 # {x=\"}\"} 5", "__name__=a", 1.0, 9),
+        ("a{x=\"\\\"é\\\\\"} 123456789012345678 9", "__name__=a,x=\"é\\", 123456789012345678.0, 9),
     ];
     for (line, labels, value, time) in cases {
         let (read, bad) = read_text(format!("# HELP a b\n\n{line}\n# EOF\n").as_bytes(), false);
@@ -63,7 +68,7 @@ fn text_is_read_line_by_line() {
     }
     let (read, _) = read_text(b"a NaN\na nan 1", false);
     assert!(read.iter().all(|(_, s)| f64::from_bits(s[0].1).is_nan()));
-    assert_eq!(read_text(b"a 1 1700000000", true).0[0].1[0].0, 1_700_000_000_000);
+    assert_eq!(read_text(b"a 1 1700000000\n# EOF\n", true).0[0].1[0].0, 1_700_000_000_000);
 }
 
 #[test]
@@ -75,6 +80,9 @@ fn a_bad_line_is_named_and_what_came_before_is_kept() {
         "up 1 2 3",
         "1up 1",
         "{} 1",
+        "{x=\"é\"} 1",
+        "a{x=\"1\"}} 1",
+        "a{x=\"1\"}b 1",
         "a{x} 1",
         "a{x=1} 1",
         "a{x=\"1} 1",
@@ -93,7 +101,69 @@ fn a_bad_line_is_named_and_what_came_before_is_kept() {
         let error = error.unwrap_or_else(|| panic!("{bad} was read"));
         assert_eq!((error.place, read.len()), (Place::Line(3), 1), "{bad}: {error}");
     }
-    assert_eq!(read_text(b"a{x=\"\xff\"} 1", false).1.unwrap().place, Place::Line(1));
+    for (text, line, kept) in [
+        (&b"a{x=\"\xff\"} 1"[..], 1, 0),
+        (b"a 1\n\xff", 2, 1),
+        (b"a 1\n\xff 1\nb 1\n", 2, 1),
+        (b"a 1\nb{x=\"\xff\"} 1\nc 1", 2, 1),
+    ] {
+        let (read, bad) = read_text(text, false);
+        assert_eq!((bad.unwrap().place, read.len()), (Place::Line(line), kept), "{text:?}");
+    }
+}
+
+#[test]
+fn lines_of_one_series_are_one_series_in_their_order() {
+    let text = "a{x=\"1\"} 1 1\nb 5 1\na{x=\"1\"} 2 2\na{x=\"1\"} 3 3\nb 6 2\nc 9 1\na{ x=\"1\" } 4 4\n";
+    let (read, bad) = read_text(text.as_bytes(), false);
+    assert_eq!(bad, None);
+    let samples: Vec<Vec<(i64, f64)>> =
+        read.iter().map(|(_, s)| s.iter().map(|(t, v)| (*t, f64::from_bits(*v))).collect()).collect();
+    assert_eq!(
+        samples,
+        [
+            vec![(1, 1.0), (2, 2.0), (3, 3.0)],
+            vec![(1, 5.0), (2, 6.0)],
+            vec![(1, 9.0)],
+            // Written otherwise: the database brings it together.
+            vec![(4, 4.0)]
+        ]
+    );
+}
+
+#[test]
+fn open_metrics_ends_with_its_end() {
+    assert_eq!(read_text(b"a 1\n# EOF", true).1, None);
+    for text in ["a 1\n", "", "# EOF\na 1\n", "a 1\n# EO"] {
+        let (_, bad) = read_text(text.as_bytes(), true);
+        assert!(bad.unwrap().message.contains("# EOF"), "{text}");
+        assert_eq!(read_text(text.as_bytes(), false).1, None, "{text}");
+    }
+}
+
+#[test]
+fn metadata_and_extra_labels_are_read() {
+    let text = "# HELP a what\\nit \\\\ is\n# TYPE a counter\n#TYPE b gauge\n# UNIT a seconds\n# a comment\na{job=\"own\"} 1\n";
+    let limits = LabelLimits::default();
+    let extra_labels = vec![("job", "extra"), ("z", "1")];
+    let options = TextOptions { time_ms: 7, open_metrics: false, extra_labels, limits };
+    let (strings, mut said) = (Strings::new(), Vec::new());
+    exposition::<BadInput>(text.as_bytes(), &strings, &options, |batch| {
+        said.extend(batch.metadata().to_vec());
+        let series = batch.series().next().unwrap();
+        assert_eq!(series.labels, [("__name__", "a"), ("job", "extra"), ("z", "1")]);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(
+        said,
+        [
+            ("a", MetadataField::Help("what\nit \\ is")),
+            ("a", MetadataField::Type("counter")),
+            ("b", MetadataField::Type("gauge")),
+            ("a", MetadataField::Unit("seconds")),
+        ]
+    );
 }
 
 fn varint(mut value: u64, into: &mut Vec<u8>) {
@@ -133,7 +203,7 @@ fn message(series: &[Sent<'_>]) -> Vec<u8> {
         nested(3, b"\x12\x01a", &mut one);
         nested(1, &one, &mut request);
     }
-    nested(3, b"metadata", &mut request);
+    nested(3, b"\x08\x01\x12\x02up\x22\x04help\x2a\x01s", &mut request);
     request
 }
 
@@ -145,7 +215,7 @@ fn remote_write_keeps_every_bit() {
         (0, f64::NAN),
         (i64::MAX, f64::from_bits(0xfff8_dead_beef_0001)),
     ];
-    let sent = message(&[(&[("b", "é"), ("__name__", "up")], &samples), (&[("a", "1")], &[])]);
+    let sent = message(&[(&[("b", "é"), ("__name__", "up")], &samples), (&[("__name__", "1")], &[])]);
     let packed = snap::raw::Encoder::new().compress_vec(&sent).unwrap();
     let unpacked = unpack(&packed, 10_000).unwrap();
     let (read, _) = read_message(&unpacked, LabelLimits::default()).unwrap();
@@ -161,17 +231,19 @@ fn a_series_that_cannot_be_stored_is_refused_alone() {
     let limits = LabelLimits { labels: 3, name_bytes: 20, value_bytes: 20 };
     let sample = &[(5, 1.0), (6, 2.0)];
     let long = "x".repeat(1_000);
-    let bad: [(&[(&str, &str)], &str); 7] = [
+    let bad: [(&[(&str, &str)], &str); 8] = [
         (&[("__name__", "a"), ("b", &long)], "too long: 1000 bytes: {__name__=\"a\", b=\"xxx"),
         (&[(&long, "a")], "of 1000 bytes is too long"),
         (&[("a", "1"), ("a", "2")], "not unique"),
         (&[("", "1")], "empty name"),
-        (&[], "no labels"),
-        (&[("a", "")], "no labels"),
+        (&[], "no metric name"),
+        (&[("a", "1")], "no metric name"),
+        (&[("__name__", ""), ("a", "1")], "no metric name"),
         (&[("a", "1"), ("b", "1"), ("c", "1"), ("d", "1"), ("e", "1")], "5 labels"),
     ];
     for (labels, why) in bad {
-        let sent = message(&[(&[("a", "1")], sample), (labels, sample), (&[("b", "2")], sample)]);
+        let sent =
+            message(&[(&[("__name__", "1")], sample), (labels, sample), (&[("__name__", "2")], sample)]);
         let (read, refused) = read_message(&sent, limits).unwrap();
         assert_eq!(read.len(), 2, "{why}");
         let first = refused.first.unwrap();
@@ -182,14 +254,14 @@ fn a_series_that_cannot_be_stored_is_refused_alone() {
         (&b"\x0a\x03\x0a\x01\xff\x12\x00"[..], "not UTF-8"),
         (b"\x0a\x06\x0a\x01a\x12\x01b\x22\x00", "native histograms"),
     ] {
-        let mut sent = message(&[(&[("a", "1")], sample)]);
+        let mut sent = message(&[(&[("__name__", "1")], sample)]);
         nested(1, raw, &mut sent);
         let (read, refused) = read_message(&sent, limits).unwrap();
         assert_eq!((read.len(), refused.series, refused.samples), (1, 1, 1), "{why}");
         assert!(refused.first.unwrap().contains(why));
     }
     // What is no message at all keeps nothing.
-    let mut sent = message(&[(&[("a", "1")], sample)]);
+    let mut sent = message(&[(&[("__name__", "1")], sample)]);
     sent.extend(b"\x0a\x7f");
     assert!(read_message(&sent, limits).is_err());
 }
@@ -198,11 +270,15 @@ fn a_series_that_cannot_be_stored_is_refused_alone() {
 fn a_large_message_comes_in_batches_and_whole() {
     let mut sent = Vec::new();
     let many: Vec<(i64, f64)> = (0..150_000).map(|i| (i, i as f64)).collect();
-    sent.extend(message(&[(&[("long", "1")], &many)]));
+    sent.extend(message(&[(&[("__name__", "long")], &many)]));
     for i in 0..20_000 {
-        sent.extend(message(&[(&[("a", "1"), ("i", &i.to_string())], &[(i, 0.5)]), (&[("none", "1")], &[])]));
+        sent.extend(message(&[
+            (&[("__name__", "1"), ("i", &i.to_string())], &[(i, 0.5)]),
+            (&[("none", "1")], &[]),
+        ]));
     }
     let (mut batches, mut samples, mut largest) = (0, 0, 0);
+    // One in four is full of metadata.
     remote_write::<BadInput>(&sent, LabelLimits::default(), |batch| {
         batches += 1;
         let own: usize = batch.series().map(|series| series.samples.len()).sum();
@@ -211,7 +287,7 @@ fn a_large_message_comes_in_batches_and_whole() {
         Ok(())
     })
     .unwrap();
-    assert_eq!((batches, samples), (4, 170_000));
+    assert_eq!((batches, samples), (17, 170_000));
     assert!(largest <= 65_536);
 }
 

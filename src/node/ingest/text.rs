@@ -1,222 +1,207 @@
-//! The text exposition format, with timestamps, for bulk loads; OpenMetrics is read too, as far as samples go.
+//! The text exposition format, with timestamps, for bulk loads; OpenMetrics is read too, as far as samples and metadata go.
+//!
+//! Lines of one series are one series of a batch, however they are mixed with others: its labels are read once.
 
-use std::borrow::Cow;
+mod line;
+
+use std::hash::BuildHasher as _;
+
+pub use bumpalo::Bump as Strings;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
 use super::{BadInput, Place};
-use crate::node::head::{Batch, LabelLimits, LabelProblem};
+use crate::node::head::{Batch, LabelLimits, MetadataField};
 
-/// What a line does not say.
-#[derive(Clone, Copy, Debug)]
-pub struct Defaults {
+/// What a text does not say itself.
+#[derive(Clone, Debug)]
+pub struct TextOptions<'a> {
     /// Time of samples without one, in milliseconds.
     pub time_ms: i64,
-    /// Whether timestamps are seconds with a fraction, as in OpenMetrics, rather than milliseconds.
+    /// Whether it is OpenMetrics: timestamps are seconds with a fraction, and it ends with `# EOF`.
     pub open_metrics: bool,
+    /// Labels that every series gets; its own of the same name give way.
+    pub extra_labels: Vec<(&'a str, &'a str)>,
+    /// What labels may be.
+    pub limits: LabelLimits,
 }
 
-/// Labels of one batch, about: what a batch takes does not depend on how long its lines are.
-const BATCH_LABELS: usize = 65_536;
-
-/// Reads every sample of `text` and hands it, as a batch of many series, to `sink` about every `batch_series` lines;
-/// comments, metadata and exemplars are skipped. What came before a bad line has been handed over.
+/// Reads every sample of `text` and hands them to `sink` in batches of bounded size; what came before a bad line has been
+/// handed over. `strings` holds the label values that are not in the text as they are meant.
 ///
 /// # Errors
 /// The first line that cannot be read, or what `sink` answered.
-pub fn exposition<E: From<BadInput>>(
-    text: &[u8],
-    limits: LabelLimits,
-    defaults: Defaults,
-    batch_series: usize,
-    mut sink: impl FnMut(&Batch<'_>) -> Result<(), E>,
+pub fn exposition<'a, E: From<BadInput>>(
+    text: &'a [u8],
+    strings: &'a Strings,
+    options: &'a TextOptions<'a>,
+    mut sink: impl FnMut(&Batch<'a>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut lines = text.split(|b| *b == b'\n').enumerate().peekable();
-    while lines.peek().is_some() {
-        let mut parsed = Vec::with_capacity(batch_series.min(4_096));
-        let (mut failed, mut labels) = (None, 0);
-        for (number, line) in lines.by_ref() {
-            match parse_line(line, defaults, limits.labels) {
-                Ok(Some(line)) => {
-                    labels += line.labels.len();
-                    parsed.push((number + 1, line));
-                    if parsed.len() >= batch_series || labels >= BATCH_LABELS {
-                        break;
-                    }
-                }
-                Ok(None) => {}
-                Err(message) => {
-                    failed = Some(at(number + 1, message));
-                    break;
-                }
-            }
-        }
-        let (batch, refused) = batch_of(&parsed, limits);
-        sink(&batch)?;
-        if let Some(bad) = refused.or(failed) {
-            return Err(bad.into());
-        }
-    }
-    Ok(())
-}
-
-fn at(line: usize, message: String) -> BadInput {
-    BadInput { place: Place::Line(line), message }
-}
-
-struct Line<'a> {
-    labels: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    time_ms: i64,
-    value: f64,
-}
-
-fn batch_of<'a>(lines: &'a [(usize, Line<'_>)], limits: LabelLimits) -> (Batch<'a>, Option<BadInput>) {
-    let mut batch = Batch::new(limits);
-    for (number, line) in lines {
-        for (name, value) in &line.labels {
-            batch.label(name, value);
-        }
-        batch.sample(line.time_ms, line.value);
-        if let Err(problem) = batch.end_series() {
-            let problem: LabelProblem = problem;
-            return (batch, Some(at(*number, problem.to_string())));
-        }
-    }
-    (batch, None)
-}
-
-fn parse_line(line: &[u8], defaults: Defaults, max_labels: usize) -> Result<Option<Line<'_>>, String> {
-    let line = std::str::from_utf8(line).map_err(|_| "not UTF-8".to_owned())?;
-    let line = line.trim_matches([' ', '\t', '\r']);
-    if line.is_empty() || line.starts_with('#') {
-        return Ok(None);
-    }
-    let mut rest = line;
-    let mut labels = Vec::new();
-    let name = bare(&mut rest, |c| c == b':');
-    if !name.is_empty() {
-        labels.push(("__name__".into(), Cow::Borrowed(name)));
-    }
-    skip_blanks(&mut rest);
-    if let Some(inside) = rest.strip_prefix('{') {
-        rest = inside;
-        braces(&mut rest, &mut labels, max_labels)?;
-    }
-    if labels.is_empty() {
-        return Err(format!("a metric name is expected at {:?}", shown(line)));
-    }
-    // An exemplar, behind ` # `, is not stored.
-    let rest = rest.split_once(" # ").map_or(rest, |(before, _)| before);
-    let mut words = rest.split_ascii_whitespace();
-    let value = words.next().ok_or("the value is missing")?;
-    let value = number(value).ok_or_else(|| format!("{:?} is no number", shown(value)))?;
-    let time_ms = words.next().map_or(Ok(defaults.time_ms), |word| time(word, defaults.open_metrics))?;
-    // OpenMetrics has nothing, the text format has nothing either, after the timestamp.
-    match words.next() {
-        Some(more) => Err(format!("unexpected {:?} after the timestamp", shown(more))),
-        None => Ok(Some(Line { labels, time_ms, value })),
-    }
-}
-
-/// `name="value", "quoted name"="value", "quoted metric"` up to the closing brace.
-fn braces<'a>(
-    rest: &mut &'a str,
-    labels: &mut Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    max_labels: usize,
-) -> Result<(), String> {
-    loop {
-        if labels.len() > max_labels {
-            return Err(LabelProblem::TooMany(labels.len()).to_string());
-        }
-        skip_blanks(rest);
-        if let Some(after) = rest.strip_prefix('}') {
-            *rest = after;
-            return Ok(());
-        }
-        let quoted_name = rest.starts_with('"');
-        let name =
-            if quoted_name { quoted(rest)? } else { Cow::Borrowed(bare(rest, |c| c == b':' || c == b'.')) };
-        skip_blanks(rest);
-        if let Some(after) = rest.strip_prefix('=') {
-            *rest = after;
-            skip_blanks(rest);
-            if name.is_empty() {
-                return Err("a label has an empty name".to_owned());
-            }
-            labels.push((name, quoted(rest)?));
-        } else if quoted_name && !labels.iter().any(|(n, _)| n == "__name__") {
-            labels.push(("__name__".into(), name));
-        } else {
-            return Err(format!("`=` is expected at {:?}", shown(rest)));
-        }
-        skip_blanks(rest);
-        match rest.strip_prefix(',') {
-            Some(after) => *rest = after,
-            None if rest.starts_with('}') => {}
-            None => return Err(format!("`,` or `}}` is expected at {:?}", shown(rest))),
-        }
-    }
-}
-
-/// A name without quotes; empty when there is none.
-fn bare<'a>(rest: &mut &'a str, also: impl Fn(u8) -> bool) -> &'a str {
-    let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || also(b);
-    let end = rest.bytes().position(|b| !inner(b)).unwrap_or(rest.len());
-    let digit_first = rest.starts_with(|c: char| c.is_ascii_digit());
-    let (name, after) = rest.split_at_checked(if digit_first { 0 } else { end }).unwrap_or(("", *rest));
-    *rest = after;
-    name
-}
-
-/// A quoted string with the escapes `\\`, `\"` and `\n`; other backslashes stand for themselves.
-fn quoted<'a>(rest: &mut &'a str) -> Result<Cow<'a, str>, String> {
-    let Some(inside) = rest.strip_prefix('"') else {
-        return Err(format!("`\"` is expected at {:?}", shown(rest)));
+    // What is behind a byte that is no text is not read.
+    let (sound, broken) = match std::str::from_utf8(text) {
+        Ok(text) => (text, false),
+        Err(error) => (text_until(text, error.valid_up_to()), true),
     };
-    let mut owned = String::new();
-    let mut from = inside;
-    loop {
-        let Some(end) = memchr::memchr2(b'"', b'\\', from.as_bytes()) else {
-            return Err("a quoted text does not end".to_owned());
-        };
-        let (before, stop) = from.split_at_checked(end).unwrap_or((from, ""));
-        if let Some(after) = stop.strip_prefix('"') {
-            *rest = after;
-            if owned.is_empty() {
-                return Ok(Cow::Borrowed(before));
+    let mut reading = Reading::new(strings, options);
+    let (mut rest, mut number, mut ended) = (sound, 0, false);
+    let failed = loop {
+        if rest.is_empty() {
+            break broken.then(|| bad(number + 1, "it is not UTF-8"));
+        }
+        number += 1;
+        let end = memchr::memchr(b'\n', rest.as_bytes());
+        let (line, after) = end.and_then(|end| rest.split_at_checked(end)).unwrap_or((rest, ""));
+        // A line that is cut off by such a byte is a bad one.
+        if broken && end.is_none() {
+            break Some(bad(number, "it is not UTF-8"));
+        }
+        rest = after.get(1..).unwrap_or_default();
+        match reading.line(line) {
+            Ok(Line::Nothing) => {}
+            Ok(_) if ended => break Some(bad(number, "the text goes on after `# EOF`")),
+            Ok(Line::End) => ended = options.open_metrics,
+            Ok(Line::Content) => {
+                if reading.is_full() {
+                    sink(&reading.take())?;
+                }
             }
-            owned.push_str(before);
-            return Ok(Cow::Owned(owned));
+            Err(message) => break Some(bad(number, message)),
         }
-        owned.push_str(before);
-        let mut escaped = stop.get(1..).unwrap_or_default().chars();
-        match escaped.next() {
-            Some('n') => owned.push('\n'),
-            Some(c @ ('\\' | '"')) => owned.push(c),
-            Some(c) => owned.extend(['\\', c]),
-            None => return Err("a quoted text does not end".to_owned()),
+    };
+    sink(&reading.take())?;
+    match failed {
+        Some(bad) => Err(bad.into()),
+        None if options.open_metrics && !ended => {
+            Err(bad(number, "OpenMetrics ends with `# EOF`: the text may be cut off").into())
         }
-        from = escaped.as_str();
+        None => Ok(()),
     }
 }
 
-fn skip_blanks(rest: &mut &str) {
-    *rest = rest.trim_start_matches([' ', '\t']);
+/// The beginning of a text up to a byte that is known to be its end.
+fn text_until(text: &[u8], end: usize) -> &str {
+    text.get(..end).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
 }
 
-fn number(word: &str) -> Option<f64> {
-    // Rust also reads `infinity` and `nan` in any case, as Go does.
-    word.parse().ok()
+fn bad(line: usize, message: impl Into<String>) -> BadInput {
+    BadInput { place: Place::Line(line), message: message.into() }
 }
 
-fn time(word: &str, open_metrics: bool) -> Result<i64, String> {
-    let bad = || format!("{:?} is no timestamp", shown(word));
-    if open_metrics || word.contains('.') {
-        let ms = number(word).ok_or_else(bad)? * 1_000.0;
-        let fits = ms.is_finite() && ms.abs() < i64::MAX as f64;
-        return if fits { Ok(ms.round() as i64) } else { Err(bad()) };
+/// What a line was.
+enum Line {
+    /// Blank, or a comment.
+    Nothing,
+    Content,
+    /// `# EOF`.
+    End,
+}
+
+/// The lines of a batch.
+struct Reading<'a> {
+    strings: &'a Strings,
+    options: &'a TextOptions<'a>,
+    /// The labels of each series, as [`Batch`] takes them: checked and in order.
+    batch: Batch<'a>,
+    /// The texts of the series in the batch, and their numbers there, by hash.
+    known: HashTable<(&'a str, u32)>,
+    hasher: RandomState,
+    /// The series of the line before: it is often that of the next, too.
+    last: Option<(&'a str, u32)>,
+    /// Series, time and value of each line.
+    samples: Vec<(u32, i64, f64)>,
+    labels: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(strings: &'a Strings, options: &'a TextOptions<'a>) -> Self {
+        Self {
+            strings,
+            options,
+            batch: Batch::new(options.limits),
+            known: HashTable::new(),
+            hasher: RandomState::default(),
+            last: None,
+            samples: Vec::new(),
+            labels: Vec::new(),
+        }
     }
-    word.parse().map_err(|_| bad())
-}
 
-fn shown(text: &str) -> String {
-    text.chars().take(40).collect()
+    fn is_full(&self) -> bool {
+        self.batch.is_full_with(self.samples.len())
+    }
+
+    /// The batch so far, of which nothing is left here.
+    fn take(&mut self) -> Batch<'a> {
+        self.known.clear();
+        self.last = None;
+        let mut batch = std::mem::replace(&mut self.batch, Batch::new(self.options.limits));
+        batch.distribute(&self.samples);
+        self.samples.clear();
+        batch
+    }
+
+    fn line(&mut self, line: &'a str) -> Result<Line, String> {
+        let line = line.trim_ascii();
+        if let Some(comment) = line.strip_prefix('#') {
+            return Ok(self.comment(comment));
+        }
+        if line.is_empty() {
+            return Ok(Line::Nothing);
+        }
+        let (series, rest) = line::split(line)?;
+        let (value, time, exemplar) = line::sample(rest, self.options)?;
+        let number = match self.last {
+            Some((text, number)) if text == series => number,
+            _ => self.number_of(series)?,
+        };
+        self.last = Some((series, number));
+        self.samples.push((number, time, value));
+        if exemplar {
+            self.batch.refuse_exemplars(1);
+        }
+        Ok(Line::Content)
+    }
+
+    /// The number of a series in the batch, to which it is added if it is new there.
+    fn number_of(&mut self, series: &'a str) -> Result<u32, String> {
+        let hash = self.hasher.hash_one(series);
+        if let Some((_, number)) = self.known.find(hash, |(text, _)| *text == series) {
+            return Ok(*number);
+        }
+        self.labels.clear();
+        line::labels(series, self.strings, self.options.limits.labels, &mut self.labels)?;
+        let extra = &self.options.extra_labels;
+        for (name, value) in
+            self.labels.iter().filter(|(name, _)| !extra.iter().any(|(other, _)| other == name))
+        {
+            self.batch.label(name, value);
+        }
+        for (name, value) in extra {
+            self.batch.label(name, value);
+        }
+        let number = self.batch.len() as u32;
+        self.batch.end_series().map_err(|problem| problem.to_string())?;
+        let rehash = |(text, _): &(&str, u32)| self.hasher.hash_one(*text);
+        self.known.insert_unique(hash, (series, number), rehash);
+        Ok(number)
+    }
+
+    /// `# TYPE name type`, `# HELP name text`, `# UNIT name unit` or `# EOF`; any other comment is skipped.
+    fn comment(&mut self, comment: &'a str) -> Line {
+        let comment = comment.trim_ascii_start();
+        if comment == "EOF" {
+            return Line::End;
+        }
+        let Some((what, rest)) = comment.split_once([' ', '\t']) else { return Line::Nothing };
+        let rest = rest.trim_ascii_start();
+        let (name, text) = rest.split_once([' ', '\t']).unwrap_or((rest, ""));
+        let field = match what {
+            "TYPE" => MetadataField::Type(text.trim_ascii()),
+            "HELP" => MetadataField::Help(line::unescaped(text, self.strings)),
+            "UNIT" => MetadataField::Unit(text.trim_ascii()),
+            _ => return Line::Nothing,
+        };
+        self.batch.describe(name, field);
+        Line::Content
+    }
 }

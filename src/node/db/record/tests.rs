@@ -34,7 +34,7 @@ fn accepted(samples: Vec<Vec<(i64, f64)>>) -> Vec<Accepted> {
         .map(|(i, samples)| {
             let number = i.to_string();
             let labels = [("__name__", "up"), ("instance", number.as_str()), ("other", number.as_str())];
-            Accepted { series: registry.find_or_insert(&labels).unwrap(), samples }
+            Accepted { series: registry.find_or_insert(&labels).unwrap(), samples: samples.into() }
         })
         .collect()
 }

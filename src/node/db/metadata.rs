@@ -1,0 +1,82 @@
+//! What is said of metrics, in memory and in a file of its own: senders repeat it, so that a kill may cost seconds of it.
+
+use std::{collections::BTreeMap, fs, io, path::Path};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Db, MaintainError};
+use crate::{
+    base::files,
+    node::{
+        head::{Description, Metadata},
+        wal::SyncPolicy,
+    },
+};
+
+const FILE: &str = "metadata.json";
+const VERSION: u64 = 1;
+
+/// The file.
+#[derive(Debug, Deserialize, Serialize)]
+struct Kept {
+    version: u64,
+    metrics: BTreeMap<String, Description>,
+}
+
+/// What the file in a folder says. One that is damaged says nothing, and is named in the log.
+///
+/// # Errors
+/// It cannot be read, or another version of Weir wrote it.
+pub(super) fn read(dir: &Path) -> io::Result<Metadata> {
+    let path = dir.join(FILE);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Metadata::default()),
+        Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+    };
+    let json: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let version = json.get("version").and_then(Value::as_u64);
+    let added =
+        json.as_object().into_iter().flatten().find(|(name, _)| *name != "version" && *name != "metrics");
+    let what = match (version, added) {
+        (Some(version), _) if version != VERSION => Some(format!("version {version}")),
+        (Some(_), Some((name, _))) => Some(format!("the field `{name}`")),
+        _ => None,
+    };
+    if let Some(what) = what {
+        return Err(io::Error::other(format!(
+            "{} has {what}, and this Weir reads version {VERSION} only: start the Weir that wrote it",
+            path.display()
+        )));
+    }
+    Ok(serde_json::from_value(json).map(|kept: Kept| Metadata::of(kept.metrics)).unwrap_or_else(|_| {
+        tracing::warn!(file = %path.display(), "the metadata of metrics are damaged, and begin anew");
+        Metadata::default()
+    }))
+}
+
+impl Db {
+    /// What was said of metrics, of one or of all, at most `limit`.
+    pub fn metadata(&self, metric: Option<&str>, limit: usize) -> Vec<(String, Description)> {
+        let held = self.metadata.lock();
+        let all = held.by_metric().iter().filter(|(name, _)| metric.is_none_or(|metric| metric == *name));
+        all.take(limit).map(|(name, description)| (name.clone(), description.clone())).collect()
+    }
+
+    /// Writes the file, if something was said since the last time.
+    pub(super) fn write_metadata(&self) -> Result<(), MaintainError> {
+        let Some(dir) = &self.dir else { return Ok(()) };
+        let metrics = {
+            let mut held = self.metadata.lock();
+            if !held.take_changed() {
+                return Ok(());
+            }
+            held.by_metric().clone()
+        };
+        let json = serde_json::to_vec(&Kept { version: VERSION, metrics }).map_err(io::Error::other)?;
+        let durable = self.options.sync != SyncPolicy::Never;
+        let written = files::replace(&dir.join(FILE), &json, durable);
+        Ok(written.inspect_err(|_| self.metadata.lock().set_changed())?)
+    }
+}
