@@ -47,7 +47,7 @@ impl Seen {
             "answer_bytes": measured.map(|m| m.answer_bytes), "ms": measured.map(|m| m.ms)})
     }
 
-    fn row(&self) -> [String; 6] {
+    pub(super) fn row(&self) -> [String; 6] {
         let measured = self.answered();
         let ratio = self.ratio().unwrap_or(f64::NAN);
         let query = self.case.query.replace('|', "\\|");
