@@ -3,12 +3,16 @@
 //! `searchutil` of VictoriaMetrics, `pkg/api/query/v1.go` of Thanos, `pkg/api/queryapi` of Cortex, `web/api/v1` of
 //! Prometheus.
 
-use std::{borrow::Cow, fmt};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+};
 
 use http::{HeaderMap, HeaderName};
 
 use crate::base::{
     Kind::{self, Cortex, M3, Mimir, Prometheus, Thanos, VictoriaMetrics, Weir},
+    TimeDialect,
     params::{ParamError, Params},
 };
 
@@ -33,10 +37,26 @@ use Treatment::{Only, Pass, Priced, Refuse, Scope, Strip};
 /// Names, the kinds that they mean something to, and what becomes of them there. The first row counts.
 type Row = (&'static [&'static str], &'static [Kind], Treatment);
 
-/// Parameters of the URL and of forms. What is in no row is not forwarded: it means nothing to a backend, or nobody has
-/// said what.
+/// Parameters of the URL and of forms. What is in no row is not forwarded, but to kinds that are known to read no others.
 const PARAMETERS: &[Row] = &[
     (&["query", "start", "end", "step", "time", "timeout", "match[]", "limit", "stats"], &Kind::ALL, Pass),
+    (
+        &[
+            "search",
+            "search[]",
+            "fuzz_threshold",
+            "fuzz_alg",
+            "case_sensitive",
+            "sort_by",
+            "sort_dir",
+            "include_score",
+            "include_metadata",
+            "label",
+            "batch_size",
+        ],
+        &Kind::ALL,
+        Pass,
+    ),
     (&["lookback_delta"], &[Prometheus, Thanos, Mimir, Cortex, Weir], Priced),
     (&["max_lookback"], &[VictoriaMetrics], Priced),
     (&["extra_label", "extra_filters", "extra_filters[]"], &[VictoriaMetrics], Scope),
@@ -121,7 +141,10 @@ const OWN_PREFIXES: &[(&str, &[Kind])] = &[
 
 /// What becomes of a parameter.
 pub fn of_parameter(kind: Kind, name: &str) -> Treatment {
-    find(PARAMETERS, kind, name).unwrap_or(Strip)
+    find(PARAMETERS, kind, name).unwrap_or(match kind {
+        Prometheus | Weir => Pass,
+        VictoriaMetrics | Thanos | Mimir | Cortex | M3 => Strip,
+    })
 }
 
 /// What becomes of a header.
@@ -182,6 +205,7 @@ pub struct DataScope {
     pub headers: HeaderMap,
     /// Decoded parameters.
     pub parameters: Vec<(String, String)>,
+    key: String,
 }
 
 impl DataScope {
@@ -192,7 +216,7 @@ impl DataScope {
     pub fn new(kind: Kind, headers: &HeaderMap, url_query: &str, form: &str) -> Result<Self, ParamError> {
         let is_scope = |name: &HeaderName| of_header(kind, name) == Scope;
         let headers = headers.iter().filter(|(name, _)| is_scope(name));
-        let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let headers: HeaderMap = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
         let of = |text: &str| -> Vec<(String, String)> {
             let pairs = form_urlencoded::parse(text.as_bytes());
             let selecting = pairs.filter(|(name, _)| of_parameter(kind, name) == Scope);
@@ -203,22 +227,24 @@ impl DataScope {
             return Err(ParamError::Malformed("parameters that select data are in the URL and in the form"));
         }
         parameters.extend(in_form);
-        Ok(Self { headers, parameters })
+        Ok(Self::of(headers, parameters))
     }
 
-    /// The scope as one text, for keys. Neighbours cannot trade characters.
-    pub fn key(&self) -> String {
+    /// Of what is known to select data.
+    pub fn of(headers: HeaderMap, parameters: Vec<(String, String)>) -> Self {
         let mut key = String::new();
-        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        let parameters = self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        for (name, value) in headers.chain(parameters) {
-            // Writing to a string cannot fail; what is no UTF-8 is shown escaped.
-            let _ = fmt::Write::write_fmt(
-                &mut key,
-                format_args!("{name:?}={:?};", value.escape_ascii().to_string()),
-            );
+        let of_headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let of_parameters = parameters.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        for (name, value) in of_headers.chain(of_parameters) {
+            // Writing to a string cannot fail.
+            let _ = write!(key, "{name:?}=\"{}\";", value.escape_ascii());
         }
-        key
+        Self { headers, parameters, key }
+    }
+
+    /// The scope as one text, for keys: neighbours cannot trade characters.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 }
 
@@ -264,15 +290,18 @@ pub fn filter_headers(kind: Kind, headers: &mut HeaderMap) -> Result<(), Refused
 /// parameters make of it. `step_ms` is 0 where a request names none.
 pub fn lookback_ms(
     kind: Kind,
+    dialect: TimeDialect,
     params: &Params<'_>,
     default_ms: u64,
     step_ms: u64,
 ) -> Result<u64, ParamError> {
-    let given = |name| params.duration(name).map(|ms| ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0));
+    let given = |name| {
+        params.duration_in(name, dialect).map(|ms| ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0))
+    };
     let asked = match kind {
         // A lower one is not believed: a query-frontend may leave it out.
         Prometheus | Mimir | Cortex | Weir => given("lookback_delta")?,
-        Thanos => given("lookback_delta")?.max(resolution_ms(params, step_ms)?),
+        Thanos => given("lookback_delta")?.max(resolution_ms(params, dialect, step_ms)?),
         // Rollups without a window look back by the step, instant queries too.
         VictoriaMetrics => given("max_lookback")?.max(step_ms),
         M3 if params.first("lookback") == Some("step") => step_ms,
@@ -282,11 +311,11 @@ pub fn lookback_ms(
 }
 
 /// Thanos looks back by the resolution of the blocks that it may read: raw, 5 m or 1 h.
-fn resolution_ms(params: &Params<'_>, step_ms: u64) -> Result<u64, ParamError> {
+fn resolution_ms(params: &Params<'_>, dialect: TimeDialect, step_ms: u64) -> Result<u64, ParamError> {
     const HOUR_MS: u64 = 3_600_000;
     let most = match params.first("max_source_resolution") {
         Some("auto") => step_ms / 5,
-        _ => params.duration("max_source_resolution")?.map_or(0, |ms| ms.max(0) as u64),
+        _ => params.duration_in("max_source_resolution", dialect)?.map_or(0, |ms| ms.max(0) as u64),
     };
     Ok(if most >= HOUR_MS { HOUR_MS } else { 0 })
 }
@@ -307,26 +336,26 @@ mod tests {
             ("match[]", "PPPPPPP"),
             ("limit", "PPPPPPP"),
             ("lookback_delta", "£-£££-£"),
-            ("max_lookback", "-£-----"),
-            ("extra_label", "-S-----"),
-            ("extra_filters[]", "-S-----"),
-            ("round_digits", "-P-----"),
-            ("nocache", "-------"),
-            ("latency_offset", "-------"),
-            ("trace", "-------"),
-            ("max_source_resolution", "--£----"),
-            ("dedup", "--S----"),
-            ("replicaLabels[]", "--S----"),
-            ("storeMatch[]", "--S----"),
-            ("partial_response", "--P----"),
-            ("shard_info", "-------"),
-            ("plan", "--RRR--"),
-            ("engine", "--P--O-"),
-            ("lookback", "-----£-"),
-            ("docsLimit", "-----P-"),
-            ("readConsistencyLevel", "-------"),
-            ("block-type", "-------"),
-            ("anything", "-------"),
+            ("max_lookback", "P£----P"),
+            ("extra_label", "PS----P"),
+            ("extra_filters[]", "PS----P"),
+            ("round_digits", "PP----P"),
+            ("nocache", "P-----P"),
+            ("latency_offset", "P-----P"),
+            ("trace", "P-----P"),
+            ("max_source_resolution", "P-£---P"),
+            ("dedup", "P-S---P"),
+            ("replicaLabels[]", "P-S---P"),
+            ("storeMatch[]", "P-S---P"),
+            ("partial_response", "P-P---P"),
+            ("shard_info", "P-----P"),
+            ("plan", "P-RRR-P"),
+            ("engine", "P-P--OP"),
+            ("lookback", "P----£P"),
+            ("docsLimit", "P----PP"),
+            ("readConsistencyLevel", "P-----P"),
+            ("block-type", "P-----P"),
+            ("anything", "P-----P"),
         ] {
             let got: String = Kind::ALL.map(|kind| letter(of_parameter(kind, name))).into_iter().collect();
             assert_eq!(got, want, "{name}");
@@ -424,9 +453,13 @@ mod tests {
             (Cortex, "lookback_delta=2h", 0, 2 * hour),
         ] {
             let params = Params::parse(text, "").unwrap();
-            assert_eq!(lookback_ms(kind, &params, DEFAULT_MS, step), Ok(want), "{kind:?} {text}");
+            assert_eq!(
+                lookback_ms(kind, TimeDialect::Prometheus, &params, DEFAULT_MS, step),
+                Ok(want),
+                "{kind:?} {text}"
+            );
         }
         let broken = Params::parse("lookback=soon", "").unwrap();
-        assert!(lookback_ms(M3, &broken, DEFAULT_MS, 0).is_err());
+        assert!(lookback_ms(M3, TimeDialect::M3, &broken, DEFAULT_MS, 0).is_err());
     }
 }

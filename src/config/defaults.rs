@@ -56,6 +56,7 @@ impl Default for Backend {
             health: Health::default(),
             probe: Probe::default(),
             pressure: Pressure::default(),
+            push_down: false,
         }
     }
 }

@@ -146,6 +146,9 @@ pub struct Backend {
     pub probe: Probe,
     /// The backend's own distress, which shrinks its budget.
     pub pressure: Pressure,
+    /// Whether the limits on one query go down with it, as M3's own headers. They replace M3's limits, also where those
+    /// are lower.
+    pub push_down: bool,
 }
 
 /// What becomes of a query that is not PromQL.

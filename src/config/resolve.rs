@@ -167,7 +167,8 @@ fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {
     };
     let pressure = pressure(&raw.pressure);
     let split_percent = Some(raw.budget.split_above.percent()).filter(|n| *n < 100 && backend.kind.divides());
-    Ok(upstream::Settings { backend, metrics, model, on_unparsable, pressure, split_percent })
+    let push_down = raw.push_down;
+    Ok(upstream::Settings { backend, metrics, model, on_unparsable, pressure, split_percent, push_down })
 }
 
 /// The word for a backend that is told no tenant.

@@ -4,7 +4,11 @@
 //! same length and age; a smaller one lowers a number only for the window that it was made in, and only while little can
 //! have been written since.
 
-use std::{collections::HashMap, fmt};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
@@ -110,6 +114,8 @@ pub struct History {
     /// Queries that one shard holds at most.
     capacity: usize,
     shards: [Mutex<Shard>; SHARDS],
+    /// Queries in all shards.
+    len: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -170,12 +176,16 @@ impl Entry {
 impl History {
     /// An empty store with room for about `capacity` queries.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity: capacity.div_ceil(SHARDS).max(1), shards: Default::default() }
+        Self {
+            capacity: capacity.div_ceil(SHARDS).max(1),
+            shards: Default::default(),
+            len: AtomicUsize::new(0),
+        }
     }
 
     /// Number of queries known.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().slots.len()).sum()
+        self.len.load(Relaxed)
     }
 
     /// Whether nothing is known.
@@ -214,7 +224,8 @@ impl History {
         }
         let entry =
             Entry { id: key.id.to_words(), peak: series, peak_ms: now_ms, runs: [run, Run::default()] };
-        shard.insert(entry, self.capacity);
+        let is_new = shard.insert(entry, self.capacity);
+        self.len.fetch_add(usize::from(is_new), Relaxed);
     }
 
     /// The store as bytes for a file: a header with a checksum, then JSON. Each shard is copied under its lock, and
@@ -252,7 +263,8 @@ impl History {
                 run.1 = run.1.min(now_ms);
             }
             if now_ms.saturating_sub(entry.seen_ms()) <= FORGET_MS {
-                store.shard(Fingerprint::from_words(entry.id)).insert(entry, store.capacity);
+                let is_new = store.shard(Fingerprint::from_words(entry.id)).insert(entry, store.capacity);
+                store.len.fetch_add(usize::from(is_new), Relaxed);
             }
         }
         Ok(store)
@@ -265,16 +277,17 @@ impl History {
 }
 
 impl Shard {
-    fn insert(&mut self, entry: Entry, capacity: usize) {
+    /// Whether there is one more than before.
+    fn insert(&mut self, entry: Entry, capacity: usize) -> bool {
         let (id, slot) = (Fingerprint::from_words(entry.id), Slot { entry, used: false });
         if let Some(known) = self.index.get(&id).copied().and_then(|at| self.slots.get_mut(at)) {
             *known = slot;
-            return;
+            return false;
         }
         if self.slots.len() < capacity {
             self.index.insert(id, self.slots.len());
             self.slots.push(slot);
-            return;
+            return true;
         }
         // Second chance: ends within one round, because every slot passed loses its mark. The shard is full and has
         // room for one at least, so there are slots, and the hand is always one of them.
@@ -287,7 +300,7 @@ impl Shard {
             let old = std::mem::replace(victim, slot);
             self.index.remove(&Fingerprint::from_words(old.entry.id));
             self.index.insert(id, self.hand);
-            return;
+            return false;
         }
     }
 }

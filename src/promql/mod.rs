@@ -13,6 +13,7 @@ pub mod print;
 pub mod shape;
 pub mod sketch;
 pub mod steps;
+pub mod templates;
 
 pub use cache::{Cache, CachedQuery};
 pub use error::{ParseError, Part, Reason};

@@ -3,6 +3,7 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -25,6 +26,9 @@ use crate::{
     telemetry::metrics::{Dimension, Metrics},
 };
 
+/// Longest wait for the turns of a query's probes, where neither its own time nor the queue's ends before.
+const PROBING_MAX: Duration = Duration::from_secs(60);
+
 /// What prices queries.
 #[derive(Debug)]
 pub(super) struct Pricing {
@@ -39,9 +43,8 @@ pub(super) struct Pricing {
 impl Pricing {
     async fn price(&self, common: &Common, query: &ParsedQuery) -> Weighed {
         let ceilings = common.ceilings(&self.admission.policy());
-        let headers = common.forwarded_headers();
+        let give_up = common.log.began() + common.time(query).min(PROBING_MAX);
         let weighing = Weighing {
-            tenant: &common.caller.tenant,
             call: query,
             upstream: &common.upstream,
             history: &self.history,
@@ -50,7 +53,8 @@ impl Pricing {
             memory_max: ceilings.query,
             division: self.long_answers.split(query, common.upstream.backend.shared_name()),
             piece_max: ceilings.split,
-            headers: &headers,
+            scope: &query.scope,
+            give_up,
             metrics: &self.metrics,
         };
         let weighed = weighing.weigh(|cost| verdict(common, &ceilings, cost)).await;
@@ -60,6 +64,15 @@ impl Pricing {
         self.metrics.estimated(Dimension::Samples, cost.samples.value);
         self.metrics.estimated(Dimension::Memory, cost.memory.value);
         weighed
+    }
+
+    /// A query of which the size could not be found out, since the backend could not be asked, is not let through; one
+    /// that is refused whatever it reads is refused for that.
+    fn unasked(&self, common: &Common, weighed: &Weighed) -> Option<Failure> {
+        let error = weighed.unanswered.as_ref().filter(|error| error.is_unasked())?;
+        let ceilings = common.ceilings(&self.admission.policy());
+        let is_refused = verdict(common, &ceilings, &weighed.estimate.cost) == Verdict::Exceeded;
+        (!is_refused).then(|| Failure::from(error))
     }
 
     /// The answer of `query_cost`: the price of the query, and whether it would be admitted.
@@ -143,6 +156,9 @@ where
             if common.endpoint.is_explained() {
                 common.log.explained();
                 return Ok(pricing.explain(&common, &query, &weighed));
+            }
+            if let Some(failure) = pricing.unasked(&common, &weighed) {
+                return Err(common.reject(failure));
             }
             let time = common.time(&query);
             let deadline = common.log.began() + time;

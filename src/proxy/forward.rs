@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Response, Version, header, uri::PathAndQuery};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -27,8 +27,9 @@ use crate::{
     backend::{
         self, BackendError, Kind, Outgoing,
         headers::{Ceilings, m3_push_down},
+        parameters::filter_headers,
     },
-    base::{params::Params, time::EvalTimes},
+    base::{ErrorKind, params::Params, time::EvalTimes},
     limit::Permitted,
 };
 
@@ -108,10 +109,16 @@ pub(super) async fn uncounted(mut common: Box<Common>, body: Bytes) -> Result<Re
 pub(super) fn outgoing(common: &Common, query: &ParsedQuery, body: Bytes) -> Result<Outgoing, Failure> {
     let ceiling = ceiling(common.endpoint, query.timeout, common.timeout());
     let mut headers = common.forwarded_headers();
+    filter_headers(common.upstream.backend.kind(), &mut headers)?;
     if common.upstream.backend.kind() == Kind::M3 {
         push_down(common, query, &body, &mut headers);
     }
     let mut outgoing = plain(common, headers, body);
+    if let Some(kept) = &query.url_query {
+        let target = format!("{}?{kept}", common.head.uri.path());
+        let broken = |error| Failure::new(ErrorKind::BadData, format!("the request target: {error}"));
+        outgoing.path_and_query = PathAndQuery::try_from(target).map_err(broken)?;
+    }
     if let Some(ceiling) = ceiling {
         outgoing.set_params(&[("timeout", &format!("{}ms", ceiling.as_millis()))])?;
     }
@@ -122,24 +129,26 @@ pub(super) fn outgoing(common: &Common, query: &ParsedQuery, body: Bytes) -> Res
 fn plain(common: &Common, headers: HeaderMap, body: Bytes) -> Outgoing {
     let uri = &common.head.uri;
     let path_and_query = uri.path_and_query().cloned();
-    let path_and_query = path_and_query.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+    let path_and_query = path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
     Outgoing { method: common.head.method.clone(), path_and_query, headers, body }
 }
 
-/// Hands the limits down to a backend that takes them; the client's own may only be lower.
+/// Hands the limit on time down to a backend that takes it, and others where the configuration says so: a limit of
+/// Weir's is not to replace a lower one of the backend's own. The client's may only be lower.
 fn push_down(common: &Common, query: &ParsedQuery, body: &Bytes, headers: &mut HeaderMap) {
-    let limits = common.limits();
-    let ceilings = Ceilings {
-        series: limits.series.enforced(),
-        docs: limits.blocks.enforced(),
-        range: limits.range_seconds.enforced().map(Duration::from_secs),
-        returned_datapoints: limits.points.enforced(),
-        timeout: query.timeout.into_iter().chain(common.timeout()).min(),
-        ..Ceilings::default()
-    };
+    let timeout = query.timeout.into_iter().chain(common.timeout()).min();
+    let mut ceilings = Ceilings { timeout, ..Ceilings::default() };
+    // Listings are no queries: M3 lets them begin in 1970, which no limit on the range allows.
+    if common.upstream.push_down && matches!(common.endpoint, Endpoint::Query | Endpoint::QueryRange) {
+        let limits = common.limits();
+        ceilings.series = limits.series.enforced();
+        ceilings.docs = limits.blocks.enforced();
+        ceilings.range = limits.range_seconds.enforced().map(Duration::from_secs);
+    }
     // Both were read before.
     let form = std::str::from_utf8(body).unwrap_or_default();
-    let params = Params::parse(common.head.uri.query().unwrap_or_default(), form).unwrap_or_default();
+    let url_query = query.url_query.as_deref().or(common.head.uri.query());
+    let params = Params::parse(url_query.unwrap_or_default(), form).unwrap_or_default();
     m3_push_down(headers, |name| params.first(name), &ceilings);
 }
 

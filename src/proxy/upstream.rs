@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::query::ParsedQuery;
 use crate::{
     backend::{
-        self, Backend, Days, Kind, pressure,
+        self, Backend, DataScope, Days, Kind, pressure,
         pressure::{Churn, Monitor},
     },
     base::TimeDialect,
@@ -42,6 +42,8 @@ pub struct Settings {
     pub pressure: pressure::Settings,
     /// Percent of its memory beyond which a query is asked for in pieces; `None` for never.
     pub split_percent: Option<u8>,
+    /// Its own limits are lowered to Weir's, where it takes limits.
+    pub push_down: bool,
 }
 
 /// What becomes of a query that Weir cannot parse: it may be a dialect that the backend knows.
@@ -72,6 +74,8 @@ pub struct Upstream {
     pub on_unparsable: OnUnparsable,
     /// Percent of its memory beyond which a query is asked for in pieces.
     pub split_percent: Option<u8>,
+    /// Its own limits are lowered to Weir's, where it takes limits.
+    pub push_down: bool,
     /// Which database it is, whatever it is called: what is learned of one says nothing of another.
     identity: String,
     /// What is known of its distress; it outlives a reload, so that a backend in distress stays known as such.
@@ -105,6 +109,7 @@ impl Upstream {
             model: settings.model,
             on_unparsable: settings.on_unparsable,
             split_percent: settings.split_percent,
+            push_down: settings.push_down,
             identity,
             monitor,
             churn,
@@ -132,9 +137,9 @@ impl Upstream {
         self.table.load_full()
     }
 
-    /// Under which a run of a query is remembered; `scope` says whose data it reads.
-    pub(super) fn history_key(&self, scope: &str, call: &ParsedQuery, now_ms: i64) -> HistoryKey {
-        HistoryKey::new(&self.identity, scope, call.fingerprint, &call.shape, now_ms)
+    /// Under which a run of a query is remembered; the scope says whose data it reads.
+    pub(super) fn history_key(&self, scope: &DataScope, call: &ParsedQuery, now_ms: i64) -> HistoryKey {
+        HistoryKey::new(&self.identity, scope.key(), call.fingerprint, &call.shape, now_ms)
     }
 
     /// How it reads times; VictoriaMetrics also fills in missing start, end and step by itself.

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::{query::ParsedQuery, upstream::Upstream};
 use crate::{
-    backend::probe::{ProbeError, ProbeOutcome, Question},
-    base::{QueryCost, TenantId},
+    backend::{DataScope, ProbeError, ProbeOutcome, ProbeRequest},
+    base::QueryCost,
     cost::{
         Ceiling, Ceilings, Count, Estimated, Estimator, History, Need, ProbeNeed, QuerySplit, Subject,
         Verdict,
@@ -19,10 +18,7 @@ use crate::{
 };
 
 /// Everything the estimate of one query rests on.
-#[derive(Debug)]
 pub(super) struct Weighing<'a> {
-    /// Who asks.
-    pub tenant: &'a TenantId,
     /// What is read.
     pub call: &'a ParsedQuery,
     /// Where it will run.
@@ -39,8 +35,10 @@ pub(super) struct Weighing<'a> {
     pub division: Option<&'a QuerySplit>,
     /// Bytes beyond which it is, where the backend gets pieces.
     pub piece_max: Option<u64>,
-    /// The request's own headers, for backends that tell tenants apart by them.
-    pub headers: &'a HeaderMap,
+    /// Whose and which data is read.
+    pub scope: &'a DataScope,
+    /// How long the query may wait for probes.
+    pub give_up: Instant,
     /// Where probes are counted.
     pub metrics: &'a Metrics,
 }
@@ -53,7 +51,7 @@ pub(super) struct Weighed {
     /// How long the backend was asked.
     pub probing: Duration,
     /// Why the backend could not say more, when it was asked and did not answer.
-    pub unanswered: Option<String>,
+    pub unanswered: Option<ProbeError>,
 }
 
 impl Weighing<'_> {
@@ -69,21 +67,27 @@ impl Weighing<'_> {
             match estimator.next() {
                 Need::Done(estimate) => return Weighed { estimate, probing, unanswered },
                 Need::History => {
-                    let key = self.upstream.history_key(self.tenant.as_str(), self.call, self.now_ms);
+                    let key = self.upstream.history_key(self.scope, self.call, self.now_ms);
                     estimator.supply_history(self.history.get(&key, self.now_ms));
                 }
+                // Nothing is asked of a backend that is down: admission refuses the query by that.
+                Need::Probes(_) if self.upstream.backend.sick() => {}
                 Need::Probes(needs) => {
                     let began = Instant::now();
                     let answers = join_all(needs.into_iter().map(|need| self.probe(need))).await;
                     probing += began.elapsed();
                     for (need, answer) in answers {
-                        let count = answer.map_or_else(
-                            |error| {
-                                unanswered = Some(error.to_string());
+                        let count = match answer {
+                            Ok(ProbeOutcome { series, truncated, .. }) => Count::Series { series, truncated },
+                            Err(error) => {
+                                // What was not even asked is worse than what the backend cannot tell.
+                                if unanswered.as_ref().is_none_or(|before: &ProbeError| !before.is_unasked())
+                                {
+                                    unanswered = Some(error);
+                                }
                                 Count::Unknown
-                            },
-                            |outcome| Count::Series { series: outcome.series, truncated: outcome.truncated },
-                        );
+                            }
+                        };
                         estimator.supply_count(need, count);
                     }
                 }
@@ -120,16 +124,16 @@ impl Weighing<'_> {
         let Some(selector) = self.call.shape.selectors.get(need.selector) else {
             return (need, Err(ProbeError::MatchAll));
         };
-        let question = Question {
+        let request = ProbeRequest {
             selector: &selector.text,
             window: selector.window,
             limit: need.limit,
             enough: need.enough,
             match_all: selector.match_all,
-            tenant: self.tenant.as_str(),
-            headers: self.headers,
+            scope: self.scope,
+            give_up: self.give_up,
         };
-        let answer = self.upstream.backend.probe(&question).await;
+        let answer = self.upstream.backend.probe(&request).await;
         self.count_probe(&answer);
         (need, answer)
     }

@@ -3,8 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use http::HeaderMap;
+use tokio::time::Instant;
 use weir::{
-    backend::{Backend, BaseUrl, Kind, ProbeError, ProbeOutcome, ProbeSettings, Question, Settings},
+    backend::{
+        Backend, BaseUrl, DataScope, Kind, ProbeError, ProbeOutcome, ProbeRequest, ProbeSettings, Settings,
+    },
     base::{
         Confidence::{self, Exact, Learned, UpperBound},
         Estimate, TimeRange,
@@ -33,18 +36,21 @@ async fn ask_for(
     limit: u64,
     enough: u64,
 ) -> Result<ProbeOutcome, ProbeError> {
-    let headers = HeaderMap::new();
-    backend
-        .probe(&Question {
-            selector: r#"up{job="a"}"#,
-            window,
-            limit,
-            enough,
-            match_all: false,
-            tenant: "t",
-            headers: &headers,
-        })
-        .await
+    let scope = DataScope::default();
+    backend.probe(&ProbeRequest { window, limit, enough, ..request(&scope) }).await
+}
+
+/// Up to ten series in the window.
+fn request(scope: &DataScope) -> ProbeRequest<'_> {
+    ProbeRequest {
+        selector: r#"up{job="a"}"#,
+        window: WINDOW,
+        limit: 10,
+        enough: 0,
+        match_all: false,
+        scope,
+        give_up: Instant::now() + Duration::from_secs(10),
+    }
 }
 
 fn series(count: usize) -> Act {
@@ -172,42 +178,25 @@ fn asked(upstream: &FakeUpstream) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_list_is_paid_for_only_where_churn_could_matter() {
-    // An hour and the minute it is widened by have fourteen instants a lookback apart, and fourteen times 20 are 280.
-    for (at_once, ever, enough, is_listed, counted) in [
-        (20, 160, 280, false, 20),
-        (20, 160, 279, true, 160),
-        (20, 160, 100, true, 160),
-        // What is gone at the end may have been large before.
-        (0, 160, 5_000, true, 160),
-        (0, 0, 5_000, true, 0),
-    ] {
-        let (requests, class): (&[&str], _) =
-            if is_listed { (&["query", "series"], Exact) } else { (&["query"], Learned) };
+async fn dead_series_behind_a_live_one_are_counted() {
+    // A query holds the labels of all of them, and an instant sees one.
+    for (at_once, ever, truncated) in [(1, 2_000, true), (1, 160, false), (0, 160, false)] {
         let (upstream, backend) = old_prometheus(at_once, ever).await;
-        let outcome = ask_for(&backend, WINDOW, 5_000, enough).await.unwrap();
-        assert_eq!((outcome.series.value, outcome.series.confidence), (counted, class), "enough: {enough}");
-        assert_eq!(asked(&upstream), requests, "enough: {enough}");
+        let outcome = ask_for(&backend, WINDOW, 1_000, 500).await.unwrap();
+        assert_eq!(
+            (outcome.series.value.min(1_001), outcome.truncated),
+            ((ever as u64).min(1_001), truncated)
+        );
+        assert_eq!(asked(&upstream), ["query", "series"]);
     }
 }
 
 #[tokio::test]
-async fn the_count_of_an_instant_is_no_answer_where_more_may_matter() {
-    let (upstream, backend) = old_prometheus(20, 160).await;
-    assert_eq!(ask_for(&backend, WINDOW, 5_000, 1_000).await.unwrap().series.value, 20);
-    assert!(ask_for(&backend, WINDOW, 5_000, 1_000).await.unwrap().cached);
-    // Another query's limits are nearer; the instant is known.
-    let outcome = ask_for(&backend, WINDOW, 5_000, 100).await.unwrap();
-    assert_eq!((outcome.series.value, outcome.cached), (160, false));
-    assert_eq!(asked(&upstream), ["query", "series"]);
-}
-
-#[tokio::test]
 async fn windows_that_end_together_share_the_count_of_their_end() {
-    let (upstream, backend) = old_prometheus(50, 50).await;
+    let (upstream, backend) = old_prometheus(50_000, 50_000).await;
     for hours in [1, 3, 6, 24] {
         let window = TimeRange { start: WINDOW.end - hours * HOUR, end: WINDOW.end };
-        assert_eq!(ask_for(&backend, window, 100_000, 50_000).await.unwrap().series.value, 50);
+        assert!(ask_for(&backend, window, 1_000, 500).await.unwrap().truncated);
     }
     assert_eq!(asked(&upstream), ["query"]);
 }
@@ -247,12 +236,23 @@ async fn a_backend_that_ignores_the_limit_is_left_in_the_middle_of_its_list() {
 }
 
 #[tokio::test]
-async fn a_store_that_gave_no_answer_makes_a_bound_an_observation() {
-    let upstream =
-        FakeUpstream::start(|_| Act::json(r#"{"status":"success","data":[{}],"warnings":["store down"]}"#))
-            .await;
-    let backend = backend(Kind::Thanos, &upstream, ProbeSettings::default());
-    assert_eq!(ask(&backend, WINDOW, 10).await.unwrap().series.confidence, Learned);
+async fn a_list_that_was_cut_is_no_count() {
+    let warned = Act::json(r#"{"status":"success","data":[{}],"warnings":["store down"]}"#);
+    let limited = |name: &'static str, value: &'static str| {
+        Act::answer(200, &[(name, value)], br#"{"status":"success","data":[{}]}"#)
+    };
+    let metadata = "m3-returned-metadata-limited";
+    for (kind, act, is_count) in [
+        (Kind::Thanos, warned, false),
+        (Kind::M3, limited("m3-results-limited", "max_fetch_series_limit_applied"), false),
+        (Kind::M3, limited(metadata, r#"{"Results":1,"TotalResults":500,"Limited":true}"#), false),
+        (Kind::M3, limited(metadata, r#"{"Results":1,"TotalResults":1,"Limited":false}"#), true),
+    ] {
+        let upstream = FakeUpstream::start(move |_| act.clone()).await;
+        let backend = backend(kind, &upstream, ProbeSettings::default());
+        let outcome = ask(&backend, WINDOW, 10).await;
+        assert!(matches!(&outcome, Ok(_) if is_count) || matches!(outcome, Err(ProbeError::Incomplete)));
+    }
 }
 
 #[tokio::test]
@@ -308,17 +308,9 @@ async fn mimir_is_asked_once_for_a_count_that_it_does_not_have() {
 async fn a_selector_that_matches_everything_is_never_asked_about() {
     let upstream = FakeUpstream::start(|_| Act::die()).await;
     let backend = backend(Kind::Cortex, &upstream, ProbeSettings::default());
-    let headers = HeaderMap::new();
-    let question = Question {
-        selector: r#"{__name__=~".+"}"#,
-        window: WINDOW,
-        limit: 10,
-        enough: 0,
-        match_all: true,
-        tenant: "t",
-        headers: &headers,
-    };
-    assert!(matches!(backend.probe(&question).await, Err(ProbeError::MatchAll)));
+    let scope = DataScope::default();
+    let everything = ProbeRequest { selector: r#"{__name__=~".+"}"#, match_all: true, ..request(&scope) };
+    assert!(matches!(backend.probe(&everything).await, Err(ProbeError::MatchAll)));
     assert!(upstream.seen().is_empty());
     assert_eq!(backend.snapshot().probes.refused, 1);
 }
@@ -369,50 +361,98 @@ async fn whoever_waits_for_a_count_under_a_lower_limit_counts_again() {
 }
 
 #[tokio::test]
-async fn tenants_do_not_share_answers_and_bring_their_headers() {
-    let upstream = FakeUpstream::start(scripted(Kind::Cortex, 5)).await;
-    let backend = backend(Kind::Cortex, &upstream, ProbeSettings::default());
-    for tenant in ["a", "b"] {
-        let headers = HeaderMap::from_iter([("x-scope-orgid".parse().unwrap(), tenant.parse().unwrap())]);
-        let question = Question {
-            selector: "up",
-            window: WINDOW,
-            limit: 10,
-            enough: 0,
-            match_all: false,
-            tenant,
-            headers: &headers,
-        };
-        assert!(!backend.probe(&question).await.unwrap().cached);
+async fn scopes_do_not_share_answers_and_are_all_that_a_probe_carries() {
+    let upstream = FakeUpstream::start(scripted(Kind::Thanos, 5)).await;
+    let backend = backend(Kind::Thanos, &upstream, ProbeSettings::default());
+    for (tenant, url) in [("a", "dedup=false"), ("a", "dedup=true"), ("b", "dedup=true"), ("b", "")] {
+        let mut headers: HeaderMap =
+            [("user-agent".parse().unwrap(), "Grafana".parse().unwrap())].into_iter().collect();
+        headers.insert("thanos-tenant", tenant.parse().unwrap());
+        let scope = DataScope::new(Kind::Thanos, &headers, &format!("query=up&stats=all&{url}"), "").unwrap();
+        assert!(!backend.probe(&request(&scope)).await.unwrap().cached);
     }
-    let tenants: Vec<_> =
-        upstream.seen().iter().map(|s| s.header("x-scope-orgid").unwrap().to_owned()).collect();
-    assert_eq!(tenants, ["a", "b"]);
+    let seen = upstream.seen();
+    let tenants: Vec<_> = seen.iter().map(|seen| seen.header("thanos-tenant").unwrap()).collect();
+    let dedup: Vec<_> = seen.iter().flat_map(|seen| seen.params("dedup")).collect();
+    assert_eq!(
+        (tenants, dedup),
+        (vec!["a", "a", "b", "b"], vec!["false".to_owned(), "true".to_owned(), "true".to_owned()])
+    );
+    assert!(seen.iter().all(|seen| seen.header("user-agent").is_none() && seen.params("stats").is_empty()));
 }
 
 #[tokio::test]
-async fn failures_are_remembered_and_late_answers_are_given_up() {
-    let deadline = ProbeSettings { deadline: Duration::from_millis(50), ..ProbeSettings::default() };
+async fn what_is_late_alone_is_remembered() {
+    let deadline = ProbeSettings { deadline: Duration::from_millis(30), ..ProbeSettings::default() };
     let upstream = FakeUpstream::start(|_| Act::hang()).await;
     let backend = backend(Kind::Cortex, &upstream, deadline);
     for _ in 0..3 {
         assert!(matches!(ask(&backend, WINDOW, 10).await, Err(ProbeError::Late(_))));
     }
-    upstream.abandoned(1).await;
-    assert_eq!(upstream.seen().len(), 1);
-    assert_eq!(backend.snapshot().probes.failures, 1);
+    upstream.abandoned(2).await;
+    assert_eq!(upstream.seen().len(), 2, "once beside others, once alone");
+}
+
+/// Eight selectors at once, at a backend that counts one in 20 ms and is late when it counts two.
+#[tokio::test]
+async fn a_crowd_is_counted_one_after_the_other() {
+    let running = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let upstream = FakeUpstream::start(move |seen| {
+        // The first wave is late as a whole, as nobody of it is answered.
+        if running.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 4 {
+            return Act::hang();
+        }
+        let _ = seen;
+        series(7)
+    })
+    .await;
+    let settings = ProbeSettings { deadline: Duration::from_millis(200), ..ProbeSettings::default() };
+    let backend = backend(Kind::Cortex, &upstream, settings);
+    let scope = DataScope::default();
+    let selectors: Vec<String> = (0..8).map(|n| format!("m{n}")).collect();
+    let all = selectors.iter().map(|selector| {
+        let request = ProbeRequest { selector, ..request(&scope) };
+        let backend = Arc::clone(&backend);
+        async move { backend.probe(&request).await }
+    });
+    let outcomes = futures_util::future::join_all(all).await;
+    assert!(
+        outcomes.iter().all(|outcome| outcome.as_ref().is_ok_and(|o| o.series.value == 7)),
+        "{outcomes:?}"
+    );
 }
 
 #[tokio::test]
-async fn few_probes_run_at_a_time() {
-    let one =
-        ProbeSettings { concurrency: 1, deadline: Duration::from_millis(50), ..ProbeSettings::default() };
+async fn whoever_gets_no_turn_was_not_asked() {
+    let one = ProbeSettings { concurrency: 1, ..ProbeSettings::default() };
     let upstream = FakeUpstream::start(|_| Act::hang()).await;
     let backend = backend(Kind::Cortex, &upstream, one);
-    let elsewhere = TimeRange { start: 0, end: HOUR };
-    let (first, second) = tokio::join!(ask(&backend, WINDOW, 10), ask(&backend, elsewhere, 10));
-    assert!(first.is_err() && second.is_err());
+    let scope = DataScope::default();
+    let soon = || ProbeRequest { give_up: Instant::now() + Duration::from_millis(50), ..request(&scope) };
+    let (first, second) = (soon(), ProbeRequest { selector: "other", ..soon() });
+    let (first, second) = tokio::join!(backend.probe(&first), backend.probe(&second));
+    assert!(first.is_err_and(|error| error.is_unasked()) && second.is_err_and(|error| error.is_unasked()));
     assert_eq!(upstream.seen().len(), 1, "the second never got a place");
+}
+
+#[tokio::test]
+async fn probes_that_would_hold_much_run_one_after_the_other() {
+    // A list of 50,000 series takes 50 of the 64 MiB that all probes may.
+    for (limit, at_once) in [(50_000, 1), (1_000, 4)] {
+        let upstream = FakeUpstream::start(|_| Act::hang()).await;
+        let backend = backend(Kind::Cortex, &upstream, ProbeSettings::default());
+        let scope = DataScope::default();
+        let give_up = Instant::now() + Duration::from_millis(300);
+        let selectors: Vec<String> = (0..4).map(|n| format!("m{n}")).collect();
+        let all = selectors.iter().map(|selector| {
+            let request = ProbeRequest { selector, limit, give_up, ..request(&scope) };
+            let backend = Arc::clone(&backend);
+            async move { backend.probe(&request).await }
+        });
+        let outcomes = futures_util::future::join_all(all).await;
+        assert!(outcomes.iter().all(|outcome| outcome.as_ref().is_err_and(ProbeError::is_unasked)));
+        assert_eq!(upstream.seen().len(), at_once);
+    }
 }
 
 #[tokio::test]
@@ -440,15 +480,7 @@ async fn a_long_selector_travels_in_a_form() {
     })
     .await;
     let backend = backend(Kind::Cortex, &upstream, ProbeSettings::default());
-    let (selector, headers) = (format!(r#"up{{a="{}"}}"#, "x".repeat(30_000)), HeaderMap::new());
-    let question = Question {
-        selector: &selector,
-        window: WINDOW,
-        limit: 10,
-        enough: 0,
-        match_all: false,
-        tenant: "t",
-        headers: &headers,
-    };
-    assert_eq!(backend.probe(&question).await.unwrap().series.value, 1);
+    let (selector, scope) = (format!(r#"up{{a="{}"}}"#, "x".repeat(30_000)), DataScope::default());
+    let request = ProbeRequest { selector: &selector, ..request(&scope) };
+    assert_eq!(backend.probe(&request).await.unwrap().series.value, 1);
 }

@@ -277,6 +277,7 @@ async fn a_client_that_does_not_read_holds_the_backend_back() {
             let mut request = vec![0; 4096];
             let length = stream.read(&mut request).await.unwrap();
             if !request[..length].windows(12).any(|window| window == b"query=small&") {
+                stream.write_all(&head(404, &[("connection", "close")], Some(0))).await.unwrap();
                 continue;
             }
             stream.write_all(&head(200, &[("content-type", "application/json")], None)).await.unwrap();

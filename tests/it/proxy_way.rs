@@ -196,7 +196,8 @@ async fn tenants_go_where_their_route_says() {
 async fn m3_gets_limits_that_a_client_can_only_lower() {
     let upstream = FakeUpstream::start(database).await;
     let weir = Weir::start(&format!(
-        "backends: [{{name: m, kind: m3, urls: [\"{}\"]}}]\nlimits: {{default: {{per_query: {{series: 500}}}}}}",
+        "backends: [{{name: m, kind: m3, push_down: true, urls: [\"{}\"]}}]\n\
+         limits: {{default: {{per_query: {{series: 500}}}}}}",
         upstream.url()
     ))
     .await;
@@ -291,6 +292,10 @@ async fn what_was_learned_under_other_limits_is_asked_anew() {
             Act::json(r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[0,"40"]}]}}"#)
         }
         "/api/v1/query_range" => Act::json(r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#),
+        "/api/v1/series" => {
+            let series = vec![r#"{"__name__":"up"}"#; 40].join(",");
+            Act::json(&format!(r#"{{"status":"success","data":[{series}]}}"#))
+        }
         _ => Act::answer(404, &[], b""),
     })
     .await;
@@ -309,4 +314,43 @@ async fn what_was_learned_under_other_limits_is_asked_anew() {
         (refused.status.as_u16(), &refused.headers["weir-limit"].to_str().unwrap()[..15]),
         (422, "weir-max-series")
     );
+}
+
+/// A client's own headers and parameters change no count, and what a kind would obey is priced, stripped or refused.
+#[tokio::test]
+async fn what_changes_the_reading_is_priced_stripped_or_refused() {
+    let upstream = FakeUpstream::start(database).await;
+    let weir = Weir::before(&upstream.url(), "m3").await;
+    let other = weir.get("/api/v1/query?query=small&engine=m3query").await;
+    assert!(
+        other.status == 400 && other.error().contains("`engine` may only be `prometheus`"),
+        "{}",
+        other.body
+    );
+    let header = weir.get_as("/api/v1/query?query=small", &[("m3-engine", "m3query")]).await;
+    assert_eq!(header.status, 400, "{}", header.body);
+    let headers = [("m3-limit-max-returned-seriesmetadata", "1"), ("m3-read-consistency-level", "all")];
+    let answer = weir.get_as("/api/v1/query?query=odd&block-type=x", &headers).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let seen = upstream.seen();
+    let is_probe = |seen: &&Seen| seen.path().ends_with("/api/v1/series");
+    assert!(seen.iter().any(|seen| is_probe(&seen)));
+    assert!(seen.iter().filter(is_probe).all(|seen| seen.header(headers[0].0).is_none()));
+    let sent = seen.iter().find(|seen| seen.path() == "/api/v1/query").unwrap();
+    assert_eq!(sent.target, "/api/v1/query?query=odd&timeout=60000ms");
+    assert_eq!((sent.header(headers[0].0), sent.header(headers[1].0)), (Some("1"), None));
+}
+
+/// 4,000 parentheses take Prometheus 30 s to format.
+#[tokio::test]
+async fn what_is_formatted_is_read_first() {
+    let (upstream, weir) = over("").await;
+    let nested = format!("{}1{}", "(".repeat(4_000), ")".repeat(4_000));
+    for path in ["format_query", "parse_query"] {
+        assert_eq!(weir.get(&format!("/api/v1/{path}?query=sum(small)")).await.status, 200);
+        let sent = upstream.seen().len();
+        let refused = weir.post(&format!("/api/v1/{path}"), &format!("query={nested}")).await;
+        assert!(refused.status.is_client_error(), "{}", refused.body);
+        assert_eq!(upstream.seen().len(), sent);
+    }
 }

@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{ProbeError, Question, scan::SeriesScan};
+use super::{ProbeError, ProbeRequest, scan::SeriesScan};
 use crate::{
     backend::{
         Backend, Outgoing,
@@ -33,7 +33,7 @@ pub(super) struct Listed {
     pub(super) bytes: u64,
     /// Counting stopped over the limit: there are at least so many.
     pub(super) truncated: bool,
-    /// The backend left something out, or said that it might have.
+    /// The backend left something out, or said that it might have, below the limit that it was asked for.
     pub(super) incomplete: bool,
 }
 
@@ -48,6 +48,12 @@ impl Form {
     pub(super) fn with(self, name: &str, value: &str) -> Self {
         // A serializer is not `Send` and must not live across an await: one for each pair.
         Self(Serializer::new(self.0).append_pair(name, value).finish())
+    }
+
+    /// What the client's data is selected by.
+    pub(super) fn scoped(self, request: &ProbeRequest<'_>) -> Self {
+        let parameters = request.scope.parameters.iter();
+        parameters.fold(self, |form, (name, value)| form.with(name, value))
     }
 
     pub(super) fn window(self, window: TimeRange) -> Self {
@@ -65,11 +71,11 @@ impl Backend {
         &self,
         path: &str,
         form: Form,
-        question: &Question<'_>,
+        request: &ProbeRequest<'_>,
         deadline: Instant,
     ) -> Result<(T, u64), ProbeError> {
-        let request = self.question(path, form, question.headers.clone())?;
-        let fetched = self.fetch(request, deadline, ANSWER_MAX).await.map_err(ProbeError::Backend)?;
+        let outgoing = self.outgoing(path, form.scoped(request), request.scope.headers.clone())?;
+        let fetched = self.fetch(outgoing, deadline, ANSWER_MAX).await.map_err(ProbeError::Backend)?;
         if fetched.status != StatusCode::OK {
             return Err(refused(&fetched));
         }
@@ -80,21 +86,22 @@ impl Backend {
     /// Lists the series of a selector and counts them, up to one more than the limit.
     pub(super) async fn list_series(
         &self,
-        question: &Question<'_>,
+        request: &ProbeRequest<'_>,
         extra: HeaderMap,
         deadline: Instant,
     ) -> Result<Listed, ProbeError> {
-        let limit = question.limit.saturating_add(1);
+        let limit = request.limit.saturating_add(1);
         let form = Form::new()
-            .with("match[]", question.selector)
-            .window(question.window)
-            .with("limit", &limit.to_string());
-        let mut headers = question.headers.clone();
+            .with("match[]", request.selector)
+            .window(request.window)
+            .with("limit", &limit.to_string())
+            .scoped(request);
+        let mut headers = request.scope.headers.clone();
         headers.extend(extra);
-        let mut request = self.question("/api/v1/series", form, headers)?;
-        request.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let response = self.send(request, deadline, true).await.map_err(ProbeError::Backend)?;
-        let limited = response.headers().get("m3-results-limited").is_some_and(|v| !v.is_empty());
+        let mut outgoing = self.outgoing("/api/v1/series", form, headers)?;
+        outgoing.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let response = self.send(outgoing, deadline, true).await.map_err(ProbeError::Backend)?;
+        let limited = is_limited(response.headers());
         if response.status() != StatusCode::OK {
             let status = response.status();
             let body = read_at_most(response.into_body(), ANSWER_MAX).await;
@@ -106,21 +113,21 @@ impl Backend {
             bytes += data.len() as u64;
             scan.feed(&data);
             // A backend that knows no limit sends on; leaving closes the connection.
-            if scan.series > question.limit && !scan.whole {
+            if scan.series > request.limit && !scan.whole {
                 break;
             }
             if bytes > SERIES_BYTES_MAX {
                 return Err(ProbeError::Backend(self.error(None, Cause::TooLong(SERIES_BYTES_MAX as usize))));
             }
         }
-        let truncated = scan.series > question.limit;
+        let truncated = scan.series > request.limit;
         if !scan.whole && !truncated {
             return Err(ProbeError::Unreadable("the list of series has no end".to_owned()));
         }
         Ok(Listed { series: scan.series, bytes, truncated, incomplete: scan.incomplete || limited })
     }
 
-    fn question(&self, path: &str, form: Form, mut headers: HeaderMap) -> Result<Outgoing, ProbeError> {
+    fn outgoing(&self, path: &str, form: Form, mut headers: HeaderMap) -> Result<Outgoing, ProbeError> {
         let form = form.text();
         let (method, target, body) = if path.len() + form.len() < TARGET_MAX {
             (Method::GET, format!("{path}?{form}"), Bytes::new())
@@ -133,6 +140,19 @@ impl Backend {
             .map_err(|e| ProbeError::Backend(self.error(None, Cause::Request(e.to_string()))))?;
         Ok(Outgoing { method, path_and_query, headers, body })
     }
+}
+
+/// Whether M3 says that its list is not the whole one: by its limits on what is read, or on what is returned.
+fn is_limited(headers: &HeaderMap) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Returned {
+        limited: bool,
+    }
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let returned = text("m3-returned-metadata-limited").and_then(|json| serde_json::from_str(json).ok());
+    text("m3-results-limited").is_some_and(|what| !what.trim().is_empty())
+        || returned.is_some_and(|returned: Returned| returned.limited)
 }
 
 fn refused(fetched: &Fetched) -> ProbeError {

@@ -1,10 +1,10 @@
-//! Answers to probes that are kept, and the questions that they answer.
+//! Answers to probes that are kept, and the requests that they answer.
 
 use std::{collections::hash_map::RandomState, hash::BuildHasher, sync::Arc, time::Duration};
 
 use moka::{Expiry, future, sync};
 
-use super::{ProbeError, ProbeOutcome, Question};
+use super::{ProbeError, ProbeOutcome, ProbeRequest};
 use crate::{
     backend::ProbeSettings,
     base::{Confidence, TimeRange},
@@ -12,14 +12,14 @@ use crate::{
 
 /// How long a failure is remembered: a backend that just failed is not asked again by each query.
 const FAILURE_TTL: Duration = Duration::from_secs(10);
-/// A wait for a place that was too long says nothing of the selector.
-const BUSY_TTL: Duration = Duration::from_millis(100);
+/// A wait for a place that was too long, or a backend that is down, says nothing of the selector.
+const UNASKED_TTL: Duration = Duration::from_millis(100);
 /// Windows of one selector of which the whole count is kept.
 const WINDOWS_MAX: usize = 4;
-/// How often a question waits for the answer to another one about the same selector before it takes what it gets.
+/// How often a request waits for the answer to another one about the same selector before it takes what it gets.
 const WAITS_MAX: u8 = 2;
 
-/// Two keyed hashes of the question: selectors may be 64 KiB long, and thousands of answers are kept.
+/// Two keyed hashes of the request: selectors may be 64 KiB long, and thousands of answers are kept.
 type Key = [u64; 2];
 
 /// What was answered, or why not.
@@ -28,8 +28,6 @@ pub(super) struct Kept {
     pub(super) answer: Result<ProbeOutcome, ProbeError>,
     /// The window ended after the moment of asking: new series may have come since.
     pub(super) open: bool,
-    /// More than so many there are hardly.
-    pub(super) up_to: u64,
 }
 
 /// The whole count of a window.
@@ -43,11 +41,11 @@ struct Whole {
 /// The answers of one backend.
 #[derive(Debug)]
 pub(super) struct Answers {
-    /// By selector, window and tenant.
+    /// By selector, window and scope.
     exactly: future::Cache<Key, Kept>,
-    /// By selector and tenant.
+    /// By selector and scope.
     whole: sync::Cache<Key, Arc<[Whole]>>,
-    /// Series of one instant, by selector, instant and tenant: windows that end together share it.
+    /// Series of one instant, by selector, instant and scope: windows that end together share it.
     instants: future::Cache<Key, u64>,
     hashing: [RandomState; 2],
 }
@@ -60,9 +58,9 @@ struct Lifetimes {
 
 impl Expiry<Key, Kept> for Lifetimes {
     fn expire_after_create(&self, _: &Key, kept: &Kept, _: std::time::Instant) -> Option<Duration> {
-        Some(match kept.answer {
+        Some(match &kept.answer {
             Ok(_) => self.ttl,
-            Err(ProbeError::Busy) => BUSY_TTL.min(self.ttl),
+            Err(error) if error.is_unasked() => UNASKED_TTL.min(self.ttl),
             Err(_) => FAILURE_TTL.min(self.ttl),
         })
     }
@@ -89,20 +87,19 @@ impl Answers {
         }
     }
 
-    /// The kept answer to this very question, or a new one, asked once however many wait for it; and whether it was
+    /// The kept answer to this very request, or a new one, asked once however many wait for it; and whether it was
     /// kept.
     pub(super) async fn get<A: Future<Output = Kept>>(
         &self,
-        question: &Question<'_>,
+        request: &ProbeRequest<'_>,
         ask: impl Fn() -> A,
     ) -> (Kept, bool) {
-        let key = self.key(&(question.selector, question.window, question.tenant));
+        let key = self.key(&(request.selector, request.window, request.scope.key()));
         let mut waits = 0..WAITS_MAX;
         loop {
-            let entry =
-                self.exactly.entry(key).or_insert_with_if(ask(), |kept| !kept.answers(question)).await;
-            // Whoever waited for the same question under a lower limit got a count that stopped there.
-            let settles = entry.is_fresh() || entry.value().answers(question);
+            let entry = self.exactly.entry(key).or_insert_with_if(ask(), |kept| !kept.answers(request)).await;
+            // Whoever waited for the same request under a lower limit got a count that stopped there.
+            let settles = entry.is_fresh() || entry.value().answers(request);
             if settles || waits.next().is_none() {
                 return (entry.value().clone(), !entry.is_fresh());
             }
@@ -112,18 +109,18 @@ impl Answers {
     /// The series of an instant, kept or asked for once.
     pub(super) async fn at_instant(
         &self,
-        question: &Question<'_>,
+        request: &ProbeRequest<'_>,
         at_ms: i64,
         asking: impl Future<Output = Result<u64, ProbeError>>,
     ) -> Result<u64, ProbeError> {
-        let key = self.key(&(question.selector, at_ms, question.tenant));
+        let key = self.key(&(request.selector, at_ms, request.scope.key()));
         self.instants.try_get_with(key, asking).await.map_err(|error| ProbeError::clone(&error))
     }
 
-    /// A longer window holds at least as much, a shorter one at most: where that settles a question, it is not asked.
-    pub(super) fn of_other_window(&self, question: &Question<'_>) -> Option<ProbeOutcome> {
-        let kept = self.whole.get(&self.key(&(question.selector, question.tenant)))?;
-        let window = question.window;
+    /// A longer window holds at least as much, a shorter one at most: where that settles a request, it is not asked.
+    pub(super) fn of_other_window(&self, request: &ProbeRequest<'_>) -> Option<ProbeOutcome> {
+        let kept = self.whole.get(&self.key(&(request.selector, request.scope.key())))?;
+        let window = request.window;
         let same = widened(window);
         let of_one = |whole: &Whole| {
             let (there, mut outcome) = (whole.window, whole.outcome.as_seen(true, whole.open));
@@ -133,9 +130,9 @@ impl Answers {
             if there == same {
                 return None;
             }
-            if is_longer && series <= question.enough {
+            if is_longer && series <= request.enough {
                 outcome.series.confidence = outcome.series.confidence.max(Confidence::UpperBound);
-            } else if is_shorter && series > question.limit {
+            } else if is_shorter && series > request.limit {
                 outcome.truncated = true;
             } else {
                 return None;
@@ -146,11 +143,11 @@ impl Answers {
         kept.iter().filter_map(of_one).min_by_key(|outcome| outcome.series.value)
     }
 
-    /// Keeps the whole count of a window for questions about others.
-    pub(super) fn keep_whole(&self, question: &Question<'_>, outcome: ProbeOutcome, open: bool) {
-        let key = self.key(&(question.selector, question.tenant));
+    /// Keeps the whole count of a window for requests about others.
+    pub(super) fn keep_whole(&self, request: &ProbeRequest<'_>, outcome: ProbeOutcome, open: bool) {
+        let key = self.key(&(request.selector, request.scope.key()));
         let before = self.whole.get(&key);
-        let newest = Whole { window: question.window, outcome, open };
+        let newest = Whole { window: request.window, outcome, open };
         let others = before.iter().flat_map(|kept| kept.iter().copied());
         let others = others.filter(|whole| whole.window != newest.window).take(WINDOWS_MAX - 1);
         self.whole.insert(key, std::iter::once(newest).chain(others).collect());
@@ -162,15 +159,11 @@ impl Answers {
 }
 
 impl Kept {
-    /// Whether the kept answer is one to this question: a count that stopped at a lower limit is not, nor one of an
-    /// instant where more may matter.
-    fn answers(&self, question: &Question<'_>) -> bool {
+    /// Whether the kept answer is one to this request: a count that stopped at a lower limit is not.
+    fn answers(&self, request: &ProbeRequest<'_>) -> bool {
         self.answer.as_ref().map_or(true, |outcome| {
             let series = outcome.series.value;
-            if outcome.truncated || series > question.limit {
-                return series > question.limit;
-            }
-            self.up_to == series || self.up_to <= question.enough
+            series > request.limit || !outcome.truncated
         })
     }
 }

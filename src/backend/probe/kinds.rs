@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{
-    Counted, ProbeError, Question,
+    Counted, ProbeError, ProbeRequest,
     ask::{Form, Listed},
 };
 use crate::{
@@ -23,17 +23,15 @@ use crate::{
     },
 };
 
-/// How far an instant query looks back: a window no longer than this holds no series that one instant does not see.
+/// How far an instant query looks back.
 const LOOKBACK_MS: u64 = 300_000;
-/// The count of an instant settles nothing that so many times as much would not settle.
-const TIMES_LEAST: u64 = 10;
 /// A backend is upgraded under a running Weir, now and then.
 const LIMIT_SUPPORT_TTL: Duration = Duration::from_secs(600);
 /// The first Prometheus whose `/api/v1/series` obeys `limit`.
 const SERIES_LIMIT_SINCE: (u64, u64) = (2, 51);
 /// Up to here VictoriaMetrics lists series in 30 ms, and surely lists them all: its own limit is 30,000. Its statistics
 /// take a millisecond whatever the selector, and were measured to count 2 to 4 % too many.
-const VICTORIA_LISTS_CHEAPLY: u64 = 25_000;
+pub(super) const VICTORIA_LISTS_CHEAPLY: u64 = 25_000;
 /// What the ingesters of Mimir, which count, surely still hold.
 const MIMIR_RECENT_MS: i64 = 12 * 3_600_000;
 
@@ -41,50 +39,47 @@ impl Backend {
     /// Asks in the way of this kind of backend. `end_ms` is the last moment of the window that there can be samples of.
     pub(super) async fn count_series(
         &self,
-        question: &Question<'_>,
+        request: &ProbeRequest<'_>,
         end_ms: i64,
         deadline: Instant,
     ) -> Result<Counted, ProbeError> {
         match self.kind() {
-            Kind::Prometheus => self.count_on_prometheus(question, end_ms, deadline).await,
-            Kind::VictoriaMetrics => self.count_on_victoria(question, deadline).await,
-            Kind::Mimir => self.count_on_mimir(question, deadline, super::now_ms()).await,
-            Kind::Cortex => Ok(self.list(question, deadline).await?.classed(Exact)),
+            Kind::Prometheus => self.count_on_prometheus(request, end_ms, deadline).await,
+            Kind::VictoriaMetrics => self.count_on_victoria(request, deadline).await,
+            Kind::Mimir => self.count_on_mimir(request, deadline, super::now_ms()).await,
+            Kind::Cortex => self.list(request, deadline).await?.classed(Exact),
             // Replicas may be counted twice, so it is a bound; and none when a store gave no answer.
-            Kind::Thanos => Ok(self.list(question, deadline).await?.classed(UpperBound)),
-            Kind::M3 => self.count_on_m3(question, deadline).await,
-            Kind::Weir => self.count_on_weir(question, deadline).await,
+            Kind::Thanos => self.list(request, deadline).await?.classed(UpperBound),
+            Kind::M3 => self.count_on_m3(request, deadline).await,
+            Kind::Weir => self.count_on_weir(request, deadline).await,
         }
     }
 
-    async fn list(&self, question: &Question<'_>, deadline: Instant) -> Result<Listed, ProbeError> {
-        self.list_series(question, HeaderMap::new(), deadline).await
+    async fn list(&self, request: &ProbeRequest<'_>, deadline: Instant) -> Result<Listed, ProbeError> {
+        self.list_series(request, HeaderMap::new(), deadline).await
     }
 
     /// One list of series, cut by the backend, where it can cut it. Before 2.51 it cannot: there an instant count goes
-    /// first. It sorts out what is far too large, and what is so small that even a multiple would settle it. The rest
-    /// is listed, which costs two and a half times as much and sees the series that came and went as well, as several
-    /// instants would not for the same price.
+    /// first, which sorts out what is far too large. It says nothing of the series that came and went before, which a
+    /// query holds as well: the rest is listed.
     async fn count_on_prometheus(
         &self,
-        question: &Question<'_>,
+        request: &ProbeRequest<'_>,
         end_ms: i64,
         deadline: Instant,
     ) -> Result<Counted, ProbeError> {
-        if self.obeys_series_limit(question, deadline).await {
-            return Ok(self.list(question, deadline).await?.classed(Exact));
+        if self.obeys_series_limit(request, deadline).await {
+            return self.list(request, deadline).await?.classed(Exact);
         }
-        let at_end = self.count_near(question, end_ms, deadline).await?;
-        let is_whole = question.window.len_ms() <= LOOKBACK_MS;
-        let up_to = if is_whole { at_end.series } else { hardly_more(at_end.series, question.window) };
-        if at_end.series > question.limit || is_whole || up_to <= question.enough {
-            return Ok(Counted { up_to, ..at_end });
+        let at_end = self.count_near(request, end_ms, deadline).await?;
+        if at_end.series > request.limit {
+            return Ok(Counted { truncated: true, ..at_end });
         }
-        let listed = self.list(question, deadline).await?;
-        Ok(Counted { bytes: listed.bytes + at_end.bytes, ..listed.classed(Exact) })
+        let listed = self.list(request, deadline).await?.classed(Exact)?;
+        Ok(Counted { bytes: listed.bytes + at_end.bytes, ..listed })
     }
 
-    async fn obeys_series_limit(&self, question: &Question<'_>, deadline: Instant) -> bool {
+    pub(super) async fn obeys_series_limit(&self, request: &ProbeRequest<'_>, deadline: Instant) -> bool {
         // Held while asking: the probes that come meanwhile need the same answer.
         let mut known = self.probes.series_limit.lock().await;
         let now = Instant::now();
@@ -94,7 +89,7 @@ impl Backend {
             return obeys;
         }
         let path = "/api/v1/status/buildinfo";
-        let asked = self.ask_json::<Answer<BuildInfo>>(path, Form::new(), question, deadline).await;
+        let asked = self.ask_json::<Answer<BuildInfo>>(path, Form::new(), request, deadline).await;
         let version = asked.ok().and_then(|(answer, _)| major_minor(&answer.data.version));
         // Unknown is taken for old: the old way works everywhere.
         let obeys = version.is_some_and(|v| v >= SERIES_LIMIT_SINCE);
@@ -105,37 +100,35 @@ impl Backend {
     /// Counts at the last moment of the window, or up to a lookback before, so that windows that end together share it.
     async fn count_near(
         &self,
-        question: &Question<'_>,
+        request: &ProbeRequest<'_>,
         end_ms: i64,
         deadline: Instant,
     ) -> Result<Counted, ProbeError> {
-        let length = question.window.len_ms();
+        let length = request.window.len_ms();
         let lookback = LOOKBACK_MS as i64;
         let shares = length > 3 * LOOKBACK_MS;
         let at_ms = if shares { end_ms.div_euclid(lookback).saturating_mul(lookback) } else { end_ms };
         let mut bytes = 0;
         let asking = async {
-            let (series, answer) = self.count_at(question, at_ms, deadline).await?;
+            let (series, answer) = self.count_at(request, at_ms, deadline).await?;
             bytes = answer;
             Ok(series)
         };
-        let series = self.probes.answers.at_instant(question, at_ms, asking).await?;
-        // One instant does not see what came and went before.
-        let truncated = series > question.limit && length > LOOKBACK_MS;
-        Ok(Counted { series, class: Learned, truncated, bytes, up_to: series })
+        let series = self.probes.answers.at_instant(request, at_ms, asking).await?;
+        Ok(Counted::whole(series, Learned, bytes))
     }
 
     /// The series at an instant, and the bytes of the answer.
     async fn count_at(
         &self,
-        question: &Question<'_>,
+        request: &ProbeRequest<'_>,
         at_ms: i64,
         deadline: Instant,
     ) -> Result<(u64, u64), ProbeError> {
-        let query = format!("count({})", question.selector);
+        let query = format!("count({})", request.selector);
         let form = Form::new().with("query", &query).with("time", &seconds(at_ms));
         let (answer, bytes): (Answer<Vector>, _) =
-            self.ask_json("/api/v1/query", form, question, deadline).await?;
+            self.ask_json("/api/v1/query", form, request, deadline).await?;
         let Some(sample) = answer.data.result.first() else { return Ok((0, bytes)) };
         let text = sample.value.1.as_str();
         let series = text.parse().map_err(|_| ProbeError::Unreadable(format!("`{text}` is no count")))?;
@@ -146,31 +139,34 @@ impl Backend {
     /// percent too many: series are listed where that or the other days of the window matter.
     async fn count_on_victoria(
         &self,
-        question: &Question<'_>,
+        request: &ProbeRequest<'_>,
         deadline: Instant,
     ) -> Result<Counted, ProbeError> {
-        let last_day = date(question.window.end.saturating_sub(1).max(question.window.start));
-        let last = self.victoria_total(question, &last_day, deadline).await?;
-        let surely_over = question.limit.saturating_add(question.limit / 10);
+        let last_day = date(request.window.end.saturating_sub(1).max(request.window.start));
+        let last = self.victoria_total(request, &last_day, deadline).await?;
+        let surely_over = request.limit.saturating_add(request.limit / 10);
         if last.series > surely_over {
             return Ok(last);
         }
-        let one_day = date(question.window.start) == last_day;
-        if last.series > VICTORIA_LISTS_CHEAPLY && last.series <= question.limit {
+        let one_day = date(request.window.start) == last_day;
+        if last.series > VICTORIA_LISTS_CHEAPLY && last.series <= request.limit {
             if one_day {
                 return Ok(last);
             }
             // Every day there is: when that is hardly more, the days of the window hold hardly more.
-            let ever = self.victoria_total(question, "0", deadline).await?;
+            let ever = self.victoria_total(request, "0", deadline).await?;
             if ever.series <= last.series + last.series / 50 {
                 return Ok(Counted { bytes: last.bytes + ever.bytes, ..ever });
             }
         }
-        match self.list(question, deadline).await {
-            Ok(listed) => Ok(Counted { bytes: last.bytes + listed.bytes, ..listed.classed(UpperBound) }),
+        match self.list(request, deadline).await {
+            Ok(listed) => {
+                let listed = listed.classed(UpperBound)?;
+                Ok(Counted { bytes: last.bytes + listed.bytes, ..listed })
+            }
             // It lists no more than its own limit allows; the statistics know no such limit.
             Err(ProbeError::Refused(..)) => {
-                let ever = self.victoria_total(question, "0", deadline).await?;
+                let ever = self.victoria_total(request, "0", deadline).await?;
                 Ok(if one_day { last } else { ever })
             }
             Err(error) => Err(error),
@@ -179,41 +175,41 @@ impl Backend {
 
     async fn victoria_total(
         &self,
-        question: &Question<'_>,
+        request: &ProbeRequest<'_>,
         date: &str,
         deadline: Instant,
     ) -> Result<Counted, ProbeError> {
-        let form = Form::new().with("match[]", question.selector).with("date", date).with("topN", "1");
+        let form = Form::new().with("match[]", request.selector).with("date", date).with("topN", "1");
         let (answer, bytes): (Answer<TsdbTotal>, _) =
-            self.ask_json("/api/v1/status/tsdb", form, question, deadline).await?;
+            self.ask_json("/api/v1/status/tsdb", form, request, deadline).await?;
         Ok(Counted::whole(answer.data.total_series, Learned, bytes))
     }
 
     /// The ingesters' count, where the operator switched it on; older series are in the list only.
     async fn count_on_mimir(
         &self,
-        question: &Question<'_>,
+        request: &ProbeRequest<'_>,
         deadline: Instant,
         now_ms: i64,
     ) -> Result<Counted, ProbeError> {
         let form = Form::new()
             .with("label_names[]", "__name__")
-            .with("selector", question.selector)
+            .with("selector", request.selector)
             .with("count_method", "active")
             .with("limit", "1");
         let path = "/api/v1/cardinality/label_values";
         let endpoint = &self.probes.cardinality;
         if endpoint.places(Place::Prefix, Instant::now()).is_empty() {
-            return Ok(self.list(question, deadline).await?.classed(Learned));
+            return self.list(request, deadline).await?.classed(Learned);
         }
-        let counted = self.ask_json::<Cardinality>(path, form, question, deadline).await;
-        let recent = question.window.start >= now_ms.saturating_sub(MIMIR_RECENT_MS);
+        let counted = self.ask_json::<Cardinality>(path, form, request, deadline).await;
+        let recent = request.window.start >= now_ms.saturating_sub(MIMIR_RECENT_MS);
         match counted {
             Ok((answer, bytes)) => {
                 endpoint.found(Place::Prefix);
                 let names = answer.labels.iter().find(|l| l.label_name == "__name__");
                 let series = names.map_or(0, |l| l.series_count);
-                if recent || series > question.limit {
+                if recent || series > request.limit {
                     return Ok(Counted::whole(series, Learned, bytes));
                 }
             }
@@ -227,54 +223,57 @@ impl Backend {
             Err(error) => return Err(error),
         }
         // Its own `max_series_query_limit` shortens the list in silence: never more than an observation.
-        Ok(self.list(question, deadline).await?.classed(Learned))
+        self.list(request, deadline).await?.classed(Learned)
     }
 
-    async fn count_on_m3(&self, question: &Question<'_>, deadline: Instant) -> Result<Counted, ProbeError> {
+    async fn count_on_m3(
+        &self,
+        request: &ProbeRequest<'_>,
+        deadline: Instant,
+    ) -> Result<Counted, ProbeError> {
         let mut headers = HeaderMap::new();
         let left = deadline.saturating_duration_since(Instant::now());
         // One more than is asked for, since the list has to be able to hold one more than the limit.
         let ceilings = Ceilings {
-            series: Some(question.limit.saturating_add(1)),
+            series: Some(request.limit.saturating_add(1)),
             timeout: Some(left),
             ..Ceilings::default()
         };
         m3_push_down(&mut headers, |_| None, &ceilings);
         headers.insert("m3-limit-require-exhaustive", HeaderValue::from_static("false"));
-        Ok(self.list_series(question, headers, deadline).await?.classed(Exact))
+        self.list_series(request, headers, deadline).await?.classed(Exact)
     }
 
-    async fn count_on_weir(&self, question: &Question<'_>, deadline: Instant) -> Result<Counted, ProbeError> {
-        let TimeRange { end, .. } = question.window;
-        let range = question.window.len_ms().max(1);
-        let query = format!("last_over_time({}[{range}ms])", question.selector);
+    async fn count_on_weir(
+        &self,
+        request: &ProbeRequest<'_>,
+        deadline: Instant,
+    ) -> Result<Counted, ProbeError> {
+        let TimeRange { end, .. } = request.window;
+        let range = request.window.len_ms().max(1);
+        let query = format!("last_over_time({}[{range}ms])", request.selector);
         let form = Form::new().with("query", &query).with("time", &seconds(end));
         let (answer, bytes): (Answer<QueryCost>, _) =
-            self.ask_json("/api/v1/query_cost", form, question, deadline).await?;
+            self.ask_json("/api/v1/query_cost", form, request, deadline).await?;
         Ok(Counted::whole(answer.data.estimate.series_touched, Exact, bytes))
     }
 }
 
 impl Listed {
-    /// A list that is not whole is an observation, whatever a whole one is.
-    fn classed(self, whole: Confidence) -> Counted {
-        let class = if self.incomplete || self.truncated { whole.max(Learned) } else { whole };
-        Counted { truncated: self.truncated, ..Counted::whole(self.series, class, self.bytes) }
+    /// A list that was cut below its limit is no count; one that was cut at it says that there are more.
+    fn classed(self, whole: Confidence) -> Result<Counted, ProbeError> {
+        if self.incomplete && !self.truncated {
+            return Err(ProbeError::Incomplete);
+        }
+        let class = if self.truncated { whole.max(Learned) } else { whole };
+        Ok(Counted { truncated: self.truncated, ..Counted::whole(self.series, class, self.bytes) })
     }
 }
 
 impl Counted {
     const fn whole(series: u64, class: Confidence, bytes: u64) -> Self {
-        Self { series, class, truncated: false, bytes, up_to: series }
+        Self { series, class, truncated: false, bytes }
     }
-}
-
-/// How many series a window hardly passes of which one instant holds so many. Each of its series is seen at one of the
-/// instants a lookback apart, so that there are at most as many times more as there are such instants, as long as the
-/// others do not hold more; [`TIMES_LEAST`] is for when they do. None at the end says nothing: it may be gone.
-fn hardly_more(series: u64, window: TimeRange) -> u64 {
-    let instants = window.len_ms().div_ceil(LOOKBACK_MS) + 1;
-    if series == 0 { u64::MAX } else { series.saturating_mul(instants.max(TIMES_LEAST)) }
 }
 
 #[derive(Deserialize)]

@@ -137,8 +137,7 @@ async fn answer_client(
     let reported = whole.and_then(|response| reported_series(&common.upstream, response.headers()));
     let answer_tells = tells_series(&query.shape);
     let estimate_text = estimate_header(&estimate);
-    let tenant = common.caller.tenant.as_str();
-    let history_key = common.upstream.history_key(tenant, &query, (settler.clock)());
+    let history_key = common.upstream.history_key(&query.scope, &query, (settler.clock)());
     let answer_is_whole = query.answer_is_whole;
     let settlement = Settlement {
         backend: Arc::clone(&backend),

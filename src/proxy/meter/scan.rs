@@ -24,6 +24,9 @@ pub struct Counts {
     pub items: u64,
 }
 
+/// VictoriaMetrics ends an answer with `"stats":{"seriesFetched":"12","executionTimeMsec":3}}`.
+const TAIL_MAX: usize = 128;
+
 /// The longest key that matters is `result`; one byte more tells it from a longer one.
 const KEY_MAX: usize = 7;
 
@@ -55,6 +58,8 @@ pub struct Scanner {
     key_len: usize,
     counts: Counts,
     opened: bool,
+    /// The end of what was read, at most [`TAIL_MAX`] bytes: VictoriaMetrics writes its statistics there.
+    tail: Vec<u8>,
 }
 
 impl Scanner {
@@ -90,6 +95,22 @@ impl Scanner {
             self.keep_key(chunk.get(key_from..).unwrap_or_default());
         }
         self.escaped = self.escaped.and_then(|at| at.checked_sub(chunk.len()));
+        let new = chunk.get(chunk.len().saturating_sub(TAIL_MAX)..).unwrap_or_default();
+        let old = (self.tail.len() + new.len()).saturating_sub(TAIL_MAX).min(self.tail.len());
+        self.tail.drain(..old);
+        self.tail.extend_from_slice(new);
+    }
+
+    /// The series that the backend says it fetched, summed over the selectors. A label of that name stands before the
+    /// statistics, so the last one counts.
+    pub fn series_fetched(&self) -> Option<u64> {
+        const KEY: &[u8] = b"\"seriesFetched\"";
+        let at = memchr::memmem::rfind(&self.tail, KEY)?;
+        let rest = self.tail.get(at + KEY.len()..)?.trim_ascii_start().strip_prefix(b":")?;
+        let rest = rest.trim_ascii_start();
+        let rest = rest.strip_prefix(b"\"").unwrap_or(rest);
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        std::str::from_utf8(rest.get(..digits)?).ok()?.parse().ok()
     }
 
     /// Reads the block that lies at `offset` in the chunk; `key_from` is where the part of the current string begins

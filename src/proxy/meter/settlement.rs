@@ -69,8 +69,10 @@ impl Settlement {
         });
         settler.metrics.answered(&self.backend, outcome.label(), actual.bytes_wire);
         let counted = (actual.counted && self.answer_tells).then_some(actual.series);
-        if let Some(series) = self.reported.or(counted).filter(|_| success) {
-            let is_whole = self.reported.is_some() || (self.answer_is_whole && outcome == Outcome::Complete);
+        if let Some(series) = self.reported.or(actual.series_fetched).or(counted).filter(|_| success) {
+            // VictoriaMetrics counts no series that it took from its cache.
+            let is_answer = actual.series_fetched.is_none() && self.answer_is_whole;
+            let is_whole = self.reported.is_some() || (is_answer && outcome == Outcome::Complete);
             self.learn(settler, series, is_whole);
         }
     }

@@ -77,10 +77,14 @@ impl Tally {
     }
 
     fn counts(&self) -> Counts {
+        self.scanner().map(Scanner::counts).unwrap_or_default()
+    }
+
+    fn scanner(&self) -> Option<&Scanner> {
         match &self.reader {
-            Reader::Opaque => Counts::default(),
-            Reader::Plain(scanner) => scanner.counts(),
-            Reader::Gzip(gzip) => gzip.scanner().counts(),
+            Reader::Opaque => None,
+            Reader::Plain(scanner) => Some(scanner),
+            Reader::Gzip(gzip) => Some(gzip.scanner()),
         }
     }
 
@@ -115,6 +119,7 @@ impl Tally {
             bytes_decoded: self.bytes_decoded(),
             series: counts.series,
             samples: counts.samples,
+            series_fetched: self.scanner().filter(|_| complete).and_then(Scanner::series_fetched),
             counted: complete && self.understood,
         }
     }

@@ -6,15 +6,16 @@ mod remote_read;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use bytes::Bytes;
 
 use self::remote_read::{ReadError, ReadRequest};
 use crate::proxy::{route::Endpoint, upstream::OnUnparsable};
 use crate::{
+    backend::{DataScope, parameters::lookback_ms},
     base::{
-        TextSize, TimeDialect, TimeRange,
+        Kind, TextSize, TimeDialect, TimeRange,
         params::{ParamError, Params},
         time::EvalTimes,
     },
@@ -24,7 +25,7 @@ use crate::{
         ast::{Ast, Expr},
         durations,
         shape::{DEFAULT_LOOKBACK_MS, Output, Reads, SelectorShape, Shape},
-        sketch,
+        sketch, templates,
     },
 };
 
@@ -71,6 +72,10 @@ pub(in crate::proxy) struct ParsedQuery {
     pub division: Option<Box<QuerySplit>>,
     /// The series of its answer are all that it touched: nothing filters, cuts or combines them.
     pub answer_is_whole: bool,
+    /// Whose and which data it sees.
+    pub scope: DataScope,
+    /// The query string that the backend gets, where that is not the client's own.
+    pub url_query: Option<String>,
     /// The body that the backend gets, where that is not the client's own.
     pub body: Option<Bytes>,
 }
@@ -82,6 +87,8 @@ pub(in crate::proxy) struct QueryParser<'a> {
     pub now_ms: i64,
     /// How the backend reads times; VictoriaMetrics fills in a missing start, end and step.
     pub dialect: TimeDialect,
+    /// The kind of backend, which has parameters and templates of its own.
+    pub kind: Kind,
     /// What becomes of a query that is not PromQL.
     pub on_unparsable: OnUnparsable,
     /// Parsed queries.
@@ -164,12 +171,15 @@ impl QueryParser<'_> {
 
     fn query(&self, params: &Params<'_>, times: EvalTimes) -> Result<ParsedQuery, QueryError> {
         let text = params.one("query")?.ok_or_else(|| ParamError::invalid("query", "it is missing"))?;
-        let lookback =
-            params.duration_in("lookback_delta", self.dialect)?.and_then(|ms| u64::try_from(ms).ok());
-        let lookback = lookback.filter(|ms| *ms > 0).unwrap_or(DEFAULT_LOOKBACK_MS);
-        let query = match self.parse("query", text) {
+        let step = params.duration_in("step", self.dialect)?.map_or(0, |ms| ms.max(0) as u64);
+        let lookback = lookback_ms(self.kind, self.dialect, params, DEFAULT_LOOKBACK_MS, step)?;
+        let expanded = self.expanded("query", text)?;
+        let query = match self.parse("query", &expanded) {
             Ok(query) => query,
-            Err(error) => return self.unparsable(error, text, times, lookback),
+            Err(error) => {
+                let call = self.unparsable(error, &expanded, times, lookback)?;
+                return Ok(ParsedQuery { text: text.to_owned(), ..call });
+            }
         };
         let ast = &query.ast;
         durations::check(ast, times).map_err(|error| QueryError::Parse { name: "query", error })?;
@@ -276,6 +286,14 @@ impl QueryParser<'_> {
         Ok(ParsedQuery { text, fingerprint, shape, times: Some(times), ..ParsedQuery::unread() })
     }
 
+    /// The text without the templates that VictoriaMetrics expands.
+    fn expanded<'t>(&self, name: &'static str, text: &'t str) -> Result<Cow<'t, str>, QueryError> {
+        if self.kind != Kind::VictoriaMetrics {
+            return Ok(Cow::Borrowed(text));
+        }
+        templates::expand(text).map_err(|error| QueryError::Parse { name, error })
+    }
+
     fn parse(&self, name: &'static str, text: &str) -> Result<std::sync::Arc<CachedQuery>, QueryError> {
         self.cache.query(text).map_err(|error| QueryError::Parse { name, error })
     }
@@ -361,6 +379,7 @@ impl QueryParser<'_> {
 
     /// One `match[]`: a selector, of PromQL or of a dialect.
     fn matched(&self, text: &str, times: EvalTimes) -> Result<ParsedQuery, QueryError> {
+        let text = &*self.expanded("match[]", text)?;
         let query = match self.parse("match[]", text) {
             Ok(query) => query,
             Err(error) => {
@@ -414,9 +433,17 @@ impl ParsedQuery {
             timeout: None,
             division: None,
             answer_is_whole: false,
+            scope: DataScope::default(),
+            url_query: None,
             body: None,
         }
     }
+}
+
+/// Only reads the query, within the limits of the parser.
+pub(in crate::proxy) fn parse_only(params: &Params<'_>, cache: &promql::Cache) -> Result<(), QueryError> {
+    let text = params.one("query")?.unwrap_or_default();
+    cache.query(text).map(drop).map_err(|error| QueryError::Parse { name: "query", error })
 }
 
 /// A selector, or its samples as they are.

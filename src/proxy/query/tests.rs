@@ -7,7 +7,12 @@ fn read(endpoint: Endpoint, query: &str) -> Result<ParsedQuery, String> {
 fn read_as(endpoint: Endpoint, query: &str, dialect: TimeDialect) -> Result<ParsedQuery, String> {
     let cache = promql::Cache::new(16);
     let on_unparsable = OnUnparsable::UnknownFunctions;
-    let reading = QueryParser { now_ms: 1_000_000, dialect, on_unparsable, cache: &cache };
+    let kind = match dialect {
+        TimeDialect::Prometheus => Kind::Prometheus,
+        TimeDialect::VictoriaMetrics => Kind::VictoriaMetrics,
+        TimeDialect::M3 => Kind::M3,
+    };
+    let reading = QueryParser { now_ms: 1_000_000, dialect, kind, on_unparsable, cache: &cache };
     let params = Params::parse(query, "").unwrap();
     reading.read(endpoint, &params).map_err(|error| error.to_string())
 }
@@ -54,6 +59,7 @@ fn selectors_of_a_dialect_are_read_as_its_queries_are() {
         let reading = QueryParser {
             now_ms: 1_000_000,
             dialect: TimeDialect::VictoriaMetrics,
+            kind: Kind::VictoriaMetrics,
             on_unparsable,
             cache: &cache,
         };
@@ -143,6 +149,7 @@ fn a_dialects_subqueries_are_counted() {
     let reading = QueryParser {
         now_ms: 1_000_000,
         dialect: TimeDialect::VictoriaMetrics,
+        kind: Kind::VictoriaMetrics,
         on_unparsable,
         cache: &cache,
     };
@@ -185,4 +192,16 @@ fn mistakes_read_as_those_of_prometheus() {
     let zero = read(Endpoint::QueryRange, "query=up&start=0&end=1&step=0").unwrap_err();
     assert!(zero.contains("zero or negative query resolution"), "{zero}");
     assert!(read(Endpoint::Query, "query=up{").unwrap_err().starts_with("invalid parameter \"query\": 1:"));
+}
+
+#[test]
+fn what_victoria_expands_and_looks_back_on_is_read() {
+    let read = |query: &str| read_as(Endpoint::Query, query, TimeDialect::VictoriaMetrics);
+    let call = read("query=WITH (x%3Drate(a[5m])) x%2Bx%2Bx").unwrap();
+    assert_eq!((call.shape.selectors.len(), &*call.text), (3, "WITH (x=rate(a[5m])) x+x+x"));
+    let doubling: String = (1..25).map(|n| format!(", a{n}%3Da{}%2Ba{}", n - 1, n - 1)).collect();
+    assert!(read(&format!("query=WITH (a0%3Dx{doubling}) a24")).is_err());
+    let window = |query| read(query).unwrap().shape.selectors[0].window.len_ms();
+    assert!(window("query=up&step=30d") >= 30 * 86_400_000 - 1);
+    assert!(window("query=up") < 600_000);
 }

@@ -13,7 +13,7 @@ use crate::proxy::{
     route::RouteError,
 };
 use crate::{
-    backend::BackendError,
+    backend::{BackendError, ProbeError, parameters::Refused},
     base::{ErrorKind, duration, params::ParamError, units},
     cost::{Estimated, explain},
     limit::{LimitName, Refusal},
@@ -23,6 +23,8 @@ use crate::{
 /// Bytes of a backend's own error text that are shown.
 const EXCERPT_CHARS: usize = 300;
 
+/// Until a backend that could not be asked about a query may be asked.
+const UNASKED_RETRY: Duration = Duration::from_secs(5);
 /// Until a backend that ran out of memory may have some again.
 const RECALLED_RETRY: Duration = Duration::from_secs(10);
 
@@ -295,6 +297,21 @@ impl From<http::uri::InvalidUri> for Failure {
 
 impl From<ParamError> for Failure {
     fn from(error: ParamError) -> Self {
+        Self::new(ErrorKind::BadData, error.to_string())
+    }
+}
+
+/// The size of a query could not be found out: it is not let through as if nothing were known of it.
+impl From<&ProbeError> for Failure {
+    fn from(error: &ProbeError) -> Self {
+        let message = format!("how much the query reads could not be found out before it runs: {error}");
+        let extra = Extra { retry_after: Some(UNASKED_RETRY), ..Extra::default() };
+        Self { extra: Box::new(extra), ..Self::new(error.kind(), message) }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(error: Refused) -> Self {
         Self::new(ErrorKind::BadData, error.to_string())
     }
 }

@@ -178,7 +178,14 @@ fn a_whole_answer_passes_unchanged_and_ends_complete() {
             if prime_first {
                 body = primed(body).unwrap();
                 let (bytes_wire, bytes_decoded) = (sent.len() as u64, text.len() as u64);
-                let all = Actual { bytes_wire, bytes_decoded, series: 30, samples: 1200, counted: true };
+                let all = Actual {
+                    bytes_wire,
+                    bytes_decoded,
+                    series: 30,
+                    samples: 1200,
+                    series_fetched: None,
+                    counted: true,
+                };
                 assert_eq!(body.whole(), Some(all), "known before the first byte");
             }
             if sized {
@@ -192,7 +199,14 @@ fn a_whole_answer_passes_unchanged_and_ends_complete() {
             let (bytes_wire, bytes_decoded) = (sent.len() as u64, text.len() as u64);
             assert_eq!(
                 actual,
-                Actual { bytes_wire, bytes_decoded, series: 30, samples: 1200, counted: true }
+                Actual {
+                    bytes_wire,
+                    bytes_decoded,
+                    series: 30,
+                    samples: 1200,
+                    series_fetched: None,
+                    counted: true
+                }
             );
             drop(body);
             log.end();

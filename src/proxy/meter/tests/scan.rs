@@ -107,3 +107,25 @@ fn garbage_is_survived_and_never_whole_by_accident() {
     let deep = "[".repeat(100_000);
     assert!(!scan([deep.as_bytes()]).is_whole());
 }
+
+#[test]
+fn what_victoria_fetched_is_read_at_the_end() {
+    let answer = |labels: &str, stats: &str| {
+        format!(
+            r#"{{"status":"success","data":{{"result":[{{"metric":{{{labels}}},"value":[1,"2"]}}]}}{stats}}}"#
+        )
+    };
+    let stats = r#","stats":{"seriesFetched": "20000","executionTimeMsec": 12}"#;
+    for (text, want) in [
+        (answer("", stats), Some(20_000)),
+        (answer("", r#","stats":{"seriesFetched":7}"#), Some(7)),
+        (answer(r#""seriesFetched":"5""#, stats), Some(20_000)),
+        (answer(r#""a":"\"seriesFetched\":5""#, ""), None),
+        (answer("", r#","stats":{"seriesFetched":"many"}"#), None),
+        (answer("", ""), None),
+    ] {
+        for size in [1, 7, 64, 1_000] {
+            assert_eq!(scan(text.as_bytes().chunks(size)).series_fetched(), want, "{text}");
+        }
+    }
+}
