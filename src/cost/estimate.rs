@@ -163,9 +163,10 @@ fn selector(
     let confidence = series.confidence.max(Confidence::UpperBound);
     let each = |n: u64| Estimate::new(series.value.saturating_mul(n), confidence);
     let lists = matches!(shape.reads, Reads::Listing);
-    let (samples, points) = match lists {
-        true => (Estimate::exact(0), Estimate::exact(0)),
-        false => (each(model.samples(selector.window)), each(selector.evaluations)),
+    let (samples, points) = if lists {
+        (Estimate::exact(0), Estimate::exact(0))
+    } else {
+        (each(model.samples(selector.window)), each(selector.evaluations))
     };
     SelectorEstimate {
         text: Arc::clone(&selector.text),

@@ -110,7 +110,7 @@ impl QuerySplit {
         // Which replica's sample Thanos takes depends on where a query starts.
         let merges_replicas = model.kind == Kind::Thanos && !self.all_replicas;
         let drops_more = || known.table.is_some_and(|table| DROPPED_WITH_NAME.iter().any(|l| table.has(l)));
-        !merges_replicas && !(self.splittable.drops_names && drops_more())
+        !(merges_replicas || self.splittable.drops_names && drops_more())
     }
 
     /// The parts, on the grid of the whole: every step is in one of them.

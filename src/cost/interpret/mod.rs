@@ -153,7 +153,7 @@ impl Interpreter<'_> {
         }
         let priced = match self.ast.expr(id) {
             Expr::Number(_) => self.produce(Uses::Windows, Operands::default(), Value::one(at.steps), 0),
-            Expr::String(text) => self.text(text),
+            Expr::String(text) => Priced::string(text),
             Expr::Selector(_) => self.selector(at),
             Expr::Matrix { selector, .. } => self.window(*selector),
             Expr::Subquery { expr, .. } => self.subquery(*expr),
@@ -170,11 +170,6 @@ impl Interpreter<'_> {
             Expr::DurationStep | Expr::DurationRange | Expr::DurationMinMax { .. } => Priced::default(),
         };
         self.copied(priced, at)
-    }
-
-    fn text(&self, text: &str) -> Priced {
-        let held = Load::bytes(text.len() as u64);
-        Priced { held, peak: held, ..Priced::default() }
     }
 
     fn selector(&self, at: NodeShape) -> Priced {
@@ -260,7 +255,7 @@ impl Interpreter<'_> {
         // Grown by append, from one point.
         let row = self.engine.slice(at.copies.saturating_mul(5) / 4).saturating_add(self.engine.row);
         let held = Load { bytes: times(value.series, row), points }
-            .plus(Load::bytes(self.labels(&value).saturating_add(self.histograms(&value))));
+            .plus(Load::bytes(value.own_labels().saturating_add(self.histograms(&value))));
         let garbage = Load::bytes(times(GROWTH_ROWS, self.engine.slice(at.copies)));
         Priced { value, held, peak: once.peak.max(once.held.plus(held).plus(garbage)), lazy: false }
     }
@@ -284,7 +279,7 @@ impl Interpreter<'_> {
             return of;
         }
         let points = of.held.points.max(of.value.all_points());
-        let held = Load { bytes: self.rows(&of.value).saturating_add(self.labels(&of.value)), points };
+        let held = Load { bytes: self.rows(&of.value).saturating_add(of.value.own_labels()), points };
         let both = Load { bytes: held.bytes.saturating_add(of.held.bytes), points };
         Priced { held, peak: of.peak.max(both), lazy: false, ..of }
     }
@@ -292,7 +287,7 @@ impl Interpreter<'_> {
     /// What a node of these operands takes. `work` is bytes that are alive only while it runs.
     fn produce(&self, uses: Uses, operands: Operands, value: Value, work: u64) -> Priced {
         let engine = self.engine;
-        let labels = self.labels(&value);
+        let labels = value.own_labels();
         let rows = self.rows(&value).saturating_add(labels);
         let entries = times(engine.taken, operands.series).saturating_add(times(engine.made, value.series));
         let one_row = times(2, engine.slice(value.points));
@@ -340,10 +335,6 @@ impl Interpreter<'_> {
             return 0;
         }
         times(times(value.series, value.objects), self.engine.object(value.buckets))
-    }
-
-    const fn labels(&self, value: &Value) -> u64 {
-        if value.fresh { value.all_labels() } else { 0 }
     }
 
     /// Garbage of the one row that is growing.

@@ -66,6 +66,11 @@ impl Value {
     pub(super) const fn all_labels(&self) -> u64 {
         self.series.saturating_mul(self.labels)
     }
+
+    /// Bytes of the label sets that the node has made, or taken from one that has.
+    pub(super) const fn own_labels(&self) -> u64 {
+        if self.fresh { self.all_labels() } else { 0 }
+    }
 }
 
 /// Memory: bytes, and the points among them.
@@ -102,6 +107,14 @@ pub(super) struct Priced {
     pub(super) peak: Load,
     /// Its rows are not in `held`: whoever takes them takes one series at a time, or holds them.
     pub(super) lazy: bool,
+}
+
+impl Priced {
+    /// A literal: no series, and its bytes.
+    pub(super) fn string(text: &str) -> Self {
+        let held = Load::bytes(text.len() as u64);
+        Self { held, peak: held, ..Self::default() }
+    }
 }
 
 /// Several operands, evaluated one after the other.

@@ -100,7 +100,10 @@ pub(super) fn run(options: &Options, count: usize) -> Result<()> {
         let runs = estimated <= RUN_MAX && database.is_alive();
         let request = case.request(data.end, "");
         let measured = if runs { Some(database.ask(options, &request)?) } else { None };
-        seen.push(Seen { case, estimated, measured });
+        let one = Seen { case, estimated, measured };
+        // A long run shows where it is.
+        eprintln!("{} {}", seen.len(), one.row().join(" | "));
+        seen.push(one);
     }
     report::write(options, target, &version, &seen)
 }

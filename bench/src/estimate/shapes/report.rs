@@ -11,6 +11,8 @@ const POINT: u64 = 16;
 const PEAK_LEAST: u64 = 50_000;
 /// Queries below this are not judged by the live heap.
 const LIVE_LEAST: u64 = 20 << 20;
+/// The database's own work moves its heap by this much between two queries.
+const NOISE: u64 = 4 << 20;
 /// Queries shown on either end.
 const SHOWN: usize = 12;
 
@@ -19,10 +21,11 @@ impl Seen {
         self.measured.as_ref().filter(|measured| measured.status == 200)
     }
 
-    /// The larger of the live heap and what `peakSamples` stands for.
+    /// The larger of the live heap, as far as it is more than noise, and of `peakSamples` in bytes.
     fn truth(&self) -> Option<u64> {
         let measured = self.answered()?;
-        Some(measured.live.max(measured.peak_samples.unwrap_or(0) * POINT))
+        let live = Some(measured.live).filter(|live| *live > NOISE).unwrap_or(0);
+        Some(live.max(measured.peak_samples.unwrap_or(0) * POINT))
     }
 
     fn ratio(&self) -> Option<f64> {
@@ -47,7 +50,7 @@ impl Seen {
             "answer_bytes": measured.map(|m| m.answer_bytes), "ms": measured.map(|m| m.ms)})
     }
 
-    fn row(&self) -> [String; 6] {
+    pub(super) fn row(&self) -> [String; 6] {
         let measured = self.answered();
         let ratio = self.ratio().unwrap_or(f64::NAN);
         let query = self.case.query.replace('|', "\\|");
