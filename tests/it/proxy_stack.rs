@@ -233,3 +233,34 @@ async fn a_reload_between_two_stages_charges_nobody_else() {
         weir.proxy.snapshot().backends.iter().map(|b| (b.name.to_string(), b.queries)).collect();
     assert_eq!(held, [("two".to_owned(), 0), ("one".to_owned(), 1)]);
 }
+
+/// Clients that take the head of an answer and then nothing hold no slot for long.
+#[tokio::test]
+async fn answers_that_nobody_reads_give_their_slots_back() {
+    let long = format!("{{\"status\":\"success\",\"data\":\"{}\"}}", "x".repeat(32 << 20));
+    let script = move |seen: &Seen| {
+        let is_long = seen.params("query").iter().any(|query| query == "small_long");
+        if is_long { Act::json(&long) } else { database(seen) }
+    };
+    let upstream = FakeUpstream::start(script).await;
+    let weir = Weir::start(&format!(
+        "backends: [{{name: main, urls: [\"{}\"], budget: {{memory: 1GiB, queries: 2}}}}]",
+        upstream.url()
+    ))
+    .await;
+    weir.proxy.warm().await;
+    let mut stalled = Vec::new();
+    for _ in 0..2 {
+        let mut stream = tokio::net::TcpStream::connect(weir.address).await.unwrap();
+        stream
+            .write_all(b"GET /api/v1/query?query=small_long&time=1 HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        stream.read_exact(&mut [0; 12]).await.unwrap();
+        stalled.push(stream);
+    }
+    let began = std::time::Instant::now();
+    let answer = weir.get("/api/v1/query?query=small&time=1").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
