@@ -46,7 +46,7 @@ impl Watcher {
         let (mut was_alive, mut stale) = (true, Vec::new());
         let mut share = self.share(name);
         loop {
-            let is_time = tokio::select! {
+            let is_due = tokio::select! {
                 _ = ticks.tick() => true,
                 () = upstream.backend.changed() => false,
             };
@@ -56,7 +56,7 @@ impl Watcher {
                 tracing::warn!(backend = name, alive, "the backend's health changed");
                 was_alive = alive;
             }
-            if !is_time {
+            if !is_due {
                 continue;
             }
             self.active.release_stalled(name, STALLED);
