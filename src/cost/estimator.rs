@@ -177,7 +177,7 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
 
     /// What is needed next. After anything but [`Need::Done`] the answers are supplied before the next call; what is not
     /// answered counts as unknown.
-    pub fn next(&mut self) -> Need {
+    pub fn need(&mut self) -> Need {
         loop {
             match self.state {
                 State::Start if self.exceeds_by_shape() => return Need::Done(self.unpriced()),

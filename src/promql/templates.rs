@@ -262,7 +262,8 @@ mod tests {
 
     #[test]
     fn what_doubles_with_each_line_is_refused() {
-        let doubling: String = (1..25).map(|n| format!(", a{n}=a{}+a{}", n - 1, n - 1)).collect();
+        let doubling: Vec<String> = (1..25).map(|n| format!(", a{n}=a{}+a{}", n - 1, n - 1)).collect();
+        let doubling = doubling.concat();
         let nested = |name: &str| format!("{}m{}", format!("{name}(").repeat(30), ")".repeat(30));
         for text in [
             format!("WITH (a0=x{doubling}) a24"),

@@ -64,7 +64,7 @@ impl Weighing<'_> {
         let mut estimator = Estimator::new(subject, known, self.ceilings(), verdict);
         let (mut probing, mut unanswered) = (Duration::ZERO, None);
         loop {
-            match estimator.next() {
+            match estimator.need() {
                 Need::Done(estimate) => return Weighed { estimate, probing, unanswered },
                 Need::History => {
                     let key = self.upstream.history_key(self.scope, self.call, self.now_ms);
@@ -115,7 +115,7 @@ impl Weighing<'_> {
             points: bound(limits.points).unwrap_or(u64::MAX),
             memory: bound(limits.memory).unwrap_or(u64::MAX),
         };
-        let (refuse, near) = (of(|limit| limit.enforced()), of(|limit| limit.watched()));
+        let (refuse, near) = (of(Limit::enforced), of(Limit::watched));
         Ceilings { refuse, near: Ceiling { memory: near.memory.min(self.memory_max), ..near } }
     }
 

@@ -61,7 +61,7 @@ fn run(
     let mut estimator = Estimator::new(subject, known, ceilings, judge(ceilings, 100));
     let (mut asked, mut asked_history) = (Vec::new(), false);
     loop {
-        match estimator.next() {
+        match estimator.need() {
             Need::Done(done) => return Run { asked, asked_history, done },
             Need::History => {
                 asked_history = true;
@@ -190,9 +190,9 @@ fn nobody_left_to_ask_is_as_heavy_as_may_run() {
     let ceilings = ceilings(1_000);
     let known = subject.from_table(None, |_| None);
     let mut estimator = Estimator::new(subject, known, ceilings, judge(ceilings, 100));
-    assert!(matches!(estimator.next(), Need::History));
-    assert!(matches!(estimator.next(), Need::Probes(_)));
-    assert!(matches!(estimator.next(), Need::Done(done) if done.cost.series.value == UNKNOWN_SERIES));
+    assert!(matches!(estimator.need(), Need::History));
+    assert!(matches!(estimator.need(), Need::Probes(_)));
+    assert!(matches!(estimator.need(), Need::Done(done) if done.cost.series.value == UNKNOWN_SERIES));
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn a_query_that_may_be_split_is_counted_further() {
     };
     let mut estimator = Estimator::new(subject, vec![assumed()], ceilings, judge(ceilings, 100));
     loop {
-        match estimator.next() {
+        match estimator.need() {
             Need::Done(done) => {
                 assert!(done.cost.memory.value <= 1 << 30 && done.parts > 1, "{:?}", done.cost);
                 return;

@@ -199,7 +199,8 @@ fn what_victoria_expands_and_looks_back_on_is_read() {
     let read = |query: &str| read_as(Endpoint::Query, query, TimeDialect::VictoriaMetrics);
     let call = read("query=WITH (x%3Drate(a[5m])) x%2Bx%2Bx").unwrap();
     assert_eq!((call.shape.selectors.len(), &*call.text), (3, "WITH (x=rate(a[5m])) x+x+x"));
-    let doubling: String = (1..25).map(|n| format!(", a{n}%3Da{}%2Ba{}", n - 1, n - 1)).collect();
+    let doubling: Vec<String> = (1..25).map(|n| format!(", a{n}%3Da{}%2Ba{}", n - 1, n - 1)).collect();
+    let doubling = doubling.concat();
     assert!(read(&format!("query=WITH (a0%3Dx{doubling}) a24")).is_err());
     let window = |query| read(query).unwrap().shape.selectors[0].window.len_ms();
     assert!(window("query=up&step=30d") >= 30 * 86_400_000 - 1);
