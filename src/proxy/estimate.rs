@@ -19,7 +19,7 @@ use super::{
     weigh::{Weighed, Weighing},
 };
 use crate::{
-    base::QueryCost,
+    base::{Confidence, QueryCost},
     cost::{History, Verdict, explain},
     limit::{self, Admission, Ceilings, Charged},
     promql,
@@ -79,7 +79,9 @@ impl Pricing {
     fn explain(&self, common: &Common, query: &ParsedQuery, weighed: &Weighed) -> Response<Body> {
         let estimate = &weighed.estimate;
         let mut json = explain::json(estimate);
-        let assumed = weighed.unanswered.as_ref().map(|why| {
+        let sick = common.upstream.backend.sick() && estimate.cost.series.confidence == Confidence::Assumed;
+        let why = weighed.unanswered.as_ref().map(ToString::to_string);
+        let assumed = why.or_else(|| sick.then(|| "no replica answers".to_owned())).map(|why| {
             format!("the backend did not say how many series there are, so some are assumed: {why}")
         });
         let unknown = query.shape.functions.contains(&promql::function::UNKNOWN.name).then(|| {

@@ -3,12 +3,14 @@
 use std::{
     borrow::Cow,
     convert::Infallible,
+    io::Read,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Response, Version, header, uri::PathAndQuery};
 use http_body_util::BodyExt;
@@ -202,24 +204,36 @@ pub(super) async fn receive(
     if is_final && !failed && (readable || head.status.is_redirection() || is_empty) {
         return Ok(Received { response: Response::from_parts(head, body), error: None });
     }
-    let is_coded = head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
     let text = read_error(body).await;
+    let plain = decoded(head.headers.get(header::CONTENT_ENCODING), &text);
     let parsed =
-        (!is_coded && failed).then(|| serde_json::from_slice::<ApiError<'_>>(&text)).and_then(Result::ok);
+        plain.as_deref().filter(|_| failed).and_then(|plain| serde_json::from_slice::<ApiError<'_>>(plain).ok());
     let in_shape = parsed.as_ref().filter(|error| error.status == "error" && error.error_type.is_some());
     match in_shape {
         Some(error) if !is_about_access(head.status.as_u16()) => {
             let error = error.error.clone().into_owned();
             head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            let response = Response::from_parts(head, backend::Body::whole(text));
+            let response = Response::from_parts(head, backend::Body::whole(text.clone()));
             Ok(Received { response, error: Some(error) })
         }
         _ => {
             let own = parsed.as_ref().map(|error| &*error.error);
-            let excerpt =
-                if is_coded { Cow::Borrowed("(compressed)") } else { String::from_utf8_lossy(&text) };
+            let excerpt = plain.as_deref().map_or(Cow::Borrowed("(compressed)"), String::from_utf8_lossy);
             Err(Failure::foreign(backend, &head, own, &excerpt))
         }
+    }
+}
+
+/// The text of an error, without its compression; `None` for another one than gzip.
+fn decoded<'a>(coding: Option<&HeaderValue>, body: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+    match coding.map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => Some(Cow::Borrowed(body)),
+        Some(b"gzip") => {
+            let mut plain = Vec::new();
+            GzDecoder::new(body).take(ERROR_BYTES_MAX as u64).read_to_end(&mut plain).ok()?;
+            Some(Cow::Owned(plain))
+        }
+        Some(_) => None,
     }
 }
 
