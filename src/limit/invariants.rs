@@ -8,7 +8,7 @@ use super::{
     backend::Backend,
     lane::Lane,
     permit::{Charge, Phase},
-    queue::Verdict,
+    queue::{Queue, Verdict},
     state::State,
     usage::Usage,
     wait::WaitReason,
@@ -178,8 +178,7 @@ fn forgotten(state: &State, now: Instant) -> Vec<String> {
     }
     for (slot, account) in state.tenants.iter().enumerate() {
         let queues = state.backends.iter().flat_map(|b| Lane::ALL.map(|lane| &b.lane(lane).queue));
-        let waiting =
-            queues.flat_map(|queue| queue.iter()).filter(|w| w.charge.payers.contains(&slot)).count();
+        let waiting = queues.flat_map(Queue::iter).filter(|w| w.charge.payers.contains(&slot)).count();
         if account.waiting != waiting {
             wrong.push(format!("tenant {}: {} wait, not {}", account.id, waiting, account.waiting));
         }

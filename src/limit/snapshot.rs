@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     backend::Backend, lane::Lane, queue::Waiter, shares::percent_of, state::State, usage::Usage,
-    wait::WaitReason,
+    wait::WaitReason, window::Cut,
 };
 use crate::base::TenantId;
 
@@ -146,7 +146,7 @@ impl BackendSnapshot {
                 _ => backend.budget.memory().watched(),
             },
             share: backend.share(),
-            cut_by: backend.window.cut_by().map(|cut| cut.as_str()),
+            cut_by: backend.window.cut_by().map(Cut::as_str),
             window: open,
             lanes,
             stalled: (backend.stalled.queries, backend.stalled.bytes()),

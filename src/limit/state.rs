@@ -262,8 +262,8 @@ impl State {
         };
         let backend = &self.backends[charge.backend];
         if let Some(tenant) = charge.payers.iter().find(is_full) {
-            let lanes = Lane::ALL.iter().map(|lane| &backend.lane(*lane).queue);
-            let longest = lanes.filter_map(|queue| queue.longest_of(*tenant, &request.actor)).next();
+            let mut lanes = Lane::ALL.iter().map(|lane| &backend.lane(*lane).queue);
+            let longest = lanes.find_map(|queue| queue.longest_of(*tenant, &request.actor));
             return longest.map(Some).ok_or_else(|| self.queue_full(request, charge));
         }
         if backend.waiting() >= self.policy.waiting_max {

@@ -2,6 +2,7 @@
 //! run on it, or estimates are off by, a query that fits the budget is not shut out.
 
 use std::{
+    fmt::Write as _,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -67,7 +68,7 @@ impl Process {
         );
         if counts {
             let queries = self.running.len() as u64 + self.foreign.1;
-            page += &format!("prometheus_engine_queries {queries}\n");
+            let _ = writeln!(page, "prometheus_engine_queries {queries}");
         }
         page
     }

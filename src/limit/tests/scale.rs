@@ -18,7 +18,7 @@ async fn a_small_fleet_is_fair_and_within_its_budgets() {
             return;
         }
         let state = admission.lock();
-        let permits: Vec<_> = ending.iter().flatten().map(|permit| permit.held()).collect();
+        let permits: Vec<_> = ending.iter().flatten().map(Permit::held).collect();
         let now = invariants::Before::of(&state);
         let broken = invariants::broken(
             &state,

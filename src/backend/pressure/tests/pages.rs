@@ -48,10 +48,9 @@ vm_concurrent_select_limit_timeout_total 0
 ";
 
 fn once(kind: Kind, page: &str) -> Vec<(Signal, f64)> {
-    let readings = read(kind, Page(page), &Settings::default(), &mut Rates::default(), Instant::now())
-        .map(|Reading { pressure, signal }| (signal, pressure))
-        .collect::<Vec<_>>();
-    readings
+    let (settings, mut rates) = (Settings::default(), Rates::default());
+    let readings = read(kind, Page(page), &settings, &mut rates, Instant::now());
+    readings.map(|Reading { pressure, signal }| (signal, pressure)).collect()
 }
 
 /// Bytes and limit of the memory that a page tells of.

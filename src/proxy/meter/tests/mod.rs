@@ -3,4 +3,5 @@
 mod answers;
 mod body;
 mod gzip;
+mod permits;
 mod scan;
