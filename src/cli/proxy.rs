@@ -57,7 +57,7 @@ pub(super) fn run(file: &Path, data: PathBuf) -> ExitCode {
 
 /// Runs to the end on a runtime with a thread per core.
 pub(super) fn run_on_cores(serving: impl Future<Output = Result<(), String>>) -> ExitCode {
-    system::take_few_arenas();
+    system::keep_allocator_small();
     run_on(runtime::Builder::new_multi_thread(), serving)
 }
 

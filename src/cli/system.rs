@@ -7,6 +7,12 @@
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const ARENAS: libc::c_int = 2;
 
+/// Bytes from which on an allocation is mapped for itself and unmapped when it is freed. By itself glibc raises this up to
+/// 32 MiB with what is freed; the lists and tables of one query then lie between those of others, and what they leave free
+/// between them made the node take 1.4 times its pool where it takes 1.2 now.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const MAPPED_FROM: libc::c_int = 128 << 10;
+
 /// Takes as many open files as the process may have, as Go's programs do by themselves: the usual soft limit of 1,024 is for
 /// programs that use `select`.
 pub(super) fn take_open_files() {
@@ -44,11 +50,12 @@ pub(super) fn allocated_bytes() -> Option<u64> {
     None
 }
 
-/// Has few arenas: for a process whose large allocations pass from thread to thread.
-pub(super) fn take_few_arenas() {
+/// Has the allocator keep little: for a process whose large allocations pass from thread to thread.
+pub(super) fn keep_allocator_small() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: it takes two numbers and changes nothing that was allocated before.
+    // SAFETY: both take two numbers and change nothing that was allocated before.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, ARENAS);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM);
     }
 }
