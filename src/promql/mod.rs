@@ -18,5 +18,5 @@ pub mod templates;
 pub use cache::{Cache, CachedQuery};
 pub use error::{ParseError, Part, Reason};
 pub use fingerprint::Fingerprint;
-pub use lexer::raw_byte;
+pub use lexer::{is_label_name, raw_byte};
 pub use parser::{Limits, parse, parse_with};

@@ -206,8 +206,10 @@ pub(super) async fn receive(
     }
     let text = read_error(body).await;
     let plain = decoded(head.headers.get(header::CONTENT_ENCODING), &text);
-    let parsed =
-        plain.as_deref().filter(|_| failed).and_then(|plain| serde_json::from_slice::<ApiError<'_>>(plain).ok());
+    let parsed = plain
+        .as_deref()
+        .filter(|_| failed)
+        .and_then(|plain| serde_json::from_slice::<ApiError<'_>>(plain).ok());
     let in_shape = parsed.as_ref().filter(|error| error.status == "error" && error.error_type.is_some());
     match in_shape {
         Some(error) if !is_about_access(head.status.as_u16()) => {

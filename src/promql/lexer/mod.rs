@@ -5,8 +5,8 @@ mod text;
 mod token;
 
 pub(super) use number::{duration, is_duration, number};
-pub use text::raw_byte;
 pub(super) use text::unquote;
+pub use text::{is_label_name, raw_byte};
 pub(super) use token::{Kind, Token, Word};
 
 use super::{

@@ -47,6 +47,11 @@ pub fn raw_byte(c: char) -> Option<u8> {
     (c as u32).checked_sub(RAW_BYTES).and_then(|n| u8::try_from(n).ok()).filter(|byte| !byte.is_ascii())
 }
 
+/// Whether a string can name a label: it has some text, and all of it is UTF-8.
+pub fn is_label_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| raw_byte(c).is_none())
+}
+
 /// Reads what follows a backslash; returns its length in bytes.
 fn escape(text: &str, quote: u8, out: &mut Vec<u8>) -> Result<usize, String> {
     let Some(first) = text.chars().next() else { return Err("escape sequence not terminated".to_owned()) };

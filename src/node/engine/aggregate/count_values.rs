@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 
 use super::node::{Node, labels_of};
-use crate::node::engine::{
-    error::{EvalError, execution},
-    eval::{Eval, Sink, emit_all},
-    number,
-    value::{Merged, present},
+use crate::{
+    node::engine::{
+        error::{EvalError, execution},
+        eval::{Eval, Sink, emit_all},
+        number,
+        value::{Merged, present},
+    },
+    promql::is_label_name,
 };
 
 /// Bytes of scratch space for each step: values of one series and their places, in a hash table.
@@ -18,8 +21,8 @@ pub(super) fn stream(eval: &Eval<'_>, node: &Node<'_>, sink: Sink<'_>) -> Result
         return execution("the aggregation needs a parameter");
     };
     let label = eval.string(id)?;
-    if label.is_empty() {
-        return execution("invalid label name \"\"");
+    if !is_label_name(label) {
+        return execution(format!("invalid label name \"{label}\""));
     }
     let mut grouping = node.grouping.clone();
     if !grouping.without {

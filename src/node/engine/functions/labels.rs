@@ -9,6 +9,7 @@ use crate::{
         meter::Held,
         value::{Merged, Series},
     },
+    promql::is_label_name,
     series::{Label, Labels, METRIC_NAME},
 };
 
@@ -25,8 +26,8 @@ pub(super) fn replace(eval: &Eval<'_>, call: &Call<'_>, sink: Sink<'_>) -> Resul
     let Ok(regex) = matcher::regex(pattern) else {
         return execution(format!("invalid regular expression in label_replace(): {pattern}"));
     };
-    if target.is_empty() {
-        return execution("invalid destination label name in label_replace(): ");
+    if !is_label_name(target) {
+        return execution(format!("invalid destination label name in label_replace(): {target}"));
     }
     relabel(eval, call, target, sink, |labels, held| {
         let Some(captures) = regex.captures(labels.get(source)) else { return Ok(None) };
@@ -41,13 +42,13 @@ pub(super) fn join(eval: &Eval<'_>, call: &Call<'_>, sink: Sink<'_>) -> Result<(
     let mut sources = Vec::new();
     for id in call.args.iter().skip(3) {
         let source = eval.string(*id)?;
-        if source.is_empty() {
-            return execution("invalid source label name in label_join(): ");
+        if !is_label_name(source) {
+            return execution(format!("invalid source label name in label_join(): {source}"));
         }
         sources.push(source);
     }
-    if target.is_empty() {
-        return execution("invalid destination label name in label_join(): ");
+    if !is_label_name(target) {
+        return execution(format!("invalid destination label name in label_join(): {target}"));
     }
     relabel(eval, call, target, sink, |labels, held| {
         let values: Vec<&str> = sources.iter().map(|source| labels.get(source)).collect();
