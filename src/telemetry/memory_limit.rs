@@ -96,7 +96,7 @@ impl<'m> Mount<'m> {
         let mut after = after.split(' ');
         let version = match after.next()? {
             "cgroup2" => Version::Two,
-            "cgroup" if after.last()?.split(',').any(|option| option == "memory") => Version::One,
+            "cgroup" if after.next_back()?.split(',').any(|option| option == "memory") => Version::One,
             _ => return None,
         };
         Some(Self { version, from, at })

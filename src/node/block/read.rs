@@ -73,11 +73,11 @@ impl Block {
         let meta = Meta::read(path)?;
         let index_path = path.join(INDEX_FILE);
         let index_bytes = Mapped::open(&index_path).map_err(|error| missing(&index_path, error))?;
-        refuse_version(&index_path, &index_bytes, INDEX_MAGIC)?;
+        refuse_version(&index_path, &index_bytes, *INDEX_MAGIC)?;
         let index = IndexReader::open(&index_bytes).map_err(|Bad(what)| corrupt(&index_path, what))?;
         let chunks_path = path.join(CHUNKS_FILE);
         let chunks = Mapped::open(&chunks_path).map_err(|error| missing(&chunks_path, error))?;
-        refuse_version(&chunks_path, &chunks, CHUNKS_MAGIC)?;
+        refuse_version(&chunks_path, &chunks, *CHUNKS_MAGIC)?;
         let block = Self {
             path: path.to_owned(),
             meta,
@@ -338,10 +338,10 @@ impl Block {
 }
 
 /// An error if a file begins as another version of it would: with another digit at the end of its magic.
-fn refuse_version(path: &Path, bytes: &[u8], magic: &[u8; 8]) -> Result<(), BlockError> {
+fn refuse_version(path: &Path, bytes: &[u8], magic: [u8; 8]) -> Result<(), BlockError> {
     let [word @ .., ours] = magic;
-    match bytes.strip_prefix(word).and_then(<[u8]>::first) {
-        Some(version) if version.is_ascii_digit() && version != ours => {
+    match bytes.strip_prefix(&word).and_then(<[u8]>::first) {
+        Some(version) if version.is_ascii_digit() && *version != ours => {
             let what = format!("version {} of the format", char::from(*version));
             Err(BlockError::Version { path: path.to_owned(), what })
         }

@@ -50,10 +50,13 @@ pub(super) fn read(dir: &Path) -> io::Result<Metadata> {
             path.display()
         )));
     }
-    Ok(serde_json::from_value(json).map(|kept: Kept| Metadata::of(kept.metrics)).unwrap_or_else(|_| {
-        tracing::warn!(file = %path.display(), "the metadata of metrics are damaged, and begin anew");
-        Metadata::default()
-    }))
+    Ok(serde_json::from_value(json).map_or_else(
+        |_| {
+            tracing::warn!(file = %path.display(), "the metadata of metrics are damaged, and begin anew");
+            Metadata::default()
+        },
+        |kept: Kept| Metadata::of(kept.metrics),
+    ))
 }
 
 impl Db {

@@ -37,7 +37,9 @@ pub(super) fn two_sum(sum: &mut f64, lost: &mut f64, value: f64) {
 /// The sum of some values from `first` on.
 fn from(first: f64, values: &[f64]) -> Option<Kahan> {
     let (mut sum, mut lost) = (first, 0.0);
-    values.iter().for_each(|value| two_sum(&mut sum, &mut lost, *value));
+    for value in values {
+        two_sum(&mut sum, &mut lost, *value);
+    }
     // Once it overflowed it stays infinite, or is no number.
     sum.is_finite().then_some(Kahan { sum, lost })
 }
@@ -46,7 +48,9 @@ fn from(first: f64, values: &[f64]) -> Option<Kahan> {
 pub(super) fn sum(values: &[f64]) -> f64 {
     let sum = from(0.0, values).unwrap_or_else(|| {
         let mut kahan = Kahan::default();
-        values.iter().for_each(|value| kahan.add(*value));
+        for value in values {
+            kahan.add(*value);
+        }
         kahan
     });
     sum.total()
@@ -60,7 +64,9 @@ pub(super) fn mean(values: &[f64]) -> f64 {
         return sum / count + lost / count;
     }
     let mut mean = Mean::new(*first);
-    rest.iter().for_each(|value| mean.add(*value));
+    for value in rest {
+        mean.add(*value);
+    }
     mean.value()
 }
 

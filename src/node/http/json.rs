@@ -180,7 +180,7 @@ async fn next_piece<S: Source>(mut pieces: Pieces<S>) -> Result<Option<(Bytes, P
 
 /// Items that are short, with commas between them.
 struct Items<I, W> {
-    items: I,
+    left: I,
     write: W,
     first: bool,
 }
@@ -190,7 +190,7 @@ where
     I: IntoIterator,
     W: FnMut(&mut String, I::Item),
 {
-    Items { items: items.into_iter(), write, first: true }
+    Items { left: items.into_iter(), write, first: true }
 }
 
 impl<I, W> Source for Items<I, W>
@@ -200,7 +200,7 @@ where
 {
     fn fill(&mut self, out: &mut String) -> bool {
         while out.len() < PIECE {
-            let Some(item) = self.items.next() else { return true };
+            let Some(item) = self.left.next() else { return true };
             if !std::mem::take(&mut self.first) {
                 out.push(',');
             }
@@ -212,7 +212,7 @@ where
 
 /// The rows of a matrix, each of which may be longer than a piece.
 struct Rows {
-    rows: std::vec::IntoIter<Row>,
+    left: std::vec::IntoIter<Row>,
     /// The row that is being written, and the place of its next sample.
     row: Option<(Row, usize)>,
     first: bool,
@@ -224,7 +224,7 @@ impl Source for Rows {
             let (row, from) = match self.row.take() {
                 Some(begun) => begun,
                 None => {
-                    let Some(row) = self.rows.next() else { return true };
+                    let Some(row) = self.left.next() else { return true };
                     out.push_str(if std::mem::take(&mut self.first) {
                         r#"{"metric":"#
                     } else {
@@ -301,7 +301,7 @@ pub(super) fn answer(answer: Answer, time_ms: i64, took: Option<Duration>, sendi
             send(head("vector") + "[", source, format!("]{tail}"), sending)
         }
         Value::Matrix(rows) => {
-            let source = Rows { rows: rows.into_iter(), row: None, first: true };
+            let source = Rows { left: rows.into_iter(), row: None, first: true };
             send(head("matrix") + "[", source, format!("]{tail}"), sending)
         }
     }

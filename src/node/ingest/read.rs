@@ -47,7 +47,7 @@ pub fn read_request(message: &[u8]) -> Result<Vec<ReadQuery>, BadInput> {
                 queries.push(query);
             }
             ACCEPTED => {
-                (named, takes_samples) = (true, takes_samples || field.repeated_varint()?.contains(&SAMPLES))
+                (named, takes_samples) = (true, takes_samples || field.repeated_varint()?.contains(&SAMPLES));
             }
             _ => {}
         }

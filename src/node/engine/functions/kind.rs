@@ -41,6 +41,7 @@ fn window(f: over_time::RangeFn) -> Kind {
 }
 
 /// How a function is evaluated.
+#[allow(clippy::too_many_lines, reason = "a table: one line for each function")]
 pub(super) fn of(func: FunctionId) -> Kind {
     use FunctionId as F;
     match func {
