@@ -127,14 +127,15 @@ pub(super) fn parse(text: &str) -> Result<Node, Diagnostic> {
             error.location().map(|l| Position { line: l.line(), column: l.column() }).unwrap_or_default();
         let why = match error.without_snippet() {
             serde_saphyr::Error::Budget { breach, .. } => over_budget(breach),
-            serde_saphyr::Error::AliasReplayLimitExceeded { .. } => {
-                format!("aliases repeat more than {ALIAS_EVENTS_MAX} values")
-            }
             other => {
                 // The position is shown in front; the parser repeats it behind.
                 let whole = other.to_string();
                 let first = whole.lines().next().unwrap_or_default();
-                first.split(" at line ").next().unwrap_or_default().to_owned()
+                if first.starts_with("alias replay limit") {
+                    format!("aliases repeat more than {ALIAS_EVENTS_MAX} values")
+                } else {
+                    first.split(" at line ").next().unwrap_or_default().to_owned()
+                }
             }
         };
         Diagnostic::new(position, &Path::default(), format!("not YAML that Weir reads: {why}"))

@@ -54,7 +54,7 @@ async fn bad_writes_are_refused_with_words_and_nothing_is_lost() {
         ("the end of time", written(&up, &[(i64::MAX, 1.0)]), 400, "9223372036854775807"),
         ("the beginning of time", written(&up, &[(i64::MIN, 1.0)]), 400, "-9223372036854775808"),
         ("too late", written(&up, &[(NOW - 7_200_000, 1.0)]), 400, "up"),
-        ("no labels", written(&[], &[(NOW, 1.0)]), 400, "no labels"),
+        ("no labels", written(&[], &[(NOW, 1.0)]), 400, "no metric name"),
         ("an empty name", written(&[("", "a")], &[(NOW, 1.0)]), 400, "empty name"),
         ("a name twice", written(&[("a", "1"), ("a", "2")], &[(NOW, 1.0)]), 400, "not unique"),
         ("a large value", written(&[("a", &large)], &[(NOW, 1.0)]), 400, "too long"),

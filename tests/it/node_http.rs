@@ -133,7 +133,7 @@ async fn what_is_written_is_read() {
             "/api/v1/parse_query?query=(-1)".to_owned(),
             json!({"type": "parenExpr", "expr": {"type": "numberLiteral", "val": "-1"}}),
         ),
-        ("/api/v1/metadata".to_owned(), json!({})),
+        ("/api/v1/metadata".to_owned(), json!({"up": [{"type": "gauge", "help": "", "unit": ""}]})),
         ("/api/v1/query_exemplars?query=up".to_owned(), json!([])),
     ];
     for (target, want) in cases {

@@ -35,11 +35,7 @@ const TYPES: [&str; 8] =
 /// It is no snappy block, or it would be larger than `max`.
 pub fn unpacked_size(packed: &[u8], max: usize) -> Result<usize, BadInput> {
     let bad = |message| BadInput { place: Place::Whole, message };
-    let malformed = |error: snap::Error| match compression_of(packed) {
-        Some(other) => bad(format!("the body is compressed with {other}; a block of snappy is expected")),
-        None => bad(format!("malformed snappy block: {error}")),
-    };
-    let size = snap::raw::decompress_len(packed).map_err(malformed)?;
+    let size = snap::raw::decompress_len(packed).map_err(|error| malformed(packed, &error))?;
     if size > max {
         return Err(bad(format!("the snappy block holds {size} bytes, {max} are allowed")));
     }
@@ -56,9 +52,16 @@ pub fn unpacked_size(packed: &[u8], max: usize) -> Result<usize, BadInput> {
 /// It is no snappy block, or it would be larger than `max`.
 pub fn unpack(packed: &[u8], max: usize) -> Result<Vec<u8>, BadInput> {
     unpacked_size(packed, max)?;
-    snap::raw::Decoder::new()
-        .decompress_vec(packed)
-        .map_err(|e| BadInput { place: Place::Whole, message: format!("malformed snappy block: {e}") })
+    snap::raw::Decoder::new().decompress_vec(packed).map_err(|error| malformed(packed, &error))
+}
+
+/// What is wrong with a body that is no snappy block.
+fn malformed(packed: &[u8], error: &snap::Error) -> BadInput {
+    let message = match compression_of(packed) {
+        Some(other) => format!("the body is compressed with {other}; a block of snappy is expected"),
+        None => format!("malformed snappy block: {error}"),
+    };
+    BadInput { place: Place::Whole, message }
 }
 
 /// The compression that bytes begin as, where it has a mark. A snappy block begins with its length, and has none.
