@@ -273,7 +273,7 @@ fn cleaned(path: &str) -> Option<String> {
 fn is_web(path: &str) -> bool {
     let below =
         |page: &&str| path.strip_prefix(*page).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    path == "/" || WEB.iter().any(|page| below(page))
+    path == "/" || WEB.iter().any(below)
 }
 
 /// `label/NAME/values`; the name may hold escapes, but none that stands for a way to somewhere else: what normalises paths

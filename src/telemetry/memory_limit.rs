@@ -149,6 +149,7 @@ mod tests {
         Some((limit.bytes, limit.group.map(|file| file.display().to_string())))
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "it is compared with an option")]
     fn found(bytes: u64, file: &str) -> Option<(u64, Option<String>)> {
         Some((bytes, Some(file.to_owned())))
     }

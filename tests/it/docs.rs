@@ -54,7 +54,7 @@ fn section(page: &mut String, root: &Value, schema: &Value, defaults: Option<&Va
         let default = defaults.and_then(|defaults| defaults.get(name));
         let key = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
         let (form, nested) = form(root, inner);
-        let shown = default.map_or_else(String::new, |value| shown(value));
+        let shown = default.map_or_else(String::new, shown);
         let described = if property["description"].is_string() { text(property) } else { text(inner) };
         writeln!(page, "| `{name}` | {form} | {shown} | {} |", described.replace('|', "\\|")).unwrap();
         if let Some((nested, suffix)) = nested {

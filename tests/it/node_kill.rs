@@ -32,6 +32,7 @@ const KILLS: usize = 10;
 const EVERY: i64 = 100;
 const DAY: i64 = 86_400_000;
 
+#[allow(clippy::disallowed_methods, reason = "a test has no configuration")]
 fn kills() -> usize {
     std::env::var("WEIR_TEST_KILLS").map_or(KILLS, |text| text.parse().unwrap())
 }
@@ -148,7 +149,7 @@ async fn killed_while_writing(kills: usize, storage: &str, mut step: impl FnMut(
     }
     let acknowledged: u64 = sent.iter().map(|sent| sent.acknowledged.load(SeqCst)).sum();
     assert!(acknowledged > kills as u64, "hardly anything was written: {acknowledged}");
-    eprintln!("{kills} kills, {acknowledged} acknowledged requests of {BATCH} samples, all of them there");
+    println!("{kills} kills, {acknowledged} acknowledged requests of {BATCH} samples, all of them there");
     log
 }
 

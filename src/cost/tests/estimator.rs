@@ -219,7 +219,9 @@ fn a_query_that_may_be_split_is_counted_further() {
             }
             Need::History => {}
             Need::Probes(needs) => {
-                needs.into_iter().for_each(|need| estimator.supply_count(need, truth(20_000, need.limit)));
+                for need in needs {
+                    estimator.supply_count(need, truth(20_000, need.limit));
+                }
             }
         }
     }

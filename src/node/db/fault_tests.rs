@@ -140,9 +140,10 @@ fn samples_are_taken_by_either_clock_and_not_beyond() {
 fn content(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-        match entry.is_dir() {
-            true => found.extend(content(&entry)),
-            false => found.push((entry.clone(), fs::read(entry).unwrap())),
+        if entry.is_dir() {
+            found.extend(content(&entry));
+        } else {
+            found.push((entry.clone(), fs::read(entry).unwrap()));
         }
     }
     found.sort();
@@ -268,7 +269,7 @@ fn files_that_went_missing_are_missed() {
         ("all but the beginning of it", 1, |_| {}),
         ("all of its content", 1, |_| {}),
         ("the checkpoint", 1, |dir| {
-            fs::remove_file(files_in(&dir.join("wal"), "checkpoint").pop().unwrap()).unwrap()
+            fs::remove_file(files_in(&dir.join("wal"), "checkpoint").pop().unwrap()).unwrap();
         }),
     ];
     let whole = tempfile::tempdir().unwrap();

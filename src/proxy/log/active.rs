@@ -187,7 +187,9 @@ impl ActiveQueries {
     pub(in crate::proxy) fn release_stalled(&self, backend: &str, stalled_for: Duration) {
         let here = |query: &&Arc<ActiveQuery>| *query.facts.owner.backend == *backend;
         let queries: Vec<_> = self.lock().active.values().filter(here).map(Arc::clone).collect();
-        queries.iter().for_each(|query| query.progress.give_way(stalled_for));
+        for query in &queries {
+            query.progress.give_way(stalled_for);
+        }
     }
 
     /// What tenants did in a time that ends now.

@@ -215,6 +215,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Only if two metrics had the same name.
+    #[allow(clippy::too_many_lines, reason = "a table: one entry for each metric")]
     pub fn new(tenants_max: usize) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let make = Maker { registry: &registry, described: RefCell::default() };
