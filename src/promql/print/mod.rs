@@ -18,6 +18,13 @@ pub fn pretty(ast: &Ast, max: usize) -> Option<String> {
     pretty::print(ast, &flat::Flat::of(ast), max)
 }
 
+/// A string in double quotes, with Go's escapes.
+pub fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    text::quoted(text, &mut out);
+    out
+}
+
 /// The query on one line.
 pub fn line(ast: &Ast) -> String {
     flat::Flat::of(ast).text

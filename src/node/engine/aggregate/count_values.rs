@@ -10,7 +10,7 @@ use crate::{
         number,
         value::{Merged, present},
     },
-    promql::is_label_name,
+    promql::{is_label_name, print::quoted},
 };
 
 /// Bytes of scratch space for each step: values of one series and their places, in a hash table.
@@ -22,7 +22,7 @@ pub(super) fn stream(eval: &Eval<'_>, node: &Node<'_>, sink: Sink<'_>) -> Result
     };
     let label = eval.string(id)?;
     if !is_label_name(label) {
-        return execution(format!("invalid label name \"{label}\""));
+        return execution(format!("invalid label name {}", quoted(label)));
     }
     let mut grouping = node.grouping.clone();
     if !grouping.without {
