@@ -70,12 +70,14 @@ impl Db {
     fn resume_clock(&self, manifest: Option<&Manifest>) {
         let wall = (self.options.clock)();
         let newest = self.newest.load(Ordering::Relaxed);
-        let last = match manifest {
-            Some(manifest) => manifest.present_ms,
+        match manifest {
+            Some(manifest) => {
+                self.read_clock(manifest.latest_ms);
+                self.read_clock(manifest.earliest_ms);
+            }
             None if newest == i64::MIN => return,
-            None => newest.min(wall),
-        };
-        self.read_clock(last);
+            None => drop(self.read_clock(newest.min(wall))),
+        }
         if let Some(step) = self.read_clock(wall).filter(|step| step.unsigned_abs() >= LONG_MS) {
             let (seconds, held) = (step / 1_000, duration::text(present::HELD));
             tracing::warn!(

@@ -121,6 +121,20 @@ fn a_clock_that_stays_ahead_is_believed_after_hours() {
 }
 
 #[test]
+fn a_clock_that_is_behind_at_every_start_shuts_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    at(0, 0);
+    drop(Db::open(dir.path(), stepped()).unwrap());
+    let mut model = Model::new();
+    for minute in 1..5 {
+        at(minute * 60_000, -STEP);
+        let db = Db::open(dir.path(), stepped()).unwrap().0;
+        put(&db, &mut model, "a", START + minute * 60_000, 1.0);
+        assert_eq!((db.stats().samples_refused, read(&db, &[], ALL)), (0, model.clone()), "{minute}");
+    }
+}
+
+#[test]
 fn samples_are_taken_by_either_clock_and_not_beyond() {
     at(HOUR, 0);
     let db = Db::in_memory(stepped());

@@ -33,8 +33,9 @@ pub(super) struct Manifest {
     blocks: Vec<String>,
     /// Files of the log, oldest first.
     log: Vec<LogFile>,
-    /// The earliest bound of the present when it was written, milliseconds since the Unix epoch.
-    pub(super) present_ms: i64,
+    /// The bounds of the present when it was written, milliseconds since the Unix epoch.
+    pub(super) earliest_ms: i64,
+    pub(super) latest_ms: i64,
     /// CRC-32 of this JSON with 0 in this place.
     crc: u32,
 }
@@ -137,10 +138,11 @@ impl Db {
         let mut written = self.written.lock();
         let mut blocks: Vec<String> = self.blocks().iter().map(|block| block::name_of(block)).collect();
         blocks.sort_unstable();
-        let present_ms = self.earliest_present();
-        let mut manifest = Manifest { version: VERSION, blocks, log: wal.files(), present_ms, crc: 0 };
+        let (earliest_ms, latest_ms) = (self.earliest_present(), self.latest_present());
+        let mut manifest =
+            Manifest { version: VERSION, blocks, log: wal.files(), earliest_ms, latest_ms, crc: 0 };
         let now = (self.options.monotonic)();
-        let same = Manifest { present_ms, crc: 0, ..written.manifest.clone() } == manifest;
+        let same = Manifest { earliest_ms, latest_ms, crc: 0, ..written.manifest.clone() } == manifest;
         if same && now.saturating_sub(written.at) < WRITTEN_EVERY {
             return Ok(());
         }
