@@ -41,8 +41,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ("remote write", remote::requests(remote::PROMETHEUS, &series, part, &all)?),
     ];
     let samples = (series.len() * SAMPLES) as f64;
-    let mut table =
-        Table::new(&["million samples a second: median (least-most)", "node", "VictoriaMetrics", "node/VictoriaMetrics"]);
+    let mut table = Table::new(&[
+        "million samples a second: median (least-most)",
+        "node",
+        "VictoriaMetrics",
+        "node/VictoriaMetrics",
+    ]);
     let (mut bars, mut results) = (Vec::new(), Vec::new());
     for (what, requests) in ways {
         let mut rates: [Vec<f64>; 2] = Default::default();
@@ -50,7 +54,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         for _ in 0..options.rounds {
             for (name, (rates, cpu)) in NAMES.iter().zip(rates.iter_mut().zip(&mut cpu)) {
                 let scratch = Scratch::new()?;
-                let service = if *name == "node" { node(&scratch, options)? } else { victoriametrics(&scratch)? };
+                let service =
+                    if *name == "node" { node(&scratch, options)? } else { victoriametrics(&scratch)? };
                 let before = service.cpu();
                 let seconds = remote::send(service.port, &requests)?;
                 rates.push(samples / seconds / 1e6);
@@ -65,7 +70,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             format!("{:.2}", medians[0] / medians[1]),
         ]);
         let ns = [0, 1].map(|i| quantile(&cpu[i], 0.5));
-        table.row([format!("{what}: CPU ns a sample"), format!("{:.0}", ns[0]), format!("{:.0}", ns[1]), String::new()]);
+        table.row([
+            format!("{what}: CPU ns a sample"),
+            format!("{:.0}", ns[0]),
+            format!("{:.0}", ns[1]),
+            String::new(),
+        ]);
         bars.push(Bar::at_least(format!("{what}: as fast as VictoriaMetrics"), medians[0] / medians[1], 1.0));
         results.push(json!({"what": what, "node": rates[0], "victoriametrics": rates[1], "cpu_ns": ns}));
     }
@@ -92,7 +102,9 @@ fn texts(series: &[Series], part: std::ops::Range<usize>, times: &[u64], order: 
                 }
                 Order::Time => {
                     for i in start..end {
-                        some.iter().zip(&names).for_each(|(one, name)| line(&mut text, name, one.values[i], times[i]));
+                        some.iter()
+                            .zip(&names)
+                            .for_each(|(one, name)| line(&mut text, name, one.values[i], times[i]));
                     }
                 }
             }

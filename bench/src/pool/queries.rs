@@ -25,7 +25,8 @@ pub(super) fn cases() -> Vec<Case> {
     let lines = include_str!("../../../tests/data/pool_queries.txt").lines();
     let lines = lines.filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(' '));
     let case = |(how, query): (&str, &str)| {
-        let query = SELECTORS.iter().fold(query.to_owned(), |query, (name, selector)| query.replace(name, selector));
+        let query =
+            SELECTORS.iter().fold(query.to_owned(), |query, (name, selector)| query.replace(name, selector));
         let how = match how {
             "instant" => How::Instant,
             "range" => How::Range,
