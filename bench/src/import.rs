@@ -97,14 +97,16 @@ fn texts(series: &[Series], part: std::ops::Range<usize>, times: &[u64], order: 
             match order {
                 Order::Series => {
                     for (one, name) in some.iter().zip(&names) {
-                        (start..end).for_each(|i| line(&mut text, name, one.values[i], times[i]));
+                        for (value, time) in one.values.iter().zip(times).take(end).skip(start) {
+                            line(&mut text, name, *value, *time);
+                        }
                     }
                 }
                 Order::Time => {
-                    for i in start..end {
-                        some.iter()
-                            .zip(&names)
-                            .for_each(|(one, name)| line(&mut text, name, one.values[i], times[i]));
+                    for (i, time) in times.iter().enumerate().take(end).skip(start) {
+                        for (one, name) in some.iter().zip(&names) {
+                            line(&mut text, name, one.values[i], *time);
+                        }
                     }
                 }
             }

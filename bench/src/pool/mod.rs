@@ -92,7 +92,9 @@ fn seed(options: &Options) -> Result<(PathBuf, u64)> {
     let end = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / INTERVAL * INTERVAL;
     let times: Vec<u64> = (0..SAMPLES as u64).map(|n| end - (SAMPLES as u64 - n) * INTERVAL).collect();
     let mut series = generated()?;
-    series.iter_mut().for_each(|one| one.values.truncate(SAMPLES));
+    for one in &mut series {
+        one.values.truncate(SAMPLES);
+    }
     let scratch = Scratch::new()?;
     let node = node(options, &scratch, &folder, 1 << 30, None)?;
     for start in (0..SAMPLES).step_by(240) {
@@ -155,7 +157,7 @@ fn measure(options: &Options, data: &Path, end: u64, pool: u64, cases: &[Case]) 
     let mut out = Measured { idle: idle(&node)?, ..Measured::default() };
     let each = Duration::from_millis(u64::from(options.seconds.unwrap_or(2)) * 1_000);
     for case in cases {
-        let load = load(&node, std::slice::from_ref(case), end, each)?;
+        let load = load(&node, std::slice::from_ref(case), end, each);
         let over = load.peak.saturating_sub(out.idle);
         out.cases.insert(format!("{:?} {}", case.how, case.query.chars().take(90).collect::<String>()), over);
         if over > out.over {
@@ -173,7 +175,7 @@ fn measure(options: &Options, data: &Path, end: u64, pool: u64, cases: &[Case]) 
             load.refused
         );
     }
-    let mixed = load(&node, cases, end, each * 10)?;
+    let mixed = load(&node, cases, end, each * 10);
     if mixed.peak.saturating_sub(out.idle) > out.over {
         (out.over, out.worst) = (mixed.peak - out.idle, "all of them at once".to_owned());
     }
@@ -199,7 +201,7 @@ struct Load {
 }
 
 /// A crowd that asks one case after the other, each client from another place on.
-fn load(node: &Service, cases: &[Case], end: u64, time: Duration) -> Result<Load> {
+fn load(node: &Service, cases: &[Case], end: u64, time: Duration) -> Load {
     let (stop, next) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (answered, refused) = (AtomicU64::new(0), AtomicU64::new(0));
     let requests: Vec<Request> = cases.iter().map(|case| request(case, end)).collect();
@@ -230,7 +232,7 @@ fn load(node: &Service, cases: &[Case], end: u64, time: Duration) -> Result<Load
         }
         stop.store(true, Relaxed);
     });
-    Ok(Load { peak, answered: answered.load(Relaxed), refused: refused.load(Relaxed) })
+    Load { peak, answered: answered.load(Relaxed), refused: refused.load(Relaxed) }
 }
 
 fn request(case: &Case, end: u64) -> Request {
@@ -272,7 +274,7 @@ fn in_group(
     let topk = Case { query: r#"topk(3000, {__name__=~".+"})"#.to_owned(), how: How::Range };
     let each = Duration::from_secs(u64::from(options.seconds.unwrap_or(2)) * 10);
     for cases in [std::slice::from_ref(&topk), cases] {
-        load(&node, cases, end, each)?;
+        load(&node, cases, end, each);
         if private(node.pid()).is_none_or(|bytes| bytes == 0) {
             return Ok(format!("killed at {} MiB", mib(limit)));
         }

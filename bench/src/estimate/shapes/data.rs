@@ -64,12 +64,12 @@ impl Data {
     pub(super) fn load(&self, port: u16) -> Result<bool> {
         let mut histograms = true;
         for start in (0..SAMPLES).step_by(LOADED) {
-            let part = start..(start + LOADED).min(SAMPLES);
+            let some = start..(start + LOADED).min(SAMPLES);
             remote::send(
                 port,
-                &remote::requests(remote::PROMETHEUS, &self.series, part.clone(), &self.times)?,
+                &remote::requests(remote::PROMETHEUS, &self.series, some.clone(), &self.times)?,
             )?;
-            histograms = histograms && remote::send(port, &[self.histograms(part)?]).is_ok();
+            histograms = histograms && remote::send(port, &[self.histograms(some)?]).is_ok();
         }
         Ok(histograms)
     }

@@ -229,15 +229,12 @@ impl Grammar {
     }
 
     fn over_time(&mut self, depth: u32) -> String {
-        let range = match self.rng.u32(0..3) {
-            0 => {
-                let (vector, range) = (self.vector(depth.min(2)), self.pick(RANGES));
-                format!("({vector})[{range}:{}]", self.pick(&["", "15s", "1m"]))
-            }
-            _ => {
-                let windows = self.windows();
-                format!("{windows}{}", self.moved())
-            }
+        let range = if self.rng.u32(0..3) == 0 {
+            let (vector, range) = (self.vector(depth.min(2)), self.pick(RANGES));
+            format!("({vector})[{range}:{}]", self.pick(&["", "15s", "1m"]))
+        } else {
+            let windows = self.windows();
+            format!("{windows}{}", self.moved())
         };
         match self.rng.u32(0..12) {
             0 => format!("quantile_over_time(0.9, {range})"),

@@ -95,7 +95,7 @@ pub(super) fn run(options: &Options, count: usize) -> Result<()> {
     let natives: &[&str] = if histograms && target == "prometheus" { &[data::NATIVE] } else { &[] };
     let mut seen = Vec::new();
     let before = Before::counting(options, target, database.service.port)?;
-    for case in cases(Schema { newer, natives, ..data::SCHEMA }, count) {
+    for case in cases(Schema { natives, newer, ..data::SCHEMA }, count) {
         let Some(estimated) = estimate(&before, &case, data.end)? else { continue };
         let runs = estimated <= RUN_MAX && database.is_alive();
         let request = case.request(data.end, "");
