@@ -68,7 +68,7 @@ Options:
   --binary FILE    incident: the database of the targets m3 (m3dbnode), thanos, thanos-store and cortex
   --after N        incident: N seconds after the burst, the heaviest query that fits is asked eight times in a row
   --limit-mib N    incident: the database is killed above this resident set (2048)
-  --wrong-estimate N  incident: Weir has learned that the heavy queries touch an N-th of what they do, and has no
+  --wrong-estimate N  incident: the database says that its queries touch an N-th of the series that they do, and has no
                    label table that says better
   --go-limit N     incident: GOMEMLIMIT of Prometheus, percent of --limit-mib, as its newer versions set it themselves
   --name NAME      incident: files are called incident-NAME (the target)

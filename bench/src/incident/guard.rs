@@ -1,6 +1,6 @@
 //! What stands before the database, and how it is configured.
 
-use super::load::{self, Burst};
+use super::load;
 use super::real::Database;
 use super::target::Target;
 use super::wrong;
@@ -157,7 +157,7 @@ impl Guard {
         scratch: &Scratch,
         options: &Options,
         target: &Target,
-        (database, burst, end): (&Database, Burst, u64),
+        database: &Database,
     ) -> Result<Option<Service>> {
         Ok(match self.what {
             What::Nothing => None,
@@ -167,14 +167,15 @@ impl Guard {
             What::Weir(limits) => {
                 let limit = options.limit_mib << 20;
                 let budget = budget(options, *target);
-                let text = |kind, base: &str| config(limits, kind, base, (limit, budget));
-                if let Some(factor) = options.wrong_estimate {
-                    // What is learned does not depend on the kind, and this one is easily lied to.
-                    let lying =
-                        |port: u16| text("prometheus", &format!("urls: [\"http://127.0.0.1:{port}\"]"));
-                    wrong::teach(scratch, options, burst.queries(), (factor, end), lying)?;
-                }
-                Some(weir(scratch, options, &text(target.kind(), &addresses(database)))?)
+                // The liar is easiest before Prometheus: it lists series with a limit.
+                let base = match options.wrong_estimate {
+                    Some(factor) => {
+                        let port = wrong::liar(database.main.port, factor)?;
+                        format!("urls: [\"http://127.0.0.1:{port}\"]")
+                    }
+                    None => addresses(database),
+                };
+                Some(weir(scratch, options, &config(limits, target.kind(), &base, (limit, budget)))?)
             }
         })
     }

@@ -99,7 +99,7 @@ fn replay(
     end: u64,
 ) -> Result<Run> {
     // Kept alive until the end of the run.
-    let service = guard.start(&scratch, options, target, (&database, burst, end))?;
+    let service = guard.start(&scratch, options, target, &database)?;
     let port = service.as_ref().map_or(database.main.port, |service| service.port);
     // Weir's own paths begin at the root, whatever stands behind it.
     let prefix = if guard.weighs() { "" } else { database.prefix };
