@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{Backend, BackendError, Body, Outgoing, endpoint::Place, error::Cause, ready};
 
-/// The longest `status/tsdb` that is read: 10,000 entries of each list are about 1 MB.
+/// The longest `status/tsdb` or `metadata` that is read: 10,000 entries of each list are about 1 MB.
 const TSDB_STATUS_MAX: usize = 16 << 20;
 const TSDB_STATUS: &str = "/api/v1/status/tsdb";
 const BUILDINFO_MAX: usize = 64 << 10;
@@ -58,6 +58,11 @@ impl Backend {
             Err(_) => {}
         }
         asked
+    }
+
+    /// What metrics are, `limit` of them, as JSON.
+    pub async fn metadata(&self, limit: usize) -> Result<Bytes, BackendError> {
+        self.get_ok(&format!("/api/v1/metadata?limit={limit}&limit_per_metric=1"), TSDB_STATUS_MAX).await
     }
 
     /// The backend's version and features, as JSON.

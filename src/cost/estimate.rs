@@ -92,7 +92,7 @@ pub fn estimate(shape: &Shape, known: &Knowledge<'_>, model: &Model) -> Estimate
     let mut selectors = Vec::with_capacity(shape.selectors.len());
     let mut leaves = Vec::with_capacity(shape.selectors.len());
     for (i, one) in shape.selectors.iter().enumerate() {
-        let (known, mut leaf) = (knowledge(i), leaf(one, knowledge(i), model));
+        let (known, mut leaf) = (knowledge(i), leaf(one, knowledge(i), known.table, model));
         if matches!(shape.reads, Reads::Listing) {
             leaf.blocks = 1;
         }
@@ -185,7 +185,11 @@ fn selector(
     }
 }
 
-fn leaf(selector: &SelectorShape, known: SeriesKnowledge, model: &Model) -> Leaf {
+fn leaf(selector: &SelectorShape, known: SeriesKnowledge, table: Option<&LabelTable>, model: &Model) -> Leaf {
+    let is_native = || {
+        let name = selector.metric_name();
+        table.zip(name).is_some_and(|(table, name)| table.is_histogram(name))
+    };
     let window = TimeRange { start: 0, end: i64::try_from(selector.window_per_eval_ms).unwrap_or(i64::MAX) };
     let samples = model.samples(selector.window);
     Leaf {
@@ -194,7 +198,7 @@ fn leaf(selector: &SelectorShape, known: SeriesKnowledge, model: &Model) -> Leaf
         samples,
         window_samples: model.samples(window).min(samples),
         buckets: match u64::from(known.buckets) {
-            0 if selector.histograms => BUCKETS_ASSUMED,
+            0 if selector.histograms || is_native() => BUCKETS_ASSUMED,
             known => known,
         },
     }

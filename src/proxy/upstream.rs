@@ -182,13 +182,24 @@ impl Upstream {
     async fn fetch_table(&self, clock: fn() -> i64) -> Result<LabelTable, String> {
         let table = self.fetch_table_of(Days::Latest, clock()).await?;
         if self.backend.kind() != Kind::VictoriaMetrics {
-            return Ok(table);
+            return Ok(self.with_metadata(table).await);
         }
         match self.fetch_table_of(Days::All, clock()).await {
             Ok(wider) => Ok(table.or(wider.covering(i64::MIN))),
             Err(why) => {
                 tracing::debug!(backend = self.backend.name(), %why, "no label table of all days");
                 Ok(table)
+            }
+        }
+    }
+
+    /// The table with the metrics that are histograms, as far as the backend says: a native one holds many times a float.
+    async fn with_metadata(&self, table: LabelTable) -> LabelTable {
+        match self.backend.metadata(TABLE_ENTRIES).await {
+            Ok(body) => table.with_metadata(&body, TABLE_ENTRIES),
+            Err(why) => {
+                tracing::debug!(backend = self.backend.name(), %why, "no types of metrics");
+                table
             }
         }
     }

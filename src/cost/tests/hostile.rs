@@ -98,6 +98,28 @@ fn histograms_are_known_by_what_is_made_of_them() {
     }
 }
 
+/// B11: 200 native histograms over 700 steps took 707 MiB, and were priced as floats.
+#[test]
+fn native_histograms_are_known_by_the_type_of_their_metric() {
+    let status = r#"{"status":"success","data":{"headStats":{"numSeries":200,"minTime":0},
+        "seriesCountByMetricName":[{"name":"m","value":200}]}}"#;
+    let metadata = r#"{"status":"success","data":{"m":[{"type":"histogram","help":"","unit":""}],
+        "floats":[{"type":"counter","help":"","unit":""}]}}"#;
+    let plain = LabelTable::from_tsdb_status(status.as_bytes(), NOW, 100).unwrap();
+    let table = plain.clone().with_metadata(metadata.as_bytes(), 100);
+    assert_eq!(plain.clone().with_metadata(b"<html>", 100), plain);
+    let bytes = |query: &str, table| {
+        let shape = shape(query, six_hours(30));
+        let known = [counted(200)];
+        let known = Knowledge { series: &known, table: Some(table) };
+        estimate(&shape, &known, &model(Kind::Prometheus)).cost.memory.value
+    };
+    for (query, native) in [("m", true), ("rate(m[1m])", true), ("floats", false), ("m_bucket", false)] {
+        let (with, without) = (bytes(query, &table), bytes(query, &plain));
+        assert_eq!(with > 10 * without, native, "{query}: {with} and {without}");
+    }
+}
+
 #[test]
 fn groups_are_bounded_by_the_values_of_their_labels() {
     let status = r#"{"status":"success","data":{"headStats":{"numSeries":20000,"minTime":0},
