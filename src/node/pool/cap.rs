@@ -171,9 +171,13 @@ impl Cap {
         self.peak.fetch_max(lent, Ordering::Relaxed);
     }
 
-    /// Takes back what was lent, of which `kept` now lies free.
-    pub(super) fn keep(&self, bytes: u64, kept: u64) {
+    /// Takes back what was lent; it is still held. This comes before a buffer can be lent again, so that none counts twice.
+    pub(super) fn take_back(&self, bytes: u64) {
         self.lent.fetch_sub(bytes, Ordering::SeqCst);
+    }
+
+    /// Of `bytes` that were taken back, `kept` now lie free, and the rest is freed.
+    pub(super) fn settle(&self, bytes: u64, kept: u64) {
         self.held.fetch_sub(bytes.saturating_sub(kept), Ordering::SeqCst);
         self.wake();
     }
@@ -249,7 +253,8 @@ impl Cap {
 
     /// Takes back what was lent.
     pub(super) fn release(&self, bytes: u64) {
-        self.keep(bytes, 0);
+        self.take_back(bytes);
+        self.settle(bytes, 0);
     }
 
     fn wake(&self) {

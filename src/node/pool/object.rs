@@ -127,12 +127,13 @@ impl<T: Reusable> Shelf<T> {
     /// enough.
     pub(super) fn put(&self, object: T, charged: u64) {
         let bytes = object.bytes() as u64;
+        self.cap.take_back(charged);
         match self.free.push(object) {
-            Ok(()) => self.cap.keep(charged, bytes),
+            Ok(()) => self.cap.settle(charged, bytes),
             Err(object) => {
                 drop(object);
                 self.instruments.put_on_full.inc();
-                self.cap.release(charged);
+                self.cap.settle(charged, 0);
             }
         }
     }
