@@ -36,7 +36,15 @@ fn is_probe(query: &str) -> bool {
 }
 
 fn queries(upstream: &FakeUpstream) -> Vec<Seen> {
-    let own = ["/status/tsdb", "/-/ready", "/health", "/api/v1/series", "/status/buildinfo", "/metrics"];
+    let own = [
+        "/status/tsdb",
+        "/-/ready",
+        "/health",
+        "/api/v1/series",
+        "/status/buildinfo",
+        "/metrics",
+        "/metadata",
+    ];
     let is_own = |seen: &Seen| {
         own.iter().any(|path| seen.path().ends_with(path)) || seen.params("query").iter().any(|q| is_probe(q))
     };
