@@ -167,6 +167,7 @@ impl Guard {
             What::Weir(limits) => {
                 let limit = options.limit_mib << 20;
                 let budget = budget(options, *target);
+                let metrics = Some(database.metrics).filter(|port| *port != database.main.port);
                 // The liar is easiest before Prometheus: it lists series with a limit.
                 let base = match options.wrong_estimate {
                     Some(factor) => {
@@ -175,7 +176,7 @@ impl Guard {
                     }
                     None => addresses(database),
                 };
-                Some(weir(scratch, options, &config(limits, target.kind(), &base, (limit, budget)))?)
+                Some(weir(scratch, options, &config(limits, target.kind(), &base, metrics, (limit, budget)))?)
             }
         })
     }
@@ -200,17 +201,18 @@ const QUERIES: usize = 6;
 /// A limit that nothing here reaches.
 const OUT_OF_REACH: &str = "64GiB";
 
-/// Where Weir finds the database, and its metrics if they are elsewhere.
+/// Where Weir finds the database.
 fn addresses(database: &Database) -> String {
-    let (port, prefix) = (database.main.port, database.prefix);
-    let urls = format!("urls: [\"http://127.0.0.1:{port}{prefix}\"]");
-    if database.metrics == port {
-        return urls;
-    }
-    format!("{urls}\n  metrics_urls: [\"http://127.0.0.1:{}\"]", database.metrics)
+    format!("urls: [\"http://127.0.0.1:{}{}\"]", database.main.port, database.prefix)
 }
 
-fn config(limits: Limits, kind: &str, addresses: &str, (limit, budget): (u64, u64)) -> String {
+fn config(
+    limits: Limits,
+    kind: &str,
+    addresses: &str,
+    metrics: Option<u16>,
+    (limit, budget): (u64, u64),
+) -> String {
     let all = limits.is_whole();
     let set = |one: Limits| all || limits == one;
     let mib = |bytes: u64| format!("{}MiB", bytes >> 20);
@@ -236,7 +238,9 @@ fn config(limits: Limits, kind: &str, addresses: &str, (limit, budget): (u64, u6
         _ => "",
     };
     let pressure = if (all && limits != Limits::AllButPressure) || limits == Limits::Pressure {
-        format!("pressure: {{memory_limit: {}{without}}}", mib(limit))
+        let elsewhere =
+            metrics.map_or_else(String::new, |port| format!(", metrics_urls: [\"http://127.0.0.1:{port}\"]"));
+        format!("pressure: {{memory_limit: {}{without}{elsewhere}}}", mib(limit))
     } else {
         String::new()
     };
@@ -263,7 +267,7 @@ mod tests {
 
     #[test]
     fn one_limit_alone_leaves_the_others_out_of_reach() {
-        let text = config(Limits::InFlight, "prometheus", "urls: []", (2 << 30, 1 << 30));
+        let text = config(Limits::InFlight, "prometheus", "urls: []", None, (2 << 30, 1 << 30));
         for part in [
             "budget: {memory: 64GiB, queries: 1000, unproven: 100%}",
             "in_flight: {memory: 819MiB",
@@ -273,7 +277,8 @@ mod tests {
         }
         assert!(!text.contains("memory_limit"));
         assert!(
-            config(Limits::All, "weir", "urls: []", (2 << 30, 1 << 30)).contains("memory_limit: 2048MiB")
+            config(Limits::All, "weir", "urls: []", None, (2 << 30, 1 << 30))
+                .contains("memory_limit: 2048MiB")
         );
     }
 
