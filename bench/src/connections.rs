@@ -17,7 +17,7 @@ const IDLE: usize = 8_000;
 const UNREAD: usize = 100;
 /// Bytes of each: far more than sockets hold.
 const ANSWER: usize = 64 << 20;
-/// What is to come back has this long.
+/// Time within which memory is to come back.
 const SETTLE: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -28,7 +28,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     std::fs::write(scratch.dir().join("big.json"), big_answer())?;
     let proxy = weir(&scratch, options, &open_weir(upstream.port))?;
     let memory = || rss(proxy.pid()).unwrap_or(0);
-    // What the first requests leave behind is no connection's.
+    // Memory that the first requests leave behind belongs to no connection.
     drop(ask(proxy.port, SMALL, 200)?);
     sleep(Duration::from_secs(2));
     let base = memory();

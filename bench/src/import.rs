@@ -13,8 +13,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const NAMES: [&str; 2] = ["node", "victoriametrics"];
 /// Samples of each of the 20,000 series.
 const SAMPLES: usize = 240;
-/// What one request has.
+/// Series in one request.
 const SERIES: usize = 500;
+/// Samples of each series in one request.
 const EACH: usize = 20;
 /// Where both take the text format.
 const TEXT: &str = "/api/v1/import/prometheus";

@@ -25,7 +25,7 @@ pub(super) enum Failure {
     Unanswered,
 }
 
-/// What is known of one replica.
+/// The known state of one replica.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Condition {
     down: bool,

@@ -5,6 +5,7 @@ use crate::base::time::EvalTimes;
 use super::{
     ParseError,
     ast::{Ast, BinaryOp, DurationExpr, Expr, Node, NodeId, ValueType},
+    shape::arithmetic,
 };
 
 /// Longest duration in seconds: what fits the nanoseconds of Prometheus.
@@ -63,15 +64,7 @@ fn seconds(ast: &Ast, times: EvalTimes) -> Vec<Result<f64, &'static str>> {
             Expr::Unary { negative: true, expr } => get(expr).map(|n| -n),
             Expr::Binary { op: BinaryOp::Div, rhs, .. } if get(rhs) == Ok(0.0) => Err("division by zero"),
             Expr::Binary { op: BinaryOp::Mod, rhs, .. } if get(rhs) == Ok(0.0) => Err("modulo by zero"),
-            Expr::Binary { op, lhs, rhs, .. } => both(get(lhs), get(rhs), |a, b| match op {
-                BinaryOp::Add => a + b,
-                BinaryOp::Sub => a - b,
-                BinaryOp::Mul => a * b,
-                BinaryOp::Div => a / b,
-                BinaryOp::Mod => a % b,
-                BinaryOp::Pow => a.powf(b),
-                _ => f64::NAN,
-            }),
+            Expr::Binary { op, lhs, rhs, .. } => both(get(lhs), get(rhs), |a, b| arithmetic(*op, a, b)),
             _ => Ok(f64::NAN),
         };
         values.push(value);

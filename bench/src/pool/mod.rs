@@ -27,7 +27,7 @@ const SAMPLES: usize = 720;
 const INTERVAL: u64 = 15;
 /// Over idle, of the pool.
 const FACTOR: f64 = 1.25;
-/// What the group allows beside the pool and what the idle node takes.
+/// Bytes that the group allows beside the pool and the idle node.
 const BESIDE: u64 = 32 << 20;
 /// `pool.idle`, and how long after the load memory is to be back.
 const IDLE: &str = "5s";

@@ -53,7 +53,8 @@ impl Numbers {
     }
 }
 
-fn arithmetic(op: BinaryOp, a: f64, b: f64) -> f64 {
+/// The value of an operator over two numbers in a duration; NaN for one that is none of arithmetic.
+pub(in crate::promql) fn arithmetic(op: BinaryOp, a: f64, b: f64) -> f64 {
     match op {
         BinaryOp::Add => a + b,
         BinaryOp::Sub => a - b,

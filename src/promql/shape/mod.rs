@@ -5,6 +5,7 @@
 //! (durations that compute to NaN, times at the edge of `i64`) saturates.
 
 mod duration;
+pub(in crate::promql) use duration::arithmetic;
 mod invariant;
 mod matchers;
 mod walk;
