@@ -26,7 +26,7 @@ mod read;
 mod write;
 
 #[cfg(test)]
-mod tests;
+pub(in crate::node) mod tests;
 
 pub use damage::joined;
 pub use error::BlockError;

@@ -265,7 +265,7 @@ fn what_does_not_fit_is_refused() {
 }
 
 /// Every file of a folder with its content.
-fn content(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+pub(in crate::node) fn content(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         if entry.is_dir() {

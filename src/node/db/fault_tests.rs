@@ -11,6 +11,7 @@ use super::{
     tests::{ALL, Model, read, write},
     *,
 };
+use crate::node::block::tests::content;
 
 const DAY: i64 = 86_400_000;
 const HOUR: i64 = 3_600_000;
@@ -148,20 +149,6 @@ fn samples_are_taken_by_either_clock_and_not_beyond() {
     assert_eq!(read(&db, &[], ALL), model);
     let refused = write(&db, &[("a", &[(START + 3 * HOUR + 600_001, 1.0)])]).unwrap();
     assert_eq!(refused.refused, 1);
-}
-
-/// Every file of a folder with its content.
-fn content(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-        if entry.is_dir() {
-            found.extend(content(&entry));
-        } else {
-            found.push((entry.clone(), fs::read(entry).unwrap()));
-        }
-    }
-    found.sort();
-    found
 }
 
 fn files_in(folder: &Path, extension: &str) -> Vec<PathBuf> {
