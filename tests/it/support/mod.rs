@@ -7,4 +7,5 @@ pub(crate) mod pki;
 pub(crate) mod pools;
 pub(crate) mod process;
 pub(crate) mod real;
+pub(crate) mod sockets;
 pub(crate) mod weir;

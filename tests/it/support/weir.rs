@@ -20,7 +20,7 @@ use weir::{
     telemetry::metrics::Metrics,
 };
 
-use crate::sockets::{HttpClient, client};
+use crate::support::sockets::{HttpClient, client};
 
 /// Longest wait for something that is about to happen.
 const SOON: Duration = Duration::from_secs(10);

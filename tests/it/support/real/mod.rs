@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::sockets::{HttpClient, client};
+use crate::support::sockets::{HttpClient, client};
 use data::Data;
 
 /// Longest wait for a database to come up with its data.

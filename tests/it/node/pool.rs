@@ -1,0 +1,212 @@
+//! The node's pools over the wire: what a query decides is lent, bounded, and given back.
+
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
+use weir::{
+    base::time::EvalTimes,
+    http::Served,
+    node::{
+        db::{Db, Options},
+        engine::{self, EvalError},
+        http::{Node, PoolSettings, Settings, serve},
+    },
+    promql,
+};
+
+use crate::{
+    support::sockets::{HttpClient, client},
+    support::{pools::pools, weir::Weir},
+};
+
+const NOW: i64 = 1_700_000_000;
+const SERIES: usize = 1_000;
+/// All series over an hour: 241 values each, so that a row takes 2 KiB of a bucket of 256.
+const HEAVY: &str = "/api/v1/query_range?query=wide&start=1699996400&end=1700000000&step=15";
+
+struct Pooled {
+    address: SocketAddr,
+    client: HttpClient,
+    node: Arc<Node>,
+    serving: JoinHandle<Served>,
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Pooled {
+    async fn start(pool: PoolSettings) -> Self {
+        let db = Db::in_memory(Options { clock: || NOW * 1_000, ..Options::default() });
+        let node = Node::new(Arc::new(db), Settings { pool, ..Settings::default() }).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = Arc::clone(&node);
+        let serving = tokio::spawn(async move { serve(listener, served, std::future::pending()).await });
+        let pooled = Self { address, client: client(), node, serving };
+        let mut text = String::new();
+        for number in 0..SERIES {
+            for minute in 0..4 {
+                let time = (NOW - 240 + minute * 60) * 1_000;
+                writeln!(text, "wide{{number=\"{number}\"}} {number} {time}").unwrap();
+            }
+        }
+        let request = Request::post(format!("http://{address}/api/v1/import/prometheus"));
+        assert_eq!(pooled.send(request, text).await.0, 204);
+        pooled
+    }
+
+    async fn send(
+        &self,
+        request: http::request::Builder,
+        body: impl Into<Bytes>,
+    ) -> (StatusCode, HeaderMap, String) {
+        let response = self.client.request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        (head.status, head.headers, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    async fn get(&self, target: &str) -> (StatusCode, HeaderMap, String) {
+        self.send(Request::get(format!("http://{}{target}", self.address)), "").await
+    }
+
+    /// The sum over all series of a metric whose labels hold `part`.
+    async fn metric(&self, name: &str, part: &str) -> f64 {
+        let (_, _, page) = self.get("/metrics").await;
+        let of = |line: &str| {
+            let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']))?;
+            rest.contains(part).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
+        };
+        page.lines().filter_map(of).sum()
+    }
+}
+
+fn bounded(memory: u64) -> PoolSettings {
+    // Without refills, which may or may not keep up, all can be counted.
+    let refill_per_second = Some(0);
+    PoolSettings { memory: Some(memory), wait: Duration::ZERO, refill_per_second, ..PoolSettings::default() }
+}
+
+#[tokio::test]
+async fn what_a_query_takes_is_lent_and_comes_back() {
+    let node = Pooled::start(bounded(64 << 20)).await;
+    assert_eq!(node.metric("weir_pool_cap_bytes", "").await, f64::from(64 << 20));
+    let (status, _, body) = node.get(HEAVY).await;
+    assert_eq!((status, body.matches("\"metric\"").count()), (StatusCode::OK, SERIES));
+    // A thousand rows of 256 numbers, and what else there was.
+    let peak = node.metric("weir_pool_peak_bytes", "").await;
+    let rows = (SERIES * 256 * 8) as f64;
+    assert!(peak > rows && peak < 1.5 * rows, "{peak} where rows take {rows}");
+    assert!(node.metric("weir_pool_get_on_empty_total", "bucket=\"256\",pool=\"numbers\"").await >= 744.0);
+    assert!(node.metric("weir_pool_put_on_full_total", "bucket=\"256\",pool=\"numbers\"").await >= 744.0);
+    for target in [
+        "/api/v1/query?query=wide[5m]&time=1700000000",
+        "/api/v1/query?query=sum(rate(wide[5m]))&time=1700000000",
+        "/api/v1/query?query=quantile(0.5,wide)%2Btopk(3,wide)&time=1700000000",
+        "/api/v1/query?query=max_over_time(wide[5m:1m])&time=1700000000",
+        "/api/v1/series?match[]=wide",
+    ] {
+        assert_eq!(node.get(target).await.0, 200, "{target}");
+    }
+    assert_eq!(node.metric("weir_pool_outstanding_bytes", "pool=\"numbers\"").await, 0.0);
+    assert_eq!(node.metric("weir_pool_outstanding_bytes", "pool=\"samples\"").await, 0.0);
+    assert_eq!(node.metric("weir_pool_outstanding_bytes", "pool=\"working\"").await, 0.0);
+    assert!(node.metric("process_resident_memory_anon_bytes", "").await > 0.0);
+}
+
+#[tokio::test]
+async fn at_the_cap_a_query_fails_with_a_reason_and_the_next_one_runs() {
+    let node = Pooled::start(bounded(1 << 20)).await;
+    let (status, headers, body) = node.get(HEAVY).await;
+    // Nobody else holds anything.
+    assert_eq!(status, 422, "{body}");
+    assert!(!headers.contains_key("retry-after"));
+    assert!(
+        body.starts_with(r#"{"status":"error","errorType":"execution","error":"the query needs more memory"#),
+        "{body}"
+    );
+    assert!(body.contains("1048576 bytes (pool.memory)") && body.contains("fewer series"), "{body}");
+    assert!(node.metric("weir_pool_exhausted_total", "").await >= 1.0);
+    assert!(node.metric("weir_pool_peak_bytes", "").await <= f64::from(1 << 20));
+    // What streams needs little.
+    assert_eq!(node.get(&HEAVY.replace("wide", "sum(wide)")).await.0, 200);
+    assert!(node.node.check_pools());
+}
+
+#[tokio::test]
+async fn unbounded_it_grows_as_m3dbnode_does() {
+    let node = Pooled::start(PoolSettings { bounded: false, ..bounded(1) }).await;
+    assert_eq!(node.get(HEAVY).await.0, 200);
+    assert_eq!(node.metric("weir_pool_cap_bytes", "").await, 0.0);
+    assert!(node.metric("weir_pool_peak_bytes", "").await > f64::from(1 << 20));
+}
+
+#[test]
+fn a_query_that_is_given_up_waits_no_longer_at_the_cap() {
+    let (pools, cap) = pools(1 << 20);
+    let db = Db::in_memory(Options::default());
+    let mut others = pools.working.loan();
+    others.grow(1 << 20, &|| false).unwrap();
+    let ast = promql::parse("vector(1)+vector(2)").unwrap();
+    let canceled = AtomicBool::new(false);
+    let options = engine::Options { pools: Some(pools.clone()), ..engine::Options::default() };
+    std::thread::scope(|scope| {
+        let query =
+            scope.spawn(|| engine::evaluate(&ast, EvalTimes::instant(0), &db, &options, &canceled).err());
+        while cap.waiting() == 0 {
+            std::thread::yield_now();
+        }
+        let given_up = Instant::now();
+        canceled.store(true, Relaxed);
+        assert_eq!(query.join().unwrap(), Some(EvalError::Canceled));
+        assert!(given_up.elapsed() < Duration::from_secs(30));
+    });
+    drop(others);
+    assert_eq!(
+        engine::evaluate(&ast, EvalTimes::instant(0), &db, &options, &AtomicBool::new(false)).err(),
+        None
+    );
+    assert_eq!(cap.lent(), 0);
+}
+
+/// Signals of a node by their names, as soon as all of them show distress while it is asked too much.
+async fn distress_of(pool: PoolSettings, runs: bool, signals: &[&str]) {
+    let node = Pooled::start(pool).await;
+    let url = format!("http://{}", node.address);
+    let weir = Weir::start(&format!("backends: [{{name: main, kind: weir, urls: [\"{url}\"]}}]")).await;
+    let shows = |metrics: &str, signal: &str| {
+        let series = format!("weir_backend_pressure{{backend=\"main\",signal=\"{signal}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(series.as_str())?.parse::<f64>().ok())
+    };
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        // With 422 or, beside a read of the proxy, with 503.
+        assert_eq!(node.get(HEAVY).await.0.is_success(), runs);
+        let all: Vec<_> = signals.iter().map(|signal| shows(&weir.metrics(), signal)).collect();
+        if all.iter().all(|pressure| pressure.is_some_and(|pressure| pressure > 0.0)) {
+            return;
+        }
+        assert!(Instant::now() < end, "{signals:?}: {all:?}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn the_proxy_sees_the_pools_of_its_node() {
+    distress_of(bounded(1 << 20), false, &["pools"]).await;
+    distress_of(PoolSettings { bounded: false, ..bounded(1) }, true, &["pools"]).await;
+}

@@ -1,0 +1,4 @@
+//! The parser, from outside.
+
+mod corpus;
+mod errors;

@@ -1,0 +1,80 @@
+//! Light requests and queries have connections of their own: neither can take those of the other.
+
+use http_body_util::BodyExt;
+
+use crate::{
+    proxy::forward::database,
+    support::{
+        fake_upstream::{Act, FakeUpstream, Seen},
+        weir::Weir,
+    },
+};
+
+/// A proxy with two connections for queries, before a backend that answers nothing below `path`.
+async fn silent_at(path: &'static str) -> (FakeUpstream, Weir) {
+    let upstream =
+        FakeUpstream::start(
+            move |seen: &Seen| {
+                if seen.path() == path && !is_own(seen) { Act::hang() } else { database(seen) }
+            },
+        )
+        .await;
+    let connections = "max_connections: 2, light_connections: 7";
+    let yaml = format!("backends: [{{name: main, urls: [\"{}\"], {connections}}}]", upstream.url());
+    let weir = Weir::start(&yaml).await;
+    weir.proxy.warm().await;
+    (upstream, weir)
+}
+
+/// What Weir asks for beside the label table.
+fn is_own(seen: &Seen) -> bool {
+    seen.target.contains("limit_per_metric=1")
+}
+
+/// So many requests that the backend saw.
+async fn until_seen(upstream: &FakeUpstream, path: &str, count: usize) {
+    loop {
+        let seen = upstream.seen().iter().filter(|seen| seen.path() == path && !is_own(seen)).count();
+        assert!(seen <= count, "{seen} reached the backend, not {count}");
+        if seen == count {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn light_requests_do_not_wait_for_queries() {
+    let (upstream, weir) = silent_at("/api/v1/query").await;
+    let request = || weir.request("/api/v1/query?query=small");
+    let queries: Vec<_> = (0..5).map(|_| tokio::spawn(weir.client.request(request()))).collect();
+    weir.until_load(5, 0).await;
+    until_seen(&upstream, "/api/v1/query", 2).await;
+    assert_eq!(weir.get("/api/v1/status/buildinfo").await.status, 200);
+    queries.iter().for_each(tokio::task::JoinHandle::abort);
+    weir.until_idle().await;
+}
+
+#[tokio::test]
+async fn queries_do_not_wait_for_light_requests_which_are_few() {
+    let (upstream, weir) = silent_at("/api/v1/metadata").await;
+    let light: Vec<_> =
+        (0..30).map(|_| tokio::spawn(weir.client.request(weir.request("/api/v1/metadata")))).collect();
+    until_seen(&upstream, "/api/v1/metadata", 7).await;
+    let metrics = weir.metrics();
+    for line in [
+        "weir_backend_connections{backend=\"main\",lane=\"light\"} 7",
+        "weir_backend_connections_max{backend=\"main\",lane=\"light\"} 7",
+        "weir_backend_connections_max{backend=\"main\",lane=\"queries\"} 2",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+    let answer = weir.send(weir.request("/api/v1/query?query=small")).await;
+    assert_eq!(answer.status(), 200);
+    answer.into_body().collect().await.unwrap();
+    until_seen(&upstream, "/api/v1/metadata", 7).await;
+    light.iter().for_each(tokio::task::JoinHandle::abort);
+    upstream.abandoned(7).await;
+    assert_eq!(weir.get("/api/v1/status/buildinfo").await.status, 200);
+    weir.until_idle().await;
+}

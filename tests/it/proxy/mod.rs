@@ -1,0 +1,21 @@
+//! Weir as a proxy, over real sockets, before scripted databases.
+
+mod connections;
+mod faults;
+mod floods;
+pub(crate) mod forward;
+mod grafana_contract;
+mod grafana_replay;
+mod light;
+mod log;
+mod meter;
+mod ordinary_use;
+mod pressure;
+mod shut_out;
+mod split;
+mod stack;
+mod status;
+mod tls;
+mod traces;
+mod whose_data;
+mod wrong_estimate;

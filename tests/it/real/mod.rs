@@ -1,0 +1,6 @@
+//! Weir and its node beside real databases; each test is skipped, by name, where its database is not installed.
+
+mod differential;
+mod node;
+mod prometheus;
+mod victoriametrics;
