@@ -106,8 +106,8 @@
 //! |---|---|
 //! | 0 | [`base`], [`series`] |
 //! | 1 | [`telemetry`], [`promql`], [`http`] |
-//! | 2 | [`cost`], [`limit`], [`backend`], [`status`] |
-//! | 3 | [`node`], [`proxy`] |
+//! | 2 | [`cost`], [`limit`], [`backend`] |
+//! | 3 | [`node`], [`proxy`], [`admin`] |
 //! | 4 | [`config`] |
 //! | 5 | [`cli`] |
 
@@ -115,6 +115,7 @@
 #[cfg(test)]
 extern crate self as weir;
 
+pub mod admin;
 pub mod backend;
 pub mod base;
 pub mod cli;
@@ -126,5 +127,4 @@ pub mod node;
 pub mod promql;
 pub mod proxy;
 pub mod series;
-pub mod status;
 pub mod telemetry;

@@ -15,9 +15,9 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("cost", &["base", "series", "promql"]),
     ("limit", &["base", "telemetry"]),
     ("backend", &["base", "telemetry", "promql", "http"]),
-    ("status", &["base"]),
     ("node", &["base", "series", "telemetry", "promql", "http"]),
-    ("proxy", &["base", "series", "telemetry", "promql", "http", "cost", "limit", "backend", "status"]),
+    ("proxy", &["base", "series", "telemetry", "promql", "http", "cost", "limit", "backend"]),
+    ("admin", &["base", "telemetry", "http", "limit", "backend", "proxy"]),
     (
         "config",
         &["base", "series", "telemetry", "promql", "http", "cost", "limit", "backend", "proxy", "node"],
@@ -34,6 +34,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "limit",
             "backend",
             "proxy",
+            "admin",
             "node",
             "config",
         ],
@@ -60,7 +61,6 @@ const KEPT_OUT: &[(&str, &[&str], &str)] = &[
     ("cost", &["tokio", "axum", "hyper", "tower"], "the estimator is pure"),
     ("limit", &["axum", "hyper", "http"], "limits know no HTTP: they stand before any tower service"),
     ("backend", &["axum"], "only the proxy serves"),
-    ("status", &["tokio", "axum", "hyper", "tower", "http"], "a page is a function of a snapshot"),
 ];
 
 const FILE_LINES_MAX: usize = 500;

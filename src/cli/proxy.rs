@@ -23,6 +23,7 @@ use super::{
     system,
 };
 use crate::{
+    admin,
     config::{self, Loaded, Reloader},
     http,
     proxy::{self, Proxy, Workers},
@@ -182,7 +183,7 @@ fn reload(reloader: &Reloader, proxy: &Proxy) -> Result<Vec<String>, String> {
     outcome
 }
 
-fn reload_by(proxy: &Arc<Proxy>, reloader: &Arc<Reloader>) -> proxy::Reload {
+fn reload_by(proxy: &Arc<Proxy>, reloader: &Arc<Reloader>) -> admin::Reload {
     let (proxy, reloader) = (Arc::clone(proxy), Arc::clone(reloader));
     Arc::new(move || reload(&reloader, &proxy))
 }
@@ -192,7 +193,7 @@ fn reload_by(proxy: &Arc<Proxy>, reloader: &Arc<Reloader>) -> proxy::Reload {
 pub(super) fn admin_lane(
     listener: TcpListener,
     proxy: &Arc<Proxy>,
-    reload: Option<proxy::Reload>,
+    reload: Option<admin::Reload>,
     mut stopped: watch::Receiver<()>,
 ) -> Result<(SocketAddr, thread::JoinHandle<()>), String> {
     let address = listener.local_addr().map_err(|error| error.to_string())?;
@@ -205,7 +206,7 @@ pub(super) fn admin_lane(
                 // The sender's end is the signal.
                 let _ = stopped.changed().await;
             };
-            proxy::serve_admin(TcpListener::from_std(listener)?, proxy, reload, stopped).await;
+            admin::serve_admin(TcpListener::from_std(listener)?, proxy, reload, stopped).await;
             Ok::<_, io::Error>(())
         });
         // A profile under way is nobody's any more.

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use serde::Serialize;
 use tokio::task::AbortHandle;
 
 use super::{
@@ -49,16 +50,25 @@ pub struct Settings {
     pub policy: Policy,
 }
 
+/// When the configuration was read, and whether that worked.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ConfigState {
+    /// When it was taken over.
+    pub loaded_ms: i64,
+    /// When the file was read last without being taken over, and what was wrong with it; `None` after a good reload.
+    pub mistake: Option<(i64, String)>,
+}
+
 /// Settings in use, and the backends that they made.
 #[derive(Debug)]
-pub(super) struct ConfigSnapshot {
+pub(crate) struct ConfigSnapshot {
     pub(super) request_body: usize,
     pub(super) grace: Duration,
     pub(super) tls: Option<ServerTls>,
-    pub(super) admin_tls: Option<ServerTls>,
+    pub(crate) admin_tls: Option<ServerTls>,
     pub(super) rules: Rules,
-    pub(super) upstreams: Vec<Arc<Upstream>>,
-    pub(super) admin_hosts: HostNames,
+    pub(crate) upstreams: Vec<Arc<Upstream>>,
+    pub(crate) admin_hosts: HostNames,
     routes: HashMap<TenantId, usize>,
     prefix_routes: TenantPrefixes<usize>,
     classes: Vec<Arc<str>>,

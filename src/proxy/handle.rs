@@ -18,13 +18,10 @@ use parking_lot::Mutex;
 use tower::ServiceExt as _;
 
 use super::{
-    config::{ConfigSnapshot, Settings},
+    config::{ConfigSnapshot, ConfigState, Settings},
     estimate::Pricing,
     front::{Front, Incoming},
-    log::{
-        QueryLogs,
-        active::{ActiveQueries, cut},
-    },
+    log::{ActiveQueries, QueryLogs, cut},
     meter::settlement::Settler,
     query::{body::Bodies, layer::QueryReader},
     respond::Body,
@@ -39,7 +36,6 @@ use crate::{
     http::{Connections, Counts},
     limit::{self, Admission},
     promql,
-    status::Config,
     telemetry::{
         metrics::{ControlGauges, LaneGauges, Metrics, Resource},
         otlp,
@@ -56,14 +52,14 @@ pub struct Proxy {
     stack: Stack,
     parts: Parts,
     pub(super) logs: Arc<QueryLogs>,
-    pub(super) admission: Arc<Admission>,
-    pub(super) metrics: Arc<Metrics>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) metrics: Arc<Metrics>,
     /// The client connections of the query API.
     pub(super) connections: Arc<Connections>,
     /// Those of the admin API.
-    pub(super) admin_connections: Arc<Connections>,
-    pub(super) started_ms: i64,
-    pub(super) config: Mutex<Config>,
+    pub(crate) admin_connections: Arc<Connections>,
+    pub(crate) started_ms: i64,
+    config: Mutex<ConfigState>,
 }
 
 impl fmt::Debug for Proxy {
@@ -118,7 +114,7 @@ impl Proxy {
             connections,
             admin_connections,
             started_ms: clock(),
-            config: Mutex::new(Config { loaded_ms: clock(), mistake: None }),
+            config: Mutex::new(ConfigState { loaded_ms: clock(), mistake: None }),
         })
     }
 
@@ -138,7 +134,7 @@ impl Proxy {
     }
 
     /// Milliseconds since the epoch.
-    pub(super) fn now_ms(&self) -> i64 {
+    pub(crate) fn now_ms(&self) -> i64 {
         (self.logs.clock)()
     }
 
@@ -168,7 +164,7 @@ impl Proxy {
     }
 
     /// The settings in use.
-    pub(super) fn live(&self) -> Arc<ConfigSnapshot> {
+    pub(crate) fn live(&self) -> Arc<ConfigSnapshot> {
         self.parts.front.config.load_full()
     }
 
@@ -198,13 +194,23 @@ impl Proxy {
         self.metrics.reloaded(mistake.is_none(), now_ms / 1_000);
         let mut config = self.config.lock();
         match mistake {
-            None => *config = Config { loaded_ms: now_ms, mistake: None },
+            None => *config = ConfigState { loaded_ms: now_ms, mistake: None },
             Some(mistake) => config.mistake = Some((now_ms, cut(mistake, MISTAKE_CHARS))),
         }
     }
 
+    /// The queries under way, and the latest rejections.
+    pub(crate) fn active(&self) -> &ActiveQueries {
+        &self.logs.active
+    }
+
+    /// When the configuration was read, and whether that worked.
+    pub(crate) fn config_state(&self) -> ConfigState {
+        self.config.lock().clone()
+    }
+
     /// Client connections that are open, of how many.
-    pub(super) fn open_connections(&self) -> (usize, usize) {
+    pub(crate) fn open_connections(&self) -> (usize, usize) {
         let counts = self.connections.counts();
         (counts.open, counts.max)
     }

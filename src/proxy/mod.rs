@@ -1,6 +1,5 @@
 //! Floor 3: carries a query from its client to a backend and back. `stack.rs` is its life, layer by layer.
 
-mod admin;
 mod admit;
 mod config;
 mod estimate;
@@ -18,13 +17,13 @@ mod route;
 mod server;
 mod split;
 mod stack;
-mod status;
 mod supervise;
 pub mod upstream;
 mod weigh;
 
 pub use crate::http::{ServerTls, ServerTlsSettings, Workers};
-pub use admin::{Reload, serve_admin};
-pub use config::Settings;
+pub use config::{ConfigState, Settings};
 pub use handle::Proxy;
+pub(crate) use log::{ActiveQuery, Tally, cut};
+pub use log::{Origin, Refused};
 pub use server::serve;

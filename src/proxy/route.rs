@@ -6,7 +6,7 @@ use crate::backend::Kind;
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Endpoint {
+pub(crate) enum Endpoint {
     /// `query`: one instant.
     Query,
     /// `query_range`: a graph.
@@ -37,7 +37,7 @@ pub(super) enum Endpoint {
 
 impl Endpoint {
     /// The word for metrics and logs.
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Query => "query",
             Self::QueryRange => "query_range",

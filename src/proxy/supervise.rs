@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{log::active::ActiveQueries, upstream::Upstream};
+use super::{log::ActiveQueries, upstream::Upstream};
 use crate::{
     backend::pressure::Look,
     base::distress::{Load, Signal},

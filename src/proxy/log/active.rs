@@ -15,7 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{
-    Origin, Owner,
+    Origin, Owner, Refused, Rejection,
     recent::{Recent, Tally},
 };
 use crate::{
@@ -23,7 +23,6 @@ use crate::{
     limit::Candidate,
     promql::Fingerprint,
     proxy::{meter::Progress, route::Endpoint},
-    status::Refused,
 };
 
 /// Rejections that are remembered.
@@ -37,7 +36,7 @@ const WAITING: u64 = u64::MAX;
 
 /// What is known of a query that asks to run.
 #[derive(Debug)]
-pub(in crate::proxy) struct Facts {
+pub(crate) struct Facts {
     pub owner: Owner,
     pub origin: Origin,
     pub cost: QueryCost,
@@ -54,7 +53,7 @@ pub(in crate::proxy) struct Facts {
 
 /// A query that asked to run, and how far it has got.
 #[derive(Debug)]
-pub(in crate::proxy) struct ActiveQuery {
+pub(crate) struct ActiveQuery {
     pub facts: Facts,
     /// Its number, by which admission knows it.
     pub tag: u64,
@@ -65,29 +64,19 @@ pub(in crate::proxy) struct ActiveQuery {
 
 impl ActiveQuery {
     /// How long it waited; `None` while it does.
-    pub(in crate::proxy) fn waited(&self) -> Option<Duration> {
+    pub(crate) fn waited(&self) -> Option<Duration> {
         let waited = self.waited.load(Relaxed);
         (waited != WAITING).then(|| Duration::from_millis(waited))
     }
 
     /// Bytes of its answer that have come.
-    pub(in crate::proxy) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.progress.bytes()
     }
 }
 
-/// Why a query got no answer, or would have got none.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct Rejection<'a> {
-    pub reason: &'static str,
-    pub status: u16,
-    pub message: &'a str,
-    /// It was admitted nevertheless: the limit is in shadow mode.
-    pub shadow: bool,
-}
-
 /// Every query that asked to run and has not ended, and the latest rejections.
-pub(in crate::proxy) struct ActiveQueries {
+pub(crate) struct ActiveQueries {
     clock: fn() -> i64,
     state: Mutex<State>,
 }
@@ -145,7 +134,7 @@ impl ActiveQueries {
             times: before.map_or(0, |known| known.times) + 1,
             tenant: owner.tenant.to_string(),
             actor: cut(&owner.actor, QUERY_CHARS),
-            origin: origin.shown(),
+            origin: origin.clone(),
             reason: rejection.reason,
             shadow: rejection.shadow,
             status: rejection.status,
@@ -156,7 +145,7 @@ impl ActiveQueries {
     }
 
     /// The queries that asked to run and have not ended.
-    pub(in crate::proxy) fn list(&self) -> Vec<Arc<ActiveQuery>> {
+    pub(crate) fn list(&self) -> Vec<Arc<ActiveQuery>> {
         self.lock().active.values().map(Arc::clone).collect()
     }
 
@@ -193,12 +182,12 @@ impl ActiveQueries {
     }
 
     /// What tenants did in a time that ends now.
-    pub(in crate::proxy) fn recent(&self) -> (Duration, Vec<(TenantId, Tally)>) {
+    pub(crate) fn recent(&self) -> (Duration, Vec<(TenantId, Tally)>) {
         self.lock().recent.told(Instant::now())
     }
 
     /// The latest rejections, the newest first.
-    pub(in crate::proxy) fn rejections(&self) -> Vec<Refused> {
+    pub(crate) fn rejections(&self) -> Vec<Refused> {
         self.lock().rejections.iter().cloned().collect()
     }
 
@@ -243,7 +232,7 @@ impl Drop for ActiveGuard {
 }
 
 /// A text of at most this many characters, with a sign where it was cut.
-pub(in crate::proxy) fn cut(text: &str, chars: usize) -> String {
+pub(crate) fn cut(text: &str, chars: usize) -> String {
     match text.char_indices().nth(chars) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

@@ -1,10 +1,18 @@
 //! One record for each query: its line in the log, its span, its place on the status page.
 
-pub(super) mod active;
+mod active;
 mod origin;
 mod query_log;
-pub(super) mod recent;
+mod recent;
+mod rejection;
 mod span;
 
-pub(super) use origin::Origin;
-pub(super) use query_log::{Owner, QueryLog, QueryLogs};
+pub use origin::Origin;
+pub use rejection::Refused;
+
+pub(crate) use active::{ActiveQueries, ActiveQuery, cut};
+pub(crate) use query_log::Owner;
+pub(crate) use recent::Tally;
+
+pub(super) use query_log::{QueryLog, QueryLogs};
+pub(super) use rejection::Rejection;

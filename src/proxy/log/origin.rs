@@ -3,8 +3,7 @@
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName};
-
-use crate::status;
+use serde::Serialize;
 
 /// Bytes of a header that are kept.
 const KEPT_BYTES_MAX: usize = 128;
@@ -17,14 +16,18 @@ const PANEL: HeaderName = HeaderName::from_static("x-panel-id");
 /// Digits of a trace id in `traceparent` (W3C Trace Context).
 const TRACE_ID_DIGITS: usize = 32;
 
-/// Where a query comes from; what is unknown is empty.
-#[derive(Clone, Debug, Default)]
-pub(in crate::proxy) struct Origin {
+/// Where a query comes from, as its client says; `None` is unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Origin {
+    /// The user of Grafana.
     pub user: Option<Box<str>>,
+    /// The dashboard's UID.
     pub dashboard: Option<Box<str>>,
+    /// The panel's id.
     pub panel: Option<Box<str>>,
+    /// The client's address.
     pub client: Option<IpAddr>,
-    /// The trace that it belongs to, as the client named it or Weir began it.
+    /// Its trace (W3C Trace Context), as the client named it or Weir began it.
     pub trace_id: Option<Box<str>>,
 }
 
@@ -45,18 +48,6 @@ impl Origin {
             panel: read(PANEL),
             client: Some(client.to_canonical()),
             trace_id: trace_id.filter(|id| id.len() == TRACE_ID_DIGITS).map(Into::into),
-        }
-    }
-
-    /// The same for the status page.
-    pub(in crate::proxy) fn shown(&self) -> status::Origin {
-        let text = |field: &Option<Box<str>>| field.as_deref().map(str::to_owned);
-        status::Origin {
-            user: text(&self.user),
-            dashboard: text(&self.dashboard),
-            panel: text(&self.panel),
-            client: self.client.map(|client| client.to_string()),
-            trace_id: text(&self.trace_id),
         }
     }
 }

@@ -10,8 +10,8 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::{
-    Origin,
-    active::{ActiveGuard, ActiveQueries, Facts, Rejection},
+    Origin, Rejection,
+    active::{ActiveGuard, ActiveQueries, Facts},
     span::{Ended, Trace},
 };
 use crate::{
@@ -108,7 +108,7 @@ impl Stage {
 
 /// Whose query it is, and where it runs.
 #[derive(Clone, Debug)]
-pub(in crate::proxy) struct Owner {
+pub(crate) struct Owner {
     /// Who pays.
     pub tenant: TenantId,
     /// Who inside the tenant.

@@ -17,7 +17,7 @@ const TENANTS_MAX: usize = 1_000;
 
 /// What one tenant did.
 #[derive(Clone, Debug, Default)]
-pub(in crate::proxy) struct Tally {
+pub(crate) struct Tally {
     /// Queries admitted.
     pub admitted: u64,
     /// Samples that they were expected to read, where that was known.
@@ -28,7 +28,7 @@ pub(in crate::proxy) struct Tally {
 
 impl Tally {
     /// All refusals together.
-    pub(in crate::proxy) fn refusals(&self) -> u64 {
+    pub(crate) fn refusals(&self) -> u64 {
         self.refused.iter().map(|(_, n)| n).sum()
     }
 

@@ -9,7 +9,10 @@ use std::{
 };
 
 use tokio::time::{Instant, timeout};
-use weir::backend::{Backend, BaseUrl, Days, Kind, Settings};
+use weir::{
+    admin::Snapshot,
+    backend::{Backend, BaseUrl, Days, Kind, Settings},
+};
 
 use crate::{
     proxy::forward::database,
@@ -169,7 +172,7 @@ async fn a_backend_that_is_back_is_used_within_a_second_and_does_not_flap_before
         assert_eq!(weir.get(small).await.status, 503, "it does not flap");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let status = weir.proxy.status();
+    let status = Snapshot::take(&weir.proxy);
     let findings: Vec<_> = status.findings().into_iter().map(|finding| finding.text).collect();
     let down = format!(
         "backend main is down: none of its replicas answers: {} answers 404 to a query",

@@ -6,6 +6,8 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use weir::admin::Snapshot;
+
 use crate::{
     proxy::forward::database,
     support::{
@@ -404,8 +406,8 @@ async fn a_backend_whose_memory_stays_at_its_limit_is_a_finding_and_shuts_nobody
         Weir::start(&format!("backends: [{{name: main, urls: [\"{}\"], {limit}}}]", upstream.url())).await;
     let finding = "holds 94.4MiB of 95.4MiB with no heavy query running";
     let end = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
-    while !weir.proxy.status().json().unwrap().contains(finding) {
-        assert!(tokio::time::Instant::now() < end, "{}", weir.proxy.status().json().unwrap());
+    while !Snapshot::take(&weir.proxy).json().unwrap().contains(finding) {
+        assert!(tokio::time::Instant::now() < end, "{}", Snapshot::take(&weir.proxy).json().unwrap());
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     let heavy = "/api/v1/query_range?query=big&start=0&end=7200&step=60";

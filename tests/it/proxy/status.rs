@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use tokio::net::TcpListener;
-use weir::proxy::serve_admin;
+use weir::admin::serve_admin;
 
 use crate::{
     proxy::forward::database,

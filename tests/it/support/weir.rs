@@ -13,10 +13,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 use weir::{
+    admin::serve_admin,
     config,
     cost::History,
     http::Served,
-    proxy::{Proxy, Workers, serve, serve_admin},
+    proxy::{Proxy, Workers, serve},
     telemetry::metrics::Metrics,
 };
 

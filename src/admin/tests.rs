@@ -1,4 +1,6 @@
+use super::page::escaped;
 use super::*;
+use crate::proxy::{ConfigState, Origin, Refused};
 
 const HOSTILE: &str = r#"{a="<script>alert('x')</script>"} & "b" </td>"#;
 
@@ -10,7 +12,11 @@ fn query() -> Query {
     Query {
         tenant: HOSTILE.into(),
         actor: HOSTILE.into(),
-        origin: Origin { user: Some(HOSTILE.into()), client: Some("192.0.2.1".into()), ..Origin::default() },
+        origin: Origin {
+            user: Some(HOSTILE.into()),
+            client: Some([192, 0, 2, 1].into()),
+            ..Origin::default()
+        },
         start_ms: Some(1_000),
         end_ms: Some(61_000),
         step_ms: Some(15_000),
@@ -72,7 +78,7 @@ fn busy() -> Snapshot {
     Snapshot {
         now_ms: 10_000,
         version: "1",
-        config: Config { loaded_ms: 1_000, mistake: Some((4_000, HOSTILE.into())) },
+        config: ConfigState { loaded_ms: 1_000, mistake: Some((4_000, HOSTILE.into())) },
         backends: vec![backend],
         running: queries.clone(),
         waiting: queries,

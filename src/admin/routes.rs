@@ -12,10 +12,10 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-use super::Proxy;
+use super::{Snapshot, page};
 use crate::{
     http::{self, BrowserGuard, ListenerTls, Options, Timeouts, Workers},
-    status,
+    proxy::Proxy,
     telemetry::{
         metrics,
         profile::{What, respond},
@@ -109,12 +109,12 @@ async fn status_page(State(admin): State<Admin>, RawQuery(asked): RawQuery) -> R
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    (headers, status::page(&admin.proxy.status(), refresh)).into_response()
+    (headers, page(&Snapshot::take(&admin.proxy), refresh)).into_response()
 }
 
 async fn status_json(State(admin): State<Admin>) -> Response {
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
-    match admin.proxy.status().json() {
+    match Snapshot::take(&admin.proxy).json() {
         Ok(text) => (headers, text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("status: {error}\n")).into_response(),
     }

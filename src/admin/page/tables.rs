@@ -2,10 +2,12 @@
 
 use std::fmt::{self, Display, Write as _};
 
-use super::{
-    Backend, Number, Queries, Query, Refused, Share, Snapshot, Tenant, escape::escaped, findings::span,
+use super::escape::escaped;
+use crate::{
+    admin::snapshot::{Backend, Number, Queries, Query, Share, Snapshot, Tenant, span},
+    base::units,
+    proxy::Refused,
 };
-use crate::base::units;
 
 /// One cell; `class` says how it is aligned, `value` is HTML.
 fn cell(out: &mut String, heading: &str, class: &str, value: impl Display) -> fmt::Result {

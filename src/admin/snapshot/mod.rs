@@ -1,18 +1,15 @@
-//! Floor 2: what an operator wants to see on one screen. A [`Snapshot`] is plain values; [`page`] makes HTML of it and
-//! [`Snapshot::findings`] says first what is wrong. Who takes the snapshot is not known here.
+//! The state of the proxy at one moment, as plain values: [`Snapshot`]. `take.rs` takes it, `findings.rs` judges it.
 
-mod escape;
 mod findings;
-mod page;
-mod tables;
-#[cfg(test)]
-mod tests;
+mod take;
 
 use serde::Serialize;
 
-pub use escape::escaped;
+use crate::proxy::{ConfigState, Origin, Refused};
+
 pub use findings::{Finding, Severity};
-pub use page::page;
+
+pub(super) use findings::span;
 
 /// Everything that the status page shows, at one moment. Times are milliseconds since the epoch, durations milliseconds.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -28,7 +25,7 @@ pub struct Snapshot {
     /// Client connections that are open, of so many.
     pub connections: Share,
     /// The configuration in force.
-    pub config: Config,
+    pub config: ConfigState,
     /// The databases.
     pub backends: Vec<Backend>,
     /// Queries at the backends, the most expensive first.
@@ -52,15 +49,6 @@ pub struct Share {
     pub used: u64,
     /// What there is; `None` is unlimited.
     pub of: Option<u64>,
-}
-
-/// The configuration in force.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Config {
-    /// When it was taken over.
-    pub loaded_ms: i64,
-    /// When the file was read last without being taken over, and what was wrong with it; `None` after a good reload.
-    pub mistake: Option<(i64, String)>,
 }
 
 /// One database.
@@ -124,21 +112,6 @@ pub struct Queries {
     pub total: usize,
     /// The most expensive of them.
     pub shown: Vec<Query>,
-}
-
-/// Where a query comes from, as its client says; what is unknown is `null`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Origin {
-    /// The user of Grafana.
-    pub user: Option<String>,
-    /// The dashboard's UID.
-    pub dashboard: Option<String>,
-    /// The panel's id.
-    pub panel: Option<String>,
-    /// The client's address.
-    pub client: Option<String>,
-    /// The trace that it belongs to (W3C Trace Context).
-    pub trace_id: Option<String>,
 }
 
 /// A query in flight or waiting.
@@ -205,34 +178,6 @@ pub struct Tenant {
     pub samples: u64,
     /// Queries refused, by the id of the limit, the most first.
     pub refused: Vec<(&'static str, u64)>,
-}
-
-/// A query that was refused, failed, or would have been refused.
-#[derive(Clone, Debug, Serialize)]
-pub struct Refused {
-    /// When it happened last.
-    pub at_ms: i64,
-    /// How often of late: the same tenant, query and reason.
-    pub times: u64,
-    /// Who pays.
-    pub tenant: String,
-    /// Who inside the tenant.
-    pub actor: String,
-    /// Where it comes from.
-    #[serde(flatten)]
-    pub origin: Origin,
-    /// The id of the limit, or the kind of the failure.
-    pub reason: &'static str,
-    /// It was admitted nevertheless: the limit is only watched.
-    pub shadow: bool,
-    /// The status that the client got.
-    pub status: u16,
-    /// What the client was told, cut.
-    pub message: String,
-    /// See [`Query::fingerprint`].
-    pub fingerprint: String,
-    /// The text of the query, cut.
-    pub text: String,
 }
 
 impl Snapshot {

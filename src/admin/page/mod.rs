@@ -1,14 +1,14 @@
 //! The page: HTML without scripts, fonts or pictures, so that it works from any machine and needs nothing else.
 
+mod escape;
+mod tables;
+
 use std::fmt::{self, Write as _};
 
-use super::{
-    Snapshot,
-    escape::escaped,
-    findings::span,
-    tables::{backends, queries, refusals, tenants},
-};
+use super::snapshot::{Snapshot, span};
 use crate::base::units;
+pub(super) use escape::escaped;
+use tables::{backends, queries, refusals, tenants};
 
 const STYLE: &str = include_str!("page.css");
 /// Seconds between two loads that the page offers, beside none at all.

@@ -153,7 +153,7 @@ impl super::Share {
 }
 
 /// A span of time in few characters: `350ms`, `12.3s`, `5m12s`, `3h5m`.
-pub(super) fn span(ms: u64) -> String {
+pub(in crate::admin) fn span(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms}ms"),
         1_000..60_000 => format!("{}.{}s", ms / 1_000, ms % 1_000 / 100),

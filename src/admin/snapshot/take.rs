@@ -5,17 +5,12 @@ use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{
-    Proxy,
-    log::active::{ActiveQuery, cut},
-    log::recent::Tally,
-    upstream::Upstream,
-};
+use super::{Backend, Number, Queries, Query, Replica, Share, Snapshot, Tenant};
 use crate::{
     backend::ReplicaSnapshot,
     base::{Estimate, TenantId},
     limit::{BackendSnapshot, LaneSnapshot, WaitReason},
-    status::{Backend, Config, Number, Queries, Query, Replica, Share, Snapshot, Tenant},
+    proxy::{ActiveQuery, Proxy, Tally, cut, upstream::Upstream},
 };
 
 /// Queries shown of those in flight, and of those that wait.
@@ -27,30 +22,30 @@ const QUERY_CHARS: usize = 240;
 /// Characters of the name of whoever asks.
 const ACTOR_CHARS: usize = 60;
 
-impl Proxy {
-    /// What an operator wants to see at once, now.
-    pub fn status(&self) -> Snapshot {
+impl Snapshot {
+    /// The state of a proxy now.
+    pub fn take(proxy: &Proxy) -> Self {
         let now = Instant::now();
-        let under_way = self.logs.active.list();
+        let under_way = proxy.active().list();
         let (waiting, running): (Vec<_>, Vec<_>) =
             under_way.into_iter().partition(|seen| seen.waited().is_none());
-        let held = self.admission.snapshot();
-        let live = self.live();
+        let held = proxy.admission.snapshot();
+        let live = proxy.live();
         let backends = live.upstreams.iter().map(|upstream| {
             let held = held.backends.iter().find(|held| *held.name == *upstream.backend.name());
             backend(upstream, held, &waiting, now)
         });
         let waiters = held.backends.iter().flat_map(|backend| backend.waiters.iter().copied());
         let reasons: HashMap<u64, WaitReason> = waiters.collect();
-        let (recent, tenants) = self.logs.active.recent();
-        let (open, max) = self.open_connections();
-        Snapshot {
-            now_ms: self.now_ms(),
-            started_ms: self.started_ms,
+        let (recent, tenants) = proxy.active().recent();
+        let (open, max) = proxy.open_connections();
+        Self {
+            now_ms: proxy.now_ms(),
+            started_ms: proxy.started_ms,
             version: env!("CARGO_PKG_VERSION"),
-            stopping: self.stopping(),
+            stopping: proxy.stopping(),
             connections: Share { used: open as u64, of: Some(max as u64) },
-            config: self.config_state(),
+            config: proxy.config_state(),
             backends: backends.collect(),
             running: most_expensive(running, &reasons, now),
             waiting: most_expensive(waiting, &reasons, now),
@@ -61,12 +56,8 @@ impl Proxy {
                 |tally| tally.admitted > 0,
             ),
             tenants_by_refusals: top(&tenants, |tally| (tally.refusals(), 0), |tally| tally.refusals() > 0),
-            refusals: self.logs.active.rejections(),
+            refusals: proxy.active().rejections(),
         }
-    }
-
-    fn config_state(&self) -> Config {
-        self.config.lock().clone()
     }
 }
 
@@ -160,7 +151,7 @@ fn query(seen: &ActiveQuery, reason: Option<WaitReason>, now: Instant) -> Query 
     Query {
         tenant: facts.owner.tenant.to_string(),
         actor: cut(&facts.owner.actor, ACTOR_CHARS),
-        origin: facts.origin.shown(),
+        origin: facts.origin.clone(),
         start_ms: facts.times.map(|times| times.start),
         end_ms: facts.times.map(|times| times.end),
         step_ms: facts.times.map(|times| times.step),
