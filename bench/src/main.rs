@@ -65,6 +65,7 @@ Options:
                    wait), slow (clients that do not read) (mixed)
   --shapes N       estimate: N random queries of every construct, and hostile ones, beside the live heap that each takes;
                    --target prometheus (or --binary, another version of it) or victoriametrics
+  --only TEXT      estimate --shapes: the queries alone that contain this text
   --binary FILE    incident: the database of the targets m3 (m3dbnode), thanos, thanos-store and cortex
   --after N        incident: N seconds after the burst, the heaviest query that fits is asked eight times in a row
   --limit-mib N    incident: the database is killed above this resident set (2048)
@@ -98,6 +99,8 @@ pub(crate) struct Options {
     name: Option<String>,
     /// Random queries of every construct.
     shapes: Option<usize>,
+    /// Of these, those alone that contain this text.
+    only: Option<String>,
     wrong_estimate: Option<u64>,
     go_limit_percent: Option<u64>,
 }
@@ -118,6 +121,7 @@ impl Options {
             after: None,
             name: None,
             shapes: None,
+            only: None,
             wrong_estimate: None,
             go_limit_percent: None,
         };
@@ -138,6 +142,7 @@ impl Options {
                 "--wrong-estimate" => options.wrong_estimate = Some(value.parse::<u64>()?.clamp(1, 1000)),
                 "--go-limit" => options.go_limit_percent = Some(value.parse::<u64>()?.clamp(1, 100)),
                 "--shapes" => options.shapes = Some(value.parse::<usize>()?.clamp(1, 100_000)),
+                "--only" => options.only = Some(value),
                 "--name" => options.name = Some(value),
                 _ => return Err(format!("unknown option {flag}").into()),
             }

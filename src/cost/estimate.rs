@@ -1,7 +1,7 @@
 //! From a shape and the knowledge of its selectors to a cost.
 
 use super::{
-    LabelTable, Model, SeriesKnowledge, Source,
+    LabelTable, Model, SampleType, SeriesKnowledge, Source,
     interpret::{self, Leaf},
 };
 use crate::{
@@ -16,8 +16,6 @@ use std::sync::Arc;
 /// A query without selectors and subqueries that holds at most this much, its strings and its answer included, is not
 /// worth an account: `1+1`, `vector(1)`, `time()` of a graph.
 const FREE_BYTES: u64 = 256 << 10;
-/// Buckets of a native histogram of which nothing more is known: client libraries keep to 100 or 160.
-const BUCKETS_ASSUMED: u64 = 100;
 
 /// What is known of the data that a request reads.
 #[derive(Clone, Copy, Debug, Default)]
@@ -92,7 +90,7 @@ pub fn estimate(shape: &Shape, known: &Knowledge<'_>, model: &Model) -> Estimate
     let mut selectors = Vec::with_capacity(shape.selectors.len());
     let mut leaves = Vec::with_capacity(shape.selectors.len());
     for (i, one) in shape.selectors.iter().enumerate() {
-        let (known, mut leaf) = (knowledge(i), leaf(one, knowledge(i), known.table, model));
+        let (known, mut leaf) = (knowledge(i), leaf(one, knowledge(i), model));
         if matches!(shape.reads, Reads::Listing) {
             leaf.blocks = 1;
         }
@@ -185,10 +183,14 @@ fn selector(
     }
 }
 
-fn leaf(selector: &SelectorShape, known: SeriesKnowledge, table: Option<&LabelTable>, model: &Model) -> Leaf {
-    let is_native = || {
-        let name = selector.metric_name();
-        table.zip(name).is_some_and(|(table, name)| table.is_histogram(name))
+fn leaf(selector: &SelectorShape, known: SeriesKnowledge, model: &Model) -> Leaf {
+    let samples = match known.samples {
+        SampleType::Unknown if selector.histograms => SampleType::HISTOGRAM,
+        known => known,
+    };
+    let buckets = match samples {
+        SampleType::Unknown | SampleType::Float => 0,
+        SampleType::Histogram(buckets) => u64::from(buckets),
     };
     let window = TimeRange { start: 0, end: i64::try_from(selector.window_per_eval_ms).unwrap_or(i64::MAX) };
     let samples = model.samples(selector.window);
@@ -197,9 +199,6 @@ fn leaf(selector: &SelectorShape, known: SeriesKnowledge, table: Option<&LabelTa
         blocks: model.blocks(selector.window),
         samples,
         window_samples: model.samples(window).min(samples),
-        buckets: match u64::from(known.buckets) {
-            0 if selector.histograms || is_native() => BUCKETS_ASSUMED,
-            known => known,
-        },
+        buckets,
     }
 }

@@ -5,16 +5,18 @@
 //! label table ─▶ within? ─ no ─▶ history ─▶ within? ─ no ─▶ probes, in waves ─▶ done
 //!                   └─ yes ─▶ done   └─ yes ─▶ done             └─ refused whatever is left ─▶ done
 //! ```
+//!
+//! What is not refused is asked for the types of its samples before it is done, and judged again by these.
 
 use std::collections::HashMap;
 
 use super::{
-    Estimated, Knowledge, LabelTable, Model, QuerySplit, Remembered, SelectorEstimate, SeriesKnowledge,
-    Source, UNKNOWN_SERIES, Unknown, estimate,
+    Estimated, Remembered, SampleType, SelectorEstimate, SeriesKnowledge, Source, Subject, UNKNOWN_SERIES,
+    Unknown,
 };
 use crate::{
     base::{Confidence, Estimate, QueryCost},
-    promql::shape::{SelectorShape, Shape},
+    promql::shape::SelectorShape,
 };
 
 /// Selectors of one query that are counted by the backend; those beyond are priced by what is known without.
@@ -35,6 +37,9 @@ const SPLIT_FACTOR: u64 = 16;
 const LOOSE_PART: u64 = 16;
 /// What a selector is taken for that may not be refused and of which nothing is known, when no limit on series says.
 const HEAVY_SERIES: u64 = 50_000;
+
+/// Selectors with more series than this are taken for histograms: to ask for their type reads a sample of each.
+const TYPED_SERIES_MAX: u64 = 50_000;
 
 /// What the limits say of a cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,23 +86,6 @@ pub struct Ceilings {
     pub near: Ceiling,
 }
 
-/// What is estimated.
-#[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
-    /// What it reads.
-    pub shape: &'a Shape,
-    /// It lists label sets and reads no samples.
-    pub listing: bool,
-    /// Nothing in it could be read: its selector stands for whatever it reads.
-    pub opaque: bool,
-    /// How it may be split, and the bytes beyond which it is.
-    pub split: Option<(&'a QuerySplit, u64)>,
-    /// The backend's formulas.
-    pub model: &'a Model,
-    /// The backend's label table, which bounds the groups of aggregations.
-    pub table: Option<&'a LabelTable>,
-}
-
 /// What the estimator lacks to go on.
 #[derive(Clone, Debug)]
 pub enum Need {
@@ -105,6 +93,8 @@ pub enum Need {
     History,
     /// Counts by the backend, all at the same time: [`Estimator::supply_count`] for each.
     Probes(Vec<ProbeNeed>),
+    /// The types of these selectors' samples: [`Estimator::supply_type`] for each.
+    Types(Vec<TypeNeed>),
     /// Nothing.
     Done(Estimated),
 }
@@ -118,6 +108,15 @@ pub struct ProbeNeed {
     pub limit: u64,
     /// Up to so many no limit is in doubt: fewer need not be told apart either.
     pub enough: u64,
+}
+
+/// A selector whose samples may be native histograms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TypeNeed {
+    /// Its index in the shape.
+    pub selector: usize,
+    /// Its series, as far as they are known.
+    pub series: u64,
 }
 
 /// A backend's answer to a probe.
@@ -148,6 +147,8 @@ pub struct Estimator<'a, V> {
     queue: Vec<ProbeNeed>,
     twins: HashMap<usize, Vec<usize>>,
     recounts: u8,
+    /// The types of samples were asked for.
+    typed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,12 +173,27 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
             queue: Vec::new(),
             twins: HashMap::new(),
             recounts: 0,
+            typed: false,
         }
     }
 
     /// What is needed next. After anything but [`Need::Done`] the answers are supplied before the next call; what is not
     /// answered counts as unknown.
     pub fn need(&mut self) -> Need {
+        match self.need_of_series() {
+            Need::Done(done) if !self.typed && (self.verdict)(&done.cost) != Verdict::Exceeded => {
+                self.typed = true;
+                match self.untyped() {
+                    needs if !needs.is_empty() => Need::Types(needs),
+                    _ if self.priced.is_some() => Need::Done(done),
+                    _ => self.need_of_series(),
+                }
+            }
+            need => need,
+        }
+    }
+
+    fn need_of_series(&mut self) -> Need {
         loop {
             match self.state {
                 State::Start if self.exceeds_by_shape() => return Need::Done(self.unpriced()),
@@ -232,6 +248,39 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
             }
         }
         self.priced = None;
+    }
+
+    /// Answers one [`TypeNeed`].
+    pub fn supply_type(&mut self, need: TypeNeed, samples: SampleType) {
+        let shapes = &self.subject.shape.selectors;
+        let first = shapes.get(need.selector).map(|shape| shape.same_as);
+        for (known, _) in self.known.iter_mut().zip(shapes).filter(|(_, shape)| Some(shape.same_as) == first) {
+            known.samples = samples;
+        }
+        self.priced = None;
+    }
+
+    /// Selectors of which nobody said whether they are floats; equal ones once. What is not asked about, or not answered,
+    /// is taken for histograms.
+    fn untyped(&mut self) -> Vec<TypeNeed> {
+        if !self.subject.asks_types {
+            return Vec::new();
+        }
+        let mut needs = Vec::new();
+        let shapes = self.subject.shape.selectors.iter();
+        for (selector, (shape, known)) in shapes.zip(&mut self.known).enumerate() {
+            if known.samples != SampleType::Unknown {
+                continue;
+            }
+            let series = known.series.value;
+            let is_asked = !shape.match_all && series <= TYPED_SERIES_MAX && needs.len() < PROBES_MAX;
+            if is_asked && shape.same_as == selector {
+                needs.push(TypeNeed { selector, series });
+            }
+            known.samples = SampleType::HISTOGRAM;
+            self.priced = None;
+        }
+        needs
     }
 
     /// Text, steps, range, selectors: limits that are passed whatever the selectors match.
@@ -331,7 +380,7 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         let twins = selectors.iter().filter_map(|i| self.twins.get(i)).flatten();
         for &i in selectors.iter().chain(twins) {
             if let Some(known) = known.get_mut(i) {
-                *known = SeriesKnowledge::new(Estimate::exact(series), Source::Probe);
+                *known = SeriesKnowledge { series: Estimate::exact(series), source: Source::Probe, ..*known };
             }
         }
         self.subject.price(&known)
@@ -406,50 +455,6 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
             }
         }
         estimated
-    }
-}
-
-impl Subject<'_> {
-    /// The price with this knowledge of its selectors.
-    fn price(&self, known: &[SeriesKnowledge]) -> Estimated {
-        let known = Knowledge { series: known, table: self.table };
-        let whole = estimate(self.shape, &known, self.model);
-        match self.split {
-            Some((split, most)) => split.split(whole, &known, self.model, most),
-            None => whole,
-        }
-    }
-
-    /// One entry for each selector, from the label table and `gone_since`, the series that left it since a time.
-    pub fn from_table(
-        &self,
-        table: Option<&LabelTable>,
-        gone_since: impl Fn(i64) -> Option<u64>,
-    ) -> Vec<SeriesKnowledge> {
-        let one = |selector: &SelectorShape| {
-            if let Some(bound) = table.and_then(|table| table.bound(&selector.matchers, selector.window)) {
-                return SeriesKnowledge::new(bound, Source::LabelTable);
-            }
-            // A listing of everything is what label browsers ask for; a query of everything is an attack.
-            if selector.match_all && !self.listing {
-                let unknown = Estimate::new(UNKNOWN_SERIES, Confidence::Assumed);
-                return SeriesKnowledge::new(unknown, Source::Assumed);
-            }
-            let (matchers, window) = (&selector.matchers, selector.window);
-            let gone = gone_since(window.start);
-            let observed = table.zip(gone).and_then(|(table, gone)| table.observed(matchers, window, gone));
-            if let Some(observed) = observed {
-                return SeriesKnowledge::new(observed, Source::LabelTable);
-            }
-            let assumed = SeriesKnowledge::assumed(self.model);
-            match table.and_then(|table| table.guess(matchers)) {
-                Some(guess) if guess > assumed.series.value => {
-                    SeriesKnowledge::new(Estimate::new(guess, Confidence::Assumed), Source::LabelTable)
-                }
-                _ => assumed,
-            }
-        };
-        self.shape.selectors.iter().map(one).collect()
     }
 }
 

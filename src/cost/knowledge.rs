@@ -41,6 +41,33 @@ impl fmt::Display for Source {
     }
 }
 
+/// Buckets of a native histogram of which nothing more is known: client libraries keep to 100 or 160.
+const BUCKETS_ASSUMED: u32 = 100;
+
+/// The samples of a selector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SampleType {
+    /// Nobody said.
+    Unknown,
+    /// Floats alone.
+    Float,
+    /// Native histograms with this many buckets, on average over all series.
+    Histogram(u32),
+}
+
+impl SampleType {
+    /// Native histograms of the usual size.
+    pub const HISTOGRAM: Self = Self::Histogram(BUCKETS_ASSUMED);
+
+    /// Of series of which this share, 0 to 1, are native histograms.
+    pub fn of_share(share: f64) -> Self {
+        match (share.clamp(0.0, 1.0) * f64::from(BUCKETS_ASSUMED)).ceil() as u32 {
+            0 => Self::Float,
+            buckets => Self::Histogram(buckets),
+        }
+    }
+}
+
 /// The series of one selector in its window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeriesKnowledge {
@@ -48,20 +75,20 @@ pub struct SeriesKnowledge {
     pub series: Estimate,
     /// How that came to be known.
     pub source: Source,
-    /// Buckets of its native histograms; 0 for floats, or where nobody said.
-    pub buckets: u32,
+    /// What they hold.
+    pub samples: SampleType,
 }
 
 impl SeriesKnowledge {
     /// A number and where it comes from.
     pub const fn new(series: Estimate, source: Source) -> Self {
-        Self { series, source, buckets: 0 }
+        Self { series, source, samples: SampleType::Unknown }
     }
 
-    /// The same series, known to be native histograms of so many buckets.
+    /// The same series, known to hold these samples.
     #[must_use]
-    pub const fn with_buckets(self, buckets: u32) -> Self {
-        Self { buckets, ..self }
+    pub const fn holding(self, samples: SampleType) -> Self {
+        Self { samples, ..self }
     }
 
     /// Nothing is known: what the configuration says to assume.
@@ -79,10 +106,10 @@ impl SeriesKnowledge {
     #[must_use]
     pub fn counted(self, series: Estimate, truncated: bool) -> Self {
         let is_bound = self.series.confidence == Confidence::UpperBound;
-        let counted = Self::new(series, Source::Probe);
+        let counted = Self::new(series, Source::Probe).holding(self.samples);
         match truncated {
             true if is_bound && self.series.value > series.value => self,
-            true => Self::new(Estimate::new(series.value, Confidence::AtLeast), Source::Probe),
+            true => Self { series: Estimate::new(series.value, Confidence::AtLeast), ..counted },
             false if series.confidence == Confidence::Exact => counted,
             false if is_bound && self.series.value < series.value => self,
             false => counted,
@@ -95,17 +122,22 @@ impl SeriesKnowledge {
     /// - a run in this very window is the most that each selector has;
     /// - another run raises the sum to its own, at the selector whose series cost most (`heaviest`), and lowers nothing.
     pub fn remember(known: &mut [Self], remembered: Remembered, heaviest: usize) -> bool {
-        let learned = |series| Self::new(Estimate::new(series, Confidence::Learned), Source::Learned);
+        let learned = |known: &Self, series, confidence| Self {
+            series: Estimate::new(series, confidence),
+            source: Source::Learned,
+            ..*known
+        };
         if let Some(most) = remembered.here {
             let is_lower = |known: &&mut Self| known.is_guess() || most < known.series.value;
             let lower = known.iter_mut().filter(|known| known.series.confidence != Confidence::Exact);
-            return lower.filter(is_lower).map(|known| *known = learned(most)).count() > 0;
+            let lowered = lower.filter(is_lower).map(|known| *known = learned(known, most, Confidence::Learned));
+            return lowered.count() > 0;
         }
         let total = known.iter().fold(0_u64, |sum, known| sum.saturating_add(known.series.value));
         let Some(raised) = known.get_mut(heaviest).filter(|_| total < remembered.peak) else { return false };
         let series = raised.series.value.saturating_add(remembered.peak - total);
         let confidence = raised.series.confidence.max(Confidence::Learned);
-        *raised = Self::new(Estimate::new(series, confidence), Source::Learned);
+        *raised = learned(raised, series, confidence);
         true
     }
 }

@@ -3,10 +3,7 @@
 //! One small request a minute (`/api/v1/status/tsdb`) clears the ordinary dashboard query without a probe. A selector
 //! matches at most as many series as the rarest of its `name="value"` pairs.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt,
-};
+use std::{collections::HashMap, fmt};
 
 use serde::Deserialize;
 
@@ -65,9 +62,6 @@ pub struct LabelTable {
     /// It may leave out series of any time: it guesses and never bounds.
     partial: bool,
     fetched_ms: i64,
-    /// Metrics that are histograms. A series of exactly such a name is a native one: those of a classic histogram end in
-    /// `_bucket`, `_sum` and `_count`.
-    histograms: HashSet<Box<str>>,
     /// A table of more of the time, for windows that this one does not cover.
     wider: Option<Box<Self>>,
 }
@@ -105,18 +99,6 @@ struct HeadStats {
     min_time: i64,
 }
 
-/// The body of `/api/v1/metadata`.
-#[derive(Deserialize)]
-struct Metadata {
-    data: HashMap<Box<str>, Vec<MetricType>>,
-}
-
-#[derive(Deserialize)]
-struct MetricType {
-    #[serde(rename = "type")]
-    kind: String,
-}
-
 #[derive(Deserialize)]
 struct Entry {
     name: Box<str>,
@@ -150,7 +132,6 @@ impl LabelTable {
             covers: TimeRange { start, end: fetched_ms.saturating_add(MAX_AGE_MS) },
             partial: false,
             fetched_ms,
-            histograms: HashSet::new(),
             wider: None,
         })
     }
@@ -161,21 +142,6 @@ impl LabelTable {
     pub fn partial(mut self) -> Self {
         self.partial = true;
         self
-    }
-
-    /// The same table, with the types of metrics from the body of `/api/v1/metadata`; a body that cannot be read adds none.
-    #[must_use]
-    pub fn with_metadata(mut self, json: &[u8], max_entries: usize) -> Self {
-        let Ok(Metadata { data }) = serde_json::from_slice::<Metadata>(json) else { return self };
-        let is_histogram = |types: &Vec<MetricType>| types.iter().any(|one| one.kind == "histogram");
-        let named = data.into_iter().filter(|(_, types)| is_histogram(types)).map(|(name, _)| name);
-        self.histograms = named.take(max_entries).collect();
-        self
-    }
-
-    /// Whether series of this name are native histograms.
-    pub fn is_histogram(&self, metric: &str) -> bool {
-        self.histograms.contains(metric)
     }
 
     /// The same table, known to count every series from `start` on (VictoriaMetrics' `date=0`, or a date of the past).

@@ -8,16 +8,20 @@ mod history;
 mod interpret;
 mod knowledge;
 mod label_table;
+mod metric_types;
 mod model;
 mod split;
+mod subject;
 
 #[cfg(test)]
 mod tests;
 
 pub use estimate::{Estimated, Knowledge, SelectorEstimate, estimate, is_free};
-pub use estimator::{Ceiling, Ceilings, Count, Estimator, Need, ProbeNeed, Subject, Verdict};
+pub use estimator::{Ceiling, Ceilings, Count, Estimator, Need, ProbeNeed, TypeNeed, Verdict};
 pub use history::{History, HistoryError, HistoryKey, Remembered};
-pub use knowledge::{SeriesKnowledge, Source};
+pub use knowledge::{SampleType, SeriesKnowledge, Source};
 pub use label_table::{LabelTable, MAX_AGE_MS as LABEL_TABLE_MAX_AGE_MS, TableError};
+pub use metric_types::MetricTypes;
 pub use model::{Model, UNKNOWN_SERIES, Unknown};
 pub use split::{MERGED_MAX, PARTS_COUNTED, QuerySplit};
+pub use subject::Subject;

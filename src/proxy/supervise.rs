@@ -76,6 +76,7 @@ impl Watcher {
         let pages = upstream.metrics.metrics_pages(Instant::now() + EVERY).await;
         let pages: Vec<_> = pages.iter().map(|page| std::str::from_utf8(page.as_deref()?).ok()).collect();
         upstream.churn().look(&pages, clock());
+        upstream.look_for_histograms(&pages);
         let in_flight = self.admission.take_peak(name).unwrap_or_default();
         let look = upstream.monitor().look(&pages, in_flight, Instant::now());
         self.admission.observe(name, &look.distress, in_flight);

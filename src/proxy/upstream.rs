@@ -1,6 +1,12 @@
 //! A backend as the request path sees it: where to send, how to price, what is known of its series.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, MutexGuard};
@@ -13,7 +19,7 @@ use crate::{
         pressure::{Churn, Monitor},
     },
     base::TimeDialect,
-    cost::{HistoryKey, LabelTable, Model},
+    cost::{HistoryKey, LabelTable, MetricTypes, Model},
     telemetry::metrics::Metrics,
 };
 
@@ -83,6 +89,9 @@ pub struct Upstream {
     /// Which series left its head; it outlives a reload as well.
     churn: Arc<Mutex<Churn>>,
     table: Arc<ArcSwapOption<LabelTable>>,
+    types: Arc<ArcSwapOption<MetricTypes>>,
+    /// Its own metrics said that it takes native histograms.
+    takes_histograms: AtomicBool,
 }
 
 impl Upstream {
@@ -94,7 +103,10 @@ impl Upstream {
         monitor.lock().obey(kind, pressure, now);
         let churn = before.map(|before| Arc::clone(&before.churn)).unwrap_or_default();
         let reads_same = before.is_some_and(|before| before.backend.reads_as(&settings.backend));
-        let table = before.filter(|_| reads_same).map(|before| Arc::clone(&before.table));
+        let before_reading = before.filter(|_| reads_same);
+        let table = before_reading.map(|before| Arc::clone(&before.table));
+        let types = before_reading.map(|before| Arc::clone(&before.types));
+        let takes_histograms = before_reading.is_some_and(|before| before.takes_histograms.load(Relaxed));
         let identity = format!("{} {:?}", kind.as_str(), settings.backend.urls);
         let renew = |settings, before: Option<&Arc<Backend>>| match before {
             Some(before) => before.renewed(settings),
@@ -114,6 +126,8 @@ impl Upstream {
             monitor,
             churn,
             table: table.unwrap_or_default(),
+            types: types.unwrap_or_default(),
+            takes_histograms: AtomicBool::new(takes_histograms),
         }
     }
 
@@ -135,6 +149,33 @@ impl Upstream {
     /// The latest label table.
     pub fn table(&self) -> Option<Arc<LabelTable>> {
         self.table.load_full()
+    }
+
+    /// The types of its metrics, as far as they are known; `None` where it holds floats alone.
+    pub fn types(&self) -> Option<Arc<MetricTypes>> {
+        match self.backend.kind() {
+            Kind::VictoriaMetrics | Kind::M3 | Kind::Weir => None,
+            Kind::Prometheus | Kind::Thanos | Kind::Mimir | Kind::Cortex => {
+                Some(self.types.load_full().unwrap_or_default())
+            }
+        }
+    }
+
+    /// Whether it is asked for the types of metrics that [`types`](Self::types) leaves open: Prometheus says on its metrics
+    /// page whether it takes native histograms at all; the others do not.
+    pub fn asks_types(&self) -> bool {
+        match self.backend.kind() {
+            Kind::Prometheus => self.takes_histograms.load(Relaxed),
+            Kind::Thanos | Kind::Mimir | Kind::Cortex => true,
+            Kind::VictoriaMetrics | Kind::M3 | Kind::Weir => false,
+        }
+    }
+
+    /// Looks at the metrics page of each replica for native histograms. What took them once holds them.
+    pub(super) fn look_for_histograms(&self, pages: &[Option<&str>]) {
+        if pressure::takes_histograms(pages) {
+            self.takes_histograms.store(true, Relaxed);
+        }
     }
 
     /// Under which a run of a query is remembered; the scope says whose data it reads.
@@ -167,6 +208,9 @@ impl Upstream {
     /// Fetches the label table once; `false` when the backend has none to give. An old one rules itself out by its
     /// age; without one, more queries are probed.
     pub async fn refresh_table(&self, clock: fn() -> i64) -> bool {
+        if self.types().is_some() {
+            self.refresh_types().await;
+        }
         match self.fetch_table(clock).await {
             Ok(table) => {
                 self.table.store(Some(Arc::new(table)));
@@ -182,7 +226,7 @@ impl Upstream {
     async fn fetch_table(&self, clock: fn() -> i64) -> Result<LabelTable, String> {
         let table = self.fetch_table_of(Days::Latest, clock()).await?;
         if self.backend.kind() != Kind::VictoriaMetrics {
-            return Ok(self.with_metadata(table).await);
+            return Ok(table);
         }
         match self.fetch_table_of(Days::All, clock()).await {
             Ok(wider) => Ok(table.or(wider.covering(i64::MIN))),
@@ -193,14 +237,14 @@ impl Upstream {
         }
     }
 
-    /// The table with the metrics that are histograms, as far as the backend says: a native one holds many times a float.
-    async fn with_metadata(&self, table: LabelTable) -> LabelTable {
+    async fn refresh_types(&self) {
         match self.backend.metadata(TABLE_ENTRIES).await {
-            Ok(body) => table.with_metadata(&body, TABLE_ENTRIES),
-            Err(why) => {
-                tracing::debug!(backend = self.backend.name(), %why, "no types of metrics");
-                table
+            Ok(body) => {
+                if let Some(types) = MetricTypes::from_metadata(&body, TABLE_ENTRIES) {
+                    self.types.store(Some(Arc::new(types)));
+                }
             }
+            Err(why) => tracing::debug!(backend = self.backend.name(), %why, "no types of metrics"),
         }
     }
 

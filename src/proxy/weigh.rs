@@ -10,8 +10,8 @@ use crate::{
     backend::{DataScope, ProbeError, ProbeOutcome, ProbeRequest},
     base::QueryCost,
     cost::{
-        Ceiling, Ceilings, Count, Estimated, Estimator, History, Need, ProbeNeed, QuerySplit, Subject,
-        Verdict,
+        Ceiling, Ceilings, Count, Estimated, Estimator, History, Need, ProbeNeed, QuerySplit, SampleType,
+        Subject, TypeNeed, Verdict,
     },
     limit::{Limit, PerQuery},
     telemetry::metrics::{Metrics, ProbeResult},
@@ -60,7 +60,7 @@ impl Weighing<'_> {
         let table = self.upstream.table();
         let subject = Subject { table: table.as_deref(), ..self.subject() };
         let gone = |since_ms| self.upstream.gone_since(since_ms, self.now_ms);
-        let known = subject.from_table(table.as_deref(), gone);
+        let known = subject.from_table(self.upstream.types().as_deref(), gone);
         let mut estimator = Estimator::new(subject, known, self.ceilings(), verdict);
         let (mut probing, mut unanswered) = (Duration::ZERO, None);
         loop {
@@ -71,7 +71,15 @@ impl Weighing<'_> {
                     estimator.supply_history(self.history.get(&key, self.now_ms));
                 }
                 // Nothing is asked of a backend that is down: admission refuses the query by that.
-                Need::Probes(_) if self.upstream.backend.sick() => {}
+                Need::Probes(_) | Need::Types(_) if self.upstream.backend.sick() => {}
+                Need::Types(needs) => {
+                    let began = Instant::now();
+                    let answers = join_all(needs.into_iter().map(|need| self.sample_type(need))).await;
+                    probing += began.elapsed();
+                    for (need, samples) in answers.into_iter().flatten() {
+                        estimator.supply_type(need, samples);
+                    }
+                }
                 Need::Probes(needs) => {
                     let began = Instant::now();
                     let answers = join_all(needs.into_iter().map(|need| self.probe(need))).await;
@@ -103,6 +111,7 @@ impl Weighing<'_> {
             split: self.division.zip(self.piece_max),
             model: &self.upstream.model,
             table: None,
+            asks_types: self.upstream.asks_types(),
         }
     }
 
@@ -119,19 +128,30 @@ impl Weighing<'_> {
         Ceilings { refuse, near: Ceiling { memory: near.memory.min(self.memory_max), ..near } }
     }
 
-    /// Asks the backend about one selector.
-    async fn probe(&self, need: ProbeNeed) -> (ProbeNeed, Result<ProbeOutcome, ProbeError>) {
-        let Some(selector) = self.call.shape.selectors.get(need.selector) else {
-            return (need, Err(ProbeError::MatchAll));
-        };
-        let request = ProbeRequest {
+    fn request(&self, selector: usize, limit: u64, enough: u64) -> Option<ProbeRequest<'_>> {
+        self.call.shape.selectors.get(selector).map(|selector| ProbeRequest {
             selector: &selector.text,
+            metric: selector.metric_name(),
             window: selector.window,
-            limit: need.limit,
-            enough: need.enough,
+            limit,
+            enough,
             match_all: selector.match_all,
             scope: self.scope,
             give_up: self.give_up,
+        })
+    }
+
+    /// Asks the backend whether a selector's samples are native histograms.
+    async fn sample_type(&self, need: TypeNeed) -> Option<(TypeNeed, SampleType)> {
+        let request = self.request(need.selector, need.series, 0)?;
+        let share = self.upstream.backend.histogram_share(&request).await?;
+        Some((need, SampleType::of_share(share)))
+    }
+
+    /// Asks the backend about one selector.
+    async fn probe(&self, need: ProbeNeed) -> (ProbeNeed, Result<ProbeOutcome, ProbeError>) {
+        let Some(request) = self.request(need.selector, need.limit, need.enough) else {
+            return (need, Err(ProbeError::MatchAll));
         };
         let answer = self.upstream.backend.probe(&request).await;
         self.count_probe(&answer);

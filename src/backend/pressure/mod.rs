@@ -11,6 +11,7 @@
 
 mod churn;
 mod estimates;
+mod histograms;
 mod memory;
 mod monitor;
 mod outcomes;
@@ -24,6 +25,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 pub use churn::Churn;
+pub use histograms::takes_histograms;
 pub use memory::Level;
 pub use monitor::{Look, Monitor, Reading};
 pub use outcomes::{Answer, Outcome};

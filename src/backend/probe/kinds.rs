@@ -277,8 +277,8 @@ impl Counted {
 }
 
 #[derive(Deserialize)]
-struct Answer<T> {
-    data: T,
+pub(super) struct Answer<T> {
+    pub(super) data: T,
 }
 
 #[derive(Deserialize)]
@@ -287,13 +287,13 @@ struct BuildInfo {
 }
 
 #[derive(Deserialize)]
-struct Vector {
-    result: Vec<Sample>,
+pub(super) struct Vector {
+    pub(super) result: Vec<Sample>,
 }
 
 #[derive(Deserialize)]
-struct Sample {
-    value: (serde::de::IgnoredAny, String),
+pub(super) struct Sample {
+    pub(super) value: (serde::de::IgnoredAny, String),
 }
 
 #[derive(Deserialize)]

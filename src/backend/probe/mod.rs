@@ -9,6 +9,7 @@ mod counts;
 mod kept;
 mod kinds;
 mod scan;
+mod types;
 
 use std::{
     fmt,
@@ -35,6 +36,8 @@ use kept::{Answers, Kept, widened};
 pub struct ProbeRequest<'a> {
     /// The selector, without range, offset and `@`.
     pub selector: &'a str,
+    /// The metric that it names.
+    pub metric: Option<&'a str>,
     /// The time in which it is read.
     pub window: TimeRange,
     /// More series than this are refused, however many: they need not be told apart.
@@ -140,6 +143,7 @@ pub(super) struct Probes {
     /// What all probes make the backend hold at a time, in [`BYTES_UNIT`]s.
     memory: Semaphore,
     answers: Answers,
+    shares: types::Shares,
     counters: Counters,
     /// Whether the backend's `/api/v1/series` takes a limit, and when that was found out.
     series_limit: Mutex<Option<(bool, Instant)>>,
@@ -157,6 +161,7 @@ impl Probes {
             concurrency,
             memory: Semaphore::new((PROBES_BYTES_MAX / BYTES_UNIT) as usize),
             answers: Answers::new(&settings),
+            shares: types::Shares::new(&settings),
             counters: Counters::default(),
             series_limit: Mutex::new(None),
             cardinality: Endpoint::default(),

@@ -30,6 +30,7 @@ impl Interpreter<'_> {
             churn: input.churn.min(groups.max(1)),
             points: steps,
             distinct: steps,
+            domain: u64::MAX,
             // A label set that a builder made keeps the bytes of the first series of its group.
             labels: if is_everything(grouping) { 0 } else { input.labels },
             fresh: true,
@@ -42,14 +43,15 @@ impl Interpreter<'_> {
                 let value = Value { objects: steps, ..folded };
                 self.folds(param, expr, value, self.histograms(&histograms))
             }
-            AggregateOp::Group => self.folds(param, expr, Value { distinct: 1, ..floats }, 0),
+            AggregateOp::Group => self.folds(param, expr, Value { distinct: 1, domain: 1, ..floats }, 0),
             AggregateOp::Count => {
-                let distinct = steps.min(input.series.saturating_add(1));
-                self.folds(param, expr, Value { distinct, ..floats }, 0)
+                let domain = input.series.saturating_add(1);
+                self.folds(param, expr, Value { distinct: steps.min(domain), domain, ..floats }, 0)
             }
-            AggregateOp::Min | AggregateOp::Max | AggregateOp::Stddev | AggregateOp::Stdvar => {
-                self.folds(param, expr, floats, 0)
+            AggregateOp::Min | AggregateOp::Max => {
+                self.folds(param, expr, Value { domain: input.domain, ..floats }, 0)
             }
+            AggregateOp::Stddev | AggregateOp::Stdvar => self.folds(param, expr, floats, 0),
             AggregateOp::Quantile => self.collects(param, expr, floats, times(COPIED_BYTES, input.series)),
             AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk => {
                 self.chosen(param, expr, groups, steps)
@@ -87,6 +89,7 @@ impl Interpreter<'_> {
             series: times(at_once, steps).min(input.series),
             churn: times(input.churn, turns),
             points: steps,
+            present: times(at_once, steps).min(input.all_points()),
             ..input
         };
         let work = times(CHOSEN_BYTES, input.series)
@@ -94,14 +97,18 @@ impl Interpreter<'_> {
         self.collects(param, expr, value, work)
     }
 
-    /// A series for each value, and a row of all steps for each of these: the worst is every sample's own.
+    /// A series for each value, and a row of all steps for each of these: the worst is every sample's own, unless a function
+    /// has few values (`hour`, `sgn`, `== bool`).
     fn count_values(&self, param: Option<NodeId>, expr: NodeId, folded: &Value) -> Priced {
         let input = self.value(expr);
         let name = param.map_or(0, |param| self.string(param).len() as u64);
         let value = Value {
-            series: times(input.series, input.distinct),
-            churn: times(folded.churn, input.distinct),
+            series: times(input.series, input.distinct).min(times(folded.series, input.domain)),
+            churn: times(folded.churn, input.distinct).min(input.domain),
+            present: input.all_points(),
             distinct: folded.points.min(input.series),
+            domain: input.series.saturating_add(1),
+            relabelled: true,
             labels: sum([folded.labels, name, VALUE_BYTES]),
             longest: input.longest.max(VALUE_BYTES),
             buckets: 0,
@@ -126,11 +133,17 @@ impl Interpreter<'_> {
         if grouping.without {
             return unknown;
         }
-        // A series without the label has a group of its own.
+        self.values(&grouping.labels, input).map_or(unknown, |groups| groups.min(input.series))
+    }
+
+    /// At most how many different sets of values these labels have; `None` where the backend did not say.
+    pub(super) fn values(&self, labels: &[Box<str>], of: &Value) -> Option<u64> {
+        if of.relabelled {
+            return None;
+        }
+        // A series may be without the label.
         let values = |label: &str| Some(self.table?.values(label)?.saturating_add(1));
-        let product = grouping.labels.iter().map(|label| values(label));
-        let product = product.reduce(|a, b| Some(times(a?, b?))).flatten();
-        product.map_or(unknown, |groups| groups.min(input.series))
+        labels.iter().try_fold(1_u64, |product, label| Some(times(product, values(label)?)))
     }
 }
 

@@ -96,6 +96,8 @@ impl Interpreter<'_> {
             buckets: left.buckets.max(right.buckets),
             objects: left.objects.max(right.objects),
             distinct: left.distinct.max(right.distinct),
+            domain: left.domain.saturating_add(right.domain),
+            relabelled: left.relabelled || right.relabelled,
             ..left
         };
         match kind(op) {
@@ -104,55 +106,75 @@ impl Interpreter<'_> {
             }
             Kind::Union => {
                 let series = left.series.saturating_add(right.series);
-                return self.with(Uses::All, sides, Value { series, ..either }, signatures);
+                let present = left.all_points().saturating_add(right.all_points());
+                return self.with(Uses::All, sides, Value { series, present, ..either }, signatures);
             }
             Kind::Arithmetic | Kind::Comparison => {}
         }
-        let value = applied(op, return_bool, joined(&left, &right, matching, either), steps);
+        let value = applied(op, return_bool, self.joined(&left, &right, matching, either), steps);
         let pair = sum([left.labels, right.labels, PAIR_BYTES]);
         let keys = times(value.series, pair);
         self.with(Uses::All, sides, value, signatures.saturating_add(keys))
+    }
+
+    /// The series of a join by labels.
+    fn joined(
+        &self,
+        left: &Value,
+        right: &Value,
+        matching: Option<&VectorMatching>,
+        either: Value,
+    ) -> Value {
+        let include = matching.map_or(&[][..], |matching| &matching.include);
+        let named = include.iter().map(|label| label.len() as u64).fold(0, u64::saturating_add);
+        let many = |many: &Value, one: &Value| {
+            // Each time that a series with other labels takes the place of the one, all of the many get these; without
+            // labels to take over they stay what they are.
+            let turns =
+                if include.is_empty() { 1 } else { self.values(include, one).unwrap_or(u64::MAX) };
+            Value {
+                series: times(many.series, one.churn.min(either.points.max(1)).min(turns)),
+                present: many.all_points(),
+                labels: sum([many.labels, named, times(include.len() as u64, one.longest)]),
+                fresh: true,
+                ..either
+            }
+        };
+        let pairs = match matching.map_or(Group::OneToOne, |m| m.group) {
+            // A filter keeps the left side's labels, of which several may meet one of the right over time.
+            Group::OneToOne | Group::ManyToMany => Value {
+                series: left.series.min(times(right.series, left.churn)),
+                present: left.all_points(),
+                labels: left.labels,
+                fresh: true,
+                ..either
+            },
+            Group::ManyToOne => many(left, right),
+            Group::OneToMany => many(right, left),
+        };
+        let is_filled = matching.is_some_and(|m| m.fill_left.is_some() || m.fill_right.is_some());
+        if !is_filled {
+            return pairs;
+        }
+        let series = left.series.saturating_add(right.series).max(pairs.series);
+        let present = left.all_points().saturating_add(right.all_points());
+        Value { series, present, ..pairs }
     }
 }
 
 /// The values of an operator on the series that come out.
 fn applied(op: BinaryOp, return_bool: bool, series: Value, steps: u64) -> Value {
     match kind(op) {
-        Kind::Comparison if return_bool => Value { distinct: 2, ..series.floats(steps) },
+        Kind::Comparison if return_bool => Value { distinct: 2, domain: 2, ..series.floats(steps) },
         // The points of the left side, under their own labels.
         Kind::Comparison | Kind::Intersection | Kind::Union => Value { points: steps, ..series },
-        Kind::Arithmetic => Value { distinct: steps, fresh: true, points: steps, objects: steps, ..series },
-    }
-}
-
-/// The series of a join by labels.
-fn joined(left: &Value, right: &Value, matching: Option<&VectorMatching>, either: Value) -> Value {
-    let filled = matching.is_some_and(|m| m.fill_left.is_some() || m.fill_right.is_some());
-    let included =
-        matching.map_or(0, |m| m.include.iter().map(|label| label.len() as u64).fold(0, u64::saturating_add));
-    let many = |many: &Value, one: &Value| {
-        let include = matching.map_or(0, |m| m.include.len() as u64);
-        Value {
-            // Each time that another series takes the place of the one, all of the many get other labels.
-            series: times(many.series, one.churn.min(either.points.max(1))),
-            labels: sum([many.labels, included, times(include, one.longest)]),
+        Kind::Arithmetic => Value {
+            distinct: steps,
+            domain: u64::MAX,
             fresh: true,
-            ..either
-        }
-    };
-    let pairs = match matching.map_or(Group::OneToOne, |m| m.group) {
-        // A filter keeps the left side's labels, of which several may meet one of the right over time.
-        Group::OneToOne | Group::ManyToMany => Value {
-            series: left.series.min(times(right.series, left.churn)),
-            labels: left.labels,
-            fresh: true,
-            ..either
+            points: steps,
+            objects: steps,
+            ..series
         },
-        Group::ManyToOne => many(left, right),
-        Group::OneToMany => many(right, left),
-    };
-    if !filled {
-        return pairs;
     }
-    Value { series: left.series.saturating_add(right.series).max(pairs.series), ..pairs }
 }

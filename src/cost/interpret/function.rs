@@ -58,14 +58,18 @@ impl Interpreter<'_> {
             | F::Tan
             | F::Tanh
             | F::Timestamp
+            | F::Year
             | F::HistogramAvg
             | F::HistogramCount
             | F::HistogramStddev
             | F::HistogramStdvar
             | F::HistogramSum => self.each(args, at.steps, u64::MAX),
             F::Sgn => self.each(args, at.steps, 4),
-            F::DayOfMonth | F::DayOfYear | F::Minute | F::Year => self.each(args, at.steps, 366),
-            F::DayOfWeek | F::DaysInMonth | F::Hour | F::Month => self.each(args, at.steps, 32),
+            F::DayOfYear => self.each(args, at.steps, 367),
+            F::Minute => self.each(args, at.steps, 61),
+            F::DayOfMonth | F::DayOfWeek | F::DaysInMonth | F::Hour | F::Month => {
+                self.each(args, at.steps, 32)
+            }
             F::AvgOverTime
             | F::Delta
             | F::FirstOverTime
@@ -75,18 +79,16 @@ impl Interpreter<'_> {
             | F::LastOverTime
             | F::Rate
             | F::SumOverTime => self.windows(args, at.steps, true),
-            F::Changes
-            | F::CountOverTime
-            | F::Deriv
+            F::PresentOverTime => self.counted(args, at.steps, 1),
+            F::Changes | F::CountOverTime | F::Resets => self.counted(args, at.steps, u64::MAX),
+            F::Deriv
             | F::DoubleExponentialSmoothing
             | F::HoltWinters
             | F::MadOverTime
             | F::MaxOverTime
             | F::MinOverTime
             | F::PredictLinear
-            | F::PresentOverTime
             | F::QuantileOverTime
-            | F::Resets
             | F::StddevOverTime
             | F::StdvarOverTime
             | F::TsOfFirstOverTime
@@ -122,9 +124,12 @@ impl Interpreter<'_> {
         let empty = Value {
             churn: 1,
             points: steps,
+            present: u64::MAX,
             distinct: steps,
+            domain: u64::MAX,
             objects: steps,
             fresh: true,
+            relabelled: true,
             ..Value::default()
         };
         let value = args.iter().fold(empty, add);
@@ -140,7 +145,8 @@ impl Interpreter<'_> {
     /// One series with the labels of the selector's equality matchers: its text bounds them.
     fn absent(&self, uses: Uses, args: &[NodeId], steps: u64) -> Priced {
         let labels = args.first().map_or(0, |arg| self.text_bytes(*arg));
-        let value = Value { labels, longest: labels, fresh: true, distinct: 1, ..Value::one(steps) };
+        let value =
+            Value { labels, longest: labels, fresh: true, distinct: 1, domain: 1, ..Value::one(steps) };
         self.produce(uses, self.operands(args, uses), value, 0)
     }
 
@@ -157,11 +163,19 @@ impl Interpreter<'_> {
         u64::from(span.end.saturating_sub(span.start))
     }
 
-    /// A float for each point of the first argument (or of the step, where there is none), with at most so many values.
+    /// A float for each point of the first argument (or of the step, where there is none), of at most so many values.
     fn each(&self, args: &[NodeId], steps: u64, values: u64) -> Priced {
         let value = args.first().map_or(Value::one(steps), |arg| self.value(*arg).floats(steps));
-        let value = Value { distinct: value.distinct.min(values), ..value };
+        let value = Value { distinct: value.distinct.min(values), domain: values, ..value };
         self.produce(Uses::EachSeries, self.operands(args, Uses::EachSeries), value, 0)
+    }
+
+    /// The same of windows, whose values are numbers of their points.
+    fn counted(&self, args: &[NodeId], steps: u64, values: u64) -> Priced {
+        let points = args.first().map_or(0, |arg| self.value(*arg).points);
+        let domain = values.min(points.saturating_add(1));
+        let of = self.windows(args, steps, false);
+        Priced { value: Value { distinct: of.value.distinct.min(domain), domain, ..of.value }, ..of }
     }
 
     /// A point for each window of the argument that has windows.
@@ -169,7 +183,7 @@ impl Interpreter<'_> {
         let ranged = args.iter().find(|arg| self.ty(**arg) == ValueType::Matrix);
         let Value { buckets, .. } = ranged.map_or(Value::default(), |arg| self.value(*arg));
         let floats = ranged.map_or(Value::one(steps), |arg| Value { distinct: steps, ..self.value(*arg) });
-        let floats = floats.floats(steps);
+        let floats = Value { present: u64::MAX, ..floats.floats(steps) };
         let value = if keeps_histograms { Value { buckets, objects: steps, ..floats } } else { floats };
         self.produce(Uses::Windows, self.operands(args, Uses::Windows), value, 0)
     }
@@ -185,8 +199,10 @@ impl Interpreter<'_> {
         };
         let value = Value {
             series: times(groups, quantiles),
+            present: times(vector.all_points(), quantiles),
             distinct: steps,
             labels: vector.labels.saturating_add(self.engine.longest),
+            relabelled: vector.relabelled || quantiles > 1,
             ..vector.floats(steps)
         };
         // Buckets of 16 bytes, and label sets as keys of groups.
@@ -224,6 +240,7 @@ impl Interpreter<'_> {
             labels: sum([source.labels, name, made, 2]),
             longest: source.longest.max(made),
             fresh: true,
+            relabelled: true,
             ..source
         };
         let operands = self.operands(&[vector], Uses::EachSeries);

@@ -195,11 +195,14 @@ impl Interpreter<'_> {
             series: leaf.series,
             churn: 1,
             points,
+            present: u64::MAX,
             distinct: points,
+            domain: u64::MAX,
             stamped: false,
             labels: self.engine.labels,
             longest: self.engine.longest,
             fresh: self.engine.copies_labels,
+            relabelled: false,
             buckets: leaf.buckets,
             objects: points,
         }
@@ -246,7 +249,8 @@ impl Interpreter<'_> {
         if at.copies <= at.steps || once.value.series == 0 {
             return once;
         }
-        let value = Value { points: at.copies, ..once.value };
+        let present = times(once.value.all_points(), at.copies);
+        let value = Value { points: at.copies, present, ..once.value };
         let points = value.all_points();
         if once.lazy {
             let (held, peak) = (Load { points, ..once.held }, once.peak);

@@ -11,8 +11,12 @@ pub(super) struct Value {
     pub(super) churn: u64,
     /// Points of one series.
     pub(super) points: u64,
+    /// Points of all series together, where they are fewer than series × points: of series that come and go.
+    pub(super) present: u64,
     /// Different values among the points of one series.
     pub(super) distinct: u64,
+    /// Different values among the points of all series.
+    pub(super) domain: u64,
     /// Points have times of their own, where the engine keeps those of a row once.
     pub(super) stamped: bool,
     /// Bytes of one label set.
@@ -21,6 +25,8 @@ pub(super) struct Value {
     pub(super) longest: u64,
     /// The label sets are new strings, not those of a selector.
     pub(super) fresh: bool,
+    /// Some labels were made by the query: the backend's table of labels says nothing of their values.
+    pub(super) relabelled: bool,
     /// Buckets of a native histogram; 0 for floats.
     pub(super) buckets: u64,
     /// Histogram objects of one series, which points may share.
@@ -34,11 +40,14 @@ impl Value {
             series: 1,
             churn: 1,
             points,
+            present: u64::MAX,
             distinct: points,
+            domain: u64::MAX,
             stamped: false,
             labels: 0,
             longest: 0,
             fresh: false,
+            relabelled: false,
             buckets: 0,
             objects: 0,
         }
@@ -49,6 +58,7 @@ impl Value {
         Self {
             points,
             distinct: self.distinct.min(points),
+            domain: u64::MAX,
             stamped: false,
             fresh: true,
             buckets: 0,
@@ -58,8 +68,8 @@ impl Value {
     }
 
     /// Points of all series.
-    pub(super) const fn all_points(&self) -> u64 {
-        self.series.saturating_mul(self.points)
+    pub(super) fn all_points(&self) -> u64 {
+        times(self.series, self.points).min(self.present)
     }
 
     /// Bytes of all label sets.

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     base::QueryCost,
     cost::{
-        Ceiling, Ceilings, Count, Estimator, Need, ProbeNeed, QuerySplit, Remembered, Subject,
+        Ceiling, Ceilings, Count, Estimator, Need, ProbeNeed, QuerySplit, Remembered, TypeNeed,
         UNKNOWN_SERIES, Unknown, Verdict,
     },
 };
@@ -56,8 +56,7 @@ fn run(
     count: impl Fn(&str, u64) -> Count,
 ) -> Run {
     let (shape, model) = (shape(query, six_hours(60)), Model::default());
-    let subject =
-        Subject { shape: &shape, listing: false, opaque: false, split: None, model: &model, table: None };
+    let subject = subject(&shape, &model);
     let mut estimator = Estimator::new(subject, known, ceilings, judge(ceilings, 100));
     let (mut asked, mut asked_history) = (Vec::new(), false);
     loop {
@@ -67,6 +66,7 @@ fn run(
                 asked_history = true;
                 estimator.supply_history(remembered);
             }
+            Need::Types(_) => unreachable!("not asked for"),
             Need::Probes(needs) => {
                 for need in &needs {
                     let text = &shape.selectors[need.selector].text;
@@ -185,8 +185,7 @@ fn nobody_left_to_ask_is_as_heavy_as_may_run() {
     // And what is near a limit only, is not refused by it.
     assert!(run.done.cost.memory.value <= 1 << 28);
     let (shape, model) = (shape("foo", six_hours(60)), Model { unknown: Unknown::Deny, ..Model::default() });
-    let subject =
-        Subject { shape: &shape, listing: false, opaque: false, split: None, model: &model, table: None };
+    let subject = subject(&shape, &model);
     let ceilings = ceilings(1_000);
     let known = subject.from_table(None, |_| None);
     let mut estimator = Estimator::new(subject, known, ceilings, judge(ceilings, 100));
@@ -202,14 +201,7 @@ fn a_query_that_may_be_split_is_counted_further() {
     let (shape, model) = (shape("sum by (job) (foo)", six_hours(15)), Model::default());
     let refuse = Ceiling { memory: 1 << 30, ..Ceiling::UNLIMITED };
     let ceilings = Ceilings { refuse, near: refuse };
-    let subject = Subject {
-        shape: &shape,
-        listing: false,
-        opaque: false,
-        split: Some((&split, 1 << 30)),
-        model: &model,
-        table: None,
-    };
+    let subject = Subject { split: Some((&split, 1 << 30)), ..subject(&shape, &model) };
     let mut estimator = Estimator::new(subject, vec![assumed()], ceilings, judge(ceilings, 100));
     loop {
         match estimator.need() {
@@ -217,7 +209,7 @@ fn a_query_that_may_be_split_is_counted_further() {
                 assert!(done.cost.memory.value <= 1 << 30 && done.parts > 1, "{:?}", done.cost);
                 return;
             }
-            Need::History => {}
+            Need::History | Need::Types(_) => {}
             Need::Probes(needs) => {
                 for need in needs {
                     estimator.supply_count(need, truth(20_000, need.limit));
@@ -245,4 +237,39 @@ fn a_count_of_this_window_replaces_all_but_a_lower_bound() {
     ] {
         assert_eq!(before.counted(series, truncated), after, "{before:?} {series:?} {truncated}");
     }
+}
+
+/// Native histograms take many times what floats take: what nobody typed is asked for, and judged again.
+#[test]
+fn what_may_be_native_histograms_is_asked_for_before_it_is_let_in() {
+    let (shape, model) = (shape("foo + foo offset 1h + {job=\"x\"}", six_hours(60)), Model::default());
+    let subject = Subject { asks_types: true, ..subject(&shape, &model) };
+    let ceilings = ceilings(1_000);
+    let known = vec![counted(100), counted(100), counted(90_000)];
+    let mut refused = Estimator::new(subject, known, ceilings, judge(ceilings, 100));
+    assert!(matches!(refused.need(), Need::History));
+    assert!(matches!(refused.need(), Need::Done(_)), "it is refused whatever its samples are");
+
+    let ceilings = Ceilings { refuse: Ceiling::UNLIMITED, near: Ceiling { memory: 1 << 28, ..Ceiling::UNLIMITED } };
+    let many = counted(60_000).holding(SampleType::Unknown);
+    let mut unasked = Estimator::new(subject, vec![many; 3], ceilings, judge(ceilings, 100));
+    assert!(matches!(unasked.need(), Need::History), "taken for histograms, it is near a limit");
+    let known = vec![at_most(100), at_most(100), at_most(300)];
+    let mut estimator = Estimator::new(subject, known, ceilings, judge(ceilings, 100));
+    let need = |selector, series| TypeNeed { selector, series };
+    let Need::Types(needs) = estimator.need() else { panic!("types first") };
+    assert_eq!(needs, [need(0, 100), need(2, 300)], "equal selectors once");
+    estimator.supply_type(needs[0], SampleType::HISTOGRAM);
+    estimator.supply_type(needs[1], SampleType::of_share(0.25));
+    // As histograms it is near a limit: now their number matters.
+    assert!(matches!(estimator.need(), Need::History));
+    let Need::Probes(probes) = estimator.need() else { panic!("then counts") };
+    for probe in probes {
+        estimator.supply_count(probe, Count::Series { series: Estimate::exact(90), truncated: false });
+    }
+    let Need::Done(done) = estimator.need() else { panic!("once only") };
+    let floats = priced("foo + foo offset 1h + {job=\"x\"}", six_hours(60), 90, Kind::Prometheus);
+    assert!(done.cost.memory.value > 10 * floats.cost.memory.value);
+    assert_eq!(SampleType::of_share(0.0), SampleType::Float);
+    assert_eq!(SampleType::of_share(0.001), SampleType::Histogram(1));
 }

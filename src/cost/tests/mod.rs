@@ -11,7 +11,10 @@ use std::sync::Arc;
 
 use crate::{
     base::{Confidence, Estimate, Kind, time::EvalTimes},
-    cost::{Estimated, Knowledge, LabelTable, Model, SeriesKnowledge, Source, estimate, is_free},
+    cost::{
+        Estimated, Knowledge, LabelTable, MetricTypes, Model, SampleType, SeriesKnowledge, Source, Subject,
+        estimate, is_free,
+    },
     promql::{
         Limits, parse_with,
         shape::{DEFAULT_LOOKBACK_MS, Shape},
@@ -31,6 +34,11 @@ fn shape(query: &str, times: EvalTimes) -> Shape {
 /// The six hours up to now.
 fn six_hours(step_seconds: u64) -> EvalTimes {
     EvalTimes { start: NOW - 6 * HOUR, end: NOW, step: step_seconds * 1000 }
+}
+
+/// A query of a backend that has no label table and is not asked for types.
+fn subject<'a>(shape: &'a Shape, model: &'a Model) -> Subject<'a> {
+    Subject { shape, listing: false, opaque: false, split: None, model, table: None, asks_types: false }
 }
 
 fn counted(n: u64) -> SeriesKnowledge {

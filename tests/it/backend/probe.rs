@@ -43,6 +43,7 @@ async fn ask_for(
 /// Up to ten series in the window.
 fn request(scope: &DataScope) -> ProbeRequest<'_> {
     ProbeRequest {
+        metric: None,
         selector: r#"up{job="a"}"#,
         window: WINDOW,
         limit: 10,

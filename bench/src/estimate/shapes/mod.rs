@@ -87,17 +87,25 @@ fn cases(schema: Schema, count: usize) -> Vec<Case> {
 pub(super) fn run(options: &Options, count: usize) -> Result<()> {
     let target = options.target.as_deref().unwrap_or("prometheus");
     let data = Data::new()?;
-    let scratch = Scratch::new()?;
-    let mut database = start(options, target, &scratch)?;
+    let mut scratch = Scratch::new()?;
+    let mut database = start(options, target, &scratch, free_port()?)?;
     let histograms = data.load(database.service.port)?;
     let version = version(database.service.port);
     let newer = version.starts_with('3');
     let natives: &[&str] = if histograms && target == "prometheus" { &[data::NATIVE] } else { &[] };
     let mut seen = Vec::new();
     let before = Before::counting(options, target, database.service.port)?;
-    for case in cases(Schema { natives, newer, ..data::SCHEMA }, count) {
+    let asked = |case: &Case| options.only.as_ref().is_none_or(|text| case.query.contains(text));
+    for case in cases(Schema { natives, newer, ..data::SCHEMA }, count).into_iter().filter(asked) {
+        // A query that takes more than the limit ends the database.
+        if !database.is_alive() {
+            let port = database.service.port;
+            scratch = Scratch::new()?;
+            database = start(options, target, &scratch, port)?;
+            data.load(port)?;
+        }
         let Some(estimated) = estimate(&before, &case, data.end)? else { continue };
-        let runs = estimated <= RUN_MAX && database.is_alive();
+        let runs = estimated <= RUN_MAX;
         let request = case.request(data.end, "");
         let measured = if runs { Some(database.ask(options, &request)?) } else { None };
         let one = Seen { case, estimated, measured };
@@ -126,8 +134,7 @@ fn version(port: u16) -> String {
 }
 
 /// An empty database that takes remote writes.
-fn start(options: &Options, target: &str, scratch: &Scratch) -> Result<Database> {
-    let port = free_port()?;
+fn start(options: &Options, target: &str, scratch: &Scratch, port: u16) -> Result<Database> {
     let of = |program: &str| match &options.binary {
         Some(file) => Ok(Command::new(file)),
         None => need(&[program]).map(|()| command(program)),

@@ -1,0 +1,84 @@
+//! A request as the estimator sees it.
+
+use super::{
+    Estimated, Knowledge, LabelTable, MetricTypes, Model, QuerySplit, SampleType, SeriesKnowledge, Source,
+    UNKNOWN_SERIES, estimate,
+};
+use crate::{
+    base::{Confidence, Estimate},
+    promql::shape::{SelectorShape, Shape},
+};
+
+/// What is estimated.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// What it reads.
+    pub shape: &'a Shape,
+    /// It lists label sets and reads no samples.
+    pub listing: bool,
+    /// Nothing in it could be read: its selector stands for whatever it reads.
+    pub opaque: bool,
+    /// How it may be split, and the bytes beyond which it is.
+    pub split: Option<(&'a QuerySplit, u64)>,
+    /// The backend's formulas.
+    pub model: &'a Model,
+    /// The backend's label table, which bounds the groups of aggregations.
+    pub table: Option<&'a LabelTable>,
+    /// Whether the backend may be asked for the types of samples.
+    pub asks_types: bool,
+}
+
+impl Subject<'_> {
+    /// The price with this knowledge of its selectors.
+    pub(super) fn price(&self, known: &[SeriesKnowledge]) -> Estimated {
+        let known = Knowledge { series: known, table: self.table };
+        let whole = estimate(self.shape, &known, self.model);
+        match self.split {
+            Some((split, most)) => split.split(whole, &known, self.model, most),
+            None => whole,
+        }
+    }
+
+    /// One entry for each selector, from the label table, `gone_since`, the series that left it since a time, and the types
+    /// of metrics; without these the backend holds floats alone.
+    pub fn from_table(
+        &self,
+        types: Option<&MetricTypes>,
+        gone_since: impl Fn(i64) -> Option<u64>,
+    ) -> Vec<SeriesKnowledge> {
+        let samples = |selector: &SelectorShape| match types {
+            Some(types) if !self.listing => types.of(&selector.matchers),
+            _ => SampleType::Float,
+        };
+        let one = |selector| self.series(selector, &gone_since).holding(samples(selector));
+        self.shape.selectors.iter().map(one).collect()
+    }
+
+    fn series(
+        &self,
+        selector: &SelectorShape,
+        gone_since: impl Fn(i64) -> Option<u64>,
+    ) -> SeriesKnowledge {
+        let (table, matchers, window) = (self.table, &selector.matchers, selector.window);
+        if let Some(bound) = table.and_then(|table| table.bound(matchers, window)) {
+            return SeriesKnowledge::new(bound, Source::LabelTable);
+        }
+        // A listing of everything is what label browsers ask for; a query of everything is an attack.
+        if selector.match_all && !self.listing {
+            let unknown = Estimate::new(UNKNOWN_SERIES, Confidence::Assumed);
+            return SeriesKnowledge::new(unknown, Source::Assumed);
+        }
+        let gone = gone_since(window.start);
+        let observed = table.zip(gone).and_then(|(table, gone)| table.observed(matchers, window, gone));
+        if let Some(observed) = observed {
+            return SeriesKnowledge::new(observed, Source::LabelTable);
+        }
+        let assumed = SeriesKnowledge::assumed(self.model);
+        match table.and_then(|table| table.guess(matchers)) {
+            Some(guess) if guess > assumed.series.value => {
+                SeriesKnowledge::new(Estimate::new(guess, Confidence::Assumed), Source::LabelTable)
+            }
+            _ => assumed,
+        }
+    }
+}
