@@ -113,7 +113,11 @@ impl Default for Tenancy {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { default: TenantLimits::built_in(), tenants: BTreeMap::new() }
+        Self {
+            default: TenantLimits::built_in(),
+            tenants: BTreeMap::new(),
+            written: TenantLimits::default(),
+        }
     }
 }
 

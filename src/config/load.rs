@@ -77,7 +77,8 @@ pub fn load_text(file: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>
 fn typed(node: &Node, wrong: &mut Vec<Diagnostic>) -> Option<Raw> {
     match serde_json::from_value::<Raw>(node.to_json()) {
         Ok(mut raw) => {
-            raw.limits.default = raw.limits.default.over(&TenantLimits::built_in());
+            raw.limits.written = raw.limits.default;
+            raw.limits.default = raw.limits.written.over(&TenantLimits::built_in());
             Some(raw)
         }
         Err(error) => {

@@ -146,8 +146,8 @@ pub struct Backend {
     pub probe: Probe,
     /// The backend's own distress, which shrinks its budget.
     pub pressure: Pressure,
-    /// Whether the limits on one query go down with it, as M3's own headers. They replace M3's limits, also where those
-    /// are lower.
+    /// Whether the limits on one query that are written here go down with it, as M3's own headers. They replace M3's
+    /// limits, also where those are lower.
     pub push_down: bool,
 }
 

@@ -16,6 +16,9 @@ pub struct Limits {
     /// What differs for single tenants, or with `team-*` for all whose names begin so; of several, the most specific one
     /// applies, and over `default` alone.
     pub tenants: BTreeMap<String, TenantLimits>,
+    /// `default` as it is written, without the built-in limits.
+    #[serde(skip)]
+    pub written: TenantLimits,
 }
 
 /// Whether limits are enforced.

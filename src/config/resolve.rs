@@ -24,7 +24,7 @@ use crate::{
     http::HostNames,
     limit::{
         BackendBudget, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy, Rate, RateLimit,
-        Rates, TenantPolicy,
+        Rates, TenantPolicy, Written,
     },
     proxy::{
         self,
@@ -242,14 +242,15 @@ fn policy(raw: &Raw) -> Result<Policy, String> {
     });
     let (mut tenants, mut patterns) = (HashMap::new(), TenantPrefixes::default());
     for (name, limits) in &raw.limits.tenants {
-        let limits = Arc::new(tenant_policy(&limits.over(&raw.limits.default), &raw.classes));
+        let (limits, written) = (limits.over(&raw.limits.default), limits.over(&raw.limits.written));
+        let limits = Arc::new(tenant_policy(&limits, &written, &raw.classes));
         match tenant_pattern(name)? {
             TenantPattern::Name(name) => _ = tenants.insert(name, limits),
             TenantPattern::Prefix(prefix) => patterns.insert(prefix, limits),
         }
     }
     Ok(Policy {
-        default: Arc::new(tenant_policy(&raw.limits.default, &raw.classes)),
+        default: Arc::new(tenant_policy(&raw.limits.default, &raw.limits.written, &raw.classes)),
         tenants,
         patterns,
         classes: classes.collect(),
@@ -258,16 +259,18 @@ fn policy(raw: &Raw) -> Result<Policy, String> {
     })
 }
 
-/// The limits of one tenant, complete.
-fn tenant_policy(limits: &TenantLimits, classes: &[raw::Class]) -> TenantPolicy {
+/// The limits of one tenant: complete, and as they are written.
+fn tenant_policy(limits: &TenantLimits, written: &TenantLimits, classes: &[raw::Class]) -> TenantPolicy {
     let modes = Modes(limits);
     let per_class = classes.iter().filter(|class| class.per_query != raw::PerQuery::default());
     let per_class = per_class.map(|class| {
-        (class.name.as_str().into(), per_query(&class.per_query.over(&limits.per_query), &modes))
+        let over = |below| class.per_query.over(below);
+        let (limits, written) = (over(&limits.per_query), over(&written.per_query));
+        (class.name.as_str().into(), per_query(&limits, &written, &modes))
     });
     let queue = QueuePolicy::default();
     TenantPolicy {
-        per_query: per_query(&limits.per_query, &modes),
+        per_query: per_query(&limits.per_query, &written.per_query, &modes),
         per_class: per_class.collect(),
         in_flight: InFlight {
             queries: modes.limit(LimitKey::InFlightQueries, counted(limits.in_flight.queries)),
@@ -284,7 +287,7 @@ fn tenant_policy(limits: &TenantLimits, classes: &[raw::Class]) -> TenantPolicy 
     }
 }
 
-fn per_query(limits: &raw::PerQuery, modes: &Modes<'_>) -> PerQuery {
+fn per_query(limits: &raw::PerQuery, written: &raw::PerQuery, modes: &Modes<'_>) -> PerQuery {
     let seconds = |span: Option<scalar::Limit<scalar::Span>>| {
         span_of(span).and_then(|time| NonZeroU64::new(time.as_secs().max(1)))
     };
@@ -308,6 +311,12 @@ fn per_query(limits: &raw::PerQuery, modes: &Modes<'_>) -> PerQuery {
         regex_bytes: modes.limit(LimitKey::Regex, sized(limits.regex)),
         response_bytes: modes.limit(LimitKey::Response, sized(limits.response)),
         timeout_ms: modes.limit(LimitKey::Timeout, millis(limits.timeout)),
+        written: Written {
+            series: written.series.is_some(),
+            blocks: written.blocks.is_some(),
+            range: written.range.is_some(),
+            timeout: written.timeout.is_some(),
+        },
     }
 }
 

@@ -43,7 +43,7 @@ pub use layer::{Admissible, Admit, AdmitLayer, HoldLayer, Permitted, RateLayer, 
 pub use permit::{Actual, End, Permit, PermitHandle};
 pub use policy::{
     BackendBudget, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy, Rate, RateLimit, Rates,
-    TenantPolicy,
+    TenantPolicy, Written,
 };
 pub use refusal::{LimitName, Refusal, Scope, ShadowHit};
 pub use shares::light;

@@ -124,6 +124,29 @@ pub struct PerQuery {
     pub response_bytes: Limit,
     /// Milliseconds from admission to the last byte; watched by whoever forwards.
     pub timeout_ms: Limit,
+    /// Which of those that a backend may enforce in its own place are written.
+    pub written: Written,
+}
+
+/// Limits that the configuration states; the others are built in, and are never to replace a backend's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in `PerQuery`")]
+pub struct Written {
+    pub series: bool,
+    pub blocks: bool,
+    pub range: bool,
+    pub timeout: bool,
+}
+
+impl Written {
+    const fn and(self, other: Self) -> Self {
+        Self {
+            series: self.series || other.series,
+            blocks: self.blocks || other.blocks,
+            range: self.range || other.range,
+            timeout: self.timeout || other.timeout,
+        }
+    }
 }
 
 /// What a tenant's queries in flight may hold together.
@@ -228,7 +251,8 @@ impl PerQuery {
                 matchers,
                 regex_bytes,
                 response_bytes,
-                timeout_ms
+                timeout_ms,
+                written
             }
         )
     }

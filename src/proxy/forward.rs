@@ -109,11 +109,15 @@ pub(super) async fn uncounted(mut common: Box<Common>, body: Bytes) -> Result<Re
 
 /// The request for the backend, with the limits handed down that it takes.
 pub(super) fn outgoing(common: &Common, query: &ParsedQuery, body: Bytes) -> Result<Outgoing, Failure> {
-    let ceiling = ceiling(common.endpoint, query.timeout, common.timeout());
+    let is_m3 = common.upstream.backend.kind() == Kind::M3;
+    // M3's own timeout gives way to any that it is sent.
+    let timeout = common.timeout().filter(|_| !is_m3 || common.limits().written.timeout);
+    let ceiling = ceiling(common.endpoint, query.timeout, timeout);
     let mut headers = common.forwarded_headers();
     filter_headers(common.upstream.backend.kind(), &mut headers)?;
-    if common.upstream.backend.kind() == Kind::M3 {
-        push_down(common, query, &body, &mut headers);
+    if is_m3 {
+        let timeout = query.timeout.into_iter().chain(timeout).min();
+        push_down(common, query, &body, timeout, &mut headers);
     }
     let mut outgoing = plain(common, headers, body);
     if let Some(kept) = &query.url_query {
@@ -135,17 +139,24 @@ fn plain(common: &Common, headers: HeaderMap, body: Bytes) -> Outgoing {
     Outgoing { method: common.head.method.clone(), path_and_query, headers, body }
 }
 
-/// Hands the limit on time down to a backend that takes it, and others where the configuration says so: a limit of
-/// Weir's is not to replace a lower one of the backend's own. The client's may only be lower.
-fn push_down(common: &Common, query: &ParsedQuery, body: &Bytes, headers: &mut HeaderMap) {
-    let timeout = query.timeout.into_iter().chain(common.timeout()).min();
+/// Hands the limit on time down to M3, and others where the configuration says so, as far as they are written there: a
+/// built-in limit of Weir's is not to replace one of the backend's own. The client's may only be lower.
+fn push_down(
+    common: &Common,
+    query: &ParsedQuery,
+    body: &Bytes,
+    timeout: Option<Duration>,
+    headers: &mut HeaderMap,
+) {
     let mut ceilings = Ceilings { timeout, ..Ceilings::default() };
     // Listings are no queries: M3 lets them begin in 1970, which no limit on the range allows.
     if common.upstream.push_down && matches!(common.endpoint, Endpoint::Query | Endpoint::QueryRange) {
         let limits = common.limits();
-        ceilings.series = limits.series.enforced();
-        ceilings.docs = limits.blocks.enforced();
-        ceilings.range = limits.range_seconds.enforced().map(Duration::from_secs);
+        let written = limits.written;
+        ceilings.series = limits.series.enforced().filter(|_| written.series);
+        ceilings.docs = limits.blocks.enforced().filter(|_| written.blocks);
+        let range = limits.range_seconds.enforced().filter(|_| written.range);
+        ceilings.range = range.map(Duration::from_secs);
     }
     // Both were read before.
     let form = std::str::from_utf8(body).unwrap_or_default();

@@ -103,6 +103,41 @@ fn scripted(kind: Kind, count: usize) -> impl Fn(&Seen) -> Act + Send + Sync {
     }
 }
 
+/// What one selector of a metric has, all of them have; what had no series, or no answer, is asked about again.
+#[tokio::test]
+async fn the_share_of_native_histograms_is_asked_once_for_each_metric() {
+    let upstream = FakeUpstream::start(|seen| match &*seen.params("query")[0] {
+        query if query.contains("floats") => vector(0),
+        query if query.contains("refused") => Act::answer(400, &[], b"unknown function"),
+        query if query.contains("none") => {
+            Act::json(r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#)
+        }
+        query if query.contains("broken") => Act::answer(500, &[], b"broken"),
+        _ => vector(1),
+    })
+    .await;
+    let backend = backend(Kind::Prometheus, &upstream, ProbeSettings::default());
+    let scope = DataScope::default();
+    for (metric, selector, share, questions) in [
+        (Some("n"), "n", Some(1.0), 1),
+        (Some("n"), "n{job=\"a\"}", Some(1.0), 0),
+        (Some("floats"), "floats", Some(0.0), 1),
+        (Some("refused"), "refused", Some(0.0), 1),
+        (Some("none"), "none", None, 1),
+        (Some("none"), "none{job=\"a\"}", None, 1),
+        (None, "{job=\"broken\"}", None, 1),
+        (None, "{job=\"a\"}", Some(1.0), 1),
+        (None, "{job=\"b\"}", Some(1.0), 1),
+    ] {
+        let before = upstream.seen().len();
+        let request = ProbeRequest { metric, selector, ..request(&scope) };
+        for _ in 0..3 {
+            assert_eq!(backend.histogram_share(&request).await, share, "{selector}");
+        }
+        assert_eq!(upstream.seen().len() - before, questions, "{selector}");
+    }
+}
+
 #[tokio::test]
 async fn every_kind_is_counted_in_its_own_way() {
     let recent = {

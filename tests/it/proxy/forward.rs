@@ -213,7 +213,14 @@ async fn m3_gets_limits_that_a_client_can_only_lower() {
         let headers: Vec<_> = asked.map(|asked| ("m3-limit-max-series", asked)).into_iter().collect();
         let answer = weir.get_as("/api/v1/query?query=small", &headers).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
-        assert_eq!(queries(&upstream).last().unwrap().header("m3-limit-max-series"), Some(sent));
+        let sent_on = queries(&upstream);
+        let sent_on = sent_on.last().unwrap();
+        assert_eq!(sent_on.header("m3-limit-max-series"), Some(sent));
+        // Nobody wrote these: M3's own hold.
+        for built_in in ["m3-limit-max-docs", "m3-limit-max-range", "m3-timeout"] {
+            assert_eq!(sent_on.header(built_in), None, "{built_in}");
+        }
+        assert!(sent_on.params("timeout").is_empty());
     }
 }
 
