@@ -1,7 +1,7 @@
 //! Weir in front of a real VictoriaMetrics. Skipped, by name, where it is not installed.
 
 use crate::{
-    real_prometheus::{
+    real::prometheus::{
         NO_RATE, QUERIES, before, browses, estimates_are_true, refuses_the_heavy, same_answers,
     },
     support::real::victoria_metrics,
