@@ -47,7 +47,7 @@ impl Backend {
             name: settings.name.as_str().into(),
             replicas,
             probes: Probes::new(settings.probe),
-            merges: split::room(),
+            merges: split::merge_budget(),
             tsdb_status: Endpoint::default(),
             settings,
         })

@@ -13,8 +13,8 @@ const UNANSWERED_MAX: u32 = 3;
 /// Checks that fail in a row before a replica is down: one lost packet is not an outage.
 const FAILED_CHECKS_MAX: u32 = 2;
 /// A replica is set aside for this long at first, and each time twice as long as before.
-const FIRST_SET_ASIDE: Duration = Duration::from_secs(1);
-const LONGEST_SET_ASIDE: Duration = Duration::from_secs(60);
+const FIRST_EJECTION: Duration = Duration::from_secs(1);
+const LONGEST_EJECTION: Duration = Duration::from_secs(60);
 
 /// How a replica failed a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +32,9 @@ pub(super) struct Condition {
     failed_checks: u32,
     /// Requests in a row.
     unanswered: u32,
-    set_aside_until: Option<Instant>,
+    ejected_until: Option<Instant>,
     /// In a row.
-    set_asides: u32,
+    ejections: u32,
     /// Why the latest request or check failed; `None` once a check passed.
     last_error: Option<String>,
 }
@@ -42,15 +42,15 @@ pub(super) struct Condition {
 impl Condition {
     /// Whether requests should go to it.
     pub(super) fn works(&self, now: Instant) -> bool {
-        !self.down && !self.is_set_aside(now)
+        !self.down && !self.is_ejected(now)
     }
 
     pub(super) const fn is_down(&self) -> bool {
         self.down
     }
 
-    pub(super) fn is_set_aside(&self, now: Instant) -> bool {
-        self.set_aside_until.is_some_and(|until| now < until)
+    pub(super) fn is_ejected(&self, now: Instant) -> bool {
+        self.ejected_until.is_some_and(|until| now < until)
     }
 
     pub(super) fn last_error(&self) -> Option<&str> {
@@ -64,14 +64,14 @@ impl Condition {
 
     /// Whether a good answer changes anything.
     pub(super) const fn is_clean(&self) -> bool {
-        self.unanswered == 0 && self.set_asides == 0
+        self.unanswered == 0 && self.ejections == 0
     }
 
     /// It answered a request.
     pub(super) const fn answered(&mut self) {
         self.unanswered = 0;
-        self.set_asides = 0;
-        self.set_aside_until = None;
+        self.ejections = 0;
+        self.ejected_until = None;
     }
 
     /// It failed a request; `others_work` says whether another replica can take its place.
@@ -82,10 +82,10 @@ impl Condition {
             Failure::Unanswered => {
                 self.unanswered = self.unanswered.saturating_add(1);
                 // Requests that were under way together fail together: they are one reason to wait longer, not many.
-                if others_work && self.unanswered >= UNANSWERED_MAX && !self.is_set_aside(now) {
-                    let time = FIRST_SET_ASIDE * (1 << self.set_asides.min(16));
-                    self.set_aside_until = Some(now + time.min(LONGEST_SET_ASIDE));
-                    self.set_asides += 1;
+                if others_work && self.unanswered >= UNANSWERED_MAX && !self.is_ejected(now) {
+                    let time = FIRST_EJECTION * (1 << self.ejections.min(16));
+                    self.ejected_until = Some(now + time.min(LONGEST_EJECTION));
+                    self.ejections += 1;
                     self.unanswered = 0;
                 }
             }
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_replica_that_does_not_answer_is_set_aside_only_beside_another() {
+    async fn a_replica_that_does_not_answer_is_ejected_only_beside_another() {
         let (mut alone, mut one, mut now) = (Condition::default(), Condition::default(), Instant::now());
         for _ in 0..5 {
             alone.failed(Failure::Unanswered, why(), false, now);

@@ -123,7 +123,7 @@ impl Backend {
                 url: r.pool.url().as_str().to_owned(),
                 in_flight: r.in_flight(),
                 idle: r.pool.idle_count(),
-                ejected: condition.is_set_aside(now),
+                ejected: condition.is_ejected(now),
                 healthy: !condition.is_down(),
                 last_error: condition.last_error().map(str::to_owned),
                 metrics_missing: r.metrics.is_missing(),

@@ -113,11 +113,7 @@ impl Default for Tenancy {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            default: TenantLimits::built_in(),
-            tenants: BTreeMap::new(),
-            written: TenantLimits::default(),
-        }
+        Self { default: TenantLimits::built_in(), tenants: BTreeMap::new(), written: TenantLimits::default() }
     }
 }
 

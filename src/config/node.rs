@@ -14,7 +14,7 @@ use super::{
     load::{Loaded, START_FROM, load_text, read},
     pool::Pool,
     raw::{LogFormat, Profiling},
-    recent::Recent,
+    recent::ReadQuota,
     scalar::{Count, Limit, Listen, Size, Span},
     tree,
 };
@@ -35,7 +35,7 @@ pub struct RawNode {
     /// Where the memory of reads comes from.
     pub pool: Pool,
     /// What may be read in a window that slides.
-    pub recent: Recent,
+    pub recent: ReadQuota,
     /// Logs and profiles.
     pub telemetry: Telemetry,
 }
@@ -118,7 +118,7 @@ impl Default for RawNode {
             storage: Storage::default(),
             reads: Reads::default(),
             pool: Pool::default(),
-            recent: Recent::default(),
+            recent: ReadQuota::default(),
             telemetry: Telemetry::default(),
         }
     }

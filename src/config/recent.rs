@@ -10,12 +10,12 @@ use super::{
     scalar::{Count, Limit, Size, Span},
     tree,
 };
-use crate::node::http::{RecentLimit, RecentSettings};
+use crate::node::http::{QuotaLimit, QuotaSettings};
 
 /// What reads may touch in a window that slides.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Recent {
+pub struct ReadQuota {
     /// How far back the window reaches.
     pub window: Span,
     /// The header that names who reads; requests without it are told apart by address.
@@ -38,7 +38,7 @@ pub struct Amounts {
     pub bytes: Limit<Size>,
 }
 
-impl Default for Recent {
+impl Default for ReadQuota {
     fn default() -> Self {
         Self {
             window: lit("15s"),
@@ -56,9 +56,9 @@ impl Default for Amounts {
 }
 
 impl Amounts {
-    fn resolve(self) -> RecentLimit {
+    fn resolve(self) -> QuotaLimit {
         let count = |limit: Limit<Count>| limit.at().map_or(u64::MAX, |count| count.0.get());
-        RecentLimit {
+        QuotaLimit {
             series: count(self.series),
             samples: count(self.samples),
             bytes: self.bytes.at().map_or(u64::MAX, |size| size.0.get()),
@@ -66,7 +66,7 @@ impl Amounts {
     }
 }
 
-impl Recent {
+impl ReadQuota {
     /// What is wrong with it as a whole.
     pub(super) fn check(&self, root: &tree::Node) -> Option<Diagnostic> {
         HeaderName::try_from(self.header.as_str()).err().map(|_| {
@@ -77,8 +77,8 @@ impl Recent {
         })
     }
 
-    pub(super) fn resolve(&self) -> RecentSettings {
-        RecentSettings {
+    pub(super) fn resolve(&self) -> QuotaSettings {
+        QuotaSettings {
             window: self.window.duration(),
             header: self.header.clone(),
             source: self.source.resolve(),

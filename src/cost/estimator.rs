@@ -254,7 +254,8 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
     pub fn supply_type(&mut self, need: TypeNeed, samples: SampleType) {
         let shapes = &self.subject.shape.selectors;
         let first = shapes.get(need.selector).map(|shape| shape.same_as);
-        for (known, _) in self.known.iter_mut().zip(shapes).filter(|(_, shape)| Some(shape.same_as) == first) {
+        for (known, _) in self.known.iter_mut().zip(shapes).filter(|(_, shape)| Some(shape.same_as) == first)
+        {
             known.samples = samples;
         }
         self.priced = None;

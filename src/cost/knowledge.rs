@@ -130,7 +130,8 @@ impl SeriesKnowledge {
         if let Some(most) = remembered.here {
             let is_lower = |known: &&mut Self| known.is_guess() || most < known.series.value;
             let lower = known.iter_mut().filter(|known| known.series.confidence != Confidence::Exact);
-            let lowered = lower.filter(is_lower).map(|known| *known = learned(known, most, Confidence::Learned));
+            let lowered =
+                lower.filter(is_lower).map(|known| *known = learned(known, most, Confidence::Learned));
             return lowered.count() > 0;
         }
         let total = known.iter().fold(0_u64, |sum, known| sum.saturating_add(known.series.value));

@@ -54,11 +54,7 @@ impl Subject<'_> {
         self.shape.selectors.iter().map(one).collect()
     }
 
-    fn series(
-        &self,
-        selector: &SelectorShape,
-        gone_since: impl Fn(i64) -> Option<u64>,
-    ) -> SeriesKnowledge {
+    fn series(&self, selector: &SelectorShape, gone_since: impl Fn(i64) -> Option<u64>) -> SeriesKnowledge {
         let (table, matchers, window) = (self.table, &selector.matchers, selector.window);
         if let Some(bound) = table.and_then(|table| table.bound(matchers, window)) {
             return SeriesKnowledge::new(bound, Source::LabelTable);

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    judge::judge,
+    per_query::check_per_query,
     permit::{Actual, Charge, Permit, Phase, enter, phase},
     policy::Policy,
     refusal::{LimitName, Refusal, Scope, ShadowHit},
@@ -120,11 +120,16 @@ impl Admission {
     ///
     /// # Errors
     /// The first enforced limit that the query passes.
-    pub fn judge(&self, request: &AdmissionRequest) -> Result<Vec<ShadowHit>, Refusal> {
+    pub fn check_per_query(&self, request: &AdmissionRequest) -> Result<Vec<ShadowHit>, Refusal> {
         let policy = self.policy.load();
         let mut shadowed = Vec::new();
         for tenant in &request.payers {
-            shadowed.extend(judge(policy.tenant(tenant), tenant, request.class.as_deref(), &request.cost)?);
+            shadowed.extend(check_per_query(
+                policy.tenant(tenant),
+                tenant,
+                request.class.as_deref(),
+                &request.cost,
+            )?);
         }
         Ok(shadowed)
     }
@@ -134,7 +139,7 @@ impl Admission {
     /// # Errors
     /// The first enforced limit that it passes, however long it waits.
     pub fn dry_run(&self, request: &AdmissionRequest) -> Result<Vec<ShadowHit>, Refusal> {
-        let mut shadowed = self.judge(request)?;
+        let mut shadowed = self.check_per_query(request)?;
         self.lock().dry_run(request, Instant::now(), &mut shadowed)?;
         Ok(shadowed)
     }
@@ -153,7 +158,7 @@ impl Admission {
     /// # Errors
     /// The limit that is passed, with when to come back if that helps.
     pub async fn admit(self: &Arc<Self>, request: AdmissionRequest) -> Result<Admitted, Refusal> {
-        let mut shadowed = self.judge(&request)?;
+        let mut shadowed = self.check_per_query(&request)?;
         let now = Instant::now();
         let answer = self.change(|state, now, ready| state.ask(&request, now, &mut shadowed, ready));
         let place = match answer? {
@@ -316,7 +321,7 @@ impl Waiting<'_> {
     /// Leaves the queue: what was handed over already, or else what it waited for.
     fn leave(&mut self) -> Result<Result<Permit, Refusal>, WaitReason> {
         let Place { charge, id, receiver, .. } = &mut self.place;
-        match self.admission.change(|state, now, ready| state.give_up(charge, *id, now, ready)) {
+        match self.admission.change(|state, now, ready| state.leave_queue(charge, *id, now, ready)) {
             Some(reason) => Err(reason),
             None => receiver.try_recv().map_err(|_| WaitReason::Turn),
         }

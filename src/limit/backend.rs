@@ -228,7 +228,7 @@ impl Backend {
             queries: self.light.used.queries + self.heavy.used.queries,
             budget: None,
         };
-        Load { budget: self.budget.memory().watched(), ..std::mem::replace(&mut self.peak, now) }
+        Load { budget: self.budget.memory().threshold(), ..std::mem::replace(&mut self.peak, now) }
     }
 
     /// Obeys a look at the backend's distress.

@@ -147,10 +147,10 @@ fn forgotten(state: &State, now: Instant) -> Vec<String> {
                 wrong.push(format!("the {lane:?} queue of {} does not agree with itself", backend.name));
             }
             if let Some(first) = account.queue.first()
-                && matches!(state.judge(first, None, now), Verdict::Runs | Verdict::RunsLast)
+                && matches!(state.verdict(first, None, now), Verdict::Runs | Verdict::RunsLast)
             {
                 let age = now.saturating_duration_since(first.asked);
-                let verdict = state.judge(first, None, now);
+                let verdict = state.verdict(first, None, now);
                 wrong.push(format!(
                     "{} could run at {} after {age:?}: {verdict:?}, {:?}",
                     first.id, backend.name, first.charge

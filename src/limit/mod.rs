@@ -16,9 +16,9 @@ mod backend;
 mod ceilings;
 #[cfg(test)]
 mod invariants;
-mod judge;
 mod lane;
 pub mod layer;
+mod per_query;
 mod permit;
 mod policy;
 mod preflight;
@@ -37,9 +37,9 @@ mod window;
 
 pub use admission::{Admission, AdmissionRequest, Admitted, Charged};
 pub use ceilings::Ceilings;
-pub use judge::judge;
 pub use lane::Lane;
 pub use layer::{Admissible, Admit, AdmitLayer, HoldLayer, Permitted, RateLayer, RateLimited};
+pub use per_query::check_per_query;
 pub use permit::{Actual, End, Permit, PermitHandle};
 pub use policy::{
     BackendBudget, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy, Rate, RateLimit, Rates,

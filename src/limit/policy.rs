@@ -52,7 +52,7 @@ impl Limit {
     }
 
     /// The number to look at, unless there is none or nobody looks.
-    pub const fn watched(self) -> Option<u64> {
+    pub const fn threshold(self) -> Option<u64> {
         match (self.max, self.mode) {
             (Some(max), Mode::Enforce | Mode::Shadow) => Some(max.get()),
             _ => None,

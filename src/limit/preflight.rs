@@ -77,7 +77,7 @@ impl State {
         shadow: &mut Vec<ShadowHit>,
     ) {
         let mut note = |limit: Limit, name, used: u128, scope: &Scope| {
-            let shadowed = limit.watched().filter(|_| limit.mode == Mode::Shadow);
+            let shadowed = limit.threshold().filter(|_| limit.mode == Mode::Shadow);
             let Some(max) = shadowed.filter(|max| used > u128::from(*max)) else { return };
             let observed =
                 Estimate::new(u64::try_from(used).unwrap_or(u64::MAX), request.cost.memory.confidence);

@@ -92,7 +92,7 @@ limits! {
     /// The backend is sick: nothing waits for it.
     BackendSick => "weir-backend-sick", None, Count, "queries";
     /// The backend was about to run out of memory: its heaviest query was cancelled.
-    Recalled => "weir-recalled", None, Count, "queries";
+    Cancelled => "weir-recalled", None, Count, "queries";
     /// Weir ends while the query waits.
     ShuttingDown => "weir-shutting-down", None, Count, "queries";
 }

@@ -54,7 +54,7 @@ impl State {
     }
 
     /// What may become of a query that waits, given since when the one before it that blocks has waited.
-    pub(super) fn judge(&self, waiter: &Waiter, blocked: Option<Instant>, now: Instant) -> Verdict {
+    pub(super) fn verdict(&self, waiter: &Waiter, blocked: Option<Instant>, now: Instant) -> Verdict {
         let charge = &waiter.charge;
         let backend = &self.backends[charge.backend];
         let age = now.saturating_duration_since(waiter.asked);
@@ -81,7 +81,7 @@ impl State {
     pub(super) fn why(&self, waiter: &Waiter, is_first: bool, now: Instant) -> WaitReason {
         match self.fits(&waiter.charge, now) {
             Err(reason) if reason.is_tenants() || is_first || waiter.charge.light => reason,
-            _ if self.judge(waiter, None, now) == Verdict::IsPassed => WaitReason::SmallerFirst,
+            _ if self.verdict(waiter, None, now) == Verdict::IsPassed => WaitReason::SmallerFirst,
             _ => WaitReason::Turn,
         }
     }
@@ -121,7 +121,7 @@ impl State {
             let some_pass = self.reserves.iter().any(|reserve| account.waiting_by_class[reserve.class] > 0);
             // Out of the way while its waiters are judged; put back before anybody else looks.
             let mut queue = std::mem::take(&mut account.queue);
-            let next = queue.pop(some_pass, |waiter, blocked| self.judge(waiter, blocked, now));
+            let next = queue.pop(some_pass, |waiter, blocked| self.verdict(waiter, blocked, now));
             self.backends[slot].lane_mut(lane).queue = queue;
             let Some(mut waiter) = next else { break };
             self.left(&waiter.charge);

@@ -139,11 +139,11 @@ impl BackendSnapshot {
             name: Arc::clone(&backend.name),
             waiting: backend.waiting() as u64,
             queries: used.queries,
-            queries_capacity: backend.budget.queries().watched(),
+            queries_capacity: backend.budget.queries().threshold(),
             memory: used.bytes(),
             memory_capacity: match (whole, open) {
                 (Some(light), Some(heavy)) => Some(light.saturating_add(heavy)),
-                _ => backend.budget.memory().watched(),
+                _ => backend.budget.memory().threshold(),
             },
             share: backend.share(),
             cut_by: backend.window.cut_by().map(Cut::as_str),

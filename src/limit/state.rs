@@ -414,7 +414,7 @@ impl State {
     }
 
     /// Takes out a waiter that gave up, with what it waited for; `None` when it was handed over already.
-    pub(super) fn give_up(
+    pub(super) fn leave_queue(
         &mut self,
         charge: &Charge,
         id: u64,

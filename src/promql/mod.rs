@@ -1,5 +1,6 @@
 //! PromQL, pure: text in, tree out, no I/O. Shared by the proxy's estimator and the storage node's engine.
 
+pub mod approximation;
 pub mod ast;
 mod cache;
 pub mod durations;
@@ -11,7 +12,6 @@ mod lexer;
 mod parser;
 pub mod print;
 pub mod shape;
-pub mod sketch;
 pub mod steps;
 pub mod templates;
 

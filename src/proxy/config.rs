@@ -8,7 +8,7 @@ use tokio::task::AbortHandle;
 use super::{
     identify::{IdentifyError, Identity, Rules},
     route::Endpoint,
-    supervise::Watcher,
+    supervise::BackendSupervisor,
     upstream::{self, Upstream},
 };
 use crate::{
@@ -80,7 +80,7 @@ impl ConfigSnapshot {
     pub(super) fn start(
         settings: Settings,
         before: Option<&Self>,
-        watcher: &Watcher,
+        supervisor: &BackendSupervisor,
         clock: fn() -> i64,
     ) -> Self {
         let upstreams: Vec<_> = (settings.upstreams.into_iter().enumerate())
@@ -92,8 +92,8 @@ impl ConfigSnapshot {
             .collect();
         let background = upstreams.iter().flat_map(|upstream| {
             let (tables, health) = (Arc::clone(upstream), Arc::clone(&upstream.backend));
-            let counted = Arc::clone(&watcher.metrics);
-            let watched = watcher.clone().watch(Arc::clone(upstream), clock);
+            let counted = Arc::clone(&supervisor.metrics);
+            let watched = supervisor.clone().supervise(Arc::clone(upstream), clock);
             [
                 tokio::spawn(async move { tables.keep_table(&counted, clock).await }).abort_handle(),
                 tokio::spawn(async move { health.run_background(std::future::pending()).await })
@@ -106,7 +106,7 @@ impl ConfigSnapshot {
         classes.push(UNCLASSED.into());
         let names = upstreams.iter().map(|upstream| upstream.backend.name());
         let endpoints = Endpoint::COUNTED.map(Endpoint::as_str);
-        watcher.metrics.start_at_zero(names, classes.iter().map(|class| &**class), &endpoints);
+        supervisor.metrics.start_at_zero(names, classes.iter().map(|class| &**class), &endpoints);
         Self {
             request_body: settings.request_body,
             grace: settings.grace,

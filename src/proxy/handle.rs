@@ -27,7 +27,7 @@ use super::{
     respond::Body,
     split::LongAnswers,
     stack::{Parts, Stack, stack},
-    supervise::Watcher,
+    supervise::BackendSupervisor,
 };
 use crate::{
     backend::Lane,
@@ -81,8 +81,8 @@ impl Proxy {
         let connections = Connections::new(settings.connections);
         let admin_connections = Connections::new(settings.admin_connections);
         let (admission, active) = (Admission::new(policy), ActiveQueries::new(clock));
-        let watcher = Watcher::new(&admission, &active, &metrics);
-        let config = ArcSwap::from_pointee(ConfigSnapshot::start(settings, None, &watcher, clock));
+        let supervisor = BackendSupervisor::new(&admission, &active, &metrics);
+        let config = ArcSwap::from_pointee(ConfigSnapshot::start(settings, None, &supervisor, clock));
         let logs =
             Arc::new(QueryLogs { active, metrics: Arc::clone(&metrics), spans: OnceLock::new(), clock });
         let front = Front {
@@ -146,8 +146,8 @@ impl Proxy {
         let before = self.live();
         before.retire();
         self.admission.reload(policy);
-        let watcher = Watcher::new(&self.admission, &self.logs.active, &self.metrics);
-        let after = ConfigSnapshot::start(settings, Some(&before), &watcher, self.logs.clock);
+        let supervisor = BackendSupervisor::new(&self.admission, &self.logs.active, &self.metrics);
+        let after = ConfigSnapshot::start(settings, Some(&before), &supervisor, self.logs.clock);
         for gone in before.upstreams.iter().map(|upstream| upstream.backend.name()) {
             if !after.upstreams.iter().any(|upstream| upstream.backend.name() == gone) {
                 let (lanes, signals) = (Lane::ALL.map(Lane::as_str), Signal::ALL.map(Signal::as_str));

@@ -19,11 +19,10 @@ mod split;
 mod stack;
 mod supervise;
 pub mod upstream;
-mod weigh;
 
 pub use crate::http::{ServerTls, ServerTlsSettings, Workers};
 pub use config::{ConfigState, Settings};
 pub use handle::Proxy;
-pub(crate) use log::{ActiveQuery, Tally, cut};
+pub(crate) use log::{ActiveQuery, TenantCounts, cut};
 pub use log::{Origin, Refused};
 pub use server::serve;

@@ -7,7 +7,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{log::ActiveQueries, upstream::Upstream};
 use crate::{
-    backend::pressure::Look,
+    backend::pressure::Observation,
     base::distress::{Load, Signal},
     limit::{self, Admission, Candidate, Cut, victim},
     telemetry::metrics::Metrics,
@@ -22,13 +22,13 @@ const WORTH_SAYING: f64 = 0.1;
 
 /// Whom a backend's state matters to.
 #[derive(Clone)]
-pub(super) struct Watcher {
+pub(super) struct BackendSupervisor {
     admission: Arc<Admission>,
     active: Arc<ActiveQueries>,
     pub(super) metrics: Arc<Metrics>,
 }
 
-impl Watcher {
+impl BackendSupervisor {
     pub(super) fn new(
         admission: &Arc<Admission>,
         active: &Arc<ActiveQueries>,
@@ -39,7 +39,7 @@ impl Watcher {
     }
 
     /// Watches a backend until the future is dropped.
-    pub(super) async fn watch(self, upstream: Arc<Upstream>, clock: fn() -> i64) {
+    pub(super) async fn supervise(self, upstream: Arc<Upstream>, clock: fn() -> i64) {
         let name = upstream.backend.name();
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -60,30 +60,30 @@ impl Watcher {
                 continue;
             }
             self.active.release_stalled(name, STALLED);
-            let look = self.look(&upstream, clock).await;
-            self.count(name, &look);
+            let observation = self.observe(&upstream, clock).await;
+            self.count(name, &observation);
             // A dead backend says nothing of itself: one line about that is enough.
-            if look.stale != stale && alive {
-                say_silence(name, &look);
-                stale.clone_from(&look.stale);
+            if observation.stale != stale && alive {
+                say_silence(name, &observation);
+                stale.clone_from(&observation.stale);
             }
-            share = self.say_window(name, share, &look);
+            share = self.say_window(name, share, &observation);
         }
     }
 
-    async fn look(&self, upstream: &Upstream, clock: fn() -> i64) -> Look {
+    async fn observe(&self, upstream: &Upstream, clock: fn() -> i64) -> Observation {
         let name = upstream.backend.name();
         let pages = upstream.metrics.metrics_pages(Instant::now() + EVERY).await;
         let pages: Vec<_> = pages.iter().map(|page| std::str::from_utf8(page.as_deref()?).ok()).collect();
-        upstream.churn().look(&pages, clock());
+        upstream.head_removals().observe(&pages, clock());
         upstream.look_for_histograms(&pages);
         let in_flight = self.admission.take_peak(name).unwrap_or_default();
-        let look = upstream.monitor().look(&pages, in_flight, Instant::now());
-        self.admission.observe(name, &look.distress, in_flight);
-        if look.runs_out {
+        let observation = upstream.monitor().observe(&pages, in_flight, Instant::now());
+        self.admission.observe(name, &observation.distress, in_flight);
+        if observation.runs_out {
             self.cancel_one(name, in_flight);
         }
-        look
+        observation
     }
 
     /// Cancels the query that is chosen for it.
@@ -100,13 +100,13 @@ impl Watcher {
         }
     }
 
-    fn count(&self, backend: &str, look: &Look) {
-        self.metrics.estimate_error(backend, look.distress.underestimate);
-        for reading in &look.readings {
+    fn count(&self, backend: &str, observation: &Observation) {
+        self.metrics.estimate_error(backend, observation.distress.underestimate);
+        for reading in &observation.readings {
             self.metrics.pressure(backend, reading.signal.as_str(), Some(reading.pressure));
             self.metrics.pressure_stale(backend, reading.signal.as_str(), false);
         }
-        for signal in &look.stale {
+        for signal in &observation.stale {
             self.metrics.pressure(backend, signal.as_str(), None);
             self.metrics.pressure_stale(backend, signal.as_str(), true);
         }
@@ -118,14 +118,19 @@ impl Watcher {
     }
 
     /// Says what is left of the window, where the change since `before` is worth a line.
-    fn say_window(&self, backend: &str, before: (f64, Option<Cut>), look: &Look) -> (f64, Option<Cut>) {
+    fn say_window(
+        &self,
+        backend: &str,
+        before: (f64, Option<Cut>),
+        observation: &Observation,
+    ) -> (f64, Option<Cut>) {
         let now = self.share(backend);
         self.metrics.budget_share(backend, now.0);
         if (now.0 - before.0).abs() < WORTH_SAYING {
             return before;
         }
         let cut_by = now.1.map(Cut::as_str);
-        let underestimate = look.distress.underestimate;
+        let underestimate = observation.distress.underestimate;
         tracing::warn!(
             backend,
             share = now.0,
@@ -138,8 +143,8 @@ impl Watcher {
     }
 }
 
-fn say_silence(backend: &str, look: &Look) {
-    let signals: Vec<_> = look.stale.iter().copied().map(Signal::as_str).collect();
+fn say_silence(backend: &str, observation: &Observation) {
+    let signals: Vec<_> = observation.stale.iter().copied().map(Signal::as_str).collect();
     if signals.is_empty() {
         tracing::info!(backend, "every signal of pressure comes again");
     } else {

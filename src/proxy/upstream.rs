@@ -16,7 +16,7 @@ use super::query::ParsedQuery;
 use crate::{
     backend::{
         self, Backend, DataScope, Days, Kind, pressure,
-        pressure::{Churn, Monitor},
+        pressure::{HeadRemovals, Monitor},
     },
     base::TimeDialect,
     cost::{HistoryKey, LabelTable, MetricTypes, Model},
@@ -87,7 +87,7 @@ pub struct Upstream {
     /// What is known of its distress; it outlives a reload, so that a backend in distress stays known as such.
     monitor: Arc<Mutex<Monitor>>,
     /// Which series left its head; it outlives a reload as well.
-    churn: Arc<Mutex<Churn>>,
+    head_removals: Arc<Mutex<HeadRemovals>>,
     table: Arc<ArcSwapOption<LabelTable>>,
     types: Arc<ArcSwapOption<MetricTypes>>,
     /// Its own metrics said that it takes native histograms.
@@ -101,7 +101,7 @@ impl Upstream {
         let monitor = before.map(|before| Arc::clone(&before.monitor));
         let monitor = monitor.unwrap_or_else(|| Arc::new(Mutex::new(Monitor::new(kind, pressure, now))));
         monitor.lock().obey(kind, pressure, now);
-        let churn = before.map(|before| Arc::clone(&before.churn)).unwrap_or_default();
+        let head_removals = before.map(|before| Arc::clone(&before.head_removals)).unwrap_or_default();
         let reads_same = before.is_some_and(|before| before.backend.reads_as(&settings.backend));
         let before_reading = before.filter(|_| reads_same);
         let table = before_reading.map(|before| Arc::clone(&before.table));
@@ -124,7 +124,7 @@ impl Upstream {
             push_down: settings.push_down,
             identity,
             monitor,
-            churn,
+            head_removals,
             table: table.unwrap_or_default(),
             types: types.unwrap_or_default(),
             takes_histograms: AtomicBool::new(takes_histograms),
@@ -137,13 +137,14 @@ impl Upstream {
     }
 
     /// What is known of the series that left it. Held for a moment only, never while waiting for anything.
-    pub fn churn(&self) -> MutexGuard<'_, Churn> {
-        self.churn.lock()
+    pub fn head_removals(&self) -> MutexGuard<'_, HeadRemovals> {
+        self.head_removals.lock()
     }
 
     /// The series that left what its label table is about since then, as far as it counts them.
     pub fn gone_since(&self, since_ms: i64, now_ms: i64) -> Option<u64> {
-        (self.backend.kind() == Kind::Prometheus).then(|| self.churn().gone_since(since_ms, now_ms))?
+        (self.backend.kind() == Kind::Prometheus)
+            .then(|| self.head_removals().gone_since(since_ms, now_ms))?
     }
 
     /// The latest label table.

@@ -187,11 +187,11 @@ impl Snapshot {
     /// None that is known of: there are only numbers and texts.
     pub fn json(&self) -> serde_json::Result<String> {
         #[derive(Serialize)]
-        struct Told<'a> {
+        struct Document<'a> {
             findings: Vec<Finding>,
             #[serde(flatten)]
             snapshot: &'a Snapshot,
         }
-        serde_json::to_string(&Told { findings: self.findings(), snapshot: self })
+        serde_json::to_string(&Document { findings: self.findings(), snapshot: self })
     }
 }

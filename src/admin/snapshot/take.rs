@@ -10,7 +10,7 @@ use crate::{
     backend::ReplicaSnapshot,
     base::{Estimate, TenantId},
     limit::{BackendSnapshot, LaneSnapshot, WaitReason},
-    proxy::{ActiveQuery, Proxy, Tally, cut, upstream::Upstream},
+    proxy::{ActiveQuery, Proxy, TenantCounts, cut, upstream::Upstream},
 };
 
 /// Queries shown of those in flight, and of those that wait.
@@ -74,14 +74,16 @@ fn backend(
         in_flight: replica.in_flight,
         last_error: replica.last_error,
     });
-    let look = upstream.monitor().latest().cloned();
-    let look = look.as_ref();
+    let observation = upstream.monitor().latest().cloned();
+    let observation = observation.as_ref();
     let name = upstream.backend.name();
     let waits = waiting.iter().filter(|seen| *seen.facts.owner.backend == *name);
     let longest =
         waits.map(|seen| now.saturating_duration_since(seen.facts.queued)).max().unwrap_or_default();
-    let pressure = look.map(|look| look.readings.iter().map(|r| (r.signal.as_str(), r.pressure)).collect());
-    let silent = look.map(|look| look.stale.iter().map(|signal| signal.as_str()).collect());
+    let pressure = observation
+        .map(|observation| observation.readings.iter().map(|r| (r.signal.as_str(), r.pressure)).collect());
+    let silent =
+        observation.map(|observation| observation.stale.iter().map(|signal| signal.as_str()).collect());
     Backend {
         name: name.to_owned(),
         kind: upstream.backend.kind().as_str(),
@@ -93,8 +95,8 @@ fn backend(
             .map_or_else(Share::default, |held| Share { used: held.memory, of: held.memory_capacity }),
         queries: held
             .map_or_else(Share::default, |held| Share { used: held.queries, of: held.queries_capacity }),
-        at_rest: look
-            .and_then(|look| look.at_rest)
+        at_rest: observation
+            .and_then(|observation| observation.at_rest)
             .map(|level| Share { used: level.bytes as u64, of: Some(level.limit as u64) }),
         window: held.and_then(|held| held.window),
         cut_by: held.and_then(|held| held.cut_by),
@@ -177,14 +179,14 @@ fn number(of: Estimate) -> Number {
 
 /// The first tenants by a measure, among those that have any of it.
 fn top(
-    tenants: &[(TenantId, Tally)],
-    measure: impl Fn(&Tally) -> (u64, u64),
-    has_any: impl Fn(&Tally) -> bool,
+    tenants: &[(TenantId, TenantCounts)],
+    measure: impl Fn(&TenantCounts) -> (u64, u64),
+    has_any: impl Fn(&TenantCounts) -> bool,
 ) -> Vec<Tenant> {
     let mut some: Vec<_> = tenants.iter().filter(|(_, tally)| has_any(tally)).collect();
     some.sort_by_key(|(tenant, tally)| (Reverse(measure(tally)), tenant.clone()));
     some.truncate(TENANTS_SHOWN);
-    let tell = |(tenant, tally): &(TenantId, Tally)| {
+    let tell = |(tenant, tally): &(TenantId, TenantCounts)| {
         let mut refused = tally.refused.to_vec();
         refused.sort_by_key(|(reason, times)| (Reverse(*times), *reason));
         Tenant { tenant: tenant.to_string(), admitted: tally.admitted, samples: tally.samples, refused }

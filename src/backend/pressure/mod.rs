@@ -9,8 +9,8 @@
 //!
 //! All of it is plain functions over text, values and a clock; [`Backend::metrics_pages`] only fetches.
 
-mod churn;
 mod estimates;
+mod head_removals;
 mod histograms;
 mod memory;
 mod monitor;
@@ -24,10 +24,10 @@ mod settings;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-pub use churn::Churn;
+pub use head_removals::HeadRemovals;
 pub use histograms::takes_histograms;
 pub use memory::Level;
-pub use monitor::{Look, Monitor, Reading};
+pub use monitor::{Monitor, Observation, Reading};
 pub use outcomes::{Answer, Outcome};
 pub use settings::{OnStale, Settings};
 

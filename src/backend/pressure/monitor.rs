@@ -42,7 +42,7 @@ impl Reading {
 
 /// What one look at a backend says.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Look {
+pub struct Observation {
     /// What the window obeys.
     pub distress: Distress,
     /// The worst that each signal said of any replica.
@@ -66,7 +66,7 @@ pub struct Monitor {
     replicas: Vec<(Rates, Memory)>,
     outcomes: Outcomes,
     estimates: Estimates,
-    latest: Option<Look>,
+    latest: Option<Observation>,
 }
 
 impl Monitor {
@@ -98,7 +98,7 @@ impl Monitor {
     }
 
     /// Looks at the metrics page of each replica, `None` where there was none, and at what was in flight until then.
-    pub fn look(&mut self, pages: &[Option<&str>], in_flight: Load, now: Instant) -> Look {
+    pub fn observe(&mut self, pages: &[Option<&str>], in_flight: Load, now: Instant) -> Observation {
         self.replicas.resize_with(pages.len(), Default::default);
         let busy = in_flight.heavy_bytes > 0;
         let (mut readings, mut runs_out, mut at_rest) = (Vec::new(), false, None);
@@ -129,9 +129,10 @@ impl Monitor {
             underestimate: self.estimates.step(held, in_flight, others, now),
             ..distress
         };
-        let look = Look { distress, readings, stale, runs_out: runs_out && in_flight.queries > 0, at_rest };
-        self.latest = Some(look.clone());
-        look
+        let observation =
+            Observation { distress, readings, stale, runs_out: runs_out && in_flight.queries > 0, at_rest };
+        self.latest = Some(observation.clone());
+        observation
     }
 
     /// The signals that stay away for too long, and what silence does. It is no sign of ease: at once it ends all
@@ -151,7 +152,7 @@ impl Monitor {
     }
 
     /// The latest look, if there was one.
-    pub const fn latest(&self) -> Option<&Look> {
+    pub const fn latest(&self) -> Option<&Observation> {
         self.latest.as_ref()
     }
 }

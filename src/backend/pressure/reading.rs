@@ -21,8 +21,8 @@ const READS_LEAST: f64 = 1.0;
 /// Reads beyond one of M3's own limits, per second, at full pressure.
 const REFUSED_AT_FULL: f64 = 1.0;
 
-/// One look at the page of one replica.
-struct Look<'a> {
+/// One scrape at the page of one replica.
+struct Scrape<'a> {
     page: Page<'a>,
     settings: &'a Settings,
     rates: &'a mut Rates,
@@ -37,14 +37,14 @@ pub(super) fn read(
     rates: &mut Rates,
     now: Instant,
 ) -> impl Iterator<Item = Reading> {
-    let mut look = Look { page, settings, rates, now };
+    let mut scrape = Scrape { page, settings, rates, now };
     let of_kind = match kind {
-        Kind::VictoriaMetrics => [look.places(&VICTORIA_PLACES), look.victoria_waiting(), None],
-        Kind::Weir => [look.lent(), look.exhausted(), look.get_on_empty(&WEIR_POOLS)],
-        Kind::M3 => [look.m3_limits(), look.m3_refusals(), look.get_on_empty(&M3_POOLS)],
+        Kind::VictoriaMetrics => [scrape.places(&VICTORIA_PLACES), scrape.victoria_waiting(), None],
+        Kind::Weir => [scrape.lent(), scrape.exhausted(), scrape.get_on_empty(&WEIR_POOLS)],
+        Kind::M3 => [scrape.m3_limits(), scrape.m3_refusals(), scrape.get_on_empty(&M3_POOLS)],
         // All of them run Prometheus' engine and count as it does.
         Kind::Prometheus | Kind::Thanos | Kind::Mimir | Kind::Cortex => {
-            [look.places(&PROMETHEUS_PLACES), None, None]
+            [scrape.places(&PROMETHEUS_PLACES), None, None]
         }
     };
     of_kind.into_iter().flatten()
@@ -97,7 +97,7 @@ pub(super) fn held(kind: Kind, page: Page<'_>) -> Option<f64> {
     Some(f64::midpoint(next, next / (1.0 + percent / 100.0)))
 }
 
-impl Look<'_> {
+impl Scrape<'_> {
     /// Queries at work or waiting against the places for them. Prometheus counts those that wait for a place as well.
     fn places(&self, names: &Places) -> Option<Reading> {
         let places = self.page.sum(names.all)?;

@@ -5,8 +5,8 @@
 //! everything is never asked about. A crowd of probes waits for places; one that was late in a crowd is sent again alone.
 
 mod ask;
+mod cache;
 mod counts;
-mod kept;
 mod kinds;
 mod scan;
 mod types;
@@ -27,9 +27,9 @@ use super::{
 };
 use crate::base::{Confidence, ErrorKind, Estimate, TimeRange};
 
+use cache::{Answers, Kept, widened};
 use counts::Counters;
 pub use counts::Counts;
-use kept::{Answers, Kept, widened};
 
 /// What is asked of a backend.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ pub struct ProbeRequest<'a> {
     /// Whose and which data; answers are kept apart by it. Nothing else of a client goes into a probe.
     pub scope: &'a DataScope,
     /// How long the probe may wait for its turn.
-    pub give_up: Instant,
+    pub deadline: Instant,
 }
 
 /// What the backend said.
@@ -174,8 +174,8 @@ impl Probes {
 }
 
 /// So many of the permits, given in the order of asking.
-async fn taken(of: &Semaphore, count: u32, give_up: Instant) -> Result<SemaphorePermit<'_>, ProbeError> {
-    match timeout_at(give_up, of.acquire_many(count)).await {
+async fn taken(of: &Semaphore, count: u32, deadline: Instant) -> Result<SemaphorePermit<'_>, ProbeError> {
+    match timeout_at(deadline, of.acquire_many(count)).await {
         Ok(Ok(permits)) => Ok(permits),
         _ => Err(ProbeError::Busy),
     }
@@ -197,7 +197,7 @@ impl Backend {
         let asked = ProbeRequest { window: widened(request.window), ..*request };
         // In a box, as the cache keeps a place for it whether it is asked or not.
         let ask = || Box::pin(self.ask_in_turn(&asked, request.window.end));
-        let answered = timeout_at(request.give_up, probes.answers.get(&asked, ask)).await;
+        let answered = timeout_at(request.deadline, probes.answers.get(&asked, ask)).await;
         let (Kept { answer, open }, cached) = answered.map_err(|_| ProbeError::Busy)?;
         if cached {
             probes.counters.cache_hits.fetch_add(1, Relaxed);
@@ -214,16 +214,16 @@ impl Backend {
         let probes = &self.probes;
         let (began, now_ms) = (Instant::now(), now_ms());
         let asking = async {
-            let place = taken(&probes.places, 1, request.give_up).await?;
+            let place = taken(&probes.places, 1, request.deadline).await?;
             let bytes = self.probe_bytes(request).await.min(PROBES_BYTES_MAX);
-            let _booked = taken(&probes.memory, (bytes / BYTES_UNIT) as u32, request.give_up).await?;
+            let _booked = taken(&probes.memory, (bytes / BYTES_UNIT) as u32, request.deadline).await?;
             let counted = self.ask_within_deadline(request, end.min(now_ms)).await;
             // Its own crowd may have made it late. Alone, it is the selector or the backend.
             if !matches!(counted, Err(ProbeError::Late(_))) || probes.concurrency == 1 {
                 return counted;
             }
             drop(place);
-            let _all = taken(&probes.places, probes.concurrency, request.give_up).await?;
+            let _all = taken(&probes.places, probes.concurrency, request.deadline).await?;
             self.ask_within_deadline(request, end.min(now_ms)).await
         };
         let counted = asking.await;

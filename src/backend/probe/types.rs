@@ -72,7 +72,7 @@ impl Backend {
         }
         let asking = Box::pin(self.ask_share(request));
         let share = shares.kept.get_with(shares.key(request.selector, request), asking);
-        let share = timeout_at(request.give_up, share).await.ok()?;
+        let share = timeout_at(request.deadline, share).await.ok()?;
         if let (Some(key), Some(_)) = (of_metric, share) {
             shares.kept.insert(key, share).await;
         }
@@ -81,9 +81,9 @@ impl Backend {
 
     async fn ask_share(&self, request: &ProbeRequest<'_>) -> Option<f64> {
         let probes = &self.probes;
-        let _place = taken(&probes.places, 1, request.give_up).await.ok()?;
+        let _place = taken(&probes.places, 1, request.deadline).await.ok()?;
         let bytes = request.limit.saturating_mul(TYPED_BYTES).clamp(COUNTED_BYTES, PROBES_BYTES_MAX);
-        let _booked = taken(&probes.memory, (bytes / BYTES_UNIT) as u32, request.give_up).await.ok()?;
+        let _booked = taken(&probes.memory, (bytes / BYTES_UNIT) as u32, request.deadline).await.ok()?;
         let (selector, at_ms) = (request.selector, request.window.end.min(now_ms()));
         let query = format!("(count(histogram_count({selector})) or vector(0)) / count({selector})");
         let form = Form::new().with("query", &query).with("time", &seconds(at_ms));

@@ -69,7 +69,7 @@ impl fmt::Display for NotMergeable {
 
 /// Memory for the answers of one backend. Each takes what is free now: to wait for it while holding some would be a
 /// deadlock.
-pub(super) fn room() -> ByteBudget {
+pub(super) fn merge_budget() -> ByteBudget {
     ByteBudget::new(MERGING_MAX)
 }
 

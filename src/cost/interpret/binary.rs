@@ -118,20 +118,13 @@ impl Interpreter<'_> {
     }
 
     /// The series of a join by labels.
-    fn joined(
-        &self,
-        left: &Value,
-        right: &Value,
-        matching: Option<&VectorMatching>,
-        either: Value,
-    ) -> Value {
+    fn joined(&self, left: &Value, right: &Value, matching: Option<&VectorMatching>, either: Value) -> Value {
         let include = matching.map_or(&[][..], |matching| &matching.include);
         let named = include.iter().map(|label| label.len() as u64).fold(0, u64::saturating_add);
         let many = |many: &Value, one: &Value| {
             // Each time that a series with other labels takes the place of the one, all of the many get these; without
             // labels to take over they stay what they are.
-            let turns =
-                if include.is_empty() { 1 } else { self.values(include, one).unwrap_or(u64::MAX) };
+            let turns = if include.is_empty() { 1 } else { self.values(include, one).unwrap_or(u64::MAX) };
             Value {
                 series: times(many.series, one.churn.min(either.points.max(1)).min(turns)),
                 present: many.all_points(),
@@ -168,13 +161,8 @@ fn applied(op: BinaryOp, return_bool: bool, series: Value, steps: u64) -> Value 
         Kind::Comparison if return_bool => Value { distinct: 2, domain: 2, ..series.floats(steps) },
         // The points of the left side, under their own labels.
         Kind::Comparison | Kind::Intersection | Kind::Union => Value { points: steps, ..series },
-        Kind::Arithmetic => Value {
-            distinct: steps,
-            domain: u64::MAX,
-            fresh: true,
-            points: steps,
-            objects: steps,
-            ..series
-        },
+        Kind::Arithmetic => {
+            Value { distinct: steps, domain: u64::MAX, fresh: true, points: steps, objects: steps, ..series }
+        }
     }
 }

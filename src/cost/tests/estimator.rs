@@ -250,7 +250,8 @@ fn what_may_be_native_histograms_is_asked_for_before_it_is_let_in() {
     assert!(matches!(refused.need(), Need::History));
     assert!(matches!(refused.need(), Need::Done(_)), "it is refused whatever its samples are");
 
-    let ceilings = Ceilings { refuse: Ceiling::UNLIMITED, near: Ceiling { memory: 1 << 28, ..Ceiling::UNLIMITED } };
+    let ceilings =
+        Ceilings { refuse: Ceiling::UNLIMITED, near: Ceiling { memory: 1 << 28, ..Ceiling::UNLIMITED } };
     let many = counted(60_000).holding(SampleType::Unknown);
     let mut unasked = Estimator::new(subject, vec![many; 3], ceilings, judge(ceilings, 100));
     assert!(matches!(unasked.need(), Need::History), "taken for histograms, it is near a limit");

@@ -12,9 +12,9 @@ use crate::base::{
 };
 
 mod bounds;
-mod door;
 mod fairness;
 mod lanes;
+mod preflight;
 mod readers;
 mod scale;
 mod shut_out;

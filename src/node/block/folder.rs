@@ -32,7 +32,7 @@ pub struct Opened {
     /// Blocks that are damaged: where they are, and what is wrong with them. [`repair`](Self::repair) moves them.
     pub damaged: Vec<(PathBuf, BlockError)>,
     /// Those that were set aside, earlier or by [`repair`](Self::repair).
-    pub aside: Vec<Aside>,
+    pub quarantined: Vec<Quarantined>,
     /// What is no block and was left alone, the first few of it.
     pub foreign: Vec<PathBuf>,
     /// Blocks that were never finished, and those that another one replaces.
@@ -80,7 +80,7 @@ impl Opened {
     pub fn repair(&mut self) -> Result<(), BlockError> {
         for (place, _) in &mut self.damaged {
             *place = quarantine(place)?;
-            self.aside.push(Aside::of(place.clone()));
+            self.quarantined.push(Quarantined::of(place.clone()));
         }
         for path in self.obsolete.drain(..) {
             if Kind::of(&file_name(&path)) == Kind::Unfinished {
@@ -95,14 +95,14 @@ impl Opened {
 
 /// A damaged block that lies in the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Aside {
+pub struct Quarantined {
     /// Where it is.
     pub place: PathBuf,
     /// From its first sample to its last, as far as it still tells.
     pub range: Option<TimeRange>,
 }
 
-impl Aside {
+impl Quarantined {
     fn of(place: PathBuf) -> Self {
         let range = Meta::read(&place).ok().map(|meta| meta.range());
         Self { place, range }
@@ -155,7 +155,7 @@ pub fn open_all(blocks: &Path) -> Result<Opened, BlockError> {
         match Kind::of(&file_name(&path)) {
             Kind::Block => opened.open(&path)?,
             Kind::Unfinished => opened.obsolete.push(path),
-            Kind::Quarantined => opened.aside.push(Aside::of(path)),
+            Kind::Quarantined => opened.quarantined.push(Quarantined::of(path)),
             Kind::Foreign if opened.foreign.len() < FOREIGN_MAX => opened.foreign.push(path),
             Kind::Foreign => {}
         }
@@ -175,7 +175,7 @@ pub fn name_of(block: &Block) -> String {
 }
 
 /// Whether a block of this name was set aside in the folder.
-pub fn is_set_aside(blocks: &Path, name: &str) -> bool {
+pub fn is_quarantined(blocks: &Path, name: &str) -> bool {
     (0..QUARANTINED_MAX).any(|i| blocks.join(format!("{name}{QUARANTINED}-{i}")).exists())
 }
 

@@ -30,7 +30,7 @@ pub(in crate::node) mod tests;
 
 pub use damage::joined;
 pub use error::BlockError;
-pub use folder::{Aside, Opened, is_set_aside, name_of, number, open_all, quarantine, remove};
+pub use folder::{Opened, Quarantined, is_quarantined, name_of, number, open_all, quarantine, remove};
 pub use meta::Meta;
 pub use read::{Block, ChunkRef, SeriesCost};
 pub use write::{BlockWriter, CHUNK_SAMPLES};

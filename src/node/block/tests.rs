@@ -172,7 +172,7 @@ fn what_is_no_block_is_left_alone() {
     fs::remove_file(folder.path().join("2").join(CHUNKS_FILE)).unwrap();
     fs::create_dir(folder.path().join("2").join(CHUNKS_FILE)).unwrap();
     let opened = open_all(folder.path()).unwrap();
-    assert_eq!((opened.blocks.len(), opened.damaged.len(), opened.aside.len()), (1, 1, 1));
+    assert_eq!((opened.blocks.len(), opened.damaged.len(), opened.quarantined.len()), (1, 1, 1));
     assert!(opened.damaged[0].1.to_string().contains("it is a folder"));
     assert_eq!(opened.foreign.len(), foreign.len());
     assert!(foreign.iter().all(|name| folder.path().join(name).is_dir()));

@@ -36,7 +36,7 @@ impl Db {
     /// files are as they were. Damage is no error: it is in [`Replayed`].
     pub fn open(dir: &Path, options: Options) -> io::Result<(Self, Replayed)> {
         let mut db = Self::in_memory(options);
-        db.sealed = sealed::Folder::lock(dir)?;
+        db.sealed = sealed::BlockStore::lock(dir)?;
         let manifest = Manifest::read(dir)?;
         db.metadata = Mutex::new(metadata::read(dir)?);
         db.compare(dir, manifest.as_ref());

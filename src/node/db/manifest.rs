@@ -96,7 +96,7 @@ impl Manifest {
         let mut missing = Vec::new();
         let blocks = dir.join("blocks");
         for name in &self.blocks {
-            if !blocks.join(name).is_dir() && !block::is_set_aside(&blocks, name) {
+            if !blocks.join(name).is_dir() && !block::is_quarantined(&blocks, name) {
                 missing.push(format!("the block {name} is missing"));
             }
         }

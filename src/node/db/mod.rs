@@ -10,9 +10,9 @@ mod fault_tests;
 #[cfg(test)]
 mod full_tests;
 mod health;
+mod lost_ranges;
 mod manifest;
 mod metadata;
-mod missing;
 mod present;
 mod query;
 mod record;
@@ -159,7 +159,7 @@ pub struct Db {
     /// The number of the log's segment when the manifest was written last.
     segment: AtomicU64,
     files_missing: AtomicU64,
-    sealed: sealed::Folder,
+    sealed: sealed::BlockStore,
     /// Size of the log behind the last checkpoint.
     checkpointed: AtomicU64,
     /// Whether the log may say another value than memory does, so that a checkpoint is due.
@@ -190,7 +190,7 @@ impl Db {
             written: Mutex::default(),
             segment: AtomicU64::new(0),
             files_missing: AtomicU64::new(0),
-            sealed: sealed::Folder::default(),
+            sealed: sealed::BlockStore::default(),
             checkpointed: AtomicU64::new(0),
             log_differs: AtomicBool::new(false),
             gate: RwLock::default(),
@@ -224,7 +224,7 @@ impl Db {
             blocks: blocks.len() as u64,
             block_bytes: blocks.iter().map(|b| b.meta().bytes()).sum(),
             blocks_quarantined: self.sealed.quarantined.load(Ordering::Relaxed),
-            blocks_missing: self.sealed.missing.len() as u64,
+            blocks_missing: self.sealed.lost_ranges.len() as u64,
             chunks_damaged: blocks.iter().map(|b| b.lost_chunks()).sum(),
             wal_damaged: self.replayed.damaged,
             wal_damaged_bytes: self.replayed.damaged_bytes,

@@ -15,7 +15,7 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Db, missing::Missing, present};
+use super::{Db, lost_ranges::LostRanges, present};
 use crate::{
     base::{TimeRange, duration, files::FolderLock},
     node::{
@@ -74,7 +74,7 @@ impl From<BlockError> for MaintainError {
 
 /// The folder of blocks.
 #[derive(Debug, Default)]
-pub(super) struct Folder {
+pub(super) struct BlockStore {
     /// `None` when nothing is to survive.
     path: Option<PathBuf>,
     pub(super) blocks: Mutex<Vec<Arc<Block>>>,
@@ -84,12 +84,12 @@ pub(super) struct Folder {
     next: AtomicU64,
     pub(super) quarantined: AtomicU64,
     pub(super) compacted: AtomicU64,
-    pub(super) missing: Missing,
+    pub(super) lost_ranges: LostRanges,
     /// Held for as long as the database is open, so that no second process touches the blocks.
     _lock: Option<FolderLock>,
 }
 
-impl Folder {
+impl BlockStore {
     /// Takes the folder `blocks` in `dir`, made if it is missing.
     pub(super) fn lock(dir: &Path) -> io::Result<Self> {
         let lock = FolderLock::take(dir)?;
@@ -125,10 +125,11 @@ impl Db {
         self.watch_clock();
         self.examine_disk();
         // What cannot be set aside holds up nothing else.
-        let aside = self.set_damaged_aside();
+        let quarantined = self.quarantine_damaged();
         let rest = self.tidy_up();
         let metadata = self.write_metadata();
-        let result = self.write_manifest().and(rest).and(metadata).and(aside.map_err(MaintainError::from));
+        let result =
+            self.write_manifest().and(rest).and(metadata).and(quarantined.map_err(MaintainError::from));
         self.health.upkeep_ended(&result, (self.options.clock)());
         result
     }
@@ -144,7 +145,7 @@ impl Db {
     }
 
     fn tidy_up(&self) -> Result<(), MaintainError> {
-        self.sealed.missing.look_again();
+        self.sealed.lost_ranges.look_again();
         self.expire_blocks()?;
         self.expire();
         if self.seal()? {
@@ -186,15 +187,15 @@ impl Db {
             tracing::error!(place = %place.display(), %error, "a block is damaged and set aside");
         }
         self.sealed.quarantined.store(opened.damaged.len() as u64, Ordering::Relaxed);
-        for aside in &opened.aside {
-            let place = aside.place.display();
+        for block in &opened.quarantined {
+            let place = block.place.display();
             let time = |of: fn(TimeRange) -> i64| {
-                aside.range.map_or_else(|| "unknown".to_owned(), |range| super::missing::time(of(range)))
+                block.range.map_or_else(|| "unknown".to_owned(), |range| super::lost_ranges::time(of(range)))
             };
             let (from, to) = (time(|range| range.start), time(|range| range.end));
             tracing::warn!(%place, from, to, "a damaged block lies here; answers about its times carry a warning");
         }
-        self.sealed.missing.set(opened.aside);
+        self.sealed.lost_ranges.set(opened.quarantined);
         if !opened.foreign.is_empty() {
             let folders: Vec<String> = opened.foreign.iter().map(|path| path.display().to_string()).collect();
             let folders = folders.join(", ");
@@ -372,20 +373,20 @@ impl Db {
             self.expired.fetch_add(block.meta().samples, Ordering::Relaxed);
         }
         let (count, bytes) = (blocks.len(), blocks.iter().map(|block| block.meta().bytes()).sum::<u64>());
-        let (from, to) = (super::missing::time(range.start), super::missing::time(range.end));
+        let (from, to) = (super::lost_ranges::time(range.start), super::lost_ranges::time(range.end));
         tracing::info!(blocks = count, bytes, from, to, why, "deleting blocks");
         self.remove(blocks)
     }
 
     /// Renames blocks that a reader found damaged in more than chunks, all that can be; the first error.
-    fn set_damaged_aside(&self) -> Result<(), BlockError> {
+    fn quarantine_damaged(&self) -> Result<(), BlockError> {
         let mut result = Ok(());
         for damaged in self.blocks().iter().filter(|block| block.is_damaged()) {
             match block::quarantine(damaged.path()) {
                 Ok(place) => {
                     tracing::error!(place = %place.display(), "a block is damaged and set aside");
                     // Said before it leaves the list, so that no reader finds it in neither.
-                    self.sealed.missing.add(place, Some(damaged.meta().range()));
+                    self.sealed.lost_ranges.add(place, Some(damaged.meta().range()));
                     self.sealed.quarantined.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(error) if error.is_gone() => {

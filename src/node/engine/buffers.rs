@@ -47,15 +47,15 @@ impl Buffer for Samples {
 
 /// Memory of a query's own, or on loan from a pool.
 #[derive(Debug)]
-pub(super) enum Lent<T: Send + 'static> {
+pub(super) enum Pooled<T: Send + 'static> {
     Own(T),
     Leased(Lease<T>),
 }
 
 /// One number a step.
-pub(super) type Numbers = Lent<Vec<f64>>;
+pub(super) type Numbers = Pooled<Vec<f64>>;
 
-impl<T: Send + 'static> Deref for Lent<T> {
+impl<T: Send + 'static> Deref for Pooled<T> {
     type Target = T;
 
     #[inline]
@@ -67,7 +67,7 @@ impl<T: Send + 'static> Deref for Lent<T> {
     }
 }
 
-impl<T: Send + 'static> DerefMut for Lent<T> {
+impl<T: Send + 'static> DerefMut for Pooled<T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         match self {
@@ -77,13 +77,13 @@ impl<T: Send + 'static> DerefMut for Lent<T> {
     }
 }
 
-impl<T: Default + Send + 'static> Default for Lent<T> {
+impl<T: Default + Send + 'static> Default for Pooled<T> {
     fn default() -> Self {
         Self::Own(T::default())
     }
 }
 
-impl<T: Buffer> Lent<T> {
+impl<T: Buffer> Pooled<T> {
     /// Counts what the buffer grew to while it was filled.
     #[inline]
     pub(super) fn settle(&mut self, meter: &Meter<'_>) -> Result<(), EvalError> {
@@ -116,8 +116,8 @@ impl Meter<'_> {
     /// An empty column for so many steps.
     pub(super) fn numbers(&self, steps: usize) -> Result<Numbers, EvalError> {
         match self.pools() {
-            Some(pools) => Ok(Lent::Leased(self.granted(|gone| pools.numbers.get_unless(steps, gone))?)),
-            None => Ok(Lent::Own(Vec::with_capacity(steps))),
+            Some(pools) => Ok(Pooled::Leased(self.granted(|gone| pools.numbers.get_unless(steps, gone))?)),
+            None => Ok(Pooled::Own(Vec::with_capacity(steps))),
         }
     }
 
@@ -139,12 +139,12 @@ impl Meter<'_> {
     }
 
     /// Makes room in a buffer for about so many samples, which are charged for before they are there.
-    pub(super) fn reserve(&self, samples: &mut Lent<Samples>, about: usize) -> Result<(), EvalError> {
+    pub(super) fn reserve(&self, samples: &mut Pooled<Samples>, about: usize) -> Result<(), EvalError> {
         samples.clear();
         if samples.capacity() >= about {
             return Ok(());
         }
-        if let Lent::Leased(lease) = &mut *samples {
+        if let Pooled::Leased(lease) = &mut *samples {
             self.granted(|gone| lease.reserve_charge(about, gone))?;
         }
         samples.times.reserve_exact(about);
@@ -153,10 +153,10 @@ impl Meter<'_> {
     }
 
     /// A buffer for about so many samples of one series.
-    pub(super) fn samples(&self, about: usize) -> Result<Lent<Samples>, EvalError> {
+    pub(super) fn samples(&self, about: usize) -> Result<Pooled<Samples>, EvalError> {
         match self.pools() {
-            Some(pools) => Ok(Lent::Leased(self.granted(|gone| pools.samples.get_unless(about, gone))?)),
-            None => Ok(Lent::Own(Samples::with_capacity(about))),
+            Some(pools) => Ok(Pooled::Leased(self.granted(|gone| pools.samples.get_unless(about, gone))?)),
+            None => Ok(Pooled::Own(Samples::with_capacity(about))),
         }
     }
 }

@@ -18,7 +18,7 @@ pub enum EvalError {
     },
     /// The node has no memory left to lend, and did not get any back in time.
     Exhausted(PoolExhausted),
-    /// The [`Witness`](super::Witness) stopped it.
+    /// The [`ReadObserver`](super::ReadObserver) stopped it.
     Stopped(String),
     /// The cancel flag was raised.
     Canceled,

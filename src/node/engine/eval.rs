@@ -62,7 +62,7 @@ impl<'a> Context<'a> {
             times,
             storage,
             lookback_ms: options.lookback_ms as i64,
-            meter: Meter::new(options.limits, options.pools.clone(), options.witness.clone(), cancel),
+            meter: Meter::new(options.limits, options.pools.clone(), options.observer.clone(), cancel),
             workers: options.workers.clone(),
             operators,
             annotations: Mutex::default(),
@@ -154,8 +154,8 @@ impl<'a> Eval<'a> {
     }
 
     /// A series without a value at any step.
-    pub(super) fn holes(&self, labels: Labels, drop_name: bool) -> Result<Series, EvalError> {
-        Series::holes(labels, drop_name, self.grid.count, &self.cx.meter)
+    pub(super) fn empty_row(&self, labels: Labels, drop_name: bool) -> Result<Series, EvalError> {
+        Series::empty_row(labels, drop_name, self.grid.count, &self.cx.meter)
     }
 
     /// Whether a node is worth evaluating once and repeating.

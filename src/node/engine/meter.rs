@@ -35,7 +35,7 @@ impl Default for Limits {
 
 /// What reading touches in the storage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Touched {
+pub struct ReadVolume {
     /// Series.
     pub series: u64,
     /// Samples.
@@ -44,7 +44,7 @@ pub struct Touched {
     pub bytes: u64,
 }
 
-impl Touched {
+impl ReadVolume {
     /// Both together.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
@@ -67,12 +67,12 @@ impl Touched {
 }
 
 /// Hears of what is read beyond this one query, and may stop it.
-pub trait Witness: Send + Sync + fmt::Debug {
+pub trait ReadObserver: Send + Sync + fmt::Debug {
     /// A series was read.
     ///
     /// # Errors
     /// Why the query is to stop.
-    fn read(&self, touched: Touched) -> Result<(), String>;
+    fn read(&self, touched: ReadVolume) -> Result<(), String>;
 }
 
 /// What one query has touched.
@@ -95,7 +95,7 @@ pub(super) struct Meter<'a> {
     limits: Limits,
     cancel: &'a AtomicBool,
     pools: Option<Pools>,
-    witness: Option<Arc<dyn Witness>>,
+    observer: Option<Arc<dyn ReadObserver>>,
     series: AtomicU64,
     samples: AtomicU64,
     queryable: AtomicU64,
@@ -107,11 +107,11 @@ impl<'a> Meter<'a> {
     pub(super) fn new(
         limits: Limits,
         pools: Option<Pools>,
-        witness: Option<Arc<dyn Witness>>,
+        observer: Option<Arc<dyn ReadObserver>>,
         cancel: &'a AtomicBool,
     ) -> Self {
         let [series, samples, queryable, held, peak] = [const { AtomicU64::new(0) }; 5];
-        Self { limits, cancel, pools, witness, series, samples, queryable, held, peak }
+        Self { limits, cancel, pools, observer, series, samples, queryable, held, peak }
     }
 
     pub(super) fn usage(&self) -> Usage {
@@ -143,9 +143,9 @@ impl<'a> Meter<'a> {
         if self.samples.fetch_add(samples, Relaxed).saturating_add(samples) > self.limits.samples {
             return Err(EvalError::Limit { name: "samples", max: self.limits.samples });
         }
-        if let Some(witness) = &self.witness {
-            let touched = Touched { series: 1, samples, bytes: bytes() };
-            witness.read(touched).map_err(EvalError::Stopped)?;
+        if let Some(observer) = &self.observer {
+            let touched = ReadVolume { series: 1, samples, bytes: bytes() };
+            observer.read(touched).map_err(EvalError::Stopped)?;
         }
         Ok(())
     }

@@ -60,7 +60,7 @@ use crate::{
 pub use buffers::{Pools, SamplePool};
 pub use error::EvalError;
 pub use matcher::Matchers;
-pub use meter::{Limits, Touched, Usage, Witness};
+pub use meter::{Limits, ReadObserver, ReadVolume, Usage};
 pub use options::Options;
 pub use value::{Point, Points, Row, Value};
 pub use workers::Workers;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     buffers::Pools,
-    meter::{Limits, Witness},
+    meter::{Limits, ReadObserver},
     workers::Workers,
 };
 
@@ -22,7 +22,7 @@ pub struct Options {
     /// Where its memory comes from; from the allocator if it is nothing.
     pub pools: Option<Pools>,
     /// Who hears of what it reads.
-    pub witness: Option<Arc<dyn Witness>>,
+    pub observer: Option<Arc<dyn ReadObserver>>,
 }
 
 impl Default for Options {
@@ -33,7 +33,7 @@ impl Default for Options {
             limits: Limits::default(),
             workers: Workers::default(),
             pools: None,
-            witness: None,
+            observer: None,
         }
     }
 }

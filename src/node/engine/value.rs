@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    buffers::{Lent, Numbers},
+    buffers::{Numbers, Pooled},
     error::{EvalError, execution},
     grid::Grid,
     meter::{Held, Meter, POINT_BYTES},
@@ -33,7 +33,7 @@ pub(super) struct Series {
 
 impl Series {
     /// A series without a value at any of `steps` steps.
-    pub(super) fn holes(
+    pub(super) fn empty_row(
         labels: Labels,
         drop_name: bool,
         steps: usize,
@@ -138,7 +138,7 @@ impl<'a> Merged<'a> {
         if let Some(place) = known {
             return Ok(place);
         }
-        let mut series = Series::holes(labels, drop_name, self.steps, self.matrix.held.meter)?;
+        let mut series = Series::empty_row(labels, drop_name, self.steps, self.matrix.held.meter)?;
         self.insert(hash, &mut series)
     }
 
@@ -198,7 +198,7 @@ pub struct Points(Kept);
 enum Kept {
     /// One a step, but for holes.
     Steps(Grid, Numbers),
-    Samples(Lent<Samples>),
+    Samples(Pooled<Samples>),
 }
 
 impl Points {
@@ -206,7 +206,7 @@ impl Points {
         Self(Kept::Steps(grid, values))
     }
 
-    pub(super) fn of_samples(samples: Lent<Samples>) -> Self {
+    pub(super) fn of_samples(samples: Pooled<Samples>) -> Self {
         Self(Kept::Samples(samples))
     }
 

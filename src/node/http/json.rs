@@ -18,7 +18,7 @@ use futures_util::{StreamExt as _, stream};
 use smallvec::SmallVec;
 use tokio::task::{JoinError, spawn_blocking};
 
-use super::{number::point, number::time, pools::Pools, reads::Place};
+use super::{number::point, number::time, pools::Pools, read_limiter::Place};
 use crate::{
     base::json::string,
     node::{

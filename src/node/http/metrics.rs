@@ -127,7 +127,7 @@ struct Faults {
 
 impl Faults {
     fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let help = "Writes of which nothing was stored, by reason: the disk is full or read-only, the data folder was \
+        let help = "WriteLimiter of which nothing was stored, by reason: the disk is full or read-only, the data folder was \
                     deleted, or the log failed.";
         let writes_failed =
             IntCounterVec::new(Opts::new("weir_node_writes_failed_total", help), &["reason"])?;
@@ -192,12 +192,12 @@ impl Metrics {
             reads: gauge(
                 &registry,
                 "weir_node_reads_outstanding",
-                "Reads that run, wait to run or are being sent.",
+                "ReadLimiter that run, wait to run or are being sent.",
             )?,
-            reads_done: counter("weir_node_reads_total", "Reads that ran.")?,
+            reads_done: counter("weir_node_reads_total", "ReadLimiter that ran.")?,
             reads_refused: counter(
                 "weir_node_reads_refused_total",
-                "Reads refused because there were too many.",
+                "ReadLimiter refused because there were too many.",
             )?,
             write_bytes: by_kind(
                 &registry,
@@ -206,7 +206,7 @@ impl Metrics {
             )?,
             writes_refused: counter(
                 "weir_node_writes_refused_total",
-                "Writes whose bodies were too large or too slow, or for which there was no room.",
+                "WriteLimiter whose bodies were too large or too slow, or for which there was no room.",
             )?,
             recent: by_kind(
                 &registry,
@@ -215,7 +215,7 @@ impl Metrics {
             )?,
             recent_refused: counter(
                 "weir_node_recent_refused_total",
-                "Reads refused or stopped because so much was read lately.",
+                "ReadLimiter refused or stopped because so much was read lately.",
             )?,
             registry,
             process,

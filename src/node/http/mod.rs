@@ -18,15 +18,15 @@ mod metrics;
 mod number;
 mod pools;
 mod query;
-mod reads;
-mod recent;
+mod read_limiter;
+mod read_quota;
 mod remote_read;
 mod server;
 mod settings;
 mod status;
 mod tree;
 mod write;
-mod writes;
+mod write_limiter;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -41,7 +41,7 @@ use axum::{
 use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
 
 pub use pools::PoolSettings;
-pub use recent::{RecentLimit, RecentSettings};
+pub use read_quota::{QuotaLimit, QuotaSettings};
 pub use server::serve;
 pub use settings::Settings;
 pub use write::{Label, store_metrics};
@@ -60,10 +60,10 @@ use crate::{
 use error::Failure;
 use metrics::Metrics;
 use pools::Pools;
-use reads::Reads;
-use recent::{Counted, Recent};
+use read_limiter::ReadLimiter;
+use read_quota::{Counted, ReadQuota};
 use server::{ClientConnections, Peer};
-use writes::Writes;
+use write_limiter::WriteLimiter;
 
 /// Parsed queries that are kept.
 const CACHED_QUERIES: u64 = 1_000;
@@ -74,12 +74,12 @@ pub struct Node {
     db: Arc<Db>,
     settings: Settings,
     cache: promql::Cache,
-    reads: Reads,
+    reads: ReadLimiter,
     workers: Workers,
-    writes: Writes,
+    writes: WriteLimiter,
     metrics: Metrics,
     pools: Arc<Pools>,
-    recent: Arc<Recent>,
+    recent: Arc<ReadQuota>,
     connections: ClientConnections,
     started_ms: i64,
 }
@@ -94,10 +94,10 @@ impl Node {
         let metrics = Metrics::new()?;
         Ok(Arc::new(Self {
             pools: Arc::new(Pools::new(&settings.pool, metrics.registry())?),
-            reads: Reads::new(&settings),
-            recent: Recent::new(settings.recent.clone()),
+            reads: ReadLimiter::new(&settings),
+            recent: ReadQuota::new(settings.recent.clone()),
             workers: Workers::new(settings.query_threads, Workers::SERIES_MIN),
-            writes: Writes::new(settings.write_bytes),
+            writes: WriteLimiter::new(settings.write_bytes),
             connections: ClientConnections::new(settings.connections, metrics.registry())?,
             metrics,
             cache: promql::Cache::new(CACHED_QUERIES),

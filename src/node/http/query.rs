@@ -10,7 +10,7 @@ use super::{
     error::Failure,
     json,
     list::{TRUNCATED, limit},
-    recent, success, success_text, tree,
+    read_quota, success, success_text, tree,
 };
 use crate::{
     base::{
@@ -95,14 +95,14 @@ impl Query {
             limits: node.settings.limits,
             workers: node.workers.clone(),
             pools: Some(node.pools.engine.clone()),
-            witness: counted.clone().map(|counted| counted as Arc<dyn engine::Witness>),
+            observer: counted.clone().map(|counted| counted as Arc<dyn engine::ReadObserver>),
             ..engine::Options::default()
         };
         let (pools, compressed) = (Arc::clone(&node.pools), json::is_compressed(&asked.headers));
         let run = move |cancel: &_| {
             let buffers = json::Buffers::lend(&pools, compressed, cancel).map_err(EvalError::Exhausted)?;
             let answer = engine::evaluate(&self.ast, times, &*db, &options, cancel);
-            let mut answer = answer.map_err(|error| recent::explained(error, counted.as_deref()))?;
+            let mut answer = answer.map_err(|error| read_quota::explained(error, counted.as_deref()))?;
             let shape = Shape::of(&self.ast, times, self.lookback_ms);
             answer.warnings.extend(db.warnings(shape.selectors.iter().map(|s| s.window)));
             if self.limit.is_some_and(|limit| answer.value.truncate(limit)) {

@@ -20,14 +20,14 @@ use super::{
     FORM_BYTES_MAX, Node,
     error::Failure,
     peer_of, read_form,
-    recent::{Counted, explained},
+    read_quota::{Counted, explained},
 };
 use crate::{
     base::ErrorKind,
     node::{
         chunk::bytes::put_varint,
         db::Db,
-        engine::{EvalError, Limits, Pools, Touched, Witness as _},
+        engine::{EvalError, Limits, Pools, ReadObserver as _, ReadVolume},
         ingest::{self, ReadQuery},
         pool::{Gone, Loan, PoolExhausted},
         storage::Storage as _,
@@ -204,7 +204,7 @@ fn result_of(
         used.samples += samples.len() as u64;
         if let Some(counted) = &means.counted {
             let (samples, bytes) = (samples.len() as u64, selection.stored_bytes(number));
-            let heard = counted.read(Touched { series: 1, samples, bytes });
+            let heard = counted.read(ReadVolume { series: 1, samples, bytes });
             heard.map_err(|text| explained(EvalError::Stopped(text), Some(counted)))?;
         }
         let counts =
@@ -261,12 +261,12 @@ mod tests {
     use futures_util::StreamExt as _;
 
     use super::*;
-    use crate::node::http::{Settings, reads::Reads};
+    use crate::node::http::{Settings, read_limiter::ReadLimiter};
 
     #[tokio::test]
     async fn the_place_is_held_until_the_answer_is_taken() {
         let settings = Settings::default();
-        let reads = Reads::new(&settings);
+        let reads = ReadLimiter::new(&settings);
         let ((), place) = reads.run(settings.timeout, |_| Ok(())).await.unwrap();
         let mut body = std::pin::pin!(pieces(vec![7; 2 * PIECE + 1], place));
         for length in [PIECE, PIECE, 1] {

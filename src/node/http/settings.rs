@@ -2,7 +2,7 @@
 
 use std::{num::NonZero, time::Duration};
 
-use super::{PoolSettings, RecentSettings};
+use super::{PoolSettings, QuotaSettings};
 use crate::{http::ConnectionLimits, node::engine};
 
 /// How a node serves.
@@ -15,7 +15,7 @@ pub struct Settings {
     /// How the memory of queries is pooled.
     pub pool: PoolSettings,
     /// What may be read lately.
-    pub recent: RecentSettings,
+    pub recent: QuotaSettings,
     /// How long a sample stays visible to an instant vector, milliseconds.
     pub lookback_ms: u64,
     /// The longest that a read may take; `timeout=` may ask for less.
@@ -44,7 +44,7 @@ impl Default for Settings {
             connections: ConnectionLimits::of(4_096),
             limits: engine::Limits::default(),
             pool: PoolSettings::default(),
-            recent: RecentSettings::default(),
+            recent: QuotaSettings::default(),
             lookback_ms: 300_000,
             timeout: Duration::from_secs(120),
             stall: Duration::from_secs(30),

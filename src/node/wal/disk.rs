@@ -7,12 +7,12 @@ use std::{
 
 /// What is left of the disk; nobody but a test bounds it here, the system bounds it anyway.
 #[derive(Clone, Debug, Default)]
-pub(in crate::node) struct Room {
+pub(in crate::node) struct DiskSpace {
     #[cfg(test)]
     left: std::sync::Arc<std::sync::Mutex<Option<usize>>>,
 }
 
-impl Room {
+impl DiskSpace {
     /// How many of so many bytes there is room for.
     #[cfg_attr(not(test), expect(clippy::unused_self, reason = "only a test's disk has bounds"))]
     fn take(&self, bytes: usize) -> usize {
@@ -39,7 +39,7 @@ impl Room {
 
 struct Bounded<'a> {
     file: &'a mut File,
-    room: &'a Room,
+    room: &'a DiskSpace,
 }
 
 impl Write for Bounded<'_> {

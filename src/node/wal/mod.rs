@@ -5,8 +5,8 @@
 //! record is sound. A checkpoint replaces all segments before it; damaged ones are set aside then, not deleted. What
 //! is cut off the end of the last segment is copied before.
 
-mod aside;
 mod disk;
+mod quarantine;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use disk::Room;
+use disk::DiskSpace;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -117,7 +117,7 @@ struct Writer {
     /// Bytes since the last checkpoint.
     total: u64,
     synced: Instant,
-    room: Room,
+    room: DiskSpace,
     /// Files that a restart reads, oldest first; the last one is the segment being written, if there is one.
     files: Vec<LogFile>,
 }
@@ -155,7 +155,7 @@ impl Wal {
             written: 0,
             total: replayed.bytes,
             synced: Instant::now(),
-            room: Room::default(),
+            room: DiskSpace::default(),
             files: replayed.files.clone(),
         };
         let wal = Self {
@@ -198,7 +198,7 @@ impl Wal {
 
     /// The room on its disk.
     #[cfg(test)]
-    pub(in crate::node) fn room(&self) -> Room {
+    pub(in crate::node) fn room(&self) -> DiskSpace {
         self.writer.lock().room.clone()
     }
 
@@ -282,7 +282,7 @@ impl Wal {
     /// Removes a file that is no longer needed, or sets it aside if it is damaged.
     fn retire(&self, file: &Path) -> io::Result<()> {
         if self.damaged.iter().any(|damaged| damaged == file) {
-            if let Some(place) = aside::set_aside(file)? {
+            if let Some(place) = quarantine::quarantine(file)? {
                 tracing::warn!(place = %place.display(), "a damaged file of the log is set aside");
                 return Ok(());
             }
@@ -294,7 +294,7 @@ impl Wal {
 
 fn write_checkpoint(
     path: &Path,
-    room: &Room,
+    room: &DiskSpace,
     fill: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
 ) -> io::Result<u64> {
     let write = || -> io::Result<u64> {

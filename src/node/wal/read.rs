@@ -8,7 +8,7 @@ use std::{
 
 use memchr::memmem;
 
-use super::{HEAD, LogFile, MARK, RECORD_BYTES_MAX, aside};
+use super::{HEAD, LogFile, MARK, RECORD_BYTES_MAX, quarantine};
 
 /// Damage is described this many times; after that it is only counted.
 const DAMAGE_SHOWN: usize = 20;
@@ -172,7 +172,7 @@ fn cut_off(path: &Path, bytes: &[u8], sound: usize) -> io::Result<()> {
     if end.iter().any(|byte| *byte != 0) {
         let (file, bytes) = (path.display(), end.len());
         let message = "the end of the log is not whole and is cut off; it may have been acknowledged";
-        match aside::copy_end(path, end) {
+        match quarantine::copy_end(path, end) {
             Ok(Some(copy)) => tracing::warn!(%file, at = sound, bytes, copy = %copy.display(), "{message}"),
             Ok(None) => tracing::warn!(%file, at = sound, bytes, "{message}; enough such copies are kept"),
             // A start on a full disk is worth more.

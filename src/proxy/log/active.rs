@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::{
     Origin, Owner, Refused, Rejection,
-    recent::{Recent, Tally},
+    recent_tenants::{RecentTenants, TenantCounts},
 };
 use crate::{
     base::{QueryCost, TenantId, time::EvalTimes},
@@ -84,13 +84,13 @@ pub(crate) struct ActiveQueries {
 struct State {
     next_id: u64,
     active: HashMap<u64, Arc<ActiveQuery>>,
-    recent: Recent,
+    recent: RecentTenants,
     rejections: VecDeque<Refused>,
 }
 
 impl ActiveQueries {
     pub(in crate::proxy) fn new(clock: fn() -> i64) -> Arc<Self> {
-        let recent = Recent::new(Instant::now());
+        let recent = RecentTenants::new(Instant::now());
         let state = State { next_id: 0, active: HashMap::new(), recent, rejections: VecDeque::new() };
         Arc::new(Self { clock, state: Mutex::new(state) })
     }
@@ -159,7 +159,7 @@ impl ActiveQueries {
         let runs = |query: &&Arc<ActiveQuery>| {
             &*query.facts.owner.backend == backend
                 && query.waited().is_some()
-                && !query.progress.is_recalled()
+                && !query.progress.is_cancelled()
         };
         let running: Vec<_> = state.active.values().filter(runs).collect();
         let candidate = |query: &&Arc<ActiveQuery>| Candidate {
@@ -168,7 +168,7 @@ impl ActiveQueries {
         };
         let chosen = choose(&running.iter().map(candidate).collect::<Vec<_>>())?;
         let chosen = running.get(chosen)?;
-        chosen.progress.recall();
+        chosen.progress.cancel();
         Some(Arc::clone(chosen))
     }
 
@@ -182,8 +182,8 @@ impl ActiveQueries {
     }
 
     /// What tenants did in a time that ends now.
-    pub(crate) fn recent(&self) -> (Duration, Vec<(TenantId, Tally)>) {
-        self.lock().recent.told(Instant::now())
+    pub(crate) fn recent(&self) -> (Duration, Vec<(TenantId, TenantCounts)>) {
+        self.lock().recent.totals(Instant::now())
     }
 
     /// The latest rejections, the newest first.
@@ -268,12 +268,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_query_is_active_from_asking_to_its_end() {
         let queries = ActiveQueries::new(|| 0);
-        let ticket = queries.enter(running("a"));
+        let guard = queries.enter(running("a"));
         assert_eq!(queries.list()[0].waited(), None);
-        ticket.admitted(Duration::from_secs(2));
+        guard.admitted(Duration::from_secs(2));
         let seen = queries.list();
         assert_eq!((seen[0].waited(), seen[0].bytes()), (Some(Duration::from_secs(2)), 0));
-        drop(ticket);
+        drop(guard);
         assert!(queries.list().is_empty());
         assert_eq!(queries.recent().1[0].1.samples, 7);
     }
@@ -281,22 +281,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_one_that_is_chosen_of_those_that_run_is_cancelled_and_each_once() {
         let queries = ActiveQueries::new(|| 0);
-        let weighing = |bytes| {
+        let holding = |bytes| {
             let cost = QueryCost { memory: Estimate::exact(bytes), ..QueryCost::NOTHING };
             queries.enter(Facts { cost, ..running("a") })
         };
-        let (light, heavy, _waiting) = (weighing(1), weighing(5), weighing(9));
-        let runs = [&light, &heavy].map(|ticket| ticket.admitted(Duration::ZERO));
+        let (light, heavy, _waiting) = (holding(1), holding(5), holding(9));
+        let runs = [&light, &heavy].map(|guard| guard.admitted(Duration::ZERO));
         let choose = |running: &[Candidate]| crate::limit::victim(running.iter().copied(), 0);
         assert!(queries.cancel_one("other", choose).is_none());
-        let recalled = |queries: &ActiveQueries| {
+        let cancelled = |queries: &ActiveQueries| {
             queries.cancel_one("main", choose).map(|seen| seen.facts.cost.memory.value)
         };
-        assert_eq!(recalled(&queries), Some(5));
-        assert_eq!([runs[0].is_recalled(), runs[1].is_recalled()], [false, true]);
-        runs[1].recalled().await;
-        assert_eq!(recalled(&queries), Some(1));
-        assert_eq!(recalled(&queries), None);
+        assert_eq!(cancelled(&queries), Some(5));
+        assert_eq!([runs[0].is_cancelled(), runs[1].is_cancelled()], [false, true]);
+        runs[1].cancelled().await;
+        assert_eq!(cancelled(&queries), Some(1));
+        assert_eq!(cancelled(&queries), None);
     }
 
     #[tokio::test(start_paused = true)]

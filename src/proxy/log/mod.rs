@@ -3,7 +3,7 @@
 mod active;
 mod origin;
 mod query_log;
-mod recent;
+mod recent_tenants;
 mod rejection;
 mod span;
 
@@ -12,7 +12,7 @@ pub use rejection::Refused;
 
 pub(crate) use active::{ActiveQueries, ActiveQuery, cut};
 pub(crate) use query_log::Owner;
-pub(crate) use recent::Tally;
+pub(crate) use recent_tenants::TenantCounts;
 
 pub(super) use query_log::{QueryLog, QueryLogs};
 pub(super) use rejection::Rejection;

@@ -15,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::{Actual, CutOff, Meter, Outcome, Progress};
 use crate::{limit::LimitName, proxy::log::QueryLog};
 
-/// Most bytes held back by [`MeteredBody::prime`]; at least one frame is, whatever its size.
+/// Most bytes held back by [`MeteredBody::peek`]; at least one frame is, whatever its size.
 const HELD_BYTES_MAX: usize = 64 * 1024;
 /// The same for a list, which is judged whole as far as that goes: some 5,000 label sets.
 const HELD_LIST_BYTES_MAX: usize = 1 << 20;
@@ -62,7 +62,7 @@ pub struct MeteredBody<B: Body> {
     /// `None` once ended.
     upstream: Option<B>,
     meter: Meter,
-    /// Counted, not yet handed on: what `prime` took.
+    /// Counted, not yet handed on: what `peek` took.
     held: VecDeque<Frame<Bytes>>,
     /// Taken from upstream, not yet counted to its end.
     current: Option<Bytes>,
@@ -80,7 +80,7 @@ impl<B: Body> MeteredBody<B> {
         self.current = None;
         self.held.clear();
         if outcome == Outcome::Complete {
-            self.meter.tally.finish();
+            self.meter.counter.finish();
         }
         self.meter.end(outcome);
     }
@@ -119,7 +119,7 @@ impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
     ///
     /// # Errors
     /// A limit is hit or the backend failed: nothing was sent, and the meter has ended.
-    pub async fn prime(mut self) -> Result<Self, Unsent<B::Error>> {
+    pub async fn peek(mut self) -> Result<Self, Unsent<B::Error>> {
         let announced = self.upstream.as_ref().and_then(|body| body.size_hint().exact());
         if let (Some(observed), Some(max)) = (announced, self.meter.limits.bytes)
             && observed > max.get()
@@ -156,13 +156,13 @@ impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
         self.meter.log = Some((log, status));
     }
 
-    /// What the answer is, when [`Self::prime`] found all of it there: its cost is known before its first byte is sent.
-    pub fn whole(&mut self) -> Option<Actual> {
+    /// What the answer is, when [`Self::peek`] found all of it there: its cost is known before its first byte is sent.
+    pub fn total_if_complete(&mut self) -> Option<Actual> {
         if !self.has_come() {
             return None;
         }
-        self.meter.tally.finish();
-        Some(self.meter.tally.actual(true))
+        self.meter.counter.finish();
+        Some(self.meter.counter.actual(true))
     }
 
     /// The next frame, counted and within the limits; `None` at the end, which is not yet acted upon.
@@ -185,19 +185,19 @@ impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
             };
             match frame.into_data() {
                 Ok(data) => {
-                    self.meter.tally.load(&data);
+                    self.meter.counter.load(&data);
                     self.meter.progress.came(data.len() as u64);
                     self.current = Some(data);
                 }
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
             }
         }
-        if self.meter.progress.is_recalled() {
-            let (limit, came) = (LimitName::Recalled, self.meter.tally.actual(false));
+        if self.meter.progress.is_cancelled() {
+            let (limit, came) = (LimitName::Cancelled, self.meter.counter.actual(false));
             return Poll::Ready(Some(Err(self.cut_off(CutOff { limit, observed: 0, max: 0, came }))));
         }
-        let used_up = self.meter.tally.turn();
-        if let Some(cut) = self.meter.tally.over(&self.meter.limits) {
+        let used_up = self.meter.counter.turn();
+        if let Some(cut) = self.meter.counter.over(&self.meter.limits) {
             return Poll::Ready(Some(Err(self.cut_off(cut))));
         }
         if !used_up {
@@ -251,8 +251,8 @@ impl<B: Body> Drop for MeteredBody<B> {
         // An empty answer is never polled.
         self.end_if_drained();
         let progress = &self.meter.progress;
-        self.end(match (progress.is_recalled(), progress.is_late()) {
-            (true, _) => Outcome::CutOff(LimitName::Recalled),
+        self.end(match (progress.is_cancelled(), progress.is_late()) {
+            (true, _) => Outcome::CutOff(LimitName::Cancelled),
             (false, true) => Outcome::Late,
             (false, false) => Outcome::Dropped,
         });

@@ -103,7 +103,7 @@ where
     let answered = tokio::select! {
         biased;
         answered = inner.oneshot(Permitted::new(dispatch, permit)) => answered,
-        () = progress.recalled() => return Err(common.reject(Failure::recalled()).into()),
+        () = progress.cancelled() => return Err(common.reject(Failure::cancelled()).into()),
     };
     match answered {
         Ok(answered) => {
@@ -173,8 +173,8 @@ async fn answer_client(
     let metered = meter.wrap(&head.headers, body);
     let peeked = tokio::select! {
         biased;
-        peeked = metered.prime() => peeked.map_err(|error| Failure::unsent(&error)),
-        () = progress.recalled() => Err(Failure::recalled()),
+        peeked = metered.peek() => peeked.map_err(|error| Failure::unsent(&error)),
+        () = progress.cancelled() => Err(Failure::cancelled()),
     };
     let mut peeked = match peeked {
         Ok(peeked) => peeked,
@@ -182,7 +182,7 @@ async fn answer_client(
     };
     common.log.answered();
     head.headers.insert(WEIR_ESTIMATE, header_text(&estimate_text));
-    if let Some(actual) = peeked.whole().filter(|actual| actual.counted) {
+    if let Some(actual) = peeked.total_if_complete().filter(|actual| actual.counted) {
         let touched = reported.or(answer_tells.then_some(actual.series)).filter(|_| head.status.is_success());
         head.headers.insert(WEIR_COST, header_text(&cost_header(touched, &actual)));
     }

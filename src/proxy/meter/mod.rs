@@ -9,14 +9,14 @@
 //!                                                                  Unsent: a clean 422 or 502
 //! ```
 
+mod answer_counter;
 mod body;
+mod byte_masks;
 mod gzip;
 pub(in crate::proxy) mod layer;
-mod marks;
 mod progress;
 mod scan;
 pub(in crate::proxy) mod settlement;
-mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +24,7 @@ use std::{fmt, num::NonZeroU64, sync::Arc};
 
 use http::HeaderMap;
 
-use self::tally::Tally;
+use self::answer_counter::AnswerCounter;
 pub use self::{
     body::{BodyError, MeteredBody, Unsent},
     progress::Progress,
@@ -46,7 +46,7 @@ pub struct MeterLimits {
 /// Why an answer was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CutOff {
-    /// Which limit; [`LimitName::Recalled`] is none, but a cancellation for the backend's sake.
+    /// Which limit; [`LimitName::Cancelled`] is none, but a cancellation for the backend's sake.
     pub limit: LimitName,
     /// What was counted when the answer was stopped: at least this much was on its way.
     pub observed: u64,
@@ -62,7 +62,7 @@ pub const RECALLED: &str = "the backend was about to run out of memory, and this
 
 impl fmt::Display for CutOff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.limit == LimitName::Recalled {
+        if self.limit == LimitName::Cancelled {
             return f.write_str(RECALLED);
         }
         let (observed, max) = (self.limit.show(self.observed), self.limit.show(self.max));
@@ -135,7 +135,7 @@ pub type OnEnd = Box<dyn FnOnce(Outcome, Actual) + Send>;
 /// Dropped before it is wrapped around a body, it ends as [`Outcome::Dropped`].
 pub struct Meter {
     limits: MeterLimits,
-    tally: Tally,
+    counter: AnswerCounter,
     on_end: Option<OnEnd>,
     progress: Arc<Progress>,
     /// Series and points are looked at before the first byte is sent only.
@@ -149,7 +149,7 @@ impl Meter {
     pub fn new(limits: MeterLimits, on_end: OnEnd) -> Self {
         Self {
             limits,
-            tally: Tally::default(),
+            counter: AnswerCounter::default(),
             on_end: Some(on_end),
             progress: Arc::default(),
             before_the_first_byte: false,
@@ -174,7 +174,7 @@ impl Meter {
 
     /// Puts the meter around an answer; `headers` are the answer's own and say how to read it.
     pub fn wrap<B: http_body::Body>(mut self, headers: &HeaderMap, body: B) -> MeteredBody<B> {
-        self.tally = Tally::for_answer(headers);
+        self.counter = AnswerCounter::for_answer(headers);
         MeteredBody::new(self, body)
     }
 
@@ -186,7 +186,7 @@ impl Meter {
     fn end(&mut self, outcome: Outcome) {
         self.progress.end();
         if let Some(on_end) = self.on_end.take() {
-            let actual = self.tally.actual(outcome == Outcome::Complete);
+            let actual = self.counter.actual(outcome == Outcome::Complete);
             on_end(outcome, actual);
             if let Some((mut log, status)) = self.log.take() {
                 log.ended(status, outcome, actual);

@@ -23,7 +23,7 @@ pub struct Progress {
     /// Milliseconds after `born` at which the client was handed bytes and has asked for no more since; or a word.
     handed: AtomicU64,
     permit: OnceLock<PermitHandle>,
-    recalled: AtomicBool,
+    cancelled: AtomicBool,
     told: Notify,
     deadline: ResponseDeadline,
 }
@@ -38,7 +38,7 @@ impl Default for Progress {
             bytes: AtomicU64::new(0),
             handed: AtomicU64::new(WAITS),
             permit: OnceLock::new(),
-            recalled: AtomicBool::new(false),
+            cancelled: AtomicBool::new(false),
             told: Notify::new(),
             deadline: ResponseDeadline::default(),
         }
@@ -84,16 +84,16 @@ impl Progress {
     }
 
     /// Breaks it off: at once while the backend has not answered, and with the next bytes after that.
-    pub fn recall(&self) {
-        self.recalled.store(true, Relaxed);
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Relaxed);
         self.set_deadline(Instant::now());
         // There is one who waits, now or soon.
         self.told.notify_one();
     }
 
     /// Whether it is to be broken off.
-    pub fn is_recalled(&self) -> bool {
-        self.recalled.load(Relaxed)
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Relaxed)
     }
 
     /// It must have ended by then; its connection is cut soon after.
@@ -112,8 +112,8 @@ impl Progress {
     }
 
     /// Ends when it is to be broken off.
-    pub async fn recalled(&self) {
-        while !self.is_recalled() {
+    pub async fn cancelled(&self) {
+        while !self.is_cancelled() {
             self.told.notified().await;
         }
     }

@@ -11,7 +11,7 @@
 //! 1        2 3                      2
 //! ```
 
-use super::marks::{BLOCK, Marks};
+use super::byte_masks::{BLOCK, ByteMasks};
 
 /// What was counted so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,7 +117,7 @@ impl Scanner {
     /// that lies in this chunk.
     #[inline]
     fn read_block(&mut self, block: &[u8; BLOCK], offset: usize, chunk: &[u8], key_from: &mut usize) {
-        let marks = Marks::of(block);
+        let marks = ByteMasks::of(block);
         let mut mask = match self.text(&marks, offset) {
             Some(text) if self.pass_samples(&marks, text) => return,
             Some(text) => self.pass_strings(&marks, text),
@@ -159,7 +159,7 @@ impl Scanner {
     /// Which bytes of a block among the series of a result lie in strings, quotes at their start included; `None` where
     /// that is not so plain.
     #[inline]
-    fn text(&self, marks: &Marks, offset: usize) -> Option<u64> {
+    fn text(&self, marks: &ByteMasks, offset: usize) -> Option<u64> {
         let escaped = self.escaped.is_some_and(|at| at >= offset);
         let plain = self.section == Section::Result && self.depth >= 3 && !escaped && marks.backslashes == 0;
         plain.then(|| upto(marks.quotes) ^ if self.in_string { u64::MAX } else { 0 })
@@ -168,7 +168,7 @@ impl Scanner {
     /// Counts a block that holds nothing but members of a list of samples, `[t,"v"],[t,"v"]`, without a look at any
     /// single byte: nearly all of a range query's answer. `false`, and nothing done, for any other block.
     #[inline]
-    fn pass_samples(&mut self, marks: &Marks, text: u64) -> bool {
+    fn pass_samples(&mut self, marks: &ByteMasks, text: u64) -> bool {
         if self.undecided || !(self.depth == 5 || self.depth == 6) {
             return false;
         }
@@ -187,7 +187,7 @@ impl Scanner {
     /// Reads the brackets of a block, and of the strings between them only how many begin: among series that is all that
     /// matters. Gives the marks after the end of the series, which are read one by one.
     #[inline]
-    fn pass_strings(&mut self, marks: &Marks, text: u64) -> u64 {
+    fn pass_strings(&mut self, marks: &ByteMasks, text: u64) -> u64 {
         let begins = marks.quotes & text;
         let mut brackets = (marks.opens | marks.closes | marks.braces) & !text;
         // What is not dealt with yet.

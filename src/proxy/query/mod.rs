@@ -21,11 +21,11 @@ use crate::{
     },
     cost::{self, QuerySplit},
     promql::{
-        self, CachedQuery, Fingerprint, ParseError, Reason,
+        self, CachedQuery, Fingerprint, ParseError, Reason, approximation,
         ast::{Ast, Expr},
         durations,
         shape::{DEFAULT_LOOKBACK_MS, Output, Reads, SelectorShape, Shape},
-        sketch, templates,
+        templates,
     },
 };
 
@@ -273,8 +273,8 @@ impl QueryParser<'_> {
         lookback: u64,
     ) -> Result<ParsedQuery, QueryError> {
         let unreadable = |error| QueryError::Parse { name, error };
-        let ast =
-            sketch::stand_in(text, lookback.saturating_add(times.step), times.step).map_err(unreadable)?;
+        let ast = approximation::approximate(text, lookback.saturating_add(times.step), times.step)
+            .map_err(unreadable)?;
         let ast = std::sync::Arc::new(ast);
         let mut shape = Shape::of(&ast, times, lookback);
         for selector in &mut shape.selectors {

@@ -137,7 +137,7 @@ impl Failure {
     pub(in crate::proxy) fn unsent(error: &BodyError<BackendError>) -> Self {
         match error {
             BodyError::Upstream(error) => Self::from(error),
-            BodyError::CutOff(cut) if cut.limit == LimitName::Recalled => Self::recalled(),
+            BodyError::CutOff(cut) if cut.limit == LimitName::Cancelled => Self::cancelled(),
             BodyError::CutOff(cut) => {
                 let (id, max, observed) = (cut.limit.id(), cut.max, cut.observed);
                 let limit = Some(format!("{id}; max={max}; observed={observed}; known=exact"));
@@ -149,8 +149,8 @@ impl Failure {
     }
 
     /// The backend was about to run out of memory.
-    pub(in crate::proxy) fn recalled() -> Self {
-        let id = LimitName::Recalled.id();
+    pub(in crate::proxy) fn cancelled() -> Self {
+        let id = LimitName::Cancelled.id();
         let extra =
             Extra { limit: Some(id.to_owned()), retry_after: Some(RECALLED_RETRY), ..Extra::default() };
         Self { limit: Some(id), extra: Box::new(extra), ..Self::new(ErrorKind::BackendSick, meter::RECALLED) }

@@ -50,7 +50,7 @@ fn request(scope: &DataScope) -> ProbeRequest<'_> {
         enough: 0,
         match_all: false,
         scope,
-        give_up: Instant::now() + Duration::from_secs(10),
+        deadline: Instant::now() + Duration::from_secs(10),
     }
 }
 
@@ -465,7 +465,7 @@ async fn whoever_gets_no_turn_was_not_asked() {
     let upstream = FakeUpstream::start(|_| Act::hang()).await;
     let backend = backend(Kind::Cortex, &upstream, one);
     let scope = DataScope::default();
-    let soon = || ProbeRequest { give_up: Instant::now() + Duration::from_millis(50), ..request(&scope) };
+    let soon = || ProbeRequest { deadline: Instant::now() + Duration::from_millis(50), ..request(&scope) };
     let (first, second) = (soon(), ProbeRequest { selector: "other", ..soon() });
     let (first, second) = tokio::join!(backend.probe(&first), backend.probe(&second));
     assert!(first.is_err_and(|error| error.is_unasked()) && second.is_err_and(|error| error.is_unasked()));
@@ -479,10 +479,10 @@ async fn probes_that_would_hold_much_run_one_after_the_other() {
         let upstream = FakeUpstream::start(|_| Act::hang()).await;
         let backend = backend(Kind::Cortex, &upstream, ProbeSettings::default());
         let scope = DataScope::default();
-        let give_up = Instant::now() + Duration::from_millis(300);
+        let deadline = Instant::now() + Duration::from_millis(300);
         let selectors: Vec<String> = (0..4).map(|n| format!("m{n}")).collect();
         let all = selectors.iter().map(|selector| {
-            let request = ProbeRequest { selector, limit, give_up, ..request(&scope) };
+            let request = ProbeRequest { selector, limit, deadline, ..request(&scope) };
             let backend = Arc::clone(&backend);
             async move { backend.probe(&request).await }
         });

@@ -113,7 +113,7 @@ impl Proxy {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let page = self.process.lock().unwrap().page(counts);
             let load = self.admission.take_peak("main").unwrap();
-            let look = self.monitor.lock().unwrap().look(&[Some(&page)], load, Instant::now());
+            let look = self.monitor.lock().unwrap().observe(&[Some(&page)], load, Instant::now());
             self.admission.observe("main", &look.distress, load);
         }
     }

@@ -177,7 +177,7 @@ async fn ten_minutes(database: &mut Database, obeys_pressure: bool) -> u64 {
             if obeys_pressure {
                 let page = format!("process_resident_memory_bytes {}\n", database.resident());
                 let load = database.admission.take_peak("main").unwrap();
-                let look = monitor.look(&[Some(&page)], load, Instant::now());
+                let look = monitor.observe(&[Some(&page)], load, Instant::now());
                 database.admission.observe("main", &look.distress, load);
             }
         }

@@ -27,7 +27,7 @@ fn silence_is_no_ease_and_does_in_the_end_what_is_configured() {
         let mut monitor = Monitor::new(Kind::Prometheus, settings, start);
         for second in 1..60 {
             // No page at all, or one that says nothing of memory.
-            let look = monitor.look(&[None, Some("up 1\n")], Load::default(), start + SECOND * second);
+            let look = monitor.observe(&[None, Some("up 1\n")], Load::default(), start + SECOND * second);
             assert_eq!(look.stale.contains(&Signal::Memory), second > 15, "second {second}");
             let expected = if second > 15 { (silent, ceiling) } else { (true, None) };
             assert_eq!(
@@ -37,13 +37,13 @@ fn silence_is_no_ease_and_does_in_the_end_what_is_configured() {
             );
         }
         let page = [Some("process_resident_memory_bytes 10\n")];
-        let heard = monitor.look(&page, Load::default(), start + SECOND * 60);
+        let heard = monitor.observe(&page, Load::default(), start + SECOND * 60);
         assert!(heard.stale.is_empty() && !heard.distress.silent);
     }
     // Where nothing is to be expected, nothing is missed.
     let settings = Settings { on_stale: OnStale::SHRINK, ..Settings::default() };
     let start = Instant::now();
-    let look = Monitor::new(Kind::Thanos, settings, start).look(&[None], Load::default(), start + SECOND);
+    let look = Monitor::new(Kind::Thanos, settings, start).observe(&[None], Load::default(), start + SECOND);
     assert!(look.distress.is_ease() && look.stale.is_empty());
 }
 
@@ -54,9 +54,9 @@ fn a_reload_keeps_what_was_heard() {
     let mut monitor = Monitor::new(Kind::Prometheus, settings, start);
     let busy = Load { heavy_bytes: 50, queries: 1, budget: None };
     let page = |bytes: u64| format!("process_resident_memory_bytes {bytes}\n");
-    monitor.look(&[Some(&page(10))], Load::default(), start);
+    monitor.observe(&[Some(&page(10))], Load::default(), start);
     monitor.obey(Kind::Prometheus, Settings { memory_limit: Some(200), ..settings }, start + SECOND);
-    let look = monitor.look(&[Some(&page(150))], busy, start + SECOND);
+    let look = monitor.observe(&[Some(&page(150))], busy, start + SECOND);
     let (signal, pressure) = look.distress.pressure.unwrap();
     assert!(signal == Signal::Memory && pressure > 0.7, "140 of 190 above the level at rest: {pressure}");
 }

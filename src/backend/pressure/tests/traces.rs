@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::Instant;
 
-use super::super::{Look, Monitor, Settings};
+use super::super::{Monitor, Observation, Settings};
 use crate::{
     backend::Kind,
     base::distress::{FULL, HIGH, LOW, Load, Signal},
@@ -30,19 +30,19 @@ const GUARDED: &[u64] = &[
 ];
 
 /// What a process with a limit is seen to hold, MiB, and the MiB of heavy queries in flight, once a second.
-fn replay(limit: u64, trace: impl IntoIterator<Item = (u64, u64)>) -> Vec<Look> {
+fn replay(limit: u64, trace: impl IntoIterator<Item = (u64, u64)>) -> Vec<Observation> {
     let start = Instant::now();
     let settings = Settings { memory_limit: Some(limit * MIB), ..Settings::default() };
     let mut monitor = Monitor::new(Kind::Prometheus, settings, start);
     let one = |(at, (mib, heavy)): (u32, (u64, u64))| {
         let page = format!("process_resident_memory_bytes {}\n", mib * MIB);
         let in_flight = Load { heavy_bytes: heavy * MIB, queries: heavy.min(1), budget: None };
-        monitor.look(&[Some(&page)], in_flight, start + Duration::from_secs(1) * at)
+        monitor.observe(&[Some(&page)], in_flight, start + Duration::from_secs(1) * at)
     };
     (1..).zip(trace).map(one).collect()
 }
 
-fn pressures(looks: &[Look]) -> Vec<f64> {
+fn pressures(looks: &[Observation]) -> Vec<f64> {
     looks.iter().map(|look| look.distress.pressure.map_or(0.0, |(_, pressure)| pressure)).collect()
 }
 
@@ -74,7 +74,7 @@ fn about_to_run_out_it_says_so_whatever_the_estimates_are() {
         let first = hog(step).take_while(|(mib, _)| *mib < 4096).enumerate().find_map(|(at, (mib, _))| {
             let page = format!("process_resident_memory_bytes {}\n", mib * MIB);
             let in_flight = Load { heavy_bytes: 0, queries: 1, budget: None };
-            let look = monitor.look(&[Some(&page)], in_flight, start + Duration::from_secs(at as u64));
+            let look = monitor.observe(&[Some(&page)], in_flight, start + Duration::from_secs(at as u64));
             look.runs_out.then_some(mib)
         });
         assert!(first.is_some_and(|mib| mib > 2048), "{step} MiB a second: {first:?}");
@@ -131,7 +131,7 @@ fn gaps_resets_and_silence_of_a_node_that_is_at_ease_are_ease() {
         );
         let pages = [(rng.u32(0..4) > 0).then_some(page.as_str())];
         let in_flight = Load { heavy_bytes: 1, queries: 1, budget: None };
-        let look = monitor.look(&pages, in_flight, start + Duration::from_secs(second));
+        let look = monitor.observe(&pages, in_flight, start + Duration::from_secs(second));
         assert!(look.distress.pressure.is_none_or(|(_, pressure)| pressure < LOW), "second {second}");
         assert!(look.stale.is_empty(), "second {second}");
     }
@@ -150,7 +150,7 @@ fn a_node_whose_pools_run_away_is_in_distress_until_they_do_not() {
              weir_pool_total{{bucket=\"4096\",pool=\"bytes\"}} 8192\n\
              weir_pool_outstanding_bytes 0\nweir_pool_cap_bytes 0\n"
         );
-        let look = monitor.look(&[Some(&page)], Load::default(), start + Duration::from_secs(second));
+        let look = monitor.observe(&[Some(&page)], Load::default(), start + Duration::from_secs(second));
         assert_eq!(look.readings.iter().filter(|reading| reading.signal == Signal::Pools).count(), 1);
         seen.extend(pressures(&[look]));
     }

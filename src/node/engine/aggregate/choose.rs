@@ -83,7 +83,7 @@ pub(super) fn extremes(eval: &Eval<'_>, node: &Node<'_>, top: bool, sink: Sink<'
             let place = match seen.place {
                 Some(place) => place,
                 None => {
-                    let series = eval.holes(seen.labels.clone(), seen.drop_name)?;
+                    let series = eval.empty_row(seen.labels.clone(), seen.drop_name)?;
                     held.keep(&series)?;
                     held.push(&mut out, series)?;
                     *seen.place.insert(out.len() - 1)

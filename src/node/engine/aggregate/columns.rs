@@ -107,7 +107,7 @@ mod tests {
 
     use super::*;
     use crate::node::engine::{
-        buffers::Lent,
+        buffers::Pooled,
         meter::{Limits, Meter},
         value::HOLE,
     };
@@ -117,7 +117,7 @@ mod tests {
         let meter = Meter::new(Limits::default(), None, None, &cancel);
         let mut sums = Sums::new(1);
         for values in columns {
-            sums.add(&mut Lent::Own(values.to_vec()), &mut meter.hold()).unwrap();
+            sums.add(&mut Pooled::Own(values.to_vec()), &mut meter.hold()).unwrap();
         }
         let mut out = [HOLE];
         sums.finish(&[0.0], &mut out);

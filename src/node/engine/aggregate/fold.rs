@@ -54,7 +54,7 @@ pub(super) fn stream<C: Column>(eval: &Eval<'_>, node: &Node<'_>, sink: Sink<'_>
         Ok(())
     })?;
     for (labels, (drop_name, column)) in groups.into_labels().into_iter().zip(columns) {
-        let mut out = eval.holes(labels, drop_name)?;
+        let mut out = eval.empty_row(labels, drop_name)?;
         column.finish(&parameters, &mut out.values);
         emit(&mut out, sink)?;
     }

@@ -109,7 +109,7 @@ pub(super) fn quantile(eval: &Eval<'_>, call: &Call<'_>, sink: Sink<'_>) -> Resu
     }
     let histograms = Histograms::collect(eval, vector)?;
     for classic in &histograms.all {
-        let mut out = eval.holes(classic.labels.clone(), true)?;
+        let mut out = eval.empty_row(classic.labels.clone(), true)?;
         for (step, (q, cell)) in qs.iter().zip(out.values.iter_mut()).enumerate() {
             eval.cx.meter.check()?;
             let mut buckets = histograms.at(classic, step);
@@ -150,7 +150,7 @@ pub(super) fn fraction(eval: &Eval<'_>, call: &Call<'_>, sink: Sink<'_>) -> Resu
     let (lower, upper) = (eval.scalars(call.arg(0)?)?, eval.scalars(call.arg(1)?)?);
     let histograms = Histograms::collect(eval, call.arg(2)?)?;
     for classic in &histograms.all {
-        let mut out = eval.holes(classic.labels.clone(), true)?;
+        let mut out = eval.empty_row(classic.labels.clone(), true)?;
         for (step, ((lower, upper), cell)) in
             lower.iter().zip(upper.iter()).zip(out.values.iter_mut()).enumerate()
         {

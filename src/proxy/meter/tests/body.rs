@@ -153,12 +153,12 @@ fn drain(body: &mut MeteredBody<Script>) -> (Vec<u8>, Option<BodyError<&'static 
     }
 }
 
-fn prime(body: MeteredBody<Script>) -> Poll<Result<MeteredBody<Script>, BodyError<&'static str>>> {
-    pin!(body.prime()).poll(&mut Context::from_waker(Waker::noop()))
+fn peek(body: MeteredBody<Script>) -> Poll<Result<MeteredBody<Script>, BodyError<&'static str>>> {
+    pin!(body.peek()).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-fn primed(body: MeteredBody<Script>) -> Result<MeteredBody<Script>, BodyError<&'static str>> {
-    let mut priming = pin!(body.prime());
+fn peeked(body: MeteredBody<Script>) -> Result<MeteredBody<Script>, BodyError<&'static str>> {
+    let mut priming = pin!(body.peek());
     loop {
         if let Poll::Ready(done) = priming.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             return done;
@@ -176,7 +176,7 @@ fn a_whole_answer_passes_unchanged_and_ends_complete() {
         for prime_first in [false, true] {
             let (mut body, log) = metered(setup, chunks(sent, 100));
             if prime_first {
-                body = primed(body).unwrap();
+                body = peeked(body).unwrap();
                 let (bytes_wire, bytes_decoded) = (sent.len() as u64, text.len() as u64);
                 let all = Actual {
                     bytes_wire,
@@ -186,7 +186,7 @@ fn a_whole_answer_passes_unchanged_and_ends_complete() {
                     series_fetched: None,
                     counted: true,
                 };
-                assert_eq!(body.whole(), Some(all), "known before the first byte");
+                assert_eq!(body.total_if_complete(), Some(all), "known before the first byte");
             }
             if sized {
                 assert_eq!(body.size_hint().exact(), Some(sent.len() as u64));
@@ -231,7 +231,7 @@ fn an_empty_answer_is_complete_though_nobody_polls_it() {
     drop(body);
     assert_eq!(log.end(), (Outcome::Complete, Actual::default()));
     let (body, log) = metered(Setup::default(), []);
-    drop(primed(body).unwrap());
+    drop(peeked(body).unwrap());
     assert_eq!(log.end().0, Outcome::Complete);
     let (body, log) = metered(Setup::default(), []);
     drop(body);
@@ -325,7 +325,7 @@ fn a_limit_that_is_just_met_is_kept() {
 fn an_announced_length_over_the_limit_is_refused_before_the_first_frame() {
     let setup = Setup { limits: limits(9, 0, 0), sized: true, gzip: false };
     let (body, log) = metered(setup, [Step::Wait, data("0123456789")]);
-    let Poll::Ready(Err(BodyError::CutOff(cut))) = prime(body) else { panic!() };
+    let Poll::Ready(Err(BodyError::CutOff(cut))) = peek(body) else { panic!() };
     assert_eq!((cut.limit, cut.observed, cut.max), (LimitName::MaxResponse, 10, 9));
     assert_eq!(log.end().0, Outcome::CutOff(LimitName::MaxResponse));
 }
@@ -335,15 +335,15 @@ fn priming_refuses_what_the_first_frames_show_and_keeps_what_it_read() {
     let text = answers::matrix(20, 10);
     let setup = Setup { limits: limits(0, 7, 0), ..Setup::default() };
     let (body, log) = metered(setup, chunks(text.as_bytes(), 100));
-    assert!(matches!(primed(body), Err(BodyError::CutOff(cut)) if cut.limit == LimitName::MaxSeries));
+    assert!(matches!(peeked(body), Err(BodyError::CutOff(cut)) if cut.limit == LimitName::MaxSeries));
     assert_eq!(log.end().0, Outcome::CutOff(LimitName::MaxSeries));
 
     let (body, log) = metered(Setup::default(), [Step::Fail]);
-    assert!(matches!(primed(body), Err(BodyError::Upstream("reset by peer"))));
+    assert!(matches!(peeked(body), Err(BodyError::Upstream("reset by peer"))));
     assert_eq!(log.end().0, Outcome::Failed);
 
     let (body, log) = metered(Setup::default(), [Step::Wait, data("{"), Step::Wait, data("}")]);
-    let mut body = primed(body).unwrap();
+    let mut body = peeked(body).unwrap();
     assert!(log.events().is_empty());
     assert_eq!(drain(&mut body).0, b"{}");
     assert_eq!(log.end().0, Outcome::Complete);
@@ -352,15 +352,15 @@ fn priming_refuses_what_the_first_frames_show_and_keeps_what_it_read() {
 #[test]
 fn priming_waits_for_the_first_frame_only_and_holds_a_bounded_part() {
     let (body, log) = metered(Setup::default(), [Step::Wait]);
-    assert!(prime(body).is_pending());
+    assert!(peek(body).is_pending());
     assert_eq!(log.end().0, Outcome::Dropped, "given up while it waited");
 
     let (body, _) = metered(Setup::default(), [data("{"), Step::Wait, data("}")]);
-    assert!(prime(body).is_ready());
+    assert!(peek(body).is_ready());
 
     let big = " ".repeat(10_000);
     let (body, log) = metered(Setup { sized: true, ..Setup::default() }, (0..100).map(|_| data(&big)));
-    let body = primed(body).unwrap();
+    let body = peeked(body).unwrap();
     assert_eq!(body.size_hint().exact(), Some(1_000_000), "held or not, it is still to come");
     drop(body);
     assert_eq!(log.end().1.bytes_wire, 70_000);
@@ -424,7 +424,7 @@ fn what_is_not_all_there_is_not_known() {
     let body = answers::matrix(1, 1);
     for last in [Step::Wait, Step::Fail] {
         let (body, _log) = metered(Setup::default(), [data(&body), Step::Wait, last]);
-        assert_eq!(primed(body).unwrap().whole(), None);
+        assert_eq!(peeked(body).unwrap().total_if_complete(), None);
     }
 }
 

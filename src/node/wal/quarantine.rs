@@ -12,7 +12,7 @@ const MARKED: &str = ".corrupt-";
 const KEPT_MAX: usize = 8;
 
 /// Renames a damaged file; where it is then, or `None` where enough of them lie already.
-pub(super) fn set_aside(file: &Path) -> io::Result<Option<PathBuf>> {
+pub(super) fn quarantine(file: &Path) -> io::Result<Option<PathBuf>> {
     let Some(place) = free_place(file)? else { return Ok(None) };
     fs::rename(file, &place)?;
     Ok(Some(place))

@@ -5,7 +5,6 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::{query::ParsedQuery, upstream::Upstream};
 use crate::{
     backend::{DataScope, ProbeError, ProbeOutcome, ProbeRequest},
     base::QueryCost,
@@ -14,11 +13,12 @@ use crate::{
         Subject, TypeNeed, Verdict,
     },
     limit::{Limit, PerQuery},
+    proxy::{query::ParsedQuery, upstream::Upstream},
     telemetry::metrics::{Metrics, ProbeResult},
 };
 
 /// Everything the estimate of one query rests on.
-pub(super) struct Weighing<'a> {
+pub(super) struct Estimation<'a> {
     /// What is read.
     pub call: &'a ParsedQuery,
     /// Where it will run.
@@ -38,14 +38,14 @@ pub(super) struct Weighing<'a> {
     /// Whose and which data is read.
     pub scope: &'a DataScope,
     /// How long the query may wait for probes.
-    pub give_up: Instant,
+    pub deadline: Instant,
     /// Where probes are counted.
     pub metrics: &'a Metrics,
 }
 
 /// An estimate and how it came about.
 #[derive(Debug)]
-pub(super) struct Weighed {
+pub(super) struct EstimationResult {
     /// What the query will cost.
     pub estimate: Estimated,
     /// How long the backend was asked.
@@ -54,9 +54,9 @@ pub(super) struct Weighed {
     pub unanswered: Option<ProbeError>,
 }
 
-impl Weighing<'_> {
+impl Estimation<'_> {
     /// Estimates; `verdict` says whether a limit stands in the way of a cost.
-    pub(super) async fn weigh(&self, verdict: impl Fn(&QueryCost) -> Verdict) -> Weighed {
+    pub(super) async fn run(&self, verdict: impl Fn(&QueryCost) -> Verdict) -> EstimationResult {
         let table = self.upstream.table();
         let subject = Subject { table: table.as_deref(), ..self.subject() };
         let gone = |since_ms| self.upstream.gone_since(since_ms, self.now_ms);
@@ -65,7 +65,7 @@ impl Weighing<'_> {
         let (mut probing, mut unanswered) = (Duration::ZERO, None);
         loop {
             match estimator.need() {
-                Need::Done(estimate) => return Weighed { estimate, probing, unanswered },
+                Need::Done(estimate) => return EstimationResult { estimate, probing, unanswered },
                 Need::History => {
                     let key = self.upstream.history_key(self.scope, self.call, self.now_ms);
                     estimator.supply_history(self.history.get(&key, self.now_ms));
@@ -124,7 +124,7 @@ impl Weighing<'_> {
             points: bound(limits.points).unwrap_or(u64::MAX),
             memory: bound(limits.memory).unwrap_or(u64::MAX),
         };
-        let (refuse, near) = (of(Limit::enforced), of(Limit::watched));
+        let (refuse, near) = (of(Limit::enforced), of(Limit::threshold));
         Ceilings { refuse, near: Ceiling { memory: near.memory.min(self.memory_max), ..near } }
     }
 
@@ -137,7 +137,7 @@ impl Weighing<'_> {
             enough,
             match_all: selector.match_all,
             scope: self.scope,
-            give_up: self.give_up,
+            deadline: self.deadline,
         })
     }
 

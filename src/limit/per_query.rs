@@ -13,7 +13,7 @@ use crate::base::{Estimate, QueryCost, TenantId};
 ///
 /// # Errors
 /// The first enforced limit that is passed: selectors and time first, since those are the easiest to understand.
-pub fn judge(
+pub fn check_per_query(
     policy: &TenantPolicy,
     tenant: &TenantId,
     class: Option<&str>,
@@ -41,7 +41,7 @@ pub fn judge(
     let mut shadow = Vec::new();
     for (of, name, observed) in checks {
         let limit = of(limits);
-        let Some(max) = limit.watched().filter(|max| observed.value > *max) else { continue };
+        let Some(max) = limit.threshold().filter(|max| observed.value > *max) else { continue };
         // A class repeats the tenant's limits where it has none of its own.
         let scope = match class.filter(|_| limit != of(&policy.per_query)) {
             Some(class) => Scope::Class(class.into()),
@@ -91,7 +91,7 @@ mod tests {
                     *limit(&mut policy.per_query) = Limit::enforce(10).with_mode(mode);
                     let mut cost = QueryCost::NOTHING;
                     ask(&mut cost, asked);
-                    let verdict = judge(&policy, &tenant, None, &cost);
+                    let verdict = check_per_query(&policy, &tenant, None, &cost);
                     match (mode, over) {
                         (Mode::Enforce, true) => {
                             let refusal = verdict.unwrap_err();
@@ -112,15 +112,15 @@ mod tests {
         let strict = PerQuery { series: Limit::enforce(5), ..PerQuery::default() };
         let policy = TenantPolicy { per_class: vec![("slow".into(), strict)], ..TenantPolicy::default() };
         let cost = QueryCost { series: Estimate::new(9, Confidence::Learned), ..QueryCost::NOTHING };
-        assert!(judge(&policy, &tenant, Some("fast"), &cost).is_ok());
-        assert!(judge(&policy, &tenant, None, &cost).is_ok());
-        let refusal = judge(&policy, &tenant, Some("slow"), &cost).unwrap_err();
+        assert!(check_per_query(&policy, &tenant, Some("fast"), &cost).is_ok());
+        assert!(check_per_query(&policy, &tenant, None, &cost).is_ok());
+        let refusal = check_per_query(&policy, &tenant, Some("slow"), &cost).unwrap_err();
         assert_eq!((refusal.limit, refusal.scope), (LimitName::MaxSeries, Scope::Class("slow".into())));
         let mut both = policy;
         both.per_query.steps = Limit::enforce(1);
         both.per_class[0].1.steps = Limit::enforce(1);
         let steps = QueryCost { steps: 2, ..QueryCost::NOTHING };
-        let refusal = judge(&both, &tenant, Some("slow"), &steps).unwrap_err();
+        let refusal = check_per_query(&both, &tenant, Some("slow"), &steps).unwrap_err();
         assert_eq!(refusal.scope, Scope::Tenant(tenant), "the class has none of its own");
     }
 }

@@ -44,7 +44,7 @@ const WORDS: [&str; 16] = [
 ///
 /// # Errors
 /// Beyond the limits of [`parse`].
-pub fn stand_in(text: &str, lookback_ms: u64, step_ms: u64) -> Result<Ast, ParseError> {
+pub fn approximate(text: &str, lookback_ms: u64, step_ms: u64) -> Result<Ast, ParseError> {
     let mut sketch =
         Sketch { text, at: 0, selectors: Vec::new(), reach_ms: lookback_ms.max(1), step_ms, grid: None };
     sketch.read();
@@ -231,8 +231,8 @@ mod tests {
             ("time() default 5 # a", "vector(0)"),
             ("\"a", "vector(0)"),
         ] {
-            assert_eq!(&*stand_in(text, 1_000, 15_000).unwrap().text, want, "{text}");
+            assert_eq!(&*approximate(text, 1_000, 15_000).unwrap().text, want, "{text}");
         }
-        assert!(stand_in(&"a+".repeat(5_000), 1_000, 0).unwrap().text.contains("__name__"));
+        assert!(approximate(&"a+".repeat(5_000), 1_000, 0).unwrap().text.contains("__name__"));
     }
 }

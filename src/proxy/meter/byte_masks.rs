@@ -7,7 +7,7 @@ pub(super) const BLOCK: usize = 64;
 
 /// Where in a block the bytes lie that can mean something, lowest bit first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Marks {
+pub(super) struct ByteMasks {
     /// `"`
     pub(super) quotes: u64,
     /// `\`
@@ -22,7 +22,7 @@ pub(super) struct Marks {
     pub(super) closing_braces: u64,
 }
 
-impl Marks {
+impl ByteMasks {
     #[inline]
     pub(super) fn of(block: &[u8; BLOCK]) -> Self {
         let lanes = Lanes::of(block);
@@ -75,7 +75,7 @@ mod tests {
             let at = |wanted: &[u8]| {
                 (0..BLOCK).filter(|&i| wanted.contains(&block[i])).fold(0, |bits, i| bits | 1 << i)
             };
-            let expected = Marks {
+            let expected = ByteMasks {
                 quotes: at(b"\""),
                 backslashes: at(b"\\"),
                 opens: at(b"["),
@@ -83,7 +83,7 @@ mod tests {
                 braces: at(b"{}"),
                 closing_braces: at(b"}"),
             };
-            assert_eq!(Marks::of(&block), expected, "{block:?}");
+            assert_eq!(ByteMasks::of(&block), expected, "{block:?}");
         }
     }
 }

@@ -24,14 +24,14 @@ enum Reader {
 
 /// What was read of one answer.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct AnswerCounter {
     reader: Reader,
     bytes_wire: u64,
     /// Found by `finish`: the reader understood the answer to its end.
     understood: bool,
 }
 
-impl Tally {
+impl AnswerCounter {
     /// Chooses the reader by `Content-Type` and `Content-Encoding`.
     pub(super) fn for_answer(headers: &HeaderMap) -> Self {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").trim();

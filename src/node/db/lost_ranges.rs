@@ -7,15 +7,15 @@ use parking_lot::{Mutex, MutexGuard};
 use super::Db;
 use crate::{
     base::TimeRange,
-    node::block::{Aside, joined},
+    node::block::{Quarantined, joined},
 };
 
 /// The damaged blocks that lie in the folder.
 #[derive(Debug, Default)]
-pub(super) struct Missing(Mutex<Vec<Aside>>);
+pub(super) struct LostRanges(Mutex<Vec<Quarantined>>);
 
-impl Missing {
-    fn list(&self) -> MutexGuard<'_, Vec<Aside>> {
+impl LostRanges {
+    fn list(&self) -> MutexGuard<'_, Vec<Quarantined>> {
         self.0.lock()
     }
 
@@ -24,22 +24,22 @@ impl Missing {
     }
 
     pub(super) fn add(&self, place: PathBuf, range: Option<TimeRange>) {
-        self.list().push(Aside { place, range });
+        self.list().push(Quarantined { place, range });
     }
 
-    pub(super) fn set(&self, aside: Vec<Aside>) {
-        *self.list() = aside;
+    pub(super) fn set(&self, quarantined: Vec<Quarantined>) {
+        *self.list() = quarantined;
     }
 
     /// Forgets what somebody has taken out of the folder.
     pub(super) fn look_again(&self) {
-        let held: Vec<PathBuf> = self.list().iter().map(|aside| aside.place.clone()).collect();
+        let held: Vec<PathBuf> = self.list().iter().map(|block| block.place.clone()).collect();
         let gone: Vec<PathBuf> = held.into_iter().filter(|place| !place.exists()).collect();
-        self.list().retain(|aside| !gone.contains(&aside.place));
+        self.list().retain(|block| !gone.contains(&block.place));
     }
 
     fn ranges(&self) -> Vec<Option<TimeRange>> {
-        self.list().iter().map(|aside| aside.range).collect()
+        self.list().iter().map(|block| block.range).collect()
     }
 }
 
@@ -47,7 +47,7 @@ impl Db {
     /// What an answer about these windows has to say: which times may lack samples because what held them is
     /// damaged. Asked after reading, since reading is what finds the damage.
     pub fn warnings(&self, windows: impl IntoIterator<Item = TimeRange>) -> Vec<String> {
-        let mut lost = self.sealed.missing.ranges();
+        let mut lost = self.sealed.lost_ranges.ranges();
         for block in self.blocks() {
             // Found damaged a moment ago, and not set aside yet.
             lost.extend(block.is_damaged().then(|| Some(block.meta().range())));

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::error::Failure;
 use crate::{
     base::{ErrorKind, units},
-    node::engine::{EvalError, Touched, Witness},
+    node::engine::{EvalError, ReadObserver, ReadVolume},
 };
 
 /// The window slides by this part of itself.
@@ -26,24 +26,24 @@ const SOURCES_MAX: usize = 1_000;
 const OTHERS: &str = "other";
 
 /// Most that may be read within the window; `u64::MAX` is no limit.
-pub type RecentLimit = Touched;
+pub type QuotaLimit = ReadVolume;
 
 /// What reads may touch in a window that slides.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecentSettings {
+pub struct QuotaSettings {
     /// How far back it reaches.
     pub window: Duration,
     /// Names who reads; without it, the address does.
     pub header: String,
     /// Of one source.
-    pub source: RecentLimit,
+    pub source: QuotaLimit,
     /// Of all together.
-    pub all: RecentLimit,
+    pub all: QuotaLimit,
 }
 
-impl Default for RecentSettings {
+impl Default for QuotaSettings {
     fn default() -> Self {
-        let none = Touched { series: u64::MAX, samples: u64::MAX, bytes: u64::MAX };
+        let none = ReadVolume { series: u64::MAX, samples: u64::MAX, bytes: u64::MAX };
         Self { window: Duration::from_secs(15), header: "X-Scope-OrgID".to_owned(), source: none, all: none }
     }
 }
@@ -52,8 +52,8 @@ impl Default for RecentSettings {
 #[derive(Debug, Default)]
 struct Window {
     /// By slice number, modulo their number.
-    slices: [Touched; SLICES],
-    sum: Touched,
+    slices: [ReadVolume; SLICES],
+    sum: ReadVolume,
     /// The newest slice.
     at: u64,
 }
@@ -67,14 +67,14 @@ impl Window {
         self.at = self.at.max(now);
     }
 
-    fn add(&mut self, touched: Touched) {
+    fn add(&mut self, touched: ReadVolume) {
         let slice = &mut self.slices[self.at as usize % SLICES];
         *slice = slice.plus(touched);
         self.sum = self.sum.plus(touched);
     }
 
     /// How many slices from now on it takes until no more than the limit is left.
-    fn slices_until(&self, within: impl Fn(Touched) -> bool) -> u64 {
+    fn slices_until(&self, within: impl Fn(ReadVolume) -> bool) -> u64 {
         let mut left = self.sum;
         let gone = (1..=SLICES as u64).find(|ahead| {
             left = left.minus(self.slices[(self.at + ahead) as usize % SLICES]);
@@ -85,14 +85,14 @@ impl Window {
 }
 
 /// What is limited: its name, and where its number stands.
-type Resource = (&'static str, fn(Touched) -> u64);
+type Resource = (&'static str, fn(ReadVolume) -> u64);
 
 const RESOURCES: [Resource; 3] =
     [("series", |t| t.series), ("samples", |t| t.samples), ("bytes", |t| t.bytes)];
 
 /// Counts what reads touch, and stops them at the limits.
-pub(super) struct Recent {
-    settings: RecentSettings,
+pub(super) struct ReadQuota {
+    settings: QuotaSettings,
     now: Box<dyn Fn() -> Duration + Send + Sync>,
     all: Mutex<Window>,
     sources: Mutex<HashMap<Box<str>, Arc<Mutex<Window>>>>,
@@ -102,21 +102,21 @@ pub(super) struct Recent {
 /// A read that is counted.
 #[derive(Debug)]
 pub(super) struct Counted {
-    recent: Arc<Recent>,
+    recent: Arc<ReadQuota>,
     source: Box<str>,
     window: Arc<Mutex<Window>>,
-    own: Mutex<Touched>,
+    own: Mutex<ReadVolume>,
     /// Why it had to stop.
     stopped: Mutex<Option<Refusal>>,
 }
 
-impl Recent {
-    pub(super) fn new(settings: RecentSettings) -> Arc<Self> {
+impl ReadQuota {
+    pub(super) fn new(settings: QuotaSettings) -> Arc<Self> {
         let start = Instant::now();
         Self::with_clock(settings, move || start.elapsed())
     }
 
-    fn with_clock(settings: RecentSettings, now: impl Fn() -> Duration + Send + Sync + 'static) -> Arc<Self> {
+    fn with_clock(settings: QuotaSettings, now: impl Fn() -> Duration + Send + Sync + 'static) -> Arc<Self> {
         let (all, sources) = (Mutex::default(), Mutex::default());
         Arc::new(Self { settings, now: Box::new(now), all, sources, refused: AtomicU64::new(0) })
     }
@@ -127,7 +127,7 @@ impl Recent {
     }
 
     /// What all have touched within the window.
-    pub(super) fn touched(&self) -> Touched {
+    pub(super) fn touched(&self) -> ReadVolume {
         let mut all = self.all.lock();
         all.slide(self.slice());
         all.sum
@@ -138,13 +138,13 @@ impl Recent {
     /// # Errors
     /// So much was read lately that this one has to wait.
     pub(super) fn begin(self: &Arc<Self>, source: &str) -> Result<Option<Arc<Counted>>, Failure> {
-        if self.settings.source == self.settings.all && self.settings.all == RecentSettings::default().all {
+        if self.settings.source == self.settings.all && self.settings.all == QuotaSettings::default().all {
             return Ok(None);
         }
         let (source, window) = self.window_of(source);
         let (own, stopped) = (Mutex::default(), Mutex::default());
         let counted = Counted { recent: Arc::clone(self), source, window, own, stopped };
-        counted.count(Touched::default()).map_err(Refusal::failure)?;
+        counted.count(ReadVolume::default()).map_err(Refusal::failure)?;
         Ok(Some(Arc::new(counted)))
     }
 
@@ -160,7 +160,7 @@ impl Recent {
             sources.retain(|_, window| {
                 let mut window = window.lock();
                 window.slide(now);
-                window.sum != Touched::default()
+                window.sum != ReadVolume::default()
             });
         }
         let name = if sources.len() < SOURCES_MAX || sources.contains_key(source) { source } else { OTHERS };
@@ -169,9 +169,9 @@ impl Recent {
     }
 }
 
-impl fmt::Debug for Recent {
+impl fmt::Debug for ReadQuota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recent").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("ReadQuota").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
@@ -199,8 +199,8 @@ pub(super) fn explained(error: EvalError, counted: Option<&Counted>) -> Failure 
     refusal.map_or_else(|| error.into(), Refusal::failure)
 }
 
-impl Witness for Counted {
-    fn read(&self, touched: Touched) -> Result<(), String> {
+impl ReadObserver for Counted {
+    fn read(&self, touched: ReadVolume) -> Result<(), String> {
         self.count(touched).map_err(|refusal| {
             let message = refusal.message.clone();
             *self.stopped.lock() = Some(refusal);
@@ -211,7 +211,7 @@ impl Witness for Counted {
 
 impl Counted {
     /// Counts what was touched.
-    fn count(&self, more: Touched) -> Result<(), Refusal> {
+    fn count(&self, more: ReadVolume) -> Result<(), Refusal> {
         let settings = &self.recent.settings;
         let now = self.recent.slice();
         let mut own = self.own.lock();
@@ -264,32 +264,32 @@ mod tests {
 
     const NONE: u64 = u64::MAX;
 
-    fn limit(series: u64, samples: u64, bytes: u64) -> RecentLimit {
-        RecentLimit { series, samples, bytes }
+    fn limit(series: u64, samples: u64, bytes: u64) -> QuotaLimit {
+        QuotaLimit { series, samples, bytes }
     }
 
-    fn read(recent: &Arc<Recent>, source: &str, touched: Touched) -> Result<(), Failure> {
+    fn read(recent: &Arc<ReadQuota>, source: &str, touched: ReadVolume) -> Result<(), Failure> {
         let counted = recent.begin(source)?.unwrap();
         counted.read(touched).map_err(|text| explained(EvalError::Stopped(text), Some(&counted)))
     }
 
-    fn over_ten_seconds(source: RecentLimit, all: RecentLimit) -> (Arc<Recent>, Arc<AtomicU64>) {
+    fn over_ten_seconds(source: QuotaLimit, all: QuotaLimit) -> (Arc<ReadQuota>, Arc<AtomicU64>) {
         let clock = Arc::new(AtomicU64::new(0));
         let now = Arc::clone(&clock);
         let settings =
-            RecentSettings { window: Duration::from_secs(10), source, all, ..RecentSettings::default() };
-        (Recent::with_clock(settings, move || Duration::from_secs(now.load(Relaxed))), clock)
+            QuotaSettings { window: Duration::from_secs(10), source, all, ..QuotaSettings::default() };
+        (ReadQuota::with_clock(settings, move || Duration::from_secs(now.load(Relaxed))), clock)
     }
 
     #[test]
     fn nothing_is_counted_where_nothing_is_limited() {
-        assert!(Recent::new(RecentSettings::default()).begin("a").unwrap().is_none());
+        assert!(ReadQuota::new(QuotaSettings::default()).begin("a").unwrap().is_none());
     }
 
     #[test]
     fn the_window_slides_and_sources_do_not_share() {
         let (recent, clock) = over_ten_seconds(limit(10, NONE, NONE), limit(NONE, NONE, NONE));
-        let five = Touched { series: 5, ..Touched::default() };
+        let five = ReadVolume { series: 5, ..ReadVolume::default() };
         read(&recent, "a", five).unwrap();
         clock.store(4, Relaxed);
         read(&recent, "a", five).unwrap();
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn what_alone_is_too_much_is_no_use_to_repeat() {
         let (recent, clock) = over_ten_seconds(limit(NONE, NONE, NONE), limit(NONE, 100, 1_000));
-        let refused = read(&recent, "a", Touched { series: 1, samples: 1, bytes: 1_001 }).unwrap_err();
+        let refused = read(&recent, "a", ReadVolume { series: 1, samples: 1, bytes: 1_001 }).unwrap_err();
         assert_eq!(refused.kind, ErrorKind::LimitExceeded);
         assert!(refused.message.starts_with("all sources read "), "{}", refused.message);
         // It counts all the same, as in m3dbnode, and whoever comes now waits.
@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn sources_are_bounded() {
         let (recent, clock) = over_ten_seconds(limit(1, NONE, NONE), limit(NONE, NONE, NONE));
-        let one = Touched { series: 1, ..Touched::default() };
+        let one = ReadVolume { series: 1, ..ReadVolume::default() };
         for number in 0..SOURCES_MAX {
             read(&recent, &number.to_string(), one).unwrap();
         }

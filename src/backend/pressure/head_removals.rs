@@ -14,7 +14,7 @@ const MAX_AGE_MS: i64 = 300_000;
 
 /// What was seen of each replica; those of one backend hold the same data.
 #[derive(Clone, Debug, Default)]
-pub struct Churn {
+pub struct HeadRemovals {
     replicas: Vec<Option<Head>>,
 }
 
@@ -27,9 +27,9 @@ struct Head {
     removed: VecDeque<(i64, f64)>,
 }
 
-impl Churn {
+impl HeadRemovals {
     /// Looks at the metrics page of each replica, `None` where there was none.
-    pub fn look(&mut self, pages: &[Option<&str>], now_ms: i64) {
+    pub fn observe(&mut self, pages: &[Option<&str>], now_ms: i64) {
         self.replicas.resize_with(pages.len(), Option::default);
         for (head, page) in self.replicas.iter_mut().zip(pages) {
             let Some(page) = page.map(Page) else { continue };
@@ -92,40 +92,40 @@ mod tests {
 
     #[test]
     fn what_left_the_head_is_counted_from_any_moment_that_the_process_knows() {
-        let mut churn = Churn::default();
-        assert_eq!(churn.gone_since(0, 0), None);
+        let mut removals = HeadRemovals::default();
+        assert_eq!(removals.gone_since(0, 0), None);
         for (hour, removed) in [(10, 500), (11, 500), (12, 530), (13, 530), (14, 600)] {
-            churn.look(&[Some(&page(2 * HOUR, removed))], hour * HOUR);
+            removals.observe(&[Some(&page(2 * HOUR, removed))], hour * HOUR);
         }
         let now = 14 * HOUR;
         // Hour of the window's start; series gone since.
         let cases =
             [(1, None), (2, Some(600)), (9, Some(600)), (10, Some(100)), (12, Some(70)), (14, Some(0))];
         for (hour, gone) in cases {
-            assert_eq!(churn.gone_since(hour * HOUR, now), gone, "since hour {hour}");
+            assert_eq!(removals.gone_since(hour * HOUR, now), gone, "since hour {hour}");
         }
-        assert_eq!(churn.gone_since(12 * HOUR, now + 2 * MAX_AGE_MS), None, "no look for too long");
+        assert_eq!(removals.gone_since(12 * HOUR, now + 2 * MAX_AGE_MS), None, "no look for too long");
     }
 
     #[test]
     fn a_restart_begins_anew_and_the_worst_replica_counts() {
-        let mut churn = Churn::default();
-        churn.look(&[Some(&page(0, 40)), Some(&page(0, 90))], HOUR);
-        assert_eq!(churn.gone_since(0, HOUR), Some(90));
-        churn.look(&[Some(&page(0, 40)), Some(&page(2 * HOUR, 1))], 3 * HOUR);
-        assert_eq!(churn.gone_since(0, 3 * HOUR), None, "one of them knows only an hour");
-        assert_eq!(churn.gone_since(2 * HOUR, 3 * HOUR), Some(1));
-        churn.look(&[Some("up 1\n")], 3 * HOUR);
-        assert_eq!(churn.gone_since(2 * HOUR, 3 * HOUR), Some(0), "a page without it changes nothing");
+        let mut removals = HeadRemovals::default();
+        removals.observe(&[Some(&page(0, 40)), Some(&page(0, 90))], HOUR);
+        assert_eq!(removals.gone_since(0, HOUR), Some(90));
+        removals.observe(&[Some(&page(0, 40)), Some(&page(2 * HOUR, 1))], 3 * HOUR);
+        assert_eq!(removals.gone_since(0, 3 * HOUR), None, "one of them knows only an hour");
+        assert_eq!(removals.gone_since(2 * HOUR, 3 * HOUR), Some(1));
+        removals.observe(&[Some("up 1\n")], 3 * HOUR);
+        assert_eq!(removals.gone_since(2 * HOUR, 3 * HOUR), Some(0), "a page without it changes nothing");
     }
 
     #[test]
     fn changes_are_bounded() {
-        let mut churn = Churn::default();
+        let mut removals = HeadRemovals::default();
         for n in 0..5_000_i64 {
-            churn.look(&[Some(&page(0, n as u64))], n * 1_000);
+            removals.observe(&[Some(&page(0, n as u64))], n * 1_000);
         }
-        assert_eq!(churn.replicas[0].as_ref().unwrap().removed.len(), CHANGES_MAX);
-        assert_eq!(churn.gone_since(1_000, 5_000_000), Some(4_999), "what was forgotten counts whole");
+        assert_eq!(removals.replicas[0].as_ref().unwrap().removed.len(), CHANGES_MAX);
+        assert_eq!(removals.gone_since(1_000, 5_000_000), Some(4_999), "what was forgotten counts whole");
     }
 }

@@ -33,7 +33,7 @@ const FIRST_BYTES: usize = 8 << 10;
 
 /// Room for writes.
 #[derive(Debug)]
-pub(super) struct Writes {
+pub(super) struct WriteLimiter {
     /// The largest body, bytes.
     largest: usize,
     places: Arc<Semaphore>,
@@ -66,7 +66,7 @@ pub(super) struct Turn {
     _unpacked: ByteShare,
 }
 
-impl Writes {
+impl WriteLimiter {
     /// Room for bodies of at most so many bytes.
     pub(super) fn new(largest: usize) -> Self {
         let held = largest.saturating_mul(LARGEST_HELD);
@@ -184,7 +184,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn slow_senders_keep_nobody_waiting_and_are_asked_to_come_again() {
-        let writes = Arc::new(Writes::new(MIB));
+        let writes = Arc::new(WriteLimiter::new(MIB));
         let slow: Vec<_> = (0..SLOTS * 4)
             .map(|_| {
                 let writes = Arc::clone(&writes);
@@ -207,7 +207,7 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_take_no_more_than_their_room() {
-        let writes = Writes::new(MIB);
+        let writes = WriteLimiter::new(MIB);
         let mut held = Vec::new();
         for _ in 0..LARGEST_HELD {
             held.push(writes.read(sent(MIB)).await.unwrap());
@@ -227,7 +227,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_unpacked_together_is_bounded() {
-        let writes = Writes::new(MIB);
+        let writes = WriteLimiter::new(MIB);
         let first = writes.turn(LARGEST_HELD * MIB - 10).await;
         assert!(writes.turn(1).now_or_never().is_none(), "there is no room");
         assert_eq!(writes.unpacked_bytes(), (LARGEST_HELD * MIB) as u64);

@@ -17,7 +17,7 @@ const TENANTS_MAX: usize = 1_000;
 
 /// What one tenant did.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct TenantCounts {
     /// Queries admitted.
     pub admitted: u64,
     /// Samples that they were expected to read, where that was known.
@@ -26,7 +26,7 @@ pub(crate) struct Tally {
     pub refused: SmallVec<[(&'static str, u64); 2]>,
 }
 
-impl Tally {
+impl TenantCounts {
     /// All refusals together.
     pub(crate) fn refusals(&self) -> u64 {
         self.refused.iter().map(|(_, n)| n).sum()
@@ -51,17 +51,17 @@ impl Tally {
 #[derive(Debug)]
 struct Window {
     began: Instant,
-    tenants: HashMap<TenantId, Tally>,
+    tenants: HashMap<TenantId, TenantCounts>,
 }
 
 /// The window that is filled, and the one before.
 #[derive(Debug)]
-pub(in crate::proxy) struct Recent {
+pub(in crate::proxy) struct RecentTenants {
     now: Window,
     before: Window,
 }
 
-impl Recent {
+impl RecentTenants {
     pub(in crate::proxy) fn new(began: Instant) -> Self {
         let empty = || Window { began, tenants: HashMap::new() };
         Self { now: empty(), before: empty() }
@@ -80,7 +80,7 @@ impl Recent {
     }
 
     /// What every tenant did in both windows, and how long they are together.
-    pub(in crate::proxy) fn told(&mut self, now: Instant) -> (Duration, Vec<(TenantId, Tally)>) {
+    pub(in crate::proxy) fn totals(&mut self, now: Instant) -> (Duration, Vec<(TenantId, TenantCounts)>) {
         self.turn(now);
         let mut all = self.before.tenants.clone();
         for (tenant, tally) in &self.now.tenants {
@@ -89,14 +89,14 @@ impl Recent {
         (now.saturating_duration_since(self.before.began), all.into_iter().collect())
     }
 
-    fn tally(&mut self, tenant: &TenantId, now: Instant) -> &mut Tally {
+    fn tally(&mut self, tenant: &TenantId, now: Instant) -> &mut TenantCounts {
         self.turn(now);
         let tenants = &mut self.now.tenants;
         let full = tenants.len() >= TENANTS_MAX;
         let tenant = if full && !tenants.contains_key(tenant) { TenantId::other() } else { tenant.clone() };
         match tenants.entry(tenant) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(free) => free.insert(Tally::default()),
+            Entry::Vacant(free) => free.insert(TenantCounts::default()),
         }
     }
 
@@ -120,7 +120,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_old_is_forgotten_and_tenants_are_bounded() {
         let start = Instant::now();
-        let mut recent = Recent::new(start);
+        let mut recent = RecentTenants::new(start);
         let tenant = |n: u32| TenantId::new(&format!("t{n}")).unwrap();
         for n in 0..2_000 {
             recent.admitted(&tenant(n), 10, start);
@@ -130,13 +130,13 @@ mod tests {
         let later = start + WINDOW;
         recent.refused(&tenant(0), "weir-max-series", later);
         recent.refused(&tenant(0), "weir-queue-full", later);
-        let (span, all) = recent.told(later + Duration::from_secs(60));
+        let (span, all) = recent.totals(later + Duration::from_secs(60));
         assert_eq!(span, Duration::from_secs(360));
         assert_eq!(all.len(), TENANTS_MAX + 1);
         let of = |name: &str| all.iter().find(|(tenant, _)| tenant.as_str() == name).unwrap().1.clone();
         assert_eq!((of("other").admitted, of("t0").admitted, of("t0").samples), (1_000, 2, 10));
         assert_eq!(of("t0").refused.as_slice(), [("weir-max-series", 2), ("weir-queue-full", 1)]);
         assert_eq!(of("t0").refusals(), 3);
-        assert!(recent.told(later + WINDOW * 3).1.is_empty());
+        assert!(recent.totals(later + WINDOW * 3).1.is_empty());
     }
 }

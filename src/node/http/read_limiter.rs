@@ -15,7 +15,7 @@ use crate::base::ErrorKind;
 
 /// Counts and bounds reads.
 #[derive(Debug)]
-pub(super) struct Reads {
+pub(super) struct ReadLimiter {
     outstanding: Arc<Semaphore>,
     running: Arc<Semaphore>,
     max: usize,
@@ -38,7 +38,7 @@ impl Drop for StopOnDrop {
     }
 }
 
-impl Reads {
+impl ReadLimiter {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
             outstanding: Arc::new(Semaphore::new(settings.reads_outstanding)),
@@ -120,7 +120,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_alone_needs_too_much_is_not_asked_to_come_again() {
-        let reads = Reads::new(&Settings::default());
+        let reads = ReadLimiter::new(&Settings::default());
         let exhausted = PoolExhausted { asked: 8, lent: 96, cap: 100 };
         let needy =
             || reads.run(Duration::MAX, move |_| Err::<(), _>(EvalError::Exhausted(exhausted).into()));

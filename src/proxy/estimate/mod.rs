@@ -1,5 +1,7 @@
 //! Prices a query, or explains its price.
 
+mod estimation;
+
 use std::{
     sync::Arc,
     task::{Context, Poll},
@@ -10,13 +12,14 @@ use futures_util::future::BoxFuture;
 use http::{Response, header};
 use tower::{Layer, Service, ServiceExt as _};
 
+use estimation::{Estimation, EstimationResult};
+
 use super::{
     exchange::{Common, Exchange, Parsed, Priced, Rejected},
     forward,
     query::ParsedQuery,
     respond::{Body, failure::Failure},
     split::LongAnswers,
-    weigh::{Weighed, Weighing},
 };
 use crate::{
     base::{Confidence, QueryCost},
@@ -41,10 +44,10 @@ pub(super) struct Pricing {
 }
 
 impl Pricing {
-    async fn price(&self, common: &Common, query: &ParsedQuery) -> Weighed {
+    async fn price(&self, common: &Common, query: &ParsedQuery) -> EstimationResult {
         let ceilings = common.ceilings(&self.admission.policy());
-        let give_up = common.log.began() + common.time(query).min(PROBING_MAX);
-        let weighing = Weighing {
+        let deadline = common.log.began() + common.time(query).min(PROBING_MAX);
+        let estimation = Estimation {
             call: query,
             upstream: &common.upstream,
             history: &self.history,
@@ -54,33 +57,33 @@ impl Pricing {
             division: self.long_answers.split(query, common.upstream.backend.shared_name()),
             piece_max: ceilings.split,
             scope: &query.scope,
-            give_up,
+            deadline,
             metrics: &self.metrics,
         };
-        let weighed = weighing.weigh(|cost| verdict(common, &ceilings, cost)).await;
-        self.metrics.decided(common.log.began().elapsed().saturating_sub(weighed.probing));
-        let cost = &weighed.estimate.cost;
+        let result = estimation.run(|cost| verdict(common, &ceilings, cost)).await;
+        self.metrics.decided(common.log.began().elapsed().saturating_sub(result.probing));
+        let cost = &result.estimate.cost;
         self.metrics.estimated(Dimension::Series, cost.series.value);
         self.metrics.estimated(Dimension::Samples, cost.samples.value);
         self.metrics.estimated(Dimension::Memory, cost.memory.value);
-        weighed
+        result
     }
 
     /// A query of which the size could not be found out, since the backend could not be asked, is not let through; one
     /// that is refused whatever it reads is refused for that.
-    fn unasked(&self, common: &Common, weighed: &Weighed) -> Option<Failure> {
-        let error = weighed.unanswered.as_ref().filter(|error| error.is_unasked())?;
+    fn unasked(&self, common: &Common, result: &EstimationResult) -> Option<Failure> {
+        let error = result.unanswered.as_ref().filter(|error| error.is_unasked())?;
         let ceilings = common.ceilings(&self.admission.policy());
-        let is_refused = verdict(common, &ceilings, &weighed.estimate.cost) == Verdict::Exceeded;
+        let is_refused = verdict(common, &ceilings, &result.estimate.cost) == Verdict::Exceeded;
         (!is_refused).then(|| Failure::from(error))
     }
 
     /// The answer of `query_cost`: the price of the query, and whether it would be admitted.
-    fn explain(&self, common: &Common, query: &ParsedQuery, weighed: &Weighed) -> Response<Body> {
-        let estimate = &weighed.estimate;
+    fn explain(&self, common: &Common, query: &ParsedQuery, result: &EstimationResult) -> Response<Body> {
+        let estimate = &result.estimate;
         let mut json = explain::json(estimate);
         let sick = common.upstream.backend.sick() && estimate.cost.series.confidence == Confidence::Assumed;
-        let why = weighed.unanswered.as_ref().map(ToString::to_string);
+        let why = result.unanswered.as_ref().map(ToString::to_string);
         let assumed = why.or_else(|| sick.then(|| "no replica answers".to_owned())).map(|why| {
             format!("the backend did not say how many series there are, so some are assumed: {why}")
         });
@@ -110,7 +113,7 @@ impl Pricing {
 
 /// Whether a limit stands in the way of a query of this cost.
 fn verdict(common: &Common, ceilings: &Ceilings, cost: &QueryCost) -> Verdict {
-    match limit::judge(&common.policy, &common.caller.tenant, common.class(), cost) {
+    match limit::check_per_query(&common.policy, &common.caller.tenant, common.class(), cost) {
         Err(_) => Verdict::Exceeded,
         Ok(shadow) if shadow.is_empty() && cost.memory.value <= ceilings.query => Verdict::Within,
         Ok(_) => Verdict::NearLimit,
@@ -153,13 +156,13 @@ where
         let (pricing, inner) = (Arc::clone(&self.pricing), self.inner.clone());
         Box::pin(async move {
             let Exchange { mut common, stage: Parsed { mut query, body } } = exchange;
-            let weighed = pricing.price(&common, &query).await;
-            common.log.estimated(&weighed.estimate);
+            let result = pricing.price(&common, &query).await;
+            common.log.estimated(&result.estimate);
             if common.endpoint.is_explained() {
                 common.log.explained();
-                return Ok(pricing.explain(&common, &query, &weighed));
+                return Ok(pricing.explain(&common, &query, &result));
             }
-            if let Some(failure) = pricing.unasked(&common, &weighed) {
+            if let Some(failure) = pricing.unasked(&common, &result) {
                 return Err(common.reject(failure));
             }
             let time = common.time(&query);
@@ -169,7 +172,7 @@ where
                 Ok(outgoing) => outgoing,
                 Err(failure) => return Err(common.reject(failure)),
             };
-            let estimate = weighed.estimate;
+            let estimate = result.estimate;
             let light = common.ceilings(&pricing.admission.policy()).light;
             let stage = Priced { query, estimate, outgoing, time, deadline, light, charged: Charged::Query };
             inner.oneshot(Exchange { common, stage }).await
