@@ -66,9 +66,9 @@ impl Backend {
         let shares = &self.probes.shares;
         let of_metric = request.metric.map(|metric| shares.key(metric, request));
         if let Some(key) = of_metric
-            && let Some(share) = shares.kept.get(&key).await
+            && let Some(Some(share)) = shares.kept.get(&key).await
         {
-            return share;
+            return Some(share);
         }
         let asking = Box::pin(self.ask_share(request));
         let share = shares.kept.get_with(shares.key(request.selector, request), asking);
