@@ -293,6 +293,39 @@ fn no_file_is_dead() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What a line prints with `Debug` although it is no text: a variable named as errors and states are, or a log field.
+fn debug_prints(line: &str) -> bool {
+    let values = ["e", "err", "error", "failure", "kind", "reason", "state", "status", "why"];
+    values.iter().any(|name| line.contains(&format!("{{{name}:?}}")))
+        || line.split([',', '(', '=']).any(|field| {
+            let name = field.trim_start().strip_prefix('?');
+            name.is_some_and(|name| name.starts_with(|c: char| c.is_ascii_lowercase()))
+        })
+}
+
+/// Operators read errors and logs: `{:?}` quotes texts there, and spells out nothing else.
+#[test]
+fn no_debug_print_reaches_an_operator() {
+    let mut wrong = Vec::new();
+    for path in sources("src").into_iter().filter(|path| !name_of(path).contains("tests")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let printed = code_lines(code).filter(|(_, line)| debug_prints(line));
+        wrong.extend(printed.map(|(number, line)| format!("{}:{}: {}", name_of(&path), number + 1, line.trim())));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn debug_prints_are_seen() {
+    for line in [r#"format!("no: {error:?}")"#, "tracing::warn!(path = ?path, \"x\")", "warn!(?error, \"x\")"] {
+        assert!(debug_prints(line), "{line}");
+    }
+    for line in [r#"format!("{text:?} is no number")"#, "let x = f(y)?;", "T: ?Sized", "a.b()?, c()?"] {
+        assert!(!debug_prints(line), "{line}");
+    }
+}
+
 #[test]
 fn no_word_is_banned() {
     // Written in parts so that this file does not find itself.

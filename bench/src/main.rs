@@ -51,7 +51,8 @@ Options:
   --data DIR       incident, node, estimate: where generated data is kept between runs (bench/target/data)
   --rounds N       overhead, stream, node: interleaved rounds (3)
   --seconds N      overhead: length of one measurement (4); fairness: of each part (15);
-                   pool: of each expression (2)
+                   pool: of all expressions of one size (55)
+  --pool-mib N     pool: this size alone, 64, 128, 256 or 512 (all)
   --target T       incident: prometheus (the default), victoriametrics, weir-node, weir-node:unbounded, m3, thanos,
                    thanos-store, cortex; estimate: some of the first three, with commas (all)
   --backend T      the same
@@ -89,6 +90,8 @@ pub(crate) struct Options {
     data: PathBuf,
     rounds: u32,
     seconds: Option<u32>,
+    /// The only size of pool to measure.
+    pool_mib: Option<u64>,
     guards: Vec<String>,
     limit_mib: u64,
     target: Option<String>,
@@ -113,6 +116,7 @@ impl Options {
             data: here("target/data"),
             rounds: 3,
             seconds: None,
+            pool_mib: None,
             guards: ["none", "haproxy", "weir"].map(String::from).to_vec(),
             limit_mib: 2048,
             target: None,
@@ -132,7 +136,8 @@ impl Options {
                 "--out" => options.out = value.into(),
                 "--data" => options.data = value.into(),
                 "--rounds" => options.rounds = value.parse::<u32>()?.clamp(1, 100),
-                "--seconds" => options.seconds = Some(value.parse::<u32>()?.clamp(1, 120)),
+                "--seconds" => options.seconds = Some(value.parse::<u32>()?.clamp(1, 600)),
+                "--pool-mib" => options.pool_mib = Some(value.parse()?),
                 "--guard" => options.guards = value.split(',').map(String::from).collect(),
                 "--limit-mib" => options.limit_mib = value.parse()?,
                 "--binary" => options.binary = Some(value.into()),

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// The name of the file that is locked.
-const LOCK: &str = "lock";
+pub const LOCK: &str = "lock";
 
 /// A data folder, taken until this is dropped or the process ends: no second process gets it meanwhile.
 #[derive(Debug)]

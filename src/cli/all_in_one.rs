@@ -90,7 +90,7 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     // After it: what is known of the node then includes what was scraped.
     proxy.warm().await;
     background.spawn(scrape.forever());
-    background.spawn(give_back::whenever_worth_it());
+    background.spawn(give_back::whenever_worth_it(node.pool_bytes()));
     let (admin, admin_thread) = admin_lane(admin_listener, &proxy, None, stopped)?;
     let signals = Signals::listen();
     output::out(greeting(queries, admin, node_address, node.pool_size()), 0);

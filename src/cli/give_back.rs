@@ -4,15 +4,19 @@ use std::{fs, time::Duration};
 
 use super::system::{allocated_bytes, give_back_memory};
 
-/// Time between two looks.
-const EVERY: Duration = Duration::from_secs(5);
+/// Time between two looks: a burst of queries that takes its memory in other pieces than the one before finds the free ones
+/// given back.
+const EVERY: Duration = Duration::from_secs(1);
 /// Free bytes that are worth the milliseconds which giving them back takes.
 const WORTH: u64 = 16 << 20;
+/// The same for a node, as a part of what its pool lends.
+const WORTH_OF_POOL: u64 = 16;
 
-/// Gives memory back whenever enough of it is free, until the future is dropped.
-pub(super) async fn whenever_worth_it() {
+/// Gives memory back whenever enough of it is free, until the future is dropped; `pool` is what a pool in the process lends.
+pub(super) async fn whenever_worth_it(pool: Option<u64>) {
+    let worth = pool.map_or(WORTH, |bytes| (bytes / WORTH_OF_POOL).min(WORTH));
     let Some(unused) = unused_bytes() else { return };
-    let mut watch = Watch { least: unused };
+    let mut watch = Watch { least: unused, worth };
     loop {
         tokio::time::sleep(EVERY).await;
         if !unused_bytes().is_some_and(|unused| watch.is_worth_it(unused)) {
@@ -35,12 +39,13 @@ fn unused_bytes() -> Option<u64> {
 /// Compares with the least that was unused: part of it is never free, and part of it cannot be given back.
 struct Watch {
     least: u64,
+    worth: u64,
 }
 
 impl Watch {
     fn is_worth_it(&mut self, unused: u64) -> bool {
         self.least = self.least.min(unused);
-        unused - self.least >= WORTH
+        unused - self.least >= self.worth
     }
 }
 
@@ -50,7 +55,7 @@ mod tests {
 
     #[test]
     fn only_what_became_free_since_is_given_back() {
-        let mut watch = Watch { least: 50 << 20 };
+        let mut watch = Watch { least: 50 << 20, worth: 16 << 20 };
         let looks = [(50, false), (30, false), (45, false), (46, true), (46, true)];
         for (mib, worth) in looks {
             assert_eq!(watch.is_worth_it(mib << 20), worth, "{mib}");

@@ -67,7 +67,7 @@ async fn serve(raw: &config::RawNode, data: &Path) -> Result<(), String> {
     let node = Node::new(Arc::clone(&db), settings).map_err(|error| format!("metrics: {error}"))?;
     tracing::info!("{}", node.pool_size());
     let maintaining = tokio::spawn(maintain(Arc::clone(&node)));
-    let giving_back = tokio::spawn(give_back::whenever_worth_it());
+    let giving_back = tokio::spawn(give_back::whenever_worth_it(node.pool_bytes()));
     let signals = Signals::listen();
     tracing::info!(%address, "ready: remote write to http://{address}/api/v1/write");
     let whole = signals.serve(http::serve(listener, Arc::clone(&node), signals.first())).await;

@@ -113,7 +113,7 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
         admin_lane(admin_listener, &proxy, Some(reload_by(&proxy, &reloader)), stopped)?;
     let background = [
         tokio::spawn(memory.clone().keep()),
-        tokio::spawn(give_back::whenever_worth_it()),
+        tokio::spawn(give_back::whenever_worth_it(None)),
         tokio::spawn(reload_on_hangup(hangups, Arc::clone(&reloader), Arc::clone(&proxy))),
         tokio::spawn(reload_on_change(reloader, Arc::clone(&proxy))),
     ];

@@ -9,10 +9,12 @@ use crate::http::Served;
 pub(super) struct Hangups(Option<Signal>);
 
 impl Hangups {
-    /// Takes SIGHUP, SIGUSR1 and SIGUSR2 from the system, which would end the process; nobody means the latter two. To be
-    /// called first of all: a start may take long.
+    /// Takes signals from the system that would end the process; all but SIGHUP mean nothing to it. To be called first of
+    /// all: a start may take long.
     pub(super) fn listen() -> Self {
-        for kind in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
+        let meaningless =
+            [SignalKind::user_defined1(), SignalKind::user_defined2(), SignalKind::alarm(), SignalKind::io()];
+        for kind in meaningless {
             // Once it was listened to, the system does nothing by itself any more. Where it cannot be, that stays so.
             drop(signal(kind));
         }

@@ -105,7 +105,7 @@ impl Reloader {
             (self.apply)(&new).map_err(|why| Report::of_file(&self.path, why))?;
             *current = Current::of(new, files);
         }
-        tracing::info!(changes = changes.len(), diff = ?changes, "configuration reloaded");
+        tracing::info!(changes = changes.len(), diff = changes.join("; "), "configuration reloaded");
         Ok(changes)
     }
 

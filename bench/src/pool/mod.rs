@@ -22,6 +22,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const CLIENTS: usize = 24;
 const POOLS_MIB: [u64; 4] = [64, 128, 256, 512];
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// Of a query, so that what the last expression began does not run on under the next ones.
+const QUERY_TIMEOUT: &str = "5s";
+/// Seconds over all expressions of a size, one after the other, and then again over all of them at once and in the group.
+const SECONDS: u32 = 55;
+const MIXED: Duration = Duration::from_secs(10);
 /// Samples of a series: three hours.
 const SAMPLES: usize = 720;
 const INTERVAL: u64 = 15;
@@ -48,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "in its group",
     ]);
     let (mut bars, mut results) = (Vec::new(), Vec::new());
-    for pool in POOLS_MIB {
+    for pool in POOLS_MIB.into_iter().filter(|pool| options.pool_mib.is_none_or(|only| only == *pool)) {
         let measured = measure(options, &data, end, pool << 20, &cases)?;
         let survived = in_group(options, &data, end, pool << 20, &cases, measured.idle)?;
         let factor = measured.over as f64 / (pool << 20) as f64;
@@ -75,7 +80,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             "refused": measured.refused, "group": survived, "cases": measured.cases,
         }));
     }
-    finish("pool", options, &["weir"], &[&table], &bars, &Value::Array(results))
+    let name = options.pool_mib.map_or_else(|| "pool".to_owned(), |pool| format!("pool-{pool}mib"));
+    finish(&name, options, &["weir"], &[&table], &bars, &Value::Array(results))
 }
 
 fn short(query: &str) -> String {
@@ -155,32 +161,16 @@ fn measure(options: &Options, data: &Path, end: u64, pool: u64, cases: &[Case]) 
     let scratch = Scratch::new()?;
     let node = node(options, &scratch, data, pool, None)?;
     let mut out = Measured { idle: idle(&node)?, ..Measured::default() };
-    let each = Duration::from_millis(u64::from(options.seconds.unwrap_or(2)) * 1_000);
-    for case in cases {
-        let load = load(&node, std::slice::from_ref(case), end, each);
-        let over = load.peak.saturating_sub(out.idle);
-        out.cases.insert(format!("{:?} {}", case.how, case.query.chars().take(90).collect::<String>()), over);
+    let each = Duration::from_secs(u64::from(options.seconds.unwrap_or(SECONDS))) / cases.len() as u32;
+    let load = load(&node, cases, end, each);
+    (out.answered, out.refused) = (load.answered, load.refused);
+    for (what, peak) in &load.peaks {
+        let over = peak.saturating_sub(out.idle);
+        out.cases.insert(what.clone(), over);
         if over > out.over {
-            (out.over, out.worst) = (over, case.query.clone());
+            (out.over, out.worst) = (over, what.clone());
         }
-        out.answered += load.answered;
-        out.refused += load.refused;
-        eprintln!(
-            "{} MiB {:?} {}: {} over idle, {} answered, {} refused",
-            pool >> 20,
-            case.how,
-            short(&case.query),
-            mib(over),
-            load.answered,
-            load.refused
-        );
     }
-    let mixed = load(&node, cases, end, each * 10);
-    if mixed.peak.saturating_sub(out.idle) > out.over {
-        (out.over, out.worst) = (mixed.peak - out.idle, "all of them at once".to_owned());
-    }
-    out.answered += mixed.answered;
-    out.refused += mixed.refused;
     std::thread::sleep(BACK);
     out.after = private(node.pid()).ok_or("the node is gone")?.saturating_sub(out.idle);
     Ok(out)
@@ -195,23 +185,26 @@ fn idle(node: &Service) -> Result<u64> {
 }
 
 struct Load {
-    peak: u64,
+    /// Of private memory, while each expression was asked.
+    peaks: Vec<(String, u64)>,
     answered: u64,
     refused: u64,
 }
 
-/// A crowd that asks one case after the other, each client from another place on.
-fn load(node: &Service, cases: &[Case], end: u64, time: Duration) -> Load {
+/// A crowd that asks one case after the other, each for so long, and then all of them at once.
+fn load(node: &Service, cases: &[Case], end: u64, each: Duration) -> Load {
     let (stop, next) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let current = AtomicUsize::new(0);
     let (answered, refused) = (AtomicU64::new(0), AtomicU64::new(0));
     let requests: Vec<Request> = cases.iter().map(|case| request(case, end)).collect();
-    let mut peak = 0;
+    let mut peaks = Vec::new();
     std::thread::scope(|scope| {
         for _ in 0..CLIENTS {
             scope.spawn(|| {
                 let mut client = Client::new(node.port, TIMEOUT);
                 while !stop.load(Relaxed) {
-                    let request = &requests[next.fetch_add(1, Relaxed) * 7 % requests.len()];
+                    let any = next.fetch_add(1, Relaxed) * 7 % requests.len();
+                    let request = requests.get(current.load(Relaxed)).unwrap_or(&requests[any]);
                     let counter = match client.get(request) {
                         Ok(answer) if answer.status == 200 => &answered,
                         Ok(_) => &refused,
@@ -225,23 +218,43 @@ fn load(node: &Service, cases: &[Case], end: u64, time: Duration) -> Load {
                 }
             });
         }
-        let begin = Instant::now();
-        while begin.elapsed() < time {
-            peak = peak.max(private(node.pid()).unwrap_or(0));
-            std::thread::sleep(Duration::from_millis(50));
+        for (number, case) in cases.iter().enumerate() {
+            current.store(number, Relaxed);
+            peaks.push((format!("{:?} {}", case.how, case.query), peak(node, each)));
         }
+        current.store(usize::MAX, Relaxed);
+        peaks.push(("all of them at once".to_owned(), peak(node, MIXED)));
         stop.store(true, Relaxed);
     });
-    Load { peak, answered: answered.load(Relaxed), refused: refused.load(Relaxed) }
+    Load { peaks, answered: answered.load(Relaxed), refused: refused.load(Relaxed) }
+}
+
+/// Most private memory in the time from now on.
+fn peak(node: &Service, time: Duration) -> u64 {
+    let begin = Instant::now();
+    let mut peak = 0;
+    while begin.elapsed() < time {
+        peak = peak.max(private(node.pid()).unwrap_or(0));
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    peak
 }
 
 fn request(case: &Case, end: u64) -> Request {
     let (now, start) = (end.to_string(), (end - 3_600).to_string());
     match case.how {
-        How::Instant => Request::get("/api/v1/query", &[("query", &case.query), ("time", &now)], "bench"),
+        How::Instant => {
+            let parameters = [("query", case.query.as_str()), ("time", &now), ("timeout", QUERY_TIMEOUT)];
+            Request::get("/api/v1/query", &parameters, "bench")
+        }
         How::Range => {
-            let parameters =
-                [("query", case.query.as_str()), ("start", &start), ("end", &now), ("step", "15")];
+            let parameters = [
+                ("query", case.query.as_str()),
+                ("start", &start),
+                ("end", &now),
+                ("step", "15"),
+                ("timeout", QUERY_TIMEOUT),
+            ];
             Request::get("/api/v1/query_range", &parameters, "bench")
         }
         How::List => {
@@ -272,8 +285,7 @@ fn in_group(
         Err(error) => return Ok(format!("killed at the start: {error}")),
     };
     let topk = Case { query: r#"topk(3000, {__name__=~".+"})"#.to_owned(), how: How::Range };
-    let each = Duration::from_secs(u64::from(options.seconds.unwrap_or(2)) * 10);
-    for cases in [std::slice::from_ref(&topk), cases] {
+    for (cases, each) in [(std::slice::from_ref(&topk), MIXED), (cases, Duration::ZERO)] {
         load(&node, cases, end, each);
         if private(node.pid()).is_none_or(|bytes| bytes == 0) {
             return Ok(format!("killed at {} MiB", mib(limit)));

@@ -63,11 +63,9 @@ pub(super) fn remote_write(input: &[u8]) -> bool {
     let read = ingest::remote_write(input, limits, |batch| {
         called = true;
         for series in batch.series() {
-            assert!(series.labels.is_sorted_by(|a, b| a.0 < b.0));
-            assert!(
-                !series.labels.is_empty()
-                    && series.labels.iter().all(|(n, v)| !n.is_empty() && !v.is_empty())
-            );
+            let labels = series.labels();
+            assert!(labels.is_sorted_by(|a, b| a.0 < b.0));
+            assert!(!labels.is_empty() && labels.iter().all(|(n, v)| !n.is_empty() && !v.is_empty()));
         }
         Ok::<_, BadInput>(())
     });
@@ -155,7 +153,7 @@ pub(super) fn exposition(input: &[u8]) -> bool {
     [false, true].into_iter().all(|open_metrics| {
         let mut samples = 0;
         let (strings, extra_labels) = (Strings::new(), Vec::new());
-        let options = TextOptions { time_ms: 7, open_metrics, extra_labels, limits };
+        let options = TextOptions { time_ms: 7, open_metrics, extra_labels, limits, known: None };
         let read = ingest::exposition(input, &strings, &options, |batch| {
             samples += batch.series().map(|series| series.samples.len()).sum::<usize>();
             Ok::<_, BadInput>(())

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    fmt::{self, Write as _},
+    fmt,
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
 };
@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::{Db, record};
 use crate::node::{
-    head::{self, Batch, BatchSeries, Refusal, RefusedSeries, Rules, Series},
+    head::{self, Batch, BatchSeries, NamedBy, Refusal, RefusedSeries, Rules, Series},
     wal::LogError,
 };
 
@@ -96,15 +96,10 @@ impl Appended {
         Self { refused: series.samples, first, ..Self::default() }
     }
 
-    fn refuse(&mut self, why: Refusal, labels: &[(&str, &str)], sample: Option<(i64, f64)>) {
-        self.refused += u64::from(sample.is_some());
-        self.first.get_or_insert_with(|| {
-            let mut text = format!("{why}: {}", head::shown(labels));
-            if let Some((time, value)) = sample {
-                let _ = write!(text, " at {time}: {value}");
-            }
-            (why, text)
-        });
+    /// Counts a sample as refused; `series` shows which series it is of.
+    fn refuse(&mut self, why: Refusal, (time, value): (i64, f64), series: impl FnOnce() -> String) {
+        self.refused += 1;
+        self.first.get_or_insert_with(|| (why, format!("{why}: {} at {time}: {value}", series())));
     }
 }
 
@@ -143,9 +138,16 @@ impl Db {
         let mut accepted = Vec::with_capacity(batch.len());
         let known: Vec<Option<Arc<Series>>> = {
             let registry = self.registry();
-            batch.series().map(|series| registry.find(series.labels).cloned()).collect()
+            batch
+                .series()
+                .map(|series| match series.named {
+                    NamedBy::Known(known) if !known.is_removed() => Some(Arc::clone(known)),
+                    _ => registry.find(&series.labels()).cloned(),
+                })
+                .collect()
         };
         for (written, known) in batch.series().zip(known) {
+            let shown = || head::shown(&written.labels());
             // A series is made only for a sample that may stay.
             let series = match known {
                 Some(series) => series,
@@ -153,21 +155,24 @@ impl Db {
                     for sample in written.samples {
                         let late = sample.0 < rules.oldest;
                         let why = if late { Refusal::TooOld } else { Refusal::TooFarAhead };
-                        outcome.refuse(why, written.labels, Some(*sample));
+                        outcome.refuse(why, *sample, shown);
                     }
                     continue;
                 }
-                None => match self.make(written.labels) {
+                None => match self.make(&written.labels()) {
                     Some(series) => series,
                     None => {
                         outcome.series_refused += 1;
                         for sample in written.samples {
-                            outcome.refuse(Refusal::SeriesLimit, written.labels, Some(*sample));
+                            outcome.refuse(Refusal::SeriesLimit, *sample, shown);
                         }
                         continue;
                     }
                 },
             };
+            if let NamedBy::Text(text) = written.named {
+                self.known.learn(text, &series);
+            }
             let samples = judge_series(&series, written, rules, outcome);
             if !samples.is_empty() {
                 accepted.push(Accepted { series, samples });
@@ -243,8 +248,11 @@ impl Db {
                 outcome.known += 1;
                 continue;
             }
-            let labels: Vec<_> = accepted.series.labels().iter().map(|l| (&*l.name, &*l.value)).collect();
-            outcome.refuse(Refusal::Duplicate, &labels, Some((time, value)));
+            let shown = || {
+                let labels = accepted.series.labels().iter();
+                head::shown(&labels.map(|l| (&*l.name, &*l.value)).collect::<Vec<_>>())
+            };
+            outcome.refuse(Refusal::Duplicate, (time, value), shown);
         }
         self.newest.fetch_max(newest, Ordering::Relaxed);
     }
@@ -292,7 +300,7 @@ fn judge_series(
                 }
             }
             Ok(false) => outcome.known += 1,
-            Err(why) => outcome.refuse(why, written.labels, Some(*sample)),
+            Err(why) => outcome.refuse(why, *sample, || head::shown(&written.labels())),
         }
     }
     outcome.samples += kept.len() as u64;

@@ -119,10 +119,27 @@ impl Manifest {
     }
 }
 
+/// Whether a folder has more in it than its lock.
+fn holds_data(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.file_name() != files::LOCK)
+}
+
 impl Db {
     /// Holds the folder against its manifest, before anything there is changed.
     pub(super) fn compare(&self, dir: &Path, manifest: Option<&Manifest>) {
-        let Some(manifest) = manifest else { return };
+        let Some(manifest) = manifest else {
+            let folder = dir.display();
+            let is_used = ["blocks", "wal"].iter().any(|part| holds_data(&dir.join(part)));
+            match is_used {
+                true if !dir.join(FILE).exists() => {
+                    tracing::warn!(%folder, "there is no manifest.json: files that are missing are not noticed");
+                }
+                true => {}
+                false => tracing::info!(%folder, "the data folder is empty"),
+            }
+            return;
+        };
         let missing = manifest.missing(dir);
         self.files_missing.store(missing.len() as u64, Ordering::Relaxed);
         if !missing.is_empty() {

@@ -40,7 +40,7 @@ pub use sealed::MaintainError;
 
 use super::{
     block::Block,
-    head::{LabelLimits, Metadata, Registry},
+    head::{KnownSeries, LabelLimits, Metadata, Registry},
     wal::{Replayed, SyncPolicy, Wal},
 };
 
@@ -148,6 +148,7 @@ pub struct Stats {
 pub struct Db {
     options: Options,
     registry: RwLock<Registry>,
+    known: KnownSeries,
     /// `None` when nothing is to survive.
     wal: Option<Wal>,
     /// What was read back from the log when it was opened.
@@ -184,6 +185,7 @@ impl Db {
         let db = Self {
             options,
             registry: RwLock::default(),
+            known: KnownSeries::default(),
             wal: None,
             replayed: Replayed::default(),
             dir: None,
@@ -206,6 +208,11 @@ impl Db {
         };
         db.read_clock((options.clock)());
         db
+    }
+
+    /// Series by the texts that senders name them with.
+    pub fn known_series(&self) -> &KnownSeries {
+        &self.known
     }
 
     /// How it behaves.
@@ -261,6 +268,8 @@ impl Db {
             for id in empty {
                 registry.remove(id);
             }
+            drop(registry);
+            self.known.forget_removed();
         }
     }
 

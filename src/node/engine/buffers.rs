@@ -102,11 +102,17 @@ impl<T: Buffer> Pooled<T> {
 }
 
 impl Meter<'_> {
-    /// Asks a pool for something; waiting ends when the query is canceled.
+    /// Asks a pool for something, again while it is patient; waiting ends when the query is canceled.
     pub(super) fn granted<T>(
         &self,
-        ask: impl FnOnce(Gone<'_>) -> Result<T, PoolExhausted>,
+        mut ask: impl FnMut(Gone<'_>) -> Result<T, PoolExhausted>,
     ) -> Result<T, EvalError> {
+        for _ in 1..self.patience() {
+            if let Ok(granted) = ask(&|| self.check().is_err()) {
+                return Ok(granted);
+            }
+            self.check()?;
+        }
         ask(&|| self.check().is_err()).or_else(|exhausted| {
             self.check()?;
             Err(EvalError::Exhausted(exhausted))

@@ -62,7 +62,7 @@ impl<'a> Context<'a> {
             times,
             storage,
             lookback_ms: options.lookback_ms as i64,
-            meter: Meter::new(options.limits, options.pools.clone(), options.observer.clone(), cancel),
+            meter: Meter::new(options, cancel),
             workers: options.workers.clone(),
             operators,
             annotations: Mutex::default(),

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::{buffers::Pools, error::EvalError};
+use super::{buffers::Pools, error::EvalError, options::Options};
 use crate::node::pool::Loan;
 
 /// A point is a float.
@@ -95,6 +95,7 @@ pub(super) struct Meter<'a> {
     limits: Limits,
     cancel: &'a AtomicBool,
     pools: Option<Pools>,
+    patience: u32,
     observer: Option<Arc<dyn ReadObserver>>,
     series: AtomicU64,
     samples: AtomicU64,
@@ -104,14 +105,11 @@ pub(super) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    pub(super) fn new(
-        limits: Limits,
-        pools: Option<Pools>,
-        observer: Option<Arc<dyn ReadObserver>>,
-        cancel: &'a AtomicBool,
-    ) -> Self {
+    pub(super) fn new(options: &Options, cancel: &'a AtomicBool) -> Self {
         let [series, samples, queryable, held, peak] = [const { AtomicU64::new(0) }; 5];
-        Self { limits, cancel, pools, observer, series, samples, queryable, held, peak }
+        let Options { limits, patience, .. } = *options;
+        let (pools, observer) = (options.pools.clone(), options.observer.clone());
+        Self { limits, cancel, pools, patience, observer, series, samples, queryable, held, peak }
     }
 
     pub(super) fn usage(&self) -> Usage {
@@ -125,6 +123,10 @@ impl<'a> Meter<'a> {
 
     pub(super) fn pools(&self) -> Option<&Pools> {
         self.pools.as_ref()
+    }
+
+    pub(super) fn patience(&self) -> u32 {
+        self.patience
     }
 
     /// Fails once the query was canceled. Cheap enough for every step.

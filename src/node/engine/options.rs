@@ -21,6 +21,8 @@ pub struct Options {
     pub workers: Workers,
     /// Where its memory comes from; from the allocator if it is nothing.
     pub pools: Option<Pools>,
+    /// How often it waits for memory, each time as long as the pools say, before it fails.
+    pub patience: u32,
     /// Who hears of what it reads.
     pub observer: Option<Arc<dyn ReadObserver>>,
 }
@@ -33,6 +35,7 @@ impl Default for Options {
             limits: Limits::default(),
             workers: Workers::default(),
             pools: None,
+            patience: 1,
             observer: None,
         }
     }

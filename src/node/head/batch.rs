@@ -1,8 +1,12 @@
 //! What is to be written: many series with their samples, labels borrowed from the request.
 
-use std::fmt::{self, Write as _};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    sync::Arc,
+};
 
-use super::MetadataField;
+use super::{MetadataField, Series};
 use crate::series::METRIC_NAME;
 
 /// A batch of so many series, labels or samples is full. What is worked out for each on the way to the log takes about as
@@ -115,21 +119,53 @@ pub struct RefusedSeries {
 pub struct Batch<'a> {
     labels: Vec<(&'a str, &'a str)>,
     samples: Vec<(i64, f64)>,
-    /// Where the labels and samples of each series end.
-    ends: Vec<(usize, usize)>,
+    ends: Vec<End<'a>>,
     limits: LabelLimits,
     refused: RefusedSeries,
     exemplars: u64,
     metadata: Vec<(&'a str, MetadataField<'a>)>,
 }
 
+/// Where the labels and samples of a series end.
+#[derive(Clone, Debug)]
+struct End<'a> {
+    labels: usize,
+    samples: usize,
+    named: NamedBy<'a>,
+}
+
+/// How a batch names a series.
+#[derive(Clone, Debug)]
+pub enum NamedBy<'a> {
+    /// By its labels.
+    Labels,
+    /// By its labels, which were read from this text: whoever finds the series may note that.
+    Text(&'a str),
+    /// It is known; the batch has no labels of it.
+    Known(Arc<Series>),
+}
+
 /// One series of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchSeries<'b, 'a> {
-    /// Sorted by name, names distinct and not empty, values not empty.
-    pub labels: &'b [(&'a str, &'a str)],
+    labels: &'b [(&'a str, &'a str)],
+    /// How it is named.
+    pub named: &'b NamedBy<'a>,
     /// Time in milliseconds and value.
     pub samples: &'b [(i64, f64)],
+}
+
+impl<'b, 'a> BatchSeries<'b, 'a> {
+    /// Sorted by name, names distinct and not empty, values not empty.
+    pub fn labels(&self) -> Cow<'b, [(&'b str, &'b str)]>
+    where
+        'a: 'b,
+    {
+        match self.named {
+            NamedBy::Labels | NamedBy::Text(_) => Cow::Borrowed(self.labels),
+            NamedBy::Known(series) => series.labels().iter().map(|l| (&*l.name, &*l.value)).collect(),
+        }
+    }
 }
 
 impl<'a> Batch<'a> {
@@ -153,7 +189,25 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// What is wrong with its labels.
     pub fn end_series(&mut self) -> Result<(), LabelProblem> {
-        let (labels_from, samples_from) = self.ends.last().copied().unwrap_or_default();
+        self.end_series_named(NamedBy::Labels)
+    }
+
+    /// The same for a series whose labels were read from a text.
+    ///
+    /// # Errors
+    /// What is wrong with its labels.
+    pub fn end_series_of(&mut self, text: &'a str) -> Result<(), LabelProblem> {
+        self.end_series_named(NamedBy::Text(text))
+    }
+
+    /// Adds a series that is known.
+    pub fn known_series(&mut self, series: Arc<Series>) {
+        let (labels, samples) = (self.labels.len(), self.samples.len());
+        self.ends.push(End { labels, samples, named: NamedBy::Known(series) });
+    }
+
+    fn end_series_named(&mut self, named: NamedBy<'a>) -> Result<(), LabelProblem> {
+        let (labels_from, samples_from) = self.ends.last().map_or((0, 0), |end| (end.labels, end.samples));
         let own = self.labels.get_mut(labels_from..).unwrap_or_default();
         if let Err(problem) = self.limits.check(own) {
             self.labels.truncate(labels_from);
@@ -165,7 +219,7 @@ impl<'a> Batch<'a> {
             self.labels.truncate(labels_from);
             self.labels.extend(kept);
         }
-        self.ends.push((self.labels.len(), self.samples.len()));
+        self.ends.push(End { labels: self.labels.len(), samples: self.samples.len(), named });
         Ok(())
     }
 
@@ -221,7 +275,7 @@ impl<'a> Batch<'a> {
             *next += 1;
         }
         for (end, samples_end) in self.ends.iter_mut().zip(ends) {
-            end.1 = samples_end;
+            end.samples = samples_end;
         }
     }
 
@@ -245,10 +299,11 @@ impl<'a> Batch<'a> {
 
     /// The series, in order.
     pub fn series(&self) -> impl Iterator<Item = BatchSeries<'_, 'a>> {
-        let starts = std::iter::once((0, 0)).chain(self.ends.iter().copied());
+        let starts = std::iter::once((0, 0)).chain(self.ends.iter().map(|end| (end.labels, end.samples)));
         starts.zip(&self.ends).map(|((labels, samples), end)| BatchSeries {
-            labels: self.labels.get(labels..end.0).unwrap_or_default(),
-            samples: self.samples.get(samples..end.1).unwrap_or_default(),
+            labels: self.labels.get(labels..end.labels).unwrap_or_default(),
+            named: &end.named,
+            samples: self.samples.get(samples..end.samples).unwrap_or_default(),
         })
     }
 

@@ -4,7 +4,7 @@ use std::{
     hash::BuildHasher as _,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
 
@@ -26,6 +26,7 @@ pub struct Series {
     held: Mutex<Held>,
     /// How many records of the log say which labels the number stands for.
     logged: AtomicU8,
+    removed: AtomicBool,
 }
 
 impl Series {
@@ -42,6 +43,11 @@ impl Series {
     /// Its samples.
     pub fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock()
+    }
+
+    /// Whether the registry has forgotten it: what is added to it now nobody reads.
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
     }
 
     /// Whether the log has its labels, twice: one damaged record must not cost the series those after it.
@@ -135,7 +141,13 @@ impl Registry {
         let own: Labels = labels.iter().map(intern).collect();
         self.index.insert(id, own.iter().map(|l| (&l.name, &l.value)));
         self.by_labels.insert_unique(hash, (hash, id), |(hash, _)| *hash);
-        let series = Arc::new(Series { id, labels: own, held: Mutex::default(), logged: AtomicU8::new(0) });
+        let series = Arc::new(Series {
+            id,
+            labels: own,
+            held: Mutex::default(),
+            logged: AtomicU8::new(0),
+            removed: AtomicBool::new(false),
+        });
         if id as usize == self.slots.len() {
             self.slots.push(None);
         }
@@ -148,6 +160,7 @@ impl Registry {
     /// Forgets a series.
     pub fn remove(&mut self, id: SeriesId) {
         let Some(series) = self.slots.get_mut(id as usize).and_then(Option::take) else { return };
+        series.removed.store(true, Ordering::Release);
         let pairs: Vec<(&str, &str)> = series.labels.iter().map(|l| (&*l.name, &*l.value)).collect();
         self.index.remove(id, pairs.iter().copied());
         let hash = self.hasher.hash_one(pairs.as_slice());

@@ -1,9 +1,6 @@
 //! Series, label names and label values.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
-};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use axum::{
     extract::{Path, State},
@@ -15,6 +12,7 @@ use super::{
     error::Failure,
     json,
     query::{selectors, timeout, window},
+    read_limiter::Turn,
 };
 use crate::{
     base::{
@@ -73,16 +71,16 @@ async fn run<T: Send + 'static>(
     asked: &Asked,
     params: &Params<'_>,
     listed: Listed,
-    read: impl FnOnce(&Db, &Listed, TimeRange) -> Result<Listing<T>, Failure> + Send + 'static,
+    read: impl Fn(&Db, &Listed, TimeRange) -> Result<Listing<T>, Failure> + Send + Sync + 'static,
 ) -> Result<(Found<T>, json::Sending), Failure> {
     let (db, pools) = (Arc::clone(&node.db), Arc::clone(&node.pools));
     let compressed = json::is_compressed(&asked.headers);
-    let find = move |cancel: &AtomicBool| {
-        let buffers = json::Buffers::lend(&pools, compressed, cancel).map_err(EvalError::Exhausted)?;
+    let find = move |turn: Turn<'_>| {
+        let buffers = json::Buffers::lend(&pools, compressed, turn.canceled).map_err(EvalError::Exhausted)?;
         let mut loan = pools.engine.working.loan();
         // Before it is there a list is at most as long as there are candidates.
         let candidates = db.candidates(&listed.selectors)?.saturating_mul(CANDIDATE_BYTES);
-        loan.grow(candidates, &|| cancel.load(Relaxed)).map_err(EvalError::Exhausted)?;
+        loan.grow(candidates, &|| turn.canceled.load(Relaxed)).map_err(EvalError::Exhausted)?;
         let listing = match listed.window {
             Some(window) => read(&db, &listed, window)?,
             None => Listing { items: Vec::new(), cut: false },

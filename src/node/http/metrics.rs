@@ -20,6 +20,7 @@ pub(super) struct Metrics {
     reads: IntGauge,
     reads_done: IntCounter,
     reads_refused: IntCounter,
+    reads_again: IntCounter,
     write_bytes: IntGaugeVec,
     writes_refused: IntCounter,
     recent: IntGaugeVec,
@@ -199,6 +200,10 @@ impl Metrics {
                 "weir_node_reads_refused_total",
                 "ReadLimiter refused because there were too many.",
             )?,
+            reads_again: counter(
+                "weir_node_reads_again_total",
+                "How often a read ran again beside fewer others, since the pool had no memory for it among them.",
+            )?,
             write_bytes: by_kind(
                 &registry,
                 "weir_node_write_bytes",
@@ -237,6 +242,7 @@ impl Metrics {
         node.connections.show();
         raise(&self.reads_done, reads.done());
         raise(&self.reads_refused, reads.refused());
+        raise(&self.reads_again, reads.again());
         raise(&self.writes_refused, writes.refused());
         raise(&self.recent_refused, recent.refused());
         for (of, value) in [("bodies", writes.body_bytes()), ("unpacked", writes.unpacked_bytes())] {

@@ -130,7 +130,7 @@ impl Node {
 
     /// Most bytes that its pools lend; `None` where nothing bounds them.
     pub fn pool_bytes(&self) -> Option<u64> {
-        self.pools.bound()
+        self.pools.lent_at_most()
     }
 
     /// Says in the log what queries never gave back; to be asked when none is left. Whether all is back.

@@ -10,6 +10,7 @@ use super::{
     error::Failure,
     json,
     list::{TRUNCATED, limit},
+    read_limiter::Turn,
     read_quota, success, success_text, tree,
 };
 use crate::{
@@ -78,13 +79,13 @@ impl Query {
             return Err(Failure::new(ErrorKind::BadData, message));
         }
         let query = Self::read(node, params, times)?;
-        let kind = match query.ast.node(query.ast.root).ty {
+        let name = match query.ast.node(query.ast.root).ty {
             ValueType::Matrix => "range vector",
             ValueType::String => "string",
             _ => return Ok(query),
         };
         let why = "for range query, must be Scalar or instant Vector";
-        Err(Failure::new(ErrorKind::BadData, format!("invalid expression type {kind:?} {why}")))
+        Err(Failure::new(ErrorKind::BadData, format!("invalid expression type {name:?} {why}")))
     }
 
     async fn evaluate(self, node: &Arc<Node>, asked: &Asked) -> Result<Response, Failure> {
@@ -99,9 +100,11 @@ impl Query {
             ..engine::Options::default()
         };
         let (pools, compressed) = (Arc::clone(&node.pools), json::is_compressed(&asked.headers));
-        let run = move |cancel: &_| {
-            let buffers = json::Buffers::lend(&pools, compressed, cancel).map_err(EvalError::Exhausted)?;
-            let answer = engine::evaluate(&self.ast, times, &*db, &options, cancel);
+        let run = move |turn: Turn<'_>| {
+            let buffers =
+                json::Buffers::lend(&pools, compressed, turn.canceled).map_err(EvalError::Exhausted)?;
+            let options = engine::Options { patience: turn.patience, ..options.clone() };
+            let answer = engine::evaluate(&self.ast, times, &*db, &options, turn.canceled);
             let mut answer = answer.map_err(|error| read_quota::explained(error, counted.as_deref()))?;
             let shape = Shape::of(&self.ast, times, self.lookback_ms);
             answer.warnings.extend(db.warnings(shape.selectors.iter().map(|s| s.window)));
@@ -120,14 +123,15 @@ impl Query {
     /// Exactly what it would read; the index tells without a look at a sample's value.
     async fn cost(self, node: &Arc<Node>) -> Result<Response, Failure> {
         let db = Arc::clone(&node.db);
-        let shape = Shape::of(&self.ast, self.times, self.lookback_ms);
-        let run = move |_: &_| {
-            let costs = shape.selectors.iter().map(|s| Ok(db.query_cost(&s.matchers, s.window)?));
+        let shape = Arc::new(Shape::of(&self.ast, self.times, self.lookback_ms));
+        let asked = Arc::clone(&shape);
+        let run = move |_: Turn<'_>| {
+            let costs = asked.selectors.iter().map(|s| Ok(db.query_cost(&s.matchers, s.window)?));
             let costs: Vec<Cost> = costs.collect::<Result<_, Failure>>()?;
-            let warnings = db.warnings(shape.selectors.iter().map(|s| s.window));
-            Ok((shape, costs, warnings))
+            let warnings = db.warnings(asked.selectors.iter().map(|s| s.window));
+            Ok((costs, warnings))
         };
-        let ((shape, costs, warnings), _place) = node.reads.run(self.timeout, run).await?;
+        let ((costs, warnings), _place) = node.reads.run(self.timeout, run).await?;
         let sum = |of: fn(&Cost) -> u64| costs.iter().map(of).fold(0, u64::saturating_add);
         let selectors: Vec<_> = (shape.selectors.iter().zip(&costs))
             .map(|(selector, cost)| {

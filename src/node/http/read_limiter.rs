@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::{Relaxed, SeqCst}},
     },
     time::Duration,
 };
@@ -13,20 +13,82 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{Settings, error::Failure};
 use crate::base::ErrorKind;
 
+/// Places in the line of reads that run again.
+const LINE: u32 = 4;
+/// How often a read that has the whole line waits for memory before it fails: answers that were worked out before are being
+/// sent, and give theirs back.
+const PATIENCE: u32 = 8;
+
 /// Counts and bounds reads.
+///
+/// A read runs beside all others at first. If the pool has no memory for it among them it gives back all that it holds,
+/// and runs again beside fewer: with a quarter of the line, then half of it, then all of it. So reads that fill the pool
+/// together without one of them being able to end run a few at a time, and those that need little wait for nobody.
 #[derive(Debug)]
 pub(super) struct ReadLimiter {
     outstanding: Arc<Semaphore>,
     running: Arc<Semaphore>,
+    line: Arc<Semaphore>,
+    /// Reads that run or are being sent.
+    holders: Arc<Holders>,
     max: usize,
     refused: AtomicU64,
     done: AtomicU64,
+    again: AtomicU64,
 }
 
-/// A place among the outstanding reads; given back when dropped, which is after the last byte of the answer.
+/// A place among the outstanding reads, and what else a read holds; given back when dropped, which is after the last byte
+/// of the answer.
 #[derive(Debug)]
 pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
+    line: Option<OwnedSemaphorePermit>,
+    _holding: Option<Holding>,
+}
+
+/// Reads that may hold memory.
+#[derive(Debug, Default)]
+struct Holders {
+    now: AtomicU64,
+    /// As many as there ever were.
+    ever: AtomicU64,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Holding {
+    holders: Arc<Holders>,
+    number: u64,
+    /// Whether there was no other one when it began.
+    began_alone: bool,
+}
+
+impl Holding {
+    fn new(holders: &Arc<Holders>) -> Self {
+        let number = holders.ever.fetch_add(1, SeqCst) + 1;
+        let began_alone = holders.now.fetch_add(1, SeqCst) == 0;
+        Self { holders: Arc::clone(holders), number, began_alone }
+    }
+
+    /// Whether there was no other one at any time since it began.
+    fn was_alone(&self) -> bool {
+        self.began_alone && self.holders.ever.load(SeqCst) == self.number
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.holders.now.fetch_sub(1, SeqCst);
+    }
+}
+
+/// What a read that runs is to look at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn<'a> {
+    /// Raised once nobody wants the answer any more: to be looked at often.
+    pub(super) canceled: &'a AtomicBool,
+    /// How often it waits for memory before it fails.
+    pub(super) patience: u32,
 }
 
 /// Raises the flag when dropped: the client left, or time is up.
@@ -43,9 +105,12 @@ impl ReadLimiter {
         Self {
             outstanding: Arc::new(Semaphore::new(settings.reads_outstanding)),
             running: Arc::new(Semaphore::new(settings.reads_running)),
+            line: Arc::new(Semaphore::new(LINE as usize)),
+            holders: Arc::default(),
             max: settings.reads_outstanding,
             refused: AtomicU64::new(0),
             done: AtomicU64::new(0),
+            again: AtomicU64::new(0),
         }
     }
 
@@ -64,11 +129,16 @@ impl ReadLimiter {
         self.done.load(Relaxed)
     }
 
-    /// Runs `read` on a thread for blocking work; it is to look at the flag often and give up once it is raised.
+    /// How often a read ran again, beside fewer others.
+    pub(super) fn again(&self) -> u64 {
+        self.again.load(Relaxed)
+    }
+
+    /// Runs `read` on a thread for blocking work, and again while it fails for want of memory that others hold.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         timeout: Duration,
-        read: impl FnOnce(&AtomicBool) -> Result<T, Failure> + Send + 'static,
+        read: impl Fn(Turn<'_>) -> Result<T, Failure> + Send + Sync + 'static,
     ) -> Result<(T, Place), Failure> {
         let late = || {
             let message = format!("the query took longer than {} s", timeout.as_secs_f64());
@@ -82,55 +152,143 @@ impl ReadLimiter {
             let message = format!("the node has {} reads outstanding, and takes no more", self.max);
             return Err(Failure::new(ErrorKind::QueueFull, message));
         };
-        let place = Place { _permit: permit };
-        let (running, outstanding, max) =
-            (Arc::clone(&self.running), Arc::clone(&self.outstanding), self.max);
-        let cancel = Arc::new(AtomicBool::new(false));
-        let _stop = StopOnDrop(Arc::clone(&cancel));
-        let work = async move {
-            let turn = running.acquire_owned().await;
-            tokio::task::spawn_blocking(move || {
-                // Both are held until the thread is done, however early the client leaves.
-                let _turn = turn;
-                let outcome = read(&cancel).map_err(|failure| match failure.exhausted {
-                    // No other read holds anything that could come back.
-                    Some(exhausted) if outstanding.available_permits() + 1 == max => {
-                        Failure::new(ErrorKind::LimitExceeded, exhausted.by_itself())
-                    }
-                    _ => failure,
-                });
-                (outcome, place)
-            })
-            .await
-        };
-        let ended = tokio::time::timeout(timeout, work).await;
+        let place = Place { _permit: permit, line: None, _holding: None };
+        let canceled = Arc::new(AtomicBool::new(false));
+        let _stop = StopOnDrop(Arc::clone(&canceled));
+        let ended = tokio::time::timeout(timeout, self.turns(place, canceled, Arc::new(read))).await;
         self.done.fetch_add(1, Relaxed);
-        match ended {
-            Ok(Ok((outcome, place))) => outcome.map(|value| (value, place)),
-            Ok(Err(_)) => Err(Failure::new(ErrorKind::Internal, "a defect in the node; its log says more")),
-            Err(_) => Err(late()),
+        ended.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn turns<T: Send + 'static>(
+        &self,
+        mut place: Place,
+        canceled: Arc<AtomicBool>,
+        read: Arc<impl Fn(Turn<'_>) -> Result<T, Failure> + Send + Sync + 'static>,
+    ) -> Result<(T, Place), Failure> {
+        let mut share = 0;
+        loop {
+            // Neither semaphore is ever closed. Who waits for a turn has its part of the line, and those that have a turn wait
+            // for neither.
+            place.line = match share {
+                0 => None,
+                share => Arc::clone(&self.line).acquire_many_owned(share).await.ok(),
+            };
+            let running = Arc::clone(&self.running).acquire_owned().await;
+            let (read, canceled) = (Arc::clone(&read), Arc::clone(&canceled));
+            let holding = Holding::new(&self.holders);
+            let turn = move || {
+                // All are held until the thread is done, however early the client leaves.
+                let _running = running;
+                let patience = if share == LINE { PATIENCE } else { 1 };
+                let outcome = read(Turn { canceled: &canceled, patience });
+                match outcome {
+                    Ok(value) => (Ok(value), Place { _holding: Some(holding), ..place }),
+                    Err(failure) => (Err(explained(failure, &holding)), place),
+                }
+            };
+            let ended = tokio::task::spawn_blocking(turn).await;
+            let Ok((outcome, given_back)) = ended else {
+                return Err(Failure::new(ErrorKind::Internal, "a defect in the node; its log says more"));
+            };
+            place = given_back;
+            match outcome {
+                Ok(value) => return Ok((value, place)),
+                Err(failure) if failure.exhausted.is_none() || share == LINE => return Err(failure),
+                Err(_) => share = (2 * share).max(1),
+            }
+            self.again.fetch_add(1, Relaxed);
         }
+    }
+}
+
+/// A read that was alone had no memory to wait for.
+fn explained(failure: Failure, holding: &Holding) -> Failure {
+    match failure.exhausted {
+        Some(exhausted) if holding.was_alone() => {
+            Failure::new(ErrorKind::LimitExceeded, exhausted.by_itself())
+        }
+        _ => failure,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
+
     use super::*;
     use crate::node::{engine::EvalError, pool::PoolExhausted};
+
+    const EXHAUSTED: PoolExhausted = PoolExhausted { asked: 8, lent: 96, cap: 100 };
+
+    fn exhausted<T>() -> Result<T, Failure> {
+        Err(EvalError::Exhausted(EXHAUSTED).into())
+    }
 
     #[tokio::test]
     async fn who_alone_needs_too_much_is_not_asked_to_come_again() {
         let reads = ReadLimiter::new(&Settings::default());
-        let exhausted = PoolExhausted { asked: 8, lent: 96, cap: 100 };
-        let needy =
-            || reads.run(Duration::MAX, move |_| Err::<(), _>(EvalError::Exhausted(exhausted).into()));
+        let needy = || reads.run(Duration::MAX, |_| exhausted::<()>());
         let alone = needy().await.unwrap_err();
-        assert_eq!((alone.kind, alone.message), (ErrorKind::LimitExceeded, exhausted.by_itself()));
+        assert_eq!((alone.kind, alone.message), (ErrorKind::LimitExceeded, EXHAUSTED.by_itself()));
+        assert_eq!(reads.again(), 0);
         let ((), _other) = reads.run(Duration::MAX, |_| Ok(())).await.unwrap();
         let among_others = needy().await.unwrap_err();
         assert_eq!(
             (among_others.kind, among_others.message),
-            (ErrorKind::BackendSick, exhausted.to_string())
+            (ErrorKind::BackendSick, EXHAUSTED.to_string())
         );
+        assert_eq!(reads.again(), 3);
+    }
+
+    #[tokio::test]
+    async fn reads_that_need_much_run_a_few_at_a_time() {
+        const CROWD: usize = 24;
+        let reads = ReadLimiter::new(&Settings { reads_running: CROWD, ..Settings::default() });
+        // As long as its answer is being sent nobody is alone.
+        let ((), _other) = reads.run(Duration::MAX, |_| Ok(())).await.unwrap();
+        let all_run = Arc::new(std::sync::Barrier::new(CROWD));
+        // Of each turn, how many run now, and the most that did.
+        let inside = Arc::new(Mutex::new([(0, 0); 3]));
+        let read = |_| {
+            let (all_run, inside, turns) = (Arc::clone(&all_run), Arc::clone(&inside), AtomicU64::new(0));
+            reads.run(Duration::MAX, move |_| {
+                let turn = turns.fetch_add(1, Relaxed) as usize;
+                let mut all = inside.lock();
+                let (now, most) = &mut all[turn];
+                *now += 1;
+                *most = (*most).max(*now);
+                drop(all);
+                if turn == 0 {
+                    all_run.wait();
+                }
+                std::thread::yield_now();
+                inside.lock()[turn].0 -= 1;
+                if turn < 2 { exhausted() } else { Ok(()) }
+            })
+        };
+        let crowd = (0..CROWD).map(read).map(async |one| one.await.map(drop));
+        let ended = futures_util::future::join_all(crowd).await;
+        assert!(ended.iter().all(Result::is_ok), "{ended:?}");
+        let most = inside.lock().map(|(_, most)| most);
+        assert!(most[0] == CROWD && most[1] <= 4 && most[2] <= 2, "{most:?}");
+        assert_eq!((reads.again(), reads.outstanding()), (2 * CROWD as u64, 1));
+    }
+
+    #[tokio::test]
+    async fn the_last_turn_is_patient_and_an_answer_keeps_its_part_of_the_line() {
+        let reads = ReadLimiter::new(&Settings::default());
+        let ((), other) = reads.run(Duration::MAX, |_| Ok(())).await.unwrap();
+        let waits = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&waits);
+        let read = move |turn: Turn<'_>| {
+            noted.lock().push(turn.patience);
+            if turn.patience == 1 { exhausted() } else { Ok(()) }
+        };
+        let ((), place) = reads.run(Duration::MAX, read).await.unwrap();
+        assert_eq!(*waits.lock(), [1, 1, 1, PATIENCE]);
+        assert_eq!((reads.line.available_permits(), reads.holders.now.load(SeqCst)), (0, 2));
+        drop((place, other));
+        assert_eq!((reads.line.available_permits(), reads.holders.now.load(SeqCst)), (LINE as usize, 0));
     }
 }

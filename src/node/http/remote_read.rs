@@ -20,6 +20,7 @@ use super::{
     FORM_BYTES_MAX, Node,
     error::Failure,
     peer_of, read_form,
+    read_limiter::Turn,
     read_quota::{Counted, explained},
 };
 use crate::{
@@ -43,7 +44,10 @@ pub(super) async fn read(State(node): State<Arc<Node>>, request: Request) -> Res
     let (packed, _lent) = read_form(&node, request).await?;
     let queries = ingest::read_request(&ingest::unpack(&packed, FORM_BYTES_MAX)?)?;
     let (db, pools, limits) = (Arc::clone(&node.db), node.pools.engine.clone(), node.settings.limits);
-    let run = move |cancel: &AtomicBool| answer(&db, &queries, &Means { limits, pools, counted, cancel });
+    let run = move |turn: Turn<'_>| {
+        let (pools, counted) = (pools.clone(), counted.clone());
+        answer(&db, &queries, &Means { limits, pools, counted, cancel: turn.canceled })
+    };
     let (found, place) = node.reads.run(node.settings.timeout, run).await?;
     let headers = [(header::CONTENT_TYPE, "application/x-protobuf"), (header::CONTENT_ENCODING, "snappy")];
     let mut response =

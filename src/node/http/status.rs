@@ -14,6 +14,7 @@ use super::{
     error::Failure,
     list::limit,
     query::{selectors, timeout},
+    read_limiter::Turn,
     success,
 };
 use crate::{
@@ -95,7 +96,7 @@ pub(super) async fn tsdb(State(node): State<Arc<Node>>, asked: Asked) -> Result<
         return Err(Failure::new(ErrorKind::BadData, format!("limit must not exceed {TOP_MAX}")));
     }
     let db = Arc::clone(&node.db);
-    let read = move |_: &_| Ok(db.tsdb_status(&selectors, top)?);
+    let read = move |_: Turn<'_>| Ok(db.tsdb_status(&selectors, top)?);
     let (status, _place) = node.reads.run(timeout(&node, &params)?, read).await?;
     // Nothing older is there, and all that is there is counted: the lists hold for every window from here on.
     let (oldest, newest) = (node.db.stats().oldest_ms, node.db.stats().newest_ms);

@@ -210,7 +210,8 @@ fn store_text(
     open_metrics: bool,
     extra_labels: Vec<Label<'_>>,
 ) -> Result<Total, Failure> {
-    let options = TextOptions { time_ms, open_metrics, extra_labels, limits: db.options().labels };
+    let (limits, known) = (db.options().labels, Some(db.known_series()));
+    let options = TextOptions { time_ms, open_metrics, extra_labels, limits, known };
     let strings = Strings::new();
     let mut total = Total::default();
     let read = ingest::exposition(text, &strings, &options, |batch| {

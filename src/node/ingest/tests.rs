@@ -9,7 +9,7 @@ fn owned(batch: &Batch<'_>) -> Read {
     };
     batch
         .series()
-        .map(|s| (strings(s.labels), s.samples.iter().map(|(t, v)| (*t, v.to_bits())).collect()))
+        .map(|s| (strings(&s.labels()), s.samples.iter().map(|(t, v)| (*t, v.to_bits())).collect()))
         .collect()
 }
 
@@ -30,7 +30,7 @@ fn read_message(message: &[u8], limits: LabelLimits) -> Result<(Read, RefusedSer
 fn read_text(text: &[u8], open_metrics: bool) -> (Read, Option<BadInput>) {
     let mut all = Read::new();
     let limits = LabelLimits::default();
-    let options = TextOptions { time_ms: 7, open_metrics, extra_labels: Vec::new(), limits };
+    let options = TextOptions { time_ms: 7, open_metrics, extra_labels: Vec::new(), limits, known: None };
     let strings = Strings::new();
     let end = exposition::<BadInput>(text, &strings, &options, |batch| {
         all.extend(owned(batch));
@@ -146,12 +146,12 @@ fn metadata_and_extra_labels_are_read() {
     let text = "# HELP a what\\nit \\\\ is\n# TYPE a counter\n#TYPE b gauge\n# UNIT a seconds\n# a comment\na{job=\"own\"} 1\n";
     let limits = LabelLimits::default();
     let extra_labels = vec![("job", "extra"), ("z", "1")];
-    let options = TextOptions { time_ms: 7, open_metrics: false, extra_labels, limits };
+    let options = TextOptions { time_ms: 7, open_metrics: false, extra_labels, limits, known: None };
     let (strings, mut said) = (Strings::new(), Vec::new());
     exposition::<BadInput>(text.as_bytes(), &strings, &options, |batch| {
         said.extend(batch.metadata().to_vec());
         let series = batch.series().next().unwrap();
-        assert_eq!(series.labels, [("__name__", "a"), ("job", "extra"), ("z", "1")]);
+        assert_eq!(*series.labels(), [("__name__", "a"), ("job", "extra"), ("z", "1")]);
         Ok(())
     })
     .unwrap();
@@ -283,7 +283,7 @@ fn a_large_message_comes_in_batches_and_whole() {
         batches += 1;
         let own: usize = batch.series().map(|series| series.samples.len()).sum();
         (samples, largest) = (samples + own, largest.max(own));
-        assert!(batch.series().all(|series| series.labels[0].0 != "none"));
+        assert!(batch.series().all(|series| series.labels()[0].0 != "none"));
         Ok(())
     })
     .unwrap();

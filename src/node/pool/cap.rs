@@ -43,8 +43,8 @@ impl fmt::Display for PoolExhausted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the node's memory pool is exhausted: {} bytes asked for, {} of {} bytes (pool.memory) are lent to queries \
-             in flight; ask again, or ask for fewer series, a shorter range or a longer step",
+            "the node's memory pool is exhausted: {} bytes asked for, {} of {} bytes (7/8 of pool.memory) are lent to \
+             queries in flight; ask again, or ask for fewer series, a shorter range or a longer step",
             self.asked, self.lent, self.cap
         )
     }
@@ -57,7 +57,7 @@ impl PoolExhausted {
     pub fn by_itself(&self) -> String {
         format!(
             "the query needs more memory than the node lends: {} bytes asked for beyond the {} that it holds, of {} bytes \
-             (pool.memory); ask for fewer series, a shorter range or a longer step",
+             (7/8 of pool.memory); ask for fewer series, a shorter range or a longer step",
             self.asked, self.lent, self.cap
         )
     }

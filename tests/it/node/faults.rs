@@ -202,6 +202,76 @@ async fn a_read_only_disk_ends_the_start_in_words() {
     assert!(!child.status.success());
 }
 
+/// A file system in a file, which its kernel can be made to take for broken.
+struct LoopDisk {
+    image: tempfile::NamedTempFile,
+    dir: tempfile::TempDir,
+}
+
+impl LoopDisk {
+    fn new(test: &str) -> Option<Self> {
+        let (image, dir) = (tempfile::NamedTempFile::new().unwrap(), tempfile::tempdir().unwrap());
+        image.as_file().set_len(16 << 20).unwrap();
+        let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image.path()).stderr(Stdio::null()).status();
+        let disk = Self { image, dir };
+        if made.is_ok_and(|status| status.success()) && disk.mount() {
+            return Some(disk);
+        }
+        println!("skipped: {test} mounts a file system of a file, which is not possible here");
+        None
+    }
+
+    fn mount(&self) -> bool {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "loop"]).arg(self.image.path()).arg(self.dir.path());
+        mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    }
+
+    /// Has the kernel do what it does after an error of the disk: from here on it is read-only, open files too.
+    fn abort(&self) {
+        let status = Command::new("mount").args(["-o", "remount,abort"]).arg(self.dir.path()).status();
+        assert!(status.unwrap().success());
+    }
+
+    fn unmount(&self) {
+        let _ = Command::new("umount").arg(self.dir.path()).stderr(Stdio::null()).status();
+    }
+}
+
+impl Drop for LoopDisk {
+    fn drop(&mut self) {
+        self.unmount();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_turns_read_only_is_seen_and_loses_nothing() {
+    let Some(disk) = LoopDisk::new("a_disk_that_turns_read_only_is_seen_and_loses_nothing") else { return };
+    let mut node = NodeProcess::start(disk.dir.path(), "").await;
+    let start = now_ms() - 100_000;
+    assert_eq!(import(node.address, &lines("a", start, 10)).await.0, 204);
+    disk.abort();
+    let refused = import(node.address, &lines("b", start, 10)).await;
+    assert!(refused.0 == 503 && refused.1.contains("the disk is read-only: writes are refused"), "{refused:?}");
+    let said = until_ready_is(node.address, 503).await;
+    assert_eq!(said, "The node is not ready: the disk is read-only: writes are refused, reads go on.\n");
+    assert!(metric(node.address, "weir_node_writes_failed_total{reason=\"read_only\"}").await >= 1.0);
+    assert_eq!((count(node.address, "a").await, count(node.address, "b").await), (10, 0));
+    assert_eq!(get(node.address, "/-/healthy").await.0, 200);
+    let failed = async {
+        while metric(node.address, "weir_node_upkeep_failures_total").await == 0.0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(SOON, failed).await.unwrap();
+    node.kill();
+    disk.unmount();
+    assert!(disk.mount());
+    let mut node = NodeProcess::start(disk.dir.path(), "").await;
+    assert_eq!(count(node.address, "a").await, 10);
+    node.kill();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_into_a_deleted_folder_are_not_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
@@ -230,13 +300,17 @@ async fn a_log_that_went_missing_is_missed() {
     assert_eq!(import(node.address, &lines("a", now_ms() - 100_000, 10)).await.0, 204);
     node.kill();
     fs::write(dir.path().join("node/wal/0000000001.wal"), "").unwrap();
-    let node = NodeProcess::start(dir.path(), "").await;
+    let mut node = NodeProcess::start(dir.path(), "").await;
     let log = node.log();
     assert!(
         log.contains("files are missing") && log.contains("0000000001.wal of the log has 0 bytes"),
         "{log}"
     );
     assert_eq!(metric(node.address, "weir_node_files_missing").await, 1.0);
+    node.kill();
+    fs::remove_file(dir.path().join("node/manifest.json")).unwrap();
+    let node = NodeProcess::start(dir.path(), "").await;
+    assert!(node.log().contains("there is no manifest.json"), "{}", node.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

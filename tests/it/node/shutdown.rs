@@ -39,7 +39,7 @@ async fn half_a_head_does_not_hold_up_the_end() {
 async fn signals_that_mean_nothing_to_a_node_do_not_end_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = NodeProcess::start(dir.path(), "").await;
-    for name in ["HUP", "USR1", "USR2", "HUP"] {
+    for name in ["HUP", "USR1", "USR2", "ALRM", "IO", "PIPE", "HUP"] {
         node.signal(name);
     }
     TcpStream::connect(node.address).await.unwrap();

@@ -108,13 +108,14 @@ mod tests {
     use super::*;
     use crate::node::engine::{
         buffers::Pooled,
-        meter::{Limits, Meter},
+        meter::Meter,
+        options::Options,
         value::HOLE,
     };
 
     fn sum(columns: &[&[f64]]) -> f64 {
         let cancel = AtomicBool::new(false);
-        let meter = Meter::new(Limits::default(), None, None, &cancel);
+        let meter = Meter::new(&Options::default(), &cancel);
         let mut sums = Sums::new(1);
         for values in columns {
             sums.add(&mut Pooled::Own(values.to_vec()), &mut meter.hold()).unwrap();

@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::{BadInput, Place};
-use crate::node::head::{Batch, LabelLimits, MetadataField};
+use crate::node::head::{Batch, KnownSeries, LabelLimits, MetadataField};
 
 /// What a text does not say itself.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct TextOptions<'a> {
     pub extra_labels: Vec<(&'a str, &'a str)>,
     /// What labels may be.
     pub limits: LabelLimits,
+    /// Series whose labels need not be read, since they were within these limits before.
+    pub known: Option<&'a KnownSeries>,
 }
 
 /// Reads every sample of `text` and hands them to `sink` in batches of bounded size; what came before a bad line has been
@@ -103,7 +105,7 @@ struct Reading<'a> {
     /// The labels of each series, as [`Batch`] takes them: checked and in order.
     batch: Batch<'a>,
     /// The texts of the series in the batch, and their numbers there, by hash.
-    known: HashTable<(&'a str, u32)>,
+    numbers: HashTable<(u64, &'a str, u32)>,
     hasher: RandomState,
     /// The series of the line before: it is often that of the next, too.
     last: Option<(&'a str, u32)>,
@@ -118,7 +120,7 @@ impl<'a> Reading<'a> {
             strings,
             options,
             batch: Batch::new(options.limits),
-            known: HashTable::new(),
+            numbers: HashTable::new(),
             hasher: RandomState::default(),
             last: None,
             samples: Vec::new(),
@@ -132,7 +134,7 @@ impl<'a> Reading<'a> {
 
     /// The batch so far, of which nothing is left here.
     fn take(&mut self) -> Batch<'a> {
-        self.known.clear();
+        self.numbers.clear();
         self.last = None;
         let mut batch = std::mem::replace(&mut self.batch, Batch::new(self.options.limits));
         batch.distribute(&self.samples);
@@ -164,10 +166,23 @@ impl<'a> Reading<'a> {
 
     /// The number of a series in the batch, to which it is added if it is new there.
     fn number_of(&mut self, series: &'a str) -> Result<u32, String> {
-        let hash = self.hasher.hash_one(series);
-        if let Some((_, number)) = self.known.find(hash, |(text, _)| *text == series) {
+        // Labels that are added are no part of the text.
+        let known = self.options.known.filter(|_| self.options.extra_labels.is_empty());
+        let hash = known.map_or_else(|| self.hasher.hash_one(series), |known| known.hash(series));
+        if let Some((.., number)) = self.numbers.find(hash, |(other, text, _)| *other == hash && *text == series) {
             return Ok(*number);
         }
+        let number = self.batch.len() as u32;
+        match known.and_then(|known| known.find(hash, series)) {
+            Some(found) => self.batch.known_series(found),
+            None => self.read_labels(series, known.is_some())?,
+        }
+        self.numbers.insert_unique(hash, (hash, series, number), |(hash, ..)| *hash);
+        Ok(number)
+    }
+
+    /// Adds a series to the batch by its labels.
+    fn read_labels(&mut self, series: &'a str, learn: bool) -> Result<(), String> {
         self.labels.clear();
         line::labels(series, self.strings, self.options.limits.labels, &mut self.labels)?;
         let extra = &self.options.extra_labels;
@@ -179,11 +194,8 @@ impl<'a> Reading<'a> {
         for (name, value) in extra {
             self.batch.label(name, value);
         }
-        let number = self.batch.len() as u32;
-        self.batch.end_series().map_err(|problem| problem.to_string())?;
-        let rehash = |(text, _): &(&str, u32)| self.hasher.hash_one(*text);
-        self.known.insert_unique(hash, (series, number), rehash);
-        Ok(number)
+        let ended = if learn { self.batch.end_series_of(series) } else { self.batch.end_series() };
+        ended.map_err(|problem| problem.to_string())
     }
 
     /// `# TYPE name type`, `# HELP name text`, `# UNIT name unit` or `# EOF`; any other comment is skipped.
