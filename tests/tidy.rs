@@ -297,7 +297,8 @@ fn no_file_is_dead() {
 fn debug_prints(line: &str) -> bool {
     let values = ["e", "err", "error", "failure", "kind", "reason", "state", "status", "why"];
     values.iter().any(|name| line.contains(&format!("{{{name}:?}}")))
-        || line.split([',', '(', '=']).any(|field| {
+        // Within a text it is a question mark.
+        || line.split('"').step_by(2).flat_map(|code| code.split([',', '(', '='])).any(|field| {
             let name = field.trim_start().strip_prefix('?');
             name.is_some_and(|name| name.starts_with(|c: char| c.is_ascii_lowercase()))
         })

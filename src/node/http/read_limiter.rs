@@ -168,6 +168,8 @@ impl ReadLimiter {
     ) -> Result<(T, Place), Failure> {
         let mut share = 0;
         loop {
+            // Who has a part of the line must not wait for a larger one: others do, too.
+            drop(place.line.take());
             // Neither semaphore is ever closed. Who waits for a turn has its part of the line, and those that have a turn wait
             // for neither.
             place.line = match share {
