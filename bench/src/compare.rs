@@ -14,8 +14,10 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const FILES_MAX: usize = 10_000;
 /// Bytes of one file.
 const FILE_BYTES_MAX: u64 = 16 << 20;
-/// Differences that are printed whole.
+/// Differences and refusals that are printed whole.
 const SHOWN_MAX: usize = 50;
+/// How often a database is asked again whether it answers differently by itself, as it may add floats in any order.
+const ASKED_AGAIN: usize = 20;
 
 /// What the command line says.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ enum Outcome {
     Identical,
     /// The same series in another order, as engines with parallel workers answer.
     OtherOrder,
+    /// Another answer, but the database's own answers differ as well.
+    Varies,
     /// Both are errors, with the same status and `errorType`.
     SameError,
     /// Weir refused with a limit.
@@ -40,15 +44,16 @@ enum Outcome {
     Different,
 }
 
-const OUTCOMES: [(Outcome, &str); 5] = [
+const OUTCOMES: [(Outcome, &str); 6] = [
     (Outcome::Identical, "identical"),
     (Outcome::OtherOrder, "another order"),
+    (Outcome::Varies, "varies by itself"),
     (Outcome::SameError, "the same error"),
     (Outcome::Refused, "refused"),
     (Outcome::Different, "different"),
 ];
 
-/// Compares, and prints a table of counts and each difference. Fails if one differs.
+/// Compares, and prints a table of counts, each difference and each refusal. Fails if one differs.
 pub(crate) fn run(words: impl Iterator<Item = String>) -> Result<()> {
     let plan = Plan::parse(words)?;
     let mut expressions = BTreeSet::new();
@@ -56,8 +61,11 @@ pub(crate) fn run(words: impl Iterator<Item = String>) -> Result<()> {
         expressions_of(&file, &mut expressions)?;
     }
     let mut clients = [Client::new(plan.direct, TIMEOUT), Client::new(plan.weir, TIMEOUT)];
+    for client in &mut clients {
+        client.page(&plan.request("1", false))?;
+    }
     let mut table = Table::new(&["request", "expressions", "outcome", "count"]);
-    let mut different = Vec::new();
+    let (mut different, mut refused) = (Vec::new(), Vec::new());
     for range in [false, true] {
         let mut counts = [0_usize; OUTCOMES.len()];
         for expression in &expressions {
@@ -65,8 +73,10 @@ pub(crate) fn run(words: impl Iterator<Item = String>) -> Result<()> {
             if let Some(at) = OUTCOMES.iter().position(|(known, _)| *known == outcome) {
                 counts[at] += 1;
             }
-            if outcome == Outcome::Different {
-                different.push(format!("{expression}\n    {why}"));
+            match outcome {
+                Outcome::Different => different.push(format!("{expression}\n    {why}")),
+                Outcome::Refused => refused.push(format!("{expression}\n    {why}")),
+                _ => {}
             }
         }
         let kind = if range { "query_range" } else { "query" };
@@ -77,7 +87,9 @@ pub(crate) fn run(words: impl Iterator<Item = String>) -> Result<()> {
         }
     }
     println!("{table}");
-    different.iter().take(SHOWN_MAX).for_each(|text| println!("{text}"));
+    for (word, list) in [("different", &different), ("refused", &refused)] {
+        list.iter().take(SHOWN_MAX).for_each(|text| println!("{word}: {text}"));
+    }
     if different.is_empty() { Ok(()) } else { Err(format!("{} answers differ", different.len()).into()) }
 }
 
@@ -144,8 +156,8 @@ fn is_data(path: &Path) -> bool {
     path.extension().is_some_and(|e| e == "json" || e == "yaml" || e == "yml")
 }
 
-/// Adds the value of each key `expr`, and of `query` where it is a variable's or a target's text. A file that is no JSON
-/// or YAML has none.
+/// Adds the value of each key `expr`, and of `query` beside a `severity`, as collections of alerts have it. A file that is
+/// no JSON or YAML has none.
 fn expressions_of(file: &Path, found: &mut BTreeSet<String>) -> Result<()> {
     if fs::metadata(file)?.len() > FILE_BYTES_MAX {
         return Ok(());
@@ -163,9 +175,16 @@ fn collect(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
+                let is_query = name == "expr" || name == "query" && fields.contains_key("severity");
                 match value {
-                    Value::String(text) if name == "expr" && !text.trim().is_empty() => {
+                    Value::String(text) if is_query && !text.trim().is_empty() => {
                         found.insert(filled_in(text));
+                    }
+                    // A dashboard in a ConfigMap of Kubernetes.
+                    Value::String(text) if text.trim_start().starts_with('{') => {
+                        if let Ok(inner) = serde_json::from_str(text) {
+                            collect(&inner, found);
+                        }
                     }
                     _ => collect(value, found),
                 }
@@ -204,10 +223,13 @@ fn one(clients: &mut [Client; 2], request: &Request) -> (Outcome, String) {
     let [direct, weir] = clients;
     match (direct.page(request), weir.page(request)) {
         (Ok((one, one_body)), Ok((other, other_body))) => {
-            if other.header("weir-limit").is_some() {
-                return (Outcome::Refused, String::new());
+            if let Some(limit) = other.header("weir-limit") {
+                return (Outcome::Refused, limit.to_owned());
             }
-            let outcome = compared((one.status, &one_body), (other.status, &other_body));
+            let mut outcome = compared((one.status, &one_body), (other.status, &other_body));
+            if outcome == Outcome::Different && varies(direct, request, (one.status, &one_body)) {
+                outcome = Outcome::Varies;
+            }
             (
                 outcome,
                 format!("{} {} / {} {}", one.status, short(&one_body), other.status, short(&other_body)),
@@ -215,6 +237,14 @@ fn one(clients: &mut [Client; 2], request: &Request) -> (Outcome, String) {
         }
         (one, other) => (Outcome::Different, format!("{:?} / {:?}", one.err(), other.err())),
     }
+}
+
+/// Whether the database answers the same request differently by itself.
+fn varies(direct: &mut Client, request: &Request, first: (u16, &[u8])) -> bool {
+    let again = |_| direct.page(request).is_ok_and(|(head, body)| {
+        compared(first, (head.status, &body)) == Outcome::Different
+    });
+    (0..ASKED_AGAIN).any(again)
 }
 
 fn compared(direct: (u16, &[u8]), weir: (u16, &[u8])) -> Outcome {
@@ -276,7 +306,12 @@ mod tests {
         let mut found = BTreeSet::new();
         let rules: Value = serde_saphyr::from_str("groups: [{rules: [{alert: a, expr: up == 0}]}]").unwrap();
         collect(&rules, &mut found);
-        collect(&serde_json::json!({"panels": [{"targets": [{"expr": "sum(up)"}]}]}), &mut found);
-        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["sum(up)", "up == 0"]);
+        let dashboard = serde_json::json!({"panels": [{"targets": [{"expr": "sum(up)"}]}]});
+        collect(&dashboard, &mut found);
+        let map = serde_json::json!({"data": {"a.json": r#"{"targets": [{"expr": "sum(down)"}]}"#}});
+        collect(&map, &mut found);
+        let alerts = serde_json::json!([{"name": "a", "query": "up == 1", "severity": "page"}, {"query": "label_values(x)"}]);
+        collect(&alerts, &mut found);
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["sum(down)", "sum(up)", "up == 0", "up == 1"]);
     }
 }

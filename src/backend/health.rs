@@ -142,7 +142,8 @@ impl Backend {
     async fn check(&self, replica: &Arc<Replica>) -> Result<(), String> {
         let deadline = Instant::now() + self.settings.health.timeout;
         let says_ready = self.ask_own_word(replica, deadline).await?;
-        match self.ask(replica, Place::Prefix, ready::TRIVIAL_QUERY, deadline, HEALTH_BODY_MAX).await {
+        let query = ready::query(self.kind());
+        match self.ask(replica, Place::Prefix, query, deadline, HEALTH_BODY_MAX).await {
             // Where clients bring their own credentials, Weir has none.
             Ok((StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _))
                 if self.settings.tenancy.forward_credentials =>

@@ -5,8 +5,14 @@ use serde::Deserialize;
 
 use super::{Kind, endpoint::Place};
 
-/// A query that reads nothing and that every database of PromQL answers alike.
-pub(super) const TRIVIAL_QUERY: &str = "/api/v1/query?query=vector(1)";
+/// A query that costs nothing, and that a database of this kind answers only if it answers others.
+pub(super) const fn query(kind: Kind) -> &'static str {
+    match kind {
+        // It answers a query without a selector while it has no namespace, and before its index can be read.
+        Kind::M3 => "/api/v1/query?query=absent(weir_health_check)",
+        _ => "/api/v1/query?query=vector(1)",
+    }
+}
 
 /// Where a replica of this kind says whether it is ready. What stands at the root in front of it may be another program, so
 /// that a kind whose paths all move with its prefix is asked there first.
@@ -41,7 +47,7 @@ struct Said {
     error: String,
 }
 
-/// Judges the answer to [`TRIVIAL_QUERY`].
+/// Judges the answer to [`query`].
 ///
 /// # Errors
 /// A sentence about what answered instead of a database.

@@ -8,6 +8,6 @@ pub const TO_SCRIPTS: [(&str, &str); 4] = [
     ("access-control-allow-origin", "*"),
     (
         "access-control-expose-headers",
-        "Date, Retry-After, Server-Timing, Weir-Cost, Weir-Estimate, Weir-Limit",
+        "Date, Retry-After, Server-Timing, Weir-Cost, Weir-Error, Weir-Estimate, Weir-Limit",
     ),
 ];

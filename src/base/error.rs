@@ -15,13 +15,9 @@ pub enum Blame {
     Internal,
 }
 
-/// The page that explains every error; an id follows.
-const HELP: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/errors.md#");
-
-/// The value of a `Link` header that leads to what an error means and what helps against it, by its id.
-pub fn help_link(id: &str) -> String {
-    format!("<{HELP}{id}>; rel=\"help\"")
-}
+/// The header of every error that Weir makes, and of none that comes from a database: the id of its entry in
+/// `docs/errors.md`.
+pub const WEIR_ERROR: &str = "weir-error";
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident => $status:literal, $error_type:literal, $label:literal, $blame:ident;)*) => {

@@ -55,17 +55,19 @@ pub(super) fn run(args: &NodeArgs) -> ExitCode {
     if raw.telemetry.profiling.enabled {
         profile::enable();
     }
-    run_on_cores(serve(&raw, &args.data))
+    run_on_cores(serve(&raw, args))
 }
 
-async fn serve(raw: &config::RawNode, data: &Path) -> Result<(), String> {
-    let ignoring = tokio::spawn(Hangups::listen().ignore());
+async fn serve(raw: &config::RawNode, args: &NodeArgs) -> Result<(), String> {
+    let (hangups, data) = (Hangups::listen(), &args.data);
     let listener = bind(raw.listen.0)?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let (options, settings) = config::resolve_node(raw);
     let db = open(&data.join("node"), Options { clock: now_ms, ..options })?;
     let node = Node::new(Arc::clone(&db), settings).map_err(|error| format!("metrics: {error}"))?;
     tracing::info!("{}", node.pool_size());
+    let reloading = reload(hangups, args.config.clone(), raw.clone(), Arc::clone(&node));
+    let reloading = tokio::spawn(reloading);
     let maintaining = tokio::spawn(maintain(Arc::clone(&node)));
     let giving_back = tokio::spawn(give_back::whenever_worth_it(node.pool_bytes()));
     let signals = Signals::listen();
@@ -73,12 +75,38 @@ async fn serve(raw: &config::RawNode, data: &Path) -> Result<(), String> {
     let whole = signals.serve(http::serve(listener, Arc::clone(&node), signals.first())).await;
     maintaining.abort();
     giving_back.abort();
-    ignoring.abort();
+    reloading.abort();
     // Threads may still hold what was cut.
     if whole {
         node.check_pools();
     }
     Ok(())
+}
+
+/// Reads the file again at each SIGHUP; a file with a mistake changes nothing.
+async fn reload(mut hangups: Hangups, file: Option<PathBuf>, mut raw: config::RawNode, node: Arc<Node>) {
+    let Some(file) = file else { return hangups.ignore().await };
+    while hangups.next().await.is_some() {
+        let again = file.clone();
+        let new = match tokio::task::spawn_blocking(move || config::load_node_file(&again)).await {
+            Ok(Ok(new)) => new,
+            Ok(Err(report)) => {
+                tracing::warn!("the configuration stays as it was:\n{report}");
+                continue;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the configuration was not read");
+                continue;
+            }
+        };
+        let (changed, waiting) = config::node_changes(&raw, &new);
+        node.set_read_limits(&config::resolve_node(&new).1);
+        tracing::info!(?changed, "configuration reloaded");
+        if !waiting.is_empty() {
+            tracing::warn!(?waiting, "these settings change at the next start");
+        }
+        raw = new;
+    }
 }
 
 /// Opens the database in a folder, and says in the log what it found there.

@@ -1,11 +1,20 @@
 //! What a reload changed, in lines that an operator can read.
 
 use super::load::Loaded;
+use serde::Serialize;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
 /// The settings that differ: `limits.default.per_query.series: 50,000 -> 10,000`. Secrets are named, never shown.
 pub fn diff(old: &Loaded, new: &Loaded) -> Vec<String> {
+    let mut lines = changes(&old.raw, &new.raw);
+    lines.extend(secrets(old, new));
+    lines.sort();
+    lines
+}
+
+/// The lines of what differs between two configurations, sorted by path.
+pub(super) fn changes<T: Serialize>(old: &T, new: &T) -> Vec<String> {
     let (before, after) = (flat(old), flat(new));
     let mut lines = Vec::new();
     for (path, value) in &before {
@@ -18,15 +27,14 @@ pub fn diff(old: &Loaded, new: &Loaded) -> Vec<String> {
     for (path, value) in after.iter().filter(|(path, _)| !before.contains_key(*path)) {
         lines.push(format!("{path}: (not set) -> {value}"));
     }
-    lines.extend(secrets(old, new));
     lines.sort();
     lines
 }
 
-fn flat(loaded: &Loaded) -> BTreeMap<String, String> {
+fn flat(raw: &impl Serialize) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     // Serialising plain structs into a value cannot fail; if it ever did, the diff would only be empty.
-    let value = serde_json::to_value(&loaded.raw).unwrap_or_default();
+    let value = serde_json::to_value(raw).unwrap_or_default();
     flatten(&value, String::new(), &mut out);
     out
 }

@@ -25,7 +25,7 @@ mod tree;
 pub use diagnostic::{Diagnostic, Report};
 pub use diff::diff;
 pub use load::{DEFAULT_FILE, Loaded, load_file, load_text};
-pub use node::{Checked, RawNode, check_file, load_node_file, load_node_text, resolve_node};
+pub use node::{Checked, RawNode, check_file, load_node_file, load_node_text, node_changes, resolve_node};
 pub use raw::schema;
 pub use reload::Reloader;
 pub use resolve::resolve;

@@ -10,6 +10,7 @@ use super::{
     connections::NodeConnections,
     defaults::lit,
     diagnostic::{Diagnostic, Path, Position, Report},
+    diff::changes,
     env,
     load::{Loaded, START_FROM, load_text, read},
     pool::Pool,
@@ -166,6 +167,19 @@ impl Default for Reads {
 pub fn load_node_file(path: &FilePath) -> Result<RawNode, Report> {
     let (name, text) = read(path, "without --config the defaults apply")?;
     load_node_text(&name, &text, &env::var)
+}
+
+/// What differs between two configurations of a node: what a running one takes over ([`Node::set_read_limits`]), and
+/// what waits for its next start.
+///
+/// [`Node::set_read_limits`]: crate::node::http::Node::set_read_limits
+pub fn node_changes(old: &RawNode, new: &RawNode) -> (Vec<String>, Vec<String>) {
+    const LIVE: [&str; 7] = ["series", "samples", "points", "steps", "list", "timeout", "lookback"];
+    let is_live = |line: &String| {
+        let key = line.strip_prefix("reads.").and_then(|rest| rest.split_once(':'));
+        key.is_some_and(|(key, _)| LIVE.contains(&key))
+    };
+    changes(old, new).into_iter().partition(is_live)
 }
 
 /// What a file turned out to be.
@@ -339,6 +353,16 @@ mod tests {
         ] {
             assert_eq!(is_node(text), node, "{text}");
         }
+    }
+
+    #[test]
+    fn limits_of_reads_change_at_once_and_the_rest_at_the_next_start() {
+        let load = |text| load_node_text("n.yaml", text, &|_| None).unwrap();
+        let new = load("reads: {series: 5, timeout: 3s, running: 7}\nstorage: {retention: 1d}");
+        let (live, waiting) = node_changes(&RawNode::default(), &new);
+        assert_eq!(live, ["reads.series: 1,000,000 -> 5", "reads.timeout: 2m -> 3s"]);
+        assert_eq!(waiting, ["reads.running: 20 -> 7", "storage.retention: 15d -> 1d"]);
+        assert_eq!(node_changes(&new, &new), (Vec::new(), Vec::new()));
     }
 
     #[test]

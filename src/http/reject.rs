@@ -6,6 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body_util::Full;
 
+use crate::base::{ErrorKind, error::WEIR_ERROR};
+
 /// Bytes of a request's head, and of the buffer that an answer is written from.
 pub(super) const HEAD_BYTES_MAX: usize = 64 << 10;
 /// When a client that found no connection free may come again.
@@ -40,10 +42,11 @@ impl Rejection {
         }
     }
 
-    fn error_type(self) -> &'static str {
+    fn kind(self) -> ErrorKind {
         match self {
-            Self::NoConnection(_) | Self::GraceOver => "unavailable",
-            _ => "bad_data",
+            Self::NoConnection(_) => ErrorKind::QueueFull,
+            Self::GraceOver => ErrorKind::ShuttingDown,
+            _ => ErrorKind::BadData,
         }
     }
 
@@ -68,7 +71,7 @@ impl Rejection {
     /// The body: an error in Prometheus' shape.
     fn body(self) -> String {
         // The sentences above hold nothing that JSON escapes.
-        let (kind, message) = (self.error_type(), self.message());
+        let (kind, message) = (self.kind().error_type(), self.message());
         format!(r#"{{"status":"error","errorType":"{kind}","error":"{message}"}}"#)
     }
 
@@ -78,6 +81,7 @@ impl Rejection {
         let mut text =
             format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\n");
         // Writing to a string does not fail.
+        let _ = write!(text, "{WEIR_ERROR}: {}\r\n", self.kind().label());
         let _ = write!(text, "content-length: {}\r\n\r\n{body}", body.len());
         text.into_bytes()
     }
@@ -89,6 +93,7 @@ impl Rejection {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        headers.insert(WEIR_ERROR, HeaderValue::from_static(self.kind().label()));
         if self.status() == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
         }

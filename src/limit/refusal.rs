@@ -169,7 +169,7 @@ pub type ShadowHit = Refusal;
 
 impl Refusal {
     /// One that asking again does not help.
-    pub(super) const fn exceeded(limit: LimitName, observed: Estimate, max: u64, scope: Scope) -> Self {
+    pub(crate) const fn exceeded(limit: LimitName, observed: Estimate, max: u64, scope: Scope) -> Self {
         let kind = ErrorKind::LimitExceeded;
         Self { kind, limit, observed, max, scope, retry_after: None, waiting_for: None }
     }

@@ -12,7 +12,6 @@ use super::{
     upstream::{self, Upstream},
 };
 use crate::{
-    backend::headers::federates,
     base::{TenantId, TenantPrefixes, tenant},
     http::{ConnectionLimits, HostNames, ServerTls},
     limit::Policy,
@@ -134,7 +133,9 @@ impl ConfigSnapshot {
         let upstream = self.upstream(&who.tenant);
         let Some(tenants) = tenant::federated(who.tenant.as_str()) else { return Ok(upstream) };
         let homes: Vec<_> = tenants.iter().map(|tenant| self.upstream(tenant)).collect();
-        let reads_several = |home: Option<&Arc<Upstream>>| home.is_some_and(|u| federates(u.backend.kind()));
+        let reads_several = |home: Option<&Arc<Upstream>>| {
+            home.is_some_and(|u| u.backend.tenancy().federates(u.backend.kind()))
+        };
         if !homes.iter().copied().chain([upstream]).any(reads_several) {
             return Ok(upstream);
         }

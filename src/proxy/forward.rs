@@ -28,11 +28,12 @@ use super::{
 use crate::{
     backend::{
         self, BackendError, Kind, Outgoing,
-        headers::{Ceilings, m3_push_down},
+        headers::{Ceilings, Exceeded, exceeded, m3_push_down},
         parameters::filter_headers,
     },
-    base::{ErrorKind, params::Params, time::EvalTimes},
-    limit::Permitted,
+    base::{Confidence, ErrorKind, Estimate, params::Params, time::EvalTimes},
+    cost::Estimated,
+    limit::{LimitName, Permitted, Refusal, Scope},
 };
 
 /// Bytes of a backend's error that are read before it is sent on.
@@ -88,7 +89,10 @@ impl Service<Permitted<Dispatch>> for Forward {
 /// Forwards a request that costs the backend next to nothing: limited in time only.
 pub(super) async fn uncounted(mut common: Box<Common>, body: Bytes) -> Result<Response<Body>, Rejected> {
     common.log.free();
-    let headers = common.forwarded_headers();
+    let mut headers = common.forwarded_headers();
+    if let Err(refused) = filter_headers(common.upstream.backend.kind(), &mut headers) {
+        return Err(common.reject(refused));
+    }
     let outgoing = plain(&common, headers, body);
     let until = common.log.began() + UNCOUNTED_TIME;
     let answered = common.upstream.backend.send_light(outgoing, until).await;
@@ -139,8 +143,7 @@ fn plain(common: &Common, headers: HeaderMap, body: Bytes) -> Outgoing {
     Outgoing { method: common.head.method.clone(), path_and_query, headers, body }
 }
 
-/// Hands the limit on time down to M3, and others where the configuration says so, as far as they are written there: a
-/// built-in limit of Weir's is not to replace one of the backend's own. The client's may only be lower.
+/// Hands the limit on time down to M3, and others where the configuration says so. The client's may only be lower.
 fn push_down(
     common: &Common,
     query: &ParsedQuery,
@@ -148,21 +151,44 @@ fn push_down(
     timeout: Option<Duration>,
     headers: &mut HeaderMap,
 ) {
-    let mut ceilings = Ceilings { timeout, ..Ceilings::default() };
-    // Listings are no queries: M3 lets them begin in 1970, which no limit on the range allows.
-    if common.upstream.push_down && matches!(common.endpoint, Endpoint::Query | Endpoint::QueryRange) {
-        let limits = common.limits();
-        let written = limits.written;
-        ceilings.series = limits.series.enforced().filter(|_| written.series);
-        ceilings.docs = limits.blocks.enforced().filter(|_| written.blocks);
-        let range = limits.range_seconds.enforced().filter(|_| written.range);
-        ceilings.range = range.map(Duration::from_secs);
-    }
+    let ceilings = Ceilings { timeout, ..handed_down(common) };
     // Both were read before.
     let form = std::str::from_utf8(body).unwrap_or_default();
     let url_query = query.url_query.as_deref().or(common.head.uri.query());
     let params = Params::parse(url_query.unwrap_or_default(), form).unwrap_or_default();
     m3_push_down(headers, |name| params.first(name), &ceilings);
+}
+
+/// The limits that go down with a query, as far as they are written: a built-in one of Weir's is not to replace one of the
+/// backend's own. Listings are no queries: M3 lets them begin in 1970, which no limit on the range allows.
+fn handed_down(common: &Common) -> Ceilings {
+    if !common.upstream.push_down || !matches!(common.endpoint, Endpoint::Query | Endpoint::QueryRange) {
+        return Ceilings::default();
+    }
+    let limits = common.limits();
+    let written = limits.written;
+    let range = limits.range_seconds.enforced().filter(|_| written.range);
+    Ceilings {
+        series: limits.series.enforced().filter(|_| written.series),
+        docs: limits.blocks.enforced().filter(|_| written.blocks),
+        range: range.map(Duration::from_secs),
+        ..Ceilings::default()
+    }
+}
+
+/// A refusal by a limit that was handed down is Weir's own: it has the limit's id, and the status of such.
+pub(super) fn refused_below(common: &Common, failure: Failure, estimate: &Estimated) -> Failure {
+    let ceilings = handed_down(common);
+    let Some(exceeded) = exceeded(&failure.message, &ceilings) else { return failure };
+    let limits = common.limits();
+    let (limit, observed, max) = match exceeded {
+        Exceeded::Series(n) => (LimitName::MaxSeries, n, limits.series.enforced()),
+        Exceeded::Docs(n) => (LimitName::MaxBlocks, n, limits.blocks.enforced()),
+        Exceeded::Range(n) => (LimitName::MaxRange, n.as_secs(), limits.range_seconds.enforced()),
+    };
+    let observed = Estimate::new(observed, Confidence::AtLeast);
+    let scope = Scope::Tenant(common.caller.tenant.clone());
+    Failure::refused(&Refusal::exceeded(limit, observed, max.unwrap_or_default(), scope), estimate)
 }
 
 /// The timeout that replaces the client's own: none where that is lower, or where nothing takes time.
@@ -223,7 +249,7 @@ pub(super) async fn receive(
         .and_then(|plain| serde_json::from_slice::<ApiError<'_>>(plain).ok());
     let in_shape = parsed.as_ref().filter(|error| error.status == "error" && error.error_type.is_some());
     match in_shape {
-        Some(error) if !is_about_access(head.status.as_u16()) => {
+        Some(error) if !is_about_access(head.status.as_u16(), endpoint) => {
             let error = error.error.clone().into_owned();
             head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             let response = Response::from_parts(head, backend::Body::whole(text.clone()));
@@ -232,7 +258,7 @@ pub(super) async fn receive(
         _ => {
             let own = parsed.as_ref().map(|error| &*error.error);
             let excerpt = plain.as_deref().map_or(Cow::Borrowed("(compressed)"), String::from_utf8_lossy);
-            Err(Failure::foreign(backend, &head, own, &excerpt))
+            Err(Failure::foreign(backend, &head, endpoint, own, &excerpt))
         }
     }
 }
@@ -250,9 +276,10 @@ fn decoded<'a>(coding: Option<&HeaderValue>, body: &'a [u8]) -> Option<Cow<'a, [
     }
 }
 
-/// A status that speaks of Weir's access to the backend, not of the client's to Weir.
-pub(super) const fn is_about_access(status: u16) -> bool {
-    matches!(status, 401 | 403 | 404)
+/// A status that speaks of Weir's access to the backend, not of the client's to Weir. An endpoint that only some
+/// databases have may be missing at one that is where it should be.
+pub(super) const fn is_about_access(status: u16, endpoint: Endpoint) -> bool {
+    matches!(status, 401 | 403) || status == 404 && endpoint.is_everywhere()
 }
 
 /// What comes of an error within its time.
@@ -317,6 +344,7 @@ mod tests {
             (401, "application/json", shaped, Err((502, "unavailable", "too many samples"))),
             (403, "text/html", "<html>no</html>", Err((502, "unavailable", "answered 403"))),
             (404, "text/plain", "404 page not found", Err((502, "unavailable", "404 page not found"))),
+            (405, "text/plain", "Method Not Allowed", Err((405, "bad_data", "Method Not Allowed"))),
             // No JSON at all.
             (400, "text/plain", "no", Err((400, "bad_data", "instead of JSON: no"))),
             (503, "text/html", "down", Err((503, "unavailable", "down"))),
@@ -338,6 +366,25 @@ mod tests {
                 }
                 (found, _) => panic!("{status} {text}: {found:?}"),
             }
+        }
+    }
+
+    /// Grafana takes a database without `status/buildinfo` for one of another kind, and any other error for a failure.
+    #[tokio::test]
+    async fn an_endpoint_that_a_database_lacks_is_not_found() {
+        for (endpoint, want) in [
+            (Endpoint::Light, 404),
+            (Endpoint::QueryExemplars, 404),
+            (Endpoint::Search, 404),
+            (Endpoint::RemoteRead, 404),
+            (Endpoint::Query, 502),
+            (Endpoint::LabelValues, 502),
+        ] {
+            let response = Response::builder().status(404).header("content-type", "text/plain");
+            let response = response.body(backend::Body::whole("404 page not found\n".into())).unwrap();
+            let failure = receive(response, endpoint, "main").await.unwrap_err();
+            assert_eq!(failure.status(), want, "{endpoint:?}");
+            assert!(failure.message.contains("404 page not found"), "{}", failure.message);
         }
     }
 }

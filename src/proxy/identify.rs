@@ -25,6 +25,18 @@ const ACTOR_HEADERS: [(HeaderName, &str); 3] = [
 ];
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+/// How the headers begin in which proxies name the client, its user and its groups to whom they forward.
+const SAID_OF_CLIENTS: [&str; 8] = [
+    "forwarded",
+    "x-forwarded-",
+    "x-real-ip",
+    "x-auth-request-",
+    "x-webauth-",
+    "x-remote-",
+    "remote-",
+    "x-authenticated-",
+];
+
 /// How requests are told apart.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -170,7 +182,12 @@ impl Rules {
             for (name, _) in ACTOR_HEADERS {
                 headers.remove(name);
             }
-            headers.remove(FORWARDED_FOR);
+            let is_said =
+                |name: &&HeaderName| SAID_OF_CLIENTS.iter().any(|start| name.as_str().starts_with(start));
+            let said: Vec<HeaderName> = headers.keys().filter(is_said).cloned().collect();
+            for name in said {
+                headers.remove(name);
+            }
         }
         tenancy.apply(&mut headers, who.tenant.as_str());
         headers
@@ -328,7 +345,16 @@ mod tests {
     #[test]
     fn the_backend_sees_the_tenant_that_pays_whatever_the_client_wrote() {
         let basic = format!("Basic {}", BASE64.encode("alice:pw"));
-        let forged = [("x-scope-orgid", "victim"), ("thanos-tenant", "victim"), ("fromalert", "true")];
+        let forged = [
+            ("x-scope-orgid", "victim"),
+            ("thanos-tenant", "victim"),
+            ("fromalert", "true"),
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-forwarded-user", "admin"),
+            ("forwarded", "for=203.0.113.9"),
+            ("x-webauth-user", "admin"),
+            ("remote-user", "admin"),
+        ];
         let one = |name: &str| vec![name.to_owned()];
         for (source, peer, own, paid) in [
             ("bearer", "192.0.2.1", Some(("authorization", "Bearer s3cret")), "robots"),
@@ -362,8 +388,10 @@ mod tests {
                 assert_eq!(all(&sent, "x-scope-orgid"), orgid, "{source} {kind:?}");
                 assert_eq!(all(&sent, "thanos-tenant"), thanos, "{source} {kind:?}");
                 assert!(!sent.contains_key("authorization") && !sent.contains_key("x-team"), "{source}");
-                // A stranger is no alert; a trusted proxy may say that its client is one.
-                assert_eq!(sent.contains_key("fromalert"), who.trusted, "{source}");
+                // A stranger is no alert and no administrator; a trusted proxy may say that its client is one.
+                for (name, _) in &forged[2..] {
+                    assert_eq!(sent.contains_key(*name), who.trusted, "{source} {name}");
+                }
             }
         }
     }

@@ -74,6 +74,11 @@ impl Endpoint {
         matches!(self, Self::QueryCost | Self::QueryRangeCost)
     }
 
+    /// Every database has it: one that answers 404 there is not where the configuration says.
+    pub(super) const fn is_everywhere(self) -> bool {
+        matches!(self, Self::Query | Self::QueryRange) || self.is_listing()
+    }
+
     /// Lists label sets, names or values.
     pub(super) const fn is_listing(self) -> bool {
         matches!(self, Self::Series | Self::Labels | Self::LabelValues)
@@ -116,6 +121,8 @@ pub(super) enum RouteError {
     Method(&'static str),
     /// Writes and the database's own administration do not go through Weir.
     Closed,
+    /// The path names a tenant, as those of VictoriaMetrics' cluster do. Weir alone names tenants.
+    TenantInPath,
 }
 
 impl RouteError {
@@ -186,7 +193,6 @@ const WEB: &[&str] = &[
     "/assets",
     "/ui",
     "/vmui",
-    "/select",
     "/stores",
     "/blocks",
     "/loaded",
@@ -234,6 +240,7 @@ fn find<'a>(method: &Method, path: &'a str) -> Result<Routed<'a>, RouteError> {
             "/-/healthy" if is_read => Ok(Routed { endpoint: Endpoint::Healthy, path }),
             "/-/ready" if is_read => Ok(Routed { endpoint: Endpoint::Ready, path }),
             _ if is_lifecycle(path) => Err(RouteError::Closed),
+            _ if names_tenant(path) => Err(RouteError::TenantInPath),
             _ if is_read && is_web(path) => Err(RouteError::WebInterface),
             _ => Err(RouteError::Unknown),
         };
@@ -289,7 +296,12 @@ fn is_label_values(name: &str) -> bool {
 }
 
 fn is_lifecycle(path: &str) -> bool {
-    path.starts_with("/-/") || path.starts_with("/debug/") || path == "/metrics"
+    path.starts_with("/-/") || path.starts_with("/debug/") || matches!(path, "/metrics" | "/federate")
+}
+
+/// `/select/7:1/prometheus/api/v1/query`.
+fn names_tenant(path: &str) -> bool {
+    ["/select/", "/insert/", "/delete/"].iter().any(|start| path.starts_with(start))
 }
 
 #[cfg(test)]
@@ -356,6 +368,15 @@ mod tests {
             ("GET", "/vmui/index.html", Err(RouteError::WebInterface)),
             ("POST", "/graph", Err(RouteError::Unknown)),
             ("GET", "/graphite", Err(RouteError::Unknown)),
+            ("GET", "/federate", Err(RouteError::Closed)),
+            ("GET", "/select/0/prometheus/api/v1/query", Err(RouteError::TenantInPath)),
+            ("POST", "/select/7:1/prometheus/api/v1/query_range", Err(RouteError::TenantInPath)),
+            ("GET", "/select/multitenant/prometheus/api/v1/labels", Err(RouteError::TenantInPath)),
+            ("POST", "/delete/7/prometheus/api/v1/admin/tsdb/delete_series", Err(RouteError::TenantInPath)),
+            ("GET", "/prometheus/select/7/prometheus/api/v1/query", Err(RouteError::TenantInPath)),
+            ("GET", "/%73elect/7/prometheus/api/v1/query", Err(RouteError::Unknown)),
+            ("GET", "/api/v1/../../select/7/prometheus/api/v1/query", Err(RouteError::Unknown)),
+            ("GET", "//select/7/prometheus/api/v1/query", Err(RouteError::Unknown)),
         ];
         for (method, path, want) in cases {
             let got = route(&method.parse().unwrap(), path);

@@ -69,6 +69,40 @@ pub fn m3_push_down<'a>(
     }
 }
 
+/// A ceiling that M3 refused a query by, and the number that it had come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exceeded {
+    /// [`Ceilings::series`]
+    Series(u64),
+    /// [`Ceilings::docs`]
+    Docs(u64),
+    /// [`Ceilings::range`]
+    Range(Duration),
+}
+
+/// Which of these ceilings an error of M3 is about; `None` where the limit is another than the one handed down: a lower one
+/// of the client's, or M3's own.
+///
+/// M3 writes `query exceeded limit: require_exhaustive=true, series_limit=5, series_matched=5, docs_limit=0,
+/// docs_matched=256`, or `range_limit=10s, range_matched=1h0m0s`.
+pub fn exceeded(error: &str, ceilings: &Ceilings) -> Option<Exceeded> {
+    let (_, facts) = error.split_once("query exceeded limit: ")?;
+    let field = |name: &str| {
+        let value = facts.split([',', ' ', '}']).find_map(|fact| fact.strip_prefix(name)?.strip_prefix('='));
+        value.unwrap_or_default()
+    };
+    let over = |ceiling: Option<u64>, limit, matched| {
+        let (limit, matched) = (count(field(limit))?, count(field(matched))?);
+        (ceiling?.checked_add(1) == Some(limit) && matched >= limit).then_some(matched)
+    };
+    let range = || {
+        let (limit, matched) = (go_duration(field("range_limit"))?, go_duration(field("range_matched"))?);
+        (ceilings.range == Some(limit) && matched > limit).then_some(Exceeded::Range(matched))
+    };
+    let series = over(ceilings.series, "series_limit", "series_matched").map(Exceeded::Series);
+    series.or_else(|| over(ceilings.docs, "docs_limit", "docs_matched").map(Exceeded::Docs)).or_else(range)
+}
+
 /// The lower of what the client says in the header and in the parameter; what M3 would not read is not heard.
 fn asked<T: Ord>(
     headers: &HeaderMap,
@@ -202,6 +236,35 @@ mod tests {
             let sent = headers.get(*name).map_or("-", |v| v.to_str().unwrap());
             assert_eq!(sent, *expected, "{name}: {header} / {parameter}");
             assert_eq!(headers["m3-limit-require-exhaustive"], "true");
+        }
+    }
+
+    /// The texts are those of an m3dbnode of May 2026.
+    #[test]
+    fn errors_of_m3_are_about_the_ceiling_that_was_handed_down() {
+        let node = |facts: &str| {
+            format!(
+                "unable to satisfy consistency requirements, shards=16: failed to meet consistency level unstrict_majority \
+                 with 0/1 success, 1 nodes responded, errors: [error fetching tagged from host m3db_local: \
+                 Error({{Type:BAD_REQUEST Message:query exceeded limit: require_exhaustive=true, {facts} Flags:1}})]"
+            )
+        };
+        let by_series = node("series_limit=5, series_matched=5, docs_limit=0, docs_matched=256");
+        let by_docs = node("series_limit=100000, series_matched=256, docs_limit=6, docs_matched=256");
+        let by_range = node("range_limit=10s, range_matched=1h0m0s");
+        let series = |n| Ceilings { series: Some(n), docs: Some(5), ..Ceilings::default() };
+        let range = |s| Ceilings { range: Some(Duration::from_secs(s)), ..Ceilings::default() };
+        for (error, ceilings, want) in [
+            (&by_series, series(4), Some(Exceeded::Series(5))),
+            // The client's own, or M3's: not the one that was handed down.
+            (&by_series, series(400), None),
+            (&by_series, Ceilings::default(), None),
+            (&by_docs, series(400), Some(Exceeded::Docs(256))),
+            (&by_range, range(10), Some(Exceeded::Range(Duration::from_secs(3_600)))),
+            (&by_range, range(60), None),
+            (&"query timed out in query execution".to_owned(), series(4), None),
+        ] {
+            assert_eq!(exceeded(error, &ceilings), want, "{error}");
         }
     }
 

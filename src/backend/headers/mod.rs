@@ -8,8 +8,8 @@ use http::{
     header::{self, AsHeaderName},
 };
 
-pub use m3::{Ceilings, m3_push_down};
-pub use tenant::{Tenancy, federates};
+pub use m3::{Ceilings, Exceeded, exceeded, m3_push_down};
+pub use tenant::Tenancy;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");

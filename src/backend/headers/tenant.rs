@@ -53,6 +53,19 @@ impl Tenancy {
         self.name(headers, tenant);
     }
 
+    /// Whether the database reads the data of several tenants at once when their names are joined with `|`. Mimir and Cortex
+    /// do, whatever is in front of them: behind a backend of another kind the header shows them.
+    pub fn federates(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Mimir | Kind::Cortex => true,
+            // To the node it is the name of a source.
+            Kind::Weir => false,
+            Kind::Prometheus | Kind::Thanos | Kind::VictoriaMetrics | Kind::M3 => {
+                self.header.as_ref().is_some_and(|name| name == "x-scope-orgid")
+            }
+        }
+    }
+
     /// The tenant alone: for requests that Weir makes itself for a client's sake.
     pub fn headers(&self, tenant: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -69,14 +82,19 @@ impl Tenancy {
     }
 }
 
-/// Whether a database reads the data of several tenants at once when their names are joined with `|`.
-pub const fn federates(kind: Kind) -> bool {
-    matches!(kind, Kind::Mimir | Kind::Cortex)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_joined_where_mimir_or_cortex_read_them() {
+        let scope_orgid = |kind| Tenancy { header: Some(TENANT_HEADERS[0].clone()), ..Tenancy::of(kind) };
+        for kind in Kind::ALL {
+            let own = matches!(kind, Kind::Mimir | Kind::Cortex);
+            assert_eq!(Tenancy::of(kind).federates(kind), own, "{kind:?}");
+            assert_eq!(scope_orgid(kind).federates(kind), kind != Kind::Weir, "{kind:?}");
+        }
+    }
 
     #[test]
     fn weir_alone_names_the_tenant_and_keeps_credentials() {

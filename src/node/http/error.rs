@@ -37,10 +37,9 @@ impl IntoResponse for Failure {
         let text = |s: &str| serde_json::Value::from(s).to_string();
         let (kind, message) = (text(self.kind.error_type()), text(&self.message));
         let body = format!(r#"{{"status":"error","errorType":{kind},"error":{message}}}"#);
-        let link = error::help_link(self.kind.label());
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
-        headers.extend(HeaderValue::try_from(link).ok().map(|link| (header::LINK, link)));
+        headers.insert(error::WEIR_ERROR, HeaderValue::from_static(self.kind.label()));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if matches!(self.kind, ErrorKind::QueueFull | ErrorKind::BackendSick | ErrorKind::RateLimited) {
             let seconds = self.retry_after.as_millis().div_ceil(1_000).max(1);

@@ -39,7 +39,7 @@ impl Listed {
         Ok(Self {
             selectors: selectors(node, params)?,
             window: window(params)?,
-            limit: limit(params)?.map_or(node.settings.list_entries, |n| n.min(node.settings.list_entries)),
+            limit: limit(params)?.unwrap_or(usize::MAX).min(node.settings().list_entries),
         })
     }
 }

@@ -30,6 +30,7 @@ mod write_limiter;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use axum::{
     Router,
     body::{Body, Bytes},
@@ -72,7 +73,7 @@ const CACHED_QUERIES: u64 = 1_000;
 #[derive(Debug)]
 pub struct Node {
     db: Arc<Db>,
-    settings: Settings,
+    settings: ArcSwap<Settings>,
     cache: promql::Cache,
     reads: ReadLimiter,
     workers: Workers,
@@ -102,9 +103,23 @@ impl Node {
             metrics,
             cache: promql::Cache::new(CACHED_QUERIES),
             db,
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             started_ms,
         }))
+    }
+
+    /// The settings of this moment.
+    fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// Sets anew what a single read may take. All else is as it was at the start.
+    pub fn set_read_limits(&self, new: &Settings) {
+        let &Settings { limits, lookback_ms, timeout, steps, list_entries, .. } = new;
+        self.settings.rcu(|old| {
+            let old = Settings::clone(old);
+            Settings { limits, lookback_ms, timeout, steps, list_entries, ..old }
+        });
     }
 
     /// The database.
@@ -115,7 +130,7 @@ impl Node {
     /// Keeps the node small, until the future is dropped: pools that nobody uses shrink.
     pub async fn shrink_pools(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(self.settings.pool.idle).await;
+            tokio::time::sleep(self.settings().pool.idle).await;
             let freed = self.pools.shrink();
             if freed > 0 {
                 tracing::debug!(freed, "pools were idle and gave buffers back");
@@ -229,7 +244,7 @@ impl Node {
     /// Counts a read against what its source and all have read lately: by the header that names it, which passes
     /// through Weir, or else by its address.
     fn counted(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<Option<Arc<Counted>>, Failure> {
-        let named = headers.get(self.settings.recent.header.as_str()).and_then(|name| name.to_str().ok());
+        let named = headers.get(self.settings().recent.header.as_str()).and_then(|name| name.to_str().ok());
         let named = named.filter(|name| !name.is_empty() && name.len() <= SOURCE_NAME_MAX).map(str::to_owned);
         let source = named.or_else(|| Some(peer?.to_string())).unwrap_or_default();
         self.recent.begin(&source)

@@ -25,7 +25,7 @@ use crate::{
     },
     promql::{
         ast::{Ast, Edges, Expr, Matcher, Selector, ValueType},
-        print,
+        durations, print,
         shape::Shape,
     },
 };
@@ -44,11 +44,13 @@ struct Query {
 impl Query {
     fn read(node: &Node, params: &Params<'_>, times: EvalTimes) -> Result<Self, Failure> {
         let text = params.one("query")?.unwrap_or_default();
+        let ast = node.cache.parse(text)?;
+        durations::check(&ast, times)?;
         let lookback = params.duration("lookback_delta")?.and_then(|ms| u64::try_from(ms).ok());
         Ok(Self {
-            ast: node.cache.parse(text)?,
+            ast,
             times,
-            lookback_ms: lookback.filter(|ms| *ms > 0).unwrap_or(node.settings.lookback_ms),
+            lookback_ms: lookback.filter(|ms| *ms > 0).unwrap_or(node.settings().lookback_ms),
             timeout: timeout(node, params)?,
             limit: limit(params)?,
             stats: params.one("stats")?.is_some(),
@@ -71,10 +73,10 @@ impl Query {
         let why = "a positive duration is needed, as `15s`; try a greater one if it is below a millisecond";
         let step = step.ok_or_else(|| ParamError::invalid("step", why))?;
         let times = EvalTimes { start, end, step };
-        if times.steps() > node.settings.steps {
+        let most = node.settings().steps;
+        if times.steps() > most {
             let message = format!(
-                "exceeded maximum resolution of {} points per timeseries. Try decreasing the query resolution (?step=XX)",
-                node.settings.steps
+                "exceeded maximum resolution of {most} points per timeseries. Try decreasing the query resolution (?step=XX)"
             );
             return Err(Failure::new(ErrorKind::BadData, message));
         }
@@ -93,7 +95,7 @@ impl Query {
         let (db, times, stats) = (Arc::clone(&node.db), self.times, self.stats);
         let options = engine::Options {
             lookback_ms: self.lookback_ms,
-            limits: node.settings.limits,
+            limits: node.settings().limits,
             workers: node.workers.clone(),
             pools: Some(node.pools.engine.clone()),
             observer: counted.clone().map(|counted| counted as Arc<dyn engine::ReadObserver>),
@@ -164,7 +166,7 @@ fn seconds(ms: i64) -> f64 {
 pub(super) fn timeout(node: &Node, params: &Params<'_>) -> Result<Duration, Failure> {
     // Time that is up before it begins is up all the same.
     let asked = params.duration("timeout")?.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
-    Ok(asked.map_or(node.settings.timeout, |asked| asked.min(node.settings.timeout)))
+    Ok(asked.unwrap_or(Duration::MAX).min(node.settings().timeout))
 }
 
 /// The window of a list; all of time when it is left open, none when it ends before it starts.

@@ -43,12 +43,12 @@ pub(super) async fn read(State(node): State<Arc<Node>>, request: Request) -> Res
     let counted = node.counted(request.headers(), peer_of(&request))?;
     let (packed, _lent) = read_form(&node, request).await?;
     let queries = ingest::read_request(&ingest::unpack(&packed, FORM_BYTES_MAX)?)?;
-    let (db, pools, limits) = (Arc::clone(&node.db), node.pools.engine.clone(), node.settings.limits);
+    let (db, pools, limits) = (Arc::clone(&node.db), node.pools.engine.clone(), node.settings().limits);
     let run = move |turn: Turn<'_>| {
         let (pools, counted) = (pools.clone(), counted.clone());
         answer(&db, &queries, &Means { limits, pools, counted, cancel: turn.canceled })
     };
-    let (found, place) = node.reads.run(node.settings.timeout, run).await?;
+    let (found, place) = node.reads.run(node.settings().timeout, run).await?;
     let headers = [(header::CONTENT_TYPE, "application/x-protobuf"), (header::CONTENT_ENCODING, "snappy")];
     let mut response =
         (headers, Body::from_stream(pieces(found.packed, (place, found.loan)))).into_response();

@@ -62,7 +62,7 @@ impl ClientConnections {
 pub async fn serve(listener: TcpListener, node: Arc<Node>, shutdown: impl Future<Output = ()>) -> Served {
     let options = Options {
         connections: Arc::clone(&node.connections.connections),
-        timeouts: Timeouts { stalled: node.settings.stall, ..Timeouts::default() },
+        timeouts: Timeouts { stalled: node.settings().stall, ..Timeouts::default() },
         tls: ListenerTls::never(),
         workers: Workers::here(),
         grace: || GRACE,

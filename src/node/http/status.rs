@@ -45,7 +45,7 @@ pub(super) async fn runtime(State(node): State<Arc<Node>>) -> Response {
     success(
         json!({
             "startTime": started, "CWD": "", "reloadConfigSuccess": true, "lastConfigTime": started,
-            "corruptionCount": 0, "goroutineCount": 0, "GOMAXPROCS": node.settings.query_threads,
+            "corruptionCount": 0, "goroutineCount": 0, "GOMAXPROCS": node.settings().query_threads,
             "GOGC": "", "GODEBUG": "", "storageRetention": retention,
         }),
         &[],
@@ -53,7 +53,7 @@ pub(super) async fn runtime(State(node): State<Arc<Node>>) -> Response {
 }
 
 pub(super) async fn flags(State(node): State<Arc<Node>>) -> Response {
-    let settings = &node.settings;
+    let settings = node.settings();
     success(
         json!({
             "query.lookback-delta": duration(Duration::from_millis(settings.lookback_ms)),

@@ -121,7 +121,7 @@ fn check_remote_write(request: &Request) -> Result<(), Failure> {
 pub(super) async fn remote(State(node): State<Arc<Node>>, request: Request) -> Result<Response, Failure> {
     check_remote_write(&request)?;
     let packed = node.writes.read(request.into_body()).await?;
-    let max = node.settings.write_bytes;
+    let max = node.settings().write_bytes;
     let unpacked = ingest::unpacked_size(&packed, max)?;
     on_thread(node, unpacked, move |node| {
         let message = ingest::unpack(&packed, max)?;
@@ -172,7 +172,7 @@ pub(super) async fn text(State(node): State<Arc<Node>>, request: Request) -> Res
     };
     let import = Import::read(request.uri().query().unwrap_or_default())?;
     let body = node.writes.read(request.into_body()).await?;
-    let max = node.settings.write_bytes;
+    let max = node.settings().write_bytes;
     let unpacked = if gzip { body.len().saturating_mul(GZIP_RATIO_MAX).min(max) } else { 0 };
     on_thread(node, unpacked, move |node| {
         let text = if gzip { Cow::Owned(gunzip(&body, max)?) } else { Cow::Borrowed(&*body) };

@@ -139,6 +139,7 @@ async fn answer_client(
     let estimate_text = estimate_header(&estimate);
     let history_key = common.upstream.history_key(&query.scope, &query, (settler.clock)());
     let answer_is_whole = query.answer_is_whole;
+    let handed_down = common.upstream.push_down.then(|| estimate.clone());
     let settlement = Settlement {
         backend: Arc::clone(&backend),
         estimate,
@@ -156,7 +157,13 @@ async fn answer_client(
         meter = meter.judging_before_the_first_byte();
     }
     let received = match result {
-        Ok(response) => forward::receive(response, common.endpoint, &backend).await,
+        Ok(response) => {
+            let received = forward::receive(response, common.endpoint, &backend).await;
+            received.map_err(|failure| match &handed_down {
+                Some(estimate) => forward::refused_below(&common, failure, estimate),
+                None => failure,
+            })
+        }
         Err(error) => Err(Failure::late(&error, Instant::now() >= deadline, time)),
     };
     let Received { response, error } = match received {

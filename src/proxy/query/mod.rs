@@ -34,6 +34,9 @@ const MATCHERS_MAX: usize = 100;
 /// What VictoriaMetrics assumes of a range query without `start` or `step`: the last five minutes, one step.
 const LENIENT_RANGE_MS: i64 = 300_000;
 
+/// The least step that Thanos takes where a range query names none; it takes a 250th of the range if that is more.
+const THANOS_STEP_MS: i64 = 1_000;
+
 /// Parameters of a range query that mean the same for each of its pieces.
 const PLAIN_PARAMS: [&str; 11] = [
     "query",
@@ -156,7 +159,7 @@ impl QueryParser<'_> {
         let mut call = match endpoint {
             Endpoint::Query | Endpoint::QueryCost => self.query(params, self.instant(params)?)?,
             Endpoint::QueryRange | Endpoint::QueryRangeCost => self.query(params, self.range(params)?)?,
-            Endpoint::QueryExemplars => self.query(params, self.span(params)?)?,
+            Endpoint::QueryExemplars => self.exemplars(params)?,
             Endpoint::Series | Endpoint::Labels | Endpoint::LabelValues | Endpoint::Search => {
                 self.listing(params, endpoint == Endpoint::Series)?
             }
@@ -187,7 +190,8 @@ impl QueryParser<'_> {
         let free = cost::is_free(&shape);
         // What asks for more than points is asked for as it came.
         let is_plain = params.names().all(|name| PLAIN_PARAMS.contains(&name))
-            && ["start", "end"].into_iter().all(|name| params.is_plain_time(name));
+            && ["start", "end"].into_iter().all(|name| params.is_plain_time(name))
+            && params.first("step").is_some();
         let split = if is_plain { QuerySplit::of(ast, times, lookback) } else { None };
         let all_replicas = params.one("dedup")? == Some("false");
         let division = split.map(|split| if all_replicas { split.of_all_replicas() } else { split });
@@ -201,6 +205,15 @@ impl QueryParser<'_> {
             answer_is_whole: is_raw(ast) && params.first("limit").is_none(),
             ..ParsedQuery::unread()
         })
+    }
+
+    /// Exemplars: a bounded number, found in memory by series. Nothing is evaluated, and a time that is left open is all of
+    /// time, as in a listing.
+    fn exemplars(&self, params: &Params<'_>) -> Result<ParsedQuery, QueryError> {
+        let call = self.query(params, self.span(params)?)?;
+        let Shape { range_seconds, size, selectors, .. } = call.shape;
+        let shape = Shape { range_seconds, size, ..Shape::unevaluated(Reads::Listing, selectors) };
+        Ok(ParsedQuery { shape, listing: true, division: None, answer_is_whole: false, ..call })
     }
 
     /// What is not PromQL, as the configuration says of the backend: it may be a dialect that the backend knows.
@@ -310,28 +323,32 @@ impl QueryParser<'_> {
         let Some(ms) = params.duration_in("timeout", self.dialect)? else { return Ok(None) };
         match u64::try_from(ms) {
             Ok(ms @ 1..) => Ok(Some(Duration::from_millis(ms))),
+            // To VictoriaMetrics that is none.
+            _ if self.dialect == TimeDialect::VictoriaMetrics => Ok(None),
             _ => Err(ParamError::invalid("timeout", "it must be longer than nothing")),
         }
     }
 
     fn range(&self, params: &Params<'_>) -> Result<EvalTimes, ParamError> {
+        let is_lenient = self.dialect == TimeDialect::VictoriaMetrics;
         let missing = |name, default: i64| {
-            if self.dialect == TimeDialect::VictoriaMetrics {
-                Ok(default)
-            } else {
-                Err(ParamError::invalid(name, "it is missing"))
-            }
+            if is_lenient { Ok(default) } else { Err(ParamError::invalid(name, "it is missing")) }
         };
-        let end = self.time(params, "end")?.map_or_else(|| missing("end", self.now_ms), Ok)?;
+        let mut end = self.time(params, "end")?.map_or_else(|| missing("end", self.now_ms), Ok)?;
         let start = self
             .time(params, "start")?
             .map_or_else(|| missing("start", end.saturating_sub(LENIENT_RANGE_MS)), Ok)?;
+        if end < start && is_lenient {
+            end = start.saturating_add(LENIENT_RANGE_MS);
+        }
         if end < start {
             return Err(ParamError::invalid("end", "end timestamp must not be before start time"));
         }
-        let step = params
-            .duration_in("step", self.dialect)?
-            .map_or_else(|| missing("step", LENIENT_RANGE_MS), Ok)?;
+        let step = match params.duration_in("step", self.dialect)? {
+            Some(step) => step,
+            None if self.kind == Kind::Thanos => (end.saturating_sub(start) / 250).max(THANOS_STEP_MS),
+            None => missing("step", LENIENT_RANGE_MS)?,
+        };
         match u64::try_from(step) {
             Ok(step @ 1..) => Ok(EvalTimes { start, end, step }),
             _ => Err(ParamError::invalid(

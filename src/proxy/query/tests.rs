@@ -101,6 +101,35 @@ fn times_are_read_as_the_backend_reads_them() {
     }
 }
 
+/// What a database fills in or does not mind is neither refused nor taken for less than it reads.
+#[test]
+fn what_a_kind_fills_in_is_read_as_it_fills_it_in() {
+    let cache = promql::Cache::new(16);
+    let of = |kind, dialect, query: &str| {
+        let on_unparsable = OnUnparsable::UnknownFunctions;
+        let reading = QueryParser { now_ms: 1_000_000, dialect, kind, on_unparsable, cache: &cache };
+        let call = reading.read(Endpoint::QueryRange, &Params::parse(query, "").unwrap()).ok()?;
+        let times = call.times?;
+        Some((times.start, times.end, times.step, call.division.is_some()))
+    };
+    let victoria = |query| of(Kind::VictoriaMetrics, TimeDialect::VictoriaMetrics, query);
+    let thanos = |query| of(Kind::Thanos, TimeDialect::Prometheus, query);
+    let open = "query=sum(up)&start=0&end=86400&dedup=false";
+    assert_eq!(thanos(open), Some((0, 86_400_000, 345_600, false)));
+    assert_eq!(thanos("query=sum(up)&start=0&end=60"), Some((0, 60_000, 1_000, false)));
+    assert!(thanos(&format!("{open}&step=60")).is_some_and(|(.., divides)| divides));
+    assert_eq!(of(Kind::Cortex, TimeDialect::Prometheus, open), None);
+    // VictoriaMetrics takes an end before the start for five minutes, and no time for no limit.
+    assert_eq!(
+        victoria("query=up&start=600&end=300&step=15&timeout=0"),
+        Some((600_000, 900_000, 15_000, true))
+    );
+    assert_eq!(of(Kind::Prometheus, TimeDialect::Prometheus, "query=up&start=600&end=300&step=15"), None);
+    let call = read_as(Endpoint::Query, "query=up&timeout=-1s", TimeDialect::VictoriaMetrics).unwrap();
+    assert_eq!(call.timeout, None);
+    assert!(read(Endpoint::Query, "query=up&timeout=0").is_err());
+}
+
 #[test]
 fn a_graph_spans_its_own_time_whatever_it_reads_at_each_step() {
     let month = "start=0&end=2678400&step=3600";

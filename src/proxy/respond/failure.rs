@@ -10,7 +10,7 @@ use crate::proxy::{
     meter::{self, Actual, BodyError},
     query::QueryError,
     respond::{self, Body, Extra},
-    route::RouteError,
+    route::{Endpoint, RouteError},
 };
 use crate::{
     backend::{BackendError, ProbeError, parameters::Refused},
@@ -80,6 +80,7 @@ impl Failure {
     pub(in crate::proxy) fn foreign(
         backend: &str,
         head: &response::Parts,
+        endpoint: Endpoint,
         own: Option<&str>,
         excerpt: &str,
     ) -> Self {
@@ -95,7 +96,7 @@ impl Failure {
             },
             str::to_owned,
         );
-        if is_about_access(status.as_u16()) {
+        if is_about_access(status.as_u16(), endpoint) {
             // The client's own login is not at fault, and Grafana would say so.
             let message = format!("backend `{backend}` answered {} to Weir: {text}", status.as_u16());
             return Self { extra, ..Self::new(ErrorKind::UpstreamDead, message) };
@@ -104,11 +105,14 @@ impl Failure {
             429 => ErrorKind::RateLimited,
             422 => ErrorKind::LimitExceeded,
             408 | 504 => ErrorKind::UpstreamTimeout,
+            404 => ErrorKind::NotFound,
             400..500 => ErrorKind::BadData,
             _ => ErrorKind::UpstreamDead,
         };
         let message = if own.is_some() {
             text
+        } else if kind == ErrorKind::NotFound {
+            format!("backend `{backend}` does not have this endpoint: {text}")
         } else {
             let content_type = header(header::CONTENT_TYPE).filter(|value| !value.is_empty());
             let content_type = content_type.unwrap_or("no content type");
@@ -269,6 +273,12 @@ impl From<RouteError> for Failure {
                 ErrorKind::Forbidden,
                 "this endpoint is closed here: writes and administration go to the database itself; Weir's own metrics \
                  and health are on server.admin_listen",
+            ),
+            RouteError::TenantInPath => Self::new(
+                ErrorKind::Forbidden,
+                "the path names a tenant, which only Weir does: ask for /api/v1/… without what comes before it. A tenant of \
+                 a VictoriaMetrics cluster is a backend of its own (backends[].urls: [http://vmselect:8481/select/7/prometheus]), \
+                 and routes[] says whose queries go there",
             ),
             RouteError::Method(allow) => {
                 let extra = Box::new(Extra { allow: Some(allow), ..Extra::default() });

@@ -26,6 +26,8 @@ use crate::{
     base::{ErrorKind, cors::TO_SCRIPTS, error, json},
 };
 
+/// The id of the error, which `docs/errors.md` explains.
+pub const WEIR_ERROR: HeaderName = HeaderName::from_static(error::WEIR_ERROR);
 /// Which limit refused, and by how much.
 pub const WEIR_LIMIT: HeaderName = HeaderName::from_static("weir-limit");
 /// What the query was expected to cost.
@@ -65,12 +67,13 @@ pub struct Extra {
 pub fn error(kind: ErrorKind, message: &str, extra: Extra) -> Response<Body> {
     let retry_seconds = extra.retry_after.map(seconds_up);
     let id = extra.limit.as_deref().and_then(|limit| limit.split(';').next()).unwrap_or(kind.label());
-    let link = error::help_link(id);
+    let id = header_text(id);
     let mut response = Response::new(Body::full(json(kind, message, retry_seconds)));
     *response.status_mut() = StatusCode::from_u16(kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(WEIR_ERROR, id);
     if let Some(seconds) = retry_seconds {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -85,7 +88,6 @@ pub fn error(kind: ErrorKind, message: &str, extra: Extra) -> Response<Body> {
         (WEIR_ESTIMATE, extra.estimate),
         (WEIR_COST, extra.cost),
         (header::LOCATION, extra.location),
-        (header::LINK, Some(link)),
     ];
     for (name, text) in texts {
         if let Some(text) = text {

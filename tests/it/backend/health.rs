@@ -88,10 +88,26 @@ async fn its_own_word_is_asked_at_both_places_and_a_query_decides() {
             assert!(words <= 3, "{kind:?} {place:?}: {words}");
             let queries: Vec<_> =
                 upstream.seen().into_iter().filter(|seen| seen.path().ends_with("query")).collect();
-            assert_eq!(queries[0].target, format!("{prefix}/api/v1/query?query=vector(1)"));
+            let asked = if kind == Kind::M3 { "absent(weir_health_check)" } else { "vector(1)" };
+            assert_eq!(queries[0].target, format!("{prefix}/api/v1/query?query={asked}"));
             assert_eq!(queries[0].header("x-scope-orgid").is_some(), kind == Kind::Mimir);
         }
     }
+}
+
+/// An m3dbnode without a namespace says that it is ready, and answers what reads nothing.
+#[tokio::test]
+async fn m3_is_ready_when_it_answers_what_reads_its_index() {
+    let upstream = FakeUpstream::start_checked(|seen: &Seen| {
+        if seen.path() != "/api/v1/query" || seen.target.contains("vector") {
+            return Act::json(SUCCESS);
+        }
+        let error = r#"{"status":"error","error":"unaggregated namespace is not yet initialized"}"#;
+        Act::answer(500, &[("content-type", "application/json")], error.as_bytes())
+    })
+    .await;
+    let (ready, why) = checked(&backend(Kind::M3, &upstream.url())).await;
+    assert!(!ready && why.as_ref().is_some_and(|why| why.contains("not yet initialized")), "{why:?}");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod floods;
 pub(crate) mod forward;
 mod grafana_contract;
 mod grafana_replay;
+mod kinds;
 mod light;
 mod log;
 mod meter;

@@ -4,6 +4,7 @@
 //! ends, the guard's input ends with it, and the guard kills the database and removes its folder.
 
 pub(crate) mod data;
+pub(crate) mod kinds;
 
 use std::{
     fs,
@@ -26,15 +27,21 @@ use data::Data;
 
 /// Longest wait for a database to come up with its data.
 const UP: Duration = Duration::from_secs(60);
-/// `$0` is the folder, `$@` the database.
-const GUARD: &str =
-    r#""$@" >"$0/log" 2>&1 & child=$!; read -r _; kill -9 "$child"; wait "$child" 2>/dev/null; rm -rf "$0""#;
+/// `$0` is the folder, `$@` the database. Each word on its input kills the database or starts it again.
+const GUARD: &str = r#"begin() { "$@" >>"$0/log" 2>&1 & child=$!; }
+end() { kill -9 "$child"; wait "$child"; }
+begin "$@"
+while read -r word; do
+    if [ "$word" = kill ]; then end; else begin "$@"; fi
+done 2>/dev/null
+end 2>/dev/null
+rm -rf "$0""#;
 
 /// A running database.
 pub(crate) struct Database {
     pub(crate) url: String,
     pub(crate) data: Data,
-    _guard: Child,
+    guard: Child,
 }
 
 /// An answer, byte for byte.
@@ -199,7 +206,22 @@ impl Database {
         let mut guard = Command::new("sh");
         // One worker adds up floats in one order: the same question has the same answer to the last digit.
         guard.args(["-c", GUARD]).arg(dir).args(command).stdin(Stdio::piped()).env("GOMAXPROCS", "1");
-        Self { url: format!("http://{address}"), data, _guard: guard.spawn().unwrap() }
+        Self { url: format!("http://{address}"), data, guard: guard.spawn().unwrap() }
+    }
+
+    /// Ends it as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        self.order("kill");
+    }
+
+    /// Starts it again where it was, with the data that it has.
+    pub(crate) fn start_again(&mut self) {
+        self.order("start");
+    }
+
+    fn order(&mut self, word: &str) {
+        let input = self.guard.stdin.as_mut().unwrap();
+        writeln!(input, "{word}").unwrap();
     }
 
     async fn until_up(&self, path: &str) {
