@@ -153,7 +153,7 @@ async fn divided_answers_are_those_of_the_whole(database: &Running) {
         (database.end, if database.setup.kind() == "thanos" { "&dedup=false" } else { "" });
     let mut divided = 0;
     for query in QUERIES {
-        let times = format!("start={}&end={end}&step=5", end - 900);
+        let times = format!("start={}&end={end}&step=2", end - 900);
         let target = format!("/api/v1/query_range?query={}&{times}{all_replicas}", encode(query));
         let answer = same(database, &weir, &target).await;
         let estimate = answer.headers.get("weir-estimate").and_then(|estimate| estimate.to_str().ok());
@@ -178,7 +178,8 @@ async fn probes_count_what_a_query_counts(database: &Running) {
         // The storage nodes of a database with replicas give all of them.
         let all = if database.setup.kind() == "thanos" { "&dedup=false" } else { "" };
         let count = encode(&format!("count(last_over_time({window}))"));
-        let (_, body) = database.ask(&format!("/api/v1/query?query={count}&time={end}{all}")).await;
+        let (status, body) = database.ask(&format!("/api/v1/query?query={count}&time={end}{all}")).await;
+        assert_eq!(status, 200, "{:?} {selector}: {body:?}", database.setup);
         let counted =
             said(200, &body).1["data"]["result"][0]["value"][1].as_str().map_or(0, |n| n.parse().unwrap());
         if !is_true(database.setup, estimated.unwrap_or(u64::MAX), counted) {
@@ -209,9 +210,9 @@ async fn limits_say_whose_they_are(database: &Running) {
     assert_eq!(answer.headers["weir-error"], "weir-max-series", "{:?}", database.setup);
 
     let weir = before(database, BUDGET, "limits: {default: {mode: off}}").await;
-    // Prometheus has no limit of series, but one of samples.
-    let samples = encode("sum(sum_over_time({job=~\".+\"}[20m]))");
-    let target = format!("/api/v1/query?query={samples}&time={end}");
+    // Prometheus has no limit of series, but one of samples held.
+    let times = format!("start={}&end={end}&step=1", end - 900);
+    let target = format!("/api/v1/query_range?query={all}&{times}");
     let (status, direct) = database.ask(&target).await;
     assert!(status >= 400, "{:?} has no limit of its own: {direct:?}", database.setup);
     let answer = weir.get(&target).await;
