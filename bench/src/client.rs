@@ -121,7 +121,7 @@ impl Request {
             query.push_str(&encode(value));
         }
         let head = format!(
-            "GET {path}{query} HTTP/1.1\r\nHost: bench\r\n{AUTHORIZATION}\r\nX-Scope-OrgID: {tenant}\r\n\r\n"
+            "GET {path}{query} HTTP/1.1\r\nHost: localhost\r\n{AUTHORIZATION}\r\nX-Scope-OrgID: {tenant}\r\n\r\n"
         );
         Self(head.into_bytes())
     }
@@ -137,7 +137,7 @@ impl Request {
     pub(crate) fn post(path: &str, json: &str) -> Self {
         let length = json.len();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{json}"
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{json}"
         );
         Self(head.into_bytes())
     }
@@ -145,7 +145,7 @@ impl Request {
     /// A body in the text exposition format.
     pub(crate) fn text(path: &str, body: &[u8]) -> Self {
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         Self([head.as_bytes(), body].concat())
@@ -154,7 +154,7 @@ impl Request {
     /// A remote write; `body` is compressed with snappy.
     pub(crate) fn remote_write(path: &str, body: &[u8]) -> Self {
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/x-protobuf\r\n\
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n\
              Content-Encoding: snappy\r\nX-Prometheus-Remote-Write-Version: 0.1.0\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );

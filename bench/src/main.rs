@@ -17,6 +17,7 @@ mod process;
 mod remote;
 mod report;
 mod results;
+mod soak;
 mod stream;
 mod targets;
 
@@ -41,6 +42,8 @@ Commands:
   import     writes into the storage node and into VictoriaMetrics: the text format in three shapes, and remote write
   estimate   estimates beside the truth, for a corpus of queries: series, samples and memory, what asking costs
   incident   a burst of heavy queries on a database that is killed at its memory limit, with and without a guard
+  soak       an hour of ordinary use and abuse of a Prometheus with rules: the longest wait of a query that fits, limits
+             passed, light queries that fail, Weir's memory
   compare    --direct URL --weir URL FILES…: the expressions of dashboards and rule files, asked of a database and
              through Weir, as instant and as range queries: identical, different, refused
   report     prints the page docs/results.md from the files in --out
@@ -73,6 +76,7 @@ Options:
   --wrong-estimate N  incident: the database says that its queries touch an N-th of the series that they do, and has no
                    label table that says better
   --go-limit N     incident: GOMEMLIMIT of Prometheus, percent of --limit-mib, as its newer versions set it themselves
+  --minutes N      soak: its length (60)
   --name NAME      incident: files are called incident-NAME (the target)
 
 Every command prints Markdown. Needed beside cargo: apt-get install prometheus victoria-metrics nginx haproxy wrk";
@@ -92,6 +96,7 @@ pub(crate) struct Options {
     seconds: Option<u32>,
     /// The only size of pool to measure.
     pool_mib: Option<u64>,
+    minutes: u32,
     guards: Vec<String>,
     limit_mib: u64,
     target: Option<String>,
@@ -117,6 +122,7 @@ impl Options {
             rounds: 3,
             seconds: None,
             pool_mib: None,
+            minutes: 60,
             guards: ["none", "haproxy", "weir"].map(String::from).to_vec(),
             limit_mib: 2048,
             target: None,
@@ -138,6 +144,7 @@ impl Options {
                 "--rounds" => options.rounds = value.parse::<u32>()?.clamp(1, 100),
                 "--seconds" => options.seconds = Some(value.parse::<u32>()?.clamp(1, 600)),
                 "--pool-mib" => options.pool_mib = Some(value.parse()?),
+                "--minutes" => options.minutes = value.parse::<u32>()?.clamp(1, 1_440),
                 "--guard" => options.guards = value.split(',').map(String::from).collect(),
                 "--limit-mib" => options.limit_mib = value.parse()?,
                 "--binary" => options.binary = Some(value.into()),
@@ -185,6 +192,7 @@ fn run() -> Result<()> {
         "fairness" => fairness::run,
         "incident" => incident::run,
         "node" => node::run,
+        "soak" => soak::run,
         "pool" => pool::run,
         "import" => import::run,
         "estimate" => estimate::run,

@@ -76,7 +76,7 @@ impl Pace {
 }
 
 /// What `Server-Timing` says of Weir's wait and of the backend.
-fn timing(answer: &Answer) -> [f64; 2] {
+pub(crate) fn timing(answer: &Answer) -> [f64; 2] {
     let text = answer.header("server-timing").unwrap_or_default();
     ["weir-wait;dur=", "backend;dur="].map(|name| {
         let rest = text.split_once(name).map_or("", |(_, rest)| rest);

@@ -5,6 +5,7 @@ use crate::data::Data;
 use crate::process::{Scratch, Service, command, free_port};
 use crate::{Options, Result};
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -167,16 +168,46 @@ pub(crate) fn weir(scratch: &Scratch, options: &Options, text: &str) -> Result<S
 
 /// The same with the port of its admin API.
 pub(crate) fn weir_with_admin(scratch: &Scratch, options: &Options, text: &str) -> Result<(Service, u16)> {
-    let (port, admin) = (free_port()?, free_port()?);
-    let text = format!(
-        // Every client has the same address here.
-        "server: {{listen: \"127.0.0.1:{port}\", admin_listen: \"127.0.0.1:{admin}\", connections: {{per_client: 100%}}}}
+    let file = WeirFile::new(scratch)?;
+    file.write(text)?;
+    Ok((file.start(options)?, file.admin))
+}
+
+/// The configuration file of a Weir on ports of its own.
+#[derive(Debug)]
+pub(crate) struct WeirFile<'a> {
+    scratch: &'a Scratch,
+    port: u16,
+    pub(crate) admin: u16,
+}
+
+impl<'a> WeirFile<'a> {
+    pub(crate) fn new(scratch: &'a Scratch) -> Result<Self> {
+        Ok(Self { scratch, port: free_port()?, admin: free_port()? })
+    }
+
+    /// Writes it; `text` names neither addresses nor logs.
+    pub(crate) fn write(&self, text: &str) -> Result<PathBuf> {
+        let Self { scratch, port, admin } = self;
+        let text = format!(
+            // Every client has the same address here.
+            "server: {{listen: \"127.0.0.1:{port}\", admin_listen: \"127.0.0.1:{admin}\", connections: {{per_client: 100%}}}}
 telemetry: {{log: warn}}\n{text}"
-    );
-    let config = scratch.write("weir.yaml", &text)?;
-    let mut start = Command::new(&options.weir);
-    start.arg("proxy").arg("--config").arg(config).arg("--data").arg(scratch.dir().join("weir-data"));
-    Ok((Service::start("weir", port, scratch.dir(), start, &small())?, admin))
+        );
+        scratch.write("weir.yaml", &text)
+    }
+
+    pub(crate) fn start(&self, options: &Options) -> Result<Service> {
+        let dir = self.scratch.dir();
+        let mut start = Command::new(&options.weir);
+        start
+            .arg("proxy")
+            .arg("--config")
+            .arg(dir.join("weir.yaml"))
+            .arg("--data")
+            .arg(dir.join("weir-data"));
+        Service::start("weir", self.port, dir, start, &small())
+    }
 }
 
 /// The sum over all series of a metric that begin with `name`, which may end within their labels; `None` when there is
@@ -202,6 +233,14 @@ pub(crate) fn prometheus_of_a_cluster(scratch: &Scratch, data: &Data) -> Result<
     data.copy(&scratch.dir().join("prometheus"))?;
     let config = "global: {scrape_interval: 1h, external_labels: {cluster: a, replica: a}}\n";
     start_prometheus(scratch, config, &[], None)
+}
+
+/// Prometheus over a copy of the blocks, with a file of rules.
+pub(crate) fn prometheus_with_rules(scratch: &Scratch, data: &Data, rules: &str) -> Result<Service> {
+    data.copy(&scratch.dir().join("prometheus"))?;
+    let file = scratch.write("rules.yml", rules)?;
+    let config = format!("{PROMETHEUS_CONFIG}rule_files: [\"{}\"]\n", file.display());
+    start_prometheus(scratch, &config, &[], None)
 }
 
 /// One without any data, unless there is some in its folder.

@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{
     condition::Failure,
     error::{BackendError, Cause},
+    places::PlaceHandle,
     pool::innermost,
     replicas::Lease,
 };
@@ -53,6 +54,14 @@ impl Body {
 
     pub(super) const fn merged(bytes: Bytes, share: ByteShare) -> Self {
         Self(Source::Whole { bytes, _share: Some(share) })
+    }
+
+    /// A handle on the place of a light request, whose answer is still to come.
+    pub fn light_place(&self) -> Option<PlaceHandle> {
+        match &self.0 {
+            Source::Arriving(arriving) => arriving.lease.as_ref()?.light_place(),
+            Source::Whole { .. } => None,
+        }
     }
 
     /// A short answer that was read.

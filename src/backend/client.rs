@@ -13,12 +13,13 @@ use super::{
     endpoint::Endpoint,
     error::{BackendError, Cause},
     headers::{self, Tenancy},
-    pool::{Lane, Sent},
+    places::Claim,
+    pool::Sent,
     probe::Probes,
     replicas::{Lease, Replica, Replicas},
     split,
 };
-use crate::http::ByteBudget;
+use crate::{base::TenantId, http::ByteBudget};
 
 /// A database behind Weir, one or several replicas of it.
 #[derive(Debug)]
@@ -116,22 +117,23 @@ impl Backend {
         deadline: Instant,
         idempotent: bool,
     ) -> Result<Response<Body>, BackendError> {
-        self.send_in(Lane::Queries, request, deadline, idempotent).await
+        self.send_in(Claim::Query, request, deadline, idempotent).await
     }
 
     /// Sends a request that costs the backend next to nothing, over the few connections that are kept for such: it
-    /// neither waits for queries nor takes a connection from them.
+    /// neither waits for queries nor takes a connection from them. One tenant has three quarters of them at most.
     pub async fn send_light(
         &self,
+        tenant: &TenantId,
         request: Outgoing,
         deadline: Instant,
     ) -> Result<Response<Body>, BackendError> {
-        self.send_in(Lane::Light, request, deadline, true).await
+        self.send_in(Claim::Light(tenant), request, deadline, true).await
     }
 
     async fn send_in(
         &self,
-        lane: Lane,
+        claim: Claim<'_>,
         request: Outgoing,
         deadline: Instant,
         idempotent: bool,
@@ -140,12 +142,12 @@ impl Backend {
             return Err(self.error(None, Cause::NoReplica));
         };
         if !self.replicas.several() {
-            return match self.attempt(lane, first, request, deadline, idempotent).await {
+            return match self.attempt(claim, first, request, deadline, idempotent).await {
                 Tried::Answered(response) => Ok(response),
                 Tried::Failed { error, .. } => Err(error),
             };
         }
-        let (error, left) = match self.attempt(lane, first, request.clone(), deadline, idempotent).await {
+        let (error, left) = match self.attempt(claim, first, request.clone(), deadline, idempotent).await {
             Tried::Answered(response) => return Ok(response),
             Tried::Failed { error, left } => (error, left),
         };
@@ -155,7 +157,7 @@ impl Backend {
         let Some(second) = self.replicas.choose(Some(first)) else {
             return Err(error);
         };
-        match self.attempt(lane, second, request, deadline, idempotent).await {
+        match self.attempt(claim, second, request, deadline, idempotent).await {
             Tried::Answered(response) => Ok(response),
             Tried::Failed { error, .. } => Err(error),
         }
@@ -163,7 +165,7 @@ impl Backend {
 
     async fn attempt(
         &self,
-        lane: Lane,
+        claim: Claim<'_>,
         replica: &Arc<Replica>,
         request: Outgoing,
         deadline: Instant,
@@ -176,8 +178,8 @@ impl Backend {
             Ok(request) => request,
             Err(error) => return failed(Cause::Request(error.to_string()), false),
         };
-        if !lease.take_place(lane, head_by).await {
-            return failed(Cause::Busy(lane), false);
+        if !lease.take_place(claim, head_by).await {
+            return failed(Cause::Busy(claim.lane()), false);
         }
         match replica.pool.exchange(request, head_by, idempotent).await {
             Sent::Answered(response, connection) => {

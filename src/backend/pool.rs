@@ -6,10 +6,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
     time::Duration,
 };
 
@@ -20,7 +17,6 @@ use hyper::body::Incoming;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     net::{TcpStream, lookup_host},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
 use tokio_util::either::Either;
@@ -29,6 +25,7 @@ use super::{
     connect::{first_open, in_order},
     connection::{Connection, Stream},
     error::Cause,
+    places::{Claim, LightPlaces, Place, Places},
     settings::{BaseUrl, Settings},
     tls::{self, Tls},
 };
@@ -56,20 +53,6 @@ impl Lane {
     }
 }
 
-/// Connections that may be in use at a time.
-#[derive(Clone, Debug)]
-struct Places {
-    free: Arc<Semaphore>,
-    max: usize,
-}
-
-impl Places {
-    fn new(max: usize) -> Self {
-        let max = max.clamp(1, Semaphore::MAX_PERMITS);
-        Self { free: Arc::new(Semaphore::new(max)), max }
-    }
-}
-
 /// The connections to one replica.
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -82,8 +65,7 @@ pub(super) struct Pool {
     /// One place per connection in use; idle ones hold none, and who has a place takes an idle one before connections
     /// outnumber places.
     places: Places,
-    /// Places of light requests, beside the others, so that neither waits for the other.
-    light_places: Places,
+    light_places: LightPlaces,
     /// By worker; of each, the last used is the first reused.
     idle: Vec<Mutex<Vec<Idle>>>,
     /// Of all workers together.
@@ -114,32 +96,24 @@ impl Pool {
             idle_timeout: settings.idle_timeout,
             worked: Mutex::new(None),
             places,
-            light_places: Places::new(settings.light_connections),
+            light_places: LightPlaces::new(settings.light_connections),
             idle: (0..WORKERS_MAX).map(|_| Mutex::default()).collect(),
             idle_count: AtomicUsize::new(0),
         }
     }
 
     /// Waits for a place among the connections; `None` when there was none before the deadline.
-    pub(super) async fn place(&self, lane: Lane, deadline: Instant) -> Option<OwnedSemaphorePermit> {
-        let free = &self.places(lane).free;
-        if let Ok(place) = Arc::clone(free).try_acquire_owned() {
-            return Some(place);
-        }
-        timeout_at(deadline, Arc::clone(free).acquire_owned()).await.ok()?.ok()
-    }
-
-    const fn places(&self, lane: Lane) -> &Places {
-        match lane {
-            Lane::Queries => &self.places,
-            Lane::Light => &self.light_places,
-        }
+    pub(super) async fn place(&self, claim: Claim<'_>, deadline: Instant) -> Option<Place> {
+        Place::take((&self.places, &self.light_places), claim, deadline).await
     }
 
     /// Places taken now, of how many.
     pub(super) fn taken(&self, lane: Lane) -> (usize, usize) {
-        let Places { free, max } = self.places(lane);
-        (max.saturating_sub(free.available_permits()), *max)
+        let places = match lane {
+            Lane::Queries => &self.places,
+            Lane::Light => &self.light_places.all,
+        };
+        (places.taken(), places.max)
     }
 
     /// Sends over an idle connection or a new one and waits for the head of the answer.
@@ -253,7 +227,7 @@ impl Pool {
 
     /// Takes a connection back whose answer has ended.
     pub(super) fn put_back(&self, mut connection: Connection) {
-        let max = self.places.max + self.light_places.max;
+        let max = self.places.max + self.light_places.all.max;
         let one_more = |idle| (idle < max).then_some(idle + 1);
         if !connection.is_free() || self.idle_count.fetch_update(SeqCst, SeqCst, one_more).is_err() {
             return;

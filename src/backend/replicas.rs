@@ -12,16 +12,14 @@ use bytes::Bytes;
 use http_body::Frame;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use tokio::{
-    sync::{Notify, OwnedSemaphorePermit},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     condition::{Condition, Failure},
     connection::Connection,
     endpoint::Endpoint,
-    pool::{Lane, Pool},
+    places::{Claim, Place, PlaceHandle},
+    pool::Pool,
     settings::{BaseUrl, Settings},
 };
 
@@ -195,7 +193,7 @@ pub(super) struct Lease {
     replica: Arc<Replica>,
     /// Dropped unless it is put back: a connection with an unread answer on it is closed.
     connection: Option<Connection>,
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
 }
 
 impl Lease {
@@ -204,9 +202,17 @@ impl Lease {
     }
 
     /// Waits for a place among the replica's connections.
-    pub(super) async fn take_place(&mut self, lane: Lane, deadline: Instant) -> bool {
-        self.place = self.replica.pool.place(lane, deadline).await;
+    pub(super) async fn take_place(&mut self, claim: Claim<'_>, deadline: Instant) -> bool {
+        self.place = self.replica.pool.place(claim, deadline).await;
         self.place.is_some()
+    }
+
+    /// A handle on the place of a light request.
+    pub(super) fn light_place(&self) -> Option<PlaceHandle> {
+        match &self.place {
+            Some(Place::Light(place)) => Some(place.handle()),
+            _ => None,
+        }
     }
 
     pub(super) fn hold(&mut self, connection: Connection) {

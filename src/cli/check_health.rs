@@ -9,7 +9,7 @@ use tokio::{runtime, time::Instant};
 use super::{BAD_INPUT, FAILED, output};
 use crate::{
     backend::{Backend, BaseUrl, Outgoing, Settings, Tls, TlsSettings},
-    base::Kind,
+    base::{Kind, TenantId},
     config,
 };
 
@@ -73,7 +73,8 @@ async fn ask(settings: Settings) -> Result<(), String> {
         headers: HeaderMap::new(),
         body: bytes::Bytes::new(),
     };
-    let answer = Backend::new(settings).send_light(request, Instant::now() + PATIENCE).await;
+    let answer =
+        Backend::new(settings).send_light(&TenantId::other(), request, Instant::now() + PATIENCE).await;
     let status = answer.map_err(|error| error.to_string())?.status();
     if status.is_success() { Ok(()) } else { Err(format!("the answer is {status}")) }
 }

@@ -128,7 +128,8 @@ pub struct Backend {
     pub response_timeout: Span,
     /// Most connections per replica.
     pub max_connections: Count,
-    /// Most connections per replica for light requests (metadata, rules, build information), beside those.
+    /// Most connections per replica for light requests (metadata, rules, build information), beside those; one tenant has
+    /// three quarters of them at most.
     pub light_connections: Count,
     /// Headers added to every request, for credentials: `Authorization: Bearer ${TOKEN}`.
     pub headers: BTreeMap<String, Secret>,

@@ -1,6 +1,9 @@
 //! The largest share of the budgets that a single query takes.
 
-use super::{policy::Policy, shares::light};
+use super::{
+    policy::Policy,
+    shares::{heavy_memory, light},
+};
 use crate::base::TenantId;
 
 /// Bytes of a light query where the backend has no budget.
@@ -11,7 +14,7 @@ const LIGHT_WITHOUT_BUDGET: u64 = 64 << 20;
 pub struct Ceilings {
     /// A query whose size is unknown is taken for no more, and one that may be more is counted first.
     pub query: u64,
-    /// A larger one is split by time, where its backend allows that.
+    /// A larger one is split by time, where its backend allows that; two such fit what their tenant may have in flight.
     pub split: Option<u64>,
     /// A query up to this size is light: it may be tried twice, and is not written down before it runs.
     pub light: u64,
@@ -31,11 +34,45 @@ impl Policy {
         let whole = budget.and_then(|budget| budget.memory.enforced());
         let tenant = self.tenant(tenant);
         let own = tenant.per_query(class).memory.enforced();
-        // At most half of the budget, so that the reserves of other classes remain theirs.
-        let narrowest = [whole.map(|bytes| bytes / 2), tenant.in_flight.memory.enforced(), own];
+        // At most half of the heavy lane: two such run at a time.
+        let in_flight = tenant.in_flight.memory.enforced();
+        let narrowest = [whole.map(|bytes| heavy_memory(bytes) / 2), in_flight, own];
         let query = narrowest.into_iter().flatten().min().unwrap_or(u64::MAX);
+        let most = query.min(in_flight.map_or(u64::MAX, |bytes| bytes / 2));
         let split = whole.zip(split_percent);
-        let split = split.map(|(bytes, percent)| (bytes / 100).saturating_mul(percent.into()).min(query));
+        let split = split.map(|(bytes, percent)| (bytes / 100).saturating_mul(percent.into()).min(most));
         Ceilings { query, split, light: whole.map_or(LIGHT_WITHOUT_BUDGET, light) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::limit::{BackendBudget, Limit, TenantPolicy};
+
+    #[test]
+    fn two_split_queries_fit_the_lane_and_what_their_tenant_may_have_in_flight() {
+        // MiB: the budget, the tenant's part, percent of the budget beyond which queries are split.
+        for (budget, in_flight, percent) in [(2048, 1638, 40), (2048, 900, 40), (2048, 4096, 100), (7, 7, 40)]
+        {
+            let memory = Limit::enforce(budget << 20);
+            let mut tenant = TenantPolicy::default();
+            tenant.in_flight.memory = Limit::enforce(in_flight << 20);
+            let main = BackendBudget {
+                name: "main".into(),
+                memory,
+                queries: Limit::enforce(6),
+                unproven_percent: 10,
+                linger: Duration::ZERO,
+            };
+            let policy = Policy { default: Arc::new(tenant), backends: vec![main], ..Policy::default() };
+            let split = policy.ceilings(&TenantId::other(), None, "main", Some(percent)).split.unwrap();
+            assert!(
+                2 * split <= heavy_memory(budget << 20).min(in_flight << 20),
+                "{budget} {in_flight} {split}"
+            );
+        }
     }
 }

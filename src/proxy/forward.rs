@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     convert::Infallible,
     io::Read,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,14 +20,16 @@ use tower::Service;
 
 use super::{
     exchange::{Common, Rejected},
+    meter::Progress,
     query::ParsedQuery,
     respond::{Body, failure::Failure},
     route::Endpoint,
+    supervise::STALLED,
     upstream::Upstream,
 };
 use crate::{
     backend::{
-        self, BackendError, Kind, Outgoing,
+        self, BackendError, Kind, Outgoing, PlaceHandle,
         headers::{Ceilings, Exceeded, exceeded, m3_push_down},
         parameters::filter_headers,
     },
@@ -95,7 +97,7 @@ pub(super) async fn uncounted(mut common: Box<Common>, body: Bytes) -> Result<Re
     }
     let outgoing = plain(&common, headers, body);
     let until = common.log.began() + UNCOUNTED_TIME;
-    let answered = common.upstream.backend.send_light(outgoing, until).await;
+    let answered = common.upstream.backend.send_light(&common.caller.tenant, outgoing, until).await;
     let answered = match answered {
         Ok(response) => receive(response, common.endpoint, common.upstream.backend.name()).await,
         Err(error) => Err(Failure::from(&error)),
@@ -108,7 +110,26 @@ pub(super) async fn uncounted(mut common: Box<Common>, body: Bytes) -> Result<Re
         common.log.backend_error(text);
     }
     common.log.passed(received.response.status());
-    Ok(received.response.map(|body| Body::passed(body, until)))
+    Ok(received.response.map(|body| {
+        let place = body.light_place();
+        let body = Body::passed(body, until);
+        if let Some((place, progress)) = place.zip(body.to_come()) {
+            tokio::spawn(give_back_if_stalled(place, Arc::downgrade(progress)));
+        }
+        body
+    }))
+}
+
+/// Gives the place of an answer back once its client has not asked for more of it for a while. The body cannot do it: it
+/// is not asked for anything meanwhile.
+async fn give_back_if_stalled(place: PlaceHandle, progress: Weak<Progress>) {
+    loop {
+        tokio::time::sleep(STALLED).await;
+        let Some(progress) = progress.upgrade() else { return };
+        if progress.is_stalled(STALLED) && place.stalled() {
+            return;
+        }
+    }
 }
 
 /// The request for the backend, with the limits handed down that it takes.

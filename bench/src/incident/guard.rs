@@ -1,10 +1,11 @@
 //! What stands before the database, and how it is configured.
 
 use super::load;
+use super::mask;
 use super::real::Database;
 use super::target::Target;
 use super::wrong;
-use crate::process::{Scratch, Service, need};
+use crate::process::{Scratch, Service, need, rss};
 use crate::targets::{haproxy, vmauth, weir};
 use crate::{Options, Result};
 
@@ -43,6 +44,10 @@ enum Limits {
     AllButPools,
     /// Everything but failures.
     AllButOutcomes,
+    /// Everything but queries that wait inside of it, and M3's limits.
+    AllButSaturation,
+    /// Everything, but no estimate is found to be wrong, and no query is cancelled for that.
+    AllButEstimateCheck,
     /// Everything, but the whole budget is open at once.
     AllButProof,
 }
@@ -51,12 +56,27 @@ impl Limits {
     fn is_whole(self) -> bool {
         matches!(
             self,
-            Self::All | Self::AllButPressure | Self::AllButPools | Self::AllButOutcomes | Self::AllButProof
+            Self::All
+                | Self::AllButPressure
+                | Self::AllButPools
+                | Self::AllButOutcomes
+                | Self::AllButSaturation
+                | Self::AllButEstimateCheck
+                | Self::AllButProof
         )
+    }
+
+    /// Words in the names of metrics that Weir does not get to see.
+    fn masked(self) -> &'static [&'static str] {
+        match self {
+            Self::AllButSaturation => &["queries_concurrent_max", "vm_concurrent_select", "query_limit"],
+            Self::AllButEstimateCheck => &["go_memstats_next_gc_bytes", "prometheus_engine_queries"],
+            _ => &[],
+        }
     }
 }
 
-const ABLATION: [(&str, Limits); 11] = [
+const ABLATION: [(&str, Limits); 13] = [
     ("per-query", Limits::PerQuery),
     ("in-flight", Limits::InFlight),
     ("budget", Limits::Budget),
@@ -66,6 +86,8 @@ const ABLATION: [(&str, Limits); 11] = [
     ("all-but-pressure", Limits::AllButPressure),
     ("all-but-pools", Limits::AllButPools),
     ("all-but-outcomes", Limits::AllButOutcomes),
+    ("all-but-saturation", Limits::AllButSaturation),
+    ("all-but-estimate-check", Limits::AllButEstimateCheck),
     ("all-but-proof", Limits::AllButProof),
     ("all", Limits::All),
 ];
@@ -142,11 +164,11 @@ impl Guard {
         }
     }
 
-    /// Bytes that all queries in flight may hold by its own rule.
-    pub(super) fn budget(&self, options: &Options, target: Target) -> Option<u64> {
+    /// Bytes that all queries in flight may hold by its own rule, before a database that holds `idle` bytes.
+    pub(super) fn budget(&self, options: &Options, target: Target, idle: u64) -> Option<u64> {
         match self.what {
             What::Weir(limits) if limits.is_whole() || limits == Limits::Budget => {
-                Some(budget(options, target))
+                Some(budget(options, target, idle))
             }
             _ => None,
         }
@@ -166,8 +188,12 @@ impl Guard {
             What::Vmauth(slots) => Some(vmauth(scratch, database.main.port, Some(slots))?),
             What::Weir(limits) => {
                 let limit = options.limit_mib << 20;
-                let budget = budget(options, *target);
-                let metrics = Some(database.metrics).filter(|port| *port != database.main.port);
+                let budget = budget(options, *target, rss(database.main.pid()).unwrap_or(0));
+                let elsewhere = Some(database.metrics).filter(|port| *port != database.main.port);
+                let metrics = match limits.masked() {
+                    [] => elsewhere,
+                    words => Some(mask::without(database.metrics, words)?),
+                };
                 // The liar is easiest before Prometheus: it lists series with a limit.
                 let base = match options.wrong_estimate {
                     Some(factor) => {
@@ -184,11 +210,11 @@ impl Guard {
 
 /// What queries may hold of what the process may take. Go's collector lets as much garbage grow as is alive, so half,
 /// unless it knows the limit; VictoriaMetrics has it collect sooner, and the node has none.
-fn budget(options: &Options, target: Target) -> u64 {
+fn budget(options: &Options, target: Target, idle: u64) -> u64 {
     let limit = options.limit_mib << 20;
     match target {
-        // Its pools keep what a burst made them take, and an idle one holds more than a third already.
-        Target::M3 => limit / 3,
+        // An idle one holds most of it: half of what is left.
+        Target::M3 => limit.saturating_sub(idle) / 2,
         Target::VictoriaMetrics | Target::Node(_) => limit / 3 * 2,
         _ if options.go_limit().is_some() => limit / 3 * 2,
         _ => limit / 2,

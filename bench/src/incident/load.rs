@@ -6,7 +6,7 @@ use crate::client::{Client, Request};
 use std::time::{Duration, Instant};
 
 /// All 20,000 series, by name: what matches everything (`.+`) Weir refuses without a look.
-const ALL: &str = r#"{__name__=~"c.*|g.*|h.*|m.*|r.*"}"#;
+pub(crate) const ALL: &str = r#"{__name__=~"c.*|g.*|h.*|m.*|r.*"}"#;
 const LIGHT: [&str; 5] = [
     r#"http_requests_total{job="api",instance="10.0.0.1:9100"}"#,
     "sum by(job)(http_requests_total)",
@@ -19,7 +19,7 @@ const INTERVAL: u64 = 15;
 pub(super) const NOISY: &str = "noisy";
 
 /// The light query of a connection and its turn, at times that move as a dashboard's do.
-pub(super) fn light(connection: u32, turn: u64, end: u64) -> Request {
+pub(crate) fn light(connection: u32, turn: u64, end: u64) -> Request {
     let query = LIGHT[(connection as usize + turn as usize) % LIGHT.len()];
     let time = (end - 60 - turn % 100 * INTERVAL).to_string();
     Request::get("/api/v1/query", &[("query", query), ("time", &time)], &format!("good-{}", connection % 4))
@@ -40,7 +40,7 @@ pub(super) enum Burst {
     Strings,
     /// Twenty range queries over a selector that `@` fixes in time, copied to each of 10,741 steps.
     At,
-    /// Twenty clients that ask for a sum, close the connection after 300 ms and ask again, for 20 s.
+    /// Twenty clients that ask for a sum, close the connection after 3 s and ask again, for 20 s.
     Leaving,
     /// Forty clients that ask for a cheap answer of some megabytes and read none of it for 30 s.
     Slow,
@@ -58,7 +58,7 @@ const BURSTS: [(&str, Burst); 8] = [
 ];
 
 /// Time after which a client of [`Burst::Leaving`] closes its connection.
-const LEAVES_AFTER: Duration = Duration::from_millis(300);
+const LEAVES_AFTER: Duration = Duration::from_secs(3);
 /// Time for which such a client asks again.
 const LEAVES_FOR: Duration = Duration::from_secs(20);
 /// Time for which a client of [`Burst::Slow`] reads nothing.

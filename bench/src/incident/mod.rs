@@ -2,7 +2,8 @@
 //! of others; alone, behind a cap on concurrency, and behind Weir.
 
 mod guard;
-mod load;
+pub(crate) mod load;
+mod mask;
 mod real;
 mod report;
 mod sheet;
@@ -138,7 +139,7 @@ fn replay(
         let mut watched = memory.join().map_err(|_| "the watcher panicked")??;
         watched.counters = counters.join().unwrap_or_default();
         let idle = watched.rss.first().map_or(0, |s| s.1);
-        let bound = guard.budget(options, *target).map(|budget| (idle + budget) * 5 / 4);
+        let bound = guard.budget(options, *target, idle).map(|budget| (idle + budget) * 5 / 4);
         Ok(Run { guard: guard.name().to_owned(), watched, light, heavy, after, burst, bound, estimated })
     })
 }

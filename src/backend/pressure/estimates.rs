@@ -2,18 +2,17 @@
 //!
 //! A budget bounds a sum of estimates, and estimates may be wrong together. What the memory of a backend rises by above
 //! its level at rest while Weir's own heavy queries run says so. It is believed only then: with nothing heavy in flight,
-//! or while queries of others run there, a rise has other causes. What a collector finds alive is compared, not what is
-//! resident: garbage of queries that ended is no error of an estimate.
+//! or while queries of others run there, a rise has other causes; and where a backend does not count its queries, nobody
+//! knows whose it is. What a collector finds alive is compared, not what is resident: garbage of queries that ended is no
+//! error of an estimate.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use super::rest::Rest;
+use super::{HELD_FOR, rest::Rest};
 use crate::base::distress::Load;
 
-/// What is seen is believed for so long; what was in flight so long ago may still be held, until the next collection.
-const BELIEVED: Duration = Duration::from_secs(10);
 /// With less than this part of the budget in flight, or less than this part of the level at rest, a rise has other
 /// causes.
 const TELLS: f64 = 1.0 / 32.0;
@@ -32,8 +31,8 @@ pub(super) struct Estimates {
 
 impl Estimates {
     /// How many times their estimates the heavy queries in flight hold, 1 where nothing says more. `held` are the bytes
-    /// that the backend holds in all, where it says so; `others` that it runs more queries than Weir sent.
-    pub(super) fn step(&mut self, held: Option<f64>, in_flight: Load, others: bool, now: Instant) -> f64 {
+    /// that the backend holds in all, where it says so; `ours` that it runs no query but those that Weir sent.
+    pub(super) fn step(&mut self, held: Option<f64>, in_flight: Load, ours: bool, now: Instant) -> f64 {
         let busy = in_flight.heavy_bytes > 0;
         let level = held.filter(|bytes| bytes.is_finite());
         let rest = level.map(|level| self.rest.step(level, busy, now));
@@ -44,12 +43,12 @@ impl Estimates {
         let bytes = in_flight.heavy_bytes as f64;
         let lately = self.looks.iter().map(|(_, bytes, _)| *bytes).fold(bytes, f64::max);
         let seen = match (level, rest, in_flight.budget) {
-            (Some(level), Some(rest), Some(budget)) if !others => {
+            (Some(level), Some(rest), Some(budget)) if ours => {
                 seen(level - rest, lately, budget as f64, rest)
             }
             _ => 1.0,
         };
-        let is_old = |(at, _, _): &(Instant, f64, f64)| now.saturating_duration_since(*at) > BELIEVED;
+        let is_old = |(at, _, _): &(Instant, f64, f64)| now.saturating_duration_since(*at) > HELD_FOR;
         while self.looks.len() >= LOOKS_MAX || self.looks.front().is_some_and(is_old) {
             self.looks.pop_front();
         }
@@ -66,6 +65,8 @@ fn seen(rise: f64, bytes: f64, budget: f64, rest: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -73,12 +74,12 @@ mod tests {
     struct Looks {
         estimates: Estimates,
         now: Instant,
-        others: bool,
+        ours: bool,
     }
 
     impl Looks {
         fn new() -> Self {
-            Self { estimates: Estimates::default(), now: Instant::now(), others: false }
+            Self { estimates: Estimates::default(), now: Instant::now(), ours: true }
         }
 
         /// A look a second: MiB held, MiB of heavy queries in flight; the error after each.
@@ -86,7 +87,7 @@ mod tests {
             let one = |(held, bytes): (u64, u64)| {
                 self.now += Duration::from_secs(1);
                 let in_flight = Load { heavy_bytes: bytes * MIB, queries: 1, budget: Some(2048 * MIB) };
-                self.estimates.step(Some((held * MIB) as f64), in_flight, self.others, self.now)
+                self.estimates.step(Some((held * MIB) as f64), in_flight, self.ours, self.now)
             };
             trace.into_iter().map(one).collect()
         }
@@ -126,7 +127,7 @@ mod tests {
         assert!(looks.over(foreign).iter().all(|error| *error == 1.0));
         assert!(looks.over([(1_700, 120); 10]).iter().all(|error| *error == 1.0), "it stays");
         looks.over([(50, 0); 3]);
-        looks.others = true;
+        looks.ours = false;
         assert!(looks.over([(1_600, 120); 10]).iter().all(|error| *error == 1.0), "it is counted there");
     }
 
@@ -145,9 +146,9 @@ mod tests {
         let bounded = Load { heavy_bytes: 500 * MIB, queries: 1, budget: Some(800 * MIB) };
         let mut estimates = Estimates::default();
         for held in [None, Some(f64::NAN), Some(0.0)] {
-            assert_eq!(estimates.step(held, bounded, false, now), 1.0);
+            assert_eq!(estimates.step(held, bounded, true, now), 1.0);
         }
-        assert_eq!(estimates.step(Some(1e12), Load { budget: None, ..bounded }, false, now), 1.0);
-        assert!(estimates.step(Some(1e12), bounded, false, now) > 1_000.0);
+        assert_eq!(estimates.step(Some(1e12), Load { budget: None, ..bounded }, true, now), 1.0);
+        assert!(estimates.step(Some(1e12), bounded, true, now) > 1_000.0);
     }
 }

@@ -21,6 +21,8 @@ mod reading;
 mod rest;
 mod settings;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -32,6 +34,9 @@ pub use outcomes::{Answer, Outcome};
 pub use settings::{OnStale, Settings};
 
 use super::Backend;
+
+/// What was in flight so long ago may still be held, until the next collection; what was seen is believed for as long.
+const HELD_FOR: Duration = Duration::from_secs(10);
 
 impl Backend {
     /// The metrics page of each replica, all fetched at a time; `None` where none came by the deadline.

@@ -1,10 +1,11 @@
 //! Everything that is known of a backend's distress: values and a clock, no HTTP.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Add as _};
 
 use tokio::time::Instant;
 
 use super::{
+    HELD_FOR,
     estimates::Estimates,
     memory::{Level, Memory},
     outcomes::{Answer, Outcomes},
@@ -66,6 +67,8 @@ pub struct Monitor {
     replicas: Vec<(Rates, Memory)>,
     outcomes: Outcomes,
     estimates: Estimates,
+    /// When the backend last ran queries of others.
+    others: Option<Instant>,
     latest: Option<Observation>,
 }
 
@@ -79,6 +82,7 @@ impl Monitor {
             replicas: Vec::new(),
             outcomes: Outcomes::default(),
             estimates: Estimates::default(),
+            others: None,
             latest: None,
         }
     }
@@ -100,15 +104,16 @@ impl Monitor {
     /// Looks at the metrics page of each replica, `None` where there was none, and at what was in flight until then.
     pub fn observe(&mut self, pages: &[Option<&str>], in_flight: Load, now: Instant) -> Observation {
         self.replicas.resize_with(pages.len(), Default::default);
-        let busy = in_flight.heavy_bytes > 0;
-        let (mut readings, mut runs_out, mut at_rest) = (Vec::new(), false, None);
+        let ours = self.are_ours(pages, in_flight, now);
+        let (mut readings, mut runs_out, mut over_budget, mut at_rest) = (Vec::new(), false, false, None);
         for (page, (rates, memory)) in pages.iter().zip(&mut self.replicas) {
             let Some(page) = page.map(Page) else { continue };
             readings.extend(read(self.kind, page, &self.settings, rates, now));
             if let Some(level) = reading::memory(page, &self.settings) {
-                let verdict = memory.step(level, busy, now);
+                let verdict = memory.step(level, in_flight, ours, now);
                 readings.push(Reading::new(Signal::Memory, verdict.pressure, 1.0));
                 runs_out |= verdict.runs_out;
+                over_budget |= verdict.over_budget;
                 at_rest = at_rest.or(verdict.at_rest);
             }
         }
@@ -121,18 +126,28 @@ impl Monitor {
         let (stale, distress) = self.silence(&readings, now);
         let worst = readings.iter().max_by(|a, b| a.pressure.total_cmp(&b.pressure));
         let held = pages.iter().map(|page| reading::held(self.kind, (*page).map(Page)?)).sum();
-        let running: f64 =
-            pages.iter().filter_map(|page| reading::running(self.kind, (*page).map(Page)?)).sum();
-        let others = running > in_flight.queries as f64;
         let distress = Distress {
             pressure: worst.map(|worst| (worst.signal, worst.pressure)),
-            underestimate: self.estimates.step(held, in_flight, others, now),
+            over_budget,
+            underestimate: self.estimates.step(held, in_flight, ours, now),
             ..distress
         };
         let observation =
             Observation { distress, readings, stale, runs_out: runs_out && in_flight.queries > 0, at_rest };
         self.latest = Some(observation.clone());
         observation
+    }
+
+    /// Whether the backend ran no query lately but those that Weir sent. Where it does not count its queries, nobody knows
+    /// whose they are.
+    fn are_ours(&mut self, pages: &[Option<&str>], in_flight: Load, now: Instant) -> bool {
+        let running = pages.iter().filter_map(|page| reading::running(self.kind, (*page).map(Page)?));
+        let running = running.reduce(f64::add);
+        if running.is_some_and(|running| running > in_flight.queries as f64) {
+            self.others = Some(now);
+        }
+        let lately = |at: Instant| now.saturating_duration_since(at) <= HELD_FOR;
+        running.is_some() && !self.others.is_some_and(lately)
     }
 
     /// The signals that stay away for too long, and what silence does. It is no sign of ease: at once it ends all

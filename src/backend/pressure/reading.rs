@@ -80,16 +80,13 @@ pub(super) fn memory(page: Page<'_>, settings: &Settings) -> Option<Level> {
     Some(Level { bytes: resident - reusable, limit })
 }
 
-/// Bytes that a process holds for good reason: what the storage node's pools have lent, or the mean of a Go process' heap
-/// between what the last collection left and where the next one begins. `None` where it does not tell.
+/// Bytes that a Go process holds for good reason: the mean of its heap between what the last collection left and where the
+/// next one begins. `None` where it does not tell.
 ///
-/// That mean is what an estimate speaks of: what is left alone is less than a query makes the process hold, and what is
+/// It is what an estimate speaks of: what is left alone is less than a query makes the process hold, and what is
 /// resident is mostly garbage of others. The collector's goal is what it left and as much again as GOGC says; where a
 /// limit of memory lowers the goal, this finds less than there is.
 pub(super) fn held(kind: Kind, page: Page<'_>) -> Option<f64> {
-    if kind == Kind::Weir {
-        return page.sum("weir_pool_outstanding_bytes");
-    }
     // VictoriaMetrics sets its own where the environment sets none.
     let usual = if kind == Kind::VictoriaMetrics { 30.0 } else { 100.0 };
     let percent = page.sum("go_gc_gogc_percent").filter(|percent| *percent > 0.0).unwrap_or(usual);

@@ -129,6 +129,9 @@ const PROBES_BYTES_MAX: u64 = 64 << 20;
 const BYTES_UNIT: u64 = 1 << 10;
 /// Bytes that a backend holds for a series of a list: 188 MiB for 200,000, measured on Prometheus 2.42.
 const LISTED_BYTES: u64 = 1 << 10;
+/// Series of the list that is asked for first, where lists are cut. Most selectors match fewer, and their counts do not
+/// wait for those that would hold much.
+const SHORT_LIST: u64 = 1_000;
 /// Series that a list is taken to hold at a backend that cannot cut it.
 const UNCUT_SERIES: u64 = 100_000;
 /// Bytes of a probe that is answered from an index or from counters.
@@ -215,9 +218,12 @@ impl Backend {
         let (began, now_ms) = (Instant::now(), now_ms());
         let asking = async {
             let place = taken(&probes.places, 1, request.deadline).await?;
-            let bytes = self.probe_bytes(request).await.min(PROBES_BYTES_MAX);
-            let _booked = taken(&probes.memory, (bytes / BYTES_UNIT) as u32, request.deadline).await?;
-            let counted = self.ask_within_deadline(request, end.min(now_ms)).await;
+            let first = if self.cuts_lists() { request.limit.min(SHORT_LIST) } else { request.limit };
+            let short = ProbeRequest { limit: first, ..*request };
+            let mut counted = self.ask_booked(&short, end.min(now_ms)).await;
+            if first < request.limit && counted.as_ref().is_ok_and(|counted| counted.truncated) {
+                counted = self.ask_booked(request, end.min(now_ms)).await;
+            }
             // Its own crowd may have made it late. Alone, it is the selector or the backend.
             if !matches!(counted, Err(ProbeError::Late(_))) || probes.concurrency == 1 {
                 return counted;
@@ -237,6 +243,19 @@ impl Backend {
             bytes: counted.bytes,
         });
         Kept { answer, open: request.window.end >= now_ms }
+    }
+
+    /// Whether it is counted by a list that ends at a limit.
+    fn cuts_lists(&self) -> bool {
+        matches!(self.kind(), Kind::Prometheus | Kind::Thanos | Kind::Cortex | Kind::M3)
+    }
+
+    /// Asks as soon as there is room for the memory of the probe.
+    async fn ask_booked(&self, request: &ProbeRequest<'_>, end_ms: i64) -> Result<Counted, ProbeError> {
+        let bytes = self.probe_bytes(request).await.min(PROBES_BYTES_MAX);
+        let memory = &self.probes.memory;
+        let _booked = taken(memory, (bytes / BYTES_UNIT) as u32, request.deadline).await?;
+        self.ask_within_deadline(request, end_ms).await
     }
 
     async fn ask_within_deadline(

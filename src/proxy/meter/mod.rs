@@ -57,8 +57,9 @@ pub struct CutOff {
 }
 
 /// Why a query was cancelled that did nothing wrong.
-pub const RECALLED: &str = "the backend was about to run out of memory, and this was the heaviest query there, so it was \
-                            cancelled; ask again later, or for less (weir-recalled)";
+pub const RECALLED: &str = "the backend was about to run out of memory, or its queries held many times their estimates; \
+                            this was the heaviest one there, so it was cancelled; ask again later, or for less \
+                            (weir-recalled)";
 
 impl fmt::Display for CutOff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -53,7 +53,7 @@ impl Progress {
     }
 
     /// The client was handed bytes, or waits for the backend.
-    pub(super) fn handed(&self, some: bool) {
+    pub(in crate::proxy) fn handed(&self, some: bool) {
         let now = self.born.elapsed().as_millis() as u64;
         self.handed.store(if some { now } else { WAITS }, Relaxed);
     }
@@ -67,11 +67,16 @@ impl Progress {
 
     /// Gives the slot of an answer back whose client has not asked for more for so long.
     pub(in crate::proxy) fn give_way(&self, stalled_for: Duration) {
-        let handed = self.handed.load(Relaxed);
-        let since = self.born.elapsed().as_millis() as u64;
-        if handed != WAITS && since.saturating_sub(handed) >= stalled_for.as_millis() as u64 {
+        if self.is_stalled(stalled_for) {
             self.permit.get().map(PermitHandle::stalled);
         }
+    }
+
+    /// Whether the client has been handed bytes and has not asked for more for so long.
+    pub(in crate::proxy) fn is_stalled(&self, stalled_for: Duration) -> bool {
+        let handed = self.handed.load(Relaxed);
+        let since = self.born.elapsed().as_millis() as u64;
+        handed != WAITS && since.saturating_sub(handed) >= stalled_for.as_millis() as u64
     }
 
     /// Bytes that have come so far.

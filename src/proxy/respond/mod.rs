@@ -244,8 +244,10 @@ impl http_body::Body for Body {
         match &mut *self {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Metered(body) => Pin::new(body).poll_frame(cx),
-            Self::Streaming(Passed { body, .. }) => {
-                Pin::new(body).poll_frame(cx).map_err(BodyError::Upstream)
+            Self::Streaming(Passed { body, progress }) => {
+                let next = Pin::new(body).poll_frame(cx).map_err(BodyError::Upstream);
+                progress.handed(next.is_ready());
+                next
             }
         }
     }

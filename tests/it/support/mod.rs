@@ -7,5 +7,6 @@ pub(crate) mod pki;
 pub(crate) mod pools;
 pub(crate) mod process;
 pub(crate) mod real;
+pub(crate) mod simulation;
 pub(crate) mod sockets;
 pub(crate) mod weir;

@@ -156,3 +156,65 @@ fn a_node_whose_pools_run_away_is_in_distress_until_they_do_not() {
     }
     assert!(seen[28] < LOW && seen[35] > HIGH && seen[150] < LOW, "{seen:?}");
 }
+
+/// Resident MiB of Prometheus 2.42, once a second, behind a Weir whose estimates were a tenth of the truth: sums one after
+/// the other, then a query of 312 MiB by its estimate, which brought it to 4,092.
+const WRONG_BY_TEN: &[u64] = &[
+    51, 52, 362, 836, 963, 1040, 1347, 1406, 1570, 1564, 1470, 1390, 1428, 1491, 1618, 1617, 1617, 1554,
+    1560, 1560, 1590, 1694, 1697, 1664, 1532, 1465, 1465, 1465, 1530, 1530, 1531, 1532, 1814, 2166, 2481,
+    2759, 3052, 3370, 3499, 4092,
+];
+
+#[test]
+fn a_query_that_holds_ten_times_its_estimate_is_cancelled_long_before_the_limit() {
+    let seen = |wrong_by: u64, others: u64| {
+        let start = Instant::now();
+        let settings = Settings { memory_limit: Some(4096 * MIB), ..Settings::default() };
+        let mut monitor = Monitor::new(Kind::Prometheus, settings, start);
+        let look = |(second, mib): (usize, &u64)| {
+            let page = format!(
+                "process_resident_memory_bytes {}\nprometheus_engine_queries {}\n",
+                mib * MIB,
+                1 + others
+            );
+            // What ten times 160 and 312 MiB are.
+            let heavy_mib = match second {
+                0..2 => 0,
+                2..30 => 1_600 / wrong_by,
+                _ => 3_120 / wrong_by,
+            };
+            let in_flight = Load { heavy_bytes: heavy_mib * MIB, queries: 1, budget: Some(2048 * MIB) };
+            let now = start + Duration::from_secs(second as u64);
+            let seen = monitor.observe(&[Some(&page)], in_flight, now);
+            (seen.runs_out || seen.distress.over_budget).then_some(*mib)
+        };
+        WRONG_BY_TEN.iter().enumerate().find_map(look)
+    };
+    assert!(seen(10, 0).is_some_and(|mib| (2048..2_600).contains(&mib)), "{:?}", seen(10, 0));
+    assert!(seen(2, 0).is_none_or(|mib| mib > 3_000), "what is taken may be garbage: {:?}", seen(2, 0));
+    assert!(seen(10, 1).is_none_or(|mib| mib > 3_000), "others run there: {:?}", seen(10, 1));
+}
+
+#[test]
+fn what_a_cancelled_query_left_behind_keeps_others_away_until_it_is_collected() {
+    let start = Instant::now();
+    let settings = Settings { memory_limit: Some(4096 * MIB), ..Settings::default() };
+    let mut monitor = Monitor::new(Kind::Prometheus, settings, start);
+    let mut over_budget = |second: u64, mib: u64, heavy_mib: u64| {
+        let page = format!("process_resident_memory_bytes {}\nprometheus_engine_queries 1\n", mib * MIB);
+        let in_flight = Load { heavy_bytes: heavy_mib * MIB, queries: 1, budget: Some(2048 * MIB) };
+        monitor.observe(&[Some(&page)], in_flight, start + Duration::from_secs(second)).distress.over_budget
+    };
+    assert!((0..8).all(|second| !over_budget(second, 50, 0)));
+    let grows = |second: u64| 50 + (second - 8) * 500;
+    assert!((8..13).all(|second| !over_budget(second, grows(second), 300)));
+    // It is cancelled, and goes on for a while; what it held is garbage then.
+    assert!((13..16).all(|second| over_budget(second, grows(second), 300)));
+    assert!((16..100).all(|second| over_budget(second, 3_600, 0)), "nothing heavy runs");
+    assert!(!over_budget(100, 200, 0), "collected");
+    assert!((101..105).all(|second| !over_budget(second, 250, 300)));
+    // What never comes back is no reason for ever.
+    let for_good =
+        (105..400).filter(|second| over_budget(*second, 3_600, if *second < 110 { 300 } else { 0 }));
+    assert!((100..=151).contains(&for_good.count()));
+}
