@@ -312,14 +312,17 @@ fn no_debug_print_reaches_an_operator() {
         let text = fs::read_to_string(&path).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
         let printed = code_lines(code).filter(|(_, line)| debug_prints(line));
-        wrong.extend(printed.map(|(number, line)| format!("{}:{}: {}", name_of(&path), number + 1, line.trim())));
+        wrong.extend(
+            printed.map(|(number, line)| format!("{}:{}: {}", name_of(&path), number + 1, line.trim())),
+        );
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 fn debug_prints_are_seen() {
-    for line in [r#"format!("no: {error:?}")"#, "tracing::warn!(path = ?path, \"x\")", "warn!(?error, \"x\")"] {
+    for line in [r#"format!("no: {error:?}")"#, "tracing::warn!(path = ?path, \"x\")", "warn!(?error, \"x\")"]
+    {
         assert!(debug_prints(line), "{line}");
     }
     for line in [r#"format!("{text:?} is no number")"#, "let x = f(y)?;", "T: ?Sized", "a.b()?, c()?"] {

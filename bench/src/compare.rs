@@ -241,9 +241,11 @@ fn one(clients: &mut [Client; 2], request: &Request) -> (Outcome, String) {
 
 /// Whether the database answers the same request differently by itself.
 fn varies(direct: &mut Client, request: &Request, first: (u16, &[u8])) -> bool {
-    let again = |_| direct.page(request).is_ok_and(|(head, body)| {
-        compared(first, (head.status, &body)) == Outcome::Different
-    });
+    let again = |_| {
+        direct
+            .page(request)
+            .is_ok_and(|(head, body)| compared(first, (head.status, &body)) == Outcome::Different)
+    };
     (0..ASKED_AGAIN).any(again)
 }
 

@@ -255,13 +255,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     report(options, &soak, &seen, (&samples, &trials))
 }
 
-fn report(
-    options: &Options,
-    soak: &Soak,
-    seen: &Seen,
-    run: (&[Sample], &[Trial]),
-    alive: bool,
-) -> Result<()> {
+fn report(options: &Options, soak: &Soak, seen: &Seen, run: (&[Sample], &[Trial])) -> Result<()> {
     let (samples, trials) = run;
     let statuses = soak.statuses.lock().map(|statuses| statuses.clone()).unwrap_or_default();
     let waits: Vec<f64> = trials.iter().map(|(_, waited)| *waited).collect();

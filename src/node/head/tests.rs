@@ -99,7 +99,10 @@ fn a_refused_series_leaves_no_trace_in_its_batch() {
     }
     assert_eq!(batch.len(), bad.len());
     for series in batch.series() {
-        assert_eq!((&*series.labels(), series.samples), (&[("__name__", "1"), ("b", "2")][..], &[(5, 6.0)][..]));
+        assert_eq!(
+            (&*series.labels(), series.samples),
+            (&[("__name__", "1"), ("b", "2")][..], &[(5, 6.0)][..])
+        );
     }
 }
 

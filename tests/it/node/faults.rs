@@ -212,7 +212,8 @@ impl LoopDisk {
     fn new(test: &str) -> Option<Self> {
         let (image, dir) = (tempfile::NamedTempFile::new().unwrap(), tempfile::tempdir().unwrap());
         image.as_file().set_len(16 << 20).unwrap();
-        let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image.path()).stderr(Stdio::null()).status();
+        let made =
+            Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image.path()).stderr(Stdio::null()).status();
         let disk = Self { image, dir };
         if made.is_ok_and(|status| status.success()) && disk.mount() {
             return Some(disk);
@@ -252,7 +253,10 @@ async fn a_disk_that_turns_read_only_is_seen_and_loses_nothing() {
     assert_eq!(import(node.address, &lines("a", start, 10)).await.0, 204);
     disk.abort();
     let refused = import(node.address, &lines("b", start, 10)).await;
-    assert!(refused.0 == 503 && refused.1.contains("the disk is read-only: writes are refused"), "{refused:?}");
+    assert!(
+        refused.0 == 503 && refused.1.contains("the disk is read-only: writes are refused"),
+        "{refused:?}"
+    );
     let said = until_ready_is(node.address, 503).await;
     assert_eq!(said, "The node is not ready: the disk is read-only: writes are refused, reads go on.\n");
     assert!(metric(node.address, "weir_node_writes_failed_total{reason=\"read_only\"}").await >= 1.0);

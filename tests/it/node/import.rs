@@ -67,10 +67,7 @@ async fn a_series_that_is_sent_again_is_the_same_one_until_it_is_removed() {
     }
     assert_eq!(db.stats().series, 1);
     // With another label beside it, it is another series.
-    assert_eq!(
-        tried.post(&format!("{IMPORT}?extra_label=b=2"), &[], format!("up{labels} 1\n")).await.0,
-        204
-    );
+    assert_eq!(tried.post(&format!("{IMPORT}?extra_label=b=2"), &[], format!("up{labels} 1\n")).await.0, 204);
     assert_eq!(db.stats().series, 2);
     send("other", 50).await;
     db.maintain().unwrap();

@@ -106,12 +106,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
-    use crate::node::engine::{
-        buffers::Pooled,
-        meter::Meter,
-        options::Options,
-        value::HOLE,
-    };
+    use crate::node::engine::{buffers::Pooled, meter::Meter, options::Options, value::HOLE};
 
     fn sum(columns: &[&[f64]]) -> f64 {
         let cancel = AtomicBool::new(false);

@@ -169,7 +169,9 @@ impl<'a> Reading<'a> {
         // Labels that are added are no part of the text.
         let known = self.options.known.filter(|_| self.options.extra_labels.is_empty());
         let hash = known.map_or_else(|| self.hasher.hash_one(series), |known| known.hash(series));
-        if let Some((.., number)) = self.numbers.find(hash, |(other, text, _)| *other == hash && *text == series) {
+        if let Some((.., number)) =
+            self.numbers.find(hash, |(other, text, _)| *other == hash && *text == series)
+        {
             return Ok(*number);
         }
         let number = self.batch.len() as u32;
