@@ -133,6 +133,19 @@ impl Request {
         Self([method, prefix.as_bytes(), rest].concat())
     }
 
+    /// The parameters in the body.
+    pub(crate) fn form(path: &str, parameters: &[(&str, &str)], tenant: &str) -> Self {
+        let pairs: Vec<String> =
+            parameters.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
+        let body = pairs.join("&");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: bench\r\n{AUTHORIZATION}\r\nX-Scope-OrgID: {tenant}\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        Self(head.into_bytes())
+    }
+
     /// A body of JSON.
     pub(crate) fn post(path: &str, json: &str) -> Self {
         let length = json.len();

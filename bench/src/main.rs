@@ -7,6 +7,7 @@ mod data;
 mod estimate;
 mod fairness;
 mod floor;
+mod hostile;
 mod import;
 mod incident;
 mod node;
@@ -35,6 +36,8 @@ Commands:
   connections  memory of thousands of idle connections and of answers that nobody reads, and what comes back after
   stream     a 200 MB answer: rate and memory, one fast reader and 8 slow ones, beside vmauth
   fairness   20 tenants, and one abusive: shares, and the light queries of another
+  hostile    texts that are dear to read, each in a loop beside a victim's small queries: their p99, and how long one text
+             computes alone
   node       the storage node beside Prometheus and VictoriaMetrics: 16 queries on 20,000 series × 6 h, memory,
              bytes per sample, ingest rate
   pool       the node's private memory over idle, of its pool: every function and aggregation asked by 24 clients, at
@@ -190,6 +193,7 @@ fn run() -> Result<()> {
         "connections" => connections::run,
         "stream" => stream::run,
         "fairness" => fairness::run,
+        "hostile" => hostile::run,
         "incident" => incident::run,
         "node" => node::run,
         "soak" => soak::run,

@@ -114,7 +114,7 @@ pub struct QueryCost {
     pub series: Estimate,
     /// Series × storage blocks overlapped by the window.
     pub blocks: Estimate,
-    /// Raw samples read, each counted once.
+    /// Raw samples read, each counted once, and the work on windows of subqueries in samples that take as long.
     pub samples: Estimate,
     /// Series × steps held while evaluating.
     pub points: Estimate,

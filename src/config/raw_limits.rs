@@ -114,7 +114,7 @@ layers! {
         series: leaf Limit<Count>,
         /// Series × storage blocks overlapped.
         blocks: leaf Limit<Count>,
-        /// Raw samples read.
+        /// Raw samples read, and a sixteenth for each point of each window of a subquery.
         samples: leaf Limit<Count>,
         /// Series × steps held while evaluating.
         points: leaf Limit<Count>,

@@ -108,10 +108,11 @@ pub fn estimate(shape: &Shape, known: &Knowledge<'_>, model: &Model) -> Estimate
         selectors.iter().map(field).fold(Estimate::exact(0), Estimate::plus)
     };
     let memory = Estimate::new(taken.bytes, confidence);
+    let of_windows = if taken.window_samples == 0 { Confidence::Exact } else { confidence };
     let cost = QueryCost {
         series: distinct_series(shape, &selectors),
         blocks: sum(|s| s.blocks),
-        samples: sum(|s| s.samples),
+        samples: sum(|s| s.samples).plus(Estimate::new(taken.window_samples, of_windows)),
         points: Estimate::new(taken.points, confidence),
         memory,
         range_seconds: shape.range_seconds,
@@ -199,6 +200,7 @@ fn leaf(selector: &SelectorShape, known: SeriesKnowledge, model: &Model) -> Leaf
         blocks: model.blocks(selector.window),
         samples,
         window_samples: model.samples(window).min(samples),
-        buckets,
+        // Where there are no series, their type says nothing.
+        buckets: if known.series.value == 0 { 0 } else { buckets },
     }
 }

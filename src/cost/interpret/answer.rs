@@ -44,7 +44,7 @@ pub(super) fn listing(engine: &Engine, leaves: &[Leaf]) -> Taken {
         engine.selected(&Leaf { samples: 0, ..*leaf }).saturating_add(json(engine, &listed))
     };
     let bytes = leaves.iter().map(each).fold(REQUEST_BYTES, u64::saturating_add);
-    Taken { bytes, points: 0 }
+    Taken { bytes, ..Taken::default() }
 }
 
 /// Raw samples as a remote read returns them. All queries of one request are answered in one message.
@@ -61,7 +61,7 @@ pub(super) fn remote_read(engine: &Engine, leaves: &[Leaf], streamed: bool) -> T
     let frame = if streamed { FRAME_BYTES } else { 0 };
     let points = leaves.iter().map(|leaf| times(leaf.series, leaf.samples));
     let points = if streamed { 0 } else { points.fold(0, u64::saturating_add) };
-    Taken { bytes: bytes.saturating_add(frame), points }
+    Taken { bytes: bytes.saturating_add(frame), points, ..Taken::default() }
 }
 
 impl Engine {

@@ -107,7 +107,9 @@ impl Interpreter<'_> {
             Kind::Union => {
                 let series = left.series.saturating_add(right.series);
                 let present = left.all_points().saturating_add(right.all_points());
-                return self.with(Uses::All, sides, Value { series, present, ..either }, signatures);
+                let buckets = mean_buckets(&left, &right);
+                let value = Value { series, present, buckets, ..either };
+                return self.with(Uses::All, sides, value, signatures);
             }
             Kind::Arithmetic | Kind::Comparison => {}
         }
@@ -153,6 +155,13 @@ impl Interpreter<'_> {
         let present = left.all_points().saturating_add(right.all_points());
         Value { series, present, ..pairs }
     }
+}
+
+/// Buckets of a series of either side, on average.
+fn mean_buckets(left: &Value, right: &Value) -> u64 {
+    let all = |value: &Value| u128::from(value.series) * u128::from(value.buckets);
+    let series = u128::from(left.series) + u128::from(right.series);
+    u64::try_from((all(left) + all(right)).div_ceil(series.max(1))).unwrap_or(u64::MAX)
 }
 
 /// The values of an operator on the series that come out.

@@ -22,6 +22,7 @@ use crate::{
     base::Kind,
     promql::{
         ast::{Ast, Expr, NodeId, ValueType},
+        function::FunctionId,
         shape::{NodeShape, Reads, Shape},
     },
 };
@@ -34,6 +35,8 @@ const NODE_BYTES: u64 = 512;
 const WHOLE_ROW_POINTS: u64 = 5_000;
 /// The garbage of a row that grew by append, in rows: each copy is a quarter larger than the one before.
 const GROWTH_ROWS: u64 = 4;
+/// Points of a window that a function looks at while a raw sample is read and decoded.
+const WINDOW_POINTS_A_SAMPLE: u64 = 16;
 /// A point of a window while a range function looks at it: a ring of 24 bytes an entry, up to twice as long as needed,
 /// and a slice that grew by append.
 const WINDOW_POINT_BYTES: u64 = 72;
@@ -59,6 +62,8 @@ pub(super) struct Taken {
     pub(super) bytes: u64,
     /// The most points alive at a time, in an engine that keeps each operand complete.
     pub(super) points: u64,
+    /// The work on windows of subqueries, in raw samples that take as long to read.
+    pub(super) window_samples: u64,
 }
 
 /// How a node goes through its vector operand.
@@ -85,15 +90,20 @@ pub(super) fn price(shape: &Shape, leaves: &[Leaf], table: Option<&LabelTable>, 
     };
     let mut interpreter =
         Interpreter { shape, ast, engine, leaves, table, done: Vec::with_capacity(ast.nodes.len()) };
-    for index in 0..ast.nodes.len() {
+    let mut window_samples = 0_u64;
+    for (index, node) in ast.nodes.iter().enumerate() {
         let priced = interpreter.node(NodeId(index as u32));
         interpreter.done.push(priced);
+        if let Expr::Call { func, args } = &node.expr {
+            window_samples = window_samples.saturating_add(interpreter.window_samples(func.id, args));
+        }
     }
     let root = interpreter.materialised(interpreter.get(ast.root));
     let answer = answer::json(engine, &root.value);
     let tree = times(ast.nodes.len() as u64, NODE_BYTES).saturating_add(ast.text.len() as u64);
     let evaluated = root.peak.bytes.max(root.held.bytes.saturating_add(answer));
-    Taken { bytes: sum([selected, tree, evaluated]), points: root.peak.points.max(root.held.points) }
+    let points = root.peak.points.max(root.held.points);
+    Taken { bytes: sum([selected, tree, evaluated]), points, window_samples }
 }
 
 /// Bytes of one selector and its points, without what is made of them.
@@ -113,8 +123,16 @@ struct Interpreter<'a> {
     done: Vec<Priced>,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Operands that pricing looked up on this thread: its work, without a clock.
+    pub(super) static LOOKUPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 impl Interpreter<'_> {
     fn get(&self, id: NodeId) -> Priced {
+        #[cfg(test)]
+        LOOKUPS.with(|lookups| lookups.set(lookups.get() + 1));
         self.done.get(id.0 as usize).copied().unwrap_or_default()
     }
 
@@ -227,6 +245,21 @@ impl Interpreter<'_> {
             Order::Eager | Order::InPlace => times(16, steps),
         });
         Priced { held: inner.held.plus(own), peak: inner.peak.max(inner.held.plus(own)), ..inner }
+    }
+
+    /// The work of a function on the windows of subqueries, each of which it looks through as a whole: memory of nested
+    /// ones adds up, work multiplies. Measured on Prometheus 3.14: 50 ns for a raw sample, 2 to 8 for a point of a window,
+    /// 39 where the window is sorted.
+    fn window_samples(&self, id: FunctionId, args: &[NodeId]) -> u64 {
+        let points_a_sample = match id {
+            FunctionId::QuantileOverTime | FunctionId::MadOverTime => 1,
+            _ => WINDOW_POINTS_A_SAMPLE,
+        };
+        let of = |arg: &NodeId| {
+            let at = self.shape_of(*arg);
+            times(times(self.value(*arg).series, at.steps), at.window) / points_a_sample
+        };
+        args.iter().map(of).fold(0, u64::saturating_add)
     }
 
     /// `-expr` works in place, and makes histograms anew.

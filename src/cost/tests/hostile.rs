@@ -201,3 +201,48 @@ fn only_the_provably_small_is_free() {
         assert_eq!(is_free(&shape(query, times)), free, "{query:.80}");
     }
 }
+
+/// Memory of nested subqueries adds up, work multiplies.
+#[test]
+fn nested_subqueries_meet_the_limit_on_samples() {
+    let samples = |query: &str, times| priced(query, times, 100, Kind::Prometheus).cost.samples.value;
+    let day = 86_400_u64;
+    for (query, least, most) in [
+        ("sum_over_time(sum_over_time(vector(1)[1d:1s])[1d:1s])", day * day / 16, day * day / 15),
+        ("sum_over_time(quantile_over_time(0.5, vector(1)[1d:1s])[1d:1s])", day * day, day * day * 11 / 10),
+        ("sum_over_time(vector(1)[1d:1s])", day / 16, day / 15),
+    ] {
+        let samples = samples(query, EvalTimes::instant(NOW));
+        assert!((least..=most).contains(&samples), "{query}: {samples}");
+    }
+    // An ordinary graph stays far below fifty million.
+    let graph = samples("max_over_time(rate(m[5m])[1h:1m])", six_hours(15));
+    assert!(graph < 1_000_000, "{graph}");
+}
+
+/// Twice the text is at most twice the work.
+#[test]
+fn pricing_is_linear() {
+    let lookups = |query: &str| {
+        let before = crate::cost::interpret::LOOKUPS.with(std::cell::Cell::get);
+        priced(query, six_hours(15), 100, Kind::Prometheus);
+        crate::cost::interpret::LOOKUPS.with(std::cell::Cell::get) - before
+    };
+    let chain = |n: usize, by: &str| (0..n).map(|i| format!("x{i}")).collect::<Vec<_>>().join(by);
+    let nested = |n: usize, open: &str, close: &str| format!("{}x{}", open.repeat(n), close.repeat(n));
+    let texts: [(&str, &dyn Fn(usize) -> String); 7] = [
+        ("sums", &|n| chain(n * 10, "+")),
+        ("unions", &|n| chain(n * 10, " or ")),
+        ("brackets", &|n| nested(n / 8, "(", ")")),
+        ("subqueries", &|n| nested(n / 8, "sum_over_time(", "[1h:1s])")),
+        ("strings in brackets", &|n| {
+            nested(n / 8, "label_replace(", ", ((((\"a\")))), \"$1\", \"b\", \"(.*)\")")
+        }),
+        ("labels", &|n| format!("label_join(x, \"a\", \"\", {})", vec!["\"b\""; n * 10].join(","))),
+        ("matchers", &|n| format!("sum by ({}) (x)", chain(n * 10, ","))),
+    ];
+    for (name, text) in texts {
+        let (once, twice) = (lookups(&text(200)), lookups(&text(400)));
+        assert!(twice <= once * 2 + 16, "{name}: {once}, then {twice}");
+    }
+}

@@ -72,11 +72,13 @@ pub struct NodeShape {
     pub selector: Option<u32>,
     /// Its value, where that is a number known from the text.
     pub number: Option<f64>,
+    /// Steps of its own grid in one window, where it is a subquery.
+    pub window: u64,
 }
 
 impl NodeShape {
     /// A node that is no value.
-    pub const NEVER: Self = Self { steps: 0, copies: 0, selector: None, number: None };
+    pub const NEVER: Self = Self { steps: 0, copies: 0, selector: None, number: None, window: 0 };
 }
 
 /// What a whole request reads.

@@ -165,7 +165,10 @@ impl Walk<'_> {
                 self.give(id, *selector, Context { range, ..context });
             }
             Expr::Subquery { expr, range, step, at, offset } => {
-                let inner = self.subquery(plain, range, step.as_ref(), *at, offset.as_ref());
+                let (inner, window) = self.subquery(plain, range, step.as_ref(), *at, offset.as_ref());
+                if let Some(node) = self.nodes.get_mut(id.0 as usize) {
+                    node.window = window;
+                }
                 self.give(id, *expr, inner);
             }
             Expr::Call { func, args } => {
@@ -314,7 +317,7 @@ impl Walk<'_> {
     }
 
     /// What a subquery asks of its inner expression: a grid of absolute multiples of its step over the whole of
-    /// `(first - range, last]`.
+    /// `(first - range, last]`; and the steps in one range.
     fn subquery(
         &self,
         outer: Context,
@@ -322,14 +325,15 @@ impl Walk<'_> {
         step: Option<&DurationExpr>,
         at: Option<At>,
         offset: Option<&DurationExpr>,
-    ) -> Context {
+    ) -> (Context, u64) {
         let step = step.map(|s| self.numbers.span(s)).filter(|s| *s > 0).unwrap_or(DEFAULT_SUBQUERY_STEP_MS);
         let (first, last) = self.moved(outer, at, offset);
         let range = self.numbers.span(range);
         let open = first.saturating_sub_unsigned(range);
         let evaluations = grid(last, step).saturating_sub(grid(open, step)).max(1) as u64;
         let reach = outer.reach.saturating_add(range);
-        Context { first: open.saturating_add(1).min(last), last, evaluations, once: false, reach, ..outer }
+        let first = open.saturating_add(1).min(last);
+        (Context { first, last, evaluations, once: false, reach, ..outer }, range.div_ceil(step))
     }
 
     /// Whether the left and the right operand's series can reach the result.

@@ -25,6 +25,9 @@ pub(crate) fn database(seen: &Seen) -> Act {
         let series = vec![r#"{"__name__":"a"}"#; if asked.contains("big") { 20_000 } else { 2 }].join(",");
         return Act::json(&format!(r#"{{"status":"success","data":[{series}]}}"#));
     }
+    if seen.params("query").iter().any(|query| asks_type(query)) {
+        return Act::json(&VECTOR.replace("\"2\"", "\"0\""));
+    }
     if seen.params("query").iter().any(|query| is_probe(query) && query.contains("big")) {
         return Act::json(&VECTOR.replace("\"2\"", "\"20000\""));
     }
@@ -32,7 +35,11 @@ pub(crate) fn database(seen: &Seen) -> Act {
 }
 
 fn is_probe(query: &str) -> bool {
-    query.starts_with("count(")
+    query.starts_with("count(") || asks_type(query)
+}
+
+fn asks_type(query: &str) -> bool {
+    query.starts_with("(count(histogram_count(")
 }
 
 fn queries(upstream: &FakeUpstream) -> Vec<Seen> {

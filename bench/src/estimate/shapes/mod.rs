@@ -6,6 +6,7 @@ mod grammar;
 mod hostile;
 mod live;
 mod report;
+mod unusual;
 
 use self::{
     data::Data,
@@ -71,7 +72,7 @@ impl Case {
     }
 }
 
-/// Random queries of every construct, after the hostile ones.
+/// Random queries of every construct, after the hostile and the unusual ones.
 fn cases(schema: Schema, count: usize) -> Vec<Case> {
     let mut grammar = Grammar::new(SEED, schema);
     let mut rng = fastrand::Rng::with_seed(SEED);
@@ -81,7 +82,9 @@ fn cases(schema: Schema, count: usize) -> Vec<Case> {
         let query = if points == 1 && rng.u32(0..8) == 0 { grammar.windows() } else { grammar.query() };
         Case { query, points, hostile: false }
     });
-    hostile::cases(!schema.natives.is_empty()).into_iter().chain(random.take(count)).collect()
+    let has_natives = !schema.natives.is_empty();
+    let fixed = [hostile::cases(has_natives), unusual::cases(has_natives, schema.newer)];
+    fixed.into_iter().flatten().chain(random.take(count)).collect()
 }
 
 pub(super) fn run(options: &Options, count: usize) -> Result<()> {
@@ -107,7 +110,13 @@ pub(super) fn run(options: &Options, count: usize) -> Result<()> {
         let Some(estimated) = estimate(&before, &case, data.end)? else { continue };
         let runs = estimated <= RUN_MAX;
         let request = case.request(data.end, "");
-        let measured = if runs { Some(database.ask(options, &request)?) } else { None };
+        // One that hangs is started anew, as one that died.
+        let measured = runs.then(|| {
+            database.ask(options, &request).unwrap_or_else(|_| {
+                let _ = database.service.kill();
+                Measured::default()
+            })
+        });
         let one = Seen { case, estimated, measured };
         // A long run shows where it is.
         eprintln!("{} {}", seen.len(), one.row().join(" | "));
