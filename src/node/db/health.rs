@@ -129,13 +129,15 @@ impl Db {
     }
 
     /// Looks at the disk, and whether it would take a write.
-    pub(super) fn examine_disk(&self) {
-        let (Some(dir), Some(wal)) = (&self.dir, &self.wal) else { return };
+    pub(super) fn examine_disk(&self) -> Result<(), MaintainError> {
+        let (Some(dir), Some(wal)) = (&self.dir, &self.wal) else { return Ok(()) };
         *self.health.disk.lock() = Disk::of(dir);
-        match wal.probe() {
+        let probed = wal.probe();
+        match &probed {
             Ok(()) => self.health.write_taken(),
-            Err(error) => self.health.refuse(&error.into()),
+            Err(error) => self.health.refuse(&error.clone().into()),
         }
+        Ok(probed?)
     }
 }
 

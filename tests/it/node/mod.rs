@@ -1,5 +1,6 @@
 //! The storage node and its engine.
 
+mod control_group;
 mod damaged;
 mod faults;
 mod hostile;

@@ -27,8 +27,13 @@ impl NodeProcess {
     /// The same, or what it says when it does not start. The file `clock` in the folder, if there is one, has the
     /// milliseconds by which its clock is off.
     pub(crate) async fn try_start(data: &Path, storage: &str) -> Result<Self, String> {
+        Self::try_configured(data, &format!("storage: {{{storage}}}\n")).await
+    }
+
+    /// The same with any configuration beside the address.
+    pub(crate) async fn try_configured(data: &Path, yaml: &str) -> Result<Self, String> {
         let config = data.join("node.yaml");
-        std::fs::write(&config, format!("listen: 127.0.0.1:0\nstorage: {{{storage}}}\n")).unwrap();
+        std::fs::write(&config, format!("listen: 127.0.0.1:0\n{yaml}")).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
             .args(["node", "--config"])
             .arg(&config)
@@ -69,6 +74,11 @@ impl NodeProcess {
     /// Sets the clock of the processes over a data folder off by so many milliseconds.
     pub(crate) fn set_clock(data: &Path, off: i64) {
         std::fs::write(data.join("clock"), off.to_string()).unwrap();
+    }
+
+    /// The id of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it wrote to its log so far.
