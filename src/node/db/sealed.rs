@@ -123,13 +123,13 @@ impl Db {
     pub fn maintain(&self) -> Result<(), MaintainError> {
         let _turn = self.sealed.turn.lock();
         self.watch_clock();
-        self.examine_disk();
+        let disk = self.examine_disk();
         // What cannot be set aside holds up nothing else.
         let quarantined = self.quarantine_damaged();
         let rest = self.tidy_up();
         let metadata = self.write_metadata();
-        let result =
-            self.write_manifest().and(rest).and(metadata).and(quarantined.map_err(MaintainError::from));
+        let quarantined = quarantined.map_err(MaintainError::from);
+        let result = self.write_manifest().and(rest).and(metadata).and(quarantined).and(disk);
         self.health.upkeep_ended(&result, (self.options.clock)());
         result
     }
