@@ -148,12 +148,12 @@ async fn whole_answers_are_its_own(database: &Running) {
 
 /// Thanos deduplicates by where a query starts: only with all replicas is a part the same as in the whole.
 async fn divided_answers_are_those_of_the_whole(database: &Running) {
-    let weir = before(database, "budget: {memory: 64MiB, split_above: 1%, unproven: 100%}", NO_RATE).await;
+    let weir = before(database, "budget: {memory: 256MiB, split_above: 1%, unproven: 100%}", NO_RATE).await;
     let (end, all_replicas) =
         (database.end, if database.setup.kind() == "thanos" { "&dedup=false" } else { "" });
     let mut divided = 0;
     for query in QUERIES {
-        let times = format!("start={}&end={end}&step=2", end - 900);
+        let times = format!("start={}&end={end}&step=5", end - 7_200);
         let target = format!("/api/v1/query_range?query={}&{times}{all_replicas}", encode(query));
         let answer = same(database, &weir, &target).await;
         let estimate = answer.headers.get("weir-estimate").and_then(|estimate| estimate.to_str().ok());

@@ -189,7 +189,7 @@ async fn victoria_metrics(setup: Setup, program: &str) -> Running {
     let own =
         [format!("-storageDataPath={}", dir.join("data").display()), format!("-httpListenAddr={address}")];
     let more = [
-        "-search.maxSamplesPerQuery=40000",
+        "-search.maxSamplesPerQuery=60000",
         "-retentionPeriod=12",
         "-search.disableCache",
         "-search.latencyOffset=0s",
