@@ -53,6 +53,7 @@ Commands:
 
 Options:
   --weir FILE      the binary to measure, a release build (target/release/weir, or $WEIR)
+  --before FILE    overhead, stream: another binary, such as an earlier build, to be measured in the same run
   --out DIR        where JSON and SVG go (bench/results)
   --data DIR       incident, node, estimate: where generated data is kept between runs (bench/target/data)
   --rounds N       overhead, stream, node: interleaved rounds (3)
@@ -93,6 +94,8 @@ fn here(path: &str) -> PathBuf {
 #[derive(Debug)]
 pub(crate) struct Options {
     weir: PathBuf,
+    /// An earlier build of Weir.
+    before: Option<PathBuf>,
     out: PathBuf,
     data: PathBuf,
     rounds: u32,
@@ -120,6 +123,7 @@ impl Options {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
         let mut options = Self {
             weir: std::env::var_os("WEIR").map_or_else(|| here("../target/release/weir"), PathBuf::from),
+            before: None,
             out: here("results"),
             data: here("target/data"),
             rounds: 3,
@@ -142,6 +146,7 @@ impl Options {
             let value = words.next().ok_or_else(|| format!("{flag} wants a value"))?;
             match flag.as_str() {
                 "--weir" => options.weir = value.into(),
+                "--before" => options.before = Some(value.into()),
                 "--out" => options.out = value.into(),
                 "--data" => options.data = value.into(),
                 "--rounds" => options.rounds = value.parse::<u32>()?.clamp(1, 100),

@@ -3,13 +3,18 @@
 use crate::pace::{Pace, answered, failed};
 use crate::process::{Scratch, Service, command, need};
 use crate::report::{Bar, Table, finish, quantile, spread};
-use crate::targets::{SMALL, proxy, small, upstream};
+use crate::targets::{SMALL, open_weir, proxy, small, unknown_upstream, upstream, weir_of};
 use crate::{Options, Result, client};
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-const PROXIES: [&str; 5] = ["weir", "nginx", "haproxy", "vmauth", "hyper"];
+/// Those that Weir is compared with; "hyper" is the bare pass-through.
+const PEERS: [&str; 4] = ["nginx", "haproxy", "vmauth", "hyper"];
+/// Weir, and Weir before a backend that says nothing of its series.
+const WEIR: [&str; 2] = ["weir", "weir-unknown"];
+/// An earlier build of both.
+const BEFORE: [&str; 2] = ["before", "before-unknown"];
 const CONNECTIONS: u32 = 32;
 const PACED_RATE: f64 = 3000.0;
 
@@ -30,11 +35,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     need(&["nginx", "haproxy", "vmauth", "wrk"])?;
     let seconds = options.seconds.unwrap_or(4);
     let scratch = Scratch::new()?;
-    let upstream = upstream(&scratch)?;
-    let port = upstream.port;
+    let (upstream, unknown) = (upstream(&scratch)?, unknown_upstream(&scratch)?);
+    let ports = [upstream.port, unknown.port];
     let mut targets = vec![upstream];
-    for name in PROXIES {
-        targets.push(proxy(name, &scratch, options, port)?);
+    let builds = [(WEIR, Some(&options.weir)), (BEFORE, options.before.as_ref())];
+    for (names, binary) in builds.into_iter().filter_map(|(names, binary)| Some((names, binary?))) {
+        for (name, port) in names.into_iter().zip(ports) {
+            targets.push(weir_of(name, binary, &scratch, &open_weir(port))?);
+        }
+    }
+    for name in PEERS {
+        targets.push(proxy(name, &scratch, options, ports[0])?);
     }
     let mut seen: Vec<Seen> = targets.iter().map(|_| Seen::default()).collect();
     for round in 0..options.rounds as usize {
@@ -132,34 +143,46 @@ fn report(options: &Options, targets: &[Service], seen: &[Seen]) -> Result<()> {
         latency.row([name.to_owned()].into_iter().chain(columns.map(|values| of(values, 3))));
         results.push(json!({"target": name, "requests_per_second": seen.rate, "of_direct": seen.ratio,
             "cpu_us_per_request": seen.cpu, "p50_ms": seen.p50, "p99_ms": seen.p99, "added_p50_ms": seen.added_p50,
-            "added_p99_ms": seen.added_p99, "errors": seen.errors}));
+            "added_p99_ms": seen.added_p99, "errors": seen.errors, "peak_rss": target.peak_rss()}));
     }
-    let mut goals = Table::new(&["Weir against", "requests/s", "CPU per request"]);
-    for (target, other) in targets.iter().zip(seen).skip(2) {
-        let ratios =
-            |ours: &[f64], theirs: &[f64]| ours.iter().zip(theirs).map(|(a, b)| a / b).collect::<Vec<_>>();
-        let (rate, cpu) = (ratios(&seen[1].rate, &other.rate), ratios(&seen[1].cpu, &other.cpu));
-        goals.row([
-            target.name.to_owned(),
-            format!("× {}", spread(&rate, 2)),
-            format!("× {}", spread(&cpu, 2)),
-        ]);
+    let find = |name: &str| targets.iter().zip(seen).find(|(target, _)| target.name == name);
+    // By how much one target's numbers are those of another, round by round.
+    let ratio = |of: &str, over: &str, values: fn(&Seen) -> &Vec<f64>| -> Vec<f64> {
+        let (Some((_, of)), Some((_, over))) = (find(of), find(over)) else { return Vec::new() };
+        values(of).iter().zip(values(over)).map(|(a, b)| a / b).collect()
+    };
+    let median = |of: &str, over: &str, values| quantile(&ratio(of, over, values), 0.5);
+    let peak = |name: &str| find(name).map_or(f64::NAN, |(target, _)| target.peak_rss() as f64);
+    let mut goals = Table::new(&["against", "requests/s", "CPU per request", "p50", "p99", "peak memory"]);
+    let befores = BEFORE.into_iter().filter(|name| find(name).is_some());
+    let compared = PEERS.into_iter().flat_map(|peer| WEIR.map(|weir| (weir, peer)));
+    for (weir, other) in compared.chain(WEIR.into_iter().zip(befores.clone())) {
+        let times = |values| format!("× {}", spread(&ratio(weir, other, values), 2));
+        let memory = format!("× {:.2}", peak(weir) / peak(other));
+        let columns = [times(|s| &s.rate), times(|s| &s.cpu), times(|s| &s.p50), times(|s| &s.p99), memory];
+        goals.row([format!("{weir} / {other}")].into_iter().chain(columns));
     }
-    let of = |n: usize, values: fn(&Seen) -> &Vec<f64>| quantile(values(&seen[n]), 0.5);
-    // The order of `PROXIES`, after the upstream.
-    let (weir, nginx, vmauth) = (1, 2, 4);
-    let cpu = |n| of(n, |s| &s.cpu);
-    let bars = [
-        Bar::at_least(
-            "requests/s, twice vmauth's: ratio",
-            of(weir, |s| &s.rate) / of(vmauth, |s| &s.rate),
-            2.0,
-        ),
-        Bar::at_most("CPU a request, half of vmauth's: ratio", cpu(weir) / cpu(vmauth), 0.5),
-        Bar::at_most("CPU a request, twice nginx': ratio", cpu(weir) / cpu(nginx), 2.0),
-        Bar::at_most("0.20 ms added to p50 at 3,000/s", of(weir, |s| &s.added_p50), 0.2),
-        Bar::at_most("0.6 ms added to p99 at 3,000/s", of(weir, |s| &s.added_p99), 0.6),
+    let added = |values: fn(&Seen) -> &Vec<f64>| find("weir").map_or(f64::NAN, |(_, s)| quantile(values(s), 0.5));
+    let mut bars = vec![
+        Bar::at_least("requests/s, twice vmauth's: ratio", median("weir", "vmauth", |s| &s.rate), 2.0),
+        Bar::at_most("CPU a request, half of vmauth's: ratio", median("weir", "vmauth", |s| &s.cpu), 0.5),
+        Bar::at_most("CPU a request, 1.5 × nginx': ratio", median("weir", "nginx", |s| &s.cpu), 1.5),
+        Bar::at_most("the same where nothing is known, 2 ×", median("weir-unknown", "nginx", |s| &s.cpu), 2.0),
+        Bar::at_most("0.20 ms added to p50 at 3,000/s", added(|s| &s.added_p50), 0.2),
+        Bar::at_most("0.6 ms added to p99 at 3,000/s", added(|s| &s.added_p99), 0.6),
     ];
+    for (weir, before) in WEIR.into_iter().zip(befores) {
+        let worse = |what: &str, ratio| Bar::at_most(format!("{weir}, {what} over the build before"), ratio, 1.03);
+        bars.push(Bar::at_least(
+            format!("{weir}, requests/s over the build before"),
+            median(weir, before, |s| &s.rate),
+            0.97,
+        ));
+        bars.push(worse("CPU a request", median(weir, before, |s| &s.cpu)));
+        bars.push(worse("p50", median(weir, before, |s| &s.p50)));
+        bars.push(worse("p99", median(weir, before, |s| &s.p99)));
+        bars.push(worse("peak memory", peak(weir) / peak(before)));
+    }
     let versions = ["weir", "nginx", "haproxy", "vmauth", "wrk"];
     finish("overhead", options, &versions, &[&rates, &goals, &latency], &bars, &json!(results))
 }

@@ -3,7 +3,7 @@
 use crate::client::{Client, Request};
 use crate::process::{Scratch, Service, need};
 use crate::report::{Bar, Table, finish, mib, quantile, spread};
-use crate::targets::{proxy, upstream};
+use crate::targets::{open_weir, proxy, upstream, weir_of};
 use crate::{Options, Result};
 use serde_json::json;
 use std::fs::File;
@@ -14,7 +14,9 @@ const BYTES: u64 = 200_000_000;
 const SLOW_READERS: u32 = 8;
 /// Of each slow reader, in bytes per second: all of them are done in 10 s.
 const SLOW_RATE: f64 = 20e6;
-const PROXIES: [&str; 2] = ["weir", "vmauth"];
+/// Those that are measured, without [`BEFORE`] where there is no earlier build.
+const PROXIES: [&str; 3] = ["weir", "vmauth", BEFORE];
+const BEFORE: &str = "before";
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     need(&["nginx", "vmauth"])?;
@@ -24,14 +26,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let query = [("query", "up"), ("start", "1700000000"), ("end", "1700003600"), ("step", "15")];
     let request = Request::get("/api/v1/query_range", &query, "bench");
 
-    let mut rates = vec![Vec::new(); 1 + PROXIES.len()];
-    let mut fast_peaks = vec![0; PROXIES.len()];
-    let mut idle = vec![0; PROXIES.len()];
+    let proxies = &PROXIES[..if options.before.is_some() { 3 } else { 2 }];
+    let started = |name: &str| match &options.before {
+        Some(binary) if name == BEFORE => {
+            weir_of(BEFORE, binary, &scratch, &open_weir(upstream.port))
+        }
+        _ => proxy(name, &scratch, options, upstream.port),
+    };
+    let mut rates = vec![Vec::new(); 1 + proxies.len()];
+    let mut fast_peaks = vec![0; proxies.len()];
+    let mut idle = vec![0; proxies.len()];
     for _ in 0..options.rounds {
         rates[0].push(fetch(upstream.port, &request, size)?);
-        for (n, name) in PROXIES.iter().enumerate() {
+        for (n, name) in proxies.iter().enumerate() {
             // A new process each time, since the peak of a process never falls.
-            let target = proxy(name, &scratch, options, upstream.port)?;
+            let target = started(name)?;
             idle[n] = target.peak_rss();
             rates[n + 1].push(fetch(target.port, &request, size)?);
             fast_peaks[n] = target.peak_rss().max(fast_peaks[n]);
@@ -41,8 +50,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Table::new(&["target", "one reader, MB/s", "idle MiB", "peak MiB", "peak MiB, 8 slow readers"]);
     table.row(["direct".into(), spread(&rates[0], 0), "-".into(), "-".into(), "-".into()]);
     let mut results = vec![json!({"target": "direct", "mb_per_second": rates[0]})];
-    for (n, name) in PROXIES.iter().enumerate() {
-        let target = proxy(name, &scratch, options, upstream.port)?;
+    for (n, name) in proxies.iter().enumerate() {
+        let target = started(name)?;
         let slow = slow_readers(&target, &request, size)?;
         let rate = spread(&rates[n + 1], 0);
         table.row([(*name).into(), rate, mib(idle[n]), mib(fast_peaks[n]), mib(slow)]);
@@ -57,6 +66,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     ];
     if let Some(slow) = results[1]["peak_rss_slow_readers"].as_u64() {
         bars.push(Bar::at_most("with 8 slow ones under 48 MB", mb(slow), 48.0));
+    }
+    if options.before.is_some() {
+        bars.push(Bar::at_least("Weir's rate over the build before", median(1) / median(3), 0.97));
+        bars.push(Bar::at_most(
+            "peak memory with one reader over the build before",
+            fast_peaks[0] as f64 / fast_peaks[2] as f64,
+            1.03,
+        ));
     }
     finish("stream", options, &["weir", "vmauth", "nginx"], &[&table], &bars, &json!(results))
 }

@@ -5,7 +5,7 @@ use crate::data::Data;
 use crate::process::{Scratch, Service, command, free_port};
 use crate::{Options, Result};
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -36,22 +36,39 @@ pub(crate) fn small_answer() -> String {
 
 /// nginx with fixed answers; `big` is answered to range queries.
 pub(crate) fn upstream(scratch: &Scratch) -> Result<Service> {
-    let port = free_port()?;
-    scratch.write("small.json", &small_answer())?;
     scratch.write("table.json", LABEL_TABLE)?;
     let dir = scratch.dir().display();
+    let locations = format!(
+        "location = /api/v1/status/tsdb {{ alias {dir}/table.json; }}
+  location = /api/v1/query_range {{ alias {dir}/big.json; }}
+  location / {{ return 200 '{}'; }}",
+        small_answer()
+    );
+    fixed("upstream", scratch, &locations)
+}
+
+/// The same without a label table, and without an answer to probes: queries alone are answered, those that count not.
+pub(crate) fn unknown_upstream(scratch: &Scratch) -> Result<Service> {
+    let locations = format!(
+        "location = /api/v1/query {{ if ($arg_query ~ count) {{ return 404; }} return 200 '{}'; }}
+  location / {{ return 404; }}",
+        small_answer()
+    );
+    fixed("unknown", scratch, &locations)
+}
+
+fn fixed(name: &'static str, scratch: &Scratch, locations: &str) -> Result<Service> {
+    let port = free_port()?;
+    let dir = scratch.dir().display();
     let text = format!(
-        "worker_processes 1; pid {dir}/upstream.pid; error_log stderr; daemon off;
+        "worker_processes 1; pid {dir}/{name}.pid; error_log stderr; daemon off;
 events {{ worker_connections 4096; }}
 http {{ access_log off; default_type application/json; keepalive_requests 100000000; keepalive_timeout 1000s;
  sendfile on; open_file_cache max=10;
  server {{ listen 127.0.0.1:{port} backlog=4096;
-  location = /api/v1/status/tsdb {{ alias {dir}/table.json; }}
-  location = /api/v1/query_range {{ alias {dir}/big.json; }}
-  location / {{ return 200 '{}'; }} }} }}\n",
-        small_answer()
+  {locations} }} }}\n"
     );
-    nginx("upstream", scratch, port, &text)
+    nginx(name, scratch, port, &text)
 }
 
 fn nginx(name: &'static str, scratch: &Scratch, port: u16, text: &str) -> Result<Service> {
@@ -173,9 +190,21 @@ pub(crate) fn weir_with_admin(scratch: &Scratch, options: &Options, text: &str) 
     Ok((file.start(options)?, file.admin))
 }
 
+/// A Weir of another binary, under a name of its own.
+pub(crate) fn weir_of(name: &'static str, binary: &Path, scratch: &Scratch, text: &str) -> Result<Service> {
+    let file = WeirFile { name, ..WeirFile::new(scratch)? };
+    let config = file.write(text)?;
+    if !Command::new(binary).arg("check-config").arg(&config).output()?.status.success() {
+        // Builds before November 2026 gave no client a share of its own.
+        file.write_with(text, "")?;
+    }
+    file.start_binary(binary)
+}
+
 /// The configuration file of a Weir on ports of its own.
 #[derive(Debug)]
 pub(crate) struct WeirFile<'a> {
+    name: &'static str,
     scratch: &'a Scratch,
     port: u16,
     pub(crate) admin: u16,
@@ -183,30 +212,34 @@ pub(crate) struct WeirFile<'a> {
 
 impl<'a> WeirFile<'a> {
     pub(crate) fn new(scratch: &'a Scratch) -> Result<Self> {
-        Ok(Self { scratch, port: free_port()?, admin: free_port()? })
+        Ok(Self { name: "weir", scratch, port: free_port()?, admin: free_port()? })
     }
 
     /// Writes it; `text` names neither addresses nor logs.
     pub(crate) fn write(&self, text: &str) -> Result<PathBuf> {
-        let Self { scratch, port, admin } = self;
+        // Every client has the same address here.
+        self.write_with(text, ", connections: {per_client: 100%}")
+    }
+
+    fn write_with(&self, text: &str, connections: &str) -> Result<PathBuf> {
+        let Self { name, scratch, port, admin } = self;
         let text = format!(
-            // Every client has the same address here.
-            "server: {{listen: \"127.0.0.1:{port}\", admin_listen: \"127.0.0.1:{admin}\", connections: {{per_client: 100%}}}}
+            "server: {{listen: \"127.0.0.1:{port}\", admin_listen: \"127.0.0.1:{admin}\"{connections}}}
 telemetry: {{log: warn}}\n{text}"
         );
-        scratch.write("weir.yaml", &text)
+        scratch.write(&format!("{name}.yaml"), &text)
     }
 
     pub(crate) fn start(&self, options: &Options) -> Result<Service> {
-        let dir = self.scratch.dir();
-        let mut start = Command::new(&options.weir);
-        start
-            .arg("proxy")
-            .arg("--config")
-            .arg(dir.join("weir.yaml"))
-            .arg("--data")
-            .arg(dir.join("weir-data"));
-        Service::start("weir", self.port, dir, start, &small())
+        self.start_binary(&options.weir)
+    }
+
+    fn start_binary(&self, binary: &Path) -> Result<Service> {
+        let (name, dir) = (self.name, self.scratch.dir());
+        let mut start = Command::new(binary);
+        start.arg("proxy").arg("--config").arg(dir.join(format!("{name}.yaml")));
+        start.arg("--data").arg(dir.join(format!("{name}-data")));
+        Service::start(name, self.port, dir, start, &small())
     }
 }
 
