@@ -11,6 +11,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -52,7 +53,7 @@ impl HistoryKey {
         let window = shape.window().unwrap_or(TimeRange { start: now_ms, end: now_ms });
         // Durations are no part of the fingerprint: the windows of the selectors relative to each other are.
         let granule = granule(window);
-        let mut windows = Vec::with_capacity(shape.selectors.len() * 16 + 2);
+        let mut windows = SmallVec::<[u8; 64]>::new();
         windows.push(log2(window.len_ms() / 1_000));
         windows.push(log2(now_ms.saturating_sub(window.end).max(0) as u64 / OPEN_TRUST_MS));
         for selector in &shape.selectors {

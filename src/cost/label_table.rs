@@ -69,7 +69,7 @@ pub struct LabelTable {
 /// A list of the largest counts.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Counts {
-    listed: HashMap<Box<str>, u64>,
+    listed: HashMap<Box<str>, u64, foldhash::fast::RandomState>,
     /// What an unlisted key can have at most; `None`: nothing is known of it.
     unlisted: Option<u64>,
 }
@@ -228,7 +228,7 @@ impl LabelTable {
     }
 
     fn of_pair(&self, name: &str, value: &str) -> Option<u64> {
-        let pair = format!("{name}={value}");
+        let pair = [name, "=", value].concat();
         if name != METRIC_NAME {
             return self.pairs.get(&pair);
         }

@@ -3,9 +3,9 @@
 //! Children come before their parents in [`Ast::nodes`], so a walk in index order sees every operand before its
 //! operator, and neither a walk nor a drop recurses, whatever the nesting.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use super::function::FunctionId;
+use super::{function::FunctionId, shape::Selection};
 use crate::base::TextSize;
 pub use crate::series::{MatchOp, Matcher};
 
@@ -148,6 +148,20 @@ pub struct Selector {
     pub offset: Option<DurationExpr>,
     /// `anchored` or `smoothed`.
     pub edges: Edges,
+    /// What the matchers select, worked out when that is first asked for: it is the same at any time.
+    selection: OnceLock<Selection>,
+}
+
+impl Selector {
+    /// A selector with these matchers alone.
+    pub const fn new(matchers: Vec<Matcher>) -> Self {
+        Self { matchers, at: None, offset: None, edges: Edges::Plain, selection: OnceLock::new() }
+    }
+
+    /// What its matchers select.
+    pub fn selection(&self) -> &Selection {
+        self.selection.get_or_init(|| Selection::of(&self.matchers))
+    }
 }
 
 /// `by (…)` or `without (…)`

@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use ring::digest::{Context, SHA256};
+use ring::digest::{SHA256, digest};
+use smallvec::SmallVec;
 
 use super::{
     ast::{Ast, BinaryOp, Expr, Grouping, NodeId, Selector, VectorMatching},
@@ -40,12 +41,12 @@ impl Fingerprint {
 
     /// The fingerprint of byte strings of some kind; neighbours cannot trade bytes.
     pub fn of_bytes(kind: &[u8], parts: &[&[u8]]) -> Self {
-        let mut context = Context::new(&SHA256);
+        let mut text = SmallVec::<[u8; 256]>::new();
         for part in std::iter::once(&kind).chain(parts) {
-            context.update(&(part.len() as u64).to_le_bytes());
-            context.update(part);
+            text.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            text.extend_from_slice(part);
         }
-        let digest = context.finish();
+        let digest = digest(&SHA256, &text);
         // A digest is 32 bytes long.
         Self(digest.as_ref().first_chunk().map_or(0, |half| u128::from_be_bytes(*half)))
     }

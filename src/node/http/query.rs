@@ -182,7 +182,7 @@ pub(super) fn selectors(node: &Node, params: &Params<'_>) -> Result<Vec<Vec<Matc
         let bad = |why: String| Failure::from(ParamError::invalid("match[]", why));
         let ast = node.cache.parse(text).map_err(|error| bad(error.to_string()))?;
         match ast.expr(ast.root) {
-            Expr::Selector(Selector { matchers, at: None, offset: None, edges: Edges::Plain }) => {
+            Expr::Selector(Selector { matchers, at: None, offset: None, edges: Edges::Plain, .. }) => {
                 Ok(matchers.clone())
             }
             _ => Err(bad(format!("{text:?} is no series selector"))),

@@ -2,7 +2,7 @@
 
 use super::{Parsed, Parser, operand::Held};
 use crate::promql::{
-    ast::{BinaryOp, Edges, MatchOp, Matcher, Selector, Span},
+    ast::{BinaryOp, MatchOp, Matcher, Selector, Span},
     error::Part,
     go_regex,
     lexer::{Kind, Token},
@@ -40,7 +40,7 @@ impl Parser<'_> {
             let (first, second) = (first.value.clone(), second.value.clone());
             self.mistyped(span, || format!("metric name must not be set twice: {first:?} or {second:?}"));
         }
-        let selector = Selector { matchers, at: None, offset: None, edges: Edges::Plain };
+        let selector = Selector::new(matchers);
         Ok(Held::Selector(selector, span))
     }
 

@@ -1,6 +1,6 @@
 //! Matchers in a normal form, and what they do and do not narrow down.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use regex_syntax::{
     ParserBuilder,
@@ -18,6 +18,36 @@ use crate::promql::{
 const PARSED_BYTES_MAX: usize = 256;
 /// A class with at least this many of the 1,112,064 characters is "any character".
 const ANY_CLASS_CHARS: u64 = 1_000_000;
+
+/// The label of a classic histogram's buckets.
+pub(super) const BUCKET: &str = "le";
+
+/// What a selector's matchers select, whenever that is.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// In their normal form.
+    pub(super) matchers: Arc<[Matcher]>,
+    /// Nothing narrows it down.
+    pub(super) match_all: bool,
+    /// Buckets of a classic histogram, which are floats.
+    pub(super) is_classic: bool,
+    /// The selector alone.
+    pub(super) text: Arc<str>,
+}
+
+impl Selection {
+    /// Of these matchers.
+    pub fn of(matchers: &[Matcher]) -> Self {
+        let matchers = normalise(matchers);
+        let names_buckets = |m: &Matcher| &*m.name == METRIC_NAME && m.value.ends_with("_bucket");
+        Self {
+            match_all: is_match_all(&matchers),
+            is_classic: matchers.iter().any(|m| &*m.name == BUCKET || names_buckets(m)),
+            text: selector_text(&matchers).into(),
+            matchers: matchers.into(),
+        }
+    }
+}
 
 /// Sorted by name, operator and value, each once; a pattern that is a plain string becomes `=` or `!=`.
 pub fn normalise(matchers: &[Matcher]) -> Vec<Matcher> {

@@ -20,7 +20,7 @@ use crate::{
     promql::ast::{Ast, Expr, MatchOp, Matcher, NodeId, Span},
 };
 
-pub use matchers::{is_match_all, normalise, selector_text};
+pub use matchers::{Selection, is_match_all, normalise, selector_text};
 
 /// Prometheus' default lookback: how far back an instant selector looks for the newest sample, milliseconds.
 pub const DEFAULT_LOOKBACK_MS: u64 = 300_000;
@@ -115,7 +115,7 @@ pub struct SelectorShape {
     /// Where it stands in the text.
     pub span: Span,
     /// Sorted, without duplicates; a pattern that is a plain string has become `=` or `!=`.
-    pub matchers: Vec<Matcher>,
+    pub matchers: Arc<[Matcher]>,
     /// Everything read, over all steps, with lookback, range, offset, `@` and subqueries around it. The backend
     /// selects up to the query's end even when no step falls on it, so the window reaches there too.
     pub window: TimeRange,
@@ -184,6 +184,9 @@ impl Shape {
 
 /// Finds the selectors with equal matchers.
 fn mark_same(selectors: &mut [SelectorShape]) {
+    if selectors.len() < 2 {
+        return;
+    }
     let mut first = std::collections::HashMap::with_capacity(selectors.len());
     let same: Vec<usize> =
         selectors.iter().enumerate().map(|(i, s)| *first.entry(&s.matchers).or_insert(i)).collect();

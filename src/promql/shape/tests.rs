@@ -2,7 +2,7 @@ use serde::Deserialize;
 
 use super::*;
 use crate::promql::{
-    ast::{At, DurationExpr, Edges, Expr, Node, Selector, ValueType},
+    ast::{At, DurationExpr, Expr, Node, Selector, ValueType},
     parse,
 };
 
@@ -95,7 +95,7 @@ fn shapes_are_as_worked_out_by_hand() {
 
 fn named(name: &str) -> Selector {
     let matchers = vec![Matcher { name: METRIC_NAME.into(), op: MatchOp::Equal, value: name.into() }];
-    Selector { matchers, at: None, offset: None, edges: Edges::Plain }
+    Selector::new(matchers)
 }
 
 /// What `rate(foo[<range>])` reads at 10_000_000 every 60_000 for an hour.
@@ -149,7 +149,8 @@ fn info_reads_the_info_metric_too() {
 
 #[test]
 fn broken_trees_and_extreme_times_do_no_harm() {
-    let selector = Selector { offset: Some(DurationExpr::Literal(i64::MIN)), ..named("foo") };
+    let mut selector = named("foo");
+    selector.offset = Some(DurationExpr::Literal(i64::MIN));
     let node = |expr| Node { expr, span: Span::default(), ty: ValueType::Vector };
     let nodes = vec![
         node(Expr::Selector(selector)),

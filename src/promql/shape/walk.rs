@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::{
-    DEFAULT_SUBQUERY_STEP_MS, METRIC_NAME, NodeShape, Output, Reads, SelectorShape, Shape, duration::Numbers,
-    invariant, mark_same, matchers,
+    DEFAULT_SUBQUERY_STEP_MS, METRIC_NAME, NodeShape, Output, Reads, Selection, SelectorShape, Shape,
+    duration::Numbers, invariant, mark_same,
+    matchers::BUCKET,
 };
 use crate::{
     base::{TimeRange, time::EvalTimes},
@@ -20,9 +21,6 @@ use crate::{
 
 /// The metric that `info()` reads when its data label selector names none.
 const INFO_METRIC: &str = "target_info";
-
-/// The label of a classic histogram's buckets.
-const BUCKET: &str = "le";
 
 /// When and for what a node is evaluated.
 #[derive(Clone, Copy)]
@@ -230,7 +228,7 @@ impl Walk<'_> {
     /// `info(v, data)` also reads the info metric, wherever and whenever `v` is read.
     fn info(&mut self, id: NodeId, args: &[NodeId], context: Context) {
         let index = self.selectors.len();
-        let implied = Selector { matchers: Vec::new(), at: None, offset: None, edges: Edges::Plain };
+        let implied = Selector::new(Vec::new());
         let plain = Context { range: None, output: Output::Nothing, histograms: false, ..context };
         self.push(id, &implied, plain);
         self.info_matchers(index, &[]);
@@ -254,9 +252,8 @@ impl Walk<'_> {
         if !all.iter().any(|m| &*m.name == METRIC_NAME) {
             all.push(Matcher { name: METRIC_NAME.into(), op: MatchOp::Equal, value: INFO_METRIC.into() });
         }
-        shape.matchers = matchers::normalise(&all);
-        shape.match_all = matchers::is_match_all(&shape.matchers);
-        shape.text = matchers::selector_text(&shape.matchers).into();
+        let Selection { matchers, match_all, text, .. } = Selection::of(&all);
+        (shape.matchers, shape.match_all, shape.text) = (matchers, match_all, text);
     }
 
     fn selector(&mut self, id: NodeId, selector: &Selector, context: Context) {
@@ -287,7 +284,7 @@ impl Walk<'_> {
         if selector.edges == Edges::Smoothed {
             window.end = window.end.saturating_add(edge);
         }
-        let matchers = matchers::normalise(&selector.matchers);
+        let Selection { matchers, match_all, is_classic, text } = selector.selection().clone();
         self.selectors.push(SelectorShape {
             node: id,
             span: self.ast.node(id).span,
@@ -295,11 +292,11 @@ impl Walk<'_> {
             evaluations: if selector.at.is_some() { 1 } else { context.evaluations },
             window_per_eval_ms: span,
             ranged: context.range.is_some(),
-            match_all: matchers::is_match_all(&matchers),
+            match_all,
             output: context.output,
-            histograms: context.histograms && !is_classic(&matchers),
+            histograms: context.histograms && !is_classic,
             same_as: self.selectors.len(),
-            text: matchers::selector_text(&matchers).into(),
+            text,
             matchers,
         });
     }
@@ -385,10 +382,4 @@ fn reduced(op: AggregateOp, grouping: &Grouping, param: Option<f64>) -> Option<O
         _ if grouping.labels.is_empty() => None,
         _ => Some(Output::Grouped),
     }
-}
-
-/// Buckets of a classic histogram, which are floats.
-fn is_classic(matchers: &[Matcher]) -> bool {
-    let names_buckets = |m: &Matcher| &*m.name == METRIC_NAME && m.value.ends_with("_bucket");
-    matchers.iter().any(|m| &*m.name == BUCKET || names_buckets(m))
 }

@@ -170,7 +170,7 @@ impl Query {
             span: Span::default(),
             match_all: is_match_all(&matchers),
             text: selector_text(&matchers).into(),
-            matchers,
+            matchers: matchers.into(),
             window,
             evaluations: 1,
             window_per_eval_ms: window.len_ms(),
