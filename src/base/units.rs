@@ -28,11 +28,10 @@ const BYTE_UNITS: [(&str, u64); 8] = [
 pub fn bytes(n: u64) -> String {
     for (unit, size) in &BYTE_UNITS[..4] {
         if n >= *size {
-            let tenths = (n as f64 / *size as f64 * 10.0).round() / 10.0;
-            return if tenths.fract() == 0.0 {
-                format!("{tenths:.0}{unit}")
-            } else {
-                format!("{tenths:.1}{unit}")
+            let tenths = (n as f64 / *size as f64 * 10.0).round() as u64;
+            return match (tenths / 10, tenths % 10) {
+                (whole, 0) => format!("{whole}{unit}"),
+                (whole, tenth) => format!("{whole}.{tenth}{unit}"),
             };
         }
     }

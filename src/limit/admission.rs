@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use smallvec::SmallVec;
 use tokio::{
     runtime::Handle,
@@ -102,8 +102,8 @@ impl Admission {
     }
 
     /// The policy in force.
-    pub fn policy(&self) -> Arc<Policy> {
-        self.policy.load_full()
+    pub fn policy(&self) -> Guard<Arc<Policy>> {
+        self.policy.load()
     }
 
     /// Obeys another policy from now on. Permits in flight keep counting, also against narrower limits; backends and
@@ -158,39 +158,26 @@ impl Admission {
     /// # Errors
     /// The limit that is passed, with when to come back if that helps.
     pub async fn admit(self: &Arc<Self>, request: AdmissionRequest) -> Result<Admitted, Refusal> {
-        let mut shadowed = self.check_per_query(&request)?;
+        match self.ask(&request)? {
+            Answered::Runs(admitted) => Ok(admitted),
+            Answered::Waits(waiting) => waiting.turn(&request).await,
+        }
+    }
+
+    /// The part of [`Self::admit`] that does not wait: most queries run at once.
+    pub(super) fn ask(self: &Arc<Self>, request: &AdmissionRequest) -> Result<Answered, Refusal> {
+        let mut shadowed = self.check_per_query(request)?;
         let now = Instant::now();
-        let answer = self.change(|state, now, ready| state.ask(&request, now, &mut shadowed, ready));
-        let place = match answer? {
+        let answer = self.change(|state, now, ready| state.ask(request, now, &mut shadowed, ready));
+        Ok(match answer? {
             Answer::Run(charge) => {
                 let permit = Permit::new(Arc::clone(self), charge);
-                return Ok(Admitted { permit, waited: Duration::ZERO, shadowed });
+                Answered::Runs(Admitted { permit, waited: Duration::ZERO, shadowed })
             }
-            Answer::Wait(place) => place,
-        };
-        let longest = place.longest;
-        let mut waiting = Waiting { admission: self, place };
-        let end = request.deadline.min(now + longest);
-        let outcome = match timeout_at(end, &mut waiting.place.receiver).await {
-            Ok(Ok(outcome)) => outcome,
-            // The time is up, but it may just have been handed over.
-            Ok(Err(_)) | Err(_) => waiting.leave().unwrap_or_else(|reason| {
-                let scope = match reason {
-                    reason if reason.is_tenants() => Scope::Tenant(request.tenant()),
-                    _ => Scope::Backend(Arc::clone(&request.backend)),
-                };
-                Err(Refusal {
-                    kind: ErrorKind::QueueTimeout,
-                    limit: LimitName::QueueTimeout,
-                    observed: Estimate::exact(millis(now.elapsed())),
-                    max: millis(end.saturating_duration_since(now)),
-                    scope,
-                    retry_after: Some(retry_soon(longest)),
-                    waiting_for: Some(reason),
-                })
-            }),
-        };
-        Ok(Admitted { permit: outcome?, waited: now.elapsed(), shadowed })
+            Answer::Wait(place) => {
+                Answered::Waits(Waiting { admission: Arc::clone(self), place, since: now, shadowed })
+            }
+        })
     }
 
     /// Obeys a look at a backend's distress; `peak` is the most that was in flight there until that look.
@@ -311,13 +298,50 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A place in a queue, left when dropped.
-struct Waiting<'a> {
-    admission: &'a Arc<Admission>,
-    place: Place,
+/// What becomes of a query that asked to run.
+pub(super) enum Answered {
+    /// It runs.
+    Runs(Admitted),
+    /// It waits for its turn.
+    Waits(Waiting),
 }
 
-impl Waiting<'_> {
+/// A place in a queue, left when dropped.
+pub(super) struct Waiting {
+    admission: Arc<Admission>,
+    place: Place,
+    since: Instant,
+    shadowed: Vec<ShadowHit>,
+}
+
+impl Waiting {
+    /// Ends with its turn, or with the longest wait.
+    pub(super) async fn turn(mut self, request: &AdmissionRequest) -> Result<Admitted, Refusal> {
+        let longest = self.place.longest;
+        let end = request.deadline.min(self.since + longest);
+        let outcome = match timeout_at(end, &mut self.place.receiver).await {
+            Ok(Ok(outcome)) => outcome,
+            // The time is up, but it may just have been handed over.
+            Ok(Err(_)) | Err(_) => self.leave().unwrap_or_else(|reason| {
+                let scope = match reason {
+                    reason if reason.is_tenants() => Scope::Tenant(request.tenant()),
+                    _ => Scope::Backend(Arc::clone(&request.backend)),
+                };
+                Err(Refusal {
+                    kind: ErrorKind::QueueTimeout,
+                    limit: LimitName::QueueTimeout,
+                    observed: Estimate::exact(millis(self.since.elapsed())),
+                    max: millis(end.saturating_duration_since(self.since)),
+                    scope,
+                    retry_after: Some(retry_soon(longest)),
+                    waiting_for: Some(reason),
+                })
+            }),
+        };
+        let shadowed = std::mem::take(&mut self.shadowed);
+        Ok(Admitted { permit: outcome?, waited: self.since.elapsed(), shadowed })
+    }
+
     /// Leaves the queue: what was handed over already, or else what it waited for.
     fn leave(&mut self) -> Result<Result<Permit, Refusal>, WaitReason> {
         let Place { charge, id, receiver, .. } = &mut self.place;
@@ -328,7 +352,7 @@ impl Waiting<'_> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
         if !self.place.receiver.is_terminated() {
             // What was handed over goes back by its own drop.

@@ -10,7 +10,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use crate::limit::{Admission, AdmissionRequest, Admitted, Refusal};
+use crate::limit::{Admission, AdmissionRequest, Admitted, Refusal, admission::Answered};
 
 /// A request that admission can decide on.
 pub trait Admissible: Sized {
@@ -73,16 +73,23 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let (admission, asked) = (Arc::clone(&self.admission), request.admission_request());
-        let waiting: Waiting = Box::pin(async move { admission.admit(asked).await });
-        AdmitFuture { inner: self.inner.clone(), state: State::Waiting { waiting, request: Some(request) } }
+        let asked = request.admission_request();
+        let state = match self.admission.ask(&asked) {
+            Ok(Answered::Runs(admitted)) => State::Starting { admitted: Some(request.admitted(admitted)) },
+            Ok(Answered::Waits(waiting)) => {
+                let waiting: Turn = Box::pin(async move { waiting.turn(&asked).await });
+                State::Waiting { waiting, request: Some(request) }
+            }
+            Err(refusal) => State::Refused { refused: Some(request.refused(refusal)) },
+        };
+        AdmitFuture { inner: self.inner.clone(), state }
     }
 }
 
-type Waiting = Pin<Box<dyn Future<Output = Result<Admitted, Refusal>> + Send>>;
+type Turn = Pin<Box<dyn Future<Output = Result<Admitted, Refusal>> + Send>>;
 
 pin_project! {
-    /// The future of [`Admit`]. Arcs: waiting => (refused | starting => running).
+    /// The future of [`Admit`], which asked when it was made. Arcs: waiting => (refused | starting => running).
     ///
     /// Dropped while waiting it leaves the queue; dropped later it drops the request with its permit.
     #[must_use = "futures do nothing unless polled"]
@@ -93,15 +100,17 @@ pin_project! {
     {
         inner: S,
         #[pin]
-        state: State<R, R::Admitted, S::Future>,
+        state: State<R, R::Admitted, R::Refused, S::Future>,
     }
 }
 
 pin_project! {
     #[project = StateProject]
-    enum State<R, A, F> {
-        /// In the queue, or about to learn that it need not be. The request is taken when that ends.
-        Waiting { waiting: Waiting, request: Option<R> },
+    enum State<R, A, E, F> {
+        /// In the queue. The request is taken when that ends.
+        Waiting { waiting: Turn, request: Option<R> },
+        /// It may not run; taken when that is said.
+        Refused { refused: Option<E> },
         /// Admitted; the service behind is not ready yet.
         Starting { admitted: Option<A> },
         /// The service behind has it.
@@ -129,6 +138,9 @@ where
                         Err(refusal) => return Poll::Ready(Err(request.refused(refusal).into())),
                     }
                 }
+                StateProject::Refused { refused } => {
+                    return Poll::Ready(Err(refused.take().expect(POLLED_AGAIN).into()));
+                }
                 StateProject::Starting { admitted } => {
                     ready!(this.inner.poll_ready(cx))?;
                     let admitted = admitted.take().expect(POLLED_AGAIN);
@@ -152,6 +164,7 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Waiting { .. } => "waiting",
+            State::Refused { .. } => "refused",
             State::Starting { .. } => "starting",
             State::Running { .. } => "running",
         };
