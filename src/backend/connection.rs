@@ -8,7 +8,7 @@ use std::{
     fmt,
     future::poll_fn,
     pin::{Pin, pin},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -20,13 +20,18 @@ use hyper::{
     client::conn::{TrySendError, http1},
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until},
+};
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use crate::base::WorkerId;
 
 type Outgoing = Request<Full<Bytes>>;
+/// The head of an answer, or the request where it was not written.
+type Exchanged = Result<Response<Incoming>, TrySendError<Outgoing>>;
 /// In a box, since it is two kilobytes and moves with every request.
 type Driver = Box<http1::Connection<TokioIo<Stream>, Full<Bytes>>>;
 
@@ -40,26 +45,34 @@ pub(super) struct Connection {
     driver: Option<Driver>,
     /// The thread whose runtime says when there is something to read.
     pub(super) worker: WorkerId,
+    /// Rings at the latest when the request under way has to be answered. It stays set from request to request: to ring
+    /// in vain once a minute costs less than to set and remove a timer each time.
+    alarm: Pin<Box<Sleep>>,
 }
 
 impl Connection {
     /// Begins HTTP on an open stream.
     pub(super) async fn begin(stream: Stream) -> hyper::Result<Self> {
         let (requests, driver) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
-        Ok(Self { requests, driver: Some(Box::new(driver)), worker: WorkerId::current() })
+        let alarm = Box::pin(sleep_until(Instant::now()));
+        Ok(Self { requests, driver: Some(Box::new(driver)), worker: WorkerId::current(), alarm })
     }
 
-    /// Sends a request and waits for the head of the answer.
-    pub(super) async fn exchange(
-        &mut self,
-        request: Outgoing,
-    ) -> Result<Response<Incoming>, TrySendError<Outgoing>> {
-        let mut answer = pin!(self.requests.try_send_request(request));
-        let driver = &mut self.driver;
+    /// Sends a request and waits for the head of the answer; `None` if it is late.
+    pub(super) async fn exchange(&mut self, request: Outgoing, deadline: Instant) -> Option<Exchanged> {
+        let Self { requests, driver, worker, alarm } = self;
+        if *worker != WorkerId::current() {
+            // A timer of another thread's runtime ends with that.
+            *alarm = Box::pin(sleep_until(deadline));
+        }
+        let mut answer = pin!(requests.try_send_request(request));
         poll_fn(|cx| {
             drive(driver, cx);
             // Only the driver can make it ready, and that is asked again whenever there is something to do.
-            answer.as_mut().poll(&mut unwoken())
+            match answer.as_mut().poll(&mut unwoken()) {
+                Poll::Ready(answered) => Poll::Ready(Some(answered)),
+                Poll::Pending => ring(alarm.as_mut(), deadline, cx).map(|()| None),
+            }
         })
         .await
     }
@@ -90,6 +103,21 @@ impl Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("open", &self.driver.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// Ready at the deadline.
+fn ring(mut alarm: Pin<&mut Sleep>, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    if deadline < alarm.deadline() {
+        alarm.as_mut().reset(deadline);
+    }
+    loop {
+        ready!(alarm.as_mut().poll(cx));
+        if Instant::now() >= deadline {
+            return Poll::Ready(());
+        }
+        // It was set for an earlier request.
+        alarm.as_mut().reset(deadline);
     }
 }
 

@@ -140,9 +140,9 @@ impl Pool {
                 },
             };
             let copy = (is_kept && repeatable).then(|| request.clone());
-            match timeout_at(deadline, connection.exchange(request)).await {
-                Ok(Ok(response)) => return Sent::Answered(response, connection),
-                Ok(Err(mut failed)) => {
+            match connection.exchange(request, deadline).await {
+                Some(Ok(response)) => return Sent::Answered(response, connection),
+                Some(Err(mut failed)) => {
                     let unsent = failed.take_message();
                     let left = unsent.is_none();
                     let copy = copy.filter(|_| !failed.error().is_parse());
@@ -155,7 +155,7 @@ impl Pool {
                     }
                 }
                 // Dropping the connection with the answer still due closes it: the replica stops working.
-                Err(_) => return Sent::Failed { cause: Cause::Late(began.elapsed()), left: true },
+                None => return Sent::Failed { cause: Cause::Late(began.elapsed()), left: true },
             }
         }
     }
