@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
 use super::{monitor::Reading, settings::Settings};
@@ -18,6 +19,8 @@ use crate::base::{ErrorKind, TenantId, distress::Signal};
 const WINDOW: Duration = Duration::from_secs(30);
 /// That a query was answered is remembered for this to twice this time.
 const REMEMBERED: Duration = Duration::from_secs(300);
+/// Time between two searches for answers that do not count any more, unless somebody reads them.
+const SWEEP: Duration = Duration::from_secs(1);
 /// Queries that are remembered, at most.
 const QUERIES_MAX: usize = 4_096;
 /// Fewer failing queries say nothing.
@@ -76,10 +79,12 @@ struct Latest {
 /// The answers of the last half minute, and which queries were answered before.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outcomes {
-    latest: HashMap<u64, Latest>,
+    latest: HashMap<u64, Latest, RandomState>,
     /// Queries answered since `turned`, and in the time before.
-    answered: [HashSet<u64>; 2],
+    answered: [HashSet<u64, RandomState>; 2],
     turned: Option<Instant>,
+    /// When those that do not count any more were last looked for.
+    swept: Option<Instant>,
     /// The backend has said of an answer that it waited.
     says_waits: bool,
 }
@@ -89,7 +94,10 @@ impl Outcomes {
         if answer.outcome == Outcome::Neither {
             return;
         }
-        self.forget(now);
+        // To look at thousands with every answer would cost more than to answer.
+        if self.swept.is_none_or(|at| now.saturating_duration_since(at) >= SWEEP) {
+            self.forget(now);
+        }
         let failed = answer.outcome == Outcome::Failed;
         let [fresh, _] = &mut self.answered;
         if !failed && fresh.len() < QUERIES_MAX {
@@ -127,6 +135,7 @@ impl Outcomes {
     }
 
     fn forget(&mut self, now: Instant) {
+        self.swept = Some(now);
         self.latest.retain(|_, latest| now.saturating_duration_since(latest.at) <= WINDOW);
         let turned = *self.turned.get_or_insert(now);
         if now.saturating_duration_since(turned) > REMEMBERED {
