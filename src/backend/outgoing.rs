@@ -1,11 +1,12 @@
 //! A request on its way to a backend.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use http::{HeaderMap, Method, header, uri::PathAndQuery};
 
 use crate::base::params;
+
+/// Bytes that the parameters set of a query take: its times, or its timeout.
+const TIMES_BYTES: usize = 64;
 
 /// A request for a backend.
 #[derive(Clone, Debug)]
@@ -27,27 +28,21 @@ impl Outgoing {
     /// # Errors
     /// The target would be too long for a URL.
     pub fn set_params(&mut self, set: &[(&str, &str)]) -> Result<(), http::uri::InvalidUri> {
-        let names: Vec<&str> = set.iter().map(|(name, _)| *name).collect();
-        let form = self.form().map(|form| params::without(form, &names));
-        let query = self.path_and_query.query().map(|query| params::without(query, &names));
-        let pairs: Vec<String> = set.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let pairs = pairs.join("&");
-        let joined = |rest: Option<Cow<'_, str>>| match rest.filter(|rest| !rest.is_empty()) {
-            Some(rest) => format!("{pairs}&{rest}"),
-            None => pairs.clone(),
-        };
-        let (query, body) = match form {
-            Some(form) => (query.map(Cow::into_owned), Some(joined(Some(form)))),
-            None => (Some(joined(query)), None),
-        };
-        let path = self.path_and_query.path();
-        let target = match query.filter(|query| !query.is_empty()) {
-            Some(query) => format!("{path}?{query}"),
-            None => path.to_owned(),
-        };
+        let form = self.form().map(|form| {
+            let mut changed = String::with_capacity(form.len() + TIMES_BYTES);
+            params::write(&mut changed, set, form, set);
+            changed
+        });
+        let (path, query) = (self.path_and_query.path(), self.path_and_query.query().unwrap_or_default());
+        let mut target = String::with_capacity(path.len() + query.len() + TIMES_BYTES);
+        target.extend([path, "?"]);
+        params::write(&mut target, if form.is_some() { &[] } else { set }, query, set);
+        if target.len() == path.len() + 1 {
+            target.pop();
+        }
         self.path_and_query = PathAndQuery::try_from(target)?;
-        if let Some(body) = body {
-            self.body = body.into();
+        if let Some(form) = form {
+            self.body = form.into();
         }
         Ok(())
     }

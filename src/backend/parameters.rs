@@ -218,9 +218,9 @@ impl DataScope {
         let headers = headers.iter().filter(|(name, _)| is_scope(name));
         let headers: HeaderMap = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
         let of = |text: &str| -> Vec<(String, String)> {
-            let pairs = form_urlencoded::parse(text.as_bytes());
-            let selecting = pairs.filter(|(name, _)| of_parameter(kind, name) == Scope);
-            selecting.map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
+            let selecting = text.split('&').filter(|part| of_parameter(kind, &name_of(part)) == Scope);
+            let pairs = selecting.flat_map(|part| form_urlencoded::parse(part.as_bytes()));
+            pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
         };
         let (mut parameters, in_form) = (of(url_query), of(form));
         if !parameters.is_empty() && !in_form.is_empty() {
@@ -253,18 +253,31 @@ impl DataScope {
 /// # Errors
 /// A parameter that is refused.
 pub fn filter_parameters(kind: Kind, text: &str) -> Result<Cow<'_, str>, Refused> {
-    let (mut kept, mut strips) = (Vec::new(), false);
-    for part in text.split('&') {
-        let Some((name, value)) = form_urlencoded::parse(part.as_bytes()).next() else { continue };
+    let parts = || text.split('&').filter(|part| !part.is_empty());
+    let mut strips = false;
+    for part in parts() {
+        let name = name_of(part);
         let treatment = of_parameter(kind, &name);
-        check(kind, treatment, &name, &value)?;
-        if treatment == Strip {
-            strips = true;
-        } else {
-            kept.push(part);
+        strips |= treatment == Strip;
+        if matches!(treatment, Only(_) | Refuse) {
+            let value = form_urlencoded::parse(part.as_bytes()).next().map(|(_, value)| value);
+            check(kind, treatment, &name, &value.unwrap_or_default())?;
         }
     }
-    Ok(if strips { Cow::Owned(kept.join("&")) } else { Cow::Borrowed(text) })
+    if !strips {
+        return Ok(Cow::Borrowed(text));
+    }
+    let kept: Vec<_> = parts().filter(|part| of_parameter(kind, &name_of(part)) != Strip).collect();
+    Ok(Cow::Owned(kept.join("&")))
+}
+
+/// The decoded name of a parameter, of which this is the text.
+fn name_of(part: &str) -> Cow<'_, str> {
+    let name = part.split('=').next().unwrap_or_default();
+    if name.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
+        return form_urlencoded::parse(name.as_bytes()).next().map(|(name, _)| name).unwrap_or_default();
+    }
+    Cow::Borrowed(name)
 }
 
 /// Removes the headers that are not forwarded.

@@ -131,16 +131,21 @@ impl<'a> Params<'a> {
     }
 }
 
-/// The text of a query string or a form without the parameters of these names; the others stay byte for byte.
-pub fn without<'a>(text: &'a str, names: &[&str]) -> Cow<'a, str> {
-    let is_named = |part: &&str| {
+/// Writes the parameters `first`, then those of `text` that have none of the names in `except`, byte for byte.
+pub fn write(out: &mut String, first: &[(&str, &str)], text: &str, except: &[(&str, &str)]) {
+    let is_kept = |part: &&str| {
         let name = part.split('=').next().unwrap_or_default();
-        decode(name).is_ok_and(|name| names.contains(&&*name))
+        !decode(name).is_ok_and(|name| except.iter().any(|(other, _)| name == *other))
     };
-    if !text.split('&').any(|part| is_named(&part)) {
-        return Cow::Borrowed(text);
+    let mut separator = "";
+    for (name, value) in first {
+        out.extend([separator, name, "=", value]);
+        separator = "&";
     }
-    Cow::Owned(text.split('&').filter(|part| !is_named(part)).collect::<Vec<_>>().join("&"))
+    for part in text.split('&').filter(|_| !text.is_empty()).filter(is_kept) {
+        out.extend([separator, part]);
+        separator = "&";
+    }
 }
 
 /// Decodes `+` and `%XX`, and nothing that is not UTF-8.

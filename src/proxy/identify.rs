@@ -156,20 +156,21 @@ impl Rules {
     /// Tells who asks.
     pub fn identify(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<Identity, IdentifyError> {
         let trusted = self.trusts(peer.ip());
-        let tenant = self.tenant(headers, trusted)?;
+        // Nobody checks the password here, so that the name is no more than a header.
+        let user = if trusted { basic_user(headers) } else { None };
+        let tenant = self.tenant(headers, user.as_deref(), trusted)?;
         let class = if trusted {
             self.classes.iter().position(|class| class.matches(headers)).unwrap_or(self.unclassed())
         } else {
             self.unclassed()
         };
-        let actor = self.actor(headers, peer.ip(), trusted);
+        let actor = self.actor(headers, user.as_deref(), peer.ip(), trusted);
         Ok(Identity { tenant, payers: Vec::new(), actor, class, trusted })
     }
 
-    /// The headers of a request as they go on to a backend, which believes them as Weir believes a trusted proxy: what a
-    /// stranger says of himself stays here, and the tenant is the one that was identified.
-    pub fn forwarded(&self, headers: &HeaderMap, who: &Identity, tenancy: &Tenancy) -> HeaderMap {
-        let mut headers = headers.clone();
+    /// Makes of a request's headers those that go on to a backend, which believes them as Weir believes a trusted proxy:
+    /// what a stranger says of himself stays here, and the tenant is the one that was identified.
+    pub fn forward(&self, headers: &mut HeaderMap, who: &Identity, tenancy: &Tenancy) {
         for source in &self.sources {
             if let TenantSource::Header(name) = source {
                 headers.remove(name);
@@ -189,11 +190,15 @@ impl Rules {
                 headers.remove(name);
             }
         }
-        tenancy.apply(&mut headers, who.tenant.as_str());
-        headers
+        tenancy.apply(headers, who.tenant.as_str());
     }
 
-    fn tenant(&self, headers: &HeaderMap, trusted: bool) -> Result<TenantId, IdentifyError> {
+    fn tenant(
+        &self,
+        headers: &HeaderMap,
+        user: Option<&str>,
+        trusted: bool,
+    ) -> Result<TenantId, IdentifyError> {
         for source in &self.sources {
             let found = match source {
                 TenantSource::Header(name) => {
@@ -204,11 +209,7 @@ impl Rules {
                     }
                     first.map(|value| named(value.to_str().unwrap_or(""), "the header"))
                 }
-                // Nobody checks the password here, so that the name is no more than a header.
-                TenantSource::BasicAuthUser => {
-                    let user = basic_user(headers).filter(|_| trusted);
-                    user.map(|user| named(&user, "basic authentication"))
-                }
+                TenantSource::BasicAuthUser => user.map(|user| named(user, "basic authentication")),
                 TenantSource::Bearer(tokens) => bearer(headers).map(|token| {
                     let owner = tokens.iter().find(|(known, _)| same_secret(known, token));
                     owner.map(|(_, tenant)| tenant.clone()).ok_or(IdentifyError::Token)
@@ -221,19 +222,20 @@ impl Rules {
         Ok(self.default.clone())
     }
 
-    fn actor(&self, headers: &HeaderMap, peer: IpAddr, trusted: bool) -> Arc<str> {
+    fn actor(&self, headers: &HeaderMap, user: Option<&str>, peer: IpAddr, trusted: bool) -> Arc<str> {
         if trusted {
             for (name, word) in &ACTOR_HEADERS {
                 if let Some(value) = headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty())
                 {
                     let end = value.len().min(ACTOR_BYTES_MAX);
                     // A header that reads as a string is ASCII: any byte is a boundary.
-                    return format!("{word}:{}", &value[..end]).into();
+                    return [word, ":", &value[..end]].concat().into();
                 }
             }
         }
-        if let Some(user) = basic_user(headers).filter(|_| trusted) {
-            return format!("user:{}", user.chars().take(ACTOR_BYTES_MAX).collect::<String>()).into();
+        if let Some(user) = user {
+            let end = user.char_indices().nth(ACTOR_BYTES_MAX).map_or(user.len(), |(end, _)| end);
+            return ["user:", &user[..end]].concat().into();
         }
         let client = if trusted { self.client(headers).unwrap_or(peer) } else { peer };
         format!("ip:{}", client.to_canonical()).into()
@@ -272,9 +274,12 @@ fn credentials<'h>(headers: &'h HeaderMap, scheme: &str) -> Option<&'h str> {
 }
 
 fn basic_user(headers: &HeaderMap) -> Option<String> {
-    let decoded = BASE64.decode(credentials(headers, "basic")?).ok()?;
-    let text = String::from_utf8(decoded).ok()?;
-    text.split_once(':').map(|(user, _)| user.to_owned())
+    let encoded = credentials(headers, "basic")?;
+    let mut decoded = Vec::with_capacity(encoded.len());
+    BASE64.decode_vec(encoded, &mut decoded).ok()?;
+    let mut text = String::from_utf8(decoded).ok()?;
+    text.truncate(text.find(':')?);
+    Some(text)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -384,7 +389,8 @@ mod tests {
                 (Kind::VictoriaMetrics, vec![], vec![]),
                 (Kind::M3, vec![], vec![]),
             ] {
-                let sent = rules.forwarded(&headers, &who, &Tenancy::of(kind));
+                let mut sent: HeaderMap = headers.clone();
+                rules.forward(&mut sent, &who, &Tenancy::of(kind));
                 assert_eq!(all(&sent, "x-scope-orgid"), orgid, "{source} {kind:?}");
                 assert_eq!(all(&sent, "thanos-tenant"), thanos, "{source} {kind:?}");
                 assert!(!sent.contains_key("authorization") && !sent.contains_key("x-team"), "{source}");

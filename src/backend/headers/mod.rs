@@ -11,19 +11,16 @@ use http::{
 pub use m3::{Ceilings, Exceeded, exceeded, m3_push_down};
 pub use tenant::Tenancy;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-
 /// Headers that concern one connection only (RFC 9110, 7.6.1).
-const HOP_BY_HOP: [HeaderName; 8] = [
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
+const HOP_BY_HOP: [&str; 8] = [
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
 ];
 
 /// Who asks and on whose account: naming these in `Connection` is an attempt to lose them on the way.
@@ -40,27 +37,32 @@ const NEVER_BY_NAME: [HeaderName; 6] = [
 ///
 /// Whoever reads a tenant out of a header of another name does so after this, or a client could drop it by naming it.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    // Most messages have none of them: one look at each name costs less than a lookup for each.
-    if !headers.keys().any(|name| *name == header::CONNECTION || HOP_BY_HOP.contains(name)) {
-        return;
+    // Most messages have at most `Connection`: one look at each name costs less than a lookup for each.
+    let (mut names_some, mut has_others) = (false, false);
+    for name in headers.keys() {
+        names_some |= *name == header::CONNECTION;
+        has_others |= HOP_BY_HOP.contains(&name.as_str());
     }
-    if headers.contains_key(header::CONNECTION) {
+    if names_some {
         for name in named_in_connection(headers) {
             headers.remove(name);
         }
         headers.remove(header::CONNECTION);
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
+    for name in HOP_BY_HOP.iter().filter(|_| has_others) {
+        headers.remove(*name);
     }
 }
 
 fn named_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
-    // `close` and `keep-alive` say what to do with the connection; they name no header worth a lookup.
+    // `close` says what to do with the connection; `Keep-Alive` is removed by its own name.
+    let is_option = |name: &str| name.eq_ignore_ascii_case("keep-alive") || name.eq_ignore_ascii_case("close");
     values
         .flat_map(|v| v.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+        .map(str::trim)
+        .filter(|name| !is_option(name))
+        .filter_map(|name| name.parse().ok())
         .filter(|name| !NEVER_BY_NAME.contains(name))
         .collect()
 }
