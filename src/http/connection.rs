@@ -1,12 +1,13 @@
 //! HTTP/1 on one connection.
 
 use std::{
+    cell::RefCell,
     convert::Infallible,
     error::Error,
     future::poll_fn,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -65,10 +66,12 @@ where
 {
     let activity = &place.activity;
     let io = ClientIo::new(EscapeRequestLine::new(io), Arc::clone(activity));
-    let answer = |request: Request<Incoming>| {
+    // Never borrowed for longer than a call.
+    let service = RefCell::new(service);
+    let answer = move |request: Request<Incoming>| {
         activity.asked();
         let answer = match check(&request, place) {
-            Ok(()) => Answer::Running { future: service.clone().oneshot(request) },
+            Ok(()) => Answer::called(&mut *service.borrow_mut(), request),
             Err(rejection) => Answer::Rejected { rejection },
         };
         Answering { answer, activity: Arc::clone(activity) }
@@ -190,7 +193,19 @@ pin_project! {
     #[project = AnswerState]
     enum Answer<S, R> where S: Service<R> {
         Rejected { rejection: Rejection },
-        Running { #[pin] future: Oneshot<S, R> },
+        Running { #[pin] future: S::Future },
+        Waiting { #[pin] future: Oneshot<S, R> },
+    }
+}
+
+impl<S: Service<R> + Clone, R> Answer<S, R> {
+    /// A service that is ready, as nearly all are at any time, is called itself: a copy costs reference counts that all
+    /// threads write to.
+    fn called(service: &mut S, request: R) -> Self {
+        match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => Self::Running { future: service.call(request) },
+            _ => Self::Waiting { future: service.clone().oneshot(request) },
+        }
     }
 }
 
@@ -202,19 +217,22 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let rejection = match this.answer.project() {
-            AnswerState::Rejected { rejection } => *rejection,
-            AnswerState::Running { future } => match future.poll(cx) {
-                Poll::Ready(Ok(mut response)) => {
-                    if let Some(deadline) = response.extensions_mut().remove::<Timed>() {
-                        this.activity.set_deadline(deadline);
-                    }
-                    let body = |body| AnswerBody::new(Either::Left(body), this.activity);
-                    return Poll::Ready(Ok(response.map(body)));
+        let polled = match this.answer.project() {
+            AnswerState::Rejected { rejection } => Err(*rejection),
+            AnswerState::Running { future } => Ok(future.poll(cx)),
+            AnswerState::Waiting { future } => Ok(future.poll(cx)),
+        };
+        let rejection = match polled {
+            Err(rejection) => rejection,
+            Ok(Poll::Ready(Ok(mut response))) => {
+                if let Some(deadline) = response.extensions_mut().remove::<Timed>() {
+                    this.activity.set_deadline(deadline);
                 }
-                Poll::Pending if this.activity.is_signalled(signal::GRACE_OVER) => Rejection::GraceOver,
-                Poll::Pending => return Poll::Pending,
-            },
+                let body = |body| AnswerBody::new(Either::Left(body), this.activity);
+                return Poll::Ready(Ok(response.map(body)));
+            }
+            Ok(Poll::Pending) if this.activity.is_signalled(signal::GRACE_OVER) => Rejection::GraceOver,
+            Ok(Poll::Pending) => return Poll::Pending,
         };
         let body = |body| AnswerBody::new(Either::Right(body), this.activity);
         Poll::Ready(Ok(rejection.response().map(body)))

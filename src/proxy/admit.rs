@@ -20,7 +20,7 @@ const CONSTANT_FORM_MAX: u64 = 256;
 /// A query that holds its permit.
 #[derive(Debug)]
 pub(super) struct Running {
-    pub(super) priced: Priced,
+    pub(super) priced: Box<Priced>,
     pub(super) permit: Permit,
     /// How long it waited for that.
     pub(super) waited: Duration,
@@ -57,12 +57,12 @@ impl<B: http_body::Body> RateLimited for Exchange<Identified<B>> {
     }
 }
 
-impl Admissible for Exchange<Priced> {
+impl Admissible for Exchange<Box<Priced>> {
     type Admitted = Exchange<Running>;
     type Refused = Rejected;
 
     fn admission_request(&self) -> AdmissionRequest {
-        let Priced { estimate, deadline, charged, .. } = &self.stage;
+        let Priced { estimate, deadline, charged, .. } = &*self.stage;
         self.common.admission_request(estimate.cost, *deadline, *charged)
     }
 

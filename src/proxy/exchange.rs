@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, request::Parts};
+use http::request::Parts;
 use tokio::time::Instant;
 
 use super::{
     config::ConfigSnapshot, identify::Identity, log::QueryLog, query::ParsedQuery, respond::failure::Failure,
-    route::Endpoint, upstream::Upstream,
+    route::Endpoint, stack::Shared, upstream::Upstream,
 };
 use crate::{
     backend::Outgoing,
@@ -30,9 +30,10 @@ pub(super) struct Exchange<S> {
 /// What is known of every query once it is known who asks.
 #[derive(Debug)]
 pub(super) struct Common {
+    pub(super) shared: Arc<Shared>,
     /// The settings that hold for this query to its end, whatever is reloaded meanwhile.
     pub(super) config: Arc<ConfigSnapshot>,
-    /// Method, target below the backend's URL, and headers.
+    /// Method, target below the backend's URL, and the headers that go on, until they are taken for that.
     pub(super) head: Parts,
     pub(super) endpoint: Endpoint,
     pub(super) caller: Identity,
@@ -52,14 +53,14 @@ pub(super) struct Identified<B> {
 /// It is known what is asked.
 #[derive(Debug)]
 pub(super) struct Parsed {
-    pub(super) query: ParsedQuery,
+    pub(super) query: Box<ParsedQuery>,
     pub(super) body: Bytes,
 }
 
 /// It is known what it will cost.
 #[derive(Debug)]
 pub(super) struct Priced {
-    pub(super) query: ParsedQuery,
+    pub(super) query: Box<ParsedQuery>,
     pub(super) estimate: Estimated,
     pub(super) outgoing: Outgoing,
     /// The time from its arrival to its last byte.
@@ -107,12 +108,6 @@ impl Common {
     pub(super) fn ceilings(&self, policy: &Policy) -> Ceilings {
         let Upstream { backend, split_percent, .. } = &*self.upstream;
         policy.ceilings(&self.caller.tenant, self.class(), backend.name(), *split_percent)
-    }
-
-    /// The headers that go on to the backend.
-    pub(super) fn forwarded_headers(&self) -> HeaderMap {
-        let tenancy = self.upstream.backend.tenancy();
-        self.config.rules.forwarded(&self.head.headers, &self.caller, tenancy)
     }
 
     /// What it asks of admission. Backend and class are looked up by name: a reload may have moved them.

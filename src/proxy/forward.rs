@@ -24,6 +24,7 @@ use super::{
     query::ParsedQuery,
     respond::{Body, failure::Failure},
     route::Endpoint,
+    split::InParts,
     supervise::STALLED,
     upstream::Upstream,
 };
@@ -33,7 +34,7 @@ use crate::{
         headers::{Ceilings, Exceeded, exceeded, m3_push_down},
         parameters::filter_headers,
     },
-    base::{Confidence, ErrorKind, Estimate, params::Params, time::EvalTimes},
+    base::{Confidence, ErrorKind, Estimate, params::Params},
     cost::Estimated,
     limit::{LimitName, Permitted, Refusal, Scope},
 };
@@ -53,8 +54,8 @@ pub(super) struct Dispatch {
     pub(super) deadline: Instant,
     /// It may be tried on another replica after the first one has seen it: what may have brought one down may not.
     pub(super) idempotent: bool,
-    /// The times of its parts; none if it goes out as it is.
-    pub(super) parts: Vec<EvalTimes>,
+    /// Its parts; `None` if it goes out as it is.
+    pub(super) split: Option<InParts>,
 }
 
 /// The head of a backend's answer, or why there is none.
@@ -91,7 +92,7 @@ impl Service<Permitted<Dispatch>> for Forward {
 /// Forwards a request that costs the backend next to nothing: limited in time only.
 pub(super) async fn uncounted(mut common: Box<Common>, body: Bytes) -> Result<Response<Body>, Rejected> {
     common.log.free();
-    let mut headers = common.forwarded_headers();
+    let mut headers = std::mem::take(&mut common.head.headers);
     if let Err(refused) = filter_headers(common.upstream.backend.kind(), &mut headers) {
         return Err(common.reject(refused));
     }
@@ -133,12 +134,12 @@ async fn give_back_if_stalled(place: PlaceHandle, progress: Weak<Progress>) {
 }
 
 /// The request for the backend, with the limits handed down that it takes.
-pub(super) fn outgoing(common: &Common, query: &ParsedQuery, body: Bytes) -> Result<Outgoing, Failure> {
+pub(super) fn outgoing(common: &mut Common, query: &ParsedQuery, body: Bytes) -> Result<Outgoing, Failure> {
     let is_m3 = common.upstream.backend.kind() == Kind::M3;
     // M3's own timeout gives way to any that it is sent.
     let timeout = common.timeout().filter(|_| !is_m3 || common.limits().written.timeout);
     let ceiling = ceiling(common.endpoint, query.timeout, timeout);
-    let mut headers = common.forwarded_headers();
+    let mut headers = std::mem::take(&mut common.head.headers);
     filter_headers(common.upstream.backend.kind(), &mut headers)?;
     if is_m3 {
         let timeout = query.timeout.into_iter().chain(timeout).min();
@@ -151,7 +152,8 @@ pub(super) fn outgoing(common: &Common, query: &ParsedQuery, body: Bytes) -> Res
         outgoing.path_and_query = PathAndQuery::try_from(target).map_err(broken)?;
     }
     if let Some(ceiling) = ceiling {
-        outgoing.set_params(&[("timeout", &format!("{}ms", ceiling.as_millis()))])?;
+        let ms = u64::try_from(ceiling.as_millis()).unwrap_or(u64::MAX);
+        outgoing.set_params(&[("timeout", &[itoa::Buffer::new().format(ms), "ms"].concat())])?;
     }
     Ok(outgoing)
 }
@@ -262,7 +264,8 @@ pub(super) async fn receive(
     if is_final && !failed && (readable || head.status.is_redirection() || is_empty) {
         return Ok(Received { response: Response::from_parts(head, body), error: None });
     }
-    let text = read_error(body).await;
+    // In a box, since nearly no answer is one.
+    let text = Box::pin(read_error(body)).await;
     let plain = decoded(head.headers.get(header::CONTENT_ENCODING), &text);
     let parsed = plain
         .as_deref()

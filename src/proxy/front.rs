@@ -22,6 +22,7 @@ use super::{
     log::{Origin, Owner, QueryLog, QueryLogs},
     respond::{Body, failure::Failure},
     route::{Endpoint, Routed, route},
+    stack::Shared,
     upstream::Upstream,
 };
 use crate::{backend::headers::strip_hop_by_hop, base::ErrorKind, limit::Admission};
@@ -57,6 +58,7 @@ impl Front {
     /// A request that Weir answers itself is a response; any other becomes a query.
     fn enter<B>(
         &self,
+        shared: &Arc<Shared>,
         incoming: Incoming<B>,
     ) -> Result<Either<Exchange<Identified<B>>, Response<Body>>, Rejected> {
         let began = Instant::now();
@@ -76,10 +78,12 @@ impl Front {
                 if let Some(uri) = moved {
                     head.uri = uri;
                 }
+                config.rules.forward(&mut head.headers, &caller, upstream.backend.tenancy());
                 let policy = self.admission.policy();
                 let several = policy.strictest(&caller.payers);
                 let policy = several.unwrap_or_else(|| Arc::clone(policy.tenant(&caller.tenant)));
-                let common = Box::new(Common { config, head, endpoint, caller, upstream, policy, log });
+                let shared = Arc::clone(shared);
+                let common = Box::new(Common { shared, config, head, endpoint, caller, upstream, policy, log });
                 Ok(Either::Left(Exchange { common, stage: Identified { body, over_rate: None } }))
             }
             Err(failure) => Err(Rejected { log: Some(log), failure }),
@@ -138,13 +142,13 @@ fn with_path(uri: &Uri, path: &str) -> Result<Uri, Failure> {
 
 /// Puts [`Front`] before the service that takes identified queries.
 #[derive(Clone, Debug)]
-pub(super) struct IdentifyLayer(pub(super) Arc<Front>);
+pub(super) struct IdentifyLayer(pub(super) Arc<Shared>);
 
 impl<S> Layer<S> for IdentifyLayer {
     type Service = Identify<S>;
 
     fn layer(&self, inner: S) -> Identify<S> {
-        Identify { inner, front: Arc::clone(&self.0) }
+        Identify { inner, shared: Arc::clone(&self.0) }
     }
 }
 
@@ -152,7 +156,7 @@ impl<S> Layer<S> for IdentifyLayer {
 #[derive(Clone, Debug)]
 pub(super) struct Identify<S> {
     inner: S,
-    front: Arc<Front>,
+    shared: Arc<Shared>,
 }
 
 impl<S, B> Service<Incoming<B>> for Identify<S>
@@ -168,7 +172,7 @@ where
     }
 
     fn call(&mut self, incoming: Incoming<B>) -> Self::Future {
-        match self.front.enter(incoming) {
+        match self.shared.front.enter(&self.shared, incoming) {
             Ok(Either::Left(exchange)) => Either::Left(self.inner.call(exchange)),
             Ok(Either::Right(response)) => Either::Right(ready(Ok(response))),
             Err(rejected) => Either::Right(ready(Err(rejected))),

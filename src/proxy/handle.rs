@@ -26,7 +26,7 @@ use super::{
     query::{body::Bodies, layer::QueryReader},
     respond::Body,
     split::LongAnswers,
-    stack::{Parts, Stack, stack},
+    stack::{Shared, Stack, stack},
     supervise::BackendSupervisor,
 };
 use crate::{
@@ -50,7 +50,7 @@ const MISTAKE_CHARS: usize = 2_000;
 /// The query API and everything that outlives a single request.
 pub struct Proxy {
     stack: Stack,
-    parts: Parts,
+    shared: Arc<Shared>,
     pub(super) logs: Arc<QueryLogs>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Arc<Metrics>,
@@ -64,7 +64,7 @@ pub struct Proxy {
 
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Proxy").field("parts", &self.parts).finish_non_exhaustive()
+        f.debug_struct("Proxy").field("shared", &self.shared).finish_non_exhaustive()
     }
 }
 
@@ -99,15 +99,15 @@ impl Proxy {
             clock,
         };
         let cache = promql::Cache::new(CACHED_QUERIES);
-        let parts = Parts {
-            front: Arc::new(front),
-            reader: Arc::new(QueryReader { bodies: Bodies::new(), cache, clock }),
-            pricing: Arc::new(pricing),
-            settler: Arc::new(Settler { metrics: Arc::clone(&metrics), history, clock }),
-        };
+        let shared = Arc::new(Shared {
+            front,
+            reader: QueryReader { bodies: Bodies::new(), cache, clock },
+            pricing,
+            settler: Settler { metrics: Arc::clone(&metrics), history, clock },
+        });
         Arc::new(Self {
-            stack: stack(&parts),
-            parts,
+            stack: stack(&shared),
+            shared,
             logs,
             admission,
             metrics,
@@ -154,7 +154,7 @@ impl Proxy {
                 self.metrics.forget_backend(gone, lanes, signals);
             }
         }
-        self.parts.front.config.store(Arc::new(after));
+        self.shared.front.config.store(Arc::new(after));
     }
 
     /// Fetches what is known of the backends once, for a caller that cannot wait for the background to do it.
@@ -165,7 +165,7 @@ impl Proxy {
 
     /// The settings in use.
     pub(crate) fn live(&self) -> Arc<ConfigSnapshot> {
-        self.parts.front.config.load_full()
+        self.shared.front.config.load_full()
     }
 
     /// How long a shutdown waits for queries in flight.
@@ -180,12 +180,12 @@ impl Proxy {
 
     /// No new query is accepted from now on.
     pub fn stop(&self) {
-        self.parts.front.stopping.store(true, Relaxed);
+        self.shared.front.stopping.store(true, Relaxed);
     }
 
     /// Whether a shutdown is under way.
     pub fn stopping(&self) -> bool {
-        self.parts.front.stopping.load(Relaxed)
+        self.shared.front.stopping.load(Relaxed)
     }
 
     /// The configuration was read again and taken over, or has this mistake.
@@ -252,7 +252,7 @@ impl Proxy {
     pub fn metrics_text(&self) -> prometheus::Result<String> {
         let Counts { open, max, evicted, refused } = self.connections.counts();
         self.metrics.client_connections(open, max, evicted, refused);
-        let (held, max) = self.parts.reader.bodies.taken();
+        let (held, max) = self.shared.reader.bodies.taken();
         self.metrics.request_bodies(held, max);
         let live = self.live();
         for upstream in &live.upstreams {

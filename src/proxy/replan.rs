@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -13,7 +12,6 @@ use tower::{Layer, Service};
 use super::{
     exchange::{Exchange, Priced, Rejected},
     respond::{Body, failure::Failure},
-    split::LongAnswers,
 };
 use crate::{backend::NotMergeable, base::ErrorKind, limit::Charged};
 
@@ -23,7 +21,7 @@ pub(super) enum Halted {
     /// For good.
     Rejected(Rejected),
     /// Its parts were answered, and cannot be merged. Its permit is given back.
-    NotMerged(Box<Exchange<Priced>>, NotMergeable),
+    NotMerged(Exchange<Box<Priced>>, NotMergeable),
 }
 
 impl From<Rejected> for Halted {
@@ -33,27 +31,26 @@ impl From<Rejected> for Halted {
 }
 
 /// Puts a second try as a whole before the service that runs queries in parts.
-#[derive(Clone, Debug)]
-pub(super) struct ReplanLayer(pub(super) Arc<LongAnswers>);
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReplanLayer;
 
 impl<S> Layer<S> for ReplanLayer {
     type Service = Replan<S>;
 
     fn layer(&self, inner: S) -> Replan<S> {
-        Replan { inner, long_answers: Arc::clone(&self.0) }
+        Replan { inner }
     }
 }
 
 /// Made by [`ReplanLayer`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Replan<S> {
     inner: S,
-    long_answers: Arc<LongAnswers>,
 }
 
-impl<S> Service<Exchange<Priced>> for Replan<S>
+impl<S> Service<Exchange<Box<Priced>>> for Replan<S>
 where
-    S: Service<Exchange<Priced>, Response = Response<Body>, Error = Halted> + Clone,
+    S: Service<Exchange<Box<Priced>>, Response = Response<Body>, Error = Halted> + Clone,
 {
     type Response = Response<Body>;
     type Error = Rejected;
@@ -66,7 +63,7 @@ where
         })
     }
 
-    fn call(&mut self, mut exchange: Exchange<Priced>) -> Self::Future {
+    fn call(&mut self, mut exchange: Exchange<Box<Priced>>) -> Self::Future {
         exchange.common.log.queued();
         // Only a query in parts may come back.
         let again = (exchange.stage.estimate.parts > 1).then(|| self.clone());
@@ -85,7 +82,7 @@ pin_project! {
 
 impl<S> Future for ReplanFuture<S, S::Future>
 where
-    S: Service<Exchange<Priced>, Response = Response<Body>, Error = Halted>,
+    S: Service<Exchange<Box<Priced>>, Response = Response<Body>, Error = Halted>,
 {
     type Output = Result<Response<Body>, Rejected>;
 
@@ -106,13 +103,13 @@ where
                 query = exchange.common.log.query(), "runs as a whole after all: {why}"
             );
             if why == NotMergeable::TooLong {
-                again.long_answers.remember(&exchange.stage.query, backend);
+                exchange.common.shared.pricing.long_answers.remember(&exchange.stage.query, backend);
             }
             exchange.stage.charged = Charged::All;
             exchange.stage.estimate.undivide();
             exchange.common.log.estimated(&exchange.stage.estimate);
             exchange.common.log.queued();
-            let whole = again.inner.call(*exchange);
+            let whole = again.inner.call(exchange);
             this.running.set(whole);
         }
     }

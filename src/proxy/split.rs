@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     backend::{Merged, NotMergeable, Outgoing, Parts},
+    base::time::EvalTimes,
     cost::{MERGED_MAX, PARTS_COUNTED, QuerySplit},
     limit::{Actual, End, Permitted},
     promql::Fingerprint,
@@ -49,6 +50,14 @@ impl LongAnswers {
     }
 }
 
+/// A query that goes out in parts.
+#[derive(Debug)]
+pub(super) struct InParts {
+    /// The times of its parts.
+    pub(super) times: Vec<EvalTimes>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
 /// A query whose parts cannot be merged; its permit is given back.
 #[derive(Debug)]
 pub(super) struct NotMerged {
@@ -57,22 +66,21 @@ pub(super) struct NotMerged {
 }
 
 /// Runs queries in parts where they have such, before the service that sends whole ones.
-#[derive(Clone, Debug)]
-pub(super) struct SplitLayer(pub(super) Arc<Metrics>);
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SplitLayer;
 
 impl<S> Layer<S> for SplitLayer {
     type Service = Split<S>;
 
     fn layer(&self, inner: S) -> Split<S> {
-        Split { inner, metrics: Arc::clone(&self.0) }
+        Split { inner }
     }
 }
 
 /// Made by [`SplitLayer`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Split<S> {
     inner: S,
-    metrics: Arc<Metrics>,
 }
 
 type Whole<F> = MapErr<F, fn(Infallible) -> NotMerged>;
@@ -90,19 +98,17 @@ where
     }
 
     fn call(&mut self, dispatch: Permitted<Dispatch>) -> Self::Future {
-        if dispatch.get().parts.is_empty() {
+        if dispatch.get().split.is_none() {
             return Either::Left(self.inner.call(dispatch).map_err(|never| match never {}));
         }
-        Either::Right(Box::pin(in_parts(dispatch, Arc::clone(&self.metrics))))
+        Either::Right(Box::pin(in_parts(dispatch)))
     }
 }
 
-async fn in_parts(
-    dispatch: Permitted<Dispatch>,
-    metrics: Arc<Metrics>,
-) -> Result<Permitted<Answer>, NotMerged> {
+async fn in_parts(dispatch: Permitted<Dispatch>) -> Result<Permitted<Answer>, NotMerged> {
     let sent = Instant::now();
-    let Dispatch { upstream, outgoing, deadline, idempotent, parts } = dispatch.get();
+    let Dispatch { upstream, outgoing, deadline, idempotent, split } = dispatch.get();
+    let parts = split.as_ref().map_or(&[][..], |split| &split.times);
     // As much as a whole query of this weight would have proved in the same time; its end proves the rest.
     let ended = |count: usize| {
         if count < parts.len() && count.is_multiple_of(PARTS_COUNTED) {
@@ -117,7 +123,9 @@ async fn in_parts(
         Ok(Merged::No(NotMergeable::NoMemory)) => Divided::NoRoom,
         Ok(Merged::No(_)) => Divided::Whole,
     };
-    metrics.divided(upstream.backend.name(), outcome);
+    if let Some(InParts { metrics, .. }) = split {
+        metrics.divided(upstream.backend.name(), outcome);
+    }
     let result = match merged {
         Ok(Merged::Answer(answer)) => Ok(*answer),
         Err(error) => Err(error),

@@ -28,37 +28,37 @@ use crate::limit::{Admit, AdmitLayer, RateLayer, layer::CheckRate};
 /// The stack as a type: a [`tower::Service`] of [`Incoming`](super::front::Incoming) requests that never fails.
 pub(super) type Stack = Respond<Identify<CheckRate<Parse<Estimate<Replan<Admit<Metered<Split<Forward>>>>>>>>>;
 
-/// What the layers need beside the requests.
-#[derive(Clone, Debug)]
-pub(super) struct Parts {
-    pub(super) front: Arc<Front>,
-    pub(super) reader: Arc<QueryReader>,
-    pub(super) pricing: Arc<Pricing>,
-    pub(super) settler: Arc<Settler>,
+/// What all requests share. A request brings it along in its [`Common`](super::exchange::Common), so that the layers own
+/// nothing: each copy of a layer would cost a reference count that all threads write to.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) front: Front,
+    pub(super) reader: QueryReader,
+    pub(super) pricing: Pricing,
+    pub(super) settler: Settler,
 }
 
-pub(super) fn stack(parts: &Parts) -> Stack {
-    let Parts { front, reader, pricing, settler } = parts.clone();
-    let admission = Arc::clone(&pricing.admission);
+pub(super) fn stack(shared: &Arc<Shared>) -> Stack {
+    let admission = &shared.pricing.admission;
     ServiceBuilder::new()
         // Request -> Response, whatever happens below: one log line, one place that makes errors. Panics are 500.
         .layer(RespondLayer)
         // Request -> Exchange<Identified>: endpoint, tenant, class, backend.                            404 405 401 403
-        .layer(IdentifyLayer(front))
+        .layer(IdentifyLayer(Arc::clone(shared)))
         // A flood over its tenant's rate is refused before its bodies are read.                         429
-        .layer(RateLayer::new(Arc::clone(&admission)))
+        .layer(RateLayer::new(Arc::clone(admission)))
         // -> Exchange<Parsed>: body, parameters, syntax tree. What costs nothing is forwarded from here. 400 408 413
-        .layer(ParseLayer(reader))
+        .layer(ParseLayer)
         // -> Exchange<Priced>: the cost, from the cheapest source that leaves no doubt. Explains are answered here.
-        .layer(EstimateLayer(Arc::clone(&pricing)))
+        .layer(EstimateLayer)
         // What cannot be merged from parts comes back up to here, and runs as a whole under another permit.
-        .layer(ReplanLayer(Arc::clone(&pricing.long_answers)))
+        .layer(ReplanLayer)
         // -> Exchange<Running>: waits for its turn, and owns a permit from here on.                     422 429 503
-        .layer(AdmitLayer::new(admission))
+        .layer(AdmitLayer::new(Arc::clone(admission)))
         // -> Permitted<Dispatch>; then the permit moves into the answer's body and is settled at its end.
-        .layer(MeterLayer(Arc::clone(&settler)))
+        .layer(MeterLayer)
         // A query that is too large to run at once runs in parts of its time, merged into one answer.
-        .layer(SplitLayer(Arc::clone(&settler.metrics)))
+        .layer(SplitLayer)
         // Permitted<Dispatch> -> the head of the backend's answer.                                      502 504
         .service(Forward)
 }

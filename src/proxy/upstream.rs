@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
@@ -89,7 +89,7 @@ pub struct Upstream {
     /// Which series left its head; it outlives a reload as well.
     head_removals: Arc<Mutex<HeadRemovals>>,
     table: Arc<ArcSwapOption<LabelTable>>,
-    types: Arc<ArcSwapOption<MetricTypes>>,
+    types: Arc<ArcSwap<MetricTypes>>,
     /// Its own metrics said that it takes native histograms.
     takes_histograms: AtomicBool,
 }
@@ -148,16 +148,16 @@ impl Upstream {
     }
 
     /// The latest label table.
-    pub fn table(&self) -> Option<Arc<LabelTable>> {
-        self.table.load_full()
+    pub fn table(&self) -> Guard<Option<Arc<LabelTable>>> {
+        self.table.load()
     }
 
     /// The types of its metrics, as far as they are known; `None` where it holds floats alone.
-    pub fn types(&self) -> Option<Arc<MetricTypes>> {
+    pub fn types(&self) -> Option<Guard<Arc<MetricTypes>>> {
         match self.backend.kind() {
             Kind::VictoriaMetrics | Kind::M3 | Kind::Weir => None,
             Kind::Prometheus | Kind::Thanos | Kind::Mimir | Kind::Cortex => {
-                Some(self.types.load_full().unwrap_or_default())
+                Some(self.types.load())
             }
         }
     }
@@ -242,7 +242,7 @@ impl Upstream {
         match self.backend.metadata(TABLE_ENTRIES).await {
             Ok(body) => {
                 if let Some(types) = MetricTypes::from_metadata(&body, TABLE_ENTRIES) {
-                    self.types.store(Some(Arc::new(types)));
+                    self.types.store(Arc::new(types));
                 }
             }
             Err(why) => tracing::debug!(backend = self.backend.name(), %why, "no types of metrics"),

@@ -60,7 +60,8 @@ impl Estimation<'_> {
         let table = self.upstream.table();
         let subject = Subject { table: table.as_deref(), ..self.subject() };
         let gone = |since_ms| self.upstream.gone_since(since_ms, self.now_ms);
-        let known = subject.from_table(self.upstream.types().as_deref(), gone);
+        let types = self.upstream.types();
+        let known = subject.from_table(types.as_ref().map(|types| &***types), gone);
         let mut estimator = Estimator::new(subject, known, self.ceilings(), verdict);
         let (mut probing, mut unanswered) = (Duration::ZERO, None);
         loop {

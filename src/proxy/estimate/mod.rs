@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either};
 use http::{Response, header};
-use tower::{Layer, Service, ServiceExt as _};
+use tower::{Layer, Service};
 
 use estimation::{Estimation, EstimationResult};
 
@@ -44,8 +44,7 @@ pub(super) struct Pricing {
 }
 
 impl Pricing {
-    async fn price(&self, common: &Common, query: &ParsedQuery) -> EstimationResult {
-        let ceilings = common.ceilings(&self.admission.policy());
+    async fn price(&self, common: &Common, query: &ParsedQuery, ceilings: &Ceilings) -> EstimationResult {
         let deadline = common.log.began() + common.time(query).min(PROBING_MAX);
         let estimation = Estimation {
             call: query,
@@ -60,7 +59,7 @@ impl Pricing {
             deadline,
             metrics: &self.metrics,
         };
-        let result = estimation.run(|cost| verdict(common, &ceilings, cost)).await;
+        let result = estimation.run(|cost| verdict(common, ceilings, cost)).await;
         self.metrics.decided(common.log.began().elapsed().saturating_sub(result.probing));
         let cost = &result.estimate.cost;
         self.metrics.estimated(Dimension::Series, cost.series.value);
@@ -71,10 +70,9 @@ impl Pricing {
 
     /// A query of which the size could not be found out, since the backend could not be asked, is not let through; one
     /// that is refused whatever it reads is refused for that.
-    fn unasked(&self, common: &Common, result: &EstimationResult) -> Option<Failure> {
+    fn unasked(common: &Common, result: &EstimationResult, ceilings: &Ceilings) -> Option<Failure> {
         let error = result.unanswered.as_ref().filter(|error| error.is_unasked())?;
-        let ceilings = common.ceilings(&self.admission.policy());
-        let is_refused = verdict(common, &ceilings, &result.estimate.cost) == Verdict::Exceeded;
+        let is_refused = verdict(common, ceilings, &result.estimate.cost) == Verdict::Exceeded;
         (!is_refused).then(|| Failure::from(error))
     }
 
@@ -121,27 +119,26 @@ fn verdict(common: &Common, ceilings: &Ceilings, cost: &QueryCost) -> Verdict {
 }
 
 /// Prices queries before the service that takes them. Explained ones are answered here.
-#[derive(Clone, Debug)]
-pub(super) struct EstimateLayer(pub(super) Arc<Pricing>);
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EstimateLayer;
 
 impl<S> Layer<S> for EstimateLayer {
     type Service = Estimate<S>;
 
     fn layer(&self, inner: S) -> Estimate<S> {
-        Estimate { inner, pricing: Arc::clone(&self.0) }
+        Estimate { inner }
     }
 }
 
 /// Made by [`EstimateLayer`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Estimate<S> {
     inner: S,
-    pricing: Arc<Pricing>,
 }
 
 impl<S> Service<Exchange<Parsed>> for Estimate<S>
 where
-    S: Service<Exchange<Priced>, Response = Response<Body>, Error = Rejected> + Clone + Send + 'static,
+    S: Service<Exchange<Box<Priced>>, Response = Response<Body>, Error = Rejected> + Clone + Send + 'static,
     S::Future: Send,
 {
     type Response = Response<Body>;
@@ -153,29 +150,41 @@ where
     }
 
     fn call(&mut self, exchange: Exchange<Parsed>) -> Self::Future {
-        let (pricing, inner) = (Arc::clone(&self.pricing), self.inner.clone());
+        let mut inner = self.inner.clone();
         Box::pin(async move {
-            let Exchange { mut common, stage: Parsed { mut query, body } } = exchange;
-            let result = pricing.price(&common, &query).await;
-            common.log.estimated(&result.estimate);
-            if common.endpoint.is_explained() {
-                common.log.explained();
-                return Ok(pricing.explain(&common, &query, &result));
+            match priced(exchange).await? {
+                Either::Left(exchange) => inner.call(exchange).await,
+                Either::Right(explained) => Ok(explained),
             }
-            if let Some(failure) = pricing.unasked(&common, &result) {
-                return Err(common.reject(failure));
-            }
-            let time = common.time(&query);
-            let deadline = common.log.began() + time;
-            let body = query.body.take().unwrap_or(body);
-            let outgoing = match forward::outgoing(&common, &query, body) {
-                Ok(outgoing) => outgoing,
-                Err(failure) => return Err(common.reject(failure)),
-            };
-            let estimate = result.estimate;
-            let light = common.ceilings(&pricing.admission.policy()).light;
-            let stage = Priced { query, estimate, outgoing, time, deadline, light, charged: Charged::Query };
-            inner.oneshot(Exchange { common, stage }).await
         })
     }
+}
+
+/// The query with its price, or the answer of one that asks for that alone. A function of its own, so that its variables
+/// take no room while the query runs.
+async fn priced(
+    exchange: Exchange<Parsed>,
+) -> Result<Either<Exchange<Box<Priced>>, Response<Body>>, Rejected> {
+    let Exchange { mut common, stage: Parsed { mut query, body } } = exchange;
+    let ceilings = common.ceilings(&common.shared.pricing.admission.policy());
+    let result = common.shared.pricing.price(&common, &query, &ceilings).await;
+    common.log.estimated(&result.estimate);
+    if common.endpoint.is_explained() {
+        common.log.explained();
+        return Ok(Either::Right(common.shared.pricing.explain(&common, &query, &result)));
+    }
+    if let Some(failure) = Pricing::unasked(&common, &result, &ceilings) {
+        return Err(common.reject(failure));
+    }
+    let time = common.time(&query);
+    let deadline = common.log.began() + time;
+    let body = query.body.take().unwrap_or(body);
+    let outgoing = match forward::outgoing(&mut common, &query, body) {
+        Ok(outgoing) => outgoing,
+        Err(failure) => return Err(common.reject(failure)),
+    };
+    let estimate = result.estimate;
+    let light = ceilings.light;
+    let stage = Priced { query, estimate, outgoing, time, deadline, light, charged: Charged::Query };
+    Ok(Either::Left(Exchange { common, stage: Box::new(stage) }))
 }

@@ -83,7 +83,7 @@ pub(crate) struct ActiveQueries {
 
 struct State {
     next_id: u64,
-    active: HashMap<u64, Arc<ActiveQuery>>,
+    active: HashMap<u64, Arc<ActiveQuery>, foldhash::fast::RandomState>,
     recent: RecentTenants,
     rejections: VecDeque<Refused>,
 }
@@ -91,7 +91,7 @@ struct State {
 impl ActiveQueries {
     pub(in crate::proxy) fn new(clock: fn() -> i64) -> Arc<Self> {
         let recent = RecentTenants::new(Instant::now());
-        let state = State { next_id: 0, active: HashMap::new(), recent, rejections: VecDeque::new() };
+        let state = State { next_id: 0, active: HashMap::default(), recent, rejections: VecDeque::new() };
         Arc::new(Self { clock, state: Mutex::new(state) })
     }
 

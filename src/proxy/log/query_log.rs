@@ -57,7 +57,7 @@ impl QueryLogs {
             endpoint,
             began,
             stage: Stage::Identify,
-            since: began,
+            priced: began,
             owner: None,
             origin: Origin::default(),
             query: Arc::default(),
@@ -129,8 +129,8 @@ pub(in crate::proxy) struct QueryLog {
     pub(super) endpoint: Endpoint,
     pub(super) began: Instant,
     stage: Stage,
-    /// When the stage began.
-    since: Instant,
+    /// When its cost was known; until then, when it came.
+    priced: Instant,
     pub(super) owner: Option<Owner>,
     pub(super) origin: Origin,
     pub(super) query: Arc<str>,
@@ -177,15 +177,12 @@ impl QueryLog {
         &self.query
     }
 
-    fn enter(&mut self, stage: Stage) {
-        (self.stage, self.since) = (stage, Instant::now());
-    }
 
     /// It is known who asks.
     pub(in crate::proxy) fn identified(&mut self, owner: Owner, origin: Origin) {
         self.owner = Some(owner);
         self.origin = origin;
-        self.enter(Stage::Parse);
+        self.stage = Stage::Parse;
     }
 
     /// The query cannot be read.
@@ -198,13 +195,13 @@ impl QueryLog {
         self.query = short(&query.text).into();
         self.fingerprint = Some(query.fingerprint);
         self.times = query.times;
-        self.enter(Stage::Estimate);
+        self.stage = Stage::Estimate;
     }
 
     /// It is known what it will cost.
     pub(in crate::proxy) fn estimated(&mut self, estimated: &crate::cost::Estimated) {
         (self.cost, self.parts) = (Some(estimated.cost), estimated.parts);
-        self.enter(Stage::Admit);
+        (self.stage, self.priced) = (Stage::Admit, Instant::now());
     }
 
     /// It asks to run. From here to its end it is on the status page.
@@ -220,7 +217,7 @@ impl QueryLog {
             query: Arc::clone(&self.query),
             times: self.times,
             began: self.began,
-            queued: self.since,
+            queued: self.priced,
         }));
     }
 
@@ -235,7 +232,7 @@ impl QueryLog {
         if let Some(owner) = self.owner.as_ref().filter(|_| first) {
             self.logs.metrics.admitted(&owner.tenant, &owner.class, waited);
         }
-        self.enter(Stage::Forward);
+        self.stage = Stage::Forward;
         self.write_shadowed();
         self.active.as_ref().map(|active| active.admitted(waited)).unwrap_or_default()
     }
@@ -273,7 +270,7 @@ impl QueryLog {
 
     /// The head of its answer is there.
     pub(in crate::proxy) fn answered(&mut self) {
-        self.enter(Stage::Meter);
+        self.stage = Stage::Meter;
     }
 
     /// The backend answered with an error; this is its text.
@@ -302,7 +299,7 @@ impl QueryLog {
     /// It may run uncounted.
     pub(in crate::proxy) fn free(&mut self) {
         self.verdict = "free";
-        self.enter(Stage::Forward);
+        self.stage = Stage::Forward;
     }
 
     /// Weir answered itself.
@@ -374,7 +371,7 @@ impl QueryLog {
             return;
         }
         self.write_shadowed();
-        let waited = if self.stage == Stage::Admit { self.since.elapsed() } else { self.waited };
+        let waited = if self.stage == Stage::Admit { self.priced.elapsed() } else { self.waited };
         self.write_line(&end, waited);
         if let Some(trace) = self.trace.take() {
             let ended = Ended {

@@ -29,6 +29,8 @@ pub(super) struct AnswerCounter {
     bytes_wire: u64,
     /// Found by `finish`: the reader understood the answer to its end.
     understood: bool,
+    /// Found by `finish`: the series that the backend says it fetched.
+    series_fetched: Option<u64>,
 }
 
 impl AnswerCounter {
@@ -69,11 +71,15 @@ impl AnswerCounter {
 
     /// Says that the answer ended as it should.
     pub(super) fn finish(&mut self) {
+        if self.understood {
+            return;
+        }
         self.understood = match &mut self.reader {
             Reader::Opaque => false,
             Reader::Plain(scanner) => scanner.is_whole(),
             Reader::Gzip(gzip) => gzip.finish(),
         };
+        self.series_fetched = self.scanner().and_then(Scanner::series_fetched);
     }
 
     fn counts(&self) -> Counts {
@@ -119,7 +125,7 @@ impl AnswerCounter {
             bytes_decoded: self.bytes_decoded(),
             series: counts.series,
             samples: counts.samples,
-            series_fetched: self.scanner().filter(|_| complete).and_then(Scanner::series_fetched),
+            series_fetched: self.series_fetched.filter(|_| complete),
             counted: complete && self.understood,
         }
     }

@@ -9,11 +9,11 @@ use std::{
 use futures_util::future::BoxFuture;
 use http::Response;
 use tokio::time::Instant;
-use tower::{Layer, Service, ServiceExt as _};
+use tower::{Layer, Service};
 
 use super::{
     Meter as AnswerMeter, MeterLimits,
-    settlement::{Settlement, Settler, observe, reported_series, tells_series},
+    settlement::{Settlement, observe, reads_raw_samples, reported_series, tells_series},
 };
 use crate::{
     base::ErrorKind,
@@ -31,27 +31,26 @@ use crate::{
             header_text,
         },
         route::Endpoint,
-        split::NotMerged,
+        split::{InParts, NotMerged},
     },
 };
 
 /// Puts the meter around the service that sends admitted queries.
-#[derive(Clone, Debug)]
-pub(in crate::proxy) struct MeterLayer(pub Arc<Settler>);
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct MeterLayer;
 
 impl<S> Layer<S> for MeterLayer {
     type Service = Metered<S>;
 
     fn layer(&self, inner: S) -> Metered<S> {
-        Metered { inner, settler: Arc::clone(&self.0) }
+        Metered { inner }
     }
 }
 
 /// Made by [`MeterLayer`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Metered<S> {
     inner: S,
-    settler: Arc<Settler>,
 }
 
 impl<S> Service<Exchange<Running>> for Metered<S>
@@ -68,52 +67,50 @@ where
     }
 
     fn call(&mut self, exchange: Exchange<Running>) -> Self::Future {
-        let (settler, inner) = (Arc::clone(&self.settler), self.inner.clone());
-        Box::pin(run(exchange, inner, settler))
+        Box::pin(run(exchange, self.inner.clone()))
     }
 }
 
 /// A query that was sent.
 struct Sent {
-    query: ParsedQuery,
+    query: Box<ParsedQuery>,
     estimate: Estimated,
     time: Duration,
     deadline: Instant,
     waited: Duration,
 }
 
-async fn run<S>(
-    exchange: Exchange<Running>,
-    inner: S,
-    settler: Arc<Settler>,
-) -> Result<Response<Body>, Halted>
+async fn run<S>(exchange: Exchange<Running>, mut inner: S) -> Result<Response<Body>, Halted>
 where
     S: Service<Permitted<Dispatch>, Response = Permitted<Answer>, Error = NotMerged>,
 {
     let Exchange { common, stage: Running { priced, permit, waited, progress } } = exchange;
-    let Priced { query, estimate, outgoing, time, deadline, light, charged } = priced;
+    let Priced { query, estimate, outgoing, time, deadline, light, charged } = *priced;
     let is_light = estimate.cost.memory.value <= light;
     if !is_light {
         common.log.dispatched();
     }
     let split = query.division.as_ref().filter(|_| estimate.parts > 1);
-    let parts = split.map(|split| split.times(estimate.parts)).unwrap_or_default();
+    let split = split.map(|split| InParts {
+        times: split.times(estimate.parts),
+        metrics: Arc::clone(&common.shared.settler.metrics),
+    });
     let upstream = Arc::clone(&common.upstream);
-    let dispatch = Dispatch { upstream, outgoing, deadline, idempotent: is_light, parts };
+    let dispatch = Dispatch { upstream, outgoing, deadline, idempotent: is_light, split };
     let answered = tokio::select! {
         biased;
-        answered = inner.oneshot(Permitted::new(dispatch, permit)) => answered,
+        answered = inner.call(Permitted::new(dispatch, permit)) => answered,
         () = progress.cancelled() => return Err(common.reject(Failure::cancelled()).into()),
     };
     match answered {
         Ok(answered) => {
             let (answer, permit) = answered.into_parts();
             let sent = Sent { query, estimate, time, deadline, waited };
-            answer_client(common, sent, answer, permit, &progress, settler).await
+            answer_client(common, sent, answer, permit, &progress).await
         }
         Err(NotMerged { outgoing, why }) => {
             let stage = Priced { query, estimate, outgoing, time, deadline, light, charged };
-            Err(Halted::NotMerged(Box::new(Exchange { common, stage }), why))
+            Err(Halted::NotMerged(Exchange { common, stage: Box::new(stage) }, why))
         }
     }
 }
@@ -125,43 +122,43 @@ async fn answer_client(
     Answer { sent: at, result }: Answer,
     permit: Permit,
     progress: &Arc<super::Progress>,
-    settler: Arc<Settler>,
 ) -> Result<Response<Body>, Halted> {
     let Sent { query, estimate, time, deadline, waited } = sent;
-    let backend = Arc::clone(common.upstream.backend.shared_name());
-    let status = result.as_ref().ok().map(|response| response.status().as_u16());
-    settler.metrics.upstream(&backend, status, at.elapsed());
     observe(&common, &result, &query);
+    let limits = meter_limits(&common);
+    let (shared, upstream) = (Arc::clone(&common.shared), Arc::clone(&common.upstream));
+    let status = result.as_ref().ok().map(|response| response.status().as_u16());
+    shared.settler.metrics.upstream(upstream.backend.name(), status, at.elapsed());
     // The head of a part speaks of that part alone.
     let whole = result.as_ref().ok().filter(|_| estimate.parts == 1);
-    let reported = whole.and_then(|response| reported_series(&common.upstream, response.headers()));
+    let reported = whole.and_then(|response| reported_series(&upstream, response.headers()));
     let answer_tells = tells_series(&query.shape);
     let estimate_text = estimate_header(&estimate);
-    let history_key = common.upstream.history_key(&query.scope, &query, (settler.clock)());
-    let answer_is_whole = query.answer_is_whole;
-    let handed_down = common.upstream.push_down.then(|| estimate.clone());
     let settlement = Settlement {
-        backend: Arc::clone(&backend),
-        estimate,
-        history_key,
+        expected: estimate.cost.series,
+        reads_raw_samples: reads_raw_samples(&estimate),
         answer_tells,
-        answer_is_whole,
         reported,
         status,
         is_late: result.as_ref().is_err_and(|error| error.kind() == ErrorKind::UpstreamTimeout),
+        asked_ms: (shared.settler.clock)(),
+        shared,
+        upstream,
+        query,
     };
     progress.under(permit.handle());
-    let meter = AnswerMeter::new(meter_limits(&common), settlement.on_end(settler, permit));
-    let mut meter = meter.telling(Arc::clone(progress));
+    let mut meter = AnswerMeter::reporting_to(Arc::clone(progress), limits, settlement.on_end(permit));
     if common.endpoint.is_listing() {
         meter = meter.judging_before_the_first_byte();
     }
     let received = match result {
         Ok(response) => {
-            let received = forward::receive(response, common.endpoint, &backend).await;
-            received.map_err(|failure| match &handed_down {
-                Some(estimate) => forward::refused_below(&common, failure, estimate),
-                None => failure,
+            let received = forward::receive(response, common.endpoint, common.upstream.backend.name()).await;
+            received.map_err(|failure| {
+                if common.upstream.push_down {
+                    return forward::refused_below(&common, failure, &estimate);
+                }
+                failure
             })
         }
         Err(error) => Err(Failure::late(&error, Instant::now() >= deadline, time)),
@@ -193,8 +190,7 @@ async fn answer_client(
         let touched = reported.or(answer_tells.then_some(actual.series)).filter(|_| head.status.is_success());
         head.headers.insert(WEIR_COST, header_text(&cost_header(touched, &actual)));
     }
-    let timing = timing_header(waited, at.elapsed());
-    head.headers.append(SERVER_TIMING, header_text(&timing));
+    head.headers.append(SERVER_TIMING, header_text(&timing_header(waited, at.elapsed())));
     // From here on its end is the body's.
     peeked.log_to(common.log, head.status.as_u16());
     Ok(Response::from_parts(head, Body::from(peeked)))

@@ -148,11 +148,16 @@ pub struct Meter {
 impl Meter {
     /// A meter that calls `on_end` exactly once, whatever becomes of the answer.
     pub fn new(limits: MeterLimits, on_end: OnEnd) -> Self {
+        Self::reporting_to(Arc::default(), limits, on_end)
+    }
+
+    /// The same, which reports to `progress`, and stops when that is cancelled.
+    pub fn reporting_to(progress: Arc<Progress>, limits: MeterLimits, on_end: OnEnd) -> Self {
         Self {
             limits,
             counter: AnswerCounter::default(),
             on_end: Some(on_end),
-            progress: Arc::default(),
+            progress,
             before_the_first_byte: false,
             log: None,
         }
@@ -163,13 +168,6 @@ impl Meter {
     #[must_use]
     pub const fn judging_before_the_first_byte(mut self) -> Self {
         self.before_the_first_byte = true;
-        self
-    }
-
-    /// The same meter, which tells `progress` what comes, and stops when that is recalled.
-    #[must_use]
-    pub fn telling(mut self, progress: Arc<Progress>) -> Self {
-        self.progress = progress;
         self
     }
 

@@ -104,9 +104,12 @@ impl Scanner {
     /// The series that the backend says it fetched, summed over the selectors. A label of that name stands before the
     /// statistics, so the last one counts.
     pub fn series_fetched(&self) -> Option<u64> {
-        const KEY: &[u8] = b"\"seriesFetched\"";
-        let at = memchr::memmem::rfind(&self.tail, KEY)?;
-        let rest = self.tail.get(at + KEY.len()..)?.trim_ascii_start().strip_prefix(b":")?;
+        // Found by a letter that is rare.
+        let rest = memchr::memrchr_iter(b'F', &self.tail).find_map(|at| {
+            let (before, rest) = self.tail.split_at_checked(at)?;
+            rest.strip_prefix(b"Fetched\"").filter(|_| before.ends_with(b"\"series"))
+        })?;
+        let rest = rest.trim_ascii_start().strip_prefix(b":")?;
         let rest = rest.trim_ascii_start();
         let rest = rest.strip_prefix(b"\"").unwrap_or(rest);
         let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();

@@ -1,9 +1,6 @@
 //! The end of a query: its permit goes back, its cost is counted and learned. Once, whatever the end.
 
-use std::{
-    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use http::{HeaderMap, Response};
 use tokio::time::Instant;
@@ -14,10 +11,11 @@ use crate::{
         self, BackendError, feedback,
         pressure::{self, Answer},
     },
-    cost::{Estimated, History, HistoryKey, SelectorEstimate},
+    base::Estimate,
+    cost::{Estimated, History, SelectorEstimate},
     limit::{self, End, Permit},
     promql::shape::{Output, Shape},
-    proxy::{exchange::Common, query::ParsedQuery, upstream::Upstream},
+    proxy::{exchange::Common, query::ParsedQuery, stack::Shared, upstream::Upstream},
     telemetry::metrics::{Dimension, Metrics},
 };
 
@@ -33,34 +31,35 @@ pub(in crate::proxy) struct Settler {
 /// What is known of a query when its answer begins, kept until its end.
 #[derive(Debug)]
 pub(super) struct Settlement {
-    /// Name of the backend.
-    pub backend: Arc<str>,
-    /// What it was expected to cost.
-    pub estimate: Estimated,
-    /// Under which key its real cost is remembered.
-    pub history_key: HistoryKey,
+    pub shared: Arc<Shared>,
+    pub upstream: Arc<Upstream>,
+    pub query: Box<ParsedQuery>,
+    /// The series that it was expected to touch.
+    pub expected: Estimate,
+    /// Its answer holds every sample that was read.
+    pub reads_raw_samples: bool,
     /// The series of the answer are the series that were touched.
     pub answer_tells: bool,
-    /// The answer holds all of them: nothing filters, cuts or combines.
-    pub answer_is_whole: bool,
     /// The series that the backend says it touched.
     pub reported: Option<u64>,
     /// The backend's status; `None` if it gave no answer.
     pub status: Option<u16>,
     /// It gave none in time, and may still work on it.
     pub is_late: bool,
+    /// When the answer began, milliseconds since the epoch.
+    pub asked_ms: i64,
 }
 
 impl Settlement {
     /// Settles the permit when the answer ends.
-    pub(super) fn on_end(self, settler: Arc<Settler>, permit: Permit) -> OnEnd {
-        Box::new(move |outcome, actual| self.settle(&settler, permit, outcome, actual))
+    pub(super) fn on_end(self, permit: Permit) -> OnEnd {
+        Box::new(move |outcome, actual| self.settle(permit, outcome, actual))
     }
 
-    fn settle(self, settler: &Settler, permit: Permit, outcome: Outcome, actual: Actual) {
+    fn settle(self, permit: Permit, outcome: Outcome, actual: Actual) {
         let success = self.status.is_some_and(|status| (200..300).contains(&status));
         // Where its answer does not tell what it read, the estimate stands.
-        let tells = actual.counted && success && reads_raw_samples(&self.estimate);
+        let tells = actual.counted && success && self.reads_raw_samples;
         permit.settle(limit::Actual {
             samples: tells.then_some(actual.samples),
             end: match outcome {
@@ -70,26 +69,29 @@ impl Settlement {
                 Outcome::Dropped | Outcome::Late | Outcome::CutOff(_) => End::Abandoned,
             },
         });
-        settler.metrics.answered(&self.backend, outcome.label(), actual.bytes_wire);
+        let backend = self.upstream.backend.name();
+        self.shared.settler.metrics.answered(backend, outcome.label(), actual.bytes_wire);
         let counted = (actual.counted && self.answer_tells).then_some(actual.series);
         if let Some(series) = self.reported.or(actual.series_fetched).or(counted).filter(|_| success) {
             // VictoriaMetrics counts no series that it took from its cache.
-            let is_answer = actual.series_fetched.is_none() && self.answer_is_whole;
+            let is_answer = actual.series_fetched.is_none() && self.query.answer_is_whole;
             let is_whole = self.reported.is_some() || (is_answer && outcome == Outcome::Complete);
-            self.learn(settler, series, is_whole);
+            self.learn(series, is_whole);
         }
     }
 
-    fn learn(&self, settler: &Settler, series: u64, is_whole: bool) {
-        let expected = self.estimate.cost.series;
-        settler.metrics.settled(Dimension::Series, expected.value, expected.confidence, series);
-        settler.history.observe(&self.history_key, series, is_whole, (settler.clock)());
-        settler.metrics.learned_entries(settler.history.len() as u64);
+    fn learn(&self, series: u64, is_whole: bool) {
+        let Self { query, expected, .. } = self;
+        let Settler { metrics, history, clock } = &self.shared.settler;
+        metrics.settled(Dimension::Series, expected.value, expected.confidence, series);
+        let key = self.upstream.history_key(&query.scope, query, self.asked_ms);
+        history.observe(&key, series, is_whole, clock());
+        metrics.learned_entries(history.len() as u64);
     }
 }
 
 /// `foo[5m]` as an instant query: the answer holds every sample that was read.
-fn reads_raw_samples(estimate: &Estimated) -> bool {
+pub(super) fn reads_raw_samples(estimate: &Estimated) -> bool {
     matches!(&estimate.selectors[..], [SelectorEstimate { evaluations: 1, output: Output::Same, .. }])
 }
 
@@ -113,12 +115,11 @@ pub(super) fn observe(
     let response = answered.as_ref().ok();
     let status = answered.as_ref().map(|response| response.status().as_u16()).map_err(BackendError::kind);
     // A time that the client itself set is its own affair.
-    let impatient = query.timeout.is_some() || common.head.headers.contains_key("m3-timeout");
     let kind = common.upstream.backend.kind();
     let answer = Answer {
-        outcome: pressure::Outcome::of(status, impatient),
+        outcome: pressure::Outcome::of(status, query.has_own_time),
         tenant: common.caller.tenant.clone(),
-        fingerprint: BuildHasherDefault::<DefaultHasher>::default().hash_one(query.fingerprint),
+        fingerprint: query.fingerprint.to_words()[0],
         waited: response.is_some_and(|response| feedback::from_headers(response.headers(), kind).waited),
     };
     common.upstream.monitor().answered(&answer, Instant::now());

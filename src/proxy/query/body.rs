@@ -57,7 +57,7 @@ impl Bodies {
         let before = Instant::now() + BODY_WAIT;
         let announced = body.size_hint().upper();
         if announced.is_some_and(|length| length <= SMALL) {
-            return whole(body, max, before).await;
+            return Box::pin(whole(body, max, before)).await;
         }
         // One that is refused anyway holds nothing; one that says nothing of its length may become the longest.
         let most = usize::try_from(announced.unwrap_or(u64::MAX)).unwrap_or(usize::MAX).min(max);
@@ -72,7 +72,7 @@ impl Bodies {
                 format!("too many large request bodies at a time: all together hold at most {together}"),
             ));
         };
-        let bytes = whole(body, max, before).await?;
+        let bytes = Box::pin(whole(body, max, before)).await?;
         Ok(Bytes::from_owner(Held { bytes, _share: share }))
     }
 }

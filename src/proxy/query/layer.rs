@@ -2,14 +2,13 @@
 
 use std::{
     borrow::Cow,
-    sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either};
 use http::Response;
-use tower::{Layer, Service, ServiceExt as _};
+use tower::{Layer, Service};
 
 use super::{
     ParsedQuery, QueryParser,
@@ -43,21 +42,21 @@ pub(in crate::proxy) struct QueryReader {
 
 impl QueryReader {
     /// What is asked. A text that cannot be read goes on record as it came.
-    fn parse(&self, common: &mut Common, body: &Bytes) -> Result<ParsedQuery, Failure> {
-        let upstream = &common.upstream;
+    fn parse(common: &mut Common, body: &Bytes) -> Result<Box<ParsedQuery>, Failure> {
+        let Common { shared, head, upstream, log, .. } = common;
+        let (endpoint, QueryReader { cache, clock, .. }) = (common.endpoint, &shared.reader);
         let (kind, dialect) = (upstream.backend.kind(), upstream.dialect());
-        let url_query = filter_parameters(kind, common.head.uri.query().unwrap_or(""))?;
-        let form = filter_parameters(kind, body::form(&common.head.headers, common.endpoint, body)?)?;
-        let mut query = if common.endpoint == Endpoint::RemoteRead {
-            ParsedQuery::remote_read(body, &self.cache)?
+        let url_query = filter_parameters(kind, head.uri.query().unwrap_or(""))?;
+        let form = filter_parameters(kind, body::form(&head.headers, endpoint, body)?)?;
+        let query = if endpoint == Endpoint::RemoteRead {
+            ParsedQuery::remote_read(body, cache)?
         } else {
             let params = Params::parse(&url_query, &form)?;
             let on_unparsable = upstream.on_unparsable;
-            let reading =
-                QueryParser { now_ms: (self.clock)(), dialect, kind, on_unparsable, cache: &self.cache };
-            reading.read(common.endpoint, &params).map_err(|error| {
+            let reading = QueryParser { now_ms: clock(), dialect, kind, on_unparsable, cache };
+            reading.read(endpoint, &params).map_err(|error| {
                 let text = params.first("query").or_else(|| params.first("match[]"));
-                common.log.unreadable(text.unwrap_or_default());
+                log.unreadable(text.unwrap_or_default());
                 let bare = matches!(kind, Kind::Thanos | Kind::Cortex).then(|| error.without_parameter());
                 let failure = Failure::from(error);
                 match bare.filter(|_| failure.kind == ErrorKind::BadData) {
@@ -66,7 +65,10 @@ impl QueryReader {
                 }
             })?
         };
-        query.scope = DataScope::new(kind, &common.forwarded_headers(), &url_query, &form)?;
+        // In a box from here on, since it moves from stage to stage.
+        let mut query = Box::new(query);
+        query.scope = DataScope::new(kind, &head.headers, &url_query, &form)?;
+        query.has_own_time = query.timeout.is_some() || head.headers.contains_key("m3-timeout");
         // What stays here is left out of what goes on.
         if let Cow::Owned(kept) = url_query {
             query.url_query = Some(kept);
@@ -93,7 +95,14 @@ impl QueryReader {
 /// Whether a query surely reads nothing, before anything of it is parsed: short, of numbers, operators and these calls, as
 /// health checks are (`1+1`, `vector(1)`).
 pub(in crate::proxy) fn is_constant(url_query: Option<&str>, form: &str) -> bool {
-    let params = Params::parse(url_query.unwrap_or_default(), form).unwrap_or_default();
+    let url_query = url_query.unwrap_or_default();
+    let mut parts = form.split('&').chain(url_query.split('&'));
+    let encoded = parts.find_map(|part| part.strip_prefix("query=")).unwrap_or_default();
+    // Nearly every query has a letter that is in none of these calls, nor in an escape: nothing is decoded for it.
+    if encoded.bytes().any(|byte| byte.is_ascii_alphabetic() && !b"vectorimpabdfABCDEF".contains(&byte)) {
+        return false;
+    }
+    let params = Params::parse(url_query, form).unwrap_or_default();
     let text = params.first("query").filter(|text| text.len() <= CONSTANT_QUERY_MAX).unwrap_or_default();
     let is_plain = |byte: u8| byte.is_ascii_digit() || b" ()+-*/%^.".contains(&byte);
     // Without its calls nothing of it is a name.
@@ -107,22 +116,21 @@ fn is_constant_request(common: &Common, body: &Bytes) -> bool {
 }
 
 /// Reads queries before the service that takes them. A request that costs nothing is forwarded here, uncounted.
-#[derive(Clone, Debug)]
-pub(in crate::proxy) struct ParseLayer(pub Arc<QueryReader>);
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct ParseLayer;
 
 impl<S> Layer<S> for ParseLayer {
     type Service = Parse<S>;
 
     fn layer(&self, inner: S) -> Parse<S> {
-        Parse { inner, reader: Arc::clone(&self.0) }
+        Parse { inner }
     }
 }
 
 /// Made by [`ParseLayer`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Parse<S> {
     inner: S,
-    reader: Arc<QueryReader>,
 }
 
 impl<S, B> Service<Exchange<Identified<B>>> for Parse<S>
@@ -141,37 +149,53 @@ where
     }
 
     fn call(&mut self, exchange: Exchange<Identified<B>>) -> Self::Future {
-        let (reader, inner) = (Arc::clone(&self.reader), self.inner.clone());
+        let mut inner = self.inner.clone();
         Box::pin(async move {
-            let Exchange { mut common, stage: Identified { body, over_rate } } = exchange;
-            let body = match reader.bodies.read(body, common.config.request_body).await {
-                Ok(body) => body,
-                Err(failure) => return Err(common.reject(failure)),
-            };
-            if common.endpoint == Endpoint::Light {
-                if let Err(failure) = reader.check_formatting(&common, &body) {
-                    return Err(common.reject(failure));
-                }
-                return forward::uncounted(common, body).await;
+            match parsed(exchange).await? {
+                Either::Left(exchange) => inner.call(exchange).await,
+                Either::Right(response) => Ok(response),
             }
-            let over_rate = over_rate.map(|refusal| Failure::over_rate(&refusal));
-            if let Some(failure) = over_rate.clone().filter(|_| !is_constant_request(&common, &body)) {
-                return Err(common.reject(failure));
-            }
-            let query = match reader.parse(&mut common, &body) {
-                Ok(query) => query,
-                Err(failure) => return Err(common.reject(failure)),
-            };
-            common.log.parsed(&query);
-            if let Some(failure) = over_rate.filter(|_| !query.free) {
-                return Err(common.reject(failure));
-            }
-            if query.free && !common.endpoint.is_explained() {
-                return forward::uncounted(common, body).await;
-            }
-            inner.oneshot(Exchange { common, stage: Parsed { query, body } }).await
         })
     }
+}
+
+/// What is asked, or the answer where that costs nothing. A function of its own, so that its variables take no room while
+/// the query runs.
+async fn parsed<B>(
+    exchange: Exchange<Identified<B>>,
+) -> Result<Either<Exchange<Parsed>, Response<Body>>, Rejected>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let Exchange { mut common, stage: Identified { body, over_rate } } = exchange;
+    let reader = &common.shared.reader;
+    let body = match reader.bodies.read(body, common.config.request_body).await {
+        Ok(body) => body,
+        Err(failure) => return Err(common.reject(failure)),
+    };
+    if common.endpoint == Endpoint::Light {
+        if let Err(failure) = common.shared.reader.check_formatting(&common, &body) {
+            return Err(common.reject(failure));
+        }
+        return Box::pin(forward::uncounted(common, body)).await.map(Either::Right);
+    }
+    let over_rate = over_rate.map(|refusal| Failure::over_rate(&refusal));
+    if let Some(failure) = over_rate.clone().filter(|_| !is_constant_request(&common, &body)) {
+        return Err(common.reject(failure));
+    }
+    let query = match QueryReader::parse(&mut common, &body) {
+        Ok(query) => query,
+        Err(failure) => return Err(common.reject(failure)),
+    };
+    common.log.parsed(&query);
+    if let Some(failure) = over_rate.filter(|_| !query.free) {
+        return Err(common.reject(failure));
+    }
+    if query.free && !common.endpoint.is_explained() {
+        return Box::pin(forward::uncounted(common, body)).await.map(Either::Right);
+    }
+    Ok(Either::Left(Exchange { common, stage: Parsed { query, body } }))
 }
 
 #[cfg(test)]

@@ -71,6 +71,8 @@ pub(in crate::proxy) struct ParsedQuery {
     pub times: Option<EvalTimes>,
     /// How long the client is willing to wait.
     pub timeout: Option<Duration>,
+    /// The client set a time of its own, in a parameter or in a header.
+    pub has_own_time: bool,
     /// How it may be asked for in pieces, where it may.
     pub division: Option<Box<QuerySplit>>,
     /// The series of its answer are all that it touched: nothing filters, cuts or combines them.
@@ -452,6 +454,7 @@ impl ParsedQuery {
             opaque: false,
             times: None,
             timeout: None,
+            has_own_time: false,
             division: None,
             answer_is_whole: false,
             scope: DataScope::default(),

@@ -3,15 +3,13 @@
 use std::{
     convert::Infallible,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use futures_util::{
-    FutureExt as _,
-    future::{BoxFuture, Either, Ready, ready},
-};
 use http::{Method, Response, header};
+use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::{Body, failure::Failure, preflight, readable};
@@ -42,14 +40,10 @@ pub(in crate::proxy) struct Respond<S> {
 impl<S, B> Service<Incoming<B>> for Respond<S>
 where
     S: Service<Incoming<B>, Response = Response<Body>, Error = Rejected>,
-    S::Future: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<
-        Ready<Result<Self::Response, Infallible>>,
-        BoxFuture<'static, Result<Self::Response, Infallible>>,
-    >;
+    type Future = RespondFuture<S::Future>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         // Every layer is always ready: who waits, waits in the future of its call.
@@ -58,30 +52,65 @@ where
 
     fn call(&mut self, incoming: Incoming<B>) -> Self::Future {
         let for_script = incoming.request.headers().contains_key(header::ORIGIN);
-        if incoming.request.method() == Method::OPTIONS {
-            return Either::Left(ready(Ok(preflight(for_script))));
-        }
-        let started = catch_unwind(AssertUnwindSafe(|| self.inner.call(incoming)));
-        // One box around all that follows: it is some kilobytes, and what awaits it would move it.
-        Either::Right(Box::pin(async move {
-            let answered = match started {
-                Ok(running) => AssertUnwindSafe(running).catch_unwind().await,
-                Err(panic) => Err(panic),
-            };
-            let failure = match answered {
-                // A backend says itself who may read its answers.
-                Ok(Ok(response)) => return Ok(timed(response)),
-                Ok(Err(Rejected { log, failure })) => {
-                    if let Some(mut log) = log {
-                        log.failed(&failure);
-                    }
-                    failure
+        let state = if incoming.request.method() == Method::OPTIONS {
+            State::Preflight
+        } else {
+            match catch_unwind(AssertUnwindSafe(|| self.inner.call(incoming))) {
+                Ok(running) => State::Running { running },
+                Err(_) => State::Panicked,
+            }
+        };
+        RespondFuture { state, for_script }
+    }
+}
+
+pin_project! {
+    /// The future of [`Respond`].
+    pub(in crate::proxy) struct RespondFuture<F> {
+        #[pin]
+        state: State<F>,
+        // A page of another host asks, in a browser.
+        for_script: bool,
+    }
+}
+
+pin_project! {
+    #[project = StateProject]
+    enum State<F> {
+        Running { #[pin] running: F },
+        Preflight,
+        Panicked,
+    }
+}
+
+impl<F: Future<Output = Result<Response<Body>, Rejected>>> Future for RespondFuture<F> {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answered = match this.state.project() {
+            StateProject::Preflight => return Poll::Ready(Ok(preflight(*this.for_script))),
+            StateProject::Panicked => None,
+            StateProject::Running { running } => {
+                match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
+                    Ok(polled) => Some(ready!(polled)),
+                    Err(_) => None,
                 }
-                // Its log was written as it unwound.
-                Err(_) => Failure::new(ErrorKind::Internal, "a defect in Weir; its log says more"),
-            };
-            Ok(readable(failure.into_response(), for_script))
-        }))
+            }
+        };
+        let failure = match answered {
+            // A backend says itself who may read its answers.
+            Some(Ok(response)) => return Poll::Ready(Ok(timed(response))),
+            Some(Err(Rejected { log, failure })) => {
+                if let Some(mut log) = log {
+                    log.failed(&failure);
+                }
+                failure
+            }
+            // Its log was written as it unwound.
+            None => Failure::new(ErrorKind::Internal, "a defect in Weir; its log says more"),
+        };
+        Poll::Ready(Ok(readable(failure.into_response(), *this.for_script)))
     }
 }
 

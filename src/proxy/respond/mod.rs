@@ -120,7 +120,6 @@ pub(in crate::proxy) fn readable(mut response: Response<Body>, for_script: bool)
 pub fn header_text(text: &str) -> HeaderValue {
     // Nearly always it is one already.
     if text.len() <= HEADER_BYTES_MAX
-        && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
         && let Ok(value) = HeaderValue::from_str(text)
     {
         return value;
@@ -174,16 +173,15 @@ fn plain(text: &str) -> String {
     text.chars().map(replace).collect()
 }
 
-/// The body of every response of the proxy; an enum, so that no frame of an answer goes through a box.
+/// The body of every response of the proxy. A large one is in a box, since it moves through every layer.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly every body is the large one")]
 pub enum Body {
     /// Made here, sent in one piece; `None` when it was handed on.
     Full(Option<Bytes>),
     /// A backend's answer under a permit.
-    Metered(MeteredBody<backend::Body>),
+    Metered(Box<MeteredBody<backend::Body>>),
     /// A backend's answer that nobody counts.
-    Streaming(Passed),
+    Streaming(Box<Passed>),
 }
 
 /// An answer that nobody counts, and what is told of it and to it.
@@ -209,7 +207,7 @@ impl Body {
     pub(in crate::proxy) fn passed(body: backend::Body, until: Instant) -> Self {
         let progress = Arc::<Progress>::default();
         progress.set_deadline(until);
-        Self::Streaming(Passed { body, progress })
+        Self::Streaming(Box::new(Passed { body, progress }))
     }
 
     /// What is told of it and to it, if it is still to come.
@@ -229,7 +227,7 @@ impl Body {
 
 impl From<MeteredBody<backend::Body>> for Body {
     fn from(body: MeteredBody<backend::Body>) -> Self {
-        Self::Metered(body)
+        Self::Metered(Box::new(body))
     }
 }
 
@@ -244,9 +242,9 @@ impl http_body::Body for Body {
         match &mut *self {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Metered(body) => Pin::new(body).poll_frame(cx),
-            Self::Streaming(Passed { body, progress }) => {
-                let next = Pin::new(body).poll_frame(cx).map_err(BodyError::Upstream);
-                progress.handed(next.is_ready());
+            Self::Streaming(passed) => {
+                let next = Pin::new(&mut passed.body).poll_frame(cx).map_err(BodyError::Upstream);
+                passed.progress.handed(next.is_ready());
                 next
             }
         }
@@ -256,7 +254,7 @@ impl http_body::Body for Body {
         match self {
             Self::Full(bytes) => bytes.is_none(),
             Self::Metered(body) => body.is_end_stream(),
-            Self::Streaming(Passed { body, .. }) => body.is_end_stream(),
+            Self::Streaming(passed) => passed.body.is_end_stream(),
         }
     }
 
@@ -264,7 +262,7 @@ impl http_body::Body for Body {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Metered(body) => body.size_hint(),
-            Self::Streaming(Passed { body, .. }) => body.size_hint(),
+            Self::Streaming(passed) => passed.body.size_hint(),
         }
     }
 }

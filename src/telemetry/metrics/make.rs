@@ -7,7 +7,7 @@ use prometheus::{
     core::Collector, exponential_buckets,
 };
 
-use super::{Described, Metrics, control::Control};
+use super::{Described, Dimension, Metrics, control::Control};
 use crate::telemetry::{process::ProcessCollector, tenants::TenantLabels};
 
 /// Registers what it makes.
@@ -92,6 +92,12 @@ impl Maker<'_> {
                 &["backend", "reason"],
             )?,
         })
+    }
+
+    fn estimated(&self, sizes: Vec<f64>) -> prometheus::Result<[Histogram; 3]> {
+        let help = "Cost expected of a query.";
+        let by_dimension = self.histograms("weir_estimated_cost", help, &["dimension"], sizes)?;
+        Ok(Dimension::ALL.map(|dimension| by_dimension.with_label_values(&[dimension.label()])))
     }
 
     fn pressure(&self) -> prometheus::Result<GaugeVec> {
@@ -225,7 +231,7 @@ impl Metrics {
             tenants: TenantLabels::new(tenants_max),
             admissions: make.counter("weir_admissions_total", "Queries admitted.", &["tenant", "class"])?,
             refusals: make.refusals()?,
-            estimated: make.histograms("weir_estimated_cost", "Cost expected of a query.", &["dimension"], sizes.clone())?,
+            estimated: make.estimated(sizes.clone())?,
             actual: make.histograms("weir_actual_cost", "Cost that a query turned out to have.", &["dimension"], sizes)?,
             ratio: make.histograms(
                 "weir_estimate_ratio",

@@ -53,10 +53,11 @@ async fn a_client_that_does_not_read_gives_its_slot_back_and_the_backends_last_b
     let permit = admission.admit(request).await.unwrap().permit;
     let progress = Arc::new(Progress::default());
     progress.under(permit.handle());
-    let meter = Meter::new(MeterLimits::default(), Box::new(move |_, _| drop(permit)));
+    let on_end = Box::new(move |_, _| drop(permit));
+    let meter = Meter::reporting_to(Arc::clone(&progress), MeterLimits::default(), on_end);
     let frame = || Ok::<_, &'static str>(Frame::data(Bytes::from_static(b"{}")));
     let body = StreamBody::new(futures_util::stream::iter([frame(), frame()]));
-    let mut body = Box::pin(meter.telling(Arc::clone(&progress)).wrap(&HeaderMap::new(), body));
+    let mut body = Box::pin(meter.wrap(&HeaderMap::new(), body));
     let mut cx = Context::from_waker(Waker::noop());
     // It waits for the backend, however long: that is no stalled client.
     advance(5 * SECOND).await;
