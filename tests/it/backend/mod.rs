@@ -2,5 +2,6 @@
 
 mod health;
 mod probe;
+mod probe_crowd;
 mod send;
 mod tls;
