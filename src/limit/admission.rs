@@ -2,11 +2,12 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU8},
+    sync::{Arc, atomic::AtomicU8},
     time::Duration,
 };
 
 use arc_swap::{ArcSwap, Guard};
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 use tokio::{
     runtime::Handle,
@@ -271,7 +272,7 @@ impl Admission {
     /// Sees to it that somebody looks at the accounts when an alarm is due.
     fn arm(self: &Arc<Self>, at: Instant) {
         // Nothing that panics runs under the lock.
-        let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut armed = self.armed.lock();
         // One that is overdue was dropped with its runtime.
         if armed.is_some_and(|armed| armed <= at && armed >= Instant::now()) {
             return;
@@ -282,15 +283,14 @@ impl Admission {
         runtime.spawn(async move {
             sleep_until(at).await;
             if let Some(admission) = admission.upgrade() {
-                *admission.armed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                *admission.armed.lock() = None;
                 admission.change(|state, now, ready| *ready = state.dispatch(now));
             }
         });
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that panics runs under the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

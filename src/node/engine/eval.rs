@@ -1,6 +1,6 @@
 //! The walk over the tree.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     annotations::Annotations,
@@ -70,8 +70,7 @@ impl<'a> Context<'a> {
     }
 
     pub(super) fn annotations(&self) -> MutexGuard<'_, Annotations> {
-        // Each note is added whole or not at all.
-        self.annotations.lock().unwrap_or_else(PoisonError::into_inner)
+        self.annotations.lock()
     }
 }
 

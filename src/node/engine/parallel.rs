@@ -4,11 +4,9 @@
 //! series. Threads read batches ahead; the operator takes them in the order of the series, so that it adds up the same
 //! numbers in the same order whatever the number of threads.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
-};
+use std::{collections::BTreeMap, sync::Arc, thread};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{
     error::EvalError,
@@ -58,12 +56,7 @@ impl<'a> Ahead<'a> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<'a>> {
-        // Each change is whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait<'g>(&self, state: MutexGuard<'g, State<'a>>) -> MutexGuard<'g, State<'a>> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// The next batch to be read, unless it would be too far ahead.
@@ -86,7 +79,7 @@ impl<'a> Ahead<'a> {
         let mut state = self.state();
         while !state.stopped && state.claimed < self.batches {
             let Some(number) = self.claim(&mut state) else {
-                state = self.wait(state);
+                self.changed.wait(&mut state);
                 continue;
             };
             drop(state);
@@ -105,14 +98,13 @@ impl<'a> Ahead<'a> {
                 self.changed.notify_all();
                 return batch;
             }
-            state = match self.claim(&mut state) {
-                Some(number) => {
-                    drop(state);
-                    self.put(number, read(number));
-                    self.state()
-                }
-                None => self.wait(state),
-            };
+            if let Some(number) = self.claim(&mut state) {
+                drop(state);
+                self.put(number, read(number));
+                state = self.state();
+            } else {
+                self.changed.wait(&mut state);
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -15,6 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt as _, stream};
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::task::{JoinError, spawn_blocking};
 
@@ -65,7 +66,7 @@ impl Buffers {
 
     /// A buffer for the next piece; memory of its own where the connection still holds all of them.
     fn piece(&self) -> Piece {
-        let lease = self.0.lock().unwrap_or_else(PoisonError::into_inner).free.pop();
+        let lease = self.0.lock().free.pop();
         Piece {
             own: if lease.is_none() { Vec::with_capacity(PIECE) } else { Vec::new() },
             lease,
@@ -100,7 +101,7 @@ impl Drop for Piece {
     fn drop(&mut self) {
         if let Some(mut lease) = self.lease.take() {
             lease.clear();
-            self.home.0.lock().unwrap_or_else(PoisonError::into_inner).free.push(lease);
+            self.home.0.lock().free.push(lease);
         }
     }
 }

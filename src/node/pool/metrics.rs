@@ -4,9 +4,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Weak},
 };
 
+use parking_lot::Mutex;
 use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{Collector, Desc},
@@ -114,16 +115,13 @@ impl PoolMetrics {
 
     /// Shows the bound on everything lent, 0 without one, and how near to it that came.
     pub fn show_cap(&self, cap: &Arc<Cap>) {
-        if let Ok(mut shown) = self.gauges.shown.lock() {
-            *shown = Arc::downgrade(cap);
-        }
+        *self.gauges.shown.lock() = Arc::downgrade(cap);
     }
 
     /// Shows the state of a pool as long as it lives.
     pub(super) fn watch(&self, pool: &'static str, bucket: &str, state: &Arc<dyn Read>) {
-        if let Ok(mut watched) = self.gauges.watched.lock() {
-            watched.push(Watched { pool, bucket: bucket.to_owned(), state: Arc::downgrade(state) });
-        }
+        let state = Arc::downgrade(state);
+        self.gauges.watched.lock().push(Watched { pool, bucket: bucket.to_owned(), state });
     }
 }
 
@@ -182,25 +180,23 @@ impl Collector for Gauges {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        if let Ok(mut watched) = self.watched.lock() {
-            watched.retain(|watched| {
-                let labels = [watched.pool, watched.bucket.as_str()];
-                let Some(state) = watched.state.upgrade() else {
-                    for gauge in self.all() {
-                        // It may never have been collected, then there is nothing to remove.
-                        gauge.remove_label_values(&labels).ok();
-                    }
-                    return false;
-                };
-                let now = state.readings();
-                let values = [now.free, now.total, now.outstanding, now.outstanding_bytes];
-                for (gauge, value) in self.all().into_iter().zip(values) {
-                    gauge.with_label_values(&labels).set(value as i64);
+        self.watched.lock().retain(|watched| {
+            let labels = [watched.pool, watched.bucket.as_str()];
+            let Some(state) = watched.state.upgrade() else {
+                for gauge in self.all() {
+                    // It may never have been collected, then there is nothing to remove.
+                    gauge.remove_label_values(&labels).ok();
                 }
-                true
-            });
-        }
-        if let Some(cap) = self.shown.lock().ok().and_then(|shown| shown.upgrade()) {
+                return false;
+            };
+            let now = state.readings();
+            let values = [now.free, now.total, now.outstanding, now.outstanding_bytes];
+            for (gauge, value) in self.all().into_iter().zip(values) {
+                gauge.with_label_values(&labels).set(value as i64);
+            }
+            true
+        });
+        if let Some(cap) = self.shown.lock().upgrade() {
             let bound = match cap.mode() {
                 Mode::Bounded { bytes, .. } => bytes,
                 Mode::Unbounded => 0,

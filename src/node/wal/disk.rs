@@ -9,7 +9,7 @@ use std::{
 #[derive(Clone, Debug, Default)]
 pub(in crate::node) struct DiskSpace {
     #[cfg(test)]
-    left: std::sync::Arc<std::sync::Mutex<Option<usize>>>,
+    left: std::sync::Arc<parking_lot::Mutex<Option<usize>>>,
 }
 
 impl DiskSpace {
@@ -17,7 +17,7 @@ impl DiskSpace {
     #[cfg_attr(not(test), expect(clippy::unused_self, reason = "only a test's disk has bounds"))]
     fn take(&self, bytes: usize) -> usize {
         #[cfg(test)]
-        if let Some(left) = self.left.lock().unwrap().as_mut() {
+        if let Some(left) = self.left.lock().as_mut() {
             let taken = bytes.min(*left);
             *left -= taken;
             return taken;
@@ -28,7 +28,7 @@ impl DiskSpace {
     /// Leaves so many bytes; without a number, as many as there are.
     #[cfg(test)]
     pub(in crate::node) fn leave(&self, bytes: Option<usize>) {
-        *self.left.lock().unwrap() = bytes;
+        *self.left.lock() = bytes;
     }
 
     /// A file that takes no more than there is room for.
