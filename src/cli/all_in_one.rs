@@ -6,8 +6,8 @@ use clap::Args;
 use tokio::{sync::watch, task::JoinSet, time::MissedTickBehavior};
 
 use super::{
-    BAD_INPUT,
     clock::now_ms,
+    exit::BAD_INPUT,
     give_back,
     memory::Memory,
     node::open,
@@ -85,7 +85,7 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     let proxy = Proxy::new(settings, metrics, Arc::clone(&memory.history), now_ms);
     let mut scrape =
         Scrape { proxy: Arc::clone(&proxy), node: Arc::clone(&node), instance: queries.to_string() };
-    // Before the addresses are told: the first query has something to show.
+    // Before the addresses are printed: the first query finds data.
     scrape.once().await;
     // After it: what is known of the node then includes what was scraped.
     proxy.warm().await;

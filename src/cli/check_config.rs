@@ -1,6 +1,6 @@
 //! `weir check-config`.
 
-use super::{BAD_INPUT, output};
+use super::{exit::BAD_INPUT, output};
 use crate::config::{self, Checked};
 use std::{path::Path, process::ExitCode};
 

@@ -1,4 +1,4 @@
-//! `weir check-health`: what a container's health check runs, so that the image needs no HTTP client.
+//! `weir check-health`: the health check of a container, so that the image needs no HTTP client.
 
 use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -6,7 +6,10 @@ use clap::Args;
 use http::{HeaderMap, Method, uri::PathAndQuery};
 use tokio::{runtime, time::Instant};
 
-use super::{BAD_INPUT, FAILED, output};
+use super::{
+    exit::{BAD_INPUT, FAILED},
+    output,
+};
 use crate::{
     backend::{Backend, BaseUrl, Outgoing, Settings, Tls, TlsSettings},
     base::{Kind, TenantId},

@@ -17,7 +17,7 @@ pub(super) fn now_ms() -> i64 {
     let offset = OFFSET.as_ref().and_then(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
     let now = match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-        // A clock before 1970 is wrong by so much that any time serves.
+        // A clock before 1970 is wrong anyway: any time serves.
         Err(_) => 0,
     };
     now.saturating_add(offset.unwrap_or(0))

@@ -1,4 +1,4 @@
-//! `weir explain`: what a query would cost, how each number is known, and what would become of it.
+//! `weir explain`: the cost of a query, the confidence of each number, and the verdict.
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -9,7 +9,11 @@ use http_body_util::{BodyExt, Empty};
 use serde_json::Value;
 use tokio::runtime;
 
-use super::{BAD_INPUT, FAILED, clock::now_ms, output};
+use super::{
+    clock::now_ms,
+    exit::{BAD_INPUT, FAILED},
+    output,
+};
 use crate::{config, cost::History, proxy::Proxy, telemetry::metrics::Metrics};
 
 /// What to explain, and to whom it would go.

@@ -1,4 +1,4 @@
-//! What was learned of queries, kept on disk between runs.
+//! The history of queries, kept on disk between runs.
 
 use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 

@@ -4,6 +4,7 @@ mod all_in_one;
 mod check_config;
 mod check_health;
 mod clock;
+mod exit;
 mod explain;
 mod give_back;
 mod memory;
@@ -16,10 +17,7 @@ mod system;
 use clap::{Parser, Subcommand, error::ErrorKind as Usage};
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-/// A bad command line or a bad configuration: `EX_USAGE`. Asking again will not help.
-const BAD_INPUT: u8 = 64;
-/// Anything else that failed.
-const FAILED: u8 = 1;
+use exit::{BAD_INPUT, FAILED};
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 64 bad command line or configuration, 1 failure.

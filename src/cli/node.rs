@@ -10,8 +10,8 @@ use std::{
 use clap::Args;
 
 use super::{
-    BAD_INPUT,
     clock::now_ms,
+    exit::BAD_INPUT,
     give_back, output,
     proxy::{bind, init_log, run_on_cores},
     signals::{Hangups, Signals},

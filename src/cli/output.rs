@@ -1,6 +1,6 @@
 //! The one place that writes to the terminal.
 
-use super::FAILED;
+use super::exit::FAILED;
 use std::{
     fmt::Display,
     io::{self, Write},

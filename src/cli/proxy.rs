@@ -14,8 +14,8 @@ use std::{
 use tokio::{net::TcpListener, runtime, sync::watch, task::JoinHandle};
 
 use super::{
-    BAD_INPUT, FAILED,
     clock::now_ms,
+    exit::{BAD_INPUT, FAILED},
     give_back,
     memory::Memory,
     output,

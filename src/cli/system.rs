@@ -1,4 +1,4 @@
-//! What a process asks of the system at its start: the one place of this module with `unsafe`.
+//! System settings of the process at its start: the one place of this module with `unsafe`.
 
 #![allow(unsafe_code)]
 

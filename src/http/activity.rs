@@ -1,4 +1,4 @@
-//! How far one connection is, since when, and what it is asked to do: shared by its task, its stream, its response
+//! The stage of one connection, its time, and the signals to it: shared by its task, its stream, its response
 //! bodies and [`Connections`](super::Connections).
 
 use std::{
@@ -14,7 +14,7 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{connection::Timeouts, deadline::Timed};
+use super::{deadline::Timed, timeouts::Timeouts};
 
 /// What one connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

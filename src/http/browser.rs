@@ -1,4 +1,4 @@
-//! What a page in somebody's browser must not do: write here for another site, or ask under a name that it made lead here.
+//! Protection against pages in a browser: cross-site writes and DNS rebinding.
 //!
 //! Browsers say for which site a request is made (`Sec-Fetch-Site`, `Origin`); other clients say neither and are let
 //! through. A name that an attacker points at this address gives his page the rights of its own site: so only names that

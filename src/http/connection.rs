@@ -31,22 +31,8 @@ use super::{
     escape_request_line::EscapeRequestLine,
     io::ClientIo,
     reject::{HEAD_BYTES_MAX, Rejection, check_host},
+    timeouts::Timeouts,
 };
-
-/// Patience with a client that has begun something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// From the first byte of a request's head, or from the beginning of the connection, to the end of the head.
-    pub head: Duration,
-    /// A client that takes no byte of its answer for this long is given up: it holds all that its answer does.
-    pub stalled: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self { head: Duration::from_secs(10), stalled: Duration::from_secs(30) }
-    }
-}
 
 /// Paths that are answered even on a spare place: a health check says that the process lives, however busy it is.
 const HEALTH_PATHS: [&str; 2] = ["/-/healthy", "/-/ready"];

@@ -1,4 +1,4 @@
-//! Floor 1: the connections of clients, whoever answers on them.
+//! Floor 1: the connections of clients, for any service.
 //!
 //! [`serve`] takes a bound listener, a service and a shutdown future. [`Connections`] bounds how many there are and
 //! gives each client address its share; one timer for each connection bounds heads, idleness and clients that do not
@@ -20,16 +20,17 @@ mod reject;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 mod tls;
 mod workers;
 
 pub use accept::{bind, within_open_files};
 pub use browser::{BrowserGuard, HostNames};
 pub use byte_budget::{ByteBudget, ByteShare};
-pub use connection::Timeouts;
 pub use connections::{ConnectionLimits, Connections, Counts};
 pub use deadline::{ResponseDeadline, Timed};
 pub use drain::{Drain, Served};
 pub use serve::{Options, serve};
+pub use timeouts::Timeouts;
 pub use tls::{ListenerTls, ServerTls, ServerTlsSettings};
 pub use workers::Workers;

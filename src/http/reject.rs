@@ -1,4 +1,4 @@
-//! What a connection answers by itself: requests that reach no service.
+//! Responses of a connection itself, to requests that reach no service.
 
 use std::{fmt::Write as _, time::Duration};
 

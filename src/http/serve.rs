@@ -16,10 +16,11 @@ use tower::Service;
 
 use super::{
     accept::Acceptor,
-    connection::{Timeouts, serve_connection},
+    connection::serve_connection,
     connections::{Connections, Place},
     drain::Served,
     handshake::{handshakes, shake},
+    timeouts::Timeouts,
     tls::ListenerTls,
     workers::Workers,
 };

@@ -1,4 +1,4 @@
-//! Whole listeners: who gets a place, who makes room, and how it ends.
+//! Whole listeners: places, eviction and shutdown.
 
 use std::{net::SocketAddr, sync::atomic::AtomicUsize, sync::atomic::Ordering::SeqCst};
 

@@ -8,10 +8,10 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::ChunkRef;
+use super::index::ChunkRef;
 use crate::base::TimeRange;
 
-/// Ranges that are told apart; with more, the last one reaches to the end of them all.
+/// The most ranges that are kept; beyond it the last one reaches to the end of all.
 const RANGES_MAX: usize = 8;
 /// Chunks of one block that the log names; more are only counted.
 const NAMED_MAX: u64 = 5;

@@ -1,8 +1,11 @@
 //! Why a block cannot be read or written.
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
-use super::meta::VERSION;
+use super::VERSION;
 use crate::node::chunk::Corrupt;
 
 /// Why a block cannot be read or written.
@@ -22,7 +25,7 @@ pub enum BlockError {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// Another version of Weir wrote it; it is sound as far as this one can tell.
+    /// Another version of Weir wrote it; no damage was found in it.
     Version {
         /// The file that shows it.
         path: PathBuf,
@@ -78,4 +81,23 @@ impl From<Corrupt> for Bad {
     fn from(_: Corrupt) -> Self {
         Self("an entry ends early")
     }
+}
+
+pub(super) fn corrupt(path: &Path, what: &'static str) -> BlockError {
+    BlockError::Corrupt { path: path.to_owned(), what }
+}
+
+/// A file of a block that is not there, or a folder in its place, is damage; any other failure may pass.
+pub(super) fn missing(path: &Path, error: io::Error) -> BlockError {
+    if error.kind() == io::ErrorKind::NotFound {
+        corrupt(path, "it is missing")
+    } else if path.is_dir() {
+        corrupt(path, "it is a folder")
+    } else {
+        io_error(path, error)
+    }
+}
+
+pub(super) fn io_error(path: &Path, error: io::Error) -> BlockError {
+    BlockError::Io { path: path.to_owned(), error }
 }

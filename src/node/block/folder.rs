@@ -7,17 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    Block, BlockError, Meta,
-    write::{io_error, sync_dir},
-};
+use super::{Block, BlockError, Meta, error::io_error};
 use crate::base::TimeRange;
 
 /// Ends the name of a block that is being written.
 pub(super) const TMP: &str = ".tmp";
 /// Ends the name of a damaged block.
 const QUARANTINED: &str = ".corrupt";
-/// Damaged blocks of one name that can be told apart.
+/// The most damaged blocks that may share one name.
 const QUARANTINED_MAX: usize = 1_000;
 /// Foreign folders that are named.
 const FOREIGN_MAX: usize = 10;
@@ -98,7 +95,7 @@ impl Opened {
 pub struct Quarantined {
     /// Where it is.
     pub place: PathBuf,
-    /// From its first sample to its last, as far as it still tells.
+    /// From its first sample to its last; `None` where its metadata cannot be read.
     pub range: Option<TimeRange>,
 }
 
@@ -200,4 +197,9 @@ pub fn remove(block: &Path) -> Result<(), BlockError> {
     let going = block.with_file_name(format!("{name}{TMP}"));
     fs::rename(block, &going).map_err(|error| io_error(block, error))?;
     fs::remove_dir_all(&going).map_err(|error| io_error(&going, error))
+}
+
+/// Makes names in a folder durable.
+pub(super) fn sync_dir(path: &Path) -> Result<(), BlockError> {
+    fs::File::open(path).and_then(|dir| dir.sync_all()).map_err(|error| io_error(path, error))
 }

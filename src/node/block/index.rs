@@ -2,12 +2,29 @@
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
-use super::{ChunkRef, INDEX_MAGIC, error::Bad};
+use super::{INDEX_MAGIC, error::Bad};
 use crate::node::chunk::bytes::{Input, put_signed, put_varint};
+
+/// Where a chunk is, and what can be known of it without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkRef {
+    /// Time of its first sample.
+    pub min_time_ms: i64,
+    /// Time of its last sample.
+    pub max_time_ms: i64,
+    /// Its samples.
+    pub samples: u32,
+    /// Where it starts in the file of chunks.
+    pub offset: u64,
+    /// Its length.
+    pub bytes: u32,
+    /// Checksum of its bytes.
+    pub crc: u32,
+}
 
 /// Three lengths, three checksums, how many series, two times, and the checksum of all this.
 const TAIL_BYTES: usize = 3 * 8 + 3 * 4 + 3 * 8 + 4;
-/// The first of so many series can be gone to at once; the others are counted off from there.
+/// Every this many series the index stores an offset; the others are counted from there.
 const GROUP: u32 = 16;
 /// Where it is in its section, and where its chunks are.
 const GROUP_BYTES: usize = 16;

@@ -1,4 +1,4 @@
-//! What a block says about itself.
+//! The metadata of a block.
 
 use std::{fs, path::Path};
 
@@ -6,13 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    BlockError, META_FILE,
-    read::{corrupt, missing},
+    BlockError, META_FILE, VERSION,
+    error::{corrupt, missing},
 };
 use crate::base::TimeRange;
-
-/// The version of the format that this code writes and reads.
-pub(super) const VERSION: u32 = 2;
 
 /// What a block covers and how much it holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -31,13 +31,17 @@ pub(in crate::node) mod tests;
 pub use damage::joined;
 pub use error::BlockError;
 pub use folder::{Opened, Quarantined, is_quarantined, name_of, number, open_all, quarantine, remove};
+pub use index::ChunkRef;
 pub use meta::Meta;
-pub use read::{Block, ChunkRef, SeriesCost};
+pub use read::{Block, SeriesCost};
 pub use write::{BlockWriter, CHUNK_SAMPLES};
 
 const META_FILE: &str = "meta.json";
 const INDEX_FILE: &str = "index";
 const CHUNKS_FILE: &str = "chunks";
+
+/// The version of the format that this code writes and reads.
+const VERSION: u32 = 2;
 
 /// First bytes of a file of chunks; the last one is the version.
 const CHUNKS_MAGIC: &[u8; 8] = b"WEIRCHK2";

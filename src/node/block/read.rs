@@ -8,29 +8,11 @@ use std::{
 use super::{
     BlockError, CHUNKS_FILE, CHUNKS_MAGIC, INDEX_FILE, INDEX_MAGIC, Meta,
     damage::{Damage, Named},
-    error::Bad,
-    index::IndexReader,
+    error::{Bad, corrupt, missing},
+    index::{ChunkRef, IndexReader},
     map::Mapped,
-    write::io_error,
 };
 use crate::{base::TimeRange, node::chunk};
-
-/// Where a chunk is, and what can be known of it without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChunkRef {
-    /// Time of its first sample.
-    pub min_time_ms: i64,
-    /// Time of its last sample.
-    pub max_time_ms: i64,
-    /// Its samples.
-    pub samples: u32,
-    /// Where it starts in the file of chunks.
-    pub offset: u64,
-    /// Its length.
-    pub bytes: u32,
-    /// Checksum of its bytes.
-    pub crc: u32,
-}
 
 impl ChunkRef {
     fn touches(&self, window: TimeRange) -> bool {
@@ -346,20 +328,5 @@ fn refuse_version(path: &Path, bytes: &[u8], magic: [u8; 8]) -> Result<(), Block
             Err(BlockError::Version { path: path.to_owned(), what })
         }
         _ => Ok(()),
-    }
-}
-
-pub(super) fn corrupt(path: &Path, what: &'static str) -> BlockError {
-    BlockError::Corrupt { path: path.to_owned(), what }
-}
-
-/// A file of a block that is not there, or a folder in its place, is damage; any other failure may pass.
-pub(super) fn missing(path: &Path, error: std::io::Error) -> BlockError {
-    if error.kind() == std::io::ErrorKind::NotFound {
-        corrupt(path, "it is missing")
-    } else if path.is_dir() {
-        corrupt(path, "it is a folder")
-    } else {
-        io_error(path, error)
     }
 }

@@ -101,7 +101,7 @@ fn a_flipped_bit_is_found() {
             // White space in JSON carries nothing, nor do the first bytes of chunks.
             let harmless = file == META_FILE && sound[at].is_ascii_whitespace()
                 || file == CHUNKS_FILE && at < CHUNKS_MAGIC.len();
-            // Nobody can tell a digit that was hit from another version.
+            // A digit that was hit looks like another version.
             let refused =
                 |error: &BlockError| error.is_corrupt() || matches!(error, BlockError::Version { .. });
             assert!(harmless || found.is_err_and(|error| refused(&error)), "{file} byte {at}");

@@ -2,15 +2,15 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, Write},
+    io::{BufWriter, Write},
     path::{Path, PathBuf},
 };
 
 use super::{
-    BlockError, CHUNKS_FILE, CHUNKS_MAGIC, ChunkRef, INDEX_FILE, META_FILE, Meta,
-    folder::{TMP, number},
-    index::IndexWriter,
-    meta::VERSION,
+    BlockError, CHUNKS_FILE, CHUNKS_MAGIC, INDEX_FILE, META_FILE, Meta, VERSION,
+    error::io_error,
+    folder::{TMP, number, sync_dir},
+    index::{ChunkRef, IndexWriter},
 };
 use crate::node::chunk;
 
@@ -159,10 +159,6 @@ impl Drop for BlockWriter {
     }
 }
 
-pub(super) fn io_error(path: &Path, error: io::Error) -> BlockError {
-    BlockError::Io { path: path.to_owned(), error }
-}
-
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), BlockError> {
     let write = || {
         let mut file = File::create_new(path)?;
@@ -170,9 +166,4 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), BlockError> {
         file.sync_all()
     };
     write().map_err(|error| io_error(path, error))
-}
-
-/// Makes names in a folder durable.
-pub(super) fn sync_dir(path: &Path) -> Result<(), BlockError> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(|error| io_error(path, error))
 }

@@ -4,38 +4,18 @@
 //! when compiled is estimated, so that nothing large is ever handed to the compiler.
 
 mod class;
+mod error;
 mod literal;
 mod translate;
-
-use std::fmt;
 
 use regex::{Regex, RegexBuilder};
 use regex_syntax::hir::Hir;
 
+pub use error::Error;
 pub use literal::{Pattern, literals, single_literal};
 
 /// A compiled pattern is at most this large, in bytes: 10,000 host names behind which more may follow take a third of it.
 const COMPILED_BYTES_MAX: usize = 32 << 20;
-
-/// Why a pattern is refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Error {
-    /// Not a pattern in Go's dialect.
-    Malformed(String),
-    /// A pattern that would need too much memory.
-    TooLarge,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed(why) => write!(f, "error parsing regexp: {why}"),
-            Self::TooLarge => f.write_str("regular expression is too large"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
 
 /// Whether a pattern is one, at little cost: nothing is compiled.
 ///

@@ -44,7 +44,7 @@ pub(super) struct Atom {
 }
 
 impl Atom {
-    /// One character of so many that take as much room.
+    /// One character, of a class of this size.
     pub(super) const fn chars(size: u64) -> Self {
         Self { size, repeats: 1, matches_empty: false }
     }

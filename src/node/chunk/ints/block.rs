@@ -29,7 +29,7 @@ const LEFT_OUT: usize = 5;
 const EXCEPTIONS: u8 = 0x80;
 /// The first head that says unary.
 const UNARY: u8 = 65;
-/// Unary high bits must save so many bytes: decoding them takes longer.
+/// The fewest bytes that unary high bits must save, since decoding them takes longer.
 const UNARY_SAVES: usize = 3;
 
 /// Appends a block.
@@ -76,7 +76,7 @@ pub(super) struct Plan {
 #[derive(Clone, Copy, Debug)]
 enum Above {
     Nothing,
-    /// So many.
+    /// A number of bits.
     Exceptions(usize),
     /// Of every value; whether differences to the base are folded to one sign.
     Unary(bool),
@@ -117,7 +117,7 @@ impl Plan {
 
     /// The cheapest way over `base`.
     fn over(values: &[i64], base: i64) -> Self {
-        // How many values need exactly so many bits.
+        // How many values need exactly this number of bits.
         let mut needing = [0usize; 65];
         for value in values {
             needing[64 - (value.wrapping_sub(base) as u64).leading_zeros() as usize] += 1;

@@ -25,7 +25,7 @@ pub(super) fn encode(values: &[i64], out: &mut Vec<u8>) {
         (values.get(..1).unwrap_or_default(), &once),
         (&[values.first().copied().unwrap_or(0), once.first().copied().unwrap_or(0)], &twice),
     ];
-    // The first blocks tell which order suits; a series seldom changes its ways within one chunk.
+    // The first blocks decide the order; a series seldom changes its shape within one chunk.
     let usable = columns.iter().enumerate().filter(|(order, _)| *order <= values.len());
     let best = usable.min_by_key(|(order, (_, column))| {
         let looked_at = column.chunks(BLOCK).take(LOOKED_AT);
