@@ -27,6 +27,24 @@ use crate::{
     telemetry::{metrics::Metrics, otlp},
 };
 
+/// A line of the log: the fields that every line about a query has, then its own.
+macro_rules! log_line {
+    ($log:expr, target: $target:literal, $message:literal, $($field:tt)*) => {{
+        let (owner, times, origin) = ($log.owner.as_ref(), $log.times.as_ref(), &$log.origin);
+        tracing::info!(
+            target: $target,
+            tenant = owner.map(|o| o.tenant.as_str()), actor = owner.map(|o| &*o.actor),
+            class = owner.map(|o| &*o.class), backend = owner.map(|o| &*o.backend),
+            user = origin.user.as_deref(), dashboard = origin.dashboard.as_deref(), panel = origin.panel.as_deref(),
+            client = origin.client.map(tracing::field::display), trace_id = origin.trace_id.as_deref(),
+            endpoint = $log.endpoint.as_str(), fingerprint = $log.fingerprint.map(tracing::field::display),
+            start_ms = times.map(|t| t.start), end_ms = times.map(|t| t.end), step_ms = times.map(|t| t.step),
+            $($field)*
+            query = &*$log.query, $message
+        );
+    }};
+}
+
 /// Characters of a query, and of a message, in a log line.
 const LOGGED_CHARS_MAX: usize = 1_000;
 
@@ -280,19 +298,11 @@ impl QueryLog {
 
     /// The line before an expensive query is dispatched, so that the query behind a crash is known.
     pub(in crate::proxy) fn dispatched(&self) {
-        let (owner, cost, times, origin) =
-            (self.owner.as_ref(), self.cost.as_ref(), self.times.as_ref(), &self.origin);
-        tracing::info!(
-            target: "weir::dispatch",
-            tenant = owner.map(|o| o.tenant.as_str()), actor = owner.map(|o| &*o.actor),
-            class = owner.map(|o| &*o.class), backend = owner.map(|o| &*o.backend),
-            user = origin.user.as_deref(), dashboard = origin.dashboard.as_deref(), panel = origin.panel.as_deref(),
-            client = origin.client.map(tracing::field::display), trace_id = origin.trace_id.as_deref(),
-            endpoint = self.endpoint.as_str(), fingerprint = self.fingerprint.map(tracing::field::display),
-            start_ms = times.map(|t| t.start), end_ms = times.map(|t| t.end), step_ms = times.map(|t| t.step),
+        let cost = self.cost.as_ref();
+        log_line!(
+            self, target: "weir::dispatch", "dispatching expensive query",
             series = cost.map(|c| logged(c.series)), samples = cost.map(|c| logged(c.samples)),
             memory_bytes = cost.map(|c| logged(c.memory)), known = cost.map(|c| c.memory.confidence.as_str()),
-            query = &*self.query, "dispatching expensive query"
         );
     }
 
@@ -387,16 +397,9 @@ impl QueryLog {
     }
 
     fn write_line(&self, end: &End<'_>, waited: Duration) {
-        let (owner, cost, actual) = (self.owner.as_ref(), self.cost.as_ref(), end.actual.as_ref());
-        let (times, origin) = (self.times.as_ref(), &self.origin);
-        tracing::info!(
-            target: "weir::query",
-            tenant = owner.map(|o| o.tenant.as_str()), actor = owner.map(|o| &*o.actor),
-            class = owner.map(|o| &*o.class), backend = owner.map(|o| &*o.backend),
-            user = origin.user.as_deref(), dashboard = origin.dashboard.as_deref(), panel = origin.panel.as_deref(),
-            client = origin.client.map(tracing::field::display), trace_id = origin.trace_id.as_deref(),
-            endpoint = self.endpoint.as_str(), fingerprint = self.fingerprint.map(tracing::field::display),
-            start_ms = times.map(|t| t.start), end_ms = times.map(|t| t.end), step_ms = times.map(|t| t.step),
+        let (cost, actual) = (self.cost.as_ref(), end.actual.as_ref());
+        log_line!(
+            self, target: "weir::query", "query",
             verdict = end.verdict, status = end.status, outcome = end.outcome, stage = self.stage.as_str(),
             limit = end.limit, error = end.error.map(short),
             shadowed = Some(&*self.shadow_ids).filter(|ids| !ids.is_empty()),
@@ -405,7 +408,7 @@ impl QueryLog {
             est_memory_bytes = cost.map(|c| logged(c.memory)), known = cost.map(|c| c.series.confidence.as_str()),
             est_pieces = cost.map(|_| self.parts),
             answer_series = actual.map(|a| a.series), answer_samples = actual.map(|a| a.samples),
-            answer_bytes = actual.map(|a| a.bytes_decoded), query = &*self.query, "query"
+            answer_bytes = actual.map(|a| a.bytes_decoded),
         );
     }
 }
