@@ -82,7 +82,7 @@ impl Backend {
         &self.name
     }
 
-    /// How it is told whose data a request reads.
+    /// How the tenant is named to it.
     pub const fn tenancy(&self) -> &Tenancy {
         &self.settings.tenancy
     }

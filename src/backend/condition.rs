@@ -1,4 +1,4 @@
-//! Whether a replica works, as far as its answers tell: values and a clock, no I/O.
+//! Whether a replica works, judged by its answers: values and a clock, no I/O.
 //!
 //! Arcs: up => down, when it cannot be connected to or when two checks in a row fail; down => up, by a check that passes
 //! and by nothing else, so that a dead replica does not flap. A replica that takes requests and does not answer them is set

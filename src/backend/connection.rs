@@ -1,4 +1,4 @@
-//! One connection to a replica, driven by whoever waits for its answer.
+//! One connection to a replica, driven by the request that waits for its answer.
 //!
 //! It has no task of its own: a request and its answer pass between client and backend without a switch of tasks, and a
 //! connection that is dropped closes at once, which is how a query is cancelled. The price: nobody notices that an
@@ -41,7 +41,7 @@ pub(super) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 /// An open connection that speaks HTTP/1.
 pub(super) struct Connection {
     requests: http1::SendRequest<Full<Bytes>>,
-    /// What reads and writes; `None` once it has ended.
+    /// The driver of the connection; `None` once it has ended.
     driver: Option<Driver>,
     /// The thread whose runtime says when there is something to read.
     pub(super) worker: WorkerId,
@@ -83,7 +83,7 @@ impl Connection {
         incoming: &mut Incoming,
         cx: &mut Context<'_>,
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        // Asked first, since the driver reads for a body only that somebody wants.
+        // Polled first, since the driver reads only for a body that is polled.
         let mut next = Pin::new(&mut *incoming).poll_frame(&mut unwoken());
         if next.is_pending() {
             drive(&mut self.driver, cx);
@@ -126,7 +126,7 @@ fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
     if let Some(open) = driver
         && Pin::new(open).poll(cx).is_ready()
     {
-        // How it ended reaches whoever waits for an answer, and nobody else.
+        // Its error reaches the request that waits for an answer, and no other.
         *driver = None;
     }
 }

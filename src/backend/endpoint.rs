@@ -17,7 +17,7 @@ pub(super) enum Place {
     Prefix,
 }
 
-/// What is known of one endpoint, so that a 404 is not asked for again and again.
+/// Whether and where an endpoint exists, so that a 404 is not repeated.
 #[derive(Debug, Default)]
 pub(super) struct Endpoint(Mutex<Known>);
 

@@ -13,7 +13,7 @@ pub struct BackendError {
     cause: Cause,
 }
 
-/// What went wrong.
+/// The cause.
 #[derive(Clone, Debug)]
 pub(super) enum Cause {
     /// There is no replica to ask.
@@ -63,7 +63,7 @@ impl BackendError {
         }
     }
 
-    /// What to tell the client.
+    /// The message for the client.
     pub fn message(&self) -> String {
         self.to_string()
     }

@@ -1,4 +1,4 @@
-//! What a backend tells in the head of an answer about what the query cost.
+//! The actual cost of a query, from the head of the backend's answer.
 
 use http::HeaderMap;
 use serde::Deserialize;

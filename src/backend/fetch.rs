@@ -60,7 +60,7 @@ impl Backend {
         asked
     }
 
-    /// What metrics are, `limit` of them, as JSON.
+    /// Metadata of `limit` metrics, as JSON.
     pub async fn metadata(&self, limit: usize) -> Result<Bytes, BackendError> {
         self.get_ok(&format!("/api/v1/metadata?limit={limit}&limit_per_metric=1"), TSDB_STATUS_MAX).await
     }

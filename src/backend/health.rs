@@ -1,4 +1,4 @@
-//! What runs beside the requests: health checks of the replicas, and the closing of unused connections.
+//! Background tasks: health checks of the replicas, and the closing of unused connections.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ const HEALTH_BODY_MAX: usize = 16 << 10;
 const METRICS_BODY_MAX: usize = 8 << 20;
 /// Time between two checks of a replica that is down or in doubt: it is used again this soon after it is ready.
 const HURRIED: Duration = Duration::from_millis(250);
-/// How the log of a database tells Weir's own requests from those of its clients.
+/// The user agent of Weir's own requests, for the log of the database.
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("weir/", env!("CARGO_PKG_VERSION"), " (health check)"));
 /// Mimir and Cortex want a tenant for every query; this is the one that they use without tenancy.

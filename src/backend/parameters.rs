@@ -16,7 +16,7 @@ use crate::base::{
     params::{ParamError, Params},
 };
 
-/// What becomes of a parameter or a header.
+/// The treatment of a parameter or a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Treatment {
     /// Forwarded: it makes no backend read more.
@@ -139,7 +139,7 @@ const OWN_PREFIXES: &[(&str, &[Kind])] = &[
     ("thanos-", &[Thanos]),
 ];
 
-/// What becomes of a parameter.
+/// The treatment of a parameter.
 pub fn of_parameter(kind: Kind, name: &str) -> Treatment {
     find(PARAMETERS, kind, name).unwrap_or(match kind {
         Prometheus | Weir => Pass,
@@ -147,7 +147,7 @@ pub fn of_parameter(kind: Kind, name: &str) -> Treatment {
     })
 }
 
-/// What becomes of a header.
+/// The treatment of a header.
 pub fn of_header(kind: Kind, name: &HeaderName) -> Treatment {
     let name = name.as_str();
     find(HEADERS, kind, name).unwrap_or_else(|| {

@@ -31,10 +31,10 @@ use super::{
 };
 use crate::base::{WORKERS_MAX, WorkerId};
 
-/// Whose places a request takes.
+/// The lane whose places a request takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
-    /// What was weighed, and probes.
+    /// Queries that were priced, and probes.
     Queries,
     /// Metadata, rules, build information.
     Light,
@@ -78,7 +78,7 @@ struct Idle {
     since: Instant,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 pub(super) enum Sent {
     /// The head of an answer, and the connection that is still delivering its body.
     Answered(Response<Incoming>, Connection),

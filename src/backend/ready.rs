@@ -1,4 +1,4 @@
-//! What tells that a replica answers queries: its own word, and a query that reads nothing. Data and judgement only.
+//! Whether a replica answers queries: its own readiness endpoint, and a query that reads nothing. No I/O.
 
 use http::StatusCode;
 use serde::Deserialize;

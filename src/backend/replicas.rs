@@ -132,7 +132,7 @@ impl Replica {
         self.in_flight.load(Relaxed)
     }
 
-    /// What is known of it now.
+    /// Its condition now.
     pub(super) fn condition(&self) -> Condition {
         self.condition.lock().clone()
     }

@@ -1,4 +1,4 @@
-//! What a backend obeys; the configuration resolves into this.
+//! Settings of a backend; the configuration resolves into these.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -23,11 +23,11 @@ pub struct Settings {
     pub max_connections: usize,
     /// Most connections per replica for what is answered from memory, beside those; 0 counts as 1.
     pub light_connections: usize,
-    /// A connection that was not used for so long is closed; keep it below what the backend does by itself.
+    /// Idle time after which a connection is closed; keep it below the backend's own.
     pub idle_timeout: Duration,
     /// Set on every request, over what the client sent: credentials.
     pub headers: HeaderMap,
-    /// How it is told whose data a request reads.
+    /// How the tenant is named to it.
     pub tenancy: Tenancy,
     /// TLS, for the replicas with an `https` URL.
     pub tls: Option<Tls>,

@@ -1,4 +1,4 @@
-//! TLS to a backend: whom to trust, who to be, and what went wrong in words an operator can act on.
+//! TLS to a backend: trust, client certificate, and errors that an operator can act on.
 //!
 //! The system's certificates and not a list compiled in: an operator who installs the authority of the house on the
 //! machine expects it to count.
@@ -25,12 +25,12 @@ use tokio_rustls::{
 
 use crate::http::pem::{self, TlsError, certificates, pair_error, private_key};
 
-/// What the configuration says of TLS to one backend.
+/// Settings of TLS to one backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSettings {
     /// Authorities to trust, PEM, in place of the system's.
     pub ca_file: Option<PathBuf>,
-    /// Take any certificate: the connection is encrypted, and with whom is anybody's guess.
+    /// Take any certificate: the connection is encrypted, but the peer is not verified.
     pub insecure_skip_verify: bool,
     /// The name that the certificate must carry; the URL's host when there is none.
     pub server_name: Option<String>,

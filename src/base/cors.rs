@@ -1,4 +1,4 @@
-//! What browsers are told that ask for the sake of another host's page, as Prometheus tells them.
+//! CORS headers for pages of other hosts, as Prometheus sends them.
 
 /// Headers of an answer to such a request, in lower case: scripts from anywhere may read it. Neither proxy nor node keeps
 /// cookies, so that nothing is given away that a plain request would not get.

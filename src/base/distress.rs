@@ -1,6 +1,6 @@
-//! What a backend's own distress says: observed by whoever watches it, obeyed by whoever admits queries to it.
+//! A backend's distress: `backend` observes it, `limit` obeys it.
 
-/// What may say that a backend is in distress.
+/// A signal of distress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Signal {
     /// Memory of the process above its level at rest, against what is left up to its limit.
@@ -48,7 +48,7 @@ pub struct Load {
     pub budget: Option<u64>,
 }
 
-/// What one look at a backend says.
+/// One observation of a backend.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Distress {
     /// The signal that says the most and its pressure, 0 at ease to 1 at the limit.

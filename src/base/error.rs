@@ -2,7 +2,7 @@
 //!
 //! Grafana renders the JSON of 2xx, 400, 422 and 503 only; that decides most statuses here.
 
-/// Who is at fault.
+/// The party at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
     /// The client: asking again will not help.
@@ -38,7 +38,7 @@ macro_rules! kinds {
             /// Metric and log label.
             pub const fn label(self) -> &'static str { match self { $(Self::$name => $label,)* } }
 
-            /// Who is at fault.
+            /// The party at fault.
             pub const fn blame(self) -> Blame { match self { $(Self::$name => Blame::$blame,)* } }
         }
     };

@@ -18,7 +18,7 @@ pub enum ParamError {
     Invalid {
         /// The parameter's name.
         name: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         why: String,
     },
     /// The query string or the form is damaged.

@@ -16,7 +16,7 @@ const VARINT_BYTES_MAX: usize = 10;
 pub struct ProtobufError {
     /// Bytes from the beginning of the outermost message.
     pub offset: usize,
-    /// What is wrong there.
+    /// The problem.
     pub reason: &'static str,
 }
 

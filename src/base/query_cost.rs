@@ -1,4 +1,4 @@
-//! What a query asks of a backend: numbers, each with how it is known.
+//! The cost of a query: numbers, each with its confidence.
 //!
 //! `cost` produces a [`QueryCost`], `limit` weighs it; neither knows the other.
 
@@ -78,7 +78,7 @@ impl fmt::Display for Estimate {
     }
 }
 
-/// How large a query is before it reads anything: what its own text costs whoever parses and plans it.
+/// The size of a query's own text and tree: the cost of parsing and planning it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TextSize {
     /// Bytes of text.
@@ -107,7 +107,7 @@ impl TextSize {
     }
 }
 
-/// What one query asks of a backend, summed over its selectors.
+/// The cost of one query, summed over its selectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueryCost {
     /// Distinct series that the selectors match in their windows.

@@ -1,4 +1,4 @@
-//! Who pays for a query.
+//! Tenants: the payers of queries.
 
 use std::{fmt, sync::Arc};
 
@@ -16,7 +16,7 @@ impl TenantId {
         (fits && name.bytes().all(|b| b.is_ascii_graphic())).then(|| Self(name.into()))
     }
 
-    /// The common name of tenants that are not told apart, since a bound on their number is reached.
+    /// The common name of the tenants beyond the bound on their number.
     pub fn other() -> Self {
         Self("other".into())
     }

@@ -12,7 +12,7 @@ const EPOCH: DateTime = civil::date(1970, 1, 1).at(0, 0, 0, 0);
 /// Completes a part of a date, which VictoriaMetrics takes from the year on.
 const DATE_REST: &str = "0000-01-01T00:00:00";
 
-/// What a database reads beyond the numbers and RFC 3339 times that all of them read.
+/// Formats that a database reads beyond numbers and RFC 3339 times, which all of them read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TimeDialect {
     /// Nothing: Prometheus, Thanos, Mimir, Cortex, Weir's node.

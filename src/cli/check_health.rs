@@ -19,7 +19,7 @@ use crate::{
 /// Longest wait for the answer: health is answered from memory, whatever the load.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whom to ask.
+/// The address to ask.
 #[derive(Debug, Args)]
 pub(super) struct CheckHealth {
     /// Address of the admin API, or of a storage node.

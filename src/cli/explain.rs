@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{config, cost::History, proxy::Proxy, telemetry::metrics::Metrics};
 
-/// What to explain, and to whom it would go.
+/// The query to explain, and its backend.
 #[derive(Debug, Args)]
 pub(super) struct Explain {
     /// The PromQL query.
@@ -27,7 +27,7 @@ pub(super) struct Explain {
     /// A database to ask, with default limits.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090")]
     backend: String,
-    /// What kind of database that is.
+    /// The kind of that database.
     #[arg(long, default_value = "prometheus", requires = "backend")]
     kind: String,
     /// Start of a graph: Unix seconds or RFC 3339. Without it, the query is evaluated once, at `--end`.

@@ -32,7 +32,7 @@ macro_rules! connections {
         }
 
         impl $name {
-            /// What the listener obeys.
+            /// The limits of the listener.
             pub fn resolve(&self) -> ConnectionLimits {
                 let max = within_open_files(usize::try_from(self.max.0.get()).unwrap_or(usize::MAX));
                 let per_client = max.saturating_mul(self.per_client.percent().into()).div_ceil(100);

@@ -1,4 +1,4 @@
-//! What a reload changed, in lines that an operator can read.
+//! The changes of a reload, in lines for an operator.
 
 use super::load::Loaded;
 use serde::Serialize;

@@ -17,7 +17,7 @@ pub const DEFAULT_FILE: &str = include_str!("../../config/weir.yaml");
 pub struct Loaded {
     /// The settings as written, over the defaults; secrets are substituted.
     pub raw: Raw,
-    /// What is allowed but probably not meant.
+    /// Warnings: settings that are allowed but probably not meant.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -27,7 +27,7 @@ pub fn load_file(path: &FilePath) -> Result<Loaded, Report> {
     load_text(&name, &text, &env::var)
 }
 
-/// What to do where there is no file.
+/// The hint where there is no file.
 pub(super) const START_FROM: &str = "`weir check-config --print-default` prints one to start from";
 
 /// The name of a file and what it holds; `otherwise` says what to do where there is none.

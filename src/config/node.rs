@@ -95,7 +95,7 @@ pub struct Reads {
     pub outstanding: Count,
     /// The longest that a read may take.
     pub timeout: Span,
-    /// A client that takes no byte of its answer for so long is given up.
+    /// Time after which a client that takes no byte of its answer is disconnected.
     pub stall: Span,
     /// How long a sample stays visible to an instant vector.
     pub lookback: Span,
@@ -182,7 +182,7 @@ pub fn node_changes(old: &RawNode, new: &RawNode) -> (Vec<String>, Vec<String>) 
     changes(old, new).into_iter().partition(is_live)
 }
 
-/// What a file turned out to be.
+/// The result of reading a file.
 #[derive(Debug)]
 pub enum Checked {
     /// The configuration of a proxy, with what may be a mistake.
@@ -242,7 +242,7 @@ pub fn load_node_text(
     if wrong.is_empty() { Ok(raw) } else { Err(failed(wrong)) }
 }
 
-/// What the database and its API obey.
+/// The settings of the database and its API.
 pub fn resolve_node(raw: &RawNode) -> (Options, Settings) {
     let (storage, reads) = (&raw.storage, &raw.reads);
     let size = |n: NonZeroU64| usize::try_from(n.get()).unwrap_or(usize::MAX);

@@ -34,7 +34,7 @@ pub struct Pool {
     pub high: Share,
     /// Buffers that refills make, over all pools.
     pub refill: Limit<Rate>,
-    /// A pool that nobody used for so long frees what it keeps above its low mark.
+    /// Idle time after which a pool frees the objects above its low watermark.
     pub idle: Span,
     /// Buffers of answers under way, by bytes.
     pub bytes: Vec<Kept>,

@@ -1,4 +1,4 @@
-//! What an operator may write. Every key has a default here; `config/weir.yaml` shows them all and a test compares.
+//! The configuration as an operator writes it. Every key has a default here; `config/weir.yaml` shows them all and a test compares.
 
 use super::raw_limits::is_default;
 use super::scalar::{Cidr, Count, Limit, Listen, OnStale, Rate, Secret, Share, Size, Span, Unknown};
@@ -236,7 +236,7 @@ pub struct Pressure {
     /// Where `/metrics` is found, where that is not below `urls`: M3's storage nodes, for one. Fetched without `headers`.
     pub metrics_urls: Vec<String>,
     /// Resident memory at which the backend is at its limit; `unlimited` leaves memory out where the backend does not
-    /// tell its own limit.
+    /// export its own.
     pub memory_limit: Limit<Size>,
     /// What becomes of the budget when a signal stays away, or never comes: `hold` (it does not rise), `shrink` (to one
     /// query at a time), a share to shrink to, or `ignore` (the other signals decide).

@@ -1,4 +1,4 @@
-//! What an operator may write of limits, and how one layer of it lies over another.
+//! The limits as an operator writes them, and the overlay of one layer over another.
 
 use std::collections::BTreeMap;
 

@@ -18,7 +18,7 @@ use crate::node::http::{QuotaLimit, QuotaSettings};
 pub struct ReadQuota {
     /// How far back the window reaches.
     pub window: Span,
-    /// The header that names who reads; requests without it are told apart by address.
+    /// The header that names the reader; without it, the client's address does.
     pub header: String,
     /// Of one source.
     pub source: Amounts,

@@ -21,10 +21,10 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 
-/// Editors and orchestrators write a file in several steps; the file is read when it has been quiet for so long.
+/// Time without a change after which the file is read: editors write it in several steps.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// What takes effect only at the next start: the sockets are bound, the log is open.
+/// Settings that take effect only at the next start: the sockets are bound, the log is open.
 const AT_START: [&str; 6] = [
     "server.listen:",
     "server.admin_listen:",
@@ -34,7 +34,7 @@ const AT_START: [&str; 6] = [
     "telemetry.profiling.enabled:",
 ];
 
-/// The configuration file, the settings that were last read from it, and whoever obeys them.
+/// The configuration file, the settings that were last read from it, and the function that applies them.
 pub struct Reloader {
     path: PathBuf,
     current: Mutex<Current>,
@@ -44,10 +44,10 @@ pub struct Reloader {
 /// Hands new settings to the running modules, or says why they cannot be obeyed.
 type Apply = dyn Fn(&Loaded) -> Result<(), String> + Send + Sync;
 
-/// What was last read.
+/// The configuration that was last read.
 struct Current {
     loaded: Arc<Loaded>,
-    /// What the files that the settings name held then, by key.
+    /// Digests of the files that the settings named then, by key.
     files: BTreeMap<String, Digest>,
 }
 
@@ -142,7 +142,7 @@ impl Reloader {
         Ok(())
     }
 
-    /// What the file, and those that the settings name, hold now.
+    /// The contents of the file, and of those that the settings name.
     fn look(&self) -> BTreeMap<PathBuf, Digest> {
         let named = self.current().loaded.raw.files().into_values();
         named.chain([self.path.clone()]).map(|path| (path.clone(), digest(&path))).collect()
@@ -175,7 +175,7 @@ fn directory(path: &Path) -> &Path {
     }
 }
 
-/// What a file holds, in short; `None` when it cannot be read.
+/// The digest of a file; `None` when it cannot be read.
 type Digest = Option<u64>;
 
 fn digest(path: &Path) -> Digest {
@@ -234,7 +234,7 @@ mod tests {
         assert!(reloader.reload().unwrap_err().to_string().ends_with("weir.yaml: the file is empty"));
         fs::remove_file(&path).unwrap();
         assert!(reloader.reload().is_err());
-        // What cannot be obeyed is no reload, and not what later changes are told from.
+        // A file that cannot be applied is no reload, and later changes are not compared with it.
         fs::write(&path, "server: {listen: 127.0.0.1:3, grace: 5s}").unwrap();
         assert!(reloader.reload().unwrap_err().to_string().ends_with("weir.yaml: no such port"));
         assert_eq!(applied.load(Ordering::Relaxed), 1);

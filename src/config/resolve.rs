@@ -1,4 +1,4 @@
-//! From what is written to what the modules obey: defaults laid under overrides, units into numbers.
+//! From the raw configuration to the modules' settings: defaults under overrides, units into numbers.
 
 use std::{
     collections::HashMap,
@@ -33,13 +33,13 @@ use crate::{
     },
 };
 
-/// A rate's allowance for so long may be used at once: a dashboard of many panels asks everything in one second.
+/// The burst of a rate, as the time in which it accrues: a dashboard sends all its queries within a second.
 const BURST: Duration = Duration::from_secs(4);
 
 /// The settings of a proxy.
 ///
 /// # Errors
-/// What the checks of [`load_text`](super::load_text) missed: names and URLs that cannot be used.
+/// Mistakes that the checks of [`load_text`](super::load_text) missed: names and URLs that cannot be used.
 pub fn resolve(raw: &Raw) -> Result<proxy::Settings, String> {
     let index = |name: &str| raw.backends.iter().position(|backend| backend.name == name);
     let (mut routes, mut prefix_routes) = (HashMap::new(), TenantPrefixes::default());
@@ -171,7 +171,7 @@ fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {
     Ok(upstream::Settings { backend, metrics, model, on_unparsable, pressure, split_percent, push_down })
 }
 
-/// The word for a backend that is told no tenant.
+/// The word for a backend that gets no tenant header.
 const NO_HEADER: &str = "none";
 
 fn tenancy(raw: &raw::Backend, kind: backend::Kind) -> Result<Tenancy, String> {

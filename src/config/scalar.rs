@@ -189,7 +189,7 @@ pub enum Unknown {
     Allow,
     /// Refuse it.
     Deny,
-    /// Assume so many series per selector.
+    /// The assumed number of series of a selector.
     Series(Count),
 }
 

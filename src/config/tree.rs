@@ -14,7 +14,7 @@ const NODES_MAX: usize = 50_000;
 /// A real file shares a block a few times; an alias bomb multiplies it.
 const ALIAS_EVENTS_MAX: usize = 20_000;
 
-/// What is too much in a file.
+/// The limit that a file exceeds.
 fn over_budget(breach: &BudgetBreach) -> String {
     match breach {
         BudgetBreach::Documents { .. } => "it has more than one document: `---` begins another".to_owned(),
@@ -31,7 +31,7 @@ pub(super) struct Node {
     pub(super) value: Value,
 }
 
-/// What a node holds.
+/// The value of a node.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Null,
@@ -75,7 +75,7 @@ impl Node {
         }
     }
 
-    /// What a person would call this value in `expected …, found …`.
+    /// The name of this value in `expected …, found …`.
     pub(super) fn describe(&self) -> String {
         match &self.value {
             Value::Null => "nothing".to_owned(),

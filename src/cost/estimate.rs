@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// worth an account: `1+1`, `vector(1)`, `time()` of a graph.
 const FREE_BYTES: u64 = 256 << 10;
 
-/// What is known of the data that a request reads.
+/// Knowledge about the data that a request reads.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Knowledge<'a> {
     /// One entry for each selector of the shape, in its order; a selector without one counts as
@@ -73,7 +73,7 @@ pub struct SelectorEstimate {
     pub points: Estimate,
     /// Bytes of these series and points alone.
     pub memory: Estimate,
-    /// What it reads.
+    /// Its reads.
     pub window: TimeRange,
     /// How often it is evaluated.
     pub evaluations: u64,

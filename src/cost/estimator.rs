@@ -41,7 +41,7 @@ const HEAVY_SERIES: u64 = 50_000;
 /// Selectors with more series than this are taken for histograms: to ask for their type reads a sample of each.
 const TYPED_SERIES_MAX: u64 = 50_000;
 
-/// What the limits say of a cost.
+/// The verdict of the limits on a cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// No limit is near.
@@ -86,10 +86,10 @@ pub struct Ceilings {
     pub near: Ceiling,
 }
 
-/// What the estimator lacks to go on.
+/// The next need of the estimator.
 #[derive(Clone, Debug)]
 pub enum Need {
-    /// What earlier runs of the query touched: [`Estimator::supply_history`].
+    /// The observed cost of earlier runs: [`Estimator::supply_history`].
     History,
     /// Counts by the backend, all at the same time: [`Estimator::supply_count`] for each.
     Probes(Vec<ProbeNeed>),
@@ -104,9 +104,9 @@ pub enum Need {
 pub struct ProbeNeed {
     /// Its index in the shape.
     pub selector: usize,
-    /// With more series than this the query is refused: they need not be told apart.
+    /// A count may stop here: with more series the query is refused.
     pub limit: u64,
-    /// Up to so many no limit is in doubt: fewer need not be told apart either.
+    /// A number of series up to which no limit is in doubt.
     pub enough: u64,
 }
 
@@ -126,7 +126,7 @@ pub enum Count {
     Series {
         /// How many there are.
         series: Estimate,
-        /// Counting stopped over the limit: there are at least so many.
+        /// Counting stopped over the limit: the number is a lower bound.
         truncated: bool,
     },
     /// It cannot count this selector.
@@ -320,7 +320,7 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         !is_loose && (self.verdict)(&cost) == Verdict::Within
     }
 
-    /// The selectors that another count could tell more of, the largest first, each with the limit of its probe.
+    /// The selectors worth another count, the largest first, each with the limit of its probe.
     fn plan_probes(&mut self) {
         let shapes = &self.subject.shape.selectors;
         let mut first = HashMap::new();
@@ -375,7 +375,7 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         Some((limits, if is_enough { enough } else { 0 }))
     }
 
-    /// The price where each of these selectors, and those that are counted with them, has so many series.
+    /// The price if each of these selectors, and those counted with them, has `series` series.
     fn price_at(&self, selectors: &[usize], series: u64) -> Estimated {
         let mut known = self.known.clone();
         let twins = selectors.iter().filter_map(|i| self.twins.get(i)).flatten();

@@ -1,4 +1,4 @@
-//! Estimates in words and in JSON: what a query would cost, how each number is known, and what would make it cheaper.
+//! Estimates in words and in JSON: the cost of a query, the confidence of each number, and ways to a cheaper one.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -49,7 +49,7 @@ pub fn text(estimate: &Estimated) -> String {
     lines.join("\n")
 }
 
-/// What the backend would hold, and by what that was worked out.
+/// The estimated memory, and its source.
 fn memory(estimate: &Estimated) -> String {
     let d = &estimate.cost;
     let whole = estimate.whole_memory.value;

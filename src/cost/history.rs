@@ -1,4 +1,4 @@
-//! What earlier runs of a query touched: a bounded, forgetting store, by backend.
+//! The observed cost of earlier runs of a query: a bounded store with decay, by backend.
 //!
 //! An observation is no bound. The largest run of late raises a number wherever the same query looks at a window of the
 //! same length and age; a smaller one lowers a number only for the window that it was made in, and only while little can
@@ -40,7 +40,7 @@ const HEADER: &str = "weir-learned 3 ";
 /// Longest file read, for each entry of room: eleven numbers fit with ease.
 const ENTRY_BYTES_MAX: usize = 512;
 
-/// What identifies "the same query again, over a window of the same length and age", and the window itself.
+/// The identity of "the same query again, over a window of the same length and age", and the window itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryKey {
     pub(super) id: Fingerprint,
@@ -77,7 +77,7 @@ const fn log2(n: u64) -> u8 {
     (u64::BITS - n.leading_zeros()) as u8
 }
 
-/// What is remembered of a query. Series are summed over its selectors.
+/// The history of a query. Series are summed over its selectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remembered {
     /// The largest run of late, as far as it has not faded.
@@ -135,7 +135,7 @@ struct Slot {
     used: bool,
 }
 
-/// What is written to disk of one query.
+/// The history of one query on disk.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 struct Entry {
     id: [u64; 2],
@@ -194,7 +194,7 @@ impl History {
         self.len() == 0
     }
 
-    /// What is remembered of a query; `None` when it never ran, or too long ago.
+    /// The history of a query; `None` when it never ran, or too long ago.
     pub fn get(&self, key: &HistoryKey, now_ms: i64) -> Option<Remembered> {
         let now_ms = now_ms.max(0) as u64;
         let mut shard = self.shard(key.id);

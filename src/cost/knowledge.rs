@@ -1,4 +1,4 @@
-//! What is known of a selector's series, and from where.
+//! The known number of a selector's series, and its source.
 
 use std::fmt;
 
@@ -75,7 +75,7 @@ pub struct SeriesKnowledge {
     pub series: Estimate,
     /// How that came to be known.
     pub source: Source,
-    /// What they hold.
+    /// Their contents.
     pub samples: SampleType,
 }
 
@@ -96,7 +96,7 @@ impl SeriesKnowledge {
         Self::new(Estimate::new(model.unknown.series(), Confidence::Assumed), Source::Assumed)
     }
 
-    /// What is assumed, and what a table says of times that it does not cover.
+    /// An assumption, or the number of a table for times that it does not cover.
     pub fn is_guess(&self) -> bool {
         self.series.confidence == Confidence::Assumed
     }

@@ -1,4 +1,4 @@
-//! What metrics are, as their backend says: a native histogram takes many times the memory of a float.
+//! The types of metrics, as their backend names them: a native histogram takes many times the memory of a float.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! What a query will cost, before it runs: pure arithmetic over its [`Shape`](crate::promql::shape::Shape) and what
+//! The cost of a query before it runs: pure arithmetic over its [`Shape`](crate::promql::shape::Shape) and what
 //! is known of its selectors. No I/O; what asks a database lives in `backend`.
 
 mod estimate;

@@ -2,7 +2,7 @@
 
 use crate::base::{Kind, TimeRange};
 
-/// What to assume of a selector that nothing is known about.
+/// The assumption about an unknown selector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unknown {
     /// It costs nothing: let it pass.
@@ -29,7 +29,7 @@ impl Unknown {
 /// A backend as the estimator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
-    /// Whose formula.
+    /// The engine of the formula.
     pub kind: Kind,
     /// Length of a storage block, milliseconds; 0 counts as one block for any window.
     pub block_duration_ms: u64,

@@ -1,4 +1,4 @@
-//! A range query in parts of its time, one after the other: what an engine holds at once is then the share of one part.
+//! A range query in parts of its time, one after the other: an engine then holds the share of one part at once.
 //!
 //! Prometheus' engine holds series × steps until the last step is known. 20,000 series over 6 h at 15 s, summed, take
 //! 1,619 MiB at their peak; in eight parts, two queries at a time, 851 MiB for both and no more time than the two whole
@@ -126,7 +126,7 @@ impl QuerySplit {
         (0..parts).map(part).collect()
     }
 
-    /// The longest of so many parts.
+    /// The length of the longest of `parts` parts.
     fn first_of(&self, parts: u64) -> Shape {
         let EvalTimes { start, step, .. } = self.times;
         let steps = self.times.steps().div_ceil(parts);
@@ -135,7 +135,7 @@ impl QuerySplit {
     }
 }
 
-/// Bytes of JSON that the answer is known to need. The number of groups is unknown; the first part tells.
+/// Bytes of JSON that the answer is known to need. The number of groups is unknown until the first part is answered.
 fn answer_bytes(whole: &Estimated) -> u64 {
     let series = whole.selectors.iter().map(|selector| match selector.output {
         Output::Nothing | Output::Grouped => 0,

@@ -9,10 +9,10 @@ use crate::{
     promql::shape::{SelectorShape, Shape},
 };
 
-/// What is estimated.
+/// The subject of an estimate.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
-    /// What it reads.
+    /// Its reads.
     pub shape: &'a Shape,
     /// It lists label sets and reads no samples.
     pub listing: bool,

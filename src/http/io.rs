@@ -19,7 +19,7 @@ use super::{activity::Activity, reject::Rejection};
 pub(super) struct ClientIo<I> {
     io: I,
     activity: Arc<Activity>,
-    /// What is left of the answer that stands for the parser's.
+    /// The rest of the answer that replaces the parser's.
     rejection: Option<Vec<u8>>,
 }
 

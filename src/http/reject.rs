@@ -100,7 +100,7 @@ impl Rejection {
         response
     }
 
-    /// What stands for an answer without a body that the HTTP parser gives by itself; `None` for any other bytes.
+    /// The replacement of an answer without a body that the HTTP parser gives by itself; `None` for any other bytes.
     pub(super) fn of_parser(answer: &[u8]) -> Option<Self> {
         match answer.strip_prefix(b"HTTP/1.1 ").or_else(|| answer.strip_prefix(b"HTTP/1.0 "))?.get(..3)? {
             b"400" => Some(Self::Malformed),

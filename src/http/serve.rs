@@ -113,7 +113,7 @@ async fn drain(mut tasks: JoinSet<()>, connections: &Connections, grace: Duratio
         return Served { cut: 0 };
     }
     let cut = connections.expire();
-    // Who takes its refusal in time has it.
+    // A client that reads its refusal in time has it.
     let _ = timeout(LAST_WORDS, all_ended(&mut tasks)).await;
     tasks.shutdown().await;
     Served { cut }

@@ -29,7 +29,7 @@ use crate::base::{
     distress::{Distress, Load},
 };
 
-/// What a query draws on its tenants' rates when it asks to run.
+/// The part of a query that was already counted towards its tenants' rates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Charged {
     /// Nothing was taken for it before.
@@ -46,24 +46,24 @@ pub enum Charged {
 pub struct AdmissionRequest {
     /// The tenants that pay, each for all of it; the first is whose turn it is.
     pub payers: SmallVec<[TenantId; 1]>,
-    /// Who inside the tenant: a dashboard, a user, a rule.
+    /// The actor inside the tenant: a dashboard, a user, a rule.
     pub actor: Arc<str>,
     /// The name of its class, if it has one.
     pub class: Option<Arc<str>>,
     /// The name of the backend where it would run.
     pub backend: Arc<str>,
-    /// What it would cost.
+    /// Its estimated cost.
     pub cost: QueryCost,
     /// When the answer is of no use any more; the wait ends before.
     pub deadline: Instant,
-    /// What was taken from the rates for it before.
+    /// The part that was already counted towards the rates.
     pub charged: Charged,
     /// The caller's own number of the query, given back in a [`Snapshot`].
     pub tag: u64,
 }
 
 impl AdmissionRequest {
-    /// Whose turn it is.
+    /// The tenant whose turn it takes.
     pub(super) fn tenant(&self) -> TenantId {
         self.payers.first().cloned().unwrap_or_else(TenantId::other)
     }
@@ -72,7 +72,7 @@ impl AdmissionRequest {
 /// A query that may run.
 #[derive(Debug)]
 pub struct Admitted {
-    /// What it holds until it is over.
+    /// Its permit, until it is over.
     pub permit: Permit,
     /// How long it waited.
     pub waited: Duration,
@@ -210,7 +210,7 @@ impl Admission {
         self.change(|state, _, ready| *ready = state.close());
     }
 
-    /// What is held and who waits, now.
+    /// The state now.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::of(&self.lock(), Instant::now())
     }
@@ -269,7 +269,7 @@ impl Admission {
         }
     }
 
-    /// Sees to it that somebody looks at the accounts when an alarm is due.
+    /// Spawns a task that dispatches when an alarm is due.
     fn arm(self: &Arc<Self>, at: Instant) {
         // Nothing that panics runs under the lock.
         let mut armed = self.armed.lock();

@@ -1,4 +1,4 @@
-//! One backend's accounts: its lanes, its window, and what is held there without running.
+//! One backend's accounts: its lanes, its window, and shares held by queries that run no more.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -99,7 +99,7 @@ impl Backend {
         }
     }
 
-    /// What of a lane is open now.
+    /// The open part of a lane now.
     pub(super) fn open(&self, lane: Lane) -> Open {
         let whole = self.budget.whole(lane);
         match lane {
@@ -178,7 +178,7 @@ impl Backend {
         self.peak.queries = self.peak.queries.max(queries);
     }
 
-    /// What a query in this phase holds here is free.
+    /// Frees the share of a query in this phase.
     pub(super) fn give_back(&mut self, charge: &Charge, phase: Phase) {
         match phase {
             Phase::Runs => self.lane_mut(charge.lane).remove(charge),
@@ -198,7 +198,7 @@ impl Backend {
         }
     }
 
-    /// Books a query as stalled, if that is within the budget: as many as there are slots, beside what runs.
+    /// Books a query as stalled, up to the number of slots, beside the running ones.
     pub(super) fn stall(&mut self, charge: &Charge) -> bool {
         let budget = self.budget.whole(Lane::Heavy);
         let mut heavy = self.heavy.used;

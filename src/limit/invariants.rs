@@ -1,4 +1,4 @@
-//! What must hold after every step, as pure functions over the accounts and the permits that are out.
+//! Invariants after every step, as pure functions over the accounts and the permits that are out.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::{
 /// The longest that a query that fits waits before an idle backend.
 pub(super) const IDLE_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// What was held before a step, to tell a budget that is passed from one that shrank.
+/// Holdings before a step: a budget that shrank below them is not exceeded.
 pub(super) struct Before {
     backends: Vec<[Usage; 3]>,
     tenants: Vec<Usage>,
@@ -59,7 +59,7 @@ fn sum<'a>(charges: impl Iterator<Item = &'a Charge>) -> Usage {
     charges.fold(Usage::default(), |sum, charge| sum.plus(charge.bytes))
 }
 
-/// What is held is what the permits that are out and the charges that linger hold, everywhere.
+/// The accounts equal the sum of permits that are out and charges that linger, everywhere.
 fn leaks(state: &State, permits: &[(Charge, Phase)]) -> Vec<String> {
     let mut wrong = Vec::new();
     let lingering = state.backends.iter().flat_map(|backend| backend.lingering.values());

@@ -66,7 +66,7 @@ impl Account {
     }
 }
 
-/// What of a lane may be held now; `None` is unlimited.
+/// The open part of a lane; `None` is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Open {
     pub(super) memory: Option<u64>,
@@ -105,7 +105,7 @@ impl Budget {
         self.memory.max.map(|max| shares::heavy_memory(max.get()))
     }
 
-    /// What of a lane may be held at most, whatever the window is.
+    /// The whole capacity of a lane, whatever the window is.
     pub(super) fn whole(&self, lane: Lane) -> Open {
         let (memory, slots) = match lane {
             Lane::Light => (shares::light_memory as fn(u64) -> u64, shares::light_slots as fn(u64) -> u64),
@@ -124,7 +124,7 @@ pub(super) struct Reserve {
 
 impl Account {
     /// Whether a charge fits what is open of the lane beside what runs there; an empty lane takes any query, so that
-    /// neither the window nor a reserve shuts anybody out. The reason is the first of what is missing.
+    /// neither the window nor a reserve shuts a query out. The reason is the first of what is missing.
     pub(super) fn fits(&self, charge: &Charge, open: Open, reserves: &[Reserve]) -> Result<(), WaitReason> {
         if self.used.queries == 0 {
             return if open.slots == Some(0) { Err(WaitReason::Slots) } else { Ok(()) };

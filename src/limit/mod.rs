@@ -3,13 +3,13 @@
 //! ```text
 //! per query ──▶ rate ──▶ in flight: tenant, then a lane of the backend ──▶ permit
 //!  422           429      │ no room: wait, in turn                          │ drop
-//!                         └────────── queue ◀───────── what is freed ◀──────┘
+//!                         └────────── queue ◀───────── freed shares ◀───────┘
 //! ```
 //!
 //! Each backend has two lanes ([`Lane`]): one for light queries that nothing but its death closes, and one for all others,
 //! bounded by one congestion window. A query that fits the budget runs at once when nothing else heavy does, whatever
 //! came before. One short lock guards the accounts; nothing is held while waiting. A permit's drop is the only way back
-//! of what it holds, and what is freed goes to the waiter whose turn it is before anybody else can ask.
+//! of its share, and a freed share goes to the waiter whose turn it is before anybody else can ask.
 
 mod admission;
 mod backend;

@@ -1,4 +1,4 @@
-//! The guard over what a running query holds.
+//! The guard over a running query's share of the budgets.
 
 use std::{
     fmt,
@@ -24,10 +24,10 @@ pub enum End {
     Abandoned,
 }
 
-/// What a query turned out to cost.
+/// The actual cost of a query.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Actual {
-    /// Raw samples read, where the answer tells.
+    /// Raw samples read, where the answer says so.
     pub samples: Option<u64>,
     /// How it ended.
     pub end: End,
@@ -36,7 +36,7 @@ pub struct Actual {
 /// The accounts of the tenants that pay for a query; the first is whose turn it is.
 pub(super) type Payers = SmallVec<[usize; 2]>;
 
-/// What one query is charged, and where.
+/// The charge of one query, and its accounts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Charge {
     pub(super) payers: Payers,
@@ -51,7 +51,7 @@ pub(super) struct Charge {
     pub(super) samples: u64,
 }
 
-/// What of a charge is still held at the backend.
+/// The part of a charge that is still held at the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Phase {
@@ -80,7 +80,7 @@ impl Phase {
     }
 }
 
-/// What a permit holds, shared with its handles.
+/// The state of a permit, shared with its handles.
 struct Held {
     admission: Arc<Admission>,
     charge: Charge,
@@ -106,12 +106,12 @@ impl Permit {
         self.actual = actual;
     }
 
-    /// A part of the query that held as much as all of it may was answered; more of it follows.
+    /// A part of a split query was answered; more of it follows.
     pub fn part_done(&self) {
         self.held.admission.part_done(&self.held.charge);
     }
 
-    /// A handle for whoever watches the answer.
+    /// A handle for the progress of the answer.
     pub fn handle(&self) -> PermitHandle {
         PermitHandle(Arc::downgrade(&self.held))
     }

@@ -1,4 +1,4 @@
-//! The limits in force, resolved: what the configuration says after defaults, overrides and units are worked out.
+//! The limits in force: the configuration after defaults, overrides and units are resolved.
 
 use std::{collections::HashMap, num::NonZeroU64, sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ impl Mode {
 pub struct Limit {
     /// The most that is allowed; `None` is unlimited.
     pub max: Option<NonZeroU64>,
-    /// What happens to what is over it.
+    /// The treatment of a query over it.
     pub mode: Mode,
 }
 
@@ -89,7 +89,7 @@ impl Limit {
     }
 }
 
-/// What one query may cost.
+/// Limits of one query.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerQuery {
     /// Distinct series.
@@ -120,9 +120,9 @@ pub struct PerQuery {
     pub matchers: Limit,
     /// Bytes of regular expressions.
     pub regex_bytes: Limit,
-    /// Bytes of the answer; watched by whoever counts it.
+    /// Bytes of the answer; checked by its meter.
     pub response_bytes: Limit,
-    /// Milliseconds from admission to the last byte; watched by whoever forwards.
+    /// Milliseconds from admission to the last byte; checked while it is forwarded.
     pub timeout_ms: Limit,
     /// Which of those that a backend may enforce in its own place are written.
     pub written: Written,
@@ -149,7 +149,7 @@ impl Written {
     }
 }
 
-/// What a tenant's queries in flight may hold together.
+/// The budget of a tenant's queries in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InFlight {
     /// Queries.
@@ -187,11 +187,11 @@ pub struct Rate {
 pub struct RateLimit {
     /// The rate; `None` is unlimited.
     pub rate: Option<Rate>,
-    /// What happens to what is over it.
+    /// The treatment of a query over it.
     pub mode: Mode,
 }
 
-/// What a tenant may ask for over time.
+/// The rates of a tenant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rates {
     /// Queries.
@@ -203,15 +203,15 @@ pub struct Rates {
 /// All limits of one tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TenantPolicy {
-    /// What one query may cost.
+    /// Limits of one query.
     pub per_query: PerQuery,
-    /// What one query of a class may cost, where that differs.
+    /// Limits of one query of a class, where they differ.
     pub per_class: Vec<(Arc<str>, PerQuery)>,
-    /// What the queries in flight may hold together.
+    /// The budget of all queries in flight.
     pub in_flight: InFlight,
     /// How queries wait.
     pub queue: QueuePolicy,
-    /// What may be asked for over time.
+    /// The rates.
     pub rate: Rates,
 }
 
@@ -291,7 +291,7 @@ pub struct ClassPolicy {
     pub reserve_percent: u8,
 }
 
-/// What all queries in flight on a backend may hold together.
+/// The budget of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendBudget {
     /// The name; it identifies the backend over reloads.
@@ -311,15 +311,15 @@ pub struct BackendBudget {
 pub struct Policy {
     /// For every tenant that has none of its own.
     pub default: Arc<TenantPolicy>,
-    /// What differs for single tenants, complete.
+    /// Limits of single tenants, complete.
     pub tenants: HashMap<TenantId, Arc<TenantPolicy>>,
-    /// What differs for tenants whose names begin alike, complete; a name of its own goes before.
+    /// Limits of tenants by the prefix of their names, complete; an exact name takes precedence.
     pub patterns: TenantPrefixes<Arc<TenantPolicy>>,
     /// The classes.
     pub classes: Vec<ClassPolicy>,
     /// The backends' budgets.
     pub backends: Vec<BackendBudget>,
-    /// Most tenants without limits of their own that are told apart; those beyond share one account.
+    /// The most tenants without limits of their own that have an account each; those beyond share one.
     pub tenants_max: usize,
     /// Most queries waiting for one backend, over all tenants.
     pub waiting_max: usize,

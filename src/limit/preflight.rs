@@ -1,4 +1,4 @@
-//! What refuses a query before it asks for room: budgets that it can never fit, and rates; and what shadow mode notes.
+//! Checks before a query asks for room: budgets that it can never fit, and rates, in shadow mode as well.
 
 use std::{num::NonZeroU64, sync::Arc};
 

@@ -36,7 +36,7 @@ pub(super) struct Waiter {
     pub(super) hand_over: oneshot::Sender<Result<Permit, Refusal>>,
 }
 
-/// What may become of a query that waits.
+/// The scheduler's verdict on a waiting query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It runs.
@@ -56,7 +56,7 @@ const TURN: u64 = 1 << 20;
 /// Shares looked at behind one that holds them up, for one that may pass.
 const PASSING_MAX: usize = 256;
 
-/// What a query costs its share and its flow.
+/// The cost of a query to its share and its flow.
 fn cost(charge: &Charge) -> u128 {
     u128::from(charge.bytes) + u128::from(TURN)
 }
@@ -98,7 +98,7 @@ struct Share {
     flows: Vec<Flow>,
 }
 
-/// What one share has to offer.
+/// The best candidate of one share.
 struct Offer {
     /// The flow that runs.
     runs: Option<usize>,
@@ -331,7 +331,7 @@ impl Queue {
         self.shares.values().flat_map(|share| &share.flows).flat_map(|flow| &flow.waiters)
     }
 
-    /// Who would run next if the backend had room; `None` when nobody waits for it.
+    /// The next waiter if the backend had room; `None` when nobody waits for it.
     pub(super) fn first(&self) -> Option<&Waiter> {
         let (_, key) = self.order.first()?;
         self.shares.get(key)?.flows.iter().min_by_key(|flow| flow.turn())?.waiters.front()

@@ -1,4 +1,4 @@
-//! What a tenant may ask for over time: a leaky bucket for queries and one for samples.
+//! Rate limits of a tenant: a leaky bucket for queries and one for samples.
 
 use std::{
     num::NonZeroU32,
@@ -35,7 +35,7 @@ const CELLS_MAX: u64 = 1 << 20;
 /// Why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Over {
-    /// In so long, yes.
+    /// Not yet: after this time.
     NotYet(Duration),
     /// More than a full bucket.
     Never,
@@ -81,7 +81,7 @@ impl Bucket {
     }
 }
 
-/// What one bucket says to a query.
+/// The verdict of one bucket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Verdict {
     pub(super) over: Over,
@@ -123,7 +123,7 @@ impl Buckets {
         take(self.queries.as_ref(), 1)
     }
 
-    /// Takes the samples of one query, and with them as much as is owed and fits the bucket.
+    /// Takes the samples of one query, and as much of the debt as fits the bucket.
     pub(super) fn take_samples(&mut self, samples: u64) -> Result<(), Verdict> {
         let Some(bucket) = &self.samples else { return Ok(()) };
         let more = self.owed.min(bucket.rate.count.get().saturating_sub(samples));
@@ -133,7 +133,7 @@ impl Buckets {
     }
 
     /// Remembers samples that a query read beyond its estimate: the tenant's next queries pay them, at most one full
-    /// bucket of them, so that one surprise does not lock anybody out for long.
+    /// bucket of them, so that one surprise does not lock a tenant out for long.
     pub(super) fn owe(&mut self, samples: u64) {
         if let Some(bucket) = &self.samples {
             self.owed = self.owed.saturating_add(samples).min(bucket.rate.count.get());

@@ -124,7 +124,7 @@ impl Unit {
     }
 }
 
-/// Whose limit it is.
+/// The owner of the limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// A tenant's.
@@ -152,15 +152,15 @@ pub struct Refusal {
     pub kind: ErrorKind,
     /// The limit.
     pub limit: LimitName,
-    /// What the query asks for, in the unit of the limit.
+    /// The demand of the query, in the unit of the limit.
     pub observed: Estimate,
     /// The most that is allowed.
     pub max: u64,
-    /// Whose limit it is.
+    /// The owner of the limit.
     pub scope: Scope,
     /// When to ask again; `None` when that would not help.
     pub retry_after: Option<Duration>,
-    /// What it waited for, where the wait is what ended.
+    /// The reason for waiting, where the wait timed out.
     pub waiting_for: Option<WaitReason>,
 }
 

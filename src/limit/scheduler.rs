@@ -1,4 +1,4 @@
-//! Who of those that wait runs now.
+//! The choice of the waiting query that runs next.
 //!
 //! A query runs when its tenants and a lane of its backend have room for it. In the heavy lane the order of turns is
 //! strict, with two exceptions. A class may use its reserve though another query is next, for two seconds. And a query
@@ -53,7 +53,7 @@ impl State {
         }
     }
 
-    /// What may become of a query that waits, given since when the one before it that blocks has waited.
+    /// The verdict on a waiting query; `blocked` is when the first blocked query before it began to wait.
     pub(super) fn verdict(&self, waiter: &Waiter, blocked: Option<Instant>, now: Instant) -> Verdict {
         let charge = &waiter.charge;
         let backend = &self.backends[charge.backend];
@@ -119,7 +119,7 @@ impl State {
         while !self.backends[slot].lane(lane).queue.is_open() {
             let account = self.backends[slot].lane_mut(lane);
             let some_pass = self.reserves.iter().any(|reserve| account.waiting_by_class[reserve.class] > 0);
-            // Out of the way while its waiters are judged; put back before anybody else looks.
+            // Taken out while its waiters are judged; put back before the lock is released.
             let mut queue = std::mem::take(&mut account.queue);
             let next = queue.pop(some_pass, |waiter, blocked| self.verdict(waiter, blocked, now));
             self.backends[slot].lane_mut(lane).queue = queue;

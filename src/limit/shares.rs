@@ -8,7 +8,7 @@ const LIGHT_MEMORY: u64 = 32;
 const LIGHT_SLOTS: u64 = 2;
 /// One tenant's part of a lane's slots, as numerator and denominator.
 const TENANT_SLOTS: (u64, u64) = (3, 4);
-/// What a window's worth of completed bytes adds to a window that was cut, as a part of the budget.
+/// The growth of a cut window for each window's worth of completed bytes, as a part of the budget.
 const WINDOW_STEP: u64 = 16;
 
 // Several of the largest light queries run at the same time.

@@ -1,4 +1,4 @@
-//! What admission holds at one moment, for metrics and the status page.
+//! The state of admission at one moment, for metrics and the status page.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,18 +13,18 @@ use crate::base::TenantId;
 /// Waiting queries of one backend whose reasons are worked out.
 const REASONS_MAX: usize = 1_000;
 
-/// What admission holds at one moment.
+/// The state of admission at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     /// Every backend of the policy in force, in its order, then those that left it while queries were in flight.
     pub backends: Vec<BackendSnapshot>,
     /// Tenants with queries in flight or waiting, the largest holders first.
     pub tenants: Vec<TenantSnapshot>,
-    /// Tenants that are told apart now.
+    /// Tenants with an account of their own now.
     pub tenants_known: usize,
 }
 
-/// What queries hold of one backend.
+/// The usage of one backend.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BackendSnapshot {
     /// The name.
@@ -41,13 +41,13 @@ pub struct BackendSnapshot {
     pub memory_capacity: Option<u64>,
     /// The share of the window that distress leaves, 0 to 1; 0 for a dead backend.
     pub share: f64,
-    /// What cut the window: a signal, `estimates` or `silence`; `None` while it was not cut.
+    /// The cause of the window's cut: a signal, `estimates` or `silence`; `None` while it is not cut.
     pub cut_by: Option<&'static str>,
     /// Bytes of the congestion window; `None` is unlimited.
     pub window: Option<u64>,
     /// The light lane, then the heavy one.
     pub lanes: [LaneSnapshot; 2],
-    /// What is held for clients that do not read, in queries and bytes.
+    /// The share of stalled clients, in queries and bytes.
     pub stalled: (u64, u64),
     /// Queries whose clients left and that the backend may still work on.
     pub lingering: u64,
@@ -59,7 +59,7 @@ pub struct BackendSnapshot {
     pub waiters: Vec<(u64, WaitReason)>,
 }
 
-/// What queries hold of one lane.
+/// The usage of one lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneSnapshot {
     /// Which lane.
@@ -76,10 +76,10 @@ pub struct LaneSnapshot {
     pub waiting: u64,
 }
 
-/// What one tenant holds.
+/// The usage of one tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantSnapshot {
-    /// The name; the account of those not told apart is called `other`.
+    /// The name; `other` is the common account.
     pub tenant: TenantId,
     /// Queries waiting.
     pub waiting: u64,

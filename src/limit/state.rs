@@ -36,11 +36,11 @@ pub(super) struct Class {
     pub(super) reserve_percent: u8,
 }
 
-/// What became free for whom; handed over after the lock is let go.
+/// Grants to waiters, sent after the lock is released.
 pub(super) type Handovers =
     SmallVec<[(oneshot::Sender<Result<Permit, Refusal>>, Result<Charge, Refusal>); 2]>;
 
-/// What admission says at once.
+/// The immediate answer of admission.
 pub(super) enum Answer {
     Run(Charge),
     Wait(Place),
@@ -64,7 +64,7 @@ pub(super) struct State {
     pub(super) reserves: Vec<Reserve>,
     /// Accounts of the backends of the policy, in its order.
     pub(super) configured: Vec<usize>,
-    /// When somebody has to look again though nothing else happens.
+    /// When a dispatch is due though nothing else happens.
     pub(super) alarms: BTreeSet<(Instant, u64)>,
     next_id: u64,
     /// No query runs any more: a shutdown.
@@ -176,7 +176,7 @@ impl State {
         sick(Arc::clone(&self.backends[slot].name))
     }
 
-    /// What a look at a backend says, with the most that was in flight there until then.
+    /// Applies an observation of a backend, with the peak in flight until then.
     pub(super) fn observe(&mut self, name: &str, distress: &Distress, peak: Load, now: Instant) -> Handovers {
         let Some(slot) = self.backend(name) else { return Handovers::new() };
         self.backends[slot].observe(distress, peak, now);
@@ -227,7 +227,7 @@ impl State {
         Ok(Answer::Wait(place))
     }
 
-    /// What a query would be charged.
+    /// The charge of a query.
     fn charge_of(&mut self, request: &AdmissionRequest, backend: usize, now: Instant) -> Charge {
         let payers: Payers =
             request.payers.iter().map(|tenant| self.tenants.slot(tenant, &self.policy, now)).collect();
@@ -440,7 +440,7 @@ impl State {
         Some(waiter)
     }
 
-    /// When somebody has to look again though nothing happens until then.
+    /// When a dispatch is due though nothing happens until then.
     pub(super) fn next_alarm(&self) -> Option<Instant> {
         self.alarms.first().map(|(at, _)| *at)
     }

@@ -21,9 +21,9 @@ use crate::base::TenantId;
 pub(super) struct Account {
     pub(super) id: TenantId,
     pub(super) policy: Arc<TenantPolicy>,
-    /// What its queries hold, those of which only the client's part is left among them.
+    /// The usage of its queries, those included of which only the client's part is left.
     pub(super) used: Usage,
-    /// What its heavy queries hold of that.
+    /// The part of its heavy queries.
     heavy: Usage,
     /// Slots that it holds of each backend's lanes.
     slots: SmallVec<[[u64; 2]; 2]>,
@@ -118,13 +118,13 @@ impl Account {
         Ok(())
     }
 
-    /// Whether forgetting it changes nothing for anybody.
+    /// Whether it can be forgotten without an effect.
     fn is_idle(&self, now: Instant) -> bool {
         self.used.is_nothing() && self.waiting == 0 && now >= self.seen + self.buckets.refill()
     }
 }
 
-/// The common account of the tenants beyond the most that are told apart.
+/// The common account of the tenants beyond `tenants_max`.
 const SHARED: usize = 0;
 /// Accounts looked at for an idle one before the common account is used.
 const SWEEP: usize = 16;
@@ -205,7 +205,7 @@ impl Tenants {
         }
     }
 
-    /// So many more of what these tenants pay for wait.
+    /// Adds to the number of waiting queries of these tenants.
     pub(super) fn waiting(&mut self, payers: &[usize], more: isize) {
         for slot in payers {
             let account = &mut self.slots[*slot];

@@ -1,4 +1,4 @@
-//! What queries in flight hold of something.
+//! The memory and slots that queries hold.
 
 /// Bytes and queries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

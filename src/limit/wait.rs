@@ -15,7 +15,7 @@ pub enum WaitReason {
     Window,
     /// The congestion window was cut.
     Cut(Cut),
-    /// What is free is reserved for other classes.
+    /// The free part is reserved for other classes.
     Reserve,
     /// Earlier heavy queries are next.
     Turn,
@@ -79,7 +79,7 @@ impl WaitReason {
         matches!(self, Self::TenantQueries | Self::TenantMemory | Self::TenantSlots)
     }
 
-    /// What it waits for, as in "waits for …".
+    /// The reason, as in "waits for …".
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::LightLane => "the light lane, which is full",

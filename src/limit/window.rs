@@ -11,14 +11,14 @@ use std::time::Duration;
 use super::shares::{percent_of, window_step};
 use crate::base::distress::{Distress, FULL, HIGH, Signal, UNDERESTIMATED};
 
-/// What one second at full pressure leaves of the window.
+/// The part of the window that one second at full pressure leaves.
 const DECREASE_PER_SECOND: f64 = 0.5;
 /// The part of that decrease that applies at the lower end of the band.
 const LEAST_STRENGTH: f64 = 0.1;
 /// The longest time that one look acts for.
 const ELAPSED_MAX: Duration = Duration::from_secs(5);
 
-/// What last cut a window.
+/// The cause of a window's last cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cut {
     /// The backend's distress, by this signal.
@@ -46,7 +46,7 @@ pub(super) struct Window {
     bytes: u64,
     /// Below it, growth is slow start.
     threshold: u64,
-    /// What cut it, and the bytes before; `None` once it is back there.
+    /// The cause of its cut, and the bytes before; `None` once it is back there.
     cut: Option<(Cut, u64)>,
     /// A heavy query completed since the start or since estimates were too low.
     proved: bool,
@@ -65,7 +65,7 @@ impl Window {
         self.bytes
     }
 
-    /// What cut it, while it is smaller than before.
+    /// The cause of its cut, while it is smaller than before.
     pub(super) fn cut_by(&self) -> Option<Cut> {
         self.cut.map(|(cut, _)| cut)
     }

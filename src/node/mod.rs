@@ -1,4 +1,4 @@
-//! The storage node: what answers a query when no other database does.
+//! The storage node: a small time-series database of its own.
 //!
 //! [`engine`] evaluates PromQL over anything that implements [`storage::Storage`]. Below it, [`pool`] lends buffers
 //! under a bound and [`chunk`] compresses samples.

@@ -1,4 +1,4 @@
-//! What a storage offers to whoever reads series.
+//! The interface of a storage to the engine.
 
 use std::fmt;
 
@@ -22,10 +22,10 @@ pub trait Selection: Send + Sync {
     /// How many series there are.
     fn series(&self) -> usize;
 
-    /// Whose samples they are.
+    /// The labels of the series.
     fn labels(&self, number: usize) -> Option<&Labels>;
 
-    /// About how many samples of a series are in the window, told without reading them; 0 where nobody knows.
+    /// About how many samples of a series are in the window, without reading them; 0 is unknown.
     fn expected(&self, _number: usize) -> usize {
         0
     }

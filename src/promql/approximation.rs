@@ -1,4 +1,4 @@
-//! What a query of another dialect seems to read: a PromQL query that stands in for it, made from its text.
+//! The fallback for other dialects: a PromQL query that reads at least the series that a text names.
 
 use super::{
     ParseError,
@@ -10,7 +10,7 @@ use crate::base::duration;
 
 /// More selectors than this are one that matches everything.
 const SELECTORS_MAX: usize = 100;
-/// Further back than anybody's samples, and still a duration of PromQL: 100 years.
+/// Further back than any sample, and still a duration of PromQL: 100 years.
 const REACH_MAX_MS: u64 = 100 * 365 * 86_400_000;
 const EVERYTHING: &str = r#"{__name__=~".+"}"#;
 /// Followed by a list of labels.
@@ -66,7 +66,7 @@ struct Sketch<'t> {
     at: usize,
     selectors: Vec<String>,
     reach_ms: u64,
-    /// What `i` stands for behind a number; 0 for an instant query.
+    /// The step, which `i` stands for behind a number; 0 for an instant query.
     step_ms: u64,
     /// All subqueries as one.
     grid: Option<Grid>,

@@ -38,15 +38,15 @@ pub struct Ast {
 /// One node and where it stands in the text.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// What it is.
+    /// Its kind.
     pub expr: Expr,
     /// Where it is.
     pub span: Span,
-    /// What it evaluates to.
+    /// The type of its value.
     pub ty: ValueType,
 }
 
-/// What an expression evaluates to.
+/// The type of an expression's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueType {
     /// One number.
@@ -261,7 +261,7 @@ pub struct Function {
     pub args: &'static [ValueType],
     /// 0: exact; n > 0: up to n optional arguments at the end; -1: any number more.
     pub variadic: i8,
-    /// What it returns.
+    /// The type of its result.
     pub returns: ValueType,
 }
 

@@ -1,4 +1,4 @@
-//! Durations that a query computes from its own step and range: whether they are any, before somebody prices or runs them.
+//! Durations that a query computes from its own step and range: checked before they are priced or run.
 
 use crate::base::time::EvalTimes;
 

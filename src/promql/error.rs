@@ -7,7 +7,7 @@ use super::ast::Span;
 /// A query that does not parse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseError {
-    /// What is wrong, in Prometheus' words where it has any.
+    /// The message, in Prometheus' words where it has any.
     pub message: String,
     /// Where, in bytes of the query.
     pub span: Span,
@@ -15,11 +15,11 @@ pub struct ParseError {
     pub line: u32,
     /// Byte of the span's start in its line, from 1.
     pub column: u32,
-    /// What kind of refusal this is.
+    /// The kind of refusal.
     pub reason: Reason,
 }
 
-/// What kind of refusal a [`ParseError`] is.
+/// The kind of refusal of a [`ParseError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// Not PromQL, or not well typed.
@@ -30,7 +30,7 @@ pub enum Reason {
     Limit(Part, u64),
 }
 
-/// What there is too much of in a query.
+/// The part of a query that is over a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Bytes of text.

@@ -180,7 +180,7 @@ impl<'t> Tokens<'t> {
         self.rest.trim_start().starts_with('(')
     }
 
-    /// What stands in the parentheses that come next.
+    /// The text in the next parentheses.
     fn bracketed(&mut self) -> Option<&'t str> {
         let inside = self.rest.trim_start().strip_prefix('(')?;
         let (mut walk, mut depth) = (tokens(inside), 1_usize);

@@ -1,4 +1,4 @@
-//! What a query says to the layers of [`limit`](crate::limit): whose rate it counts towards, and what it asks to hold.
+//! A query before the layers of [`limit`](crate::limit): the tenants whose rate it counts towards, and its request for admission.
 
 use std::{sync::Arc, time::Duration};
 

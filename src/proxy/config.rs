@@ -20,7 +20,7 @@ use crate::{
 /// The name of requests that match no class.
 const UNCLASSED: &str = "adhoc";
 
-/// What the configuration says of the proxy.
+/// Settings of the proxy.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The largest request body that is read, bytes.
@@ -35,7 +35,7 @@ pub struct Settings {
     pub connections: ConnectionLimits,
     /// Client connections of the admin API.
     pub admin_connections: ConnectionLimits,
-    /// How requests are told apart.
+    /// How requests are attributed to tenants, actors and classes.
     pub rules: Rules,
     /// The databases, in the order of `policy.backends`; the first takes every tenant without a route.
     pub upstreams: Vec<upstream::Settings>,
@@ -127,7 +127,7 @@ impl ConfigSnapshot {
         self.upstreams.get(index)
     }
 
-    /// Where the queries of whoever asks run. A name such as `a|b` stands for both tenants where their database reads it so:
+    /// The backend of the caller's queries. A name such as `a|b` stands for both tenants where their database reads it so:
     /// then it gets its one form here, and each of them pays.
     pub(super) fn upstream_of(&self, who: &mut Identity) -> Result<Option<&Arc<Upstream>>, IdentifyError> {
         let upstream = self.upstream(&who.tenant);

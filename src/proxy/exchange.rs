@@ -1,4 +1,4 @@
-//! A query on its way through the stack: what is known of it grows from stage to stage, and each stage is a type.
+//! A query on its way through the stack: each stage is a type that adds to the one before.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ pub(super) struct Exchange<S> {
     pub(super) stage: S,
 }
 
-/// What is known of every query once it is known who asks.
+/// The part of an exchange that is the same from identify on.
 #[derive(Debug)]
 pub(super) struct Common {
     pub(super) shared: Arc<Shared>,
@@ -104,7 +104,7 @@ impl Common {
         self.limits().timeout_ms.enforced().map(Duration::from_millis)
     }
 
-    /// What a single query may take of its backend's budget.
+    /// The ceilings of one query within its backend's budget.
     pub(super) fn ceilings(&self, policy: &Policy) -> Ceilings {
         let Upstream { backend, split_percent, .. } = &*self.upstream;
         policy.ceilings(&self.caller.tenant, self.class(), backend.name(), *split_percent)

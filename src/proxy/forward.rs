@@ -1,4 +1,4 @@
-//! What a backend gets of a request, and what a client gets of its answer.
+//! The request to the backend, and the response to the client.
 
 use std::{
     borrow::Cow,
@@ -254,7 +254,7 @@ pub(super) async fn receive(
     head.version = Version::HTTP_11;
     let failed = head.status.is_client_error() || head.status.is_server_error();
     let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    // Samples, lines of JSON and descriptions in YAML are what was asked for; a page of HTML is from somebody else.
+    // Samples, lines of JSON and descriptions in YAML are answers; a page of HTML comes from another server.
     let takes_others = matches!(endpoint, Endpoint::RemoteRead | Endpoint::Search | Endpoint::Light);
     let is_other = takes_others && head.status.is_success() && !content_type.starts_with("text/html");
     let readable = is_json(content_type) || is_other;
@@ -306,7 +306,7 @@ pub(super) const fn is_about_access(status: u16, endpoint: Endpoint) -> bool {
     matches!(status, 401 | 403) || status == 404 && endpoint.is_everywhere()
 }
 
-/// What comes of an error within its time.
+/// Reads the body of an error, as far as it comes within its time.
 async fn read_error(mut body: backend::Body) -> Bytes {
     let mut text = Vec::new();
     let reading = async {

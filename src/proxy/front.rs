@@ -36,7 +36,7 @@ pub(super) struct Incoming<B> {
     pub(super) peer: SocketAddr,
 }
 
-/// What turns requests into queries.
+/// Turns requests into queries.
 #[derive(Debug)]
 pub(super) struct Front {
     pub(super) config: ArcSwap<ConfigSnapshot>,
@@ -45,7 +45,7 @@ pub(super) struct Front {
     pub(super) stopping: AtomicBool,
 }
 
-/// Who asks, and where the queries of that tenant run.
+/// The caller, and the backend of its queries.
 struct Identification {
     config: Arc<ConfigSnapshot>,
     caller: Identity,
@@ -63,7 +63,7 @@ impl Front {
     ) -> Result<Either<Exchange<Identified<B>>, Response<Body>>, Rejected> {
         let began = Instant::now();
         let (mut head, body) = incoming.request.into_parts();
-        // Before anybody is told apart by a header: naming one in `Connection` would lose it on the way down.
+        // Before a header identifies anybody: naming it in `Connection` would drop it on the way down.
         strip_hop_by_hop(&mut head.headers);
         let routed = route(&head.method, head.uri.path()).map_err(|error| error.with(head.uri.query()));
         let routed = routed.map_err(|error| Rejected { log: None, failure: error.into() })?;
@@ -90,7 +90,7 @@ impl Front {
         }
     }
 
-    /// Who asks, where its queries run, and the target there if it is another.
+    /// The caller, its backend, and the target there if it is another.
     fn identify(
         &self,
         head: &Parts,

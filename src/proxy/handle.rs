@@ -215,7 +215,7 @@ impl Proxy {
         (counts.open, counts.max)
     }
 
-    /// What is held and who waits, now.
+    /// The state of admission now.
     pub fn snapshot(&self) -> limit::Snapshot {
         self.admission.snapshot()
     }

@@ -1,6 +1,6 @@
-//! Who asks: the tenant that pays, the actor inside it, the class that says who goes first.
+//! Identification: the tenant that pays, the actor inside it, the class that sets its priority.
 //!
-//! Headers name tenants and classes only when they come from a trusted proxy: anybody can write a header.
+//! Headers name tenants and classes only when they come from a trusted proxy: any client can write a header.
 
 use std::{
     fmt,
@@ -37,7 +37,7 @@ const SAID_OF_CLIENTS: [&str; 8] = [
     "x-authenticated-",
 ];
 
-/// How requests are told apart.
+/// How requests are attributed to tenants, actors and classes.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Peers whose headers are believed.
@@ -70,7 +70,7 @@ pub struct ClassRule {
     pub headers: Vec<(HeaderName, Pattern)>,
 }
 
-/// What a header's value must be.
+/// The condition on a header's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pattern {
     /// Exactly this.
@@ -96,14 +96,14 @@ impl Pattern {
     }
 }
 
-/// Who asks.
+/// The caller of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Who pays; where several tenants' data are read at once, all of them by the one name that the database knows.
+    /// The tenant that pays; where several tenants' data are read at once, all of them by the one name that the database knows.
     pub tenant: TenantId,
     /// Each of those that pay, where they are several.
     pub payers: Vec<TenantId>,
-    /// Who inside the tenant, such as `dashboard:abc`.
+    /// The actor inside the tenant, such as `dashboard:abc`.
     pub actor: Arc<str>,
     /// Index into [`Rules::classes`]; its length for a request that matches none.
     pub class: usize,
@@ -286,7 +286,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     credentials(headers, "bearer")
 }
 
-/// Compares without telling by its duration how much is right.
+/// Compares in constant time.
 fn same_secret(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |differ, (x, y)| differ | (x ^ y)) == 0
 }

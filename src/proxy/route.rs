@@ -4,7 +4,7 @@ use http::Method;
 
 use crate::backend::Kind;
 
-/// What a request asks for.
+/// The endpoint of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Endpoint {
     /// `query`: one instant.
@@ -88,7 +88,7 @@ impl Endpoint {
 /// A request that has a place to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Routed<'a> {
-    /// What it asks for.
+    /// Its endpoint.
     pub endpoint: Endpoint,
     /// The path at the backend, from `/api/v1/` on.
     pub path: &'a str,
@@ -170,7 +170,7 @@ const TABLE: &[(&str, Endpoint, &str)] = &[
     ("query_range_explain", Endpoint::Light, GET_POST),
 ];
 
-/// What is put before the API: by Mimir and Cortex, and by Cortex of old.
+/// Prefixes of the API: of Mimir and Cortex, and of older Cortex.
 const PREFIXES: &[&str] = &["/prometheus", "/api/prom"];
 
 /// Where the web interfaces of the databases live; each with everything below it.
@@ -200,7 +200,7 @@ const WEB: &[&str] = &[
     "/favicon.svg",
 ];
 
-/// What the database keeps for itself: below `/api/v1/`, or at the root.
+/// Closed endpoints: below `/api/v1/`, or at the root.
 const CLOSED: &[&str] = &[
     "write",
     "admin/",

@@ -1,4 +1,4 @@
-//! Carries what each backend says of its health and its distress to admission, and cancels a query where nothing else
+//! Carries the health and the distress of each backend to admission, and cancels a query where nothing else
 //! helps. It decides nothing itself: `backend::pressure` observes, `limit` obeys, and [`victim`] chooses.
 
 use std::{sync::Arc, time::Duration};
@@ -15,12 +15,12 @@ use crate::{
 
 /// Time between two looks.
 const EVERY: Duration = Duration::from_secs(1);
-/// A client that has not asked for more of its answer for so long does not read.
+/// Time without a read after which a client counts as stalled.
 pub(super) const STALLED: Duration = Duration::from_secs(1);
 /// A change of the share by this much is worth a log line.
 const WORTH_SAYING: f64 = 0.1;
 
-/// Whom a backend's state matters to.
+/// Observes backends, and passes their state on.
 #[derive(Clone)]
 pub(super) struct BackendSupervisor {
     admission: Arc<Admission>,
@@ -118,7 +118,7 @@ impl BackendSupervisor {
         }
     }
 
-    /// What is left of the window, and what cut it.
+    /// The open part of the window, and the cause of its last cut.
     fn share(&self, backend: &str) -> (f64, Option<Cut>) {
         self.admission.share(backend).unwrap_or((1.0, None))
     }

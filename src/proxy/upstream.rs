@@ -1,4 +1,4 @@
-//! A backend as the request path sees it: where to send, how to price, what is known of its series.
+//! A backend as the request path sees it: its connections, its cost model, its label table.
 
 use std::{
     sync::{
@@ -33,7 +33,7 @@ const TABLE_RETRY: Duration = Duration::from_secs(15);
 /// reads its whole index for one of all its days.
 const TABLE_REST: u32 = 100;
 
-/// What the configuration says of one backend.
+/// Settings of one backend.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// How it is reached.
@@ -42,9 +42,9 @@ pub struct Settings {
     pub metrics: Option<backend::Settings>,
     /// How its queries are priced.
     pub model: Model,
-    /// What becomes of a query that is not PromQL.
+    /// The treatment of a query that is not PromQL.
     pub on_unparsable: OnUnparsable,
-    /// What its own distress does to its budget.
+    /// The effect of its distress on its window.
     pub pressure: pressure::Settings,
     /// Percent of its memory beyond which a query is asked for in pieces; `None` for never.
     pub split_percent: Option<u8>,
@@ -52,7 +52,7 @@ pub struct Settings {
     pub push_down: bool,
 }
 
-/// What becomes of a query that Weir cannot parse: it may be a dialect that the backend knows.
+/// The treatment of a query that Weir cannot parse: it may be a dialect that the backend knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnUnparsable {
     /// Weigh it by the selectors found in its text.
@@ -76,7 +76,7 @@ pub struct Upstream {
     pub metrics: Arc<Backend>,
     /// How they are priced.
     pub model: Model,
-    /// What becomes of a query that is not PromQL.
+    /// The treatment of a query that is not PromQL.
     pub on_unparsable: OnUnparsable,
     /// Percent of its memory beyond which a query is asked for in pieces.
     pub split_percent: Option<u8>,
@@ -84,7 +84,7 @@ pub struct Upstream {
     pub push_down: bool,
     /// Which database it is, whatever it is called: what is learned of one says nothing of another.
     identity: String,
-    /// What is known of its distress; it outlives a reload, so that a backend in distress stays known as such.
+    /// The monitor of its distress; it outlives a reload, so that a backend in distress stays known as such.
     monitor: Arc<Mutex<Monitor>>,
     /// Which series left its head; it outlives a reload as well.
     head_removals: Arc<Mutex<HeadRemovals>>,
@@ -131,12 +131,12 @@ impl Upstream {
         }
     }
 
-    /// What is known of its distress. Held for a moment only, never while waiting for anything.
+    /// The monitor of its distress. Lock it for a moment only, never across a wait.
     pub fn monitor(&self) -> MutexGuard<'_, Monitor> {
         self.monitor.lock()
     }
 
-    /// What is known of the series that left it. Held for a moment only, never while waiting for anything.
+    /// The removals from its head. Lock them for a moment only, never across a wait.
     pub fn head_removals(&self) -> MutexGuard<'_, HeadRemovals> {
         self.head_removals.lock()
     }

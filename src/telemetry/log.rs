@@ -1,4 +1,4 @@
-//! Log lines on standard error. Which ones and in what form is decided elsewhere and given as arguments.
+//! Log lines on standard error, filtered and formatted as the caller says.
 
 use std::{fmt, str::FromStr};
 

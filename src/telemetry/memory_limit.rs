@@ -1,4 +1,4 @@
-//! How much memory this process may use, and who says so.
+//! The memory limit of this process, and its source.
 //!
 //! Every control group from the process' own up to the root may have a limit, and the least of them counts, or the memory
 //! of the machine. Where a group lies follows from `/proc/self/cgroup`, which names the group in each hierarchy, and

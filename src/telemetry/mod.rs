@@ -1,4 +1,4 @@
-//! Floor 1: what Weir tells about itself, as metrics, log lines, traces and profiles.
+//! Floor 1: Weir's own metrics, log lines, traces and profiles.
 
 pub mod log;
 pub mod memory_limit;

@@ -1,4 +1,4 @@
-//! The process itself, read from `/proc` when somebody asks. Elsewhere than on Linux it says nothing.
+//! The process itself, read from `/proc` at the scrape. Empty elsewhere than on Linux.
 
 use std::fs;
 

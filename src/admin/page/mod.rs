@@ -14,7 +14,7 @@ const STYLE: &str = include_str!("page.css");
 /// Seconds between two loads that the page offers, beside none at all.
 const OFFERED: [u32; 3] = [2, 5, 30];
 
-/// The page of a snapshot; with `refresh` it loads itself anew after so many seconds.
+/// The page of a snapshot; `refresh` is the time between reloads, seconds.
 pub fn page(snapshot: &Snapshot, refresh: Option<u32>) -> String {
     let mut out = String::with_capacity(32 << 10);
     // Writing to a string does not fail.

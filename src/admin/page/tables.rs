@@ -176,7 +176,7 @@ fn what(out: &mut String, text: &str, fingerprint: &str, more: &str) -> fmt::Res
     cell(out, "query", "q", html)
 }
 
-/// Who cost the most of late, and who was refused the most.
+/// The tenants with the highest recent cost, and those with the most refusals.
 pub(super) fn tenants(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     let recent = span(snapshot.recent_ms);
     out.write_str("<div class=\"pair\">")?;

@@ -1,4 +1,4 @@
-//! What is wrong, in sentences, the worst first: the part of the page that is read at 3 a.m.
+//! Findings in sentences, the worst first: the part of the page that is read at 3 a.m.
 
 use std::time::Duration;
 
@@ -37,12 +37,12 @@ impl Severity {
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
-    /// What it is.
+    /// Its sentence.
     pub text: String,
 }
 
 impl Snapshot {
-    /// What is wrong, the worst first; nothing when all is well.
+    /// The findings, the worst first; empty when all is well.
     pub fn findings(&self) -> Vec<Finding> {
         let mut found = Vec::new();
         let mut say = |severity, text| found.push(Finding { severity, text });

@@ -22,7 +22,7 @@ pub struct Snapshot {
     pub version: &'static str,
     /// A shutdown is under way.
     pub stopping: bool,
-    /// Client connections that are open, of so many.
+    /// Open client connections, of the most there may be.
     pub connections: Share,
     /// The configuration in force.
     pub config: ConfigState,
@@ -32,7 +32,7 @@ pub struct Snapshot {
     pub running: Queries,
     /// Queries that wait for budget, the most expensive first.
     pub waiting: Queries,
-    /// The time that `tenants_by_cost` and `tenants_by_refusals` tell of.
+    /// The time that `tenants_by_cost` and `tenants_by_refusals` cover.
     pub recent_ms: u64,
     /// Tenants by the samples that their admitted queries were expected to read.
     pub tenants_by_cost: Vec<Tenant>,
@@ -42,12 +42,12 @@ pub struct Snapshot {
     pub refusals: Vec<Refused>,
 }
 
-/// So much of so much.
+/// Usage of a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Share {
-    /// What is used.
+    /// The amount used.
     pub used: u64,
-    /// What there is; `None` is unlimited.
+    /// The limit; `None` is unlimited.
     pub of: Option<u64>,
 }
 
@@ -60,9 +60,9 @@ pub struct Backend {
     pub kind: &'static str,
     /// Its replicas.
     pub replicas: Vec<Replica>,
-    /// What its distress and health leave of the budget, percent; 0 lets nothing run.
+    /// The open part of the budget, percent; 0 lets nothing run.
     pub budget_percent: u8,
-    /// What each signal says, 0 to 1.
+    /// The pressure of each signal, 0 to 1.
     pub pressure: Vec<(&'static str, f64)>,
     /// Signals that should come and stay away.
     pub silent: Vec<&'static str>,
@@ -74,7 +74,7 @@ pub struct Backend {
     pub at_rest: Option<Share>,
     /// Bytes of the window for heavy queries; `None` is unlimited.
     pub window: Option<u64>,
-    /// What cut the window: a signal, `estimates` or `silence`.
+    /// The cause of the last cut of the window: a signal, `estimates` or `silence`.
     pub cut_by: Option<&'static str>,
     /// The lanes: queries in flight of the slots, and bytes held of those that are open.
     pub lanes: Vec<(&'static str, Share, Share)>,
@@ -86,7 +86,7 @@ pub struct Backend {
     pub waiting: u64,
     /// How long the first of them has waited.
     pub longest_wait_ms: u64,
-    /// What an operator should know of it, each as the end of a sentence about it.
+    /// Notes for an operator, each as the end of a sentence about it.
     pub notes: Vec<String>,
 }
 
@@ -95,7 +95,7 @@ pub struct Backend {
 pub struct Replica {
     /// Where it is.
     pub url: String,
-    /// What the health checks say.
+    /// The result of the health checks.
     pub healthy: bool,
     /// Left alone for a while after failures.
     pub ejected: bool,
@@ -117,9 +117,9 @@ pub struct Queries {
 /// A query in flight or waiting.
 #[derive(Clone, Debug, Serialize)]
 pub struct Query {
-    /// Who pays.
+    /// The tenant that pays.
     pub tenant: String,
-    /// Who inside the tenant.
+    /// The actor inside the tenant.
     pub actor: String,
     /// Where it comes from.
     #[serde(flatten)]
@@ -134,7 +134,7 @@ pub struct Query {
     pub class: String,
     /// Where it runs.
     pub backend: String,
-    /// What was asked.
+    /// The endpoint.
     pub endpoint: &'static str,
     /// The same for queries that differ in their numbers only.
     pub fingerprint: String,
@@ -150,7 +150,7 @@ pub struct Query {
     pub age_ms: u64,
     /// Why it waits; `None` when it does not.
     pub reason: Option<&'static str>,
-    /// What it waits for, in words.
+    /// The reason for waiting, in words.
     pub waits_for: Option<&'static str>,
     /// Time that it waited for budget, until now if it still waits.
     pub waited_ms: u64,
@@ -167,7 +167,7 @@ pub struct Number {
     pub known: &'static str,
 }
 
-/// What a tenant did of late.
+/// The recent queries of a tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tenant {
     /// The name.

@@ -1,5 +1,5 @@
 //! Takes the snapshot that the status page is made of: a few short locks, each released before the next, and a bounded
-//! amount of work, on the thread of whoever asks.
+//! amount of work, on the caller's thread.
 
 use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
@@ -19,7 +19,7 @@ const QUERIES_SHOWN: usize = 50;
 const TENANTS_SHOWN: usize = 10;
 /// Characters of a query's text.
 const QUERY_CHARS: usize = 240;
-/// Characters of the name of whoever asks.
+/// Characters of an actor's name.
 const ACTOR_CHARS: usize = 60;
 
 impl Snapshot {

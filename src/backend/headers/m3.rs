@@ -20,10 +20,10 @@ const LEGACY_TIMEOUT: HeaderName = HeaderName::from_static("timeout");
 
 /// The longest timeout that M3 takes.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
-/// What a Go duration holds, nanoseconds.
+/// The largest Go duration, nanoseconds.
 const GO_DURATION_MAX: f64 = i64::MAX as f64;
 
-/// What a query may use at most; `None` leaves it to the client and to M3's own configuration.
+/// Limits of a query; `None` leaves them to the client and to M3's own configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ceilings {
     /// Series fetched by each selector.
@@ -198,7 +198,7 @@ mod tests {
         }
     }
 
-    /// What goes down, for what the client sent in headers and parameters.
+    /// The limits for the backend, from the headers and parameters of the client.
     #[test]
     fn a_client_can_only_lower_a_ceiling() {
         let ceilings = Ceilings {

@@ -1,4 +1,4 @@
-//! Whose data a backend reads: Weir alone says so. What a client writes into a header that a database takes for a tenant's
+//! The tenant whose data a backend reads: Weir alone names it. The value of a client in a header that a database takes for a tenant's
 //! name never goes on.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -13,7 +13,7 @@ const TENANT_HEADERS: [&str; 4] = ["x-scope-orgid", "thanos-tenant", "accountid"
 /// What proves to somebody who a client is; Grafana's tokens among it.
 const CREDENTIALS: [&str; 4] = ["authorization", "cookie", "x-id-token", "x-grafana-id"];
 
-/// How a backend is told whose data a request reads.
+/// How the tenant of a request is named to a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tenancy {
     /// The header that names the tenant; `None` where all tenants see the same data.
@@ -23,7 +23,7 @@ pub struct Tenancy {
 }
 
 impl Tenancy {
-    /// What a kind of database usually reads.
+    /// The usual tenant header of a kind of database.
     pub fn of(kind: Kind) -> Self {
         let header = match kind {
             Kind::Mimir | Kind::Cortex | Kind::Weir => Some("x-scope-orgid"),

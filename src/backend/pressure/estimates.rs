@@ -1,4 +1,4 @@
-//! What heavy queries are seen to hold, against their estimates.
+//! The observed memory of heavy queries, against their estimates.
 //!
 //! A budget bounds a sum of estimates, and estimates may be wrong together. What the memory of a backend rises by above
 //! its level at rest while Weir's own heavy queries run says so. It is believed only then: with nothing heavy in flight,

@@ -12,7 +12,7 @@ const CHANGES_MAX: usize = 512;
 /// An older look than this says nothing of now, milliseconds.
 const MAX_AGE_MS: i64 = 300_000;
 
-/// What was seen of each replica; those of one backend hold the same data.
+/// The heads of the replicas; those of one backend hold the same data.
 #[derive(Clone, Debug, Default)]
 pub struct HeadRemovals {
     replicas: Vec<Option<Head>>,

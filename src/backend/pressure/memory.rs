@@ -1,7 +1,7 @@
-//! How near a process' memory is to its limit, as far as that is a matter of what runs now.
+//! How near a process' memory is to its limit, as far as running queries cause that.
 //!
-//! What moves with the queries in flight is measured against what is left above the level at rest. A high level at rest
-//! is the process' own: a Go process keeps what a burst made it take, and no query less makes it give that back.
+//! The part above the level at rest is measured against the room above that level. A high level at rest
+//! is the process' own: a Go process keeps the memory of a burst, and fewer queries do not make it give that back.
 //!
 //! A query that holds many times its estimate is told by what it makes the process take, long before the limit: a cancelled
 //! query goes on to take memory for a while.
@@ -21,7 +21,7 @@ use crate::base::distress::{FULL, Load};
 const FORESIGHT: f64 = 3.0;
 /// The most that foresight alone says: short of leaving a single query.
 const FORESEEN_MOST: f64 = 0.97;
-/// What is left above the level at rest is never taken for less than this part of the limit.
+/// The least room above the level at rest, as a part of the limit.
 const HEADROOM_LEAST: f64 = 1.0 / 16.0;
 /// Growth by less than this part of the limit in a second does not end a process within the next ones.
 const GROWTH_LEAST: f64 = 1.0 / 256.0;
@@ -44,7 +44,7 @@ pub struct Level {
     pub limit: f64,
 }
 
-/// What is known of one process' memory.
+/// The memory of one process.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
     rest: Rest,
@@ -55,7 +55,7 @@ pub(super) struct Memory {
     over_budget: Option<Instant>,
 }
 
-/// What one look at it says.
+/// The result of one observation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Verdict {
     pub(super) pressure: f64,

@@ -1,4 +1,4 @@
-//! A backend's own distress: what it says of itself, and what is seen of its answers and its memory.
+//! A backend's distress: its own metrics, its answers and its memory.
 //!
 //! ```text
 //! /metrics ─ reading ──────────────┐

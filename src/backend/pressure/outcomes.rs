@@ -1,4 +1,4 @@
-//! What a backend's answers to forwarded queries say about its distress.
+//! Readings of distress from a backend's answers to forwarded queries.
 //!
 //! A failure is the request's own as long as nothing says otherwise: a text that the backend cannot evaluate fails
 //! whenever it is asked. So only a query counts that was answered before and fails now, each query once, and only when
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{monitor::Reading, settings::Settings};
 use crate::base::{ErrorKind, TenantId, distress::Signal};
 
-/// Answers count for so long.
+/// How long an answer counts.
 const WINDOW: Duration = Duration::from_secs(30);
 /// That a query was answered is remembered for this to twice this time.
 const REMEMBERED: Duration = Duration::from_secs(300);
@@ -35,7 +35,7 @@ const WAITED_AT_FULL: f64 = 0.5;
 pub struct Answer {
     /// What became of it.
     pub outcome: Outcome,
-    /// Who asked.
+    /// The tenant that asked.
     pub tenant: TenantId,
     /// The same for queries that differ in their numbers only.
     pub fingerprint: u64,

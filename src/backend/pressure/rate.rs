@@ -27,7 +27,7 @@ struct Counter {
 
 impl Rates {
     /// How much a counter grows in a second, now that it has this value. The first value of a counter is 0 growth: what
-    /// it counted before anybody looked is no news. One that fell began anew at 0, as in PromQL's `rate`. A clock that
+    /// it counted before the first observation does not matter. One that fell began anew at 0, as in PromQL's `rate`. A clock that
     /// stood still or went back leaves the rate as it was.
     pub(super) fn of(&mut self, counter: &str, value: f64, now: Instant) -> f64 {
         if !self.counters.contains_key(counter) && self.counters.len() >= COUNTERS_MAX {

@@ -1,4 +1,4 @@
-//! What the metrics of a backend say about its distress, by kind.
+//! Readings of distress from a backend's metrics, by kind.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ pub(super) fn read(
     of_kind.into_iter().flatten()
 }
 
-/// Queries that run at the backend, whoever sent them; `None` where it does not say.
+/// Queries that run at the backend, from all its clients; `None` where it does not export them.
 pub(super) fn running(kind: Kind, page: Page<'_>) -> Option<f64> {
     match kind {
         Kind::Prometheus | Kind::Thanos | Kind::Mimir | Kind::Cortex => page.sum(PROMETHEUS_PLACES.taken),
@@ -61,7 +61,7 @@ pub(super) fn running(kind: Kind, page: Page<'_>) -> Option<f64> {
 
 /// Memory that only the process itself can give back, against what is configured or else what it says.
 ///
-/// Pages of mapped files are the kernel's to take, so anonymous memory counts where it is told apart; and what Go's
+/// The kernel may reclaim pages of mapped files, so anonymous memory counts where it is known; and what Go's
 /// heap holds idle but not yet returned is where its next allocations go, so that it is no part of the growth to come.
 pub(super) fn memory(page: Page<'_>, settings: &Settings) -> Option<Level> {
     let said = || {
@@ -81,7 +81,7 @@ pub(super) fn memory(page: Page<'_>, settings: &Settings) -> Option<Level> {
 }
 
 /// Bytes that a Go process holds for good reason: the mean of its heap between what the last collection left and where the
-/// next one begins. `None` where it does not tell.
+/// next one begins. `None` where the page does not have it.
 ///
 /// It is what an estimate speaks of: what is left alone is less than a query makes the process hold, and what is
 /// resident is mostly garbage of others. The collector's goal is what it left and as much again as GOGC says; where a

@@ -1,13 +1,13 @@
-//! The level of something when nothing heavy of Weir's runs, so that what stays is told apart from what comes and goes.
+//! The level of a resource while no heavy query of Weir runs: the part that queries do not cause.
 //!
-//! A windowed minimum, as BBR has one for round-trip times. What a Go process keeps after a burst is its level at rest
+//! A windowed minimum, as BBR has one for round-trip times. The memory that a Go process keeps after a burst is its level at rest
 //! once nothing heavy ran for a few seconds; what its queries hold is not, as long as they run.
 
 use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-/// The level at rest is the least of so long, and rises only when nothing heavy ran meanwhile.
+/// The window of the minimum, which rises only while no heavy query runs.
 const WINDOW: Duration = Duration::from_secs(4);
 /// Looks that are remembered, at most.
 const LOOKS_MAX: usize = 64;

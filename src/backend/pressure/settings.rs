@@ -1,13 +1,13 @@
-//! What the configuration says of a backend's distress.
+//! Settings of a backend's distress.
 
 use std::time::Duration;
 
-/// What a backend's own distress does to its window.
+/// How a backend's distress moves its window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
-    /// Bytes of memory at which the backend is at its limit, where it does not tell itself.
+    /// The backend's memory limit, bytes, where it exports none.
     pub memory_limit: Option<u64>,
-    /// What becomes of the window when a signal stays away.
+    /// The effect of a stale signal on the window.
     pub on_stale: OnStale,
     /// How long a signal may stay away before that happens.
     pub stale_after: Duration,
@@ -29,7 +29,7 @@ impl Default for Settings {
     }
 }
 
-/// What becomes of the window when a signal that should come stays away, or never came.
+/// The effect of a signal that stays away, or never came, on the window.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum OnStale {
     /// It does not grow.

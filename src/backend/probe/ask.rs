@@ -31,7 +31,7 @@ const ERROR_TEXT_MAX: usize = 300;
 pub(super) struct Listed {
     pub(super) series: u64,
     pub(super) bytes: u64,
-    /// Counting stopped over the limit: there are at least so many.
+    /// Counting stopped over the limit: the number is a lower bound.
     pub(super) truncated: bool,
     /// The backend left something out, or said that it might have, below the limit that it was asked for.
     pub(super) incomplete: bool,
@@ -50,7 +50,7 @@ impl Form {
         Self(Serializer::new(self.0).append_pair(name, value).finish())
     }
 
-    /// What the client's data is selected by.
+    /// The data scope of the client.
     pub(super) fn scoped(self, request: &ProbeRequest<'_>) -> Self {
         let parameters = request.scope.parameters.iter();
         parameters.fold(self, |form, (name, value)| form.with(name, value))

@@ -22,7 +22,7 @@ const WAITS_MAX: u8 = 2;
 /// Two keyed hashes of the request: selectors may be 64 KiB long, and thousands of answers are kept.
 type Key = [u64; 2];
 
-/// What was answered, or why not.
+/// A cached answer, or error.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
     pub(super) answer: Result<ProbeOutcome, ProbeError>,

@@ -1,4 +1,4 @@
-//! How often probes were asked for, and what they cost.
+//! The number of probes, and their cost.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},

@@ -32,7 +32,7 @@ const SERIES_LIMIT_SINCE: (u64, u64) = (2, 51);
 /// Up to here VictoriaMetrics lists series in 30 ms, and surely lists them all: its own limit is 30,000. Its statistics
 /// take a millisecond whatever the selector, and were measured to count 2 to 4 % too many.
 pub(super) const VICTORIA_LISTS_CHEAPLY: u64 = 25_000;
-/// What the ingesters of Mimir, which count, surely still hold.
+/// The time that Mimir's ingesters, which count, surely still hold.
 const MIMIR_RECENT_MS: i64 = 12 * 3_600_000;
 
 impl Backend {

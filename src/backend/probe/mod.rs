@@ -31,7 +31,7 @@ use cache::{Answers, Kept, widened};
 use counts::Counters;
 pub use counts::Counts;
 
-/// What is asked of a backend.
+/// A question to a backend.
 #[derive(Clone, Copy, Debug)]
 pub struct ProbeRequest<'a> {
     /// The selector, without range, offset and `@`.
@@ -40,28 +40,28 @@ pub struct ProbeRequest<'a> {
     pub metric: Option<&'a str>,
     /// The time in which it is read.
     pub window: TimeRange,
-    /// More series than this are refused, however many: they need not be told apart.
+    /// A count may stop here: more series are refused, whatever their number.
     pub limit: u64,
-    /// Up to so many no limit is in doubt: the count of a longer window that says so is enough.
+    /// A number of series up to which no limit is in doubt: the count of a longer window is enough then.
     pub enough: u64,
     /// The selector matches everything: asking would itself be the attack.
     pub match_all: bool,
-    /// Whose and which data; answers are kept apart by it. Nothing else of a client goes into a probe.
+    /// The data scope, by which answers are cached. Nothing else of a client goes into a probe.
     pub scope: &'a DataScope,
     /// How long the probe may wait for its turn.
     pub deadline: Instant,
 }
 
-/// What the backend said.
+/// The answer of the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeOutcome {
     /// The series that the selector matches in the window.
     pub series: Estimate,
-    /// There are at least so many, which is over the limit; counting stopped there.
+    /// A lower bound over the limit; counting stopped there.
     pub truncated: bool,
     /// The answer was kept from an earlier probe.
     pub cached: bool,
-    /// What asking took; for a kept answer, what it took then.
+    /// The time of the probe; of a cached answer, the time it took then.
     pub took: Duration,
     /// Bytes of the answer.
     pub bytes: u64,
@@ -143,7 +143,7 @@ pub(super) struct Probes {
     settings: ProbeSettings,
     places: Semaphore,
     concurrency: u32,
-    /// What all probes make the backend hold at a time, in [`BYTES_UNIT`]s.
+    /// The memory that all probes make the backend hold, in [`BYTES_UNIT`]s.
     memory: Semaphore,
     answers: Answers,
     shares: types::Shares,
@@ -176,7 +176,7 @@ impl Probes {
     }
 }
 
-/// So many of the permits, given in the order of asking.
+/// Acquires this number of permits, first come, first served.
 async fn taken(of: &Semaphore, count: u32, deadline: Instant) -> Result<SemaphorePermit<'_>, ProbeError> {
     match timeout_at(deadline, of.acquire_many(count)).await {
         Ok(Ok(permits)) => Ok(permits),
@@ -295,12 +295,12 @@ impl Backend {
     }
 }
 
-/// What one kind's way of asking brought.
+/// The result of one kind's probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Counted {
     series: u64,
     class: Confidence,
-    /// There are at least so many.
+    /// The number is a lower bound.
     truncated: bool,
     bytes: u64,
 }

@@ -16,7 +16,7 @@ use crate::{backend::Kind, base::time::EvalTimes};
 /// More series than this no graph shows, and they take more memory than their bytes.
 const SERIES_MAX: usize = 10_000;
 
-/// What is merged so far.
+/// The answer merged so far.
 #[derive(Debug)]
 pub(super) struct Matrix {
     kind: Kind,

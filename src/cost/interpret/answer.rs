@@ -65,7 +65,7 @@ pub(super) fn remote_read(engine: &Engine, leaves: &[Leaf], streamed: bool) -> T
 }
 
 impl Engine {
-    /// What a selector holds from its first use to the end of the query.
+    /// The memory of a selector from its first use to the end of the query.
     pub(super) fn selected(&self, leaf: &Leaf) -> u64 {
         let blocks = if self.compacts { leaf.blocks.min(6 + leaf.blocks / 12) } else { leaf.blocks };
         let Sample { sixteenths } = self.sample;

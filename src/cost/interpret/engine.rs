@@ -16,7 +16,7 @@ pub(super) enum Order {
     Streaming,
 }
 
-/// What an engine holds, in bytes.
+/// The memory of an engine, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Engine {
     pub(super) order: Order,
@@ -117,7 +117,7 @@ const VICTORIA_METRICS: Engine = Engine {
     order: Order::InPlace,
     point: 8,
     stamp: 8,
-    // 16 bytes for each worker; as many workers as processors, which nobody tells: eight.
+    // 16 bytes for each worker; one worker for each processor, of which eight are assumed.
     accumulated: 128,
     // `timeseries` of 104 bytes and the packed series of the fetch (175).
     row: 280,
@@ -168,7 +168,7 @@ const WEIR: Engine = Engine {
 };
 
 impl Engine {
-    /// Whose formula.
+    /// The engine of the formula.
     pub(super) const fn of(kind: Kind) -> &'static Self {
         match kind {
             Kind::Prometheus => &PROMETHEUS,
@@ -180,7 +180,7 @@ impl Engine {
         }
     }
 
-    /// The memory block that holds so many bytes: Go's size classes are at most an eighth apart and end at 32 KiB, above
+    /// The allocation that holds this number of bytes: Go's size classes are at most an eighth apart and end at 32 KiB, above
     /// which 8 KiB pages follow; the buckets of the node's pools are no further apart.
     pub(super) const fn block_of(bytes: u64) -> u64 {
         const PAGE: u64 = 8 << 10;
@@ -192,12 +192,12 @@ impl Engine {
         bytes.div_ceil(unit).saturating_mul(unit)
     }
 
-    /// A row of so many points.
+    /// A row of this number of points.
     pub(super) const fn slice(&self, points: u64) -> u64 {
         Self::block_of(points.saturating_mul(self.point))
     }
 
-    /// What a native histogram takes.
+    /// The memory of a native histogram.
     pub(super) const fn object(&self, buckets: u64) -> u64 {
         self.histogram.saturating_add(Self::block_of(buckets.saturating_mul(self.bucket)))
     }

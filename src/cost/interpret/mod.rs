@@ -55,7 +55,7 @@ pub(super) struct Leaf {
     pub(super) buckets: u64,
 }
 
-/// What a request takes.
+/// The memory of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Taken {
     /// The most bytes alive at a time.
@@ -321,7 +321,7 @@ impl Interpreter<'_> {
         Priced { held, peak: of.peak.max(both), lazy: false, ..of }
     }
 
-    /// What a node of these operands takes. `work` is bytes that are alive only while it runs.
+    /// The memory of a node with these operands. `work` is bytes that are alive only while it runs.
     fn produce(&self, uses: Uses, operands: Operands, value: Value, work: u64) -> Priced {
         let engine = self.engine;
         let labels = value.own_labels();

@@ -53,7 +53,7 @@ impl Value {
         }
     }
 
-    /// The same series with a float of its own at each of so many steps, under label sets without the metric's name.
+    /// The same series with one float at each step, under label sets without the metric's name.
     pub(super) fn floats(self, points: u64) -> Self {
         Self {
             points,
@@ -115,7 +115,7 @@ pub(super) struct Priced {
     pub(super) held: Load,
     /// The most alive at a time until the node's end.
     pub(super) peak: Load,
-    /// Its rows are not in `held`: whoever takes them takes one series at a time, or holds them.
+    /// Its rows are not in `held`: the consumer takes one series at a time, or holds them itself.
     pub(super) lazy: bool,
 }
 

@@ -25,7 +25,7 @@ fn judge(ceilings: Ceilings, selectors: u64) -> impl Fn(&QueryCost) -> Verdict {
     }
 }
 
-/// At most so many series, and memory that is near its limit from a quarter of 1 GiB on.
+/// At most this number of series, and memory that is near its limit from a quarter of 1 GiB on.
 fn ceilings(series: u64) -> Ceilings {
     let refuse = Ceiling { series, memory: 1 << 30, ..Ceiling::UNLIMITED };
     Ceilings { refuse, near: Ceiling { memory: 1 << 28, ..refuse } }

@@ -15,7 +15,7 @@ fn ask(query: &str, known: SeriesKnowledge) -> Ask<'_> {
     Ask { query, times: six_hours(15), known, kind: Kind::Prometheus, table: None }
 }
 
-/// The estimate in parts of at most so many bytes.
+/// The estimate in parts of at most `part_max` bytes.
 fn split(ask: &Ask<'_>, most: u64) -> Estimated {
     let ast = Arc::new(parse(ask.query).unwrap());
     let shape = Shape::of(&ast, ask.times, DEFAULT_LOOKBACK_MS);

@@ -19,7 +19,7 @@ pub trait Admissible: Sized {
     /// A request that may not run; the error of the service behind the layer is made of it.
     type Refused;
 
-    /// Who asks, for what, and until when.
+    /// Its owner, its cost and its deadline.
     fn admission_request(&self) -> AdmissionRequest;
 
     /// It may run.

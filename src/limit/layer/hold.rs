@@ -31,7 +31,7 @@ impl<T> Permitted<T> {
         &self.value
     }
 
-    /// What it holds.
+    /// The response.
     pub const fn permit(&self) -> &Permit {
         &self.permit
     }

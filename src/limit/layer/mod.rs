@@ -6,7 +6,7 @@
 //! refused       its turn       with the response
 //! ```
 //!
-//! A request type says what it asks for by implementing [`RateLimited`] and [`Admissible`]. Who waits does so inside the
+//! A request type states its demand by implementing [`RateLimited`] and [`Admissible`]. A request waits inside the
 //! future of a call; dropping it leaves the queue. The service behind [`Admit`] is asked whether it is ready only when
 //! the request may run: a place kept while waiting would be lost to others.
 

@@ -20,7 +20,7 @@ pub trait RateLimited: Sized {
     /// A request over its rate; the error of the service behind the layer is made of it.
     type Refused;
 
-    /// Whose rates it counts towards, each for all of it; nobody's for a request that is not counted.
+    /// The tenants whose rates it counts towards, each for all of it; none for a request that is not counted.
     fn payers(&self) -> &[TenantId];
 
     /// It was counted. `shadowed` are the rates in shadow mode that it passed.

@@ -6,7 +6,7 @@ use super::*;
 
 const MIB: u64 = 1 << 20;
 
-/// Runs a query for so long; the wait and the verdict.
+/// Runs a query for this time; returns the wait and the verdict.
 fn run(
     admission: &Arc<Admission>,
     ask: AdmissionRequest,

@@ -1,4 +1,4 @@
-//! The light lane, reserves, and pressure: what is never closed, and what gives way first.
+//! The light lane, reserves, and pressure: the light lane stays open, and heavy queries give way first.
 
 use super::*;
 use crate::base::ErrorKind;

@@ -1,4 +1,4 @@
-//! What single queries meet at the door.
+//! The verdicts on single queries.
 
 use super::*;
 use crate::base::ErrorKind;

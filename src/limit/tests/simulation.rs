@@ -206,11 +206,11 @@ impl Crowd {
         assert!(broken.is_empty(), "step {step}: {broken:#?}");
     }
 
-    /// Goes so many steps, and looks after each.
+    /// Makes this number of steps, and checks after each.
     async fn go(&mut self, steps: usize) {
         for step in 0..steps {
             let mut before = invariants::Before::of(&self.admission.lock());
-            // Several things happen before anybody looks; a change of limits is the last of them, since what was
+            // Several events happen between two checks; a change of limits is the last of them, since what was
             // within the old ones may pass the new.
             for _ in 0..self.rng.u32(1..4) {
                 let dice = self.rng.u32(0..100);

@@ -15,24 +15,24 @@ pub enum BlockError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What it said.
+        /// The error of the system.
         error: io::Error,
     },
     /// The bytes are not what was written.
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The damage.
         what: &'static str,
     },
     /// Another version of Weir wrote it; no damage was found in it.
     Version {
         /// The file that shows it.
         path: PathBuf,
-        /// What this version does not know: a number of a version, or a field.
+        /// The unknown version or field.
         what: String,
     },
-    /// What was to be written does not fit into a block.
+    /// The data does not fit into a block.
     Unfit(&'static str),
 }
 

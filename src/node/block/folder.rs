@@ -21,7 +21,7 @@ const FOREIGN_MAX: usize = 10;
 /// The largest number of a block.
 const NUMBER_MAX: u64 = u64::MAX / 2;
 
-/// What a folder of blocks holds.
+/// The contents of a folder of blocks.
 #[derive(Debug, Default)]
 pub struct Opened {
     /// Sound blocks, by rising start.
@@ -30,7 +30,7 @@ pub struct Opened {
     pub damaged: Vec<(PathBuf, BlockError)>,
     /// Those that were set aside, earlier or by [`repair`](Self::repair).
     pub quarantined: Vec<Quarantined>,
-    /// What is no block and was left alone, the first few of it.
+    /// Foreign files that were left alone, the first few of them.
     pub foreign: Vec<PathBuf>,
     /// Blocks that were never finished, and those that another one replaces.
     obsolete: Vec<PathBuf>,
@@ -73,7 +73,7 @@ impl Opened {
     /// Sets damaged blocks aside by renaming them, and removes obsolete ones.
     ///
     /// # Errors
-    /// What was not reached is still there, and found again.
+    /// The blocks that were not reached are still there, and found again.
     pub fn repair(&mut self) -> Result<(), BlockError> {
         for (place, _) in &mut self.damaged {
             *place = quarantine(place)?;
@@ -106,7 +106,7 @@ impl Quarantined {
     }
 }
 
-/// What a folder in the folder of blocks is, by its name.
+/// The kind of a folder in the folder of blocks, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Block,

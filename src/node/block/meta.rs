@@ -11,7 +11,7 @@ use super::{
 };
 use crate::base::TimeRange;
 
-/// What a block covers and how much it holds.
+/// The range and the size of a block.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
     /// Version of the format.
@@ -37,7 +37,7 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// What the block in this folder says about itself.
+    /// Reads the metadata of the block in this folder.
     pub(super) fn read(block: &Path) -> Result<Self, BlockError> {
         let path = block.join(META_FILE);
         let bytes = fs::read(&path).map_err(|error| missing(&path, error))?;

@@ -24,7 +24,7 @@ impl ChunkRef {
     }
 }
 
-/// What reading one series over a window takes.
+/// The cost of reading one series over a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SeriesCost {
     /// Chunks that the window touches.
@@ -225,7 +225,7 @@ impl Block {
         &self.path
     }
 
-    /// What the block covers and how much it holds.
+    /// The range and the size of the block.
     pub fn meta(&self) -> &Meta {
         &self.meta
     }
@@ -256,7 +256,7 @@ impl Block {
         Ok(chunks)
     }
 
-    /// What reading a series over the window would take; touches no chunk.
+    /// The cost of reading a series over the window; touches no chunk.
     pub fn cost(&self, series: u32, window: TimeRange) -> Result<SeriesCost, BlockError> {
         let mut cost = SeriesCost::default();
         self.each_sound_chunk(series, |chunk| {

@@ -21,7 +21,7 @@ pub(in crate::node) fn varint_len(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-/// What is left to read.
+/// The bytes left to read.
 #[derive(Debug)]
 pub(in crate::node) struct Input<'a>(&'a [u8]);
 

@@ -19,7 +19,7 @@
 //! exactly (NaN with its payload, infinities, -0) is an exception, stored raw.
 //!
 //! Decoding trusts nothing: damaged bytes give [`Corrupt`] or wrong samples, never a panic nor more than
-//! [`SAMPLES_MAX`] samples. Checksums are the business of whoever stores chunks.
+//! [`SAMPLES_MAX`] samples. Checksums belong to the storage of chunks.
 
 mod bits;
 pub(in crate::node) mod bytes;

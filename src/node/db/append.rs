@@ -73,7 +73,7 @@ impl fmt::Display for WriteError {
 
 impl std::error::Error for WriteError {}
 
-/// What became of a batch. What was not refused is written; the rest is named.
+/// The outcome of a batch: the refused series are named, the rest is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Appended {
     /// Samples written.
@@ -84,7 +84,7 @@ pub struct Appended {
     pub refused: u64,
     /// Exemplars refused: none are stored.
     pub exemplars_refused: u64,
-    /// New series refused because there are as many as there may be.
+    /// New series refused because the limit on series is reached.
     pub series_refused: u64,
     /// The first refusal, and which sample it met.
     pub first: Option<(Refusal, String)>,
@@ -200,7 +200,7 @@ impl Db {
         }
     }
 
-    /// What is acknowledged is logged first; what could not be logged is in nobody's sight.
+    /// An acknowledged batch is in the log; a batch that could not be logged is not visible.
     fn log(&self, accepted: &[Accepted]) -> Result<(), WriteError> {
         let Some(wal) = &self.wal else { return Ok(()) };
         if accepted.is_empty() {

@@ -1,4 +1,4 @@
-//! Damaged blocks: what is lost is what was hit, and answers say so.
+//! Damaged blocks: only the damaged part is lost, and answers say so.
 
 use std::{fs, path::Path};
 

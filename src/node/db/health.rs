@@ -1,4 +1,4 @@
-//! What goes wrong while the database runs: refused writes, failed upkeep, a disk that fills.
+//! Faults of a running database: refused writes, failed upkeep, a full disk.
 
 use std::{
     path::Path,
@@ -43,7 +43,7 @@ pub(super) struct Health {
     complaints: Complaints,
 }
 
-/// When somebody complained last: writes are refused by the thousand.
+/// When the last complaint was logged: writes are refused by the thousand.
 #[derive(Debug, Default)]
 struct Complaints(Mutex<Option<Instant>>);
 

@@ -1,4 +1,4 @@
-//! What readers are told of samples that were lost with a damaged block, or with a damaged chunk of one.
+//! Warnings for readers about samples that were lost with a damaged block or chunk.
 
 use std::path::PathBuf;
 
@@ -31,7 +31,7 @@ impl LostRanges {
         *self.list() = quarantined;
     }
 
-    /// Forgets what somebody has taken out of the folder.
+    /// Forgets blocks that an operator has taken out of the folder.
     pub(super) fn look_again(&self) {
         let held: Vec<PathBuf> = self.list().iter().map(|block| block.place.clone()).collect();
         let gone: Vec<PathBuf> = held.into_iter().filter(|place| !place.exists()).collect();

@@ -25,7 +25,7 @@ const WRITTEN_EVERY: Duration = Duration::from_secs(60);
 /// Files that a message names.
 const NAMED_MAX: usize = 10;
 
-/// What a data folder should hold.
+/// The expected contents of a data folder.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub(super) struct Manifest {
     version: u32,
@@ -91,7 +91,7 @@ impl Manifest {
         Ok(sound)
     }
 
-    /// What is missing in the folder, or shorter than it was.
+    /// Files that are missing in the folder, or shorter than they were.
     pub(super) fn missing(&self, dir: &Path) -> Vec<String> {
         let mut missing = Vec::new();
         let blocks = dir.join("blocks");

@@ -1,4 +1,4 @@
-//! What is said of metrics, in memory and in a file of its own: senders repeat it, so that a kill may cost seconds of it.
+//! Metadata of metrics, in memory and in a file of its own. Senders repeat it, so that a kill may lose seconds of it.
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
@@ -24,7 +24,7 @@ struct Kept {
     metrics: BTreeMap<String, Description>,
 }
 
-/// What the file in a folder says. One that is damaged says nothing, and is named in the log.
+/// Reads the file in a folder. A damaged one counts as empty, and is named in the log.
 ///
 /// # Errors
 /// It cannot be read, or another version of Weir wrote it.
@@ -60,7 +60,7 @@ pub(super) fn read(dir: &Path) -> io::Result<Metadata> {
 }
 
 impl Db {
-    /// What was said of metrics, of one or of all, at most `limit`.
+    /// Metadata of one metric or of all, at most `limit`.
     pub fn metadata(&self, metric: Option<&str>, limit: usize) -> Vec<(String, Description)> {
         let held = self.metadata.lock();
         let all = held.by_metric().iter().filter(|(name, _)| metric.is_none_or(|metric| metric == *name));

@@ -54,7 +54,7 @@ pub struct Options {
     pub out_of_order_ms: u64,
     /// How long samples are kept, in milliseconds behind the newest sample of all.
     pub retention_ms: u64,
-    /// What blocks and log may take on the disk, bytes; the oldest blocks go when it is more.
+    /// The most that blocks and log take on the disk, bytes; beyond it the oldest blocks are deleted.
     pub size_bytes: u64,
     /// What one block covers when it is sealed, in milliseconds, from a multiple of it on.
     pub block_ms: u64,
@@ -62,7 +62,7 @@ pub struct Options {
     pub max_ahead_ms: u64,
     /// When the log is forced to the disk.
     pub sync: SyncPolicy,
-    /// What labels may be.
+    /// Limits on labels.
     pub labels: LabelLimits,
     /// The wall clock, milliseconds since the Unix epoch. It may be stepped.
     pub clock: fn() -> i64,
@@ -96,7 +96,7 @@ fn monotonic() -> Duration {
     BEGAN.elapsed()
 }
 
-/// What happened since the database was opened.
+/// Counters since the database was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Series held.
@@ -151,7 +151,7 @@ pub struct Db {
     known: KnownSeries,
     /// `None` when nothing is to survive.
     wal: Option<Wal>,
-    /// What was read back from the log when it was opened.
+    /// The result of the replay of the log.
     replayed: Replayed,
     /// The data folder; `None` when nothing is to survive.
     dir: Option<PathBuf>,
@@ -220,7 +220,7 @@ impl Db {
         &self.options
     }
 
-    /// What it holds and did.
+    /// Its contents and counters.
     pub fn stats(&self) -> Stats {
         let blocks = self.blocks();
         Stats {

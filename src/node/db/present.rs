@@ -1,4 +1,4 @@
-//! The present, as far as a clock can be believed that somebody may step.
+//! The present, by a clock that an operator may step.
 //!
 //! The wall clock is held against a monotonic one: their difference stays the same but for a step. What is deleted by
 //! age, sealed and refused as late follows the earliest difference of the last six hours, so that a step forward does
@@ -30,7 +30,7 @@ struct Slot {
     latest: i64,
 }
 
-/// What is added to the monotonic clock for a bound of the present, milliseconds.
+/// The offset from the monotonic clock to a bound of the present, milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bounds {
     pub(super) earliest: i64,

@@ -1,4 +1,4 @@
-//! What can be told without handing out samples: cost, names, values, series.
+//! Queries that need no samples: cost, names, values, series.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -14,7 +14,7 @@ use crate::{
     series::{Labels, Matcher},
 };
 
-/// What a selection touches, counted without looking at a sample's value.
+/// The volume of a selection, counted without looking at a sample's value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Series with samples in the window.
@@ -28,7 +28,7 @@ pub struct Cost {
 /// A list that may have been cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing<T> {
-    /// What there is, at most as many as asked for.
+    /// The items found, at most the number asked for.
     pub items: Vec<T>,
     /// Whether there is more.
     pub cut: bool,
@@ -91,7 +91,7 @@ impl Db {
         let mut found: BTreeSet<Labels> = BTreeSet::new();
         for series in self.present(selectors, window)? {
             found.insert(series.labels().clone());
-            // The least stay, one more than asked for to tell that there were more.
+            // The smallest stay, one more than asked for, which shows that there were more.
             if found.len() > limit.saturating_add(1) {
                 found.pop_last();
             }

@@ -1,4 +1,4 @@
-//! Blocks: what leaves memory, what is merged, what goes.
+//! Blocks: sealing, compaction, retention.
 //!
 //! Upkeep runs on one thread at a time and off the runtime. Every step leaves the folder whole: a block gets its name
 //! when it is complete, names what it replaces, and only then do the replaced ones, or the log, go.
@@ -26,7 +26,7 @@ use crate::{
     series::Samples,
 };
 
-/// So many blocks side by side become one.
+/// The number of adjacent blocks that are merged into one.
 const FAN: i64 = 3;
 /// Blocks do not grow beyond this many times the sealed length: 54 h at 2 h.
 const LENGTH_MAX: i64 = FAN * FAN * FAN;
@@ -108,7 +108,7 @@ impl BlockStore {
 /// A new block, and whose samples are in it, in the order of their numbers there.
 type NewBlock = (Arc<Block>, Vec<Written>);
 
-/// What a series has in a block that is being written.
+/// The chunks of a series for a block that is being written.
 struct Written {
     series: Arc<Series>,
     samples: u64,

@@ -1,4 +1,4 @@
-//! Warnings and infos: things a query should be told although it has an answer.
+//! Warnings and infos that accompany the answer of a query.
 
 use std::collections::BTreeMap;
 

@@ -11,7 +11,7 @@ use crate::{
 /// Decoded samples, in buckets by how many they are.
 pub type SamplePool = BucketPool<Samples>;
 
-/// What queries lease from. Whoever evaluates without pools gets plain memory that nothing but the limits bounds.
+/// The pools that queries lease from. Without pools, a query gets plain memory that only its limits bound.
 #[derive(Clone, Debug)]
 pub struct Pools {
     /// Decoded samples of one series.
@@ -119,7 +119,7 @@ impl Meter<'_> {
         })
     }
 
-    /// An empty column for so many steps.
+    /// An empty column with room for `steps` numbers.
     pub(super) fn numbers(&self, steps: usize) -> Result<Numbers, EvalError> {
         match self.pools() {
             Some(pools) => Ok(Pooled::Leased(self.granted(|gone| pools.numbers.get_unless(steps, gone))?)),
@@ -127,7 +127,7 @@ impl Meter<'_> {
         }
     }
 
-    /// Empties a column for so many steps; it is another one if this was taken or is too small.
+    /// Empties a column with room for `steps` numbers; a new one replaces one that was taken or is too small.
     pub(super) fn renew(&self, column: &mut Numbers, steps: usize) -> Result<(), EvalError> {
         if column.capacity() < steps {
             *column = self.numbers(steps)?;
@@ -137,14 +137,14 @@ impl Meter<'_> {
         Ok(())
     }
 
-    /// A column with the same number at each of so many steps.
+    /// A column with the same number at each of `steps` steps.
     pub(super) fn column_of(&self, value: f64, steps: usize) -> Result<Numbers, EvalError> {
         let mut column = self.numbers(steps)?;
         column.resize(steps, value);
         Ok(column)
     }
 
-    /// Makes room in a buffer for about so many samples, which are charged for before they are there.
+    /// Reserves space for about `about` more samples, and charges for it before they are there.
     pub(super) fn reserve(&self, samples: &mut Pooled<Samples>, about: usize) -> Result<(), EvalError> {
         samples.clear();
         if samples.capacity() >= about {
@@ -158,7 +158,7 @@ impl Meter<'_> {
         Ok(())
     }
 
-    /// A buffer for about so many samples of one series.
+    /// A buffer for about `about` samples of one series.
     pub(super) fn samples(&self, about: usize) -> Result<Pooled<Samples>, EvalError> {
         match self.pools() {
             Some(pools) => Ok(Pooled::Leased(self.granted(|gone| pools.samples.get_unless(about, gone))?)),

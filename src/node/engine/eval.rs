@@ -34,7 +34,7 @@ pub(super) struct Operators {
     pub(super) scalars: fn(&Eval<'_>, NodeId) -> Result<Numbers, EvalError>,
 }
 
-/// What all evaluators of one query share.
+/// The state that all evaluators of one query share.
 pub(super) struct Context<'a> {
     pub(super) ast: &'a Ast,
     pub(super) plan: Plan,
@@ -79,7 +79,7 @@ impl<'a> Context<'a> {
 pub(super) struct Eval<'a> {
     pub(super) cx: &'a Context<'a>,
     pub(super) grid: Grid,
-    /// What of the only selector below is read; all of every one if there is none.
+    /// The part of the only selector below that is read; without it, every selector is read whole.
     pub(super) part: Option<Part<'a>>,
     /// How often what a step sees counts for [`Usage::queryable`](super::Usage): once for each step that it is repeated at, and
     /// not at all inside a subquery, whose windows count.

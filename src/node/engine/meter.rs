@@ -13,10 +13,10 @@ use crate::node::pool::Loan;
 
 /// A point is a float.
 pub(super) const POINT_BYTES: u64 = 8;
-/// What is held draws on the node's memory in steps of up to this many bytes.
+/// A query draws on the node's memory in steps of up to this many bytes.
 const STEP_BYTES: u64 = 64 << 10;
 
-/// What one query may touch. A series is read whole before it is counted, so a limit is passed by one series at most.
+/// Limits of one query. A series is read whole before it is counted, so a limit is passed by one series at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Series read, counted once for every selector that reads them.
@@ -33,7 +33,7 @@ impl Default for Limits {
     }
 }
 
-/// What reading touches in the storage.
+/// A volume of reads from the storage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadVolume {
     /// Series.
@@ -55,7 +55,7 @@ impl ReadVolume {
         }
     }
 
-    /// What is left without the other.
+    /// The difference.
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
         Self {
@@ -75,7 +75,7 @@ pub trait ReadObserver: Send + Sync + fmt::Debug {
     fn read(&self, touched: ReadVolume) -> Result<(), String>;
 }
 
-/// What one query has touched.
+/// The usage of one query.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Series read.
@@ -135,7 +135,7 @@ impl<'a> Meter<'a> {
         if self.cancel.load(Relaxed) { Err(EvalError::Canceled) } else { Ok(()) }
     }
 
-    /// Counts one series with so many samples, and their bytes if somebody wants to know.
+    /// Counts one series and its samples; `bytes` is called only for an observer.
     pub(super) fn read(&self, samples: usize, bytes: impl FnOnce() -> u64) -> Result<(), EvalError> {
         self.check()?;
         let samples = samples as u64;
@@ -168,7 +168,7 @@ impl<'a> Meter<'a> {
 pub(super) struct Held<'a> {
     pub(super) meter: &'a Meter<'a>,
     points: u64,
-    /// What it needs; the loan may be larger.
+    /// Bytes in use; the loan may be larger.
     bytes: u64,
     loan: Option<Loan>,
 }
@@ -206,12 +206,12 @@ impl Held<'_> {
         self.meter.granted(|gone| loan.grow(more, gone))
     }
 
-    /// Says that so many bytes are needed no more; what comes next takes them.
+    /// Releases these bytes for the next request of the query.
     pub(super) fn give_back(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    /// Takes memory until it is as much as this: for scratch space that is used again and again.
+    /// Takes memory up to this total, for scratch space that is used again.
     pub(super) fn at_least(&mut self, bytes: u64) -> Result<(), EvalError> {
         let more = bytes.saturating_sub(self.bytes);
         if more > 0 { self.borrow(more) } else { Ok(()) }
@@ -246,7 +246,7 @@ impl Held<'_> {
         self.meter.held.fetch_sub(points, Relaxed);
     }
 
-    /// Leaves the memory to whoever takes what was held.
+    /// Leaves the memory to the new owner of the held values.
     pub(super) fn into_loan(mut self) -> Option<Loan> {
         self.loan.take()
     }

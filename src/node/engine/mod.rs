@@ -13,13 +13,13 @@
 //! | `eval` | the walk over the tree: grids, repetition, collecting |
 //! | `dispatch` | from the kind of a node to the operator |
 //! | `selector`, `window` | instant and range vectors out of the storage |
-//! | `samples_window`, `extended` | what a step sees of a range vector |
-//! | `aggregate`, `binary`, `functions` | what they say |
+//! | `samples_window`, `extended` | the samples of a range vector at one step |
+//! | `aggregate`, `binary`, `functions` | one folder each |
 //! | `parallel`, `workers` | one operator's input, read ahead by several threads |
 //! | `meter` | limits, cancellation |
 //! | `buffers` | memory, out of the pools of a node |
 //!
-//! # What differs from Prometheus
+//! # Differences from Prometheus
 //!
 //! - Native histograms are refused by name ([`EvalError::NativeHistogram`]) instead of being evaluated.
 //! - A metric name that a function dropped stays dropped through a filter such as `rate(a[5m]) > rate(b[5m])`.
@@ -67,7 +67,7 @@ pub use workers::Workers;
 
 use eval::{Context, Eval};
 
-/// What a query evaluates to.
+/// The result of a query.
 #[derive(Debug)]
 pub struct Answer {
     /// The value.
@@ -76,7 +76,7 @@ pub struct Answer {
     pub warnings: Vec<String>,
     /// Notes, each with its position in the query.
     pub infos: Vec<String>,
-    /// What it cost.
+    /// Its cost.
     pub usage: Usage,
     /// The node's memory that the value takes beside its rows' own.
     pub loan: Option<Loan>,

@@ -15,7 +15,7 @@ pub struct Options {
     pub lookback_ms: u64,
     /// Step of a subquery that names none, in milliseconds.
     pub subquery_step_ms: u64,
-    /// What the query may touch.
+    /// Limits of the query.
     pub limits: Limits,
     /// Threads that may help.
     pub workers: Workers,
@@ -23,7 +23,7 @@ pub struct Options {
     pub pools: Option<Pools>,
     /// How often it waits for memory, each time as long as the pools say, before it fails.
     pub patience: u32,
-    /// Who hears of what it reads.
+    /// The observer of its reads.
     pub observer: Option<Arc<dyn ReadObserver>>,
 }
 

@@ -1,4 +1,4 @@
-//! What can be known of every node before anything is read: durations, `@`, step invariance.
+//! The plan of every node before anything is read: durations, `@`, step invariance.
 
 use super::error::{EvalError, execution};
 use crate::{

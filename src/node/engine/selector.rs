@@ -16,7 +16,7 @@ use crate::{
     series::{Labels, Samples, is_stale},
 };
 
-/// What of a sample becomes the value of a step.
+/// The part of a sample that becomes the value of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Take {
     /// Its value.

@@ -1,4 +1,4 @@
-//! Sums and means that keep what rounding takes, added up in Prometheus' order: it shows in the last digit.
+//! Sums and means with Kahan compensation, added up in Prometheus' order: the last digit depends on it.
 
 /// A sum with a running compensation for what rounding loses (Kahan's, as Neumaier improved it).
 #[derive(Clone, Copy, Debug, Default)]

@@ -250,7 +250,7 @@ impl fmt::Debug for Points {
     }
 }
 
-/// What a query evaluates to.
+/// The result of a query.
 #[derive(Debug, PartialEq)]
 pub enum Value {
     /// A number, of an instant query.

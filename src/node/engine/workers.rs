@@ -27,7 +27,7 @@ impl Workers {
     /// Series from which on a second thread pays.
     pub const SERIES_MIN: usize = 64;
 
-    /// So many threads at most work for one query, and one fewer for all of them beside their own.
+    /// The most threads that work for one query; all queries share one fewer, beside a thread of their own.
     pub fn new(threads: NonZero<usize>, series_min: usize) -> Self {
         let threads = threads.get();
         Self(Arc::new(Shared { threads, series_min, free: AtomicUsize::new(threads - 1) }))

@@ -1,4 +1,4 @@
-//! What is to be written: many series with their samples, labels borrowed from the request.
+//! A batch of writes: many series with their samples, labels borrowed from the request.
 
 use std::{
     borrow::Cow,
@@ -9,14 +9,14 @@ use std::{
 use super::{MetadataField, Series};
 use crate::series::METRIC_NAME;
 
-/// A batch of so many series, labels or samples is full. What is worked out for each on the way to the log takes about as
+/// The most series, labels or samples of one batch. What is worked out for each on the way to the log takes about as
 /// much again; together that is a few MiB.
 const SERIES_FULL: usize = 16_384;
 const LABELS_FULL: usize = 131_072;
 const SAMPLES_FULL: usize = 65_536;
 const METADATA_FULL: usize = 4_096;
 
-/// What labels may be.
+/// Limits on labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LabelLimits {
     /// Labels of one series.
@@ -110,7 +110,7 @@ pub struct RefusedSeries {
     pub series: u64,
     /// Their samples.
     pub samples: u64,
-    /// What was wrong with the first, and which it was.
+    /// The first refused series, and its problem.
     pub first: Option<String>,
 }
 
@@ -139,7 +139,7 @@ struct End<'a> {
 pub enum NamedBy<'a> {
     /// By its labels.
     Labels,
-    /// By its labels, which were read from this text: whoever finds the series may note that.
+    /// By its labels, which were read from this text: a look-up may note the series.
     Text(&'a str),
     /// It is known; the batch has no labels of it.
     Known(Arc<Series>),
@@ -187,7 +187,7 @@ impl<'a> Batch<'a> {
     /// Ends the series being built; a refused one leaves no trace.
     ///
     /// # Errors
-    /// What is wrong with its labels.
+    /// The problem with its labels.
     pub fn end_series(&mut self) -> Result<(), LabelProblem> {
         self.end_series_named(NamedBy::Labels)
     }
@@ -195,7 +195,7 @@ impl<'a> Batch<'a> {
     /// The same for a series whose labels were read from a text.
     ///
     /// # Errors
-    /// What is wrong with its labels.
+    /// The problem with its labels.
     pub fn end_series_of(&mut self, text: &'a str) -> Result<(), LabelProblem> {
         self.end_series_named(NamedBy::Text(text))
     }
@@ -223,7 +223,7 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Notes a series of so many samples that is not taken; those around it are.
+    /// Counts a series that is refused, with its samples; the others of the batch are taken.
     pub fn refuse(&mut self, labels: &[(&str, &str)], samples: u64, why: &LabelProblem) {
         self.refused.series += 1;
         self.refused.samples += samples;
@@ -245,7 +245,7 @@ impl<'a> Batch<'a> {
         self.metadata.push((metric, field));
     }
 
-    /// What is said of metrics.
+    /// Metadata of metrics.
     pub fn metadata(&self) -> &[(&'a str, MetadataField<'a>)] {
         &self.metadata
     }
@@ -289,7 +289,7 @@ impl<'a> Batch<'a> {
         self.is_full_with(self.samples.len())
     }
 
-    /// The same with so many samples.
+    /// The same with this number of samples.
     pub fn is_full_with(&self, samples: usize) -> bool {
         self.ends.len() >= SERIES_FULL
             || self.labels.len() >= LABELS_FULL

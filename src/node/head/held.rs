@@ -14,7 +14,7 @@ use crate::{
     series::Samples,
 };
 
-/// What a block holds of a series.
+/// The samples of a series for a block.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// The block.

@@ -1,4 +1,4 @@
-//! What is said of metrics: type, help and unit, by name.
+//! Metadata of metrics: type, help and unit, by name.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ const TYPES: [&str; 8] =
 pub enum MetadataField<'a> {
     /// Its type.
     Type(&'a str),
-    /// What it means.
+    /// Its help text.
     Help(&'a str),
     /// Its unit.
     Unit(&'a str),
@@ -31,7 +31,7 @@ pub struct Description {
     /// One of OpenMetrics' types.
     #[serde(rename = "type")]
     pub kind: String,
-    /// What it means, cut off where it is long.
+    /// Its help text, cut.
     pub help: String,
     /// Its unit, or nothing.
     pub unit: String,

@@ -1,4 +1,4 @@
-//! Samples that are not on disk yet: per series an open run of columns, sealed chunks behind it, and what came late.
+//! Samples that are not on disk yet: per series an open run of columns, sealed chunks behind it, and late samples.
 
 mod batch;
 mod held;

@@ -7,7 +7,7 @@ use crate::{base::TimeRange, node::chunk, series::Samples};
 /// A run is sealed at this length.
 const RUN: usize = 240;
 
-/// What new samples are held against.
+/// The rules for new samples.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// Earliest time accepted at all.
@@ -29,7 +29,7 @@ pub enum Refusal {
     TooOld,
     /// Too far ahead of the clock.
     TooFarAhead,
-    /// Its series is new, and there are as many as there may be.
+    /// Its series is new, and the limit on series is reached.
     SeriesLimit,
     /// Its series cannot be stored, whatever the sample.
     Series,

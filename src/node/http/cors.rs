@@ -1,4 +1,4 @@
-//! What browsers ask before and of a request to another host, answered as Prometheus does.
+//! CORS, as Prometheus answers it.
 
 use axum::{
     extract::Request,

@@ -33,7 +33,7 @@ use crate::{
 const PIECE: usize = 64 << 10;
 /// Pieces of one answer that there are at the same time: one that is being written, one that is being sent.
 const PIECES: usize = 2;
-/// What compressing an answer takes: the tables of deflate, and what goes in and out.
+/// Bytes for compressing an answer: the tables of deflate, its input and its output.
 const COMPRESSION_BYTES: u64 = 400 << 10;
 
 /// The memory for sending one answer, lent before the answer is worked out: one that is under way is the last thing to
@@ -112,7 +112,7 @@ pub(super) fn is_compressed(headers: &HeaderMap) -> bool {
     accepted.filter_map(|value| value.to_str().ok()).any(|value| value.to_ascii_lowercase().contains("gzip"))
 }
 
-/// What an answer needs while it is sent: the place of its read, buffers, and the memory of what is sent.
+/// The resources of an answer while it is sent: the place of its read, buffers, and its memory.
 pub(super) struct Sending {
     buffers: Buffers,
     _held: (Place, Option<Loan>),

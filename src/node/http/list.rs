@@ -26,7 +26,7 @@ use crate::{
     promql::ast::Matcher,
 };
 
-/// What a list asks for.
+/// The parameters of a list.
 struct Listed {
     selectors: Vec<Vec<Matcher>>,
     /// None is a window that holds nothing.
@@ -53,14 +53,14 @@ pub(super) fn limit(params: &Params<'_>) -> Result<Option<usize>, Failure> {
     Ok(Some(limit).filter(|limit| *limit > 0))
 }
 
-/// What is said of an answer that `limit` cut.
+/// The warning about an answer that `limit` cut.
 pub(super) const TRUNCATED: &str = "results truncated due to limit";
 
 /// Bytes that each candidate takes while a list is made: its place among those found, in a sorted set, and in the list. What
 /// it points to is the database's.
 const CANDIDATE_BYTES: u64 = 64;
 
-/// What was found, and what is to be said with it.
+/// The items found, and the warnings about them.
 struct Found<T> {
     items: Vec<T>,
     warnings: Vec<String>,

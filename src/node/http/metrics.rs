@@ -1,4 +1,4 @@
-//! The node's own metrics. Gauges are read when somebody asks.
+//! The node's own metrics. Gauges are read at the scrape.
 
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
@@ -12,7 +12,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
-    /// Apart, since a proxy in the same process tells the same of it.
+    /// A registry of its own, since a proxy in the same process exports the same names.
     process: Registry,
     stored: Stored,
     log: Log,
@@ -80,7 +80,7 @@ impl Stored {
     }
 }
 
-/// What was found when the log was read back.
+/// The findings of the replay of the log.
 #[derive(Debug)]
 struct Log {
     damaged: IntCounter,
@@ -257,7 +257,7 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
-    /// What the process takes.
+    /// Memory and CPU of the process.
     pub(super) fn encode_process(&self) -> prometheus::Result<String> {
         TextEncoder::new().encode_to_string(&self.process.gather())
     }

@@ -158,7 +158,7 @@ impl Node {
         whole
     }
 
-    /// What the node tells of itself, in Prometheus' text format; the page also tells of its process.
+    /// The node's metrics in Prometheus' text format, those of its process included.
     pub fn metrics_text(&self) -> prometheus::Result<String> {
         self.metrics.encode(self)
     }
@@ -254,7 +254,7 @@ impl Node {
 /// Longer names of sources are no names.
 const SOURCE_NAME_MAX: usize = 256;
 
-/// The largest form that is read, bytes: as much as a proxy before it lets through.
+/// The largest form that is read, bytes; the proxy has the same limit.
 const FORM_BYTES_MAX: usize = 4 << 20;
 /// Longest wait for one.
 const FORM_WAIT: Duration = Duration::from_secs(10);

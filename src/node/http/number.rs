@@ -1,6 +1,6 @@
 //! Numbers and times as Prometheus writes them in JSON.
 
-/// Below this all integers are floats, and floats with few decimals are told apart by 15 digits.
+/// Below this all integers are floats, and 15 digits distinguish floats with few decimals.
 const EXACT_MAX: f64 = 1e15;
 
 /// `[time,"value"]`
@@ -146,7 +146,7 @@ mod tests {
         out
     }
 
-    /// What the standard library makes of it, slowly.
+    /// The result of the standard library, which is slower.
     fn reference(value: f64) -> String {
         let size = value.abs();
         if size == 0.0 || (1e-6..1e21).contains(&size) {

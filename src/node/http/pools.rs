@@ -31,9 +31,9 @@ pub struct PoolSettings {
     pub memory: Option<u64>,
     /// How long a query waits at the cap for others to give back.
     pub wait: Duration,
-    /// Objects that refills make per second over all pools; nothing is as many as they like.
+    /// Objects that refills make per second over all pools; `None` is unbounded.
     pub refill_per_second: Option<u64>,
-    /// Pools that nobody used for so long give back what they keep above their low mark.
+    /// Idle time after which a pool frees the objects above its low watermark.
     pub idle: Duration,
     /// Buffers of answers under way, bytes.
     pub bytes: Buckets,
@@ -138,7 +138,7 @@ impl Pools {
         self.bytes.shrink() + self.engine.samples.shrink() + self.engine.numbers.shrink()
     }
 
-    /// What was never given back, by pool.
+    /// Leaked objects, by pool.
     pub(super) fn leaked(&self) -> impl Iterator<Item = (&'static str, Leaked)> {
         let checked = [
             ("bytes", self.bytes.check_returned()),

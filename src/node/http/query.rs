@@ -1,4 +1,4 @@
-//! Queries, and what they would cost.
+//! Queries, and their cost.
 
 use std::{sync::Arc, time::Duration};
 
@@ -122,7 +122,7 @@ impl Query {
         Ok(json::answer(answer, times.start, stats, sending))
     }
 
-    /// Exactly what it would read; the index tells without a look at a sample's value.
+    /// The exact volume that the query would read, from the index alone.
     async fn cost(self, node: &Arc<Node>) -> Result<Response, Failure> {
         let db = Arc::clone(&node.db);
         let shape = Arc::new(Shape::of(&self.ast, self.times, self.lookback_ms));

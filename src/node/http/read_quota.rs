@@ -21,14 +21,14 @@ use crate::{
 
 /// The window slides by this part of itself.
 const SLICES: usize = 10;
-/// Sources told apart; the others share one place.
+/// The most sources with a window of their own; the others share one.
 const SOURCES_MAX: usize = 1_000;
 const OTHERS: &str = "other";
 
 /// Most that may be read within the window; `u64::MAX` is no limit.
 pub type QuotaLimit = ReadVolume;
 
-/// What reads may touch in a window that slides.
+/// Settings of the quota of reads in a sliding window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuotaSettings {
     /// How far back it reaches.
@@ -48,7 +48,7 @@ impl Default for QuotaSettings {
     }
 }
 
-/// What was touched in the slices of a window.
+/// The volume read in each slice of a window.
 #[derive(Debug, Default)]
 struct Window {
     /// By slice number, modulo their number.
@@ -84,7 +84,7 @@ impl Window {
     }
 }
 
-/// What is limited: its name, and where its number stands.
+/// A limited resource: its name, and its number.
 type Resource = (&'static str, fn(ReadVolume) -> u64);
 
 const RESOURCES: [Resource; 3] =
@@ -126,7 +126,7 @@ impl ReadQuota {
         self.refused.load(Relaxed)
     }
 
-    /// What all have touched within the window.
+    /// The volume that all sources have read within the window.
     pub(super) fn touched(&self) -> ReadVolume {
         let mut all = self.all.lock();
         all.slide(self.slice());
@@ -136,7 +136,7 @@ impl ReadQuota {
     /// Begins a read; nothing where there is no limit to hold it against.
     ///
     /// # Errors
-    /// So much was read lately that this one has to wait.
+    /// The quota of the window is used up.
     pub(super) fn begin(self: &Arc<Self>, source: &str) -> Result<Option<Arc<Counted>>, Failure> {
         if self.settings.source == self.settings.all && self.settings.all == QuotaSettings::default().all {
             return Ok(None);
@@ -316,7 +316,7 @@ mod tests {
         let refused = read(&recent, "a", ReadVolume { series: 1, samples: 1, bytes: 1_001 }).unwrap_err();
         assert_eq!(refused.kind, ErrorKind::LimitExceeded);
         assert!(refused.message.starts_with("all sources read "), "{}", refused.message);
-        // It counts all the same, as in m3dbnode, and whoever comes now waits.
+        // It counts all the same, as in m3dbnode, and later reads wait.
         assert_eq!(recent.begin("b").unwrap_err().kind, ErrorKind::RateLimited);
         clock.store(11, Relaxed);
         assert!(recent.begin("b").is_ok());

@@ -82,7 +82,7 @@ fn pieces<H>(packed: Vec<u8>, held: H) -> impl Stream<Item = Result<Bytes, Infal
     })
 }
 
-/// What a request may take, and from where.
+/// The limits of a request, and its source.
 struct Means<'a> {
     limits: Limits,
     pools: Pools,
@@ -101,7 +101,7 @@ impl Means<'_> {
     }
 }
 
-/// What has been read so far, over all queries of a request.
+/// The volume read so far, over all queries of a request.
 #[derive(Default)]
 struct Used {
     series: u64,

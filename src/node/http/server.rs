@@ -34,7 +34,7 @@ pub(super) struct ClientConnections {
 }
 
 impl ClientConnections {
-    /// As many as `limits` says, in the metrics of `registry`.
+    /// Connections within `limits`, counted in `registry`.
     pub(super) fn new(limits: ConnectionLimits, registry: &Registry) -> prometheus::Result<Self> {
         let open = IntGauge::new("weir_node_connections", "Open connections of clients.")?;
         let max = IntGauge::new("weir_node_connections_max", "Most connections of clients.")?;

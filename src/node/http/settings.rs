@@ -1,4 +1,4 @@
-//! What the node allows.
+//! Limits of the node's API.
 
 use std::{num::NonZero, time::Duration};
 
@@ -10,17 +10,17 @@ use crate::{http::ConnectionLimits, node::engine};
 pub struct Settings {
     /// Connections of clients.
     pub connections: ConnectionLimits,
-    /// What one query may touch.
+    /// Limits of one query.
     pub limits: engine::Limits,
     /// How the memory of queries is pooled.
     pub pool: PoolSettings,
-    /// What may be read lately.
+    /// The quota of reads in a sliding window.
     pub recent: QuotaSettings,
     /// How long a sample stays visible to an instant vector, milliseconds.
     pub lookback_ms: u64,
     /// The longest that a read may take; `timeout=` may ask for less.
     pub timeout: Duration,
-    /// A client that takes no byte of its answer for so long is given up.
+    /// Time after which a client that takes no byte of its answer is disconnected.
     pub stall: Duration,
     /// Reads that run at the same time. Far more than cores: what bounds memory is the pools, and a light read that waits for
     /// heavy ones to end waits longer than one that shares the cores with them.

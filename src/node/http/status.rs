@@ -1,4 +1,4 @@
-//! What the node tells of itself.
+//! The node's status endpoints.
 
 use std::{sync::Arc, time::Duration};
 
@@ -78,7 +78,7 @@ pub(super) async fn config() -> Response {
     success(json!({"yaml": ""}), &[])
 }
 
-/// What was said of metrics, of which each has one description.
+/// The metadata of metrics, one description each.
 pub(super) async fn metadata(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
     let params = asked.params()?;
     let limit = limit(&params)?.unwrap_or(usize::MAX);

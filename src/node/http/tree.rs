@@ -6,7 +6,7 @@ use crate::promql::ast::{
     Ast, At, DurationExpr, Expr, Group, MatchOp, NodeId, Selector, ValueType, VectorMatching,
 };
 
-/// What is still to be written.
+/// The pieces that are still to be written.
 enum Piece {
     Node(NodeId),
     Text(String),

@@ -1,4 +1,4 @@
-//! Writes: remote write, the text format, and what a scrape of this process brings.
+//! Writes: remote write, the text format, and scrapes of this process.
 
 use std::{borrow::Cow, io::Read as _, sync::Arc};
 
@@ -27,7 +27,7 @@ const GZIP_RATIO_MAX: usize = 1_032;
 /// A label that every series of a scrape gets: its name and value.
 pub type Label<'a> = (&'a str, &'a str);
 
-/// What became of a request of several batches.
+/// The outcome of a request of several batches.
 #[derive(Default)]
 struct Total {
     appended: Appended,
@@ -136,7 +136,7 @@ pub(super) async fn remote(State(node): State<Arc<Node>>, request: Request) -> R
     .await
 }
 
-/// What the URL of an import says.
+/// The parameters in the URL of an import.
 #[derive(Default)]
 struct Import {
     time_ms: Option<i64>,
@@ -218,7 +218,7 @@ fn store_text(
         total.add(db.append(batch)?);
         Ok::<_, Failure>(())
     });
-    // What came before stays, and whoever sent it should know where to go on.
+    // The samples before it stay, and the sender learns where to go on.
     read.map_err(|failure| Failure {
         message: format!("{}; before it {}", failure.message, total.counts()),
         ..failure

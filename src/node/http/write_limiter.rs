@@ -1,4 +1,4 @@
-//! Room for writes: what is held of them is bounded at every stage, from the first byte of a body to the log.
+//! Bounds on the memory of writes at every stage, from the first byte of a body to the log.
 //!
 //! A body is read before its write takes one of the few slots, so that a slow sender keeps nobody waiting.
 
@@ -67,7 +67,7 @@ pub(super) struct Turn {
 }
 
 impl WriteLimiter {
-    /// Room for bodies of at most so many bytes.
+    /// A limiter for bodies of at most `largest` bytes.
     pub(super) fn new(largest: usize) -> Self {
         let held = largest.saturating_mul(LARGEST_HELD);
         Self {
@@ -117,7 +117,7 @@ impl WriteLimiter {
         Ok(())
     }
 
-    /// Takes as much room as so many bytes need, at once or not at all.
+    /// Takes room for these bytes, at once or not at all.
     fn charge(&self, held: &mut Held, bytes: usize) -> Result<(), Failure> {
         let taken = held.room.as_ref().map_or(0, ByteShare::bytes);
         let Some(more) = self.bodies.try_take(bytes.saturating_sub(taken)) else {

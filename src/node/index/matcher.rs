@@ -1,4 +1,4 @@
-//! Matchers, compiled into what the index can look up. Patterns are in Go's dialect, as the engine reads them.
+//! Matchers, compiled for look-ups in the index. Patterns are in Go's dialect, as the engine reads them.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -108,7 +108,7 @@ enum Literals {
     None,
 }
 
-/// What the whole of a pattern can only be, or what it can only begin with.
+/// The literals that a whole pattern can be, or the prefixes it can begin with.
 fn literals(hir: &Hir) -> Literals {
     let mut extractor = Extractor::new();
     extractor.limit_total(LITERALS_MAX).limit_repeat(LITERALS_MAX).limit_literal_len(1_024);

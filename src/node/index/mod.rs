@@ -27,7 +27,7 @@ pub struct Index {
     names: BTreeMap<Arc<str>, Values>,
 }
 
-/// What is known of one label name.
+/// The values and postings of one label name.
 #[derive(Clone, Debug, Default)]
 struct Values {
     /// Every series that has the label.
@@ -133,7 +133,7 @@ impl Index {
         shown.map(|(value, _)| Arc::clone(value)).take(limit).collect()
     }
 
-    /// What Prometheus' `status/tsdb` tells, the `top` largest of each kind, among the given series (all when `None`).
+    /// The tables of Prometheus' `status/tsdb`: the `top` largest of each kind among the given series, or all.
     pub fn status(&self, among: Option<&RoaringBitmap>, top: usize) -> Status {
         status::of(self, among, top)
     }

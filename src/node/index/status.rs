@@ -1,4 +1,4 @@
-//! The largest names and values: what Prometheus shows as `status/tsdb`.
+//! The largest names and values, as in Prometheus' `status/tsdb`.
 
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 

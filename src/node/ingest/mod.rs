@@ -1,4 +1,4 @@
-//! What clients send, read without copying: remote write, the text exposition, and what a remote read asks for.
+//! Requests of clients, read without copying: remote write, the text exposition, and remote read.
 
 mod read;
 mod remote;

@@ -55,7 +55,7 @@ pub fn unpack(packed: &[u8], max: usize) -> Result<Vec<u8>, BadInput> {
     snap::raw::Decoder::new().decompress_vec(packed).map_err(|error| malformed(packed, &error))
 }
 
-/// What is wrong with a body that is no snappy block.
+/// The problem with a body that is no snappy block.
 fn malformed(packed: &[u8], error: &snap::Error) -> BadInput {
     let message = match compression_of(packed) {
         Some(other) => format!("the body is compressed with {other}; a block of snappy is expected"),

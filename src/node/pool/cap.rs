@@ -8,7 +8,7 @@ use std::{
 
 use crate::base::sync::{AtomicU64, Condvar, Mutex, Ordering};
 
-/// What happens when queries want more than there should be.
+/// The mode of a pool at its bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// At most `bytes` are lent at any time; at the bound a query waits up to `wait`, then fails.
@@ -53,7 +53,7 @@ impl fmt::Display for PoolExhausted {
 impl std::error::Error for PoolExhausted {}
 
 impl PoolExhausted {
-    /// What to say when nobody else holds anything: asking again will not help.
+    /// The error when nobody else holds anything: asking again does not help.
     pub fn by_itself(&self) -> String {
         format!(
             "the query needs more memory than the node lends: {} bytes asked for beyond the {} that it holds, of {} bytes \

@@ -1,4 +1,4 @@
-//! Memory that no pool keeps: accumulators, lists, what is written into an answer. It counts against the cap as leases do.
+//! Memory that no pool keeps: accumulators, lists, answers. It counts against the cap as leases do.
 
 use std::{fmt, sync::Arc};
 

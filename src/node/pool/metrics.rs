@@ -1,4 +1,4 @@
-//! What readers of m3dbnode's dashboards know, and the outstanding objects and bytes that it never showed.
+//! The pool metrics of m3dbnode, plus outstanding objects and bytes.
 //!
 //! Gauges are read from the pools at scrape time: they cost a Get nothing and are never stale.
 

@@ -29,7 +29,7 @@ pub use metrics::PoolMetrics;
 pub use object::{Leaked, Options};
 pub use refill::{Job, RefillBudget, Refiller};
 
-/// What all pools of a node share.
+/// The state that all pools of a node share.
 #[derive(Clone, Debug)]
 pub struct Supply {
     /// Bounds the bytes of everything lent.
@@ -48,7 +48,7 @@ pub type BytesPool = BucketPool<Vec<u8>>;
 /// Numbers in buckets by how many they are.
 pub type NumbersPool = BucketPool<Vec<f64>>;
 
-/// What a pool can lend and lend again.
+/// An object that a pool can lend again and again.
 pub trait Reusable: Send + 'static {
     /// Forgets the content and keeps the memory.
     fn clear(&mut self);

@@ -1,4 +1,4 @@
-//! Who refills, and how fast.
+//! The background refill of pools, and its budget.
 
 use std::{
     fmt,

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-/// What is left of the disk; nobody but a test bounds it here, the system bounds it anyway.
+/// Free disk space; only a test bounds it here, the system bounds it anyway.
 #[derive(Clone, Debug, Default)]
 pub(in crate::node) struct DiskSpace {
     #[cfg(test)]
@@ -13,7 +13,7 @@ pub(in crate::node) struct DiskSpace {
 }
 
 impl DiskSpace {
-    /// How many of so many bytes there is room for.
+    /// Takes up to this many bytes of the space; returns how many fit.
     #[cfg_attr(not(test), expect(clippy::unused_self, reason = "only a test's disk has bounds"))]
     fn take(&self, bytes: usize) -> usize {
         #[cfg(test)]
@@ -25,7 +25,7 @@ impl DiskSpace {
         bytes
     }
 
-    /// Leaves so many bytes; without a number, as many as there are.
+    /// Sets the space that is left, bytes; `None` is unbounded.
     #[cfg(test)]
     pub(in crate::node) fn leave(&self, bytes: Option<usize>) {
         *self.left.lock() = bytes;

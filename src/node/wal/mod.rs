@@ -1,4 +1,4 @@
-//! The write-ahead log: what is in it survives the process.
+//! The write-ahead log: its records survive the process.
 //!
 //! Segments of records, each `mark · length · crc32 · payload`. Writers that arrive while another one is at the disk
 //! are written, and synced, together. A damaged record costs itself only: reading goes on at the next mark whose
@@ -336,7 +336,7 @@ impl Writer {
         let reached = written.is_ok();
         let result = written.and_then(|()| if due { file.sync_data() } else { Ok(()) });
         if let Err(error) = result {
-            // Half a record, or one whose writer is told that it failed, must not be read back.
+            // Half a record, or one whose write was reported as failed, must not be read back.
             let undone = file.set_len(self.written).and_then(|()| file.seek(SeekFrom::Start(self.written)));
             // After a failed sync nobody knows what of the file is on the disk.
             if undone.is_ok() && !reached {

@@ -1,4 +1,4 @@
-//! Damaged files of the log, or parts of them, kept when they would go: what is left in them may be wanted.
+//! Quarantine of damaged files of the log, or of parts of them: an operator may want the rest of their data.
 
 use std::{
     fs::{self, File},

@@ -15,7 +15,7 @@ const DAMAGE_SHOWN: usize = 20;
 /// The largest number of a file: they are given one by one, so that larger ones are not ours.
 const NUMBER_MAX: u64 = u64::MAX / 2;
 
-/// What was read back.
+/// The records that were read back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
     /// Sound records.
@@ -23,7 +23,7 @@ pub struct Replayed {
     /// Bytes read.
     pub bytes: u64,
     /// Bytes cut off the end: of a record that was being written when the process ended, or of damage in the last ones,
-    /// which may have been acknowledged. Nobody can tell.
+    /// which may have been acknowledged. The file does not show which.
     pub torn_bytes: u64,
     /// Places where records are lost.
     pub damaged: u64,
@@ -42,7 +42,7 @@ pub struct Replayed {
 /// Why a record, whose checksum is right, is not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordError {
-    /// What is lost of it.
+    /// The part of it that is lost.
     Lost(String),
     /// Another version of Weir wrote it.
     Version(String),

@@ -228,7 +228,7 @@ fn what_is_cut_off_the_end_is_kept() {
     let path = read::segment_path(dir.path(), 1);
     let whole = fs::read(&path).unwrap();
     let last = whole.len() - HEAD - payload(2).len();
-    // Zeros, as a file system leaves them, tell nothing.
+    // Zeros are no record: a file system leaves them after a crash.
     fs::write(&path, [&whole[..], &[0; 50]].concat()).unwrap();
     let (_, replayed, read) = open(dir.path(), SyncPolicy::Always);
     assert_eq!((read.len(), replayed.torn_bytes, copies().len()), (3, 50, 0));

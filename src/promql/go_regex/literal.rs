@@ -12,7 +12,7 @@ use super::{Error, compile};
 pub enum Pattern {
     /// These strings and no others.
     OneOf(BTreeSet<Box<str>>),
-    /// What the expression matches.
+    /// The strings that the expression matches.
     Regex(Regex),
 }
 

@@ -23,7 +23,7 @@ struct Frame {
     size: u64,
     /// Largest product of counts in it.
     repeats: u64,
-    /// What of the alternative at hand was read matches the empty string.
+    /// The part of the alternative read so far matches the empty string.
     matches_empty: bool,
     /// An alternative before it does.
     any_matches_empty: bool,
@@ -33,7 +33,7 @@ impl Frame {
     const NEW: Self = Self { size: 0, repeats: 0, matches_empty: true, any_matches_empty: false };
 }
 
-/// What a quantifier would repeat.
+/// The atom that a quantifier would repeat.
 #[derive(Clone, Copy)]
 pub(super) struct Atom {
     /// Characters once it is written out.

@@ -1,11 +1,11 @@
-//! Numbers and durations: where they end, and what they are worth.
+//! Numbers and durations: their extent and their value.
 
 use crate::base::duration::{self, DurationError};
 
 /// Longest duration in seconds: what fits the nanoseconds of Prometheus.
 const DURATION_MAX_SECONDS: f64 = 9_223_372_036.0;
 
-/// What a word that begins like a number turned out to be.
+/// The kind of a word that begins like a number.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Scanned {
     Number,
@@ -129,7 +129,7 @@ pub(in crate::promql) fn duration(text: &str) -> Result<f64, String> {
     if is_duration(seconds) { Ok(seconds) } else { Err(too_long()) }
 }
 
-/// Whether so many seconds are a duration that Prometheus can hold.
+/// Whether a number of seconds is a duration that Prometheus can hold.
 pub(in crate::promql) fn is_duration(seconds: f64) -> bool {
     seconds.abs() <= DURATION_MAX_SECONDS
 }

@@ -9,7 +9,7 @@ pub(in crate::promql) struct Token {
     pub(in crate::promql) span: Span,
 }
 
-/// What a word is.
+/// The kind of a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::promql) enum Kind {
     Eof,
@@ -63,7 +63,7 @@ pub(in crate::promql) enum Word {
 /// The longest keyword, in bytes.
 const KEYWORD_BYTES_MAX: usize = 12;
 
-/// What a name means outside braces, in any case; `None` if it is a name like any other.
+/// The keyword of a name outside braces, in any case; `None` for any other name.
 pub(super) fn keyword(name: &str) -> Option<Kind> {
     let mut buffer = [0; KEYWORD_BYTES_MAX];
     let lower = buffer.get_mut(..name.len())?;

@@ -1,4 +1,4 @@
-//! Operands: literals, names, brackets, and what may follow them.
+//! Operands: literals, names, brackets, and their modifiers.
 
 use super::{Parsed, Parser};
 use crate::promql::{

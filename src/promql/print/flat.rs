@@ -11,7 +11,7 @@ pub(super) struct Flat {
     ranges: Vec<Range<usize>>,
 }
 
-/// What is still to be written.
+/// The pieces that are still to be written.
 enum Piece {
     Node(NodeId),
     Text(String),

@@ -3,11 +3,11 @@
 use super::flat::{self, Flat};
 use crate::promql::ast::{Ast, Expr, NodeId};
 
-/// What is longer is broken, bytes.
+/// Longer lines are broken, bytes.
 const LINE_MAX: usize = 100;
 const INDENT: &str = "  ";
 
-/// What is still to be written.
+/// The pieces that are still to be written.
 enum Piece {
     /// A node at a level; the first line of a continued one stands behind what was written before.
     Node {

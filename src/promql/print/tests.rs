@@ -1,4 +1,4 @@
-//! The outputs are those of Prometheus 2.42's `format_query`, but for what it does not know.
+//! The outputs are those of Prometheus 2.42's `format_query`, but for newer syntax.
 
 use super::*;
 use crate::promql::parse;

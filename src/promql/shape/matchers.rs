@@ -1,4 +1,4 @@
-//! Matchers in a normal form, and what they do and do not narrow down.
+//! Matchers in a normal form, and whether they narrow a selector down.
 
 use std::{fmt::Write as _, sync::Arc};
 

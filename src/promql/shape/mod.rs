@@ -46,7 +46,7 @@ pub enum Output {
     Same,
 }
 
-/// What a request does with the series that its selectors match.
+/// The use that a request makes of the series that its selectors match.
 #[derive(Clone, Debug)]
 pub enum Reads {
     /// It evaluates this query.
@@ -81,10 +81,10 @@ impl NodeShape {
     pub const NEVER: Self = Self { steps: 0, copies: 0, selector: None, number: None, window: 0 };
 }
 
-/// What a whole request reads.
+/// The reads of a whole request.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    /// What it does with it.
+    /// The use that it makes of them.
     pub reads: Reads,
     /// One for each node of the query, by [`NodeId`].
     pub nodes: Vec<NodeShape>,
@@ -107,7 +107,7 @@ pub struct Shape {
     pub size: TextSize,
 }
 
-/// What one vector selector reads.
+/// The reads of one vector selector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SelectorShape {
     /// The selector's node; the call's node for the implied read of `info()`.

@@ -368,7 +368,7 @@ fn grid(t: i64, step: u64) -> i64 {
     t.div_euclid(i64::try_from(step).unwrap_or(i64::MAX).max(1))
 }
 
-/// What an aggregation leaves of its input; `None`: possibly everything.
+/// The labels that an aggregation keeps; `None` is possibly all.
 fn reduced(op: AggregateOp, grouping: &Grouping, param: Option<f64>) -> Option<Output> {
     let ungrouped = grouping.labels.is_empty() && !grouping.without;
     match op {

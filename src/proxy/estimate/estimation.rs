@@ -19,11 +19,11 @@ use crate::{
 
 /// Everything the estimate of one query rests on.
 pub(super) struct Estimation<'a> {
-    /// What is read.
+    /// The query.
     pub call: &'a ParsedQuery,
     /// Where it will run.
     pub upstream: &'a Upstream,
-    /// What earlier runs touched.
+    /// The observed cost of earlier runs.
     pub history: &'a History,
     /// Milliseconds since the epoch.
     pub now_ms: i64,
@@ -35,7 +35,7 @@ pub(super) struct Estimation<'a> {
     pub division: Option<&'a QuerySplit>,
     /// Bytes beyond which it is, where the backend gets pieces.
     pub piece_max: Option<u64>,
-    /// Whose and which data is read.
+    /// The data scope of the query.
     pub scope: &'a DataScope,
     /// How long the query may wait for probes.
     pub deadline: Instant,
@@ -46,7 +46,7 @@ pub(super) struct Estimation<'a> {
 /// An estimate and how it came about.
 #[derive(Debug)]
 pub(super) struct EstimationResult {
-    /// What the query will cost.
+    /// The estimated cost.
     pub estimate: Estimated,
     /// How long the backend was asked.
     pub probing: Duration,
@@ -89,7 +89,7 @@ impl Estimation<'_> {
                         let count = match answer {
                             Ok(ProbeOutcome { series, truncated, .. }) => Count::Series { series, truncated },
                             Err(error) => {
-                                // What was not even asked is worse than what the backend cannot tell.
+                                // A probe that was not sent outranks a backend that cannot answer it.
                                 if unanswered.as_ref().is_none_or(|before: &ProbeError| !before.is_unasked())
                                 {
                                     unanswered = Some(error);

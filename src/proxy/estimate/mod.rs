@@ -32,7 +32,7 @@ use crate::{
 /// Longest wait for the turns of a query's probes, where neither its own time nor the queue's ends before.
 const PROBING_MAX: Duration = Duration::from_secs(60);
 
-/// What prices queries.
+/// Prices queries.
 #[derive(Debug)]
 pub(super) struct Pricing {
     pub(super) admission: Arc<Admission>,

@@ -34,7 +34,7 @@ const MESSAGE_CHARS: usize = 400;
 /// In place of the time that a query waited, while it does.
 const WAITING: u64 = u64::MAX;
 
-/// What is known of a query that asks to run.
+/// The facts about a query that asks to run.
 #[derive(Debug)]
 pub(crate) struct Facts {
     pub owner: Owner,
@@ -172,7 +172,7 @@ impl ActiveQueries {
         Some(Arc::clone(chosen))
     }
 
-    /// Gives back the slots of a backend's answers whose clients have not asked for more for so long.
+    /// Gives back the slots of a backend's answers whose clients have not read for this time.
     pub(in crate::proxy) fn release_stalled(&self, backend: &str, stalled_for: Duration) {
         let here = |query: &&Arc<ActiveQuery>| *query.facts.owner.backend == *backend;
         let queries: Vec<_> = self.lock().active.values().filter(here).map(Arc::clone).collect();
@@ -181,7 +181,7 @@ impl ActiveQueries {
         }
     }
 
-    /// What tenants did in a time that ends now.
+    /// Counts by tenant in a time that ends now.
     pub(crate) fn recent(&self) -> (Duration, Vec<(TenantId, TenantCounts)>) {
         self.lock().recent.totals(Instant::now())
     }

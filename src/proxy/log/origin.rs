@@ -32,7 +32,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// What the headers of a trusted peer say; those of a stranger say nothing.
+    /// Reads the headers of a trusted peer; those of any other are ignored.
     pub(in crate::proxy) fn of(headers: &HeaderMap, client: IpAddr, trusted: bool) -> Self {
         let read = |name| {
             let value = headers.get(name).filter(|_| trusted)?.to_str().ok()?;

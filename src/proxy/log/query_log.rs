@@ -97,7 +97,7 @@ impl QueryLogs {
 /// How far a query got: the stages of its way, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
-    /// Who asks is not known yet.
+    /// The owner is not known yet.
     Identify,
     /// Its parameters are read, the body of the request included.
     Parse,
@@ -124,12 +124,12 @@ impl Stage {
     }
 }
 
-/// Whose query it is, and where it runs.
+/// The owner of a query, and its backend.
 #[derive(Clone, Debug)]
 pub(crate) struct Owner {
-    /// Who pays.
+    /// The tenant that pays.
     pub tenant: TenantId,
-    /// Who inside the tenant.
+    /// The actor inside the tenant.
     pub actor: Arc<str>,
     /// Name of the class.
     pub class: Arc<str>,
@@ -159,7 +159,7 @@ pub(in crate::proxy) struct QueryLog {
     /// Requests that it is asked for in.
     parts: u64,
     waited: Duration,
-    /// What holds once it may run.
+    /// Its verdict once it may run.
     verdict: &'static str,
     /// Limits in shadow mode that it passed and that are not written down yet.
     shadowed: Vec<ShadowHit>,
@@ -173,7 +173,7 @@ pub(in crate::proxy) struct QueryLog {
     open: bool,
 }
 
-/// What only the end of a query says.
+/// The fields that only the end of a query knows.
 #[derive(Default)]
 struct End<'a> {
     verdict: &'a str,

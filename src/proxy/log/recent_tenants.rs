@@ -1,4 +1,4 @@
-//! What each tenant did of late: two windows of five minutes, of which the older one is forgotten when the newer is over.
+//! Recent counts by tenant: two windows of five minutes; the older one is dropped when the newer is over.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -12,17 +12,17 @@ use crate::base::TenantId;
 
 /// How long a window is.
 const WINDOW: Duration = Duration::from_secs(300);
-/// Tenants that a window tells apart; those that come later are one, called `other`.
+/// The most tenants of a window; those that come later are counted as `other`.
 const TENANTS_MAX: usize = 1_000;
 
-/// What one tenant did.
+/// The counts of one tenant.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TenantCounts {
     /// Queries admitted.
     pub admitted: u64,
     /// Samples that they were expected to read, where that was known.
     pub samples: u64,
-    /// Queries refused or failed, by reason: as many as there are ids.
+    /// Queries refused or failed, by the id of the reason.
     pub refused: SmallVec<[(&'static str, u64); 2]>,
 }
 
@@ -67,7 +67,7 @@ impl RecentTenants {
         Self { now: empty(), before: empty() }
     }
 
-    /// A query was admitted that is expected to read so many samples; the largest number stands for an unknown one.
+    /// Counts an admitted query and its estimated samples; `u64::MAX` is unknown.
     pub(in crate::proxy) fn admitted(&mut self, tenant: &TenantId, samples: u64, now: Instant) {
         let tally = self.tally(tenant, now);
         tally.admitted += 1;
@@ -79,7 +79,7 @@ impl RecentTenants {
         self.tally(tenant, now).refuse(reason, 1);
     }
 
-    /// What every tenant did in both windows, and how long they are together.
+    /// The counts of every tenant over both windows, and their length together.
     pub(in crate::proxy) fn totals(&mut self, now: Instant) -> (Duration, Vec<(TenantId, TenantCounts)>) {
         self.turn(now);
         let mut all = self.before.tenants.clone();

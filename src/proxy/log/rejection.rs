@@ -21,9 +21,9 @@ pub struct Refused {
     pub at_ms: i64,
     /// How often of late: the same tenant, query and reason.
     pub times: u64,
-    /// Who pays.
+    /// The tenant that pays.
     pub tenant: String,
-    /// Who inside the tenant.
+    /// The actor inside the tenant.
     pub actor: String,
     /// Where it comes from.
     #[serde(flatten)]
@@ -34,7 +34,7 @@ pub struct Refused {
     pub shadow: bool,
     /// The status that the client got.
     pub status: u16,
-    /// What the client was told, cut.
+    /// The message to the client, cut.
     pub message: String,
     /// The same for queries that differ in their numbers only.
     pub fingerprint: String,

@@ -1,4 +1,4 @@
-//! The span that a query leaves with a trace collector, made of what its line in the log is made of.
+//! The span of a query for a trace collector, with the fields of its log line.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(super) struct Trace {
     clock: fn() -> i64,
 }
 
-/// What only the end tells.
+/// The attributes that only the end knows.
 #[derive(Debug)]
 pub(super) struct Ended<'a> {
     pub verdict: &'a str,

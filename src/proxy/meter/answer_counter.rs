@@ -1,4 +1,4 @@
-//! How an answer is read, and what was read so far held against the limits.
+//! Counts the contents of an answer and compares them with the limits.
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
@@ -22,7 +22,7 @@ enum Reader {
     Gzip(Box<GzipReader>),
 }
 
-/// What was read of one answer.
+/// The counts of one answer.
 #[derive(Debug, Default)]
 pub(super) struct AnswerCounter {
     reader: Reader,
@@ -117,7 +117,7 @@ impl AnswerCounter {
         })
     }
 
-    /// What the answer was; `complete` when it was handed on to its end.
+    /// The actual size of the answer; `complete` when all of it went on.
     pub(super) fn actual(&self, complete: bool) -> Actual {
         let counts = self.counts();
         Actual {

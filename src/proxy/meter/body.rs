@@ -102,7 +102,7 @@ impl<B: Body> MeteredBody<B> {
         upstream_ended && self.current.is_none()
     }
 
-    /// What is told of it and to it, if it is still to come.
+    /// Its progress, if it is still under way.
     pub(in crate::proxy) fn to_come(&self) -> Option<&Arc<Progress>> {
         Some(&self.meter.progress).filter(|_| !self.has_come())
     }
@@ -156,7 +156,7 @@ impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
         self.meter.log = Some((log, status));
     }
 
-    /// What the answer is, when [`Self::peek`] found all of it there: its cost is known before its first byte is sent.
+    /// The totals of the answer, if [`Self::peek`] found all of it: its cost is known before its first byte is sent.
     pub fn total_if_complete(&mut self) -> Option<Actual> {
         if !self.has_come() {
             return None;

@@ -2,7 +2,7 @@
 
 use wide::i8x16;
 
-/// Bytes sifted at a time: as many as a mask has bits.
+/// Bytes of a block: the bits of a mask.
 pub(super) const BLOCK: usize = 64;
 
 /// Where in a block the bytes lie that can mean something, lowest bit first.
@@ -53,7 +53,7 @@ impl Lanes {
         Self([0, 1, 2, 3].map(|n: usize| i8x16::from(lanes[n].map(u8::cast_signed))))
     }
 
-    /// Bit i tells whether byte i is this one.
+    /// Bit i is set if byte i is this one.
     #[inline]
     fn equal(&self, byte: u8) -> u64 {
         let byte = i8x16::splat(byte.cast_signed());

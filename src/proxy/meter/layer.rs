@@ -196,7 +196,7 @@ async fn answer_client(
     Ok(Response::from_parts(head, Body::from(peeked)))
 }
 
-/// What the answer of a query may hold.
+/// The limits of a query's answer.
 fn meter_limits(common: &Common) -> MeterLimits {
     let limits = common.limits();
     let max = |limit: limit::Limit| limit.enforced().and_then(std::num::NonZeroU64::new);

@@ -1,4 +1,4 @@
-//! Watches an answer until its last byte: counts what it holds, stops it at a limit, settles what it cost.
+//! Meters an answer until its last byte: counts its contents, stops it at a limit, settles its cost.
 //!
 //! The bytes pass through as they came: they are looked at, never buffered whole, never written anew.
 //!
@@ -32,7 +32,7 @@ pub use self::{
 };
 use crate::{limit::LimitName, proxy::log::QueryLog};
 
-/// What one answer may hold; `None` is unlimited.
+/// The limits of one answer; `None` is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MeterLimits {
     /// Bytes, after decompression where Weir can decompress.
@@ -48,11 +48,11 @@ pub struct MeterLimits {
 pub struct CutOff {
     /// Which limit; [`LimitName::Cancelled`] is none, but a cancellation for the backend's sake.
     pub limit: LimitName,
-    /// What was counted when the answer was stopped: at least this much was on its way.
+    /// The count when the answer was stopped: a lower bound of its size.
     pub observed: u64,
     /// The limit; 0 where it was none.
     pub max: u64,
-    /// What came of the answer until then.
+    /// The part of the answer until then.
     pub came: Actual,
 }
 
@@ -111,7 +111,7 @@ impl Outcome {
     }
 }
 
-/// What an answer really was, up to where it ended.
+/// The actual size of an answer, up to its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Actual {
     /// Bytes received from the backend.

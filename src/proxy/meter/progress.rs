@@ -1,4 +1,4 @@
-//! What is told of an answer on its way, and what is told to it.
+//! The progress of an answer, its cancellation and its deadline.
 
 use std::{
     sync::{
@@ -65,7 +65,7 @@ impl Progress {
         }
     }
 
-    /// Gives the slot of an answer back whose client has not asked for more for so long.
+    /// Gives back the slot of an answer whose client has not read for this time.
     pub(in crate::proxy) fn give_way(&self, stalled_for: Duration) {
         if self.is_stalled(stalled_for) {
             self.permit.get().map(PermitHandle::stalled);

@@ -1,7 +1,7 @@
 //! Counts series and samples in a Prometheus JSON answer as it streams by, in chunks of any size.
 //!
-//! Depth tells what a bracket means, so label text can never be mistaken for structure; two keys (`data`, `result`)
-//! tell the answer's data from what stands beside it (`stats`, `trace`, metadata). Depth counts opened brackets:
+//! Depth gives a bracket its meaning, so label text is never mistaken for structure; two keys (`data`, `result`)
+//! separate the answer's data from its other members (`stats`, `trace`, metadata). Depth counts opened brackets:
 //!
 //! ```text
 //! {"data": {"result": [ {"metric": {…}, "values": [ [t,"v"], … ]} ]}}     matrix
@@ -13,7 +13,7 @@
 
 use super::byte_masks::{BLOCK, ByteMasks};
 
-/// What was counted so far.
+/// The counts so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Series: members of a matrix or vector, elements of a `/series` or exemplars answer.
@@ -27,7 +27,7 @@ pub struct Counts {
 /// VictoriaMetrics ends an answer with `"stats":{"seriesFetched":"12","executionTimeMsec":3}}`.
 const TAIL_MAX: usize = 128;
 
-/// The longest key that matters is `result`; one byte more tells it from a longer one.
+/// The longest key that matters is `result`; one byte more rules out longer ones.
 const KEY_MAX: usize = 7;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub struct Scanner {
     in_string: bool,
     /// Where in this chunk or the next the byte lies that a backslash made text.
     escaped: Option<usize>,
-    /// The array at depth 5 was just opened: its first element tells a sample (`[t,"v"]`) from a list of samples.
+    /// The array at depth 5 was just opened: its first element decides between a sample (`[t,"v"]`) and a list of samples.
     undecided: bool,
     /// The last string at depth 1 or 2, cut at `KEY_MAX`.
     key: [u8; KEY_MAX],
@@ -68,7 +68,7 @@ impl Scanner {
         Self::default()
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     pub fn counts(&self) -> Counts {
         self.counts
     }
@@ -217,7 +217,7 @@ impl Scanner {
         0
     }
 
-    /// So many strings begin, between two brackets among the series.
+    /// Counts strings that begin between two brackets among the series.
     #[inline]
     fn pass_begins(&mut self, begins: u64) {
         if self.depth == 3 {
@@ -300,7 +300,7 @@ impl Scanner {
     }
 }
 
-/// Bit i tells whether an odd number of bits are set up to and with i: from each odd mark to the next.
+/// Bit i is set if the number of bits up to and with i is odd.
 #[inline]
 fn upto(marks: u64) -> u64 {
     [1, 2, 4, 8, 16, 32].iter().fold(marks, |bits, by| bits ^ bits << by)

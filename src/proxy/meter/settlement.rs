@@ -28,7 +28,7 @@ pub(in crate::proxy) struct Settler {
     pub clock: fn() -> i64,
 }
 
-/// What is known of a query when its answer begins, kept until its end.
+/// The facts about a query when its answer begins, kept until its end.
 #[derive(Debug)]
 pub(super) struct Settlement {
     pub shared: Arc<Shared>,

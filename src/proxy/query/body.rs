@@ -19,7 +19,7 @@ const SMALL: u64 = 64 << 10;
 /// Bytes that all large bodies hold together, from their first byte to the end of their request.
 const LARGE_TOGETHER: usize = 64 << 20;
 
-/// What the large bodies of all requests hold together.
+/// The memory of the large bodies of all requests.
 #[derive(Debug)]
 pub(in crate::proxy) struct Bodies(ByteBudget);
 
@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
 
-    /// A body of which so much is announced and comes; the rest never does.
+    /// A body that announces `announced` bytes and ends early.
     struct Announced {
         length: Option<u64>,
         comes: Option<Bytes>,

@@ -30,7 +30,7 @@ use crate::{
 /// Bytes of the longest query that is taken for a health check.
 const CONSTANT_QUERY_MAX: usize = 64;
 
-/// What reads queries.
+/// Reads queries.
 #[derive(Debug)]
 pub(in crate::proxy) struct QueryReader {
     pub bodies: Bodies,

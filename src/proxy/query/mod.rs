@@ -1,4 +1,4 @@
-//! The parse stage: from the parameters of a request to what it reads.
+//! The parse stage: from the parameters of a request to its shape.
 
 pub(in crate::proxy) mod body;
 pub(in crate::proxy) mod layer;
@@ -52,7 +52,7 @@ const PLAIN_PARAMS: [&str; 11] = [
     "storeMatch[]",
 ];
 
-/// What a request reads.
+/// A parsed request.
 #[derive(Clone, Debug)]
 pub(in crate::proxy) struct ParsedQuery {
     /// The query, or the selectors, as the client wrote them.
@@ -77,7 +77,7 @@ pub(in crate::proxy) struct ParsedQuery {
     pub division: Option<Box<QuerySplit>>,
     /// The series of its answer are all that it touched: nothing filters, cuts or combines them.
     pub answer_is_whole: bool,
-    /// Whose and which data it sees.
+    /// Its data scope.
     pub scope: DataScope,
     /// The query string that the backend gets, where that is not the client's own.
     pub url_query: Option<String>,
@@ -94,7 +94,7 @@ pub(in crate::proxy) struct QueryParser<'a> {
     pub dialect: TimeDialect,
     /// The kind of backend, which has parameters and templates of its own.
     pub kind: Kind,
-    /// What becomes of a query that is not PromQL.
+    /// The treatment of a query that is not PromQL.
     pub on_unparsable: OnUnparsable,
     /// Parsed queries.
     pub cache: &'a promql::Cache,
@@ -109,7 +109,7 @@ pub(in crate::proxy) enum QueryError {
     Parse {
         /// The parameter that holds it.
         name: &'static str,
-        /// What is wrong, and where.
+        /// The problem, and its place.
         error: ParseError,
     },
     /// A remote read that cannot be read.
@@ -252,7 +252,7 @@ impl QueryParser<'_> {
         durations::check(&ast, times)?;
         let mut shape = Shape::of(&ast, times, lookback);
         for selector in &mut shape.selectors {
-            // All of it may reach the answer, but the answer does not tell what was read.
+            // All of it may reach the answer, but the answer does not show the samples that were read.
             selector.output = Output::Top(u64::MAX);
         }
         Ok(ParsedQuery {
@@ -293,7 +293,7 @@ impl QueryParser<'_> {
         let ast = std::sync::Arc::new(ast);
         let mut shape = Shape::of(&ast, times, lookback);
         for selector in &mut shape.selectors {
-            // All of it may reach the answer, but the answer does not tell what was read.
+            // All of it may reach the answer, but the answer does not show the samples that were read.
             selector.output = Output::Top(u64::MAX);
         }
         shape.size.bytes = text.len() as u64;

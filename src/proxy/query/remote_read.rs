@@ -60,7 +60,7 @@ impl From<ProtobufError> for ReadError {
     }
 }
 
-/// What a remote read asks for.
+/// A remote read.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ReadRequest {
     queries: Vec<Query>,
@@ -132,7 +132,7 @@ impl ReadRequest {
         self.accepted.first() == Some(&STREAMED_XOR_CHUNKS)
     }
 
-    /// What each query reads.
+    /// The reads of each query.
     pub(super) fn selectors(&self) -> Vec<SelectorShape> {
         self.queries.iter().map(Query::selector).collect()
     }

@@ -175,7 +175,7 @@ impl Failure {
     }
 }
 
-/// What helps against this limit.
+/// The advice for this limit.
 fn fix(limit: LimitName, estimate: &Estimated) -> String {
     match limit {
         LimitName::MaxSeries => explain::fewer_series(estimate),
@@ -219,7 +219,7 @@ pub(in crate::proxy) fn estimate_header(estimate: &Estimated) -> String {
 }
 
 /// For `Weir-Cost`: `series=20; answer_series=20; answer_samples=4800; answer_bytes=51234`. The first is what the query
-/// touched, where the backend or the answer tells; the others are the answer itself, bytes as inflated.
+/// touched, where the backend or the answer says so; the others are the answer itself, bytes as inflated.
 pub(in crate::proxy) fn cost_header(touched: Option<u64>, actual: &Actual) -> String {
     let mut out = String::with_capacity(96);
     let touched = touched.map(|series| ("series=", series));

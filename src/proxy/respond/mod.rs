@@ -30,9 +30,9 @@ use crate::{
 pub const WEIR_ERROR: HeaderName = HeaderName::from_static(error::WEIR_ERROR);
 /// Which limit refused, and by how much.
 pub const WEIR_LIMIT: HeaderName = HeaderName::from_static("weir-limit");
-/// What the query was expected to cost.
+/// The estimated cost of the query.
 pub const WEIR_ESTIMATE: HeaderName = HeaderName::from_static("weir-estimate");
-/// What the query did cost, where that is known before the answer's first byte goes out.
+/// The actual cost of the query, where that is known before the answer's first byte goes out.
 pub const WEIR_COST: HeaderName = HeaderName::from_static("weir-cost");
 /// How long Weir and the backend took, beside what others say there.
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -44,7 +44,7 @@ const RAW_MESSAGE_BYTES_MAX: usize = 900;
 /// Bytes of a header value made from text.
 const HEADER_BYTES_MAX: usize = 1024;
 
-/// What an error response carries beside its message.
+/// The headers of an error response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extra {
     /// For `Weir-Limit`: the stable id of the limit, and the numbers.
@@ -184,7 +184,7 @@ pub enum Body {
     Streaming(Box<Passed>),
 }
 
-/// An answer that nobody counts, and what is told of it and to it.
+/// An answer that is not metered, and its progress.
 #[derive(Debug)]
 pub struct Passed {
     body: backend::Body,
@@ -210,7 +210,7 @@ impl Body {
         Self::Streaming(Box::new(Passed { body, progress }))
     }
 
-    /// What is told of it and to it, if it is still to come.
+    /// Its progress, if it is still under way.
     pub(in crate::proxy) fn to_come(&self) -> Option<&Arc<Progress>> {
         match self {
             Self::Metered(body) => body.to_come(),

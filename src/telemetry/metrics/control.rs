@@ -1,4 +1,4 @@
-//! What admission holds of each backend, written when the metrics are asked for.
+//! The state of admission for each backend, written when the metrics are scraped.
 
 use prometheus::GaugeVec;
 

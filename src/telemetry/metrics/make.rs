@@ -200,7 +200,7 @@ impl Maker<'_> {
         self.gauges("weir_backend_budget_share", help, &["backend"])
     }
 
-    /// What needs no event: which build runs, and the process.
+    /// Metrics without events: the build, and the process.
     fn keep_facts(&self) -> prometheus::Result<()> {
         let build =
             self.int_gauges("weir_build_info", "Always 1; the labels say which build runs.", &["version"])?;

@@ -1,4 +1,4 @@
-//! Every metric of Weir, behind methods that say what happened.
+//! Every metric of Weir, behind one method for each event.
 //!
 //! Label values are bounded: closed enums and `&'static str` by the compiler, backends and classes by the
 //! configuration, tenants by [`Metrics::new`].
@@ -19,7 +19,7 @@ use crate::base::{Confidence, ErrorKind, TenantId};
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// What a cost is counted in.
+/// The dimension of a cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dimension {
     /// Distinct series.
@@ -42,7 +42,7 @@ impl Dimension {
     }
 }
 
-/// What a budget is counted in.
+/// The resource of a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Resource {
     /// Bytes of memory.
@@ -88,7 +88,7 @@ impl ProbeResult {
     }
 }
 
-/// What became of a query that was asked for in pieces.
+/// Counts a split query by its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Divided {
     /// They were put together.
@@ -255,13 +255,13 @@ impl Metrics {
         self.request_seconds.with_label_values(&[endpoint]).observe(took.as_secs_f64());
     }
 
-    /// The large bodies of requests hold so many bytes together now, of at most so many.
+    /// Sets the bytes that large request bodies hold now, and their limit.
     pub fn request_bodies(&self, held: usize, max: usize) {
         self.request_bodies.set(signed(held as u64));
         self.request_bodies_max.set(signed(max as u64));
     }
 
-    /// So many connections to a backend's replicas are in use now in this lane, of at most so many.
+    /// Sets the connections in use to a backend's replicas in this lane, and their limit.
     pub fn backend_connections(&self, backend: &str, lane: &'static str, used: usize, max: usize) {
         self.backend_connections.with_label_values(&[backend, lane]).set(signed(used as u64));
         self.backend_connections_max.with_label_values(&[backend, lane]).set(signed(max as u64));
@@ -272,7 +272,7 @@ impl Metrics {
         self.tls_handshakes.with_label_values(&[listener, result]).inc();
     }
 
-    /// So many spans were `sent` to the trace collector, `failed` to be taken by it, or were `dropped` before.
+    /// Counts spans by outcome: `sent` to the trace collector, `failed` there, or `dropped` before.
     pub fn spans(&self, result: &'static str, count: u64) {
         self.spans.with_label_values(&[result]).inc_by(count);
     }
@@ -282,7 +282,7 @@ impl Metrics {
         self.estimated[dimension as usize].observe(expected as f64);
     }
 
-    /// A query that was expected to cost so much (known in this way) did cost so much.
+    /// Compares the estimate of a query (with its confidence) with its actual cost.
     pub fn settled(&self, dimension: Dimension, expected: u64, known: Confidence, actual: u64) {
         self.actual.with_label_values(&[dimension.label()]).observe(actual as f64);
         // Nothing expected and nothing found is right; one more on both sides keeps it so, and finite.
@@ -290,7 +290,7 @@ impl Metrics {
         self.ratio.with_label_values(&[dimension.label(), known.as_str()]).observe(ratio);
     }
 
-    /// So many queries wait for this backend now.
+    /// Sets the number of queries that wait for this backend.
     pub fn queue_length(&self, backend: &str, length: u64) {
         self.queue_length.with_label_values(&[backend]).set(signed(length));
     }
@@ -327,23 +327,23 @@ impl Metrics {
         self.upstream_seconds.with_label_values(&[backend]).observe(took.as_secs_f64());
     }
 
-    /// An answer ended in this way (the label of its outcome) after so many bytes.
+    /// Counts an answer by its outcome, and its bytes.
     pub fn answered(&self, backend: &str, outcome: &'static str, bytes: u64) {
         self.answers.with_label_values(&[backend, outcome]).inc();
         self.answer_bytes.with_label_values(&[backend]).inc_by(bytes);
     }
 
-    /// So many queries' costs are remembered now.
+    /// Sets the number of queries in the history.
     pub fn learned_entries(&self, entries: u64) {
         self.learned_entries.set(signed(entries));
     }
 
-    /// What is shown of lanes, windows, reserves and queues is written anew.
+    /// Clears the gauges of lanes, windows, reserves and queues, which are set anew.
     pub fn clear_control(&self) {
         self.control.clear();
     }
 
-    /// What admission holds of a backend.
+    /// Sets the gauges of admission for a backend.
     pub fn control(&self, of: &ControlGauges<'_>) {
         self.control.show(of);
     }
@@ -372,7 +372,7 @@ impl Metrics {
         self.pressure_stale.with_label_values(&[backend, signal]).set(i64::from(stale));
     }
 
-    /// Queries hold so many times more at a backend than expected.
+    /// Sets the factor by which queries hold more at a backend than estimated.
     pub fn estimate_error(&self, backend: &str, times: f64) {
         self.estimate_error.with_label_values(&[backend]).set(times);
     }

@@ -40,7 +40,7 @@ const POST_WAIT: Duration = Duration::from_secs(5);
 /// Bytes of the collector's answer that are read, so that its connection can be used again.
 const ANSWER_MAX: usize = 64 << 10;
 
-/// Takes spans; cloned by whoever makes them.
+/// Takes spans; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Sender {
     queue: mpsc::Sender<Span>,
@@ -70,7 +70,7 @@ pub struct Exporter {
 /// The address that spans are posted to, below a collector's base URL.
 ///
 /// # Errors
-/// What is wrong with the URL.
+/// The problem with the URL.
 pub fn endpoint(base: &str) -> Result<Uri, String> {
     let uri: Uri = base.parse().map_err(|error| format!("not a URL: {error}"))?;
     if uri.scheme_str() != Some("http") || uri.authority().is_none() {

@@ -15,7 +15,7 @@ const ERROR: u8 = 2;
 pub enum Value {
     /// A text.
     Text(String),
-    /// A number; those that do not fit are left out by whoever makes the span.
+    /// A number; the caller leaves out those that do not fit.
     Int(i64),
 }
 
@@ -24,13 +24,13 @@ pub enum Value {
 pub struct Span {
     /// Which span it is, and of which.
     pub context: Context,
-    /// What was done.
+    /// Its name.
     pub name: &'static str,
     /// Nanoseconds since the epoch.
     pub start_ns: u64,
     /// Nanoseconds since the epoch.
     pub end_ns: u64,
-    /// What is known of it.
+    /// Its attributes.
     pub attributes: Vec<(&'static str, Value)>,
     /// Why it failed; `None` if it did not.
     pub error: Option<String>,

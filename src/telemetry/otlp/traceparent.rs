@@ -18,7 +18,7 @@ pub struct Context {
     pub span: u64,
     /// The span that it is part of; `None` begins a trace.
     pub parent: Option<u64>,
-    /// Whether whoever began the trace wants it kept; who begins one here does.
+    /// The sampled flag; set for a trace that begins here.
     pub sampled: bool,
 }
 
@@ -37,7 +37,7 @@ impl Context {
         }
     }
 
-    /// The header for whoever works for this span.
+    /// The header for the children of this span.
     pub fn header(&self) -> String {
         format!("00-{:032x}-{:016x}-{:02x}", self.trace, self.span, u8::from(self.sampled))
     }

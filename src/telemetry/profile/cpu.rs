@@ -97,7 +97,7 @@ fn listen() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Has the signal sent every so many microseconds of CPU time; 0 ends it.
+/// Sets the interval of the signal, microseconds of CPU time; 0 ends it.
 fn tick(micros: u64) -> io::Result<()> {
     let time = libc::timeval { tv_sec: 0, tv_usec: micros as libc::suseconds_t };
     let timer = libc::itimerval { it_interval: time, it_value: time };

@@ -11,12 +11,12 @@ const MARGIN: f64 = 8.0;
 const HEAD: usize = 44;
 /// About how wide a letter is.
 const LETTER: f64 = 6.6;
-/// What is narrower is not drawn.
+/// Narrower frames are not drawn.
 const NARROWEST: f64 = 0.3;
 /// Functions on top of each other, inlined ones included; what is deeper is left out.
 const ROWS_MAX: usize = 200;
 
-/// What was seen in a function and in what it called.
+/// The samples in a function and in its callees.
 #[derive(Default)]
 struct Node {
     value: i64,

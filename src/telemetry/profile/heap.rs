@@ -1,4 +1,4 @@
-//! What memory is held, and who asked for it: an allocator that hands every request on to the system's, and, once
+//! The heap profile, by the stack that allocated: an allocator that hands every request on to the system's, and, once
 //! switched on, notes the stack of one allocation in about every half MiB.
 //!
 //! `unsafe` to be an allocator and to walk the stack: every method passes its arguments on to [`System`] unchanged, under the contract
@@ -22,7 +22,7 @@ use super::stacks::{DEPTH_MAX, Profile, Stack};
 const EVERY: usize = 512 << 10;
 /// Samples of memory that is held: 64 GiB at the mean. More are left out.
 const HELD_MAX: usize = 1 << 17;
-/// Counters that tell most addresses from those sampled without the lock.
+/// Counters by which most addresses that were not sampled are skipped without the lock.
 const MARKS: usize = 1 << 16;
 
 static ON: AtomicBool = AtomicBool::new(false);
@@ -160,7 +160,7 @@ fn note(address: usize, size: usize) {
 }
 
 fn taken(pointer: *mut u8) {
-    // Whoever frees knows the address from whoever was given it, and so sees its mark.
+    // A thread that frees an address got it from the thread that allocated it, and so sees its mark.
     if !ON.load(Ordering::Relaxed) || HELD_AT[mark(pointer as usize)].load(Ordering::Relaxed) == 0 {
         return;
     }
@@ -177,7 +177,7 @@ fn count(address: usize, change: impl FnMut(u8) -> Option<u8>) {
     let _ = HELD_AT[mark(address)].fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
 }
 
-/// What is held now, of what was given since the start. A sample stands for as much as it was likely to be missed.
+/// The live part of all allocations since the start. A sample counts with the inverse of its probability.
 pub(super) fn profile() -> Profile {
     let stacks = inside(|| {
         let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);

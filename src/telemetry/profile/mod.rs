@@ -1,6 +1,6 @@
 //! CPU and heap profiles of this process, as `pprof` files and as flame graphs.
 //!
-//! | module | what it does |
+//! | module | task |
 //! |---|---|
 //! | `cpu` | interrupts the threads that run, 100 times per second of CPU time, and notes where they are |
 //! | `heap` | with the cargo feature `heap-profile`: notes who asked for one allocation in about every half MiB, as long as it is held |
@@ -44,12 +44,12 @@ pub fn enable() {
     ENABLED.store(true, Ordering::Relaxed);
 }
 
-/// What is asked for.
+/// The requested profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// Where the CPU spends its time, from now on for `seconds`.
     Cpu,
-    /// What memory is held now, by who asked for it: with the cargo feature `heap-profile`.
+    /// Live memory by the stack that allocated it: with the cargo feature `heap-profile`.
     Heap,
 }
 
@@ -129,7 +129,7 @@ pub async fn answer(what: What, asked: &str) -> Result<Answer, Refusal> {
     drawn.await.map_err(|error| Refusal::Failed(error.to_string()))?.ok_or(Refusal::NotBuilt)
 }
 
-/// What memory is held, where the program was built to know.
+/// Live memory, where the program was built with `heap-profile`.
 #[cfg(feature = "heap-profile")]
 fn of_the_heap() -> Option<Profile> {
     Some(heap::profile())

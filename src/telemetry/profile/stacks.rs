@@ -8,13 +8,13 @@ pub(super) const DEPTH_MAX: usize = 64;
 /// A type and its unit, as `pprof` names them.
 pub(super) type Kind = (&'static str, &'static str);
 
-/// What was seen, stack by stack.
+/// The samples, stack by stack.
 #[derive(Debug)]
 pub(super) struct Profile {
-    /// What the values of each stack are; the last one is drawn.
+    /// The types of the values of each stack; the last one is drawn.
     pub(super) kinds: &'static [Kind],
     pub(super) stacks: Vec<Stack>,
-    /// What lies between two samples.
+    /// The sampling period.
     pub(super) period: (Kind, i64),
     pub(super) duration: Duration,
     /// The innermost function that belongs to the profiler and not to what is profiled.
@@ -28,7 +28,7 @@ pub(super) struct Profile {
 pub(super) struct Stack {
     /// Return addresses, the innermost first.
     pub(super) addresses: Vec<usize>,
-    /// As many as there are kinds.
+    /// One for each kind.
     pub(super) values: Vec<i64>,
 }
 

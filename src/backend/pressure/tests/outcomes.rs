@@ -1,4 +1,4 @@
-//! What the answers to forwarded queries say, and what they must not say.
+//! Readings from the answers to forwarded queries, and the answers that must give none.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ impl Client {
         self.now += Duration::from_secs_f64(seconds);
     }
 
-    /// Each of these queries of a tenant is asked so many times.
+    /// Sends each of these queries of a tenant this number of times.
     fn ask(&mut self, tenant: &str, queries: std::ops::Range<u64>, times: usize, outcome: Outcome) {
         let tenant = TenantId::new(tenant).unwrap();
         for query in std::iter::repeat_n(queries, times).flatten() {

@@ -1,4 +1,4 @@
-//! What pages say: those of real databases, cut to the lines in question, and made-up ones.
+//! Metrics pages: those of real databases, cut to the lines in question, and made-up ones.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ fn once(kind: Kind, page: &str) -> Vec<(Signal, f64)> {
     readings.map(|Reading { pressure, signal }| (signal, pressure)).collect()
 }
 
-/// Bytes and limit of the memory that a page tells of.
+/// Bytes and limit of the memory on a page.
 fn level(page: &str, memory_limit: Option<u64>) -> Option<(f64, f64)> {
     let settings = Settings { memory_limit, ..Settings::default() };
     memory(Page(page), &settings).map(|Level { bytes, limit }| (bytes, limit))
@@ -164,7 +164,7 @@ fn empty_pools_count_by_what_they_allocate_and_not_in_normal_work() {
     let pressure = |misses, small_misses| {
         after(Kind::Weir, Signal::Pools, 60, |s| weir_pools(s, misses, small_misses)).unwrap()
     };
-    // The pools keep 8 + 32 MiB. What was counted before anybody looked is no news.
+    // The pools keep 8 + 32 MiB. Counts before the first observation do not matter.
     assert_eq!(pressure(0, 0), 0.0);
     // A tenth too small all the time; thousands of small buffers a second.
     assert!(pressure(800, 0) < 0.1, "{}", pressure(800, 0));
@@ -177,7 +177,7 @@ fn empty_pools_count_by_what_they_allocate_and_not_in_normal_work() {
     // One burst that takes twice the pools at once is over before it counts.
     let burst = after(Kind::Weir, Signal::Pools, 3, |s| weir_pools(u64::from(s >= 3), 20_000, 0));
     assert!(burst.unwrap() < 0.3, "{burst:?}");
-    // M3 names them differently, and puts a prefix before them where it is told to.
+    // M3 names them differently, and puts a configurable prefix before them.
     let m3 = after(Kind::M3, Signal::Pools, 60, |second| {
         format!(
             "dbnode_bytes_pool_get_on_empty{{bucket_capacity=\"4096\"}} {}\n\

@@ -1,4 +1,4 @@
-//! Recorded and synthetic traces: what must be seen in time, and what must not be taken for distress.
+//! Recorded and synthetic traces: distress that must be seen in time, and load that is no distress.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
 
 const MIB: u64 = 1 << 20;
 
-/// Resident MiB of Prometheus 2.42 in the incident that `docs/incident.md` tells, once a second, with no guard: it was
+/// Resident MiB of Prometheus 2.42 in the incident of `docs/incident.md`, once a second, without a guard: it was
 /// killed at 4,096 MiB less than a second later.
 const UNGUARDED: &[u64] =
     &[51, 53, 54, 56, 56, 55, 56, 56, 57, 56, 89, 426, 728, 1061, 1445, 1971, 2425, 2777, 3387];

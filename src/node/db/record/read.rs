@@ -6,7 +6,7 @@ use crate::node::{
     wal::RecordError,
 };
 
-/// What is handed the content of a record.
+/// Receives the content of a record.
 pub(in super::super) trait Replay {
     /// The series that follows; labels when the record has them. `false` when the number means nothing.
     fn series(&mut self, number: u64, labels: Option<&[(&str, &str)]>) -> bool;

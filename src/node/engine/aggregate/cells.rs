@@ -1,4 +1,4 @@
-//! What an aggregation knows of one group at one step.
+//! The accumulator of an aggregation for one group at one step.
 
 use super::fold::Column;
 use crate::node::engine::{buffers::Numbers, error::EvalError, meter::Held, sums::Mean, value::present};
@@ -34,7 +34,7 @@ impl<C: Cell> Column for Cells<C> {
     }
 }
 
-/// What an aggregation knows of one group at one step.
+/// The accumulator of an aggregation for one group at one step.
 pub(super) trait Cell: Sized {
     fn first(value: f64) -> Self;
     fn add(&mut self, value: f64);

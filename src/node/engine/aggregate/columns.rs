@@ -11,7 +11,7 @@ use crate::{
 /// `sum`: compensated sums.
 pub(super) struct Sums {
     totals: Vec<f64>,
-    /// What rounding took from each sum.
+    /// The rounding error of each sum.
     lost: Vec<f64>,
     /// Not zero where a series had a value.
     seen: Vec<u64>,

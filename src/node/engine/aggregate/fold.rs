@@ -9,7 +9,7 @@ use crate::node::engine::{
     quantile::check_quantile,
 };
 
-/// What an aggregation knows of one group at all steps. It takes its series one after the other, in their order.
+/// The accumulators of one group at all steps. It takes its series one after the other, in their order.
 pub(super) trait Column {
     /// Whether the operator has a parameter.
     const PARAMETER: bool = false;

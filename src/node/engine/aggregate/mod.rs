@@ -1,4 +1,4 @@
-//! Aggregations. All of them take their input series by series; what they hold is one accumulator a group and step.
+//! Aggregations. All of them take their input series by series, and hold one accumulator for each group and step.
 
 mod cells;
 mod choose;

@@ -50,7 +50,7 @@ impl<'n> Groups<'n> {
     }
 }
 
-/// Whether a label tells groups apart.
+/// Whether a label is part of the grouping key.
 fn tells(grouping: &Grouping, label: &Label) -> bool {
     let named = grouping.labels.iter().any(|name| **name == *label.name);
     if grouping.without { !named && &*label.name != METRIC_NAME } else { named }

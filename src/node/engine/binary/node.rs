@@ -1,4 +1,4 @@
-//! A binary operation of the tree, and what its operator says about two numbers.
+//! A binary operation of the tree, and its operator on two numbers.
 
 use crate::{
     node::engine::{
@@ -30,7 +30,7 @@ pub(super) fn is_comparison(op: BinaryOp) -> bool {
     matches!(op, Eq | Ne | Gt | Lt | Ge | Le)
 }
 
-/// What an operator says about two numbers.
+/// The result of an operator on two numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Outcome {
     Value(f64),

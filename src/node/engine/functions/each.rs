@@ -16,7 +16,7 @@ use crate::{
     series::Labels,
 };
 
-/// What becomes of a value.
+/// The function of each value.
 pub(super) enum Each {
     Math(FloatFn),
     /// A part of the date that the value is, or of the evaluation's.

@@ -94,7 +94,7 @@ impl<'a> Histograms<'a> {
     }
 }
 
-/// A bucket bound as Go parses floats, as far as anybody writes them.
+/// A bucket bound as Go parses floats, in the forms that exporters write.
 fn parse_bound(text: &str) -> Option<f64> {
     let looks_like_one = !text.is_empty() && !text.contains(char::is_whitespace);
     text.parse().ok().filter(|_| looks_like_one)
@@ -183,7 +183,7 @@ fn noted_quantile(
     value
 }
 
-/// What had to be done to make counts rise with the bounds.
+/// Repairs that made counts rise with the bounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Correction {
     buckets: (f64, f64),

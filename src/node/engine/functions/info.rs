@@ -21,7 +21,7 @@ use crate::{
 /// The labels that say what an info series is about.
 const IDENTIFYING: [&str; 2] = ["instance", "job"];
 
-/// Up to so many values are put into a matcher; more are read whole and joined.
+/// The most values that one matcher lists; with more, all series are read and joined.
 const VALUES_MAX: usize = 500;
 
 /// Bytes of an entry of a map or set of borrowed texts.

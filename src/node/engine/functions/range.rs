@@ -23,7 +23,7 @@ use crate::{
 /// A function of the values of a window, which it may change, and its scalar arguments.
 pub(super) type SortedFn = fn(&mut [f64], &[f64]) -> f64;
 
-/// What a function computes in each window.
+/// The function of each window.
 pub(super) enum Over {
     Rate(Rate),
     Extreme(Extreme),
@@ -35,7 +35,7 @@ pub(super) enum Over {
 /// Bytes of scratch space for each sample of a series, beside the sample: candidates of extremes, the largest of all.
 const SCRATCH_BYTES: u64 = 16;
 
-/// What is used again and again for one series after the other.
+/// Scratch space for one series after the other.
 #[derive(Default)]
 struct Scratch {
     /// The scalar arguments of a step.

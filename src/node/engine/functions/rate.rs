@@ -5,7 +5,7 @@ use crate::{
     promql::ast::Edges,
 };
 
-/// What a rate function does with its window.
+/// The variants of a rate function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rate {
     /// A drop is a reset, and values are never negative.

@@ -1,4 +1,4 @@
-//! The replacement of `label_replace`: text with references to what a pattern captured, as Go's `Regexp.Expand` reads it.
+//! The replacement of `label_replace`: text with references to captured groups, as Go's `Regexp.Expand` reads it.
 
 use regex::Captures;
 

@@ -86,7 +86,7 @@ pub(super) fn labels<'a>(
     if rest.is_empty() { Ok(()) } else { Err(format!("a value is expected at {:?}", shown(rest))) }
 }
 
-/// What is between the braces, up to the closing one.
+/// The text between the braces, up to the closing one.
 fn braces<'a>(
     rest: &mut &'a str,
     strings: &'a Strings,

@@ -13,7 +13,7 @@ use hashbrown::HashTable;
 use super::{BadInput, Place};
 use crate::node::head::{Batch, KnownSeries, LabelLimits, MetadataField};
 
-/// What a text does not say itself.
+/// Defaults for a text.
 #[derive(Clone, Debug)]
 pub struct TextOptions<'a> {
     /// Time of samples without one, in milliseconds.
@@ -22,7 +22,7 @@ pub struct TextOptions<'a> {
     pub open_metrics: bool,
     /// Labels that every series gets; its own of the same name give way.
     pub extra_labels: Vec<(&'a str, &'a str)>,
-    /// What labels may be.
+    /// Limits on labels.
     pub limits: LabelLimits,
     /// Series whose labels need not be read, since they were within these limits before.
     pub known: Option<&'a KnownSeries>,
@@ -89,7 +89,7 @@ fn bad(line: usize, message: impl Into<String>) -> BadInput {
     BadInput { place: Place::Line(line), message: message.into() }
 }
 
-/// What a line was.
+/// The kind of a line.
 enum Line {
     /// Blank, or a comment.
     Nothing,

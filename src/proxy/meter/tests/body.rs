@@ -1,4 +1,4 @@
-//! Poll by poll: what is handed on, when it ends, and that the end is told exactly once.
+//! Poll by poll: the frames that go on, when the body ends, and that its end is reported exactly once.
 
 use std::{
     collections::VecDeque,
@@ -48,7 +48,7 @@ impl Log {
         self.0.lock().unwrap().clone()
     }
 
-    /// The one end, told after the upstream was let go.
+    /// The one end, reported after the upstream was dropped.
     fn end(&self) -> (Outcome, Actual) {
         match self.events()[..] {
             [Event::UpstreamDropped, Event::Ended(outcome, actual)] => (outcome, actual),

@@ -1,4 +1,4 @@
-//! What an answer on its way says of its permit.
+//! The phases of a permit while its answer streams.
 
 use std::{
     sync::Arc,
