@@ -1,5 +1,8 @@
 //! House rules that clippy cannot say: the floors, file lengths, dead files, banned words.
 
+#[path = "tidy/circles.rs"]
+mod circles;
+
 use std::{
     fs,
     path::{Path, PathBuf},
