@@ -162,17 +162,23 @@ fn report(options: &Options, targets: &[Service], seen: &[Seen]) -> Result<()> {
         let columns = [times(|s| &s.rate), times(|s| &s.cpu), times(|s| &s.p50), times(|s| &s.p99), memory];
         goals.row([format!("{weir} / {other}")].into_iter().chain(columns));
     }
-    let added = |values: fn(&Seen) -> &Vec<f64>| find("weir").map_or(f64::NAN, |(_, s)| quantile(values(s), 0.5));
+    let added =
+        |values: fn(&Seen) -> &Vec<f64>| find("weir").map_or(f64::NAN, |(_, s)| quantile(values(s), 0.5));
     let mut bars = vec![
         Bar::at_least("requests/s, twice vmauth's: ratio", median("weir", "vmauth", |s| &s.rate), 2.0),
         Bar::at_most("CPU a request, half of vmauth's: ratio", median("weir", "vmauth", |s| &s.cpu), 0.5),
         Bar::at_most("CPU a request, 1.5 × nginx': ratio", median("weir", "nginx", |s| &s.cpu), 1.5),
-        Bar::at_most("the same where nothing is known, 2 ×", median("weir-unknown", "nginx", |s| &s.cpu), 2.0),
+        Bar::at_most(
+            "the same where nothing is known, 2 ×",
+            median("weir-unknown", "nginx", |s| &s.cpu),
+            2.0,
+        ),
         Bar::at_most("0.20 ms added to p50 at 3,000/s", added(|s| &s.added_p50), 0.2),
         Bar::at_most("0.6 ms added to p99 at 3,000/s", added(|s| &s.added_p99), 0.6),
     ];
     for (weir, before) in WEIR.into_iter().zip(befores) {
-        let worse = |what: &str, ratio| Bar::at_most(format!("{weir}, {what} over the build before"), ratio, 1.03);
+        let worse =
+            |what: &str, ratio| Bar::at_most(format!("{weir}, {what} over the build before"), ratio, 1.03);
         bars.push(Bar::at_least(
             format!("{weir}, requests/s over the build before"),
             median(weir, before, |s| &s.rate),

@@ -28,9 +28,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
     let proxies = &PROXIES[..if options.before.is_some() { 3 } else { 2 }];
     let started = |name: &str| match &options.before {
-        Some(binary) if name == BEFORE => {
-            weir_of(BEFORE, binary, &scratch, &open_weir(upstream.port))
-        }
+        Some(binary) if name == BEFORE => weir_of(BEFORE, binary, &scratch, &open_weir(upstream.port)),
         _ => proxy(name, &scratch, options, upstream.port),
     };
     let mut rates = vec![Vec::new(); 1 + proxies.len()];

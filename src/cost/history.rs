@@ -11,8 +11,8 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use smallvec::SmallVec;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::{
     base::TimeRange,

@@ -83,7 +83,8 @@ impl Front {
                 let several = policy.strictest(&caller.payers);
                 let policy = several.unwrap_or_else(|| Arc::clone(policy.tenant(&caller.tenant)));
                 let shared = Arc::clone(shared);
-                let common = Box::new(Common { shared, config, head, endpoint, caller, upstream, policy, log });
+                let common =
+                    Box::new(Common { shared, config, head, endpoint, caller, upstream, policy, log });
                 Ok(Either::Left(Exchange { common, stage: Identified { body, over_rate: None } }))
             }
             Err(failure) => Err(Rejected { log: Some(log), failure }),

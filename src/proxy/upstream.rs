@@ -156,9 +156,7 @@ impl Upstream {
     pub fn types(&self) -> Option<Guard<Arc<MetricTypes>>> {
         match self.backend.kind() {
             Kind::VictoriaMetrics | Kind::M3 | Kind::Weir => None,
-            Kind::Prometheus | Kind::Thanos | Kind::Mimir | Kind::Cortex => {
-                Some(self.types.load())
-            }
+            Kind::Prometheus | Kind::Thanos | Kind::Mimir | Kind::Cortex => Some(self.types.load()),
         }
     }
 

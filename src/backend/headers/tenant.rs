@@ -82,7 +82,8 @@ mod tests {
 
     #[test]
     fn names_are_joined_where_mimir_or_cortex_read_them() {
-        let scope_orgid = |kind| Tenancy { header: Some(HeaderName::from_static(TENANT_HEADERS[0])), ..Tenancy::of(kind) };
+        let scope_orgid =
+            |kind| Tenancy { header: Some(HeaderName::from_static(TENANT_HEADERS[0])), ..Tenancy::of(kind) };
         for kind in Kind::ALL {
             let own = matches!(kind, Kind::Mimir | Kind::Cortex);
             assert_eq!(Tenancy::of(kind).federates(kind), own, "{kind:?}");

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use super::{
     DEFAULT_SUBQUERY_STEP_MS, METRIC_NAME, NodeShape, Output, Reads, Selection, SelectorShape, Shape,
-    duration::Numbers, invariant, mark_same,
-    matchers::BUCKET,
+    duration::Numbers, invariant, mark_same, matchers::BUCKET,
 };
 use crate::{
     base::{TimeRange, time::EvalTimes},

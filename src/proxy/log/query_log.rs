@@ -195,7 +195,6 @@ impl QueryLog {
         &self.query
     }
 
-
     /// It is known who asks.
     pub(in crate::proxy) fn identified(&mut self, owner: Owner, origin: Origin) {
         self.owner = Some(owner);

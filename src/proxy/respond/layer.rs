@@ -91,12 +91,10 @@ impl<F: Future<Output = Result<Response<Body>, Rejected>>> Future for RespondFut
         let answered = match this.state.project() {
             StateProject::Preflight => return Poll::Ready(Ok(preflight(*this.for_script))),
             StateProject::Panicked => None,
-            StateProject::Running { running } => {
-                match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
-                    Ok(polled) => Some(ready!(polled)),
-                    Err(_) => None,
-                }
-            }
+            StateProject::Running { running } => match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
+                Ok(polled) => Some(ready!(polled)),
+                Err(_) => None,
+            },
         };
         let failure = match answered {
             // A backend says itself who may read its answers.
