@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use flate2::read::GzDecoder;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Response, Version, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header, uri::PathAndQuery};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -100,7 +100,7 @@ pub(super) async fn uncounted(mut common: Box<Common>, body: Bytes) -> Result<Re
     let until = common.log.began() + UNCOUNTED_TIME;
     let answered = common.upstream.backend.send_light(&common.caller.tenant, outgoing, until).await;
     let answered = match answered {
-        Ok(response) => receive(response, common.endpoint, common.upstream.backend.name()).await,
+        Ok(response) => receive(response, Asked::of(&common)).await,
         Err(error) => Err(Failure::from(&error)),
     };
     let received = match answered {
@@ -246,8 +246,7 @@ struct ApiError<'a> {
 /// The backend's answer is of no use to the client: it is no JSON, or it is about Weir's own access to the backend.
 pub(super) async fn receive(
     response: Response<backend::Body>,
-    endpoint: Endpoint,
-    backend: &str,
+    asked: Asked<'_>,
 ) -> Result<Received, Failure> {
     let (mut head, body) = response.into_parts();
     // The client's connection is another one than the backend's.
@@ -255,7 +254,7 @@ pub(super) async fn receive(
     let failed = head.status.is_client_error() || head.status.is_server_error();
     let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     // Samples, lines of JSON and descriptions in YAML are answers; a page of HTML comes from another server.
-    let takes_others = matches!(endpoint, Endpoint::RemoteRead | Endpoint::Search | Endpoint::Light);
+    let takes_others = matches!(asked.endpoint, Endpoint::RemoteRead | Endpoint::Search | Endpoint::Light);
     let is_other = takes_others && head.status.is_success() && !content_type.starts_with("text/html");
     let readable = is_json(content_type) || is_other;
     // Nothing to read is nothing to misread: 204, 304. Nobody asked for another protocol.
@@ -273,7 +272,7 @@ pub(super) async fn receive(
         .and_then(|plain| serde_json::from_slice::<ApiError<'_>>(plain).ok());
     let in_shape = parsed.as_ref().filter(|error| error.status == "error" && error.error_type.is_some());
     match in_shape {
-        Some(error) if !is_about_access(head.status.as_u16(), endpoint) => {
+        Some(error) if !asked.is_about_access(head.status) => {
             let error = error.error.clone().into_owned();
             head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             let response = Response::from_parts(head, backend::Body::whole(text.clone()));
@@ -282,7 +281,7 @@ pub(super) async fn receive(
         _ => {
             let own = parsed.as_ref().map(|error| &*error.error);
             let excerpt = plain.as_deref().map_or(Cow::Borrowed("(compressed)"), String::from_utf8_lossy);
-            Err(Failure::foreign(backend, &head, endpoint, own, &excerpt))
+            Err(Failure::foreign(asked, &head, own, &excerpt))
         }
     }
 }
@@ -300,10 +299,32 @@ fn decoded<'a>(coding: Option<&HeaderValue>, body: &'a [u8]) -> Option<Cow<'a, [
     }
 }
 
-/// A status that speaks of Weir's access to the backend, not of the client's to Weir. An endpoint that only some
-/// databases have may be missing at one that is where it should be.
-pub(super) const fn is_about_access(status: u16, endpoint: Endpoint) -> bool {
-    matches!(status, 401 | 403) || status == 404 && endpoint.is_everywhere()
+/// What was asked of a backend, and for whom.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) endpoint: Endpoint,
+    /// The backend's name.
+    pub(super) backend: &'a str,
+    /// The client's own credentials went with it.
+    pub(super) with_credentials: bool,
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn of(common: &'a Common) -> Self {
+        let backend = &common.upstream.backend;
+        let with_credentials = backend.tenancy().forward_credentials;
+        Self { endpoint: common.endpoint, backend: backend.name(), with_credentials }
+    }
+
+    /// Whether a status speaks of Weir's access to the backend, and not of the client's. An endpoint that only some
+    /// databases have may be missing at one that is where it should be.
+    pub(super) fn is_about_access(self, status: StatusCode) -> bool {
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => !self.with_credentials,
+            StatusCode::NOT_FOUND => self.endpoint.is_everywhere(),
+            _ => false,
+        }
+    }
 }
 
 /// Reads the body of an error, as far as it comes within its time.
@@ -376,7 +397,8 @@ mod tests {
         for (status, content_type, text, want) in cases {
             let response = Response::builder().status(status).header("content-type", content_type);
             let response = response.body(backend::Body::whole(text.into())).unwrap();
-            match (receive(response, Endpoint::Query, "main").await, want) {
+            let asked = Asked { endpoint: Endpoint::Query, backend: "main", with_credentials: false };
+            match (receive(response, asked).await, want) {
                 (Ok(received), Ok(error)) => {
                     assert_eq!(received.error.as_deref(), Some(error));
                     assert_eq!(received.response.headers()["content-type"], "application/json");
@@ -393,6 +415,21 @@ mod tests {
         }
     }
 
+    /// Whose credentials they are decides whose fault it is.
+    #[tokio::test]
+    async fn a_login_that_a_backend_refuses_is_the_clients_where_it_was_forwarded() {
+        for (status, with_credentials, want) in
+            [(401, true, 401), (403, true, 403), (401, false, 502), (403, false, 502)]
+        {
+            let response = Response::builder().status(status).header("content-type", "text/plain");
+            let response = response.body(backend::Body::whole("Unauthorized".into())).unwrap();
+            let asked = Asked { endpoint: Endpoint::Query, backend: "main", with_credentials };
+            let failure = receive(response, asked).await.unwrap_err();
+            assert_eq!(failure.status(), want, "{status} {with_credentials}");
+            assert!(failure.message.contains("Unauthorized"), "{}", failure.message);
+        }
+    }
+
     /// Grafana takes a database without `status/buildinfo` for one of another kind, and any other error for a failure.
     #[tokio::test]
     async fn an_endpoint_that_a_database_lacks_is_not_found() {
@@ -406,7 +443,8 @@ mod tests {
         ] {
             let response = Response::builder().status(404).header("content-type", "text/plain");
             let response = response.body(backend::Body::whole("404 page not found\n".into())).unwrap();
-            let failure = receive(response, endpoint, "main").await.unwrap_err();
+            let asked = Asked { endpoint, backend: "main", with_credentials: false };
+            let failure = receive(response, asked).await.unwrap_err();
             assert_eq!(failure.status(), want, "{endpoint:?}");
             assert!(failure.message.contains("404 page not found"), "{}", failure.message);
         }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
 use crate::{backend::headers::Tenancy, base::TenantId};
@@ -199,16 +199,14 @@ impl Rules {
         user: Option<&str>,
         trusted: bool,
     ) -> Result<TenantId, IdentifyError> {
+        // Whoever gets them after Weir may look at the other one.
+        single(headers, &header::AUTHORIZATION)?;
         for source in &self.sources {
             let found = match source {
-                TenantSource::Header(name) => {
-                    let mut values = headers.get_all(name).iter().filter(|_| trusted);
-                    let first = values.next();
-                    if values.any(|other| Some(other) != first) {
-                        return Err(IdentifyError::Twice(name.clone()));
-                    }
-                    first.map(|value| named(value.to_str().unwrap_or(""), "the header"))
+                TenantSource::Header(name) if trusted => {
+                    single(headers, name)?.map(|value| named(value.to_str().unwrap_or(""), "the header"))
                 }
+                TenantSource::Header(_) => None,
                 TenantSource::BasicAuthUser => user.map(|user| named(user, "basic authentication")),
                 TenantSource::Bearer(tokens) => bearer(headers).map(|token| {
                     let owner = tokens.iter().find(|(known, _)| same_secret(known, token));
@@ -261,6 +259,16 @@ impl ClassRule {
             .iter()
             .all(|(name, pattern)| headers.get(name).is_some_and(|v| pattern.matches(v.as_bytes())))
     }
+}
+
+/// The value of a header that says who asks: one, however often it is repeated.
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, IdentifyError> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.any(|other| Some(other) != first) {
+        return Err(IdentifyError::Twice(name.clone()));
+    }
+    Ok(first)
 }
 
 fn named(name: &str, place: &'static str) -> Result<TenantId, IdentifyError> {
@@ -412,6 +420,11 @@ mod tests {
         headers.append("x-scope-orgid", "b".parse().unwrap());
         let twice = IdentifyError::Twice(HeaderName::from_static("x-scope-orgid"));
         assert_eq!(rules().identify(&headers, peer), Err(twice));
+        let mut headers = HeaderMap::new();
+        headers.append("authorization", "Bearer s3cret".parse().unwrap());
+        assert_eq!(rules().identify(&headers, peer).unwrap().tenant.as_str(), "robots");
+        headers.append("authorization", "Basic YWxpY2U6cHc=".parse().unwrap());
+        assert_eq!(rules().identify(&headers, peer), Err(IdentifyError::Twice(header::AUTHORIZATION)));
     }
 
     #[test]

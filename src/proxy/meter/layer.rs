@@ -22,7 +22,7 @@ use crate::{
     proxy::{
         admit::Running,
         exchange::{Common, Exchange, Priced},
-        forward::{self, Answer, Dispatch, Received},
+        forward::{self, Answer, Asked, Dispatch, Received},
         query::ParsedQuery,
         replan::Halted,
         respond::{
@@ -153,7 +153,7 @@ async fn answer_client(
     }
     let received = match result {
         Ok(response) => {
-            let received = forward::receive(response, common.endpoint, common.upstream.backend.name()).await;
+            let received = forward::receive(response, Asked::of(&common)).await;
             received.map_err(|failure| {
                 if common.upstream.push_down {
                     return forward::refused_below(&common, failure, &estimate);

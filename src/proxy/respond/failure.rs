@@ -5,12 +5,12 @@ use std::time::Duration;
 use http::{Response, StatusCode, header, response};
 
 use crate::proxy::{
-    forward::is_about_access,
+    forward::Asked,
     identify::IdentifyError,
     meter::{self, Actual, BodyError},
     query::QueryError,
     respond::{self, Body, Extra},
-    route::{Endpoint, RouteError},
+    route::RouteError,
 };
 use crate::{
     backend::{BackendError, ProbeError, parameters::Refused},
@@ -78,9 +78,8 @@ impl Failure {
     /// An answer of the backend that the client cannot use as it is. `own` is the error that it states itself, in a shape
     /// that is not quite that of the query API; `excerpt` is the beginning of any other text.
     pub(in crate::proxy) fn foreign(
-        backend: &str,
+        asked: Asked<'_>,
         head: &response::Parts,
-        endpoint: Endpoint,
         own: Option<&str>,
         excerpt: &str,
     ) -> Self {
@@ -96,7 +95,8 @@ impl Failure {
             },
             str::to_owned,
         );
-        if is_about_access(status.as_u16(), endpoint) {
+        let backend = asked.backend;
+        if asked.is_about_access(status) {
             // The client's own login is not at fault, and Grafana would say so.
             let message = format!("backend `{backend}` answered {} to Weir: {text}", status.as_u16());
             return Self { extra, ..Self::new(ErrorKind::UpstreamDead, message) };
@@ -105,6 +105,8 @@ impl Failure {
             429 => ErrorKind::RateLimited,
             422 => ErrorKind::LimitExceeded,
             408 | 504 => ErrorKind::UpstreamTimeout,
+            401 => ErrorKind::Unauthorized,
+            403 => ErrorKind::Forbidden,
             404 => ErrorKind::NotFound,
             400..500 => ErrorKind::BadData,
             _ => ErrorKind::UpstreamDead,
