@@ -1,60 +1,25 @@
 //! Profiles over HTTP, of the binary: off unless asked for, whole when given.
 
-use std::{
-    io::{BufRead as _, BufReader, Read as _},
-    process::{Child, Command, Stdio},
-};
+use std::{io::Read as _, process::Command};
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 
-/// The process; killed at the end, however the test ends.
+use crate::support::process::AllInOne;
+
+/// The URLs of the admin API and of the node of a process that was started with these arguments.
 struct Process {
-    child: Child,
+    weir: AllInOne,
     admin: String,
     node: String,
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Starts the all-in-one and reads its addresses from what it prints.
 async fn start(data: &tempfile::TempDir, more: &[&str]) -> Process {
-    let anywhere = "127.0.0.1:0";
-    let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
-        .args(["--listen", anywhere, "--admin-listen", anywhere, "--node-listen", anywhere, "--data"])
-        .arg(data.path())
-        .args(more)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let out = child.stdout.take().unwrap();
-    let reading = tokio::task::spawn_blocking(move || {
-        let (mut admin, mut node) = (String::new(), String::new());
-        for line in BufReader::new(out).lines().map_while(Result::ok) {
-            let Some(url) = line.split_whitespace().find(|word| word.starts_with("http://")) else {
-                continue;
-            };
-            if line.contains("metrics, health") {
-                url.clone_into(&mut admin);
-            }
-            if line.contains("storage node") {
-                url.clone_into(&mut node);
-                break;
-            }
-        }
-        (admin, node)
-    });
-    let (admin, node) = reading.await.unwrap();
-    assert!(!admin.is_empty() && !node.is_empty(), "it says where it listens");
-    Process { child, admin, node }
+    let weir = AllInOne::start(data.path(), more).await;
+    let (admin, node) = (format!("http://{}", weir.admin), format!("http://{}", weir.node));
+    Process { weir, admin, node }
 }
 
 async fn get(url: String) -> (StatusCode, String, Bytes) {
@@ -192,8 +157,7 @@ async fn a_fresh_process_has_good_settings_and_survives_signals() {
     let data = tempfile::tempdir().unwrap();
     let process = start(&data, &[]).await;
     for name in ["HUP", "USR1", "USR2"] {
-        let pid = process.child.id().to_string();
-        assert!(Command::new("kill").args([format!("-{name}"), pid]).status().unwrap().success());
+        process.weir.signal(name);
     }
     let (status, _, page) = get(format!("{}/metrics", process.admin)).await;
     let page = String::from_utf8(page.to_vec()).unwrap();

@@ -2,9 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    io::{BufRead as _, BufReader},
     net::SocketAddr,
-    process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,7 +17,10 @@ use weir::node::{
     http::{Node, Settings, serve},
 };
 
-use crate::support::sockets::{HttpClient, client};
+use crate::support::{
+    process::AllInOne,
+    sockets::{HttpClient, client},
+};
 
 /// The node's clock, seconds.
 const NOW: i64 = 1_700_000_000;
@@ -408,38 +409,14 @@ async fn large_answers_are_streamed_and_packed_on_demand() {
     assert!(packed.body.len() * 5 < plain.body.len());
 }
 
-/// The process; killed at the end, however the test ends.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test]
 async fn one_command_has_data_from_the_first_second() {
     let data = tempfile::tempdir().unwrap();
-    let anywhere = "127.0.0.1:0";
-    let started = Command::new(env!("CARGO_BIN_EXE_weir"))
-        .args(["--listen", anywhere, "--admin-listen", anywhere, "--node-listen", anywhere])
-        .arg("--data")
-        .arg(data.path())
-        .stdout(Stdio::piped())
-        .spawn();
-    let mut process = Process(started.unwrap());
-    let out = process.0.stdout.take().unwrap();
-    let printed = tokio::task::spawn_blocking(move || {
-        BufReader::new(out).lines().map_while(Result::ok).find(|line| line.contains("curl"))
-    });
-    let line = printed.await.unwrap().expect("a first command to try");
-    let url = line.split('\'').nth(1).unwrap().to_owned();
+    let weir = AllInOne::start(data.path(), &[]).await;
     let client = client();
     let end = Instant::now() + Duration::from_secs(10);
     loop {
-        let request = Request::get(&url).body(Full::<Bytes>::default()).unwrap();
+        let request = Request::get(&weir.example).body(Full::<Bytes>::default()).unwrap();
         let response = client.request(request).await.unwrap();
         assert_eq!(response.status(), 200);
         let body = response.into_body().collect().await.unwrap().to_bytes();

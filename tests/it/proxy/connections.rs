@@ -1,11 +1,6 @@
 //! Thousands of connections to a whole process: what they take, and what comes back.
 
-use std::{
-    io::{BufRead as _, BufReader},
-    net::SocketAddr,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -13,51 +8,14 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use crate::support::process::AllInOne;
+
 /// Idle connections, where this process may open as many files.
 const CONNECTIONS: usize = 2_000;
 /// Client addresses that they come from, since each has but a share.
 const CLIENTS: u8 = 8;
 /// What is to come back has this long.
 const SETTLE: Duration = Duration::from_secs(30);
-
-/// The proxy and its node as one process; killed at the end, however the test ends.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Process {
-    /// Starts it; its addresses for queries and of the node.
-    fn start(data: &std::path::Path) -> (Self, SocketAddr, SocketAddr) {
-        let any = "127.0.0.1:0";
-        let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
-            .args(["--listen", any, "--admin-listen", any, "--node-listen", any, "--data"])
-            .arg(data)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let addresses = lines.map_while(Result::ok).filter_map(|line| {
-            let (name, rest) = line.split_once("http://")?;
-            Some((name.trim().to_owned(), rest.split_whitespace().next()?.parse().ok()?))
-        });
-        let addresses: Vec<(String, SocketAddr)> = addresses.take(3).collect();
-        let named = |name: &str| addresses.iter().find(|(n, _)| n.starts_with(name)).unwrap().1;
-        (Self(child), named("queries"), named("storage node"))
-    }
-
-    /// Bytes of its resident set.
-    fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        resident.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
-    }
-}
 
 /// A connection from 127.0.0.`client` that was answered once and is kept.
 async fn kept(address: SocketAddr, client: u8, request: &[u8]) -> TcpStream {
@@ -81,9 +39,9 @@ fn most() -> usize {
 #[tokio::test]
 async fn memory_comes_back_after_thousands_of_idle_connections() {
     let data = tempfile::tempdir().unwrap();
-    let (process, queries, node) = Process::start(data.path());
+    let process = AllInOne::start(data.path(), &[]).await;
     let request = b"GET /api/v1/query?query=1 HTTP/1.1\r\nhost: x\r\n\r\n";
-    for address in [queries, node] {
+    for address in [process.queries, process.node] {
         // What the first request leaves behind is no connection's.
         drop(kept(address, 1, request).await);
         let before = process.resident();

@@ -1,4 +1,4 @@
-//! `weir node` as a process of its own.
+//! The binary as a process of its own: `weir node`, and the proxy with its node.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -114,5 +114,72 @@ impl NodeProcess {
 impl Drop for NodeProcess {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// The proxy and its node as one process; killed at the end, however the test ends.
+pub(crate) struct AllInOne {
+    child: Child,
+    pub(crate) queries: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) node: SocketAddr,
+    /// The URL of the query that it suggests.
+    pub(crate) example: String,
+}
+
+impl AllInOne {
+    /// Starts the binary on free ports, with its data in a folder and more arguments; waits for its greeting.
+    pub(crate) async fn start(data: &Path, more: &[&str]) -> Self {
+        let any = "127.0.0.1:0";
+        let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(["--listen", any, "--admin-listen", any, "--node-listen", any, "--data"])
+            .arg(data)
+            .args(more)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut greeting = String::new();
+            for line in out.lines().map_while(Result::ok) {
+                greeting.extend([line.as_str(), "\n"]);
+                if line.contains("curl") {
+                    break;
+                }
+            }
+            greeting
+        });
+        let greeting = reading.await.unwrap();
+        let address = |name: &str| {
+            let line = greeting.lines().find(|line| line.trim_start().starts_with(name)).expect(name);
+            let (_, url) = line.split_once("http://").expect(name);
+            url.split_whitespace().next().and_then(|address| address.parse().ok()).expect(name)
+        };
+        let (queries, admin, node) =
+            (address("queries"), address("metrics, health"), address("storage node"));
+        let example = greeting.split('\'').nth(1).expect("a first command to try").to_owned();
+        Self { child, queries, admin, node, example }
+    }
+
+    /// Sends it a signal of this name.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Bytes of its resident set.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        resident.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+}
+
+impl Drop for AllInOne {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
