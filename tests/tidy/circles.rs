@@ -27,7 +27,6 @@ const TOLERATED: &[(&str, usize, &str)] = &[
     ),
     ("src/backend/client.rs", 9, "probes and split queries are sent by the backend that owns their bounds"),
     ("src/limit/state.rs", 8, "a permit gives itself back to the accounts that it is charged to"),
-    ("src/node/http/mod.rs", 8, "the router names its handlers, and each handler its node"),
     ("src/node/db/mod.rs", 7, "the database is one type, in a file for each of its tasks"),
 ];
 

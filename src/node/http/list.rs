@@ -8,11 +8,12 @@ use axum::{
 };
 
 use super::{
-    Asked, Node,
+    Node,
     error::Failure,
     json,
     query::{selectors, timeout, window},
     read_limiter::Turn,
+    request::Asked,
 };
 use crate::{
     base::{

@@ -193,12 +193,12 @@ impl Metrics {
             reads: gauge(
                 &registry,
                 "weir_node_reads_outstanding",
-                "ReadLimiter that run, wait to run or are being sent.",
+                "Reads that run, wait to run or are being sent.",
             )?,
-            reads_done: counter("weir_node_reads_total", "ReadLimiter that ran.")?,
+            reads_done: counter("weir_node_reads_total", "Reads that ran.")?,
             reads_refused: counter(
                 "weir_node_reads_refused_total",
-                "ReadLimiter refused because there were too many.",
+                "Reads refused because there were too many.",
             )?,
             reads_again: counter(
                 "weir_node_reads_again_total",
@@ -211,7 +211,7 @@ impl Metrics {
             )?,
             writes_refused: counter(
                 "weir_node_writes_refused_total",
-                "WriteLimiter whose bodies were too large or too slow, or for which there was no room.",
+                "Writes whose bodies were too large or too slow, or for which there was no room.",
             )?,
             recent: by_kind(
                 &registry,
@@ -220,7 +220,7 @@ impl Metrics {
             )?,
             recent_refused: counter(
                 "weir_node_recent_refused_total",
-                "ReadLimiter refused or stopped because so much was read lately.",
+                "Reads refused or stopped because the quota of recent reads was used up.",
             )?,
             registry,
             process,

@@ -6,12 +6,15 @@ use axum::{extract::State, response::Response};
 use serde_json::json;
 
 use super::{
-    Asked, Node,
+    Node,
+    answer::{success, success_text},
     error::Failure,
     json,
     list::{TRUNCATED, limit},
     read_limiter::Turn,
-    read_quota, success, success_text, tree,
+    read_quota,
+    request::Asked,
+    tree,
 };
 use crate::{
     base::{

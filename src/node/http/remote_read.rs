@@ -17,11 +17,11 @@ use axum::{
 use futures_util::{Stream, stream};
 
 use super::{
-    FORM_BYTES_MAX, Node,
+    Node,
     error::Failure,
-    peer_of, read_form,
     read_limiter::Turn,
     read_quota::{Counted, explained},
+    request::{FORM_BYTES_MAX, peer_of, read_form},
 };
 use crate::{
     base::ErrorKind,

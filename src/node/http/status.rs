@@ -10,12 +10,13 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{
-    Asked, Node,
+    Node,
+    answer::success,
     error::Failure,
     list::limit,
     query::{selectors, timeout},
     read_limiter::Turn,
-    success,
+    request::Asked,
 };
 use crate::{
     base::{ErrorKind, duration::text as duration},

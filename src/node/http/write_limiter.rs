@@ -132,7 +132,7 @@ impl WriteLimiter {
 
     /// Waits for a slot and for room for as many bytes as will be unpacked.
     pub(super) async fn turn(&self, unpacked: usize) -> Turn {
-        // Neither is ever closed. Whoever waits for room has a slot, and those that have room wait for nothing.
+        // Neither is ever closed. A write that waits for room has a slot, and one that has room waits for nothing.
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
         Turn { _slot: slot, _unpacked: self.unpacked.take(unpacked).await }
     }
