@@ -23,9 +23,9 @@ pub struct Raw {
     pub backends: Vec<Backend>,
     /// Which tenants go to which backend; every other tenant goes to the first backend.
     pub routes: Vec<Route>,
-    /// Who a request belongs to.
+    /// The tenant, actor and class of a request.
     pub tenancy: Tenancy,
-    /// What queries may cost.
+    /// Limits on queries.
     pub limits: Limits,
     /// Lanes with a reserved share of every backend's budget; the first match wins.
     pub classes: Vec<Class>,
@@ -116,11 +116,11 @@ pub struct Backend {
     pub block_duration: Span,
     /// The usual time between samples, for counting samples.
     pub scrape_interval: Span,
-    /// What all queries in flight on this backend may hold together.
+    /// The budget of all queries in flight on this backend.
     pub budget: Budget,
     /// Verdict on a selector of which nothing is known.
     pub unknown: Unknown,
-    /// What becomes of a query that is not PromQL, but may be a dialect that the backend knows.
+    /// The treatment of a query that is not PromQL, but may be a dialect that the backend knows.
     pub on_unparsable: OnUnparsable,
     /// Longest wait for a connection.
     pub connect_timeout: Span,
@@ -152,7 +152,7 @@ pub struct Backend {
     pub push_down: bool,
 }
 
-/// What becomes of a query that is not PromQL.
+/// The treatment of a query that is not PromQL.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUnparsable {
@@ -167,7 +167,7 @@ pub enum OnUnparsable {
     Refuse,
 }
 
-/// What all queries in flight on a backend may hold together.
+/// The budget of all queries in flight on a backend.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Budget {
@@ -263,7 +263,7 @@ pub struct Route {
     pub backend: String,
 }
 
-/// Who a request belongs to.
+/// The tenant, actor and class of a request.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tenancy {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scalar::{Count, Limit, Rate, Size, Span};
 
-/// What queries may cost.
+/// Limits on queries.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -99,16 +99,16 @@ layers! {
         mode: leaf Mode,
         /// Limits with a mode of their own, such as `{series: shadow}`.
         modes: leaf BTreeMap<LimitKey, Mode>,
-        /// What one query may cost.
+        /// Limits on one query.
         per_query: group PerQuery,
-        /// What the tenant's queries in flight may hold together.
+        /// The budget of the tenant's queries in flight.
         in_flight: group InFlight,
         /// How queries wait for budget.
         queue: group Queue,
-        /// What the tenant may ask for over time.
+        /// The rates of the tenant.
         rate: group Rates,
     }
-    /// What one query may cost.
+    /// Limits on one query.
     PerQuery {
         /// Distinct series matched by the selectors.
         series: leaf Limit<Count>,
@@ -143,7 +143,7 @@ layers! {
         /// Time from admission to the last byte.
         timeout: leaf Limit<Span>,
     }
-    /// What the tenant's queries in flight may hold together.
+    /// The budget of the tenant's queries in flight.
     InFlight {
         /// Queries.
         queries: leaf Limit<Count>,
@@ -157,7 +157,7 @@ layers! {
         /// Longest wait; keep it below the timeout of the clients.
         wait: leaf Span,
     }
-    /// What the tenant may ask for over time.
+    /// The rates of the tenant.
     Rates {
         /// Queries.
         queries: leaf Limit<Rate>,

@@ -50,7 +50,7 @@ pub(super) fn broken(
     wrong.extend(excesses(state, before));
     wrong.extend(forgotten(state, now));
     if state.tenants.len() > state.policy.tenants_max + named_ever {
-        wrong.push(format!("{} tenants are told apart", state.tenants.len()));
+        wrong.push(format!("{} tenants have accounts", state.tenants.len()));
     }
     wrong
 }
@@ -186,7 +186,7 @@ fn forgotten(state: &State, now: Instant) -> Vec<String> {
     wrong
 }
 
-/// Whoever waits for a backend, and not for its own tenant, waits because something of the same lane runs there.
+/// A query that waits for a backend, and not for its own tenant, waits because a query of the same lane runs there.
 fn shut_out(state: &State, backend: &Backend, now: Instant) -> Vec<String> {
     let mut wrong = Vec::new();
     let is_idle = backend.used().is_nothing();

@@ -35,7 +35,7 @@ const NEVER_BY_NAME: [HeaderName; 6] = [
 
 /// Removes the headers that concern one connection only, those named in `Connection` included.
 ///
-/// Whoever reads a tenant out of a header of another name does so after this, or a client could drop it by naming it.
+/// A tenant in a header of another name is read after this, or a client could drop it by naming it.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     // Most messages have at most `Connection`: one look at each name costs less than a lookup for each.
     let (mut names_some, mut has_others) = (false, false);

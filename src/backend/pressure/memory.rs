@@ -3,7 +3,7 @@
 //! The part above the level at rest is measured against the room above that level. A high level at rest
 //! is the process' own: a Go process keeps the memory of a burst, and fewer queries do not make it give that back.
 //!
-//! A query that holds many times its estimate is told by what it makes the process take, long before the limit: a cancelled
+//! A query that holds many times its estimate shows in the growth of the process, long before the limit: a cancelled
 //! query goes on to take memory for a while.
 
 use std::{collections::VecDeque, time::Duration};

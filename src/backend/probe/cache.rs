@@ -98,7 +98,7 @@ impl Answers {
         let mut waits = 0..WAITS_MAX;
         loop {
             let entry = self.exactly.entry(key).or_insert_with_if(ask(), |kept| !kept.answers(request)).await;
-            // Whoever waited for the same request under a lower limit got a count that stopped there.
+            // A request that waited for the same probe under a lower limit got a count that stopped there.
             let settles = entry.is_fresh() || entry.value().answers(request);
             if settles || waits.next().is_none() {
                 return (entry.value().clone(), !entry.is_fresh());

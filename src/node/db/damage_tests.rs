@@ -112,7 +112,7 @@ fn a_block_with_a_damaged_index_is_set_aside_and_the_rest_is_read() {
     assert_eq!(db.warnings([ALL]), said);
     let newest = TimeRange { start: START + 600_000, end: i64::MAX };
     assert!(db.warnings([newest]).is_empty(), "its times are not asked for");
-    // Whoever reads now sees the same: nothing of the damaged block, everything else.
+    // A read now sees the same: nothing of the damaged block, everything else.
     let left = read(&db, &[], ALL);
     for (name, samples) in &left {
         assert!(samples.iter().all(|(time, bits)| model[name].get(time) == Some(bits)));

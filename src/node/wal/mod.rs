@@ -184,7 +184,7 @@ impl Wal {
             Arc::clone(&group.outcome)
         };
         let mut writer = self.writer.lock();
-        // Whoever was at the disk before may have taken this record along.
+        // An earlier sync may have included this record.
         if let Some(done) = outcome.get() {
             return done.clone();
         }

@@ -72,7 +72,7 @@ impl Progress {
         }
     }
 
-    /// Whether the client has been handed bytes and has not asked for more for so long.
+    /// Whether the client has not read for this time after it was handed bytes.
     pub(in crate::proxy) fn is_stalled(&self, stalled_for: Duration) -> bool {
         let handed = self.handed.load(Relaxed);
         let since = self.born.elapsed().as_millis() as u64;
