@@ -70,7 +70,7 @@ pub struct LabelTable {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Counts {
     listed: HashMap<Box<str>, u64, foldhash::fast::RandomState>,
-    /// What an unlisted key can have at most; `None`: nothing is known of it.
+    /// The most series of an unlisted key; `None` is unknown.
     unlisted: Option<u64>,
 }
 

@@ -110,7 +110,7 @@ impl Common {
         policy.ceilings(&self.caller.tenant, self.class(), backend.name(), *split_percent)
     }
 
-    /// What it asks of admission. Backend and class are looked up by name: a reload may have moved them.
+    /// Its request for admission. Backend and class are named: a reload may have moved them.
     pub(super) fn admission_request(
         &self,
         cost: QueryCost,

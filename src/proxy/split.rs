@@ -109,7 +109,7 @@ async fn in_parts(dispatch: Permitted<Dispatch>) -> Result<Permitted<Answer>, No
     let sent = Instant::now();
     let Dispatch { upstream, outgoing, deadline, idempotent, split } = dispatch.get();
     let parts = split.as_ref().map_or(&[][..], |split| &split.times);
-    // As much as a whole query of this weight would have proved in the same time; its end proves the rest.
+    // The share that a whole query of this size would have proved by now; its end proves the rest.
     let ended = |count: usize| {
         if count < parts.len() && count.is_multiple_of(PARTS_COUNTED) {
             dispatch.permit().part_done();

@@ -10,7 +10,7 @@ use crate::backend::Kind;
 /// VictoriaMetrics' cluster.
 const TENANT_HEADERS: [&str; 4] = ["x-scope-orgid", "thanos-tenant", "accountid", "projectid"];
 
-/// What proves to somebody who a client is; Grafana's tokens among it.
+/// Credentials of a client, Grafana's tokens among them.
 const CREDENTIALS: [&str; 4] = ["authorization", "cookie", "x-id-token", "x-grafana-id"];
 
 /// How the tenant of a request is named to a backend.

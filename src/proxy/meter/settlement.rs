@@ -58,7 +58,7 @@ impl Settlement {
 
     fn settle(self, permit: Permit, outcome: Outcome, actual: Actual) {
         let success = self.status.is_some_and(|status| (200..300).contains(&status));
-        // Where its answer does not tell what it read, the estimate stands.
+        // Without the samples read in its answer, the estimate stands.
         let tells = actual.counted && success && self.reads_raw_samples;
         permit.settle(limit::Actual {
             samples: tells.then_some(actual.samples),

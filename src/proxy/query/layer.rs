@@ -41,7 +41,7 @@ pub(in crate::proxy) struct QueryReader {
 }
 
 impl QueryReader {
-    /// What is asked. A text that cannot be read goes on record as it came.
+    /// Reads the query. A text that cannot be parsed goes on record as it came.
     fn parse(common: &mut Common, body: &Bytes) -> Result<Box<ParsedQuery>, Failure> {
         let Common { shared, head, upstream, log, .. } = common;
         let (endpoint, QueryReader { cache, clock, .. }) = (common.endpoint, &shared.reader);
