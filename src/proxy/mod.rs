@@ -8,6 +8,7 @@ mod forward;
 mod front;
 mod handle;
 pub mod identify;
+mod layer;
 mod log;
 pub mod meter;
 mod query;

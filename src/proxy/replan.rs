@@ -7,10 +7,11 @@ use std::{
 
 use http::Response;
 use pin_project_lite::pin_project;
-use tower::{Layer, Service};
+use tower::Service;
 
 use super::{
     exchange::{Exchange, Priced, Rejected},
+    layer::layer,
     respond::{Body, failure::Failure},
 };
 use crate::{backend::NotMergeable, base::ErrorKind, limit::Charged};
@@ -30,22 +31,9 @@ impl From<Rejected> for Halted {
     }
 }
 
-/// Puts a second try as a whole before the service that runs queries in parts.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ReplanLayer;
-
-impl<S> Layer<S> for ReplanLayer {
-    type Service = Replan<S>;
-
-    fn layer(&self, inner: S) -> Replan<S> {
-        Replan { inner }
-    }
-}
-
-/// Made by [`ReplanLayer`].
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Replan<S> {
-    inner: S,
+layer! {
+    /// Puts a second try as a whole before the service that runs queries in parts.
+    pub(super) ReplanLayer => Replan
 }
 
 impl<S> Service<Exchange<Box<Priced>>> for Replan<S>

@@ -9,10 +9,11 @@ use std::{
 use futures_util::future::{BoxFuture, Either, MapErr, TryFutureExt as _};
 use moka::sync::Cache;
 use tokio::time::{Duration, Instant};
-use tower::{Layer, Service};
+use tower::Service;
 
 use super::{
     forward::{Answer, Dispatch},
+    layer::layer,
     query::ParsedQuery,
 };
 use crate::{
@@ -65,22 +66,9 @@ pub(super) struct NotMerged {
     pub(super) why: NotMergeable,
 }
 
-/// Runs queries in parts where they have such, before the service that sends whole ones.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SplitLayer;
-
-impl<S> Layer<S> for SplitLayer {
-    type Service = Split<S>;
-
-    fn layer(&self, inner: S) -> Split<S> {
-        Split { inner }
-    }
-}
-
-/// Made by [`SplitLayer`].
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Split<S> {
-    inner: S,
+layer! {
+    /// Runs queries in parts where they have such, before the service that sends whole ones.
+    pub(super) SplitLayer => Split
 }
 
 type Whole<F> = MapErr<F, fn(Infallible) -> NotMerged>;

@@ -10,13 +10,14 @@ use std::{
 
 use futures_util::future::{BoxFuture, Either};
 use http::{Response, header};
-use tower::{Layer, Service};
+use tower::Service;
 
 use estimation::{Estimation, EstimationResult};
 
 use super::{
     exchange::{Common, Exchange, Parsed, Priced, Rejected},
     forward,
+    layer::layer,
     query::ParsedQuery,
     respond::{Body, failure::Failure},
     split::LongAnswers,
@@ -118,22 +119,9 @@ fn verdict(common: &Common, ceilings: &Ceilings, cost: &QueryCost) -> Verdict {
     }
 }
 
-/// Prices queries before the service that takes them. Explained ones are answered here.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct EstimateLayer;
-
-impl<S> Layer<S> for EstimateLayer {
-    type Service = Estimate<S>;
-
-    fn layer(&self, inner: S) -> Estimate<S> {
-        Estimate { inner }
-    }
-}
-
-/// Made by [`EstimateLayer`].
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Estimate<S> {
-    inner: S,
+layer! {
+    /// Prices queries before the service that takes them. Explained ones are answered here.
+    pub(super) EstimateLayer => Estimate
 }
 
 impl<S> Service<Exchange<Parsed>> for Estimate<S>

@@ -9,7 +9,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use http::Response;
 use tokio::time::Instant;
-use tower::{Layer, Service};
+use tower::Service;
 
 use super::{
     Meter as AnswerMeter, MeterLimits,
@@ -23,6 +23,7 @@ use crate::{
         admit::Running,
         exchange::{Common, Exchange, Priced},
         forward::{self, Answer, Asked, Dispatch, Received},
+        layer::layer,
         query::ParsedQuery,
         replan::Halted,
         respond::{
@@ -35,22 +36,9 @@ use crate::{
     },
 };
 
-/// Puts the meter around the service that sends admitted queries.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct MeterLayer;
-
-impl<S> Layer<S> for MeterLayer {
-    type Service = Metered<S>;
-
-    fn layer(&self, inner: S) -> Metered<S> {
-        Metered { inner }
-    }
-}
-
-/// Made by [`MeterLayer`].
-#[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct Metered<S> {
-    inner: S,
+layer! {
+    /// Puts the meter around the service that sends admitted queries.
+    pub(in crate::proxy) MeterLayer => Metered
 }
 
 impl<S> Service<Exchange<Running>> for Metered<S>

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either};
 use http::Response;
-use tower::{Layer, Service};
+use tower::Service;
 
 use super::{
     ParsedQuery, QueryParser,
@@ -22,6 +22,7 @@ use crate::{
     proxy::{
         exchange::{Common, Exchange, Identified, Parsed, Rejected},
         forward,
+        layer::layer,
         respond::{Body, failure::Failure},
         route::Endpoint,
     },
@@ -115,22 +116,9 @@ fn is_constant_request(common: &Common, body: &Bytes) -> bool {
     is_constant(common.head.uri.query(), form)
 }
 
-/// Reads queries before the service that takes them. A request that costs nothing is forwarded here, uncounted.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct ParseLayer;
-
-impl<S> Layer<S> for ParseLayer {
-    type Service = Parse<S>;
-
-    fn layer(&self, inner: S) -> Parse<S> {
-        Parse { inner }
-    }
-}
-
-/// Made by [`ParseLayer`].
-#[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct Parse<S> {
-    inner: S,
+layer! {
+    /// Reads queries before the service that takes them. A request that costs nothing is forwarded here, uncounted.
+    pub(in crate::proxy) ParseLayer => Parse
 }
 
 impl<S, B> Service<Exchange<Identified<B>>> for Parse<S>

@@ -10,31 +10,18 @@ use std::{
 
 use http::{Method, Response, header};
 use pin_project_lite::pin_project;
-use tower::{Layer, Service};
+use tower::Service;
 
 use super::{Body, failure::Failure, preflight, readable};
 use crate::{
     base::ErrorKind,
     http::Timed,
-    proxy::{exchange::Rejected, front::Incoming, meter::Progress},
+    proxy::{exchange::Rejected, front::Incoming, layer::layer, meter::Progress},
 };
 
-/// Puts responses around the stack: nothing behind it fails from here on.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct RespondLayer;
-
-impl<S> Layer<S> for RespondLayer {
-    type Service = Respond<S>;
-
-    fn layer(&self, inner: S) -> Respond<S> {
-        Respond { inner }
-    }
-}
-
-/// Made by [`RespondLayer`].
-#[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct Respond<S> {
-    inner: S,
+layer! {
+    /// Puts responses around the stack: nothing behind it fails from here on.
+    pub(in crate::proxy) RespondLayer => Respond
 }
 
 impl<S, B> Service<Incoming<B>> for Respond<S>
