@@ -111,7 +111,7 @@
 //! | 4 | [`config`] |
 //! | 5 | [`cli`] |
 
-// What tests and benchmarks share speaks of this crate by its name.
+// Code that tests and benchmarks share uses this crate by its name.
 #[cfg(test)]
 extern crate self as weir;
 

@@ -25,7 +25,7 @@ use crate::{
 /// How long a shutdown waits for answers under way.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Reloads the configuration: what changed, or what is wrong with the file.
+/// Reloads the configuration: returns the changes, or the mistakes in the file.
 pub type Reload = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
 
 const ENDPOINTS: &str = "\

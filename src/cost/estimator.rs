@@ -6,7 +6,7 @@
 //!                   └─ yes ─▶ done   └─ yes ─▶ done             └─ refused whatever is left ─▶ done
 //! ```
 //!
-//! What is not refused is asked for the types of its samples before it is done, and judged again by these.
+//! A query that is not refused is priced again with the types of its samples.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ use crate::{
     promql::shape::SelectorShape,
 };
 
-/// Selectors of one query that are counted by the backend; those beyond are priced by what is known without.
+/// Selectors of one query that are counted by the backend; those beyond are priced without a count.
 const PROBES_MAX: usize = 64;
 /// Probes that one query has at the backend at a time.
 const WAVE: usize = 8;

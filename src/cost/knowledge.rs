@@ -91,7 +91,7 @@ impl SeriesKnowledge {
         Self { samples, ..self }
     }
 
-    /// Nothing is known: what the configuration says to assume.
+    /// The assumption of the configuration, where nothing is known.
     pub const fn assumed(model: &Model) -> Self {
         Self::new(Estimate::new(model.unknown.series(), Confidence::Assumed), Source::Assumed)
     }
@@ -116,7 +116,7 @@ impl SeriesKnowledge {
         }
     }
 
-    /// Takes in what earlier runs of the whole query touched, in series over all selectors; whether that changed
+    /// Takes in the observed cost of earlier runs of the whole query, in series over all selectors; whether that changed
     /// anything. An observation is no bound:
     ///
     /// - a run in this very window is the most that each selector has;

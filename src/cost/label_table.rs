@@ -188,7 +188,7 @@ impl LabelTable {
         self.values.listed.contains_key(label)
     }
 
-    /// What [`bound`](Self::bound) would say if the table covered all of time: a guess for windows that it does not
+    /// The result of [`bound`](Self::bound) if the table covered all of time: a guess for windows that it does not
     /// cover, where more series may have lived.
     pub fn guess(&self, matchers: &[Matcher]) -> Option<u64> {
         self.least(matchers)

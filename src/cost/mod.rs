@@ -1,5 +1,5 @@
-//! The cost of a query before it runs: pure arithmetic over its [`Shape`](crate::promql::shape::Shape) and what
-//! is known of its selectors. No I/O; what asks a database lives in `backend`.
+//! The cost of a query before it runs: pure arithmetic over its [`Shape`](crate::promql::shape::Shape) and the
+//! known counts of its selectors. No I/O; probes live in `backend`.
 
 mod estimate;
 mod estimator;

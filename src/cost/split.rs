@@ -24,7 +24,7 @@ const PARTS: [u64; 9] = [2, 3, 4, 6, 8, 12, 16, 24, 32];
 const READ_PERCENT: u64 = 125;
 /// Prometheus refuses a query of more steps, and would not refuse its parts.
 const STEPS_MAX: u64 = 11_001;
-/// How often the memory of one part counts: itself, and what is left of the one before.
+/// How often the memory of one part counts: itself, and the garbage of the one before.
 pub const PARTS_COUNTED: usize = 2;
 /// Steps of a part at least.
 const STEPS_LEAST: u64 = 8;

@@ -59,7 +59,7 @@ impl Subject<'_> {
         if let Some(bound) = table.and_then(|table| table.bound(matchers, window)) {
             return SeriesKnowledge::new(bound, Source::LabelTable);
         }
-        // A listing of everything is what label browsers ask for; a query of everything is an attack.
+        // Label browsers list everything; a query of everything is an attack.
         if selector.match_all && !self.listing {
             let unknown = Estimate::new(UNKNOWN_SERIES, Confidence::Assumed);
             return SeriesKnowledge::new(unknown, Source::Assumed);

@@ -198,7 +198,7 @@ impl Admission {
         Some(state.backends[slot].take_peak())
     }
 
-    /// The share, 0 to 1, that distress leaves of a backend's window, and what cut it; 0 for a dead one.
+    /// The open share of a backend's window, 0 to 1, and the cause of its cut; 0 for a dead backend.
     pub fn share(&self, backend: &str) -> Option<(f64, Option<Cut>)> {
         let state = self.lock();
         let backend = &state.backends[state.backend(backend)?];
@@ -247,7 +247,7 @@ impl Admission {
         })
     }
 
-    /// Changes the accounts and hands over what became free. One that has just left drops its permit, which frees it for
+    /// Changes the accounts and sends the grants. One that has just left drops its permit, which frees it for
     /// the next.
     fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant, &mut Handovers) -> T) -> T {
         let mut ready = Handovers::new();
@@ -298,7 +298,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What becomes of a query that asked to run.
+/// The answer to a query that asked to run.
 pub(super) enum Answered {
     /// It runs.
     Runs(Admitted),
@@ -342,7 +342,7 @@ impl Waiting {
         Ok(Admitted { permit: outcome?, waited: self.since.elapsed(), shadowed })
     }
 
-    /// Leaves the queue: what was handed over already, or else what it waited for.
+    /// Leaves the queue: the grant that was sent already, or else the reason for waiting.
     fn leave(&mut self) -> Result<Result<Permit, Refusal>, WaitReason> {
         let Place { charge, id, receiver, .. } = &mut self.place;
         match self.admission.change(|state, now, ready| state.leave_queue(charge, *id, now, ready)) {
@@ -355,7 +355,7 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         if !self.place.receiver.is_terminated() {
-            // What was handed over goes back by its own drop.
+            // A grant goes back by its own drop.
             drop(self.leave().ok());
         }
     }

@@ -141,7 +141,7 @@ impl Backend {
         }
         let whole = self.budget.whole(Lane::Heavy).memory;
         if !self.heavy.used.and(self.stalled).plus(charge.bytes).within(whole, None) {
-            // More than may ever run beside slow readers, or beside what runs.
+            // More than may ever run beside slow readers, or beside the running queries.
             let is_theirs = self.heavy.used.plus(charge.bytes).within(whole, None);
             return Err(if is_theirs { WaitReason::Budget } else { WaitReason::Window });
         }

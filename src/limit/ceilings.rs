@@ -14,7 +14,7 @@ const LIGHT_WITHOUT_BUDGET: u64 = 64 << 20;
 pub struct Ceilings {
     /// A query whose size is unknown is taken for no more, and one that may be more is counted first.
     pub query: u64,
-    /// A larger one is split by time, where its backend allows that; two such fit what their tenant may have in flight.
+    /// A larger one is split by time, where its backend allows that; two such fit their tenant's in-flight budget.
     pub split: Option<u64>,
     /// A query up to this size is light: it may be tried twice, and is not written down before it runs.
     pub light: u64,

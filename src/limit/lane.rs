@@ -1,5 +1,5 @@
 //! The two lanes of a backend. The light lane is for light queries only and is closed by nothing but the backend's
-//! death; the heavy lane is bounded by the congestion window. What one holds is never taken from the other.
+//! death; the heavy lane is bounded by the congestion window. Neither takes from the other.
 
 use super::{
     permit::Charge,
@@ -123,8 +123,8 @@ pub(super) struct Reserve {
 }
 
 impl Account {
-    /// Whether a charge fits what is open of the lane beside what runs there; an empty lane takes any query, so that
-    /// neither the window nor a reserve shuts a query out. The reason is the first of what is missing.
+    /// Whether a charge fits the open part of the lane beside the running queries; an empty lane takes any query, so that
+    /// neither the window nor a reserve shuts a query out. The reason is the first that applies.
     pub(super) fn fits(&self, charge: &Charge, open: Open, reserves: &[Reserve]) -> Result<(), WaitReason> {
         if self.used.queries == 0 {
             return if open.slots == Some(0) { Err(WaitReason::Slots) } else { Ok(()) };
@@ -150,7 +150,7 @@ impl Account {
         if with.within(memory, slots) { Ok(()) } else { Err(WaitReason::Reserve) }
     }
 
-    /// Whether a charge is within what is reserved for its class.
+    /// Whether a charge is within the reserve of its class.
     pub(super) fn is_reserved(&self, charge: &Charge, open: Open, reserves: &[Reserve]) -> bool {
         let own = reserves.iter().find(|reserve| reserve.class == charge.class);
         own.is_some_and(|own| {

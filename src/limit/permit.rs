@@ -101,7 +101,7 @@ impl Permit {
         Self { held: Arc::new(held), actual: Actual::default() }
     }
 
-    /// Ends the query with what it really cost.
+    /// Ends the query with its actual cost.
     pub fn settle(mut self, actual: Actual) {
         self.actual = actual;
     }
@@ -127,7 +127,7 @@ impl Permit {
     }
 }
 
-/// Says of a permit what is seen of its answer; after the permit is gone it does nothing.
+/// Reports the progress of the answer to its permit; after the permit is gone it does nothing.
 #[derive(Clone, Default)]
 pub struct PermitHandle(Weak<Held>);
 
@@ -140,7 +140,7 @@ impl PermitHandle {
         }
     }
 
-    /// The client does not read what the backend has worked out: the slot and the window go to the next query, while
+    /// The backend is done and the client does not read: the slot and the window go to the next query, while
     /// the memory stays booked. `false` when there is no room to book it so: the answer keeps its slot, and had better
     /// end soon.
     pub fn stalled(&self) -> bool {

@@ -7,10 +7,10 @@ use crate::base::{TenantId, TenantPrefixes};
 /// Whether a limit is enforced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// Refuse what is over the limit.
+    /// Refuse queries over the limit.
     #[default]
     Enforce,
-    /// Report what would be refused, and let it run.
+    /// Report queries over the limit, and let them run.
     Shadow,
     /// Do not look.
     Off,
@@ -259,7 +259,7 @@ impl PerQuery {
 }
 
 impl TenantPolicy {
-    /// Both: a query may do what each of the two allows. What is over time is charged to each tenant by itself, and stays.
+    /// The stricter of both for each limit. Rates are charged to each tenant by itself, and stay.
     fn and(&self, other: &Self) -> Self {
         let classes = self.per_class.iter().chain(&other.per_class).map(|(class, _)| Arc::clone(class));
         let mut classes: Vec<Arc<str>> = classes.collect();
@@ -287,7 +287,7 @@ impl TenantPolicy {
 pub struct ClassPolicy {
     /// The name; it identifies the class over reloads.
     pub name: Arc<str>,
-    /// Percent of what is open of each lane that other classes leave free for it; 0 is none.
+    /// Percent of the open part of each lane that other classes leave free for it; 0 is none.
     pub reserve_percent: u8,
 }
 

@@ -2,7 +2,7 @@
 //! without the rounds.
 //!
 //! Every share (a tenant's queries of one class) has a virtual start, and its turn comes at the start plus the cost of
-//! its next query. The earliest turn is next, and its start moves on by what it cost. So a cheap query comes before a
+//! its next query. The earliest turn is next, and its start moves on by its cost. So a cheap query comes before a
 //! dear one that arrived with it, and a dear one is passed only until others had as much. Inside a share the same is
 //! done once more between flows: an actor's queries of similar cost, first in, first out.
 //!

@@ -70,7 +70,7 @@ impl Bucket {
             return Err(Over::Never);
         }
         let cells = u32::try_from(amount.div_ceil(self.cell)).unwrap_or(u32::MAX);
-        // What rounding adds never makes a query impossible.
+        // Rounding never makes a query impossible.
         let full = (self.rate.count.get() / self.cell) as u32;
         let Some(cells) = NonZeroU32::new(cells.min(full)) else { return Ok(()) };
         match self.limiter.check_n(cells) {
@@ -95,7 +95,7 @@ pub(super) struct Verdict {
 pub(super) struct Buckets {
     queries: Option<Bucket>,
     samples: Option<Bucket>,
-    /// Samples that earlier queries read beyond what was taken for them.
+    /// Samples that earlier queries read beyond their estimates.
     owed: u64,
     /// The limits they were made from.
     made_from: Rates,
@@ -107,7 +107,7 @@ impl Buckets {
         Self { queries, samples, owed: 0, made_from: *rates }
     }
 
-    /// Takes over changed limits; what did not change keeps its level.
+    /// Takes over changed limits; unchanged ones keep their level.
     pub(super) fn reload(&mut self, rates: &Rates) {
         if self.made_from.queries != rates.queries {
             self.queries = Bucket::new(rates.queries);
@@ -143,7 +143,7 @@ impl Buckets {
     /// How long after the last use both are full again, whatever was taken.
     pub(super) fn refill(&self) -> Duration {
         let per = |bucket: &Option<Bucket>| bucket.as_ref().map_or(Duration::ZERO, |bucket| bucket.rate.per);
-        // What is owed is forgotten with the account, so it keeps the account for the time that paying takes.
+        // The debt is forgotten with the account, so it keeps the account until it is paid.
         let paying = if self.owed > 0 { per(&self.samples) } else { Duration::ZERO };
         per(&self.queries).max(per(&self.samples)) + paying
     }

@@ -24,7 +24,7 @@ macro_rules! limits {
             /// The unit of its numbers.
             const fn unit(self) -> Unit { match self { $(Self::$name => Unit::$unit,)* } }
 
-            /// The noun for what is counted.
+            /// The noun for the unit.
             pub const fn noun(self) -> &'static str { match self { $(Self::$name => $what,)* } }
         }
     };

@@ -86,7 +86,7 @@ impl State {
         }
     }
 
-    /// Frees what has lingered until `now`, and forgets the alarms of that time.
+    /// Frees charges that lingered until `now`, and forgets the alarms of that time.
     pub(super) fn end_lingering(&mut self, now: Instant) {
         while self.alarms.first().is_some_and(|(at, _)| *at <= now) {
             self.alarms.pop_first();
@@ -107,7 +107,7 @@ impl State {
         self.end_lingering(now);
         let mut ready = Handovers::new();
         for slot in 0..self.backends.len() {
-            // Light queries use of the heavy lane what nobody waits for.
+            // Light queries use the part of the heavy lane that nobody waits for.
             for lane in [Lane::Heavy, Lane::Light] {
                 self.dispatch_lane(slot, lane, now, &mut ready);
             }

@@ -88,7 +88,7 @@ impl State {
         state
     }
 
-    /// Obeys another policy from now on. Names identify backends and classes; what permits hold stays held.
+    /// Obeys another policy from now on. Names identify backends and classes; permits stay charged.
     fn take_over(&mut self, policy: Arc<Policy>) {
         self.classes.iter_mut().for_each(|class| class.reserve_percent = 0);
         for class in &policy.classes {
@@ -186,7 +186,7 @@ impl State {
         self.dispatch(now)
     }
 
-    /// A place to run or to wait, then the rates. What taking the place of another brings about goes to `ready`.
+    /// A place to run or to wait, then the rates. The grants of an eviction from the queue go to `ready`.
     pub(super) fn ask(
         &mut self,
         request: &AdmissionRequest,
@@ -331,7 +331,7 @@ impl State {
         self.dispatch(now)
     }
 
-    /// The backend's part of a query is over; what it held there is free.
+    /// The backend's part of a query is over; its share there is free.
     pub(super) fn backend_done(
         &mut self,
         charge: &Charge,
@@ -413,7 +413,7 @@ impl State {
         }
     }
 
-    /// Takes out a waiter that gave up, with what it waited for; `None` when it was handed over already.
+    /// Takes out a waiter that gave up, with its reason for waiting; `None` when it was granted already.
     pub(super) fn leave_queue(
         &mut self,
         charge: &Charge,

@@ -52,7 +52,7 @@ impl Account {
         }
     }
 
-    /// Charges a query that runs in its lane; `light` is what the query is, whatever lane it draws on.
+    /// Charges a query that runs in its lane; `light` is a property of the query, whatever lane it draws on.
     pub(super) fn charge(&mut self, charge: &Charge) {
         self.used.add(charge.bytes);
         if !charge.light {
@@ -193,7 +193,7 @@ impl Tenants {
         None
     }
 
-    /// Takes over a changed policy; what is held stays held.
+    /// Takes over a changed policy; charges stay.
     pub(super) fn reload(&mut self, policy: &Policy) {
         self.unnamed = 0;
         for (slot, account) in self.slots.iter_mut().enumerate() {

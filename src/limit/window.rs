@@ -88,7 +88,7 @@ impl Window {
         }
         self.proved = true;
         self.bytes = if self.bytes < self.threshold {
-            // One that ran alone may be larger than the window: what it held is proved as well.
+            // A query that ran alone may be larger than the window: its size is proved as well.
             let held = u64::try_from(in_use).unwrap_or(u64::MAX).min(self.threshold);
             self.bytes.max(held).saturating_add(bytes)
         } else {

@@ -54,7 +54,7 @@ pub struct Settings {
 pub struct ConfigState {
     /// When it was taken over.
     pub loaded_ms: i64,
-    /// When the file was read last without being taken over, and what was wrong with it; `None` after a good reload.
+    /// The time and the mistake of the last failed reload; `None` after a good one.
     pub mistake: Option<(i64, String)>,
 }
 

@@ -50,14 +50,14 @@ pub(super) struct Identified<B> {
     pub(super) over_rate: Option<Refusal>,
 }
 
-/// It is known what is asked.
+/// The query is parsed.
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub(super) query: Box<ParsedQuery>,
     pub(super) body: Bytes,
 }
 
-/// It is known what it will cost.
+/// The query is priced.
 #[derive(Debug)]
 pub(super) struct Priced {
     pub(super) query: Box<ParsedQuery>,

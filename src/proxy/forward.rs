@@ -340,7 +340,7 @@ async fn read_error(mut body: backend::Body) -> Bytes {
             }
         }
     };
-    // What came until then is shown.
+    // The part until then is shown.
     let _ = tokio::time::timeout(ERROR_WAIT, reading).await;
     text.into()
 }

@@ -157,7 +157,7 @@ impl Proxy {
         self.shared.front.config.store(Arc::new(after));
     }
 
-    /// Fetches what is known of the backends once, for a caller that cannot wait for the background to do it.
+    /// Fetches the label tables once, for a caller that cannot wait for the background task.
     pub async fn warm(&self) {
         let live = self.live();
         join_all(live.upstreams.iter().map(|upstream| upstream.refresh_table(self.logs.clock))).await;
@@ -248,7 +248,7 @@ impl Proxy {
         }
     }
 
-    /// Everything in Prometheus' text format, with what is held now.
+    /// All metrics in Prometheus' text format, with the usage of now.
     pub fn metrics_text(&self) -> prometheus::Result<String> {
         let Counts { open, max, evicted, refused } = self.connections.counts();
         self.metrics.client_connections(open, max, evicted, refused);

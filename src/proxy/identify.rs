@@ -17,7 +17,7 @@ use crate::{backend::headers::Tenancy, base::TenantId};
 /// Bytes of an actor's name that are kept.
 const ACTOR_BYTES_MAX: usize = 128;
 
-/// Headers that say what inside a tenant asks, the most specific first, with the word for logs. Grafana sends them.
+/// Headers that name the actor inside a tenant, the most specific first, with the word for logs. Grafana sends them.
 const ACTOR_HEADERS: [(HeaderName, &str); 3] = [
     (HeaderName::from_static("x-rule-uid"), "rule"),
     (HeaderName::from_static("x-dashboard-uid"), "dashboard"),

@@ -21,9 +21,9 @@ pub(crate) enum Endpoint {
     LabelValues,
     /// `read`: raw samples by protobuf.
     RemoteRead,
-    /// `query_cost`: what an instant query would cost; answered here.
+    /// `query_cost`: the cost of an instant query; answered here.
     QueryCost,
-    /// `query_range_cost`: what a graph would cost; answered here.
+    /// `query_range_cost`: the cost of a range query; answered here.
     QueryRangeCost,
     /// `search/…`: names and values that look like something; a listing in lines of JSON.
     Search,
@@ -222,7 +222,7 @@ const CLOSED: &[&str] = &[
     "json/write",
 ];
 
-/// Finds the endpoint of a path. A prefix such as Mimir's is taken off: the backend's own URL says what belongs there.
+/// Finds the endpoint of a path. A prefix such as Mimir's is taken off: the backend's own URL has its prefix.
 pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Routed<'a>, RouteError> {
     let moved = |error| match cleaned(path).filter(|clean| find(method, clean).is_ok()) {
         Some(clean) => RouteError::Moved(clean),

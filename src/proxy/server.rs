@@ -13,7 +13,7 @@ use tower::Service;
 use super::{Proxy, front::Incoming, stack::Stack};
 use crate::http::{ListenerTls, Options, Served, Timeouts, Workers};
 
-/// Accepts and answers until `shutdown`, then finishes what is in flight within the grace period of the settings.
+/// Accepts and answers until `shutdown`, then finishes requests in flight within the grace period of the settings.
 /// Connections are accepted here and served by the workers.
 pub async fn serve(
     listener: TcpListener,

@@ -1,8 +1,8 @@
 //! The life of a query, from top to bottom. Read this first.
 //!
-//! Each layer hands to the one below it what that one takes, so that a wrong order does not compile: a backend takes a
-//! [`Permitted`](crate::limit::Permitted) request, and only admission makes one. What owns something to the end of a
-//! query, refuses, waits or retries is a layer; what maps one value to another is a function that a layer calls.
+//! Each layer hands its own type to the one below it, so that a wrong order does not compile: a backend takes a
+//! [`Permitted`](crate::limit::Permitted) request, and only admission makes one. A step that owns a
+//! resource to the end of a query, refuses, waits or retries is a layer; a step that maps one value to another is a function.
 //!
 //! Only the response comes back up, or a [`Rejected`](super::exchange::Rejected) query with its log.
 
@@ -28,7 +28,7 @@ use crate::limit::{Admit, AdmitLayer, RateLayer, layer::CheckRate};
 /// The stack as a type: a [`tower::Service`] of [`Incoming`](super::front::Incoming) requests that never fails.
 pub(super) type Stack = Respond<Identify<CheckRate<Parse<Estimate<Replan<Admit<Metered<Split<Forward>>>>>>>>>;
 
-/// What all requests share. A request brings it along in its [`Common`](super::exchange::Common), so that the layers own
+/// The state that all requests share. A request brings it along in its [`Common`](super::exchange::Common), so that the layers own
 /// nothing: each copy of a layer would cost a reference count that all threads write to.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -47,11 +47,11 @@ pub(super) fn stack(shared: &Arc<Shared>) -> Stack {
         .layer(IdentifyLayer(Arc::clone(shared)))
         // A flood over its tenant's rate is refused before its bodies are read.                         429
         .layer(RateLayer::new(Arc::clone(admission)))
-        // -> Exchange<Parsed>: body, parameters, syntax tree. What costs nothing is forwarded from here. 400 408 413
+        // -> Exchange<Parsed>: body, parameters, syntax tree. A free query is forwarded from here. 400 408 413
         .layer(ParseLayer)
         // -> Exchange<Priced>: the cost, from the cheapest source that leaves no doubt. Explains are answered here.
         .layer(EstimateLayer)
-        // What cannot be merged from parts comes back up to here, and runs as a whole under another permit.
+        // A query whose parts cannot be merged comes back up to here, and runs as a whole under another permit.
         .layer(ReplanLayer)
         // -> Exchange<Running>: waits for its turn, and owns a permit from here on.                     422 429 503
         .layer(AdmitLayer::new(Arc::clone(admission)))

@@ -123,7 +123,7 @@ impl BackendSupervisor {
         self.admission.share(backend).unwrap_or((1.0, None))
     }
 
-    /// Says what is left of the window, where the change since `before` is worth a line.
+    /// Logs the open part of the window, where the change since `before` is worth a line.
     fn say_window(
         &self,
         backend: &str,

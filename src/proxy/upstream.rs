@@ -82,7 +82,7 @@ pub struct Upstream {
     pub split_percent: Option<u8>,
     /// Its own limits are lowered to Weir's, where it takes limits.
     pub push_down: bool,
-    /// Which database it is, whatever it is called: what is learned of one says nothing of another.
+    /// The identity of the database, whatever its name: the history of one says nothing of another.
     identity: String,
     /// The monitor of its distress; it outlives a reload, so that a backend in distress stays known as such.
     monitor: Arc<Mutex<Monitor>>,
@@ -95,7 +95,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// A backend of which nothing is known yet but what `before` knew, the same one under earlier settings.
+    /// A backend with the knowledge of `before`, the same one under earlier settings.
     pub fn new(index: usize, settings: Settings, before: Option<&Self>) -> Self {
         let (kind, pressure, now) = (settings.backend.kind, settings.pressure, Instant::now());
         let monitor = before.map(|before| Arc::clone(&before.monitor));
@@ -170,7 +170,7 @@ impl Upstream {
         }
     }
 
-    /// Looks at the metrics page of each replica for native histograms. What took them once holds them.
+    /// Looks at the metrics page of each replica for native histograms. A replica that took them once holds them.
     pub(super) fn look_for_histograms(&self, pages: &[Option<&str>]) {
         if pressure::takes_histograms(pages) {
             self.takes_histograms.store(true, Relaxed);

@@ -66,9 +66,9 @@ pub struct Backend {
     pub pressure: Vec<(&'static str, f64)>,
     /// Signals that should come and stay away.
     pub silent: Vec<&'static str>,
-    /// Bytes of memory held by queries, of what pressure leaves.
+    /// Bytes of memory held by queries, of the open budget.
     pub memory: Share,
-    /// Queries in flight, of what pressure leaves.
+    /// Queries in flight, of the open budget.
     pub queries: Share,
     /// Bytes of memory with no heavy query running, of the limit, where that is high.
     pub at_rest: Option<Share>,

@@ -12,7 +12,7 @@ pub(super) enum Order {
     Eager,
     /// As eager, but a rollup of a selector is folded series by series, and functions work in place.
     InPlace,
-    /// Series pass through one by one; what needs all of them collects.
+    /// Series pass through one by one; an operator that needs all of them collects.
     Streaming,
 }
 

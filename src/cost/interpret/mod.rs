@@ -106,7 +106,7 @@ pub(super) fn price(shape: &Shape, leaves: &[Leaf], table: Option<&LabelTable>, 
     Taken { bytes: sum([selected, tree, evaluated]), points, window_samples }
 }
 
-/// Bytes of one selector and its points, without what is made of them.
+/// Bytes of one selector and its points, without derived values.
 pub(super) fn alone(leaf: &Leaf, evaluations: u64, kind: Kind) -> u64 {
     let engine = Engine::of(kind);
     let row = engine.row.saturating_add(engine.slice(evaluations));

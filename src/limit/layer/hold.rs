@@ -13,7 +13,7 @@ use crate::limit::{Actual, Permit};
 /// A value that may exist only while its permit does: a request that may run, or the response to one.
 ///
 /// Admission alone makes permits, so a service that takes `Permitted<R>` is reached through it or not at all. Dropping
-/// the value gives back what it holds of the budgets.
+/// the value gives back its share of the budgets.
 #[derive(Debug)]
 pub struct Permitted<T> {
     value: T,

@@ -27,7 +27,7 @@ pub(super) struct Estimation<'a> {
     pub history: &'a History,
     /// Milliseconds since the epoch.
     pub now_ms: i64,
-    /// The limits on one query: a probe may stop counting at them, and what is only assumed is not refused by them.
+    /// The limits on one query: a probe may stop counting at them, and they refuse no assumed number.
     pub limits: &'a PerQuery,
     /// The largest share of a budget that a query of unknown size takes, bytes.
     pub memory_max: u64,

@@ -60,7 +60,7 @@ pub(in crate::proxy) struct QueryLogs {
 }
 
 impl QueryLogs {
-    /// The record of a request that came at `began`. What its backend does becomes part of its trace: `headers` name it.
+    /// The record of a request that came at `began`. The spans of its backend become part of its trace: `headers` name it.
     pub(in crate::proxy) fn begin(
         self: &Arc<Self>,
         endpoint: Endpoint,
@@ -137,7 +137,7 @@ pub(crate) struct Owner {
     pub backend: Arc<str>,
 }
 
-/// What is known of a request so far. Dropped before its end was written, it writes that the request was dropped: the
+/// The record of a request so far. Dropped before its end was written, it writes that the request was dropped: the
 /// client left, or a shutdown cut it.
 #[derive(Debug)]
 pub(in crate::proxy) struct QueryLog {
@@ -207,7 +207,7 @@ impl QueryLog {
         self.query = short(text).into();
     }
 
-    /// It is known what is asked.
+    /// The query is parsed.
     pub(in crate::proxy) fn parsed(&mut self, query: &ParsedQuery) {
         self.query = short(&query.text).into();
         self.fingerprint = Some(query.fingerprint);
@@ -215,7 +215,7 @@ impl QueryLog {
         self.stage = Stage::Estimate;
     }
 
-    /// It is known what it will cost.
+    /// The query is priced.
     pub(in crate::proxy) fn estimated(&mut self, estimated: &crate::cost::Estimated) {
         (self.cost, self.parts) = (Some(estimated.cost), estimated.parts);
         (self.stage, self.priced) = (Stage::Admit, Instant::now());
@@ -415,7 +415,7 @@ impl QueryLog {
 impl Drop for QueryLog {
     fn drop(&mut self) {
         let verdict = match self.stage {
-            // The client gets a 500, and the log says before this line what is broken.
+            // The client gets a 500, and an earlier line of the log names the defect.
             _ if std::thread::panicking() => ErrorKind::Internal.label(),
             Stage::Forward | Stage::Meter => self.verdict,
             _ => "undecided",

@@ -52,7 +52,7 @@ pub type Unsent<E> = BodyError<E>;
 
 type Polled<E> = Poll<Option<Result<Frame<Bytes>, BodyError<E>>>>;
 
-/// A body that passes through what it counts.
+/// A body that counts its frames and passes them on.
 ///
 /// Arcs: streaming => ended, by the last frame (`Complete`), an error (`Failed`), a limit (`CutOff`) or its own drop
 /// (`Dropped`). On each of them the backend's body is dropped first, which cancels the query there, and only then is
@@ -62,7 +62,7 @@ pub struct MeteredBody<B: Body> {
     /// `None` once ended.
     upstream: Option<B>,
     meter: Meter,
-    /// Counted, not yet handed on: what `peek` took.
+    /// Frames that `peek` took: counted, not yet handed on.
     held: VecDeque<Frame<Bytes>>,
     /// Taken from upstream, not yet counted to its end.
     current: Option<Bytes>,
@@ -114,7 +114,7 @@ impl<B: Body> MeteredBody<B> {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
-    /// Looks at what can be known before the first byte is sent: the announced length and the first frames, as far as
+    /// Looks ahead before the first byte is sent: the announced length and the first frames, as far as
     /// they are there already. Waits for the first frame only, and of a list for all of it.
     ///
     /// # Errors

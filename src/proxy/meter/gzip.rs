@@ -10,7 +10,7 @@ use super::scan::Scanner;
 /// Size of the buffer that inflated bytes pass through.
 const SCRATCH_BYTES: usize = 16 * 1024;
 
-/// Inflates into a scratch buffer of fixed size and counts what comes out.
+/// Inflates into a scratch buffer of fixed size and counts the output.
 #[derive(Debug)]
 pub(super) struct GzipReader {
     decoder: MultiGzDecoder<Feed>,
@@ -65,7 +65,7 @@ impl GzipReader {
     /// Whether the stream ended where gzip says that it ends, every checksum right and the document whole.
     pub(super) fn finish(&mut self) -> bool {
         self.decoder.get_mut().ended = true;
-        // All that can be left is what the decoder holds itself: less than its window.
+        // The decoder itself holds the rest: less than its window.
         self.inflate(u64::MAX) && !self.broken && self.scanner.is_whole()
     }
 

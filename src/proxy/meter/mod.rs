@@ -131,7 +131,7 @@ pub struct Actual {
 /// Called once with the end of an answer. It owns the permit, so that the budget is given back with the last byte.
 pub type OnEnd = Box<dyn FnOnce(Outcome, Actual) + Send>;
 
-/// The limits of one answer and what to do at its end.
+/// The limits of one answer, and the action at its end.
 ///
 /// Dropped before it is wrapped around a body, it ends as [`Outcome::Dropped`].
 pub struct Meter {

@@ -43,7 +43,7 @@ enum Section {
     Result,
 }
 
-/// A streaming counter; see the module for what it counts.
+/// A streaming counter of series and samples.
 #[derive(Clone, Debug, Default)]
 pub struct Scanner {
     depth: u32,
@@ -58,7 +58,7 @@ pub struct Scanner {
     key_len: usize,
     counts: Counts,
     opened: bool,
-    /// The end of what was read, at most [`TAIL_MAX`] bytes: VictoriaMetrics writes its statistics there.
+    /// The last bytes read, at most [`TAIL_MAX`]: VictoriaMetrics writes its statistics there.
     tail: Vec<u8>,
 }
 
@@ -193,7 +193,7 @@ impl Scanner {
     fn pass_strings(&mut self, marks: &ByteMasks, text: u64) -> u64 {
         let begins = marks.quotes & text;
         let mut brackets = (marks.opens | marks.closes | marks.braces) & !text;
-        // What is not dealt with yet.
+        // The bytes not dealt with yet.
         let mut rest = u64::MAX;
         while brackets != 0 {
             let bit = brackets & brackets.wrapping_neg();

@@ -106,7 +106,7 @@ pub(super) fn reported_series(upstream: &Upstream, headers: &HeaderMap) -> Optio
     reported.series.filter(|_| !reported.limited)
 }
 
-/// Passes on what an answer says about its backend's distress.
+/// Passes the outcome of an answer on to the monitor of its backend's distress.
 pub(super) fn observe(
     common: &Common,
     answered: &Result<Response<backend::Body>, BackendError>,

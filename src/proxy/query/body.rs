@@ -13,7 +13,7 @@ use crate::proxy::{respond::failure::Failure, route::Endpoint};
 
 /// Longest wait for a request's body.
 const BODY_WAIT: Duration = Duration::from_secs(10);
-/// A body announced to be no longer takes nothing of what the large ones share: the number of connections bounds it.
+/// A body announced to be no longer takes nothing of the large ones' budget: the number of connections bounds it.
 /// No query is longer.
 const SMALL: u64 = 64 << 10;
 /// Bytes that all large bodies hold together, from their first byte to the end of their request.
@@ -97,7 +97,7 @@ fn too_long(max: usize) -> Failure {
     Failure::new(ErrorKind::BodyTooLarge, format!("the request body is longer than {max}"))
 }
 
-/// The body as a form; only what every database reads as one.
+/// The body as a form, if every database reads it as one.
 pub(in crate::proxy) fn form<'b>(
     headers: &HeaderMap,
     endpoint: Endpoint,

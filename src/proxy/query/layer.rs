@@ -70,7 +70,7 @@ impl QueryReader {
         let mut query = Box::new(query);
         query.scope = DataScope::new(kind, &head.headers, &url_query, &form)?;
         query.has_own_time = query.timeout.is_some() || head.headers.contains_key("m3-timeout");
-        // What stays here is left out of what goes on.
+        // Parameters for Weir do not go on to the backend.
         if let Cow::Owned(kept) = url_query {
             query.url_query = Some(kept);
         }
@@ -80,7 +80,7 @@ impl QueryReader {
         Ok(query)
     }
 
-    /// What a backend formats or parses is read here first: a query nested 4,000 times takes Prometheus 30 s of CPU.
+    /// A query for a backend's formatter or parser is read here first: a query nested 4,000 times takes Prometheus 30 s of CPU.
     fn check_formatting(&self, common: &Common, body: &Bytes) -> Result<(), Failure> {
         const PARSED: [&str; 4] = ["format_query", "parse_query", "query_explain", "query_range_explain"];
         let name = common.head.uri.path().strip_prefix("/api/v1/").unwrap_or_default();
@@ -147,7 +147,7 @@ where
     }
 }
 
-/// What is asked, or the answer where that costs nothing. A function of its own, so that its variables take no room while
+/// The parsed query, or the answer where that costs nothing. A function of its own, so that its variables take no room while
 /// the query runs.
 async fn parsed<B>(
     exchange: Exchange<Identified<B>>,

@@ -31,7 +31,7 @@ use crate::{
 
 /// Most selectors of `match[]` in one request.
 const MATCHERS_MAX: usize = 100;
-/// What VictoriaMetrics assumes of a range query without `start` or `step`: the last five minutes, one step.
+/// VictoriaMetrics' defaults of a range query without `start` or `step`: the last five minutes, one step.
 const LENIENT_RANGE_MS: i64 = 300_000;
 
 /// The least step that Thanos takes where a range query names none; it takes a 250th of the range if that is more.
@@ -190,7 +190,7 @@ impl QueryParser<'_> {
         durations::check(ast, times).map_err(|error| QueryError::Parse { name: "query", error })?;
         let shape = Shape::of(ast, times, lookback);
         let free = cost::is_free(&shape);
-        // What asks for more than points is asked for as it came.
+        // A query for more than points goes on as it came.
         let is_plain = params.names().all(|name| PLAIN_PARAMS.contains(&name))
             && ["start", "end"].into_iter().all(|name| params.is_plain_time(name))
             && params.first("step").is_some();
@@ -218,7 +218,7 @@ impl QueryParser<'_> {
         Ok(ParsedQuery { shape, listing: true, division: None, answer_is_whole: false, ..call })
     }
 
-    /// What is not PromQL, as the configuration says of the backend: it may be a dialect that the backend knows.
+    /// Treats a query that is not PromQL as the configuration says: it may be a dialect that the backend knows.
     fn unparsable(
         &self,
         error: QueryError,
@@ -280,7 +280,7 @@ impl QueryParser<'_> {
         })
     }
 
-    /// A query that only the backend can read, by what it seems to read.
+    /// A query that only the backend can read, priced by its approximation.
     fn sketched(
         name: &'static str,
         text: &str,
@@ -360,7 +360,7 @@ impl QueryParser<'_> {
         }
     }
 
-    /// From start to end, as two steps: what a listing looks through. One without a start looks through all of time, but
+    /// The window of a listing, as two steps. One without a start looks through all of time, but
     /// on VictoriaMetrics, where it begins five minutes before its end. One that ends before it starts finds nothing, as
     /// the backend knows by itself.
     fn span(&self, params: &Params<'_>) -> Result<EvalTimes, ParamError> {

@@ -1,4 +1,4 @@
-//! A remote read: its protobuf is read strictly and written anew, so that the database reads exactly what was priced.
+//! A remote read: its protobuf is read strictly and written anew, so that the database reads exactly the priced request.
 //!
 //! ```text
 //! ReadRequest  { repeated Query queries = 1; repeated ResponseType accepted_response_types = 2 (SAMPLES, STREAMED_XOR_CHUNKS) }

@@ -49,7 +49,7 @@ impl Failure {
         Self { kind, message: message.into(), limit: None, extra: Box::default(), status: None }
     }
 
-    /// A refusal by a limit, with what the query would have cost and what would make it cheaper.
+    /// A refusal by a limit, with the estimate of the query and the advice for a cheaper one.
     pub(in crate::proxy) fn refused(refusal: &Refusal, estimate: &Estimated) -> Self {
         let mut message = refusal.message();
         if refusal.kind == ErrorKind::LimitExceeded {
@@ -345,7 +345,7 @@ impl From<QueryError> for Failure {
     }
 }
 
-/// The limit on what there is too much of in a query.
+/// The limit on this part of a query.
 const fn limit_of(part: Part) -> LimitName {
     match part {
         Part::Text => LimitName::MaxText,

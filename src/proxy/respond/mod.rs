@@ -34,7 +34,7 @@ pub const WEIR_LIMIT: HeaderName = HeaderName::from_static("weir-limit");
 pub const WEIR_ESTIMATE: HeaderName = HeaderName::from_static("weir-estimate");
 /// The actual cost of the query, where that is known before the answer's first byte goes out.
 pub const WEIR_COST: HeaderName = HeaderName::from_static("weir-cost");
-/// How long Weir and the backend took, beside what others say there.
+/// The time that Weir and the backend took, beside the entries of others.
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Bytes of a message; a longer one is cut.
@@ -51,7 +51,7 @@ pub struct Extra {
     pub limit: Option<String>,
     /// For `Weir-Estimate`.
     pub estimate: Option<String>,
-    /// For `Weir-Cost`: what came of an answer before it was refused.
+    /// For `Weir-Cost`: the part of an answer before it was refused.
     pub cost: Option<String>,
     /// For `Retry-After`, rounded up to whole seconds.
     pub retry_after: Option<Duration>,
@@ -116,7 +116,7 @@ pub(in crate::proxy) fn readable(mut response: Response<Body>, for_script: bool)
     response
 }
 
-/// A valid header value for any text: what a header cannot hold becomes a space or `?`, what is too long is cut.
+/// A valid header value for any text: other characters become a space or `?`, and a long text is cut.
 pub fn header_text(text: &str) -> HeaderValue {
     // Nearly always it is one already.
     if text.len() <= HEADER_BYTES_MAX
