@@ -69,7 +69,7 @@ mod tests {
         SocketAddr::from(([10, 0, 0, n], 9090))
     }
 
-    /// What each address does: swallows packets, refuses at once, or opens after a time.
+    /// The behaviour of each address: swallows packets, refuses at once, or opens after a time.
     async fn act(address: SocketAddr) -> Result<u8, &'static str> {
         match address.ip().to_string().as_str() {
             "10.0.0.1" | "10.0.0.2" => std::future::pending().await,

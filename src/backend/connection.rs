@@ -131,7 +131,7 @@ fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
     }
 }
 
-/// For what is asked again anyway.
+/// For requests that are repeated anyway.
 fn unwoken() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }

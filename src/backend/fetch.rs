@@ -13,7 +13,7 @@ use super::{Backend, BackendError, Body, Outgoing, endpoint::Place, error::Cause
 const TSDB_STATUS_MAX: usize = 16 << 20;
 const TSDB_STATUS: &str = "/api/v1/status/tsdb";
 const BUILDINFO_MAX: usize = 64 << 10;
-/// How long Weir waits for what it asks on its own account.
+/// The timeout of Weir's own requests.
 const OWN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Which days a table of series is about, where a backend keeps them apart.

@@ -114,7 +114,7 @@ impl Backend {
         each.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1.saturating_add(one.1)))
     }
 
-    /// What is known of the replicas now.
+    /// The condition of the replicas now.
     pub fn snapshot(&self) -> Snapshot {
         let now = Instant::now();
         let replicas = self.replicas.iter().map(|r| {
@@ -185,7 +185,7 @@ impl Backend {
         let (path, usual) = ready::metrics(self.kind());
         for &place in replica.metrics.places(usual, Instant::now()) {
             let (status, page) = self.ask(replica, place, path, deadline, METRICS_BODY_MAX).await.ok()?;
-            // A page for people is what some gateways answer to any path.
+            // Some gateways answer a page for people to any path.
             if ready::is_missing(status.as_u16()) || page.starts_with(b"<") {
                 continue;
             }

@@ -23,7 +23,7 @@ pub enum Treatment {
     Pass,
     /// Forwarded, and part of the estimate.
     Priced,
-    /// Forwarded, sent with probes too, and part of the key of what is known: it selects data.
+    /// Forwarded, sent with probes too, and part of the data scope: it selects data.
     Scope,
     /// Not forwarded.
     Strip,
@@ -34,7 +34,7 @@ pub enum Treatment {
 }
 use Treatment::{Only, Pass, Priced, Refuse, Scope, Strip};
 
-/// Names, the kinds that they mean something to, and what becomes of them there. The first row counts.
+/// Names, the kinds that read them, and their treatment there. The first row counts.
 type Row = (&'static [&'static str], &'static [Kind], Treatment);
 
 /// Parameters of the URL and of forms. What is in no row is not forwarded, but to kinds that are known to read no others.
@@ -197,7 +197,7 @@ fn check(kind: Kind, treatment: Treatment, name: &str, value: &str) -> Result<()
     }
 }
 
-/// What selects the data that a request sees, beside its selectors: part of the key of all that is known of them, and
+/// The data scope of a request, beside its selectors: part of the key of their counts and history, and
 /// all that a probe carries of a client.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DataScope {
@@ -230,7 +230,7 @@ impl DataScope {
         Ok(Self::of(headers, parameters))
     }
 
-    /// Of what is known to select data.
+    /// Of parameters that select data.
     pub fn of(headers: HeaderMap, parameters: Vec<(String, String)>) -> Self {
         let mut key = String::new();
         let of_headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
@@ -248,7 +248,7 @@ impl DataScope {
     }
 }
 
-/// A query string or a form without what is not forwarded; the rest as it came.
+/// A query string or a form without the parameters that are not forwarded; the rest as it came.
 ///
 /// # Errors
 /// A parameter that is refused.
@@ -339,7 +339,7 @@ mod tests {
 
     const DEFAULT_MS: u64 = 300_000;
 
-    /// Every row: what becomes of a parameter at each kind, in the order of `Kind::ALL`.
+    /// Every row: the treatment of a parameter at each kind, in the order of `Kind::ALL`.
     #[test]
     fn every_parameter_has_its_treatment_by_kind() {
         // P pass, £ priced, S scope, - stripped, O only one value, R refused.

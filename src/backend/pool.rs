@@ -209,7 +209,7 @@ impl Pool {
         }
     }
 
-    /// Opens a connection to one address, TLS and HTTP included: what swallows packets may do so at any layer.
+    /// Opens a connection to one address, TLS and HTTP included: an address may swallow packets at any layer.
     async fn open(&self, address: SocketAddr) -> Result<Connection, Cause> {
         let stream = TcpStream::connect(address).await.map_err(|e| Cause::Connect(e.to_string()))?;
         // A request is one small write; waiting for more to send with it only adds latency.

@@ -50,7 +50,7 @@ struct Said {
 /// Judges the answer to [`query`].
 ///
 /// # Errors
-/// A sentence about what answered instead of a database.
+/// A sentence about the program that answered instead of a database.
 pub(super) fn judge(status: StatusCode, body: &[u8]) -> Result<(), String> {
     let said = serde_json::from_slice::<Said>(body).ok();
     let code = status.as_u16();

@@ -33,7 +33,7 @@ pub(super) struct Replicas {
     changed: Arc<Notify>,
 }
 
-/// One replica: its connections and what is known of its health.
+/// One replica: its connections and its health.
 #[derive(Debug)]
 pub(super) struct Replica {
     pub(super) pool: Pool,

@@ -21,11 +21,11 @@ pub struct Settings {
     pub response_timeout: Duration,
     /// Most connections per replica; 0 counts as 1.
     pub max_connections: usize,
-    /// Most connections per replica for what is answered from memory, beside those; 0 counts as 1.
+    /// Most connections per replica for light requests, beside those; 0 counts as 1.
     pub light_connections: usize,
     /// Idle time after which a connection is closed; keep it below the backend's own.
     pub idle_timeout: Duration,
-    /// Set on every request, over what the client sent: credentials.
+    /// Headers set on every request, over those of the client: credentials.
     pub headers: HeaderMap,
     /// How the tenant is named to it.
     pub tenancy: Tenancy,
@@ -111,7 +111,7 @@ pub struct BaseUrl {
 }
 
 impl BaseUrl {
-    /// Takes `http://host[:port][/prefix]`, or `https`, apart; the error says what is wrong with it.
+    /// Takes `http://host[:port][/prefix]`, or `https`, apart; the error names the mistake.
     pub fn parse(text: &str) -> Result<Self, String> {
         let uri: Uri = text.parse().map_err(|e| format!("`{text}` is not a URL: {e}"))?;
         let (scheme, usual_port) = match uri.scheme_str() {

@@ -127,12 +127,12 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// What failed, when TLS did and not the network: the reason and what to set. Looks through the whole chain of an
+/// The reason and the cure of a failure of TLS; `None` for one of the network. Looks through the whole chain of an
 /// error, because a refusal of our certificate comes with the first byte read and not with the handshake.
 pub(super) fn explain(error: &(dyn Error + 'static)) -> Option<String> {
     let mut link = Some(error);
     while let Some(error) = link {
-        // An `io::Error` hides what it wraps from `source`.
+        // An `io::Error` hides its inner error from `source`.
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         let inner = inner.map_or(error, |inner| inner as &(dyn Error + 'static));
         if let Some(error) = inner.downcast_ref::<rustls::Error>() {

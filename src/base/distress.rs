@@ -3,7 +3,7 @@
 /// A signal of distress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Signal {
-    /// Memory of the process above its level at rest, against what is left up to its limit.
+    /// Memory of the process above its level at rest, against the room up to its limit.
     Memory,
     /// Pools that are lent out, exhausted, or allocate because they are empty.
     Pools,

@@ -42,7 +42,7 @@ impl std::error::Error for DurationError<'_> {}
 /// The milliseconds of a duration as Prometheus reads it: `1h30m`, whole numbers, units in falling order, each once; or `0`.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// The mistake in it.
 pub fn parse(text: &str) -> Result<u64, DurationError<'_>> {
     if text == "0" {
         return Ok(0);

@@ -9,7 +9,7 @@ pub fn string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// Writes a text as it stands between the quotes of a JSON string. What does not fit `room` bytes is cut between characters,
+/// Writes a text as it stands between the quotes of a JSON string. A text over `room` bytes is cut between characters,
 /// and `…` stands for it.
 pub fn escape(out: &mut String, text: &str, room: usize) {
     let end = out.len().saturating_add(room);
@@ -42,7 +42,7 @@ pub fn escape(out: &mut String, text: &str, room: usize) {
     fits(out, rest, end);
 }
 
-/// Writes a text that needs no escape, or what fits of it.
+/// Writes a text that needs no escape, or the part that fits.
 fn fits(out: &mut String, text: &str, end: usize) -> bool {
     let room = end - out.len();
     if text.len() <= room {

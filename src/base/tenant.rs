@@ -39,7 +39,7 @@ impl fmt::Display for TenantId {
     }
 }
 
-/// What joins the names of several tenants whose data one query reads, where the database knows that.
+/// The separator of several tenants whose data one query reads, where the database knows that.
 const FEDERATION_MARK: char = '|';
 
 /// The names in `a|b|a`, sorted, each once; `None` when there is only one, or one of them is no name.
@@ -60,7 +60,7 @@ pub fn joined(tenants: &[TenantId]) -> Option<TenantId> {
     TenantId::new(&names.join("|"))
 }
 
-/// What the configuration writes for tenants: a name, or `team-*` for all that begin so.
+/// A tenant in the configuration: a name, or `team-*` for all that begin so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TenantPattern {
     /// Exactly this tenant.
@@ -70,7 +70,7 @@ pub enum TenantPattern {
 }
 
 impl TenantPattern {
-    /// Reads a name or `prefix*`; `None` for what is neither, a star elsewhere included.
+    /// Reads a name or `prefix*`; `None` for anything else, a star elsewhere included.
     pub fn new(text: &str) -> Option<Self> {
         let (start, star) = text.strip_suffix('*').map_or((text, false), |start| (start, true));
         if start.contains('*') {
@@ -98,7 +98,7 @@ impl<T> Default for TenantPrefixes<T> {
 }
 
 impl<T> TenantPrefixes<T> {
-    /// What is written for names that begin so; over what was.
+    /// Sets the value for names that begin so.
     pub fn insert(&mut self, prefix: Box<str>, value: T) {
         self.0.retain(|(known, _)| *known != prefix);
         let order = |known: &str| (std::cmp::Reverse(known.len()), known.to_owned());
@@ -106,7 +106,7 @@ impl<T> TenantPrefixes<T> {
         self.0.insert(at, (prefix, value));
     }
 
-    /// What is most specifically written for this tenant.
+    /// The most specific value for this tenant.
     pub fn get(&self, tenant: &TenantId) -> Option<&T> {
         self.0.iter().find(|(prefix, _)| tenant.as_str().starts_with(&**prefix)).map(|(_, value)| value)
     }

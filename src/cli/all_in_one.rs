@@ -87,7 +87,7 @@ async fn serve(args: AllInOne) -> Result<(), String> {
         Scrape { proxy: Arc::clone(&proxy), node: Arc::clone(&node), instance: queries.to_string() };
     // Before the addresses are printed: the first query finds data.
     scrape.once().await;
-    // After it: what is known of the node then includes what was scraped.
+    // After it: the label table of the node then includes the scraped series.
     proxy.warm().await;
     background.spawn(scrape.forever());
     background.spawn(give_back::whenever_worth_it(node.pool_bytes()));
@@ -100,7 +100,7 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     memory.save();
     drop(stop);
     end_of(admin_thread).await;
-    // The node ends after the proxy, whose queries it answers; what it had not sent by then nobody waits for.
+    // The node ends after the proxy, whose queries it answers; nobody waits for the rest of its answers.
     if tokio::time::timeout(Duration::from_secs(2), serving).await.is_err() {
         tracing::debug!("connections to the node were still open");
     } else {
@@ -115,7 +115,7 @@ pub(super) async fn until(mut stopped: watch::Receiver<()>) {
     let _ = stopped.changed().await;
 }
 
-/// The defaults of the configuration, with the node for a backend, and what its pools lend for a budget.
+/// The defaults of the configuration, with the node for a backend, and the size of its pools for a budget.
 fn proxy_settings(node: SocketAddr, lends: Option<u64>) -> Result<proxy::Settings, String> {
     let budget = lends.map(|bytes| format!(", budget: {{memory: {bytes}}}")).unwrap_or_default();
     let yaml = format!("backends: [{{name: node, kind: weir, urls: [\"http://{node}\"]{budget}}}]");

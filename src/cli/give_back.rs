@@ -9,7 +9,7 @@ use super::system::{allocated_bytes, give_back_memory};
 const EVERY: Duration = Duration::from_secs(1);
 /// Free bytes that are worth the milliseconds which giving them back takes.
 const WORTH: u64 = 16 << 20;
-/// The same for a node, as a part of what its pool lends.
+/// The same for a node, as a part of its pool's size.
 const WORTH_OF_POOL: u64 = 16;
 
 /// Gives memory back whenever enough of it is free, until the future is dropped; `pool` is what a pool in the process lends.
@@ -28,7 +28,7 @@ pub(super) async fn whenever_worth_it(pool: Option<u64>) {
     }
 }
 
-/// Bytes resident and not allocated: what is free, and the process' code and stacks.
+/// Bytes resident and not allocated: free memory, and the process' code and stacks.
 fn unused_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -60,7 +60,7 @@ mod tests {
         for (mib, worth) in looks {
             assert_eq!(watch.is_worth_it(mib << 20), worth, "{mib}");
         }
-        // What could not be given back is no reason to try again.
+        // Memory that could not be given back is no reason to try again.
         watch.least = 46 << 20;
         assert!(!watch.is_worth_it(61 << 20) && watch.is_worth_it(62 << 20));
     }

@@ -76,7 +76,7 @@ async fn serve(raw: &config::RawNode, args: &NodeArgs) -> Result<(), String> {
     maintaining.abort();
     giving_back.abort();
     reloading.abort();
-    // Threads may still hold what was cut.
+    // Threads may still hold the answers that were cut.
     if whole {
         node.check_pools();
     }
@@ -109,7 +109,7 @@ async fn reload(mut hangups: Hangups, file: Option<PathBuf>, mut raw: config::Ra
     }
 }
 
-/// Opens the database in a folder, and says in the log what it found there.
+/// Opens the database in a folder, and logs its state.
 pub(super) fn open(folder: &Path, options: Options) -> Result<Arc<Db>, String> {
     let failed = |error| format!("no samples can be kept in {}: {error}", folder.display());
     let (db, replayed) = Db::open(folder, options).map_err(failed)?;

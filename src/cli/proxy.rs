@@ -36,7 +36,7 @@ pub(super) const TENANT_LABELS_MAX: usize = 500;
 /// Longest wait at the end for the trace collector to take the last spans.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 
-/// Longest wait at the end for threads that still compute; what they leave half done a start can deal with.
+/// Longest wait at the end for threads that still compute; a start can deal with half done work.
 const LAST_WORK: Duration = Duration::from_secs(2);
 
 pub(super) fn run(file: &Path, data: PathBuf) -> ExitCode {
@@ -130,13 +130,13 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     end_of(admin_thread).await;
     if let Some((flush, exporting)) = tracing {
         drop(flush);
-        // What a collector does not take by then is lost.
+        // Spans that a collector does not take by then are lost.
         let _ = tokio::time::timeout(LAST_SPANS, exporting).await;
     }
     Ok(())
 }
 
-/// A running exporter, and what ends it by being dropped.
+/// A running exporter, and the sender whose drop ends it.
 type Exporting = (watch::Sender<()>, JoinHandle<()>);
 
 /// Lets queries leave spans with a collector, if one is named. Dropping the sender sends the last and ends the task.
@@ -221,7 +221,7 @@ pub(super) fn admin_lane(
     spawned.map(|thread| (address, thread)).map_err(|error| format!("no thread for the admin API: {error}"))
 }
 
-/// Waits for the thread of the admin API, which ends what it was asked before.
+/// Waits for the thread of the admin API, which finishes its requests before.
 pub(super) async fn end_of(admin: thread::JoinHandle<()>) {
     // A panic in it is in the log.
     let _ = tokio::task::spawn_blocking(move || admin.join()).await;
@@ -230,7 +230,7 @@ pub(super) async fn end_of(admin: thread::JoinHandle<()>) {
 async fn reload_on_hangup(mut hangups: Hangups, reloader: Arc<Reloader>, proxy: Arc<Proxy>) {
     while hangups.next().await.is_some() {
         let (reloader, proxy) = (Arc::clone(&reloader), Arc::clone(&proxy));
-        // What came of it is logged there; reading a file blocks.
+        // The outcome is logged there; reading a file blocks.
         let _ = tokio::task::spawn_blocking(move || reload(&reloader, &proxy)).await;
     }
 }

@@ -61,7 +61,7 @@ impl<'a> Place<'a> {
         Self { node, position: node.map_or(self.position, |n| n.position), path }
     }
 
-    /// The value as written in the file, so that a message never shows what a variable held.
+    /// The value as written in the file, so that a message never shows the value of a variable.
     fn shown(&self, value: &str) -> String {
         match self.node.map(|n| &n.value) {
             Some(Value::Scalar(scalar)) => format!("`{}`", scalar.written),

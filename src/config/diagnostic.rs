@@ -49,7 +49,7 @@ pub(super) struct Position {
     pub(super) column: u64,
 }
 
-/// One mistake: position, path and what to do about it.
+/// One mistake: position, path and cure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     position: Position,
@@ -111,7 +111,7 @@ impl fmt::Display for Report {
 
 impl std::error::Error for Report {}
 
-/// ` did you mean …?` when a known word is close to the one written, else the list of what is known.
+/// ` did you mean …?` when a known word is close to the one written, else the list of known words.
 pub(super) fn suggest(written: &str, known: &[&str]) -> String {
     let closest = known
         .iter()

@@ -13,7 +13,7 @@ pub fn diff(old: &Loaded, new: &Loaded) -> Vec<String> {
     lines
 }
 
-/// The lines of what differs between two configurations, sorted by path.
+/// The differences between two configurations, one line each, sorted by path.
 pub(super) fn changes<T: Serialize>(old: &T, new: &T) -> Vec<String> {
     let (before, after) = (flat(old), flat(new));
     let mut lines = Vec::new();

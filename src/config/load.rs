@@ -30,7 +30,7 @@ pub fn load_file(path: &FilePath) -> Result<Loaded, Report> {
 /// The hint where there is no file.
 pub(super) const START_FROM: &str = "`weir check-config --print-default` prints one to start from";
 
-/// The name of a file and what it holds; `otherwise` says what to do where there is none.
+/// The name and the contents of a file; `otherwise` is the hint where there is none.
 pub(super) fn read(path: &FilePath, otherwise: &str) -> Result<(String, String), Report> {
     let text = read_text(path, otherwise).map_err(|message| Report::of_file(path, message))?;
     Ok((path.display().to_string(), text))

@@ -22,7 +22,7 @@ use crate::{
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pool {
-    /// Whether what is lent to queries is bounded.
+    /// Whether the memory lent to queries is bounded.
     pub mode: Mode,
     /// Most bytes lent to all queries together; left out: a quarter of the memory that the process may use.
     pub memory: Option<Size>,
@@ -44,7 +44,7 @@ pub struct Pool {
     pub numbers: Vec<Kept>,
 }
 
-/// Whether what is lent is bounded.
+/// Whether the lent memory is bounded.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -58,7 +58,7 @@ pub enum Mode {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kept {
-    /// What a buffer holds.
+    /// The element type of a buffer.
     pub capacity: Count,
     /// How many are kept.
     pub count: Count,
@@ -93,7 +93,7 @@ const COUNT_MAX: u64 = 1 << 20;
 const MEMORY_UNKNOWN: u64 = 1 << 30;
 
 impl Pool {
-    /// What is wrong with it as a whole.
+    /// Mistakes of the section as a whole.
     pub(super) fn check(&self, root: &tree::Node) -> Option<Diagnostic> {
         self.check_marks(root).or_else(|| self.check_kept(root))
     }

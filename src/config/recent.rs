@@ -67,7 +67,7 @@ impl Amounts {
 }
 
 impl ReadQuota {
-    /// What is wrong with it as a whole.
+    /// Mistakes of the section as a whole.
     pub(super) fn check(&self, root: &tree::Node) -> Option<Diagnostic> {
         HeaderName::try_from(self.header.as_str()).err().map(|_| {
             let node = root.get("recent").and_then(|recent| recent.get("header"));

@@ -78,7 +78,7 @@ impl Reloader {
         self.current.lock()
     }
 
-    /// Reads the file, and those that it names, and applies what changed. Returns the changes, one line each; on
+    /// Reads the file, and those that it names, and applies the changes. Returns them, one line each; on
     /// mistakes the settings stay.
     pub fn reload(&self) -> Result<Vec<String>, Report> {
         // Held throughout, so that two reloads at a time cannot apply in the wrong order.

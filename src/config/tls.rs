@@ -23,7 +23,7 @@ pub struct ServerTls {
     pub key_file: Option<String>,
 }
 
-/// Reads what a listener's TLS names; `None` is plain HTTP. Blocks.
+/// Reads the files of a listener's TLS; `None` is plain HTTP. Blocks.
 pub(super) fn of_listener(raw: &ServerTls) -> Result<Option<http::ServerTls>, TlsError> {
     let wrong = |key, message: &str| Err(TlsError { key, message: message.to_owned() });
     match (&raw.cert_file, &raw.key_file) {
@@ -37,7 +37,7 @@ pub(super) fn of_listener(raw: &ServerTls) -> Result<Option<http::ServerTls>, Tl
     }
 }
 
-/// Reads what a backend's `tls` names. Blocks.
+/// Reads the files of a backend's `tls`. Blocks.
 pub(super) fn load(raw: &BackendTls) -> Result<Tls, TlsError> {
     let path = |file: &Option<String>| file.as_ref().map(PathBuf::from);
     Tls::load(&TlsSettings {

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::{deadline::Timed, timeouts::Timeouts};
 
-/// What one connection is doing.
+/// The stage of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// Its client has sent nothing yet, or part of a request's head.
@@ -36,7 +36,7 @@ const STAGE_BITS: u32 = 2;
 pub(super) mod signal {
     /// Close as soon as no answer is under way.
     pub(in crate::http) const END: u8 = 1;
-    /// Answer what has no answer yet with 503.
+    /// Answer requests without an answer yet with 503.
     pub(in crate::http) const GRACE_OVER: u8 = 2;
 }
 

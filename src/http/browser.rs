@@ -22,7 +22,7 @@ use tower::{Layer, Service};
 pub struct HostNames(Arc<[String]>);
 
 impl HostNames {
-    /// `name`, `*.suffix` for what ends so, `*` for every name.
+    /// `name`, `*.suffix`, or `*` for every name.
     pub fn new(names: &[String]) -> Self {
         Self(names.iter().map(|name| name.to_ascii_lowercase()).collect())
     }
@@ -50,7 +50,7 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// Guards a service against what other sites' pages send.
+/// Guards a service against requests of other sites' pages.
 #[derive(Clone, Debug)]
 pub struct BrowserGuard<N> {
     names: N,

@@ -156,7 +156,7 @@ impl<'a> Watch<'a> {
             ready!(self.timer.as_mut().poll(cx));
             match due {
                 Some(due) if due <= Instant::now() => return Poll::Ready(()),
-                // What begins later is due later than this.
+                // A later event is due later than this.
                 due => {
                     let next = Instant::now() + self.idle.max(self.timeouts.stalled);
                     self.timer.as_mut().reset(due.unwrap_or(next));

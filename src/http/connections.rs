@@ -147,7 +147,7 @@ impl Connections {
         self.open.lock().limits = limits;
     }
 
-    /// How many there are now, and what became of others.
+    /// The number of connections now, and counts of evicted and refused ones.
     pub fn counts(&self) -> Counts {
         let open = self.open.lock();
         Counts {

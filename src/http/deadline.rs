@@ -28,7 +28,7 @@ pub struct ResponseDeadline {
     changed: Notify,
 }
 
-/// What a response carries in its extensions to have its connection cut when the deadline is over.
+/// The extension of a response whose connection is cut when the deadline is over.
 #[derive(Clone)]
 pub struct Timed(pub Arc<dyn AsRef<ResponseDeadline> + Send + Sync>);
 

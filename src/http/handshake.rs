@@ -27,7 +27,7 @@ pub(super) fn handshakes() -> Arc<Connections> {
     Connections::new(HANDSHAKES)
 }
 
-/// Secures a connection; says what became of it: `done`, `failed`, `late`, or `replaced` by a newer one.
+/// Secures a connection; reports the outcome: `done`, `failed`, `late`, or `replaced` by a newer one.
 pub(super) async fn shake(tls: ServerTls, stream: TcpStream, place: Place) -> (Option<Stream>, &'static str) {
     let shaking = async {
         let mut first = [0];

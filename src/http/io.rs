@@ -28,7 +28,7 @@ impl<I> ClientIo<I> {
         Self { io, activity, rejection: None }
     }
 
-    /// The stream, if the parser refused what came on it.
+    /// The stream, if the parser refused its bytes.
     pub(super) fn rejected(self) -> Option<I> {
         self.rejection.is_some().then_some(self.io)
     }

@@ -21,7 +21,7 @@ pub const FILE_BYTES_MAX: u64 = 4 << 20;
 pub struct TlsError {
     /// The key of the configuration that is wrong.
     pub key: &'static str,
-    /// What is wrong with it.
+    /// The problem.
     pub message: String,
 }
 
@@ -80,7 +80,7 @@ pub fn in_words(error: &rustls::Error) -> String {
     }
 }
 
-/// The names that webpki and rustls give to what is wrong with a certificate, as sentences.
+/// The names of certificate errors in webpki and rustls, as sentences.
 fn certificate_in_words(name: &str) -> String {
     const KNOWN: [(&str, &str); 8] = [
         ("UnsupportedCertVersion", "it is a certificate of X.509 version 1, and TLS wants version 3"),

@@ -128,7 +128,7 @@ fn check_hosts(headers: &HeaderMap, may_be_missing: bool) -> Result<(), &'static
     }
 }
 
-/// What a host and port may be made of (RFC 3986, 3.2.2), escapes and the brackets of IPv6 included.
+/// The characters of a host and port (RFC 3986, 3.2.2), escapes and the brackets of IPv6 included.
 const fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'!' | b'$'..=b'.' | b':' | b';' | b'=' | b'[' | b']' | b'_' | b'~')

@@ -25,7 +25,7 @@ use super::{
     workers::Workers,
 };
 
-/// What is refused when the grace period is over has this long to be sent.
+/// The time to send refusals when the grace period is over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How a listener is served.

@@ -11,7 +11,7 @@ use tokio_rustls::{
 
 use super::pem::{TlsError, certificates, in_words, pair_error, private_key};
 
-/// What the configuration says of TLS on one listener.
+/// Settings of TLS on one listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerTlsSettings {
     /// The certificate to show, its chain included, PEM.

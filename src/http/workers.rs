@@ -19,7 +19,7 @@ use crate::base::WorkerId;
 /// requests, which mostly never fire, from doing so.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Where connections are served. Dropped, its threads end, and what they still carry is dropped.
+/// Where connections are served. Dropped, its threads end, and their connections are dropped.
 #[derive(Debug)]
 pub struct Workers {
     each: Vec<Worker>,

@@ -148,7 +148,7 @@ pub struct Selector {
     pub offset: Option<DurationExpr>,
     /// `anchored` or `smoothed`.
     pub edges: Edges,
-    /// What the matchers select, worked out when that is first asked for: it is the same at any time.
+    /// The selection of the matchers, computed on first use: it is the same at any time.
     selection: OnceLock<Selection>,
 }
 
@@ -158,7 +158,7 @@ impl Selector {
         Self { matchers, at: None, offset: None, edges: Edges::Plain, selection: OnceLock::new() }
     }
 
-    /// What its matchers select.
+    /// The selection of its matchers.
     pub fn selection(&self) -> &Selection {
         self.selection.get_or_init(|| Selection::of(&self.matchers))
     }

@@ -10,7 +10,7 @@ use super::{Fingerprint, Limits, ParseError, ast::Ast, parse_with};
 /// Bytes that one entry may hold on average, trees included, before others are given up for it.
 const ENTRY_BYTES: u64 = 4 << 10;
 
-/// A query that was parsed, and what is computed from its tree alone.
+/// A parsed query, and values computed from its tree alone.
 #[derive(Debug)]
 pub struct CachedQuery {
     /// The tree.

@@ -133,7 +133,7 @@ impl Labels {
         self.filtered(|name| name != METRIC_NAME && !names.iter().any(|n| **n == *name))
     }
 
-    /// Without what describes the metric rather than the series: its name, type and unit.
+    /// Without the labels that describe the metric rather than the series: its name, type and unit.
     #[must_use]
     pub fn without_metadata(&self) -> Self {
         self.filtered(|name| !matches!(name, METRIC_NAME | "__type__" | "__unit__"))

@@ -62,7 +62,7 @@ impl std::error::Error for LogError {
 /// Checks a filter without setting anything up; an empty one means `info`.
 ///
 /// # Errors
-/// [`LogError::Filter`] names the text and what is wrong with it.
+/// [`LogError::Filter`] names the text and its mistake.
 pub fn parse_filter(text: &str) -> Result<EnvFilter, LogError> {
     let text = if text.trim().is_empty() { "info" } else { text };
     EnvFilter::builder().parse(text).map_err(|error| LogError::Filter(text.to_owned(), error))
@@ -72,7 +72,7 @@ pub fn parse_filter(text: &str) -> Result<EnvFilter, LogError> {
 /// up a query.
 const LINES_WAITING: usize = 16_384;
 
-/// Writes what is still waiting when it is dropped; keep it until the end of the process.
+/// Writes the waiting lines when it is dropped; keep it until the end of the process.
 #[must_use = "dropped, it ends the log"]
 #[derive(Debug)]
 pub struct Flush(

@@ -40,7 +40,7 @@ pub struct Ceilings {
     pub timeout: Option<Duration>,
 }
 
-/// Sets M3's limit headers so that a client can only lower what the ceilings say. `param` finds the client's form or
+/// Sets M3's limit headers so that a client can only lower the ceilings. `param` finds the client's form or
 /// URL parameters (`limit`, `docsLimit`, `rangeLimit`, `returnedSeriesLimit`, `returnedDatapointsLimit`, `timeout`),
 /// which are overruled by the headers and therefore heard here.
 pub fn m3_push_down<'a>(
@@ -103,7 +103,7 @@ pub fn exceeded(error: &str, ceilings: &Ceilings) -> Option<Exceeded> {
     series.or_else(|| over(ceilings.docs, "docs_limit", "docs_matched").map(Exceeded::Docs)).or_else(range)
 }
 
-/// The lower of what the client says in the header and in the parameter; what M3 would not read is not heard.
+/// The lower of the client's values in header and parameter; values that M3 would not read are ignored.
 fn asked<T: Ord>(
     headers: &HeaderMap,
     name: &HeaderName,
@@ -131,7 +131,7 @@ fn set<T, S: ToString>(
     let value = value.and_then(|v| HeaderValue::from_str(&written(v).to_string()).ok());
     match value {
         Some(value) => drop(headers.insert(name, value)),
-        // What the client wrote is zero or nothing that M3 reads.
+        // The client's value is zero or nothing that M3 reads.
         None => drop(headers.remove(name)),
     }
 }

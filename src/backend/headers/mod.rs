@@ -68,7 +68,7 @@ fn named_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-/// What a client's headers become on their way down. The body is sent whole, so that its length is written anew, and
+/// The headers for the backend, from those of the client. The body is sent whole, so that its length is written anew, and
 /// only encodings are asked for that the meter can read.
 pub(super) fn to_backend(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);

@@ -33,7 +33,7 @@ impl Tenancy {
         Self { header: header.map(HeaderName::from_static), forward_credentials: false }
     }
 
-    /// Takes out of a client's headers what would say, or prove, who asks, and puts in the tenant.
+    /// Takes tenants and credentials out of a client's headers, and puts in the tenant.
     pub fn apply(&self, headers: &mut HeaderMap, tenant: &str) {
         // Most requests have one of them, or none: a look at each name costs less than a lookup for each of these.
         let is_own = |name: &str| {

@@ -25,7 +25,7 @@ const LOOKS_MAX: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Estimates {
     rest: Rest,
-    /// When, what was in flight, and how many times that was held.
+    /// The time, the load in flight, and the factor by which memory exceeded it.
     looks: VecDeque<(Instant, f64, f64)>,
 }
 

@@ -23,7 +23,7 @@ struct Head {
     /// When the process began to count, milliseconds since the epoch.
     started_ms: i64,
     looked_ms: i64,
-    /// When the count became what it was, oldest first; never empty.
+    /// The counts with the time of each change, oldest first; never empty.
     removed: VecDeque<(i64, f64)>,
 }
 
@@ -39,7 +39,7 @@ impl HeadRemovals {
             let started_ms = (started * 1e3) as i64;
             match head {
                 Some(head) if head.started_ms == started_ms => head.count(removed, now_ms),
-                // What another process counted before it, nobody knows.
+                // The counts of the process before it are unknown.
                 _ => {
                     let removed = VecDeque::from([(now_ms, removed)]);
                     *head = Some(Head { started_ms, looked_ms: now_ms, removed });

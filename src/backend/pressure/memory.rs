@@ -28,7 +28,7 @@ const GROWTH_LEAST: f64 = 1.0 / 256.0;
 /// How many times their estimates heavy queries make a process take at most, where estimates are right: a Go process takes
 /// up to twice as much as is alive, and an estimate may be three quarters of the truth.
 const TAKEN_MOST: f64 = 3.0;
-/// A Go process collects every two minutes at least, and knows then what is free.
+/// A Go process collects garbage every two minutes at least.
 const OVER_BUDGET_MAX: Duration = Duration::from_secs(150);
 /// Looks that are remembered, at most.
 const LOOKS_MAX: usize = 64;
@@ -72,7 +72,7 @@ impl Memory {
     pub(super) fn step(&mut self, level: Level, in_flight: Load, ours: bool, now: Instant) -> Verdict {
         let Level { bytes, limit } = level;
         let busy = in_flight.heavy_bytes > 0;
-        // What a cancelled query left behind is no level at rest.
+        // The garbage of a cancelled query is no level at rest.
         let rest = self.rest.step(bytes, busy || self.over_budget.is_some(), now);
         let over_budget = self.is_over_budget((bytes - rest, bytes), in_flight, ours, now);
         let Slope { smoothed, latest } = self.slopes.step(bytes, now);

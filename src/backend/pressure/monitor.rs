@@ -19,12 +19,12 @@ use crate::{
     base::distress::{Distress, Load, Signal},
 };
 
-/// How distressed a backend is, and what says so.
+/// The pressure of a backend, and its signal.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reading {
     /// 0: at ease; 1: at its limit.
     pub pressure: f64,
-    /// What says so.
+    /// The signal.
     pub signal: Signal,
 }
 
@@ -41,10 +41,10 @@ impl Reading {
     }
 }
 
-/// What one look at a backend says.
+/// One observation of a backend.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation {
-    /// What the window obeys.
+    /// The input of the window.
     pub distress: Distress,
     /// The worst that each signal said of any replica.
     pub readings: Vec<Reading>,
@@ -101,7 +101,7 @@ impl Monitor {
         self.outcomes.add(answer, now);
     }
 
-    /// Looks at the metrics page of each replica, `None` where there was none, and at what was in flight until then.
+    /// Reads the metrics page of each replica, `None` where there was none, and the load in flight until then.
     pub fn observe(&mut self, pages: &[Option<&str>], in_flight: Load, now: Instant) -> Observation {
         self.replicas.resize_with(pages.len(), Default::default);
         let ours = self.are_ours(pages, in_flight, now);

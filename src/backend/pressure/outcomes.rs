@@ -33,7 +33,7 @@ const WAITED_AT_FULL: f64 = 0.5;
 /// How a backend answered one query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// What became of it.
+    /// Its outcome.
     pub outcome: Outcome,
     /// The tenant that asked.
     pub tenant: TenantId,
@@ -43,7 +43,7 @@ pub struct Answer {
     pub waited: bool,
 }
 
-/// What became of a query, as far as it says something about the backend.
+/// The outcome of a query, as far as it says something about the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It was answered.
@@ -110,7 +110,7 @@ impl Outcomes {
         }
     }
 
-    /// What they say together. With too few of them that is ease, not silence: nobody asks.
+    /// The pressure of all outcomes. Too few of them are ease, not silence: nobody asks.
     pub(super) fn read(&mut self, settings: &Settings, now: Instant) -> impl Iterator<Item = Reading> {
         self.forget(now);
         let was_answered = |query: &u64| self.answered.iter().any(|set| set.contains(query));

@@ -9,7 +9,7 @@ pub(super) struct Page<'a>(pub(super) &'a str);
 pub(super) struct Sample<'a> {
     /// The metric's name.
     pub(super) name: &'a str,
-    /// What stands between the braces.
+    /// The labels between the braces.
     labels: &'a str,
     /// The value; finite.
     pub(super) value: f64,

@@ -29,7 +29,7 @@ struct Scrape<'a> {
     now: Instant,
 }
 
-/// Reads a metrics page: what it says of pools and of saturation.
+/// Reads pools and saturation from a metrics page.
 pub(super) fn read(
     kind: Kind,
     page: Page<'_>,
@@ -59,7 +59,7 @@ pub(super) fn running(kind: Kind, page: Page<'_>) -> Option<f64> {
     }
 }
 
-/// Memory that only the process itself can give back, against what is configured or else what it says.
+/// Memory that only the process itself can give back, against the configured limit or else its own.
 ///
 /// The kernel may reclaim pages of mapped files, so anonymous memory counts where it is known; and what Go's
 /// heap holds idle but not yet returned is where its next allocations go, so that it is no part of the growth to come.
@@ -192,7 +192,7 @@ const PROMETHEUS_PLACES: Places =
 const VICTORIA_PLACES: Places =
     Places { all: "vm_concurrent_select_capacity", taken: "vm_concurrent_select_current" };
 
-/// Where a process counts what its pools miss and keep.
+/// The metrics of a process' pools.
 struct PoolNames {
     missed: &'static str,
     kept: &'static str,

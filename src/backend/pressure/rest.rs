@@ -1,7 +1,7 @@
 //! The level of a resource while no heavy query of Weir runs: the part that queries do not cause.
 //!
 //! A windowed minimum, as BBR has one for round-trip times. The memory that a Go process keeps after a burst is its level at rest
-//! once nothing heavy ran for a few seconds; what its queries hold is not, as long as they run.
+//! once nothing heavy ran for a few seconds; the memory of its running queries is not.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -19,7 +19,7 @@ const DRIFTS: f64 = 3_600.0;
 pub(super) struct Rest {
     level: Option<f64>,
     at: Option<Instant>,
-    /// What was seen since nothing heavy runs.
+    /// The observations since no heavy query runs.
     idle: VecDeque<(Instant, f64)>,
 }
 
@@ -71,7 +71,7 @@ mod tests {
         assert!(after[3] < 90.0 && after[4] == 2_000.0, "{after:?}");
         assert!((0..3).all(|_| look(2_100.0, true) < 2_001.0));
         assert_eq!(look(300.0, true), 300.0, "down at once");
-        // What rises all the time is at rest as far as it was four seconds ago.
+        // A level that rises all the time counts with its value of four seconds ago.
         let rising: Vec<_> = (0..10).map(|n| look(300.0 + 100.0 * f64::from(n), false)).collect();
         assert_eq!(rising[9], 800.0, "{rising:?}");
     }

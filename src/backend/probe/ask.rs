@@ -17,7 +17,7 @@ use crate::{
     base::{TimeRange, time::seconds},
 };
 
-/// A longer target goes into a form: 8 KiB is what common proxies take.
+/// A longer target goes into a form: common proxies take 8 KiB.
 const TARGET_MAX: usize = 8 << 10;
 /// The longest small answer (a number, an error) that is read.
 const ANSWER_MAX: usize = 1 << 20;

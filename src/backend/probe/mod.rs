@@ -125,7 +125,7 @@ impl std::error::Error for ProbeError {}
 const CONCURRENCY_MAX: u32 = 1_024;
 /// Bytes that all probes of a backend may make it hold at a time; a larger one comes alone.
 const PROBES_BYTES_MAX: u64 = 64 << 20;
-/// What they are counted in.
+/// Their unit.
 const BYTES_UNIT: u64 = 1 << 10;
 /// Bytes that a backend holds for a series of a list: 188 MiB for 200,000, measured on Prometheus 2.42.
 const LISTED_BYTES: u64 = 1 << 10;
@@ -306,7 +306,7 @@ struct Counted {
 }
 
 impl ProbeOutcome {
-    /// A kept count of a window that was not over yet is what was observed then, no more.
+    /// A cached count of a window that was not over yet is an observation, no more.
     fn as_seen(mut self, cached: bool, open: bool) -> Self {
         self.cached = cached;
         if cached && open {

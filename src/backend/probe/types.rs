@@ -24,7 +24,7 @@ use crate::{
 
 /// Bytes that a backend holds for a series at one instant, a native histogram of 160 buckets with it.
 const TYPED_BYTES: u64 = 4 << 10;
-/// How long the type of a metric is kept: it changes when what exposes it is replaced.
+/// How long the type of a metric is cached: it changes with its exporter.
 const SHARE_TTL: Duration = Duration::from_secs(600);
 /// How long nothing is kept: the selector had no series, or the backend did not answer.
 const NONE_TTL: Duration = Duration::from_secs(10);

@@ -67,7 +67,7 @@ impl fmt::Display for NotMergeable {
     }
 }
 
-/// Memory for the answers of one backend. Each takes what is free now: to wait for it while holding some would be a
+/// Memory for the answers of one backend. Each takes free memory at once or fails: to wait for it while holding some would be a
 /// deadlock.
 pub(super) fn merge_budget() -> ByteBudget {
     ByteBudget::new(MERGING_MAX)
@@ -161,7 +161,7 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
 fn part(whole: &Outgoing, times: EvalTimes) -> Result<Outgoing, String> {
     let EvalTimes { start, end, step } = times;
     let mut part = whole.clone();
-    // What comes compressed could be read only in full.
+    // A compressed answer could be read only in full.
     part.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     let (start, end, step) = (seconds(start), seconds(end), format!("{step}ms"));
     let set = part.set_params(&[("start", &start), ("end", &end), ("step", &step)]);

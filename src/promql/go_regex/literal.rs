@@ -18,7 +18,7 @@ pub enum Pattern {
 
 impl Pattern {
     /// # Errors
-    /// Says what is wrong with the pattern.
+    /// Names the mistake in the pattern.
     pub fn new(pattern: &str) -> Result<Self, Error> {
         match literals(pattern) {
             Some(values) => Ok(Self::OneOf(values.map(Into::into).collect())),

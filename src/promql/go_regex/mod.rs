@@ -20,7 +20,7 @@ const COMPILED_BYTES_MAX: usize = 32 << 20;
 /// Whether a pattern is one, at little cost: nothing is compiled.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// Names the mistake in it.
 pub fn check(pattern: &str) -> Result<(), Error> {
     if is_plain(pattern) || literal::List::of(pattern).is_some() {
         return Ok(());
@@ -31,7 +31,7 @@ pub fn check(pattern: &str) -> Result<(), Error> {
 /// The pattern in the dialect of the `regex` crate, anchored at both ends.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// Names the mistake in it.
 pub fn translate(pattern: &str) -> Result<String, Error> {
     let inner = translate::translate(pattern)?.text;
     Ok(format!("^(?s:{inner})$"))
@@ -40,7 +40,7 @@ pub fn translate(pattern: &str) -> Result<String, Error> {
 /// The pattern as a tree, without the anchors around it.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// Names the mistake in it.
 pub fn parse(pattern: &str) -> Result<Hir, Error> {
     let inner = translate::translate(pattern)?.text;
     let mut parser = regex_syntax::ParserBuilder::new().nest_limit(translate::NEST_MAX + 2).build();
@@ -52,7 +52,7 @@ pub fn parse(pattern: &str) -> Result<Hir, Error> {
 /// A matcher for whole strings.
 ///
 /// # Errors
-/// Says what is wrong with the pattern.
+/// Names the mistake in the pattern.
 pub fn compile(pattern: &str) -> Result<Regex, Error> {
     let translated = translate(pattern)?;
     RegexBuilder::new(&translated).size_limit(COMPILED_BYTES_MAX).build().map_err(|error| match error {
@@ -61,7 +61,7 @@ pub fn compile(pattern: &str) -> Result<Regex, Error> {
     })
 }
 
-/// Whether the pattern matches the empty string; `false` for what is no pattern.
+/// Whether the pattern matches the empty string; `false` for an invalid one.
 pub fn matches_empty(pattern: &str) -> bool {
     if pattern == ".*" {
         return true;

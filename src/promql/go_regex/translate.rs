@@ -157,7 +157,7 @@ impl<'p> Translator<'p> {
         self.atom(Atom::chars(1))
     }
 
-    /// Adds what was just written.
+    /// Adds the text just written.
     fn atom(&mut self, atom: Atom) -> Result<(), Error> {
         self.flush()?;
         self.atom = Some(atom);

@@ -49,7 +49,7 @@ impl Default for Limits {
 /// Parses and type-checks a query under the default [`Limits`].
 ///
 /// # Errors
-/// Says what is wrong and where.
+/// Names the mistake and its place.
 pub fn parse(text: &str) -> Result<Ast, ParseError> {
     parse_with(text, &Limits::default())
 }
@@ -57,7 +57,7 @@ pub fn parse(text: &str) -> Result<Ast, ParseError> {
 /// Parses and type-checks a query.
 ///
 /// # Errors
-/// Says what is wrong and where, or which limit the query exceeds.
+/// Names the mistake and its place, or the limit that the query exceeds.
 pub fn parse_with(text: &str, limits: &Limits) -> Result<Ast, ParseError> {
     if text.len() > limits.bytes.min(u32::MAX as usize) {
         let message = format!("query is {} bytes long, more than the {} allowed", text.len(), limits.bytes);

@@ -160,7 +160,7 @@ fn edges(selector: &Selector, out: &mut String) {
     });
 }
 
-/// `[range:step]` and what follows it.
+/// `[range:step]` and its modifiers.
 pub(super) fn subquery(ast: &Ast, id: NodeId, out: &mut String) {
     let Expr::Subquery { range, step, at, offset, .. } = ast.expr(id) else { return };
     out.push('[');

@@ -22,7 +22,7 @@ const ANY_CLASS_CHARS: u64 = 1_000_000;
 /// The label of a classic histogram's buckets.
 pub(super) const BUCKET: &str = "le";
 
-/// What a selector's matchers select, whenever that is.
+/// The selection of a selector's matchers, at any time.
 #[derive(Clone, Debug)]
 pub struct Selection {
     /// In their normal form.

@@ -68,7 +68,7 @@ pub struct NodeShape {
     pub steps: u64,
     /// Steps to which the engine copies that value: more than `steps` at the highest node of a step-invariant part.
     pub copies: u64,
-    /// Place in [`Shape::selectors`] of what it reads itself.
+    /// Place in [`Shape::selectors`] of its own selector.
     pub selector: Option<u32>,
     /// Its value, where that is a number known from the text.
     pub number: Option<f64>,

@@ -41,7 +41,7 @@ pub struct ControlGauges<'a> {
 }
 
 impl Control {
-    /// Forgets what was shown, so that backends, classes and reasons that are gone are shown no more.
+    /// Clears the gauges, so that backends, classes and reasons that are gone are shown no more.
     pub(super) fn clear(&self) {
         for gauges in [
             &self.window,

@@ -10,7 +10,7 @@ use prometheus::{
 use super::{Described, Dimension, Metrics, control::Control};
 use crate::telemetry::{process::ProcessCollector, tenants::TenantLabels};
 
-/// Registers what it makes.
+/// Makes and registers metrics.
 struct Maker<'a> {
     registry: &'a Registry,
     described: RefCell<Vec<Described>>,

@@ -56,7 +56,7 @@ impl Sender {
     }
 }
 
-/// Sends what its [`Sender`]s take.
+/// Sends the spans of its [`Sender`]s.
 #[derive(Debug)]
 pub struct Exporter {
     queue: mpsc::Receiver<Span>,
@@ -83,7 +83,7 @@ pub fn endpoint(base: &str) -> Result<Uri, String> {
 }
 
 impl Exporter {
-    /// An exporter to [`endpoint`], and what it takes spans from.
+    /// An exporter to [`endpoint`], and the sender for its spans.
     pub fn new(endpoint: Uri, metrics: Arc<Metrics>) -> (Sender, Self) {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build_http();
@@ -91,7 +91,7 @@ impl Exporter {
         (sender, Self { queue: waiting, endpoint, client, metrics, well: true })
     }
 
-    /// Sends batches until `stop`, and then what still waits.
+    /// Sends batches until `stop`, and then the waiting spans.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         let mut batch = Vec::new();
@@ -142,7 +142,7 @@ impl Exporter {
             .map_err(|error| error.to_string())?;
         let answer = self.client.request(request).await.map_err(|error| error.to_string())?;
         let status = answer.status();
-        // What it says beside the status is of no use here.
+        // The rest of the response is of no use here.
         drop(Limited::new(answer.into_body(), ANSWER_MAX).collect().await);
         if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
     }

@@ -13,7 +13,7 @@ const HEAD: usize = 44;
 const LETTER: f64 = 6.6;
 /// Narrower frames are not drawn.
 const NARROWEST: f64 = 0.3;
-/// Functions on top of each other, inlined ones included; what is deeper is left out.
+/// Functions on top of each other, inlined ones included; deeper ones are left out.
 const ROWS_MAX: usize = 200;
 
 /// The samples in a function and in its callees.

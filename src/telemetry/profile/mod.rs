@@ -67,7 +67,7 @@ pub struct Answer {
 pub enum Refusal {
     /// The configuration has not switched it on.
     Off,
-    /// The program was built without what it takes.
+    /// The program was built without the feature.
     NotBuilt,
     /// Another profile is being taken.
     Busy,
