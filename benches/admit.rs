@@ -9,7 +9,7 @@ use weir::{
     base::{QueryCost, TenantId},
     limit::{
         Admission, AdmissionRequest, BackendBudget, Charged, ClassPolicy, InFlight, Limit, Policy, Rate,
-        RateLimit, Rates, TenantPolicy,
+        RateLimit, Rates, TenantPolicy, SlowLane,
     },
 };
 
@@ -28,6 +28,7 @@ fn admission() -> Arc<Admission> {
         name: "main".into(),
         memory: Limit::enforce(4 << 30),
         queries: Limit::enforce(100),
+        slow: SlowLane::default(),
         unproven_percent: 12,
         linger: Duration::from_secs(3),
     };
@@ -55,6 +56,7 @@ fn admit(c: &mut Criterion) {
                 cost: QueryCost::NOTHING,
                 deadline,
                 charged: Charged::Nothing,
+                slow: false,
                 tag: 0,
             };
             let admitted = admission.admit(black_box(ask)).now_or_never();

@@ -97,6 +97,7 @@ async fn memory() -> (u64, u64) {
         cost: QueryCost { memory: Estimate::new(memory, Confidence::Exact), ..QueryCost::NOTHING },
         deadline: Instant::now() + Duration::from_secs(10),
         charged: Charged::Nothing,
+        slow: false,
         tag: 0,
     };
     let before = resident();

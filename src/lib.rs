@@ -25,7 +25,7 @@
 //!     base::{Estimate, QueryCost, TenantId},
 //!     limit::{
 //!         Admissible, Admission, AdmissionRequest, AdmitLayer, Admitted, BackendBudget, Charged, HoldLayer, Limit,
-//!         Permitted, Policy, Refusal,
+//!         Permitted, Policy, Refusal, SlowLane,
 //!     },
 //! };
 //!
@@ -48,6 +48,7 @@
 //!             cost: QueryCost { memory: Estimate::exact(self.bytes), ..QueryCost::NOTHING },
 //!             deadline: tokio::time::Instant::now() + Duration::from_secs(30),
 //!             charged: Charged::Nothing,
+//!             slow: false,
 //!             tag: 0,
 //!         }
 //!     }
@@ -72,6 +73,7 @@
 //!         name: "reports".into(),
 //!         memory: Limit::enforce(1 << 30),
 //!         queries: Limit::enforce(4),
+//!         slow: SlowLane::default(),
 //!         unproven_percent: 100,
 //!         linger: Duration::ZERO,
 //!     }],
@@ -106,7 +108,7 @@
 //! |---|---|
 //! | 0 | [`base`], [`series`] |
 //! | 1 | [`telemetry`], [`promql`], [`http`] |
-//! | 2 | [`cost`], [`limit`], [`backend`] |
+//! | 2 | [`cost`], [`limit`], [`backend`], [`rules`] |
 //! | 3 | [`node`], [`proxy`], [`admin`] |
 //! | 4 | [`config`] |
 //! | 5 | [`cli`] |
@@ -126,5 +128,6 @@ pub mod limit;
 pub mod node;
 pub mod promql;
 pub mod proxy;
+pub mod rules;
 pub mod series;
 pub mod telemetry;

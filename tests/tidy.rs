@@ -18,12 +18,13 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("cost", &["base", "series", "promql"]),
     ("limit", &["base", "telemetry"]),
     ("backend", &["base", "telemetry", "promql", "http"]),
+    ("rules", &["base", "promql"]),
     ("node", &["base", "series", "telemetry", "promql", "http"]),
-    ("proxy", &["base", "series", "telemetry", "promql", "http", "cost", "limit", "backend"]),
-    ("admin", &["base", "telemetry", "http", "limit", "backend", "proxy"]),
+    ("proxy", &["base", "series", "telemetry", "promql", "http", "cost", "limit", "backend", "rules"]),
+    ("admin", &["base", "telemetry", "http", "limit", "backend", "rules", "proxy"]),
     (
         "config",
-        &["base", "series", "telemetry", "promql", "http", "cost", "limit", "backend", "proxy", "node"],
+        &["base", "series", "telemetry", "promql", "http", "cost", "limit", "backend", "rules", "proxy", "node"],
     ),
     (
         "cli",
@@ -36,6 +37,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "cost",
             "limit",
             "backend",
+            "rules",
             "proxy",
             "admin",
             "node",
@@ -62,6 +64,7 @@ const KEPT_OUT: &[(&str, &[&str], &str)] = &[
     ("series", &["tokio", "axum", "hyper", "tower"], "the shared words know no runtime"),
     ("promql", &["tokio", "axum", "hyper", "tower"], "the parser is pure"),
     ("cost", &["tokio", "axum", "hyper", "tower"], "the estimator is pure"),
+    ("rules", &["tokio", "axum", "hyper", "tower", "http"], "a rule is a pure function of a query"),
     ("limit", &["axum", "hyper", "http"], "limits know no HTTP: they stand before any tower service"),
     ("backend", &["axum"], "only the proxy serves"),
 ];

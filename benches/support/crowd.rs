@@ -17,7 +17,7 @@ use weir::{
     base::{Confidence, Estimate, QueryCost, TenantId},
     limit::{
         Actual, Admission, AdmissionRequest, Admitted, BackendBudget, Charged, End, Limit, Permit, Policy,
-        Refusal, TenantPolicy,
+        Refusal, TenantPolicy, SlowLane,
     },
 };
 
@@ -85,6 +85,7 @@ pub(crate) fn policy(backends: usize) -> Policy {
         name: format!("backend-{i}").into(),
         memory: Limit::enforce(4096 * MIB),
         queries: Limit::enforce(20),
+        slow: SlowLane::default(),
         unproven_percent: 12,
         linger: Duration::from_secs(3),
     };
@@ -139,6 +140,7 @@ pub(crate) async fn run(plan: Plan, mut look: impl FnMut(&Admission, &Ending)) -
                 cost: QueryCost { memory, ..QueryCost::NOTHING },
                 deadline: Instant::now() + Duration::from_secs(10),
                 charged: Charged::Nothing,
+                slow: false,
                 tag: 0,
             };
             outcome.shares[tenant].asked += 1;

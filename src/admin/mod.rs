@@ -2,7 +2,10 @@
 //! [`Snapshot::json`] a document for machines, and [`serve_admin`] serves both beside metrics, health and reload.
 
 mod page;
+mod queries;
+mod reply;
 mod routes;
+mod rules;
 mod snapshot;
 #[cfg(test)]
 mod tests;

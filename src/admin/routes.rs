@@ -1,20 +1,22 @@
 //! The admin API: metrics, health and reload, on a listener of its own that query load does not touch.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::Body,
-    extract::{RawQuery, State},
-    http::{StatusCode, header},
+    extract::{DefaultBodyLimit, RawQuery, State},
+    http::{Request, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
+use hyper::body::Incoming;
 use tokio::net::TcpListener;
+use tower::ServiceBuilder;
 
-use super::{Snapshot, page};
+use super::{Snapshot, page, queries, rules};
 use crate::{
-    http::{self, BrowserGuard, ListenerTls, Options, Timeouts, Workers},
+    http::{self, BrowserGuard, ListenerTls, Options, Timeouts, TokenGuard, Workers},
     proxy::Proxy,
     telemetry::{
         metrics,
@@ -35,14 +37,16 @@ GET  /status.json          the same for machines
 GET  /metrics              metrics of the proxy
 GET  /-/healthy            whether the process answers
 GET  /-/ready              whether it takes queries, and which backends answer
+GET  /api/v1/admin/queries the queries that wait or run; DELETE …/queries/ID or …/queries?tenant=&dashboard=&user=&fingerprint= stops them
+GET  /api/v1/admin/rules   the rules against single queries; POST sets one, DELETE …/rules/NAME takes one away
 POST /-/reload             reads the configuration file again
 GET  /debug/pprof/profile  CPU profile, if telemetry.profiling is enabled
 GET  /debug/pprof/heap     what holds memory, likewise
 ";
 
 #[derive(Clone)]
-struct Admin {
-    proxy: Arc<Proxy>,
+pub(super) struct Admin {
+    pub(super) proxy: Arc<Proxy>,
     reload: Option<Reload>,
 }
 
@@ -55,6 +59,8 @@ pub async fn serve_admin(
 ) {
     let named = Arc::clone(&proxy);
     let guard = BrowserGuard::hosts_and_writes(move || named.live().admin_hosts.clone());
+    let opened = Arc::clone(&proxy);
+    let tokens = TokenGuard::new(move || opened.live().admin_tokens.clone());
     let (secured, counted) = (Arc::clone(&proxy), Arc::clone(&proxy.metrics));
     let tls = ListenerTls::new(
         move || secured.live().admin_tls.clone(),
@@ -83,9 +89,22 @@ pub async fn serve_admin(
             get(async |RawQuery(asked)| respond(What::Heap, asked).await.map(Body::from)),
         )
         .route("/-/reload", post(reload_now).put(reload_now))
+        .route("/api/v1/admin/queries", get(queries::list).delete(queries::kill_matching))
+        .route("/api/v1/admin/queries/{id}", delete(queries::kill_one))
+        .route("/api/v1/admin/rules", get(rules::list).post(rules::add))
+        .route("/api/v1/admin/rules/{name}", delete(rules::remove))
+        .layer(DefaultBodyLimit::max(rules::RULE_BYTES_MAX))
         .with_state(Admin { proxy, reload })
+        .layer(tokens)
         .layer(guard);
-    http::serve(listener, |_| routes.clone(), options, shutdown).await;
+    let service = |peer: SocketAddr| {
+        let with_peer = move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            request
+        };
+        ServiceBuilder::new().map_request(with_peer).service(routes.clone())
+    };
+    http::serve(listener, service, options, shutdown).await;
 }
 
 /// The page runs nothing and loads nothing, whatever the text of a query says.

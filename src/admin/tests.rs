@@ -10,6 +10,8 @@ fn number(value: u64) -> Number {
 
 fn query() -> Query {
     Query {
+        id: 7,
+        state: "running",
         tenant: HOSTILE.into(),
         actor: HOSTILE.into(),
         origin: Origin {
@@ -26,7 +28,11 @@ fn query() -> Query {
         fingerprint: "00ff".into(),
         text: format!("{HOSTILE}\u{202e}\0"),
         series: number(14_000),
+        blocks: number(28_000),
         samples: Number { value: None, known: "assumed" },
+        points: number(56_000),
+        part: 2,
+        parts: 3,
         memory: number(3 << 30),
         age_ms: 61_500,
         reason: Some("turn"),

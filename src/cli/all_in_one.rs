@@ -71,7 +71,7 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     let db = open(&args.data.join("node"), Options { clock: now_ms, ..Options::default() })?;
     let node = Node::new(db, Settings::default()).map_err(|error| format!("metrics: {error}"))?;
     let metrics = Arc::new(Metrics::new(TENANT_LABELS_MAX).map_err(|error| format!("metrics: {error}"))?);
-    let memory = Memory::open(args.data)?;
+    let memory = Memory::open(args.data.clone())?;
     let settings = proxy_settings(node_address, node.pool_bytes())?;
 
     // The built-in settings are in force; without this a fresh process would look like one with a broken file.
@@ -83,6 +83,7 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     let ended = stopped.clone();
     let serving = tokio::spawn(http::serve(node_listener, Arc::clone(&node), until(ended)));
     let proxy = Proxy::new(settings, metrics, Arc::clone(&memory.history), now_ms);
+    proxy.keep_rules_in(&args.data);
     let mut scrape =
         Scrape { proxy: Arc::clone(&proxy), node: Arc::clone(&node), instance: queries.to_string() };
     // Before the addresses are printed: the first query finds data.

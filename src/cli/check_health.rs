@@ -1,19 +1,19 @@
 //! `weir check-health`: the health check of a container, so that the image needs no HTTP client.
 
-use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 use http::{HeaderMap, Method, uri::PathAndQuery};
 use tokio::{runtime, time::Instant};
 
 use super::{
+    admin,
     exit::{BAD_INPUT, FAILED},
     output,
 };
 use crate::{
-    backend::{Backend, BaseUrl, Outgoing, Settings, Tls, TlsSettings},
-    base::{Kind, TenantId},
-    config,
+    backend::{Backend, Outgoing, Settings},
+    base::TenantId,
 };
 
 /// Longest wait for the answer: health is answered from memory, whatever the load.
@@ -31,7 +31,7 @@ pub(super) struct CheckHealth {
 }
 
 pub(super) fn run(args: &CheckHealth) -> ExitCode {
-    let backend = match url(args).and_then(|url| settings(&url)) {
+    let backend = match url(args).and_then(|url| admin::settings(&url)) {
         Ok(settings) => settings,
         Err(message) => return output::err(message, BAD_INPUT),
     };
@@ -46,27 +46,7 @@ pub(super) fn run(args: &CheckHealth) -> ExitCode {
 }
 
 fn url(args: &CheckHealth) -> Result<String, String> {
-    let Some(file) = &args.config else { return Ok(args.url.clone()) };
-    let server = config::load_file(file).map_err(|report| report.to_string())?.raw.server;
-    let scheme = if server.admin_tls.cert_file.is_some() { "https" } else { "http" };
-    let mut address = server.admin_listen.0;
-    if address.ip().is_unspecified() {
-        let local = if address.is_ipv4() {
-            IpAddr::from([127, 0, 0, 1])
-        } else {
-            IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])
-        };
-        address.set_ip(local);
-    }
-    Ok(format!("{scheme}://{address}"))
-}
-
-fn settings(url: &str) -> Result<Settings, String> {
-    let url = BaseUrl::parse(url)?;
-    // It is asked for its health on this machine, and its certificate is for the names that others know it by.
-    let anybody = TlsSettings { insecure_skip_verify: true, ..TlsSettings::default() };
-    let tls = url.secure().then(|| Tls::load(&anybody)).transpose().map_err(|error| error.to_string())?;
-    Ok(Settings { tls, ..Settings::new("weir", Kind::Weir, vec![url]) })
+    args.config.as_ref().map_or_else(|| Ok(args.url.clone()), |file| admin::url_of(file))
 }
 
 async fn ask(settings: Settings) -> Result<(), String> {

@@ -1,5 +1,6 @@
 //! Command line: wiring only.
 
+mod admin;
 mod all_in_one;
 mod check_config;
 mod check_health;
@@ -7,12 +8,17 @@ mod clock;
 mod exit;
 mod explain;
 mod give_back;
+mod manual;
 mod memory;
 mod node;
 mod output;
 mod proxy;
+mod queries;
+mod rule;
 mod signals;
 mod system;
+mod text;
+mod top;
 
 use clap::{Parser, Subcommand, error::ErrorKind as Usage};
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -55,6 +61,17 @@ enum Command {
     Node(node::NodeArgs),
     /// Say what a query would cost, how each number is known, and whether it would be admitted.
     Explain(explain::Explain),
+    /// List the queries of a running Weir that wait or run.
+    Queries(queries::Queries),
+    /// Stop queries of a running Weir, waiting or running.
+    ///
+    /// Their clients get 422 `weir-killed` with the reason, or a connection that breaks off where the answer has begun.
+    Kill(queries::Kill),
+    /// Watch budgets, lanes, queue and the heaviest queries of a running Weir.
+    Top(top::Top),
+    /// Set, list and take away rules against single queries of a running Weir.
+    #[command(subcommand)]
+    Rule(rule::Rule),
     /// Ask a running Weir whether it is healthy: exit code 0 if so. For health checks of containers.
     CheckHealth(check_health::CheckHealth),
     /// Check a configuration file and report every mistake with its line.
@@ -67,6 +84,16 @@ enum Command {
         /// Print a complete, commented configuration to start from.
         #[arg(long, conflicts_with = "file")]
         print_default: bool,
+    },
+    /// Print what a shell needs to complete commands and options: `weir completions bash > /etc/bash_completion.d/weir`.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page: `weir man | man -l -`.
+    Man {
+        /// The command; without it, the page of `weir`.
+        command: Option<String>,
     },
 }
 
@@ -92,6 +119,12 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Node(args) => node::run(&args),
         Command::Proxy { config, data } => proxy::run(&config, data),
         Command::Explain(args) => explain::run(&args),
+        Command::Queries(args) => queries::list(&args),
+        Command::Kill(args) => queries::kill(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Rule(rule) => rule::run(&rule),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { command } => manual::man(command.as_deref()),
         Command::CheckHealth(args) => check_health::run(&args),
         Command::CheckConfig { file: Some(file), .. } => check_config::run(&file),
         Command::CheckConfig { file: None, .. } => check_config::print_default(),

@@ -103,8 +103,9 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     let (listener, admin_listener) = (bind(listen)?, bind(admin_listen)?);
     let collector = loaded.raw.telemetry.otlp.endpoint.clone();
     let metrics = Arc::new(Metrics::new(TENANT_LABELS_MAX).map_err(|error| format!("metrics: {error}"))?);
-    let memory = Memory::open(data)?;
+    let memory = Memory::open(data.clone())?;
     let proxy = Proxy::new(settings, Arc::clone(&metrics), Arc::clone(&memory.history), now_ms);
+    proxy.keep_rules_in(&data);
     let tracing = trace(collector.as_deref(), &proxy, &metrics)?;
     metrics.reloaded(true, now_ms() / 1_000);
     let reloader = Arc::new(reloader(file, loaded, &proxy));

@@ -1,6 +1,7 @@
 //! Checks that need more than one value, or more than its shape: names, URLs, limits against budgets.
 
 use super::{
+    auth,
     diagnostic::{Diagnostic, Path, Position, suggest},
     raw::{Backend, BackendTls, Pressure, Raw, TenantLimits},
     scalar::{Limit, Secret},
@@ -10,6 +11,7 @@ use super::{
 use crate::{
     backend::BaseUrl,
     base::{TenantId, TenantPattern},
+    rules::RULES_MAX,
     telemetry::otlp,
 };
 use std::{
@@ -37,6 +39,7 @@ pub(super) fn check(raw: &Raw, root: &Node, wrong: &mut Vec<Diagnostic>, warning
     checker.tenancy(raw);
     checker.classes(raw);
     checker.limits(raw);
+    checker.rules(raw);
     checker.otlp(raw);
 }
 
@@ -114,6 +117,9 @@ impl<'a> Checker<'a> {
                 &at,
                 format!("{shown} is no name of a host; without scheme and port, such as `weir.example`"),
             );
+        }
+        if let Err((key, message)) = auth::tokens(&raw.server.admin_auth) {
+            self.refuse(&self.place("server").key("admin_auth").key(key), message);
         }
         for (key, of) in [("tls", &raw.server.tls), ("admin_tls", &raw.server.admin_tls)] {
             if let Err(wrong) = tls::of_listener(of) {
@@ -310,6 +316,23 @@ impl<'a> Checker<'a> {
             let named =
                 route_of(raw, name).and_then(|backend| raw.backends.iter().find(|b| b.name == backend));
             self.tenant(named.or(raw.backends.first()), &at, written, &written.over(&raw.limits.default));
+        }
+    }
+
+    fn rules(&mut self, raw: &Raw) {
+        let place = self.place("rules");
+        if raw.rules.len() > RULES_MAX {
+            self.refuse(&place, format!("more than {RULES_MAX} rules: every query is held against each"));
+        }
+        let mut names = HashSet::new();
+        for (i, rule) in raw.rules.iter().enumerate() {
+            let at = place.index(i);
+            if let Err((key, why)) = rule.read(None) {
+                self.refuse(&at.key(key), why);
+            }
+            if !names.insert(&rule.name) {
+                self.refuse(&at.key("name"), format!("`{}` is the name of two rules", rule.name));
+            }
         }
     }
 

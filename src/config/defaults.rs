@@ -2,9 +2,9 @@
 
 use super::{
     raw::{
-        AdminConnections, Backend, BackendTls, BasicAuthPart, Budget, Class, ClassMatch, Connections, Health,
+        AdminAuth, AdminConnections, Backend, BackendTls, BasicAuthPart, Budget, Class, ClassMatch, Connections, Health,
         InFlight, Limits, LogFormat, Mode, OnUnparsable, Otlp, PerQuery, Pressure, Probe, Profiling, Queue,
-        Rates, Server, ServerTls, Telemetry, Tenancy, TenantLimits, TenantSource,
+        Rates, Server, ServerTls, SlowLane, Soft, Telemetry, Tenancy, TenantLimits, TenantSource,
     },
     scalar::{Limit, OnStale, Unknown},
 };
@@ -30,6 +30,7 @@ impl Default for Server {
             request_body: lit("4MiB"),
             grace: lit("30s"),
             admin_hosts: Vec::new(),
+            admin_auth: AdminAuth::default(),
         }
     }
 }
@@ -68,8 +69,15 @@ impl Default for Budget {
             queries: lit("20"),
             unproven: lit("10%"),
             split_above: lit("40%"),
+            slow: SlowLane::default(),
             mode: None,
         }
+    }
+}
+
+impl Default for SlowLane {
+    fn default() -> Self {
+        Self { memory: lit("25%"), queries: lit("2") }
     }
 }
 
@@ -140,6 +148,15 @@ impl TenantLimits {
                 regex: Some(lit("512KiB")),
                 response: Some(lit("256MiB")),
                 timeout: Some(lit("60s")),
+            },
+            soft: Soft {
+                series: Some(Limit::Unlimited),
+                blocks: Some(Limit::Unlimited),
+                samples: Some(Limit::Unlimited),
+                points: Some(Limit::Unlimited),
+                memory: Some(Limit::Unlimited),
+                range: Some(Limit::Unlimited),
+                steps: Some(Limit::Unlimited),
             },
             in_flight: InFlight { queries: Some(lit("20")), memory: Some(lit("2GiB")) },
             queue: Queue { length: Some(lit("100")), wait: Some(lit("10s")) },

@@ -3,6 +3,7 @@
 //! Every mistake of a file is reported at once, each with its line, column and path. The schema that editors read
 //! and the checks made here come from the same structs in [`raw`].
 
+mod auth;
 mod check;
 mod connections;
 mod cross;

@@ -3,11 +3,12 @@
 use super::raw_limits::is_default;
 use super::scalar::{Cidr, Count, Limit, Listen, OnStale, Rate, Secret, Share, Size, Span, Unknown};
 pub use super::{
+    auth::{AdminAuth, Protected},
     connections::{AdminConnections, Connections},
-    raw_limits::{InFlight, LimitKey, Limits, Mode, PerQuery, Queue, Rates, TenantLimits},
+    raw_limits::{InFlight, LimitKey, Limits, Mode, PerQuery, Queue, Rates, Soft, TenantLimits},
     tls::ServerTls,
 };
-use crate::base::Kind;
+use crate::{base::Kind, rules::RuleSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -29,6 +30,8 @@ pub struct Raw {
     pub limits: Limits,
     /// Lanes with a reserved share of every backend's budget; the first match wins.
     pub classes: Vec<Class>,
+    /// Rules against single queries; the first match wins.
+    pub rules: Vec<RuleSpec>,
     /// Logs and profiles.
     pub telemetry: Telemetry,
 }
@@ -42,6 +45,7 @@ impl Default for Raw {
             tenancy: Tenancy::default(),
             limits: Limits::default(),
             classes: Class::built_in(),
+            rules: Vec::new(),
             telemetry: Telemetry::default(),
         }
     }
@@ -60,6 +64,7 @@ impl Raw {
             add(format!("server.{name}.cert_file"), &tls.cert_file);
             add(format!("server.{name}.key_file"), &tls.key_file);
         }
+        add("server.admin_auth.token_file".to_owned(), &self.server.admin_auth.token_file);
         for Backend { name, tls, .. } in &self.backends {
             add(format!("backends[{name}].tls.ca_file"), &tls.ca_file);
             add(format!("backends[{name}].tls.client_cert_file"), &tls.client_cert_file);
@@ -99,6 +104,8 @@ pub struct Server {
     /// Names under which the admin address may be asked, beside IP addresses and `localhost`: a page in somebody's browser
     /// can make any other name lead here. `*.suffix` covers what ends so, `*` every name.
     pub admin_hosts: Vec<String>,
+    /// Tokens of the admin address. Without any, everybody who reaches it may do everything.
+    pub admin_auth: AdminAuth,
 }
 
 /// A database behind Weir.
@@ -180,9 +187,21 @@ pub struct Budget {
     /// A range query that would hold more than this share is asked for in pieces of its time, where the backend runs
     /// Prometheus' engine. `100%` asks for every query as it comes.
     pub split_above: Share,
+    /// The share of it for queries over a soft limit, and those that a rule sends there.
+    pub slow: SlowLane,
     /// Whether the budget is enforced; that of `limits.default` where nothing is written.
     #[serde(skip_serializing_if = "is_default")]
     pub mode: Option<Mode>,
+}
+
+/// The slow lane: a small share of a backend's budget. A single query may always run in it.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SlowLane {
+    /// Share of the memory.
+    pub memory: Share,
+    /// Queries in flight.
+    pub queries: Count,
 }
 
 /// TLS to a backend. Files are PEM, and read again with every reload.

@@ -101,6 +101,9 @@ layers! {
         modes: leaf BTreeMap<LimitKey, Mode>,
         /// Limits on one query.
         per_query: group PerQuery,
+        /// What one query may cost before it goes to the slow lane, with a warning in its answer; with the mode of the limit of
+        /// the same name.
+        soft: group Soft,
         /// The budget of the tenant's queries in flight.
         in_flight: group InFlight,
         /// How queries wait for budget.
@@ -142,6 +145,23 @@ layers! {
         response: leaf Limit<Size>,
         /// Time from admission to the last byte.
         timeout: leaf Limit<Span>,
+    }
+    /// What one query may cost before it goes to the slow lane (`backends[].budget.slow`).
+    Soft {
+        /// Distinct series matched by the selectors.
+        series: leaf Limit<Count>,
+        /// Series × storage blocks overlapped.
+        blocks: leaf Limit<Count>,
+        /// Raw samples read.
+        samples: leaf Limit<Count>,
+        /// Series × steps held while evaluating.
+        points: leaf Limit<Count>,
+        /// Bytes the backend is expected to hold.
+        memory: leaf Limit<Size>,
+        /// Time that a query spans.
+        range: leaf Limit<Span>,
+        /// Evaluation steps.
+        steps: leaf Limit<Count>,
     }
     /// The budget of the tenant's queries in flight.
     InFlight {

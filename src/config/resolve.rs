@@ -10,6 +10,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
+    auth,
     raw::{self, LimitKey, Raw, TenantLimits},
     scalar, tls,
 };
@@ -24,13 +25,14 @@ use crate::{
     http::HostNames,
     limit::{
         BackendBudget, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy, Rate, RateLimit,
-        Rates, TenantPolicy, Written,
+        Rates, SlowLane, TenantPolicy, Written,
     },
     proxy::{
         self,
         identify::{ClassRule, Pattern, Rules, TenantSource},
         upstream::{self, OnUnparsable},
     },
+    rules::{Rule, RuleSpec},
 };
 
 /// The burst of a rate, as the time in which it accrues: a dashboard sends all its queries within a second.
@@ -65,6 +67,9 @@ pub fn resolve(raw: &Raw) -> Result<proxy::Settings, String> {
         routes,
         prefix_routes,
         admin_hosts: HostNames::new(&raw.server.admin_hosts),
+        admin_tokens: auth::tokens(&raw.server.admin_auth)
+            .map_err(|(key, why)| format!("server.admin_auth.{key}: {why}"))?,
+        query_rules: query_rules(raw)?,
         policy: policy(raw)?,
     })
 }
@@ -236,6 +241,10 @@ fn policy(raw: &Raw) -> Result<Policy, String> {
             name: backend.name.as_str().into(),
             memory: Limit::enforce(backend.budget.memory.0.get()).with_mode(mode),
             queries: Limit::enforce(backend.budget.queries.0.get()).with_mode(mode),
+            slow: SlowLane {
+                memory_percent: backend.budget.slow.memory.percent(),
+                queries: backend.budget.slow.queries.0,
+            },
             unproven_percent: backend.budget.unproven.percent(),
             linger: linger(backend.kind),
         }
@@ -271,6 +280,7 @@ fn tenant_policy(limits: &TenantLimits, written: &TenantLimits, classes: &[raw::
     let queue = QueuePolicy::default();
     TenantPolicy {
         per_query: per_query(&limits.per_query, &written.per_query, &modes),
+        soft: soft(&limits.soft, &modes),
         per_class: per_class.collect(),
         in_flight: InFlight {
             queries: modes.limit(LimitKey::InFlightQueries, counted(limits.in_flight.queries)),
@@ -318,6 +328,20 @@ fn per_query(limits: &raw::PerQuery, written: &raw::PerQuery, modes: &Modes<'_>)
             timeout: written.timeout.is_some(),
         },
     }
+}
+
+fn soft(limits: &raw::Soft, modes: &Modes<'_>) -> PerQuery {
+    let raw::Soft { series, blocks, samples, points, memory, range, steps } = *limits;
+    let written = raw::PerQuery { series, blocks, samples, points, memory, range, steps, ..raw::PerQuery::default() };
+    per_query(&written, &raw::PerQuery::default(), modes)
+}
+
+/// Rules against single queries.
+pub(super) fn query_rules(raw: &Raw) -> Result<Vec<Arc<Rule>>, String> {
+    let read = |(at, spec): (usize, &RuleSpec)| {
+        spec.read(None).map(Arc::new).map_err(|(key, why)| format!("rules[{at}].{key}: {why}"))
+    };
+    raw.rules.iter().enumerate().map(read).collect()
 }
 
 fn counted(limit: Option<scalar::Limit<scalar::Count>>) -> Option<NonZeroU64> {

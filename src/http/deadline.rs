@@ -60,6 +60,11 @@ impl ResponseDeadline {
         let _ = self.state.compare_exchange(RUNNING, ENDED, Relaxed, Relaxed);
     }
 
+    /// Whether the response is over, by its end or its deadline.
+    pub fn is_over(&self) -> bool {
+        self.state.load(Relaxed) != RUNNING
+    }
+
     /// Whether the deadline was over first.
     pub fn is_expired(&self) -> bool {
         self.state.load(Relaxed) == EXPIRED

@@ -22,6 +22,7 @@ mod serve;
 mod tests;
 mod timeouts;
 mod tls;
+mod token;
 mod workers;
 
 pub use accept::{bind, within_open_files};
@@ -33,4 +34,5 @@ pub use drain::{Drain, Served};
 pub use serve::{Options, serve};
 pub use timeouts::Timeouts;
 pub use tls::{ListenerTls, ServerTls, ServerTlsSettings};
+pub use token::{Holder, TokenGuard, Tokens};
 pub use workers::Workers;

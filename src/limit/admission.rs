@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    per_query::check_per_query,
+    per_query::{SoftHit, check_per_query, soft},
     permit::{Actual, Charge, Permit, Phase, enter, phase},
     policy::Policy,
     refusal::{LimitName, Refusal, Scope, ShadowHit},
@@ -58,6 +58,8 @@ pub struct AdmissionRequest {
     pub deadline: Instant,
     /// The part that was already counted towards the rates.
     pub charged: Charged,
+    /// It runs in the slow lane, whatever it costs.
+    pub slow: bool,
     /// The caller's own number of the query, given back in a [`Snapshot`].
     pub tag: u64,
 }
@@ -78,6 +80,8 @@ pub struct Admitted {
     pub waited: Duration,
     /// Limits in shadow mode that it passed.
     pub shadowed: Vec<ShadowHit>,
+    /// The soft limit that it passed: it runs in the slow lane for that.
+    pub soft: Option<SoftHit>,
 }
 
 /// Decides which queries run.
@@ -135,6 +139,13 @@ impl Admission {
         Ok(shadowed)
     }
 
+    /// The first soft limit that a query passes.
+    pub fn soft(&self, request: &AdmissionRequest) -> Option<SoftHit> {
+        let policy = self.policy.load();
+        let mut tenants = request.payers.iter();
+        tenants.find_map(|tenant| soft(policy.tenant(tenant), tenant, request.class.as_deref(), &request.cost))
+    }
+
     /// Looks at the per-query limits, and at whether the query is more than a whole budget; nothing is counted.
     ///
     /// # Errors
@@ -168,15 +179,17 @@ impl Admission {
     /// The part of [`Self::admit`] that does not wait: most queries run at once.
     pub(super) fn ask(self: &Arc<Self>, request: &AdmissionRequest) -> Result<Answered, Refusal> {
         let mut shadowed = self.check_per_query(request)?;
+        let soft = self.soft(request);
+        let slow = request.slow || soft.is_some();
         let now = Instant::now();
-        let answer = self.change(|state, now, ready| state.ask(request, now, &mut shadowed, ready));
+        let answer = self.change(|state, now, ready| state.ask((request, slow), now, &mut shadowed, ready));
         Ok(match answer? {
             Answer::Run(charge) => {
                 let permit = Permit::new(Arc::clone(self), charge);
-                Answered::Runs(Admitted { permit, waited: Duration::ZERO, shadowed })
+                Answered::Runs(Admitted { permit, waited: Duration::ZERO, shadowed, soft })
             }
             Answer::Wait(place) => {
-                Answered::Waits(Waiting { admission: Arc::clone(self), place, since: now, shadowed })
+                Answered::Waits(Waiting { admission: Arc::clone(self), place, since: now, shadowed, soft })
             }
         })
     }
@@ -312,6 +325,7 @@ pub(super) struct Waiting {
     place: Place,
     since: Instant,
     shadowed: Vec<ShadowHit>,
+    soft: Option<SoftHit>,
 }
 
 impl Waiting {
@@ -339,7 +353,7 @@ impl Waiting {
             }),
         };
         let shadowed = std::mem::take(&mut self.shadowed);
-        Ok(Admitted { permit: outcome?, waited: self.since.elapsed(), shadowed })
+        Ok(Admitted { permit: outcome?, waited: self.since.elapsed(), shadowed, soft: self.soft.take() })
     }
 
     /// Leaves the queue: the grant that was sent already, or else the reason for waiting.

@@ -29,6 +29,8 @@ pub(super) struct Backend {
     is_over_budget: bool,
     light: Account,
     heavy: Account,
+    /// Queries of the slow lane that run in the other two.
+    pub(super) slow: Usage,
     /// Bytes of queries whose clients do not read; on top of the heavy lane, and without slots.
     pub(super) stalled: Usage,
     /// Charges of queries whose clients left, until when and by number.
@@ -54,6 +56,7 @@ impl Backend {
             is_over_budget: false,
             light: Account::default(),
             heavy: Account::default(),
+            slow: Usage::default(),
             stalled: Usage::default(),
             lingering: BTreeMap::new(),
             linger: budget.linger,
@@ -117,6 +120,15 @@ impl Backend {
         Lane::ALL.iter().map(|lane| self.lane(*lane).queue.len()).sum()
     }
 
+    /// Whether the slow lane has room for a charge; an empty one takes any.
+    pub(super) fn fits_slow(&self, charge: &Charge) -> Result<(), WaitReason> {
+        let Open { memory, slots } = self.budget.slow();
+        let fits = !charge.slow
+            || self.slow.is_nothing()
+            || self.slow.plus(charge.bytes).within(memory, slots);
+        if fits { Ok(()) } else { Err(WaitReason::SlowLane) }
+    }
+
     /// Whether a charge fits a lane now, or else the first reason why not.
     pub(super) fn fits(&self, charge: &Charge, lane: Lane, reserves: &[Reserve]) -> Result<(), WaitReason> {
         match lane {
@@ -173,6 +185,9 @@ impl Backend {
 
     pub(super) fn charge(&mut self, charge: &Charge) {
         self.lane_mut(charge.lane).add(charge);
+        if charge.slow {
+            self.slow.add(charge.bytes);
+        }
         let queries = self.light.used.queries + self.heavy.used.queries;
         self.peak.heavy_bytes = self.peak.heavy_bytes.max(self.heavy.used.bytes());
         self.peak.queries = self.peak.queries.max(queries);
@@ -181,9 +196,16 @@ impl Backend {
     /// Frees the share of a query in this phase.
     pub(super) fn give_back(&mut self, charge: &Charge, phase: Phase) {
         match phase {
-            Phase::Runs => self.lane_mut(charge.lane).remove(charge),
+            Phase::Runs => self.end_run(charge),
             Phase::Stalled => self.stalled.remove(charge.bytes),
             Phase::Done => {}
+        }
+    }
+
+    fn end_run(&mut self, charge: &Charge) {
+        self.lane_mut(charge.lane).remove(charge);
+        if charge.slow {
+            self.slow.remove(charge.bytes);
         }
     }
 
@@ -210,7 +232,7 @@ impl Backend {
             && self.stalled.plus(charge.bytes).within(None, slots);
         if fits {
             self.completed(charge);
-            self.lane_mut(charge.lane).remove(charge);
+            self.end_run(charge);
             self.stalled.add(charge.bytes);
         }
         fits

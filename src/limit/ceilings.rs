@@ -50,7 +50,7 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use super::*;
-    use crate::limit::{BackendBudget, Limit, TenantPolicy};
+    use crate::limit::{BackendBudget, Limit, SlowLane, TenantPolicy};
 
     #[test]
     fn two_split_queries_fit_the_lane_and_what_their_tenant_may_have_in_flight() {
@@ -64,6 +64,7 @@ mod tests {
                 name: "main".into(),
                 memory,
                 queries: Limit::enforce(6),
+                slow: SlowLane::default(),
                 unproven_percent: 10,
                 linger: Duration::ZERO,
             };

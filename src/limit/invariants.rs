@@ -19,12 +19,12 @@ pub(super) const IDLE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Holdings before a step: a budget that shrank below them is not exceeded.
 pub(super) struct Before {
-    backends: Vec<[Usage; 3]>,
+    backends: Vec<[Usage; 4]>,
     tenants: Vec<Usage>,
 }
 
-fn accounts(backend: &Backend) -> [Usage; 3] {
-    [backend.lane(Lane::Light).used, backend.lane(Lane::Heavy).used, backend.stalled]
+fn accounts(backend: &Backend) -> [Usage; 4] {
+    [backend.lane(Lane::Light).used, backend.lane(Lane::Heavy).used, backend.stalled, backend.slow]
 }
 
 impl Before {
@@ -83,6 +83,9 @@ fn leaks(state: &State, permits: &[(Charge, Phase)]) -> Vec<String> {
                 }
             }
         }
+        if backend.slow != sum(of(Phase::Runs, None).filter(|charge| charge.slow)) {
+            wrong.push(format!("slow lane of {}: {:?} is held by nobody", backend.name, backend.slow));
+        }
         if backend.stalled != sum(of(Phase::Stalled, None)) {
             wrong.push(format!("{}: {:?} is stalled for nobody", backend.name, backend.stalled));
         }
@@ -106,7 +109,7 @@ fn grew(now: Usage, before: Option<Usage>) -> bool {
 fn excesses(state: &State, before: &Before) -> Vec<String> {
     let mut wrong = Vec::new();
     for (slot, backend) in state.backends.iter().enumerate() {
-        let [light, heavy, stalled] = accounts(backend);
+        let [light, heavy, stalled, slow] = accounts(backend);
         let was = before.backends.get(slot).copied();
         let was = |at: usize| was.map(|was| was[at]);
         for (lane, used, at) in [(Lane::Light, light, 0), (Lane::Heavy, heavy, 1)] {
@@ -114,6 +117,10 @@ fn excesses(state: &State, before: &Before) -> Vec<String> {
             if !used.within(whole.memory, whole.slots) && grew(used, was(at)) {
                 wrong.push(format!("{lane:?} lane of {}: {used:?} passes {whole:?}", backend.name));
             }
+        }
+        let share = backend.budget.slow();
+        if slow.queries > 1 && !slow.within(share.memory, share.slots) && grew(slow, was(3)) {
+            wrong.push(format!("slow lane of {}: {slow:?} passes {share:?}", backend.name));
         }
         let memory = backend.budget.whole(Lane::Heavy).memory;
         let all_grew = grew(heavy, was(1)) || grew(stalled, was(2));

@@ -3,7 +3,7 @@
 
 use super::{
     permit::Charge,
-    policy::{BackendBudget, Limit},
+    policy::{BackendBudget, Limit, SlowLane},
     queue::{Queue, Waiter},
     shares::{self, percent_of},
     usage::Usage,
@@ -78,11 +78,12 @@ pub(super) struct Open {
 pub(super) struct Budget {
     memory: Limit,
     queries: Limit,
+    slow: SlowLane,
 }
 
 impl Budget {
     pub(super) const fn of(budget: &BackendBudget) -> Self {
-        Self { memory: budget.memory, queries: budget.queries }
+        Self { memory: budget.memory, queries: budget.queries, slow: budget.slow }
     }
 
     /// Light queries need no more of the memory than a small part; without a budget of memory, all are light.
@@ -103,6 +104,12 @@ impl Budget {
     /// Bytes of the heavy lane, whether they are enforced or only watched.
     pub(super) fn heavy_memory(&self) -> Option<u64> {
         self.memory.max.map(|max| shares::heavy_memory(max.get()))
+    }
+
+    /// The share of the slow lane, whose queries draw on the other lanes as well.
+    pub(super) fn slow(&self) -> Open {
+        let memory = self.memory.enforced().map(|max| percent_of(max, self.slow.memory_percent));
+        Open { memory, slots: Some(self.slow.queries.get()) }
     }
 
     /// The whole capacity of a lane, whatever the window is.

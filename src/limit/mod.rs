@@ -8,8 +8,9 @@
 //!
 //! Each backend has two lanes ([`Lane`]): one for light queries that nothing but its death closes, and one for all others,
 //! bounded by one congestion window. A query that fits the budget runs at once when nothing else heavy does, whatever
-//! came before. One short lock guards the accounts; nothing is held while waiting. A permit's drop is the only way back
-//! of its share, and a freed share goes to the waiter whose turn it is before anybody else can ask.
+//! came before. A query over a soft limit also holds a share of the slow lane. One short lock guards the accounts; nothing
+//! is held while waiting. A permit's drop is the only way back of its share, and a freed share goes to the waiter whose turn
+//! it is before anybody else can ask.
 
 mod admission;
 mod backend;
@@ -39,11 +40,11 @@ pub use admission::{Admission, AdmissionRequest, Admitted, Charged};
 pub use ceilings::Ceilings;
 pub use lane::Lane;
 pub use layer::{Admissible, Admit, AdmitLayer, HoldLayer, Permitted, RateLayer, RateLimited};
-pub use per_query::check_per_query;
+pub use per_query::{SoftHit, check_per_query, soft};
 pub use permit::{Actual, End, Permit, PermitHandle};
 pub use policy::{
     BackendBudget, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy, Rate, RateLimit, Rates,
-    TenantPolicy, Written,
+    SlowLane, TenantPolicy, Written,
 };
 pub use refusal::{LimitName, Refusal, Scope, ShadowHit};
 pub use shares::light;

@@ -6,22 +6,12 @@ use super::{
 };
 use crate::base::{Estimate, QueryCost, TenantId};
 
-/// Looks at everything a query asks for against the limits of its tenant and class.
-///
-/// A number that is not known is as large as the estimate says: `u64::MAX` where the configuration denies the unknown,
-/// so that it passes every limit.
-///
-/// # Errors
-/// The first enforced limit that is passed: selectors and time first, since those are the easiest to understand.
-pub fn check_per_query(
-    policy: &TenantPolicy,
-    tenant: &TenantId,
-    class: Option<&str>,
-    cost: &QueryCost,
-) -> Result<Vec<ShadowHit>, Refusal> {
-    type Check = (fn(&PerQuery) -> Limit, LimitName, Estimate);
+type Check = (fn(&PerQuery) -> Limit, LimitName, Estimate);
+
+/// What a query asks for, limit by limit: selectors and time first, since those are the easiest to understand.
+fn checks(cost: &QueryCost) -> [Check; 14] {
     let text = &cost.text;
-    let checks: [Check; 14] = [
+    [
         (|of| of.text_bytes, LimitName::MaxText, Estimate::exact(text.bytes)),
         (|of| of.nodes, LimitName::MaxNodes, Estimate::exact(text.nodes)),
         (|of| of.depth, LimitName::MaxDepth, Estimate::exact(text.depth)),
@@ -36,10 +26,25 @@ pub fn check_per_query(
         (|of| of.samples, LimitName::MaxSamples, cost.samples),
         (|of| of.points, LimitName::MaxPoints, cost.points),
         (|of| of.memory, LimitName::MaxMemory, cost.memory),
-    ];
+    ]
+}
+
+/// Looks at everything a query asks for against the limits of its tenant and class.
+///
+/// A number that is not known is as large as the estimate says: `u64::MAX` where the configuration denies the unknown,
+/// so that it passes every limit.
+///
+/// # Errors
+/// The first enforced limit that is passed.
+pub fn check_per_query(
+    policy: &TenantPolicy,
+    tenant: &TenantId,
+    class: Option<&str>,
+    cost: &QueryCost,
+) -> Result<Vec<ShadowHit>, Refusal> {
     let limits = policy.per_query(class);
     let mut shadow = Vec::new();
-    for (of, name, observed) in checks {
+    for (of, name, observed) in checks(cost) {
         let limit = of(limits);
         let Some(max) = limit.threshold().filter(|max| observed.value > *max) else { continue };
         // A class repeats the tenant's limits where it has none of its own.
@@ -55,6 +60,56 @@ pub fn check_per_query(
         }
     }
     Ok(shadow)
+}
+
+/// A soft limit that a query passes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SoftHit {
+    /// The limit.
+    pub limit: LimitName,
+    /// What the query asks for, in the unit of the limit.
+    pub observed: Estimate,
+    /// The soft limit.
+    pub max: u64,
+    /// The limit beyond which it would be refused; `None` where there is none.
+    pub refused_over: Option<u64>,
+    /// Whose limit it is.
+    pub tenant: TenantId,
+}
+
+impl SoftHit {
+    /// For people: by how much, and what becomes of a larger one.
+    pub fn message(&self) -> String {
+        let (name, seen) = (self.limit, self.observed);
+        let observed = match seen.value {
+            u64::MAX => "an unknown number of".to_owned(),
+            value => name.show(value),
+        };
+        let refused = self.refused_over.map_or_else(String::new, |max| {
+            format!(" Over {} it will be refused.", name.show(max))
+        });
+        format!(
+            "this query needs {observed} {} ({}), over the soft limit of tenant `{}`, {}: it runs in the slow lane.{refused} ({})",
+            name.noun(), seen.confidence, self.tenant, name.show(self.max), name.id()
+        )
+    }
+}
+
+/// The first enforced soft limit that a query passes.
+pub fn soft(
+    policy: &TenantPolicy,
+    tenant: &TenantId,
+    class: Option<&str>,
+    cost: &QueryCost,
+) -> Option<SoftHit> {
+    if policy.soft == PerQuery::default() {
+        return None;
+    }
+    checks(cost).into_iter().find_map(|(of, limit, observed)| {
+        let max = of(&policy.soft).enforced().filter(|max| observed.value > *max)?;
+        let refused_over = of(policy.per_query(class)).enforced();
+        Some(SoftHit { limit, observed, max, refused_over, tenant: tenant.clone() })
+    })
 }
 
 #[cfg(test)]

@@ -46,6 +46,8 @@ pub(super) struct Charge {
     pub(super) light: bool,
     /// The lane that it draws on: a light one may use the heavy lane.
     pub(super) lane: Lane,
+    /// It holds a share of the slow lane as well while it runs.
+    pub(super) slow: bool,
     pub(super) bytes: u64,
     /// Samples expected.
     pub(super) samples: u64,

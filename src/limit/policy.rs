@@ -205,6 +205,8 @@ pub struct Rates {
 pub struct TenantPolicy {
     /// Limits of one query.
     pub per_query: PerQuery,
+    /// Limits beyond which one query goes to the slow lane.
+    pub soft: PerQuery,
     /// Limits of one query of a class, where they differ.
     pub per_class: Vec<(Arc<str>, PerQuery)>,
     /// The budget of all queries in flight.
@@ -271,6 +273,7 @@ impl TenantPolicy {
         };
         Self {
             per_query: self.per_query.and(&other.per_query),
+            soft: self.soft.and(&other.soft),
             per_class: classes.into_iter().map(both).collect(),
             in_flight: each_limit!(self.in_flight, other.in_flight, InFlight { queries, memory }),
             queue: QueuePolicy {
@@ -300,10 +303,27 @@ pub struct BackendBudget {
     pub memory: Limit,
     /// Queries.
     pub queries: Limit,
+    /// What queries in the slow lane may hold of that.
+    pub slow: SlowLane,
     /// Percent of the memory that are open to heavy queries before any completed; 100 opens all.
     pub unproven_percent: u8,
     /// How long the backend goes on to hold a heavy query's memory after its client left.
     pub linger: Duration,
+}
+
+/// The share of a backend's budget for queries over a soft limit, or that a rule sends there. A single one may always run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowLane {
+    /// Percent of the memory.
+    pub memory_percent: u8,
+    /// Queries.
+    pub queries: NonZeroU64,
+}
+
+impl Default for SlowLane {
+    fn default() -> Self {
+        Self { memory_percent: 25, queries: NonZeroU64::MIN.saturating_add(1) }
+    }
 }
 
 /// Everything that admission obeys.

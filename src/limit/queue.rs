@@ -47,9 +47,21 @@ pub(super) enum Verdict {
     IsPassed,
     /// It waits, and holds up those behind it.
     Blocks,
-    /// Its tenant has no room.
-    Parks,
+    /// What it waits for is nothing that others of the queue hold up.
+    Parks(Parked),
 }
+
+/// For whose room a share waits out of the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parked {
+    /// Its tenant's.
+    ForTenant,
+    /// That of the slow lane.
+    ForSlowLane,
+}
+
+/// Under which the shares that wait for the slow lane are kept, in place of a tenant's number.
+const SLOW_LANE: usize = usize::MAX;
 
 /// Bytes that every query counts for beside its own, so that small ones are not free.
 const TURN: u64 = 1 << 20;
@@ -66,11 +78,16 @@ fn band(charge: &Charge) -> u32 {
     charge.bytes.saturating_add(TURN).ilog2()
 }
 
-/// A tenant's queries of one class.
-type ShareKey = (Payers, usize);
+/// A tenant's queries of one class, in the slow lane or not.
+type ShareKey = (Payers, usize, bool);
 
 fn key_of(charge: &Charge) -> ShareKey {
-    (charge.payers.clone(), charge.class)
+    (charge.payers.clone(), charge.class, charge.slow)
+}
+
+/// Before every share.
+fn first_key() -> ShareKey {
+    (Payers::new(), 0, false)
 }
 
 #[derive(Debug)]
@@ -94,7 +111,7 @@ struct Share {
     /// Its place in the order of shares.
     turn: u128,
     clock: u128,
-    parked: bool,
+    parked: Option<Parked>,
     flows: Vec<Flow>,
 }
 
@@ -105,7 +122,7 @@ struct Offer {
     /// The flow that runs if nobody else can.
     runs_last: Option<usize>,
     blocks: Option<Instant>,
-    parks: bool,
+    parks: Option<Parked>,
 }
 
 impl Share {
@@ -121,7 +138,7 @@ impl Share {
         held_up: Option<Instant>,
         room: &mut impl FnMut(&Waiter, Option<Instant>) -> Verdict,
     ) -> Offer {
-        let mut offer = Offer { runs: None, runs_last: None, blocks: None, parks: false };
+        let mut offer = Offer { runs: None, runs_last: None, blocks: None, parks: None };
         let mut after = None;
         while let Some((turn, at, waiter)) = self.next_front(after) {
             let was_passed = after.replace((turn, at)).is_some();
@@ -133,8 +150,8 @@ impl Share {
                 }
                 Verdict::IsPassed => continue,
                 Verdict::Blocks => offer.blocks = Some(waiter.asked),
-                // One that was passed may run before its tenant gets room.
-                Verdict::Parks => offer.parks = !was_passed,
+                // One that was passed may run before there is room of that kind.
+                Verdict::Parks(parked) => offer.parks = Some(parked).filter(|_| !was_passed),
             }
             break;
         }
@@ -168,7 +185,7 @@ pub(super) struct Queue {
     shares: HashMap<ShareKey, Share>,
     /// Shares that are not parked, by turn.
     order: BTreeSet<(u128, ShareKey)>,
-    /// Shares that are, by each tenant that pays for them.
+    /// Shares that are, by each tenant that pays for them, or under [`SLOW_LANE`].
     parked: BTreeSet<(usize, ShareKey)>,
     clock: u128,
     len: usize,
@@ -184,10 +201,10 @@ impl Queue {
         self.order.is_empty()
     }
 
-    /// Whether one that pays like this waits for room of its tenant.
+    /// Whether one that pays like this waits for room of its tenant, or for the slow lane as this one would.
     pub(super) fn is_parked(&self, charge: &Charge) -> bool {
-        let first = charge.payers.first().copied().unwrap_or(0);
-        self.parked.range((first, (Payers::new(), 0))..).next().is_some_and(|(tenant, _)| *tenant == first)
+        let has = |of: usize| self.parked.range((of, first_key())..).next().is_some_and(|(known, _)| *known == of);
+        has(charge.payers.first().copied().unwrap_or(0)) || (charge.slow && has(SLOW_LANE))
     }
 
     pub(super) fn push(&mut self, waiter: Waiter) {
@@ -228,8 +245,8 @@ impl Queue {
             if let Some(flow) = offer.runs_last.filter(|_| last.is_none()) {
                 last = Some((*turn, key.clone(), flow));
             }
-            if offer.parks {
-                parks.push(key.clone());
+            if let Some(parked) = offer.parks {
+                parks.push((key.clone(), parked));
             }
             held_up = held_up.or(offer.blocks);
             behind += usize::from(held_up.is_some());
@@ -237,8 +254,8 @@ impl Queue {
                 break;
             }
         }
-        for key in parks {
-            self.park(&key);
+        for (key, parked) in parks {
+            self.park(&key, parked);
         }
         let (turn, key, flow) = chosen.or(last)?;
         self.clock = self.clock.max(turn);
@@ -248,18 +265,21 @@ impl Queue {
         Some(waiter)
     }
 
-    fn park(&mut self, key: &ShareKey) {
+    fn park(&mut self, key: &ShareKey, parked: Parked) {
         let Some(share) = self.shares.get_mut(key) else { return };
         self.order.remove(&(share.turn, key.clone()));
-        share.parked = true;
-        self.parked.extend(key.0.iter().map(|tenant| (*tenant, key.clone())));
+        share.parked = Some(parked);
+        match parked {
+            Parked::ForTenant => self.parked.extend(key.0.iter().map(|tenant| (*tenant, key.clone()))),
+            Parked::ForSlowLane => _ = self.parked.insert((SLOW_LANE, key.clone())),
+        }
     }
 
     /// The newest query of the tenant's actor that waits with the most, if `actor` would still wait with no more than
     /// it after taking its place.
     pub(super) fn longest_of(&self, tenant: usize, actor: &Arc<str>) -> Option<(Charge, u64)> {
         let mut waiting: HashMap<&Arc<str>, (usize, &Waiter)> = HashMap::new();
-        let mine = self.shares.iter().filter(|((payers, _), _)| payers.contains(&tenant));
+        let mine = self.shares.iter().filter(|((payers, ..), _)| payers.contains(&tenant));
         for waiter in mine.flat_map(|(_, share)| &share.flows).flat_map(|flow| &flow.waiters) {
             let (count, newest) = waiting.entry(&waiter.actor).or_insert((0, waiter));
             *count += 1;
@@ -296,7 +316,7 @@ impl Queue {
 
     /// A tenant got room: its parked shares are looked at again. While they were parked they earned no turns.
     pub(super) fn unpark(&mut self, tenant: usize) {
-        let of_tenant = self.parked.range((tenant, (Payers::new(), 0))..).take_while(|(of, _)| *of == tenant);
+        let of_tenant = self.parked.range((tenant, first_key())..).take_while(|(of, _)| *of == tenant);
         let keys: Vec<_> = of_tenant.map(|(_, key)| key.clone()).collect();
         for key in keys {
             if let Some(share) = self.shares.get_mut(&key) {
@@ -306,13 +326,22 @@ impl Queue {
         }
     }
 
+    /// The slow lane got room.
+    pub(super) fn unpark_slow(&mut self) {
+        self.unpark(SLOW_LANE);
+    }
+
     /// Gives a share the place that its next query has now; an empty one goes.
     fn put_in_order(&mut self, key: &ShareKey) {
         let Some(share) = self.shares.get_mut(key) else { return };
         self.order.remove(&(share.turn, key.clone()));
-        if std::mem::take(&mut share.parked) {
-            for tenant in &key.0 {
-                self.parked.remove(&(*tenant, key.clone()));
+        match share.parked.take() {
+            None => {}
+            Some(Parked::ForSlowLane) => _ = self.parked.remove(&(SLOW_LANE, key.clone())),
+            Some(Parked::ForTenant) => {
+                for tenant in &key.0 {
+                    self.parked.remove(&(*tenant, key.clone()));
+                }
             }
         }
         if share.flows.is_empty() {
@@ -348,19 +377,22 @@ impl Queue {
 
     /// The next of every parked share.
     pub(super) fn parked_fronts(&self) -> impl Iterator<Item = &Waiter> {
-        let shares = self.shares.values().filter(|share| share.parked);
+        let shares = self.shares.values().filter(|share| share.parked.is_some());
         shares.filter_map(|share| share.flows.iter().min_by_key(|flow| flow.turn())?.waiters.front())
     }
 
     /// Whether the order, the shares and the count agree.
     pub(super) fn is_sound(&self) -> bool {
         let in_order = self.shares.iter().all(|(key, share)| {
-            self.order.contains(&(share.turn, key.clone())) != share.parked
-                && key.0.iter().all(|tenant| self.parked.contains(&(*tenant, key.clone())) == share.parked)
+            let (for_tenant, for_slow_lane) =
+                (share.parked == Some(Parked::ForTenant), share.parked == Some(Parked::ForSlowLane));
+            self.order.contains(&(share.turn, key.clone())) == share.parked.is_none()
+                && key.0.iter().all(|tenant| self.parked.contains(&(*tenant, key.clone())) == for_tenant)
+                && self.parked.contains(&(SLOW_LANE, key.clone())) == for_slow_lane
                 && !share.flows.is_empty()
                 && share.flows.iter().all(|flow| !flow.waiters.is_empty())
         });
-        let placed = self.shares.values().filter(|share| !share.parked).count();
+        let placed = self.shares.values().filter(|share| share.parked.is_none()).count();
         in_order && self.order.len() == placed && self.iter().count() == self.len
     }
 }

@@ -93,6 +93,10 @@ limits! {
     BackendSick => "weir-backend-sick", None, Count, "queries";
     /// The backend was about to run out of memory: its heaviest query was cancelled.
     Cancelled => "weir-recalled", None, Count, "queries";
+    /// A rule of the operator is against the query.
+    Blocked => "weir-blocked", None, Count, "queries";
+    /// An operator stopped the query.
+    Killed => "weir-killed", None, Count, "queries";
     /// Weir ends while the query waits.
     ShuttingDown => "weir-shutting-down", None, Count, "queries";
 }
@@ -133,6 +137,8 @@ pub enum Scope {
     Class(Arc<str>),
     /// A backend's.
     Backend(Arc<str>),
+    /// A rule's, by its name.
+    Rule(Arc<str>),
 }
 
 impl fmt::Display for Scope {
@@ -141,6 +147,7 @@ impl fmt::Display for Scope {
             Self::Tenant(name) => write!(f, "tenant `{name}`"),
             Self::Class(name) => write!(f, "class `{name}`"),
             Self::Backend(name) => write!(f, "backend `{name}`"),
+            Self::Rule(name) => write!(f, "rule `{name}`"),
         }
     }
 }
@@ -172,6 +179,16 @@ impl Refusal {
     pub(crate) const fn exceeded(limit: LimitName, observed: Estimate, max: u64, scope: Scope) -> Self {
         let kind = ErrorKind::LimitExceeded;
         Self { kind, limit, observed, max, scope, retry_after: None, waiting_for: None }
+    }
+
+    /// A query that a rule is against.
+    pub fn blocked(rule: Arc<str>) -> Self {
+        Self::exceeded(LimitName::Blocked, Estimate::exact(1), 0, Scope::Rule(rule))
+    }
+
+    /// A query that waits and is not to run any more.
+    pub fn killed(tenant: TenantId) -> Self {
+        Self::exceeded(LimitName::Killed, Estimate::exact(1), 0, Scope::Tenant(tenant))
     }
 
     /// The stable id, such as `weir-max-series`.
@@ -220,6 +237,8 @@ impl Refusal {
             }
             LimitName::BackendSick => format!("{scope} is down; nothing is sent to it until it is back"),
             LimitName::ShuttingDown => format!("Weir is shutting down; the query still waited for {scope}"),
+            LimitName::Blocked => format!("blocked by {scope}"),
+            LimitName::Killed => "an operator stopped the query".to_owned(),
             LimitName::MaxResponse | LimitName::MaxTime => {
                 format!("the query took {seen}; the limit of {scope} is {max}")
             }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{
     lane::Lane,
     permit::Charge,
-    queue::{Verdict, Waiter},
+    queue::{Parked, Verdict, Waiter},
     state::{Handovers, PAUSE, State},
     wait::WaitReason,
 };
@@ -34,6 +34,7 @@ impl State {
         let accounts = || charge.payers.iter().map(|slot| self.tenants.get(*slot));
         accounts().try_for_each(|account| account.fits(charge))?;
         let backend = &self.backends[charge.backend];
+        backend.fits_slow(charge)?;
         let is_shared = backend.is_shared(&charge.payers, now);
         let fits_in = |lane: Lane| {
             let is_reserved = || backend.lane(lane).is_reserved(charge, backend.open(lane), &self.reserves);
@@ -63,7 +64,8 @@ impl State {
         match self.fits(charge, now) {
             // Room of this kind may come back with the queries of others as well.
             Err(WaitReason::TenantSlots) => Verdict::IsPassed,
-            Err(reason) if reason.is_tenants() => Verdict::Parks,
+            Err(reason) if reason.is_tenants() => Verdict::Parks(Parked::ForTenant),
+            Err(WaitReason::SlowLane) => Verdict::Parks(Parked::ForSlowLane),
             Err(_) if gives_way => Verdict::IsPassed,
             Err(_) => Verdict::Blocks,
             Ok(_) if pauses => Verdict::IsPassed,
@@ -81,6 +83,7 @@ impl State {
     pub(super) fn why(&self, waiter: &Waiter, is_first: bool, now: Instant) -> WaitReason {
         match self.fits(&waiter.charge, now) {
             Err(reason) if reason.is_tenants() || is_first || waiter.charge.light => reason,
+            Err(WaitReason::SlowLane) => WaitReason::SlowLane,
             _ if self.verdict(waiter, None, now) == Verdict::IsPassed => WaitReason::SmallerFirst,
             _ => WaitReason::Turn,
         }

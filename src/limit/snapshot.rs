@@ -45,8 +45,8 @@ pub struct BackendSnapshot {
     pub cut_by: Option<&'static str>,
     /// Bytes of the congestion window; `None` is unlimited.
     pub window: Option<u64>,
-    /// The light lane, then the heavy one.
-    pub lanes: [LaneSnapshot; 2],
+    /// The light lane, the heavy one, and the slow one, whose queries run in the other two.
+    pub lanes: [LaneSnapshot; 3],
     /// The share of stalled clients, in queries and bytes.
     pub stalled: (u64, u64),
     /// Queries whose clients left and that the backend may still work on.
@@ -62,8 +62,8 @@ pub struct BackendSnapshot {
 /// The usage of one lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneSnapshot {
-    /// Which lane.
-    pub lane: Lane,
+    /// Which lane: `light`, `heavy` or `slow`.
+    pub lane: &'static str,
     /// Queries that run.
     pub queries: u64,
     /// Queries that may run; `None` is unlimited.
@@ -115,7 +115,8 @@ impl Snapshot {
 impl BackendSnapshot {
     fn of(state: &State, backend: &Backend, now: Instant) -> Self {
         let used = backend.used();
-        let lanes = Lane::ALL.map(|lane| LaneSnapshot::of(backend, lane));
+        let [light, heavy] = Lane::ALL.map(|lane| LaneSnapshot::of(backend, lane));
+        let lanes = [light, heavy, LaneSnapshot::slow(backend)];
         let mut reasons = BTreeMap::<&str, (WaitReason, u64)>::new();
         let waiting = Lane::ALL.iter().flat_map(|lane| {
             let queue = &backend.lane(*lane).queue;
@@ -162,12 +163,25 @@ impl LaneSnapshot {
     fn of(backend: &Backend, lane: Lane) -> Self {
         let (account, open) = (backend.lane(lane), backend.open(lane));
         Self {
-            lane,
+            lane: lane.as_str(),
             queries: account.used.queries,
             slots: open.slots,
             memory: account.used.bytes(),
             open: open.memory,
             waiting: account.queue.len() as u64,
+        }
+    }
+
+    fn slow(backend: &Backend) -> Self {
+        let open = backend.budget.slow();
+        let waiters = Lane::ALL.iter().flat_map(|lane| backend.lane(*lane).queue.iter());
+        Self {
+            lane: "slow",
+            queries: backend.slow.queries,
+            slots: open.slots,
+            memory: backend.slow.bytes(),
+            open: open.memory,
+            waiting: waiters.filter(|waiter| waiter.charge.slow).count() as u64,
         }
     }
 }

@@ -189,7 +189,7 @@ impl State {
     /// A place to run or to wait, then the rates. The grants of an eviction from the queue go to `ready`.
     pub(super) fn ask(
         &mut self,
-        request: &AdmissionRequest,
+        (request, slow): (&AdmissionRequest, bool),
         now: Instant,
         shadow: &mut Vec<ShadowHit>,
         ready: &mut Handovers,
@@ -202,7 +202,7 @@ impl State {
             return Err(self.dead(slot));
         }
         self.end_lingering(now);
-        let mut charge = self.charge_of(request, slot, now);
+        let mut charge = self.charge_of(request, slot, slow, now);
         for tenant in &charge.payers {
             self.backends[slot].asked(*tenant, now);
         }
@@ -228,14 +228,21 @@ impl State {
     }
 
     /// The charge of a query.
-    fn charge_of(&mut self, request: &AdmissionRequest, backend: usize, now: Instant) -> Charge {
+    fn charge_of(
+        &mut self,
+        request: &AdmissionRequest,
+        backend: usize,
+        slow: bool,
+        now: Instant,
+    ) -> Charge {
         let payers: Payers =
             request.payers.iter().map(|tenant| self.tenants.slot(tenant, &self.policy, now)).collect();
         let bytes = request.cost.memory.value.clamp(1, BYTES_MAX);
         let light = self.backends[backend].budget.is_light(bytes);
         let lane = if light { Lane::Light } else { Lane::Heavy };
         let class = self.class(request.class.as_deref());
-        Charge { payers, backend, class, light, lane, bytes, samples: request.cost.samples.value }
+        let samples = request.cost.samples.value;
+        Charge { payers, backend, class, light, lane, slow, bytes, samples }
     }
 
     /// Whether a query is within each whole budget.
@@ -246,7 +253,7 @@ impl State {
         shadow: &mut Vec<ShadowHit>,
     ) -> Result<(), Refusal> {
         let Some(slot) = self.backend(&request.backend) else { return Ok(()) };
-        let charge = self.charge_of(request, slot, now);
+        let charge = self.charge_of(request, slot, request.slow, now);
         self.exceeds_budget(request, &charge, shadow)
     }
 
@@ -402,8 +409,13 @@ impl State {
         self.unpark(charge);
     }
 
-    /// The payers of a charge got room, at every backend.
+    /// The payers of a charge got room, at every backend, and perhaps the slow lane of its own.
     fn unpark(&mut self, charge: &Charge) {
+        if charge.slow {
+            for lane in Lane::ALL {
+                self.backends[charge.backend].lane_mut(lane).queue.unpark_slow();
+            }
+        }
         for tenant in charge.payers.iter().filter(|tenant| self.tenants.get(**tenant).waiting > 0) {
             for backend in &mut self.backends {
                 for lane in Lane::ALL {

@@ -15,6 +15,8 @@ pub enum WaitReason {
     Window,
     /// The congestion window was cut.
     Cut(Cut),
+    /// The slow lane is in use.
+    SlowLane,
     /// The free part is reserved for other classes.
     Reserve,
     /// Earlier heavy queries are next.
@@ -33,7 +35,7 @@ pub enum WaitReason {
 
 impl WaitReason {
     /// Every reason, for metrics and tests.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::LightLane,
         Self::Slots,
         Self::Window,
@@ -43,6 +45,7 @@ impl WaitReason {
         Self::Cut(Cut::Pressure(Signal::Outcomes)),
         Self::Cut(Cut::Estimates),
         Self::Cut(Cut::Silence),
+        Self::SlowLane,
         Self::Reserve,
         Self::Turn,
         Self::SmallerFirst,
@@ -64,6 +67,7 @@ impl WaitReason {
             Self::Cut(Cut::Pressure(Signal::Outcomes)) => "pressure_outcomes",
             Self::Cut(Cut::Estimates) => "estimates",
             Self::Cut(Cut::Silence) => "silence",
+            Self::SlowLane => "slow_lane",
             Self::Reserve => "reserve",
             Self::Turn => "turn",
             Self::SmallerFirst => "smaller_first",
@@ -101,6 +105,7 @@ impl WaitReason {
                 "the window for heavy queries, cut because they hold more than estimated"
             }
             Self::Cut(Cut::Silence) => "the window for heavy queries, cut because its metrics stay away",
+            Self::SlowLane => "the slow lane",
             Self::Reserve => "what is not reserved for other classes",
             Self::Turn => "its turn among heavy queries",
             Self::SmallerFirst => "smaller heavy queries, which go first",

@@ -2,11 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::{HeaderValue, header};
+
 use super::{
     exchange::{Common, Exchange, Identified, Priced, Rejected},
     meter::Progress,
     query::layer::is_constant,
-    respond::failure::Failure,
+    respond::failure::{Failure, fix},
     route::Endpoint,
 };
 use crate::{
@@ -66,15 +68,42 @@ impl Admissible for Exchange<Box<Priced>> {
         self.common.admission_request(estimate.cost, *deadline, *charged)
     }
 
-    fn admitted(self, Admitted { permit, waited, shadowed }: Admitted) -> Exchange<Running> {
-        let Self { mut common, stage: priced } = self;
+    fn withdrawn(&self) -> impl Future<Output = Refusal> + Send + 'static {
+        let (tenant, progress) = (self.common.caller.tenant.clone(), self.common.log.progress());
+        async move {
+            match progress {
+                Some(progress) => _ = progress.cancellation().await,
+                None => std::future::pending().await,
+            }
+            Refusal::killed(tenant)
+        }
+    }
+
+    fn admitted(self, Admitted { permit, waited, shadowed, soft }: Admitted) -> Exchange<Running> {
+        let Self { mut common, stage: mut priced } = self;
         common.log.shadowed(shadowed);
+        // One that runs once more, as a whole, has said so.
+        if let Some(soft) = soft.filter(|_| priced.charged != Charged::All) {
+            common.log.over_soft_limit(soft.limit);
+            let fix = fix(soft.limit, &priced.estimate);
+            common.warnings.push(format!("{} To stay below it: {fix}", soft.message()));
+        }
+        if !common.warnings.is_empty() {
+            // Warnings are written into the answer.
+            let plain = HeaderValue::from_static("identity");
+            priced.outgoing.headers.insert(header::ACCEPT_ENCODING, plain);
+        }
         let progress = common.log.admitted(waited, priced.charged != Charged::All);
         progress.set_deadline(priced.deadline);
         Exchange { common, stage: Running { priced, permit, waited, progress } }
     }
 
     fn refused(self, refusal: Refusal) -> Rejected {
-        self.common.reject(Failure::refused(&refusal, &self.stage.estimate))
+        let progress = self.common.log.progress();
+        let failure = match progress.as_ref().and_then(|progress| progress.cancelled()) {
+            Some(why) => Failure::cancelled(why),
+            None => Failure::refused(&refusal, &self.stage.estimate),
+        };
+        self.common.reject(failure)
     }
 }

@@ -13,8 +13,9 @@ use super::{
 };
 use crate::{
     base::{TenantId, TenantPrefixes, tenant},
-    http::{ConnectionLimits, HostNames, ServerTls},
+    http::{ConnectionLimits, HostNames, ServerTls, Tokens},
     limit::Policy,
+    rules::Rule,
 };
 
 /// The name of requests that match no class.
@@ -45,6 +46,10 @@ pub struct Settings {
     pub prefix_routes: TenantPrefixes<usize>,
     /// Names under which the admin address may be asked.
     pub admin_hosts: HostNames,
+    /// The tokens of the admin address.
+    pub admin_tokens: Tokens,
+    /// Rules against single queries.
+    pub query_rules: Vec<Arc<Rule>>,
     /// The limits.
     pub policy: Policy,
 }
@@ -68,6 +73,7 @@ pub(crate) struct ConfigSnapshot {
     pub(super) rules: Rules,
     pub(crate) upstreams: Vec<Arc<Upstream>>,
     pub(crate) admin_hosts: HostNames,
+    pub(crate) admin_tokens: Tokens,
     routes: HashMap<TenantId, usize>,
     prefix_routes: TenantPrefixes<usize>,
     classes: Vec<Arc<str>>,
@@ -115,10 +121,16 @@ impl ConfigSnapshot {
             rules: settings.rules,
             upstreams,
             admin_hosts: settings.admin_hosts,
+            admin_tokens: settings.admin_tokens,
             routes: settings.routes,
             prefix_routes: settings.prefix_routes,
             classes,
         }
+    }
+
+    /// The classes, and the one of requests that match none.
+    pub(super) fn class_names(&self) -> &[Arc<str>] {
+        &self.classes
     }
 
     /// Where a tenant's queries run.

@@ -15,6 +15,7 @@ use crate::{
     base::QueryCost,
     cost::Estimated,
     limit::{AdmissionRequest, Ceilings, Charged, PerQuery, Policy, Refusal, TenantPolicy},
+    rules::Rule,
 };
 
 /// The time that a request has when no limit says less.
@@ -40,6 +41,12 @@ pub(super) struct Common {
     pub(super) upstream: Arc<Upstream>,
     pub(super) policy: Arc<TenantPolicy>,
     pub(super) log: Box<QueryLog>,
+    /// The rule that is about it, where it is only explained.
+    pub(super) rule: Option<Arc<Rule>>,
+    /// A rule sends it to the slow lane.
+    pub(super) slow: bool,
+    /// What its answer says beside its data.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Its body is still to be read.
@@ -90,6 +97,11 @@ impl Common {
         self.config.class(self.caller.class).map(|name| &**name)
     }
 
+    /// The same as metrics and rules know it; `adhoc` without one.
+    pub(super) fn class_name(&self) -> &str {
+        self.log.class().unwrap_or_default()
+    }
+
     pub(super) fn limits(&self) -> &PerQuery {
         self.policy.per_query(self.class())
     }
@@ -126,6 +138,7 @@ impl Common {
             cost,
             deadline,
             charged,
+            slow: self.slow,
             tag: self.log.tag(),
         }
     }

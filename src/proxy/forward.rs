@@ -20,7 +20,6 @@ use tower::Service;
 
 use super::{
     exchange::{Common, Rejected},
-    meter::Progress,
     query::ParsedQuery,
     respond::{Body, failure::Failure},
     route::Endpoint,
@@ -159,7 +158,7 @@ pub(super) fn outgoing(common: &mut Common, query: &ParsedQuery, body: Bytes) ->
 }
 
 /// The client's own request.
-fn plain(common: &Common, headers: HeaderMap, body: Bytes) -> Outgoing {
+pub(super) fn plain(common: &Common, headers: HeaderMap, body: Bytes) -> Outgoing {
     let uri = &common.head.uri;
     let path_and_query = uri.path_and_query().cloned();
     let path_and_query = path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -345,7 +344,7 @@ async fn read_error(mut body: backend::Body) -> Bytes {
     text.into()
 }
 
-fn is_json(content_type: &str) -> bool {
+pub(super) fn is_json(content_type: &str) -> bool {
     let media = content_type.split(';').next().unwrap_or("").trim();
     media.eq_ignore_ascii_case("application/json") || media.ends_with("+json")
 }

@@ -83,8 +83,11 @@ impl Front {
                 let several = policy.strictest(&caller.payers);
                 let policy = several.unwrap_or_else(|| Arc::clone(policy.tenant(&caller.tenant)));
                 let shared = Arc::clone(shared);
-                let common =
-                    Box::new(Common { shared, config, head, endpoint, caller, upstream, policy, log });
+                let (rule, slow, warnings) = (None, false, Vec::new());
+                let common = Common {
+                    shared, config, head, endpoint, caller, upstream, policy, log, rule, slow, warnings,
+                };
+                let common = Box::new(common);
                 Ok(Either::Left(Exchange { common, stage: Identified { body, over_rate: None } }))
             }
             Err(failure) => Err(Rejected { log: Some(log), failure }),

@@ -15,16 +15,18 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Request, Response};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tower::ServiceExt as _;
 
 use super::{
     config::{ConfigSnapshot, ConfigState, Settings},
     estimate::Pricing,
     front::{Front, Incoming},
-    log::{ActiveQueries, QueryLogs, cut},
+    log::{ActiveQueries, ActiveQuery, QueryLogs, cut},
     meter::settlement::Settler,
     query::{body::Bodies, layer::QueryReader},
     respond::Body,
+    rules::QueryRules,
     split::LongAnswers,
     stack::{Shared, Stack, stack},
     supervise::BackendSupervisor,
@@ -77,6 +79,7 @@ impl Proxy {
         clock: fn() -> i64,
     ) -> Arc<Self> {
         let policy = std::mem::take(&mut settings.policy);
+        let rules = std::mem::take(&mut settings.query_rules);
         metrics.learned_entries(history.len() as u64);
         let connections = Connections::new(settings.connections);
         let admin_connections = Connections::new(settings.admin_connections);
@@ -102,6 +105,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             front,
             reader: QueryReader { bodies: Bodies::new(), cache, clock },
+            rules: QueryRules::new(rules, Arc::clone(&metrics), clock),
             pricing,
             settler: Settler { metrics: Arc::clone(&metrics), history, clock },
         });
@@ -141,6 +145,7 @@ impl Proxy {
     /// Obeys other settings from now on. Queries in flight end on the backends where they began.
     pub fn reload(&self, mut settings: Settings) {
         let policy = std::mem::take(&mut settings.policy);
+        self.shared.rules.configure(std::mem::take(&mut settings.query_rules));
         self.connections.set_limits(settings.connections);
         self.admin_connections.set_limits(settings.admin_connections);
         let before = self.live();
@@ -155,6 +160,16 @@ impl Proxy {
             }
         }
         self.shared.front.config.store(Arc::new(after));
+    }
+
+    /// The rules against single queries.
+    pub(crate) fn rules(&self) -> &QueryRules {
+        &self.shared.rules
+    }
+
+    /// Takes up the rules that were set at run time before the last stop, and keeps later ones there. Blocks.
+    pub fn keep_rules_in(&self, folder: &std::path::Path) {
+        self.shared.rules.keep_in(folder);
     }
 
     /// Fetches the label tables once, for a caller that cannot wait for the background task.
@@ -229,14 +244,14 @@ impl Proxy {
     /// Lanes, window, reserves and reasons to wait of a backend, as metrics.
     fn show_control(&self, backend: &limit::BackendSnapshot) {
         let lane = |lane: &limit::LaneSnapshot| LaneGauges {
-            lane: lane.lane.as_str(),
+            lane: lane.lane,
             memory: (lane.memory, lane.open),
             queries: (lane.queries, lane.slots),
         };
         self.metrics.control(&ControlGauges {
             backend: &backend.name,
             window: backend.window,
-            lanes: [lane(&backend.lanes[0]), lane(&backend.lanes[1])],
+            lanes: backend.lanes.each_ref().map(lane),
             stalled: backend.stalled.1,
             lingering: backend.lingering,
         });
@@ -245,6 +260,22 @@ impl Proxy {
         }
         for (reason, queries) in &backend.reasons {
             self.metrics.waiting(&backend.name, reason.label(), *queries);
+        }
+    }
+
+    /// How old the oldest query of each class is that waits, and the oldest that runs, as metrics.
+    fn show_oldest(&self, config: &ConfigSnapshot) {
+        let now = Instant::now();
+        let active = self.logs.active.list();
+        for class in config.class_names() {
+            for state in ["waiting", "running"] {
+                let is_of = |query: &&Arc<ActiveQuery>| {
+                    query.facts.owner.class == *class && query.waited().is_none() == (state == "waiting")
+                };
+                let began = active.iter().filter(is_of).map(|query| query.facts.began).min();
+                let age = began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+                self.metrics.oldest_query(state, class, age);
+            }
         }
     }
 
@@ -264,6 +295,7 @@ impl Proxy {
         // One that was removed is forgotten, though queries may still end there.
         let is_live = |name: &str| live.upstreams.iter().any(|upstream| upstream.backend.name() == name);
         self.metrics.clear_control();
+        self.show_oldest(&live);
         for backend in self.admission.snapshot().backends.into_iter().filter(|b| is_live(&b.name)) {
             self.show_control(&backend);
             self.metrics.queue_length(&backend.name, backend.waiting);

@@ -14,6 +14,7 @@ use tower::Service;
 use super::{
     forward::{Answer, Dispatch},
     layer::layer,
+    meter::Progress,
     query::ParsedQuery,
 };
 use crate::{
@@ -57,6 +58,8 @@ pub(super) struct InParts {
     /// The times of its parts.
     pub(super) times: Vec<EvalTimes>,
     pub(super) metrics: Arc<Metrics>,
+    /// Counts the parts that were answered.
+    pub(super) progress: Arc<Progress>,
 }
 
 /// A query whose parts cannot be merged; its permit is given back.
@@ -99,6 +102,9 @@ async fn in_parts(dispatch: Permitted<Dispatch>) -> Result<Permitted<Answer>, No
     let parts = split.as_ref().map_or(&[][..], |split| &split.times);
     // The share that a whole query of this size would have proved by now; its end proves the rest.
     let ended = |count: usize| {
+        if let Some(split) = split {
+            split.progress.set_parts(count as u64);
+        }
         if count < parts.len() && count.is_multiple_of(PARTS_COUNTED) {
             dispatch.permit().part_done();
         }

@@ -19,6 +19,10 @@ use super::{
         settlement::Settler,
     },
     query::layer::{Parse, ParseLayer, QueryReader},
+    rules::{
+        QueryRules,
+        layer::{CheckRules, RulesLayer},
+    },
     replan::{Replan, ReplanLayer},
     respond::layer::{Respond, RespondLayer},
     split::{Split, SplitLayer},
@@ -26,7 +30,7 @@ use super::{
 use crate::limit::{Admit, AdmitLayer, RateLayer, layer::CheckRate};
 
 /// The stack as a type: a [`tower::Service`] of [`Incoming`](super::front::Incoming) requests that never fails.
-pub(super) type Stack = Respond<Identify<CheckRate<Parse<Estimate<Replan<Admit<Metered<Split<Forward>>>>>>>>>;
+pub(super) type Stack = Respond<Identify<CheckRate<Parse<CheckRules<Estimate<Replan<Admit<Metered<Split<Forward>>>>>>>>>>;
 
 /// The state that all requests share. A request brings it along in its [`Common`](super::exchange::Common), so that the layers own
 /// nothing: each copy of a layer would cost a reference count that all threads write to.
@@ -34,6 +38,7 @@ pub(super) type Stack = Respond<Identify<CheckRate<Parse<Estimate<Replan<Admit<M
 pub(super) struct Shared {
     pub(super) front: Front,
     pub(super) reader: QueryReader,
+    pub(super) rules: QueryRules,
     pub(super) pricing: Pricing,
     pub(super) settler: Settler,
 }
@@ -49,6 +54,8 @@ pub(super) fn stack(shared: &Arc<Shared>) -> Stack {
         .layer(RateLayer::new(Arc::clone(admission)))
         // -> Exchange<Parsed>: body, parameters, syntax tree. A free query is forwarded from here. 400 408 413
         .layer(ParseLayer)
+        // What an operator set against single queries: refused, cut, or sent to the slow lane.          422
+        .layer(RulesLayer)
         // -> Exchange<Priced>: the cost, from the cheapest source that leaves no doubt. Explains are answered here.
         .layer(EstimateLayer)
         // A query whose parts cannot be merged comes back up to here, and runs as a whole under another permit.

@@ -1,7 +1,7 @@
 //! The state of the proxy at one moment, as plain values: [`Snapshot`]. `take.rs` takes it, `findings.rs` judges it.
 
 mod findings;
-mod take;
+pub(super) mod take;
 
 use serde::Serialize;
 
@@ -117,6 +117,10 @@ pub struct Queries {
 /// A query in flight or waiting.
 #[derive(Clone, Debug, Serialize)]
 pub struct Query {
+    /// Its number, by which it can be stopped.
+    pub id: u64,
+    /// Its state: `queued`, `running` or `streaming`.
+    pub state: &'static str,
     /// The tenant that pays.
     pub tenant: String,
     /// The actor inside the tenant.
@@ -142,10 +146,18 @@ pub struct Query {
     pub text: String,
     /// Series expected.
     pub series: Number,
+    /// Series × storage blocks expected.
+    pub blocks: Number,
     /// Samples expected.
     pub samples: Number,
+    /// Series × steps expected.
+    pub points: Number,
     /// Bytes that the backend is expected to hold.
     pub memory: Number,
+    /// The part that it is at, from 1 on, of those that it is asked for in.
+    pub part: u64,
+    /// The parts that it is asked for in; 1 for a query that goes out as it came.
+    pub parts: u64,
     /// Time since the request came.
     pub age_ms: u64,
     /// Why it waits; `None` when it does not.

@@ -9,7 +9,7 @@ use super::{Backend, Number, Queries, Query, Replica, Share, Snapshot, Tenant};
 use crate::{
     backend::ReplicaSnapshot,
     base::{Estimate, TenantId},
-    limit::{BackendSnapshot, LaneSnapshot, WaitReason},
+    limit::{self, BackendSnapshot, LaneSnapshot, WaitReason},
     proxy::{ActiveQuery, Proxy, TenantCounts, cut, upstream::Upstream},
 };
 
@@ -35,8 +35,7 @@ impl Snapshot {
             let held = held.backends.iter().find(|held| *held.name == *upstream.backend.name());
             backend(upstream, held, &waiting, now)
         });
-        let waiters = held.backends.iter().flat_map(|backend| backend.waiters.iter().copied());
-        let reasons: HashMap<u64, WaitReason> = waiters.collect();
+        let reasons = wait_reasons(&held);
         let (recent, tenants) = proxy.active().recent();
         let (open, max) = proxy.open_connections();
         Self {
@@ -124,9 +123,14 @@ fn notes(upstream: &Upstream) -> Vec<String> {
 fn lanes(held: &BackendSnapshot) -> Vec<(&'static str, Share, Share)> {
     let of = |lane: &LaneSnapshot| {
         let queries = Share { used: lane.queries, of: lane.slots };
-        (lane.lane.as_str(), queries, Share { used: lane.memory, of: lane.open })
+        (lane.lane, queries, Share { used: lane.memory, of: lane.open })
     };
     held.lanes.iter().map(of).collect()
+}
+
+/// Why each query waits, by its number.
+pub(in crate::admin) fn wait_reasons(held: &limit::Snapshot) -> HashMap<u64, WaitReason> {
+    held.backends.iter().flat_map(|backend| backend.waiters.iter().copied()).collect()
 }
 
 fn most_expensive(
@@ -143,14 +147,16 @@ fn most_expensive(
     seen.truncate(QUERIES_SHOWN);
     Queries {
         total,
-        shown: seen.iter().map(|seen| query(seen, reasons.get(&seen.tag).copied(), now)).collect(),
+        shown: seen.iter().map(|seen| query(seen, reasons.get(&seen.tag).copied(), QUERY_CHARS, now)).collect(),
     }
 }
 
-fn query(seen: &ActiveQuery, reason: Option<WaitReason>, now: Instant) -> Query {
+pub(in crate::admin) fn query(seen: &ActiveQuery, reason: Option<WaitReason>, chars: usize, now: Instant) -> Query {
     let facts = &seen.facts;
     let since = |then| now.saturating_duration_since(then);
     Query {
+        id: seen.tag,
+        state: seen.state().as_str(),
         tenant: facts.owner.tenant.to_string(),
         actor: cut(&facts.owner.actor, ACTOR_CHARS),
         origin: facts.origin.clone(),
@@ -161,10 +167,14 @@ fn query(seen: &ActiveQuery, reason: Option<WaitReason>, now: Instant) -> Query 
         backend: facts.owner.backend.to_string(),
         endpoint: facts.endpoint.as_str(),
         fingerprint: facts.fingerprint.map(|f| f.to_string()).unwrap_or_default(),
-        text: cut(&facts.query, QUERY_CHARS),
+        text: cut(&facts.query, chars),
         series: number(facts.cost.series),
+        blocks: number(facts.cost.blocks),
         samples: number(facts.cost.samples),
+        points: number(facts.cost.points),
         memory: number(facts.cost.memory),
+        part: seen.part(),
+        parts: facts.parts,
         age_ms: since(facts.began).as_millis() as u64,
         reason: reason.map(WaitReason::label),
         waits_for: reason.map(WaitReason::sentence),

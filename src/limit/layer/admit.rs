@@ -22,6 +22,11 @@ pub trait Admissible: Sized {
     /// Its owner, its cost and its deadline.
     fn admission_request(&self) -> AdmissionRequest;
 
+    /// Ends, with the reason, when the request is not to run any more: it leaves the queue then and is refused.
+    fn withdrawn(&self) -> impl Future<Output = Refusal> + Send + 'static {
+        std::future::pending()
+    }
+
     /// It may run.
     fn admitted(self, admitted: Admitted) -> Self::Admitted;
 
@@ -77,7 +82,14 @@ where
         let state = match self.admission.ask(&asked) {
             Ok(Answered::Runs(admitted)) => State::Starting { admitted: Some(request.admitted(admitted)) },
             Ok(Answered::Waits(waiting)) => {
-                let waiting: Turn = Box::pin(async move { waiting.turn(&asked).await });
+                let withdrawn = request.withdrawn();
+                let waiting: Turn = Box::pin(async move {
+                    tokio::select! {
+                        biased;
+                        answer = waiting.turn(&asked) => answer,
+                        refusal = withdrawn => Err(refusal),
+                    }
+                });
                 State::Waiting { waiting, request: Some(request) }
             }
             Err(refusal) => State::Refused { refused: Some(request.refused(refusal)) },

@@ -12,7 +12,7 @@ use crate::{
     base::{Estimate, QueryCost, TenantId},
     limit::{
         Admission, AdmissionRequest, Admitted, BackendBudget, Charged, Limit, Mode, Policy, QueuePolicy,
-        Rate, RateLimit, Rates, Refusal, ShadowHit, TenantPolicy,
+        Rate, RateLimit, Rates, Refusal, ShadowHit, TenantPolicy, SlowLane,
     },
 };
 
@@ -44,6 +44,7 @@ impl Admissible for Job {
             cost: QueryCost { memory: Estimate::exact(self.bytes), ..QueryCost::NOTHING },
             deadline: Instant::now() + Duration::from_secs(60),
             charged: Charged::Nothing,
+            slow: false,
             tag: 0,
         }
     }
@@ -90,6 +91,7 @@ fn admission(rates: Rates) -> Arc<Admission> {
             name: "workers".into(),
             memory: Limit::enforce(100),
             queries: Limit::enforce(2),
+            slow: SlowLane::default(),
             unproven_percent: 100,
             linger: Duration::ZERO,
         }],

@@ -19,6 +19,7 @@ mod readers;
 mod scale;
 mod shut_out;
 mod simulation;
+mod slow;
 mod window;
 
 /// A policy with one backend and, for every tenant, the limits made by `change`.
@@ -34,6 +35,7 @@ fn budget(name: &str, memory: u64, queries: u64) -> BackendBudget {
         name: name.into(),
         memory: Limit::enforce(memory),
         queries: Limit::enforce(queries),
+        slow: SlowLane::default(),
         unproven_percent: 100,
         linger: Duration::ZERO,
     }
@@ -53,6 +55,7 @@ fn ask(name: &str, memory: u64) -> AdmissionRequest {
         cost: QueryCost { memory: Estimate::new(memory, Confidence::UpperBound), ..QueryCost::NOTHING },
         deadline: Instant::now() + Duration::from_secs(3600),
         charged: Charged::Nothing,
+        slow: false,
         tag: 0,
     }
 }

@@ -1,6 +1,8 @@
 //! A seeded crowd: thousands of tenants who ask, wait, give up, finish, while limits and capacities change under them.
 //! The invariants are checked after every step.
 
+use std::num::NonZeroU64;
+
 use fastrand::Rng;
 use futures_util::{
     StreamExt,
@@ -35,6 +37,10 @@ fn policies() -> Vec<Policy> {
     let budget = |name: &str, memory, queries, unproven_percent| BackendBudget {
         unproven_percent,
         linger: Duration::from_millis(queries * 200),
+        slow: SlowLane {
+            memory_percent: (queries * 7 % 100) as u8,
+            queries: NonZeroU64::new(queries / 3).unwrap_or(NonZeroU64::MIN),
+        },
         ..self::budget(name, memory, queries)
     };
     let class = |name: &str, reserve_percent| ClassPolicy { name: name.into(), reserve_percent };
@@ -108,6 +114,7 @@ impl Crowd {
             class: [Some("rules".into()), Some("agents".into()), None][rng.usize(0..3)].clone(),
             backend: BACKENDS[rng.usize(0..3)].into(),
             deadline: Instant::now() + Duration::from_millis(rng.u64(0..20_000)),
+            slow: rng.u8(0..5) == 0,
             ..ask(&format!("t{name}"), memory)
         };
         if rng.u8(0..8) == 0 {

@@ -25,8 +25,9 @@ use super::{
 use crate::{
     base::{Confidence, QueryCost},
     cost::{History, Verdict, explain},
-    limit::{self, Admission, Ceilings, Charged},
+    limit::{self, Admission, Ceilings, Charged, LimitName},
     promql,
+    rules::Action,
     telemetry::metrics::{Dimension, Metrics},
 };
 
@@ -95,7 +96,21 @@ impl Pricing {
             json["warnings"] = serde_json::json!(warnings);
         }
         let request = common.admission_request(estimate.cost, common.log.began(), Charged::All);
+        let soft = self.admission.soft(&request).map(|soft| soft.message());
+        let by_rule = common.rule.as_ref();
+        let slow = soft.is_some() || by_rule.is_some_and(|rule| rule.action == Action::Slow);
+        let refuses = by_rule.filter(|rule| rule.action == Action::Refuse);
+        if let Some(rule) = by_rule {
+            json["data"]["rule"] =
+                serde_json::json!({"name": rule.name(), "action": rule.action.as_str(), "message": rule.sentence()});
+        }
         json["data"]["verdict"] = match self.admission.dry_run(&request) {
+            _ if let Some(rule) = refuses => serde_json::json!({
+                "admitted": false,
+                "limit": LimitName::Blocked.id(),
+                "message": Failure::blocked(rule, "").message,
+            }),
+            Ok(_) if slow => serde_json::json!({"admitted": true, "slow": true, "message": soft}),
             Ok(_) => serde_json::json!({"admitted": true}),
             Err(refusal) => serde_json::json!({
                 "admitted": false,
@@ -114,7 +129,13 @@ impl Pricing {
 fn verdict(common: &Common, ceilings: &Ceilings, cost: &QueryCost) -> Verdict {
     match limit::check_per_query(&common.policy, &common.caller.tenant, common.class(), cost) {
         Err(_) => Verdict::Exceeded,
-        Ok(shadow) if shadow.is_empty() && cost.memory.value <= ceilings.query => Verdict::Within,
+        Ok(shadow)
+            if shadow.is_empty()
+                && cost.memory.value <= ceilings.query
+                && limit::soft(&common.policy, &common.caller.tenant, common.class(), cost).is_none() =>
+        {
+            Verdict::Within
+        }
         Ok(_) => Verdict::NearLimit,
     }
 }

@@ -22,7 +22,10 @@ use crate::{
     base::{QueryCost, TenantId, time::EvalTimes},
     limit::Candidate,
     promql::Fingerprint,
-    proxy::{meter::Progress, route::Endpoint},
+    proxy::{
+        meter::{Cancellation, Kill, Progress},
+        route::Endpoint,
+    },
 };
 
 /// Rejections that are remembered.
@@ -34,12 +37,36 @@ const MESSAGE_CHARS: usize = 400;
 /// In place of the time that a query waited, while it does.
 const WAITING: u64 = u64::MAX;
 
+/// The state of an active query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueryState {
+    /// It waits for budget.
+    Queued,
+    /// The backend has it and has not answered.
+    Running,
+    /// Its answer comes.
+    Streaming,
+}
+
+impl QueryState {
+    /// Its name in the admin API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Streaming => "streaming",
+        }
+    }
+}
+
 /// The facts about a query that asks to run.
 #[derive(Debug)]
 pub(crate) struct Facts {
     pub owner: Owner,
     pub origin: Origin,
     pub cost: QueryCost,
+    /// Requests that it is asked for in.
+    pub parts: u64,
     pub endpoint: Endpoint,
     pub fingerprint: Option<Fingerprint>,
     pub query: Arc<str>,
@@ -72,6 +99,20 @@ impl ActiveQuery {
     /// Bytes of its answer that have come.
     pub(crate) fn bytes(&self) -> u64 {
         self.progress.bytes()
+    }
+
+    /// Where it is.
+    pub(crate) fn state(&self) -> QueryState {
+        match (self.waited(), self.progress.is_answered()) {
+            (None, _) => QueryState::Queued,
+            (Some(_), false) => QueryState::Running,
+            (Some(_), true) => QueryState::Streaming,
+        }
+    }
+
+    /// Which of its parts it is at, from 1 on.
+    pub(crate) fn part(&self) -> u64 {
+        (self.progress.parts() + 1).min(self.facts.parts)
     }
 }
 
@@ -159,7 +200,7 @@ impl ActiveQueries {
         let runs = |query: &&Arc<ActiveQuery>| {
             &*query.facts.owner.backend == backend
                 && query.waited().is_some()
-                && !query.progress.is_cancelled()
+                && query.progress.cancelled().is_none()
         };
         let running: Vec<_> = state.active.values().filter(runs).collect();
         let candidate = |query: &&Arc<ActiveQuery>| Candidate {
@@ -168,8 +209,20 @@ impl ActiveQueries {
         };
         let chosen = choose(&running.iter().map(candidate).collect::<Vec<_>>())?;
         let chosen = running.get(chosen)?;
-        chosen.progress.cancel();
+        chosen.progress.cancel(Cancellation::ForBackend);
         Some(Arc::clone(chosen))
+    }
+
+    /// Ends the queries, waiting or running, that are picked and not being cancelled already.
+    pub(in crate::proxy) fn kill(
+        &self,
+        is_picked: impl Fn(&ActiveQuery) -> bool,
+        kill: &Arc<Kill>,
+    ) -> Vec<Arc<ActiveQuery>> {
+        let killed = self.list().into_iter().filter(|query| {
+            is_picked(query) && query.progress.cancel(Cancellation::Killed(Arc::clone(kill)))
+        });
+        killed.collect()
     }
 
     /// Gives back the slots of a backend's answers whose clients have not read for this time.
@@ -216,6 +269,20 @@ impl ActiveGuard {
         self.id
     }
 
+    /// The handle on its answer.
+    pub(in crate::proxy) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.query.progress)
+    }
+
+    /// It asks to run once more, in another way. Its number stays, and a kill that came meanwhile.
+    pub(in crate::proxy) fn queued_again(&mut self, facts: Facts) {
+        let progress = self.progress();
+        progress.set_parts(0);
+        let query = Arc::new(ActiveQuery { facts, tag: self.id, waited: AtomicU64::new(WAITING), progress });
+        self.query = Arc::clone(&query);
+        self.queries.lock().active.insert(self.id, query);
+    }
+
     /// The query may run after having waited this long. Gives the handle on its answer.
     pub(in crate::proxy) fn admitted(&self, waited: Duration) -> Arc<Progress> {
         self.query.waited.store(waited.as_millis() as u64, Relaxed);
@@ -255,6 +322,7 @@ mod tests {
         Facts {
             owner: owner(tenant),
             cost,
+            parts: 1,
             endpoint: Endpoint::Query,
             fingerprint: None,
             query,
@@ -293,8 +361,8 @@ mod tests {
             queries.cancel_one("main", choose).map(|seen| seen.facts.cost.memory.value)
         };
         assert_eq!(cancelled(&queries), Some(5));
-        assert_eq!([runs[0].is_cancelled(), runs[1].is_cancelled()], [false, true]);
-        runs[1].cancelled().await;
+        assert!(runs[0].cancelled().is_none());
+        assert_eq!(*runs[1].cancellation().await, Cancellation::ForBackend);
         assert_eq!(cancelled(&queries), Some(1));
         assert_eq!(cancelled(&queries), None);
     }

@@ -1,12 +1,15 @@
 //! One record for each query: its line in the log, its span, its place on the status page.
 
 mod active;
+pub(super) mod audit;
 mod origin;
 mod query_log;
 mod recent_tenants;
 mod rejection;
 mod span;
 
+pub use active::QueryState;
+pub use audit::Author;
 pub use origin::Origin;
 pub use rejection::Refused;
 

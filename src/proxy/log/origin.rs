@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, header::USER_AGENT};
 use serde::Serialize;
 
 /// Bytes of a header that are kept.
@@ -12,6 +12,8 @@ const USER: HeaderName = HeaderName::from_static("x-grafana-user");
 const DASHBOARD: HeaderName = HeaderName::from_static("x-dashboard-uid");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const PANEL: HeaderName = HeaderName::from_static("x-panel-id");
+/// Grafana's alert rules.
+const RULE: HeaderName = HeaderName::from_static("x-rule-uid");
 
 /// Digits of a trace id in `traceparent` (W3C Trace Context).
 const TRACE_ID_DIGITS: usize = 32;
@@ -25,6 +27,10 @@ pub struct Origin {
     pub dashboard: Option<Box<str>>,
     /// The panel's id.
     pub panel: Option<Box<str>>,
+    /// The alert rule's UID.
+    pub rule: Option<Box<str>>,
+    /// The client's program, as it says.
+    pub user_agent: Option<Box<str>>,
     /// The client's address.
     pub client: Option<IpAddr>,
     /// Its trace (W3C Trace Context), as the client named it or Weir began it.
@@ -34,18 +40,22 @@ pub struct Origin {
 impl Origin {
     /// Reads the headers of a trusted peer; those of any other are ignored.
     pub(in crate::proxy) fn of(headers: &HeaderMap, client: IpAddr, trusted: bool) -> Self {
-        let read = |name| {
-            let value = headers.get(name).filter(|_| trusted)?.to_str().ok()?;
+        let text = |name| {
+            let value = headers.get(name)?.to_str().ok()?;
             // A header that reads as a string is ASCII: any byte is a boundary.
             let kept = &value[..value.len().min(KEPT_BYTES_MAX)];
             (!kept.is_empty()).then(|| kept.into())
         };
+        let read = |name| if trusted { text(name) } else { None };
         let traceparent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
         let trace_id = traceparent.and_then(|text| text.trim().split('-').nth(1));
         Self {
             user: read(USER),
             dashboard: read(DASHBOARD),
             panel: read(PANEL),
+            rule: read(RULE),
+            // It says what asks, and nothing of who.
+            user_agent: text(USER_AGENT),
             client: Some(client.to_canonical()),
             trace_id: trace_id.filter(|id| id.len() == TRACE_ID_DIGITS).map(Into::into),
         }

@@ -16,10 +16,10 @@ use super::{
 };
 use crate::{
     base::{Blame, ErrorKind, Estimate, QueryCost, TenantId, time::EvalTimes},
-    limit::ShadowHit,
+    limit::{LimitName, ShadowHit},
     promql::Fingerprint,
     proxy::{
-        meter::{Actual, Outcome, Progress},
+        meter::{Actual, Cancellation, Outcome, Progress},
         query::ParsedQuery,
         respond::failure::Failure,
         route::Endpoint,
@@ -195,6 +195,16 @@ impl QueryLog {
         &self.query
     }
 
+    /// Its origin.
+    pub(in crate::proxy) const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The name of its class.
+    pub(in crate::proxy) fn class(&self) -> Option<&str> {
+        self.owner.as_ref().map(|owner| &*owner.class)
+    }
+
     /// It is known who asks.
     pub(in crate::proxy) fn identified(&mut self, owner: Owner, origin: Origin) {
         self.owner = Some(owner);
@@ -221,21 +231,30 @@ impl QueryLog {
         (self.stage, self.priced) = (Stage::Admit, Instant::now());
     }
 
-    /// It asks to run. From here to its end it is on the status page.
+    /// It asks to run, perhaps again in another way. From here to its end it is one of the active queries.
     pub(in crate::proxy) fn queued(&mut self) {
         let Some((owner, cost)) = self.owner.clone().zip(self.cost) else { return };
-        self.active = None;
-        self.active = Some(self.logs.active.enter(Facts {
+        let facts = Facts {
             owner,
             origin: self.origin.clone(),
             cost,
+            parts: self.parts,
             endpoint: self.endpoint,
             fingerprint: self.fingerprint,
             query: Arc::clone(&self.query),
             times: self.times,
             began: self.began,
             queued: self.priced,
-        }));
+        };
+        match &mut self.active {
+            Some(active) => active.queued_again(facts),
+            none => *none = Some(self.logs.active.enter(facts)),
+        }
+    }
+
+    /// The handle on its answer, from when it asks to run.
+    pub(in crate::proxy) fn progress(&self) -> Option<Arc<Progress>> {
+        self.active.as_ref().map(ActiveGuard::progress)
     }
 
     /// The number by which admission knows it; 0 before it asks to run.
@@ -252,6 +271,13 @@ impl QueryLog {
         self.stage = Stage::Forward;
         self.write_shadowed();
         self.active.as_ref().map(|active| active.admitted(waited)).unwrap_or_default()
+    }
+
+    /// It runs in the slow lane, since it passed this soft limit.
+    pub(in crate::proxy) fn over_soft_limit(&self, limit: LimitName) {
+        if let Some(owner) = &self.owner {
+            self.logs.metrics.over_soft_limit(&owner.tenant, limit.id());
+        }
     }
 
     /// It passed these limits in shadow mode. They are written down with its text, or with its end.
@@ -359,13 +385,16 @@ impl QueryLog {
             Outcome::Complete | Outcome::Failed | Outcome::Dropped | Outcome::Late => None,
         };
         let late = (outcome == Outcome::Late).then_some("the client did not take its answer in time");
+        let progress = self.progress();
+        let cancelled = progress.as_ref().and_then(|progress| progress.cancelled());
+        let cancelled = cancelled.filter(|_| limit.is_some()).map(Cancellation::message);
         let backend_error = self.backend_error.take();
         self.write(End {
             verdict: self.verdict,
             outcome: outcome.label(),
             status: Some(status),
             limit,
-            error: late.or(backend_error.as_deref()),
+            error: cancelled.as_deref().or(late).or(backend_error.as_deref()),
             actual: Some(actual),
         });
     }

@@ -192,8 +192,8 @@ impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
             }
         }
-        if self.meter.progress.is_cancelled() {
-            let (limit, came) = (LimitName::Cancelled, self.meter.counter.actual(false));
+        if let Some(cancelled) = self.meter.progress.cancelled() {
+            let (limit, came) = (cancelled.limit(), self.meter.counter.actual(false));
             return Poll::Ready(Some(Err(self.cut_off(CutOff { limit, observed: 0, max: 0, came }))));
         }
         let used_up = self.meter.counter.turn();
@@ -251,10 +251,10 @@ impl<B: Body> Drop for MeteredBody<B> {
         // An empty answer is never polled.
         self.end_if_drained();
         let progress = &self.meter.progress;
-        self.end(match (progress.is_cancelled(), progress.is_late()) {
-            (true, _) => Outcome::CutOff(LimitName::Cancelled),
-            (false, true) => Outcome::Late,
-            (false, false) => Outcome::Dropped,
+        self.end(match progress.cancelled() {
+            Some(cancelled) => Outcome::CutOff(cancelled.limit()),
+            None if progress.is_late() => Outcome::Late,
+            None => Outcome::Dropped,
         });
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use http::Response;
+use http::{Response, header, response};
 use tokio::time::Instant;
 use tower::Service;
 
@@ -27,7 +27,7 @@ use crate::{
         query::ParsedQuery,
         replan::Halted,
         respond::{
-            Body, SERVER_TIMING, WEIR_COST, WEIR_ESTIMATE,
+            Body, SERVER_TIMING, Warned, WEIR_COST, WEIR_ESTIMATE,
             failure::{Failure, cost_header, estimate_header, timing_header},
             header_text,
         },
@@ -82,13 +82,15 @@ where
     let split = split.map(|split| InParts {
         times: split.times(estimate.parts),
         metrics: Arc::clone(&common.shared.settler.metrics),
+        progress: Arc::clone(&progress),
     });
     let upstream = Arc::clone(&common.upstream);
     let dispatch = Dispatch { upstream, outgoing, deadline, idempotent: is_light, split };
     let answered = tokio::select! {
         biased;
+        // First: one that was killed while it waited is never sent.
+        why = progress.cancellation() => return Err(common.reject(Failure::cancelled(why)).into()),
         answered = inner.call(Permitted::new(dispatch, permit)) => answered,
-        () = progress.cancelled() => return Err(common.reject(Failure::cancelled()).into()),
     };
     match answered {
         Ok(answered) => {
@@ -140,15 +142,18 @@ async fn answer_client(
         meter = meter.judging_before_the_first_byte();
     }
     let received = match result {
-        Ok(response) => {
-            let received = forward::receive(response, Asked::of(&common)).await;
-            received.map_err(|failure| {
-                if common.upstream.push_down {
-                    return forward::refused_below(&common, failure, &estimate);
-                }
-                failure
-            })
-        }
+        Ok(response) => tokio::select! {
+            biased;
+            received = forward::receive(response, Asked::of(&common)) => {
+                received.map_err(|failure| {
+                    if common.upstream.push_down {
+                        return forward::refused_below(&common, failure, &estimate);
+                    }
+                    failure
+                })
+            }
+            why = progress.cancellation() => Err(Failure::cancelled(why)),
+        },
         Err(error) => Err(Failure::late(&error, Instant::now() >= deadline, time)),
     };
     let Received { response, error } = match received {
@@ -165,8 +170,10 @@ async fn answer_client(
     let metered = meter.wrap(&head.headers, body);
     let peeked = tokio::select! {
         biased;
-        peeked = metered.peek() => peeked.map_err(|error| Failure::unsent(&error)),
-        () = progress.cancelled() => Err(Failure::cancelled()),
+        peeked = metered.peek() => peeked.map_err(|error| {
+            progress.cancelled().map_or_else(|| Failure::unsent(&error), Failure::cancelled)
+        }),
+        why = progress.cancellation() => Err(Failure::cancelled(why)),
     };
     let mut peeked = match peeked {
         Ok(peeked) => peeked,
@@ -181,7 +188,19 @@ async fn answer_client(
     head.headers.append(SERVER_TIMING, header_text(&timing_header(waited, at.elapsed())));
     // From here on its end is the body's.
     peeked.log_to(common.log, head.status.as_u16());
-    Ok(Response::from_parts(head, Body::from(peeked)))
+    if common.warnings.is_empty() || !takes_warnings(&head) {
+        return Ok(Response::from_parts(head, Body::from(peeked)));
+    }
+    head.headers.remove(header::CONTENT_LENGTH);
+    Ok(Response::from_parts(head, Body::Warned(Box::new(Warned::new(peeked, &common.warnings)))))
+}
+
+/// Whether an answer is one that warnings can be added to: a success in JSON, and not compressed.
+fn takes_warnings(head: &response::Parts) -> bool {
+    let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    head.status.is_success()
+        && content_type.is_some_and(forward::is_json)
+        && head.headers.get(header::CONTENT_ENCODING).is_none_or(|coding| coding == "identity")
 }
 
 /// The limits of a query's answer.

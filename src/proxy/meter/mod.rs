@@ -12,6 +12,7 @@
 mod answer_counter;
 mod body;
 mod byte_masks;
+mod cancel;
 mod gzip;
 pub(in crate::proxy) mod layer;
 mod progress;
@@ -27,6 +28,7 @@ use http::HeaderMap;
 use self::answer_counter::AnswerCounter;
 pub use self::{
     body::{BodyError, MeteredBody, Unsent},
+    cancel::{Cancellation, Kill},
     progress::Progress,
     scan::{Counts, Scanner},
 };
@@ -46,7 +48,7 @@ pub struct MeterLimits {
 /// Why an answer was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CutOff {
-    /// Which limit; [`LimitName::Cancelled`] is none, but a cancellation for the backend's sake.
+    /// Which limit; [`LimitName::Cancelled`] and [`LimitName::Killed`] are none, but cancellations.
     pub limit: LimitName,
     /// The count when the answer was stopped: a lower bound of its size.
     pub observed: u64,
@@ -56,15 +58,12 @@ pub struct CutOff {
     pub came: Actual,
 }
 
-/// Why a query was cancelled that did nothing wrong.
-pub const RECALLED: &str = "the backend was about to run out of memory, or its queries held many times their estimates; \
-                            this was the heaviest one there, so it was cancelled; ask again later, or for less \
-                            (weir-recalled)";
-
 impl fmt::Display for CutOff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.limit == LimitName::Cancelled {
-            return f.write_str(RECALLED);
+        match self.limit {
+            LimitName::Cancelled => return f.write_str(cancel::FOR_BACKEND),
+            LimitName::Killed => return f.write_str("an operator stopped the query (weir-killed)"),
+            _ => {}
         }
         let (observed, max) = (self.limit.show(self.observed), self.limit.show(self.max));
         match self.limit {

@@ -3,16 +3,17 @@
 use std::{
     sync::{
         OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use tokio::{sync::Notify, time::Instant};
 
+use super::Cancellation;
 use crate::{http::ResponseDeadline, limit::PermitHandle};
 
-/// An answer that breaks off by itself, and says why, has this long to do it before its connection is cut.
+/// An answer that is late breaks off by itself, and says why, in this time, or its connection is cut.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Shared between the one who forwards an answer and those who watch it.
@@ -23,7 +24,9 @@ pub struct Progress {
     /// Milliseconds after `born` at which the client was handed bytes and has asked for no more since; or a word.
     handed: AtomicU64,
     permit: OnceLock<PermitHandle>,
-    cancelled: AtomicBool,
+    /// Parts of the query that were answered.
+    parts: AtomicU64,
+    cancelled: OnceLock<Cancellation>,
     told: Notify,
     deadline: ResponseDeadline,
 }
@@ -38,7 +41,8 @@ impl Default for Progress {
             bytes: AtomicU64::new(0),
             handed: AtomicU64::new(WAITS),
             permit: OnceLock::new(),
-            cancelled: AtomicBool::new(false),
+            parts: AtomicU64::new(0),
+            cancelled: OnceLock::new(),
             told: Notify::new(),
             deadline: ResponseDeadline::default(),
         }
@@ -88,17 +92,35 @@ impl Progress {
         self.bytes.fetch_add(bytes, Relaxed);
     }
 
-    /// Breaks it off: at once while the backend has not answered, and with the next bytes after that.
-    pub fn cancel(&self) {
-        self.cancelled.store(true, Relaxed);
-        self.set_deadline(Instant::now());
-        // There is one who waits, now or soon.
-        self.told.notify_one();
+    /// Whether the head of its answer has come.
+    pub(in crate::proxy) fn is_answered(&self) -> bool {
+        self.permit.get().is_some()
     }
 
-    /// Whether it is to be broken off.
-    pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Relaxed)
+    /// Parts of the query that were answered.
+    pub(in crate::proxy) fn parts(&self) -> u64 {
+        self.parts.load(Relaxed)
+    }
+
+    pub(in crate::proxy) fn set_parts(&self, answered: u64) {
+        self.parts.store(answered, Relaxed);
+    }
+
+    /// Ends it now: with an error while its client has seen nothing, else by cutting the client's connection, since half an
+    /// answer must not pass for whole. Both drop the backend's connection. `false` if it was cancelled or over before.
+    pub fn cancel(&self, why: Cancellation) -> bool {
+        let is_first = !self.deadline.is_over() && self.cancelled.set(why).is_ok();
+        if is_first {
+            self.deadline.set_deadline(Instant::now());
+            // There is one who waits, now or soon.
+            self.told.notify_one();
+        }
+        is_first
+    }
+
+    /// Why it is to end, if it is.
+    pub fn cancelled(&self) -> Option<&Cancellation> {
+        self.cancelled.get()
     }
 
     /// It must have ended by then; its connection is cut soon after.
@@ -116,9 +138,12 @@ impl Progress {
         self.deadline.is_expired()
     }
 
-    /// Ends when it is to be broken off.
-    pub async fn cancelled(&self) {
-        while !self.is_cancelled() {
+    /// Ends when it is cancelled.
+    pub async fn cancellation(&self) -> &Cancellation {
+        loop {
+            if let Some(why) = self.cancelled.get() {
+                return why;
+            }
             self.told.notified().await;
         }
     }

@@ -43,7 +43,7 @@ pub(in crate::proxy) struct QueryReader {
 
 impl QueryReader {
     /// Reads the query. A text that cannot be parsed goes on record as it came.
-    fn parse(common: &mut Common, body: &Bytes) -> Result<Box<ParsedQuery>, Failure> {
+    pub(in crate::proxy) fn parse(common: &mut Common, body: &Bytes) -> Result<Box<ParsedQuery>, Failure> {
         let Common { shared, head, upstream, log, .. } = common;
         let (endpoint, QueryReader { cache, clock, .. }) = (common.endpoint, &shared.reader);
         let (kind, dialect) = (upstream.backend.kind(), upstream.dialect());

@@ -73,6 +73,8 @@ pub(in crate::proxy) struct ParsedQuery {
     pub timeout: Option<Duration>,
     /// The client set a time of its own, in a parameter or in a header.
     pub has_own_time: bool,
+    /// Series or names that it wants at most.
+    pub limit: Option<u64>,
     /// How it may be asked for in pieces, where it may.
     pub division: Option<Box<QuerySplit>>,
     /// The series of its answer are all that it touched: nothing filters, cuts or combines them.
@@ -171,6 +173,8 @@ impl QueryParser<'_> {
             }
         };
         call.timeout = timeout;
+        // 0 is no limit.
+        call.limit = params.first("limit").and_then(|limit| limit.parse().ok()).filter(|limit| *limit > 0);
         Ok(call)
     }
 
@@ -455,6 +459,7 @@ impl ParsedQuery {
             times: None,
             timeout: None,
             has_own_time: false,
+            limit: None,
             division: None,
             answer_is_whole: false,
             scope: DataScope::default(),

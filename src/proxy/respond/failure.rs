@@ -7,7 +7,7 @@ use http::{Response, StatusCode, header, response};
 use crate::proxy::{
     forward::Asked,
     identify::IdentifyError,
-    meter::{self, Actual, BodyError},
+    meter::{Actual, BodyError, Cancellation},
     query::QueryError,
     respond::{self, Body, Extra},
     route::RouteError,
@@ -18,6 +18,7 @@ use crate::{
     cost::{Estimated, explain},
     limit::{LimitName, Refusal},
     promql::{ParseError, Part, Reason},
+    rules::Rule,
 };
 
 /// Bytes of a backend's own error text that are shown.
@@ -143,7 +144,6 @@ impl Failure {
     pub(in crate::proxy) fn unsent(error: &BodyError<BackendError>) -> Self {
         match error {
             BodyError::Upstream(error) => Self::from(error),
-            BodyError::CutOff(cut) if cut.limit == LimitName::Cancelled => Self::cancelled(),
             BodyError::CutOff(cut) => {
                 let (id, max, observed) = (cut.limit.id(), cut.max, cut.observed);
                 let limit = Some(format!("{id}; max={max}; observed={observed}; known=exact"));
@@ -154,12 +154,23 @@ impl Failure {
         }
     }
 
-    /// The backend was about to run out of memory.
-    pub(in crate::proxy) fn cancelled() -> Self {
-        let id = LimitName::Cancelled.id();
-        let extra =
-            Extra { limit: Some(id.to_owned()), retry_after: Some(RECALLED_RETRY), ..Extra::default() };
-        Self { limit: Some(id), extra: Box::new(extra), ..Self::new(ErrorKind::BackendSick, meter::RECALLED) }
+    /// A rule is against it; `why` begins the message.
+    pub(in crate::proxy) fn blocked(rule: &Rule, why: &str) -> Self {
+        let id = LimitName::Blocked.id();
+        let extra = Extra { limit: Some(format!("{id}; rule={}", rule.name())), ..Extra::default() };
+        let message = format!("{why}blocked by {} ({id})", rule.sentence());
+        Self { limit: Some(id), extra: Box::new(extra), ..Self::new(ErrorKind::LimitExceeded, message) }
+    }
+
+    /// It was ended from outside: for the backend's sake, or by an operator.
+    pub(in crate::proxy) fn cancelled(why: &Cancellation) -> Self {
+        let id = why.limit().id();
+        let (kind, retry_after) = match why {
+            Cancellation::ForBackend => (ErrorKind::BackendSick, Some(RECALLED_RETRY)),
+            Cancellation::Killed(_) => (ErrorKind::LimitExceeded, None),
+        };
+        let extra = Extra { limit: Some(id.to_owned()), retry_after, ..Extra::default() };
+        Self { limit: Some(id), extra: Box::new(extra), ..Self::new(kind, why.message()) }
     }
 
     /// The status that the client gets.
@@ -178,7 +189,7 @@ impl Failure {
 }
 
 /// The advice for this limit.
-fn fix(limit: LimitName, estimate: &Estimated) -> String {
+pub(in crate::proxy) fn fix(limit: LimitName, estimate: &Estimated) -> String {
     match limit {
         LimitName::MaxSeries => explain::fewer_series(estimate),
         LimitName::MaxText | LimitName::MaxNodes | LimitName::MaxDepth => {

@@ -6,6 +6,7 @@
 
 pub(in crate::proxy) mod failure;
 pub(in crate::proxy) mod layer;
+mod warnings;
 
 use std::{
     fmt::Write,
@@ -20,6 +21,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 
+pub use self::warnings::Warned;
 use crate::proxy::meter::{BodyError, MeteredBody, Progress};
 use crate::{
     backend::{self, BackendError},
@@ -180,6 +182,8 @@ pub enum Body {
     Full(Option<Bytes>),
     /// A backend's answer under a permit.
     Metered(Box<MeteredBody<backend::Body>>),
+    /// The same with warnings of Weir's.
+    Warned(Box<Warned>),
     /// A backend's answer that nobody counts.
     Streaming(Box<Passed>),
 }
@@ -214,6 +218,7 @@ impl Body {
     pub(in crate::proxy) fn to_come(&self) -> Option<&Arc<Progress>> {
         match self {
             Self::Metered(body) => body.to_come(),
+            Self::Warned(warned) => warned.to_come(),
             Self::Streaming(passed) => Some(&passed.progress).filter(|_| !passed.body.is_end_stream()),
             Self::Full(_) => None,
         }
@@ -242,6 +247,7 @@ impl http_body::Body for Body {
         match &mut *self {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Metered(body) => Pin::new(body).poll_frame(cx),
+            Self::Warned(warned) => Pin::new(warned).poll_frame(cx),
             Self::Streaming(passed) => {
                 let next = Pin::new(&mut passed.body).poll_frame(cx).map_err(BodyError::Upstream);
                 passed.progress.handed(next.is_ready());
@@ -254,6 +260,7 @@ impl http_body::Body for Body {
         match self {
             Self::Full(bytes) => bytes.is_none(),
             Self::Metered(body) => body.is_end_stream(),
+            Self::Warned(warned) => warned.is_end_stream(),
             Self::Streaming(passed) => passed.body.is_end_stream(),
         }
     }
@@ -262,6 +269,7 @@ impl http_body::Body for Body {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Metered(body) => body.size_hint(),
+            Self::Warned(warned) => warned.size_hint(),
             Self::Streaming(passed) => passed.body.size_hint(),
         }
     }

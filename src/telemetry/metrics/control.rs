@@ -12,12 +12,13 @@ pub(super) struct Control {
     pub(super) lingering: GaugeVec,
     pub(super) reserve: GaugeVec,
     pub(super) waiting: GaugeVec,
+    pub(super) oldest: GaugeVec,
 }
 
 /// One lane of a backend.
 #[derive(Clone, Copy, Debug)]
 pub struct LaneGauges {
-    /// `light` or `heavy`.
+    /// `light`, `heavy` or `slow`.
     pub lane: &'static str,
     /// Bytes held, and how many may be.
     pub memory: (u64, Option<u64>),
@@ -32,8 +33,8 @@ pub struct ControlGauges<'a> {
     pub backend: &'a str,
     /// Bytes of the congestion window; `None` is unlimited.
     pub window: Option<u64>,
-    /// Both lanes.
-    pub lanes: [LaneGauges; 2],
+    /// The lanes.
+    pub lanes: [LaneGauges; 3],
     /// Bytes held for clients that do not read.
     pub stalled: u64,
     /// Queries whose clients left.
@@ -51,6 +52,7 @@ impl Control {
             &self.lingering,
             &self.reserve,
             &self.waiting,
+            &self.oldest,
         ] {
             gauges.reset();
         }

@@ -91,6 +91,11 @@ impl Maker<'_> {
                 "Queries waiting, by what they wait for.",
                 &["backend", "reason"],
             )?,
+            oldest: self.gauges(
+                "weir_oldest_query_age_seconds",
+                "Time since the oldest query of a class came that waits for budget or runs; 0 where none does.",
+                &["state", "class"],
+            )?,
         })
     }
 
@@ -181,6 +186,16 @@ impl Maker<'_> {
     fn label_table_time(&self) -> prometheus::Result<IntGaugeVec> {
         let help = "When the label table was fetched; its age is time() minus this.";
         self.int_gauges("weir_label_table_timestamp_seconds", help, &["backend"])
+    }
+
+    fn rule_hits(&self) -> prometheus::Result<IntCounterVec> {
+        let help = "Queries that a rule met, by the rule and what it does.";
+        self.counter("weir_rule_hits_total", help, &["rule", "action"])
+    }
+
+    fn soft_limits(&self) -> prometheus::Result<IntCounterVec> {
+        let help = "Queries that ran in the slow lane for being over a soft limit.";
+        self.counter("weir_soft_limit_queries_total", help, &["tenant", "limit"])
     }
 
     fn overhead(&self) -> prometheus::Result<Histogram> {
@@ -291,6 +306,8 @@ impl Metrics {
             client_connections_max: make.client_connections_max()?,
             client_connections_lost: make.client_connections_lost()?,
             spans: make.spans()?,
+            rule_hits: make.rule_hits()?,
+            soft_limits: make.soft_limits()?,
             described: make.described.into_inner(),
             registry,
         })

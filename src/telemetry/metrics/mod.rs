@@ -170,6 +170,8 @@ pub struct Metrics {
     backend_connections: IntGaugeVec,
     backend_connections_max: IntGaugeVec,
     spans: IntCounterVec,
+    rule_hits: IntCounterVec,
+    soft_limits: IntCounterVec,
 }
 
 /// The ends of requests that dashboards and alerts look at: outcome and class of status.
@@ -232,6 +234,37 @@ impl Metrics {
     /// A query was refused by a limit (its stable id) in a mode (`enforce` or `shadow`).
     pub fn refused(&self, tenant: &TenantId, limit: &'static str, mode: &'static str, reason: ErrorKind) {
         self.refusals.with_label_values(&[self.tenants.label(tenant), limit, mode, reason.label()]).inc();
+    }
+
+    /// A query runs in the slow lane, since it passed a soft limit (the stable id of the limit).
+    pub fn over_soft_limit(&self, tenant: &TenantId, limit: &'static str) {
+        self.soft_limits.with_label_values(&[self.tenants.label(tenant), limit]).inc();
+    }
+
+    /// A rule is in force: what it met is shown, from 0 on.
+    pub fn rule_set(&self, rule: &str, action: &str) {
+        self.rule_hits.with_label_values(&[rule, action]);
+    }
+
+    /// A rule met a query.
+    pub fn rule_hit(&self, rule: &str, action: &str) {
+        self.rule_hits.with_label_values(&[rule, action]).inc();
+    }
+
+    /// Queries that a rule met.
+    pub fn rule_hits(&self, rule: &str, action: &str) -> u64 {
+        self.rule_hits.with_label_values(&[rule, action]).get()
+    }
+
+    /// A rule is in force no more.
+    pub fn forget_rule(&self, rule: &str, action: &str) {
+        // One that was never set is not there to be removed.
+        let _ = self.rule_hits.remove_label_values(&[rule, action]);
+    }
+
+    /// The oldest query of a class that waits or runs (`state`) came so long ago.
+    pub fn oldest_query(&self, state: &'static str, class: &str, age: Duration) {
+        self.control.oldest.with_label_values(&[state, class]).set(age.as_secs_f64());
     }
 
     /// Weir took this long to decide, the wait for budget left out.

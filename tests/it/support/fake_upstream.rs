@@ -195,6 +195,11 @@ impl FakeUpstream {
         self.until(|log| log.gone.load(SeqCst) >= count).await;
     }
 
+    /// Peers that left while they were owed bytes.
+    pub(crate) fn gone(&self) -> usize {
+        self.log.gone.load(SeqCst)
+    }
+
     async fn until(&self, done: impl Fn(&Log) -> bool) {
         let waiting = async {
             loop {

@@ -119,6 +119,7 @@ impl Proxy {
                 name: "main".into(),
                 memory: Limit::enforce(budget),
                 queries: Limit::enforce(queries),
+                slow: weir::limit::SlowLane::default(),
                 unproven_percent,
                 linger: Duration::from_secs(3),
             }],

@@ -15,7 +15,7 @@ use tokio::time::{Instant, advance};
 use super::super::{Meter, MeterLimits, Progress};
 use crate::{
     base::{Estimate, QueryCost, TenantId},
-    limit::{Admission, AdmissionRequest, BackendBudget, Charged, Limit, Policy, Snapshot},
+    limit::{Admission, AdmissionRequest, BackendBudget, Charged, Limit, Policy, Snapshot, SlowLane},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,6 +25,7 @@ fn admission() -> Arc<Admission> {
         name: "main".into(),
         memory: Limit::enforce(1_000),
         queries: Limit::enforce(4),
+        slow: SlowLane::default(),
         unproven_percent: 100,
         linger: Duration::ZERO,
     };
@@ -48,6 +49,7 @@ async fn a_client_that_does_not_read_gives_its_slot_back_and_the_backends_last_b
         cost: QueryCost { memory: Estimate::exact(500), ..QueryCost::NOTHING },
         deadline: Instant::now() + SECOND,
         charged: Charged::Nothing,
+        slow: false,
         tag: 0,
     };
     let permit = admission.admit(request).await.unwrap().permit;

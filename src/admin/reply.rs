@@ -1,0 +1,93 @@
+//! Answers of the admin API in the shape of the query API, and who asked.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{base::ErrorKind, http::Holder, proxy::Author};
+
+/// An error: what is wrong, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failed(pub(super) ErrorKind, pub(super) String);
+
+impl Failed {
+    pub(super) fn bad(message: impl Into<String>) -> Self {
+        Self(ErrorKind::BadData, message.into())
+    }
+
+    pub(super) fn missing(message: impl Into<String>) -> Self {
+        Self(ErrorKind::NotFound, message.into())
+    }
+}
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        let Self(kind, message) = self;
+        let body = json!({"status": "error", "errorType": kind.error_type(), "error": message});
+        let status = StatusCode::from_u16(kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, HEADERS, body.to_string()).into_response()
+    }
+}
+
+const HEADERS: [(header::HeaderName, &str); 2] =
+    [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+
+/// `{"status": "success", "data": …}`.
+pub(super) fn success(data: impl Serialize) -> Response {
+    let body = json!({"status": "success", "data": data});
+    (HEADERS, body.to_string()).into_response()
+}
+
+/// The parameters of a request, each once, and who asks.
+#[derive(Debug)]
+pub(super) struct Asked {
+    params: BTreeMap<String, String>,
+    holder: Option<Holder>,
+    peer: Option<SocketAddr>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Asked {
+    type Rejection = Failed;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failed> {
+        let mut params = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
+            if params.insert(name.clone().into_owned(), value.into_owned()).is_some() {
+                return Err(Failed::bad(format!("the parameter `{name}` is there twice")));
+            }
+        }
+        let holder = parts.extensions.get::<Holder>().cloned();
+        Ok(Self { params, holder, peer: parts.extensions.get::<SocketAddr>().copied() })
+    }
+}
+
+impl Asked {
+    /// Takes a parameter; an empty one is none.
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+        self.params.remove(name).filter(|value| !value.is_empty())
+    }
+
+    /// Refuses what nobody took: a misspelt parameter must not widen what is asked for.
+    pub(super) fn nothing_else(&self) -> Result<(), Failed> {
+        match self.params.keys().next() {
+            Some(name) => Err(Failed::bad(format!("there is no parameter `{name}` here, or it is empty"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Who acts: the holder of the token, and in brackets who the request says it is.
+    pub(super) fn author(&self, says: Option<String>) -> Author {
+        let name = match (&self.holder, says) {
+            (Some(Holder(holder)), Some(says)) if *says != **holder => format!("{says} (token of {holder})"),
+            (Some(Holder(holder)), _) => holder.to_string(),
+            (None, says) => says.unwrap_or_default(),
+        };
+        Author { name, peer: self.peer }
+    }
+}

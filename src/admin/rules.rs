@@ -1,0 +1,78 @@
+//! `/api/v1/admin/rules`: the rules in force, and how they are set and taken away.
+
+use axum::{
+    body::Bytes,
+    extract::{Path, State},
+    response::Response,
+};
+use serde_json::{Value, json};
+
+use super::{
+    reply::{Asked, Failed, success},
+    routes::Admin,
+};
+use crate::{
+    base::ErrorKind,
+    proxy::{NoRoom, Proxy},
+    rules::{RULES_MAX, Rule, RuleSpec},
+};
+
+/// Bytes of a rule as JSON.
+pub(super) const RULE_BYTES_MAX: usize = 128 << 10;
+
+/// All of them, in the order in which they are held against a query.
+pub(super) async fn list(State(admin): State<Admin>, asked: Asked) -> Result<Response, Failed> {
+    asked.nothing_else()?;
+    let (set, now_ms) = (admin.proxy.rules().set(), admin.proxy.now_ms());
+    let run_time = set.at_run_time.iter().map(|rule| shown(&admin.proxy, rule, "api", now_ms));
+    let configured = set.configured.iter().map(|rule| shown(&admin.proxy, rule, "configuration", now_ms));
+    Ok(success(json!({"now_ms": now_ms, "rules": run_time.chain(configured).collect::<Vec<_>>()})))
+}
+
+fn shown(proxy: &Proxy, rule: &Rule, source: &str, now_ms: i64) -> Value {
+    // There are only numbers and texts.
+    let mut shown = serde_json::to_value(&rule.spec).unwrap_or_default();
+    shown["source"] = json!(source);
+    shown["hits"] = json!(proxy.metrics.rule_hits(rule.name(), rule.action.as_str()));
+    shown["expired"] = json!(rule.is_expired(now_ms));
+    shown
+}
+
+/// Sets one, before all others, in place of one of the same name. The body is the rule as JSON.
+pub(super) async fn add(State(admin): State<Admin>, mut asked: Asked, body: Bytes) -> Result<Response, Failed> {
+    let by = asked.take("by");
+    asked.nothing_else()?;
+    let spec: RuleSpec = serde_json::from_slice(&body).map_err(|error| Failed::bad(format!("the rule: {error}")))?;
+    let now_ms = admin.proxy.now_ms();
+    let mut rule = spec.read(Some(now_ms)).map_err(|(key, why)| Failed::bad(format!("{key}: {why}")))?;
+    let author = asked.author(by);
+    if rule.spec.owner.is_empty() {
+        rule.spec.owner.clone_from(&author.name);
+    }
+    let (proxy, kept) = (admin.proxy.clone(), rule.clone());
+    // It is written to the disk.
+    let set = tokio::task::spawn_blocking(move || proxy.rules().add(kept, &author)).await;
+    let error = set.map_err(|error| Failed(ErrorKind::Internal, error.to_string()))?.map_err(|why| match why {
+        NoRoom::Full => Failed::bad(format!("there are {RULES_MAX} rules already; take one away")),
+        NoRoom::Configured => Failed::bad(format!("a rule of the configuration is named `{}`", spec.name)),
+    })?;
+    let mut shown = shown(&admin.proxy, &rule, "api", now_ms);
+    shown["kept"] = json!(error.is_none());
+    Ok(success(shown))
+}
+
+/// Takes one away.
+pub(super) async fn remove(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+    mut asked: Asked,
+) -> Result<Response, Failed> {
+    let by = asked.take("by");
+    asked.nothing_else()?;
+    let (proxy, author, gone) = (admin.proxy.clone(), asked.author(by), name.clone());
+    let removed = tokio::task::spawn_blocking(move || proxy.rules().remove(&gone, &author)).await;
+    let removed = removed.map_err(|error| Failed(ErrorKind::Internal, error.to_string()))?;
+    let why = || format!("no rule `{name}` was set over the admin API; those of the configuration are changed there");
+    let (rule, error) = removed.ok_or_else(|| Failed::missing(why()))?;
+    Ok(success(json!({"removed": rule.name(), "kept": error.is_none()})))
+}

@@ -1,0 +1,247 @@
+//! `weir rule`: rules against single queries, of a running Weir.
+
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Subcommand};
+use form_urlencoded::{Serializer, byte_serialize};
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use super::{
+    admin::{AdminAddress, block_on},
+    exit::{BAD_INPUT, FAILED},
+    output,
+    text::clean,
+};
+
+/// What to do with them.
+#[derive(Debug, Subcommand)]
+pub(super) enum Rule {
+    /// Print the rules in the order in which they are held against a query.
+    List {
+        #[command(flatten)]
+        address: AdminAddress,
+        /// Print the JSON of `/api/v1/admin/rules`.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Set a rule before all others, until it expires; one of the same name is replaced.
+    Add(Box<Add>),
+    /// Take away a rule that was set at run time.
+    Remove {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        address: AdminAddress,
+        /// Who takes it away; the user of this terminal when it is left out.
+        #[arg(long, env = "USER", hide_env = true, default_value = "")]
+        by: String,
+    },
+}
+
+/// A rule. A query has to match everything that is given; in names `*` stands for anything.
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// The name in messages and metrics.
+    name: String,
+    /// Why; whoever is refused reads it.
+    #[arg(long)]
+    reason: String,
+    /// For how long it holds (`2h`), or until when (`2026-12-01T08:00:00Z`).
+    #[arg(long)]
+    expires: String,
+    /// What becomes of the queries: refuse, shadow, slow or clamp.
+    #[arg(long, default_value = "refuse")]
+    action: String,
+    /// Whom to ask; whoever sets it when it is left out.
+    #[arg(long, default_value = "")]
+    owner: String,
+    /// The same query whatever its layout, numbers and times.
+    #[arg(long)]
+    fingerprint: Option<String>,
+    /// The text of the query, whatever its layout.
+    #[arg(long)]
+    query: Option<String>,
+    /// A regular expression that is found in the text.
+    #[arg(long)]
+    regex: Option<String>,
+    /// A metric that the query may read, or `prefix*`.
+    #[arg(long)]
+    metric: Option<String>,
+    /// A selector does not say which metric it reads.
+    #[arg(long)]
+    nameless: bool,
+    /// The query spans more than this.
+    #[arg(long, value_name = "DURATION")]
+    range_longer_than: Option<String>,
+    /// The points of the graph are closer than this.
+    #[arg(long, value_name = "DURATION")]
+    step_shorter_than: Option<String>,
+    /// One evaluation reaches back further than this.
+    #[arg(long, value_name = "DURATION")]
+    window_longer_than: Option<String>,
+    /// A tenant, or `team-*`.
+    #[arg(long)]
+    tenant: Option<String>,
+    /// A class.
+    #[arg(long)]
+    class: Option<String>,
+    /// The UID of a dashboard.
+    #[arg(long)]
+    dashboard: Option<String>,
+    /// The id of a panel.
+    #[arg(long)]
+    panel: Option<String>,
+    /// A user of Grafana.
+    #[arg(long)]
+    user: Option<String>,
+    /// The client's program.
+    #[arg(long)]
+    user_agent: Option<String>,
+    /// `query`, `query_range`, `series`, `labels`, `label_values`, `query_exemplars` or `read`.
+    #[arg(long)]
+    endpoint: Option<String>,
+    /// A time of day, UTC: `22:00-06:00`.
+    #[arg(long)]
+    hours: Option<String>,
+    /// `--action clamp` cuts to this time.
+    #[arg(long, value_name = "DURATION")]
+    clamp_range: Option<String>,
+    /// `--action clamp` raises the step to this.
+    #[arg(long, value_name = "DURATION")]
+    clamp_step: Option<String>,
+    /// `--action clamp` limits the answer to this many series or names.
+    #[arg(long, value_name = "COUNT")]
+    clamp_limit: Option<u64>,
+    /// The rule as JSON or as one entry of `rules:`, for everything that has no option; options go before it.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Who sets it; the user of this terminal when it is left out.
+    #[arg(long, env = "USER", hide_env = true, default_value = "")]
+    by: String,
+    #[command(flatten)]
+    address: AdminAddress,
+}
+
+pub(super) fn run(rule: &Rule) -> ExitCode {
+    let outcome = match rule {
+        Rule::List { address, json } => list(address, *json),
+        Rule::Add(args) => add(args),
+        Rule::Remove { name, address, by } => remove(name, address, by),
+    };
+    match outcome {
+        Ok(text) => output::out(text, 0),
+        Err((message, code)) => output::err(message, code),
+    }
+}
+
+type Failed = (String, u8);
+
+fn ask(address: &AdminAddress, method: Method, target: &str, body: Option<&Value>) -> Result<Value, Failed> {
+    let admin = address.open().map_err(|message| (message, BAD_INPUT))?;
+    block_on(admin.ask(method, target, body)).map_err(|message| (message, FAILED))
+}
+
+fn by(name: &str) -> String {
+    if name.is_empty() {
+        return String::new();
+    }
+    format!("?{}", Serializer::new(String::new()).append_pair("by", name).finish())
+}
+
+fn list(address: &AdminAddress, json: bool) -> Result<String, Failed> {
+    let data = ask(address, Method::GET, "/api/v1/admin/rules", None)?;
+    if json {
+        return Ok(format!("{data:#}"));
+    }
+    let mut out = format!("{:24} {:8} {:>8} {:22} {:16} {}", "NAME", "ACTION", "HITS", "EXPIRES", "OWNER", "MATCH: REASON");
+    for rule in data["rules"].as_array().into_iter().flatten() {
+        let text = |key: &str| rule[key].as_str().unwrap_or_default();
+        let expires = if rule["expired"] == true { "expired" } else { text("expires") };
+        // Writing to a string does not fail.
+        let _ = write!(
+            out,
+            "\n{:24} {:8} {:>8} {:22} {:16} {}: {}",
+            clean(text("name"), 24),
+            text("action"),
+            rule["hits"],
+            if expires.is_empty() { "never" } else { expires },
+            clean(text("owner"), 16),
+            clean(&rule["match"].to_string(), 80),
+            clean(text("reason"), 100),
+        );
+    }
+    Ok(out)
+}
+
+fn add(args: &Add) -> Result<String, Failed> {
+    let spec = spec(args).map_err(|message| (message, BAD_INPUT))?;
+    let target = format!("/api/v1/admin/rules{}", by(&args.by));
+    let data = ask(&args.address, Method::POST, &target, Some(&spec))?;
+    let text = |key: &str| data[key].as_str().unwrap_or_default();
+    let lost = if data["kept"] == true { "" } else { "; it could not be written to the data folder and ends with the process" };
+    Ok(format!("rule `{}` holds until {}{lost}", text("name"), text("expires")))
+}
+
+/// The rule as JSON: the file, with the options over it.
+fn spec(args: &Add) -> Result<Value, String> {
+    let mut spec = match &args.file {
+        None => json!({}),
+        Some(file) => {
+            let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            serde_saphyr::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?
+        }
+    };
+    let all = spec.as_object_mut().ok_or("a rule is a mapping")?;
+    for (key, value) in [
+        ("name", &args.name),
+        ("reason", &args.reason),
+        ("expires", &args.expires),
+        ("action", &args.action),
+        ("owner", &args.owner),
+    ] {
+        all.insert(key.to_owned(), json!(value));
+    }
+    let mut put = |group: &str, key: &str, value: Value| {
+        let group = all.entry(group).or_insert_with(|| Value::Object(Map::new()));
+        if !value.is_null() {
+            group[key] = value;
+        }
+    };
+    for (key, value) in [
+        ("fingerprint", &args.fingerprint),
+        ("query", &args.query),
+        ("regex", &args.regex),
+        ("metric", &args.metric),
+        ("tenant", &args.tenant),
+        ("class", &args.class),
+        ("dashboard", &args.dashboard),
+        ("panel", &args.panel),
+        ("user", &args.user),
+        ("user_agent", &args.user_agent),
+        ("endpoint", &args.endpoint),
+        ("hours", &args.hours),
+    ] {
+        put("match", key, json!(value));
+    }
+    for (key, span, value) in [
+        ("range", "longer_than", &args.range_longer_than),
+        ("step", "shorter_than", &args.step_shorter_than),
+        ("window", "longer_than", &args.window_longer_than),
+    ] {
+        put("match", key, value.as_ref().map_or(Value::Null, |value| json!({span: value})));
+    }
+    put("match", "nameless", if args.nameless { json!(true) } else { Value::Null });
+    put("clamp", "range", json!(args.clamp_range));
+    put("clamp", "step", json!(args.clamp_step));
+    put("clamp", "limit", json!(args.clamp_limit));
+    Ok(spec)
+}
+
+fn remove(name: &str, address: &AdminAddress, author: &str) -> Result<String, Failed> {
+    let name: String = byte_serialize(name.as_bytes()).collect();
+    let target = format!("/api/v1/admin/rules/{name}{}", by(author));
+    let data = ask(address, Method::DELETE, &target, None)?;
+    let lost = if data["kept"] == true { "" } else { "; the data folder could not be written, and brings it back" };
+    Ok(format!("rule `{}` is gone{lost}", data["removed"].as_str().unwrap_or_default()))
+}

@@ -1,0 +1,217 @@
+//! `weir top`: budgets, lanes, queue and the heaviest queries of a running Weir, live in a terminal.
+
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Args;
+use http::Method;
+use serde_json::Value;
+use tokio::time::sleep;
+
+use super::{
+    admin::{Admin, AdminAddress, block_on},
+    exit::{BAD_INPUT, FAILED},
+    output,
+    text::{clean, duration_ms, number, size},
+};
+
+/// Columns and lines of what is no terminal.
+const PLAIN: (usize, usize) = (160, 60);
+/// Cells of a bar.
+const BAR: usize = 20;
+
+/// How to show it.
+#[derive(Debug, Args)]
+pub(super) struct Top {
+    /// Print once and end: for scripts.
+    #[arg(long)]
+    once: bool,
+    /// Seconds between two looks.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+    every: u64,
+    #[command(flatten)]
+    address: AdminAddress,
+}
+
+pub(super) fn run(args: &Top) -> ExitCode {
+    let admin = match args.address.open() {
+        Ok(admin) => admin,
+        Err(message) => return output::err(message, BAD_INPUT),
+    };
+    if args.once || !io::stdout().is_terminal() {
+        return match block_on(look(&admin)) {
+            Ok(status) => output::out(frame(&status, PLAIN), 0),
+            Err(message) => output::err(message, FAILED),
+        };
+    }
+    match block_on(live(&admin, Duration::from_secs(args.every))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => output::err(message, FAILED),
+    }
+}
+
+async fn look(admin: &Admin) -> Result<Value, String> {
+    admin.ask(Method::GET, "/status.json", None).await
+}
+
+/// Shows one frame after the other until Ctrl-C.
+async fn live(admin: &Admin, every: Duration) -> Result<(), String> {
+    let _screen = Screen::enter().map_err(|error| error.to_string())?;
+    loop {
+        let status = tokio::select! {
+            status = look(admin) => status,
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        };
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+        let size = size.map_or(PLAIN, |size| (usize::from(size.ws_col), usize::from(size.ws_row)));
+        let text = status.map_or_else(|why| format!("{why}\n"), |status| frame(&status, size));
+        Screen::show(&text).map_err(|error| error.to_string())?;
+        tokio::select! {
+            () = sleep(every) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+    }
+}
+
+/// The terminal's second screen, left when this is dropped.
+struct Screen;
+
+impl Screen {
+    fn enter() -> io::Result<Self> {
+        write!(io::stdout().lock(), "\x1b[?1049h\x1b[?25l")?;
+        Ok(Self)
+    }
+
+    /// Writes over what was shown before; each line is cleared behind its end.
+    fn show(text: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        write!(out, "\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\r\n"))?;
+        out.flush()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let mut out = io::stdout().lock();
+        // Nobody is left to be told.
+        let _ = write!(out, "\x1b[?25h\x1b[?1049l").and_then(|()| out.flush());
+    }
+}
+
+/// One frame of at most so many columns and lines.
+fn frame(status: &Value, (columns, lines): (usize, usize)) -> String {
+    let mut out = String::new();
+    findings(status, &mut out);
+    for backend in status["backends"].as_array().into_iter().flatten() {
+        self::backend(backend, &mut out);
+    }
+    for (title, of) in [("RUNNING", &status["running"]), ("WAITING", &status["waiting"])] {
+        queries(title, of, &mut out);
+    }
+    let cut = out.lines().take(lines.max(2) - 1).map(|line| clean(line, columns.max(20)));
+    cut.collect::<Vec<_>>().join("\n")
+}
+
+fn findings(status: &Value, out: &mut String) {
+    for finding in status["findings"].as_array().into_iter().flatten() {
+        let text = |key: &str| finding[key].as_str().unwrap_or_default();
+        let _ = writeln!(out, "{}: {}", text("severity"), text("text"));
+    }
+}
+
+fn backend(backend: &Value, out: &mut String) {
+    let text = |key: &str| backend[key].as_str().unwrap_or_default();
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        out,
+        "\n{} ({})   memory {}   queries {}   waiting {} ({})   budget {} %",
+        text("name"),
+        text("kind"),
+        share(&backend["memory"], size),
+        share(&backend["queries"], number),
+        backend["waiting"],
+        duration_ms(&backend["longest_wait_ms"]),
+        backend["budget_percent"],
+    );
+    for lane in backend["lanes"].as_array().into_iter().flatten() {
+        let name = lane[0].as_str().unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "  {name:6} {}  {:>9} queries   {}",
+            bar(&lane[2]),
+            share(&lane[1], number),
+            share(&lane[2], size)
+        );
+    }
+    let reasons = backend["reasons"].as_array().into_iter().flatten();
+    let reasons: Vec<_> =
+        reasons.map(|of| format!("{} {}", of[1], of[0].as_str().unwrap_or_default())).collect();
+    if !reasons.is_empty() {
+        let _ = writeln!(out, "  waiting for: {}", reasons.join(", "));
+    }
+}
+
+fn share(of: &Value, show: fn(&Value) -> String) -> String {
+    match &of["of"] {
+        Value::Null => show(&of["used"]),
+        whole => format!("{}/{}", show(&of["used"]), show(whole)),
+    }
+}
+
+fn bar(of: &Value) -> String {
+    let used = of["used"].as_u64().unwrap_or(0) as f64;
+    let whole = of["of"].as_u64().map_or(f64::INFINITY, |whole| whole.max(1) as f64);
+    let cells = ((used / whole * BAR as f64).round() as usize).min(BAR);
+    format!("[{}{}]", "#".repeat(cells), ".".repeat(BAR - cells))
+}
+
+fn queries(title: &str, of: &Value, out: &mut String) {
+    let shown = &of["shown"];
+    let _ = writeln!(out, "\n{title} {}", of["total"]);
+    if shown.as_array().is_some_and(|shown| !shown.is_empty()) {
+        out.push_str(&super::queries::table(shown));
+        out.push('\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_fits_its_terminal_and_takes_no_orders_from_a_query() {
+        let query = serde_json::json!({
+            "id": 7, "state": "running", "age_ms": 12_000, "series": {"value": 120_000}, "memory": {"value": 1 << 30},
+            "part": 2, "parts": 4, "tenant": "a", "actor": "dashboard:x", "text": "sum(\u{1b}[2Jrate(m[5m]))"
+        });
+        let status = serde_json::json!({
+            "findings": [{"severity": "warning", "text": "queries wait"}],
+            "backends": [{
+                "name": "main", "kind": "prometheus", "memory": {"used": 1 << 30, "of": 4_u64 << 30},
+                "queries": {"used": 3, "of": 20}, "waiting": 2, "longest_wait_ms": 1500, "budget_percent": 100,
+                "lanes": [["slow", {"used": 1, "of": 2}, {"used": 1 << 29, "of": 1 << 30}]], "reasons": [["slow_lane", 2]]
+            }],
+            "running": {"total": 1, "shown": [query]}, "waiting": {"total": 0, "shown": []}
+        });
+        let text = frame(&status, (120, 40));
+        for part in [
+            "warning: queries wait",
+            "main (prometheus)   memory 1GiB/4GiB   queries 3/20   waiting 2 (1.5s)",
+            "slow   [##########..........]",
+            "waiting for: 2 slow_lane",
+            "RUNNING 1",
+            "120.0k",
+            "2/4",
+            "WAITING 0",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        assert!(!text.contains('\u{1b}'));
+        let small = frame(&status, (40, 6));
+        assert!(small.lines().count() <= 6 && small.lines().all(|line| line.chars().count() <= 40), "{small}");
+    }
+}

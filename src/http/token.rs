@@ -1,0 +1,193 @@
+//! Tokens that open an address: which requests need one, and who asks.
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::{
+    body::Body,
+    http::{Method, Request, Response, StatusCode, header},
+};
+use futures_util::future::{Either, Ready, ready};
+use ring::digest::{SHA256, digest};
+use tower::{Layer, Service};
+
+/// Paths that are answered without a token: load balancers and containers have none.
+const HEALTH_PATHS: [&str; 2] = ["/-/healthy", "/-/ready"];
+
+/// The tokens of an address, each with the name of its holder. Without any, every request is let through.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Name and SHA-256 of the token.
+    holders: Arc<[(Arc<str>, [u8; 32])]>,
+    guards_reads: bool,
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.holders.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// Who asks, by the name of the token that the request carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder(pub Arc<str>);
+
+impl Tokens {
+    /// These tokens, by the names of their holders. They are needed to write, and with `guards_reads` to read as well.
+    pub fn new<'a>(tokens: impl IntoIterator<Item = (&'a str, &'a str)>, guards_reads: bool) -> Self {
+        let holders = tokens.into_iter().map(|(name, token)| (name.into(), hash(token)));
+        Self { holders: holders.collect(), guards_reads }
+    }
+
+    /// Whose token it is. Hashes are compared, so that the time that it takes says nothing about a token.
+    fn holder(&self, token: &str) -> Option<Holder> {
+        let presented = hash(token);
+        let (name, _) = self.holders.iter().find(|(_, known)| *known == presented)?;
+        Some(Holder(Arc::clone(name)))
+    }
+
+    /// Who asks, if the request says so; an error where it has to and does not.
+    fn check<B>(&self, request: &Request<B>) -> Result<Option<Holder>, Denied> {
+        if self.holders.is_empty() || HEALTH_PATHS.contains(&request.uri().path()) {
+            return Ok(None);
+        }
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        let credentials = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = credentials.and_then(|text| text.split_once(' '));
+        let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        match token.and_then(|(_, token)| self.holder(token.trim())) {
+            Some(holder) => Ok(Some(holder)),
+            None if is_read && !self.guards_reads => Ok(None),
+            None => Err(Denied),
+        }
+    }
+}
+
+fn hash(token: &str) -> [u8; 32] {
+    // A SHA-256 digest is 32 bytes long.
+    digest(&SHA256, token.as_bytes()).as_ref().first_chunk().copied().unwrap_or_default()
+}
+
+/// A request that needs a token has none, or one that nobody holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Denied;
+
+/// Lets requests through that need no token or have one, with their [`Holder`] as an extension.
+#[derive(Clone, Debug)]
+pub struct TokenGuard<T>(T);
+
+impl<T: Fn() -> Tokens> TokenGuard<T> {
+    /// A guard that asks for the tokens of the moment.
+    pub const fn new(tokens: T) -> Self {
+        Self(tokens)
+    }
+}
+
+impl<S, T: Clone> Layer<S> for TokenGuard<T> {
+    type Service = TokenGuarded<S, T>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        TokenGuarded { inner, tokens: self.0.clone() }
+    }
+}
+
+/// A service behind a [`TokenGuard`].
+#[derive(Clone, Debug)]
+pub struct TokenGuarded<S, T> {
+    inner: S,
+    tokens: T,
+}
+
+impl<S, T, B> Service<Request<B>> for TokenGuarded<S, T>
+where
+    S: Service<Request<B>, Response = Response<Body>>,
+    T: Fn() -> Tokens,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<Self::Response, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        match (self.tokens)().check(&request) {
+            Ok(holder) => {
+                if let Some(holder) = holder {
+                    request.extensions_mut().insert(holder);
+                }
+                Either::Left(self.inner.call(request))
+            }
+            Err(Denied) => Either::Right(ready(Ok(denied()))),
+        }
+    }
+}
+
+fn denied() -> Response<Body> {
+    let body = r#"{"status":"error","errorType":"unauthorized","error":"this needs a token of server.admin_auth: Authorization: Bearer TOKEN"}"#;
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::UNAUTHORIZED;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    headers.insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer realm=\"weir\""));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tower::{ServiceBuilder, ServiceExt as _, service_fn};
+
+    use super::*;
+
+    async fn asked(guards_reads: bool, method: &str, path: &str, token: Option<&str>) -> Result<String, u16> {
+        let tokens = move || Tokens::new([("alice", "secret-a"), ("ci", "secret-b")], guards_reads);
+        let answer = service_fn(async |request: Request<()>| {
+            let name = request.extensions().get::<Holder>().map_or("nobody".into(), |Holder(name)| name.to_string());
+            Ok::<_, Infallible>(Response::new(Body::from(name)))
+        });
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header("authorization", token);
+        }
+        let guarded = ServiceBuilder::new().layer(TokenGuard::new(tokens)).service(answer);
+        let response = guarded.oneshot(request.body(()).unwrap()).await.unwrap();
+        if response.status() != StatusCode::OK {
+            assert!(response.headers().contains_key("www-authenticate"));
+            return Err(response.status().as_u16());
+        }
+        let body = axum::body::to_bytes(response.into_body(), 100).await.unwrap();
+        Ok(String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn writing_needs_a_token_and_reading_where_that_is_wanted() {
+        let name = |name: &str| Ok(name.to_owned());
+        for (reads, method, path, token, want) in [
+            (false, "GET", "/status", None, name("nobody")),
+            (false, "GET", "/status", Some("Bearer secret-a"), name("alice")),
+            (false, "DELETE", "/api/v1/admin/queries/1", None, Err(401)),
+            (false, "DELETE", "/api/v1/admin/queries/1", Some("Bearer secret-b"), name("ci")),
+            (false, "DELETE", "/api/v1/admin/queries/1", Some("bearer  secret-b"), name("ci")),
+            (false, "POST", "/-/reload", Some("Bearer secret"), Err(401)),
+            (false, "POST", "/-/reload", Some("Basic secret-a"), Err(401)),
+            (false, "POST", "/-/reload", Some("Bearer "), Err(401)),
+            (true, "GET", "/metrics", None, Err(401)),
+            (true, "GET", "/metrics", Some("Bearer secret-a"), name("alice")),
+            (true, "GET", "/-/healthy", None, name("nobody")),
+        ] {
+            assert_eq!(asked(reads, method, path, token).await, want, "{method} {path} {token:?}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_never_shown() {
+        let tokens = Tokens::new([("alice", "secret")], false);
+        assert_eq!(format!("{tokens:?}"), "[\"alice\"]");
+    }
+}

@@ -1,0 +1,45 @@
+//! What operators did, on record: one line of target `weir::audit` for each act, at a level that no usual filter hides.
+
+use std::{fmt::Write as _, net::SocketAddr, sync::Arc};
+
+use super::ActiveQuery;
+use crate::{proxy::Selection, rules::Rule};
+
+/// Queries that a line names.
+const NAMED_MAX: usize = 20;
+
+/// Who acts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// The holder of the token, and who the request says it is; empty where neither is known.
+    pub name: String,
+    /// Where the request came from; `None` for what Weir did by itself.
+    pub peer: Option<SocketAddr>,
+}
+
+/// A rule was set or taken away.
+pub(crate) fn rule(action: &'static str, rule: &Rule, by: &Author) {
+    // What it matches is what a reader of the line asks next.
+    let matches = serde_json::to_string(&rule.spec.matches).unwrap_or_default();
+    tracing::warn!(
+        target: "weir::audit", action, by = &*by.name, client = by.peer.map(tracing::field::display), rule = rule.name(),
+        rule_action = rule.action.as_str(), reason = &*rule.spec.reason, owner = &*rule.spec.owner,
+        expires = rule.spec.expires.as_deref(), matches, "an operator changed the rules"
+    );
+}
+
+/// Queries were stopped.
+pub(crate) fn killed(by: &Author, which: &Selection, reason: &str, killed: &[Arc<ActiveQuery>]) {
+    let mut ids = String::new();
+    for query in killed.iter().take(NAMED_MAX) {
+        let separator = if ids.is_empty() { "" } else { "," };
+        // Writing to a string does not fail.
+        let _ = write!(ids, "{separator}{}", query.tag);
+    }
+    tracing::warn!(
+        target: "weir::audit", action = "kill", by = &*by.name, client = by.peer.map(tracing::field::display), reason,
+        id = which.id, tenant = which.tenant.as_deref(), dashboard = which.dashboard.as_deref(),
+        user = which.user.as_deref(), fingerprint = which.fingerprint.as_deref(), killed = killed.len(), ids,
+        "an operator stopped queries"
+    );
+}

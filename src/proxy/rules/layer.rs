@@ -1,0 +1,166 @@
+//! Holds queries against the rules before anything is priced.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::future::{Either, Ready, ready};
+use http::{Response, Uri, uri::PathAndQuery};
+use tower::{Layer, Service};
+
+use crate::{
+    backend::Outgoing,
+    base::{duration, time::seconds},
+    limit::Refusal,
+    proxy::{
+        exchange::{Common, Exchange, Parsed, Rejected},
+        query::{ParsedQuery, layer::QueryReader},
+        respond::{Body, failure::Failure},
+        route::Endpoint,
+    },
+    rules::{Action, Clamp, Rule, Subject},
+};
+
+/// Puts the rules before the service that takes parsed queries.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct RulesLayer;
+
+impl<S> Layer<S> for RulesLayer {
+    type Service = CheckRules<S>;
+
+    fn layer(&self, inner: S) -> CheckRules<S> {
+        CheckRules { inner }
+    }
+}
+
+/// Made by [`RulesLayer`].
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct CheckRules<S> {
+    inner: S,
+}
+
+impl<S> Service<Exchange<Parsed>> for CheckRules<S>
+where
+    S: Service<Exchange<Parsed>, Response = Response<Body>, Error = Rejected>,
+{
+    type Response = Response<Body>;
+    type Error = Rejected;
+    type Future = Either<S::Future, Ready<Result<Response<Body>, Rejected>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejected>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut exchange: Exchange<Parsed>) -> Self::Future {
+        match apply(&mut exchange) {
+            Ok(()) => Either::Left(self.inner.call(exchange)),
+            Err(failure) => Either::Right(ready(Err(exchange.common.reject(failure)))),
+        }
+    }
+}
+
+fn apply(exchange: &mut Exchange<Parsed>) -> Result<(), Failure> {
+    let Exchange { common, stage } = exchange;
+    let shared = Arc::clone(&common.shared);
+    let rules = &shared.rules;
+    let set = rules.set.load();
+    if set.is_empty() {
+        return Ok(());
+    }
+    let Some(rule) = set.find(&subject(common, &stage.query), (rules.clock)()) else { return Ok(()) };
+    if common.endpoint.is_explained() {
+        common.rule = Some(Arc::clone(rule));
+        return Ok(());
+    }
+    rules.metrics.rule_hit(rule.name(), rule.action.as_str());
+    match rule.action {
+        Action::Refuse => return Err(Failure::blocked(rule, "")),
+        Action::Shadow => common.log.shadowed(vec![Refusal::blocked(rule.name().into())]),
+        Action::Slow => {
+            common.slow = true;
+            common.warnings.push(format!("this query runs in the slow lane by {}", rule.sentence()));
+        }
+        Action::Clamp(to) => clamp(common, stage, to, rule)?,
+    }
+    Ok(())
+}
+
+/// Cuts a query, and says so in its answer. What one evaluation reaches back cannot be cut.
+fn clamp(common: &mut Common, parsed: &mut Parsed, clamp: Clamp, rule: &Rule) -> Result<(), Failure> {
+    let (set, cut) = changes(common.endpoint, &parsed.query, clamp);
+    if !set.is_empty() {
+        let body = parsed.query.body.take().unwrap_or_else(|| parsed.body.clone());
+        let mut path_and_query = common.head.uri.path_and_query().cloned();
+        if let Some(kept) = parsed.query.url_query.take() {
+            path_and_query = Some(format!("{}?{kept}", common.head.uri.path()).parse()?);
+        }
+        let mut outgoing = Outgoing {
+            method: common.head.method.clone(),
+            path_and_query: path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")),
+            headers: common.head.headers.clone(),
+            body,
+        };
+        let pairs: Vec<(&str, &str)> = set.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        outgoing.set_params(&pairs)?;
+        common.head.uri = Uri::from(outgoing.path_and_query);
+        parsed.body = outgoing.body;
+        parsed.query = QueryReader::parse(common, &parsed.body)?;
+        common.warnings.push(format!("{} by {}", cut.join(", "), rule.sentence()));
+    }
+    let range_ms = subject(common, &parsed.query).range_ms();
+    if clamp.range_ms.is_some_and(|max| range_ms > max.next_multiple_of(1_000)) {
+        return Err(Failure::blocked(rule, "one evaluation of it reaches further back than the rule allows: "));
+    }
+    Ok(())
+}
+
+/// The parameters that cut a query, and what they do, in words.
+fn changes(endpoint: Endpoint, query: &ParsedQuery, clamp: Clamp) -> (Vec<(&'static str, String)>, Vec<String>) {
+    let (mut set, mut cut) = (Vec::new(), Vec::new());
+    let text = |ms: u64| duration::text(std::time::Duration::from_millis(ms));
+    let has_range = endpoint == Endpoint::QueryRange || endpoint.is_listing() || endpoint == Endpoint::QueryExemplars;
+    if let Some(times) = query.times.filter(|_| has_range) {
+        let spans = times.end.saturating_sub(times.start).max(0) as u64;
+        if let Some(max) = clamp.range_ms.filter(|max| spans > *max) {
+            set.push(("start", seconds(times.end.saturating_sub_unsigned(max))));
+            cut.push(format!("the time was cut from {} to its last {}", text(spans), text(max)));
+        }
+        let step = times.step;
+        if let Some(least) = clamp.step_ms.filter(|least| endpoint == Endpoint::QueryRange && step < *least) {
+            set.push(("step", seconds(i64::try_from(least).unwrap_or(i64::MAX))));
+            cut.push(format!("the step was raised from {} to {}", text(step), text(least)));
+        }
+    }
+    let takes_limit = has_range || endpoint == Endpoint::Query;
+    if let Some(limit) = clamp.limit.filter(|limit| takes_limit && query.limit.is_none_or(|asked| asked > *limit)) {
+        set.push(("limit", limit.to_string()));
+        cut.push(format!("the answer was limited to {limit}"));
+    }
+    (set, cut)
+}
+
+/// A query as rules see it; an explained one as the query that it explains.
+fn subject<'a>(common: &'a Common, query: &'a ParsedQuery) -> Subject<'a> {
+    let origin = common.log.origin();
+    let endpoint = match common.endpoint {
+        Endpoint::QueryCost => Endpoint::Query,
+        Endpoint::QueryRangeCost => Endpoint::QueryRange,
+        other => other,
+    };
+    let payers = common.caller.payers.as_slice();
+    Subject {
+        tenants: if payers.is_empty() { std::slice::from_ref(&common.caller.tenant) } else { payers },
+        class: common.class_name(),
+        endpoint: endpoint.as_str(),
+        dashboard: origin.dashboard.as_deref(),
+        panel: origin.panel.as_deref(),
+        user: origin.user.as_deref(),
+        user_agent: origin.user_agent.as_deref(),
+        fingerprint: query.fingerprint,
+        text: &query.text,
+        shape: &query.shape,
+        listing: query.listing,
+        times: query.times,
+    }
+}

@@ -1,0 +1,174 @@
+//! Rules against single queries, soft limits and the slow lane, from the client's side.
+
+use http::{Method, Request};
+use http_body_util::Full;
+use serde_json::{Value, json};
+
+use crate::support::{
+    fake_upstream::{Act, FakeUpstream, Seen},
+    logs::Logs,
+    weir::{Answer, Weir},
+};
+
+const EMPTY: &str = r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#;
+
+fn database(seen: &Seen) -> Act {
+    let is_range = seen.path().ends_with("/query_range");
+    if is_range { Act::json(EMPTY) } else { crate::proxy::forward::database(seen) }
+}
+
+async fn before(yaml: &str) -> (FakeUpstream, Weir) {
+    let upstream = FakeUpstream::start(database).await;
+    let yaml = format!("backends: [{{name: main, urls: [\"{}\"]}}]\n{yaml}", upstream.url());
+    let weir = Weir::start_here(&yaml).await;
+    weir.proxy.warm().await;
+    (upstream, weir)
+}
+
+async fn rules(weir: &Weir, method: Method, url: String, rule: &Value) -> Answer {
+    let body = if rule.is_null() { String::new() } else { rule.to_string() };
+    weir.ask(Request::builder().method(method).uri(url).body(Full::from(body)).unwrap()).await
+}
+
+fn asked(upstream: &FakeUpstream, path: &str) -> Vec<Seen> {
+    upstream.seen().into_iter().filter(|seen| seen.path().ends_with(path)).collect()
+}
+
+#[tokio::test]
+async fn a_rule_is_set_met_shown_and_taken_away() {
+    let logs = Logs::catch();
+    let (upstream, weir) = before("").await;
+    let url = format!("http://{}/api/v1/admin/rules", weir.admin().await);
+    let rule = json!({
+        "name": "no-small", "match": {"metric": "small"}, "reason": "drowns the database", "owner": "ann", "expires": "2h"
+    });
+    let set = rules(&weir, Method::POST, format!("{url}?by=ann"), &rule).await;
+    assert_eq!(set.status, 200, "{}", set.body);
+    let expires = set.json()["data"]["expires"].as_str().unwrap().to_owned();
+    assert!(expires.ends_with('Z'), "{expires}");
+    for target in [
+        "/api/v1/query?query=sum(small)",
+        "/api/v1/query?query=%7B__name__%3D~%22small%7Cx%22%7D",
+        "/api/v1/query_range?query=max_over_time(rate(small[1m])[5m:1m])&start=1&end=60&step=1",
+        "/api/v1/series?match[]=small",
+        "/api/v1/label/job/values?match[]=small",
+    ] {
+        let answer = weir.get(target).await;
+        assert_eq!(answer.status, 422, "{target}: {}", answer.body);
+        assert_eq!(answer.headers["weir-limit"], "weir-blocked; rule=no-small");
+        let want = format!("blocked by rule `no-small` (drowns the database; owner: ann; expires at {expires}) (weir-blocked)");
+        assert_eq!(answer.error(), want);
+    }
+    assert_eq!(weir.get("/api/v1/query?query=other").await.status, 200);
+    let cost = weir.get("/api/v1/query_cost?query=small").await.json();
+    assert_eq!(cost["data"]["verdict"]["limit"], "weir-blocked", "{cost}");
+    assert!(asked(&upstream, "/query_range").is_empty() && asked(&upstream, "/series").is_empty());
+    let listed = rules(&weir, Method::GET, url.clone(), &Value::Null).await.json();
+    let shown = &listed["data"]["rules"][0];
+    assert_eq!((&shown["name"], &shown["hits"], &shown["source"]), (&"no-small".into(), &5.into(), &"api".into()));
+    assert!(weir.metrics().contains(r#"weir_rule_hits_total{action="refuse",rule="no-small"} 5"#));
+    let removed = rules(&weir, Method::DELETE, format!("{url}/no-small?by=bob"), &Value::Null).await;
+    assert_eq!(removed.status, 200, "{}", removed.body);
+    assert_eq!(rules(&weir, Method::DELETE, format!("{url}/no-small"), &Value::Null).await.status, 404);
+    assert_eq!(weir.get("/api/v1/query?query=sum(small)").await.status, 200);
+    let acts = logs.of("weir::audit");
+    let acts: Vec<_> = acts.iter().map(|line| (line["action"].as_str().unwrap(), line["by"].as_str().unwrap())).collect();
+    assert_eq!(acts, [("add", "ann"), ("remove", "bob")]);
+}
+
+#[tokio::test]
+async fn a_rule_that_cannot_be_meant_is_refused_with_its_key() {
+    let (_upstream, weir) =
+        before("rules: [{name: file, match: {metric: m}, action: shadow, reason: x}]").await;
+    let url = format!("http://{}/api/v1/admin/rules", weir.admin().await);
+    let with = |change: Value| {
+        let mut rule = json!({"name": "r", "match": {"metric": "m"}, "reason": "x", "expires": "1h"});
+        rule.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        rule
+    };
+    for (rule, part) in [
+        (with(json!({"expires": null})), "expires"),
+        (with(json!({"match": {}})), "match"),
+        (with(json!({"match": {"metrik": "m"}})), "metrik"),
+        (with(json!({"name": "file"})), "configuration"),
+        (json!([]), "rule"),
+    ] {
+        let answer = rules(&weir, Method::POST, url.clone(), &rule).await;
+        assert_eq!(answer.status, 400, "{rule}");
+        assert!(answer.error().contains(part), "{}", answer.error());
+    }
+    let removed = rules(&weir, Method::DELETE, format!("{url}/file"), &Value::Null).await;
+    assert_eq!(removed.status, 404);
+}
+
+#[tokio::test]
+async fn what_is_clamped_runs_with_a_warning() {
+    let (upstream, weir) = before(
+        "rules:\n\
+         - {name: month, match: {metric: small}, action: clamp, clamp: {range: 1h, step: 1m}, reason: too long, owner: ann}\n\
+         - {name: names, match: {endpoint: label_values}, action: clamp, clamp: {limit: 5}, reason: too many}",
+    )
+    .await;
+    let target = "/api/v1/query_range?query=small&start=1700000000&end=1700086400&step=15";
+    let form = "query=small&start=1700000000&end=1700086400&step=15";
+    for answer in [weir.get(target).await, weir.post("/api/v1/query_range", form).await] {
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert!(answer.body.starts_with(r#"{"status":"success","data""#), "{}", answer.body);
+        assert_eq!(
+            answer.json()["warnings"],
+            json!(["the time was cut from 1d to its last 1h, the step was raised from 15s to 1m by rule `month` \
+                    (too long; owner: ann; expires never)"])
+        );
+    }
+    let seen = asked(&upstream, "/query_range");
+    assert_eq!((seen[0].params("start"), seen[0].params("step")), (vec!["1700082800".to_owned()], vec!["60".to_owned()]));
+    assert!(String::from_utf8_lossy(&seen[1].body).contains("start=1700082800"));
+    assert!(seen.iter().all(|seen| seen.header("accept-encoding") == Some("identity")));
+    let within = weir.get("/api/v1/query_range?query=small&start=1700000000&end=1700003600&step=60").await;
+    assert_eq!(within.body, EMPTY, "what is within is left as it is");
+    let reach = weir.get("/api/v1/query?query=max_over_time(small[1d])").await;
+    assert_eq!(reach.status, 422);
+    assert!(reach.error().starts_with("one evaluation of it reaches further back"), "{}", reach.error());
+    weir.get("/api/v1/label/job/values?limit=50").await;
+    weir.get("/api/v1/label/job/values?limit=3").await;
+    let limits: Vec<_> = asked(&upstream, "/label/job/values").iter().map(|seen| seen.params("limit")).collect();
+    assert_eq!(limits, [["5"], ["3"]]);
+}
+
+#[tokio::test]
+async fn shadow_and_slow_rules_let_a_query_run() {
+    let logs = Logs::catch();
+    let (_upstream, weir) = before(
+        "rules:\n\
+         - {name: watched, match: {query: \"sum(small)\"}, action: shadow, reason: is it used}\n\
+         - {name: slow, match: {metric: small}, action: slow, reason: rather slow, owner: ann}",
+    )
+    .await;
+    let answer = weir.get("/api/v1/query?query=sum(%20small%20)").await;
+    assert!(answer.status == 200 && answer.json()["warnings"].is_null(), "{}", answer.body);
+    assert!(weir.metrics().contains(r#"limit="weir-blocked",mode="shadow""#));
+    assert_eq!(logs.of("weir::shadow")[0]["limit"], "weir-blocked");
+    let answer = weir.get("/api/v1/query?query=small").await;
+    assert_eq!(answer.status, 200);
+    let warning = answer.json()["warnings"][0].as_str().unwrap().to_owned();
+    assert_eq!(warning, "this query runs in the slow lane by rule `slow` (rather slow; owner: ann; expires never)");
+}
+
+#[tokio::test]
+async fn over_a_soft_limit_an_answer_carries_a_warning_and_else_it_stays_as_it_is() {
+    let (_upstream, weir) = before("limits: {default: {soft: {series: 5}, per_query: {series: 50_000}}}").await;
+    let answer = weir.get("/api/v1/query?query=small").await;
+    assert_eq!(answer.status, 200);
+    let warning = answer.json()["warnings"][0].as_str().unwrap().to_owned();
+    let want = "this query needs 10 series (upper_bound), over the soft limit of tenant `anonymous`, 5: it runs in the slow lane. \
+                Over 50,000 it will be refused. (weir-max-series) To stay below it: ";
+    assert!(warning.starts_with(want), "{warning}");
+    assert!(!answer.headers.contains_key("content-length"));
+    assert!(weir.metrics().contains(r#"weir_soft_limit_queries_total{limit="weir-max-series",tenant="anonymous"} 1"#));
+    let cost = weir.get("/api/v1/query_cost?query=small").await.json();
+    assert_eq!(cost["data"]["verdict"]["slow"], true, "{cost}");
+    let (_other, plain) = before("").await;
+    let direct = plain.get("/api/v1/query?query=small").await;
+    assert!(!direct.body.contains("warnings") && direct.headers.contains_key("content-length"));
+    weir.until_idle().await;
+}
