@@ -45,10 +45,12 @@ pub struct Subject<'a> {
 impl Subject<'_> {
     /// Milliseconds that it spans.
     pub fn range_ms(&self) -> u64 {
-        if self.listing {
-            return self.shape.window().map_or(0, crate::base::TimeRange::len_ms);
-        }
-        self.shape.range_seconds.saturating_mul(1_000)
+        if self.listing { self.between_ms() } else { self.shape.range_seconds.saturating_mul(1_000) }
+    }
+
+    /// Milliseconds between its first and its last time.
+    fn between_ms(&self) -> u64 {
+        self.times.map_or(0, |times| times.end.saturating_sub(times.start).max(0) as u64)
     }
 
     /// Its text in the printer's layout.
@@ -59,8 +61,8 @@ impl Subject<'_> {
     /// Milliseconds that one evaluation of a selector reaches back by ranges and subqueries; `None` for a selector of the
     /// newest sample.
     fn reach_ms(&self, selector: &SelectorShape) -> Option<u64> {
-        let between = self.times.map_or(0, |times| times.end.saturating_sub(times.start).max(0) as u64);
-        let reach = selector.window.len_ms().saturating_sub(between).max(selector.window_per_eval_ms);
+        let over_all = selector.window.len_ms().saturating_sub(self.between_ms());
+        let reach = over_all.max(selector.window_per_eval_ms);
         let is_plain = !selector.ranged && reach <= selector.window_per_eval_ms;
         (!is_plain).then_some(reach)
     }
@@ -100,7 +102,9 @@ impl Matchers {
 
     fn is_asked(&self, subject: &Subject<'_>) -> bool {
         let selectors = &subject.shape.selectors;
-        let step = subject.times.map(|times| times.step).filter(|step| *step > 0);
+        // What lists has a span, and no points.
+        let times = subject.times.filter(|_| subject.endpoint == "query_range");
+        let step = times.map(|times| times.step).filter(|step| *step > 0);
         let has_window = || selectors.iter().filter_map(|s| subject.reach_ms(s)).any(|ms| self.window.has(ms));
         (self.range.is_any() || self.range.has(subject.range_ms()))
             && (self.step.is_any() || step.is_some_and(|step| self.step.has(step)))
