@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::future::{Either, Ready, ready};
 use http::{Response, Uri, uri::PathAndQuery};
-use tower::{Layer, Service};
+use tower::Service;
 
 use crate::{
     backend::Outgoing,
@@ -15,6 +15,7 @@ use crate::{
     limit::Refusal,
     proxy::{
         exchange::{Common, Exchange, Parsed, Rejected},
+        layer::layer,
         query::{ParsedQuery, layer::QueryReader},
         respond::{Body, failure::Failure},
         route::Endpoint,
@@ -22,22 +23,9 @@ use crate::{
     rules::{Action, Clamp, Rule, Subject},
 };
 
-/// Puts the rules before the service that takes parsed queries.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct RulesLayer;
-
-impl<S> Layer<S> for RulesLayer {
-    type Service = CheckRules<S>;
-
-    fn layer(&self, inner: S) -> CheckRules<S> {
-        CheckRules { inner }
-    }
-}
-
-/// Made by [`RulesLayer`].
-#[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct CheckRules<S> {
-    inner: S,
+layer! {
+    /// Holds queries against the rules before the service that prices them.
+    pub(in crate::proxy) RulesLayer => CheckRules
 }
 
 impl<S> Service<Exchange<Parsed>> for CheckRules<S>
