@@ -20,6 +20,7 @@ use tower::Service;
 
 use super::{
     exchange::{Common, Rejected},
+    meter::Progress,
     query::ParsedQuery,
     respond::{Body, failure::Failure},
     route::Endpoint,

@@ -50,12 +50,12 @@ where
 
 fn apply(exchange: &mut Exchange<Parsed>) -> Result<(), Failure> {
     let Exchange { common, stage } = exchange;
+    if common.shared.rules.set.load().is_empty() {
+        return Ok(());
+    }
     let shared = Arc::clone(&common.shared);
     let rules = &shared.rules;
     let set = rules.set.load();
-    if set.is_empty() {
-        return Ok(());
-    }
     let Some(rule) = set.find(&subject(common, &stage.query), (rules.clock)()) else { return Ok(()) };
     if common.endpoint.is_explained() {
         common.rule = Some(Arc::clone(rule));

