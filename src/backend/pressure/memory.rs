@@ -11,7 +11,6 @@ use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    HELD_FOR,
     rate::{Slope, Slopes},
     rest::Rest,
 };
@@ -28,6 +27,8 @@ const GROWTH_LEAST: f64 = 1.0 / 256.0;
 /// How many times their estimates heavy queries make a process take at most, where estimates are right: a Go process takes
 /// up to twice as much as is alive, and an estimate may be three quarters of the truth.
 const TAKEN_MOST: f64 = 3.0;
+/// How long the rise of a process' memory, and the queries in flight with it, are looked back on.
+const TAKEN_WITHIN: Duration = Duration::from_secs(60);
 /// A Go process collects garbage every two minutes at least.
 const OVER_BUDGET_MAX: Duration = Duration::from_secs(150);
 /// Looks that are remembered, at most.
@@ -95,7 +96,7 @@ impl Memory {
         ours: bool,
         now: Instant,
     ) -> bool {
-        let is_old = |(at, ..): &(Instant, f64, f64)| now.saturating_duration_since(*at) > HELD_FOR;
+        let is_old = |(at, ..): &(Instant, f64, f64)| now.saturating_duration_since(*at) > TAKEN_WITHIN;
         while self.looks.len() >= LOOKS_MAX || self.looks.front().is_some_and(is_old) {
             self.looks.pop_front();
         }
