@@ -217,7 +217,6 @@ impl Backend {
         let probes = &self.probes;
         let (began, now_ms) = (Instant::now(), now_ms());
         let asking = async {
-            let place = taken(&probes.places, 1, request.deadline).await?;
             let first = if self.cuts_lists() { request.limit.min(SHORT_LIST) } else { request.limit };
             let short = ProbeRequest { limit: first, ..*request };
             let mut counted = self.ask_booked(&short, end.min(now_ms)).await;
@@ -228,7 +227,6 @@ impl Backend {
             if !matches!(counted, Err(ProbeError::Late(_))) || probes.concurrency == 1 {
                 return counted;
             }
-            drop(place);
             let _all = taken(&probes.places, probes.concurrency, request.deadline).await?;
             self.ask_within_deadline(request, end.min(now_ms)).await
         };
@@ -250,12 +248,19 @@ impl Backend {
         matches!(self.kind(), Kind::Prometheus | Kind::Thanos | Kind::Cortex | Kind::M3)
     }
 
-    /// Asks as soon as there is room for the memory of the probe.
+    /// Asks as soon as there is room for the memory of the probe, and then a place. A short list takes a place only: who
+    /// waits for memory would hold it up.
     async fn ask_booked(&self, request: &ProbeRequest<'_>, end_ms: i64) -> Result<Counted, ProbeError> {
+        let Probes { memory, places, .. } = &self.probes;
         let bytes = self.probe_bytes(request).await.min(PROBES_BYTES_MAX);
-        let memory = &self.probes.memory;
-        let _booked = taken(memory, (bytes / BYTES_UNIT) as u32, request.deadline).await?;
-        self.ask_within_deadline(request, end_ms).await
+        let mut booked = None;
+        if bytes > (SHORT_LIST + 1) * LISTED_BYTES {
+            booked = Some(taken(memory, (bytes / BYTES_UNIT) as u32, request.deadline).await?);
+        }
+        let place = taken(places, 1, request.deadline).await?;
+        let counted = self.ask_within_deadline(request, end_ms).await;
+        drop((place, booked));
+        counted
     }
 
     async fn ask_within_deadline(
