@@ -1,7 +1,9 @@
 //! One rule for each function.
 
 use super::{
-    Interpreter, Uses, text,
+    Interpreter, Uses,
+    engine::Order,
+    text,
     value::{Load, Operands, Priced, Value, sum, times},
 };
 use crate::promql::{
@@ -15,6 +17,11 @@ use crate::promql::{
 const STRING_COPIES: u64 = 4;
 /// A histogram of floats has this many buckets at least: an upper bound and `+Inf`.
 const CLASSIC_BUCKETS_LEAST: u64 = 2;
+/// A sample of a window that is copied to be sorted, in a slice that grew by append.
+const SORTED_POINT_BYTES: u64 = 96;
+/// Most bytes of such copies that a collection finds. Measured on Prometheus 2.42: 14 MiB over 4 of
+/// `quantile by () (0.9, quantile_over_time(0.9, m[1h]))`, 100 series on 1,441 steps.
+const GARBAGE_BYTES_MAX: u64 = 8 << 20;
 /// A label of an info metric that `info()` joins, and what it keeps for each series meanwhile (`info.go`).
 const INFO_BYTES: u64 = 600;
 
@@ -79,16 +86,15 @@ impl Interpreter<'_> {
             | F::LastOverTime
             | F::Rate
             | F::SumOverTime => self.windows(args, at.steps, true),
+            F::MadOverTime | F::QuantileOverTime => self.sorted_windows(args, at.steps),
             F::PresentOverTime => self.counted(args, at.steps, 1),
             F::Changes | F::CountOverTime | F::Resets => self.counted(args, at.steps, u64::MAX),
             F::Deriv
             | F::DoubleExponentialSmoothing
             | F::HoltWinters
-            | F::MadOverTime
             | F::MaxOverTime
             | F::MinOverTime
             | F::PredictLinear
-            | F::QuantileOverTime
             | F::StddevOverTime
             | F::StdvarOverTime
             | F::TsOfFirstOverTime
@@ -168,6 +174,21 @@ impl Interpreter<'_> {
         let value = args.first().map_or(Value::one(steps), |arg| self.value(*arg).floats(steps));
         let value = Value { distinct: value.distinct.min(values), domain: values, ..value };
         self.produce(Uses::EachSeries, self.operands(args, Uses::EachSeries), value, 0)
+    }
+
+    /// The same where each window is copied to be sorted: while the collector works, the copies stay.
+    fn sorted_windows(&self, args: &[NodeId], steps: u64) -> Priced {
+        let of = self.windows(args, steps, false);
+        if self.engine.order != Order::Eager {
+            return of;
+        }
+        let ranged = args.iter().find(|arg| self.ty(**arg) == ValueType::Matrix);
+        let points = ranged.map_or(0, |arg| match self.shape_of(*arg).window {
+            0 => self.value(*arg).points,
+            window => window,
+        });
+        let copies = times(times(of.value.series, steps), times(points, SORTED_POINT_BYTES));
+        Priced { peak: of.peak.plus(Load::bytes(copies.min(GARBAGE_BYTES_MAX))), ..of }
     }
 
     /// The same of windows, whose values are numbers of their points.
