@@ -115,6 +115,9 @@ fn command() -> String {
     while let Some(word) = words.next() {
         if ["--weir", "--out", "--data"].contains(&word.as_str()) {
             words.next();
+        } else if word == "--binary" {
+            words.next();
+            line += " --binary FILE";
         } else {
             line = format!("{line} {word}");
         }

@@ -2,6 +2,7 @@
 
 use super::{
     Interpreter, Uses,
+    engine::Order,
     value::{Priced, Value, sum, times},
 };
 use crate::promql::ast::{AggregateOp, Grouping, NodeId};
@@ -50,6 +51,10 @@ impl Interpreter<'_> {
             }
             AggregateOp::Min | AggregateOp::Max => {
                 self.folds(param, expr, Value { domain: input.domain, ..floats }, 0)
+            }
+            // VictoriaMetrics folds most aggregates of rollups series by series, but not these.
+            AggregateOp::Stddev | AggregateOp::Stdvar if self.engine.order == Order::InPlace => {
+                self.collects(param, expr, floats, 0)
             }
             AggregateOp::Stddev | AggregateOp::Stdvar => self.folds(param, expr, floats, 0),
             AggregateOp::Quantile => self.collects(param, expr, floats, times(COPIED_BYTES, input.series)),

@@ -268,6 +268,8 @@ impl Interpreter<'_> {
         if !negative {
             return inner;
         }
+        // VictoriaMetrics reads `0 - expr`, which it does not fold.
+        let inner = if self.engine.order == Order::InPlace { self.materialised(inner) } else { inner };
         let Value { points, .. } = inner.value;
         let value = Value { fresh: true, objects: points.min(inner.value.objects), ..inner.value };
         let labels = if inner.value.fresh { 0 } else { value.all_labels() };

@@ -246,3 +246,13 @@ fn pricing_is_linear() {
         assert!(twice <= once * 2 + 16, "{name}: {once}, then {twice}");
     }
 }
+
+/// `month(count(stdvar by () (m)))` took VictoriaMetrics 20 MiB, and was priced at one.
+#[test]
+fn victoriametrics_collects_what_it_cannot_fold() {
+    let bytes = |query: &str| priced(query, six_hours(6), 500, Kind::VictoriaMetrics).cost.memory.value;
+    assert!(bytes("sum(m)") < 4 << 20, "{}", bytes("sum(m)"));
+    for query in ["stdvar(m)", "stddev(m)", "quantile(0.9, m)", "sum(-m)"] {
+        assert!(bytes(query) > 12 << 20, "{query}: {}", bytes(query));
+    }
+}

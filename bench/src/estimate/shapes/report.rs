@@ -79,14 +79,16 @@ pub(super) fn write(options: &Options, target: &str, version: &str, seen: &[Seen
         Bar::at_most("median of those over 20 MiB", quantile(&heavy, 0.5), 2.0),
         Bar::at_most("p90 of those over 20 MiB", quantile(&heavy, 0.9), 4.0),
     ];
-    let kept = seen.iter().filter(|s| s.is_judged() || s.case.hostile || s.answered().is_none());
+    let is_far_off =
+        |s: &&Seen| s.is_judged() && s.ratio().is_some_and(|ratio| !(0.7..=4.0).contains(&ratio));
+    let kept = seen.iter().filter(|s| is_far_off(s) || s.case.hostile || s.answered().is_none());
     let result = json!({"version": version, "asked": seen.len(), "answered": answered,
         "queries": kept.map(Seen::to_json).collect::<Vec<_>>()});
     let name = match version.split('.').next().filter(|major| !major.is_empty() && *major != "?") {
         Some(major) => format!("shapes-{target}-{major}"),
         None => format!("shapes-{target}"),
     };
-    finish(&name, options, &[], &[&quantiles, &extremes], &bars, &result)
+    finish(&name, options, &["weir"], &[&quantiles, &extremes], &bars, &result)
 }
 
 fn quantiles(seen: &[Seen]) -> Table {
