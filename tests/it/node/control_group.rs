@@ -15,8 +15,8 @@ use http_body_util::{BodyExt as _, Full};
 use crate::support::{process::NodeProcess, sockets::client, weir::now_ms};
 
 const MIB: u64 = 1 << 20;
-const POOL: u64 = 24 * MIB;
-const SERIES: usize = 3_000;
+const POOL: u64 = 12 * MIB;
+const SERIES: usize = 1_500;
 const SAMPLES: i64 = 40;
 const STEP_MS: i64 = 15_000;
 const CLIENTS: usize = 20;
