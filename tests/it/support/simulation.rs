@@ -157,6 +157,7 @@ impl Proxy {
             cost: QueryCost { memory: Estimate::new(bytes, Confidence::UpperBound), ..QueryCost::NOTHING },
             deadline: Instant::now() + Duration::from_secs(600),
             charged: Charged::Nothing,
+            slow: false,
             tag: number,
         };
         let admitted = self.admission.admit(request).await?;
