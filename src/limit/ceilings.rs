@@ -38,7 +38,7 @@ impl Policy {
         let in_flight = tenant.in_flight.memory.enforced();
         let narrowest = [whole.map(|bytes| heavy_memory(bytes) / 2), in_flight, own];
         let query = narrowest.into_iter().flatten().min().unwrap_or(u64::MAX);
-        let most = query.min(in_flight.map_or(u64::MAX, |bytes| bytes / 2));
+        let most = query.min(in_flight.map_or(u64::MAX, |bytes| heavy_memory(bytes) / 2));
         let split = whole.zip(split_percent);
         let split = split.map(|(bytes, percent)| (bytes / 100).saturating_mul(percent.into()).min(most));
         Ceilings { query, split, light: whole.map_or(LIGHT_WITHOUT_BUDGET, light) }
@@ -71,7 +71,7 @@ mod tests {
             let policy = Policy { default: Arc::new(tenant), backends: vec![main], ..Policy::default() };
             let split = policy.ceilings(&TenantId::other(), None, "main", Some(percent)).split.unwrap();
             assert!(
-                2 * split <= heavy_memory(budget << 20).min(in_flight << 20),
+                2 * split <= heavy_memory(budget << 20).min(heavy_memory(in_flight << 20)),
                 "{budget} {in_flight} {split}"
             );
         }

@@ -96,8 +96,10 @@ impl Account {
             return Err(WaitReason::TenantQueries);
         }
         let is_alone = charge.light || self.heavy.queries == 0;
-        let part = if is_alone { |max| max } else { shares::heavy_memory as fn(u64) -> u64 };
-        if self.used.plus(charge.bytes).within(memory.enforced().map(part), None) {
+        let fits = |used: Usage, part: fn(u64) -> u64| {
+            used.plus(charge.bytes).within(memory.enforced().map(part), None)
+        };
+        if fits(self.used, |max| max) && (is_alone || fits(self.heavy, shares::heavy_memory)) {
             Ok(())
         } else {
             Err(WaitReason::TenantMemory)
