@@ -183,7 +183,7 @@ impl Interpreter<'_> {
             return of;
         }
         let ranged = args.iter().find(|arg| self.ty(**arg) == ValueType::Matrix);
-        let points = ranged.map_or(0, |arg| match self.shape_of(*arg).window {
+        let points = ranged.map_or(0, |arg| match self.shape_of(self.unwrapped(*arg)).window {
             0 => self.value(*arg).points,
             window => window,
         });

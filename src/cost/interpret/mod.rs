@@ -153,15 +153,22 @@ impl Interpreter<'_> {
     }
 
     /// The literal behind a string argument.
-    fn string(&self, mut id: NodeId) -> &str {
-        loop {
-            match self.ast.nodes.get(id.0 as usize).map(|node| &node.expr) {
-                Some(Expr::String(text)) => return text,
-                // Operands come first: the index falls.
-                Some(Expr::Paren(inner)) if *inner < id => id = *inner,
-                _ => return "",
-            }
+    fn string(&self, id: NodeId) -> &str {
+        match self.ast.nodes.get(self.unwrapped(id).0 as usize).map(|node| &node.expr) {
+            Some(Expr::String(text)) => text,
+            _ => "",
         }
+    }
+
+    /// What stands in brackets.
+    fn unwrapped(&self, mut id: NodeId) -> NodeId {
+        // Operands come first: the index falls.
+        while let Some(Expr::Paren(inner)) = self.ast.nodes.get(id.0 as usize).map(|node| &node.expr)
+            && *inner < id
+        {
+            id = *inner;
+        }
+        id
     }
 
     fn node(&self, id: NodeId) -> Priced {
@@ -256,7 +263,7 @@ impl Interpreter<'_> {
             _ => WINDOW_POINTS_A_SAMPLE,
         };
         let of = |arg: &NodeId| {
-            let at = self.shape_of(*arg);
+            let at = self.shape_of(self.unwrapped(*arg));
             times(times(self.value(*arg).series, at.steps), at.window) / points_a_sample
         };
         args.iter().map(of).fold(0, u64::saturating_add)

@@ -211,6 +211,8 @@ fn nested_subqueries_meet_the_limit_on_samples() {
         ("sum_over_time(sum_over_time(vector(1)[1d:1s])[1d:1s])", day * day / 16, day * day / 15),
         ("sum_over_time(quantile_over_time(0.5, vector(1)[1d:1s])[1d:1s])", day * day, day * day * 11 / 10),
         ("sum_over_time(vector(1)[1d:1s])", day / 16, day / 15),
+        // Brackets around windows hide nothing.
+        ("sum_over_time((((sum_over_time(((vector(1)[1d:1s]))))[1d:1s])))", day * day / 16, day * day / 15),
     ] {
         let samples = samples(query, EvalTimes::instant(NOW));
         assert!((least..=most).contains(&samples), "{query}: {samples}");
