@@ -24,7 +24,7 @@ use crate::{
 pub struct Pool {
     /// Whether the memory lent to queries is bounded.
     pub mode: Mode,
-    /// Most bytes lent to all queries together; left out: a quarter of the memory that the process may use.
+    /// Memory of all queries together, of which seven eighths are lent; left out: a quarter of what the process may use.
     pub memory: Option<Size>,
     /// How long a query waits at that bound before it fails with 503.
     pub wait: Span,
