@@ -375,9 +375,9 @@ fn a_full_disk_is_found_without_a_write() {
         (None, true)
     );
     db.wal.as_ref().unwrap().room().leave(Some(100));
-    db.maintain().unwrap();
-    assert_eq!(db.refuses_writes(), Some(WriteError::DiskFull));
+    assert!(db.maintain().is_err());
+    assert_eq!((db.refuses_writes(), db.stats().upkeep_failed), (Some(WriteError::DiskFull), 1));
     db.wal.as_ref().unwrap().room().leave(None);
     db.maintain().unwrap();
-    assert_eq!((db.refuses_writes(), db.stats().upkeep_failed), (None, 0));
+    assert_eq!((db.refuses_writes(), db.stats().upkeep_failed), (None, 1));
 }
