@@ -9,7 +9,7 @@ use weir::{
     base::{QueryCost, TenantId},
     limit::{
         Admission, AdmissionRequest, BackendBudget, Charged, ClassPolicy, InFlight, Limit, Policy, Rate,
-        RateLimit, Rates, TenantPolicy, SlowLane,
+        RateLimit, Rates, SlowLane, TenantPolicy,
     },
 };
 

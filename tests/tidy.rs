@@ -24,7 +24,19 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("admin", &["base", "telemetry", "http", "limit", "backend", "rules", "proxy"]),
     (
         "config",
-        &["base", "series", "telemetry", "promql", "http", "cost", "limit", "backend", "rules", "proxy", "node"],
+        &[
+            "base",
+            "series",
+            "telemetry",
+            "promql",
+            "http",
+            "cost",
+            "limit",
+            "backend",
+            "rules",
+            "proxy",
+            "node",
+        ],
     ),
     (
         "cli",

@@ -17,7 +17,7 @@ use weir::{
     base::{Confidence, Estimate, QueryCost, TenantId},
     limit::{
         Actual, Admission, AdmissionRequest, Admitted, BackendBudget, Charged, End, Limit, Permit, Policy,
-        Refusal, TenantPolicy, SlowLane,
+        Refusal, SlowLane, TenantPolicy,
     },
 };
 

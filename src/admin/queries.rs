@@ -54,7 +54,9 @@ pub(super) async fn kill_matching(State(admin): State<Admin>, mut asked: Asked) 
     };
     if which.is_empty() {
         asked.nothing_else()?;
-        return Err(Failed::bad("name a tenant, dashboard, user or fingerprint; all queries are not stopped at once"));
+        return Err(Failed::bad(
+            "name a tenant, dashboard, user or fingerprint; all queries are not stopped at once",
+        ));
     }
     Ok(success(json!({"killed": kill(&admin, which, asked)?})))
 }

@@ -39,10 +39,15 @@ fn shown(proxy: &Proxy, rule: &Rule, source: &str, now_ms: i64) -> Value {
 }
 
 /// Sets one, before all others, in place of one of the same name. The body is the rule as JSON.
-pub(super) async fn add(State(admin): State<Admin>, mut asked: Asked, body: Bytes) -> Result<Response, Failed> {
+pub(super) async fn add(
+    State(admin): State<Admin>,
+    mut asked: Asked,
+    body: Bytes,
+) -> Result<Response, Failed> {
     let by = asked.take("by");
     asked.nothing_else()?;
-    let spec: RuleSpec = serde_json::from_slice(&body).map_err(|error| Failed::bad(format!("the rule: {error}")))?;
+    let spec: RuleSpec =
+        serde_json::from_slice(&body).map_err(|error| Failed::bad(format!("the rule: {error}")))?;
     let now_ms = admin.proxy.now_ms();
     let mut rule = spec.read(Some(now_ms)).map_err(|(key, why)| Failed::bad(format!("{key}: {why}")))?;
     let author = asked.author(by);
@@ -52,10 +57,13 @@ pub(super) async fn add(State(admin): State<Admin>, mut asked: Asked, body: Byte
     let (proxy, kept) = (admin.proxy.clone(), rule.clone());
     // It is written to the disk.
     let set = tokio::task::spawn_blocking(move || proxy.rules().add(kept, &author)).await;
-    let error = set.map_err(|error| Failed(ErrorKind::Internal, error.to_string()))?.map_err(|why| match why {
-        NoRoom::Full => Failed::bad(format!("there are {RULES_MAX} rules already; take one away")),
-        NoRoom::Configured => Failed::bad(format!("a rule of the configuration is named `{}`", spec.name)),
-    })?;
+    let error =
+        set.map_err(|error| Failed(ErrorKind::Internal, error.to_string()))?.map_err(|why| match why {
+            NoRoom::Full => Failed::bad(format!("there are {RULES_MAX} rules already; take one away")),
+            NoRoom::Configured => {
+                Failed::bad(format!("a rule of the configuration is named `{}`", spec.name))
+            }
+        })?;
     let mut shown = shown(&admin.proxy, &rule, "api", now_ms);
     shown["kept"] = json!(error.is_none());
     Ok(success(shown))
@@ -72,7 +80,9 @@ pub(super) async fn remove(
     let (proxy, author, gone) = (admin.proxy.clone(), asked.author(by), name.clone());
     let removed = tokio::task::spawn_blocking(move || proxy.rules().remove(&gone, &author)).await;
     let removed = removed.map_err(|error| Failed(ErrorKind::Internal, error.to_string()))?;
-    let why = || format!("no rule `{name}` was set over the admin API; those of the configuration are changed there");
+    let why = || {
+        format!("no rule `{name}` was set over the admin API; those of the configuration are changed there")
+    };
     let (rule, error) = removed.ok_or_else(|| Failed::missing(why()))?;
     Ok(success(json!({"removed": rule.name(), "kept": error.is_none()})))
 }

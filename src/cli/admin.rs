@@ -85,7 +85,12 @@ pub(super) fn settings(url: &str) -> Result<Settings, String> {
 
 impl Admin {
     /// The answer to a request, which is its `data` where it has such.
-    pub(super) async fn ask(&self, method: Method, target: &str, body: Option<&Value>) -> Result<Value, String> {
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, String> {
         let path_and_query = PathAndQuery::try_from(target).map_err(|error| error.to_string())?;
         let mut headers = self.headers.clone();
         if body.is_some() {

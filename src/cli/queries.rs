@@ -76,7 +76,10 @@ pub(super) fn kill(args: &Kill) -> ExitCode {
     match block_on(admin.ask(Method::DELETE, &target(args), None)) {
         Ok(data) => {
             let killed = data["killed"].as_array().map_or(0, Vec::len);
-            output::out(format_args!("stopped {killed}\n{}", table(&data["killed"])).to_string().trim_end(), 0)
+            output::out(
+                format_args!("stopped {killed}\n{}", table(&data["killed"])).to_string().trim_end(),
+                0,
+            )
         }
         Err(message) => output::err(message, FAILED),
     }

@@ -154,7 +154,10 @@ fn list(address: &AdminAddress, json: bool) -> Result<String, Failed> {
     if json {
         return Ok(format!("{data:#}"));
     }
-    let mut out = format!("{:24} {:8} {:>8} {:22} {:16} {}", "NAME", "ACTION", "HITS", "EXPIRES", "OWNER", "MATCH: REASON");
+    let mut out = format!(
+        "{:24} {:8} {:>8} {:22} {:16} {}",
+        "NAME", "ACTION", "HITS", "EXPIRES", "OWNER", "MATCH: REASON"
+    );
     for rule in data["rules"].as_array().into_iter().flatten() {
         let text = |key: &str| rule[key].as_str().unwrap_or_default();
         let expires = if rule["expired"] == true { "expired" } else { text("expires") };
@@ -179,7 +182,11 @@ fn add(args: &Add) -> Result<String, Failed> {
     let target = format!("/api/v1/admin/rules{}", by(&args.by));
     let data = ask(&args.address, Method::POST, &target, Some(&spec))?;
     let text = |key: &str| data[key].as_str().unwrap_or_default();
-    let lost = if data["kept"] == true { "" } else { "; it could not be written to the data folder and ends with the process" };
+    let lost = if data["kept"] == true {
+        ""
+    } else {
+        "; it could not be written to the data folder and ends with the process"
+    };
     Ok(format!("rule `{}` holds until {}{lost}", text("name"), text("expires")))
 }
 
@@ -188,7 +195,8 @@ fn spec(args: &Add) -> Result<Value, String> {
     let mut spec = match &args.file {
         None => json!({}),
         Some(file) => {
-            let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            let text =
+                std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
             serde_saphyr::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?
         }
     };
@@ -242,6 +250,7 @@ fn remove(name: &str, address: &AdminAddress, author: &str) -> Result<String, Fa
     let name: String = byte_serialize(name.as_bytes()).collect();
     let target = format!("/api/v1/admin/rules/{name}{}", by(author));
     let data = ask(address, Method::DELETE, &target, None)?;
-    let lost = if data["kept"] == true { "" } else { "; the data folder could not be written, and brings it back" };
+    let lost =
+        if data["kept"] == true { "" } else { "; the data folder could not be written, and brings it back" };
     Ok(format!("rule `{}` is gone{lost}", data["removed"].as_str().unwrap_or_default()))
 }

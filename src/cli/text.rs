@@ -8,7 +8,8 @@ use crate::base::units;
 
 /// Text of a client for a terminal: one line of at most this many characters, without anything that moves the cursor.
 pub(super) fn clean(text: &str, chars: usize) -> String {
-    let mut clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(chars + 1).collect();
+    let mut clean: String =
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(chars + 1).collect();
     if clean.chars().count() > chars {
         clean.pop();
         clean.pop();

@@ -212,6 +212,9 @@ mod tests {
         }
         assert!(!text.contains('\u{1b}'));
         let small = frame(&status, (40, 6));
-        assert!(small.lines().count() <= 6 && small.lines().all(|line| line.chars().count() <= 40), "{small}");
+        assert!(
+            small.lines().count() <= 6 && small.lines().all(|line| line.chars().count() <= 40),
+            "{small}"
+        );
     }
 }

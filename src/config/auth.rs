@@ -45,7 +45,8 @@ pub enum Protected {
 pub(super) fn tokens(raw: &AdminAuth) -> Result<Tokens, (&'static str, String)> {
     let mut tokens: Vec<(&str, String)> = Vec::new();
     for (name, token) in &raw.tokens {
-        let usable = usable(token.reveal()).map_err(|why| ("tokens", format!("the token of `{name}` {why}")))?;
+        let usable =
+            usable(token.reveal()).map_err(|why| ("tokens", format!("the token of `{name}` {why}")))?;
         tokens.push((name, usable));
     }
     if let Some(file) = &raw.token_file {
@@ -74,7 +75,9 @@ mod tests {
 
     #[test]
     fn tokens_that_cannot_be_meant_are_refused_without_being_shown() {
-        for (token, why) in [("hunter2", "shorter"), ("", "shorter"), ("sixteen bytes and a space", "no header")] {
+        for (token, why) in
+            [("hunter2", "shorter"), ("", "shorter"), ("sixteen bytes and a space", "no header")]
+        {
             let tokens = [("alice".to_owned(), token.parse().unwrap())].into();
             let (key, message) = super::tokens(&AdminAuth { tokens, ..AdminAuth::default() }).unwrap_err();
             assert_eq!(key, "tokens");

@@ -2,9 +2,10 @@
 
 use super::{
     raw::{
-        AdminAuth, AdminConnections, Backend, BackendTls, BasicAuthPart, Budget, Class, ClassMatch, Connections, Health,
-        InFlight, Limits, LogFormat, Mode, OnUnparsable, Otlp, PerQuery, Pressure, Probe, Profiling, Queue,
-        Rates, Server, ServerTls, SlowLane, Soft, Telemetry, Tenancy, TenantLimits, TenantSource,
+        AdminAuth, AdminConnections, Backend, BackendTls, BasicAuthPart, Budget, Class, ClassMatch,
+        Connections, Health, InFlight, Limits, LogFormat, Mode, OnUnparsable, Otlp, PerQuery, Pressure,
+        Probe, Profiling, Queue, Rates, Server, ServerTls, SlowLane, Soft, Telemetry, Tenancy, TenantLimits,
+        TenantSource,
     },
     scalar::{Limit, OnStale, Unknown},
 };

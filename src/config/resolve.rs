@@ -332,7 +332,8 @@ fn per_query(limits: &raw::PerQuery, written: &raw::PerQuery, modes: &Modes<'_>)
 
 fn soft(limits: &raw::Soft, modes: &Modes<'_>) -> PerQuery {
     let raw::Soft { series, blocks, samples, points, memory, range, steps } = *limits;
-    let written = raw::PerQuery { series, blocks, samples, points, memory, range, steps, ..raw::PerQuery::default() };
+    let written =
+        raw::PerQuery { series, blocks, samples, points, memory, range, steps, ..raw::PerQuery::default() };
     per_query(&written, &raw::PerQuery::default(), modes)
 }
 

@@ -148,7 +148,8 @@ mod tests {
     async fn asked(guards_reads: bool, method: &str, path: &str, token: Option<&str>) -> Result<String, u16> {
         let tokens = move || Tokens::new([("alice", "secret-a"), ("ci", "secret-b")], guards_reads);
         let answer = service_fn(async |request: Request<()>| {
-            let name = request.extensions().get::<Holder>().map_or("nobody".into(), |Holder(name)| name.to_string());
+            let name =
+                request.extensions().get::<Holder>().map_or("nobody".into(), |Holder(name)| name.to_string());
             Ok::<_, Infallible>(Response::new(Body::from(name)))
         });
         let mut request = Request::builder().method(method).uri(path);

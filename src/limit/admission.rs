@@ -143,7 +143,8 @@ impl Admission {
     pub fn soft(&self, request: &AdmissionRequest) -> Option<SoftHit> {
         let policy = self.policy.load();
         let mut tenants = request.payers.iter();
-        tenants.find_map(|tenant| soft(policy.tenant(tenant), tenant, request.class.as_deref(), &request.cost))
+        tenants
+            .find_map(|tenant| soft(policy.tenant(tenant), tenant, request.class.as_deref(), &request.cost))
     }
 
     /// Looks at the per-query limits, and at whether the query is more than a whole budget; nothing is counted.

@@ -123,9 +123,8 @@ impl Backend {
     /// Whether the slow lane has room for a charge; an empty one takes any.
     pub(super) fn fits_slow(&self, charge: &Charge) -> Result<(), WaitReason> {
         let Open { memory, slots } = self.budget.slow();
-        let fits = !charge.slow
-            || self.slow.is_nothing()
-            || self.slow.plus(charge.bytes).within(memory, slots);
+        let fits =
+            !charge.slow || self.slow.is_nothing() || self.slow.plus(charge.bytes).within(memory, slots);
         if fits { Ok(()) } else { Err(WaitReason::SlowLane) }
     }
 

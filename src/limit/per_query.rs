@@ -85,12 +85,16 @@ impl SoftHit {
             u64::MAX => "an unknown number of".to_owned(),
             value => name.show(value),
         };
-        let refused = self.refused_over.map_or_else(String::new, |max| {
-            format!(" Over {} it will be refused.", name.show(max))
-        });
+        let refused = self
+            .refused_over
+            .map_or_else(String::new, |max| format!(" Over {} it will be refused.", name.show(max)));
         format!(
             "this query needs {observed} {} ({}), over the soft limit of tenant `{}`, {}: it runs in the slow lane.{refused} ({})",
-            name.noun(), seen.confidence, self.tenant, name.show(self.max), name.id()
+            name.noun(),
+            seen.confidence,
+            self.tenant,
+            name.show(self.max),
+            name.id()
         )
     }
 }

@@ -203,7 +203,8 @@ impl Queue {
 
     /// Whether one that pays like this waits for room of its tenant, or for the slow lane as this one would.
     pub(super) fn is_parked(&self, charge: &Charge) -> bool {
-        let has = |of: usize| self.parked.range((of, first_key())..).next().is_some_and(|(known, _)| *known == of);
+        let has =
+            |of: usize| self.parked.range((of, first_key())..).next().is_some_and(|(known, _)| *known == of);
         has(charge.payers.first().copied().unwrap_or(0)) || (charge.slow && has(SLOW_LANE))
     }
 

@@ -228,13 +228,7 @@ impl State {
     }
 
     /// The charge of a query.
-    fn charge_of(
-        &mut self,
-        request: &AdmissionRequest,
-        backend: usize,
-        slow: bool,
-        now: Instant,
-    ) -> Charge {
+    fn charge_of(&mut self, request: &AdmissionRequest, backend: usize, slow: bool, now: Instant) -> Charge {
         let payers: Payers =
             request.payers.iter().map(|tenant| self.tenants.slot(tenant, &self.policy, now)).collect();
         let bytes = request.cost.memory.value.clamp(1, BYTES_MAX);

@@ -85,7 +85,17 @@ impl Front {
                 let shared = Arc::clone(shared);
                 let (rule, slow, warnings) = (None, false, Vec::new());
                 let common = Common {
-                    shared, config, head, endpoint, caller, upstream, policy, log, rule, slow, warnings,
+                    shared,
+                    config,
+                    head,
+                    endpoint,
+                    caller,
+                    upstream,
+                    policy,
+                    log,
+                    rule,
+                    slow,
+                    warnings,
                 };
                 let common = Box::new(common);
                 Ok(Either::Left(Exchange { common, stage: Identified { body, over_rate: None } }))

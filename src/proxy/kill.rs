@@ -33,7 +33,8 @@ impl Selection {
         let is = |wanted: &Option<String>, known: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| known == Some(wanted))
         };
-        let is_fingerprint = |wanted: &String| facts.fingerprint.is_some_and(|known| known.to_string() == *wanted);
+        let is_fingerprint =
+            |wanted: &String| facts.fingerprint.is_some_and(|known| known.to_string() == *wanted);
         self.id.is_none_or(|id| id == query.tag)
             && is(&self.tenant, Some(facts.owner.tenant.as_str()))
             && is(&self.dashboard, facts.origin.dashboard.as_deref())

@@ -19,18 +19,19 @@ use super::{
         settlement::Settler,
     },
     query::layer::{Parse, ParseLayer, QueryReader},
+    replan::{Replan, ReplanLayer},
+    respond::layer::{Respond, RespondLayer},
     rules::{
         QueryRules,
         layer::{CheckRules, RulesLayer},
     },
-    replan::{Replan, ReplanLayer},
-    respond::layer::{Respond, RespondLayer},
     split::{Split, SplitLayer},
 };
 use crate::limit::{Admit, AdmitLayer, RateLayer, layer::CheckRate};
 
 /// The stack as a type: a [`tower::Service`] of [`Incoming`](super::front::Incoming) requests that never fails.
-pub(super) type Stack = Respond<Identify<CheckRate<Parse<CheckRules<Estimate<Replan<Admit<Metered<Split<Forward>>>>>>>>>>;
+pub(super) type Stack =
+    Respond<Identify<CheckRate<Parse<CheckRules<Estimate<Replan<Admit<Metered<Split<Forward>>>>>>>>>>;
 
 /// The state that all requests share. A request brings it along in its [`Common`](super::exchange::Common), so that the layers own
 /// nothing: each copy of a layer would cost a reference count that all threads write to.

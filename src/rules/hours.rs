@@ -31,7 +31,9 @@ impl Hours {
         let mut set = 0;
         for day in days {
             let at = DAYS.iter().position(|known| day.eq_ignore_ascii_case(known));
-            set |= 1 << at.ok_or_else(|| format!("`{day}` is no day; write mon, tue, wed, thu, fri, sat or sun"))?;
+            set |= 1
+                << at
+                    .ok_or_else(|| format!("`{day}` is no day; write mon, tue, wed, thu, fri, sat or sun"))?;
         }
         Ok(Some(Self { start, end, days: if set == 0 { 0x7f } else { set } }))
     }

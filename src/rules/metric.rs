@@ -74,7 +74,9 @@ pub(super) fn is_nameless(selector: &SelectorShape) -> bool {
         *matcher.name == *METRIC_NAME
             && match matcher.op {
                 MatchOp::Equal => !matcher.value.is_empty(),
-                MatchOp::Regex => !is_match_all(std::slice::from_ref(matcher)) && has_beginning(&matcher.value),
+                MatchOp::Regex => {
+                    !is_match_all(std::slice::from_ref(matcher)) && has_beginning(&matcher.value)
+                }
                 MatchOp::NotEqual | MatchOp::NotRegex => false,
             }
     };

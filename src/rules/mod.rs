@@ -18,11 +18,11 @@ use std::sync::Arc;
 
 use regex::Regex;
 
+use self::{glob::Glob, hours::Hours, metric::MetricName};
 pub use self::{
     spec::{ActionName, ClampSpec, MatchSpec, RuleSpec, SpanSpec},
     subject::Subject,
 };
-use self::{glob::Glob, hours::Hours, metric::MetricName};
 use crate::base::TenantPattern;
 
 /// Rules in the configuration and over the admin API, each: every query is held against all of them.

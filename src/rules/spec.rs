@@ -172,14 +172,19 @@ impl RuleSpec {
         let expires_ms = expires_ms.map_err(|why| ("expires", why))?;
         if let Some(now_ms) = now_ms {
             match expires_ms {
-                None => return Err(("expires", "is missing: a rule set at run time needs an end".to_owned())),
+                None => {
+                    return Err(("expires", "is missing: a rule set at run time needs an end".to_owned()));
+                }
                 Some(at) if at <= now_ms => return Err(("expires", "has passed".to_owned())),
                 Some(_) => {}
             }
         }
         spec.expires = expires_ms.and_then(|ms| Some(Timestamp::from_millisecond(ms).ok()?.to_string()));
         if spec.matches == MatchSpec::default() {
-            return Err(("match", "is empty: a rule against every query is no rule; write a limit".to_owned()));
+            return Err((
+                "match",
+                "is empty: a rule against every query is no rule; write a limit".to_owned(),
+            ));
         }
         let matchers = spec.matches.read().map_err(|why| ("match", why))?;
         let action = spec.action().map_err(|why| ("clamp", why))?;
@@ -203,7 +208,11 @@ impl RuleSpec {
         if clamp.limit == Some(0) {
             return Err("`limit: 0` is no limit to the database; write a number above 0".to_owned());
         }
-        Ok(Action::Clamp(Clamp { range_ms: span(&clamp.range)?, step_ms: span(&clamp.step)?, limit: clamp.limit }))
+        Ok(Action::Clamp(Clamp {
+            range_ms: span(&clamp.range)?,
+            step_ms: span(&clamp.step)?,
+            limit: clamp.limit,
+        }))
     }
 }
 
@@ -215,7 +224,9 @@ impl MatchSpec {
         }
         let glob = |text: &Option<String>| text.as_deref().map(Glob::new);
         let metric = self.metric.as_deref();
-        if metric.is_some_and(|name| name.trim_end_matches('*').is_empty() || name[..name.len() - 1].contains('*')) {
+        if metric
+            .is_some_and(|name| name.trim_end_matches('*').is_empty() || name[..name.len() - 1].contains('*'))
+        {
             return Err("`metric` is a name, or its beginning and one `*`".to_owned());
         }
         if let Some(endpoint) = self.endpoint.as_ref().filter(|name| !ENDPOINTS.contains(&name.as_str())) {
@@ -260,7 +271,9 @@ fn expiry(text: &str, now_ms: Option<i64>) -> Result<i64, String> {
     }
     match (now_ms, duration::parse(text)) {
         (Some(now_ms), Ok(ms)) => Ok(now_ms.saturating_add_unsigned(ms)),
-        (None, Ok(_)) => Err(format!("`{text}` would begin anew with each start; write a time such as `2026-12-01T08:00:00Z`")),
+        (None, Ok(_)) => Err(format!(
+            "`{text}` would begin anew with each start; write a time such as `2026-12-01T08:00:00Z`"
+        )),
         (_, Err(_)) => Err(format!("`{text}` is no time such as `2026-12-01T08:00:00Z`")),
     }
 }
@@ -291,7 +304,10 @@ fn regex(text: &str) -> Result<regex::Regex, String> {
     if text.is_empty() || text.len() > REGEX_BYTES_MAX {
         return Err(format!("`regex` has 1 to {REGEX_BYTES_MAX} bytes"));
     }
-    RegexBuilder::new(text).size_limit(COMPILED_BYTES_MAX).build().map_err(|error| format!("`regex`: {error}"))
+    RegexBuilder::new(text)
+        .size_limit(COMPILED_BYTES_MAX)
+        .build()
+        .map_err(|error| format!("`regex`: {error}"))
 }
 
 fn tenant(text: &str) -> Result<TenantPattern, String> {

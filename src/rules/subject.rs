@@ -105,7 +105,8 @@ impl Matchers {
         // What lists has a span, and no points.
         let times = subject.times.filter(|_| subject.endpoint == "query_range");
         let step = times.map(|times| times.step).filter(|step| *step > 0);
-        let has_window = || selectors.iter().filter_map(|s| subject.reach_ms(s)).any(|ms| self.window.has(ms));
+        let has_window =
+            || selectors.iter().filter_map(|s| subject.reach_ms(s)).any(|ms| self.window.has(ms));
         (self.range.is_any() || self.range.has(subject.range_ms()))
             && (self.step.is_any() || step.is_some_and(|step| self.step.has(step)))
             && (self.window.is_any() || has_window())

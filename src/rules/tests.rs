@@ -106,7 +106,8 @@ fn selectors_without_a_name_are_found_however_they_hide_it() {
 
 #[test]
 fn texts_are_met_whatever_their_layout() {
-    let same = ["sum by (job) (rate(m[5m]))", "sum(rate(m[5m])) by(job)", "sum by (job)(\n rate( m[5m] ) # why\n)"];
+    let same =
+        ["sum by (job) (rate(m[5m]))", "sum(rate(m[5m])) by(job)", "sum by (job)(\n rate( m[5m] ) # why\n)"];
     let fingerprint = Fingerprint::of(&promql::parse(same[0]).unwrap()).to_string();
     for query in same {
         assert!(asked(query).met(serde_json::json!({"query": same[0]})), "{query}");
@@ -180,7 +181,8 @@ fn rules_that_cannot_be_meant_are_refused() {
         assert!(message.contains(why), "{matches}: {message}");
     }
     let spec = |change: serde_json::Value| {
-        let mut spec = serde_json::json!({"name": "r", "match": {"metric": "m"}, "reason": "x", "expires": "1h"});
+        let mut spec =
+            serde_json::json!({"name": "r", "match": {"metric": "m"}, "reason": "x", "expires": "1h"});
         spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         serde_json::from_value::<RuleSpec>(spec).unwrap()
     };

@@ -147,11 +147,19 @@ fn most_expensive(
     seen.truncate(QUERIES_SHOWN);
     Queries {
         total,
-        shown: seen.iter().map(|seen| query(seen, reasons.get(&seen.tag).copied(), QUERY_CHARS, now)).collect(),
+        shown: seen
+            .iter()
+            .map(|seen| query(seen, reasons.get(&seen.tag).copied(), QUERY_CHARS, now))
+            .collect(),
     }
 }
 
-pub(in crate::admin) fn query(seen: &ActiveQuery, reason: Option<WaitReason>, chars: usize, now: Instant) -> Query {
+pub(in crate::admin) fn query(
+    seen: &ActiveQuery,
+    reason: Option<WaitReason>,
+    chars: usize,
+    now: Instant,
+) -> Query {
     let facts = &seen.facts;
     let since = |then| now.saturating_duration_since(then);
     Query {

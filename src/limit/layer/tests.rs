@@ -12,7 +12,7 @@ use crate::{
     base::{Estimate, QueryCost, TenantId},
     limit::{
         Admission, AdmissionRequest, Admitted, BackendBudget, Charged, Limit, Mode, Policy, QueuePolicy,
-        Rate, RateLimit, Rates, Refusal, ShadowHit, TenantPolicy, SlowLane,
+        Rate, RateLimit, Rates, Refusal, ShadowHit, SlowLane, TenantPolicy,
     },
 };
 

@@ -101,8 +101,7 @@ impl Pricing {
         let slow = soft.is_some() || by_rule.is_some_and(|rule| rule.action == Action::Slow);
         let refuses = by_rule.filter(|rule| rule.action == Action::Refuse);
         if let Some(rule) = by_rule {
-            json["data"]["rule"] =
-                serde_json::json!({"name": rule.name(), "action": rule.action.as_str(), "message": rule.sentence()});
+            json["data"]["rule"] = serde_json::json!({"name": rule.name(), "action": rule.action.as_str(), "message": rule.sentence()});
         }
         json["data"]["verdict"] = match self.admission.dry_run(&request) {
             _ if let Some(rule) = refuses => serde_json::json!({

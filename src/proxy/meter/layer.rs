@@ -27,7 +27,7 @@ use crate::{
         query::ParsedQuery,
         replan::Halted,
         respond::{
-            Body, SERVER_TIMING, Warned, WEIR_COST, WEIR_ESTIMATE,
+            Body, SERVER_TIMING, WEIR_COST, WEIR_ESTIMATE, Warned,
             failure::{Failure, cost_header, estimate_header, timing_header},
             header_text,
         },

@@ -98,16 +98,24 @@ fn clamp(common: &mut Common, parsed: &mut Parsed, clamp: Clamp, rule: &Rule) ->
     }
     let range_ms = subject(common, &parsed.query).range_ms();
     if clamp.range_ms.is_some_and(|max| range_ms > max.next_multiple_of(1_000)) {
-        return Err(Failure::blocked(rule, "one evaluation of it reaches further back than the rule allows: "));
+        return Err(Failure::blocked(
+            rule,
+            "one evaluation of it reaches further back than the rule allows: ",
+        ));
     }
     Ok(())
 }
 
 /// The parameters that cut a query, and what they do, in words.
-fn changes(endpoint: Endpoint, query: &ParsedQuery, clamp: Clamp) -> (Vec<(&'static str, String)>, Vec<String>) {
+fn changes(
+    endpoint: Endpoint,
+    query: &ParsedQuery,
+    clamp: Clamp,
+) -> (Vec<(&'static str, String)>, Vec<String>) {
     let (mut set, mut cut) = (Vec::new(), Vec::new());
     let text = |ms: u64| duration::text(std::time::Duration::from_millis(ms));
-    let has_range = endpoint == Endpoint::QueryRange || endpoint.is_listing() || endpoint == Endpoint::QueryExemplars;
+    let has_range =
+        endpoint == Endpoint::QueryRange || endpoint.is_listing() || endpoint == Endpoint::QueryExemplars;
     if let Some(times) = query.times.filter(|_| has_range) {
         let spans = times.end.saturating_sub(times.start).max(0) as u64;
         if let Some(max) = clamp.range_ms.filter(|max| spans > *max) {
@@ -121,7 +129,9 @@ fn changes(endpoint: Endpoint, query: &ParsedQuery, clamp: Clamp) -> (Vec<(&'sta
         }
     }
     let takes_limit = has_range || endpoint == Endpoint::Query;
-    if let Some(limit) = clamp.limit.filter(|limit| takes_limit && query.limit.is_none_or(|asked| asked > *limit)) {
+    if let Some(limit) =
+        clamp.limit.filter(|limit| takes_limit && query.limit.is_none_or(|asked| asked > *limit))
+    {
         set.push(("limit", limit.to_string()));
         cut.push(format!("the answer was limited to {limit}"));
     }

@@ -69,7 +69,9 @@ impl QueryRules {
                 self.replace(RuleSet { at_run_time, configured });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(%error, file = %path.display(), "rules set over the admin API are lost"),
+            Err(error) => {
+                tracing::warn!(%error, file = %path.display(), "rules set over the admin API are lost")
+            }
         }
         *changing = Some(path);
     }
@@ -150,7 +152,8 @@ mod tests {
     const NOW: i64 = 1_800_000_000_000;
 
     fn rule(name: &str, expires: &str) -> Rule {
-        let spec = serde_json::json!({"name": name, "match": {"metric": "m"}, "reason": "x", "expires": expires});
+        let spec =
+            serde_json::json!({"name": name, "match": {"metric": "m"}, "reason": "x", "expires": expires});
         serde_json::from_value::<RuleSpec>(spec).unwrap().read(Some(NOW)).unwrap()
     }
 

@@ -103,7 +103,9 @@ impl Kind {
     /// A query that stays in this state, by its number.
     fn target(self, n: usize) -> String {
         match self {
-            Self::Queued | Self::Running => format!("/api/v1/query?query=small%7Bn%3D%22{n}%22,k%3D%22hang%22%7D"),
+            Self::Queued | Self::Running => {
+                format!("/api/v1/query?query=small%7Bn%3D%22{n}%22,k%3D%22hang%22%7D")
+            }
             Self::Streaming => format!("/api/v1/query?query=small%7Bn%3D%22{n}%22,k%3D%22stream%22%7D"),
             Self::Split => format!(
                 "/api/v1/query_range?query=sum(big%7Bn%3D%22{n}%22%7D)&start=1700000000.5&end=1700021600&step=15"
@@ -173,7 +175,9 @@ async fn two_hundred_random_kills_take_what_they_hit_and_nothing_else() {
         let (kind, id, client) = active.swap_remove(rng.usize(0..active.len()));
         let began = Instant::now();
         let url = format!("{address}/api/v1/admin/queries/{id}?reason=drill&by=ann");
-        let killing = tokio::spawn(weir.client.request(Request::delete(url).body(Full::<bytes::Bytes>::default()).unwrap()));
+        let killing = tokio::spawn(
+            weir.client.request(Request::delete(url).body(Full::<bytes::Bytes>::default()).unwrap()),
+        );
         if kind != Kind::Queued {
             closed += 1;
             upstream.abandoned(closed).await;
@@ -191,7 +195,9 @@ async fn two_hundred_random_kills_take_what_they_hit_and_nothing_else() {
     assert_eq!(upstream.gone(), closed, "no connection but those of killed queries was closed");
     load.abort();
     assert!(load.await.unwrap_err().is_cancelled(), "others were answered all the time");
-    for (tenant, left) in [("wide", active.iter().filter(|(kind, ..)| *kind != Kind::Queued).count()), ("narrow", 0)] {
+    for (tenant, left) in
+        [("wide", active.iter().filter(|(kind, ..)| *kind != Kind::Queued).count()), ("narrow", 0)]
+    {
         let url = format!("{address}/api/v1/admin/queries?tenant={tenant}&reason=end");
         let answer = admin(&weir, Method::DELETE, url, &[]).await.json();
         let killed = answer["data"]["killed"].as_array().unwrap().len();
@@ -205,7 +211,11 @@ async fn two_hundred_random_kills_take_what_they_hit_and_nothing_else() {
     weir.until_idle().await;
     times.sort_unstable();
     let p99 = times[times.len() * 99 / 100];
-    println!("kill to closed connection: median {:?}, p99 {p99:?}, of {}", times[times.len() / 2], times.len());
+    println!(
+        "kill to closed connection: median {:?}, p99 {p99:?}, of {}",
+        times[times.len() / 2],
+        times.len()
+    );
     assert!(p99 < Duration::from_millis(50), "{p99:?}");
 }
 
@@ -240,7 +250,9 @@ async fn a_list_says_whose_query_it_is_and_what_it_costs() {
     ] {
         assert_eq!(query[key], want, "{key} of {query}");
     }
-    for (key, want) in [("start_ms", 1_700_000_000_500_u64), ("end_ms", 1_700_021_600_000), ("step_ms", 15_000)] {
+    for (key, want) in
+        [("start_ms", 1_700_000_000_500_u64), ("end_ms", 1_700_021_600_000), ("step_ms", 15_000)]
+    {
         assert_eq!(query[key], want, "{key}");
     }
     assert_eq!(query["series"]["value"], 20_000, "{query}");
@@ -252,7 +264,9 @@ async fn a_list_says_whose_query_it_is_and_what_it_costs() {
     assert_eq!(gone.status, 404);
     let metrics = weir.metrics();
     let oldest = metrics.lines().find(|line| {
-        line.starts_with("weir_oldest_query_age_seconds") && line.contains("running") && line.contains("\"rules\"")
+        line.starts_with("weir_oldest_query_age_seconds")
+            && line.contains("running")
+            && line.contains("\"rules\"")
     });
     assert!(oldest.is_some_and(|line| !line.ends_with(" 0")), "{metrics}");
     let url = format!("{address}/api/v1/admin/queries/{id}");

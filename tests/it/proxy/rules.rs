@@ -56,7 +56,9 @@ async fn a_rule_is_set_met_shown_and_taken_away() {
         let answer = weir.get(target).await;
         assert_eq!(answer.status, 422, "{target}: {}", answer.body);
         assert_eq!(answer.headers["weir-limit"], "weir-blocked; rule=no-small");
-        let want = format!("blocked by rule `no-small` (drowns the database; owner: ann; expires at {expires}) (weir-blocked)");
+        let want = format!(
+            "blocked by rule `no-small` (drowns the database; owner: ann; expires at {expires}) (weir-blocked)"
+        );
         assert_eq!(answer.error(), want);
     }
     assert_eq!(weir.get("/api/v1/query?query=other").await.status, 200);
@@ -65,14 +67,18 @@ async fn a_rule_is_set_met_shown_and_taken_away() {
     assert!(asked(&upstream, "/query_range").is_empty() && asked(&upstream, "/series").is_empty());
     let listed = rules(&weir, Method::GET, url.clone(), &Value::Null).await.json();
     let shown = &listed["data"]["rules"][0];
-    assert_eq!((&shown["name"], &shown["hits"], &shown["source"]), (&"no-small".into(), &5.into(), &"api".into()));
+    assert_eq!(
+        (&shown["name"], &shown["hits"], &shown["source"]),
+        (&"no-small".into(), &5.into(), &"api".into())
+    );
     assert!(weir.metrics().contains(r#"weir_rule_hits_total{action="refuse",rule="no-small"} 5"#));
     let removed = rules(&weir, Method::DELETE, format!("{url}/no-small?by=bob"), &Value::Null).await;
     assert_eq!(removed.status, 200, "{}", removed.body);
     assert_eq!(rules(&weir, Method::DELETE, format!("{url}/no-small"), &Value::Null).await.status, 404);
     assert_eq!(weir.get("/api/v1/query?query=sum(small)").await.status, 200);
     let acts = logs.of("weir::audit");
-    let acts: Vec<_> = acts.iter().map(|line| (line["action"].as_str().unwrap(), line["by"].as_str().unwrap())).collect();
+    let acts: Vec<_> =
+        acts.iter().map(|line| (line["action"].as_str().unwrap(), line["by"].as_str().unwrap())).collect();
     assert_eq!(acts, [("add", "ann"), ("remove", "bob")]);
 }
 
@@ -116,12 +122,17 @@ async fn what_is_clamped_runs_with_a_warning() {
         assert!(answer.body.starts_with(r#"{"status":"success","data""#), "{}", answer.body);
         assert_eq!(
             answer.json()["warnings"],
-            json!(["the time was cut from 1d to its last 1h, the step was raised from 15s to 1m by rule `month` \
-                    (too long; owner: ann; expires never)"])
+            json!([
+                "the time was cut from 1d to its last 1h, the step was raised from 15s to 1m by rule `month` \
+                    (too long; owner: ann; expires never)"
+            ])
         );
     }
     let seen = asked(&upstream, "/query_range");
-    assert_eq!((seen[0].params("start"), seen[0].params("step")), (vec!["1700082800".to_owned()], vec!["60".to_owned()]));
+    assert_eq!(
+        (seen[0].params("start"), seen[0].params("step")),
+        (vec!["1700082800".to_owned()], vec!["60".to_owned()])
+    );
     assert!(String::from_utf8_lossy(&seen[1].body).contains("start=1700082800"));
     assert!(seen.iter().all(|seen| seen.header("accept-encoding") == Some("identity")));
     let within = weir.get("/api/v1/query_range?query=small&start=1700000000&end=1700003600&step=60").await;
@@ -131,7 +142,8 @@ async fn what_is_clamped_runs_with_a_warning() {
     assert!(reach.error().starts_with("one evaluation of it reaches further back"), "{}", reach.error());
     weir.get("/api/v1/label/job/values?limit=50").await;
     weir.get("/api/v1/label/job/values?limit=3").await;
-    let limits: Vec<_> = asked(&upstream, "/label/job/values").iter().map(|seen| seen.params("limit")).collect();
+    let limits: Vec<_> =
+        asked(&upstream, "/label/job/values").iter().map(|seen| seen.params("limit")).collect();
     assert_eq!(limits, [["5"], ["3"]]);
 }
 
@@ -151,12 +163,16 @@ async fn shadow_and_slow_rules_let_a_query_run() {
     let answer = weir.get("/api/v1/query?query=small").await;
     assert_eq!(answer.status, 200);
     let warning = answer.json()["warnings"][0].as_str().unwrap().to_owned();
-    assert_eq!(warning, "this query runs in the slow lane by rule `slow` (rather slow; owner: ann; expires never)");
+    assert_eq!(
+        warning,
+        "this query runs in the slow lane by rule `slow` (rather slow; owner: ann; expires never)"
+    );
 }
 
 #[tokio::test]
 async fn over_a_soft_limit_an_answer_carries_a_warning_and_else_it_stays_as_it_is() {
-    let (_upstream, weir) = before("limits: {default: {soft: {series: 5}, per_query: {series: 50_000}}}").await;
+    let (_upstream, weir) =
+        before("limits: {default: {soft: {series: 5}, per_query: {series: 50_000}}}").await;
     let answer = weir.get("/api/v1/query?query=small").await;
     assert_eq!(answer.status, 200);
     let warning = answer.json()["warnings"][0].as_str().unwrap().to_owned();
@@ -164,7 +180,10 @@ async fn over_a_soft_limit_an_answer_carries_a_warning_and_else_it_stays_as_it_i
                 Over 50,000 it will be refused. (weir-max-series) To stay below it: ";
     assert!(warning.starts_with(want), "{warning}");
     assert!(!answer.headers.contains_key("content-length"));
-    assert!(weir.metrics().contains(r#"weir_soft_limit_queries_total{limit="weir-max-series",tenant="anonymous"} 1"#));
+    assert!(
+        weir.metrics()
+            .contains(r#"weir_soft_limit_queries_total{limit="weir-max-series",tenant="anonymous"} 1"#)
+    );
     let cost = weir.get("/api/v1/query_cost?query=small").await.json();
     assert_eq!(cost["data"]["verdict"]["slow"], true, "{cost}");
     let (_other, plain) = before("").await;

@@ -15,7 +15,7 @@ use tokio::time::{Instant, advance};
 use super::super::{Meter, MeterLimits, Progress};
 use crate::{
     base::{Estimate, QueryCost, TenantId},
-    limit::{Admission, AdmissionRequest, BackendBudget, Charged, Limit, Policy, Snapshot, SlowLane},
+    limit::{Admission, AdmissionRequest, BackendBudget, Charged, Limit, Policy, SlowLane, Snapshot},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
