@@ -12,8 +12,8 @@ use crate::{
     promql::{
         ast::{MatchOp, Matcher},
         go_regex::literals,
-        shape::METRIC_NAME,
     },
+    series::METRIC_NAME,
 };
 
 /// A table older than this bounds nothing: new series come without asking. Milliseconds.

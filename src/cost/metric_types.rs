@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use serde::Deserialize;
 
 use super::SampleType;
-use crate::promql::{
-    ast::{MatchOp, Matcher},
-    shape::METRIC_NAME,
+use crate::{
+    promql::ast::{MatchOp, Matcher},
+    series::METRIC_NAME,
 };
 
 /// Series that end like this are floats, whatever their metric is: counters, and the parts of a classic histogram.

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::{function::FunctionId, shape::Selection};
+use super::{function::FunctionId, matchers::Selection};
 use crate::base::TextSize;
 pub use crate::series::{MatchOp, Matcher};
 

@@ -9,6 +9,7 @@ mod fingerprint;
 pub mod function;
 pub mod go_regex;
 mod lexer;
+mod matchers;
 mod parser;
 pub mod print;
 pub mod shape;

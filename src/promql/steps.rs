@@ -3,8 +3,8 @@
 use super::{
     ast::{AggregateOp, Ast, At, BinaryOp, Expr, Function, Group, MatchOp, NodeId, Selector, ValueType},
     function::FunctionId,
-    shape::METRIC_NAME,
 };
+use crate::series::METRIC_NAME;
 
 /// A range query whose value at a step depends on that step alone: the same query over a part of the range, on the same
 /// grid, gives that part of the answer.

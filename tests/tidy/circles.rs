@@ -22,7 +22,6 @@ const TOLERATED: &[(&str, &str)] = &[
     ("src/backend/client.rs", "probes and split queries are sent by the backend that owns their bounds"),
     ("src/limit/state.rs", "a permit gives itself back to the accounts that it is charged to"),
     ("src/node/db/mod.rs", "the database is one type, in a file for each of its tasks"),
-    ("src/promql/ast.rs", "a tree keeps the selection of its selectors, which is worked out once"),
 ];
 
 type Path = Vec<String>;

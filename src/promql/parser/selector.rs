@@ -1,17 +1,17 @@
 //! `name{label="value"}`
 
 use super::{Parsed, Parser, operand::Held};
-use crate::promql::{
-    ast::{BinaryOp, MatchOp, Matcher, Selector, Span},
-    error::Part,
-    go_regex,
-    lexer::{Kind, Token},
+use crate::{
+    promql::{
+        ast::{BinaryOp, MatchOp, Matcher, Selector, Span},
+        error::Part,
+        go_regex,
+        lexer::{Kind, Token},
+    },
+    series::METRIC_NAME,
 };
 
 const CONTEXT: &str = "label matching";
-
-/// The label that holds a metric's name.
-const METRIC_NAME: &str = "__name__";
 
 impl Parser<'_> {
     /// A selector whose name, if any, was just read.

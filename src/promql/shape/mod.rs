@@ -7,7 +7,6 @@
 mod duration;
 pub(in crate::promql) use duration::arithmetic;
 mod invariant;
-mod matchers;
 mod walk;
 
 #[cfg(test)]
@@ -18,18 +17,16 @@ use std::sync::Arc;
 use crate::{
     base::{TextSize, TimeRange, time::EvalTimes},
     promql::ast::{Ast, Expr, MatchOp, Matcher, NodeId, Span},
+    series::METRIC_NAME,
 };
 
-pub use matchers::{Selection, is_match_all, normalise, selector_text};
+pub use super::matchers::{Selection, is_match_all, normalise, selector_text};
 
 /// Prometheus' default lookback: how far back an instant selector looks for the newest sample, milliseconds.
 pub const DEFAULT_LOOKBACK_MS: u64 = 300_000;
 
 /// The step of a subquery that names none: Prometheus' default evaluation interval, milliseconds.
 pub const DEFAULT_SUBQUERY_STEP_MS: u64 = 60_000;
-
-/// The label that holds a series' metric name.
-pub const METRIC_NAME: &str = "__name__";
 
 /// How many of the series that a selector reads can reach the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

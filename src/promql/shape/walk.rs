@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::{
-    DEFAULT_SUBQUERY_STEP_MS, METRIC_NAME, NodeShape, Output, Reads, Selection, SelectorShape, Shape,
-    duration::Numbers, invariant, mark_same, matchers::BUCKET,
+    DEFAULT_SUBQUERY_STEP_MS, NodeShape, Output, Reads, Selection, SelectorShape, Shape, duration::Numbers,
+    invariant, mark_same,
 };
 use crate::{
     base::{TimeRange, time::EvalTimes},
@@ -15,7 +15,9 @@ use crate::{
             Matcher, NodeId, Selector, ValueType, VectorMatching,
         },
         function::FunctionId,
+        matchers::BUCKET,
     },
+    series::METRIC_NAME,
 };
 
 /// The metric that `info()` reads when its data label selector names none.

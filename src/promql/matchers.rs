@@ -7,12 +7,12 @@ use regex_syntax::{
     hir::{Class, Hir, HirKind},
 };
 
-use super::METRIC_NAME;
-use crate::promql::{
+use super::{
     ast::{MatchOp, Matcher},
     go_regex::single_literal,
     raw_byte,
 };
+use crate::series::METRIC_NAME;
 
 /// Longer patterns are not parsed: a few hundred Unicode classes under `(?i)` cost tens of milliseconds.
 const PARSED_BYTES_MAX: usize = 256;
