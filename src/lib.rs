@@ -107,11 +107,11 @@
 //! | floor | modules |
 //! |---|---|
 //! | 0 | [`base`], [`series`] |
-//! | 1 | [`telemetry`], [`promql`], [`http`] |
-//! | 2 | [`cost`], [`limit`], [`backend`], [`rules`] |
+//! | 1 | [`telemetry`], [`promql`], [`http`], [`expressions`] |
+//! | 2 | [`cost`], [`limit`], [`backend`], [`rules`], [`journal`] |
 //! | 3 | [`node`], [`proxy`], [`admin`] |
 //! | 4 | [`config`] |
-//! | 5 | [`cli`] |
+//! | 5 | [`replay`], [`cli`] |
 
 // Code that tests and benchmarks share uses this crate by its name.
 #[cfg(test)]
@@ -123,11 +123,14 @@ pub mod base;
 pub mod cli;
 pub mod config;
 pub mod cost;
+pub mod expressions;
 pub mod http;
+pub mod journal;
 pub mod limit;
 pub mod node;
 pub mod promql;
 pub mod proxy;
+pub mod replay;
 pub mod rules;
 pub mod series;
 pub mod telemetry;

@@ -2,18 +2,19 @@
 
 use crate::Result;
 use crate::client::{Client, Request};
+use crate::expressions::{Document, Intervals, files};
 use crate::report::Table;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Files that are read from a folder, and those below it.
-const FILES_MAX: usize = 10_000;
-/// Bytes of one file.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+/// The graph for which variables are filled in: an hour, a point a minute.
+const HOUR_MS: u64 = 3_600_000;
+const POINTS: u64 = 60;
+const STEP_MS: u64 = 60_000;
+const SCRAPE_MS: u64 = 15_000;
 /// Differences and refusals that are printed whole.
 const SHOWN_MAX: usize = 50;
 /// How often a database is asked again whether it answers differently by itself, as it may add floats in any order.
@@ -56,9 +57,13 @@ const OUTCOMES: [(Outcome, &str); 6] = [
 /// Compares, and prints a table of counts, each difference and each refusal. Fails if one differs.
 pub(crate) fn run(words: impl Iterator<Item = String>) -> Result<()> {
     let plan = Plan::parse(words)?;
+    let intervals = Intervals::of(HOUR_MS, POINTS, STEP_MS, SCRAPE_MS);
     let mut expressions = BTreeSet::new();
-    for file in list(&plan.files)? {
-        expressions_of(&file, &mut expressions)?;
+    for file in files(&plan.files)? {
+        // A file that is no dashboard and holds no rules has none.
+        let Some(document) = Document::read(&file)? else { continue };
+        let filled = document.expressions.iter().map(|one| document.variables.fill(&one.text, &intervals));
+        expressions.extend(filled);
     }
     let mut clients = [Client::new(plan.direct, TIMEOUT), Client::new(plan.weir, TIMEOUT)];
     for client in &mut clients {
@@ -133,92 +138,6 @@ fn loopback_port(url: &str) -> Result<u16> {
     port.ok_or_else(|| format!("{url}: only http://127.0.0.1:PORT is asked").into())
 }
 
-/// The files named, and those below the folders named.
-fn list(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let (mut found, mut queue) = (Vec::new(), named.to_vec());
-    while let Some(path) = queue.pop() {
-        if path.is_dir() {
-            for entry in fs::read_dir(&path)? {
-                queue.push(entry?.path());
-            }
-        } else if named.contains(&path) || is_data(&path) {
-            found.push(path);
-        }
-        if found.len() > FILES_MAX {
-            return Err(format!("more than {FILES_MAX} files").into());
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-fn is_data(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e == "json" || e == "yaml" || e == "yml")
-}
-
-/// Adds the value of each key `expr`, and of `query` beside a `severity`, as collections of alerts have it. A file that is
-/// no JSON or YAML has none.
-fn expressions_of(file: &Path, found: &mut BTreeSet<String>) -> Result<()> {
-    if fs::metadata(file)?.len() > FILE_BYTES_MAX {
-        return Ok(());
-    }
-    let text = String::from_utf8_lossy(&fs::read(file)?).into_owned();
-    let value: Option<Value> =
-        serde_json::from_str(&text).ok().or_else(|| serde_saphyr::from_str(&text).ok());
-    if let Some(value) = value {
-        collect(&value, found);
-    }
-    Ok(())
-}
-
-fn collect(value: &Value, found: &mut BTreeSet<String>) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                let is_query = name == "expr" || name == "query" && fields.contains_key("severity");
-                match value {
-                    Value::String(text) if is_query && !text.trim().is_empty() => {
-                        found.insert(filled_in(text));
-                    }
-                    // A dashboard in a ConfigMap of Kubernetes.
-                    Value::String(text) if text.trim_start().starts_with('{') => {
-                        if let Ok(inner) = serde_json::from_str(text) {
-                            collect(&inner, found);
-                        }
-                    }
-                    _ => collect(value, found),
-                }
-            }
-        }
-        Value::Array(values) => values.iter().for_each(|value| collect(value, found)),
-        _ => {}
-    }
-}
-
-/// Grafana's variables, filled in: intervals with a duration, all others with a pattern that matches everything.
-fn filled_in(text: &str) -> String {
-    const DURATIONS: [(&str, &str); 4] =
-        [("__rate_interval", "5m"), ("__interval", "1m"), ("__range", "1h"), ("interval", "5m")];
-    let (mut out, mut rest) = (String::new(), text);
-    while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        let braced = rest.strip_prefix('{').and_then(|inner| inner.split_once('}'));
-        let (name, after) = if let Some((inner, after)) = braced {
-            (inner.split([':', '.']).next().unwrap_or(inner), after)
-        } else {
-            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-            rest.split_at(end)
-        };
-        rest = after;
-        let duration = DURATIONS.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
-        // A dollar alone ends a pattern.
-        out.push_str(if name.is_empty() { "$" } else { duration.unwrap_or(".*") });
-    }
-    out.push_str(rest);
-    out
-}
-
 fn one(clients: &mut [Client; 2], request: &Request) -> (Outcome, String) {
     let [direct, weir] = clients;
     match (direct.page(request), weir.page(request)) {
@@ -278,18 +197,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_are_filled_in() {
-        for (text, filled) in [
-            ("rate(a[$__rate_interval])", "rate(a[5m])"),
-            (r#"a{b=~"${job:regex}",c=~"x$"}"#, r#"a{b=~".*",c=~"x$"}"#),
-            ("topk(5, a{x=\"$x\"})", "topk(5, a{x=\".*\"})"),
-            ("a", "a"),
-        ] {
-            assert_eq!(filled_in(text), filled);
-        }
-    }
-
-    #[test]
     fn answers_are_compared_by_what_they_say() {
         let body =
             |order: &str| format!(r#"{{"status":"success","data":{{"result":[{order}]}}}}"#).into_bytes();
@@ -301,19 +208,5 @@ mod tests {
         let (a, b) = (error("a"), error("b"));
         assert_eq!(compared((422, a.as_bytes()), (422, b.as_bytes())), Outcome::SameError);
         assert_eq!(compared((422, a.as_bytes()), (400, a.as_bytes())), Outcome::Different);
-    }
-
-    #[test]
-    fn expressions_are_found_in_dashboards_and_rules() {
-        let mut found = BTreeSet::new();
-        let rules: Value = serde_saphyr::from_str("groups: [{rules: [{alert: a, expr: up == 0}]}]").unwrap();
-        collect(&rules, &mut found);
-        let dashboard = serde_json::json!({"panels": [{"targets": [{"expr": "sum(up)"}]}]});
-        collect(&dashboard, &mut found);
-        let map = serde_json::json!({"data": {"a.json": r#"{"targets": [{"expr": "sum(down)"}]}"#}});
-        collect(&map, &mut found);
-        let alerts = serde_json::json!([{"name": "a", "query": "up == 1", "severity": "page"}, {"query": "label_values(x)"}]);
-        collect(&alerts, &mut found);
-        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["sum(down)", "sum(up)", "up == 0", "up == 1"]);
     }
 }

@@ -13,7 +13,7 @@ pub mod query_cost;
 pub mod sync;
 pub mod tenant;
 pub mod time;
-mod timestamp;
+pub mod timestamp;
 pub mod units;
 mod worker;
 

@@ -81,6 +81,11 @@ const fn whole_ms(seconds: f64) -> i64 {
     (seconds * 1e9) as i64 / 1_000_000
 }
 
+/// A time as RFC 3339 has it, in UTC; the bare milliseconds where that has no such year.
+pub fn text(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms}ms"), |time| time.to_string())
+}
+
 /// `2023-11-14T22:13:20.5+01:00`; every year of four digits, to the last second of 9999.
 fn rfc3339(text: &str) -> Option<i64> {
     let (local, offset) = zoned(text)?;

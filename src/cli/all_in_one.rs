@@ -1,6 +1,6 @@
 //! `weir` alone: the proxy before a storage node, both in this process, and the node holding Weir's own metrics.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::{sync::watch, task::JoinSet, time::MissedTickBehavior};
@@ -8,18 +8,26 @@ use tokio::{sync::watch, task::JoinSet, time::MissedTickBehavior};
 use super::{
     clock::now_ms,
     exit::BAD_INPUT,
-    give_back,
+    give_back, journal,
     memory::Memory,
     node::open,
     output,
-    proxy::{TENANT_LABELS_MAX, admin_lane, bind, end_of, init_log, run_on_cores, workers},
+    proxy::{
+        TENANT_LABELS_MAX, admin_lane, bind, end_of, init_log, reload_by, reload_on_change, reload_on_hangup,
+        reloader, run_on_cores, workers,
+    },
     signals::{Hangups, Signals},
 };
 use crate::{
-    config,
+    base::Kind,
+    config::{
+        self, Loaded,
+        raw::{self, Raw},
+        scalar::Size,
+    },
     node::{
         db::Options,
-        http::{self, Node, Settings},
+        http::{self, Node},
     },
     proxy::{self, Proxy},
     telemetry::{metrics::Metrics, profile},
@@ -31,59 +39,82 @@ const SCRAPE_EVERY: Duration = Duration::from_secs(15);
 /// Where the all-in-one listens and keeps its data.
 #[derive(Debug, Args)]
 pub(super) struct AllInOne {
-    /// Folder for samples and learned costs.
+    /// The configuration, with the keys of `weir proxy` and those of the storage node below `node:`. Where it names no
+    /// backends, the storage node is the one.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder for samples, learned costs and the journal of queries.
     #[arg(long, value_name = "DIR", default_value = "./weir-data")]
     data: PathBuf,
     /// Address of the query API; port 0 takes a free one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9099")]
-    listen: SocketAddr,
-    /// Address of metrics and health.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9098")]
-    admin_listen: SocketAddr,
+    ///
+    /// 127.0.0.1:9099, or what the configuration says.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Address of metrics and health: 127.0.0.1:9098, or what the configuration says.
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<SocketAddr>,
     /// Address of the storage node: remote write, imports, and queries that nobody weighs.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9097")]
-    node_listen: SocketAddr,
+    ///
+    /// 127.0.0.1:9097, or what the configuration says.
+    #[arg(long, value_name = "ADDRESS")]
+    node_listen: Option<SocketAddr>,
     /// Answer with profiles on `/debug/pprof/` of the admin address.
     #[arg(long)]
     profiling: bool,
 }
 
 pub(super) fn run(args: AllInOne) -> ExitCode {
-    let _flushed_at_the_end = match init_log("warn", config::raw::LogFormat::Text) {
+    let loaded = match &args.config {
+        Some(file) => config::load_file(file),
+        None => config::load_text("built in", "", &|_| None),
+    };
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(report) => return output::err(report, BAD_INPUT),
+    };
+    let telemetry = &loaded.raw.telemetry;
+    // Without a file it is for somebody who looks at the terminal.
+    let filter = if args.config.is_some() { &telemetry.log } else { "warn" };
+    let _flushed_at_the_end = match init_log(filter, telemetry.log_format) {
         Ok(flush) => flush,
         Err(error) => return output::err(error, BAD_INPUT),
     };
-    if args.profiling {
+    if args.profiling || telemetry.profiling.enabled {
         profile::enable();
     }
-    run_on_cores(serve(args))
+    run_on_cores(serve(args, loaded))
 }
 
-async fn serve(args: AllInOne) -> Result<(), String> {
+async fn serve(args: AllInOne, loaded: Loaded) -> Result<(), String> {
     let hangups = Hangups::listen();
-    let listener = bind(args.listen)?;
-    let admin_listener = bind(args.admin_listen)?;
-    let node_listener = bind(args.node_listen)?;
+    let raw = &loaded.raw;
+    let listener = bind(args.listen.unwrap_or(raw.server.listen.0))?;
+    let admin_listener = bind(args.admin_listen.unwrap_or(raw.server.admin_listen.0))?;
+    let node_listener = bind(args.node_listen.unwrap_or(raw.node.listen.0))?;
     let address = |listener: &tokio::net::TcpListener| listener.local_addr().map_err(|e| e.to_string());
     let (queries, node_address) = (address(&listener)?, address(&node_listener)?);
 
     let (stop, stopped) = watch::channel(());
-    let db = open(&args.data.join("node"), Options { clock: now_ms, ..Options::default() })?;
-    let node = Node::new(db, Settings::default()).map_err(|error| format!("metrics: {error}"))?;
+    let (options, node_settings) = config::resolve_node(&raw.node);
+    let db = open(&args.data.join("node"), Options { clock: now_ms, ..options })?;
+    let node = Node::new(db, node_settings).map_err(|error| format!("metrics: {error}"))?;
     let metrics = Arc::new(Metrics::new(TENANT_LABELS_MAX).map_err(|error| format!("metrics: {error}"))?);
     let memory = Memory::open(args.data.clone())?;
-    let settings = proxy_settings(node_address, node.pool_bytes())?;
+    let lends = node.pool_bytes();
+    let settings = proxy_settings(raw, node_address, lends)?;
 
-    // The built-in settings are in force; without this a fresh process would look like one with a broken file.
+    // The settings are in force; without this a fresh process would look like one with a broken file.
     metrics.reloaded(true, now_ms() / 1_000);
     let mut background = JoinSet::new();
-    background.spawn(hangups.ignore());
     background.spawn(super::node::maintain(Arc::clone(&node)));
     background.spawn(memory.clone().keep());
     let ended = stopped.clone();
     let serving = tokio::spawn(http::serve(node_listener, Arc::clone(&node), until(ended)));
     let proxy = Proxy::new(settings, metrics, Arc::clone(&memory.history), now_ms);
     proxy.keep_rules_in(&args.data);
+    // Dropped at the end, with everything on disk.
+    let _journal = journal::keep(&raw.journal, &args.data, &proxy);
     let mut scrape =
         Scrape { proxy: Arc::clone(&proxy), node: Arc::clone(&node), instance: queries.to_string() };
     // Before the addresses are printed: the first query finds data.
@@ -91,8 +122,21 @@ async fn serve(args: AllInOne) -> Result<(), String> {
     // After it: the label table of the node then includes the scraped series.
     proxy.warm().await;
     background.spawn(scrape.forever());
-    background.spawn(give_back::whenever_worth_it(node.pool_bytes()));
-    let (admin, admin_thread) = admin_lane(admin_listener, &proxy, None, stopped)?;
+    background.spawn(give_back::whenever_worth_it(lends));
+    let reload = match &args.config {
+        Some(file) => {
+            let resolve = move |raw: &Raw| proxy_settings(raw, node_address, lends);
+            let reloader = Arc::new(reloader(file, loaded, &proxy, resolve));
+            background.spawn(reload_on_hangup(hangups, Arc::clone(&reloader), Arc::clone(&proxy)));
+            background.spawn(reload_on_change(Arc::clone(&reloader), Arc::clone(&proxy)));
+            Some(reload_by(&proxy, &reloader))
+        }
+        None => {
+            background.spawn(hangups.ignore());
+            None
+        }
+    };
+    let (admin, admin_thread) = admin_lane(admin_listener, &proxy, reload, stopped)?;
     let signals = Signals::listen();
     output::out(greeting(queries, admin, node_address, node.pool_size()), 0);
 
@@ -116,12 +160,22 @@ pub(super) async fn until(mut stopped: watch::Receiver<()>) {
     let _ = stopped.changed().await;
 }
 
-/// The defaults of the configuration, with the node for a backend, and the size of its pools for a budget.
-fn proxy_settings(node: SocketAddr, lends: Option<u64>) -> Result<proxy::Settings, String> {
-    let budget = lends.map(|bytes| format!(", budget: {{memory: {bytes}}}")).unwrap_or_default();
-    let yaml = format!("backends: [{{name: node, kind: weir, urls: [\"http://{node}\"]{budget}}}]");
-    let loaded = config::load_text("built in", &yaml, &|_| None).map_err(|report| report.to_string())?;
-    config::resolve(&loaded.raw)
+/// The configuration; where it names no backends, with the node for one, and what its pools lend for a budget.
+fn proxy_settings(raw: &Raw, node: SocketAddr, lends: Option<u64>) -> Result<proxy::Settings, String> {
+    let mut raw = raw.clone();
+    if raw.backends == Raw::default().backends {
+        let mut backend = raw::Backend {
+            name: "node".to_owned(),
+            kind: Kind::Weir,
+            urls: vec![format!("http://{node}")],
+            ..raw::Backend::default()
+        };
+        if let Some(bytes) = lends.and_then(NonZeroU64::new) {
+            backend.budget.memory = Size(bytes);
+        }
+        raw.backends = vec![backend];
+    }
+    config::resolve(&raw)
 }
 
 fn greeting(queries: SocketAddr, admin: SocketAddr, node: SocketAddr, pool: &str) -> String {

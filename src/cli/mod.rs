@@ -8,14 +8,18 @@ mod clock;
 mod exit;
 mod explain;
 mod give_back;
+mod journal;
 mod manual;
 mod memory;
 mod node;
 mod output;
 mod proxy;
 mod queries;
+mod records;
+mod replay;
 mod rule;
 mod signals;
+mod suggest;
 mod system;
 mod text;
 mod top;
@@ -53,7 +57,7 @@ enum Command {
         /// The configuration; `weir check-config --print-default` prints one to start from.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
-        /// Folder for what is kept between runs: learned costs.
+        /// Folder for what is kept between runs: learned costs, and the journal of queries.
         #[arg(long, value_name = "DIR", default_value = "./weir-data")]
         data: PathBuf,
     },
@@ -72,6 +76,14 @@ enum Command {
     /// Set, list and take away rules against single queries of a running Weir.
     #[command(subcommand)]
     Rule(rule::Rule),
+    /// Say what a configuration would have done to queries that ran: to those of a journal, or of another program's log.
+    ///
+    /// Limits on one query are replayed. Rates, queues and budgets in flight depend on the moment and are not.
+    Replay(replay::ReplayArgs),
+    /// Suggest limits for each tenant from what its queries cost, as a patch to the configuration.
+    ///
+    /// The patch goes to standard output. Its comments say what each limit would have refused, and whom.
+    Suggest(suggest::SuggestArgs),
     /// Ask a running Weir whether it is healthy: exit code 0 if so. For health checks of containers.
     CheckHealth(check_health::CheckHealth),
     /// Check a configuration file and report every mistake with its line.
@@ -84,6 +96,9 @@ enum Command {
         /// Print a complete, commented configuration to start from.
         #[arg(long, conflicts_with = "file")]
         print_default: bool,
+        /// Replay this journal too, and fail with exit code 1 if a query that was answered would be refused.
+        #[arg(long, value_name = "JOURNAL", requires = "file")]
+        replay: Option<PathBuf>,
     },
     /// Print what a shell needs to complete commands and options: `weir completions bash > /etc/bash_completion.d/weir`.
     Completions {
@@ -126,7 +141,9 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { command } => manual::man(command.as_deref()),
         Command::CheckHealth(args) => check_health::run(&args),
-        Command::CheckConfig { file: Some(file), .. } => check_config::run(&file),
+        Command::Replay(args) => replay::run(&args),
+        Command::Suggest(args) => suggest::run(&args),
+        Command::CheckConfig { file: Some(file), replay, .. } => check_config::run(&file, replay.as_deref()),
         Command::CheckConfig { file: None, .. } => check_config::print_default(),
     }
 }

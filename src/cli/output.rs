@@ -17,6 +17,12 @@ pub(super) fn err(line: impl Display, code: u8) -> ExitCode {
     finish(writeln!(io::stderr().lock(), "{line}"), code)
 }
 
+/// Writes many lines to standard output, then exits with 0.
+pub(super) fn lines(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> ExitCode {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    finish(write(&mut out).and_then(|()| out.flush()), 0)
+}
+
 fn finish(written: io::Result<()>, code: u8) -> ExitCode {
     match written {
         Ok(()) => ExitCode::from(code),

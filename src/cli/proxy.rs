@@ -16,7 +16,7 @@ use tokio::{net::TcpListener, runtime, sync::watch, task::JoinHandle};
 use super::{
     clock::now_ms,
     exit::{BAD_INPUT, FAILED},
-    give_back,
+    give_back, journal,
     memory::Memory,
     output,
     signals::{Hangups, Signals},
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     admin,
-    config::{self, Loaded, Reloader},
+    config::{self, Loaded, Reloader, raw::Raw},
     http,
     proxy::{self, Proxy, Workers},
     telemetry::{log, metrics::Metrics, otlp, profile},
@@ -106,9 +106,11 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     let memory = Memory::open(data.clone())?;
     let proxy = Proxy::new(settings, Arc::clone(&metrics), Arc::clone(&memory.history), now_ms);
     proxy.keep_rules_in(&data);
+    // Dropped at the end, with everything on disk.
+    let _journal = journal::keep(&loaded.raw.journal, &data, &proxy);
     let tracing = trace(collector.as_deref(), &proxy, &metrics)?;
     metrics.reloaded(true, now_ms() / 1_000);
-    let reloader = Arc::new(reloader(file, loaded, &proxy));
+    let reloader = Arc::new(reloader(file, loaded, &proxy, config::resolve));
     let (stop, stopped) = watch::channel(());
     let (admin, admin_thread) =
         admin_lane(admin_listener, &proxy, Some(reload_by(&proxy, &reloader)), stopped)?;
@@ -168,12 +170,18 @@ pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     })
 }
 
-fn reloader(file: &Path, loaded: Loaded, proxy: &Arc<Proxy>) -> Reloader {
+/// A reloader of a file; `resolve` makes settings of what is written there.
+pub(super) fn reloader(
+    file: &Path,
+    loaded: Loaded,
+    proxy: &Arc<Proxy>,
+    resolve: impl Fn(&Raw) -> Result<proxy::Settings, String> + Send + Sync + 'static,
+) -> Reloader {
     let applied = Arc::clone(proxy);
     let runtime = runtime::Handle::current();
     Reloader::new(file.to_owned(), loaded, move |loaded| {
         let _entered = runtime.enter();
-        applied.reload(config::resolve(&loaded.raw)?);
+        applied.reload(resolve(&loaded.raw)?);
         Ok(())
     })
 }
@@ -184,7 +192,7 @@ fn reload(reloader: &Reloader, proxy: &Proxy) -> Result<Vec<String>, String> {
     outcome
 }
 
-fn reload_by(proxy: &Arc<Proxy>, reloader: &Arc<Reloader>) -> admin::Reload {
+pub(super) fn reload_by(proxy: &Arc<Proxy>, reloader: &Arc<Reloader>) -> admin::Reload {
     let (proxy, reloader) = (Arc::clone(proxy), Arc::clone(reloader));
     Arc::new(move || reload(&reloader, &proxy))
 }
@@ -228,7 +236,7 @@ pub(super) async fn end_of(admin: thread::JoinHandle<()>) {
     let _ = tokio::task::spawn_blocking(move || admin.join()).await;
 }
 
-async fn reload_on_hangup(mut hangups: Hangups, reloader: Arc<Reloader>, proxy: Arc<Proxy>) {
+pub(super) async fn reload_on_hangup(mut hangups: Hangups, reloader: Arc<Reloader>, proxy: Arc<Proxy>) {
     while hangups.next().await.is_some() {
         let (reloader, proxy) = (Arc::clone(&reloader), Arc::clone(&proxy));
         // The outcome is logged there; reading a file blocks.
@@ -236,7 +244,7 @@ async fn reload_on_hangup(mut hangups: Hangups, reloader: Arc<Reloader>, proxy: 
     }
 }
 
-async fn reload_on_change(reloader: Arc<Reloader>, proxy: Arc<Proxy>) {
+pub(super) async fn reload_on_change(reloader: Arc<Reloader>, proxy: Arc<Proxy>) {
     let changed = || {
         // Already logged and counted; the next change is another chance.
         let _ = reload(&reloader, &proxy);

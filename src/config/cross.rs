@@ -40,8 +40,15 @@ pub(super) fn check(raw: &Raw, root: &Node, wrong: &mut Vec<Diagnostic>, warning
     checker.classes(raw);
     checker.limits(raw);
     checker.rules(raw);
+    checker.journal(raw);
+    if let Some(node) = root.get("node") {
+        checker.wrong.extend([raw.node.pool.check(node), raw.node.recent.check(node)].into_iter().flatten());
+    }
     checker.otlp(raw);
 }
+
+/// Bytes of the smallest journal: several files of several blocks.
+const JOURNAL_BYTES_MIN: u64 = 1 << 20;
 
 const NO_NAME: &str = "is no name: 1 to 150 visible ASCII characters without spaces";
 
@@ -277,6 +284,15 @@ impl<'a> Checker<'a> {
             if token.reveal().is_empty() || !seen.insert(token.reveal()) {
                 self.refuse(&place.key(tenant), "a token must not be empty, and belongs to one tenant only");
             }
+        }
+    }
+
+    fn journal(&mut self, raw: &Raw) {
+        if raw.journal.size.0.get() < JOURNAL_BYTES_MIN {
+            self.refuse(
+                &self.place("journal").key("size"),
+                "a journal needs 1MiB at least; `enabled: false` keeps none",
+            );
         }
     }
 

@@ -5,6 +5,8 @@ use super::scalar::{Cidr, Count, Limit, Listen, OnStale, Rate, Secret, Share, Si
 pub use super::{
     auth::{AdminAuth, Protected},
     connections::{AdminConnections, Connections},
+    journal::{Journal, JournalText},
+    node::RawNode,
     raw_limits::{InFlight, LimitKey, Limits, Mode, PerQuery, Queue, Rates, Soft, TenantLimits},
     tls::ServerTls,
 };
@@ -32,8 +34,13 @@ pub struct Raw {
     pub classes: Vec<Class>,
     /// Rules against single queries; the first match wins.
     pub rules: Vec<RuleSpec>,
+    /// The record of every query.
+    pub journal: Journal,
     /// Logs and profiles.
     pub telemetry: Telemetry,
+    /// The storage node of `weir` alone, which `weir proxy` has not. Takes effect at the next start; its `telemetry` is
+    /// that of the whole process.
+    pub node: RawNode,
 }
 
 impl Default for Raw {
@@ -46,7 +53,9 @@ impl Default for Raw {
             limits: Limits::default(),
             classes: Class::built_in(),
             rules: Vec::new(),
+            journal: Journal::default(),
             telemetry: Telemetry::default(),
+            node: RawNode::default(),
         }
     }
 }

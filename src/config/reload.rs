@@ -25,9 +25,13 @@ use tokio::sync::mpsc;
 const QUIET: Duration = Duration::from_millis(500);
 
 /// Settings that take effect only at the next start: the sockets are bound, the log is open.
-const AT_START: [&str; 6] = [
+const AT_START: [&str; 10] = [
     "server.listen:",
     "server.admin_listen:",
+    "journal.enabled:",
+    "journal.size:",
+    "journal.text:",
+    "node.",
     "telemetry.log:",
     "telemetry.log_format:",
     "telemetry.otlp.endpoint:",

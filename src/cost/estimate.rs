@@ -65,6 +65,8 @@ pub struct SelectorEstimate {
     pub series: Estimate,
     /// How that is known.
     pub source: Source,
+    /// What its series hold.
+    pub sample_type: SampleType,
     /// Series × storage blocks.
     pub blocks: Estimate,
     /// Raw samples read.
@@ -172,6 +174,7 @@ fn selector(
         span: selector.span,
         series,
         source: known.source,
+        sample_type: known.samples,
         // Labels are read from the index, where blocks are merged with age: the span of a listing says nothing of them.
         blocks: if lists { series } else { each(model.blocks(selector.window)) },
         samples,

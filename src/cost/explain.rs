@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Estimated, SelectorEstimate, UNKNOWN_SERIES};
 use crate::{
-    base::{Confidence, Estimate, QueryCost, duration, units},
+    base::{Confidence, Estimate, QueryCost, duration, timestamp, units},
     promql::shape::Output,
 };
 
@@ -90,7 +90,7 @@ pub fn line(s: &SelectorEstimate) -> String {
         }
     };
     // Writing to a string cannot fail.
-    let _ = write!(out, " from {} to {}", instant(s.window.start), instant(s.window.end));
+    let _ = write!(out, " from {} to {}", timestamp::text(s.window.start), timestamp::text(s.window.end));
     if s.evaluations != 1 {
         let _ = write!(out, ", evaluated {} times", units::count(s.evaluations));
     }
@@ -211,9 +211,4 @@ fn short(text: &str) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
-}
-
-/// RFC 3339 in UTC, or the bare milliseconds of times outside its years.
-fn instant(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms}ms"), |t| t.to_string())
 }

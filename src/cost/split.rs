@@ -64,6 +64,11 @@ impl QuerySplit {
         Self { all_replicas: true, ..self }
     }
 
+    /// Whether the request says `dedup=false`.
+    pub const fn asks_for_all_replicas(&self) -> bool {
+        self.all_replicas
+    }
+
     /// The estimate of the same query in as few parts as bring it down to `most` bytes at once, or as near to that as it
     /// gets; as it is where parts are no better, may differ from the whole, or where nobody knows what it reads.
     ///

@@ -36,6 +36,7 @@ use crate::{
     base::distress::Signal,
     cost::History,
     http::{Connections, Counts},
+    journal::{self, Journal},
     limit::{self, Admission},
     promql,
     telemetry::{
@@ -86,8 +87,13 @@ impl Proxy {
         let (admission, active) = (Admission::new(policy), ActiveQueries::new(clock));
         let supervisor = BackendSupervisor::new(&admission, &active, &metrics);
         let config = ArcSwap::from_pointee(ConfigSnapshot::start(settings, None, &supervisor, clock));
-        let logs =
-            Arc::new(QueryLogs { active, metrics: Arc::clone(&metrics), spans: OnceLock::new(), clock });
+        let logs = Arc::new(QueryLogs {
+            active,
+            metrics: Arc::clone(&metrics),
+            spans: OnceLock::new(),
+            journal: OnceLock::new(),
+            clock,
+        });
         let front = Front {
             config,
             admission: Arc::clone(&admission),
@@ -188,6 +194,11 @@ impl Proxy {
         self.live().grace
     }
 
+    /// Queries are kept there from now on; the first to say so wins.
+    pub fn journal_to(&self, journal: Journal) {
+        let _ = self.logs.journal.set(journal);
+    }
+
     /// Queries leave spans there from now on; the first to say so wins.
     pub fn trace_to(&self, spans: otlp::Sender) {
         drop(self.logs.spans.set(spans));
@@ -285,6 +296,10 @@ impl Proxy {
         self.metrics.client_connections(open, max, evicted, refused);
         let (held, max) = self.shared.reader.bodies.taken();
         self.metrics.request_bodies(held, max);
+        if let Some(journal) = self.logs.journal.get() {
+            let journal::Counters { written, dropped, failed, bytes } = journal.counters();
+            self.metrics.journal([("written", written), ("dropped", dropped), ("failed", failed)], bytes);
+        }
         let live = self.live();
         for upstream in &live.upstreams {
             for lane in Lane::ALL {

@@ -14,6 +14,7 @@ mod log;
 pub mod meter;
 mod query;
 mod replan;
+pub mod replay;
 pub mod respond;
 mod route;
 mod rules;

@@ -2,10 +2,13 @@
 
 use regex_syntax::hir::literal::{ExtractKind, Extractor, Seq};
 
-use crate::promql::{
-    ast::{MatchOp, Matcher},
-    go_regex,
-    shape::{METRIC_NAME, SelectorShape, is_match_all},
+use crate::{
+    promql::{
+        ast::{MatchOp, Matcher},
+        go_regex,
+        shape::{SelectorShape, is_match_all},
+    },
+    series::METRIC_NAME,
 };
 
 /// The name of a metric, or the beginning of several.

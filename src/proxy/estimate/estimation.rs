@@ -62,7 +62,7 @@ impl Estimation<'_> {
         let gone = |since_ms| self.upstream.gone_since(since_ms, self.now_ms);
         let types = self.upstream.types();
         let known = subject.from_table(types.as_ref().map(|types| &***types), gone);
-        let mut estimator = Estimator::new(subject, known, self.ceilings(), verdict);
+        let mut estimator = Estimator::new(subject, known, ceilings(self.limits, self.memory_max), verdict);
         let (mut probing, mut unanswered) = (Duration::ZERO, None);
         loop {
             match estimator.need() {
@@ -116,19 +116,6 @@ impl Estimation<'_> {
         }
     }
 
-    fn ceilings(&self) -> Ceilings {
-        let limits = self.limits;
-        let of = |bound: fn(Limit) -> Option<u64>| Ceiling {
-            series: bound(limits.series).unwrap_or(u64::MAX),
-            blocks: bound(limits.blocks).unwrap_or(u64::MAX),
-            samples: bound(limits.samples).unwrap_or(u64::MAX),
-            points: bound(limits.points).unwrap_or(u64::MAX),
-            memory: bound(limits.memory).unwrap_or(u64::MAX),
-        };
-        let (refuse, near) = (of(Limit::enforced), of(Limit::threshold));
-        Ceilings { refuse, near: Ceiling { memory: near.memory.min(self.memory_max), ..near } }
-    }
-
     fn request(&self, selector: usize, limit: u64, enough: u64) -> Option<ProbeRequest<'_>> {
         self.call.shape.selectors.get(selector).map(|selector| ProbeRequest {
             selector: &selector.text,
@@ -175,4 +162,18 @@ impl Estimation<'_> {
             Err(_) => self.metrics.probed(backend, ProbeResult::Failed, Duration::ZERO, 0),
         }
     }
+}
+
+/// The limits on one query as the estimator takes them; `memory_max` is the largest share of a budget that a query of
+/// unknown size takes, bytes.
+pub(in crate::proxy) fn ceilings(limits: &PerQuery, memory_max: u64) -> Ceilings {
+    let of = |bound: fn(Limit) -> Option<u64>| Ceiling {
+        series: bound(limits.series).unwrap_or(u64::MAX),
+        blocks: bound(limits.blocks).unwrap_or(u64::MAX),
+        samples: bound(limits.samples).unwrap_or(u64::MAX),
+        points: bound(limits.points).unwrap_or(u64::MAX),
+        memory: bound(limits.memory).unwrap_or(u64::MAX),
+    };
+    let (refuse, near) = (of(Limit::enforced), of(Limit::threshold));
+    Ceilings { refuse, near: Ceiling { memory: near.memory.min(memory_max), ..near } }
 }

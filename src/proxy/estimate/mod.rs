@@ -12,6 +12,7 @@ use futures_util::future::{BoxFuture, Either};
 use http::{Response, header};
 use tower::Service;
 
+pub(super) use estimation::ceilings;
 use estimation::{Estimation, EstimationResult};
 
 use super::{
@@ -23,9 +24,10 @@ use super::{
     split::LongAnswers,
 };
 use crate::{
-    base::{Confidence, QueryCost},
+    base::{Confidence, QueryCost, TenantId},
     cost::{History, Verdict, explain},
-    limit::{self, Admission, Ceilings, Charged, LimitName},
+    journal::{Basis, Divisible},
+    limit::{self, Admission, Ceilings, Charged, LimitName, TenantPolicy},
     promql,
     rules::Action,
     telemetry::metrics::{Dimension, Metrics},
@@ -61,7 +63,9 @@ impl Pricing {
             deadline,
             metrics: &self.metrics,
         };
-        let result = estimation.run(|cost| verdict(common, ceilings, cost)).await;
+        let (tenant, class) = (&common.caller.tenant, common.class());
+        let verdict = |cost: &QueryCost| verdict(&common.policy, tenant, class, ceilings, cost);
+        let result = estimation.run(verdict).await;
         self.metrics.decided(common.log.began().elapsed().saturating_sub(result.probing));
         let cost = &result.estimate.cost;
         self.metrics.estimated(Dimension::Series, cost.series.value);
@@ -70,11 +74,27 @@ impl Pricing {
         result
     }
 
+    /// By what a query is priced, for a replay of it.
+    fn basis(&self, common: &Common, query: &ParsedQuery, ceilings: &Ceilings) -> Basis {
+        let split = self.long_answers.split(query, common.upstream.backend.shared_name());
+        Basis {
+            model: common.upstream.model.clone(),
+            split_above: ceilings.split,
+            divisible: match split {
+                None => Divisible::No,
+                Some(split) if split.asks_for_all_replicas() => Divisible::AllReplicas,
+                Some(_) => Divisible::Yes,
+            },
+            lookback_ms: query.lookback_ms,
+        }
+    }
+
     /// A query of which the size could not be found out, since the backend could not be asked, is not let through; one
     /// that is refused whatever it reads is refused for that.
     fn unasked(common: &Common, result: &EstimationResult, ceilings: &Ceilings) -> Option<Failure> {
         let error = result.unanswered.as_ref().filter(|error| error.is_unasked())?;
-        let is_refused = verdict(common, ceilings, &result.estimate.cost) == Verdict::Exceeded;
+        let (tenant, class, cost) = (&common.caller.tenant, common.class(), &result.estimate.cost);
+        let is_refused = verdict(&common.policy, tenant, class, ceilings, cost) == Verdict::Exceeded;
         (!is_refused).then(|| Failure::from(error))
     }
 
@@ -125,13 +145,19 @@ impl Pricing {
 }
 
 /// Whether a limit stands in the way of a query of this cost.
-fn verdict(common: &Common, ceilings: &Ceilings, cost: &QueryCost) -> Verdict {
-    match limit::check_per_query(&common.policy, &common.caller.tenant, common.class(), cost) {
+pub(super) fn verdict(
+    policy: &TenantPolicy,
+    tenant: &TenantId,
+    class: Option<&str>,
+    ceilings: &Ceilings,
+    cost: &QueryCost,
+) -> Verdict {
+    match limit::check_per_query(policy, tenant, class, cost) {
         Err(_) => Verdict::Exceeded,
         Ok(shadow)
             if shadow.is_empty()
                 && cost.memory.value <= ceilings.query
-                && limit::soft(&common.policy, &common.caller.tenant, common.class(), cost).is_none() =>
+                && limit::soft(policy, tenant, class, cost).is_none() =>
         {
             Verdict::Within
         }
@@ -181,6 +207,8 @@ async fn priced(
         common.log.explained();
         return Ok(Either::Right(common.shared.pricing.explain(&common, &query, &result)));
     }
+    let basis = common.shared.pricing.basis(&common, &query, &ceilings);
+    common.log.price(&result.estimate, basis);
     if let Some(failure) = Pricing::unasked(&common, &result, &ceilings) {
         return Err(common.reject(failure));
     }

@@ -5,6 +5,7 @@ pub(super) mod audit;
 mod origin;
 mod query_log;
 mod recent_tenants;
+mod record;
 mod rejection;
 mod span;
 

@@ -16,6 +16,8 @@ use super::{
 };
 use crate::{
     base::{Blame, ErrorKind, Estimate, QueryCost, TenantId, time::EvalTimes},
+    cost::Estimated,
+    journal::{self, Basis, Journal, Priced},
     limit::{LimitName, ShadowHit},
     promql::Fingerprint,
     proxy::{
@@ -55,6 +57,8 @@ pub(in crate::proxy) struct QueryLogs {
     pub metrics: Arc<Metrics>,
     /// Where spans go, if anywhere.
     pub spans: OnceLock<otlp::Sender>,
+    /// Where queries are kept, if anywhere.
+    pub journal: OnceLock<Journal>,
     /// Milliseconds since the epoch.
     pub clock: fn() -> i64,
 }
@@ -79,10 +83,13 @@ impl QueryLogs {
             owner: None,
             origin: Origin::default(),
             query: Arc::default(),
+            text: Arc::default(),
+            text_is_cut: false,
             fingerprint: None,
             times: None,
             cost: None,
             parts: 1,
+            price: None,
             waited: Duration::ZERO,
             verdict: "admitted",
             shadowed: Vec::new(),
@@ -141,7 +148,7 @@ pub(crate) struct Owner {
 /// client left, or a shutdown cut it.
 #[derive(Debug)]
 pub(in crate::proxy) struct QueryLog {
-    logs: Arc<QueryLogs>,
+    pub(super) logs: Arc<QueryLogs>,
     /// Its place among the queries on the status page.
     active: Option<ActiveGuard>,
     pub(super) endpoint: Endpoint,
@@ -152,19 +159,24 @@ pub(in crate::proxy) struct QueryLog {
     pub(super) owner: Option<Owner>,
     pub(super) origin: Origin,
     pub(super) query: Arc<str>,
+    /// The same for the journal, which keeps more of it.
+    pub(super) text: Arc<str>,
+    pub(super) text_is_cut: bool,
     pub(super) fingerprint: Option<Fingerprint>,
     /// Start, end and step, milliseconds.
     pub(super) times: Option<EvalTimes>,
     pub(super) cost: Option<QueryCost>,
     /// Requests that it is asked for in.
     parts: u64,
+    /// How it was priced, where a journal keeps that.
+    pub(super) price: Option<Priced>,
     waited: Duration,
     /// Its verdict once it may run.
     verdict: &'static str,
     /// Limits in shadow mode that it passed and that are not written down yet.
     shadowed: Vec<ShadowHit>,
     /// The ids of those that are.
-    shadow_ids: String,
+    pub(super) shadow_ids: String,
     /// The text of the backend's own error.
     backend_error: Option<Box<str>>,
     /// The span that it leaves beside the line.
@@ -175,13 +187,13 @@ pub(in crate::proxy) struct QueryLog {
 
 /// The fields that only the end of a query knows.
 #[derive(Default)]
-struct End<'a> {
-    verdict: &'a str,
-    outcome: &'static str,
-    status: Option<u16>,
-    limit: Option<&'a str>,
+pub(super) struct End<'a> {
+    pub(super) verdict: &'static str,
+    pub(super) outcome: &'static str,
+    pub(super) status: Option<u16>,
+    pub(super) limit: Option<&'static str>,
     error: Option<&'a str>,
-    actual: Option<Actual>,
+    pub(super) actual: Option<Actual>,
 }
 
 impl QueryLog {
@@ -220,15 +232,30 @@ impl QueryLog {
     /// The query is parsed.
     pub(in crate::proxy) fn parsed(&mut self, query: &ParsedQuery) {
         self.query = short(&query.text).into();
+        if self.logs.journal.get().is_some() {
+            let is_whole = self.query.len() == query.text.len();
+            self.text = if is_whole { Arc::clone(&self.query) } else { journal::kept(&query.text).into() };
+            self.text_is_cut = self.text.len() < query.text.len();
+        }
         self.fingerprint = Some(query.fingerprint);
         self.times = query.times;
         self.stage = Stage::Estimate;
     }
 
     /// The query is priced.
-    pub(in crate::proxy) fn estimated(&mut self, estimated: &crate::cost::Estimated) {
+    pub(in crate::proxy) fn estimated(&mut self, estimated: &Estimated) {
         (self.cost, self.parts) = (Some(estimated.cost), estimated.parts);
+        if let Some(Priced { basis, .. }) = self.price.take() {
+            self.price = Some(Priced::new(estimated, basis));
+        }
         (self.stage, self.priced) = (Stage::Admit, Instant::now());
+    }
+
+    /// By what it was priced, for the journal.
+    pub(in crate::proxy) fn price(&mut self, estimated: &Estimated, basis: Basis) {
+        if self.logs.journal.get().is_some() {
+            self.price = Some(Priced::new(estimated, basis));
+        }
     }
 
     /// It asks to run, perhaps again in another way. From here to its end it is one of the active queries.
@@ -421,6 +448,12 @@ impl QueryLog {
                 waited,
             };
             trace.end(self, &ended);
+        }
+        if !self.endpoint.is_explained() {
+            let logs = Arc::clone(&self.logs);
+            if let Some(journal) = logs.journal.get() {
+                journal.write(self.record(&end, waited));
+            }
         }
     }
 

@@ -69,6 +69,8 @@ pub(in crate::proxy) struct ParsedQuery {
     pub opaque: bool,
     /// When it is evaluated; `None` where nothing of that could be read.
     pub times: Option<EvalTimes>,
+    /// How far back an instant looks for a sample, milliseconds.
+    pub lookback_ms: u64,
     /// How long the client is willing to wait.
     pub timeout: Option<Duration>,
     /// The client set a time of its own, in a parameter or in a header.
@@ -207,6 +209,7 @@ impl QueryParser<'_> {
             shape,
             free,
             times: Some(times),
+            lookback_ms: lookback,
             division: division.map(Box::new),
             answer_is_whole: is_raw(ast) && params.first("limit").is_none(),
             ..ParsedQuery::unread()
@@ -457,6 +460,7 @@ impl ParsedQuery {
             free: false,
             opaque: false,
             times: None,
+            lookback_ms: 0,
             timeout: None,
             has_own_time: false,
             limit: None,

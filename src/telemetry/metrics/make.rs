@@ -172,6 +172,12 @@ impl Maker<'_> {
         self.counter("weir_trace_spans_total", help, &["result"])
     }
 
+    fn journal_records(&self) -> prometheus::Result<IntCounterVec> {
+        let help =
+            "Queries for the journal: written, dropped since too many came at once, or failed to be written.";
+        self.counter("weir_journal_records_total", help, &["result"])
+    }
+
     fn client_connections_lost(&self) -> prometheus::Result<IntCounterVec> {
         let help =
             "Unused client connections closed to make room, and connections refused because all were in use.";
@@ -308,6 +314,8 @@ impl Metrics {
             spans: make.spans()?,
             rule_hits: make.rule_hits()?,
             soft_limits: make.soft_limits()?,
+            journal_records: make.journal_records()?,
+            journal_bytes: make.gauge("weir_journal_bytes", "Bytes of the journal's files.")?,
             described: make.described.into_inner(),
             registry,
         })

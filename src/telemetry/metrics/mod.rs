@@ -4,6 +4,7 @@
 //! configuration, tenants by [`Metrics::new`].
 
 mod control;
+mod journal;
 mod make;
 
 use std::time::Duration;
@@ -172,6 +173,8 @@ pub struct Metrics {
     spans: IntCounterVec,
     rule_hits: IntCounterVec,
     soft_limits: IntCounterVec,
+    journal_records: IntCounterVec,
+    journal_bytes: IntGauge,
 }
 
 /// The ends of requests that dashboards and alerts look at: outcome and class of status.

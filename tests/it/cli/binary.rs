@@ -45,3 +45,59 @@ fn exit_codes_and_streams() {
         assert_eq!(err.is_empty(), stderr.is_empty(), "{args:?}: {stderr}");
     }
 }
+
+#[test]
+fn dashboards_and_rules_are_priced_and_fail_over_a_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let backend = "backends: [{urls: [\"http://127.0.0.1:9\"]}]\n";
+    let loose = write("loose.yml", backend);
+    let strict =
+        write("strict.yml", &format!("{backend}limits: {{default: {{per_query: {{range: 1h}}}}}}\n"));
+    let dashboard = write(
+        "d.json",
+        r#"{"title": "Node", "time": {"from": "now-6h", "to": "now"}, "templating": {"list": [
+            {"name": "job", "multi": true, "current": {"value": ["a", "b"]}}]},
+            "panels": [{"title": "CPU", "targets": [{"expr": "rate(cpu{job=~\"$job\"}[$__rate_interval])"}]}]}"#,
+    );
+    let rules = write("r.yaml", "groups: [{name: g, interval: 30s, rules: [{alert: Down, expr: up == 0}]}]");
+    let broken = write("b.yaml", "groups: [{name: g, rules: [{alert: Bad, expr: 'up =='}]}]");
+    let cases: &[(&[&str], i32, &[&str])] = &[
+        (
+            &["--config", &loose, "--file", &dashboard, &rules],
+            0,
+            &[
+                "Node / CPU (over 6h, step 20s)\n  rate(cpu{job=~\"(a|b)\"}[60s])",
+                "g / Down (every 30s)\n  up == 0",
+                "may run",
+                "0 of these would be refused",
+            ],
+        ),
+        (
+            &["--config", &strict, "--file", &dashboard],
+            1,
+            &["refused. the query needs 6h", "1 of these would be"],
+        ),
+        (&["--config", &strict, "--file", &dashboard, "--range", "30m"], 0, &["over 30m, step 15s"]),
+        (
+            &["--config", &strict, "--file", &dashboard, "--json"],
+            1,
+            &["\"admitted\":false", "\"place\":\"Node / CPU\""],
+        ),
+        (&["--config", &loose, "--file", &broken], 1, &["cannot be read: ", "1 of these would be"]),
+        (&["--config", &loose, "--file", "no/such.json"], 64, &[]),
+        (&["--config", &loose, "up", "--file", &rules], 64, &[]),
+    ];
+    for (args, code, wanted) in cases {
+        let got = weir(&[&["explain"][..], args].concat());
+        let (out, err) = (String::from_utf8_lossy(&got.stdout), String::from_utf8_lossy(&got.stderr));
+        assert_eq!(got.status.code(), Some(*code), "{args:?}: {out}{err}");
+        for text in *wanted {
+            assert!(out.contains(text), "{args:?}: {text} in {out}{err}");
+        }
+    }
+}

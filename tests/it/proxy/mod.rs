@@ -13,6 +13,7 @@ mod log;
 mod meter;
 mod ordinary_use;
 mod pressure;
+mod replay;
 mod rules;
 mod shut_out;
 mod split;

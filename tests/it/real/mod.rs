@@ -4,4 +4,5 @@ mod differential;
 mod kinds;
 mod node;
 mod prometheus;
+mod query_log;
 mod victoriametrics;

@@ -1,5 +1,7 @@
 //! `weir explain`: the cost of a query, the confidence of each number, and the verdict.
 
+mod files;
+
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Args;
@@ -20,7 +22,15 @@ use crate::{config, cost::History, proxy::Proxy, telemetry::metrics::Metrics};
 #[derive(Debug, Args)]
 pub(super) struct Explain {
     /// The PromQL query.
-    query: String,
+    #[arg(required_unless_present = "files", conflicts_with = "files")]
+    query: Option<String>,
+    /// Dashboards (Grafana's JSON) and rule files in place of a query, or folders of them; exit code 1 if one of their
+    /// expressions would be refused or cannot be read. For pull requests.
+    #[arg(long = "file", value_name = "FILE", num_args = 1..)]
+    files: Vec<PathBuf>,
+    /// The time that graphs of dashboards show, in place of their own: `6h`.
+    #[arg(long, requires = "files")]
+    range: Option<String>,
     /// The configuration whose limits and first backend apply.
     #[arg(long, value_name = "FILE", conflicts_with = "backend")]
     config: Option<PathBuf>,
@@ -56,10 +66,7 @@ pub(super) fn run(args: &Explain) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return output::err(format_args!("no runtime: {error}"), FAILED),
     };
-    match runtime.block_on(ask(args, settings)) {
-        Ok(text) => output::out(text, 0),
-        Err(message) => output::err(message, FAILED),
-    }
+    runtime.block_on(explain(args, settings))
 }
 
 fn settings(args: &Explain) -> Result<crate::proxy::Settings, String> {
@@ -78,17 +85,53 @@ fn settings(args: &Explain) -> Result<crate::proxy::Settings, String> {
     Ok(settings)
 }
 
-async fn ask(args: &Explain, settings: crate::proxy::Settings) -> Result<String, String> {
-    let metrics = Metrics::new(1).map_err(|error| error.to_string())?;
-    let proxy = Proxy::new(settings, Arc::new(metrics), Arc::new(History::new(1)), now_ms);
-    proxy.warm().await;
-    let request = Request::get(target(args)).body(Empty::new()).map_err(|error| error.to_string())?;
-    let response = proxy.answer(request, SocketAddr::from(([127, 0, 0, 1], 0))).await;
-    let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
-    let answer: Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-    if answer["status"] != "success" {
-        return Err(text_of(&answer["error"]));
+async fn explain(args: &Explain, settings: crate::proxy::Settings) -> ExitCode {
+    let asker = match Asker::new(settings).await {
+        Ok(asker) => asker,
+        Err(message) => return output::err(message, FAILED),
+    };
+    if !args.files.is_empty() {
+        return files::explain(&args.files, args.range.as_deref(), args.json, &asker).await;
     }
+    match one(args, &asker).await {
+        Ok(text) => output::out(text, 0),
+        Err(message) => output::err(message, FAILED),
+    }
+}
+
+/// Asks what queries would cost, of a proxy of its own.
+struct Asker {
+    proxy: Arc<Proxy>,
+}
+
+impl Asker {
+    async fn new(settings: crate::proxy::Settings) -> Result<Self, String> {
+        let metrics = Metrics::new(1).map_err(|error| error.to_string())?;
+        let proxy = Proxy::new(settings, Arc::new(metrics), Arc::new(History::new(1)), now_ms);
+        proxy.warm().await;
+        Ok(Self { proxy })
+    }
+
+    /// The answer to a target below `/api/v1/`, or the message of its error.
+    async fn ask(&self, target: &str) -> Result<Value, String> {
+        let request = Request::get(format!("/api/v1/{target}")).body(Empty::new());
+        let request = request.map_err(|error| error.to_string())?;
+        let response = self.proxy.answer(request, SocketAddr::from(([127, 0, 0, 1], 0))).await;
+        let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
+        let answer: Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+        if answer["status"] == "success" { Ok(answer) } else { Err(text_of(&answer["error"])) }
+    }
+}
+
+async fn one(args: &Explain, asker: &Asker) -> Result<String, String> {
+    let times = match (&args.start, &args.step) {
+        (Some(start), Some(step)) => {
+            let end = args.end.clone().unwrap_or_else(|| (now_ms() / 1_000).to_string());
+            Times::Graph { start: start.clone(), end, step: step.clone() }
+        }
+        _ => Times::Instant(args.end.clone()),
+    };
+    let answer = asker.ask(&target(args.query.as_deref().unwrap_or_default(), &times)).await?;
     if args.json {
         return serde_json::to_string_pretty(&answer).map_err(|error| error.to_string());
     }
@@ -105,23 +148,31 @@ async fn ask(args: &Explain, settings: crate::proxy::Settings) -> Result<String,
     Ok(text)
 }
 
-fn target(args: &Explain) -> String {
-    let mut query = Serializer::new(String::new());
-    query.append_pair("query", &args.query);
-    let path = match (&args.start, &args.step) {
-        (Some(start), Some(step)) => {
-            let end = args.end.clone().unwrap_or_else(|| (now_ms() / 1_000).to_string());
-            query.append_pair("start", start).append_pair("end", &end).append_pair("step", step);
+/// When a query is evaluated, as parameters of the query API.
+enum Times {
+    /// Once; now where nothing is said.
+    Instant(Option<String>),
+    /// From start to end.
+    Graph { start: String, end: String, step: String },
+}
+
+/// What to ask about a query.
+fn target(query: &str, times: &Times) -> String {
+    let mut parameters = Serializer::new(String::new());
+    parameters.append_pair("query", query);
+    let path = match times {
+        Times::Graph { start, end, step } => {
+            parameters.append_pair("start", start).append_pair("end", end).append_pair("step", step);
             "query_range_cost"
         }
-        _ => {
-            if let Some(time) = &args.end {
-                query.append_pair("time", time);
+        Times::Instant(time) => {
+            if let Some(time) = time {
+                parameters.append_pair("time", time);
             }
             "query_cost"
         }
     };
-    format!("/api/v1/{path}?{}", query.finish())
+    format!("{path}?{}", parameters.finish())
 }
 
 fn text_of(value: &Value) -> String {

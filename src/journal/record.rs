@@ -1,0 +1,239 @@
+//! One query, as it is remembered.
+
+use std::{fmt, net::IpAddr, ops::Deref, sync::Arc};
+
+use smallvec::SmallVec;
+
+use crate::{
+    base::{Estimate, QueryCost, time::EvalTimes},
+    cost::{Estimated, Model, SampleType, SelectorEstimate, SeriesKnowledge, Source},
+    promql::Fingerprint,
+};
+
+/// A text that is shared, owned or part of the program; empty where it is not known.
+#[derive(Clone)]
+#[allow(missing_docs, reason = "the three ways to hold a text")]
+pub enum Text {
+    Static(&'static str),
+    Shared(Arc<str>),
+    Owned(Box<str>),
+}
+
+impl Text {
+    /// `None` where it is not known.
+    pub fn known(&self) -> Option<&str> {
+        (!self.is_empty()).then_some(&**self)
+    }
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self::Static("")
+    }
+}
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Static(text) => text,
+            Self::Shared(text) => text,
+            Self::Owned(text) => text,
+        }
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl From<&'static str> for Text {
+    fn from(text: &'static str) -> Self {
+        Self::Static(text)
+    }
+}
+
+impl From<Arc<str>> for Text {
+    fn from(text: Arc<str>) -> Self {
+        Self::Shared(text)
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self::Owned(text.into())
+    }
+}
+
+impl From<Option<Box<str>>> for Text {
+    fn from(text: Option<Box<str>>) -> Self {
+        text.map_or_else(Self::default, Self::Owned)
+    }
+}
+
+/// A query from its arrival to its end. A text that is empty and a number that is `None` are not known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    /// When it came, milliseconds since the epoch.
+    pub at_ms: i64,
+    /// From its arrival to its last byte, milliseconds.
+    pub took_ms: Option<u64>,
+    /// How long it waited for budget, milliseconds.
+    pub wait_ms: Option<u64>,
+    /// Who pays.
+    pub tenant: Text,
+    /// Who inside the tenant, such as `dashboard:abc`.
+    pub actor: Text,
+    /// Name of the class.
+    pub class: Text,
+    /// Name of the backend.
+    pub backend: Text,
+    /// What was asked for: `query`, `query_range`, `series`, `labels`, `label_values`, `read`.
+    pub endpoint: Text,
+    /// Grafana's user.
+    pub user: Text,
+    /// Grafana's dashboard, by its uid.
+    pub dashboard: Text,
+    /// Grafana's panel, by its id.
+    pub panel: Text,
+    /// The recording or alerting rule.
+    pub rule: Text,
+    /// The client's program.
+    pub user_agent: Text,
+    /// The client's address.
+    pub client: Option<IpAddr>,
+    /// The query; empty where texts are not kept.
+    pub query: Text,
+    /// `query` is only the beginning of it.
+    pub query_is_cut: bool,
+    /// The same for the same query with other times and constants.
+    pub fingerprint: Option<Fingerprint>,
+    /// Start, end and step.
+    pub times: Option<EvalTimes>,
+    /// What it was expected to cost.
+    pub priced: Option<Priced>,
+    /// `admitted`, `free`, or the id of what refused it.
+    pub verdict: Text,
+    /// The limit that stopped its answer.
+    pub limit: Text,
+    /// The limits in shadow mode that it passed, separated by commas.
+    pub shadowed: Text,
+    /// `complete`, `passed`, `refused`, `cut_off`, `failed`, `dropped`, `late`.
+    pub outcome: Text,
+    /// The status that the client saw; `None` if it saw none.
+    pub status: Option<u16>,
+    /// What it really cost.
+    pub actual: Actual,
+}
+
+impl Record {
+    /// It was answered in full: what a change of limits must not take away from anybody unseen.
+    pub fn ran(&self) -> bool {
+        matches!(&*self.outcome, "complete" | "passed") && self.status.is_none_or(|status| status < 400)
+    }
+}
+
+/// What a query was expected to cost, and everything that this was worked out from but its text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Priced {
+    /// The expected cost.
+    pub cost: QueryCost,
+    /// Requests that it was asked for in.
+    pub parts: u64,
+    /// Bytes that it would have held as a whole.
+    pub whole_memory: Estimate,
+    /// The series of each selector, in the order of the query.
+    pub counts: SmallVec<[SelectorCount; 2]>,
+    /// By what it was priced.
+    pub basis: Basis,
+}
+
+impl Priced {
+    /// An estimate, and by what it was made.
+    pub fn new(estimated: &Estimated, basis: Basis) -> Self {
+        let count = |one: &SelectorEstimate| {
+            let SelectorEstimate { series, source, sample_type, .. } = *one;
+            SelectorCount { series, source, sample_type }
+        };
+        Self {
+            cost: estimated.cost,
+            parts: estimated.parts,
+            whole_memory: estimated.whole_memory,
+            counts: estimated.selectors.iter().map(count).collect(),
+            basis,
+        }
+    }
+}
+
+/// What the price of a query rests on beside its text and its series.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Basis {
+    /// The backend's formulas.
+    pub model: Model,
+    /// Bytes above which the query is split.
+    pub split_above: Option<u64>,
+    /// Whether it may be.
+    pub divisible: Divisible,
+    /// How far back an instant looks for a sample, milliseconds.
+    pub lookback_ms: u64,
+}
+
+/// The series of one selector, and how that number came to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelectorCount {
+    /// How many.
+    pub series: Estimate,
+    /// From where.
+    pub source: Source,
+    /// What they hold.
+    pub sample_type: SampleType,
+}
+
+impl SelectorCount {
+    /// As the estimator takes it.
+    pub const fn known(self) -> SeriesKnowledge {
+        SeriesKnowledge { series: self.series, source: self.source, samples: self.sample_type }
+    }
+}
+
+/// Whether a query may be asked for in parts of its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Divisible {
+    /// A part of the time may not give a part of the answer.
+    #[default]
+    No,
+    /// It may.
+    Yes,
+    /// It may, and asks for all replicas (`dedup=false`).
+    AllReplicas,
+}
+
+/// What a query really cost, as far as somebody counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Actual {
+    /// Series in the answer.
+    pub answer_series: Option<u64>,
+    /// Samples in the answer.
+    pub answer_samples: Option<u64>,
+    /// Bytes of the answer, decompressed.
+    pub answer_bytes: Option<u64>,
+    /// Series that were read.
+    pub series_read: Option<u64>,
+    /// Samples that were read.
+    pub samples_read: Option<u64>,
+}

@@ -1,0 +1,63 @@
+//! What the journal keeps of a query, made when it ends.
+
+use std::time::Duration;
+
+use super::{
+    Owner,
+    query_log::{End, QueryLog},
+};
+use crate::{
+    journal::{Actual, Record, Text},
+    proxy::meter,
+};
+
+/// What a meter counted; what came of an answer that did not end says nothing of the whole.
+fn counted(actual: meter::Actual) -> Actual {
+    let counted = |number| actual.counted.then_some(number);
+    Actual {
+        answer_series: counted(actual.series),
+        answer_samples: counted(actual.samples),
+        answer_bytes: Some(actual.bytes_decoded),
+        series_read: actual.series_fetched,
+        samples_read: None,
+    }
+}
+
+impl QueryLog {
+    /// Everything that the log knows of a query that has ended.
+    pub(super) fn record(&mut self, end: &End<'_>, waited: Duration) -> Box<Record> {
+        let took = self.began.elapsed().as_millis() as u64;
+        let origin = std::mem::take(&mut self.origin);
+        let mut record = Box::new(Record {
+            at_ms: (self.logs.clock)().saturating_sub_unsigned(took),
+            took_ms: Some(took),
+            wait_ms: Some(waited.as_millis() as u64),
+            endpoint: self.endpoint.as_str().into(),
+            user: origin.user.into(),
+            dashboard: origin.dashboard.into(),
+            panel: origin.panel.into(),
+            rule: origin.rule.into(),
+            user_agent: origin.user_agent.into(),
+            client: origin.client,
+            query: Text::Shared(std::mem::take(&mut self.text)),
+            query_is_cut: self.text_is_cut,
+            fingerprint: self.fingerprint,
+            times: self.times,
+            priced: self.price.take(),
+            verdict: end.verdict.into(),
+            limit: end.limit.unwrap_or_default().into(),
+            shadowed: std::mem::take(&mut self.shadow_ids).into(),
+            outcome: end.outcome.into(),
+            status: end.status,
+            actual: end.actual.map(counted).unwrap_or_default(),
+            ..Record::default()
+        });
+        if let Some(Owner { tenant, actor, class, backend }) = self.owner.take() {
+            record.tenant = Text::Shared(tenant.shared().clone());
+            record.actor = Text::Shared(actor);
+            record.class = Text::Shared(class);
+            record.backend = Text::Shared(backend);
+        }
+        record
+    }
+}
