@@ -10,6 +10,6 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use page::{escaped, page};
+pub use page::{Escaped, escaped, page};
 pub use routes::{Reload, serve_admin};
 pub use snapshot::{Backend, Finding, Number, Queries, Query, Replica, Severity, Share, Snapshot, Tenant};

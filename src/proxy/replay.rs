@@ -18,7 +18,6 @@ use super::{
     estimate::{ceilings, verdict},
 };
 use crate::{
-    backend::headers::federates,
     base::{Confidence, ErrorKind, Estimate, Kind, QueryCost, TenantId, tenant, time::EvalTimes},
     cost::{
         self, Estimated, Estimator, Knowledge, Model, Need, QuerySplit, Remembered, SampleType,
@@ -101,7 +100,7 @@ impl Replay {
     /// Obeys these settings; no backend is asked.
     pub fn new(mut settings: Settings) -> Self {
         let admission = Admission::new(std::mem::take(&mut settings.policy));
-        let (policy, cache) = (admission.policy(), promql::Cache::new(CACHED_QUERIES));
+        let (policy, cache) = (Arc::clone(&admission.policy()), promql::Cache::new(CACHED_QUERIES));
         Self { settings, policy, admission, cache, owners: HashMap::new() }
     }
 
@@ -147,7 +146,10 @@ impl Replay {
         let at = |tenant: &TenantId| upstreams.get(home(tenant).unwrap_or(0));
         let several = tenant::federated(named.as_str()).unwrap_or_default();
         // As the live path: one name for several tenants, where their database reads it so.
-        let joined = several.first().and_then(at).filter(|upstream| federates(upstream.model.kind));
+        let joined = several
+            .first()
+            .and_then(at)
+            .filter(|upstream| upstream.backend.tenancy.federates(upstream.model.kind));
         let upstream = joined.or_else(|| at(&named));
         let model = upstream.map(|upstream| upstream.model.clone()).unwrap_or_default();
         let payers = if joined.is_some() { several } else { vec![named.clone()] };
@@ -178,6 +180,7 @@ impl Replay {
             cost: *cost,
             deadline: Instant::now(),
             charged: Charged::All,
+            slow: false,
             tag: 0,
         })
     }

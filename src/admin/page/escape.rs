@@ -4,13 +4,13 @@ use std::fmt;
 
 /// A text that shows in HTML as what it is, in an element or in a quoted attribute: markup is escaped, and characters
 /// that are not to be seen but change how others look (control characters, marks of direction) show as U+FFFD.
-pub(in crate::admin) const fn escaped(text: &str) -> Escaped<'_> {
+pub const fn escaped(text: &str) -> Escaped<'_> {
     Escaped(text)
 }
 
 /// See [`escaped`].
 #[derive(Clone, Copy, Debug)]
-pub(in crate::admin) struct Escaped<'a>(&'a str);
+pub struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,7 +7,7 @@ use std::fmt::{self, Write as _};
 
 use super::snapshot::{Snapshot, span};
 use crate::base::units;
-pub use escape::escaped;
+pub use escape::{Escaped, escaped};
 use tables::{backends, queries, refusals, tenants};
 
 const STYLE: &str = include_str!("page.css");
