@@ -23,7 +23,7 @@ use crate::{
         self, Estimated, Estimator, Knowledge, Model, Need, QuerySplit, Remembered, SampleType,
         SeriesKnowledge, Source, Subject,
     },
-    journal::{COUNTS_MAX, Divisible, Priced, Record},
+    journal::{Actual, COUNTS_MAX, Divisible, Priced, Record},
     limit::{
         Admission, AdmissionRequest, Ceilings, Charged, Limit, LimitName, PerQuery, Policy, Refusal, Scope,
         TenantPolicy,
@@ -342,6 +342,10 @@ fn replayed(
         Err(refusal) => (Verdict::Refused(refusal), Vec::new()),
         Ok(shadowed) => match cut_off(record, owner) {
             Some(refusal) => (Verdict::Refused(refusal), shadowed),
+            // A limit stopped its answer, and nobody recorded how long that was.
+            None if record.limit.known().is_some() && record.actual == Actual::default() => {
+                (Verdict::Unknown(None), shadowed)
+            }
             None => (Verdict::Admitted, shadowed),
         },
     };

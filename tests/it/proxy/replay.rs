@@ -120,12 +120,17 @@ classes:
     let [before, live] = [run(&generous, folders[0].path()).await, run(&strict, folders[1].path()).await];
     assert_eq!((before.len(), live.len()), (150, 150));
 
-    // Each under its own configuration: nothing is unknown.
+    // Each under its own configuration: nothing that was counted is unknown.
     for (yaml, records) in [(&generous, &before), (&strict, &live)] {
         let mut replay = Replay::new(settings(yaml));
         for record in records {
             let (said, replayed) = verdicts(record, &mut replay);
-            assert_eq!(replayed, Some(said), "{record:#?}");
+            // Of an answer that was stopped before its first byte nobody recorded the length.
+            let is_uncounted = replayed.is_none() && record.limit.known().is_some();
+            assert!(
+                is_uncounted || replayed.as_deref() == Some(&*said),
+                "{replayed:?}, not {said}: {record:#?}"
+            );
         }
     }
     // What ran under the one, judged by the other: as it was when that was in force.
