@@ -128,7 +128,7 @@ struct Faults {
 
 impl Faults {
     fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let help = "WriteLimiter of which nothing was stored, by reason: the disk is full or read-only, the data folder was \
+        let help = "Writes of which nothing was stored, by reason: the disk is full or read-only, the data folder was \
                     deleted, or the log failed.";
         let writes_failed =
             IntCounterVec::new(Opts::new("weir_node_writes_failed_total", help), &["reason"])?;
