@@ -19,7 +19,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("limit", &["base", "telemetry"]),
     ("journal", &["base", "promql", "cost"]),
     ("backend", &["base", "telemetry", "promql", "http"]),
-    ("rules", &["base", "promql"]),
+    ("rules", &["base", "series", "promql"]),
     ("node", &["base", "series", "telemetry", "promql", "http"]),
     (
         "proxy",

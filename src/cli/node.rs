@@ -101,9 +101,9 @@ async fn reload(mut hangups: Hangups, file: Option<PathBuf>, mut raw: config::Ra
         };
         let (changed, waiting) = config::node_changes(&raw, &new);
         node.set_read_limits(&config::resolve_node(&new).1);
-        tracing::info!(?changed, "configuration reloaded");
+        tracing::info!(changed = changed.join(", "), "configuration reloaded");
         if !waiting.is_empty() {
-            tracing::warn!(?waiting, "these settings change at the next start");
+            tracing::warn!(settings = waiting.join(", "), "these settings change at the next start");
         }
         raw = new;
     }

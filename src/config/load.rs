@@ -75,9 +75,12 @@ pub fn load_text(file: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>
 
 /// The tree as raw structs. The schema has passed, so that this fails only if the two disagree.
 fn typed(node: &Node, wrong: &mut Vec<Diagnostic>) -> Option<Raw> {
-    match serde_json::from_value::<Raw>(node.to_json()) {
+    let json = node.to_json();
+    // Where the file has no `limits.default`, the struct already holds the built-in limits.
+    let writes_limits = json.pointer("/limits/default").is_some_and(|limits| !limits.is_null());
+    match serde_json::from_value::<Raw>(json) {
         Ok(mut raw) => {
-            raw.limits.written = raw.limits.default;
+            raw.limits.written = if writes_limits { raw.limits.default } else { TenantLimits::default() };
             raw.limits.default = raw.limits.written.over(&TenantLimits::built_in());
             Some(raw)
         }

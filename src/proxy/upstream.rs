@@ -12,6 +12,7 @@ use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
+pub use super::query::OnUnparsable;
 use super::query::ParsedQuery;
 use crate::{
     backend::{
@@ -50,19 +51,6 @@ pub struct Settings {
     pub split_percent: Option<u8>,
     /// Its own limits are lowered to Weir's, where it takes limits.
     pub push_down: bool,
-}
-
-/// The treatment of a query that Weir cannot parse: it may be a dialect that the backend knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnUnparsable {
-    /// Weigh it by the selectors found in its text.
-    EstimateFromText,
-    /// Let it run as if nothing were known of it.
-    Forward,
-    /// Weigh a call of a function that is not known by its arguments; refuse everything else.
-    UnknownFunctions,
-    /// Refuse it with the parse error.
-    Refuse,
 }
 
 /// One backend in use.

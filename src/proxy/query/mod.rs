@@ -5,13 +5,15 @@ pub(in crate::proxy) mod layer;
 mod remote_read;
 #[cfg(test)]
 mod tests;
+mod unparsable;
 
 use std::{borrow::Cow, fmt, time::Duration};
 
 use bytes::Bytes;
 
 use self::remote_read::{ReadError, ReadRequest};
-use crate::proxy::{route::Endpoint, upstream::OnUnparsable};
+pub use self::unparsable::OnUnparsable;
+use crate::proxy::route::Endpoint;
 use crate::{
     backend::{DataScope, parameters::lookback_ms},
     base::{

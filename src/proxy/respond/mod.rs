@@ -122,6 +122,7 @@ pub(in crate::proxy) fn readable(mut response: Response<Body>, for_script: bool)
 pub fn header_text(text: &str) -> HeaderValue {
     // Nearly always it is one already.
     if text.len() <= HEADER_BYTES_MAX
+        && text.is_ascii()
         && let Ok(value) = HeaderValue::from_str(text)
     {
         return value;
