@@ -59,15 +59,11 @@ pub struct Distress {
     pub silent: bool,
     /// The share of the budget, 0 to 1, to which the window sinks meanwhile.
     pub ceiling: Option<f64>,
-    /// The database still holds what a query of many times its estimate made it take, more than the whole budget: no
-    /// heavy query starts.
-    pub over_budget: bool,
 }
 
 impl Distress {
     /// No distress.
-    pub const NONE: Self =
-        Self { pressure: None, underestimate: 1.0, silent: false, ceiling: None, over_budget: false };
+    pub const NONE: Self = Self { pressure: None, underestimate: 1.0, silent: false, ceiling: None };
 
     /// Whether nothing speaks against more than runs now.
     pub fn is_ease(&self) -> bool {

@@ -8,7 +8,7 @@ use super::system::{allocated_bytes, give_back_memory};
 /// given back.
 const EVERY: Duration = Duration::from_secs(1);
 /// Free bytes that are worth the milliseconds which giving them back takes.
-const WORTH: u64 = 16 << 20;
+const WORTH: u64 = 8 << 20;
 /// The same for a node, as a part of its pool's size.
 const WORTH_OF_POOL: u64 = 16;
 

@@ -25,8 +25,6 @@ pub(super) struct Backend {
     pub(super) budget: Budget,
     pub(super) window: Window,
     pub(super) is_alive: bool,
-    /// It still holds more than its budget.
-    is_over_budget: bool,
     light: Account,
     heavy: Account,
     /// Queries of the slow lane that run in the other two.
@@ -53,7 +51,6 @@ impl Backend {
             budget: lanes,
             window,
             is_alive: true,
-            is_over_budget: false,
             light: Account::default(),
             heavy: Account::default(),
             slow: Usage::default(),
@@ -147,9 +144,6 @@ impl Backend {
     }
 
     fn fits_heavy(&self, charge: &Charge, reserves: &[Reserve]) -> Result<(), WaitReason> {
-        if self.is_over_budget {
-            return Err(WaitReason::Budget);
-        }
         let whole = self.budget.whole(Lane::Heavy).memory;
         if !self.heavy.used.and(self.stalled).plus(charge.bytes).within(whole, None) {
             // More than may ever run beside slow readers, or beside the running queries.
@@ -262,7 +256,6 @@ impl Backend {
     pub(super) fn observe(&mut self, distress: &Distress, peak: Load, now: Instant) {
         let elapsed = self.looked.map_or(Duration::ZERO, |looked| now.saturating_duration_since(looked));
         self.looked = Some(now);
-        self.is_over_budget = distress.over_budget;
         if let Some(budget) = self.budget.heavy_memory() {
             self.window.observe(distress, peak.heavy_bytes.into(), budget, elapsed);
         }

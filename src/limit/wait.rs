@@ -23,7 +23,7 @@ pub enum WaitReason {
     Turn,
     /// It can only run alone, and smaller ones go first.
     SmallerFirst,
-    /// Slow readers, and queries that were left or cancelled, still hold the budget.
+    /// Slow readers and clients that left still hold the budget.
     Budget,
     /// The tenant has as many queries in flight as it may.
     TenantQueries,
@@ -109,7 +109,7 @@ impl WaitReason {
             Self::Reserve => "what is not reserved for other classes",
             Self::Turn => "its turn among heavy queries",
             Self::SmallerFirst => "smaller heavy queries, which go first",
-            Self::Budget => "memory that slow readers, and queries that were left or cancelled, still hold",
+            Self::Budget => "memory that slow readers and clients that left still hold",
             Self::TenantQueries => "in_flight.queries",
             Self::TenantMemory => "in_flight.memory",
             Self::TenantSlots => "its part of the slots",

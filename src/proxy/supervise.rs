@@ -81,27 +81,21 @@ impl BackendSupervisor {
         let observation = upstream.monitor().observe(&pages, in_flight, Instant::now());
         self.admission.observe(name, &observation.distress, in_flight);
         if observation.runs_out {
-            self.cancel_one(name, 0, in_flight);
-        } else if observation.distress.over_budget {
-            self.cancel_one(name, in_flight.budget.map_or(0, limit::light), in_flight);
+            self.cancel_one(name, in_flight);
         }
         observation
     }
 
-    /// Cancels the query that is chosen for it, if it is estimated to hold more than `least` bytes.
-    fn cancel_one(&self, backend: &str, least: u64, in_flight: Load) {
+    /// Cancels the query that is chosen for it.
+    fn cancel_one(&self, backend: &str, in_flight: Load) {
         let light = in_flight.budget.map_or(0, limit::light);
-        let is_heavy =
-            |running: &[Candidate], at: usize| running.get(at).is_some_and(|one| one.bytes > least);
-        let choose = |running: &[Candidate]| {
-            victim(running.iter().copied(), light).filter(|at| is_heavy(running, *at))
-        };
+        let choose = |running: &[Candidate]| victim(running.iter().copied(), light);
         if let Some(seen) = self.active.cancel_one(backend, choose) {
             let query = &seen.facts;
             tracing::warn!(
                 backend, tenant = %query.owner.tenant, actor = &*query.owner.actor, query = &*query.query,
                 fingerprint = query.fingerprint.map(tracing::field::display), est_memory_bytes = query.cost.memory.value,
-                "the backend is about to run out of memory, or holds more than its budget: a query is cancelled"
+                "the backend is about to run out of memory: a query is cancelled"
             );
         }
     }

@@ -105,15 +105,15 @@ impl Monitor {
     pub fn observe(&mut self, pages: &[Option<&str>], in_flight: Load, now: Instant) -> Observation {
         self.replicas.resize_with(pages.len(), Default::default);
         let ours = self.are_ours(pages, in_flight, now);
-        let (mut readings, mut runs_out, mut over_budget, mut at_rest) = (Vec::new(), false, false, None);
+        let busy = in_flight.heavy_bytes > 0;
+        let (mut readings, mut runs_out, mut at_rest) = (Vec::new(), false, None);
         for (page, (rates, memory)) in pages.iter().zip(&mut self.replicas) {
             let Some(page) = page.map(Page) else { continue };
             readings.extend(read(self.kind, page, &self.settings, rates, now));
             if let Some(level) = reading::memory(page, &self.settings) {
-                let verdict = memory.step(level, in_flight, ours, now);
+                let verdict = memory.step(level, busy, now);
                 readings.push(Reading::new(Signal::Memory, verdict.pressure, 1.0));
                 runs_out |= verdict.runs_out;
-                over_budget |= verdict.over_budget;
                 at_rest = at_rest.or(verdict.at_rest);
             }
         }
@@ -128,7 +128,6 @@ impl Monitor {
         let held = pages.iter().map(|page| reading::held(self.kind, (*page).map(Page)?)).sum();
         let distress = Distress {
             pressure: worst.map(|worst| (worst.signal, worst.pressure)),
-            over_budget,
             underestimate: self.estimates.step(held, in_flight, ours, now),
             ..distress
         };

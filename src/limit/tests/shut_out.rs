@@ -148,18 +148,3 @@ async fn what_waits_for_its_own_tenant_says_so_and_holds_up_nobody() {
     );
     assert_eq!(other.unwrap().waited, Duration::ZERO);
 }
-
-#[tokio::test(start_paused = true)]
-async fn while_a_cancelled_query_still_holds_the_budget_only_light_ones_run() {
-    let admission = admission(512 * MIB);
-    look(&admission, &Distress { over_budget: true, ..Distress::NONE });
-    assert_eq!(runs(&admission, ask("a", MIB)).await, Duration::ZERO);
-    let refusal = admission.admit(ask("a", 50 * MIB)).await.unwrap_err();
-    assert_eq!(refusal.waiting_for, Some(WaitReason::Budget));
-    let waits = admission.admit(ask("a", 50 * MIB));
-    let (admitted, ()) = tokio::join!(waits, async {
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        look(&admission, &Distress::NONE);
-    });
-    assert_eq!(admitted.unwrap().waited, Duration::from_secs(3));
-}

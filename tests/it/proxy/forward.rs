@@ -359,7 +359,7 @@ async fn what_changes_the_reading_is_priced_stripped_or_refused() {
     assert!(seen.iter().any(|seen| is_probe(&seen)));
     assert!(seen.iter().filter(is_probe).all(|seen| seen.header(headers[0].0).is_none()));
     let sent = seen.iter().find(|seen| seen.path() == "/api/v1/query").unwrap();
-    assert_eq!(sent.target, "/api/v1/query?timeout=60000ms&query=odd");
+    assert_eq!(sent.target, "/api/v1/query?query=odd");
     assert_eq!((sent.header(headers[0].0), sent.header(headers[1].0)), (Some("1"), None));
 }
 
