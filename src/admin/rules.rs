@@ -46,8 +46,7 @@ pub(super) async fn add(
 ) -> Result<Response, Failed> {
     let by = asked.take("by");
     asked.nothing_else()?;
-    let spec: RuleSpec =
-        serde_json::from_slice(&body).map_err(|error| Failed::bad(format!("the rule: {error}")))?;
+    let spec = RuleSpec::from_json(&body).map_err(|error| Failed::bad(format!("the rule: {error}")))?;
     let now_ms = admin.proxy.now_ms();
     let mut rule = spec.read(Some(now_ms)).map_err(|(key, why)| Failed::bad(format!("{key}: {why}")))?;
     let author = asked.author(by);

@@ -1,12 +1,17 @@
 //! Rules as people write them, in the configuration and over the admin API alike.
 
+use std::{fmt, marker::PhantomData};
+
 use jiff::Timestamp;
 use regex::RegexBuilder;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use super::{Action, Beyond, Clamp, ExactText, Glob, Hours, Matchers, MetricName, Rule};
-use crate::base::{TenantPattern, duration};
+use crate::base::{TenantPattern, duration, units};
 
 /// Bytes of a regular expression, of a query's text, and of any other text of a rule.
 const REGEX_BYTES_MAX: usize = 1_024;
@@ -24,12 +29,12 @@ pub struct RuleSpec {
     /// The name in messages and metrics.
     pub name: String,
     /// Which queries it is about; everything that is written has to match.
-    #[serde(rename = "match")]
+    #[serde(rename = "match", deserialize_with = "mapping")]
     pub matches: MatchSpec,
     /// What becomes of them.
     pub action: ActionName,
     /// To what `action: clamp` cuts them.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default", deserialize_with = "mapping")]
     pub clamp: ClampSpec,
     /// Why; whoever is refused reads it.
     pub reason: String,
@@ -78,13 +83,13 @@ pub struct MatchSpec {
     #[serde(skip_serializing_if = "is_default")]
     pub nameless: bool,
     /// Time that the query spans, as `per_query.range` counts it.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default", deserialize_with = "mapping")]
     pub range: SpanSpec,
     /// Time between two points of a graph.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default", deserialize_with = "mapping")]
     pub step: SpanSpec,
     /// Time that one evaluation reaches back: `[5m]`, with the subqueries around it.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default", deserialize_with = "mapping")]
     pub window: SpanSpec,
     /// A tenant, or `team-*`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,8 +143,49 @@ pub struct ClampSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
     /// Series or names in the answer at most, where the database takes `limit`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "count")]
+    #[schemars(schema_with = "count_schema")]
     pub limit: Option<u64>,
+}
+
+/// A mapping, and nothing else: serde takes a list for a struct too, its items for the fields in their order.
+fn mapping<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    struct Mapping<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Mapping<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a mapping")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+
+    deserializer.deserialize_map(Mapping(PhantomData))
+}
+
+/// A number, or its text (`50_000`), as which the configuration passes on every number.
+fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a whole number such as `50_000`")]
+    enum Written {
+        Number(u64),
+        Text(String),
+    }
+    match Option::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Written::Number(number)) => Ok(Some(number)),
+        Some(Written::Text(text)) => units::parse_count(&text)
+            .map(Some)
+            .ok_or_else(|| D::Error::custom(format!("`{text}` is no whole number such as `50_000`"))),
+    }
+}
+
+fn count_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": ["string", "number"], "format": "count", "examples": ["50_000", "5M"]})
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -151,6 +197,17 @@ const ENDPOINTS: [&str; 7] =
     ["query", "query_range", "query_exemplars", "series", "labels", "label_values", "read"];
 
 impl RuleSpec {
+    /// Reads a rule as JSON.
+    ///
+    /// # Errors
+    /// Where it is no mapping, has an unknown key, or a value of another type.
+    pub fn from_json(text: &[u8]) -> serde_json::Result<Self> {
+        let mut json = serde_json::Deserializer::from_slice(text);
+        let spec = mapping(&mut json)?;
+        json.end()?;
+        Ok(spec)
+    }
+
     /// The rule as it is obeyed. One that is set at run time (`now_ms`) has to expire, and may say for how long it holds.
     ///
     /// # Errors
@@ -209,8 +266,8 @@ impl RuleSpec {
             return Err("`limit: 0` is no limit to the database; write a number above 0".to_owned());
         }
         Ok(Action::Clamp(Clamp {
-            range_ms: span(&clamp.range)?,
-            step_ms: span(&clamp.step)?,
+            range_ms: span(clamp.range.as_deref())?,
+            step_ms: span(clamp.step.as_deref())?,
             limit: clamp.limit,
         }))
     }
@@ -255,7 +312,10 @@ impl MatchSpec {
 
 impl SpanSpec {
     fn read(&self) -> Result<Beyond, String> {
-        Ok(Beyond { longer_than: span(&self.longer_than)?, shorter_than: span(&self.shorter_than)? })
+        Ok(Beyond {
+            longer_than: span(self.longer_than.as_deref())?,
+            shorter_than: span(self.shorter_than.as_deref())?,
+        })
     }
 }
 
@@ -278,7 +338,7 @@ fn expiry(text: &str, now_ms: Option<i64>) -> Result<i64, String> {
     }
 }
 
-fn span(text: &Option<String>) -> Result<Option<u64>, String> {
+fn span(text: Option<&str>) -> Result<Option<u64>, String> {
     let Some(text) = text else { return Ok(None) };
     match duration::parse(text.trim()) {
         Ok(ms) if ms > 0 => Ok(Some(ms)),

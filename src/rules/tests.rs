@@ -206,6 +206,34 @@ fn rules_that_cannot_be_meant_are_refused() {
 }
 
 #[test]
+fn a_rule_is_a_mapping_of_mappings_and_its_count_a_number_or_text() {
+    for list in [
+        r#"[]"#,
+        r#"["r"]"#,
+        r#"{"match": ["0123456789abcdef"]}"#,
+        r#"{"clamp": ["1h"]}"#,
+        r#"{"match": {"range": ["1h"]}}"#,
+        r#"{"name": "r"} []"#,
+    ] {
+        assert!(RuleSpec::from_json(list.as_bytes()).is_err(), "{list}");
+    }
+    for (limit, want) in [
+        ("5", Some(5)),
+        (r#""5""#, Some(5)),
+        (r#""50_000""#, Some(50_000)),
+        ("null", None),
+        (r#""5k""#, Some(5_000)),
+    ] {
+        let text = format!(r#"{{"clamp": {{"limit": {limit}}}}}"#);
+        assert_eq!(RuleSpec::from_json(text.as_bytes()).unwrap().clamp.limit, want, "{limit}");
+    }
+    for limit in ["-1", "1.5", r#""x""#, "[]"] {
+        let text = format!(r#"{{"clamp": {{"limit": {limit}}}}}"#);
+        assert!(RuleSpec::from_json(text.as_bytes()).is_err(), "{limit}");
+    }
+}
+
+#[test]
 fn a_rule_ends_when_it_says_and_the_first_wins() {
     let named = |name: &str, expires: &str, action: &str| {
         let spec = serde_json::json!({
