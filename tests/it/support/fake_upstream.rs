@@ -187,7 +187,12 @@ impl FakeUpstream {
         let has = |seen: &Seen| {
             seen.target.contains(text) || seen.body.windows(text.len()).any(|part| part == text.as_bytes())
         };
-        self.until(|log| log.seen.lock().unwrap().iter().any(has)).await;
+        self.has_seen(has).await;
+    }
+
+    /// Waits until such a request has arrived.
+    pub(crate) async fn has_seen(&self, is_it: impl Fn(&Seen) -> bool) {
+        self.until(|log| log.seen.lock().unwrap().iter().any(&is_it)).await;
     }
 
     /// Waits until `count` peers have left while they were owed bytes.

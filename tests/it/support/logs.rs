@@ -10,7 +10,10 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::time::{Duration, Instant};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::{Duration, Instant},
+};
 
 /// Longest wait for a line.
 const SOON: Duration = Duration::from_secs(10);
@@ -63,6 +66,13 @@ impl Logs {
         let written = Arc::default();
         WRITTEN.set(Some(Arc::clone(&written)));
         Self { written }
+    }
+
+    /// A runtime of one thread; the lines of its threads for work that blocks are caught too.
+    pub(crate) fn runtime(&self) -> Runtime {
+        let written = Arc::clone(&self.written);
+        let catch = move || WRITTEN.set(Some(Arc::clone(&written)));
+        Builder::new_current_thread().enable_all().on_thread_start(catch).build().unwrap()
     }
 
     /// The lines so far with this target.
