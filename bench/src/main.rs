@@ -7,6 +7,12 @@ mod data;
 mod estimate;
 // The product's own reader of dashboards and rules; all of the product would take minutes to compile.
 #[path = "../../src/expressions/mod.rs"]
+#[allow(
+    unreachable_pub,
+    clippy::struct_field_names,
+    dead_code,
+    reason = "a module of the product, whose lints are its own"
+)]
 mod expressions;
 mod fairness;
 mod floor;

@@ -115,10 +115,10 @@ fn verdict_json(record: &Record, replayed: &Replayed) -> serde_json::Value {
         "recorded": record.verdict.known(),
         "outcome": record.outcome.known(),
         "verdict": verdict,
-        "limit": refusal.map(|refusal| refusal.id()),
+        "limit": refusal.map(crate::limit::Refusal::id),
         "observed": refusal.map(|refusal| refusal.observed.value),
         "known": refusal.map(|refusal| refusal.observed.confidence.as_str()),
         "max": refusal.map(|refusal| refusal.max),
-        "shadowed": replayed.shadowed.iter().map(|hit| hit.id()).collect::<Vec<_>>(),
+        "shadowed": replayed.shadowed.iter().map(crate::limit::Refusal::id).collect::<Vec<_>>(),
     })
 }

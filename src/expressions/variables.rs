@@ -85,9 +85,10 @@ impl Variables {
             _ => Vec::new(),
         };
         let all = fields.get("allValue").and_then(Value::as_str).filter(|all| !all.is_empty());
-        let values = match values.iter().any(|value| value == ALL) {
-            true => vec![all.unwrap_or(ANYTHING).to_owned()],
-            false => values,
+        let values = if values.iter().any(|value| value == ALL) {
+            vec![all.unwrap_or(ANYTHING).to_owned()]
+        } else {
+            values
         };
         let several = (flag("multi") || flag("includeAll")) && values != [all.unwrap_or(ANYTHING)];
         self.0.insert(name.clone(), Variable { values, several });

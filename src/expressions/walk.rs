@@ -14,8 +14,14 @@ struct Around<'v> {
     names: Vec<&'v str>,
     min_interval: Option<&'v str>,
     max_points: Option<u64>,
-    /// In a group of rules, the time between two evaluations.
-    rules: Option<Option<&'v str>>,
+    group: Option<RuleGroup<'v>>,
+}
+
+/// A group of rules.
+#[derive(Clone)]
+struct RuleGroup<'v> {
+    /// The time between two evaluations.
+    interval: Option<&'v str>,
 }
 
 pub(super) fn walk(value: &Value, document: &mut Document) {
@@ -47,7 +53,7 @@ fn object<'v>(fields: &'v Map<String, Value>, around: &Around<'v>, document: &mu
     let group = text("name").filter(|_| is_group);
     around.names.extend(text("title").or(group).or_else(|| text("alert")).or_else(|| text("record")));
     if is_group {
-        around.rules = Some(text("interval"));
+        around.group = Some(RuleGroup { interval: text("interval") });
     } else {
         around.min_interval =
             text("interval").filter(|interval| !interval.is_empty()).or(around.min_interval);
@@ -78,8 +84,8 @@ fn is_expression(name: &str, fields: &Map<String, Value>) -> bool {
 
 fn expression(text: &str, fields: &Map<String, Value>, around: &Around<'_>) -> Expression {
     let is_set = |name: &str| fields.get(name).and_then(Value::as_bool) == Some(true);
-    let asked = match around.rules {
-        Some(every) => Asked::Rule { every: every.map(str::to_owned) },
+    let asked = match &around.group {
+        Some(group) => Asked::Rule { every: group.interval.map(str::to_owned) },
         None if is_set("instant") && !is_set("range") => Asked::Instant,
         None => Asked::Graph {
             min_interval: around.min_interval.map(str::to_owned),

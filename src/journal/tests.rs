@@ -15,16 +15,17 @@ fn settings(folder: &Path) -> Settings {
     Settings { folder: folder.to_owned(), size: 1 << 20, text: TextKept::Full }
 }
 
-/// A record with every field filled in, by a seed.
-fn record(random: &mut fastrand::Rng) -> Record {
-    let number = |random: &mut fastrand::Rng| random.u64(..) >> random.u32(..64);
-    let maybe = |random: &mut fastrand::Rng| random.bool().then(|| random.u64(..) >> random.u32(..64));
-    let text = |random: &mut fastrand::Rng, what: &str| Text::from(format!("{what}-{}-é", random.u8(..4)));
+/// A number of any size.
+fn number(random: &mut fastrand::Rng) -> u64 {
+    random.u64(..) >> random.u32(..64)
+}
+
+fn priced(random: &mut fastrand::Rng) -> Priced {
     let confidences = [Confidence::Exact, Confidence::Learned, Confidence::Assumed, Confidence::AtLeast];
     let estimate = |random: &mut fastrand::Rng| {
         Estimate::new(number(random), confidences[random.usize(..confidences.len())])
     };
-    let priced = Priced {
+    Priced {
         cost: QueryCost {
             series: estimate(random),
             blocks: estimate(random),
@@ -41,7 +42,7 @@ fn record(random: &mut fastrand::Rng) -> Record {
         whole_memory: estimate(random),
         basis: Basis {
             model: Model { kind: Kind::Thanos, unknown: Unknown::Number(number(random)), ..Model::default() },
-            split_above: maybe(random),
+            split_above: random.bool().then(|| number(random)),
             divisible: Divisible::AllReplicas,
             lookback_ms: 300_000,
         },
@@ -57,7 +58,13 @@ fn record(random: &mut fastrand::Rng) -> Record {
                 sample_type: SampleType::Float
             },
         ],
-    };
+    }
+}
+
+/// A record with every field filled in, by a seed.
+fn record(random: &mut fastrand::Rng) -> Record {
+    let maybe = |random: &mut fastrand::Rng| random.bool().then(|| number(random));
+    let text = |random: &mut fastrand::Rng, what: &str| Text::from(format!("{what}-{}-é", random.u8(..4)));
     Record {
         at_ms: random.i64(-1 << 40..1 << 45),
         took_ms: maybe(random),
@@ -78,7 +85,7 @@ fn record(random: &mut fastrand::Rng) -> Record {
         query_is_cut: random.bool(),
         fingerprint: random.bool().then(|| Fingerprint::from_words([number(random), number(random)])),
         times: random.bool().then(|| EvalTimes { start: random.i64(..), end: random.i64(..), step: 15 }),
-        priced: random.bool().then_some(priced),
+        priced: random.bool().then(|| priced(random)),
         verdict: "weir-max-series".into(),
         limit: Text::default(),
         shadowed: text(random, "weir-max-steps,weir-max-range"),
@@ -105,7 +112,9 @@ fn write(folder: &Path, records: &[Record]) -> Counters {
     let mut counters = Counters::default();
     for part in records.chunks(1_000) {
         let (journal, writer) = Journal::start(settings(folder)).unwrap();
-        part.iter().for_each(|record| journal.write(Box::new(record.clone())));
+        for record in part {
+            journal.write(Box::new(record.clone()));
+        }
         drop(writer);
         counters = journal.counters();
         assert_eq!((counters.dropped, counters.failed, counters.written), (0, 0, part.len() as u64));

@@ -109,11 +109,11 @@ impl Replay {
         let owner = self.owner(record);
         let priced = record.priced.as_ref().filter(|priced| is_complete(priced));
         let same = priced.filter(|priced| priced.basis.model == owner.model);
-        let Some(priced) = same else { return self.from_text(record, &owner) };
+        let Some(priced) = same else { return self.priced_anew(record, &owner) };
         let cost = self.split_anew(record, priced, &owner).unwrap_or(priced.cost);
         match self.judge(&owner, &cost) {
             Err(refusal) if is_loose(record, priced, &refusal) && record.actual.series_read.is_some() => {
-                self.from_text(record, &owner)
+                self.priced_anew(record, &owner)
             }
             Err(refusal) if is_loose(record, priced, &refusal) => {
                 let verdict = Verdict::Unknown(Some(refusal));
@@ -210,7 +210,7 @@ impl Replay {
     }
 
     /// Prices a query anew, with the counts that are recorded.
-    fn from_text(&self, record: &Record, owner: &Owner) -> Replayed {
+    fn priced_anew(&self, record: &Record, owner: &Owner) -> Replayed {
         let unknown = Replayed { verdict: Verdict::Unknown(None), shadowed: Vec::new(), cost: None };
         let Some(reading) = self.read(record, owner.model.kind) else {
             let Some(priced) = &record.priced else { return unknown };

@@ -167,9 +167,13 @@ fn week() -> Vec<(Record, bool)> {
 fn suggested_limits_refuse_all_that_is_abusive_and_nothing_that_is_ordinary() {
     let week = week();
     let mut observed = Observed::default();
-    week.iter().for_each(|(record, _)| observed.add(record));
+    for (record, _) in &week {
+        observed.add(record);
+    }
     let mut suggested = observed.limits(1.5);
-    week.iter().for_each(|(record, _)| suggested.look_back(record));
+    for (record, _) in &week {
+        suggested.look_back(record);
+    }
     let patch = yaml(&suggested, 1.5, "");
     assert!(
         patch.contains("# would have refused 12: dashboard abuse (12); the heaviest that stays: "),

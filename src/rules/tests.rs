@@ -208,7 +208,7 @@ fn rules_that_cannot_be_meant_are_refused() {
 #[test]
 fn a_rule_is_a_mapping_of_mappings_and_its_count_a_number_or_text() {
     for list in [
-        r#"[]"#,
+        "[]",
         r#"["r"]"#,
         r#"{"match": ["0123456789abcdef"]}"#,
         r#"{"clamp": ["1h"]}"#,

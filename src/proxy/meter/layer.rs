@@ -16,6 +16,7 @@ use super::{
     settlement::{Settlement, observe, reads_raw_samples, reported_series, tells_series},
 };
 use crate::{
+    backend,
     base::ErrorKind,
     cost::Estimated,
     limit::{self, Permit, Permitted},
@@ -105,6 +106,25 @@ where
     }
 }
 
+/// The backend's answer as its client may see it, unless the query is cancelled first.
+async fn receive(
+    common: &Common,
+    response: Response<backend::Body>,
+    estimate: &Estimated,
+    progress: &super::Progress,
+) -> Result<Received, Failure> {
+    tokio::select! {
+        biased;
+        received = forward::receive(response, Asked::of(common)) => received.map_err(|failure| {
+            if common.upstream.push_down {
+                return forward::refused_below(common, failure, estimate);
+            }
+            failure
+        }),
+        why = progress.cancellation() => Err(Failure::cancelled(why)),
+    }
+}
+
 /// From the head of the backend's answer to the response that its client gets.
 async fn answer_client(
     mut common: Box<Common>,
@@ -142,18 +162,7 @@ async fn answer_client(
         meter = meter.judging_before_the_first_byte();
     }
     let received = match result {
-        Ok(response) => tokio::select! {
-            biased;
-            received = forward::receive(response, Asked::of(&common)) => {
-                received.map_err(|failure| {
-                    if common.upstream.push_down {
-                        return forward::refused_below(&common, failure, &estimate);
-                    }
-                    failure
-                })
-            }
-            why = progress.cancellation() => Err(Failure::cancelled(why)),
-        },
+        Ok(response) => receive(&common, response, &estimate, progress).await,
         Err(error) => Err(Failure::late(&error, Instant::now() >= deadline, time)),
     };
     let Received { response, error } = match received {

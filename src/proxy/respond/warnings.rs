@@ -196,7 +196,7 @@ mod tests {
                 r#"{"status":"success","warnings":["over \"it\"","two","theirs"],"data":[1]}"#,
             ),
             (r#"{"warnings": [ ] }"#, r#"{"warnings": ["over \"it\"","two" ] }"#),
-            (r#"{}"#, r#"{"warnings":["over \"it\"","two"]}"#),
+            ("{}", r#"{"warnings":["over \"it\"","two"]}"#),
             (
                 r#"{"data":{"warnings":["x"]},"a":"}\"]","infos":["y"]}"#,
                 r#"{"data":{"warnings":["x"]},"a":"}\"]","infos":["y"],"warnings":["over \"it\"","two"]}"#,

@@ -70,7 +70,7 @@ impl QueryRules {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                tracing::warn!(%error, file = %path.display(), "rules set over the admin API are lost")
+                tracing::warn!(%error, file = %path.display(), "rules set over the admin API are lost");
             }
         }
         *changing = Some(path);

@@ -39,7 +39,7 @@ fn write_page(out: &mut String, summary: &Summary) -> fmt::Result {
         }
     }
     worst(out, summary)?;
-    write!(out, "<p>{}</p><p>{}</p></main></body></html>\n", NOTES[0], NOTES[1])
+    writeln!(out, "<p>{}</p><p>{}</p></main></body></html>", NOTES[0], NOTES[1])
 }
 
 fn table(out: &mut String, heading: &str, rows: &[(String, Tally)]) -> fmt::Result {

@@ -28,8 +28,13 @@ fn journal(data: &Path) {
             divisible: Divisible::No,
             lookback_ms: 300_000,
         };
-        let counts = Default::default();
-        let priced = Some(Priced { cost, parts: 1, whole_memory: cost.memory, counts, basis });
+        let priced = Some(Priced {
+            cost,
+            parts: 1,
+            whole_memory: cost.memory,
+            counts: smallvec::SmallVec::default(),
+            basis,
+        });
         journal.write(Box::new(Record {
             at_ms: now - 60_000 + i,
             tenant: "team".to_owned().into(),

@@ -38,7 +38,8 @@ pub(crate) struct Running {
     pub(crate) url: String,
     /// The last moment of the samples, seconds since the epoch.
     pub(crate) end: i64,
-    _beside: Vec<Database>,
+    /// Databases that it reads from, ended with it.
+    beside: Vec<Database>,
 }
 
 /// Most series of one query by the database's own limit, where it has such: `{job=~".+"}` has more, all others fewer.
@@ -57,6 +58,7 @@ impl Setup {
     }
 
     /// The binary, and whether it has to be there where real databases are required.
+    #[allow(clippy::disallowed_methods, reason = "a test has no configuration")]
     fn program(self) -> (Result<String, &'static str>, bool) {
         let by = |name: &'static str| (env::var(name).map_err(|_| name), false);
         match self {
@@ -110,7 +112,7 @@ impl Running {
     fn of(setup: Setup, main: Database, prefix: &str, beside: Vec<Database>) -> Self {
         let url = format!("{}{prefix}", main.url);
         let end = main.data.end - 60;
-        Self { setup, main, url, end, _beside: beside }
+        Self { setup, main, url, end, beside }
     }
 
     /// Sends the newest samples to the place where it takes remote writes, as a tenant where it has such.
@@ -254,8 +256,11 @@ async fn thanos_store(program: &str) -> Running {
     drop(file);
     let made = ["tsdb", "create-blocks-from", "openmetrics", "--quiet"];
     run(Command::new("promtool").args(made).args([&text, &blocks]));
-    fs::write(&bucket, format!("type: FILESYSTEM\nconfig: {{directory: {:?}}}\n", dir.join("bucket")))
-        .unwrap();
+    fs::write(
+        &bucket,
+        format!("type: FILESYSTEM\nconfig: {{directory: '{}'}}\n", dir.join("bucket").display()),
+    )
+    .unwrap();
     let upload = format!("--objstore.config-file={}", bucket.display());
     for replica in ["a", "b"] {
         let label = format!("--label=replica=\"{replica}\"");
@@ -328,7 +333,7 @@ async fn querier(setup: Setup, program: &str, endpoints: &[String], beside: Vec<
     let mut running = Running::of(setup, main, "", Vec::new());
     let held = &beside[0].data;
     running.end = if setup == Setup::ThanosStore { held.head_start() - 60 } else { held.end - 60 };
-    running._beside = beside;
+    running.beside = beside;
     running.until_answered().await;
     running
 }
