@@ -1,12 +1,17 @@
 //! Free memory goes back to the system after a burst: of connections, of answers, of whatever it was.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use super::system::{allocated_bytes, give_back_memory};
 
 /// Time between two looks: a burst of queries that takes its memory in other pieces than the one before finds the free ones
 /// given back.
 const EVERY: Duration = Duration::from_secs(1);
+/// Time until memory is given back once more: a burst that ends frees for a while, and the first time comes in its midst.
+const AGAIN: Duration = Duration::from_secs(5);
 /// Free bytes that are worth the milliseconds which giving them back takes.
 const WORTH: u64 = 8 << 20;
 /// The same for a node, as a part of its pool's size.
@@ -16,10 +21,10 @@ const WORTH_OF_POOL: u64 = 16;
 pub(super) async fn whenever_worth_it(pool: Option<u64>) {
     let worth = pool.map_or(WORTH, |bytes| (bytes / WORTH_OF_POOL).min(WORTH));
     let Some(unused) = unused_bytes() else { return };
-    let mut watch = Watch { least: unused, worth };
+    let mut watch = Watch { least: unused, worth, again: None };
     loop {
         tokio::time::sleep(EVERY).await;
-        if !unused_bytes().is_some_and(|unused| watch.is_worth_it(unused)) {
+        if !unused_bytes().is_some_and(|unused| watch.is_worth_it(unused, Instant::now())) {
             continue;
         }
         // A panic in it is in the log.
@@ -40,12 +45,18 @@ fn unused_bytes() -> Option<u64> {
 struct Watch {
     least: u64,
     worth: u64,
+    /// When memory is given back once more.
+    again: Option<Instant>,
 }
 
 impl Watch {
-    fn is_worth_it(&mut self, unused: u64) -> bool {
+    fn is_worth_it(&mut self, unused: u64, now: Instant) -> bool {
         self.least = self.least.min(unused);
-        unused - self.least >= self.worth
+        if unused - self.least >= self.worth {
+            self.again = Some(now + AGAIN);
+            return true;
+        }
+        self.again.take_if(|at| *at <= now).is_some()
     }
 }
 
@@ -55,14 +66,25 @@ mod tests {
 
     #[test]
     fn only_what_became_free_since_is_given_back() {
-        let mut watch = Watch { least: 50 << 20, worth: 16 << 20 };
-        let looks = [(50, false), (30, false), (45, false), (46, true), (46, true)];
-        for (mib, worth) in looks {
-            assert_eq!(watch.is_worth_it(mib << 20), worth, "{mib}");
+        let start = Instant::now();
+        let mut watch = Watch { least: 50 << 20, worth: 16 << 20, again: None };
+        let looks = [(0, 50, false), (1, 30, false), (2, 45, false), (3, 46, true), (4, 46, true)];
+        for (second, mib, worth) in looks {
+            assert_eq!(watch.is_worth_it(mib << 20, start + Duration::from_secs(second)), worth, "{mib}");
         }
-        // Memory that could not be given back is no reason to try again.
+        // Memory that could not be given back is no reason to try again, but for once, when a burst is surely over.
         watch.least = 46 << 20;
-        assert!(!watch.is_worth_it(61 << 20) && watch.is_worth_it(62 << 20));
+        let looks = [
+            (5, 61, false),
+            (8, 61, false),
+            (9, 61, true),
+            (10, 61, false),
+            (99, 61, false),
+            (100, 62, true),
+        ];
+        for (second, mib, worth) in looks {
+            assert_eq!(watch.is_worth_it(mib << 20, start + Duration::from_secs(second)), worth, "{second}");
+        }
     }
 
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
