@@ -28,7 +28,7 @@ const RELOAD_EVERY: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// What Prometheus evaluates every 15 seconds, over the whole of the data.
+/// Recording rules over all of the data, evaluated every 15 s.
 fn rules(end: u64) -> String {
     format!(
         "groups:
@@ -92,7 +92,7 @@ fn heavy(rng: &mut fastrand::Rng, end: u64, tenant: usize) -> Request {
     range(RANGE, query, window, end, tenant)
 }
 
-/// What the threads share.
+/// The state that the threads share.
 struct Soak {
     end: u64,
     /// Weir and the database.
@@ -175,7 +175,7 @@ impl Soak {
     }
 }
 
-/// What is seen from outside, once a look.
+/// The observations of the run, one for each look.
 #[derive(Default)]
 struct Seen {
     /// Seconds, and resident bytes of Weir.

@@ -81,7 +81,7 @@ impl Asked {
         }
     }
 
-    /// Who acts: the holder of the token, and in brackets who the request says it is.
+    /// The holder of the token; the name that the request gives stands in brackets.
     pub(super) fn author(&self, says: Option<String>) -> Author {
         let name = match (&self.holder, says) {
             (Some(Holder(holder)), Some(says)) if *says != **holder => format!("{says} (token of {holder})"),

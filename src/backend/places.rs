@@ -1,5 +1,5 @@
-//! Who may use a connection to a replica: queries and light requests have places of their own, so that neither waits for
-//! the other, and light requests are shared between tenants.
+//! The places on connections to a replica: queries and light requests have separate ones, so that neither waits for the
+//! other, and those of light requests are shared between tenants.
 
 use std::{
     collections::HashMap,

@@ -35,7 +35,7 @@ pub use settings::{OnStale, Settings};
 
 use super::Backend;
 
-/// What was in flight so long ago may still be held, until the next collection; what was seen is believed for as long.
+/// A Go process may hold the memory of a query that ended up to 10 s ago; an observation counts for as long.
 const HELD_FOR: Duration = Duration::from_secs(10);
 
 impl Backend {

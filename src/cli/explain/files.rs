@@ -1,4 +1,4 @@
-//! What the expressions of dashboards and rule files would cost.
+//! The cost of the expressions of dashboards and rule files.
 
 use std::{
     fmt::Write as _,

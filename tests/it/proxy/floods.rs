@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    proxy::forward::database,
+    proxy::forward::{before, database},
     support::{
         fake_upstream::{Act, FakeUpstream, Seen, chunk, head},
         weir::{Weir, now_ms, settings},
@@ -22,17 +22,6 @@ use crate::{
 
 /// Longer than any of this takes, shorter than patience.
 const SOON: Duration = Duration::from_secs(60);
-
-async fn before(act: impl Fn(&Seen) -> Act + Send + Sync + 'static, more: &str) -> (FakeUpstream, Weir) {
-    let upstream = FakeUpstream::start(move |seen: &Seen| {
-        if seen.path().starts_with("/api/v1/query") { act(seen) } else { database(seen) }
-    })
-    .await;
-    let weir =
-        Weir::start(&format!("backends: [{{name: main, urls: [\"{}\"]}}]\n{more}", upstream.url())).await;
-    weir.proxy.warm().await;
-    (upstream, weir)
-}
 
 /// Waits until no connection of a client is open.
 async fn until_alone(weir: &Weir) {

@@ -34,6 +34,21 @@ pub(crate) fn database(seen: &Seen) -> Act {
     Act::json(VECTOR)
 }
 
+/// A warmed-up Weir with these further settings before [`database`], whose queries `act` answers.
+pub(crate) async fn before(
+    act: impl Fn(&Seen) -> Act + Send + Sync + 'static,
+    more: &str,
+) -> (FakeUpstream, Weir) {
+    let upstream = FakeUpstream::start(move |seen: &Seen| {
+        if seen.path().starts_with("/api/v1/query") { act(seen) } else { database(seen) }
+    })
+    .await;
+    let weir =
+        Weir::start(&format!("backends: [{{name: main, urls: [\"{}\"]}}]\n{more}", upstream.url())).await;
+    weir.proxy.warm().await;
+    (upstream, weir)
+}
+
 fn is_probe(query: &str) -> bool {
     query.starts_with("count(") || asks_type(query)
 }

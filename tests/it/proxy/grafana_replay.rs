@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 
 use crate::{
-    proxy::forward::database,
+    proxy::forward::{before, database},
     support::{
         fake_upstream::{Act, FakeUpstream, Seen},
         weir::{Answer, Weir},
@@ -24,17 +24,6 @@ fn rendered(answer: &Answer) -> String {
     let parsed: Value = answer.json();
     let text = |key: &str| parsed[key].as_str().unwrap_or_default().to_owned();
     format!("{}: {}", text("errorType"), text("error"))
-}
-
-async fn before(act: impl Fn(&Seen) -> Act + Send + Sync + 'static, more: &str) -> (FakeUpstream, Weir) {
-    let upstream = FakeUpstream::start(move |seen: &Seen| {
-        if seen.path().starts_with("/api/v1/query") { act(seen) } else { database(seen) }
-    })
-    .await;
-    let weir =
-        Weir::start(&format!("backends: [{{name: main, urls: [\"{}\"]}}]\n{more}", upstream.url())).await;
-    weir.proxy.warm().await;
-    (upstream, weir)
 }
 
 #[tokio::test]

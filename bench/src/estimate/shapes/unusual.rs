@@ -27,7 +27,7 @@ const QUERIES: &[&str] = &[
     "sum by (x) (label_replace(g0_level, \"x\", \"$1-$2\", \"instance\", \"(.*):(.*)\"))",
     "label_replace(g0_level, \"x\", \"$1\", \"path\", \"(.*)\") + on (x, job, instance) label_replace(g1_level, \"x\", \"$1\", \"path\", \"(.*)\")",
     "count by (x, y) (label_join(label_replace(g0_level, \"x\", \"$1\", \"path\", \"(.*)\"), \"y\", \"/\", \"job\", \"x\", \"instance\"))",
-    // What becomes of nothing, and of one.
+    // Operands without a series, and with one.
     "absent_over_time(g0_level{job=\"none\",instance=\"a-long-name-of-an-instance-that-does-not-exist\",path=\"/a/long/path\"}[1h])",
     "absent(g0_level) or absent(nope{a=\"1\",b=\"2\",c=\"3\",d=\"4\"})",
     "max_over_time(absent(nope{a=\"1\",b=\"2\"})[1h:1s])",
