@@ -4,18 +4,15 @@
 //! through. A name that an attacker points at this address gives his page the rights of its own site: so only names that
 //! nobody else can own are answered where that matters.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     body::Body,
     http::{HeaderMap, Method, Request, Response, StatusCode, header},
 };
-use futures_util::future::{Either, Ready, ready};
-use tower::{Layer, Service};
+use tower::Layer;
+
+use super::guard::{Check, Guarded};
 
 /// Names by which this address may be asked, beside IP addresses and `localhost`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,57 +67,35 @@ impl<N: Fn() -> HostNames> BrowserGuard<N> {
 }
 
 impl<S, N: Clone> Layer<S> for BrowserGuard<N> {
-    type Service = Guarded<S, N>;
+    type Service = Guarded<S, Self>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Guarded { inner, guard: self.clone() }
+        Guarded::new(inner, self.clone())
     }
 }
 
-/// A service behind a [`BrowserGuard`].
-#[derive(Clone, Debug)]
-pub struct Guarded<S, N> {
-    inner: S,
-    guard: BrowserGuard<N>,
-}
-
-impl<S, N, B> Service<Request<B>> for Guarded<S, N>
-where
-    S: Service<Request<B>, Response = Response<Body>>,
-    N: Fn() -> HostNames,
-{
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<Self::Response, S::Error>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        match self.guard.check(&request) {
-            Ok(()) => Either::Left(self.inner.call(request)),
-            Err(why) => Either::Right(ready(Ok(refusal(why)))),
-        }
+impl<N: Fn() -> HostNames> Check for BrowserGuard<N> {
+    fn refuse<B>(&self, request: &mut Request<B>) -> Option<Response<Body>> {
+        self.fault(request).map(refusal)
     }
 }
 
 impl<N: Fn() -> HostNames> BrowserGuard<N> {
     /// Says why a request is refused.
-    fn check<B>(&self, request: &Request<B>) -> Result<(), &'static str> {
+    fn fault<B>(&self, request: &Request<B>) -> Option<&'static str> {
         let headers = request.headers();
         let host = text(headers, header::HOST).or_else(|| request.uri().host()).unwrap_or_default();
         let names = (self.names)();
         if self.checks_host && !host.is_empty() && !names.has(host) {
             let why =
                 "this address is not asked under that name; if it is yours, add it to server.admin_hosts";
-            return Err(why);
+            return Some(why);
         }
         let writes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         if writes && is_for_another_site(headers, host, &names) {
-            return Err("a page of another site may not write here");
+            return Some("a page of another site may not write here");
         }
-        Ok(())
+        None
     }
 }
 

@@ -13,6 +13,7 @@ mod connections;
 mod deadline;
 mod drain;
 mod escape_request_line;
+mod guard;
 mod handshake;
 mod io;
 pub mod pem;

@@ -1,18 +1,15 @@
 //! Tokens that open an address: which requests need one, and who asks.
 
-use std::{
-    fmt,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{fmt, sync::Arc};
 
 use axum::{
     body::Body,
     http::{Method, Request, Response, StatusCode, header},
 };
-use futures_util::future::{Either, Ready, ready};
 use ring::digest::{SHA256, digest};
-use tower::{Layer, Service};
+use tower::Layer;
+
+use super::guard::{Check, Guarded};
 
 /// Paths that are answered without a token: load balancers and containers have none.
 const HEALTH_PATHS: [&str; 2] = ["/-/healthy", "/-/ready"];
@@ -87,42 +84,22 @@ impl<T: Fn() -> Tokens> TokenGuard<T> {
 }
 
 impl<S, T: Clone> Layer<S> for TokenGuard<T> {
-    type Service = TokenGuarded<S, T>;
+    type Service = Guarded<S, Self>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        TokenGuarded { inner, tokens: self.0.clone() }
+        Guarded::new(inner, self.clone())
     }
 }
 
-/// A service behind a [`TokenGuard`].
-#[derive(Clone, Debug)]
-pub struct TokenGuarded<S, T> {
-    inner: S,
-    tokens: T,
-}
-
-impl<S, T, B> Service<Request<B>> for TokenGuarded<S, T>
-where
-    S: Service<Request<B>, Response = Response<Body>>,
-    T: Fn() -> Tokens,
-{
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<Self::Response, S::Error>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        match (self.tokens)().check(&request) {
-            Ok(holder) => {
-                if let Some(holder) = holder {
-                    request.extensions_mut().insert(holder);
-                }
-                Either::Left(self.inner.call(request))
+impl<T: Fn() -> Tokens> Check for TokenGuard<T> {
+    fn refuse<B>(&self, request: &mut Request<B>) -> Option<Response<Body>> {
+        match (self.0)().check(request) {
+            Ok(None) => None,
+            Ok(Some(holder)) => {
+                request.extensions_mut().insert(holder);
+                None
             }
-            Err(Denied) => Either::Right(ready(Ok(denied()))),
+            Err(Denied) => Some(denied()),
         }
     }
 }

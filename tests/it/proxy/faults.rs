@@ -9,24 +9,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use weir::admin::Snapshot;
 
 use crate::{
-    proxy::forward::database,
+    proxy::forward::{before, database},
     support::{
         fake_upstream::{Act, FakeUpstream, Seen, chunk, head},
         weir::{Weir, settings},
     },
 };
-
-/// A proxy before a backend that does `act` with every query; its label table is always there.
-async fn before(act: impl Fn(&Seen) -> Act + Send + Sync + 'static, more: &str) -> (FakeUpstream, Weir) {
-    let upstream = FakeUpstream::start(move |seen: &Seen| {
-        if seen.path().starts_with("/api/v1/query") { act(seen) } else { database(seen) }
-    })
-    .await;
-    let yaml = format!("backends: [{{name: main, urls: [\"{}\"]}}]\n{more}", upstream.url());
-    let weir = Weir::start(&yaml).await;
-    weir.proxy.warm().await;
-    (upstream, weir)
-}
 
 #[tokio::test]
 async fn bad_requests_get_clear_errors() {
