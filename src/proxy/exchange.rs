@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     config::ConfigSnapshot, identify::Identity, log::QueryLog, query::ParsedQuery, respond::failure::Failure,
-    route::Endpoint, stack::Shared, upstream::Upstream,
+    route::Endpoint, shared::Shared, upstream::Upstream,
 };
 use crate::{
     backend::Outgoing,

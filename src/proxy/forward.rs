@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use flate2::read::GzDecoder;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Response, Version, header, uri::PathAndQuery};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -22,7 +22,10 @@ use super::{
     exchange::{Common, Rejected},
     meter::Progress,
     query::ParsedQuery,
-    respond::{Body, failure::Failure},
+    respond::{
+        Body,
+        failure::{Asked, Failure},
+    },
     route::Endpoint,
     split::InParts,
     supervise::STALLED,
@@ -299,31 +302,11 @@ fn decoded<'a>(coding: Option<&HeaderValue>, body: &'a [u8]) -> Option<Cow<'a, [
     }
 }
 
-/// What was asked of a backend, and for whom.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
-    pub(super) endpoint: Endpoint,
-    /// The backend's name.
-    pub(super) backend: &'a str,
-    /// The client's own credentials went with it.
-    pub(super) with_credentials: bool,
-}
-
 impl<'a> Asked<'a> {
     pub(super) fn of(common: &'a Common) -> Self {
         let backend = &common.upstream.backend;
         let with_credentials = backend.tenancy().forward_credentials;
         Self { endpoint: common.endpoint, backend: backend.name(), with_credentials }
-    }
-
-    /// Whether a status speaks of Weir's access to the backend, and not of the client's. An endpoint that only some
-    /// databases have may be missing at one that is where it should be.
-    pub(super) fn is_about_access(self, status: StatusCode) -> bool {
-        match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => !self.with_credentials,
-            StatusCode::NOT_FOUND => self.endpoint.is_everywhere(),
-            _ => false,
-        }
     }
 }
 

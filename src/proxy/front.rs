@@ -2,14 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
 };
 
-use arc_swap::ArcSwap;
 use futures_util::future::{Either, Ready, ready};
 use http::{HeaderValue, Request, Response, Uri, header, request::Parts};
 use tokio::time::Instant;
@@ -19,13 +15,13 @@ use super::{
     config::ConfigSnapshot,
     exchange::{Common, Exchange, Identified, Rejected},
     identify::Identity,
-    log::{Origin, Owner, QueryLog, QueryLogs},
+    log::{Origin, Owner, QueryLog},
     respond::{Body, failure::Failure},
     route::{Endpoint, Routed, route},
-    stack::Shared,
+    shared::{Front, Shared},
     upstream::Upstream,
 };
-use crate::{backend::headers::strip_hop_by_hop, base::ErrorKind, limit::Admission};
+use crate::{backend::headers::strip_hop_by_hop, base::ErrorKind};
 
 /// A request as it comes from a connection.
 #[derive(Debug)]
@@ -34,15 +30,6 @@ pub(super) struct Incoming<B> {
     pub(super) request: Request<B>,
     /// The other end of its connection.
     pub(super) peer: SocketAddr,
-}
-
-/// Turns requests into queries.
-#[derive(Debug)]
-pub(super) struct Front {
-    pub(super) config: ArcSwap<ConfigSnapshot>,
-    pub(super) admission: Arc<Admission>,
-    pub(super) logs: Arc<QueryLogs>,
-    pub(super) stopping: AtomicBool,
 }
 
 /// The caller, and the backend of its queries.

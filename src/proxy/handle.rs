@@ -20,15 +20,14 @@ use tower::ServiceExt as _;
 
 use super::{
     config::{ConfigSnapshot, ConfigState, Settings},
-    estimate::Pricing,
-    front::{Front, Incoming},
+    front::Incoming,
     log::{ActiveQueries, ActiveQuery, QueryLogs, cut},
-    meter::settlement::Settler,
-    query::{body::Bodies, layer::QueryReader},
+    long_answers::LongAnswers,
+    query::body::Bodies,
     respond::Body,
     rules::QueryRules,
-    split::LongAnswers,
-    stack::{Shared, Stack, stack},
+    shared::{Front, Pricing, QueryReader, Settler, Shared},
+    stack::{Stack, stack},
     supervise::BackendSupervisor,
 };
 use crate::{

@@ -7,50 +7,21 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, Either, MapErr, TryFutureExt as _};
-use moka::sync::Cache;
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 use tower::Service;
 
 use super::{
     forward::{Answer, Dispatch},
     layer::layer,
     meter::Progress,
-    query::ParsedQuery,
 };
 use crate::{
     backend::{Merged, NotMergeable, Outgoing, Parts},
     base::time::EvalTimes,
-    cost::{MERGED_MAX, PARTS_COUNTED, QuerySplit},
+    cost::{MERGED_MAX, PARTS_COUNTED},
     limit::{Actual, End, Permitted},
-    promql::Fingerprint,
     telemetry::metrics::{Divided, Metrics},
 };
-
-/// Queries remembered whose answers were too long to be merged.
-const LONG_ANSWERS: u64 = 1_024;
-/// How long one is remembered.
-const LONG_ANSWER_TTL: Duration = Duration::from_secs(600);
-
-/// Queries whose answers were too long to be merged: backend, fingerprint and steps.
-#[derive(Debug)]
-pub(super) struct LongAnswers(Cache<(Arc<str>, Fingerprint, u64), ()>);
-
-impl LongAnswers {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(Cache::builder().max_capacity(LONG_ANSWERS).time_to_live(LONG_ANSWER_TTL).build()))
-    }
-
-    /// How a query may be split, unless its answer was too long lately.
-    pub(super) fn split<'q>(&self, query: &'q ParsedQuery, backend: &Arc<str>) -> Option<&'q QuerySplit> {
-        let split = query.division.as_deref()?;
-        let key = (Arc::clone(backend), query.fingerprint, query.shape.steps);
-        (!self.0.contains_key(&key)).then_some(split)
-    }
-
-    pub(super) fn remember(&self, query: &ParsedQuery, backend: &Arc<str>) {
-        self.0.insert((Arc::clone(backend), query.fingerprint, query.shape.steps), ());
-    }
-}
 
 /// A query that goes out in parts.
 #[derive(Debug)]

@@ -11,20 +11,15 @@ use std::sync::Arc;
 use tower::ServiceBuilder;
 
 use super::{
-    estimate::{Estimate, EstimateLayer, Pricing},
+    estimate::{Estimate, EstimateLayer},
     forward::Forward,
-    front::{Front, Identify, IdentifyLayer},
-    meter::{
-        layer::{MeterLayer, Metered},
-        settlement::Settler,
-    },
-    query::layer::{Parse, ParseLayer, QueryReader},
+    front::{Identify, IdentifyLayer},
+    meter::layer::{MeterLayer, Metered},
+    query::layer::{Parse, ParseLayer},
     replan::{Replan, ReplanLayer},
     respond::layer::{Respond, RespondLayer},
-    rules::{
-        QueryRules,
-        layer::{CheckRules, RulesLayer},
-    },
+    rules::layer::{CheckRules, RulesLayer},
+    shared::Shared,
     split::{Split, SplitLayer},
 };
 use crate::limit::{Admit, AdmitLayer, RateLayer, layer::CheckRate};
@@ -32,17 +27,6 @@ use crate::limit::{Admit, AdmitLayer, RateLayer, layer::CheckRate};
 /// The stack as a type: a [`tower::Service`] of [`Incoming`](super::front::Incoming) requests that never fails.
 pub(super) type Stack =
     Respond<Identify<CheckRate<Parse<CheckRules<Estimate<Replan<Admit<Metered<Split<Forward>>>>>>>>>>;
-
-/// The state that all requests share. A request brings it along in its [`Common`](super::exchange::Common), so that the layers own
-/// nothing: each copy of a layer would cost a reference count that all threads write to.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) front: Front,
-    pub(super) reader: QueryReader,
-    pub(super) rules: QueryRules,
-    pub(super) pricing: Pricing,
-    pub(super) settler: Settler,
-}
 
 pub(super) fn stack(shared: &Arc<Shared>) -> Stack {
     let admission = &shared.pricing.admission;

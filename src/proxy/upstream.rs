@@ -13,7 +13,6 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 pub use super::query::OnUnparsable;
-use super::query::ParsedQuery;
 use crate::{
     backend::{
         self, Backend, DataScope, Days, Kind, pressure,
@@ -21,6 +20,7 @@ use crate::{
     },
     base::TimeDialect,
     cost::{HistoryKey, LabelTable, MetricTypes, Model},
+    promql::{Fingerprint, shape::Shape},
     telemetry::metrics::Metrics,
 };
 
@@ -166,8 +166,14 @@ impl Upstream {
     }
 
     /// Under which a run of a query is remembered; the scope says whose data it reads.
-    pub(super) fn history_key(&self, scope: &DataScope, call: &ParsedQuery, now_ms: i64) -> HistoryKey {
-        HistoryKey::new(&self.identity, scope.key(), call.fingerprint, &call.shape, now_ms)
+    pub(super) fn history_key(
+        &self,
+        scope: &DataScope,
+        fingerprint: Fingerprint,
+        shape: &Shape,
+        now_ms: i64,
+    ) -> HistoryKey {
+        HistoryKey::new(&self.identity, scope.key(), fingerprint, shape, now_ms)
     }
 
     /// How it reads times; VictoriaMetrics also fills in missing start, end and step by itself.

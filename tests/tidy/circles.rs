@@ -15,10 +15,6 @@ const CIRCLE_MAX: usize = 3;
 
 /// Larger circles, or ones across folders: a file of each, and the reason.
 const TOLERATED: &[(&str, &str)] = &[
-    (
-        "src/proxy/exchange.rs",
-        "a request brings along the state that all layers share, so that a layer owns nothing",
-    ),
     ("src/backend/client.rs", "probes and split queries are sent by the backend that owns their bounds"),
     ("src/limit/state.rs", "a permit gives itself back to the accounts that it is charged to"),
     ("src/node/db/mod.rs", "the database is one type, in a file for each of its tasks"),

@@ -68,7 +68,8 @@ impl Estimation<'_> {
             match estimator.need() {
                 Need::Done(estimate) => return EstimationResult { estimate, probing, unanswered },
                 Need::History => {
-                    let key = self.upstream.history_key(self.scope, self.call, self.now_ms);
+                    let ParsedQuery { fingerprint, shape, .. } = self.call;
+                    let key = self.upstream.history_key(self.scope, *fingerprint, shape, self.now_ms);
                     estimator.supply_history(self.history.get(&key, self.now_ms));
                 }
                 // Nothing is asked of a backend that is down: admission refuses the query by that.

@@ -3,7 +3,6 @@
 mod estimation;
 
 use std::{
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,31 +20,20 @@ use super::{
     layer::layer,
     query::ParsedQuery,
     respond::{Body, failure::Failure},
-    split::LongAnswers,
+    shared::Pricing,
 };
 use crate::{
     base::{Confidence, QueryCost, TenantId},
-    cost::{History, Verdict, explain},
+    cost::{Verdict, explain},
     journal::{Basis, Divisible},
-    limit::{self, Admission, Ceilings, Charged, LimitName, TenantPolicy},
+    limit::{self, Ceilings, Charged, LimitName, TenantPolicy},
     promql,
     rules::Action,
-    telemetry::metrics::{Dimension, Metrics},
+    telemetry::metrics::Dimension,
 };
 
 /// Longest wait for the turns of a query's probes, where neither its own time nor the queue's ends before.
 const PROBING_MAX: Duration = Duration::from_secs(60);
-
-/// Prices queries.
-#[derive(Debug)]
-pub(super) struct Pricing {
-    pub(super) admission: Arc<Admission>,
-    pub(super) history: Arc<History>,
-    pub(super) long_answers: Arc<LongAnswers>,
-    pub(super) metrics: Arc<Metrics>,
-    /// Milliseconds since the epoch.
-    pub(super) clock: fn() -> i64,
-}
 
 impl Pricing {
     async fn price(&self, common: &Common, query: &ParsedQuery, ceilings: &Ceilings) -> EstimationResult {

@@ -2,8 +2,8 @@
 
 use std::{fmt::Write as _, net::SocketAddr, sync::Arc};
 
-use super::ActiveQuery;
-use crate::{proxy::Selection, rules::Rule};
+use super::{ActiveQuery, Selection};
+use crate::rules::Rule;
 
 /// Queries that a line names.
 const NAMED_MAX: usize = 20;

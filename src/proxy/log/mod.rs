@@ -3,19 +3,22 @@
 mod active;
 pub(super) mod audit;
 mod origin;
+mod owner;
 mod query_log;
 mod recent_tenants;
 mod record;
 mod rejection;
+mod selection;
 mod span;
 
 pub use active::QueryState;
 pub use audit::Author;
 pub use origin::Origin;
 pub use rejection::Refused;
+pub use selection::Selection;
 
 pub(crate) use active::{ActiveQueries, ActiveQuery, cut};
-pub(crate) use query_log::Owner;
+pub(crate) use owner::Owner;
 pub(crate) use recent_tenants::TenantCounts;
 
 pub(super) use query_log::{QueryLog, QueryLogs};

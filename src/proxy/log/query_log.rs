@@ -10,18 +10,18 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::{
-    Origin, Rejection,
+    Origin, Owner, Rejection,
     active::{ActiveGuard, ActiveQueries, Facts},
     span::{Ended, Trace},
 };
 use crate::{
-    base::{Blame, ErrorKind, Estimate, QueryCost, TenantId, time::EvalTimes},
+    base::{Blame, ErrorKind, Estimate, QueryCost, time::EvalTimes},
     cost::Estimated,
     journal::{self, Basis, Journal, Priced},
     limit::{LimitName, ShadowHit},
     promql::Fingerprint,
     proxy::{
-        meter::{Actual, Cancellation, Outcome, Progress},
+        meter::{Actual, Cancellation, EndRecord, Outcome, Progress},
         query::ParsedQuery,
         respond::failure::Failure,
         route::Endpoint,
@@ -129,19 +129,6 @@ impl Stage {
             Self::Meter => "meter",
         }
     }
-}
-
-/// The owner of a query, and its backend.
-#[derive(Clone, Debug)]
-pub(crate) struct Owner {
-    /// The tenant that pays.
-    pub tenant: TenantId,
-    /// The actor inside the tenant.
-    pub actor: Arc<str>,
-    /// Name of the class.
-    pub class: Arc<str>,
-    /// Name of the backend.
-    pub backend: Arc<str>,
 }
 
 /// The record of a request so far. Dropped before its end was written, it writes that the request was dropped: the
@@ -405,27 +392,6 @@ impl QueryLog {
         });
     }
 
-    /// Its answer ended; `status` is the backend's, which the client has seen.
-    pub(in crate::proxy) fn ended(&mut self, status: u16, outcome: Outcome, actual: Actual) {
-        let limit = match outcome {
-            Outcome::CutOff(limit) => Some(limit.id()),
-            Outcome::Complete | Outcome::Failed | Outcome::Dropped | Outcome::Late => None,
-        };
-        let late = (outcome == Outcome::Late).then_some("the client did not take its answer in time");
-        let progress = self.progress();
-        let cancelled = progress.as_ref().and_then(|progress| progress.cancelled());
-        let cancelled = cancelled.filter(|_| limit.is_some()).map(Cancellation::message);
-        let backend_error = self.backend_error.take();
-        self.write(End {
-            verdict: self.verdict,
-            outcome: outcome.label(),
-            status: Some(status),
-            limit,
-            error: cancelled.as_deref().or(late).or(backend_error.as_deref()),
-            actual: Some(actual),
-        });
-    }
-
     fn write(&mut self, end: End<'_>) {
         if !std::mem::replace(&mut self.open, false) {
             return;
@@ -471,6 +437,28 @@ impl QueryLog {
             answer_series = actual.map(|a| a.series), answer_samples = actual.map(|a| a.samples),
             answer_bytes = actual.map(|a| a.bytes_decoded),
         );
+    }
+}
+
+impl EndRecord for QueryLog {
+    fn ended(&mut self, status: u16, outcome: Outcome, actual: Actual) {
+        let limit = match outcome {
+            Outcome::CutOff(limit) => Some(limit.id()),
+            Outcome::Complete | Outcome::Failed | Outcome::Dropped | Outcome::Late => None,
+        };
+        let late = (outcome == Outcome::Late).then_some("the client did not take its answer in time");
+        let progress = self.progress();
+        let cancelled = progress.as_ref().and_then(|progress| progress.cancelled());
+        let cancelled = cancelled.filter(|_| limit.is_some()).map(Cancellation::message);
+        let backend_error = self.backend_error.take();
+        self.write(End {
+            verdict: self.verdict,
+            outcome: outcome.label(),
+            status: Some(status),
+            limit,
+            error: cancelled.as_deref().or(late).or(backend_error.as_deref()),
+            actual: Some(actual),
+        });
     }
 }
 

@@ -12,8 +12,8 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Actual, CutOff, Meter, Outcome, Progress};
-use crate::{limit::LimitName, proxy::log::QueryLog};
+use super::{Actual, CutOff, EndRecord, Meter, Outcome, Progress};
+use crate::limit::LimitName;
 
 /// Most bytes held back by [`MeteredBody::peek`]; at least one frame is, whatever its size.
 const HELD_BYTES_MAX: usize = 64 * 1024;
@@ -152,7 +152,7 @@ impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
     }
 
     /// Its end goes on record there; the client sees this status.
-    pub(in crate::proxy) fn log_to(&mut self, log: Box<QueryLog>, status: u16) {
+    pub(in crate::proxy) fn log_to(&mut self, log: Box<dyn EndRecord>, status: u16) {
         self.meter.log = Some((log, status));
     }
 

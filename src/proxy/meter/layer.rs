@@ -23,13 +23,13 @@ use crate::{
     proxy::{
         admit::Running,
         exchange::{Common, Exchange, Priced},
-        forward::{self, Answer, Asked, Dispatch, Received},
+        forward::{self, Answer, Dispatch, Received},
         layer::layer,
         query::ParsedQuery,
         replan::Halted,
         respond::{
             Body, SERVER_TIMING, WEIR_COST, WEIR_ESTIMATE, Warned,
-            failure::{Failure, cost_header, estimate_header, timing_header},
+            failure::{Asked, Failure, cost_header, estimate_header, timing_header},
             header_text,
         },
         route::Endpoint,

@@ -32,7 +32,7 @@ pub use self::{
     progress::Progress,
     scan::{Counts, Scanner},
 };
-use crate::{limit::LimitName, proxy::log::QueryLog};
+use crate::limit::LimitName;
 
 /// The limits of one answer; `None` is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,6 +130,12 @@ pub struct Actual {
 /// Called once with the end of an answer. It owns the permit, so that the budget is given back with the last byte.
 pub type OnEnd = Box<dyn FnOnce(Outcome, Actual) + Send>;
 
+/// A record on which the end of an answer goes.
+pub trait EndRecord: Send {
+    /// It ended so, and its client has seen this status.
+    fn ended(&mut self, status: u16, outcome: Outcome, actual: Actual);
+}
+
 /// The limits of one answer, and the action at its end.
 ///
 /// Dropped before it is wrapped around a body, it ends as [`Outcome::Dropped`].
@@ -141,7 +147,7 @@ pub struct Meter {
     /// Series and points are looked at before the first byte is sent only.
     before_the_first_byte: bool,
     /// Where the end goes on record, and the status that the client has seen.
-    log: Option<(Box<QueryLog>, u16)>,
+    log: Option<(Box<dyn EndRecord>, u16)>,
 }
 
 impl Meter {

@@ -12,21 +12,17 @@ use crate::{
         pressure::{self, Answer},
     },
     base::Estimate,
-    cost::{Estimated, History, SelectorEstimate},
+    cost::{Estimated, SelectorEstimate},
     limit::{self, End, Permit},
     promql::shape::{Output, Shape},
-    proxy::{exchange::Common, query::ParsedQuery, stack::Shared, upstream::Upstream},
-    telemetry::metrics::{Dimension, Metrics},
+    proxy::{
+        exchange::Common,
+        query::ParsedQuery,
+        shared::{Settler, Shared},
+        upstream::Upstream,
+    },
+    telemetry::metrics::Dimension,
 };
-
-/// Where the real costs of queries go.
-#[derive(Debug)]
-pub(in crate::proxy) struct Settler {
-    pub metrics: Arc<Metrics>,
-    pub history: Arc<History>,
-    /// Milliseconds since the epoch.
-    pub clock: fn() -> i64,
-}
 
 /// The facts about a query when its answer begins, kept until its end.
 #[derive(Debug)]
@@ -84,7 +80,7 @@ impl Settlement {
         let Self { query, expected, .. } = self;
         let Settler { metrics, history, clock } = &self.shared.settler;
         metrics.settled(Dimension::Series, expected.value, expected.confidence, series);
-        let key = self.upstream.history_key(&query.scope, query, self.asked_ms);
+        let key = self.upstream.history_key(&query.scope, query.fingerprint, &query.shape, self.asked_ms);
         history.observe(&key, series, is_whole, clock());
         metrics.learned_entries(history.len() as u64);
     }

@@ -10,36 +10,22 @@ use futures_util::future::{BoxFuture, Either};
 use http::Response;
 use tower::Service;
 
-use super::{
-    ParsedQuery, QueryParser,
-    body::{self, Bodies},
-    parse_only,
-};
+use super::{ParsedQuery, QueryParser, body, parse_only};
 use crate::{
     backend::{DataScope, parameters::filter_parameters},
     base::{ErrorKind, Kind, params::Params},
-    promql,
     proxy::{
         exchange::{Common, Exchange, Identified, Parsed, Rejected},
         forward,
         layer::layer,
         respond::{Body, failure::Failure},
         route::Endpoint,
+        shared::QueryReader,
     },
 };
 
 /// Bytes of the longest query that is taken for a health check.
 const CONSTANT_QUERY_MAX: usize = 64;
-
-/// Reads queries.
-#[derive(Debug)]
-pub(in crate::proxy) struct QueryReader {
-    pub bodies: Bodies,
-    /// Parsed queries.
-    pub cache: promql::Cache,
-    /// Milliseconds since the epoch.
-    pub clock: fn() -> i64,
-}
 
 impl QueryReader {
     /// Reads the query. A text that cannot be parsed goes on record as it came.

@@ -5,12 +5,11 @@ use std::time::Duration;
 use http::{Response, StatusCode, header, response};
 
 use crate::proxy::{
-    forward::Asked,
     identify::IdentifyError,
     meter::{Actual, BodyError, Cancellation},
     query::QueryError,
     respond::{self, Body, Extra},
-    route::RouteError,
+    route::{Endpoint, RouteError},
 };
 use crate::{
     backend::{BackendError, ProbeError, parameters::Refused},
@@ -28,6 +27,28 @@ const EXCERPT_CHARS: usize = 300;
 const UNASKED_RETRY: Duration = Duration::from_secs(5);
 /// Until a backend that ran out of memory may have some again.
 const RECALLED_RETRY: Duration = Duration::from_secs(10);
+
+/// What was asked of a backend, and for whom.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct Asked<'a> {
+    pub(in crate::proxy) endpoint: Endpoint,
+    /// The backend's name.
+    pub(in crate::proxy) backend: &'a str,
+    /// The client's own credentials went with it.
+    pub(in crate::proxy) with_credentials: bool,
+}
+
+impl Asked<'_> {
+    /// Whether a status speaks of Weir's access to the backend, and not of the client's. An endpoint that only some
+    /// databases have may be missing at one that is where it should be.
+    pub(in crate::proxy) fn is_about_access(self, status: StatusCode) -> bool {
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => !self.with_credentials,
+            StatusCode::NOT_FOUND => self.endpoint.is_everywhere(),
+            _ => false,
+        }
+    }
+}
 
 /// Why a request gets no answer from a backend.
 #[derive(Clone, Debug)]

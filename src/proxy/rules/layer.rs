@@ -16,9 +16,10 @@ use crate::{
     proxy::{
         exchange::{Common, Exchange, Parsed, Rejected},
         layer::layer,
-        query::{ParsedQuery, layer::QueryReader},
+        query::ParsedQuery,
         respond::{Body, failure::Failure},
         route::Endpoint,
+        shared::QueryReader,
     },
     rules::{Action, Clamp, Rule, Subject},
 };

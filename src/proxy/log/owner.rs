@@ -1,0 +1,18 @@
+//! Who pays for a query, and where it runs.
+
+use std::sync::Arc;
+
+use crate::base::TenantId;
+
+/// The owner of a query, and its backend.
+#[derive(Clone, Debug)]
+pub(crate) struct Owner {
+    /// The tenant that pays.
+    pub tenant: TenantId,
+    /// The actor inside the tenant.
+    pub actor: Arc<str>,
+    /// Name of the class.
+    pub class: Arc<str>,
+    /// Name of the backend.
+    pub backend: Arc<str>,
+}

@@ -1,0 +1,61 @@
+//! The state that all requests share: data alone, so that every file of the stack may name it. The functions over it are
+//! beside the layers that call them.
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use arc_swap::ArcSwap;
+
+use super::{
+    config::ConfigSnapshot, log::QueryLogs, long_answers::LongAnswers, query::body::Bodies, rules::QueryRules,
+};
+use crate::{cost::History, limit::Admission, promql, telemetry::metrics::Metrics};
+
+/// The state that all requests share. A request brings it along, so that the layers own nothing: each copy of a layer
+/// would cost reference counts that all threads write to.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) front: Front,
+    pub(super) reader: QueryReader,
+    pub(super) rules: QueryRules,
+    pub(super) pricing: Pricing,
+    pub(super) settler: Settler,
+}
+
+/// Turns requests into queries.
+#[derive(Debug)]
+pub(super) struct Front {
+    pub(super) config: ArcSwap<ConfigSnapshot>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) logs: Arc<QueryLogs>,
+    pub(super) stopping: AtomicBool,
+}
+
+/// Reads queries.
+#[derive(Debug)]
+pub(super) struct QueryReader {
+    pub(super) bodies: Bodies,
+    /// Parsed queries.
+    pub(super) cache: promql::Cache,
+    /// Milliseconds since the epoch.
+    pub(super) clock: fn() -> i64,
+}
+
+/// Prices queries.
+#[derive(Debug)]
+pub(super) struct Pricing {
+    pub(super) admission: Arc<Admission>,
+    pub(super) history: Arc<History>,
+    pub(super) long_answers: LongAnswers,
+    pub(super) metrics: Arc<Metrics>,
+    /// Milliseconds since the epoch.
+    pub(super) clock: fn() -> i64,
+}
+
+/// Where the real costs of queries go.
+#[derive(Debug)]
+pub(super) struct Settler {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) history: Arc<History>,
+    /// Milliseconds since the epoch.
+    pub(super) clock: fn() -> i64,
+}
