@@ -185,7 +185,7 @@ impl Maker<'_> {
     }
 
     fn client_connections_max(&self) -> prometheus::Result<IntGauge> {
-        let help = "Most connections to the query API; more wait to be accepted.";
+        let help = "Most connections to the query API; beyond them the longest unused one is closed.";
         self.gauge("weir_client_connections_max", help)
     }
 
