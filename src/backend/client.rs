@@ -107,10 +107,9 @@ impl Backend {
         self.replicas.changed().await;
     }
 
-    /// Sends a request to the least loaded replica and waits for the head of the answer, at most until `deadline` and
-    /// the backend's response timeout; the body ends by `deadline` too. A request that did not leave, or an idempotent
-    /// one that got no byte back, is tried once more on another replica. Dropping the future or the body cancels the
-    /// query.
+    /// Sends a request to the least loaded replica and waits for the head of the answer, until `deadline` or the
+    /// backend's response timeout. A request that did not leave, or an idempotent one without an answer, is tried once
+    /// more on another replica. The body ends by `deadline` too; dropping the future or the body cancels the query.
     pub async fn send(
         &self,
         request: Outgoing,

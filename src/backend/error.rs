@@ -24,7 +24,7 @@ pub(super) enum Cause {
     ConnectTimeout(Duration),
     /// Every connection for such requests stayed busy until the deadline.
     Busy(Lane),
-    /// The connection ended, or what came was not HTTP, before the head of an answer.
+    /// The connection ended, or bytes came that were not HTTP, before the head of an answer.
     NoAnswer(String),
     /// No head of an answer in time.
     Late(Duration),

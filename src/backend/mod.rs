@@ -1,5 +1,5 @@
-//! Floor 2: the databases behind Weir: which replica is asked, over which connection, for how long, and what the
-//! answer tells about its cost. No verdicts here, and no PromQL: selectors arrive as text.
+//! Floor 2: the databases behind Weir: the choice of a replica, its connections and deadlines, and the cost that an
+//! answer shows. No verdicts here, and no PromQL: selectors arrive as text.
 
 mod body;
 mod client;

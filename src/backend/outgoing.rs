@@ -22,8 +22,8 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Sets parameters, in place of those of the same names wherever they stand: a database reads the form before the
-    /// URL, and whoever reads both strictly must not find two values. Everything else stays byte for byte.
+    /// Sets parameters, in place of those of the same names in URL and form: a database reads the form before the URL,
+    /// and a strict reader of both must not find two values. Everything else stays byte for byte.
     ///
     /// # Errors
     /// The target would be too long for a URL.

@@ -37,7 +37,7 @@ use Treatment::{Only, Pass, Priced, Refuse, Scope, Strip};
 /// Names, the kinds that read them, and their treatment there. The first row counts.
 type Row = (&'static [&'static str], &'static [Kind], Treatment);
 
-/// Parameters of the URL and of forms. What is in no row is not forwarded, but to kinds that are known to read no others.
+/// Parameters of the URL and of forms. One without a row is forwarded only to kinds that are known to read no others.
 const PARAMETERS: &[Row] = &[
     (&["query", "start", "end", "step", "time", "timeout", "match[]", "limit", "stats"], &Kind::ALL, Pass),
     (
@@ -90,7 +90,7 @@ const PARAMETERS: &[Row] = &[
     ),
 ];
 
-/// Headers. What is in no row is forwarded, unless its name begins as [`OWN_PREFIXES`] says.
+/// Headers. One without a row is forwarded, unless its name begins with one of [`OWN_PREFIXES`].
 const HEADERS: &[Row] = &[
     (
         &["authorization", "cookie", "x-scope-orgid", "thanos-tenant", "accountid", "projectid"],
@@ -299,8 +299,8 @@ pub fn filter_headers(kind: Kind, headers: &mut HeaderMap) -> Result<(), Refused
     Ok(())
 }
 
-/// How far back a selector without a range looks, milliseconds: at least Prometheus' default, and what the request's
-/// parameters make of it. `step_ms` is 0 where a request names none.
+/// How far back a selector without a range looks, milliseconds: at least Prometheus' default, or the value by the
+/// request's parameters. `step_ms` is 0 where a request names none.
 pub fn lookback_ms(
     kind: Kind,
     dialect: TimeDialect,

@@ -62,8 +62,8 @@ pub(super) struct Pool {
     idle_timeout: Duration,
     /// The address of the URL's host that was connected to last.
     worked: Mutex<Option<SocketAddr>>,
-    /// One place per connection in use; idle ones hold none, and who has a place takes an idle one before connections
-    /// outnumber places.
+    /// One place per connection in use; idle ones hold none, and the holder of a place takes an idle connection before
+    /// connections outnumber places.
     places: Places,
     light_places: LightPlaces,
     /// By worker; of each, the last used is the first reused.
@@ -169,7 +169,7 @@ impl Pool {
         })
     }
 
-    /// Whether one more would be one too many; the place of who asks counts already.
+    /// Whether one more would be one too many; the caller's own place counts already.
     fn is_full(&self) -> bool {
         let [(queries, max), (light, light_max)] = Lane::ALL.map(|lane| self.taken(lane));
         let idle = self.idle_count();

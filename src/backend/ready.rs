@@ -14,8 +14,8 @@ pub(super) const fn query(kind: Kind) -> &'static str {
     }
 }
 
-/// Where a replica of this kind says whether it is ready. What stands at the root in front of it may be another program, so
-/// that a kind whose paths all move with its prefix is asked there first.
+/// The paths at which a replica of this kind reports whether it is ready. The root in front of it may belong to another
+/// program, so that a kind whose paths all move with its prefix is asked there first.
 pub(super) const fn own_word(kind: Kind) -> (&'static str, Place) {
     match kind {
         Kind::Prometheus | Kind::Thanos => ("/-/ready", Place::Prefix),

@@ -122,7 +122,7 @@ impl Replica {
         }
     }
 
-    /// Counts a request as in flight until the lease ends, before it has a connection: who waits is load too.
+    /// Counts a request as in flight until the lease ends, before it has a connection: a waiting request is load too.
     pub(super) fn lease(self: &Arc<Self>) -> Lease {
         self.in_flight.fetch_add(1, Relaxed);
         Lease { replica: Arc::clone(self), connection: None, place: None }

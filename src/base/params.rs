@@ -1,8 +1,8 @@
 //! Parameters as Prometheus reads them: URL query and form body merged, the form's first; times and steps.
 //!
-//! Read more strictly than any database does. What two programs could read differently (a parameter given twice with
-//! two values, a broken escape, a bare semicolon) is refused: else a query could be weighed that never runs while
-//! another one runs that was never weighed.
+//! Read more strictly than any database does. Input that two programs could read differently (a parameter given twice
+//! with two values, a broken escape, a bare semicolon) is refused: the query that is priced must be the query that
+//! runs.
 
 use std::{borrow::Cow, fmt};
 

@@ -65,7 +65,7 @@ pub struct SelectorEstimate {
     pub series: Estimate,
     /// How that is known.
     pub source: Source,
-    /// What its series hold.
+    /// The memory of its series.
     pub sample_type: SampleType,
     /// Series × storage blocks.
     pub blocks: Estimate,

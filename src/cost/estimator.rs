@@ -1,5 +1,5 @@
-//! The estimate of one query as a state machine without I/O: it prices with what is known, from the cheapest source to
-//! the dearest, and asks for more only while a limit is in doubt.
+//! The estimate of one query as a state machine without I/O: it prices with the numbers at hand, from the cheapest source
+//! to the dearest, and asks for more only while a limit is in doubt.
 //!
 //! ```text
 //! label table ─▶ within? ─ no ─▶ history ─▶ within? ─ no ─▶ probes, in waves ─▶ done
@@ -32,10 +32,10 @@ const RECOUNT_FACTOR: u64 = 16;
 const RECOUNTS_MAX: u8 = 2;
 /// A query in the most parts holds a sixteenth of the whole (32 parts, of which two count).
 const SPLIT_FACTOR: u64 = 16;
-/// What is only bounded weighs at most this part of what a query may: it may be many times the truth, and would keep
-/// others waiting. A count is cheaper then.
+/// A bound books at most a sixteenth of the query's limit without a count: it may be many times the truth, and would
+/// keep others waiting. A count is cheaper then.
 const LOOSE_PART: u64 = 16;
-/// What a selector is taken for that may not be refused and of which nothing is known, when no limit on series says.
+/// The series assumed for an unknown selector that may not be refused, when no limit on series gives a number.
 const HEAVY_SERIES: u64 = 50_000;
 
 /// Selectors with more series than this are taken for histograms: to ask for their type reads a sample of each.
@@ -160,8 +160,8 @@ enum State {
 }
 
 impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
-    /// An estimate of `subject` whose selectors hold what `known` says; `verdict` judges a cost by all limits, of which
-    /// `ceilings` are those that grow with the series.
+    /// An estimate of `subject` with the counts in `known`; `verdict` judges a cost by all limits, of which `ceilings`
+    /// are those that grow with the series.
     pub fn new(subject: Subject<'a>, known: Vec<SeriesKnowledge>, ceilings: Ceilings, verdict: V) -> Self {
         Self {
             subject,
@@ -177,8 +177,8 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         }
     }
 
-    /// What is needed next. After anything but [`Need::Done`] the answers are supplied before the next call; what is not
-    /// answered counts as unknown.
+    /// The next step. After anything but [`Need::Done`] the answers are supplied before the next call; a missing answer
+    /// counts as unknown.
     pub fn need(&mut self) -> Need {
         match self.need_of_series() {
             Need::Done(done) if !self.typed && (self.verdict)(&done.cost) != Verdict::Exceeded => {
@@ -261,8 +261,7 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         self.priced = None;
     }
 
-    /// Selectors of which nobody said whether they are floats; equal ones once. What is not asked about, or not answered,
-    /// is taken for histograms.
+    /// Selectors whose sample type is unknown; equal ones once. One without an answer is taken for histograms.
     fn untyped(&mut self) -> Vec<TypeNeed> {
         if !self.subject.asks_types {
             return Vec::new();
@@ -387,7 +386,7 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         self.subject.price(&known)
     }
 
-    /// What is counted so far refuses the query, whatever else it reads.
+    /// The counts so far refuse the query, whatever else it reads.
     fn is_refused_anyway(&self) -> bool {
         let is_counted = |known: &SeriesKnowledge| {
             known.source == Source::Probe || known.series.confidence == Confidence::Exact
@@ -426,8 +425,8 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         again
     }
 
-    /// The estimate when there is nobody left to ask. What may run although nothing is known of it weighs as much as the
-    /// heaviest query that may run: a database too busy to count is the last that should get heavy queries as light ones.
+    /// The estimate when there is nobody left to ask. A query that may run although nothing is known of it is booked as
+    /// the heaviest query that may run: a database too busy to count must not get heavy queries as light ones.
     fn cautious(&mut self) -> Estimated {
         let selectors = self.subject.shape.selectors.iter();
         let matches_all =

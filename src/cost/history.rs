@@ -91,7 +91,7 @@ pub struct Remembered {
 pub enum HistoryError {
     /// Another format, or another version of it.
     Header,
-    /// The checksum does not match, or the body is not what the checksum was made for.
+    /// The checksum does not match the body.
     Corrupt,
     /// Larger than the store could ever write.
     TooLarge,
@@ -243,8 +243,8 @@ impl History {
         out
     }
 
-    /// Reads what [`to_bytes`](Self::to_bytes) wrote. Whatever does not fit in (more entries than room, numbers that
-    /// cannot be) is left out; times of the future count as now. On an error, start empty.
+    /// Reads the bytes that [`to_bytes`](Self::to_bytes) wrote. Entries beyond the room and impossible numbers are left
+    /// out; times of the future count as now. On an error, start empty.
     pub fn from_bytes(bytes: &[u8], capacity: usize, now_ms: i64) -> Result<Self, HistoryError> {
         let (store, now_ms) = (Self::new(capacity), now_ms.max(0) as u64);
         if bytes.len() > capacity.saturating_mul(ENTRY_BYTES_MAX).max(1 << 20) {

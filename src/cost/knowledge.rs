@@ -101,8 +101,8 @@ impl SeriesKnowledge {
         self.series.confidence == Confidence::Assumed
     }
 
-    /// What a backend's count for this window adds: it replaces everything but a lower bound from above. A `truncated`
-    /// count stopped over its limit; an upper bound that says so too is the better number.
+    /// Adds a backend's count for this window: it replaces everything but a lower bound from above. A `truncated` count
+    /// stopped over its limit; where the upper bound is over it too, the bound is kept.
     #[must_use]
     pub fn counted(self, series: Estimate, truncated: bool) -> Self {
         let is_bound = self.series.confidence == Confidence::UpperBound;

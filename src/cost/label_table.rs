@@ -109,8 +109,8 @@ impl LabelTable {
     /// Reads the body of `/api/v1/status/tsdb`. `max_entries` is the limit that was asked for, and the most entries
     /// kept of each list.
     ///
-    /// Prometheus' table covers what its head covers; VictoriaMetrics' covers the day of `fetched_ms` (UTC) unless
-    /// [`covering`](Self::covering) says more.
+    /// Prometheus' table covers the time of its head; VictoriaMetrics' covers the day of `fetched_ms` (UTC) unless
+    /// [`covering`](Self::covering) names another.
     pub fn from_tsdb_status(json: &[u8], fetched_ms: i64, max_entries: usize) -> Result<Self, TableError> {
         let body: Body = serde_json::from_slice(json).map_err(TableError::Malformed)?;
         let data = body.data.filter(|_| body.status == "success" && !body.partial);
@@ -194,8 +194,8 @@ impl LabelTable {
         self.least(matchers)
     }
 
-    /// At most how many series the matchers match in a window that began before the table's time, when so many series
-    /// left the table since: observed, as far as all series were in the table once.
+    /// The most series that the matchers match in a window that began before the table's time, when this number of
+    /// series left the table since: observed, as far as all series were in the table once.
     pub fn observed(&self, matchers: &[Matcher], window: TimeRange, gone: u64) -> Option<Estimate> {
         let in_table = self.guess(matchers).filter(|_| !self.partial && window.end <= self.covers.end)?;
         Some(Estimate::new(in_table.saturating_add(gone), Confidence::Learned))

@@ -2,8 +2,8 @@
 //!
 //! Prometheus' engine holds series × steps until the last step is known. 20,000 series over 6 h at 15 s, summed, take
 //! 1,619 MiB at their peak; in eight parts, two queries at a time, 851 MiB for both and no more time than the two whole
-//! ones, which take 2,317 (measured on Prometheus 2.42). A part counts twice: the memory of the one before is collected
-//! only when as much again was allocated (measured: 2.1 to 2.3 times the share, in 4, 8 and 16 parts).
+//! ones, which take 2,317 (measured on Prometheus 2.42). A part counts twice: the collector frees the memory of the one
+//! before only after the same amount was allocated again (measured: 2.1 to 2.3 times the share, in 4, 8 and 16 parts).
 
 use std::sync::{Arc, OnceLock};
 
@@ -19,8 +19,8 @@ use crate::{
 
 /// Into how many parts a query may be split.
 const PARTS: [u64; 9] = [2, 3, 4, 6, 8, 12, 16, 24, 32];
-/// Each part reads again what its first step looks back on. All parts together may read this much of the samples of the
-/// whole, percent: windows that are long against the parts are not worth it.
+/// Each part reads the lookback of its first step again. Samples that all parts together may read, percent of those of
+/// the whole: windows that are long against the parts are not worth it.
 const READ_PERCENT: u64 = 125;
 /// Prometheus refuses a query of more steps, and would not refuse its parts.
 const STEPS_MAX: u64 = 11_001;
@@ -69,10 +69,10 @@ impl QuerySplit {
         self.all_replicas
     }
 
-    /// The estimate of the same query in as few parts as bring it down to `most` bytes at once, or as near to that as it
-    /// gets; as it is where parts are no better, may differ from the whole, or where nobody knows what it reads.
+    /// The estimate of the same query in the fewest parts that bring it down to `most` bytes at once, or nearest to it;
+    /// unchanged where parts hold no less, may differ from the whole, or where its samples are unknown.
     ///
-    /// Monotone as the estimate is: a query over `most` is never booked at less than that, however small its parts are.
+    /// As monotone as the estimate: a query over `most` is never booked at less than that, however small its parts are.
     pub fn split(&self, whole: Estimated, known: &Knowledge<'_>, model: &Model, most: u64) -> Estimated {
         let memory = whole.cost.memory;
         if memory.value <= most || !self.is_faithful(known, model) || answer_bytes(&whole) > MERGED_MAX as u64

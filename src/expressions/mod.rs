@@ -47,7 +47,7 @@ pub enum Asked {
     },
 }
 
-/// What one file holds.
+/// The expressions of one file.
 #[derive(Clone, Debug, Default)]
 pub struct Document {
     /// In the order of the file.
@@ -59,7 +59,7 @@ pub struct Document {
 }
 
 impl Document {
-    /// What a dashboard or a rule file holds; nothing where the text is neither JSON nor YAML.
+    /// The expressions of a dashboard or a rule file; none where the text is neither JSON nor YAML.
     pub fn parse(text: &str) -> Option<Self> {
         let value: Value = serde_json::from_str(text).ok().or_else(|| serde_saphyr::from_str(text).ok())?;
         let mut document = Self::default();

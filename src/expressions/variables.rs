@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// What Grafana writes for "all values".
+/// Grafana's word for "all values".
 const ALL: &str = "$__all";
-/// What stands for a variable whose value is not known, and for all values of one.
+/// Replaces a variable whose value is not known, and one of all values.
 const ANYTHING: &str = ".*";
 /// Distances between points that Grafana chooses from, seconds.
 const STEPS: [u64; 22] = [
@@ -137,7 +137,7 @@ impl Variables {
     }
 }
 
-/// The name behind a dollar, in braces or in brackets, and what comes after it.
+/// The name behind a dollar, in braces or in brackets, and the text after it.
 fn reference(text: &str) -> Option<(&str, &str)> {
     if let Some(inner) = text.strip_prefix("${") {
         return inner.split_once('}');

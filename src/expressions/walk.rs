@@ -7,7 +7,7 @@ use super::{Asked, Document, Expression};
 /// Levels of a document.
 const DEPTH_MAX: usize = 64;
 
-/// What the objects around an expression say of it.
+/// Title, range and step that the objects around an expression give it.
 #[derive(Clone, Default)]
 struct Around<'v> {
     /// Titles, and names of groups and rules, the outermost first.

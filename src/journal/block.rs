@@ -105,14 +105,14 @@ pub(super) fn encode(raw: &[u8], records: u32) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// What comes next in a file.
+/// The next part of a file.
 #[derive(Debug)]
 pub(super) enum Block {
     /// The records of a block, inflated, and their number.
     Good(Vec<u8>, u32),
     /// A block whose checksum is wrong; the next one may be good.
     Damaged,
-    /// What is here is no block, so that nothing behind it is found either.
+    /// These bytes are no block, so that nothing behind them is found either.
     Lost,
     /// The file ends in the middle of a block: it is being written, or its writer was killed.
     Torn,

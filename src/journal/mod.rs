@@ -1,4 +1,4 @@
-//! A record of every query, on disk: what it asked, who asked, what it was expected to cost, what became of it.
+//! A record of every query, on disk: its text, its client, its expected cost, its verdict and its outcome.
 //!
 //! ```text
 //! end of a query ─▶ Journal::write ─▶ bounded queue ─▶ thread ─▶ blocks ─▶ DATA/journal/00000001.journal

@@ -18,7 +18,7 @@ use super::{
 /// Files of one journal that are read.
 const FILES_MAX: usize = 100_000;
 
-/// What could not be read. Everything else was.
+/// The parts that could not be read. Everything else was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Damage {
     /// Blocks with a wrong checksum, or without records that can be read.
@@ -73,7 +73,7 @@ impl Reader {
         })
     }
 
-    /// What could not be read so far.
+    /// The parts that could not be read so far.
     pub const fn damage(&self) -> Damage {
         self.damage
     }

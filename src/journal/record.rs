@@ -103,7 +103,7 @@ pub struct Record {
     pub class: Text,
     /// Name of the backend.
     pub backend: Text,
-    /// What was asked for: `query`, `query_range`, `series`, `labels`, `label_values`, `read`.
+    /// The endpoint: `query`, `query_range`, `series`, `labels`, `label_values`, `read`.
     pub endpoint: Text,
     /// Grafana's user.
     pub user: Text,
@@ -125,9 +125,9 @@ pub struct Record {
     pub fingerprint: Option<Fingerprint>,
     /// Start, end and step.
     pub times: Option<EvalTimes>,
-    /// What it was expected to cost.
+    /// Its expected cost.
     pub priced: Option<Priced>,
-    /// `admitted`, `free`, or the id of what refused it.
+    /// `admitted`, `free`, or the id of the limit or rule that refused it.
     pub verdict: Text,
     /// The limit that stopped its answer.
     pub limit: Text,
@@ -137,18 +137,18 @@ pub struct Record {
     pub outcome: Text,
     /// The status that the client saw; `None` if it saw none.
     pub status: Option<u16>,
-    /// What it really cost.
+    /// Its actual cost.
     pub actual: Actual,
 }
 
 impl Record {
-    /// It was answered in full: what a change of limits must not take away from anybody unseen.
+    /// It was answered in full: a change of limits must not refuse it unnoticed.
     pub fn ran(&self) -> bool {
         matches!(&*self.outcome, "complete" | "passed") && self.status.is_none_or(|status| status < 400)
     }
 }
 
-/// What a query was expected to cost, and everything that this was worked out from but its text.
+/// The expected cost of a query, and all inputs of the estimate but its text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Priced {
     /// The expected cost.
@@ -159,12 +159,12 @@ pub struct Priced {
     pub whole_memory: Estimate,
     /// The series of each selector, in the order of the query.
     pub counts: SmallVec<[SelectorCount; 2]>,
-    /// By what it was priced.
+    /// The price model.
     pub basis: Basis,
 }
 
 impl Priced {
-    /// An estimate, and by what it was made.
+    /// An estimate, and its source.
     pub fn new(estimated: &Estimated, basis: Basis) -> Self {
         let count = |one: &SelectorEstimate| {
             let SelectorEstimate { series, source, sample_type, .. } = *one;
@@ -180,7 +180,7 @@ impl Priced {
     }
 }
 
-/// What the price of a query rests on beside its text and its series.
+/// The inputs of a query's price beside its text and its series.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Basis {
     /// The backend's formulas.
@@ -200,7 +200,7 @@ pub struct SelectorCount {
     pub series: Estimate,
     /// From where.
     pub source: Source,
-    /// What they hold.
+    /// The types of their samples.
     pub sample_type: SampleType,
 }
 
@@ -223,7 +223,7 @@ pub enum Divisible {
     AllReplicas,
 }
 
-/// What a query really cost, as far as somebody counted.
+/// The actual cost of a query, as far as it was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Actual {
     /// Series in the answer.

@@ -1,4 +1,4 @@
-//! What is written is what is read: whatever the records hold, while files are written, rotated, damaged or foreign.
+//! Every record written is read back, whatever it holds, while files are written, rotated, damaged or foreign.
 
 use std::{fs, path::Path};
 
@@ -107,7 +107,7 @@ fn read(folder: &Path) -> (Vec<Record>, Damage) {
     (records, reader.damage())
 }
 
-/// Writes records, as many at a time as the queue surely holds, each part by a process of its own.
+/// Writes records, in parts that the queue surely holds, each part by a process of its own.
 fn write(folder: &Path, records: &[Record]) -> Counters {
     let mut counters = Counters::default();
     for part in records.chunks(1_000) {

@@ -45,11 +45,11 @@ pub struct Settings {
     pub folder: PathBuf,
     /// Bytes of all of them.
     pub size: u64,
-    /// What is kept of a query's text.
+    /// The part of a query's text that is kept.
     pub text: TextKept,
 }
 
-/// What is kept of a query's text.
+/// The part of a query's text that is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TextKept {
     /// All of it.
@@ -59,7 +59,7 @@ pub enum TextKept {
     Fingerprint,
 }
 
-/// What became of records since the start.
+/// Records since the start, by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// They are on disk.
@@ -144,7 +144,7 @@ impl Journal {
         }
     }
 
-    /// What became of records.
+    /// Records by result.
     pub fn counters(&self) -> Counters {
         let Shared { written, dropped, failed, bytes, .. } = &*self.shared;
         let [written, dropped, failed, bytes] = [written, dropped, failed, bytes].map(|n| n.load(Relaxed));
@@ -190,7 +190,7 @@ impl Loop {
     fn run(mut self) {
         let mut flushed = Instant::now();
         loop {
-            // Looked at before the queue: what came before the end is written.
+            // Looked at before the queue: records from before the end are written.
             let is_ended = self.shared.is_ended.load(Relaxed);
             self.shared.is_woken.store(false, Relaxed);
             while let Some(record) = self.shared.queue.pop() {
@@ -281,7 +281,7 @@ impl Files {
     fn create(&mut self) -> io::Result<()> {
         fs::create_dir_all(&self.settings.folder)?;
         let path = self.settings.folder.join(format!("{:08}.journal", self.next));
-        // Texts of queries may name what not everybody on this machine should read.
+        // Not everybody on this machine should read the texts of queries.
         let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)?;
         self.next += 1;
         file.write_all(&block::file_head())?;
@@ -298,7 +298,7 @@ impl Files {
         }
     }
 
-    /// Deletes the oldest files until so many bytes fit.
+    /// Deletes the oldest files until this number of bytes fits.
     fn make_room(&mut self, bytes: u64) {
         while self.total + bytes > self.settings.size {
             let Some((path, freed)) = self.older.pop_front() else { return };

@@ -36,8 +36,8 @@ const WORDS: [&str; 16] = [
 ];
 
 /// A query that reads at least the series that `text` names, each as far back as `lookback_ms` and all durations of the
-/// text together, and as often as the finest subquery of the text asks. Never fails on what it finds: a selector that is
-/// not PromQL counts with its metric's name, or as everything.
+/// text together, and at every step of the finest subquery in the text. Never fails on odd text: a selector that is not
+/// PromQL counts with its metric's name, or as everything.
 ///
 /// Subqueries within subqueries become one over all of their ranges at the finest of their steps. That bounds them, and
 /// their product would not be true: engines walk an inner grid once over the whole span of the outer one.

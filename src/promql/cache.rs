@@ -87,7 +87,8 @@ impl Cache {
     }
 }
 
-/// About what a tree holds: its nodes, its text, and the text again in matchers, in their normal form and as selectors.
+/// Approximate bytes of a tree: its nodes, its text, and the text again in matchers, in their normal form and as
+/// selectors.
 fn bytes_of(ast: &Ast) -> u32 {
     let bytes = ast.nodes.capacity() * size_of::<super::ast::Node>() + ast.text.len() * 5;
     u32::try_from(bytes).unwrap_or(u32::MAX)

@@ -8,7 +8,7 @@ use super::{
     shape::arithmetic,
 };
 
-/// Longest duration in seconds: what fits the nanoseconds of Prometheus.
+/// Longest duration in seconds: Prometheus' signed 64 bits of nanoseconds.
 const SECONDS_MAX: f64 = 9_223_372_036.854_775;
 
 /// Whether every computed duration is one, for a query over these times.

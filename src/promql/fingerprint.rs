@@ -1,7 +1,6 @@
 //! A stable identity for "the same query again": constants, durations and times erased, matchers and grouping kept.
 //!
-//! It is the first half of a SHA-256 digest: no user may write two queries that share what was
-//! learned of the cheaper one.
+//! It is the first half of a SHA-256 digest: no user may write two queries that share the history of the cheaper one.
 
 use std::fmt;
 

@@ -89,7 +89,7 @@ fn pattern_narrows(pattern: &str) -> bool {
         return !pattern.split('|').any(any);
     }
     let mut parser = ParserBuilder::new().nest_limit(50).dot_matches_new_line(true).build();
-    // What only Go's dialect accepts names something specific (`\Q…\E`, `\pN`).
+    // Patterns that only Go's dialect accepts name something specific (`\Q…\E`, `\pN`).
     let Ok(hir) = parser.parse(pattern) else { return true };
     hir.properties().minimum_len() != Some(0) && !accepts_any(&hir)
 }

@@ -1,8 +1,8 @@
 //! MetricsQL's `WITH` templates, expanded as text.
 //!
-//! VictoriaMetrics expands them when it parses: one copy for each use, without a bound. `WITH (a0=x, a1=a0+a0, …, a24=a23+a23)
-//! a24` is 356 bytes and took 1.9 GiB and 43 s of CPU. What it would evaluate is what has to be priced, so they are
-//! expanded here first, to a bounded length.
+//! VictoriaMetrics expands them when it parses: one copy for each use, without a bound. `WITH (a0=x, a1=a0+a0, …,
+//! a24=a23+a23) a24` is 356 bytes and took 1.9 GiB and 43 s of CPU. The expanded text is priced, so it is made here
+//! first, of a bounded length.
 
 use std::{borrow::Cow, rc::Rc};
 
@@ -10,7 +10,7 @@ use super::{ParseError, Part, ast::Span};
 
 /// Longest expansion, bytes: as long as a query may be.
 const EXPANDED_MAX: usize = 64 << 10;
-/// Templates within templates; what refers to itself gets here.
+/// Depth of templates within templates; a template that refers to itself reaches it.
 const DEPTH_MAX: usize = 100;
 /// Templates that exist without `WITH` and use an argument more than once (metricsql, `parser.go`).
 const BUILT_IN: &str = "WITH (ru(freev, maxv) = clamp_min(maxv - clamp_min(freev, 0), 0) / clamp_min(maxv, 0) * 100, \
@@ -117,7 +117,7 @@ impl Expansion {
     }
 }
 
-/// Arguments as definitions, whose own text means what it meant where it was written.
+/// Arguments as definitions; a name in their text means the definition at the place where the argument was written.
 fn bind(parameters: &[String], arguments: &[&str], scope: &Scope) -> Vec<Definition> {
     let one = |(name, argument): (&String, &&str)| Definition {
         name: name.clone(),
@@ -249,7 +249,7 @@ mod tests {
             ("with(x=foo,y=x*2)sum(y)", "sum(((foo)*2))"),
             ("WITH (f(a, b) = a / b) f(foo, bar{c=\"x,)\"})", "((foo) / ( bar{c=\"x,)\"}))"),
             ("WITH (f(a) = a + a) f(f(m))", "((((m) + (m))) + (((m) + (m))))"),
-            // An argument means what it meant where it was written.
+            // A name in an argument means the definition at the place where the argument was written.
             ("WITH (a = foo, f(x) = x + a) WITH (a = bar) f(a)", "(((bar)) + (foo))"),
             ("WITH (w = job) sum(foo) by (w)", "sum(foo) by ((job))"),
             ("WITH (f = {job=\"a\"}) foo{f, b=\"f\"}", "foo{({job=\"a\"}), b=\"f\"}"),

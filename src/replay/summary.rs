@@ -10,16 +10,16 @@ use crate::{
     proxy::replay::{Replayed, Verdict},
 };
 
-/// Names that one table tells apart; the others share a row.
+/// Rows of one table; all further names share one.
 const NAMES_MAX: usize = 1_000;
-/// Cases that are told apart while counting.
+/// Distinct cases that are counted.
 const CASES_MAX: usize = 10_000;
 /// Characters of a query's text in a case.
 const QUERY_CHARS: usize = 240;
 /// Cases that a report shows.
 const CASES_SHOWN: usize = 10;
 
-/// Queries by what became of them, and what would.
+/// Queries by their verdict then, and by the verdict now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// All of them.
@@ -67,7 +67,7 @@ impl Tally {
     }
 }
 
-/// Tallies by name. What comes after the last name that is told apart is in `others`.
+/// Tallies by name. Names beyond the room are added up in `others`.
 #[derive(Clone, Debug, Default)]
 pub struct Groups {
     names: HashMap<Box<str>, Tally>,
@@ -83,7 +83,7 @@ impl Groups {
         self.names.get_mut(name).unwrap_or(&mut self.others)
     }
 
-    /// The names with what was added up for each: those that lose most first, then by number of queries.
+    /// The names with their sums: those with the most refusals first, then by number of queries.
     pub fn sorted(&self) -> Vec<(&str, Tally)> {
         let mut rows: Vec<_> = self.names.iter().map(|(name, tally)| (&**name, *tally)).collect();
         rows.sort_by_key(|(name, t)| (Reverse((t.newly_refused, t.refused, t.queries)), *name));

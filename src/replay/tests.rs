@@ -98,7 +98,7 @@ fn lines_that_are_no_log_never_panic() {
     assert!(importer.next().is_none() && importer.skipped() == 1, "a line without end is skipped");
 }
 
-/// A query of so many series of a tenant, as the journal has it.
+/// A query of this number of series of a tenant, as the journal has it.
 fn record(tenant: &'static str, dashboard: &str, series: u64, known: Confidence) -> Record {
     let query = format!("sum(m{{d={}}})", serde_json::Value::from(dashboard));
     let ast = Arc::new(promql::parse(&query).unwrap());
@@ -179,7 +179,7 @@ fn suggested_limits_refuse_all_that_is_abusive_and_nothing_that_is_ordinary() {
         patch.contains("# would have refused 12: dashboard abuse (12); the heaviest that stays: "),
         "{patch}"
     );
-    // The patch is a configuration, and refuses what it says.
+    // The patch is a configuration, and refuses the queries that its comments name.
     let mut replay = replay(&patch);
     let mut summary = Summary::default();
     for (record, abusive) in &week {
@@ -229,7 +229,7 @@ fn what_is_only_bounded_is_unknown_and_what_was_counted_is_refused() {
         assert_eq!(limit(&replay.replay(&counted).verdict), verdict);
     }
     assert_eq!(limit(&replay.replay(&record("a", "d", 500, Confidence::Exact)).verdict), ("refused", max));
-    // A log without counts leaves the series unknown; what the text alone shows is refused all the same.
+    // A log without counts leaves the series unknown; a limit on the text alone refuses all the same.
     let foreign = Record { priced: None, ..record("a", "d", 0, Confidence::Exact) };
     assert_eq!(limit(&replay.replay(&foreign).verdict).0, "unknown");
     let long = EvalTimes { start: 0, ..RANGE };

@@ -27,8 +27,8 @@ impl MetricName {
         }
     }
 
-    /// Whether a selector may read it: nothing that it says of names rules the metric out. A listing asks for it only where it
-    /// names something, since lists over everything are what pickers of metrics ask for.
+    /// Whether a selector may read it: none of its matchers on the name rules the metric out. A listing reads it only
+    /// where it names something, since pickers of metrics list everything.
     pub(super) fn may_be_read(&self, selector: &SelectorShape, listing: bool) -> bool {
         let names = || selector.matchers.iter().filter(|matcher| *matcher.name == *METRIC_NAME);
         (!listing || !is_nameless(selector)) && names().all(|matcher| self.accepted_by(matcher))
@@ -44,13 +44,13 @@ impl MetricName {
             (Self::Exact(name), MatchOp::NotRegex) => !is_match(value, name),
             (Self::Prefix(prefix), MatchOp::Equal) => value.starts_with(prefix.as_str()),
             (Self::Prefix(prefix), MatchOp::Regex) => may_begin(value, prefix),
-            // It excludes some names, perhaps all of these: nobody can tell at this price.
+            // It excludes some names, perhaps all of these: to find out would cost too much.
             (Self::Prefix(_), MatchOp::NotEqual | MatchOp::NotRegex) => true,
         }
     }
 }
 
-/// What cannot be compiled is taken for a match: the database refuses it, or understands more than Weir does.
+/// A pattern that does not compile is taken for a match: the database refuses it, or understands more than Weir does.
 fn is_match(pattern: &str, name: &str) -> bool {
     go_regex::Pattern::new(pattern).map_or(true, |pattern| pattern.is_match(name))
 }

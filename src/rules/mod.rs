@@ -28,7 +28,7 @@ use crate::base::TenantPattern;
 /// Rules in the configuration and over the admin API, each: every query is held against all of them.
 pub const RULES_MAX: usize = 200;
 
-/// What becomes of a query that a rule matches.
+/// The action on a query that a rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// It is refused.
@@ -53,7 +53,7 @@ impl Action {
     }
 }
 
-/// What a query is cut to; `None` leaves it as it is.
+/// The ceilings to which a query is cut; `None` leaves it unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clamp {
     /// Milliseconds that a graph or a listing spans at most; the newest stay.
@@ -90,7 +90,7 @@ struct ExactText {
     canonical: Option<String>,
 }
 
-/// What a query must be; everything that is given has to match.
+/// The conditions on a query; all that are given have to match.
 #[derive(Clone, Debug, Default)]
 struct Matchers {
     fingerprint: Option<String>,
@@ -116,7 +116,7 @@ struct Matchers {
 pub struct Rule {
     /// As it was written, with the time of its expiry worked out.
     pub spec: RuleSpec,
-    /// What becomes of a query.
+    /// The action on a query.
     pub action: Action,
     /// From when on it does nothing, milliseconds since the epoch; `None` for one of the configuration that stays.
     pub expires_ms: Option<i64>,

@@ -9,8 +9,8 @@ use crate::{
     },
 };
 
-/// Bytes of a text that a regular expression is held against. A longer one matches each of them: what cannot be looked
-/// through must not be a way around a rule.
+/// Bytes of a text that a regular expression is held against. A longer one matches each of them: a text that cannot be
+/// searched must not be a way around a rule.
 pub(super) const SEARCHED_BYTES_MAX: usize = 64 << 10;
 
 /// A query as rules see it.
@@ -20,7 +20,7 @@ pub struct Subject<'a> {
     pub tenants: &'a [TenantId],
     /// Its class.
     pub class: &'a str,
-    /// What is asked, such as `query_range`.
+    /// The endpoint, such as `query_range`.
     pub endpoint: &'a str,
     /// The dashboard's UID.
     pub dashboard: Option<&'a str>,
@@ -81,7 +81,7 @@ impl ExactText {
 }
 
 impl Matchers {
-    /// Whether everything that is given is so; what is cheap to find out goes first.
+    /// Whether all given conditions hold; the cheap ones are checked first.
     pub(super) fn matches(&self, subject: &Subject<'_>, now_ms: i64) -> bool {
         self.is_from(subject) && self.hours.is_none_or(|hours| hours.has(now_ms)) && self.is_asked(subject)
     }
@@ -102,7 +102,7 @@ impl Matchers {
 
     fn is_asked(&self, subject: &Subject<'_>) -> bool {
         let selectors = &subject.shape.selectors;
-        // What lists has a span, and no points.
+        // A listing has a span, and no points.
         let times = subject.times.filter(|_| subject.endpoint == "query_range");
         let step = times.map(|times| times.step).filter(|step| *step > 0);
         let has_window =

@@ -161,6 +161,24 @@ fn expressions_parse_and_speak_of_metrics_that_exist() {
 }
 
 #[test]
+fn the_reference_has_every_metric_and_no_other() {
+    let known = Known::new();
+    let page = fs::read_to_string(file("docs/metrics.md")).unwrap();
+    let named: BTreeSet<&str> =
+        page.split('`').skip(1).step_by(2).filter(|name| name.starts_with("weir_")).collect();
+    let parts = ["_sum", "_count", "_bucket"];
+    for name in known.labels.keys().filter(|name| name.starts_with("weir_")) {
+        let is_part = parts
+            .iter()
+            .any(|part| name.strip_suffix(part).is_some_and(|whole| known.labels.contains_key(whole)));
+        assert!(is_part || named.contains(name.as_str()), "docs/metrics.md has no `{name}`");
+    }
+    for name in named {
+        assert!(known.labels_of(name).is_some(), "docs/metrics.md has `{name}`, which is no metric");
+    }
+}
+
+#[test]
 fn every_metric_of_the_proxy_is_on_its_dashboard() {
     // What says the same as another, or is for alerts and for reading by hand.
     let left_out = [

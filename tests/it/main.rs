@@ -6,6 +6,7 @@
 mod backend;
 mod cli;
 mod dashboards;
+mod deploy;
 mod docs;
 mod fuzz;
 mod node;

@@ -208,7 +208,7 @@ mod tests {
             ..Ceilings::default()
         };
         let cases: &[(&str, &str, &str, &str)] = &[
-            // header, its value, the parameter of the same meaning, what is sent
+            // header, its value, the parameter of the same meaning, the headers sent
             ("m3-limit-max-series", "", "", "1001"),
             ("m3-limit-max-series", "10", "", "10"),
             ("m3-limit-max-series", "", "10", "10"),

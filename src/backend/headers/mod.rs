@@ -56,7 +56,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 fn named_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
-    // `close` says what to do with the connection; `Keep-Alive` is removed by its own name.
+    // `close` is for the next hop alone; `Keep-Alive` is removed by its own name.
     let is_option =
         |name: &str| name.eq_ignore_ascii_case("keep-alive") || name.eq_ignore_ascii_case("close");
     values

@@ -1,10 +1,10 @@
 //! The observed memory of heavy queries, against their estimates.
 //!
-//! A budget bounds a sum of estimates, and estimates may be wrong together. What the memory of a backend rises by above
-//! its level at rest while Weir's own heavy queries run says so. It is believed only then: with nothing heavy in flight,
-//! or while queries of others run there, a rise has other causes; and where a backend does not count its queries, nobody
-//! knows whose it is. What a collector finds alive is compared, not what is resident: garbage of queries that ended is no
-//! error of an estimate.
+//! A budget bounds a sum of estimates, and estimates may be wrong together. The rise of a backend's memory above its
+//! level at rest, while Weir's own heavy queries run, shows it. With nothing heavy in flight, or beside queries of
+//! others, a rise has other causes; where a backend does not count its queries, the cause is not known. The memory that
+//! the collector finds alive is compared and not the resident memory: garbage of queries that ended is no error of an
+//! estimate.
 
 use std::collections::VecDeque;
 

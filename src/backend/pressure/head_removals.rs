@@ -1,5 +1,5 @@
-//! How many series left a Prometheus' head since a moment, by its own metrics page. What is not among them and not in
-//! the head had no sample since: the head's own counts plus these bound what any window since then holds.
+//! The number of series that left a Prometheus' head since a moment, by its own metrics page. Any other series outside
+//! of the head had no sample since: the head's own counts plus these bound the series of any window since then.
 //!
 //! Blocks that were put into its folder from outside never were in the head, so that this is an observation, no bound.
 
@@ -49,7 +49,7 @@ impl HeadRemovals {
     }
 
     /// The series that left the head since then, of the replica that lost most; `None` where a replica has not counted
-    /// for so long, or not lately.
+    /// since then, or not lately.
     pub fn gone_since(&self, since_ms: i64, now_ms: i64) -> Option<u64> {
         let each = self.replicas.iter().map(|head| head.as_ref()?.gone_since(since_ms, now_ms));
         each.collect::<Option<Vec<_>>>()?.into_iter().max()

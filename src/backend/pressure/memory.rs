@@ -57,7 +57,7 @@ impl Memory {
         let headroom = (limit - rest).max(limit * HEADROOM_LEAST);
         let (moved, growth) = (bytes - rest, smoothed.max(0.0));
         let soon = ((moved + growth * FORESIGHT) / headroom).min(FORESEEN_MOST);
-        // The next look would come too late. A query that decodes what it read grows faster by the second.
+        // The next look would come too late. A query that decodes its samples grows faster by the second.
         let next = growth.max(latest);
         let pressure = if moved + next >= headroom { 1.0 } else { (moved / headroom).max(soon) };
         let grows_out = next > limit * GROWTH_LEAST && bytes + next >= limit;

@@ -149,8 +149,8 @@ impl Monitor {
         running.is_some() && !self.others.is_some_and(lately)
     }
 
-    /// The signals that stay away for too long, and what silence does. It is no sign of ease: at once it ends all
-    /// growth, and in the end does what is configured.
+    /// The signals that stay away for too long, and the reaction. Silence is no sign of ease: at once it ends all
+    /// growth, and in the end the configured reaction follows.
     fn silence(&self, readings: &[Reading], now: Instant) -> (Vec<Signal>, Distress) {
         let silent = |signal: &Signal| !readings.iter().any(|reading| reading.signal == *signal);
         let is_stale = |heard: &Instant| now.saturating_duration_since(*heard) > self.settings.stale_after;
@@ -171,8 +171,8 @@ impl Monitor {
     }
 }
 
-/// The signals that a backend of a kind must give: to hear nothing of them is to know nothing of it. What else it says
-/// counts when it is said, and is missed from then on.
+/// The signals that a backend of a kind must give: without them its state is not known. Any other signal counts once it
+/// was given, and is missed from then on.
 fn expected(kind: Kind, settings: &Settings) -> impl Iterator<Item = Signal> {
     let memory = settings.memory_limit.is_some() || kind == Kind::VictoriaMetrics;
     let own = (kind == Kind::Weir).then_some(Signal::Pools);

@@ -26,9 +26,9 @@ struct Counter {
 }
 
 impl Rates {
-    /// How much a counter grows in a second, now that it has this value. The first value of a counter is 0 growth: what
-    /// it counted before the first observation does not matter. One that fell began anew at 0, as in PromQL's `rate`. A clock that
-    /// stood still or went back leaves the rate as it was.
+    /// Growth of a counter per second, now that it has this value. The first value is 0 growth: earlier counts do not
+    /// matter. A counter that fell began anew at 0, as in PromQL's `rate`. A clock that stood still or went back leaves
+    /// the rate unchanged.
     pub(super) fn of(&mut self, counter: &str, value: f64, now: Instant) -> f64 {
         if !self.counters.contains_key(counter) && self.counters.len() >= COUNTERS_MAX {
             return 0.0;

@@ -9,8 +9,8 @@ use crate::{backend::Kind, base::distress::Signal};
 
 /// Go's way to say that there is no limit is one near 2^63.
 const NO_LIMIT: f64 = (1_u64 << 60) as f64;
-/// Queries at work fill their places in normal work: the budget of the proxy is what fills them. So as many as there are
-/// places is two thirds of full pressure, where budget is still given back, and half as many again is all of it.
+/// Queries at work fill their places in normal work, by the proxy's budget. So queries as many as places are two thirds
+/// of full pressure, where budget is still given back; full pressure is 1.5 times the places.
 const QUEUED_AT_FULL: f64 = 1.5;
 /// Queries that had to wait for a place, per place and second, at full pressure.
 const WAITING_AT_FULL: f64 = 1.0;
@@ -61,8 +61,8 @@ pub(super) fn running(kind: Kind, page: Page<'_>) -> Option<f64> {
 
 /// Memory that only the process itself can give back, against the configured limit or else its own.
 ///
-/// The kernel may reclaim pages of mapped files, so anonymous memory counts where it is known; and what Go's
-/// heap holds idle but not yet returned is where its next allocations go, so that it is no part of the growth to come.
+/// The kernel may reclaim pages of mapped files, so anonymous memory counts where it is known. The idle part of Go's
+/// heap that is not yet returned is reused by the next allocations, so that it is no part of the growth to come.
 pub(super) fn memory(page: Page<'_>, settings: &Settings) -> Option<Level> {
     let said = || {
         let limits = ["process_memory_limit_bytes", "vm_available_memory_bytes", "go_gc_gomemlimit_bytes"];
@@ -80,12 +80,12 @@ pub(super) fn memory(page: Page<'_>, settings: &Settings) -> Option<Level> {
     Some(Level { bytes: resident - reusable, limit })
 }
 
-/// Bytes that a Go process holds for good reason: the mean of its heap between what the last collection left and where the
+/// Bytes of a Go process' heap in use: the mean of the heap that the last collection left and the heap at which the
 /// next one begins. `None` where the page does not have it.
 ///
-/// It is what an estimate speaks of: what is left alone is less than a query makes the process hold, and what is
-/// resident is mostly garbage of others. The collector's goal is what it left and as much again as GOGC says; where a
-/// limit of memory lowers the goal, this finds less than there is.
+/// Estimates are compared with this: the live heap alone is less than a query makes the process hold, and resident
+/// memory is mostly garbage of others. The goal is the live heap plus GOGC percent of it; a memory limit lowers the
+/// goal, and then this is below the truth.
 pub(super) fn held(kind: Kind, page: Page<'_>) -> Option<f64> {
     // VictoriaMetrics sets its own where the environment sets none.
     let usual = if kind == Kind::VictoriaMetrics { 30.0 } else { 100.0 };
@@ -109,7 +109,7 @@ impl Scrape<'_> {
         Some(Reading::new(Signal::Saturation, waiting, places * WAITING_AT_FULL))
     }
 
-    /// A cap of 0 is none: what is lent says nothing then, but was heard.
+    /// A cap of 0 is none: bytes lent are no reading then, but the signal was heard.
     fn lent(&self) -> Option<Reading> {
         let cap = self.page.sum("weir_pool_cap_bytes")?;
         Some(Reading::new(Signal::Pools, self.page.sum("weir_pool_outstanding_bytes")?, cap))
@@ -125,16 +125,18 @@ impl Scrape<'_> {
         Some(Reading::new(Signal::Pools, refused, reads * EXHAUSTED_AT_FULL))
     }
 
-    /// How often in a second all that the pools keep was allocated anew because they were empty.
+    /// The share of the pools' size that is allocated anew in a second because buckets were empty.
     ///
     /// The bare rate of empty Gets would misfire: a pool that is a little too small for a steady load misses all the
-    /// time and never grows, since what it lends comes back; the first queries after an idle time miss as well. Against
-    /// all Gets, a burst of small queries would hide a few huge ones. So each miss counts with the size of its bucket,
-    /// and the sum is taken against the size of the pools: a pool that is a tenth too small makes a fraction of itself
-    /// per second, while in the incident several times the pools were allocated every second for minutes. The rate is
-    /// smoothed over ten seconds, so that a pool that fills up once passes for a tenth of that.
+    /// time and never grows, since its buffers come back; the first queries after an idle time miss as well. Against
+    /// all Gets, a burst of small queries would hide a few huge ones.
     ///
-    /// Where a cap bounds what pools lend, they may be as empty as they like: how near the cap is says what matters.
+    /// So each miss counts with the size of its bucket, against the size of the pools: a pool that is a tenth too small
+    /// makes a fraction of itself per second, while in the incident several times the pools were allocated every second
+    /// for minutes. The rate is smoothed over ten seconds, so that a pool that fills up once passes for a tenth of
+    /// that.
+    ///
+    /// Pools under a cap may be empty: then the distance to the cap is the signal.
     fn get_on_empty(&mut self, names: &PoolNames) -> Option<Reading> {
         let mut pools: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
         let size = |label: Option<&str>| label.and_then(|size| size.parse::<f64>().ok()).unwrap_or(1.0);
@@ -153,8 +155,8 @@ impl Scrape<'_> {
         Some(Reading::new(Signal::Pools, most, self.settings.get_on_empty_at_full?))
     }
 
-    /// What M3 counted in the present window of each of its limits on recent reads, against the limit. A limit and what
-    /// counts towards it have the same name behind their prefix, and the same labels.
+    /// M3's count in the present window of each of its limits on recent reads, against the limit. A limit and its
+    /// counter have the same name behind their prefix, and the same labels.
     fn m3_limits(&self) -> Option<Reading> {
         const USED: &str = "query_limit_recent_count_";
         const LIMIT: &str = "query_limit_current_limit_";

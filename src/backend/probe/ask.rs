@@ -142,7 +142,7 @@ impl Backend {
     }
 }
 
-/// Whether M3 says that its list is not the whole one: by its limits on what is read, or on what is returned.
+/// Whether M3 marks its list as incomplete: by its limits on the reads, or on the result.
 fn is_limited(headers: &HeaderMap) -> bool {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]

@@ -16,7 +16,7 @@ const FAILURE_TTL: Duration = Duration::from_secs(10);
 const UNASKED_TTL: Duration = Duration::from_millis(100);
 /// Windows of one selector of which the whole count is kept.
 const WINDOWS_MAX: usize = 4;
-/// How often a request waits for the answer to another one about the same selector before it takes what it gets.
+/// How often a request waits for the answer to another one about the same selector before it takes the answer at hand.
 const WAITS_MAX: u8 = 2;
 
 /// Two keyed hashes of the request: selectors may be 64 KiB long, and thousands of answers are kept.
@@ -117,7 +117,8 @@ impl Answers {
         self.instants.try_get_with(key, asking).await.map_err(|error| ProbeError::clone(&error))
     }
 
-    /// A longer window holds at least as much, a shorter one at most: where that settles a request, it is not asked.
+    /// A longer window holds at least this number, a shorter one at most: where that settles a request, it is not
+    /// asked.
     pub(super) fn of_other_window(&self, request: &ProbeRequest<'_>) -> Option<ProbeOutcome> {
         let kept = self.whole.get(&self.key(&(request.selector, request.scope.key())))?;
         let window = request.window;

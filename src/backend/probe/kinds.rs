@@ -59,9 +59,9 @@ impl Backend {
         self.list_series(request, HeaderMap::new(), deadline).await
     }
 
-    /// One list of series, cut by the backend, where it can cut it. Before 2.51 it cannot: there an instant count goes
-    /// first, which sorts out what is far too large. It says nothing of the series that came and went before, which a
-    /// query holds as well: the rest is listed.
+    /// One list of series, cut by the backend where it can cut it. Before 2.51 it cannot: there an instant count goes
+    /// first, and sorts out selections far too large. It misses series that came and went before, which a query holds
+    /// as well: the rest is listed.
     async fn count_on_prometheus(
         &self,
         request: &ProbeRequest<'_>,

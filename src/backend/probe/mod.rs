@@ -98,8 +98,8 @@ impl ProbeError {
         }
     }
 
-    /// The backend was not asked, or there is nobody to answer: that says nothing of the selector, and whoever waits for
-    /// the number has to ask again.
+    /// The backend was not asked, or there is nobody to answer: the selector stays unknown, and every waiter for the
+    /// number has to ask again.
     pub const fn is_unasked(&self) -> bool {
         matches!(self, Self::Busy | Self::Backend(_))
     }

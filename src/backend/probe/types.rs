@@ -1,5 +1,5 @@
-//! Whether a selector matches native histograms: each takes many times what a float takes, and no list of series tells
-//! them apart.
+//! Whether a selector matches native histograms: each takes many times the memory of a float, and no list of series
+//! distinguishes them.
 
 use std::{
     collections::hash_map::RandomState,
@@ -60,8 +60,8 @@ impl Shares {
 }
 
 impl Backend {
-    /// The share of a selector's series that are native histograms, 0 to 1, at the end of its window; `None` where it has
-    /// no series then, or the backend did not say. What one selector of a metric has, all of them have.
+    /// The share of a selector's series that are native histograms, 0 to 1, at the end of its window; `None` where it
+    /// has no series then, or the backend did not answer. One selector of a metric stands for all of them.
     pub async fn histogram_share(&self, request: &ProbeRequest<'_>) -> Option<f64> {
         let shares = &self.probes.shares;
         let of_metric = request.metric.map(|metric| shares.key(metric, request));

@@ -20,8 +20,8 @@ use crate::{
     http::ByteBudget,
 };
 
-/// Bytes of JSON that all answers of a backend hold which are being merged or sent on; up to three times as much in
-/// memory, while one of many short series is written.
+/// Bytes of JSON in all answers of a backend that are being merged or sent on; up to three times that in memory, while
+/// an answer of many short series is written.
 const MERGING_MAX: usize = 32 << 20;
 /// A shorter answer is not worth compressing, bytes.
 const COMPRESSED_MIN: usize = 1 << 10;

@@ -132,7 +132,7 @@ impl Interpreter<'_> {
         if grouping.labels.is_empty() {
             return input.series;
         }
-        // Nobody knows. One group takes what the operand takes, 24 bytes a point; one for each series takes 100 with its
+        // Not known. One group takes 24 bytes a point beyond the operand; one group for each series takes 100 with its
         // answer. Half of the series as groups are 50: at most twice the truth, and at least half of it.
         let unknown = input.series.div_ceil(2);
         if grouping.without {

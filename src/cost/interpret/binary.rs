@@ -125,7 +125,7 @@ impl Interpreter<'_> {
         let named = include.iter().map(|label| label.len() as u64).fold(0, u64::saturating_add);
         let many = |many: &Value, one: &Value| {
             // Each time that a series with other labels takes the place of the one, all of the many get these; without
-            // labels to take over they stay what they are.
+            // labels to take over they keep theirs.
             let turns = if include.is_empty() { 1 } else { self.values(include, one).unwrap_or(u64::MAX) };
             Value {
                 series: times(many.series, one.churn.min(either.points.max(1)).min(turns)),

@@ -93,8 +93,8 @@ const PROMETHEUS: Engine = Engine {
     answer_percent: 225,
 };
 
-/// Prometheus' engine over what store gateways, ingesters and sidecars sent: all chunks of all replicas stay in memory,
-/// 64 + 40 bytes and the data for 120 samples, and label strings are copied.
+/// Prometheus' engine over the chunks of store gateways, ingesters and sidecars: all chunks of all replicas stay in
+/// memory, 64 + 40 bytes and the data for 120 samples, and label strings are copied.
 const REMOTE_CHUNKS: Engine =
     Engine { series: 1_200, block: 0, compacts: false, sample: Sample { sixteenths: 96 }, ..PROMETHEUS };
 

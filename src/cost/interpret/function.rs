@@ -22,7 +22,7 @@ const SORTED_POINT_BYTES: u64 = 96;
 /// Most bytes of such copies that a collection finds. Measured on Prometheus 2.42: 14 MiB over 4 of
 /// `quantile by () (0.9, quantile_over_time(0.9, m[1h]))`, 100 series on 1,441 steps.
 const GARBAGE_BYTES_MAX: u64 = 8 << 20;
-/// A label of an info metric that `info()` joins, and what it keeps for each series meanwhile (`info.go`).
+/// Bytes of a label of an info metric that `info()` joins, and of its working memory for each series (`info.go`).
 const INFO_BYTES: u64 = 600;
 
 impl Interpreter<'_> {
@@ -114,7 +114,7 @@ impl Interpreter<'_> {
     }
 
     /// The dearest that a function could do: all series of all arguments come out, under labels that it has joined, and
-    /// histograms stay what they are.
+    /// histograms remain histograms.
     fn unknown(&self, args: &[NodeId], steps: u64) -> Priced {
         let add = |all: Value, arg: &NodeId| {
             let arg = self.value(*arg);

@@ -160,7 +160,7 @@ impl Interpreter<'_> {
         }
     }
 
-    /// What stands in brackets.
+    /// The expression in brackets.
     fn unwrapped(&self, mut id: NodeId) -> NodeId {
         // Operands come first: the index falls.
         while let Some(Expr::Paren(inner)) = self.ast.nodes.get(id.0 as usize).map(|node| &node.expr)

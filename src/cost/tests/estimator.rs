@@ -39,7 +39,7 @@ fn assumed() -> SeriesKnowledge {
     SeriesKnowledge::assumed(&Model::default())
 }
 
-/// What an estimate asked for, and its end.
+/// The requests of an estimate, and its end.
 #[derive(Debug)]
 struct Run {
     asked: Vec<Vec<ProbeNeed>>,
@@ -132,7 +132,7 @@ fn what_is_refused_anyway_is_asked_about_no_further() {
 
 #[test]
 fn a_count_that_stopped_too_early_is_made_again() {
-    // Memory is what refuses, and nobody has said how much of it a selector takes.
+    // The limit on memory refuses, and the memory of a selector is unknown.
     let only_memory = Ceilings {
         refuse: Ceiling { memory: 1 << 30, ..Ceiling::UNLIMITED },
         near: Ceiling { memory: 1 << 20, ..Ceiling::UNLIMITED },
@@ -182,7 +182,7 @@ fn what_earlier_runs_touched_is_not_spread_evenly() {
 fn nobody_left_to_ask_is_as_heavy_as_may_run() {
     let run = run("foo", vec![assumed()], ceilings(1_000), None, |_, _| Count::Unknown);
     assert_eq!(run.done.cost.series, Estimate::new(1_000, Confidence::Assumed));
-    // And what is near a limit only, is not refused by it.
+    // And a query that is only near a limit is not refused by it.
     assert!(run.done.cost.memory.value <= 1 << 28);
     let (shape, model) = (shape("foo", six_hours(60)), Model { unknown: Unknown::Deny, ..Model::default() });
     let subject = subject(&shape, &model);
@@ -239,7 +239,7 @@ fn a_count_of_this_window_replaces_all_but_a_lower_bound() {
     }
 }
 
-/// Native histograms take many times what floats take: what nobody typed is asked for, and judged again.
+/// Native histograms take many times the memory of floats: unknown types are asked for, and the query is judged again.
 #[test]
 fn what_may_be_native_histograms_is_asked_for_before_it_is_let_in() {
     let (shape, model) = (shape("foo + foo offset 1h + {job=\"x\"}", six_hours(60)), Model::default());

@@ -24,7 +24,7 @@ fn hours_before(end: i64, hours: i64) -> EvalTimes {
     EvalTimes { start: end - hours * HOUR, end, step: 60_000 }
 }
 
-/// Peak, and what bounds the window.
+/// Peak, and the bound of the window.
 fn got(store: &History, key: &HistoryKey, now: i64) -> Option<(u64, Option<u64>)> {
     store.get(key, now).map(|remembered| (remembered.peak, remembered.here))
 }

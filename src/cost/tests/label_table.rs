@@ -65,7 +65,7 @@ fn the_rarest_equality_bounds_a_selector() {
 fn what_is_missing_depends_on_whether_the_list_was_cut() {
     // Three of at most a hundred: all there are.
     assert_eq!(bound(&prometheus(NAMES, PAIRS, 100), "quux", recent()), Some(0));
-    // Three of three: the next may have as many as the last.
+    // Three of three: the next may have the number of the last.
     assert_eq!(bound(&prometheus(NAMES, PAIRS, 3), "quux", recent()), Some(100));
     assert_eq!(bound(&prometheus(NAMES, PAIRS, 3), r#"foo{job="x"}"#, recent()), Some(90));
     // An empty list is one that the backend does not make; the total still holds.
@@ -92,7 +92,7 @@ fn a_head_says_nothing_of_older_blocks() {
     let table = prometheus(NAMES, PAIRS, 100);
     assert_eq!(bound(&table, "foo", TimeRange::new(SIX_HOURS_AGO, NOW)), Some(600));
     assert_eq!(bound(&table, "foo", TimeRange::new(SIX_HOURS_AGO - 1, NOW)), None);
-    // Nor does an old table of what came since.
+    // Nor does an old table bound the series that came since.
     assert_eq!(bound(&table, "foo", TimeRange::new(NOW, NOW + HOUR)), None);
 }
 

@@ -26,7 +26,7 @@ const NOW: i64 = 1_700_000_000_000 - 800_000;
 const HOUR: i64 = 3_600_000;
 
 fn shape(query: &str, times: EvalTimes) -> Shape {
-    // Larger than any that is let in, to see what its explanation is bounded by.
+    // Larger than any that is let in, to see the bound of its explanation.
     let limits = Limits { bytes: 1 << 20, nodes: 100_000, ..Limits::default() };
     Shape::of(&Arc::new(parse_with(query, &limits).unwrap()), times, DEFAULT_LOOKBACK_MS)
 }

@@ -22,7 +22,7 @@ const SCHEMA: Schema = Schema {
 const KINDS: [Kind; 7] =
     [Kind::Prometheus, Kind::VictoriaMetrics, Kind::Thanos, Kind::Mimir, Kind::Cortex, Kind::M3, Kind::Weir];
 
-/// What no generator should be trusted to find.
+/// Cases that a generator may miss.
 const EDGES: [&str; 14] = [
     "info(g)",
     "info(g, {version=\"1\"})",
@@ -77,7 +77,7 @@ fn the_price_grows_with_series_steps_and_time() {
         let kind = KINDS[n % KINDS.len()];
         let series = (0..60).map(|n| 1.5f64.powi(n) as u64);
         grows(query, "series", series.map(|series| bytes(query, six_hours(60), series, kind)));
-        // What is read at the end moves with it, and may lie in one block or in two.
+        // The window moves with the end, and may lie in one block or in two.
         if query.contains("@ end") {
             continue;
         }

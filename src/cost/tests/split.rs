@@ -65,7 +65,7 @@ fn a_query_that_gains_nothing_or_is_not_known_stays_whole() {
     let twenty_thousand = counted(20_000);
     let at_least = SeriesKnowledge::new(Estimate::new(20_000, Confidence::AtLeast), Source::Probe);
     for (query, times, known) in [
-        // The answer itself is what is large.
+        // The answer itself is large.
         ("foo", six_hours(15), twenty_thousand),
         ("topk(5000, foo)", six_hours(15), twenty_thousand),
         // Every part would read the whole window again.

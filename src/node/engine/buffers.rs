@@ -84,7 +84,7 @@ impl<T: Default + Send + 'static> Default for Pooled<T> {
 }
 
 impl<T: Buffer> Pooled<T> {
-    /// Counts what the buffer grew to while it was filled.
+    /// Counts the growth of the buffer while it was filled.
     #[inline]
     pub(super) fn settle(&mut self, meter: &Meter<'_>) -> Result<(), EvalError> {
         match self {
@@ -95,7 +95,7 @@ impl<T: Buffer> Pooled<T> {
         }
     }
 
-    /// Whether what it holds is counted nowhere but here.
+    /// Whether its content is counted nowhere but here.
     pub(super) fn is_own(&self) -> bool {
         matches!(self, Self::Own(_))
     }

@@ -66,7 +66,7 @@ pub(super) fn execution<T>(text: impl Into<String>) -> Result<T, EvalError> {
     Err(EvalError::Execution(shortened(text.into())))
 }
 
-/// A text without what is beyond the bytes that are kept.
+/// A text cut to the bytes that an error keeps.
 pub(super) fn shortened(mut text: String) -> String {
     if text.len() > TEXT_MAX {
         text.truncate(text.floor_char_boundary(TEXT_MAX));

@@ -81,8 +81,8 @@ pub(super) struct Eval<'a> {
     pub(super) grid: Grid,
     /// The part of the only selector below that is read; without it, every selector is read whole.
     pub(super) part: Option<Part<'a>>,
-    /// How often what a step sees counts for [`Usage::queryable`](super::Usage): once for each step that it is repeated at, and
-    /// not at all inside a subquery, whose windows count.
+    /// The weight of a step's samples in [`Usage::queryable`](super::Usage): one for each step at which the value is
+    /// repeated, and 0 inside a subquery, whose windows count.
     pub(super) weight: u64,
 }
 

@@ -66,7 +66,7 @@ impl ReadVolume {
     }
 }
 
-/// Hears of what is read beyond this one query, and may stop it.
+/// An observer of reads across queries, which may stop this one.
 pub trait ReadObserver: Send + Sync + fmt::Debug {
     /// A series was read.
     ///
@@ -89,7 +89,7 @@ pub struct Usage {
     pub peak_points: u64,
 }
 
-/// Counts what a query touches, on all of its threads.
+/// Counts the series and samples that a query reads, on all of its threads.
 #[derive(Debug)]
 pub(super) struct Meter<'a> {
     limits: Limits,
@@ -201,7 +201,7 @@ impl Held<'_> {
         if more == 0 {
             return Ok(());
         }
-        // What grows little by little asks for more than it needs, so that it asks seldom.
+        // A list that grows in small steps asks for more than it needs, so that it asks seldom.
         let more = more.max(loan.charged().min(STEP_BYTES));
         self.meter.granted(|gone| loan.grow(more, gone))
     }

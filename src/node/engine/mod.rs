@@ -3,9 +3,9 @@
 //! # How it runs
 //!
 //! Every expression is a stream of series, each with one value per evaluation step. An operator pulls the series of its
-//! operands one at a time and hands on its own, so `sum(rate(x[5m]))` holds one series and one accumulator per
-//! group, never all series of `x`. What needs everything at once (vector matching, `topk`, `sort`) collects, and what it
-//! holds counts against [`Limits::points`].
+//! operands one at a time and hands on its own, so `sum(rate(x[5m]))` holds one series and one accumulator per group,
+//! never all series of `x`. Operators that need all series at once (vector matching, `topk`, `sort`) collect them, and
+//! the values collected count against [`Limits::points`].
 //!
 //! | module | part |
 //! |---|---|
@@ -82,10 +82,12 @@ pub struct Answer {
     pub loan: Option<Loan>,
 }
 
-/// Evaluates a query at one instant (`times.step == 0`) or over a range; `cancel` is looked at between series and steps.
+/// Evaluates a query at one instant (`times.step == 0`) or over a range; `cancel` is looked at between series and
+/// steps.
 ///
 /// # Errors
-/// What Prometheus answers with `execution`, a limit that was reached, a cancellation, or the storage's own error.
+/// The errors for which Prometheus answers `execution`, a limit that was reached, a cancellation, or the storage's
+/// own error.
 pub fn evaluate(
     ast: &Ast,
     times: EvalTimes,

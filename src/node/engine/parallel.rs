@@ -1,8 +1,8 @@
 //! One operator's input, read ahead by several threads.
 //!
-//! What an operator pulls from a selector through operators that look at one series at a time is read in batches of
-//! series. Threads read batches ahead; the operator takes them in the order of the series, so that it adds up the same
-//! numbers in the same order whatever the number of threads.
+//! Operators that look at one series at a time are applied to batches of series between the selector and the operator
+//! that pulls from them. Threads read batches ahead; the operator takes them in the order of the series, so that it
+//! adds up the same numbers in the same order whatever the number of threads.
 
 use std::{collections::BTreeMap, sync::Arc, thread};
 

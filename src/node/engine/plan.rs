@@ -12,7 +12,7 @@ use crate::{
 /// Deeper trees are refused: evaluation recurses.
 const DEPTH_MAX: usize = 256;
 
-/// Longest duration in milliseconds: what fits the nanoseconds of Prometheus.
+/// Longest duration in milliseconds: Prometheus' signed 64 bits of nanoseconds.
 const DURATION_MAX_MS: f64 = 9.223e15;
 
 /// One node, resolved. Times and durations are milliseconds.

@@ -30,7 +30,7 @@ pub(super) enum Take {
 }
 
 impl Take {
-    /// What a selector takes that stands for itself.
+    /// The reading of a selector that no function takes as a range.
     pub(super) fn of(selector: &Selector) -> Self {
         if selector.edges == Edges::Smoothed { Self::Smoothed } else { Self::Value }
     }
@@ -166,7 +166,7 @@ fn newest(samples: &Samples, steps: impl Iterator<Item = i64>, lookback: i64, va
     }));
 }
 
-/// What the samples before index `upto` say about time `at`, if the newest is younger than `oldest`.
+/// The value at time `at` by the samples before index `upto`, if the newest of them is younger than `oldest`.
 fn taken(samples: &Samples, upto: usize, at: i64, oldest: i64, take: Take) -> Option<f64> {
     let last = upto.checked_sub(1)?;
     let (time, value) = (*samples.times.get(last)?, *samples.values.get(last)?);

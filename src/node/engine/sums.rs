@@ -1,6 +1,6 @@
 //! Sums and means with Kahan compensation, added up in Prometheus' order: the last digit depends on it.
 
-/// A sum with a running compensation for what rounding loses (Kahan's, as Neumaier improved it).
+/// A sum with a running compensation for rounding errors (Kahan's, as Neumaier improved it).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Kahan {
     pub(super) sum: f64,
@@ -25,8 +25,8 @@ impl Kahan {
     }
 }
 
-/// Adds to a sum, and what that loses to the other. Knuth's way to the rounding error, which compares nothing: the same
-/// as [`Kahan::add`] as long as nothing overflows.
+/// Adds to a sum, and the rounding error to the compensation. Knuth's two-sum, which compares nothing: the same as
+/// [`Kahan::add`] as long as nothing overflows.
 pub(super) fn two_sum(sum: &mut f64, lost: &mut f64, value: f64) {
     let total = *sum + value;
     let added = total - *sum;

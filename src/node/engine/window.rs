@@ -70,7 +70,7 @@ impl Eval<'_> {
             Expr::Subquery { expr, .. } => {
                 let grid = self.subquery_grid(arg);
                 let mut samples = self.cx.meter.samples(grid.count.min(STEPS_FIRST))?;
-                // The windows of a function count; where there is none, what the subquery saw.
+                // The samples in the windows of a function count; without a function, those that the subquery read.
                 let weight = if arg.whole { self.weight } else { 0 };
                 let inner = Eval { weight, ..self.with_grid(grid) };
                 inner.stream(*expr, &mut |series| {

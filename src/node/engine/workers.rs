@@ -43,7 +43,7 @@ impl Workers {
         self.0.series_min
     }
 
-    /// Takes as many free threads as there are, up to `most`.
+    /// Takes the free threads, `most` of them at the most.
     pub(super) fn borrow(&self, most: usize) -> Borrowed<'_> {
         let mut taken = 0;
         // The closure always says Some, so this does not fail.

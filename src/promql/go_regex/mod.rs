@@ -72,7 +72,7 @@ pub fn matches_empty(pattern: &str) -> bool {
     }
 }
 
-/// The crate draws where in the pattern an error is; the last line says what it is.
+/// The crate draws the place of an error in the pattern; the last line names the error.
 fn one_line(error: &regex_syntax::Error) -> String {
     error.to_string().lines().last().unwrap_or_default().to_owned()
 }

@@ -43,9 +43,9 @@ fn patterns_match_as_in_go() {
     }
 }
 
-/// Go's parser takes everything behind a `\Q` without `\E` as quoted (`case 'Q'` in regexp/syntax/parse.go). Prometheus 3
-/// anchors the parsed pattern and runs it; 2.x put its `)$` behind the text, into the quotation, and said that a `)` is
-/// missing. What one of them runs is weighed and goes on: the database has the last word.
+/// Go's parser takes everything behind a `\Q` without `\E` as quoted (`case 'Q'` in regexp/syntax/parse.go). Prometheus
+/// 3 anchors the parsed pattern and runs it; 2.x put its `)$` behind the text, into the quotation, and reported a
+/// missing `)`. A pattern that one of them runs is priced and forwarded: the database decides.
 #[test]
 fn an_unclosed_quotation_reaches_to_the_end() {
     for (pattern, text) in

@@ -1,4 +1,4 @@
-//! Text to words. What a character means depends on where it stands: outside, in `{}` or in `[]`.
+//! Text to words. The meaning of a character depends on its context: outside, in `{}` or in `[]`.
 
 mod number;
 mod text;

@@ -2,7 +2,7 @@
 
 use crate::base::duration::{self, DurationError};
 
-/// Longest duration in seconds: what fits the nanoseconds of Prometheus.
+/// Longest duration in seconds: Prometheus' signed 64 bits of nanoseconds.
 const DURATION_MAX_SECONDS: f64 = 9_223_372_036.0;
 
 /// The kind of a word that begins like a number.

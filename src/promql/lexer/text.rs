@@ -1,6 +1,6 @@
 //! String literals: three kinds of quotes, Go's escapes.
 
-/// The value of a literal with its quotes on, or what is wrong with an escape in it.
+/// The value of a literal with its quotes on, or the error of an escape in it.
 pub(in crate::promql) fn unquote(literal: &str) -> Result<Box<str>, String> {
     let body = literal.get(1..literal.len().saturating_sub(1)).unwrap_or_default();
     if literal.starts_with('`') {
@@ -52,7 +52,7 @@ pub fn is_label_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| raw_byte(c).is_none())
 }
 
-/// Reads what follows a backslash; returns its length in bytes.
+/// Reads an escape behind its backslash; returns its length in bytes.
 fn escape(text: &str, quote: u8, out: &mut Vec<u8>) -> Result<usize, String> {
     let Some(first) = text.chars().next() else { return Err("escape sequence not terminated".to_owned()) };
     let plain = match first {

@@ -7,7 +7,7 @@ use crate::promql::{
     lexer::{Kind, Token, Word, is_duration},
 };
 
-/// Terms and operators of one duration expression: what walks one may recurse.
+/// Terms and operators of one duration expression: few enough that a walk over them may recurse.
 const PARTS_MAX: usize = 128;
 
 /// `-a * b` is `(-a) * b`.
@@ -45,7 +45,8 @@ impl Parser<'_> {
         Ok(finished(term))
     }
 
-    /// After `offset`: one term, so that `foo offset 5m + 3` adds to what was read; parentheses take operators along.
+    /// After `offset`: one term, so that in `foo offset 5m + 3` the sum is that of the selector; parentheses take
+    /// operators along.
     pub(super) fn offset_duration(&mut self) -> Parsed<DurationExpr> {
         self.duration_parts = 0;
         let start = self.token.span.start;

@@ -1,7 +1,6 @@
 //! A tree as text: as Prometheus' `format_query` writes it.
 //!
-//! Both printers keep a stack of what is still to be written instead of recursing: `1+1+…` is a tree as deep as it is
-//! long.
+//! Both printers keep a stack of unwritten nodes instead of recursing: `1+1+…` is a tree as deep as it is long.
 
 mod flat;
 mod pretty;

@@ -9,7 +9,7 @@ const INDENT: &str = "  ";
 
 /// The pieces that are still to be written.
 enum Piece {
-    /// A node at a level; the first line of a continued one stands behind what was written before.
+    /// A node at a level; the first line of a continued one stands on the line before it.
     Node {
         id: NodeId,
         level: usize,
@@ -50,8 +50,8 @@ fn parts_of(ast: &Ast, flat: &Flat, id: NodeId, level: usize, continued: bool, o
     let below = |id| Piece::Node { id, level: level + 1, continued: false };
     let expr = ast.expr(id);
     let short = flat.part(id).len() <= LINE_MAX;
-    // The left side of an operator indents itself, and so does what a subquery is over; one that fits into a line is
-    // not indented at all, in Prometheus neither.
+    // The left side of an operator indents itself, and so does the expression of a subquery; one that fits into a line
+    // is not indented at all, in Prometheus neither.
     let inner_first = matches!(expr, Expr::Subquery { .. }) || !short && matches!(expr, Expr::Binary { .. });
     if !continued && !inner_first {
         out.push(Piece::Indent(level));

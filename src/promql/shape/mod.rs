@@ -60,8 +60,8 @@ pub enum Reads {
 /// On which steps a node is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NodeShape {
-    /// Steps on which it is evaluated: those of the query, those of the subqueries around it, or 1 where its value is the
-    /// same at each step; 0 for what is no value (parts of durations).
+    /// Steps on which it is evaluated: those of the query, those of the subqueries around it, or 1 where its value is
+    /// the same at each step; 0 for a node without a value (parts of durations).
     pub steps: u64,
     /// Steps to which the engine copies that value: more than `steps` at the highest node of a step-invariant part.
     pub copies: u64,

@@ -98,7 +98,7 @@ fn named(name: &str) -> Selector {
     Selector::new(matchers)
 }
 
-/// What `rate(foo[<range>])` reads at 10_000_000 every 60_000 for an hour.
+/// The windows of `rate(foo[<range>])` at 10_000_000 every 60_000 for an hour.
 fn with_range(range: &str) -> TimeRange {
     let ast = Arc::new(parse(&format!("rate(foo[{range}])")).unwrap());
     let times = EvalTimes { start: 10_000_000, end: 13_600_000, step: 60_000 };
@@ -109,11 +109,11 @@ fn with_range(range: &str) -> TimeRange {
 fn durations_are_computed_from_step_and_range() {
     assert_eq!(with_range("step() * 2"), TimeRange::new(9_880_001, 13_600_000));
     assert_eq!(with_range("min_of(range(), 600)"), TimeRange::new(9_400_001, 13_600_000));
-    // What does not compute, or is negative, reads no more than the instant.
+    // A duration that cannot be computed, or is negative, reads no more than the instant.
     for range in ["(-1) ^ 0.5", "5s - 10s"] {
         assert_eq!(with_range(range), TimeRange::new(10_000_000, 13_600_000), "{range}");
     }
-    // And what is beyond all time saturates.
+    // And a duration beyond all time saturates.
     assert_eq!(with_range("10 ^ 400").end, 13_600_000);
 }
 

@@ -23,7 +23,7 @@ use crate::{
 /// The metric that `info()` reads when its data label selector names none.
 const INFO_METRIC: &str = "target_info";
 
-/// When and for what a node is evaluated.
+/// The times at which a node is evaluated.
 #[derive(Clone, Copy)]
 struct Context {
     /// Earliest evaluation, milliseconds.
@@ -136,7 +136,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Writes down on which steps a node is evaluated, and gives what holds inside of it.
+    /// Writes down the steps on which a node is evaluated, and returns the context of its operands.
     fn enter(&mut self, id: NodeId, context: Context) -> Context {
         let index = id.0 as usize;
         let copied = context.evaluations > 1
@@ -314,7 +314,7 @@ impl Walk<'_> {
         (first.saturating_sub(offset), last.saturating_sub(offset))
     }
 
-    /// What a subquery asks of its inner expression: a grid of absolute multiples of its step over the whole of
+    /// The grid on which a subquery evaluates its inner expression: absolute multiples of its step over the whole of
     /// `(first - range, last]`; and the steps in one range.
     fn subquery(
         &self,

@@ -17,7 +17,7 @@ pub(super) fn go_ms(text: &str) -> Option<u64> {
     duration::parse_fractional(text, None).map(|ms| ms.round() as u64)
 }
 
-/// What the path of a request asks for.
+/// The endpoint in the path of a request.
 pub(super) fn endpoint(path: &str) -> Text {
     const KNOWN: [&str; 6] = ["query_range", "query_exemplars", "query", "series", "labels", "read"];
     let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();

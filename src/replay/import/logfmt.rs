@@ -30,7 +30,7 @@ pub(super) fn fields(line: &str) -> HashMap<&str, Cow<'_, str>> {
     fields
 }
 
-/// A value and what comes after it. Quoted ones are JSON strings, as Go's loggers write them.
+/// A value and the text after it. Quoted ones are JSON strings, as Go's loggers write them.
 fn value(text: &str) -> (Cow<'_, str>, &str) {
     if !text.starts_with('"') {
         let (value, rest) = text.split_once(' ').unwrap_or((text, ""));

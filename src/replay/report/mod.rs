@@ -45,7 +45,7 @@ fn tables(summary: &super::Summary) -> [(&'static str, &Groups); 4] {
     ]
 }
 
-/// What a report says of verdicts that it cannot know.
+/// The note of a report on verdicts that cannot be known.
 const NOTES: [&str; 2] = [
     "unknown: the record lacks a number that decides, or Weir would have counted first.",
     "Rates, queues, budgets in flight and rules are not replayed: they depend on the moment.",

@@ -1,8 +1,8 @@
-//! Limits for each tenant, from what its queries cost.
+//! Limits for each tenant, from the cost of its queries.
 //!
-//! The limit is a factor (the headroom) above the ordinary queries. Ordinary is everything up to the 99th percentile, and
-//! from there on each larger value that is at most twice the one before: a tail that thins out is ordinary, what lies
-//! beyond a gap is not.
+//! The limit is a factor (the headroom) above the ordinary queries. Ordinary is everything up to the 99th percentile,
+//! and from there on each larger value that is at most twice the one before: a tail that thins out is ordinary, values
+//! beyond a gap are not.
 
 mod sketch;
 mod yaml;
@@ -15,7 +15,7 @@ use crate::{base::units, journal::Record, limit::LimitName};
 
 pub use yaml::yaml;
 
-/// Tenants that are told apart; the others get the limits of all.
+/// Tenants with numbers of their own; the others get the limits of all.
 const TENANTS_MAX: usize = 1_000;
 /// Who is refused, by limit.
 const ORIGINS_MAX: usize = 1_000;
@@ -94,7 +94,7 @@ fn seconds(n: u64) -> String {
     format!("{n}s")
 }
 
-/// What is suggested for one number of one tenant.
+/// The suggestion for one number of one tenant.
 #[derive(Clone, Debug)]
 pub struct Suggestion {
     /// Which number.
@@ -120,7 +120,7 @@ pub struct TenantLimits {
     pub suggestions: Vec<Suggestion>,
 }
 
-/// What was observed of every tenant: the first pass over the records.
+/// The observations of every tenant: the first pass over the records.
 #[derive(Debug, Default)]
 pub struct Observed {
     tenants: HashMap<Box<str>, [Sketch; DIMENSIONS.len()]>,
@@ -129,7 +129,7 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Adds a query, if it was answered: what was refused says what somebody wanted, not what works.
+    /// Adds a query, if it was answered: a refused query shows a wish and not ordinary work.
     pub fn add(&mut self, record: &Record) {
         if !record.ran() || record.priced.is_none() {
             return;
@@ -148,7 +148,7 @@ impl Observed {
         }
     }
 
-    /// The limits that follow, without what they would have refused.
+    /// The limits that follow, without the queries that they would have refused.
     pub fn limits(&self, headroom: f64) -> Suggested {
         let mut tenants = HashMap::new();
         for (tenant, sketches) in &self.tenants {
@@ -179,7 +179,7 @@ fn rounded(max: u64, dimension: &Dimension) -> u64 {
     }
 }
 
-/// Suggested limits, and what they would have refused: the second pass over the records.
+/// Suggested limits, and the queries that they would have refused: the second pass over the records.
 #[derive(Debug)]
 pub struct Suggested {
     tenants: HashMap<Box<str>, TenantLimits>,

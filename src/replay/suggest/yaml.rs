@@ -1,4 +1,4 @@
-//! Suggested limits as a patch to the configuration, with what each would have refused beside it.
+//! Suggested limits as a patch to the configuration, with the queries that each would have refused beside it.
 
 use std::{cmp::Reverse, collections::HashMap, fmt::Write as _};
 

@@ -59,7 +59,7 @@ fn level(page: &str, memory_limit: Option<u64>) -> Option<(f64, f64)> {
     memory(Page(page), &settings).map(|Level { bytes, limit }| (bytes, limit))
 }
 
-/// A page a second; what a signal says at the last.
+/// A page a second; the value of a signal at the last.
 fn after(kind: Kind, signal: Signal, seconds: u64, page: impl Fn(u64) -> String) -> Option<f64> {
     let (start, mut rates) = (Instant::now(), Rates::default());
     let mut last = None;
@@ -81,7 +81,7 @@ fn real_pages_are_read() {
     assert_eq!(level(PROMETHEUS, Some(50_000_000)), Some((43_003_904.0, 50e6)));
     assert_eq!(level(PROMETHEUS, None), None);
     assert_eq!(once(Kind::VictoriaMetrics, VICTORIA), [(Signal::Saturation, 0.0); 2]);
-    // What is mapped is the kernel's to take back: 10,100,736 less 966,656.
+    // Mapped pages are the kernel's to take back: 10,100,736 less 966,656.
     assert_eq!(level(VICTORIA, None), Some((9_134_080.0, 25_276_510_208.0)));
     assert_eq!(running(Kind::Prometheus, Page("prometheus_engine_queries 3\n")), Some(3.0));
     assert_eq!(running(Kind::VictoriaMetrics, Page(VICTORIA)), Some(0.0));
@@ -95,7 +95,7 @@ fn memory_is_measured_against_what_is_configured_or_said() {
     assert_eq!(level(rss, None), None);
     let said = format!("{rss}process_memory_limit_bytes 6e9\n");
     assert_eq!(level(&said, None), Some((3e9, 6e9)));
-    // What Go says when it has no limit.
+    // Go's page without a limit.
     let heap = "go_memstats_heap_inuse_bytes 50\ngo_gc_gomemlimit_bytes ";
     assert_eq!(level(&format!("{heap}9.223372036854776e+18\n"), None), None);
     assert_eq!(level(&format!("{heap}100\n"), None), Some((50.0, 100.0)));
@@ -171,7 +171,7 @@ fn empty_pools_count_by_what_they_allocate_and_not_in_normal_work() {
     assert!(pressure(0, 100_000) < 0.1, "{}", pressure(0, 100_000));
     // The incident: several times the pools each second.
     assert_eq!(pressure(40_000, 500_000), 1.0);
-    // What a cap bounds may be empty.
+    // A pool under a cap may be empty.
     let bounded = |s| format!("{}weir_pool_cap_bytes 1000000\n", weir_pools(s, 40_000, 500_000));
     assert_eq!(after(Kind::Weir, Signal::Pools, 60, bounded), Some(0.0));
     // One burst that takes twice the pools at once is over before it counts.
@@ -244,7 +244,7 @@ fn counters_that_fall_began_anew_and_clocks_may_stand_still() {
     assert!(rate > 9.9);
     // After a gap it is the mean of the gap.
     assert!((rates.of("a", 510.0 + 100_000.0, at(1_099)) - 100.0).abs() < 1.0);
-    // There is an end to what is followed.
+    // The number of series followed is bounded.
     for n in 0..1_000 {
         rates.of(&n.to_string(), 0.0, at(0));
         rates.of(&n.to_string(), 1.0, at(1));

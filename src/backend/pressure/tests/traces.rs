@@ -29,7 +29,7 @@ const GUARDED: &[u64] = &[
     1497, 1571, 1668, 1668, 1614, 1522, 1522, 1522, 1522,
 ];
 
-/// What a process with a limit is seen to hold, MiB, and the MiB of heavy queries in flight, once a second.
+/// The memory of a process with a limit, MiB, and the MiB of heavy queries in flight, once a second.
 fn replay(limit: u64, trace: impl IntoIterator<Item = (u64, u64)>) -> Vec<Observation> {
     let start = Instant::now();
     let settings = Settings { memory_limit: Some(limit * MIB), ..Settings::default() };

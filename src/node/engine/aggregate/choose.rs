@@ -126,7 +126,8 @@ pub(super) fn first(eval: &Eval<'_>, node: &Node<'_>, sink: Sink<'_>) -> Result<
     })
 }
 
-/// `limit_ratio`: a share of all series, chosen by their labels alone; a negative share is what the positive one left.
+/// `limit_ratio`: a share of all series, chosen by their labels alone; a negative share is the rest of the positive
+/// one.
 pub(super) fn share(eval: &Eval<'_>, node: &Node<'_>, sink: Sink<'_>) -> Result<(), EvalError> {
     let Some(id) = node.param else {
         return execution("the aggregation needs a parameter");

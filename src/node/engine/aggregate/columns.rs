@@ -37,7 +37,7 @@ impl Column for Sums {
     fn finish(self, _: &[f64], out: &mut [f64]) {
         for (((sum, lost), seen), out) in self.totals.into_iter().zip(self.lost).zip(self.seen).zip(out) {
             if seen != 0 {
-                // What an infinite sum lost is not a number.
+                // The compensation of an infinite sum is not a number.
                 *out = if sum.is_finite() { sum + lost } else { sum };
             }
         }

@@ -38,7 +38,7 @@ pub(super) fn stream<C: Column>(eval: &Eval<'_>, node: &Node<'_>, sink: Sink<'_>
     };
     let mut held = eval.cx.meter.hold();
     let mut groups = Groups::by(node.grouping);
-    // By number: whether the name is to be dropped, and what is known.
+    // By number: whether the name is to be dropped, and the accumulator.
     let mut columns: Vec<(bool, C)> = Vec::new();
     eval.stream_ahead(node.expr, &mut |series| {
         let (number, new) = groups.number(&series.labels, &mut held)?;

@@ -18,7 +18,7 @@ use crate::{
     series::{Labels, METRIC_NAME},
 };
 
-/// The labels that say what an info series is about.
+/// The labels by which an info series names its target.
 const IDENTIFYING: [&str; 2] = ["instance", "job"];
 
 /// The most values that one matcher lists; with more, all series are read and joined.
@@ -148,7 +148,7 @@ fn find_lookup(eval: &Eval<'_>, id: NodeId) -> Option<Lookup> {
     }
 }
 
-/// The info series by what they are about.
+/// The info series by their targets.
 struct Join<'m> {
     infos: &'m Matrix<'m>,
     by_key: HashMap<Key<'m>, SmallVec<[usize; 2]>>,

@@ -13,7 +13,7 @@ use crate::{
     series::{Label, Labels, METRIC_NAME},
 };
 
-/// Bytes of a compiled pattern with what it needs while it searches, about; the most is 4 MiB.
+/// Approximate bytes of a compiled pattern and of its working memory; the most is 4 MiB.
 const PATTERN_BYTES: u64 = 64 << 10;
 
 pub(super) fn replace(eval: &Eval<'_>, call: &Call<'_>, sink: Sink<'_>) -> Result<(), EvalError> {
@@ -73,7 +73,7 @@ fn relabel(
     value: impl Fn(&Labels, &mut Held<'_>) -> Result<Option<String>, EvalError>,
 ) -> Result<(), EvalError> {
     let mut merged = Merged::new(eval.cx.meter.hold(), eval.grid.count);
-    // What one series needs beside what it keeps.
+    // Bytes that one series needs beside those that it keeps.
     let mut made = eval.cx.meter.hold();
     eval.stream_ahead(call.arg(0)?, &mut |series: &mut Series| {
         // The list of labels is made before it is held with the series.

@@ -13,7 +13,7 @@ pub(super) fn degrees(radians: f64) -> f64 {
     radians * 180.0 / PI
 }
 
-/// One with the sign of the value; zero and NaN stay what they are.
+/// One with the sign of the value; zero and NaN are returned unchanged.
 pub(super) fn sign(value: f64) -> f64 {
     if value < 0.0 {
         -1.0

@@ -98,7 +98,7 @@ fn linear(w: &Window<'_>, origin: i64) -> Option<(f64, f64)> {
     Some((slope, y / n - slope * x / n))
 }
 
-/// Holt's linear smoothing: a level and a trend, each a weighted mean of what was and what is.
+/// Holt's linear smoothing: a level and a trend, each a weighted mean of the newest value and the previous ones.
 fn smooth(values: &[f64], level_weight: f64, trend_weight: f64) -> Option<f64> {
     let (first, second) = (*values.first()?, *values.get(1)?);
     let (mut level, mut trend) = (first, second - first);

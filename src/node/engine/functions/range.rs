@@ -88,7 +88,7 @@ pub(super) fn stream(
     for id in call.args.iter().filter(|id| eval.range_arg(**id).is_none()) {
         params.push(eval.scalars(*id)?);
     }
-    // These two act like an offset: the series stays what it is.
+    // These two act like an offset: the series keeps its name.
     let keeps_name = matches!(call.func, FunctionId::LastOverTime | FunctionId::FirstOverTime);
     let mut out = Series::blank();
     let mut held = eval.cx.meter.hold();

@@ -16,7 +16,7 @@ enum Part<'t> {
 }
 
 impl<'t> Template<'t> {
-    /// `$1`, `$name`, `${1}` and `${name}` are captures, `$$` is a dollar; what looks like none of these is text.
+    /// `$1`, `$name`, `${1}` and `${name}` are captures, `$$` is a dollar; everything else is text.
     pub(super) fn new(text: &'t str) -> Self {
         let mut parts = Vec::new();
         let mut rest = text;
@@ -49,12 +49,12 @@ impl<'t> Template<'t> {
         })
     }
 
-    /// Bytes of what [`expand`](Self::expand) makes.
+    /// Bytes of the text that [`expand`](Self::expand) makes.
     pub(super) fn length(&self, captures: &Captures<'_>) -> usize {
         self.pieces(captures).map(str::len).fold(0, usize::saturating_add)
     }
 
-    /// The text with what was captured.
+    /// The text with the captures in place.
     pub(super) fn expand(&self, captures: &Captures<'_>) -> String {
         let mut out = String::with_capacity(self.length(captures));
         out.extend(self.pieces(captures));
@@ -62,7 +62,7 @@ impl<'t> Template<'t> {
     }
 }
 
-/// The name behind a dollar, and what follows it.
+/// The name behind a dollar, and the rest of the text.
 fn reference(text: &str) -> Option<(&str, &str)> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     if let Some(braced) = text.strip_prefix('{') {
@@ -93,7 +93,7 @@ mod tests {
             assert_eq!(template.expand(&captures), want, "{text}");
             assert_eq!(template.length(&captures), want.len(), "{text}");
         }
-        // Go takes what is not a name for text, the crate for a capture that there is not; and letters of any script are
+        // Go takes an invalid name for text, the crate for a capture that does not exist; and letters of any script are
         // part of a name.
         assert_eq!(Template::new("${}$1").expand(&captures), "${}web");
         assert_eq!(Template::new("$1é").expand(&captures), "");

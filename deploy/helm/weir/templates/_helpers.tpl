@@ -1,0 +1,32 @@
+{{- define "weir.name" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "weir.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "weir.labels" -}}
+{{ include "weir.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- end -}}
+
+{{/* The configuration file: that of the values, with the addresses of the chart's ports. */}}
+{{- define "weir.config" -}}
+{{- $server := dict "listen" "0.0.0.0:9099" "admin_listen" "0.0.0.0:9098" -}}
+{{- if .Values.adminToken.secret -}}
+{{- $_ := set $server "admin_auth" (dict "token_file" "/run/secrets/weir/token") -}}
+{{- end -}}
+{{- $config := mergeOverwrite (deepCopy .Values.config) (dict "server" $server) -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{/* The scheme of the admin port, for probes and scrapes. */}}
+{{- define "weir.adminScheme" -}}
+{{- if dig "server" "admin_tls" "cert_file" "" .Values.config -}}https{{- else -}}http{{- end -}}
+{{- end -}}
