@@ -3,9 +3,9 @@
 //! # The life of a query
 //!
 //! ```text
-//! respond ▶ identify ▶ rate ▶ parse ▶ estimate ▶ replan ▶ admit ▶ meter ▶ split ▶ forward ▶ database
-//!            404 405    429    400                         422     │                502 504
-//!            401               413                         429 503 └ settles the permit at the answer's last byte
+//! respond ▶ identify ▶ rate ▶ parse ▶ rules ▶ estimate ▶ replan ▶ admit ▶ meter ▶ split ▶ forward ▶ database
+//!            404 405    429    400     422                         422     │                502 504
+//!            401 403           408 413                             429 503 └ settles the permit at the last byte
 //! ```
 //!
 //! [`proxy`] is this stack of tower layers; `proxy/stack.rs` shows it from top to bottom. [`promql`] reads the query,

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{base::ErrorKind, http::Holder, proxy::Author};
 
-/// An error: what is wrong, for people.
+/// An error in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failed(pub(super) ErrorKind, pub(super) String);
 
@@ -44,7 +44,7 @@ pub(super) fn success(data: impl Serialize) -> Response {
     (HEADERS, body.to_string()).into_response()
 }
 
-/// The parameters of a request, each once, and who asks.
+/// The parameters of a request, each once, and its sender.
 #[derive(Debug)]
 pub(super) struct Asked {
     params: BTreeMap<String, String>,
@@ -73,7 +73,7 @@ impl Asked {
         self.params.remove(name).filter(|value| !value.is_empty())
     }
 
-    /// Refuses what nobody took: a misspelt parameter must not widen what is asked for.
+    /// Refuses unknown parameters: a misspelt one must not widen the request.
     pub(super) fn nothing_else(&self) -> Result<(), Failed> {
         match self.params.keys().next() {
             Some(name) => Err(Failed::bad(format!("there is no parameter `{name}` here, or it is empty"))),

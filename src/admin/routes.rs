@@ -146,8 +146,8 @@ async fn metrics_text(State(admin): State<Admin>) -> Response {
     }
 }
 
-/// Ready as long as it answers queries, and be it with an error: a sick backend is no reason to take the proxy, which
-/// says what is wrong, out of service.
+/// Ready as long as it answers queries, and be it with an error: a sick backend is no reason to take the proxy, whose
+/// answers name the reason, out of service.
 async fn ready(State(admin): State<Admin>) -> Response {
     if admin.proxy.stopping() {
         return (StatusCode::SERVICE_UNAVAILABLE, "Weir is shutting down.\n").into_response();

@@ -48,15 +48,15 @@ pub(super) struct AllInOne {
     data: PathBuf,
     /// Address of the query API; port 0 takes a free one.
     ///
-    /// 127.0.0.1:9099, or what the configuration says.
+    /// 127.0.0.1:9099, or that of the configuration.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Address of metrics and health: 127.0.0.1:9098, or what the configuration says.
+    /// Address of metrics and health: 127.0.0.1:9098, or that of the configuration.
     #[arg(long, value_name = "ADDRESS")]
     admin_listen: Option<SocketAddr>,
-    /// Address of the storage node: remote write, imports, and queries that nobody weighs.
+    /// Address of the storage node: remote write, imports, and queries without limits.
     ///
-    /// 127.0.0.1:9097, or what the configuration says.
+    /// 127.0.0.1:9097, or that of the configuration.
     #[arg(long, value_name = "ADDRESS")]
     node_listen: Option<SocketAddr>,
     /// Answer with profiles on `/debug/pprof/` of the admin address.
@@ -160,7 +160,8 @@ pub(super) async fn until(mut stopped: watch::Receiver<()>) {
     let _ = stopped.changed().await;
 }
 
-/// The configuration; where it names no backends, with the node for one, and what its pools lend for a budget.
+/// The configuration; where it names no backends, with the node for one, and the bytes that its pools lend for a
+/// budget.
 fn proxy_settings(raw: &Raw, node: SocketAddr, lends: Option<u64>) -> Result<proxy::Settings, String> {
     let mut raw = raw.clone();
     if raw.backends == Raw::default().backends {

@@ -29,7 +29,7 @@ pub(super) fn run(file: &Path, journal: Option<&Path>) -> ExitCode {
     }
 }
 
-/// A change that would refuse what was answered fails.
+/// A change that would refuse answered queries fails.
 fn replayed(file: &Path, loaded: &Loaded, journal: &Path) -> ExitCode {
     let settings = match config::resolve(&loaded.raw) {
         Ok(settings) => settings,

@@ -17,7 +17,8 @@ const WORTH: u64 = 8 << 20;
 /// The same for a node, as a part of its pool's size.
 const WORTH_OF_POOL: u64 = 16;
 
-/// Gives memory back whenever enough of it is free, until the future is dropped; `pool` is what a pool in the process lends.
+/// Gives memory back whenever enough of it is free, until the future is dropped; `pool` is the bytes that a pool in the
+/// process lends.
 pub(super) async fn whenever_worth_it(pool: Option<u64>) {
     let worth = pool.map_or(WORTH, |bytes| (bytes / WORTH_OF_POOL).min(WORTH));
     let Some(unused) = unused_bytes() else { return };

@@ -11,7 +11,7 @@ use super::{
     output,
 };
 
-/// Prints what a shell needs to complete commands and options.
+/// Prints the script by which a shell completes commands and options.
 pub(super) fn completions(shell: Shell) -> ExitCode {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "weir", &mut text);

@@ -50,20 +50,20 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Stand in front of databases: weigh every query, admit, queue or refuse it, forward what is admitted.
+    /// Stand in front of databases: price every query, admit, queue or refuse it, forward it.
     ///
     /// SIGHUP, `POST /-/reload` on the admin address and a change of the file read the configuration again.
     Proxy {
         /// The configuration; `weir check-config --print-default` prints one to start from.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
-        /// Folder for what is kept between runs: learned costs, and the journal of queries.
+        /// Folder of state between runs: learned costs, rules set at run time, the journal of queries.
         #[arg(long, value_name = "DIR", default_value = "./weir-data")]
         data: PathBuf,
     },
-    /// Store samples and answer queries over them, without limits on what queries may cost together.
+    /// Store samples and answer queries over them, without limits on the sum of the queries' costs.
     Node(node::NodeArgs),
-    /// Say what a query would cost, how each number is known, and whether it would be admitted.
+    /// Print the cost of a query, how each number is known, and whether it would be admitted.
     Explain(explain::Explain),
     /// List the queries of a running Weir that wait or run.
     Queries(queries::Queries),
@@ -76,13 +76,13 @@ enum Command {
     /// Set, list and take away rules against single queries of a running Weir.
     #[command(subcommand)]
     Rule(rule::Rule),
-    /// Say what a configuration would have done to queries that ran: to those of a journal, or of another program's log.
+    /// Print the verdicts of a configuration on queries that ran: on those of a journal, or of another program's log.
     ///
     /// Limits on one query are replayed. Rates, queues and budgets in flight depend on the moment and are not.
     Replay(replay::ReplayArgs),
-    /// Suggest limits for each tenant from what its queries cost, as a patch to the configuration.
+    /// Suggest limits for each tenant from the cost of its queries, as a patch to the configuration.
     ///
-    /// The patch goes to standard output. Its comments say what each limit would have refused, and whom.
+    /// The patch goes to standard output. Its comments name the queries that each limit would have refused.
     Suggest(suggest::SuggestArgs),
     /// Ask a running Weir whether it is healthy: exit code 0 if so. For health checks of containers.
     CheckHealth(check_health::CheckHealth),
@@ -100,7 +100,8 @@ enum Command {
         #[arg(long, value_name = "JOURNAL", requires = "file")]
         replay: Option<PathBuf>,
     },
-    /// Print what a shell needs to complete commands and options: `weir completions bash > /etc/bash_completion.d/weir`.
+    /// Print the script by which a shell completes commands and options: `weir completions bash >
+    /// /etc/bash_completion.d/weir`.
     Completions {
         /// The shell.
         shell: clap_complete::Shell,

@@ -170,7 +170,7 @@ pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     })
 }
 
-/// A reloader of a file; `resolve` makes settings of what is written there.
+/// A reloader of a file; `resolve` makes settings of its content.
 pub(super) fn reloader(
     file: &Path,
     loaded: Loaded,

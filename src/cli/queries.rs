@@ -17,7 +17,7 @@ use super::{
 /// Characters of a query's text in a line.
 const TEXT_CHARS: usize = 100;
 
-/// What to list.
+/// The filters of the list.
 #[derive(Debug, Args)]
 pub(super) struct Queries {
     #[command(flatten)]
@@ -39,7 +39,7 @@ pub(super) fn list(args: &Queries) -> ExitCode {
     }
 }
 
-/// Which queries to stop, and what their clients read.
+/// The queries to stop, and the reason for their clients.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("which").required(true).multiple(true))]
 pub(super) struct Kill {

@@ -32,7 +32,7 @@ impl Since {
     }
 }
 
-/// Hands each record since a time to `take`; gives what could not be read, in words.
+/// Hands each record since a time to `take`; returns the unreadable parts, in words.
 pub(super) fn each(
     paths: &[PathBuf],
     format: Option<Format>,

@@ -24,7 +24,7 @@ use crate::{
     replay::{Summary, import::Format, report},
 };
 
-/// What is replayed, by what.
+/// The records, and the configuration that judges.
 #[derive(Debug, Args)]
 pub(super) struct ReplayArgs {
     /// The configuration that judges.
@@ -36,13 +36,13 @@ pub(super) struct ReplayArgs {
     /// Read the query log of another program: prometheus, mimir, cortex, thanos, victoriametrics.
     #[arg(long)]
     format: Option<Format>,
-    /// Only queries of so long: `7d`.
+    /// Only queries of this time until now: `7d`.
     #[arg(long)]
     since: Option<Since>,
     /// The form of the report.
     #[arg(long, value_enum, default_value = "text")]
     output: Form,
-    /// In place of a report, a line of JSON for each query: what became of it then, and what would now.
+    /// In place of a report, a line of JSON for each query: its verdict then, and now.
     #[arg(long)]
     verdicts: bool,
 }
@@ -93,14 +93,14 @@ fn settings(file: &Path) -> Result<proxy::Settings, String> {
     config::resolve(&loaded.raw)
 }
 
-/// Whether these settings refuse nothing that was answered; else the report that says what.
+/// Whether these settings refuse no answered query; else the report that names them.
 pub(super) fn keeps_what_ran(settings: proxy::Settings, journal: &Path) -> Result<Summary, String> {
     let (mut replay, mut summary) = (Replay::new(settings), Summary::default());
     records::each(&[journal.to_owned()], None, None, |record| summary.add(record, &replay.replay(record)))?;
     if summary.total.newly_refused > 0 { Err(report::text(&summary)) } else { Ok(summary) }
 }
 
-/// One query: what became of it, and what would.
+/// One query: its verdict then, and now.
 fn verdict_json(record: &Record, replayed: &Replayed) -> serde_json::Value {
     let (verdict, refusal) = match &replayed.verdict {
         Verdict::Admitted => ("admitted", None),

@@ -14,7 +14,7 @@ use super::{
     text::clean,
 };
 
-/// What to do with them.
+/// List, add or remove.
 #[derive(Debug, Subcommand)]
 pub(super) enum Rule {
     /// Print the rules in the order in which they are held against a query.
@@ -44,13 +44,13 @@ pub(super) enum Rule {
 pub(super) struct Add {
     /// The name in messages and metrics.
     name: String,
-    /// Why; whoever is refused reads it.
+    /// The reason, which refused clients read.
     #[arg(long)]
     reason: String,
     /// For how long it holds (`2h`), or until when (`2026-12-01T08:00:00Z`).
     #[arg(long)]
     expires: String,
-    /// What becomes of the queries: refuse, shadow, slow or clamp.
+    /// The action on the queries: refuse, shadow, slow or clamp.
     #[arg(long, default_value = "refuse")]
     action: String,
     /// Whom to ask; whoever sets it when it is left out.

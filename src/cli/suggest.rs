@@ -14,13 +14,13 @@ use crate::{
     replay::suggest::{Observed, yaml},
 };
 
-/// From what to suggest, and how much room to leave.
+/// The records, and the headroom of the limits.
 #[derive(Debug, Args)]
 pub(super) struct SuggestArgs {
     /// A journal: a file, a folder of files, or a folder given as `--data`.
     #[arg(value_name = "JOURNAL", default_value = "./weir-data")]
     files: Vec<PathBuf>,
-    /// Only queries of so long.
+    /// Only queries of this time until now.
     #[arg(long, default_value = "7d")]
     since: Since,
     /// How many times the largest ordinary query a limit allows, above 1.

@@ -2,26 +2,26 @@
 
 #![allow(unsafe_code)]
 
-/// Arenas that glibc's allocator has for all threads together. By itself it takes eight for each core; what one thread
+/// Arenas of glibc's allocator for all threads together. By itself it takes eight for each core; memory that one thread
 /// allocates and another frees stays in the first one's, and the resident set with it.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const ARENAS: libc::c_int = 2;
 
-/// Bytes from which on an allocation is mapped for itself and unmapped when it is freed. By itself glibc raises this up to
-/// 32 MiB with what is freed; the lists and tables of one query then lie between those of others, and what they leave free
-/// between them made the node take 1.4 times its pool where it takes 1.2 now.
+/// Bytes from which on an allocation is mapped for itself and unmapped when it is freed. By itself glibc raises this up
+/// to 32 MiB with each free; the lists of one query then lie between those of others, and the gaps made the node take
+/// 1.4 times its pool where it takes 1.2 now.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const MAPPED_FROM: libc::c_int = 128 << 10;
 
-/// Takes as many open files as the process may have, as Go's programs do by themselves: the usual soft limit of 1,024 is for
-/// programs that use `select`.
+/// Raises the limit on open files to the hard limit, as Go's programs do by themselves: the usual soft limit of 1,024
+/// is for programs that use `select`.
 pub(super) fn take_open_files() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls read or write this one struct, which lives until they return.
     unsafe {
         if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && limit.rlim_cur < limit.rlim_max {
             limit.rlim_cur = limit.rlim_max;
-            // Where it is refused, what there is has to do.
+            // Where it is refused, the limit stays.
             libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
         }
     }

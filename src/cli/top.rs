@@ -19,7 +19,7 @@ use super::{
     text::{clean, duration_ms, number, size},
 };
 
-/// Columns and lines of what is no terminal.
+/// Columns and lines where the output is no terminal.
 const PLAIN: (usize, usize) = (160, 60);
 /// Cells of a bar.
 const BAR: usize = 20;
@@ -86,7 +86,7 @@ impl Screen {
         Ok(Self)
     }
 
-    /// Writes over what was shown before; each line is cleared behind its end.
+    /// Writes over the frame before; each line is cleared behind its end.
     fn show(text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
         write!(out, "\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\r\n"))?;
@@ -97,12 +97,12 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         let mut out = io::stdout().lock();
-        // Nobody is left to be told.
+        // Nobody reads any more.
         let _ = write!(out, "\x1b[?25h\x1b[?1049l").and_then(|()| out.flush());
     }
 }
 
-/// One frame of at most so many columns and lines.
+/// One frame of at most this many columns and lines.
 fn frame(status: &Value, (columns, lines): (usize, usize)) -> String {
     let mut out = String::new();
     findings(status, &mut out);

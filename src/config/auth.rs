@@ -1,4 +1,4 @@
-//! Tokens of the admin address from what is written to what is obeyed.
+//! Tokens of the admin address: from the file to the settings.
 
 use std::{collections::BTreeMap, fs};
 
@@ -23,15 +23,15 @@ pub struct AdminAuth {
     /// A file that holds one more token, of the holder `admin`; read again when it changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<String>,
-    /// What needs a token, where there is one; `/-/healthy` and `/-/ready` never do.
+    /// The requests that need a token, where there is one; `/-/healthy` and `/-/ready` never do.
     pub protect: Protected,
 }
 
-/// What needs a token.
+/// The requests that need a token.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protected {
-    /// What changes something: kill, rules, reload.
+    /// Requests that change something: kill, rules, reload.
     #[default]
     Writes,
     /// Status, queries and metrics as well.
@@ -41,7 +41,7 @@ pub enum Protected {
 /// Reads the tokens. Blocks.
 ///
 /// # Errors
-/// The key that is wrong, and what is wrong with it; never the token.
+/// The key and its mistake; never the token.
 pub(super) fn tokens(raw: &AdminAuth) -> Result<Tokens, (&'static str, String)> {
     let mut tokens: Vec<(&str, String)> = Vec::new();
     for (name, token) in &raw.tokens {

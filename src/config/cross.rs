@@ -352,7 +352,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Checks the limits of a tenant that may use `backends`, blaming only what the file says.
+    /// Checks the limits of a tenant that may use `backends`; a mistake is reported only for keys that the file has.
     fn tenant<'b>(
         &mut self,
         backends: impl IntoIterator<Item = &'b Backend> + Clone,
@@ -408,7 +408,7 @@ fn route_of<'r>(raw: &'r Raw, tenant: &str) -> Option<&'r str> {
     routes.max_by_key(|(pattern, _)| (*pattern == tenant, pattern.len())).map(|(_, backend)| backend)
 }
 
-/// A name without scheme, port and path; a star in front covers what ends so.
+/// A name without scheme, port and path; a star in front covers every name with this end.
 fn is_host(name: &str) -> bool {
     let plain = name.strip_prefix('*').unwrap_or(name);
     name.len() <= 253

@@ -167,7 +167,7 @@ impl TenantLimits {
 }
 
 impl Class {
-    /// Alerts go first, then what people look at; Grafana sends these headers.
+    /// Alerts go first, then dashboards; Grafana sends these headers.
     pub(super) fn built_in() -> Vec<Self> {
         let class = |name: &str, header: &str, value: &str, reserve| Self {
             name: name.to_owned(),

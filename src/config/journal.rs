@@ -14,7 +14,7 @@ pub struct Journal {
     pub enabled: bool,
     /// Most bytes on disk, at least `1MiB`; the oldest queries go first. A query takes some dozens of bytes.
     pub size: Size,
-    /// What is kept of a query's text.
+    /// The part of a query's text that is kept.
     pub text: JournalText,
 }
 
@@ -24,7 +24,7 @@ impl Default for Journal {
     }
 }
 
-/// What is kept of a query's text.
+/// The part of a query's text that is kept.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JournalText {

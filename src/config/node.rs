@@ -29,13 +29,13 @@ pub struct RawNode {
     pub listen: Listen,
     /// Client connections.
     pub connections: NodeConnections,
-    /// What is kept.
+    /// Retention and bounds of the samples.
     pub storage: Storage,
-    /// What reads may take.
+    /// Bounds of reads.
     pub reads: Reads,
     /// Where the memory of reads comes from.
     pub pool: Pool,
-    /// What may be read in a window that slides.
+    /// Bounds of all reads within a window that slides.
     pub recent: ReadQuota,
     /// Logs and profiles.
     pub telemetry: Telemetry,
@@ -53,17 +53,17 @@ pub struct Telemetry {
     pub profiling: Profiling,
 }
 
-/// What is kept.
+/// Retention and bounds of the samples.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Storage {
     /// How long samples are kept, behind the newest of all, which never counts beyond the clock.
     pub retention: Span,
-    /// What blocks and log may take on the disk; the oldest blocks go when it is more.
+    /// The most bytes of blocks and log on the disk; beyond it the oldest blocks go.
     pub size: Limit<Size>,
     /// How far behind the newest sample of all a late one may be.
     pub out_of_order: Span,
-    /// What one block covers when it is sealed; larger ones are made by merging.
+    /// The time that one block covers when it is sealed; larger ones are made by merging.
     pub block: Span,
     /// How far ahead of the clock a sample may be.
     pub ahead: Span,
@@ -71,7 +71,7 @@ pub struct Storage {
     pub series: Count,
     /// When the log is forced to the disk.
     pub sync: Sync,
-    /// The largest body of a write, as sent and once unpacked. All writes together hold four times as much of each.
+    /// The largest body of a write, as sent and once unpacked. All writes together hold four times that of each.
     pub write: Size,
 }
 
@@ -85,7 +85,7 @@ pub enum Sync {
     Never,
 }
 
-/// What reads may take.
+/// Bounds of reads.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Reads {
@@ -169,8 +169,8 @@ pub fn load_node_file(path: &FilePath) -> Result<RawNode, Report> {
     load_node_text(&name, &text, &env::var)
 }
 
-/// What differs between two configurations of a node: what a running one takes over ([`Node::set_read_limits`]), and
-/// what waits for its next start.
+/// The difference of two configurations of a node: the keys that a running one takes over ([`Node::set_read_limits`]),
+/// and those that wait for its next start.
 ///
 /// [`Node::set_read_limits`]: crate::node::http::Node::set_read_limits
 pub fn node_changes(old: &RawNode, new: &RawNode) -> (Vec<String>, Vec<String>) {
@@ -185,7 +185,7 @@ pub fn node_changes(old: &RawNode, new: &RawNode) -> (Vec<String>, Vec<String>) 
 /// The result of reading a file.
 #[derive(Debug)]
 pub enum Checked {
-    /// The configuration of a proxy, with what may be a mistake.
+    /// The configuration of a proxy, with warnings.
     Proxy(Box<Loaded>),
     /// That of a storage node.
     Node,
@@ -205,7 +205,7 @@ pub fn check_file(path: &FilePath) -> Result<Checked, Report> {
 }
 
 /// Whether a file is the node's configuration rather than the proxy's: it has more of the node's keys than of the
-/// proxy's. What is not YAML is not.
+/// proxy's. A file that is not YAML is not.
 fn is_node(text: &str) -> bool {
     let Ok(written) = tree::parse(text) else { return false };
     let written = written.to_json();

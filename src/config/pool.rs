@@ -24,7 +24,8 @@ use crate::{
 pub struct Pool {
     /// Whether the memory lent to queries is bounded.
     pub mode: Mode,
-    /// Memory of all queries together, of which seven eighths are lent; left out: a quarter of what the process may use.
+    /// Memory of all queries together, of which seven eighths are lent; left out: a quarter of the memory that the
+    /// process may use.
     pub memory: Option<Size>,
     /// How long a query waits at that bound before it fails with 503.
     pub wait: Span,
@@ -98,7 +99,7 @@ impl Pool {
         self.check_marks(root).or_else(|| self.check_kept(root))
     }
 
-    /// A pool is full at the start: what would not fit must not get so far.
+    /// A pool is full at the start: one that would not fit must not get there.
     fn check_kept(&self, root: &tree::Node) -> Option<Diagnostic> {
         let most = memory_limit().map_or(MEMORY_UNKNOWN, |limit| limit.bytes);
         let pools =

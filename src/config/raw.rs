@@ -110,8 +110,8 @@ pub struct Server {
     pub request_body: Size,
     /// How long a shutdown waits for queries in flight.
     pub grace: Span,
-    /// Names under which the admin address may be asked, beside IP addresses and `localhost`: a page in somebody's browser
-    /// can make any other name lead here. `*.suffix` covers what ends so, `*` every name.
+    /// Names of the admin address, beside IP addresses and `localhost`: a page in somebody's browser can make any other
+    /// name lead here. `*.suffix` covers every name with this end, `*` every name.
     pub admin_hosts: Vec<String>,
     /// Tokens of the admin address. Without any, everybody who reaches it may do everything.
     pub admin_auth: AdminAuth,
@@ -149,8 +149,8 @@ pub struct Backend {
     pub light_connections: Count,
     /// Headers added to every request, for credentials: `Authorization: Bearer ${TOKEN}`.
     pub headers: BTreeMap<String, Secret>,
-    /// The header that names the tenant to the database, or `none`. Left out: `X-Scope-OrgID` for mimir, cortex and weir,
-    /// `THANOS-TENANT` for thanos, none for others. Weir alone sets it; what a client wrote there never goes on.
+    /// The header that names the tenant to the database, or `none`. Left out: `X-Scope-OrgID` for mimir, cortex and
+    /// weir, `THANOS-TENANT` for thanos, none for others. Weir alone sets it; a client's own header never goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant_header: Option<String>,
     /// Whether the client's own credentials (`Authorization`, cookies, Grafana's tokens) go on to the database.
@@ -172,8 +172,8 @@ pub struct Backend {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUnparsable {
-    /// `estimate_from_text` for VictoriaMetrics. For all others a function that only the database knows is weighed by its
-    /// arguments and the dearest kind of function, and what else is not PromQL is refused.
+    /// `estimate_from_text` for VictoriaMetrics. For all others a function that only the database knows is priced by
+    /// its arguments as the dearest kind of function, and any other text that is not PromQL is refused.
     Auto,
     /// Weigh it by the selectors found in its text.
     EstimateFromText,
@@ -266,8 +266,8 @@ pub struct Pressure {
     /// Resident memory at which the backend is at its limit; `unlimited` leaves memory out where the backend does not
     /// export its own.
     pub memory_limit: Limit<Size>,
-    /// What becomes of the budget when a signal stays away, or never comes: `hold` (it does not rise), `shrink` (to one
-    /// query at a time), a share to shrink to, or `ignore` (the other signals decide).
+    /// The reaction of the budget to a signal that stays away, or never comes: `hold` (it does not rise), `shrink` (to
+    /// one query at a time), a share to shrink to, or `ignore` (the other signals decide).
     pub on_stale: OnStale,
     /// How long a signal may stay away before that happens.
     pub stale_after: Span,
@@ -336,7 +336,7 @@ pub struct Class {
     /// The share kept free for it.
     #[serde(default)]
     pub reserve: Option<Share>,
-    /// What one query of this class may cost, where that differs from the tenant's limits.
+    /// Limits of one query of this class, where they differ from the tenant's.
     #[serde(default, skip_serializing_if = "is_default")]
     pub per_query: PerQuery,
 }

@@ -13,8 +13,8 @@ use super::scalar::{Count, Limit, Rate, Size, Span};
 pub struct Limits {
     /// For every tenant.
     pub default: TenantLimits,
-    /// What differs for single tenants, or with `team-*` for all whose names begin so; of several, the most specific one
-    /// applies, and over `default` alone.
+    /// The differences for single tenants, or with `team-*` for all whose names begin with `team-`; of several, the
+    /// most specific one applies, and over `default` alone.
     pub tenants: BTreeMap<String, TenantLimits>,
     /// `default` as it is written, without the built-in limits.
     #[serde(skip)]
@@ -25,9 +25,9 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Refuse what is over a limit.
+    /// Refuse queries over a limit.
     Enforce,
-    /// Count and log what would be refused, and let it run.
+    /// Count and log the refusal, and let the query run.
     Shadow,
     /// Do not look.
     Off,
@@ -93,7 +93,7 @@ pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 layers! {
-    /// The limits of one tenant; what is not written comes from `limits.default`, then from the built-in defaults.
+    /// The limits of one tenant; a key that is left out comes from `limits.default`, then from the built-in defaults.
     TenantLimits {
         /// Whether the limits are enforced.
         mode: leaf Mode,
@@ -101,8 +101,8 @@ layers! {
         modes: leaf BTreeMap<LimitKey, Mode>,
         /// Limits on one query.
         per_query: group PerQuery,
-        /// What one query may cost before it goes to the slow lane, with a warning in its answer; with the mode of the limit of
-        /// the same name.
+        /// The cost from which on a query goes to the slow lane, with a warning in its answer; with the mode of the
+        /// limit of the same name.
         soft: group Soft,
         /// The budget of the tenant's queries in flight.
         in_flight: group InFlight,
@@ -146,7 +146,7 @@ layers! {
         /// Time from admission to the last byte.
         timeout: leaf Limit<Span>,
     }
-    /// What one query may cost before it goes to the slow lane (`backends[].budget.slow`).
+    /// The cost from which on a query goes to the slow lane (`backends[].budget.slow`).
     Soft {
         /// Distinct series matched by the selectors.
         series: leaf Limit<Count>,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::node::http::{QuotaLimit, QuotaSettings};
 
-/// What reads may touch in a window that slides.
+/// Bounds of all reads within a window that slides.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReadQuota {

@@ -135,7 +135,7 @@ impl Reloader {
             }
             changed();
             self.watch_files(&mut watcher, &mut watched);
-            // What a file held before it was read again counts, so that no change goes unseen.
+            // The content of a file before it was read again counts, so that no change goes unseen.
             seen = self
                 .look()
                 .into_iter()

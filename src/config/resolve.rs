@@ -380,7 +380,7 @@ impl Modes<'_> {
 
     fn rate(&self, key: LimitKey, rate: Option<scalar::Limit<scalar::Rate>>) -> RateLimit {
         let rate = rate.and_then(scalar::Limit::at).map(|rate| {
-            // The same rate over a longer time: what may come at once is a dashboard's worth, not a second's.
+            // The same rate over a longer time: a dashboard's queries may come at once, not only a second's.
             let times = BURST.as_secs().div_ceil(rate.per.as_secs().max(1)).max(1) as u32;
             Rate {
                 count: rate

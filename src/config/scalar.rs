@@ -182,7 +182,7 @@ impl<T: fmt::Display> fmt::Display for Limit<T> {
     }
 }
 
-/// What to do with a query of which nothing is known: `allow`, `deny`, or assume a number of series.
+/// The treatment of an unknown query: `allow`, `deny`, or an assumed number of series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unknown {
     /// Let it run; the meter still watches it.
@@ -218,7 +218,7 @@ impl fmt::Display for Unknown {
     }
 }
 
-/// What becomes of a budget when a signal of pressure stays away: `hold`, `shrink`, `ignore`, or a share to shrink to.
+/// The reaction of a budget to a missing signal of pressure: `hold`, `shrink`, `ignore`, or a share to shrink to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnStale {
     /// It does not rise.

@@ -47,7 +47,7 @@ pub(super) enum Value {
 pub(super) struct Scalar {
     /// After substitution of environment variables.
     pub(super) text: String,
-    /// As written in the file: what messages show, so that no secret reaches a log.
+    /// As written in the file: messages show this, so that no secret reaches a log.
     pub(super) written: String,
 }
 

@@ -36,13 +36,13 @@ use super::{
 
 /// Paths that are answered even on a spare place: a health check says that the process lives, however busy it is.
 const HEALTH_PATHS: [&str; 2] = ["/-/healthy", "/-/ready"];
-/// What a client still sends after its head was refused is read for this long, and at most as far as this many bytes: a
-/// connection closed with unread bytes is reset, and the refusal may never be seen.
+/// The rest of a refused request is read for this long, and at most this many bytes of it: a connection closed with
+/// unread bytes is reset, and the refusal may never be seen.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 2 << 20;
 
 /// Answers on a connection until its client is done, a timeout or a deadline is over, or the connection has to end and
-/// no answer is under way. A connection that breaks is its client's affair: what was in flight on it is dropped.
+/// no answer is under way. When a connection breaks, its requests in flight are dropped.
 pub(super) async fn serve_connection<I, S, B>(io: I, service: S, place: &Place, timeouts: Timeouts)
 where
     I: AsyncRead + AsyncWrite + Unpin,

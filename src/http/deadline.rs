@@ -45,7 +45,7 @@ impl ResponseDeadline {
         if earliest.is_none_or(|before| at < before) {
             *earliest = Some(at);
             drop(earliest);
-            // There is one who waits, now or soon.
+            // Somebody waits, now or soon.
             self.changed.notify_one();
         }
     }

@@ -1,5 +1,4 @@
-//! TLS handshakes: beside accepting, in bounded number and time, since nothing else that a stranger can ask for costs
-//! as much.
+//! TLS handshakes: beside accepting, in bounded number and time, since a stranger can ask for nothing dearer.
 
 use std::{future::poll_fn, io, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Tokens that open an address: which requests need one, and who asks.
+//! Tokens that open an address: the requests that need one, and the holder.
 
 use std::{fmt, sync::Arc};
 

@@ -1,9 +1,9 @@
 //! The threads that carry connections, each with a runtime of its own.
 //!
 //! A request, its client's connection and the backend's connection stay on one thread from the first byte to the last:
-//! nothing is handed over or woken across threads, which is most of what a runtime with several threads costs a small
-//! request. The price: what computes for long holds up the other connections of its thread, so nothing may (parsing and
-//! inflating are bounded).
+//! nothing is handed over or woken across threads, which is most of the cost of a small request on a runtime with
+//! several threads. The price: a long computation holds up the other connections of its thread, so none may be long
+//! (parsing and inflating are bounded).
 
 use std::{io, num::NonZeroUsize, sync::Arc, thread, time::Duration};
 

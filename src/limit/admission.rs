@@ -41,7 +41,7 @@ pub enum Charged {
     All,
 }
 
-/// A query that asks to run. Names, not positions, say where and as what: a reload in between changes nothing.
+/// A query that asks to run. Backend and class are names and not positions: a reload in between changes neither.
 #[derive(Clone, Debug)]
 pub struct AdmissionRequest {
     /// The tenants that pay, each for all of it; the first is whose turn it is.
@@ -219,7 +219,7 @@ impl Admission {
         Some((backend.share(), backend.window.cut_by()))
     }
 
-    /// Refuses everybody who waits, and everybody who comes: the process is about to end.
+    /// Refuses all that wait, and all that come: the process is about to end.
     pub fn close(self: &Arc<Self>) {
         self.change(|state, _, ready| *ready = state.close());
     }

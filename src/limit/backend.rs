@@ -77,7 +77,7 @@ impl Backend {
         }
     }
 
-    /// Makes room for as many classes.
+    /// Makes room for this number of classes.
     pub(super) fn with_classes(&mut self, classes: usize) {
         for lane in [&mut self.light, &mut self.heavy] {
             lane.by_class.resize(classes, Usage::default());
@@ -231,7 +231,7 @@ impl Backend {
         fits
     }
 
-    /// How long a query's charge outlives its client: for a light query as much less as it is lighter.
+    /// How long a query's charge outlives its client: for a light query less, in proportion to its weight.
     pub(super) fn lingers(&self, charge: &Charge) -> Duration {
         match self.budget.memory().max {
             Some(max) if charge.light => {

@@ -104,8 +104,8 @@ fn grew(now: Usage, before: Option<Usage>) -> bool {
     now.memory > before.memory || now.queries > before.queries
 }
 
-/// No budget is passed by what was admitted, and heavy bytes stay within the window unless one runs alone. A budget or
-/// a window that shrank may be passed until permits come back.
+/// Permits pass no budget, and heavy bytes stay within the window unless one runs alone. A budget or a window that
+/// shrank may be passed until permits come back.
 fn excesses(state: &State, before: &Before) -> Vec<String> {
     let mut wrong = Vec::new();
     for (slot, backend) in state.backends.iter().enumerate() {
@@ -144,7 +144,7 @@ fn excesses(state: &State, before: &Before) -> Vec<String> {
 }
 
 /// Nobody waits who could run; light queries always have their lane; a query that fits does not wait for long before an
-/// idle backend, nor anybody longer than it may; queues and accounts agree on who waits.
+/// idle backend, nor any query longer than it may; queues and accounts agree on the waiting queries.
 fn forgotten(state: &State, now: Instant) -> Vec<String> {
     let mut wrong = Vec::new();
     for backend in &state.backends {

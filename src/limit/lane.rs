@@ -54,7 +54,7 @@ impl Account {
         self.queue.push(waiter);
     }
 
-    /// Takes out everybody who waits.
+    /// Takes out all that wait.
     pub(super) fn take_waiting(&mut self) -> Vec<Waiter> {
         self.waiting_by_class.fill(0);
         self.queue.take_all().collect()

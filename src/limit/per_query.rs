@@ -8,7 +8,7 @@ use crate::base::{Estimate, QueryCost, TenantId};
 
 type Check = (fn(&PerQuery) -> Limit, LimitName, Estimate);
 
-/// What a query asks for, limit by limit: selectors and time first, since those are the easiest to understand.
+/// The cost of a query, limit by limit: selectors and time first, since those are the easiest to understand.
 fn checks(cost: &QueryCost) -> [Check; 14] {
     let text = &cost.text;
     [
@@ -67,7 +67,7 @@ pub fn check_per_query(
 pub struct SoftHit {
     /// The limit.
     pub limit: LimitName,
-    /// What the query asks for, in the unit of the limit.
+    /// The query's number, in the unit of the limit.
     pub observed: Estimate,
     /// The soft limit.
     pub max: u64,
@@ -78,7 +78,7 @@ pub struct SoftHit {
 }
 
 impl SoftHit {
-    /// For people: by how much, and what becomes of a larger one.
+    /// For people: the excess, and the consequence for a larger query.
     pub fn message(&self) -> String {
         let (name, seen) = (self.limit, self.observed);
         let observed = match seen.value {

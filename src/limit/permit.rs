@@ -90,8 +90,8 @@ struct Held {
     phase: AtomicU8,
 }
 
-/// A share of the budgets of tenants, a class and a backend. Dropping it is the only way to give it back, and what is
-/// given back goes to the next in the queue at once. Dropped without [`Permit::settle`] the query counts as abandoned.
+/// A share of the budgets of tenants, a class and a backend. Its drop is the only way back, and frees the share for the
+/// next in the queue at once. Dropped without [`Permit::settle`] the query counts as abandoned.
 pub struct Permit {
     held: Arc<Held>,
     actual: Actual,

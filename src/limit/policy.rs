@@ -303,7 +303,7 @@ pub struct BackendBudget {
     pub memory: Limit,
     /// Queries.
     pub queries: Limit,
-    /// What queries in the slow lane may hold of that.
+    /// The share of queries in the slow lane.
     pub slow: SlowLane,
     /// Percent of the memory that are open to heavy queries before any completed; 100 opens all.
     pub unproven_percent: u8,

@@ -1,13 +1,14 @@
-//! Who runs next of those that wait for one lane of a backend: self-clocked fair queueing, which is deficit round robin
-//! without the rounds.
+//! The order of the queries that wait for one lane of a backend: self-clocked fair queueing, which is deficit round
+//! robin without the rounds.
 //!
 //! Every share (a tenant's queries of one class) has a virtual start, and its turn comes at the start plus the cost of
-//! its next query. The earliest turn is next, and its start moves on by its cost. So a cheap query comes before a
-//! dear one that arrived with it, and a dear one is passed only until others had as much. Inside a share the same is
+//! its next query. The earliest turn is next, and its start moves on by its cost. So a cheap query comes before a dear
+//! one that arrived with it, and a dear one is passed only until others had the same cost. Inside a share the same is
 //! done once more between flows: an actor's queries of similar cost, first in, first out.
 //!
-//! The order is strict: whoever is next and has no room at the backend holds up everybody behind it, but for those whom
-//! [`Verdict`] lets pass. A share whose tenant has no room is parked and costs nothing until its tenant gets some.
+//! The order is strict: a query whose turn it is and that finds no room at the backend holds up all behind it, but for
+//! those whom [`Verdict`] lets pass. A share whose tenant has no room is parked and costs nothing until its tenant gets
+//! some.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -47,7 +48,7 @@ pub(super) enum Verdict {
     IsPassed,
     /// It waits, and holds up those behind it.
     Blocks,
-    /// What it waits for is nothing that others of the queue hold up.
+    /// It waits for room that no other query of the queue holds up.
     Parks(Parked),
 }
 
@@ -356,7 +357,7 @@ impl Queue {
         self.order.insert((share.turn, key.clone()));
     }
 
-    /// Everybody who waits, in no order.
+    /// All that wait, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Waiter> {
         self.shares.values().flat_map(|share| &share.flows).flat_map(|flow| &flow.waiters)
     }

@@ -123,7 +123,7 @@ impl Buckets {
         take(self.queries.as_ref(), 1)
     }
 
-    /// Takes the samples of one query, and as much of the debt as fits the bucket.
+    /// Takes the samples of one query, and the debt as far as it fits the bucket.
     pub(super) fn take_samples(&mut self, samples: u64) -> Result<(), Verdict> {
         let Some(bucket) = &self.samples else { return Ok(()) };
         let more = self.owed.min(bucket.rate.count.get().saturating_sub(samples));

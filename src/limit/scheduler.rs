@@ -105,7 +105,7 @@ impl State {
         }
     }
 
-    /// Lets run who waits and has room at `now`, in the order of turns.
+    /// Lets waiting queries that find room run at `now`, in the order of turns.
     pub(super) fn dispatch(&mut self, now: Instant) -> Handovers {
         self.end_lingering(now);
         let mut ready = Handovers::new();

@@ -208,7 +208,7 @@ impl State {
         }
         self.exceeds_budget(request, &charge, shadow)?;
         let lane = self.runs_at_once(&charge, now);
-        // Before the rates: who finds no place has asked for nothing yet.
+        // Before the rates: a query that finds no place is not counted towards them.
         let gives_way = if lane.is_some() { None } else { self.find_place(request, &charge)? };
         self.rates(request, &charge.payers, shadow)?;
         self.note_passed(request, &charge, shadow);
@@ -366,7 +366,7 @@ impl State {
         stalled
     }
 
-    /// A query is over for its client. What it held goes to whoever is next, at once or after the time in which the
+    /// A query is over for its client. Its share goes to the next in the queue, at once or after the time in which the
     /// backend notices.
     pub(super) fn release(
         &mut self,

@@ -19,7 +19,7 @@ impl Usage {
         *self = self.plus(memory);
     }
 
-    /// Gives back what one query held; what was added once is taken once, so nothing goes below zero.
+    /// Gives back the bytes of one query; each charge is taken back once, so nothing goes below zero.
     pub(super) fn remove(&mut self, memory: u64) {
         self.memory -= u128::from(memory);
         self.queries -= 1;

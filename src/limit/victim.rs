@@ -11,9 +11,9 @@ pub struct Candidate {
     pub runs_for: Duration,
 }
 
-/// The position of the query to cancel: the heaviest by its estimate; of light ones, which are all alike next to what
-/// is held, the one that has run for longest, since its estimate is the least credible. `light` is the most that a light
-/// one holds, in bytes.
+/// The position of the query to cancel: the heaviest by its estimate; of light ones, which are all alike beside the
+/// memory in use, the one that has run for longest, since its estimate is the least credible. `light` is the most bytes
+/// of a light one.
 pub fn victim(running: impl IntoIterator<Item = Candidate>, light: u64) -> Option<usize> {
     let each = running.into_iter().enumerate();
     let key = |candidate: &Candidate| match candidate.bytes {

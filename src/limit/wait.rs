@@ -25,9 +25,9 @@ pub enum WaitReason {
     SmallerFirst,
     /// Slow readers and clients that left still hold the budget.
     Budget,
-    /// The tenant has as many queries in flight as it may.
+    /// The tenant's queries in flight are at its limit.
     TenantQueries,
-    /// The tenant's queries in flight hold as much memory as they may.
+    /// The memory of the tenant's queries in flight is at its limit.
     TenantMemory,
     /// The tenant holds its part of the lane's slots.
     TenantSlots,

@@ -100,8 +100,8 @@ impl Window {
         }
     }
 
-    /// Obeys a look at the backend; `in_use` is the most heavy bytes in flight since the look before. With none,
-    /// what is seen does not come from here, and nothing is cut.
+    /// Takes an observation of the backend; `in_use` is the most heavy bytes in flight since the one before. With none,
+    /// Weir's own queries are not the cause, and nothing is cut.
     pub(super) fn observe(&mut self, distress: &Distress, in_use: u128, budget: u64, elapsed: Duration) {
         self.may_grow = distress.is_ease();
         let seconds = elapsed.min(ELAPSED_MAX).as_secs_f64();

@@ -45,7 +45,7 @@ pub(super) struct Common {
     pub(super) rule: Option<Arc<Rule>>,
     /// A rule sends it to the slow lane.
     pub(super) slow: bool,
-    /// What its answer says beside its data.
+    /// Warnings for its answer.
     pub(super) warnings: Vec<String>,
 }
 

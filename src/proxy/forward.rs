@@ -55,7 +55,8 @@ pub(super) struct Dispatch {
     pub(super) upstream: Arc<Upstream>,
     pub(super) outgoing: Outgoing,
     pub(super) deadline: Instant,
-    /// It may be tried on another replica after the first one has seen it: what may have brought one down may not.
+    /// It may be tried on another replica after the first one has seen it: a query that may have brought one down may
+    /// not.
     pub(super) idempotent: bool,
     /// Its parts; `None` if it goes out as it is.
     pub(super) split: Option<InParts>,
@@ -242,8 +243,8 @@ struct ApiError<'a> {
     error: Cow<'a, str>,
 }
 
-/// Looks at the head of an answer, and at all of an error: what Grafana could not read becomes JSON in the shape of the
-/// query API.
+/// Looks at the head of an answer, and at all of an error: one that Grafana could not read becomes JSON in the shape of
+/// the query API.
 ///
 /// # Errors
 /// The backend's answer is of no use to the client: it is no JSON, or it is about Weir's own access to the backend.

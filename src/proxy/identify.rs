@@ -153,7 +153,7 @@ impl Rules {
         self.trusted.iter().any(|net| net.contains(&peer))
     }
 
-    /// Tells who asks.
+    /// Identifies the client.
     pub fn identify(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<Identity, IdentifyError> {
         let trusted = self.trusts(peer.ip());
         // Nobody checks the password here, so that the name is no more than a header.
@@ -168,8 +168,8 @@ impl Rules {
         Ok(Identity { tenant, payers: Vec::new(), actor, class, trusted })
     }
 
-    /// Makes of a request's headers those that go on to a backend, which believes them as Weir believes a trusted proxy:
-    /// what a stranger says of himself stays here, and the tenant is the one that was identified.
+    /// Turns a request's headers into those for a backend, which believes them as Weir believes a trusted proxy:
+    /// identity headers of a stranger are taken out, and the tenant is the one that was identified.
     pub fn forward(&self, headers: &mut HeaderMap, who: &Identity, tenancy: &Tenancy) {
         for source in &self.sources {
             if let TenantSource::Header(name) = source {
@@ -261,7 +261,7 @@ impl ClassRule {
     }
 }
 
-/// The value of a header that says who asks: one, however often it is repeated.
+/// The value of a header that names the client: one, however often it is repeated.
 fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, IdentifyError> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();

@@ -40,7 +40,7 @@ const CACHED_QUERIES: u64 = 10_000;
 /// Tenants and classes that are resolved once.
 const OWNERS_MAX: usize = 10_000;
 
-/// What a configuration says to a query.
+/// The verdict of a configuration on a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// No limit on one query stands in its way.
@@ -54,11 +54,11 @@ pub enum Verdict {
 /// A query under another configuration.
 #[derive(Clone, Debug)]
 pub struct Replayed {
-    /// What becomes of it.
+    /// The verdict now.
     pub verdict: Verdict,
     /// Limits in shadow mode that it passes.
     pub shadowed: Vec<Refusal>,
-    /// What it would cost; `None` where nothing can be said.
+    /// Its expected cost; `None` where it cannot be known.
     pub cost: Option<QueryCost>,
 }
 
@@ -104,7 +104,7 @@ impl Replay {
         Self { settings, policy, admission, cache, owners: HashMap::new() }
     }
 
-    /// What these settings say to a query.
+    /// The verdict of these settings on a query.
     pub fn replay(&mut self, record: &Record) -> Replayed {
         let owner = self.owner(record);
         let priced = record.priced.as_ref().filter(|priced| is_complete(priced));
@@ -215,7 +215,7 @@ impl Replay {
         let Some(reading) = self.read(record, owner.model.kind) else {
             let Some(priced) = &record.priced else { return unknown };
             return match self.judge(owner, &priced.cost) {
-                // What refuses it by the shape alone refuses it whatever it reads.
+                // A limit on the shape alone refuses it, whatever it reads.
                 Ok(_) if !is_complete(priced) => unknown,
                 judged => replayed(record, owner, judged, priced.cost),
             };
@@ -274,7 +274,7 @@ fn counts(priced: &Priced, shape: &Shape) -> Option<Vec<SeriesKnowledge>> {
     is_same.then(|| known.collect())
 }
 
-/// The estimate of the live path, with what is recorded in place of history and probes.
+/// The estimate of the live path, with recorded counts in place of history and probes.
 fn price(record: &Record, owner: &Owner, reading: &Reading, known: Vec<SeriesKnowledge>) -> QueryCost {
     let subject = Subject {
         shape: &reading.shape,
@@ -306,7 +306,7 @@ fn price(record: &Record, owner: &Owner, reading: &Reading, known: Vec<SeriesKno
     cost
 }
 
-/// Whether its selectors were looked at: what is refused by its shape is not priced.
+/// Whether its selectors were counted: a query refused for its shape is not priced.
 fn is_complete(priced: &Priced) -> bool {
     !priced.counts.is_empty() || !(1..=COUNTS_MAX as u64).contains(&priced.cost.selectors)
 }

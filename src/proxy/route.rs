@@ -283,14 +283,14 @@ fn is_web(path: &str) -> bool {
     path == "/" || WEB.iter().any(below)
 }
 
-/// `label/NAME/values`; the name may hold escapes, but none that stands for a way to somewhere else: what normalises paths
-/// on the way to the backend would take it.
+/// `label/NAME/values`; the name may hold escapes, but none that changes the path: a program that normalises paths on
+/// the way to the backend would follow it.
 fn is_label_values(name: &str) -> bool {
     let inner = name.strip_prefix("label/").and_then(|rest| rest.strip_suffix("/values"));
     inner.is_some_and(|label| {
         let plain = label.to_ascii_lowercase().replace("%2e", ".").replace("%5c", "\\");
         let is_way = |segment: &str| matches!(segment, "." | "..");
-        // A backslash may be part of a name; to what takes it for a slash it must lead nowhere.
+        // A backslash may be part of a name; a program that takes it for a slash must not be led elsewhere.
         !plain.is_empty() && !plain.contains('/') && !plain.contains("%2f") && !plain.split('\\').any(is_way)
     })
 }

@@ -39,7 +39,7 @@ pub(super) fn stack(shared: &Arc<Shared>) -> Stack {
         .layer(RateLayer::new(Arc::clone(admission)))
         // -> Exchange<Parsed>: body, parameters, syntax tree. A free query is forwarded from here. 400 408 413
         .layer(ParseLayer)
-        // What an operator set against single queries: refused, cut, or sent to the slow lane.          422
+        // An operator's rules against single queries refuse, cut, or send to the slow lane.             422
         .layer(RulesLayer)
         // -> Exchange<Priced>: the cost, from the cheapest source that leaves no doubt. Explains are answered here.
         .layer(EstimateLayer)

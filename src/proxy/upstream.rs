@@ -129,7 +129,7 @@ impl Upstream {
         self.head_removals.lock()
     }
 
-    /// The series that left what its label table is about since then, as far as it counts them.
+    /// The series that left the scope of its label table since then, as far as it counts them.
     pub fn gone_since(&self, since_ms: i64, now_ms: i64) -> Option<u64> {
         (self.backend.kind() == Kind::Prometheus)
             .then(|| self.head_removals().gone_since(since_ms, now_ms))?

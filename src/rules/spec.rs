@@ -28,25 +28,25 @@ const FINGERPRINT_DIGITS: usize = 16;
 pub struct RuleSpec {
     /// The name in messages and metrics.
     pub name: String,
-    /// Which queries it is about; everything that is written has to match.
+    /// The conditions on a query; all that are written have to match.
     #[serde(rename = "match", deserialize_with = "mapping")]
     pub matches: MatchSpec,
-    /// What becomes of them.
+    /// The action on matching queries.
     pub action: ActionName,
-    /// To what `action: clamp` cuts them.
+    /// The ceilings of `action: clamp`.
     #[serde(skip_serializing_if = "is_default", deserialize_with = "mapping")]
     pub clamp: ClampSpec,
-    /// Why; whoever is refused reads it.
+    /// The reason, which refused clients read.
     pub reason: String,
     /// Whom to ask.
     pub owner: String,
-    /// From when on it does nothing: `2026-12-01T08:00:00Z`. A rule that is set over the admin API needs it, and may say for how
-    /// long instead: `2h`.
+    /// The end of the rule: `2026-12-01T08:00:00Z`. A rule that is set over the admin API needs one, and may give a time from
+    /// now instead: `2h`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
 }
 
-/// What becomes of queries that a rule matches.
+/// The action on queries that a rule matches.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ActionName {
@@ -132,7 +132,7 @@ pub struct SpanSpec {
     pub shorter_than: Option<String>,
 }
 
-/// To what queries are cut. What still spans more after that is refused: one evaluation cannot be cut.
+/// The ceilings to which queries are cut. A query that still spans more is refused: one evaluation cannot be cut.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClampSpec {

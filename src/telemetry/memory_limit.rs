@@ -115,7 +115,7 @@ impl<'m> Mount<'m> {
 
     /// The folders of a group and of all above it that are mounted.
     fn folders(&self, group: &Path) -> Vec<PathBuf> {
-        // A group that lies outside of what is mounted cannot be seen from here; what is mounted is above it or beside it.
+        // A group outside of the mounts cannot be seen from here; the mounted part is above it or beside it.
         let inside = group.strip_prefix(self.from).unwrap_or(Path::new(""));
         let climbs = inside.components().any(|part| !matches!(part, Component::Normal(_)));
         let inside = if climbs { Path::new("") } else { inside };
@@ -196,7 +196,7 @@ mod tests {
         let file = "sys/fs/cgroup/system.slice/docker-abc.scope/memory.max";
         let group = "0::/system.slice/docker-abc.scope\n";
         assert_eq!(limit(group, V2, &[(file, "134217728\n")]), found(128 * MIB, &format!("/{file}")));
-        // A process that was moved out of what its namespace shows.
+        // A process that was moved out of its namespace's view.
         let own = [("sys/fs/cgroup/memory.max", "134217728\n")];
         assert_eq!(limit("0::/../other\n", V2, &own), found(128 * MIB, "/sys/fs/cgroup/memory.max"));
     }

@@ -51,8 +51,8 @@ impl Collector for ProcessCollector {
     }
 }
 
-/// How near the process is to its end: what only it can give back, and what it may use. For a process that maps its
-/// files, whose pages the system takes back by itself.
+/// Memory that only the process can give back, and the memory that it may use. For a process that maps its files, whose
+/// pages the system takes back by itself.
 #[derive(Debug)]
 pub struct MemoryCollector {
     anonymous: IntGauge,

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// A text that shows in HTML as what it is, in an element or in a quoted attribute: markup is escaped, and characters
-/// that are not to be seen but change how others look (control characters, marks of direction) show as U+FFFD.
+/// A text that HTML shows unchanged, in an element or in a quoted attribute: markup is escaped, and invisible
+/// characters that change others (control characters, marks of direction) show as U+FFFD.
 pub const fn escaped(text: &str) -> Escaped<'_> {
     Escaped(text)
 }

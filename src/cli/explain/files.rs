@@ -18,14 +18,14 @@ use crate::{
     expressions::{Asked, Document, Expression, Intervals, files},
 };
 
-/// What a graph shows where nothing says: six hours, in as many points as a panel has on a screen, 15 seconds apart at least.
+/// The span of a graph without a time: six hours, in the points of a panel on a screen, 15 seconds apart at least.
 const RANGE_MS: u64 = 6 * 3_600_000;
 const POINTS: u64 = 1_000;
 const SCRAPE_MS: u64 = 15_000;
 /// How often a rule is evaluated where its group does not say.
 const RULE_EVERY: &str = "1m";
 
-/// One expression and what came of it.
+/// One expression and its verdict.
 struct Explained<'d> {
     file: &'d Path,
     expression: &'d Expression,
@@ -120,7 +120,7 @@ async fn one<'d>(
     Explained { file, expression, query, when, answer }
 }
 
-/// Start and end of what a dashboard shows.
+/// Start and end of a dashboard's time.
 fn shown(document: &Document, range: Option<u64>, now: i64) -> (i64, i64) {
     let (from, to) = document.time.as_ref().map_or(("", "now"), |(from, to)| (from, to));
     let end = moment(to, now).unwrap_or(now);

@@ -49,7 +49,7 @@ pub(super) struct Explain {
     /// Distance between two points of the graph: `15s`, `1m`.
     #[arg(long, requires = "start")]
     step: Option<String>,
-    /// The tenant who asks.
+    /// The tenant of the query.
     #[arg(long)]
     tenant: Option<String>,
     /// Print the JSON of `/api/v1/query_cost`.
@@ -99,7 +99,7 @@ async fn explain(args: &Explain, settings: crate::proxy::Settings) -> ExitCode {
     }
 }
 
-/// Asks what queries would cost, of a proxy of its own.
+/// Asks a proxy of its own for the cost of queries.
 struct Asker {
     proxy: Arc<Proxy>,
 }
@@ -156,7 +156,7 @@ enum Times {
     Graph { start: String, end: String, step: String },
 }
 
-/// What to ask about a query.
+/// The parameters of a query.
 fn target(query: &str, times: &Times) -> String {
     let mut parameters = Serializer::new(String::new());
     parameters.append_pair("query", query);

@@ -175,7 +175,7 @@ async fn requests_that_reach_no_service_get_json() {
         let mut answer = String::new();
         let (mut read, mut write) = tokio::io::split(&mut client);
         let (sent, got) = tokio::join!(write.write_all(request.as_bytes()), read.read_to_string(&mut answer));
-        // The rest of what was refused may find nobody who reads it.
+        // Nobody may be left to read the rest of the refused request.
         drop(sent);
         got.unwrap();
         drop(client);
@@ -197,7 +197,7 @@ const LARGE: usize = 32 << 20;
 /// How long a client may take nothing.
 const STALLED: Duration = Duration::from_secs(1);
 
-/// A client that was sent a large answer, and what became of its connection.
+/// A client that was sent a large answer, and the end of its connection.
 async fn sent_much() -> (TcpStream, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -58,7 +58,7 @@ impl Admissible for Job {
     }
 }
 
-/// What a job's tenant and rate are, held apart so that the rate layer is tested alone.
+/// The tenant and rate of a job, apart, so that the rate layer is tested alone.
 #[derive(Clone, Debug, PartialEq)]
 struct Counted(TenantId, Vec<&'static str>);
 

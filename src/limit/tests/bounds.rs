@@ -19,7 +19,7 @@ async fn random_tenants_are_forgotten_when_idle_and_share_an_account_when_not() 
     policy.tenants.insert(tenant("named"), Arc::default());
     let admission = Admission::new(policy);
     let _held = admission.admit(ask("first", 7)).await.unwrap();
-    // Nobody is idle before the minute is over: what does not fit shares one account, and its rate.
+    // Nobody is idle before the minute is over: tenants beyond the room share one account, and its rate.
     let mut refused = 0;
     for i in 0..3000 {
         refused += usize::from(admission.admit(ask(&format!("t{i}"), 1)).await.is_err());
@@ -79,7 +79,7 @@ async fn permits_count_over_reloads_and_come_back_where_they_were_taken() {
     let admission = Admission::new(two(["x", "y"], 1000));
     let on = |backend: &str, bytes| AdmissionRequest { backend: backend.into(), ..ask("a", bytes) };
     let on_x = admission.admit(on("x", 600)).await.unwrap();
-    // The order changes, the budget shrinks below what is held, and then the backend goes.
+    // The order changes, the budget shrinks below the bytes in flight, and then the backend goes.
     admission.reload(two(["y", "x"], 500));
     assert!(admission.admit(on("x", 300)).now_or_never().is_none(), "x is over its budget");
     assert!(admission.admit(on("y", 300)).now_or_never().is_some());

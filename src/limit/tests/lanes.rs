@@ -21,7 +21,7 @@ fn reserving(reserves: [u8; 2], slots: u64) -> Arc<Admission> {
 
 #[tokio::test(start_paused = true)]
 async fn reserves_are_shares_of_the_window_whatever_it_is() {
-    // What the window is cut to; queries of a hundredth of the budget that no class and `rules` get alone.
+    // The size to which the window is cut; queries of a hundredth of the budget that no class and `rules` get alone.
     for (cut, unreserved, rules) in [(1.0, 67, 87), (2.0, 33, 43), (4.0, 16, 21), (10.0, 6, 8)] {
         let admission = reserving([20, 10], 1_000);
         let first = fill(&admission, &ask("a", WHOLE / 100));
@@ -73,7 +73,7 @@ async fn light_queries_run_under_any_pressure() {
     // The light lane holds four of the largest and seven of one tenant's.
     assert_eq!(fill(&admission, &ask("b", LIGHT)).len(), 4);
     assert_eq!(fill(&admission, &ask("b", LIGHT / 10)).len(), 7);
-    // Heavy ones wait and are not refused; they say for what.
+    // Heavy ones wait and are not refused; their snapshots name the reason.
     let request = ask("b", HEAVY);
     let refusal = admission.admit(request.clone()).await.unwrap_err();
     assert_eq!((refusal.kind, refusal.limit), (ErrorKind::QueueTimeout, LimitName::QueueTimeout));

@@ -75,7 +75,7 @@ fn answered(running: impl IntoIterator<Item = Admitted>) {
     }
 }
 
-/// A look at the backend that finds this, with what is in flight now.
+/// An observation of the backend, with the bytes in flight now.
 fn look(admission: &Arc<Admission>, distress: &Distress) {
     let in_flight = admission.take_peak("main").unwrap();
     admission.observe("main", distress, in_flight);

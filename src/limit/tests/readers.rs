@@ -56,7 +56,7 @@ async fn slow_readers_give_their_slots_to_others_within_the_budget() {
     assert_eq!(stalled, [6, 2, 0]);
     let mut all: Vec<_> = all.into_iter().flatten().collect();
     assert!(admission.admit(ask("other", MIB)).now_or_never().is_some());
-    // What they hold is not given away twice.
+    // Their bytes are not given away twice.
     all.truncate(8);
     let large = admission.admit(ask("other", 990 * MIB)).now_or_never();
     assert!(large.is_none());

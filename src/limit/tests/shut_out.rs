@@ -53,7 +53,7 @@ async fn whatever_was_seen_before_a_query_that_fits_runs_at_an_idle_backend() {
                 tokio::time::advance(Duration::from_secs(1)).await;
             }
             answered(burst);
-            // It goes on to be seen with nothing in flight, and with what is tried now.
+            // It is observed on with nothing in flight, and with the query tried now.
             for _ in 0..10 {
                 look(&admission, &distress);
                 tokio::time::advance(Duration::from_secs(1)).await;

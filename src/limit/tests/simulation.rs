@@ -19,7 +19,7 @@ const BACKENDS: [&str; 3] = ["one", "two", "three"];
 type Waiting = Abortable<BoxFuture<'static, Result<Admitted, Refusal>>>;
 
 struct Crowd {
-    /// What a reload chooses from.
+    /// The limits among which a reload chooses.
     policies: Vec<Policy>,
     /// Tenants who ask.
     names: u32,
@@ -216,8 +216,8 @@ impl Crowd {
     async fn go(&mut self, steps: usize) {
         for step in 0..steps {
             let mut before = invariants::Before::of(&self.admission.lock());
-            // Several events happen between two checks; a change of limits is the last of them, since what was
-            // within the old ones may pass the new.
+            // Several events happen between two checks; a change of limits is the last of them, since queries within
+            // the old ones may pass the new.
             for _ in 0..self.rng.u32(1..4) {
                 let dice = self.rng.u32(0..100);
                 let changes_limits = matches!(dice, 96 | 97);
@@ -238,7 +238,7 @@ impl Crowd {
         }
     }
 
-    /// Everybody leaves. What fits the budget runs within the stated time then, whatever came before.
+    /// All leave. A query that fits the budget runs within the stated time then, whatever came before.
     async fn leave(&mut self) {
         self.waiting.clear();
         self.running.clear();

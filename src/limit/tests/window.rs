@@ -22,7 +22,7 @@ async fn a_burst_doubles_with_every_round_that_completes() {
     }
     // In the end all but the light lane.
     assert_eq!(rounds, [2, 4, 8, 16, 19, 19]);
-    // Estimates that are too low close it by as much, and it does not grow while they are.
+    // Estimates that are too low close it by that factor, and it does not grow while they are.
     for _ in 0..3 {
         let running = fill(&admission, &ask("a", HEAVY));
         look(&admission, &Distress { underestimate: 8.0, ..Distress::NONE });

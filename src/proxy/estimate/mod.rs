@@ -62,7 +62,7 @@ impl Pricing {
         result
     }
 
-    /// By what a query is priced, for a replay of it.
+    /// The inputs of a query's price, for a replay of it.
     fn basis(&self, common: &Common, query: &ParsedQuery, ceilings: &Ceilings) -> Basis {
         let split = self.long_answers.split(query, common.upstream.backend.shared_name());
         Basis {

@@ -1,4 +1,4 @@
-//! What operators did, on record: one line of target `weir::audit` for each act, at a level that no usual filter hides.
+//! The acts of operators, on record: one line of target `weir::audit` for each, at a level that no usual filter hides.
 
 use std::{fmt::Write as _, net::SocketAddr, sync::Arc};
 
@@ -13,13 +13,13 @@ const NAMED_MAX: usize = 20;
 pub struct Author {
     /// The holder of the token, and who the request says it is; empty where neither is known.
     pub name: String,
-    /// Where the request came from; `None` for what Weir did by itself.
+    /// Where the request came from; `None` for an act of Weir itself.
     pub peer: Option<SocketAddr>,
 }
 
 /// A rule was set or taken away.
 pub(crate) fn rule(action: &'static str, rule: &Rule, by: &Author) {
-    // What it matches is what a reader of the line asks next.
+    // A reader of the line asks next for the queries that the rule matches.
     let matches = serde_json::to_string(&rule.spec.matches).unwrap_or_default();
     tracing::warn!(
         target: "weir::audit", action, by = &*by.name, client = by.peer.map(tracing::field::display), rule = rule.name(),

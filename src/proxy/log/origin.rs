@@ -54,7 +54,7 @@ impl Origin {
             dashboard: read(DASHBOARD),
             panel: read(PANEL),
             rule: read(RULE),
-            // It says what asks, and nothing of who.
+            // It names a program, and no person.
             user_agent: text(USER_AGENT),
             client: Some(client.to_canonical()),
             trace_id: trace_id.filter(|id| id.len() == TRACE_ID_DIGITS).map(Into::into),

@@ -204,7 +204,7 @@ impl QueryLog {
         self.owner.as_ref().map(|owner| &*owner.class)
     }
 
-    /// It is known who asks.
+    /// The client is identified.
     pub(in crate::proxy) fn identified(&mut self, owner: Owner, origin: Origin) {
         self.owner = Some(owner);
         self.origin = origin;
@@ -238,7 +238,7 @@ impl QueryLog {
         (self.stage, self.priced) = (Stage::Admit, Instant::now());
     }
 
-    /// By what it was priced, for the journal.
+    /// The inputs of its price, for the journal.
     pub(in crate::proxy) fn price(&mut self, estimated: &Estimated, basis: Basis) {
         if self.logs.journal.get().is_some() {
             self.price = Some(Priced::new(estimated, basis));

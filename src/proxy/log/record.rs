@@ -1,4 +1,4 @@
-//! What the journal keeps of a query, made when it ends.
+//! The journal's record of a query, made when it ends.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     proxy::meter,
 };
 
-/// What a meter counted; what came of an answer that did not end says nothing of the whole.
+/// The counts of a meter; those of an answer that did not end say nothing of the whole.
 fn counted(actual: meter::Actual) -> Actual {
     let counted = |number| actual.counted.then_some(number);
     Actual {

@@ -34,8 +34,8 @@ pub(super) struct Ended<'a> {
 }
 
 impl Trace {
-    /// Begins a query's span and names it in the headers that go on: what the backend does, and what it is asked for
-    /// beforehand, is part of it. `None` for a trace that nobody keeps: it is passed on as it came.
+    /// Begins a query's span and names it in the headers that go on: the backend's work, and the probes before it, are
+    /// part of it. `None` for a trace that nobody keeps: its headers go on unchanged.
     pub(super) fn begin(spans: &Sender, headers: &mut HeaderMap, clock: fn() -> i64) -> Option<Self> {
         let context = Context::within(headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()));
         if !context.sampled {

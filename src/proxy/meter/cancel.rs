@@ -31,7 +31,7 @@ impl Cancellation {
         }
     }
 
-    /// For people: what happened, who did it and why.
+    /// For people: the event, the operator and the reason.
     pub fn message(&self) -> String {
         let Self::Killed(kill) = self else { return FOR_BACKEND.to_owned() };
         let by = if kill.by.is_empty() { "an operator" } else { &kill.by };

@@ -168,8 +168,8 @@ impl Meter {
         }
     }
 
-    /// The same meter for a list, which is refused before its first byte or not for its length at all: what it costs is
-    /// paid when it begins to come, and half a list helps nobody.
+    /// The same meter for a list, which is refused before its first byte or not for its length at all: its cost is paid
+    /// when it begins to come, and half a list helps nobody.
     #[must_use]
     pub const fn judging_before_the_first_byte(mut self) -> Self {
         self.before_the_first_byte = true;

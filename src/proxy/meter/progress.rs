@@ -112,7 +112,7 @@ impl Progress {
         let is_first = !self.deadline.is_over() && self.cancelled.set(why).is_ok();
         if is_first {
             self.deadline.set_deadline(Instant::now());
-            // There is one who waits, now or soon.
+            // Somebody waits, now or soon.
             self.told.notify_one();
         }
         is_first

@@ -23,7 +23,7 @@ const LARGE_TOGETHER: usize = 64 << 20;
 #[derive(Debug)]
 pub(in crate::proxy) struct Bodies(ByteBudget);
 
-/// A body and its share, given back when the last who reads it is done.
+/// A body and its share, given back when its last reader is done.
 struct Held {
     bytes: Bytes,
     _share: ByteShare,

@@ -79,7 +79,7 @@ fn selectors_of_a_dialect_are_read_as_its_queries_are() {
     // Nothing to be found in it: it may list anything.
     let call = read(OnUnparsable::EstimateFromText, "match[]=~").unwrap();
     assert!(call.opaque && call.shape.selectors[0].match_all);
-    // What is PromQL and no selector, no dialect takes for one.
+    // No dialect takes PromQL that is no selector for one.
     assert!(read(OnUnparsable::Forward, "match[]=rate(a[5m])").is_err());
 }
 
@@ -101,7 +101,7 @@ fn times_are_read_as_the_backend_reads_them() {
     }
 }
 
-/// What a database fills in or does not mind is neither refused nor taken for less than it reads.
+/// Parameters that a database fills in or ignores are neither refused nor priced at less than they read.
 #[test]
 fn what_a_kind_fills_in_is_read_as_it_fills_it_in() {
     let cache = promql::Cache::new(16);
@@ -236,7 +236,7 @@ fn what_victoria_expands_and_looks_back_on_is_read() {
     assert!(window("query=up") < 600_000);
 }
 
-/// `/series?match[]=churn` was priced by what is there now, and took 188 MiB.
+/// `/series?match[]=churn` was priced by the series that exist now, and took 188 MiB.
 #[test]
 fn a_listing_without_a_start_looks_through_all_of_time() {
     for (dialect, start) in [(TimeDialect::Prometheus, 0), (TimeDialect::VictoriaMetrics, 700_000)] {

@@ -252,8 +252,8 @@ pub(in crate::proxy) fn estimate_header(estimate: &Estimated) -> String {
     out
 }
 
-/// For `Weir-Cost`: `series=20; answer_series=20; answer_samples=4800; answer_bytes=51234`. The first is what the query
-/// touched, where the backend or the answer says so; the others are the answer itself, bytes as inflated.
+/// For `Weir-Cost`: `series=20; answer_series=20; answer_samples=4800; answer_bytes=51234`. The first is the number
+/// that the query read, where the backend or the answer has it; the others are the answer itself, bytes as inflated.
 pub(in crate::proxy) fn cost_header(touched: Option<u64>, actual: &Actual) -> String {
     let mut out = String::with_capacity(96);
     let touched = touched.map(|series| ("series=", series));

@@ -33,7 +33,7 @@ where
     type Future = RespondFuture<S::Future>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // Every layer is always ready: who waits, waits in the future of its call.
+        // Every layer is always ready: a waiting request waits in the future of its call.
         Poll::Ready(Ok(()))
     }
 
@@ -84,7 +84,7 @@ impl<F: Future<Output = Result<Response<Body>, Rejected>>> Future for RespondFut
             },
         };
         let failure = match answered {
-            // A backend says itself who may read its answers.
+            // A backend names itself the origins that may read its answers.
             Some(Ok(response)) => return Poll::Ready(Ok(timed(response))),
             Some(Err(Rejected { log, failure })) => {
                 if let Some(mut log) = log {

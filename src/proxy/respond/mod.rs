@@ -1,8 +1,7 @@
 //! The one place that makes error responses, and the body that every response of the proxy has.
 //!
 //! Grafana parses the bodies of 2xx, 400, 422 and 503 and prints the first KiB of any other as it is. So every body is
-//! JSON in Prometheus' shape, and one that will be printed raw is written to be read raw: short, and free of
-//! what JSON would have to escape.
+//! JSON in Prometheus' shape, and one that will be printed raw is short and free of characters that JSON escapes.
 
 pub(in crate::proxy) mod failure;
 pub(in crate::proxy) mod layer;
@@ -165,8 +164,8 @@ fn json(kind: ErrorKind, message: &str, retry_seconds: Option<u64>) -> String {
     out
 }
 
-/// The text almost without what JSON escapes: quoted strings of a query keep their meaning in single quotes. Only a
-/// backslash stays, since nothing else means the same.
+/// The text almost without characters that JSON escapes: quoted strings of a query keep their meaning in single quotes.
+/// Only a backslash stays, since nothing else means the same.
 fn plain(text: &str) -> String {
     let replace = |c: char| match c {
         '"' => '\'',

@@ -87,7 +87,7 @@ impl Inserter {
         }
     }
 
-    /// Looks at one byte: what belongs before it (`true`) or behind it.
+    /// Looks at one byte: the bytes to insert before it (`true`) or behind it.
     fn step(&mut self, byte: u8) -> Option<(bool, Bytes)> {
         if self.in_string {
             self.in_text(byte);

@@ -75,7 +75,7 @@ fn apply(exchange: &mut Exchange<Parsed>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Cuts a query, and says so in its answer. What one evaluation reaches back cannot be cut.
+/// Cuts a query, and adds a warning to its answer. The window of one evaluation cannot be cut.
 fn clamp(common: &mut Common, parsed: &mut Parsed, clamp: Clamp, rule: &Rule) -> Result<(), Failure> {
     let (set, cut) = changes(common.endpoint, &parsed.query, clamp);
     if !set.is_empty() {
@@ -107,7 +107,7 @@ fn clamp(common: &mut Common, parsed: &mut Parsed, clamp: Clamp, rule: &Rule) ->
     Ok(())
 }
 
-/// The parameters that cut a query, and what they do, in words.
+/// The parameters that cut a query, and their effect in words.
 fn changes(
     endpoint: Endpoint,
     query: &ParsedQuery,

@@ -24,7 +24,7 @@ const FILE: &str = "rules.json";
 /// Why a rule cannot be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoRoom {
-    /// There are as many as there may be.
+    /// The number of rules is at its limit.
     Full,
     /// One of the configuration has its name.
     Configured,

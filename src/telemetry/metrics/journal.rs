@@ -3,7 +3,7 @@
 use super::{Metrics, signed};
 
 impl Metrics {
-    /// What became of the journal's records since the start, and the bytes of its files now.
+    /// The journal's records since the start by result, and the bytes of its files now.
     pub fn journal(&self, records: [(&'static str, u64); 3], bytes: u64) {
         for (result, total) in records {
             let counter = self.journal_records.with_label_values(&[result]);

@@ -244,7 +244,7 @@ impl Metrics {
         self.soft_limits.with_label_values(&[self.tenants.label(tenant), limit]).inc();
     }
 
-    /// A rule is in force: what it met is shown, from 0 on.
+    /// A rule is in force: its hits are shown, from 0 on.
     pub fn rule_set(&self, rule: &str, action: &str) {
         self.rule_hits.with_label_values(&[rule, action]);
     }
@@ -265,7 +265,7 @@ impl Metrics {
         let _ = self.rule_hits.remove_label_values(&[rule, action]);
     }
 
-    /// The oldest query of a class that waits or runs (`state`) came so long ago.
+    /// The age of the oldest query of a class that waits or runs (`state`).
     pub fn oldest_query(&self, state: &'static str, class: &str, age: Duration) {
         self.control.oldest.with_label_values(&[state, class]).set(age.as_secs_f64());
     }
@@ -432,8 +432,8 @@ impl Metrics {
         }
     }
 
-    /// A backend left the configuration: what it had, these lanes and signals of pressure too, is no longer shown. What
-    /// was counted stays.
+    /// A backend left the configuration: its gauges, these lanes and signals of pressure too, are no longer shown. Its
+    /// counters stay.
     pub fn forget_backend(
         &self,
         backend: &str,

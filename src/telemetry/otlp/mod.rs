@@ -1,7 +1,7 @@
 //! One span per query, sent to a collector in batches: OTLP over HTTP in its JSON form
 //! (opentelemetry.io/docs/specs/otlp, "OTLP/HTTP").
 //!
-//! A query never waits for it: spans go through a queue of a fixed length, and what finds no place there is dropped and
+//! A query never waits for it: spans go through a queue of a fixed length; one that finds no place is dropped and
 //! counted. A collector that does not answer costs a connection attempt per batch, a metric and one line in the log;
 //! nothing is sent twice.
 
@@ -148,7 +148,7 @@ impl Exporter {
     }
 }
 
-/// Waits for a span, and a little longer for others. What is in `batch` stays there when this is dropped.
+/// Waits for a span, and a little longer for others. Spans in `batch` stay there when this is dropped.
 async fn gather(queue: &mut mpsc::Receiver<Span>, batch: &mut Vec<Span>) {
     if batch.is_empty() && queue.recv_many(batch, BATCH).await == 0 {
         // Nobody is left who could send.

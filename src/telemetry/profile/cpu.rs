@@ -1,8 +1,8 @@
 //! Where the CPU spends its time: a timer of the process's CPU time sends `SIGPROF`, and whichever thread runs then
 //! notes its stack.
 //!
-//! The one module here with `unsafe`: it talks to the system, and its handler runs in the middle of anything. What the
-//! handler does is allowed there: it loads and stores atomics in memory that was set aside before, and walks the stack
+//! The one module here with `unsafe`: it talks to the system, and its handler may interrupt any code. The handler does
+//! only what is allowed there: it loads and stores atomics in memory that was set aside before, and walks the stack
 //! with the unwinder, which takes no lock and allocates nothing (glibc finds unwind tables without a lock since 2.35;
 //! before, and in musl, the lock may be taken again by its holder).
 #![allow(unsafe_code)]
@@ -21,7 +21,7 @@ use super::stacks::{DEPTH_MAX, Profile, Stack};
 /// Samples per second of CPU time.
 const HERTZ: u64 = 100;
 const PERIOD_NS: i64 = 1_000_000_000 / HERTZ as i64;
-/// Samples of one profile: a minute of two busy cores; what comes after is left out. 6 MiB, kept after the first.
+/// Samples of one profile: a minute of two busy cores; later ones are left out. 6 MiB, kept after the first.
 const SAMPLES_MAX: usize = 12_000;
 /// A sample's number of addresses, then they.
 const WORDS: usize = 1 + DEPTH_MAX;
@@ -60,7 +60,7 @@ struct Running;
 
 impl Running {
     fn start() -> io::Result<Self> {
-        // What the unwinder sets up when it is first used is set up here and not in the handler.
+        // The unwinder's set-up at its first use happens here and not in the handler.
         backtrace::trace(|_| true);
         for sample in samples().iter().step_by(WORDS) {
             sample.store(0, Ordering::Relaxed);

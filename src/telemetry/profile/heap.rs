@@ -49,9 +49,9 @@ struct Sample {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sampled;
 
-// SAFETY: every method hands its arguments to `System` as they came and returns what it returned; what is done beside
-// that neither frees nor touches the memory. Nothing here unwinds: no arithmetic overflows, no index is out of bounds,
-// and what the profiler allocates comes back here with `INSIDE` set.
+// SAFETY: every method hands its arguments to `System` unchanged and returns its result; the accounting beside that
+// neither frees nor touches the memory. Nothing here unwinds: no arithmetic overflows, no index is out of bounds, and
+// the profiler's own allocations come back here with `INSIDE` set.
 unsafe impl GlobalAlloc for Sampled {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of `alloc`.

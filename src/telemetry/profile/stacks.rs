@@ -17,7 +17,7 @@ pub(super) struct Profile {
     /// The sampling period.
     pub(super) period: (Kind, i64),
     pub(super) duration: Duration,
-    /// The innermost function that belongs to the profiler and not to what is profiled.
+    /// The innermost function that belongs to the profiler and not to the program.
     pub(super) own: &'static str,
     /// Functions that called it on the profiler's behalf: the frame of the signal.
     pub(super) own_callers: usize,

@@ -104,7 +104,7 @@ fn length(value: &Value) -> u64 {
     value.as_array().map_or(0, Vec::len) as u64
 }
 
-/// What the tree holds, counted the slow and obvious way.
+/// The content of the tree, counted the slow and obvious way.
 pub(super) fn truth(answer: &Value) -> Counts {
     let mut counts = Counts::default();
     for element in answer["data"].as_array().into_iter().flatten() {
