@@ -18,7 +18,7 @@ pub enum BlockError {
         /// The error of the system.
         error: io::Error,
     },
-    /// The bytes are not what was written.
+    /// The bytes differ from those written.
     Corrupt {
         /// The file.
         path: PathBuf,

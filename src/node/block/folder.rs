@@ -26,7 +26,7 @@ const NUMBER_MAX: u64 = u64::MAX / 2;
 pub struct Opened {
     /// Sound blocks, by rising start.
     pub blocks: Vec<Block>,
-    /// Blocks that are damaged: where they are, and what is wrong with them. [`repair`](Self::repair) moves them.
+    /// Damaged blocks: their places and their damage. [`repair`](Self::repair) moves them.
     pub damaged: Vec<(PathBuf, BlockError)>,
     /// Those that were set aside, earlier or by [`repair`](Self::repair).
     pub quarantined: Vec<Quarantined>,
@@ -50,7 +50,7 @@ impl Opened {
     /// damage in it, it is set aside, and they stay.
     fn take_out_replaced(&mut self) {
         let there: HashSet<String> = self.blocks.iter().map(name_of).collect();
-        // The newest first: what it replaces may itself stand for others that are still there.
+        // The newest first: the blocks that it replaces may themselves stand for others that are still there.
         self.blocks.sort_by_key(|block| Reverse(number(&name_of(block))));
         let mut replaced = HashSet::new();
         for block in std::mem::take(&mut self.blocks) {
@@ -137,7 +137,7 @@ pub fn number(name: &str) -> Option<u64> {
 }
 
 /// Opens all blocks of a folder, and changes nothing there: [`Opened::repair`] does, once nothing speaks against it.
-/// What is not named as a block is stays as it is.
+/// Files whose names are not those of blocks are left alone.
 ///
 /// # Errors
 /// The folder cannot be read, or a block is of another version.

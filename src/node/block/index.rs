@@ -5,7 +5,7 @@ use std::{collections::HashMap, ops::Range, sync::Arc};
 use super::{INDEX_MAGIC, error::Bad};
 use crate::node::chunk::bytes::{Input, put_signed, put_varint};
 
-/// Where a chunk is, and what can be known of it without reading it.
+/// The place of a chunk, and its properties known without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkRef {
     /// Time of its first sample.
@@ -160,7 +160,7 @@ struct Entry<'a> {
     chunks: Range<u64>,
 }
 
-/// Where the parts of an index are; what they hold is read from the map each time.
+/// The places of an index's parts; their content is read from the map each time.
 #[derive(Debug)]
 pub(super) struct IndexReader {
     series: Range<usize>,

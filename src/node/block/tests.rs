@@ -216,7 +216,7 @@ fn only_a_sound_block_takes_the_place_of_others() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "1", &[]);
         write(folder.path(), "2", &[]);
-        // Still there after they were replaced, and what replaced them was replaced as well.
+        // Still there after they were replaced, and after their replacement was replaced as well.
         write(folder.path(), "3", &["1", "2"]);
         write(folder.path(), "4", &["3"]);
         let damage = |name: &str| {
@@ -240,14 +240,14 @@ fn only_a_sound_block_takes_the_place_of_others() {
         assert!(opened.blocks.iter().all(|block| verify(block).is_ok()));
         drop(opened);
 
-        // A sound one stands for what a damaged one replaced, too.
+        // A sound one stands for the blocks that a damaged one replaced, too.
         write(folder.path(), "3", &["1", "2"]);
         write(folder.path(), "4", &["3"]);
         damage("3");
         let opened = open_all(folder.path()).unwrap();
         assert_eq!((names(&opened), opened.damaged.len()), (vec!["4".to_owned()], 0));
         drop(opened);
-        // Once nothing is there that it replaces, it is worth what is left of it.
+        // Once none of the blocks that it replaces is there, its remaining chunks count.
         damage("4");
         assert_eq!(names(&open_all(folder.path()).unwrap()), ["4"]);
     }

@@ -153,7 +153,7 @@ impl BlockWriter {
 impl Drop for BlockWriter {
     fn drop(&mut self) {
         if !self.finished {
-            // What is left of an abandoned block is also removed when the folder is opened the next time.
+            // The rest of an abandoned block is also removed when the folder is opened the next time.
             fs::remove_dir_all(&self.tmp).ok();
         }
     }

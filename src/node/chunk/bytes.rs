@@ -38,7 +38,7 @@ impl<'a> Input<'a> {
         self.0.len()
     }
 
-    /// The same input, to look at what comes.
+    /// The same input, to look ahead.
     pub(in crate::node) fn ahead(&self) -> Self {
         Self(self.0)
     }

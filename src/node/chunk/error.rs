@@ -1,4 +1,4 @@
-//! What a chunk cannot be.
+//! Errors of chunks.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ pub const SAMPLES_MAX: usize = 1 << 16;
 pub struct Corrupt(pub(in crate::node::chunk) &'static str);
 
 impl Corrupt {
-    /// With what is wrong.
+    /// With the mistake in words.
     pub(in crate::node) const fn new(what: &'static str) -> Self {
         Self(what)
     }

@@ -26,7 +26,7 @@ pub(super) fn encode(values: &[f64], out: &mut Vec<u8>) {
     let start = out.len();
     if let Some(decimals) = Decimals::of(values) {
         decimals.encode(values, out);
-        // Seven bytes a sample are what XOR needs at its worst; below that it is not worth a try.
+        // XOR takes seven bytes a sample at its worst; below that it is not worth a try.
         if out.len() - start < values.len() * 4 {
             return;
         }
@@ -43,7 +43,7 @@ pub(super) fn encode(values: &[f64], out: &mut Vec<u8>) {
 struct Decimals {
     power: usize,
     ints: Vec<i64>,
-    /// Positions of what is no such integer; the integer there repeats the one before.
+    /// Positions of values that are no such integer; the integer there repeats the one before.
     exceptions: Vec<usize>,
 }
 
@@ -59,7 +59,8 @@ impl Decimals {
                 None => {
                     match (decimals.power + 1..POWERS.len()).find(|&more| to_int(value, more).is_some()) {
                         Some(more) => {
-                            // What came before is written with more decimals as well; this happens a dozen times at most.
+                            // The values before are written with more decimals as well; this happens a dozen times at
+                            // most.
                             decimals.power = more;
                             decimals.ints.clear();
                             decimals.exceptions.clear();

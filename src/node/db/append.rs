@@ -113,8 +113,8 @@ pub(super) struct Accepted {
 pub(super) type AcceptedSamples = SmallVec<[(i64, f64); 1]>;
 
 impl Db {
-    /// Writes a batch; when it returns, what was accepted is as safe as the log's policy says. Series that the batch
-    /// refused count as refused here.
+    /// Writes a batch; when it returns, the accepted samples are as safe as the log's policy promises. Series that the
+    /// batch refused count as refused here.
     ///
     /// # Errors
     /// Nothing was written.
@@ -207,7 +207,8 @@ impl Db {
             return Ok(());
         }
         if let Err(error) = wal.append(&record::of_write(accepted)) {
-            // What the log had may be lost with its file; what is in memory is written anew once that is possible.
+            // The records of the log may be lost with its file; the memory's content is written anew once that is
+            // possible.
             self.log_differs.fetch_or(matches!(error, LogError::Gone(_)), Ordering::Relaxed);
             let error = WriteError::from(error);
             self.health.write_failed(&error);
@@ -233,7 +234,7 @@ impl Db {
         }
     }
 
-    /// Adds what was accepted. A sample whose time another write took meanwhile, or an earlier one of this write, with
+    /// Adds accepted samples. A sample whose time another write took meanwhile, or an earlier one of this write, with
     /// another value is refused after all, although the log has it.
     fn apply(&self, accepted: &Accepted, outcome: &mut Appended) {
         let mut newest = i64::MIN;

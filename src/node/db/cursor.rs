@@ -55,7 +55,7 @@ impl Storage for Db {
         window: TimeRange,
     ) -> Result<Box<dyn Selection + 'a>, StorageError> {
         let matchers = translate(matchers).map_err(|bad| StorageError::Matcher(bad.0))?;
-        // What is older than the retention is gone for readers at once, whenever it is cleared away.
+        // Samples older than the retention are gone for readers at once, whenever they are cleared away.
         let window = TimeRange { start: window.start.max(self.oldest()), end: window.end };
         Ok(Box::new(Selected { series: self.resolve(&matchers), window }))
     }

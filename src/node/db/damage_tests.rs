@@ -17,7 +17,7 @@ fn folders(dir: &Path) -> Vec<std::path::PathBuf> {
     folders
 }
 
-/// Takes out of the model what the chunks hold that are hit; how many they are.
+/// Takes the samples of damaged chunks out of the model; returns their number.
 fn take(model: &mut Model, block: &Path, hit: impl Fn(u64, u64) -> bool) -> u64 {
     let block = Block::open(block).unwrap();
     let mut lost = 0;

@@ -29,11 +29,11 @@ const NUMBER_GAP: usize = 1 << 16;
 const LONG_MS: u64 = 600_000;
 
 impl Db {
-    /// Opens the database in `dir`, made if it is missing, and says what was read back from its log.
+    /// Opens the database in `dir`, made if it is missing, and returns the numbers of its log's records.
     ///
     /// # Errors
     /// The directory cannot be used, another process uses it, or another version of Weir wrote a file of it: then all
-    /// files are as they were. Damage is no error: it is in [`Replayed`].
+    /// files are unchanged. Damage is no error: it is in [`Replayed`].
     pub fn open(dir: &Path, options: Options) -> io::Result<(Self, Replayed)> {
         let mut db = Self::in_memory(options);
         db.sealed = sealed::BlockStore::lock(dir)?;
@@ -87,7 +87,7 @@ impl Db {
         }
     }
 
-    /// Writes a checkpoint if the log has grown enough since the last, or differs from what is in memory.
+    /// Writes a checkpoint if the log has grown enough since the last, or differs from the content of memory.
     pub(super) fn checkpoint_if_due(&self) -> Result<(), MaintainError> {
         let Some(wal) = &self.wal else { return Ok(()) };
         let last = self.checkpointed.load(Ordering::Relaxed);
@@ -98,14 +98,14 @@ impl Db {
         self.checkpoint()
     }
 
-    /// Replaces the log by what is in memory now.
+    /// Replaces the log by the content of memory.
     ///
     /// # Errors
     /// The old log stays in place.
     pub fn checkpoint(&self) -> Result<(), MaintainError> {
         let Some(wal) = &self.wal else { return Ok(()) };
         self.rewrite_log(wal)?;
-        // The manifest first: it must not name what is gone.
+        // The manifest first: it must not name files that are gone.
         if let Err(error) = self.write_manifest() {
             tracing::debug!(%error, "the log is shortened before the manifest says so");
         }
@@ -142,12 +142,12 @@ impl Db {
     }
 }
 
-/// Puts back what the log says.
+/// Puts back the content of the log.
 struct Target<'a> {
     db: &'a Db,
     /// Series by the number they had when the log was written.
     by_number: Vec<Option<Arc<Series>>>,
-    /// How often labels were said: a damaged number must not make room for what is not there.
+    /// Occurrences of labels: a damaged number must not reserve memory for labels that are not there.
     named: usize,
     /// Those with numbers far beyond the others.
     far: HashMap<usize, Arc<Series>>,
@@ -183,7 +183,7 @@ impl record::Replay for Target<'_> {
                 self.far.extend(series.map(|series| (number, series)));
             }
         }
-        // What is in both was said near last.
+        // A sample in both was written near the last.
         let found = self.by_number.get(number).and_then(Option::as_ref).or_else(|| self.far.get(&number));
         self.current = found.cloned();
         self.current.is_some()

@@ -298,7 +298,7 @@ fn files_that_went_missing_are_missed() {
         let missing = db.stats().files_missing;
         let most = if what == "all blocks" { blocks } else { least };
         assert!((least..=most).contains(&missing), "{what}: {missing}");
-        // It is said once: from now on this is what there is.
+        // It is reported once: from now on these are the files expected.
         drop(db);
         assert_eq!(Db::open(dir.path(), small()).unwrap().0.stats().files_missing, 0, "{what}");
     }

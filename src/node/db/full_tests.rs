@@ -13,7 +13,7 @@ fn small(sync: SyncPolicy) -> Options {
     Options { block_ms: 60_000, out_of_order_ms: 0, sync, ..options() }
 }
 
-/// Writes a sample; whether the disk took it. What it took is in the model.
+/// Writes a sample; returns whether the disk took it. A sample taken is in the model.
 fn put(db: &Db, model: &mut Model, i: i64) -> bool {
     let (name, time, value) = (format!("m{}", i % 7), START + i * 1_000, i as f64);
     match write(db, &[(&name, &[(time, value)])]) {
@@ -98,7 +98,7 @@ fn the_oldest_blocks_go_when_all_take_too_much() {
     let left = db.stats();
     assert!(left.blocks > 0 && left.blocks < all.blocks, "{all:?} {left:?}");
     assert!(left.block_bytes <= most && left.samples_expired > 0, "{all:?} {left:?}");
-    // What is left is the newest, without a gap.
+    // The newest samples are left, without a gap.
     let first = *read(&db, &[], ALL).values().flat_map(|s| s.keys()).min().unwrap();
     assert!(first > START);
     for samples in model.values_mut() {

@@ -44,8 +44,8 @@ impl LostRanges {
 }
 
 impl Db {
-    /// What an answer about these windows has to say: which times may lack samples because what held them is
-    /// damaged. Asked after reading, since reading is what finds the damage.
+    /// The warnings of an answer about these windows: the times whose samples may be missing by damage. Asked after
+    /// reading, since reading finds the damage.
     pub fn warnings(&self, windows: impl IntoIterator<Item = TimeRange>) -> Vec<String> {
         let mut lost = self.sealed.lost_ranges.ranges();
         for block in self.blocks() {

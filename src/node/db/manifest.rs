@@ -1,8 +1,8 @@
-//! The manifest: the files that there should be. A start holds the folder against it, since a file that was deleted or
-//! cut to nothing leaves no other trace.
+//! The manifest: the list of expected files. A start holds the folder against it, since a file that was deleted or cut
+//! to nothing leaves no other trace.
 //!
-//! It is written before anything that it names is removed, and after anything new has its name, so that it never names
-//! what was never there.
+//! It is written before anything that it names is removed, and after anything new has its name, so that every file it
+//! names was there once.
 
 use std::{fs, io, path::Path, sync::atomic::Ordering, time::Duration};
 

@@ -56,7 +56,7 @@ pub struct Options {
     pub retention_ms: u64,
     /// The most that blocks and log take on the disk, bytes; beyond it the oldest blocks are deleted.
     pub size_bytes: u64,
-    /// What one block covers when it is sealed, in milliseconds, from a multiple of it on.
+    /// The span of one block when it is sealed, in milliseconds, from a multiple of it on.
     pub block_ms: u64,
     /// How far ahead of the clock a sample may be, in milliseconds.
     pub max_ahead_ms: u64,
@@ -165,7 +165,7 @@ pub struct Db {
     checkpointed: AtomicU64,
     /// Whether the log may say another value than memory does, so that a checkpoint is due.
     log_differs: AtomicBool,
-    /// Read while a write is under way, so that what removes series sees none half done.
+    /// Held for reading while a write is under way, so that the removal of series meets none half done.
     gate: RwLock<()>,
     newest: AtomicI64,
     appended: AtomicU64,

@@ -1,10 +1,10 @@
 //! The present, by a clock that an operator may step.
 //!
-//! The wall clock is held against a monotonic one: their difference stays the same but for a step. What is deleted by
-//! age, sealed and refused as late follows the earliest difference of the last six hours, so that a step forward does
-//! nothing until it has lasted that long, and a step back does nothing at all. What is refused as too early follows the
-//! latest one, so that senders with sound clocks are not shut out either. Time during which the node did not run
-//! counts as a step, since nobody saw it pass.
+//! The wall clock is held against a monotonic one: their difference stays the same but for a step. Deletion by age,
+//! sealing and the refusal of late samples follow the earliest difference of the last six hours, so that a step forward
+//! does nothing until it has lasted that long, and a step back does nothing at all. The refusal of early samples
+//! follows the latest one, so that senders with sound clocks are not shut out either. Time during which the node did
+//! not run counts as a step, since nobody saw it pass.
 
 use std::{collections::VecDeque, time::Duration};
 

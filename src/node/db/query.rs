@@ -19,7 +19,7 @@ use crate::{
 pub struct Cost {
     /// Series with samples in the window.
     pub series: u64,
-    /// Series times the blocks that hold samples of them in the window; what is in memory is one block.
+    /// Series times the blocks that hold samples of them in the window; memory counts as one block.
     pub blocks: u64,
     /// Samples in the window.
     pub samples: u64,
@@ -52,7 +52,7 @@ impl Db {
         TimeRange { start: window.start.max(self.oldest()), end: window.end }
     }
 
-    /// Exactly what reading the selection would touch.
+    /// The exact series and samples that reading the selection would take.
     ///
     /// # Errors
     /// A pattern is malformed.

@@ -1,7 +1,7 @@
 //! Blocks: sealing, compaction, retention.
 //!
 //! Upkeep runs on one thread at a time and off the runtime. Every step leaves the folder whole: a block gets its name
-//! when it is complete, names what it replaces, and only then do the replaced ones, or the log, go.
+//! when it is complete, names the blocks that it replaces, and only then do the replaced ones, or the log, go.
 
 use std::{
     fmt, fs, io,
@@ -31,7 +31,7 @@ const FAN: i64 = 3;
 /// Blocks do not grow beyond this many times the sealed length: 54 h at 2 h.
 const LENGTH_MAX: i64 = FAN * FAN * FAN;
 
-/// Why upkeep stopped. What it did so far holds, and it goes on the next time.
+/// The reason why upkeep stopped. Its finished steps hold, and it goes on the next time.
 #[derive(Debug)]
 pub enum MaintainError {
     /// The log could not be shortened.
@@ -115,8 +115,8 @@ struct Written {
 }
 
 impl Db {
-    /// Seals what is old enough, merges blocks, drops what is past its retention, and series left without samples;
-    /// keeps the log short. Meant to run every few seconds; does nothing where nothing is due.
+    /// Seals samples that are old enough, merges blocks, drops those past their retention, and series left without
+    /// samples; keeps the log short. Meant to run every few seconds; does nothing where nothing is due.
     ///
     /// # Errors
     /// Something could not be written; everything that was there is still there.
@@ -124,7 +124,7 @@ impl Db {
         let _turn = self.sealed.turn.lock();
         self.watch_clock();
         let disk = self.examine_disk();
-        // What cannot be set aside holds up nothing else.
+        // A block that cannot be set aside holds up nothing else.
         let quarantined = self.quarantine_damaged();
         let rest = self.tidy_up();
         let metadata = self.write_metadata();
@@ -158,7 +158,7 @@ impl Db {
         Ok(())
     }
 
-    /// Opens what is in the folder and makes its series known; nothing there is changed before
+    /// Opens the blocks in the folder and makes their series known; nothing there is changed before
     /// [`repair_blocks`](Self::repair_blocks).
     pub(super) fn load_blocks(&self) -> io::Result<block::Opened> {
         let Some(path) = &self.sealed.path else { return Ok(block::Opened::default()) };
@@ -180,7 +180,7 @@ impl Db {
         Ok(opened)
     }
 
-    /// Sets damaged blocks aside and removes what is left of unfinished ones.
+    /// Sets damaged blocks aside and removes unfinished ones.
     pub(super) fn repair_blocks(&self, mut opened: block::Opened) -> io::Result<()> {
         opened.repair().map_err(io::Error::other)?;
         for (place, error) in &opened.damaged {
@@ -259,7 +259,7 @@ impl Db {
         Ok(true)
     }
 
-    /// Writes a block of what `read` finds of each series, and opens it; `None` when that is nothing.
+    /// Writes a block of the samples that `read` finds of each series, and opens it; `None` when there are none.
     fn write_block(
         &self,
         all: &[Arc<Series>],
@@ -286,13 +286,14 @@ impl Db {
         Ok(Some((Arc::new(Block::open(&path)?), written)))
     }
 
-    /// Merges what overlaps, or else the oldest neighbours that fill a larger window; whether there were any.
+    /// Merges blocks that overlap, or else the oldest neighbours that fill a larger window; returns whether there were
+    /// any.
     fn compact(&self) -> Result<bool, BlockError> {
         let Some(chosen) = self.choose() else { return Ok(false) };
         let read = |series: &Series, into: &mut Samples| series.held().collect_blocks(&chosen, into);
         let merged = match self.write_block(&self.by_labels(), &chosen, read) {
             Ok(merged) => merged,
-            // From now on it is not chosen: the warning about what is lost hangs on the damaged block.
+            // From now on it is not chosen: the warning about the loss hangs on the damaged block.
             Err(_) if chosen.iter().any(|block| !is_sound(block)) => return Ok(true),
             Err(error) => return Err(error),
         };
@@ -416,7 +417,7 @@ impl Db {
     fn remove(&self, blocks: &[Arc<Block>]) -> Result<(), BlockError> {
         self.sealed.list().retain(|held| !blocks.iter().any(|block| Arc::ptr_eq(held, block)));
         if let Err(error) = self.write_manifest() {
-            // On a full disk what is removed now makes room for it.
+            // On a full disk the files removed now make room for it.
             tracing::debug!(%error, "blocks are removed before the manifest says so");
         }
         for block in blocks {

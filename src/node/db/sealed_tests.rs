@@ -127,7 +127,7 @@ fn a_kill_between_sealing_and_shortening_the_log_doubles_nothing() {
     agree(&db, &model, &mut random, "after the restart");
     db.maintain().unwrap();
     agree(&db, &model, &mut random, "after more upkeep");
-    // A sample that is sealed is known, and what is older is refused.
+    // A sealed sample is known, and an older one is refused.
     let again = write(&db, &[("a", &[(START + 599_000, 599.0), (START, 5.0)])]).unwrap();
     assert_eq!((again.known, again.refused), (1, 1));
 }

@@ -155,7 +155,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
     }
 }
 
-/// What a kill leaves behind is what is in the files at that moment, with the last write cut anywhere.
+/// After a kill the files hold their content at that moment, with the last write cut anywhere.
 #[test]
 fn every_acknowledged_sample_is_there_after_a_kill() {
     let mut random = fastrand::Rng::with_seed(21);
@@ -241,7 +241,7 @@ fn a_flipped_bit_in_a_checkpoint_costs_its_record_only() {
     }
     let model = read(&db, &[], ALL);
     db.checkpoint().unwrap();
-    // What comes later leans on the labels in the checkpoint, and says them once more.
+    // Later records lean on the labels in the checkpoint, and have them once more.
     for name in &names {
         write(&db, &[(name, &[(NOW, 1.0)])]).unwrap();
     }
@@ -290,7 +290,7 @@ fn restart_is_quick() {
     }
     println!("written in {:?}", started.elapsed());
     println!("on disk: {:?}", db.stats());
-    // Dropping it writes nothing: what is on disk is what a kill would leave.
+    // Dropping it writes nothing: the disk holds the same as after a kill.
     drop(db);
     for what in ["as killed", "after upkeep", "after a checkpoint"] {
         let started = std::time::Instant::now();

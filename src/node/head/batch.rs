@@ -9,8 +9,8 @@ use std::{
 use super::{MetadataField, Series};
 use crate::series::METRIC_NAME;
 
-/// The most series, labels or samples of one batch. What is worked out for each on the way to the log takes about as
-/// much again; together that is a few MiB.
+/// The most series, labels or samples of one batch. The data derived from each on the way to the log takes about the
+/// same again; together that is a few MiB.
 const SERIES_FULL: usize = 16_384;
 const LABELS_FULL: usize = 131_072;
 const SAMPLES_FULL: usize = 65_536;
@@ -74,7 +74,7 @@ impl fmt::Display for LabelProblem {
 impl std::error::Error for LabelProblem {}
 
 impl LabelLimits {
-    /// Sorts labels by name and says what is wrong with them.
+    /// Sorts labels by name; the error is their mistake.
     fn check(self, own: &mut [(&str, &str)]) -> Result<(), LabelProblem> {
         if own.len() > self.labels {
             return Err(LabelProblem::TooMany(own.len()));
@@ -240,7 +240,7 @@ impl<'a> Batch<'a> {
         self.exemplars
     }
 
-    /// Adds what is said of a metric.
+    /// Adds the metadata of a metric.
     pub fn describe(&mut self, metric: &'a str, field: MetadataField<'a>) {
         self.metadata.push((metric, field));
     }
@@ -284,7 +284,7 @@ impl<'a> Batch<'a> {
         &self.refused
     }
 
-    /// Whether what comes next should go into another batch.
+    /// Whether the next sample should go into another batch.
     pub fn is_full(&self) -> bool {
         self.is_full_with(self.samples.len())
     }

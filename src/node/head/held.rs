@@ -87,13 +87,13 @@ impl Held {
         self.parts.iter().filter(|part| part.touches(window)).cloned().collect()
     }
 
-    /// Adds what a block holds.
+    /// Adds a block's chunks.
     pub fn attach(&mut self, part: Part) {
         let at = self.parts.partition_point(|held| held.first <= part.first);
         self.parts.insert(at, part);
     }
 
-    /// Forgets what a block holds.
+    /// Forgets a block's chunks.
     pub fn detach(&mut self, block: &Arc<Block>) {
         self.parts.retain(|part| !Arc::ptr_eq(&part.block, block));
     }
@@ -108,10 +108,10 @@ impl Held {
         }
     }
 
-    /// Appends what the given blocks hold, merged, to `into`, which is empty.
+    /// Appends the samples of the given blocks, merged, to `into`, which is empty.
     ///
     /// # Errors
-    /// A block is damaged: nothing may take its place, since that would say nothing of what is lost.
+    /// A block is damaged: nothing may take its place, since the loss would no longer be seen.
     pub fn collect_blocks(&self, blocks: &[Arc<Block>], into: &mut Samples) -> Result<(), BlockError> {
         let all = TimeRange { start: i64::MIN, end: i64::MAX };
         let chosen = |part: &&Part| blocks.iter().any(|block| Arc::ptr_eq(block, &part.block));
@@ -182,7 +182,7 @@ impl Series {
         (places, samples)
     }
 
-    /// At least as many samples as the window has, as a rule; read from the index alone.
+    /// At least the samples of the window, as a rule; read from the index alone.
     pub fn expected(&self, window: TimeRange) -> usize {
         let (parts, in_memory) = self.inside(window, |runs| runs.expected(window));
         let sealed = parts.iter().filter_map(|part| part.block.cost(part.number, window).ok());

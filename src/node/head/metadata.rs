@@ -50,7 +50,7 @@ impl Metadata {
         Self { by_metric, changed: false }
     }
 
-    /// Takes what is said of metrics; those of which nothing was known are left out when there are too many.
+    /// Takes the metadata of metrics; those of unknown metrics are left out when there are too many.
     pub fn take(&mut self, said: &[(&str, MetadataField<'_>)]) {
         for (metric, field) in said {
             if !self.by_metric.contains_key(*metric) {
@@ -85,7 +85,7 @@ impl Metadata {
         std::mem::take(&mut self.changed)
     }
 
-    /// Says that what was added is not kept yet.
+    /// Marks the additions as not kept yet.
     pub fn set_changed(&mut self) {
         self.changed = true;
     }

@@ -84,7 +84,7 @@ impl Run {
     fn seal(&mut self) {
         let Data::Open { times, values } = &self.data else { return };
         let mut bytes = Vec::new();
-        // What does not fit a chunk stays open; a run is far shorter than one may be.
+        // Samples that do not fit a chunk stay open; a run is far shorter than one may be.
         if chunk::encode(times, values, &mut bytes).is_ok() {
             self.data = Data::Sealed(bytes.into());
         }
@@ -223,7 +223,7 @@ impl Runs {
         }
         let at = self.run_of(time);
         let Some(run) = self.runs.get_mut(at) else {
-            // What was between it and the newest is sealed.
+            // The samples between it and the newest are sealed.
             self.runs.extend(Run::new(vec![time], vec![value]));
             return true;
         };
@@ -331,7 +331,7 @@ impl Runs {
         Ok(())
     }
 
-    /// Forgets what is older than `time`, but not which sample was the newest; how many samples.
+    /// Forgets samples older than `time`, but not which one was the newest; returns their number.
     pub fn drop_before(&mut self, time: i64) -> u64 {
         let whole = self.run_of(time);
         let mut dropped: usize = self.runs.drain(..whole).map(|run| run.count).sum();

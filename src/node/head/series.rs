@@ -45,7 +45,7 @@ impl Series {
         self.held.lock()
     }
 
-    /// Whether the registry has forgotten it: what is added to it now nobody reads.
+    /// Whether the registry has forgotten it: nobody reads samples that are added now.
     pub fn is_removed(&self) -> bool {
         self.removed.load(Ordering::Acquire)
     }

@@ -9,7 +9,7 @@ use axum::{
 
 use crate::base::cors::TO_SCRIPTS;
 
-/// Answers OPTIONS, and lets scripts from anywhere read what the node says.
+/// Answers OPTIONS, and lets scripts from anywhere read the node's answers.
 pub(super) async fn answer(request: Request, next: Next) -> Response {
     let from_elsewhere = request.headers().contains_key(header::ORIGIN);
     let mut response = if request.method() == Method::OPTIONS {

@@ -130,7 +130,7 @@ trait Source: Send + 'static {
     fn fill(&mut self, out: &mut String) -> bool;
 }
 
-/// A head, what lies between, and a tail.
+/// A head, the text between, and a tail.
 struct Pieces<S> {
     head: Option<String>,
     source: S,

@@ -57,8 +57,8 @@ pub(super) fn limit(params: &Params<'_>) -> Result<Option<usize>, Failure> {
 /// The warning about an answer that `limit` cut.
 pub(super) const TRUNCATED: &str = "results truncated due to limit";
 
-/// Bytes that each candidate takes while a list is made: its place among those found, in a sorted set, and in the list. What
-/// it points to is the database's.
+/// Bytes that each candidate takes while a list is made: its place among those found, in a sorted set, and in the list.
+/// The texts themselves are the database's.
 const CANDIDATE_BYTES: u64 = 64;
 
 /// The items found, and the warnings about them.
@@ -130,7 +130,7 @@ pub(super) async fn values(
     Ok(json::texts(found.items, &found.warnings, held))
 }
 
-/// `U__` in front of a name says that what is no letter is written `_hex_`, and an underscore `__`.
+/// `U__` in front of a name: a character that is no letter is written `_hex_`, and an underscore `__`.
 fn unescaped(name: String) -> String {
     let Some(escaped) = name.strip_prefix("U__") else { return name };
     let mut out = String::with_capacity(escaped.len());

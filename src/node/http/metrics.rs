@@ -227,7 +227,7 @@ impl Metrics {
         })
     }
 
-    /// Where the metrics of what the node is made of go.
+    /// The registry for the metrics of the node's parts.
     pub(super) fn registry(&self) -> &Registry {
         &self.registry
     }
@@ -263,7 +263,7 @@ impl Metrics {
     }
 }
 
-/// Brings a counter up to what was counted elsewhere.
+/// Brings a counter up to a count kept elsewhere.
 fn raise(counter: &IntCounter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
 }

@@ -26,7 +26,7 @@ const CACHED_QUERIES: u64 = 1_000;
 /// Longer names of sources are no names.
 const SOURCE_NAME_MAX: usize = 256;
 
-/// A database and what serving it takes.
+/// A database, and the limits and pools by which it is served.
 #[derive(Debug)]
 pub struct Node {
     pub(super) db: Arc<Db>,
@@ -70,7 +70,7 @@ impl Node {
         self.settings.load_full()
     }
 
-    /// Sets anew what a single read may take. All else is as it was at the start.
+    /// Replaces the limits of a single read. All else stays as at the start.
     pub fn set_read_limits(&self, new: &Settings) {
         let &Settings { limits, lookback_ms, timeout, steps, list_entries, .. } = new;
         self.settings.rcu(|old| {
@@ -105,7 +105,7 @@ impl Node {
         self.pools.lent_at_most()
     }
 
-    /// Says in the log what queries never gave back; to be asked when none is left. Whether all is back.
+    /// Logs the memory that queries never gave back; to be asked when none is left. Returns whether all is back.
     pub fn check_pools(&self) -> bool {
         let mut whole = true;
         for (pool, leaked) in self.pools.leaked() {
@@ -128,8 +128,8 @@ impl Node {
         (self.db.options().clock)()
     }
 
-    /// Counts a read against what its source and all have read lately: by the header that names it, which passes
-    /// through Weir, or else by its address.
+    /// Counts a read against the recent reads of its source and of all: by the header that names the source, which
+    /// passes through Weir, or else by its address.
     pub(super) fn counted(
         &self,
         headers: &HeaderMap,

@@ -121,7 +121,7 @@ fn shortest(out: &mut String, size: f64) {
 fn scientific(out: &mut String, mantissa: &str, exponent: i32) {
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let fraction = fraction.trim_end_matches('0');
-    // What stands plainly, as `0.0000001`, is moved until one digit that is not zero stands before the point.
+    // A number written plainly, as `0.0000001`, is moved until one digit that is not zero stands before the point.
     let digits: String = [whole, fraction].concat();
     let zeros = digits.bytes().take_while(|b| *b == b'0').count();
     let significant = digits.trim_start_matches('0').trim_end_matches('0');

@@ -25,9 +25,10 @@ const NOT_LENT: u64 = 8;
 /// How a node pools its memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolSettings {
-    /// Whether what is lent is bounded; otherwise it grows as m3dbnode does.
+    /// Whether the memory lent is bounded; otherwise it grows as m3dbnode's does.
     pub bounded: bool,
-    /// Memory that queries take, bytes, of which seven eighths are lent; nothing is a quarter of what the process may use.
+    /// Memory of queries, bytes, of which seven eighths are lent; `None` is a quarter of the memory that the process
+    /// may use.
     pub memory: Option<u64>,
     /// How long a query waits at the cap for others to give back.
     pub wait: Duration,
@@ -133,7 +134,7 @@ impl Pools {
         }
     }
 
-    /// Frees what idle pools keep above their low mark; how many buffers.
+    /// Frees the buffers of idle pools above their low mark; returns their number.
     pub(super) fn shrink(&self) -> usize {
         self.bytes.shrink() + self.engine.samples.shrink() + self.engine.numbers.shrink()
     }

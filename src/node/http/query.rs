@@ -33,7 +33,7 @@ use crate::{
     },
 };
 
-/// A query with what applies to it.
+/// A query with its limits.
 struct Query {
     ast: Arc<Ast>,
     times: EvalTimes,

@@ -40,8 +40,8 @@ pub(super) struct ReadLimiter {
     again: AtomicU64,
 }
 
-/// A place among the outstanding reads, and what else a read holds; given back when dropped, which is after the last byte
-/// of the answer.
+/// A place among the outstanding reads, with the other guards of a read; given back when dropped, which is after the
+/// last byte of the answer.
 #[derive(Debug)]
 pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
@@ -85,7 +85,7 @@ impl Drop for Holding {
     }
 }
 
-/// What a read that runs is to look at.
+/// The signals that a running read looks at.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn<'a> {
     /// Raised once nobody wants the answer any more: to be looked at often.

@@ -1,5 +1,5 @@
-//! What was read lately, by source and in all: m3dbnode's limits on recently queried series and bytes, over a window
-//! that slides. There it tumbles: twice the limit passes around a reset, and after a trip everybody waits for the next.
+//! Recent reads by source and in all: m3dbnode's limits on recently queried series and bytes, over a window that
+//! slides. There it tumbles: twice the limit passes around a reset, and after a trip everybody waits for the next.
 
 use std::{
     collections::HashMap,
@@ -33,7 +33,7 @@ pub type QuotaLimit = ReadVolume;
 pub struct QuotaSettings {
     /// How far back it reaches.
     pub window: Duration,
-    /// Names who reads; without it, the address does.
+    /// The header that names the source; without it, the address does.
     pub header: String,
     /// Of one source.
     pub source: QuotaLimit,
@@ -59,7 +59,7 @@ struct Window {
 }
 
 impl Window {
-    /// Forgets what has slid out by slice `now`.
+    /// Forgets the reads that have slid out by slice `now`.
     fn slide(&mut self, now: u64) {
         for gone in (self.at + 1..=now).take(SLICES) {
             self.sum = self.sum.minus(std::mem::take(&mut self.slices[gone as usize % SLICES]));
@@ -90,7 +90,7 @@ type Resource = (&'static str, fn(ReadVolume) -> u64);
 const RESOURCES: [Resource; 3] =
     [("series", |t| t.series), ("samples", |t| t.samples), ("bytes", |t| t.bytes)];
 
-/// Counts what reads touch, and stops them at the limits.
+/// Counts series, samples and bytes of reads, and stops them at the limits.
 pub(super) struct ReadQuota {
     settings: QuotaSettings,
     now: Box<dyn Fn() -> Duration + Send + Sync>,
@@ -191,7 +191,7 @@ impl Refusal {
     }
 }
 
-/// An error of a query, with what the limit that stopped it knows.
+/// An error of a query, with the details of the limit that stopped it.
 pub(super) fn explained(error: EvalError, counted: Option<&Counted>) -> Failure {
     let refusal = counted
         .filter(|_| matches!(error, EvalError::Stopped(_)))
@@ -210,7 +210,7 @@ impl ReadObserver for Counted {
 }
 
 impl Counted {
-    /// Counts what was touched.
+    /// Counts a read.
     fn count(&self, more: ReadVolume) -> Result<(), Refusal> {
         let settings = &self.recent.settings;
         let now = self.recent.slice();

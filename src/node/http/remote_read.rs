@@ -132,7 +132,7 @@ impl Output {
         Ok(())
     }
 
-    /// Writes what `write` does as a field that holds a message, whose length is known only afterwards.
+    /// Writes the output of `write` as a field that holds a message, whose length is known only afterwards.
     fn message(
         &mut self,
         means: &Means<'_>,

@@ -19,7 +19,7 @@ pub(super) const FORM_BYTES_MAX: usize = 4 << 20;
 /// Longest wait for one.
 const FORM_WAIT: Duration = Duration::from_secs(10);
 
-/// The parameters of a request, from its URL and its form, and who asks.
+/// The parameters of a request, from its URL and its form, and its source.
 pub(super) struct Asked {
     pub(super) url: Option<String>,
     pub(super) form: String,
@@ -70,7 +70,7 @@ pub(super) fn peer_of(request: &Request) -> Option<IpAddr> {
     request.extensions().get::<Peer>().map(|peer| peer.0)
 }
 
-/// Bytes of memory for each byte of a form: as it comes, as text, and once more in what is read from it.
+/// Bytes of memory for each byte of a form: as it comes, as text, and once more in the parameters.
 const FORM_COPIES: u64 = 3;
 
 /// The body of a read, and its memory: a crowd that sends forms must not fill the node's before a query is worked out.

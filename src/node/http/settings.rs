@@ -22,7 +22,7 @@ pub struct Settings {
     pub timeout: Duration,
     /// Time after which a client that takes no byte of its answer is disconnected.
     pub stall: Duration,
-    /// Reads that run at the same time. Far more than cores: what bounds memory is the pools, and a light read that waits for
+    /// Reads that run at the same time. Far more than cores: the pools bound memory, and a light read that waits for
     /// heavy ones to end waits longer than one that shares the cores with them.
     pub reads_running: usize,
     /// Threads that one query may use; all queries together use one fewer beside their own.

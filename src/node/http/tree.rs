@@ -89,7 +89,7 @@ fn parts_of(ast: &Ast, id: NodeId, out: &mut Vec<Piece>) {
             });
             object(out, own, &[("lhs", &[*lhs], false), ("rhs", &[*rhs], false)]);
         }
-        // What stands inside `[…]`; the node around it shows the text.
+        // The text inside `[…]`; the node around it shows it.
         Expr::DurationStep | Expr::DurationRange | Expr::DurationMinMax { .. } => {
             object(out, json!({"type": "durationExpr", "text": ast.text_of(id)}), &[]);
         }
@@ -129,7 +129,7 @@ fn go_infinity(value: f64) -> &'static str {
 
 fn vector(ast: &Ast, id: NodeId, selector: &Selector) -> Value {
     let (timestamp, start_or_end) = instant(selector.at);
-    // Only what stands before the braces is the name.
+    // Only the text before the braces is the name.
     let name = selector.matchers.first().filter(|_| !ast.text_of(id).starts_with('{'));
     // Prometheus lists the name behind the others.
     let (front, rest) = selector.matchers.split_at(usize::from(name.is_some()));

@@ -46,9 +46,9 @@ impl Total {
         }
     }
 
-    /// Nothing to say if all of it was written. What is refused is refused for good, so that no sender tries again. Only
-    /// a full node may have room later; but where anything of the request was taken, trying all of it again would hold
-    /// up the newer samples of series that are known.
+    /// No error if all of it was written. A refused series is refused for good, so that no sender tries again. Only a
+    /// full node may have room later; but where anything of the request was taken, trying all of it again would hold up
+    /// the newer samples of known series.
     fn response(self) -> Result<Response, Failure> {
         let all = &self.appended;
         let Some((_, first)) = &all.first else {
@@ -72,8 +72,8 @@ impl Total {
     }
 }
 
-/// Runs a write on a thread for blocking work: it waits for the disk. What the write holds is given back when the thread
-/// is done, however early its sender leaves.
+/// Runs a write on a thread for blocking work: it waits for the disk. The memory of the write is given back when the
+/// thread is done, however early its sender leaves.
 async fn on_thread(
     node: Arc<Node>,
     unpacked: usize,
@@ -90,7 +90,7 @@ async fn on_thread(
     }
 }
 
-/// A header in small letters, with what follows a `;` apart.
+/// A header in small letters, with the part after a `;` apart.
 fn header_of(request: &Request, name: HeaderName) -> (String, String) {
     let value = request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let (value, parameters) = value.split_once(';').unwrap_or((value, ""));
@@ -101,7 +101,7 @@ fn unsupported(message: String) -> Failure {
     Failure::new(ErrorKind::UnsupportedMediaType, message)
 }
 
-/// An error for what is no remote write 1.0.
+/// An error for a request that is no remote write 1.0.
 fn check_remote_write(request: &Request) -> Result<(), Failure> {
     let (media_type, parameters) = header_of(request, header::CONTENT_TYPE);
     if parameters.contains("io.prometheus.write.v2") {
@@ -229,7 +229,7 @@ fn store_text(
 /// Stores metrics in the text format, taken at `time_ms`, with these labels added: a scrape of this very process.
 ///
 /// # Errors
-/// The text cannot be read, or what was refused of it.
+/// The text cannot be read, or the first refusal of a series.
 pub fn store_metrics(db: &Db, text: &str, time_ms: i64, added: &[Label<'_>]) -> Result<u64, String> {
     let total =
         store_text(db, text.as_bytes(), time_ms, false, added.to_vec()).map_err(|failure| failure.message)?;

@@ -59,7 +59,7 @@ impl std::ops::Deref for Held {
     }
 }
 
-/// A write's turn, with the room for what it unpacks.
+/// A write's turn, with the room for its unpacked bytes.
 #[derive(Debug)]
 pub(super) struct Turn {
     _slot: Option<OwnedSemaphorePermit>,
@@ -107,7 +107,7 @@ impl WriteLimiter {
                 return Err(self.too_large());
             }
             if bytes > held.bytes.capacity() {
-                // Twice as much each time, but no more than there will be.
+                // Twice the size each time, but no more than the whole.
                 let room = held.bytes.capacity().saturating_mul(2).max(FIRST_BYTES).min(most).max(bytes);
                 self.charge(held, room)?;
                 held.bytes.reserve_exact(room - held.bytes.len());
@@ -130,7 +130,7 @@ impl WriteLimiter {
         Ok(())
     }
 
-    /// Waits for a slot and for room for as many bytes as will be unpacked.
+    /// Waits for a slot and for room for this number of unpacked bytes.
     pub(super) async fn turn(&self, unpacked: usize) -> Turn {
         // Neither is ever closed. A write that waits for room has a slot, and one that has room waits for nothing.
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok();

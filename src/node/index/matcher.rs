@@ -35,7 +35,7 @@ pub struct Matcher {
 
 #[derive(Clone, Debug)]
 pub(super) enum Test {
-    /// Every value that is not empty. What it says of the empty one is the matcher's `accepts`.
+    /// Every value that is not empty. Whether the empty one matches is the matcher's `accepts`.
     Any,
     /// Exactly these values.
     OneOf(BTreeSet<Box<str>>),
@@ -124,7 +124,7 @@ fn literals(hir: &Hir) -> Literals {
     }
     let mut prefixes: Vec<Box<str>> = Vec::new();
     for text in texts {
-        // Sorted: what begins with an earlier one is right behind it, and already covered.
+        // Sorted: a text that begins with an earlier one is right behind it, and already covered.
         if !prefixes.last().is_some_and(|p| text.starts_with(&**p)) {
             prefixes.push(text);
         }

@@ -1,7 +1,7 @@
-//! Which series carry which labels: label → value → postings.
+//! The series that carry each label: label → value → postings.
 //!
-//! Values are kept sorted, so that a literal, an alternation or a prefix of a pattern is looked up; only what is left
-//! of a pattern is held against values. A label that a series lacks is an empty one, as in Prometheus.
+//! Values are kept sorted, so that a literal, an alternation or a prefix of a pattern is looked up; only the rest of a
+//! pattern is held against values. A label that a series lacks is an empty one, as in Prometheus.
 
 mod matcher;
 mod status;
@@ -99,7 +99,7 @@ impl Index {
         for matcher in matchers {
             let values = self.names.get(matcher.name());
             let found = values.map(|v| v.accepted_by(matcher.test())).unwrap_or_default();
-            // What a matcher does not say of a missing label, it says of the values it lists.
+            // A matcher that accepts a missing label drops the values that it rejects; any other keeps those that it accepts.
             if matcher.accepts("") {
                 dropped.push(if matcher.negative() { found } else { without(values, &found) });
             } else {

@@ -11,7 +11,7 @@ use super::Index;
 pub struct Count {
     /// Series, values or bytes.
     pub count: u64,
-    /// Of what: a metric name, a label name or `name=value`.
+    /// The key counted: a metric name, a label name or `name=value`.
     pub name: Arc<str>,
 }
 
@@ -32,7 +32,7 @@ pub struct Status {
     pub series_by_pair: Vec<Count>,
 }
 
-/// The largest `max` of what it is shown.
+/// The largest `max` of the entries that it is shown.
 struct Top {
     max: usize,
     /// The least on top; of equals the last by name.

@@ -23,7 +23,7 @@ pub struct BadInput {
     pub message: String,
 }
 
-/// A position in what was sent.
+/// A position in the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// Bytes from the beginning, after decompression.

@@ -1,4 +1,4 @@
-//! The request of a remote read: what a Prometheus asks of a storage that it reads from.
+//! The request of a remote read, by which Prometheus queries a storage.
 
 use super::{BadInput, Place};
 use crate::{

@@ -39,7 +39,8 @@ pub fn unpacked_size(packed: &[u8], max: usize) -> Result<usize, BadInput> {
     if size > max {
         return Err(bad(format!("the snappy block holds {size} bytes, {max} are allowed")));
     }
-    // A byte cannot stand for more than about 22 (a copy of 64 bytes takes 3): what claims more lies, and no room is made.
+    // A byte cannot stand for more than about 22 (a copy of 64 bytes takes 3): a message that claims more lies, and no
+    // room is made.
     if size / 32 > packed.len() {
         return Err(bad(format!("the snappy block of {} bytes claims to hold {size}", packed.len())));
     }
@@ -75,10 +76,11 @@ pub fn compression_of(bytes: &[u8]) -> Option<&'static str> {
 }
 
 /// Reads a `WriteRequest` and hands it to `sink` in batches of bounded size, once all of it is known to be well formed.
-/// Series that cannot be stored, and exemplars, are noted in their batch as refused; series without samples are skipped.
+/// Series that cannot be stored, and exemplars, are noted in their batch as refused; series without samples are
+/// skipped.
 ///
 /// # Errors
-/// The message is malformed, and nothing of it was handed over; or what `sink` answered.
+/// The message is malformed, and nothing of it was handed over; or the error of `sink`.
 pub fn remote_write<'a, E: From<BadInput>>(
     message: &'a [u8],
     limits: LabelLimits,
@@ -257,7 +259,7 @@ fn sample(sample: &Field<'_>) -> Result<(i64, f64), ProtobufError> {
     Ok((time, number))
 }
 
-/// A metric, and what is said of it.
+/// A metric, and its metadata.
 fn metadata<'a>(said: &Field<'a>) -> Result<(&'a str, [MetadataField<'a>; 3]), ProtobufError> {
     let (mut metric, mut kind, mut help, mut unit) = ("", 0, "", "");
     for field in said.message()? {

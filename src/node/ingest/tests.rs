@@ -13,7 +13,7 @@ fn owned(batch: &Batch<'_>) -> Read {
         .collect()
 }
 
-/// What can be stored of a message, and why the first series that cannot is refused.
+/// The storable part of a message, and the reason for the first refused series.
 fn read_message(message: &[u8], limits: LabelLimits) -> Result<(Read, RefusedSeries), BadInput> {
     let (mut all, mut refused) = (Read::new(), RefusedSeries::default());
     remote_write::<BadInput>(message, limits, |batch| {
@@ -260,7 +260,7 @@ fn a_series_that_cannot_be_stored_is_refused_alone() {
         assert_eq!((read.len(), refused.series, refused.samples), (1, 1, 1), "{why}");
         assert!(refused.first.unwrap().contains(why));
     }
-    // What is no message at all keeps nothing.
+    // Bytes that are no message keep nothing.
     let mut sent = message(&[(&[("__name__", "1")], sample)]);
     sent.extend(b"\x0a\x7f");
     assert!(read_message(&sent, limits).is_err());

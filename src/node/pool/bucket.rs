@@ -46,7 +46,7 @@ impl Buckets {
     }
 
     /// The sizes of m3dbnode, and one for a piece of a large answer. m3dbnode keeps 102.5 MiB in them, since it copies
-    /// what it reads; this node maps its blocks, so that only answers take bytes.
+    /// its reads; this node maps its blocks, so that only answers take bytes.
     pub fn bytes() -> Self {
         let small = [16, 32, 64, 128, 256].map(|capacity| (capacity, 64));
         Self::of(&[&small[..], &[(1_440, 64), (4_096, 256), (65_536, 64)]].concat())
@@ -88,7 +88,7 @@ impl<T: Buffer> Clone for BucketPool<T> {
 struct BucketHome<T> {
     /// By rising capacity.
     shelves: Vec<(usize, Arc<Shelf<T>>)>,
-    /// Counts what is too large for every shelf.
+    /// Counts buffers too large for every shelf.
     oversize: Arc<Outstanding>,
     cap: Arc<Cap>,
     alloc_max: IntCounter,
@@ -182,7 +182,7 @@ fn bytes_of<T: Buffer>(elements: usize) -> u64 {
 }
 
 impl<T: Buffer> BucketHome<T> {
-    /// The shelf for a capacity: its number, what its buffers hold, and itself.
+    /// The shelf for a capacity: its number, the capacity of its buffers, and itself.
     fn shelf(&self, capacity: usize) -> Option<(usize, usize, &Arc<Shelf<T>>)> {
         let number = self.shelves.partition_point(|(holds, _)| *holds < capacity);
         self.shelves.get(number).map(|(holds, shelf)| (number, *holds, shelf))
@@ -211,12 +211,12 @@ impl<T: Buffer> BucketHome<T> {
 impl<T: Buffer> Home<T> for BucketHome<T> {
     fn take_back(&self, mut object: T, shelf: usize, bytes: u64) {
         object.clear();
-        // The largest bucket that it fills; what is larger than all of them is freed, as in m3dbnode.
+        // The largest bucket that it fills; a buffer larger than all of them is freed, as in m3dbnode.
         let holds = object.capacity();
         let below = self.shelves.partition_point(|(capacity, _)| *capacity <= holds);
         let largest = self.shelves.last().map_or(0, |(capacity, _)| *capacity);
         let target = below.checked_sub(1).and_then(|i| self.shelves.get(i));
-        // What grew without being charged for, since the query failed, is not kept.
+        // A buffer that grew without a charge, since the query failed, is not kept.
         let counted = object.bytes() as u64 <= bytes;
         if let Some((_, shelf)) = target.filter(|_| holds <= largest && counted) {
             shelf.put(object, bytes);

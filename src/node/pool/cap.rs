@@ -63,7 +63,7 @@ impl PoolExhausted {
     }
 }
 
-/// Asks whether nobody wants any more what a query waits for.
+/// Whether nobody wants the memory any more that a query waits for.
 pub type Gone<'a> = &'a (dyn Fn() -> bool + 'a);
 
 /// How often a query that waits at the bound asks whether it is still wanted.
@@ -75,7 +75,7 @@ pub(super) trait Reclaim: Send + Sync {
     fn reclaim(&self, bytes: u64) -> u64;
 }
 
-/// Bounds the bytes of all pools that share it: what is lent, and what lies free to be lent again. Free buffers are
+/// Bounds the bytes of all pools that share it: those lent, and those that lie free to be lent again. Free buffers are
 /// given up first.
 pub struct Cap {
     mode: Mode,
@@ -171,7 +171,8 @@ impl Cap {
         self.peak.fetch_max(lent, Ordering::Relaxed);
     }
 
-    /// Takes back what was lent; it is still held. This comes before a buffer can be lent again, so that none counts twice.
+    /// Takes back bytes lent; their buffer is still held. This comes before a buffer can be lent again, so that none
+    /// counts twice.
     pub(super) fn take_back(&self, bytes: u64) {
         self.lent.fetch_sub(bytes, Ordering::SeqCst);
     }
@@ -196,7 +197,7 @@ impl Cap {
         true
     }
 
-    /// Frees what lies free in the pools, up to `bytes`.
+    /// Frees free buffers of the pools, up to `bytes`.
     fn reclaim(&self, bytes: u64) -> u64 {
         let Ok(shelves) = self.shelves.lock() else { return 0 };
         let mut freed = 0;
@@ -251,7 +252,7 @@ impl Cap {
         }
     }
 
-    /// Takes back what was lent.
+    /// Takes back bytes lent.
     pub(super) fn release(&self, bytes: u64) {
         self.take_back(bytes);
         self.settle(bytes, 0);

@@ -43,8 +43,8 @@ impl<T: Buffer> Lease<T> {
         self.charge_up_to(elements.saturating_mul(T::ELEMENT_BYTES) as u64, gone)
     }
 
-    /// Charges the cap for what the buffer has grown to. Where it cannot be known how much is to come, the buffer grows
-    /// first, by one series at most, and this follows.
+    /// Charges the cap for the growth of the buffer. Where the size to come cannot be known, the buffer grows first, by
+    /// one series at most, and this follows.
     pub fn settle(&mut self, gone: Gone<'_>) -> Result<(), PoolExhausted> {
         self.charge_up_to(self.bytes() as u64, gone)
     }

@@ -109,7 +109,7 @@ impl Loan {
         Ok(())
     }
 
-    /// Gives back what is more than `bytes`.
+    /// Gives back all above `bytes`.
     pub fn keep_only(&mut self, bytes: u64) {
         let less = self.charged.saturating_sub(bytes);
         self.charged -= less;

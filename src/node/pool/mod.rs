@@ -1,9 +1,9 @@
 //! Pools of buffers in the manner of m3dbnode, and the bound that m3dbnode never had.
 //!
-//! A [`BucketPool`] such as [`BytesPool`] keeps buffers of several sizes, each size in a pool with M3's semantics. What is
-//! lent travels in a [`Lease`], which gives it back when dropped; memory that is no buffer of
-//! any pool is lent as a [`Loan`]. [`Cap`] bounds the bytes of everything that is lent or lies free, so that queries wait or fail
-//! where m3dbnode grew until it was killed.
+//! A [`BucketPool`] such as [`BytesPool`] keeps buffers of several sizes, each size in a pool with M3's semantics. A
+//! buffer lent is a [`Lease`], which gives it back when dropped; memory that is no buffer of any pool is lent as a
+//! [`Loan`]. [`Cap`] bounds the bytes of all that is lent or lies free, so that queries wait or fail where m3dbnode
+//! grew until it was killed.
 
 mod bucket;
 mod cap;

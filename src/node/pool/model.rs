@@ -38,7 +38,8 @@ fn get_and_drop() {
     });
 }
 
-/// A refill races with what it is to replace: never more objects than the pool keeps, and it can refill again.
+/// A refill races with the buffers that it is to replace: never more objects than the pool keeps, and it can refill
+/// again.
 #[test]
 fn refill_and_put() {
     let mut model = loom::model::Builder::new();

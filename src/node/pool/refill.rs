@@ -61,7 +61,7 @@ pub struct RefillBudget {
 }
 
 impl RefillBudget {
-    /// `per_second` objects, as many at once; 0 refills nothing.
+    /// `per_second` objects, a second's number at once; 0 refills nothing.
     pub fn per_second(per_second: u64) -> Self {
         let start = Instant::now();
         Self::with_clock(per_second, move || start.elapsed())

@@ -1,4 +1,4 @@
-//! M3's semantics one by one, then what M3 never had.
+//! M3's semantics one by one, then the bound that M3 never had.
 
 use std::{
     sync::{

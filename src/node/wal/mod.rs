@@ -1,9 +1,9 @@
 //! The write-ahead log: its records survive the process.
 //!
 //! Segments of records, each `mark · length · crc32 · payload`. Writers that arrive while another one is at the disk
-//! are written, and synced, together. A damaged record costs itself only: reading goes on at the next mark whose
-//! record is sound. A checkpoint replaces all segments before it; damaged ones are set aside then, not deleted. What
-//! is cut off the end of the last segment is copied before.
+//! are written, and synced, together. A damaged record costs itself only: reading goes on at the next mark whose record
+//! is sound. A checkpoint replaces all segments before it; damaged ones are set aside then, not deleted. Bytes cut off
+//! the end of the last segment are copied before.
 
 mod disk;
 mod quarantine;
@@ -41,7 +41,7 @@ const PROBE_BYTES: usize = 4 << 10;
 /// A longer record is taken for damage.
 const RECORD_BYTES_MAX: usize = 256 << 20;
 
-/// When what was written is also forced to the disk. A killed process loses nothing in any of them; a machine that
+/// When written records are also forced to the disk. A killed process loses nothing in any of them; a machine that
 /// loses its power does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncPolicy {
@@ -254,12 +254,12 @@ impl Wal {
         let unfinished = self.dir.join("checkpoint.unfinished");
         let result = write_checkpoint(&unfinished, &writer.room, fill);
         let total = result.inspect_err(|_| {
-            // What is left of it only takes room; the next one starts over anyway.
+            // The rest of it only takes room; the next one starts over anyway.
             let _ = fs::remove_file(&unfinished);
         })?;
         let path = read::checkpoint_path(&self.dir, number);
         fs::rename(&unfinished, &path).map_err(|error| read::at(&path, error))?;
-        // From here on it counts, so that nothing may go into a segment before it, even if what follows fails.
+        // From here on it counts, so that nothing may go into a segment before it, even if a later step fails.
         let files = vec![LogFile { name: read::name(&path), bytes: total }];
         let room = writer.room.clone();
         *writer = Writer { file: None, number, written: 0, total, synced: Instant::now(), room, files };
@@ -338,7 +338,7 @@ impl Writer {
         if let Err(error) = result {
             // Half a record, or one whose write was reported as failed, must not be read back.
             let undone = file.set_len(self.written).and_then(|()| file.seek(SeekFrom::Start(self.written)));
-            // After a failed sync nobody knows what of the file is on the disk.
+            // After a failed sync the content of the file on the disk is unknown.
             if undone.is_ok() && !reached {
                 self.file = Some(file);
             } else if self.written == 0 {

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// In the name of what is kept, before a number.
+/// In the name of a file that is kept, before a number.
 const MARKED: &str = ".corrupt-";
 /// Files that are kept; each may be as large as a whole log.
 const KEPT_MAX: usize = 8;

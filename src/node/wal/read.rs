@@ -79,7 +79,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// A file by its name; `None` for what is neither segment nor checkpoint.
+    /// A file by its name; `None` for a name that is neither a segment's nor a checkpoint's.
     fn of(path: PathBuf) -> Option<Self> {
         let checkpoint = match path.extension()?.to_str()? {
             "wal" => false,
@@ -90,7 +90,8 @@ impl Found {
         Some(Self { number, path, checkpoint })
     }
 
-    /// Whether a checkpoint of this number makes it superfluous: it holds what the segments up to that number say.
+    /// Whether a checkpoint of this number makes it superfluous: it holds the content of the segments up to that
+    /// number.
     pub(super) fn is_old(&self, checkpoint: u64) -> bool {
         self.number < checkpoint || self.number == checkpoint && !self.checkpoint
     }
@@ -166,7 +167,7 @@ pub(super) fn replay(
     Ok(replayed)
 }
 
-/// Cuts off what is behind the last sound record of the last segment, and keeps a copy if there is anything in it.
+/// Cuts off the bytes behind the last sound record of the last segment, and keeps a copy if there is anything in it.
 fn cut_off(path: &Path, bytes: &[u8], sound: usize) -> io::Result<()> {
     let end = bytes.get(sound..).unwrap_or_default();
     if end.iter().any(|byte| *byte != 0) {

@@ -103,7 +103,7 @@ impl Plan {
         let smallest = smallest(values);
         let mut best = Self::over(values, smallest[0]);
         for pair in smallest.windows(2) {
-            // Leaving values out pays only if there is a gap above them as wide as what the others need.
+            // Leaving values out pays only if there is a gap above them as wide as the others' width.
             let gap = 64 - (pair[1].wrapping_sub(pair[0]) as u64).leading_zeros();
             if gap > 0 && gap + 1 >= best.width {
                 let other = Self::over(values, pair[1]);

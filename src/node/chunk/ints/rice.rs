@@ -1,4 +1,4 @@
-//! High bits in unary: a number is as many zeros and a one (Rice's code, with the low bits apart).
+//! High bits in unary: a number is that number of zeros and a one (Rice's code, with the low bits apart).
 
 use crate::node::chunk::{Corrupt, bytes::Input};
 

@@ -33,7 +33,7 @@ use crate::{
 
 const WRITE: u8 = 3;
 const HELD: u8 = 4;
-/// Bytes of a record of what is held, after which another one begins: what one flipped bit may cost.
+/// Bytes of a record of the head's samples, after which another one begins: one flipped bit costs this much.
 const HELD_BYTES: usize = 32 << 10;
 
 const HAS_LABELS: u64 = 1;
@@ -65,7 +65,7 @@ pub(super) fn of_write(accepted: &[Accepted]) -> Vec<u8> {
     record.bytes
 }
 
-/// Collects what is in memory into records.
+/// Collects the content of memory into records.
 pub(super) struct HeldRecords<'a>(Record<'a>);
 
 impl<'a> HeldRecords<'a> {

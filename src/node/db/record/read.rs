@@ -19,7 +19,7 @@ pub(in super::super) trait Replay {
 /// Hands a record's content to `to`.
 ///
 /// # Errors
-/// What is lost of it, or that another version wrote it: its checksum is right, so that an unknown kind is no damage.
+/// The loss in it, or that another version wrote it: its checksum is right, so that an unknown kind is no damage.
 pub(in super::super) fn replay(payload: &[u8], to: &mut impl Replay) -> Result<(), RecordError> {
     match payload.split_first() {
         None => Err(RecordError::Lost("it is empty".to_owned())),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::node::head::Registry;
 
-/// What a record says, in words that can be compared.
+/// The content of a record in words that can be compared.
 #[derive(Default)]
 struct Said {
     labels: Vec<String>,
@@ -48,7 +48,7 @@ fn a_write_is_read_back_bit_for_bit() {
         (0..20).map(|i| (1_700_000_000_000 + i * 15_000, 100.0 + i as f64)).collect(),
         (0..20).map(|i| (1_700_000_000_000 + i * 15_000, 100.0 + i as f64 / 100.0)).collect(),
         odd.iter().enumerate().map(|(i, value)| (i as i64, *value)).collect(),
-        // Too large for as many decimals as the other one needs.
+        // Too large for the decimals that the other one needs.
         vec![(i64::MIN, 4e18), (i64::MAX, 0.000_001)],
         vec![(i64::MAX, i64::MIN as f64), (0, 4e18), (3, -4e18)],
     ];

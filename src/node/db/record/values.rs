@@ -23,7 +23,7 @@ pub(super) fn encode(values: impl Iterator<Item = f64> + Clone, out: &mut Vec<u8
         out.push(power as u8);
         let mut last = 0_i64;
         let fits = values.clone().all(|value| {
-            // What fitted with fewer decimals may be too large for more.
+            // An integer that fitted with fewer decimals may be too large for more.
             to_int(value, power).is_some_and(|int| {
                 put_signed(int.wrapping_sub(last), out);
                 last = int;

@@ -28,18 +28,18 @@ pub struct TextOptions<'a> {
     pub known: Option<&'a KnownSeries>,
 }
 
-/// Reads every sample of `text` and hands them to `sink` in batches of bounded size; what came before a bad line has been
-/// handed over. `strings` holds the label values that are not in the text as they are meant.
+/// Reads every sample of `text` and hands them to `sink` in batches of bounded size; samples before a bad line have
+/// been handed over. `strings` holds the label values that the text has in escaped form.
 ///
 /// # Errors
-/// The first line that cannot be read, or what `sink` answered.
+/// The first line that cannot be read, or the error of `sink`.
 pub fn exposition<'a, E: From<BadInput>>(
     text: &'a [u8],
     strings: &'a Strings,
     options: &'a TextOptions<'a>,
     mut sink: impl FnMut(&Batch<'a>) -> Result<(), E>,
 ) -> Result<(), E> {
-    // What is behind a byte that is no text is not read.
+    // The rest behind a byte that is no text is not read.
     let (sound, broken) = match std::str::from_utf8(text) {
         Ok(text) => (text, false),
         Err(error) => (text_until(text, error.valid_up_to()), true),
