@@ -185,7 +185,7 @@ fn findings_name_the_worst_first() {
         (Severity::Warning, "the configuration file has had mistakes for 6.0s; the settings before it stay"),
         (Severity::Warning, "1 of 2 replicas of backend main does not answer"),
         (Severity::Warning, "the budget of backend main is cut to 40 %: memory says 93 % of its limit"),
-        (Severity::Warning, "backend main no longer tells its pool"),
+        (Severity::Warning, "backend main no longer reports its pool"),
         (Severity::Warning, "95 % of the memory of backend main is in use"),
         (Severity::Warning, "12 queries wait for backend main, the longest for 6.0s"),
     ];

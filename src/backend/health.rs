@@ -175,7 +175,7 @@ impl Backend {
             };
         }
         if replica.own_word.not_found(Instant::now()) {
-            tracing::info!(backend = self.name(), "has no {path}: only a query tells whether it is ready");
+            tracing::info!(backend = self.name(), "has no {path}: only a query shows whether it is ready");
         }
         Ok(false)
     }

@@ -50,7 +50,7 @@ impl AdminAddress {
         let mut headers = HeaderMap::new();
         if let Some(token) = config::env::var(TOKEN) {
             let value = HeaderValue::try_from(format!("Bearer {}", token.trim()));
-            let mut value = value.map_err(|_| format!("{TOKEN} holds what no header can"))?;
+            let mut value = value.map_err(|_| format!("{TOKEN} has characters that no header can hold"))?;
             value.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, value);
         }

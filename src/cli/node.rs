@@ -120,7 +120,7 @@ pub(super) fn open(folder: &Path, options: Options) -> Result<Arc<Db>, String> {
     }
     if !replayed.gaps.is_empty() {
         let missing = replayed.gaps.join(", ");
-        tracing::warn!(missing, "files of the log are missing, and what was in them is lost");
+        tracing::warn!(missing, "files of the log are missing, and their samples are lost");
     }
     if replayed.torn_bytes > 0 {
         let bytes = replayed.torn_bytes;

@@ -64,7 +64,7 @@ fn usable(token: &str) -> Result<String, String> {
         return Err(format!("is shorter than {TOKEN_BYTES_MIN} bytes"));
     }
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("holds what no header can: write visible ASCII characters".to_owned());
+        return Err("has characters that no header can hold: write visible ASCII characters".to_owned());
     }
     Ok(token.to_owned())
 }

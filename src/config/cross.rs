@@ -392,7 +392,7 @@ impl<'a> Checker<'a> {
 
 /// No mistake: a budget may be lowered for an hour, and the limits below it left as they are.
 fn above_budget(limit: &dyn fmt::Display, backend: &str, budget: &dyn fmt::Display) -> String {
-    format!("{limit} is above the budget of backend `{backend}` ({budget}), which is what holds")
+    format!("{limit} is above the budget of backend `{backend}` ({budget}), which applies")
 }
 
 /// The backend that a tenant is routed to, or the tenants whose names begin so.

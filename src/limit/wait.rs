@@ -106,7 +106,7 @@ impl WaitReason {
             }
             Self::Cut(Cut::Silence) => "the window for heavy queries, cut because its metrics stay away",
             Self::SlowLane => "the slow lane",
-            Self::Reserve => "what is not reserved for other classes",
+            Self::Reserve => "memory that is not reserved for other classes",
             Self::Turn => "its turn among heavy queries",
             Self::SmallerFirst => "smaller heavy queries, which go first",
             Self::Budget => "memory that slow readers and clients that left still hold",

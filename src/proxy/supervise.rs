@@ -137,7 +137,7 @@ impl BackendSupervisor {
             before = before.0,
             cut_by,
             underestimate,
-            "what distress leaves of the window for heavy queries"
+            "the share of the window for heavy queries that distress leaves"
         );
         now
     }
@@ -151,7 +151,7 @@ fn say_silence(backend: &str, observation: &Observation) {
         tracing::warn!(
             backend,
             signals = signals.join(","),
-            "signals of pressure that should come stay away; pressure.on_stale says what becomes of the window"
+            "signals of pressure are missing; pressure.on_stale decides on the window"
         );
     }
 }

@@ -117,7 +117,7 @@ impl Backend {
         }
         if !self.silent.is_empty() {
             let silent = self.silent.join(", ");
-            say(Severity::Warning, format!("backend {name} no longer tells its {silent}"));
+            say(Severity::Warning, format!("backend {name} no longer reports its {silent}"));
         }
         for (what, share) in [("memory", self.memory), ("slots", self.queries)] {
             if let Some(percent) = share.percent().filter(|p| *p >= NEARLY_FULL && self.budget_percent > 0) {

@@ -75,7 +75,7 @@ impl PoolSettings {
             (Some(bytes), None) => (bytes, "as `pool.memory` says".to_owned()),
             (None, Some(limit)) => (
                 limit.bytes / 4,
-                format!("a quarter of what the process may use, {limit}; `pool.memory` sets it"),
+                format!("a quarter of the memory that the process may use, {limit}; `pool.memory` sets it"),
             ),
             (None, None) => {
                 let why = "since nothing says how much memory there is; `pool.memory` sets it";
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(bytes, Some(112 << 20));
         assert_eq!(
             text,
-            "queries share a pool of 128MiB, of which 112MiB are lent: a quarter of what the process may use, 512MiB \
+            "queries share a pool of 128MiB, of which 112MiB are lent: a quarter of the memory that the process may use, 512MiB \
              (/sys/fs/cgroup/memory.max); `pool.memory` sets it"
         );
         assert_eq!(said(&own, None).0, Some(MEMORY_UNKNOWN / 8 * 7));

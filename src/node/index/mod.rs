@@ -99,7 +99,7 @@ impl Index {
         for matcher in matchers {
             let values = self.names.get(matcher.name());
             let found = values.map(|v| v.accepted_by(matcher.test())).unwrap_or_default();
-            // A matcher that accepts a missing label drops the values that it rejects; any other keeps those that it accepts.
+            // A matcher that accepts a missing label drops the values that it rejects; any other keeps its matches.
             if matcher.accepts("") {
                 dropped.push(if matcher.negative() { found } else { without(values, &found) });
             } else {

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::HashMap, fmt::Write as _};
 
-use super::{Suggested, Suggestion, TenantLimits};
+use super::{QUERIES_MIN, Suggested, Suggestion, TenantLimits};
 use crate::base::{TenantPattern, units};
 
 /// Senders of refused queries that a comment names.
@@ -16,11 +16,11 @@ pub fn yaml(suggested: &Suggested, headroom: f64, span: &str) -> String {
     let queries: u64 = tenants.iter().map(|limits| limits.queries).sum();
     let mut out = format!(
         "# Suggested by `weir suggest` from {} answered queries{span}: the largest ordinary number times {headroom}.\n\
-         # Ordinary is what 99 % of a tenant's queries stay below, and whatever is connected with that without a gap.\n",
+         # Ordinary is every query up to a tenant's 99th percentile, and each larger one of at most twice the one before.\n",
         units::count(queries),
     );
     if tenants.is_empty() {
-        out.push_str("# No tenant has queries enough.\nlimits: {}\n");
+        let _ = writeln!(out, "# No tenant has {QUERIES_MIN} answered queries.\nlimits: {{}}");
         return out;
     }
     out.push_str("limits:\n  tenants:\n");

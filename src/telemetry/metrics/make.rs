@@ -88,7 +88,7 @@ impl Maker<'_> {
             )?,
             waiting: self.gauges(
                 "weir_queue_waiting",
-                "Queries waiting, by what they wait for.",
+                "Queries waiting, by reason.",
                 &["backend", "reason"],
             )?,
             oldest: self.gauges(
@@ -132,7 +132,7 @@ impl Maker<'_> {
 
     fn request_seconds(&self) -> prometheus::Result<HistogramVec> {
         let help =
-            "Time from a request to its end: the last byte of what was weighed, the head of what was not.";
+            "Time from a request to its end: the last byte of a priced query, the head of any other answer.";
         let buckets = exponential_buckets(0.001, 2.5, 13)?;
         self.histograms("weir_request_seconds", help, &["endpoint"], buckets)
     }
@@ -195,7 +195,7 @@ impl Maker<'_> {
     }
 
     fn rule_hits(&self) -> prometheus::Result<IntCounterVec> {
-        let help = "Queries that a rule met, by the rule and what it does.";
+        let help = "Queries that a rule matched, by rule and action.";
         self.counter("weir_rule_hits_total", help, &["rule", "action"])
     }
 

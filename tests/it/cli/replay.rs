@@ -92,7 +92,7 @@ fn a_journal_is_replayed_and_suggests_limits_that_load() {
         (&["check-config", &good, "--replay", folder], 0, "of 201 queries it refuses none", ""),
         (&["check-config", &strict, "--replay", folder], 1, "", "1 of which were answered before"),
         (&["check-config", &patch, "--replay", folder], 1, "", "weir-max-series"),
-        (&["suggest", folder, "--tenant", "other"], 0, "# No tenant has queries enough.", ""),
+        (&["suggest", folder, "--tenant", "other"], 0, "# No tenant has 100 answered queries.", ""),
         (&["suggest", folder, "--headroom", "1"], 64, "", "above 1"),
     ];
     for (args, code, out, err) in cases {

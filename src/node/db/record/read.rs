@@ -41,7 +41,9 @@ fn content(kind: u8, rest: &[u8], to: &mut impl Replay) -> Result<(), String> {
         }
     }
     if unknown > 0 {
-        return Err(format!("the labels of {unknown} series are lost, and with them what it says of those"));
+        return Err(format!(
+            "the labels of {unknown} series are lost, and with them their samples in this record"
+        ));
     }
     Ok(())
 }
