@@ -14,6 +14,7 @@ const UNANSWERED_MAX: u32 = 3;
 const FAILED_CHECKS_MAX: u32 = 2;
 /// A replica is set aside for this long at first, and each time twice as long as before.
 const FIRST_EJECTION: Duration = Duration::from_secs(1);
+/// The longest of these times.
 const LONGEST_EJECTION: Duration = Duration::from_secs(60);
 
 /// How a replica failed a request.

@@ -9,9 +9,11 @@ use tokio::time::Instant;
 
 use super::{Backend, BackendError, Body, Outgoing, endpoint::Place, error::Cause, ready};
 
-/// The longest `status/tsdb` or `metadata` that is read: 10,000 entries of each list are about 1 MB.
+/// Bytes of a `status/tsdb` or `metadata` that are read at most: 10,000 entries of each list are about 1 MB.
 const TSDB_STATUS_MAX: usize = 16 << 20;
+/// The path of the label table.
 const TSDB_STATUS: &str = "/api/v1/status/tsdb";
+/// Bytes of build information that are read at most.
 const BUILDINFO_MAX: usize = 64 << 10;
 /// The timeout of Weir's own requests.
 const OWN_DEADLINE: Duration = Duration::from_secs(10);

@@ -8,6 +8,7 @@ use super::duration;
 const TIME_MAX_MS: i64 = i64::MAX / 4;
 /// VictoriaMetrics takes larger numbers for milliseconds, then for microseconds, then for nanoseconds: 2038 in seconds.
 const SECONDS_MAX: f64 = 2_147_483_648.0;
+/// The start of Unix time.
 const EPOCH: DateTime = civil::date(1970, 1, 1).at(0, 0, 0, 0);
 /// Completes a part of a date, which VictoriaMetrics takes from the year on.
 const DATE_REST: &str = "0000-01-01T00:00:00";

@@ -12,6 +12,7 @@ use crate::{
 const CAPACITY: usize = 50_000;
 /// Time between two writes.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
+/// The file in the data folder.
 const FILE: &str = "learned";
 
 /// The history of queries and its file.

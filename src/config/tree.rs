@@ -7,9 +7,11 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use serde_saphyr::{Spanned, budget::BudgetBreach, options::DuplicateKeyPolicy};
 use std::fmt;
 
-/// The largest file that is read.
+/// The largest file that is read, bytes.
 pub(super) const FILE_BYTES_MAX: usize = 1 << 20;
+/// Levels of a file.
 const DEPTH_MAX: usize = 32;
+/// Keys and values of a file.
 const NODES_MAX: usize = 50_000;
 /// A real file shares a block a few times; an alias bomb multiplies it.
 const ALIAS_EVENTS_MAX: usize = 20_000;

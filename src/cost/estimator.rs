@@ -27,8 +27,9 @@ const WAVE: usize = 8;
 const PROBE_SERIES: u64 = 100_000;
 /// Series by which the price of one is measured.
 const REFERENCE_SERIES: u64 = 1 << 20;
-/// A count that stopped at a limit and does not refuse the query is repeated up to this multiple of the limit, twice.
+/// A count that stopped at a limit and does not refuse the query is repeated up to this multiple of the limit.
 const RECOUNT_FACTOR: u64 = 16;
+/// The most such repetitions.
 const RECOUNTS_MAX: u8 = 2;
 /// A query in the most parts holds a sixteenth of the whole (32 parts, of which two count).
 const SPLIT_FACTOR: u64 = 16;

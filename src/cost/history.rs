@@ -36,6 +36,7 @@ const RUNS: usize = 2;
 const SHARDS: usize = 16;
 /// Larger numbers than this are not observations but damage (2^53, the largest integer that JSON carries exactly).
 const PLAUSIBLE_MAX: u64 = 1 << 53;
+/// The beginning of a saved history: its format and version.
 const HEADER: &str = "weir-learned 3 ";
 /// Longest file read, for each entry of room: eleven numbers fit with ease.
 const ENTRY_BYTES_MAX: usize = 512;

@@ -36,9 +36,10 @@ use super::{
 
 /// Paths that are answered even on a spare place: a health check says that the process lives, however busy it is.
 const HEALTH_PATHS: [&str; 2] = ["/-/healthy", "/-/ready"];
-/// The rest of a refused request is read for this long, and at most this many bytes of it: a connection closed with
-/// unread bytes is reset, and the refusal may never be seen.
+/// The rest of a refused request is read for this long: a connection closed with unread bytes is reset, and the refusal
+/// may never be seen.
 const LINGER: Duration = Duration::from_secs(1);
+/// The most bytes of that rest.
 const LINGER_BYTES: usize = 2 << 20;
 
 /// Answers on a connection until its client is done, a timeout or a deadline is over, or the connection has to end and

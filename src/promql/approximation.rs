@@ -12,6 +12,7 @@ use crate::base::duration;
 const SELECTORS_MAX: usize = 100;
 /// Further back than any sample, and still a duration of PromQL: 100 years.
 const REACH_MAX_MS: u64 = 100 * 365 * 86_400_000;
+/// A selector of every series.
 const EVERYTHING: &str = r#"{__name__=~".+"}"#;
 /// Followed by a list of labels.
 const GROUPING: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];

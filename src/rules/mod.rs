@@ -143,9 +143,9 @@ impl Rule {
     pub fn sentence(&self) -> String {
         let RuleSpec { name, reason, owner, expires, .. } = &self.spec;
         let reason = if reason.is_empty() { "no reason given" } else { reason };
-        let owner = if owner.is_empty() { "nobody" } else { owner };
+        let owner = if owner.is_empty() { "no owner".to_owned() } else { format!("owner: {owner}") };
         let expires = expires.as_deref().map_or_else(|| "never".to_owned(), |at| format!("at {at}"));
-        format!("rule `{name}` ({reason}; owner: {owner}; expires {expires})")
+        format!("rule `{name}` ({reason}; {owner}; expires {expires})")
     }
 }
 

@@ -13,9 +13,11 @@ use serde::{
 use super::{Action, Beyond, Clamp, ExactText, Glob, Hours, Matchers, MetricName, Rule};
 use crate::base::{TenantPattern, duration, units};
 
-/// Bytes of a regular expression, of a query's text, and of any other text of a rule.
+/// Bytes of a regular expression.
 const REGEX_BYTES_MAX: usize = 1_024;
+/// Bytes of a query's text.
 const QUERY_BYTES_MAX: usize = 64 << 10;
+/// Bytes of any other text of a rule.
 const TEXT_BYTES_MAX: usize = 300;
 /// Bytes of a compiled regular expression.
 const COMPILED_BYTES_MAX: usize = 256 << 10;

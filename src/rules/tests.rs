@@ -268,6 +268,6 @@ fn a_rule_ends_when_it_says_and_the_first_wins() {
     assert_eq!(rules.at_run_time[0].spec.expires.as_deref(), Some("2027-01-15T09:00:00Z"));
     assert_eq!(
         rules.at_run_time[0].sentence(),
-        "rule `first` (x; owner: nobody; expires at 2027-01-15T09:00:00Z)"
+        "rule `first` (x; no owner; expires at 2027-01-15T09:00:00Z)"
     );
 }

@@ -1,8 +1,10 @@
 //! Counts the series of a `/api/v1/series` answer as it streams, holding none of it.
 
-/// The keys at the top of an answer that say that it is not the whole truth.
+/// The key at the top of an answer by which it may be incomplete.
 const WARNINGS: &[u8] = b"warnings";
+/// The same of VictoriaMetrics.
 const PARTIAL: &[u8] = b"isPartial";
+/// Bytes of a key that are kept.
 const KEY_MAX: usize = 16;
 
 /// The state of a scan through `{"status":…,"data":[{…},{…}],…}`.

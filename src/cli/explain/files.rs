@@ -18,9 +18,11 @@ use crate::{
     expressions::{Asked, Document, Expression, Intervals, files},
 };
 
-/// The span of a graph without a time: six hours, in the points of a panel on a screen, 15 seconds apart at least.
+/// The span of a graph without a time: six hours.
 const RANGE_MS: u64 = 6 * 3_600_000;
+/// The points of a panel on a screen.
 const POINTS: u64 = 1_000;
+/// The least time between two points.
 const SCRAPE_MS: u64 = 15_000;
 /// How often a rule is evaluated where its group does not say.
 const RULE_EVERY: &str = "1m";

@@ -9,8 +9,9 @@ use crate::promql::ast::{AggregateOp, Grouping, NodeId};
 
 /// The value of a float as a label: `strconv.FormatFloat` without an exponent, in the usual ranges.
 const VALUE_BYTES: u64 = 26;
-/// `topk` and its like: a place in a map for each series, and a heap for each group.
+/// `topk` and its like: a place in a map for each series.
 const CHOSEN_BYTES: u64 = 150;
+/// `topk` and its like: a heap for each group.
 const HEAP_BYTES: u64 = 48;
 /// A sample that `quantile` copies, in a slice that grew by append.
 const COPIED_BYTES: u64 = 96;

@@ -9,11 +9,14 @@ use std::{
 use super::{MetadataField, Series};
 use crate::series::METRIC_NAME;
 
-/// The most series, labels or samples of one batch. The data derived from each on the way to the log takes about the
-/// same again; together that is a few MiB.
+/// The most series of one batch. With the limits below, and the data derived on the way to the log, a batch takes a few
+/// MiB.
 const SERIES_FULL: usize = 16_384;
+/// The most labels of one batch.
 const LABELS_FULL: usize = 131_072;
+/// The most samples of one batch.
 const SAMPLES_FULL: usize = 65_536;
+/// The most metrics with metadata of one batch.
 const METADATA_FULL: usize = 4_096;
 
 /// Limits on labels.

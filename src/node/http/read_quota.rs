@@ -23,6 +23,7 @@ use crate::{
 const SLICES: usize = 10;
 /// The most sources with a window of their own; the others share one.
 const SOURCES_MAX: usize = 1_000;
+/// The name of the window that the others share.
 const OTHERS: &str = "other";
 
 /// Most that may be read within the window; `u64::MAX` is no limit.

@@ -9,8 +9,9 @@ use crate::{
     promql::ast::{MatchOp, Matcher},
 };
 
-/// Queries of one request, and matchers of all of them.
+/// The most queries of one request.
 const QUERIES_MAX: usize = 100;
+/// The most matchers of all queries of one request.
 const MATCHERS_MAX: usize = 2_000;
 
 const QUERIES: u32 = 1;

@@ -34,7 +34,9 @@ use crate::base::files::{FolderLock, is_named};
 /// Begins a record, and says which version of the format it has. Another version differs in two bits at least, so that
 /// one flipped bit is not taken for it.
 const MARK: [u8; 4] = [0xb2, 0x6d, 0x1e, 0xc3];
+/// Bytes before a record's payload: mark, length, checksum.
 const HEAD: usize = 12;
+/// Bytes after which another segment begins.
 const SEGMENT_BYTES: u64 = 128 << 20;
 /// Bytes that a disk with room for a write takes at least.
 const PROBE_BYTES: usize = 4 << 10;

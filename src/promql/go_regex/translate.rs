@@ -12,9 +12,11 @@ const REPEAT_MAX: u64 = 1000;
 /// regexp/syntax), so that nothing is refused that a database would run.
 const SIZE_MAX: u64 = 2_000_000;
 
-/// How much of [`SIZE_MAX`] a dot takes, a character class (which `(?i)` may unfold), and a class of Unicode.
+/// The part of [`SIZE_MAX`] that a dot takes.
 const DOT_SIZE: u64 = 10;
+/// The same of a character class, which `(?i)` may unfold.
 const CLASS_SIZE: u64 = 400;
+/// The same of a class of Unicode.
 const UNICODE_CLASS_SIZE: u64 = 8_000;
 
 /// A group that is open.

@@ -5,6 +5,7 @@ use crate::promql::ast::{Ast, Expr, NodeId};
 
 /// Longer lines are broken, bytes.
 const LINE_MAX: usize = 100;
+/// The indentation of a level.
 const INDENT: &str = "  ";
 
 /// The pieces that are still to be written.

@@ -20,6 +20,7 @@ use super::stacks::{DEPTH_MAX, Profile, Stack};
 
 /// Samples per second of CPU time.
 const HERTZ: u64 = 100;
+/// Nanoseconds of CPU time between two samples.
 const PERIOD_NS: i64 = 1_000_000_000 / HERTZ as i64;
 /// Samples of one profile: a minute of two busy cores; later ones are left out. 6 MiB, kept after the first.
 const SAMPLES_MAX: usize = 12_000;

@@ -27,8 +27,9 @@ const MARKS: usize = 1 << 16;
 
 static ON: AtomicBool = AtomicBool::new(false);
 static SEED: AtomicU64 = AtomicU64::new(0);
-/// How many sampled addresses that are held fall on each mark; one that has reached the end stays there.
+/// The number of sampled addresses on each mark; one that has reached the end stays there.
 static HELD_AT: [AtomicU8; MARKS] = [const { AtomicU8::new(0) }; MARKS];
+/// The samples by address.
 static HELD: Mutex<Option<HashMap<usize, Sample>>> = Mutex::new(None);
 
 thread_local! {
