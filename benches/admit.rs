@@ -1,4 +1,4 @@
-//! What admission costs a query that need not wait: `cargo bench --bench admit`.
+//! The cost of admission for a query that need not wait: `cargo bench --bench admit`.
 
 use std::{hint::black_box, num::NonZeroU64, sync::Arc, time::Duration};
 

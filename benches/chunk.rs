@@ -7,7 +7,7 @@ use weir::node::chunk;
 
 const SAMPLES: usize = 960;
 
-/// Times 15 s apart with as much jitter, and values of one kind.
+/// Times 15 s apart with this jitter, and values of one kind.
 fn series() -> Vec<(&'static str, Vec<i64>, Vec<f64>)> {
     let mut rng = fastrand::Rng::with_seed(1);
     let mut times = |jitter: i64| -> Vec<i64> {

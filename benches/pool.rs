@@ -1,4 +1,4 @@
-//! What a pooled buffer costs beside a plain allocation and beside the bare queue: one thread, two threads, and
+//! The cost of a pooled buffer beside a plain allocation and beside the bare queue: one thread, two threads, and
 //! buffers held while others are taken.
 
 use std::{
@@ -21,7 +21,7 @@ fn pool(capacity: usize, mode: Mode) -> BytesPool {
     BytesPool::new("bytes", &Buckets::of(&[(capacity, KEPT)]), &supply)
 }
 
-/// Takes, touches and gives back, on as many threads as asked.
+/// Takes, touches and gives back, on the given number of threads.
 fn measure(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, threads: u64, once: impl Fn() + Sync) {
     group.bench_function(format!("{name}, {threads} threads"), |bencher| {
         bencher.iter_custom(|rounds| {

@@ -1,5 +1,5 @@
-//! Admission for a fleet: 10,000 tenants, 100 backends, a million queries a minute. `cargo bench --bench scale` prints a
-//! table in Markdown and a line of JSON. What the figures are for: `docs/fleet.md`.
+//! Admission for a fleet: 10,000 tenants, 100 backends, a million queries a minute. `cargo bench --bench scale` prints
+//! a table in Markdown and a line of JSON. `docs/fleet.md` uses the figures.
 
 use std::{fs, io::Write as _, process::ExitCode, sync::Arc, time::Duration, time::Instant as Stopwatch};
 

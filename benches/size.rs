@@ -1,6 +1,7 @@
-//! Bytes per sample on disk, by kind of data: what is sealed, its index, and the log of what is not.
+//! Bytes per sample on disk, by kind of data: of blocks, of their index, and of the log of samples outside of blocks.
 //!
-//! `cargo bench --bench size` prints Markdown. A kind is 2,000 series over 6 h at 15 s, written in the way that is named.
+//! `cargo bench --bench size` prints Markdown. A kind is 2,000 series over 6 h at 15 s, written in the way that is
+//! named.
 
 use std::{fs, path::Path};
 

@@ -70,7 +70,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Folders of the node that must not import others: what stores series knows nothing of what evaluates and serves them.
+/// Folders of the node that must not import others: storage of series knows nothing of evaluation and serving.
 const KEPT_APART: &[(&str, &[&str])] = &[
     ("src/node/pool", &["node::engine", "node::db", "node::head", "node::http"]),
     ("src/node/chunk", &["node::engine", "node::db", "node::head", "node::http"]),
@@ -323,7 +323,8 @@ fn no_file_is_dead() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What a line prints with `Debug` although it is no text: a variable named as errors and states are, or a log field.
+/// Arguments of a line printed with `Debug` although they are no text: variables named as errors and states are, or log
+/// fields.
 fn debug_prints(line: &str) -> bool {
     let values = ["e", "err", "error", "failure", "kind", "reason", "state", "status", "why"];
     values.iter().any(|name| line.contains(&format!("{{{name}:?}}")))

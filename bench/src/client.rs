@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// Bytes kept of a page.
 const PAGE_MAX: usize = 16 << 20;
 
-/// What came back; the body is counted, and only its beginning kept.
+/// The answer; the body is counted, and only its beginning kept.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,

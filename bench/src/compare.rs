@@ -20,7 +20,7 @@ const SHOWN_MAX: usize = 50;
 /// How often a database is asked again whether it answers differently by itself, as it may add floats in any order.
 const ASKED_AGAIN: usize = 20;
 
-/// What the command line says.
+/// The command line.
 #[derive(Debug)]
 struct Plan {
     direct: u16,

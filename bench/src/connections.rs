@@ -1,5 +1,5 @@
-//! The sizing rule of a proxy: bytes for each idle connection and for each answer that its client does not read, and what
-//! comes back when they are gone.
+//! The sizing rule of a proxy: bytes for each idle connection and for each answer that its client does not read, and
+//! the memory that comes back when they are gone.
 
 use crate::process::{Scratch, need, rss};
 use crate::report::{Bar, Table, finish};

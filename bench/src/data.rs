@@ -19,7 +19,7 @@ pub(crate) struct Data {
 }
 
 impl Data {
-    /// What is kept in `dir`, made if there is nothing.
+    /// The data kept in `dir`, made if there is none.
     pub(crate) fn get(dir: &Path) -> Result<Self> {
         let (blocks, end_file) = (dir.join("prometheus"), dir.join("end"));
         if let Ok(text) = fs::read_to_string(&end_file) {
@@ -43,12 +43,12 @@ impl Data {
         if !output.status.success() {
             return Err(format!("promtool: {}", String::from_utf8_lossy(&output.stderr)).into());
         }
-        // Last, so that what was broken off is made anew.
+        // Last, so that an unfinished load is made anew.
         fs::write(end_file, end.to_string())?;
         Ok(Self { blocks, end })
     }
 
-    /// Copies the blocks, so that no run sees what another one left.
+    /// Copies the blocks, so that no run sees the files of another.
     pub(crate) fn copy(&self, to: &Path) -> Result<()> {
         fs::create_dir_all(to)?;
         for entry in fs::read_dir(&self.blocks)? {

@@ -135,7 +135,7 @@ fn draw(path: &Path, good: [&[u64]; 2], beside: &[u64], seconds: Duration) -> Re
     Ok(())
 }
 
-/// What one part showed; heavy queries answered, by tenant.
+/// The results of one part; heavy queries answered, by tenant.
 #[derive(Debug)]
 struct Part {
     beside: &'static str,
@@ -168,7 +168,7 @@ impl Part {
     }
 }
 
-/// Light queries of one tenant at 100/s, while each of `crowd` tenants has so many clients asking heavy ones.
+/// Light queries of one tenant at 100/s, beside the clients of each of `crowd` tenants with heavy ones.
 fn light_beside(port: u16, crowd: &[usize], length: Duration) -> (Vec<Sample>, Vec<u64>) {
     let stop = AtomicBool::new(false);
     let heavy: Vec<AtomicU64> = crowd.iter().map(|_| AtomicU64::new(0)).collect();
@@ -181,7 +181,7 @@ fn light_beside(port: u16, crowd: &[usize], length: Duration) -> (Vec<Sample>, V
                 scope.spawn(move || ask_until(port, &request, stop, count));
             }
         }
-        // The queue fills up first; what is answered before it is full says nothing about shares.
+        // The queue fills up first; answers before it is full say nothing about shares.
         std::thread::sleep(Duration::from_secs(1));
         for count in &heavy {
             count.store(0, Ordering::Relaxed);
@@ -198,7 +198,7 @@ fn ask_until(port: u16, request: &Request, stop: &AtomicBool, count: &AtomicU64)
     let mut client = Client::new(port, Duration::from_secs(70));
     while !stop.load(Ordering::Relaxed) {
         match client.get(request) {
-            // What ends after the part is over was not answered in it.
+            // A query that ends after the part was not answered in it.
             Ok(answer) if answer.status == 200 && !stop.load(Ordering::Relaxed) => {
                 count.fetch_add(1, Ordering::Relaxed);
             }

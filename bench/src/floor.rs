@@ -1,5 +1,5 @@
-//! The floor: a pass-through on bare hyper with kept upstream connections, a thread per core and nothing else. What Weir
-//! costs above it is Weir's own.
+//! The floor: a pass-through on bare hyper with kept upstream connections, a thread per core and nothing else. The cost
+//! above it is Weir's own.
 
 use crate::Result;
 use http_body_util::BodyExt;

@@ -1,5 +1,5 @@
-//! Texts that are dear to read, in a loop beside a victim that asks `up` a hundred times a second: what the victim feels of
-//! them, and how long each computes.
+//! Texts that are dear to read, in a loop beside a victim that asks `up` a hundred times a second: the victim's
+//! latency, and the computing time of each text.
 
 use crate::client::{Client, Request};
 use crate::pace::{Pace, Sample, answered, failed};
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 /// Clients that send one text, each a tenant of its own.
 const ATTACKERS: usize = 4;
-/// Times that a text is sent alone; the fastest is what it computes, without what else the machine does.
+/// Times that a text is sent alone; the fastest is its computing time, without the other work of the machine.
 const ALONE: usize = 20;
 const TIMEOUT: Duration = Duration::from_secs(30);
 const VICTIM: Pace = Pace { port: 0, rate: 100.0, connections: 4, timeout: TIMEOUT };
 
-/// A text, and what it did.
+/// A text, and its effect.
 struct Seen {
     name: &'static str,
     bytes: usize,

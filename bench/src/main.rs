@@ -99,7 +99,7 @@ fn here(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// What the command line says.
+/// The command line.
 #[derive(Debug)]
 pub(crate) struct Options {
     weir: PathBuf,

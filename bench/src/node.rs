@@ -23,7 +23,7 @@ const SAMPLES: u64 = 20_000 * 1_440;
 /// Samples of a series in the hour that the ingest is measured on.
 const INGESTED: usize = 240;
 
-/// A query: what it is, its text, how many hours back its range begins and its step in seconds (0 and 0: instant).
+/// A query: its name, its text, how many hours back its range begins and its step in seconds (0 and 0: instant).
 struct Asked {
     what: &'static str,
     query: String,
@@ -100,7 +100,7 @@ impl Asked {
     }
 }
 
-/// What was measured of one query.
+/// The measurements of one query.
 struct Row {
     what: &'static str,
     query: String,
@@ -140,7 +140,7 @@ fn ingest(options: &Options, series: &[Series], times: &[u64]) -> Result<Vec<(f6
             };
             let before = service.cpu();
             let seconds = remote::send(service.port, &requests)?;
-            // What a database puts off is part of the work.
+            // Postponed work of a database is part of the work.
             std::thread::sleep(Duration::from_secs(6));
             eprintln!("{name}: took {samples} samples in {seconds:.1} s");
             Ok((samples / seconds, samples / (service.cpu() - before)))
@@ -232,7 +232,7 @@ fn empty_prometheus(scratch: &Scratch) -> Result<Service> {
     Service::start("prometheus", port, scratch.dir(), start, &Request::get("/-/ready", &[], "bench"))
 }
 
-/// Each query in rounds, the databases taking turns; the heavy ones in half as many.
+/// Each query in rounds, the databases taking turns; the heavy ones in half of the rounds.
 fn ask(databases: &[Service; 3], rounds: u32, end: u64) -> Result<Vec<Row>> {
     let all = queries();
     let heavy = all.len() - HEAVY;
@@ -270,7 +270,7 @@ fn memory(databases: &[Service; 3], end: u64) -> Result<Vec<(u64, u64)>> {
     databases
         .iter()
         .map(|database| {
-            // What the raw query left behind is given back by then, as far as it is at all.
+            // The memory of the raw query is given back by then, as far as it is at all.
             std::thread::sleep(Duration::from_secs(3));
             let idle = rss(database.pid()).unwrap_or(0);
             let (peak, done) = (AtomicU64::new(idle), AtomicBool::new(false));

@@ -1,4 +1,4 @@
-//! What a proxy costs a small request: closed loop for rate and CPU, open loop for latency.
+//! The cost of a proxy for a small request: closed loop for rate and CPU, open loop for latency.
 
 use crate::pace::{Pace, answered, failed};
 use crate::process::{Scratch, Service, command, need};
@@ -18,7 +18,7 @@ const BEFORE: [&str; 2] = ["before", "before-unknown"];
 const CONNECTIONS: u32 = 32;
 const PACED_RATE: f64 = 3000.0;
 
-/// What the rounds showed of one target, one value a round.
+/// The results of the rounds of one target, one value a round.
 #[derive(Debug, Default)]
 struct Seen {
     rate: Vec<f64>,

@@ -4,7 +4,7 @@ use crate::client::{Answer, Client, Request};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// What became of one request.
+/// The end of one request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     /// When it was due, in seconds since the start.
@@ -75,7 +75,7 @@ impl Pace {
     }
 }
 
-/// What `Server-Timing` says of Weir's wait and of the backend.
+/// The parts of Weir's wait and of the backend in `Server-Timing`.
 pub(crate) fn timing(answer: &Answer) -> [f64; 2] {
     let text = answer.header("server-timing").unwrap_or_default();
     ["weir-wait;dur=", "backend;dur="].map(|name| {

@@ -131,7 +131,7 @@ pub(crate) fn free_ports(count: u16) -> Result<u16> {
     Err(format!("no {count} neighbouring ports are free").into())
 }
 
-/// Fails with the command that installs what is missing.
+/// Fails with the command that installs the missing program.
 pub(crate) fn need(programs: &[&str]) -> Result<()> {
     let missing: Vec<_> = programs.iter().filter(|p| find(p).is_none()).copied().collect();
     if missing.is_empty() {

@@ -1,4 +1,4 @@
-//! Tables in Markdown, results in JSON, and what they were measured on.
+//! Tables in Markdown, results in JSON, and the machine and programs of a measurement.
 
 use crate::{Options, Result};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// A goal, what was measured, and whether that meets it.
+/// A goal, the measurement, and whether that meets it.
 #[derive(Debug)]
 pub(crate) struct Bar {
     goal: String,

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::Path;
 
-/// What comes first on the page; the rest follows by name.
+/// The first sections of the page; the rest follows by name.
 const ORDER: [&str; 9] = [
     "overhead",
     "stream",

@@ -1,4 +1,4 @@
-//! A large answer: how fast it passes, and what the proxy holds meanwhile.
+//! A large answer: its throughput, and the memory of the proxy meanwhile.
 
 use crate::client::{Client, Request};
 use crate::process::{Scratch, Service, need};

@@ -1,8 +1,8 @@
-//! A seeded crowd of tenants before many backends, on the stopped clock: what the fleet-sized benchmark and its small
-//! version among the tests share.
+//! A seeded crowd of tenants before many backends, on the stopped clock, for the fleet-sized benchmark and its small
+//! version among the tests.
 //!
-//! Each tenant has one backend. All ask alike often, mostly for little; one tenant of each backend also asks for so much
-//! that its backend is overloaded by it.
+//! Each tenant has one backend. All ask at the same rate, mostly for little; one tenant of each backend also asks for
+//! enough to overload its backend.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -42,7 +42,7 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
 }
 
-/// What one tenant got.
+/// The results of one tenant.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Share {
     /// Queries asked.
@@ -53,7 +53,7 @@ pub(crate) struct Share {
     pub(crate) work: f64,
 }
 
-/// What came of it.
+/// The results.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     /// By tenant.
@@ -62,7 +62,7 @@ pub(crate) struct Outcome {
     pub(crate) refused: HashMap<&'static str, u64>,
     /// Nanoseconds from asking to the verdict "run", "wait" or "no".
     pub(crate) verdict_ns: Vec<u32>,
-    /// Nanoseconds to give a permit back and to hand on what it held.
+    /// Nanoseconds to give a permit back and to hand on its share.
     pub(crate) release_ns: Vec<u32>,
     /// Waits of the queries of tenants that are not greedy, milliseconds.
     pub(crate) waits_ms: Vec<u32>,

@@ -48,7 +48,7 @@ fn panels(dashboard: &Value) -> &Vec<Value> {
     dashboard["panels"].as_array().unwrap()
 }
 
-/// Every expression, with what Grafana replaces replaced, and where it stands.
+/// Every expression, with Grafana's variables replaced, and its place.
 fn expressions() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for dashboard in dashboards() {
@@ -180,7 +180,7 @@ fn the_reference_has_every_metric_and_no_other() {
 
 #[test]
 fn every_metric_of_the_proxy_is_on_its_dashboard() {
-    // What says the same as another, or is for alerts and for reading by hand.
+    // Metrics that repeat another, or are for alerts and for reading by hand.
     let left_out = [
         "weir_config_last_reload_success_timestamp_seconds",
         "weir_request_body_bytes",

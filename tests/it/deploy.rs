@@ -1,4 +1,4 @@
-//! What `deploy/` ships agrees with itself, with the binary, with the Dockerfile and with the configuration's schema.
+//! `deploy/` agrees with itself, with the binary, with the Dockerfile and with the configuration's schema.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use weir::config;
 use crate::support::sockets::client;
 
 const CHART: &str = "deploy/helm/weir";
-/// The arguments of Helm for each plain manifest. Helm's version decides what it takes for the cluster's.
+/// The arguments of Helm for each plain manifest. Without `--kube-version` it depends on Helm's own version.
 const PLAIN: [(&str, &[&str]); 2] = [
     ("weir.yaml", &[]),
     (
@@ -155,7 +155,7 @@ fn pods_may_do_no_more_than_they_need() {
     assert_eq!(container["securityContext"]["capabilities"]["drop"][0], "ALL");
     assert!(container["resources"]["limits"]["memory"].is_string());
     assert!(container["resources"]["requests"]["cpu"].is_string());
-    // Without a shared budget one proxy more than `replicas` would be above what the database was given.
+    // Without a shared budget one proxy more than `replicas` would be above the database's memory.
     assert_eq!(spec["strategy"]["rollingUpdate"]["maxSurge"], 0);
     let user = pod["securityContext"]["runAsUser"].to_string();
     assert_eq!(dockerfile("USER"), format!("{user}:{user}"));
@@ -279,7 +279,7 @@ fn same_keys(values: &Value, schema: &Value, at: &str, wrong: &mut Vec<String>) 
         }
     }
     for key in properties.keys().filter(|key| !values.contains_key(*key)) {
-        // Helm's own; what claims devices has no default.
+        // `global` is Helm's own; `claims` has no default.
         if key != "global" && key != "claims" {
             wrong.push(format!("{at}.{key} has no default"));
         }

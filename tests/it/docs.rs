@@ -1,4 +1,4 @@
-//! Documents that must say what the program does: every key of the configuration, every error.
+//! Documents that must agree with the program: every key of the configuration, every error.
 
 use std::{fmt::Write as _, fs, path::PathBuf};
 
@@ -122,7 +122,7 @@ fn shown(value: &Value) -> String {
             let items: Vec<_> = items.iter().filter_map(Value::as_str).collect();
             format!("`[{}]`", items.join(", "))
         }
-        // What is below has a table of its own.
+        // A mapping has a table of its own.
         _ => String::new(),
     }
 }
@@ -145,7 +145,7 @@ fn every_error_has_an_entry_and_every_entry_an_error() {
     for entry in entries {
         assert!(wanted.contains(&entry), "{entry} is no error");
     }
-    // An entry says more than its own name: what it means, and what to do.
+    // An entry holds more than its own name: a meaning and a cure.
     for text in page.split("\n### ").skip(1) {
         assert!(text.lines().nth(1).is_some_and(|line| line.len() > 40), "{text}");
     }

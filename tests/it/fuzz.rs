@@ -1,5 +1,5 @@
 //! The fuzz targets over their seeds, and over seeded random changes of them: nothing panics, grows without bound or
-//! takes long, and what is sound is taken for sound.
+//! takes long, and sound input is accepted.
 
 #[path = "../../fuzz/src/targets/mod.rs"]
 #[allow(unreachable_pub, reason = "public in the package for fuzzing")]
@@ -16,7 +16,7 @@ use targets::{TARGETS, Target};
 
 use crate::support::memory::peak_of;
 
-/// Far above what any of them needs, for a machine that is busy with other things.
+/// Far above the need of any of them, for a machine that is busy with other things.
 const TIME_MAX: Duration = Duration::from_secs(5);
 /// Most memory that one small input may take at a time, bytes.
 const MEMORY_MAX: usize = 16 << 20;

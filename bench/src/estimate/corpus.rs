@@ -1,4 +1,5 @@
-//! What is estimated: selectors in all sizes, each in some forms of query, whose windows are worked out by hand here.
+//! The selectors that are estimated, in all sizes, each in some forms of query, whose windows are worked out by hand
+//! here.
 
 /// Selectors over the data of the bench: one metric, parts of it, many metrics, nothing.
 pub(super) const SELECTORS: [&str; 34] = [
@@ -81,7 +82,7 @@ const FORMS: [Form; 11] = [
     form("subquery, 3 h", "max_over_time(sum(rate(S[5m]))[30m:1m])", (3, 300), &[(30 * 60 + 300, 0)], false),
 ];
 
-/// A query, and what it reads.
+/// A query, and the true size of its reads.
 #[derive(Debug)]
 pub(super) struct Case {
     pub(super) form: Form,

@@ -1,4 +1,4 @@
-//! Estimates against the truth: series, samples and memory, what asking the database costs, and how often it is asked.
+//! Estimates against the truth: series, samples and memory, the cost of probes, and their number.
 
 mod corpus;
 mod parts;
@@ -190,7 +190,7 @@ fn truth(database: u16, case: &Case, end: u64) -> Result<[u64; 2]> {
         // The same selector again finds the same series.
         series = series.max(count);
     }
-    // Every series of the data has a sample at each of its times; what two windows hold is counted once.
+    // Every series of the data has a sample at each of its times; samples of two windows are counted once.
     let within = |time: &u64| case.windows.iter().any(|(from, to)| (from..=to).contains(&time));
     Ok([series, series * times(end).filter(within).count() as u64])
 }

@@ -1,4 +1,4 @@
-//! What else is asked of a database: memory of heavy queries, refusals, and a dashboard that reloads.
+//! The other measurements of a database: memory of heavy queries, refusals, and a dashboard that reloads.
 
 use super::{Before, TIMEOUT};
 use crate::Options;
@@ -13,7 +13,7 @@ use crate::targets::{self, metric};
 use serde_json::{Value, json};
 use std::time::Instant;
 
-/// Every series, by name: what matches everything is never asked about, and counts as too much.
+/// Every series, by name: a selector that matches everything is never asked about, and counts as too much.
 const ALL: &str = r#"{__name__=~"c.*|g.*|h.*|m.*|r.*"}"#;
 const SIX_HOURS: u64 = 6 * 3600 - 60;
 const HOUR: u64 = 3600;
@@ -54,7 +54,7 @@ const DASHBOARD: [&str; 15] = [
 pub(super) struct Memory {
     pub(super) what: &'static str,
     pub(super) estimated: u64,
-    /// What the resident set rose by at most.
+    /// The largest rise of the resident set.
     pub(super) rise: u64,
     /// The most that its pools lent, where it says.
     pub(super) lent: Option<u64>,
@@ -65,7 +65,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Estimate over what was lent, or else over the rise; `None` for a query that the database would not run.
+    /// Estimate over the memory lent, or else over the rise; `None` for a query that the database would not run.
     pub(super) fn ratio(&self) -> Option<f64> {
         (self.status == 200).then(|| self.estimated as f64 / self.lent.unwrap_or(self.rise) as f64)
     }
@@ -82,7 +82,7 @@ fn range(query: &str, (start, end): (u64, u64), step: u64, path: &str) -> Reques
     Request::get(path, &parameters, "bench")
 }
 
-/// Each shape on a database of its own: what an earlier query left would hide the rise.
+/// Each shape on a database of its own: memory kept after an earlier query would hide the rise.
 pub(super) fn memory(options: &Options, target: Target, seed: &Seed<'_>, end: u64) -> Result<Vec<Memory>> {
     HEAVY
         .iter()
@@ -191,7 +191,7 @@ pub(super) struct Dashboard {
 }
 
 impl Dashboard {
-    /// What probes took of what the queries took, percent.
+    /// The share of the probes in the queries' time, percent.
     pub(super) fn probe_percent(&self) -> f64 {
         self.probe_ms * 100.0 / self.own_ms
     }

@@ -13,7 +13,7 @@ const INKS: [(&str, RGBColor); 5] = [
     ("at_least", RGBColor(200, 50, 50)),
 ];
 const SIZE: (u32, u32) = (420, 360);
-/// Nothing is drawn at a half, and what is unknown at the top.
+/// Nothing is drawn at a half, and the unknown at the top.
 const RANGE: std::ops::Range<f64> = 0.4..60_000.0;
 
 pub(super) fn draw(path: &Path, report: &Report) -> Result<()> {

@@ -110,8 +110,8 @@ pub(super) fn asked(report: &Report) -> Table {
     table
 }
 
-/// Milliseconds of probes and of the queries themselves, and the median share of one in the other, of the queries that
-/// take so long, probed or not.
+/// Milliseconds of probes and of the queries themselves, and the median share of one in the other, of the queries of
+/// this duration, probed or not.
 fn costs(report: &Report, modes: &[Mode], takes: impl Fn(f64) -> bool) -> (usize, f64, f64, f64) {
     let of_mode = report.seen.iter().filter(|s| modes.contains(&s.mode));
     let both: Vec<(f64, f64)> = of_mode.filter_map(|s| Some((s.probe_ms, s.own_ms?))).collect();
@@ -257,7 +257,7 @@ pub(super) fn summary(report: &Report) -> Value {
 /// Bytes from which on a query weighs.
 const LARGE: u64 = 16 << 20;
 
-/// What estimates are to be.
+/// The goals of estimates.
 pub(super) fn bars(report: &Report) -> Vec<Bar> {
     let doubtful = report.seen.iter().filter(|s| s.mode == Mode::InDoubt);
     let off: Vec<f64> = doubtful
@@ -280,14 +280,14 @@ pub(super) fn bars(report: &Report) -> Vec<Bar> {
     if !matches!(report.target, Target::Node(_)) {
         bars.push(Bar::at_most("refused queries that ran on the database", ran, 0.0));
     }
-    // The goal is about Prometheus; the others take less than what is assumed.
+    // The goal is about Prometheus; the others take less than the assumption.
     if report.target == Target::Prometheus {
         let [least, most] = [0.0, 1.0].map(|share| quantile(&off_memory, share));
         let met = least >= 0.7 && most <= 2.0;
         let measured = format!("{least:.2} to {most:.2}");
         bars.push(Bar::new("memory of heavy shapes: 0.7 to 2 times what they take", measured, met));
     }
-    // What its pools lend is what the node can run out of; how many groups a sum makes nobody knows before.
+    // The node can run out of the memory that its pools lend; the number of a sum's groups is not known before.
     if let Target::Node(_) = report.target {
         let large = report.memory.iter().filter(|shape| shape.lent.is_some_and(|lent| lent >= LARGE));
         let ratios: Vec<f64> = large.filter_map(Memory::ratio).collect();

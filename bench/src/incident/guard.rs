@@ -1,4 +1,4 @@
-//! What stands before the database, and how it is configured.
+//! The program before the database, and its configuration.
 
 use super::load;
 use super::mask;
@@ -9,7 +9,7 @@ use crate::process::{Scratch, Service, need, rss};
 use crate::targets::{haproxy, vmauth, weir};
 use crate::{Options, Result};
 
-/// What stands before the database: a word, or a word and what is particular about it.
+/// The program before the database: a word, or a word and its argument.
 #[derive(Debug)]
 pub(super) struct Guard {
     name: String,
@@ -141,7 +141,7 @@ impl Guard {
         }
     }
 
-    /// The program whose version is told.
+    /// The program whose version is reported.
     pub(super) fn program(&self) -> Option<&'static str> {
         match self.what {
             What::Nothing => None,
@@ -151,7 +151,7 @@ impl Guard {
         }
     }
 
-    /// It says what a query will cost.
+    /// It answers with the expected cost of a query.
     pub(super) fn weighs(&self) -> bool {
         matches!(self.what, What::Weir(_))
     }
@@ -208,12 +208,12 @@ impl Guard {
     }
 }
 
-/// What queries may hold of what the process may take. Go's collector lets as much garbage grow as is alive, so half,
-/// unless it knows the limit; VictoriaMetrics has it collect sooner, and the node has none.
+/// The share of queries in the process' limit. Go's collector lets as much garbage grow as is alive, so half, unless it
+/// knows the limit; VictoriaMetrics has it collect sooner, and the node has none.
 fn budget(options: &Options, target: Target, idle: u64) -> u64 {
     let limit = options.limit_mib << 20;
     match target {
-        // An idle one holds most of it: half of what is left.
+        // An idle one holds most of it: half of the rest.
         Target::M3 => limit.saturating_sub(idle) / 2,
         Target::VictoriaMetrics | Target::Node(_) => limit / 3 * 2,
         _ if options.go_limit().is_some() => limit / 3 * 2,
@@ -243,7 +243,7 @@ fn config(
     let all = limits.is_whole();
     let set = |one: Limits| all || limits == one;
     let mib = |bytes: u64| format!("{}MiB", bytes >> 20);
-    // What one query may take at most; and one tenant, so that no tenant alone fills the budget.
+    // The most memory of one query; and of one tenant, so that no tenant alone fills the budget.
     let query = mib(budget / 5 * 4);
     // A wide limit that is not set leaves the narrow ones out of reach as well.
     let memory = if set(Limits::Budget) { mib(budget) } else { OUT_OF_REACH.to_owned() };

@@ -1,11 +1,11 @@
-//! What is asked: light queries of well-behaved tenants, and the burst of heavy ones from another.
+//! The load: light queries of well-behaved tenants, and the burst of heavy ones from another.
 
 use super::HEAVY_TIMEOUT;
 use crate::Result;
 use crate::client::{Client, Request};
 use std::time::{Duration, Instant};
 
-/// All 20,000 series, by name: what matches everything (`.+`) Weir refuses without a look.
+/// All 20,000 series, by name: Weir refuses a selector of everything (`.+`) without a look.
 pub(crate) const ALL: &str = r#"{__name__=~"c.*|g.*|h.*|m.*|r.*"}"#;
 const LIGHT: [&str; 5] = [
     r#"http_requests_total{job="api",instance="10.0.0.1:9100"}"#,
@@ -169,7 +169,7 @@ const AGAIN: usize = 8;
 /// Hours of the sum that is asked then, the longest first.
 const HOURS: [u64; 4] = [6, 3, 2, 1];
 
-/// Asks for the longest sum that fits, eight times in a row; with Weir in front, `query_range_cost` says what fits.
+/// Asks for the longest sum that fits, eight times in a row; with Weir in front, `query_range_cost` finds its length.
 pub(super) fn again((port, prefix): (u16, &str), weighs: bool, end: u64) -> Vec<Heavy> {
     let request = |path: &str, hours: u64| {
         let query = format!("sum by(job)({ALL})");

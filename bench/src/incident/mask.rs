@@ -1,4 +1,4 @@
-//! A database's page of metrics without some of them: what Weir does without one of its signals.
+//! A database's page of metrics without some of them: Weir without one of its signals.
 
 use crate::Result;
 use crate::client::{Client, Request};

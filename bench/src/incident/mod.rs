@@ -30,7 +30,7 @@ const TAIL: Duration = Duration::from_secs(5);
 /// A burst that is not over by then is broken off.
 const HEAVY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What one run showed. Times are in seconds since its start.
+/// The results of one run. Times are in seconds since its start.
 #[derive(Debug)]
 struct Run {
     guard: String,
@@ -41,7 +41,7 @@ struct Run {
     after: Vec<Heavy>,
     /// When the burst began and ended.
     burst: (f64, f64),
-    /// What the guard may let the database hold in all, bytes, where it has such a bound.
+    /// The guard's bound for the database's memory in all, bytes, where it has one.
     bound: Option<u64>,
     /// Series and bytes that Weir expected of each heavy query before the burst, where it was made wrong.
     estimated: Vec<(u64, u64)>,
@@ -105,7 +105,7 @@ fn replay(
     // Weir's own paths begin at the root, whatever stands behind it.
     let prefix = if guard.weighs() { "" } else { database.prefix };
     let light = |connection, turn| load::light(connection, turn, end).under(prefix);
-    // The first answer of everything, and the estimates of Weir, are not what is measured.
+    // The first answers of all programs, and the estimates of Weir, are not measured.
     for n in 0..40 {
         Client::new(port, Duration::from_secs(10)).get(&light(n, u64::from(n)))?;
     }

@@ -43,7 +43,7 @@ const M3_METRICS: [&str; 8] = [
 ];
 /// Samples of a series in one request.
 const LOADED: usize = 240;
-/// A database that takes no data for so long is given up.
+/// A database that takes no data for this time is given up.
 const READY_WITHIN: Duration = Duration::from_secs(90);
 
 pub(super) fn start(target: Target, scratch: &Scratch, options: &Options, data: &Data) -> Result<Database> {

@@ -37,7 +37,7 @@ pub(super) fn report(
     )
 }
 
-/// What is to be behind Weir with all of its limits.
+/// The goals for the run behind Weir with all of its limits.
 fn bars(target: &Target, runs: &[Run]) -> Vec<Bar> {
     let Some(weir) = runs.iter().find(|run| ["weir", "weir:all"].contains(&run.guard.as_str())) else {
         return Vec::new();
@@ -166,7 +166,7 @@ fn lights(runs: &[Run]) -> Table {
     table
 }
 
-/// What the database did, in the quiet part and at most in the burst.
+/// The database's numbers in the quiet part, and their maxima in the burst.
 fn work(runs: &[Run]) -> Table {
     let mut table = Table::new(&[
         "guard",

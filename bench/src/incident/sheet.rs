@@ -1,5 +1,5 @@
-//! The incident on one sheet: a column for each guard, one below the other what the article showed, memory, reads, gets
-//! on an empty pool and processor time, and below them the light queries.
+//! The incident on one sheet: a column for each guard, with the article's curves one below the other: memory, reads,
+//! gets on an empty pool and processor time, and below them the light queries.
 
 use super::Run;
 use super::report::{cpu, on_empty, reads};

@@ -120,7 +120,7 @@ impl Target {
         }
     }
 
-    /// What its counter of reads counts.
+    /// The unit of its counter of reads.
     pub(crate) fn reads(self) -> &'static str {
         match self {
             Self::Prometheus | Self::VictoriaMetrics => "samples read per second",
@@ -140,7 +140,7 @@ impl Target {
             return Ok(Seed::Folder(dir));
         }
         eprintln!("loading 28.8 million samples into {}, once", self.name());
-        // What was broken off is made anew.
+        // An unfinished load is made anew.
         let _ = fs::remove_dir_all(&dir);
         let scratch = Scratch::new()?;
         let service = self.serve(&scratch, options, &dir)?;
@@ -165,7 +165,7 @@ impl Target {
         }
     }
 
-    /// Starts it over a copy of the data, so that no run sees what another one left.
+    /// Starts it over a copy of the data, so that no run sees the files of another.
     pub(crate) fn start(self, scratch: &Scratch, options: &Options, seed: &Seed<'_>) -> Result<Service> {
         match seed {
             Seed::Blocks(data) => targets::prometheus(scratch, data, options.go_limit()),
@@ -189,7 +189,7 @@ impl Target {
             let ready = Request::get("/health", &[], "bench");
             return Service::start("victoriametrics", port, scratch.dir(), start, &ready);
         };
-        // Half of what the process may take, as Weir's budget is; an unbounded pool knows no bound.
+        // Half of the process' limit, as Weir's budget is; an unbounded pool knows no bound.
         let memory =
             if mode == "bounded" { format!(", memory: {}MiB", options.limit_mib / 2) } else { String::new() };
         let text = format!("listen: 127.0.0.1:{port}\npool: {{mode: {mode}{memory}}}\n");

@@ -1,4 +1,4 @@
-//! What the database is seen to do: its memory and processor time from outside, its reads and its pool by its own word.
+//! Observations of the database: its memory and processor time from outside, its reads and its pool by its own metrics.
 
 use super::target::Target;
 use crate::Result;
@@ -26,7 +26,7 @@ pub(super) struct Watched {
     pub(super) died: Option<f64>,
 }
 
-/// What the database has counted so far.
+/// The counters of the database so far.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counters {
     pub(super) at: f64,

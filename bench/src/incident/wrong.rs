@@ -1,5 +1,6 @@
-//! Estimates made wrong on purpose: between Weir and the database stands a liar, which answers what Weir asks about the
-//! number of series with a fraction of the truth, and passes everything else on. Nothing in Weir itself knows of this.
+//! Estimates made wrong on purpose: between Weir and the database stands a liar, which answers Weir's questions about
+//! the number of series with a fraction of the truth, and passes everything else on. Nothing in Weir itself knows of
+//! this.
 
 use crate::Result;
 use serde_json::Value;

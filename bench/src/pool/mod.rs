@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const CLIENTS: usize = 24;
 const POOLS_MIB: [u64; 4] = [64, 128, 256, 512];
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Of a query, so that what the last expression began does not run on under the next ones.
+/// Of a query, so that the last expression does not run on under the next ones.
 const QUERY_TIMEOUT: &str = "5s";
 /// Seconds over all expressions of a size, one after the other, and then again over all of them at once and in the group.
 const SECONDS: u32 = 55;
@@ -136,7 +136,7 @@ fn node(
     Service::start("node", port, scratch.dir(), start, &Request::get("/-/ready", &[], "bench"))
 }
 
-/// Memory that the process does not share: what only it can give back.
+/// Memory that the process does not share, so that only it can give it back.
 fn private(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let kib = |name: &str| -> Option<u64> {
@@ -191,7 +191,7 @@ struct Load {
     refused: u64,
 }
 
-/// A crowd that asks one case after the other, each for so long, and then all of them at once.
+/// A crowd that asks one case after the other, each for this time, and then all of them at once.
 fn load(node: &Service, cases: &[Case], end: u64, each: Duration) -> Load {
     let (stop, next) = (AtomicBool::new(false), AtomicUsize::new(0));
     let current = AtomicUsize::new(0);

@@ -1,4 +1,4 @@
-//! What is asked: every function and every aggregation, and what else a client can make the node hold.
+//! The queries: every function and every aggregation, and all else by which a client can make the node hold memory.
 
 /// An expression and how it is asked.
 #[derive(Debug, Clone)]

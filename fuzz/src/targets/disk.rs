@@ -49,7 +49,7 @@ fn open_log(input: &[u8], file: &str) -> bool {
     let (db, replayed) = match Db::open(folder.path(), options()) {
         Ok(opened) => opened,
         Err(refused) => {
-            // Only what looks like another version's ends a start, and it leaves the file as it was.
+            // Only a file that looks like another version's ends a start, which leaves the file unchanged.
             assert!(refused.to_string().contains("another version"), "{refused}");
             assert_eq!(fs::read(folder.path().join("wal").join(file)).unwrap(), input);
             return false;
@@ -57,7 +57,7 @@ fn open_log(input: &[u8], file: &str) -> bool {
     };
     let first = content(&db);
     drop(db);
-    // What was read once is read again: a start changes nothing but the torn end.
+    // A record read once is read again: a start changes nothing but the torn end.
     let (db, again) = Db::open(folder.path(), options()).unwrap();
     assert_eq!(content(&db), first);
     assert_eq!((again.records, again.torn_bytes), (replayed.records, 0));
@@ -68,7 +68,7 @@ pub(super) fn log(input: &[u8]) -> bool {
     open_log(input, "0000000001.wal")
 }
 
-/// Whole records: what is in them is reached although a checksum guards it.
+/// Whole records: their content is reached although a checksum guards it.
 pub(super) fn log_record(payload: &[u8]) -> bool {
     let mut framed = MARK.to_vec();
     framed.extend_from_slice(&(payload.len() as u32).to_le_bytes());
@@ -115,7 +115,7 @@ pub(super) fn log_records() -> Vec<Vec<u8>> {
     payloads
 }
 
-/// The three files of a block in one input: two lengths before what they measure, then the chunks.
+/// The three files of a block in one input: two lengths before the first two files, then the chunks.
 fn joined(meta: &[u8], index: &[u8], chunks: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for part in [meta, index] {
@@ -164,7 +164,7 @@ pub(super) fn block(input: &[u8]) -> bool {
     parted(input).is_some_and(|[meta, index, chunks]| open_block(meta, index, chunks))
 }
 
-/// The same with checksums made to fit, so that what they guard is reached.
+/// The same with checksums made to fit, so that the guarded bytes are reached.
 pub(super) fn block_signed(input: &[u8]) -> bool {
     let Some([meta, index, chunks]) = parted(input) else { return false };
     let index = signed_index(index);

@@ -1,4 +1,4 @@
-//! What is fuzzed, one function per kind of input. The project's own tests run the same functions over the seeds and
+//! The fuzz targets, one function per kind of input. The project's own tests run the same functions over the seeds and
 //! over random changes of them; `cargo fuzz run <target>` runs them for longer.
 
 mod disk;

@@ -12,7 +12,7 @@ pub(super) fn promql(input: &[u8]) -> bool {
     let times = EvalTimes { start: 0, end: 3_600_000, step: 15_000 };
     let shape = Shape::of(&ast, times, 300_000);
     assert!(shape.selectors.len() <= text.len());
-    // What is printed means the same: printed again it is the same.
+    // The printed text means the same: printed again it is the same.
     let line = print::line(&ast);
     let again = promql::parse(&line).unwrap_or_else(|error| panic!("{line:?} does not parse: {error}"));
     assert_eq!(print::line(&again), line);

@@ -1,4 +1,4 @@
-//! What comes over the network, and chunks.
+//! Input that comes over the network, and chunks.
 
 use weir::node::{
     chunk,

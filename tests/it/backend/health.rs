@@ -1,4 +1,4 @@
-//! Which backends count as ready, how soon they are back, and what is said of them.
+//! The readiness of backends: which count as ready, how soon they are back, and the text about them.
 
 use std::{
     sync::{
@@ -67,7 +67,7 @@ async fn what_answers_like_no_database_is_not_ready() {
 
 #[tokio::test]
 async fn its_own_word_is_asked_at_both_places_and_a_query_decides() {
-    // M3 says 200 at /health always; what counts is /ready, or the query where there is none.
+    // M3 says 200 at /health always; /ready counts, or the query where there is none.
     for (kind, prefix, paths) in [
         (Kind::Prometheus, "/prom", ["/prom/-/ready", "/-/ready"]),
         (Kind::Mimir, "/prometheus", ["/ready", "/prometheus/ready"]),
@@ -95,7 +95,7 @@ async fn its_own_word_is_asked_at_both_places_and_a_query_decides() {
     }
 }
 
-/// An m3dbnode without a namespace says that it is ready, and answers what reads nothing.
+/// An m3dbnode without a namespace reports that it is ready, and answers queries that read nothing.
 #[tokio::test]
 async fn m3_is_ready_when_it_answers_what_reads_its_index() {
     let upstream = FakeUpstream::start_checked(|seen: &Seen| {
@@ -171,7 +171,7 @@ async fn a_backend_that_is_back_is_used_within_a_second_and_does_not_flap_before
         true => database(seen),
     })
     .await;
-    // The interval of the defaults: what hurries is the doubt.
+    // The interval of the defaults: the doubt hurries the check.
     let weir =
         Weir::start(&format!("backends: [{{name: main, kind: mimir, urls: [\"{}\"]}}]", upstream.url()))
             .await;

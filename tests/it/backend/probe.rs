@@ -73,7 +73,7 @@ fn total(count: u64) -> Act {
     Act::json(&format!(r#"{{"status":"success","data":{{"totalSeries":{count}}}}}"#))
 }
 
-/// A backend with `count` series that does what its kind does.
+/// A backend with `count` series that behaves as its kind does.
 fn scripted(kind: Kind, count: usize) -> impl Fn(&Seen) -> Act + Send + Sync {
     move |seen| {
         let limit = || seen.params("limit")[0].parse::<usize>().unwrap();
@@ -103,7 +103,7 @@ fn scripted(kind: Kind, count: usize) -> impl Fn(&Seen) -> Act + Send + Sync {
     }
 }
 
-/// What one selector of a metric has, all of them have; what had no series, or no answer, is asked about again.
+/// One selector of a metric stands for all of them; one without series or answer is asked about again.
 #[tokio::test]
 async fn the_share_of_native_histograms_is_asked_once_for_each_metric() {
     let upstream = FakeUpstream::start(|seen| match &*seen.params("query")[0] {
@@ -196,7 +196,7 @@ async fn an_old_prometheus_is_asked_for_a_count_before_it_lists() {
     }
 }
 
-/// A Prometheus that obeys no limit, with so many series at an instant and over all of its time.
+/// A Prometheus that obeys no limit, with these numbers of series at an instant and over all of its time.
 async fn old_prometheus(at_once: u64, ever: usize) -> (FakeUpstream, Arc<Backend>) {
     let upstream = FakeUpstream::start(move |seen| match seen.path() {
         "/api/v1/status/buildinfo" => version("2.42.0+ds"),
@@ -208,7 +208,7 @@ async fn old_prometheus(at_once: u64, ever: usize) -> (FakeUpstream, Arc<Backend
     (upstream, backend)
 }
 
-/// What was asked after the version.
+/// The requests after that for the version.
 fn asked(upstream: &FakeUpstream) -> Vec<String> {
     upstream.seen().iter().skip(1).map(|seen| seen.path().rsplit('/').next().unwrap().to_owned()).collect()
 }
@@ -251,7 +251,7 @@ async fn other_windows_answer_where_they_leave_no_doubt() {
     let outcome = ask_for(&backend, longer, 100, 100).await.unwrap();
     assert_eq!((outcome.series.value, outcome.truncated, outcome.cached), (160, true, true));
     assert_eq!(asked(&upstream).len(), whole);
-    // What would pass a limit is asked about.
+    // A selector that would pass a limit is asked about.
     assert_eq!(ask_for(&backend, WINDOW, 5_000, 100).await.unwrap().series, Estimate::exact(160));
     assert!(asked(&upstream).len() > whole);
 }

@@ -1,4 +1,4 @@
-//! Many probes at a time: they are few, they take turns, and what they make a backend hold is bounded.
+//! Many probes at a time: they are few, they take turns, and the memory that they take of a backend is bounded.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Backends over TLS: whom Weir trusts, who it is, and what it says when that fails.
+//! Backends over TLS: the authorities that Weir trusts, its own certificate, and the error when that fails.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -96,7 +96,7 @@ async fn health_checks_go_over_tls_as_well() {
     let pki = Pki::new();
     pki.issue("server", "localhost");
     let server = TlsServer::start(&pki, "server", false).await;
-    // What answers there is no database, which shows only once hands are shaken.
+    // The server there is no database, which shows only after the handshake.
     for (tls, said) in [(trusting(&pki), "no database of PromQL"), (TlsSettings::default(), "`tls.ca_file`")]
     {
         let backend = Backend::new(backend("localhost", server.address, &tls));

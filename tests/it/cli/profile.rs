@@ -66,7 +66,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
     found
 }
 
-/// What a gzipped profile holds: number of samples, and its strings.
+/// The content of a gzipped profile: number of samples, and its strings.
 fn read_profile(body: &[u8]) -> (usize, Vec<String>) {
     let mut message = Vec::new();
     flate2::read::GzDecoder::new(body).read_to_end(&mut message).unwrap();

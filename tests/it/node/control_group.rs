@@ -1,4 +1,4 @@
-//! The node in a control group that allows little more than its pool: it refuses what does not fit, and lives.
+//! The node in a control group that allows little more than its pool: it refuses reads that do not fit, and lives.
 
 use std::{
     fmt::Write as _,
@@ -79,7 +79,7 @@ async fn fill(address: SocketAddr, start: i64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_of_heavy_queries_does_not_get_the_node_killed() {
-    // What it takes idle is charged before it enters the group.
+    // Its idle memory is charged before it enters the group.
     let limit = POOL / 4 * 5 + 32 * MIB;
     let test = "a_crowd_of_heavy_queries_does_not_get_the_node_killed";
     let Some(group) = Group::new(test, limit) else { return };

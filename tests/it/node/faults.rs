@@ -57,7 +57,7 @@ async fn metric(address: SocketAddr, name: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no {name}")).rsplit(' ').next().unwrap().parse().unwrap()
 }
 
-/// Asks until `/-/ready` has this status; what it says.
+/// Asks until `/-/ready` has this status; returns the body.
 async fn until_ready_is(address: SocketAddr, status: u16) -> String {
     let asking = async {
         loop {
@@ -89,7 +89,7 @@ async fn a_clock_that_jumps_deletes_nothing_and_is_logged() {
     node.kill();
     let mut node = NodeProcess::start(dir.path(), storage).await;
     NodeProcess::set_clock(dir.path(), 16 * DAY);
-    // A sample of its own time, sixteen days ahead; as what stores its own metrics does.
+    // A sample of its own time, sixteen days ahead; as a Weir that stores its own metrics does.
     assert_eq!(import(node.address, "own 1\n").await.0, 204);
     let stepped_and_sealed = async {
         for name in ["weir_node_clock_steps_total", "weir_node_blocks"] {
@@ -229,7 +229,7 @@ impl LoopDisk {
         mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     }
 
-    /// Has the kernel do what it does after an error of the disk: from here on it is read-only, open files too.
+    /// Makes the file system read-only, open files too, as the kernel does after an error of the disk.
     fn abort(&self) {
         let status = Command::new("mount").args(["-o", "remount,abort"]).arg(self.dir.path()).status();
         assert!(status.unwrap().success());

@@ -1,4 +1,4 @@
-//! Writes that are malformed, absurd or too much: each is refused with words, and what was there stays.
+//! Writes that are malformed, absurd or too much: each is refused in words, and earlier samples stay.
 
 use std::sync::Arc;
 

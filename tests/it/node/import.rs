@@ -1,4 +1,4 @@
-//! What an import or a remote write may look like, and what the node says of the rest.
+//! The accepted forms of an import or a remote write, and the node's answers to the rest.
 
 use std::{io::Write as _, sync::Arc};
 

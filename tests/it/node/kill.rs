@@ -1,4 +1,4 @@
-//! The node as a process, killed while it writes: what it acknowledged is there afterwards, once.
+//! The node as a process, killed while it writes: every acknowledged sample is there afterwards, once.
 
 use std::{
     collections::BTreeMap,
@@ -37,7 +37,7 @@ fn kills() -> usize {
     std::env::var("WEIR_TEST_KILLS").map_or(KILLS, |text| text.parse().unwrap())
 }
 
-/// What a writer sent: request `i` has the value `i` at `start + i * EVERY` in each of its series.
+/// The samples of a writer: request `i` has the value `i` at `start + i * EVERY` in each of its series.
 #[derive(Default)]
 struct Sent {
     /// Requests begun.
@@ -110,7 +110,7 @@ fn check(
     }
     assert!(first.is_sorted_by(|a, b| a.0 < b.0), "writer {writer}: a sample twice");
     let values: Vec<u64> = first.iter().map(|sample| sample.1).collect();
-    // What was under way at an earlier kill may be missing, and nothing else.
+    // A write under way at an earlier kill may be missing, and nothing else.
     let missing: Vec<u64> = (0..acknowledged).filter(|i| values.binary_search(i).is_err()).collect();
     assert!(missing.iter().all(|i| past.contains(i)), "writer {writer}: acknowledged and lost: {missing:?}");
     past.push(begun - 1);
@@ -163,7 +163,7 @@ async fn a_killed_process_loses_nothing_without_sync_either() {
     killed_while_writing(KILLS / 2, "sync: never", |_| 0).await;
 }
 
-/// Every start seals and merges what the one before left.
+/// Every start seals and merges the files of the one before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_while_it_seals_and_merges_and_its_clock_is_stepped_lose_nothing() {
     let kills = kills();
@@ -223,7 +223,7 @@ async fn damaged_files_are_named_and_cost_what_they_held() {
         flipped += 1;
         let mut node = NodeProcess::start(data.path(), "sync: never").await;
         let found = read(node.address).await;
-        // A record a flip, of the forty and more; what is left is what was sent.
+        // A record a flip, of the forty and more; the remaining samples are those sent.
         for series in 0..BATCH {
             let samples = &found[&(0, series)];
             assert!(samples.len() as u64 + flipped >= 40, "{} of 40 after {flipped} flips", samples.len());
@@ -238,7 +238,7 @@ async fn damaged_files_are_named_and_cost_what_they_held() {
     }
 }
 
-/// Whether the flip only cost the end of the log, which nobody can tell from a write that was under way.
+/// Whether the flip only cost the end of the log, which looks like a write that was under way.
 fn samples_at_end(found: &BTreeMap<(usize, usize), Vec<(i64, u64)>>) -> bool {
     found.values().all(|samples| samples.windows(2).all(|pair| pair[1].1 == pair[0].1 + 1))
 }

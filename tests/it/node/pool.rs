@@ -1,4 +1,4 @@
-//! The node's pools over the wire: what a query decides is lent, bounded, and given back.
+//! The node's pools over the wire: the memory that a query decides is lent, bounded, and given back.
 
 use std::{
     fmt::Write as _,
@@ -107,7 +107,7 @@ async fn what_a_query_takes_is_lent_and_comes_back() {
     assert_eq!(node.metric("weir_pool_cap_bytes", "").await, f64::from(56 << 20));
     let (status, _, body) = node.get(HEAVY).await;
     assert_eq!((status, body.matches("\"metric\"").count()), (StatusCode::OK, SERIES));
-    // A thousand rows of 256 numbers, and what else there was.
+    // A thousand rows of 256 numbers, and all else.
     let peak = node.metric("weir_pool_peak_bytes", "").await;
     let rows = (SERIES * 256 * 8) as f64;
     assert!(peak > rows && peak < 1.5 * rows, "{peak} where rows take {rows}");
@@ -142,7 +142,7 @@ async fn at_the_cap_a_query_fails_with_a_reason_and_the_next_one_runs() {
     assert!(body.contains("917504 bytes (7/8 of pool.memory)") && body.contains("fewer series"), "{body}");
     assert!(node.metric("weir_pool_exhausted_total", "").await >= 1.0);
     assert!(node.metric("weir_pool_peak_bytes", "").await <= f64::from(1 << 20));
-    // What streams needs little.
+    // A streaming query needs little.
     assert_eq!(node.get(&HEAVY.replace("wide", "sum(wide)")).await.0, 200);
     assert!(node.node.check_pools());
 }
@@ -183,8 +183,8 @@ fn a_query_that_is_given_up_waits_no_longer_at_the_cap() {
     assert_eq!(cap.lent(), 0);
 }
 
-/// Signals of a node by their names, as soon as all of them show distress while it is asked too much.
-/// Each query takes about a third of what is lent: all of them together can none of them end.
+/// Signals of a node by their names, as soon as all of them show distress under too many queries. Each query takes
+/// about a third of the memory lent: together none of them can end.
 #[tokio::test]
 async fn a_crowd_that_fills_the_pool_is_answered_a_few_at_a_time() {
     let wait = Duration::from_millis(20);

@@ -1,4 +1,4 @@
-//! The pool is the bound: whatever a query is, what it allocates is lent to it first.
+//! The pool is the bound: every query, whatever it is, is lent its memory before it allocates.
 
 use std::{fmt::Write as _, sync::atomic::AtomicBool, time::Duration};
 
@@ -16,9 +16,9 @@ use crate::support::{memory::peak_of, pools::pools_waiting};
 
 const END: i64 = 1_700_000_000;
 const SAMPLES: i64 = 40;
-/// What needs no loan: the plan, annotations, matchers, a read's list of series.
+/// Memory without a loan: the plan, annotations, matchers, a read's list of series.
 const BESIDE: u64 = 512 << 10;
-/// Of what is lent.
+/// Of the memory lent.
 const FACTOR: f64 = 1.25;
 
 /// 800 series over ten minutes; a quarter of them `half_`, forty buckets.

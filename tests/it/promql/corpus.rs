@@ -12,7 +12,7 @@ fn corpus() -> Vec<&'static str> {
     text.lines().filter(|line| !line.starts_with('#')).collect()
 }
 
-/// What both trees are made of: selectors, calls, aggregations and operators.
+/// The nodes of both trees: selectors, calls, aggregations and operators.
 fn ours(ast: &Ast) -> [usize; 4] {
     let mut count = [0; 4];
     for node in &ast.nodes {

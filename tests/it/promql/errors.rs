@@ -1,4 +1,4 @@
-//! What the parser refuses, and where it points; what hostile text does to it.
+//! The refusals of the parser with their positions, and hostile text.
 
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,7 @@ fn errors_point_at_the_character() {
     }
 }
 
-/// What promql-parser 0.11 panics on, accepts, takes for something else or refuses, and what Prometheus 3 does with it.
+/// Input on which promql-parser 0.11 panics or differs, and Prometheus 3's reading of it.
 #[test]
 fn what_other_parsers_get_wrong() {
     let refused = [
@@ -110,7 +110,7 @@ fn what_other_parsers_get_wrong() {
     ];
     for query in accepted {
         let ast = promql::parse(query).unwrap_or_else(|error| panic!("{query}: {error}"));
-        // What is printed is the same query again.
+        // The printed text is the same query again.
         let printed = promql::print::line(&ast);
         let again =
             promql::parse(&printed).unwrap_or_else(|error| panic!("{query} printed {printed}: {error}"));

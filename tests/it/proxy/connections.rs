@@ -1,4 +1,4 @@
-//! Thousands of connections to a whole process: what they take, and what comes back.
+//! Thousands of connections to a whole process: the memory that they take, and the memory that comes back.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -10,11 +10,11 @@ use tokio::{
 
 use crate::support::process::AllInOne;
 
-/// Idle connections, where this process may open as many files.
+/// Idle connections, where this process may open that number of files.
 const CONNECTIONS: usize = 2_000;
 /// Client addresses that they come from, since each has but a share.
 const CLIENTS: u8 = 8;
-/// What is to come back has this long.
+/// The time in which memory must come back.
 const SETTLE: Duration = Duration::from_secs(30);
 
 /// A connection from 127.0.0.`client` that was answered once and is kept.
@@ -42,7 +42,7 @@ async fn memory_comes_back_after_thousands_of_idle_connections() {
     let process = AllInOne::start(data.path(), &[]).await;
     let request = b"GET /api/v1/query?query=1 HTTP/1.1\r\nhost: x\r\n\r\n";
     for address in [process.queries, process.node] {
-        // What the first request leaves behind is no connection's.
+        // The memory kept after the first request belongs to no connection.
         drop(kept(address, 1, request).await);
         let before = process.resident();
         let mut connections = Vec::new();

@@ -144,7 +144,7 @@ async fn a_truncated_or_endless_answer_is_never_taken_for_whole() {
     let (_upstream, weir) = before(move |_| Act::ThenHang(start.clone()), limits).await;
     let response = weir.send(weir.request("/api/v1/query?query=small")).await;
     assert_eq!(response.status(), 200);
-    // Nobody knows yet what it costs.
+    // Its cost is not known yet.
     assert!(!response.headers().contains_key("weir-cost"));
     assert!(response.into_body().collect().await.is_err());
     weir.until_idle().await;

@@ -37,10 +37,10 @@ async fn until_alone(weir: &Weir) {
     }
 }
 
-/// What comes back on a connection until its end.
+/// The bytes that come back on a connection until its end.
 async fn rest(mut stream: TcpStream) -> String {
     let mut answer = Vec::new();
-    // A reset is an end too: what came before it counts.
+    // A reset is an end too: the bytes before it count.
     let _ = timeout(SOON, stream.read_to_end(&mut answer)).await.expect("the connection ends");
     String::from_utf8_lossy(&answer).into_owned()
 }
@@ -93,7 +93,7 @@ async fn a_clock_that_jumps_changes_nothing() {
     }
     running.iter().for_each(tokio::task::JoinHandle::abort);
     weir.until_idle().await;
-    // The rate counts what was asked and forgets nothing, though years went by on the wall.
+    // The rate counts all requests and forgets none, though years went by on the wall.
     let mut refused = None;
     while refused.is_none() && asked < 200 {
         asked += 1;
@@ -210,7 +210,7 @@ async fn a_backend_that_talks_rubbish_is_named_and_frees_its_permit() {
     let mut bad_chunk = head(200, &json, None);
     bad_chunk.extend(chunk(b"{"));
     bad_chunk.extend(b"zz\r\n");
-    // What is wrong, and whether the client can be told so in words; if not, it gets no whole answer, or the rubbish
+    // The rubbish, and whether the client gets an error in words; if not, it gets no whole answer, or the rubbish
     // itself, which no JSON parser takes for an answer.
     let cases: Vec<(&str, Act, bool)> = vec![
         ("endless headers", Act::Raw(head_of(&endless)), true),

@@ -1,4 +1,4 @@
-//! The way of a request through a whole proxy: what reaches the backend, what the client gets.
+//! The way of a request through a whole proxy: the request at the backend, the answer at the client.
 
 use serde_json::json;
 
@@ -101,7 +101,7 @@ async fn what_is_admitted_goes_on_untouched() {
         answer.headers
     );
     assert!(answer.headers.contains_key("server-timing"));
-    // What `sum` touched is not told by its one series.
+    // The one series of a `sum` does not show how many it read.
     let told = format!("answer_series=1; answer_samples=1; answer_bytes={}", VECTOR.len());
     assert_eq!(answer.headers["weir-cost"], told);
     let plain = weir.get("/api/v1/query?query=small").await;
@@ -353,7 +353,8 @@ async fn what_was_learned_under_other_limits_is_asked_anew() {
     );
 }
 
-/// A client's own headers and parameters change no count, and what a kind would obey is priced, stripped or refused.
+/// A client's own headers and parameters change no count, and those that a kind would obey are priced, stripped or
+/// refused.
 #[tokio::test]
 async fn what_changes_the_reading_is_priced_stripped_or_refused() {
     let upstream = FakeUpstream::start(database).await;

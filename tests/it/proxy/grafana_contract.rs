@@ -1,4 +1,4 @@
-//! What a person reads in a Grafana panel for every way in which a request can fail.
+//! The text in a Grafana panel for every way in which a request can fail.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use crate::support::sockets::{Server, client};
 const MESSAGE: &str = "the query would touch 60,000 series (upper_bound), the limit is 50,000 for tenant team-a; \
     narrow {job=\"api\",path=~\"/a/\\\\d+\"} (weir-max-series, err-mimir-max-series-per-query)";
 
-/// What Grafana's Prometheus data source shows: the parsed error of these statuses, the first KiB of any other.
+/// The text that Grafana's Prometheus data source shows: the parsed error of these statuses, the first KiB of any
+/// other.
 fn rendered(status: u16, body: &str) -> String {
     if !matches!(status, 200..=299 | 400 | 422 | 503) {
         let end = body.floor_char_boundary(1024);

@@ -1,4 +1,4 @@
-//! What Grafana's Prometheus data source really sends, and what a person would read in the panel.
+//! The real requests of Grafana's Prometheus data source, and the text that a person would read in the panel.
 
 use futures_util::future::join_all;
 use serde_json::Value;
@@ -14,7 +14,7 @@ use crate::{
 const PANEL: [(&str, &str); 4] =
     [("x-dashboard-uid", "d1"), ("x-panel-id", "4"), ("x-datasource-uid", "p1"), ("x-grafana-org-id", "1")];
 
-/// What the data source shows: the parsed error of these statuses, the first KiB of any other.
+/// The text that the data source shows: the parsed error of these statuses, the first KiB of any other.
 fn rendered(answer: &Answer) -> String {
     let status = answer.status.as_u16();
     if !matches!(status, 200..=299 | 400 | 422 | 503) {

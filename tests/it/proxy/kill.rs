@@ -79,7 +79,7 @@ async fn listed(weir: &Weir, address: &str) -> Vec<Value> {
     answer.json()["data"]["queries"].as_array().unwrap().clone()
 }
 
-/// What a client saw: the status, the limit that it was told, and its answer if that was whole.
+/// The view of a client: the status, the limit in the headers, and its answer if that was whole.
 type Client = JoinHandle<(StatusCode, Option<String>, Option<String>)>;
 
 fn ask(weir: &Weir, target: &str, headers: &[(&str, &str)]) -> Client {

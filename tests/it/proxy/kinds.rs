@@ -1,4 +1,4 @@
-//! What differs from kind to kind of database: endpoints, parameters, tenants in paths, limits that are handed down.
+//! Differences between kinds of databases: endpoints, parameters, tenants in paths, limits that are handed down.
 
 use crate::{
     proxy::forward::database,
@@ -32,7 +32,7 @@ fn m3_with_a_ceiling(seen: &Seen) -> Act {
     Act::answer(400, &[("content-type", "application/json")], body.as_bytes())
 }
 
-/// M11: what M3 refuses for Weir's sake has Weir's id, and what it refuses for its own or the client's has none.
+/// M11: a refusal by M3 for Weir's limits has Weir's id, and one for its own or the client's limits has none.
 #[tokio::test]
 async fn a_limit_that_m3_enforces_for_weir_has_weirs_id() {
     let ours: [(&str, &[(&str, &str)], u16, Option<&str>); 3] = [
@@ -136,7 +136,7 @@ async fn a_tenant_of_victoria_metrics_cluster_is_a_backend() {
     }
 }
 
-/// What only some kinds have is not found at the others, and no fault of the client's login or of the database.
+/// Endpoints of some kinds are not found at the others, and are no fault of the client's login or of the database.
 #[tokio::test]
 async fn an_endpoint_that_a_kind_lacks_is_not_found() {
     let upstream = FakeUpstream::start(|seen| match seen.path() {
@@ -170,7 +170,7 @@ async fn exemplars_are_looked_for_in_all_of_time() {
     }
 }
 
-/// What Thanos would take long to parse is parsed here first.
+/// A query that Thanos would take long to parse is parsed here first.
 #[tokio::test]
 async fn what_is_explained_by_the_database_is_read_here_first() {
     let (upstream, weir) = before("thanos", "", "").await;
@@ -182,7 +182,7 @@ async fn what_is_explained_by_the_database_is_read_here_first() {
     assert!(upstream.seen().iter().all(|seen| !seen.path().ends_with("explain")));
 }
 
-/// What makes a kind read more or otherwise stays here, with what costs nothing as well.
+/// Parameters by which a kind reads more or otherwise stay here, on free requests as well.
 #[tokio::test]
 async fn headers_of_a_kind_are_filtered_on_every_way() {
     for (kind, header) in [

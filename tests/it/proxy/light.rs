@@ -29,7 +29,7 @@ async fn silent_at(path: &'static str) -> (FakeUpstream, Weir) {
     (upstream, weir)
 }
 
-/// What Weir asks for beside the label table.
+/// Weir's own requests beside those for the label table.
 fn is_own(seen: &Seen) -> bool {
     seen.target.contains("limit_per_metric=1")
 }

@@ -98,7 +98,7 @@ async fn every_answer_and_every_refusal_leaves_a_line() {
     }
     assert_eq!(weir.get_as("/api/v1/query?query=small", &[("authorization", "Bearer x")]).await.status, 401);
     holds(&logs.queries(cases.len() + 1).await[cases.len()], &refused("unauthorized", 401, "identify"));
-    // What is no query leaves none.
+    // A request that is no query leaves none.
     for (target, status) in [("status/buildinfo", 200), ("nothing", 404), ("write", 403)] {
         assert_eq!(weir.get(&format!("/api/v1/{target}")).await.status, status);
     }

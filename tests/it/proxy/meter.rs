@@ -1,4 +1,4 @@
-//! The meter between two real connections: what the client sees, and what the backend notices.
+//! The meter between two real connections: the client's view, and the backend's.
 
 use std::num::NonZeroU64;
 
@@ -34,7 +34,8 @@ impl Drop for Gone {
     }
 }
 
-/// Answers `/<members>` with so many members of a matrix, `/endless` with more and more; `?sized` announces the length.
+/// Answers `/<members>` with that number of members of a matrix, `/endless` with more and more; `?sized` announces the
+/// length.
 fn backend_answer(request: &Request<Incoming>, gone: Gone) -> Response<BackendBody> {
     let members = request.uri().path().trim_start_matches('/').parse().unwrap_or(usize::MAX);
     let head = r#"{"status":"success","data":{"resultType":"matrix","result":["#;

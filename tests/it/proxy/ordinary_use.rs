@@ -1,4 +1,5 @@
-//! What a user meets in the first week: long variables, whole histories, addresses with a slash too many, new functions.
+//! The requests of a user's first week: long variables, whole histories, addresses with a slash too many, new
+//! functions.
 
 use bytes::Bytes;
 use http::Request;
@@ -27,7 +28,7 @@ fn asked(upstream: &FakeUpstream, wanted: impl Fn(&Seen) -> bool) -> Vec<Seen> {
     upstream.seen().into_iter().filter(|seen| wanted(seen)).collect()
 }
 
-/// What Grafana makes of "All" in a variable of so many hosts.
+/// Grafana's text for "All" in a variable of that number of hosts.
 fn all_hosts(count: usize) -> String {
     let hosts: Vec<_> = (0..count).map(|n| format!(r"web-{n:05}\\.example\\.com")).collect();
     hosts.join("|")
@@ -230,7 +231,7 @@ async fn what_matches_everything_is_said_not_to_be_counted() {
     assert!(error.contains("To fix it: name a metric or a label value in"), "{error}");
 }
 
-/// Thanos and Cortex say what is wrong with a query without the name of its parameter.
+/// Thanos and Cortex name the error of a query without the name of its parameter.
 #[tokio::test]
 async fn parse_errors_begin_as_those_of_the_database() {
     for (kind, start) in [

@@ -28,7 +28,7 @@ async fn until(weir: &Weir, what: &str, is_so: impl Fn(&str) -> bool) {
     while !is_so(&weir.metrics()) {
         assert!(Instant::now() < end, "{what}: {}", weir.metrics());
         tokio::task::yield_now().await;
-        // Any answer takes a while, and a query is what shows failures.
+        // Any answer takes a while, and a query shows failures.
         let _ = weir.get("/api/v1/query?query=up").await;
     }
 }

@@ -1,4 +1,4 @@
-//! What a replay says is what a live run under the same configuration says, query by query.
+//! The verdict of a replay is that of a live run under the same configuration, query by query.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::support::{
     weir::{Weir, settings},
 };
 
-/// Metrics are called `t50` or `p50`, and have so many series: of `t…` the table says twice as many, `p…` it does not know.
+/// Metrics are called `t50` or `p50`, by their number of series: the table doubles that of `t…` and does not know `p…`.
 const SIZES: [u64; 6] = [5, 50, 400, 900, 5_000, 30_000];
 
 fn database(seen: &Seen) -> Act {
@@ -52,7 +52,7 @@ fn database(seen: &Seen) -> Act {
     ))
 }
 
-/// A request, and what it says of itself.
+/// A request, and its headers.
 fn request(random: &mut fastrand::Rng) -> (String, [(&'static str, &'static str); 2]) {
     let size = SIZES[random.usize(..SIZES.len())];
     let metric = format!("{}{size}", random.choice(["t", "p"]).unwrap());
@@ -91,7 +91,7 @@ async fn run(yaml: &str, folder: &Path) -> Vec<Record> {
     Reader::open(folder).unwrap().map(Result::unwrap).collect()
 }
 
-/// What was said to a query, and what a replay says; `None` where that is unknown.
+/// The live verdict on a query, and that of a replay; `None` where that is unknown.
 fn verdicts(record: &Record, replay: &mut Replay) -> (String, Option<String>) {
     let live = record.limit.known().unwrap_or(&record.verdict);
     let live = if live == "free" { "admitted" } else { live };
@@ -133,7 +133,7 @@ classes:
             );
         }
     }
-    // What ran under the one, judged by the other: as it was when that was in force.
+    // Queries that ran under the one, judged by the other: as live when that was in force.
     let mut replay = Replay::new(settings(&strict));
     let mut counts = [0; 3];
     for (record, live) in before.iter().zip(&live) {

@@ -89,7 +89,7 @@ async fn pieces_are_one_answer() {
 async fn only_what_runs_prometheus_engine_gets_pieces_and_only_of_plain_queries() {
     let (upstream, weir) = before(database, "victoriametrics").await;
     let sum = format!("/api/v1/query_range?query=sum(big)&{RANGE}");
-    // Its formula says less; what matters is that nothing comes in pieces.
+    // Its formula gives less; the point is that nothing is split.
     assert!(!weir.get(&sum).await.headers["weir-estimate"].to_str().unwrap().contains("pieces"));
     assert_eq!(ranges(&upstream).len(), 1);
     // Which replica Thanos takes depends on where a query starts, unless it gives all of them.

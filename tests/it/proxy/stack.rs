@@ -1,5 +1,5 @@
-//! What each layer of the stack owes its client: no work for who is over its rate, errors in one shape, one timeout
-//! between two proxies, lists whole or refused, and a log that says who asked.
+//! The duties of each layer of the stack towards its client: no work for a client over its rate, errors in one shape,
+//! one timeout between two proxies, lists whole or refused, and a log that names the client.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! TLS of Weir's own listeners: what they show, what they tell who comes without, and how certificates are renewed.
+//! TLS of Weir's own listeners: their certificates, the answer to a client without TLS, and the renewal of
+//! certificates.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -37,7 +38,7 @@ fn yaml(url: &str, pki: &Pki, queries: Option<&str>, admin: Option<&str>) -> Str
     format!("server: {{tls: {tls}, admin_tls: {admin_tls}}}\nbackends: [{{name: main, urls: [\"{url}\"]}}]")
 }
 
-/// What a client that trusts these authorities gets, with the protocol that both agreed on.
+/// The answer to a client that trusts these authorities, with the protocol that both agreed on.
 async fn ask(
     address: SocketAddr,
     roots: RootCertStore,
@@ -57,7 +58,7 @@ async fn ask(
     Ok((answer, agreed))
 }
 
-/// What a client gets that speaks plainly.
+/// The answer to a client that speaks plainly.
 async fn ask_plainly(address: SocketAddr, text: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(text.as_bytes()).await.unwrap();
@@ -106,7 +107,7 @@ async fn who_shakes_no_hands_keeps_nobody_waiting() {
     let mut slow = Vec::new();
     for i in 0..200 {
         let mut stream = TcpStream::connect(weir.address).await.unwrap();
-        // Nothing, the beginning of a handshake, and what is neither.
+        // Nothing, the beginning of a handshake, and bytes that are neither.
         stream.write_all([&b""[..], b"\x16\x03\x01\x02", b"\0\0\0\0"][i % 3]).await.unwrap();
         slow.push(stream);
     }
@@ -146,7 +147,7 @@ async fn a_reload_takes_a_renewed_certificate_and_leaves_open_connections() {
     weir.until_idle().await;
 }
 
-/// What a container's health check runs: the certificate is for the names that others know Weir by.
+/// A container's health check: the certificate is for the names by which others know Weir.
 #[tokio::test]
 async fn health_is_asked_for_over_tls_as_well() {
     let pki = Pki::new();

@@ -49,7 +49,7 @@ async fn traced(collector: &str) -> Traced {
 }
 
 impl Traced {
-    /// Sends what is left.
+    /// Sends the rest.
     async fn flush(self) -> String {
         self.weir.until_idle().await;
         self.stop.send(()).unwrap();

@@ -1,4 +1,5 @@
-//! Whose data a request reads, and who pays: whatever a client writes, the database sees the tenant that was charged.
+//! The tenant whose data a request reads is the one that pays: whatever a client writes, the database sees the charged
+//! tenant.
 
 use http::{Method, Request};
 use http_body_util::Full;
@@ -91,7 +92,7 @@ async fn a_group_of_tenants_has_the_limits_of_its_pattern() {
     .await;
     weir.proxy.warm().await;
     for (tenant, status) in
-        // What ran once is known of all, since this database knows no tenants.
+        // One run teaches the cost for all, since this database knows no tenants.
         [("team-x", 422), ("team-", 422), ("team-ab", 422), ("team-a1", 200), ("other", 200)]
     {
         let answer = weir.get_as("/api/v1/query?query=small", &[("x-scope-orgid", tenant)]).await;
@@ -167,7 +168,7 @@ async fn pages_of_other_sites_write_neither_to_the_admin_address_nor_to_the_node
             let url = format!("http://{}/api/v1/{path}", node.address);
             assert_eq!(status(Method::POST, url, page).await, 403, "{path}");
         }
-        // Reading is what Grafana does from browsers.
+        // Grafana reads from browsers.
         let url = format!("http://{}/api/v1/query?query=1", node.address);
         assert_eq!(status(Method::POST, url, page).await, 200);
     }

@@ -1,4 +1,5 @@
-//! The estimate is wrong by a factor of ten: what keeps the database alive then, and how the estimate comes right.
+//! The estimate is wrong by a factor of ten: the means that keep the database alive then, and the correction of the
+//! estimate.
 
 use std::{
     sync::{
@@ -18,7 +19,7 @@ use crate::support::{
 
 const ANSWER: &str = r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
 
-/// No label table and nobody to ask: what the backend tells of its answers is all there is.
+/// No label table and no probes: only the backend's answers show their cost.
 #[tokio::test]
 async fn a_learned_number_ten_times_off_comes_right() {
     let truth = Arc::new(AtomicU64::new(100));
@@ -45,7 +46,7 @@ async fn a_learned_number_ten_times_off_comes_right() {
         assert_eq!(answer.status, 200, "{}", answer.body);
         let header = answer.headers["weir-estimate"].to_str().unwrap().to_owned();
         let series = header.split([';', '=']).nth(1).unwrap().parse::<u64>().unwrap();
-        // What was learned is learned at the end of the answer.
+        // Costs are learned at the end of the answer.
         weir.until_idle().await;
         (series, header)
     };
@@ -75,7 +76,7 @@ const SETUP: Setup =
 const HEAVY: (u64, Duration) = (40 * MIB, Duration::from_secs(40));
 const LIGHT: (u64, Duration) = (MIB, Duration::from_millis(50));
 
-/// What ten minutes of one heavy query a second and five light ones came to.
+/// The sums of ten minutes of one heavy query a second and five light ones.
 #[derive(Default)]
 struct Seen {
     /// The most bytes in use.
@@ -89,7 +90,7 @@ async fn ten_minutes(obeys_pressure: bool) -> Seen {
     process.lock().unwrap().error = 10.0;
     let proxy = Proxy::new(SETUP, &process);
     if obeys_pressure {
-        // By what is resident alone: no estimate is seen to be wrong.
+        // By resident memory alone: no estimate is seen to be wrong.
         tokio::spawn(proxy.clone().watch(Tells { next_gc: false, idle: true, queries: false }));
     }
     let (mut queries, mut seen) = (JoinSet::new(), Seen::default());

@@ -93,7 +93,7 @@ const NO_RATE: &str = "limits: {default: {rate: {queries: unlimited}, per_query:
                        in_flight: {memory: unlimited}}}";
 const BUDGET: &str = "budget: {memory: 8GiB}";
 
-/// What an answer says, whatever the order of its rows and without what it tells of its own run.
+/// The content of an answer, whatever the order of its rows and without the statistics of its own run.
 fn said(status: u16, body: &[u8]) -> (u16, Value) {
     let mut json: Value = serde_json::from_slice(body).unwrap_or_default();
     if let Some(fields) = json.as_object_mut() {
@@ -160,7 +160,7 @@ async fn divided_answers_are_those_of_the_whole(database: &Running) {
         divided += usize::from(estimate.is_some_and(|estimate| estimate.contains("pieces=")));
     }
     println!("{:?}: {divided} of {} queries were divided", database.setup, QUERIES.len());
-    // What the others hold does not grow with the steps, or not enough for parts to hold less.
+    // The memory of the others does not grow with the steps, or not enough for parts to hold less.
     let holds_steps = matches!(database.setup.kind(), "prometheus" | "thanos" | "cortex");
     assert!(divided > 3 || !holds_steps, "{:?}: {divided}", database.setup);
     weir.until_idle().await;
@@ -213,7 +213,7 @@ async fn limits_say_whose_they_are(database: &Running) {
     let weir = before(database, BUDGET, "limits: {default: {mode: off}}").await;
     // Prometheus has no limit of series, but one of samples held.
     let times = format!("start={}&end={end}&step=1", end - 900);
-    // Else Thanos answers with what it has, and a warning.
+    // Else Thanos answers with the series of the reachable stores, and a warning.
     let whole = if database.setup.kind() == "thanos" { "&partial_response=false" } else { "" };
     let target = format!("/api/v1/query_range?query={all}&{times}{whole}");
     let (status, direct) = database.ask(&target).await;

@@ -114,7 +114,7 @@ async fn answers_are_prometheus_own_byte_for_byte() {
     assert!(sum_of(&weir.metrics(), "weir_admissions_total", &[]) > 100.0, "{}", weir.metrics());
 }
 
-/// What is asked for in pieces has the answer of the whole, whatever the function, and the grid of the whole.
+/// A split query has the answer of the whole, whatever the function, and the grid of the whole.
 #[tokio::test]
 async fn pieces_make_the_answer_of_the_whole() {
     let Some((_alone, database)) = prometheus("pieces_make_the_answer_of_the_whole").await else { return };
@@ -135,7 +135,7 @@ async fn pieces_make_the_answer_of_the_whole() {
         ] {
             let target = format!("/api/v1/query_range?query={}&{times}", encode(query));
             let through = weir.get(&target).await;
-            // What costs nothing has no estimate.
+            // A free query has no estimate.
             let estimate = through.headers.get("weir-estimate").map(|estimate| estimate.to_str().unwrap());
             let in_pieces = estimate.is_some_and(|estimate| estimate.contains("pieces="));
             divided += usize::from(in_pieces);
@@ -224,7 +224,7 @@ async fn prometheus_series_are_estimated_within_two_percent() {
     estimates_are_true(database, "prometheus", true).await;
 }
 
-/// What no database should see with a limit of 1,000 series.
+/// Queries that no database should see with a limit of 1,000 series.
 pub(crate) const HEAVY: [(&str, i64); 5] = [
     (r#"{__name__=~".+"}"#, 30 * 86_400),
     (r#"sum by (job) (rate({__name__=~"(requests|level)_.*"}[5m]))"#, 10_800),
@@ -267,7 +267,7 @@ async fn what_is_too_heavy_never_runs_on_prometheus() {
     refuses_the_heavy(database, &weir).await;
     let after = ran().await;
     assert_eq!(after.0, before.0, "a refused query ran");
-    // What the probes counted, once each: one instant, no range of steps.
+    // The counts of the probes, once each: one instant, no range of steps.
     let probed = 4.0 * database.data.series() as f64;
     assert!(after.1 - before.1 <= probed, "{} samples read, {probed} at most by probes", after.1 - before.1);
 }
@@ -282,7 +282,7 @@ async fn share_probed(weir: &Weir, queries: &[&str], start: i64, end: i64, loads
             let target =
                 format!("/api/v1/query_range?query={}&start={start}&end={end}&step=30", encode(query));
             let answer = weir.get(&target).await;
-            // What does not match one to one is the backend's own to refuse.
+            // A match that is not one to one is the backend's own to refuse.
             assert!(matches!(answer.status.as_u16(), 200 | 422), "{query}: {}", answer.body);
             assert!(!answer.body.contains("(weir-"), "{query}: {}", answer.body);
             asked += 1.0;
@@ -347,11 +347,11 @@ async fn a_query_that_ran_is_known() {
     };
     assert_eq!(weir.get(&format!("/api/v1/query_range?{params}")).await.status, 200);
     weir.until_idle().await;
-    // Prometheus does not say what it touched: the count of before is what is known.
+    // Prometheus does not report the series it read: the count of before is known.
     assert_eq!(source().await, "probe");
 }
 
-/// What label browsers ask comes through as it is.
+/// Requests of label browsers come through unchanged.
 pub(crate) async fn browses(database: &Database, weir: &Weir, targets: &[&str]) {
     let (client, end) = (client(), database.data.end);
     for target in targets {

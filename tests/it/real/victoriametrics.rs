@@ -7,7 +7,7 @@ use crate::{
     support::real::victoria_metrics,
 };
 
-/// What PromQL does not have.
+/// Functions that PromQL does not have.
 const METRICS_QL: [&str; 7] = [
     "rate(requests_0_total)",
     "sum(level_0) keep_metric_names",

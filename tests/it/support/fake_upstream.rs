@@ -1,4 +1,4 @@
-//! A backend that does as it is told, byte by byte: answers, dies, hangs, dawdles, talks rubbish.
+//! A scripted backend, byte by byte: answers, dies, hangs, dawdles, talks rubbish.
 
 use std::{
     net::SocketAddr,
@@ -16,7 +16,7 @@ use tokio::{
     task::JoinSet,
 };
 
-/// What to do with one request.
+/// The reaction to one request.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
     /// Write these bytes, keep the connection.

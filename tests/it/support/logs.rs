@@ -1,4 +1,4 @@
-//! What the code under test writes to its log. Only of this thread: of one test with a runtime of one thread.
+//! The log of the code under test. Only of this thread: of one test with a runtime of one thread.
 //!
 //! One subscriber for the whole process, since with several that come and go `tracing` may remember of a place in the
 //! code that nobody listens, while one does on another thread.

@@ -1,4 +1,4 @@
-//! An allocator that counts what the current thread holds.
+//! An allocator that counts the bytes of the current thread.
 #![allow(unsafe_code, reason = "an allocator is unsafe by its trait")]
 
 use std::{

@@ -1,4 +1,4 @@
-//! What several integration tests lean on.
+//! Helpers of several integration tests.
 
 pub(crate) mod fake_upstream;
 pub(crate) mod logs;

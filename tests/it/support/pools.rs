@@ -13,7 +13,7 @@ pub(crate) fn pools(bytes: u64) -> (Pools, Arc<Cap>) {
     pools_waiting(bytes, Duration::from_secs(60))
 }
 
-/// Pools under a cap at which queries wait so long.
+/// Pools under a cap at which queries wait for this time.
 pub(crate) fn pools_waiting(bytes: u64, wait: Duration) -> (Pools, Arc<Cap>) {
     let cap = Arc::new(Cap::new(Mode::Bounded { bytes, wait }));
     let supply = Supply {

@@ -24,7 +24,7 @@ impl NodeProcess {
         Self::try_start(data, storage).await.unwrap_or_else(|log| panic!("{log}"))
     }
 
-    /// The same, or what it says when it does not start. The file `clock` in the folder, if there is one, has the
+    /// The same, or the log when it does not start. The file `clock` in the folder, if there is one, has the
     /// milliseconds by which its clock is off.
     pub(crate) async fn try_start(data: &Path, storage: &str) -> Result<Self, String> {
         Self::try_configured(data, &format!("storage: {{{storage}}}\n")).await
@@ -71,7 +71,7 @@ impl NodeProcess {
         }
     }
 
-    /// Sets the clock of the processes over a data folder off by so many milliseconds.
+    /// Sets the clock of the processes over a data folder off by this number of milliseconds.
     pub(crate) fn set_clock(data: &Path, off: i64) {
         std::fs::write(data.join("clock"), off.to_string()).unwrap();
     }
@@ -81,7 +81,7 @@ impl NodeProcess {
         self.child.id()
     }
 
-    /// What it wrote to its log so far.
+    /// Its log so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }

@@ -23,25 +23,25 @@ pub(crate) const MIB: u64 = 1 << 20;
 /// Bytes that the process holds when nothing runs.
 pub(crate) const BASE: u64 = 50 * MIB;
 
-/// What a page of metrics says.
+/// The content of a page of metrics.
 #[derive(Clone, Copy)]
 pub(crate) struct Tells {
     /// Where the next collection begins.
     pub(crate) next_gc: bool,
-    /// What it has kept and does not use.
+    /// Memory that it keeps and does not use.
     pub(crate) idle: bool,
     /// How many queries run.
     pub(crate) queries: bool,
 }
 
-/// A Go process: what its queries hold is collected every five seconds, and never given back to the system.
+/// A Go process: the memory of its queries is collected every five seconds, and never given back to the system.
 pub(crate) struct Process {
     pub(crate) limit: u64,
     /// How many times their estimates queries hold.
     pub(crate) error: f64,
     /// Bytes that each query leaves behind for good.
     pub(crate) creep: u64,
-    /// What queries of other clients hold, and how many there are.
+    /// Memory and number of other clients' queries.
     pub(crate) foreign: (u64, u64),
     pub(crate) resident: u64,
     /// Bytes that queries left behind.
@@ -170,7 +170,7 @@ impl Proxy {
         Ok(admitted.waited)
     }
 
-    /// The share, 0 to 1, that distress leaves of the window, and what cut it.
+    /// The share, 0 to 1, that distress leaves of the window, and the signal that cut it.
     pub(crate) fn share(&self) -> (f64, Option<Cut>) {
         self.admission.share("main").unwrap()
     }

@@ -44,7 +44,7 @@ impl Server {
                     async { Ok::<_, std::convert::Infallible>(answering.await) }
                 });
                 connections.spawn(async move {
-                    // A connection that breaks is what some of the tests are about.
+                    // Some of the tests are about connections that break.
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
                         .await;

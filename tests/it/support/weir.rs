@@ -159,7 +159,7 @@ impl Weir {
         (sum(|b| b.queries), sum(|b| b.waiting))
     }
 
-    /// Waits until so many queries are in flight and so many wait.
+    /// Waits until these numbers of queries are in flight and wait.
     pub(crate) async fn until_load(&self, in_flight: u64, waiting: u64) {
         let end = Instant::now() + SOON;
         while self.load() != (in_flight, waiting) {
@@ -196,7 +196,7 @@ impl Weir {
         self.proxy.metrics_text().unwrap()
     }
 
-    /// Shuts down; says what was cut.
+    /// Shuts down; returns the number of answers cut.
     pub(crate) async fn stop(mut self) -> Served {
         drop(self.stop.take());
         self.served.take().unwrap().await.unwrap()

@@ -97,7 +97,7 @@ impl Data {
     }
 }
 
-/// A `Histogram` of remote write: so many observations in each bucket of one span.
+/// A `Histogram` of remote write: this number of observations in each bucket of one span.
 fn histogram(each: u64, time: u64) -> Vec<u8> {
     let mut out = Vec::new();
     let mut number = |key: u64, value: u64| {

@@ -218,7 +218,7 @@ impl Grammar {
             0 => format!("topk{grouping} ({}, {vector})", self.rng.u32(1..60)),
             1 => format!("bottomk{grouping} ({}, {vector})", self.rng.u32(1..60)),
             2 => format!("quantile{grouping} (0.9, {vector})"),
-            // Values of their own at every step make a series each: only what has few.
+            // New values at every step make a series each: only expressions with few values.
             3 => format!(
                 "count_values{grouping} (\"v\", {}({vector}))",
                 self.pick(&["sgn", "hour", "day_of_week"])

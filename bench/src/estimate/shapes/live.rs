@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 const TAIL: usize = 8 << 10;
 const WATCH: Duration = Duration::from_millis(20);
 
-/// A database that tells its live heap.
+/// A database that reports its live heap.
 pub(super) struct Database {
     pub(super) service: Service,
     log: PathBuf,
@@ -33,7 +33,7 @@ pub(super) struct Measured {
 }
 
 impl Database {
-    /// Starts `command` with a collector that works often and tells what it marks.
+    /// Starts `command` with a collector that works often and logs the bytes that it marks.
     pub(super) fn start(
         name: &'static str,
         port: u16,
@@ -55,7 +55,7 @@ impl Database {
         Ok(self.marked(0)?.last().copied().unwrap_or(0))
     }
 
-    /// Bytes marked by each collection that the log tells of from this place on.
+    /// Bytes marked by each collection in the log from this place on.
     fn marked(&self, from: usize) -> Result<Vec<u64>> {
         let log = fs::read(&self.log)?;
         let log = String::from_utf8_lossy(log.get(from..).unwrap_or_default());
@@ -106,7 +106,7 @@ impl Database {
     }
 }
 
-/// `gc 7 @1.2s 3%: … ms clock, … ms cpu, 40->42->38 MB, 41 MB goal, …`: the last of the three is what was marked.
+/// `gc 7 @1.2s 3%: … ms clock, … ms cpu, 40->42->38 MB, 41 MB goal, …`: the last of the three is the marked heap.
 fn marked(line: &str) -> Option<u64> {
     let (before, _) = line.strip_prefix("gc ")?.split_once(" MB, ")?;
     before.rsplit_once("->")?.1.parse::<u64>().ok().map(|mib| mib << 20)

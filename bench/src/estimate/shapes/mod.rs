@@ -39,7 +39,7 @@ struct Case {
     hostile: bool,
 }
 
-/// An estimate and what was measured.
+/// An estimate and the measurement.
 #[derive(Debug)]
 struct Seen {
     case: Case,

@@ -5,7 +5,7 @@ use super::{Case, data::NATIVE};
 
 /// Name dropping, relabelling and joins inside of subqueries, on both versions.
 const QUERIES: &[&str] = &[
-    // `@` and `offset` inside of what is moved itself.
+    // `@` and `offset` inside of an expression that is moved itself.
     "max_over_time(sum_over_time((g0_level @ end() offset 5m)[10m:5s] @ start() offset -1h)[5m:10s])",
     "sum(max_over_time((g0_level offset 10m + g1_level @ start())[30m:15s] offset 5m))",
     "last_over_time(rate(c0_total[5m] @ end())[1h:10s])",

@@ -1,4 +1,4 @@
-//! One query against what it is to answer.
+//! One query against its expected answer.
 
 use std::sync::{LazyLock, atomic::AtomicBool};
 
@@ -75,7 +75,7 @@ fn evaluate(query: &str, when: When, store: &Store) -> Result<Answer, Error> {
     let cancel = AtomicBool::new(false);
     // On two threads wherever that is possible at all.
     let two = std::num::NonZero::new(2).unwrap_or(std::num::NonZero::<usize>::MIN);
-    // Out of pools that are never empty of what other queries left in them.
+    // Out of pools whose buffers always hold the rest of other queries.
     let pools = Some(POOLS.clone());
     let options = Options { workers: Workers::new(two, 0), pools, ..Options::default() };
     engine::evaluate(&ast, times, store, &options, &cancel).map_err(|error| match error {

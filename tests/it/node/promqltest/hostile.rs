@@ -85,7 +85,7 @@ fn native_histograms_are_named() {
     assert!(error.contains("native histograms") && error.contains("a=\"b\""), "{error}");
 }
 
-/// Times at the ends of what can be written, and durations as long as can be.
+/// The earliest and latest times that can be written, and the longest durations.
 #[test]
 fn no_time_is_too_far() {
     let queries = [

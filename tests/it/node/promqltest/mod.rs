@@ -18,7 +18,7 @@ use script::Command;
 use skips::SKIPS;
 use store::Store;
 
-/// What became of the cases of one file.
+/// The results of one file's cases.
 #[derive(Debug, Default)]
 struct Report {
     passed: usize,

@@ -50,7 +50,7 @@ impl Pattern {
     }
 }
 
-/// What a query is to answer.
+/// The expected answer of a query.
 #[derive(Debug, Default)]
 pub(super) struct Expected {
     pub(super) fail: Option<Pattern>,
@@ -66,7 +66,7 @@ pub(super) struct Expected {
     pub(super) series: Vec<(Labels, Vec<Item>)>,
 }
 
-/// A query and what it is to answer.
+/// A query and its expected answer.
 #[derive(Debug)]
 pub(super) struct Case {
     pub(super) line: usize,

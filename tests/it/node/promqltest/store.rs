@@ -30,7 +30,7 @@ struct Column {
 }
 
 impl Store {
-    /// What the loads of a script make.
+    /// The series that the loads of a script make.
     pub(super) fn from_script(text: &str) -> Result<Self, String> {
         let mut store = Self::default();
         for command in script::parse(text)? {

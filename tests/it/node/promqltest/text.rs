@@ -2,7 +2,7 @@
 
 use weir::series::{Label, Labels};
 
-/// A quoted string at the start of `text`, unescaped as in Go, and what follows it.
+/// A quoted string at the start of `text`, unescaped as in Go, and the rest.
 pub(super) fn quoted(text: &str) -> Result<(String, &str), String> {
     let quote = text.chars().next().ok_or("expected a string")?;
     let body = &text[1..];
@@ -48,7 +48,7 @@ pub(super) fn quoted(text: &str) -> Result<(String, &str), String> {
     Err("unterminated string".to_owned())
 }
 
-/// `name{label="value", …}` at the start of `text`, and what follows it.
+/// `name{label="value", …}` at the start of `text`, and the rest.
 pub(super) fn metric(text: &str) -> Result<(Labels, &str), String> {
     let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || "_:".contains(c))).unwrap_or(text.len());
     let (name, mut rest) = text.split_at(end);

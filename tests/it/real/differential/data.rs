@@ -1,8 +1,9 @@
-//! What both databases hold: counters with resets, gauges, a histogram; gaps, series that come and go, staleness
+//! The data of both databases: counters with resets, gauges, a histogram; gaps, series that come and go, staleness
 //! markers, NaN and infinities.
 //!
-//! Samples lie [`RESIDUE_MS`] after a full second, and queries ask at full seconds: no window begins or ends at a sample,
-//! where Prometheus before 3.0 took one more in. Gauges are multiples of a quarter, so that sums are exact in any order.
+//! Samples lie [`RESIDUE_MS`] after a full second, and queries ask at full seconds: no window begins or ends at a
+//! sample, where Prometheus before 3.0 took one more in. Gauges are multiples of a quarter, so that sums are exact in
+//! any order.
 
 use weir::series::STALE_NAN;
 

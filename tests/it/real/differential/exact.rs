@@ -1,4 +1,4 @@
-//! Values to the last bit: what a threshold compares with. Everything but the functions of each language's mathematical
+//! Values to the last bit, as a threshold compares them. Everything but the functions of each language's mathematical
 //! library is worked out in Prometheus' order of operations.
 
 use std::collections::BTreeSet;
@@ -65,8 +65,8 @@ const QUERIES: &[(Since, &str)] = &[
     (Since::Three, "avg_over_time(rate(messy_total[R])[10m:45s])"),
     (Since::Long, "max_over_time(deriv(gauge[R])[10m:45s])"),
     (Since::Three, "sum by (job) (rate(messy_total[R])) / sum by (job) (increase(steady_total[R]))"),
-    // Equal values: which of them stay, and how an instant query orders them. (Over what was computed of a range Prometheus
-    // itself gives another answer each time.)
+    // Equal values: which of them stay, and how an instant query orders them. (Over values computed from a range
+    // Prometheus itself gives another answer each time.)
     (Since::Three, "topk(5, tied)"),
     (Since::Three, "bottomk(7, tied)"),
     (Since::Three, "topk by (job) (3, tied)"),

@@ -1,12 +1,12 @@
 //! Random well-typed queries.
 //!
-//! What Prometheus 2.42 does not know or does otherwise is left out, each with its reason, in [`EXCLUDED`].
+//! Syntax that Prometheus 2.42 does not know or evaluates otherwise is left out, each with its reason, in [`EXCLUDED`].
 
 use fastrand::Rng;
 
 use super::data::{END, START};
 
-/// What is never asked, and why.
+/// Syntax that is never asked, and the reason.
 pub(super) const EXCLUDED: &[(&str, &str)] = &[
     ("double_exponential_smoothing", "is holt_winters in 2.42"),
     ("mad_over_time, sort_by_label, sort_by_label_desc, limitk, limit_ratio", "are experimental and newer"),
@@ -33,7 +33,7 @@ pub(super) struct Asked {
     pub(super) step: i64,
 }
 
-/// Selectors by what may be done with them.
+/// Selectors by the operations on them.
 const COUNTERS: &[&str] = &[
     "requests_total",
     r#"requests_total{code="200"}"#,
@@ -58,7 +58,7 @@ const INNER: [&str; 3] = ["127s", "307s", "607s"];
 
 pub(super) struct Generator {
     rng: Rng,
-    /// Subqueries around what is being made.
+    /// Subqueries around the expression being made.
     nested: u8,
 }
 

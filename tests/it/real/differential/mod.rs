@@ -29,10 +29,10 @@ const SHOWN: usize = 25;
 
 /// Relative difference of two values that are the same.
 const TOLERANCE: f64 = 1e-9;
-/// What rounding leaves of values around a hundred that cancel out.
+/// The rounding error of values around a hundred that cancel out.
 const NOTHING: f64 = 1e-13;
 
-/// What a database says.
+/// The answer of a database.
 enum Said {
     Value(Value),
     /// With a status other than 200.
@@ -151,7 +151,7 @@ fn seed() -> u64 {
     seed.map_or(1, |seed| seed.to_string_lossy().parse().unwrap())
 }
 
-/// A node whose queries use so many threads.
+/// A node whose queries use this number of threads.
 async fn node_with(query_threads: usize) -> String {
     let db = Db::in_memory(Options { clock: || data::END * 1_000, ..Options::default() });
     let query_threads = NonZero::new(query_threads).unwrap();

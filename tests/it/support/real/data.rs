@@ -1,4 +1,4 @@
-//! The data of the real databases: what services export, what dashboards ask for, and series that come and go.
+//! The data of the real databases: metrics of services, queries of dashboards, and series that come and go.
 
 use std::{collections::BTreeMap, fmt::Write as _, io};
 

@@ -30,11 +30,11 @@ pub(crate) enum Setup {
     Node,
 }
 
-/// One that runs, with what it takes beside it.
+/// A running one, with its helpers.
 pub(crate) struct Running {
     pub(crate) setup: Setup,
     pub(crate) main: Database,
-    /// What Weir and others put before `/api/v1/`.
+    /// The prefix that Weir and others put before `/api/v1/`.
     pub(crate) url: String,
     /// The last moment of the samples, seconds since the epoch.
     pub(crate) end: i64,
@@ -372,7 +372,7 @@ async fn m3(program: &str) -> Running {
     let config = dir.join("m3.yml");
     fs::write(&config, text).unwrap();
     let config = config.display().to_string();
-    // Else it keeps what a burst of writes took.
+    // Else it keeps the memory of a burst of writes.
     let command = ["env", "GOMEMLIMIT=700MiB", program, "-f", &config];
     let main = Database::start(&dir, &address, Data::new(), &command);
     let services = format!("{}/api/v1/services/m3db", main.url);
