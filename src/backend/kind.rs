@@ -1,4 +1,4 @@
-//! Where the databases differ in how they are spoken to.
+//! Differences between kinds of databases in endpoints and answers.
 
 use crate::base::Kind;
 

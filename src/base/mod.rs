@@ -1,4 +1,4 @@
-//! Floor 0: the words that every other module shares. No runtime, no HTTP, nothing of this crate.
+//! Floor 0: the types that every other module shares. No runtime, no HTTP, nothing of this crate.
 
 pub mod cors;
 pub mod distress;

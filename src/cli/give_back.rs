@@ -1,4 +1,4 @@
-//! Free memory goes back to the system after a burst: of connections, of answers, of whatever it was.
+//! Gives free memory back to the system after a burst.
 
 use std::{
     fs,

@@ -24,7 +24,7 @@ const CONSTANT_FORM_MAX: u64 = 256;
 pub(super) struct Running {
     pub(super) priced: Box<Priced>,
     pub(super) permit: Permit,
-    /// How long it waited for that.
+    /// Its wait for the permit.
     pub(super) waited: Duration,
     /// The handle on its answer for those that watch it.
     pub(super) progress: Arc<Progress>,
@@ -49,7 +49,7 @@ impl<B: http_body::Body> RateLimited for Exchange<Identified<B>> {
     }
 
     fn over_rate(mut self, refusal: Refusal) -> Result<Self, Rejected> {
-        // Health checks in a form are seen to cost nothing when that is read; it is short.
+        // A health check in a form is recognised when the form is read; it is short.
         let length = self.stage.body.size_hint().upper().unwrap_or(u64::MAX);
         if self.common.endpoint != Endpoint::Query || length > CONSTANT_FORM_MAX {
             return Err(self.common.reject(Failure::over_rate(&refusal)));
@@ -82,7 +82,7 @@ impl Admissible for Exchange<Box<Priced>> {
     fn admitted(self, Admitted { permit, waited, shadowed, soft }: Admitted) -> Exchange<Running> {
         let Self { mut common, stage: mut priced } = self;
         common.log.shadowed(shadowed);
-        // One that runs once more, as a whole, has said so.
+        // A query that runs again, as a whole, was warned the first time.
         if let Some(soft) = soft.filter(|_| priced.charged != Charged::All) {
             common.log.over_soft_limit(soft.limit);
             let fix = fix(soft.limit, &priced.estimate);

@@ -1,4 +1,4 @@
-//! Stops queries on an operator's order, and says so on record.
+//! Stops queries on an operator's order, with a line in the audit log.
 
 use std::sync::Arc;
 

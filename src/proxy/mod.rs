@@ -1,4 +1,19 @@
-//! Floor 3: carries a query from its client to a backend and back. `stack.rs` is its life, layer by layer.
+//! Floor 3: carries a query from its client to a backend and back. `stack.rs` is its life, layer by layer:
+//!
+//! | layer | file |
+//! |---|---|
+//! | respond | `respond/layer.rs` |
+//! | identify | `front.rs`, with the table of endpoints (`route.rs`) and the identity of the client (`identify.rs`) |
+//! | rate, admit | [`crate::limit::layer`]; `admit.rs` is their view of a query |
+//! | parse | `query/layer.rs` |
+//! | rules | `rules/layer.rs` |
+//! | estimate | `estimate/mod.rs` |
+//! | replan | `replan.rs` |
+//! | meter | `meter/layer.rs` |
+//! | split, forward | `split.rs`, `forward.rs` |
+//!
+//! `exchange.rs` has the types that the layers hand on, `shared.rs` the state of all requests. `handle.rs` is the proxy from
+//! outside, `supervise.rs` looks after the backends, `log/` has one record for each query.
 
 mod admit;
 mod config;

@@ -1,5 +1,5 @@
-//! What a configuration says to queries that ran under another one, or that another program logged: the checks of the live
-//! path over recorded numbers, without a database.
+//! The verdicts of a configuration on queries that ran under another one, or that another program logged: the checks of
+//! the live path over recorded numbers, without a database.
 //!
 //! ```text
 //! priced by the same formulas ─▶ the recorded cost, split anew where the budget is another

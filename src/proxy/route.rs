@@ -1,4 +1,4 @@
-//! Which requests are queries, which merely pass, and which stay outside.
+//! The table of endpoints: queries, requests that are forwarded uncounted, and requests that are refused.
 
 use http::Method;
 

@@ -1,4 +1,4 @@
-//! Floor 5: what another configuration would have done to queries that ran, and which limits they suggest.
+//! Floor 5: the verdicts of another configuration on queries that ran, and the limits that they suggest.
 //!
 //! ```text
 //! journal, or a log of another program ─▶ Record ─▶ proxy::replay ─▶ Summary ─▶ text, JSON, HTML

@@ -1,4 +1,4 @@
-//! The database: series and their samples behind one door, in memory and in a log that survives a kill.
+//! The database: series and their samples behind one interface, in memory and in a log that survives a kill.
 
 mod append;
 mod cursor;

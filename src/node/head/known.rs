@@ -1,4 +1,4 @@
-//! Series by the text that a sender names them with: who sends a series again has its labels not read again.
+//! Series by the text in which a sender names them, so that a series sent again is found without reading its labels.
 
 use std::{
     fmt,

@@ -1,4 +1,4 @@
-//! Every way for the node to say no, in Prometheus' shape.
+//! The errors of the node, in Prometheus' shape.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A lent object, which finds its own way back.
+//! A lent object, given back to its pool when dropped.
 
 use std::{
     fmt,

@@ -1,4 +1,4 @@
-//! Every way a stage can say no, on its way to the one place that makes error responses.
+//! The errors of all stages, on their way to the one place that makes error responses.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ const UNASKED_RETRY: Duration = Duration::from_secs(5);
 /// Until a backend that ran out of memory may have some again.
 const RECALLED_RETRY: Duration = Duration::from_secs(10);
 
-/// What was asked of a backend, and for whom.
+/// The request to a backend, and its tenant.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Asked<'a> {
     pub(in crate::proxy) endpoint: Endpoint,
