@@ -1,4 +1,5 @@
-//! How long a journal of a million queries takes to be replayed, and the memory that it takes: `cargo bench --bench replay`.
+//! How long a journal of a million queries takes to be replayed, and the memory that it takes: `cargo bench --bench
+//! replay`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement fails and prints")]
 
 use std::{fs, time::Instant};

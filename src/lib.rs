@@ -14,8 +14,8 @@
 //! # The limits before a service of your own
 //!
 //! [`limit`] knows no HTTP and no PromQL. Its layers stand before any [`tower::Service`]: here at most four reports and
-//! 1 GiB at a time, shared fairly between teams. A request without room waits in the future of its call; dropping that leaves
-//! the queue, and dropping a response gives back its share.
+//! 1 GiB at a time, shared fairly between teams. A request without room waits in the future of its call; dropping that
+//! leaves the queue, and dropping a response gives back its share.
 //!
 //! ```
 //! use std::{error::Error, sync::Arc, time::Duration};

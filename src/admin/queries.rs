@@ -16,7 +16,7 @@ use crate::proxy::{Kill, Selection};
 
 /// Characters of a query's text in the list.
 const LISTED_CHARS: usize = 1_000;
-/// Characters of a reason, and of the name of whoever gives it.
+/// Characters of a reason, and of its author's name.
 const REASON_CHARS: usize = 300;
 
 /// All of them, the oldest first.

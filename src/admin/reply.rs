@@ -1,4 +1,4 @@
-//! Answers of the admin API in the shape of the query API, and who asked.
+//! Answers of the admin API in the shape of the query API, and the sender of a request.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 

@@ -22,8 +22,8 @@ pub(super) fn in_order(
     addresses
 }
 
-/// Opens by the first address that can be opened. Each gets its part of `time` alone and goes on beside those after it, so
-/// that one which swallows packets costs a moment and not the whole time.
+/// Opens by the first address that can be opened. Each gets its part of `time` alone and goes on beside those after it,
+/// so that one which swallows packets costs a moment and not the whole time.
 ///
 /// # Errors
 /// The first of their errors, when all have failed; `None` without any address.

@@ -75,7 +75,7 @@ impl LightPlaces {
     }
 }
 
-/// Whose place a request takes.
+/// The owner of the place that a request takes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Claim<'a> {
     Query,

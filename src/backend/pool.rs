@@ -1,7 +1,7 @@
 //! The connections to one replica: HTTP/1, kept alive, bounded in number.
 //!
-//! A pool of our own over hyper's connections rather than hyper-util's client: the target is written as it came
-//! (no absolute URI is built and taken apart per request), a connection needs no task and goes back when its answer ends,
+//! A pool of our own over hyper's connections rather than hyper-util's client: the target is written as it came (no
+//! absolute URI is built and taken apart per request), a connection needs no task and goes back when its answer ends,
 //! and it is known whether a failed request had left at all.
 
 use std::{

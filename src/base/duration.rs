@@ -39,7 +39,8 @@ impl fmt::Display for DurationError<'_> {
 
 impl std::error::Error for DurationError<'_> {}
 
-/// The milliseconds of a duration as Prometheus reads it: `1h30m`, whole numbers, units in falling order, each once; or `0`.
+/// The milliseconds of a duration as Prometheus reads it: `1h30m`, whole numbers, units in falling order, each once; or
+/// `0`.
 ///
 /// # Errors
 /// The mistake in it.
@@ -68,7 +69,8 @@ pub fn parse(text: &str) -> Result<u64, DurationError<'_>> {
     total.ok_or(DurationError::Malformed)
 }
 
-/// The milliseconds of a duration as Go and MetricsQL read it: fractions, units in any order. With `step_ms`, `i` is a step.
+/// The milliseconds of a duration as Go and MetricsQL read it: fractions, units in any order. With `step_ms`, `i` is a
+/// step.
 pub fn parse_fractional(text: &str, step_ms: Option<u64>) -> Option<f64> {
     let (mut rest, mut total) = (text, None);
     while !rest.is_empty() {

@@ -1,7 +1,7 @@
 //! Protobuf's wire format, read strictly and written by hand: a handful of small messages do not pay for a schema
 //! compiler. The format: <https://protobuf.dev/programming-guides/encoding/>.
 //!
-//! Decoders differ in what they make of damaged input: Go's generated code truncates a field number to 32 bits, so that
+//! Decoders differ in their reading of damaged input: Go's generated code truncates a field number to 32 bits, so that
 //! number 2^32 + 1 is field 1 to it. Whatever two decoders could read differently is an error here.
 
 use std::fmt;

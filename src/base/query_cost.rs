@@ -120,7 +120,8 @@ pub struct QueryCost {
     pub points: Estimate,
     /// Bytes that the backend is expected to hold for the query at once.
     pub memory: Estimate,
-    /// Seconds that a query spans, see [`Shape::range_seconds`](crate::promql::shape::Shape::range_seconds); 0 for a listing.
+    /// Seconds that a query spans, see [`Shape::range_seconds`](crate::promql::shape::Shape::range_seconds); 0 for a
+    /// listing.
     pub range_seconds: u64,
     /// Seconds that a listing of series, names or values looks through; 0 for a query.
     pub listing_seconds: u64,

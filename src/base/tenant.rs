@@ -89,7 +89,8 @@ impl TenantPattern {
     }
 }
 
-/// Something for each group of tenants whose names begin alike; of several groups the one with the longest beginning counts.
+/// Something for each group of tenants whose names begin alike; of several groups the one with the longest beginning
+/// counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantPrefixes<T>(
     /// The longest first.

@@ -77,7 +77,8 @@ impl TimeDialect {
     }
 }
 
-/// Seconds as Go makes a duration of them: whole nanoseconds, then whole milliseconds, both towards zero. `4.1` are 4,099.
+/// Seconds as Go makes a duration of them: whole nanoseconds, then whole milliseconds, both towards zero. `4.1` are
+/// 4,099.
 const fn whole_ms(seconds: f64) -> i64 {
     (seconds * 1e9) as i64 / 1_000_000
 }

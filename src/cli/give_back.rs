@@ -7,10 +7,11 @@ use std::{
 
 use super::system::{allocated_bytes, give_back_memory};
 
-/// Time between two looks: a burst of queries that takes its memory in other pieces than the one before finds the free ones
-/// given back.
+/// Time between two looks: a burst of queries that takes its memory in other pieces than the one before finds the free
+/// ones given back.
 const EVERY: Duration = Duration::from_secs(1);
-/// Time until memory is given back once more: a burst that ends frees for a while, and the first time comes in its midst.
+/// Time until memory is given back once more: a burst that ends frees for a while, and the first time comes in its
+/// midst.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Free bytes that are worth the milliseconds which giving them back takes.
 const WORTH: u64 = 8 << 20;

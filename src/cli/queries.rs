@@ -61,7 +61,7 @@ pub(super) struct Kill {
     /// Why; the clients and the audit log read it.
     #[arg(long, default_value = "")]
     reason: String,
-    /// Who stops them; the user of this terminal when it is left out.
+    /// The operator who stops them; the user of this terminal when it is left out.
     #[arg(long, env = "USER", hide_env = true, default_value = "")]
     by: String,
     #[command(flatten)]

@@ -33,7 +33,7 @@ pub(super) enum Rule {
         name: String,
         #[command(flatten)]
         address: AdminAddress,
-        /// Who takes it away; the user of this terminal when it is left out.
+        /// The operator who takes it away; the user of this terminal when it is left out.
         #[arg(long, env = "USER", hide_env = true, default_value = "")]
         by: String,
     },
@@ -53,7 +53,7 @@ pub(super) struct Add {
     /// The action on the queries: refuse, shadow, slow or clamp.
     #[arg(long, default_value = "refuse")]
     action: String,
-    /// Whom to ask; whoever sets it when it is left out.
+    /// The person to ask; the operator who sets it when it is left out.
     #[arg(long, default_value = "")]
     owner: String,
     /// The same query whatever its layout, numbers and times.
@@ -116,7 +116,7 @@ pub(super) struct Add {
     /// The rule as JSON or as one entry of `rules:`, for everything that has no option; options go before it.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Who sets it; the user of this terminal when it is left out.
+    /// The operator who sets it; the user of this terminal when it is left out.
     #[arg(long, env = "USER", hide_env = true, default_value = "")]
     by: String,
     #[command(flatten)]

@@ -9,8 +9,8 @@ use crate::http::Served;
 pub(super) struct Hangups(Option<Signal>);
 
 impl Hangups {
-    /// Takes signals from the system that would end the process; all but SIGHUP mean nothing to it. To be called first of
-    /// all: a start may take long.
+    /// Takes signals from the system that would end the process; all but SIGHUP mean nothing to it. To be called first
+    /// of all: a start may take long.
     pub(super) fn listen() -> Self {
         let meaningless =
             [SignalKind::user_defined1(), SignalKind::user_defined2(), SignalKind::alarm(), SignalKind::io()];

@@ -27,8 +27,8 @@ pub(super) fn take_open_files() {
     }
 }
 
-/// Gives free memory back to the system, wherever it lies: by itself glibc's allocator gives back only the end of its heap,
-/// and a single object behind thousands of freed ones keeps them all. Blocks for some milliseconds.
+/// Gives free memory back to the system, wherever it lies: by itself glibc's allocator gives back only the end of its
+/// heap, and a single object behind thousands of freed ones keeps them all. Blocks for some milliseconds.
 pub(super) fn give_back_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: it takes a number and touches nothing that is allocated.

@@ -127,7 +127,7 @@ impl Default for Limits {
 }
 
 impl TenantLimits {
-    /// The limits of a tenant of whom nothing is written; every field is set.
+    /// The limits of a tenant without limits of its own; every field is set.
     pub fn built_in() -> Self {
         Self {
             mode: Some(Mode::Enforce),

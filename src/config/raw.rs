@@ -1,4 +1,5 @@
-//! The configuration as an operator writes it. Every key has a default here; `config/weir.yaml` shows them all and a test compares.
+//! The configuration as an operator writes it. Every key has a default here; `config/weir.yaml` shows them all and a
+//! test compares.
 
 use super::raw_limits::is_default;
 use super::scalar::{Cidr, Count, Limit, Listen, OnStale, Rate, Secret, Share, Size, Span, Unknown};
@@ -144,8 +145,8 @@ pub struct Backend {
     pub response_timeout: Span,
     /// Most connections per replica.
     pub max_connections: Count,
-    /// Most connections per replica for light requests (metadata, rules, build information), beside those; one tenant has
-    /// three quarters of them at most.
+    /// Most connections per replica for light requests (metadata, rules, build information), beside those; one tenant
+    /// has three quarters of them at most.
     pub light_connections: Count,
     /// Headers added to every request, for credentials: `Authorization: Bearer ${TOKEN}`.
     pub headers: BTreeMap<String, Secret>,
@@ -220,7 +221,7 @@ pub struct BackendTls {
     /// Authorities to trust in place of the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<String>,
-    /// Take any certificate: encrypted, but with whom is anybody's guess.
+    /// Take any certificate: encrypted, but to an unknown peer.
     pub insecure_skip_verify: bool,
     /// The name that the certificate must carry, where it is not the host of the URL.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -261,7 +262,8 @@ pub struct Probe {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pressure {
-    /// Where `/metrics` is found, where that is not below `urls`: M3's storage nodes, for one. Fetched without `headers`.
+    /// Where `/metrics` is found, where that is not below `urls`: M3's storage nodes, for one. Fetched without
+    /// `headers`.
     pub metrics_urls: Vec<String>,
     /// Resident memory at which the backend is at its limit; `unlimited` leaves memory out where the backend does not
     /// export its own.

@@ -136,8 +136,8 @@ impl LabelTable {
         })
     }
 
-    /// The same table, of a backend that merges sources of which some keep no table (Thanos' store gateways): it guesses,
-    /// and bounds nothing.
+    /// The same table, of a backend that merges sources of which some keep no table (Thanos' store gateways): it
+    /// guesses, and bounds nothing.
     #[must_use]
     pub fn partial(mut self) -> Self {
         self.partial = true;

@@ -39,8 +39,8 @@ impl Subject<'_> {
         }
     }
 
-    /// One entry for each selector, from the label table, `gone_since`, the series that left it since a time, and the types
-    /// of metrics; without these the backend holds floats alone.
+    /// One entry for each selector, from the label table, `gone_since`, the series that left it since a time, and the
+    /// types of metrics; without these the backend holds floats alone.
     pub fn from_table(
         &self,
         types: Option<&MetricTypes>,

@@ -9,7 +9,7 @@ pub struct Served {
     pub cut: usize,
 }
 
-/// Says when the grace period of a shutdown is over: who still waits then answers at once, with the reason.
+/// Signals the end of a shutdown's grace period: waiting requests are answered then at once, with the reason.
 #[derive(Clone, Debug, Default)]
 pub struct Drain(CancellationToken);
 

@@ -1,7 +1,7 @@
 //! Takes URLs as people type them: `curl -g 'http://host/api/v1/query?query=up{job="x"}'`.
 //!
-//! Quotes and angle brackets are no part of a URL, and the HTTP parser refuses them; Prometheus does not. They are escaped
-//! here, in the first line of a connection only: programs, which ask more than once, escape by themselves.
+//! Quotes and angle brackets are no part of a URL, and the HTTP parser refuses them; Prometheus does not. They are
+//! escaped here, in the first line of a connection only: programs, which ask more than once, escape by themselves.
 
 use std::{
     io,

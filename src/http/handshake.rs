@@ -42,7 +42,7 @@ pub(super) async fn shake(tls: ServerTls, stream: TcpStream, place: Place) -> (O
         shaken = timeout(HANDSHAKE_TIME, Box::pin(shaking)) => match shaken {
             Ok(Ok(stream)) => (Some(Either::Right(stream)), "done"),
             Ok(Err(error)) => {
-                // A port scanner is no news; who looks for a client that fails finds it here and in the metric.
+                // A port scanner is no news; a failing client is found here and in the metric.
                 tracing::debug!(%error, "no TLS handshake");
                 (None, "failed")
             }

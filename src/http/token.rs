@@ -28,7 +28,7 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// Who asks, by the name of the token that the request carries.
+/// The holder of the token that the request carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder(pub Arc<str>);
 
@@ -39,14 +39,14 @@ impl Tokens {
         Self { holders: holders.collect(), guards_reads }
     }
 
-    /// Whose token it is. Hashes are compared, so that the time that it takes says nothing about a token.
+    /// The holder of a token. Hashes are compared, so that the time that it takes says nothing about a token.
     fn holder(&self, token: &str) -> Option<Holder> {
         let presented = hash(token);
         let (name, _) = self.holders.iter().find(|(_, known)| *known == presented)?;
         Some(Holder(Arc::clone(name)))
     }
 
-    /// Who asks, if the request says so; an error where it has to and does not.
+    /// The holder, if the request carries a token; an error where it must and does not.
     fn check<B>(&self, request: &Request<B>) -> Result<Option<Holder>, Denied> {
         if self.holders.is_empty() || HEALTH_PATHS.contains(&request.uri().path()) {
             return Ok(None);

@@ -15,8 +15,8 @@ use tokio::{
 
 use crate::base::WorkerId;
 
-/// A timer that is due before all others wakes its runtime when it is set. One that is always due soon keeps the timers of
-/// requests, which mostly never fire, from doing so.
+/// A timer that is due before all others wakes its runtime when it is set. One that is always due soon keeps the timers
+/// of requests, which mostly never fire, from doing so.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Where connections are served. Dropped, its threads end, and their connections are dropped.

@@ -95,9 +95,9 @@ pub struct Record {
     pub took_ms: Option<u64>,
     /// How long it waited for budget, milliseconds.
     pub wait_ms: Option<u64>,
-    /// Who pays.
+    /// The tenant that pays.
     pub tenant: Text,
-    /// Who inside the tenant, such as `dashboard:abc`.
+    /// The actor inside the tenant, such as `dashboard:abc`.
     pub actor: Text,
     /// Name of the class.
     pub class: Text,

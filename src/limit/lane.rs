@@ -130,8 +130,8 @@ pub(super) struct Reserve {
 }
 
 impl Account {
-    /// Whether a charge fits the open part of the lane beside the running queries; an empty lane takes any query, so that
-    /// neither the window nor a reserve shuts a query out. The reason is the first that applies.
+    /// Whether a charge fits the open part of the lane beside the running queries; an empty lane takes any query, so
+    /// that neither the window nor a reserve shuts a query out. The reason is the first that applies.
     pub(super) fn fits(&self, charge: &Charge, open: Open, reserves: &[Reserve]) -> Result<(), WaitReason> {
         if self.used.queries == 0 {
             return if open.slots == Some(0) { Err(WaitReason::Slots) } else { Ok(()) };

@@ -6,11 +6,11 @@
 //!                         └────────── queue ◀───────── freed shares ◀───────┘
 //! ```
 //!
-//! Each backend has two lanes ([`Lane`]): one for light queries that nothing but its death closes, and one for all others,
-//! bounded by one congestion window. A query that fits the budget runs at once when nothing else heavy does, whatever
-//! came before. A query over a soft limit also holds a share of the slow lane. One short lock guards the accounts; nothing
-//! is held while waiting. A permit's drop is the only way back of its share, and a freed share goes to the waiter whose turn
-//! it is before anybody else can ask.
+//! Each backend has two lanes ([`Lane`]): one for light queries that nothing but its death closes, and one for all
+//! others, bounded by one congestion window. A query that fits the budget runs at once when nothing else heavy does,
+//! whatever came before. A query over a soft limit also holds a share of the slow lane. One short lock guards the
+//! accounts; nothing is held while waiting. A permit's drop is the only way back of its share, and a freed share goes
+//! to the waiter whose turn it is before anybody else can ask.
 
 mod admission;
 mod backend;

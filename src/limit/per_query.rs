@@ -73,7 +73,7 @@ pub struct SoftHit {
     pub max: u64,
     /// The limit beyond which it would be refused; `None` where there is none.
     pub refused_over: Option<u64>,
-    /// Whose limit it is.
+    /// The owner of the limit.
     pub tenant: TenantId,
 }
 

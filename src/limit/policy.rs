@@ -311,7 +311,8 @@ pub struct BackendBudget {
     pub linger: Duration,
 }
 
-/// The share of a backend's budget for queries over a soft limit, or that a rule sends there. A single one may always run.
+/// The share of a backend's budget for queries over a soft limit, or that a rule sends there. A single one may always
+/// run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlowLane {
     /// Percent of the memory.

@@ -52,7 +52,7 @@ pub(super) enum Verdict {
     Parks(Parked),
 }
 
-/// For whose room a share waits out of the order.
+/// The account whose room a share waits for, out of the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parked {
     /// Its tenant's.

@@ -124,7 +124,7 @@ impl State {
         self.dispatch(now)
     }
 
-    /// Queues those who wait for a backend anew, each for the lane that it belongs to now.
+    /// Queues the waiting queries of a backend anew, each for the lane that it belongs to now.
     fn queue_again(&mut self, slot: usize) {
         let backend = &mut self.backends[slot];
         let waiters: Vec<_> =

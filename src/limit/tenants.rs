@@ -86,8 +86,8 @@ impl Account {
         self.slots.get(backend).map_or(0, |lanes| lanes[lane as usize])
     }
 
-    /// Whether a query is within the tenant's own limits. Its heavy queries leave its light ones a part of both; one that
-    /// needs all of the memory runs when no other heavy one does.
+    /// Whether a query is within the tenant's own limits. Its heavy queries leave its light ones a part of both; one
+    /// that needs all of the memory runs when no other heavy one does.
     pub(super) fn fits(&self, charge: &Charge) -> Result<(), WaitReason> {
         let InFlight { queries, memory } = self.policy.in_flight;
         let slots = |part: fn(u64) -> u64| queries.enforced().map(part);

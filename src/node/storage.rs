@@ -35,7 +35,7 @@ pub trait Selection: Send + Sync {
         0
     }
 
-    /// Puts the samples of a series in the window into `into`, which is cleared first, and says whose they are; `None`
+    /// Puts the samples of a series in the window into `into`, which is cleared first, and returns its labels; `None`
     /// when there are none.
     fn read(&self, number: usize, into: &mut Samples) -> Result<Option<&Labels>, StorageError>;
 }

@@ -148,8 +148,8 @@ functions! {
 }
 
 impl FunctionId {
-    /// The result depends on the time of evaluation even where no argument does (`AtModifierUnsafeFunctions` of Prometheus).
-    /// `timestamp` directly over a selector does not.
+    /// The result depends on the time of evaluation even where no argument does (`AtModifierUnsafeFunctions` of
+    /// Prometheus). `timestamp` directly over a selector does not.
     pub const fn depends_on_time(self) -> bool {
         matches!(
             self,

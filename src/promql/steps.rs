@@ -10,8 +10,8 @@ use crate::series::METRIC_NAME;
 /// grid, gives that part of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Splittable {
-    /// It takes the name off series. A database that drops more with it (`__type__` and `__unit__`, where Prometheus is set
-    /// to keep them as labels) refuses the whole where these change, and not the parts.
+    /// It takes the name off series. A database that drops more with it (`__type__` and `__unit__`, where Prometheus is
+    /// set to keep them as labels) refuses the whole where these change, and not the parts.
     pub drops_names: bool,
 }
 

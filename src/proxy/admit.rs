@@ -1,4 +1,5 @@
-//! A query before the layers of [`limit`](crate::limit): the tenants whose rate it counts towards, and its request for admission.
+//! A query before the layers of [`limit`](crate::limit): the tenants whose rate it counts towards, and its request for
+//! admission.
 
 use std::{sync::Arc, time::Duration};
 

@@ -139,8 +139,8 @@ impl ConfigSnapshot {
         self.upstreams.get(index)
     }
 
-    /// The backend of the caller's queries. A name such as `a|b` stands for both tenants where their database reads it so:
-    /// then it gets its one form here, and each of them pays.
+    /// The backend of the caller's queries. A name such as `a|b` stands for both tenants where their database reads it
+    /// so: then it gets its one form here, and each of them pays.
     pub(super) fn upstream_of(&self, who: &mut Identity) -> Result<Option<&Arc<Upstream>>, IdentifyError> {
         let upstream = self.upstream(&who.tenant);
         let Some(tenants) = tenant::federated(who.tenant.as_str()) else { return Ok(upstream) };

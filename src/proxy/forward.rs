@@ -186,8 +186,8 @@ fn push_down(
     m3_push_down(headers, |name| params.first(name), &ceilings);
 }
 
-/// The limits that go down with a query, as far as they are written: a built-in one of Weir's is not to replace one of the
-/// backend's own. Listings are no queries: M3 lets them begin in 1970, which no limit on the range allows.
+/// The limits that go down with a query, as far as they are written: a built-in one of Weir's is not to replace one of
+/// the backend's own. Listings are no queries: M3 lets them begin in 1970, which no limit on the range allows.
 fn handed_down(common: &Common) -> Ceilings {
     if !common.upstream.push_down || !matches!(common.endpoint, Endpoint::Query | Endpoint::QueryRange) {
         return Ceilings::default();
@@ -399,7 +399,7 @@ mod tests {
         }
     }
 
-    /// Whose credentials they are decides whose fault it is.
+    /// The owner of the credentials is at fault: the client, or Weir.
     #[tokio::test]
     async fn a_login_that_a_backend_refuses_is_the_clients_where_it_was_forwarded() {
         for (status, with_credentials, want) in

@@ -25,7 +25,7 @@ const ACTOR_HEADERS: [(HeaderName, &str); 3] = [
 ];
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// How the headers begin in which proxies name the client, its user and its groups to whom they forward.
+/// Prefixes of headers in which proxies name the client, its user and its groups to the next hop.
 const SAID_OF_CLIENTS: [&str; 8] = [
     "forwarded",
     "x-forwarded-",
@@ -99,7 +99,8 @@ impl Pattern {
 /// The caller of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The tenant that pays; where several tenants' data are read at once, all of them by the one name that the database knows.
+    /// The tenant that pays; where several tenants' data are read at once, all of them by the one name that the
+    /// database knows.
     pub tenant: TenantId,
     /// Each of those that pay, where they are several.
     pub payers: Vec<TenantId>,
@@ -199,7 +200,7 @@ impl Rules {
         user: Option<&str>,
         trusted: bool,
     ) -> Result<TenantId, IdentifyError> {
-        // Whoever gets them after Weir may look at the other one.
+        // The next hop may look at the other one.
         single(headers, &header::AUTHORIZATION)?;
         for source in &self.sources {
             let found = match source {

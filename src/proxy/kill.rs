@@ -8,8 +8,8 @@ use super::{
 };
 
 impl Proxy {
-    /// Stops the active queries that match, waiting or running. Their clients get 422 `weir-killed` with who and why, or where
-    /// the answer has begun, a connection that breaks off.
+    /// Stops the active queries that match, waiting or running. Their clients get 422 `weir-killed` with who and why,
+    /// or where the answer has begun, a connection that breaks off.
     pub(crate) fn kill(&self, which: &Selection, kill: Kill, by: &Author) -> Vec<Arc<ActiveQuery>> {
         let kill = Arc::new(kill);
         let killed = self.logs.active.kill(|query| which.has(query), &kill);

@@ -12,8 +12,8 @@
 //! | meter | `meter/layer.rs` |
 //! | split, forward | `split.rs`, `forward.rs` |
 //!
-//! `exchange.rs` has the types that the layers hand on, `shared.rs` the state of all requests. `handle.rs` is the proxy from
-//! outside, `supervise.rs` looks after the backends, `log/` has one record for each query.
+//! `exchange.rs` has the types that the layers hand on, `shared.rs` the state of all requests. `handle.rs` is the proxy
+//! from outside, `supervise.rs` looks after the backends, `log/` has one record for each query.
 
 mod admit;
 mod config;

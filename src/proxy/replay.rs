@@ -6,7 +6,7 @@
 //! anything else ─▶ its text, with the recorded counts of series, through the estimator
 //! ```
 //!
-//! Rates, the queue and what is in flight depend on the moment. They are not replayed.
+//! Rates, the queue and the budget in flight depend on the moment. They are not replayed.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -72,7 +72,7 @@ pub struct Replay {
     owners: HashMap<(Box<str>, Box<str>), Arc<Owner>>,
 }
 
-/// Whose query it is under this configuration.
+/// Tenant and class of the query under this configuration.
 #[derive(Debug)]
 struct Owner {
     tenant: TenantId,
@@ -342,7 +342,7 @@ fn replayed(
         Err(refusal) => (Verdict::Refused(refusal), Vec::new()),
         Ok(shadowed) => match cut_off(record, owner) {
             Some(refusal) => (Verdict::Refused(refusal), shadowed),
-            // A limit stopped its answer, and nobody recorded how long that was.
+            // A limit stopped its answer, and its length is not recorded.
             None if record.limit.known().is_some() && record.actual == Actual::default() => {
                 (Verdict::Unknown(None), shadowed)
             }

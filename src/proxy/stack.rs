@@ -1,8 +1,8 @@
 //! The life of a query, from top to bottom. Read this first.
 //!
 //! Each layer hands its own type to the one below it, so that a wrong order does not compile: a backend takes a
-//! [`Permitted`](crate::limit::Permitted) request, and only admission makes one. A step that owns a
-//! resource to the end of a query, refuses, waits or retries is a layer; a step that maps one value to another is a function.
+//! [`Permitted`](crate::limit::Permitted) request, and only admission makes one. A step that owns a resource to the end
+//! of a query, refuses, waits or retries is a layer; a step that maps one value to another is a function.
 //!
 //! Only the response comes back up, or a [`Rejected`](super::exchange::Rejected) query with its log.
 

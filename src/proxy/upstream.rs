@@ -148,8 +148,8 @@ impl Upstream {
         }
     }
 
-    /// Whether it is asked for the types of metrics that [`types`](Self::types) leaves open: Prometheus says on its metrics
-    /// page whether it takes native histograms at all; the others do not.
+    /// Whether it is asked for the types of metrics that [`types`](Self::types) leaves open: Prometheus says on its
+    /// metrics page whether it takes native histograms at all; the others do not.
     pub fn asks_types(&self) -> bool {
         match self.backend.kind() {
             Kind::Prometheus => self.takes_histograms.load(Relaxed),

@@ -94,9 +94,9 @@ impl Groups {
 /// A query that would be refused, each time that it was asked.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// Who pays.
+    /// The tenant that pays.
     pub tenant: String,
-    /// The dashboard, or who else inside the tenant.
+    /// The dashboard, or another actor inside the tenant.
     pub origin: String,
     /// The query, cut.
     pub query: String,

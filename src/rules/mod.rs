@@ -139,7 +139,7 @@ impl Rule {
         !self.is_expired(now_ms) && self.matchers.matches(subject, now_ms)
     }
 
-    /// For people: the reason, who owns it, and until when it holds.
+    /// For people: the reason, the owner, and the end.
     pub fn sentence(&self) -> String {
         let RuleSpec { name, reason, owner, expires, .. } = &self.spec;
         let reason = if reason.is_empty() { "no reason given" } else { reason };

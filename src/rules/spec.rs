@@ -24,7 +24,8 @@ const COMPILED_BYTES_MAX: usize = 256 << 10;
 /// Digits of a fingerprint as it is shown.
 const FINGERPRINT_DIGITS: usize = 16;
 
-/// A rule against single queries. The first one that matches wins; those of the admin API stand before those written here.
+/// A rule against single queries. The first one that matches wins; those of the admin API stand before those written
+/// here.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RuleSpec {
@@ -40,10 +41,10 @@ pub struct RuleSpec {
     pub clamp: ClampSpec,
     /// The reason, which refused clients read.
     pub reason: String,
-    /// Whom to ask.
+    /// The person to ask.
     pub owner: String,
-    /// The end of the rule: `2026-12-01T08:00:00Z`. A rule that is set over the admin API needs one, and may give a time from
-    /// now instead: `2h`.
+    /// The end of the rule: `2026-12-01T08:00:00Z`. A rule that is set over the admin API needs one, and may give a
+    /// time from now instead: `2h`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
 }
@@ -77,8 +78,8 @@ pub struct MatchSpec {
     /// `format_query`, on one line). Texts beyond 64 KiB match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub regex: Option<String>,
-    /// A metric's name, or `prefix*`: a query or remote read with a selector that may read it, `{__name__=~"…"}` and selectors
-    /// without a name included; a listing only where it names it.
+    /// A metric's name, or `prefix*`: a query or remote read with a selector that may read it, `{__name__=~"…"}` and
+    /// selectors without a name included; a listing only where it names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metric: Option<String>,
     /// A selector does not say which metric it reads.
@@ -210,10 +211,11 @@ impl RuleSpec {
         Ok(spec)
     }
 
-    /// The rule as it is obeyed. One that is set at run time (`now_ms`) has to expire, and may say for how long it holds.
+    /// The rule as it is obeyed. One that is set at run time (`now_ms`) has to expire, and may say for how long it
+    /// holds.
     ///
     /// # Errors
-    /// The key that is wrong, and what is wrong with it.
+    /// The key and its mistake.
     pub fn read(&self, now_ms: Option<i64>) -> Result<Rule, (&'static str, String)> {
         let mut spec = self.clone();
         if !is_name(&spec.name) {

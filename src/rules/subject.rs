@@ -16,7 +16,7 @@ pub(super) const SEARCHED_BYTES_MAX: usize = 64 << 10;
 /// A query as rules see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
-    /// Who pays: several where several tenants' data are read at once.
+    /// The tenants that pay: several where several tenants' data are read at once.
     pub tenants: &'a [TenantId],
     /// Its class.
     pub class: &'a str,
@@ -58,8 +58,8 @@ impl Subject<'_> {
         self.shape.ast().map(print::line)
     }
 
-    /// Milliseconds that one evaluation of a selector reaches back by ranges and subqueries; `None` for a selector of the
-    /// newest sample.
+    /// Milliseconds that one evaluation of a selector reaches back by ranges and subqueries; `None` for a selector of
+    /// the newest sample.
     fn reach_ms(&self, selector: &SelectorShape) -> Option<u64> {
         let over_all = selector.window.len_ms().saturating_sub(self.between_ms());
         let reach = over_all.max(selector.window_per_eval_ms);

@@ -1,9 +1,9 @@
 //! The memory limit of this process, and its source.
 //!
-//! Every control group from the process' own up to the root may have a limit, and the least of them counts, or the memory
-//! of the machine. Where a group lies follows from `/proc/self/cgroup`, which names the group in each hierarchy, and
-//! `/proc/self/mountinfo`, which says where a hierarchy is mounted and from which group on: systemd's units, and containers
-//! with and without a namespace of their own. Both versions of control groups are read.
+//! Every control group from the process' own up to the root may have a limit, and the least of them counts, or the
+//! memory of the machine. Where a group lies follows from `/proc/self/cgroup`, which names the group in each hierarchy,
+//! and `/proc/self/mountinfo`, which says where a hierarchy is mounted and from which group on: systemd's units, and
+//! containers with and without a namespace of their own. Both versions of control groups are read.
 
 use std::{
     fmt, fs,
@@ -102,7 +102,8 @@ impl<'m> Mount<'m> {
         Some(Self { version, from, at })
     }
 
-    /// The process' group in this hierarchy, from a line of `/proc/self/cgroup`: `4:memory:/a/b`, or `0::/a/b` of version 2.
+    /// The process' group in this hierarchy, from a line of `/proc/self/cgroup`: `4:memory:/a/b`, or `0::/a/b` of
+    /// version 2.
     fn group<'g>(&self, line: &'g str) -> Option<&'g Path> {
         let mut fields = line.splitn(3, ':');
         let (number, controllers, group) = (fields.next()?, fields.next()?, fields.next()?);

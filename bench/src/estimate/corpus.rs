@@ -47,8 +47,8 @@ pub(super) struct Form {
     /// Hours from the first step to the last; 0: an instant query.
     hours: u64,
     pub(super) step: u64,
-    /// For each time that the selector stands in the text: seconds that it looks back from a step, and its offset. Without
-    /// a range, that is the lookback of five minutes.
+    /// For each time that the selector stands in the text: seconds that it looks back from a step, and its offset.
+    /// Without a range, that is the lookback of five minutes.
     windows: &'static [(u64, u64)],
     /// Works on series of several names as well.
     pub(super) names: bool,

@@ -221,8 +221,8 @@ fn budget(options: &Options, target: Target, idle: u64) -> u64 {
     }
 }
 
-/// The default, half of which are for light queries. Fewer keep light ones waiting where the database answers each of them
-/// late: with three places and 200 ms for each, 15 a second pass.
+/// The default, half of which are for light queries. Fewer keep light ones waiting where the database answers each of
+/// them late: with three places and 200 ms for each, 15 a second pass.
 const QUERIES: usize = 20;
 
 /// A limit that nothing here reaches.

@@ -1,5 +1,5 @@
-//! The node's pool as a bound: private memory over idle while every function and aggregation is asked by a crowd, and the
-//! node inside a control group that allows little more than the pool.
+//! The node's pool as a bound: private memory over idle while every function and aggregation is asked by a crowd, and
+//! the node inside a control group that allows little more than the pool.
 
 mod group;
 mod queries;
@@ -24,7 +24,8 @@ const POOLS_MIB: [u64; 4] = [64, 128, 256, 512];
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Of a query, so that the last expression does not run on under the next ones.
 const QUERY_TIMEOUT: &str = "5s";
-/// Seconds over all expressions of a size, one after the other, and then again over all of them at once and in the group.
+/// Seconds over all expressions of a size, one after the other, and then again over all of them at once and in the
+/// group.
 const SECONDS: u32 = 55;
 const MIXED: Duration = Duration::from_secs(10);
 /// Samples of a series: three hours.

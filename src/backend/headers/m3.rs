@@ -80,8 +80,8 @@ pub enum Exceeded {
     Range(Duration),
 }
 
-/// Which of these ceilings an error of M3 is about; `None` where the limit is another than the one handed down: a lower one
-/// of the client's, or M3's own.
+/// Which of these ceilings an error of M3 is about; `None` where the limit is another than the one handed down: a lower
+/// one of the client's, or M3's own.
 ///
 /// M3 writes `query exceeded limit: require_exhaustive=true, series_limit=5, series_matched=5, docs_limit=0,
 /// docs_matched=256`, or `range_limit=10s, range_matched=1h0m0s`.

@@ -23,7 +23,7 @@ const HOP_BY_HOP: [&str; 8] = [
     "upgrade",
 ];
 
-/// Who asks and on whose account: naming these in `Connection` is an attempt to lose them on the way.
+/// Headers that identify client and tenant: naming these in `Connection` is an attempt to lose them on the way.
 const NEVER_BY_NAME: [HeaderName; 6] = [
     header::AUTHORIZATION,
     header::COOKIE,
@@ -68,8 +68,8 @@ fn named_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-/// The headers for the backend, from those of the client. The body is sent whole, so that its length is written anew, and
-/// only encodings are asked for that the meter can read.
+/// The headers for the backend, from those of the client. The body is sent whole, so that its length is written anew,
+/// and only encodings are asked for that the meter can read.
 pub(super) fn to_backend(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
     headers.remove(header::CONTENT_LENGTH);

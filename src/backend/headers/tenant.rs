@@ -1,5 +1,5 @@
-//! The tenant whose data a backend reads: Weir alone names it. The value of a client in a header that a database takes for a tenant's
-//! name never goes on.
+//! The tenant whose data a backend reads: Weir alone names it. The value of a client in a header that a database takes
+//! for a tenant's name never goes on.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
@@ -47,8 +47,8 @@ impl Tenancy {
         self.name(headers, tenant);
     }
 
-    /// Whether the database reads the data of several tenants at once when their names are joined with `|`. Mimir and Cortex
-    /// do, whatever is in front of them: behind a backend of another kind the header shows them.
+    /// Whether the database reads the data of several tenants at once when their names are joined with `|`. Mimir and
+    /// Cortex do, whatever is in front of them: behind a backend of another kind the header shows them.
     pub fn federates(&self, kind: Kind) -> bool {
         match kind {
             Kind::Mimir | Kind::Cortex => true,

@@ -4,7 +4,7 @@
 //! /metrics ─ reading ──────────────┐
 //! memory above its level at rest ──┼▶ pressure 0 to 1 by signal ──┐
 //! answers ─ outcomes ──────────────┘                              ├▶ Distress ─▶ the window of `limit`
-//! memory against what was admitted ─ estimates ─▶ underestimate ──┘
+//! memory against admitted estimates ───────────▶ underestimate ──┘
 //! ```
 //!
 //! All of it is plain functions over text, values and a clock; [`Backend::metrics_pages`] only fetches.

@@ -137,8 +137,8 @@ impl Monitor {
         observation
     }
 
-    /// Whether the backend ran no query lately but those that Weir sent. Where it does not count its queries, nobody knows
-    /// whose they are.
+    /// Whether the backend ran no query lately but those that Weir sent. Where it does not count its queries, nobody
+    /// knows whose they are.
     fn are_ours(&mut self, pages: &[Option<&str>], in_flight: Load, now: Instant) -> bool {
         let running = pages.iter().filter_map(|page| reading::running(self.kind, (*page).map(Page)?));
         let running = running.reduce(f64::add);

@@ -1,7 +1,7 @@
 //! The level of a resource while no heavy query of Weir runs: the part that queries do not cause.
 //!
-//! A windowed minimum, as BBR has one for round-trip times. The memory that a Go process keeps after a burst is its level at rest
-//! once nothing heavy ran for a few seconds; the memory of its running queries is not.
+//! A windowed minimum, as BBR has one for round-trip times. The memory that a Go process keeps after a burst is its
+//! level at rest once nothing heavy ran for a few seconds; the memory of its running queries is not.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -11,7 +11,8 @@ use tokio::time::Instant;
 const WINDOW: Duration = Duration::from_secs(4);
 /// Looks that are remembered, at most.
 const LOOKS_MAX: usize = 64;
-/// Seconds in which most of a rise is taken for the level at rest while something heavy runs: a database grows by itself.
+/// Seconds in which most of a rise is taken for the level at rest while something heavy runs: a database grows by
+/// itself.
 const DRIFTS: f64 = 3_600.0;
 
 /// A level at rest.

@@ -2,7 +2,8 @@
 //!
 //! A probe costs the backend something too. So there are few at a time, their memory is booked, the same one is sent
 //! once however many wait for the answer, answers are kept, failures too for a while, and a selector that matches
-//! everything is never asked about. A crowd of probes waits for places; one that was late in a crowd is sent again alone.
+//! everything is never asked about. A crowd of probes waits for places; one that was late in a crowd is sent again
+//! alone.
 
 mod ask;
 mod cache;

@@ -1,5 +1,5 @@
-//! Answers of `query_range` for parts of a time, merged: the points of each series one after the other, as they came, and
-//! the series in the order in which Prometheus gives them.
+//! Answers of `query_range` for parts of a time, merged: the points of each series one after the other, as they came,
+//! and the series in the order in which Prometheus gives them.
 
 use std::{
     borrow::Cow,
@@ -153,8 +153,8 @@ impl Matrix {
         Ok(place)
     }
 
-    /// The answer for the whole time, as Prometheus writes it: series by their labels, name by name and then value. `None`
-    /// where labels are none, or two series have the same.
+    /// The answer for the whole time, as Prometheus writes it: series by their labels, name by name and then value.
+    /// `None` where labels are none, or two series have the same.
     pub(super) fn into_json(self) -> Option<String> {
         let labels = |series: &Series| serde_json::from_str::<BTreeMap<String, String>>(&series.metric).ok();
         let keyed = self.series.iter().map(|series| Some((labels(series)?, series)));

@@ -67,15 +67,15 @@ impl fmt::Display for NotMergeable {
     }
 }
 
-/// Memory for the answers of one backend. Each takes free memory at once or fails: to wait for it while holding some would be a
-/// deadlock.
+/// Memory for the answers of one backend. Each takes free memory at once or fails: to wait for it while holding some
+/// would be a deadlock.
 pub(super) fn merge_budget() -> ByteBudget {
     ByteBudget::new(MERGING_MAX)
 }
 
 impl Backend {
-    /// Sends the same range query part by part and merges the answers. Otherwise as [`send`](Self::send); the parts share
-    /// the deadline, and `ended` is called with the number of those that are answered.
+    /// Sends the same range query part by part and merges the answers. Otherwise as [`send`](Self::send); the parts
+    /// share the deadline, and `ended` is called with the number of those that are answered.
     pub async fn send_in_parts(
         &self,
         whole: &Outgoing,

@@ -103,8 +103,8 @@ impl Interpreter<'_> {
         self.collects(param, expr, value, work)
     }
 
-    /// A series for each value, and a row of all steps for each of these: the worst is every sample's own, unless a function
-    /// has few values (`hour`, `sgn`, `== bool`).
+    /// A series for each value, and a row of all steps for each of these: the worst is every sample's own, unless a
+    /// function has few values (`hour`, `sgn`, `== bool`).
     fn count_values(&self, param: Option<NodeId>, expr: NodeId, folded: &Value) -> Priced {
         let input = self.value(expr);
         let name = param.map_or(0, |param| self.string(param).len() as u64);

@@ -1,7 +1,7 @@
 //! The engines: bytes for rows, series and labels, and the order in which operands live, one table for each kind.
 //!
-//! "Measured" numbers are live heap over an idle process, or resident memory where it says so: Prometheus 2.42 and 3.14 on
-//! 2,000 to 20,000 series × 6 h at 15 s. The structures behind the constants are those of each engine's source.
+//! "Measured" numbers are live heap over an idle process, or resident memory where it says so: Prometheus 2.42 and 3.14
+//! on 2,000 to 20,000 series × 6 h at 15 s. The structures behind the constants are those of each engine's source.
 
 use crate::base::Kind;
 
@@ -140,8 +140,8 @@ const VICTORIA_METRICS: Engine = Engine {
     answer_percent: 80,
 };
 
-/// Weir's node: rows of values from the pools, one series at a time where nothing needs all of them. Blocks are mapped and
-/// not lent; the system takes their pages back when it needs them.
+/// Weir's node: rows of values from the pools, one series at a time where nothing needs all of them. Blocks are mapped
+/// and not lent; the system takes their pages back when it needs them.
 const WEIR: Engine = Engine {
     order: Order::Streaming,
     point: 8,
@@ -180,8 +180,8 @@ impl Engine {
         }
     }
 
-    /// The allocation that holds this number of bytes: Go's size classes are at most an eighth apart and end at 32 KiB, above
-    /// which 8 KiB pages follow; the buckets of the node's pools are no further apart.
+    /// The allocation that holds this number of bytes: Go's size classes are at most an eighth apart and end at 32 KiB,
+    /// above which 8 KiB pages follow; the buckets of the node's pools are no further apart.
     pub(super) const fn block_of(bytes: u64) -> u64 {
         const PAGE: u64 = 8 << 10;
         let unit = match bytes {

@@ -169,7 +169,8 @@ impl Interpreter<'_> {
         u64::from(span.end.saturating_sub(span.start))
     }
 
-    /// A float for each point of the first argument (or of the step, where there is none), of at most this number of values.
+    /// A float for each point of the first argument (or of the step, where there is none), of at most this number of
+    /// values.
     fn each(&self, args: &[NodeId], steps: u64, values: u64) -> Priced {
         let value = args.first().map_or(Value::one(steps), |arg| self.value(*arg).floats(steps));
         let value = Value { distinct: value.distinct.min(values), domain: values, ..value };

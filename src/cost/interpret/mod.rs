@@ -1,9 +1,10 @@
-//! The interpretation of a query's tree: one function for each kind of node takes the bounds of its operands and gives its
-//! own, with the bytes that are alive at the same time. The matches over nodes, functions and operators have no wildcard:
-//! a construct without a rule does not compile.
+//! The interpretation of a query's tree: one function for each kind of node takes the bounds of its operands and gives
+//! its own, with the bytes that are alive at the same time. The matches over nodes, functions and operators have no
+//! wildcard: a construct without a rule does not compile.
 //!
-//! The formulas are those of Prometheus' engine, which evaluates bottom-up on the whole grid: an operand is complete before
-//! its parent starts and alive until the parent's last step. [`Engine`] says in which respects the others differ.
+//! The formulas are those of Prometheus' engine, which evaluates bottom-up on the whole grid: an operand is complete
+//! before its parent starts and alive until the parent's last step. [`Engine`] says in which respects the others
+//! differ.
 
 mod aggregate;
 mod answer;
@@ -255,8 +256,8 @@ impl Interpreter<'_> {
     }
 
     /// The work of a function on the windows of subqueries, each of which it looks through as a whole: memory of nested
-    /// ones adds up, work multiplies. Measured on Prometheus 3.14: 50 ns for a raw sample, 2 to 8 for a point of a window,
-    /// 39 where the window is sorted.
+    /// ones adds up, work multiplies. Measured on Prometheus 3.14: 50 ns for a raw sample, 2 to 8 for a point of a
+    /// window, 39 where the window is sorted.
     fn window_samples(&self, id: FunctionId, args: &[NodeId]) -> u64 {
         let points_a_sample = match id {
             FunctionId::QuantileOverTime | FunctionId::MadOverTime => 1,

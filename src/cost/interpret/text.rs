@@ -2,7 +2,8 @@
 
 use super::value::times;
 
-/// Bytes that Go's `Regexp.Expand` makes of a template, where a reference (`$1`, `${name}`) expands to at most `longest` bytes.
+/// Bytes that Go's `Regexp.Expand` makes of a template, where a reference (`$1`, `${name}`) expands to at most
+/// `longest` bytes.
 pub(super) fn expanded(template: &str, longest: u64) -> u64 {
     let bytes = template.as_bytes();
     let (mut at, mut literal, mut references) = (0, 0u64, 0u64);

@@ -128,8 +128,8 @@ fn native_histograms_are_known_by_the_type_of_their_metric() {
     }
 }
 
-/// `count_values` over functions that have few values, and joins whose one side changes its labels: a hundred times too high
-/// where each sample was taken for a value, and each change for another label.
+/// `count_values` over functions that have few values, and joins whose one side changes its labels: a hundred times too
+/// high where each sample was taken for a value, and each change for another label.
 #[test]
 fn few_values_make_few_series() {
     let status = r#"{"status":"success","data":{"headStats":{"numSeries":2000,"minTime":0},

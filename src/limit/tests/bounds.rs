@@ -27,7 +27,7 @@ async fn random_tenants_are_forgotten_when_idle_and_share_an_account_when_not() 
     }
     assert_eq!(refused, 3000 - 99 - 5);
     assert!(admission.admit(ask("named", 1)).await.is_ok());
-    // Then they are forgotten one by one; who holds something is not.
+    // Then they are forgotten one by one, but for those with queries in flight.
     tokio::time::advance(Duration::from_secs(61)).await;
     for i in 0..3000 {
         assert_eq!(admission.admit(ask(&format!("u{i}"), 1)).await.is_ok(), i < 99 + 5, "{i}");

@@ -1,4 +1,4 @@
-//! Whom the queue lets wait for whom.
+//! The order of the queue between tenants, actors and classes.
 
 use fastrand::Rng;
 

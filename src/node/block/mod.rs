@@ -1,11 +1,11 @@
 //! Sealed, immutable blocks on disk.
 //!
 //! ```text
-//! <block>/meta.json   what the block covers and how much it holds
+//! <block>/meta.json   the block's span and counts
 //!         index       labels and chunk references of every series
 //!         chunks      chunks, one behind the other
 //! index   magic · strings · series · groups · tail
-//! series  length of what follows the next number · bytes of all its chunks · labels as pairs of string numbers · chunks
+//! series  length of the rest behind the next number · bytes of all its chunks · labels as pairs of string numbers · chunks
 //! chunk   start and end, near those of the first series · samples · length, unless it is the last · crc32
 //! groups  of every 16th series: where it is among the series, and where its chunks are
 //! tail    lengths of the three · crc32 of the three · number of series · start and end of the first · crc32 of the tail

@@ -33,7 +33,8 @@ pub struct BlockWriter {
 }
 
 impl BlockWriter {
-    /// Starts the block `name`, a number, in the folder `blocks`, which exists. `replaces` names the blocks that it stands for.
+    /// Starts the block `name`, a number, in the folder `blocks`, which exists. `replaces` names the blocks that it
+    /// stands for.
     pub fn create(blocks: &Path, name: &str, replaces: Vec<String>) -> Result<Self, BlockError> {
         if number(name).is_none() {
             return Err(BlockError::Unfit("the name of a block is a number"));

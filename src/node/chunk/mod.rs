@@ -7,15 +7,15 @@
 //! times   regular  first, delta                                    regular scrapes: ten bytes in all
 //!         runs     first, then (delta, how often) pairs            scrapes that were missed
 //!         packed   an integer column                               jitter
-//!         grid     interval, then an integer column of what is off jitter around a fixed grid
+//!         grid     interval, then an integer column of offsets     jitter around a fixed grid
 //! values  one      64 bits                                         a constant
 //!         decimal  power of ten, exceptions, an integer column     counters, and gauges with few decimals
 //!         xor      Gorilla's bit stream                            any other float
 //! ```
 //!
-//! An integer column is bit-packed in blocks of 128 (`ints`): one width per block, so that decoding is a shift, a
-//! mask and an addition per sample, where Gorilla branches on every sample; high bits that are rare, or fall off as
-//! those of noise do, are written apart. Every float comes back with the bits it had: what a decimal cannot give back
+//! An integer column is bit-packed in blocks of 128 (`ints`): one width per block, so that decoding is a shift, a mask
+//! and an addition per sample, where Gorilla branches on every sample; high bits that are rare, or fall off as those of
+//! noise do, are written apart. Every float comes back with the bits it had: a value that a decimal cannot give back
 //! exactly (NaN with its payload, infinities, -0) is an exception, stored raw.
 //!
 //! Decoding trusts nothing: damaged bytes give [`Corrupt`] or wrong samples, never a panic nor more than

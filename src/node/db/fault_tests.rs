@@ -62,7 +62,8 @@ fn a_step_of_the_clock_deletes_nothing_and_shuts_nobody_out() {
     put(&db, &mut model, "a", wall(), 1.0);
     db.maintain().unwrap();
     assert_eq!((read(&db, &[], ALL), db.stats().clock_steps), (model.clone(), 1));
-    // Who has the right time is heard all along, in the same series, with the clock put right, and after a restart.
+    // A sender with the right time is accepted all along, in the same series, with the clock put right, and after a
+    // restart.
     let mut blocks = db.stats().blocks;
     for (minutes, off) in [(20, STEP), (30, 0), (40, -STEP), (50, STEP), (60, 0)] {
         ten_minutes(&db, &mut model, (minutes - 10) * 60_000, off);

@@ -123,7 +123,8 @@ impl Health {
 }
 
 impl Db {
-    /// Why writes are refused now; `None` while they are taken. Found by the last write or by upkeep, whichever was later.
+    /// Why writes are refused now; `None` while they are taken. Found by the last write or by upkeep, whichever was
+    /// later.
     pub fn refuses_writes(&self) -> Option<WriteError> {
         self.health.refused.lock().clone()
     }

@@ -105,7 +105,7 @@ impl BlockStore {
     }
 }
 
-/// A new block, and whose samples are in it, in the order of their numbers there.
+/// A new block, and the series in it, in the order of their numbers there.
 type NewBlock = (Arc<Block>, Vec<Written>);
 
 /// The chunks of a series for a block that is being written.

@@ -224,8 +224,8 @@ impl<'a> Eval<'a> {
             }
             ValueType::Scalar | ValueType::Vector => {
                 let Matrix { series, mut held } = self.named(inner)?;
-                // The answer's list takes the place of the series', and a set of labels far larger than others is written in
-                // one piece, with every byte escaped at the worst.
+                // The answer's list takes the place of the series', and a set of labels far larger than others is
+                // written in one piece, with every byte escaped at the worst.
                 let largest = series.iter().map(|series| series.labels.bytes()).max().unwrap_or_default();
                 let list = series.len() * size_of::<Row>().max(size_of::<Point>());
                 held.borrow((list + if largest > LABELS_LARGE { largest * ESCAPED } else { 0 }) as u64)?;

@@ -82,8 +82,8 @@ pub struct Usage {
     pub series: u64,
     /// Samples read from the storage.
     pub samples: u64,
-    /// Values that the steps saw: one for each series and step of an instant vector, and for a range vector all samples of
-    /// each step's window, as Prometheus counts `totalQueryableSamples`.
+    /// Values that the steps saw: one for each series and step of an instant vector, and for a range vector all samples
+    /// of each step's window, as Prometheus counts `totalQueryableSamples`.
     pub queryable: u64,
     /// The most values held at the same time.
     pub peak_points: u64,

@@ -120,7 +120,8 @@ impl Drop for StopOnDrop<'_, '_> {
 }
 
 impl<'a> Eval<'a> {
-    /// The series of a node in the order of [`stream`](Self::stream), read ahead by other threads where that is possible.
+    /// The series of a node in the order of [`stream`](Self::stream), read ahead by other threads where that is
+    /// possible.
     pub(super) fn stream_ahead(&self, id: NodeId, sink: Sink<'_>) -> Result<(), EvalError> {
         let workers = &self.cx.workers;
         let leaf = if workers.threads() > 1 && self.part.is_none() { self.leaf(id) } else { None };

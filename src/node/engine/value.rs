@@ -72,8 +72,8 @@ impl Series {
     }
 }
 
-/// Bytes that a series takes beside its place in a list. Its labels count as if they were its own, though those of a stored
-/// series are the storage's; leased values are charged already.
+/// Bytes that a series takes beside its place in a list. Its labels count as if they were its own, though those of a
+/// stored series are the storage's; leased values are charged already.
 fn bytes_of(series: &Series) -> u64 {
     let own = if series.values.is_own() { series.values.len() as u64 * POINT_BYTES } else { 0 };
     own.saturating_add(series.labels.bytes() as u64)

@@ -130,8 +130,8 @@ impl Held {
 /// The parts that a read looks at, as a rule few.
 type Parts = SmallVec<[Part; 4]>;
 
-/// Reads. The lock of the series is held to see where its samples are and to copy those in memory; blocks, whose pages may
-/// have to come from the disk, are decoded without it, since appends wait for it.
+/// Reads. The lock of the series is held to see where its samples are and to copy those in memory; blocks, whose pages
+/// may have to come from the disk, are decoded without it, since appends wait for it.
 impl Series {
     fn inside<T>(&self, window: TimeRange, in_memory: impl FnOnce(&Runs) -> T) -> (Parts, T) {
         let held = self.held();

@@ -8,7 +8,8 @@
 //! | `remote_read` | `read` |
 //! | `write` | `write`, `import/prometheus` |
 //!
-//! Reads run on threads for blocking work, a bounded number at a time (`read_limiter`); a client that leaves stops its query.
+//! Reads run on threads for blocking work, a bounded number at a time (`read_limiter`); a client that leaves stops its
+//! query.
 
 mod answer;
 mod connections;

@@ -18,8 +18,8 @@ use crate::{
 
 /// The pool of a node whose machine does not say how much memory it has.
 const MEMORY_UNKNOWN: u64 = 1 << 30;
-/// One part in eight of the pool is not lent: it covers fragmentation, and small allocations that are not lent. Without it
-/// a node took up to 1.35 times its pool over idle (`weir-bench pool`).
+/// One part in eight of the pool is not lent: it covers fragmentation, and small allocations that are not lent. Without
+/// it a node took up to 1.35 times its pool over idle (`weir-bench pool`).
 const NOT_LENT: u64 = 8;
 
 /// How a node pools its memory.
@@ -60,7 +60,7 @@ impl Default for PoolSettings {
 }
 
 impl PoolSettings {
-    /// How much is lent at most, and why: a sentence for who starts the node.
+    /// How much is lent at most, and why: a sentence for the operator.
     fn sized(&self, limit: Option<&MemoryLimit>) -> (Mode, String) {
         if !self.bounded {
             return (

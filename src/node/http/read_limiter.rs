@@ -18,8 +18,8 @@ use crate::base::ErrorKind;
 
 /// Places in the line of reads that run again.
 const LINE: u32 = 4;
-/// How often a read that has the whole line waits for memory before it fails: answers that were worked out before are being
-/// sent, and give theirs back.
+/// How often a read that has the whole line waits for memory before it fails: answers that were worked out before are
+/// being sent, and give theirs back.
 const PATIENCE: u32 = 8;
 
 /// Counts and bounds reads.
@@ -171,10 +171,10 @@ impl ReadLimiter {
     ) -> Result<(T, Place), Failure> {
         let mut share = 0;
         loop {
-            // Who has a part of the line must not wait for a larger one: others do, too.
+            // A read with a part of the line must not wait for a larger one: others do, too.
             drop(place.line.take());
-            // Neither semaphore is ever closed. Who waits for a turn has its part of the line, and those that have a turn wait
-            // for neither.
+            // Neither semaphore is ever closed. A read that waits for a turn has its part of the line, and those that
+            // have a turn wait for neither.
             place.line = match share {
                 0 => None,
                 share => Arc::clone(&self.line).acquire_many_owned(share).await.ok(),

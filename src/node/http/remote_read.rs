@@ -184,7 +184,7 @@ fn result_of(
     out: &mut Output,
 ) -> Result<(), Failure> {
     if query.matchers.is_empty() {
-        // As in Prometheus: who names nothing gets nothing, not everything.
+        // As in Prometheus: a read without matchers gets nothing, not everything.
         return Ok(());
     }
     let selection = db.select(&query.matchers, query.window).map_err(EvalError::from)?;

@@ -123,8 +123,8 @@ impl<T: Reusable> Shelf<T> {
         (self.make)()
     }
 
-    /// Takes an object back that was lent at a charge of `charged`, and keeps it; drops it and counts that where there are
-    /// enough.
+    /// Takes an object back that was lent at a charge of `charged`, and keeps it; drops it and counts that where there
+    /// are enough.
     pub(super) fn put(&self, object: T, charged: u64) {
         let bytes = object.bytes() as u64;
         self.cap.take_back(charged);

@@ -131,7 +131,7 @@ pub struct Wal {
     policy: SyncPolicy,
     group: Mutex<Group>,
     writer: Mutex<Writer>,
-    /// The number of the segment that was written last, for who must not wait for a writer.
+    /// The number of the segment that was written last, for readers that must not wait for a writer.
     segment: AtomicU64,
     /// Files in which damage was found when they were read back.
     damaged: Vec<PathBuf>,
@@ -268,8 +268,8 @@ impl Wal {
         Ok(sync_dir(&self.dir)?)
     }
 
-    /// Removes the files that the last checkpoint made superfluous. Apart from it, so that who keeps account of the files
-    /// can do so in between.
+    /// Removes the files that the last checkpoint made superfluous. Apart from it, so that the keeper of the list of
+    /// files can do so in between.
     ///
     /// # Errors
     /// They are tried again after the next checkpoint.

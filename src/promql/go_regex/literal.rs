@@ -1,5 +1,5 @@
-//! Patterns that are no more than a list of strings, as Grafana writes a variable of several values. However long, such a
-//! list is a set to look up in; an automaton for it would take megabytes.
+//! Patterns that are no more than a list of strings, as Grafana writes a variable of several values. However long, such
+//! a list is a set to look up in; an automaton for it would take megabytes.
 
 use std::collections::BTreeSet;
 
@@ -35,8 +35,8 @@ impl Pattern {
     }
 }
 
-/// The strings that a pattern such as `api|web` or `(10\.0\.0\.1|10\.0\.0\.2)` stands for; `None` when it is anything but a
-/// list of strings. Nothing is held but the string at hand.
+/// The strings that a pattern such as `api|web` or `(10\.0\.0\.1|10\.0\.0\.2)` stands for; `None` when it is anything
+/// but a list of strings. Nothing is held but the string at hand.
 pub fn literals(pattern: &str) -> Option<impl Iterator<Item = String>> {
     let list = List::of(pattern)?;
     let mut rest = Some(list.text);

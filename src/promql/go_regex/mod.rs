@@ -14,7 +14,8 @@ use regex_syntax::hir::Hir;
 pub use error::Error;
 pub use literal::{Pattern, literals, single_literal};
 
-/// A compiled pattern is at most this large, in bytes: 10,000 host names behind which more may follow take a third of it.
+/// A compiled pattern is at most this large, in bytes: 10,000 host names behind which more may follow take a third of
+/// it.
 const COMPILED_BYTES_MAX: usize = 32 << 20;
 
 /// Whether a pattern is one, at little cost: nothing is compiled.

@@ -28,7 +28,8 @@ pub(in crate::promql) fn unquote(literal: &str) -> Result<Box<str>, String> {
 /// Where in Unicode's last private plane the bytes are kept that are not UTF-8.
 const RAW_BYTES: u32 = 0x0010_FF00;
 
-/// Bytes as text. Go's strings may hold any bytes, ours may not: one that is not UTF-8 becomes a character that stands for it.
+/// Bytes as text. Go's strings may hold any bytes, ours may not: one that is not UTF-8 becomes a character that stands
+/// for it.
 fn kept(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| {
         let chunks = error.as_bytes().utf8_chunks();

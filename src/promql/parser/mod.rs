@@ -15,8 +15,8 @@ use super::{
     lexer::{Kind, Lexer, Token, unquote},
 };
 
-/// The most that is parsed at all. The configuration's limits on text are lower, and judged by the size of the tree; these
-/// hold whatever it says, so that no query takes long to refuse, or the stack.
+/// The most that is parsed at all. The configuration's limits on text are lower, and judged by the size of the tree;
+/// these hold whatever it says, so that no query takes long to refuse, or the stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of text.

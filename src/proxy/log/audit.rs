@@ -8,10 +8,10 @@ use crate::rules::Rule;
 /// Queries that a line names.
 const NAMED_MAX: usize = 20;
 
-/// Who acts.
+/// The operator who acts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Author {
-    /// The holder of the token, and who the request says it is; empty where neither is known.
+    /// The holder of the token, and the name in the request; empty where neither is known.
     pub name: String,
     /// Where the request came from; `None` for an act of Weir itself.
     pub peer: Option<SocketAddr>,

@@ -1,4 +1,4 @@
-//! Who pays for a query, and where it runs.
+//! The tenant that pays for a query, and the backend where it runs.
 
 use std::sync::Arc;
 

@@ -64,7 +64,8 @@ pub(in crate::proxy) struct QueryLogs {
 }
 
 impl QueryLogs {
-    /// The record of a request that came at `began`. The spans of its backend become part of its trace: `headers` name it.
+    /// The record of a request that came at `began`. The spans of its backend become part of its trace: `headers` name
+    /// it.
     pub(in crate::proxy) fn begin(
         self: &Arc<Self>,
         endpoint: Endpoint,

@@ -7,7 +7,7 @@ use super::ActiveQuery;
 pub struct Selection {
     /// The number of one query.
     pub id: Option<u64>,
-    /// Who pays.
+    /// The tenant that pays.
     pub tenant: Option<String>,
     /// The dashboard's UID.
     pub dashboard: Option<String>,

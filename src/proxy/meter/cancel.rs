@@ -7,7 +7,8 @@ use crate::limit::LimitName;
 /// Why a query is ended that passed every limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cancellation {
-    /// The backend was about to run out of memory, or its queries held many times their estimates, and this was the heaviest.
+    /// The backend was about to run out of memory, or its queries held many times their estimates, and this was the
+    /// heaviest.
     ForBackend,
     /// An operator stopped it.
     Killed(Arc<Kill>),
@@ -16,7 +17,7 @@ pub enum Cancellation {
 /// An operator's order to stop queries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kill {
-    /// Who gave it; empty where nobody says.
+    /// The operator who gave it; empty where unknown.
     pub by: String,
     /// Why; empty where nobody says.
     pub reason: String,

@@ -16,7 +16,7 @@ use crate::{http::ResponseDeadline, limit::PermitHandle};
 /// An answer that is late breaks off by itself, and says why, in this time, or its connection is cut.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Shared between the one who forwards an answer and those who watch it.
+/// Shared between the task that forwards an answer and its observers.
 #[derive(Debug)]
 pub struct Progress {
     born: Instant,
@@ -106,8 +106,9 @@ impl Progress {
         self.parts.store(answered, Relaxed);
     }
 
-    /// Ends it now: with an error while its client has seen nothing, else by cutting the client's connection, since half an
-    /// answer must not pass for whole. Both drop the backend's connection. `false` if it was cancelled or over before.
+    /// Ends it now: with an error while its client has seen nothing, else by cutting the client's connection, since
+    /// half an answer must not pass for whole. Both drop the backend's connection. `false` if it was cancelled or over
+    /// before.
     pub fn cancel(&self, why: Cancellation) -> bool {
         let is_first = !self.deadline.is_over() && self.cancelled.set(why).is_ok();
         if is_first {

@@ -51,7 +51,8 @@ pub struct Scanner {
     in_string: bool,
     /// Where in this chunk or the next the byte lies that a backslash made text.
     escaped: Option<usize>,
-    /// The array at depth 5 was just opened: its first element decides between a sample (`[t,"v"]`) and a list of samples.
+    /// The array at depth 5 was just opened: its first element decides between a sample (`[t,"v"]`) and a list of
+    /// samples.
     undecided: bool,
     /// The last string at depth 1 or 2, cut at `KEY_MAX`.
     key: [u8; KEY_MAX],

@@ -66,7 +66,8 @@ impl QueryReader {
         Ok(query)
     }
 
-    /// A query for a backend's formatter or parser is read here first: a query nested 4,000 times takes Prometheus 30 s of CPU.
+    /// A query for a backend's formatter or parser is read here first: a query nested 4,000 times takes Prometheus 30 s
+    /// of CPU.
     fn check_formatting(&self, common: &Common, body: &Bytes) -> Result<(), Failure> {
         const PARSED: [&str; 4] = ["format_query", "parse_query", "query_explain", "query_range_explain"];
         let name = common.head.uri.path().strip_prefix("/api/v1/").unwrap_or_default();
@@ -79,8 +80,8 @@ impl QueryReader {
     }
 }
 
-/// Whether a query surely reads nothing, before anything of it is parsed: short, of numbers, operators and these calls, as
-/// health checks are (`1+1`, `vector(1)`).
+/// Whether a query surely reads nothing, before anything of it is parsed: short, of numbers, operators and these calls,
+/// as health checks are (`1+1`, `vector(1)`).
 pub(in crate::proxy) fn is_constant(url_query: Option<&str>, form: &str) -> bool {
     let url_query = url_query.unwrap_or_default();
     let mut parts = form.split('&').chain(url_query.split('&'));
@@ -133,8 +134,8 @@ where
     }
 }
 
-/// The parsed query, or the answer where that costs nothing. A function of its own, so that its variables take no room while
-/// the query runs.
+/// The parsed query, or the answer where that costs nothing. A function of its own, so that its variables take no room
+/// while the query runs.
 async fn parsed<B>(
     exchange: Exchange<Identified<B>>,
 ) -> Result<Either<Exchange<Parsed>, Response<Body>>, Rejected>

@@ -218,8 +218,8 @@ impl QueryParser<'_> {
         })
     }
 
-    /// Exemplars: a bounded number, found in memory by series. Nothing is evaluated, and a time that is left open is all of
-    /// time, as in a listing.
+    /// Exemplars: a bounded number, found in memory by series. Nothing is evaluated, and a time that is left open is
+    /// all of time, as in a listing.
     fn exemplars(&self, params: &Params<'_>) -> Result<ParsedQuery, QueryError> {
         let call = self.query(params, self.span(params)?)?;
         let Shape { range_seconds, size, selectors, .. } = call.shape;

@@ -97,8 +97,8 @@ impl Failure {
         Self { limit: id, extra, ..Self::new(refusal.kind, refusal.message()) }
     }
 
-    /// An answer of the backend that the client cannot use as it is. `own` is the error that it states itself, in a shape
-    /// that is not quite that of the query API; `excerpt` is the beginning of any other text.
+    /// An answer of the backend that the client cannot use as it is. `own` is the error that it states itself, in a
+    /// shape that is not quite that of the query API; `excerpt` is the beginning of any other text.
     pub(in crate::proxy) fn foreign(
         asked: Asked<'_>,
         head: &response::Parts,

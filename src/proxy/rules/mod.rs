@@ -76,8 +76,8 @@ impl QueryRules {
         *changing = Some(path);
     }
 
-    /// Sets a rule before all others; one that was set before under its name is replaced. The error of the file, where it
-    /// could not be written: the rule holds until the next stop then. Blocks.
+    /// Sets a rule before all others; one that was set before under its name is replaced. The error of the file, where
+    /// it could not be written: the rule holds until the next stop then. Blocks.
     pub(crate) fn add(&self, rule: Rule, by: &Author) -> Result<Option<io::Error>, NoRoom> {
         let changing = self.changing.lock();
         let now_ms = (self.clock)();

@@ -15,7 +15,7 @@ use crate::journal::Record;
 /// Bytes of one line; a longer one is skipped.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
-/// Whose log it is.
+/// The program that wrote the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "product names")]
 pub enum Format {

@@ -1,4 +1,5 @@
-//! Prometheus' query log: a line of JSON for each query. `step` is in whole seconds; it names no tenant and no dashboard.
+//! Prometheus' query log: a line of JSON for each query. `step` is in whole seconds; it names no tenant and no
+//! dashboard.
 
 use std::net::IpAddr;
 

@@ -17,7 +17,7 @@ pub use yaml::yaml;
 
 /// Tenants with numbers of their own; the others get the limits of all.
 const TENANTS_MAX: usize = 1_000;
-/// Who is refused, by limit.
+/// The senders of refused queries, by limit.
 const ORIGINS_MAX: usize = 1_000;
 /// Queries of a tenant below which nothing is suggested.
 pub const QUERIES_MIN: u64 = 100;
@@ -103,9 +103,9 @@ pub struct Suggestion {
     pub max: u64,
     /// Queries over it.
     pub refused: u64,
-    /// Who sent these, and how many.
+    /// Their senders, and the number of each.
     pub whom: HashMap<String, u64>,
-    /// The largest number that stays, and whose query that is.
+    /// The largest number that stays, and the sender of that query.
     pub heaviest: Option<(u64, String)>,
 }
 

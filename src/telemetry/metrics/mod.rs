@@ -188,8 +188,8 @@ const USUAL_ENDS: [(&str, &str); 6] = [
 ];
 
 impl Metrics {
-    /// Shows counters of these backends, classes and endpoints as 0 before anything is counted: `increase()` of a counter
-    /// that appears with its first event misses that event.
+    /// Shows counters of these backends, classes and endpoints as 0 before anything is counted: `increase()` of a
+    /// counter that appears with its first event misses that event.
     pub fn start_at_zero<'a>(
         &self,
         backends: impl IntoIterator<Item = &'a str>,

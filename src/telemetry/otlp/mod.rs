@@ -151,7 +151,7 @@ impl Exporter {
 /// Waits for a span, and a little longer for others. Spans in `batch` stay there when this is dropped.
 async fn gather(queue: &mut mpsc::Receiver<Span>, batch: &mut Vec<Span>) {
     if batch.is_empty() && queue.recv_many(batch, BATCH).await == 0 {
-        // Nobody is left who could send.
+        // All senders are gone.
         return std::future::pending().await;
     }
     let end = Instant::now() + GATHER;

@@ -1,8 +1,8 @@
 //! The heap profile, by the stack that allocated: an allocator that hands every request on to the system's, and, once
 //! switched on, notes the stack of one allocation in about every half MiB.
 //!
-//! `unsafe` to be an allocator and to walk the stack: every method passes its arguments on to [`System`] unchanged, under the contract
-//! that its own caller keeps. Off, that and one relaxed load is all it does.
+//! `unsafe` to be an allocator and to walk the stack: every method passes its arguments on to [`System`] unchanged,
+//! under the contract that its own caller keeps. Off, that and one relaxed load is all it does.
 #![allow(unsafe_code)]
 
 use std::{
@@ -140,8 +140,8 @@ fn inside<T>(act: impl FnOnce() -> T) -> Option<T> {
 fn note(address: usize, size: usize) {
     inside(|| {
         let mut sample = Sample { size, depth: 0, addresses: [0; DEPTH_MAX] };
-        // SAFETY: unsynchronized use is a hazard on Windows only. The lock of the safe way is held while names are looked
-        // up, for which no allocation may wait.
+        // SAFETY: unsynchronized use is a hazard on Windows only. The lock of the safe way is held while names are
+        // looked up, for which no allocation may wait.
         unsafe {
             backtrace::trace_unsynchronized(|frame| match sample.addresses.get_mut(sample.depth) {
                 Some(place) => {

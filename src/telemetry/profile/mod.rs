@@ -3,7 +3,7 @@
 //! | module | task |
 //! |---|---|
 //! | `cpu` | interrupts the threads that run, 100 times per second of CPU time, and notes where they are |
-//! | `heap` | with the cargo feature `heap-profile`: notes who asked for one allocation in about every half MiB, as long as it is held |
+//! | `heap` | with the cargo feature `heap-profile`: keeps the stack of one allocation in about every half MiB, as long as it is held |
 //! | `stacks` | addresses to names |
 //! | `protobuf` | the format that `pprof`, Grafana and others read |
 //! | `flame` | a picture |

@@ -1,5 +1,5 @@
-//! Admission and the monitor of distress before a simulated Go process, on a stopped clock: whatever the process keeps, others
-//! run on it, or estimates are off by, a query that fits the budget is not shut out.
+//! Admission and the monitor of distress before a simulated Go process, on a stopped clock: whatever the process keeps,
+//! others run on it, or estimates are off by, a query that fits the budget is not shut out.
 
 use std::{
     sync::{Arc, Mutex},

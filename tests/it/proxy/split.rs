@@ -10,7 +10,8 @@ use crate::support::{
     weir::{Answer, Weir},
 };
 
-/// A database whose only series is, at each step, the time; and which counts 20,000 series in all that it is asked about.
+/// A database whose only series is, at each step, the time; and which counts 20,000 series in all that it is asked
+/// about.
 fn database(seen: &Seen) -> Act {
     if !seen.path().ends_with("/query_range") {
         return crate::proxy::forward::database(seen);

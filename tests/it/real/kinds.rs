@@ -1,4 +1,5 @@
-//! Each kind of database for real, whole and with everything that Weir does to it: answers, probes, limits, health, tenants.
+//! Each kind of database for real, whole and with everything that Weir does to it: answers, probes, limits, health,
+//! tenants.
 //!
 //! Each test is skipped, by name, where its database is not there (`support/real/kinds.rs` says how it is found).
 

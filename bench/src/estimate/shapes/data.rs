@@ -1,5 +1,5 @@
-//! Small data with every kind of series: 500 each of counters, gauges, classic buckets and native histograms, two and a half
-//! hours every 15 s, so that a Prometheus keeps all of it in its head and compacts nothing meanwhile.
+//! Small data with every kind of series: 500 each of counters, gauges, classic buckets and native histograms, two and a
+//! half hours every 15 s, so that a Prometheus keeps all of it in its head and compacts nothing meanwhile.
 
 use super::grammar::Schema;
 use crate::Result;

@@ -1,5 +1,5 @@
-//! `estimate --shapes N`: the estimate of queries of every construct, hostile ones among them, beside the memory that they
-//! take: the live heap of the database, and its own `peakSamples`.
+//! `estimate --shapes N`: the estimate of queries of every construct, hostile ones among them, beside the memory that
+//! they take: the live heap of the database, and its own `peakSamples`.
 
 mod data;
 mod grammar;

@@ -1,5 +1,5 @@
-//! Queries of kinds that the grammar does not make: rare functions, deep nesting, many short selectors, chains, and times
-//! that are moved twice.
+//! Queries of kinds that the grammar does not make: rare functions, deep nesting, many short selectors, chains, and
+//! times that are moved twice.
 
 use super::{Case, data::NATIVE};
 

@@ -1,7 +1,7 @@
 //! A block of integers, bit-packed over a base.
 //!
 //! ```text
-//! block   head · base · low bits of (value - base), packed · what is above them
+//! block   head · base · low bits of (value - base), packed · the bits above them
 //! head    0 to 64            the width of the low bits; there is nothing above
 //!         128 + width        how many exceptions · of each its position and high bits
 //!         65 + 2 * width     high bits of every value, in unary (`rice`)

@@ -10,8 +10,8 @@
 //! held     how many chunks · of each its length and bytes
 //! ```
 //!
-//! A record leans on no other one but for the labels of its numbers, so that a damaged one costs itself only. What is
-//! read is never more than the bytes there are: every sample of a write takes one at least.
+//! A record leans on no other one but for the labels of its numbers, so that a damaged one costs itself only. A
+//! record is never larger in memory than its bytes allow: every sample of a write takes one at least.
 
 mod read;
 #[cfg(test)]

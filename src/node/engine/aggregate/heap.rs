@@ -1,7 +1,7 @@
 //! The best values of a group at a step, in a binary heap.
 //!
-//! Which of several equal values stay, and in which order they come, follows from how the heap is kept. So that `topk` and
-//! `bottomk` choose as Prometheus does, this heap moves its elements as Go's `container/heap` does.
+//! Which of several equal values stay, and in which order they come, follows from how the heap is kept. So that `topk`
+//! and `bottomk` choose as Prometheus does, this heap moves its elements as Go's `container/heap` does.
 
 /// A value and the number of its series.
 pub(super) type Entry = (f64, u32);

@@ -27,7 +27,7 @@ const VALUES_MAX: usize = 500;
 /// Bytes of an entry of a map or set of borrowed texts.
 const ENTRY_BYTES: u64 = 64;
 
-/// An info series: its metric, and whom it is about.
+/// An info series: its metric, and its target.
 type Key<'m> = (&'m str, [&'m str; 2]);
 
 /// `info(v, {selector})`

@@ -1,7 +1,7 @@
 //! `sum_over_time` and `avg_over_time`.
 //!
-//! Prometheus adds the samples of each window from the first to the last, and the order shows in the last digit. Where every
-//! sum is exact, it does not: a window's sum is then the difference of two running sums of its series.
+//! Prometheus adds the samples of each window from the first to the last, and the order shows in the last digit. Where
+//! every sum is exact, it does not: a window's sum is then the difference of two running sums of its series.
 
 use crate::node::engine::{
     samples_window::Window,

@@ -1,4 +1,5 @@
-//! The text exposition format, with timestamps, for bulk loads; OpenMetrics is read too, as far as samples and metadata go.
+//! The text exposition format, with timestamps, for bulk loads; OpenMetrics is read too, as far as samples and metadata
+//! go.
 //!
 //! Lines of one series are one series of a batch, however they are mixed with others: its labels are read once.
 
