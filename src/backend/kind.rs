@@ -3,7 +3,7 @@
 use crate::base::Kind;
 
 impl Kind {
-    /// Whether its range queries may be asked for in pieces of their time: it evaluates them step by step, as
+    /// Whether its range queries may be sent in parts of their time: it evaluates them step by step, as
     /// Prometheus does, and holds them whole meanwhile. VictoriaMetrics moves steps to a grid of its own, M3 chooses a
     /// resolution by the range, and Weir's node does not hold them whole.
     pub const fn divides(self) -> bool {

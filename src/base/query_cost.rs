@@ -1,6 +1,6 @@
 //! The cost of a query: numbers, each with its confidence.
 //!
-//! `cost` produces a [`QueryCost`], `limit` weighs it; neither knows the other.
+//! `cost` produces a [`QueryCost`], `limit` charges it; neither knows the other.
 
 use std::fmt;
 

@@ -174,7 +174,7 @@ pub struct Backend {
 #[serde(rename_all = "snake_case")]
 pub enum OnUnparsable {
     /// `estimate_from_text` for VictoriaMetrics. For all others a function that only the database knows is priced by
-    /// its arguments as the dearest kind of function, and any other text that is not PromQL is refused.
+    /// its arguments as the most expensive kind of function, and any other text that is not PromQL is refused.
     Auto,
     /// Weigh it by the selectors found in its text.
     EstimateFromText,
@@ -194,7 +194,7 @@ pub struct Budget {
     pub queries: Count,
     /// The share that needs no proof; as heavy queries end as expected, all of it opens. `100%` asks for none.
     pub unproven: Share,
-    /// A range query that would hold more than this share is asked for in pieces of its time, where the backend runs
+    /// A range query that would hold more than this share is sent in parts of its time, where the backend runs
     /// Prometheus' engine. `100%` asks for every query as it comes.
     pub split_above: Share,
     /// The share of it for queries over a soft limit, and those that a rule sends there.

@@ -130,8 +130,8 @@ pub fn estimate(shape: &Shape, known: &Knowledge<'_>, model: &Model) -> Estimate
     Estimated { cost, selectors, parts: 1, whole_memory: memory }
 }
 
-/// Provably small: it reads no series, evaluates nothing on a grid of its own, and holds little on the dearest engine.
-/// Only such a request may run without an account.
+/// Provably small: it reads no series, evaluates nothing on a grid of its own, and holds little on the most expensive
+/// engine. Only such a request may run without an account.
 pub fn is_free(shape: &Shape) -> bool {
     let reads_nothing = matches!(shape.reads, Reads::Query(_)) && shape.selectors.is_empty();
     reads_nothing

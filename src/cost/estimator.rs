@@ -1,5 +1,5 @@
 //! The estimate of one query as a state machine without I/O: it prices with the numbers at hand, from the cheapest
-//! source to the dearest, and asks for more only while a limit is in doubt.
+//! source to the most expensive, and asks for more only while a limit is in doubt.
 //!
 //! ```text
 //! label table ─▶ within? ─ no ─▶ history ─▶ within? ─ no ─▶ probes, in waves ─▶ done

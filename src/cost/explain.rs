@@ -62,8 +62,8 @@ fn memory(estimate: &Estimated) -> String {
     match estimate.parts {
         1 => format!("The backend would hold about {whole} for it, {formula}."),
         pieces => format!(
-            "The backend would hold about {whole} for it as a whole, {formula}. It is asked for in {pieces} pieces of its time, \
-             one after the other: about {} at once, what is left of the piece before included.",
+            "The backend would hold about {whole} for it as a whole, {formula}. It is sent in {pieces} parts of its time, \
+             one after the other: about {} at once, with the garbage of the part before.",
             units::bytes(d.memory.value),
         ),
     }
@@ -133,7 +133,7 @@ pub fn fewer_series(estimate: &Estimated) -> String {
     }
 }
 
-/// The selector that weighs most: in memory, then in series.
+/// The most expensive selector: in memory, then in series.
 pub fn worst(estimate: &Estimated) -> Option<&SelectorEstimate> {
     estimate.selectors.iter().max_by_key(|s| (s.memory.value, s.series.value))
 }

@@ -1,4 +1,4 @@
-//! TLS handshakes: beside accepting, in bounded number and time, since a stranger can ask for nothing dearer.
+//! TLS handshakes: beside accepting, in bounded number and time, since a stranger can ask for nothing more expensive.
 
 use std::{future::poll_fn, io, sync::Arc, time::Duration};
 

@@ -2,9 +2,9 @@
 //! robin without the rounds.
 //!
 //! Every share (a tenant's queries of one class) has a virtual start, and its turn comes at the start plus the cost of
-//! its next query. The earliest turn is next, and its start moves on by its cost. So a cheap query comes before a dear
-//! one that arrived with it, and a dear one is passed only until others had the same cost. Inside a share the same is
-//! done once more between flows: an actor's queries of similar cost, first in, first out.
+//! its next query. The earliest turn is next, and its start moves on by its cost. So a cheap query comes before an
+//! expensive one that arrived with it, and an expensive one is passed only until others had the same cost. Inside a
+//! share the same is done once more between flows: an actor's queries of similar cost, first in, first out.
 //!
 //! The order is strict: a query whose turn it is and that finds no room at the backend holds up all behind it, but for
 //! those whom [`Verdict`] lets pass. A share whose tenant has no room is parked and costs nothing until its tenant gets

@@ -47,7 +47,7 @@ pub struct Settings {
     pub on_unparsable: OnUnparsable,
     /// The effect of its distress on its window.
     pub pressure: pressure::Settings,
-    /// Percent of its memory beyond which a query is asked for in pieces; `None` for never.
+    /// Percent of its memory beyond which a query is split; `None` for never.
     pub split_percent: Option<u8>,
     /// Its own limits are lowered to Weir's, where it takes limits.
     pub push_down: bool,
@@ -66,7 +66,7 @@ pub struct Upstream {
     pub model: Model,
     /// The treatment of a query that is not PromQL.
     pub on_unparsable: OnUnparsable,
-    /// Percent of its memory beyond which a query is asked for in pieces.
+    /// Percent of its memory beyond which a query is split.
     pub split_percent: Option<u8>,
     /// Its own limits are lowered to Weir's, where it takes limits.
     pub push_down: bool,

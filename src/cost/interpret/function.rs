@@ -113,8 +113,8 @@ impl Interpreter<'_> {
         }
     }
 
-    /// The dearest that a function could do: all series of all arguments come out, under labels that it has joined, and
-    /// histograms remain histograms.
+    /// The most expensive that a function could do: all series of all arguments come out, under labels that it has
+    /// joined, and histograms remain histograms.
     fn unknown(&self, args: &[NodeId], steps: u64) -> Priced {
         let add = |all: Value, arg: &NodeId| {
             let arg = self.value(*arg);

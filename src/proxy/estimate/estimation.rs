@@ -33,7 +33,7 @@ pub(super) struct Estimation<'a> {
     pub memory_max: u64,
     /// How it may be divided.
     pub division: Option<&'a QuerySplit>,
-    /// Bytes beyond which it is, where the backend gets pieces.
+    /// Bytes beyond which it is, where the backend gets parts.
     pub piece_max: Option<u64>,
     /// The data scope of the query.
     pub scope: &'a DataScope,

@@ -39,7 +39,7 @@ const LENIENT_RANGE_MS: i64 = 300_000;
 /// The least step that Thanos takes where a range query names none; it takes a 250th of the range if that is more.
 const THANOS_STEP_MS: i64 = 1_000;
 
-/// Parameters of a range query that mean the same for each of its pieces.
+/// Parameters of a range query that mean the same for each of its parts.
 const PLAIN_PARAMS: [&str; 11] = [
     "query",
     "start",
@@ -79,7 +79,7 @@ pub(in crate::proxy) struct ParsedQuery {
     pub has_own_time: bool,
     /// Series or names that it wants at most.
     pub limit: Option<u64>,
-    /// How it may be asked for in pieces, where it may.
+    /// How it may be split, where it may.
     pub division: Option<Box<QuerySplit>>,
     /// The series of its answer are all that it touched: nothing filters, cuts or combines them.
     pub answer_is_whole: bool,

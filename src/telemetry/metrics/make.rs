@@ -275,7 +275,7 @@ impl Metrics {
             probe_cache: make.counter("weir_probe_cache_total", "Looks into the cache of probes.", &["result"])?,
             divided: make.counter(
                 "weir_divided_queries_total",
-                "Queries that were asked for in pieces: put together, or asked for as a whole in the end.",
+                "Queries that were sent in parts: merged, or sent again as a whole.",
                 &["backend", "outcome"],
             )?,
             upstream: make.counter(

@@ -352,7 +352,7 @@ impl Metrics {
         self.probe_cache.with_label_values(&[if hit { "hit" } else { "miss" }]).inc();
     }
 
-    /// A query was asked for in pieces, and this became of them.
+    /// A query was sent in parts, with this outcome.
     pub fn divided(&self, backend: &str, outcome: Divided) {
         self.divided.with_label_values(&[backend, outcome.label()]).inc();
     }

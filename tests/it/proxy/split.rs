@@ -1,4 +1,4 @@
-//! Range queries that are asked for in pieces of their time.
+//! Range queries that are sent in parts of their time.
 
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ async fn only_what_runs_prometheus_engine_gets_pieces_and_only_of_plain_queries(
     let explained: Value = serde_json::from_str(&explained.body).unwrap();
     assert_eq!(explained["data"]["estimate"]["pieces"], 6);
     let text = explained["data"]["text"].as_str().unwrap();
-    assert!(text.contains("in 6 pieces of its time, one after the other"), "{text}");
+    assert!(text.contains("in 6 parts of its time, one after the other"), "{text}");
 }
 
 #[tokio::test]
