@@ -29,9 +29,8 @@ enum Names<'a> {
 /// Whether the parts of a range query make the whole; `None` where they may not.
 ///
 /// An expression stays whole that looks at the range itself, picks some of its series whichever comes first (`limitk`),
-/// or may give two series the same labels: it drops the names of series that may differ in nothing else, or rewrites
-/// labels. Prometheus compares the series of the whole range, and those that never meet in time are an error all the
-/// same.
+/// or may give two series the same labels (it drops names, or rewrites labels): Prometheus compares the series of the
+/// whole range, and those that never meet in time are an error all the same.
 pub fn splittable(ast: &Ast) -> Option<Splittable> {
     let mut walk = Walk { ast, names: Vec::with_capacity(ast.nodes.len()), drops_names: false };
     for node in &ast.nodes {

@@ -125,16 +125,16 @@ impl Scrape<'_> {
         Some(Reading::new(Signal::Pools, refused, reads * EXHAUSTED_AT_FULL))
     }
 
-    /// The share of the pools' size that is allocated anew in a second because buckets were empty.
+    /// The share of the pools' size that is allocated anew in a second because buckets were empty, smoothed over ten
+    /// seconds.
     ///
     /// The bare rate of empty Gets would misfire: a pool that is a little too small for a steady load misses all the
-    /// time and never grows, since its buffers come back; the first queries after an idle time miss as well. Against
-    /// all Gets, a burst of small queries would hide a few huge ones.
+    /// time and never grows, since its buffers come back. Against all Gets, a burst of small queries would hide a few
+    /// huge ones.
     ///
-    /// So each miss counts with the size of its bucket, against the size of the pools: a pool that is a tenth too small
-    /// makes a fraction of itself per second, while in the incident several times the pools were allocated every second
-    /// for minutes. The rate is smoothed over ten seconds, so that a pool that fills up once passes for a tenth of
-    /// that.
+    /// So each miss counts with the size of its bucket, against the size of the pools: a pool a tenth too small makes a
+    /// fraction of itself per second, while in the incident several times the pools were allocated every second for
+    /// minutes.
     ///
     /// Pools under a cap may be empty: then the distance to the cap is the signal.
     fn get_on_empty(&mut self, names: &PoolNames) -> Option<Reading> {

@@ -13,11 +13,9 @@ impl Mapped {
     #[allow(unsafe_code)]
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
-        // SAFETY: a mapping is a valid `&[u8]` while nobody writes to the file or shortens it. The files of a block
-        // get their name only once they are complete and synced, this crate never opens them for writing after
-        // that, and unlinking or renaming leaves a mapping intact. The data folder belongs to one process: a
-        // stranger who shortens a file in it can end the process, as with every database that maps its files.
-        // Bytes that changed on disk are caught by the checksums, and nothing derived from them is trusted.
+        // SAFETY: nobody writes to a mapped file or shortens it: the files of a block get their name when they are
+        // complete and synced, are never opened for writing after that, and a mapping outlives their unlinking. The
+        // folder belongs to one process, and checksums catch bytes that changed on the disk.
         unsafe { Mmap::map(&file) }.map(Self)
     }
 }
