@@ -148,8 +148,8 @@ pub struct Estimator<'a, V> {
     queue: Vec<ProbeNeed>,
     twins: HashMap<usize, Vec<usize>>,
     recounts: u8,
-    /// The types of samples were asked for.
-    typed: bool,
+    /// The types of samples are still to be asked for.
+    asks_types: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +174,7 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
             queue: Vec::new(),
             twins: HashMap::new(),
             recounts: 0,
-            typed: false,
+            asks_types: subject.asks_types,
         }
     }
 
@@ -182,8 +182,8 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
     /// counts as unknown.
     pub fn need(&mut self) -> Need {
         match self.need_of_series() {
-            Need::Done(done) if !self.typed && (self.verdict)(&done.cost) != Verdict::Exceeded => {
-                self.typed = true;
+            Need::Done(done) if self.asks_types && (self.verdict)(&done.cost) != Verdict::Exceeded => {
+                self.asks_types = false;
                 match self.untyped() {
                     needs if !needs.is_empty() => Need::Types(needs),
                     _ if self.priced.is_some() => Need::Done(done),
@@ -264,9 +264,6 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
 
     /// Selectors whose sample type is unknown; equal ones once. One without an answer is taken for histograms.
     fn untyped(&mut self) -> Vec<TypeNeed> {
-        if !self.subject.asks_types {
-            return Vec::new();
-        }
         let mut needs = Vec::new();
         let shapes = self.subject.shape.selectors.iter();
         for (selector, (shape, known)) in shapes.zip(&mut self.known).enumerate() {

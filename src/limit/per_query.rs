@@ -6,26 +6,27 @@ use super::{
 };
 use crate::base::{Estimate, QueryCost, TenantId};
 
-type Check = (fn(&PerQuery) -> Limit, LimitName, Estimate);
+/// A limit on one query, its name, and the query's own number.
+type Check = (Limit, LimitName, Estimate);
 
-/// The cost of a query, limit by limit: selectors and time first, since those are the easiest to understand.
-fn checks(cost: &QueryCost) -> [Check; 14] {
+/// The limits beside the cost: selectors and time first, since those are the easiest to understand.
+const fn checks(of: &PerQuery, cost: &QueryCost) -> [Check; 14] {
     let text = &cost.text;
     [
-        (|of| of.text_bytes, LimitName::MaxText, Estimate::exact(text.bytes)),
-        (|of| of.nodes, LimitName::MaxNodes, Estimate::exact(text.nodes)),
-        (|of| of.depth, LimitName::MaxDepth, Estimate::exact(text.depth)),
-        (|of| of.matchers, LimitName::MaxMatchers, Estimate::exact(text.matchers)),
-        (|of| of.regex_bytes, LimitName::MaxRegex, Estimate::exact(text.regex_bytes)),
-        (|of| of.selectors, LimitName::MaxSelectors, Estimate::exact(cost.selectors)),
-        (|of| of.steps, LimitName::MaxSteps, Estimate::exact(cost.steps)),
-        (|of| of.range_seconds, LimitName::MaxRange, Estimate::exact(cost.range_seconds)),
-        (|of| of.listing_seconds, LimitName::MaxListingRange, Estimate::exact(cost.listing_seconds)),
-        (|of| of.series, LimitName::MaxSeries, cost.series),
-        (|of| of.blocks, LimitName::MaxBlocks, cost.blocks),
-        (|of| of.samples, LimitName::MaxSamples, cost.samples),
-        (|of| of.points, LimitName::MaxPoints, cost.points),
-        (|of| of.memory, LimitName::MaxMemory, cost.memory),
+        (of.text_bytes, LimitName::MaxText, Estimate::exact(text.bytes)),
+        (of.nodes, LimitName::MaxNodes, Estimate::exact(text.nodes)),
+        (of.depth, LimitName::MaxDepth, Estimate::exact(text.depth)),
+        (of.matchers, LimitName::MaxMatchers, Estimate::exact(text.matchers)),
+        (of.regex_bytes, LimitName::MaxRegex, Estimate::exact(text.regex_bytes)),
+        (of.selectors, LimitName::MaxSelectors, Estimate::exact(cost.selectors)),
+        (of.steps, LimitName::MaxSteps, Estimate::exact(cost.steps)),
+        (of.range_seconds, LimitName::MaxRange, Estimate::exact(cost.range_seconds)),
+        (of.listing_seconds, LimitName::MaxListingRange, Estimate::exact(cost.listing_seconds)),
+        (of.series, LimitName::MaxSeries, cost.series),
+        (of.blocks, LimitName::MaxBlocks, cost.blocks),
+        (of.samples, LimitName::MaxSamples, cost.samples),
+        (of.points, LimitName::MaxPoints, cost.points),
+        (of.memory, LimitName::MaxMemory, cost.memory),
     ]
 }
 
@@ -42,13 +43,11 @@ pub fn check_per_query(
     class: Option<&str>,
     cost: &QueryCost,
 ) -> Result<Vec<ShadowHit>, Refusal> {
-    let limits = policy.per_query(class);
     let mut shadow = Vec::new();
-    for (of, name, observed) in checks(cost) {
-        let limit = of(limits);
+    for (i, (limit, name, observed)) in checks(policy.per_query(class), cost).into_iter().enumerate() {
         let Some(max) = limit.threshold().filter(|max| observed.value > *max) else { continue };
         // A class repeats the tenant's limits where it has none of its own.
-        let scope = match class.filter(|_| limit != of(&policy.per_query)) {
+        let scope = match class.filter(|_| limit != checks(&policy.per_query, cost)[i].0) {
             Some(class) => Scope::Class(class.into()),
             None => Scope::Tenant(tenant.clone()),
         };
@@ -106,12 +105,9 @@ pub fn soft(
     class: Option<&str>,
     cost: &QueryCost,
 ) -> Option<SoftHit> {
-    if policy.soft == PerQuery::default() {
-        return None;
-    }
-    checks(cost).into_iter().find_map(|(of, limit, observed)| {
-        let max = of(&policy.soft).enforced().filter(|max| observed.value > *max)?;
-        let refused_over = of(policy.per_query(class)).enforced();
+    checks(&policy.soft, cost).into_iter().enumerate().find_map(|(i, (soft, limit, observed))| {
+        let max = soft.enforced().filter(|max| observed.value > *max)?;
+        let refused_over = checks(policy.per_query(class), cost)[i].0.enforced();
         Some(SoftHit { limit, observed, max, refused_over, tenant: tenant.clone() })
     })
 }
