@@ -2,7 +2,7 @@
 //!
 //! The order of the fields is the format; [`VERSION`](super::VERSION) changes with it.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, ops::Range, sync::Arc};
 
 use foldhash::fast::FixedState;
 use smallvec::SmallVec;
@@ -27,11 +27,18 @@ const CONFIDENCES: [Confidence; 5] = [
 const SOURCES: [Source; 4] = [Source::LabelTable, Source::Learned, Source::Probe, Source::Assumed];
 const DIVISIBLE: [Divisible; 3] = [Divisible::No, Divisible::Yes, Divisible::AllReplicas];
 
+/// Texts of a record.
+const TEXTS: usize = 15;
+
 /// Records of one block, encoded.
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
     out: Vec<u8>,
     texts: HashMap<Box<str>, u64, FixedState>,
+    /// Where in `out` each of these stands, in the order of their places.
+    spans: Vec<Range<usize>>,
+    /// The places of the last record's texts: most of them come again.
+    last: [u64; TEXTS],
     records: u32,
     last_ms: i64,
 }
@@ -50,6 +57,7 @@ impl Encoder {
     /// The bytes of all records so far; the next one begins a new block.
     pub(super) fn take(&mut self) -> (Vec<u8>, u32) {
         self.texts.clear();
+        self.spans.clear();
         self.last_ms = 0;
         (std::mem::take(&mut self.out), std::mem::take(&mut self.records))
     }
@@ -60,7 +68,7 @@ impl Encoder {
         self.last_ms = record.at_ms;
         self.optional(record.took_ms);
         self.optional(record.wait_ms);
-        for text in [
+        let texts: [&str; TEXTS] = [
             &record.tenant,
             &record.actor,
             &record.class,
@@ -76,8 +84,15 @@ impl Encoder {
             &record.limit,
             &record.shadowed,
             &record.outcome,
-        ] {
-            self.text(text);
+        ];
+        for (field, text) in texts.into_iter().enumerate() {
+            let last = self.last[field];
+            let span = self.spans.get(last as usize).cloned();
+            if span.is_some_and(|span| self.out[span] == *text.as_bytes()) {
+                self.number(last);
+            } else {
+                self.last[field] = self.text(text);
+            }
         }
         self.number(u64::from(record.query_is_cut));
         match record.client {
@@ -163,16 +178,19 @@ impl Encoder {
         }
     }
 
-    /// Its place among the texts of the block; behind a new one, the text itself.
-    fn text(&mut self, text: &str) {
+    /// Its place among the texts of the block, which is given back; behind a new one, the text itself.
+    fn text(&mut self, text: &str) -> u64 {
         if let Some(known) = self.texts.get(text) {
             let known = *known;
-            return self.number(known);
+            self.number(known);
+            return known;
         }
         let next = self.texts.len() as u64;
         self.texts.insert(text.into(), next);
         self.number(next);
         self.bytes(text.as_bytes());
+        self.spans.push(self.out.len() - text.len()..self.out.len());
+        next
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
