@@ -110,30 +110,31 @@ impl Backend {
     /// Sends a request to the least loaded replica and waits for the head of the answer, until `deadline` or the
     /// backend's response timeout. A request that did not leave, or an idempotent one without an answer, is tried once
     /// more on another replica. The body ends by `deadline` too; dropping the future or the body cancels the query.
-    pub async fn send(
+    pub fn send(
         &self,
-        request: Outgoing,
+        request: impl Into<Box<Outgoing>>,
         deadline: Instant,
         idempotent: bool,
-    ) -> Result<Response<Body>, BackendError> {
-        self.send_in(Claim::Query, request, deadline, idempotent).await
+    ) -> impl Future<Output = Result<Response<Body>, BackendError>> + Send {
+        self.send_in(Claim::Query, request.into(), deadline, idempotent)
     }
 
     /// Sends a request that costs the backend next to nothing, over the few connections that are kept for such: it
     /// neither waits for queries nor takes a connection from them. One tenant has three quarters of them at most.
-    pub async fn send_light(
+    pub fn send_light(
         &self,
         tenant: &TenantId,
-        request: Outgoing,
+        request: impl Into<Box<Outgoing>>,
         deadline: Instant,
-    ) -> Result<Response<Body>, BackendError> {
-        self.send_in(Claim::Light(tenant), request, deadline, true).await
+    ) -> impl Future<Output = Result<Response<Body>, BackendError>> + Send {
+        self.send_in(Claim::Light(tenant), request.into(), deadline, true)
     }
 
+    /// The request is in a box, since each of the futures from here on holds it.
     async fn send_in(
         &self,
         claim: Claim<'_>,
-        request: Outgoing,
+        request: Box<Outgoing>,
         deadline: Instant,
         idempotent: bool,
     ) -> Result<Response<Body>, BackendError> {
@@ -166,20 +167,20 @@ impl Backend {
         &self,
         claim: Claim<'_>,
         replica: &Arc<Replica>,
-        request: Outgoing,
+        request: Box<Outgoing>,
         deadline: Instant,
         idempotent: bool,
     ) -> Tried {
         let mut lease = replica.lease();
         let head_by = deadline.min(Instant::now() + self.settings.response_timeout);
         let failed = |cause, left| Tried::Failed { error: self.error(Some(replica), cause), left };
-        let request = match self.prepare(replica, request) {
-            Ok(request) => request,
-            Err(error) => return failed(Cause::Request(error.to_string()), false),
-        };
         if !lease.take_place(claim, head_by).await {
             return failed(Cause::Busy(claim.lane()), false);
         }
+        let request = match self.prepare(replica, *request) {
+            Ok(request) => Box::new(request),
+            Err(error) => return failed(Cause::Request(error.to_string()), false),
+        };
         match replica.pool.exchange(request, head_by, idempotent).await {
             Sent::Answered(response, connection) => {
                 match response.status() {

@@ -59,13 +59,13 @@ impl Connection {
     }
 
     /// Sends a request and waits for the head of the answer; `None` if it is late.
-    pub(super) async fn exchange(&mut self, request: Outgoing, deadline: Instant) -> Option<Exchanged> {
+    pub(super) async fn exchange(&mut self, request: Box<Outgoing>, deadline: Instant) -> Option<Exchanged> {
         let Self { requests, driver, worker, alarm } = self;
         if *worker != WorkerId::current() {
             // A timer of another thread's runtime ends with that.
             *alarm = Box::pin(sleep_until(deadline));
         }
-        let mut answer = pin!(requests.try_send_request(request));
+        let mut answer = pin!(requests.try_send_request(*request));
         poll_fn(|cx| {
             drive(driver, cx);
             // Only the driver can make it ready, and that is asked again whenever there is something to do.

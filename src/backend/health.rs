@@ -225,7 +225,7 @@ impl Backend {
         self.settings.tenancy.apply(headers, TENANT);
         self.add_own_headers(replica, headers);
         let mut lease = replica.lease();
-        let (response, connection) = match replica.pool.exchange(request, deadline, true).await {
+        let (response, connection) = match replica.pool.exchange(Box::new(request), deadline, true).await {
             Sent::Answered(response, connection) => (response, connection),
             Sent::Failed { cause, .. } => return Err(cause),
         };

@@ -122,7 +122,7 @@ impl Pool {
     /// not written, or a `repeatable` one that got no byte back, goes out once more then, over a new connection.
     pub(super) async fn exchange(
         &self,
-        mut request: Request<Full<Bytes>>,
+        mut request: Box<Request<Full<Bytes>>>,
         deadline: Instant,
         repeatable: bool,
     ) -> Sent {
@@ -143,7 +143,7 @@ impl Pool {
             match connection.exchange(request, deadline).await {
                 Some(Ok(response)) => return Sent::Answered(response, connection),
                 Some(Err(mut failed)) => {
-                    let unsent = failed.take_message();
+                    let unsent = failed.take_message().map(Box::new);
                     let left = unsent.is_none();
                     let copy = copy.filter(|_| !failed.error().is_parse());
                     match unsent.or(copy).filter(|_| is_kept) {

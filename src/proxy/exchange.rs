@@ -69,7 +69,7 @@ pub(super) struct Parsed {
 pub(super) struct Priced {
     pub(super) query: Box<ParsedQuery>,
     pub(super) estimate: Estimated,
-    pub(super) outgoing: Outgoing,
+    pub(super) outgoing: Box<Outgoing>,
     /// The time from its arrival to its last byte.
     pub(super) time: Duration,
     pub(super) deadline: Instant,

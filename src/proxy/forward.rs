@@ -53,7 +53,7 @@ const UNCOUNTED_TIME: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Dispatch {
     pub(super) upstream: Arc<Upstream>,
-    pub(super) outgoing: Outgoing,
+    pub(super) outgoing: Box<Outgoing>,
     pub(super) deadline: Instant,
     /// It may be tried on another replica after the first one has seen it: a query that may have brought one down may
     /// not.
@@ -138,7 +138,11 @@ async fn give_back_if_stalled(place: PlaceHandle, progress: Weak<Progress>) {
 }
 
 /// The request for the backend, with the limits handed down that it takes.
-pub(super) fn outgoing(common: &mut Common, query: &ParsedQuery, body: Bytes) -> Result<Outgoing, Failure> {
+pub(super) fn outgoing(
+    common: &mut Common,
+    query: &ParsedQuery,
+    body: Bytes,
+) -> Result<Box<Outgoing>, Failure> {
     let is_m3 = common.upstream.backend.kind() == Kind::M3;
     // M3's own timeout gives way to any that it is sent.
     let timeout = common.timeout().filter(|_| !is_m3 || common.limits().written.timeout);
@@ -149,7 +153,7 @@ pub(super) fn outgoing(common: &mut Common, query: &ParsedQuery, body: Bytes) ->
         let timeout = query.timeout.into_iter().chain(timeout).min();
         push_down(common, query, &body, timeout, &mut headers);
     }
-    let mut outgoing = plain(common, headers, body);
+    let mut outgoing = Box::new(plain(common, headers, body));
     if let Some(kept) = &query.url_query {
         let target = format!("{}?{kept}", common.head.uri.path());
         let broken = |error| Failure::new(ErrorKind::BadData, format!("the request target: {error}"));
@@ -232,6 +236,15 @@ pub(super) struct Received {
     pub(super) error: Option<String>,
 }
 
+impl Received {
+    /// An answer that goes on as it is.
+    pub(super) fn unchanged(mut response: Response<backend::Body>) -> Self {
+        // The client's connection is another one than the backend's.
+        *response.version_mut() = Version::HTTP_11;
+        Self { response, error: None }
+    }
+}
+
 /// The members of a backend's error that the query API of Prometheus has.
 #[derive(Deserialize)]
 struct ApiError<'a> {
@@ -243,6 +256,21 @@ struct ApiError<'a> {
     error: Cow<'a, str>,
 }
 
+/// Whether an answer can be sent on as it is.
+pub(super) fn is_readable(response: &Response<backend::Body>, endpoint: Endpoint) -> bool {
+    let status = response.status();
+    let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let content_type = content_type.unwrap_or("");
+    // Samples, lines of JSON and descriptions in YAML are answers; a page of HTML comes from another server.
+    let takes_others = matches!(endpoint, Endpoint::RemoteRead | Endpoint::Search | Endpoint::Light);
+    let is_other = takes_others && status.is_success() && !content_type.starts_with("text/html");
+    // Nothing to read is nothing to misread: 204, 304. Nobody asked for another protocol.
+    let is_empty = http_body::Body::is_end_stream(response.body());
+    let failed = status.is_client_error() || status.is_server_error();
+    let is_final = !status.is_informational();
+    is_final && !failed && (is_json(content_type) || is_other || status.is_redirection() || is_empty)
+}
+
 /// Looks at the head of an answer, and at all of an error: one that Grafana could not read becomes JSON in the shape of
 /// the query API.
 ///
@@ -252,21 +280,12 @@ pub(super) async fn receive(
     response: Response<backend::Body>,
     asked: Asked<'_>,
 ) -> Result<Received, Failure> {
-    let (mut head, body) = response.into_parts();
-    // The client's connection is another one than the backend's.
-    head.version = Version::HTTP_11;
-    let failed = head.status.is_client_error() || head.status.is_server_error();
-    let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    // Samples, lines of JSON and descriptions in YAML are answers; a page of HTML comes from another server.
-    let takes_others = matches!(asked.endpoint, Endpoint::RemoteRead | Endpoint::Search | Endpoint::Light);
-    let is_other = takes_others && head.status.is_success() && !content_type.starts_with("text/html");
-    let readable = is_json(content_type) || is_other;
-    // Nothing to read is nothing to misread: 204, 304. Nobody asked for another protocol.
-    let is_empty = http_body::Body::is_end_stream(&body);
-    let is_final = !head.status.is_informational();
-    if is_final && !failed && (readable || head.status.is_redirection() || is_empty) {
-        return Ok(Received { response: Response::from_parts(head, body), error: None });
+    let Received { response, error } = Received::unchanged(response);
+    if is_readable(&response, asked.endpoint) {
+        return Ok(Received { response, error });
     }
+    let (mut head, body) = response.into_parts();
+    let failed = head.status.is_client_error() || head.status.is_server_error();
     // In a box, since nearly no answer is one.
     let text = Box::pin(read_error(body)).await;
     let plain = decoded(head.headers.get(header::CONTENT_ENCODING), &text);

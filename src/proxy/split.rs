@@ -36,7 +36,7 @@ pub(super) struct InParts {
 /// A query whose parts cannot be merged; its permit is given back.
 #[derive(Debug)]
 pub(super) struct NotMerged {
-    pub(super) outgoing: Outgoing,
+    pub(super) outgoing: Box<Outgoing>,
     pub(super) why: NotMergeable,
 }
 

@@ -76,7 +76,9 @@ impl Estimation<'_> {
                 Need::Probes(_) | Need::Types(_) if self.upstream.backend.sick() => {}
                 Need::Types(needs) => {
                     let began = Instant::now();
-                    let answers = join_all(needs.into_iter().map(|need| self.sample_type(need))).await;
+                    // In a box, since most queries ask for nothing.
+                    let asking = Box::pin(join_all(needs.into_iter().map(|need| self.sample_type(need))));
+                    let answers = asking.await;
                     probing += began.elapsed();
                     for (need, samples) in answers.into_iter().flatten() {
                         estimator.supply_type(need, samples);
@@ -84,7 +86,8 @@ impl Estimation<'_> {
                 }
                 Need::Probes(needs) => {
                     let began = Instant::now();
-                    let answers = join_all(needs.into_iter().map(|need| self.probe(need))).await;
+                    let asking = Box::pin(join_all(needs.into_iter().map(|need| self.probe(need))));
+                    let answers = asking.await;
                     probing += began.elapsed();
                     for (need, answer) in answers {
                         let count = match answer {

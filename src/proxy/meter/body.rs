@@ -119,7 +119,7 @@ impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
     ///
     /// # Errors
     /// A limit is hit or the backend failed: nothing was sent, and the meter has ended.
-    pub async fn peek(mut self) -> Result<Self, Unsent<B::Error>> {
+    pub async fn peek(mut self: Box<Self>) -> Result<Box<Self>, Unsent<B::Error>> {
         let announced = self.upstream.as_ref().and_then(|body| body.size_hint().exact());
         if let (Some(observed), Some(max)) = (announced, self.meter.limits.bytes)
             && observed > max.get()

@@ -3,10 +3,9 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, Ready, ready};
 use http::{Response, header, response};
 use tokio::time::Instant;
 use tower::Service;
@@ -16,10 +15,10 @@ use super::{
     settlement::{Settlement, observe, reads_raw_samples, reported_series, tells_series},
 };
 use crate::{
-    backend,
+    backend::{self, BackendError},
     base::ErrorKind,
     cost::Estimated,
-    limit::{self, Permit, Permitted},
+    limit::{self, Permitted},
     proxy::{
         admit::Running,
         exchange::{Common, Exchange, Priced},
@@ -60,20 +59,12 @@ where
     }
 }
 
-/// A query that was sent.
-struct Sent {
-    query: Box<ParsedQuery>,
-    estimate: Estimated,
-    time: Duration,
-    deadline: Instant,
-    waited: Duration,
-}
-
+/// Sends a query, up to the response that its client gets.
 async fn run<S>(exchange: Exchange<Running>, mut inner: S) -> Result<Response<Body>, Halted>
 where
     S: Service<Permitted<Dispatch>, Response = Permitted<Answer>, Error = NotMerged>,
 {
-    let Exchange { common, stage: Running { priced, permit, waited, progress } } = exchange;
+    let Exchange { mut common, stage: Running { priced, permit, waited, progress } } = exchange;
     let Priced { query, estimate, outgoing, time, deadline, light, charged } = *priced;
     let is_light = estimate.cost.memory.value <= light;
     if !is_light {
@@ -87,82 +78,30 @@ where
     });
     let upstream = Arc::clone(&common.upstream);
     let dispatch = Dispatch { upstream, outgoing, deadline, idempotent: is_light, split };
-    let answered = tokio::select! {
+    let sending = inner.call(Permitted::new(dispatch, permit));
+    let (Answer { sent, result }, permit) = match tokio::select! {
         biased;
         // First: one that was killed while it waited is never sent.
         why = progress.cancellation() => return Err(common.reject(Failure::cancelled(why)).into()),
-        answered = inner.call(Permitted::new(dispatch, permit)) => answered,
-    };
-    match answered {
-        Ok(answered) => {
-            let (answer, permit) = answered.into_parts();
-            let sent = Sent { query, estimate, time, deadline, waited };
-            answer_client(common, sent, answer, permit, &progress).await
-        }
+        answered = sending => answered,
+    } {
+        Ok(answered) => answered.into_parts(),
         Err(NotMerged { outgoing, why }) => {
             let stage = Priced { query, estimate, outgoing, time, deadline, light, charged };
-            Err(Halted::NotMerged(Exchange { common, stage: Box::new(stage) }, why))
+            return Err(Halted::NotMerged(Exchange { common, stage: Box::new(stage) }, why));
         }
-    }
-}
-
-/// The backend's answer as its client may see it, unless the query is cancelled first.
-async fn receive(
-    common: &Common,
-    response: Response<backend::Body>,
-    estimate: &Estimated,
-    progress: &super::Progress,
-) -> Result<Received, Failure> {
-    tokio::select! {
-        biased;
-        received = forward::receive(response, Asked::of(common)) => received.map_err(|failure| {
-            if common.upstream.push_down {
-                return forward::refused_below(common, failure, estimate);
-            }
-            failure
-        }),
-        why = progress.cancellation() => Err(Failure::cancelled(why)),
-    }
-}
-
-/// From the head of the backend's answer to the response that its client gets.
-async fn answer_client(
-    mut common: Box<Common>,
-    sent: Sent,
-    Answer { sent: at, result }: Answer,
-    permit: Permit,
-    progress: &Arc<super::Progress>,
-) -> Result<Response<Body>, Halted> {
-    let Sent { query, estimate, time, deadline, waited } = sent;
-    observe(&common, &result, &query);
-    let limits = meter_limits(&common);
-    let (shared, upstream) = (Arc::clone(&common.shared), Arc::clone(&common.upstream));
-    let status = result.as_ref().ok().map(|response| response.status().as_u16());
-    shared.settler.metrics.upstream(upstream.backend.name(), status, at.elapsed());
-    // The head of a part speaks of that part alone.
-    let whole = result.as_ref().ok().filter(|_| estimate.parts == 1);
-    let reported = whole.and_then(|response| reported_series(&upstream, response.headers()));
-    let answer_tells = tells_series(&query.shape);
-    let estimate_text = estimate_header(&estimate);
-    let settlement = Settlement {
-        expected: estimate.cost.series,
-        reads_raw_samples: reads_raw_samples(&estimate),
-        answer_tells,
-        reported,
-        status,
-        is_late: result.as_ref().is_err_and(|error| error.kind() == ErrorKind::UpstreamTimeout),
-        asked_ms: (shared.settler.clock)(),
-        shared,
-        upstream,
-        query,
     };
+    let settlement = settlement(&common, query, &estimate, sent, &result);
+    let Settlement { reported, answer_tells, .. } = settlement;
+    let estimate_text = estimate_header(&estimate);
     progress.under(permit.handle());
-    let mut meter = AnswerMeter::reporting_to(Arc::clone(progress), limits, settlement.on_end(permit));
+    let limits = meter_limits(&common);
+    let mut meter = AnswerMeter::reporting_to(Arc::clone(&progress), limits, settlement.on_end(permit));
     if common.endpoint.is_listing() {
         meter = meter.judging_before_the_first_byte();
     }
     let received = match result {
-        Ok(response) => receive(&common, response, &estimate, progress).await,
+        Ok(response) => receive(&common, response, estimate, &progress).await,
         Err(error) => Err(Failure::late(&error, Instant::now() >= deadline, time)),
     };
     let Received { response, error } = match received {
@@ -194,7 +133,7 @@ async fn answer_client(
         let touched = reported.or(answer_tells.then_some(actual.series)).filter(|_| head.status.is_success());
         head.headers.insert(WEIR_COST, header_text(&cost_header(touched, &actual)));
     }
-    head.headers.append(SERVER_TIMING, header_text(&timing_header(waited, at.elapsed())));
+    head.headers.append(SERVER_TIMING, header_text(&timing_header(waited, sent.elapsed())));
     // From here on its end is the body's.
     peeked.log_to(common.log, head.status.as_u16());
     if common.warnings.is_empty() || !takes_warnings(&head) {
@@ -202,6 +141,61 @@ async fn answer_client(
     }
     head.headers.remove(header::CONTENT_LENGTH);
     Ok(Response::from_parts(head, Body::Warned(Box::new(Warned::new(peeked, &common.warnings)))))
+}
+
+/// Counts the head of a backend's answer, and keeps what its end is settled by.
+fn settlement(
+    common: &Common,
+    query: Box<ParsedQuery>,
+    estimate: &Estimated,
+    sent: Instant,
+    result: &Result<Response<backend::Body>, BackendError>,
+) -> Settlement {
+    let now = Instant::now();
+    observe(common, result, &query, now);
+    let (shared, upstream) = (Arc::clone(&common.shared), Arc::clone(&common.upstream));
+    let status = result.as_ref().ok().map(|response| response.status().as_u16());
+    let took = now.saturating_duration_since(sent);
+    shared.settler.metrics.upstream(upstream.backend.name(), status, took);
+    // The head of a part speaks of that part alone.
+    let whole = result.as_ref().ok().filter(|_| estimate.parts == 1);
+    Settlement {
+        expected: estimate.cost.series,
+        reads_raw_samples: reads_raw_samples(estimate),
+        answer_tells: tells_series(&query.shape),
+        reported: whole.and_then(|response| reported_series(&upstream, response.headers())),
+        status,
+        is_late: result.as_ref().is_err_and(|error| error.kind() == ErrorKind::UpstreamTimeout),
+        asked_ms: common.log.ms_at(now),
+        shared,
+        upstream,
+        query,
+    }
+}
+
+/// The backend's answer as its client may see it, unless the query is cancelled first.
+fn receive<'a>(
+    common: &'a Common,
+    response: Response<backend::Body>,
+    estimate: Estimated,
+    progress: &'a super::Progress,
+) -> Either<Ready<Result<Received, Failure>>, BoxFuture<'a, Result<Received, Failure>>> {
+    if forward::is_readable(&response, common.endpoint) {
+        return Either::Left(ready(Ok(Received::unchanged(response))));
+    }
+    // In a box, since nearly no answer is an error.
+    Either::Right(Box::pin(async move {
+        tokio::select! {
+            biased;
+            received = forward::receive(response, Asked::of(common)) => received.map_err(|failure| {
+                if common.upstream.push_down {
+                    return forward::refused_below(common, failure, &estimate);
+                }
+                failure
+            }),
+            why = progress.cancellation() => Err(Failure::cancelled(why)),
+        }
+    }))
 }
 
 /// Whether an answer is one that warnings can be added to: a success in JSON, and not compressed.

@@ -176,10 +176,11 @@ impl Meter {
         self
     }
 
-    /// Puts the meter around an answer; `headers` are the answer's own and say how to read it.
-    pub fn wrap<B: http_body::Body>(mut self, headers: &HeaderMap, body: B) -> MeteredBody<B> {
+    /// Puts the meter around an answer; `headers` are the answer's own and say how to read it. In a box, since it moves
+    /// through every layer.
+    pub fn wrap<B: http_body::Body>(mut self, headers: &HeaderMap, body: B) -> Box<MeteredBody<B>> {
         self.counter = AnswerCounter::for_answer(headers);
-        MeteredBody::new(self, body)
+        Box::new(MeteredBody::new(self, body))
     }
 
     /// Ends without an answer: the backend gave none.

@@ -107,6 +107,7 @@ pub(super) fn observe(
     common: &Common,
     answered: &Result<Response<backend::Body>, BackendError>,
     query: &ParsedQuery,
+    now: Instant,
 ) {
     let response = answered.as_ref().ok();
     let status = answered.as_ref().map(|response| response.status().as_u16()).map_err(BackendError::kind);
@@ -118,5 +119,5 @@ pub(super) fn observe(
         fingerprint: query.fingerprint.to_words()[0],
         waited: response.is_some_and(|response| feedback::from_headers(response.headers(), kind).waited),
     };
-    common.upstream.monitor().answered(&answer, Instant::now());
+    common.upstream.monitor().answered(&answer, now);
 }

@@ -175,7 +175,7 @@ fn plain(text: &str) -> String {
     text.chars().map(replace).collect()
 }
 
-/// The body of every response of the proxy. A large one is in a box, since it moves through every layer.
+/// The body of every response of the proxy.
 #[derive(Debug)]
 pub enum Body {
     /// Made here, sent in one piece; `None` when it was handed on.
@@ -230,9 +230,9 @@ impl Body {
     }
 }
 
-impl From<MeteredBody<backend::Body>> for Body {
-    fn from(body: MeteredBody<backend::Body>) -> Self {
-        Self::Metered(Box::new(body))
+impl From<Box<MeteredBody<backend::Body>>> for Body {
+    fn from(body: Box<MeteredBody<backend::Body>>) -> Self {
+        Self::Metered(body)
     }
 }
 

@@ -144,12 +144,12 @@ impl Inserter {
 /// A metered answer with warnings.
 #[derive(Debug)]
 pub struct Warned {
-    body: MeteredBody<backend::Body>,
+    body: Box<MeteredBody<backend::Body>>,
     inserter: Inserter,
 }
 
 impl Warned {
-    pub(in crate::proxy) fn new(body: MeteredBody<backend::Body>, warnings: &[String]) -> Self {
+    pub(in crate::proxy) fn new(body: Box<MeteredBody<backend::Body>>, warnings: &[String]) -> Self {
         Self { body, inserter: Inserter::new(warnings) }
     }
 

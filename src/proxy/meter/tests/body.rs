@@ -110,7 +110,7 @@ fn limits(bytes: u64, series: u64, points: u64) -> MeterLimits {
     MeterLimits { bytes, series, points }
 }
 
-fn metered(setup: Setup, steps: impl IntoIterator<Item = Step>) -> (MeteredBody<Script>, Log) {
+fn metered(setup: Setup, steps: impl IntoIterator<Item = Step>) -> (Box<MeteredBody<Script>>, Log) {
     let log = Log::default();
     let mut headers = HeaderMap::new();
     headers.insert("content-type", "application/json; charset=utf-8".parse().unwrap());
@@ -153,11 +153,11 @@ fn drain(body: &mut MeteredBody<Script>) -> (Vec<u8>, Option<BodyError<&'static 
     }
 }
 
-fn peek(body: MeteredBody<Script>) -> Poll<Result<MeteredBody<Script>, BodyError<&'static str>>> {
+fn peek(body: Box<MeteredBody<Script>>) -> Poll<Result<Box<MeteredBody<Script>>, BodyError<&'static str>>> {
     pin!(body.peek()).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-fn peeked(body: MeteredBody<Script>) -> Result<MeteredBody<Script>, BodyError<&'static str>> {
+fn peeked(body: Box<MeteredBody<Script>>) -> Result<Box<MeteredBody<Script>>, BodyError<&'static str>> {
     let mut priming = pin!(body.peek());
     loop {
         if let Poll::Ready(done) = priming.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
