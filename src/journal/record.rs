@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::{
     base::{Estimate, QueryCost, time::EvalTimes},
-    cost::{Estimated, Model, SampleType, SelectorEstimate, SeriesKnowledge, Source},
+    cost::{Model, SampleType, SelectorEstimate, SeriesKnowledge, Source},
     promql::Fingerprint,
 };
 
@@ -163,23 +163,6 @@ pub struct Priced {
     pub basis: Basis,
 }
 
-impl Priced {
-    /// An estimate, and its source.
-    pub fn new(estimated: &Estimated, basis: Basis) -> Self {
-        let count = |one: &SelectorEstimate| {
-            let SelectorEstimate { series, source, sample_type, .. } = *one;
-            SelectorCount { series, source, sample_type }
-        };
-        Self {
-            cost: estimated.cost,
-            parts: estimated.parts,
-            whole_memory: estimated.whole_memory,
-            counts: estimated.selectors.iter().map(count).collect(),
-            basis,
-        }
-    }
-}
-
 /// The inputs of a query's price beside its text and its series.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Basis {
@@ -202,6 +185,13 @@ pub struct SelectorCount {
     pub source: Source,
     /// The types of their samples.
     pub sample_type: SampleType,
+}
+
+impl From<&SelectorEstimate> for SelectorCount {
+    fn from(of: &SelectorEstimate) -> Self {
+        let SelectorEstimate { series, source, sample_type, .. } = *of;
+        Self { series, source, sample_type }
+    }
 }
 
 impl SelectorCount {

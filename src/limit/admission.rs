@@ -182,15 +182,16 @@ impl Admission {
         let mut shadowed = self.check_per_query(request)?;
         let soft = self.soft(request);
         let slow = request.slow || soft.is_some();
-        let now = Instant::now();
-        let answer = self.change(|state, now, ready| state.ask((request, slow), now, &mut shadowed, ready));
+        let answer = self.change(|state, now, ready| {
+            state.ask((request, slow), now, &mut shadowed, ready).map(|answer| (answer, now))
+        });
         Ok(match answer? {
-            Answer::Run(charge) => {
+            (Answer::Run(charge), _) => {
                 let permit = Permit::new(Arc::clone(self), charge);
                 Answered::Runs(Admitted { permit, waited: Duration::ZERO, shadowed, soft })
             }
-            Answer::Wait(place) => {
-                Answered::Waits(Waiting { admission: Arc::clone(self), place, since: now, shadowed, soft })
+            (Answer::Wait(place), since) => {
+                Answered::Waits(Waiting { admission: Arc::clone(self), place, since, shadowed, soft })
             }
         })
     }

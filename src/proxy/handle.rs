@@ -104,12 +104,11 @@ impl Proxy {
             history: Arc::clone(&history),
             long_answers: LongAnswers::new(),
             metrics: Arc::clone(&metrics),
-            clock,
         };
         let cache = promql::Cache::new(CACHED_QUERIES);
         let shared = Arc::new(Shared {
             front,
-            reader: QueryReader { bodies: Bodies::new(), cache, clock },
+            reader: QueryReader { bodies: Bodies::new(), cache },
             rules: QueryRules::new(rules, Arc::clone(&metrics), clock),
             pricing,
             settler: Settler { metrics: Arc::clone(&metrics), history, clock },

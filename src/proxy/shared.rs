@@ -36,8 +36,6 @@ pub(super) struct QueryReader {
     pub(super) bodies: Bodies,
     /// Parsed queries.
     pub(super) cache: promql::Cache,
-    /// Milliseconds since the epoch.
-    pub(super) clock: fn() -> i64,
 }
 
 /// Prices queries.
@@ -47,8 +45,6 @@ pub(super) struct Pricing {
     pub(super) history: Arc<History>,
     pub(super) long_answers: LongAnswers,
     pub(super) metrics: Arc<Metrics>,
-    /// Milliseconds since the epoch.
-    pub(super) clock: fn() -> i64,
 }
 
 /// Where the real costs of queries go.

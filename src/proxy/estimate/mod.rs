@@ -42,7 +42,7 @@ impl Pricing {
             call: query,
             upstream: &common.upstream,
             history: &self.history,
-            now_ms: (self.clock)(),
+            now_ms: common.log.came_ms(),
             limits: common.limits(),
             memory_max: ceilings.query,
             division: self.long_answers.split(query, common.upstream.backend.shared_name()),
@@ -54,7 +54,6 @@ impl Pricing {
         let (tenant, class) = (&common.caller.tenant, common.class());
         let verdict = |cost: &QueryCost| verdict(&common.policy, tenant, class, ceilings, cost);
         let result = estimation.run(verdict).await;
-        self.metrics.decided(common.log.began().elapsed().saturating_sub(result.probing));
         let cost = &result.estimate.cost;
         self.metrics.estimated(Dimension::Series, cost.series.value);
         self.metrics.estimated(Dimension::Samples, cost.samples.value);
@@ -190,7 +189,8 @@ async fn priced(
     let Exchange { mut common, stage: Parsed { mut query, body } } = exchange;
     let ceilings = common.ceilings(&common.shared.pricing.admission.policy());
     let result = common.shared.pricing.price(&common, &query, &ceilings).await;
-    common.log.estimated(&result.estimate);
+    let took = common.log.estimated(&result.estimate);
+    common.shared.pricing.metrics.decided(took.saturating_sub(result.probing));
     if common.endpoint.is_explained() {
         common.log.explained();
         return Ok(Either::Right(common.shared.pricing.explain(&common, &query, &result)));

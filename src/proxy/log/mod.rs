@@ -10,6 +10,7 @@ mod record;
 mod rejection;
 mod selection;
 mod span;
+mod stage;
 
 pub use active::QueryState;
 pub use audit::Author;

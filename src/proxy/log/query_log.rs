@@ -7,17 +7,19 @@ use std::{
 };
 
 use http::{HeaderMap, StatusCode};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{
     Origin, Owner, Rejection,
     active::{ActiveGuard, ActiveQueries, Facts},
     span::{Ended, Trace},
+    stage::Stage,
 };
 use crate::{
     base::{Blame, ErrorKind, Estimate, QueryCost, time::EvalTimes},
     cost::Estimated,
-    journal::{self, Basis, Journal, Priced},
+    journal::{self, Basis, Journal, SelectorCount},
     limit::{LimitName, ShadowHit},
     promql::Fingerprint,
     proxy::{
@@ -79,6 +81,7 @@ impl QueryLogs {
             active: None,
             endpoint,
             began,
+            came_ms: (self.clock)(),
             stage: Stage::Identify,
             priced: began,
             owner: None,
@@ -102,36 +105,6 @@ impl QueryLogs {
     }
 }
 
-/// How far a query got: the stages of its way, in their order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    /// The owner is not known yet.
-    Identify,
-    /// Its parameters are read, the body of the request included.
-    Parse,
-    /// Its cost is found out, by probes if need be.
-    Estimate,
-    /// It waits for budget.
-    Admit,
-    /// The backend has it and has not answered.
-    Forward,
-    /// The answer streams.
-    Meter,
-}
-
-impl Stage {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Identify => "identify",
-            Self::Parse => "parse",
-            Self::Estimate => "estimate",
-            Self::Admit => "admit",
-            Self::Forward => "forward",
-            Self::Meter => "meter",
-        }
-    }
-}
-
 /// The record of a request so far. Dropped before its end was written, it writes that the request was dropped: the
 /// client left, or a shutdown cut it.
 #[derive(Debug)]
@@ -141,6 +114,8 @@ pub(in crate::proxy) struct QueryLog {
     active: Option<ActiveGuard>,
     pub(super) endpoint: Endpoint,
     pub(super) began: Instant,
+    /// The same in milliseconds since the epoch.
+    pub(super) came_ms: i64,
     stage: Stage,
     /// When its cost was known; until then, when it came.
     priced: Instant,
@@ -155,9 +130,9 @@ pub(in crate::proxy) struct QueryLog {
     pub(super) times: Option<EvalTimes>,
     pub(super) cost: Option<QueryCost>,
     /// Requests that it is asked for in.
-    parts: u64,
+    pub(super) parts: u64,
     /// How it was priced, where a journal keeps that.
-    pub(super) price: Option<Priced>,
+    pub(super) price: Option<Price>,
     waited: Duration,
     /// Its verdict once it may run.
     verdict: &'static str,
@@ -171,6 +146,14 @@ pub(in crate::proxy) struct QueryLog {
     trace: Option<Trace>,
     /// The line is still to be written.
     open: bool,
+}
+
+/// How a query was priced, beside its cost.
+#[derive(Debug)]
+pub(super) struct Price {
+    pub(super) whole_memory: Estimate,
+    pub(super) counts: SmallVec<[SelectorCount; 2]>,
+    pub(super) basis: Basis,
 }
 
 /// The fields that only the end of a query knows.
@@ -188,6 +171,16 @@ impl QueryLog {
     /// When the request came.
     pub(in crate::proxy) const fn began(&self) -> Instant {
         self.began
+    }
+
+    /// The same in milliseconds since the epoch: the time of everything that is worked out for it.
+    pub(in crate::proxy) const fn came_ms(&self) -> i64 {
+        self.came_ms
+    }
+
+    /// A later time of the same clock.
+    pub(in crate::proxy) fn ms_at(&self, at: Instant) -> i64 {
+        self.came_ms.saturating_add_unsigned(at.saturating_duration_since(self.began).as_millis() as u64)
     }
 
     /// Its text, cut.
@@ -230,19 +223,22 @@ impl QueryLog {
         self.stage = Stage::Estimate;
     }
 
-    /// The query is priced.
-    pub(in crate::proxy) fn estimated(&mut self, estimated: &Estimated) {
+    /// The query is priced. Gives the time that this took.
+    pub(in crate::proxy) fn estimated(&mut self, estimated: &Estimated) -> Duration {
         (self.cost, self.parts) = (Some(estimated.cost), estimated.parts);
-        if let Some(Priced { basis, .. }) = self.price.take() {
-            self.price = Some(Priced::new(estimated, basis));
+        if let Some(Price { basis, .. }) = self.price.take() {
+            self.price(estimated, basis);
         }
         (self.stage, self.priced) = (Stage::Admit, Instant::now());
+        self.priced.saturating_duration_since(self.began)
     }
 
     /// The inputs of its price, for the journal.
     pub(in crate::proxy) fn price(&mut self, estimated: &Estimated, basis: Basis) {
         if self.logs.journal.get().is_some() {
-            self.price = Some(Priced::new(estimated, basis));
+            let Estimated { whole_memory, selectors, .. } = estimated;
+            let counts = selectors.iter().map(SelectorCount::from).collect();
+            self.price = Some(Price { whole_memory: *whole_memory, counts, basis });
         }
     }
 
@@ -398,13 +394,14 @@ impl QueryLog {
             return;
         }
         self.active = None;
-        self.logs.metrics.ended(self.endpoint.as_str(), end.outcome, end.status, self.began.elapsed());
+        let took = self.began.elapsed();
+        self.logs.metrics.ended(self.endpoint.as_str(), end.outcome, end.status, took);
         if self.endpoint == Endpoint::Light {
             return;
         }
         self.write_shadowed();
         let waited = if self.stage == Stage::Admit { self.priced.elapsed() } else { self.waited };
-        self.write_line(&end, waited);
+        self.write_line(&end, took, waited);
         if let Some(trace) = self.trace.take() {
             let ended = Ended {
                 verdict: end.verdict,
@@ -419,19 +416,19 @@ impl QueryLog {
         if !self.endpoint.is_explained() {
             let logs = Arc::clone(&self.logs);
             if let Some(journal) = logs.journal.get() {
-                journal.write(self.record(&end, waited));
+                journal.write(self.record(&end, took, waited));
             }
         }
     }
 
-    fn write_line(&self, end: &End<'_>, waited: Duration) {
+    fn write_line(&self, end: &End<'_>, took: Duration, waited: Duration) {
         let (cost, actual) = (self.cost.as_ref(), end.actual.as_ref());
         log_line!(
             self, target: "weir::query", "query",
             verdict = end.verdict, status = end.status, outcome = end.outcome, stage = self.stage.as_str(),
             limit = end.limit, error = end.error.map(short),
             shadowed = Some(&*self.shadow_ids).filter(|ids| !ids.is_empty()),
-            wait_ms = waited.as_millis() as u64, took_ms = self.began.elapsed().as_millis() as u64,
+            wait_ms = waited.as_millis() as u64, took_ms = took.as_millis() as u64,
             est_series = cost.map(|c| logged(c.series)), est_samples = cost.map(|c| logged(c.samples)),
             est_memory_bytes = cost.map(|c| logged(c.memory)), known = cost.map(|c| c.series.confidence.as_str()),
             est_pieces = cost.map(|_| self.parts),

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{
     Owner,
-    query_log::{End, QueryLog},
+    query_log::{End, Price, QueryLog},
 };
 use crate::{
-    journal::{Actual, Record, Text},
+    journal::{Actual, Priced, Record, Text},
     proxy::meter,
 };
 
@@ -25,12 +25,15 @@ fn counted(actual: meter::Actual) -> Actual {
 
 impl QueryLog {
     /// Everything that the log knows of a query that has ended.
-    pub(super) fn record(&mut self, end: &End<'_>, waited: Duration) -> Box<Record> {
-        let took = self.began.elapsed().as_millis() as u64;
+    pub(super) fn record(&mut self, end: &End<'_>, took: Duration, waited: Duration) -> Box<Record> {
         let origin = std::mem::take(&mut self.origin);
+        let priced = self.cost.zip(self.price.take()).map(|(cost, price)| {
+            let Price { whole_memory, counts, basis } = price;
+            Priced { cost, parts: self.parts, whole_memory, counts, basis }
+        });
         let mut record = Box::new(Record {
-            at_ms: (self.logs.clock)().saturating_sub_unsigned(took),
-            took_ms: Some(took),
+            at_ms: self.came_ms,
+            took_ms: Some(took.as_millis() as u64),
             wait_ms: Some(waited.as_millis() as u64),
             endpoint: self.endpoint.as_str().into(),
             user: origin.user.into(),
@@ -43,7 +46,7 @@ impl QueryLog {
             query_is_cut: self.text_is_cut,
             fingerprint: self.fingerprint,
             times: self.times,
-            priced: self.price.take(),
+            priced,
             verdict: end.verdict.into(),
             limit: end.limit.unwrap_or_default().into(),
             shadowed: std::mem::take(&mut self.shadow_ids).into(),

@@ -31,7 +31,7 @@ impl QueryReader {
     /// Reads the query. A text that cannot be parsed goes on record as it came.
     pub(in crate::proxy) fn parse(common: &mut Common, body: &Bytes) -> Result<Box<ParsedQuery>, Failure> {
         let Common { shared, head, upstream, log, .. } = common;
-        let (endpoint, QueryReader { cache, clock, .. }) = (common.endpoint, &shared.reader);
+        let (endpoint, cache) = (common.endpoint, &shared.reader.cache);
         let (kind, dialect) = (upstream.backend.kind(), upstream.dialect());
         let url_query = filter_parameters(kind, head.uri.query().unwrap_or(""))?;
         let form = filter_parameters(kind, body::form(&head.headers, endpoint, body)?)?;
@@ -40,7 +40,7 @@ impl QueryReader {
         } else {
             let params = Params::parse(&url_query, &form)?;
             let on_unparsable = upstream.on_unparsable;
-            let reading = QueryParser { now_ms: clock(), dialect, kind, on_unparsable, cache };
+            let reading = QueryParser { now_ms: log.came_ms(), dialect, kind, on_unparsable, cache };
             reading.read(endpoint, &params).map_err(|error| {
                 let text = params.first("query").or_else(|| params.first("match[]"));
                 log.unreadable(text.unwrap_or_default());
