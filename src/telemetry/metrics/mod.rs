@@ -3,6 +3,7 @@
 //! Label values are bounded: closed enums and `&'static str` by the compiler, backends and classes by the
 //! configuration, tenants by [`Metrics::new`].
 
+mod cached;
 mod control;
 mod journal;
 mod make;
@@ -10,9 +11,11 @@ mod make;
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 
+use self::cached::Cached;
 pub use self::control::{ControlGauges, LaneGauges};
 use super::tenants::TenantLabels;
 use crate::base::{Confidence, ErrorKind, TenantId};
@@ -130,14 +133,14 @@ pub struct Metrics {
     registry: Registry,
     described: Vec<Described>,
     tenants: TenantLabels,
-    admissions: IntCounterVec,
+    admissions: Cached<IntCounter>,
     refusals: IntCounterVec,
     /// In the order of [`Dimension::ALL`].
     estimated: [Histogram; 3],
-    actual: HistogramVec,
-    ratio: HistogramVec,
+    actual: Cached<Histogram>,
+    ratio: Cached<Histogram>,
     queue_length: IntGaugeVec,
-    queue_wait: HistogramVec,
+    queue_wait: Cached<Histogram>,
     budget_used: GaugeVec,
     budget_capacity: GaugeVec,
     control: control::Control,
@@ -146,10 +149,10 @@ pub struct Metrics {
     probe_seconds: HistogramVec,
     probe_cache: IntCounterVec,
     divided: IntCounterVec,
-    upstream: IntCounterVec,
-    upstream_seconds: HistogramVec,
-    answers: IntCounterVec,
-    answer_bytes: IntCounterVec,
+    upstream: Cached<IntCounter>,
+    upstream_seconds: Cached<Histogram>,
+    answers: Cached<IntCounter>,
+    answer_bytes: Cached<IntCounter>,
     learned_entries: IntGauge,
     pressure: GaugeVec,
     pressure_stale: IntGaugeVec,
@@ -163,8 +166,8 @@ pub struct Metrics {
     client_connections: IntGauge,
     client_connections_max: IntGauge,
     client_connections_lost: IntCounterVec,
-    requests: IntCounterVec,
-    request_seconds: HistogramVec,
+    requests: Cached<IntCounter>,
+    request_seconds: Cached<Histogram>,
     request_bodies: IntGauge,
     request_bodies_max: IntGauge,
     tls_handshakes: IntCounterVec,
@@ -198,11 +201,11 @@ impl Metrics {
     ) {
         for endpoint in endpoints {
             for (outcome, status) in USUAL_ENDS {
-                self.requests.with_label_values(&[*endpoint, outcome, status]);
+                self.requests.show(&[*endpoint, outcome, status]);
             }
         }
         for class in classes {
-            self.queue_wait.with_label_values(&[class]);
+            self.queue_wait.show(&[class]);
         }
         for backend in backends {
             for result in ProbeResult::ALL {
@@ -212,13 +215,13 @@ impl Metrics {
                 self.divided.with_label_values(&[backend, outcome.label()]);
             }
             for status in ["2xx", "4xx", "5xx", "error"] {
-                self.upstream.with_label_values(&[backend, status]);
+                self.upstream.show(&[backend, status]);
             }
             for outcome in ["complete", "failed", "dropped", "late", "cut_off"] {
-                self.answers.with_label_values(&[backend, outcome]);
+                self.answers.show(&[backend, outcome]);
             }
             self.probe_bytes.with_label_values(&[backend]);
-            self.answer_bytes.with_label_values(&[backend]);
+            self.answer_bytes.show(&[backend]);
         }
         for result in ["hit", "miss"] {
             self.probe_cache.with_label_values(&[result]);
@@ -230,8 +233,8 @@ impl Metrics {
 
     /// A query was admitted after waiting this long.
     pub fn admitted(&self, tenant: &TenantId, class: &str, waited: Duration) {
-        self.admissions.with_label_values(&[self.tenants.label(tenant), class]).inc();
-        self.queue_wait.with_label_values(&[class]).observe(waited.as_secs_f64());
+        self.admissions.with(&[self.tenants.label(tenant), class], IntCounter::inc);
+        self.queue_wait.with(&[class], |wait| wait.observe(waited.as_secs_f64()));
     }
 
     /// A query was refused by a limit (its stable id) in a mode (`enforce` or `shadow`).
@@ -287,8 +290,8 @@ impl Metrics {
 
     /// A request ended in this way, for its client with this status, or with none, after this long.
     pub fn ended(&self, endpoint: &'static str, outcome: &'static str, status: Option<u16>, took: Duration) {
-        self.requests.with_label_values(&[endpoint, outcome, class(status).unwrap_or("none")]).inc();
-        self.request_seconds.with_label_values(&[endpoint]).observe(took.as_secs_f64());
+        self.requests.with(&[endpoint, outcome, class(status).unwrap_or("none")], IntCounter::inc);
+        self.request_seconds.with(&[endpoint], |seconds| seconds.observe(took.as_secs_f64()));
     }
 
     /// Sets the bytes that large request bodies hold now, and their limit.
@@ -320,10 +323,10 @@ impl Metrics {
 
     /// Compares the estimate of a query (with its confidence) with its actual cost.
     pub fn settled(&self, dimension: Dimension, expected: u64, known: Confidence, actual: u64) {
-        self.actual.with_label_values(&[dimension.label()]).observe(actual as f64);
+        self.actual.with(&[dimension.label()], |cost| cost.observe(actual as f64));
         // Nothing expected and nothing found is right; one more on both sides keeps it so, and finite.
         let ratio = (expected as f64 + 1.0) / (actual as f64 + 1.0);
-        self.ratio.with_label_values(&[dimension.label(), known.as_str()]).observe(ratio);
+        self.ratio.with(&[dimension.label(), known.as_str()], |ratios| ratios.observe(ratio));
     }
 
     /// Sets the number of queries that wait for this backend.
@@ -359,14 +362,14 @@ impl Metrics {
 
     /// A backend answered with a status, or not at all (`None`), after this long.
     pub fn upstream(&self, backend: &str, status: Option<u16>, took: Duration) {
-        self.upstream.with_label_values(&[backend, class(status).unwrap_or("error")]).inc();
-        self.upstream_seconds.with_label_values(&[backend]).observe(took.as_secs_f64());
+        self.upstream.with(&[backend, class(status).unwrap_or("error")], IntCounter::inc);
+        self.upstream_seconds.with(&[backend], |seconds| seconds.observe(took.as_secs_f64()));
     }
 
     /// Counts an answer by its outcome, and its bytes.
     pub fn answered(&self, backend: &str, outcome: &'static str, bytes: u64) {
-        self.answers.with_label_values(&[backend, outcome]).inc();
-        self.answer_bytes.with_label_values(&[backend]).inc_by(bytes);
+        self.answers.with(&[backend, outcome], IntCounter::inc);
+        self.answer_bytes.with(&[backend], |counter| counter.inc_by(bytes));
     }
 
     /// Sets the number of queries in the history.
