@@ -217,6 +217,10 @@ impl DataScope {
         let is_scope = |name: &HeaderName| of_header(kind, name) == Scope;
         let headers = headers.iter().filter(|(name, _)| is_scope(name));
         let headers: HeaderMap = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let selects = |row: &Row| row.1.contains(&kind) && row.2 == Scope;
+        if !PARAMETERS.iter().any(selects) {
+            return Ok(Self::of(headers, Vec::new()));
+        }
         let of = |text: &str| -> Vec<(String, String)> {
             let selecting = text.split('&').filter(|part| of_parameter(kind, &name_of(part)) == Scope);
             let pairs = selecting.flat_map(|part| form_urlencoded::parse(part.as_bytes()));

@@ -26,16 +26,15 @@ const BYTE_UNITS: [(&str, u64); 8] = [
 
 /// Prints bytes in binary units with at most one decimal: `1.5GiB`, `512B`.
 pub fn bytes(n: u64) -> String {
-    for (unit, size) in &BYTE_UNITS[..4] {
-        if n >= *size {
-            let tenths = (n as f64 / *size as f64 * 10.0).round() as u64;
-            return match (tenths / 10, tenths % 10) {
-                (whole, 0) => format!("{whole}{unit}"),
-                (whole, tenth) => format!("{whole}.{tenth}{unit}"),
-            };
-        }
+    let [mut whole, mut tenth] = [itoa::Buffer::new(); 2];
+    let Some((unit, size)) = BYTE_UNITS[..4].iter().find(|(_, size)| n >= *size) else {
+        return [whole.format(n), "B"].concat();
+    };
+    let tenths = (n as f64 / *size as f64 * 10.0).round() as u64;
+    match tenths % 10 {
+        0 => [whole.format(tenths / 10), unit].concat(),
+        rest => [whole.format(tenths / 10), ".", tenth.format(rest), unit].concat(),
     }
-    format!("{n}B")
 }
 
 /// Parses `4GiB`, `1.5MB`, `512B` or a bare number of bytes; underscores are allowed between digits.
