@@ -27,8 +27,8 @@ use super::{
 const QUEUE: usize = 4_096;
 /// Bytes of texts between them.
 const QUEUE_TEXT_BYTES: u64 = 8 << 20;
-/// Records at which the thread is woken before its time.
-const WAKE_AT: usize = QUEUE / 4;
+/// Records at which the thread is woken before its time: few, since each is a kilobyte until it is written.
+const WAKE_AT: usize = QUEUE / 16;
 /// Bytes of records that make a block.
 const BLOCK_BYTES: usize = 64 << 10;
 /// The longest time between a query's end and its record on disk.
