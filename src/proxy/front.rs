@@ -103,14 +103,15 @@ impl Front {
         let mut caller = config.rules.identify(&head.headers, peer)?;
         let nowhere = || Failure::new(ErrorKind::Internal, "no backend is configured");
         let upstream = Arc::clone(config.upstream_of(&mut caller)?.ok_or_else(nowhere)?);
+        let client = config.rules.client_of(&head.headers, peer);
         let owner = Owner {
             tenant: caller.tenant.clone(),
             actor: Arc::clone(&caller.actor),
             class: config.class_name(caller.class),
             backend: Arc::clone(upstream.backend.shared_name()),
+            origin: Origin::of(&head.headers, client, caller.trusted),
         };
-        let client = config.rules.client_of(&head.headers, peer);
-        log.identified(owner, Origin::of(&head.headers, client, caller.trusted));
+        log.identified(owner);
         if self.stopping.load(Relaxed) {
             return Err(Failure::new(ErrorKind::ShuttingDown, "Weir is shutting down"));
         }

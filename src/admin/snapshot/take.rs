@@ -167,7 +167,7 @@ pub(in crate::admin) fn query(
         state: seen.state().as_str(),
         tenant: facts.owner.tenant.to_string(),
         actor: cut(&facts.owner.actor, ACTOR_CHARS),
-        origin: facts.origin.clone(),
+        origin: facts.owner.origin.clone(),
         start_ms: facts.times.map(|times| times.start),
         end_ms: facts.times.map(|times| times.end),
         step_ms: facts.times.map(|times| times.step),

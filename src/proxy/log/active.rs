@@ -62,8 +62,7 @@ impl QueryState {
 /// The facts about a query that asks to run.
 #[derive(Debug)]
 pub(crate) struct Facts {
-    pub owner: Owner,
-    pub origin: Origin,
+    pub owner: Arc<Owner>,
     pub cost: QueryCost,
     /// Requests that it is asked for in.
     pub parts: u64,
@@ -152,7 +151,6 @@ impl ActiveQueries {
     pub(in crate::proxy) fn rejected(
         &self,
         owner: &Owner,
-        origin: &Origin,
         fingerprint: &str,
         query: &str,
         rejection: Rejection<'_>,
@@ -175,7 +173,7 @@ impl ActiveQueries {
             times: before.map_or(0, |known| known.times) + 1,
             tenant: owner.tenant.to_string(),
             actor: cut(&owner.actor, QUERY_CHARS),
-            origin: origin.clone(),
+            origin: owner.origin.clone(),
             reason: rejection.reason,
             shadow: rejection.shadow,
             status: rejection.status,
@@ -313,21 +311,21 @@ mod tests {
 
     fn owner(tenant: &str) -> Owner {
         let tenant = TenantId::new(tenant).unwrap();
-        Owner { tenant, actor: "panel".into(), class: "adhoc".into(), backend: "main".into() }
+        let [actor, class, backend] = ["panel", "adhoc", "main"].map(Into::into);
+        Owner { tenant, actor, class, backend, origin: Origin::default() }
     }
 
     fn running(tenant: &str) -> Facts {
         let cost = QueryCost { samples: Estimate::exact(7), ..QueryCost::NOTHING };
         let (began, query) = (Instant::now(), "up".into());
         Facts {
-            owner: owner(tenant),
+            owner: Arc::new(owner(tenant)),
             cost,
             parts: 1,
             endpoint: Endpoint::Query,
             fingerprint: None,
             query,
             times: None,
-            origin: Origin::default(),
             began,
             queued: began,
         }
@@ -372,10 +370,10 @@ mod tests {
         let queries = ActiveQueries::new(|| 5);
         let told = |message| Rejection { reason: "weir-max-series", status: 422, message, shadow: false };
         for i in 0..200 {
-            queries.rejected(&owner("a"), &Origin::default(), &i.to_string(), &"x".repeat(1_000), told("no"));
+            queries.rejected(&owner("a"), &i.to_string(), &"x".repeat(1_000), told("no"));
         }
-        queries.rejected(&owner("a"), &Origin::default(), "190", "x", told("no, again"));
-        queries.rejected(&owner("b"), &Origin::default(), "190", "x", told("no"));
+        queries.rejected(&owner("a"), "190", "x", told("no, again"));
+        queries.rejected(&owner("b"), "190", "x", told("no"));
         let list = queries.rejections();
         assert_eq!(list.len(), REJECTIONS_MAX);
         assert_eq!((list[1].times, &*list[1].message), (2, "no, again"));

@@ -1,7 +1,8 @@
-//! The tenant that pays for a query, and the backend where it runs.
+//! The tenant that pays for a query, the backend where it runs, and where it comes from.
 
 use std::sync::Arc;
 
+use super::Origin;
 use crate::base::TenantId;
 
 /// The owner of a query, and its backend.
@@ -15,4 +16,6 @@ pub(crate) struct Owner {
     pub class: Arc<str>,
     /// Name of the backend.
     pub backend: Arc<str>,
+    /// Where it comes from, as its client says.
+    pub origin: Origin,
 }

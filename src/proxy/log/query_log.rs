@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{
-    Origin, Owner, Rejection,
+    Owner, Rejection,
     active::{ActiveGuard, ActiveQueries, Facts},
     span::{Ended, Trace},
     stage::Stage,
@@ -34,13 +34,15 @@ use crate::{
 /// A line of the log: the fields that every line about a query has, then its own.
 macro_rules! log_line {
     ($log:expr, target: $target:literal, $message:literal, $($field:tt)*) => {{
-        let (owner, times, origin) = ($log.owner.as_ref(), $log.times.as_ref(), &$log.origin);
+        let (owner, times) = ($log.owner.as_ref(), $log.times.as_ref());
+        let origin = owner.map(|owner| &owner.origin);
         tracing::info!(
             target: $target,
             tenant = owner.map(|o| o.tenant.as_str()), actor = owner.map(|o| &*o.actor),
             class = owner.map(|o| &*o.class), backend = owner.map(|o| &*o.backend),
-            user = origin.user.as_deref(), dashboard = origin.dashboard.as_deref(), panel = origin.panel.as_deref(),
-            client = origin.client.map(tracing::field::display), trace_id = origin.trace_id.as_deref(),
+            user = origin.and_then(|o| o.user.as_deref()), dashboard = origin.and_then(|o| o.dashboard.as_deref()),
+            panel = origin.and_then(|o| o.panel.as_deref()), client = origin.and_then(|o| o.client).map(tracing::field::display),
+            trace_id = origin.and_then(|o| o.trace_id.as_deref()),
             endpoint = $log.endpoint.as_str(), fingerprint = $log.fingerprint.map(tracing::field::display),
             start_ms = times.map(|t| t.start), end_ms = times.map(|t| t.end), step_ms = times.map(|t| t.step),
             $($field)*
@@ -85,7 +87,6 @@ impl QueryLogs {
             stage: Stage::Identify,
             priced: began,
             owner: None,
-            origin: Origin::default(),
             query: Arc::default(),
             text: Arc::default(),
             text_is_cut: false,
@@ -119,8 +120,7 @@ pub(in crate::proxy) struct QueryLog {
     stage: Stage,
     /// When its cost was known; until then, when it came.
     priced: Instant,
-    pub(super) owner: Option<Owner>,
-    pub(super) origin: Origin,
+    pub(super) owner: Option<Arc<Owner>>,
     pub(super) query: Arc<str>,
     /// The same for the journal, which keeps more of it.
     pub(super) text: Arc<str>,
@@ -188,9 +188,9 @@ impl QueryLog {
         &self.query
     }
 
-    /// Its origin.
-    pub(in crate::proxy) const fn origin(&self) -> &Origin {
-        &self.origin
+    /// Who pays for it, and where it comes from, once that is known.
+    pub(in crate::proxy) fn owner(&self) -> Option<&Owner> {
+        self.owner.as_deref()
     }
 
     /// The name of its class.
@@ -199,9 +199,8 @@ impl QueryLog {
     }
 
     /// The client is identified.
-    pub(in crate::proxy) fn identified(&mut self, owner: Owner, origin: Origin) {
-        self.owner = Some(owner);
-        self.origin = origin;
+    pub(in crate::proxy) fn identified(&mut self, owner: Owner) {
+        self.owner = Some(Arc::new(owner));
         self.stage = Stage::Parse;
     }
 
@@ -247,7 +246,6 @@ impl QueryLog {
         let Some((owner, cost)) = self.owner.clone().zip(self.cost) else { return };
         let facts = Facts {
             owner,
-            origin: self.origin.clone(),
             cost,
             parts: self.parts,
             endpoint: self.endpoint,
@@ -318,7 +316,7 @@ impl QueryLog {
     fn reject(&self, rejection: Rejection<'_>) {
         if let Some(owner) = &self.owner {
             let fingerprint = self.fingerprint.map(|f| f.to_string()).unwrap_or_default();
-            self.logs.active.rejected(owner, &self.origin, &fingerprint, &self.query, rejection);
+            self.logs.active.rejected(owner, &fingerprint, &self.query, rejection);
         }
     }
 
@@ -413,11 +411,10 @@ impl QueryLog {
             };
             trace.end(self, &ended);
         }
-        if !self.endpoint.is_explained() {
-            let logs = Arc::clone(&self.logs);
-            if let Some(journal) = logs.journal.get() {
-                journal.write(self.record(&end, took, waited));
-            }
+        let record = (!self.endpoint.is_explained() && self.logs.journal.get().is_some())
+            .then(|| self.record(&end, took, waited));
+        if let (Some(journal), Some(record)) = (self.logs.journal.get(), record) {
+            journal.write(record);
         }
     }
 

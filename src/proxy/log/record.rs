@@ -1,6 +1,6 @@
 //! The journal's record of a query, made when it ends.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Owner,
@@ -26,7 +26,6 @@ fn counted(actual: meter::Actual) -> Actual {
 impl QueryLog {
     /// Everything that the log knows of a query that has ended.
     pub(super) fn record(&mut self, end: &End<'_>, took: Duration, waited: Duration) -> Box<Record> {
-        let origin = std::mem::take(&mut self.origin);
         let priced = self.cost.zip(self.price.take()).map(|(cost, price)| {
             let Price { whole_memory, counts, basis } = price;
             Priced { cost, parts: self.parts, whole_memory, counts, basis }
@@ -36,12 +35,6 @@ impl QueryLog {
             took_ms: Some(took.as_millis() as u64),
             wait_ms: Some(waited.as_millis() as u64),
             endpoint: self.endpoint.as_str().into(),
-            user: origin.user.into(),
-            dashboard: origin.dashboard.into(),
-            panel: origin.panel.into(),
-            rule: origin.rule.into(),
-            user_agent: origin.user_agent.into(),
-            client: origin.client,
             query: Text::Shared(std::mem::take(&mut self.text)),
             query_is_cut: self.text_is_cut,
             fingerprint: self.fingerprint,
@@ -55,11 +48,19 @@ impl QueryLog {
             actual: end.actual.map(counted).unwrap_or_default(),
             ..Record::default()
         });
-        if let Some(Owner { tenant, actor, class, backend }) = self.owner.take() {
+        // Nobody else has it by now, but for a snapshot under way.
+        if let Some(owner) = self.owner.take().map(Arc::unwrap_or_clone) {
+            let Owner { tenant, actor, class, backend, origin } = owner;
             record.tenant = Text::Shared(tenant.shared().clone());
             record.actor = Text::Shared(actor);
             record.class = Text::Shared(class);
             record.backend = Text::Shared(backend);
+            record.user = origin.user.into();
+            record.dashboard = origin.dashboard.into();
+            record.panel = origin.panel.into();
+            record.rule = origin.rule.into();
+            record.user_agent = origin.user_agent.into();
+            record.client = origin.client;
         }
         record
     }

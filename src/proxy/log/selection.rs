@@ -32,8 +32,8 @@ impl Selection {
             |wanted: &String| facts.fingerprint.is_some_and(|known| known.to_string() == *wanted);
         self.id.is_none_or(|id| id == query.tag)
             && is(&self.tenant, Some(facts.owner.tenant.as_str()))
-            && is(&self.dashboard, facts.origin.dashboard.as_deref())
-            && is(&self.user, facts.origin.user.as_deref())
+            && is(&self.dashboard, facts.owner.origin.dashboard.as_deref())
+            && is(&self.user, facts.owner.origin.user.as_deref())
             && self.fingerprint.as_ref().is_none_or(is_fingerprint)
     }
 }

@@ -141,7 +141,7 @@ fn changes(
 
 /// A query as rules see it; an explained one as the query that it explains.
 fn subject<'a>(common: &'a Common, query: &'a ParsedQuery) -> Subject<'a> {
-    let origin = common.log.origin();
+    let origin = common.log.owner().map(|owner| &owner.origin);
     let endpoint = match common.endpoint {
         Endpoint::QueryCost => Endpoint::Query,
         Endpoint::QueryRangeCost => Endpoint::QueryRange,
@@ -152,10 +152,10 @@ fn subject<'a>(common: &'a Common, query: &'a ParsedQuery) -> Subject<'a> {
         tenants: if payers.is_empty() { std::slice::from_ref(&common.caller.tenant) } else { payers },
         class: common.class_name(),
         endpoint: endpoint.as_str(),
-        dashboard: origin.dashboard.as_deref(),
-        panel: origin.panel.as_deref(),
-        user: origin.user.as_deref(),
-        user_agent: origin.user_agent.as_deref(),
+        dashboard: origin.and_then(|origin| origin.dashboard.as_deref()),
+        panel: origin.and_then(|origin| origin.panel.as_deref()),
+        user: origin.and_then(|origin| origin.user.as_deref()),
+        user_agent: origin.and_then(|origin| origin.user_agent.as_deref()),
         fingerprint: query.fingerprint,
         text: &query.text,
         shape: &query.shape,
