@@ -53,7 +53,7 @@ impl Backend {
                 if endpoint.not_found(Instant::now()) {
                     tracing::info!(
                         backend = self.name(),
-                        "has no {TSDB_STATUS}: more selectors are counted by probes"
+                        "the backend has no {TSDB_STATUS}: more selectors are counted by probes"
                     );
                 }
             }

@@ -175,7 +175,10 @@ impl Backend {
             };
         }
         if replica.own_word.not_found(Instant::now()) {
-            tracing::info!(backend = self.name(), "has no {path}: only a query shows whether it is ready");
+            tracing::info!(
+                backend = self.name(),
+                "the backend has no {path}: only a query shows whether it is ready"
+            );
         }
         Ok(false)
     }
@@ -197,7 +200,7 @@ impl Backend {
             tracing::warn!(
                 backend = self.name(),
                 replica = replica.pool.url().as_str(),
-                "has no {path}, neither at the root nor below its path: set pressure.metrics_urls to have its memory seen"
+                "the backend has no {path}, neither at the root nor below its path: set pressure.metrics_urls to have its memory seen"
             );
         }
         None

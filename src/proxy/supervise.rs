@@ -137,7 +137,7 @@ impl BackendSupervisor {
             before = before.0,
             cut_by,
             underestimate,
-            "the share of the window for heavy queries that distress leaves"
+            "distress changed the window for heavy queries"
         );
         now
     }
@@ -146,7 +146,7 @@ impl BackendSupervisor {
 fn say_silence(backend: &str, observation: &Observation) {
     let signals: Vec<_> = observation.stale.iter().copied().map(Signal::as_str).collect();
     if signals.is_empty() {
-        tracing::info!(backend, "every signal of pressure comes again");
+        tracing::info!(backend, "all signals of pressure are there again");
     } else {
         tracing::warn!(
             backend,

@@ -216,7 +216,10 @@ impl Backend {
             // There is none, or the operator did not switch it on: no question of this query.
             Err(ProbeError::Refused(403 | 404 | 405 | 422 | 501, why)) => {
                 if endpoint.not_found(Instant::now()) {
-                    tracing::info!(backend = self.name(), "has no {path}, series are listed instead: {why}");
+                    tracing::info!(
+                        backend = self.name(),
+                        "the backend has no {path}, series are listed instead: {why}"
+                    );
                 }
             }
             Err(ProbeError::Refused(..) | ProbeError::Unreadable(_)) => {}

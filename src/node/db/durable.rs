@@ -82,7 +82,7 @@ impl Db {
             let (seconds, held) = (step / 1_000, duration::text(present::HELD));
             tracing::warn!(
                 seconds,
-                "the clock says that the node was away for long: deletion by age begins when it has said so for {held}"
+                "by the clock the node was away for long: deletion by age waits until the clock has stayed so for {held}"
             );
         }
     }

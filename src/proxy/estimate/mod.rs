@@ -95,8 +95,7 @@ impl Pricing {
             format!("the backend did not say how many series there are, so some are assumed: {why}")
         });
         let unknown = query.shape.functions.contains(&promql::function::UNKNOWN.name).then(|| {
-            "a function in it is not known to Weir; it is priced as the most expensive one"
-                .to_owned()
+            "a function in it is not known to Weir; it is priced as the most expensive one".to_owned()
         });
         let warnings: Vec<_> = [assumed, unknown].into_iter().flatten().collect();
         if !warnings.is_empty() {
