@@ -356,7 +356,7 @@ fn debug_prints_are_seen() {
     {
         assert!(debug_prints(line), "{line}");
     }
-    for line in [r#"format!("{text:?} is no number")"#, "let x = f(y)?;", "T: ?Sized", "a.b()?, c()?"] {
+    for line in [r#"format!("{text:?} is not a number")"#, "let x = f(y)?;", "T: ?Sized", "a.b()?, c()?"] {
         assert!(!debug_prints(line), "{line}");
     }
 }

@@ -35,7 +35,7 @@ pub(super) async fn kill_one(
     Path(id): Path<String>,
     asked: Asked,
 ) -> Result<Response, Failed> {
-    let id = id.parse().map_err(|_| Failed::bad(format!("`{id}` is no number of a query")))?;
+    let id = id.parse().map_err(|_| Failed::bad(format!("`{id}` is not the number of a query")))?;
     let killed = kill(&admin, Selection { id: Some(id), ..Selection::default() }, asked)?;
     if killed.is_empty() {
         return Err(Failed::missing(format!("query {id} neither waits nor runs, or was stopped before")));

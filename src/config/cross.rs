@@ -50,7 +50,7 @@ pub(super) fn check(raw: &Raw, root: &Node, wrong: &mut Vec<Diagnostic>, warning
 /// Bytes of the smallest journal: several files of several blocks.
 const JOURNAL_BYTES_MIN: u64 = 1 << 20;
 
-const NO_NAME: &str = "is no name: 1 to 150 visible ASCII characters without spaces";
+const NO_NAME: &str = "is not a name: 1 to 150 visible ASCII characters without spaces";
 
 struct Checker<'a> {
     root: &'a Node,
@@ -122,7 +122,7 @@ impl<'a> Checker<'a> {
             let shown = at.shown(name);
             self.refuse(
                 &at,
-                format!("{shown} is no name of a host; without scheme and port, such as `weir.example`"),
+                format!("{shown} is not the name of a host; without scheme and port, such as `weir.example`"),
             );
         }
         if let Err((key, message)) = auth::tokens(&raw.server.admin_auth) {

@@ -59,7 +59,7 @@ fn replaced(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Strin
         let inside = &from[2..end];
         let (name, default) = inside.split_once(":-").map_or((inside, None), |(n, d)| (n, Some(d)));
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-            return Err(format!("`{name}` is no name of an environment variable"));
+            return Err(format!("`{name}` is not the name of an environment variable"));
         }
         // As in a shell, `:-` covers a variable that is set to nothing.
         match (lookup(name).filter(|value| default.is_none() || !value.is_empty()), default) {

@@ -330,7 +330,7 @@ mod tests {
             ),
             (
                 "recent: {header: bad header}",
-                "n.yaml:1:18: recent.header: `bad header` is no name of a header",
+                "n.yaml:1:18: recent.header: `bad header` is not the name of a header",
             ),
             ("pool: {low: 60%}", "n.yaml:1:13: pool.low: a refill that starts at 60% cannot stop at 60%"),
         ];

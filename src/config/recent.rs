@@ -73,7 +73,7 @@ impl ReadQuota {
             let node = root.get("recent").and_then(|recent| recent.get("header"));
             let position = node.map_or(Position::default(), |node| node.position);
             let path = Path::default().key("recent").key("header");
-            Diagnostic::new(position, &path, format!("`{}` is no name of a header", self.header))
+            Diagnostic::new(position, &path, format!("`{}` is not the name of a header", self.header))
         })
     }
 

@@ -75,11 +75,11 @@ pub fn resolve(raw: &Raw) -> Result<proxy::Settings, String> {
 }
 
 fn tenant(name: &str) -> Result<TenantId, String> {
-    TenantId::new(name).ok_or_else(|| format!("`{name}` is no tenant name"))
+    TenantId::new(name).ok_or_else(|| format!("`{name}` is not a tenant name"))
 }
 
 fn tenant_pattern(text: &str) -> Result<TenantPattern, String> {
-    TenantPattern::new(text).ok_or_else(|| format!("`{text}` is no tenant name"))
+    TenantPattern::new(text).ok_or_else(|| format!("`{text}` is not a tenant name"))
 }
 
 fn header_name(name: &str) -> Result<HeaderName, String> {

@@ -41,7 +41,7 @@ pub enum FormatError {
 impl fmt::Display for FormatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotAJournal => f.write_str("this is no journal of Weir"),
+            Self::NotAJournal => f.write_str("this is not a journal of Weir"),
             Self::Version(version) => {
                 write!(
                     f,

@@ -220,7 +220,7 @@ fn files_of_another_version_and_other_files_are_refused() {
     let file = folder.path().join("00000001.journal");
     for (bytes, message) in [
         (&b"WEIRJRNL\x02\0\0\0"[..], "this journal has version 2, and this program reads version 1"),
-        (b"{\"query\": \"up\"}", "this is no journal of Weir"),
+        (b"{\"query\": \"up\"}", "this is not a journal of Weir"),
     ] {
         fs::write(&file, bytes).unwrap();
         let error = Reader::open(&file).unwrap().next().unwrap().unwrap_err().to_string();

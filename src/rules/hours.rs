@@ -25,15 +25,16 @@ impl Hours {
             None => (0, 0),
             Some(text) => {
                 let both = text.split_once('-').and_then(|(start, end)| Some((minute(start)?, minute(end)?)));
-                both.ok_or_else(|| format!("`{text}` is no time of day such as `22:00-06:00` (UTC)"))?
+                both.ok_or_else(|| format!("`{text}` is not a time of day such as `22:00-06:00` (UTC)"))?
             }
         };
         let mut set = 0;
         for day in days {
             let at = DAYS.iter().position(|known| day.eq_ignore_ascii_case(known));
             set |= 1
-                << at
-                    .ok_or_else(|| format!("`{day}` is no day; write mon, tue, wed, thu, fri, sat or sun"))?;
+                << at.ok_or_else(|| {
+                    format!("`{day}` is not a day; write mon, tue, wed, thu, fri, sat or sun")
+                })?;
         }
         Ok(Some(Self { start, end, days: if set == 0 { 0x7f } else { set } }))
     }

@@ -183,7 +183,7 @@ fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::E
         Some(Written::Number(number)) => Ok(Some(number)),
         Some(Written::Text(text)) => units::parse_count(&text)
             .map(Some)
-            .ok_or_else(|| D::Error::custom(format!("`{text}` is no whole number such as `50_000`"))),
+            .ok_or_else(|| D::Error::custom(format!("`{text}` is not a whole number such as `50_000`"))),
     }
 }
 
@@ -291,7 +291,7 @@ impl MatchSpec {
             return Err("`metric` is a name, or its beginning and one `*`".to_owned());
         }
         if let Some(endpoint) = self.endpoint.as_ref().filter(|name| !ENDPOINTS.contains(&name.as_str())) {
-            return Err(format!("`{endpoint}` is no endpoint; those are {}", ENDPOINTS.join(", ")));
+            return Err(format!("`{endpoint}` is not an endpoint; those are {}", ENDPOINTS.join(", ")));
         }
         Ok(Matchers {
             fingerprint: self.fingerprint.as_deref().map(fingerprint).transpose()?,
@@ -338,7 +338,7 @@ fn expiry(text: &str, now_ms: Option<i64>) -> Result<i64, String> {
         (None, Ok(_)) => Err(format!(
             "`{text}` would begin anew with each start; write a time such as `2026-12-01T08:00:00Z`"
         )),
-        (_, Err(_)) => Err(format!("`{text}` is no time such as `2026-12-01T08:00:00Z`")),
+        (_, Err(_)) => Err(format!("`{text}` is not a time such as `2026-12-01T08:00:00Z`")),
     }
 }
 
@@ -346,7 +346,7 @@ fn span(text: Option<&str>) -> Result<Option<u64>, String> {
     let Some(text) = text else { return Ok(None) };
     match duration::parse(text.trim()) {
         Ok(ms) if ms > 0 => Ok(Some(ms)),
-        _ => Err(format!("`{text}` is no duration such as `15s` or `7d`")),
+        _ => Err(format!("`{text}` is not a duration such as `15s` or `7d`")),
     }
 }
 
@@ -354,7 +354,7 @@ fn fingerprint(text: &str) -> Result<String, String> {
     if text.len() == FINGERPRINT_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(text.to_ascii_lowercase());
     }
-    Err(format!("`{text}` is no fingerprint: {FINGERPRINT_DIGITS} hexadecimal digits"))
+    Err(format!("`{text}` is not a fingerprint: {FINGERPRINT_DIGITS} hexadecimal digits"))
 }
 
 fn query(text: &str) -> Result<ExactText, String> {
@@ -375,5 +375,5 @@ fn regex(text: &str) -> Result<regex::Regex, String> {
 }
 
 fn tenant(text: &str) -> Result<TenantPattern, String> {
-    TenantPattern::new(text).ok_or_else(|| format!("`{text}` is no tenant, and not `team-*`"))
+    TenantPattern::new(text).ok_or_else(|| format!("`{text}` is not a tenant, and not `team-*`"))
 }

@@ -131,7 +131,7 @@ impl Backend {
             self.ask_json("/api/v1/query", form, request, deadline).await?;
         let Some(sample) = answer.data.result.first() else { return Ok((0, bytes)) };
         let text = sample.value.1.as_str();
-        let series = text.parse().map_err(|_| ProbeError::Unreadable(format!("`{text}` is no count")))?;
+        let series = text.parse().map_err(|_| ProbeError::Unreadable(format!("`{text}` is not a count")))?;
         Ok((series, bytes))
     }
 

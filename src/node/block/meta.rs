@@ -41,7 +41,8 @@ impl Meta {
     pub(super) fn read(block: &Path) -> Result<Self, BlockError> {
         let path = block.join(META_FILE);
         let bytes = fs::read(&path).map_err(|error| missing(&path, error))?;
-        let json: Value = serde_json::from_slice(&bytes).map_err(|_| corrupt(&path, "it is no such JSON"))?;
+        let json: Value =
+            serde_json::from_slice(&bytes).map_err(|_| corrupt(&path, "it is not the expected JSON"))?;
         // Before the checksum: another version may have it elsewhere.
         if let Some(version) =
             json.get("version").and_then(Value::as_u64).filter(|v| *v != u64::from(VERSION))
@@ -49,7 +50,8 @@ impl Meta {
             return Err(BlockError::Version { path, what: format!("version {version} of the format") });
         }
         let added = Self::field_added_to(&json);
-        let meta: Self = serde_json::from_value(json).map_err(|_| corrupt(&path, "it is no such JSON"))?;
+        let meta: Self =
+            serde_json::from_value(json).map_err(|_| corrupt(&path, "it is not the expected JSON"))?;
         if let Some(name) = added {
             return Err(BlockError::Version { path, what: format!("the field `{name}`") });
         }

@@ -199,7 +199,7 @@ impl Db {
         if !opened.foreign.is_empty() {
             let folders: Vec<String> = opened.foreign.iter().map(|path| path.display().to_string()).collect();
             let folders = folders.join(", ");
-            tracing::warn!(folders, "folders that are no blocks are left alone");
+            tracing::warn!(folders, "folders that are not blocks are left alone");
         }
         Ok(())
     }

@@ -50,7 +50,7 @@ pub(super) fn limit(params: &Params<'_>) -> Result<Option<usize>, Failure> {
     let Some(text) = params.one("limit")? else { return Ok(None) };
     let limit: usize = text
         .parse()
-        .map_err(|_| ParamError::invalid("limit", format!("{text:?} is no whole number from 0 up")))?;
+        .map_err(|_| ParamError::invalid("limit", format!("{text:?} is not a whole number from 0 up")))?;
     Ok(Some(limit).filter(|limit| *limit > 0))
 }
 

@@ -188,7 +188,7 @@ pub(super) fn selectors(node: &Node, params: &Params<'_>) -> Result<Vec<Vec<Matc
             Expr::Selector(Selector { matchers, at: None, offset: None, edges: Edges::Plain, .. }) => {
                 Ok(matchers.clone())
             }
-            _ => Err(bad(format!("{text:?} is no series selector"))),
+            _ => Err(bad(format!("{text:?} is not a series selector"))),
         }
     };
     params.all("match[]").map(parse).collect()

@@ -148,8 +148,9 @@ impl Import {
     fn read(query: &str) -> Result<Self, Failure> {
         let params = Params::parse(query, "")?;
         let time_ms = params.one("timestamp")?.map(|text| {
-            let bad =
-                |_| ParamError::invalid("timestamp", format!("{text:?} is no whole number of milliseconds"));
+            let bad = |_| {
+                ParamError::invalid("timestamp", format!("{text:?} is not a whole number of milliseconds"))
+            };
             text.parse().map_err(bad)
         });
         let mut import = Self { time_ms: time_ms.transpose()?, extra_labels: Vec::new() };

@@ -47,7 +47,7 @@ pub(in crate::proxy) enum ReadError {
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Snappy => f.write_str("the remote read request is no snappy block"),
+            Self::Snappy => f.write_str("the remote read request is not a snappy block"),
             Self::TooLarge(what) => write!(f, "the remote read request {what}"),
             Self::Protobuf(error) => write!(f, "the remote read request is damaged: {error}"),
         }
@@ -272,7 +272,7 @@ impl Once {
     fn see(&mut self, field: &Field<'_>) -> Result<(), ProtobufError> {
         let bit = 1_u64.checked_shl(field.number).unwrap_or(0);
         if self.0 & bit != 0 {
-            return Err(field.error("a field that is no list is given twice"));
+            return Err(field.error("a field that is not a list is given twice"));
         }
         self.0 |= bit;
         Ok(())
@@ -343,8 +343,8 @@ mod tests {
         let query = |fields: &[u8]| [&[0x0a, fields.len() as u8], fields].concat();
         for (message, why) in [
             (hidden, "a field number is out of range"),
-            (query(&[0x08, 1, 0x08, 2]), "a field that is no list is given twice"),
-            (query(&[0x22, 0, 0x22, 0]), "a field that is no list is given twice"),
+            (query(&[0x08, 1, 0x08, 2]), "a field that is not a list is given twice"),
+            (query(&[0x22, 0, 0x22, 0]), "a field that is not a list is given twice"),
             (query(&[0x0a, 1, 1]), "a field has the wrong wire type"),
             (vec![0x08, 1], "a field has the wrong wire type"),
             (vec![0x10, 2], "a response type is unknown"),

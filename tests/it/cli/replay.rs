@@ -88,7 +88,7 @@ fn a_journal_is_replayed_and_suggests_limits_that_load() {
         ),
         (&["replay", "--config", "none.yaml", folder], 64, "", "no such file"),
         (&["replay", "--config", &strict, "no-journal"], 1, "", "no-journal"),
-        (&["replay", "--config", &strict, &log], 1, "", "this is no journal of Weir"),
+        (&["replay", "--config", &strict, &log], 1, "", "this is not a journal of Weir"),
         (&["check-config", &good, "--replay", folder], 0, "of 201 queries it refuses none", ""),
         (&["check-config", &strict, "--replay", folder], 1, "", "1 of which were answered before"),
         (&["check-config", &patch, "--replay", folder], 1, "", "weir-max-series"),

@@ -109,7 +109,7 @@ async fn what_is_sound_of_a_write_is_stored() {
         (
             "import/prometheus",
             format!("{}text one\n", lines.concat()).into_bytes(),
-            "line 5001: \\\"one\\\" is no number; before it 5000 samples were written, 0 refused",
+            "line 5001: \\\"one\\\" is not a number; before it 5000 samples were written, 0 refused",
         ),
     ];
     for (target, body, part) in cases {

@@ -54,7 +54,7 @@ pub(super) fn sample(rest: &str, options: &TextOptions<'_>) -> Result<(f64, i64,
     };
     let mut words = rest.split_ascii_whitespace();
     let value = words.next().ok_or("the value is missing")?;
-    let value = number(value).ok_or_else(|| format!("{:?} is no number", shown(value)))?;
+    let value = number(value).ok_or_else(|| format!("{:?} is not a number", shown(value)))?;
     let time = words.next().map_or(Ok(options.time_ms), |word| time(word, options.open_metrics))?;
     // OpenMetrics has nothing, the text format has nothing either, after the timestamp.
     match words.next() {
@@ -202,7 +202,7 @@ fn digits(word: &str) -> Option<i64> {
 }
 
 fn time(word: &str, open_metrics: bool) -> Result<i64, String> {
-    let bad = || format!("{:?} is no timestamp", shown(word));
+    let bad = || format!("{:?} is not a timestamp", shown(word));
     if open_metrics || word.contains('.') {
         let ms = number(word).ok_or_else(bad)? * 1_000.0;
         let fits = ms.is_finite() && ms.abs() < i64::MAX as f64;

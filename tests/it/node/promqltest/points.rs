@@ -80,7 +80,7 @@ pub(super) fn number(text: &str) -> Result<f64, String> {
     if let Some(hex) = text.strip_prefix("0x") {
         return u64::from_str_radix(hex, 16).map(|n| n as f64).map_err(|e| e.to_string());
     }
-    text.parse().map_err(|_| format!("{text:?} is no number"))
+    text.parse().map_err(|_| format!("{text:?} is not a number"))
 }
 
 /// A sequence of start times, each in milliseconds relative to its sample.
@@ -113,5 +113,5 @@ fn signed_ms(text: &str) -> Result<i64, String> {
         Some(b'+') => (1, &text[1..]),
         Some(_) => (1, text),
     };
-    duration::parse(body).map(|ms| sign * ms as i64).map_err(|_| format!("{text:?} is no duration"))
+    duration::parse(body).map(|ms| sign * ms as i64).map_err(|_| format!("{text:?} is not a duration"))
 }

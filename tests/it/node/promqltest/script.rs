@@ -219,5 +219,5 @@ fn split_word(text: &str) -> (&str, &str) {
 }
 
 fn duration(text: &str) -> Result<i64, String> {
-    duration::parse(text).map(|ms| ms as i64).map_err(|_| format!("{text:?} is no duration"))
+    duration::parse(text).map(|ms| ms as i64).map_err(|_| format!("{text:?} is not a duration"))
 }
