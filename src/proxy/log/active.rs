@@ -15,7 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{
-    Origin, Owner, Refused, Rejection,
+    Owner, Refused, Rejection,
     recent_tenants::{RecentTenants, TenantCounts},
 };
 use crate::{
