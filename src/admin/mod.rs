@@ -1,6 +1,8 @@
-//! Floor 3: the admin API. A [`Snapshot`] is the state of the proxy at one moment; [`page`] makes HTML of it,
+//! Floor 3: the admin API. A [`Snapshot`] is the state of the proxy at one moment; `page/` makes HTML of it,
 //! [`Snapshot::json`] a document for machines, and [`serve_admin`] serves both beside metrics, health and reload.
 
+mod history;
+mod live;
 mod page;
 mod queries;
 mod reply;
@@ -9,7 +11,8 @@ mod rules;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod views;
 
-pub use page::{Escaped, escaped, page};
+pub use page::{Escaped, escaped};
 pub use routes::{Reload, serve_admin};
-pub use snapshot::{Backend, Finding, Number, Queries, Query, Replica, Severity, Share, Snapshot, Tenant};
+pub use snapshot::{Backend, Finding, Holder, Number, Queries, Query, Replica, Severity, Share, Snapshot, Tenant};

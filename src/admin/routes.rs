@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 
-use super::{Snapshot, page, queries, rules};
+use super::{Snapshot, live::Live, queries, rules, views};
 use crate::{
     http::{self, BrowserGuard, ListenerTls, Options, Timeouts, TokenGuard, Workers},
     proxy::Proxy,
@@ -32,7 +32,7 @@ pub type Reload = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
 
 const ENDPOINTS: &str = "\
 Weir's admin API. Queries go to the other address (server.listen).
-GET  /status               what happens now, for people: /status?refresh=5 loads itself anew
+GET  /                     the page for people, in a browser: what happens now; also /refused and /rules
 GET  /status.json          the same for machines
 GET  /metrics              metrics of the proxy
 GET  /-/healthy            whether the process answers
@@ -47,6 +47,7 @@ GET  /debug/pprof/heap     what holds memory, likewise
 #[derive(Clone)]
 pub(super) struct Admin {
     pub(super) proxy: Arc<Proxy>,
+    pub(super) live: Arc<Live>,
     reload: Option<Reload>,
 }
 
@@ -73,9 +74,10 @@ pub async fn serve_admin(
         workers: Workers::here(),
         grace: || GRACE,
     };
+    let live = Live::new(Arc::clone(&proxy));
+    let (watched, closing) = (Arc::clone(&live), Arc::clone(&live));
     let routes = Router::new()
-        .route("/", get(|| async { ENDPOINTS }))
-        .route("/status", get(status_page))
+        .route("/endpoints", get(|| async { ENDPOINTS }))
         .route("/status.json", get(status_json))
         .route("/metrics", get(metrics_text))
         .route("/-/healthy", get(|| async { "Weir is healthy.\n" }))
@@ -94,8 +96,9 @@ pub async fn serve_admin(
         .route("/api/v1/admin/rules", get(rules::list).post(rules::add))
         .route("/api/v1/admin/rules/{name}", delete(rules::remove))
         .layer(DefaultBodyLimit::max(rules::RULE_BYTES_MAX))
-        .with_state(Admin { proxy, reload })
-        .layer(tokens)
+        .layer(tokens.clone())
+        .merge(views::router(tokens))
+        .with_state(Admin { proxy, live, reload })
         .layer(guard);
     let service = |peer: SocketAddr| {
         let with_peer = move |mut request: Request<Incoming>| {
@@ -104,31 +107,14 @@ pub async fn serve_admin(
         };
         ServiceBuilder::new().map_request(with_peer).service(routes.clone())
     };
-    http::serve(listener, service, options, shutdown).await;
-}
-
-/// The page runs nothing and loads nothing, whatever the text of a query says.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-/// Seconds until the page loads itself anew, unless it is asked otherwise.
-const REFRESH: u32 = 5;
-/// The longest that can be asked for.
-const REFRESH_MAX: u32 = 3_600;
-
-async fn status_page(State(admin): State<Admin>, RawQuery(asked): RawQuery) -> Response {
-    let asked = asked.as_deref().and_then(|query| query.strip_prefix("refresh=")).map(str::parse);
-    let refresh = match asked {
-        None | Some(Err(_)) => Some(REFRESH),
-        Some(Ok(0)) => None,
-        Some(Ok(seconds)) => Some(seconds.min(REFRESH_MAX)),
+    let shutdown = async move {
+        shutdown.await;
+        closing.close();
     };
-    let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    (headers, page(&Snapshot::take(&admin.proxy), refresh)).into_response()
+    tokio::select! {
+        _ = http::serve(listener, service, options, shutdown) => {}
+        () = watched.run() => {}
+    }
 }
 
 async fn status_json(State(admin): State<Admin>) -> Response {

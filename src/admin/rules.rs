@@ -23,10 +23,15 @@ pub(super) const RULE_BYTES_MAX: usize = 128 << 10;
 /// All of them, in the order in which they are held against a query.
 pub(super) async fn list(State(admin): State<Admin>, asked: Asked) -> Result<Response, Failed> {
     asked.nothing_else()?;
-    let (set, now_ms) = (admin.proxy.rules().set(), admin.proxy.now_ms());
-    let run_time = set.at_run_time.iter().map(|rule| shown(&admin.proxy, rule, "api", now_ms));
-    let configured = set.configured.iter().map(|rule| shown(&admin.proxy, rule, "configuration", now_ms));
-    Ok(success(json!({"now_ms": now_ms, "rules": run_time.chain(configured).collect::<Vec<_>>()})))
+    Ok(success(json!({"now_ms": admin.proxy.now_ms(), "rules": all(&admin.proxy)})))
+}
+
+/// Each as it is written, with its source, its hits, and whether it has expired.
+pub(super) fn all(proxy: &Proxy) -> Vec<Value> {
+    let (set, now_ms) = (proxy.rules().set(), proxy.now_ms());
+    let run_time = set.at_run_time.iter().map(|rule| shown(proxy, rule, "api", now_ms));
+    let configured = set.configured.iter().map(|rule| shown(proxy, rule, "configuration", now_ms));
+    run_time.chain(configured).collect()
 }
 
 fn shown(proxy: &Proxy, rule: &Rule, source: &str, now_ms: i64) -> Value {

@@ -1,84 +1,162 @@
-//! The page: HTML without scripts, fonts or pictures, so that it works from any machine and needs nothing else.
+//! The page: HTML that the server writes whole, so that it is read without scripts; the scripts keep it up to date and
+//! carry out what its buttons say. Nothing of it comes from elsewhere.
 
 mod escape;
-mod tables;
+mod html;
+mod now;
+mod plot;
+mod refused;
+mod rules;
 
 use std::fmt::{self, Write as _};
 
-use super::snapshot::{Snapshot, span};
+use serde_json::Value;
+
+use super::{
+    history::History,
+    snapshot::{Snapshot, span},
+};
 use crate::base::units;
 pub use escape::{Escaped, escaped};
-use tables::{backends, queries, refusals, tenants};
 
-const STYLE: &str = include_str!("page.css");
-/// Seconds between two loads that the page offers, beside none at all.
-const OFFERED: [u32; 3] = [2, 5, 30];
+/// Dialogs of the page, which the scripts open.
+const DIALOGS: &str = include_str!("assets/dialogs.html");
 
-/// The page of a snapshot; `refresh` is the time between reloads, seconds.
-pub fn page(snapshot: &Snapshot, refresh: Option<u32>) -> String {
-    let mut out = String::with_capacity(32 << 10);
-    // Writing to a string does not fail.
-    let _ = write_page(&mut out, snapshot, refresh);
-    out
+/// One of the views of the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum View {
+    Now,
+    Refused,
+    Rules,
 }
 
-fn write_page(out: &mut String, snapshot: &Snapshot, refresh: Option<u32>) -> fmt::Result {
-    let findings = snapshot.findings();
-    let title = match findings.len() {
+impl View {
+    pub(super) const ALL: [Self; 3] = [Self::Now, Self::Refused, Self::Rules];
+
+    /// Its path, which is its name after the first character.
+    pub(super) const fn path(self) -> &'static str {
+        match self {
+            Self::Now => "/",
+            Self::Refused => "/refused",
+            Self::Rules => "/rules",
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Now => "Now",
+            Self::Refused => "Refused",
+            Self::Rules => "Rules",
+        }
+    }
+}
+
+/// The state that views are made of.
+#[derive(Debug)]
+pub(super) struct State<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) history: &'a History,
+    pub(super) rules: &'a [Value],
+}
+
+impl State<'_> {
+    /// The part of a view that changes all the time.
+    pub(super) fn fragment(&self, view: View) -> String {
+        let mut out = String::with_capacity(32 << 10);
+        // Writing to a string does not fail.
+        let _ = facts(&mut out, self.snapshot);
+        let _ = match view {
+            View::Now => now::write(&mut out, self.snapshot, self.history),
+            View::Refused => refused::write(&mut out, self.snapshot),
+            View::Rules => rules::write(&mut out, self.rules),
+        };
+        out
+    }
+}
+
+/// The title of the window, which stands on its tab.
+fn title(snapshot: &Snapshot) -> String {
+    match snapshot.findings().len() {
         0 => "Weir: all is well".to_owned(),
         1 => "Weir: 1 finding".to_owned(),
         n => format!("Weir: {n} findings"),
-    };
-    out.write_str("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">")?;
-    out.write_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">")?;
-    out.write_str("<meta name=\"color-scheme\" content=\"light dark\">")?;
-    if let Some(seconds) = refresh {
-        write!(out, "<meta http-equiv=\"refresh\" content=\"{seconds}\">")?;
     }
-    write!(out, "<title>{title}</title><style>{STYLE}</style></head>\n<body>")?;
-    header(out, snapshot, refresh)?;
-    out.write_str("<main>")?;
-    out.write_str("<section class=\"findings\">")?;
-    if findings.is_empty() {
-        out.write_str("<p class=\"ok\">All is well.</p>")?;
-    }
-    for finding in &findings {
-        let severity = finding.severity.as_str();
-        write!(out, "<p class=\"{severity}\"><b>{severity}</b> {}</p>", escaped(&finding.text))?;
-    }
-    if let Some((_, mistake)) = &snapshot.config.mistake {
-        write!(out, "<pre>{}</pre>", escaped(mistake))?;
-    }
-    out.write_str("</section>")?;
-    backends(out, snapshot)?;
-    queries(out, "In flight", &snapshot.running, false)?;
-    queries(out, "Waiting", &snapshot.waiting, true)?;
-    tenants(out, snapshot)?;
-    refusals(out, snapshot)?;
-    out.write_str("</main></body></html>\n")
 }
 
-fn header(out: &mut String, snapshot: &Snapshot, refresh: Option<u32>) -> fmt::Result {
+fn facts(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     let since = |then: i64| span(snapshot.now_ms.saturating_sub(then).max(0) as u64);
-    out.write_str("<header><h1>Weir</h1><p>")?;
-    write!(out, "<span>{}</span>", clock(snapshot.now_ms))?;
-    write!(out, "<span>version {}, up {}</span>", escaped(snapshot.version), since(snapshot.started_ms))?;
-    write!(out, "<span>configuration loaded {} ago</span>", since(snapshot.config.loaded_ms))?;
-    write!(out, "<span>{} client connections</span>", units::count(snapshot.connections.used))?;
-    out.write_str("</p><nav>reload every ")?;
-    for seconds in OFFERED {
-        link(out, refresh == Some(seconds), &format!("?refresh={seconds}"), &format!("{seconds}s"))?;
-    }
-    link(out, refresh.is_none(), "?refresh=0", "never")?;
-    out.write_str(" · <a href=\"/status.json\">JSON</a> <a href=\"/metrics\">metrics</a></nav></header>")
+    write!(
+        out,
+        "<p class=\"facts\" data-title=\"{}\"><span>{}</span><span>version {}, up {}</span>\
+         <span>configuration loaded {} ago</span><span>{} client connections</span></p>",
+        title(snapshot),
+        clock(snapshot.now_ms),
+        escaped(snapshot.version),
+        since(snapshot.started_ms),
+        since(snapshot.config.loaded_ms),
+        units::count(snapshot.connections.used)
+    )
 }
 
-fn link(out: &mut String, here: bool, to: &str, text: &str) -> fmt::Result {
-    if here { write!(out, "<b>{text}</b> ") } else { write!(out, "<a href=\"{to}\">{text}</a> ") }
+/// The document around a view: `main` is its markup, `live` the name under which its changes are sent, `refresh` the
+/// seconds until a browser without scripts loads it again.
+pub(super) fn document(view: View, main: &str, live: bool, refresh: Option<u32>) -> String {
+    let mut out = String::with_capacity(main.len() + DIALOGS.len() + (4 << 10));
+    // Writing to a string does not fail.
+    let _ = write_document(&mut out, view, main, live, refresh);
+    out
+}
+
+fn write_document(
+    out: &mut String,
+    view: View,
+    main: &str,
+    live: bool,
+    refresh: Option<u32>,
+) -> fmt::Result {
+    out.write_str(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <meta name=\"color-scheme\" content=\"light dark\">",
+    )?;
+    write!(out, "<title>Weir: {}</title>", view.title())?;
+    out.write_str(
+        "<link rel=\"icon\" href=\"/assets/icon.svg\" type=\"image/svg+xml\">\
+         <link rel=\"stylesheet\" href=\"/assets/page.css\">\
+         <script type=\"module\" src=\"/assets/page.js\"></script>",
+    )?;
+    if let Some(seconds) = refresh {
+        write!(out, "<noscript><meta http-equiv=\"refresh\" content=\"{seconds}\"></noscript>")?;
+    }
+    out.write_str(
+        "</head>\n<body><a class=\"skip\" href=\"#main\">Skip to content</a><header><strong>Weir</strong>\
+         <nav aria-label=\"Views\"><ul>",
+    )?;
+    for one in View::ALL {
+        let current = if one == view { " aria-current=\"page\"" } else { "" };
+        write!(out, "<li><a href=\"{}\"{current}>{}</a></li>", one.path(), one.title())?;
+    }
+    out.write_str(
+        "</ul></nav><div class=\"controls\"><span id=\"live\" role=\"status\"></span>\
+         <button type=\"button\" id=\"pause\" aria-pressed=\"false\">Pause</button>\
+         <button type=\"button\" id=\"sign-in\">Token</button></div></header>",
+    )?;
+    let live = if live { format!(" data-live=\"{}\"", view.path()) } else { String::new() };
+    write!(out, "<main id=\"main\" tabindex=\"-1\"><h1>{}</h1><div id=\"view\"{live}>{main}</div></main>", view.title())?;
+    write!(
+        out,
+        "<footer><a href=\"/status.json\">JSON</a> <a href=\"/metrics\">metrics</a> <a href=\"/endpoints\">endpoints</a></footer>\
+         {DIALOGS}</body></html>\n"
+    )
+}
+
+/// In place of a view that needs a token: it shows the dialog that asks for one, and then the view.
+pub(super) fn sign_in() -> String {
+    document(View::Now, "<p class=\"none\" data-sign-in>This page needs a token of <code>server.admin_auth</code>.</p>", false, None)
 }
 
 /// A moment as people write it, in UTC.
-pub(super) fn clock(ms: i64) -> String {
+fn clock(ms: i64) -> String {
     match jiff::Timestamp::from_millisecond(ms) {
         Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
         Err(_) => format!("{ms} ms"),

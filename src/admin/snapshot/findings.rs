@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Backend, Share, Snapshot};
+use super::{Backend, Holder, Share, Snapshot};
 use crate::base::{duration, units};
 
 /// A budget used to this share, in percent, is nearly full.
 const NEARLY_FULL: u64 = 90;
+/// Who holds this part of the memory in use, in percent, is named.
+const LARGE_PART: u64 = 30;
 /// A wait as long as this is worth a sentence.
 const LONG_WAIT_MS: u64 = 5_000;
 
@@ -55,6 +57,14 @@ impl Snapshot {
                 format!("the configuration file has had mistakes for {since}; the settings before it stay");
             say(Severity::Warning, text);
         }
+        if let Some(holder) = self.holders.first().filter(|holder| self.is_drowned_by(holder)) {
+            let (whose, percent, backend) = (holder.sentence(), holder.percent, &holder.backend);
+            let (hold, since) = (if holder.queries() == 1 { "holds" } else { "hold" }, span(holder.oldest_ms));
+            let text = format!(
+                "{whose}, {hold} {percent} % of the memory in use on backend {backend}, the oldest for {since}"
+            );
+            say(Severity::Warning, text);
+        }
         for backend in &self.backends {
             backend.findings(&mut say);
         }
@@ -66,6 +76,17 @@ impl Snapshot {
         }
         found.sort_by_key(|finding| finding.severity);
         found
+    }
+}
+
+impl Snapshot {
+    /// Whether others want for what it holds.
+    fn is_drowned_by(&self, holder: &Holder) -> bool {
+        let backend = self.backends.iter().find(|backend| backend.name == holder.backend);
+        let wants = |backend: &Backend| {
+            backend.longest_wait_ms >= LONG_WAIT_MS || backend.memory.percent() >= Some(NEARLY_FULL)
+        };
+        holder.percent >= LARGE_PART && backend.is_some_and(wants)
     }
 }
 

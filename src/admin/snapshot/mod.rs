@@ -1,6 +1,7 @@
 //! The state of the proxy at one moment, as plain values: [`Snapshot`]. `take.rs` takes it, `findings.rs` judges it.
 
 mod findings;
+mod holders;
 pub(super) mod take;
 
 use serde::Serialize;
@@ -8,6 +9,7 @@ use serde::Serialize;
 use crate::proxy::{ConfigState, Origin, Refused};
 
 pub use findings::{Finding, Severity};
+pub use holders::Holder;
 
 pub(super) use findings::span;
 
@@ -28,6 +30,8 @@ pub struct Snapshot {
     pub config: ConfigState,
     /// The databases.
     pub backends: Vec<Backend>,
+    /// Whose queries hold the budgets, or wait for them, the largest first.
+    pub holders: Vec<Holder>,
     /// Queries at the backends, the most expensive first.
     pub running: Queries,
     /// Queries that wait for budget, the most expensive first.

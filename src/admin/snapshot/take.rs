@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{Backend, Number, Queries, Query, Replica, Share, Snapshot, Tenant};
+use super::{Backend, Number, Queries, Query, Replica, Share, Snapshot, Tenant, holders::holders};
 use crate::{
     backend::ReplicaSnapshot,
     base::{Estimate, TenantId},
@@ -27,6 +27,7 @@ impl Snapshot {
     pub fn take(proxy: &Proxy) -> Self {
         let now = Instant::now();
         let under_way = proxy.active().list();
+        let holders = holders(&under_way, now);
         let (waiting, running): (Vec<_>, Vec<_>) =
             under_way.into_iter().partition(|seen| seen.waited().is_none());
         let held = proxy.admission.snapshot();
@@ -46,6 +47,7 @@ impl Snapshot {
             connections: Share { used: open as u64, of: Some(max as u64) },
             config: proxy.config_state(),
             backends: backends.collect(),
+            holders,
             running: most_expensive(running, &reasons, now),
             waiting: most_expensive(waiting, &reasons, now),
             recent_ms: recent.as_millis() as u64,
