@@ -29,14 +29,14 @@ type Written = Option<Arc<str>>;
 pub(super) struct Live {
     proxy: Arc<Proxy>,
     history: History,
-    views: [watch::Sender<Written>; View::ALL.len()],
+    views: [watch::Sender<Written>; View::LIVE.len()],
     viewers: Arc<Semaphore>,
 }
 
 impl Live {
     pub(super) fn new(proxy: Arc<Proxy>) -> Arc<Self> {
         let (history, viewers) = (History::default(), Arc::new(Semaphore::new(VIEWERS_MAX)));
-        Arc::new(Self { proxy, history, views: View::ALL.map(|_| watch::Sender::default()), viewers })
+        Arc::new(Self { proxy, history, views: View::LIVE.map(|_| watch::Sender::default()), viewers })
     }
 
     /// Records the history and writes what is watched, until it is dropped.
@@ -57,7 +57,7 @@ impl Live {
 
     fn write_watched(&self) {
         let watched = |(_, written): &(View, &watch::Sender<Written>)| written.receiver_count() > 0;
-        let mut watched = View::ALL.into_iter().zip(&self.views).filter(watched).peekable();
+        let mut watched = View::LIVE.into_iter().zip(&self.views).filter(watched).peekable();
         if watched.peek().is_none() || self.viewers.is_closed() {
             return;
         }
@@ -79,7 +79,7 @@ impl Live {
         view: View,
     ) -> Option<Sse<impl Stream<Item = Result<Event, Infallible>> + use<>>> {
         let viewer = Arc::clone(&self.viewers).try_acquire_owned().ok()?;
-        let (_, written) = View::ALL.into_iter().zip(&self.views).find(|(known, _)| *known == view)?;
+        let (_, written) = View::LIVE.into_iter().zip(&self.views).find(|(known, _)| *known == view)?;
         Some(Sse::new(stream::unfold((written.subscribe(), viewer), next)))
     }
 

@@ -1,7 +1,9 @@
 //! Floor 3: the admin API. A [`Snapshot`] is the state of the proxy at one moment; `page/` makes HTML of it,
 //! [`Snapshot::json`] a document for machines, and [`serve_admin`] serves both beside metrics, health and reload.
 
+mod explain;
 mod history;
+mod limits;
 mod live;
 mod page;
 mod queries;
@@ -14,5 +16,7 @@ mod tests;
 mod views;
 
 pub use page::{Escaped, escaped};
-pub use routes::{Reload, serve_admin};
-pub use snapshot::{Backend, Finding, Holder, Number, Queries, Query, Replica, Severity, Share, Snapshot, Tenant};
+pub use routes::{Operations, Reload, Suggest, serve_admin};
+pub use snapshot::{
+    Backend, Finding, Holder, Number, Queries, Query, Replica, Severity, Share, Snapshot, Tenant,
+};

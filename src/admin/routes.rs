@@ -1,6 +1,6 @@
 //! The admin API: metrics, health and reload, on a listener of its own that query load does not touch.
 
-use std::{fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -11,10 +11,10 @@ use axum::{
     routing::{delete, get, post},
 };
 use hyper::body::Incoming;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tower::ServiceBuilder;
 
-use super::{Snapshot, live::Live, queries, rules, views};
+use super::{Snapshot, limits, live::Live, queries, rules, views};
 use crate::{
     http::{self, BrowserGuard, ListenerTls, Options, Timeouts, TokenGuard, Workers},
     proxy::Proxy,
@@ -30,15 +30,41 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Reloads the configuration: returns the changes, or the mistakes in the file.
 pub type Reload = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
 
+/// Suggests limits for a tenant from the journal, as a patch to the configuration, or says why it cannot. Takes seconds.
+pub type Suggest = Arc<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
+
+/// What only the process around the proxy can do.
+#[derive(Clone, Default)]
+pub struct Operations {
+    /// Reads the configuration again; `None` where there is no file.
+    pub reload: Option<Reload>,
+    /// Suggests limits; `None` where no journal is kept.
+    pub suggest: Option<Suggest>,
+}
+
+impl fmt::Debug for Operations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Operations").finish_non_exhaustive()
+    }
+}
+
+impl From<Option<Reload>> for Operations {
+    fn from(reload: Option<Reload>) -> Self {
+        Self { reload, suggest: None }
+    }
+}
+
 const ENDPOINTS: &str = "\
 Weir's admin API. Queries go to the other address (server.listen).
-GET  /                     the page for people, in a browser: what happens now; also /refused and /rules
+GET  /                     the page for people, in a browser: what happens now; also /top, /refused, /explain, /limits and /rules
 GET  /status.json          the same for machines
 GET  /metrics              metrics of the proxy
 GET  /-/healthy            whether the process answers
 GET  /-/ready              whether it takes queries, and which backends answer
 GET  /api/v1/admin/queries the queries that wait or run; DELETE …/queries/ID or …/queries?tenant=&dashboard=&user=&fingerprint= stops them
 GET  /api/v1/admin/rules   the rules against single queries; POST sets one, DELETE …/rules/NAME takes one away
+GET  /api/v1/admin/explain ?query=&range=&step=&tenant=: the cost of each part of a query, and whether it would run
+GET  /api/v1/admin/limits  ?tenant=: the limits of a tenant and where each is written; &suggest=true: what the journal suggests
 POST /-/reload             reads the configuration file again
 GET  /debug/pprof/profile  CPU profile, if telemetry.profiling is enabled
 GET  /debug/pprof/heap     what holds memory, likewise
@@ -48,14 +74,16 @@ GET  /debug/pprof/heap     what holds memory, likewise
 pub(super) struct Admin {
     pub(super) proxy: Arc<Proxy>,
     pub(super) live: Arc<Live>,
-    reload: Option<Reload>,
+    pub(super) operations: Operations,
+    /// One at a time: it reads all of the journal.
+    pub(super) suggesting: Arc<Semaphore>,
 }
 
-/// Serves the admin API until `shutdown`. Without `reload` there is no file to read again.
+/// Serves the admin API until `shutdown`.
 pub async fn serve_admin(
     listener: TcpListener,
     proxy: Arc<Proxy>,
-    reload: Option<Reload>,
+    operations: impl Into<Operations>,
     shutdown: impl Future<Output = ()>,
 ) {
     let named = Arc::clone(&proxy);
@@ -74,6 +102,7 @@ pub async fn serve_admin(
         workers: Workers::here(),
         grace: || GRACE,
     };
+    let (operations, suggesting) = (operations.into(), Arc::new(Semaphore::new(1)));
     let live = Live::new(Arc::clone(&proxy));
     let (watched, closing) = (Arc::clone(&live), Arc::clone(&live));
     let routes = Router::new()
@@ -93,12 +122,13 @@ pub async fn serve_admin(
         .route("/-/reload", post(reload_now).put(reload_now))
         .route("/api/v1/admin/queries", get(queries::list).delete(queries::kill_matching))
         .route("/api/v1/admin/queries/{id}", delete(queries::kill_one))
+        .route("/api/v1/admin/limits", get(limits::limits))
         .route("/api/v1/admin/rules", get(rules::list).post(rules::add))
         .route("/api/v1/admin/rules/{name}", delete(rules::remove))
         .layer(DefaultBodyLimit::max(rules::RULE_BYTES_MAX))
         .layer(tokens.clone())
         .merge(views::router(tokens))
-        .with_state(Admin { proxy, live, reload })
+        .with_state(Admin { proxy, live, operations, suggesting })
         .layer(guard);
     let service = |peer: SocketAddr| {
         let with_peer = move |mut request: Request<Incoming>| {
@@ -148,7 +178,7 @@ async fn ready(State(admin): State<Admin>) -> Response {
 }
 
 async fn reload_now(State(admin): State<Admin>) -> Response {
-    let Some(reload) = admin.reload else {
+    let Some(reload) = admin.operations.reload else {
         return (StatusCode::BAD_REQUEST, "Weir runs without a configuration file.\n").into_response();
     };
     // Reading a file blocks.

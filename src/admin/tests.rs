@@ -164,7 +164,10 @@ fn what_others_wrote_is_text() {
         }
     }
     let body = page(View::Now, &busy(), None);
-    assert!(body.contains("&lt;/td&gt;\u{fffd}\u{fffd}</code>"), "no marks of direction, no control characters");
+    assert!(
+        body.contains("&lt;/td&gt;\u{fffd}\u{fffd}</code>"),
+        "no marks of direction, no control characters"
+    );
 }
 
 #[test]

@@ -10,7 +10,9 @@ use axum::{
 };
 
 use super::{
-    page::{View, document, sign_in},
+    explain::{self, Question},
+    limits::{self, Limits},
+    page::{self, View, document, sign_in},
     reply::{Asked, Failed},
     routes::Admin,
     snapshot::Snapshot,
@@ -58,12 +60,17 @@ where
         let show = move |State(admin), asked: Asked| async move { live_view(view, &admin, asked) };
         pages.route(view.path(), get(show))
     };
-    View::ALL
+    View::LIVE
         .into_iter()
         .fold(Router::new(), live)
         // Its name when there was no other view.
         .route("/status", get(|State(admin), asked| async move { live_view(View::Now, &admin, asked) }))
+        .route(View::Top.path(), get(top))
+        .route(View::Explain.path(), get(explain_view))
+        .route(View::Limits.path(), get(limits_view))
         .route("/events", get(events))
+        // Beside the page, since it asks the database for whoever has it asked.
+        .route("/api/v1/admin/explain", get(explain::explain))
         .layer(tokens)
         .route("/assets/{name}", get(asset))
         .layer(middleware::from_fn(guard))
@@ -85,14 +92,39 @@ fn live_view(view: View, admin: &Admin, mut asked: Asked) -> Result<Response, Fa
     Ok(html(document(view, &fragment, true, refresh)))
 }
 
+async fn top(asked: Asked) -> Result<Response, Failed> {
+    asked.nothing_else()?;
+    Ok(html(document(View::Top, &page::top(), false, None)))
+}
+
+async fn explain_view(State(admin): State<Admin>, mut asked: Asked) -> Result<Response, Failed> {
+    let question = Question::take(&mut asked);
+    asked.nothing_else()?;
+    let answer = if question.query.is_empty() { None } else { Some(question.answer(&admin.proxy).await) };
+    Ok(html(document(View::Explain, &page::explain(&question, answer.as_ref()), false, None)))
+}
+
+async fn limits_view(State(admin): State<Admin>, mut asked: Asked) -> Result<Response, Failed> {
+    let tenant = limits::tenant(&mut asked)?;
+    let suggests = asked.take("suggest").is_some_and(|value| value == "true");
+    asked.nothing_else()?;
+    let limits = match tenant {
+        Some(tenant) => Some(Limits::of(&admin, tenant, suggests).await?),
+        None => None,
+    };
+    Ok(html(document(View::Limits, &page::limits(limits.as_ref(), admin.proxy.now_ms()), false, None)))
+}
+
 /// The changes of a view, as server-sent events: each is its markup.
 async fn events(State(admin): State<Admin>, mut asked: Asked) -> Result<Response, Failed> {
     let path = asked.take("view");
     asked.nothing_else()?;
-    let view = View::ALL.into_iter().find(|view| Some(view.path()) == path.as_deref());
-    let view = view.ok_or_else(|| Failed::bad("`view` is the path of a view, such as `/`"))?;
+    let view = View::LIVE.into_iter().find(|view| Some(view.path()) == path.as_deref());
+    let view = view
+        .ok_or_else(|| Failed::bad("`view` is the path of a view that changes all the time, such as `/`"))?;
     let events = admin.live.watch(view);
-    let events = events.ok_or_else(|| Failed(ErrorKind::QueueFull, "too many people watch already".to_owned()))?;
+    let events =
+        events.ok_or_else(|| Failed(ErrorKind::QueueFull, "too many people watch already".to_owned()))?;
     Ok(events.into_response())
 }
 
@@ -108,10 +140,14 @@ async fn asset(Path(name): Path<String>) -> Response {
 /// token is asked for one.
 async fn guard(request: Request, next: Next) -> Response {
     if is_part_of_another_site(request.headers()) {
-        return Failed(ErrorKind::Forbidden, "a page of another site may not use this".to_owned()).into_response();
+        return Failed(ErrorKind::Forbidden, "a page of another site may not use this".to_owned())
+            .into_response();
     }
     let is_view = *request.method() == Method::GET
-        && request.headers().get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
+        && request
+            .headers()
+            .get(header::ACCEPT)
+            .is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
     let mut response = next.run(request).await;
     if is_view && response.status() == StatusCode::UNAUTHORIZED {
         response = (StatusCode::UNAUTHORIZED, html(sign_in())).into_response();

@@ -17,8 +17,10 @@ use super::{
         reloader, run_on_cores, workers,
     },
     signals::{Hangups, Signals},
+    suggest::from_journal,
 };
 use crate::{
+    admin::Operations,
     base::Kind,
     config::{
         self, Loaded,
@@ -114,7 +116,7 @@ async fn serve(args: AllInOne, loaded: Loaded) -> Result<(), String> {
     let proxy = Proxy::new(settings, metrics, Arc::clone(&memory.history), now_ms);
     proxy.keep_rules_in(&args.data);
     // Dropped at the end, with everything on disk.
-    let _journal = journal::keep(&raw.journal, &args.data, &proxy);
+    let journal = journal::keep(&raw.journal, &args.data, &proxy);
     let mut scrape =
         Scrape { proxy: Arc::clone(&proxy), node: Arc::clone(&node), instance: queries.to_string() };
     // Before the addresses are printed: the first query finds data.
@@ -136,7 +138,8 @@ async fn serve(args: AllInOne, loaded: Loaded) -> Result<(), String> {
             None
         }
     };
-    let (admin, admin_thread) = admin_lane(admin_listener, &proxy, reload, stopped)?;
+    let operations = Operations { reload, suggest: journal.as_ref().map(|_| from_journal(&args.data)) };
+    let (admin, admin_thread) = admin_lane(admin_listener, &proxy, operations, stopped)?;
     let signals = Signals::listen();
     output::out(greeting(queries, admin, node_address, node.pool_size()), 0);
 

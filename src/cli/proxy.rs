@@ -20,10 +20,11 @@ use super::{
     memory::Memory,
     output,
     signals::{Hangups, Signals},
+    suggest::from_journal,
     system,
 };
 use crate::{
-    admin,
+    admin::{self, Operations},
     config::{self, Loaded, Reloader, raw::Raw},
     http,
     proxy::{self, Proxy, Workers},
@@ -107,13 +108,16 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     let proxy = Proxy::new(settings, Arc::clone(&metrics), Arc::clone(&memory.history), now_ms);
     proxy.keep_rules_in(&data);
     // Dropped at the end, with everything on disk.
-    let _journal = journal::keep(&loaded.raw.journal, &data, &proxy);
+    let journal = journal::keep(&loaded.raw.journal, &data, &proxy);
     let tracing = trace(collector.as_deref(), &proxy, &metrics)?;
     metrics.reloaded(true, now_ms() / 1_000);
     let reloader = Arc::new(reloader(file, loaded, &proxy, config::resolve));
     let (stop, stopped) = watch::channel(());
-    let (admin, admin_thread) =
-        admin_lane(admin_listener, &proxy, Some(reload_by(&proxy, &reloader)), stopped)?;
+    let operations = Operations {
+        reload: Some(reload_by(&proxy, &reloader)),
+        suggest: journal.as_ref().map(|_| from_journal(&data)),
+    };
+    let (admin, admin_thread) = admin_lane(admin_listener, &proxy, operations, stopped)?;
     let background = [
         tokio::spawn(memory.clone().keep()),
         tokio::spawn(give_back::whenever_worth_it(None)),
@@ -202,7 +206,7 @@ pub(super) fn reload_by(proxy: &Arc<Proxy>, reloader: &Arc<Reloader>) -> admin::
 pub(super) fn admin_lane(
     listener: TcpListener,
     proxy: &Arc<Proxy>,
-    reload: Option<admin::Reload>,
+    operations: Operations,
     mut stopped: watch::Receiver<()>,
 ) -> Result<(SocketAddr, thread::JoinHandle<()>), String> {
     let address = listener.local_addr().map_err(|error| error.to_string())?;
@@ -215,7 +219,7 @@ pub(super) fn admin_lane(
                 // The sender's end is the signal.
                 let _ = stopped.changed().await;
             };
-            admin::serve_admin(TcpListener::from_std(listener)?, proxy, reload, stopped).await;
+            admin::serve_admin(TcpListener::from_std(listener)?, proxy, operations, stopped).await;
             Ok::<_, io::Error>(())
         });
         // A profile under way is nobody's any more.

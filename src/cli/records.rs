@@ -26,6 +26,9 @@ impl std::str::FromStr for Since {
 }
 
 impl Since {
+    /// The last seven days.
+    pub(super) const WEEK: Self = Self(7 * 86_400_000);
+
     /// The time as long ago, milliseconds since the epoch.
     pub(super) fn start(self) -> i64 {
         now_ms().saturating_sub_unsigned(self.0)

@@ -1,6 +1,10 @@
 //! `weir suggest`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::Args;
 
@@ -10,9 +14,14 @@ use super::{
     records::{self, Since},
 };
 use crate::{
+    admin,
     base::timestamp,
+    journal::FOLDER,
     replay::suggest::{Observed, yaml},
 };
+
+/// How many times the largest ordinary query a limit allows.
+const HEADROOM: f64 = 1.5;
 
 /// The records, and the headroom of the limits.
 #[derive(Debug, Args)]
@@ -24,7 +33,7 @@ pub(super) struct SuggestArgs {
     #[arg(long, default_value = "7d")]
     since: Since,
     /// How many times the largest ordinary query a limit allows, above 1.
-    #[arg(long, default_value = "1.5")]
+    #[arg(long, default_value_t = HEADROOM)]
     headroom: f64,
     /// Only this tenant.
     #[arg(long)]
@@ -35,25 +44,39 @@ pub(super) fn run(args: &SuggestArgs) -> ExitCode {
     if !(args.headroom > 1.0 && args.headroom.is_finite()) {
         return output::err("--headroom must be above 1", BAD_INPUT);
     }
-    match suggest(args) {
-        Ok(patch) => output::out(patch.trim_end(), 0),
+    match suggest(&args.files, args.since, args.headroom, args.tenant.as_deref()) {
+        Ok((patch, notes)) => {
+            for note in notes {
+                output::err(note, 0);
+            }
+            output::out(patch.trim_end(), 0)
+        }
         Err(message) => output::err(message, FAILED),
     }
 }
 
-fn suggest(args: &SuggestArgs) -> Result<String, String> {
-    let since = args.since.start();
-    let wanted = |tenant: &str| args.tenant.as_ref().is_none_or(|only| only == tenant);
+/// Suggestions for a tenant, as the command gives them, from the journal below a data folder.
+pub(super) fn from_journal(data: &Path) -> admin::Suggest {
+    let files = [data.join(FOLDER)];
+    Arc::new(move |tenant| suggest(&files, Since::WEEK, HEADROOM, Some(tenant)).map(|(patch, _)| patch))
+}
+
+/// Limits for the tenants of a journal, or for one of them, as a patch to the configuration, and what could not be read.
+fn suggest(
+    files: &[PathBuf],
+    since: Since,
+    headroom: f64,
+    tenant: Option<&str>,
+) -> Result<(String, Vec<String>), String> {
+    let since = since.start();
+    let wanted = |name: &str| tenant.is_none_or(|only| only == name);
     let mut observed = Observed::default();
-    let notes = records::each(&args.files, None, Some(since), |record| {
+    let notes = records::each(files, None, Some(since), |record| {
         if wanted(&record.tenant) {
             observed.add(record);
         }
     })?;
-    for note in notes {
-        output::err(note, 0);
-    }
-    let mut suggested = observed.limits(args.headroom);
-    records::each(&args.files, None, Some(since), |record| suggested.look_back(record))?;
-    Ok(yaml(&suggested, args.headroom, &format!(" since {}", timestamp::text(since))))
+    let mut suggested = observed.limits(headroom);
+    records::each(files, None, Some(since), |record| suggested.look_back(record))?;
+    Ok((yaml(&suggested, headroom, &format!(" since {}", timestamp::text(since))), notes))
 }

@@ -24,8 +24,8 @@ use crate::{
     cost::{Model, Unknown},
     http::HostNames,
     limit::{
-        BackendBudget, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy, Rate, RateLimit,
-        Rates, SlowLane, TenantPolicy, Written,
+        BackendBudget, ClassPolicy, InFlight, Limit, LimitTable, LimitTexts, Mode, PerQuery, Policy,
+        QueuePolicy, Rate, RateLimit, Rates, SlowLane, TenantPolicy, Written,
     },
     proxy::{
         self,
@@ -71,7 +71,50 @@ pub fn resolve(raw: &Raw) -> Result<proxy::Settings, String> {
             .map_err(|(key, why)| format!("server.admin_auth.{key}: {why}"))?,
         query_rules: query_rules(raw)?,
         policy: policy(raw)?,
+        limit_table: limit_table(raw)?,
     })
+}
+
+/// The limits as they are written, for whoever asks where one comes from.
+fn limit_table(raw: &Raw) -> Result<LimitTable, String> {
+    let mut table = LimitTable {
+        default: texts(&raw.limits.default),
+        default_written: texts(&raw.limits.written),
+        ..LimitTable::default()
+    };
+    for (name, limits) in &raw.limits.tenants {
+        match tenant_pattern(name)? {
+            TenantPattern::Name(tenant) => _ = table.tenants.insert(tenant, texts(limits)),
+            TenantPattern::Prefix(prefix) => {
+                table.patterns.insert(prefix, (name.as_str().into(), texts(limits)));
+            }
+        }
+    }
+    for class in &raw.classes {
+        let limits = TenantLimits { per_query: class.per_query.clone(), ..TenantLimits::default() };
+        table.classes.push((class.name.as_str().into(), texts(&limits)));
+    }
+    Ok(table)
+}
+
+/// What is written, by keys such as `per_query.series`.
+fn texts(limits: &TenantLimits) -> LimitTexts {
+    let mut texts = LimitTexts::new();
+    // What the schema can write is JSON.
+    let mut open = vec![(String::new(), serde_json::to_value(limits).unwrap_or_default())];
+    while let Some((key, value)) = open.pop() {
+        match value {
+            serde_json::Value::Null => {}
+            serde_json::Value::Object(group) => {
+                open.extend(group.into_iter().map(|(name, value)| {
+                    (if key.is_empty() { name } else { format!("{key}.{name}") }, value)
+                }))
+            }
+            serde_json::Value::String(text) => _ = texts.insert(key, text),
+            other => _ = texts.insert(key, other.to_string()),
+        }
+    }
+    texts
 }
 
 fn tenant(name: &str) -> Result<TenantId, String> {

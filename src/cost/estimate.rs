@@ -85,6 +85,13 @@ pub struct SelectorEstimate {
     pub output: Output,
 }
 
+impl SelectorEstimate {
+    /// What it rests on.
+    pub(super) const fn knowledge(&self) -> SeriesKnowledge {
+        SeriesKnowledge::new(self.series, self.source).holding(self.sample_type)
+    }
+}
+
 /// Estimates a request: linear in the nodes of its tree and in its selectors, and monotone in all that is known.
 pub fn estimate(shape: &Shape, known: &Knowledge<'_>, model: &Model) -> Estimated {
     let knowledge =
@@ -187,7 +194,8 @@ fn selector(
     }
 }
 
-fn leaf(selector: &SelectorShape, known: SeriesKnowledge, model: &Model) -> Leaf {
+/// A selector as it is priced.
+pub(super) fn leaf(selector: &SelectorShape, known: SeriesKnowledge, model: &Model) -> Leaf {
     let samples = match known.samples {
         SampleType::Unknown if selector.histograms => SampleType::HISTOGRAM,
         known => known,

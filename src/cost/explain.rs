@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{Estimated, SelectorEstimate, UNKNOWN_SERIES};
+use super::{Estimated, NodeEstimate, SelectorEstimate, UNKNOWN_SERIES};
 use crate::{
     base::{Confidence, Estimate, QueryCost, duration, timestamp, units},
     promql::shape::Output,
@@ -164,6 +164,23 @@ pub fn json(estimate: &Estimated) -> Value {
             "cheapestFix": cheapest_fix(estimate),
         },
     })
+}
+
+/// The nodes of a query as `query_cost` shows them.
+pub fn tree_json(nodes: &[NodeEstimate]) -> Value {
+    let node = |node: &NodeEstimate| {
+        json!({
+            "depth": node.depth,
+            "node": node.name,
+            "span": [node.span.start, node.span.end],
+            "series": node.series.value,
+            "points": node.points.value,
+            "memoryBytes": node.memory.value,
+            "samples": node.samples.map(|samples| samples.value),
+            "class": node.memory.confidence.as_str(),
+        })
+    };
+    nodes.iter().map(node).collect()
 }
 
 fn selector_json(s: &SelectorEstimate) -> Value {

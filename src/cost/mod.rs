@@ -12,6 +12,7 @@ mod metric_types;
 mod model;
 mod split;
 mod subject;
+mod tree;
 
 #[cfg(test)]
 mod tests;
@@ -25,3 +26,4 @@ pub use metric_types::MetricTypes;
 pub use model::{Model, UNKNOWN_SERIES, Unknown};
 pub use split::{MERGED_MAX, PARTS_COUNTED, QuerySplit};
 pub use subject::Subject;
+pub use tree::{NodeEstimate, tree};

@@ -15,6 +15,7 @@
 mod admission;
 mod backend;
 mod ceilings;
+mod effective;
 #[cfg(test)]
 mod invariants;
 mod lane;
@@ -38,6 +39,7 @@ mod window;
 
 pub use admission::{Admission, AdmissionRequest, Admitted, Charged};
 pub use ceilings::Ceilings;
+pub use effective::{EffectiveLimit, LimitTable, LimitTexts};
 pub use lane::Lane;
 pub use layer::{Admissible, Admit, AdmitLayer, HoldLayer, Permitted, RateLayer, RateLimited};
 pub use per_query::{SoftHit, check_per_query, soft};

@@ -7,6 +7,7 @@ use http::{HeaderValue, header};
 
 use super::{
     exchange::{Common, Exchange, Identified, Priced, Rejected},
+    identify::OnBehalfOf,
     meter::Progress,
     query::layer::is_constant,
     respond::failure::{Failure, fix},
@@ -39,6 +40,7 @@ impl<B: http_body::Body> RateLimited for Exchange<Identified<B>> {
         let is_health_check = *endpoint == Endpoint::Query && is_constant(head.uri.query(), "");
         match &caller.payers[..] {
             _ if is_health_check || *endpoint == Endpoint::Light => &[],
+            _ if head.extensions.get::<OnBehalfOf>().is_some() => &[],
             [] => std::slice::from_ref(&caller.tenant),
             several => several,
         }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     base::{TenantId, TenantPrefixes, tenant},
     http::{ConnectionLimits, HostNames, ServerTls, Tokens},
-    limit::Policy,
+    limit::{LimitTable, Policy},
     rules::Rule,
 };
 
@@ -52,6 +52,8 @@ pub struct Settings {
     pub query_rules: Vec<Arc<Rule>>,
     /// The limits.
     pub policy: Policy,
+    /// The same as they are written.
+    pub limit_table: LimitTable,
 }
 
 /// When the configuration was read, and whether that worked.
@@ -74,6 +76,7 @@ pub(crate) struct ConfigSnapshot {
     pub(crate) upstreams: Vec<Arc<Upstream>>,
     pub(crate) admin_hosts: HostNames,
     pub(crate) admin_tokens: Tokens,
+    pub(crate) limit_table: LimitTable,
     routes: HashMap<TenantId, usize>,
     prefix_routes: TenantPrefixes<usize>,
     classes: Vec<Arc<str>>,
@@ -122,6 +125,7 @@ impl ConfigSnapshot {
             upstreams,
             admin_hosts: settings.admin_hosts,
             admin_tokens: settings.admin_tokens,
+            limit_table: settings.limit_table,
             routes: settings.routes,
             prefix_routes: settings.prefix_routes,
             classes,

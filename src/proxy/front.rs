@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 use super::{
     config::ConfigSnapshot,
     exchange::{Common, Exchange, Identified, Rejected},
-    identify::Identity,
+    identify::{Identity, OnBehalfOf},
     log::{Origin, Owner, QueryLog},
     respond::{Body, failure::Failure},
     route::{Endpoint, Routed, route},
@@ -100,7 +100,10 @@ impl Front {
         log: &mut QueryLog,
     ) -> Result<Identification, Failure> {
         let config = self.config.load_full();
-        let mut caller = config.rules.identify(&head.headers, peer)?;
+        let mut caller = match head.extensions.get() {
+            Some(OnBehalfOf(tenant)) => config.rules.on_behalf_of(tenant.clone()),
+            None => config.rules.identify(&head.headers, peer)?,
+        };
         let nowhere = || Failure::new(ErrorKind::Internal, "no backend is configured");
         let upstream = Arc::clone(config.upstream_of(&mut caller)?.ok_or_else(nowhere)?);
         let client = config.rules.client_of(&head.headers, peer);

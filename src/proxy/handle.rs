@@ -13,7 +13,8 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{Request, Response};
+use http::{Request, Response, header};
+use http_body_util::{BodyExt as _, Full};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
@@ -21,6 +22,7 @@ use tower::ServiceExt as _;
 use super::{
     config::{ConfigSnapshot, ConfigState, Settings},
     front::Incoming,
+    identify::OnBehalfOf,
     log::{ActiveQueries, ActiveQuery, QueryLogs, cut},
     long_answers::LongAnswers,
     query::body::Bodies,
@@ -32,7 +34,7 @@ use super::{
 };
 use crate::{
     backend::Lane,
-    base::distress::Signal,
+    base::{TenantId, distress::Signal},
     cost::History,
     http::{Connections, Counts},
     journal::{self, Journal},
@@ -134,6 +136,37 @@ impl Proxy {
     {
         let answered = self.stack.clone().oneshot(Incoming { request, peer }).await;
         answered.unwrap_or_else(|never| match never {})
+    }
+
+    /// The cost and the verdict of a query in a tenant's name, in no tenant's where that is `None`: the answer of `query_cost`,
+    /// or of `query_range_cost` with a step. `params` are those of the query API.
+    ///
+    /// # Errors
+    /// What is wrong with the query, as its client would read it.
+    pub(crate) async fn explain(
+        &self,
+        tenant: Option<TenantId>,
+        params: String,
+        is_graph: bool,
+    ) -> Result<serde_json::Value, String> {
+        let endpoint = if is_graph { "query_range_cost" } else { "query_cost" };
+        let tenant = tenant.unwrap_or_else(|| self.live().rules.default.clone());
+        let request = Request::post(format!("/api/v1/{endpoint}"))
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .extension(OnBehalfOf(tenant))
+            .body(Full::from(params))
+            .map_err(|error| error.to_string())?;
+        let response = self.answer(request, SocketAddr::from(([127, 0, 0, 1], 0))).await;
+        let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
+        let mut answer: serde_json::Value =
+            serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+        if answer["status"] == "success" {
+            return Ok(answer);
+        }
+        match answer["error"].take() {
+            serde_json::Value::String(message) => Err(message),
+            other => Err(other.to_string()),
+        }
     }
 
     /// The same as a service.

@@ -112,6 +112,11 @@ pub struct Identity {
     pub trusted: bool,
 }
 
+/// The extension of a request that an operator makes in a tenant's name: no header decides whose it is, and it counts towards
+/// nobody's rate.
+#[derive(Clone, Debug)]
+pub(super) struct OnBehalfOf(pub(super) TenantId);
+
 /// Why a request belongs to nobody.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdentifyError {
@@ -167,6 +172,12 @@ impl Rules {
         };
         let actor = self.actor(headers, user.as_deref(), peer.ip(), trusted);
         Ok(Identity { tenant, payers: Vec::new(), actor, class, trusted })
+    }
+
+    /// A caller in this tenant's name, of no class.
+    pub(super) fn on_behalf_of(&self, tenant: TenantId) -> Identity {
+        let class = self.unclassed();
+        Identity { tenant, payers: Vec::new(), actor: "operator".into(), class, trusted: false }
     }
 
     /// Turns a request's headers into those for a backend, which believes them as Weir believes a trusted proxy:

@@ -10,6 +10,7 @@ mod deploy;
 mod docs;
 mod fuzz;
 mod node;
+mod page;
 mod promql;
 mod proxy;
 mod real;

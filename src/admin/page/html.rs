@@ -21,7 +21,11 @@ pub(super) fn table(
     columns: &[Column],
     rows: impl FnOnce(&mut String) -> fmt::Result,
 ) -> fmt::Result {
-    write!(out, "<table role=\"table\" aria-label=\"{}\"><thead role=\"rowgroup\"><tr role=\"row\">", escaped(name))?;
+    write!(
+        out,
+        "<table role=\"table\" aria-label=\"{}\"><thead role=\"rowgroup\"><tr role=\"row\">",
+        escaped(name)
+    )?;
     for (heading, class) in columns {
         write!(out, "<th role=\"columnheader\" scope=\"col\" class=\"{class}\">{heading}</th>")?;
     }
@@ -93,7 +97,9 @@ pub(super) fn who(tenant: &str, actor: &str, origin: &Origin, more: &[&str]) -> 
         ("rule", &origin.rule),
         ("program", &origin.user_agent),
     ];
-    let of_actor = |name: &str, text: &str| actor.strip_prefix(name).is_some_and(|rest| rest.strip_prefix(':') == Some(text));
+    let of_actor = |name: &str, text: &str| {
+        actor.strip_prefix(name).is_some_and(|rest| rest.strip_prefix(':') == Some(text))
+    };
     let mut parts: Vec<String> = more.iter().map(|part| (*part).to_owned()).collect();
     for (name, text) in texts {
         if let Some(text) = text.as_deref().filter(|text| !of_actor(name, text)) {
@@ -110,7 +116,9 @@ pub(super) fn who(tenant: &str, actor: &str, origin: &Origin, more: &[&str]) -> 
 
 /// Names and values as a query string, for a button.
 pub(super) fn params<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
-    Serializer::new(String::new()).extend_pairs(pairs.into_iter().filter(|(_, value)| !value.is_empty())).finish()
+    Serializer::new(String::new())
+        .extend_pairs(pairs.into_iter().filter(|(_, value)| !value.is_empty()))
+        .finish()
 }
 
 /// The buttons that stop queries and make a rule of them; the script shows them and asks before anything is done.

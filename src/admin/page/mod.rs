@@ -2,18 +2,23 @@
 //! carry out what its buttons say. Nothing of it comes from elsewhere.
 
 mod escape;
+mod explain;
 mod html;
+mod limits;
 mod now;
 mod plot;
 mod refused;
 mod rules;
+mod top;
 
 use std::fmt::{self, Write as _};
 
 use serde_json::Value;
 
 use super::{
+    explain::Question,
     history::History,
+    limits::Limits,
     snapshot::{Snapshot, span},
 };
 use crate::base::units;
@@ -26,18 +31,28 @@ const DIALOGS: &str = include_str!("assets/dialogs.html");
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum View {
     Now,
+    Top,
     Refused,
+    Explain,
+    Limits,
     Rules,
 }
 
 impl View {
-    pub(super) const ALL: [Self; 3] = [Self::Now, Self::Refused, Self::Rules];
+    /// In the order of the page's navigation.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Now, Self::Top, Self::Refused, Self::Explain, Self::Limits, Self::Rules];
+    /// Those that change all the time.
+    pub(super) const LIVE: [Self; 3] = [Self::Now, Self::Refused, Self::Rules];
 
     /// Its path, which is its name after the first character.
     pub(super) const fn path(self) -> &'static str {
         match self {
             Self::Now => "/",
+            Self::Top => "/top",
             Self::Refused => "/refused",
+            Self::Explain => "/explain",
+            Self::Limits => "/limits",
             Self::Rules => "/rules",
         }
     }
@@ -45,7 +60,10 @@ impl View {
     const fn title(self) -> &'static str {
         match self {
             Self::Now => "Now",
+            Self::Top => "Top",
             Self::Refused => "Refused",
+            Self::Explain => "Explain",
+            Self::Limits => "Limits",
             Self::Rules => "Rules",
         }
     }
@@ -69,9 +87,33 @@ impl State<'_> {
             View::Now => now::write(&mut out, self.snapshot, self.history),
             View::Refused => refused::write(&mut out, self.snapshot),
             View::Rules => rules::write(&mut out, self.rules),
+            // They answer a question, and have no state of their own.
+            View::Top | View::Explain | View::Limits => Ok(()),
         };
         out
     }
+}
+
+/// *Top*.
+pub(super) fn top() -> String {
+    written(top::write)
+}
+
+/// *Explain*: a question, and the answer to it if it was asked.
+pub(super) fn explain(question: &Question, answer: Option<&Result<Value, String>>) -> String {
+    written(|out| explain::write(out, question, answer))
+}
+
+/// *Limits*: those of a tenant, if one is named.
+pub(super) fn limits(limits: Option<&Limits>, now_ms: i64) -> String {
+    written(|out| limits::write(out, limits, now_ms))
+}
+
+fn written(write: impl FnOnce(&mut String) -> fmt::Result) -> String {
+    let mut out = String::with_capacity(8 << 10);
+    // Writing to a string does not fail.
+    let _ = write(&mut out);
+    out
 }
 
 /// The title of the window, which stands on its tab.
@@ -107,13 +149,7 @@ pub(super) fn document(view: View, main: &str, live: bool, refresh: Option<u32>)
     out
 }
 
-fn write_document(
-    out: &mut String,
-    view: View,
-    main: &str,
-    live: bool,
-    refresh: Option<u32>,
-) -> fmt::Result {
+fn write_document(out: &mut String, view: View, main: &str, live: bool, refresh: Option<u32>) -> fmt::Result {
     out.write_str(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
@@ -142,7 +178,11 @@ fn write_document(
          <button type=\"button\" id=\"sign-in\">Token</button></div></header>",
     )?;
     let live = if live { format!(" data-live=\"{}\"", view.path()) } else { String::new() };
-    write!(out, "<main id=\"main\" tabindex=\"-1\"><h1>{}</h1><div id=\"view\"{live}>{main}</div></main>", view.title())?;
+    write!(
+        out,
+        "<main id=\"main\" tabindex=\"-1\"><h1>{}</h1><div id=\"view\"{live}>{main}</div></main>",
+        view.title()
+    )?;
     write!(
         out,
         "<footer><a href=\"/status.json\">JSON</a> <a href=\"/metrics\">metrics</a> <a href=\"/endpoints\">endpoints</a></footer>\
@@ -152,7 +192,12 @@ fn write_document(
 
 /// In place of a view that needs a token: it shows the dialog that asks for one, and then the view.
 pub(super) fn sign_in() -> String {
-    document(View::Now, "<p class=\"none\" data-sign-in>This page needs a token of <code>server.admin_auth</code>.</p>", false, None)
+    document(
+        View::Now,
+        "<p class=\"none\" data-sign-in>This page needs a token of <code>server.admin_auth</code>.</p>",
+        false,
+        None,
+    )
 }
 
 /// A moment as people write it, in UTC.

@@ -99,7 +99,10 @@ fn backend(out: &mut String, one: &Backend, history: &History, now_ms: i64) -> f
             _ => ("good", "up"),
         };
         let (url, n) = (escaped(&replica.url), replica.in_flight);
-        write!(out, "<div><span class=\"pill {class}\">{state}</span> {url} <small>{n} under way</small></div>")?;
+        write!(
+            out,
+            "<div><span class=\"pill {class}\">{state}</span> {url} <small>{n} under way</small></div>"
+        )?;
     }
     write!(out, "</dd><dt>pressure</dt><dd>{}</dd>", pressure(one))?;
     let class = if one.budget_percent < 100 { " class=\"warn\"" } else { "" };
@@ -176,7 +179,8 @@ fn query(out: &mut String, one: &Query, waiting: bool) -> fmt::Result {
     row(out, one.id, |out| {
         cell(out, TENANT_ACTOR, who(&one.tenant, &one.actor, &one.origin, &[&one.class, &one.backend]))?;
         let (text, id, fingerprint) = (code(&one.text), one.id, escaped(&one.fingerprint));
-        let parts = if one.parts > 1 { format!(" · part {} of {}", one.part, one.parts) } else { String::new() };
+        let parts =
+            if one.parts > 1 { format!(" · part {} of {}", one.part, one.parts) } else { String::new() };
         let (endpoint, state) = (one.endpoint, one.state);
         let facts = format!("#{id} · {endpoint} · {state}{parts} · {fingerprint}");
         cell(out, QUERY, format_args!("{text}<div><small>{facts}</small></div>"))?;
@@ -213,13 +217,19 @@ pub(super) fn tenant_table(out: &mut String, name: &str, tenants: &[Tenant]) -> 
     if tenants.is_empty() {
         return none(out, "none");
     }
-    table(out, name, &[TENANT, ADMITTED, SAMPLES, REFUSED], |out| tenants.iter().try_for_each(|one| tenant(out, one)))
+    table(out, name, &[TENANT, ADMITTED, SAMPLES, REFUSED], |out| {
+        tenants.iter().try_for_each(|one| tenant(out, one))
+    })
 }
 
 fn tenant(out: &mut String, one: &Tenant) -> fmt::Result {
     row(out, &one.tenant, |out| {
         let limits = params([("tenant", &*one.tenant)]);
-        cell(out, TENANT, format_args!("<a href=\"/limits?{}\">{}</a>", escaped(&limits), escaped(&one.tenant)))?;
+        cell(
+            out,
+            TENANT,
+            format_args!("<a href=\"/limits?{}\">{}</a>", escaped(&limits), escaped(&one.tenant)),
+        )?;
         cell(out, ADMITTED, units::count(one.admitted))?;
         cell(out, SAMPLES, units::count(one.samples))?;
         let refused = one.refused.iter().map(|(limit, n)| format!("{limit} <b>{}</b>", units::count(*n)));

@@ -22,18 +22,22 @@ const ACTS: Column = ("", "acts");
 /// The view of a snapshot.
 pub(super) fn write(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     out.write_str("<section><h2>Latest refusals and failures</h2>")?;
-    if snapshot.refusals.is_empty() {
-        none(out, "none")?;
-    } else {
-        let columns = [WHEN, WHO, REASON, QUERY, ACTS];
-        table(out, "Latest refusals and failures", &columns, |out| {
-            snapshot.refusals.iter().try_for_each(|one| refusal(out, one, snapshot.now_ms))
-        })?;
-    }
+    refusals(out, &snapshot.refusals, snapshot.now_ms)?;
     let recent = span(snapshot.recent_ms);
     write!(out, "</section><section><h2>Tenants by refusals <small>the last {recent}</small></h2>")?;
     tenant_table(out, "Tenants by refusals", &snapshot.tenants_by_refusals)?;
     out.write_str("</section>")
+}
+
+/// Refusals and failures, the newest first.
+pub(super) fn refusals(out: &mut String, refusals: &[Refused], now_ms: i64) -> fmt::Result {
+    if refusals.is_empty() {
+        return none(out, "none");
+    }
+    let columns = [WHEN, WHO, REASON, QUERY, ACTS];
+    table(out, "Latest refusals and failures", &columns, |out| {
+        refusals.iter().try_for_each(|one| refusal(out, one, now_ms))
+    })
 }
 
 fn refusal(out: &mut String, one: &Refused, now_ms: i64) -> fmt::Result {

@@ -64,6 +64,10 @@ fn one(out: &mut String, rule: &Value) -> fmt::Result {
             "<button type=\"button\" class=\"danger\" data-remove=\"{0}\" aria-label=\"Remove rule {0}\">Remove</button>",
             escaped(name)
         );
-        cell(out, ACTS, if source == "api" { format!("<span class=\"acts\">{remove}</span>") } else { String::new() })
+        cell(
+            out,
+            ACTS,
+            if source == "api" { format!("<span class=\"acts\">{remove}</span>") } else { String::new() },
+        )
     })
 }

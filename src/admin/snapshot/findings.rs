@@ -59,7 +59,8 @@ impl Snapshot {
         }
         if let Some(holder) = self.holders.first().filter(|holder| self.is_drowned_by(holder)) {
             let (whose, percent, backend) = (holder.sentence(), holder.percent, &holder.backend);
-            let (hold, since) = (if holder.queries() == 1 { "holds" } else { "hold" }, span(holder.oldest_ms));
+            let (hold, since) =
+                (if holder.queries() == 1 { "holds" } else { "hold" }, span(holder.oldest_ms));
             let text = format!(
                 "{whose}, {hold} {percent} % of the memory in use on backend {backend}, the oldest for {since}"
             );

@@ -58,7 +58,7 @@ pub(super) fn holders(active: &[Arc<ActiveQuery>], now: Instant) -> Vec<Holder> 
         let (holder, heaviest) = all
             .entry((facts.owner.tenant.as_str(), backend, by, key))
             .or_insert_with(|| (Holder::default(), query));
-        let memory = facts.cost.memory.value;
+        let memory = known(query);
         if query.waited().is_some() {
             holder.running += 1;
             holder.memory = holder.memory.saturating_add(memory);
@@ -70,12 +70,14 @@ pub(super) fn holders(active: &[Arc<ActiveQuery>], now: Instant) -> Vec<Holder> 
         }
         let age = now.saturating_duration_since(facts.began).as_millis() as u64;
         holder.oldest_ms = holder.oldest_ms.max(age);
-        if memory > heaviest.facts.cost.memory.value {
+        if memory > known(heaviest) {
             *heaviest = query;
         }
     }
     let mut all: Vec<_> = all.into_iter().collect();
-    all.sort_by_key(|(key, (holder, _))| (Reverse((holder.memory.saturating_add(holder.wanted), holder.memory)), *key));
+    all.sort_by_key(|(key, (holder, _))| {
+        (Reverse((holder.memory.saturating_add(holder.wanted), holder.memory)), *key)
+    });
     all.truncate(HOLDERS_MAX);
     let named = |((tenant, backend, by, key), (holder, heaviest)): (Key<'_>, (Holder, &ActiveQuery))| {
         let of = u128::from(held.get(backend).copied().unwrap_or(0)).max(1);
@@ -90,6 +92,11 @@ pub(super) fn holders(active: &[Arc<ActiveQuery>], now: Instant) -> Vec<Holder> 
         }
     };
     all.into_iter().map(named).collect()
+}
+
+/// The bytes that a query is expected to hold; one of which nothing is known adds nothing to a sum.
+fn known(query: &ActiveQuery) -> u64 {
+    Some(query.facts.cost.memory.value).filter(|memory| *memory < u64::MAX).unwrap_or(0)
 }
 
 fn fingerprint(query: &Arc<ActiveQuery>) -> String {

@@ -22,7 +22,7 @@ use super::LabelTable;
 use crate::{
     base::Kind,
     promql::{
-        ast::{Ast, Expr, NodeId, ValueType},
+        ast::{Ast, Expr, Node, NodeId, ValueType},
         function::FunctionId,
         shape::{NodeShape, Reads, Shape},
     },
@@ -91,20 +91,56 @@ pub(super) fn price(shape: &Shape, leaves: &[Leaf], table: Option<&LabelTable>, 
     };
     let mut interpreter =
         Interpreter { shape, ast, engine, leaves, table, done: Vec::with_capacity(ast.nodes.len()) };
-    let mut window_samples = 0_u64;
-    for (index, node) in ast.nodes.iter().enumerate() {
-        let priced = interpreter.node(NodeId(index as u32));
-        interpreter.done.push(priced);
-        if let Expr::Call { func, args } = &node.expr {
-            window_samples = window_samples.saturating_add(interpreter.window_samples(func.id, args));
-        }
-    }
+    let window_samples = interpreter.run();
     let root = interpreter.materialised(interpreter.get(ast.root));
     let answer = answer::json(engine, &root.value);
     let tree = times(ast.nodes.len() as u64, NODE_BYTES).saturating_add(ast.text.len() as u64);
     let evaluated = root.peak.bytes.max(root.held.bytes.saturating_add(answer));
     let points = root.peak.points.max(root.held.points);
     Taken { bytes: sum([selected, tree, evaluated]), points, window_samples }
+}
+
+/// A node, as [`nodes`] has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct NodePrice {
+    /// Series that it makes.
+    pub(super) series: u64,
+    /// Points of all of them.
+    pub(super) points: u64,
+    /// The most bytes alive at a time until it is done, with what was read for it.
+    pub(super) bytes: u64,
+}
+
+/// The nodes of a query, each as [`price`] prices it, in the order of its tree.
+pub(super) fn nodes(
+    shape: &Shape,
+    ast: &Ast,
+    leaves: &[Leaf],
+    table: Option<&LabelTable>,
+    kind: Kind,
+) -> Vec<NodePrice> {
+    let engine = Engine::of(kind);
+    let mut interpreter =
+        Interpreter { shape, ast, engine, leaves, table, done: Vec::with_capacity(ast.nodes.len()) };
+    interpreter.run();
+    // Selectors stand in the order of the text: those of a node are the ones between its ends.
+    let mut read = vec![0_u128];
+    read.extend(leaves.iter().scan(0, |sum, leaf| {
+        *sum += u128::from(engine.selected(leaf));
+        Some(*sum)
+    }));
+    let read_before = |end: u32| {
+        let place = shape.selectors.partition_point(|selector| selector.span.start < end);
+        read.get(place).copied().unwrap_or(0)
+    };
+    let price = |(priced, node): (&Priced, &Node)| NodePrice {
+        series: priced.value.series,
+        points: priced.value.all_points(),
+        bytes: u64::try_from(read_before(node.span.end) - read_before(node.span.start))
+            .unwrap_or(u64::MAX)
+            .saturating_add(priced.peak.bytes.max(priced.held.bytes)),
+    };
+    interpreter.done.iter().zip(&ast.nodes).map(price).collect()
 }
 
 /// Bytes of one selector and its points, without derived values.
@@ -131,6 +167,19 @@ thread_local! {
 }
 
 impl Interpreter<'_> {
+    /// Prices every node; the work on windows of subqueries, in samples.
+    fn run(&mut self) -> u64 {
+        let mut window_samples = 0_u64;
+        for (index, node) in self.ast.nodes.iter().enumerate() {
+            let priced = self.node(NodeId(index as u32));
+            self.done.push(priced);
+            if let Expr::Call { func, args } = &node.expr {
+                window_samples = window_samples.saturating_add(self.window_samples(func.id, args));
+            }
+        }
+        window_samples
+    }
+
     fn get(&self, id: NodeId) -> Priced {
         #[cfg(test)]
         LOOKUPS.with(|lookups| lookups.set(lookups.get() + 1));

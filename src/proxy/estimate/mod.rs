@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     base::{Confidence, QueryCost, TenantId},
-    cost::{Verdict, explain},
+    cost::{self, Verdict, explain},
     journal::{Basis, Divisible},
     limit::{self, Ceilings, Charged, LimitName, TenantPolicy},
     promql,
@@ -89,6 +89,9 @@ impl Pricing {
     fn explain(&self, common: &Common, query: &ParsedQuery, result: &EstimationResult) -> Response<Body> {
         let estimate = &result.estimate;
         let mut json = explain::json(estimate);
+        let nodes =
+            cost::tree(&query.shape, estimate, common.upstream.table().as_deref(), &common.upstream.model);
+        json["data"]["tree"] = explain::tree_json(&nodes);
         let sick = common.upstream.backend.sick() && estimate.cost.series.confidence == Confidence::Assumed;
         let why = result.unanswered.as_ref().map(ToString::to_string);
         let assumed = why.or_else(|| sick.then(|| "no replica answers".to_owned())).map(|why| {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, StatusCode};
+use http::Request;
 use http_body_util::Full;
 use tokio::net::TcpListener;
 use weir::admin::serve_admin;
@@ -74,16 +74,6 @@ async fn queries_are_seen_while_they_run_and_wait_and_when_they_are_refused() {
     assert_eq!(json["refusals"][0]["times"], 3);
     assert_eq!(json["tenants_by_refusals"][0]["refused"][0], serde_json::json!(["weir-max-series", 3]));
     assert_eq!(json["tenants_by_cost"][0]["tenant"], "a<b");
-
-    let page = get(&weir, format!("{admin}/status?refresh=0")).await;
-    assert_eq!(page.status, StatusCode::OK);
-    assert!(page.headers["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
-    assert!(page.body.contains("small{x=&quot;&lt;script&gt;&quot;}"), "{}", page.body);
-    assert!(!page.body.contains("<script") && !page.body.contains("http-equiv"), "{}", page.body);
-    assert!(
-        get(&weir, format!("{admin}/status")).await.body.contains("http-equiv=\"refresh\" content=\"5\"")
-    );
-    assert!(get(&weir, format!("{admin}/")).await.body.contains("/status"));
 
     running.abort();
     waiting.abort();
