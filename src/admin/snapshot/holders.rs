@@ -49,7 +49,7 @@ pub(super) fn holders(active: &[Arc<ActiveQuery>], now: Instant) -> Vec<Holder> 
     let fingerprints: Vec<_> = active.iter().map(fingerprint).collect();
     for (query, fingerprint) in active.iter().zip(&fingerprints) {
         let facts = &query.facts;
-        let (by, key) = match (&facts.origin.dashboard, &facts.origin.user) {
+        let (by, key) = match (&facts.owner.origin.dashboard, &facts.owner.origin.user) {
             (Some(dashboard), _) => ("dashboard", &**dashboard),
             (None, Some(user)) => ("user", &**user),
             (None, None) => ("fingerprint", fingerprint.as_str()),

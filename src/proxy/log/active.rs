@@ -307,7 +307,7 @@ pub(crate) fn cut(text: &str, chars: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Estimate;
+    use crate::{base::Estimate, proxy::log::Origin};
 
     fn owner(tenant: &str) -> Owner {
         let tenant = TenantId::new(tenant).unwrap();
