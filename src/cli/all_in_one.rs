@@ -8,7 +8,7 @@ use tokio::{sync::watch, task::JoinSet, time::MissedTickBehavior};
 use super::{
     clock::now_ms,
     exit::BAD_INPUT,
-    give_back, journal,
+    journal,
     memory::Memory,
     node::open,
     output,
@@ -124,7 +124,6 @@ async fn serve(args: AllInOne, loaded: Loaded) -> Result<(), String> {
     // After it: the label table of the node then includes the scraped series.
     proxy.warm().await;
     background.spawn(scrape.forever());
-    background.spawn(give_back::whenever_worth_it(lends));
     let reload = match &args.config {
         Some(file) => {
             let resolve = move |raw: &Raw| proxy_settings(raw, node_address, lends);

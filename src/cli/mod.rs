@@ -7,7 +7,6 @@ mod check_health;
 mod clock;
 mod exit;
 mod explain;
-mod give_back;
 mod journal;
 mod manual;
 mod memory;

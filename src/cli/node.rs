@@ -12,7 +12,7 @@ use clap::Args;
 use super::{
     clock::now_ms,
     exit::BAD_INPUT,
-    give_back, output,
+    output,
     proxy::{bind, init_log, run_on_cores},
     signals::{Hangups, Signals},
 };
@@ -69,12 +69,10 @@ async fn serve(raw: &config::RawNode, args: &NodeArgs) -> Result<(), String> {
     let reloading = reload(hangups, args.config.clone(), raw.clone(), Arc::clone(&node));
     let reloading = tokio::spawn(reloading);
     let maintaining = tokio::spawn(maintain(Arc::clone(&node)));
-    let giving_back = tokio::spawn(give_back::whenever_worth_it(node.pool_bytes()));
     let signals = Signals::listen();
     tracing::info!(%address, "ready: remote write to http://{address}/api/v1/write");
     let whole = signals.serve(http::serve(listener, Arc::clone(&node), signals.first())).await;
     maintaining.abort();
-    giving_back.abort();
     reloading.abort();
     // Threads may still hold the answers that were cut.
     if whole {

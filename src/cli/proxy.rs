@@ -16,12 +16,12 @@ use tokio::{net::TcpListener, runtime, sync::watch, task::JoinHandle};
 use super::{
     clock::now_ms,
     exit::{BAD_INPUT, FAILED},
-    give_back, journal,
+    journal,
     memory::Memory,
     output,
     signals::{Hangups, Signals},
     suggest::from_journal,
-    system,
+    system::{self, GiveBack},
 };
 use crate::{
     admin::{self, Operations},
@@ -54,16 +54,20 @@ pub(super) fn run(file: &Path, data: PathBuf) -> ExitCode {
         profile::enable();
     }
     // It accepts connections and looks after the backends; requests run on the workers.
-    run_on(runtime::Builder::new_current_thread(), serve(file, loaded, data))
+    run_on(runtime::Builder::new_current_thread(), GiveBack::Soon, serve(file, loaded, data))
 }
 
 /// Runs to the end on a runtime with a thread per core.
 pub(super) fn run_on_cores(serving: impl Future<Output = Result<(), String>>) -> ExitCode {
-    system::keep_allocator_small();
-    run_on(runtime::Builder::new_multi_thread(), serving)
+    run_on(runtime::Builder::new_multi_thread(), GiveBack::AtOnce, serving)
 }
 
-fn run_on(mut runtime: runtime::Builder, serving: impl Future<Output = Result<(), String>>) -> ExitCode {
+fn run_on(
+    mut runtime: runtime::Builder,
+    give_back: GiveBack,
+    serving: impl Future<Output = Result<(), String>>,
+) -> ExitCode {
+    system::set_give_back(give_back);
     system::take_open_files();
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
@@ -120,7 +124,6 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     let (admin, admin_thread) = admin_lane(admin_listener, &proxy, operations, stopped)?;
     let background = [
         tokio::spawn(memory.clone().keep()),
-        tokio::spawn(give_back::whenever_worth_it(None)),
         tokio::spawn(reload_on_hangup(hangups, Arc::clone(&reloader), Arc::clone(&proxy))),
         tokio::spawn(reload_on_change(reloader, Arc::clone(&proxy))),
     ];

@@ -1,7 +1,9 @@
 //! Takes URLs as people type them: `curl -g 'http://host/api/v1/query?query=up{job="x"}'`.
 //!
-//! Quotes and angle brackets are no part of a URL, and the HTTP parser refuses them; Prometheus does not. They are
-//! escaped here, in the first line of a connection only: programs, which ask more than once, escape by themselves.
+//! The preface of HTTP/2 gets another version: the parser refuses that with an answer, and the preface without one.
+//!
+//! Quotes and angle brackets are no part of a URL, and the HTTP parser refuses them; Prometheus does not. They are escaped
+//! here, in the first line of a connection only: programs, which ask more than once, escape by themselves.
 
 use std::{
     io,
@@ -14,26 +16,38 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Bytes read at a time until the first line has ended.
 const PIECE: usize = 4 << 10;
 
+/// How HTTP/2 begins, up to the number of its version.
+const PREFACE: &[u8] = b"PRI * HTTP/";
+
 /// A stream whose first line is made fit for a parser of URLs.
 #[derive(Debug)]
 pub(super) struct EscapeRequestLine<S> {
     inner: S,
     /// The first line has not ended yet.
     first: bool,
+    /// Bytes of [`PREFACE`] that it began with.
+    preface: usize,
     /// Read and not yet given on.
     escaped: Vec<u8>,
 }
 
 impl<S> EscapeRequestLine<S> {
     pub(super) const fn new(inner: S) -> Self {
-        Self { inner, first: true, escaped: Vec::new() }
+        Self { inner, first: true, preface: 0, escaped: Vec::new() }
     }
 
     fn take(&mut self, bytes: &[u8]) {
         self.escaped.clear();
         for &byte in bytes {
             self.first &= byte != b'\n';
+            let is_version = self.preface == PREFACE.len();
+            // What differs from it never goes on with it.
+            self.preface = match PREFACE.get(self.preface) {
+                Some(next) if *next == byte => self.preface + 1,
+                _ => usize::MAX,
+            };
             match byte {
+                b'2' if is_version => self.escaped.push(b'9'),
                 b'"' if self.first => self.escaped.extend(b"%22"),
                 b'<' if self.first => self.escaped.extend(b"%3C"),
                 b'>' if self.first => self.escaped.extend(b"%3E"),
@@ -109,7 +123,11 @@ mod tests {
     async fn the_first_line_is_escaped_and_nothing_else() {
         let text = "GET /q?query=up{a=\"b\"}>0<1 HTTP/1.1\r\nA: \"<\"\r\n\r\nGET /\"";
         let expected = "GET /q?query=up{a=%22b%22}%3E0%3C1 HTTP/1.1\r\nA: \"<\"\r\n\r\nGET /\"";
-        for piece in [1, 7, 1_000] {
+        let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        let cases = [(text, expected), (preface, "PRI * HTTP/9.0\r\n\r\nSM\r\n\r\n")];
+        for (piece, (text, expected)) in
+            [1, 7, 1_000].into_iter().flat_map(|piece| cases.map(|case| (piece, case)))
+        {
             for room in [1, 5, 10_000] {
                 let (mut client, server) = tokio::io::duplex(16);
                 let mut server = EscapeRequestLine::new(server);

@@ -53,7 +53,8 @@ impl Rejection {
     fn message(self) -> &'static str {
         match self {
             Self::Malformed => {
-                "the request is not well-formed HTTP/1.1: check its first line and its headers"
+                "the request is not well-formed HTTP/1.1, and no other version is spoken here: check its first line and its \
+                 headers"
             }
             Self::HeadTooLarge => {
                 "the head of the request is longer than 64KiB or has more than 100 headers: send a long query as the \

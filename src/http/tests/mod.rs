@@ -167,6 +167,7 @@ async fn requests_that_reach_no_service_get_json() {
         (format!("{get}host: x y\r\n\r\n"), 400, "a character that no host has"),
         (format!("{get}host: x\r\n a\x01: b\r\n\r\n"), 400, "not well-formed HTTP/1.1"),
         ("GARBAGE\r\n\r\n".to_owned(), 400, "not well-formed HTTP/1.1"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 400, "no other version is spoken here"),
         (format!("{get}host: x\r\na: {long}\r\n\r\n"), 431, "longer than 64KiB"),
         (format!("{get}host: x\r\n{}\r\n", "a: b\r\n".repeat(200)), 431, "more than 100 headers"),
         (format!("GET /{long} HTTP/1.1\r\nhost: x\r\n\r\n"), 431, "as the form of a POST"),

@@ -240,7 +240,9 @@ fn metadata_are_kept_and_of_another_version_refused() {
     db.append(&batch).unwrap();
     db.maintain().unwrap();
     drop(db);
-    let held = Db::open(dir.path(), small()).unwrap().0.metadata(Some("up"), 10);
+    let kept =
+        |metric| Arc::new(Db::open(dir.path(), small()).unwrap().0).metadata(metric).collect::<Vec<_>>();
+    let held = kept(Some("up"));
     assert_eq!((held.len(), held[0].1.kind.as_str()), (1, "gauge"));
     let path = dir.path().join("metadata.json");
     let text = fs::read_to_string(&path).unwrap();
@@ -252,7 +254,10 @@ fn metadata_are_kept_and_of_another_version_refused() {
         assert_eq!(fs::read_to_string(&path).unwrap(), changed);
     }
     fs::write(&path, "nonsense").unwrap();
-    assert_eq!(Db::open(dir.path(), small()).unwrap().0.metadata(None, 10), []);
+    assert_eq!(kept(None), []);
+    fs::remove_file(&path).unwrap();
+    let missed = || Db::open(dir.path(), small()).unwrap().0.stats().files_missing;
+    assert_eq!((missed(), missed()), (1, 0), "missed once");
 }
 
 #[test]

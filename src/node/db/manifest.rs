@@ -9,7 +9,7 @@ use std::{fs, io, path::Path, sync::atomic::Ordering, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Db, MaintainError};
+use super::{Db, MaintainError, metadata};
 use crate::{
     base::files,
     node::{
@@ -33,6 +33,9 @@ pub(super) struct Manifest {
     blocks: Vec<String>,
     /// Files of the log, oldest first.
     log: Vec<LogFile>,
+    /// Whether there is a file with the metadata of metrics; absent in manifests of folders without it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    metadata: bool,
     /// The bounds of the present when it was written, milliseconds since the Unix epoch.
     pub(super) earliest_ms: i64,
     pub(super) latest_ms: i64,
@@ -76,7 +79,7 @@ impl Manifest {
         {
             return Err(other(format!("version {version}")));
         }
-        let known = serde_json::to_value(Self::default()).unwrap_or_default();
+        let known = serde_json::to_value(Self { metadata: true, ..Self::default() }).unwrap_or_default();
         let added =
             json.as_object().and_then(|all| all.keys().find(|name| known.get(name.as_str()).is_none()));
         let added = added.cloned();
@@ -99,6 +102,9 @@ impl Manifest {
             if !blocks.join(name).is_dir() && !block::is_quarantined(&blocks, name) {
                 missing.push(format!("the block {name} is missing"));
             }
+        }
+        if self.metadata && !dir.join(metadata::FILE).exists() {
+            missing.push(format!("{} is missing", metadata::FILE));
         }
         let log = dir.join("wal");
         for file in self.log.iter().filter(|file| !wal::is_superseded(&log, &file.name)) {
@@ -145,7 +151,7 @@ impl Db {
         if !missing.is_empty() {
             let (files, folder) = (missing.len(), dir.display());
             let shown = missing.get(..NAMED_MAX).unwrap_or(&missing).join("; ");
-            tracing::error!(files, %folder, missing = shown, "files are missing, and the samples in them are lost");
+            tracing::error!(files, %folder, missing = shown, "files are missing, and their contents are lost");
         }
     }
 
@@ -156,8 +162,10 @@ impl Db {
         let mut blocks: Vec<String> = self.blocks().iter().map(|block| block::name_of(block)).collect();
         blocks.sort_unstable();
         let (earliest_ms, latest_ms) = (self.earliest_present(), self.latest_present());
+        // Nothing deletes it: once written it is expected, until a start has missed it.
+        let metadata = written.manifest.metadata || dir.join(metadata::FILE).exists();
         let mut manifest =
-            Manifest { version: VERSION, blocks, log: wal.files(), earliest_ms, latest_ms, crc: 0 };
+            Manifest { version: VERSION, blocks, log: wal.files(), metadata, earliest_ms, latest_ms, crc: 0 };
         let now = (self.options.monotonic)();
         let same = Manifest { earliest_ms, latest_ms, crc: 0, ..written.manifest.clone() } == manifest;
         if same && now.saturating_sub(written.at) < WRITTEN_EVERY {

@@ -1,6 +1,6 @@
 //! Metadata of metrics, in memory and in a file of its own. Senders repeat it, so that a kill may lose seconds of it.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{collections::BTreeMap, fs, io, ops::Bound, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -14,7 +14,8 @@ use crate::{
     },
 };
 
-const FILE: &str = "metadata.json";
+/// Its name in the data folder.
+pub(super) const FILE: &str = "metadata.json";
 const VERSION: u64 = 1;
 
 /// The file.
@@ -60,11 +61,26 @@ pub(super) fn read(dir: &Path) -> io::Result<Metadata> {
 }
 
 impl Db {
-    /// Metadata of one metric or of all, at most `limit`.
-    pub fn metadata(&self, metric: Option<&str>, limit: usize) -> Vec<(String, Description)> {
-        let held = self.metadata.lock();
-        let all = held.by_metric().iter().filter(|(name, _)| metric.is_none_or(|metric| metric == *name));
-        all.take(limit).map(|(name, description)| (name.clone(), description.clone())).collect()
+    /// Metadata of one metric or of all, by metric. Each is copied when it is asked for, so that a list takes no memory.
+    pub fn metadata(
+        self: &Arc<Self>,
+        metric: Option<&str>,
+    ) -> impl Iterator<Item = (String, Description)> + use<> {
+        let (db, one, mut last) = (Arc::clone(self), metric.map(str::to_owned), None::<String>);
+        std::iter::from_fn(move || {
+            let from = match (&last, &one) {
+                (None, None) => Bound::Unbounded,
+                (None, Some(metric)) => Bound::Included(metric.as_str()),
+                (Some(last), _) => Bound::Excluded(last.as_str()),
+            };
+            let held = db.metadata.lock();
+            let (name, description) = held.by_metric().range::<str, _>((from, Bound::Unbounded)).next()?;
+            let wanted = one.as_ref().is_none_or(|metric| metric == name);
+            let found = wanted.then(|| (name.clone(), description.clone()));
+            drop(held);
+            last = found.as_ref().map(|(name, _)| name.clone());
+            found
+        })
     }
 
     /// Writes the file, if something was said since the last time.

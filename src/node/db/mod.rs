@@ -35,7 +35,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use append::{Appended, WriteError};
 pub use health::Disk;
-pub use query::{Cost, Listing};
+pub use query::{Candidates, Cost, Listing};
 pub use sealed::MaintainError;
 
 use super::{

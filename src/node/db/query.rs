@@ -1,6 +1,6 @@
 //! Queries that need no samples: cost, names, values, series.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BinaryHeap, sync::Arc};
 
 use roaring::RoaringBitmap;
 
@@ -42,6 +42,20 @@ impl<T> Listing<T> {
     }
 }
 
+/// The series that a list is made from: those that satisfy any of its selectors, whatever their samples.
+#[derive(Clone, Debug)]
+pub struct Candidates(RoaringBitmap);
+
+impl Candidates {
+    /// How many there are.
+    pub fn series(&self) -> usize {
+        usize::try_from(self.0.len()).unwrap_or(usize::MAX)
+    }
+}
+
+/// Series that are looked at between two locks of the registry.
+const VISITED: usize = 256;
+
 impl Db {
     pub(super) fn resolve(&self, matchers: &[index::Matcher]) -> Vec<Arc<Series>> {
         let registry = self.registry();
@@ -52,82 +66,95 @@ impl Db {
         TimeRange { start: window.start.max(self.oldest()), end: window.end }
     }
 
-    /// The exact series and samples that reading the selection would take.
+    /// Most bytes that a set of series takes; a selection makes two of them at a time for each of its matchers.
+    pub fn set_bytes(&self) -> u64 {
+        // A roaring bitmap takes 8 KiB at most for each 65,536 numbers, and those of series are dense.
+        (self.registry().len() as u64).div_ceil(1 << 16) * (8 << 10)
+    }
+
+    /// Shows each of the series that still exists, without a lock on the registry.
+    fn visit(&self, ids: &RoaringBitmap, mut show: impl FnMut(&Arc<Series>)) {
+        let mut ids = ids.iter().peekable();
+        let mut some = Vec::with_capacity(VISITED);
+        while ids.peek().is_some() {
+            let registry = self.registry();
+            some.extend(ids.by_ref().take(VISITED).filter_map(|id| registry.get(id).cloned()));
+            drop(registry);
+            some.drain(..).for_each(|series| show(&series));
+        }
+    }
+
+    /// Exactly what reading the selection would touch.
     ///
     /// # Errors
     /// A pattern is malformed.
     pub fn query_cost(&self, matchers: &[Matcher], window: TimeRange) -> Result<Cost, BadMatcher> {
         let window = self.shown(window);
+        let matchers = translate(matchers)?;
+        let ids = self.registry().index().resolve(&matchers);
         let mut cost = Cost::default();
-        for series in self.resolve(&translate(matchers)?) {
+        self.visit(&ids, |series| {
             let (blocks, samples) = series.count(window);
             cost.series += u64::from(samples > 0);
             cost.blocks += blocks;
             cost.samples += samples;
-        }
+        });
         Ok(cost)
     }
 
-    /// How many series a list is made from: those that satisfy any of the selectors, whatever their samples.
+    /// The series that satisfy any of the selectors; all when there is none.
     ///
     /// # Errors
     /// A pattern is malformed.
-    pub fn candidates(&self, selectors: &[Vec<Matcher>]) -> Result<u64, BadMatcher> {
+    pub fn candidates(&self, selectors: &[Vec<Matcher>]) -> Result<Candidates, BadMatcher> {
         let compiled = compile(selectors)?;
-        Ok(union(self.registry().index(), &compiled).len())
+        Ok(Candidates(union(self.registry().index(), &compiled)))
     }
 
-    /// The series that satisfy any of the selectors (all when there is none) and have samples in the window, sorted.
-    ///
-    /// # Errors
-    /// A pattern is malformed.
-    pub fn series(
-        &self,
-        selectors: &[Vec<Matcher>],
-        window: TimeRange,
-        limit: usize,
-    ) -> Result<Listing<Labels>, BadMatcher> {
+    /// The labels of the candidates with samples in the window, sorted. The list takes its memory at once, for `limit` and one
+    /// more, or for all candidates.
+    pub fn series(&self, candidates: &Candidates, window: TimeRange, limit: usize) -> Listing<Labels> {
         let window = self.shown(window);
-        let mut found: BTreeSet<Labels> = BTreeSet::new();
-        for series in self.present(selectors, window)? {
-            found.insert(series.labels().clone());
-            // The smallest stay, one more than asked for, which shows that there were more.
-            if found.len() > limit.saturating_add(1) {
-                found.pop_last();
+        let most = limit.saturating_add(1);
+        let mut found = BinaryHeap::with_capacity(candidates.series().min(most));
+        self.visit(&candidates.0, |series| {
+            if !series.touches(window) {
+                return;
             }
-        }
-        Ok(Listing::of(found.into_iter().collect(), limit))
+            // The smallest stay, one more than asked for, which shows that there were more.
+            if found.len() < most {
+                found.push(series.labels().clone());
+            } else if let Some(mut largest) = found.peek_mut()
+                && *series.labels() < *largest
+            {
+                *largest = series.labels().clone();
+            }
+        });
+        Listing::of(found.into_sorted_vec(), limit)
     }
 
-    /// Sorted names of labels among the series of the selectors in the window.
-    ///
-    /// # Errors
-    /// A pattern is malformed.
-    pub fn label_names(
-        &self,
-        selectors: &[Vec<Matcher>],
-        window: TimeRange,
-        limit: usize,
-    ) -> Result<Listing<Arc<str>>, BadMatcher> {
-        let ids = self.present_ids(selectors, window)?;
-        let names = self.registry().index().label_names(Some(&ids), limit.saturating_add(1));
-        Ok(Listing::of(names, limit))
+    /// Sorted names of labels among the candidates with samples in the window. The list takes no more than
+    /// [`labels`](Self::labels) entries.
+    pub fn label_names(&self, candidates: &Candidates, window: TimeRange, limit: usize) -> Listing<Arc<str>> {
+        let ids = self.present(candidates, window);
+        Listing::of(self.registry().index().label_names(Some(&ids), limit.saturating_add(1)), limit)
     }
 
-    /// Sorted values of a label among the series of the selectors in the window.
-    ///
-    /// # Errors
-    /// A pattern is malformed.
+    /// Sorted values of a label among the candidates with samples in the window, likewise.
     pub fn label_values(
         &self,
         name: &str,
-        selectors: &[Vec<Matcher>],
+        candidates: &Candidates,
         window: TimeRange,
         limit: usize,
-    ) -> Result<Listing<Arc<str>>, BadMatcher> {
-        let ids = self.present_ids(selectors, window)?;
-        let values = self.registry().index().label_values(name, Some(&ids), limit.saturating_add(1));
-        Ok(Listing::of(values, limit))
+    ) -> Listing<Arc<str>> {
+        let ids = self.present(candidates, window);
+        Listing::of(self.registry().index().label_values(name, Some(&ids), limit.saturating_add(1)), limit)
+    }
+
+    /// How many names of labels there are, or values of one label.
+    pub fn labels(&self, name: Option<&str>) -> usize {
+        self.registry().index().labels(name)
     }
 
     /// Cardinality at a glance, of all series or of those that satisfy any of the selectors.
@@ -141,22 +168,16 @@ impl Db {
         Ok(registry.index().status(among.as_ref(), top))
     }
 
-    fn present(&self, selectors: &[Vec<Matcher>], window: TimeRange) -> Result<Vec<Arc<Series>>, BadMatcher> {
-        let compiled = compile(selectors)?;
-        let candidates: Vec<Arc<Series>> = {
-            let registry = self.registry();
-            union(registry.index(), &compiled).iter().filter_map(|id| registry.get(id).cloned()).collect()
-        };
-        Ok(candidates.into_iter().filter(|s| s.touches(window)).collect())
-    }
-
-    fn present_ids(
-        &self,
-        selectors: &[Vec<Matcher>],
-        window: TimeRange,
-    ) -> Result<RoaringBitmap, BadMatcher> {
+    /// The candidates with samples in the window.
+    fn present(&self, candidates: &Candidates, window: TimeRange) -> RoaringBitmap {
         let window = self.shown(window);
-        Ok(self.present(selectors, window)?.iter().map(|series| series.id()).collect())
+        let mut present = RoaringBitmap::new();
+        self.visit(&candidates.0, |series| {
+            if series.touches(window) {
+                present.insert(series.id());
+            }
+        });
+        present
     }
 }
 

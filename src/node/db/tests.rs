@@ -92,15 +92,17 @@ fn reads_what_a_map_would_hold() {
             (cost.series, cost.blocks, cost.samples),
             (cut.len() as u64, cut.len() as u64, samples as u64)
         );
-        let listed = db.series(&[], window, 7).unwrap();
+        let listed = db.series(&db.candidates(&[]).unwrap(), window, 7);
         assert_eq!((listed.items.len(), listed.cut), (cut.len().min(7), cut.len() > 7));
         let expected: Vec<String> = cut.keys().take(7).cloned().collect();
         assert_eq!(listed.items.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
     }
     let some = [matcher("__name__", MatchOp::Regex, "m1.")];
     assert_eq!(db.query_cost(&some, ALL).unwrap().series, 10);
-    assert_eq!(db.label_values("__name__", &[some.to_vec()], ALL, 3).unwrap().items.len(), 3);
-    assert_eq!(db.label_names(&[], ALL, 3).unwrap().items, ["__name__".into()]);
+    let among = db.candidates(&[some.to_vec()]).unwrap();
+    assert_eq!(among.series(), 10);
+    assert_eq!(db.label_values("__name__", &among, ALL, 3).items.len(), 3);
+    assert_eq!(db.label_names(&among, ALL, 3).items, ["__name__".into()]);
     assert_eq!(db.tsdb_status(&[some.to_vec()], 2).unwrap().series, 10);
     assert!(db.query_cost(&[matcher("a", MatchOp::Regex, "(")], ALL).is_err());
 }

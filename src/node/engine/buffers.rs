@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 
 use super::{error::EvalError, meter::Meter};
 use crate::{
-    node::pool::{BucketPool, Buffer, Gone, Lease, Ledger, NumbersPool, PoolExhausted, Reusable},
+    node::pool::{BucketPool, Buffer, Claim, Lease, Ledger, NumbersPool, PoolExhausted, Reusable},
     series::Samples,
 };
 
@@ -89,7 +89,7 @@ impl<T: Buffer> Pooled<T> {
     pub(super) fn settle(&mut self, meter: &Meter<'_>) -> Result<(), EvalError> {
         match self {
             Self::Leased(lease) if lease.bytes() as u64 > lease.charged() => {
-                meter.granted(|gone| lease.settle(gone))
+                meter.granted(|claim| lease.settle(claim))
             }
             _ => Ok(()),
         }
@@ -105,15 +105,17 @@ impl Meter<'_> {
     /// Asks a pool for something, again while it is patient; waiting ends when the query is canceled.
     pub(super) fn granted<T>(
         &self,
-        mut ask: impl FnMut(Gone<'_>) -> Result<T, PoolExhausted>,
+        mut ask: impl FnMut(Claim<'_>) -> Result<T, PoolExhausted>,
     ) -> Result<T, EvalError> {
+        let gone = || self.check().is_err();
+        let claim = Claim::until(&gone).first(self.goes_first());
         for _ in 1..self.patience() {
-            if let Ok(granted) = ask(&|| self.check().is_err()) {
+            if let Ok(granted) = ask(claim) {
                 return Ok(granted);
             }
             self.check()?;
         }
-        ask(&|| self.check().is_err()).or_else(|exhausted| {
+        ask(claim).or_else(|exhausted| {
             self.check()?;
             Err(EvalError::Exhausted(exhausted))
         })
@@ -122,7 +124,7 @@ impl Meter<'_> {
     /// An empty column with room for `steps` numbers.
     pub(super) fn numbers(&self, steps: usize) -> Result<Numbers, EvalError> {
         match self.pools() {
-            Some(pools) => Ok(Pooled::Leased(self.granted(|gone| pools.numbers.get_unless(steps, gone))?)),
+            Some(pools) => Ok(Pooled::Leased(self.granted(|claim| pools.numbers.get_unless(steps, claim))?)),
             None => Ok(Pooled::Own(Vec::with_capacity(steps))),
         }
     }
@@ -151,7 +153,7 @@ impl Meter<'_> {
             return Ok(());
         }
         if let Pooled::Leased(lease) = &mut *samples {
-            self.granted(|gone| lease.reserve_charge(about, gone))?;
+            self.granted(|claim| lease.reserve_charge(about, claim))?;
         }
         samples.times.reserve_exact(about);
         samples.values.reserve_exact(about);
@@ -161,7 +163,7 @@ impl Meter<'_> {
     /// A buffer for about `about` samples of one series.
     pub(super) fn samples(&self, about: usize) -> Result<Pooled<Samples>, EvalError> {
         match self.pools() {
-            Some(pools) => Ok(Pooled::Leased(self.granted(|gone| pools.samples.get_unless(about, gone))?)),
+            Some(pools) => Ok(Pooled::Leased(self.granted(|claim| pools.samples.get_unless(about, claim))?)),
             None => Ok(Pooled::Own(Samples::with_capacity(about))),
         }
     }

@@ -96,6 +96,7 @@ pub(super) struct Meter<'a> {
     cancel: &'a AtomicBool,
     pools: Option<Pools>,
     patience: u32,
+    first: bool,
     observer: Option<Arc<dyn ReadObserver>>,
     series: AtomicU64,
     samples: AtomicU64,
@@ -107,9 +108,9 @@ pub(super) struct Meter<'a> {
 impl<'a> Meter<'a> {
     pub(super) fn new(options: &Options, cancel: &'a AtomicBool) -> Self {
         let [series, samples, queryable, held, peak] = [const { AtomicU64::new(0) }; 5];
-        let Options { limits, patience, .. } = *options;
+        let Options { limits, patience, first, .. } = *options;
         let (pools, observer) = (options.pools.clone(), options.observer.clone());
-        Self { limits, cancel, pools, patience, observer, series, samples, queryable, held, peak }
+        Self { limits, cancel, pools, patience, first, observer, series, samples, queryable, held, peak }
     }
 
     pub(super) fn usage(&self) -> Usage {
@@ -127,6 +128,11 @@ impl<'a> Meter<'a> {
 
     pub(super) fn patience(&self) -> u32 {
         self.patience
+    }
+
+    /// Whether others leave memory to this query.
+    pub(super) fn goes_first(&self) -> bool {
+        self.first
     }
 
     /// Fails once the query was canceled. Cheap enough for every step.
@@ -203,7 +209,7 @@ impl Held<'_> {
         }
         // A list that grows in small steps asks for more than it needs, so that it asks seldom.
         let more = more.max(loan.charged().min(STEP_BYTES));
-        self.meter.granted(|gone| loan.grow(more, gone))
+        self.meter.granted(|claim| loan.grow(more, claim))
     }
 
     /// Releases these bytes for the next request of the query.

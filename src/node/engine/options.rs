@@ -23,6 +23,8 @@ pub struct Options {
     pub pools: Option<Pools>,
     /// How often it waits for memory, each time as long as the pools say, before it fails.
     pub patience: u32,
+    /// Whether other queries leave a part of the memory to it ([`Cap::give_way`](crate::node::pool::Cap::give_way)).
+    pub first: bool,
     /// The observer of its reads.
     pub observer: Option<Arc<dyn ReadObserver>>,
 }
@@ -36,6 +38,7 @@ impl Default for Options {
             workers: Workers::default(),
             pools: None,
             patience: 1,
+            first: false,
             observer: None,
         }
     }

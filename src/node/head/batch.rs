@@ -9,10 +9,8 @@ use std::{
 use super::{MetadataField, Series};
 use crate::series::METRIC_NAME;
 
-/// The most series of one batch. With the limits below, and the data derived on the way to the log, a batch takes a few
+/// The most labels of one batch. With the limits below, and the data derived on the way to the log, a batch takes a few
 /// MiB.
-const SERIES_FULL: usize = 16_384;
-/// The most labels of one batch.
 const LABELS_FULL: usize = 131_072;
 /// The most samples of one batch.
 const SAMPLES_FULL: usize = 65_536;
@@ -172,6 +170,9 @@ impl<'b, 'a> BatchSeries<'b, 'a> {
 }
 
 impl<'a> Batch<'a> {
+    /// The most series of one batch.
+    pub const SERIES_FULL: usize = 16_384;
+
     /// An empty batch that holds labels to these limits.
     pub fn new(limits: LabelLimits) -> Self {
         Self { limits, ..Self::default() }
@@ -294,7 +295,7 @@ impl<'a> Batch<'a> {
 
     /// The same with this number of samples.
     pub fn is_full_with(&self, samples: usize) -> bool {
-        self.ends.len() >= SERIES_FULL
+        self.ends.len() >= Self::SERIES_FULL
             || self.labels.len() >= LABELS_FULL
             || samples >= SAMPLES_FULL
             || self.metadata.len() >= METADATA_FULL

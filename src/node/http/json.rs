@@ -1,13 +1,6 @@
 //! Answers as Prometheus writes them, made piece by piece while they are sent.
 
-use std::{
-    fmt::Write as _,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -19,11 +12,18 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::task::{JoinError, spawn_blocking};
 
-use super::{number::point, number::time, pools::Pools, read_limiter::Place};
+use super::{
+    number::point,
+    number::time,
+    pools::Pools,
+    read_limiter::{Place, Turn},
+};
 use crate::{
     base::json::string,
     node::{
         engine::{Answer, Point, Row, Value},
+        head::Description,
+        index::Count,
         pool::{Lease, Loan, PoolExhausted},
     },
     series::Labels,
@@ -49,17 +49,14 @@ struct Lent {
 
 impl Buffers {
     /// Waits as the pools do, until the read is canceled.
-    pub(super) fn lend(
-        pools: &Pools,
-        compressed: bool,
-        canceled: &AtomicBool,
-    ) -> Result<Self, PoolExhausted> {
-        let gone = || canceled.load(Relaxed);
+    pub(super) fn lend(pools: &Pools, compressed: bool, turn: Turn<'_>) -> Result<Self, PoolExhausted> {
+        let gone = || turn.is_over();
+        let claim = turn.claim(&gone);
         let mut compression = pools.engine.working.loan();
         if compressed {
-            compression.grow(COMPRESSION_BYTES, &gone)?;
+            compression.grow(COMPRESSION_BYTES, claim)?;
         }
-        let lease = |_| pools.bytes.get_unless(PIECE, &gone);
+        let lease = |_| pools.bytes.get_unless(PIECE, claim);
         let free = (0..PIECES).map(lease).collect::<Result<_, _>>()?;
         Ok(Self(Arc::new(Mutex::new(Lent { free, _compression: compression }))))
     }
@@ -179,22 +176,13 @@ async fn next_piece<S: Source>(mut pieces: Pieces<S>) -> Result<Option<(Bytes, P
     Ok(piece.map(|piece| (piece, pieces)))
 }
 
-/// Items that are short, with commas between them.
-struct Items<I, W> {
+/// Items that are short, one after the other.
+struct Each<I, W> {
     left: I,
     write: W,
-    first: bool,
 }
 
-fn items<I, W>(items: I, write: W) -> Items<I::IntoIter, W>
-where
-    I: IntoIterator,
-    W: FnMut(&mut String, I::Item),
-{
-    Items { left: items.into_iter(), write, first: true }
-}
-
-impl<I, W> Source for Items<I, W>
+impl<I, W> Source for Each<I, W>
 where
     I: Iterator + Send + 'static,
     W: FnMut(&mut String, I::Item) + Send + 'static,
@@ -202,12 +190,40 @@ where
     fn fill(&mut self, out: &mut String) -> bool {
         while out.len() < PIECE {
             let Some(item) = self.left.next() else { return true };
-            if !std::mem::take(&mut self.first) {
-                out.push(',');
-            }
             (self.write)(out, item);
         }
         false
+    }
+}
+
+/// The same with commas between them.
+fn items<I>(items: I, mut write: impl FnMut(&mut String, I::Item) + Send + 'static) -> impl Source
+where
+    I: IntoIterator<IntoIter: Send + 'static, Item: 'static>,
+{
+    let mut first = true;
+    let write = move |out: &mut String, item| {
+        if !std::mem::take(&mut first) {
+            out.push(',');
+        }
+        write(out, item);
+    };
+    Each { left: items.into_iter(), write }
+}
+
+/// JSON that is there already.
+struct Text {
+    json: String,
+    sent: usize,
+}
+
+impl Source for Text {
+    fn fill(&mut self, out: &mut String) -> bool {
+        let room = PIECE.saturating_sub(out.len());
+        let end = self.json.floor_char_boundary(self.sent.saturating_add(room));
+        out.push_str(self.json.get(self.sent..end).unwrap_or_default());
+        self.sent = end;
+        end == self.json.len()
     }
 }
 
@@ -316,6 +332,65 @@ pub(super) fn series(listed: Vec<Labels>, warnings: &[String], sending: Sending)
 /// A list of names or values.
 pub(super) fn texts(listed: Vec<Arc<str>>, warnings: &[String], sending: Sending) -> Response {
     list(items(listed, |out: &mut String, text: Arc<str>| string(out, &text)), warnings, sending)
+}
+
+/// Data that are JSON already, whose memory is lent.
+pub(super) fn data(json: String, warnings: &[String], sending: Sending) -> Response {
+    let mut tail = String::new();
+    annotations(&mut tail, warnings, &[]);
+    tail.push('}');
+    send(r#"{"status":"success","data":"#.to_owned(), Text { json, sent: 0 }, tail, sending)
+}
+
+/// An object of metrics with a description each.
+pub(super) fn descriptions(
+    listed: impl Iterator<Item = (String, Description)> + Send + 'static,
+    sending: Sending,
+) -> Response {
+    let source = items(listed, |out: &mut String, (metric, description): (String, Description)| {
+        string(out, &metric);
+        for (before, text) in [
+            (r#":[{"help":"#, &description.help),
+            (r#","type":"#, &description.kind),
+            (r#","unit":"#, &description.unit),
+        ] {
+            out.push_str(before);
+            string(out, text);
+        }
+        out.push_str("}]");
+    });
+    send(r#"{"status":"success","data":{"#.to_owned(), source, "}}".to_owned(), sending)
+}
+
+/// The tables of `status/tsdb`, behind the text of what stands in front of them.
+pub(super) fn tables(head: String, tables: [(&'static str, Vec<Count>); 4], sending: Sending) -> Response {
+    let lines = tables.into_iter().flat_map(|(name, counts)| {
+        let counts = counts.into_iter().enumerate().map(|(i, count)| Line::Count(i == 0, count));
+        std::iter::once(Line::Begin(name)).chain(counts).chain(std::iter::once(Line::End))
+    });
+    let write = |out: &mut String, line| match line {
+        Line::Begin(name) => {
+            out.push(',');
+            string(out, name);
+            out.push_str(":[");
+        }
+        Line::Count(first, Count { count, key }) => {
+            out.push_str(if first { r#"{"name":"# } else { r#",{"name":"# });
+            string(out, &key.to_string());
+            // Writing to a string does not fail.
+            let _ = write!(out, r#","value":{count}}}"#);
+        }
+        Line::End => out.push(']'),
+    };
+    send(head, Each { left: lines, write }, "}}".to_owned(), sending)
+}
+
+/// A part of a table.
+enum Line {
+    Begin(&'static str),
+    /// Whether it is the first one, and the entry.
+    Count(bool, Count),
+    End,
 }
 
 fn list(source: impl Source, warnings: &[String], sending: Sending) -> Response {

@@ -1,6 +1,6 @@
 //! Series, label names and label values.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::Arc;
 
 use axum::{
     extract::{Path, State},
@@ -11,8 +11,8 @@ use super::{
     Node,
     error::Failure,
     json,
+    lent::{self, Lent},
     query::{selectors, timeout, window},
-    read_limiter::Turn,
     request::Asked,
 };
 use crate::{
@@ -20,10 +20,7 @@ use crate::{
         ErrorKind, TimeRange,
         params::{ParamError, Params},
     },
-    node::{
-        db::{Db, Listing},
-        engine::EvalError,
-    },
+    node::db::{Candidates, Db, Listing},
     promql::ast::Matcher,
 };
 
@@ -57,44 +54,39 @@ pub(super) fn limit(params: &Params<'_>) -> Result<Option<usize>, Failure> {
 /// The warning about an answer that `limit` cut.
 pub(super) const TRUNCATED: &str = "results truncated due to limit";
 
-/// Bytes that each candidate takes while a list is made: its place among those found, in a sorted set, and in the list.
-/// The texts themselves are the database's.
-const CANDIDATE_BYTES: u64 = 64;
-
 /// The items found, and the warnings about them.
 struct Found<T> {
     items: Vec<T>,
     warnings: Vec<String>,
 }
 
+/// Runs a list: `most` says how many entries it may have, so that they are lent before they are there.
 async fn run<T: Send + 'static>(
     node: &Arc<Node>,
     asked: &Asked,
     params: &Params<'_>,
     listed: Listed,
-    read: impl Fn(&Db, &Listed, TimeRange) -> Result<Listing<T>, Failure> + Send + Sync + 'static,
+    most: impl Fn(&Db, &Candidates) -> usize + Send + Sync + 'static,
+    read: impl Fn(&Db, &Candidates, TimeRange, usize) -> Listing<T> + Send + Sync + 'static,
 ) -> Result<(Found<T>, json::Sending), Failure> {
-    let (db, pools) = (Arc::clone(&node.db), Arc::clone(&node.pools));
-    let compressed = json::is_compressed(&asked.headers);
-    let find = move |turn: Turn<'_>| {
-        let buffers = json::Buffers::lend(&pools, compressed, turn.canceled).map_err(EvalError::Exhausted)?;
-        let mut loan = pools.engine.working.loan();
-        // Before it is there a list is at most as long as there are candidates.
-        let candidates = db.candidates(&listed.selectors)?.saturating_mul(CANDIDATE_BYTES);
-        loan.grow(candidates, &|| turn.canceled.load(Relaxed)).map_err(EvalError::Exhausted)?;
+    let db = Arc::clone(&node.db);
+    let find = move |lent: &mut Lent<'_>| {
+        // The candidates, those with samples, and what a selection takes.
+        lent.take(4 * db.set_bytes())?;
+        let candidates = db.candidates(&listed.selectors)?;
+        lent.take_list::<T>(most(&db, &candidates).min(listed.limit.saturating_add(1)))?;
         let listing = match listed.window {
-            Some(window) => read(&db, &listed, window)?,
+            Some(window) => read(&db, &candidates, window, listed.limit),
             None => Listing { items: Vec::new(), cut: false },
         };
-        loan.keep_only(listing.items.capacity().saturating_mul(size_of::<T>()) as u64);
+        lent.keep_only(listing.items.capacity().saturating_mul(size_of::<T>()) as u64);
         let mut warnings = db.warnings(listed.window);
         if listing.cut {
             warnings.push(TRUNCATED.to_owned());
         }
-        Ok((Found { items: listing.items, warnings }, buffers, loan))
+        Ok(Found { items: listing.items, warnings })
     };
-    let ((found, buffers, loan), place) = node.reads.run(timeout(node, params)?, find).await?;
-    Ok((found, json::Sending::new(buffers, place, Some(loan))))
+    lent::run(node, asked, timeout(node, params)?, find).await
 }
 
 pub(super) async fn series(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
@@ -103,16 +95,16 @@ pub(super) async fn series(State(node): State<Arc<Node>>, asked: Asked) -> Resul
     if listed.selectors.is_empty() {
         return Err(Failure::new(ErrorKind::BadData, "no match[] parameter provided"));
     }
-    let read = |db: &Db, l: &Listed, window| Ok(db.series(&l.selectors, window, l.limit)?);
-    let (found, held) = run(&node, &asked, &params, listed, read).await?;
+    let most = |_: &Db, among: &Candidates| among.series();
+    let (found, held) = run(&node, &asked, &params, listed, most, Db::series).await?;
     Ok(json::series(found.items, &found.warnings, held))
 }
 
 pub(super) async fn labels(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
     let params = asked.params()?;
     let listed = Listed::read(&node, &params)?;
-    let read = |db: &Db, l: &Listed, window| Ok(db.label_names(&l.selectors, window, l.limit)?);
-    let (found, held) = run(&node, &asked, &params, listed, read).await?;
+    let most = |db: &Db, _: &Candidates| db.labels(None);
+    let (found, held) = run(&node, &asked, &params, listed, most, Db::label_names).await?;
     Ok(json::texts(found.items, &found.warnings, held))
 }
 
@@ -123,10 +115,11 @@ pub(super) async fn values(
 ) -> Result<Response, Failure> {
     let params = asked.params()?;
     let listed = Listed::read(&node, &params)?;
-    let name = unescaped(name);
-    let read =
-        move |db: &Db, l: &Listed, window| Ok(db.label_values(&name, &l.selectors, window, l.limit)?);
-    let (found, held) = run(&node, &asked, &params, listed, read).await?;
+    let name: Arc<str> = unescaped(name).into();
+    let counted = Arc::clone(&name);
+    let most = move |db: &Db, _: &Candidates| db.labels(Some(&counted));
+    let read = move |db: &Db, among: &Candidates, window, limit| db.label_values(&name, among, window, limit);
+    let (found, held) = run(&node, &asked, &params, listed, most, read).await?;
     Ok(json::texts(found.items, &found.warnings, held))
 }
 

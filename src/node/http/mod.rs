@@ -16,6 +16,7 @@ mod connections;
 mod cors;
 mod error;
 mod json;
+mod lent;
 mod list;
 mod metrics;
 mod node;

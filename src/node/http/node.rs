@@ -50,9 +50,10 @@ impl Node {
     pub fn new(db: Arc<Db>, settings: Settings) -> prometheus::Result<Arc<Self>> {
         let started_ms = (db.options().clock)();
         let metrics = Metrics::new()?;
+        let pools = Pools::new(&settings.pool, metrics.registry())?;
         Ok(Arc::new(Self {
-            pools: Arc::new(Pools::new(&settings.pool, metrics.registry())?),
-            reads: ReadLimiter::new(&settings),
+            reads: ReadLimiter::new(&settings, Arc::clone(&pools.cap)),
+            pools: Arc::new(pools),
             recent: ReadQuota::new(settings.recent.clone()),
             workers: Workers::new(settings.query_threads, Workers::SERIES_MIN),
             writes: WriteLimiter::new(settings.write_bytes),

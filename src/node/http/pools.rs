@@ -96,6 +96,7 @@ impl PoolSettings {
 #[derive(Debug)]
 pub(super) struct Pools {
     mode: Mode,
+    pub(super) cap: Arc<Cap>,
     /// How large they are, and why.
     pub(super) said: String,
     pub(super) bytes: BytesPool,
@@ -116,6 +117,7 @@ impl Pools {
         supply.metrics.show_cap(&cap);
         Ok(Self {
             mode,
+            cap,
             said,
             bytes: BytesPool::new("bytes", &settings.bytes, &supply),
             engine: engine::Pools {

@@ -7,9 +7,10 @@ use serde_json::json;
 
 use super::{
     Node,
-    answer::{success, success_text},
+    answer::success,
     error::Failure,
     json,
+    lent::{self, Lent},
     list::{TRUNCATED, limit},
     read_limiter::Turn,
     read_quota,
@@ -106,9 +107,9 @@ impl Query {
         };
         let (pools, compressed) = (Arc::clone(&node.pools), json::is_compressed(&asked.headers));
         let run = move |turn: Turn<'_>| {
-            let buffers =
-                json::Buffers::lend(&pools, compressed, turn.canceled).map_err(EvalError::Exhausted)?;
-            let options = engine::Options { patience: turn.patience, ..options.clone() };
+            let buffers = json::Buffers::lend(&pools, compressed, turn).map_err(EvalError::Exhausted)?;
+            let options =
+                engine::Options { patience: turn.patience, first: turn.is_last(), ..options.clone() };
             let answer = engine::evaluate(&self.ast, times, &*db, &options, turn.canceled);
             let mut answer = answer.map_err(|error| read_quota::explained(error, counted.as_deref()))?;
             let shape = Shape::of(&self.ast, times, self.lookback_ms);
@@ -126,17 +127,21 @@ impl Query {
     }
 
     /// The exact volume that the query would read, from the index alone.
-    async fn cost(self, node: &Arc<Node>) -> Result<Response, Failure> {
+    async fn cost(self, node: &Arc<Node>, asked: &Asked) -> Result<Response, Failure> {
         let db = Arc::clone(&node.db);
         let shape = Arc::new(Shape::of(&self.ast, self.times, self.lookback_ms));
-        let asked = Arc::clone(&shape);
-        let run = move |_: Turn<'_>| {
-            let costs = asked.selectors.iter().map(|s| Ok(db.query_cost(&s.matchers, s.window)?));
+        let priced = Arc::clone(&shape);
+        let run = move |lent: &mut Lent<'_>| {
+            lent.take(3 * db.set_bytes())?;
+            let costs = priced.selectors.iter().map(|s| Ok(db.query_cost(&s.matchers, s.window)?));
             let costs: Vec<Cost> = costs.collect::<Result<_, Failure>>()?;
-            let warnings = db.warnings(asked.selectors.iter().map(|s| s.window));
+            let warnings = db.warnings(priced.selectors.iter().map(|s| s.window));
+            // Each selector is written with its text.
+            let texts = priced.selectors.iter().map(|s| COST_BYTES + ESCAPED * s.text.len());
+            lent.take(texts.sum::<usize>() as u64)?;
             Ok((costs, warnings))
         };
-        let ((costs, warnings), _place) = node.reads.run(self.timeout, run).await?;
+        let ((costs, warnings), held) = lent::run(node, asked, self.timeout, run).await?;
         let sum = |of: fn(&Cost) -> u64| costs.iter().map(of).fold(0, u64::saturating_add);
         let selectors: Vec<_> = (shape.selectors.iter().zip(&costs))
             .map(|(selector, cost)| {
@@ -157,7 +162,8 @@ impl Query {
             "blocks": sum(|c| c.blocks),
             "class": "exact",
         });
-        Ok(success(json!({"estimate": estimate, "selectors": selectors}), &warnings))
+        let data = json!({"estimate": estimate, "selectors": selectors}).to_string();
+        Ok(json::data(data, &warnings, held))
     }
 }
 
@@ -210,11 +216,11 @@ pub(super) async fn cost(State(node): State<Arc<Node>>, asked: Asked) -> Result<
     } else {
         Query::instant(&node, &params)
     };
-    query?.cost(&node).await
+    query?.cost(&node, &asked).await
 }
 
 pub(super) async fn range_cost(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
-    Query::range(&node, &asked.params()?)?.cost(&node).await
+    Query::range(&node, &asked.params()?)?.cost(&node, &asked).await
 }
 
 /// Exemplars are not stored: whatever is asked well has none.
@@ -226,21 +232,44 @@ pub(super) async fn exemplars(State(node): State<Arc<Node>>, asked: Asked) -> Re
     Ok(success(json!([]), &[]))
 }
 
+/// Bytes of the cost of a selector beside its text: as values of JSON, and written.
+const COST_BYTES: usize = 1 << 10;
+/// Bytes that a byte of text takes in JSON at the worst.
+const ESCAPED: usize = 6;
+/// Bytes of a node of the syntax tree beside its text: written, and as what is still to be written.
+const TREE_NODE_BYTES: usize = 1 << 10;
 /// The largest that indentation may make a query, bytes.
 const FORMATTED_BYTES_MAX: usize = 4 << 20;
 
 pub(super) async fn parse(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
-    let params = asked.params()?;
-    let ast = node.cache.parse(params.one("query")?.unwrap_or_default())?;
-    Ok(success_text(&tree::json_of(&ast), &[]))
+    let text = asked.params()?.one("query")?.unwrap_or_default().to_owned();
+    let ast = node.cache.parse(&text)?;
+    let run = move |lent: &mut Lent<'_>| {
+        // The text of a node stands once in the tree; what is still to be written, and what is written.
+        lent.take((ast.nodes.len() * TREE_NODE_BYTES + 2 * ESCAPED * text.len()) as u64)?;
+        let json = tree::json_of(&ast);
+        lent.keep_only(json.capacity() as u64);
+        Ok(json)
+    };
+    let (json, held) = lent::run(&node, &asked, node.settings().timeout, run).await?;
+    Ok(json::data(json, &[], held))
 }
 
 pub(super) async fn format(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
-    let params = asked.params()?;
-    let ast = node.cache.parse(params.one("query")?.unwrap_or_default())?;
-    let text = print::pretty(&ast, FORMATTED_BYTES_MAX).ok_or_else(|| {
-        let message = format!("written in lines the query is larger than {FORMATTED_BYTES_MAX} bytes");
-        Failure::new(ErrorKind::LimitExceeded, message)
-    })?;
-    Ok(success(text.into(), &[]))
+    let text = asked.params()?.one("query")?.unwrap_or_default().to_owned();
+    let ast = node.cache.parse(&text)?;
+    let run = move |lent: &mut Lent<'_>| {
+        // A line for each byte at the most, indented by two for each that it lies deep; as text and as JSON.
+        let most = text.len().saturating_mul(text.len() + 2).min(FORMATTED_BYTES_MAX);
+        lent.take(3 * most as u64)?;
+        let pretty = print::pretty(&ast, FORMATTED_BYTES_MAX).ok_or_else(|| {
+            let message = format!("written in lines the query is larger than {FORMATTED_BYTES_MAX} bytes");
+            Failure::new(ErrorKind::LimitExceeded, message)
+        })?;
+        let json = serde_json::Value::from(pretty).to_string();
+        lent.keep_only(json.capacity() as u64);
+        Ok(json)
+    };
+    let (json, held) = lent::run(&node, &asked, node.settings().timeout, run).await?;
+    Ok(json::data(json, &[], held))
 }

@@ -14,7 +14,10 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Settings, error::Failure};
-use crate::base::ErrorKind;
+use crate::{
+    base::ErrorKind,
+    node::pool::{Cap, Claim},
+};
 
 /// Places in the line of reads that run again.
 const LINE: u32 = 4;
@@ -26,12 +29,14 @@ const PATIENCE: u32 = 8;
 ///
 /// A read runs beside all others at first. If the pool has no memory for it among them it gives back all that it holds,
 /// and runs again beside fewer: with a quarter of the line, then half of it, then all of it. So reads that fill the pool
-/// together without one of them being able to end run a few at a time, and those that need little wait for nobody.
+/// together without one of them being able to end run a few at a time, and those that need little wait for nobody. While one
+/// has all of the line others leave a part of the pool to it ([`Cap::give_way`]), so that it ends whatever comes meanwhile.
 #[derive(Debug)]
 pub(super) struct ReadLimiter {
     outstanding: Arc<Semaphore>,
     running: Arc<Semaphore>,
     line: Arc<Semaphore>,
+    cap: Arc<Cap>,
     /// Reads that run or are being sent.
     holders: Arc<Holders>,
     max: usize,
@@ -94,6 +99,23 @@ pub(super) struct Turn<'a> {
     pub(super) patience: u32,
 }
 
+impl Turn<'_> {
+    /// Whether nobody wants the answer any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.canceled.load(Relaxed)
+    }
+
+    /// Whether the read has the whole line, so that others leave memory to it.
+    pub(super) fn is_last(&self) -> bool {
+        self.patience == PATIENCE
+    }
+
+    /// The read, as who asks for memory.
+    pub(super) fn claim<'a>(&self, gone: &'a dyn Fn() -> bool) -> Claim<'a> {
+        Claim::until(gone).first(self.is_last())
+    }
+}
+
 /// Raises the flag when dropped: the client left, or time is up.
 struct StopOnDrop(Arc<AtomicBool>);
 
@@ -104,11 +126,13 @@ impl Drop for StopOnDrop {
 }
 
 impl ReadLimiter {
-    pub(super) fn new(settings: &Settings) -> Self {
+    /// Limits the reads that share the memory under `cap`.
+    pub(super) fn new(settings: &Settings, cap: Arc<Cap>) -> Self {
         Self {
             outstanding: Arc::new(Semaphore::new(settings.reads_outstanding)),
             running: Arc::new(Semaphore::new(settings.reads_running)),
             line: Arc::new(Semaphore::new(LINE as usize)),
+            cap,
             holders: Arc::default(),
             max: settings.reads_outstanding,
             refused: AtomicU64::new(0),
@@ -182,9 +206,11 @@ impl ReadLimiter {
             let running = Arc::clone(&self.running).acquire_owned().await;
             let (read, canceled) = (Arc::clone(&read), Arc::clone(&canceled));
             let holding = Holding::new(&self.holders);
+            let cap = (share == LINE).then(|| Arc::clone(&self.cap));
             let turn = move || {
                 // All are held until the thread is done, however early the client leaves.
                 let _running = running;
+                let _gave_way = cap.as_ref().map(Cap::give_way);
                 let patience = if share == LINE { PATIENCE } else { 1 };
                 let outcome = read(Turn { canceled: &canceled, patience });
                 match outcome {
@@ -222,9 +248,16 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::node::{engine::EvalError, pool::PoolExhausted};
+    use crate::node::{
+        engine::EvalError,
+        pool::{Mode, PoolExhausted},
+    };
 
     const EXHAUSTED: PoolExhausted = PoolExhausted { asked: 8, lent: 96, cap: 100 };
+
+    fn limiter(settings: &Settings) -> ReadLimiter {
+        ReadLimiter::new(settings, Arc::new(Cap::new(Mode::Unbounded)))
+    }
 
     fn exhausted<T>() -> Result<T, Failure> {
         Err(EvalError::Exhausted(EXHAUSTED).into())
@@ -232,7 +265,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_alone_needs_too_much_is_not_asked_to_come_again() {
-        let reads = ReadLimiter::new(&Settings::default());
+        let reads = limiter(&Settings::default());
         let needy = || reads.run(Duration::MAX, |_| exhausted::<()>());
         let alone = needy().await.unwrap_err();
         assert_eq!((alone.kind, alone.message), (ErrorKind::LimitExceeded, EXHAUSTED.by_itself()));
@@ -249,7 +282,7 @@ mod tests {
     #[tokio::test]
     async fn reads_that_need_much_run_a_few_at_a_time() {
         const CROWD: usize = 24;
-        let reads = ReadLimiter::new(&Settings { reads_running: CROWD, ..Settings::default() });
+        let reads = limiter(&Settings { reads_running: CROWD, ..Settings::default() });
         // As long as its answer is being sent nobody is alone.
         let ((), _other) = reads.run(Duration::MAX, |_| Ok(())).await.unwrap();
         let all_run = Arc::new(std::sync::Barrier::new(CROWD));
@@ -282,7 +315,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_turn_is_patient_and_an_answer_keeps_its_part_of_the_line() {
-        let reads = ReadLimiter::new(&Settings::default());
+        let reads = limiter(&Settings::default());
         let ((), other) = reads.run(Duration::MAX, |_| Ok(())).await.unwrap();
         let waits = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&waits);

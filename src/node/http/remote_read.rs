@@ -1,12 +1,6 @@
 //! Remote read: whole series with their samples, for a Prometheus that keeps none of its own.
 
-use std::{
-    convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-};
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     body::{Body, Bytes},
@@ -30,7 +24,7 @@ use crate::{
         db::Db,
         engine::{EvalError, Limits, Pools, ReadObserver as _, ReadVolume},
         ingest::{self, ReadQuery},
-        pool::{Gone, Loan, PoolExhausted},
+        pool::{Claim, Loan, PoolExhausted},
         storage::Storage as _,
     },
     series::{Label, Labels, Samples},
@@ -46,7 +40,7 @@ pub(super) async fn read(State(node): State<Arc<Node>>, request: Request) -> Res
     let (db, pools, limits) = (Arc::clone(&node.db), node.pools.engine.clone(), node.settings().limits);
     let run = move |turn: Turn<'_>| {
         let (pools, counted) = (pools.clone(), counted.clone());
-        answer(&db, &queries, &Means { limits, pools, counted, cancel: turn.canceled })
+        answer(&db, &queries, &Means { limits, pools, counted, turn })
     };
     let (found, place) = node.reads.run(node.settings().timeout, run).await?;
     let headers = [(header::CONTENT_TYPE, "application/x-protobuf"), (header::CONTENT_ENCODING, "snappy")];
@@ -87,17 +81,14 @@ struct Means<'a> {
     limits: Limits,
     pools: Pools,
     counted: Option<Arc<Counted>>,
-    cancel: &'a AtomicBool,
+    turn: Turn<'a>,
 }
 
 impl Means<'_> {
-    fn gone(&self) -> bool {
-        self.cancel.load(Relaxed)
-    }
-
     /// Asks a pool.
-    fn granted<T>(&self, ask: impl FnOnce(Gone<'_>) -> Result<T, PoolExhausted>) -> Result<T, EvalError> {
-        ask(&|| self.gone()).map_err(EvalError::Exhausted)
+    fn granted<T>(&self, ask: impl FnOnce(Claim<'_>) -> Result<T, PoolExhausted>) -> Result<T, EvalError> {
+        let gone = || self.turn.is_over();
+        ask(self.turn.claim(&gone)).map_err(EvalError::Exhausted)
     }
 }
 
@@ -125,7 +116,7 @@ impl Output {
         if needed > self.bytes.capacity() {
             let capacity = needed.max(2 * self.bytes.capacity()).min(ANSWER_BYTES_MAX);
             // While the bytes move there are both.
-            means.granted(|gone| self.loan.grow(capacity as u64, gone))?;
+            means.granted(|claim| self.loan.grow(capacity as u64, claim))?;
             self.bytes.reserve_exact(capacity - self.bytes.len());
             self.loan.keep_only(capacity as u64);
         }
@@ -165,7 +156,7 @@ fn answer(db: &Db, queries: &[ReadQuery], means: &Means<'_>) -> Result<Found, Fa
     }
     let Output { bytes, mut loan } = out;
     let largest = snap::raw::max_compress_len(bytes.len());
-    means.granted(|gone| loan.grow(largest as u64, gone))?;
+    means.granted(|claim| loan.grow(largest as u64, claim))?;
     let mut packed = snap::raw::Encoder::new()
         .compress_vec(&bytes)
         .map_err(|error| Failure::new(ErrorKind::Internal, format!("packing the answer: {error}")))?;
@@ -189,21 +180,21 @@ fn result_of(
     }
     let selection = db.select(&query.matchers, query.window).map_err(EvalError::from)?;
     let mut order_loan = means.pools.working.loan();
-    means.granted(|gone| order_loan.grow((selection.series() * size_of::<usize>()) as u64, gone))?;
+    means.granted(|claim| order_loan.grow((selection.series() * size_of::<usize>()) as u64, claim))?;
     let mut order: Vec<usize> = (0..selection.series()).collect();
     order.sort_unstable_by(|a, b| selection.labels(*a).cmp(&selection.labels(*b)));
-    let mut samples = means.granted(|gone| means.pools.samples.get_unless(0, gone))?;
+    let mut samples = means.granted(|claim| means.pools.samples.get_unless(0, claim))?;
     for number in order {
-        if means.gone() {
+        if means.turn.is_over() {
             return Err(EvalError::Canceled.into());
         }
         let expected = selection.expected(number);
-        means.granted(|gone| samples.reserve_charge(expected, gone))?;
+        means.granted(|claim| samples.reserve_charge(expected, claim))?;
         samples.clear();
         samples.times.reserve_exact(expected);
         samples.values.reserve_exact(expected);
         let Some(labels) = selection.read(number, &mut samples).map_err(EvalError::from)? else { continue };
-        means.granted(|gone| samples.settle(gone))?;
+        means.granted(|claim| samples.settle(claim))?;
         used.series += 1;
         used.samples += samples.len() as u64;
         if let Some(counted) = &means.counted {
@@ -265,12 +256,15 @@ mod tests {
     use futures_util::StreamExt as _;
 
     use super::*;
-    use crate::node::http::{Settings, read_limiter::ReadLimiter};
+    use crate::node::{
+        http::{Settings, read_limiter::ReadLimiter},
+        pool::{Cap, Mode},
+    };
 
     #[tokio::test]
     async fn the_place_is_held_until_the_answer_is_taken() {
         let settings = Settings::default();
-        let reads = ReadLimiter::new(&settings);
+        let reads = ReadLimiter::new(&settings, Arc::new(Cap::new(Mode::Unbounded)));
         let ((), place) = reads.run(settings.timeout, |_| Ok(())).await.unwrap();
         let mut body = std::pin::pin!(pieces(vec![7; 2 * PIECE + 1], place));
         for length in [PIECE, PIECE, 1] {

@@ -7,20 +7,21 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     Node,
     answer::success,
     error::Failure,
+    json,
+    lent::{self, Lent},
     list::limit,
     query::{selectors, timeout},
-    read_limiter::Turn,
     request::Asked,
 };
 use crate::{
     base::{ErrorKind, duration::text as duration},
-    node::index::Count,
+    node::index::status_bytes,
 };
 
 /// Entries of a list of `status/tsdb` when the request names no limit; Prometheus' number.
@@ -83,10 +84,9 @@ pub(super) async fn config() -> Response {
 pub(super) async fn metadata(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
     let params = asked.params()?;
     let limit = limit(&params)?.unwrap_or(usize::MAX);
-    let found = node.db.metadata(params.one("metric")?.filter(|metric| !metric.is_empty()), limit);
-    let data: serde_json::Map<String, Value> =
-        found.into_iter().map(|(metric, description)| (metric, json!([description]))).collect();
-    Ok(success(Value::Object(data), &[]))
+    let ((), held) = lent::run(&node, &asked, timeout(&node, &params)?, |_| Ok(())).await?;
+    let found = node.db.metadata(params.one("metric")?.filter(|metric| !metric.is_empty()));
+    Ok(json::descriptions(found.take(limit), held))
 }
 
 pub(super) async fn tsdb(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
@@ -97,26 +97,26 @@ pub(super) async fn tsdb(State(node): State<Arc<Node>>, asked: Asked) -> Result<
         return Err(Failure::new(ErrorKind::BadData, format!("limit must not exceed {TOP_MAX}")));
     }
     let db = Arc::clone(&node.db);
-    let read = move |_: Turn<'_>| Ok(db.tsdb_status(&selectors, top)?);
-    let (status, _place) = node.reads.run(timeout(&node, &params)?, read).await?;
+    let read = move |lent: &mut Lent<'_>| {
+        lent.take(status_bytes(top) + 3 * db.set_bytes())?;
+        let status = db.tsdb_status(&selectors, top)?;
+        lent.keep_only(status_bytes(top));
+        Ok(status)
+    };
+    let (status, held) = lent::run(&node, &asked, timeout(&node, &params)?, read).await?;
     // Nothing older is there, and all that is there is counted: the lists hold for every window from here on.
     let (oldest, newest) = (node.db.stats().oldest_ms, node.db.stats().newest_ms);
-    let list = |counts: &[Count]| -> Value {
-        counts.iter().map(|c| json!({"name": &*c.name, "value": c.count})).collect()
-    };
-    Ok(success(
-        json!({
-            "headStats": {
-                "numSeries": status.series, "numLabelPairs": status.label_pairs, "chunkCount": 0,
-                "minTime": oldest, "maxTime": newest,
-            },
-            "seriesCountByMetricName": list(&status.series_by_metric),
-            "labelValueCountByLabelName": list(&status.values_by_label),
-            "memoryInBytesByLabelName": list(&status.bytes_by_label),
-            "seriesCountByLabelValuePair": list(&status.series_by_pair),
-        }),
-        &[],
-    ))
+    let head = json!({
+        "numSeries": status.series, "numLabelPairs": status.label_pairs, "chunkCount": 0,
+        "minTime": oldest, "maxTime": newest,
+    });
+    let tables = [
+        ("seriesCountByMetricName", status.series_by_metric),
+        ("labelValueCountByLabelName", status.values_by_label),
+        ("memoryInBytesByLabelName", status.bytes_by_label),
+        ("seriesCountByLabelValuePair", status.series_by_pair),
+    ];
+    Ok(json::tables(format!(r#"{{"status":"success","data":{{"headStats":{head}"#), tables, held))
 }
 
 pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response, Failure> {

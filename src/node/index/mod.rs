@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 use roaring::{MultiOps as _, RoaringBitmap};
 
 pub use matcher::{BadMatcher, Matcher};
-pub use status::{Count, Status};
+pub use status::{Count, Key, Status, bytes as status_bytes};
 
 use matcher::Test;
 
@@ -123,20 +123,33 @@ impl Index {
     /// Sorted names of the labels that any of `among` carries (all series when `None`), at most `limit`.
     pub fn label_names(&self, among: Option<&RoaringBitmap>, limit: usize) -> Vec<Arc<str>> {
         let shown = self.names.iter().filter(|(_, v)| among.is_none_or(|a| !a.is_disjoint(&v.all)));
-        shown.map(|(name, _)| Arc::clone(name)).take(limit).collect()
+        listed(shown.map(|(name, _)| name), limit.min(self.names.len()))
     }
 
     /// Sorted values of a label among the given series (all when `None`), at most `limit`.
     pub fn label_values(&self, name: &str, among: Option<&RoaringBitmap>, limit: usize) -> Vec<Arc<str>> {
         let values = self.names.get(name).into_iter().flat_map(|v| &v.postings);
         let shown = values.filter(|(_, ids)| among.is_none_or(|a| !a.is_disjoint(ids)));
-        shown.map(|(value, _)| Arc::clone(value)).take(limit).collect()
+        listed(shown.map(|(value, _)| value), limit.min(self.labels(Some(name))))
+    }
+
+    /// How many names of labels there are, or values of one label.
+    pub fn labels(&self, name: Option<&str>) -> usize {
+        let Some(name) = name else { return self.names.len() };
+        self.names.get(name).map_or(0, |values| values.postings.len())
     }
 
     /// The tables of Prometheus' `status/tsdb`: the `top` largest of each kind among the given series, or all.
     pub fn status(&self, among: Option<&RoaringBitmap>, top: usize) -> Status {
         status::of(self, among, top)
     }
+}
+
+/// A list of at most `limit` texts, which takes its memory at once.
+fn listed<'a>(texts: impl Iterator<Item = &'a Arc<str>>, limit: usize) -> Vec<Arc<str>> {
+    let mut list = Vec::with_capacity(limit);
+    list.extend(texts.take(limit).cloned());
+    list
 }
 
 /// The series that have the label, but none of the values found.

@@ -1,6 +1,6 @@
 //! The largest names and values, as in Prometheus' `status/tsdb`.
 
-use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
+use std::{cmp::Reverse, collections::BinaryHeap, fmt, sync::Arc};
 
 use roaring::RoaringBitmap;
 
@@ -11,9 +11,35 @@ use super::Index;
 pub struct Count {
     /// Series, values or bytes.
     pub count: u64,
-    /// The key counted: a metric name, a label name or `name=value`.
-    pub name: Arc<str>,
+    /// The key counted.
+    pub key: Key,
 }
+
+/// A metric name, a label name, or a label.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// The name.
+    pub name: Arc<str>,
+    /// The value of a label.
+    pub value: Option<Arc<str>>,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            None => f.write_str(&self.name),
+            Some(value) => write!(f, "{}={value}", self.name),
+        }
+    }
+}
+
+/// Most bytes that the tables take, of `top` entries each, while they are made.
+pub fn bytes(top: usize) -> u64 {
+    // The heaps grow by doubling, and each becomes a list in the end.
+    (3 * TABLES).saturating_mul(top).saturating_mul(size_of::<Count>()) as u64
+}
+
+const TABLES: usize = 4;
 
 /// Cardinality at a glance; every list is sorted, largest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +62,7 @@ pub struct Status {
 struct Top {
     max: usize,
     /// The least on top; of equals the last by name.
-    held: BinaryHeap<Reverse<(u64, Reverse<Arc<str>>)>>,
+    held: BinaryHeap<Reverse<(u64, Reverse<Key>)>>,
 }
 
 impl Top {
@@ -44,7 +70,7 @@ impl Top {
         Self { max, held: BinaryHeap::new() }
     }
 
-    fn offer(&mut self, count: u64, name: impl FnOnce() -> Arc<str>) {
+    fn offer(&mut self, count: u64, name: &Arc<str>, value: Option<&Arc<str>>) {
         let full = self.held.len() >= self.max;
         if count == 0 || full && self.held.peek().is_none_or(|Reverse((least, _))| *least >= count) {
             return;
@@ -52,14 +78,14 @@ impl Top {
         if full {
             self.held.pop();
         }
-        self.held.push(Reverse((count, Reverse(name()))));
+        let key = Key { name: Arc::clone(name), value: value.cloned() };
+        self.held.push(Reverse((count, Reverse(key))));
     }
 
     fn finish(self) -> Vec<Count> {
         let held = self.held.into_iter();
-        let mut list: Vec<Count> =
-            held.map(|Reverse((count, Reverse(name)))| Count { count, name }).collect();
-        list.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
+        let mut list: Vec<Count> = held.map(|Reverse((count, Reverse(key)))| Count { count, key }).collect();
+        list.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.key.cmp(&b.key)));
         list
     }
 }
@@ -80,14 +106,14 @@ pub(super) fn of(index: &Index, among: Option<&RoaringBitmap>, top: usize) -> St
             }
             distinct += 1;
             size += value.len() as u64;
-            pairs.offer(series, || format!("{name}={value}").into());
+            pairs.offer(series, name, Some(value));
             if &**name == "__name__" {
-                metrics.offer(series, || Arc::clone(value));
+                metrics.offer(series, value, None);
             }
         }
         label_pairs += distinct;
-        labels.offer(distinct, || Arc::clone(name));
-        bytes.offer(size, || Arc::clone(name));
+        labels.offer(distinct, name, None);
+        bytes.offer(size, name, None);
     }
     Status {
         series: count(&index.all),

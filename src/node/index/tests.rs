@@ -143,7 +143,7 @@ fn names_and_values_are_listed_among_series_and_up_to_a_limit() {
 fn status_counts_and_removal_leaves_nothing() {
     let mut index = index();
     let status = index.status(None, 2);
-    let shown = |list: &[Count]| list.iter().map(|c| format!("{} {}", c.name, c.count)).collect::<Vec<_>>();
+    let shown = |list: &[Count]| list.iter().map(|c| format!("{} {}", c.key, c.count)).collect::<Vec<_>>();
     assert_eq!((status.series, status.label_pairs), (6, 9));
     assert_eq!(shown(&status.series_by_metric), ["requests 3", "up 3"]);
     assert_eq!(shown(&status.values_by_label), ["job 3", "__name__ 2"]);

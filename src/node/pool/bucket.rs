@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use prometheus::IntCounter;
 
 use super::{
-    Buffer, Cap, Leaked, Lease, Options, PoolExhausted, Supply, cap::Gone, lease::Home, loan::Outstanding,
+    Buffer, Cap, Leaked, Lease, Options, PoolExhausted, Supply, cap::Claim, lease::Home, loan::Outstanding,
     metrics::Read, object::Shelf,
 };
 
@@ -123,28 +123,28 @@ impl<T: Buffer> BucketPool<T> {
     /// Lends an empty buffer for at least `capacity` elements. At the cap it waits as the cap's mode says: not for
     /// async code.
     pub fn get(&self, capacity: usize) -> Result<Lease<T>, PoolExhausted> {
-        self.get_unless(capacity, &|| false)
+        self.get_unless(capacity, Claim::until(&|| false))
     }
 
     /// The same for a query that may be `gone` before it gets anything. A buffer that lies free needs no room under the
     /// cap: it is counted already.
-    pub fn get_unless(&self, capacity: usize, gone: Gone<'_>) -> Result<Lease<T>, PoolExhausted> {
+    pub fn get_unless(&self, capacity: usize, claim: Claim<'_>) -> Result<Lease<T>, PoolExhausted> {
         let home = &self.home;
         let (object, shelf, charged) = match home.shelf(capacity) {
-            Some((number, holds, shelf)) => match shelf.get() {
+            Some((number, holds, shelf)) => match shelf.get(home.cap.may_lend(bytes_of::<T>(holds), claim)) {
                 Some(object) => {
                     let bytes = object.bytes() as u64;
                     (object, number, bytes)
                 }
                 None => {
                     let bytes = bytes_of::<T>(holds);
-                    home.charge(bytes, gone)?;
+                    home.charge(bytes, claim)?;
                     (shelf.make(), number, bytes)
                 }
             },
             None => {
                 let bytes = bytes_of::<T>(capacity);
-                home.charge(bytes, gone)?;
+                home.charge(bytes, claim)?;
                 home.alloc_max.inc();
                 (T::with_capacity(capacity), home.shelves.len(), bytes)
             }
@@ -188,8 +188,8 @@ impl<T: Buffer> BucketHome<T> {
         self.shelves.get(number).map(|(holds, shelf)| (number, *holds, shelf))
     }
 
-    fn charge(&self, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted> {
-        self.cap.charge(bytes, gone).inspect_err(|_| self.exhausted.inc())
+    fn charge(&self, bytes: u64, claim: Claim<'_>) -> Result<(), PoolExhausted> {
+        self.cap.charge(bytes, claim).inspect_err(|_| self.exhausted.inc())
     }
 
     fn lent(&self, shelf: usize, bytes: u64) {
@@ -231,8 +231,8 @@ impl<T: Buffer> Home<T> for BucketHome<T> {
         }
     }
 
-    fn charge_more(&self, shelf: usize, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted> {
-        self.charge(bytes, gone)?;
+    fn charge_more(&self, shelf: usize, bytes: u64, claim: Claim<'_>) -> Result<(), PoolExhausted> {
+        self.charge(bytes, claim)?;
         self.grew(shelf, bytes);
         Ok(())
     }

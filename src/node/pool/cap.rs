@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::Weak,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -63,8 +63,35 @@ impl PoolExhausted {
     }
 }
 
-/// Whether nobody wants the memory any more that a query waits for.
-pub type Gone<'a> = &'a (dyn Fn() -> bool + 'a);
+/// Who asks for memory.
+#[derive(Clone, Copy)]
+pub struct Claim<'a> {
+    gone: &'a dyn Fn() -> bool,
+    first: bool,
+}
+
+impl<'a> Claim<'a> {
+    /// Of a query that waits until it is `gone`: until nobody wants its answer any more.
+    pub fn until(gone: &'a dyn Fn() -> bool) -> Self {
+        Self { gone, first: false }
+    }
+
+    /// The same for the query that others leave a part of the memory to, if it is that one: see [`Cap::give_way`].
+    #[must_use]
+    pub fn first(self, first: bool) -> Self {
+        Self { first, ..self }
+    }
+}
+
+impl fmt::Debug for Claim<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim").field("first", &self.first).finish_non_exhaustive()
+    }
+}
+
+/// The part of the memory that all others leave free for the query that goes first. It waits at most once for each such part
+/// that it takes: others that get no more give theirs back when their wait is over.
+const LEFT: u64 = 4;
 
 /// How often a query that waits at the bound asks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(10);
@@ -84,6 +111,8 @@ pub struct Cap {
     lent: AtomicU64,
     peak: AtomicU64,
     waiting: AtomicU64,
+    /// Queries that go first.
+    first: AtomicU64,
     exhausted: AtomicU64,
     gate: Mutex<()>,
     returned: Condvar,
@@ -99,6 +128,7 @@ impl Cap {
             lent: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
+            first: AtomicU64::new(0),
             exhausted: AtomicU64::new(0),
             gate: Mutex::new(()),
             returned: Condvar::new(),
@@ -142,6 +172,21 @@ impl Cap {
             shelves.retain(|known| known.strong_count() > 0);
             shelves.push(shelf);
         }
+    }
+
+    /// Has all others leave a quarter of the memory free, until what is returned is dropped, for claims that go
+    /// [first](Claim::first). Without it a query would never get what it needs while ever new ones come that need as much.
+    pub fn give_way(self: &Arc<Self>) -> GaveWay {
+        self.first.fetch_add(1, Ordering::SeqCst);
+        GaveWay(Arc::clone(self))
+    }
+
+    /// Whether a claim leaves free what it has to.
+    pub(super) fn may_lend(&self, bytes: u64, claim: Claim<'_>) -> bool {
+        let Mode::Bounded { bytes: bound, .. } = self.mode else { return true };
+        claim.first
+            || self.first.load(Ordering::SeqCst) == 0
+            || self.lent().saturating_add(bytes) <= bound - bound / LEFT
     }
 
     /// Counts `bytes` that are to lie free, unless they pass the bound.
@@ -210,9 +255,9 @@ impl Cap {
         freed
     }
 
-    /// Lends `bytes`, waiting for others as long as the mode says, and as long as the query is not `gone`.
-    pub(super) fn charge(&self, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted> {
-        if self.try_charge(bytes) {
+    /// Lends `bytes`, waiting for others as long as the mode says, and as long as the query is not gone.
+    pub(super) fn charge(&self, bytes: u64, claim: Claim<'_>) -> Result<(), PoolExhausted> {
+        if self.may_lend(bytes, claim) && self.try_charge(bytes) {
             return Ok(());
         }
         let Mode::Bounded { bytes: cap, wait } = self.mode else { return Err(self.refuse(bytes, u64::MAX)) };
@@ -222,7 +267,7 @@ impl Cap {
         // Waiters announce themselves before they look at `lent`; `release` lowers `lent` before it looks at the
         // waiters. So one of the two sees the other, and no wake-up is lost.
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        let got = self.wait_for(bytes, wait, gone);
+        let got = self.wait_for(bytes, wait, claim);
         self.waiting.fetch_sub(1, Ordering::SeqCst);
         if got { Ok(()) } else { Err(self.refuse(bytes, cap)) }
     }
@@ -236,15 +281,15 @@ impl Cap {
         Err(self.refuse(bytes, cap))
     }
 
-    fn wait_for(&self, bytes: u64, wait: Duration, gone: Gone<'_>) -> bool {
+    fn wait_for(&self, bytes: u64, wait: Duration, claim: Claim<'_>) -> bool {
         let deadline = Instant::now() + wait;
         let Ok(mut gate) = self.gate.lock() else { return false };
         loop {
-            if self.try_charge(bytes) {
+            if self.may_lend(bytes, claim) && self.try_charge(bytes) {
                 return true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || gone() {
+            if left.is_zero() || (claim.gone)() {
                 return false;
             }
             let Ok((next, _)) = self.returned.wait_timeout(gate, left.min(LOOK)) else { return false };
@@ -268,6 +313,22 @@ impl Cap {
     fn refuse(&self, asked: u64, cap: u64) -> PoolExhausted {
         self.exhausted.fetch_add(1, Ordering::Relaxed);
         PoolExhausted { asked, lent: self.lent(), cap }
+    }
+}
+
+/// Others give way as long as this is held.
+pub struct GaveWay(Arc<Cap>);
+
+impl Drop for GaveWay {
+    fn drop(&mut self) {
+        self.0.first.fetch_sub(1, Ordering::SeqCst);
+        self.0.wake();
+    }
+}
+
+impl fmt::Debug for GaveWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("GaveWay").finish()
     }
 }
 

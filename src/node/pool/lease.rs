@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Buffer, PoolExhausted, cap::Gone};
+use super::{Buffer, PoolExhausted, cap::Claim};
 
 /// Where leased objects return to.
 pub(super) trait Home<T>: Send + Sync {
@@ -14,7 +14,7 @@ pub(super) trait Home<T>: Send + Sync {
     fn take_back(&self, object: T, shelf: usize, bytes: u64);
 
     /// Charges this much more to a lease of shelf `shelf`.
-    fn charge_more(&self, shelf: usize, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted>;
+    fn charge_more(&self, shelf: usize, bytes: u64, claim: Claim<'_>) -> Result<(), PoolExhausted>;
 }
 
 /// An object on loan from a pool; dropping it returns it.
@@ -39,20 +39,20 @@ impl<T: Send + 'static> Lease<T> {
 
 impl<T: Buffer> Lease<T> {
     /// Charges the cap for growth up to `elements`, before the buffer grows.
-    pub fn reserve_charge(&mut self, elements: usize, gone: Gone<'_>) -> Result<(), PoolExhausted> {
-        self.charge_up_to(elements.saturating_mul(T::ELEMENT_BYTES) as u64, gone)
+    pub fn reserve_charge(&mut self, elements: usize, claim: Claim<'_>) -> Result<(), PoolExhausted> {
+        self.charge_up_to(elements.saturating_mul(T::ELEMENT_BYTES) as u64, claim)
     }
 
     /// Charges the cap for the growth of the buffer. Where the size to come cannot be known, the buffer grows first, by
     /// one series at most, and this follows.
-    pub fn settle(&mut self, gone: Gone<'_>) -> Result<(), PoolExhausted> {
-        self.charge_up_to(self.bytes() as u64, gone)
+    pub fn settle(&mut self, claim: Claim<'_>) -> Result<(), PoolExhausted> {
+        self.charge_up_to(self.bytes() as u64, claim)
     }
 
-    fn charge_up_to(&mut self, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted> {
+    fn charge_up_to(&mut self, bytes: u64, claim: Claim<'_>) -> Result<(), PoolExhausted> {
         let more = bytes.saturating_sub(self.charged);
         if more > 0 {
-            self.home.charge_more(self.shelf, more, gone)?;
+            self.home.charge_more(self.shelf, more, claim)?;
             self.charged += more;
         }
         Ok(())

@@ -6,7 +6,7 @@ use prometheus::IntCounter;
 
 use super::{
     Cap, Leaked, PoolExhausted, Supply,
-    cap::Gone,
+    cap::Claim,
     metrics::{Read, Readings},
 };
 use crate::base::sync::{AtomicU64, Ordering};
@@ -92,9 +92,9 @@ impl Loan {
 
     /// Takes more, to be asked before the memory is allocated. At the cap it waits as the cap's mode says, and until
     /// the query is `gone`: not for async code.
-    pub fn grow(&mut self, bytes: u64, gone: Gone<'_>) -> Result<(), PoolExhausted> {
+    pub fn grow(&mut self, bytes: u64, claim: Claim<'_>) -> Result<(), PoolExhausted> {
         let account = &self.account;
-        account.cap.charge(bytes, gone).inspect_err(|_| account.exhausted.inc())?;
+        account.cap.charge(bytes, claim).inspect_err(|_| account.exhausted.inc())?;
         account.outstanding.lent(u64::from(self.charged == 0 && bytes > 0), bytes);
         self.charged += bytes;
         Ok(())

@@ -105,12 +105,13 @@ impl<T: Reusable> Shelf<T> {
     }
 
     /// Takes a free object, which is lent from here on; otherwise counts that there was none.
-    pub(super) fn get(self: &Arc<Self>) -> Option<T> {
+    pub(super) fn get(self: &Arc<Self>, may_lend: bool) -> Option<T> {
         self.gets.fetch_add(1, Ordering::Relaxed);
-        let object = self.free.pop();
+        let object = if may_lend { self.free.pop() } else { None };
         match &object {
             Some(object) => self.cap.lend_kept(object.bytes() as u64),
-            None => self.instruments.get_on_empty.inc(),
+            None if may_lend => self.instruments.get_on_empty.inc(),
+            None => {}
         }
         if self.low > 0 && self.free.len() <= self.low {
             self.try_fill();

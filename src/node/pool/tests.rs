@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -130,7 +130,7 @@ fn a_buffer_comes_back_empty_with_its_memory_in_the_bucket_that_it_fills() {
     let pool = BytesPool::new("bytes", &Buckets::of(&[(16, 4), (64, 4)]), &supply);
     let large = pool.get(64).unwrap();
     let mut small = pool.get(16).unwrap();
-    small.reserve_charge(100, &|| false).unwrap();
+    small.reserve_charge(100, Claim::until(&|| false)).unwrap();
     assert_eq!(supply.cap.lent(), 164);
     small.reserve_exact(70);
     small.push(1);
@@ -223,9 +223,9 @@ fn what_lies_free_counts_against_the_cap_and_is_given_up_first() {
     let pool = NumbersPool::new("numbers", &Buckets::of(&[(4, 4)]), &supply);
     assert_eq!((supply.cap.held(), pool.free(4)), (96, Some(1)), "it is filled as far as there is room");
     let mut loan = Ledger::new("working", &supply).loan();
-    loan.grow(50, &|| false).unwrap();
+    loan.grow(50, Claim::until(&|| false)).unwrap();
     assert_eq!((supply.cap.lent(), bytes.free(16)), (50, Some(1)));
-    loan.grow(50, &|| false).unwrap();
+    loan.grow(50, Claim::until(&|| false)).unwrap();
     assert_eq!((supply.cap.held(), bytes.free(16), pool.free(4)), (100, Some(0), Some(0)));
     assert!(bytes.get(1).is_err());
     drop(loan);
@@ -259,7 +259,7 @@ fn a_query_that_is_gone_waits_no_longer() {
     let _lease = pool.get(16).unwrap();
     let asked = AtomicU64::new(0);
     let gone = || asked.fetch_add(1, Ordering::Relaxed) > 1;
-    pool.get_unless(16, &gone).unwrap_err();
+    pool.get_unless(16, Claim::until(&gone)).unwrap_err();
     assert_eq!(asked.load(Ordering::Relaxed), 3);
     assert_eq!((supply.cap.waiting(), supply.cap.lent()), (0, 16));
 }
@@ -270,9 +270,12 @@ fn loans_count_as_leases_do() {
     let ledger = Ledger::new("working", &supply);
     let line = r#"weir_pool_outstanding_bytes{bucket="any",pool="working"}"#;
     let (mut one, mut other) = (ledger.loan(), ledger.loan());
-    one.grow(40, &|| false).unwrap();
-    other.grow(50, &|| false).unwrap();
-    assert_eq!(one.grow(11, &|| false).unwrap_err(), PoolExhausted { asked: 11, lent: 90, cap: 100 });
+    one.grow(40, Claim::until(&|| false)).unwrap();
+    other.grow(50, Claim::until(&|| false)).unwrap();
+    assert_eq!(
+        one.grow(11, Claim::until(&|| false)).unwrap_err(),
+        PoolExhausted { asked: 11, lent: 90, cap: 100 }
+    );
     assert_eq!(ledger.check_returned(), Err(Leaked { objects: 2, bytes: 90 }));
     one.keep_only(10);
     assert_eq!((one.charged(), metric(&registry, line)), (10, Some(60)));
@@ -292,8 +295,54 @@ fn what_a_buffer_grew_to_is_charged_afterwards() {
     let pool = bytes_16(1, 0.0, 0.0, &supply);
     let mut lease = pool.get(16).unwrap();
     lease.reserve_exact(60);
-    lease.settle(&|| false).unwrap();
+    lease.settle(Claim::until(&|| false)).unwrap();
     assert_eq!(supply.cap.lent(), 60);
     lease.reserve_exact(101);
-    lease.settle(&|| false).unwrap_err();
+    lease.settle(Claim::until(&|| false)).unwrap_err();
+}
+
+#[test]
+fn others_leave_a_quarter_to_who_goes_first() {
+    let (supply, _) = supply(bounded(100), &Jobs::default());
+    let ledger = Ledger::new("working", &supply);
+    let pool = bytes_16(4, 0.0, 1.0, &supply);
+    let (mut first, mut other) = (ledger.loan(), ledger.loan());
+    let others = Claim::until(&|| false);
+    let gave_way = supply.cap.give_way();
+    other.grow(75, others).unwrap();
+    other.grow(1, others).unwrap_err();
+    // Buffers that lie free are part of what is left.
+    assert!(pool.get(16).is_err());
+    first.grow(25, others.first(true)).unwrap();
+    assert_eq!(supply.cap.lent(), 100);
+    drop((gave_way, first));
+    other.grow(25, others).unwrap();
+}
+
+#[test]
+fn who_goes_first_ends_while_ever_new_ones_come() {
+    let mode = Mode::Bounded { bytes: 1_000, wait: Duration::from_millis(5) };
+    let (supply, _) = supply(mode, &Jobs::default());
+    let ledger = Ledger::new("working", &supply);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            // Each takes all that it gets, gives all of it back when there is no more, and comes again.
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let mut loan = ledger.loan();
+                    while loan.grow(10, Claim::until(&|| done.load(Ordering::Relaxed))).is_ok() {}
+                }
+            });
+        }
+        let _gave_way = supply.cap.give_way();
+        let mut waits = 0;
+        let mut loan = ledger.loan();
+        while loan.charged() < 950 {
+            waits += u32::from(loan.grow(10, Claim::until(&|| false).first(true)).is_err());
+        }
+        done.store(true, Ordering::Relaxed);
+        // A wait may be in vain when it ends a moment before those of the others do.
+        assert!(waits <= 40, "{waits}");
+    });
 }

@@ -1,12 +1,12 @@
-//! The heap profile, by the stack that allocated: an allocator that hands every request on to the system's, and, once
+//! The heap profile, by the stack that allocated: an allocator that hands every request on to another, and, once
 //! switched on, notes the stack of one allocation in about every half MiB.
 //!
-//! `unsafe` to be an allocator and to walk the stack: every method passes its arguments on to [`System`] unchanged,
-//! under the contract that its own caller keeps. Off, that and one relaxed load is all it does.
+//! `unsafe` to be an allocator and to walk the stack: every method passes its arguments on to the inner allocator
+//! unchanged, under the contract that its own caller keeps. Off, that and one relaxed load is all it does.
 #![allow(unsafe_code)]
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
+    alloc::{GlobalAlloc, Layout},
     cell::Cell,
     collections::HashMap,
     sync::{
@@ -46,24 +46,24 @@ struct Sample {
     addresses: [usize; DEPTH_MAX],
 }
 
-/// The system's allocator, whose allocations can be sampled. For `#[global_allocator]`.
+/// An allocator whose allocations can be sampled. For `#[global_allocator]`.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sampled;
+pub struct Sampled<A>(pub A);
 
-// SAFETY: every method hands its arguments to `System` unchanged and returns its result; the accounting beside that
+// SAFETY: every method hands its arguments to the inner allocator unchanged and returns its result; the accounting beside that
 // neither frees nor touches the memory. Nothing here unwinds: no arithmetic overflows, no index is out of bounds, and
 // the profiler's own allocations come back here with `INSIDE` set.
-unsafe impl GlobalAlloc for Sampled {
+unsafe impl<A: GlobalAlloc> GlobalAlloc for Sampled<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of `alloc`.
-        let pointer = unsafe { System.alloc(layout) };
+        let pointer = unsafe { self.0.alloc(layout) };
         given(pointer, layout.size());
         pointer
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of `alloc_zeroed`.
-        let pointer = unsafe { System.alloc_zeroed(layout) };
+        let pointer = unsafe { self.0.alloc_zeroed(layout) };
         given(pointer, layout.size());
         pointer
     }
@@ -72,14 +72,14 @@ unsafe impl GlobalAlloc for Sampled {
         // Before it is freed: afterwards another thread may be given the same address.
         taken(pointer);
         // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
+        unsafe { self.0.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // As above. If it then fails, one sample is lost.
         taken(pointer);
         // SAFETY: the caller keeps the contract of `realloc`.
-        let pointer = unsafe { System.realloc(pointer, layout, new_size) };
+        let pointer = unsafe { self.0.realloc(pointer, layout, new_size) };
         given(pointer, new_size);
         pointer
     }

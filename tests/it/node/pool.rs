@@ -21,6 +21,7 @@ use weir::{
         db::{Db, Options},
         engine::{self, EvalError},
         http::{Node, PoolSettings, Settings, serve},
+        pool::Claim,
     },
     promql,
 };
@@ -160,7 +161,7 @@ fn a_query_that_is_given_up_waits_no_longer_at_the_cap() {
     let (pools, cap) = pools(1 << 20);
     let db = Db::in_memory(Options::default());
     let mut others = pools.working.loan();
-    others.grow(1 << 20, &|| false).unwrap();
+    others.grow(1 << 20, Claim::until(&|| false)).unwrap();
     let ast = promql::parse("vector(1)+vector(2)").unwrap();
     let canceled = AtomicBool::new(false);
     let options = engine::Options { pools: Some(pools.clone()), ..engine::Options::default() };
@@ -183,8 +184,7 @@ fn a_query_that_is_given_up_waits_no_longer_at_the_cap() {
     assert_eq!(cap.lent(), 0);
 }
 
-/// Signals of a node by their names, as soon as all of them show distress under too many queries. Each query takes
-/// about a third of the memory lent: together none of them can end.
+/// Each query takes about a third of the memory lent: together none of them can end.
 #[tokio::test]
 async fn a_crowd_that_fills_the_pool_is_answered_a_few_at_a_time() {
     let wait = Duration::from_millis(20);
@@ -198,6 +198,57 @@ async fn a_crowd_that_fills_the_pool_is_answered_a_few_at_a_time() {
     assert!(node.node.check_pools());
 }
 
+/// Every answer but those of queries; each with the most bytes that it takes of the pool beside its buffers.
+const LISTS: [(&str, usize); 8] = [
+    ("/api/v1/series?match[]=wide", SERIES * 16),
+    ("/api/v1/labels", 16 * 16),
+    ("/api/v1/label/number/values", SERIES * 16),
+    ("/api/v1/metadata", 0),
+    ("/api/v1/status/tsdb?limit=1000", 12 * SERIES * 40),
+    ("/api/v1/query_cost?query=wide%2Bwide", 8 << 10),
+    ("/api/v1/parse_query?query=sum(rate(wide[5m]))", 16 << 10),
+    ("/api/v1/format_query?query=sum(rate(wide[5m]))", 4 << 10),
+];
+/// Two pieces of an answer, and sets of series.
+const BESIDE_LIST: usize = (128 << 10) + 4 * (8 << 10);
+
+/// A thousand descriptions of a kilobyte each.
+fn descriptions() -> String {
+    let help = "h".repeat(1_000);
+    (0..1_000).map(|number| format!("# HELP described_{number} {help}\n")).collect()
+}
+
+#[tokio::test]
+async fn a_list_is_lent_and_a_crowd_of_lists_stays_within_the_pool() {
+    let cap = (1 << 20) / 8 * 7;
+    let node = Pooled::start(PoolSettings { wait: Duration::from_millis(20), ..bounded(1 << 20) }).await;
+    let request = Request::post(format!("http://{}/api/v1/import/prometheus", node.address));
+    assert_eq!(node.send(request, descriptions()).await.0, 204);
+    for (target, entries) in LISTS {
+        let own = Pooled::start(bounded(4 << 20)).await;
+        assert_eq!(own.get(target).await.0, StatusCode::OK, "{target}");
+        let peak = own.metric("weir_pool_peak_bytes", "").await as usize;
+        assert!((128 << 10..=BESIDE_LIST + entries).contains(&peak), "{target}: {peak}");
+
+        let answers = futures_util::future::join_all((0..24).map(|_| node.get(target))).await;
+        let (well, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.0 == StatusCode::OK);
+        assert!(!well.is_empty(), "{target}");
+        for (status, _, body) in refused {
+            assert_eq!(*status, StatusCode::SERVICE_UNAVAILABLE, "{target}");
+            assert!(body.contains("memory pool is exhausted"), "{target}: {body}");
+        }
+        assert!(well.iter().all(|answer| answer.2 == well[0].2), "{target}");
+        let peak = node.metric("weir_pool_peak_bytes", "").await as usize;
+        assert!(peak <= cap, "{target}: {peak}");
+    }
+    let (_, _, body) = node.get("/api/v1/metadata").await;
+    let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(json["data"].as_object().unwrap().len(), 1_000);
+    assert_eq!(json["data"]["described_7"][0]["help"].as_str().unwrap().len(), 1_000);
+    assert!(node.node.check_pools());
+}
+
+/// Asks a node too much until all of these signals show its distress.
 async fn distress_of(pool: PoolSettings, runs: bool, signals: &[&str]) {
     let node = Pooled::start(pool).await;
     let url = format!("http://{}", node.address);

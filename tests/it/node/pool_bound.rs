@@ -1,15 +1,21 @@
 //! The pool is the bound: every query, whatever it is, is lent its memory before it allocates.
 
-use std::{fmt::Write as _, sync::atomic::AtomicBool, time::Duration};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use weir::{
-    base::time::EvalTimes,
+    base::{TimeRange, time::EvalTimes},
     node::{
         db::{Db, Options},
         engine::{self, EvalError, Limits},
         http::store_metrics,
+        index::status_bytes,
     },
     promql,
+    series::Labels,
 };
 
 use crate::support::{memory::peak_of, pools::pools_waiting};
@@ -18,6 +24,8 @@ const END: i64 = 1_700_000_000;
 const SAMPLES: i64 = 40;
 /// Memory without a loan: the plan, annotations, matchers, a read's list of series.
 const BESIDE: u64 = 512 << 10;
+/// All of time.
+const EVER: TimeRange = TimeRange { start: i64::MIN, end: i64::MAX };
 /// Of the memory lent.
 const FACTOR: f64 = 1.25;
 
@@ -106,6 +114,30 @@ fn what_a_query_allocates_is_lent_first() {
         assert_eq!(cap.lent(), 0, "{query}");
     }
     assert!(wrong.is_empty(), "{} queries:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn a_list_allocates_no_more_than_its_entries() {
+    // The series that are looked at between two locks.
+    const VISITED: usize = 4 << 10;
+    let db = database();
+    let all = db.candidates(&[]).unwrap();
+    for limit in [7, 10_000] {
+        let most =
+            |entries: usize, each: usize| entries.min(limit + 1) * each + db.set_bytes() as usize + VISITED;
+        let (series, allocated) = peak_of(|| db.series(&all, EVER, limit));
+        assert!(allocated <= most(all.series(), size_of::<Labels>()), "{allocated}");
+        let (names, allocated) = peak_of(|| db.label_names(&all, EVER, limit));
+        assert!(allocated <= most(db.labels(None), size_of::<Arc<str>>()), "{allocated}");
+        let (values, allocated) = peak_of(|| db.label_values("path", &all, EVER, limit));
+        assert!(allocated <= most(db.labels(Some("path")), size_of::<Arc<str>>()), "{allocated}");
+        let found = (series.items.len(), names.items.len(), values.items.len());
+        assert_eq!(found, (841.min(limit), 6.min(limit), 800.min(limit)));
+        let (_, allocated) = peak_of(|| db.query_cost(&[], EVER).unwrap());
+        assert!(allocated <= 2 * db.set_bytes() as usize + VISITED, "{allocated}");
+    }
+    let (_, allocated) = peak_of(|| db.tsdb_status(&[], 1_000).unwrap());
+    assert!(allocated as u64 <= status_bytes(1_000), "{allocated}");
 }
 
 #[test]

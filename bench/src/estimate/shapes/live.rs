@@ -1,11 +1,14 @@
-//! The live heap of a Go process while it answers one query: the largest heap that its collector marked. It collects
-//! whenever the heap grew by a fifth, and says so in its log.
+//! The memory that a database holds while it answers one query.
+//!
+//! Of a Go process: the largest heap that its collector marked. It collects whenever the heap grew by a fifth, and says so in its
+//! log. Of Weir's own node: the most that its pool ever lent, which is that of one query, since it is started anew for each.
 
 use crate::client::{Client, Request};
 use crate::process::{Service, rss};
+use crate::targets::metric;
 use crate::{Options, Result};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,7 +21,31 @@ const WATCH: Duration = Duration::from_millis(20);
 /// A database that reports its live heap.
 pub(super) struct Database {
     pub(super) service: Service,
-    log: PathBuf,
+    memory: Memory,
+}
+
+/// How its memory is known.
+enum Memory {
+    /// From the log of its collector.
+    Collector(PathBuf),
+    /// From its pool, after a start with this program, configuration and data.
+    Pool(Start),
+}
+
+/// How a node is started.
+pub(super) struct Start {
+    pub(super) program: PathBuf,
+    pub(super) config: PathBuf,
+    pub(super) data: PathBuf,
+}
+
+impl Start {
+    fn service(&self, port: u16) -> Result<Service> {
+        let mut command = Command::new(&self.program);
+        command.arg("node").arg("--config").arg(&self.config).arg("--data").arg(&self.data);
+        let folder = self.config.parent().ok_or("a configuration lies in a folder")?;
+        Service::start("node", port, folder, command, &Request::get("/-/ready", &[], "bench"))
+    }
 }
 
 /// One query, measured.
@@ -37,35 +64,40 @@ impl Database {
     pub(super) fn start(
         name: &'static str,
         port: u16,
-        dir: &std::path::Path,
+        dir: &Path,
         mut command: Command,
         ready: &Request,
     ) -> Result<Self> {
         command.env("GOGC", "20").env("GODEBUG", "gctrace=1");
         let service = Service::start(name, port, dir, command, ready)?;
-        Ok(Self { service, log: dir.join(format!("{name}.log")) })
+        Ok(Self { service, memory: Memory::Collector(dir.join(format!("{name}.log"))) })
+    }
+
+    /// Starts a node.
+    pub(super) fn node(start: Start, port: u16) -> Result<Self> {
+        Ok(Self { service: start.service(port)?, memory: Memory::Pool(start) })
     }
 
     /// The heap marked by a collection now. Two collections empty the pools of free buffers.
-    fn idle(&self) -> Result<u64> {
+    fn idle(&self, log: &Path) -> Result<u64> {
         for _ in 0..2 {
             let collect = Request::get("/debug/pprof/heap", &[("gc", "1")], "bench");
             Client::new(self.service.port, TIMEOUT).get(&collect)?;
         }
-        Ok(self.marked(0)?.last().copied().unwrap_or(0))
-    }
-
-    /// Bytes marked by each collection in the log from this place on.
-    fn marked(&self, from: usize) -> Result<Vec<u64>> {
-        let log = fs::read(&self.log)?;
-        let log = String::from_utf8_lossy(log.get(from..).unwrap_or_default());
-        Ok(log.lines().filter_map(marked).collect())
+        Ok(all_marked(log, 0)?.last().copied().unwrap_or(0))
     }
 
     /// Asks one query; the process is ended if it passes the limit.
     pub(super) fn ask(&mut self, options: &Options, request: &Request) -> Result<Measured> {
-        let idle = self.idle()?;
-        let from = fs::metadata(&self.log)?.len() as usize;
+        let before = match &self.memory {
+            Memory::Collector(log) => Some((log.clone(), self.idle(log)?, fs::metadata(log)?.len() as usize)),
+            Memory::Pool(start) => {
+                let port = self.service.port;
+                self.service.kill()?;
+                self.service = start.service(port)?;
+                None
+            }
+        };
         let (done, pid, limit) = (AtomicBool::new(false), self.service.pid(), options.limit_mib << 20);
         let port = self.service.port;
         let (answer, tail, ms) = std::thread::scope(|scope| {
@@ -87,18 +119,28 @@ impl Database {
             done.store(true, Ordering::Relaxed);
             (answer, tail, began.elapsed().as_secs_f64() * 1e3)
         });
-        let most = self.marked(from)?.into_iter().max().unwrap_or(0);
+        let live = match before {
+            Some((log, idle, from)) => {
+                all_marked(&log, from)?.into_iter().max().unwrap_or(0).saturating_sub(idle)
+            }
+            None => metric(port, "/metrics", "weir_pool_peak_bytes")?.unwrap_or(0.0) as u64,
+        };
         let Ok(answer) = answer else { return Ok(Measured { live: limit, ms, ..Measured::default() }) };
         let tail = String::from_utf8_lossy(&tail);
         let peak = tail.rsplit_once("\"peakSamples\":").map(|(_, rest)| rest);
         let digits = peak.map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
         Ok(Measured {
             status: answer.status,
-            live: most.saturating_sub(idle),
-            peak_samples: digits.and_then(|digits| digits.parse().ok()),
+            live,
+            // A point of the node's is not one of Prometheus' 16 bytes.
+            peak_samples: digits.and_then(|digits| digits.parse().ok()).filter(|_| !self.is_node()),
             answer_bytes: answer.bytes,
             ms,
         })
+    }
+
+    fn is_node(&self) -> bool {
+        matches!(self.memory, Memory::Pool(_))
     }
 
     pub(super) fn is_alive(&self) -> bool {
@@ -106,7 +148,14 @@ impl Database {
     }
 }
 
-/// `gc 7 @1.2s 3%: … ms clock, … ms cpu, 40->42->38 MB, 41 MB goal, …`: the last of the three is the marked heap.
+/// Bytes marked by each collection that the log tells of from this place on.
+fn all_marked(log: &Path, from: usize) -> Result<Vec<u64>> {
+    let log = fs::read(log)?;
+    let log = String::from_utf8_lossy(log.get(from..).unwrap_or_default());
+    Ok(log.lines().filter_map(marked).collect())
+}
+
+/// `gc 7 @1.2s 3%: … ms clock, … ms cpu, 40->42->38 MB, 41 MB goal, …`: the last of the three is what was marked.
 fn marked(line: &str) -> Option<u64> {
     let (before, _) = line.strip_prefix("gc ")?.split_once(" MB, ")?;
     before.rsplit_once("->")?.1.parse::<u64>().ok().map(|mib| mib << 20)

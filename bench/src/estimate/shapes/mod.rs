@@ -11,7 +11,7 @@ mod unusual;
 use self::{
     data::Data,
     grammar::{Grammar, Schema},
-    live::{Database, Measured},
+    live::{Database, Measured, Start},
 };
 use super::Before;
 use crate::client::{Client, Request};
@@ -28,6 +28,10 @@ const SPAN: u64 = 7_200;
 /// Queries that are estimated at more are not run: they would end the database and the run.
 const RUN_MAX: u64 = 1 << 30;
 const SEED: u64 = 20_261_130;
+/// Weir's own storage node as a target.
+const NODE: &str = "weir-node";
+/// Of its pool: far more than a query takes that is run.
+const NODE_POOL: &str = "4GiB";
 
 /// A query and its times.
 #[derive(Debug, Clone)]
@@ -97,7 +101,8 @@ pub(super) fn run(options: &Options, count: usize) -> Result<()> {
     let newer = version.starts_with('3');
     let natives: &[&str] = if histograms && target == "prometheus" { &[data::NATIVE] } else { &[] };
     let mut seen = Vec::new();
-    let before = Before::counting(options, target, database.service.port)?;
+    let kind = if target == NODE { "weir" } else { target };
+    let before = Before::counting(options, kind, database.service.port)?;
     let asked = |case: &Case| options.only.as_ref().is_none_or(|text| case.query.contains(text));
     for case in cases(Schema { natives, newer, ..data::SCHEMA }, count).into_iter().filter(asked) {
         // A query that takes more than the limit ends the database.
@@ -168,6 +173,12 @@ fn start(options: &Options, target: &str, scratch: &Scratch, port: u16) -> Resul
             start.args(["-search.latencyOffset=0s", "-search.disableCache"]);
             let ready = Request::get("/health", &[], "bench");
             Database::start("victoriametrics", port, scratch.dir(), start, &ready)
+        }
+        NODE => {
+            let text = format!("listen: 127.0.0.1:{port}\npool: {{memory: {NODE_POOL}}}\n");
+            let config = scratch.write("node.yaml", &text)?;
+            let program = options.binary.clone().unwrap_or_else(|| options.weir.clone());
+            Database::node(Start { program, config, data }, port)
         }
         _ => Err(format!("no shapes for target {target}").into()),
     }

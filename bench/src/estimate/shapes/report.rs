@@ -85,8 +85,9 @@ pub(super) fn write(options: &Options, target: &str, version: &str, seen: &[Seen
     let result = json!({"version": version, "asked": seen.len(), "answered": answered,
         "queries": kept.map(Seen::to_json).collect::<Vec<_>>()});
     let name = match version.split('.').next().filter(|major| !major.is_empty() && *major != "?") {
-        Some(major) => format!("shapes-{target}-{major}"),
-        None => format!("shapes-{target}"),
+        // The node's version is that of an API.
+        Some(major) if target != super::NODE => format!("shapes-{target}-{major}"),
+        _ => format!("shapes-{target}"),
     };
     finish(&name, options, &["weir"], &[&quantiles, &extremes], &bars, &result)
 }

@@ -49,7 +49,7 @@ struct Record<'a> {
 }
 
 /// The record of one write.
-pub(super) fn of_write(accepted: &[Accepted]) -> Vec<u8> {
+pub(super) fn of_write(accepted: &[Accepted<'_>]) -> Vec<u8> {
     let mut record = Record::new(WRITE);
     let mut before: &[(i64, f64)] = &[];
     for one in accepted {

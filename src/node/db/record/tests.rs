@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use super::*;
 use crate::node::head::Registry;
 
@@ -27,14 +29,17 @@ impl Replay for Said {
     }
 }
 
-fn accepted(samples: Vec<Vec<(i64, f64)>>) -> Vec<Accepted> {
+fn accepted(samples: Vec<Vec<(i64, f64)>>) -> Vec<Accepted<'static>> {
     let mut registry = Registry::default();
     let numbered = samples.into_iter().enumerate();
     numbered
         .map(|(i, samples)| {
             let number = i.to_string();
             let labels = [("__name__", "up"), ("instance", number.as_str()), ("other", number.as_str())];
-            Accepted { series: registry.find_or_insert(&labels).unwrap(), samples: samples.into() }
+            Accepted {
+                series: Cow::Owned(registry.find_or_insert(&labels).unwrap()),
+                samples: samples.into(),
+            }
         })
         .collect()
 }
@@ -78,7 +83,7 @@ fn ordinary_writes_are_small() {
     let shard =
         |i: i64| (0..20).map(|k| (1_700_000_000_000 + k * 15_000, (i * 977 + k * 9) as f64)).collect();
     for (samples, most) in [((0..500).map(scrape).collect(), 5.1), ((0..500).map(shard).collect(), 1.3)] {
-        let accepted: Vec<Accepted> = accepted(samples);
+        let accepted = accepted(samples);
         for one in accepted.iter().chain(&accepted) {
             one.series.logged_once_more();
         }

@@ -14,6 +14,9 @@ use hashbrown::HashTable;
 use super::{BadInput, Place};
 use crate::node::head::{Batch, KnownSeries, LabelLimits, MetadataField};
 
+/// Bytes of a line with a few labels, about.
+const LINE_BYTES: usize = 96;
+
 /// Defaults for a text.
 #[derive(Clone, Debug)]
 pub struct TextOptions<'a> {
@@ -45,7 +48,7 @@ pub fn exposition<'a, E: From<BadInput>>(
         Ok(text) => (text, false),
         Err(error) => (text_until(text, error.valid_up_to()), true),
     };
-    let mut reading = Reading::new(strings, options);
+    let mut reading = Reading::new(text.len(), strings, options);
     let (mut rest, mut number, mut ended) = (sound, 0, false);
     let failed = loop {
         if rest.is_empty() {
@@ -105,8 +108,10 @@ struct Reading<'a> {
     options: &'a TextOptions<'a>,
     /// The labels of each series, as [`Batch`] takes them: checked and in order.
     batch: Batch<'a>,
-    /// The texts of the series in the batch, and their numbers there, by hash.
-    numbers: HashTable<(u64, &'a str, u32)>,
+    /// The texts of the series in the batch.
+    texts: Vec<&'a str>,
+    /// Their numbers, by hash: the entries are small, since each line looks for its own.
+    numbers: HashTable<(u64, u32)>,
     hasher: RandomState,
     /// The series of the line before: it is often that of the next, too.
     last: Option<(&'a str, u32)>,
@@ -116,15 +121,19 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn new(strings: &'a Strings, options: &'a TextOptions<'a>) -> Self {
+    /// For a text of this many bytes.
+    fn new(bytes: usize, strings: &'a Strings, options: &'a TextOptions<'a>) -> Self {
+        // A scrape has a line for each series.
+        let lines = (bytes / LINE_BYTES).min(Batch::SERIES_FULL);
         Self {
             strings,
             options,
             batch: Batch::new(options.limits),
-            numbers: HashTable::new(),
+            texts: Vec::with_capacity(lines),
+            numbers: HashTable::with_capacity(lines),
             hasher: RandomState::default(),
             last: None,
-            samples: Vec::new(),
+            samples: Vec::with_capacity(lines),
             labels: Vec::new(),
         }
     }
@@ -136,6 +145,7 @@ impl<'a> Reading<'a> {
     /// The batch so far, of which nothing is left here.
     fn take(&mut self) -> Batch<'a> {
         self.numbers.clear();
+        self.texts.clear();
         self.last = None;
         let mut batch = std::mem::replace(&mut self.batch, Batch::new(self.options.limits));
         batch.distribute(&self.samples);
@@ -170,8 +180,8 @@ impl<'a> Reading<'a> {
         // Labels that are added are no part of the text.
         let known = self.options.known.filter(|_| self.options.extra_labels.is_empty());
         let hash = known.map_or_else(|| self.hasher.hash_one(series), |known| known.hash(series));
-        if let Some((.., number)) =
-            self.numbers.find(hash, |(other, text, _)| *other == hash && *text == series)
+        let is_it = |number: u32| self.texts.get(number as usize).is_some_and(|text| *text == series);
+        if let Some((_, number)) = self.numbers.find(hash, |(other, number)| *other == hash && is_it(*number))
         {
             return Ok(*number);
         }
@@ -180,7 +190,8 @@ impl<'a> Reading<'a> {
             Some(found) => self.batch.known_series(found),
             None => self.read_labels(series, known.is_some())?,
         }
-        self.numbers.insert_unique(hash, (hash, series, number), |(hash, ..)| *hash);
+        self.texts.push(series);
+        self.numbers.insert_unique(hash, (hash, number), |(hash, _)| *hash);
         Ok(number)
     }
 
