@@ -33,6 +33,7 @@ mod targets;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -82,6 +83,7 @@ Options:
                    wait), slow (clients that do not read) (mixed)
   --shapes N       estimate: N random queries of every construct, and hostile ones, beside the live heap that each takes;
                    --target prometheus (or --binary, another version of it) or victoriametrics
+  --deadline SECONDS  estimate --shapes: the time that a query has; one that is late is not judged (120)
   --only TEXT      estimate --shapes: the queries alone that contain this text
   --binary FILE    incident: the database of the targets m3 (m3dbnode), thanos, thanos-store and cortex
   --after N        incident: N seconds after the burst, the heaviest query that fits is asked eight times in a row
@@ -122,6 +124,8 @@ pub(crate) struct Options {
     name: Option<String>,
     /// Random queries of every construct.
     shapes: Option<usize>,
+    /// Of one query of these.
+    deadline: Duration,
     /// Of these, those alone that contain this text.
     only: Option<String>,
     wrong_estimate: Option<u64>,
@@ -147,6 +151,7 @@ impl Options {
             after: None,
             name: None,
             shapes: None,
+            deadline: Duration::from_secs(120),
             only: None,
             wrong_estimate: None,
             go_limit_percent: None,
@@ -170,6 +175,7 @@ impl Options {
                 "--burst" => options.burst = value,
                 "--wrong-estimate" => options.wrong_estimate = Some(value.parse::<u64>()?.clamp(1, 1000)),
                 "--go-limit" => options.go_limit_percent = Some(value.parse::<u64>()?.clamp(1, 100)),
+                "--deadline" => options.deadline = Duration::from_secs(value.parse::<u64>()?.max(1)),
                 "--shapes" => options.shapes = Some(value.parse::<usize>()?.clamp(1, 100_000)),
                 "--only" => options.only = Some(value),
                 "--name" => options.name = Some(value),

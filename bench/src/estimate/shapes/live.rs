@@ -52,6 +52,8 @@ impl Start {
 #[derive(Debug, Default)]
 pub(super) struct Measured {
     pub(super) status: u16,
+    /// It had no answer within its time.
+    pub(super) late: bool,
     /// Live bytes over an idle process.
     pub(super) live: u64,
     pub(super) peak_samples: Option<u64>,
@@ -111,7 +113,7 @@ impl Database {
                 }
             });
             let (began, mut tail) = (std::time::Instant::now(), Vec::new());
-            let answer = Client::new(port, TIMEOUT).get_reading(request, |bytes| {
+            let answer = Client::new(port, options.deadline).get_reading(request, |bytes| {
                 tail.extend_from_slice(bytes);
                 let old = tail.len().saturating_sub(TAIL);
                 tail.drain(..old);
@@ -125,12 +127,16 @@ impl Database {
             }
             None => metric(port, "/metrics", "weir_pool_peak_bytes")?.unwrap_or(0.0) as u64,
         };
-        let Ok(answer) = answer else { return Ok(Measured { live: limit, ms, ..Measured::default() }) };
+        let Ok(answer) = answer else {
+            let late = self.is_alive();
+            return Ok(Measured { live: limit, late, ms, ..Measured::default() });
+        };
         let tail = String::from_utf8_lossy(&tail);
         let peak = tail.rsplit_once("\"peakSamples\":").map(|(_, rest)| rest);
         let digits = peak.map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
         Ok(Measured {
             status: answer.status,
+            late: false,
             live,
             // A point of the node's is not one of Prometheus' 16 bytes.
             peak_samples: digits.and_then(|digits| digits.parse().ok()).filter(|_| !self.is_node()),

@@ -106,9 +106,12 @@ fn quantiles(seen: &[Seen]) -> Table {
     row("instant queries, judged", &|s| s.case.points == 1 && s.is_judged());
     row("graphs, judged", &|s| s.case.points > 1 && s.is_judged());
     let too_dear = seen.iter().filter(|s| s.measured.is_none()).count();
-    let failed = seen.iter().filter(|s| s.measured.is_some() && s.answered().is_none()).count();
+    let late = |s: &&Seen| s.measured.as_ref().is_some_and(|measured| measured.late);
+    let failed = seen.iter().filter(|s| s.measured.is_some() && s.answered().is_none() && !late(s)).count();
+    let late = seen.iter().filter(late).count();
     let none = || std::iter::repeat_n("-".to_owned(), 5);
     table.row(["estimated over 1 GiB, not run".to_owned(), too_dear.to_string()].into_iter().chain(none()));
+    table.row(["late, not judged".to_owned(), late.to_string()].into_iter().chain(none()));
     table.row(["answered with an error".to_owned(), failed.to_string()].into_iter().chain(none()));
     table
 }
