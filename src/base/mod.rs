@@ -19,7 +19,7 @@ mod worker;
 
 pub use error::{Blame, ErrorKind};
 pub use kind::Kind;
-pub use query_cost::{Confidence, Estimate, QueryCost, TextSize};
+pub use query_cost::{Confidence, Estimate, LabelSize, QueryCost, TextSize};
 pub use tenant::{TenantId, TenantPattern, TenantPrefixes};
 pub use time::TimeRange;
 pub use timestamp::TimeDialect;

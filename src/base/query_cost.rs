@@ -78,6 +78,15 @@ impl fmt::Display for Estimate {
     }
 }
 
+/// The sizes of label sets: of some series, or of those that a backend lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LabelSize {
+    /// Bytes of one set's names and values on average.
+    pub set: u64,
+    /// Bytes of the longest value.
+    pub longest: u64,
+}
+
 /// The size of a query's own text and tree: the cost of parsing and planning it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TextSize {

@@ -96,18 +96,18 @@ impl SelectorEstimate {
 pub fn estimate(shape: &Shape, known: &Knowledge<'_>, model: &Model) -> Estimated {
     let knowledge =
         |i: usize| known.series.get(i).copied().unwrap_or_else(|| SeriesKnowledge::assumed(model));
+    let table = known.table;
     let mut selectors = Vec::with_capacity(shape.selectors.len());
     let mut leaves = Vec::with_capacity(shape.selectors.len());
     for (i, one) in shape.selectors.iter().enumerate() {
-        let (known, mut leaf) = (knowledge(i), leaf(one, knowledge(i), model));
-        if matches!(shape.reads, Reads::Listing) {
-            leaf.blocks = 1;
-        }
+        let known = knowledge(i);
+        let labels = known.labels.or_else(|| Some(table?.label_size(known.series.value)));
+        let leaf = Leaf { labels, ..leaf(one, known, model) };
         let bytes = interpret::alone(&leaf, one.evaluations, model.kind);
         selectors.push(selector(shape, one, known, bytes, model));
         leaves.push(leaf);
     }
-    let taken = interpret::price(shape, &leaves, known.table, model.kind);
+    let taken = interpret::price(shape, &leaves, table, model.kind);
     let confidence = match selectors.iter().map(|s| s.samples.confidence).max() {
         Some(worst) => worst,
         None if taken.points == 0 => Confidence::Exact,
@@ -131,7 +131,7 @@ pub fn estimate(shape: &Shape, known: &Knowledge<'_>, model: &Model) -> Estimate
         text: shape.size,
     };
     let cost = match shape.reads {
-        Reads::Listing => QueryCost { range_seconds: 0, listing_seconds: shape.range_seconds, ..cost },
+        Reads::Listing(_) => QueryCost { range_seconds: 0, listing_seconds: shape.range_seconds, ..cost },
         Reads::Query(_) | Reads::RemoteRead { .. } => cost,
     };
     Estimated { cost, selectors, parts: 1, whole_memory: memory }
@@ -170,7 +170,7 @@ fn selector(
     // A number computed from a count still rests on an even scrape interval and on series that never pause.
     let confidence = series.confidence.max(Confidence::UpperBound);
     let each = |n: u64| Estimate::new(series.value.saturating_mul(n), confidence);
-    let lists = matches!(shape.reads, Reads::Listing);
+    let lists = matches!(shape.reads, Reads::Listing(_));
     let (samples, points) = if lists {
         (Estimate::exact(0), Estimate::exact(0))
     } else {
@@ -211,6 +211,7 @@ pub(super) fn leaf(selector: &SelectorShape, known: SeriesKnowledge, model: &Mod
         blocks: model.blocks(selector.window),
         samples,
         window_samples: model.samples(window).min(samples),
+        labels: None,
         // Where there are no series, their type says nothing.
         buckets: if known.series.value == 0 { 0 } else { buckets },
     }

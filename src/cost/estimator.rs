@@ -15,7 +15,7 @@ use super::{
     Unknown,
 };
 use crate::{
-    base::{Confidence, Estimate, QueryCost},
+    base::{Confidence, Estimate, LabelSize, QueryCost},
     promql::shape::SelectorShape,
 };
 
@@ -129,6 +129,8 @@ pub enum Count {
         series: Estimate,
         /// Counting stopped over the limit: the number is a lower bound.
         truncated: bool,
+        /// The sizes of their label sets, where they were listed.
+        labels: Option<LabelSize>,
     },
     /// It cannot count this selector.
     Unknown,
@@ -241,11 +243,11 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
 
     /// Answers one [`ProbeNeed`].
     pub fn supply_count(&mut self, probe: ProbeNeed, count: Count) {
-        let Count::Series { series, truncated } = count else { return };
+        let Count::Series { series, truncated, labels } = count else { return };
         let twins = self.twins.get(&probe.selector).map_or(&[][..], Vec::as_slice);
         for i in std::iter::once(probe.selector).chain(twins.iter().copied()) {
             if let Some(known) = self.known.get_mut(i) {
-                *known = known.counted(series, truncated);
+                *known = known.labelled(labels.or(known.labels)).counted(series, truncated);
             }
         }
         self.priced = None;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Model, Remembered};
-use crate::base::{Confidence, Estimate};
+use crate::base::{Confidence, Estimate, LabelSize};
 
 /// Where a number of series comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,18 +77,26 @@ pub struct SeriesKnowledge {
     pub source: Source,
     /// Their contents.
     pub samples: SampleType,
+    /// The sizes of their label sets, where they were listed.
+    pub labels: Option<LabelSize>,
 }
 
 impl SeriesKnowledge {
     /// A number and where it comes from.
     pub const fn new(series: Estimate, source: Source) -> Self {
-        Self { series, source, samples: SampleType::Unknown }
+        Self { series, source, samples: SampleType::Unknown, labels: None }
     }
 
     /// The same series, known to hold these samples.
     #[must_use]
     pub const fn holding(self, samples: SampleType) -> Self {
         Self { samples, ..self }
+    }
+
+    /// The same series, known to have label sets of these sizes.
+    #[must_use]
+    pub const fn labelled(self, labels: Option<LabelSize>) -> Self {
+        Self { labels, ..self }
     }
 
     /// The assumption of the configuration, where nothing is known.
@@ -106,7 +114,7 @@ impl SeriesKnowledge {
     #[must_use]
     pub fn counted(self, series: Estimate, truncated: bool) -> Self {
         let is_bound = self.series.confidence == Confidence::UpperBound;
-        let counted = Self::new(series, Source::Probe).holding(self.samples);
+        let counted = Self::new(series, Source::Probe).holding(self.samples).labelled(self.labels);
         match truncated {
             true if is_bound && self.series.value > series.value => self,
             true => Self { series: Estimate::new(series.value, Confidence::AtLeast), ..counted },

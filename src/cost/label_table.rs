@@ -8,7 +8,7 @@ use std::{collections::HashMap, fmt};
 use serde::Deserialize;
 
 use crate::{
-    base::{Confidence, Estimate, TimeRange},
+    base::{Confidence, Estimate, LabelSize, TimeRange},
     promql::{
         ast::{MatchOp, Matcher},
         go_regex::literals,
@@ -23,6 +23,11 @@ const DAY_MS: i64 = 86_400_000;
 /// Lists are this long when a backend goes by its own default or ceiling instead of the limit it was asked for
 /// (Prometheus before 2.45 and VictoriaMetrics: 10; their ceilings: 10,000 and 1,000). Such a list may be cut off.
 const OWN_LIMITS: [usize; 3] = [10, 1_000, 10_000];
+
+/// Values longer than this on average are long, bytes.
+const LONG_BYTES: u64 = 64;
+/// The names and values of a usual label set, bytes.
+pub(super) const USUAL_SET_BYTES: u64 = 200;
 
 /// Why a body is no label table.
 #[derive(Debug)]
@@ -57,6 +62,8 @@ pub struct LabelTable {
     pairs: Counts,
     /// Values by label name.
     values: Counts,
+    /// The labels whose values are long, by name.
+    texts: HashMap<Box<str>, LabelText, foldhash::fast::RandomState>,
     /// Windows inside hold no series that the table does not count.
     covers: TimeRange,
     /// It may leave out series of any time: it guesses and never bounds.
@@ -64,6 +71,15 @@ pub struct LabelTable {
     fetched_ms: i64,
     /// A table of more of the time, for windows that this one does not cover.
     wider: Option<Box<Self>>,
+}
+
+/// The values of a label.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct LabelText {
+    /// Bytes of one value on average.
+    mean: u64,
+    /// The most series that have the label.
+    series: u64,
 }
 
 /// A list of the largest counts.
@@ -90,6 +106,7 @@ struct Data {
     series_count_by_metric_name: Option<Vec<Entry>>,
     series_count_by_label_value_pair: Option<Vec<Entry>>,
     label_value_count_by_label_name: Option<Vec<Entry>>,
+    memory_in_bytes_by_label_name: Option<Vec<Entry>>,
 }
 
 #[derive(Deserialize)]
@@ -124,11 +141,15 @@ impl LabelTable {
         if total == Some(0) {
             return Err(TableError::Empty);
         }
+        let memory = Counts::of(data.memory_in_bytes_by_label_name, max_entries, None);
+        let pairs = Counts::of(data.series_count_by_label_value_pair, max_entries, None);
+        let values = Counts::of(data.label_value_count_by_label_name, max_entries, None);
         Ok(Self {
             total,
             names: Counts::of(data.series_count_by_metric_name, max_entries, total),
-            pairs: Counts::of(data.series_count_by_label_value_pair, max_entries, None),
-            values: Counts::of(data.label_value_count_by_label_name, max_entries, None),
+            texts: texts(&memory, &values, &pairs, total.unwrap_or(u64::MAX)),
+            pairs,
+            values,
             covers: TimeRange { start, end: fetched_ms.saturating_add(MAX_AGE_MS) },
             partial: false,
             fetched_ms,
@@ -178,9 +199,32 @@ impl LabelTable {
         is_listed.then_some(Estimate::new(least, Confidence::UpperBound))
     }
 
-    /// At most how many values a label has among the series of the table; `None` when it says nothing of labels.
+    /// At most how many values a label has among the series of the table, or any label where this one has no name; `None`
+    /// when it says nothing of labels.
     pub fn values(&self, label: &str) -> Option<u64> {
+        if label.is_empty() {
+            return self.values.listed.values().copied().max();
+        }
         self.values.get(label)
+    }
+
+    /// Bytes of one of the label's values on average, or of the longest where it has no name; `None` when it says nothing
+    /// of that label.
+    pub fn value_bytes(&self, label: &str) -> Option<u64> {
+        if label.is_empty() {
+            return self.texts.values().map(|text| text.mean).max();
+        }
+        self.texts.get(label).map(|text| text.mean)
+    }
+
+    /// At most how large the label sets of this number of series are, beyond those of a usual size: the labels with long
+    /// values may all be theirs. The longest value of each is taken for an average one.
+    pub fn label_size(&self, series: u64) -> LabelSize {
+        let long = || self.texts.values().filter(|text| text.mean > LONG_BYTES);
+        let all = long().map(|text| text.mean.saturating_mul(text.series.min(series)));
+        let set = all.fold(0, u64::saturating_add).checked_div(series).unwrap_or(0);
+        let longest = long().map(|text| text.mean).max().unwrap_or(0);
+        LabelSize { set: set.saturating_add(USUAL_SET_BYTES), longest }
     }
 
     /// Whether a label is known to exist.
@@ -236,6 +280,34 @@ impl LabelTable {
         let (by_name, by_pair) = (self.names.get(value), self.pairs.listed.get(pair.as_str()).copied());
         [by_name, by_pair].into_iter().flatten().min()
     }
+}
+
+/// What the table says of the bytes of values. Older versions of Prometheus count a value once, newer ones with
+/// its name for each series that has it. Nearly every series has a name, so the bytes of names say which.
+fn texts(
+    memory: &Counts,
+    values: &Counts,
+    pairs: &Counts,
+    total: u64,
+) -> HashMap<Box<str>, LabelText, foldhash::fast::RandomState> {
+    let of_names = memory.listed.get(METRIC_NAME).copied().unwrap_or(0);
+    let for_each_series = of_names >= total.saturating_mul(METRIC_NAME.len() as u64 + 1);
+    let mut listed: HashMap<&str, u64> = HashMap::new();
+    for (pair, series) in &pairs.listed {
+        let label = pair.split_once('=').map_or("", |(label, _)| label);
+        *listed.entry(label).or_default() += series;
+    }
+    let text = |(label, bytes): (&Box<str>, &u64)| {
+        let distinct = values.listed.get(label).copied()?.max(1);
+        let series = listed.get(&**label).copied().unwrap_or(0).max(distinct);
+        let one = if for_each_series {
+            LabelText { mean: (bytes / series).saturating_sub(label.len() as u64), series }
+        } else {
+            LabelText { mean: bytes / distinct, series: total }
+        };
+        Some((label.clone(), one))
+    };
+    memory.listed.iter().filter_map(text).collect()
 }
 
 impl Counts {

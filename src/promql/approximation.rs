@@ -1,15 +1,19 @@
 //! The fallback for other dialects: a PromQL query that reads at least the series that a text names.
 
 use super::{
-    ParseError,
+    Limits, ParseError,
     ast::{Ast, Expr},
-    parse,
+    function::find,
+    matchers::is_keyword,
+    parse, parse_with,
     shape::DEFAULT_SUBQUERY_STEP_MS,
 };
 use crate::base::duration;
 
 /// More selectors than this are one that matches everything.
 const SELECTORS_MAX: usize = 100;
+/// Most functions of a dialect that are read.
+const FUNCTIONS_MAX: usize = 8;
 /// Further back than any sample, and still a duration of PromQL: 100 years.
 const REACH_MAX_MS: u64 = 100 * 365 * 86_400_000;
 /// A selector of every series.
@@ -46,8 +50,16 @@ const WORDS: [&str; 16] = [
 /// # Errors
 /// Beyond the limits of [`parse`].
 pub fn approximate(text: &str, lookback_ms: u64, step_ms: u64) -> Result<Ast, ParseError> {
-    let mut sketch =
-        Sketch { text, at: 0, selectors: Vec::new(), reach_ms: lookback_ms.max(1), step_ms, grid: None };
+    let mut sketch = Sketch {
+        text,
+        at: 0,
+        selectors: Vec::new(),
+        strings: Vec::new(),
+        functions: Vec::new(),
+        reach_ms: lookback_ms.max(1),
+        step_ms,
+        grid: None,
+    };
     sketch.read();
     if sketch.selectors.len() > SELECTORS_MAX {
         sketch.selectors = vec![EVERYTHING.to_owned()];
@@ -59,13 +71,25 @@ pub fn approximate(text: &str, lookback_ms: u64, step_ms: u64) -> Result<Ast, Pa
         format!("last_over_time({read}[{}ms:{}ms])", capped(*span_ms), capped(*step_ms))
     };
     let reads: Vec<_> = sketch.selectors.iter().map(read).collect();
-    parse(if reads.is_empty() { "vector(0)".to_owned() } else { reads.join(" or ") }.as_str())
+    let reads = if reads.is_empty() { "vector(0)".to_owned() } else { reads.join(" or ") };
+    if sketch.strings.is_empty() && sketch.functions.is_empty() {
+        return parse(&reads);
+    }
+    // A function may make a series for each string, and labels of all of them.
+    let arguments = "\"\", ".repeat(sketch.strings.len());
+    let called = sketch.functions.iter().fold(reads, |inner, name| format!("{name}({arguments}{inner})"));
+    let labelled = format!("labels({}{called})", sketch.strings.concat());
+    parse_with(&labelled, &Limits { unknown_functions: true, ..Limits::default() })
 }
 
 struct Sketch<'t> {
     text: &'t str,
     at: usize,
     selectors: Vec<String>,
+    /// Literals outside of selectors, each with a comma behind it.
+    strings: Vec<String>,
+    /// Functions that PromQL does not have.
+    functions: Vec<&'t str>,
     reach_ms: u64,
     /// The step, which `i` stands for behind a number; 0 for an instant query.
     step_ms: u64,
@@ -83,7 +107,7 @@ impl<'t> Sketch<'t> {
     fn read(&mut self) {
         while let Some(byte) = self.peek() {
             match byte {
-                b'"' | b'\'' | b'`' => self.skip_string(byte),
+                b'"' | b'\'' | b'`' => self.literal(byte),
                 b'#' => _ = self.take_while(|b| b != b'\n'),
                 b'{' => self.selector(""),
                 b'[' => self.bracket(),
@@ -104,6 +128,16 @@ impl<'t> Sketch<'t> {
             self.at += 1;
         }
         self.text.get(start..self.at).unwrap_or_default()
+    }
+
+    /// A string that may become part of a label.
+    fn literal(&mut self, quote: u8) {
+        let start = self.at;
+        self.skip_string(quote);
+        let text = self.text.get(start..self.at).unwrap_or_default();
+        if parse(text).is_ok() {
+            self.strings.push(format!("{text}, "));
+        }
     }
 
     fn skip_string(&mut self, quote: u8) {
@@ -163,6 +197,11 @@ impl<'t> Sketch<'t> {
         match rest {
             [b'(', ..] if GROUPING.contains(&&*word) => _ = self.take_while(|b| b != b')'),
             _ if GROUPING.contains(&&*word) || WORDS.contains(&&*word) => {}
+            [b'(', ..]
+                if self.functions.len() < FUNCTIONS_MAX && find(&word).is_none() && !is_keyword(&word) =>
+            {
+                self.functions.push(name);
+            }
             [b'(', ..] => {}
             // The name of a `WITH` template.
             [b'=', next, ..] if !matches!(next, b'=' | b'~') => {}
@@ -230,6 +269,15 @@ mod tests {
             ("a[:]", "last_over_time(last_over_time(a[1000ms])[1ms:15000ms])"),
             ("a[1h1.5m] + 5 + 3M + 0x1F + 1e3", "last_over_time(a[3691000ms])"),
             ("time() default 5 # a", "vector(0)"),
+            ("range_avg(a) default 0", "labels(range_avg(last_over_time(a[1000ms])))"),
+            (
+                r#"label_set(a, "b", 'c"', "d") if b"#,
+                r#"labels("b", 'c"', "d", label_set("", "", "", last_over_time(a[1000ms]) or last_over_time(b[1000ms])))"#,
+            ),
+            (
+                r#"aggr_over_time(("min_over_time", "max_over_time"), a[5m])"#,
+                r#"labels("min_over_time", "max_over_time", aggr_over_time("", "", last_over_time(a[301000ms])))"#,
+            ),
             ("\"a", "vector(0)"),
         ] {
             assert_eq!(&*approximate(text, 1_000, 15_000).unwrap().text, want, "{text}");

@@ -122,6 +122,11 @@ fn any_characters(hir: &Hir) -> bool {
     }
 }
 
+/// Whether a word is none of the names of metrics and functions.
+pub(super) fn is_keyword(name: &str) -> bool {
+    KEYWORDS.iter().any(|word| name.eq_ignore_ascii_case(word))
+}
+
 /// Words that a parser may read as something else than a metric name.
 const KEYWORDS: &[&str] = &[
     "and",
@@ -227,5 +232,5 @@ fn is_metric_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_' || b == b':')
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':')
-        && !KEYWORDS.iter().any(|word| name.eq_ignore_ascii_case(word))
+        && !is_keyword(name)
 }

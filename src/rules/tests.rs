@@ -5,7 +5,7 @@ use crate::{
     base::{TenantId, time::EvalTimes},
     promql::{
         self, Fingerprint,
-        shape::{DEFAULT_LOOKBACK_MS, Reads, Shape},
+        shape::{DEFAULT_LOOKBACK_MS, Listed, Reads, Shape},
     },
 };
 
@@ -30,7 +30,7 @@ impl Asked {
         let times = EvalTimes { start: NOW - self.hours * HOUR, end: NOW, step };
         let mut shape = Shape::of(&ast, times, DEFAULT_LOOKBACK_MS);
         if self.listing {
-            shape = Shape::unevaluated(Reads::Listing, shape.selectors);
+            shape = Shape::unevaluated(Reads::Listing(Listed::Series), shape.selectors);
         }
         let tenants = [TenantId::new("team-a").unwrap(), TenantId::new("other").unwrap()];
         let subject = Subject {

@@ -14,7 +14,7 @@ use crate::{
         error::Cause,
         fetch::{Fetched, read_at_most},
     },
-    base::{TimeRange, time::seconds},
+    base::{LabelSize, TimeRange, time::seconds},
 };
 
 /// A longer target goes into a form: common proxies take 8 KiB.
@@ -31,6 +31,7 @@ const ERROR_TEXT_MAX: usize = 300;
 pub(super) struct Listed {
     pub(super) series: u64,
     pub(super) bytes: u64,
+    pub(super) labels: Option<LabelSize>,
     /// Counting stopped over the limit: the number is a lower bound.
     pub(super) truncated: bool,
     /// The backend left something out, or said that it might have, below the limit that it was asked for.
@@ -124,7 +125,8 @@ impl Backend {
         if !scan.whole && !truncated {
             return Err(ProbeError::Unreadable("the list of series has no end".to_owned()));
         }
-        Ok(Listed { series: scan.series, bytes, truncated, incomplete: scan.incomplete || limited })
+        let (series, labels, incomplete) = (scan.series, scan.labels(), scan.incomplete || limited);
+        Ok(Listed { series, bytes, labels, truncated, incomplete })
     }
 
     fn outgoing(&self, path: &str, form: Form, mut headers: HeaderMap) -> Result<Outgoing, ProbeError> {

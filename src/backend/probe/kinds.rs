@@ -269,13 +269,14 @@ impl Listed {
             return Err(ProbeError::Incomplete);
         }
         let class = if self.truncated { whole.max(Learned) } else { whole };
-        Ok(Counted { truncated: self.truncated, ..Counted::whole(self.series, class, self.bytes) })
+        let (truncated, labels) = (self.truncated, self.labels);
+        Ok(Counted { truncated, labels, ..Counted::whole(self.series, class, self.bytes) })
     }
 }
 
 impl Counted {
     const fn whole(series: u64, class: Confidence, bytes: u64) -> Self {
-        Self { series, class, truncated: false, bytes }
+        Self { series, class, truncated: false, bytes, labels: None }
     }
 }
 

@@ -26,7 +26,7 @@ use tokio::{
 use super::{
     Backend, BackendError, Kind, ProbeSettings, endpoint::Endpoint, error::Cause, parameters::DataScope,
 };
-use crate::base::{Confidence, ErrorKind, Estimate, TimeRange};
+use crate::base::{Confidence, ErrorKind, Estimate, LabelSize, TimeRange};
 
 use cache::{Answers, Kept, widened};
 use counts::Counters;
@@ -66,6 +66,8 @@ pub struct ProbeOutcome {
     pub took: Duration,
     /// Bytes of the answer.
     pub bytes: u64,
+    /// The sizes of their label sets, where they were listed.
+    pub labels: Option<LabelSize>,
 }
 
 /// Why there is no number.
@@ -240,6 +242,7 @@ impl Backend {
             cached: false,
             took,
             bytes: counted.bytes,
+            labels: counted.labels,
         });
         Kept { answer, open: request.window.end >= now_ms }
     }
@@ -309,6 +312,8 @@ struct Counted {
     /// The number is a lower bound.
     truncated: bool,
     bytes: u64,
+    /// Of the series that were listed.
+    labels: Option<LabelSize>,
 }
 
 impl ProbeOutcome {

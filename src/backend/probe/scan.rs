@@ -1,5 +1,7 @@
 //! Counts the series of a `/api/v1/series` answer as it streams, holding none of it.
 
+use crate::base::LabelSize;
+
 /// The key at the top of an answer by which it may be incomplete.
 const WARNINGS: &[u8] = b"warnings";
 /// The same of VictoriaMetrics.
@@ -12,6 +14,11 @@ const KEY_MAX: usize = 16;
 pub(super) struct SeriesScan {
     /// Objects opened inside the list of the top object.
     pub(super) series: u64,
+    /// Bytes of the strings inside these objects, and of the longest.
+    text: u64,
+    longest: u64,
+    /// Bytes of the string so far.
+    length: u64,
     /// The backend warned, or said that some of its parts gave no answer.
     pub(super) incomplete: bool,
     /// The top object was opened and closed.
@@ -25,6 +32,12 @@ pub(super) struct SeriesScan {
 }
 
 impl SeriesScan {
+    /// The sizes of the label sets so far.
+    pub(super) fn labels(&self) -> Option<LabelSize> {
+        let set = self.text.checked_div(self.series)?;
+        Some(LabelSize { set, longest: self.longest })
+    }
+
     /// Reads on; pieces may be cut anywhere.
     pub(super) fn feed(&mut self, data: &[u8]) {
         for &byte in data {
@@ -37,10 +50,19 @@ impl SeriesScan {
     }
 
     fn inside_string(&mut self, byte: u8) {
+        self.length += 1;
         match byte {
             _ if self.escaped => self.escaped = false,
             b'\\' => self.escaped = true,
-            b'"' => self.in_string = false,
+            b'"' => {
+                self.in_string = false;
+                if self.depth > 2 {
+                    // The quote at its end counts for it as well.
+                    let length = self.length - 1;
+                    self.text += length;
+                    self.longest = self.longest.max(length);
+                }
+            }
             _ if self.depth == 1 && self.key.len() < KEY_MAX => self.key.push(byte),
             _ => {}
         }
@@ -50,6 +72,7 @@ impl SeriesScan {
         match byte {
             b'"' => {
                 self.in_string = true;
+                self.length = 0;
                 if self.depth == 1 {
                     self.key.clear();
                 }
@@ -95,5 +118,17 @@ mod tests {
                 assert_eq!((scan.series, scan.incomplete, scan.whole), (series, incomplete, whole), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn the_sizes_of_label_sets_are_read_off() {
+        let of = |text: &str| {
+            let mut scan = SeriesScan::default();
+            text.as_bytes().chunks(3).for_each(|piece| scan.feed(piece));
+            scan.labels()
+        };
+        assert_eq!(of(r#"{"status":"success","data":[]}"#), None);
+        let two = r#"{"status":"success","data":[{"a":"1234567"},{"ab":""}]}"#;
+        assert_eq!(of(two), Some(LabelSize { set: 5, longest: 7 }));
     }
 }

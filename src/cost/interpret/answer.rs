@@ -1,10 +1,11 @@
 //! The answer's bytes, and requests that evaluate nothing.
 
 use super::{
-    Leaf, REQUEST_BYTES, Taken,
+    LabelTable, Leaf, REQUEST_BYTES, Taken,
     engine::{Engine, Sample},
     value::{Value, sum, times},
 };
+use crate::promql::shape::{Listed, Shape};
 
 /// A point in JSON: a time, quotes, commas, and a float of 18 characters (`rate` fills them).
 const POINT_TEXT: u64 = 34;
@@ -22,12 +23,24 @@ const PROTOBUF_SAMPLE: u64 = 69;
 const MESSAGE_SAMPLE: u64 = 18 + 21;
 /// `prompb.Label` for each of some ten labels.
 const PROTOBUF_LABELS: u64 = 640;
+/// A series that is looked through and not listed.
+const POSTING_BYTES: u64 = 16;
+/// A value of a label in its list, and around it in the answer.
+const VALUE_BYTES: u64 = 64;
+/// Values of a label of which the backend says nothing.
+const VALUES_ASSUMED: u64 = 10_000;
+/// Exemplars that Prometheus keeps, unless it is told otherwise (`storage.exemplars.max_exemplars`), and bytes of each with
+/// the answer. Measured: 36 MiB for all of them.
+const EXEMPLARS_MAX: u64 = 100_000;
+const EXEMPLAR_BYTES: u64 = 400;
 /// A frame of a streamed remote read, before and after it is marshalled.
 const FRAME_BYTES: u64 = 2 << 20;
 
 /// Bytes that the answer takes in the backend's memory, beside the result itself.
 pub(super) fn json(engine: &Engine, value: &Value) -> u64 {
-    let series = times(value.series, sum([value.labels, LABELS_TEXT, SERIES_TEXT]));
+    // A long label set is marshalled on its own, and copied.
+    let long = value.labels.saturating_sub(engine.labels);
+    let series = times(value.series, sum([value.labels, long, LABELS_TEXT, SERIES_TEXT]));
     let points = times(value.all_points(), POINT_TEXT);
     let histogram = match value.buckets {
         0 => 0,
@@ -37,15 +50,41 @@ pub(super) fn json(engine: &Engine, value: &Value) -> u64 {
     times(text / 100, engine.answer_percent)
 }
 
-/// A listing of label sets: each series with its labels, in memory and in the answer.
-pub(super) fn listing(engine: &Engine, leaves: &[Leaf]) -> Taken {
-    let each = |leaf: &Leaf| {
-        let listed = Value { labels: engine.labels, ..Value { series: leaf.series, ..Value::one(0) } };
-        // No chunks are looked up.
-        engine.selected(&Leaf { samples: 0, ..*leaf }).saturating_add(json(engine, &listed))
+/// A listing. Selectors with the same matchers list the same series.
+pub(super) fn listing(
+    engine: &Engine,
+    shape: &Shape,
+    listed: &Listed,
+    leaves: &[Leaf],
+    table: Option<&LabelTable>,
+) -> u64 {
+    let of_selectors = shape.selectors.iter().zip(leaves).enumerate();
+    let distinct =
+        || of_selectors.clone().filter(|(i, (one, _))| one.same_as == *i).map(|(_, (_, leaf))| leaf);
+    let each = |bytes: &dyn Fn(&Leaf) -> u64| {
+        distinct().map(|leaf| times(leaf.series, bytes(leaf))).fold(REQUEST_BYTES, u64::saturating_add)
     };
-    let bytes = leaves.iter().map(each).fold(REQUEST_BYTES, u64::saturating_add);
-    Taken { bytes, ..Taken::default() }
+    match listed {
+        Listed::Series => each(&|leaf| engine.listed_series(leaf)),
+        // Few names; their series are only looked through.
+        Listed::Names if engine.lists_from_index => each(&|_| POSTING_BYTES),
+        Listed::Names => each(&|leaf| engine.listed_series(leaf)),
+        Listed::Values(label) => {
+            let series = distinct().map(|leaf| leaf.series).fold(0, u64::saturating_add);
+            let there = table.and_then(|table| table.values(label)).unwrap_or(VALUES_ASSUMED);
+            let values = if leaves.is_empty() { there } else { there.min(series) };
+            let of_leaves = distinct().filter_map(|leaf| leaf.labels).map(|labels| labels.longest).max();
+            let bytes = table.and_then(|table| table.value_bytes(label)).or(of_leaves).unwrap_or(0);
+            let value = bytes.max(engine.longest);
+            let listed = sum([VALUE_BYTES, value, times(value, engine.answer_percent) / 100]);
+            each(&|_| POSTING_BYTES).saturating_add(times(values, listed))
+        }
+        Listed::Exemplars => {
+            let all = distinct().map(|leaf| times(leaf.series, leaf.samples));
+            let all = all.fold(0, u64::saturating_add).min(EXEMPLARS_MAX);
+            each(&|leaf| engine.listed_series(leaf)).saturating_add(times(all, EXEMPLAR_BYTES))
+        }
+    }
 }
 
 /// Raw samples as a remote read returns them. All queries of one request are answered in one message.
@@ -66,11 +105,19 @@ pub(super) fn remote_read(engine: &Engine, leaves: &[Leaf], streamed: bool) -> T
 }
 
 impl Engine {
+    /// A label set in a list, with its part of the answer.
+    fn listed_series(&self, leaf: &Leaf) -> u64 {
+        let set = leaf.labels.map_or(self.labels, |labels| labels.set);
+        let long = leaf.labels_beyond();
+        let text = sum([set, long, LABELS_TEXT, SERIES_TEXT]);
+        sum([self.listed, set, self.labels / 2, times(text, self.answer_percent) / 100])
+    }
+
     /// The memory of a selector from its first use to the end of the query.
     pub(super) fn selected(&self, leaf: &Leaf) -> u64 {
         let blocks = if self.compacts { leaf.blocks.min(6 + leaf.blocks / 12) } else { leaf.blocks };
         let Sample { sixteenths } = self.sample;
         let samples = times(leaf.samples, sixteenths) / 16;
-        times(leaf.series, sum([self.series, times(blocks, self.block), samples]))
+        times(leaf.series, sum([self.series, leaf.labels_beyond(), times(blocks, self.block), samples]))
     }
 }

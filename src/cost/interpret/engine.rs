@@ -35,7 +35,11 @@ pub(super) struct Engine {
     pub(super) copies_labels: bool,
     /// A selected series, for as long as the query runs.
     pub(super) series: u64,
-    /// The same for each block that it lies in.
+    /// A series in a list of label sets, beside these.
+    pub(super) listed: u64,
+    /// Names and values of labels are listed from the index, without their series.
+    pub(super) lists_from_index: bool,
+    /// A selected series for each block that it lies in.
     pub(super) block: u64,
     /// Blocks are merged with age, so that a long window meets fewer.
     pub(super) compacts: bool,
@@ -76,6 +80,8 @@ const PROMETHEUS: Engine = Engine {
     // `seriesEntry` 96 with its list's slot 16, and the label strings, for each block: measured 754 with 13 chunks and
     // labels of 60 bytes; iterators and the postings are 100 more.
     series: 700,
+    listed: 32,
+    lists_from_index: true,
     block: 432,
     compacts: true,
     // References of 40 bytes to chunks of 120 samples. The chunks are mapped files: their pages are not of the heap,
@@ -95,13 +101,25 @@ const PROMETHEUS: Engine = Engine {
 
 /// Prometheus' engine over the chunks of store gateways, ingesters and sidecars: all chunks of all replicas stay in
 /// memory, 64 + 40 bytes and the data for 120 samples, and label strings are copied.
-const REMOTE_CHUNKS: Engine =
-    Engine { series: 1_200, block: 0, compacts: false, sample: Sample { sixteenths: 96 }, ..PROMETHEUS };
+const REMOTE_CHUNKS: Engine = Engine {
+    series: 1_200,
+    listed: 500,
+    lists_from_index: false,
+    block: 0,
+    compacts: false,
+    sample: Sample { sixteenths: 96 },
+    ..PROMETHEUS
+};
+
+/// Its remote read collects every sample, whatever the request says (`pkg/querier/remote_read.go`).
+const CORTEX: Engine = Engine { streams_reads: false, ..REMOTE_CHUNKS };
 
 /// M3's coordinator runs Prometheus' engine of 2021 after it has decoded every sample; its nodes clone and encode tags.
 const M3: Engine = Engine {
     point: 16,
     series: 3_000,
+    listed: 3_000,
+    lists_from_index: false,
     // Readers, headers and the checked-bytes wrapper of one block stream.
     block: 256,
     compacts: false,
@@ -126,6 +144,8 @@ const VICTORIA_METRICS: Engine = Engine {
     longest: 64,
     copies_labels: true,
     series: 450,
+    listed: 100,
+    lists_from_index: true,
     block: 24,
     compacts: false,
     // Compressed blocks in the page cache: 1.2 to 1.4 bytes a sample on disk; 2 to stay on the safe side.
@@ -155,6 +175,8 @@ const WEIR: Engine = Engine {
     copies_labels: true,
     // Its place in the selection.
     series: 16,
+    listed: 16,
+    lists_from_index: true,
     block: 0,
     compacts: false,
     sample: Sample { sixteenths: 0 },
@@ -173,7 +195,8 @@ impl Engine {
         match kind {
             Kind::Prometheus => &PROMETHEUS,
             // Mimir's streaming engine holds less, but falls back to Prometheus'.
-            Kind::Thanos | Kind::Mimir | Kind::Cortex => &REMOTE_CHUNKS,
+            Kind::Thanos | Kind::Mimir => &REMOTE_CHUNKS,
+            Kind::Cortex => &CORTEX,
             Kind::M3 => &M3,
             Kind::VictoriaMetrics => &VICTORIA_METRICS,
             Kind::Weir => &WEIR,

@@ -14,7 +14,7 @@ use crate::promql::{
 
 /// Copies of a string that is being made: the buffer that grew by append, the string, and the key under which the label
 /// set is looked up. Measured: one string of 500 MB takes Prometheus 2.42 past 3 GiB.
-const STRING_COPIES: u64 = 4;
+pub(super) const STRING_COPIES: u64 = 4;
 /// A histogram of floats has this many buckets at least: an upper bound and `+Inf`.
 const CLASSIC_BUCKETS_LEAST: u64 = 2;
 /// A sample of a window that is copied to be sorted, in a slice that grew by append.
@@ -109,38 +109,8 @@ impl Interpreter<'_> {
             F::LabelReplace => self.label_replace(args, at.steps),
             F::LabelJoin => self.label_join(args, at.steps),
             F::Info => self.info(args, at),
-            F::Unknown => self.unknown(args, at.steps),
+            F::Unknown => self.unknown("", args, at.steps),
         }
-    }
-
-    /// The most expensive that a function could do: all series of all arguments come out, under labels that it has
-    /// joined, and histograms remain histograms.
-    fn unknown(&self, args: &[NodeId], steps: u64) -> Priced {
-        let add = |all: Value, arg: &NodeId| {
-            let arg = self.value(*arg);
-            Value {
-                series: all.series.saturating_add(arg.series),
-                churn: all.churn.max(arg.churn),
-                labels: all.labels.saturating_add(arg.labels),
-                longest: all.longest.saturating_add(arg.longest),
-                buckets: all.buckets.max(arg.buckets),
-                ..all
-            }
-        };
-        let empty = Value {
-            churn: 1,
-            points: steps,
-            present: u64::MAX,
-            distinct: steps,
-            domain: u64::MAX,
-            objects: steps,
-            fresh: true,
-            relabelled: true,
-            ..Value::default()
-        };
-        let value = args.iter().fold(empty, add);
-        let value = Value { series: value.series.max(1), ..value };
-        self.produce(Uses::All, self.operands(args, Uses::All), value, times(STRING_COPIES, value.longest))
     }
 
     /// One series without labels.
@@ -160,6 +130,8 @@ impl Interpreter<'_> {
     fn absent_over_time(&self, args: &[NodeId], steps: u64) -> Priced {
         let all = self.windows(args, steps, false);
         let absent = self.absent(Uses::Windows, args, steps);
+        // VictoriaMetrics makes all rows as well.
+        let all = if self.engine.order == Order::InPlace { self.materialised(all) } else { all };
         let set = Load::bytes(times(40, steps));
         Priced { peak: absent.peak.max(all.peak.plus(set)), ..absent }
     }
@@ -240,9 +212,9 @@ impl Interpreter<'_> {
 
     /// `label_replace(v, dst, replacement, src, regex)`
     fn label_replace(&self, args: &[NodeId], steps: u64) -> Priced {
-        let &[vector, dst, replacement, ..] = args else { return Priced::default() };
-        let source = self.value(vector);
-        let made = text::expanded(self.string(replacement), source.longest);
+        let &[vector, dst, replacement, source, ..] = args else { return Priced::default() };
+        let longest = self.longest(&self.value(vector), self.string(source));
+        let made = text::expanded(self.string(replacement), longest);
         self.relabelled(vector, self.string(dst).len() as u64, made, steps)
     }
 
@@ -250,8 +222,18 @@ impl Interpreter<'_> {
     fn label_join(&self, args: &[NodeId], steps: u64) -> Priced {
         let &[vector, dst, separator, ref sources @ ..] = args else { return Priced::default() };
         let separators = times(self.string(separator).len() as u64, (sources.len() as u64).saturating_sub(1));
-        let made = times(self.value(vector).longest, sources.len() as u64).saturating_add(separators);
+        let of = self.value(vector);
+        let values = sources.iter().map(|source| self.longest(&of, self.string(*source)));
+        let made = values.fold(separators, u64::saturating_add);
         self.relabelled(vector, self.string(dst).len() as u64, made, steps)
+    }
+
+    /// Bytes of a label's longest value: some are twice as long as the average.
+    fn longest(&self, of: &Value, label: &str) -> u64 {
+        match self.table.and_then(|table| table.value_bytes(label)) {
+            Some(mean) if !of.relabelled => of.longest.min(times(2, mean).max(self.engine.longest)),
+            _ => of.longest,
+        }
     }
 
     /// The same series with one more label, or a longer one.

@@ -11,6 +11,7 @@ mod answer;
 mod binary;
 mod engine;
 mod function;
+mod metricsql;
 mod text;
 mod value;
 
@@ -18,9 +19,9 @@ use self::{
     engine::{Engine, Order},
     value::{Load, Operands, Priced, Value, sum, times},
 };
-use super::LabelTable;
+use super::{LabelTable, label_table::USUAL_SET_BYTES};
 use crate::{
-    base::Kind,
+    base::{Kind, LabelSize},
     promql::{
         ast::{Ast, Expr, Node, NodeId, ValueType},
         function::FunctionId,
@@ -54,6 +55,15 @@ pub(super) struct Leaf {
     pub(super) window_samples: u64,
     /// Buckets of its native histograms; 0 for floats.
     pub(super) buckets: u64,
+    /// The sizes of its label sets, where they are known.
+    pub(super) labels: Option<LabelSize>,
+}
+
+impl Leaf {
+    /// Bytes of a label set beyond those of a usual one.
+    fn labels_beyond(&self) -> u64 {
+        self.labels.map_or(0, |labels| labels.set.saturating_sub(USUAL_SET_BYTES))
+    }
 }
 
 /// The memory of a request.
@@ -86,7 +96,12 @@ pub(super) fn price(shape: &Shape, leaves: &[Leaf], table: Option<&LabelTable>, 
     let selected = leaves.iter().map(|leaf| engine.selected(leaf)).fold(REQUEST_BYTES, u64::saturating_add);
     let ast = match &shape.reads {
         Reads::Query(ast) => ast,
-        Reads::Listing => return answer::listing(engine, leaves),
+        Reads::Listing(listed) => {
+            return Taken {
+                bytes: answer::listing(engine, shape, listed, leaves, table),
+                ..Taken::default()
+            };
+        }
         Reads::RemoteRead { streamed } => return answer::remote_read(engine, leaves, *streamed),
     };
     let mut interpreter =
@@ -232,6 +247,9 @@ impl Interpreter<'_> {
             Expr::Selector(_) => self.selector(at),
             Expr::Matrix { selector, .. } => self.window(*selector),
             Expr::Subquery { expr, .. } => self.subquery(*expr),
+            Expr::Call { func, args } if func.id == FunctionId::Unknown => {
+                self.unknown(self.ast.text_of(id), args, at.steps)
+            }
             Expr::Call { func, args } => self.call(func.id, args, at),
             Expr::Aggregate { op, param, expr, grouping } => {
                 self.aggregate(*op, *param, *expr, grouping, at.steps)
@@ -265,7 +283,7 @@ impl Interpreter<'_> {
         self.produce(Uses::Windows, unread, value, 0)
     }
 
-    const fn stored(&self, leaf: Leaf, points: u64) -> Value {
+    fn stored(&self, leaf: Leaf, points: u64) -> Value {
         Value {
             series: leaf.series,
             churn: 1,
@@ -274,8 +292,8 @@ impl Interpreter<'_> {
             distinct: points,
             domain: u64::MAX,
             stamped: false,
-            labels: self.engine.labels,
-            longest: self.engine.longest,
+            labels: self.engine.labels.saturating_add(leaf.labels_beyond()),
+            longest: self.engine.longest.max(leaf.labels.map_or(0, |labels| labels.longest)),
             fresh: self.engine.copies_labels,
             relabelled: false,
             buckets: leaf.buckets,

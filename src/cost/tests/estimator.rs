@@ -79,13 +79,13 @@ fn run(
 }
 
 fn exactly(n: u64) -> Count {
-    Count::Series { series: Estimate::exact(n), truncated: false }
+    Count::Series { series: Estimate::exact(n), truncated: false, labels: None }
 }
 
 /// The truth, as far as the probe counts.
 fn truth(n: u64, limit: u64) -> Count {
     let truncated = n > limit;
-    Count::Series { series: Estimate::exact(n.min(limit + 1)), truncated }
+    Count::Series { series: Estimate::exact(n.min(limit + 1)), truncated, labels: None }
 }
 
 #[test]
@@ -266,7 +266,10 @@ fn what_may_be_native_histograms_is_asked_for_before_it_is_let_in() {
     assert!(matches!(estimator.need(), Need::History));
     let Need::Probes(probes) = estimator.need() else { panic!("then counts") };
     for probe in probes {
-        estimator.supply_count(probe, Count::Series { series: Estimate::exact(90), truncated: false });
+        estimator.supply_count(
+            probe,
+            Count::Series { series: Estimate::exact(90), truncated: false, labels: None },
+        );
     }
     let Need::Done(done) = estimator.need() else { panic!("once only") };
     let floats = priced("foo + foo offset 1h + {job=\"x\"}", six_hours(60), 90, Kind::Prometheus);

@@ -3,6 +3,7 @@ mod explain;
 mod history;
 mod hostile;
 mod label_table;
+mod listings;
 mod pricing;
 mod properties;
 mod split;

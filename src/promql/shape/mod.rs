@@ -48,13 +48,26 @@ pub enum Output {
 pub enum Reads {
     /// It evaluates this query.
     Query(Arc<Ast>),
-    /// It lists label sets and reads no samples.
-    Listing,
+    /// It lists these and reads no samples.
+    Listing(Listed),
     /// It returns raw samples.
     RemoteRead {
         /// As chunks, a frame at a time (`STREAMED_XOR_CHUNKS`), not as one message.
         streamed: bool,
     },
+}
+
+/// A list that a database makes of its index, or of memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// Label sets.
+    Series,
+    /// Names of labels.
+    Names,
+    /// Values of this label; empty where its name is written in a way that is not read here.
+    Values(Box<str>),
+    /// Exemplars of the series.
+    Exemplars,
 }
 
 /// On which steps a node is evaluated.
@@ -163,7 +176,7 @@ impl Shape {
     pub fn ast(&self) -> Option<&Ast> {
         match &self.reads {
             Reads::Query(ast) => Some(ast),
-            Reads::Listing | Reads::RemoteRead { .. } => None,
+            Reads::Listing(_) | Reads::RemoteRead { .. } => None,
         }
     }
 

@@ -91,7 +91,9 @@ impl Estimation<'_> {
                     probing += began.elapsed();
                     for (need, answer) in answers {
                         let count = match answer {
-                            Ok(ProbeOutcome { series, truncated, .. }) => Count::Series { series, truncated },
+                            Ok(ProbeOutcome { series, truncated, labels, .. }) => {
+                                Count::Series { series, truncated, labels }
+                            }
                             Err(error) => {
                                 // A probe that was not sent outranks a backend that cannot answer it.
                                 if unanswered.as_ref().is_none_or(|before: &ProbeError| !before.is_unasked())

@@ -2,12 +2,13 @@
 
 pub(in crate::proxy) mod body;
 pub(in crate::proxy) mod layer;
+mod listing;
 mod remote_read;
 #[cfg(test)]
 mod tests;
 mod unparsable;
 
-use std::{borrow::Cow, fmt, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -17,7 +18,7 @@ use crate::proxy::route::Endpoint;
 use crate::{
     backend::{DataScope, parameters::lookback_ms},
     base::{
-        Kind, TextSize, TimeDialect, TimeRange,
+        Kind, TimeDialect,
         params::{ParamError, Params},
         time::EvalTimes,
     },
@@ -26,13 +27,11 @@ use crate::{
         self, CachedQuery, Fingerprint, ParseError, Reason, approximation,
         ast::{Ast, Expr},
         durations,
-        shape::{DEFAULT_LOOKBACK_MS, Output, Reads, SelectorShape, Shape},
+        shape::{DEFAULT_LOOKBACK_MS, Listed, Output, Reads, SelectorShape, Shape},
         templates,
     },
 };
 
-/// Most selectors of `match[]` in one request.
-const MATCHERS_MAX: usize = 100;
 /// VictoriaMetrics' defaults of a range query without `start` or `step`: the last five minutes, one step.
 const LENIENT_RANGE_MS: i64 = 300_000;
 
@@ -168,8 +167,11 @@ impl QueryParser<'_> {
             Endpoint::Query | Endpoint::QueryCost => self.query(params, self.instant(params)?)?,
             Endpoint::QueryRange | Endpoint::QueryRangeCost => self.query(params, self.range(params)?)?,
             Endpoint::QueryExemplars => self.exemplars(params)?,
-            Endpoint::Series | Endpoint::Labels | Endpoint::LabelValues | Endpoint::Search => {
-                self.listing(params, endpoint == Endpoint::Series)?
+            Endpoint::Series => self.listing(params, Listed::Series)?,
+            Endpoint::Labels => self.listing(params, Listed::Names)?,
+            // Which label stands in the path, or in a parameter.
+            Endpoint::LabelValues | Endpoint::Search => {
+                self.listing(params, Listed::Values(Box::default()))?
             }
             // Remote reads come in a body of their own.
             Endpoint::RemoteRead | Endpoint::Light | Endpoint::Healthy | Endpoint::Ready => {
@@ -218,15 +220,6 @@ impl QueryParser<'_> {
         })
     }
 
-    /// Exemplars: a bounded number, found in memory by series. Nothing is evaluated, and a time that is left open is
-    /// all of time, as in a listing.
-    fn exemplars(&self, params: &Params<'_>) -> Result<ParsedQuery, QueryError> {
-        let call = self.query(params, self.span(params)?)?;
-        let Shape { range_seconds, size, selectors, .. } = call.shape;
-        let shape = Shape { range_seconds, size, ..Shape::unevaluated(Reads::Listing, selectors) };
-        Ok(ParsedQuery { shape, listing: true, division: None, answer_is_whole: false, ..call })
-    }
-
     /// Treats a query that is not PromQL as the configuration says: it may be a dialect that the backend knows.
     fn unparsable(
         &self,
@@ -257,7 +250,7 @@ impl QueryParser<'_> {
         lookback: u64,
     ) -> Result<ParsedQuery, ParseError> {
         let limits = promql::Limits { unknown_functions: true, ..promql::Limits::default() };
-        let ast = std::sync::Arc::new(promql::parse_with(text, &limits)?);
+        let ast = Arc::new(promql::parse_with(text, &limits)?);
         durations::check(&ast, times)?;
         let mut shape = Shape::of(&ast, times, lookback);
         for selector in &mut shape.selectors {
@@ -299,7 +292,7 @@ impl QueryParser<'_> {
         let unreadable = |error| QueryError::Parse { name, error };
         let ast = approximation::approximate(text, lookback.saturating_add(times.step), times.step)
             .map_err(unreadable)?;
-        let ast = std::sync::Arc::new(ast);
+        let ast = Arc::new(ast);
         let mut shape = Shape::of(&ast, times, lookback);
         for selector in &mut shape.selectors {
             // All of it may reach the answer, but the answer does not show the samples that were read.
@@ -318,7 +311,7 @@ impl QueryParser<'_> {
         templates::expand(text).map_err(|error| QueryError::Parse { name, error })
     }
 
-    fn parse(&self, name: &'static str, text: &str) -> Result<std::sync::Arc<CachedQuery>, QueryError> {
+    fn parse(&self, name: &'static str, text: &str) -> Result<Arc<CachedQuery>, QueryError> {
         self.cache.query(text).map_err(|error| QueryError::Parse { name, error })
     }
 
@@ -368,69 +361,6 @@ impl QueryParser<'_> {
             )),
         }
     }
-
-    /// The window of a listing, as two steps. One without a start looks through all of time, but
-    /// on VictoriaMetrics, where it begins five minutes before its end. One that ends before it starts finds nothing, as
-    /// the backend knows by itself.
-    fn span(&self, params: &Params<'_>) -> Result<EvalTimes, ParamError> {
-        let end = self.time(params, "end")?.unwrap_or(self.now_ms);
-        let earliest = match self.kind {
-            Kind::VictoriaMetrics => end.saturating_sub(LENIENT_RANGE_MS),
-            _ => end.min(0),
-        };
-        let start = self.time(params, "start")?.unwrap_or(earliest);
-        let span = TimeRange::new(start, end);
-        Ok(EvalTimes { start: span.start, end: span.end, step: span.len_ms().max(1) })
-    }
-
-    fn listing(&self, params: &Params<'_>, needs_selectors: bool) -> Result<ParsedQuery, QueryError> {
-        let times = self.span(params)?;
-        let texts: Vec<&str> = params.all("match[]").collect();
-        if texts.len() > MATCHERS_MAX {
-            return Err(ParamError::invalid("match[]", format!("more than {MATCHERS_MAX} are given")).into());
-        }
-        if texts.is_empty() && needs_selectors {
-            return Err(ParamError::Malformed("no match[] parameter provided").into());
-        }
-        let text = texts.join(" ");
-        let mut call = ParsedQuery { text, listing: true, times: Some(times), ..ParsedQuery::unread() };
-        let mut fingerprints = Vec::with_capacity(texts.len());
-        let (mut selectors, mut range_seconds, mut size) = (Vec::new(), 0, TextSize::default());
-        for text in texts {
-            let one = self.matched(text, times)?;
-            fingerprints.push(one.fingerprint);
-            call.opaque |= one.opaque;
-            size = size.plus(one.shape.size);
-            range_seconds = one.shape.range_seconds.max(range_seconds);
-            selectors.extend(one.shape.selectors);
-        }
-        call.fingerprint = Fingerprint::of_set(fingerprints);
-        call.shape = Shape { range_seconds, size, ..Shape::unevaluated(Reads::Listing, selectors) };
-        Ok(call)
-    }
-
-    /// One `match[]`: a selector, of PromQL or of a dialect.
-    fn matched(&self, text: &str, times: EvalTimes) -> Result<ParsedQuery, QueryError> {
-        let text = &*self.expanded("match[]", text)?;
-        let query = match self.parse("match[]", text) {
-            Ok(query) => query,
-            Err(error) => {
-                // A listing looks through its own span of time, and no further back.
-                let times = EvalTimes { step: 0, ..times };
-                let call = self.unparsable(error, text, times, 0)?;
-                return if call.shape.selectors.is_empty() { self.opaque(text, times, 0) } else { Ok(call) };
-            }
-        };
-        let ast = &query.ast;
-        if !matches!(ast.expr(ast.root), Expr::Selector(_)) {
-            return Err(ParamError::invalid("match[]", format!("{text:?} is not a series selector")).into());
-        }
-        Ok(ParsedQuery {
-            fingerprint: query.fingerprint(),
-            shape: Shape::of(ast, times, 0),
-            ..ParsedQuery::unread()
-        })
-    }
 }
 
 impl ParsedQuery {
@@ -457,7 +387,7 @@ impl ParsedQuery {
         Self {
             text: String::new(),
             fingerprint: Fingerprint::default(),
-            shape: Shape::unevaluated(Reads::Listing, Vec::new()),
+            shape: Shape::unevaluated(Reads::Listing(Listed::Names), Vec::new()),
             listing: false,
             free: false,
             opaque: false,
@@ -476,9 +406,12 @@ impl ParsedQuery {
 }
 
 /// Only reads the query, within the limits of the parser.
-pub(in crate::proxy) fn parse_only(params: &Params<'_>, cache: &promql::Cache) -> Result<(), QueryError> {
+pub(in crate::proxy) fn parse_only(
+    params: &Params<'_>,
+    cache: &promql::Cache,
+) -> Result<Arc<CachedQuery>, QueryError> {
     let text = params.one("query")?.unwrap_or_default();
-    cache.query(text).map(drop).map_err(|error| QueryError::Parse { name: "query", error })
+    cache.query(text).map_err(|error| QueryError::Parse { name: "query", error })
 }
 
 /// A selector, or its samples as they are.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::base::TimeRange;
 
 fn read(endpoint: Endpoint, query: &str) -> Result<ParsedQuery, String> {
     read_as(endpoint, query, TimeDialect::Prometheus)
@@ -242,5 +243,29 @@ fn a_listing_without_a_start_looks_through_all_of_time() {
     for (dialect, start) in [(TimeDialect::Prometheus, 0), (TimeDialect::VictoriaMetrics, 700_000)] {
         let call = read_as(Endpoint::Series, "match[]=churn", dialect).unwrap();
         assert_eq!(call.shape.selectors[0].window.start, start, "{dialect:?}");
+    }
+}
+
+/// Twenty selectors that one of them holds were counted one after the other for a minute, and then refused.
+#[test]
+fn a_listing_reads_the_widest_of_its_selectors() {
+    let narrow: String = (0..20).map(|n| format!("&match[]=wide{{job!=\"x{n}\"}}")).collect();
+    let call =
+        read(Endpoint::Series, &format!("match[]=wide{{job!=\"x1\"}}{narrow}&match[]=wide&match[]=other"))
+            .unwrap();
+    let texts: Vec<_> = call.shape.selectors.iter().map(|selector| &*selector.text).collect();
+    assert_eq!(texts, ["wide", "other"]);
+    let labels = read(Endpoint::Labels, "match[]={a=\"b\"}&match[]={a=\"c\"}").unwrap();
+    assert_eq!(labels.shape.selectors.len(), 2);
+}
+
+#[test]
+fn the_label_of_a_path_is_read() {
+    for (path, label) in [
+        ("/api/v1/label/job/values", "job"),
+        ("/api/v1/label/a%2Eb/values", "a.b"),
+        ("/api/v1/label/U__a_2e_b/values", ""),
+    ] {
+        assert_eq!(&*super::listing::label_of(path), label, "{path}");
     }
 }

@@ -379,7 +379,7 @@ async fn what_changes_the_reading_is_priced_stripped_or_refused() {
     assert_eq!((sent.header(headers[0].0), sent.header(headers[1].0)), (Some("1"), None));
 }
 
-/// 4,000 parentheses take Prometheus 30 s to format.
+/// 4,000 parentheses take Prometheus 30 s to format, and so does a sum of 2,000 numbers; 5,000 of them take 750 MiB.
 #[tokio::test]
 async fn what_is_formatted_is_read_first() {
     let (upstream, weir) = over("").await;
@@ -391,4 +391,14 @@ async fn what_is_formatted_is_read_first() {
         assert!(refused.status.is_client_error(), "{}", refused.body);
         assert_eq!(upstream.seen().len(), sent);
     }
+    let sum = vec!["1"; 300].join("%2B");
+    for path in ["/api/v1/format_query", "/prometheus/api/v1/format_query"] {
+        let answer = weir.post(path, &format!("query={sum}")).await;
+        let lines = answer.json()["data"].as_str().unwrap().lines().count();
+        assert_eq!((answer.status.as_u16(), lines), (200, 501), "{}", answer.body);
+    }
+    let too_wide =
+        weir.post("/api/v1/format_query", &format!("query={}", vec!["1"; 4_000].join("%2B"))).await;
+    assert_eq!(too_wide.status, 422, "{}", too_wide.body);
+    assert!(upstream.seen().iter().all(|seen| !seen.path().ends_with("format_query")));
 }

@@ -1,0 +1,100 @@
+//! Functions that only the database knows: those of MetricsQL, and newer ones.
+
+use super::{
+    Interpreter, Uses,
+    function::STRING_COPIES,
+    text,
+    value::{Priced, Value, times},
+};
+use crate::promql::ast::{NodeId, ValueType};
+
+/// The series that a function makes of each one that it takes.
+#[derive(Clone, Copy)]
+enum Made {
+    Each(u64),
+    /// One for each of its arguments beside the series.
+    Arguments,
+}
+use Made::{Arguments, Each};
+
+/// Functions of MetricsQL that make more series than they take (`rollup.go` and `aggr.go` of VictoriaMetrics). A histogram has
+/// 18 buckets for each power of ten, of which four are counted.
+const MAKERS: &[(&str, Made)] = &[
+    ("rollup_candlestick", Each(4)),
+    ("rollup", Each(3)),
+    ("aggr_over_time", Arguments),
+    ("quantiles", Arguments),
+    ("histogram_quantiles", Arguments),
+    ("histogram_over_time", Each(72)),
+    ("count_values_over_time", Each(72)),
+];
+
+/// The series that a call makes of each that it takes. Names of a family begin alike.
+fn made(call: &str, arguments: usize) -> u64 {
+    let name = call.trim_start().to_ascii_lowercase();
+    match MAKERS.iter().find(|(maker, _)| name.starts_with(maker)) {
+        Some((_, Each(n))) => *n,
+        Some((_, Arguments)) => (arguments as u64).saturating_sub(1).max(1),
+        None => 1,
+    }
+}
+
+impl Interpreter<'_> {
+    /// All series of all arguments come out, as often as the function of this call makes them, under labels that it has
+    /// joined with its strings. Histograms stay what they are.
+    pub(super) fn unknown(&self, call: &str, args: &[NodeId], steps: u64) -> Priced {
+        let add = |all: Value, arg: &NodeId| {
+            let arg = self.value(*arg);
+            Value {
+                series: all.series.saturating_add(arg.series),
+                churn: all.churn.max(arg.churn),
+                labels: all.labels.saturating_add(arg.labels),
+                longest: all.longest.saturating_add(arg.longest),
+                buckets: all.buckets.max(arg.buckets),
+                ..all
+            }
+        };
+        let empty = Value {
+            churn: 1,
+            points: steps,
+            present: u64::MAX,
+            distinct: steps,
+            domain: u64::MAX,
+            objects: steps,
+            fresh: true,
+            relabelled: true,
+            ..Value::default()
+        };
+        let value = args.iter().fold(empty, add);
+        let strings = args.iter().filter(|arg| self.ty(**arg) == ValueType::String);
+        let written = strings.map(|arg| text::expanded(self.string(*arg), value.longest));
+        let written = written.fold(0, u64::saturating_add);
+        let value = Value {
+            series: times(value.series.max(1), made(call, args.len())),
+            labels: value.labels.saturating_add(written),
+            longest: value.longest.saturating_add(written),
+            ..value
+        };
+        self.produce(Uses::All, self.operands(args, Uses::All), value, times(STRING_COPIES, value.longest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::made;
+
+    #[test]
+    fn functions_that_make_series_are_known_by_their_names() {
+        for (call, arguments, series) in [
+            ("rollup(g[5m])", 1, 3),
+            ("rollup_rate(g[5m])", 1, 3),
+            ("Rollup_Candlestick(g[5m])", 1, 4),
+            ("quantiles_over_time(\"phi\", 0.1, 0.9, g[5m])", 4, 3),
+            ("histogram_over_time(g[5m])", 1, 72),
+            ("range_avg(g)", 1, 1),
+            ("", 0, 1),
+        ] {
+            assert_eq!(made(call, arguments), series, "{call}");
+        }
+    }
+}
