@@ -65,6 +65,12 @@ pub fn joined(tenants: &[TenantId]) -> Option<TenantId> {
     TenantId::new(&names.join("|"))
 }
 
+/// Whether Cortex may take the name for a pattern, which selects tenants (`tenant-federation.regex-matcher-enabled`). A dot
+/// alone is common in names, and as a pattern nearly the same.
+pub fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '+', '?', '[', ']', '(', ')', '{', '}', '^', '$', '\\'])
+}
+
 /// A tenant in the configuration: a name, or `team-*` for all that begin so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TenantPattern {

@@ -116,7 +116,9 @@ pub fn estimate(shape: &Shape, known: &Knowledge<'_>, model: &Model) -> Estimate
     let sum = |field: fn(&SelectorEstimate) -> Estimate| {
         selectors.iter().map(field).fold(Estimate::exact(0), Estimate::plus)
     };
-    let memory = Estimate::new(taken.bytes, confidence);
+    let is_observed = known.series.iter().any(|known| known.values.is_some());
+    let of_memory = if is_observed { confidence.max(Confidence::Learned) } else { confidence };
+    let memory = Estimate::new(taken.bytes, of_memory);
     let of_windows = if taken.window_samples == 0 { Confidence::Exact } else { confidence };
     let cost = QueryCost {
         series: distinct_series(shape, &selectors),
@@ -212,6 +214,7 @@ pub(super) fn leaf(selector: &SelectorShape, known: SeriesKnowledge, model: &Mod
         samples,
         window_samples: model.samples(window).min(samples),
         labels: None,
+        values: known.values,
         // Where there are no series, their type says nothing.
         buckets: if known.series.value == 0 { 0 } else { buckets },
     }

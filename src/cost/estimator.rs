@@ -11,8 +11,8 @@
 use std::collections::HashMap;
 
 use super::{
-    Estimated, Remembered, SampleType, SelectorEstimate, SeriesKnowledge, Source, Subject, UNKNOWN_SERIES,
-    Unknown,
+    Ceilings, Estimated, Remembered, SampleType, SelectorEstimate, SeriesKnowledge, Source, Subject,
+    UNKNOWN_SERIES, Unknown, ValuesNeed, Verdict, distinct,
 };
 use crate::{
     base::{Confidence, Estimate, LabelSize, QueryCost},
@@ -42,51 +42,6 @@ const HEAVY_SERIES: u64 = 50_000;
 /// Selectors with more series than this are taken for histograms: to ask for their type reads a sample of each.
 const TYPED_SERIES_MAX: u64 = 50_000;
 
-/// The verdict of the limits on a cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// No limit is near.
-    Within,
-    /// It passes a limit that is only watched, or takes more than its share of a budget.
-    NearLimit,
-    /// It passes one that refuses it.
-    Exceeded,
-}
-
-/// The numbers of a cost that grow with its series; `u64::MAX` is unlimited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "as in `QueryCost`")]
-pub struct Ceiling {
-    pub series: u64,
-    pub blocks: u64,
-    pub samples: u64,
-    pub points: u64,
-    pub memory: u64,
-}
-
-impl Ceiling {
-    /// No ceiling at all.
-    pub const UNLIMITED: Self =
-        Self { series: u64::MAX, blocks: u64::MAX, samples: u64::MAX, points: u64::MAX, memory: u64::MAX };
-
-    const fn counted(&self) -> [u64; 4] {
-        [self.series, self.blocks, self.samples, self.points]
-    }
-
-    const fn all(&self) -> [u64; 5] {
-        [self.series, self.blocks, self.samples, self.points, self.memory]
-    }
-}
-
-/// The limits on one query, as far as they bound how far a probe has to count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ceilings {
-    /// Beyond any of these a query is refused.
-    pub refuse: Ceiling,
-    /// Beyond any of these a limit is near: those that are only watched, and the share of the budget.
-    pub near: Ceiling,
-}
-
 /// The next need of the estimator.
 #[derive(Clone, Debug)]
 pub enum Need {
@@ -96,6 +51,8 @@ pub enum Need {
     Probes(Vec<ProbeNeed>),
     /// The types of these selectors' samples: [`Estimator::supply_type`] for each.
     Types(Vec<TypeNeed>),
+    /// The different values of these operands of `count_values`: [`Estimator::supply_values`] for each.
+    Values(Vec<ValuesNeed>),
     /// Nothing.
     Done(Estimated),
 }
@@ -152,6 +109,10 @@ pub struct Estimator<'a, V> {
     recounts: u8,
     /// The types of samples are still to be asked for.
     asks_types: bool,
+    /// The different values were.
+    valued: bool,
+    /// Counts that stopped below a bound that is known: for whoever is refused they are the better number.
+    cut: Vec<(usize, Estimate)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,12 +138,21 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
             twins: HashMap::new(),
             recounts: 0,
             asks_types: subject.asks_types,
+            valued: false,
+            cut: Vec::new(),
         }
     }
 
     /// The next step. After anything but [`Need::Done`] the answers are supplied before the next call; a missing answer
     /// counts as unknown.
     pub fn need(&mut self) -> Need {
+        if !self.valued {
+            self.valued = true;
+            let needs = self.unvalued();
+            if !needs.is_empty() {
+                return Need::Values(needs);
+            }
+        }
         match self.need_of_series() {
             Need::Done(done) if self.asks_types && (self.verdict)(&done.cost) != Verdict::Exceeded => {
                 self.asks_types = false;
@@ -192,8 +162,20 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
                     _ => self.need_of_series(),
                 }
             }
+            Need::Done(done) => Need::Done(self.as_counted().unwrap_or(done)),
             need => need,
         }
+    }
+
+    /// The price with the counts that stopped, where these alone refuse the query.
+    fn as_counted(&self) -> Option<Estimated> {
+        let mut known = self.known.clone();
+        for (i, series) in &self.cut {
+            let one = known.get_mut(*i)?;
+            *one = SeriesKnowledge { series: *series, source: Source::Probe, ..*one };
+        }
+        let priced = (!self.cut.is_empty()).then(|| self.subject.price(&known))?;
+        ((self.verdict)(&priced.cost) == Verdict::Exceeded).then_some(priced)
     }
 
     fn need_of_series(&mut self) -> Need {
@@ -248,6 +230,9 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         for i in std::iter::once(probe.selector).chain(twins.iter().copied()) {
             if let Some(known) = self.known.get_mut(i) {
                 *known = known.labelled(labels.or(known.labels)).counted(series, truncated);
+                if truncated && known.series.confidence == Confidence::UpperBound {
+                    self.cut.push((i, Estimate::new(series.value, Confidence::AtLeast)));
+                }
             }
         }
         self.priced = None;
@@ -262,6 +247,29 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
             known.samples = samples;
         }
         self.priced = None;
+    }
+
+    /// Answers one [`ValuesNeed`].
+    pub fn supply_values(&mut self, selector: usize, different: u64) {
+        if let Some(known) = self.known.get_mut(selector) {
+            known.values = Some(different);
+            self.priced = None;
+        }
+    }
+
+    /// The operands whose values make the query too dear, as far as their series are known and not too many to ask about.
+    fn unvalued(&mut self) -> Vec<ValuesNeed> {
+        let mut needs = distinct::needs(&self.subject);
+        if needs.is_empty() || self.subject.opaque || self.exceeds_by_shape() || self.is_settled() {
+            return Vec::new();
+        }
+        needs.truncate(WAVE);
+        needs.retain_mut(|need| {
+            let Some(known) = self.known.get(need.selector) else { return false };
+            need.series = known.series.value;
+            !known.is_guess() && need.series <= TYPED_SERIES_MAX
+        });
+        needs
     }
 
     /// Selectors whose sample type is unknown; equal ones once. One without an answer is taken for histograms.

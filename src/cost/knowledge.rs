@@ -79,12 +79,14 @@ pub struct SeriesKnowledge {
     pub samples: SampleType,
     /// The sizes of their label sets, where they were listed.
     pub labels: Option<LabelSize>,
+    /// Different values that `count_values` finds in them, where that was asked.
+    pub values: Option<u64>,
 }
 
 impl SeriesKnowledge {
     /// A number and where it comes from.
     pub const fn new(series: Estimate, source: Source) -> Self {
-        Self { series, source, samples: SampleType::Unknown, labels: None }
+        Self { series, source, samples: SampleType::Unknown, labels: None, values: None }
     }
 
     /// The same series, known to hold these samples.
@@ -114,7 +116,7 @@ impl SeriesKnowledge {
     #[must_use]
     pub fn counted(self, series: Estimate, truncated: bool) -> Self {
         let is_bound = self.series.confidence == Confidence::UpperBound;
-        let counted = Self::new(series, Source::Probe).holding(self.samples).labelled(self.labels);
+        let counted = Self { series, source: Source::Probe, ..self };
         match truncated {
             true if is_bound && self.series.value > series.value => self,
             true => Self { series: Estimate::new(series.value, Confidence::AtLeast), ..counted },

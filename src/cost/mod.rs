@@ -1,6 +1,8 @@
 //! The cost of a query before it runs: pure arithmetic over its [`Shape`](crate::promql::shape::Shape) and the
 //! known counts of its selectors. No I/O; probes live in `backend`.
 
+mod ceilings;
+mod distinct;
 mod estimate;
 mod estimator;
 pub mod explain;
@@ -17,8 +19,10 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
+pub use ceilings::{Ceiling, Ceilings, Verdict};
+pub use distinct::{ValuesNeed, different};
 pub use estimate::{Estimated, Knowledge, SelectorEstimate, estimate, is_free};
-pub use estimator::{Ceiling, Ceilings, Count, Estimator, Need, ProbeNeed, TypeNeed, Verdict};
+pub use estimator::{Count, Estimator, Need, ProbeNeed, TypeNeed};
 pub use history::{History, HistoryError, HistoryKey, Remembered};
 pub use knowledge::{SampleType, SeriesKnowledge, Source};
 pub use label_table::{LabelTable, MAX_AGE_MS as LABEL_TABLE_MAX_AGE_MS, TableError};

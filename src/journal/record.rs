@@ -197,7 +197,13 @@ impl From<&SelectorEstimate> for SelectorCount {
 impl SelectorCount {
     /// As the estimator takes it.
     pub const fn known(self) -> SeriesKnowledge {
-        SeriesKnowledge { series: self.series, source: self.source, samples: self.sample_type, labels: None }
+        SeriesKnowledge {
+            series: self.series,
+            source: self.source,
+            samples: self.sample_type,
+            labels: None,
+            values: None,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
     upstream::{self, Upstream},
 };
 use crate::{
+    backend::Kind,
     base::{TenantId, TenantPrefixes, tenant},
     http::{ConnectionLimits, HostNames, ServerTls, Tokens},
     limit::{LimitTable, Policy},
@@ -147,6 +148,10 @@ impl ConfigSnapshot {
     /// so: then it gets its one form here, and each of them pays.
     pub(super) fn upstream_of(&self, who: &mut Identity) -> Result<Option<&Arc<Upstream>>, IdentifyError> {
         let upstream = self.upstream(&who.tenant);
+        let is_cortex = upstream.is_some_and(|upstream| upstream.backend.kind() == Kind::Cortex);
+        if is_cortex && tenant::is_pattern(who.tenant.as_str()) {
+            return Err(IdentifyError::Pattern(who.tenant.clone()));
+        }
         let Some(tenants) = tenant::federated(who.tenant.as_str()) else { return Ok(upstream) };
         let homes: Vec<_> = tenants.iter().map(|tenant| self.upstream(tenant)).collect();
         let reads_several = |home: Option<&Arc<Upstream>>| {

@@ -128,6 +128,8 @@ pub enum IdentifyError {
     Twice(HeaderName),
     /// Several tenants at once whose data no one backend has.
     Apart(TenantId),
+    /// A name that the backend could take for a pattern of names.
+    Pattern(TenantId),
 }
 
 impl fmt::Display for IdentifyError {
@@ -140,6 +142,9 @@ impl fmt::Display for IdentifyError {
             ),
             Self::Token => f.write_str("the bearer token is not known here"),
             Self::Twice(name) => write!(f, "the header {name} is given twice, with different values"),
+            Self::Pattern(name) => {
+                write!(f, "the tenant {name} is not one name: the backend may take it for a pattern of names")
+            }
             Self::Apart(names) => write!(f, "the tenants {names} are kept by different backends"),
         }
     }

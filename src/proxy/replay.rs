@@ -296,7 +296,7 @@ fn price(record: &Record, owner: &Owner, reading: &Reading, known: Vec<SeriesKno
                 estimator.supply_history(read.map(|series| Remembered { here: Some(series), peak: series }));
             }
             // Nobody is there to be asked.
-            Need::Probes(_) | Need::Types(_) => {}
+            Need::Probes(_) | Need::Types(_) | Need::Values(_) => {}
             Need::Done(estimated) => break estimated.cost,
         }
     };

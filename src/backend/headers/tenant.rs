@@ -35,9 +35,14 @@ impl Tenancy {
 
     /// Takes tenants and credentials out of a client's headers, and puts in the tenant.
     pub fn apply(&self, headers: &mut HeaderMap, tenant: &str) {
-        // Most requests have one of them, or none: a look at each name costs less than a lookup for each of these.
+        // Most requests have one of them, or none: a look at each name costs less than a lookup for each of these. Servers of
+        // the kind of CGI take an underscore for a dash.
         let is_own = |name: &str| {
-            TENANT_HEADERS.contains(&name) || (!self.forward_credentials && CREDENTIALS.contains(&name))
+            let is_listed = |list: &[&str]| match name.contains('_') {
+                true => list.contains(&&*name.replace('_', "-")),
+                false => list.contains(&name),
+            };
+            is_listed(&TENANT_HEADERS) || (!self.forward_credentials && is_listed(&CREDENTIALS))
         };
         let named: SmallVec<[HeaderName; 2]> =
             headers.keys().filter(|name| is_own(name.as_str())).cloned().collect();
@@ -95,6 +100,7 @@ mod tests {
     fn weir_alone_names_the_tenant_and_keeps_credentials() {
         let client = [
             ("x-scope-orgid", "victim"),
+            ("x_scope_orgid", "victim"),
             ("thanos-tenant", "victim"),
             ("accountid", "1"),
             ("projectid", "2"),

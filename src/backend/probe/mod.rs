@@ -11,6 +11,7 @@ mod counts;
 mod kinds;
 mod scan;
 mod types;
+mod values;
 
 use std::{
     fmt,
@@ -150,6 +151,7 @@ pub(super) struct Probes {
     memory: Semaphore,
     answers: Answers,
     shares: types::Shares,
+    values: values::Values,
     counters: Counters,
     /// Whether the backend's `/api/v1/series` takes a limit, and when that was found out.
     series_limit: Mutex<Option<(bool, Instant)>>,
@@ -168,6 +170,7 @@ impl Probes {
             memory: Semaphore::new((PROBES_BYTES_MAX / BYTES_UNIT) as usize),
             answers: Answers::new(&settings),
             shares: types::Shares::new(&settings),
+            values: values::Values::new(&settings),
             counters: Counters::default(),
             series_limit: Mutex::new(None),
             cardinality: Endpoint::default(),

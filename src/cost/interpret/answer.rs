@@ -71,7 +71,9 @@ pub(super) fn listing(
         Listed::Names => each(&|leaf| engine.listed_series(leaf)),
         Listed::Values(label) => {
             let series = distinct().map(|leaf| leaf.series).fold(0, u64::saturating_add);
-            let there = table.and_then(|table| table.values(label)).unwrap_or(VALUES_ASSUMED);
+            // A label that the table does not have may be one of older blocks.
+            let listed = table.and_then(|table| table.values(label)).filter(|values| *values > 0);
+            let there = listed.unwrap_or(VALUES_ASSUMED);
             let values = if leaves.is_empty() { there } else { there.min(series) };
             let of_leaves = distinct().filter_map(|leaf| leaf.labels).map(|labels| labels.longest).max();
             let bytes = table.and_then(|table| table.value_bytes(label)).or(of_leaves).unwrap_or(0);

@@ -72,7 +72,10 @@ impl Interpreter<'_> {
         return_bool: bool,
         steps: u64,
     ) -> Priced {
-        let value = applied(op, return_bool, vector, steps);
+        let applied = applied(op, return_bool, vector, steps);
+        let is_constant = [sides.0, sides.1].iter().any(|side| self.shape_of(*side).number.is_some());
+        let domain = if is_constant { applied.domain.min(vector.domain) } else { applied.domain };
+        let value = Value { domain, ..applied };
         self.with(Uses::EachSeries, sides, value, 0)
     }
 

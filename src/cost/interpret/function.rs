@@ -61,16 +61,15 @@ impl Interpreter<'_> {
             | F::Sin
             | F::Sinh
             | F::Sqrt
-            | F::StartTimestamp
             | F::Tan
             | F::Tanh
-            | F::Timestamp
             | F::Year
             | F::HistogramAvg
             | F::HistogramCount
             | F::HistogramStddev
             | F::HistogramStdvar
             | F::HistogramSum => self.each(args, at.steps, u64::MAX),
+            F::StartTimestamp | F::Timestamp => self.each_apart(args, at.steps, u64::MAX),
             F::Sgn => self.each(args, at.steps, 4),
             F::DayOfYear => self.each(args, at.steps, 367),
             F::Minute => self.each(args, at.steps, 61),
@@ -142,8 +141,15 @@ impl Interpreter<'_> {
     }
 
     /// A float for each point of the first argument (or of the step, where there is none), of at most this number of
-    /// values.
+    /// values, and no more than the argument has, where all others are constant.
     fn each(&self, args: &[NodeId], steps: u64, values: u64) -> Priced {
+        let is_constant = args.iter().skip(1).all(|arg| self.shape_of(*arg).number.is_some());
+        let domain = args.first().filter(|_| is_constant).map_or(u64::MAX, |arg| self.value(*arg).domain);
+        self.each_apart(args, steps, values.min(domain))
+    }
+
+    /// The same, whatever values the argument has.
+    fn each_apart(&self, args: &[NodeId], steps: u64, values: u64) -> Priced {
         let value = args.first().map_or(Value::one(steps), |arg| self.value(*arg).floats(steps));
         let value = Value { distinct: value.distinct.min(values), domain: values, ..value };
         self.produce(Uses::EachSeries, self.operands(args, Uses::EachSeries), value, 0)

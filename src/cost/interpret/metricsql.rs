@@ -14,8 +14,10 @@ enum Made {
     Each(u64),
     /// One for each of its arguments beside the series.
     Arguments,
+    /// One for each different value among its samples, which are at most this many.
+    Values(u64),
 }
-use Made::{Arguments, Each};
+use Made::{Arguments, Each, Values};
 
 /// Functions of MetricsQL that make more series than they take (`rollup.go` and `aggr.go` of VictoriaMetrics). A histogram has
 /// 18 buckets for each power of ten, of which four are counted.
@@ -25,16 +27,17 @@ const MAKERS: &[(&str, Made)] = &[
     ("aggr_over_time", Arguments),
     ("quantiles", Arguments),
     ("histogram_quantiles", Arguments),
-    ("histogram_over_time", Each(72)),
-    ("count_values_over_time", Each(72)),
+    ("histogram_over_time", Values(72)),
+    ("count_values_over_time", Values(u64::MAX)),
 ];
 
-/// The series that a call makes of each that it takes. Names of a family begin alike.
-fn made(call: &str, arguments: usize) -> u64 {
+/// The series that a call makes of each that it takes, which has this number of samples. Names of a family begin alike.
+fn made(call: &str, arguments: usize, samples: u64) -> u64 {
     let name = call.trim_start().to_ascii_lowercase();
     match MAKERS.iter().find(|(maker, _)| name.starts_with(maker)) {
         Some((_, Each(n))) => *n,
         Some((_, Arguments)) => (arguments as u64).saturating_sub(1).max(1),
+        Some((_, Values(most))) => samples.clamp(1, *most),
         None => 1,
     }
 }
@@ -51,6 +54,7 @@ impl Interpreter<'_> {
                 labels: all.labels.saturating_add(arg.labels),
                 longest: all.longest.saturating_add(arg.longest),
                 buckets: all.buckets.max(arg.buckets),
+                distinct: all.distinct.max(arg.distinct),
                 ..all
             }
         };
@@ -58,7 +62,6 @@ impl Interpreter<'_> {
             churn: 1,
             points: steps,
             present: u64::MAX,
-            distinct: steps,
             domain: u64::MAX,
             objects: steps,
             fresh: true,
@@ -70,7 +73,8 @@ impl Interpreter<'_> {
         let written = strings.map(|arg| text::expanded(self.string(*arg), value.longest));
         let written = written.fold(0, u64::saturating_add);
         let value = Value {
-            series: times(value.series.max(1), made(call, args.len())),
+            series: times(value.series.max(1), made(call, args.len(), value.distinct)),
+            distinct: steps,
             labels: value.labels.saturating_add(written),
             longest: value.longest.saturating_add(written),
             ..value
@@ -91,10 +95,11 @@ mod tests {
             ("Rollup_Candlestick(g[5m])", 1, 4),
             ("quantiles_over_time(\"phi\", 0.1, 0.9, g[5m])", 4, 3),
             ("histogram_over_time(g[5m])", 1, 72),
+            ("count_values_over_time(\"v\", g[5m])", 2, 600),
             ("range_avg(g)", 1, 1),
             ("", 0, 1),
         ] {
-            assert_eq!(made(call, arguments), series, "{call}");
+            assert_eq!(made(call, arguments, 600), series, "{call}");
         }
     }
 }

@@ -57,6 +57,8 @@ pub(super) struct Leaf {
     pub(super) buckets: u64,
     /// The sizes of its label sets, where they are known.
     pub(super) labels: Option<LabelSize>,
+    /// Different values that `count_values` finds, where that is known.
+    pub(super) values: Option<u64>,
 }
 
 impl Leaf {
@@ -290,7 +292,7 @@ impl Interpreter<'_> {
             points,
             present: u64::MAX,
             distinct: points,
-            domain: u64::MAX,
+            domain: leaf.values.unwrap_or(u64::MAX),
             stamped: false,
             labels: self.engine.labels.saturating_add(leaf.labels_beyond()),
             longest: self.engine.longest.max(leaf.labels.map_or(0, |labels| labels.longest)),
@@ -304,7 +306,7 @@ impl Interpreter<'_> {
     /// `selector[range]`: its windows are read one by one, by whatever stands above.
     fn window(&self, selector: NodeId) -> Priced {
         let Some(leaf) = self.leaf(self.shape_of(selector)) else { return Priced::default() };
-        let value = Value { stamped: true, ..self.stored(leaf, leaf.window_samples) };
+        let value = Value { stamped: true, distinct: leaf.samples, ..self.stored(leaf, leaf.window_samples) };
         let one = times(leaf.window_samples, WINDOW_POINT_BYTES)
             .saturating_add(self.histograms(&Value { series: 2, ..value }));
         Priced { value, held: Load::bytes(one), peak: Load::bytes(one), lazy: true }

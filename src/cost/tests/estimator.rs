@@ -3,7 +3,7 @@ use crate::{
     base::QueryCost,
     cost::{
         Ceiling, Ceilings, Count, Estimator, Need, ProbeNeed, QuerySplit, Remembered, TypeNeed,
-        UNKNOWN_SERIES, Unknown, Verdict,
+        UNKNOWN_SERIES, Unknown, Verdict, different,
     },
 };
 
@@ -66,7 +66,7 @@ fn run(
                 asked_history = true;
                 estimator.supply_history(remembered);
             }
-            Need::Types(_) => unreachable!("not asked for"),
+            Need::Types(_) | Need::Values(_) => unreachable!("not asked for"),
             Need::Probes(needs) => {
                 for need in &needs {
                     let text = &shape.selectors[need.selector].text;
@@ -209,7 +209,7 @@ fn a_query_that_may_be_split_is_counted_further() {
                 assert!(done.cost.memory.value <= 1 << 30 && done.parts > 1, "{:?}", done.cost);
                 return;
             }
-            Need::History | Need::Types(_) => {}
+            Need::History | Need::Types(_) | Need::Values(_) => {}
             Need::Probes(needs) => {
                 for need in needs {
                     estimator.supply_count(need, truth(20_000, need.limit));
@@ -276,4 +276,74 @@ fn what_may_be_native_histograms_is_asked_for_before_it_is_let_in() {
     assert!(done.cost.memory.value > 10 * floats.cost.memory.value);
     assert_eq!(SampleType::of_share(0.0), SampleType::Float);
     assert_eq!(SampleType::of_share(0.001), SampleType::Histogram(1));
+}
+
+/// `count_values` on a graph was priced as if each sample had a value of its own: 25 GiB for a metric that is 0 or 1.
+#[test]
+fn the_values_of_a_graph_are_asked_for() {
+    let model = Model::default();
+    let ceilings =
+        Ceilings { refuse: Ceiling { memory: 1 << 30, ..Ceiling::UNLIMITED }, near: Ceiling::UNLIMITED };
+    let verdict = |cost: &QueryCost| match cost.memory.value {
+        0..1_073_741_824 => Verdict::Within,
+        _ => Verdict::Exceeded,
+    };
+    for (query, text, seen, most_mib) in [
+        (r#"count_values("v", up)"#, "up", &[0, 0, 0, 2][..], 120),
+        (r#"sum(count_values("v", round(up * 2, 10)))"#, "round(up * 2, 10)", &[5, 10, 20, 66], 120),
+        // A counter: each instant has its own.
+        (r#"count_values("v", up)"#, "up", &[2_000, 0, 0, 0], u64::MAX),
+    ] {
+        let shape = shape(query, six_hours(30));
+        let mut estimator = Estimator::new(subject(&shape, &model), vec![at_most(2_000)], ceilings, verdict);
+        let Need::Values(needs) = estimator.need() else { panic!("{query}: values first") };
+        assert_eq!((&*needs[0].text, needs[0].series, needs[0].steps), (text, 2_000, 721));
+        assert_eq!(needs[0].instants, [NOW - 6 * HOUR, NOW - 4 * HOUR, NOW - 2 * HOUR, NOW]);
+        estimator.supply_values(0, different(seen, needs[0].steps));
+        let done = loop {
+            match estimator.need() {
+                Need::Done(done) => break done,
+                Need::History | Need::Probes(_) | Need::Types(_) => {}
+                Need::Values(_) => panic!("asked twice"),
+            }
+        };
+        let mib = done.cost.memory.value >> 20;
+        assert_eq!(mib <= most_mib, most_mib < u64::MAX, "{query}: {mib} MiB");
+    }
+    // What depends on the time, or is moved in it, is not asked about.
+    for query in [
+        r#"count_values("v", timestamp(up))"#,
+        r#"count_values("v", up offset 1h)"#,
+        r#"count_values("v", up + time())"#,
+        r#"count_values("v", max_over_time(up[1h]))"#,
+        r#"max_over_time(count_values("v", up)[1h:1m])"#,
+    ] {
+        let shape = shape(query, six_hours(30));
+        let mut estimator = Estimator::new(subject(&shape, &model), vec![at_most(2_000)], ceilings, verdict);
+        assert!(!matches!(estimator.need(), Need::Values(_)), "{query}");
+    }
+}
+
+#[test]
+fn values_that_were_not_seen_are_estimated() {
+    for (seen, steps, most) in [
+        (&[0, 0, 0, 2][..], 721, 2..=2),
+        // 10,000 values, of which each instant shows 1,813: 3,980 once, 1,322 twice.
+        (&[3_980, 1_322, 195, 11], 594, 9_000..=13_000),
+        // A tenth of that pool comes again: nothing says where it ends.
+        (&[7_600, 200, 0, 0], 594, 1_000_000..=1_200_000),
+        (&[40, 0, 0, 0], 594, 5_900..=6_000),
+        (&[], 594, 0..=0),
+    ] {
+        let different = different(seen, steps);
+        assert!(most.contains(&different), "{seen:?}: {different}");
+    }
+}
+
+/// A reader took the table's 21,259 for the number of series, where a count had stopped over the limit of 10,000.
+#[test]
+fn a_count_that_refuses_is_the_number_that_is_shown() {
+    let run = run("sum(foo)", vec![at_most(21_259)], ceilings(10_000), None, |_, limit| truth(50_000, limit));
+    assert_eq!(run.done.cost.series, Estimate::new(10_001, Confidence::AtLeast));
+    assert_eq!(run.done.selectors[0].source, Source::Probe);
 }

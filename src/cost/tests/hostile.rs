@@ -95,6 +95,8 @@ fn functions_of_metricsql_make_series() {
         ("rollup_candlestick(g[5m])", 96.0),
         (r#"quantiles_over_time("phi", 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, g[5m])"#, 266.0),
         ("histogram_over_time(g[5m])", 1_136.0),
+        // Of the newer version, which was ended at that.
+        (r#"count_values_over_time("v", g[5m])"#, 5_702.0),
     ] {
         let limits = Limits { unknown_functions: true, ..Limits::default() };
         let ast = Arc::new(parse_with(query, &limits).unwrap());

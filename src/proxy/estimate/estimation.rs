@@ -10,7 +10,7 @@ use crate::{
     base::QueryCost,
     cost::{
         Ceiling, Ceilings, Count, Estimated, Estimator, History, Need, ProbeNeed, QuerySplit, SampleType,
-        Subject, TypeNeed, Verdict,
+        Subject, TypeNeed, ValuesNeed, Verdict, different,
     },
     limit::{Limit, PerQuery},
     proxy::{query::ParsedQuery, upstream::Upstream},
@@ -73,7 +73,7 @@ impl Estimation<'_> {
                     estimator.supply_history(self.history.get(&key, self.now_ms));
                 }
                 // Nothing is asked of a backend that is down: admission refuses the query by that.
-                Need::Probes(_) | Need::Types(_) if self.upstream.backend.sick() => {}
+                Need::Probes(_) | Need::Types(_) | Need::Values(_) if self.upstream.backend.sick() => {}
                 Need::Types(needs) => {
                     let began = Instant::now();
                     // In a box, since most queries ask for nothing.
@@ -82,6 +82,14 @@ impl Estimation<'_> {
                     probing += began.elapsed();
                     for (need, samples) in answers.into_iter().flatten() {
                         estimator.supply_type(need, samples);
+                    }
+                }
+                Need::Values(needs) => {
+                    let began = Instant::now();
+                    let answers = join_all(needs.iter().map(|need| self.different_values(need))).await;
+                    probing += began.elapsed();
+                    for (need, different) in needs.iter().zip(answers) {
+                        different.into_iter().for_each(|n| estimator.supply_values(need.selector, n));
                     }
                 }
                 Need::Probes(needs) => {
@@ -140,6 +148,14 @@ impl Estimation<'_> {
         let request = self.request(need.selector, need.series, 0)?;
         let share = self.upstream.backend.histogram_share(&request).await?;
         Some((need, SampleType::of_share(share)))
+    }
+
+    /// Asks the backend for the values of an expression at a few instants.
+    async fn different_values(&self, need: &ValuesNeed) -> Option<u64> {
+        let request = self.request(need.selector, need.series, 0)?;
+        let request = ProbeRequest { selector: &need.text, ..request };
+        let seen = self.upstream.backend.values_seen(&request, &need.instants).await?;
+        Some(different(&seen, need.steps))
     }
 
     /// Asks the backend about one selector.

@@ -327,7 +327,9 @@ impl From<IdentifyError> for Failure {
     fn from(error: IdentifyError) -> Self {
         let kind = match error {
             IdentifyError::Name(_) | IdentifyError::Token => ErrorKind::Unauthorized,
-            IdentifyError::Twice(_) | IdentifyError::Apart(_) => ErrorKind::BadData,
+            IdentifyError::Twice(_) | IdentifyError::Apart(_) | IdentifyError::Pattern(_) => {
+                ErrorKind::BadData
+            }
         };
         Self::new(kind, error.to_string())
     }

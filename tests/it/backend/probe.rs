@@ -139,6 +139,32 @@ async fn the_share_of_native_histograms_is_asked_once_for_each_metric() {
 }
 
 #[tokio::test]
+async fn values_are_looked_at_once_at_a_few_instants() {
+    let upstream = FakeUpstream::start(|seen| {
+        assert_eq!(seen.params("query"), ["count_values(\"value\", round(g))"]);
+        let own = &seen.params("time")[0];
+        let values =
+            ["1", "2", own].map(|value| format!(r#"{{"metric":{{"value":"{value}"}},"value":[1,"7"]}}"#));
+        let (first, rest) = (&values[0], values[1..].join(","));
+        Act::json(&format!(
+            r#"{{"status":"success","data":{{"resultType":"vector","result":[{first},{rest}]}}}}"#
+        ))
+    })
+    .await;
+    let backend = backend(Kind::Prometheus, &upstream, ProbeSettings::default());
+    let scope = DataScope::default();
+    let asked = ProbeRequest { selector: "round(g)", ..request(&scope) };
+    let instants = [0, HOUR, 2 * HOUR].map(|after| WINDOW.start + after);
+    for _ in 0..3 {
+        let seen = backend.values_seen(&asked, &instants).await.unwrap();
+        assert_eq!(seen[..], [3, 0, 2]);
+    }
+    assert_eq!(upstream.seen().len(), 3);
+    let gone = backend.values_seen(&asked, &instants.map(|at| at + HOUR)).await;
+    assert!(gone.is_some() && upstream.seen().len() == 6);
+}
+
+#[tokio::test]
 async fn every_kind_is_counted_in_its_own_way() {
     let recent = {
         let now =

@@ -182,3 +182,23 @@ async fn pages_of_other_sites_write_neither_to_the_admin_address_nor_to_the_node
         }
     }
 }
+
+/// Cortex can be set up to read `.*` as all tenants; limits and charges would be those of one that does not exist.
+#[tokio::test]
+async fn patterns_of_tenants_are_no_tenant_for_cortex() {
+    for (kind, tenant, status) in [
+        ("cortex", "team-a", 200),
+        ("cortex", "a.b", 200),
+        ("cortex", ".*", 400),
+        ("cortex", "team-[ab]", 400),
+        ("cortex", "a|b.+", 400),
+        ("mimir", "a*", 200),
+    ] {
+        let upstream = FakeUpstream::start(database).await;
+        let weir =
+            Weir::start(&format!("backends: [{{name: main, kind: {kind}, urls: [\"{}\"]}}]", upstream.url()))
+                .await;
+        let answer = weir.get_as("/api/v1/query?query=small", &[("x-scope-orgid", tenant)]).await;
+        assert_eq!(answer.status.as_u16(), status, "{kind} {tenant}: {}", answer.body);
+    }
+}
