@@ -91,7 +91,7 @@ Options:
   --wrong-estimate N  incident: the database says that its queries touch an N-th of the series that they do, and has no
                    label table that says better
   --go-limit N     incident: GOMEMLIMIT of Prometheus, percent of --limit-mib, as its newer versions set it themselves
-  --minutes N      soak: its length (60)
+  --minutes N      soak: its length (60); estimate --shapes: no query is asked after this (all are)
   --name NAME      incident: files are called incident-NAME (the target)
 
 Every command prints Markdown. Needed beside cargo: apt-get install prometheus victoria-metrics nginx haproxy wrk";
@@ -113,7 +113,7 @@ pub(crate) struct Options {
     seconds: Option<u32>,
     /// The only size of pool to measure.
     pool_mib: Option<u64>,
-    minutes: u32,
+    minutes: Option<u32>,
     guards: Vec<String>,
     limit_mib: u64,
     target: Option<String>,
@@ -142,7 +142,7 @@ impl Options {
             rounds: 3,
             seconds: None,
             pool_mib: None,
-            minutes: 60,
+            minutes: None,
             guards: ["none", "haproxy", "weir"].map(String::from).to_vec(),
             limit_mib: 2048,
             target: None,
@@ -166,7 +166,7 @@ impl Options {
                 "--rounds" => options.rounds = value.parse::<u32>()?.clamp(1, 100),
                 "--seconds" => options.seconds = Some(value.parse::<u32>()?.clamp(1, 600)),
                 "--pool-mib" => options.pool_mib = Some(value.parse()?),
-                "--minutes" => options.minutes = value.parse::<u32>()?.clamp(1, 1_440),
+                "--minutes" => options.minutes = Some(value.parse::<u32>()?.clamp(1, 1_440)),
                 "--guard" => options.guards = value.split(',').map(String::from).collect(),
                 "--limit-mib" => options.limit_mib = value.parse()?,
                 "--binary" => options.binary = Some(value.into()),

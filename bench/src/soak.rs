@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, RwLock};
 use std::time::{Duration, Instant};
 
+/// The length of a soak that nobody sets.
+const MINUTES: u32 = 60;
 const TENANTS: usize = 5;
 /// Two of each tenant.
 const HEAVY_CLIENTS: usize = 10;
@@ -224,7 +226,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         gate: RwLock::new(()),
         statuses: Mutex::default(),
     };
-    let (start, length) = (Instant::now(), Duration::from_secs(u64::from(options.minutes) * 60));
+    let minutes = options.minutes.unwrap_or(MINUTES);
+    let (start, length) = (Instant::now(), Duration::from_secs(u64::from(minutes) * 60));
     let pace = Pace { port: weir.port, rate: 20.0, connections: 20, timeout: Duration::from_secs(10) };
     let mut seen = Seen::default();
     let (samples, trials) = std::thread::scope(|scope| {
@@ -290,7 +293,7 @@ fn report(options: &Options, soak: &Soak, seen: &Seen, run: (&[Sample], &[Trial]
         Bar::at_most("memory of Weir at the end, of that in the middle", last / middle, 1.1),
     ];
     let every: Vec<_> = seen.weir.iter().step_by(50).collect();
-    let result = json!({"minutes": options.minutes, "weir_rss": every, "trials_at_and_wait_ms": trials,
+    let result = json!({"minutes": options.minutes.unwrap_or(MINUTES), "weir_rss": every, "trials_at_and_wait_ms": trials,
         "passed": seen.passed, "heavy_by_status": statuses, "database_peak": seen.database_peak,
         "light": samples.len(), "light_failed": failed(samples), "light_p99_ms": p99});
     finish("soak", options, &["prometheus", "weir"], &[&table], &bars, &result)

@@ -223,7 +223,7 @@ impl LabelTable {
         let long = || self.texts.values().filter(|text| text.mean > LONG_BYTES);
         let all = long().map(|text| text.mean.saturating_mul(text.series.min(series)));
         let set = all.fold(0, u64::saturating_add).checked_div(series).unwrap_or(0);
-        let longest = long().map(|text| text.mean).max().unwrap_or(0);
+        let longest = long().map(|text| text.mean).max().unwrap_or(LONG_BYTES);
         LabelSize { set: set.saturating_add(USUAL_SET_BYTES), longest }
     }
 

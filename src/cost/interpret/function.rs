@@ -22,6 +22,8 @@ const SORTED_POINT_BYTES: u64 = 96;
 /// Most bytes of such copies that a collection finds. Measured on Prometheus 2.42: 14 MiB over 4 of
 /// `quantile by () (0.9, quantile_over_time(0.9, m[1h]))`, 100 series on 1,441 steps.
 const GARBAGE_BYTES_MAX: u64 = 8 << 20;
+/// A label's values differ in length by this much, and by a factor of two, bytes.
+const SHORT_BYTES: u64 = 16;
 /// Bytes of a label of an info metric that `info()` joins, and of its working memory for each series (`info.go`).
 const INFO_BYTES: u64 = 600;
 
@@ -237,7 +239,7 @@ impl Interpreter<'_> {
     /// Bytes of a label's longest value: some are twice as long as the average.
     fn longest(&self, of: &Value, label: &str) -> u64 {
         match self.table.and_then(|table| table.value_bytes(label)) {
-            Some(mean) if !of.relabelled => of.longest.min(times(2, mean).max(self.engine.longest)),
+            Some(mean) if !of.relabelled => of.longest.min(times(2, mean).saturating_add(SHORT_BYTES)),
             _ => of.longest,
         }
     }

@@ -295,7 +295,7 @@ impl Interpreter<'_> {
             domain: leaf.values.unwrap_or(u64::MAX),
             stamped: false,
             labels: self.engine.labels.saturating_add(leaf.labels_beyond()),
-            longest: self.engine.longest.max(leaf.labels.map_or(0, |labels| labels.longest)),
+            longest: leaf.labels.map_or(self.engine.longest, |labels| labels.longest),
             fresh: self.engine.copies_labels,
             relabelled: false,
             buckets: leaf.buckets,

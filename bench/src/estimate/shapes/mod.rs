@@ -19,7 +19,7 @@ use crate::process::{Scratch, command, free_port, need};
 use crate::{Options, Result};
 use serde_json::Value;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Points on a graph of two hours.
@@ -104,7 +104,11 @@ pub(super) fn run(options: &Options, count: usize) -> Result<()> {
     let kind = if target == NODE { "weir" } else { target };
     let before = Before::counting(options, kind, database.service.port)?;
     let asked = |case: &Case| options.only.as_ref().is_none_or(|text| case.query.contains(text));
+    let (began, most) = (Instant::now(), options.minutes.map(|n| Duration::from_secs(u64::from(n) * 60)));
     for case in cases(Schema { natives, newer, ..data::SCHEMA }, count).into_iter().filter(asked) {
+        if most.is_some_and(|most| began.elapsed() > most) {
+            break;
+        }
         // A query that takes more than the limit ends the database.
         if !database.is_alive() {
             let port = database.service.port;
