@@ -44,7 +44,7 @@ pub fn check_per_query(
     cost: &QueryCost,
 ) -> Result<Vec<ShadowHit>, Refusal> {
     let mut shadow = Vec::new();
-    for (i, (limit, name, observed)) in checks(policy.per_query(class), cost).into_iter().enumerate() {
+    for (i, &(limit, name, observed)) in checks(policy.per_query(class), cost).iter().enumerate() {
         let Some(max) = limit.threshold().filter(|max| observed.value > *max) else { continue };
         // A class repeats the tenant's limits where it has none of its own.
         let scope = match class.filter(|_| limit != checks(&policy.per_query, cost)[i].0) {
@@ -105,7 +105,7 @@ pub fn soft(
     class: Option<&str>,
     cost: &QueryCost,
 ) -> Option<SoftHit> {
-    checks(&policy.soft, cost).into_iter().enumerate().find_map(|(i, (soft, limit, observed))| {
+    checks(&policy.soft, cost).iter().enumerate().find_map(|(i, &(soft, limit, observed))| {
         let max = soft.enforced().filter(|max| observed.value > *max)?;
         let refused_over = checks(policy.per_query(class), cost)[i].0.enforced();
         Some(SoftHit { limit, observed, max, refused_over, tenant: tenant.clone() })
