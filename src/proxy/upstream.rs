@@ -95,7 +95,9 @@ impl Upstream {
         let table = before_reading.map(|before| Arc::clone(&before.table));
         let types = before_reading.map(|before| Arc::clone(&before.types));
         let takes_histograms = before_reading.is_some_and(|before| before.takes_histograms.load(Relaxed));
-        let identity = format!("{} {:?}", kind.as_str(), settings.backend.urls);
+        // Digested once, since it is part of a digest for every query.
+        let urls = format!("{:?}", settings.backend.urls);
+        let identity = Fingerprint::of_bytes(b"backend", &[kind.as_str().as_bytes(), urls.as_bytes()]);
         let renew = |settings, before: Option<&Arc<Backend>>| match before {
             Some(before) => before.renewed(settings),
             None => Backend::new(settings),
@@ -110,7 +112,7 @@ impl Upstream {
             on_unparsable: settings.on_unparsable,
             split_percent: settings.split_percent,
             push_down: settings.push_down,
-            identity,
+            identity: identity.to_string(),
             monitor,
             head_removals,
             table: table.unwrap_or_default(),
