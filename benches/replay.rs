@@ -13,6 +13,7 @@ use weir::{
     promql::{self, shape::Shape},
     proxy::replay::Replay,
     replay::Summary,
+    top::Top,
 };
 
 const QUERIES: u64 = 1_000_000;
@@ -76,8 +77,8 @@ fn peak_mib() -> u64 {
 
 fn main() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { folder: folder.path().to_owned(), size: 1 << 30, text: TextKept::Full };
-    let (journal, writer) = Journal::start(settings).unwrap();
+    let settings = Settings { folder: Some(folder.path().to_owned()), size: 1 << 30, text: TextKept::Full };
+    let (journal, writer) = Journal::start(settings, Top::open(None, 0)).unwrap();
     for i in 0..QUERIES {
         // Tried again until the thread has taken it.
         loop {

@@ -108,7 +108,7 @@
 //! |---|---|
 //! | 0 | [`base`], [`series`] |
 //! | 1 | [`telemetry`], [`promql`], [`http`], [`expressions`] |
-//! | 2 | [`cost`], [`limit`], [`backend`], [`rules`], [`journal`] |
+//! | 2 | [`cost`], [`limit`], [`backend`], [`rules`], [`top`], [`journal`] |
 //! | 3 | [`node`], [`proxy`], [`admin`] |
 //! | 4 | [`config`] |
 //! | 5 | [`replay`], [`cli`] |
@@ -134,3 +134,4 @@ pub mod replay;
 pub mod rules;
 pub mod series;
 pub mod telemetry;
+pub mod top;

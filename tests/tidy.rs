@@ -19,15 +19,28 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("http", &["base"]),
     ("cost", &["base", "series", "promql"]),
     ("limit", &["base", "telemetry"]),
-    ("journal", &["base", "promql", "cost"]),
+    ("top", &["base", "promql"]),
+    ("journal", &["base", "promql", "cost", "top"]),
     ("backend", &["base", "telemetry", "promql", "http"]),
     ("rules", &["base", "series", "promql"]),
     ("node", &["base", "series", "telemetry", "promql", "http"]),
     (
         "proxy",
-        &["base", "series", "telemetry", "promql", "http", "cost", "limit", "backend", "rules", "journal"],
+        &[
+            "base",
+            "series",
+            "telemetry",
+            "promql",
+            "http",
+            "cost",
+            "limit",
+            "backend",
+            "rules",
+            "journal",
+            "top",
+        ],
     ),
-    ("admin", &["base", "telemetry", "http", "limit", "backend", "rules", "proxy"]),
+    ("admin", &["base", "telemetry", "http", "limit", "backend", "rules", "top", "proxy"]),
     (
         "config",
         &[
@@ -51,6 +64,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "journal",
+            "top",
             "replay",
             "expressions",
             "base",
@@ -89,6 +103,7 @@ const KEPT_OUT: &[(&str, &[&str], &str)] = &[
     ("promql", &["tokio", "axum", "hyper", "tower"], "the parser is pure"),
     ("cost", &["tokio", "axum", "hyper", "tower"], "the estimator is pure"),
     ("rules", &["tokio", "axum", "hyper", "tower", "http"], "a rule is a pure function of a query"),
+    ("top", &["tokio", "axum", "hyper", "tower", "http"], "a sketch knows no runtime"),
     ("limit", &["axum", "hyper", "http"], "limits know no HTTP: they stand before any tower service"),
     ("backend", &["axum"], "only the proxy serves"),
 ];

@@ -13,6 +13,7 @@ mod rules;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod top;
 mod views;
 
 pub use page::{Escaped, escaped};

@@ -73,6 +73,21 @@ impl Asked {
         self.params.remove(name).filter(|value| !value.is_empty())
     }
 
+    /// Takes a parameter that is one of these; the first where it is missing.
+    pub(super) fn one_of<T: Copy>(
+        &mut self,
+        name: &str,
+        all: &[T],
+        word: fn(T) -> &'static str,
+    ) -> Result<T, Failed> {
+        let asked = self.take(name);
+        let found = all.iter().copied().find(|one| asked.as_deref().is_none_or(|asked| word(*one) == asked));
+        found.ok_or_else(|| {
+            let words: Vec<_> = all.iter().copied().map(word).collect();
+            Failed::bad(format!("`{name}` is one of {}", words.join(", ")))
+        })
+    }
+
     /// Refuses unknown parameters: a misspelt one must not widen the request.
     pub(super) fn nothing_else(&self) -> Result<(), Failed> {
         match self.params.keys().next() {

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tower::ServiceBuilder;
 
-use super::{Snapshot, limits, live::Live, queries, rules, views};
+use super::{Snapshot, limits, live::Live, queries, rules, top, views};
 use crate::{
     http::{self, BrowserGuard, ListenerTls, Options, Timeouts, TokenGuard, Workers},
     proxy::Proxy,
@@ -62,6 +62,7 @@ GET  /metrics              metrics of the proxy
 GET  /-/healthy            whether the process answers
 GET  /-/ready              whether it takes queries, and which backends answer
 GET  /api/v1/admin/queries the queries that wait or run; DELETE …/queries/ID or …/queries?tenant=&dashboard=&user=&fingerprint= stops them
+GET  /api/v1/admin/top     who asks for most: ?window=5m|1h|24h&by=fingerprint|dashboard|user|rule|tenant|client&sort=memory|count|samples|seconds|refused|shadow_refused&limit=20
 GET  /api/v1/admin/rules   the rules against single queries; POST sets one, DELETE …/rules/NAME takes one away
 GET  /api/v1/admin/explain ?query=&range=&step=&tenant=: the cost of each part of a query, and whether it would run
 GET  /api/v1/admin/limits  ?tenant=: the limits of a tenant and where each is written; &suggest=true: what the journal suggests
@@ -123,6 +124,7 @@ pub async fn serve_admin(
         .route("/api/v1/admin/queries", get(queries::list).delete(queries::kill_matching))
         .route("/api/v1/admin/queries/{id}", delete(queries::kill_one))
         .route("/api/v1/admin/limits", get(limits::limits))
+        .route("/api/v1/admin/top", get(top::rank))
         .route("/api/v1/admin/rules", get(rules::list).post(rules::add))
         .route("/api/v1/admin/rules/{name}", delete(rules::remove))
         .layer(DefaultBodyLimit::max(rules::RULE_BYTES_MAX))

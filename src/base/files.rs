@@ -4,7 +4,7 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -89,9 +89,21 @@ pub fn is_named(file: &File, path: &Path) -> bool {
 /// # Errors
 /// The old file stays in place.
 pub fn replace(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
+    replace_with_mode(path, content, durable, 0o666)
+}
+
+/// The same for a file that nobody but its owner may read: texts of queries may name what not everybody on this machine should know.
+///
+/// # Errors
+/// The old file stays in place.
+pub fn replace_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_with_mode(path, content, false, 0o600)
+}
+
+fn replace_with_mode(path: &Path, content: &[u8], durable: bool, mode: u32) -> io::Result<()> {
     let draft = path.with_extension("new");
     let written = || {
-        let mut file = File::create(&draft)?;
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&draft)?;
         file.write_all(content)?;
         if durable {
             file.sync_all()?;

@@ -1,4 +1,4 @@
-//! `weir top`: budgets, lanes, queue and the heaviest queries of a running Weir, live in a terminal.
+//! `weir top`: budgets, lanes, queue and the heaviest queries of a running Weir, live in a terminal; or who asked for most.
 
 use std::{
     fmt::Write as _,
@@ -16,6 +16,7 @@ use super::{
     admin::{Admin, AdminAddress, block_on},
     exit::{BAD_INPUT, FAILED},
     output,
+    ranking::{self, Ranking},
     text::{clean, duration_ms, number, size},
 };
 
@@ -34,6 +35,8 @@ pub(super) struct Top {
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
     every: u64,
     #[command(flatten)]
+    ranking: Ranking,
+    #[command(flatten)]
     address: AdminAddress,
 }
 
@@ -43,32 +46,37 @@ pub(super) fn run(args: &Top) -> ExitCode {
         Err(message) => return output::err(message, BAD_INPUT),
     };
     if args.once || !io::stdout().is_terminal() {
-        return match block_on(look(&admin)) {
-            Ok(status) => output::out(frame(&status, PLAIN), 0),
+        return match block_on(look(&admin, args, PLAIN)) {
+            Ok(frame) => output::out(frame, 0),
             Err(message) => output::err(message, FAILED),
         };
     }
-    match block_on(live(&admin, Duration::from_secs(args.every))) {
+    match block_on(live(&admin, args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => output::err(message, FAILED),
     }
 }
 
-async fn look(admin: &Admin) -> Result<Value, String> {
-    admin.ask(Method::GET, "/status.json", None).await
+/// One frame of at most this many columns and lines.
+async fn look(admin: &Admin, args: &Top, size: (usize, usize)) -> Result<String, String> {
+    Ok(match args.ranking.target() {
+        Some(target) => fit(&ranking::table(&admin.ask(Method::GET, &target, None).await?), size),
+        None => frame(&admin.ask(Method::GET, "/status.json", None).await?, size),
+    })
 }
 
 /// Shows one frame after the other until Ctrl-C.
-async fn live(admin: &Admin, every: Duration) -> Result<(), String> {
+async fn live(admin: &Admin, args: &Top) -> Result<(), String> {
     let _screen = Screen::enter().map_err(|error| error.to_string())?;
+    let every = Duration::from_secs(args.every);
     loop {
-        let status = tokio::select! {
-            status = look(admin) => status,
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-        };
         let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
         let size = size.map_or(PLAIN, |size| (usize::from(size.ws_col), usize::from(size.ws_row)));
-        let text = status.map_or_else(|why| format!("{why}\n"), |status| frame(&status, size));
+        let looked = tokio::select! {
+            looked = look(admin, args, size) => looked,
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        };
+        let text = looked.unwrap_or_else(|why| format!("{why}\n"));
         Screen::show(&text).map_err(|error| error.to_string())?;
         tokio::select! {
             () = sleep(every) => {}
@@ -102,8 +110,8 @@ impl Drop for Screen {
     }
 }
 
-/// One frame of at most this many columns and lines.
-fn frame(status: &Value, (columns, lines): (usize, usize)) -> String {
+/// The state of the proxy.
+fn frame(status: &Value, size: (usize, usize)) -> String {
     let mut out = String::new();
     findings(status, &mut out);
     for backend in status["backends"].as_array().into_iter().flatten() {
@@ -112,7 +120,12 @@ fn frame(status: &Value, (columns, lines): (usize, usize)) -> String {
     for (title, of) in [("RUNNING", &status["running"]), ("WAITING", &status["waiting"])] {
         queries(title, of, &mut out);
     }
-    let cut = out.lines().take(lines.max(2) - 1).map(|line| clean(line, columns.max(20)));
+    fit(&out, size)
+}
+
+/// As many columns and lines of a text as there are.
+fn fit(text: &str, (columns, lines): (usize, usize)) -> String {
+    let cut = text.lines().take(lines.max(2) - 1).map(|line| clean(line, columns.max(20)));
     cut.collect::<Vec<_>>().join("\n")
 }
 

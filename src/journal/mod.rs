@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! end of a query ─▶ Journal::write ─▶ bounded queue ─▶ thread ─▶ blocks ─▶ DATA/journal/00000001.journal
-//!                     full: counted, dropped            64 KiB or 5 s      rotated, the oldest deleted
+//!                     full: counted, dropped            │  64 KiB or 5 s      rotated, the oldest deleted
+//!                                                       └▶ Top: the ranking of queries
 //! ```
 //!
 //! A query pays one allocation and one push; encoding, compressing and writing happen on the thread. A file is a head

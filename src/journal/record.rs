@@ -8,6 +8,7 @@ use crate::{
     base::{Estimate, QueryCost, time::EvalTimes},
     cost::{Model, SampleType, SelectorEstimate, SeriesKnowledge, Source},
     promql::Fingerprint,
+    top::Observation,
 };
 
 /// A text that is shared, owned or part of the program; empty where it is not known.
@@ -145,6 +146,34 @@ impl Record {
     /// It was answered in full: a change of limits must not refuse it unnoticed.
     pub fn ran(&self) -> bool {
         matches!(&*self.outcome, "complete" | "passed") && self.status.is_none_or(|status| status < 400)
+    }
+
+    /// As it is ranked. A query that is malformed, or that its client left before it ran, neither ran nor was refused.
+    pub(super) fn observation(&self) -> Observation<'_> {
+        let cost = self.priced.as_ref().map(|priced| &priced.cost);
+        let is_refused = &*self.outcome == "refused" && self.verdict.starts_with("weir-");
+        Observation {
+            at_ms: self.at_ms,
+            took_ms: self.took_ms.unwrap_or(0),
+            wait_ms: self.wait_ms.unwrap_or(0),
+            tenant: &self.tenant,
+            dashboard: &self.dashboard,
+            panel: &self.panel,
+            user: &self.user,
+            rule: &self.rule,
+            client: self.client,
+            fingerprint: self.fingerprint,
+            query: &self.query,
+            ran: matches!(&*self.verdict, "admitted" | "free"),
+            refused: is_refused || !self.limit.is_empty(),
+            shadow_refused: !self.shadowed.is_empty(),
+            memory: cost.map(|cost| cost.memory.value),
+            series: cost.map(|cost| cost.series.value),
+            samples: cost.map(|cost| cost.samples.value),
+            series_read: self.actual.series_read,
+            samples_read: self.actual.samples_read,
+            answer_bytes: self.actual.answer_bytes,
+        }
     }
 }
 

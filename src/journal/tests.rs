@@ -9,10 +9,15 @@ use crate::{
     base::{Confidence, Estimate, Kind, QueryCost, TextSize, time::EvalTimes},
     cost::{Model, SampleType, Source, Unknown},
     promql::Fingerprint,
+    top::{By, Measure, Top, Window},
 };
 
 fn settings(folder: &Path) -> Settings {
-    Settings { folder: folder.to_owned(), size: 1 << 20, text: TextKept::Full }
+    Settings { folder: Some(folder.to_owned()), size: 1 << 20, text: TextKept::Full }
+}
+
+fn start(settings: Settings) -> (Journal, Writer) {
+    Journal::start(settings, Top::open(None, 0)).unwrap()
 }
 
 /// A number of any size.
@@ -111,7 +116,7 @@ fn read(folder: &Path) -> (Vec<Record>, Damage) {
 fn write(folder: &Path, records: &[Record]) -> Counters {
     let mut counters = Counters::default();
     for part in records.chunks(1_000) {
-        let (journal, writer) = Journal::start(settings(folder)).unwrap();
+        let (journal, writer) = start(settings(folder));
         for record in part {
             journal.write(Box::new(record.clone()));
         }
@@ -141,7 +146,7 @@ fn the_oldest_files_go_when_the_size_is_reached() {
     let mut random = fastrand::Rng::with_seed(7);
     let mut last = 0;
     for _ in 0..40 {
-        let (journal, writer) = Journal::start(settings(folder.path())).unwrap();
+        let (journal, writer) = start(settings(folder.path()));
         for _ in 0..500 {
             last += 1;
             let noise: String = (0..100).map(|_| random.alphanumeric()).collect();
@@ -161,7 +166,7 @@ fn the_oldest_files_go_when_the_size_is_reached() {
 #[test]
 fn a_full_queue_drops_and_counts_and_never_waits() {
     let folder = tempfile::tempdir().unwrap();
-    let (journal, writer) = Journal::start(settings(folder.path())).unwrap();
+    let (journal, writer) = start(settings(folder.path()));
     drop(writer);
     for i in 0..10 {
         journal.write(Box::new(Record { at_ms: i, ..Record::default() }));
@@ -169,7 +174,7 @@ fn a_full_queue_drops_and_counts_and_never_waits() {
     assert_eq!(journal.counters().dropped, 10, "nobody takes them any more");
 
     let long = "x".repeat(TEXT_BYTES_MAX);
-    let (journal, writer) = Journal::start(settings(folder.path())).unwrap();
+    let (journal, writer) = start(settings(folder.path()));
     for _ in 0..20_000 {
         journal.write(Box::new(Record { query: long.clone().into(), ..Record::default() }));
     }
@@ -182,7 +187,7 @@ fn a_full_queue_drops_and_counts_and_never_waits() {
 fn a_text_that_is_not_kept_leaves_its_fingerprint() {
     let folder = tempfile::tempdir().unwrap();
     let kept = Settings { text: TextKept::Fingerprint, ..settings(folder.path()) };
-    let (journal, writer) = Journal::start(kept).unwrap();
+    let (journal, writer) = start(kept);
     let fingerprint = Some(Fingerprint::from_words([1, 2]));
     journal.write(Box::new(Record { query: "secret".into(), fingerprint, ..Record::default() }));
     drop(writer);
@@ -247,4 +252,33 @@ fn a_data_folder_stands_for_its_journal() {
     let data = tempfile::tempdir().unwrap();
     write(&data.path().join(FOLDER), &[Record { at_ms: 5, ..Record::default() }]);
     assert_eq!(read(data.path()).0[0].at_ms, 5);
+}
+
+#[test]
+fn without_a_folder_records_are_ranked_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let top = Top::open(Some(folder.path().join("top.json")), 1_000);
+    let (journal, writer) =
+        Journal::start(Settings { folder: None, ..settings(folder.path()) }, top).unwrap();
+    for verdict in ["admitted", "admitted", "weir-max-series", "bad_data"] {
+        let outcome = if verdict == "admitted" { "complete" } else { "refused" };
+        let record = Record {
+            at_ms: 1_000,
+            tenant: "a".into(),
+            verdict: verdict.into(),
+            outcome: outcome.into(),
+            ..Record::default()
+        };
+        journal.write(Box::new(record));
+    }
+    drop(writer);
+    assert_eq!(journal.counters(), Counters::default());
+    let ranking = |top: &Top| {
+        let ranking = top.ranking(Window::FiveMinutes, By::Tenant, Measure::Count, 9, 1_000);
+        (ranking.rows[0].amounts.get(Measure::Count), ranking.rows[0].amounts.get(Measure::Refused))
+    };
+    assert_eq!(ranking(journal.top()), (4, 1));
+    let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(files, ["top.json"]);
+    assert_eq!(ranking(&Top::open(Some(folder.path().join("top.json")), 2_000)), (4, 1));
 }

@@ -8,7 +8,10 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     thread::{self, JoinHandle, Thread},
     time::{Duration, Instant},
@@ -22,6 +25,7 @@ use super::{
     read::{files, sequence},
     record::{Record, Text},
 };
+use crate::top::Top;
 
 /// Records between the queries and the thread.
 const QUEUE: usize = 4_096;
@@ -31,8 +35,12 @@ const QUEUE_TEXT_BYTES: u64 = 8 << 20;
 const WAKE_AT: usize = QUEUE / 16;
 /// Bytes of records that make a block.
 const BLOCK_BYTES: usize = 64 << 10;
+/// The longest time between a query's end and its place in the ranking.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The longest time between a query's end and its record on disk.
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
+/// The longest time between a query's end and its place in the ranking on disk.
+const SAVE_EVERY: Duration = Duration::from_secs(300);
 /// Files that the journal consists of when it has its full size.
 const FILES: u64 = 8;
 /// Time between two complaints of a disk that does not take records.
@@ -41,8 +49,8 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 /// How a journal is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The folder of its files.
-    pub folder: PathBuf,
+    /// The folder of its files; without one, records go into the ranking of queries only.
+    pub folder: Option<PathBuf>,
     /// Bytes of all of them.
     pub size: u64,
     /// The part of a query's text that is kept.
@@ -92,15 +100,17 @@ struct Shared {
 pub struct Journal {
     shared: Arc<Shared>,
     text: TextKept,
+    top: Arc<Top>,
 }
 
 impl Journal {
-    /// Starts the thread. The journal ends, with everything on disk, when the [`Writer`] is dropped.
+    /// Starts the thread, which feeds `top` too. The journal ends, with everything on disk, when the [`Writer`] is dropped.
     ///
     /// # Errors
     /// The folder cannot be made or read, or there is no thread.
-    pub fn start(settings: Settings) -> io::Result<(Self, Writer)> {
-        fs::create_dir_all(&settings.folder)?;
+    pub fn start(settings: Settings, top: Arc<Top>) -> io::Result<(Self, Writer)> {
+        let text = settings.text;
+        let files = settings.folder.map(|folder| Files::open(folder, settings.size)).transpose()?;
         let shared = Arc::new(Shared {
             queue: ArrayQueue::new(QUEUE),
             text_bytes: AtomicU64::new(0),
@@ -112,16 +122,24 @@ impl Journal {
             failed: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         });
-        let text = settings.text;
-        let files = Files::open(settings)?;
-        shared.bytes.store(files.total, Relaxed);
-        let loop_ =
-            Loop { shared: Arc::clone(&shared), files, encoder: Encoder::default(), complained: None };
+        shared.bytes.store(files.as_ref().map_or(0, |files| files.total), Relaxed);
+        let loop_ = Loop {
+            shared: Arc::clone(&shared),
+            files,
+            encoder: Encoder::default(),
+            top: Arc::clone(&top),
+            complained: None,
+        };
         let thread = thread::Builder::new().name("journal".to_owned()).spawn(move || loop_.run())?;
         // Set once, here.
         let _ = shared.thread.set(thread.thread().clone());
         let writer = Writer { shared: Arc::clone(&shared), thread: Some(thread) };
-        Ok((Self { shared, text }, writer))
+        Ok((Self { shared, text, top }, writer))
+    }
+
+    /// The ranking of queries that the records make.
+    pub const fn top(&self) -> &Arc<Top> {
+        &self.top
     }
 
     /// Puts a record on its way, or counts it as dropped.
@@ -132,11 +150,15 @@ impl Journal {
         }
         let length = record.query.len() as u64;
         let before = shared.text_bytes.fetch_add(length, Relaxed);
-        let is_full = before + length > QUEUE_TEXT_BYTES || shared.is_ended.load(Relaxed);
+        let is_full = before + length > QUEUE_TEXT_BYTES;
         if is_full || shared.queue.push(record).is_err() {
             shared.text_bytes.fetch_sub(length, Relaxed);
             shared.dropped.fetch_add(1, Relaxed);
             return;
+        }
+        // After the push: whoever comes last of the thread and this query takes the record out.
+        if shared.is_ended.load(SeqCst) {
+            shared.drop_rest();
         }
         let is_due = shared.queue.len() >= WAKE_AT || before + length > QUEUE_TEXT_BYTES / 4;
         if is_due && !shared.is_woken.swap(true, Relaxed) {
@@ -153,6 +175,13 @@ impl Journal {
 }
 
 impl Shared {
+    /// Counts as dropped what nobody will write any more.
+    fn drop_rest(&self) {
+        while self.queue.pop().is_some() {
+            self.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
     fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
@@ -169,32 +198,38 @@ pub struct Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.shared.is_ended.store(true, Relaxed);
+        self.shared.is_ended.store(true, SeqCst);
         self.shared.wake();
         if let Some(thread) = self.thread.take() {
             // A panic in it was logged by the hook.
             let _ = thread.join();
         }
+        self.shared.drop_rest();
     }
 }
 
 struct Loop {
     shared: Arc<Shared>,
-    files: Files,
+    files: Option<Files>,
     encoder: Encoder,
+    top: Arc<Top>,
     /// When a failure was last said in the log.
     complained: Option<Instant>,
 }
 
 impl Loop {
     fn run(mut self) {
-        let mut flushed = Instant::now();
+        let (mut flushed, mut saved) = (Instant::now(), Instant::now());
         loop {
             // Looked at before the queue: records from before the end are written.
-            let is_ended = self.shared.is_ended.load(Relaxed);
+            let is_ended = self.shared.is_ended.load(SeqCst);
             self.shared.is_woken.store(false, Relaxed);
             while let Some(record) = self.shared.queue.pop() {
                 self.shared.text_bytes.fetch_sub(record.query.len() as u64, Relaxed);
+                self.top.observe(&record.observation());
+                if self.files.is_none() {
+                    continue;
+                }
                 self.encoder.push(&record);
                 if self.encoder.len() >= BLOCK_BYTES {
                     self.flush();
@@ -205,27 +240,35 @@ impl Loop {
                 self.flush();
                 flushed = Instant::now();
             }
+            if is_ended || saved.elapsed() >= SAVE_EVERY {
+                self.save_top();
+                saved = Instant::now();
+            }
             if is_ended {
                 return;
             }
-            thread::park_timeout(FLUSH_EVERY);
+            thread::park_timeout(LOOK_EVERY);
+        }
+    }
+
+    fn save_top(&self) {
+        if let Err(error) = self.top.save() {
+            tracing::warn!(%error, "the ranking of queries will be missing after a restart");
         }
     }
 
     fn flush(&mut self) {
-        if self.encoder.records() == 0 {
-            return;
-        }
+        let Some(files) = self.files.as_mut().filter(|_| self.encoder.records() > 0) else { return };
         let (raw, records) = self.encoder.take();
-        let written = block::encode(&raw, records).and_then(|block| self.files.append(&block));
+        let written = block::encode(&raw, records).and_then(|block| files.append(&block));
         let count = if written.is_ok() { &self.shared.written } else { &self.shared.failed };
         count.fetch_add(u64::from(records), Relaxed);
-        self.shared.bytes.store(self.files.total, Relaxed);
+        self.shared.bytes.store(files.total, Relaxed);
         if let Err(error) = written
             && self.complained.is_none_or(|before| before.elapsed() >= COMPLAIN_EVERY)
         {
             self.complained = Some(Instant::now());
-            let folder = self.files.settings.folder.display();
+            let folder = files.folder.display();
             tracing::warn!(%error, %folder, records, "queries are missing in the journal: it cannot be written");
         }
     }
@@ -233,7 +276,9 @@ impl Loop {
 
 /// The files on disk.
 struct Files {
-    settings: Settings,
+    folder: PathBuf,
+    /// Bytes that they have at most.
+    size: u64,
     /// The file that is written, and its bytes.
     current: Option<(File, u64)>,
     /// Older files and their bytes, the oldest first.
@@ -245,22 +290,23 @@ struct Files {
 }
 
 impl Files {
-    fn open(settings: Settings) -> io::Result<Self> {
+    fn open(folder: PathBuf, size: u64) -> io::Result<Self> {
+        fs::create_dir_all(&folder)?;
         let mut older = VecDeque::new();
         let mut next = 1;
-        for path in files(&settings.folder)? {
+        for path in files(&folder)? {
             next = next.max(sequence(&path).unwrap_or(0).saturating_add(1));
             let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
             older.push_back((path, bytes));
         }
         let total = older.iter().map(|(_, bytes)| bytes).sum();
-        Ok(Self { settings, current: None, older, current_path: PathBuf::new(), next, total })
+        Ok(Self { folder, size, current: None, older, current_path: PathBuf::new(), next, total })
     }
 
     /// Appends a whole block. After a failure the next one goes to a new file, since half a block may stand in this one.
     fn append(&mut self, block: &[u8]) -> io::Result<()> {
         let length = block.len() as u64;
-        let is_full = |(_, bytes): &(File, u64)| bytes + length > self.settings.size / FILES;
+        let is_full = |(_, bytes): &(File, u64)| bytes + length > self.size / FILES;
         if self.current.as_ref().is_some_and(is_full) {
             self.retire();
         }
@@ -279,8 +325,8 @@ impl Files {
     }
 
     fn create(&mut self) -> io::Result<()> {
-        fs::create_dir_all(&self.settings.folder)?;
-        let path = self.settings.folder.join(format!("{:08}.journal", self.next));
+        fs::create_dir_all(&self.folder)?;
+        let path = self.folder.join(format!("{:08}.journal", self.next));
         // Not everybody on this machine should read the texts of queries.
         let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)?;
         self.next += 1;
@@ -300,7 +346,7 @@ impl Files {
 
     /// Deletes the oldest files until this number of bytes fits.
     fn make_room(&mut self, bytes: u64) {
-        while self.total + bytes > self.settings.size {
+        while self.total + bytes > self.size {
             let Some((path, freed)) = self.older.pop_front() else { return };
             // One that is gone already holds nothing.
             let _ = fs::remove_file(path);

@@ -41,13 +41,23 @@ use crate::{
     limit::{self, Admission},
     promql,
     telemetry::{
-        metrics::{ControlGauges, LaneGauges, Metrics, Resource},
+        metrics::{ControlGauges, LaneGauges, Metrics, Resource, TopNumber},
         otlp,
     },
+    top::{By, Measure, Top, Window},
 };
 
 /// Parsed queries that are kept.
 const CACHED_QUERIES: u64 = 10_000;
+/// Keys that each number of the ranking shows as metrics.
+const TOP_KEYS: usize = 5;
+/// The numbers that it shows.
+const TOP_NUMBERS: [(Measure, TopNumber); 4] = [
+    (Measure::Count, TopNumber::Queries),
+    (Measure::Memory, TopNumber::Memory),
+    (Measure::Seconds, TopNumber::Seconds),
+    (Measure::Refused, TopNumber::Refused),
+];
 /// Characters of a mistake in the configuration that are kept.
 const MISTAKE_CHARS: usize = 2_000;
 
@@ -230,6 +240,11 @@ impl Proxy {
         let _ = self.logs.journal.set(journal);
     }
 
+    /// The ranking of queries, where a journal is kept.
+    pub(crate) fn top(&self) -> Option<&Arc<Top>> {
+        self.logs.journal.get().map(Journal::top)
+    }
+
     /// Queries leave spans there from now on; the first to say so wins.
     pub fn trace_to(&self, spans: otlp::Sender) {
         drop(self.logs.spans.set(spans));
@@ -321,6 +336,18 @@ impl Proxy {
         }
     }
 
+    /// Who asked for most, as metrics.
+    fn show_top(&self) {
+        self.metrics.clear_top();
+        let Some(top) = self.top() else { return };
+        for (by, (measure, number)) in By::ALL.iter().flat_map(|by| TOP_NUMBERS.map(|shown| (by, shown))) {
+            let ranking = top.ranking(Window::FiveMinutes, *by, measure, TOP_KEYS, self.now_ms());
+            let rows: Vec<_> =
+                ranking.rows.iter().map(|row| (row.name(), row.amounts.number(measure))).collect();
+            self.metrics.top(by.as_str(), number, &rows, ranking.other.number(measure));
+        }
+    }
+
     /// All metrics in Prometheus' text format, with the usage of now.
     pub fn metrics_text(&self) -> prometheus::Result<String> {
         let Counts { open, max, evicted, refused } = self.connections.counts();
@@ -342,6 +369,7 @@ impl Proxy {
         let is_live = |name: &str| live.upstreams.iter().any(|upstream| upstream.backend.name() == name);
         self.metrics.clear_control();
         self.show_oldest(&live);
+        self.show_top();
         for backend in self.admission.snapshot().backends.into_iter().filter(|b| is_live(&b.name)) {
             self.show_control(&backend);
             self.metrics.queue_length(&backend.name, backend.waiting);

@@ -7,11 +7,11 @@ use prometheus::{
     core::Collector, exponential_buckets,
 };
 
-use super::{Described, Dimension, Metrics, control::Control};
+use super::{Described, Dimension, Metrics, control::Control, top::TopGauges};
 use crate::telemetry::{process::ProcessCollector, tenants::TenantLabels};
 
 /// Makes and registers metrics.
-struct Maker<'a> {
+pub(super) struct Maker<'a> {
     registry: &'a Registry,
     described: RefCell<Vec<Described>>,
 }
@@ -39,7 +39,7 @@ impl Maker<'_> {
         self.keep(IntGaugeVec::new(Opts::new(name, help), labels)?)
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
         self.keep(GaugeVec::new(Opts::new(name, help), labels)?)
     }
 
@@ -316,6 +316,7 @@ impl Metrics {
             soft_limits: make.soft_limits()?,
             journal_records: make.journal_records()?,
             journal_bytes: make.gauge("weir_journal_bytes", "Bytes of the journal's files.")?,
+            top: TopGauges::make(&make)?,
             described: make.described.into_inner(),
             registry,
         })

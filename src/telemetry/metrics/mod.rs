@@ -7,6 +7,7 @@ mod cached;
 mod control;
 mod journal;
 mod make;
+mod top;
 
 use std::time::Duration;
 
@@ -16,7 +17,10 @@ use prometheus::{
 };
 
 use self::cached::Cached;
-pub use self::control::{ControlGauges, LaneGauges};
+pub use self::{
+    control::{ControlGauges, LaneGauges},
+    top::TopNumber,
+};
 use super::tenants::TenantLabels;
 use crate::base::{Confidence, ErrorKind, TenantId};
 
@@ -178,6 +182,7 @@ pub struct Metrics {
     soft_limits: IntCounterVec,
     journal_records: IntCounterVec,
     journal_bytes: IntGauge,
+    top: top::TopGauges,
 }
 
 /// The ends of requests that dashboards and alerts look at: outcome and class of status.

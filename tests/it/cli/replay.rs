@@ -6,6 +6,7 @@ use weir::{
     base::{Estimate, QueryCost, time::EvalTimes},
     cost::Model,
     journal::{Basis, Divisible, FOLDER, Journal, Priced, Record, Settings, TextKept},
+    top::Top,
 };
 
 use crate::support::weir::now_ms;
@@ -16,8 +17,8 @@ fn weir(args: &[&str]) -> Output {
 
 /// A journal of 200 queries of 100 series, and one of 5,000.
 fn journal(data: &Path) {
-    let settings = Settings { folder: data.join(FOLDER), size: 1 << 20, text: TextKept::Full };
-    let (journal, writer) = Journal::start(settings).unwrap();
+    let settings = Settings { folder: Some(data.join(FOLDER)), size: 1 << 20, text: TextKept::Full };
+    let (journal, writer) = Journal::start(settings, Top::open(None, 0)).unwrap();
     let now = now_ms();
     for i in 0..201 {
         let series = Estimate::exact(if i == 200 { 5_000 } else { 100 });

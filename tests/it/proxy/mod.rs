@@ -20,6 +20,7 @@ mod split;
 mod stack;
 mod status;
 mod tls;
+mod top;
 mod traces;
 mod whose_data;
 mod wrong_estimate;

@@ -6,6 +6,7 @@ use serde_json::json;
 use weir::{
     journal::{Journal, Reader, Record, Settings, TextKept},
     proxy::replay::{Replay, Verdict},
+    top::Top,
 };
 
 use crate::support::{
@@ -76,8 +77,8 @@ fn request(random: &mut fastrand::Rng) -> (String, [(&'static str, &'static str)
 
 /// Sends the requests one after the other, and gives the records that they leave.
 async fn run(yaml: &str, folder: &Path) -> Vec<Record> {
-    let settings = Settings { folder: folder.to_owned(), size: 64 << 20, text: TextKept::Full };
-    let (journal, writer) = Journal::start(settings).unwrap();
+    let settings = Settings { folder: Some(folder.to_owned()), size: 64 << 20, text: TextKept::Full };
+    let (journal, writer) = Journal::start(settings, Top::open(None, 0)).unwrap();
     let weir = Weir::start(yaml).await;
     weir.proxy.journal_to(journal);
     weir.proxy.warm().await;
@@ -158,8 +159,8 @@ classes:
 async fn the_journal_holds_who_asked_and_what_became_of_it() {
     let upstream = FakeUpstream::start(database).await;
     let folder = tempfile::tempdir().unwrap();
-    let kept = Settings { folder: folder.path().to_owned(), size: 1 << 20, text: TextKept::Full };
-    let (journal, writer) = Journal::start(kept).unwrap();
+    let kept = Settings { folder: Some(folder.path().to_owned()), size: 1 << 20, text: TextKept::Full };
+    let (journal, writer) = Journal::start(kept, Top::open(None, 0)).unwrap();
     let weir = Weir::before(&upstream.url(), "prometheus").await;
     weir.proxy.journal_to(journal);
     weir.proxy.warm().await;

@@ -1,0 +1,28 @@
+//! `/api/v1/admin/top`: who asks for most.
+
+use axum::{extract::State, response::Response};
+
+use super::{
+    reply::{Asked, Failed, success},
+    routes::Admin,
+};
+use crate::top::{By, Measure, Window};
+
+/// Rows, unless it is asked otherwise.
+const ROWS: usize = 20;
+/// The most that can be asked for.
+const ROWS_MAX: usize = 50;
+
+/// The heaviest of a window, the heaviest first.
+pub(super) async fn rank(State(admin): State<Admin>, mut asked: Asked) -> Result<Response, Failed> {
+    let window = asked.one_of("window", Window::ALL, Window::as_str)?;
+    let by = asked.one_of("by", By::ALL, By::as_str)?;
+    let sort = asked.one_of("sort", Measure::ALL, Measure::as_str)?;
+    let limit = asked.take("limit").map_or(Ok(ROWS), |limit| {
+        let limit = limit.parse().ok().filter(|limit| (1..=ROWS_MAX).contains(limit));
+        limit.ok_or_else(|| Failed::bad(format!("`limit` is a number from 1 to {ROWS_MAX}")))
+    })?;
+    asked.nothing_else()?;
+    let top = admin.proxy.top().ok_or_else(|| Failed::missing("this process keeps no record of queries"))?;
+    Ok(success(top.ranking(window, by, sort, limit, admin.proxy.now_ms())))
+}
