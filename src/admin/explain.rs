@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     reply::{Asked, Failed, success},
-    routes::Admin,
+    state::Admin,
 };
 use crate::{
     base::{TenantId, duration, time},

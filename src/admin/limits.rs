@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     reply::{Asked, Failed, success},
-    routes::Admin,
+    state::Admin,
 };
 use crate::{
     base::{ErrorKind, TenantId},

@@ -1,6 +1,7 @@
 //! Floor 3: the admin API. A [`Snapshot`] is the state of the proxy at one moment; `page/` makes HTML of it,
 //! [`Snapshot::json`] a document for machines, and [`serve_admin`] serves both beside metrics, health and reload.
 
+mod api;
 mod explain;
 mod history;
 mod limits;
@@ -11,13 +12,15 @@ mod reply;
 mod routes;
 mod rules;
 mod snapshot;
+mod state;
 #[cfg(test)]
 mod tests;
 mod top;
 mod views;
 
 pub use page::{Escaped, escaped};
-pub use routes::{Operations, Reload, Suggest, serve_admin};
+pub use routes::serve_admin;
 pub use snapshot::{
     Backend, Finding, Holder, Number, Queries, Query, Replica, Severity, Share, Snapshot, Tenant,
 };
+pub use state::{Operations, Reload, Suggest};

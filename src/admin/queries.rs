@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::{
     reply::{Asked, Failed, success},
-    routes::Admin,
     snapshot::take::{query, wait_reasons},
+    state::Admin,
 };
 use crate::proxy::{Kill, Selection};
 

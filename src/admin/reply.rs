@@ -35,7 +35,7 @@ impl IntoResponse for Failed {
     }
 }
 
-const HEADERS: [(header::HeaderName, &str); 2] =
+pub(super) const HEADERS: [(header::HeaderName, &str); 2] =
     [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
 
 /// `{"status": "success", "data": …}`.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     reply::{Asked, Failed, success},
-    routes::Admin,
+    state::Admin,
 };
 use crate::{
     base::ErrorKind,

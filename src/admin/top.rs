@@ -4,7 +4,7 @@ use axum::{extract::State, response::Response};
 
 use super::{
     reply::{Asked, Failed, success},
-    routes::Admin,
+    state::Admin,
 };
 use crate::top::{By, Measure, Window};
 

@@ -14,8 +14,8 @@ use super::{
     limits::{self, Limits},
     page::{self, View, document, sign_in},
     reply::{Asked, Failed},
-    routes::Admin,
     snapshot::Snapshot,
+    state::Admin,
 };
 use crate::{
     base::ErrorKind,

@@ -59,6 +59,11 @@ impl Estimate {
         Self::new(value, Confidence::Exact)
     }
 
+    /// The number; `None` where nobody counted, which is `u64::MAX` inside.
+    pub fn known(self) -> Option<u64> {
+        (self.value < u64::MAX).then_some(self.value)
+    }
+
     /// The sum, known as well as its worse part; saturates.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {

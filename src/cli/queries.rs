@@ -119,7 +119,7 @@ pub(super) fn table(queries: &Value) -> String {
         let _ = writeln!(
             out,
             "{:>8} {:9} {:>7} {:>10} {:>9} {:5} {:20} {:24} {}",
-            query["id"],
+            query["id"].to_string(),
             state,
             duration_ms(&query["age_ms"]),
             number(&query["series"]["value"]),

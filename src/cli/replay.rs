@@ -116,8 +116,8 @@ fn verdict_json(record: &Record, replayed: &Replayed) -> serde_json::Value {
         "outcome": record.outcome.known(),
         "verdict": verdict,
         "limit": refusal.map(crate::limit::Refusal::id),
-        "observed": refusal.map(|refusal| refusal.observed.value),
-        "known": refusal.map(|refusal| refusal.observed.confidence.as_str()),
+        "observed": refusal.and_then(|refusal| refusal.observed.known()),
+        "known": refusal.filter(|refusal| refusal.observed.known().is_some()).map(|refusal| refusal.observed.confidence.as_str()),
         "max": refusal.map(|refusal| refusal.max),
         "shadowed": replayed.shadowed.iter().map(crate::limit::Refusal::id).collect::<Vec<_>>(),
     })

@@ -167,7 +167,7 @@ fn list(address: &AdminAddress, json: bool) -> Result<String, Failed> {
             "\n{:24} {:8} {:>8} {:22} {:16} {}: {}",
             clean(text("name"), 24),
             text("action"),
-            rule["hits"],
+            rule["hits"].to_string(),
             if expires.is_empty() { "never" } else { expires },
             clean(text("owner"), 16),
             clean(&rule["match"].to_string(), 80),

@@ -3,7 +3,7 @@
 use super::{
     auth,
     diagnostic::{Diagnostic, Path, Position, suggest},
-    raw::{Backend, BackendTls, Pressure, Raw, TenantLimits},
+    raw::{Backend, BackendTls, ClassMatch, Pressure, Raw, TenantLimits},
     scalar::{Limit, Secret},
     tls,
     tree::{Node, Value},
@@ -305,12 +305,13 @@ impl<'a> Checker<'a> {
             if !seen.insert(&class.name) {
                 self.refuse(&place.key("name"), format!("a second class named `{}`", class.name));
             }
-            if class.matches.header.is_empty() {
+            let ClassMatch { header, any_header } = &class.matches;
+            if header.is_empty() && any_header.is_empty() {
                 self.refuse(&place.key("match"), "needs at least one header, or the class matches nothing");
             }
-            for header in class.matches.header.keys() {
-                if http::HeaderName::try_from(header).is_err() {
-                    self.refuse(&place.key("match").key("header").key(header), "not a header name");
+            for (key, headers) in [("header", header), ("any_header", any_header)] {
+                for header in headers.keys().filter(|name| http::HeaderName::try_from(*name).is_err()) {
+                    self.refuse(&place.key("match").key(key).key(header), "not a header name");
                 }
             }
             reserved += class.reserve.map_or(0, |share| u32::from(share.percent()));

@@ -166,18 +166,44 @@ impl TenantLimits {
     }
 }
 
+impl PerQuery {
+    /// A question and an answer that a language model can use.
+    fn for_agents() -> Self {
+        Self {
+            series: Some(lit("5_000")),
+            samples: Some(lit("5_000_000")),
+            points: Some(lit("1_000_000")),
+            memory: Some(lit("256MiB")),
+            range: Some(lit("7d")),
+            steps: Some(lit("1_000")),
+            response: Some(lit("1MiB")),
+            ..Self::default()
+        }
+    }
+}
+
 impl Class {
-    /// Alerts go first, then dashboards; Grafana sends these headers.
+    /// Alerts go first, then dashboards; Grafana sends these headers. Programs that ask on behalf of a language model name
+    /// themselves: `mcp-grafana`, `prometheus-mcp-server`, `mcp-victoriametrics`.
     pub(super) fn built_in() -> Vec<Self> {
-        let class = |name: &str, header: &str, value: &str, reserve| Self {
+        let headers = |headers: &[(&str, &str)]| {
+            headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let class = |name: &str, matches, reserve| Self {
             name: name.to_owned(),
-            matches: ClassMatch { header: BTreeMap::from([(header.to_owned(), value.to_owned())]) },
+            matches,
             reserve,
             per_query: PerQuery::default(),
+            ceilings: PerQuery::default(),
+            fix: false,
         };
+        let header = |name, value| ClassMatch { header: headers(&[(name, value)]), ..ClassMatch::default() };
+        let agents = headers(&[("User-Agent", "*mcp*"), ("Weir-Agent", "*")]);
+        let agents = ClassMatch { any_header: agents, ..ClassMatch::default() };
         vec![
-            class("rules", "FromAlert", "true", Some(lit("20%"))),
-            class("dashboards", "X-Dashboard-Uid", "*", None),
+            class("rules", header("FromAlert", "true"), Some(lit("20%"))),
+            class("dashboards", header("X-Dashboard-Uid", "*"), None),
+            Self { ceilings: PerQuery::for_agents(), fix: true, ..class("agents", agents, None) },
         ]
     }
 }

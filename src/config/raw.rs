@@ -341,14 +341,32 @@ pub struct Class {
     /// Limits of one query of this class, where they differ from the tenant's.
     #[serde(default, skip_serializing_if = "is_default")]
     pub per_query: PerQuery,
+    /// What one query of this class may cost at most, whatever its tenant may. A class with ceilings and without `reserve` and
+    /// `per_query` only takes away, so that any client may name itself one of it; others are believed to trusted peers alone.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ceilings: PerQuery,
+    /// Whether a refusal has a `fix`: a query that passes, as text to send.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub fix: bool,
+}
+
+impl Class {
+    /// To be of this class is no advantage.
+    pub(super) fn only_lowers(&self) -> bool {
+        !is_default(&self.ceilings) && self.reserve.is_none() && is_default(&self.per_query)
+    }
 }
 
 /// Which requests belong to a class.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassMatch {
-    /// Headers with these values, all of which must match; `*` at the end stands for anything.
+    /// Headers with these values, all of which must match; `*` at the end, or at both ends, stands for anything.
+    #[serde(skip_serializing_if = "is_default")]
     pub header: BTreeMap<String, String>,
+    /// Headers with these values, one of which must match.
+    #[serde(skip_serializing_if = "is_default")]
+    pub any_header: BTreeMap<String, String>,
 }
 
 /// Logs and profiles.

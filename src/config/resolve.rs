@@ -1,7 +1,7 @@
 //! From the raw configuration to the modules' settings: defaults under overrides, units into numbers.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     num::{NonZeroU32, NonZeroU64},
     sync::Arc,
     time::Duration,
@@ -131,11 +131,16 @@ fn header_name(name: &str) -> Result<HeaderName, String> {
 
 fn rules(raw: &Raw) -> Result<Rules, String> {
     let class = |class: &raw::Class| {
-        let headers = class.matches.header.iter();
-        let headers = headers.map(|(name, value)| Ok((header_name(name)?, Pattern::new(value))));
+        let patterns = |headers: &BTreeMap<String, String>| {
+            let patterns = headers.iter().map(|(name, value)| Ok((header_name(name)?, Pattern::new(value))));
+            patterns.collect::<Result<_, String>>()
+        };
         Ok::<_, String>(ClassRule {
             name: class.name.as_str().into(),
-            headers: headers.collect::<Result<_, String>>()?,
+            headers: patterns(&class.matches.header)?,
+            any_header: patterns(&class.matches.any_header)?,
+            only_lowers: class.only_lowers(),
+            fix: class.fix,
         })
     };
     Ok(Rules {
@@ -314,11 +319,15 @@ fn policy(raw: &Raw) -> Result<Policy, String> {
 /// The limits of one tenant: complete, and as they are written.
 fn tenant_policy(limits: &TenantLimits, written: &TenantLimits, classes: &[raw::Class]) -> TenantPolicy {
     let modes = Modes(limits);
-    let per_class = classes.iter().filter(|class| class.per_query != raw::PerQuery::default());
+    let none = raw::PerQuery::default();
+    let per_class = classes.iter().filter(|class| class.per_query != none || class.ceilings != none);
     let per_class = per_class.map(|class| {
         let over = |below| class.per_query.over(below);
         let (limits, written) = (over(&limits.per_query), over(&written.per_query));
-        (class.name.as_str().into(), per_query(&limits, &written, &modes))
+        let limits = per_query(&limits, &written, &modes);
+        // Weir's own: a database that enforces limits itself gets those of the tenant.
+        let ceilings = per_query(&class.ceilings, &none, &modes);
+        (class.name.as_str().into(), if class.ceilings == none { limits } else { limits.and(&ceilings) })
     });
     let queue = QueuePolicy::default();
     TenantPolicy {

@@ -16,6 +16,7 @@ mod escape_request_line;
 mod guard;
 mod handshake;
 mod io;
+pub mod openapi;
 pub mod pem;
 mod reject;
 mod serve;

@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     per_query::{SoftHit, check_per_query, soft},
     permit::{Actual, Charge, Permit, Phase, enter, phase},
-    policy::Policy,
+    policy::{Mode, Policy},
     refusal::{LimitName, Refusal, Scope, ShadowHit},
     snapshot::Snapshot,
     state::{Answer, Handovers, Place, State, retry_soon},
@@ -143,8 +143,9 @@ impl Admission {
     pub fn soft(&self, request: &AdmissionRequest) -> Option<SoftHit> {
         let policy = self.policy.load();
         let mut tenants = request.payers.iter();
-        tenants
-            .find_map(|tenant| soft(policy.tenant(tenant), tenant, request.class.as_deref(), &request.cost))
+        tenants.find_map(|tenant| {
+            soft(policy.tenant(tenant), tenant, request.class.as_deref(), &request.cost, Mode::Enforce)
+        })
     }
 
     /// Looks at the per-query limits, and at whether the query is more than a whole budget; nothing is counted.

@@ -80,10 +80,7 @@ impl SoftHit {
     /// For people: the excess, and the consequence for a larger query.
     pub fn message(&self) -> String {
         let (name, seen) = (self.limit, self.observed);
-        let observed = match seen.value {
-            u64::MAX => "an unknown number of".to_owned(),
-            value => name.show(value),
-        };
+        let observed = name.show(seen.value);
         let refused = self
             .refused_over
             .map_or_else(String::new, |max| format!(" Over {} it will be refused.", name.show(max)));
@@ -98,15 +95,16 @@ impl SoftHit {
     }
 }
 
-/// The first enforced soft limit that a query passes.
+/// The first soft limit in this mode that a query passes.
 pub fn soft(
     policy: &TenantPolicy,
     tenant: &TenantId,
     class: Option<&str>,
     cost: &QueryCost,
+    mode: Mode,
 ) -> Option<SoftHit> {
     checks(&policy.soft, cost).iter().enumerate().find_map(|(i, &(soft, limit, observed))| {
-        let max = soft.enforced().filter(|max| observed.value > *max)?;
+        let max = soft.threshold().filter(|max| soft.mode == mode && observed.value > *max)?;
         let refused_over = checks(policy.per_query(class), cost)[i].0.enforced();
         Some(SoftHit { limit, observed, max, refused_over, tenant: tenant.clone() })
     })

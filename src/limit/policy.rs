@@ -233,7 +233,9 @@ macro_rules! each_limit {
 }
 
 impl PerQuery {
-    fn and(&self, other: &Self) -> Self {
+    /// The stricter of both for each limit.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
         each_limit!(
             self,
             other,

@@ -31,9 +31,13 @@ macro_rules! limits {
 }
 
 impl LimitName {
-    /// A number in its unit, for people.
+    /// A number in its unit, for people; `u64::MAX` is unknown.
     pub fn show(self, n: u64) -> String {
-        self.unit().show(n)
+        match (n, self.unit()) {
+            (u64::MAX, Unit::Count) => "an unknown number of".to_owned(),
+            (u64::MAX, _) => "an unknown amount".to_owned(),
+            (n, unit) => unit.show(n),
+        }
     }
 }
 

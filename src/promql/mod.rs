@@ -12,6 +12,7 @@ mod lexer;
 mod matchers;
 mod parser;
 pub mod print;
+pub mod rewrite;
 pub mod shape;
 pub mod steps;
 pub mod templates;

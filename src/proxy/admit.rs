@@ -15,7 +15,9 @@ use super::{
 };
 use crate::{
     base::TenantId,
-    limit::{Admissible, AdmissionRequest, Admitted, Charged, Permit, RateLimited, Refusal, ShadowHit},
+    limit::{
+        self, Admissible, AdmissionRequest, Admitted, Charged, Mode, Permit, RateLimited, Refusal, ShadowHit,
+    },
 };
 
 /// Bytes of the longest form that may hold a query that costs nothing.
@@ -85,9 +87,18 @@ impl Admissible for Exchange<Box<Priced>> {
     fn admitted(self, Admitted { permit, waited, shadowed, soft }: Admitted) -> Exchange<Running> {
         let Self { mut common, stage: mut priced } = self;
         common.log.shadowed(shadowed);
-        // A query that runs again, as a whole, was warned the first time.
-        if let Some(soft) = soft.filter(|_| priced.charged != Charged::All) {
-            common.log.over_soft_limit(soft.limit);
+        // A query that runs again, as a whole, was counted and warned the first time.
+        let is_first = priced.charged != Charged::All;
+        let (tenant, cost) = (&common.caller.tenant, &priced.estimate.cost);
+        let watched = limit::soft(&common.policy, tenant, common.class(), cost, Mode::Shadow);
+        if let Some(watched) = watched.filter(|_| is_first) {
+            common.log.over_soft_limit(watched.limit, "shadow");
+        }
+        if soft.is_some() || common.slow {
+            common.log.slow();
+        }
+        if let Some(soft) = soft.filter(|_| is_first) {
+            common.log.over_soft_limit(soft.limit, "enforce");
             let fix = fix(soft.limit, &priced.estimate);
             common.warnings.push(format!("{} To stay below it: {fix}", soft.message()));
         }
@@ -96,7 +107,7 @@ impl Admissible for Exchange<Box<Priced>> {
             let plain = HeaderValue::from_static("identity");
             priced.outgoing.headers.insert(header::ACCEPT_ENCODING, plain);
         }
-        let progress = common.log.admitted(waited, priced.charged != Charged::All);
+        let progress = common.log.admitted(waited, is_first);
         progress.set_deadline(priced.deadline);
         Exchange { common, stage: Running { priced, permit, waited, progress } }
     }
@@ -105,7 +116,7 @@ impl Admissible for Exchange<Box<Priced>> {
         let progress = self.common.log.progress();
         let failure = match progress.as_ref().and_then(|progress| progress.cancelled()) {
             Some(why) => Failure::cancelled(why),
-            None => Failure::refused(&refusal, &self.stage.estimate),
+            None => Failure::refused(&refusal, &self.stage.estimate, self.stage.fix),
         };
         self.common.reject(failure)
     }

@@ -175,6 +175,11 @@ impl ConfigSnapshot {
         self.classes.get(class).map_or_else(|| UNCLASSED.into(), Arc::clone)
     }
 
+    /// Whether refusals of a class have a fix.
+    pub(super) fn suggests_fix(&self, class: usize) -> bool {
+        self.rules.classes.get(class).is_some_and(|class| class.fix)
+    }
+
     /// The name of a class, as admission knows it; `None` for requests that match none.
     pub(super) fn class(&self, class: usize) -> Option<&Arc<str>> {
         self.classes.get(class).filter(|_| class < self.rules.unclassed())

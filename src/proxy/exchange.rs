@@ -7,8 +7,14 @@ use http::request::Parts;
 use tokio::time::Instant;
 
 use super::{
-    config::ConfigSnapshot, identify::Identity, log::QueryLog, query::ParsedQuery, respond::failure::Failure,
-    route::Endpoint, shared::Shared, upstream::Upstream,
+    config::ConfigSnapshot,
+    identify::Identity,
+    log::QueryLog,
+    query::ParsedQuery,
+    respond::{Fix, failure::Failure},
+    route::Endpoint,
+    shared::Shared,
+    upstream::Upstream,
 };
 use crate::{
     backend::Outgoing,
@@ -69,6 +75,8 @@ pub(super) struct Parsed {
 pub(super) struct Priced {
     pub(super) query: Box<ParsedQuery>,
     pub(super) estimate: Estimated,
+    /// A query that passes, where this one is refused.
+    pub(super) fix: Option<Box<Fix>>,
     pub(super) outgoing: Box<Outgoing>,
     /// The time from its arrival to its last byte.
     pub(super) time: Duration,

@@ -219,7 +219,7 @@ pub(super) fn refused_below(common: &Common, failure: Failure, estimate: &Estima
     };
     let observed = Estimate::new(observed, Confidence::AtLeast);
     let scope = Scope::Tenant(common.caller.tenant.clone());
-    Failure::refused(&Refusal::exceeded(limit, observed, max.unwrap_or_default(), scope), estimate)
+    Failure::refused(&Refusal::exceeded(limit, observed, max.unwrap_or_default(), scope), estimate, None)
 }
 
 /// The timeout that replaces the client's own: none where that is lower, or where nothing takes time.

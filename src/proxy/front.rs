@@ -6,12 +6,14 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use futures_util::future::{Either, Ready, ready};
 use http::{HeaderValue, Request, Response, Uri, header, request::Parts};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::{
+    api,
     config::ConfigSnapshot,
     exchange::{Common, Exchange, Identified, Rejected},
     identify::{Identity, OnBehalfOf},
@@ -21,7 +23,14 @@ use super::{
     shared::{Front, Shared},
     upstream::Upstream,
 };
-use crate::{backend::headers::strip_hop_by_hop, base::ErrorKind};
+use crate::{
+    backend::headers::strip_hop_by_hop,
+    base::ErrorKind,
+    http::openapi::{JSON, TEXT},
+};
+
+/// How to ask well, for language models (llmstxt.org).
+const GUIDE: &str = include_str!("llms.txt");
 
 /// A request as it comes from a connection.
 #[derive(Debug)]
@@ -55,9 +64,8 @@ impl Front {
         let routed = route(&head.method, head.uri.path()).map_err(|error| error.with(head.uri.query()));
         let routed = routed.map_err(|error| Rejected { log: None, failure: error.into() })?;
         let endpoint = routed.endpoint;
-        if matches!(endpoint, Endpoint::Healthy | Endpoint::Ready) {
-            let health = self.health(endpoint).map_err(|failure| Rejected { log: None, failure })?;
-            return Ok(Either::Right(health));
+        if let Some(answer) = self.own(endpoint) {
+            return answer.map(Either::Right).map_err(|failure| Rejected { log: None, failure });
         }
         let mut log = self.logs.begin(endpoint, began, &mut head.headers);
         match self.identify(&head, routed, incoming.peer, &mut log) {
@@ -123,16 +131,21 @@ impl Front {
         Ok(Identification { config, caller, upstream, moved })
     }
 
-    /// The answer to `/-/healthy` and `/-/ready`, which load balancers ask on the address that they send queries to.
-    fn health(&self, endpoint: Endpoint) -> Result<Response<Body>, Failure> {
-        if endpoint == Endpoint::Ready && self.stopping.load(Relaxed) {
-            return Err(Failure::new(ErrorKind::ShuttingDown, "Weir is shutting down"));
-        }
-        let text = if endpoint == Endpoint::Ready { "Weir is ready.\n" } else { "Weir is healthy.\n" };
+    /// The answer to what is not asked of a database: load balancers check health on the address that they send queries to.
+    fn own(&self, endpoint: Endpoint) -> Option<Result<Response<Body>, Failure>> {
+        let (text, media) = match endpoint {
+            Endpoint::Ready if self.stopping.load(Relaxed) => {
+                return Some(Err(Failure::new(ErrorKind::ShuttingDown, "Weir is shutting down")));
+            }
+            Endpoint::Healthy => ("Weir is healthy.\n".into(), TEXT),
+            Endpoint::Ready => ("Weir is ready.\n".into(), TEXT),
+            Endpoint::Guide => (GUIDE.into(), TEXT),
+            Endpoint::Description => (Bytes::from(api::description()), JSON),
+            _ => return None,
+        };
         let mut response = Response::new(Body::full(text));
-        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-        response.headers_mut().insert(header::CONTENT_TYPE, plain);
-        Ok(response)
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+        Some(Ok(response))
     }
 }
 

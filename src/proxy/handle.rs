@@ -16,11 +16,12 @@ use futures_util::future::join_all;
 use http::{Request, Response, header};
 use http_body_util::{BodyExt as _, Full};
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tower::ServiceExt as _;
 
 use super::{
     config::{ConfigSnapshot, ConfigState, Settings},
+    estimate::FIX_SEARCHES_MAX,
     front::Incoming,
     identify::OnBehalfOf,
     log::{ActiveQueries, ActiveQuery, QueryLogs, cut},
@@ -116,6 +117,7 @@ impl Proxy {
             history: Arc::clone(&history),
             long_answers: LongAnswers::new(),
             metrics: Arc::clone(&metrics),
+            fix_searches: Semaphore::new(FIX_SEARCHES_MAX),
         };
         let cache = promql::Cache::new(CACHED_QUERIES);
         let shared = Arc::new(Shared {

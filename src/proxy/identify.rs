@@ -61,13 +61,19 @@ pub enum TenantSource {
     Bearer(Vec<(String, TenantId)>),
 }
 
-/// Which requests belong to a class: all headers must match.
-#[derive(Clone, Debug)]
+/// Which requests belong to a class.
+#[derive(Clone, Debug, Default)]
 pub struct ClassRule {
     /// The class' name.
     pub name: Arc<str>,
-    /// Header and pattern.
+    /// Header and pattern; all must match.
     pub headers: Vec<(HeaderName, Pattern)>,
+    /// Header and pattern; where there are any, one must match.
+    pub any_header: Vec<(HeaderName, Pattern)>,
+    /// To be of this class is no advantage: any client may say that it is.
+    pub only_lowers: bool,
+    /// Refusals of its queries have a fix.
+    pub fix: bool,
 }
 
 /// The condition on a header's value.
@@ -77,14 +83,17 @@ pub enum Pattern {
     Exact(String),
     /// Anything that starts with this; everything when it is empty.
     Prefix(String),
+    /// Anything that holds this.
+    Contains(String),
 }
 
 impl Pattern {
-    /// Reads `text` or `prefix*`.
+    /// Reads `text`, `prefix*` or `*part*`.
     pub fn new(text: &str) -> Self {
-        match text.strip_suffix('*') {
-            Some(prefix) => Self::Prefix(prefix.to_owned()),
-            None => Self::Exact(text.to_owned()),
+        let Some(prefix) = text.strip_suffix('*') else { return Self::Exact(text.to_owned()) };
+        match prefix.strip_prefix('*') {
+            Some(part) => Self::Contains(part.to_owned()),
+            None => Self::Prefix(prefix.to_owned()),
         }
     }
 
@@ -92,6 +101,7 @@ impl Pattern {
         match self {
             Self::Exact(text) => value == text.as_bytes(),
             Self::Prefix(text) => value.starts_with(text.as_bytes()),
+            Self::Contains(text) => memchr::memmem::find(value, text.as_bytes()).is_some(),
         }
     }
 }
@@ -170,11 +180,9 @@ impl Rules {
         // Nobody checks the password here, so that the name is no more than a header.
         let user = if trusted { basic_user(headers) } else { None };
         let tenant = self.tenant(headers, user.as_deref(), trusted)?;
-        let class = if trusted {
-            self.classes.iter().position(|class| class.matches(headers)).unwrap_or(self.unclassed())
-        } else {
-            self.unclassed()
-        };
+        let is_believed = |class: &ClassRule| trusted || class.only_lowers;
+        let class = self.classes.iter().position(|class| is_believed(class) && class.matches(headers));
+        let class = class.unwrap_or(self.unclassed());
         let actor = self.actor(headers, user.as_deref(), peer.ip(), trusted);
         Ok(Identity { tenant, payers: Vec::new(), actor, class, trusted })
     }
@@ -194,7 +202,10 @@ impl Rules {
             }
         }
         if !who.trusted {
-            for (name, _) in self.classes.iter().flat_map(|class| &class.headers) {
+            let believed_to_the_trusted = self.classes.iter().filter(|class| !class.only_lowers);
+            for (name, _) in
+                believed_to_the_trusted.flat_map(|class| class.headers.iter().chain(&class.any_header))
+            {
                 headers.remove(name);
             }
             for (name, _) in ACTOR_HEADERS {
@@ -272,9 +283,10 @@ impl Rules {
 
 impl ClassRule {
     fn matches(&self, headers: &HeaderMap) -> bool {
-        self.headers
-            .iter()
-            .all(|(name, pattern)| headers.get(name).is_some_and(|v| pattern.matches(v.as_bytes())))
+        let is_met = |(name, pattern): &(HeaderName, Pattern)| {
+            headers.get(name).is_some_and(|value| pattern.matches(value.as_bytes()))
+        };
+        self.headers.iter().all(is_met) && (self.any_header.is_empty() || self.any_header.iter().any(is_met))
     }
 }
 
@@ -334,6 +346,7 @@ mod tests {
             classes: vec![ClassRule {
                 name: "rules".into(),
                 headers: vec![(HeaderName::from_static("fromalert"), Pattern::new("tr*"))],
+                ..ClassRule::default()
             }],
         }
     }

@@ -16,6 +16,7 @@
 //! from outside, `supervise.rs` looks after the backends, `log/` has one record for each query.
 
 mod admit;
+pub mod api;
 mod config;
 mod estimate;
 mod exchange;

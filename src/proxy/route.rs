@@ -33,6 +33,10 @@ pub(crate) enum Endpoint {
     Healthy,
     /// `/-/ready`: whether it takes queries; answered here.
     Ready,
+    /// `/llms.txt`: how to ask well; answered here.
+    Guide,
+    /// `openapi.json`: this API; answered here.
+    Description,
 }
 
 impl Endpoint {
@@ -52,6 +56,8 @@ impl Endpoint {
             Self::Light => "light",
             Self::Healthy => "healthy",
             Self::Ready => "ready",
+            Self::Guide => "guide",
+            Self::Description => "description",
         }
     }
 }
@@ -139,35 +145,53 @@ const GET: &str = "GET";
 const POST: &str = "POST";
 const GET_POST: &str = "GET, POST";
 
-/// Paths below `/api/v1/`, without the label values.
-const TABLE: &[(&str, Endpoint, &str)] = &[
-    ("query", Endpoint::Query, GET_POST),
-    ("query_range", Endpoint::QueryRange, GET_POST),
-    ("query_exemplars", Endpoint::QueryExemplars, GET_POST),
-    ("series", Endpoint::Series, GET_POST),
-    ("labels", Endpoint::Labels, GET_POST),
-    ("read", Endpoint::RemoteRead, POST),
-    ("prom/remote/read", Endpoint::RemoteRead, POST),
-    ("search/metric_names", Endpoint::Search, GET_POST),
-    ("search/label_names", Endpoint::Search, GET_POST),
-    ("search/label_values", Endpoint::Search, GET_POST),
-    ("query_cost", Endpoint::QueryCost, GET_POST),
-    ("query_range_cost", Endpoint::QueryRangeCost, GET_POST),
-    ("metadata", Endpoint::Light, GET),
-    ("rules", Endpoint::Light, GET),
-    ("alerts", Endpoint::Light, GET),
-    ("format_query", Endpoint::Light, GET_POST),
-    ("parse_query", Endpoint::Light, GET_POST),
-    ("status/buildinfo", Endpoint::Light, GET),
-    ("status/runtimeinfo", Endpoint::Light, GET),
-    ("status/flags", Endpoint::Light, GET),
-    ("status/self_metrics", Endpoint::Light, GET),
-    ("features", Endpoint::Light, GET),
-    ("openapi.yaml", Endpoint::Light, GET),
-    ("scrape_pools", Endpoint::Light, GET),
-    ("stores", Endpoint::Light, GET),
-    ("query_explain", Endpoint::Light, GET_POST),
-    ("query_range_explain", Endpoint::Light, GET_POST),
+/// Paths below `/api/v1/`, without the label values: endpoint, methods, and what it is for.
+pub(super) const TABLE: &[(&str, Endpoint, &str, &str)] = &[
+    ("query", Endpoint::Query, GET_POST, "evaluates a query at one instant"),
+    ("query_range", Endpoint::QueryRange, GET_POST, "evaluates a query over a time"),
+    ("query_exemplars", Endpoint::QueryExemplars, GET_POST, "traces beside a graph"),
+    ("series", Endpoint::Series, GET_POST, "label sets behind selectors"),
+    ("labels", Endpoint::Labels, GET_POST, "label names"),
+    ("read", Endpoint::RemoteRead, POST, "remote read: raw samples by protobuf"),
+    ("prom/remote/read", Endpoint::RemoteRead, POST, "the same, where M3 has it"),
+    ("search/metric_names", Endpoint::Search, GET_POST, "names of metrics that look like something"),
+    ("search/label_names", Endpoint::Search, GET_POST, "label names that look like something"),
+    ("search/label_values", Endpoint::Search, GET_POST, "label values that look like something"),
+    (
+        "query_cost",
+        Endpoint::QueryCost,
+        GET_POST,
+        "what an instant query would cost, and whether it would be admitted",
+    ),
+    (
+        "query_range_cost",
+        Endpoint::QueryRangeCost,
+        GET_POST,
+        "what a range query would cost, and whether it would be admitted",
+    ),
+    ("metadata", Endpoint::Light, GET, "types and descriptions of metrics"),
+    ("rules", Endpoint::Light, GET, "rules of the database"),
+    ("alerts", Endpoint::Light, GET, "alerts of the database"),
+    ("format_query", Endpoint::Light, GET_POST, "a query in the canonical layout"),
+    ("parse_query", Endpoint::Light, GET_POST, "the syntax tree of a query"),
+    ("status/buildinfo", Endpoint::Light, GET, "the build of the database"),
+    ("status/runtimeinfo", Endpoint::Light, GET, "the state of the database"),
+    ("status/flags", Endpoint::Light, GET, "the command line of the database"),
+    ("status/self_metrics", Endpoint::Light, GET, "metrics of the database"),
+    ("features", Endpoint::Light, GET, "features of the database"),
+    ("openapi.yaml", Endpoint::Light, GET, "the database's own description"),
+    ("scrape_pools", Endpoint::Light, GET, "scrape pools of the database"),
+    ("stores", Endpoint::Light, GET, "stores behind Thanos"),
+    ("query_explain", Endpoint::Light, GET_POST, "the plan of an instant query, by Thanos"),
+    ("query_range_explain", Endpoint::Light, GET_POST, "the plan of a range query, by Thanos"),
+    ("openapi.json", Endpoint::Description, GET, "this API in OpenAPI 3.1"),
+];
+
+/// Paths at the root, which are read.
+pub(super) const ROOT: &[(&str, Endpoint, &str)] = &[
+    ("/-/healthy", Endpoint::Healthy, "whether the process answers"),
+    ("/-/ready", Endpoint::Ready, "whether it takes queries"),
+    ("/llms.txt", Endpoint::Guide, "how to ask well, for language models"),
 ];
 
 /// Prefixes of the API: of Mimir and Cortex, and of older Cortex.
@@ -236,9 +260,10 @@ fn find<'a>(method: &Method, path: &'a str) -> Result<Routed<'a>, RouteError> {
     let path = PREFIXES.iter().find_map(below).unwrap_or(path);
     let is_read = matches!(*method, Method::GET | Method::HEAD);
     let Some(name) = path.strip_prefix("/api/v1/") else {
+        if let Some((_, endpoint, _)) = ROOT.iter().find(|(known, ..)| is_read && *known == path) {
+            return Ok(Routed { endpoint: *endpoint, path });
+        }
         return match path {
-            "/-/healthy" if is_read => Ok(Routed { endpoint: Endpoint::Healthy, path }),
-            "/-/ready" if is_read => Ok(Routed { endpoint: Endpoint::Ready, path }),
             _ if is_lifecycle(path) => Err(RouteError::Closed),
             _ if names_tenant(path) => Err(RouteError::TenantInPath),
             _ if is_read && is_web(path) => Err(RouteError::WebInterface),
@@ -246,7 +271,7 @@ fn find<'a>(method: &Method, path: &'a str) -> Result<Routed<'a>, RouteError> {
         };
     };
     let found =
-        TABLE.iter().find(|(known, ..)| *known == name).map(|&(_, endpoint, methods)| (endpoint, methods));
+        TABLE.iter().find(|(known, ..)| *known == name).map(|&(_, endpoint, methods, _)| (endpoint, methods));
     // VictoriaMetrics takes a form, too; the others say themselves that they do not.
     let found = found.or_else(|| is_label_values(name).then_some((Endpoint::LabelValues, GET_POST)));
     let Some((endpoint, methods)) = found else {
@@ -337,6 +362,9 @@ mod tests {
             ("GET", "/api/v1/targets/relabel_steps", Err(RouteError::Closed)),
             ("GET", "/-/healthy", Ok(Endpoint::Healthy)),
             ("HEAD", "/-/ready", Ok(Endpoint::Ready)),
+            ("GET", "/llms.txt", Ok(Endpoint::Guide)),
+            ("POST", "/llms.txt", Err(RouteError::Unknown)),
+            ("GET", "/api/v1/openapi.json", Ok(Endpoint::Description)),
             ("POST", "/-/ready", Err(RouteError::Closed)),
             ("POST", "/api/v1/status/buildinfo", Err(RouteError::Method("GET"))),
             ("DELETE", "/api/v1/series", Err(RouteError::Method("GET, POST"))),
@@ -385,7 +413,9 @@ mod tests {
             let got = route(&method.parse().unwrap(), path);
             assert_eq!(got.clone().map(|routed| routed.endpoint), want, "{method} {path}");
             if let Ok(routed) = got {
-                assert!(routed.path.starts_with("/api/v1/") || routed.path.starts_with("/-/"));
+                assert!(
+                    routed.path.starts_with("/api/v1/") || ROOT.iter().any(|(path, ..)| *path == routed.path)
+                );
             }
         }
     }

@@ -4,6 +4,7 @@
 use std::sync::{Arc, atomic::AtomicBool};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
 
 use super::{
     config::ConfigSnapshot, log::QueryLogs, long_answers::LongAnswers, query::body::Bodies, rules::QueryRules,
@@ -45,6 +46,8 @@ pub(super) struct Pricing {
     pub(super) history: Arc<History>,
     pub(super) long_answers: LongAnswers,
     pub(super) metrics: Arc<Metrics>,
+    /// Bounds the searches for queries that pass in place of refused ones.
+    pub(super) fix_searches: Semaphore,
 }
 
 /// Where the real costs of queries go.

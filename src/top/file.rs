@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, io, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    By, Measure, Window,
+    dimensions::{By, Measure, Window},
     slots::{Slot, Slots},
     stats::{Amounts, Details, Durations, Worst},
     table::Table,

@@ -5,9 +5,9 @@ use std::{cmp::Reverse, collections::HashMap};
 use serde::Serialize;
 
 use super::{
-    By, Measure, PANEL_SEPARATOR, Window, Worst,
+    dimensions::{By, Measure, PANEL_SEPARATOR, Window},
     slots::Slots,
-    stats::{Amounts, Details, object},
+    stats::{Amounts, Details, Worst, object},
 };
 
 /// The heaviest keys of a window.

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, fmt::Write as _, hash::BuildHasher as _};
 use foldhash::fast::RandomState;
 
 use super::{
-    By, Observation, PANEL_SEPARATOR, Window,
+    dimensions::{By, Observation, PANEL_SEPARATOR, Window},
     stats::{Amounts, Worst},
     table::Table,
 };

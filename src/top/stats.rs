@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap as _};
 
-use super::{Measure, Observation};
+use super::dimensions::{Measure, Observation};
 
 /// Characters of the worst query's text.
 const QUERY_CHARS: usize = 500;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use super::{
-    KEYS_MAX, Measure, Observation,
+    dimensions::{KEYS_MAX, Measure, Observation},
     stats::{Amounts, Details, Worst},
 };
 

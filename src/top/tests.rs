@@ -3,6 +3,7 @@
 use std::{collections::HashMap, fs};
 
 use super::*;
+use crate::promql::Fingerprint;
 
 const NOW: i64 = 1_700_000_000_000;
 

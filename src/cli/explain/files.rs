@@ -62,13 +62,17 @@ pub(super) async fn explain(
         Err(error) => return output::err(error, BAD_INPUT),
     };
     for path in &paths {
-        let document = match Document::read(path) {
-            Ok(Some(document)) => document,
-            Ok(None) => {
-                return output::err(format_args!("{}: neither JSON nor YAML", path.display()), BAD_INPUT);
-            }
-            Err(error) => return output::err(format_args!("{}: {error}", path.display()), BAD_INPUT),
-        };
+        let read = Document::read(path).map_err(|error| error.to_string());
+        let document =
+            match read.and_then(|document| document.ok_or_else(|| "neither JSON nor YAML".to_owned())) {
+                Ok(document) => document,
+                // A folder holds other files, too.
+                Err(error) if !named.contains(path) => {
+                    let _ = output::err(format_args!("{}: skipped: {error}", path.display()), 0);
+                    continue;
+                }
+                Err(error) => return output::err(format_args!("{}: {error}", path.display()), BAD_INPUT),
+            };
         for expression in &document.expressions {
             let explained = one(path, &document, expression, range, asker).await;
             over += u64::from(!explained.is_admitted());

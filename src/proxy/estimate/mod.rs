@@ -1,6 +1,7 @@
 //! Prices a query, or explains its price.
 
 mod estimation;
+mod fix;
 
 use std::{
     task::{Context, Poll},
@@ -13,20 +14,21 @@ use tower::Service;
 
 pub(super) use estimation::ceilings;
 use estimation::{Estimation, EstimationResult};
+pub(super) use fix::FIX_SEARCHES_MAX;
 
 use super::{
     exchange::{Common, Exchange, Parsed, Priced, Rejected},
     forward,
     layer::layer,
     query::ParsedQuery,
-    respond::{Body, failure::Failure},
+    respond::{Body, Fix, failure::Failure},
     shared::Pricing,
 };
 use crate::{
-    base::{Confidence, QueryCost, TenantId},
+    base::{Confidence, ErrorKind, QueryCost, TenantId},
     cost::{self, Verdict, explain},
     journal::{Basis, Divisible},
-    limit::{self, Ceilings, Charged, LimitName, TenantPolicy},
+    limit::{self, Ceilings, Charged, LimitName, Mode, Refusal, TenantPolicy},
     promql,
     rules::Action,
     telemetry::metrics::Dimension,
@@ -36,7 +38,17 @@ use crate::{
 const PROBING_MAX: Duration = Duration::from_secs(60);
 
 impl Pricing {
+    /// Prices a query that came, and counts that.
     async fn price(&self, common: &Common, query: &ParsedQuery, ceilings: &Ceilings) -> EstimationResult {
+        let result = self.estimate(common, query, ceilings).await;
+        let cost = &result.estimate.cost;
+        self.metrics.estimated(Dimension::Series, cost.series.value);
+        self.metrics.estimated(Dimension::Samples, cost.samples.value);
+        self.metrics.estimated(Dimension::Memory, cost.memory.value);
+        result
+    }
+
+    async fn estimate(&self, common: &Common, query: &ParsedQuery, ceilings: &Ceilings) -> EstimationResult {
         let deadline = common.log.began() + common.time(query).min(PROBING_MAX);
         let estimation = Estimation {
             call: query,
@@ -53,12 +65,14 @@ impl Pricing {
         };
         let (tenant, class) = (&common.caller.tenant, common.class());
         let verdict = |cost: &QueryCost| verdict(&common.policy, tenant, class, ceilings, cost);
-        let result = estimation.run(verdict).await;
-        let cost = &result.estimate.cost;
-        self.metrics.estimated(Dimension::Series, cost.series.value);
-        self.metrics.estimated(Dimension::Samples, cost.samples.value);
-        self.metrics.estimated(Dimension::Memory, cost.memory.value);
-        result
+        estimation.run(verdict).await
+    }
+
+    /// Why limits on one query refuse it, whatever else is asked for now.
+    fn refusal(&self, common: &Common, cost: &QueryCost) -> Option<Refusal> {
+        let request = common.admission_request(*cost, common.log.began(), Charged::All);
+        let refusal = self.admission.dry_run(&request).err()?;
+        (refusal.kind == ErrorKind::LimitExceeded).then_some(refusal)
     }
 
     /// The inputs of a query's price, for a replay of it.
@@ -86,7 +100,13 @@ impl Pricing {
     }
 
     /// The answer of `query_cost`: the price of the query, and whether it would be admitted.
-    fn explain(&self, common: &Common, query: &ParsedQuery, result: &EstimationResult) -> Response<Body> {
+    fn explain(
+        &self,
+        common: &Common,
+        query: &ParsedQuery,
+        result: &EstimationResult,
+        fix: Option<&Fix>,
+    ) -> Response<Body> {
         let estimate = &result.estimate;
         let mut json = explain::json(estimate);
         let nodes =
@@ -123,7 +143,8 @@ impl Pricing {
             Err(refusal) => serde_json::json!({
                 "admitted": false,
                 "limit": refusal.id(),
-                "message": Failure::refused(&refusal, estimate).message,
+                "message": Failure::refused(&refusal, estimate, None).message,
+                "fix": fix,
             }),
         };
         let mut response = Response::new(Body::full(json.to_string()));
@@ -146,7 +167,7 @@ pub(super) fn verdict(
         Ok(shadow)
             if shadow.is_empty()
                 && cost.memory.value <= ceilings.query
-                && limit::soft(policy, tenant, class, cost).is_none() =>
+                && limit::soft(policy, tenant, class, cost, Mode::Enforce).is_none() =>
         {
             Verdict::Within
         }
@@ -193,9 +214,17 @@ async fn priced(
     let result = common.shared.pricing.price(&common, &query, &ceilings).await;
     let took = common.log.estimated(&result.estimate);
     common.shared.pricing.metrics.decided(took.saturating_sub(result.probing));
-    if common.endpoint.is_explained() {
+    let is_explained = common.endpoint.is_explained();
+    let mut fix = None;
+    if is_explained || common.config.suggests_fix(common.caller.class) {
+        let pricing = &common.shared.pricing;
+        if let Some(refusal) = pricing.refusal(&common, &result.estimate.cost) {
+            fix = Box::pin(pricing.fix(&common, &body, &query, &refusal, &ceilings)).await;
+        }
+    }
+    if is_explained {
         common.log.explained();
-        return Ok(Either::Right(common.shared.pricing.explain(&common, &query, &result)));
+        return Ok(Either::Right(common.shared.pricing.explain(&common, &query, &result, fix.as_deref())));
     }
     let basis = common.shared.pricing.basis(&common, &query, &ceilings);
     common.log.price(&result.estimate, basis);
@@ -211,6 +240,6 @@ async fn priced(
     };
     let estimate = result.estimate;
     let light = ceilings.light;
-    let stage = Priced { query, estimate, outgoing, time, deadline, light, charged: Charged::Query };
+    let stage = Priced { query, estimate, fix, outgoing, time, deadline, light, charged: Charged::Query };
     Ok(Either::Left(Exchange { common, stage: Box::new(stage) }))
 }

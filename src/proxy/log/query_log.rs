@@ -99,6 +99,8 @@ impl QueryLogs {
             verdict: "admitted",
             shadowed: Vec::new(),
             shadow_ids: String::new(),
+            slow: false,
+            clamped: false,
             backend_error: None,
             trace,
             open: true,
@@ -140,6 +142,8 @@ pub(in crate::proxy) struct QueryLog {
     shadowed: Vec<ShadowHit>,
     /// The ids of those that are.
     pub(super) shadow_ids: String,
+    slow: bool,
+    clamped: bool,
     /// The text of the backend's own error.
     backend_error: Option<Box<str>>,
     /// The span that it leaves beside the line.
@@ -282,11 +286,21 @@ impl QueryLog {
         self.active.as_ref().map(|active| active.admitted(waited)).unwrap_or_default()
     }
 
-    /// It runs in the slow lane, since it passed this soft limit.
-    pub(in crate::proxy) fn over_soft_limit(&self, limit: LimitName) {
+    /// It passed this soft limit in this mode (`enforce` or `shadow`).
+    pub(in crate::proxy) fn over_soft_limit(&self, limit: LimitName, mode: &'static str) {
         if let Some(owner) = &self.owner {
-            self.logs.metrics.over_soft_limit(&owner.tenant, limit.id());
+            self.logs.metrics.over_soft_limit(&owner.tenant, limit.id(), mode);
         }
+    }
+
+    /// It runs in the slow lane.
+    pub(in crate::proxy) fn slow(&mut self) {
+        self.slow = true;
+    }
+
+    /// A rule cut it.
+    pub(in crate::proxy) fn clamped(&mut self) {
+        self.clamped = true;
     }
 
     /// It passed these limits in shadow mode. They are written down with its text, or with its end.
@@ -425,6 +439,7 @@ impl QueryLog {
             verdict = end.verdict, status = end.status, outcome = end.outcome, stage = self.stage.as_str(),
             limit = end.limit, error = end.error.map(short),
             shadowed = Some(&*self.shadow_ids).filter(|ids| !ids.is_empty()),
+            slow = self.slow.then_some(true), clamped = self.clamped.then_some(true),
             wait_ms = waited.as_millis() as u64, took_ms = took.as_millis() as u64,
             est_series = cost.map(|c| logged(c.series)), est_samples = cost.map(|c| logged(c.samples)),
             est_memory_bytes = cost.map(|c| logged(c.memory)), known = cost.map(|c| c.series.confidence.as_str()),

@@ -65,7 +65,7 @@ where
     S: Service<Permitted<Dispatch>, Response = Permitted<Answer>, Error = NotMerged>,
 {
     let Exchange { mut common, stage: Running { priced, permit, waited, progress } } = exchange;
-    let Priced { query, estimate, outgoing, time, deadline, light, charged } = *priced;
+    let Priced { query, estimate, fix, outgoing, time, deadline, light, charged } = *priced;
     let is_light = estimate.cost.memory.value <= light;
     if !is_light {
         common.log.dispatched();
@@ -87,7 +87,7 @@ where
     } {
         Ok(answered) => answered.into_parts(),
         Err(NotMerged { outgoing, why }) => {
-            let stage = Priced { query, estimate, outgoing, time, deadline, light, charged };
+            let stage = Priced { query, estimate, fix, outgoing, time, deadline, light, charged };
             return Err(Halted::NotMerged(Exchange { common, stage: Box::new(stage) }, why));
         }
     };

@@ -14,7 +14,11 @@ use tower::Service;
 use super::{ParsedQuery, QueryParser, body, listing::label_of, parse_only};
 use crate::{
     backend::{DataScope, parameters::filter_parameters},
-    base::{ErrorKind, Kind, params::Params, units},
+    base::{
+        ErrorKind, Kind,
+        params::{self, Params},
+        units,
+    },
     promql::{
         self,
         shape::{Listed, Reads},
@@ -76,6 +80,31 @@ impl QueryReader {
             query.body = Some(kept.into());
         }
         Ok(query)
+    }
+
+    /// The same query with other parameters in place of these. Nothing of it goes on record.
+    pub(in crate::proxy) fn parse_with(
+        common: &Common,
+        query: &ParsedQuery,
+        body: &Bytes,
+        set: &[(&str, String)],
+    ) -> Result<ParsedQuery, Failure> {
+        let Common { shared, head, upstream, endpoint, .. } = common;
+        let kind = upstream.backend.kind();
+        let url_query = query.url_query.as_deref().or(head.uri.query()).unwrap_or("");
+        let form = query.body.as_ref().unwrap_or(body);
+        let form = body::form(&head.headers, *endpoint, form)?;
+        let names: Vec<_> = set.iter().map(|(name, _)| (*name, "")).collect();
+        let mut kept = [String::new(), String::new()];
+        for (kept, text) in kept.iter_mut().zip([url_query, form]) {
+            params::write(kept, &[], text, &names);
+        }
+        let set = form_urlencoded::Serializer::new(std::mem::take(&mut kept[0])).extend_pairs(set).finish();
+        let params = Params::parse(&set, &kept[1])?;
+        let (dialect, on_unparsable) = (upstream.dialect(), upstream.on_unparsable);
+        let (now_ms, cache) = (common.log.came_ms(), &shared.reader.cache);
+        let other = QueryParser { now_ms, dialect, kind, on_unparsable, cache }.read(*endpoint, &params)?;
+        Ok(ParsedQuery { scope: query.scope.clone(), has_own_time: query.has_own_time, ..other })
     }
 
     /// The text for a formatter or a parser is read here first, since a query nested 4,000 times takes Prometheus 30 s of

@@ -174,9 +174,12 @@ impl QueryParser<'_> {
                 self.listing(params, Listed::Values(Box::default()))?
             }
             // Remote reads come in a body of their own.
-            Endpoint::RemoteRead | Endpoint::Light | Endpoint::Healthy | Endpoint::Ready => {
-                ParsedQuery::unread()
-            }
+            Endpoint::RemoteRead
+            | Endpoint::Light
+            | Endpoint::Healthy
+            | Endpoint::Ready
+            | Endpoint::Guide
+            | Endpoint::Description => ParsedQuery::unread(),
         };
         call.timeout = timeout;
         // 0 is no limit.

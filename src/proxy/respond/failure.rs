@@ -8,7 +8,7 @@ use crate::proxy::{
     identify::IdentifyError,
     meter::{Actual, BodyError, Cancellation},
     query::QueryError,
-    respond::{self, Body, Extra},
+    respond::{self, Body, Extra, Fix},
     route::{Endpoint, RouteError},
 };
 use crate::{
@@ -72,7 +72,12 @@ impl Failure {
     }
 
     /// A refusal by a limit, with the estimate of the query and the advice for a cheaper one.
-    pub(in crate::proxy) fn refused(refusal: &Refusal, estimate: &Estimated) -> Self {
+    /// `passing` is a query that passes in its place.
+    pub(in crate::proxy) fn refused(
+        refusal: &Refusal,
+        estimate: &Estimated,
+        passing: Option<Box<Fix>>,
+    ) -> Self {
         let mut message = refusal.message();
         if refusal.kind == ErrorKind::LimitExceeded {
             if let Some(worst) = explain::worst(estimate) {
@@ -80,10 +85,15 @@ impl Failure {
             }
             message = format!("{message}. To fix it: {}", fix(refusal.limit, estimate));
         }
+        let passing = passing.filter(|_| refusal.kind == ErrorKind::LimitExceeded);
+        if let Some(passing) = &passing {
+            message = format!("{message}. This passes: {passing}");
+        }
         let extra = Extra {
             limit: Some(refusal.header()),
             estimate: Some(estimate_header(estimate)),
             retry_after: refusal.retry_after,
+            fix: passing,
             ..Extra::default()
         };
         Self { limit: Some(refusal.id()), extra: Box::new(extra), ..Self::new(refusal.kind, message) }

@@ -8,7 +8,7 @@ pub(in crate::proxy) mod layer;
 mod warnings;
 
 use std::{
-    fmt::Write,
+    fmt::{self, Write as _},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -18,6 +18,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
+use serde::Serialize;
 use tokio::time::Instant;
 
 pub use self::warnings::Warned;
@@ -60,6 +61,36 @@ pub struct Extra {
     pub allow: Option<&'static str>,
     /// For `Location`: where the endpoint is.
     pub location: Option<String>,
+    /// For the body: a query that passes.
+    pub fix: Option<Box<Fix>>,
+}
+
+/// A query that passes in place of one that was refused: parameters for the same endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Fix {
+    /// The text.
+    pub query: String,
+    /// Of a range query, Unix seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    /// Of a range query, Unix seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
+    /// Of a range query, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+}
+
+impl fmt::Display for Fix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "query={}", self.query)?;
+        for (name, value) in [("start", &self.start), ("end", &self.end), ("step", &self.step)] {
+            if let Some(value) = value {
+                write!(f, " {name}={value}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// An error response: JSON with `status`, `errorType` and `error`, first and in this order.
@@ -69,7 +100,12 @@ pub fn error(kind: ErrorKind, message: &str, extra: Extra) -> Response<Body> {
     let retry_seconds = extra.retry_after.map(seconds_up);
     let id = extra.limit.as_deref().and_then(|limit| limit.split(';').next()).unwrap_or(kind.label());
     let id = header_text(id);
-    let mut response = Response::new(Body::full(json(kind, message, retry_seconds)));
+    let mut text = json(kind, message, retry_seconds);
+    if let Some(fix) = extra.fix.and_then(|fix| serde_json::to_string(&fix).ok()) {
+        text.pop();
+        text.extend([",\"fix\":", &fix, "}"]);
+    }
+    let mut response = Response::new(Body::full(text));
     *response.status_mut() = StatusCode::from_u16(kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

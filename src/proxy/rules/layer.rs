@@ -75,6 +75,14 @@ fn apply(exchange: &mut Exchange<Parsed>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether a rule refuses a query that did not come.
+pub(in crate::proxy) fn refuses(common: &Common, query: &ParsedQuery) -> bool {
+    let rules = &common.shared.rules;
+    let set = rules.set.load();
+    let found = set.find(&subject(common, query), (rules.clock)());
+    found.is_some_and(|rule| rule.action == Action::Refuse)
+}
+
 /// Cuts a query, and adds a warning to its answer. The window of one evaluation cannot be cut.
 fn clamp(common: &mut Common, parsed: &mut Parsed, clamp: Clamp, rule: &Rule) -> Result<(), Failure> {
     let (set, cut) = changes(common.endpoint, &parsed.query, clamp);
@@ -95,6 +103,7 @@ fn clamp(common: &mut Common, parsed: &mut Parsed, clamp: Clamp, rule: &Rule) ->
         common.head.uri = Uri::from(outgoing.path_and_query);
         parsed.body = outgoing.body;
         parsed.query = QueryReader::parse(common, &parsed.body)?;
+        common.log.clamped();
         common.warnings.push(format!("{} by {}", cut.join(", "), rule.sentence()));
     }
     let range_ms = subject(common, &parsed.query).range_ms();

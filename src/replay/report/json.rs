@@ -25,7 +25,7 @@ pub fn json(summary: &Summary) -> Value {
     let worst = summary.worst().into_iter().map(|case| {
         json!({
             "limit": case.limit.id(),
-            "observed": case.observed.value,
+            "observed": case.observed.known(),
             "known": case.observed.confidence.as_str(),
             "max": case.max,
             "times": case.times,

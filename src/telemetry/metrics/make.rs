@@ -201,7 +201,7 @@ impl Maker<'_> {
 
     fn soft_limits(&self) -> prometheus::Result<IntCounterVec> {
         let help = "Queries that ran in the slow lane for being over a soft limit.";
-        self.counter("weir_soft_limit_queries_total", help, &["tenant", "limit"])
+        self.counter("weir_soft_limit_queries_total", help, &["tenant", "limit", "mode"])
     }
 
     fn overhead(&self) -> prometheus::Result<Histogram> {

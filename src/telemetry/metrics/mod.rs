@@ -248,8 +248,8 @@ impl Metrics {
     }
 
     /// A query runs in the slow lane, since it passed a soft limit (the stable id of the limit).
-    pub fn over_soft_limit(&self, tenant: &TenantId, limit: &'static str) {
-        self.soft_limits.with_label_values(&[self.tenants.label(tenant), limit]).inc();
+    pub fn over_soft_limit(&self, tenant: &TenantId, limit: &'static str, mode: &'static str) {
+        self.soft_limits.with_label_values(&[self.tenants.label(tenant), limit, mode]).inc();
     }
 
     /// A rule is in force: its hits are shown, from 0 on.

@@ -7,7 +7,7 @@ use crate::support::{
     weir::{Weir, settings},
 };
 
-const VECTOR: &str =
+pub(crate) const VECTOR: &str =
     r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,"2"]}]}}"#;
 
 /// Says of one metric that it has 20,000 series, of every other that it has 10, since the beginning of time.

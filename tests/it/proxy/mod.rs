@@ -1,5 +1,6 @@
 //! Weir as a proxy, over real sockets, before scripted databases.
 
+mod agents;
 mod connections;
 mod faults;
 mod floods;
@@ -11,6 +12,7 @@ mod kinds;
 mod light;
 mod log;
 mod meter;
+mod openapi;
 mod ordinary_use;
 mod pressure;
 mod replay;

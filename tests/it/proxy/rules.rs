@@ -193,10 +193,9 @@ async fn over_a_soft_limit_an_answer_carries_a_warning_and_else_it_stays_as_it_i
                 Over 50,000 it will be refused. (weir-max-series) To stay below it: ";
     assert!(warning.starts_with(want), "{warning}");
     assert!(!answer.headers.contains_key("content-length"));
-    assert!(
-        weir.metrics()
-            .contains(r#"weir_soft_limit_queries_total{limit="weir-max-series",tenant="anonymous"} 1"#)
-    );
+    assert!(weir.metrics().contains(
+        r#"weir_soft_limit_queries_total{limit="weir-max-series",mode="enforce",tenant="anonymous"} 1"#
+    ));
     let (_other, plain) = before("").await;
     let direct = plain.get("/api/v1/query?query=small").await;
     assert!(!direct.body.contains("warnings") && direct.headers.contains_key("content-length"));

@@ -1,0 +1,44 @@
+//! What every answer of the admin API is made from.
+
+use std::{fmt, sync::Arc};
+
+use tokio::sync::Semaphore;
+
+use super::live::Live;
+use crate::proxy::Proxy;
+
+/// Reloads the configuration: returns the changes, or the mistakes in the file.
+pub type Reload = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
+
+/// Suggests limits for a tenant from the journal, as a patch to the configuration, or says why it cannot. Takes seconds.
+pub type Suggest = Arc<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
+
+/// What only the process around the proxy can do.
+#[derive(Clone, Default)]
+pub struct Operations {
+    /// Reads the configuration again; `None` where there is no file.
+    pub reload: Option<Reload>,
+    /// Suggests limits; `None` where no journal is kept.
+    pub suggest: Option<Suggest>,
+}
+
+impl fmt::Debug for Operations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Operations").finish_non_exhaustive()
+    }
+}
+
+impl From<Option<Reload>> for Operations {
+    fn from(reload: Option<Reload>) -> Self {
+        Self { reload, suggest: None }
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Admin {
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) live: Arc<Live>,
+    pub(super) operations: Operations,
+    /// One at a time: it reads all of the journal.
+    pub(super) suggesting: Arc<Semaphore>,
+}

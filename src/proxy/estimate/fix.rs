@@ -1,0 +1,217 @@
+//! A query that passes in place of one that is refused. Cheaper forms of it are tried, each priced and judged as any query is, and
+//! the first that passes is offered.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use crate::{
+    base::time::{EvalTimes, seconds},
+    limit::{Ceilings, Charged, LimitName, Refusal},
+    promql::{self, ast::Ast, rewrite},
+    proxy::{
+        exchange::Common,
+        query::ParsedQuery,
+        respond::Fix,
+        route::Endpoint,
+        rules::layer as rules,
+        shared::{Pricing, QueryReader},
+    },
+};
+
+/// Forms of one query that are tried.
+const TRIES_MAX: usize = 8;
+/// Queries for which forms are tried at a time; the others are refused without a fix.
+pub(in crate::proxy) const FIX_SEARCHES_MAX: usize = 4;
+/// The longest that a refusal waits for its fix.
+const SEARCH_TIME: Duration = Duration::from_secs(1);
+/// Points of a line that a longer step leaves, at least.
+const POINTS: u64 = 250;
+const MINUTE_MS: u64 = 60_000;
+const HOUR_MS: u64 = 60 * MINUTE_MS;
+/// Steps that are offered, milliseconds.
+const STEPS_MS: [u64; 13] = [
+    15_000,
+    30_000,
+    MINUTE_MS,
+    2 * MINUTE_MS,
+    5 * MINUTE_MS,
+    10 * MINUTE_MS,
+    15 * MINUTE_MS,
+    30 * MINUTE_MS,
+    HOUR_MS,
+    2 * HOUR_MS,
+    6 * HOUR_MS,
+    12 * HOUR_MS,
+    24 * HOUR_MS,
+];
+/// Lengths to which its time and its windows are cut, milliseconds.
+const SPANS_MS: [u64; 4] = [24 * HOUR_MS, 6 * HOUR_MS, HOUR_MS, 15 * MINUTE_MS];
+
+/// A cheaper form: what is left of its time and windows, its step, and whether it is made one series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Change {
+    span_ms: Option<u64>,
+    longer_step: bool,
+    aggregated: bool,
+}
+
+/// The forms for a refusal, those that change the least first.
+fn changes(refusal: &Refusal, is_range: bool) -> Vec<Change> {
+    let change = |span_ms, longer_step, aggregated| Change { span_ms, longer_step, aggregated };
+    let mut changes = Vec::new();
+    match refusal.limit {
+        // These have nothing to do with its time, nor with its answer.
+        LimitName::MaxText
+        | LimitName::MaxNodes
+        | LimitName::MaxDepth
+        | LimitName::MaxMatchers
+        | LimitName::MaxRegex
+        | LimitName::MaxSelectors => return changes,
+        LimitName::MaxRange => {
+            let most = Some(refusal.max.saturating_mul(1_000));
+            changes.extend([change(most, true, false), change(most, true, true)]);
+        }
+        // As many series are read in any form of it.
+        LimitName::MaxSeries => {}
+        _ => {
+            changes.extend(is_range.then_some(change(None, true, false)));
+            changes.push(change(None, false, true));
+            changes.extend(is_range.then_some(change(None, true, true)));
+        }
+    }
+    changes.extend(SPANS_MS.into_iter().enumerate().flat_map(|(i, span)| {
+        let plain = (i == 0).then_some(change(Some(span), true, false));
+        plain.into_iter().chain([change(Some(span), true, true)])
+    }));
+    changes
+}
+
+/// The parameters of a form, and what to say of it.
+struct Form {
+    fix: Fix,
+    params: Vec<(&'static str, String)>,
+}
+
+/// A form of a query; `None` where it would be the query itself.
+fn form(query: &ParsedQuery, ast: &Ast, is_range: bool, change: Change) -> Option<Form> {
+    let mut text = query.text.clone();
+    let mut params = Vec::new();
+    let mut fix = Fix::default();
+    if let Some(cut) = change.span_ms.and_then(|span| rewrite::with_windows(ast, i64::try_from(span).ok()?)) {
+        text = cut;
+    }
+    if change.aggregated
+        && let Ok(ast) = promql::parse(&text)
+    {
+        text = rewrite::aggregated(&ast).unwrap_or(text);
+    }
+    let is_same_text = text == query.text;
+    if is_range && let Some(times) = query.times {
+        let EvalTimes { start, end, step } = times;
+        let asked = end.saturating_sub(start).max(0) as u64;
+        let span = change.span_ms.map_or(asked, |span| span.min(asked));
+        let least = span / POINTS;
+        let longer = STEPS_MS.into_iter().find(|step| *step >= least).unwrap_or(least);
+        let step = if change.longer_step { step.max(longer) } else { step };
+        if is_same_text && span == asked && step == times.step {
+            return None;
+        }
+        let (start, end) = (seconds(end.saturating_sub_unsigned(span)), seconds(end));
+        let step = seconds(i64::try_from(step).unwrap_or(i64::MAX));
+        params.extend([("start", start.clone()), ("end", end.clone()), ("step", step.clone())]);
+        (fix.start, fix.end, fix.step) = (Some(start), Some(end), Some(step));
+    } else if is_same_text {
+        return None;
+    }
+    params.push(("query", text.clone()));
+    fix.query = text;
+    Some(Form { fix, params })
+}
+
+impl Pricing {
+    /// A form of a refused query that would be admitted now, as far as limits on one query decide.
+    pub(super) async fn fix(
+        &self,
+        common: &Common,
+        body: &Bytes,
+        query: &ParsedQuery,
+        refusal: &Refusal,
+        ceilings: &Ceilings,
+    ) -> Option<Box<Fix>> {
+        let is_range = match common.endpoint {
+            Endpoint::QueryRange | Endpoint::QueryRangeCost => true,
+            Endpoint::Query | Endpoint::QueryCost => false,
+            _ => return None,
+        };
+        let _search = self.fix_searches.try_acquire().ok()?;
+        let ast = common.shared.reader.cache.parse(&query.text).ok()?;
+        let search = async {
+            let mut tried: Vec<Vec<(&str, String)>> = Vec::new();
+            for change in changes(refusal, is_range) {
+                let Some(Form { fix, params }) = form(query, &ast, is_range, change) else { continue };
+                if tried.len() >= TRIES_MAX {
+                    return None;
+                }
+                if tried.contains(&params) {
+                    continue;
+                }
+                if self.passes(common, body, query, &params, ceilings).await {
+                    return Some(Box::new(fix));
+                }
+                tried.push(params);
+            }
+            None
+        };
+        timeout(SEARCH_TIME, search).await.ok().flatten()
+    }
+
+    /// Whether a query with other parameters would be admitted.
+    async fn passes(
+        &self,
+        common: &Common,
+        body: &Bytes,
+        query: &ParsedQuery,
+        params: &[(&str, String)],
+        ceilings: &Ceilings,
+    ) -> bool {
+        let Ok(other) = QueryReader::parse_with(common, query, body, params) else { return false };
+        if rules::refuses(common, &other) {
+            return false;
+        }
+        let result = self.estimate(common, &other, ceilings).await;
+        let request = common.admission_request(result.estimate.cost, common.log.began(), Charged::All);
+        let is_known = result.unanswered.as_ref().is_none_or(|error| !error.is_unasked());
+        is_known && self.admission.dry_run(&request).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        base::{Estimate, TenantId},
+        limit::Scope,
+    };
+
+    fn refusal(limit: LimitName, max: u64) -> Refusal {
+        Refusal::exceeded(limit, Estimate::exact(max + 1), max, Scope::Tenant(TenantId::new("a").unwrap()))
+    }
+
+    #[test]
+    fn the_least_change_comes_first_and_their_number_is_bounded() {
+        let first = |limit, is_range| changes(&refusal(limit, 86_400 * 7), is_range).first().copied();
+        let step = Change { span_ms: None, longer_step: true, aggregated: false };
+        assert_eq!(first(LimitName::MaxPoints, true), Some(step));
+        let aggregated = Change { span_ms: None, longer_step: false, aggregated: true };
+        assert_eq!(first(LimitName::MaxMemory, false), Some(aggregated));
+        let week = Change { span_ms: Some(7 * 24 * HOUR_MS), ..step };
+        assert_eq!(first(LimitName::MaxRange, true), Some(week));
+        assert_eq!(first(LimitName::MaxSeries, true).and_then(|change| change.span_ms), Some(24 * HOUR_MS));
+        assert_eq!(first(LimitName::MaxSelectors, true), None);
+        for limit in LimitName::ALL {
+            assert!(changes(&refusal(*limit, 5), true).len() <= TRIES_MAX);
+        }
+    }
+}
