@@ -64,7 +64,7 @@ fn section(page: &mut String, root: &Value, schema: &Value, defaults: Option<&Va
     }
     for (key, nested, default) in below {
         // The limits of a tenant, and those of a class, have the same keys as those of all.
-        if key == "limits.tenants.NAME" || key == "classes[].per_query" {
+        if ["limits.tenants.NAME", "classes[].per_query", "classes[].ceilings"].contains(&key.as_str()) {
             continue;
         }
         section(page, root, nested, default, &key);
