@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
-    extract::{DefaultBodyLimit, RawQuery, State},
+    extract::{DefaultBodyLimit, State},
     http::{Request, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
