@@ -67,7 +67,8 @@ pub(super) struct Dispatch {
 pub(super) struct Answer {
     /// When the request went out.
     pub(super) sent: Instant,
-    pub(super) result: Result<Response<backend::Body>, BackendError>,
+    /// In a box, since several futures on its way hold it.
+    pub(super) result: Result<Box<Response<backend::Body>>, BackendError>,
 }
 
 /// The last service of the stack: sends a query that has its permit.
@@ -87,7 +88,7 @@ impl Service<Permitted<Dispatch>> for Forward {
         Box::pin(async move {
             let (Dispatch { upstream, outgoing, deadline, idempotent, .. }, permit) = dispatch.into_parts();
             let sent = Instant::now();
-            let result = upstream.backend.send(outgoing, deadline, idempotent).await;
+            let result = upstream.backend.send(outgoing, deadline, idempotent).await.map(Box::new);
             Ok(Permitted::new(Answer { sent, result }, permit))
         })
     }
@@ -104,7 +105,7 @@ pub(super) async fn uncounted(mut common: Box<Common>, body: Bytes) -> Result<Re
     let until = common.log.began() + UNCOUNTED_TIME;
     let answered = common.upstream.backend.send_light(&common.caller.tenant, outgoing, until).await;
     let answered = match answered {
-        Ok(response) => receive(response, Asked::of(&common)).await,
+        Ok(response) => receive(Box::new(response), Asked::of(&common)).await,
         Err(error) => Err(Failure::from(&error)),
     };
     let received = match answered {
@@ -231,14 +232,14 @@ fn ceiling(endpoint: Endpoint, client: Option<Duration>, limit: Option<Duration>
 /// An answer that its client can read.
 #[derive(Debug)]
 pub(super) struct Received {
-    pub(super) response: Response<backend::Body>,
+    pub(super) response: Box<Response<backend::Body>>,
     /// The text of the backend's own error.
     pub(super) error: Option<String>,
 }
 
 impl Received {
     /// An answer that goes on as it is.
-    pub(super) fn unchanged(mut response: Response<backend::Body>) -> Self {
+    pub(super) fn unchanged(mut response: Box<Response<backend::Body>>) -> Self {
         // The client's connection is another one than the backend's.
         *response.version_mut() = Version::HTTP_11;
         Self { response, error: None }
@@ -277,7 +278,7 @@ pub(super) fn is_readable(response: &Response<backend::Body>, endpoint: Endpoint
 /// # Errors
 /// The backend's answer is of no use to the client: it is no JSON, or it is about Weir's own access to the backend.
 pub(super) async fn receive(
-    response: Response<backend::Body>,
+    response: Box<Response<backend::Body>>,
     asked: Asked<'_>,
 ) -> Result<Received, Failure> {
     let Received { response, error } = Received::unchanged(response);
@@ -299,7 +300,7 @@ pub(super) async fn receive(
             let error = error.error.clone().into_owned();
             head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             let response = Response::from_parts(head, backend::Body::whole(text.clone()));
-            Ok(Received { response, error: Some(error) })
+            Ok(Received { response: Box::new(response), error: Some(error) })
         }
         _ => {
             let own = parsed.as_ref().map(|error| &*error.error);
@@ -401,7 +402,7 @@ mod tests {
             let response = Response::builder().status(status).header("content-type", content_type);
             let response = response.body(backend::Body::whole(text.into())).unwrap();
             let asked = Asked { endpoint: Endpoint::Query, backend: "main", with_credentials: false };
-            match (receive(response, asked).await, want) {
+            match (receive(Box::new(response), asked).await, want) {
                 (Ok(received), Ok(error)) => {
                     assert_eq!(received.error.as_deref(), Some(error));
                     assert_eq!(received.response.headers()["content-type"], "application/json");
@@ -427,7 +428,7 @@ mod tests {
             let response = Response::builder().status(status).header("content-type", "text/plain");
             let response = response.body(backend::Body::whole("Unauthorized".into())).unwrap();
             let asked = Asked { endpoint: Endpoint::Query, backend: "main", with_credentials };
-            let failure = receive(response, asked).await.unwrap_err();
+            let failure = receive(Box::new(response), asked).await.unwrap_err();
             assert_eq!(failure.status(), want, "{status} {with_credentials}");
             assert!(failure.message.contains("Unauthorized"), "{}", failure.message);
         }
@@ -447,7 +448,7 @@ mod tests {
             let response = Response::builder().status(404).header("content-type", "text/plain");
             let response = response.body(backend::Body::whole("404 page not found\n".into())).unwrap();
             let asked = Asked { endpoint, backend: "main", with_credentials: false };
-            let failure = receive(response, asked).await.unwrap_err();
+            let failure = receive(Box::new(response), asked).await.unwrap_err();
             assert_eq!(failure.status(), want, "{endpoint:?}");
             assert!(failure.message.contains("404 page not found"), "{}", failure.message);
         }

@@ -92,7 +92,7 @@ async fn in_parts(dispatch: Permitted<Dispatch>) -> Result<Permitted<Answer>, No
         metrics.divided(upstream.backend.name(), outcome);
     }
     let result = match merged {
-        Ok(Merged::Answer(answer)) => Ok(*answer),
+        Ok(Merged::Answer(answer)) => Ok(answer),
         Err(error) => Err(error),
         Ok(Merged::No(why)) => {
             // The backend is through with its parts.

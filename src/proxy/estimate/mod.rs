@@ -211,7 +211,8 @@ async fn priced(
 ) -> Result<Either<Exchange<Box<Priced>>, Response<Body>>, Rejected> {
     let Exchange { mut common, stage: Parsed { mut query, body } } = exchange;
     let ceilings = common.ceilings(&common.shared.pricing.admission.policy());
-    let result = common.shared.pricing.price(&common, &query, &ceilings).await;
+    // In a box: it is over before the query runs.
+    let result = Box::pin(common.shared.pricing.price(&common, &query, &ceilings)).await;
     let took = common.log.estimated(&result.estimate);
     common.shared.pricing.metrics.decided(took.saturating_sub(result.probing));
     let is_explained = common.endpoint.is_explained();

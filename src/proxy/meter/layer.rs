@@ -149,7 +149,7 @@ fn settlement(
     query: Box<ParsedQuery>,
     estimate: &Estimated,
     sent: Instant,
-    result: &Result<Response<backend::Body>, BackendError>,
+    result: &Result<Box<Response<backend::Body>>, BackendError>,
 ) -> Settlement {
     let now = Instant::now();
     observe(common, result, &query, now);
@@ -176,7 +176,7 @@ fn settlement(
 /// The backend's answer as its client may see it, unless the query is cancelled first.
 fn receive<'a>(
     common: &'a Common,
-    response: Response<backend::Body>,
+    response: Box<Response<backend::Body>>,
     estimate: Estimated,
     progress: &'a super::Progress,
 ) -> Either<Ready<Result<Received, Failure>>, BoxFuture<'a, Result<Received, Failure>>> {

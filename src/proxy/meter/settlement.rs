@@ -105,7 +105,7 @@ pub(super) fn reported_series(upstream: &Upstream, headers: &HeaderMap) -> Optio
 /// Passes the outcome of an answer on to the monitor of its backend's distress.
 pub(super) fn observe(
     common: &Common,
-    answered: &Result<Response<backend::Body>, BackendError>,
+    answered: &Result<Box<Response<backend::Body>>, BackendError>,
     query: &ParsedQuery,
     now: Instant,
 ) {
