@@ -257,7 +257,8 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         }
     }
 
-    /// The operands whose values make the query too dear, as far as their series are known and not too many to ask about.
+    /// The operands whose values may make the query too expensive, as far as their series are known, or guessed by the table,
+    /// and are not too many to ask about.
     fn unvalued(&mut self) -> Vec<ValuesNeed> {
         let mut needs = distinct::needs(&self.subject);
         if needs.is_empty() || self.subject.opaque || self.exceeds_by_shape() || self.is_settled() {
@@ -267,7 +268,7 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         needs.retain_mut(|need| {
             let Some(known) = self.known.get(need.selector) else { return false };
             need.series = known.series.value;
-            !known.is_guess() && need.series <= TYPED_SERIES_MAX
+            (1..=TYPED_SERIES_MAX).contains(&need.series)
         });
         needs
     }

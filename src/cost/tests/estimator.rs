@@ -310,6 +310,11 @@ fn the_values_of_a_graph_are_asked_for() {
         let mib = done.cost.memory.value >> 20;
         assert_eq!(mib <= most_mib, most_mib < u64::MAX, "{query}: {mib} MiB");
     }
+    // The table's guess will do: it says how much asking takes.
+    let guess = SeriesKnowledge::new(Estimate::new(2_000, Confidence::Assumed), Source::LabelTable);
+    let graph = shape(r#"count_values("v", up)"#, six_hours(30));
+    let mut estimator = Estimator::new(subject(&graph, &model), vec![guess], ceilings, verdict);
+    assert!(matches!(estimator.need(), Need::Values(_)));
     // What depends on the time, or is moved in it, is not asked about.
     for query in [
         r#"count_values("v", timestamp(up))"#,
