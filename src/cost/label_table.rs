@@ -78,7 +78,7 @@ pub struct LabelTable {
 struct LabelText {
     /// Bytes of one value on average.
     mean: u64,
-    /// The most series that have the label.
+    /// Series that have the label: as many as it has values, or as the listed ones of these have.
     series: u64,
 }
 
@@ -303,7 +303,7 @@ fn texts(
         let one = if for_each_series {
             LabelText { mean: (bytes / series).saturating_sub(label.len() as u64), series }
         } else {
-            LabelText { mean: bytes / distinct, series: total }
+            LabelText { mean: bytes / distinct, series }
         };
         Some((label.clone(), one))
     };

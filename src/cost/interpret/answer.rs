@@ -29,9 +29,7 @@ const POSTING_BYTES: u64 = 16;
 const VALUE_BYTES: u64 = 64;
 /// Values of a label of which the backend says nothing.
 const VALUES_ASSUMED: u64 = 10_000;
-/// Exemplars that Prometheus keeps, unless it is told otherwise (`storage.exemplars.max_exemplars`), and bytes of each with
-/// the answer. Measured: 36 MiB for all of them.
-const EXEMPLARS_MAX: u64 = 100_000;
+/// An exemplar with its part of the answer. Measured: 36 MiB for 100,000.
 const EXEMPLAR_BYTES: u64 = 400;
 /// A frame of a streamed remote read, before and after it is marshalled.
 const FRAME_BYTES: u64 = 2 << 20;
@@ -83,7 +81,7 @@ pub(super) fn listing(
         }
         Listed::Exemplars => {
             let all = distinct().map(|leaf| times(leaf.series, leaf.samples));
-            let all = all.fold(0, u64::saturating_add).min(EXEMPLARS_MAX);
+            let all = all.fold(0, u64::saturating_add).min(engine.exemplars);
             each(&|leaf| engine.listed_series(leaf)).saturating_add(times(all, EXEMPLAR_BYTES))
         }
     }

@@ -54,6 +54,8 @@ pub(super) struct Engine {
     pub(super) bucket: u64,
     /// A remote read may be answered as chunks, a frame at a time.
     pub(super) streams_reads: bool,
+    /// Exemplars that are kept, unless the database is told otherwise (`storage.exemplars.max_exemplars`).
+    pub(super) exemplars: u64,
     /// The answer in memory, in percent of its bytes as JSON.
     pub(super) answer_percent: u64,
 }
@@ -95,6 +97,7 @@ const PROMETHEUS: Engine = Engine {
     histogram: 224,
     bucket: 9,
     streams_reads: true,
+    exemplars: 100_000,
     // The buffer that grew by append, and the copy that `Marshal` makes of it.
     answer_percent: 225,
 };
@@ -127,6 +130,7 @@ const M3: Engine = Engine {
     // append (up to twice), and the garbage of that.
     sample: Sample { sixteenths: 16 * 38 },
     streams_reads: false,
+    exemplars: 0,
     ..PROMETHEUS
 };
 
@@ -156,6 +160,7 @@ const VICTORIA_METRICS: Engine = Engine {
     histogram: 160,
     bucket: 9,
     streams_reads: false,
+    exemplars: 0,
     // Time stamps of series with gaps (8 of some 20 bytes), and the buffer; measured 865 and 283 MB for raw queries.
     answer_percent: 80,
 };
@@ -185,6 +190,7 @@ const WEIR: Engine = Engine {
     histogram: 160,
     bucket: 9,
     streams_reads: false,
+    exemplars: 0,
     // Written piece by piece while rows are given back.
     answer_percent: 0,
 };

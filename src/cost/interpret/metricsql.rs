@@ -79,7 +79,10 @@ impl Interpreter<'_> {
             longest: value.longest.saturating_add(written),
             ..value
         };
-        self.produce(Uses::All, self.operands(args, Uses::All), value, times(STRING_COPIES, value.longest))
+        // VictoriaMetrics folds a rollup of windows series by series, whatever it computes.
+        let is_rollup = args.iter().any(|arg| self.ty(*arg) == ValueType::Matrix);
+        let uses = if is_rollup { Uses::Windows } else { Uses::All };
+        self.produce(uses, self.operands(args, uses), value, times(STRING_COPIES, value.longest))
     }
 }
 
