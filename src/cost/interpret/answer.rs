@@ -25,7 +25,7 @@ const MESSAGE_SAMPLE: u64 = 18 + 21;
 const PROTOBUF_LABELS: u64 = 640;
 /// A series that is looked through and not listed.
 const POSTING_BYTES: u64 = 16;
-/// A value of a label in its list, and around it in the answer.
+/// A value of a label in its list and around it in the answer, beside two copies of it.
 const VALUE_BYTES: u64 = 64;
 /// Values of a label of which the backend says nothing.
 const VALUES_ASSUMED: u64 = 10_000;
@@ -76,7 +76,7 @@ pub(super) fn listing(
             let of_leaves = distinct().filter_map(|leaf| leaf.labels).map(|labels| labels.longest).max();
             let bytes = table.and_then(|table| table.value_bytes(label)).or(of_leaves).unwrap_or(0);
             let value = bytes.max(engine.longest);
-            let listed = sum([VALUE_BYTES, value, times(value, engine.answer_percent) / 100]);
+            let listed = sum([VALUE_BYTES, times(2, value), times(value, engine.answer_percent) / 100]);
             each(&|_| POSTING_BYTES).saturating_add(times(values, listed))
         }
         Listed::Exemplars => {
