@@ -124,6 +124,7 @@ pub mod cli;
 pub mod config;
 pub mod cost;
 pub mod expressions;
+pub mod fleet;
 pub mod http;
 pub mod journal;
 pub mod limit;

@@ -10,6 +10,7 @@ pub mod kind;
 pub mod params;
 pub mod protobuf;
 pub mod query_cost;
+pub mod share;
 pub mod sync;
 pub mod tenant;
 pub mod time;

@@ -102,7 +102,7 @@ fn reads_what_a_map_would_hold() {
     let among = db.candidates(&[some.to_vec()]).unwrap();
     assert_eq!(among.series(), 10);
     assert_eq!(db.label_values("__name__", &among, ALL, 3).items.len(), 3);
-    assert_eq!(db.label_names(&among, ALL, 3).items, ["__name__".into()]);
+    assert_eq!(db.label_names(&among, ALL, 3).items, [Arc::<str>::from("__name__")]);
     assert_eq!(db.tsdb_status(&[some.to_vec()], 2).unwrap().series, 10);
     assert!(db.query_cost(&[matcher("a", MatchOp::Regex, "(")], ALL).is_err());
 }

@@ -1,0 +1,63 @@
+//! Parts of a budget that several proxies share: `limit` obeys them, `fleet` divides them.
+
+/// Memory and slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Amount {
+    /// Bytes.
+    pub bytes: u64,
+    /// Queries.
+    pub queries: u64,
+}
+
+impl Amount {
+    /// Nothing.
+    pub const NONE: Self = Self { bytes: 0, queries: 0 };
+
+    /// Both numbers of two amounts, put together.
+    #[must_use]
+    pub fn zip(self, other: Self, of: impl Fn(u64, u64) -> u64) -> Self {
+        Self { bytes: of(self.bytes, other.bytes), queries: of(self.queries, other.queries) }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        self.zip(other, u64::saturating_add)
+    }
+
+    /// What is left of it without another.
+    #[must_use]
+    pub fn less(self, other: Self) -> Self {
+        self.zip(other, u64::saturating_sub)
+    }
+
+    /// The lesser of each number.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
+        self.zip(other, u64::min)
+    }
+
+    /// The greater of each number.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        self.zip(other, u64::max)
+    }
+
+    /// Whether neither number is above that of another.
+    pub const fn is_within(self, other: Self) -> bool {
+        self.bytes <= other.bytes && self.queries <= other.queries
+    }
+}
+
+/// What one proxy needs of a budget beyond its fixed part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Demand {
+    /// Held by queries in flight.
+    pub held: Amount,
+    /// Held, and asked for by those that wait.
+    pub wants: Amount,
+    /// The query that is next: its number, and the bytes that it needs alone. Zero while nobody waits.
+    pub claim: (u64, u64),
+    /// Tenants that wait, at least 1: a part is divided by them.
+    pub weight: u64,
+}

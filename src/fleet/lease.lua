@@ -1,0 +1,119 @@
+-- Renews one proxy's lease on one pool, atomically. fleet/pool.rs is the same in Rust, and a test compares them.
+-- KEYS[1]: the pool, a hash with one field for each proxy, and "~" for epoch, run and the end of the learning phase.
+-- ARGV: numbers in the order of the first lines. Amounts are pairs of bytes and queries.
+local id, run = ARGV[1], tonumber(ARGV[2])
+local seq, seen_epoch = tonumber(ARGV[3]), tonumber(ARGV[4])
+local pool = {tonumber(ARGV[5]), tonumber(ARGV[6])}
+local ttl, skew, hold = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local held = {tonumber(ARGV[10]), tonumber(ARGV[11])}
+local wants = {tonumber(ARGV[12]), tonumber(ARGV[13])}
+local claim, claimed = tonumber(ARGV[14]), tonumber(ARGV[15])
+local weight = tonumber(ARGV[16])
+local load, open = {tonumber(ARGV[17]), tonumber(ARGV[18])}, tonumber(ARGV[19])
+local key, time = KEYS[1], redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function numbers(text)
+  local found = {}
+  for number in string.gmatch(text, '%S+') do found[#found + 1] = tonumber(number) end
+  return found
+end
+
+local function text(of)
+  local parts = {}
+  for i, number in ipairs(of) do parts[i] = string.format('%.0f', number) end
+  return table.concat(parts, ' ')
+end
+
+-- A part of the pool for each, by weight and no more than it wants; what one does not want is the others'.
+local function divide(whole, members, r)
+  local given, rest, total, waiting = {}, whole, 0, members
+  for _, m in ipairs(members) do total = total + m.weight end
+  while true do
+    local level, among, still = rest, total, {}
+    for _, m in ipairs(waiting) do
+      if m.wants[r] * among <= level * m.weight then
+        given[m.id], rest, total = m.wants[r], rest - m.wants[r], total - m.weight
+      else
+        still[#still + 1] = m
+      end
+    end
+    if #still == #waiting then break end
+    waiting = still
+  end
+  local sum, before = 0, 0
+  for _, m in ipairs(waiting) do
+    sum = sum + m.weight
+    local upto = math.floor(rest * sum / total)
+    given[m.id], before = upto - before, upto
+  end
+  return given
+end
+
+local flat, members, mine, taken = redis.call('HGETALL', key), {}, nil, {0, 0}
+local meta = {0, 0, 0}
+for i = 1, #flat, 2 do
+  local name, n = flat[i], numbers(flat[i + 1])
+  if name == '~' then
+    meta = n
+  else
+    local m = {id = name, grant = {n[1], n[2]}, wants = {n[3], n[4]}, claim = n[5], claimed = n[6], since = n[7],
+      weight = n[8], seq = n[9], ends = math.min(n[10], now + ttl + skew), hold = n[11], load = {n[12], n[13]},
+      open = n[14]}
+    if now >= m.ends + m.hold then
+      redis.call('HDEL', key, name)
+    elseif name == id then
+      mine = m
+    else
+      taken = {taken[1] + m.grant[1], taken[2] + m.grant[2]}
+      if now < m.ends then members[#members + 1] = m end
+    end
+  end
+end
+if mine and seq <= mine.seq then return {} end
+local epoch, learning = meta[1], math.min(meta[3], now + ttl + skew)
+if epoch == 0 or meta[2] ~= run or epoch < seen_epoch then
+  epoch, learning = math.max(epoch, seen_epoch) + 1, now + ttl + skew
+end
+local since = now
+if mine and mine.claimed == claimed then since = mine.since end
+mine = {id = id, wants = wants, claim = claim, since = since, weight = weight}
+local others, lowest = {0, 0}, 1000
+for _, m in ipairs(members) do
+  others, lowest = {others[1] + m.load[1], others[2] + m.load[2]}, math.min(lowest, m.open)
+end
+members[#members + 1] = mine
+table.sort(members, function(a, b) return a.id < b.id end)
+
+local grant = {held[1], held[2]}
+if now >= learning then
+  local target = {divide(pool[1], members, 1), divide(pool[2], members, 2)}
+  -- The query that has waited longest of those that no fair part holds gets all that it needs.
+  local first
+  for _, m in ipairs(members) do
+    if m.claim > target[1][m.id] and (not first or m.since < first.since) then first = m end
+  end
+  if first then
+    local rest, alone = {}, math.min(first.claim, pool[1])
+    for _, m in ipairs(members) do if m ~= first then rest[#rest + 1] = m end end
+    target[1] = divide(pool[1] - alone, rest, 1)
+    target[1][first.id] = alone
+  end
+  for r = 1, 2 do
+    local free = math.max(pool[r] - taken[r], 0)
+    grant[r] = math.max(held[r], math.min(target[r][id], free))
+  end
+end
+local count = #members
+if grant[1] == 0 and grant[2] == 0 and wants[1] == 0 and wants[2] == 0 then
+  redis.call('HDEL', key, id)
+  count = count - 1
+else
+  redis.call('HSET', key, id, text({grant[1], grant[2], wants[1], wants[2], claim, claimed, since, weight, seq,
+    now + ttl + skew, hold, load[1], load[2], open}))
+end
+redis.call('HSET', key, '~', text({epoch, run, learning}))
+redis.call('PEXPIRE', key, 86400000)
+local is_learning = 0
+if now < learning then is_learning = 1 end
+return {grant[1], grant[2], epoch, ttl, is_learning, count, others[1], others[2], lowest}

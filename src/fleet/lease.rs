@@ -1,0 +1,108 @@
+//! One proxy's lease on the pool of one budget: a plain value, and a clock in milliseconds that only goes forward.
+
+use crate::base::share::{Amount, Demand};
+
+/// How long a grant is good for, counted by the proxy from before it asked.
+pub const TTL_MS: u64 = 5_000;
+/// The store keeps a grant for as much longer: the most by which its clock may jump.
+pub const SKEW_MS: u64 = 2_000;
+
+/// What a proxy asks of the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Renewal {
+    /// Its place among the proxy's requests: the store refuses one that comes late.
+    pub seq: u64,
+    /// The highest epoch that the proxy has seen: a store with an older one lost its memory.
+    pub epoch: u64,
+    /// Its demand. Until the answer is there, the proxy holds no more than `held`.
+    pub demand: Demand,
+    /// What the others are to know of this proxy.
+    pub report: Others,
+}
+
+/// The queries of other proxies at a backend, and what they read of its distress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Others {
+    /// Heavy bytes and queries in flight.
+    pub load: Amount,
+    /// Thousandths of the window that distress leaves, the lowest of all.
+    pub open: u64,
+}
+
+impl Others {
+    /// Nobody else is there.
+    pub const NONE: Self = Self { load: Amount::NONE, open: 1_000 };
+}
+
+impl Default for Others {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// The store's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Answer {
+    /// What the proxy may hold beyond its fixed part.
+    pub grant: Amount,
+    /// Grows whenever the store lost its memory.
+    pub epoch: u64,
+    /// How long the grant is good for, in milliseconds from before the request.
+    pub ttl_ms: u64,
+    /// The store has just lost its memory, and grants only what is held.
+    pub learning: bool,
+    /// Proxies that hold or want a part.
+    pub members: u64,
+    /// Everybody else.
+    pub others: Others,
+}
+
+/// A request that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Asked {
+    seq: u64,
+    at: u64,
+}
+
+/// The proxy's side of one budget's lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Lease {
+    epoch: u64,
+    seq: u64,
+    asked: Option<Asked>,
+    grant: Amount,
+    until: u64,
+}
+
+impl Lease {
+    /// What may be held beyond the fixed part at `now`.
+    pub const fn usable(&self, now: u64) -> Amount {
+        if now < self.until { self.grant } else { Amount::NONE }
+    }
+
+    /// When that ends.
+    pub const fn until(&self) -> u64 {
+        self.until
+    }
+
+    /// A request for this demand. From now on the lease is no more than what is held, until an answer says otherwise.
+    pub fn renew(&mut self, now: u64, demand: Demand, report: Others) -> Renewal {
+        self.grant = self.usable(now).min(demand.held);
+        self.seq += 1;
+        self.asked = Some(Asked { seq: self.seq, at: now });
+        Renewal { seq: self.seq, epoch: self.epoch, demand, report }
+    }
+
+    /// Takes the answer to the request with this number; says whether it counts. A late one, one to an earlier
+    /// request and one of an older epoch change nothing.
+    pub fn answered(&mut self, now: u64, seq: u64, answer: &Answer) -> bool {
+        let Some(asked) = self.asked.filter(|asked| asked.seq == seq) else { return false };
+        let until = asked.at + answer.ttl_ms;
+        if answer.epoch < self.epoch || until <= now {
+            return false;
+        }
+        self.asked = None;
+        (self.grant, self.until, self.epoch) = (answer.grant, until, answer.epoch);
+        true
+    }
+}

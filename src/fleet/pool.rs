@@ -1,0 +1,141 @@
+//! The store's side of the leases of one pool: `lease.lua` line by line, as a value that a test can step and copy.
+
+use std::collections::BTreeMap;
+
+use super::lease::{Answer, Others, Renewal};
+use crate::base::share::Amount;
+
+/// The times of the protocol in milliseconds, and the size of the pool.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) pool: Amount,
+    pub(super) ttl: u64,
+    pub(super) skew: u64,
+    /// The longest time that a query runs.
+    pub(super) hold: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Member {
+    grant: Amount,
+    wants: Amount,
+    claim: u64,
+    claimed: u64,
+    since: u64,
+    weight: u64,
+    seq: u64,
+    ends: u64,
+    hold: u64,
+    report: Others,
+}
+
+/// The leases of one pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Pool {
+    epoch: u64,
+    /// The run of the store's process that wrote here last.
+    run: u64,
+    /// The end of the learning phase.
+    learning: u64,
+    members: BTreeMap<u64, Member>,
+}
+
+impl Pool {
+    /// Renews the lease of a proxy; `None` for a request that came late. `run` names the run of the store.
+    pub(super) fn renew(
+        &mut self,
+        (now, run): (u64, u64),
+        terms: &Terms,
+        id: u64,
+        request: &Renewal,
+    ) -> Option<Answer> {
+        let Renewal { seq, epoch, demand, report } = *request;
+        let end = now + terms.ttl + terms.skew;
+        self.members.values_mut().for_each(|member| member.ends = member.ends.min(end));
+        self.members.retain(|_, member| now < member.ends + member.hold);
+        let mine = self.members.get(&id).copied();
+        if mine.is_some_and(|mine| seq <= mine.seq) {
+            return None;
+        }
+        self.learning = self.learning.min(end);
+        if self.epoch == 0 || self.run != run || self.epoch < epoch {
+            (self.epoch, self.learning) = (self.epoch.max(epoch) + 1, end);
+        }
+        self.run = run;
+        let others = self.members.iter().filter(|(other, _)| **other != id);
+        let taken = others.clone().fold(Amount::NONE, |sum, (_, member)| sum.plus(member.grant));
+        let live = others.filter(|(_, member)| now < member.ends);
+        let mut members: BTreeMap<_, _> = live.map(|(id, member)| (*id, *member)).collect();
+        let others = members.values().fold(Others::NONE, |sum, member| Others {
+            load: sum.load.plus(member.report.load),
+            open: sum.open.min(member.report.open),
+        });
+        let (claimed, claim) = demand.claim;
+        let since = mine.filter(|mine| mine.claimed == claimed).map_or(now, |mine| mine.since);
+        let (wants, weight, hold) = (demand.wants, demand.weight, terms.hold);
+        let mut mine =
+            Member { grant: demand.held, wants, claim, claimed, since, weight, seq, ends: end, hold, report };
+        members.insert(id, mine);
+        let learning = now < self.learning;
+        if !learning {
+            let target = target(terms.pool, &members, id);
+            mine.grant = demand.held.max(target.min(terms.pool.less(taken)));
+        }
+        let idle = mine.grant == Amount::NONE && wants == Amount::NONE;
+        if idle { _ = self.members.remove(&id) } else { _ = self.members.insert(id, mine) }
+        Some(Answer {
+            grant: mine.grant,
+            epoch: self.epoch,
+            ttl_ms: terms.ttl,
+            learning,
+            members: (members.len() - usize::from(idle)) as u64,
+            others,
+        })
+    }
+}
+
+/// The part of the pool that one member should have.
+fn target(pool: Amount, members: &BTreeMap<u64, Member>, id: u64) -> Amount {
+    let of = |part: &BTreeMap<u64, u64>, id: u64| part.get(&id).copied().unwrap_or(0);
+    let mut bytes = divide(pool.bytes, members, |member| member.wants.bytes);
+    let queries = divide(pool.queries, members, |member| member.wants.queries);
+    let unfair = members.iter().filter(|(id, member)| member.claim > of(&bytes, **id));
+    if let Some((first, member)) = unfair.min_by_key(|(id, member)| (member.since, **id)) {
+        let alone = member.claim.min(pool.bytes);
+        let mut rest = members.clone();
+        rest.remove(first);
+        bytes = divide(pool.bytes - alone, &rest, |member| member.wants.bytes);
+        bytes.insert(*first, alone);
+    }
+    Amount { bytes: of(&bytes, id), queries: of(&queries, id) }
+}
+
+/// Weighted max–min fairness, in the arithmetic of Lua's numbers.
+fn divide(whole: u64, members: &BTreeMap<u64, Member>, wants: fn(&Member) -> u64) -> BTreeMap<u64, u64> {
+    let (mut given, mut rest) = (BTreeMap::new(), whole);
+    let mut waiting: Vec<_> = members.iter().collect();
+    let mut total: u64 = members.values().map(|member| member.weight).sum();
+    loop {
+        let (level, among, before) = (rest as f64, total as f64, waiting.len());
+        waiting.retain(|(id, member)| {
+            let fits = wants(member) as f64 * among <= level * member.weight as f64;
+            if fits {
+                given.insert(**id, wants(member));
+                rest -= wants(member);
+                total -= member.weight;
+            }
+            !fits
+        });
+        if waiting.len() == before {
+            break;
+        }
+    }
+    let (mut sum, mut before) = (0, 0);
+    for (id, member) in waiting {
+        sum += member.weight;
+        let upto = (rest as f64 * sum as f64 / total as f64).floor() as u64;
+        given.insert(*id, upto - before);
+        before = upto;
+    }
+    given
+}

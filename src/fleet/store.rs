@@ -1,0 +1,194 @@
+//! Carries renewals to the store and answers back. A connection knows which run of the store's process it leads to, so that a
+//! restart, a restored dump and a replica that took over are all seen as a lost memory.
+
+use std::{fmt, time::Duration};
+
+use redis::{AsyncConnectionConfig, Client, RedisError, Script, aio::MultiplexedConnection};
+use tokio::time::timeout;
+
+use super::lease::{Answer, Others, Renewal, SKEW_MS, TTL_MS};
+use crate::base::share::Amount;
+
+/// The script that the store runs for each renewal.
+pub(super) const SCRIPT: &str = include_str!("lease.lua");
+/// Lua counts exactly up to 2^53.
+const NUMBER_MAX: u64 = 1 << 53;
+
+/// A renewal of one pool's lease.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// The pool's name within the fleet.
+    pub pool: String,
+    /// Its size.
+    pub size: Amount,
+    /// The longest time that a query holds a part of it, in milliseconds.
+    pub hold_ms: u64,
+    /// The request.
+    pub renewal: Renewal,
+}
+
+/// Why the store did not answer.
+#[derive(Debug)]
+pub enum StoreError {
+    /// Not within this time.
+    Slow(Duration),
+    /// It cannot be reached, or refused.
+    Failed(String),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slow(limit) => write!(f, "no answer within {} ms", limit.as_millis()),
+            Self::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl From<RedisError> for StoreError {
+    fn from(error: RedisError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// A connection, and the run of the process at its other end.
+struct Connection {
+    inner: MultiplexedConnection,
+    run: u64,
+}
+
+/// A Redis or Valkey primary that keeps the leases of a fleet.
+pub struct Store {
+    client: Client,
+    script: Script,
+    /// Before the name of every key.
+    prefix: String,
+    /// This process; no other ever has the same.
+    id: String,
+    connection: Option<Connection>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL may hold a password.
+        f.debug_struct("Store").field("prefix", &self.prefix).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// The store at a URL such as `redis://:password@host:6379/0`; nothing is sent yet.
+    ///
+    /// # Errors
+    /// The URL cannot be used.
+    pub fn new(url: &str, fleet: &str, id: String) -> Result<Self, String> {
+        let client = Client::open(url).map_err(|error| error.to_string())?;
+        let script = Script::new(SCRIPT);
+        Ok(Self { client, script, prefix: format!("weir:{fleet}:"), id, connection: None })
+    }
+
+    /// Sends renewals in one round trip. The answers are in their order, `None` for one that came late. Any failure closes
+    /// the connection, so that nothing that was sent is read by a later call.
+    ///
+    /// # Errors
+    /// The store did not answer all of them within `limit`.
+    pub async fn renew(&mut self, asks: &[Ask], limit: Duration) -> Result<Vec<Option<Answer>>, StoreError> {
+        // Taken out: a call that is dropped closes the connection as well.
+        let kept = self.connection.take();
+        let exchange = async {
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => self.connect(limit).await?,
+            };
+            let answers = self.exchange(&mut connection, asks).await?;
+            Ok::<_, StoreError>((connection, answers))
+        };
+        let (connection, answers) = timeout(limit, exchange).await.map_err(|_| StoreError::Slow(limit))??;
+        self.connection = Some(connection);
+        Ok(answers)
+    }
+
+    /// Whether a connection is open; the next call of [`Self::renew`] needs none then.
+    pub const fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    async fn connect(&self, limit: Duration) -> Result<Connection, StoreError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(limit))
+            .set_response_timeout(Some(limit));
+        let mut inner = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut first = redis::pipe();
+        first.cmd("INFO").arg("server").load_script(&self.script).ignore();
+        let (info,): (String,) = first.query_async(&mut inner).await?;
+        let run = run_of(&info).ok_or_else(|| StoreError::Failed("it names no run_id".to_owned()))?;
+        Ok(Connection { inner, run })
+    }
+
+    async fn exchange(
+        &self,
+        connection: &mut Connection,
+        asks: &[Ask],
+    ) -> Result<Vec<Option<Answer>>, StoreError> {
+        let mut pipeline = redis::pipe();
+        for ask in asks {
+            let key = format!("{}{}", self.prefix, ask.pool);
+            pipeline.cmd("EVALSHA").arg(self.script.get_hash()).arg(1).arg(key).arg(&self.id);
+            for number in numbers(ask, connection.run, TTL_MS, SKEW_MS) {
+                pipeline.arg(number.min(NUMBER_MAX));
+            }
+        }
+        let answers: Vec<Vec<u64>> = pipeline.query_async(&mut connection.inner).await?;
+        Ok(answers.iter().map(|numbers| answer(numbers)).collect())
+    }
+}
+
+/// The arguments of the script behind the proxy's name.
+pub(super) fn numbers(ask: &Ask, run: u64, ttl: u64, skew: u64) -> [u64; 18] {
+    let Renewal { seq, epoch, demand, report } = ask.renewal;
+    let (claimed, claim) = demand.claim;
+    let Others { load, open } = report;
+    [
+        run,
+        seq,
+        epoch,
+        ask.size.bytes,
+        ask.size.queries,
+        ttl,
+        skew,
+        ask.hold_ms,
+        demand.held.bytes,
+        demand.held.queries,
+        demand.wants.bytes,
+        demand.wants.queries,
+        claim,
+        claimed,
+        demand.weight.max(1),
+        load.bytes,
+        load.queries,
+        open,
+    ]
+}
+
+/// Reads the numbers that the script returns.
+pub(super) fn answer(numbers: &[u64]) -> Option<Answer> {
+    let &[bytes, queries, epoch, ttl_ms, learning, members, others_bytes, others_queries, open] = numbers
+    else {
+        return None;
+    };
+    Some(Answer {
+        grant: Amount { bytes, queries },
+        epoch,
+        ttl_ms,
+        learning: learning == 1,
+        members,
+        others: Others { load: Amount { bytes: others_bytes, queries: others_queries }, open },
+    })
+}
+
+/// The run of the store's process, as a number that Lua holds exactly.
+fn run_of(info: &str) -> Option<u64> {
+    let id = info.lines().find_map(|line| line.trim().strip_prefix("run_id:"))?;
+    u64::from_str_radix(id.get(..13)?, 16).ok()
+}

@@ -1,0 +1,100 @@
+//! `lease.lua` in a real server, against its model in Rust.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+};
+
+use fastrand::Rng;
+
+use super::super::{
+    lease::{Others, Renewal},
+    pool::{Pool, Terms},
+    store::{Ask, SCRIPT, answer, numbers},
+};
+use crate::base::share::{Amount, Demand};
+
+/// A server on a free port of the loopback, without files; ends with the test.
+struct Server {
+    child: Child,
+    port: u16,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "a skipped test says so")]
+fn server(test: &str) -> Option<Server> {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let spawned = Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .stdout(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = spawned else {
+        let required = std::env::var_os("WEIR_TEST_REAL").is_some_and(|value| value == "required");
+        assert!(!required, "WEIR_TEST_REAL=required, and `redis-server` is not installed");
+        println!("skipped: {test}: `redis-server` is not installed");
+        return None;
+    };
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let ready = lines.map_while(Result::ok).any(|line| line.contains("Ready to accept connections"));
+    assert!(ready, "redis-server did not start");
+    Some(Server { child, port })
+}
+
+/// A request as a proxy in any state may send it.
+fn request(rng: &mut Rng, seq: u64) -> Renewal {
+    let amount = |rng: &mut Rng| {
+        let magnitude = rng.u32(1..42);
+        Amount { bytes: rng.u64(0..1 << magnitude), queries: rng.u64(0..30) }
+    };
+    let held = if rng.bool() { Amount::NONE } else { amount(rng) };
+    let wants = if rng.u8(0..4) == 0 { held } else { held.plus(amount(rng)) };
+    let claim = if rng.bool() { (rng.u64(0..3), rng.u64(0..1 << 41)) } else { (0, 0) };
+    Renewal {
+        seq: seq.saturating_sub(u64::from(rng.u8(0..10) == 0)),
+        epoch: if rng.u8(0..40) == 0 { rng.u64(0..6) } else { 0 },
+        demand: Demand { held, wants, claim, weight: rng.u64(1..50) },
+        report: Others { load: amount(rng), open: rng.u64(0..=1_000) },
+    }
+}
+
+#[test]
+fn the_script_agrees_with_the_model() {
+    let Some(server) = server("the_script_agrees_with_the_model") else { return };
+    // The test's clock in place of the server's.
+    let (ours, theirs) = ("{tonumber(ARGV[20]), 0}", "redis.call('TIME')");
+    assert_eq!(SCRIPT.matches(theirs).count(), 1);
+    let script = redis::Script::new(&SCRIPT.replace(theirs, ours));
+    let client = redis::Client::open(format!("redis://127.0.0.1:{}/", server.port)).unwrap();
+    let mut connection = client.get_connection().unwrap();
+    let mut kept_parts = 0;
+    for seed in 0..40 {
+        let mut rng = Rng::with_seed(seed);
+        let hold = rng.u64(0..30) * 1_000;
+        let size = Amount { bytes: rng.u64(0..1 << 40), queries: rng.u64(0..60) };
+        let terms = Terms { pool: size, ttl: 5_000, skew: 2_000, hold };
+        let (mut pool, mut now, mut run) = (Pool::default(), 1_000_000, 1);
+        for seq in 2..100 {
+            now += rng.u64(0..4);
+            run += u64::from(rng.u8(0..50) == 0);
+            let (id, renewal) = (rng.u64(0..5), request(&mut rng, seq));
+            let ask = Ask { pool: String::new(), size, hold_ms: hold, renewal };
+            let mut call = script.prepare_invoke();
+            call.key(format!("pool{seed}")).arg(id);
+            for number in numbers(&ask, run, terms.ttl, terms.skew) {
+                call.arg(number);
+            }
+            let got: Vec<u64> = call.arg(now).invoke(&mut connection).unwrap();
+            let expected = pool.renew((now * 1_000, run), &terms, id, &renewal);
+            assert_eq!(answer(&got), expected, "seed {seed}, request {seq}: {renewal:?}");
+            kept_parts += u64::from(expected.is_some_and(|answer| answer.grant != renewal.demand.held));
+        }
+    }
+    assert!(kept_parts > 500, "{kept_parts} grants were more than what was held");
+}
