@@ -53,6 +53,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "http",
             "cost",
             "limit",
+            "fleet",
             "backend",
             "rules",
             "journal",

@@ -132,6 +132,7 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
         tracing::info!(%queries, %admin, "ready: point Grafana or curl at {scheme}://{queries}");
     }
     signals.serve(proxy::serve(listener, Arc::clone(&proxy), workers()?, signals.first())).await;
+    proxy.leave_fleet().await;
     for task in background {
         task.abort();
     }

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     backend::BaseUrl,
     base::{TenantId, TenantPattern},
+    fleet::Store,
     rules::RULES_MAX,
     telemetry::otlp,
 };
@@ -41,6 +42,7 @@ pub(super) fn check(raw: &Raw, root: &Node, wrong: &mut Vec<Diagnostic>, warning
     checker.limits(raw);
     checker.rules(raw);
     checker.journal(raw);
+    checker.fleet(raw);
     if let Some(node) = root.get("node") {
         checker.wrong.extend([raw.node.pool.check(node), raw.node.recent.check(node)].into_iter().flatten());
     }
@@ -49,6 +51,9 @@ pub(super) fn check(raw: &Raw, root: &Node, wrong: &mut Vec<Diagnostic>, warning
 
 /// Bytes of the smallest journal: several files of several blocks.
 const JOURNAL_BYTES_MIN: u64 = 1 << 20;
+
+/// Slots of a budget for each proxy of a fleet: half of them are for light queries, and a quarter is leased.
+const SLOTS_EACH: u64 = 4;
 
 const NO_NAME: &str = "is not a name: 1 to 150 visible ASCII characters without spaces";
 
@@ -293,6 +298,35 @@ impl<'a> Checker<'a> {
                 &self.place("journal").key("size"),
                 "a journal needs 1MiB at least; `enabled: false` keeps none",
             );
+        }
+    }
+
+    fn fleet(&mut self, raw: &Raw) {
+        let replicas = raw.fleet.replicas_max.0.get();
+        let place = self.place("fleet");
+        if let Some(store) = &raw.fleet.store
+            && let Err(why) = Store::new(store.reveal(), &raw.fleet.name, String::new())
+        {
+            self.refuse(&place.key("store"), format!("is no URL of a store: {why}"));
+        }
+        if raw.fleet.store.is_some() && replicas == 1 {
+            self.refuse(
+                &place.key("replicas_max"),
+                "a store is for several proxies: name the most that run at once",
+            );
+        }
+        if raw.fleet.name.is_empty() || raw.fleet.name.contains(char::is_whitespace) {
+            self.refuse(&place.key("name"), "needs a word without spaces");
+        }
+        for (i, backend) in raw.backends.iter().enumerate().filter(|_| replicas > 1) {
+            let least = replicas.saturating_mul(SLOTS_EACH);
+            if backend.budget.queries.0.get() < least {
+                let place = self.place("backends").index(i).key("budget").key("queries");
+                let text = format!(
+                    "{replicas} proxies (`fleet.replicas_max`) need {least} at least, {SLOTS_EACH} each"
+                );
+                self.refuse(&place, text);
+            }
         }
     }
 

@@ -11,6 +11,7 @@ mod defaults;
 mod diagnostic;
 mod diff;
 pub mod env;
+mod fleet;
 mod journal;
 mod load;
 mod node;

@@ -6,6 +6,7 @@ use super::scalar::{Cidr, Count, Limit, Listen, OnStale, Rate, Secret, Share, Si
 pub use super::{
     auth::{AdminAuth, Protected},
     connections::{AdminConnections, Connections},
+    fleet::Fleet,
     journal::{Journal, JournalText},
     node::RawNode,
     raw_limits::{InFlight, LimitKey, Limits, Mode, PerQuery, Queue, Rates, Soft, TenantLimits},
@@ -35,6 +36,8 @@ pub struct Raw {
     pub classes: Vec<Class>,
     /// Rules against single queries; the first match wins.
     pub rules: Vec<RuleSpec>,
+    /// Several proxies before the same backends.
+    pub fleet: Fleet,
     /// The record of every query.
     pub journal: Journal,
     /// Logs and profiles.
@@ -54,6 +57,7 @@ impl Default for Raw {
             limits: Limits::default(),
             classes: Class::built_in(),
             rules: Vec::new(),
+            fleet: Fleet::default(),
             journal: Journal::default(),
             telemetry: Telemetry::default(),
             node: RawNode::default(),

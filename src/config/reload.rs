@@ -25,9 +25,12 @@ use tokio::sync::mpsc;
 const QUIET: Duration = Duration::from_millis(500);
 
 /// Settings that take effect only at the next start: the sockets are bound, the log is open.
-const AT_START: [&str; 10] = [
+const AT_START: [&str; 13] = [
     "server.listen:",
     "server.admin_listen:",
+    "fleet.store:",
+    "fleet.name:",
+    "fleet.timeout:",
     "journal.enabled:",
     "journal.size:",
     "journal.text:",

@@ -10,7 +10,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    auth,
+    auth, fleet,
     raw::{self, LimitKey, Raw, TenantLimits},
     scalar, tls,
 };
@@ -70,6 +70,7 @@ pub fn resolve(raw: &Raw) -> Result<proxy::Settings, String> {
         admin_tokens: auth::tokens(&raw.server.admin_auth)
             .map_err(|(key, why)| format!("server.admin_auth.{key}: {why}"))?,
         query_rules: query_rules(raw)?,
+        fleet: fleet::resolve(raw),
         policy: policy(raw)?,
         limit_table: limit_table(raw)?,
     })
@@ -312,6 +313,7 @@ fn policy(raw: &Raw) -> Result<Policy, String> {
         patterns,
         classes: classes.collect(),
         backends: backends.collect(),
+        sharing: raw.fleet.sharing(),
         ..Policy::default()
     })
 }

@@ -9,7 +9,7 @@ local held = {tonumber(ARGV[10]), tonumber(ARGV[11])}
 local wants = {tonumber(ARGV[12]), tonumber(ARGV[13])}
 local claim, claimed = tonumber(ARGV[14]), tonumber(ARGV[15])
 local weight = tonumber(ARGV[16])
-local load, open = {tonumber(ARGV[17]), tonumber(ARGV[18])}, tonumber(ARGV[19])
+local load, has = {tonumber(ARGV[17]), tonumber(ARGV[18])}, {tonumber(ARGV[19]), tonumber(ARGV[20])}
 local key, time = KEYS[1], redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -58,8 +58,7 @@ for i = 1, #flat, 2 do
     meta = n
   else
     local m = {id = name, grant = {n[1], n[2]}, wants = {n[3], n[4]}, claim = n[5], claimed = n[6], since = n[7],
-      weight = n[8], seq = n[9], ends = math.min(n[10], now + ttl + skew), hold = n[11], load = {n[12], n[13]},
-      open = n[14]}
+      weight = n[8], seq = n[9], ends = math.min(n[10], now + ttl + skew), hold = n[11], load = {n[12], n[13]}}
     if now >= m.ends + m.hold then
       redis.call('HDEL', key, name)
     elseif name == id then
@@ -78,16 +77,14 @@ end
 local since = now
 if mine and mine.claimed == claimed then since = mine.since end
 mine = {id = id, wants = wants, claim = claim, since = since, weight = weight}
-local others, lowest = {0, 0}, 1000
-for _, m in ipairs(members) do
-  others, lowest = {others[1] + m.load[1], others[2] + m.load[2]}, math.min(lowest, m.open)
-end
+local others = {0, 0}
+for _, m in ipairs(members) do others = {others[1] + m.load[1], others[2] + m.load[2]} end
 members[#members + 1] = mine
 table.sort(members, function(a, b) return a.id < b.id end)
 
-local grant = {held[1], held[2]}
+local target = {{}, {}}
 if now >= learning then
-  local target = {divide(pool[1], members, 1), divide(pool[2], members, 2)}
+  target = {divide(pool[1], members, 1), divide(pool[2], members, 2)}
   -- The query that has waited longest of those that no fair part holds gets all that it needs.
   local first
   for _, m in ipairs(members) do
@@ -99,21 +96,25 @@ if now >= learning then
     target[1] = divide(pool[1] - alone, rest, 1)
     target[1][first.id] = alone
   end
-  for r = 1, 2 do
-    local free = math.max(pool[r] - taken[r], 0)
-    grant[r] = math.max(held[r], math.min(target[r][id], free))
-  end
+end
+-- What is held counts, also where it was given away since, to a proxy that was cut off while the store lost its memory.
+local grant, kept = {}, {}
+for r = 1, 2 do
+  local due = has[r]
+  if now >= learning then due = math.max(held[r], target[r][id]) end
+  grant[r] = math.min(due, math.max(pool[r] - taken[r], 0))
+  kept[r] = math.max(grant[r], held[r])
 end
 local count = #members
-if grant[1] == 0 and grant[2] == 0 and wants[1] == 0 and wants[2] == 0 then
+if kept[1] == 0 and kept[2] == 0 and wants[1] == 0 and wants[2] == 0 then
   redis.call('HDEL', key, id)
   count = count - 1
 else
-  redis.call('HSET', key, id, text({grant[1], grant[2], wants[1], wants[2], claim, claimed, since, weight, seq,
-    now + ttl + skew, hold, load[1], load[2], open}))
+  redis.call('HSET', key, id, text({kept[1], kept[2], wants[1], wants[2], claim, claimed, since, weight, seq,
+    now + ttl + skew, hold, load[1], load[2]}))
 end
 redis.call('HSET', key, '~', text({epoch, run, learning}))
 redis.call('PEXPIRE', key, 86400000)
 local is_learning = 0
 if now < learning then is_learning = 1 end
-return {grant[1], grant[2], epoch, ttl, is_learning, count, others[1], others[2], lowest}
+return {grant[1], grant[2], epoch, ttl, is_learning, count, others[1], others[2]}

@@ -16,28 +16,10 @@ pub struct Renewal {
     pub epoch: u64,
     /// Its demand. Until the answer is there, the proxy holds no more than `held`.
     pub demand: Demand,
-    /// What the others are to know of this proxy.
-    pub report: Others,
-}
-
-/// The queries of other proxies at a backend, and what they read of its distress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Others {
-    /// Heavy bytes and queries in flight.
+    /// The part of `held` that is within a lease which is good still: a store without memory grants no more.
+    pub has: Amount,
+    /// Heavy bytes, and all queries, that this proxy has in flight.
     pub load: Amount,
-    /// Thousandths of the window that distress leaves, the lowest of all.
-    pub open: u64,
-}
-
-impl Others {
-    /// Nobody else is there.
-    pub const NONE: Self = Self { load: Amount::NONE, open: 1_000 };
-}
-
-impl Default for Others {
-    fn default() -> Self {
-        Self::NONE
-    }
 }
 
 /// The store's answer.
@@ -53,8 +35,8 @@ pub struct Answer {
     pub learning: bool,
     /// Proxies that hold or want a part.
     pub members: u64,
-    /// Everybody else.
-    pub others: Others,
+    /// The load of all others.
+    pub others: Amount,
 }
 
 /// A request that is under way.
@@ -86,11 +68,11 @@ impl Lease {
     }
 
     /// A request for this demand. From now on the lease is no more than what is held, until an answer says otherwise.
-    pub fn renew(&mut self, now: u64, demand: Demand, report: Others) -> Renewal {
+    pub fn renew(&mut self, now: u64, demand: Demand, load: Amount) -> Renewal {
         self.grant = self.usable(now).min(demand.held);
         self.seq += 1;
         self.asked = Some(Asked { seq: self.seq, at: now });
-        Renewal { seq: self.seq, epoch: self.epoch, demand, report }
+        Renewal { seq: self.seq, epoch: self.epoch, demand, has: self.grant, load }
     }
 
     /// Takes the answer to the request with this number; says whether it counts. A late one, one to an earlier

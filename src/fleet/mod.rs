@@ -17,8 +17,8 @@ mod lease;
 mod pool;
 mod store;
 
-pub use lease::{Answer, Lease, Others, Renewal, SKEW_MS, TTL_MS};
+pub use lease::{Answer, Lease, Renewal, SKEW_MS, TTL_MS};
 pub use store::{Ask, Store, StoreError};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

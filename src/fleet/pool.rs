@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::lease::{Answer, Others, Renewal};
+use super::lease::{Answer, Renewal};
 use crate::base::share::Amount;
 
 /// The times of the protocol in milliseconds, and the size of the pool.
@@ -26,7 +26,7 @@ struct Member {
     seq: u64,
     ends: u64,
     hold: u64,
-    report: Others,
+    load: Amount,
 }
 
 /// The leases of one pool.
@@ -49,7 +49,7 @@ impl Pool {
         id: u64,
         request: &Renewal,
     ) -> Option<Answer> {
-        let Renewal { seq, epoch, demand, report } = *request;
+        let Renewal { seq, epoch, demand, has, load } = *request;
         let end = now + terms.ttl + terms.skew;
         self.members.values_mut().for_each(|member| member.ends = member.ends.min(end));
         self.members.retain(|_, member| now < member.ends + member.hold);
@@ -66,25 +66,26 @@ impl Pool {
         let taken = others.clone().fold(Amount::NONE, |sum, (_, member)| sum.plus(member.grant));
         let live = others.filter(|(_, member)| now < member.ends);
         let mut members: BTreeMap<_, _> = live.map(|(id, member)| (*id, *member)).collect();
-        let others = members.values().fold(Others::NONE, |sum, member| Others {
-            load: sum.load.plus(member.report.load),
-            open: sum.open.min(member.report.open),
-        });
+        let others = members.values().fold(Amount::NONE, |sum, member| sum.plus(member.load));
         let (claimed, claim) = demand.claim;
         let since = mine.filter(|mine| mine.claimed == claimed).map_or(now, |mine| mine.since);
         let (wants, weight, hold) = (demand.wants, demand.weight, terms.hold);
         let mut mine =
-            Member { grant: demand.held, wants, claim, claimed, since, weight, seq, ends: end, hold, report };
+            Member { grant: demand.held, wants, claim, claimed, since, weight, seq, ends: end, hold, load };
         members.insert(id, mine);
         let learning = now < self.learning;
-        if !learning {
-            let target = target(terms.pool, &members, id);
-            mine.grant = demand.held.max(target.min(terms.pool.less(taken)));
-        }
+        let due = if learning { has } else { demand.held.max(target(terms.pool, &members, id)) };
+        let grant = due.min(terms.pool.less(taken));
+        // What is held counts, also where it was given away since, to a proxy that was cut off while the store lost its memory.
+        mine.grant = grant.max(demand.held);
         let idle = mine.grant == Amount::NONE && wants == Amount::NONE;
-        if idle { _ = self.members.remove(&id) } else { _ = self.members.insert(id, mine) }
+        if idle {
+            _ = self.members.remove(&id)
+        } else {
+            _ = self.members.insert(id, mine)
+        }
         Some(Answer {
-            grant: mine.grant,
+            grant,
             epoch: self.epoch,
             ttl_ms: terms.ttl,
             learning,

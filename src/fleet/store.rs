@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 use redis::{AsyncConnectionConfig, Client, RedisError, Script, aio::MultiplexedConnection};
 use tokio::time::timeout;
 
-use super::lease::{Answer, Others, Renewal, SKEW_MS, TTL_MS};
+use super::lease::{Answer, Renewal, SKEW_MS, TTL_MS};
 use crate::base::share::Amount;
 
 /// The script that the store runs for each renewal.
@@ -145,10 +145,9 @@ impl Store {
 }
 
 /// The arguments of the script behind the proxy's name.
-pub(super) fn numbers(ask: &Ask, run: u64, ttl: u64, skew: u64) -> [u64; 18] {
-    let Renewal { seq, epoch, demand, report } = ask.renewal;
+pub(super) fn numbers(ask: &Ask, run: u64, ttl: u64, skew: u64) -> [u64; 19] {
+    let Renewal { seq, epoch, demand, has, load } = ask.renewal;
     let (claimed, claim) = demand.claim;
-    let Others { load, open } = report;
     [
         run,
         seq,
@@ -167,14 +166,14 @@ pub(super) fn numbers(ask: &Ask, run: u64, ttl: u64, skew: u64) -> [u64; 18] {
         demand.weight.max(1),
         load.bytes,
         load.queries,
-        open,
+        has.bytes,
+        has.queries,
     ]
 }
 
 /// Reads the numbers that the script returns.
 pub(super) fn answer(numbers: &[u64]) -> Option<Answer> {
-    let &[bytes, queries, epoch, ttl_ms, learning, members, others_bytes, others_queries, open] = numbers
-    else {
+    let &[bytes, queries, epoch, ttl_ms, learning, members, others_bytes, others_queries] = numbers else {
         return None;
     };
     Some(Answer {
@@ -183,7 +182,7 @@ pub(super) fn answer(numbers: &[u64]) -> Option<Answer> {
         ttl_ms,
         learning: learning == 1,
         members,
-        others: Others { load: Amount { bytes: others_bytes, queries: others_queries }, open },
+        others: Amount { bytes: others_bytes, queries: others_queries },
     })
 }
 

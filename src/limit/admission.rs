@@ -11,6 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 use tokio::{
     runtime::Handle,
+    sync::Notify,
     time::{Instant, sleep_until, timeout_at},
 };
 
@@ -90,6 +91,8 @@ pub struct Admission {
     state: Mutex<State>,
     /// When the timer that is under way ends.
     armed: Mutex<Option<Instant>>,
+    /// Notified when a query has to wait though the budget is leased.
+    pub(super) lease_wanted: Notify,
 }
 
 impl fmt::Debug for Admission {
@@ -103,7 +106,8 @@ impl Admission {
     pub fn new(policy: Policy) -> Arc<Self> {
         let policy = Arc::new(policy);
         let state = State::new(Arc::clone(&policy), TenantId::other(), Instant::now());
-        Arc::new(Self { policy: ArcSwap::new(policy), state: Mutex::new(state), armed: Mutex::default() })
+        let (policy, state) = (ArcSwap::new(policy), Mutex::new(state));
+        Arc::new(Self { policy, state, armed: Mutex::default(), lease_wanted: Notify::new() })
     }
 
     /// The policy in force.
@@ -192,6 +196,9 @@ impl Admission {
                 Answered::Runs(Admitted { permit, waited: Duration::ZERO, shadowed, soft })
             }
             (Answer::Wait(place), since) => {
+                if self.policy.load().sharing.leased {
+                    self.lease_wanted.notify_one();
+                }
                 Answered::Waits(Waiting { admission: Arc::clone(self), place, since, shadowed, soft })
             }
         })
@@ -265,7 +272,10 @@ impl Admission {
 
     /// Changes the accounts and sends the grants. One that has just left drops its permit, which frees it for
     /// the next.
-    fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant, &mut Handovers) -> T) -> T {
+    pub(super) fn change<T>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut State, Instant, &mut Handovers) -> T,
+    ) -> T {
         let mut ready = Handovers::new();
         let mut state = self.lock();
         let changed = change(&mut state, Instant::now(), &mut ready);

@@ -7,13 +7,16 @@ use tokio::time::Instant;
 use super::{
     lane::{Account, Budget, Lane, Open, Reserve},
     permit::{Charge, Phase},
-    policy::BackendBudget,
+    policy::{BackendBudget, Sharing},
     shares,
     usage::Usage,
     wait::WaitReason,
     window::Window,
 };
-use crate::base::distress::{Distress, Load};
+use crate::base::{
+    distress::{Distress, Load},
+    share::{Amount, Demand},
+};
 
 /// How long a tenant counts as one of those that ask.
 const ASKED_LATELY: Duration = Duration::from_secs(600);
@@ -39,13 +42,16 @@ pub(super) struct Backend {
     askers: [Option<(usize, Instant)>; 2],
     /// When its distress was last looked at.
     looked: Option<Instant>,
+    /// When the lease ends.
+    leased_until: Option<Instant>,
 }
 
 impl Backend {
-    pub(super) fn new(budget: &BackendBudget) -> Self {
+    pub(super) fn new(budget: &BackendBudget, sharing: Sharing) -> Self {
         let name = Arc::clone(&budget.name);
-        let lanes = Budget::of(budget);
-        let window = Window::new(lanes.heavy_memory().unwrap_or(0), budget.unproven_percent);
+        let lanes = Budget::of(budget, sharing, Amount::NONE);
+        let window =
+            Window::new(lanes.heavy_memory().unwrap_or(0), budget.unproven_percent, lanes.replicas());
         Self {
             name,
             budget: lanes,
@@ -60,21 +66,55 @@ impl Backend {
             peak: Load::default(),
             askers: [None; 2],
             looked: None,
+            leased_until: None,
         }
     }
 
     /// Obeys another budget from now on; the window keeps its share.
-    pub(super) fn take_over(&mut self, budget: &BackendBudget) {
+    pub(super) fn take_over(&mut self, budget: &BackendBudget, sharing: Sharing) {
         let before = self.budget.heavy_memory().unwrap_or(0);
-        self.budget = Budget::of(budget);
+        self.budget = Budget::of(budget, sharing, self.budget.leased);
         self.linger = budget.linger;
         let now = self.budget.heavy_memory().unwrap_or(0);
         if before != now {
             self.window.resize(before, now);
         }
         if budget.unproven_percent == 100 && self.window.is_unproved() && self.window.cut_by().is_none() {
-            self.window = Window::new(now, 100);
+            self.window = Window::new(now, 100, self.budget.replicas());
         }
+    }
+
+    /// Holds this much of the heavy lane beyond the fixed part, until the lease ends.
+    pub(super) const fn lease(&mut self, leased: Amount, until: Instant) {
+        self.budget.leased = leased;
+        self.leased_until = Some(until);
+    }
+
+    /// Gives the lease up when its time is over.
+    pub(super) fn end_lease(&mut self, now: Instant) {
+        if self.leased_until.is_some_and(|until| until <= now) {
+            self.budget.leased = Amount::NONE;
+            self.leased_until = None;
+        }
+    }
+
+    /// What it needs beyond its fixed part, and what the others are to know: heavy bytes, and all queries.
+    pub(super) fn demand(&self) -> (Demand, Amount) {
+        let fixed = self.budget.fixed();
+        let heavy = self.heavy.used.and(self.stalled);
+        let used = Amount { bytes: heavy.bytes(), queries: self.heavy.used.queries };
+        let (waiting, tenants) = self.heavy.queue.waiting();
+        let first = self.heavy.queue.first().map(|first| (first.id, first.charge.bytes));
+        // More than the window lets run is of no use, but for one query that runs alone.
+        let useful = self.window.bytes().max(used.bytes).max(first.map_or(0, |(_, bytes)| bytes));
+        let wants = used.plus(waiting).min(Amount { bytes: useful, queries: u64::MAX });
+        let demand = Demand {
+            held: used.less(fixed),
+            wants: wants.less(fixed),
+            claim: first.map_or((0, 0), |(id, bytes)| (id, bytes.saturating_sub(fixed.bytes))),
+            weight: tenants.max(1),
+        };
+        (demand, Amount { bytes: self.heavy.used.bytes(), queries: self.used().queries })
     }
 
     /// Makes room for this number of classes.
@@ -148,7 +188,11 @@ impl Backend {
         if !self.heavy.used.and(self.stalled).plus(charge.bytes).within(whole, None) {
             // More than may ever run beside slow readers, or beside the running queries.
             let is_theirs = self.heavy.used.plus(charge.bytes).within(whole, None);
-            return Err(if is_theirs { WaitReason::Budget } else { WaitReason::Window });
+            return Err(match self.budget.pool() {
+                _ if is_theirs => WaitReason::Budget,
+                Some(_) => WaitReason::Lease,
+                None => WaitReason::Window,
+            });
         }
         self.heavy.fits(charge, self.open(Lane::Heavy), reserves).map_err(|reason| match reason {
             WaitReason::Window => self.window.cut_by().map_or(reason, WaitReason::Cut),
@@ -173,7 +217,9 @@ impl Backend {
 
     /// Whether a heavy query can only run alone, as the window is.
     pub(super) fn runs_alone(&self, charge: &Charge) -> bool {
-        !charge.light && self.open(Lane::Heavy).memory.is_some_and(|open| charge.bytes > open)
+        // Not the leased part: a query that needs more of that gives way to nobody.
+        let is_bound = self.budget.whole(Lane::Heavy).memory.is_some();
+        !charge.light && is_bound && charge.bytes > self.window.bytes()
     }
 
     pub(super) fn charge(&mut self, charge: &Charge) {
@@ -256,7 +302,8 @@ impl Backend {
     pub(super) fn observe(&mut self, distress: &Distress, peak: Load, now: Instant) {
         let elapsed = self.looked.map_or(Duration::ZERO, |looked| now.saturating_duration_since(looked));
         self.looked = Some(now);
-        if let Some(budget) = self.budget.heavy_memory() {
+        // Cut to a part of what runs here, the cuts of all proxies add up to one.
+        if let Some(budget) = self.budget.whole(Lane::Heavy).memory.or_else(|| self.budget.heavy_memory()) {
             self.window.observe(distress, peak.heavy_bytes.into(), budget, elapsed);
         }
     }

@@ -31,7 +31,9 @@ impl Policy {
         split_percent: Option<u8>,
     ) -> Ceilings {
         let budget = self.backends.iter().find(|budget| &*budget.name == backend);
-        let whole = budget.and_then(|budget| budget.memory.enforced());
+        // Without leases no query gets more than this proxy's own part.
+        let part = if self.sharing.leased { 1 } else { self.sharing.replicas_max.get() };
+        let whole = budget.and_then(|budget| budget.memory.enforced()).map(|bytes| bytes / part);
         let tenant = self.tenant(tenant);
         let own = tenant.per_query(class).memory.enforced();
         // At most half of the heavy lane: two such run at a time.

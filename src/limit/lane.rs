@@ -3,12 +3,13 @@
 
 use super::{
     permit::Charge,
-    policy::{BackendBudget, Limit, SlowLane},
+    policy::{BackendBudget, Limit, Sharing, SlowLane},
     queue::{Queue, Waiter},
     shares::{self, percent_of},
     usage::Usage,
     wait::WaitReason,
 };
+use crate::base::share::Amount;
 
 /// One of the two lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,22 +74,60 @@ pub(super) struct Open {
     pub(super) slots: Option<u64>,
 }
 
-/// A backend's budget, divided into lanes.
+/// A backend's budget, divided into lanes, and this proxy's part of it. Of the heavy lane a part is fixed and the rest
+/// leased; the light lane is all fixed, so that light queries never wait for a lease.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
     memory: Limit,
     queries: Limit,
     slow: SlowLane,
+    sharing: Sharing,
+    /// Held of the heavy lane beyond the fixed part.
+    pub(super) leased: Amount,
 }
 
 impl Budget {
-    pub(super) const fn of(budget: &BackendBudget) -> Self {
-        Self { memory: budget.memory, queries: budget.queries, slow: budget.slow }
+    pub(super) const fn of(budget: &BackendBudget, sharing: Sharing, leased: Amount) -> Self {
+        Self { memory: budget.memory, queries: budget.queries, slow: budget.slow, sharing, leased }
     }
 
-    /// Light queries need no more of the memory than a small part; without a budget of memory, all are light.
+    /// Light queries need no more of the memory than a small part, and fit the light lane of every proxy; without a budget
+    /// of memory, all are light.
     pub(super) fn is_light(&self, bytes: u64) -> bool {
-        self.memory.max.is_none_or(|max| bytes <= shares::light(max.get()))
+        let lane = |max| shares::light_memory(max) / self.replicas();
+        self.memory.max.is_none_or(|max| bytes <= shares::light(max.get()).min(lane(max.get())))
+    }
+
+    pub(super) const fn replicas(&self) -> u64 {
+        self.sharing.replicas_max.get()
+    }
+
+    /// The part of the heavy lane that needs no lease; zero where nothing is bounded.
+    pub(super) fn fixed(&self) -> Amount {
+        let Sharing { replicas_max, leased } = self.sharing;
+        let fixed = |whole: u64| shares::fixed(whole, replicas_max.get(), leased);
+        Amount {
+            bytes: self.heavy_memory().map_or(0, fixed),
+            queries: self.queries.max.map_or(0, |max| fixed(shares::heavy_slots(max.get()))),
+        }
+    }
+
+    /// The part of the heavy lane that all proxies lease of, once; `None` where nothing is leased or enforced.
+    pub(super) fn pool(&self) -> Option<Amount> {
+        let memory = self.memory.enforced()?;
+        let whole = Amount {
+            bytes: shares::heavy_memory(memory),
+            queries: shares::heavy_slots(self.queries.enforced()?),
+        };
+        let replicas = self.replicas();
+        let all_fixed = self.fixed().zip(Amount::NONE, |fixed, _| fixed * replicas);
+        (self.sharing.leased && replicas > 1).then(|| whole.less(all_fixed))
+    }
+
+    /// The heaviest query that this proxy can ever run: what the others have fixed is never lent.
+    pub(super) fn heaviest(&self) -> Option<u64> {
+        let pool = self.pool().map_or(0, |pool| pool.bytes);
+        self.heavy_memory().map(|whole| (self.fixed().bytes + pool).min(whole))
     }
 
     /// Bytes of the whole budget, whether it is enforced or only watched.
@@ -108,17 +147,24 @@ impl Budget {
 
     /// The share of the slow lane, whose queries draw on the other lanes as well.
     pub(super) fn slow(&self) -> Open {
-        let memory = self.memory.enforced().map(|max| percent_of(max, self.slow.memory_percent));
-        Open { memory, slots: Some(self.slow.queries.get()) }
+        let part = |max| percent_of(max, self.slow.memory_percent) / self.replicas();
+        let slots = (self.slow.queries.get() / self.replicas()).max(1);
+        Open { memory: self.memory.enforced().map(part), slots: Some(slots) }
     }
 
-    /// The whole capacity of a lane, whatever the window is.
+    /// The whole capacity of this proxy's lane, whatever the window is.
     pub(super) fn whole(&self, lane: Lane) -> Open {
-        let (memory, slots) = match lane {
-            Lane::Light => (shares::light_memory as fn(u64) -> u64, shares::light_slots as fn(u64) -> u64),
-            Lane::Heavy => (shares::heavy_memory as fn(u64) -> u64, shares::heavy_slots as fn(u64) -> u64),
-        };
-        Open { memory: self.memory.enforced().map(memory), slots: self.queries.enforced().map(slots) }
+        let (memory, slots) = (self.memory.enforced(), self.queries.enforced());
+        match lane {
+            Lane::Light => Open {
+                memory: memory.map(|max| shares::light_memory(max) / self.replicas()),
+                slots: slots.map(|max| shares::light_slots(max) / self.replicas()),
+            },
+            Lane::Heavy => {
+                let here = self.fixed().plus(self.leased);
+                Open { memory: memory.map(|_| here.bytes), slots: slots.map(|_| here.queries) }
+            }
+        }
     }
 }
 

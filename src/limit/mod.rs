@@ -20,6 +20,7 @@ mod effective;
 mod invariants;
 mod lane;
 pub mod layer;
+mod leased;
 mod per_query;
 mod permit;
 mod policy;
@@ -46,7 +47,7 @@ pub use per_query::{SoftHit, check_per_query, soft};
 pub use permit::{Actual, End, Permit, PermitHandle};
 pub use policy::{
     BackendBudget, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy, Rate, RateLimit, Rates,
-    SlowLane, TenantPolicy, Written,
+    Sharing, SlowLane, TenantPolicy, Written,
 };
 pub use refusal::{LimitName, Refusal, Scope, ShadowHit};
 pub use shares::light;

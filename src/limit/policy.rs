@@ -329,6 +329,21 @@ impl Default for SlowLane {
     }
 }
 
+/// How budgets are shared with other proxies that admit by the same policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sharing {
+    /// The most proxies that run at the same time; 1 shares nothing.
+    pub replicas_max: NonZeroU64,
+    /// Half of each heavy lane is leased to whom needs it; without leases every proxy has an equal part of all.
+    pub leased: bool,
+}
+
+impl Default for Sharing {
+    fn default() -> Self {
+        Self { replicas_max: NonZeroU64::MIN, leased: false }
+    }
+}
+
 /// Everything that admission obeys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -342,6 +357,8 @@ pub struct Policy {
     pub classes: Vec<ClassPolicy>,
     /// The backends' budgets.
     pub backends: Vec<BackendBudget>,
+    /// The other proxies before the same backends.
+    pub sharing: Sharing,
     /// The most tenants without limits of their own that have an account each; those beyond share one.
     pub tenants_max: usize,
     /// Most queries waiting for one backend, over all tenants.
@@ -356,6 +373,7 @@ impl Default for Policy {
             patterns: TenantPrefixes::default(),
             classes: Vec::new(),
             backends: Vec::new(),
+            sharing: Sharing::default(),
             tenants_max: 10_000,
             waiting_max: 10_000,
         }

@@ -23,7 +23,7 @@ impl State {
         shadow: &mut Vec<ShadowHit>,
     ) -> Result<(), Refusal> {
         let backend = &self.backends[charge.backend];
-        let heavy = backend.budget.heavy_memory();
+        let heavy = backend.budget.heaviest();
         let wide = (heavy, backend.budget.memory().mode, Scope::Backend(Arc::clone(&backend.name)));
         let narrow = charge.payers.iter().zip(&request.payers).map(|(slot, tenant)| {
             let limit = self.tenants.get(*slot).policy.in_flight.memory;

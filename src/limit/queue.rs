@@ -22,6 +22,7 @@ use super::{
     permit::{Charge, Payers, Permit},
     refusal::Refusal,
 };
+use crate::base::share::Amount;
 
 /// A query that waits.
 #[derive(Debug)]
@@ -355,6 +356,19 @@ impl Queue {
         }
         share.turn = share.next_turn();
         self.order.insert((share.turn, key.clone()));
+    }
+
+    /// What those need who wait for the backend, and how many tenants they are.
+    pub(super) fn waiting(&self) -> (Amount, u64) {
+        let for_backend = self.shares.iter().filter(|(_, share)| share.parked.is_none());
+        let (mut sum, mut tenants) = (Amount::NONE, BTreeSet::<usize>::new());
+        for ((payers, ..), share) in for_backend {
+            tenants.extend(payers.first());
+            for waiter in share.flows.iter().flat_map(|flow| &flow.waiters) {
+                sum = sum.plus(Amount { bytes: waiter.charge.bytes, queries: 1 });
+            }
+        }
+        (sum, tenants.len() as u64)
     }
 
     /// All that wait, in no order.

@@ -89,12 +89,13 @@ impl State {
         }
     }
 
-    /// Frees charges that lingered until `now`, and forgets the alarms of that time.
+    /// Frees charges that lingered until `now`, gives up leases that ended, and forgets the alarms of that time.
     pub(super) fn end_lingering(&mut self, now: Instant) {
         while self.alarms.first().is_some_and(|(at, _)| *at <= now) {
             self.alarms.pop_first();
         }
         for slot in 0..self.backends.len() {
+            self.backends[slot].end_lease(now);
             let lingering =
                 |state: &Self| state.backends[slot].lingering.first_key_value().map(|((at, _), _)| *at);
             while lingering(self).is_some_and(|until| until <= now) {

@@ -43,6 +43,15 @@ pub(super) const fn heavy_slots(slots: u64) -> u64 {
     slots - light_slots(slots)
 }
 
+/// The part of `whole` that each of `replicas` proxies has for itself; with leases, of half of it.
+pub(super) const fn fixed(whole: u64, replicas: u64, leased: bool) -> u64 {
+    match (replicas, leased) {
+        (0 | 1, _) => whole,
+        (_, true) => whole / 2 / replicas,
+        (_, false) => whole / replicas,
+    }
+}
+
 /// Slots of a lane that one tenant may hold.
 pub(super) const fn tenant_slots(slots: u64) -> u64 {
     let most =

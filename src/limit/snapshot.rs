@@ -140,7 +140,10 @@ impl BackendSnapshot {
             name: Arc::clone(&backend.name),
             waiting: backend.waiting() as u64,
             queries: used.queries,
-            queries_capacity: backend.budget.queries().threshold(),
+            queries_capacity: match Lane::ALL.map(|lane| backend.budget.whole(lane).slots) {
+                [Some(light), Some(heavy)] => Some(light + heavy),
+                _ => backend.budget.queries().threshold(),
+            },
             memory: used.bytes(),
             memory_capacity: match (whole, open) {
                 (Some(light), Some(heavy)) => Some(light.saturating_add(heavy)),

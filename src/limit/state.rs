@@ -105,10 +105,10 @@ impl State {
         for budget in &policy.backends {
             let known = self.backends.iter().position(|known| known.name == budget.name);
             let slot = known.unwrap_or_else(|| {
-                self.backends.push(Backend::new(budget));
+                self.backends.push(Backend::new(budget, policy.sharing));
                 self.backends.len() - 1
             });
-            self.backends[slot].take_over(budget);
+            self.backends[slot].take_over(budget, policy.sharing);
             self.configured.push(slot);
         }
         self.backends.iter_mut().for_each(|backend| backend.with_classes(self.classes.len()));

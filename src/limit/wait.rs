@@ -23,6 +23,8 @@ pub enum WaitReason {
     Turn,
     /// It can only run alone, and smaller ones go first.
     SmallerFirst,
+    /// Other proxies hold the part of the budget that it needs, or the store of leases is not there.
+    Lease,
     /// Slow readers and clients that left still hold the budget.
     Budget,
     /// The tenant's queries in flight are at its limit.
@@ -35,7 +37,7 @@ pub enum WaitReason {
 
 impl WaitReason {
     /// Every reason, for metrics and tests.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::LightLane,
         Self::Slots,
         Self::Window,
@@ -49,6 +51,7 @@ impl WaitReason {
         Self::Reserve,
         Self::Turn,
         Self::SmallerFirst,
+        Self::Lease,
         Self::Budget,
         Self::TenantQueries,
         Self::TenantMemory,
@@ -71,6 +74,7 @@ impl WaitReason {
             Self::Reserve => "reserve",
             Self::Turn => "turn",
             Self::SmallerFirst => "smaller_first",
+            Self::Lease => "lease",
             Self::Budget => "budget",
             Self::TenantQueries => "tenant_queries",
             Self::TenantMemory => "tenant_memory",
@@ -109,6 +113,7 @@ impl WaitReason {
             Self::Reserve => "memory that is not reserved for other classes",
             Self::Turn => "its turn among heavy queries",
             Self::SmallerFirst => "smaller heavy queries, which go first",
+            Self::Lease => "a lease on the budget that several proxies share",
             Self::Budget => "memory that slow readers and clients that left still hold",
             Self::TenantQueries => "in_flight.queries",
             Self::TenantMemory => "in_flight.memory",

@@ -55,9 +55,9 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// A window over `budget` bytes, of which `percent` are open before any query completed.
-    pub(super) fn new(budget: u64, percent: u8) -> Self {
-        let bytes = percent_of(budget, percent);
+    /// A window over `budget` bytes, of which `percent` are open before any query completed, over all of `replicas` proxies.
+    pub(super) fn new(budget: u64, percent: u8, replicas: u64) -> Self {
+        let bytes = if percent >= 100 { budget } else { percent_of(budget / replicas.max(1), percent) };
         Self { bytes, threshold: budget, cut: None, proved: bytes >= budget, may_grow: true }
     }
 
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn it_grows_by_what_completed_while_it_binds() {
-        let mut window = Window::new(1000, 10);
+        let mut window = Window::new(1000, 10, 1);
         assert!(window.bytes() == 100 && window.is_unproved());
         window.completed(20, 20, 1000);
         assert_eq!(window.bytes(), 100, "far from the window, nothing is proved");
@@ -175,12 +175,12 @@ mod tests {
         assert_eq!(window.bytes(), 610, "one that ran alone makes room for another");
         window.completed(5000, 5000, 1000);
         assert_eq!((window.bytes(), window.share()), (1000, 1.0), "never more than the budget");
-        assert_eq!(Window::new(u64::MAX, 100).bytes(), u64::MAX);
+        assert_eq!(Window::new(u64::MAX, 100, 1).bytes(), u64::MAX);
     }
 
     #[test]
     fn a_cut_is_by_a_factor_of_what_was_in_use_and_growth_after_it_is_additive() {
-        let mut window = Window::new(1600, 100);
+        let mut window = Window::new(1600, 100, 1);
         window.observe(&pressure(0.9), 800, 1600, SECOND);
         let cut = window.bytes();
         assert!(cut < 700 && cut > 400, "{cut}");
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn nothing_that_is_seen_while_nothing_heavy_runs_cuts_it() {
-        let mut window = Window::new(1000, 10);
+        let mut window = Window::new(1000, 10, 1);
         window.completed(100, 100, 1000);
         let before = window.bytes();
         for distress in [pressure(1.0), underestimate(15.5)] {
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn at_the_limit_one_is_left_and_every_one_that_ends_well_opens_it_again() {
-        let mut window = Window::new(1600, 10);
+        let mut window = Window::new(1600, 10, 1);
         window.observe(&pressure(1.0), 100, 1600, SECOND);
         assert_eq!((window.bytes(), window.share()), (0, 0.0));
         window.observe(&Distress::NONE, 0, 1600, SECOND);
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn estimates_that_are_too_low_leave_as_much_less_and_have_to_be_proved_again() {
-        let mut window = Window::new(1000, 100);
+        let mut window = Window::new(1000, 100, 1);
         assert!(!window.is_unproved());
         window.observe(&underestimate(1.2), 500, 1000, SECOND);
         assert_eq!(window.bytes(), 1000, "as expected");
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn silence_holds_it_or_lets_it_sink() {
-        let mut window = Window::new(1000, 100);
+        let mut window = Window::new(1000, 100, 1);
         let silent = Distress { silent: true, ..Distress::NONE };
         window.observe(&silent, 0, 1000, SECOND);
         window.completed(900, 900, 1000);
@@ -246,8 +246,14 @@ mod tests {
     }
 
     #[test]
+    fn several_proxies_open_together_what_one_does() {
+        assert_eq!(Window::new(1000, 10, 4).bytes(), 25);
+        assert_eq!(Window::new(1000, 100, 4).bytes(), 1000, "nothing needs proof");
+    }
+
+    #[test]
     fn another_budget_gets_the_same_share() {
-        let mut window = Window::new(1000, 10);
+        let mut window = Window::new(1000, 10, 1);
         window.resize(1000, 500);
         assert_eq!(window.bytes(), 50);
         window.resize(500, 2000);

@@ -6,6 +6,7 @@ use serde::Serialize;
 use tokio::task::AbortHandle;
 
 use super::{
+    fleet::Settings as FleetSettings,
     identify::{IdentifyError, Identity, Rules},
     route::Endpoint,
     supervise::BackendSupervisor,
@@ -51,6 +52,8 @@ pub struct Settings {
     pub admin_tokens: Tokens,
     /// Rules against single queries.
     pub query_rules: Vec<Arc<Rule>>,
+    /// The fleet that the proxy joins at its start.
+    pub fleet: Option<FleetSettings>,
     /// The limits.
     pub policy: Policy,
     /// The same as they are written.

@@ -22,6 +22,7 @@ use tower::ServiceExt as _;
 use super::{
     config::{ConfigSnapshot, ConfigState, Settings},
     estimate::FIX_SEARCHES_MAX,
+    fleet::{Fleet, FleetStatus},
     front::Incoming,
     identify::OnBehalfOf,
     log::{ActiveQueries, ActiveQuery, QueryLogs, cut},
@@ -75,6 +76,7 @@ pub struct Proxy {
     pub(crate) admin_connections: Arc<Connections>,
     pub(crate) started_ms: i64,
     config: Mutex<ConfigState>,
+    fleet: Arc<Fleet>,
 }
 
 impl fmt::Debug for Proxy {
@@ -97,7 +99,12 @@ impl Proxy {
         let connections = Connections::new(settings.connections);
         let admin_connections = Connections::new(settings.admin_connections);
         let (admission, active) = (Admission::new(policy), ActiveQueries::new(clock));
-        let supervisor = BackendSupervisor::new(&admission, &active, &metrics);
+        let fleet = Arc::new(Fleet::default());
+        if let Some(Err(error)) = settings.fleet.take().map(|of| fleet.join(&of, &admission, &metrics)) {
+            // The check of the configuration has read the same URL.
+            tracing::error!(error, "no fleet: every proxy keeps to its fixed part");
+        }
+        let supervisor = BackendSupervisor::new(&admission, &active, &fleet, &metrics);
         let config = ArcSwap::from_pointee(ConfigSnapshot::start(settings, None, &supervisor, clock));
         let logs = Arc::new(QueryLogs {
             active,
@@ -137,6 +144,7 @@ impl Proxy {
             admin_connections,
             started_ms: clock(),
             config: Mutex::new(ConfigState { loaded_ms: clock(), mistake: None }),
+            fleet,
         })
     }
 
@@ -200,7 +208,8 @@ impl Proxy {
         let before = self.live();
         before.retire();
         self.admission.reload(policy);
-        let supervisor = BackendSupervisor::new(&self.admission, &self.logs.active, &self.metrics);
+        let supervisor =
+            BackendSupervisor::new(&self.admission, &self.logs.active, &self.fleet, &self.metrics);
         let after = ConfigSnapshot::start(settings, Some(&before), &supervisor, self.logs.clock);
         for gone in before.upstreams.iter().map(|upstream| upstream.backend.name()) {
             if !after.upstreams.iter().any(|upstream| upstream.backend.name() == gone) {
@@ -250,6 +259,16 @@ impl Proxy {
     /// Queries leave spans there from now on; the first to say so wins.
     pub fn trace_to(&self, spans: otlp::Sender) {
         drop(self.logs.spans.set(spans));
+    }
+
+    /// The state of the fleet; `None` without a store.
+    pub fn fleet(&self) -> Option<FleetStatus> {
+        self.fleet.status()
+    }
+
+    /// Gives the leases of all budgets back to the store, for the other proxies.
+    pub async fn leave_fleet(&self) {
+        self.fleet.leave().await;
     }
 
     /// No new query is accepted from now on.

@@ -20,6 +20,7 @@ pub mod api;
 mod config;
 mod estimate;
 mod exchange;
+mod fleet;
 mod forward;
 mod front;
 mod handle;
@@ -44,6 +45,7 @@ pub mod upstream;
 
 pub use crate::http::{ServerTls, ServerTlsSettings, Workers};
 pub use config::{ConfigState, Settings};
+pub use fleet::{FleetStatus, Settings as FleetSettings};
 pub use handle::Proxy;
 pub(crate) use log::{ActiveQuery, TenantCounts, cut};
 pub use log::{Author, Origin, QueryState, Refused, Selection};

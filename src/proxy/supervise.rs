@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{log::ActiveQueries, upstream::Upstream};
+use super::{fleet::Fleet, log::ActiveQueries, upstream::Upstream};
 use crate::{
     backend::pressure::Observation,
     base::distress::{Load, Signal},
@@ -25,6 +25,7 @@ const WORTH_SAYING: f64 = 0.1;
 pub(super) struct BackendSupervisor {
     admission: Arc<Admission>,
     active: Arc<ActiveQueries>,
+    fleet: Arc<Fleet>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -32,10 +33,11 @@ impl BackendSupervisor {
     pub(super) fn new(
         admission: &Arc<Admission>,
         active: &Arc<ActiveQueries>,
+        fleet: &Arc<Fleet>,
         metrics: &Arc<Metrics>,
     ) -> Self {
-        let (admission, active) = (Arc::clone(admission), Arc::clone(active));
-        Self { admission, active, metrics: Arc::clone(metrics) }
+        let (admission, active, fleet) = (Arc::clone(admission), Arc::clone(active), Arc::clone(fleet));
+        Self { admission, active, fleet, metrics: Arc::clone(metrics) }
     }
 
     /// Watches a backend until the future is dropped.
@@ -78,7 +80,9 @@ impl BackendSupervisor {
         upstream.head_removals().observe(&pages, clock());
         upstream.look_for_histograms(&pages);
         let in_flight = self.admission.take_peak(name).unwrap_or_default();
-        let observation = upstream.monitor().observe(&pages, in_flight, Instant::now());
+        // A backend shows the memory of all proxies' queries.
+        let all = self.fleet.load_of_all(name, in_flight);
+        let observation = upstream.monitor().observe(&pages, all, Instant::now());
         self.admission.observe(name, &observation.distress, in_flight);
         if observation.runs_out {
             self.cancel_one(name, in_flight);

@@ -5,7 +5,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Backend, Holder, Share, Snapshot};
-use crate::base::{duration, units};
+use crate::{
+    base::{duration, units},
+    proxy::FleetStatus,
+};
 
 /// A budget used to this share, in percent, is nearly full.
 const NEARLY_FULL: u64 = 90;
@@ -66,6 +69,9 @@ impl Snapshot {
             );
             say(Severity::Warning, text);
         }
+        if let Some(fleet) = &self.fleet {
+            fleet_findings(fleet, &mut say);
+        }
         for backend in &self.backends {
             backend.findings(&mut say);
         }
@@ -88,6 +94,26 @@ impl Snapshot {
             backend.longest_wait_ms >= LONG_WAIT_MS || backend.memory.percent() >= Some(NEARLY_FULL)
         };
         holder.percent >= LARGE_PART && backend.is_some_and(wants)
+    }
+}
+
+fn fleet_findings(fleet: &FleetStatus, say: &mut impl FnMut(Severity, String)) {
+    if let Some(error) = &fleet.error {
+        let text = format!(
+            "the store of leases does not answer ({error}): this proxy keeps to its fixed part of every budget"
+        );
+        say(Severity::Warning, text);
+    }
+    if fleet.learning {
+        let text = "the store of leases has lost its memory: for some seconds it grants only what is held";
+        say(Severity::Warning, text.to_owned());
+    }
+    let FleetStatus { proxies, replicas_max, .. } = fleet;
+    if proxies > replicas_max {
+        let text = format!(
+            "{proxies} proxies run, and fleet.replicas_max is {replicas_max}: together they may pass every budget"
+        );
+        say(Severity::Critical, text);
     }
 }
 

@@ -6,7 +6,7 @@ pub(super) mod take;
 
 use serde::Serialize;
 
-use crate::proxy::{ConfigState, Origin, Refused};
+use crate::proxy::{ConfigState, FleetStatus, Origin, Refused};
 
 pub use findings::{Finding, Severity};
 pub use holders::Holder;
@@ -28,6 +28,9 @@ pub struct Snapshot {
     pub connections: Share,
     /// The configuration in force.
     pub config: ConfigState,
+    /// The fleet; `None` without a store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetStatus>,
     /// The databases.
     pub backends: Vec<Backend>,
     /// Whose queries hold the budgets, or wait for them, the largest first.

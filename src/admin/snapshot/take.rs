@@ -46,6 +46,7 @@ impl Snapshot {
             stopping: proxy.stopping(),
             connections: Share { used: open as u64, of: Some(max as u64) },
             config: proxy.config_state(),
+            fleet: proxy.fleet(),
             backends: backends.collect(),
             holders,
             running: most_expensive(running, &reasons, now),

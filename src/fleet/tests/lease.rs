@@ -1,7 +1,7 @@
 //! The rules of leases, one by one.
 
 use super::super::{
-    lease::{Answer, Lease, Others},
+    lease::{Answer, Lease},
     pool::{Pool, Terms},
 };
 use crate::base::share::{Amount, Demand};
@@ -35,9 +35,8 @@ impl Fleet {
 
     /// One round trip; gives the answer.
     fn renew(&mut self, proxy: usize, demand: Demand) -> Answer {
-        let request = self.leases[proxy].renew(self.now, demand, Others::NONE);
-        let answer =
-            self.pool.renew((self.now, self.run), &TERMS, proxy as u64, &request).expect("in order");
+        let request = self.leases[proxy].renew(self.now, demand, Amount::NONE);
+        let answer = self.pool.renew((self.now, self.run), &TERMS, proxy as u64, &request).expect("in order");
         assert!(self.leases[proxy].answered(self.now, request.seq, &answer));
         answer
     }
@@ -97,7 +96,7 @@ fn the_heaviest_query_needs_the_pool_and_not_a_part_of_it() {
     assert_eq!(fleet.renew(3, next).grant.bytes, 900);
     let next = Demand { claim: (2, 900), ..demand(0, 900) };
     for _ in 0..2 {
-        fleet.renew(0, ended);
+        [0, 1, 2].map(|proxy| fleet.renew(proxy, ended));
         fleet.renew(3, next);
     }
     assert_eq!(fleet.renew(0, ended).grant.bytes, 900, "the one that has waited longest");
@@ -107,7 +106,7 @@ fn the_heaviest_query_needs_the_pool_and_not_a_part_of_it() {
 fn a_lost_answer_leaves_what_was_held_and_only_until_the_lease_ends() {
     let mut fleet = Fleet::new();
     fleet.renew(0, demand(0, 800));
-    let request = fleet.leases[0].renew(fleet.now, demand(300, 800), Others::NONE);
+    let request = fleet.leases[0].renew(fleet.now, demand(300, 800), Amount::NONE);
     assert_eq!(fleet.usable(0), 300, "before the answer no more than what was promised");
     let late = fleet.pool.renew((fleet.now, 7), &TERMS, 0, &request).unwrap();
     fleet.now += TERMS.ttl;
@@ -122,7 +121,7 @@ fn a_lost_answer_leaves_what_was_held_and_only_until_the_lease_ends() {
 #[test]
 fn requests_that_come_late_and_answers_of_older_epochs_are_refused() {
     let mut fleet = Fleet::new();
-    let late = fleet.leases[0].renew(fleet.now, demand(0, 100), Others::NONE);
+    let late = fleet.leases[0].renew(fleet.now, demand(0, 100), Amount::NONE);
     fleet.renew(0, demand(0, 800));
     assert_eq!(fleet.pool.renew((fleet.now, 7), &TERMS, 0, &late), None);
     let old = fleet.pool.clone();
@@ -133,7 +132,7 @@ fn requests_that_come_late_and_answers_of_older_epochs_are_refused() {
     fleet.run = 7;
     let answer = fleet.renew(0, demand(800, 800));
     assert_eq!((answer.learning, answer.epoch), (true, 3));
-    let request = fleet.leases[0].renew(fleet.now, demand(800, 800), Others::NONE);
+    let request = fleet.leases[0].renew(fleet.now, demand(800, 800), Amount::NONE);
     assert!(!fleet.leases[0].answered(fleet.now, request.seq, &Answer { epoch: 2, ..answer }));
 }
 

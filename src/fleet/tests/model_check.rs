@@ -1,21 +1,24 @@
-//! Every interleaving of a small fleet: two proxies, a pool of two queries, a store that restarts, forgets and is rolled
-//! back, messages that are lost, late and out of order, and a clock of the store that jumps. Time goes in whole units, in
-//! which the time to live is 2 and the greatest jump of the clock 1.
+//! Interleavings of a small fleet: two proxies, a pool of two queries, a store that restarts, forgets and is rolled back,
+//! messages that are lost, late and out of order, and a clock of the store that jumps. Time goes in whole units, in which
+//! the time to live is 2 and the greatest jump of the clock 1. Every interleaving of a few steps is looked at, and
+//! walks of many more, chosen by a seed.
 
 use std::collections::{HashSet, VecDeque};
 
+use fastrand::Rng;
+
 use super::super::{
-    lease::{Answer, Lease, Others, Renewal},
+    lease::{Answer, Lease, Renewal},
     pool::{Pool, Terms},
 };
 use crate::base::share::{Amount, Demand};
 
 const POOL: u64 = 2;
-const TERMS: Terms = Terms { pool: amount(POOL), ttl: 2, skew: 1, hold: 1 };
+const TERMS: Terms = Terms { pool: amount(POOL), ttl: 2, skew: 1, hold: 3 };
 /// Messages under way for each proxy.
 const MESSAGES: usize = 2;
-/// Units of time that are looked at.
-const TIME_MAX: u64 = 12;
+/// Units of time after which a walk ends.
+const TIME_MAX: u64 = 40;
 
 const fn amount(n: u64) -> Amount {
     Amount { bytes: n, queries: n }
@@ -41,6 +44,21 @@ impl Proxy {
     }
 }
 
+/// One step; the numbers are those of a proxy and of one of its messages.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Starts(usize),
+    Ends(usize),
+    Renews(usize, u64),
+    Delivers(usize, usize),
+    Loses(usize, usize),
+    TimeGoes,
+    ClockJumps,
+    StoreForgets,
+    StoreIsDumped,
+    DumpIsRestored,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct World {
     now: u64,
@@ -63,71 +81,66 @@ impl World {
         Self { now, ahead: 0, run: 1, pool, dump: None, proxies: Default::default(), losses }
     }
 
-    fn with(&self, change: impl FnOnce(&mut Self)) -> Self {
-        let mut next = self.clone();
-        change(&mut next);
-        next
-    }
-
-    /// What may happen next.
-    fn next(&self) -> Vec<Self> {
-        let mut all = Vec::new();
-        for at in 0..2 {
-            self.proxy_acts(at, &mut all);
-            for message in 0..self.proxies[at].messages.len() {
-                all.push(self.with(|world| _ = world.proxies[at].messages.remove(message)));
-                all.push(self.with(|world| world.deliver(at, message)));
+    /// The steps that can be next, each with its weight in a walk.
+    fn steps(&self) -> Vec<(u32, Step)> {
+        let mut steps = Vec::new();
+        for (at, proxy) in self.proxies.iter().enumerate() {
+            if proxy.held() < proxy.lease.usable(self.now).bytes {
+                steps.push((30, Step::Starts(at)));
+            }
+            if !proxy.running.is_empty() {
+                steps.push((5, Step::Ends(at)));
+            }
+            if proxy.messages.len() < MESSAGES {
+                steps.extend([(3, Step::Renews(at, 0)), (10, Step::Renews(at, POOL))]);
+            }
+            for message in 0..proxy.messages.len() {
+                steps.extend([(30, Step::Delivers(at, message)), (2, Step::Loses(at, message))]);
             }
         }
         // No query outlives the longest time that one may take.
-        if self.now < TIME_MAX && self.proxies.iter().all(|proxy| proxy.running.iter().all(|end| *end > self.now)) {
-            all.push(self.with(|world| world.now += 1));
+        if self.now < TIME_MAX
+            && self.proxies.iter().flat_map(|proxy| &proxy.running).all(|end| *end > self.now)
+        {
+            steps.push((12, Step::TimeGoes));
         }
         if self.ahead < TERMS.skew {
-            all.push(self.with(|world| world.ahead += 1));
+            steps.push((1, Step::ClockJumps));
         }
         if self.losses > 0 {
-            let lose = |pool: Pool| {
-                self.with(|world| {
-                    (world.pool, world.run, world.losses) = (pool, world.run + 1, world.losses - 1);
-                })
-            };
-            all.push(lose(Pool::default()));
-            all.extend(self.dump.clone().map(lose));
-            if self.dump.is_none() {
-                all.push(self.with(|world| world.dump = Some(world.pool.clone())));
-            }
+            steps.extend([(1, Step::StoreForgets), (2, Step::StoreIsDumped)]);
+            steps.extend(self.dump.as_ref().map(|_| (2, Step::DumpIsRestored)));
         }
-        all
+        steps
     }
 
-    fn proxy_acts(&self, at: usize, all: &mut Vec<Self>) {
-        let proxy = &self.proxies[at];
-        if proxy.held() < proxy.lease.usable(self.now).bytes {
-            all.push(self.with(|world| {
-                let end = world.now + TERMS.hold;
-                world.proxies[at].running.push(end);
-            }));
-        }
-        if !proxy.running.is_empty() {
-            all.push(self.with(|world| _ = world.proxies[at].running.remove(0)));
-        }
-        if proxy.messages.len() < MESSAGES {
-            for wants in [0, POOL] {
-                all.push(self.with(|world| {
-                    let held = world.proxies[at].held();
-                    let demand = Demand {
-                        held: amount(held),
-                        wants: amount(wants.max(held)),
-                        claim: (0, 0),
-                        weight: 1,
-                    };
-                    let proxy = &mut world.proxies[at];
-                    let request = proxy.lease.renew(self.now, demand, Others::NONE);
-                    proxy.messages.push(Message::Request(request));
-                }));
+    fn step(&mut self, step: Step) {
+        let (now, held) = (self.now, |proxy: &Proxy| amount(proxy.held()));
+        match step {
+            Step::Starts(at) => self.proxies[at].running.push(now + TERMS.hold),
+            Step::Ends(at) => _ = self.proxies[at].running.remove(0),
+            Step::Renews(at, wants) => {
+                let proxy = &mut self.proxies[at];
+                let held = held(proxy);
+                let demand = Demand { held, wants: amount(wants).max(held), claim: (0, 0), weight: 1 };
+                let request = proxy.lease.renew(now, demand, Amount::NONE);
+                proxy.messages.push(Message::Request(request));
+            }
+            Step::Delivers(at, message) => self.deliver(at, message),
+            Step::Loses(at, message) => _ = self.proxies[at].messages.remove(message),
+            Step::TimeGoes => self.now += 1,
+            Step::ClockJumps => self.ahead += 1,
+            Step::StoreForgets => self.restart(Pool::default()),
+            Step::StoreIsDumped => self.dump = Some(self.pool.clone()),
+            Step::DumpIsRestored => {
+                let dump = self.dump.take().unwrap_or_default();
+                self.restart(dump);
             }
         }
+    }
+
+    fn restart(&mut self, pool: Pool) {
+        (self.pool, self.run, self.losses) = (pool, self.run + 1, self.losses - 1);
     }
 
     fn deliver(&mut self, at: usize, message: usize) {
@@ -140,51 +153,66 @@ impl World {
         }
     }
 
-    /// Leases that are good now, and queries in flight.
-    fn sums(&self) -> (u64, u64) {
-        let sum = |of: &dyn Fn(&Proxy) -> u64| self.proxies.iter().map(of).sum();
-        (sum(&|proxy| proxy.lease.usable(self.now).bytes), sum(&Proxy::held))
+    /// What is leased now, over all proxies.
+    fn leased(&self) -> u64 {
+        self.proxies.iter().map(|proxy| proxy.lease.usable(self.now).bytes).sum()
+    }
+
+    /// What runs now, over all proxies.
+    fn running(&self) -> u64 {
+        self.proxies.iter().map(Proxy::held).sum()
     }
 }
 
-/// Looks at up to `most` states, those first that take the fewest steps; gives their number.
-fn search(start: World, most: usize, wrong: impl Fn(&World) -> bool) -> usize {
-    let (mut seen, mut queue) = (HashSet::new(), VecDeque::from([start]));
+/// Looks at a number of states, those first that take the fewest steps.
+fn search(start: &World, most: usize, sum: fn(&World) -> u64) {
+    let (mut seen, mut queue) = (HashSet::new(), VecDeque::from([start.clone()]));
     while let Some(world) = queue.pop_front() {
-        assert!(!wrong(&world), "{world:#?}");
-        for next in world.next() {
+        assert!(sum(&world) <= POOL, "{world:#?}");
+        for (_, step) in world.steps() {
+            let mut next = world.clone();
+            next.step(step);
             if seen.len() < most && seen.insert(next.clone()) {
                 queue.push_back(next);
             }
         }
     }
-    seen.len()
+    assert_eq!(seen.len(), most);
 }
 
-/// Walks at random, far beyond the steps that a search reaches.
-fn walk(start: &World, seed: u64, steps: usize, wrong: impl Fn(&World) -> bool) {
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let mut world = start.clone();
+/// Takes steps by their weights; a failure shows them all. Gives the most that the sum ever was.
+fn walk(start: &World, seed: u64, steps: usize, sum: fn(&World) -> u64) -> u64 {
+    let mut rng = Rng::with_seed(seed);
+    let (mut world, mut taken, mut most) = (start.clone(), Vec::new(), 0);
     for _ in 0..steps {
-        let Some(next) = rng.choice(world.next()) else { return };
-        world = next;
-        assert!(!wrong(&world), "seed {seed}: {world:#?}");
+        let steps = world.steps();
+        let mut left = rng.u32(0..steps.iter().map(|(weight, _)| weight).sum());
+        let chosen = steps.iter().find(|(weight, _)| {
+            let is_it = left < *weight;
+            left = left.saturating_sub(*weight);
+            is_it
+        });
+        let Some((_, step)) = chosen else { break };
+        taken.push(*step);
+        world.step(*step);
+        most = most.max(sum(&world));
+        assert!(sum(&world) <= POOL, "seed {seed}: {taken:?}\n{world:#?}");
     }
+    most
 }
 
-const STATES: usize = 25_000;
-const WALKS: u64 = 600;
+fn check(start: &World, sum: fn(&World) -> u64) {
+    search(start, 10_000, sum);
+    let full = (0..4_000).filter(|seed| walk(start, *seed, 150, sum) == POOL).count();
+    assert!(full > 3_500, "{full} walks used all of the pool");
+}
 
 #[test]
 fn no_interleaving_grants_more_than_the_pool() {
-    let wrong = |world: &World| world.sums().0 > POOL;
-    assert_eq!(search(World::new(2), STATES, wrong), STATES);
-    (0..WALKS).for_each(|seed| walk(&World::new(2), seed, 120, wrong));
+    check(&World::new(3), World::leased);
 }
 
 #[test]
 fn no_interleaving_runs_more_than_the_pool_while_the_store_keeps_its_memory() {
-    let wrong = |world: &World| world.sums().1 > POOL;
-    assert_eq!(search(World::new(0), STATES, wrong), STATES);
-    (0..WALKS).for_each(|seed| walk(&World::new(0), seed, 120, wrong));
+    check(&World::new(0), World::running);
 }

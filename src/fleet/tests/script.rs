@@ -1,51 +1,14 @@
 //! `lease.lua` in a real server, against its model in Rust.
 
-use std::{
-    io::{BufRead as _, BufReader},
-    net::TcpListener,
-    process::{Child, Command, Stdio},
-};
-
 use fastrand::Rng;
 
 use super::super::{
-    lease::{Others, Renewal},
+    lease::Renewal,
     pool::{Pool, Terms},
     store::{Ask, SCRIPT, answer, numbers},
 };
+use super::server::Server;
 use crate::base::share::{Amount, Demand};
-
-/// A server on a free port of the loopback, without files; ends with the test.
-struct Server {
-    child: Child,
-    port: u16,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-#[allow(clippy::print_stdout, reason = "a skipped test says so")]
-fn server(test: &str) -> Option<Server> {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let spawned = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-        .stdout(Stdio::piped())
-        .spawn();
-    let Ok(mut child) = spawned else {
-        let required = std::env::var_os("WEIR_TEST_REAL").is_some_and(|value| value == "required");
-        assert!(!required, "WEIR_TEST_REAL=required, and `redis-server` is not installed");
-        println!("skipped: {test}: `redis-server` is not installed");
-        return None;
-    };
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let ready = lines.map_while(Result::ok).any(|line| line.contains("Ready to accept connections"));
-    assert!(ready, "redis-server did not start");
-    Some(Server { child, port })
-}
 
 /// A request as a proxy in any state may send it.
 fn request(rng: &mut Rng, seq: u64) -> Renewal {
@@ -56,22 +19,24 @@ fn request(rng: &mut Rng, seq: u64) -> Renewal {
     let held = if rng.bool() { Amount::NONE } else { amount(rng) };
     let wants = if rng.u8(0..4) == 0 { held } else { held.plus(amount(rng)) };
     let claim = if rng.bool() { (rng.u64(0..3), rng.u64(0..1 << 41)) } else { (0, 0) };
+    let has = held.min(amount(rng));
     Renewal {
+        has,
         seq: seq.saturating_sub(u64::from(rng.u8(0..10) == 0)),
         epoch: if rng.u8(0..40) == 0 { rng.u64(0..6) } else { 0 },
         demand: Demand { held, wants, claim, weight: rng.u64(1..50) },
-        report: Others { load: amount(rng), open: rng.u64(0..=1_000) },
+        load: amount(rng),
     }
 }
 
 #[test]
 fn the_script_agrees_with_the_model() {
-    let Some(server) = server("the_script_agrees_with_the_model") else { return };
+    let Some(server) = Server::start("the_script_agrees_with_the_model") else { return };
     // The test's clock in place of the server's.
-    let (ours, theirs) = ("{tonumber(ARGV[20]), 0}", "redis.call('TIME')");
+    let (ours, theirs) = ("{tonumber(ARGV[21]), 0}", "redis.call('TIME')");
     assert_eq!(SCRIPT.matches(theirs).count(), 1);
     let script = redis::Script::new(&SCRIPT.replace(theirs, ours));
-    let client = redis::Client::open(format!("redis://127.0.0.1:{}/", server.port)).unwrap();
+    let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_connection().unwrap();
     let mut kept_parts = 0;
     for seed in 0..40 {

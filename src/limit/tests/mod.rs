@@ -14,6 +14,7 @@ use crate::base::{
 mod bounds;
 mod fairness;
 mod lanes;
+mod leased;
 mod preflight;
 mod readers;
 mod scale;

@@ -65,6 +65,7 @@ fn policies() -> Vec<Policy> {
         patterns: TenantPrefixes::default(),
         classes: vec![class("rules", 20)],
         backends: vec![budget("one", 4 << 30, 20, 100), budget("two", 1 << 30, 5, 12)],
+        sharing: Sharing::default(),
         tenants_max: 200,
         waiting_max: 300,
     };

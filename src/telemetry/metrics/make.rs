@@ -7,7 +7,7 @@ use prometheus::{
     core::Collector, exponential_buckets,
 };
 
-use super::{Described, Dimension, Metrics, control::Control, top::TopGauges};
+use super::{Described, Dimension, Metrics, control::Control, fleet::Fleet, top::TopGauges};
 use crate::telemetry::{process::ProcessCollector, tenants::TenantLabels};
 
 /// Makes and registers metrics.
@@ -55,6 +55,34 @@ impl Maker<'_> {
         buckets: Vec<f64>,
     ) -> prometheus::Result<HistogramVec> {
         self.keep(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?)
+    }
+
+    fn fleet(&self) -> prometheus::Result<Fleet> {
+        Ok(Fleet {
+            up: self.gauge("weir_fleet_up", "1 while the store of leases answers; 0 without a store.")?,
+            learning: self.gauge(
+                "weir_fleet_learning",
+                "1 while the store of leases has just lost its memory and grants only what is held.",
+            )?,
+            proxies: self.gauge("weir_fleet_proxies", "Proxies of the fleet that run.")?,
+            leased: self.gauges(
+                "weir_fleet_leased",
+                "Leased of a backend's budget, beyond this proxy's fixed part.",
+                &["backend", "resource"],
+            )?,
+            rounds: self.counter(
+                "weir_fleet_rounds_total",
+                "Round trips to the store of leases, each for all backends.",
+                &["outcome"],
+            )?,
+            seconds: self.keep(Histogram::with_opts(
+                HistogramOpts::new(
+                    "weir_fleet_round_seconds",
+                    "Time of a round trip to the store of leases.",
+                )
+                .buckets(exponential_buckets(0.000_25, 4.0, 6)?),
+            )?)?,
+        })
     }
 
     fn control(&self) -> prometheus::Result<Control> {
@@ -269,6 +297,7 @@ impl Metrics {
                 &["backend", "resource"],
             )?,
             control: make.control()?,
+            fleet: make.fleet()?,
             probes: make.counter("weir_probes_total", "Probes for the size of a selector.", &["backend", "result"])?,
             probe_bytes: make.counter("weir_probe_bytes_total", "Bytes that probes received.", &["backend"])?,
             probe_seconds: make.histograms("weir_probe_seconds", "Time that probes took.", &["backend"], seconds.clone())?,

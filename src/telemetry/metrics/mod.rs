@@ -5,6 +5,7 @@
 
 mod cached;
 mod control;
+mod fleet;
 mod journal;
 mod labels;
 mod make;
@@ -55,6 +56,7 @@ pub struct Metrics {
     budget_used: GaugeVec,
     budget_capacity: GaugeVec,
     control: control::Control,
+    fleet: fleet::Fleet,
     probes: IntCounterVec,
     probe_bytes: IntCounterVec,
     probe_seconds: HistogramVec,

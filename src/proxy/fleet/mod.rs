@@ -1,0 +1,302 @@
+//! This proxy's part in a fleet: leases the shared part of every backend's budget from the store, in one round trip for all.
+//! No query waits for the store. One that finds no room waits in its queue as ever, and that hastens the next round.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use crate::{
+    base::{
+        distress::Load,
+        share::{Amount, Demand},
+    },
+    fleet::{Ask, Lease, Store, StoreError},
+    limit::Admission,
+    telemetry::metrics::Metrics,
+};
+
+/// Time between two rounds.
+const EVERY: Duration = Duration::from_secs(1);
+/// The same while queries wait for a lease: what others give back is taken up soon.
+const WHILE_WAITING: Duration = Duration::from_millis(100);
+/// Rounds are no closer than this, however many queries ask.
+const GAP: Duration = Duration::from_millis(10);
+/// A pool that nobody uses is renewed as often, so that the store knows its age.
+const IDLE: Duration = Duration::from_secs(60);
+/// What others have in flight counts for no longer.
+const FRESH: Duration = Duration::from_secs(3);
+/// The pool of seats, of which every proxy holds one: it counts them.
+const SEATS: &str = "proxies";
+/// Longest wait at the end for the store to take back the leases.
+const LAST_ROUND: Duration = Duration::from_millis(500);
+
+/// How a proxy shares its budgets with others.
+#[derive(Clone)]
+pub struct Settings {
+    /// Where the store is: `redis://[[user]:password@]host[:port][/db]`, or `rediss://` with TLS.
+    pub url: String,
+    /// The name of the fleet. Proxies of one name share their budgets.
+    pub name: String,
+    /// The name of this proxy, for people that look into the store.
+    pub id: String,
+    /// The most proxies that run at the same time.
+    pub replicas_max: u64,
+    /// Longest wait for the store.
+    pub timeout: Duration,
+    /// The longest time that a query runs.
+    pub longest_query: Duration,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL may hold a password.
+        f.debug_struct("Settings").field("name", &self.name).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The state of a fleet, as this proxy sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FleetStatus {
+    /// The store answered the last round.
+    pub connected: bool,
+    /// Why it did not.
+    pub error: Option<String>,
+    /// The store has just lost its memory: it grants only what is held.
+    pub learning: bool,
+    /// Proxies that run, this one among them.
+    pub proxies: u64,
+    /// The most that may run.
+    pub replicas_max: u64,
+}
+
+/// What the other proxies have in flight at a backend, and when they said so.
+type Others = HashMap<Arc<str>, (Amount, Instant)>;
+
+/// A proxy's place in its fleet; without one it is never connected and knows of no others.
+#[derive(Debug, Default)]
+pub(super) struct Fleet {
+    status: Mutex<Option<FleetStatus>>,
+    others: Mutex<Others>,
+    leaving: Notify,
+    left: Notify,
+}
+
+impl Fleet {
+    /// The state of the fleet; `None` without one.
+    pub(super) fn status(&self) -> Option<FleetStatus> {
+        self.status.lock().clone()
+    }
+
+    /// The load of all proxies at a backend, given that of this one.
+    pub(super) fn load_of_all(&self, backend: &str, own: Load) -> Load {
+        let others = self.others.lock();
+        match others.get(backend) {
+            Some((others, at)) if at.elapsed() < FRESH => Load {
+                heavy_bytes: own.heavy_bytes.saturating_add(others.bytes),
+                queries: own.queries.saturating_add(others.queries),
+                ..own
+            },
+            _ => own,
+        }
+    }
+
+    /// Gives all leases back, as far as the store takes them in time.
+    pub(super) async fn leave(&self) {
+        if self.status().is_some() {
+            let left = self.left.notified();
+            self.leaving.notify_one();
+            // Without an answer they end by themselves.
+            let _ = timeout(LAST_ROUND, left).await;
+        }
+    }
+
+    /// Joins a fleet. The task ends when the admission is gone, or by [`Self::leave`].
+    ///
+    /// # Errors
+    /// The store's URL cannot be used.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        settings: &Settings,
+        admission: &Arc<Admission>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<(), String> {
+        let id = format!("{}/{:016x}", settings.id, random());
+        let store = Store::new(&settings.url, &settings.name, id)?;
+        let replicas_max = settings.replicas_max;
+        *self.status.lock() = Some(FleetStatus { replicas_max, ..FleetStatus::default() });
+        let member = Member {
+            fleet: Arc::clone(self),
+            metrics: Arc::clone(metrics),
+            settings: settings.clone(),
+            store,
+            began: Instant::now(),
+            leases: HashMap::new(),
+            seat: Lease::default(),
+        };
+        tokio::spawn(member.run(Arc::downgrade(admission)));
+        Ok(())
+    }
+}
+
+/// A number that no other process has.
+fn random() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    // Keyed by the system's randomness.
+    RandomState::new().hash_one(std::process::id())
+}
+
+/// One pool's lease, and when it was renewed last.
+#[derive(Debug, Default)]
+struct Pool {
+    lease: Lease,
+    renewed: Option<Instant>,
+}
+
+/// The task that keeps the leases.
+struct Member {
+    fleet: Arc<Fleet>,
+    metrics: Arc<Metrics>,
+    settings: Settings,
+    store: Store,
+    began: Instant,
+    leases: HashMap<Arc<str>, Pool>,
+    seat: Lease,
+}
+
+impl Member {
+    async fn run(mut self, admission: Weak<Admission>) {
+        let fleet = Arc::clone(&self.fleet);
+        while let Some(admission) = admission.upgrade() {
+            let (began, is_waiting) = (Instant::now(), self.round(&admission).await);
+            // While the store is away, only the clock asks it again.
+            let up = self.store.is_connected();
+            let pause = if is_waiting && up { WHILE_WAITING } else { EVERY };
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = admission.lease_wanted(), if up => sleep_until(began + GAP).await,
+                () = fleet.leaving.notified() => break,
+            }
+        }
+        self.leave().await;
+    }
+
+    /// Milliseconds since the beginning, on a clock that only goes forward.
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
+    /// Renews all leases that are in use; says whether queries wait for more.
+    async fn round(&mut self, admission: &Arc<Admission>) -> bool {
+        let pools = admission.pools();
+        self.leases.retain(|name, _| pools.iter().any(|(known, _)| known == name));
+        let (mut asks, mut names, mut is_waiting) = (vec![self.seat(1)], Vec::new(), false);
+        for (name, size) in pools {
+            let Some((demand, load)) = admission.draw_in(&name) else { continue };
+            let now = self.now();
+            let connected = self.store.is_connected();
+            let pool = self.leases.entry(Arc::clone(&name)).or_default();
+            let is_idle = demand.wants == Amount::NONE
+                && [demand.held, load, pool.lease.usable(now)].iter().all(|of| *of == Amount::NONE)
+                && pool.renewed.is_some_and(|renewed| renewed.elapsed() < IDLE);
+            is_waiting |= !demand.wants.is_within(demand.held);
+            if is_idle && connected {
+                continue;
+            }
+            pool.renewed = Some(Instant::now());
+            let renewal = pool.lease.renew(now, demand, load);
+            let hold_ms = self.settings.longest_query.as_millis() as u64;
+            asks.push(Ask { pool: format!("backend:{name}"), size, hold_ms, renewal });
+            names.push(name);
+        }
+        let sent = Instant::now();
+        let outcome = self.store.renew(&asks, self.settings.timeout).await;
+        self.metrics.fleet_round(outcome.is_ok(), sent.elapsed());
+        self.note(&outcome, &asks, &names);
+        let now = self.now();
+        for name in names {
+            let Some(pool) = self.leases.get(&name) else { continue };
+            let until = self.began + Duration::from_millis(pool.lease.until());
+            let leased = pool.lease.usable(now);
+            admission.set_leased(&name, leased, until);
+            self.metrics.fleet_leased(&name, leased.bytes, leased.queries);
+        }
+        is_waiting
+    }
+
+    /// Asks for the seat of this proxy, or gives it back.
+    fn seat(&mut self, wants: u64) -> Ask {
+        let (now, one) = (self.now(), Amount { bytes: wants, queries: wants });
+        let demand = Demand { held: self.seat.usable(now).min(one), wants: one, claim: (0, 0), weight: 1 };
+        let renewal = self.seat.renew(now, demand, Amount::NONE);
+        let seats = self.settings.replicas_max;
+        Ask { pool: SEATS.to_owned(), size: Amount { bytes: seats, queries: seats }, hold_ms: 0, renewal }
+    }
+
+    /// Takes the answers into the leases, and shows what they say.
+    fn note(
+        &mut self,
+        outcome: &Result<Vec<Option<crate::fleet::Answer>>, StoreError>,
+        asks: &[Ask],
+        names: &[Arc<str>],
+    ) {
+        let now = self.now();
+        let before = self.fleet.status().unwrap_or_default();
+        let mut status = FleetStatus { replicas_max: self.settings.replicas_max, ..FleetStatus::default() };
+        match outcome {
+            Ok(answers) => {
+                status.connected = true;
+                for ((ask, answer), name) in asks.iter().zip(answers).skip(1).zip(names) {
+                    let Some(answer) = answer else { continue };
+                    if let Some(pool) = self.leases.get_mut(name) {
+                        pool.lease.answered(now, ask.renewal.seq, answer);
+                    }
+                    status.learning |= answer.learning;
+                    self.fleet.others.lock().insert(Arc::clone(name), (answer.others, Instant::now()));
+                }
+                if let (Some(ask), Some(Some(answer))) = (asks.first(), answers.first()) {
+                    self.seat.answered(now, ask.renewal.seq, answer);
+                    status.proxies = answer.members;
+                    status.learning |= answer.learning;
+                }
+            }
+            Err(error) => status.error = Some(error.to_string()),
+        }
+        self.metrics.fleet(status.connected, status.learning, status.proxies);
+        if (before.connected, before.error.is_some()) != (status.connected, status.error.is_some()) {
+            match &status.error {
+                None => tracing::info!(proxies = status.proxies, "the store of leases answers"),
+                Some(error) => tracing::warn!(
+                    error,
+                    "the store of leases does not answer: until it does, every proxy keeps to its fixed part"
+                ),
+            }
+        }
+        *self.fleet.status.lock() = Some(status);
+    }
+
+    async fn leave(mut self) {
+        let mut asks = vec![self.seat(0)];
+        let now = self.now();
+        for (name, pool) in &mut self.leases {
+            let renewal = pool.lease.renew(now, Demand { weight: 1, ..Demand::default() }, Amount::NONE);
+            asks.push(Ask { pool: format!("backend:{name}"), size: Amount::NONE, hold_ms: 0, renewal });
+        }
+        if let Err(error) = self.store.renew(&asks, self.settings.timeout).await {
+            tracing::debug!(%error, "the leases end by themselves");
+        }
+        self.fleet.left.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests;

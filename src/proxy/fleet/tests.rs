@@ -1,0 +1,185 @@
+//! Proxies before one budget, with a real store that is killed, paused, emptied and restored under them. What they have in
+//! flight is summed all the time.
+
+use std::{
+    num::NonZeroU64,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
+
+use fastrand::Rng;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::{
+    base::{Confidence, Estimate, QueryCost, TenantId},
+    fleet::tests::server::Server,
+    limit::{
+        AdmissionRequest, Admitted, BackendBudget, Charged, Limit, Policy, QueuePolicy, Refusal, Sharing,
+        SlowLane, TenantPolicy,
+    },
+};
+
+const MIB: u64 = 1 << 20;
+const BUDGET: u64 = 1_024 * MIB;
+const REPLICAS: u64 = 4;
+/// The heavy lane, and the part of it that each proxy has for itself.
+const HEAVY: u64 = BUDGET / 32 * 31;
+const FIXED: u64 = HEAVY / 2 / REPLICAS;
+
+/// One proxy's admission and its place in the fleet.
+struct Member {
+    admission: Arc<Admission>,
+    fleet: Arc<Fleet>,
+}
+
+impl Member {
+    fn join(server: &Server) -> Self {
+        let sharing = Sharing { replicas_max: NonZeroU64::new(REPLICAS).unwrap(), leased: true };
+        let budget = BackendBudget {
+            name: "main".into(),
+            memory: Limit::enforce(BUDGET),
+            queries: Limit::enforce(64),
+            slow: SlowLane::default(),
+            unproven_percent: 100,
+            linger: Duration::ZERO,
+        };
+        let queue = QueuePolicy { wait: Duration::from_secs(30), ..QueuePolicy::default() };
+        let default = Arc::new(TenantPolicy { queue, ..TenantPolicy::default() });
+        let admission =
+            Admission::new(Policy { default, backends: vec![budget], sharing, ..Policy::default() });
+        let fleet = Arc::new(Fleet::default());
+        let settings = Settings {
+            url: server.url(),
+            name: "test".to_owned(),
+            id: "test".to_owned(),
+            replicas_max: REPLICAS,
+            timeout: Duration::from_millis(250),
+            longest_query: Duration::from_secs(2),
+        };
+        let metrics = Arc::new(Metrics::new(10).unwrap());
+        fleet.join(&settings, &admission, &metrics).unwrap();
+        Self { admission, fleet }
+    }
+
+    async fn admit(&self, bytes: u64) -> Result<Admitted, Refusal> {
+        admit(&self.admission, bytes).await
+    }
+
+    /// Waits until the store answers and has learned.
+    async fn until_ready(&self) {
+        let is_ready = |status: &FleetStatus| status.connected && !status.learning;
+        while !self.fleet.status().is_some_and(|status| is_ready(&status)) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+async fn admit(admission: &Arc<Admission>, bytes: u64) -> Result<Admitted, Refusal> {
+    let request = AdmissionRequest {
+        payers: [TenantId::new("a").unwrap()].into(),
+        actor: "actor".into(),
+        class: None,
+        backend: "main".into(),
+        cost: QueryCost { memory: Estimate::new(bytes, Confidence::UpperBound), ..QueryCost::NOTHING },
+        deadline: Instant::now() + Duration::from_secs(30),
+        charged: Charged::Nothing,
+        slow: false,
+        tag: 0,
+    };
+    admission.admit(request).await
+}
+
+#[tokio::test]
+async fn the_heaviest_query_runs_wherever_it_comes_and_light_ones_make_no_round_trip() {
+    let Some(server) = Server::start("the_heaviest_query_runs_wherever_it_comes") else { return };
+    let members: Vec<_> = (0..3).map(|_| Member::join(&server)).collect();
+    for member in &members {
+        let light = member.admit(MIB).await.unwrap();
+        assert_eq!(light.waited, Duration::ZERO, "while the store learns");
+        member.until_ready().await;
+    }
+    let heaviest = HEAVY - (REPLICAS - 1) * FIXED;
+    for member in &members {
+        let began = Instant::now();
+        let query = member.admit(heaviest).await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        drop(query);
+    }
+    assert_eq!(members[0].fleet.status().unwrap().proxies, 3);
+    members[2].fleet.leave().await;
+    sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(members[0].fleet.status().unwrap().proxies, 2);
+}
+
+/// Queries of one proxy until it is stopped; counts those that ended.
+async fn work(admission: Weak<Admission>, seed: u64, stop: Arc<AtomicBool>, done: Arc<AtomicU64>) {
+    let mut rng = Rng::with_seed(seed);
+    while !stop.load(Relaxed) {
+        let Some(admission) = admission.upgrade() else { return };
+        let is_light = rng.bool();
+        let bytes = if is_light { rng.u64(1..=2 * MIB) } else { rng.u64(20 * MIB..FIXED) };
+        let admitted = admit(&admission, bytes).await.unwrap();
+        assert!(!is_light || admitted.waited < Duration::from_secs(2), "{:?}", admitted.waited);
+        sleep(Duration::from_millis(rng.u64(5..80))).await;
+        drop(admitted);
+        done.fetch_add(1, Relaxed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_fault_of_the_store_or_a_proxy_lets_them_pass_the_budget_or_stops_them() {
+    let test = "no_fault_of_the_store_or_a_proxy_lets_them_pass_the_budget_or_stops_them";
+    let Some(mut server) = Server::start(test) else { return };
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let mut members: Vec<_> = (0..3).map(|_| Member::join(&server)).collect();
+    let mut workers = JoinSet::new();
+    let mut employ = |member: &Member| {
+        for seed in 0..8 {
+            let admission = Arc::downgrade(&member.admission);
+            workers.spawn(work(admission, seed, Arc::clone(&stop), Arc::clone(&done)));
+        }
+    };
+    members.iter().for_each(&mut employ);
+    let watched: Vec<_> = members.iter().map(|member| Arc::downgrade(&member.admission)).collect();
+    let most = Arc::new(AtomicU64::new(0));
+    let (stopped, highest) = (Arc::clone(&stop), Arc::clone(&most));
+    let observer = tokio::spawn(async move {
+        while !stopped.load(Relaxed) {
+            let live = watched.iter().filter_map(Weak::upgrade);
+            let held: u64 = live.map(|admission| admission.snapshot().backends[0].memory).sum();
+            highest.fetch_max(held, Relaxed);
+            sleep(Duration::from_millis(2)).await;
+        }
+    });
+    let goes_on = async |what: &str, time: Duration| {
+        let before = done.load(Relaxed);
+        sleep(time).await;
+        assert!(done.load(Relaxed) > before + 10, "{what}: nothing runs");
+        assert!(most.load(Relaxed) <= BUDGET, "{what}: {} bytes at once", most.load(Relaxed));
+    };
+    for member in &members {
+        member.until_ready().await;
+    }
+    goes_on("shared", Duration::from_secs(2)).await;
+    assert!(most.load(Relaxed) > BUDGET / 32 + 3 * FIXED, "nothing was leased");
+    server.run("SAVE");
+    std::fs::copy(server.dump_file(), server.dump_file().with_extension("old")).unwrap();
+    server.signal("STOP");
+    goes_on("paused", Duration::from_secs(2)).await;
+    server.signal("CONT");
+    goes_on("resumed", Duration::from_secs(2)).await;
+    server.run("FLUSHALL");
+    goes_on("emptied", Duration::from_secs(2)).await;
+    server.kill();
+    goes_on("killed", Duration::from_secs(2)).await;
+    std::fs::copy(server.dump_file().with_extension("old"), server.dump_file()).unwrap();
+    server.start_again();
+    goes_on("restored from an old dump", Duration::from_secs(2)).await;
+    members.pop();
+    goes_on("without one proxy", Duration::from_secs(2)).await;
+    stop.store(true, Relaxed);
+    observer.await.unwrap();
+    while let Some(outcome) = workers.join_next().await {
+        outcome.unwrap();
+    }
+}
