@@ -102,8 +102,8 @@ mod tests {
             ("$5 and }", Ok("$5 and }")),
             ("${NONE}", Err("`NONE` is not set")),
             ("${TOKEN", Err("without its `}`")),
-            ("${a b}", Err("no name")),
-            ("${}", Err("no name")),
+            ("${a b}", Err("is not the name")),
+            ("${}", Err("is not the name")),
         ];
         for (text, expected) in cases {
             match (replaced(text, &lookup), expected) {
