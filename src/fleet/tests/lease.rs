@@ -96,7 +96,9 @@ fn the_heaviest_query_needs_the_pool_and_not_a_part_of_it() {
     assert_eq!(fleet.renew(3, next).grant.bytes, 900);
     let next = Demand { claim: (2, 900), ..demand(0, 900) };
     for _ in 0..2 {
-        [0, 1, 2].map(|proxy| fleet.renew(proxy, ended));
+        for proxy in 0..3 {
+            fleet.renew(proxy, ended);
+        }
         fleet.renew(3, next);
     }
     assert_eq!(fleet.renew(0, ended).grant.bytes, 900, "the one that has waited longest");
