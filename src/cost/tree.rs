@@ -7,7 +7,7 @@ use crate::{
     base::{Confidence, Estimate},
     promql::{
         ast::{Ast, Expr, Grouping, NodeId, Span},
-        shape::{Reads, Shape},
+        shape::{NodeShape, Reads, Shape},
     },
 };
 
@@ -76,7 +76,8 @@ pub fn tree(
         }
         let confidence = confidences.get(index).copied().unwrap_or(Confidence::Exact);
         let of = |value| Estimate::new(value, confidence);
-        let selector = shown.selector.and_then(|place| estimated.selectors.get(place as usize));
+        let selector =
+            selector_of(shape, &node.expr, *shown).and_then(|place| estimated.selectors.get(place));
         listed.push(NodeEstimate {
             depth,
             name: name(ast, id),
@@ -97,8 +98,8 @@ pub fn tree(
 fn confidences(shape: &Shape, ast: &Ast, estimated: &Estimated) -> Vec<Confidence> {
     let mut known = Vec::<Confidence>::with_capacity(ast.nodes.len());
     for (index, node) in ast.nodes.iter().enumerate() {
-        let place = shape.nodes.get(index).and_then(|shown| shown.selector);
-        let own = place.and_then(|place| estimated.selectors.get(place as usize));
+        let place = shape.nodes.get(index).and_then(|shown| selector_of(shape, &node.expr, *shown));
+        let own = place.and_then(|place| estimated.selectors.get(place));
         let own = own.map_or(Confidence::Exact, |selector| selector.samples.confidence);
         let below =
             operands(&node.expr).into_iter().filter_map(|operand| known.get(operand.0 as usize).copied());
@@ -107,15 +108,26 @@ fn confidences(shape: &Shape, ast: &Ast, estimated: &Estimated) -> Vec<Confidenc
     known
 }
 
+/// The place of the selector that a node reads.
+fn selector_of(shape: &Shape, expr: &Expr, shown: NodeShape) -> Option<usize> {
+    let place = match expr {
+        Expr::Matrix { selector, .. } => shape.nodes.get(selector.0 as usize)?.selector,
+        _ => shown.selector,
+    };
+    place.map(|place| place as usize)
+}
+
 /// The operands that have a value, in the order of the text. A match without a wildcard, as in [`interpret`].
 fn operands(expr: &Expr) -> SmallVec<[NodeId; 2]> {
     match expr {
-        Expr::Number(_) | Expr::String(_) | Expr::Selector(_) | Expr::DurationStep | Expr::DurationRange => {
-            SmallVec::new()
-        }
-        Expr::Matrix { selector: inner, .. } | Expr::Subquery { expr: inner, .. } | Expr::Paren(inner) => {
-            smallvec![*inner]
-        }
+        // The selector of a range is never evaluated by itself.
+        Expr::Number(_)
+        | Expr::String(_)
+        | Expr::Selector(_)
+        | Expr::Matrix { .. }
+        | Expr::DurationStep
+        | Expr::DurationRange => SmallVec::new(),
+        Expr::Subquery { expr: inner, .. } | Expr::Paren(inner) => smallvec![*inner],
         Expr::Unary { expr, .. } => smallvec![*expr],
         Expr::Call { args, .. } => args.iter().copied().collect(),
         Expr::Aggregate { param, expr, .. } => param.iter().copied().chain([*expr]).collect(),
@@ -128,9 +140,7 @@ fn name(ast: &Ast, id: NodeId) -> String {
     let text = ast.text_of(id);
     match ast.expr(id) {
         Expr::Number(_) | Expr::String(_) => short(text, LITERAL_CHARS),
-        Expr::Selector(_) => short(text, 5 * LITERAL_CHARS),
-        // Its operand stands before it.
-        Expr::Matrix { selector, .. } => behind(ast, id, *selector),
+        Expr::Selector(_) | Expr::Matrix { .. } => short(text, 5 * LITERAL_CHARS),
         Expr::Subquery { expr, .. } => behind(ast, id, *expr),
         Expr::Call { func, .. } => func.name.to_owned(),
         Expr::Aggregate { op, grouping, .. } => format!("{}{}", op.name(), grouped(grouping)),
@@ -142,15 +152,11 @@ fn name(ast: &Ast, id: NodeId) -> String {
     }
 }
 
-/// The text of a node behind its operand: `[5m]`, `[1h:1m] offset 1d`.
+/// The text of a subquery behind its operand: `[1h:1m] offset 1d`.
 fn behind(ast: &Ast, id: NodeId, operand: NodeId) -> String {
     let (text, start) = (ast.text_of(id), ast.node(id).span.start);
     let end = ast.node(operand).span.end.saturating_sub(start) as usize;
-    let rest = text.get(end..).unwrap_or(text);
-    // The selector of a range carries its modifiers: nothing of `[5m] offset 1d` is behind it.
-    let range =
-        if rest.contains('[') { rest } else { text.find('[').and_then(|at| text.get(at..)).unwrap_or(text) };
-    short(range.trim_start_matches([')', ' ']), 2 * LITERAL_CHARS)
+    short(text.get(end..).unwrap_or(text).trim_start(), 2 * LITERAL_CHARS)
 }
 
 fn grouped(grouping: &Grouping) -> String {

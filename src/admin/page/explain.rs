@@ -59,13 +59,14 @@ fn explained(out: &mut String, answer: &Value) -> fmt::Result {
     let verdict = &data["verdict"];
     let message = verdict["message"].as_str().unwrap_or_default();
     let (class, word) = match (verdict["admitted"] == true, verdict["slow"] == true) {
-        (true, false) => ("ok", "It would run."),
-        (true, true) => ("warning", "It would run in the slow lane."),
-        (false, _) => ("critical", "It would be refused."),
+        (true, false) => ("ok", "It would run"),
+        (true, true) => ("warning", "It would run in the slow lane"),
+        (false, _) => ("critical", "It would be refused"),
     };
     write!(
         out,
-        "<div class=\"findings\" role=\"status\"><p class=\"{class}\"><b>verdict</b> {word} {}</p>",
+        "<div class=\"findings\" role=\"status\"><p class=\"{class}\"><b>verdict</b> {word}{}{}</p>",
+        if message.is_empty() { "." } else { ": " },
         escaped(message)
     )?;
     for warning in answer["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {

@@ -31,7 +31,7 @@ pub(super) fn write(out: &mut String, limits: Option<&Limits>, now_ms: i64) -> f
     let Some(limits) = limits else { return Ok(()) };
     out.write_str("<section><h2>In force</h2>")?;
     table(out, "Limits in force", &[LIMIT, VALUE, USED, MODE, SOURCE], |out| {
-        limits.limits.iter().try_for_each(|one| limit(out, one, limits))
+        limits.limits.iter().filter(|one| is_told(one)).try_for_each(|one| limit(out, one, limits))
     })?;
     out.write_str("</section><section><h2>Latest refusals, those in shadow mode included</h2>")?;
     refusals(out, &limits.refusals, now_ms)?;
@@ -54,6 +54,11 @@ pub(super) fn write(out: &mut String, limits: Option<&Limits>, now_ms: i64) -> f
         )?,
     }
     out.write_str("</section>")
+}
+
+/// Soft limits that nobody has written say nothing.
+fn is_told(one: &EffectiveLimit) -> bool {
+    one.source.is_some() || !one.key.starts_with("soft.")
 }
 
 fn limit(out: &mut String, one: &EffectiveLimit, limits: &Limits) -> fmt::Result {

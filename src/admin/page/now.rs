@@ -49,7 +49,7 @@ const RUNNING: Column = ("run", "n");
 const WAITING: Column = ("wait", "n");
 const OLDEST: Column = ("oldest", "n");
 const HEAVIEST: Column = ("heaviest query", "q");
-const ACTS: Column = ("", "acts");
+const ACTS: Column = ("", "buttons");
 
 fn holders(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     out.write_str("<section><h2>Who holds the budget</h2>")?;
@@ -88,7 +88,7 @@ fn backend(out: &mut String, one: &Backend, history: &History, now_ms: i64) -> f
     let name = escaped(&one.name);
     write!(
         out,
-        "<section data-key=\"{name}\" aria-label=\"backend {name}\"><h3>{name} <small>{}</small></h3><dl>",
+        "<section data-key=\"{name}\" aria-label=\"backend {name}\"><h3>{name} <small>{}</small></h3><div class=\"backend\"><dl>",
         escaped(one.kind)
     )?;
     out.write_str("<dt>replicas</dt><dd>")?;
@@ -119,12 +119,12 @@ fn backend(out: &mut String, one: &Backend, history: &History, now_ms: i64) -> f
     if one.waiting > 0 {
         write!(out, " <small>the longest for {}</small>", span(one.longest_wait_ms))?;
     }
-    for (reason, n) in &one.reasons {
-        write!(out, "<div><small>{} for {}</small></div>", units::count(*n), reason.replace('_', " "))?;
-    }
-    out.write_str("</dd></dl>")?;
+    let reasons =
+        one.reasons.iter().map(|(reason, n)| format!("{} {}", reason.replace('_', " "), units::count(*n)));
+    let reasons = reasons.collect::<Vec<_>>().join(" · ");
+    write!(out, "<div><small>{reasons}</small></div></dd></dl>")?;
     plots(out, &one.name, &history.of(&one.name), now_ms)?;
-    out.write_str("</section>")
+    out.write_str("</div></section>")
 }
 
 fn pressure(one: &Backend) -> String {

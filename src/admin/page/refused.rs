@@ -17,7 +17,7 @@ const WHEN: Column = ("when", "n");
 const WHO: Column = ("tenant, actor", "who");
 const REASON: Column = ("reason", "r");
 const QUERY: Column = ("query", "q");
-const ACTS: Column = ("", "acts");
+const ACTS: Column = ("", "buttons");
 
 /// The view of a snapshot.
 pub(super) fn write(out: &mut String, snapshot: &Snapshot) -> fmt::Result {

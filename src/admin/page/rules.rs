@@ -15,7 +15,7 @@ const MATCHES: Column = ("matches", "r");
 const WHY: Column = ("reason", "r");
 const HITS: Column = ("hits", "n");
 const EXPIRES: Column = ("expires", "");
-const ACTS: Column = ("", "acts");
+const ACTS: Column = ("", "buttons");
 
 /// The view of the rules as `GET /api/v1/admin/rules` gives them.
 pub(super) fn write(out: &mut String, rules: &[Value]) -> fmt::Result {

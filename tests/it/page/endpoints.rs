@@ -166,12 +166,11 @@ async fn a_query_is_explained_node_by_node_as_it_would_be_priced() {
         .iter()
         .map(|node| (node["depth"].as_u64().unwrap(), node["node"].clone()))
         .collect();
-    let want =
-        [(0, "/"), (1, "sum by (job)"), (2, "rate"), (3, "[5m]"), (4, "big"), (1, "sum"), (2, "small")];
+    let want = [(0, "/"), (1, "sum by (job)"), (2, "rate"), (3, "big[5m]"), (1, "sum"), (2, "small")];
     assert_eq!(nodes, want.map(|(depth, name)| (depth, Value::from(name))));
     let number = |at: usize, key: &str| data["tree"][at][key].as_u64().unwrap();
-    assert_eq!((number(4, "series"), number(6, "series")), (20_000, 10));
-    assert_eq!(data["tree"][6]["class"], "upper_bound");
+    assert_eq!((number(3, "series"), number(5, "series")), (20_000, 10));
+    assert_eq!(data["tree"][5]["class"], "upper_bound");
     // Whoever is above holds at least as much, and the root nearly all of the whole.
     assert!(
         number(0, "memoryBytes") >= number(1, "memoryBytes")

@@ -19,7 +19,7 @@ const VIEWS: [(&str, &str, &str); 6] = [
     (
         "explain",
         "/explain?query=sum+by+(job)+(rate(big[5m]))+/+sum(small)&range=6h&step=1m&tenant=payments",
-        "document.querySelectorAll('td.node').length >= 4",
+        "document.querySelectorAll('td.node').length === 6",
     ),
     ("limits", "/limits?tenant=data-science", "document.querySelectorAll('tbody tr').length > 10"),
     ("rules", "/rules", "document.querySelectorAll('tbody tr').length >= 1"),
