@@ -16,16 +16,21 @@ use super::{
     reply::{Asked, Failed},
     snapshot::Snapshot,
     state::Admin,
+    top,
 };
 use crate::{
     base::ErrorKind,
     http::{TokenGuard, Tokens},
+    top::By,
 };
 
 /// Seconds until a browser without scripts loads the page anew, unless it is asked otherwise.
 const REFRESH: u32 = 5;
 /// The longest that can be asked for.
 const REFRESH_MAX: u32 = 3_600;
+
+/// By what *Top* ranks: dashboards unless it is asked otherwise.
+const BY: [By; 6] = [By::Dashboard, By::Fingerprint, By::User, By::Rule, By::Tenant, By::Client];
 
 /// The files of the page.
 const ASSETS: &[(&str, &str, &str)] = &[
@@ -65,7 +70,7 @@ where
         .fold(Router::new(), live)
         // Its name when there was no other view.
         .route("/status", get(|State(admin), asked| async move { live_view(View::Now, &admin, asked) }))
-        .route(View::Top.path(), get(top))
+        .route(View::Top.path(), get(top_view))
         .route(View::Explain.path(), get(explain_view))
         .route(View::Limits.path(), get(limits_view))
         .route("/events", get(events))
@@ -92,9 +97,11 @@ fn live_view(view: View, admin: &Admin, mut asked: Asked) -> Result<Response, Fa
     Ok(html(document(view, &fragment, true, refresh)))
 }
 
-async fn top(asked: Asked) -> Result<Response, Failed> {
-    asked.nothing_else()?;
-    Ok(html(document(View::Top, &page::top(), false, None)))
+async fn top_view(State(admin): State<Admin>, mut asked: Asked) -> Result<Response, Failed> {
+    let ranking = top::ranking(&admin.proxy, &mut asked, &BY)?;
+    // There are only numbers and texts.
+    let ranking = ranking.map(|ranking| serde_json::to_value(ranking).unwrap_or_default());
+    Ok(html(document(View::Top, &page::top(ranking.as_ref()), false, None)))
 }
 
 async fn explain_view(State(admin): State<Admin>, mut asked: Asked) -> Result<Response, Failed> {

@@ -94,14 +94,20 @@ fn explained(out: &mut String, answer: &Value) -> fmt::Result {
 /// The cheapest change that would pass, where one was found, and else the change that would save most.
 fn fix(out: &mut String, data: &Value) -> fmt::Result {
     let text = |at: &Value| at.as_str().map(str::to_owned);
-    let ready = text(&data["fix"]["query"]).or_else(|| text(&data["fix"]));
-    let (title, fix) = match ready {
+    let ready = &data["verdict"]["fix"];
+    let (title, fix) = match text(&ready["query"]) {
         Some(fix) => ("A query that would pass", fix),
         None => ("The change that saves most", text(&data["cheapestFix"]).unwrap_or_default()),
     };
+    let mut times = String::new();
+    for name in ["start", "end", "step"] {
+        if let Some(value) = ready[name].as_str() {
+            write!(times, "<p><small>{name}</small> <code>{}</code></p>", escaped(value))?;
+        }
+    }
     write!(
         out,
-        "<section><h2>{title}</h2><pre id=\"fix\">{}</pre>\
+        "<section><h2>{title}</h2><pre id=\"fix\">{}</pre>{times}\
          <p class=\"acts\"><button type=\"button\" data-copy=\"fix\">Copy</button></p></section>",
         escaped(&fix)
     )

@@ -94,9 +94,9 @@ impl State<'_> {
     }
 }
 
-/// *Top*.
-pub(super) fn top() -> String {
-    written(top::write)
+/// *Top*: an answer of `GET /api/v1/admin/top`; `None` where no queries are recorded.
+pub(super) fn top(top: Option<&Value>) -> String {
+    written(|out| top::write(out, top))
 }
 
 /// *Explain*: a question, and the answer to it if it was asked.

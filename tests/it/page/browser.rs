@@ -125,7 +125,8 @@ impl Browser {
     pub(crate) async fn open(&mut self, url: &str) {
         self.call("Page.navigate", json!({"url": url})).await;
         let here = serde_json::to_string(url).unwrap();
-        self.until(&format!("location.href === {here} && document.querySelector('.scripted')")).await;
+        self.until(&format!("location.href === new URL({here}).href && document.querySelector('.scripted')"))
+            .await;
     }
 
     /// Clicks the first element of a selector, as a mouse does: what lies over it gets the click.
