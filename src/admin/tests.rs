@@ -30,6 +30,7 @@ fn query() -> Query {
         endpoint: "query",
         fingerprint: "00ff".into(),
         text: format!("{HOSTILE}\u{202e}\0"),
+        enforced: false,
         series: number(14_000),
         blocks: number(28_000),
         samples: Number { value: None, known: "assumed" },

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, StatusCode, header, uri::PathAndQuery};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
-use super::{Backend, BackendError, Body, Outgoing, endpoint::Place, error::Cause, ready};
+use super::{Backend, BackendError, Body, Outgoing, Settings, endpoint::Place, error::Cause, ready};
 
 /// Bytes of a `status/tsdb` or `metadata` that are read at most: 10,000 entries of each list are about 1 MB.
 const TSDB_STATUS_MAX: usize = 16 << 20;
@@ -101,6 +101,14 @@ impl Backend {
             Err(ReadError::TooLong) => Err(self.error(None, Cause::TooLong(max))),
         }
     }
+}
+
+/// Fetches something that is no database's, over a connection of its own: at most `max` bytes, with status 200.
+///
+/// # Errors
+/// There is no such answer.
+pub async fn get_once(settings: Settings, target: &str, max: usize) -> Result<Bytes, BackendError> {
+    Backend::new(settings).get_ok(target, max).await
 }
 
 /// Why a body was not read to its end.

@@ -30,7 +30,7 @@ pub use body::Body;
 pub use client::Backend;
 pub use error::BackendError;
 pub use feedback::Feedback;
-pub use fetch::Days;
+pub use fetch::{Days, get_once};
 pub use health::{ReplicaSnapshot, Snapshot};
 pub use outgoing::Outgoing;
 pub use parameters::DataScope;

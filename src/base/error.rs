@@ -71,6 +71,8 @@ kinds! {
     QueueTimeout => 503, "timeout", "queue_timeout", Limit;
     /// The backend is sick and Weir sheds load.
     BackendSick => 503, "unavailable", "backend_sick", Upstream;
+    /// The keys of an issuer of tokens could not be fetched yet: nobody can say whose the token is.
+    IdentityUnavailable => 503, "unavailable", "identity_unavailable", Upstream;
     /// Weir is shutting down.
     ShuttingDown => 503, "unavailable", "shutting_down", Internal;
     /// The backend could not be reached or broke the protocol.

@@ -21,7 +21,7 @@ mod worker;
 pub use error::{Blame, ErrorKind};
 pub use kind::Kind;
 pub use query_cost::{Confidence, Estimate, LabelSize, QueryCost, TextSize};
-pub use tenant::{TenantId, TenantPattern, TenantPrefixes};
+pub use tenant::{TenantId, TenantMap, TenantPattern, TenantPrefixes};
 pub use time::TimeRange;
 pub use timestamp::TimeDialect;
 pub use worker::{WORKERS_MAX, WorkerId};

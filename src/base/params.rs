@@ -91,6 +91,11 @@ impl<'a> Params<'a> {
         self.first(name).is_some_and(|text| text.parse::<f64>().is_ok() || strict(text))
     }
 
+    /// All parameters, decoded, those of the form first.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs.iter().map(|(name, value)| (&**name, &**value))
+    }
+
     /// The names of all parameters.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.pairs.iter().map(|(name, _)| &**name)

@@ -1,6 +1,6 @@
 //! Tenants: the payers of queries.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 /// A tenant's name: 1 to 150 visible ASCII characters, cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -121,6 +121,35 @@ impl<T> TenantPrefixes<T> {
     /// The most specific value for this tenant.
     pub fn get(&self, tenant: &TenantId) -> Option<&T> {
         self.0.iter().find(|(prefix, _)| tenant.as_str().starts_with(&**prefix)).map(|(_, value)| value)
+    }
+}
+
+/// Something for every tenant: its own, that of its group, or that of all others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TenantMap<T> {
+    names: HashMap<TenantId, T>,
+    prefixes: TenantPrefixes<T>,
+    default: T,
+}
+
+impl<T> TenantMap<T> {
+    /// The same for every tenant.
+    pub fn new(default: T) -> Self {
+        Self { names: HashMap::new(), prefixes: TenantPrefixes::default(), default }
+    }
+
+    /// Sets the value for one tenant, or for those whose names begin so.
+    pub fn insert(&mut self, pattern: TenantPattern, value: T) {
+        match pattern {
+            TenantPattern::Name(name) => _ = self.names.insert(name, value),
+            TenantPattern::Prefix(prefix) => self.prefixes.insert(prefix, value),
+        }
+    }
+
+    /// The most specific value for this tenant.
+    pub fn get(&self, tenant: &TenantId) -> &T {
+        let own = if self.names.is_empty() { None } else { self.names.get(tenant) };
+        own.or_else(|| self.prefixes.get(tenant)).unwrap_or(&self.default)
     }
 }
 

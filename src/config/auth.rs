@@ -13,7 +13,7 @@ const TOKEN_BYTES_MIN: usize = 16;
 /// The holder of the token in `token_file`.
 const FILE_HOLDER: &str = "admin";
 
-/// Tokens of the admin address (`Authorization: Bearer TOKEN`). Without any, everybody who reaches it may do everything.
+/// Tokens of the admin address (`Authorization: Bearer TOKEN`), and client certificates. Without any, everybody who reaches it may do everything.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminAuth {
@@ -23,11 +23,15 @@ pub struct AdminAuth {
     /// A file that holds one more token, of the holder `admin`; read again when it changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<String>,
-    /// The requests that need a token, where there is one; `/-/healthy` and `/-/ready` never do.
+    /// Names in client certificates whose holders need no token: a common name, or an alternative one; `*` is any that
+    /// `server.admin_tls.client_ca_file` vouches for.
+    #[serde(skip_serializing_if = "is_default")]
+    pub client_certificates: Vec<String>,
+    /// The requests that need a token or a certificate, where there is one; `/-/healthy` and `/-/ready` never do.
     pub protect: Protected,
 }
 
-/// The requests that need a token.
+/// The requests that need a token or a certificate.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protected {
@@ -55,7 +59,8 @@ pub(super) fn tokens(raw: &AdminAuth) -> Result<Tokens, (&'static str, String)> 
         tokens.push((FILE_HOLDER, usable));
     }
     let pairs = tokens.iter().map(|(name, token)| (*name, token.as_str()));
-    Ok(Tokens::new(pairs, raw.protect == Protected::Everything))
+    let tokens = Tokens::new(pairs, raw.protect == Protected::Everything);
+    Ok(tokens.with_certificates(&raw.client_certificates))
 }
 
 fn usable(token: &str) -> Result<String, String> {

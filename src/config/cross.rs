@@ -3,6 +3,7 @@
 use super::{
     auth,
     diagnostic::{Diagnostic, Path, Position, suggest},
+    enforce,
     raw::{Backend, BackendTls, ClassMatch, Pressure, Raw, TenantLimits},
     scalar::{Limit, Secret},
     tls,
@@ -132,6 +133,12 @@ impl<'a> Checker<'a> {
         }
         if let Err((key, message)) = auth::tokens(&raw.server.admin_auth) {
             self.refuse(&self.place("server").key("admin_auth").key(key), message);
+        }
+        if !raw.server.admin_auth.client_certificates.is_empty()
+            && raw.server.admin_tls.client_ca_file.is_none()
+        {
+            let at = self.place("server").key("admin_auth").key("client_certificates");
+            self.refuse(&at, "no client is asked for a certificate: set `server.admin_tls.client_ca_file`");
         }
         for (key, of) in [("tls", &raw.server.tls), ("admin_tls", &raw.server.admin_tls)] {
             if let Err(wrong) = tls::of_listener(of) {
@@ -270,14 +277,17 @@ impl<'a> Checker<'a> {
         self.tenant_name(&place.key("default"), &raw.tenancy.default);
         for (i, source) in raw.tenancy.sources.iter().enumerate() {
             let at = place.key("sources").index(i);
-            match (&source.header, &source.basic_auth, &source.bearer) {
-                (Some(header), None, None) if http::HeaderName::try_from(header).is_err() => {
-                    let at = at.key("header");
-                    self.refuse(&at, format!("{} is not a header name", at.shown(header)));
-                }
-                (None, None, Some(tokens)) => self.tokens(&at.key("bearer"), tokens),
-                (Some(_), None, None) | (None, Some(_), None) => {}
-                _ => self.refuse(&at, "needs exactly one of `header`, `basic_auth` and `bearer`"),
+            if let Some(tokens) = &source.bearer {
+                self.tokens(&at.key("bearer"), tokens);
+            }
+            match source.resolve() {
+                Err(("", message)) => self.refuse(&at, message),
+                Err((key, message)) if key != "bearer" => self.refuse(&at.key(key), message),
+                _ => {}
+            }
+            if source.client_certificate.is_some() && raw.server.tls.client_ca_file.is_none() {
+                let at = at.key("client_certificate");
+                self.refuse(&at, "no client is asked for a certificate: set `server.tls.client_ca_file`");
             }
         }
     }
@@ -339,9 +349,9 @@ impl<'a> Checker<'a> {
             if !seen.insert(&class.name) {
                 self.refuse(&place.key("name"), format!("a second class named `{}`", class.name));
             }
-            let ClassMatch { header, any_header } = &class.matches;
-            if header.is_empty() && any_header.is_empty() {
-                self.refuse(&place.key("match"), "needs at least one header, or the class matches nothing");
+            let ClassMatch { header, any_header, group } = &class.matches;
+            if header.is_empty() && any_header.is_empty() && group.is_none() {
+                self.refuse(&place.key("match"), "needs a header or a group, or the class matches nothing");
             }
             for (key, headers) in [("header", header), ("any_header", any_header)] {
                 for header in headers.keys().filter(|name| http::HeaderName::try_from(*name).is_err()) {
@@ -395,6 +405,9 @@ impl<'a> Checker<'a> {
         written: &TenantLimits,
         applies: &TenantLimits,
     ) {
+        if let Some((label, why)) = enforce::mistake(written) {
+            self.refuse(&place.key("enforce").key(label), why);
+        }
         let in_flight = place.key("in_flight");
         let (queries_at, memory_at) = (in_flight.key("queries"), in_flight.key("memory"));
         // Unlimited is fine, and so is a default that nobody wrote: the budget of the backend still holds.

@@ -116,6 +116,7 @@ impl Default for Tenancy {
                 TenantSource { basic_auth: Some(BasicAuthPart::User), ..TenantSource::default() },
             ],
             default: "anonymous".to_owned(),
+            required: false,
         }
     }
 }
@@ -162,6 +163,8 @@ impl TenantLimits {
             in_flight: InFlight { queries: Some(lit("20")), memory: Some(lit("2GiB")) },
             queue: Queue { length: Some(lit("100")), wait: Some(lit("10s")) },
             rate: Rates { queries: Some(lit("50/s")), samples: Some(Limit::Unlimited) },
+            enforce: None,
+            enforce_conflict: None,
         }
     }
 }

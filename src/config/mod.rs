@@ -10,6 +10,7 @@ mod cross;
 mod defaults;
 mod diagnostic;
 mod diff;
+mod enforce;
 pub mod env;
 mod fleet;
 mod journal;
@@ -22,6 +23,7 @@ mod recent;
 mod reload;
 mod resolve;
 pub mod scalar;
+mod sources;
 mod tls;
 mod tree;
 

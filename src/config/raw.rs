@@ -10,7 +10,8 @@ pub use super::{
     journal::{Journal, JournalText},
     node::RawNode,
     raw_limits::{InFlight, LimitKey, Limits, Mode, PerQuery, Queue, Rates, Soft, TenantLimits},
-    tls::ServerTls,
+    sources::{BasicAuthPart, Jwt, JwtClaims, TenantSource},
+    tls::{ClientAuth, ServerTls},
 };
 use crate::{base::Kind, rules::RuleSpec};
 use schemars::JsonSchema;
@@ -77,8 +78,16 @@ impl Raw {
         for (name, tls) in [("tls", &self.server.tls), ("admin_tls", &self.server.admin_tls)] {
             add(format!("server.{name}.cert_file"), &tls.cert_file);
             add(format!("server.{name}.key_file"), &tls.key_file);
+            add(format!("server.{name}.client_ca_file"), &tls.client_ca_file);
         }
         add("server.admin_auth.token_file".to_owned(), &self.server.admin_auth.token_file);
+        for (at, source) in self.tenancy.sources.iter().enumerate() {
+            add(format!("tenancy.sources[{at}].bearer_file"), &source.bearer_file);
+            if let Some(jwt) = &source.jwt {
+                add(format!("tenancy.sources[{at}].jwt.keys_file"), &jwt.keys_file);
+                add(format!("tenancy.sources[{at}].jwt.ca_file"), &jwt.ca_file);
+            }
+        }
         for Backend { name, tls, .. } in &self.backends {
             add(format!("backends[{name}].tls.ca_file"), &tls.ca_file);
             add(format!("backends[{name}].tls.client_cert_file"), &tls.client_cert_file);
@@ -305,29 +314,8 @@ pub struct Tenancy {
     pub sources: Vec<TenantSource>,
     /// The tenant of a request that names none.
     pub default: String,
-}
-
-/// Where the tenant is read from; exactly one of the keys.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TenantSource {
-    /// A request header.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub header: Option<String>,
-    /// A part of HTTP basic authentication.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub basic_auth: Option<BasicAuthPart>,
-    /// Bearer tokens by tenant: `{team-a: "${TOKEN_A}"}`. A token that is not listed is refused.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bearer: Option<BTreeMap<String, Secret>>,
-}
-
-/// The part of basic authentication that names the tenant.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BasicAuthPart {
-    /// The user name.
-    User,
+    /// Whether a request that names none is refused with 401.
+    pub required: bool,
 }
 
 /// A lane with a reserved share of every backend's budget.
@@ -371,6 +359,9 @@ pub struct ClassMatch {
     /// Headers with these values, one of which must match.
     #[serde(skip_serializing_if = "is_default")]
     pub any_header: BTreeMap<String, String>,
+    /// A group that a JWT names, or an organisation or organisational unit of the client's certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
 }
 
 /// Logs and profiles.

@@ -33,6 +33,17 @@ pub enum Mode {
     Off,
 }
 
+/// What becomes of a selector that asks for none of the values that its tenant may read.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnConflict {
+    /// It matches nothing.
+    #[default]
+    Empty,
+    /// The query is refused with 403.
+    Refuse,
+}
+
 /// A limit, by the name it has in this file.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -110,6 +121,11 @@ layers! {
         queue: group Queue,
         /// The rates of the tenant.
         rate: group Rates,
+        /// Labels that the tenant's queries are confined to, with their values: `{namespace: [a, b]}`. Every selector gets them as
+        /// matchers; endpoints that answer about all series are closed.
+        enforce: leaf BTreeMap<String, Vec<String>>,
+        /// What becomes of a query with a selector that asks for none of those values.
+        enforce_conflict: leaf OnConflict,
     }
     /// Limits on one query.
     PerQuery {

@@ -10,7 +10,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    auth, fleet,
+    auth, enforce, fleet,
     raw::{self, LimitKey, Raw, TenantLimits},
     scalar, tls,
 };
@@ -29,7 +29,7 @@ use crate::{
     },
     proxy::{
         self,
-        identify::{ClassRule, Pattern, Rules, TenantSource},
+        identify::{ClassRule, Pattern, Rules},
         upstream::{self, OnUnparsable},
     },
     rules::{Rule, RuleSpec},
@@ -69,6 +69,7 @@ pub fn resolve(raw: &Raw) -> Result<proxy::Settings, String> {
         admin_hosts: HostNames::new(&raw.server.admin_hosts),
         admin_tokens: auth::tokens(&raw.server.admin_auth)
             .map_err(|(key, why)| format!("server.admin_auth.{key}: {why}"))?,
+        enforced: enforce::enforced(&raw.limits)?,
         query_rules: query_rules(raw)?,
         fleet: fleet::resolve(raw),
         policy: policy(raw)?,
@@ -142,25 +143,19 @@ fn rules(raw: &Raw) -> Result<Rules, String> {
             any_header: patterns(&class.matches.any_header)?,
             only_lowers: class.only_lowers(),
             fix: class.fix,
+            group: class.matches.group.as_deref().map(Pattern::new),
         })
+    };
+    let source = |source: &raw::TenantSource| {
+        source.resolve().map_err(|(key, why)| format!("tenancy.sources: {key}: {why}"))
     };
     Ok(Rules {
         trusted: raw.server.trusted_proxies.iter().map(|cidr| cidr.0).collect(),
         sources: raw.tenancy.sources.iter().map(source).collect::<Result<_, _>>()?,
         default: tenant(&raw.tenancy.default)?,
+        required: raw.tenancy.required,
         classes: raw.classes.iter().map(class).collect::<Result<_, _>>()?,
     })
-}
-
-fn source(source: &raw::TenantSource) -> Result<TenantSource, String> {
-    if let Some(tokens) = &source.bearer {
-        let pairs = tokens.iter().map(|(name, token)| Ok((token.reveal().to_owned(), tenant(name)?)));
-        return Ok(TenantSource::Bearer(pairs.collect::<Result<_, String>>()?));
-    }
-    match &source.header {
-        Some(header) => Ok(TenantSource::Header(header_name(header)?)),
-        None => Ok(TenantSource::BasicAuthUser),
-    }
 }
 
 fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {

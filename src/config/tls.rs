@@ -21,15 +21,39 @@ pub struct ServerTls {
     /// The key of that certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_file: Option<String>,
+    /// Authorities whose clients show certificates (mTLS). Left out, no client is asked for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca_file: Option<String>,
+    /// Whether a client without a certificate is turned away in the handshake, health checks included.
+    pub client_auth: ClientAuth,
+}
+
+/// Whether clients must show certificates.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuth {
+    /// A client without a valid certificate is turned away.
+    #[default]
+    Required,
+    /// A client may come without one; an invalid one is turned away.
+    Optional,
 }
 
 /// Reads the files of a listener's TLS; `None` is plain HTTP. Blocks.
 pub(super) fn of_listener(raw: &ServerTls) -> Result<Option<http::ServerTls>, TlsError> {
     let wrong = |key, message: &str| Err(TlsError { key, message: message.to_owned() });
     match (&raw.cert_file, &raw.key_file) {
+        (None, None) if raw.client_ca_file.is_some() => {
+            wrong("client_ca_file", "needs TLS: set `cert_file` and `key_file`")
+        }
         (None, None) => Ok(None),
         (Some(cert), Some(key)) => {
-            let settings = ServerTlsSettings { cert_file: cert.into(), key_file: key.into() };
+            let settings = ServerTlsSettings {
+                cert_file: cert.into(),
+                key_file: key.into(),
+                client_ca_file: raw.client_ca_file.as_ref().map(PathBuf::from),
+                client_auth_optional: raw.client_auth == ClientAuth::Optional,
+            };
             http::ServerTls::load(&settings).map(Some)
         }
         (Some(_), None) => wrong("cert_file", "needs its key in `key_file`"),

@@ -6,7 +6,11 @@ use super::{
 };
 use crate::{
     base::{Confidence, Estimate},
-    promql::shape::{SelectorShape, Shape},
+    promql::{
+        enforce::LabelEnforcement,
+        shape::{SelectorShape, Shape},
+    },
+    series::Matcher,
 };
 
 /// The subject of an estimate.
@@ -26,6 +30,8 @@ pub struct Subject<'a> {
     pub table: Option<&'a LabelTable>,
     /// Whether the backend may be asked for the types of samples.
     pub asks_types: bool,
+    /// The labels that it is confined to: the table's other counts are of all series, and would say how many others have.
+    pub enforced: Option<&'a LabelEnforcement>,
 }
 
 impl Subject<'_> {
@@ -55,7 +61,15 @@ impl Subject<'_> {
     }
 
     fn series(&self, selector: &SelectorShape, gone_since: impl Fn(i64) -> Option<u64>) -> SeriesKnowledge {
-        let (table, matchers, window) = (self.table, &selector.matchers, selector.window);
+        let (table, window) = (self.table, selector.window);
+        let own: Vec<Matcher>;
+        let matchers: &[Matcher] = match self.enforced {
+            Some(labels) => {
+                own = labels.matchers().cloned().collect();
+                &own
+            }
+            None => &selector.matchers,
+        };
         if let Some(bound) = table.and_then(|table| table.bound(matchers, window)) {
             return SeriesKnowledge::new(bound, Source::LabelTable);
         }

@@ -26,6 +26,7 @@ use tower::{Service, ServiceExt as _, util::Oneshot};
 
 use super::{
     activity::{Activity, signal},
+    client_certificate::ClientCertificate,
     connections::Place,
     deadline::Timed,
     escape_request_line::EscapeRequestLine,
@@ -43,9 +44,15 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 2 << 20;
 
 /// Answers on a connection until its client is done, a timeout or a deadline is over, or the connection has to end and
-/// no answer is under way. When a connection breaks, its requests in flight are dropped.
-pub(super) async fn serve_connection<I, S, B>(io: I, service: S, place: &Place, timeouts: Timeouts)
-where
+/// no answer is under way. Requests carry the client's certificate, if it showed one. When a connection breaks, its requests
+/// in flight are dropped.
+pub(super) async fn serve_connection<I, S, B>(
+    io: I,
+    service: S,
+    place: &Place,
+    timeouts: Timeouts,
+    certificate: Option<Arc<ClientCertificate>>,
+) where
     I: AsyncRead + AsyncWrite + Unpin,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone,
     B: Body<Data = Bytes> + 'static,
@@ -55,7 +62,10 @@ where
     let io = ClientIo::new(EscapeRequestLine::new(io), Arc::clone(activity));
     // Never borrowed for longer than a call.
     let service = RefCell::new(service);
-    let answer = move |request: Request<Incoming>| {
+    let answer = move |mut request: Request<Incoming>| {
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(Arc::clone(certificate));
+        }
         activity.asked();
         let answer = match check(&request, place) {
             Ok(()) => Answer::called(&mut *service.borrow_mut(), request),

@@ -4,7 +4,6 @@ use std::{future::poll_fn, io, sync::Arc, time::Duration};
 
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 use tokio_rustls::server::TlsStream;
-use tokio_util::either::Either;
 
 use super::{
     connections::{ConnectionLimits, Connections, Place},
@@ -18,16 +17,17 @@ const HANDSHAKES: ConnectionLimits = ConnectionLimits::of(1_024);
 /// Longest time for one handshake.
 pub(super) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 
-/// A connection, ready for HTTP.
-pub(super) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
-
 /// Places for the handshakes of one listener.
 pub(super) fn handshakes() -> Arc<Connections> {
     Connections::new(HANDSHAKES)
 }
 
 /// Secures a connection; reports the outcome: `done`, `failed`, `late`, or `replaced` by a newer one.
-pub(super) async fn shake(tls: ServerTls, stream: TcpStream, place: Place) -> (Option<Stream>, &'static str) {
+pub(super) async fn shake(
+    tls: ServerTls,
+    stream: TcpStream,
+    place: Place,
+) -> (Option<TlsStream<TcpStream>>, &'static str) {
     let shaking = async {
         let mut first = [0];
         // A handshake begins with 22, a request of HTTP with the letter of a method.
@@ -40,7 +40,7 @@ pub(super) async fn shake(tls: ServerTls, stream: TcpStream, place: Place) -> (O
     tokio::select! {
         biased;
         shaken = timeout(HANDSHAKE_TIME, Box::pin(shaking)) => match shaken {
-            Ok(Ok(stream)) => (Some(Either::Right(stream)), "done"),
+            Ok(Ok(stream)) => (Some(stream), "done"),
             Ok(Err(error)) => {
                 // A port scanner is no news; a failing client is found here and in the metric.
                 tracing::debug!(%error, "no TLS handshake");

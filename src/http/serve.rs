@@ -21,7 +21,7 @@ use super::{
     drain::Served,
     handshake::{handshakes, shake},
     timeouts::Timeouts,
-    tls::ListenerTls,
+    tls::{ListenerTls, client_certificate},
     workers::Workers,
 };
 
@@ -85,16 +85,17 @@ where
         let serving = async move {
             // As this thread's runtime watches it.
             let Ok(stream) = TcpStream::from_std(stream) else { return };
-            let (stream, place): (_, Place) = match secured {
-                None => (Either::Left(stream), place),
+            let (stream, place, certificate): (_, Place, _) = match secured {
+                None => (Either::Left(stream), place, None),
                 Some(secured) => {
                     let (shaken, result) = shake(secured, stream, place).await;
                     tls.count(result);
                     let (Some(stream), Some(place)) = (shaken, connections.admit(peer.ip())) else { return };
-                    (stream, place)
+                    let certificate = client_certificate(&stream);
+                    (Either::Right(stream), place, certificate)
                 }
             };
-            serve_connection(stream, service, &place, timeouts).await;
+            serve_connection(stream, service, &place, timeouts, certificate).await;
             drop(load);
         };
         tasks.spawn_on(serving, worker);

@@ -9,26 +9,34 @@ use axum::{
 use ring::digest::{SHA256, digest};
 use tower::Layer;
 
-use super::guard::{Check, Guarded};
+use super::{
+    client_certificate::ClientCertificate,
+    guard::{Check, Guarded},
+};
 
 /// Paths that are answered without a token: load balancers and containers have none.
 const HEALTH_PATHS: [&str; 2] = ["/-/healthy", "/-/ready"];
 
-/// The tokens of an address, each with the name of its holder. Without any, every request is let through.
+/// Who may use an address: the holders of tokens, and of client certificates. Without any, every request is let through.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Tokens {
     /// Name and SHA-256 of the token.
     holders: Arc<[(Arc<str>, [u8; 32])]>,
+    /// Names in client certificates; `*` is any.
+    certificates: Arc<[String]>,
     guards_reads: bool,
 }
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.holders.iter().map(|(name, _)| name)).finish()
+        f.debug_list()
+            .entries(self.holders.iter().map(|(name, _)| name))
+            .entries(&*self.certificates)
+            .finish()
     }
 }
 
-/// The holder of the token that the request carries.
+/// The holder of the token that the request carries, or of the certificate that its client showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder(pub Arc<str>);
 
@@ -36,7 +44,22 @@ impl Tokens {
     /// These tokens, by the names of their holders. They are needed to write, and with `guards_reads` to read as well.
     pub fn new<'a>(tokens: impl IntoIterator<Item = (&'a str, &'a str)>, guards_reads: bool) -> Self {
         let holders = tokens.into_iter().map(|(name, token)| (name.into(), hash(token)));
-        Self { holders: holders.collect(), guards_reads }
+        Self { holders: holders.collect(), certificates: Arc::default(), guards_reads }
+    }
+
+    /// The same for clients whose certificates have one of these names; `*` is any.
+    #[must_use]
+    pub fn with_certificates(self, names: &[String]) -> Self {
+        Self { certificates: names.into(), ..self }
+    }
+
+    /// Whose certificate it is, if that is one of ours.
+    fn certified(&self, certificate: &ClientCertificate) -> Option<Holder> {
+        let is_ours = |name: &String| name == "*" || certificate.has_name(name);
+        certificate
+            .name()
+            .filter(|_| self.certificates.iter().any(is_ours))
+            .map(|name| Holder(Arc::clone(name)))
     }
 
     /// The holder of a token. Hashes are compared, so that the time that it takes says nothing about a token.
@@ -48,14 +71,17 @@ impl Tokens {
 
     /// The holder, if the request carries a token; an error where it must and does not.
     fn check<B>(&self, request: &Request<B>) -> Result<Option<Holder>, Denied> {
-        if self.holders.is_empty() || HEALTH_PATHS.contains(&request.uri().path()) {
+        let is_open = self.holders.is_empty() && self.certificates.is_empty();
+        if is_open || HEALTH_PATHS.contains(&request.uri().path()) {
             return Ok(None);
         }
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         let credentials = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = credentials.and_then(|text| text.split_once(' '));
         let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        match token.and_then(|(_, token)| self.holder(token.trim())) {
+        let certificate = request.extensions().get::<Arc<ClientCertificate>>();
+        let certified = || certificate.and_then(|certificate| self.certified(certificate));
+        match token.and_then(|(_, token)| self.holder(token.trim())).or_else(certified) {
             Some(holder) => Ok(Some(holder)),
             None if is_read && !self.guards_reads => Ok(None),
             None => Err(Denied),
@@ -68,7 +94,7 @@ fn hash(token: &str) -> [u8; 32] {
     digest(&SHA256, token.as_bytes()).as_ref().first_chunk().copied().unwrap_or_default()
 }
 
-/// A request that needs a token has none, or one that nobody holds.
+/// A request that needs a token or certificate has none, or one that nobody holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Denied;
 
@@ -105,7 +131,7 @@ impl<T: Fn() -> Tokens> Check for TokenGuard<T> {
 }
 
 fn denied() -> Response<Body> {
-    let body = r#"{"status":"error","errorType":"unauthorized","error":"this needs a token of server.admin_auth: Authorization: Bearer TOKEN"}"#;
+    let body = r#"{"status":"error","errorType":"unauthorized","error":"this needs a token of server.admin_auth (Authorization: Bearer TOKEN), or a certificate that it names"}"#;
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::UNAUTHORIZED;
     let headers = response.headers_mut();

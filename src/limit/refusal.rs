@@ -99,6 +99,8 @@ limits! {
     Cancelled => "weir-recalled", None, Count, "queries";
     /// A rule of the operator is against the query.
     Blocked => "weir-blocked", None, Count, "queries";
+    /// The query may read its tenant's series only, and cannot be confined to them.
+    LabelEnforcement => "weir-label-enforcement", None, Count, "queries";
     /// An operator stopped the query.
     Killed => "weir-killed", None, Count, "queries";
     /// Weir ends while the query waits.

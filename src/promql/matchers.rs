@@ -189,7 +189,7 @@ pub fn selector_text(matchers: &[Matcher]) -> String {
     out
 }
 
-fn push_matcher(out: &mut String, matcher: &Matcher) {
+pub(super) fn push_matcher(out: &mut String, matcher: &Matcher) {
     if is_label_name(&matcher.name) {
         out.push_str(&matcher.name);
     } else {
@@ -204,7 +204,7 @@ fn push_matcher(out: &mut String, matcher: &Matcher) {
     push_quoted(out, &matcher.value);
 }
 
-fn push_quoted(out: &mut String, text: &str) {
+pub(super) fn push_quoted(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {
         match c {

@@ -4,6 +4,7 @@ pub mod approximation;
 pub mod ast;
 mod cache;
 pub mod durations;
+pub mod enforce;
 mod error;
 mod fingerprint;
 pub mod function;

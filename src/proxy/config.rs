@@ -14,9 +14,10 @@ use super::{
 };
 use crate::{
     backend::Kind,
-    base::{TenantId, TenantPrefixes, tenant},
+    base::{TenantId, TenantMap, TenantPrefixes, tenant},
     http::{ConnectionLimits, HostNames, ServerTls, Tokens},
     limit::{LimitTable, Policy},
+    promql::enforce::LabelEnforcement,
     rules::Rule,
 };
 
@@ -50,6 +51,8 @@ pub struct Settings {
     pub admin_hosts: HostNames,
     /// The tokens of the admin address.
     pub admin_tokens: Tokens,
+    /// The labels that tenants are confined to.
+    pub enforced: TenantMap<Option<Arc<LabelEnforcement>>>,
     /// Rules against single queries.
     pub query_rules: Vec<Arc<Rule>>,
     /// The fleet that the proxy joins at its start.
@@ -83,6 +86,7 @@ pub(crate) struct ConfigSnapshot {
     pub(crate) limit_table: LimitTable,
     routes: HashMap<TenantId, usize>,
     prefix_routes: TenantPrefixes<usize>,
+    enforced: TenantMap<Option<Arc<LabelEnforcement>>>,
     classes: Vec<Arc<str>>,
     /// Health checks and label tables, ended with these settings.
     background: Vec<AbortHandle>,
@@ -102,6 +106,17 @@ impl ConfigSnapshot {
                 Arc::new(Upstream::new(index, settings, same.map(Arc::as_ref)))
             })
             .collect();
+        for source in settings.rules.jwt_sources() {
+            before
+                .iter()
+                .flat_map(|before| before.rules.jwt_sources())
+                .for_each(|other| source.take_over(other));
+        }
+        let keys = settings.rules.jwt_sources().map(|source| {
+            let keeping = Arc::clone(source).keep_keys(Arc::clone(&supervisor.metrics));
+            tokio::spawn(keeping).abort_handle()
+        });
+        let keys: Vec<AbortHandle> = keys.collect();
         let background = upstreams.iter().flat_map(|upstream| {
             let (tables, health) = (Arc::clone(upstream), Arc::clone(&upstream.backend));
             let counted = Arc::clone(&supervisor.metrics);
@@ -124,7 +139,7 @@ impl ConfigSnapshot {
             grace: settings.grace,
             tls: settings.tls,
             admin_tls: settings.admin_tls,
-            background: background.collect(),
+            background: background.chain(keys).collect(),
             rules: settings.rules,
             upstreams,
             admin_hosts: settings.admin_hosts,
@@ -132,6 +147,7 @@ impl ConfigSnapshot {
             limit_table: settings.limit_table,
             routes: settings.routes,
             prefix_routes: settings.prefix_routes,
+            enforced: settings.enforced,
             classes,
         }
     }
@@ -148,11 +164,21 @@ impl ConfigSnapshot {
     }
 
     /// The backend of the caller's queries. A name such as `a|b` stands for both tenants where their database reads it
-    /// so: then it gets its one form here, and each of them pays.
+    /// so: then it gets its one form here, and each of them pays. Several that a token names are several to every database.
     pub(super) fn upstream_of(&self, who: &mut Identity) -> Result<Option<&Arc<Upstream>>, IdentifyError> {
+        let is_pattern = |upstream: Option<&Arc<Upstream>>, name: &TenantId| {
+            let is_cortex = upstream.is_some_and(|upstream| upstream.backend.kind() == Kind::Cortex);
+            is_cortex && tenant::is_pattern(name.as_str())
+        };
+        if !who.payers.is_empty() {
+            let home = self.home_of(&who.payers, &who.tenant)?;
+            return match who.payers.iter().find(|payer| is_pattern(home, payer)) {
+                Some(payer) => Err(IdentifyError::Pattern(payer.clone())),
+                None => Ok(home),
+            };
+        }
         let upstream = self.upstream(&who.tenant);
-        let is_cortex = upstream.is_some_and(|upstream| upstream.backend.kind() == Kind::Cortex);
-        if is_cortex && tenant::is_pattern(who.tenant.as_str()) {
+        if is_pattern(upstream, &who.tenant) {
             return Err(IdentifyError::Pattern(who.tenant.clone()));
         }
         let Some(tenants) = tenant::federated(who.tenant.as_str()) else { return Ok(upstream) };
@@ -164,13 +190,33 @@ impl ConfigSnapshot {
             return Ok(upstream);
         }
         let name = tenant::joined(&tenants).ok_or(IdentifyError::Name("the header"))?;
-        let index = |home: Option<&Arc<Upstream>>| home.map(|upstream| upstream.index);
-        let home = homes.first().copied().flatten();
-        if homes.iter().any(|other| index(*other) != index(home)) {
-            return Err(IdentifyError::Apart(name));
-        }
+        let home = self.home_of(&tenants, &name)?;
         who.tenant = name;
         who.payers = if tenants.len() > 1 { tenants } else { Vec::new() };
+        Ok(home)
+    }
+
+    /// The labels that the caller's queries are confined to.
+    pub(super) fn enforced_on(&self, who: &Identity) -> Option<Arc<LabelEnforcement>> {
+        let payers = who.payers.as_slice();
+        enforced_on(
+            &self.enforced,
+            if payers.is_empty() { std::slice::from_ref(&who.tenant) } else { payers },
+        )
+    }
+
+    /// The one backend that has the data of all these tenants, whose common name is for the error.
+    fn home_of(
+        &self,
+        tenants: &[TenantId],
+        name: &TenantId,
+    ) -> Result<Option<&Arc<Upstream>>, IdentifyError> {
+        let mut homes = tenants.iter().map(|tenant| self.upstream(tenant));
+        let home = homes.next().flatten();
+        let index = |home: Option<&Arc<Upstream>>| home.map(|upstream| upstream.index);
+        if homes.any(|other| index(other) != index(home)) {
+            return Err(IdentifyError::Apart(name.clone()));
+        }
         Ok(home)
     }
 
@@ -187,6 +233,15 @@ impl ConfigSnapshot {
     pub(super) fn class(&self, class: usize) -> Option<&Arc<str>> {
         self.classes.get(class).filter(|_| class < self.rules.unclassed())
     }
+}
+
+/// The labels that a query is confined to that reads the data of these tenants: those of each.
+pub(super) fn enforced_on(
+    map: &TenantMap<Option<Arc<LabelEnforcement>>>,
+    tenants: &[TenantId],
+) -> Option<Arc<LabelEnforcement>> {
+    let each = tenants.iter().filter_map(|tenant| map.get(tenant).clone());
+    each.reduce(|all, other| if all == other { all } else { Arc::new(all.and(&other)) })
 }
 
 impl ConfigSnapshot {

@@ -21,6 +21,7 @@ use crate::{
     base::QueryCost,
     cost::Estimated,
     limit::{AdmissionRequest, Ceilings, Charged, PerQuery, Policy, Refusal, TenantPolicy},
+    promql::enforce::LabelEnforcement,
     rules::Rule,
 };
 
@@ -51,6 +52,10 @@ pub(super) struct Common {
     pub(super) rule: Option<Arc<Rule>>,
     /// A rule sends it to the slow lane.
     pub(super) slow: bool,
+    /// The labels that its tenant is confined to.
+    pub(super) enforced: Option<Arc<LabelEnforcement>>,
+    /// The client's own text, where a confined one runs in its place.
+    pub(super) own_text: Option<Box<str>>,
     /// Warnings for its answer.
     pub(super) warnings: Vec<String>,
 }

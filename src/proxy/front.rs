@@ -16,7 +16,7 @@ use super::{
     api,
     config::ConfigSnapshot,
     exchange::{Common, Exchange, Identified, Rejected},
-    identify::{Identity, OnBehalfOf},
+    identify::{IdentifyError, Identity, OnBehalfOf, Presented},
     log::{Origin, Owner, QueryLog},
     respond::{Body, failure::Failure},
     route::{Endpoint, Routed, route},
@@ -26,7 +26,10 @@ use super::{
 use crate::{
     backend::headers::strip_hop_by_hop,
     base::ErrorKind,
-    http::openapi::{JSON, TEXT},
+    http::{
+        ClientCertificate,
+        openapi::{JSON, TEXT},
+    },
 };
 
 /// How to ask well, for language models (llmstxt.org).
@@ -78,7 +81,8 @@ impl Front {
                 let several = policy.strictest(&caller.payers);
                 let policy = several.unwrap_or_else(|| Arc::clone(policy.tenant(&caller.tenant)));
                 let shared = Arc::clone(shared);
-                let (rule, slow, warnings) = (None, false, Vec::new());
+                let enforced = config.enforced_on(&caller);
+                let (rule, own_text, slow, warnings) = (None, None, false, Vec::new());
                 let common = Common {
                     shared,
                     config,
@@ -90,6 +94,8 @@ impl Front {
                     log,
                     rule,
                     slow,
+                    enforced,
+                    own_text,
                     warnings,
                 };
                 let common = Box::new(common);
@@ -108,12 +114,20 @@ impl Front {
         log: &mut QueryLog,
     ) -> Result<Identification, Failure> {
         let config = self.config.load_full();
+        let certificate = head.extensions.get::<Arc<ClientCertificate>>().map(|one| &**one);
+        let presented = Presented { headers: &head.headers, peer, certificate, clock: self.logs.clock };
+        let unidentified = |error: IdentifyError| {
+            self.logs.metrics.identified(error.source().as_str(), false);
+            Failure::unidentified(&error, config.rules.challenge())
+        };
         let mut caller = match head.extensions.get() {
             Some(OnBehalfOf(tenant)) => config.rules.on_behalf_of(tenant.clone()),
-            None => config.rules.identify(&head.headers, peer)?,
+            None => config.rules.identify(&presented).map_err(unidentified)?,
         };
         let nowhere = || Failure::new(ErrorKind::Internal, "no backend is configured");
-        let upstream = Arc::clone(config.upstream_of(&mut caller)?.ok_or_else(nowhere)?);
+        let upstream = config.upstream_of(&mut caller).map_err(unidentified)?;
+        let upstream = Arc::clone(upstream.ok_or_else(nowhere)?);
+        self.logs.metrics.identified(caller.source.as_str(), true);
         let client = config.rules.client_of(&head.headers, peer);
         let owner = Owner {
             tenant: caller.tenant.clone(),

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{
-    config::Settings,
+    config::{Settings, enforced_on},
     estimate::{ceilings, verdict},
 };
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
     },
     promql::{
         self,
+        enforce::LabelEnforcement,
         shape::{DEFAULT_LOOKBACK_MS, Shape},
         templates,
     },
@@ -82,6 +83,8 @@ struct Owner {
     model: Model,
     policy: Arc<TenantPolicy>,
     ceilings: Ceilings,
+    /// The labels that its queries are confined to: records have the clients' texts.
+    enforced: Option<Arc<LabelEnforcement>>,
 }
 
 impl Owner {
@@ -159,6 +162,7 @@ impl Replay {
         let policy = self.policy.strictest(&payers).unwrap_or_else(|| Arc::clone(self.policy.tenant(&named)));
         let split_percent = upstream.and_then(|upstream| upstream.split_percent);
         let ceilings = self.policy.ceilings(&named, class.map(|name| &**name), &backend, split_percent);
+        let enforced = enforced_on(&self.settings.enforced, &payers);
         Owner {
             tenant: named,
             payers: payers.into(),
@@ -167,6 +171,7 @@ impl Replay {
             model,
             policy,
             ceilings,
+            enforced,
         }
     }
 
@@ -198,7 +203,7 @@ impl Replay {
             whole_memory: priced.whole_memory,
         };
         if let Some(most) = most {
-            let reading = self.read(record, owner.model.kind)?;
+            let reading = self.read(record, owner)?;
             let series = counts(priced, &reading.shape)?;
             let known = Knowledge { series: &series, table: None };
             whole.selectors = cost::estimate(&reading.shape, &known, &owner.model).selectors;
@@ -212,7 +217,7 @@ impl Replay {
     /// Prices a query anew, with the counts that are recorded.
     fn priced_anew(&self, record: &Record, owner: &Owner) -> Replayed {
         let unknown = Replayed { verdict: Verdict::Unknown(None), shadowed: Vec::new(), cost: None };
-        let Some(reading) = self.read(record, owner.model.kind) else {
+        let Some(reading) = self.read(record, owner) else {
             let Some(priced) = &record.priced else { return unknown };
             return match self.judge(owner, &priced.cost) {
                 // A limit on the shape alone refuses it, whatever it reads.
@@ -238,15 +243,21 @@ impl Replay {
     }
 
     /// Reads the text of a query again; `None` where it is not known, or no PromQL.
-    fn read(&self, record: &Record, kind: Kind) -> Option<Reading> {
+    fn read(&self, record: &Record, owner: &Owner) -> Option<Reading> {
         let times = record.times.filter(|_| !record.query_is_cut)?;
         let text = record.query.known()?;
         if !matches!(&*record.endpoint, "query" | "query_range" | "") {
             return None;
         }
-        let expanded =
-            if kind == Kind::VictoriaMetrics { templates::expand(text).ok()? } else { text.into() };
-        let ast = self.cache.parse(&expanded).ok()?;
+        let expanded = if owner.model.kind == Kind::VictoriaMetrics {
+            templates::expand(text).ok()?
+        } else {
+            text.into()
+        };
+        let mut ast = self.cache.parse(&expanded).ok()?;
+        if let Some(labels) = &owner.enforced {
+            ast = self.cache.parse(&labels.confine(&ast).ok()?).ok()?;
+        }
         let basis = record.priced.as_ref().map(|priced| &priced.basis);
         let lookback = basis.map_or(DEFAULT_LOOKBACK_MS, |basis| basis.lookback_ms);
         let divisible = basis.map_or(Divisible::Yes, |basis| basis.divisible);
@@ -284,6 +295,7 @@ fn price(record: &Record, owner: &Owner, reading: &Reading, known: Vec<SeriesKno
         model: &owner.model,
         table: None,
         asks_types: false,
+        enforced: None,
     };
     let limits = ceilings(owner.limits(), owner.ceilings.query);
     let class = owner.class.as_deref();

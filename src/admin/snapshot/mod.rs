@@ -149,8 +149,11 @@ pub struct Query {
     pub endpoint: &'static str,
     /// The same for queries that differ in their numbers only.
     pub fingerprint: String,
-    /// Its text, cut.
+    /// Its text as the client wrote it, cut.
     pub text: String,
+    /// What runs has its tenant's labels in each selector, beside that text.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub enforced: bool,
     /// Series expected.
     pub series: Number,
     /// Series × storage blocks expected.

@@ -179,6 +179,7 @@ pub(in crate::admin) fn query(
         endpoint: facts.endpoint.as_str(),
         fingerprint: facts.fingerprint.map(|f| f.to_string()).unwrap_or_default(),
         text: cut(&facts.query, chars),
+        enforced: facts.enforced,
         series: number(facts.cost.series),
         blocks: number(facts.cost.blocks),
         samples: number(facts.cost.samples),

@@ -39,7 +39,16 @@ fn six_hours(step_seconds: u64) -> EvalTimes {
 
 /// A query of a backend that has no label table and is not asked for types.
 fn subject<'a>(shape: &'a Shape, model: &'a Model) -> Subject<'a> {
-    Subject { shape, listing: false, opaque: false, split: None, model, table: None, asks_types: false }
+    Subject {
+        shape,
+        listing: false,
+        opaque: false,
+        split: None,
+        model,
+        table: None,
+        asks_types: false,
+        enforced: None,
+    }
 }
 
 fn counted(n: u64) -> SeriesKnowledge {

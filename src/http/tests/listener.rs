@@ -182,7 +182,10 @@ fn tls() -> (ServerTls, tempfile::TempDir) {
     let (cert_file, key_file) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     std::fs::write(&cert_file, made.cert.pem()).unwrap();
     std::fs::write(&key_file, made.signing_key.serialize_pem()).unwrap();
-    (ServerTls::load(&ServerTlsSettings { cert_file, key_file }).unwrap(), dir)
+    (
+        ServerTls::load(&ServerTlsSettings { cert_file, key_file, ..ServerTlsSettings::default() }).unwrap(),
+        dir,
+    )
 }
 
 #[tokio::test]

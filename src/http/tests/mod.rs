@@ -41,7 +41,8 @@ fn sends(
 fn connected(length: usize, among: &Arc<Connections>) -> (DuplexStream, JoinHandle<()>) {
     let (client, server) = duplex(1 << 10);
     let place = among.admit([127, 0, 0, 1].into()).unwrap();
-    let serving = async move { serve_connection(server, sends(length), &place, Timeouts::default()).await };
+    let serving =
+        async move { serve_connection(server, sends(length), &place, Timeouts::default(), None).await };
     (client, tokio::spawn(serving))
 }
 
@@ -115,7 +116,9 @@ async fn a_response_is_cut_at_its_deadline_and_the_next_is_not() {
         async { Answered::Ok(response) }
     });
     let serving =
-        tokio::spawn(async move { serve_connection(server, service, &place, Timeouts::default()).await });
+        tokio::spawn(
+            async move { serve_connection(server, service, &place, Timeouts::default(), None).await },
+        );
     client.write_all(REQUEST).await.unwrap();
     answer_of(&mut client, 8).await;
     // An idle connection is nobody's late answer.
@@ -142,7 +145,9 @@ async fn what_waits_when_the_grace_period_is_over_is_told_so() {
     let place = connections.admit([127, 0, 0, 1].into()).unwrap();
     let service = service_fn(|_: Request<Incoming>| std::future::pending::<Answered<Full<Bytes>>>());
     let serving =
-        tokio::spawn(async move { serve_connection(server, service, &place, Timeouts::default()).await });
+        tokio::spawn(
+            async move { serve_connection(server, service, &place, Timeouts::default(), None).await },
+        );
     client.write_all(REQUEST).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     connections.end();
@@ -223,7 +228,7 @@ async fn sent_much() -> (TcpStream, JoinHandle<()>) {
         Answered::Ok(Response::new(StreamBody::new(frames)))
     });
     let place = Connections::new(ConnectionLimits::of(1)).admit(peer.ip()).unwrap();
-    (client, tokio::spawn(async move { serve_connection(stream, service, &place, timeouts).await }))
+    (client, tokio::spawn(async move { serve_connection(stream, service, &place, timeouts, None).await }))
 }
 
 #[tokio::test]

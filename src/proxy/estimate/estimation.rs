@@ -13,6 +13,7 @@ use crate::{
         Subject, TypeNeed, ValuesNeed, Verdict, different,
     },
     limit::{Limit, PerQuery},
+    promql::enforce::LabelEnforcement,
     proxy::{query::ParsedQuery, upstream::Upstream},
     telemetry::metrics::{Metrics, ProbeResult},
 };
@@ -35,6 +36,8 @@ pub(super) struct Estimation<'a> {
     pub division: Option<&'a QuerySplit>,
     /// Bytes beyond which it is, where the backend gets parts.
     pub piece_max: Option<u64>,
+    /// The labels that it is confined to.
+    pub enforced: Option<&'a LabelEnforcement>,
     /// The data scope of the query.
     pub scope: &'a DataScope,
     /// How long the query may wait for probes.
@@ -127,6 +130,7 @@ impl Estimation<'_> {
             model: &self.upstream.model,
             table: None,
             asks_types: self.upstream.asks_types(),
+            enforced: self.enforced,
         }
     }
 

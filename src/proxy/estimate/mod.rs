@@ -59,6 +59,7 @@ impl Pricing {
             memory_max: ceilings.query,
             division: self.long_answers.split(query, common.upstream.backend.shared_name()),
             piece_max: ceilings.split,
+            enforced: common.enforced.as_deref(),
             scope: &query.scope,
             deadline,
             metrics: &self.metrics,
@@ -109,8 +110,9 @@ impl Pricing {
     ) -> Response<Body> {
         let estimate = &result.estimate;
         let mut json = explain::json(estimate);
-        let nodes =
-            cost::tree(&query.shape, estimate, common.upstream.table().as_deref(), &common.upstream.model);
+        // The table's counts are of all series, which one that is confined is not to learn.
+        let table = common.upstream.table().filter(|_| common.enforced.is_none());
+        let nodes = cost::tree(&query.shape, estimate, table.as_deref(), &common.upstream.model);
         json["data"]["tree"] = explain::tree_json(&nodes);
         let sick = common.upstream.backend.sick() && estimate.cost.series.confidence == Confidence::Assumed;
         let why = result.unanswered.as_ref().map(ToString::to_string);

@@ -69,6 +69,8 @@ pub(crate) struct Facts {
     pub endpoint: Endpoint,
     pub fingerprint: Option<Fingerprint>,
     pub query: Arc<str>,
+    /// It is confined to its tenant's labels, which its text does not show.
+    pub enforced: bool,
     /// Start, end and step.
     pub times: Option<EvalTimes>,
     /// When the request came.
@@ -325,6 +327,7 @@ mod tests {
             endpoint: Endpoint::Query,
             fingerprint: None,
             query,
+            enforced: false,
             times: None,
             began,
             queued: began,

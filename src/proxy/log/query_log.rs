@@ -44,7 +44,7 @@ macro_rules! log_line {
             panel = origin.and_then(|o| o.panel.as_deref()), client = origin.and_then(|o| o.client).map(tracing::field::display),
             trace_id = origin.and_then(|o| o.trace_id.as_deref()),
             endpoint = $log.endpoint.as_str(), fingerprint = $log.fingerprint.map(tracing::field::display),
-            start_ms = times.map(|t| t.start), end_ms = times.map(|t| t.end), step_ms = times.map(|t| t.step),
+            enforced = $log.enforced.then_some(true), start_ms = times.map(|t| t.start), end_ms = times.map(|t| t.end), step_ms = times.map(|t| t.step),
             $($field)*
             query = &*$log.query, $message
         );
@@ -90,6 +90,7 @@ impl QueryLogs {
             query: Arc::default(),
             text: Arc::default(),
             text_is_cut: false,
+            enforced: false,
             fingerprint: None,
             times: None,
             cost: None,
@@ -127,6 +128,8 @@ pub(in crate::proxy) struct QueryLog {
     /// The same for the journal, which keeps more of it.
     pub(super) text: Arc<str>,
     pub(super) text_is_cut: bool,
+    /// It is confined to its tenant's labels, which its text does not show.
+    enforced: bool,
     pub(super) fingerprint: Option<Fingerprint>,
     /// Start, end and step, milliseconds.
     pub(super) times: Option<EvalTimes>,
@@ -213,6 +216,16 @@ impl QueryLog {
         self.query = short(text).into();
     }
 
+    /// It is confined to its tenant's labels, if it can be; its text stays the client's.
+    pub(in crate::proxy) fn enforced(&mut self, is_confined: bool) {
+        self.enforced = true;
+        if let Some(owner) = &self.owner {
+            self.logs
+                .metrics
+                .label_enforcement(&owner.tenant, if is_confined { "confined" } else { "refused" });
+        }
+    }
+
     /// The query is parsed.
     pub(in crate::proxy) fn parsed(&mut self, query: &ParsedQuery) {
         self.query = short(&query.text).into();
@@ -255,6 +268,7 @@ impl QueryLog {
             endpoint: self.endpoint,
             fingerprint: self.fingerprint,
             query: Arc::clone(&self.query),
+            enforced: self.enforced,
             times: self.times,
             began: self.began,
             queued: self.priced,

@@ -11,7 +11,7 @@ use http::{HeaderValue, Response, header};
 use serde_json::json;
 use tower::Service;
 
-use super::{ParsedQuery, QueryParser, body, listing::label_of, parse_only};
+use super::{ParsedQuery, QueryError, QueryParser, body, enforce, listing::label_of, parse_only};
 use crate::{
     backend::{DataScope, parameters::filter_parameters},
     base::{
@@ -27,6 +27,7 @@ use crate::{
         exchange::{Common, Exchange, Identified, Parsed, Rejected},
         forward,
         layer::layer,
+        log::QueryLog,
         respond::{Body, failure::Failure},
         route::Endpoint,
         shared::QueryReader,
@@ -43,8 +44,8 @@ const FORMATTED_BYTES_MAX: usize = 1 << 20;
 impl QueryReader {
     /// Reads the query. A text that cannot be parsed goes on record as it came.
     pub(in crate::proxy) fn parse(common: &mut Common, body: &Bytes) -> Result<Box<ParsedQuery>, Failure> {
-        let Common { shared, head, upstream, log, .. } = common;
-        let (endpoint, cache) = (common.endpoint, &shared.reader.cache);
+        let Common { shared, head, endpoint, upstream, log, .. } = &mut *common;
+        let (endpoint, cache) = (*endpoint, &shared.reader.cache);
         let (kind, dialect) = (upstream.backend.kind(), upstream.dialect());
         let url_query = filter_parameters(kind, head.uri.query().unwrap_or(""))?;
         let form = filter_parameters(kind, body::form(&head.headers, endpoint, body)?)?;
@@ -56,13 +57,7 @@ impl QueryReader {
             let reading = QueryParser { now_ms: log.came_ms(), dialect, kind, on_unparsable, cache };
             reading.read(endpoint, &params).map_err(|error| {
                 let text = params.first("query").or_else(|| params.first("match[]"));
-                log.unreadable(text.unwrap_or_default());
-                let bare = matches!(kind, Kind::Thanos | Kind::Cortex).then(|| error.without_parameter());
-                let failure = Failure::from(error);
-                match bare.filter(|_| failure.kind == ErrorKind::BadData) {
-                    Some(message) => Failure { message, ..failure },
-                    None => failure,
-                }
+                unreadable(log, kind, text.unwrap_or_default(), error)
             })?
         };
         // In a box from here on, since it moves from stage to stage.
@@ -79,6 +74,7 @@ impl QueryReader {
         if let Cow::Owned(kept) = form {
             query.body = Some(kept.into());
         }
+        enforce::check(common, &mut query)?;
         Ok(query)
     }
 
@@ -99,11 +95,17 @@ impl QueryReader {
         for (kept, text) in kept.iter_mut().zip([url_query, form]) {
             params::write(kept, &[], text, &names);
         }
+        let set = set.iter().map(|(name, value)| match *name {
+            "query" => enforce::text(common, value).map(|confined| (*name, confined)),
+            _ => Ok((*name, value.clone())),
+        });
+        let set = set.collect::<Result<Vec<_>, _>>()?;
         let set = form_urlencoded::Serializer::new(std::mem::take(&mut kept[0])).extend_pairs(set).finish();
         let params = Params::parse(&set, &kept[1])?;
         let (dialect, on_unparsable) = (upstream.dialect(), upstream.on_unparsable);
         let (now_ms, cache) = (common.log.came_ms(), &shared.reader.cache);
         let other = QueryParser { now_ms, dialect, kind, on_unparsable, cache }.read(*endpoint, &params)?;
+        enforce::check_shape(common, &other)?;
         Ok(ParsedQuery { scope: query.scope.clone(), has_own_time: query.has_own_time, ..other })
     }
 
@@ -128,6 +130,17 @@ impl QueryReader {
         let mut response = Response::new(Body::full(json!({"status": "success", "data": text}).to_string()));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(Some(response))
+    }
+}
+
+/// The failure of a text that cannot be read, which goes on record as it came.
+pub(super) fn unreadable(log: &mut QueryLog, kind: Kind, text: &str, error: QueryError) -> Failure {
+    log.unreadable(text);
+    let bare = matches!(kind, Kind::Thanos | Kind::Cortex).then(|| error.without_parameter());
+    let failure = Failure::from(error);
+    match bare.filter(|_| failure.kind == ErrorKind::BadData) {
+        Some(message) => Failure { message, ..failure },
+        None => failure,
     }
 }
 
@@ -201,6 +214,10 @@ where
         Err(failure) => return Err(common.reject(failure)),
     };
     if common.endpoint == Endpoint::Light {
+        let body = match enforce::confine(&mut common, body) {
+            Ok(body) => body,
+            Err(failure) => return Err(common.reject(failure)),
+        };
         let formatted = match common.shared.reader.formatted(&common, &body) {
             Ok(formatted) => formatted,
             Err(failure) => return Err(common.reject(failure)),
@@ -216,8 +233,10 @@ where
     if let Some(failure) = over_rate.clone().filter(|_| !is_constant_request(&common, &body)) {
         return Err(common.reject(failure));
     }
-    let query = match QueryReader::parse(&mut common, &body) {
-        Ok(query) => query,
+    let read = enforce::confine(&mut common, body)
+        .and_then(|body| QueryReader::parse(&mut common, &body).map(|query| (query, body)));
+    let (query, body) = match read {
+        Ok(read) => read,
         Err(failure) => return Err(common.reject(failure)),
     };
     common.log.parsed(&query);

@@ -1,6 +1,6 @@
 //! Requests that list label sets, names, values or exemplars.
 
-use super::{LENIENT_RANGE_MS, ParsedQuery, QueryError, QueryParser};
+use super::{LENIENT_RANGE_MS, ParsedQuery, QueryError, QueryParser, expanded};
 use crate::{
     base::{
         Kind, TextSize, TimeRange,
@@ -16,6 +16,14 @@ use crate::{
 
 /// Most selectors of `match[]` in one request.
 const MATCHERS_MAX: usize = 100;
+
+/// Not more selectors than one request may have.
+pub(super) fn check_number(texts: &[&str]) -> Result<(), ParamError> {
+    if texts.len() > MATCHERS_MAX {
+        return Err(ParamError::invalid("match[]", format!("more than {MATCHERS_MAX} are given")));
+    }
+    Ok(())
+}
 
 impl QueryParser<'_> {
     /// Exemplars: a bounded number, found in memory by series. Nothing is evaluated, and a time that is left open is all of
@@ -45,9 +53,7 @@ impl QueryParser<'_> {
     pub(super) fn listing(&self, params: &Params<'_>, listed: Listed) -> Result<ParsedQuery, QueryError> {
         let times = self.span(params)?;
         let texts: Vec<&str> = params.all("match[]").collect();
-        if texts.len() > MATCHERS_MAX {
-            return Err(ParamError::invalid("match[]", format!("more than {MATCHERS_MAX} are given")).into());
-        }
+        check_number(&texts)?;
         if texts.is_empty() && listed == Listed::Series {
             return Err(ParamError::Malformed("no match[] parameter provided").into());
         }
@@ -71,7 +77,7 @@ impl QueryParser<'_> {
 
     /// One `match[]`: a selector, of PromQL or of a dialect.
     fn matched(&self, text: &str, times: EvalTimes) -> Result<ParsedQuery, QueryError> {
-        let text = &*self.expanded("match[]", text)?;
+        let text = &*expanded(self.kind, "match[]", text)?;
         let query = match self.parse("match[]", text) {
             Ok(query) => query,
             Err(error) => {

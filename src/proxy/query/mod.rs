@@ -1,6 +1,7 @@
 //! The parse stage: from the parameters of a request to its shape.
 
 pub(in crate::proxy) mod body;
+pub(in crate::proxy) mod enforce;
 pub(in crate::proxy) mod layer;
 mod listing;
 mod remote_read;
@@ -191,7 +192,7 @@ impl QueryParser<'_> {
         let text = params.one("query")?.ok_or_else(|| ParamError::invalid("query", "it is missing"))?;
         let step = params.duration_in("step", self.dialect)?.map_or(0, |ms| ms.max(0) as u64);
         let lookback = lookback_ms(self.kind, self.dialect, params, DEFAULT_LOOKBACK_MS, step)?;
-        let expanded = self.expanded("query", text)?;
+        let expanded = expanded(self.kind, "query", text)?;
         let query = match self.parse("query", &expanded) {
             Ok(query) => query,
             Err(error) => {
@@ -306,14 +307,6 @@ impl QueryParser<'_> {
         Ok(ParsedQuery { text, fingerprint, shape, times: Some(times), ..ParsedQuery::unread() })
     }
 
-    /// The text without the templates that VictoriaMetrics expands.
-    fn expanded<'t>(&self, name: &'static str, text: &'t str) -> Result<Cow<'t, str>, QueryError> {
-        if self.kind != Kind::VictoriaMetrics {
-            return Ok(Cow::Borrowed(text));
-        }
-        templates::expand(text).map_err(|error| QueryError::Parse { name, error })
-    }
-
     fn parse(&self, name: &'static str, text: &str) -> Result<Arc<CachedQuery>, QueryError> {
         self.cache.query(text).map_err(|error| QueryError::Parse { name, error })
     }
@@ -406,6 +399,14 @@ impl ParsedQuery {
             body: None,
         }
     }
+}
+
+/// The text without the templates that VictoriaMetrics expands.
+fn expanded<'t>(kind: Kind, name: &'static str, text: &'t str) -> Result<Cow<'t, str>, QueryError> {
+    if kind != Kind::VictoriaMetrics {
+        return Ok(Cow::Borrowed(text));
+    }
+    templates::expand(text).map_err(|error| QueryError::Parse { name, error })
 }
 
 /// Only reads the query, within the limits of the parser.

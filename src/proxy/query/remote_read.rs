@@ -21,6 +21,7 @@ use crate::{
     },
     promql::{
         ast::{MatchOp, Matcher, NodeId, Span},
+        enforce::{EnforceError, LabelEnforcement},
         shape::{Output, SelectorShape, is_match_all, normalise, selector_text},
     },
 };
@@ -130,6 +131,17 @@ impl ReadRequest {
     /// The database answers with the first type that it knows, and streams chunks only where that is first.
     pub(super) fn is_streamed(&self) -> bool {
         self.accepted.first() == Some(&STREAMED_XOR_CHUNKS)
+    }
+
+    /// Its selectors as text.
+    pub(super) fn text(&self) -> String {
+        let texts: Vec<String> = self.queries.iter().map(|query| selector_text(&query.matchers)).collect();
+        texts.join(" ")
+    }
+
+    /// Gives each query the matchers of its tenant.
+    pub(super) fn confine(&mut self, labels: &LabelEnforcement) -> Result<(), EnforceError> {
+        self.queries.iter_mut().try_for_each(|query| labels.add_to(&mut query.matchers))
     }
 
     /// The reads of each query.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{Response, StatusCode, header, response};
 
 use crate::proxy::{
-    identify::IdentifyError,
+    identify::{IdentifyError, JwtError},
     meter::{Actual, BodyError, Cancellation},
     query::QueryError,
     respond::{self, Body, Extra, Fix},
@@ -193,6 +193,32 @@ impl Failure {
         Self { limit: Some(id), extra: Box::new(extra), ..Self::new(ErrorKind::LimitExceeded, message) }
     }
 
+    /// Nobody knows who asks; `challenge` is how a client may say it.
+    pub(in crate::proxy) fn unidentified(error: &IdentifyError, challenge: &'static str) -> Self {
+        let kind = match error {
+            IdentifyError::Jwt(JwtError::NoKeys) => ErrorKind::IdentityUnavailable,
+            IdentifyError::Name(_)
+            | IdentifyError::Token
+            | IdentifyError::Jwt(_)
+            | IdentifyError::Certificate
+            | IdentifyError::Nobody => ErrorKind::Unauthorized,
+            IdentifyError::NotNamed => ErrorKind::Forbidden,
+            IdentifyError::Twice(_) | IdentifyError::Apart(_) | IdentifyError::Pattern(_) => {
+                ErrorKind::BadData
+            }
+        };
+        let extra = Extra { challenge: Some(challenge), ..Extra::default() };
+        Self { extra: Box::new(extra), ..Self::new(kind, error.to_string()) }
+    }
+
+    /// It may read its tenant's series only, and there is no way to see to that.
+    pub(in crate::proxy) fn not_confined(message: &str) -> Self {
+        let id = LimitName::LabelEnforcement.id();
+        let extra = Extra { limit: Some(id.to_owned()), ..Extra::default() };
+        let message = format!("{message} ({id})");
+        Self { limit: Some(id), extra: Box::new(extra), ..Self::new(ErrorKind::Forbidden, message) }
+    }
+
     /// It was ended from outside: for the backend's sake, or by an operator.
     pub(in crate::proxy) fn cancelled(why: &Cancellation) -> Self {
         let id = why.limit().id();
@@ -330,18 +356,6 @@ impl From<RouteError> for Failure {
                 Self { extra, ..Self::new(ErrorKind::MethodNotAllowed, message) }
             }
         }
-    }
-}
-
-impl From<IdentifyError> for Failure {
-    fn from(error: IdentifyError) -> Self {
-        let kind = match error {
-            IdentifyError::Name(_) | IdentifyError::Token => ErrorKind::Unauthorized,
-            IdentifyError::Twice(_) | IdentifyError::Apart(_) | IdentifyError::Pattern(_) => {
-                ErrorKind::BadData
-            }
-        };
-        Self::new(kind, error.to_string())
     }
 }
 

@@ -59,6 +59,8 @@ pub struct Extra {
     pub retry_after: Option<Duration>,
     /// For `Allow`: the methods that the endpoint takes.
     pub allow: Option<&'static str>,
+    /// For `WWW-Authenticate`: how a client may say who it is.
+    pub challenge: Option<&'static str>,
     /// For `Location`: where the endpoint is.
     pub location: Option<String>,
     /// For the body: a query that passes.
@@ -118,7 +120,8 @@ pub fn error(kind: ErrorKind, message: &str, extra: Extra) -> Response<Body> {
         headers.insert(header::ALLOW, HeaderValue::from_static(methods));
     }
     if kind == ErrorKind::Unauthorized {
-        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"weir\""));
+        let challenge = extra.challenge.unwrap_or("Basic realm=\"weir\"");
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
     let texts = [
         (WEIR_LIMIT, extra.limit),

@@ -7,7 +7,13 @@ use prometheus::{
     core::Collector, exponential_buckets,
 };
 
-use super::{Described, Dimension, Metrics, control::Control, fleet::Fleet, top::TopGauges};
+use super::{
+    Described, Dimension, Metrics,
+    control::Control,
+    fleet::Fleet,
+    identity::{Identified, identified},
+    top::TopGauges,
+};
 use crate::telemetry::{process::ProcessCollector, tenants::TenantLabels};
 
 /// Makes and registers metrics.
@@ -232,6 +238,22 @@ impl Maker<'_> {
         self.counter("weir_soft_limit_queries_total", help, &["tenant", "limit", "mode"])
     }
 
+    fn identified(&self) -> prometheus::Result<Identified> {
+        let help = "Requests by what named their tenant: known, or refused since it was not believed.";
+        Ok(identified(&self.counter("weir_identified_total", help, &["source", "outcome"])?))
+    }
+
+    fn jwks_fetches(&self) -> prometheus::Result<IntCounterVec> {
+        let help = "Fetches of the keys of issuers of JWTs; the old keys stay where one failed.";
+        self.counter("weir_jwks_fetches_total", help, &["outcome"])
+    }
+
+    fn label_enforcement(&self) -> prometheus::Result<IntCounterVec> {
+        let help =
+            "Requests of tenants that are confined to labels: confined, or refused since they could not be.";
+        self.counter("weir_label_enforcement_total", help, &["tenant", "outcome"])
+    }
+
     fn overhead(&self) -> prometheus::Result<Histogram> {
         let help = "Time from a request to its admission, without the wait.";
         let buckets = exponential_buckets(0.000_01, 2.5, 13)?;
@@ -343,6 +365,9 @@ impl Metrics {
             spans: make.spans()?,
             rule_hits: make.rule_hits()?,
             soft_limits: make.soft_limits()?,
+            label_enforcement: make.label_enforcement()?,
+            identified: make.identified()?,
+            jwks_fetches: make.jwks_fetches()?,
             journal_records: make.journal_records()?,
             journal_bytes: make.gauge("weir_journal_bytes", "Bytes of the journal's files.")?,
             top: TopGauges::make(&make)?,

@@ -6,6 +6,7 @@
 mod cached;
 mod control;
 mod fleet;
+mod identity;
 mod journal;
 mod labels;
 mod make;
@@ -89,6 +90,9 @@ pub struct Metrics {
     spans: IntCounterVec,
     rule_hits: IntCounterVec,
     soft_limits: IntCounterVec,
+    label_enforcement: IntCounterVec,
+    identified: identity::Identified,
+    jwks_fetches: IntCounterVec,
     journal_records: IntCounterVec,
     journal_bytes: IntGauge,
     top: top::TopGauges,

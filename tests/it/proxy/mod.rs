@@ -2,11 +2,13 @@
 
 mod agents;
 mod connections;
+mod enforce;
 mod faults;
 mod floods;
 pub(crate) mod forward;
 mod grafana_contract;
 mod grafana_replay;
+mod identity;
 mod kill;
 mod kinds;
 mod light;

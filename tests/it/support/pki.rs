@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -41,6 +43,18 @@ impl Pki {
         let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &self.authority).unwrap();
+        std::fs::write(self.file(&format!("{name}.pem")), certificate.pem()).unwrap();
+        std::fs::write(self.file(&format!("{name}-key.pem")), key.serialize_pem()).unwrap();
+    }
+
+    /// The same for a client: its common name, its organisation, and one alternative name.
+    pub(crate) fn issue_client(&self, name: &str, common_name: &str, organisation: &str, alternative: &str) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![alternative.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.distinguished_name.push(DnType::OrganizationName, organisation);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&key, &self.authority).unwrap();
         std::fs::write(self.file(&format!("{name}.pem")), certificate.pem()).unwrap();
         std::fs::write(self.file(&format!("{name}-key.pem")), key.serialize_pem()).unwrap();

@@ -26,7 +26,15 @@ struct Series {
 
 /// Remote writes, in order of time.
 pub(super) fn writes() -> Vec<Vec<u8>> {
-    let series = all();
+    writes_of(None)
+}
+
+/// The same of the series with this job alone.
+pub(super) fn writes_of(job: Option<&str>) -> Vec<Vec<u8>> {
+    let is_own = |series: &Series| {
+        job.is_none_or(|job| series.labels.iter().any(|(name, value)| name == "job" && value == job))
+    };
+    let series: Vec<Series> = all().into_iter().filter(is_own).collect();
     let batches = (0..SAMPLES).step_by(BATCH as usize);
     let batches = batches.map(|from| {
         let (from, to) = (time_ms(from), time_ms(from + BATCH));

@@ -1,6 +1,7 @@
 //! The node and a real Prometheus asked the same random questions over the same data. Skipped, by name, where Prometheus
 //! is not installed; `WEIR_TEST_PROMETHEUS` names another build of it.
 
+mod confined;
 mod data;
 mod exact;
 mod generate;

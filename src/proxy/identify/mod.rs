@@ -1,6 +1,11 @@
 //! Identification: the tenant that pays, the actor inside it, the class that sets its priority.
 //!
-//! Headers name tenants and classes only when they come from a trusted proxy: any client can write a header.
+//! Headers name tenants and classes only when they come from a trusted proxy: any client can write a header. What is signed
+//! is believed of anybody: a certificate by an authority, a JWT by its issuer.
+
+mod bearer;
+mod jwt;
+mod verified;
 
 use std::{
     fmt,
@@ -12,16 +17,25 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
-use crate::{backend::headers::Tenancy, base::TenantId};
+pub use bearer::BearerTokens;
+pub use jwt::{Expected, JwtError, JwtSource, KeySet, KeyUrl};
+pub use verified::CertificateName;
+use verified::Named;
+
+use crate::{
+    backend::headers::Tenancy,
+    base::{TenantId, tenant},
+    http::ClientCertificate,
+};
 
 /// Bytes of an actor's name that are kept.
 const ACTOR_BYTES_MAX: usize = 128;
 
 /// Headers that name the actor inside a tenant, the most specific first, with the word for logs. Grafana sends them.
 const ACTOR_HEADERS: [(HeaderName, &str); 3] = [
-    (HeaderName::from_static("x-rule-uid"), "rule"),
-    (HeaderName::from_static("x-dashboard-uid"), "dashboard"),
-    (HeaderName::from_static("x-grafana-user"), "user"),
+    (HeaderName::from_static("x-rule-uid"), "rule:"),
+    (HeaderName::from_static("x-dashboard-uid"), "dashboard:"),
+    (HeaderName::from_static("x-grafana-user"), "user:"),
 ];
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -46,19 +60,72 @@ pub struct Rules {
     pub sources: Vec<TenantSource>,
     /// The tenant of a request that names none.
     pub default: TenantId,
+    /// A request that names none is refused.
+    pub required: bool,
     /// Classes, the first match wins; a request that matches none is of class [`Rules::unclassed`].
     pub classes: Vec<ClassRule>,
 }
 
 /// Where a tenant's name may stand.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum TenantSource {
     /// In this header.
     Header(HeaderName),
     /// It is the user of HTTP basic authentication.
     BasicAuthUser,
-    /// A bearer token stands for it; the pairs are token and tenant.
-    Bearer(Vec<(String, TenantId)>),
+    /// A bearer token stands for it.
+    Bearer(BearerTokens),
+    /// A bearer token that an issuer signed names it.
+    Jwt(Arc<JwtSource>),
+    /// The client's certificate names it.
+    Certificate(CertificateName),
+}
+
+/// Where an identity came from, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// Nothing named anybody.
+    Default,
+    /// A header of a trusted proxy.
+    Header,
+    /// HTTP basic authentication behind a trusted proxy.
+    BasicAuth,
+    /// A bearer token.
+    Bearer,
+    /// A JWT.
+    Jwt,
+    /// A client's certificate.
+    Certificate,
+    /// An operator, who names the tenant.
+    Operator,
+}
+
+impl IdentitySource {
+    /// Its name in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Header => "header",
+            Self::BasicAuth => "basic_auth",
+            Self::Bearer => "bearer",
+            Self::Jwt => "jwt",
+            Self::Certificate => "client_certificate",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// What a request says of who asks, and over which connection it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented<'a> {
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// The other end of its connection.
+    pub peer: SocketAddr,
+    /// The certificate that its client showed.
+    pub certificate: Option<&'a ClientCertificate>,
+    /// Milliseconds since the epoch.
+    pub clock: fn() -> i64,
 }
 
 /// Which requests belong to a class.
@@ -70,6 +137,8 @@ pub struct ClassRule {
     pub headers: Vec<(HeaderName, Pattern)>,
     /// Header and pattern; where there are any, one must match.
     pub any_header: Vec<(HeaderName, Pattern)>,
+    /// A group that a JWT or a certificate names.
+    pub group: Option<Pattern>,
     /// To be of this class is no advantage: any client may say that it is.
     pub only_lowers: bool,
     /// Refusals of its queries have a fix.
@@ -120,6 +189,8 @@ pub struct Identity {
     pub class: usize,
     /// The peer is a trusted proxy: its headers may go on to the backend.
     pub trusted: bool,
+    /// What named the tenant.
+    pub source: IdentitySource,
 }
 
 /// The extension of a request that an operator makes in a tenant's name: no header decides whose it is, and it counts towards
@@ -140,7 +211,32 @@ pub enum IdentifyError {
     Apart(TenantId),
     /// A name that the backend could take for a pattern of names.
     Pattern(TenantId),
+    /// The token of an issuer is not believed.
+    Jwt(JwtError),
+    /// A header asks for a tenant that the token does not name.
+    NotNamed,
+    /// The client's certificate names no tenant.
+    Certificate,
+    /// Nothing says who asks, and something has to.
+    Nobody,
 }
+
+impl IdentifyError {
+    /// What should have named the tenant.
+    pub fn source(&self) -> IdentitySource {
+        match self {
+            Self::Token => IdentitySource::Bearer,
+            Self::Jwt(_) | Self::NotNamed => IdentitySource::Jwt,
+            Self::Certificate => IdentitySource::Certificate,
+            Self::Name(place) if *place == BASIC => IdentitySource::BasicAuth,
+            Self::Name(_) | Self::Twice(_) | Self::Apart(_) | Self::Pattern(_) => IdentitySource::Header,
+            Self::Nobody => IdentitySource::Default,
+        }
+    }
+}
+
+/// Where a tenant's name stands in basic authentication.
+const BASIC: &str = "basic authentication";
 
 impl fmt::Display for IdentifyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -156,6 +252,10 @@ impl fmt::Display for IdentifyError {
                 write!(f, "the tenant {name} is not one name: the backend may take it for a pattern of names")
             }
             Self::Apart(names) => write!(f, "the tenants {names} are kept by different backends"),
+            Self::Jwt(error) => error.fmt(f),
+            Self::NotNamed => f.write_str("the header asks for a tenant that the token does not name"),
+            Self::Certificate => f.write_str("the client's certificate names no tenant"),
+            Self::Nobody => f.write_str("nothing in the request says who asks, and that is required here"),
         }
     }
 }
@@ -175,22 +275,53 @@ impl Rules {
     }
 
     /// Identifies the client.
-    pub fn identify(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<Identity, IdentifyError> {
+    ///
+    /// # Errors
+    /// What names somebody is not believed, or nothing does and something has to.
+    pub fn identify(&self, presented: &Presented<'_>) -> Result<Identity, IdentifyError> {
+        let Presented { headers, peer, .. } = *presented;
         let trusted = self.trusts(peer.ip());
         // Nobody checks the password here, so that the name is no more than a header.
         let user = if trusted { basic_user(headers) } else { None };
-        let tenant = self.tenant(headers, user.as_deref(), trusted)?;
-        let is_believed = |class: &ClassRule| trusted || class.only_lowers;
-        let class = self.classes.iter().position(|class| is_believed(class) && class.matches(headers));
-        let class = class.unwrap_or(self.unclassed());
-        let actor = self.actor(headers, user.as_deref(), peer.ip(), trusted);
-        Ok(Identity { tenant, payers: Vec::new(), actor, class, trusted })
+        let (source, named) = self.named(presented, user.as_deref(), trusted)?;
+        let class = self.class(headers, &named, trusted);
+        let actor = match &named.actor {
+            Some(actor) => actor_of("user:", actor),
+            None => self.actor(headers, user.as_deref(), peer.ip(), trusted),
+        };
+        let (tenant, payers) = match named.tenants.as_slice() {
+            [tenant] => (tenant.clone(), Vec::new()),
+            several => (tenant::joined(several).ok_or(IdentifyError::Name("the token"))?, several.to_vec()),
+        };
+        Ok(Identity { tenant, payers, actor, class, trusted, source })
     }
 
     /// A caller in this tenant's name, of no class.
     pub(super) fn on_behalf_of(&self, tenant: TenantId) -> Identity {
-        let class = self.unclassed();
-        Identity { tenant, payers: Vec::new(), actor: "operator".into(), class, trusted: false }
+        let (class, source) = (self.unclassed(), IdentitySource::Operator);
+        Identity { tenant, payers: Vec::new(), actor: "operator".into(), class, trusted: false, source }
+    }
+
+    /// The class that a credential names, or the first that matches.
+    fn class(&self, headers: &HeaderMap, named: &Named, trusted: bool) -> usize {
+        let by_name = |class: &ClassRule| named.class.as_ref().is_some_and(|name| *name == class.name);
+        let by_rule = |class: &ClassRule| class.matches(headers, &named.groups, trusted);
+        let found = self.classes.iter().position(by_name).or_else(|| self.classes.iter().position(by_rule));
+        found.unwrap_or(self.unclassed())
+    }
+
+    /// How a client may say who it is, for `WWW-Authenticate`.
+    pub fn challenge(&self) -> &'static str {
+        let takes_bearer = self.sources.iter().any(TenantSource::is_bearer);
+        if takes_bearer { "Bearer realm=\"weir\"" } else { "Basic realm=\"weir\"" }
+    }
+
+    /// The sources whose keys are fetched.
+    pub(super) fn jwt_sources(&self) -> impl Iterator<Item = &Arc<JwtSource>> {
+        self.sources.iter().filter_map(|source| match source {
+            TenantSource::Jwt(source) => Some(source),
+            _ => None,
+        })
     }
 
     /// Turns a request's headers into those for a backend, which believes them as Weir believes a trusted proxy:
@@ -221,31 +352,83 @@ impl Rules {
         tenancy.apply(headers, who.tenant.as_str());
     }
 
-    fn tenant(
+    /// Whom the first source names that is there.
+    fn named(
         &self,
-        headers: &HeaderMap,
+        presented: &Presented<'_>,
         user: Option<&str>,
         trusted: bool,
-    ) -> Result<TenantId, IdentifyError> {
+    ) -> Result<(IdentitySource, Named), IdentifyError> {
+        let headers = presented.headers;
         // The next hop may look at the other one.
         single(headers, &header::AUTHORIZATION)?;
         for source in &self.sources {
             let found = match source {
-                TenantSource::Header(name) if trusted => {
-                    single(headers, name)?.map(|value| named(value.to_str().unwrap_or(""), "the header"))
-                }
+                TenantSource::Header(name) if trusted => single(headers, name)?
+                    .map(|value| named(value.to_str().unwrap_or(""), "the header"))
+                    .map(|named| named.map(|named| (IdentitySource::Header, named))),
                 TenantSource::Header(_) => None,
-                TenantSource::BasicAuthUser => user.map(|user| named(user, "basic authentication")),
-                TenantSource::Bearer(tokens) => bearer(headers).map(|token| {
-                    let owner = tokens.iter().find(|(known, _)| same_secret(known, token));
-                    owner.map(|(_, tenant)| tenant.clone()).ok_or(IdentifyError::Token)
+                TenantSource::BasicAuthUser => {
+                    user.map(|user| named(user, BASIC).map(|named| (IdentitySource::BasicAuth, named)))
+                }
+                TenantSource::Bearer(_) | TenantSource::Jwt(_) => {
+                    bearer(headers).map(|token| self.named_by_token(headers, token, presented.clock))
+                }
+                TenantSource::Certificate(part) => presented.certificate.map(|certificate| {
+                    let named = part.named(certificate).ok_or(IdentifyError::Certificate)?;
+                    Ok((IdentitySource::Certificate, named))
                 }),
             };
             if let Some(found) = found {
                 return found;
             }
         }
-        Ok(self.default.clone())
+        if self.required {
+            return Err(IdentifyError::Nobody);
+        }
+        Ok((IdentitySource::Default, Named::tenant(self.default.clone())))
+    }
+
+    /// Whom a bearer token names: it is one that is known, or one that an issuer signed.
+    fn named_by_token(
+        &self,
+        headers: &HeaderMap,
+        token: &str,
+        clock: fn() -> i64,
+    ) -> Result<(IdentitySource, Named), IdentifyError> {
+        let mut error = IdentifyError::Token;
+        for source in &self.sources {
+            match source {
+                TenantSource::Bearer(tokens) => {
+                    if let Some(tenant) = tokens.tenant(token) {
+                        return Ok((IdentitySource::Bearer, Named::tenant(tenant.clone())));
+                    }
+                }
+                TenantSource::Jwt(source) if JwtSource::is_about(token) => {
+                    match source.named(token, clock()) {
+                        Ok(named) => return Ok((IdentitySource::Jwt, self.chosen(headers, named)?)),
+                        Err(other) => error = IdentifyError::Jwt(other),
+                    }
+                }
+                _ => {}
+            }
+        }
+        Err(error)
+    }
+
+    /// Of several tenants that a token names, those that a header asks for: it cannot ask for others.
+    fn chosen(&self, headers: &HeaderMap, mut named: Named) -> Result<Named, IdentifyError> {
+        if named.tenants.len() > 1 {
+            for source in &self.sources {
+                let TenantSource::Header(name) = source else { continue };
+                let Some(value) = single(headers, name)? else { continue };
+                let asked = verified::names(value.to_str().unwrap_or("").split('|'));
+                let asked = asked.filter(|asked| asked.iter().all(|one| named.tenants.contains(one)));
+                named.tenants = asked.ok_or(IdentifyError::NotNamed)?;
+                break;
+            }
+        }
+        Ok(named)
     }
 
     fn actor(&self, headers: &HeaderMap, user: Option<&str>, peer: IpAddr, trusted: bool) -> Arc<str> {
@@ -253,15 +436,12 @@ impl Rules {
             for (name, word) in &ACTOR_HEADERS {
                 if let Some(value) = headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty())
                 {
-                    let end = value.len().min(ACTOR_BYTES_MAX);
-                    // A header that reads as a string is ASCII: any byte is a boundary.
-                    return [word, ":", &value[..end]].concat().into();
+                    return actor_of(word, value);
                 }
             }
         }
         if let Some(user) = user {
-            let end = user.char_indices().nth(ACTOR_BYTES_MAX).map_or(user.len(), |(end, _)| end);
-            return ["user:", &user[..end]].concat().into();
+            return actor_of("user:", user);
         }
         let client = if trusted { self.client(headers).unwrap_or(peer) } else { peer };
         format!("ip:{}", client.to_canonical()).into()
@@ -282,12 +462,30 @@ impl Rules {
 }
 
 impl ClassRule {
-    fn matches(&self, headers: &HeaderMap) -> bool {
+    /// Whether a request is of this class. Its headers count where they are `trusted`, or where they only take away.
+    fn matches(&self, headers: &HeaderMap, groups: &[Arc<str>], trusted: bool) -> bool {
         let is_met = |(name, pattern): &(HeaderName, Pattern)| {
             headers.get(name).is_some_and(|value| pattern.matches(value.as_bytes()))
         };
-        self.headers.iter().all(is_met) && (self.any_header.is_empty() || self.any_header.iter().any(is_met))
+        let is_in = |group: &Pattern| groups.iter().any(|own| group.matches(own.as_bytes()));
+        let asks_headers = !self.headers.is_empty() || !self.any_header.is_empty();
+        (trusted || self.only_lowers || !asks_headers)
+            && self.headers.iter().all(is_met)
+            && (self.any_header.is_empty() || self.any_header.iter().any(is_met))
+            && self.group.as_ref().is_none_or(is_in)
     }
+}
+
+impl TenantSource {
+    /// Whether it is about bearer tokens.
+    const fn is_bearer(&self) -> bool {
+        matches!(self, Self::Bearer(_) | Self::Jwt(_))
+    }
+}
+
+/// The name of an actor, cut.
+fn actor_of(word: &str, name: &str) -> Arc<str> {
+    [word, &name[..name.floor_char_boundary(ACTOR_BYTES_MAX)]].concat().into()
 }
 
 /// The value of a header that names the client: one, however often it is repeated.
@@ -300,8 +498,8 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h He
     Ok(first)
 }
 
-fn named(name: &str, place: &'static str) -> Result<TenantId, IdentifyError> {
-    TenantId::new(name).ok_or(IdentifyError::Name(place))
+fn named(name: &str, place: &'static str) -> Result<Named, IdentifyError> {
+    TenantId::new(name).map(Named::tenant).ok_or(IdentifyError::Name(place))
 }
 
 fn credentials<'h>(headers: &'h HeaderMap, scheme: &str) -> Option<&'h str> {
@@ -323,149 +521,5 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     credentials(headers, "bearer")
 }
 
-/// Compares in constant time.
-fn same_secret(a: &str, b: &str) -> bool {
-    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |differ, (x, y)| differ | (x ^ y)) == 0
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::Kind;
-
-    fn rules() -> Rules {
-        let team = |name| TenantId::new(name).unwrap();
-        Rules {
-            trusted: vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.0/8".parse().unwrap()],
-            sources: vec![
-                TenantSource::Header(HeaderName::from_static("x-scope-orgid")),
-                TenantSource::Bearer(vec![("s3cret".to_owned(), team("robots"))]),
-                TenantSource::BasicAuthUser,
-            ],
-            default: team("anonymous"),
-            classes: vec![ClassRule {
-                name: "rules".into(),
-                headers: vec![(HeaderName::from_static("fromalert"), Pattern::new("tr*"))],
-                ..ClassRule::default()
-            }],
-        }
-    }
-
-    fn ask(peer: &str, headers: &[(&'static str, &str)]) -> Result<Identity, IdentifyError> {
-        let map = headers.iter().map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect();
-        rules().identify(&map, SocketAddr::new(peer.parse().unwrap(), 1))
-    }
-
-    #[test]
-    fn tenants_come_from_the_first_source_present() {
-        let tenant = |peer, headers: &[_]| ask(peer, headers).map(|identity| identity.tenant.to_string());
-        let basic = format!("Basic {}", BASE64.encode("alice:pw"));
-        assert_eq!(tenant("10.1.1.1", &[("x-scope-orgid", "a")]).unwrap(), "a");
-        assert_eq!(tenant("10.1.1.1", &[("x-scope-orgid", "a"), ("authorization", &basic)]).unwrap(), "a");
-        assert_eq!(tenant("10.1.1.1", &[("authorization", &basic)]).unwrap(), "alice");
-        assert_eq!(tenant("10.1.1.1", &[("authorization", "bearer s3cret")]).unwrap(), "robots");
-        assert_eq!(tenant("10.1.1.1", &[]).unwrap(), "anonymous");
-        assert_eq!(tenant("::ffff:10.1.1.1", &[("x-scope-orgid", "a")]).unwrap(), "a");
-    }
-
-    #[test]
-    fn strangers_cannot_name_themselves_by_header() {
-        let stranger =
-            ask("192.0.2.1", &[("x-scope-orgid", "a"), ("fromalert", "true"), ("x-dashboard-uid", "d")]);
-        let stranger = stranger.unwrap();
-        assert_eq!((stranger.tenant.as_str(), stranger.class, stranger.trusted), ("anonymous", 1, false));
-        assert_eq!(&*stranger.actor, "ip:192.0.2.1");
-        assert_eq!(ask("192.0.2.1", &[("authorization", "Bearer guess!")]), Err(IdentifyError::Token));
-        let basic = format!("Basic {}", BASE64.encode("vip:whatever"));
-        let stranger = ask("192.0.2.1", &[("authorization", &basic)]).unwrap();
-        assert_eq!((stranger.tenant.as_str(), &*stranger.actor), ("anonymous", "ip:192.0.2.1"));
-        for bad in ["", " ", "a b", &"x".repeat(151)] {
-            assert!(ask("10.1.1.1", &[("x-scope-orgid", bad)]).is_err(), "{bad:?}");
-        }
-    }
-
-    /// Each kind of source, and a stranger beside it who names a victim: the backend sees the tenant that pays.
-    #[test]
-    fn the_backend_sees_the_tenant_that_pays_whatever_the_client_wrote() {
-        let basic = format!("Basic {}", BASE64.encode("alice:pw"));
-        let forged = [
-            ("x-scope-orgid", "victim"),
-            ("thanos-tenant", "victim"),
-            ("fromalert", "true"),
-            ("x-forwarded-for", "203.0.113.9"),
-            ("x-forwarded-user", "admin"),
-            ("forwarded", "for=203.0.113.9"),
-            ("x-webauth-user", "admin"),
-            ("remote-user", "admin"),
-        ];
-        let one = |name: &str| vec![name.to_owned()];
-        for (source, peer, own, paid) in [
-            ("bearer", "192.0.2.1", Some(("authorization", "Bearer s3cret")), "robots"),
-            ("basic_auth", "10.1.1.1", Some(("authorization", basic.as_str())), "alice"),
-            ("header", "10.1.1.1", Some(("x-team", "blue")), "blue"),
-            ("default", "192.0.2.1", None, "anonymous"),
-        ] {
-            let mut rules = rules();
-            rules.sources.remove(0);
-            rules.sources.insert(0, TenantSource::Header(HeaderName::from_static("x-team")));
-            let given = forged.iter().copied().chain(own);
-            let headers = given.map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect();
-            let who = rules.identify(&headers, SocketAddr::new(peer.parse().unwrap(), 1)).unwrap();
-            assert_eq!(who.tenant.as_str(), paid, "{source}");
-            let all = |sent: &HeaderMap, name| -> Vec<String> {
-                sent.get_all(name)
-                    .iter()
-                    .map(|v: &http::HeaderValue| v.to_str().unwrap().to_owned())
-                    .collect()
-            };
-            for (kind, orgid, thanos) in [
-                (Kind::Mimir, one(paid), vec![]),
-                (Kind::Cortex, one(paid), vec![]),
-                (Kind::Weir, one(paid), vec![]),
-                (Kind::Thanos, vec![], one(paid)),
-                (Kind::Prometheus, vec![], vec![]),
-                (Kind::VictoriaMetrics, vec![], vec![]),
-                (Kind::M3, vec![], vec![]),
-            ] {
-                let mut sent: HeaderMap = headers.clone();
-                rules.forward(&mut sent, &who, &Tenancy::of(kind));
-                assert_eq!(all(&sent, "x-scope-orgid"), orgid, "{source} {kind:?}");
-                assert_eq!(all(&sent, "thanos-tenant"), thanos, "{source} {kind:?}");
-                assert!(!sent.contains_key("authorization") && !sent.contains_key("x-team"), "{source}");
-                // A stranger is no alert and no administrator; a trusted proxy may say that its client is one.
-                for (name, _) in &forged[2..] {
-                    assert_eq!(sent.contains_key(*name), who.trusted, "{source} {name}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_tenant_named_twice_is_nobody() {
-        let mut headers = HeaderMap::new();
-        headers.append("x-scope-orgid", "a".parse().unwrap());
-        headers.append("x-scope-orgid", "a".parse().unwrap());
-        let peer = SocketAddr::new("10.1.1.1".parse().unwrap(), 1);
-        assert_eq!(rules().identify(&headers, peer).unwrap().tenant.as_str(), "a");
-        headers.append("x-scope-orgid", "b".parse().unwrap());
-        let twice = IdentifyError::Twice(HeaderName::from_static("x-scope-orgid"));
-        assert_eq!(rules().identify(&headers, peer), Err(twice));
-        let mut headers = HeaderMap::new();
-        headers.append("authorization", "Bearer s3cret".parse().unwrap());
-        assert_eq!(rules().identify(&headers, peer).unwrap().tenant.as_str(), "robots");
-        headers.append("authorization", "Basic YWxpY2U6cHc=".parse().unwrap());
-        assert_eq!(rules().identify(&headers, peer), Err(IdentifyError::Twice(header::AUTHORIZATION)));
-    }
-
-    #[test]
-    fn actors_and_classes() {
-        let actor = |headers: &[_]| ask("10.1.1.1", headers).unwrap().actor.to_string();
-        assert_eq!(actor(&[("x-dashboard-uid", "d"), ("x-rule-uid", "r")]), "rule:r");
-        assert_eq!(actor(&[("x-dashboard-uid", "d")]), "dashboard:d");
-        assert_eq!(actor(&[("x-forwarded-for", "203.0.113.9, 198.51.100.7, 10.2.2.2")]), "ip:198.51.100.7");
-        assert_eq!(actor(&[("x-forwarded-for", "203.0.113.9, garbage")]), "ip:10.1.1.1");
-        assert_eq!(actor(&[]), "ip:10.1.1.1");
-        assert_eq!(ask("10.1.1.1", &[("fromalert", "true")]).unwrap().class, 0);
-        assert_eq!(ask("10.1.1.1", &[("fromalert", "false")]).unwrap().class, 1);
-    }
-}
+mod tests;
