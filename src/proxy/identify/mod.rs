@@ -19,8 +19,8 @@ use ipnet::IpNet;
 
 pub use bearer::BearerTokens;
 pub use jwt::{Expected, JwtError, JwtSource, KeySet, KeyUrl};
-pub use verified::CertificateName;
 use verified::Named;
+pub use verified::{CertificateName, IdentitySource};
 
 use crate::{
     backend::headers::Tenancy,
@@ -81,41 +81,7 @@ pub enum TenantSource {
     Certificate(CertificateName),
 }
 
-/// Where an identity came from, for metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IdentitySource {
-    /// Nothing named anybody.
-    Default,
-    /// A header of a trusted proxy.
-    Header,
-    /// HTTP basic authentication behind a trusted proxy.
-    BasicAuth,
-    /// A bearer token.
-    Bearer,
-    /// A JWT.
-    Jwt,
-    /// A client's certificate.
-    Certificate,
-    /// An operator, who names the tenant.
-    Operator,
-}
-
-impl IdentitySource {
-    /// Its name in metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::Header => "header",
-            Self::BasicAuth => "basic_auth",
-            Self::Bearer => "bearer",
-            Self::Jwt => "jwt",
-            Self::Certificate => "client_certificate",
-            Self::Operator => "operator",
-        }
-    }
-}
-
-/// What a request says of who asks, and over which connection it came.
+/// The credentials of a request: its headers, and those of its connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Presented<'a> {
     /// Its headers.

@@ -1,4 +1,4 @@
-//! Whom a credential names, once somebody has vouched for it: an issuer's signature, or an authority's.
+//! The identity that a credential gives, once its issuer's or authority's signature is checked.
 
 use std::sync::Arc;
 
@@ -8,6 +8,40 @@ use crate::{base::TenantId, http::ClientCertificate};
 
 /// Most tenants of one credential.
 const TENANTS_MAX: usize = 100;
+
+/// Where an identity came from, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// Nothing named anybody.
+    Default,
+    /// A header of a trusted proxy.
+    Header,
+    /// HTTP basic authentication behind a trusted proxy.
+    BasicAuth,
+    /// A bearer token.
+    Bearer,
+    /// A JWT.
+    Jwt,
+    /// A client's certificate.
+    Certificate,
+    /// An operator, who names the tenant.
+    Operator,
+}
+
+impl IdentitySource {
+    /// Its name in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Header => "header",
+            Self::BasicAuth => "basic_auth",
+            Self::Bearer => "bearer",
+            Self::Jwt => "jwt",
+            Self::Certificate => "client_certificate",
+            Self::Operator => "operator",
+        }
+    }
+}
 
 /// Whom a credential names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

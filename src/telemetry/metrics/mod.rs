@@ -10,6 +10,7 @@ mod identity;
 mod journal;
 mod labels;
 mod make;
+mod rules;
 mod top;
 
 use std::time::Duration;
@@ -163,27 +164,6 @@ impl Metrics {
     /// A query runs in the slow lane, since it passed a soft limit (the stable id of the limit).
     pub fn over_soft_limit(&self, tenant: &TenantId, limit: &'static str, mode: &'static str) {
         self.soft_limits.with_label_values(&[self.tenants.label(tenant), limit, mode]).inc();
-    }
-
-    /// A rule is in force: its hits are shown, from 0 on.
-    pub fn rule_set(&self, rule: &str, action: &str) {
-        self.rule_hits.with_label_values(&[rule, action]);
-    }
-
-    /// A rule met a query.
-    pub fn rule_hit(&self, rule: &str, action: &str) {
-        self.rule_hits.with_label_values(&[rule, action]).inc();
-    }
-
-    /// Queries that a rule met.
-    pub fn rule_hits(&self, rule: &str, action: &str) -> u64 {
-        self.rule_hits.with_label_values(&[rule, action]).get()
-    }
-
-    /// A rule is in force no more.
-    pub fn forget_rule(&self, rule: &str, action: &str) {
-        // One that was never set is not there to be removed.
-        let _ = self.rule_hits.remove_label_values(&[rule, action]);
     }
 
     /// The age of the oldest query of a class that waits or runs (`state`).
