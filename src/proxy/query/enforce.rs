@@ -41,9 +41,17 @@ pub(in crate::proxy) fn confine(common: &mut Common, body: Bytes) -> Result<Byte
     let Some(labels) = common.enforced.clone() else { return Ok(body) };
     common.head.headers.remove(RESTRICT_BY_TAGS);
     let confined = match common.endpoint {
-        Endpoint::Light | Endpoint::Search | Endpoint::Healthy | Endpoint::Ready => closed_to(common, body),
         Endpoint::RemoteRead => remote_read(common, &labels, &body),
-        _ => parameters(common, &labels, &body),
+        Endpoint::Query
+        | Endpoint::QueryRange
+        | Endpoint::QueryExemplars
+        | Endpoint::Series
+        | Endpoint::Labels
+        | Endpoint::LabelValues
+        | Endpoint::QueryCost
+        | Endpoint::QueryRangeCost => parameters(common, &labels, &body),
+        // Whatever else there is may answer about all series, unless it is known not to.
+        _ => closed_to(common, body),
     };
     common.log.enforced(confined.is_ok());
     confined

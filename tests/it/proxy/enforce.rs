@@ -358,3 +358,22 @@ async fn several_tenants_at_once_have_the_labels_of_each() {
     let sent: Vec<String> = asked(&upstream).iter().flat_map(texts).collect();
     assert!(sent.iter().any(|text| text == r#"small{ns="a",team="x"}"#), "{sent:?}");
 }
+
+/// What is offered to a program in place of a refused query is priced as that would run.
+#[tokio::test]
+async fn a_fix_is_priced_within_the_labels() {
+    let upstream = FakeUpstream::start(database).await;
+    let weir = Weir::start(&format!(
+        "backends: [{{name: main, urls: [\"{}\"]}}]\n\
+         classes: [{{name: agents, match: {{header: {{X-Agent: \"*\"}}}}, fix: true, per_query: {{series: 5}}}}]\n\
+         limits: {{default: {{enforce: {{ns: [a, b]}}}}}}",
+        upstream.url()
+    ))
+    .await;
+    weir.proxy.warm().await;
+    for target in ["query?query=big", "query_range?query=rate(big%5B1d%5D)&start=0&end=86400&step=60"] {
+        let answer = weir.get_as(&format!("/api/v1/{target}"), &[("x-agent", "x")]).await;
+        assert_eq!(answer.status, 422, "{}", answer.body);
+        assert_confined(&upstream, target);
+    }
+}
