@@ -111,8 +111,9 @@ impl Pricing {
         let estimate = &result.estimate;
         let mut json = explain::json(estimate);
         // The table's counts are of all series, which one that is confined is not to learn.
-        let table = common.upstream.table().filter(|_| common.enforced.is_none());
-        let nodes = cost::tree(&query.shape, estimate, table.as_deref(), &common.upstream.model);
+        let table = common.upstream.table();
+        let table = table.as_deref().filter(|_| common.enforced.is_none());
+        let nodes = cost::tree(&query.shape, estimate, table, &common.upstream.model);
         json["data"]["tree"] = explain::tree_json(&nodes);
         let sick = common.upstream.backend.sick() && estimate.cost.series.confidence == Confidence::Assumed;
         let why = result.unanswered.as_ref().map(ToString::to_string);

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use ring::{
     rand::SystemRandom,
@@ -73,7 +75,7 @@ fn a_token_names_tenant_actor_and_groups() {
     let found = source.named(&issuer.good(), NOW * 1_000).unwrap();
     assert_eq!(found.tenants[0].as_str(), "team-a");
     assert_eq!(found.actor.as_deref(), Some("alice"));
-    assert_eq!(found.groups, ["sre".into(), "dev".into()]);
+    assert_eq!(found.groups, ["sre", "dev"].map(Arc::<str>::from));
     let with = |name: &str, value: Value| {
         let mut claims = claims();
         claims[name] = value;
@@ -88,7 +90,7 @@ fn a_token_names_tenant_actor_and_groups() {
     }
     let nested = Expected { groups: "realm.roles".to_owned(), ..expected() };
     let source = JwtSource::with_keys(nested, set(&[issuer.jwk()]));
-    assert_eq!(source.named(&issuer.good(), NOW * 1_000).unwrap().groups, ["x".into()]);
+    assert_eq!(source.named(&issuer.good(), NOW * 1_000).unwrap().groups, ["x"].map(Arc::<str>::from));
     let none = JwtSource::with_keys(expected(), KeySet::default());
     assert_eq!(none.named(&issuer.good(), NOW * 1_000), Err(JwtError::NoKeys));
 }
