@@ -85,17 +85,22 @@ table.sort(members, function(a, b) return a.id < b.id end)
 local target = {{}, {}}
 if now >= learning then
   target = {divide(pool[1], members, 1), divide(pool[2], members, 2)}
-  -- The query that has waited longest of those that no fair part holds gets all that it needs.
-  local first
+  -- Queries that no fair part holds get all that they need: the one that has waited longest, and more up to half of the pool.
+  local unfair = {}
   for _, m in ipairs(members) do
-    if m.claim > target[1][m.id] and (not first or m.since < first.since) then first = m end
+    if m.claim > target[1][m.id] then unfair[#unfair + 1] = m end
   end
-  if first then
-    local rest, alone = {}, math.min(first.claim, pool[1])
-    for _, m in ipairs(members) do if m ~= first then rest[#rest + 1] = m end end
-    target[1] = divide(pool[1] - alone, rest, 1)
-    target[1][first.id] = alone
+  table.sort(unfair, function(a, b) return a.since < b.since or (a.since == b.since and a.id < b.id) end)
+  local alone, chosen = 0, {}
+  for i, m in ipairs(unfair) do
+    local need = math.min(m.claim, pool[1])
+    if i > 1 and (alone + need) * 2 > pool[1] then break end
+    alone, chosen[m.id] = alone + need, need
   end
+  local rest = {}
+  for _, m in ipairs(members) do if not chosen[m.id] then rest[#rest + 1] = m end end
+  target[1] = divide(pool[1] - alone, rest, 1)
+  for name, need in pairs(chosen) do target[1][name] = need end
 end
 -- What is held counts, also where it was given away since, to a proxy that was cut off while the store lost its memory.
 local grant, kept = {}, {}

@@ -101,13 +101,20 @@ fn target(pool: Amount, members: &BTreeMap<u64, Member>, id: u64) -> Amount {
     let mut bytes = divide(pool.bytes, members, |member| member.wants.bytes);
     let queries = divide(pool.queries, members, |member| member.wants.queries);
     let unfair = members.iter().filter(|(id, member)| member.claim > of(&bytes, **id));
-    if let Some((first, member)) = unfair.min_by_key(|(id, member)| (member.since, **id)) {
-        let alone = member.claim.min(pool.bytes);
-        let mut rest = members.clone();
-        rest.remove(first);
-        bytes = divide(pool.bytes - alone, &rest, |member| member.wants.bytes);
-        bytes.insert(*first, alone);
+    let mut unfair: Vec<_> =
+        unfair.map(|(id, member)| (member.since, *id, member.claim.min(pool.bytes))).collect();
+    unfair.sort_unstable();
+    let (mut alone, mut rest, mut chosen) = (0, members.clone(), Vec::new());
+    for (at, (_, id, need)) in unfair.into_iter().enumerate() {
+        if at > 0 && (alone + need) * 2 > pool.bytes {
+            break;
+        }
+        alone += need;
+        rest.remove(&id);
+        chosen.push((id, need));
     }
+    bytes = divide(pool.bytes - alone, &rest, |member| member.wants.bytes);
+    bytes.extend(chosen);
     Amount { bytes: of(&bytes, id), queries: of(&queries, id) }
 }
 

@@ -4,3 +4,4 @@ mod lease;
 mod model_check;
 mod script;
 pub(crate) mod server;
+mod simulation;
