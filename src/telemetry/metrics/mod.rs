@@ -360,6 +360,43 @@ impl Metrics {
         }
     }
 
+    /// Somebody was identified by a source, or not.
+    pub fn identified(&self, source: &'static str, is_known: bool) {
+        if let Some((_, [known, refused])) = self.identified.iter().find(|(name, _)| *name == source) {
+            if is_known { known } else { refused }.inc();
+        }
+    }
+
+    /// The keys of an issuer of JWTs were fetched, or could not be.
+    pub fn keys_fetched(&self, fetched: bool) {
+        self.jwks_fetches.with_label_values(&[if fetched { "fetched" } else { "failed" }]).inc();
+    }
+
+    /// A request of a tenant that is confined to labels was `confined`, or `refused` since it could not be.
+    pub fn label_enforcement(&self, tenant: &TenantId, outcome: &'static str) {
+        self.label_enforcement.with_label_values(&[self.tenants.label(tenant), outcome]).inc();
+    }
+
+    /// The store answers or not, has just lost its memory or not, and knows this number of proxies.
+    pub fn fleet(&self, up: bool, learning: bool, proxies: u64) {
+        self.fleet.up.set(i64::from(up));
+        self.fleet.learning.set(i64::from(learning));
+        self.fleet.proxies.set(proxies as i64);
+    }
+
+    /// One round trip to the store, with an answer or without.
+    pub fn fleet_round(&self, answered: bool, took: Duration) {
+        self.fleet.rounds.with_label_values(&[if answered { "answered" } else { "failed" }]).inc();
+        self.fleet.seconds.observe(took.as_secs_f64());
+    }
+
+    /// Leased of a backend's budget, beyond this proxy's fixed part.
+    pub fn fleet_leased(&self, backend: &str, bytes: u64, queries: u64) {
+        for (resource, leased) in [("memory_bytes", bytes), ("queries", queries)] {
+            self.fleet.leased.with_label_values(&[backend, resource]).set(leased as f64);
+        }
+    }
+
     /// Every metric there is.
     pub fn described(&self) -> &[Described] {
         &self.described
