@@ -141,7 +141,7 @@ fn backend(backend: &Value, out: &mut String) {
     // Writing to a string does not fail.
     let _ = writeln!(
         out,
-        "\n{} ({})   memory {}   queries {}   waiting {} ({})   budget {} %",
+        "\n{} ({})   open memory {}   queries {}   waiting {} ({})   of the budget {} % are open",
         text("name"),
         text("kind"),
         share(&backend["memory"], size),
@@ -213,7 +213,7 @@ mod tests {
         let text = frame(&status, (120, 40));
         for part in [
             "warning: queries wait",
-            "main (prometheus)   memory 1GiB/4GiB   queries 3/20   waiting 2 (1.5s)",
+            "main (prometheus)   open memory 1GiB/4GiB   queries 3/20   waiting 2 (1.5s)",
             "slow   [##########..........]",
             "waiting for: 2 slow_lane",
             "RUNNING 1",

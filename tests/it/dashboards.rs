@@ -8,19 +8,26 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
 use prometheus::{IntGauge, Registry};
 use serde_json::Value;
+use tokio::net::TcpListener;
 use weir::{
     node::{
         db::{Db, Options},
-        http::{Node, Settings},
+        http::{Node, Settings, serve, store_metrics},
         pool::PoolMetrics,
     },
     promql::{ast::Expr, parse},
     telemetry::metrics::Metrics,
 };
 
-use crate::support::real::installed;
+use crate::{
+    proxy::forward::{VECTOR, before},
+    support::{fake_upstream::Act, real::installed, sockets::client},
+};
 
 /// Labels that the scraper adds.
 const ADDED: [&str; 2] = ["instance", "job"];
@@ -176,6 +183,51 @@ fn the_reference_has_every_metric_and_no_other() {
     for name in named {
         assert!(known.labels_of(name).is_some(), "docs/metrics.md has `{name}`, which is no metric");
     }
+}
+
+/// The time of the samples that panels are evaluated over, milliseconds.
+const NOW_MS: i64 = 1_700_000_000_000;
+
+#[tokio::test]
+async fn every_panel_is_evaluated_over_the_metrics_that_weir_and_its_node_give() {
+    let (_upstream, weir) = before(|_| Act::json(VECTOR), "").await;
+    for query in ["small", "sum(small)", "rate(big[5m])", ")"] {
+        weir.get(&format!("/api/v1/query?query={query}")).await;
+    }
+    let db = Db::in_memory(Options { clock: || NOW_MS, ..Options::default() });
+    let node = Node::new(Arc::new(db), Settings::default()).unwrap();
+    for ago in [120_000, 60_000, 0] {
+        let texts = [("weir", weir.metrics()), ("node", node.metrics_text().unwrap())];
+        for (instance, text) in texts {
+            store_metrics(node.db(), &text, NOW_MS - ago, &[("instance", instance), ("job", "weir")])
+                .unwrap();
+        }
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move { serve(listener, node, std::future::pending()).await });
+    let (client, all) = (client(), expressions());
+    let mut empty = Vec::new();
+    for (place, expression) in &all {
+        let variables = ["$instance", "$backend", "$pool", "$tenant"];
+        let query = variables.iter().fold(expression.clone(), |query, name| query.replace(name, ".+"));
+        let query: String = form_urlencoded::byte_serialize(query.as_bytes()).collect();
+        let url = format!("http://{address}/api/v1/query?time={}&query={query}", NOW_MS / 1_000);
+        let (head, body) = client
+            .request(Request::get(url).body(Full::<Bytes>::default()).unwrap())
+            .await
+            .unwrap()
+            .into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let json: Value = serde_json::from_slice(&body).unwrap();
+        assert!(head.status.is_success() && json["status"] == "success", "{place}: {expression}: {json}");
+        if json["data"]["result"].as_array().is_none_or(Vec::is_empty) {
+            empty.push(place);
+        }
+    }
+    serving.abort();
+    // Some show what is wrong, and others what no query here did.
+    assert!(empty.len() * 2 < all.len(), "{} of {} show nothing: {empty:#?}", empty.len(), all.len());
 }
 
 #[test]
