@@ -2,6 +2,7 @@
 
 mod active;
 pub(super) mod audit;
+mod fields;
 mod origin;
 mod owner;
 mod query_log;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{
     Owner, Rejection,
     active::{ActiveGuard, ActiveQueries, Facts},
+    fields::{logged, short},
     span::{Ended, Trace},
     stage::Stage,
 };
@@ -50,9 +51,6 @@ macro_rules! log_line {
         );
     }};
 }
-
-/// Characters of a query, and of a message, in a log line.
-const LOGGED_CHARS_MAX: usize = 1_000;
 
 /// Where the records of all queries go.
 #[derive(Debug)]
@@ -495,18 +493,5 @@ impl Drop for QueryLog {
             _ => "undecided",
         };
         self.write(End { verdict, outcome: Outcome::Dropped.label(), ..End::default() });
-    }
-}
-
-/// A number for a log line; -1 where it is unknown, since fields that are sometimes words cannot be charted.
-fn logged(number: Estimate) -> i64 {
-    i64::try_from(number.value).unwrap_or(-1)
-}
-
-/// A text for a log line.
-pub(in crate::proxy) fn short(text: &str) -> &str {
-    match text.char_indices().nth(LOGGED_CHARS_MAX) {
-        Some((end, _)) => &text[..end],
-        None => text,
     }
 }

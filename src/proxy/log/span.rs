@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::query_log::{QueryLog, short};
+use super::{fields::short, query_log::QueryLog};
 use crate::proxy::meter::Actual;
 use crate::{
     base::Estimate,
