@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::route::{Endpoint, ROOT, TABLE};
+use super::route::{Endpoint, PARSED, ROOT, TABLE};
 use crate::http::openapi::{self, Form, JSON, Operation, Parameter, TEXT, optional, required};
 
 const QUERY: Parameter = required("query", Form::Text, "PromQL");
@@ -22,6 +22,7 @@ const RANGE: &[Parameter] = &[
     TIMEOUT,
     LIMIT,
 ];
+const FORMATTED: &[Parameter] = &[QUERY];
 const EXEMPLARS: &[Parameter] = &[QUERY, START, END];
 const SERIES: &[Parameter] = &[required("match[]", Form::Texts, "selectors"), START, END, LIMIT];
 const LISTING: &[Parameter] = &[MATCH, START, END, LIMIT];
@@ -61,10 +62,12 @@ pub fn operations() -> Vec<Operation> {
         answer: if endpoint == Endpoint::RemoteRead { "application/x-protobuf" } else { JSON },
     };
     let mut all = Vec::new();
-    for (path, (_, endpoint, methods, summary)) in PATHS.iter().zip(TABLE) {
+    for (path, (name, endpoint, methods, summary)) in PATHS.iter().zip(TABLE) {
         for (word, method) in [("GET", "get"), ("POST", "post")] {
             if methods.split(", ").any(|known| known == word) {
-                all.push(operation(method, path.as_str(), *endpoint, *summary));
+                let operation = operation(method, path.as_str(), *endpoint, *summary);
+                let parameters = if PARSED.contains(name) { FORMATTED } else { operation.parameters };
+                all.push(Operation { parameters, ..operation });
             }
         }
     }

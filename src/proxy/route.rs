@@ -187,6 +187,9 @@ pub(super) const TABLE: &[(&str, Endpoint, &str, &str)] = &[
     ("openapi.json", Endpoint::Description, GET, "this API in OpenAPI 3.1"),
 ];
 
+/// Light ones that take a query, which is read here first.
+pub(super) const PARSED: [&str; 4] = ["format_query", "parse_query", "query_explain", "query_range_explain"];
+
 /// Paths at the root, which are read.
 pub(super) const ROOT: &[(&str, Endpoint, &str)] = &[
     ("/-/healthy", Endpoint::Healthy, "whether the process answers"),

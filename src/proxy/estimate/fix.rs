@@ -118,8 +118,8 @@ fn form(query: &ParsedQuery, ast: &Ast, is_range: bool, change: Change) -> Optio
         if is_same_text && span == asked && step == times.step {
             return None;
         }
-        let (start, end) = (seconds(end.saturating_sub_unsigned(span)), seconds(end));
-        let step = seconds(i64::try_from(step).unwrap_or(i64::MAX));
+        let (start, end) = (plain(end.saturating_sub_unsigned(span)), plain(end));
+        let step = plain(i64::try_from(step).unwrap_or(i64::MAX));
         params.extend([("start", start.clone()), ("end", end.clone()), ("step", step.clone())]);
         (fix.start, fix.end, fix.step) = (Some(start), Some(end), Some(step));
     } else if is_same_text {
@@ -128,6 +128,12 @@ fn form(query: &ParsedQuery, ast: &Ast, is_range: bool, change: Change) -> Optio
     params.push(("query", text.clone()));
     fix.query = text;
     Some(Form { fix, params })
+}
+
+/// Seconds, with a fraction only where there is one.
+fn plain(ms: i64) -> String {
+    let text = seconds(ms);
+    text.strip_suffix(".000").map(str::to_owned).unwrap_or(text)
 }
 
 impl Pricing {

@@ -29,7 +29,7 @@ use crate::{
         layer::layer,
         log::QueryLog,
         respond::{Body, failure::Failure},
-        route::Endpoint,
+        route::{Endpoint, PARSED},
         shared::QueryReader,
     },
 };
@@ -112,9 +112,8 @@ impl QueryReader {
     /// The text for a formatter or a parser is read here first, since a query nested 4,000 times takes Prometheus 30 s of
     /// CPU. It is formatted here as well: `1+1+…` of 2,000 numbers takes Prometheus as long, and 5,000 take 750 MiB.
     fn formatted(&self, common: &Common, body: &Bytes) -> Result<Option<Response<Body>>, Failure> {
-        const PARSED: [&str; 3] = ["parse_query", "query_explain", "query_range_explain"];
         let name = common.head.uri.path().strip_prefix("/api/v1/").unwrap_or_default();
-        if name != FORMAT && !PARSED.contains(&name) {
+        if !PARSED.contains(&name) {
             return Ok(None);
         }
         let form = body::form(&common.head.headers, common.endpoint, body)?;
