@@ -82,18 +82,12 @@ const fn is_of_values(id: FunctionId) -> bool {
     matches!(id, Abs | Ceil | Clamp | ClampMax | ClampMin | Floor | Round | Sgn)
 }
 
-/// How many different values there are over all steps, where `seen[n]` values were seen at n + 1 of the instants.
-///
-/// Where values come again, as Chao's estimator has it (Chao 1984): those seen once and twice tell of those not seen.
-/// Where hardly any does, each step brings as many new ones.
+/// How many different values there are over all steps, where `seen[n]` values were seen at n + 1 of the instants: each step
+/// brings as many new ones as an instant has that no other has. Estimators of those not seen (Chao's) need values that are
+/// all alike; half of the series may repeat theirs while the other half never does.
 pub fn different(seen: &[u64], steps: u64) -> u64 {
-    let at = |n: usize| seen.get(n).copied().unwrap_or(0);
-    let (all, once, twice) = (seen.iter().fold(0, |sum: u64, n| sum.saturating_add(*n)), at(0), at(1));
-    let unseen = if once <= twice.saturating_mul(4) {
-        once.saturating_mul(once) / twice.saturating_mul(2).max(1)
-    } else {
-        let instants = (seen.len() as u64).max(1);
-        once.div_ceil(instants).saturating_mul(steps.saturating_sub(instants))
-    };
+    let all = seen.iter().fold(0_u64, |sum, n| sum.saturating_add(*n));
+    let (once, instants) = (seen.first().copied().unwrap_or(0), (seen.len() as u64).max(1));
+    let unseen = once.div_ceil(instants).saturating_mul(steps.saturating_sub(instants));
     all.saturating_add(unseen)
 }
