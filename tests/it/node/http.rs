@@ -272,7 +272,7 @@ async fn bad_input_is_named() {
         ),
         ("/api/v1/query_range?query=up[5m]&start=1&end=2&step=1", 400, "bad_data", "range vector"),
         ("/api/v1/series", 400, "bad_data", "no match[]"),
-        ("/api/v1/series?match[]=sum(up)", 400, "bad_data", "no series selector"),
+        ("/api/v1/series?match[]=sum(up)", 400, "bad_data", "is not a series selector"),
         ("/api/v1/series?match[]=up%20offset%205m", 400, "bad_data", "no series selector"),
         ("/api/v1/labels?match[]=up%20%40%205", 400, "bad_data", "no series selector"),
         ("/api/v1/query?query=up&limit=-1", 400, "bad_data", "\"limit\""),

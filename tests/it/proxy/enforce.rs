@@ -365,7 +365,7 @@ async fn a_fix_is_priced_within_the_labels() {
     let upstream = FakeUpstream::start(database).await;
     let weir = Weir::start(&format!(
         "backends: [{{name: main, urls: [\"{}\"]}}]\n\
-         classes: [{{name: agents, match: {{header: {{X-Agent: \"*\"}}}}, fix: true, per_query: {{series: 5}}}}]\n\
+         classes: [{{name: agents, match: {{any_header: {{X-Agent: \"*\"}}}}, fix: true, per_query: {{series: 5}}}}]\n\
          limits: {{default: {{enforce: {{ns: [a, b]}}}}}}",
         upstream.url()
     ))

@@ -395,7 +395,7 @@ async fn what_is_formatted_is_read_first() {
     for path in ["/api/v1/format_query", "/prometheus/api/v1/format_query"] {
         let answer = weir.post(path, &format!("query={sum}")).await;
         let lines = answer.json()["data"].as_str().unwrap().lines().count();
-        assert_eq!((answer.status.as_u16(), lines), (200, 501), "{}", answer.body);
+        assert_eq!((answer.status.as_u16(), lines), (200, 551), "{}", answer.body);
     }
     let too_wide =
         weir.post("/api/v1/format_query", &format!("query={}", vec!["1"; 4_000].join("%2B"))).await;
