@@ -15,7 +15,7 @@ use crate::{
 
 /// The limits of one tenant and what they meet.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Limits {
+pub(super) struct TenantLimits {
     /// Whose.
     pub(super) tenant: String,
     /// Queries in flight and waiting now.
@@ -41,7 +41,7 @@ pub(super) enum Suggestion {
     None(String),
 }
 
-impl Limits {
+impl TenantLimits {
     /// Those of now; with `suggests` the journal is read, which takes seconds.
     pub(super) async fn of(admin: &Admin, tenant: TenantId, suggests: bool) -> Result<Self, Failed> {
         let proxy = &admin.proxy;
@@ -87,5 +87,5 @@ pub(super) async fn limits(State(admin): State<Admin>, mut asked: Asked) -> Resu
     let suggests = asked.take("suggest").is_some_and(|value| value == "true");
     asked.nothing_else()?;
     let tenant = named.ok_or_else(|| Failed::bad("`tenant` says whose limits"))?;
-    Ok(success(Limits::of(&admin, tenant, suggests).await?))
+    Ok(success(TenantLimits::of(&admin, tenant, suggests).await?))
 }

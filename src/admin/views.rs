@@ -11,7 +11,7 @@ use axum::{
 
 use super::{
     explain::{self, Question},
-    limits::{self, Limits},
+    limits::{self, TenantLimits},
     page::{self, View, document, sign_in},
     reply::{Asked, Failed},
     snapshot::Snapshot,
@@ -116,7 +116,7 @@ async fn limits_view(State(admin): State<Admin>, mut asked: Asked) -> Result<Res
     let suggests = asked.take("suggest").is_some_and(|value| value == "true");
     asked.nothing_else()?;
     let limits = match tenant {
-        Some(tenant) => Some(Limits::of(&admin, tenant, suggests).await?),
+        Some(tenant) => Some(TenantLimits::of(&admin, tenant, suggests).await?),
         None => None,
     };
     Ok(html(document(View::Limits, &page::limits(limits.as_ref(), admin.proxy.now_ms()), false, None)))

@@ -49,8 +49,8 @@ pub(super) fn table(ranking: &Value) -> String {
     );
     let _ = writeln!(
         out,
-        "{:>9} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:32} {}",
-        "MEMORY", "COUNT", "SAMPLES", "SECONDS", "REFUSED", "SHADOW", "P50", "P99", "KEY", "WORST QUERY"
+        "{:>9} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:32} WORST QUERY",
+        "MEMORY", "COUNT", "SAMPLES", "SECONDS", "REFUSED", "SHADOW", "P50", "P99", "KEY"
     );
     for row in ranking["rows"].as_array().into_iter().flatten() {
         let panel = row["panel"].as_str().map(|panel| format!("/{panel}")).unwrap_or_default();

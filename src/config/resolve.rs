@@ -110,7 +110,7 @@ fn texts(limits: &TenantLimits) -> LimitTexts {
             serde_json::Value::Object(group) => {
                 open.extend(group.into_iter().map(|(name, value)| {
                     (if key.is_empty() { name } else { format!("{key}.{name}") }, value)
-                }))
+                }));
             }
             serde_json::Value::String(text) => _ = texts.insert(key, text),
             other => _ = texts.insert(key, other.to_string()),

@@ -297,17 +297,17 @@ fn texts(
         let label = pair.split_once('=').map_or("", |(label, _)| label);
         *listed.entry(label).or_default() += series;
     }
-    let text = |(label, bytes): (&Box<str>, &u64)| {
+    let text = |label: &str, bytes: u64| {
         let distinct = values.listed.get(label).copied()?.max(1);
-        let series = listed.get(&**label).copied().unwrap_or(0).max(distinct);
+        let series = listed.get(label).copied().unwrap_or(0).max(distinct);
         let one = if for_each_series {
             LabelText { mean: (bytes / series).saturating_sub(label.len() as u64), series }
         } else {
             LabelText { mean: bytes / distinct, series }
         };
-        Some((label.clone(), one))
+        Some((label.into(), one))
     };
-    memory.listed.iter().filter_map(text).collect()
+    memory.listed.iter().filter_map(|(label, bytes)| text(label, *bytes)).collect()
 }
 
 impl Counts {

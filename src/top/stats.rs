@@ -112,7 +112,7 @@ impl Durations {
             below += u64::from(*count);
             below >= rank
         })?;
-        Some(((range as f64 + 0.5) / 2.0).exp2() / 1e3)
+        Some(f64::midpoint(range as f64, 0.5).exp2() / 1e3)
     }
 
     /// The ranges that hold any.

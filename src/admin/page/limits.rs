@@ -8,7 +8,7 @@ use super::{
     refused::refusals,
 };
 use crate::{
-    admin::limits::{Limits, Suggestion},
+    admin::limits::{Suggestion, TenantLimits},
     base::units,
     limit::EffectiveLimit,
 };
@@ -20,7 +20,7 @@ const MODE: Column = ("mode", "");
 const SOURCE: Column = ("written in", "");
 
 /// The form, and the limits of the tenant that it names.
-pub(super) fn write(out: &mut String, limits: Option<&Limits>, now_ms: i64) -> fmt::Result {
+pub(super) fn write(out: &mut String, limits: Option<&TenantLimits>, now_ms: i64) -> fmt::Result {
     let name = limits.map_or("", |limits| limits.tenant.as_str());
     write!(
         out,
@@ -61,7 +61,7 @@ fn is_told(one: &EffectiveLimit) -> bool {
     one.source.is_some() || !one.key.starts_with("soft.")
 }
 
-fn limit(out: &mut String, one: &EffectiveLimit, limits: &Limits) -> fmt::Result {
+fn limit(out: &mut String, one: &EffectiveLimit, limits: &TenantLimits) -> fmt::Result {
     let EffectiveLimit { class, key, value, mode, source } = one;
     let class = class.as_deref();
     row(out, format_args!("{} {key}", class.unwrap_or_default()), |out| {

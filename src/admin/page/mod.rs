@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::{
     explain::Question,
     history::History,
-    limits::Limits,
+    limits::TenantLimits,
     snapshot::{Snapshot, span},
 };
 use crate::base::units;
@@ -105,7 +105,7 @@ pub(super) fn explain(question: &Question, answer: Option<&Result<Value, String>
 }
 
 /// *Limits*: those of a tenant, if one is named.
-pub(super) fn limits(limits: Option<&Limits>, now_ms: i64) -> String {
+pub(super) fn limits(limits: Option<&TenantLimits>, now_ms: i64) -> String {
     written(|out| limits::write(out, limits, now_ms))
 }
 
@@ -183,10 +183,10 @@ fn write_document(out: &mut String, view: View, main: &str, live: bool, refresh:
         "<main id=\"main\" tabindex=\"-1\"><h1>{}</h1><div id=\"view\"{live}>{main}</div></main>",
         view.title()
     )?;
-    write!(
+    writeln!(
         out,
         "<footer><a href=\"/status.json\">JSON</a> <a href=\"/metrics\">metrics</a> <a href=\"/endpoints\">endpoints</a></footer>\
-         {DIALOGS}</body></html>\n"
+         {DIALOGS}</body></html>"
     )
 }
 

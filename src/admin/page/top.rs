@@ -10,8 +10,11 @@ use super::{
 };
 use crate::base::units;
 
-/// The choices of the form: parameter, label, and its values.
-const CHOICES: [(&str, &str, &[(&str, &str)]); 3] = [
+/// A parameter, its label, and its values with theirs.
+type Choice = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+/// The choices of the form.
+const CHOICES: [Choice; 3] = [
     ("window", "Of the last", &[("5m", "5 minutes"), ("1h", "hour"), ("24h", "day")]),
     (
         "by",

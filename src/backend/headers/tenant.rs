@@ -38,9 +38,12 @@ impl Tenancy {
         // Most requests have one of them, or none: a look at each name costs less than a lookup for each of these. Servers of
         // the kind of CGI take an underscore for a dash.
         let is_own = |name: &str| {
-            let is_listed = |list: &[&str]| match name.contains('_') {
-                true => list.contains(&&*name.replace('_', "-")),
-                false => list.contains(&name),
+            let is_listed = |list: &[&str]| {
+                if name.contains('_') {
+                    list.contains(&&*name.replace('_', "-"))
+                } else {
+                    list.contains(&name)
+                }
             };
             is_listed(&TENANT_HEADERS) || (!self.forward_credentials && is_listed(&CREDENTIALS))
         };

@@ -92,7 +92,9 @@ impl Estimation<'_> {
                     let answers = join_all(needs.iter().map(|need| self.different_values(need))).await;
                     probing += began.elapsed();
                     for (need, different) in needs.iter().zip(answers) {
-                        different.into_iter().for_each(|n| estimator.supply_values(need.selector, n));
+                        if let Some(different) = different {
+                            estimator.supply_values(need.selector, different);
+                        }
                     }
                 }
                 Need::Probes(needs) => {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::{
-    Meter as AnswerMeter, MeterLimits,
+    Meter as AnswerMeter, MeterLimits, MeteredBody,
     settlement::{Settlement, observe, reads_raw_samples, reported_series, tells_series},
 };
 use crate::{
@@ -116,14 +116,7 @@ where
     }
     let (mut head, body) = response.into_parts();
     let metered = meter.wrap(&head.headers, body);
-    let peeked = tokio::select! {
-        biased;
-        peeked = metered.peek() => peeked.map_err(|error| {
-            progress.cancelled().map_or_else(|| Failure::unsent(&error), Failure::cancelled)
-        }),
-        why = progress.cancellation() => Err(Failure::cancelled(why)),
-    };
-    let mut peeked = match peeked {
+    let mut peeked = match peek(metered, &progress).await {
         Ok(peeked) => peeked,
         Err(failure) => return Err(common.reject(failure).into()),
     };
@@ -136,11 +129,29 @@ where
     head.headers.append(SERVER_TIMING, header_text(&timing_header(waited, sent.elapsed())));
     // From here on its end is the body's.
     peeked.log_to(common.log, head.status.as_u16());
-    if common.warnings.is_empty() || !takes_warnings(&head) {
-        return Ok(Response::from_parts(head, Body::from(peeked)));
+    Ok(warned(head, peeked, &common.warnings))
+}
+
+type AnswerBody = MeteredBody<backend::Body>;
+
+/// Waits for the first bytes of an answer, unless its query is cancelled first.
+async fn peek(metered: Box<AnswerBody>, progress: &super::Progress) -> Result<Box<AnswerBody>, Failure> {
+    tokio::select! {
+        biased;
+        peeked = metered.peek() => peeked.map_err(|error| {
+            progress.cancelled().map_or_else(|| Failure::unsent(&error), Failure::cancelled)
+        }),
+        why = progress.cancellation() => Err(Failure::cancelled(why)),
+    }
+}
+
+/// The response with these warnings in its answer, where that can take any.
+fn warned(mut head: response::Parts, body: Box<AnswerBody>, warnings: &[String]) -> Response<Body> {
+    if warnings.is_empty() || !takes_warnings(&head) {
+        return Response::from_parts(head, Body::from(body));
     }
     head.headers.remove(header::CONTENT_LENGTH);
-    Ok(Response::from_parts(head, Body::Warned(Box::new(Warned::new(peeked, &common.warnings)))))
+    Response::from_parts(head, Body::Warned(Box::new(Warned::new(body, warnings))))
 }
 
 /// Counts the head of a backend's answer, and keeps what its end is settled by.
@@ -173,13 +184,15 @@ fn settlement(
     }
 }
 
+type Receipt = Result<Received, Failure>;
+
 /// The backend's answer as its client may see it, unless the query is cancelled first.
 fn receive<'a>(
     common: &'a Common,
     response: Box<Response<backend::Body>>,
     estimate: Estimated,
     progress: &'a super::Progress,
-) -> Either<Ready<Result<Received, Failure>>, BoxFuture<'a, Result<Received, Failure>>> {
+) -> Either<Ready<Receipt>, BoxFuture<'a, Receipt>> {
     if forward::is_readable(&response, common.endpoint) {
         return Either::Left(ready(Ok(Received::unchanged(response))));
     }

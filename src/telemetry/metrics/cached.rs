@@ -7,9 +7,12 @@ use prometheus::core::{MetricVec, MetricVecBuilder};
 /// Label values whose metrics are kept: a backend or two, a few classes and outcomes.
 const KEPT: usize = 16;
 
+/// Finds the metric of these label values, or makes it.
+type Find<M> = Box<dyn Fn(&[&str]) -> M + Send + Sync>;
+
 /// A metric with labels that finds those of the first label values without a write to memory that other threads read.
 pub(super) struct Cached<M> {
-    find: Box<dyn Fn(&[&str]) -> M + Send + Sync>,
+    find: Find<M>,
     first: [OnceLock<(Vec<String>, M)>; KEPT],
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Key {
     pub(super) id: Option<String>,
     /// The algorithms that its signatures may have.
     pub(super) algorithms: Vec<Algorithm>,
-    pub(super) key: DecodingKey,
+    pub(super) decoding: DecodingKey,
 }
 
 impl KeySet {
@@ -99,7 +99,7 @@ fn of_jwk(jwk: &Jwk) -> Option<Key> {
         algorithms.retain(|algorithm| *algorithm == only);
     }
     let key = DecodingKey::from_jwk(jwk).ok().filter(|_| !algorithms.is_empty())?;
-    Some(Key { id: jwk.common.key_id.clone(), algorithms, key })
+    Some(Key { id: jwk.common.key_id.clone(), algorithms, decoding: key })
 }
 
 fn of_pem(text: &[u8]) -> Result<Vec<Key>, String> {
@@ -136,5 +136,5 @@ fn of_info(info: &SubjectPublicKeyInfo<'_>) -> Option<Key> {
     } else {
         return None;
     };
-    Some(Key { id: None, algorithms, key })
+    Some(Key { id: None, algorithms, decoding: key })
 }

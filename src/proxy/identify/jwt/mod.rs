@@ -139,7 +139,7 @@ pub(super) fn verify(
     validation.validate_exp = false;
     let mut error = JwtError::UnknownKey;
     for key in keys.keys.iter().filter(fits).take(TRIED_MAX) {
-        match decode::<Map<String, Value>>(token, &key.key, &validation) {
+        match decode::<Map<String, Value>>(token, &key.decoding, &validation) {
             Ok(token) => return in_time(token.claims, now_ms),
             Err(other) => error = error_of(other.kind()),
         }
