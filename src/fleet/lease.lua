@@ -110,8 +110,9 @@ for r = 1, 2 do
   grant[r] = math.min(due, math.max(pool[r] - taken[r], 0))
   kept[r] = math.max(grant[r], held[r])
 end
-local count = #members
-if kept[1] == 0 and kept[2] == 0 and wants[1] == 0 and wants[2] == 0 then
+local count, idle = #members, true
+for r = 1, 2 do idle = idle and kept[r] == 0 and wants[r] == 0 and load[r] == 0 end
+if idle then
   redis.call('HDEL', key, id)
   count = count - 1
 else

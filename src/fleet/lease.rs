@@ -33,7 +33,7 @@ pub struct Answer {
     pub ttl_ms: u64,
     /// The store has just lost its memory, and grants only what is held.
     pub learning: bool,
-    /// Proxies that hold or want a part.
+    /// Proxies that hold or want a part, or run anything there.
     pub members: u64,
     /// The load of all others.
     pub others: Amount,

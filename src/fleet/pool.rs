@@ -78,7 +78,7 @@ impl Pool {
         let grant = due.min(terms.pool.less(taken));
         // What is held counts, also where it was given away since, to a proxy that was cut off while the store lost its memory.
         mine.grant = grant.max(demand.held);
-        let idle = mine.grant == Amount::NONE && wants == Amount::NONE;
+        let idle = [mine.grant, wants, load].iter().all(|of| *of == Amount::NONE);
         if idle {
             _ = self.members.remove(&id)
         } else {

@@ -126,8 +126,8 @@ impl Budget {
 
     /// The heaviest query that this proxy can ever run: what the others have fixed is never lent.
     pub(super) fn heaviest(&self) -> Option<u64> {
-        let pool = self.pool().map_or(0, |pool| pool.bytes);
-        self.heavy_memory().map(|whole| (self.fixed().bytes + pool).min(whole))
+        let (whole, fixed) = (self.heavy_memory()?, self.fixed().bytes);
+        Some(if self.sharing.leased { whole - fixed * (self.replicas() - 1) } else { fixed })
     }
 
     /// Bytes of the whole budget, whether it is enforced or only watched.

@@ -31,8 +31,6 @@ const EVERY: Duration = Duration::from_secs(1);
 const WHILE_WAITING: Duration = Duration::from_millis(100);
 /// Rounds are no closer than this, however many queries ask.
 const GAP: Duration = Duration::from_millis(10);
-/// A pool that nobody uses is renewed as often, so that the store knows its age.
-const IDLE: Duration = Duration::from_secs(60);
 /// What others have in flight counts for no longer.
 const FRESH: Duration = Duration::from_secs(3);
 /// The pool of seats, of which every proxy holds one: it counts them.
@@ -155,13 +153,6 @@ fn random() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
-/// One pool's lease, and when it was renewed last.
-#[derive(Debug, Default)]
-struct Pool {
-    lease: Lease,
-    renewed: Option<Instant>,
-}
-
 /// The task that keeps the leases.
 struct Member {
     fleet: Arc<Fleet>,
@@ -169,7 +160,7 @@ struct Member {
     settings: Settings,
     store: Store,
     began: Instant,
-    leases: HashMap<Arc<str>, Pool>,
+    leases: HashMap<Arc<str>, Lease>,
     seat: Lease,
 }
 
@@ -195,25 +186,17 @@ impl Member {
         self.began.elapsed().as_millis() as u64
     }
 
-    /// Renews all leases that are in use; says whether queries wait for more.
+    /// Renews all leases, also of backends where nothing runs: what others run there moves their memory. Says whether queries
+    /// wait for more.
     async fn round(&mut self, admission: &Arc<Admission>) -> bool {
         let pools = admission.pools();
         self.leases.retain(|name, _| pools.iter().any(|(known, _)| known == name));
         let (mut asks, mut names, mut is_waiting) = (vec![self.seat(1)], Vec::new(), false);
         for (name, size) in pools {
             let Some((demand, load)) = admission.draw_in(&name) else { continue };
-            let now = self.now();
-            let connected = self.store.is_connected();
-            let pool = self.leases.entry(Arc::clone(&name)).or_default();
-            let is_idle = demand.wants == Amount::NONE
-                && [demand.held, load, pool.lease.usable(now)].iter().all(|of| *of == Amount::NONE)
-                && pool.renewed.is_some_and(|renewed| renewed.elapsed() < IDLE);
             is_waiting |= !demand.wants.is_within(demand.held);
-            if is_idle && connected {
-                continue;
-            }
-            pool.renewed = Some(Instant::now());
-            let renewal = pool.lease.renew(now, demand, load);
+            let now = self.now();
+            let renewal = self.leases.entry(Arc::clone(&name)).or_default().renew(now, demand, load);
             let hold_ms = self.settings.longest_query.as_millis() as u64;
             asks.push(Ask { pool: format!("backend:{name}"), size, hold_ms, renewal });
             names.push(name);
@@ -224,9 +207,9 @@ impl Member {
         self.note(&outcome, &asks, &names);
         let now = self.now();
         for name in names {
-            let Some(pool) = self.leases.get(&name) else { continue };
-            let until = self.began + Duration::from_millis(pool.lease.until());
-            let leased = pool.lease.usable(now);
+            let Some(lease) = self.leases.get(&name) else { continue };
+            let until = self.began + Duration::from_millis(lease.until());
+            let leased = lease.usable(now);
             admission.set_leased(&name, leased, until);
             self.metrics.fleet_leased(&name, leased.bytes, leased.queries);
         }
@@ -257,8 +240,8 @@ impl Member {
                 status.connected = true;
                 for ((ask, answer), name) in asks.iter().zip(answers).skip(1).zip(names) {
                     let Some(answer) = answer else { continue };
-                    if let Some(pool) = self.leases.get_mut(name) {
-                        pool.lease.answered(now, ask.renewal.seq, answer);
+                    if let Some(lease) = self.leases.get_mut(name) {
+                        lease.answered(now, ask.renewal.seq, answer);
                     }
                     status.learning |= answer.learning;
                     self.fleet.others.lock().insert(Arc::clone(name), (answer.others, Instant::now()));
@@ -287,8 +270,8 @@ impl Member {
     async fn leave(mut self) {
         let mut asks = vec![self.seat(0)];
         let now = self.now();
-        for (name, pool) in &mut self.leases {
-            let renewal = pool.lease.renew(now, Demand { weight: 1, ..Demand::default() }, Amount::NONE);
+        for (name, lease) in &mut self.leases {
+            let renewal = lease.renew(now, Demand { weight: 1, ..Demand::default() }, Amount::NONE);
             asks.push(Ask { pool: format!("backend:{name}"), size: Amount::NONE, hold_ms: 0, renewal });
         }
         if let Err(error) = self.store.renew(&asks, self.settings.timeout).await {

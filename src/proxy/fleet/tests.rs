@@ -103,6 +103,13 @@ async fn the_heaviest_query_runs_wherever_it_comes_and_light_ones_make_no_round_
         let began = Instant::now();
         let query = member.admit(heaviest).await.unwrap();
         assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        sleep(2 * EVERY).await;
+        for other in &members {
+            let own = other.admission.take_peak("main").unwrap();
+            let all = other.fleet.load_of_all("main", Load { heavy_bytes: 0, queries: 0, ..own });
+            let runs_here = Arc::ptr_eq(&member.admission, &other.admission);
+            assert_eq!(all.heavy_bytes, if runs_here { 0 } else { heaviest }, "every proxy knows of it");
+        }
         drop(query);
     }
     assert_eq!(members[0].fleet.status().unwrap().proxies, 3);
