@@ -80,9 +80,9 @@ impl Pool {
         mine.grant = grant.max(demand.held);
         let idle = [mine.grant, wants, load].iter().all(|of| *of == Amount::NONE);
         if idle {
-            _ = self.members.remove(&id)
+            self.members.remove(&id);
         } else {
-            _ = self.members.insert(id, mine)
+            self.members.insert(id, mine);
         }
         Some(Answer {
             grant,

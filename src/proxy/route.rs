@@ -336,6 +336,7 @@ fn names_tenant(path: &str) -> bool {
 mod tests {
     use super::*;
 
+    #[expect(clippy::too_many_lines, reason = "a table, a line for each case")]
     fn cases() -> Vec<(&'static str, &'static str, Result<Endpoint, RouteError>)> {
         use Endpoint::{LabelValues, Labels, Light, Query, QueryRange, RemoteRead};
         vec![

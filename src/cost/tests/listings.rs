@@ -17,9 +17,10 @@ fn table(for_each_series: bool) -> LabelTable {
     let entries = |list: &[(&str, u64)]| -> serde_json::Value {
         list.iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
     };
-    let memory: &[(&str, u64)] = match for_each_series {
-        true => &[("sql", 20_030_000), ("pod", 2_280_000), ("__name__", 830_000), ("job", 510_000)],
-        false => &[("sql", 20_000_000), ("pod", 2_100_000), ("job", 60), ("__name__", 9)],
+    let memory: &[(&str, u64)] = if for_each_series {
+        &[("sql", 20_030_000), ("pod", 2_280_000), ("__name__", 830_000), ("job", 510_000)]
+    } else {
+        &[("sql", 20_000_000), ("pod", 2_100_000), ("job", 60), ("__name__", 9)]
     };
     let body = json!({"status": "success", "data": {
         "headStats": {"numSeries": 70_000, "minTime": NOW - HOUR, "maxTime": NOW},

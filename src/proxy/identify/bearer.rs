@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_file_holds_tokens_or_their_hashes() {
-        let digits: String = hash("the-other-one-of-b").iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = hash("the-other-one-of-b").map(|byte| format!("{byte:02x}")).concat();
         let text = format!("# people\n\na  a-token-of-16-by\n b\tsha256:{digits}\n");
         let tokens = BearerTokens::read(&text).unwrap();
         let tenant = |token| tokens.tenant(token).map(TenantId::as_str);

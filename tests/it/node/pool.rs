@@ -215,7 +215,8 @@ const BESIDE_LIST: usize = (128 << 10) + 4 * (8 << 10);
 /// A thousand descriptions of a kilobyte each.
 fn descriptions() -> String {
     let help = "h".repeat(1_000);
-    (0..1_000).map(|number| format!("# HELP described_{number} {help}\n")).collect()
+    let lines: Vec<_> = (0..1_000).map(|number| format!("# HELP described_{number} {help}\n")).collect();
+    lines.concat()
 }
 
 #[tokio::test]

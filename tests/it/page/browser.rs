@@ -29,7 +29,7 @@ const RUN: &str = r#"exec "$0" "$@" 3<&0 4>&1 0</dev/null 1>/dev/null 2>&1"#;
 pub(crate) struct Browser {
     child: Child,
     input: ChildStdin,
-    output: mpsc::UnboundedReceiver<Value>,
+    output: mpsc::Receiver<Value>,
     session: String,
     next: u64,
     /// Events that nobody has looked at yet.
@@ -59,13 +59,13 @@ impl Browser {
             .spawn()
             .unwrap();
         let (input, mut out) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        let (said, output) = mpsc::unbounded_channel();
+        let (said, output) = mpsc::channel(1_024);
         std::thread::spawn(move || {
             let mut message = Vec::new();
             while out.read_until(0, &mut message).is_ok_and(|read| read > 0) {
                 message.pop();
                 // Nobody listens any more when the test is over.
-                let _ = said.send(serde_json::from_slice(&message).unwrap());
+                let _ = said.blocking_send(serde_json::from_slice(&message).unwrap());
                 message.clear();
             }
         });

@@ -65,7 +65,9 @@ async fn every_view_reads_without_scripts() {
         );
     }
     assert_eq!(get(&weir, format!("{admin}/assets/../Cargo.toml"), &[]).await.status, StatusCode::NOT_FOUND);
-    asked.into_iter().for_each(|asked| asked.abort());
+    for asked in asked {
+        asked.abort();
+    }
 }
 
 /// The next event of a stream, as the markup that it carries.
@@ -108,7 +110,9 @@ async fn viewers_share_events_and_are_bounded() {
     while open("/rules").await.status() != StatusCode::OK {
         assert!(tokio::time::Instant::now() < end, "no place became free");
     }
-    asked.into_iter().for_each(|asked| asked.abort());
+    for asked in asked {
+        asked.abort();
+    }
 }
 
 #[tokio::test]
@@ -216,5 +220,7 @@ async fn limits_say_where_they_come_from() {
     assert_eq!(payments["suggestion"], json!({"none": "no journal is kept here"}));
     let data = of("data-science").await;
     assert_eq!(find(&data, "per_query.range")["source"], "limits.tenants.data-*");
-    asked.into_iter().for_each(|asked| asked.abort());
+    for asked in asked {
+        asked.abort();
+    }
 }

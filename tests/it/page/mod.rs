@@ -33,7 +33,7 @@ async fn started(server: &str) -> (FakeUpstream, Weir, String) {
         "server: {{trusted_proxies: [127.0.0.0/8]{server}}}\n\
          backends: [{{name: main, urls: [\"{}\"], budget: {{memory: 4GiB, queries: 12, unproven: 100%}}}}]\n\
          limits:\n  \
-           default: {{queue: {{wait: 60s}}, per_query: {{series: 50_000}}, modes: {{steps: shadow}}}}\n  \
+           default: {{queue: {{wait: 10m}}, per_query: {{series: 50_000, timeout: 10m}}, modes: {{steps: shadow}}}}\n  \
            tenants: {{payments: {{in_flight: {{queries: 4}}}}, \"data-*\": {{per_query: {{range: 7d}}}}}}\n\
          rules: [{{name: no-federation, match: {{metric: \"federate:*\"}}, reason: use the recording rules, owner: platform}}]",
         upstream.url()
@@ -128,7 +128,9 @@ async fn a_rule_is_made_beside_a_query_and_removed_again() {
     browser.until("!document.querySelector('main').innerText.includes('no-capacity')").await;
     let again = ask(&weir, "payments", "kube-capacity", "hang");
     weir.until_load(2, 0).await;
-    asked.into_iter().chain([again]).for_each(|asked| asked.abort());
+    for asked in asked.into_iter().chain([again]) {
+        asked.abort();
+    }
     assert_eq!(browser.faults(&admin).await, Vec::<String>::new());
 }
 
@@ -177,7 +179,9 @@ async fn the_page_follows_what_happens_and_stands_still_when_it_is_paused() {
     assert_eq!(browser.value("document.activeElement.textContent").await, "Now");
     browser.click("#pause").await;
     browser.until("document.getElementById('live').textContent === 'paused'").await;
-    asked.into_iter().for_each(|asked| asked.abort());
+    for asked in asked {
+        asked.abort();
+    }
     weir.until_load(0, 0).await;
     assert_eq!(browser.value(&format!("document.querySelector('{HOLDER}') !== null")).await, true);
     browser.click("#pause").await;

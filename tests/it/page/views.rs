@@ -97,5 +97,7 @@ async fn every_view_is_whole_usable_and_quiet() {
         assert_eq!(markup, 0, "{path}");
     }
     assert_eq!(browser.faults(&admin).await, Vec::<String>::new());
-    asked.into_iter().for_each(|asked| asked.abort());
+    for asked in asked {
+        asked.abort();
+    }
 }

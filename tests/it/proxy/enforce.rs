@@ -157,7 +157,7 @@ async fn there_is_no_way_around() {
         }
         for (target, content_type, body) in [
             ("/api/v1/query?query=small", FORM, format!("query={EVIL}")),
-            ("/api/v1/series", FORM, format!("match[]=small&match[]=%7Bns%3D%22evil")),
+            ("/api/v1/series", FORM, "match[]=small&match[]=%7Bns%3D%22evil".to_owned()),
             ("/api/v1/query?query=small", "application/json", format!("{{\"query\":\"{EVIL}\"}}")),
             ("/api/v1/query?query=small", "APPLICATION/JSON; charset=utf-8", format!("query={EVIL}")),
             ("/api/v1/query", "multipart/form-data; boundary=x", format!("query={EVIL}")),
