@@ -106,7 +106,7 @@ async fn a_rule_is_made_beside_a_query_and_removed_again() {
     let asked = load(&weir).await;
     browser.open(&admin).await;
     browser.click(&format!("{HOLDER} button[data-block]")).await;
-    browser.value("document.querySelector('#block [name=name]').value = 'no-capacity'").await;
+    browser.value("document.querySelector('#block [name=rule]').value = 'no-capacity'").await;
     let filled = "['tenant', 'dashboard', 'user'].map(name => document.querySelector(`#block [name='match.${name}']`).value)";
     let filled = filled.replace("='match.${name}'", "=\"match.${name}\"");
     assert_eq!(browser.value(&filled).await, serde_json::json!(["payments", "kube-capacity", ""]));

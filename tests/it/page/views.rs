@@ -53,7 +53,7 @@ async fn every_view_is_whole_usable_and_quiet() {
         assert_eq!(ask(&weir, tenant, dashboard, query).await.unwrap().0, 422, "{query}");
     }
     for (tenant, dashboard, times) in
-        [("checkout", "latency", 9), ("infra", "overview", 40), ("payments", "billing", 20)]
+        [("checkout", "latency", 9), ("infra", "overview", 40), ("finance", "billing", 20)]
     {
         for _ in 0..times {
             assert_eq!(ask(&weir, tenant, dashboard, "sum by (job) (rate(small[5m]))").await.unwrap().0, 200);

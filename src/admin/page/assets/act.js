@@ -95,19 +95,20 @@ const STOPPABLE = ["tenant", "dashboard", "user", "fingerprint"];
 
 function block({ block, what }) {
   const match = Object.fromEntries(new URLSearchParams(block));
-  const fill = { name: `page-${new Date().toISOString().slice(0, 19).replaceAll(":", "").toLowerCase()}` };
+  const fill = { rule: `page-${new Date().toISOString().slice(0, 19).replaceAll(":", "").toLowerCase()}` };
   for (const [key, value] of Object.entries(match)) fill[`match.${key}`] = value;
   open("block", {
     what,
     fill,
     act: async (data) => {
-      const { by, stop, ...spec } = nested(data);
+      const { by, stop, rule: name, ...rest } = nested(data);
+      const spec = { name, ...rest };
       if (spec.action !== "clamp") delete spec.clamp;
       else if (spec.clamp?.limit) spec.clamp.limit = Number(spec.clamp.limit);
-      const rule = await ask("POST", `/api/v1/admin/rules?${new URLSearchParams(by ? { by } : {})}`, spec);
+      await ask("POST", `/api/v1/admin/rules?${new URLSearchParams(by ? { by } : {})}`, spec);
       const isStoppable = Object.entries(spec.match ?? {}).every(([key, value]) =>
         STOPPABLE.includes(key) && !value.includes?.("*"));
-      const outcome = `Rule ${rule.name} is set.`;
+      const outcome = `Rule ${name} is set.`;
       if (!stop || spec.action !== "refuse" || !spec.match || !isStoppable) return outcome;
       const { killed } = await ask("DELETE", path(new URLSearchParams(spec.match), data));
       return `${outcome} ${queries(killed)}.`;
