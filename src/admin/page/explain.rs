@@ -32,7 +32,7 @@ pub(super) fn write(
         "<section><h2>What would a query cost?</h2><form action=\"/explain\" method=\"get\">\
          <label>Query <textarea name=\"query\" rows=\"4\" required spellcheck=\"false\">{}</textarea></label>\
          <div class=\"fields\">\
-         <label>Range of the graph, empty for one moment <input name=\"range\" placeholder=\"6h\" value=\"{}\"></label>\
+         <label>Range <input name=\"range\" placeholder=\"one moment, or 6h\" value=\"{}\"></label>\
          <label>Step <input name=\"step\" placeholder=\"15s\" value=\"{}\"></label>\
          <label>Tenant <input name=\"tenant\" value=\"{}\"></label></div>\
          <button>Explain</button></form></section>",
