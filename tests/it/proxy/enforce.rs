@@ -1,6 +1,8 @@
 //! Labels that a tenant is confined to: whatever it writes, and wherever it writes it, the database is asked for its own
 //! series alone.
 
+use std::time::UNIX_EPOCH;
+
 use http::{Request, header};
 use weir::promql::{
     self, Limits, ParseError,
@@ -10,7 +12,7 @@ use weir::promql::{
 use crate::{
     proxy::forward::database,
     support::{
-        fake_upstream::{FakeUpstream, Seen},
+        fake_upstream::{Act, FakeUpstream, Seen},
         real::data::{field, varint},
         weir::{Answer, Weir},
     },
@@ -362,7 +364,11 @@ async fn several_tenants_at_once_have_the_labels_of_each() {
 /// What is offered to a program in place of a refused query is priced as that would run.
 #[tokio::test]
 async fn a_fix_is_priced_within_the_labels() {
-    let upstream = FakeUpstream::start(database).await;
+    // Its table of labels knows nothing of `ns`, so that every selector is counted.
+    let upstream = FakeUpstream::start(|seen: &Seen| {
+        if seen.path().ends_with("/status/tsdb") { Act::json("{}") } else { database(seen) }
+    })
+    .await;
     let weir = Weir::start(&format!(
         "backends: [{{name: main, urls: [\"{}\"]}}]\n\
          classes: [{{name: agents, match: {{any_header: {{X-Agent: \"*\"}}}}, fix: true, per_query: {{series: 5}}}}]\n\
@@ -371,7 +377,9 @@ async fn a_fix_is_priced_within_the_labels() {
     ))
     .await;
     weir.proxy.warm().await;
-    for target in ["query?query=big", "query_range?query=rate(big%5B1d%5D)&start=0&end=86400&step=60"] {
+    let now = UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let range = format!("query_range?query=rate(big%5B1d%5D)&start={}&end={now}&step=60", now - 86_400);
+    for target in ["query?query=big", &range] {
         let answer = weir.get_as(&format!("/api/v1/{target}"), &[("x-agent", "x")]).await;
         assert_eq!(answer.status, 422, "{}", answer.body);
         assert_confined(&upstream, target);
