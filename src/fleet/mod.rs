@@ -9,7 +9,7 @@
 //! it draws in its lease to what its queries hold: the store may give the rest away before the answer is there. A store
 //! that is gone leaves every proxy its fixed part; one that lost its memory grants for one time to live only what is held.
 //!
-//! [`Lease`] is the side of the proxy and a plain value; `lease.lua` is that of the store, and [`pool`] its model in Rust, on
+//! [`Lease`] is the side of the proxy and a plain value; `lease.lua` is that of the store, and `pool` its model in Rust, on
 //! which the protocol is checked. [`Store`] carries messages between them.
 
 mod lease;

@@ -5,7 +5,7 @@
 //! GET /api/v1/admin/top ─▶ Top::ranking ─▶ the slots of the window added up, each number with the most that it lacks
 //! ```
 //!
-//! A [`Table`](table::Table) is bounded whatever comes: it keeps the [`KEYS_MAX`] heaviest keys by each measure (space-saving). No
+//! A table is bounded whatever comes: it keeps the [`KEYS_MAX`] heaviest keys by each measure (space-saving). No
 //! query pays for it: the journal's thread feeds it.
 
 mod dimensions;

@@ -90,7 +90,7 @@ impl JwtSource {
         Self { expected, keys: ArcSwap::from_pointee(keys), url: None }
     }
 
-    /// Tokens that are signed by keys which are fetched by [`keep_keys`](Self::keep_keys).
+    /// Tokens that are signed by keys which are fetched by `keep_keys`.
     pub fn with_url(expected: Expected, url: KeyUrl) -> Self {
         Self { expected, keys: ArcSwap::default(), url: Some(url) }
     }
