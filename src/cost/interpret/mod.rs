@@ -208,7 +208,13 @@ impl Interpreter<'_> {
     }
 
     fn shape_of(&self, id: NodeId) -> NodeShape {
-        self.shape.nodes.get(id.0 as usize).copied().unwrap_or(NodeShape::NEVER)
+        let at = self.shape.nodes.get(id.0 as usize).copied().unwrap_or(NodeShape::NEVER);
+        if self.engine.order != Order::InPlace || at.steps == 0 {
+            return at;
+        }
+        // VictoriaMetrics copies what a selector with `@` reads, and evaluates all that stands above at each step.
+        let steps = if at.selector.is_some() { at.steps } else { at.grid };
+        NodeShape { steps, copies: at.grid, ..at }
     }
 
     fn leaf(&self, at: NodeShape) -> Option<Leaf> {

@@ -108,6 +108,20 @@ fn functions_of_metricsql_make_series() {
     }
 }
 
+/// All that stands above a selector with `@` was priced at one step, as Prometheus evaluates it.
+#[test]
+fn victoriametrics_evaluates_at_each_step_above_a_selector_at_one_time() {
+    let times = EvalTimes { start: NOW - 593 * 15_000, end: NOW, step: 15_000 };
+    let bytes = |query: &str| priced(query, times, 2_000, Kind::VictoriaMetrics).cost.memory.value as f64;
+    for (fixed, moving) in [
+        ("absent(-(m @ end()) >= bool pi())", "absent(-m >= bool pi())"),
+        ("quantile(0.9, abs(m @ 1600000000))", "quantile(0.9, abs(m))"),
+    ] {
+        let ratio = bytes(fixed) / bytes(moving);
+        assert!((0.5..=2.0).contains(&ratio), "{fixed}: {ratio:.2} times {moving}");
+    }
+}
+
 #[test]
 fn a_remote_read_is_priced_by_its_answer() {
     let mut read = shape("m[6h]", EvalTimes::instant(NOW));

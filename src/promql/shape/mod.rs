@@ -78,6 +78,8 @@ pub struct NodeShape {
     pub steps: u64,
     /// Steps to which the engine copies that value: more than `steps` at the highest node of a step-invariant part.
     pub copies: u64,
+    /// Steps of the query or subquery around it, whether its value is the same at each or not.
+    pub grid: u64,
     /// Place in [`Shape::selectors`] of its own selector.
     pub selector: Option<u32>,
     /// Its value, where that is a number known from the text.
@@ -88,7 +90,7 @@ pub struct NodeShape {
 
 impl NodeShape {
     /// A node that is no value.
-    pub const NEVER: Self = Self { steps: 0, copies: 0, selector: None, number: None, window: 0 };
+    pub const NEVER: Self = Self { steps: 0, copies: 0, grid: 0, selector: None, number: None, window: 0 };
 }
 
 /// The reads of a whole request.

@@ -31,6 +31,8 @@ struct Context {
     /// Latest evaluation, milliseconds.
     last: i64,
     evaluations: u64,
+    /// Steps of the query or subquery around, also where it is evaluated once.
+    grid: u64,
     /// Part of something that is evaluated once, and copied as a whole.
     once: bool,
     output: Output,
@@ -81,6 +83,7 @@ pub(super) fn shape(ast: &Arc<Ast>, times: EvalTimes, lookback: u64) -> Shape {
         first: times.start,
         last: times.end.max(times.start),
         evaluations: times.steps(),
+        grid: times.steps(),
         once: false,
         output: Output::Same,
         histograms: false,
@@ -147,6 +150,7 @@ impl Walk<'_> {
         if let Some(node) = self.nodes.get_mut(index) {
             node.steps = inner.evaluations;
             node.copies = context.evaluations;
+            node.grid = context.grid;
             node.number = self.numbers.get(id);
         }
         inner
@@ -331,7 +335,10 @@ impl Walk<'_> {
         let evaluations = grid(last, step).saturating_sub(grid(open, step)).max(1) as u64;
         let reach = outer.reach.saturating_add(range);
         let first = open.saturating_add(1).min(last);
-        (Context { first, last, evaluations, once: false, reach, ..outer }, range.div_ceil(step))
+        (
+            Context { first, last, evaluations, grid: evaluations, once: false, reach, ..outer },
+            range.div_ceil(step),
+        )
     }
 
     /// Whether the left and the right operand's series can reach the result.
