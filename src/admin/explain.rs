@@ -39,7 +39,7 @@ impl Question {
     /// The answer of `query_cost` or `query_range_cost`.
     ///
     /// # Errors
-    /// What is wrong with the question, in words.
+    /// The mistake in the question, as a sentence.
     pub(super) async fn answer(&self, proxy: &Proxy) -> Result<Value, String> {
         let length = |name: &str, text: &str| {
             let parsed = (!text.is_empty()).then(|| duration::parse(text)).transpose();

@@ -1,4 +1,4 @@
-//! What every answer of the admin API is made from.
+//! The state that the handlers of the admin API share.
 
 use std::{fmt, sync::Arc};
 
@@ -13,7 +13,7 @@ pub type Reload = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
 /// Suggests limits for a tenant from the journal, as a patch to the configuration, or says why it cannot. Takes seconds.
 pub type Suggest = Arc<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
 
-/// What only the process around the proxy can do.
+/// Operations that need the process around the proxy: its file and its journal.
 #[derive(Clone, Default)]
 pub struct Operations {
     /// Reads the configuration again; `None` where there is no file.

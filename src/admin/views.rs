@@ -143,8 +143,8 @@ async fn asset(Path(name): Path<String>) -> Response {
     }
 }
 
-/// What holds for every answer of the page: nothing is done for pages of other sites, no browser keeps it, and who has no
-/// token is asked for one.
+/// Guards each answer of the page: requests of other sites are refused, browsers store nothing, and a request without a token
+/// gets the form that asks for one.
 async fn guard(request: Request, next: Next) -> Response {
     if is_part_of_another_site(request.headers()) {
         return Failed(ErrorKind::Forbidden, "a page of another site may not use this".to_owned())

@@ -25,7 +25,7 @@ impl Amount {
         self.zip(other, u64::saturating_add)
     }
 
-    /// What is left of it without another.
+    /// The amount minus another; zero where that is larger.
     #[must_use]
     pub fn less(self, other: Self) -> Self {
         self.zip(other, u64::saturating_sub)

@@ -86,7 +86,7 @@ pub struct SelectorEstimate {
 }
 
 impl SelectorEstimate {
-    /// What it rests on.
+    /// The knowledge of its series that it was priced with.
     pub(super) const fn knowledge(&self) -> SeriesKnowledge {
         SeriesKnowledge::new(self.series, self.source).holding(self.sample_type)
     }

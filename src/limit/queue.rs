@@ -358,7 +358,7 @@ impl Queue {
         self.order.insert((share.turn, key.clone()));
     }
 
-    /// What those need who wait for the backend, and how many tenants they are.
+    /// The sum that queries waiting for the backend need, and the number of their tenants.
     pub(super) fn waiting(&self) -> (Amount, u64) {
         let for_backend = self.shares.iter().filter(|(_, share)| share.parked.is_none());
         let (mut sum, mut tenants) = (Amount::NONE, BTreeSet::<usize>::new());

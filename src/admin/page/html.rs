@@ -87,7 +87,7 @@ pub(super) fn code(text: &str) -> String {
     format!("<code>{}</code>", escaped(text))
 }
 
-/// Who asks: the tenant, the actor inside it, and whatever else says where it comes from.
+/// The owner of a query: its tenant, its actor, its origin, and further names.
 pub(super) fn who(tenant: &str, actor: &str, origin: &Origin, more: &[&str]) -> String {
     let mut html = format!("<b>{}</b> {}", escaped(tenant), escaped(actor));
     let texts = [

@@ -12,7 +12,7 @@ use crate::{
 
 /// A budget used to this share, in percent, is nearly full.
 const NEARLY_FULL: u64 = 90;
-/// Who holds this part of the memory in use, in percent, is named.
+/// Percent of the memory in use from which its holder is named.
 const LARGE_PART: u64 = 30;
 /// A wait as long as this is worth a sentence.
 const LONG_WAIT_MS: u64 = 5_000;

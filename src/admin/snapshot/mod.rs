@@ -151,7 +151,7 @@ pub struct Query {
     pub fingerprint: String,
     /// Its text as the client wrote it, cut.
     pub text: String,
-    /// What runs has its tenant's labels in each selector, beside that text.
+    /// Each selector of the query that runs has the tenant's labels as well; `text` is the client's own.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub enforced: bool,
     /// Series expected.

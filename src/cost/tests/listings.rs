@@ -60,7 +60,7 @@ fn long_label_sets_are_priced_by_their_length() {
     }
 }
 
-/// What a label that others have takes does not make a short one long.
+/// The length of another label does not make a short one long.
 #[test]
 fn only_the_label_that_is_copied_counts() {
     let of = |source: &str| {

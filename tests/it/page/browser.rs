@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::support::real::installed;
+use crate::support::real::{installed, skip};
 
 const PROGRAM: &str = "chromium";
 /// Longest wait for an answer of the browser, and for something that the page is about to do.
@@ -215,13 +215,8 @@ pub(crate) fn axe(test: &str) -> Option<String> {
     let file =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/browser/node_modules/axe-core/axe.min.js");
     let text = std::fs::read_to_string(file).ok();
-    let required = std::env::var_os("WEIR_TEST_REAL").is_some_and(|value| value == "required");
-    assert!(
-        text.is_some() || !required,
-        "WEIR_TEST_REAL=required, and axe-core is missing: npm ci in tests/browser"
-    );
     if text.is_none() {
-        println!("skipped: {test}: axe-core is missing; run `npm ci` in tests/browser");
+        skip(test, "axe-core is missing; run `npm ci` in tests/browser");
     }
     text
 }

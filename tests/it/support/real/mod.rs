@@ -114,16 +114,21 @@ pub(crate) async fn victoria_metrics(test: &str) -> Option<Alone> {
     Some((alone, ONE.get_or_init(start_victoria).await))
 }
 
+/// Names a test that is skipped since something is missing, which is a failure under `WEIR_TEST_REAL=required`.
 #[allow(clippy::print_stdout, reason = "a skipped test says so")]
+pub(crate) fn skip(test: &str, missing: &str) {
+    let required = std::env::var_os("WEIR_TEST_REAL").is_some_and(|value| value == "required");
+    assert!(!required, "WEIR_TEST_REAL=required, and {missing}");
+    println!("skipped: {test}: {missing}");
+}
+
 /// Whether all of the programs are there. Under `WEIR_TEST_REAL=required` they have to be.
 pub(crate) fn installed(test: &str, programs: &[&str]) -> bool {
     for program in programs {
         let mut command = Command::new(program);
         command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
         if command.status().is_err() {
-            let required = std::env::var_os("WEIR_TEST_REAL").is_some_and(|value| value == "required");
-            assert!(!required, "WEIR_TEST_REAL=required, and `{program}` is not installed");
-            println!("skipped: {test}: `{program}` is not installed");
+            skip(test, &format!("`{program}` is not installed"));
             return false;
         }
     }
