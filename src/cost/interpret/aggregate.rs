@@ -3,7 +3,7 @@
 use super::{
     Interpreter, Uses,
     engine::Order,
-    value::{Priced, Value, sum, times},
+    value::{Made, Priced, Value, sum, times},
 };
 use crate::promql::ast::{AggregateOp, Grouping, NodeId};
 
@@ -114,7 +114,7 @@ impl Interpreter<'_> {
             present: input.all_points(),
             distinct: folded.points.min(input.series),
             domain: input.series.saturating_add(1),
-            relabelled: true,
+            made: Made::Any,
             labels: sum([folded.labels, name, VALUE_BYTES]),
             longest: input.longest.max(VALUE_BYTES),
             buckets: 0,
@@ -144,11 +144,13 @@ impl Interpreter<'_> {
 
     /// At most how many different sets of values these labels have; `None` where the backend did not say.
     pub(super) fn values(&self, labels: &[Box<str>], of: &Value) -> Option<u64> {
-        if of.relabelled {
-            return None;
-        }
+        let values = |label: &str| match of.made {
+            Made::Any => None,
+            Made::Label(made, most) if made == label => Some(most),
+            _ => self.table?.values(label),
+        };
         // A series may be without the label.
-        let values = |label: &str| Some(self.table?.values(label)?.saturating_add(1));
+        let values = |label: &str| Some(values(label)?.saturating_add(1));
         labels.iter().try_fold(1_u64, |product, label| Some(times(product, values(label)?)))
     }
 }

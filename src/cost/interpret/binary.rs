@@ -100,7 +100,7 @@ impl Interpreter<'_> {
             objects: left.objects.max(right.objects),
             distinct: left.distinct.max(right.distinct),
             domain: left.domain.saturating_add(right.domain),
-            relabelled: left.relabelled || right.relabelled,
+            made: left.made.and(right.made),
             ..left
         };
         match kind(op) {

@@ -4,7 +4,7 @@ use super::{
     Interpreter, Uses,
     engine::Order,
     text,
-    value::{Load, Operands, Priced, Value, sum, times},
+    value::{Load, Made, Operands, Priced, Value, sum, times},
 };
 use crate::promql::{
     ast::{NodeId, ValueType},
@@ -204,7 +204,7 @@ impl Interpreter<'_> {
             present: times(vector.all_points(), quantiles),
             distinct: steps,
             labels: vector.labels.saturating_add(self.engine.longest),
-            relabelled: vector.relabelled || quantiles > 1,
+            made: if quantiles > 1 { Made::Any } else { vector.made },
             ..vector.floats(steps)
         };
         // Buckets of 16 bytes, and label sets as keys of groups.
@@ -239,7 +239,7 @@ impl Interpreter<'_> {
     /// Bytes of a label's longest value: some are twice as long as the average.
     fn longest(&self, of: &Value, label: &str) -> u64 {
         match self.table.and_then(|table| table.value_bytes(label)) {
-            Some(mean) if !of.relabelled => of.longest.min(times(2, mean).saturating_add(SHORT_BYTES)),
+            Some(mean) if of.made == Made::None => of.longest.min(times(2, mean).saturating_add(SHORT_BYTES)),
             _ => of.longest,
         }
     }
@@ -252,7 +252,7 @@ impl Interpreter<'_> {
             labels: sum([source.labels, name, made, 2]),
             longest: source.longest.max(made),
             fresh: true,
-            relabelled: true,
+            made: Made::Any,
             ..source
         };
         let operands = self.operands(&[vector], Uses::EachSeries);

@@ -4,24 +4,24 @@ use super::{
     Interpreter, Uses,
     function::STRING_COPIES,
     text,
-    value::{Priced, Value, times},
+    value::{Made, Priced, Value, times},
 };
 use crate::promql::ast::{NodeId, ValueType};
 
 /// The series that a function makes of each one that it takes.
 #[derive(Clone, Copy)]
-enum Made {
+enum Output {
     Each(u64),
     /// One for each of its arguments beside the series.
     Arguments,
     /// One for each different value among its samples, which are at most this many.
     Values(u64),
 }
-use Made::{Arguments, Each, Values};
+use Output::{Arguments, Each, Values};
 
 /// Functions of MetricsQL that make more series than they take (`rollup.go` and `aggr.go` of VictoriaMetrics). A histogram has
 /// 18 buckets for each power of ten, of which four are counted.
-const MAKERS: &[(&str, Made)] = &[
+const MAKERS: &[(&str, Output)] = &[
     ("rollup_candlestick", Each(4)),
     ("rollup", Each(3)),
     ("aggr_over_time", Arguments),
@@ -42,6 +42,17 @@ fn made(call: &str, arguments: usize, samples: u64) -> u64 {
     }
 }
 
+/// Buckets of all floats from 1e-9 to 1e18, and one on either side (`histogram.go` of VictoriaMetrics' metrics package).
+const VM_RANGES: u64 = 18 * 27 + 2;
+
+/// Labels that a call makes.
+fn labels_of(call: &str) -> Made {
+    match call.trim_start().to_ascii_lowercase().starts_with("histogram_over_time") {
+        true => Made::Label("vmrange", VM_RANGES),
+        false => Made::Any,
+    }
+}
+
 impl Interpreter<'_> {
     /// All series of all arguments come out, as often as the function of this call makes them, under labels that it has
     /// joined with its strings. Histograms stay what they are.
@@ -55,6 +66,7 @@ impl Interpreter<'_> {
                 longest: all.longest.saturating_add(arg.longest),
                 buckets: all.buckets.max(arg.buckets),
                 distinct: all.distinct.max(arg.distinct),
+                made: all.made.and(arg.made),
                 ..all
             }
         };
@@ -65,7 +77,7 @@ impl Interpreter<'_> {
             domain: u64::MAX,
             objects: steps,
             fresh: true,
-            relabelled: true,
+            made: labels_of(call),
             ..Value::default()
         };
         let value = args.iter().fold(empty, add);

@@ -17,7 +17,7 @@ mod value;
 
 use self::{
     engine::{Engine, Order},
-    value::{Load, Operands, Priced, Value, sum, times},
+    value::{Load, Made, Operands, Priced, Value, sum, times},
 };
 use super::{LabelTable, label_table::USUAL_SET_BYTES};
 use crate::{
@@ -303,7 +303,7 @@ impl Interpreter<'_> {
             labels: self.engine.labels.saturating_add(leaf.labels_beyond()),
             longest: leaf.labels.map_or(self.engine.longest, |labels| labels.longest),
             fresh: self.engine.copies_labels,
-            relabelled: false,
+            made: Made::None,
             buckets: leaf.buckets,
             objects: points,
         }

@@ -25,12 +25,34 @@ pub(super) struct Value {
     pub(super) longest: u64,
     /// The label sets are new strings, not those of a selector.
     pub(super) fresh: bool,
-    /// Some labels were made by the query: the backend's table of labels says nothing of their values.
-    pub(super) relabelled: bool,
+    /// Labels that the query made.
+    pub(super) made: Made,
     /// Buckets of a native histogram; 0 for floats.
     pub(super) buckets: u64,
     /// Histogram objects of one series, which points may share.
     pub(super) objects: u64,
+}
+
+/// Labels that a query made: the backend's table of labels says nothing of their values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Made {
+    #[default]
+    None,
+    /// One label, with at most this many different values.
+    Label(&'static str, u64),
+    /// Labels of any name.
+    Any,
+}
+
+impl Made {
+    /// Those of two operands.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::None, made) | (made, Self::None) => made,
+            (Self::Label(a, most), Self::Label(b, more)) if a == b => Self::Label(a, most.max(more)),
+            _ => Self::Any,
+        }
+    }
 }
 
 impl Value {
@@ -47,7 +69,7 @@ impl Value {
             labels: 0,
             longest: 0,
             fresh: false,
-            relabelled: false,
+            made: Made::None,
             buckets: 0,
             objects: 0,
         }

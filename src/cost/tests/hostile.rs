@@ -108,6 +108,25 @@ fn functions_of_metricsql_make_series() {
     }
 }
 
+/// Its groups were half of all series and ranges: 140 times the memory that it takes.
+#[test]
+fn ranges_that_the_query_makes_are_few_groups() {
+    let times = EvalTimes { start: NOW - 593 * 15_000, end: NOW, step: 15_000 };
+    let limits = Limits { unknown_functions: true, ..Limits::default() };
+    let bytes = |query: &str| {
+        let shape = Shape::of(&Arc::new(parse_with(query, &limits).unwrap()), times, DEFAULT_LOOKBACK_MS);
+        let known = [counted(20_000)];
+        estimate(&shape, &Knowledge::from(&known[..]), &model(Kind::VictoriaMetrics)).cost.memory.value
+    };
+    let plain = bytes("histogram_over_time(g[5m])");
+    for query in [
+        "sum by (vmrange) (histogram_over_time(g[5m]))",
+        "histogram_quantile(0.9, sum by (vmrange) (histogram_over_time(g[5m])))",
+    ] {
+        assert!(bytes(query) < plain / 50, "{query}: {} of {plain}", bytes(query));
+    }
+}
+
 /// All that stands above a selector with `@` was priced at one step, as Prometheus evaluates it.
 #[test]
 fn victoriametrics_evaluates_at_each_step_above_a_selector_at_one_time() {
