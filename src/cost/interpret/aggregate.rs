@@ -3,7 +3,7 @@
 use super::{
     Interpreter, Uses,
     engine::Order,
-    value::{Made, Priced, Value, sum, times},
+    value::{Load, Made, Operands, Priced, Value, sum, times},
 };
 use crate::promql::ast::{AggregateOp, Grouping, NodeId};
 
@@ -13,6 +13,10 @@ const VALUE_BYTES: u64 = 26;
 const CHOSEN_BYTES: u64 = 150;
 /// `topk` and its like: a heap for each group.
 const HEAP_BYTES: u64 = 48;
+/// The node's `topk`: a heap for each group and step, and each value in it with the number of its series. A heap begins
+/// with room for four and doubles.
+const STEP_HEAP_BYTES: u64 = 24;
+const STEP_ENTRY_BYTES: u64 = 16;
 /// A sample that `quantile` copies, in a slice that grew by append.
 const COPIED_BYTES: u64 = 96;
 
@@ -98,9 +102,27 @@ impl Interpreter<'_> {
             present: times(at_once, steps).min(input.all_points()),
             ..input
         };
-        let work = times(CHOSEN_BYTES, input.series)
-            .saturating_add(times(groups, times(HEAP_BYTES, k).saturating_add(self.engine.taken)));
-        self.collects(param, expr, value, work)
+        let heaps = match self.engine.order {
+            Order::Streaming => {
+                let entries = times(4, groups).max(times(2, at_once));
+                times(steps, times(STEP_HEAP_BYTES, groups).saturating_add(times(STEP_ENTRY_BYTES, entries)))
+            }
+            Order::Eager | Order::InPlace => {
+                times(groups, times(HEAP_BYTES, k).saturating_add(self.engine.taken))
+            }
+        };
+        self.completes(param, expr, value, times(CHOSEN_BYTES, input.series).saturating_add(heaps))
+    }
+
+    /// All rows are there before the first is passed on, also by the node, which needs no complete operand for that.
+    fn completes(&self, param: Option<NodeId>, expr: NodeId, value: Value, work: u64) -> Priced {
+        if self.engine.order != Order::Streaming {
+            return self.collects(param, expr, value, work);
+        }
+        let Operands { held, peak, .. } = self.operands(&[expr], Uses::EachSeries);
+        let bytes = self.rows(&value).saturating_add(value.own_labels());
+        let rows = Load { bytes, points: value.all_points() };
+        Priced { value, held: rows, peak: peak.max(held.plus(rows).plus(Load::bytes(work))), lazy: false }
     }
 
     /// A series for each value, and a row of all steps for each of these: the worst is every sample's own, unless a
@@ -121,7 +143,7 @@ impl Interpreter<'_> {
             objects: 0,
             ..*folded
         };
-        self.collects(param, expr, value, 0)
+        self.completes(param, expr, value, 0)
     }
 
     /// Groups that the series of an operand fall into.

@@ -327,7 +327,12 @@ impl Interpreter<'_> {
             Order::Streaming => times(2, self.engine.slice(steps)),
             Order::Eager | Order::InPlace => times(16, steps),
         });
-        Priced { held: inner.held.plus(own), peak: inner.peak.max(inner.held.plus(own)), ..inner }
+        let peak = match self.engine.order {
+            // The row that the samples are copied from.
+            Order::Streaming => inner.peak.plus(own),
+            Order::Eager | Order::InPlace => inner.peak.max(inner.held.plus(own)),
+        };
+        Priced { held: inner.held.plus(own), peak, ..inner }
     }
 
     /// The work of a function on the windows of subqueries, each of which it looks through as a whole: memory of nested
@@ -371,8 +376,9 @@ impl Interpreter<'_> {
         let value = Value { points: at.copies, present, ..once.value };
         let points = value.all_points();
         if once.lazy {
-            let (held, peak) = (Load { points, ..once.held }, once.peak);
-            return Priced { value, held, peak: peak.max(held), lazy: true };
+            let held = Load { points, ..once.held };
+            let one_row = Load::bytes(times(2, self.engine.slice(at.copies)));
+            return Priced { value, held, peak: once.peak.max(held.plus(one_row)), lazy: true };
         }
         // Grown by append, from one point.
         let row = self.engine.slice(at.copies.saturating_mul(5) / 4).saturating_add(self.engine.row);

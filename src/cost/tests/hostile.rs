@@ -108,6 +108,29 @@ fn functions_of_metricsql_make_series() {
     }
 }
 
+/// Memory that the pools of Weir's node lent for 500 series; these were priced at 0.02 to 0.47 of it.
+#[test]
+fn the_node_holds_all_rows_of_what_it_chooses_and_counts() {
+    let graph =
+        |steps: i64| EvalTimes { start: NOW - 2 * HOUR, end: NOW, step: (2 * HOUR / (steps - 1)) as u64 };
+    for (query, times, series, live_mib) in [
+        ("bottomk without () (31, g)", graph(721), 500, 34.1),
+        ("bottomk by (path, job) (22, min_over_time(g[5m] offset -1m))", graph(3_601), 500, 64.4),
+        ("bottomk by (job, instance) (41, topk by (path, job) (50, g offset -1m))", graph(3_601), 500, 112.5),
+        (
+            r#"label_replace(topk without (instance) (40, g), "other", "$1", "job", "(.*)")"#,
+            graph(3_601),
+            500,
+            64.5,
+        ),
+        (r#"count(count_values("v", g))"#, graph(1_441), 10, 43.3),
+        ("sum_over_time(vector(1)[20000s:10ms])", EvalTimes::instant(NOW), 0, 76.4),
+        ("sum_over_time(absent(nope)[20000s:10ms])", EvalTimes::instant(NOW), 0, 76.4),
+    ] {
+        near(query, priced(query, times, series, Kind::Weir).cost.memory.value, live_mib, 4.0);
+    }
+}
+
 /// Its groups were half of all series and ranges: 140 times the memory that it takes.
 #[test]
 fn ranges_that_the_query_makes_are_few_groups() {
