@@ -1,76 +1,37 @@
 //! Asks the accounts, waits without holding anything, hands out permits.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{Arc, atomic::AtomicU8},
     time::Duration,
 };
 
 use arc_swap::{ArcSwap, Guard};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use smallvec::SmallVec;
 use tokio::{
     runtime::Handle,
-    sync::Notify,
+    sync::{Notify, oneshot},
     time::{Instant, sleep_until, timeout_at},
 };
 
 use super::{
+    charge::{Actual, Charge, Phase},
     per_query::{SoftHit, check_per_query, soft},
-    permit::{Actual, Charge, Permit, Phase, enter, phase},
+    permit::{Permit, enter, phase},
     policy::{Mode, Policy},
     refusal::{LimitName, Refusal, Scope, ShadowHit},
+    request::AdmissionRequest,
     snapshot::Snapshot,
     state::{Answer, Handovers, Place, State, retry_soon},
     wait::WaitReason,
     window::Cut,
 };
 use crate::base::{
-    ErrorKind, Estimate, QueryCost, TenantId,
+    ErrorKind, Estimate, TenantId,
     distress::{Distress, Load},
 };
-
-/// The part of a query that was already counted towards its tenants' rates.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Charged {
-    /// Nothing was taken for it before.
-    #[default]
-    Nothing,
-    /// It was counted already, but not its samples.
-    Query,
-    /// It was admitted before, to run in another way.
-    All,
-}
-
-/// A query that asks to run. Backend and class are names and not positions: a reload in between changes neither.
-#[derive(Clone, Debug)]
-pub struct AdmissionRequest {
-    /// The tenants that pay, each for all of it; the first is whose turn it is.
-    pub payers: SmallVec<[TenantId; 1]>,
-    /// The actor inside the tenant: a dashboard, a user, a rule.
-    pub actor: Arc<str>,
-    /// The name of its class, if it has one.
-    pub class: Option<Arc<str>>,
-    /// The name of the backend where it would run.
-    pub backend: Arc<str>,
-    /// Its estimated cost.
-    pub cost: QueryCost,
-    /// When the answer is of no use any more; the wait ends before.
-    pub deadline: Instant,
-    /// The part that was already counted towards the rates.
-    pub charged: Charged,
-    /// It runs in the slow lane, whatever it costs.
-    pub slow: bool,
-    /// The caller's own number of the query, given back in a [`Snapshot`].
-    pub tag: u64,
-}
-
-impl AdmissionRequest {
-    /// The tenant whose turn it takes.
-    pub(super) fn tenant(&self) -> TenantId {
-        self.payers.first().cloned().unwrap_or_else(TenantId::other)
-    }
-}
 
 /// A query that may run.
 #[derive(Debug)]
@@ -85,10 +46,20 @@ pub struct Admitted {
     pub soft: Option<SoftHit>,
 }
 
+/// The outcome of a wait.
+type Turn = Result<Permit, Refusal>;
+
+/// Everything behind the lock.
+struct Accounts {
+    state: State,
+    /// The caller of each query that waits, by its number.
+    callers: HashMap<u64, oneshot::Sender<Turn>>,
+}
+
 /// Decides which queries run.
 pub struct Admission {
     policy: ArcSwap<Policy>,
-    state: Mutex<State>,
+    accounts: Mutex<Accounts>,
     /// When the timer that is under way ends.
     armed: Mutex<Option<Instant>>,
     /// Notified when a query has to wait though the budget is leased.
@@ -106,8 +77,12 @@ impl Admission {
     pub fn new(policy: Policy) -> Arc<Self> {
         let policy = Arc::new(policy);
         let state = State::new(Arc::clone(&policy), TenantId::other(), Instant::now());
-        let (policy, state) = (ArcSwap::new(policy), Mutex::new(state));
-        Arc::new(Self { policy, state, armed: Mutex::default(), lease_wanted: Notify::new() })
+        Arc::new(Self {
+            policy: ArcSwap::new(policy),
+            accounts: Mutex::new(Accounts { state, callers: HashMap::new() }),
+            armed: Mutex::default(),
+            lease_wanted: Notify::new(),
+        })
     }
 
     /// The policy in force.
@@ -187,19 +162,27 @@ impl Admission {
         let mut shadowed = self.check_per_query(request)?;
         let soft = self.soft(request);
         let slow = request.slow || soft.is_some();
-        let answer = self.change(|state, now, ready| {
-            state.ask((request, slow), now, &mut shadowed, ready).map(|answer| (answer, now))
+        let answer = self.change_accounts(|Accounts { state, callers }, now, ready| {
+            Ok(match state.ask((request, slow), now, &mut shadowed, ready)? {
+                Answer::Run(charge) => Ok(charge),
+                Answer::Wait(place) => {
+                    let (caller, turn) = oneshot::channel();
+                    callers.insert(place.id, caller);
+                    Err((place, turn, now))
+                }
+            })
         });
         Ok(match answer? {
-            (Answer::Run(charge), _) => {
+            Ok(charge) => {
                 let permit = Permit::new(Arc::clone(self), charge);
                 Answered::Runs(Admitted { permit, waited: Duration::ZERO, shadowed, soft })
             }
-            (Answer::Wait(place), since) => {
+            Err((place, turn, since)) => {
                 if self.policy.load().sharing.leased {
                     self.lease_wanted.notify_one();
                 }
-                Answered::Waits(Waiting { admission: Arc::clone(self), place, since, shadowed, soft })
+                let admission = Arc::clone(self);
+                Answered::Waits(Waiting { admission, place, turn, since, shadowed, soft })
             }
         })
     }
@@ -270,29 +253,34 @@ impl Admission {
         })
     }
 
-    /// Changes the accounts and sends the grants. One that has just left drops its permit, which frees it for
-    /// the next.
+    /// Changes the state, and sends the outcomes to their callers.
     pub(super) fn change<T>(
         self: &Arc<Self>,
         change: impl FnOnce(&mut State, Instant, &mut Handovers) -> T,
     ) -> T {
+        self.change_accounts(|accounts, now, ready| change(&mut accounts.state, now, ready))
+    }
+
+    fn change_accounts<T>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Accounts, Instant, &mut Handovers) -> T,
+    ) -> T {
         let mut ready = Handovers::new();
-        let mut state = self.lock();
-        let changed = change(&mut state, Instant::now(), &mut ready);
-        let alarm = state.next_alarm();
-        drop(state);
-        self.hand_over(ready);
+        let mut accounts = self.accounts.lock();
+        let changed = change(&mut accounts, Instant::now(), &mut ready);
+        let alarm = accounts.state.next_alarm();
+        let callers = ready.into_iter().map(|(id, outcome)| (accounts.callers.remove(&id), outcome));
+        let ready: SmallVec<[_; 2]> = callers.collect();
+        drop(accounts);
+        for (caller, outcome) in ready {
+            // A permit that its caller does not take is dropped, which frees it for the next.
+            let outcome = outcome.map(|charge| Permit::new(Arc::clone(self), charge));
+            drop(caller.map(|caller| caller.send(outcome)));
+        }
         if let Some(at) = alarm {
             self.arm(at);
         }
         changed
-    }
-
-    fn hand_over(self: &Arc<Self>, ready: Handovers) {
-        for (to, outcome) in ready {
-            let outcome = outcome.map(|charge| Permit::new(Arc::clone(self), charge));
-            drop(to.send(outcome));
-        }
     }
 
     /// Spawns a task that dispatches when an alarm is due.
@@ -315,8 +303,14 @@ impl Admission {
         });
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
+    pub(super) fn lock(&self) -> MappedMutexGuard<'_, State> {
+        MutexGuard::map(self.accounts.lock(), |accounts| &mut accounts.state)
+    }
+
+    /// The number of callers that wait for a turn.
+    #[cfg(test)]
+    pub(super) fn callers(&self) -> usize {
+        self.accounts.lock().callers.len()
     }
 }
 
@@ -336,6 +330,7 @@ pub(super) enum Answered {
 pub(super) struct Waiting {
     admission: Arc<Admission>,
     place: Place,
+    turn: oneshot::Receiver<Turn>,
     since: Instant,
     shadowed: Vec<ShadowHit>,
     soft: Option<SoftHit>,
@@ -346,7 +341,7 @@ impl Waiting {
     pub(super) async fn turn(mut self, request: &AdmissionRequest) -> Result<Admitted, Refusal> {
         let longest = self.place.longest;
         let end = request.deadline.min(self.since + longest);
-        let outcome = match timeout_at(end, &mut self.place.receiver).await {
+        let outcome = match timeout_at(end, &mut self.turn).await {
             Ok(Ok(outcome)) => outcome,
             // The time is up, but it may just have been handed over.
             Ok(Err(_)) | Err(_) => self.leave().unwrap_or_else(|reason| {
@@ -370,18 +365,23 @@ impl Waiting {
     }
 
     /// Leaves the queue: the grant that was sent already, or else the reason for waiting.
-    fn leave(&mut self) -> Result<Result<Permit, Refusal>, WaitReason> {
-        let Place { charge, id, receiver, .. } = &mut self.place;
-        match self.admission.change(|state, now, ready| state.leave_queue(charge, *id, now, ready)) {
+    fn leave(&mut self) -> Result<Turn, WaitReason> {
+        let Place { charge, id, .. } = &self.place;
+        let reason = self.admission.change_accounts(|Accounts { state, callers }, now, ready| {
+            let reason = state.leave_queue(charge, *id, now, ready)?;
+            callers.remove(id);
+            Some(reason)
+        });
+        match reason {
             Some(reason) => Err(reason),
-            None => receiver.try_recv().map_err(|_| WaitReason::Turn),
+            None => self.turn.try_recv().map_err(|_| WaitReason::Turn),
         }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if !self.place.receiver.is_terminated() {
+        if !self.turn.is_terminated() {
             // A grant goes back by its own drop.
             drop(self.leave().ok());
         }

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    lane::{Account, Budget, Lane, Open, Reserve},
-    permit::{Charge, Phase},
+    account::{Account, Reserve},
+    charge::{Charge, Phase},
+    lane::{Budget, Lane, Open},
     policy::{BackendBudget, Sharing},
     shares,
     usage::Usage,

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::{
     backend::Backend,
+    charge::{Charge, Phase},
     lane::Lane,
-    permit::{Charge, Phase},
     queue::{Queue, Verdict},
     state::State,
     usage::Usage,

@@ -12,9 +12,11 @@
 //! accounts; nothing is held while waiting. A permit's drop is the only way back of its share, and a freed share goes
 //! to the waiter whose turn it is before anybody else can ask.
 
+mod account;
 mod admission;
 mod backend;
 mod ceilings;
+mod charge;
 mod effective;
 #[cfg(test)]
 mod invariants;
@@ -28,6 +30,7 @@ mod preflight;
 mod queue;
 mod rate;
 mod refusal;
+mod request;
 mod scheduler;
 mod shares;
 mod snapshot;
@@ -38,18 +41,20 @@ mod victim;
 mod wait;
 mod window;
 
-pub use admission::{Admission, AdmissionRequest, Admitted, Charged};
+pub use admission::{Admission, Admitted};
 pub use ceilings::Ceilings;
+pub use charge::{Actual, End};
 pub use effective::{EffectiveLimit, LimitTable, LimitTexts};
 pub use lane::Lane;
 pub use layer::{Admissible, Admit, AdmitLayer, HoldLayer, Permitted, RateLayer, RateLimited};
 pub use per_query::{SoftHit, check_per_query, soft};
-pub use permit::{Actual, End, Permit, PermitHandle};
+pub use permit::{Permit, PermitHandle};
 pub use policy::{
     BackendBudget, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy, Rate, RateLimit, Rates,
     Sharing, SlowLane, TenantPolicy, Written,
 };
 pub use refusal::{LimitName, Refusal, Scope, ShadowHit};
+pub use request::{AdmissionRequest, Charged};
 pub use shares::light;
 pub use snapshot::{BackendSnapshot, LaneSnapshot, Snapshot, TenantSnapshot};
 pub use victim::{Candidate, victim};

@@ -5,11 +5,11 @@ use std::{num::NonZeroU64, sync::Arc};
 use tokio::time::Instant;
 
 use super::{
-    admission::{AdmissionRequest, Charged},
-    permit::Charge,
+    charge::Charge,
     policy::{Limit, Mode},
     rate::{Over, Verdict},
     refusal::{LimitName, Refusal, Scope, ShadowHit},
+    request::{AdmissionRequest, Charged},
     state::State,
 };
 use crate::base::{ErrorKind, Estimate, TenantId};

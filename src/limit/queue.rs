@@ -16,12 +16,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
-use super::{
-    permit::{Charge, Payers, Permit},
-    refusal::Refusal,
-};
+use super::charge::{Charge, Payers};
 use crate::base::share::Amount;
 
 /// A query that waits.
@@ -35,7 +32,6 @@ pub(super) struct Waiter {
     pub(super) asked: Instant,
     /// How long it may wait.
     pub(super) longest: Duration,
-    pub(super) hand_over: oneshot::Sender<Result<Permit, Refusal>>,
 }
 
 /// The scheduler's verdict on a waiting query.

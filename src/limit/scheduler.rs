@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
+    charge::Charge,
     lane::Lane,
-    permit::Charge,
     queue::{Parked, Verdict, Waiter},
     state::{Handovers, PAUSE, State},
     wait::WaitReason,
@@ -131,7 +131,7 @@ impl State {
             self.left(&waiter.charge);
             waiter.charge.lane = self.fits(&waiter.charge, now).unwrap_or(lane);
             self.charge(&waiter.charge);
-            ready.push((waiter.hand_over, Ok(waiter.charge)));
+            ready.push((waiter.id, Ok(waiter.charge)));
         }
     }
 

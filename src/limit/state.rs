@@ -3,16 +3,17 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
 use super::{
-    admission::AdmissionRequest,
+    account::Reserve,
     backend::Backend,
-    lane::{Lane, Reserve},
-    permit::{Actual, Charge, End, Payers, Permit, Phase},
+    charge::{Actual, Charge, End, Payers, Phase},
+    lane::Lane,
     policy::Policy,
     queue::Waiter,
     refusal::{LimitName, Refusal, Scope, ShadowHit},
+    request::AdmissionRequest,
     tenants::Tenants,
     wait::WaitReason,
 };
@@ -36,9 +37,8 @@ pub(super) struct Class {
     pub(super) reserve_percent: u8,
 }
 
-/// Grants to waiters, sent after the lock is released.
-pub(super) type Handovers =
-    SmallVec<[(oneshot::Sender<Result<Permit, Refusal>>, Result<Charge, Refusal>); 2]>;
+/// The outcomes of queries that waited, each by its number.
+pub(super) type Handovers = SmallVec<[(u64, Result<Charge, Refusal>); 2]>;
 
 /// The immediate answer of admission.
 pub(super) enum Answer {
@@ -50,7 +50,7 @@ pub(super) enum Answer {
 pub(super) struct Place {
     pub(super) charge: Charge,
     pub(super) id: u64,
-    pub(super) receiver: oneshot::Receiver<Result<Permit, Refusal>>,
+    /// How long it may wait.
     pub(super) longest: Duration,
 }
 
@@ -166,7 +166,7 @@ impl State {
         for lane in Lane::ALL {
             for waiter in self.backends[slot].lane_mut(lane).take_waiting() {
                 self.tenants.waiting(&waiter.charge.payers, -1);
-                ready.push((waiter.hand_over, Err(why.clone())));
+                ready.push((waiter.id, Err(why.clone())));
             }
         }
         ready
@@ -220,7 +220,7 @@ impl State {
         if let Some((other, id)) = gives_way
             && let Some(waiter) = self.take_out(&other, id)
         {
-            ready.push((waiter.hand_over, Err(self.queue_full(request, &charge))));
+            ready.push((waiter.id, Err(self.queue_full(request, &charge))));
         }
         let place = self.enqueue(request, charge, now);
         ready.extend(self.dispatch(now));
@@ -294,7 +294,6 @@ impl State {
     fn enqueue(&mut self, request: &AdmissionRequest, charge: Charge, now: Instant) -> Place {
         let waits = charge.payers.iter().map(|slot| self.tenants.get(*slot).policy.queue.wait);
         let longest = waits.min().unwrap_or_default();
-        let (hand_over, receiver) = oneshot::channel();
         let id = self.number();
         self.tenants.waiting(&charge.payers, 1);
         let backend = &mut self.backends[charge.backend];
@@ -308,9 +307,8 @@ impl State {
             charge: charge.clone(),
             asked: now,
             longest,
-            hand_over,
         });
-        Place { charge, id, receiver, longest }
+        Place { charge, id, longest }
     }
 
     fn number(&mut self) -> u64 {

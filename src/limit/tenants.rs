@@ -6,8 +6,8 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{
+    charge::{Charge, Phase},
     lane::Lane,
-    permit::{Charge, Phase},
     policy::{InFlight, Policy, TenantPolicy},
     rate::Buckets,
     shares,

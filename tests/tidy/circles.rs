@@ -20,7 +20,6 @@ const TOLERATED: &[(&str, &str)] = &[
         "the handlers of the API share the live views, which show the answers of some of them",
     ),
     ("src/backend/client.rs", "probes and split queries are sent by the backend that owns their bounds"),
-    ("src/limit/state.rs", "a permit gives itself back to the accounts that it is charged to"),
     ("src/node/db/mod.rs", "the database is one type, in a file for each of its tasks"),
 ];
 

@@ -211,6 +211,8 @@ impl Crowd {
         let permits: Vec<_> = self.running.iter().map(|admitted| admitted.permit.held()).collect();
         let broken = invariants::broken(&self.admission.lock(), &permits, before, 2, Instant::now());
         assert!(broken.is_empty(), "step {step}: {broken:#?}");
+        let waiting: usize = self.admission.lock().backends.iter().map(|backend| backend.waiting()).sum();
+        assert_eq!(self.admission.callers(), waiting, "step {step}: each query that waits has its caller");
     }
 
     /// Makes this number of steps, and checks after each.
