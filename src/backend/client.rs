@@ -17,7 +17,7 @@ use super::{
     pool::Sent,
     probe::Probes,
     replicas::{Lease, Replica, Replicas},
-    split,
+    split::merge_budget,
 };
 use crate::{base::TenantId, http::ByteBudget};
 
@@ -48,7 +48,7 @@ impl Backend {
             name: settings.name.as_str().into(),
             replicas,
             probes: Probes::new(settings.probe),
-            merges: split::merge_budget(),
+            merges: merge_budget(),
             tsdb_status: Endpoint::default(),
             settings,
         })

@@ -7,7 +7,10 @@ use http_body_util::BodyExt;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{ProbeError, ProbeRequest, scan::SeriesScan};
+use super::{
+    request::{ProbeError, ProbeRequest},
+    scan::SeriesScan,
+};
 use crate::{
     backend::{
         Backend, Outgoing,

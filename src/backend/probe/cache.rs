@@ -1,10 +1,15 @@
 //! Answers to probes that are kept, and the requests that they answer.
 
-use std::{collections::hash_map::RandomState, hash::BuildHasher, sync::Arc, time::Duration};
+use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hash},
+    sync::Arc,
+    time::Duration,
+};
 
 use moka::{Expiry, future, sync};
 
-use super::{ProbeError, ProbeOutcome, ProbeRequest};
+use super::request::{ProbeError, ProbeOutcome, ProbeRequest};
 use crate::{
     backend::ProbeSettings,
     base::{Confidence, TimeRange},
@@ -14,13 +19,26 @@ use crate::{
 const FAILURE_TTL: Duration = Duration::from_secs(10);
 /// A wait for a place that was too long, or a backend that is down, says nothing of the selector.
 const UNASKED_TTL: Duration = Duration::from_millis(100);
+/// How long the share of native histograms is kept: the type of a metric changes with its exporter.
+const SHARE_TTL: Duration = Duration::from_secs(600);
+/// How long it is kept that there is no share: the selector had no series, or the backend did not answer.
+const NONE_TTL: Duration = Duration::from_secs(10);
 /// Windows of one selector of which the whole count is kept.
 const WINDOWS_MAX: usize = 4;
 /// How often a request waits for the answer to another one about the same selector before it takes the answer at hand.
 const WAITS_MAX: u8 = 2;
 
 /// Two keyed hashes of the request: selectors may be 64 KiB long, and thousands of answers are kept.
-type Key = [u64; 2];
+pub(super) type Key = [u64; 2];
+
+#[derive(Debug, Default)]
+struct Hashing([RandomState; 2]);
+
+impl Hashing {
+    fn key(&self, of: &impl Hash) -> Key {
+        self.0.each_ref().map(|hashing| hashing.hash_one(of))
+    }
+}
 
 /// A cached answer, or error.
 #[derive(Clone, Debug)]
@@ -47,7 +65,7 @@ pub(super) struct Answers {
     whole: sync::Cache<Key, Arc<[Whole]>>,
     /// Series of one instant, by selector, instant and scope: windows that end together share it.
     instants: future::Cache<Key, u64>,
-    hashing: [RandomState; 2],
+    hashing: Hashing,
 }
 
 /// Answers live as long as configured, failures shorter.
@@ -83,7 +101,7 @@ impl Answers {
             exactly: future::Cache::builder().max_capacity(entries).expire_after(Lifetimes { ttl }).build(),
             whole: sync::Cache::builder().max_capacity(entries).time_to_live(ttl).build(),
             instants: future::Cache::builder().max_capacity(entries).time_to_live(ttl).build(),
-            hashing: [RandomState::new(), RandomState::new()],
+            hashing: Hashing::default(),
         }
     }
 
@@ -94,7 +112,7 @@ impl Answers {
         request: &ProbeRequest<'_>,
         ask: impl Fn() -> A,
     ) -> (Kept, bool) {
-        let key = self.key(&(request.selector, request.window, request.scope.key()));
+        let key = self.hashing.key(&(request.selector, request.window, request.scope.key()));
         let mut waits = 0..WAITS_MAX;
         loop {
             let entry = self.exactly.entry(key).or_insert_with_if(ask(), |kept| !kept.answers(request)).await;
@@ -113,14 +131,14 @@ impl Answers {
         at_ms: i64,
         asking: impl Future<Output = Result<u64, ProbeError>>,
     ) -> Result<u64, ProbeError> {
-        let key = self.key(&(request.selector, at_ms, request.scope.key()));
+        let key = self.hashing.key(&(request.selector, at_ms, request.scope.key()));
         self.instants.try_get_with(key, asking).await.map_err(|error| ProbeError::clone(&error))
     }
 
     /// A longer window holds at least this number, a shorter one at most: where that settles a request, it is not
     /// asked.
     pub(super) fn of_other_window(&self, request: &ProbeRequest<'_>) -> Option<ProbeOutcome> {
-        let kept = self.whole.get(&self.key(&(request.selector, request.scope.key())))?;
+        let kept = self.whole.get(&self.hashing.key(&(request.selector, request.scope.key())))?;
         let window = request.window;
         let same = widened(window);
         let of_one = |whole: &Whole| {
@@ -146,16 +164,12 @@ impl Answers {
 
     /// Keeps the whole count of a window for requests about others.
     pub(super) fn keep_whole(&self, request: &ProbeRequest<'_>, outcome: ProbeOutcome, open: bool) {
-        let key = self.key(&(request.selector, request.scope.key()));
+        let key = self.hashing.key(&(request.selector, request.scope.key()));
         let before = self.whole.get(&key);
         let newest = Whole { window: request.window, outcome, open };
         let others = before.iter().flat_map(|kept| kept.iter().copied());
         let others = others.filter(|whole| whole.window != newest.window).take(WINDOWS_MAX - 1);
         self.whole.insert(key, std::iter::once(newest).chain(others).collect());
-    }
-
-    fn key(&self, of: &impl std::hash::Hash) -> Key {
-        [self.hashing[0].hash_one(of), self.hashing[1].hash_one(of)]
     }
 }
 
@@ -166,6 +180,52 @@ impl Kept {
             let series = outcome.series.value;
             series > request.limit || !outcome.truncated
         })
+    }
+}
+
+/// Shares of native histograms that were asked for, by metric or selector, and scope.
+#[derive(Debug)]
+pub(super) struct Shares {
+    pub(super) kept: future::Cache<Key, Option<f64>>,
+    hashing: Hashing,
+}
+
+#[derive(Debug)]
+struct ShareLifetimes;
+
+impl Expiry<Key, Option<f64>> for ShareLifetimes {
+    fn expire_after_create(&self, _: &Key, share: &Option<f64>, _: std::time::Instant) -> Option<Duration> {
+        Some(if share.is_some() { SHARE_TTL } else { NONE_TTL })
+    }
+}
+
+impl Shares {
+    pub(super) fn new(settings: &ProbeSettings) -> Self {
+        let kept = future::Cache::builder().max_capacity(settings.cache_entries).expire_after(ShareLifetimes);
+        Self { kept: kept.build(), hashing: Hashing::default() }
+    }
+
+    pub(super) fn key(&self, text: &str, request: &ProbeRequest<'_>) -> Key {
+        self.hashing.key(&(text, request.scope.key()))
+    }
+}
+
+/// The numbers of values that were asked for, by expression, instants and scope.
+#[derive(Debug)]
+pub(super) struct Values {
+    pub(super) kept: future::Cache<Key, Option<Arc<[u64]>>>,
+    hashing: Hashing,
+}
+
+impl Values {
+    pub(super) fn new(settings: &ProbeSettings) -> Self {
+        let kept = future::Cache::builder().max_capacity(settings.cache_entries).time_to_live(settings.ttl);
+        Self { kept: kept.build(), hashing: Hashing::default() }
+    }
+
+    /// `instants` are those of all requests that are the same.
+    pub(super) fn key(&self, request: &ProbeRequest<'_>, instants: &[i64]) -> Key {
+        self.hashing.key(&(request.selector, instants, request.scope.key()))
     }
 }
 

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{
-    Counted, ProbeError, ProbeRequest,
     ask::{Form, Listed},
+    request::{ProbeError, ProbeRequest, now_ms},
 };
 use crate::{
     backend::{
@@ -18,7 +18,7 @@ use crate::{
     },
     base::{
         Confidence::{self, Exact, Learned, UpperBound},
-        TimeRange,
+        LabelSize, TimeRange,
         time::seconds,
     },
 };
@@ -46,7 +46,7 @@ impl Backend {
         match self.kind() {
             Kind::Prometheus => self.count_on_prometheus(request, end_ms, deadline).await,
             Kind::VictoriaMetrics => self.count_on_victoria(request, deadline).await,
-            Kind::Mimir => self.count_on_mimir(request, deadline, super::now_ms()).await,
+            Kind::Mimir => self.count_on_mimir(request, deadline, now_ms()).await,
             Kind::Cortex => self.list(request, deadline).await?.classed(Exact),
             // Replicas may be counted twice, so it is a bound; and none when a store gave no answer.
             Kind::Thanos => self.list(request, deadline).await?.classed(UpperBound),
@@ -260,6 +260,18 @@ impl Backend {
             self.ask_json("/api/v1/query_cost", form, request, deadline).await?;
         Ok(Counted::whole(answer.data.estimate.series_touched, Exact, bytes))
     }
+}
+
+/// The result of one kind's probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counted {
+    pub(super) series: u64,
+    pub(super) class: Confidence,
+    /// The number is a lower bound.
+    pub(super) truncated: bool,
+    pub(super) bytes: u64,
+    /// Of the series that were listed.
+    pub(super) labels: Option<LabelSize>,
 }
 
 impl Listed {

@@ -9,186 +9,36 @@ mod ask;
 mod cache;
 mod counts;
 mod kinds;
+mod request;
 mod scan;
+mod state;
 mod types;
 mod values;
 
-use std::{
-    fmt,
-    sync::atomic::Ordering::Relaxed,
-    time::{Duration, SystemTime},
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{Backend, Kind, error::Cause};
+use crate::base::Estimate;
+
+pub(super) use self::state::Probes;
+use self::{
+    cache::{Kept, widened},
+    kinds::{Counted, VICTORIA_LISTS_CHEAPLY},
+    request::now_ms,
+    state::{BYTES_UNIT, COUNTED_BYTES, LISTED_BYTES, PROBES_BYTES_MAX, taken},
+};
+pub use self::{
+    counts::Counts,
+    request::{ProbeError, ProbeOutcome, ProbeRequest},
 };
 
-use tokio::{
-    sync::{Mutex, Semaphore, SemaphorePermit},
-    time::{Instant, timeout_at},
-};
-
-use super::{
-    Backend, BackendError, Kind, ProbeSettings, endpoint::Endpoint, error::Cause, parameters::DataScope,
-};
-use crate::base::{Confidence, ErrorKind, Estimate, LabelSize, TimeRange};
-
-use cache::{Answers, Kept, widened};
-use counts::Counters;
-pub use counts::Counts;
-
-/// A question to a backend.
-#[derive(Clone, Copy, Debug)]
-pub struct ProbeRequest<'a> {
-    /// The selector, without range, offset and `@`.
-    pub selector: &'a str,
-    /// The metric that it names.
-    pub metric: Option<&'a str>,
-    /// The time in which it is read.
-    pub window: TimeRange,
-    /// A count may stop here: more series are refused, whatever their number.
-    pub limit: u64,
-    /// A number of series up to which no limit is in doubt: the count of a longer window is enough then.
-    pub enough: u64,
-    /// The selector matches everything: asking would itself be the attack.
-    pub match_all: bool,
-    /// The data scope, by which answers are cached. Nothing else of a client goes into a probe.
-    pub scope: &'a DataScope,
-    /// How long the probe may wait for its turn.
-    pub deadline: Instant,
-}
-
-/// The answer of the backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProbeOutcome {
-    /// The series that the selector matches in the window.
-    pub series: Estimate,
-    /// A lower bound over the limit; counting stopped there.
-    pub truncated: bool,
-    /// The answer was kept from an earlier probe.
-    pub cached: bool,
-    /// The time of the probe; of a cached answer, the time it took then.
-    pub took: Duration,
-    /// Bytes of the answer.
-    pub bytes: u64,
-    /// The sizes of their label sets, where they were listed.
-    pub labels: Option<LabelSize>,
-}
-
-/// Why there is no number.
-#[derive(Clone, Debug)]
-pub enum ProbeError {
-    /// The selector matches everything.
-    MatchAll,
-    /// Its turn did not come in time: no place among the probes, or no room for its memory.
-    Busy,
-    /// No answer in time, though it was the only probe.
-    Late(Duration),
-    /// The backend failed.
-    Backend(BackendError),
-    /// The backend refused to count.
-    Refused(u16, String),
-    /// The backend's answer holds no number.
-    Unreadable(String),
-    /// The backend left series out.
-    Incomplete,
-}
-
-impl ProbeError {
-    /// The kind of failure.
-    pub const fn kind(&self) -> ErrorKind {
-        match self {
-            Self::MatchAll => ErrorKind::LimitExceeded,
-            Self::Busy => ErrorKind::QueueTimeout,
-            Self::Late(_) => ErrorKind::UpstreamTimeout,
-            Self::Backend(error) => error.kind(),
-            Self::Refused(..) | Self::Unreadable(_) | Self::Incomplete => ErrorKind::UpstreamDead,
-        }
-    }
-
-    /// The backend was not asked, or there is nobody to answer: the selector stays unknown, and every waiter for the
-    /// number has to ask again.
-    pub const fn is_unasked(&self) -> bool {
-        matches!(self, Self::Busy | Self::Backend(_))
-    }
-}
-
-impl fmt::Display for ProbeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::MatchAll => f.write_str("a selector that matches everything is not counted"),
-            Self::Busy => f.write_str("too many others were counted before it"),
-            Self::Late(after) => write!(f, "no count within {}", crate::base::duration::text(*after)),
-            Self::Backend(error) => error.fmt(f),
-            Self::Refused(status, why) => write!(f, "the backend refused to count ({status}): {why}"),
-            Self::Unreadable(why) => write!(f, "the backend's count cannot be read: {why}"),
-            Self::Incomplete => f.write_str("the backend left series out of its count"),
-        }
-    }
-}
-
-impl std::error::Error for ProbeError {}
-
-/// Most probes at a time, whatever is configured.
-const CONCURRENCY_MAX: u32 = 1_024;
-/// Bytes that all probes of a backend may make it hold at a time; a larger one comes alone.
-const PROBES_BYTES_MAX: u64 = 64 << 20;
-/// Their unit.
-const BYTES_UNIT: u64 = 1 << 10;
-/// Bytes that a backend holds for a series of a list: 188 MiB for 200,000, measured on Prometheus 2.42.
-const LISTED_BYTES: u64 = 1 << 10;
 /// Series of the list that is asked for first, where lists are cut. Most selectors match fewer, and their counts do not
 /// wait for those that would hold much.
 const SHORT_LIST: u64 = 1_000;
 /// Series that a list is taken to hold at a backend that cannot cut it.
 const UNCUT_SERIES: u64 = 100_000;
-/// Bytes of a probe that is answered from an index or from counters.
-const COUNTED_BYTES: u64 = 64 << 10;
-
-/// The probes of one backend.
-#[derive(Debug)]
-pub(super) struct Probes {
-    settings: ProbeSettings,
-    places: Semaphore,
-    concurrency: u32,
-    /// The memory that all probes make the backend hold, in [`BYTES_UNIT`]s.
-    memory: Semaphore,
-    answers: Answers,
-    shares: types::Shares,
-    values: values::Values,
-    counters: Counters,
-    /// Whether the backend's `/api/v1/series` takes a limit, and when that was found out.
-    series_limit: Mutex<Option<(bool, Instant)>>,
-    /// Mimir's cardinality API.
-    cardinality: Endpoint,
-}
-
-impl Probes {
-    pub(super) fn new(settings: ProbeSettings) -> Self {
-        let concurrency = u32::try_from(settings.concurrency).unwrap_or(CONCURRENCY_MAX);
-        let concurrency = concurrency.clamp(1, CONCURRENCY_MAX);
-        Self {
-            settings,
-            places: Semaphore::new(concurrency as usize),
-            concurrency,
-            memory: Semaphore::new((PROBES_BYTES_MAX / BYTES_UNIT) as usize),
-            answers: Answers::new(&settings),
-            shares: types::Shares::new(&settings),
-            values: values::Values::new(&settings),
-            counters: Counters::default(),
-            series_limit: Mutex::new(None),
-            cardinality: Endpoint::default(),
-        }
-    }
-
-    pub(super) fn counts(&self) -> Counts {
-        self.counters.counts()
-    }
-}
-
-/// Acquires this number of permits, first come, first served.
-async fn taken(of: &Semaphore, count: u32, deadline: Instant) -> Result<SemaphorePermit<'_>, ProbeError> {
-    match timeout_at(deadline, of.acquire_many(count)).await {
-        Ok(Ok(permits)) => Ok(permits),
-        _ => Err(ProbeError::Busy),
-    }
-}
 
 impl Backend {
     /// How many series a selector matches in a window, from the cache or from the backend. The window asked about is up
@@ -300,37 +150,9 @@ impl Backend {
             Kind::Weir => return COUNTED_BYTES,
             Kind::Prometheus if self.obeys_series_limit(request, deadline).await => request.limit,
             Kind::Prometheus => request.limit.max(UNCUT_SERIES),
-            Kind::VictoriaMetrics => request.limit.min(kinds::VICTORIA_LISTS_CHEAPLY),
+            Kind::VictoriaMetrics => request.limit.min(VICTORIA_LISTS_CHEAPLY),
             Kind::Thanos | Kind::Mimir | Kind::Cortex | Kind::M3 => request.limit,
         };
         series.saturating_add(1).saturating_mul(LISTED_BYTES).max(COUNTED_BYTES)
     }
-}
-
-/// The result of one kind's probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Counted {
-    series: u64,
-    class: Confidence,
-    /// The number is a lower bound.
-    truncated: bool,
-    bytes: u64,
-    /// Of the series that were listed.
-    labels: Option<LabelSize>,
-}
-
-impl ProbeOutcome {
-    /// A cached count of a window that was not over yet is an observation, no more.
-    fn as_seen(mut self, cached: bool, open: bool) -> Self {
-        self.cached = cached;
-        if cached && open {
-            self.series.confidence = self.series.confidence.max(Confidence::Learned);
-        }
-        self
-    }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    since.as_millis() as i64
 }

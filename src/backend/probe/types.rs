@@ -1,63 +1,20 @@
 //! Whether a selector matches native histograms: each takes many times the memory of a float, and no list of series
 //! distinguishes them.
 
-use std::{
-    collections::hash_map::RandomState,
-    hash::BuildHasher,
-    sync::atomic::Ordering::Relaxed,
-    time::{Duration, Instant as StdInstant},
-};
+use std::sync::atomic::Ordering::Relaxed;
 
-use moka::{Expiry, future};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    BYTES_UNIT, COUNTED_BYTES, PROBES_BYTES_MAX, ProbeError, ProbeRequest,
     ask::Form,
     kinds::{Answer, Vector},
-    now_ms, taken,
+    request::{ProbeError, ProbeRequest, now_ms},
+    state::{BYTES_UNIT, COUNTED_BYTES, PROBES_BYTES_MAX, taken},
 };
-use crate::{
-    backend::{Backend, ProbeSettings},
-    base::time::seconds,
-};
+use crate::{backend::Backend, base::time::seconds};
 
 /// Bytes that a backend holds for a series at one instant, a native histogram of 160 buckets with it.
 const TYPED_BYTES: u64 = 4 << 10;
-/// How long the type of a metric is cached: it changes with its exporter.
-const SHARE_TTL: Duration = Duration::from_secs(600);
-/// How long nothing is kept: the selector had no series, or the backend did not answer.
-const NONE_TTL: Duration = Duration::from_secs(10);
-
-type Key = [u64; 2];
-
-/// Shares of native histograms that were asked for, by metric or selector, and scope.
-#[derive(Debug)]
-pub(super) struct Shares {
-    kept: future::Cache<Key, Option<f64>>,
-    hashing: [RandomState; 2],
-}
-
-#[derive(Debug)]
-struct Lifetimes;
-
-impl Expiry<Key, Option<f64>> for Lifetimes {
-    fn expire_after_create(&self, _: &Key, share: &Option<f64>, _: StdInstant) -> Option<Duration> {
-        Some(if share.is_some() { SHARE_TTL } else { NONE_TTL })
-    }
-}
-
-impl Shares {
-    pub(super) fn new(settings: &ProbeSettings) -> Self {
-        let kept = future::Cache::builder().max_capacity(settings.cache_entries).expire_after(Lifetimes);
-        Self { kept: kept.build(), hashing: [RandomState::new(), RandomState::new()] }
-    }
-
-    fn key(&self, text: &str, request: &ProbeRequest<'_>) -> Key {
-        let of = (text, request.scope.key());
-        [self.hashing[0].hash_one(of), self.hashing[1].hash_one(of)]
-    }
-}
 
 impl Backend {
     /// The share of a selector's series that are native histograms, 0 to 1, at the end of its window; `None` where it

@@ -1,41 +1,25 @@
 //! The different values of an expression at a few instants, for `count_values` on a graph: it makes a series of each.
 
 use std::{
-    collections::{HashMap, hash_map::RandomState},
-    hash::BuildHasher,
+    collections::HashMap,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use moka::future;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    BYTES_UNIT, COUNTED_BYTES, LISTED_BYTES, PROBES_BYTES_MAX, ProbeRequest, ask::Form, kinds::Answer, taken,
+    ask::Form,
+    kinds::Answer,
+    request::ProbeRequest,
+    state::{BYTES_UNIT, COUNTED_BYTES, LISTED_BYTES, PROBES_BYTES_MAX, taken},
 };
-use crate::{
-    backend::{Backend, ProbeSettings},
-    base::time::seconds,
-};
+use crate::{backend::Backend, base::time::seconds};
 
 /// How far the instants of two requests may lie apart to be the same, milliseconds: a dashboard that reloads asks the same.
 const GRANULE_MS: i64 = 300_000;
 /// The label that holds a value.
 const LABEL: &str = "value";
-
-/// Counts that are kept, by expression, instants and scope.
-#[derive(Debug)]
-pub(super) struct Values {
-    kept: future::Cache<u64, Option<Arc<[u64]>>>,
-    hashing: RandomState,
-}
-
-impl Values {
-    pub(super) fn new(settings: &ProbeSettings) -> Self {
-        let kept = future::Cache::builder().max_capacity(settings.cache_entries).time_to_live(settings.ttl);
-        Self { kept: kept.build(), hashing: RandomState::new() }
-    }
-}
 
 #[derive(Deserialize)]
 struct Vector {
@@ -53,7 +37,7 @@ impl Backend {
     pub async fn values_seen(&self, request: &ProbeRequest<'_>, instants: &[i64]) -> Option<Arc<[u64]>> {
         let values = &self.probes.values;
         let granules: Vec<i64> = instants.iter().map(|at| at.div_euclid(GRANULE_MS)).collect();
-        let key = values.hashing.hash_one((request.selector, granules, request.scope.key()));
+        let key = values.key(request, &granules);
         let asking = Box::pin(self.ask_values(request, instants));
         timeout_at(request.deadline, values.kept.get_with(key, asking)).await.ok()?
     }

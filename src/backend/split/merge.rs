@@ -4,17 +4,47 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
+    fmt,
     sync::Arc,
 };
 
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
-use super::NotMergeable;
-use crate::{backend::Kind, base::time::EvalTimes};
+use crate::{backend::Kind, base::time::EvalTimes, http::ByteBudget};
 
+/// Bytes of JSON in all answers of a backend that are being merged or sent on; up to three times that in memory, while
+/// an answer of many short series is written.
+const MERGING_MAX: usize = 32 << 20;
 /// More series than this no graph shows, and they take more memory than their bytes.
 const SERIES_MAX: usize = 10_000;
+
+/// Why the answers to parts were not merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotMergeable {
+    /// They are too long, or have too many series: the query must run as a whole.
+    TooLong,
+    /// One has a form that cannot be merged: the query must run as a whole.
+    Odd,
+    /// Other answers hold all the memory for merging.
+    NoMemory,
+}
+
+impl fmt::Display for NotMergeable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooLong => "the answer is too long to be merged from parts",
+            Self::Odd => "an answer to a part has a form that cannot be merged",
+            Self::NoMemory => "other answers hold all the memory for merging parts",
+        })
+    }
+}
+
+/// Memory for the answers of one backend. Each takes free memory at once or fails: to wait for it while holding some
+/// would be a deadlock.
+pub(in crate::backend) fn merge_budget() -> ByteBudget {
+    ByteBudget::new(MERGING_MAX)
+}
 
 /// The answer merged so far.
 #[derive(Debug)]

@@ -2,12 +2,15 @@
 
 mod merge;
 
-use std::{fmt, io::Write as _};
+use std::io::Write as _;
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use tokio::time::Instant;
+
+pub use self::merge::NotMergeable;
+pub(super) use self::merge::merge_budget;
 
 use self::merge::Matrix;
 use super::{
@@ -15,14 +18,8 @@ use super::{
     error::Cause,
     fetch::{ReadError, read_at_most},
 };
-use crate::{
-    base::time::{EvalTimes, seconds},
-    http::ByteBudget,
-};
+use crate::base::time::{EvalTimes, seconds};
 
-/// Bytes of JSON in all answers of a backend that are being merged or sent on; up to three times that in memory, while
-/// an answer of many short series is written.
-const MERGING_MAX: usize = 32 << 20;
 /// A shorter answer is not worth compressing, bytes.
 const COMPRESSED_MIN: usize = 1 << 10;
 
@@ -44,33 +41,6 @@ pub enum Merged {
     Answer(Box<Response<Body>>),
     /// There is no answer to the whole yet.
     No(NotMergeable),
-}
-
-/// Why the answers to parts were not merged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotMergeable {
-    /// They are too long, or have too many series: the query must run as a whole.
-    TooLong,
-    /// One has a form that cannot be merged: the query must run as a whole.
-    Odd,
-    /// Other answers hold all the memory for merging.
-    NoMemory,
-}
-
-impl fmt::Display for NotMergeable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::TooLong => "the answer is too long to be merged from parts",
-            Self::Odd => "an answer to a part has a form that cannot be merged",
-            Self::NoMemory => "other answers hold all the memory for merging parts",
-        })
-    }
-}
-
-/// Memory for the answers of one backend. Each takes free memory at once or fails: to wait for it while holding some
-/// would be a deadlock.
-pub(super) fn merge_budget() -> ByteBudget {
-    ByteBudget::new(MERGING_MAX)
 }
 
 impl Backend {

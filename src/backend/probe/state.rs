@@ -1,0 +1,77 @@
+//! The state of one backend's probes: places, memory, and the answers that are kept.
+
+use tokio::{
+    sync::{Mutex, Semaphore, SemaphorePermit},
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    cache::{Answers, Shares, Values},
+    counts::{Counters, Counts},
+    request::ProbeError,
+};
+use crate::backend::{ProbeSettings, endpoint::Endpoint};
+
+/// Most probes at a time, whatever is configured.
+const CONCURRENCY_MAX: u32 = 1_024;
+/// Bytes that all probes of a backend may make it hold at a time; a larger one comes alone.
+pub(super) const PROBES_BYTES_MAX: u64 = 64 << 20;
+/// Their unit.
+pub(super) const BYTES_UNIT: u64 = 1 << 10;
+/// Bytes that a backend holds for a series of a list: 188 MiB for 200,000, measured on Prometheus 2.42.
+pub(super) const LISTED_BYTES: u64 = 1 << 10;
+/// Bytes of a probe that is answered from an index or from counters.
+pub(super) const COUNTED_BYTES: u64 = 64 << 10;
+
+/// The probes of one backend.
+#[derive(Debug)]
+pub(in crate::backend) struct Probes {
+    pub(super) settings: ProbeSettings,
+    pub(super) places: Semaphore,
+    pub(super) concurrency: u32,
+    /// The memory that all probes make the backend hold, in [`BYTES_UNIT`]s.
+    pub(super) memory: Semaphore,
+    pub(super) answers: Answers,
+    pub(super) shares: Shares,
+    pub(super) values: Values,
+    pub(super) counters: Counters,
+    /// Whether the backend's `/api/v1/series` takes a limit, and when that was found out.
+    pub(super) series_limit: Mutex<Option<(bool, Instant)>>,
+    /// Mimir's cardinality API.
+    pub(super) cardinality: Endpoint,
+}
+
+impl Probes {
+    pub(in crate::backend) fn new(settings: ProbeSettings) -> Self {
+        let concurrency = u32::try_from(settings.concurrency).unwrap_or(CONCURRENCY_MAX);
+        let concurrency = concurrency.clamp(1, CONCURRENCY_MAX);
+        Self {
+            settings,
+            places: Semaphore::new(concurrency as usize),
+            concurrency,
+            memory: Semaphore::new((PROBES_BYTES_MAX / BYTES_UNIT) as usize),
+            answers: Answers::new(&settings),
+            shares: Shares::new(&settings),
+            values: Values::new(&settings),
+            counters: Counters::default(),
+            series_limit: Mutex::new(None),
+            cardinality: Endpoint::default(),
+        }
+    }
+
+    pub(in crate::backend) fn counts(&self) -> Counts {
+        self.counters.counts()
+    }
+}
+
+/// Acquires this number of permits, first come, first served.
+pub(super) async fn taken(
+    of: &Semaphore,
+    count: u32,
+    deadline: Instant,
+) -> Result<SemaphorePermit<'_>, ProbeError> {
+    match timeout_at(deadline, of.acquire_many(count)).await {
+        Ok(Ok(permits)) => Ok(permits),
+        _ => Err(ProbeError::Busy),
+    }
+}
