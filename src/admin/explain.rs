@@ -1,13 +1,12 @@
 //! `/api/v1/admin/explain`: the cost of a query, node by node, and whether it would run.
 
+use std::sync::Arc;
+
 use axum::{extract::State, response::Response};
 use form_urlencoded::Serializer;
 use serde_json::Value;
 
-use super::{
-    reply::{Asked, Failed, success},
-    state::Admin,
-};
+use super::reply::{Asked, Failed, success};
 use crate::{
     base::{TenantId, duration, time},
     proxy::Proxy,
@@ -74,9 +73,9 @@ impl Question {
 }
 
 /// The answer of `query_cost`, as JSON.
-pub(super) async fn explain(State(admin): State<Admin>, mut asked: Asked) -> Result<Response, Failed> {
+pub(super) async fn explain(State(proxy): State<Arc<Proxy>>, mut asked: Asked) -> Result<Response, Failed> {
     let question = Question::take(&mut asked);
     asked.nothing_else()?;
-    let answer = question.answer(&admin.proxy).await.map_err(Failed::bad)?;
+    let answer = question.answer(&proxy).await.map_err(Failed::bad)?;
     Ok(success(&answer["data"]))
 }

@@ -1,16 +1,19 @@
 //! `/api/v1/admin/limits`: the limits of a tenant, where each comes from, and what they meet.
 
+use std::sync::Arc;
+
 use axum::{extract::State, response::Response};
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 use super::{
+    operations::Suggest,
     reply::{Asked, Failed, success},
-    state::Admin,
 };
 use crate::{
     base::{ErrorKind, TenantId},
     limit::{EffectiveLimit, TenantSnapshot},
-    proxy::Refused,
+    proxy::{Proxy, Refused},
 };
 
 /// The limits of one tenant and what they meet.
@@ -41,51 +44,80 @@ pub(super) enum Suggestion {
     None(String),
 }
 
+/// Suggests limits from the journal.
+#[derive(Clone)]
+pub(super) struct Suggester {
+    /// `None` where no journal is kept.
+    suggest: Option<Suggest>,
+    /// One at a time: it reads all of the journal.
+    turn: Arc<Semaphore>,
+}
+
 impl TenantLimits {
-    /// Those of now; with `suggests` the journal is read, which takes seconds.
-    pub(super) async fn of(admin: &Admin, tenant: TenantId, suggests: bool) -> Result<Self, Failed> {
-        let proxy = &admin.proxy;
+    /// Those of now; with a suggester the journal is read, which takes seconds.
+    pub(super) async fn of(
+        proxy: &Proxy,
+        tenant: TenantId,
+        suggester: Option<&Suggester>,
+    ) -> Result<Self, Failed> {
         let used = proxy.snapshot().tenants.into_iter().find(|used| used.tenant == tenant);
         let (running, waiting, memory) = used
             .map_or((0, 0, 0), |TenantSnapshot { queries, waiting, memory, .. }| (queries, waiting, memory));
         let mut refusals = proxy.active().rejections();
         refusals.retain(|refused| refused.tenant == tenant.as_str());
         let limits = proxy.live().limit_table.of(&tenant);
-        let suggestion = if suggests { Some(suggest(admin, &tenant).await?) } else { None };
+        let suggestion = match suggester {
+            Some(suggester) => Some(suggester.suggest(&tenant).await?),
+            None => None,
+        };
         Ok(Self { tenant: tenant.to_string(), running, waiting, memory, limits, refusals, suggestion })
     }
 }
 
-async fn suggest(admin: &Admin, tenant: &TenantId) -> Result<Suggestion, Failed> {
-    let Some(suggest) = admin.operations.suggest.clone() else {
-        return Ok(Suggestion::None("no journal is kept here".to_owned()));
-    };
-    let Ok(turn) = admin.suggesting.clone().try_acquire_owned() else {
-        let why = "the journal is being read for somebody else; ask again in a moment";
-        return Ok(Suggestion::None(why.to_owned()));
-    };
-    let name = tenant.to_string();
-    // It reads all of the journal.
-    let suggested = tokio::task::spawn_blocking(move || {
-        let suggested = suggest(&name).map_or_else(Suggestion::None, Suggestion::Patch);
-        drop(turn);
-        suggested
-    });
-    suggested.await.map_err(|error| Failed(ErrorKind::Internal, error.to_string()))
+impl Suggester {
+    pub(super) fn new(suggest: Option<Suggest>) -> Self {
+        Self { suggest, turn: Arc::new(Semaphore::new(1)) }
+    }
+
+    async fn suggest(&self, tenant: &TenantId) -> Result<Suggestion, Failed> {
+        let Some(suggest) = self.suggest.clone() else {
+            return Ok(Suggestion::None("no journal is kept here".to_owned()));
+        };
+        let Ok(turn) = Arc::clone(&self.turn).try_acquire_owned() else {
+            let why = "the journal is being read for somebody else; ask again in a moment";
+            return Ok(Suggestion::None(why.to_owned()));
+        };
+        let name = tenant.to_string();
+        // It reads all of the journal.
+        let suggested = tokio::task::spawn_blocking(move || {
+            let suggested = suggest(&name).map_or_else(Suggestion::None, Suggestion::Patch);
+            drop(turn);
+            suggested
+        });
+        suggested.await.map_err(|error| Failed(ErrorKind::Internal, error.to_string()))
+    }
 }
 
-/// The tenant of a request, as a name.
-pub(super) fn tenant(asked: &mut Asked) -> Result<Option<TenantId>, Failed> {
-    let name = asked.take("tenant");
-    name.map(|name| TenantId::new(&name).ok_or_else(|| Failed::bad(format!("`{name}` is no tenant name"))))
-        .transpose()
+/// The parameters of a request: the tenant, if it names one, and whether to suggest limits.
+pub(super) fn parameters(mut asked: Asked) -> Result<(Option<TenantId>, bool), Failed> {
+    let tenant = match asked.take("tenant") {
+        Some(name) => {
+            Some(TenantId::new(&name).ok_or_else(|| Failed::bad(format!("`{name}` is no tenant name")))?)
+        }
+        None => None,
+    };
+    let suggests = asked.take("suggest").is_some_and(|value| value == "true");
+    asked.nothing_else()?;
+    Ok((tenant, suggests))
 }
 
 /// The same as JSON.
-pub(super) async fn limits(State(admin): State<Admin>, mut asked: Asked) -> Result<Response, Failed> {
-    let named = tenant(&mut asked)?;
-    let suggests = asked.take("suggest").is_some_and(|value| value == "true");
-    asked.nothing_else()?;
+pub(super) async fn limits(
+    State(proxy): State<Arc<Proxy>>,
+    State(suggester): State<Suggester>,
+    asked: Asked,
+) -> Result<Response, Failed> {
+    let (named, suggests) = parameters(asked)?;
     let tenant = named.ok_or_else(|| Failed::bad("`tenant` says whose limits"))?;
-    Ok(success(TenantLimits::of(&admin, tenant, suggests).await?))
+    Ok(success(TenantLimits::of(&proxy, tenant, suggests.then_some(&suggester)).await?))
 }

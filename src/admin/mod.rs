@@ -6,6 +6,7 @@ mod explain;
 mod history;
 mod limits;
 mod live;
+mod operations;
 mod page;
 mod queries;
 mod reply;
@@ -18,9 +19,9 @@ mod tests;
 mod top;
 mod views;
 
+pub use operations::{Operations, Reload, Suggest};
 pub use page::{Escaped, escaped};
 pub use routes::serve_admin;
 pub use snapshot::{
     Backend, Finding, Holder, Number, Queries, Query, Replica, Severity, Share, Snapshot, Tenant,
 };
-pub use state::{Operations, Reload, Suggest};

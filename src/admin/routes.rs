@@ -9,15 +9,11 @@ use axum::{
     routing::get,
 };
 use hyper::body::Incoming;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 
 use super::{
-    Snapshot, api,
-    live::Live,
-    rules,
-    state::{Admin, Operations},
-    views,
+    Snapshot, api, limits::Suggester, live::Live, operations::Operations, rules, state::Admin, views,
 };
 use crate::{
     http::{self, BrowserGuard, ListenerTls, Options, Timeouts, TokenGuard, Workers},
@@ -51,7 +47,7 @@ pub async fn serve_admin(
         workers: Workers::here(),
         grace: || GRACE,
     };
-    let (operations, suggesting) = (operations.into(), Arc::new(Semaphore::new(1)));
+    let Operations { reload, suggest } = operations.into();
     let live = Live::new(Arc::clone(&proxy));
     let (watched, closing) = (Arc::clone(&live), Arc::clone(&live));
     let routes = api::router()
@@ -59,7 +55,7 @@ pub async fn serve_admin(
         .layer(DefaultBodyLimit::max(rules::RULE_BYTES_MAX))
         .layer(tokens.clone())
         .merge(views::router(tokens))
-        .with_state(Admin { proxy, live, operations, suggesting })
+        .with_state(Admin { proxy, live, reload, suggester: Suggester::new(suggest) })
         .layer(guard);
     let service = |peer: SocketAddr| {
         let with_peer = move |mut request: Request<Incoming>| {
@@ -109,7 +105,7 @@ pub(super) async fn ready(State(admin): State<Admin>) -> Response {
 }
 
 pub(super) async fn reload_now(State(admin): State<Admin>) -> Response {
-    let Some(reload) = admin.operations.reload else {
+    let Some(reload) = admin.reload else {
         return (StatusCode::BAD_REQUEST, "Weir runs without a configuration file.\n").into_response();
     };
     // Reading a file blocks.

@@ -1,5 +1,7 @@
 //! `/api/v1/admin/rules`: the rules in force, and how they are set and taken away.
 
+use std::sync::Arc;
+
 use axum::{
     body::Bytes,
     extract::{Path, State},
@@ -7,10 +9,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{
-    reply::{Asked, Failed, success},
-    state::Admin,
-};
+use super::reply::{Asked, Failed, success};
 use crate::{
     base::ErrorKind,
     proxy::{NoRoom, Proxy},
@@ -21,9 +20,9 @@ use crate::{
 pub(super) const RULE_BYTES_MAX: usize = 128 << 10;
 
 /// All of them, in the order in which they are held against a query.
-pub(super) async fn list(State(admin): State<Admin>, asked: Asked) -> Result<Response, Failed> {
+pub(super) async fn list(State(proxy): State<Arc<Proxy>>, asked: Asked) -> Result<Response, Failed> {
     asked.nothing_else()?;
-    Ok(success(json!({"now_ms": admin.proxy.now_ms(), "rules": all(&admin.proxy)})))
+    Ok(success(json!({"now_ms": proxy.now_ms(), "rules": all(&proxy)})))
 }
 
 /// Each as it is written, with its source, its hits, and whether it has expired.
@@ -45,22 +44,22 @@ fn shown(proxy: &Proxy, rule: &Rule, source: &str, now_ms: i64) -> Value {
 
 /// Sets one, before all others, in place of one of the same name. The body is the rule as JSON.
 pub(super) async fn add(
-    State(admin): State<Admin>,
+    State(proxy): State<Arc<Proxy>>,
     mut asked: Asked,
     body: Bytes,
 ) -> Result<Response, Failed> {
     let by = asked.take("by");
     asked.nothing_else()?;
     let spec = RuleSpec::from_json(&body).map_err(|error| Failed::bad(format!("the rule: {error}")))?;
-    let now_ms = admin.proxy.now_ms();
+    let now_ms = proxy.now_ms();
     let mut rule = spec.read(Some(now_ms)).map_err(|(key, why)| Failed::bad(format!("{key}: {why}")))?;
     let author = asked.author(by);
     if rule.spec.owner.is_empty() {
         rule.spec.owner.clone_from(&author.name);
     }
-    let (proxy, kept) = (admin.proxy.clone(), rule.clone());
+    let (adding, kept) = (Arc::clone(&proxy), rule.clone());
     // It is written to the disk.
-    let set = tokio::task::spawn_blocking(move || proxy.rules().add(kept, &author)).await;
+    let set = tokio::task::spawn_blocking(move || adding.rules().add(kept, &author)).await;
     let error =
         set.map_err(|error| Failed(ErrorKind::Internal, error.to_string()))?.map_err(|why| match why {
             NoRoom::Full => Failed::bad(format!("there are {RULES_MAX} rules already; take one away")),
@@ -68,20 +67,20 @@ pub(super) async fn add(
                 Failed::bad(format!("a rule of the configuration is named `{}`", spec.name))
             }
         })?;
-    let mut shown = shown(&admin.proxy, &rule, "api", now_ms);
+    let mut shown = shown(&proxy, &rule, "api", now_ms);
     shown["kept"] = json!(error.is_none());
     Ok(success(shown))
 }
 
 /// Takes one away.
 pub(super) async fn remove(
-    State(admin): State<Admin>,
+    State(proxy): State<Arc<Proxy>>,
     Path(name): Path<String>,
     mut asked: Asked,
 ) -> Result<Response, Failed> {
     let by = asked.take("by");
     asked.nothing_else()?;
-    let (proxy, author, gone) = (admin.proxy.clone(), asked.author(by), name.clone());
+    let (author, gone) = (asked.author(by), name.clone());
     let removed = tokio::task::spawn_blocking(move || proxy.rules().remove(&gone, &author)).await;
     let removed = removed.map_err(|error| Failed(ErrorKind::Internal, error.to_string()))?;
     let why = || {

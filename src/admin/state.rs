@@ -1,44 +1,29 @@
-//! The state that the handlers of the admin API share.
+//! The state that the handlers of the admin API share. A handler takes the part of it that it needs.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use axum::extract::FromRef;
 
-use super::live::Live;
+use super::{limits::Suggester, live::Live, operations::Reload};
 use crate::proxy::Proxy;
-
-/// Reloads the configuration: returns the changes, or the mistakes in the file.
-pub type Reload = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
-
-/// Suggests limits for a tenant from the journal, as a patch to the configuration, or says why it cannot. Takes seconds.
-pub type Suggest = Arc<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
-
-/// Operations that need the process around the proxy: its file and its journal.
-#[derive(Clone, Default)]
-pub struct Operations {
-    /// Reads the configuration again; `None` where there is no file.
-    pub reload: Option<Reload>,
-    /// Suggests limits; `None` where no journal is kept.
-    pub suggest: Option<Suggest>,
-}
-
-impl fmt::Debug for Operations {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Operations").finish_non_exhaustive()
-    }
-}
-
-impl From<Option<Reload>> for Operations {
-    fn from(reload: Option<Reload>) -> Self {
-        Self { reload, suggest: None }
-    }
-}
 
 #[derive(Clone)]
 pub(super) struct Admin {
     pub(super) proxy: Arc<Proxy>,
     pub(super) live: Arc<Live>,
-    pub(super) operations: Operations,
-    /// One at a time: it reads all of the journal.
-    pub(super) suggesting: Arc<Semaphore>,
+    /// Reads the configuration again; `None` where there is no file.
+    pub(super) reload: Option<Reload>,
+    pub(super) suggester: Suggester,
+}
+
+impl FromRef<Admin> for Arc<Proxy> {
+    fn from_ref(admin: &Admin) -> Self {
+        Self::clone(&admin.proxy)
+    }
+}
+
+impl FromRef<Admin> for Suggester {
+    fn from_ref(admin: &Admin) -> Self {
+        admin.suggester.clone()
+    }
 }

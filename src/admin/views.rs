@@ -111,12 +111,11 @@ async fn explain_view(State(admin): State<Admin>, mut asked: Asked) -> Result<Re
     Ok(html(document(View::Explain, &page::explain(&question, answer.as_ref()), false, None)))
 }
 
-async fn limits_view(State(admin): State<Admin>, mut asked: Asked) -> Result<Response, Failed> {
-    let tenant = limits::tenant(&mut asked)?;
-    let suggests = asked.take("suggest").is_some_and(|value| value == "true");
-    asked.nothing_else()?;
+async fn limits_view(State(admin): State<Admin>, asked: Asked) -> Result<Response, Failed> {
+    let (tenant, suggests) = limits::parameters(asked)?;
+    let suggester = suggests.then_some(&admin.suggester);
     let limits = match tenant {
-        Some(tenant) => Some(TenantLimits::of(&admin, tenant, suggests).await?),
+        Some(tenant) => Some(TenantLimits::of(&admin.proxy, tenant, suggester).await?),
         None => None,
     };
     Ok(html(document(View::Limits, &page::limits(limits.as_ref(), admin.proxy.now_ms()), false, None)))
