@@ -3,76 +3,17 @@
 use std::{
     borrow::Cow,
     collections::HashSet,
-    fmt,
-    path::PathBuf,
     sync::{Arc, atomic::Ordering},
 };
 
-use smallvec::SmallVec;
-
-use super::{Db, record};
+use super::{
+    Db, WriteError,
+    record::{self, Accepted, AcceptedSamples},
+};
 use crate::node::{
     head::{self, Batch, BatchSeries, NamedBy, Refusal, RefusedSeries, Rules, Series},
     wal::LogError,
 };
-
-/// Why nothing of a batch was written. Reads go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WriteError {
-    /// No room is left on the disk.
-    DiskFull,
-    /// The disk takes no writes.
-    ReadOnly,
-    /// The data folder, or the file of the log, was deleted, moved or replaced.
-    Deleted(PathBuf),
-    /// The log could not be written.
-    Log(String),
-}
-
-impl WriteError {
-    /// Every [`reason`](Self::reason).
-    pub const REASONS: [&str; 4] = ["disk_full", "read_only", "deleted", "failed"];
-
-    /// The label that it has in metrics.
-    pub const fn reason(&self) -> &'static str {
-        let [full, read_only, deleted, failed] = Self::REASONS;
-        match self {
-            Self::DiskFull => full,
-            Self::ReadOnly => read_only,
-            Self::Deleted(_) => deleted,
-            Self::Log(_) => failed,
-        }
-    }
-}
-
-impl From<LogError> for WriteError {
-    fn from(error: LogError) -> Self {
-        match error {
-            LogError::Full => Self::DiskFull,
-            LogError::ReadOnly => Self::ReadOnly,
-            LogError::Gone(path) => Self::Deleted(path),
-            LogError::Io(text) => Self::Log(text),
-        }
-    }
-}
-
-impl fmt::Display for WriteError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::DiskFull => f.write_str("the disk is full: writes are refused, reads go on"),
-            Self::ReadOnly => f.write_str("the disk is read-only: writes are refused, reads go on"),
-            Self::Deleted(path) => write!(
-                f,
-                "{} was deleted, moved or replaced: writes are refused, reads go on; put the data folder back and start \
-                 the node again",
-                path.display()
-            ),
-            Self::Log(text) => write!(f, "the write-ahead log failed: {text}"),
-        }
-    }
-}
-
-impl std::error::Error for WriteError {}
 
 /// The outcome of a batch: the refused series are named, the rest is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,17 +45,13 @@ impl Appended {
     }
 }
 
-/// Samples of a series that passed.
-pub(super) struct Accepted<'b> {
-    /// Borrowed from the batch where it is known there: a count that a million writes raise and lower is cold memory.
-    pub(super) series: Cow<'b, Arc<Series>>,
-    pub(super) samples: AcceptedSamples,
-}
-
-/// A scrape has one of each series.
-pub(super) type AcceptedSamples = SmallVec<[(i64, f64); 1]>;
-
 impl Db {
+    /// Why writes are refused now; `None` while they are taken. Found by the last write or by upkeep, whichever was
+    /// later.
+    pub fn refuses_writes(&self) -> Option<WriteError> {
+        self.health.refusal()
+    }
+
     /// Writes a batch; when it returns, the accepted samples are as safe as the log's policy promises. Series that the
     /// batch refused count as refused here.
     ///

@@ -4,18 +4,26 @@ use std::{
     collections::HashMap,
     io,
     path::Path,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
 
-use super::{Db, MaintainError, Options, manifest::Manifest, metadata, present, record, sealed};
+use super::{
+    Db, MaintainError, Options,
+    block_store::BlockStore,
+    manifest::{Manifest, compare},
+    metadata, present, record,
+};
 use crate::{
     base::duration,
     node::{
-        chunk,
+        block, chunk,
         head::Series,
-        wal::{LogError, Replayed, Wal},
+        wal::{LogError, Replayed, SyncPolicy, Wal},
     },
     series::Samples,
 };
@@ -36,10 +44,10 @@ impl Db {
     /// files are unchanged. Damage is no error: it is in [`Replayed`].
     pub fn open(dir: &Path, options: Options) -> io::Result<(Self, Replayed)> {
         let mut db = Self::in_memory(options);
-        db.sealed = sealed::BlockStore::lock(dir)?;
+        db.sealed = BlockStore::lock(dir)?;
         let manifest = Manifest::read(dir)?;
         db.metadata = Mutex::new(metadata::read(dir)?);
-        db.compare(dir, manifest.as_ref());
+        db.files_missing = AtomicU64::new(compare(dir, manifest.as_ref()) as u64);
         let opened = db.load_blocks()?;
         let mut target = Target {
             db: &db,
@@ -85,6 +93,46 @@ impl Db {
                 "by the clock the node was away for long: deletion by age waits until the clock has stayed so for {held}"
             );
         }
+    }
+
+    fn is_durable(&self) -> bool {
+        self.options.sync != SyncPolicy::Never
+    }
+
+    /// Writes the manifest, if files came or went since the last one or it is old.
+    pub(super) fn write_manifest(&self) -> Result<(), MaintainError> {
+        let (Some(dir), Some(wal)) = (&self.dir, &self.wal) else { return Ok(()) };
+        let mut written = self.written.lock();
+        let mut blocks: Vec<String> = self.blocks().iter().map(|block| block::name_of(block)).collect();
+        blocks.sort_unstable();
+        let manifest = Manifest::of(blocks, wal.files(), self.earliest_present(), self.latest_present());
+        Ok(written.write(dir, manifest, (self.options.monotonic)(), self.is_durable())?)
+    }
+
+    /// Writes the manifest once a new file of the log is acknowledged from. That it cannot be written refuses no write:
+    /// upkeep tries again, and says so.
+    pub(super) fn account_for_segment(&self) {
+        let Some(wal) = &self.wal else { return };
+        let number = wal.segment();
+        if self.segment.swap(number, Ordering::Relaxed) != number
+            && let Err(error) = self.write_manifest()
+        {
+            tracing::warn!(%error, "a new file of the log is not in the manifest yet");
+        }
+    }
+
+    /// Writes the metadata of metrics, if something was said since the last time.
+    pub(super) fn write_metadata(&self) -> Result<(), MaintainError> {
+        let Some(dir) = &self.dir else { return Ok(()) };
+        let metrics = {
+            let mut held = self.metadata.lock();
+            if !held.take_changed() {
+                return Ok(());
+            }
+            held.by_metric().clone()
+        };
+        let written = metadata::write(dir, metrics, self.is_durable());
+        Ok(written.inspect_err(|_| self.metadata.lock().set_changed())?)
     }
 
     /// Writes a checkpoint if the log has grown enough since the last, or differs from the content of memory.

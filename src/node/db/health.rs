@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Db, MaintainError, WriteError};
+use super::error::{MaintainError, WriteError};
 
 /// Time between two lines in the log about writes that are refused.
 const COMPLAINT_EVERY: Duration = Duration::from_secs(60);
@@ -23,7 +23,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    fn of(dir: &Path) -> Option<Self> {
+    pub(super) fn of(dir: &Path) -> Option<Self> {
         let found = rustix::fs::statvfs(dir).ok()?;
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
         Some(Self { free: bytes(found.f_bavail), size: bytes(found.f_blocks) })
@@ -69,11 +69,17 @@ impl Health {
         self.refuse(error);
     }
 
-    fn refuse(&self, error: &WriteError) {
+    /// The disk would refuse a write.
+    pub(super) fn refuse(&self, error: &WriteError) {
         *self.refused.lock() = Some(error.clone());
         if self.complaints.is_due(Instant::now()) {
             tracing::error!(%error, "writes are refused; this is logged once a minute at most");
         }
+    }
+
+    /// Why the last write, or the last probe, was refused; `None` if it was taken.
+    pub(super) fn refusal(&self) -> Option<WriteError> {
+        self.refused.lock().clone()
     }
 
     /// A write, or a probe, was taken.
@@ -113,32 +119,16 @@ impl Health {
         *self.disk.lock()
     }
 
+    pub(super) fn set_disk(&self, disk: Option<Disk>) {
+        *self.disk.lock() = disk;
+    }
+
     /// Notes how a round of upkeep ended.
     pub(super) fn upkeep_ended(&self, result: &Result<(), MaintainError>, now_ms: i64) {
         match result {
             Ok(()) => self.upkeep_succeeded_ms.store(now_ms, Ordering::Relaxed),
             Err(_) => drop(self.upkeep_failed.fetch_add(1, Ordering::Relaxed)),
         }
-    }
-}
-
-impl Db {
-    /// Why writes are refused now; `None` while they are taken. Found by the last write or by upkeep, whichever was
-    /// later.
-    pub fn refuses_writes(&self) -> Option<WriteError> {
-        self.health.refused.lock().clone()
-    }
-
-    /// Looks at the disk, and whether it would take a write.
-    pub(super) fn examine_disk(&self) -> Result<(), MaintainError> {
-        let (Some(dir), Some(wal)) = (&self.dir, &self.wal) else { return Ok(()) };
-        *self.health.disk.lock() = Disk::of(dir);
-        let probed = wal.probe();
-        match &probed {
-            Ok(()) => self.health.write_taken(),
-            Err(error) => self.health.refuse(&error.clone().into()),
-        }
-        Ok(probed?)
     }
 }
 

@@ -4,17 +4,17 @@
 //! It is written before anything that it names is removed, and after anything new has its name, so that every file it
 //! names was there once.
 
-use std::{fs, io, path::Path, sync::atomic::Ordering, time::Duration};
+use std::{fs, io, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Db, MaintainError, metadata};
+use super::metadata;
 use crate::{
     base::files,
     node::{
         block,
-        wal::{self, LogFile, SyncPolicy},
+        wal::{self, LogFile},
     },
 };
 
@@ -51,6 +51,11 @@ pub(super) struct Written {
 }
 
 impl Manifest {
+    /// The manifest of these blocks, this log and these bounds of the present.
+    pub(super) fn of(blocks: Vec<String>, log: Vec<LogFile>, earliest_ms: i64, latest_ms: i64) -> Self {
+        Self { version: VERSION, blocks, log, metadata: false, earliest_ms, latest_ms, crc: 0 }
+    }
+
     fn checksum(&self) -> u32 {
         let blank = Self { crc: 0, ..self.clone() };
         serde_json::to_vec(&blank).map_or(0, |json| crc32fast::hash(&json))
@@ -125,69 +130,55 @@ impl Manifest {
     }
 }
 
-/// Whether a folder has more in it than its lock.
-fn holds_data(folder: &Path) -> bool {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.into_iter().any(|entry| entry.file_name() != files::LOCK)
-}
-
-impl Db {
-    /// Holds the folder against its manifest, before anything there is changed.
-    pub(super) fn compare(&self, dir: &Path, manifest: Option<&Manifest>) {
-        let Some(manifest) = manifest else {
-            let folder = dir.display();
-            let is_used = ["blocks", "wal"].iter().any(|part| holds_data(&dir.join(part)));
-            match is_used {
-                true if !dir.join(FILE).exists() => {
-                    tracing::warn!(%folder, "there is no manifest.json: files that are missing are not noticed");
-                }
-                true => {}
-                false => tracing::info!(%folder, "the data folder is empty"),
-            }
-            return;
-        };
-        let missing = manifest.missing(dir);
-        self.files_missing.store(missing.len() as u64, Ordering::Relaxed);
-        if !missing.is_empty() {
-            let (files, folder) = (missing.len(), dir.display());
-            let shown = missing.get(..NAMED_MAX).unwrap_or(&missing).join("; ");
-            tracing::error!(files, %folder, missing = shown, "files are missing, and their contents are lost");
-        }
-    }
-
-    /// Writes the manifest, if files came or went since the last one or it is old.
-    pub(super) fn write_manifest(&self) -> Result<(), MaintainError> {
-        let (Some(dir), Some(wal)) = (&self.dir, &self.wal) else { return Ok(()) };
-        let mut written = self.written.lock();
-        let mut blocks: Vec<String> = self.blocks().iter().map(|block| block::name_of(block)).collect();
-        blocks.sort_unstable();
-        let (earliest_ms, latest_ms) = (self.earliest_present(), self.latest_present());
+impl Written {
+    /// Writes a manifest, if files came or went since the last one or that is old; `now` is by the monotonic clock.
+    pub(super) fn write(
+        &mut self,
+        dir: &Path,
+        mut manifest: Manifest,
+        now: Duration,
+        durable: bool,
+    ) -> io::Result<()> {
         // Nothing deletes it: once written it is expected, until a start has missed it.
-        let metadata = written.manifest.metadata || dir.join(metadata::FILE).exists();
-        let mut manifest =
-            Manifest { version: VERSION, blocks, log: wal.files(), metadata, earliest_ms, latest_ms, crc: 0 };
-        let now = (self.options.monotonic)();
-        let same = Manifest { earliest_ms, latest_ms, crc: 0, ..written.manifest.clone() } == manifest;
-        if same && now.saturating_sub(written.at) < WRITTEN_EVERY {
+        manifest.metadata = self.manifest.metadata || dir.join(metadata::FILE).exists();
+        let Manifest { earliest_ms, latest_ms, .. } = manifest;
+        let same = Manifest { earliest_ms, latest_ms, crc: 0, ..self.manifest.clone() } == manifest;
+        if same && now.saturating_sub(self.at) < WRITTEN_EVERY {
             return Ok(());
         }
         manifest.crc = manifest.checksum();
         let json = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
-        let durable = self.options.sync != SyncPolicy::Never;
         files::replace(&dir.join(FILE), &json, durable)?;
-        *written = Written { manifest, at: now };
+        *self = Self { manifest, at: now };
         Ok(())
     }
+}
 
-    /// Writes the manifest once a new file of the log is acknowledged from. That it cannot be written refuses no write:
-    /// upkeep tries again, and says so.
-    pub(super) fn account_for_segment(&self) {
-        let Some(wal) = &self.wal else { return };
-        let number = wal.segment();
-        if self.segment.swap(number, Ordering::Relaxed) != number
-            && let Err(error) = self.write_manifest()
-        {
-            tracing::warn!(%error, "a new file of the log is not in the manifest yet");
+/// Holds a folder against its manifest, before anything there is changed. Returns the number of missing files.
+pub(super) fn compare(dir: &Path, manifest: Option<&Manifest>) -> usize {
+    let folder = dir.display();
+    let Some(manifest) = manifest else {
+        let is_used = ["blocks", "wal"].iter().any(|part| holds_data(&dir.join(part)));
+        match is_used {
+            true if !dir.join(FILE).exists() => {
+                tracing::warn!(%folder, "there is no manifest.json: files that are missing are not noticed");
+            }
+            true => {}
+            false => tracing::info!(%folder, "the data folder is empty"),
         }
+        return 0;
+    };
+    let missing = manifest.missing(dir);
+    if !missing.is_empty() {
+        let files = missing.len();
+        let shown = missing.get(..NAMED_MAX).unwrap_or(&missing).join("; ");
+        tracing::error!(files, %folder, missing = shown, "files are missing, and their contents are lost");
     }
+    missing.len()
+}
+
+/// Whether a folder has more in it than its lock.
+fn holds_data(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.file_name() != files::LOCK)
 }

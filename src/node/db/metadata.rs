@@ -1,17 +1,13 @@
 //! Metadata of metrics, in memory and in a file of its own. Senders repeat it, so that a kill may lose seconds of it.
 
-use std::{collections::BTreeMap, fs, io, ops::Bound, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Db, MaintainError};
 use crate::{
     base::files,
-    node::{
-        head::{Description, Metadata},
-        wal::SyncPolicy,
-    },
+    node::head::{Description, Metadata},
 };
 
 /// Its name in the data folder.
@@ -60,42 +56,11 @@ pub(super) fn read(dir: &Path) -> io::Result<Metadata> {
     ))
 }
 
-impl Db {
-    /// Metadata of one metric or of all, by metric. Each is copied when it is asked for, so that a list takes no memory.
-    pub fn metadata(
-        self: &Arc<Self>,
-        metric: Option<&str>,
-    ) -> impl Iterator<Item = (String, Description)> + use<> {
-        let (db, one, mut last) = (Arc::clone(self), metric.map(str::to_owned), None::<String>);
-        std::iter::from_fn(move || {
-            let from = match (&last, &one) {
-                (None, None) => Bound::Unbounded,
-                (None, Some(metric)) => Bound::Included(metric.as_str()),
-                (Some(last), _) => Bound::Excluded(last.as_str()),
-            };
-            let held = db.metadata.lock();
-            let (name, description) = held.by_metric().range::<str, _>((from, Bound::Unbounded)).next()?;
-            let wanted = one.as_ref().is_none_or(|metric| metric == name);
-            let found = wanted.then(|| (name.clone(), description.clone()));
-            drop(held);
-            last = found.as_ref().map(|(name, _)| name.clone());
-            found
-        })
-    }
-
-    /// Writes the file, if something was said since the last time.
-    pub(super) fn write_metadata(&self) -> Result<(), MaintainError> {
-        let Some(dir) = &self.dir else { return Ok(()) };
-        let metrics = {
-            let mut held = self.metadata.lock();
-            if !held.take_changed() {
-                return Ok(());
-            }
-            held.by_metric().clone()
-        };
-        let json = serde_json::to_vec(&Kept { version: VERSION, metrics }).map_err(io::Error::other)?;
-        let durable = self.options.sync != SyncPolicy::Never;
-        let written = files::replace(&dir.join(FILE), &json, durable);
-        Ok(written.inspect_err(|_| self.metadata.lock().set_changed())?)
-    }
+/// Writes the file in a folder.
+///
+/// # Errors
+/// It cannot be written; the one before stays.
+pub(super) fn write(dir: &Path, metrics: BTreeMap<String, Description>, durable: bool) -> io::Result<()> {
+    let json = serde_json::to_vec(&Kept { version: VERSION, metrics }).map_err(io::Error::other)?;
+    files::replace(&dir.join(FILE), &json, durable)
 }

@@ -1,10 +1,12 @@
 //! The database: series and their samples behind one interface, in memory and in a log that survives a kill.
 
 mod append;
+mod block_store;
 mod cursor;
 #[cfg(test)]
 mod damage_tests;
 mod durable;
+mod error;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
@@ -21,6 +23,7 @@ mod sealed;
 mod sealed_tests;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 use std::{
     path::PathBuf,
@@ -33,10 +36,10 @@ use std::{
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-pub use append::{Appended, WriteError};
+pub use append::Appended;
+pub use error::{MaintainError, WriteError};
 pub use health::Disk;
 pub use query::{Candidates, Cost, Listing};
-pub use sealed::MaintainError;
 
 use super::{
     block::Block,
@@ -160,7 +163,7 @@ pub struct Db {
     /// The number of the log's segment when the manifest was written last.
     segment: AtomicU64,
     files_missing: AtomicU64,
-    sealed: sealed::BlockStore,
+    sealed: block_store::BlockStore,
     /// Size of the log behind the last checkpoint.
     checkpointed: AtomicU64,
     /// Whether the log may say another value than memory does, so that a checkpoint is due.
@@ -192,7 +195,7 @@ impl Db {
             written: Mutex::default(),
             segment: AtomicU64::new(0),
             files_missing: AtomicU64::new(0),
-            sealed: sealed::BlockStore::default(),
+            sealed: block_store::BlockStore::default(),
             checkpointed: AtomicU64::new(0),
             log_differs: AtomicBool::new(false),
             gate: RwLock::default(),
@@ -306,7 +309,7 @@ impl Db {
 
     /// The blocks there are now.
     fn blocks(&self) -> Vec<Arc<Block>> {
-        self.sealed.blocks.lock().clone()
+        self.sealed.list().clone()
     }
 
     fn registry(&self) -> RwLockReadGuard<'_, Registry> {

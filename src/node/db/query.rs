@@ -1,6 +1,6 @@
 //! Queries that need no samples: cost, names, values, series.
 
-use std::{collections::BinaryHeap, sync::Arc};
+use std::{collections::BinaryHeap, ops::Bound, sync::Arc};
 
 use roaring::RoaringBitmap;
 
@@ -8,7 +8,7 @@ use super::{Db, cursor::translate};
 use crate::{
     base::TimeRange,
     node::{
-        head::Series,
+        head::{Description, Series},
         index::{self, BadMatcher},
     },
     series::{Labels, Matcher},
@@ -57,6 +57,28 @@ impl Candidates {
 const VISITED: usize = 256;
 
 impl Db {
+    /// Metadata of one metric or of all, by metric. Each is copied when it is asked for, so that a list takes no memory.
+    pub fn metadata(
+        self: &Arc<Self>,
+        metric: Option<&str>,
+    ) -> impl Iterator<Item = (String, Description)> + use<> {
+        let (db, one, mut last) = (Arc::clone(self), metric.map(str::to_owned), None::<String>);
+        std::iter::from_fn(move || {
+            let from = match (&last, &one) {
+                (None, None) => Bound::Unbounded,
+                (None, Some(metric)) => Bound::Included(metric.as_str()),
+                (Some(last), _) => Bound::Excluded(last.as_str()),
+            };
+            let held = db.metadata.lock();
+            let (name, description) = held.by_metric().range::<str, _>((from, Bound::Unbounded)).next()?;
+            let wanted = one.as_ref().is_none_or(|metric| metric == name);
+            let found = wanted.then(|| (name.clone(), description.clone()));
+            drop(held);
+            last = found.as_ref().map(|(name, _)| name.clone());
+            found
+        })
+    }
+
     pub(super) fn resolve(&self, matchers: &[index::Matcher]) -> Vec<Arc<Series>> {
         let registry = self.registry();
         registry.index().resolve(matchers).iter().filter_map(|id| registry.get(id).cloned()).collect()

@@ -4,24 +4,18 @@
 //! when it is complete, names the blocks that it replaces, and only then do the replaced ones, or the log, go.
 
 use std::{
-    fmt, fs, io,
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    io,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use parking_lot::{Mutex, MutexGuard};
-
-use super::{Db, lost_ranges::LostRanges, present};
+use super::{Db, MaintainError, health::Disk, lost_ranges::time, present};
 use crate::{
-    base::{TimeRange, duration, files::FolderLock},
+    base::{TimeRange, duration},
     node::{
         block::{self, Block, BlockError, BlockWriter},
         head::{Part, Series},
-        wal::{LogError, Wal},
+        wal::Wal,
     },
     series::Samples,
 };
@@ -30,80 +24,6 @@ use crate::{
 const FAN: i64 = 3;
 /// Blocks do not grow beyond this many times the sealed length: 54 h at 2 h.
 const LENGTH_MAX: i64 = FAN * FAN * FAN;
-
-/// The reason why upkeep stopped. Its finished steps hold, and it goes on the next time.
-#[derive(Debug)]
-pub enum MaintainError {
-    /// The log could not be shortened.
-    Log(LogError),
-    /// A block could not be written or removed.
-    Block(BlockError),
-    /// The manifest could not be written.
-    Manifest(io::Error),
-}
-
-impl fmt::Display for MaintainError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Log(error) => write!(f, "the log: {error}"),
-            Self::Block(error) => error.fmt(f),
-            Self::Manifest(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for MaintainError {}
-
-impl From<LogError> for MaintainError {
-    fn from(error: LogError) -> Self {
-        Self::Log(error)
-    }
-}
-
-impl From<io::Error> for MaintainError {
-    fn from(error: io::Error) -> Self {
-        Self::Manifest(error)
-    }
-}
-
-impl From<BlockError> for MaintainError {
-    fn from(error: BlockError) -> Self {
-        Self::Block(error)
-    }
-}
-
-/// The folder of blocks.
-#[derive(Debug, Default)]
-pub(super) struct BlockStore {
-    /// `None` when nothing is to survive.
-    path: Option<PathBuf>,
-    pub(super) blocks: Mutex<Vec<Arc<Block>>>,
-    /// Held by upkeep.
-    turn: Mutex<()>,
-    /// Number of the next block.
-    next: AtomicU64,
-    pub(super) quarantined: AtomicU64,
-    pub(super) compacted: AtomicU64,
-    pub(super) lost_ranges: LostRanges,
-    /// Held for as long as the database is open, so that no second process touches the blocks.
-    _lock: Option<FolderLock>,
-}
-
-impl BlockStore {
-    /// Takes the folder `blocks` in `dir`, made if it is missing.
-    pub(super) fn lock(dir: &Path) -> io::Result<Self> {
-        let lock = FolderLock::take(dir)?;
-        let path = dir.join("blocks");
-        fs::create_dir_all(&path).map_err(|error| {
-            io::Error::new(error.kind(), format!("{} cannot be made: {error}", path.display()))
-        })?;
-        Ok(Self { path: Some(path), _lock: Some(lock), ..Self::default() })
-    }
-
-    fn list(&self) -> MutexGuard<'_, Vec<Arc<Block>>> {
-        self.blocks.lock()
-    }
-}
 
 /// A new block, and the series in it, in the order of their numbers there.
 type NewBlock = (Arc<Block>, Vec<Written>);
@@ -132,6 +52,18 @@ impl Db {
         let result = self.write_manifest().and(rest).and(metadata).and(quarantined).and(disk);
         self.health.upkeep_ended(&result, (self.options.clock)());
         result
+    }
+
+    /// Looks at the disk, and whether it would take a write.
+    fn examine_disk(&self) -> Result<(), MaintainError> {
+        let (Some(dir), Some(wal)) = (&self.dir, &self.wal) else { return Ok(()) };
+        self.health.set_disk(Disk::of(dir));
+        let probed = wal.probe();
+        match &probed {
+            Ok(()) => self.health.write_taken(),
+            Err(error) => self.health.refuse(&error.clone().into()),
+        }
+        Ok(probed?)
     }
 
     fn watch_clock(&self) {
@@ -190,7 +122,7 @@ impl Db {
         for block in &opened.quarantined {
             let place = block.place.display();
             let time = |of: fn(TimeRange) -> i64| {
-                block.range.map_or_else(|| "unknown".to_owned(), |range| super::lost_ranges::time(of(range)))
+                block.range.map_or_else(|| "unknown".to_owned(), |range| time(of(range)))
             };
             let (from, to) = (time(|range| range.start), time(|range| range.end));
             tracing::warn!(%place, from, to, "a damaged block lies here; answers about its times carry a warning");
@@ -374,7 +306,7 @@ impl Db {
             self.expired.fetch_add(block.meta().samples, Ordering::Relaxed);
         }
         let (count, bytes) = (blocks.len(), blocks.iter().map(|block| block.meta().bytes()).sum::<u64>());
-        let (from, to) = (super::lost_ranges::time(range.start), super::lost_ranges::time(range.end));
+        let (from, to) = (time(range.start), time(range.end));
         tracing::info!(blocks = count, bytes, from, to, why, "deleting blocks");
         self.remove(blocks)
     }

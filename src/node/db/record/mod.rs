@@ -18,11 +18,12 @@ mod read;
 mod tests;
 mod values;
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
+
+use smallvec::SmallVec;
 
 pub(super) use read::{Replay, replay};
 
-use super::append::Accepted;
 use crate::{
     node::{
         chunk::bytes::{put_signed, put_varint},
@@ -39,6 +40,16 @@ const HELD_BYTES: usize = 32 << 10;
 const HAS_LABELS: u64 = 1;
 const TIMES_AS_BEFORE: u64 = 2;
 const FLAG_BITS: u32 = 2;
+
+/// Samples of a series that were accepted.
+pub(super) struct Accepted<'b> {
+    /// Borrowed from the batch where it is known there: a count that a million writes raise and lower is cold memory.
+    pub(super) series: Cow<'b, Arc<Series>>,
+    pub(super) samples: AcceptedSamples,
+}
+
+/// A scrape has one of each series.
+pub(super) type AcceptedSamples = SmallVec<[(i64, f64); 1]>;
 
 /// Builds a record.
 struct Record<'a> {
