@@ -13,16 +13,6 @@ use super::{name_of, root, sources};
 /// The most files of a circle, all of one folder.
 const CIRCLE_MAX: usize = 3;
 
-/// Larger circles, or ones across folders: a file of each, and the reason.
-const TOLERATED: &[(&str, &str)] = &[
-    (
-        "src/admin/state.rs",
-        "the handlers of the API share the live views, which show the answers of some of them",
-    ),
-    ("src/backend/client.rs", "probes and split queries are sent by the backend that owns their bounds"),
-    ("src/node/db/mod.rs", "the database is one type, in a file for each of its tasks"),
-];
-
 type Path = Vec<String>;
 
 static USE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?m)^\s*(pub(?:\([^)]*\))?\s+)?use\s+([^;]+);"));
@@ -189,24 +179,13 @@ fn expand(tree: &str, before: &[String], found: &mut impl FnMut(Path, String)) {
 fn imports_make_no_large_circles() {
     let sources = Crate::read();
     let folder = |file: &str| file.rsplit_once('/').map(|(folder, _)| folder.to_owned());
-    let mut wrong = Vec::new();
-    let mut tolerated = BTreeSet::new();
-    for circle in sources.circles() {
-        let across = circle.iter().any(|file| folder(file) != folder(circle[0]));
-        if circle.len() <= CIRCLE_MAX && !across {
-            continue;
-        }
-        match TOLERATED.iter().find(|(file, _)| circle.contains(file)) {
-            Some((file, _)) => _ = tolerated.insert(*file),
-            _ => wrong.push(format!(
-                "{} files import each other in a circle: {}",
-                circle.len(),
-                circle.join(", ")
-            )),
-        }
-    }
-    let gone = TOLERATED.iter().filter(|(file, _)| !tolerated.contains(file));
-    wrong.extend(gone.map(|(file, _)| format!("{file} is in no large circle any more")));
+    let is_large = |circle: &Vec<&str>| {
+        circle.len() > CIRCLE_MAX || circle.iter().any(|file| folder(file) != folder(circle[0]))
+    };
+    let large = sources.circles().into_iter().filter(is_large);
+    let wrong: Vec<_> = large
+        .map(|circle| format!("{} files import each other in a circle: {}", circle.len(), circle.join(", ")))
+        .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
