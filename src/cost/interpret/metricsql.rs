@@ -47,9 +47,10 @@ const VM_RANGES: u64 = 18 * 27 + 2;
 
 /// Labels that a call makes.
 fn labels_of(call: &str) -> Made {
-    match call.trim_start().to_ascii_lowercase().starts_with("histogram_over_time") {
-        true => Made::Label("vmrange", VM_RANGES),
-        false => Made::Any,
+    if call.trim_start().to_ascii_lowercase().starts_with("histogram_over_time") {
+        Made::Label("vmrange", VM_RANGES)
+    } else {
+        Made::Any
     }
 }
 

@@ -10,7 +10,10 @@ use futures_util::{
     stream::FuturesUnordered,
 };
 
-use super::{super::invariants, *};
+use super::{
+    super::{backend::Backend, invariants},
+    *,
+};
 use crate::base::ErrorKind;
 
 /// Backends that the policies have, each two or three of them.
@@ -211,7 +214,7 @@ impl Crowd {
         let permits: Vec<_> = self.running.iter().map(|admitted| admitted.permit.held()).collect();
         let broken = invariants::broken(&self.admission.lock(), &permits, before, 2, Instant::now());
         assert!(broken.is_empty(), "step {step}: {broken:#?}");
-        let waiting: usize = self.admission.lock().backends.iter().map(|backend| backend.waiting()).sum();
+        let waiting: usize = self.admission.lock().backends.iter().map(Backend::waiting).sum();
         assert_eq!(self.admission.callers(), waiting, "step {step}: each query that waits has its caller");
     }
 
