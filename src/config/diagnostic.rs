@@ -89,10 +89,14 @@ pub struct Report {
 }
 
 impl Report {
+    pub(super) fn new(file: &str, mut diagnostics: Vec<Diagnostic>) -> Self {
+        diagnostics.sort_by_key(Diagnostic::position);
+        Self { file: file.to_owned(), diagnostics }
+    }
+
     /// Of one mistake that is no line's.
-    pub(super) fn of_file(file: &std::path::Path, message: impl Into<String>) -> Self {
-        let diagnostics = vec![Diagnostic::new(Position::default(), &Path::default(), message)];
-        Self { file: file.display().to_string(), diagnostics }
+    pub(super) fn of_file(file: &str, message: impl Into<String>) -> Self {
+        Self::new(file, vec![Diagnostic::new(Position::default(), &Path::default(), message)])
     }
 }
 

@@ -32,8 +32,11 @@ pub(super) const START_FROM: &str = "`weir check-config --print-default` prints 
 
 /// The name and the contents of a file; `otherwise` is the hint where there is none.
 pub(super) fn read(path: &FilePath, otherwise: &str) -> Result<(String, String), Report> {
-    let text = read_text(path, otherwise).map_err(|message| Report::of_file(path, message))?;
-    Ok((path.display().to_string(), text))
+    let name = path.display().to_string();
+    match read_text(path, otherwise) {
+        Ok(text) => Ok((name, text)),
+        Err(message) => Err(Report::of_file(&name, message)),
+    }
 }
 
 fn read_text(path: &FilePath, otherwise: &str) -> Result<String, String> {
@@ -54,39 +57,38 @@ fn read_text(path: &FilePath, otherwise: &str) -> Result<String, String> {
 
 /// Checks a configuration held in memory; `lookup` answers for `${NAME}`.
 pub fn load_text(file: &str, text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Report> {
-    let failed = |mut diagnostics: Vec<Diagnostic>| {
-        diagnostics.sort_by_key(Diagnostic::position);
-        Report { file: file.to_owned(), diagnostics }
-    };
-    let mut node = tree::parse(text).map_err(|wrong| failed(vec![wrong]))?;
+    let node = checked_tree(file, text, &raw::schema(), lookup)?;
+    let raw = typed(&node).map_err(|error| Report::of_file(file, error.to_string()))?;
+    let (mut wrong, mut warnings) = (Vec::new(), Vec::new());
+    cross::check(&raw, &node, &mut wrong, &mut warnings);
+    warnings.sort_by_key(Diagnostic::position);
+    if wrong.is_empty() { Ok(Loaded { raw, warnings }) } else { Err(Report::new(file, wrong)) }
+}
+
+/// The tree of a configuration that has the shape of a schema, with `${NAME}` substituted.
+pub(super) fn checked_tree(
+    file: &str,
+    text: &str,
+    schema: &serde_json::Value,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<Node, Report> {
+    let mut node = tree::parse(text).map_err(|wrong| Report::new(file, vec![wrong]))?;
     let mut wrong = Vec::new();
     env::substitute(&mut node, &Path::default(), lookup, &mut wrong);
     // A value that could not be substituted is reported once.
     let missing: Vec<Position> = wrong.iter().map(Diagnostic::position).collect();
-    let shape = check::check(&raw::schema(), &node);
+    let shape = check::check(schema, &node);
     wrong.extend(shape.into_iter().filter(|d| !missing.contains(&d.position())));
-    let raw = if wrong.is_empty() { typed(&node, &mut wrong) } else { None };
-    let Some(raw) = raw else { return Err(failed(wrong)) };
-    let mut warnings = Vec::new();
-    cross::check(&raw, &node, &mut wrong, &mut warnings);
-    warnings.sort_by_key(Diagnostic::position);
-    if wrong.is_empty() { Ok(Loaded { raw, warnings }) } else { Err(failed(wrong)) }
+    if wrong.is_empty() { Ok(node) } else { Err(Report::new(file, wrong)) }
 }
 
 /// The tree as raw structs. The schema has passed, so that this fails only if the two disagree.
-fn typed(node: &Node, wrong: &mut Vec<Diagnostic>) -> Option<Raw> {
+fn typed(node: &Node) -> serde_json::Result<Raw> {
     let json = node.to_json();
     // Where the file has no `limits.default`, the struct already holds the built-in limits.
     let writes_limits = json.pointer("/limits/default").is_some_and(|limits| !limits.is_null());
-    match serde_json::from_value::<Raw>(json) {
-        Ok(mut raw) => {
-            raw.limits.written = if writes_limits { raw.limits.default } else { TenantLimits::default() };
-            raw.limits.default = raw.limits.written.over(&TenantLimits::built_in());
-            Some(raw)
-        }
-        Err(error) => {
-            wrong.push(Diagnostic::new(Position::default(), &Path::default(), error.to_string()));
-            None
-        }
-    }
+    let mut raw: Raw = serde_json::from_value(json)?;
+    raw.limits.written = if writes_limits { raw.limits.default } else { TenantLimits::default() };
+    raw.limits.default = raw.limits.written.over(&TenantLimits::built_in());
+    Ok(raw)
 }

@@ -6,13 +6,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    check,
     connections::NodeConnections,
     defaults::lit,
-    diagnostic::{Diagnostic, Path, Position, Report},
+    diagnostic::Report,
     diff::changes,
     env,
-    load::{Loaded, START_FROM, load_text, read},
+    load::{Loaded, START_FROM, checked_tree, load_text, read},
     pool::Pool,
     raw::{LogFormat, Profiling},
     recent::ReadQuota,
@@ -223,23 +222,12 @@ pub fn load_node_text(
     text: &str,
     lookup: &dyn Fn(&str) -> Option<String>,
 ) -> Result<RawNode, Report> {
-    let failed = |mut diagnostics: Vec<Diagnostic>| {
-        diagnostics.sort_by_key(Diagnostic::position);
-        Report { file: file.to_owned(), diagnostics }
-    };
-    let mut node = tree::parse(text).map_err(|wrong| failed(vec![wrong]))?;
-    let mut wrong = Vec::new();
-    env::substitute(&mut node, &Path::default(), lookup, &mut wrong);
-    wrong.extend(check::check(&schemars::schema_for!(RawNode).to_value(), &node));
-    if !wrong.is_empty() {
-        return Err(failed(wrong));
-    }
+    let node = checked_tree(file, text, &schemars::schema_for!(RawNode).to_value(), lookup)?;
     // The schema has passed, so that this fails only if the two disagree.
-    let raw: RawNode = serde_json::from_value(node.to_json()).map_err(|error| {
-        failed(vec![Diagnostic::new(Position::default(), &Path::default(), error.to_string())])
-    })?;
+    let raw: RawNode = serde_json::from_value(node.to_json())
+        .map_err(|error| Report::of_file(file, error.to_string()))?;
     let wrong: Vec<_> = [raw.pool.check(&node), raw.recent.check(&node)].into_iter().flatten().collect();
-    if wrong.is_empty() { Ok(raw) } else { Err(failed(wrong)) }
+    if wrong.is_empty() { Ok(raw) } else { Err(Report::new(file, wrong)) }
 }
 
 /// The settings of the database and its API.
@@ -338,6 +326,8 @@ mod tests {
             let wrong = load_node_text("n.yaml", text, &|_| None).unwrap_err().to_string();
             assert!(wrong.contains(message), "{text}: {wrong}");
         }
+        let missing = load_node_text("n.yaml", "reads:\n  series: ${MISSING}", &|_| None).unwrap_err();
+        assert_eq!(missing.diagnostics.len(), 1, "a missing variable is one mistake: {missing}");
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Reloader {
             tracing::warn!("{}:{warning}", self.path.display());
         }
         if !changes.is_empty() {
-            (self.apply)(&new).map_err(|why| Report::of_file(&self.path, why))?;
+            (self.apply)(&new).map_err(|why| Report::of_file(&self.path.display().to_string(), why))?;
             *current = Current::of(new, files);
         }
         tracing::info!(changes = changes.len(), diff = changes.join("; "), "configuration reloaded");

@@ -61,6 +61,19 @@ pub enum ValueType {
     Duration,
 }
 
+impl ValueType {
+    /// Its name in Prometheus' API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::String => "string",
+            Self::Vector => "vector",
+            Self::Matrix => "matrix",
+            Self::Duration => "duration",
+        }
+    }
+}
+
 /// An expression.
 #[derive(Clone, Debug)]
 pub enum Expr {

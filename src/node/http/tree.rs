@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::promql::ast::{
-    Ast, At, DurationExpr, Expr, Group, MatchOp, NodeId, Selector, ValueType, VectorMatching,
+    Ast, At, DurationExpr, Expr, Group, MatchOp, NodeId, Selector, VectorMatching,
 };
 
 /// The pieces that are still to be written.
@@ -64,8 +64,8 @@ fn parts_of(ast: &Ast, id: NodeId, out: &mut Vec<Piece>) {
             let own = json!({
                 "type": "call",
                 "func": {
-                    "name": func.name, "variadic": func.variadic, "returnType": kind(func.returns),
-                    "argTypes": func.args.iter().map(|ty| kind(*ty)).collect::<Vec<_>>(),
+                    "name": func.name, "variadic": func.variadic, "returnType": func.returns.as_str(),
+                    "argTypes": func.args.iter().map(|ty| ty.as_str()).collect::<Vec<_>>(),
                 },
             });
             object(out, own, &[("args", args, true)]);
@@ -163,16 +163,6 @@ fn instant(at: Option<At>) -> (Value, Value) {
         Some(At::Timestamp(ms)) => (json!(ms), Value::Null),
         Some(At::Start) => (Value::Null, json!("start")),
         Some(At::End) => (Value::Null, json!("end")),
-    }
-}
-
-fn kind(ty: ValueType) -> &'static str {
-    match ty {
-        ValueType::Scalar => "scalar",
-        ValueType::String => "string",
-        ValueType::Vector => "vector",
-        ValueType::Matrix => "matrix",
-        ValueType::Duration => "duration",
     }
 }
 

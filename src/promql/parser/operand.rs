@@ -137,7 +137,7 @@ impl Parser<'_> {
                 let ty = self.ty(expr);
                 if ty != ValueType::Vector {
                     self.mistyped(span, || {
-                        let got = super::types::plain(ty);
+                        let got = ty.as_str();
                         format!("subquery is only allowed on instant vector, got {got} instead")
                     });
                 }

@@ -8,18 +8,7 @@ pub(super) fn documented(ty: ValueType) -> &'static str {
     match ty {
         ValueType::Vector => "instant vector",
         ValueType::Matrix => "range vector",
-        other => plain(other),
-    }
-}
-
-/// A type as the API calls it.
-pub(super) fn plain(ty: ValueType) -> &'static str {
-    match ty {
-        ValueType::Scalar => "scalar",
-        ValueType::String => "string",
-        ValueType::Vector => "vector",
-        ValueType::Matrix => "matrix",
-        ValueType::Duration => "duration",
+        other => other.as_str(),
     }
 }
 
