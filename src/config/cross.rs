@@ -13,6 +13,7 @@ use crate::{
     backend::BaseUrl,
     base::{TenantId, TenantPattern},
     fleet::Store,
+    proxy::identify::UNCLASSED,
     rules::RULES_MAX,
     telemetry::otlp,
 };
@@ -346,6 +347,12 @@ impl<'a> Checker<'a> {
         for (i, class) in raw.classes.iter().enumerate() {
             let place = self.place("classes").index(i);
             self.name(&place.key("name"), &class.name);
+            if class.name == UNCLASSED {
+                self.refuse(
+                    &place.key("name"),
+                    format!("`{UNCLASSED}` is the class of requests that match none; choose another name"),
+                );
+            }
             if !seen.insert(&class.name) {
                 self.refuse(&place.key("name"), format!("a second class named `{}`", class.name));
             }

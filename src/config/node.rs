@@ -224,8 +224,8 @@ pub fn load_node_text(
 ) -> Result<RawNode, Report> {
     let node = checked_tree(file, text, &schemars::schema_for!(RawNode).to_value(), lookup)?;
     // The schema has passed, so that this fails only if the two disagree.
-    let raw: RawNode = serde_json::from_value(node.to_json())
-        .map_err(|error| Report::of_file(file, error.to_string()))?;
+    let raw: RawNode =
+        serde_json::from_value(node.to_json()).map_err(|error| Report::of_file(file, error.to_string()))?;
     let wrong: Vec<_> = [raw.pool.check(&node), raw.recent.check(&node)].into_iter().flatten().collect();
     if wrong.is_empty() { Ok(raw) } else { Err(Report::new(file, wrong)) }
 }

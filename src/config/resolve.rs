@@ -29,7 +29,7 @@ use crate::{
     },
     proxy::{
         self,
-        identify::{ClassRule, Pattern, Rules},
+        identify::{Attribution, ClassRule, Pattern},
         upstream::{self, OnUnparsable},
     },
     rules::{Rule, RuleSpec},
@@ -62,7 +62,7 @@ pub fn resolve(raw: &Raw) -> Result<proxy::Settings, String> {
         tls: tls::of_listener(&raw.server.tls).map_err(|wrong| format!("server.tls.{wrong}"))?,
         admin_tls: tls::of_listener(&raw.server.admin_tls)
             .map_err(|wrong| format!("server.admin_tls.{wrong}"))?,
-        rules: rules(raw)?,
+        attribution: attribution(raw)?,
         upstreams: raw.backends.iter().map(upstream).collect::<Result<_, _>>()?,
         routes,
         prefix_routes,
@@ -131,7 +131,7 @@ fn header_name(name: &str) -> Result<HeaderName, String> {
     name.parse().map_err(|_| format!("`{name}` is not a header name"))
 }
 
-fn rules(raw: &Raw) -> Result<Rules, String> {
+fn attribution(raw: &Raw) -> Result<Attribution, String> {
     let class = |class: &raw::Class| {
         let patterns = |headers: &BTreeMap<String, String>| {
             let patterns = headers.iter().map(|(name, value)| Ok((header_name(name)?, Pattern::new(value))));
@@ -149,7 +149,7 @@ fn rules(raw: &Raw) -> Result<Rules, String> {
     let source = |source: &raw::TenantSource| {
         source.resolve().map_err(|(key, why)| format!("tenancy.sources: {key}: {why}"))
     };
-    Ok(Rules {
+    Ok(Attribution {
         trusted: raw.server.trusted_proxies.iter().map(|cidr| cidr.0).collect(),
         sources: raw.tenancy.sources.iter().map(source).collect::<Result<_, _>>()?,
         default: tenant(&raw.tenancy.default)?,

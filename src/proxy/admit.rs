@@ -90,7 +90,7 @@ impl Admissible for Exchange<Box<Priced>> {
         // A query that runs again, as a whole, was counted and warned the first time.
         let is_first = priced.charged != Charged::All;
         let (tenant, cost) = (&common.caller.tenant, &priced.estimate.cost);
-        let watched = limit::soft(&common.policy, tenant, common.class(), cost, Mode::Shadow);
+        let watched = limit::soft(&common.policy, tenant, Some(common.class()), cost, Mode::Shadow);
         if let Some(watched) = watched.filter(|_| is_first) {
             common.log.over_soft_limit(watched.limit, "shadow");
         }

@@ -7,7 +7,7 @@ use tokio::task::AbortHandle;
 
 use super::{
     fleet::Settings as FleetSettings,
-    identify::{IdentifyError, Identity, Rules},
+    identify::{Attribution, IdentifyError, Identity, UNCLASSED},
     route::Endpoint,
     supervise::BackendSupervisor,
     upstream::{self, Upstream},
@@ -20,9 +20,6 @@ use crate::{
     promql::enforce::LabelEnforcement,
     rules::Rule,
 };
-
-/// The name of requests that match no class.
-const UNCLASSED: &str = "adhoc";
 
 /// Settings of the proxy.
 #[derive(Clone, Debug)]
@@ -40,7 +37,7 @@ pub struct Settings {
     /// Client connections of the admin API.
     pub admin_connections: ConnectionLimits,
     /// How requests are attributed to tenants, actors and classes.
-    pub rules: Rules,
+    pub attribution: Attribution,
     /// The databases, in the order of `policy.backends`; the first takes every tenant without a route.
     pub upstreams: Vec<upstream::Settings>,
     /// Which tenant goes to which of `upstreams`.
@@ -79,7 +76,7 @@ pub(crate) struct ConfigSnapshot {
     pub(super) grace: Duration,
     pub(super) tls: Option<ServerTls>,
     pub(crate) admin_tls: Option<ServerTls>,
-    pub(super) rules: Rules,
+    pub(super) attribution: Attribution,
     pub(crate) upstreams: Vec<Arc<Upstream>>,
     pub(crate) admin_hosts: HostNames,
     pub(crate) admin_tokens: Tokens,
@@ -87,7 +84,8 @@ pub(crate) struct ConfigSnapshot {
     routes: HashMap<TenantId, usize>,
     prefix_routes: TenantPrefixes<usize>,
     enforced: TenantMap<Option<Arc<LabelEnforcement>>>,
-    classes: Vec<Arc<str>>,
+    /// The class of requests that match none.
+    unclassed: Arc<str>,
     /// Health checks and label tables, ended with these settings.
     background: Vec<AbortHandle>,
 }
@@ -106,13 +104,13 @@ impl ConfigSnapshot {
                 Arc::new(Upstream::new(index, settings, same.map(Arc::as_ref)))
             })
             .collect();
-        for source in settings.rules.jwt_sources() {
+        for source in settings.attribution.jwt_sources() {
             before
                 .iter()
-                .flat_map(|before| before.rules.jwt_sources())
+                .flat_map(|before| before.attribution.jwt_sources())
                 .for_each(|other| source.take_over(other));
         }
-        let keys = settings.rules.jwt_sources().map(|source| {
+        let keys = settings.attribution.jwt_sources().map(|source| {
             let keeping = Arc::clone(source).keep_keys(Arc::clone(&supervisor.metrics));
             tokio::spawn(keeping).abort_handle()
         });
@@ -128,19 +126,17 @@ impl ConfigSnapshot {
                 tokio::spawn(watched).abort_handle(),
             ]
         });
-        let mut classes: Vec<_> =
-            settings.rules.classes.iter().map(|class| Arc::clone(&class.name)).collect();
-        classes.push(UNCLASSED.into());
         let names = upstreams.iter().map(|upstream| upstream.backend.name());
         let endpoints = Endpoint::COUNTED.map(Endpoint::as_str);
-        supervisor.metrics.start_at_zero(names, classes.iter().map(|class| &**class), &endpoints);
+        let classes = settings.attribution.classes.iter().map(|class| &*class.name).chain([UNCLASSED]);
+        supervisor.metrics.start_at_zero(names, classes, &endpoints);
         Self {
             request_body: settings.request_body,
             grace: settings.grace,
             tls: settings.tls,
             admin_tls: settings.admin_tls,
             background: background.chain(keys).collect(),
-            rules: settings.rules,
+            attribution: settings.attribution,
             upstreams,
             admin_hosts: settings.admin_hosts,
             admin_tokens: settings.admin_tokens,
@@ -148,13 +144,13 @@ impl ConfigSnapshot {
             routes: settings.routes,
             prefix_routes: settings.prefix_routes,
             enforced: settings.enforced,
-            classes,
+            unclassed: UNCLASSED.into(),
         }
     }
 
-    /// The classes, and the one of requests that match none.
-    pub(super) fn class_names(&self) -> &[Arc<str>] {
-        &self.classes
+    /// The names of all classes, that of requests that match none among them.
+    pub(super) fn class_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.attribution.classes.iter().map(|class| &class.name).chain([&self.unclassed])
     }
 
     /// Where a tenant's queries run.
@@ -220,18 +216,14 @@ impl ConfigSnapshot {
         Ok(home)
     }
 
-    pub(super) fn class_name(&self, class: usize) -> Arc<str> {
-        self.classes.get(class).map_or_else(|| UNCLASSED.into(), Arc::clone)
-    }
-
     /// Whether refusals of a class have a fix.
     pub(super) fn suggests_fix(&self, class: usize) -> bool {
-        self.rules.classes.get(class).is_some_and(|class| class.fix)
+        self.attribution.classes.get(class).is_some_and(|class| class.fix)
     }
 
-    /// The name of a class, as admission knows it; `None` for requests that match none.
-    pub(super) fn class(&self, class: usize) -> Option<&Arc<str>> {
-        self.classes.get(class).filter(|_| class < self.rules.unclassed())
+    /// The name of a class; `adhoc` for requests that match none.
+    pub(super) fn class(&self, class: usize) -> &Arc<str> {
+        self.attribution.classes.get(class).map_or(&self.unclassed, |class| &class.name)
     }
 }
 

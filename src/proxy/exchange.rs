@@ -105,18 +105,13 @@ impl Common {
         Rejected { log: Some(self.log), failure: failure.into() }
     }
 
-    /// The name of its class, if it has one.
-    pub(super) fn class(&self) -> Option<&str> {
-        self.config.class(self.caller.class).map(|name| &**name)
-    }
-
-    /// The same as metrics and rules know it; `adhoc` without one.
-    pub(super) fn class_name(&self) -> &str {
-        self.log.class().unwrap_or_default()
+    /// The name of its class; `adhoc` if it matches none.
+    pub(super) fn class(&self) -> &str {
+        self.config.class(self.caller.class)
     }
 
     pub(super) fn limits(&self) -> &PerQuery {
-        self.policy.per_query(self.class())
+        self.policy.per_query(Some(self.class()))
     }
 
     /// The time that it has: the client's, if it is willing to wait less than it may.
@@ -132,7 +127,7 @@ impl Common {
     /// The ceilings of one query within its backend's budget.
     pub(super) fn ceilings(&self, policy: &Policy) -> Ceilings {
         let Upstream { backend, split_percent, .. } = &*self.upstream;
-        policy.ceilings(&self.caller.tenant, self.class(), backend.name(), *split_percent)
+        policy.ceilings(&self.caller.tenant, Some(self.class()), backend.name(), *split_percent)
     }
 
     /// Its request for admission. Backend and class are named: a reload may have moved them.
@@ -146,7 +141,7 @@ impl Common {
         AdmissionRequest {
             payers: if payers.is_empty() { [tenant.clone()].into() } else { payers.as_slice().into() },
             actor: Arc::clone(actor),
-            class: self.config.class(*class).map(Arc::clone),
+            class: Some(Arc::clone(self.config.class(*class))),
             backend: Arc::clone(self.upstream.backend.shared_name()),
             cost,
             deadline,

@@ -23,14 +23,13 @@ use super::{
     config::{ConfigSnapshot, ConfigState, Settings},
     estimate::FIX_SEARCHES_MAX,
     fleet::{Fleet, FleetStatus},
-    front::Incoming,
-    identify::OnBehalfOf,
+    identify::{OnBehalfOf, layer::Incoming},
     log::{ActiveQueries, ActiveQuery, QueryLogs, cut},
     long_answers::LongAnswers,
     query::body::Bodies,
     respond::Body,
     rules::QueryRules,
-    shared::{Front, Pricing, QueryReader, Settler, Shared},
+    shared::{Identifier, Pricing, QueryReader, Settler, Shared},
     stack::{Stack, stack},
     supervise::BackendSupervisor,
 };
@@ -113,7 +112,7 @@ impl Proxy {
             journal: OnceLock::new(),
             clock,
         });
-        let front = Front {
+        let identifier = Identifier {
             config,
             admission: Arc::clone(&admission),
             logs: Arc::clone(&logs),
@@ -128,7 +127,7 @@ impl Proxy {
         };
         let cache = promql::Cache::new(CACHED_QUERIES);
         let shared = Arc::new(Shared {
-            front,
+            identifier,
             reader: QueryReader { bodies: Bodies::new(), cache },
             rules: QueryRules::new(rules, Arc::clone(&metrics), clock),
             pricing,
@@ -170,7 +169,7 @@ impl Proxy {
         is_graph: bool,
     ) -> Result<serde_json::Value, String> {
         let endpoint = if is_graph { "query_range_cost" } else { "query_cost" };
-        let tenant = tenant.unwrap_or_else(|| self.live().rules.default.clone());
+        let tenant = tenant.unwrap_or_else(|| self.live().attribution.default.clone());
         let request = Request::post(format!("/api/v1/{endpoint}"))
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .extension(OnBehalfOf(tenant))
@@ -217,7 +216,7 @@ impl Proxy {
                 self.metrics.forget_backend(gone, lanes, signals);
             }
         }
-        self.shared.front.config.store(Arc::new(after));
+        self.shared.identifier.config.store(Arc::new(after));
     }
 
     /// The rules against single queries.
@@ -238,7 +237,7 @@ impl Proxy {
 
     /// The settings in use.
     pub(crate) fn live(&self) -> Arc<ConfigSnapshot> {
-        self.shared.front.config.load_full()
+        self.shared.identifier.config.load_full()
     }
 
     /// How long a shutdown waits for queries in flight.
@@ -273,12 +272,12 @@ impl Proxy {
 
     /// No new query is accepted from now on.
     pub fn stop(&self) {
-        self.shared.front.stopping.store(true, Relaxed);
+        self.shared.identifier.stopping.store(true, Relaxed);
     }
 
     /// Whether a shutdown is under way.
     pub fn stopping(&self) -> bool {
-        self.shared.front.stopping.load(Relaxed)
+        self.shared.identifier.stopping.load(Relaxed)
     }
 
     /// The configuration was read again and taken over, or has this mistake.

@@ -3,7 +3,7 @@
 //! | layer | file |
 //! |---|---|
 //! | respond | `respond/layer.rs` |
-//! | identify | `front.rs`, with the table of endpoints (`route.rs`) and the identity of the client (`identify.rs`) |
+//! | identify | `identify/layer.rs`, with the table of endpoints (`route.rs`) |
 //! | rate, admit | [`crate::limit::layer`]; `admit.rs` is their view of a query |
 //! | parse | `query/layer.rs` |
 //! | rules | `rules/layer.rs` |
@@ -22,7 +22,6 @@ mod estimate;
 mod exchange;
 mod fleet;
 mod forward;
-mod front;
 mod handle;
 pub mod identify;
 mod kill;

@@ -143,8 +143,8 @@ impl Replay {
     }
 
     fn resolve(&self, record: &Record) -> Owner {
-        let Settings { rules, routes, prefix_routes, upstreams, .. } = &self.settings;
-        let named = TenantId::new(&record.tenant).unwrap_or_else(|| rules.default.clone());
+        let Settings { attribution, routes, prefix_routes, upstreams, .. } = &self.settings;
+        let named = TenantId::new(&record.tenant).unwrap_or_else(|| attribution.default.clone());
         let home = |tenant: &TenantId| routes.get(tenant).or_else(|| prefix_routes.get(tenant)).copied();
         let at = |tenant: &TenantId| upstreams.get(home(tenant).unwrap_or(0));
         let several = tenant::federated(named.as_str()).unwrap_or_default();
@@ -156,7 +156,7 @@ impl Replay {
         let upstream = joined.or_else(|| at(&named));
         let model = upstream.map(|upstream| upstream.model.clone()).unwrap_or_default();
         let payers = if joined.is_some() { several } else { vec![named.clone()] };
-        let class = rules.classes.iter().map(|class| &class.name).find(|name| ***name == *record.class);
+        let class = attribution.classes.iter().map(|class| &class.name).find(|name| ***name == *record.class);
         let backend: Arc<str> =
             upstream.map_or_else(Arc::default, |upstream| upstream.backend.name.as_str().into());
         let policy = self.policy.strictest(&payers).unwrap_or_else(|| Arc::clone(self.policy.tenant(&named)));

@@ -10,7 +10,7 @@ use http::Request;
 use tokio::net::TcpListener;
 use tower::Service;
 
-use super::{Proxy, front::Incoming, stack::Stack};
+use super::{Proxy, identify::layer::Incoming, stack::Stack};
 use crate::http::{ListenerTls, Options, Served, Timeouts, Workers};
 
 /// Accepts and answers until `shutdown`, then finishes requests in flight within the grace period of the settings.

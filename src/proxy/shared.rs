@@ -15,16 +15,16 @@ use crate::{cost::History, limit::Admission, promql, telemetry::metrics::Metrics
 /// would cost reference counts that all threads write to.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) front: Front,
+    pub(super) identifier: Identifier,
     pub(super) reader: QueryReader,
     pub(super) rules: QueryRules,
     pub(super) pricing: Pricing,
     pub(super) settler: Settler,
 }
 
-/// Turns requests into queries.
+/// Identifies the callers of requests, which makes queries of them.
 #[derive(Debug)]
-pub(super) struct Front {
+pub(super) struct Identifier {
     pub(super) config: ArcSwap<ConfigSnapshot>,
     pub(super) admission: Arc<Admission>,
     pub(super) logs: Arc<QueryLogs>,

@@ -13,7 +13,7 @@ use tower::ServiceBuilder;
 use super::{
     estimate::{Estimate, EstimateLayer},
     forward::Forward,
-    front::{Identify, IdentifyLayer},
+    identify::layer::{Identify, IdentifyLayer},
     meter::layer::{MeterLayer, Metered},
     query::layer::{Parse, ParseLayer},
     replan::{Replan, ReplanLayer},
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::limit::{Admit, AdmitLayer, RateLayer, layer::CheckRate};
 
-/// The stack as a type: a [`tower::Service`] of [`Incoming`](super::front::Incoming) requests that never fails.
+/// The stack as a type: a [`tower::Service`] of [`Incoming`](super::identify::layer::Incoming) requests that never fails.
 pub(super) type Stack =
     Respond<Identify<CheckRate<Parse<CheckRules<Estimate<Replan<Admit<Metered<Split<Forward>>>>>>>>>>;
 

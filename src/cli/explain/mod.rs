@@ -80,7 +80,7 @@ fn settings(args: &Explain) -> Result<crate::proxy::Settings, String> {
     let mut settings = config::resolve(&loaded.map_err(|report| report.to_string())?.raw)?;
     if let Some(tenant) = &args.tenant {
         let unfit = || format!("`{tenant}` is not a tenant name");
-        settings.rules.default = crate::base::TenantId::new(tenant).ok_or_else(unfit)?;
+        settings.attribution.default = crate::base::TenantId::new(tenant).ok_or_else(unfit)?;
     }
     Ok(settings)
 }

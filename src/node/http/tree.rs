@@ -2,9 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::promql::ast::{
-    Ast, At, DurationExpr, Expr, Group, MatchOp, NodeId, Selector, VectorMatching,
-};
+use crate::promql::ast::{Ast, At, DurationExpr, Expr, Group, MatchOp, NodeId, Selector, VectorMatching};
 
 /// The pieces that are still to be written.
 enum Piece {

@@ -64,7 +64,7 @@ impl Pricing {
             deadline,
             metrics: &self.metrics,
         };
-        let (tenant, class) = (&common.caller.tenant, common.class());
+        let (tenant, class) = (&common.caller.tenant, Some(common.class()));
         let verdict = |cost: &QueryCost| verdict(&common.policy, tenant, class, ceilings, cost);
         estimation.run(verdict).await
     }
@@ -95,7 +95,7 @@ impl Pricing {
     /// that is refused whatever it reads is refused for that.
     fn unasked(common: &Common, result: &EstimationResult, ceilings: &Ceilings) -> Option<Failure> {
         let error = result.unanswered.as_ref().filter(|error| error.is_unasked())?;
-        let (tenant, class, cost) = (&common.caller.tenant, common.class(), &result.estimate.cost);
+        let (tenant, class, cost) = (&common.caller.tenant, Some(common.class()), &result.estimate.cost);
         let is_refused = verdict(&common.policy, tenant, class, ceilings, cost) == Verdict::Exceeded;
         (!is_refused).then(|| Failure::from(error))
     }

@@ -5,6 +5,7 @@
 
 mod bearer;
 mod jwt;
+pub(super) mod layer;
 mod verified;
 
 use std::{
@@ -51,9 +52,12 @@ const SAID_OF_CLIENTS: [&str; 8] = [
     "x-authenticated-",
 ];
 
+/// The class of requests that match none.
+pub const UNCLASSED: &str = "adhoc";
+
 /// How requests are attributed to tenants, actors and classes.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct Attribution {
     /// Peers whose headers are believed.
     pub trusted: Vec<IpNet>,
     /// Where the tenant is read from; the first one present wins.
@@ -62,7 +66,7 @@ pub struct Rules {
     pub default: TenantId,
     /// A request that names none is refused.
     pub required: bool,
-    /// Classes, the first match wins; a request that matches none is of class [`Rules::unclassed`].
+    /// Classes, the first match wins; a request that matches none is of class [`Attribution::unclassed`].
     pub classes: Vec<ClassRule>,
 }
 
@@ -151,7 +155,7 @@ pub struct Identity {
     pub payers: Vec<TenantId>,
     /// The actor inside the tenant, such as `dashboard:abc`.
     pub actor: Arc<str>,
-    /// Index into [`Rules::classes`]; its length for a request that matches none.
+    /// Index into [`Attribution::classes`]; its length for a request that matches none.
     pub class: usize,
     /// The peer is a trusted proxy: its headers may go on to the backend.
     pub trusted: bool,
@@ -228,7 +232,7 @@ impl fmt::Display for IdentifyError {
 
 impl std::error::Error for IdentifyError {}
 
-impl Rules {
+impl Attribution {
     /// The class of requests that match no rule.
     pub fn unclassed(&self) -> usize {
         self.classes.len()

@@ -3,9 +3,9 @@ use crate::backend::Kind;
 
 const NOW_MS: i64 = 1_800_000_000_000;
 
-fn rules() -> Rules {
+fn attribution() -> Attribution {
     let team = |name| TenantId::new(name).unwrap();
-    Rules {
+    Attribution {
         trusted: vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.0/8".parse().unwrap()],
         sources: vec![
             TenantSource::Header(HeaderName::from_static("x-scope-orgid")),
@@ -24,11 +24,11 @@ fn rules() -> Rules {
 
 fn ask(peer: &str, headers: &[(&'static str, &str)]) -> Result<Identity, IdentifyError> {
     let map = headers.iter().map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect();
-    identify(&rules(), &map, peer.parse().unwrap())
+    identify(&attribution(), &map, peer.parse().unwrap())
 }
 
-fn identify(rules: &Rules, headers: &HeaderMap, peer: IpAddr) -> Result<Identity, IdentifyError> {
-    rules.identify(&Presented {
+fn identify(attribution: &Attribution, headers: &HeaderMap, peer: IpAddr) -> Result<Identity, IdentifyError> {
+    attribution.identify(&Presented {
         headers,
         peer: SocketAddr::new(peer, 1),
         certificate: None,
@@ -85,12 +85,12 @@ fn the_backend_sees_the_tenant_that_pays_whatever_the_client_wrote() {
         ("header", "10.1.1.1", Some(("x-team", "blue")), "blue"),
         ("default", "192.0.2.1", None, "anonymous"),
     ] {
-        let mut rules = rules();
-        rules.sources.remove(0);
-        rules.sources.insert(0, TenantSource::Header(HeaderName::from_static("x-team")));
+        let mut attribution = attribution();
+        attribution.sources.remove(0);
+        attribution.sources.insert(0, TenantSource::Header(HeaderName::from_static("x-team")));
         let given = forged.iter().copied().chain(own);
         let headers = given.map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect();
-        let who = identify(&rules, &headers, peer.parse().unwrap()).unwrap();
+        let who = identify(&attribution, &headers, peer.parse().unwrap()).unwrap();
         assert_eq!(who.tenant.as_str(), paid, "{source}");
         let all = |sent: &HeaderMap, name| -> Vec<String> {
             sent.get_all(name).iter().map(|v: &http::HeaderValue| v.to_str().unwrap().to_owned()).collect()
@@ -105,7 +105,7 @@ fn the_backend_sees_the_tenant_that_pays_whatever_the_client_wrote() {
             (Kind::M3, vec![], vec![]),
         ] {
             let mut sent: HeaderMap = headers.clone();
-            rules.forward(&mut sent, &who, &Tenancy::of(kind));
+            attribution.forward(&mut sent, &who, &Tenancy::of(kind));
             assert_eq!(all(&sent, "x-scope-orgid"), orgid, "{source} {kind:?}");
             assert_eq!(all(&sent, "thanos-tenant"), thanos, "{source} {kind:?}");
             assert!(!sent.contains_key("authorization") && !sent.contains_key("x-team"), "{source}");
@@ -123,15 +123,15 @@ fn a_tenant_named_twice_is_nobody() {
     headers.append("x-scope-orgid", "a".parse().unwrap());
     headers.append("x-scope-orgid", "a".parse().unwrap());
     let peer = "10.1.1.1".parse().unwrap();
-    assert_eq!(identify(&rules(), &headers, peer).unwrap().tenant.as_str(), "a");
+    assert_eq!(identify(&attribution(), &headers, peer).unwrap().tenant.as_str(), "a");
     headers.append("x-scope-orgid", "b".parse().unwrap());
     let twice = IdentifyError::Twice(HeaderName::from_static("x-scope-orgid"));
-    assert_eq!(identify(&rules(), &headers, peer), Err(twice));
+    assert_eq!(identify(&attribution(), &headers, peer), Err(twice));
     let mut headers = HeaderMap::new();
     headers.append("authorization", "Bearer s3cret".parse().unwrap());
-    assert_eq!(identify(&rules(), &headers, peer).unwrap().tenant.as_str(), "robots");
+    assert_eq!(identify(&attribution(), &headers, peer).unwrap().tenant.as_str(), "robots");
     headers.append("authorization", "Basic YWxpY2U6cHc=".parse().unwrap());
-    assert_eq!(identify(&rules(), &headers, peer), Err(IdentifyError::Twice(header::AUTHORIZATION)));
+    assert_eq!(identify(&attribution(), &headers, peer), Err(IdentifyError::Twice(header::AUTHORIZATION)));
 }
 
 #[test]
@@ -157,8 +157,8 @@ fn certificate(common_name: &str, alternative: &[&str], groups: &[&str]) -> Clie
 /// A certificate is believed of anybody, and its groups give the class.
 #[test]
 fn certificates_name_tenants_and_classes() {
-    let mut rules = rules();
-    rules.classes.push(ClassRule {
+    let mut attribution = attribution();
+    attribution.classes.push(ClassRule {
         name: "sre".into(),
         group: Some(Pattern::new("sre*")),
         ..ClassRule::default()
@@ -178,17 +178,17 @@ fn certificates_name_tenants_and_classes() {
         (CertificateName::CommonName, certificate("", &["a"], &[]), Err(IdentifyError::Certificate)),
         (CertificateName::CommonName, certificate("two words", &[], &[]), Err(IdentifyError::Certificate)),
     ] {
-        rules.sources[0] = TenantSource::Certificate(part);
+        attribution.sources[0] = TenantSource::Certificate(part);
         let peer = SocketAddr::new("192.0.2.1".parse().unwrap(), 1);
         let presented = Presented { headers: &headers, peer, certificate: Some(&shown), clock: || NOW_MS };
-        let found = rules.identify(&presented);
+        let found = attribution.identify(&presented);
         let found = found.as_ref().map(|found| (found.tenant.as_str(), found.class)).map_err(Clone::clone);
         assert_eq!(found, want, "{shown:?}");
     }
     // Without one the next source decides, and in the end nobody does where that is not enough.
     let stranger = "192.0.2.1".parse().unwrap();
-    assert_eq!(identify(&rules, &headers, stranger).unwrap().tenant.as_str(), "anonymous");
-    rules.required = true;
-    assert_eq!(identify(&rules, &headers, stranger), Err(IdentifyError::Nobody));
-    assert_eq!(rules.challenge(), "Bearer realm=\"weir\"");
+    assert_eq!(identify(&attribution, &headers, stranger).unwrap().tenant.as_str(), "anonymous");
+    attribution.required = true;
+    assert_eq!(identify(&attribution, &headers, stranger), Err(IdentifyError::Nobody));
+    assert_eq!(attribution.challenge(), "Bearer realm=\"weir\"");
 }

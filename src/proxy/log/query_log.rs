@@ -198,11 +198,6 @@ impl QueryLog {
         self.owner.as_deref()
     }
 
-    /// The name of its class.
-    pub(in crate::proxy) fn class(&self) -> Option<&str> {
-        self.owner.as_ref().map(|owner| &*owner.class)
-    }
-
     /// The client is identified.
     pub(in crate::proxy) fn identified(&mut self, owner: Owner) {
         self.owner = Some(Arc::new(owner));

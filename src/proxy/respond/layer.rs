@@ -16,7 +16,7 @@ use super::{Body, failure::Failure, preflight, readable};
 use crate::{
     base::ErrorKind,
     http::Timed,
-    proxy::{exchange::Rejected, front::Incoming, layer::layer, meter::Progress},
+    proxy::{exchange::Rejected, identify::layer::Incoming, layer::layer, meter::Progress},
 };
 
 layer! {

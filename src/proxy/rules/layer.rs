@@ -159,7 +159,7 @@ fn subject<'a>(common: &'a Common, query: &'a ParsedQuery) -> Subject<'a> {
     let payers = common.caller.payers.as_slice();
     Subject {
         tenants: if payers.is_empty() { std::slice::from_ref(&common.caller.tenant) } else { payers },
-        class: common.class_name(),
+        class: common.class(),
         endpoint: endpoint.as_str(),
         dashboard: origin.and_then(|origin| origin.dashboard.as_deref()),
         panel: origin.and_then(|origin| origin.panel.as_deref()),

@@ -12,17 +12,7 @@ use http::{HeaderValue, Request, Response, Uri, header, request::Parts};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use super::{
-    api,
-    config::ConfigSnapshot,
-    exchange::{Common, Exchange, Identified, Rejected},
-    identify::{IdentifyError, Identity, OnBehalfOf, Presented},
-    log::{Origin, Owner, QueryLog},
-    respond::{Body, failure::Failure},
-    route::{Endpoint, Routed, route},
-    shared::{Front, Shared},
-    upstream::Upstream,
-};
+use super::{IdentifyError, Identity, OnBehalfOf, Presented};
 use crate::{
     backend::headers::strip_hop_by_hop,
     base::ErrorKind,
@@ -30,18 +20,28 @@ use crate::{
         ClientCertificate,
         openapi::{JSON, TEXT},
     },
+    proxy::{
+        api,
+        config::ConfigSnapshot,
+        exchange::{Common, Exchange, Identified, Rejected},
+        log::{Origin, Owner, QueryLog},
+        respond::{Body, failure::Failure},
+        route::{Endpoint, Routed, route},
+        shared::{Identifier, Shared},
+        upstream::Upstream,
+    },
 };
 
 /// How to ask well, for language models (llmstxt.org).
-const GUIDE: &str = include_str!("llms.txt");
+const GUIDE: &str = include_str!("../llms.txt");
 
 /// A request as it comes from a connection.
 #[derive(Debug)]
-pub(super) struct Incoming<B> {
+pub(in crate::proxy) struct Incoming<B> {
     /// The request.
-    pub(super) request: Request<B>,
+    pub(in crate::proxy) request: Request<B>,
     /// The other end of its connection.
-    pub(super) peer: SocketAddr,
+    pub(in crate::proxy) peer: SocketAddr,
 }
 
 /// The caller, and the backend of its queries.
@@ -53,7 +53,7 @@ struct Identification {
     moved: Option<Uri>,
 }
 
-impl Front {
+impl Identifier {
     /// A request that Weir answers itself is a response; any other becomes a query.
     fn enter<B>(
         &self,
@@ -76,7 +76,7 @@ impl Front {
                 if let Some(uri) = moved {
                     head.uri = uri;
                 }
-                config.rules.forward(&mut head.headers, &caller, upstream.backend.tenancy());
+                config.attribution.forward(&mut head.headers, &caller, upstream.backend.tenancy());
                 let policy = self.admission.policy();
                 let several = policy.strictest(&caller.payers);
                 let policy = several.unwrap_or_else(|| Arc::clone(policy.tenant(&caller.tenant)));
@@ -118,21 +118,21 @@ impl Front {
         let presented = Presented { headers: &head.headers, peer, certificate, clock: self.logs.clock };
         let unidentified = |error: IdentifyError| {
             self.logs.metrics.identified(error.source().as_str(), false);
-            Failure::unidentified(&error, config.rules.challenge())
+            Failure::unidentified(&error, config.attribution.challenge())
         };
         let mut caller = match head.extensions.get() {
-            Some(OnBehalfOf(tenant)) => config.rules.on_behalf_of(tenant.clone()),
-            None => config.rules.identify(&presented).map_err(unidentified)?,
+            Some(OnBehalfOf(tenant)) => config.attribution.on_behalf_of(tenant.clone()),
+            None => config.attribution.identify(&presented).map_err(unidentified)?,
         };
         let nowhere = || Failure::new(ErrorKind::Internal, "no backend is configured");
         let upstream = config.upstream_of(&mut caller).map_err(unidentified)?;
         let upstream = Arc::clone(upstream.ok_or_else(nowhere)?);
         self.logs.metrics.identified(caller.source.as_str(), true);
-        let client = config.rules.client_of(&head.headers, peer);
+        let client = config.attribution.client_of(&head.headers, peer);
         let owner = Owner {
             tenant: caller.tenant.clone(),
             actor: Arc::clone(&caller.actor),
-            class: config.class_name(caller.class),
+            class: Arc::clone(config.class(caller.class)),
             backend: Arc::clone(upstream.backend.shared_name()),
             origin: Origin::of(&head.headers, client, caller.trusted),
         };
@@ -172,9 +172,9 @@ fn with_path(uri: &Uri, path: &str) -> Result<Uri, Failure> {
     target.parse().map_err(|error| Failure::new(ErrorKind::BadData, format!("the request target: {error}")))
 }
 
-/// Puts [`Front`] before the service that takes identified queries.
+/// Puts [`Identifier`] before the service that takes identified queries.
 #[derive(Clone, Debug)]
-pub(super) struct IdentifyLayer(pub(super) Arc<Shared>);
+pub(in crate::proxy) struct IdentifyLayer(pub(in crate::proxy) Arc<Shared>);
 
 impl<S> Layer<S> for IdentifyLayer {
     type Service = Identify<S>;
@@ -186,7 +186,7 @@ impl<S> Layer<S> for IdentifyLayer {
 
 /// Made by [`IdentifyLayer`].
 #[derive(Clone, Debug)]
-pub(super) struct Identify<S> {
+pub(in crate::proxy) struct Identify<S> {
     inner: S,
     shared: Arc<Shared>,
 }
@@ -204,7 +204,7 @@ where
     }
 
     fn call(&mut self, incoming: Incoming<B>) -> Self::Future {
-        match self.shared.front.enter(&self.shared, incoming) {
+        match self.shared.identifier.enter(&self.shared, incoming) {
             Ok(Either::Left(exchange)) => Either::Left(self.inner.call(exchange)),
             Ok(Either::Right(response)) => Either::Right(ready(Ok(response))),
             Err(rejected) => Either::Right(ready(Err(rejected))),
