@@ -7,9 +7,11 @@
 use std::{fs, io, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::metadata;
+use super::{
+    json_file::{self, Contents},
+    metadata,
+};
 use crate::{
     base::files,
     node::{
@@ -20,6 +22,7 @@ use crate::{
 
 const FILE: &str = "manifest.json";
 const VERSION: u32 = 1;
+const FIELDS: [&str; 7] = ["version", "blocks", "log", "metadata", "earliest_ms", "latest_ms", "crc"];
 /// It is written this often even if no file changed, for the time in it.
 const WRITTEN_EVERY: Duration = Duration::from_secs(60);
 /// Files that a message names.
@@ -67,31 +70,11 @@ impl Manifest {
     /// It cannot be read, or another version of Weir wrote it.
     pub(super) fn read(dir: &Path) -> io::Result<Option<Self>> {
         let path = dir.join(FILE);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+        let manifest = match json_file::read::<Self>(&path, VERSION.into(), &FIELDS)? {
+            Contents::Missing => return Ok(None),
+            Contents::Damaged => None,
+            Contents::Sound(manifest) => Some(manifest),
         };
-        let json: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let other = |what: String| {
-            io::Error::other(format!(
-                "{} has {what}, and this Weir reads version {VERSION} only: start the Weir that wrote it",
-                path.display()
-            ))
-        };
-        if let Some(version) =
-            json.get("version").and_then(Value::as_u64).filter(|v| *v != u64::from(VERSION))
-        {
-            return Err(other(format!("version {version}")));
-        }
-        let known = serde_json::to_value(Self { metadata: true, ..Self::default() }).unwrap_or_default();
-        let added =
-            json.as_object().and_then(|all| all.keys().find(|name| known.get(name.as_str()).is_none()));
-        let added = added.cloned();
-        let manifest: Option<Self> = serde_json::from_value(json).ok();
-        if let (Some(_), Some(name)) = (&manifest, added) {
-            return Err(other(format!("the field `{name}`")));
-        }
         let sound = manifest.filter(|manifest| manifest.crc == manifest.checksum());
         if sound.is_none() {
             tracing::warn!(file = %path.display(), "the manifest is damaged: files that are missing are not noticed");

@@ -12,6 +12,7 @@ mod fault_tests;
 #[cfg(test)]
 mod full_tests;
 mod health;
+mod json_file;
 mod lost_ranges;
 mod manifest;
 mod metadata;
