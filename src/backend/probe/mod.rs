@@ -27,7 +27,7 @@ use self::{
     cache::{Kept, widened},
     kinds::{Counted, VICTORIA_LISTS_CHEAPLY},
     request::now_ms,
-    state::{BYTES_UNIT, COUNTED_BYTES, LISTED_BYTES, PROBES_BYTES_MAX, taken},
+    state::{COUNTED_BYTES, LISTED_BYTES, taken},
 };
 pub use self::{
     counts::Counts,
@@ -105,19 +105,16 @@ impl Backend {
         matches!(self.kind(), Kind::Prometheus | Kind::Thanos | Kind::Cortex | Kind::M3)
     }
 
-    /// Asks as soon as there is room for the memory of the probe, and then a place. A short list takes a place only: who
-    /// waits for memory would hold it up.
+    /// Asks as soon as there is room for the probe. A short list takes a place only: it would wait for large ones.
     async fn ask_booked(&self, request: &ProbeRequest<'_>, end_ms: i64) -> Result<Counted, ProbeError> {
-        let Probes { memory, places, .. } = &self.probes;
-        let bytes = self.probe_bytes(request).await.min(PROBES_BYTES_MAX);
-        let mut booked = None;
+        let (probes, deadline) = (&self.probes, request.deadline);
+        let bytes = self.probe_bytes(request).await;
         if bytes > (SHORT_LIST + 1) * LISTED_BYTES {
-            booked = Some(taken(memory, (bytes / BYTES_UNIT) as u32, request.deadline).await?);
+            let _booked = probes.book(bytes, deadline).await?;
+            return self.ask_within_deadline(request, end_ms).await;
         }
-        let place = taken(places, 1, request.deadline).await?;
-        let counted = self.ask_within_deadline(request, end_ms).await;
-        drop((place, booked));
-        counted
+        let _place = taken(&probes.places, 1, deadline).await?;
+        self.ask_within_deadline(request, end_ms).await
     }
 
     async fn ask_within_deadline(

@@ -9,7 +9,6 @@ use super::{
     ask::Form,
     kinds::{Answer, Vector},
     request::{ProbeError, ProbeRequest, now_ms},
-    state::{BYTES_UNIT, COUNTED_BYTES, PROBES_BYTES_MAX, taken},
 };
 use crate::{backend::Backend, base::time::seconds};
 
@@ -38,9 +37,8 @@ impl Backend {
 
     async fn ask_share(&self, request: &ProbeRequest<'_>) -> Option<f64> {
         let probes = &self.probes;
-        let _place = taken(&probes.places, 1, request.deadline).await.ok()?;
-        let bytes = request.limit.saturating_mul(TYPED_BYTES).clamp(COUNTED_BYTES, PROBES_BYTES_MAX);
-        let _booked = taken(&probes.memory, (bytes / BYTES_UNIT) as u32, request.deadline).await.ok()?;
+        let bytes = request.limit.saturating_mul(TYPED_BYTES);
+        let _booked = probes.book(bytes, request.deadline).await.ok()?;
         let (selector, at_ms) = (request.selector, request.window.end.min(now_ms()));
         let query = format!("(count(histogram_count({selector})) or vector(0)) / count({selector})");
         let form = Form::new().with("query", &query).with("time", &seconds(at_ms));

@@ -8,12 +8,7 @@ use std::{
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
-use super::{
-    ask::Form,
-    kinds::Answer,
-    request::ProbeRequest,
-    state::{BYTES_UNIT, COUNTED_BYTES, LISTED_BYTES, PROBES_BYTES_MAX, taken},
-};
+use super::{ask::Form, kinds::Answer, request::ProbeRequest, state::LISTED_BYTES};
 use crate::{backend::Backend, base::time::seconds};
 
 /// How far the instants of two requests may lie apart to be the same, milliseconds: a dashboard that reloads asks the same.
@@ -44,9 +39,8 @@ impl Backend {
 
     async fn ask_values(&self, request: &ProbeRequest<'_>, instants: &[i64]) -> Option<Arc<[u64]>> {
         let probes = &self.probes;
-        let _place = taken(&probes.places, 1, request.deadline).await.ok()?;
-        let bytes = request.limit.saturating_mul(LISTED_BYTES).clamp(COUNTED_BYTES, PROBES_BYTES_MAX);
-        let _booked = taken(&probes.memory, (bytes / BYTES_UNIT) as u32, request.deadline).await.ok()?;
+        let bytes = request.limit.saturating_mul(LISTED_BYTES);
+        let _booked = probes.book(bytes, request.deadline).await.ok()?;
         let query = format!("count_values(\"{LABEL}\", {})", request.selector);
         let mut times_seen: HashMap<String, usize> = HashMap::new();
         for at in instants {
