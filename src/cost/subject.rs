@@ -37,7 +37,8 @@ pub struct Subject<'a> {
 impl Subject<'_> {
     /// The price with this knowledge of its selectors.
     pub(super) fn price(&self, known: &[SeriesKnowledge]) -> Estimated {
-        let known = Knowledge { series: known, table: self.table };
+        // The table's labels and their values are everybody's.
+        let known = Knowledge { series: known, table: self.table.filter(|_| self.enforced.is_none()) };
         let whole = estimate(self.shape, &known, self.model);
         match self.split {
             Some((split, most)) => split.split(whole, &known, self.model, most),
@@ -52,6 +53,9 @@ impl Subject<'_> {
         types: Option<&MetricTypes>,
         gone_since: impl Fn(i64) -> Option<u64>,
     ) -> Vec<SeriesKnowledge> {
+        let unnamed = MetricTypes::default();
+        // The names of metrics are everybody's, too: a confined query's are asked for within its labels.
+        let types = types.map(|types| if self.enforced.is_some() { &unnamed } else { types });
         let samples = |selector: &SelectorShape| match types {
             Some(types) if !self.listing => types.of(&selector.matchers),
             _ => SampleType::Float,

@@ -6,6 +6,7 @@ use super::{
     function::find,
     matchers::is_keyword,
     parse, parse_with,
+    print::quoted,
     shape::DEFAULT_SUBQUERY_STEP_MS,
 };
 use crate::base::duration;
@@ -89,7 +90,7 @@ struct Sketch<'t> {
     /// Literals outside of selectors, each with a comma behind it.
     strings: Vec<String>,
     /// Functions that PromQL does not have.
-    functions: Vec<&'t str>,
+    functions: Vec<String>,
     reach_ms: u64,
     /// The step, which `i` stands for behind a number; 0 for an instant query.
     step_ms: u64,
@@ -112,7 +113,7 @@ impl<'t> Sketch<'t> {
                 b'{' => self.selector(""),
                 b'[' => self.bracket(),
                 b'0'..=b'9' => self.number(),
-                _ if is_name(byte) => self.name(),
+                _ if is_name(byte) || byte == b'\\' => self.name(),
                 _ => self.at += 1,
             }
         }
@@ -190,7 +191,7 @@ impl<'t> Sketch<'t> {
     }
 
     fn name(&mut self) {
-        let name = self.take_while(|b| is_name(b) || b.is_ascii_digit());
+        let name = self.identifier();
         self.take_while(|b| b.is_ascii_whitespace());
         let word = name.to_ascii_lowercase();
         let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
@@ -205,8 +206,24 @@ impl<'t> Sketch<'t> {
             [b'(', ..] => {}
             // The name of a `WITH` template.
             [b'=', next, ..] if !matches!(next, b'=' | b'~') => {}
-            [b'{', ..] => self.selector(name),
-            _ => self.selectors.push(name.to_owned()),
+            [b'{', ..] => self.selector(&name),
+            _ => self.selectors.push(selector_of(&name)),
+        }
+    }
+
+    /// A name, in which MetricsQL takes dots, letters of any script, and any character behind a backslash, also as `\x5f` and
+    /// `\u005f`.
+    fn identifier(&mut self) -> String {
+        let mut name = String::new();
+        loop {
+            name += self.take_while(|b| is_name(b) || b.is_ascii_digit() || b == b'.');
+            if self.peek() != Some(b'\\') {
+                return name;
+            }
+            let rest = self.text.get(self.at + 1..).unwrap_or_default();
+            let (escaped, length) = unescaped(rest);
+            name.extend(escaped);
+            self.at += 1 + length;
         }
     }
 
@@ -223,17 +240,44 @@ impl<'t> Sketch<'t> {
             }
         }
         let whole = format!("{name}{}", self.text.get(start..self.at).unwrap_or_default());
-        let is_one = parse(&whole).is_ok_and(|ast| matches!(ast.expr(ast.root), Expr::Selector(_)));
-        self.selectors.push(match (is_one, name) {
+        self.selectors.push(match (is_selector(&whole), name) {
             (true, _) => whole,
             (false, "") => EVERYTHING.to_owned(),
-            (false, name) => name.to_owned(),
+            (false, name) => selector_of(name),
         });
     }
 }
 
+fn is_selector(text: &str) -> bool {
+    parse(text).is_ok_and(|ast| matches!(ast.expr(ast.root), Expr::Selector(_)))
+}
+
+/// A selector of a metric with any characters in its name.
+fn selector_of(name: &str) -> String {
+    match is_selector(name) {
+        true => name.to_owned(),
+        false => format!("{{__name__={}}}", quoted(name)),
+    }
+}
+
+/// The character that an escape stands for, and the bytes of the escape behind its backslash.
+fn unescaped(rest: &str) -> (Option<char>, usize) {
+    let hex = |digits: usize| {
+        let code = u32::from_str_radix(rest.get(1..=digits)?, 16).ok()?;
+        Some((char::from_u32(code), 1 + digits))
+    };
+    let long = match rest.as_bytes().first() {
+        Some(b'x') => hex(2),
+        Some(b'u') => hex(4),
+        _ => None,
+    };
+    let first = rest.chars().next();
+    long.unwrap_or((first, first.map_or(0, char::len_utf8)))
+}
+
+/// A byte that a name may begin with; all of a letter beyond ASCII.
 fn is_name(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || matches!(byte, b'_' | b':')
+    byte.is_ascii_alphabetic() || matches!(byte, b'_' | b':') || !byte.is_ascii()
 }
 
 /// A duration of MetricsQL: `1h30m`, `1.5d`, `5i`; `None` for anything else.
@@ -279,6 +323,17 @@ mod tests {
                 r#"labels("min_over_time", "max_over_time", aggr_over_time("", "", last_over_time(a[301000ms])))"#,
             ),
             ("\"a", "vector(0)"),
+            (r"sum(load\_total)", "last_over_time(load_total[1000ms])"),
+            (r"l\oad\x5ftotal{a='b'}", "last_over_time(load_total{a='b'}[1000ms])"),
+            (
+                r"\u006coad + foo\-bar",
+                r#"last_over_time(load[1000ms]) or last_over_time({__name__="foo-bar"}[1000ms])"#,
+            ),
+            (r"m\x2fx{a='b'", r#"last_over_time({__name__="m/x"}[1000ms])"#),
+            (r"r\ate(a) default 0", "last_over_time(a[1000ms])"),
+            (r"a\", "last_over_time(a[1000ms])"),
+            ("sum(load.total)", r#"last_over_time({__name__="load.total"}[1000ms])"#),
+            ("température + 1.5", r#"last_over_time({__name__="température"}[1000ms])"#),
         ] {
             assert_eq!(&*approximate(text, 1_000, 15_000).unwrap().text, want, "{text}");
         }
