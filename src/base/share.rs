@@ -61,3 +61,36 @@ pub struct Demand {
     /// Tenants that wait, at least 1: a part is divided by them.
     pub weight: u64,
 }
+
+/// A rate of a tenant that is counted in tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TokenKind {
+    /// One for each query.
+    Queries,
+    /// One for each sample read.
+    Samples,
+}
+
+impl TokenKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Queries, Self::Samples];
+
+    /// Its name in the store.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queries => "rate_queries",
+            Self::Samples => "rate_samples",
+        }
+    }
+}
+
+/// What one proxy asks of a rate that several share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TokenDemand {
+    /// Tokens drawn before that are not spent.
+    pub stock: u64,
+    /// As many as there should be, by the use of late.
+    pub wants: u64,
+    /// As many as one query lacked; it is of no use to get fewer.
+    pub claim: u64,
+}

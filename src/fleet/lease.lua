@@ -1,5 +1,6 @@
 -- Renews one proxy's lease on one pool, atomically. fleet/pool.rs is the same in Rust, and a test compares them.
 -- KEYS[1]: the pool, a hash with one field for each proxy, and "~" for epoch, run and the end of the learning phase.
+-- KEYS[2], if any: a pool that every proxy renews first, which knows whether the store lost its memory before this one began.
 -- ARGV: numbers in the order of the first lines. Amounts are pairs of bytes and queries.
 local id, run = ARGV[1], tonumber(ARGV[2])
 local seq, seen_epoch = tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -52,6 +53,7 @@ end
 
 local flat, members, mine, taken = redis.call('HGETALL', key), {}, nil, {0, 0}
 local meta = {0, 0, 0}
+if #flat == 0 and KEYS[2] then meta = numbers(redis.call('HGET', KEYS[2], '~') or '0 0 0') end
 for i = 1, #flat, 2 do
   local name, n = flat[i], numbers(flat[i + 1])
   if name == '~' then

@@ -70,7 +70,8 @@ impl Lease {
     /// A request for this demand. From now on the lease is no more than what is held, until an answer says otherwise.
     pub fn renew(&mut self, now: u64, demand: Demand, load: Amount) -> Renewal {
         self.grant = self.usable(now).min(demand.held);
-        self.seq += 1;
+        // Beyond those of a lease on the same pool that was given back before.
+        self.seq = now.max(self.seq + 1);
         self.asked = Some(Asked { seq: self.seq, at: now });
         Renewal { seq: self.seq, epoch: self.epoch, demand, has: self.grant, load }
     }

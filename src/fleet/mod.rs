@@ -9,16 +9,23 @@
 //! it draws in its lease to what its queries hold: the store may give the rest away before the answer is there. A store
 //! that is gone leaves every proxy its fixed part; one that lost its memory grants for one time to live only what is held.
 //!
+//! Tenants' limits on queries in flight are pools as budgets are. Of a tenant's rate the pool is a bucket of tokens, and a
+//! proxy draws some ahead ([`Draws`], `tokens.lua`, and `bucket`, its model): unspent ones count as if they were still in it.
+//!
 //! [`Lease`] is the side of the proxy and a plain value; `lease.lua` is that of the store, and `pool` its model in Rust, on
 //! which the protocol is checked. [`Store`] carries messages between them.
 
+#[cfg(test)]
+mod bucket;
 mod lease;
 #[cfg(test)]
 mod pool;
 mod store;
+mod tokens;
 
 pub use lease::{Answer, Lease, Renewal, SKEW_MS, TTL_MS};
-pub use store::{Ask, Store, StoreError};
+pub use store::{Answers, Ask, AskTokens, Round, SEATS, Store, StoreError};
+pub use tokens::{Draw, Drawn, Draws};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -41,6 +41,16 @@ pub(super) struct Pool {
 }
 
 impl Pool {
+    /// A pool that begins now, beside one that knows whether the store lost its memory before.
+    pub(super) fn beside(seats: &Self) -> Self {
+        Self { members: BTreeMap::new(), ..seats.clone() }
+    }
+
+    /// The epoch, and the end of the learning phase.
+    pub(super) const fn memory(&self) -> (u64, u64) {
+        (self.epoch, self.learning)
+    }
+
     /// Renews the lease of a proxy; `None` for a request that came late. `run` names the run of the store.
     pub(super) fn renew(
         &mut self,

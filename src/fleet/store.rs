@@ -6,11 +6,18 @@ use std::{fmt, time::Duration};
 use redis::{AsyncConnectionConfig, Client, RedisError, Script, aio::MultiplexedConnection};
 use tokio::time::timeout;
 
-use super::lease::{Answer, Renewal, SKEW_MS, TTL_MS};
+use super::{
+    lease::{Answer, Renewal, SKEW_MS, TTL_MS},
+    tokens::{Draw, Drawn},
+};
 use crate::base::share::Amount;
 
 /// The script that the store runs for each renewal.
 pub(super) const SCRIPT: &str = include_str!("lease.lua");
+/// The script that it runs for each request for tokens.
+pub(super) const TOKENS: &str = include_str!("tokens.lua");
+/// The pool of seats, of which every proxy holds one: it counts them, and knows whether the store lost its memory.
+pub const SEATS: &str = "proxies";
 /// Lua counts exactly up to 2^53.
 const NUMBER_MAX: u64 = 1 << 53;
 
@@ -25,6 +32,37 @@ pub struct Ask {
     pub hold_ms: u64,
     /// The request.
     pub renewal: Renewal,
+}
+
+/// A request for tokens of one rate.
+#[derive(Clone, Debug)]
+pub struct AskTokens {
+    /// The name of the rate within the fleet.
+    pub bucket: String,
+    /// It fills by this much,
+    pub count: u64,
+    /// in this many milliseconds.
+    pub per_ms: u64,
+    /// The request.
+    pub draw: Draw,
+}
+
+/// What is sent in one round trip.
+#[derive(Clone, Debug, Default)]
+pub struct Round {
+    /// Renewals; that of the seat comes first.
+    pub leases: Vec<Ask>,
+    /// Requests for tokens.
+    pub tokens: Vec<AskTokens>,
+}
+
+/// The answers in the order of the requests; `None` for one that came late.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    /// To renewals.
+    pub leases: Vec<Option<Answer>>,
+    /// To requests for tokens.
+    pub tokens: Vec<Option<Drawn>>,
 }
 
 /// Why the store did not answer.
@@ -63,6 +101,7 @@ struct Connection {
 pub struct Store {
     client: Client,
     script: Script,
+    tokens: Script,
     /// Before the name of every key.
     prefix: String,
     /// This process; no other ever has the same.
@@ -84,16 +123,15 @@ impl Store {
     /// The URL cannot be used.
     pub fn new(url: &str, fleet: &str, id: String) -> Result<Self, String> {
         let client = Client::open(url).map_err(|error| error.to_string())?;
-        let script = Script::new(SCRIPT);
-        Ok(Self { client, script, prefix: format!("weir:{fleet}:"), id, connection: None })
+        let (script, tokens) = (Script::new(SCRIPT), Script::new(TOKENS));
+        Ok(Self { client, script, tokens, prefix: format!("weir:{fleet}:"), id, connection: None })
     }
 
-    /// Sends renewals in one round trip. The answers are in their order, `None` for one that came late. Any failure closes
-    /// the connection, so that nothing that was sent is read by a later call.
+    /// Makes one round trip. Any failure closes the connection, so that nothing that was sent is read by a later call.
     ///
     /// # Errors
     /// The store did not answer all of them within `limit`.
-    pub async fn renew(&mut self, asks: &[Ask], limit: Duration) -> Result<Vec<Option<Answer>>, StoreError> {
+    pub async fn round(&mut self, round: &Round, limit: Duration) -> Result<Answers, StoreError> {
         // Taken out: a call that is dropped closes the connection as well.
         let kept = self.connection.take();
         let exchange = async {
@@ -101,7 +139,7 @@ impl Store {
                 Some(connection) => connection,
                 None => self.connect(limit).await?,
             };
-            let answers = self.exchange(&mut connection, asks).await?;
+            let answers = self.exchange(&mut connection, round).await?;
             Ok::<_, StoreError>((connection, answers))
         };
         let (connection, answers) = timeout(limit, exchange).await.map_err(|_| StoreError::Slow(limit))??;
@@ -109,7 +147,7 @@ impl Store {
         Ok(answers)
     }
 
-    /// Whether a connection is open; the next call of [`Self::renew`] needs none then.
+    /// Whether a connection is open; the next call of [`Self::round`] needs none then.
     pub const fn is_connected(&self) -> bool {
         self.connection.is_some()
     }
@@ -120,27 +158,34 @@ impl Store {
             .set_response_timeout(Some(limit));
         let mut inner = self.client.get_multiplexed_async_connection_with_config(&config).await?;
         let mut first = redis::pipe();
-        first.cmd("INFO").arg("server").load_script(&self.script).ignore();
+        first.cmd("INFO").arg("server");
+        first.load_script(&self.script).ignore().load_script(&self.tokens).ignore();
         let (info,): (String,) = first.query_async(&mut inner).await?;
         let run = run_of(&info).ok_or_else(|| StoreError::Failed("it names no run_id".to_owned()))?;
         Ok(Connection { inner, run })
     }
 
-    async fn exchange(
-        &self,
-        connection: &mut Connection,
-        asks: &[Ask],
-    ) -> Result<Vec<Option<Answer>>, StoreError> {
+    async fn exchange(&self, connection: &mut Connection, round: &Round) -> Result<Answers, StoreError> {
         let mut pipeline = redis::pipe();
-        for ask in asks {
-            let key = format!("{}{}", self.prefix, ask.pool);
-            pipeline.cmd("EVALSHA").arg(self.script.get_hash()).arg(1).arg(key).arg(&self.id);
-            for number in numbers(ask, connection.run, TTL_MS, SKEW_MS) {
-                pipeline.arg(number.min(NUMBER_MAX));
+        let mut call = |script: &Script, name: &str, numbers: &[u64]| {
+            let [key, seats] = [name, SEATS].map(|name| format!("{}{name}", self.prefix));
+            pipeline.cmd("EVALSHA").arg(script.get_hash()).arg(2).arg(key).arg(seats).arg(&self.id);
+            for number in numbers {
+                pipeline.arg((*number).min(NUMBER_MAX));
             }
+        };
+        for ask in &round.leases {
+            call(&self.script, &ask.pool, &numbers(ask, connection.run, TTL_MS, SKEW_MS));
+        }
+        for ask in &round.tokens {
+            call(&self.tokens, &ask.bucket, &token_numbers(ask, TTL_MS, SKEW_MS));
         }
         let answers: Vec<Vec<u64>> = pipeline.query_async(&mut connection.inner).await?;
-        Ok(answers.iter().map(|numbers| answer(numbers)).collect())
+        let (leases, tokens) = answers.split_at_checked(round.leases.len()).unwrap_or((&answers, &[]));
+        Ok(Answers {
+            leases: leases.iter().map(|numbers| answer(numbers)).collect(),
+            tokens: tokens.iter().map(|numbers| drawn(numbers)).collect(),
+        })
     }
 }
 
@@ -184,6 +229,18 @@ pub(super) fn answer(numbers: &[u64]) -> Option<Answer> {
         members,
         others: Amount { bytes: others_bytes, queries: others_queries },
     })
+}
+
+/// The arguments of the script for tokens behind the proxy's name.
+pub(super) fn token_numbers(ask: &AskTokens, ttl: u64, skew: u64) -> [u64; 8] {
+    let Draw { seq, demand } = ask.draw;
+    [seq, ask.count, ask.per_ms.max(1), ttl, skew, demand.stock, demand.wants, demand.claim]
+}
+
+/// Reads the numbers that the script for tokens returns.
+pub(super) fn drawn(numbers: &[u64]) -> Option<Drawn> {
+    let &[grant, ttl_ms] = numbers else { return None };
+    Some(Drawn { grant, ttl_ms })
 }
 
 /// The run of the store's process, as a number that Lua holds exactly.

@@ -142,7 +142,19 @@ impl Admission {
     /// # Errors
     /// The query comes too early.
     pub fn check_rate(&self, tenant: &TenantId) -> Result<Vec<ShadowHit>, Refusal> {
-        self.lock().check_rate(tenant, Instant::now())
+        let mut state = self.lock();
+        let verdict = state.check_rate(tenant, Instant::now());
+        let tokens_wanted = std::mem::take(&mut state.tokens_wanted);
+        drop(state);
+        self.want_tokens(tokens_wanted);
+        verdict
+    }
+
+    /// Has the store of leases asked at once, if tokens of a shared rate are needed.
+    fn want_tokens(&self, wanted: bool) {
+        if wanted {
+            self.lease_wanted.notify_one();
+        }
     }
 
     /// Lets the query run as soon as every limit allows, or says why not: per query, then rate, then budget and queue.
@@ -269,9 +281,11 @@ impl Admission {
         let mut accounts = self.accounts.lock();
         let changed = change(&mut accounts, Instant::now(), &mut ready);
         let alarm = accounts.state.next_alarm();
+        let tokens_wanted = std::mem::take(&mut accounts.state.tokens_wanted);
         let callers = ready.into_iter().map(|(id, outcome)| (accounts.callers.remove(&id), outcome));
         let ready: SmallVec<[_; 2]> = callers.collect();
         drop(accounts);
+        self.want_tokens(tokens_wanted);
         for (caller, outcome) in ready {
             // A permit that its caller does not take is dropped, which frees it for the next.
             let outcome = outcome.map(|charge| Permit::new(Arc::clone(self), charge));

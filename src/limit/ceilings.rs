@@ -1,6 +1,7 @@
 //! The largest share of the budgets that a single query takes.
 
 use super::{
+    part::Part,
     policy::Policy,
     shares::{heavy_memory, light},
 };
@@ -37,7 +38,8 @@ impl Policy {
         let tenant = self.tenant(tenant);
         let own = tenant.per_query(class).memory.enforced();
         // At most half of the heavy lane: two such run at a time.
-        let in_flight = tenant.in_flight.memory.enforced();
+        let in_flight = Part::new(tenant.in_flight, self.sharing).heaviest();
+        let in_flight = in_flight.filter(|_| tenant.in_flight.memory.enforced().is_some());
         let narrowest = [whole.map(|bytes| heavy_memory(bytes) / 2), in_flight, own];
         let query = narrowest.into_iter().flatten().min().unwrap_or(u64::MAX);
         let most = query.min(in_flight.map_or(u64::MAX, |bytes| heavy_memory(bytes) / 2));

@@ -1,11 +1,28 @@
-//! The part of each budget that is leased, from outside: who leases it, and from whom, is not known here.
+//! The shared parts of budgets, limits and rates, from outside: who leases them, and from whom, is not known here.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::admission::Admission;
-use crate::base::share::{Amount, Demand};
+use super::{admission::Admission, lane::Lane, part::Parked, policy::Rate, state::State};
+use crate::base::{
+    TenantId,
+    share::{Amount, Demand, TokenDemand, TokenKind},
+};
+
+/// What this proxy needs of a tenant's limits beyond its fixed part of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantDemand {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Of the limits on queries in flight: the part that all proxies lease of, and the demand. `None` where nothing is
+    /// needed or leased.
+    pub in_flight: Option<(Amount, Demand)>,
+    /// Queries wait for room within these limits.
+    pub is_waiting: bool,
+    /// Of its rates: the part that all proxies draw from, and the demand.
+    pub rates: Vec<(TokenKind, Rate, TokenDemand)>,
+}
 
 impl Admission {
     /// The backends whose budgets are leased, each with the part that all proxies lease of.
@@ -40,5 +57,73 @@ impl Admission {
     /// Waits until a query has to wait for a lease, or did since the last time.
     pub async fn lease_wanted(&self) {
         self.lease_wanted.notified().await;
+    }
+
+    /// Draws the leases of tenants in to what their queries hold. Gives the demands of those that need more than their
+    /// fixed part, or have a lease to give back: this many at most, the busiest first.
+    pub fn draw_in_tenants(&self, most: usize) -> Vec<TenantDemand> {
+        self.lock().draw_in_tenants(most, Instant::now())
+    }
+
+    /// From now until then a tenant's queries may hold this much beyond the fixed part of its limits.
+    pub fn set_tenant_leased(self: &Arc<Self>, tenant: &TenantId, leased: Amount, until: Instant) {
+        self.change(|state, now, ready| {
+            if let Some(slot) = state.tenants.find(tenant) {
+                state.tenants.get_mut(slot).part.lease(leased, until);
+                state.unpark_tenant(slot);
+                *ready = state.dispatch(now);
+            }
+        });
+    }
+
+    /// A tenant's queries may take this many more tokens of a rate; all of them end then.
+    pub fn add_tokens(&self, tenant: &TenantId, kind: TokenKind, tokens: u64, until: Instant) {
+        let mut state = self.lock();
+        if let Some(slot) = state.tenants.find(tenant) {
+            state.tenants.get_mut(slot).buckets.add(kind, tokens, Instant::now(), until);
+        }
+    }
+}
+
+impl State {
+    fn draw_in_tenants(&mut self, most: usize, now: Instant) -> Vec<TenantDemand> {
+        let mut demands = Vec::new();
+        for slot in self.tenants.take_listed() {
+            let parked = self.parked(slot);
+            let account = self.tenants.get_mut(slot);
+            let in_flight = account.draw_in(&parked, now);
+            let rates: Vec<_> = account.buckets.demands(now).collect();
+            if in_flight.is_some() || !rates.is_empty() {
+                let holds = account.part.is_leased();
+                let busy = account.asked.both(now).into_iter().max();
+                let tenant = account.id.clone();
+                let is_waiting = parked.first.is_some();
+                let demand = TenantDemand { tenant, in_flight, is_waiting, rates };
+                demands.push((Reverse((holds, busy)), demand));
+            }
+            self.tenants.list_again(slot, now);
+        }
+        // The others' leases end by themselves.
+        demands.sort_by(|(a, _), (b, _)| a.cmp(b));
+        demands.truncate(most);
+        demands.into_iter().map(|(_, demand)| demand).collect()
+    }
+
+    /// The queries that wait for room within a tenant's limits.
+    fn parked(&self, tenant: usize) -> Parked {
+        let mut parked = Parked::default();
+        if self.tenants.get(tenant).waiting == 0 {
+            return parked;
+        }
+        let queues = self.backends.iter().flat_map(|backend| Lane::ALL.map(|lane| &backend.lane(lane).queue));
+        for waiter in queues.flat_map(|queue| queue.parked_of(tenant)) {
+            parked.all.add(waiter.charge.bytes);
+            if !waiter.charge.light {
+                parked.heavy.add(waiter.charge.bytes);
+            }
+            let this = (waiter.id, waiter.charge.bytes);
+            parked.first = Some(parked.first.map_or(this, |first| first.min(this)));
+        }
+        parked
     }
 }

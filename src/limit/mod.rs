@@ -17,12 +17,15 @@ mod admission;
 mod backend;
 mod ceilings;
 mod charge;
+mod drawn;
 mod effective;
 #[cfg(test)]
 mod invariants;
 mod lane;
+mod lately;
 pub mod layer;
 mod leased;
+mod part;
 mod per_query;
 mod permit;
 mod policy;
@@ -47,6 +50,7 @@ pub use charge::{Actual, End};
 pub use effective::{EffectiveLimit, LimitTable, LimitTexts};
 pub use lane::Lane;
 pub use layer::{Admissible, Admit, AdmitLayer, HoldLayer, Permitted, RateLayer, RateLimited};
+pub use leased::TenantDemand;
 pub use per_query::{SoftHit, check_per_query, soft};
 pub use permit::{Permit, PermitHandle};
 pub use policy::{

@@ -1,6 +1,6 @@
 //! Checks before a query asks for room: budgets that it can never fit, and rates, in shadow mode as well.
 
-use std::{num::NonZeroU64, sync::Arc};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -26,8 +26,8 @@ impl State {
         let heavy = backend.budget.heaviest();
         let wide = (heavy, backend.budget.memory().mode, Scope::Backend(Arc::clone(&backend.name)));
         let narrow = charge.payers.iter().zip(&request.payers).map(|(slot, tenant)| {
-            let limit = self.tenants.get(*slot).policy.in_flight.memory;
-            (limit.max.map(NonZeroU64::get), limit.mode, Scope::Tenant(tenant.clone()))
+            let account = self.tenants.get(*slot);
+            (account.part.heaviest(), account.policy.in_flight.memory.mode, Scope::Tenant(tenant.clone()))
         });
         for (max, mode, scope) in narrow.chain([wide]) {
             let Some(max) = max.filter(|max| charge.bytes > *max && mode != Mode::Off) else { continue };
@@ -45,17 +45,24 @@ impl State {
         &mut self,
         request: &AdmissionRequest,
         payers: &[usize],
+        now: Instant,
         shadow: &mut Vec<ShadowHit>,
     ) -> Result<(), Refusal> {
         for (slot, tenant) in payers.iter().zip(&request.payers) {
             let buckets = &mut self.tenants.get_mut(*slot).buckets;
-            if request.charged == Charged::Nothing {
-                weigh(buckets.take_query(), LimitName::RateQueries, Estimate::exact(1), tenant, shadow)?;
-            }
-            if request.charged != Charged::All {
-                let samples = request.cost.samples;
-                weigh(buckets.take_samples(samples.value), LimitName::RateSamples, samples, tenant, shadow)?;
-            }
+            let queries = match request.charged {
+                Charged::Nothing => buckets.take_query(now),
+                Charged::Query | Charged::All => Ok(()),
+            };
+            let samples = match (&queries, request.charged) {
+                (Ok(()), Charged::Nothing | Charged::Query) => {
+                    buckets.take_samples(request.cost.samples.value, now)
+                }
+                _ => Ok(()),
+            };
+            self.tokens_wanted |= buckets.is_due(now);
+            weigh(queries, LimitName::RateQueries, Estimate::exact(1), tenant, shadow)?;
+            weigh(samples, LimitName::RateSamples, request.cost.samples, tenant, shadow)?;
         }
         Ok(())
     }
@@ -64,7 +71,9 @@ impl State {
     pub(super) fn check_rate(&mut self, tenant: &TenantId, now: Instant) -> Result<Vec<ShadowHit>, Refusal> {
         let slot = self.tenants.slot(tenant, &self.policy, now);
         let mut shadow = Vec::new();
-        let verdict = self.tenants.get_mut(slot).buckets.take_query();
+        let buckets = &mut self.tenants.get_mut(slot).buckets;
+        let verdict = buckets.take_query(now);
+        self.tokens_wanted |= buckets.is_due(now);
         weigh(verdict, LimitName::RateQueries, Estimate::exact(1), tenant, &mut shadow)?;
         Ok(shadow)
     }

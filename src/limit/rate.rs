@@ -1,36 +1,18 @@
 //! Rate limits of a tenant: a leaky bucket for queries and one for samples.
+//!
+//! With a store a bucket is divided: a fixed part of it is this proxy's, and the rest is shared with the other proxies,
+//! which draw its tokens ahead.
 
-use std::{
-    num::NonZeroU32,
-    time::{Duration, Instant},
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    drawn::Drawn,
+    policy::{Mode, Rate, RateLimit, Rates, Sharing},
+    shares,
 };
-
-use governor::{
-    Quota, RateLimiter,
-    clock::Clock,
-    middleware::NoOpMiddleware,
-    state::{InMemoryState, NotKeyed},
-};
-
-use super::policy::{Mode, Rate, RateLimit, Rates};
-
-/// The runtime's clock, which tests can stop.
-#[derive(Clone, Copy, Debug)]
-struct RuntimeClock;
-
-impl Clock for RuntimeClock {
-    type Instant = Instant;
-
-    fn now(&self) -> Instant {
-        tokio::time::Instant::now().into_std()
-    }
-}
-
-type Limiter = RateLimiter<NotKeyed, InMemoryState, RuntimeClock, NoOpMiddleware<Instant>>;
-
-/// Most cells of a bucket. Larger counts are kept in cells of several, since the limiter counts in 32 bits and spaces
-/// cells in whole nanoseconds.
-const CELLS_MAX: u64 = 1 << 20;
+use crate::base::share::{TokenDemand, TokenKind};
 
 /// Why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,43 +23,103 @@ pub(super) enum Over {
     Never,
 }
 
+/// The level of a bucket that fills continuously, by the generic cell rate algorithm (GCRA, ITU-T I.371).
+#[derive(Clone, Copy, Debug)]
+struct Level {
+    count: u64,
+    per: Duration,
+    /// When it is full again.
+    full: Option<Instant>,
+}
+
+impl Level {
+    fn missing(&self, now: Instant) -> Duration {
+        self.full.map_or(Duration::ZERO, |full| full.saturating_duration_since(now))
+    }
+
+    /// How long it takes to fill by this much, rounded up: never more than the rate.
+    fn time(&self, amount: u64) -> Duration {
+        let nanos = u128::from(amount) * self.per.as_nanos();
+        Duration::from_nanos(u64::try_from(nanos.div_ceil(u128::from(self.count.max(1)))).unwrap_or(u64::MAX))
+    }
+
+    fn available(&self, now: Instant) -> u64 {
+        let missing = self.missing(now).as_nanos() * u128::from(self.count);
+        let missing = missing.div_ceil(self.per.as_nanos().max(1));
+        self.count.saturating_sub(u64::try_from(missing).unwrap_or(u64::MAX))
+    }
+
+    /// Takes what is available.
+    fn take(&mut self, amount: u64, now: Instant) {
+        self.full = Some(now + self.missing(now) + self.time(amount));
+    }
+
+    /// How long until this much is available.
+    fn wait(&self, amount: u64, now: Instant) -> Duration {
+        (self.missing(now) + self.time(amount)).saturating_sub(self.per)
+    }
+}
+
 /// A bucket of one rate.
 #[derive(Debug)]
 pub(super) struct Bucket {
     rate: Rate,
     mode: Mode,
-    limiter: Limiter,
-    /// How much one cell stands for: large rates are counted in coarse cells.
-    cell: u64,
+    /// This proxy's part; all of it where nothing is shared.
+    fixed: Level,
+    /// The part of the count that all proxies draw from.
+    pool: u64,
+    drawn: Drawn,
 }
 
 impl Bucket {
-    fn new(limit: RateLimit) -> Option<Self> {
+    fn new(limit: RateLimit, sharing: Sharing) -> Option<Self> {
         let rate = limit.rate.filter(|_| limit.mode != Mode::Off)?;
-        let cell = rate.count.get().div_ceil(CELLS_MAX);
-        let cells = NonZeroU32::new(u32::try_from(rate.count.get() / cell).unwrap_or(u32::MAX))?;
-        // Rounded up: never more than the rate.
-        let spacing = rate.per.as_nanos().div_ceil(u128::from(cells.get()));
-        let spacing = Duration::from_nanos(u64::try_from(spacing).ok()?);
-        let quota = Quota::with_period(spacing)?.allow_burst(cells);
-        let limiter = RateLimiter::direct_with_clock(quota, RuntimeClock);
-        Some(Self { rate, mode: limit.mode, limiter, cell })
+        let (fixed, pool) = shares::divide(rate.count.get(), sharing, 1);
+        let fixed = Level { count: fixed, per: rate.per, full: None };
+        Some(Self { rate, mode: limit.mode, fixed, pool, drawn: Drawn::default() })
     }
 
-    /// Takes `amount` out.
-    fn take(&self, amount: u64) -> Result<(), Over> {
-        if amount > self.rate.count.get() {
+    /// The most at once: the fixed parts of the others are never lent.
+    const fn most(&self) -> u64 {
+        self.fixed.count.saturating_add(self.pool)
+    }
+
+    fn available(&self, now: Instant) -> u64 {
+        self.fixed.available(now).saturating_add(self.drawn.usable(now))
+    }
+
+    /// Takes `amount` out, of the fixed part first.
+    fn take(&mut self, amount: u64, now: Instant) -> Result<(), Over> {
+        if amount > self.most() {
             return Err(Over::Never);
         }
-        let cells = u32::try_from(amount.div_ceil(self.cell)).unwrap_or(u32::MAX);
-        // Rounding never makes a query impossible.
-        let full = (self.rate.count.get() / self.cell) as u32;
-        let Some(cells) = NonZeroU32::new(cells.min(full)) else { return Ok(()) };
-        match self.limiter.check_n(cells) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(not_yet)) => Err(Over::NotYet(not_yet.wait_time_from(RuntimeClock.now()))),
-            Err(_) => Err(Over::Never),
+        let here = self.fixed.available(now);
+        let beyond = amount.saturating_sub(here);
+        if beyond > self.drawn.usable(now) {
+            self.drawn.lacked(beyond, now);
+            // The fixed part alone, or the whole rate for what is larger.
+            let whole = Level { count: self.rate.count.get(), ..self.fixed };
+            let level = if amount > self.fixed.count { whole } else { self.fixed };
+            return Err(Over::NotYet(level.wait(amount, now)));
         }
+        self.fixed.take(amount - beyond, now);
+        self.drawn.spend(beyond, amount, now);
+        Ok(())
+    }
+
+    /// Less than half of the fixed part is left, so that tokens of the pool will be needed.
+    fn is_low(&self, now: Instant) -> bool {
+        self.pool > 0 && self.fixed.available(now) <= self.fixed.count / 2
+    }
+
+    /// The shared part of the rate, and the demand for its tokens.
+    fn demand(&mut self, now: Instant) -> Option<(Rate, TokenDemand)> {
+        let is_low = self.is_low(now);
+        let pool = Rate { count: self.pool.try_into().ok()?, per: self.rate.per };
+        let TokenDemand { stock, wants, claim } = self.drawn.demand(is_low, now)?;
+        let demand = TokenDemand { stock, wants: wants.min(self.pool), claim: claim.min(self.pool) };
+        Some((pool, demand))
     }
 }
 
@@ -98,45 +140,48 @@ pub(super) struct Buckets {
     /// Samples that earlier queries read beyond their estimates.
     owed: u64,
     /// The limits they were made from.
-    made_from: Rates,
+    made_from: (Rates, Sharing),
 }
 
 impl Buckets {
-    pub(super) fn new(rates: &Rates) -> Self {
-        let (queries, samples) = (Bucket::new(rates.queries), Bucket::new(rates.samples));
-        Self { queries, samples, owed: 0, made_from: *rates }
+    pub(super) fn new(rates: &Rates, sharing: Sharing) -> Self {
+        let (queries, samples) = (Bucket::new(rates.queries, sharing), Bucket::new(rates.samples, sharing));
+        Self { queries, samples, owed: 0, made_from: (*rates, sharing) }
     }
 
     /// Takes over changed limits; unchanged ones keep their level.
-    pub(super) fn reload(&mut self, rates: &Rates) {
-        if self.made_from.queries != rates.queries {
-            self.queries = Bucket::new(rates.queries);
+    pub(super) fn reload(&mut self, rates: &Rates, sharing: Sharing) {
+        let (before, shared) = self.made_from;
+        if before.queries != rates.queries || shared != sharing {
+            self.queries = Bucket::new(rates.queries, sharing);
         }
-        if self.made_from.samples != rates.samples {
-            self.samples = Bucket::new(rates.samples);
+        if before.samples != rates.samples || shared != sharing {
+            self.samples = Bucket::new(rates.samples, sharing);
         }
-        self.made_from = *rates;
+        self.made_from = (*rates, sharing);
     }
 
     /// Takes one query.
-    pub(super) fn take_query(&self) -> Result<(), Verdict> {
-        take(self.queries.as_ref(), 1)
+    pub(super) fn take_query(&mut self, now: Instant) -> Result<(), Verdict> {
+        self.queries.as_mut().map_or(Ok(()), |bucket| take(bucket, 1, now))
     }
 
-    /// Takes the samples of one query, and the debt as far as it fits the bucket.
-    pub(super) fn take_samples(&mut self, samples: u64) -> Result<(), Verdict> {
-        let Some(bucket) = &self.samples else { return Ok(()) };
-        let more = self.owed.min(bucket.rate.count.get().saturating_sub(samples));
-        take(Some(bucket), samples.saturating_add(more))?;
-        self.owed -= more;
-        Ok(())
+    /// Takes the samples of one query, after the debt as far as there is something to pay it from.
+    pub(super) fn take_samples(&mut self, samples: u64, now: Instant) -> Result<(), Verdict> {
+        let Some(bucket) = &mut self.samples else { return Ok(()) };
+        if self.owed > 0 && samples <= bucket.most() {
+            let paid = self.owed.min(bucket.available(now));
+            take(bucket, paid, now)?;
+            self.owed -= paid;
+        }
+        take(bucket, samples.saturating_add(self.owed), now)
     }
 
     /// Remembers samples that a query read beyond its estimate: the tenant's next queries pay them, at most one full
     /// bucket of them, so that one surprise does not lock a tenant out for long.
     pub(super) fn owe(&mut self, samples: u64) {
         if let Some(bucket) = &self.samples {
-            self.owed = self.owed.saturating_add(samples).min(bucket.rate.count.get());
+            self.owed = self.owed.saturating_add(samples).min(bucket.most());
         }
     }
 
@@ -147,11 +192,45 @@ impl Buckets {
         let paying = if self.owed > 0 { per(&self.samples) } else { Duration::ZERO };
         per(&self.queries).max(per(&self.samples)) + paying
     }
+
+    fn bucket(&mut self, kind: TokenKind) -> Option<&mut Bucket> {
+        match kind {
+            TokenKind::Queries => self.queries.as_mut(),
+            TokenKind::Samples => self.samples.as_mut(),
+        }
+    }
+
+    /// The shared part of each rate whose tokens are needed, and the demand for them.
+    pub(super) fn demands(&mut self, now: Instant) -> impl Iterator<Item = (TokenKind, Rate, TokenDemand)> {
+        TokenKind::ALL.into_iter().filter_map(move |kind| {
+            let (pool, demand) = self.bucket(kind)?.demand(now)?;
+            Some((kind, pool, demand))
+        })
+    }
+
+    /// Takes tokens that were drawn, good until then.
+    pub(super) fn add(&mut self, kind: TokenKind, tokens: u64, now: Instant, until: Instant) {
+        if let Some(bucket) = self.bucket(kind) {
+            bucket.drawn.add(tokens.min(bucket.pool), now, until);
+        }
+    }
+
+    /// Whether tokens are needed before the next round.
+    pub(super) fn is_due(&mut self, now: Instant) -> bool {
+        TokenKind::ALL.into_iter().any(|kind| {
+            self.bucket(kind).is_some_and(|bucket| {
+                let is_low = bucket.is_low(now);
+                bucket.pool > 0 && bucket.drawn.is_due(is_low, now)
+            })
+        })
+    }
 }
 
-fn take(bucket: Option<&Bucket>, amount: u64) -> Result<(), Verdict> {
-    let Some(bucket) = bucket else { return Ok(()) };
-    bucket.take(amount).map_err(|over| Verdict { over, mode: bucket.mode, max: bucket.rate.count.get() })
+fn take(bucket: &mut Bucket, amount: u64, now: Instant) -> Result<(), Verdict> {
+    bucket.take(amount, now).map_err(|over| {
+        let max = if over == Over::Never { bucket.most() } else { bucket.rate.count.get() };
+        Verdict { over, mode: bucket.mode, max }
+    })
 }
 
 #[cfg(test)]
@@ -160,24 +239,64 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_rate_is_never_passed_and_nearly_reached_at_any_scale() {
+    fn bucket(count: u64, sharing: Sharing) -> Bucket {
+        let rate = NonZeroU64::new(count).map(|count| Rate { count, per: Duration::from_secs(60) });
+        Bucket::new(RateLimit { rate, mode: Mode::Enforce }, sharing).unwrap()
+    }
+
+    #[test]
+    fn a_rate_is_never_passed_and_nearly_reached_at_any_scale() {
         for count in [1, 7, 50, 1_000_000, 50_000_000, 3_000_000_001, 1 << 50] {
-            let per = Duration::from_secs(60);
-            let rate = NonZeroU64::new(count).map(|count| Rate { count, per });
-            let bucket = Bucket::new(RateLimit { rate, mode: Mode::Enforce }).unwrap();
-            assert_eq!(bucket.take(count + 1), Err(Over::Never), "{count}");
-            assert_eq!(bucket.take(count), Ok(()), "{count}");
+            let (mut bucket, mut now) = (bucket(count, Sharing::default()), Instant::now());
+            assert_eq!(bucket.take(count + 1, now), Err(Over::Never), "{count}");
+            assert_eq!(bucket.take(count, now), Ok(()), "{count}");
             let step = count.div_ceil(20);
             let mut taken = 0;
             for _ in 0..600 {
-                tokio::time::advance(Duration::from_secs(1)).await;
-                while bucket.take(step).is_ok() {
+                now += Duration::from_secs(1);
+                while bucket.take(step, now).is_ok() {
                     taken += step;
                 }
             }
             assert!(taken <= count * 10, "{count}: {taken}");
             assert!(taken + 2 * step + count / 20 >= count * 10, "{count}: {taken}");
         }
+    }
+
+    const FOUR: Sharing = Sharing { replicas_max: NonZeroU64::MIN.saturating_add(3), leased: true };
+
+    #[test]
+    fn a_shared_rate_is_a_fixed_part_and_tokens_that_were_drawn_until_their_end() {
+        let (mut bucket, now) = (bucket(80, FOUR), Instant::now());
+        assert_eq!((bucket.fixed.count, bucket.pool, bucket.most()), (10, 40, 50));
+        assert_eq!(bucket.demand(now), None, "nothing is drawn for nobody");
+        assert_eq!(bucket.take(51, now), Err(Over::Never));
+        assert_eq!(bucket.take(4, now), Ok(()));
+        assert_eq!(bucket.demand(now), None, "more than half of the fixed part is left");
+        // The whole rate brings 14 tokens in 10.5 s.
+        assert_eq!(bucket.take(20, now), Err(Over::NotYet(Duration::ZERO)));
+        let (pool, demand) = bucket.demand(now).unwrap();
+        assert_eq!((pool.count.get(), demand), (40, TokenDemand { stock: 0, wants: 0, claim: 14 }));
+        let until = now + Duration::from_secs(5);
+        bucket.drawn.add(14, now, until);
+        assert_eq!(bucket.take(20, now), Ok(()), "6 of the fixed part, and all that was drawn");
+        let (_, demand) = bucket.demand(now).unwrap();
+        assert_eq!(demand, TokenDemand { stock: 0, wants: 40, claim: 0 }, "two seconds of the use");
+        bucket.drawn.add(30, now, until);
+        assert_eq!(bucket.available(until - Duration::from_millis(1)), 30);
+        assert_eq!(bucket.available(until), 0, "the store may have given them away");
+    }
+
+    #[test]
+    fn tokens_are_asked_for_at_once_and_ten_times_a_second_at_most() {
+        let mut buckets = Buckets { queries: Some(bucket(80, FOUR)), ..Buckets::default() };
+        let (mut now, mut due) = (Instant::now(), 0);
+        for _ in 0..1_000 {
+            now += Duration::from_millis(1);
+            // Nothing comes.
+            _ = buckets.take_query(now);
+            due += usize::from(buckets.is_due(now));
+        }
+        assert_eq!(due, 10);
     }
 }

@@ -32,7 +32,7 @@ impl State {
     /// The lane that a query fits now, or the first reason why it fits none: its tenants' limits before the backend's.
     pub(super) fn fits(&self, charge: &Charge, now: Instant) -> Result<Lane, WaitReason> {
         let accounts = || charge.payers.iter().map(|slot| self.tenants.get(*slot));
-        accounts().try_for_each(|account| account.fits(charge))?;
+        accounts().try_for_each(|account| account.fits(charge, now))?;
         let backend = &self.backends[charge.backend];
         backend.fits_slow(charge)?;
         let is_shared = backend.is_shared(&charge.payers, now);
@@ -130,7 +130,7 @@ impl State {
             let Some(mut waiter) = next else { break };
             self.left(&waiter.charge);
             waiter.charge.lane = self.fits(&waiter.charge, now).unwrap_or(lane);
-            self.charge(&waiter.charge);
+            self.charge(&waiter.charge, now);
             ready.push((waiter.id, Ok(waiter.charge)));
         }
     }

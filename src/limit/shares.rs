@@ -1,5 +1,7 @@
 //! Every fraction of a budget that admission obeys.
 
+use super::policy::Sharing;
+
 /// A query is light up to this part of the backend's memory.
 const LIGHT_QUERY: u64 = 128;
 /// The light lane's part of the memory.
@@ -50,6 +52,18 @@ pub(super) const fn fixed(whole: u64, replicas: u64, leased: bool) -> u64 {
         (_, true) => whole / 2 / replicas,
         (_, false) => whole / replicas,
     }
+}
+
+/// The parts of a tenant's limit: that which each proxy has for itself, `least` or more, and that which all lease of.
+/// Without leases every proxy counts by itself.
+pub(super) const fn divide(whole: u64, sharing: Sharing, least: u64) -> (u64, u64) {
+    let replicas = sharing.replicas_max.get();
+    if !sharing.leased || replicas == 1 {
+        return (whole, 0);
+    }
+    let fixed = fixed(whole, replicas, true);
+    let fixed = if fixed < least { least } else { fixed };
+    (fixed, whole.saturating_sub(fixed.saturating_mul(replicas)))
 }
 
 /// Slots of a lane that one tenant may hold.

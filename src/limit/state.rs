@@ -69,6 +69,8 @@ pub(super) struct State {
     next_id: u64,
     /// No query runs any more: a shutdown.
     pub(super) closed: bool,
+    /// Tokens of a shared rate are needed before the next round.
+    pub(super) tokens_wanted: bool,
 }
 
 impl State {
@@ -83,6 +85,7 @@ impl State {
             alarms: BTreeSet::new(),
             next_id: 0,
             closed: false,
+            tokens_wanted: false,
         };
         state.take_over(policy);
         state
@@ -210,11 +213,11 @@ impl State {
         let lane = self.runs_at_once(&charge, now);
         // Before the rates: a query that finds no place is not counted towards them.
         let gives_way = if lane.is_some() { None } else { self.find_place(request, &charge)? };
-        self.rates(request, &charge.payers, shadow)?;
+        self.rates(request, &charge.payers, now, shadow)?;
         self.note_passed(request, &charge, shadow);
         if let Some(lane) = lane {
             charge.lane = lane;
-            self.charge(&charge);
+            self.charge(&charge, now);
             return Ok(Answer::Run(charge));
         }
         if let Some((other, id)) = gives_way
@@ -317,9 +320,9 @@ impl State {
     }
 
     /// Gives a query the room that was found for it.
-    pub(super) fn charge(&mut self, charge: &Charge) {
+    pub(super) fn charge(&mut self, charge: &Charge, now: Instant) {
         for tenant in &charge.payers {
-            self.tenants.get_mut(*tenant).charge(charge);
+            self.tenants.get_mut(*tenant).charge(charge, now);
         }
         self.backends[charge.backend].charge(charge);
     }
@@ -408,11 +411,17 @@ impl State {
                 self.backends[charge.backend].lane_mut(lane).queue.unpark_slow();
             }
         }
-        for tenant in charge.payers.iter().filter(|tenant| self.tenants.get(**tenant).waiting > 0) {
-            for backend in &mut self.backends {
-                for lane in Lane::ALL {
-                    backend.lane_mut(lane).queue.unpark(*tenant);
-                }
+        charge.payers.iter().for_each(|tenant| self.unpark_tenant(*tenant));
+    }
+
+    /// A tenant got room, at every backend.
+    pub(super) fn unpark_tenant(&mut self, tenant: usize) {
+        if self.tenants.get(tenant).waiting == 0 {
+            return;
+        }
+        for backend in &mut self.backends {
+            for lane in Lane::ALL {
+                backend.lane_mut(lane).queue.unpark(tenant);
             }
         }
     }

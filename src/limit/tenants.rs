@@ -8,19 +8,26 @@ use tokio::time::Instant;
 use super::{
     charge::{Charge, Phase},
     lane::Lane,
-    policy::{InFlight, Policy, TenantPolicy},
+    lately::Lately,
+    part::{Parked, Part},
+    policy::{Policy, Sharing, TenantPolicy},
     rate::Buckets,
     shares,
     usage::Usage,
     wait::WaitReason,
 };
-use crate::base::TenantId;
+use crate::base::{
+    TenantId,
+    share::{Amount, Demand},
+};
 
 /// One tenant's account.
 #[derive(Debug)]
 pub(super) struct Account {
     pub(super) id: TenantId,
     pub(super) policy: Arc<TenantPolicy>,
+    /// This proxy's part of the limits on queries in flight.
+    pub(super) part: Part,
     /// The usage of its queries, those included of which only the client's part is left.
     pub(super) used: Usage,
     /// The part of its heavy queries.
@@ -30,34 +37,39 @@ pub(super) struct Account {
     pub(super) waiting: usize,
     pub(super) buckets: Buckets,
     pub(super) seen: Instant,
+    /// Queries that it asked of late; counted where limits are leased.
+    pub(super) asked: Lately<u64>,
+    /// It is on the list of those that may need a lease.
+    listed: bool,
     /// Whether the configuration names it.
     named: bool,
 }
 
 impl Account {
-    fn new(id: TenantId, policy: &Policy, now: Instant) -> Self {
-        let named = policy.tenants.contains_key(&id);
-        let policy = Arc::clone(policy.tenant(&id));
-        let buckets = Buckets::new(&policy.rate);
+    fn new(id: TenantId, policy: Arc<TenantPolicy>, sharing: Sharing, now: Instant) -> Self {
         Self {
             id,
+            part: Part::new(policy.in_flight, sharing),
+            buckets: Buckets::new(&policy.rate, sharing),
             policy,
             used: Usage::default(),
             heavy: Usage::default(),
             slots: SmallVec::new(),
             waiting: 0,
-            buckets,
             seen: now,
-            named,
+            asked: Lately::default(),
+            listed: false,
+            named: false,
         }
     }
 
     /// Charges a query that runs in its lane; `light` is a property of the query, whatever lane it draws on.
-    pub(super) fn charge(&mut self, charge: &Charge) {
+    pub(super) fn charge(&mut self, charge: &Charge, now: Instant) {
         self.used.add(charge.bytes);
         if !charge.light {
             self.heavy.add(charge.bytes);
         }
+        self.part.began(self.used, self.heavy, now);
         if self.slots.len() <= charge.backend {
             self.slots.resize(charge.backend + 1, [0; 2]);
         }
@@ -86,24 +98,14 @@ impl Account {
         self.slots.get(backend).map_or(0, |lanes| lanes[lane as usize])
     }
 
-    /// Whether a query is within the tenant's own limits. Its heavy queries leave its light ones a part of both; one
-    /// that needs all of the memory runs when no other heavy one does.
-    pub(super) fn fits(&self, charge: &Charge) -> Result<(), WaitReason> {
-        let InFlight { queries, memory } = self.policy.in_flight;
-        let slots = |part: fn(u64) -> u64| queries.enforced().map(part);
-        let heavy_is_full = slots(shares::heavy_slots).is_some_and(|max| self.heavy.queries >= max);
-        if slots(|max| max).is_some_and(|max| self.used.queries >= max) || (!charge.light && heavy_is_full) {
-            return Err(WaitReason::TenantQueries);
-        }
-        let is_alone = charge.light || self.heavy.queries == 0;
-        let fits = |used: Usage, part: fn(u64) -> u64| {
-            used.plus(charge.bytes).within(memory.enforced().map(part), None)
-        };
-        if fits(self.used, |max| max) && (is_alone || fits(self.heavy, shares::heavy_memory)) {
-            Ok(())
-        } else {
-            Err(WaitReason::TenantMemory)
-        }
+    /// Whether a query is within this proxy's part of the tenant's limits.
+    pub(super) fn fits(&self, charge: &Charge, now: Instant) -> Result<(), WaitReason> {
+        self.part.fits((self.used, self.heavy), charge, now)
+    }
+
+    /// Draws its lease in to what is held. Gives the pool and the demand, unless nothing is needed or leased.
+    pub(super) fn draw_in(&mut self, parked: &Parked, now: Instant) -> Option<(Amount, Demand)> {
+        self.part.draw_in((self.used, self.heavy), parked, now)
     }
 
     /// Whether it may hold one more of a lane's slots.
@@ -122,7 +124,8 @@ impl Account {
 
     /// Whether it can be forgotten without an effect.
     fn is_idle(&self, now: Instant) -> bool {
-        self.used.is_nothing() && self.waiting == 0 && now >= self.seen + self.buckets.refill()
+        let is_over = self.used.is_nothing() && self.waiting == 0 && !self.listed;
+        is_over && now >= self.seen + self.buckets.refill()
     }
 }
 
@@ -139,14 +142,16 @@ pub(super) struct Tenants {
     /// Accounts of tenants that the configuration does not name.
     unnamed: usize,
     hand: usize,
+    sharing: Sharing,
+    /// Accounts that asked, held or waited of late, where limits are leased.
+    listed: Vec<usize>,
 }
 
 impl Tenants {
     pub(super) fn new(policy: &Policy, other: TenantId, now: Instant) -> Self {
-        let mut shared = Account::new(other, policy, now);
-        shared.policy = Arc::clone(&policy.default);
-        shared.buckets = Buckets::new(&policy.default.rate);
-        Self { slots: vec![shared], by_id: HashMap::new(), unnamed: 0, hand: 0 }
+        let sharing = policy.sharing;
+        let shared = Account::new(other, Arc::clone(&policy.default), sharing, now);
+        Self { slots: vec![shared], by_id: HashMap::new(), unnamed: 0, hand: 0, sharing, listed: Vec::new() }
     }
 
     /// The slot of a tenant's account, made if needed.
@@ -155,13 +160,41 @@ impl Tenants {
             Some(slot) => *slot,
             None => self.open(id, policy, now),
         };
-        self.slots[slot].seen = now;
+        let account = &mut self.slots[slot];
+        account.seen = now;
+        if self.sharing.leased {
+            *account.asked.at(now) += 1;
+            if !std::mem::replace(&mut account.listed, true) {
+                self.listed.push(slot);
+            }
+        }
         slot
     }
 
+    /// The slot of a tenant's account, if it has one.
+    pub(super) fn find(&self, id: &TenantId) -> Option<usize> {
+        self.by_id.get(id).copied().or_else(|| (self.slots[SHARED].id == *id).then_some(SHARED))
+    }
+
+    /// Takes out the accounts that asked, held or waited of late.
+    pub(super) fn take_listed(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.listed)
+    }
+
+    /// Lists an account again while it is in use, or has a lease to give back.
+    pub(super) fn list_again(&mut self, slot: usize, now: Instant) {
+        let account = &mut self.slots[slot];
+        let in_use = !account.used.is_nothing() || account.waiting > 0 || account.part.is_leased();
+        account.listed = in_use || account.asked.both(now) != [0, 0];
+        if account.listed {
+            self.listed.push(slot);
+        }
+    }
+
     fn open(&mut self, id: &TenantId, policy: &Policy, now: Instant) -> usize {
-        let account = Account::new(id.clone(), policy, now);
-        let named = account.named;
+        let named = policy.tenants.contains_key(id);
+        let own = Account::new(id.clone(), Arc::clone(policy.tenant(id)), self.sharing, now);
+        let account = Account { named, ..own };
         // Names of configurations before this one may have left more accounts than there should be.
         let room = if named { policy.tenants_max } else { policy.tenants_max.saturating_sub(1) };
         let free = if self.unnamed > room { self.close_idle(now) } else { None };
@@ -198,11 +231,13 @@ impl Tenants {
     /// Takes over a changed policy; charges stay.
     pub(super) fn reload(&mut self, policy: &Policy) {
         self.unnamed = 0;
+        self.sharing = policy.sharing;
         for (slot, account) in self.slots.iter_mut().enumerate() {
             account.named = slot != SHARED && policy.tenants.contains_key(&account.id);
             account.policy =
                 Arc::clone(if slot == SHARED { &policy.default } else { policy.tenant(&account.id) });
-            account.buckets.reload(&account.policy.rate);
+            account.part.reload(account.policy.in_flight, policy.sharing);
+            account.buckets.reload(&account.policy.rate, policy.sharing);
             self.unnamed += usize::from(slot != SHARED && !account.named);
         }
     }

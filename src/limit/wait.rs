@@ -31,13 +31,15 @@ pub enum WaitReason {
     TenantQueries,
     /// The memory of the tenant's queries in flight is at its limit.
     TenantMemory,
+    /// Other proxies hold the part of the tenant's limits that it needs, or the store of leases is not there.
+    TenantLease,
     /// The tenant holds its part of the lane's slots.
     TenantSlots,
 }
 
 impl WaitReason {
     /// Every reason, for metrics and tests.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::LightLane,
         Self::Slots,
         Self::Window,
@@ -55,6 +57,7 @@ impl WaitReason {
         Self::Budget,
         Self::TenantQueries,
         Self::TenantMemory,
+        Self::TenantLease,
         Self::TenantSlots,
     ];
 
@@ -78,13 +81,14 @@ impl WaitReason {
             Self::Budget => "budget",
             Self::TenantQueries => "tenant_queries",
             Self::TenantMemory => "tenant_memory",
+            Self::TenantLease => "tenant_lease",
             Self::TenantSlots => "tenant_slots",
         }
     }
 
     /// Whether it is the tenant that has no room, so that other tenants need not wait behind it.
     pub const fn is_tenants(self) -> bool {
-        matches!(self, Self::TenantQueries | Self::TenantMemory | Self::TenantSlots)
+        matches!(self, Self::TenantQueries | Self::TenantMemory | Self::TenantLease | Self::TenantSlots)
     }
 
     /// The reason, as in "waits for …".
@@ -117,6 +121,7 @@ impl WaitReason {
             Self::Budget => "memory that slow readers and clients that left still hold",
             Self::TenantQueries => "in_flight.queries",
             Self::TenantMemory => "in_flight.memory",
+            Self::TenantLease => "a lease on its in_flight limits, which several proxies share",
             Self::TenantSlots => "its part of the slots",
         }
     }

@@ -1,7 +1,9 @@
-//! The protocol: what a lease promises, every interleaving of a small fleet, and the script beside its model.
+//! The protocols: what leases and tokens promise, every interleaving of a small fleet, and the scripts beside their models.
 
 mod lease;
 mod model_check;
 mod script;
 pub(crate) mod server;
 mod simulation;
+mod tokens;
+mod walk;

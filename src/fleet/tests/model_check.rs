@@ -3,13 +3,12 @@
 //! the time to live is 2 and the greatest jump of the clock 1. Every interleaving of a few steps is looked at, and
 //! walks of many more, chosen by a seed.
 
-use std::collections::{HashSet, VecDeque};
-
-use fastrand::Rng;
-
-use super::super::{
-    lease::{Answer, Lease, Renewal},
-    pool::{Pool, Terms},
+use super::{
+    super::{
+        lease::{Answer, Lease, Renewal},
+        pool::{Pool, Terms},
+    },
+    walk::{Machine, search, walk},
 };
 use crate::base::share::{Amount, Demand};
 
@@ -65,23 +64,19 @@ struct World {
     /// The store's clock runs ahead by this.
     ahead: u64,
     run: u64,
+    /// The pool of seats, of which every proxy renews its own before all others.
+    seats: Pool,
+    seat_seq: u64,
     pool: Pool,
-    dump: Option<Pool>,
+    dump: Option<(Pool, Pool)>,
     proxies: [Proxy; 2],
     /// Times that the store may still lose its memory.
     losses: u8,
 }
 
-impl World {
-    /// With a store that has learned already.
-    fn new(losses: u8) -> Self {
-        let mut pool = Pool::default();
-        pool.renew((0, 1), &TERMS, 9, &Renewal { seq: 1, ..Renewal::default() });
-        let now = TERMS.ttl + TERMS.skew;
-        Self { now, ahead: 0, run: 1, pool, dump: None, proxies: Default::default(), losses }
-    }
+impl Machine for World {
+    type Step = Step;
 
-    /// The steps that can be next, each with its weight in a walk.
     fn steps(&self) -> Vec<(u32, Step)> {
         let mut steps = Vec::new();
         for (at, proxy) in self.proxies.iter().enumerate() {
@@ -130,23 +125,41 @@ impl World {
             Step::Loses(at, message) => _ = self.proxies[at].messages.remove(message),
             Step::TimeGoes => self.now += 1,
             Step::ClockJumps => self.ahead += 1,
-            Step::StoreForgets => self.restart(Pool::default()),
-            Step::StoreIsDumped => self.dump = Some(self.pool.clone()),
+            Step::StoreForgets => self.restart((Pool::default(), Pool::default())),
+            Step::StoreIsDumped => self.dump = Some((self.seats.clone(), self.pool.clone())),
             Step::DumpIsRestored => {
                 let dump = self.dump.take().unwrap_or_default();
                 self.restart(dump);
             }
         }
     }
+}
 
-    fn restart(&mut self, pool: Pool) {
-        (self.pool, self.run, self.losses) = (pool, self.run + 1, self.losses - 1);
+impl World {
+    /// With a store that has learned already, and a pool that nobody asked for yet.
+    fn new(losses: u8) -> Self {
+        let mut seats = Pool::default();
+        seats.renew((0, 1), &TERMS, 9, &Renewal { seq: 1, ..Renewal::default() });
+        let now = TERMS.ttl + TERMS.skew;
+        let (pool, proxies) = (Pool::default(), Default::default());
+        Self { now, ahead: 0, run: 1, seats, seat_seq: 1, pool, dump: None, proxies, losses }
+    }
+
+    fn restart(&mut self, dump: (Pool, Pool)) {
+        ((self.seats, self.pool), self.run, self.losses) = (dump, self.run + 1, self.losses - 1);
     }
 
     fn deliver(&mut self, at: usize, message: usize) {
         match self.proxies[at].messages.remove(message) {
             Message::Request(request) => {
-                let answer = self.pool.renew((self.now + self.ahead, self.run), &TERMS, at as u64, &request);
+                let (at_store, id) = ((self.now + self.ahead, self.run), at as u64);
+                self.seat_seq += 1;
+                let seat = Renewal { seq: self.seat_seq, ..Renewal::default() };
+                self.seats.renew(at_store, &TERMS, id, &seat);
+                if self.pool == Pool::default() {
+                    self.pool = Pool::beside(&self.seats);
+                }
+                let answer = self.pool.renew(at_store, &TERMS, id, &request);
                 self.proxies[at].messages.extend(answer.map(|answer| Message::Answer(request.seq, answer)));
             }
             Message::Answer(seq, answer) => _ = self.proxies[at].lease.answered(self.now, seq, &answer),
@@ -164,46 +177,9 @@ impl World {
     }
 }
 
-/// Looks at a number of states, those first that take the fewest steps.
-fn search(start: &World, most: usize, sum: fn(&World) -> u64) {
-    let (mut seen, mut queue) = (HashSet::new(), VecDeque::from([start.clone()]));
-    while let Some(world) = queue.pop_front() {
-        assert!(sum(&world) <= POOL, "{world:#?}");
-        for (_, step) in world.steps() {
-            let mut next = world.clone();
-            next.step(step);
-            if seen.len() < most && seen.insert(next.clone()) {
-                queue.push_back(next);
-            }
-        }
-    }
-    assert_eq!(seen.len(), most);
-}
-
-/// Takes steps by their weights; a failure shows them all. Gives the most that the sum ever was.
-fn walk(start: &World, seed: u64, steps: usize, sum: fn(&World) -> u64) -> u64 {
-    let mut rng = Rng::with_seed(seed);
-    let (mut world, mut taken, mut most) = (start.clone(), Vec::new(), 0);
-    for _ in 0..steps {
-        let steps = world.steps();
-        let mut left = rng.u32(0..steps.iter().map(|(weight, _)| weight).sum());
-        let chosen = steps.iter().find(|(weight, _)| {
-            let is_it = left < *weight;
-            left = left.saturating_sub(*weight);
-            is_it
-        });
-        let Some((_, step)) = chosen else { break };
-        taken.push(*step);
-        world.step(*step);
-        most = most.max(sum(&world));
-        assert!(sum(&world) <= POOL, "seed {seed}: {taken:?}\n{world:#?}");
-    }
-    most
-}
-
 fn check(start: &World, sum: fn(&World) -> u64) {
-    search(start, 10_000, sum);
-    let full = (0..4_000).filter(|seed| walk(start, *seed, 150, sum) == POOL).count();
+    search(start, 10_000, sum, POOL);
+    let full = (0..4_000).filter(|seed| walk(start, *seed, 150, sum, POOL) == POOL).count();
     assert!(full > 3_500, "{full} walks used all of the pool");
 }
 

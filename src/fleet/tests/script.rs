@@ -38,7 +38,7 @@ fn the_script_agrees_with_the_model() {
     let script = redis::Script::new(&SCRIPT.replace(theirs, ours));
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_connection().unwrap();
-    let mut kept_parts = 0;
+    let (mut kept_parts, mut seats) = (0, None);
     for seed in 0..40 {
         let mut rng = Rng::with_seed(seed);
         let hold = rng.u64(0..30) * 1_000;
@@ -51,7 +51,16 @@ fn the_script_agrees_with_the_model() {
             let (id, renewal) = (rng.u64(0..5), request(&mut rng, seq));
             let ask = Ask { pool: String::new(), size, hold_ms: hold, renewal };
             let mut call = script.prepare_invoke();
-            call.key(format!("pool{seed}")).arg(id);
+            // Every third pool begins beside the one before.
+            let seats = seats.as_ref().filter(|_| seed % 3 == 0);
+            if let Some(seats) = seats.filter(|_| pool == Pool::default()) {
+                pool = Pool::beside(seats);
+            }
+            call.key(format!("pool{seed}"));
+            if seats.is_some() {
+                call.key(format!("pool{}", seed - 1));
+            }
+            call.arg(id);
             for number in numbers(&ask, run, terms.ttl, terms.skew) {
                 call.arg(number);
             }
@@ -60,6 +69,7 @@ fn the_script_agrees_with_the_model() {
             assert_eq!(answer(&got), expected, "seed {seed}, request {seq}: {renewal:?}");
             kept_parts += u64::from(expected.is_some_and(|answer| answer.grant != renewal.demand.held));
         }
+        seats = Some(pool);
     }
     assert!(kept_parts > 500, "{kept_parts} grants were more than what was held");
 }

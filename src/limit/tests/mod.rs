@@ -15,6 +15,7 @@ mod bounds;
 mod fairness;
 mod lanes;
 mod leased;
+mod leased_tenants;
 mod preflight;
 mod readers;
 mod scale;

@@ -1,5 +1,8 @@
-//! This proxy's part in a fleet: leases the shared part of every backend's budget from the store, in one round trip for all.
+//! This proxy's part in a fleet: leases the shared part of every backend's budget, and of the limits of its busy tenants,
+//! from the store, in one round trip for all.
 //! No query waits for the store. One that finds no room waits in its queue as ever, and that hastens the next round.
+
+mod tenants;
 
 use std::{
     collections::HashMap,
@@ -15,12 +18,13 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
+use self::tenants::TenantShares;
 use crate::{
     base::{
         distress::Load,
         share::{Amount, Demand},
     },
-    fleet::{Ask, Lease, Store, StoreError},
+    fleet::{Answers, Ask, Lease, Round, SEATS, Store, StoreError},
     limit::Admission,
     telemetry::metrics::Metrics,
 };
@@ -33,8 +37,6 @@ const WHILE_WAITING: Duration = Duration::from_millis(100);
 const GAP: Duration = Duration::from_millis(10);
 /// What others have in flight counts for no longer.
 const FRESH: Duration = Duration::from_secs(3);
-/// The pool of seats, of which every proxy holds one: it counts them.
-const SEATS: &str = "proxies";
 /// Longest wait at the end for the store to take back the leases.
 const LAST_ROUND: Duration = Duration::from_millis(500);
 
@@ -139,6 +141,7 @@ impl Fleet {
             store,
             began: Instant::now(),
             leases: HashMap::new(),
+            tenants: TenantShares::default(),
             seat: Lease::default(),
         };
         tokio::spawn(member.run(Arc::downgrade(admission)));
@@ -161,6 +164,7 @@ struct Member {
     store: Store,
     began: Instant,
     leases: HashMap<Arc<str>, Lease>,
+    tenants: TenantShares,
     seat: Lease,
 }
 
@@ -201,16 +205,20 @@ impl Member {
             asks.push(Ask { pool: format!("backend:{name}"), size, hold_ms, renewal });
             names.push(name);
         }
+        let mut round = Round { leases: asks, tokens: Vec::new() };
+        let of_tenants = self.tenants.ask(admission, self.now(), self.settings.longest_query, &mut round);
+        is_waiting |= of_tenants.is_waiting;
         let sent = Instant::now();
-        let outcome = self.store.renew(&asks, self.settings.timeout).await;
-        self.metrics.fleet_round(outcome.is_ok(), sent.elapsed());
-        self.note(&outcome, &asks, &names);
-        let now = self.now();
+        let outcome = self.store.round(&round, self.settings.timeout).await;
+        self.metrics.fleet_round(outcome.is_ok(), of_tenants.tenants(), sent.elapsed());
+        self.note(&outcome, &round.leases, &names);
+        let (now, began) = (self.now(), self.began);
+        let at = |millis| began + Duration::from_millis(millis);
+        self.tenants.answered(&of_tenants, &outcome.unwrap_or_default(), admission, now, at);
         for name in names {
             let Some(lease) = self.leases.get(&name) else { continue };
-            let until = self.began + Duration::from_millis(lease.until());
             let leased = lease.usable(now);
-            admission.set_leased(&name, leased, until);
+            admission.set_leased(&name, leased, at(lease.until()));
             self.metrics.fleet_leased(&name, leased.bytes, leased.queries);
         }
         is_waiting
@@ -226,19 +234,14 @@ impl Member {
     }
 
     /// Takes the answers into the leases, and shows what they say.
-    fn note(
-        &mut self,
-        outcome: &Result<Vec<Option<crate::fleet::Answer>>, StoreError>,
-        asks: &[Ask],
-        names: &[Arc<str>],
-    ) {
+    fn note(&mut self, outcome: &Result<Answers, StoreError>, asks: &[Ask], names: &[Arc<str>]) {
         let now = self.now();
         let before = self.fleet.status().unwrap_or_default();
         let mut status = FleetStatus { replicas_max: self.settings.replicas_max, ..FleetStatus::default() };
         match outcome {
             Ok(answers) => {
                 status.connected = true;
-                for ((ask, answer), name) in asks.iter().zip(answers).skip(1).zip(names) {
+                for ((ask, answer), name) in asks.iter().zip(&answers.leases).skip(1).zip(names) {
                     let Some(answer) = answer else { continue };
                     if let Some(lease) = self.leases.get_mut(name) {
                         lease.answered(now, ask.renewal.seq, answer);
@@ -246,7 +249,7 @@ impl Member {
                     status.learning |= answer.learning;
                     self.fleet.others.lock().insert(Arc::clone(name), (answer.others, Instant::now()));
                 }
-                if let (Some(ask), Some(Some(answer))) = (asks.first(), answers.first()) {
+                if let (Some(ask), Some(Some(answer))) = (asks.first(), answers.leases.first()) {
                     self.seat.answered(now, ask.renewal.seq, answer);
                     status.proxies = answer.members;
                     status.learning |= answer.learning;
@@ -274,7 +277,8 @@ impl Member {
             let renewal = lease.renew(now, Demand { weight: 1, ..Demand::default() }, Amount::NONE);
             asks.push(Ask { pool: format!("backend:{name}"), size: Amount::NONE, hold_ms: 0, renewal });
         }
-        if let Err(error) = self.store.renew(&asks, self.settings.timeout).await {
+        let round = Round { leases: asks, tokens: Vec::new() };
+        if let Err(error) = self.store.round(&round, self.settings.timeout).await {
             tracing::debug!(%error, "the leases end by themselves");
         }
         self.fleet.left.notify_one();

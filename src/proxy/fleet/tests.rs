@@ -1,6 +1,8 @@
 //! Proxies before one budget, with a real store that is killed, paused, emptied and restored under them. What they have in
 //! flight is summed all the time.
 
+mod tenants;
+
 use std::{
     num::NonZeroU64,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -30,21 +32,27 @@ const FIXED: u64 = HEAVY / 2 / REPLICAS;
 struct Member {
     admission: Arc<Admission>,
     fleet: Arc<Fleet>,
+    metrics: Arc<Metrics>,
 }
 
 impl Member {
     fn join(server: &Server) -> Self {
+        Self::with(server, 64, TenantPolicy::default())
+    }
+
+    /// Before a budget of this number of queries, with these limits for every tenant.
+    fn with(server: &Server, queries: u64, limits: TenantPolicy) -> Self {
         let sharing = Sharing { replicas_max: NonZeroU64::new(REPLICAS).unwrap(), leased: true };
         let budget = BackendBudget {
             name: "main".into(),
             memory: Limit::enforce(BUDGET),
-            queries: Limit::enforce(64),
+            queries: Limit::enforce(queries),
             slow: SlowLane::default(),
             unproven_percent: 100,
             linger: Duration::ZERO,
         };
         let queue = QueuePolicy { wait: Duration::from_secs(30), ..QueuePolicy::default() };
-        let default = Arc::new(TenantPolicy { queue, ..TenantPolicy::default() });
+        let default = Arc::new(TenantPolicy { queue, ..limits });
         let admission =
             Admission::new(Policy { default, backends: vec![budget], sharing, ..Policy::default() });
         let fleet = Arc::new(Fleet::default());
@@ -58,7 +66,7 @@ impl Member {
         };
         let metrics = Arc::new(Metrics::new(10).unwrap());
         fleet.join(&settings, &admission, &metrics).unwrap();
-        Self { admission, fleet }
+        Self { admission, fleet, metrics }
     }
 
     async fn admit(&self, bytes: u64) -> Result<Admitted, Refusal> {
@@ -75,8 +83,12 @@ impl Member {
 }
 
 async fn admit(admission: &Arc<Admission>, bytes: u64) -> Result<Admitted, Refusal> {
+    admit_of(admission, "a", bytes).await
+}
+
+async fn admit_of(admission: &Arc<Admission>, tenant: &str, bytes: u64) -> Result<Admitted, Refusal> {
     let request = AdmissionRequest {
-        payers: [TenantId::new("a").unwrap()].into(),
+        payers: [TenantId::new(tenant).unwrap()].into(),
         actor: "actor".into(),
         class: None,
         backend: "main".into(),

@@ -9,6 +9,7 @@ pub(super) struct Fleet {
     pub(super) learning: IntGauge,
     pub(super) proxies: IntGauge,
     pub(super) leased: GaugeVec,
+    pub(super) tenants: IntGauge,
     pub(super) rounds: IntCounterVec,
     pub(super) seconds: Histogram,
 }

@@ -76,9 +76,13 @@ impl Maker<'_> {
                 "Leased of a backend's budget, beyond this proxy's fixed part.",
                 &["backend", "resource"],
             )?,
+            tenants: self.gauge(
+                "weir_fleet_tenants",
+                "Tenants that needed more than this proxy's fixed part of their limits in the last round trip.",
+            )?,
             rounds: self.counter(
                 "weir_fleet_rounds_total",
-                "Round trips to the store of leases, each for all backends.",
+                "Round trips to the store of leases, each for all backends and tenants.",
                 &["outcome"],
             )?,
             seconds: self.keep(Histogram::with_opts(

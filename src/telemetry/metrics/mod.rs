@@ -384,8 +384,9 @@ impl Metrics {
         self.fleet.proxies.set(proxies as i64);
     }
 
-    /// One round trip to the store, with an answer or without.
-    pub fn fleet_round(&self, answered: bool, took: Duration) {
+    /// One round trip to the store, with an answer or without, in which this number of tenants took part.
+    pub fn fleet_round(&self, answered: bool, tenants: usize, took: Duration) {
+        self.fleet.tenants.set(tenants as i64);
         self.fleet.rounds.with_label_values(&[if answered { "answered" } else { "failed" }]).inc();
         self.fleet.seconds.observe(took.as_secs_f64());
     }

@@ -1,0 +1,65 @@
+-- Gives one proxy tokens of a rate that several share, atomically. fleet/bucket.rs is the same in Rust, and a test compares
+-- them.
+-- KEYS[1]: the bucket, a hash with one field for each proxy, and "~" for the epoch, the level and the time that it is of.
+-- KEYS[2]: a pool that every proxy renews first, which knows whether the store lost its memory.
+-- ARGV: numbers in the order of the first lines. The bucket fills by `count` in `per` milliseconds.
+local id, seq = ARGV[1], tonumber(ARGV[2])
+local count, per = tonumber(ARGV[3]), tonumber(ARGV[4])
+local ttl, skew = tonumber(ARGV[5]), tonumber(ARGV[6])
+local stock, wants, claim = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local key, time = KEYS[1], redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function numbers(text)
+  local found = {}
+  for number in string.gmatch(text, '%S+') do found[#found + 1] = tonumber(number) end
+  return found
+end
+
+local memory = numbers(redis.call('HGET', KEYS[2], '~') or '0 0 0')
+local epoch, learning = memory[1], math.min(memory[3], now + ttl + skew)
+local flat, meta, stocks, mine = redis.call('HGETALL', key), {0, 0, 0}, 0, nil
+for i = 1, #flat, 2 do
+  if flat[i] == '~' then meta = numbers(flat[i + 1]) end
+end
+local level, at = meta[2], math.min(meta[3], now + skew)
+if meta[1] ~= epoch then
+  -- It begins, or its memory was lost. It is empty when the tokens that were drawn before have ended.
+  redis.call('DEL', key)
+  flat, level, at = {}, 0, learning
+end
+local ended = {}
+for i = 1, #flat, 2 do
+  if flat[i] ~= '~' then
+    local m = numbers(flat[i + 1])
+    stocks = stocks + m[1]
+    if flat[i] == id then mine = m end
+    if now >= math.min(m[3], now + ttl + skew) then ended[#ended + 1] = flat[i] end
+  end
+end
+if mine and seq <= mine[2] then return {} end
+-- Filled beside the tokens that were out in the meantime: all together are never more than the count.
+level = math.min(level + count * math.max(now - at, 0) / per, count - stocks)
+at = math.max(at, now)
+for _, name in ipairs(ended) do
+  stocks = stocks - numbers(redis.call('HGET', key, name))[1]
+  redis.call('HDEL', key, name)
+  if name == id then mine = nil end
+end
+if mine then stocks = stocks - mine[1] end
+level = math.max(math.min(level, count - stocks - stock), 0)
+if now < learning then level = 0 end
+
+local whole = math.floor(level)
+local grant = math.min(math.max(wants - stock, 0), whole)
+-- A query that lacks tokens takes all that it needs, or leaves them to others.
+if claim > stock + grant and claim - stock <= whole then grant = claim - stock end
+level, stock = level - grant, stock + grant
+if stock == 0 then
+  redis.call('HDEL', key, id)
+else
+  redis.call('HSET', key, id, string.format('%.0f %.0f %.0f', stock, seq, now + ttl + skew))
+end
+redis.call('HSET', key, '~', string.format('%.0f %.17g %.0f', epoch, level, at))
+redis.call('PEXPIRE', key, per + 60000)
+return {grant, ttl}

@@ -1,0 +1,199 @@
+//! This proxy's part of a tenant's limits on queries in flight.
+//!
+//! With a store half of each limit is divided among all proxies, and the other half is leased. Without one every proxy
+//! counts a tenant's queries by itself.
+
+use tokio::time::Instant;
+
+use super::{
+    charge::Charge,
+    lately::Lately,
+    policy::{InFlight, Sharing},
+    shares,
+    usage::Usage,
+    wait::WaitReason,
+};
+use crate::base::share::{Amount, Demand};
+
+/// A tenant's queries that wait for room within its limits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Parked {
+    pub(super) all: Usage,
+    pub(super) heavy: Usage,
+    /// The number and the bytes of the first.
+    pub(super) first: Option<(u64, u64)>,
+}
+
+/// The part of the limits that this proxy may use.
+#[derive(Debug)]
+pub(super) struct Part {
+    limit: InFlight,
+    /// Needs no lease.
+    fixed: Amount,
+    /// What all proxies lease of; of a number that is not limited, or not leased, nothing.
+    pool: Amount,
+    leased: Amount,
+    until: Option<Instant>,
+    /// The most that was held beyond the fixed part lately.
+    peak: Lately<Amount>,
+}
+
+impl Part {
+    pub(super) fn new(limit: InFlight, sharing: Sharing) -> Self {
+        let [memory, queries] = [limit.memory, limit.queries].map(|limit| limit.enforced().unwrap_or(0));
+        // One query always runs at each proxy, whatever the store says.
+        let (bytes, pool_bytes) = shares::divide(memory, sharing, 0);
+        let (queries, pool_queries) = shares::divide(queries, sharing, 1);
+        Self {
+            limit,
+            fixed: Amount { bytes, queries },
+            pool: Amount { bytes: pool_bytes, queries: pool_queries },
+            leased: Amount::NONE,
+            until: None,
+            peak: Lately::default(),
+        }
+    }
+
+    /// Takes over changed limits; what is leased stays.
+    pub(super) fn reload(&mut self, limit: InFlight, sharing: Sharing) {
+        let Self { leased, until, peak, .. } = *self;
+        *self = Self { leased, until, peak, ..Self::new(limit, sharing) };
+    }
+
+    /// The heaviest query that this proxy can ever run: the fixed parts of the others are never lent.
+    pub(super) fn heaviest(&self) -> Option<u64> {
+        self.limit.memory.max.map(|max| match self.limit.memory.enforced() {
+            Some(_) => self.fixed.bytes + self.pool.bytes,
+            None => max.get(),
+        })
+    }
+
+    fn leased(&self, now: Instant) -> Amount {
+        if self.until.is_some_and(|until| now < until) { self.leased } else { Amount::NONE }
+    }
+
+    /// The part of the fixed part that heavy queries may use: they leave the tenant's light ones some of both.
+    fn fixed_for_heavy(&self) -> Amount {
+        Amount {
+            bytes: shares::heavy_memory(self.fixed.bytes),
+            queries: shares::heavy_slots(self.fixed.queries),
+        }
+    }
+
+    /// Whether one more query fits beside those that run. A query that needs all of the memory runs when no other heavy
+    /// one does, and a light one when nothing does.
+    pub(super) fn fits(
+        &self,
+        (used, heavy): (Usage, Usage),
+        charge: &Charge,
+        now: Instant,
+    ) -> Result<(), WaitReason> {
+        let leased = self.leased(now);
+        let [most, most_heavy] = [self.fixed, self.fixed_for_heavy()].map(|fixed| fixed.plus(leased));
+        let is_limited = self.limit.queries.enforced().is_some();
+        let is_full = |used: Usage, most: Amount| is_limited && used.queries >= most.queries;
+        if is_full(used, most) || (!charge.light && is_full(heavy, most_heavy)) {
+            let of_limit = leased.queries >= self.pool.queries;
+            return Err(if of_limit { WaitReason::TenantQueries } else { WaitReason::TenantLease });
+        }
+        let is_limited = self.limit.memory.enforced().is_some();
+        let fits =
+            |used: Usage, most: Amount| !is_limited || used.plus(charge.bytes).within(Some(most.bytes), None);
+        let is_alone = charge.light || heavy.queries == 0;
+        let is_first = charge.light && used.is_nothing();
+        if is_first || (fits(used, most) && (is_alone || fits(heavy, most_heavy))) {
+            return Ok(());
+        }
+        let of_limit = leased.bytes >= self.pool.bytes;
+        Err(if of_limit { WaitReason::TenantMemory } else { WaitReason::TenantLease })
+    }
+
+    /// The lease that these queries need.
+    fn beyond(&self, used: Usage, heavy: Usage) -> Amount {
+        let amount = |of: Usage| Amount { bytes: of.bytes(), queries: of.queries };
+        let of_heavy = match heavy.queries {
+            0 | 1 => Amount::NONE,
+            _ => amount(heavy).less(self.fixed_for_heavy()),
+        };
+        amount(used).less(self.fixed).max(of_heavy).min(self.pool)
+    }
+
+    /// Queries began to run.
+    pub(super) fn began(&mut self, used: Usage, heavy: Usage, now: Instant) {
+        if self.pool != Amount::NONE {
+            let beyond = self.beyond(used, heavy);
+            let peak = self.peak.at(now);
+            *peak = peak.max(beyond);
+        }
+    }
+
+    /// Whether the tenant holds a lease, also one of nothing.
+    pub(super) const fn is_leased(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Holds this much beyond the fixed part, until the lease ends.
+    pub(super) fn lease(&mut self, leased: Amount, until: Instant) {
+        self.leased = leased;
+        self.until = (leased != Amount::NONE).then_some(until);
+    }
+
+    /// Draws the lease in to what is held. Gives the pool and the demand, unless nothing is needed or leased.
+    pub(super) fn draw_in(
+        &mut self,
+        (used, heavy): (Usage, Usage),
+        parked: &Parked,
+        now: Instant,
+    ) -> Option<(Amount, Demand)> {
+        let held = self.beyond(used, heavy);
+        let lately = self.peak.both(now).into_iter().fold(Amount::NONE, Amount::max);
+        let wants = self.beyond(used.and(parked.all), heavy.and(parked.heavy)).max(lately.min(self.pool));
+        if wants == Amount::NONE && !self.is_leased() {
+            return None;
+        }
+        self.leased = self.leased(now).min(held);
+        let claim = parked
+            .first
+            .map_or((0, 0), |(id, bytes)| (id, bytes.saturating_sub(self.fixed.bytes).min(self.pool.bytes)));
+        Some((self.pool, Demand { held, wants, claim, weight: 1 }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::{super::policy::Limit, *};
+
+    fn part(queries: u64, memory: u64, replicas: u64) -> Part {
+        let limit = InFlight { queries: Limit::enforce(queries), memory: Limit::enforce(memory) };
+        Part::new(limit, Sharing { replicas_max: NonZeroU64::new(replicas).unwrap(), leased: true })
+    }
+
+    #[test]
+    fn the_parts_of_all_proxies_and_the_pool_are_the_limit() {
+        for (queries, memory) in [(20, 1 << 31), (7, 1_001), (4, 8), (1_000, u64::MAX)] {
+            for replicas in [2, 3, 4] {
+                let part = part(queries, memory, replicas);
+                assert_eq!(part.fixed.queries * replicas + part.pool.queries, queries);
+                assert_eq!(part.fixed.bytes * replicas + part.pool.bytes, memory);
+                assert!(part.heaviest().unwrap() >= memory / 2 && part.fixed.queries > 0);
+            }
+        }
+        let small = part(2, 8, 4);
+        assert_eq!((small.fixed.queries, small.pool.queries), (1, 0), "one each, also of a smaller limit");
+        let alone = Part::new(small.limit, Sharing::default());
+        assert_eq!((alone.fixed, alone.pool), (Amount { bytes: 8, queries: 2 }, Amount::NONE));
+    }
+
+    #[test]
+    fn a_number_without_a_limit_is_not_leased() {
+        let limit = InFlight { queries: Limit::enforce(8), memory: Limit::UNLIMITED };
+        let sharing = Sharing { replicas_max: NonZeroU64::new(2).unwrap(), leased: true };
+        let mut part = Part::new(limit, sharing);
+        let parked = Parked { all: Usage { memory: 1 << 90, queries: 3 }, ..Parked::default() };
+        let (pool, demand) =
+            part.draw_in((Usage::default(), Usage::default()), &parked, Instant::now()).unwrap();
+        assert_eq!((pool, demand.wants), (Amount { bytes: 0, queries: 4 }, Amount { bytes: 0, queries: 1 }));
+    }
+}
