@@ -104,7 +104,7 @@ impl State {
             self.tenants.list_again(slot, now);
         }
         // The others' leases end by themselves.
-        demands.sort_by(|(a, _), (b, _)| a.cmp(b));
+        demands.sort_by_key(|(order, _)| *order);
         demands.truncate(most);
         demands.into_iter().map(|(_, demand)| demand).collect()
     }
