@@ -15,6 +15,7 @@ mod estimate;
 )]
 mod expressions;
 mod fairness;
+mod fleet;
 mod floor;
 mod hostile;
 mod import;
@@ -24,6 +25,7 @@ mod overhead;
 mod pace;
 mod pool;
 mod process;
+mod relay;
 mod remote;
 mod report;
 mod results;
@@ -35,7 +37,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type Result<T> = std::result::Result<T, Error>;
 
 const USAGE: &str = "\
 Usage: weir-bench COMMAND [OPTIONS]
@@ -46,6 +49,8 @@ Commands:
   connections  memory of thousands of idle connections and of answers that nobody reads, and what comes back after
   stream     a 200 MB answer: rate and memory, one fast reader and 8 slow ones, beside vmauth
   fairness   20 tenants, and one abusive: shares, and the light queries of another
+  fleet      the incident's burst before 2, 4 and 8 proxies with one budget, while their store and they themselves fail: the
+             sum of what they run, light queries that fail, and heavy work beside that of one proxy
   hostile    texts that are dear to read, each in a loop beside a victim's small queries: their p99, and how long one text
              computes alone
   node       the storage node beside Prometheus and VictoriaMetrics: 16 queries on 20,000 series × 6 h, memory,
@@ -67,7 +72,7 @@ Options:
   --out DIR        where JSON and SVG go (bench/results)
   --data DIR       incident, node, estimate: where generated data is kept between runs (bench/target/data)
   --rounds N       overhead, stream, node: interleaved rounds (3)
-  --seconds N      overhead: length of one measurement (4); fairness: of each part (15);
+  --seconds N      overhead: length of one measurement (4); fairness: of each part (15); fleet: of a burst (45);
                    pool: of all expressions of one size (55)
   --pool-mib N     pool: this size alone, 64, 128, 256 or 512 (all)
   --target T       incident: prometheus (the default), victoriametrics, weir-node, weir-node:unbounded, m3, thanos,
@@ -80,11 +85,14 @@ Options:
                    Weir's limits alone, and ablation stands for each alone and all together
   --burst B        incident: mixed (20 queries, half of them raw), sums (20 aggregations), many (200
                    smaller ones), selectorless, strings, at (what no selector shows), leaving (clients that do not
-                   wait), slow (clients that do not read) (mixed)
+                   wait), slow (clients that do not read) (mixed); fleet: sums
+                   or mixed (sums)
   --shapes N       estimate: N random queries of every construct, and hostile ones, beside the live heap that each takes;
                    --target prometheus (or --binary, another version of it) or victoriametrics
   --deadline SECONDS  estimate --shapes: the time that a query has; one that is late is not judged (120)
-  --only TEXT      estimate --shapes: the queries alone that contain this text
+  --only TEXT      estimate --shapes: the queries alone that contain this text; fleet: the scenarios of these names, with
+                   commas (all)
+  --proxies N,M    fleet: sizes of fleets (2,4,8)
   --binary FILE    incident: the database of the targets m3 (m3dbnode), thanos, thanos-store and cortex
   --after N        incident: N seconds after the burst, the heaviest query that fits is asked eight times in a row
   --limit-mib N    incident: the database is killed above this resident set (2048)
@@ -94,7 +102,7 @@ Options:
   --minutes N      soak: its length (60); estimate --shapes: no query is asked after this (all are)
   --name NAME      incident: files are called incident-NAME (the target)
 
-Every command prints Markdown. Needed beside cargo: apt-get install prometheus victoria-metrics nginx haproxy wrk";
+Every command prints Markdown. Needed beside cargo: apt-get install prometheus victoria-metrics nginx haproxy wrk redis-server";
 
 /// A path below this package, wherever the command is given.
 fn here(path: &str) -> PathBuf {
@@ -118,7 +126,7 @@ pub(crate) struct Options {
     limit_mib: u64,
     target: Option<String>,
     binary: Option<PathBuf>,
-    burst: String,
+    burst: Option<String>,
     /// Seconds after the burst at which heavy queries are asked once more, one after the other.
     after: Option<u64>,
     name: Option<String>,
@@ -126,8 +134,10 @@ pub(crate) struct Options {
     shapes: Option<usize>,
     /// Of one query of these.
     deadline: Duration,
-    /// Of these, those alone that contain this text.
+    /// Of these, those alone that contain this text; scenarios of a fleet by their names.
     only: Option<String>,
+    /// Sizes of fleets.
+    proxies: Vec<usize>,
     wrong_estimate: Option<u64>,
     go_limit_percent: Option<u64>,
 }
@@ -147,12 +157,13 @@ impl Options {
             limit_mib: 2048,
             target: None,
             binary: None,
-            burst: "mixed".into(),
+            burst: None,
             after: None,
             name: None,
             shapes: None,
             deadline: Duration::from_secs(120),
             only: None,
+            proxies: vec![2, 4, 8],
             wrong_estimate: None,
             go_limit_percent: None,
         };
@@ -172,12 +183,16 @@ impl Options {
                 "--binary" => options.binary = Some(value.into()),
                 "--target" | "--backend" => options.target = Some(value),
                 "--after" => options.after = Some(value.parse::<u64>()?.clamp(1, 600)),
-                "--burst" => options.burst = value,
+                "--burst" => options.burst = Some(value),
                 "--wrong-estimate" => options.wrong_estimate = Some(value.parse::<u64>()?.clamp(1, 1000)),
                 "--go-limit" => options.go_limit_percent = Some(value.parse::<u64>()?.clamp(1, 100)),
                 "--deadline" => options.deadline = Duration::from_secs(value.parse::<u64>()?.max(1)),
                 "--shapes" => options.shapes = Some(value.parse::<usize>()?.clamp(1, 100_000)),
                 "--only" => options.only = Some(value),
+                "--proxies" => {
+                    options.proxies =
+                        value.split(',').map(str::parse).collect::<std::result::Result<_, _>>()?;
+                }
                 "--name" => options.name = Some(value),
                 _ => return Err(format!("unknown option {flag}").into()),
             }
@@ -213,6 +228,7 @@ fn run() -> Result<()> {
         "connections" => connections::run,
         "stream" => stream::run,
         "fairness" => fairness::run,
+        "fleet" => fleet::run,
         "hostile" => hostile::run,
         "incident" => incident::run,
         "node" => node::run,

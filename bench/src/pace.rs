@@ -36,10 +36,25 @@ impl Pace {
         stop: &AtomicBool,
         request: impl Fn(u32, u64) -> Request + Sync,
     ) -> Vec<Sample> {
+        self.run_with(start, stop, |number| {
+            let mut client = Client::new(self.port, self.timeout);
+            let request = &request;
+            move |turn| client.get(&request(number, turn)).ok()
+        })
+    }
+
+    /// The same where each connection asks in its own way: `connect` makes that of a connection's number, which gives the
+    /// answer to the request of a turn.
+    pub(crate) fn run_with<Ask: FnMut(u64) -> Option<Answer>>(
+        &self,
+        start: Instant,
+        stop: &AtomicBool,
+        connect: impl Fn(u32) -> Ask + Sync,
+    ) -> Vec<Sample> {
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..self.connections)
-                .map(|n| (n, &request))
-                .map(|(n, r)| scope.spawn(move || self.one(n, start, stop, r)))
+                .map(|n| (n, &connect))
+                .map(|(n, connect)| scope.spawn(move || self.one(n, start, stop, connect(n))))
                 .collect();
             workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
         })
@@ -50,23 +65,21 @@ impl Pace {
         number: u32,
         start: Instant,
         stop: &AtomicBool,
-        request: impl Fn(u32, u64) -> Request,
+        mut ask: impl FnMut(u64) -> Option<Answer>,
     ) -> Vec<Sample> {
         let mut rng = fastrand::Rng::with_seed(u64::from(number));
-        let mut client = Client::new(self.port, self.timeout);
         let mut samples = Vec::new();
         for turn in 0_u64.. {
             let place = turn as f64 * f64::from(self.connections) + f64::from(number) + rng.f64() / 2.0;
             let at = place / self.rate;
             let due = start + Duration::from_secs_f64(at);
-            let request = request(number, turn);
             let late = Instant::now() > due;
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             if stop.load(Ordering::Relaxed) {
                 break;
             }
             let from = if late { due } else { Instant::now() };
-            let answer = client.get(&request);
+            let answer = ask(turn);
             let ms = from.elapsed().as_secs_f64() * 1e3;
             let (status, weir_ms) = answer.map_or((0, [0.0; 2]), |answer| (answer.status, timing(&answer)));
             samples.push(Sample { at, ms, status, weir_ms });

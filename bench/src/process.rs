@@ -24,8 +24,21 @@ impl Service {
         name: &'static str,
         port: u16,
         dir: &Path,
-        mut command: Command,
+        command: Command,
         ready: &Request,
+    ) -> Result<Self> {
+        Self::start_until(name, port, dir, command, || {
+            Client::new(port, Duration::from_secs(5)).get(ready).is_ok_and(|answer| answer.status == 200)
+        })
+    }
+
+    /// The same for a program that does not speak HTTP.
+    pub(crate) fn start_until(
+        name: &'static str,
+        port: u16,
+        dir: &Path,
+        mut command: Command,
+        is_ready: impl Fn() -> bool,
     ) -> Result<Self> {
         let path = dir.join(format!("{name}.log"));
         let log = File::create(&path)?;
@@ -34,8 +47,7 @@ impl Service {
         let mut service = Self { name, port, child };
         let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline && service.child.try_wait()?.is_none() {
-            let answer = Client::new(port, Duration::from_secs(5)).get(ready);
-            if answer.is_ok_and(|a| a.status == 200) {
+            if is_ready() {
                 return Ok(service);
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -52,6 +64,13 @@ impl Service {
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
+        Ok(())
+    }
+
+    /// Stops the process where it stands, or lets it go on.
+    pub(crate) fn pause(&self, paused: bool) -> Result<()> {
+        let signal = if paused { "-STOP" } else { "-CONT" };
+        Command::new("kill").args([signal, &self.pid().to_string()]).status()?;
         Ok(())
     }
 

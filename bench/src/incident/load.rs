@@ -2,7 +2,8 @@
 
 use super::HEAVY_TIMEOUT;
 use crate::Result;
-use crate::client::{Client, Request};
+use crate::client::{Answer, Client, Request};
+use std::io;
 use std::time::{Duration, Instant};
 
 /// All 20,000 series, by name: Weir refuses a selector of everything (`.+`) without a look.
@@ -16,7 +17,7 @@ const LIGHT: [&str; 5] = [
 ];
 const INTERVAL: u64 = 15;
 /// The tenant that sends the burst.
-pub(super) const NOISY: &str = "noisy";
+pub(crate) const NOISY: &str = "noisy";
 
 /// The light query of a connection and its turn, at times that move as a dashboard's do.
 pub(crate) fn light(connection: u32, turn: u64, end: u64) -> Request {
@@ -27,7 +28,7 @@ pub(crate) fn light(connection: u32, turn: u64, end: u64) -> Request {
 
 /// A burst, by its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Burst {
+pub(crate) enum Burst {
     /// Twenty range queries, every other of which returns all series as they are; the others sum them up.
     Mixed,
     /// Twenty range queries that sum up: a cap on concurrency can survive them as well.
@@ -65,7 +66,7 @@ const LEAVES_FOR: Duration = Duration::from_secs(20);
 const STALLS_FOR: Duration = Duration::from_secs(30);
 
 impl Burst {
-    pub(super) fn parse(word: &str) -> Result<Self> {
+    pub(crate) fn parse(word: &str) -> Result<Self> {
         let known = BURSTS.iter().find(|(name, _)| *name == word);
         known.map(|(_, burst)| *burst).ok_or_else(|| {
             let names: Vec<_> = BURSTS.iter().map(|(name, _)| *name).collect();
@@ -73,7 +74,7 @@ impl Burst {
         })
     }
 
-    pub(super) fn queries(self) -> impl Iterator<Item = Query> {
+    pub(crate) fn queries(self) -> impl Iterator<Item = Query> {
         let count = match self {
             Self::Many => 200,
             Self::Slow => 40,
@@ -85,37 +86,61 @@ impl Burst {
 
 /// A heavy query: the burst that it belongs to, and its number there.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Query {
+pub(crate) struct Query {
     burst: Burst,
     number: usize,
 }
 
 /// How one heavy query ended.
 #[derive(Debug)]
-pub(super) struct Heavy {
-    pub(super) raw: bool,
+pub(crate) struct Heavy {
+    pub(crate) raw: bool,
     /// Zero without an answer.
-    pub(super) status: u16,
+    pub(crate) status: u16,
     /// Which of Weir's limits refused it.
-    pub(super) limit: Option<String>,
+    pub(crate) limit: Option<String>,
     /// The body is an error in the shape of Prometheus' API.
-    pub(super) explained: bool,
-    pub(super) ms: f64,
+    pub(crate) explained: bool,
+    pub(crate) ms: f64,
 }
 
 impl Heavy {
-    pub(super) fn answered(&self) -> bool {
+    /// The end of a query that took this long.
+    pub(crate) fn new(raw: bool, answer: io::Result<(Answer, Vec<u8>)>, took: Duration) -> Self {
+        let ms = took.as_secs_f64() * 1e3;
+        let Ok((answer, body)) = answer else {
+            return Self { raw, status: 0, limit: None, explained: false, ms };
+        };
+        let limit = answer.header("weir-limit").map(|l| l.split(';').next().unwrap_or(l).to_owned());
+        let explained = body.starts_with(br#"{"status":"error","errorType":""#);
+        Self { raw, status: answer.status, limit, explained, ms }
+    }
+
+    pub(crate) fn answered(&self) -> bool {
         self.status == 200
     }
 
     /// Refused with a reason: by Weir, or by a cap on concurrency.
-    pub(super) fn refused(&self) -> bool {
+    pub(crate) fn refused(&self) -> bool {
         !self.answered() && (self.limit.is_some() || self.explained || self.status == 429)
     }
 }
 
+/// Refusals by limit, such as `10 weir-max-memory`.
+pub(crate) fn refusals(heavy: &[Heavy]) -> String {
+    let mut names: Vec<String> = heavy
+        .iter()
+        .filter(|h| h.refused())
+        .map(|h| h.limit.clone().unwrap_or_else(|| format!("status {}", h.status)))
+        .collect();
+    names.sort_unstable();
+    let groups = names.chunk_by(|a, b| a == b).map(|group| format!("{} {}", group.len(), group[0]));
+    let text = groups.collect::<Vec<_>>().join(", ");
+    if text.is_empty() { "0".to_owned() } else { text }
+}
+
 impl Query {
-    fn raw(self) -> bool {
+    pub(crate) fn raw(self) -> bool {
         self.burst == Burst::Mixed && self.number % 2 == 1
     }
 
@@ -132,7 +157,7 @@ impl Query {
     }
 
     /// The request of a range query; `path` may be that of its estimate.
-    pub(super) fn request(self, path: &str, end: u64) -> Request {
+    pub(crate) fn request(self, path: &str, end: u64) -> Request {
         let (query, to) = (self.text(end), end.to_string());
         let (from, step) = match self.burst {
             // One step: the text alone makes it heavy.
@@ -146,7 +171,7 @@ impl Query {
     }
 
     /// Asks, and says how it ended; `None` where nobody waits for the answer.
-    pub(super) fn ask(self, (port, prefix): (u16, &str), end: u64) -> Option<Heavy> {
+    pub(crate) fn ask(self, (port, prefix): (u16, &str), end: u64) -> Option<Heavy> {
         let request = self.request("/api/v1/query_range", end).under(prefix);
         let begin = Instant::now();
         let mut client = Client::new(port, HEAVY_TIMEOUT);
@@ -170,7 +195,7 @@ const AGAIN: usize = 8;
 const HOURS: [u64; 4] = [6, 3, 2, 1];
 
 /// Asks for the longest sum that fits, eight times in a row; with Weir in front, `query_range_cost` finds its length.
-pub(super) fn again((port, prefix): (u16, &str), weighs: bool, end: u64) -> Vec<Heavy> {
+pub(crate) fn again((port, prefix): (u16, &str), weighs: bool, end: u64) -> Vec<Heavy> {
     let request = |path: &str, hours: u64| {
         let query = format!("sum by(job)({ALL})");
         let (from, to) = ((end - hours * 3600).to_string(), end.to_string());
@@ -191,13 +216,7 @@ pub(super) fn again((port, prefix): (u16, &str), weighs: bool, end: u64) -> Vec<
 fn ended(raw: bool, client: &mut Client, request: &Request) -> Heavy {
     let begin = Instant::now();
     let answer = client.page(request);
-    let ms = begin.elapsed().as_secs_f64() * 1e3;
-    let Ok((answer, body)) = answer else {
-        return Heavy { raw, status: 0, limit: None, explained: false, ms };
-    };
-    let limit = answer.header("weir-limit").map(|l| l.split(';').next().unwrap_or(l).to_owned());
-    let explained = body.starts_with(br#"{"status":"error","errorType":""#);
-    Heavy { raw, status: answer.status, limit, explained, ms }
+    Heavy::new(raw, answer, begin.elapsed())
 }
 
 /// Each level puts the string of the one below it into its own some hundred times: 4.6 KB of text, gigabytes of labels.

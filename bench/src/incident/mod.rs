@@ -8,7 +8,7 @@ mod real;
 mod report;
 mod sheet;
 pub(crate) mod target;
-mod watch;
+pub(crate) mod watch;
 mod wrong;
 
 use crate::client::Client;
@@ -71,7 +71,7 @@ impl Run {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let target = Target::parse(options.target.as_deref().unwrap_or("prometheus"))?;
-    let burst = Burst::parse(&options.burst)?;
+    let burst = Burst::parse(options.burst.as_deref().unwrap_or("mixed"))?;
     let guards = guard::list(&options.guards)?;
     target.need()?;
     guards.iter().try_for_each(Guard::need)?;

@@ -1,7 +1,7 @@
 //! Tables and JSON of the incident.
 
 use super::guard::Guard;
-use super::load::Heavy;
+use super::load::{Heavy, refusals};
 use super::target::Target;
 use super::watch::rates;
 use super::{Run, TAIL};
@@ -23,7 +23,7 @@ pub(super) fn report(
     versions.dedup();
     let result: Vec<Value> = runs.iter().map(to_json).collect();
     let result = json!({
-        "target": target.name(), "burst": options.burst, "limit_mib": options.limit_mib, "wrong_estimate": options.wrong_estimate,
+        "target": target.name(), "burst": options.burst.as_deref().unwrap_or("mixed"), "limit_mib": options.limit_mib, "wrong_estimate": options.wrong_estimate,
         "go_limit_percent": options.go_limit_percent,
         "killed_by": "a watcher that samples RSS every 10 ms", "runs": result,
     });
@@ -116,7 +116,7 @@ fn database(runs: &[Run]) -> Table {
             format!("{} → {}", mib(run.watched.rss.first().map_or(0, |s| s.1)), mib(peak(run))),
             run.bound.map_or_else(|| "-".to_owned(), mib),
             format!("{answered} of {}", run.heavy.len()),
-            reasons(run),
+            refusals(&run.heavy),
             (run.heavy.len() - answered - refused).to_string(),
             format!("{:.1}", per_minute(run)),
         ]);
@@ -221,20 +221,6 @@ fn count(run: &Run, which: impl Fn(&Heavy) -> bool) -> usize {
 fn per_minute(run: &Run) -> f64 {
     let last = run.heavy.iter().filter(|h| h.answered()).map(|h| h.ms).fold(0.0, f64::max);
     if last > 0.0 { count(run, Heavy::answered) as f64 * 60e3 / last } else { 0.0 }
-}
-
-/// Refusals by limit, such as `10 weir-max-memory`.
-fn reasons(run: &Run) -> String {
-    let mut names: Vec<String> = run
-        .heavy
-        .iter()
-        .filter(|h| h.refused())
-        .map(|h| h.limit.clone().unwrap_or_else(|| format!("status {}", h.status)))
-        .collect();
-    names.sort_unstable();
-    let groups = names.chunk_by(|a, b| a == b).map(|group| format!("{} {}", group.len(), group[0]));
-    let text = groups.collect::<Vec<_>>().join(", ");
-    if text.is_empty() { "0".to_owned() } else { text }
 }
 
 fn peak(run: &Run) -> u64 {

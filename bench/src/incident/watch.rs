@@ -16,14 +16,14 @@ const SCRAPE: Duration = Duration::from_millis(500);
 
 /// Times are in seconds since the start of the run.
 #[derive(Debug, Default)]
-pub(super) struct Watched {
+pub(crate) struct Watched {
     /// Resident bytes.
-    pub(super) rss: Vec<(f64, u64)>,
+    pub(crate) rss: Vec<(f64, u64)>,
     /// Seconds of processor time so far, in user and in system mode.
     pub(super) cpu: Vec<(f64, [f64; 2])>,
     pub(super) counters: Vec<Counters>,
     /// When it was killed, or ended by itself.
-    pub(super) died: Option<f64>,
+    pub(crate) died: Option<f64>,
 }
 
 /// The counters of the database so far.
@@ -37,7 +37,7 @@ pub(super) struct Counters {
 }
 
 /// Looks at the resident set every 10 ms, and kills the process above the limit.
-pub(super) fn memory(
+pub(crate) fn memory(
     database: &mut Service,
     limit: u64,
     start: Instant,
@@ -87,7 +87,7 @@ pub(super) fn counters(port: u16, target: &Target, start: Instant, stop: &Atomic
 }
 
 /// The sum over all series of a metric; `None` when it has none.
-pub(super) fn sum(page: &str, name: &str) -> Option<f64> {
+pub(crate) fn sum(page: &str, name: &str) -> Option<f64> {
     let values = page.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         let value = match rest.strip_prefix('{') {

@@ -3,15 +3,14 @@
 //! this.
 
 use crate::Result;
+use crate::relay::Received;
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 /// Series of a heavy query in truth.
 const TRUTH: u64 = 20_000;
-/// Longest body of a request that is read.
-const BODY_MAX: u64 = 1 << 20;
 
 /// Series and bytes of memory in an answer of `query_range_cost`.
 pub(super) fn estimated(body: &[u8]) -> (u64, u64) {
@@ -42,38 +41,14 @@ pub(super) fn liar(database: u16, factor: u64) -> Result<u16> {
 /// Answers the requests of a connection, until one is passed on.
 fn answer(stream: &TcpStream, database: u16, list: &str) -> io::Result<()> {
     let (mut reader, mut writer) = (BufReader::new(stream), stream);
-    loop {
-        let mut head = String::new();
-        if reader.read_line(&mut head)? == 0 {
-            return Ok(());
-        }
-        let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-        let mut length = 0;
-        loop {
-            let start = head.len();
-            if reader.read_line(&mut head)? == 0 {
-                return Ok(());
-            }
-            let line = head[start..].to_ascii_lowercase();
-            if let Some(text) = line.strip_prefix("content-length:") {
-                length = text.trim().parse().unwrap_or(0);
-            }
-            if line == "\r\n" {
-                break;
-            }
-            if line.starts_with("connection:") {
-                head.truncate(start);
-            }
-        }
-        let mut body = Vec::new();
-        reader.by_ref().take(length.min(BODY_MAX)).read_to_end(&mut body)?;
-        let (status, lie) = match path.as_str() {
+    while let Some(request) = Received::read(&mut reader)? {
+        let (status, lie) = match request.path() {
             path if path.starts_with("/api/v1/status/tsdb") => ("404 Not Found", "{}"),
             path if path.starts_with("/api/v1/status/buildinfo") => {
                 ("200 OK", r#"{"status":"success","data":{"version":"3.0.0"}}"#)
             }
             path if path.starts_with("/api/v1/series") => ("200 OK", list),
-            _ => return pass_on(&mut writer, database, &head, &body),
+            _ => return io::copy(&mut request.send(database)?, &mut writer).map(drop),
         };
         let length = lie.len();
         let head = format!(
@@ -81,12 +56,5 @@ fn answer(stream: &TcpStream, database: u16, list: &str) -> io::Result<()> {
         );
         writer.write_all(&[head.as_bytes(), lie.as_bytes()].concat())?;
     }
-}
-
-/// Sends a request to the database and its answer back; the connections end with it.
-fn pass_on(client: &mut impl Write, database: u16, head: &str, body: &[u8]) -> io::Result<()> {
-    let mut upstream = TcpStream::connect((Ipv4Addr::LOCALHOST, database))?;
-    let head = head.strip_suffix("\r\n").unwrap_or(head);
-    upstream.write_all(&[head.as_bytes(), b"Connection: close\r\n\r\n", body].concat())?;
-    io::copy(&mut upstream, client).map(drop)
+    Ok(())
 }
