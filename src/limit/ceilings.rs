@@ -1,11 +1,12 @@
 //! The largest share of the budgets that a single query takes.
 
 use super::{
+    lane::Budget,
     part::Part,
     policy::Policy,
     shares::{heavy_memory, light},
 };
-use crate::base::TenantId;
+use crate::base::{TenantId, share::Amount};
 
 /// Bytes of a light query where the backend has no budget.
 const LIGHT_WITHOUT_BUDGET: u64 = 64 << 20;
@@ -34,13 +35,15 @@ impl Policy {
         let budget = self.backends.iter().find(|budget| &*budget.name == backend);
         // Without leases no query gets more than this proxy's own part.
         let part = if self.sharing.leased { 1 } else { self.sharing.replicas_max.get() };
-        let whole = budget.and_then(|budget| budget.memory.enforced()).map(|bytes| bytes / part);
+        let enforced = budget.filter(|budget| budget.memory.enforced().is_some());
+        let whole = enforced.and_then(|budget| budget.memory.enforced()).map(|bytes| bytes / part);
+        let lane = enforced.and_then(|budget| Budget::of(budget, self.sharing, Amount::NONE).heaviest());
         let tenant = self.tenant(tenant);
         let own = tenant.per_query(class).memory.enforced();
-        // At most half of the heavy lane: two such run at a time.
+        // At most half of the heavy lane that this proxy can ever have: two such run at a time, also at one proxy.
         let in_flight = Part::new(tenant.in_flight, self.sharing).heaviest();
         let in_flight = in_flight.filter(|_| tenant.in_flight.memory.enforced().is_some());
-        let narrowest = [whole.map(|bytes| heavy_memory(bytes) / 2), in_flight, own];
+        let narrowest = [lane.map(|bytes| bytes / 2), in_flight, own];
         let query = narrowest.into_iter().flatten().min().unwrap_or(u64::MAX);
         let most = query.min(in_flight.map_or(u64::MAX, |bytes| heavy_memory(bytes) / 2));
         let split = whole.zip(split_percent);
@@ -51,16 +54,23 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
     use super::*;
-    use crate::limit::{BackendBudget, Limit, SlowLane, TenantPolicy};
+    use crate::limit::{BackendBudget, Limit, Sharing, SlowLane, TenantPolicy};
 
     #[test]
     fn two_split_queries_fit_the_lane_and_what_their_tenant_may_have_in_flight() {
-        // MiB: the budget, the tenant's part, percent of the budget beyond which queries are split.
-        for (budget, in_flight, percent) in [(2048, 1638, 40), (2048, 900, 40), (2048, 4096, 100), (7, 7, 40)]
-        {
+        // MiB: the budget, the tenant's part; percent of the budget beyond which queries are split; proxies with leases.
+        for (budget, in_flight, percent, replicas) in [
+            (2048, 1638, 40, 1),
+            (2048, 900, 40, 1),
+            (2048, 4096, 100, 1),
+            (7, 7, 40, 1),
+            (2048, 4096, 40, 2),
+            (2048, 4096, 40, 8),
+        ] {
+            let sharing = Sharing { replicas_max: NonZeroU64::new(replicas).unwrap(), leased: replicas > 1 };
             let memory = Limit::enforce(budget << 20);
             let mut tenant = TenantPolicy::default();
             tenant.in_flight.memory = Limit::enforce(in_flight << 20);
@@ -72,11 +82,13 @@ mod tests {
                 unproven_percent: 10,
                 linger: Duration::ZERO,
             };
-            let policy = Policy { default: Arc::new(tenant), backends: vec![main], ..Policy::default() };
+            let lane = Budget::of(&main, sharing, Amount::NONE).heaviest().unwrap();
+            let policy =
+                Policy { default: Arc::new(tenant), backends: vec![main], sharing, ..Policy::default() };
             let split = policy.ceilings(&TenantId::other(), None, "main", Some(percent)).split.unwrap();
             assert!(
-                2 * split <= heavy_memory(budget << 20).min(heavy_memory(in_flight << 20)),
-                "{budget} {in_flight} {split}"
+                2 * split <= lane.min(heavy_memory(in_flight << 20)),
+                "{budget} {in_flight} {replicas} {split}"
             );
         }
     }
