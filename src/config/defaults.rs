@@ -186,8 +186,8 @@ impl PerQuery {
 }
 
 impl Class {
-    /// Alerts go first, then dashboards; Grafana sends these headers. Programs that ask on behalf of a language model name
-    /// themselves: `mcp-grafana`, `prometheus-mcp-server`, `mcp-victoriametrics`.
+    /// Programs that ask on behalf of a language model name themselves: `mcp-grafana`, `prometheus-mcp-server`,
+    /// `mcp-victoriametrics`; they stand first, so that no other header lifts their ceilings. Grafana marks alerts and dashboards.
     pub(super) fn built_in() -> Vec<Self> {
         let headers = |headers: &[(&str, &str)]| {
             headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -204,9 +204,9 @@ impl Class {
         let agents = headers(&[("User-Agent", "*mcp*"), ("Weir-Agent", "*")]);
         let agents = ClassMatch { any_header: agents, ..ClassMatch::default() };
         vec![
+            Self { ceilings: PerQuery::for_agents(), fix: true, ..class("agents", agents, None) },
             class("rules", header("FromAlert", "true"), Some(lit("20%"))),
             class("dashboards", header("X-Dashboard-Uid", "*"), None),
-            Self { ceilings: PerQuery::for_agents(), fix: true, ..class("agents", agents, None) },
         ]
     }
 }

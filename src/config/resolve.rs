@@ -461,7 +461,8 @@ mod tests {
         let queries = settings.policy.default.rate.queries.rate.unwrap();
         assert_eq!((queries.count.get(), queries.per), (200, Duration::from_secs(4)));
         assert_eq!(settings.policy.backends[0].memory, Limit::enforce(4 << 30));
-        assert_eq!(settings.policy.classes[0].reserve_percent, 20);
+        let reserves: Vec<_> = settings.policy.classes.iter().map(|class| class.reserve_percent).collect();
+        assert_eq!(reserves, [0, 20, 0], "agents, rules, dashboards");
         assert_eq!(settings.upstreams[0].on_unparsable, OnUnparsable::UnknownFunctions);
         assert_eq!(settings.grace, Duration::from_secs(5));
     }

@@ -307,7 +307,8 @@ impl MatchSpec {
             dashboard: glob(&self.dashboard),
             panel: glob(&self.panel),
             user: glob(&self.user),
-            user_agent: glob(&self.user_agent),
+            // Matched in any case: see `Matchers::is_from`.
+            user_agent: glob(&self.user_agent.as_ref().map(|text| text.to_ascii_lowercase())),
             endpoint: self.endpoint.clone(),
             hours: Hours::read(self.hours.as_deref(), &self.days)?,
         })
@@ -334,7 +335,11 @@ fn expiry(text: &str, now_ms: Option<i64>) -> Result<i64, String> {
         return Ok(at.as_millisecond());
     }
     match (now_ms, duration::parse(text)) {
-        (Some(now_ms), Ok(ms)) => Ok(now_ms.saturating_add_unsigned(ms)),
+        (Some(now_ms), Ok(ms)) => {
+            let at = now_ms.saturating_add_unsigned(ms);
+            Timestamp::from_millisecond(at).map_err(|_| format!("`{text}` ends beyond any calendar"))?;
+            Ok(at)
+        }
         (None, Ok(_)) => Err(format!(
             "`{text}` would begin anew with each start; write a time such as `2026-12-01T08:00:00Z`"
         )),

@@ -96,7 +96,8 @@ impl Matchers {
             && is(&self.dashboard, subject.dashboard)
             && is(&self.panel, subject.panel)
             && is(&self.user, subject.user)
-            && is(&self.user_agent, subject.user_agent)
+            && (self.user_agent.is_none()
+                || is(&self.user_agent, subject.user_agent.map(str::to_ascii_lowercase).as_deref()))
             && self.endpoint.as_ref().is_none_or(|endpoint| endpoint == subject.endpoint)
     }
 

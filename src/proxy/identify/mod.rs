@@ -41,15 +41,22 @@ const ACTOR_HEADERS: [(HeaderName, &str); 3] = [
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Prefixes of headers in which proxies name the client, its user and its groups to the next hop.
-const SAID_OF_CLIENTS: [&str; 8] = [
+const SAID_OF_CLIENTS: [&str; 15] = [
     "forwarded",
     "x-forwarded-",
     "x-real-ip",
+    "x-client-ip",
+    "true-client-ip",
     "x-auth-request-",
     "x-webauth-",
     "x-remote-",
     "remote-",
     "x-authenticated-",
+    "x-goog-authenticated-",
+    "x-amzn-oidc-",
+    "x-jwt-",
+    "x-ssl-client-",
+    "impersonate-",
 ];
 
 /// The class of requests that match none.
@@ -141,6 +148,20 @@ impl Pattern {
             Self::Exact(text) => value == text.as_bytes(),
             Self::Prefix(text) => value.starts_with(text.as_bytes()),
             Self::Contains(text) => memchr::memmem::find(value, text.as_bytes()).is_some(),
+        }
+    }
+
+    /// As [`matches`](Self::matches), in upper or lower case.
+    fn matches_any_case(&self, value: &[u8]) -> bool {
+        let is = |text: &str, part: Option<&[u8]>| {
+            part.is_some_and(|part| part.eq_ignore_ascii_case(text.as_bytes()))
+        };
+        match self {
+            Self::Exact(text) => is(text, Some(value)),
+            Self::Prefix(text) => is(text, value.get(..text.len())),
+            Self::Contains(text) => {
+                text.is_empty() || value.windows(text.len()).any(|part| is(text, Some(part)))
+            }
         }
     }
 }
@@ -312,8 +333,11 @@ impl Attribution {
             for (name, _) in ACTOR_HEADERS {
                 headers.remove(name);
             }
-            let is_said =
-                |name: &&HeaderName| SAID_OF_CLIENTS.iter().any(|start| name.as_str().starts_with(start));
+            // CGI and WSGI read an underscore as a dash.
+            let is_said = |name: &&HeaderName| {
+                let name = name.as_str().replace('_', "-");
+                SAID_OF_CLIENTS.iter().any(|start| name.starts_with(start))
+            };
             let said: Vec<HeaderName> = headers.keys().filter(is_said).cloned().collect();
             for name in said {
                 headers.remove(name);
@@ -435,7 +459,9 @@ impl ClassRule {
     /// Whether a request is of this class. Its headers count where they are `trusted`, or where they only take away.
     fn matches(&self, headers: &HeaderMap, groups: &[Arc<str>], trusted: bool) -> bool {
         let is_met = |(name, pattern): &(HeaderName, Pattern)| {
-            headers.get(name).is_some_and(|value| pattern.matches(value.as_bytes()))
+            // One program is `mcp-grafana` to some and `MCP-Grafana` to others.
+            let is = if name == header::USER_AGENT { Pattern::matches_any_case } else { Pattern::matches };
+            headers.get_all(name).iter().any(|value| is(pattern, value.as_bytes()))
         };
         let is_in = |group: &Pattern| groups.iter().any(|own| group.matches(own.as_bytes()));
         let asks_headers = !self.headers.is_empty() || !self.any_header.is_empty();

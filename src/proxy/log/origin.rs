@@ -41,9 +41,9 @@ impl Origin {
     /// Reads the headers of a trusted peer; those of any other are ignored.
     pub(in crate::proxy) fn of(headers: &HeaderMap, client: IpAddr, trusted: bool) -> Self {
         let text = |name| {
-            let value = headers.get(name)?.to_str().ok()?;
-            // A header that reads as a string is ASCII: any byte is a boundary.
-            let kept = &value[..value.len().min(KEPT_BYTES_MAX)];
+            let value = headers.get(name)?.as_bytes();
+            // Bytes that are no text are shown as such rather than hide the rest from block rules.
+            let kept = String::from_utf8_lossy(value.get(..KEPT_BYTES_MAX).unwrap_or(value));
             (!kept.is_empty()).then(|| kept.into())
         };
         let read = |name| if trusted { text(name) } else { None };
