@@ -1,10 +1,13 @@
 //! The fallback for other dialects: a PromQL query that reads at least the series that a text names.
 
+use std::borrow::Cow;
+
 use super::{
     Limits, ParseError,
-    ast::{Ast, Expr},
+    ast::{Ast, Expr, Span},
     function::find,
     matchers::is_keyword,
+    metricsql::unescaped,
     parse, parse_with,
     print::quoted,
     shape::DEFAULT_SUBQUERY_STEP_MS,
@@ -22,13 +25,12 @@ const EVERYTHING: &str = r#"{__name__=~".+"}"#;
 /// Followed by a list of labels.
 const GROUPING: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
 /// No metrics, whatever follows.
-const WORDS: [&str; 16] = [
+const WORDS: [&str; 15] = [
     "and",
     "or",
     "unless",
     "atan2",
     "bool",
-    "offset",
     "default",
     "if",
     "ifnot",
@@ -49,7 +51,7 @@ const WORDS: [&str; 16] = [
 /// their product would not be true: engines walk an inner grid once over the whole span of the outer one.
 ///
 /// # Errors
-/// Beyond the limits of [`parse`].
+/// Beyond the limits of [`parse`]; a time or a string in a place where no dialect has one, at which VictoriaMetrics 1.79 ends.
 pub fn approximate(text: &str, lookback_ms: u64, step_ms: u64) -> Result<Ast, ParseError> {
     let mut sketch = Sketch {
         text,
@@ -61,7 +63,7 @@ pub fn approximate(text: &str, lookback_ms: u64, step_ms: u64) -> Result<Ast, Pa
         step_ms,
         grid: None,
     };
-    sketch.read();
+    sketch.read()?;
     if sketch.selectors.len() > SELECTORS_MAX {
         sketch.selectors = vec![EVERYTHING.to_owned()];
     }
@@ -105,18 +107,23 @@ struct Grid {
 }
 
 impl<'t> Sketch<'t> {
-    fn read(&mut self) {
+    fn read(&mut self) -> Result<(), ParseError> {
         while let Some(byte) = self.peek() {
             match byte {
-                b'"' | b'\'' | b'`' => self.literal(byte),
+                b'"' | b'\'' | b'`' => self.literal(byte)?,
                 b'#' => _ = self.take_while(|b| b != b'\n'),
                 b'{' => self.selector(""),
-                b'[' => self.bracket(),
+                b'[' => self.bracket()?,
                 b'0'..=b'9' => self.number(),
-                _ if is_name(byte) || byte == b'\\' => self.name(),
+                _ if is_name(byte) || byte == b'\\' => self.name()?,
                 _ => self.at += 1,
             }
         }
+        Ok(())
+    }
+
+    fn error(&self, start: usize, message: String) -> ParseError {
+        ParseError::new(self.text, Span { start: start as u32, end: self.at as u32 }, message)
     }
 
     fn peek(&self) -> Option<u8> {
@@ -131,14 +138,28 @@ impl<'t> Sketch<'t> {
         self.text.get(start..self.at).unwrap_or_default()
     }
 
-    /// A string that may become part of a label.
-    fn literal(&mut self, quote: u8) {
+    /// A string that may become part of a label. It stands alone, in a list, or is joined to another string.
+    fn literal(&mut self, quote: u8) -> Result<(), ParseError> {
         let start = self.at;
         self.skip_string(quote);
         let text = self.text.get(start..self.at).unwrap_or_default();
+        let (before, after) = (self.text.get(..start), self.text.get(self.at..));
+        let (before, after) = (before.unwrap_or_default().trim_end(), after.unwrap_or_default().trim_start());
+        let quotes = ['"', '\'', '`'];
+        let joins = |rest: &str| rest.starts_with(quotes);
+        let begins = before.is_empty()
+            || before.ends_with(['(', ',', '='])
+            || before.strip_suffix('+').is_some_and(|rest| rest.trim_end().ends_with(quotes));
+        let ends = after.is_empty()
+            || after.starts_with([')', ',', '#'])
+            || after.strip_prefix('+').is_some_and(|rest| joins(rest.trim_start()));
+        if !(begins && ends) {
+            return Err(self.error(start, "a string is no operand".to_owned()));
+        }
         if parse(text).is_ok() {
             self.strings.push(format!("{text}, "));
         }
+        Ok(())
     }
 
     fn skip_string(&mut self, quote: u8) {
@@ -158,18 +179,21 @@ impl<'t> Sketch<'t> {
     }
 
     /// A range, or a subquery: one with a colon, or, in MetricsQL, any range of something that is no selector.
-    fn bracket(&mut self) {
+    fn bracket(&mut self) -> Result<(), ParseError> {
+        let start = self.at;
         let of_result = self.text.get(..self.at).unwrap_or_default().trim_end().ends_with([')', ']']);
         self.at += 1;
         let inner = self.take_while(|b| b != b']');
         self.at += 1;
         let (range, step) = inner.split_once(':').map_or((inner, None), |(range, step)| (range, Some(step)));
-        let range = self.spans(range).fold(0, u64::saturating_add);
+        let no_time = |word: &str| self.error(start, format!("{word:?} is no duration"));
+        let range = self.spans(range).map_err(no_time)?.into_iter().fold(0, u64::saturating_add);
+        let steps = step.map(|step| self.spans(step)).transpose().map_err(no_time)?;
         if step.is_none() && !of_result {
             self.reach_ms = self.reach_ms.saturating_add(range);
-            return;
+            return Ok(());
         }
-        let step = step.and_then(|step| self.spans(step).filter(|ms| *ms > 0).min());
+        let step = steps.and_then(|steps| steps.into_iter().filter(|ms| *ms > 0).min());
         let default = if self.step_ms > 0 { self.step_ms } else { DEFAULT_SUBQUERY_STEP_MS };
         let (step, range) = (step.unwrap_or(default), range.max(1));
         self.grid = Some(match &self.grid {
@@ -178,25 +202,38 @@ impl<'t> Sketch<'t> {
             }
             None => Grid { span_ms: range, step_ms: step },
         });
+        Ok(())
     }
 
-    /// The spans of time in a pair of brackets, where a bare number is seconds.
-    fn spans<'s>(&self, text: &'s str) -> impl Iterator<Item = u64> + use<'s> {
-        let step_ms = self.step_ms;
-        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '.');
-        words.filter(|word| !word.is_empty()).filter_map(move |word| {
-            let seconds = || Some((word.parse::<f64>().ok()? * 1e3) as u64);
-            duration_ms(word, step_ms).or_else(seconds)
-        })
+    /// The spans of time in a pair of brackets, where a bare number is seconds; the first word that is none is the error.
+    fn spans<'s>(&self, text: &'s str) -> Result<Vec<u64>, &'s str> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_'));
+        let span = |word: &'s str| {
+            let number = word.replace('_', "");
+            let seconds = || Some((number.parse::<f64>().ok()? * 1e3) as u64);
+            duration_ms(word, self.step_ms).or_else(seconds).ok_or(word)
+        };
+        words.filter(|word| !word.is_empty()).map(span).collect()
     }
 
-    fn name(&mut self) {
+    /// The time behind `offset`, which may be negative.
+    fn offset(&mut self) -> Result<(), ParseError> {
+        self.take_while(|b| b.is_ascii_whitespace() || matches!(b, b'-' | b'('));
+        let start = self.at;
+        let word = self.take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_'));
+        let spans = self.spans(word).map_err(|word| self.error(start, format!("{word:?} is no duration")))?;
+        self.reach_ms = spans.into_iter().fold(self.reach_ms, u64::saturating_add);
+        Ok(())
+    }
+
+    fn name(&mut self) -> Result<(), ParseError> {
         let name = self.identifier();
         self.take_while(|b| b.is_ascii_whitespace());
         let word = name.to_ascii_lowercase();
         let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
         match rest {
-            [b'(', ..] if GROUPING.contains(&&*word) => _ = self.take_while(|b| b != b')'),
+            [b'(', ..] if GROUPING.contains(&&*word) => self.skip_list(),
+            _ if word == "offset" => self.offset()?,
             _ if GROUPING.contains(&&*word) || WORDS.contains(&&*word) => {}
             [b'(', ..]
                 if self.functions.len() < FUNCTIONS_MAX && find(&word).is_none() && !is_keyword(&word) =>
@@ -208,6 +245,17 @@ impl<'t> Sketch<'t> {
             [b'=', next, ..] if !matches!(next, b'=' | b'~') => {}
             [b'{', ..] => self.selector(&name),
             _ => self.selectors.push(selector_of(&name)),
+        }
+        Ok(())
+    }
+
+    /// A list of labels, which may be strings.
+    fn skip_list(&mut self) {
+        while let Some(byte) = self.peek().filter(|byte| *byte != b')') {
+            match byte {
+                b'"' | b'\'' | b'`' => self.skip_string(byte),
+                _ => self.at += 1,
+            }
         }
     }
 
@@ -260,30 +308,16 @@ fn selector_of(name: &str) -> String {
     }
 }
 
-/// The character that an escape stands for, and the bytes of the escape behind its backslash.
-fn unescaped(rest: &str) -> (Option<char>, usize) {
-    let hex = |digits: usize| {
-        let code = u32::from_str_radix(rest.get(1..=digits)?, 16).ok()?;
-        Some((char::from_u32(code), 1 + digits))
-    };
-    let long = match rest.as_bytes().first() {
-        Some(b'x') => hex(2),
-        Some(b'u') => hex(4),
-        _ => None,
-    };
-    let first = rest.chars().next();
-    long.unwrap_or((first, first.map_or(0, char::len_utf8)))
-}
-
 /// A byte that a name may begin with; all of a letter beyond ASCII.
 fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || matches!(byte, b'_' | b':') || !byte.is_ascii()
 }
 
-/// A duration of MetricsQL: `1h30m`, `1.5d`, `5i`; `None` for anything else.
+/// A duration of MetricsQL: `1h30m`, `1.5d`, `5i`, in either case but for `M`, a million; `None` for anything else.
 fn duration_ms(text: &str, step_ms: u64) -> Option<u64> {
+    let lower = if text.contains('M') { Cow::Borrowed(text) } else { Cow::Owned(text.to_ascii_lowercase()) };
     // A cast from float saturates.
-    duration::parse_fractional(text, Some(step_ms)).map(|ms| ms.ceil() as u64)
+    duration::parse_fractional(&lower, Some(step_ms)).map(|ms| ms.ceil() as u64)
 }
 
 #[cfg(test)]
@@ -323,6 +357,16 @@ mod tests {
                 r#"labels("min_over_time", "max_over_time", aggr_over_time("", "", last_over_time(a[301000ms])))"#,
             ),
             ("\"a", "vector(0)"),
+            (
+                r#"sum(a) by ("b)") or sum(c) default 0"#,
+                "last_over_time(a[1000ms]) or last_over_time(c[1000ms])",
+            ),
+            ("sum_over_time(a[1Y]) default 0", "last_over_time(a[31536001000ms])"),
+            ("sum_over_time(a[1_000]) default 0", "last_over_time(a[1001000ms])"),
+            (
+                r#"label_set(a, "b", "c" + "d") if 1"#,
+                r#"labels("b", "c", "d", label_set("", "", "", last_over_time(a[1000ms])))"#,
+            ),
             (r"sum(load\_total)", "last_over_time(load_total[1000ms])"),
             (r"l\oad\x5ftotal{a='b'}", "last_over_time(load_total{a='b'}[1000ms])"),
             (
@@ -336,6 +380,19 @@ mod tests {
             ("température + 1.5", r#"last_over_time({__name__="température"}[1000ms])"#),
         ] {
             assert_eq!(&*approximate(text, 1_000, 15_000).unwrap().text, want, "{text}");
+        }
+        for text in [
+            "load_total[1M]",
+            "load_total[1Ki] default 0",
+            "load_total offset 1M",
+            "a[5m offset 1]",
+            "\"a\" + (b)",
+            "sum(\"a\" + (b))",
+            "a + \"b\"",
+            "\"a\" default b",
+            "b or \"a\"",
+        ] {
+            assert!(approximate(text, 1_000, 15_000).is_err(), "{text}");
         }
         assert!(approximate(&"a+".repeat(5_000), 1_000, 0).unwrap().text.contains("__name__"));
     }

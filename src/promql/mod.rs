@@ -11,6 +11,7 @@ pub mod function;
 pub mod go_regex;
 mod lexer;
 mod matchers;
+pub mod metricsql;
 mod parser;
 pub mod print;
 pub mod rewrite;

@@ -60,7 +60,12 @@ impl Scope {
     /// The definition of a name, and the scope that it was made in.
     fn find(&self, name: &str) -> Option<(&Definition, &Self)> {
         let level = self.0.as_ref()?;
-        let found = level.definitions.iter().rev().find(|definition| definition.name == name);
+        // VictoriaMetrics reads the names of functions, those of templates included, in either case.
+        let is_it = |definition: &&Definition| match definition.parameters {
+            Some(_) => definition.name.eq_ignore_ascii_case(name),
+            None => definition.name == name,
+        };
+        let found = level.definitions.iter().rev().find(is_it);
         match found {
             Some(definition) => Some((definition, definition.scope.as_ref().unwrap_or(self))),
             None => level.outer.find(name),

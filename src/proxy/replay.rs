@@ -31,6 +31,7 @@ use crate::{
     promql::{
         self,
         enforce::LabelEnforcement,
+        metricsql,
         shape::{DEFAULT_LOOKBACK_MS, Shape},
         templates,
     },
@@ -249,11 +250,9 @@ impl Replay {
         if !matches!(&*record.endpoint, "query" | "query_range" | "") {
             return None;
         }
-        let expanded = if owner.model.kind == Kind::VictoriaMetrics {
-            templates::expand(text).ok()?
-        } else {
-            text.into()
-        };
+        let is_metricsql = owner.model.kind == Kind::VictoriaMetrics;
+        let plain = if is_metricsql { metricsql::plain(text).ok()? } else { text.into() };
+        let expanded = if is_metricsql { templates::expand(&plain).ok()? } else { plain.as_ref().into() };
         let mut ast = self.cache.parse(&expanded).ok()?;
         if let Some(labels) = &owner.enforced {
             ast = self.cache.parse(&labels.confine(&ast).ok()?).ok()?;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderName, Method, Uri, header};
 
 use super::{
-    OnUnparsable, ParsedQuery, QueryError, body, expanded, layer::unreadable, listing::check_number,
+    OnUnparsable, ParsedQuery, QueryError, body, expanded, layer::unreadable, listing::check_number, plain,
     remote_read::ReadRequest,
 };
 use crate::{
@@ -157,7 +157,8 @@ impl<'a> Confiner<'a> {
 
     /// A text with the matchers. What Weir cannot parse never runs: whatever is found in it may be half of it.
     fn confined(&self, name: &'static str, text: &str) -> Result<String, Result<QueryError, EnforceError>> {
-        let parsed = expanded(self.kind, name, text)
+        let plain = plain(self.kind, name, text).map_err(Ok)?;
+        let parsed = expanded(self.kind, name, &plain)
             .and_then(|text| self.parse(&text).map_err(|error| QueryError::Parse { name, error }));
         let ast = parsed.map_err(Ok)?;
         self.labels.confine(&ast).map_err(Err)

@@ -47,8 +47,8 @@ impl QueryReader {
         let Common { shared, head, endpoint, upstream, log, .. } = &mut *common;
         let (endpoint, cache) = (*endpoint, &shared.reader.cache);
         let (kind, dialect) = (upstream.backend.kind(), upstream.dialect());
-        let url_query = filter_parameters(kind, head.uri.query().unwrap_or(""))?;
-        let form = filter_parameters(kind, body::form(&head.headers, endpoint, body)?)?;
+        let mut url_query = filter_parameters(kind, head.uri.query().unwrap_or(""))?;
+        let mut form = filter_parameters(kind, body::form(&head.headers, endpoint, body)?)?;
         let query = if endpoint == Endpoint::RemoteRead {
             ParsedQuery::remote_read(body, cache)?
         } else {
@@ -67,6 +67,10 @@ impl QueryReader {
         }
         query.scope = DataScope::new(kind, &head.headers, &url_query, &form)?;
         query.has_own_time = query.timeout.is_some() || head.headers.contains_key("m3-timeout");
+        if !query.sent.is_empty() {
+            let name = if query.listing { "match[]" } else { "query" };
+            (url_query, form) = with_texts(&url_query, &form, name, &query.sent);
+        }
         // Parameters for Weir do not go on to the backend.
         if let Cow::Owned(kept) = url_query {
             query.url_query = Some(kept);
@@ -132,6 +136,25 @@ impl QueryReader {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(Some(response))
     }
+}
+
+/// URL and form with these texts in the place of those of this name, which stay in the one that had them.
+fn with_texts(
+    url_query: &str,
+    form: &str,
+    name: &str,
+    texts: &[String],
+) -> (Cow<'static, str>, Cow<'static, str>) {
+    let encoded = |text: &String| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let encoded: Vec<_> = texts.iter().map(encoded).collect();
+    let first: Vec<_> = encoded.iter().map(|text| (name, text.as_str())).collect();
+    let in_form = Params::parse("", form).is_ok_and(|params| params.first(name).is_some());
+    let write = |text: &str, is_here: bool| {
+        let mut out = String::new();
+        params::write(&mut out, if is_here { &first } else { &[] }, text, &[(name, "")]);
+        Cow::Owned(out)
+    };
+    (write(url_query, !in_form), write(form, in_form))
 }
 
 /// The failure of a text that cannot be read, which goes on record as it came.

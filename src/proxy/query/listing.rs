@@ -1,6 +1,6 @@
 //! Requests that list label sets, names, values or exemplars.
 
-use super::{LENIENT_RANGE_MS, ParsedQuery, QueryError, QueryParser, expanded};
+use super::{LENIENT_RANGE_MS, ParsedQuery, QueryError, QueryParser, expanded, plain};
 use crate::{
     base::{
         Kind, TextSize, TimeRange,
@@ -10,6 +10,7 @@ use crate::{
     promql::{
         Fingerprint,
         ast::Expr,
+        print,
         shape::{Listed, Reads, SelectorShape, Shape},
     },
 };
@@ -62,12 +63,17 @@ impl QueryParser<'_> {
         let mut fingerprints = Vec::with_capacity(texts.len());
         let (mut selectors, mut range_seconds, mut size) = (Vec::new(), 0, TextSize::default());
         for text in texts {
-            let one = self.matched(text, times)?;
+            let mut one = self.matched(text, times)?;
+            call.sent.push(one.sent.pop().unwrap_or_else(|| text.to_owned()));
             fingerprints.push(one.fingerprint);
             call.opaque |= one.opaque;
             size = size.plus(one.shape.size);
             range_seconds = one.shape.range_seconds.max(range_seconds);
             selectors.extend(one.shape.selectors);
+        }
+        // As the client wrote them, in one text.
+        if call.sent.join(" ") == call.text {
+            call.sent.clear();
         }
         let selectors = widest(selectors);
         call.fingerprint = Fingerprint::of_set(fingerprints);
@@ -76,15 +82,17 @@ impl QueryParser<'_> {
     }
 
     /// One `match[]`: a selector, of PromQL or of a dialect.
-    fn matched(&self, text: &str, times: EvalTimes) -> Result<ParsedQuery, QueryError> {
-        let text = &*expanded(self.kind, "match[]", text)?;
+    fn matched(&self, own: &str, times: EvalTimes) -> Result<ParsedQuery, QueryError> {
+        let plain = plain(self.kind, "match[]", own)?;
+        let text = &*expanded(self.kind, "match[]", &plain)?;
         let query = match self.parse("match[]", text) {
             Ok(query) => query,
             Err(error) => {
                 // A listing looks through its own span of time, and no further back.
                 let times = EvalTimes { step: 0, ..times };
                 let call = self.unparsable(error, text, times, 0)?;
-                return if call.shape.selectors.is_empty() { self.opaque(text, times, 0) } else { Ok(call) };
+                let call = if call.shape.selectors.is_empty() { self.opaque(text, times, 0)? } else { call };
+                return Ok(ParsedQuery { sent: vec![plain.into_owned()], ..call });
             }
         };
         let ast = &query.ast;
@@ -92,6 +100,7 @@ impl QueryParser<'_> {
             return Err(ParamError::invalid("match[]", format!("{text:?} is not a series selector")).into());
         }
         Ok(ParsedQuery {
+            sent: vec![if text == own { own.to_owned() } else { print::line(ast) }],
             fingerprint: query.fingerprint(),
             shape: Shape::of(ast, times, 0),
             ..ParsedQuery::unread()

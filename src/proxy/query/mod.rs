@@ -27,7 +27,7 @@ use crate::{
     promql::{
         self, CachedQuery, Fingerprint, ParseError, Reason, approximation,
         ast::{Ast, Expr},
-        durations,
+        durations, metricsql,
         shape::{DEFAULT_LOOKBACK_MS, Listed, Output, Reads, SelectorShape, Shape},
         templates,
     },
@@ -59,6 +59,8 @@ const PLAIN_PARAMS: [&str; 11] = [
 pub(in crate::proxy) struct ParsedQuery {
     /// The query, or the selectors, as the client wrote them.
     pub text: String,
+    /// The texts that the backend gets in its place, where it could read the client's otherwise.
+    pub sent: Vec<String>,
     /// The same for the same query with other times and constants.
     pub fingerprint: Fingerprint,
     /// Selectors, windows and steps.
@@ -192,14 +194,18 @@ impl QueryParser<'_> {
         let text = params.one("query")?.ok_or_else(|| ParamError::invalid("query", "it is missing"))?;
         let step = params.duration_in("step", self.dialect)?.map_or(0, |ms| ms.max(0) as u64);
         let lookback = lookback_ms(self.kind, self.dialect, params, DEFAULT_LOOKBACK_MS, step)?;
-        let expanded = expanded(self.kind, "query", text)?;
+        let plain = plain(self.kind, "query", text)?;
+        let expanded = expanded(self.kind, "query", &plain)?;
         let query = match self.parse("query", &expanded) {
             Ok(query) => query,
             Err(error) => {
                 let call = self.unparsable(error, &expanded, times, lookback)?;
-                return Ok(ParsedQuery { text: text.to_owned(), ..call });
+                let sent = plain.into_owned();
+                let sent = if sent == text { Vec::new() } else { vec![sent] };
+                return Ok(ParsedQuery { text: text.to_owned(), sent, ..call });
             }
         };
+        let sent = if *expanded == *text { Vec::new() } else { vec![promql::print::line(&query.ast)] };
         let ast = &query.ast;
         durations::check(ast, times).map_err(|error| QueryError::Parse { name: "query", error })?;
         let shape = Shape::of(ast, times, lookback);
@@ -213,6 +219,7 @@ impl QueryParser<'_> {
         let division = split.map(|split| if all_replicas { split.of_all_replicas() } else { split });
         Ok(ParsedQuery {
             text: text.to_owned(),
+            sent,
             fingerprint: query.fingerprint(),
             shape,
             free,
@@ -265,6 +272,8 @@ impl QueryParser<'_> {
             text: text.to_owned(),
             fingerprint: Fingerprint::of(&ast),
             shape,
+            times: Some(times),
+            lookback_ms: lookback,
             ..ParsedQuery::unread()
         })
     }
@@ -282,6 +291,7 @@ impl QueryParser<'_> {
             shape,
             opaque: true,
             times: Some(times),
+            lookback_ms: lookback,
             ..ParsedQuery::unread()
         })
     }
@@ -304,7 +314,14 @@ impl QueryParser<'_> {
         }
         shape.size.bytes = text.len() as u64;
         let (text, fingerprint) = (text.to_owned(), Fingerprint::of(&ast));
-        Ok(ParsedQuery { text, fingerprint, shape, times: Some(times), ..ParsedQuery::unread() })
+        Ok(ParsedQuery {
+            text,
+            fingerprint,
+            shape,
+            times: Some(times),
+            lookback_ms: lookback,
+            ..ParsedQuery::unread()
+        })
     }
 
     fn parse(&self, name: &'static str, text: &str) -> Result<Arc<CachedQuery>, QueryError> {
@@ -382,6 +399,7 @@ impl ParsedQuery {
     fn unread() -> Self {
         Self {
             text: String::new(),
+            sent: Vec::new(),
             fingerprint: Fingerprint::default(),
             shape: Shape::unevaluated(Reads::Listing(Listed::Names), Vec::new()),
             listing: false,
@@ -398,6 +416,14 @@ impl ParsedQuery {
             url_query: None,
             body: None,
         }
+    }
+}
+
+/// The text as VictoriaMetrics can read it in one way only.
+fn plain<'t>(kind: Kind, name: &'static str, text: &'t str) -> Result<Cow<'t, str>, QueryError> {
+    match kind {
+        Kind::VictoriaMetrics => metricsql::plain(text).map_err(|error| QueryError::Parse { name, error }),
+        _ => Ok(Cow::Borrowed(text)),
     }
 }
 

@@ -270,3 +270,48 @@ fn the_label_of_a_path_is_read() {
         assert_eq!(&*super::listing::label_of(path), label, "{path}");
     }
 }
+
+/// An escaped name was priced as nothing, and a quote in a comment hid what came behind it: VictoriaMetrics read both.
+#[test]
+fn victoriametrics_gets_the_text_that_was_priced() {
+    let cache = promql::Cache::new(16);
+    let read = |endpoint, name: &str, text: &str| {
+        let (dialect, kind) = (TimeDialect::VictoriaMetrics, Kind::VictoriaMetrics);
+        let on_unparsable = OnUnparsable::EstimateFromText;
+        let reading = QueryParser { now_ms: 1_000_000, dialect, kind, on_unparsable, cache: &cache };
+        let query = form_urlencoded::Serializer::new(String::new()).append_pair(name, text).finish();
+        let read = reading.read(endpoint, &Params::parse(&query, "").unwrap())?;
+        let selectors = read.shape.selectors.iter().map(|selector| selector.text.to_string()).collect();
+        Ok::<(Vec<String>, Vec<String>), QueryError>((selectors, read.sent))
+    };
+    for (text, selectors, sent) in [
+        ("sum(load_total)", vec!["load_total"], vec![]),
+        (r"sum(load\_total)", vec!["load_total"], vec!["sum(load_total)"]),
+        (r"sum(load\x5ftotal) default 0", vec!["load_total"], vec!["sum(load_total) default 0"]),
+        ("sum(cpu.load)", vec![r#"{__name__="cpu.load"}"#], vec![]),
+        (r"WITH (a\b = load_total) sum(ab)", vec!["load_total"], vec!["sum((load_total))"]),
+        ("WITH (sum(q) = load_total) SUM(h)", vec!["load_total"], vec!["(load_total)"]),
+        (
+            "sum(h{job=\"x\" # \"\n} or load_total) default 0 #\"",
+            vec![r#"h{job="x"}"#, "load_total"],
+            vec!["sum(h{job=\"x\"  \n} or load_total) default 0  "],
+        ),
+    ] {
+        let read = read(Endpoint::Query, "query", text).unwrap();
+        let selectors: Vec<String> = selectors.into_iter().map(str::to_owned).collect();
+        assert_eq!(read, (selectors, sent.into_iter().map(str::to_owned).collect()), "{text}");
+    }
+    let (_, sent) = read(Endpoint::Series, "match[]", r"load\_total").unwrap();
+    assert_eq!(sent, ["load_total"]);
+    for text in [r#"count(h_\"b or load_total) default 0 #""#, "load_total[1M]", "\"a\" + (b)"] {
+        assert!(read(Endpoint::Query, "query", text).is_err(), "{text}");
+    }
+}
+
+/// A function that Weir does not know left the query without times: rules on its step did not match.
+#[test]
+fn a_query_with_an_unknown_function_has_times() {
+    let call = read(Endpoint::QueryRange, "query=of_tomorrow(up)&start=0&end=600&step=60").unwrap();
+    assert_eq!(call.times, Some(EvalTimes { start: 0, end: 600_000, step: 60_000 }));
+    assert_eq!(call.lookback_ms, DEFAULT_LOOKBACK_MS);
+}
