@@ -32,7 +32,7 @@ pub(super) struct Sample {
 pub(super) struct History(Mutex<HashMap<Arc<str>, VecDeque<Sample>>>);
 
 impl History {
-    /// Adds the state of now, and forgets what is too old and whoever is gone.
+    /// Adds the state of now, and forgets old samples, and backends and tenants that are gone.
     pub(super) fn record(&self, at_ms: i64, held: &limit::Snapshot) {
         let mut samples = self.0.lock();
         for backend in &held.backends {

@@ -1,4 +1,4 @@
-//! `/api/v1/admin/limits`: the limits of a tenant, where each comes from, and what they meet.
+//! `/api/v1/admin/limits`: the limits of a tenant, the source of each, and their use.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
     proxy::{Proxy, Refused},
 };
 
-/// The limits of one tenant and what they meet.
+/// The limits of one tenant and their use.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct TenantLimits {
     /// Whose.

@@ -22,10 +22,10 @@ const VIEWERS_MAX: usize = 16;
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// A view as it was written last; `None` ends whoever watches it.
+/// A view as it was written last; `None` ends its watchers.
 type Written = Option<Arc<str>>;
 
-/// The views, who watches them, and the history that they show.
+/// The views, their watchers, and the history that they show.
 pub(super) struct Live {
     proxy: Arc<Proxy>,
     history: History,
@@ -39,7 +39,7 @@ impl Live {
         Arc::new(Self { proxy, history, views: View::LIVE.map(|_| watch::Sender::default()), viewers })
     }
 
-    /// Records the history and writes what is watched, until it is dropped.
+    /// Records the history and writes the watched views, until it is dropped.
     pub(super) async fn run(&self) {
         let mut every = interval(EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -92,7 +92,7 @@ impl Live {
     }
 }
 
-/// The next change. Who takes long to read one misses those between.
+/// The next change. A slow reader misses those between.
 async fn next(
     (mut changes, viewer): (watch::Receiver<Written>, OwnedSemaphorePermit),
 ) -> Option<(Result<Event, Infallible>, (watch::Receiver<Written>, OwnedSemaphorePermit))> {

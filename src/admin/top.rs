@@ -1,4 +1,4 @@
-//! `/api/v1/admin/top`: who asks for most.
+//! `/api/v1/admin/top`: the ranking of the heaviest.
 
 use axum::{extract::State, response::Response};
 

@@ -29,7 +29,7 @@ const REFRESH: u32 = 5;
 /// The longest that can be asked for.
 const REFRESH_MAX: u32 = 3_600;
 
-/// By what *Top* ranks: dashboards unless it is asked otherwise.
+/// The kinds of key that *Top* ranks: dashboards unless a request names another.
 const BY: [By; 6] = [By::Dashboard, By::Fingerprint, By::User, By::Rule, By::Tenant, By::Client];
 
 /// The files of the page.
@@ -56,7 +56,7 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
     (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
 ];
 
-/// The views and what they need, for who has a token where one is needed. The files say nothing about anybody.
+/// The views and their files. A view needs a token where the configuration has tokens; a file says nothing about anybody.
 pub(super) fn router<T>(tokens: TokenGuard<T>) -> Router<Admin>
 where
     T: Fn() -> Tokens + Clone + Send + Sync + 'static,
@@ -74,7 +74,7 @@ where
         .route(View::Explain.path(), get(explain_view))
         .route(View::Limits.path(), get(limits_view))
         .route("/events", get(events))
-        // Beside the page, since it asks the database for whoever has it asked.
+        // Beside the page, since it asks the database, at any caller's request.
         .route("/api/v1/admin/explain", get(explain::explain))
         .layer(tokens)
         .route("/assets/{name}", get(asset))

@@ -124,7 +124,7 @@ mod tests {
         condition.failed(Failure::Unreachable, why(), false, now);
         for _ in 0..10 {
             assert!(!condition.works(now) && condition.is_doubted());
-            // Neither time nor a single answer of whatever listens there changes it.
+            // Neither time nor a single answer of a listener there changes it.
             now += Duration::from_secs(60);
             condition.answered();
             condition.checked(Err(why()));

@@ -92,7 +92,7 @@ pub fn replace(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
     replace_with_mode(path, content, durable, 0o666)
 }
 
-/// The same for a file that nobody but its owner may read: texts of queries may name what not everybody on this machine should know.
+/// The same for a file that nobody but its owner may read: texts of queries may hold secrets.
 ///
 /// # Errors
 /// The old file stays in place.

@@ -2,7 +2,7 @@
 //! compiler. The format: <https://protobuf.dev/programming-guides/encoding/>.
 //!
 //! Decoders differ in their reading of damaged input: Go's generated code truncates a field number to 32 bits, so that
-//! number 2^32 + 1 is field 1 to it. Whatever two decoders could read differently is an error here.
+//! number 2^32 + 1 is field 1 to it. Input that two decoders could read differently is an error here.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The labels that tenants are confined to, from what is written to what is obeyed.
+//! The labels that tenants are confined to, from the written form to the enforced one.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
 /// Bytes of all names and values of one tenant: they are part of each of its selectors.
 const BYTES_MAX: usize = 16 << 10;
 
-/// The mistake in a tenant's labels: the label, and what is wrong with it.
+/// The mistake in a tenant's labels: the label, and the reason.
 pub(super) fn mistake(limits: &TenantLimits) -> Option<(&str, String)> {
     let labels = limits.enforce.as_ref()?;
     for (name, values) in labels {

@@ -77,7 +77,7 @@ pub fn resolve(raw: &Raw) -> Result<proxy::Settings, String> {
     })
 }
 
-/// The limits as they are written, for whoever asks where one comes from.
+/// The limits as they are written, so that the source of each can be shown.
 fn limit_table(raw: &Raw) -> Result<LimitTable, String> {
     let mut table = LimitTable {
         default: texts(&raw.limits.default),
@@ -99,10 +99,10 @@ fn limit_table(raw: &Raw) -> Result<LimitTable, String> {
     Ok(table)
 }
 
-/// What is written, by keys such as `per_query.series`.
+/// The written limits, by keys such as `per_query.series`.
 fn texts(limits: &TenantLimits) -> LimitTexts {
     let mut texts = LimitTexts::new();
-    // What the schema can write is JSON.
+    // Every value of the schema is JSON.
     let mut open = vec![(String::new(), serde_json::to_value(limits).unwrap_or_default())];
     while let Some((key, value)) = open.pop() {
         match value {

@@ -122,7 +122,7 @@ impl Default for JwtClaims {
     }
 }
 
-/// The key that is wrong, and what is wrong with it; never a secret.
+/// The key that is wrong, and the reason; never a secret.
 pub(super) type Mistake = (&'static str, String);
 
 impl TenantSource {

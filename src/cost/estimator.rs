@@ -111,7 +111,7 @@ pub struct Estimator<'a, V> {
     asks_types: bool,
     /// The different values were.
     valued: bool,
-    /// Counts that stopped below a bound that is known: for whoever is refused they are the better number.
+    /// Counts that stopped below a bound that is known: in a refusal they are the better number.
     cut: Vec<(usize, Estimate)>,
 }
 

@@ -282,7 +282,7 @@ impl LabelTable {
     }
 }
 
-/// What the table says of the bytes of values. Older versions of Prometheus count a value once, newer ones with
+/// The bytes of values, by the table. Older versions of Prometheus count a value once, newer ones with
 /// its name for each series that has it. Nearly every series has a name, so the bytes of names say which.
 fn texts(
     memory: &Counts,

@@ -21,7 +21,7 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// Reads a certificate; what cannot be read names nobody.
+    /// Reads a certificate; an unreadable one names nobody.
     pub(super) fn of(der: &[u8]) -> Self {
         let Ok((_, certificate)) = X509Certificate::from_der(der) else { return Self::default() };
         let subject = certificate.subject();

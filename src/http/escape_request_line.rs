@@ -41,7 +41,7 @@ impl<S> EscapeRequestLine<S> {
         for &byte in bytes {
             self.first &= byte != b'\n';
             let is_version = self.preface == PREFACE.len();
-            // What differs from it never goes on with it.
+            // A preface that differs once stays different.
             self.preface = match PREFACE.get(self.preface) {
                 Some(next) if *next == byte => self.preface + 1,
                 _ => usize::MAX,

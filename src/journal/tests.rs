@@ -1,4 +1,4 @@
-//! Every record written is read back, whatever it holds, while files are written, rotated, damaged or foreign.
+//! Every record written is read back, with any contents, while files are written, rotated, damaged or foreign.
 
 use std::{fs, path::Path};
 

@@ -156,7 +156,7 @@ impl Journal {
             shared.dropped.fetch_add(1, Relaxed);
             return;
         }
-        // After the push: whoever comes last of the thread and this query takes the record out.
+        // After the push: the later one of the thread and this query takes the record out.
         if shared.is_ended.load(SeqCst) {
             shared.drop_rest();
         }
@@ -175,7 +175,7 @@ impl Journal {
 }
 
 impl Shared {
-    /// Counts as dropped what nobody will write any more.
+    /// Counts the records that nobody will write any more as dropped.
     fn drop_rest(&self) {
         while self.queue.pop().is_some() {
             self.dropped.fetch_add(1, Relaxed);

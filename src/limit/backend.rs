@@ -99,7 +99,7 @@ impl Backend {
         }
     }
 
-    /// What it needs beyond its fixed part, and what the others are to know: heavy bytes, and all queries.
+    /// Its demand beyond its fixed part, and its load for the others: heavy bytes, and all queries.
     pub(super) fn demand(&self) -> (Demand, Amount) {
         let fixed = self.budget.fixed();
         let heavy = self.heavy.used.and(self.stalled);
@@ -303,7 +303,7 @@ impl Backend {
     pub(super) fn observe(&mut self, distress: &Distress, peak: Load, now: Instant) {
         let elapsed = self.looked.map_or(Duration::ZERO, |looked| now.saturating_duration_since(looked));
         self.looked = Some(now);
-        // Cut to a part of what runs here, the cuts of all proxies add up to one.
+        // Cut to a part of the load here, the cuts of all proxies add up to one.
         if let Some(budget) = self.budget.whole(Lane::Heavy).memory.or_else(|| self.budget.heavy_memory()) {
             self.window.observe(distress, peak.heavy_bytes.into(), budget, elapsed);
         }

@@ -37,7 +37,7 @@ pub struct EffectiveLimit {
     pub key: String,
     /// Its value.
     pub value: String,
-    /// `enforce`, `shadow` or `off`; `None` of what has no mode.
+    /// `enforce`, `shadow` or `off`; `None` of a limit that has no mode.
     pub mode: Option<String>,
     /// Where it is written: `limits.tenants.a`, `limits.default`, `classes.rules`; `None` is built in.
     pub source: Option<String>,

@@ -143,7 +143,7 @@ fn excesses(state: &State, before: &Before) -> Vec<String> {
     wrong
 }
 
-/// Nobody waits who could run; light queries always have their lane; a query that fits does not wait for long before an
+/// No query waits that could run; light queries always have their lane; a query that fits does not wait for long before an
 /// idle backend, nor any query longer than it may; queues and accounts agree on the waiting queries.
 fn forgotten(state: &State, now: Instant) -> Vec<String> {
     let mut wrong = Vec::new();

@@ -86,7 +86,7 @@ impl Budget {
         (self.sharing.leased && replicas > 1).then(|| whole.less(all_fixed))
     }
 
-    /// The heaviest query that this proxy can ever run: what the others have fixed is never lent.
+    /// The heaviest query that this proxy can ever run: the fixed part of the others is never lent.
     pub(super) fn heaviest(&self) -> Option<u64> {
         let (whole, fixed) = (self.heavy_memory()?, self.fixed().bytes);
         Some(if self.sharing.leased { whole - fixed * (self.replicas() - 1) } else { fixed })

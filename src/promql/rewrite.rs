@@ -8,7 +8,7 @@ use super::{
 };
 use crate::base::duration;
 
-/// The query as one series: what rates and counts are summed, of gauges the average. `None` where one number for all would not be
+/// The query as one series: the sum of rates and counts, the average of gauges. `None` where one number for all would not be
 /// of the same kind.
 pub fn aggregated(ast: &Ast) -> Option<String> {
     let mut root = ast.expr(ast.root);

@@ -145,7 +145,7 @@ const GET: &str = "GET";
 const POST: &str = "POST";
 const GET_POST: &str = "GET, POST";
 
-/// Paths below `/api/v1/`, without the label values: endpoint, methods, and what it is for.
+/// Paths below `/api/v1/`, without the label values: endpoint, methods, and purpose.
 pub(super) const TABLE: &[(&str, Endpoint, &str, &str)] = &[
     ("query", Endpoint::Query, GET_POST, "evaluates a query at one instant"),
     ("query_range", Endpoint::QueryRange, GET_POST, "evaluates a query over a time"),

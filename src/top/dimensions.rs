@@ -62,7 +62,7 @@ named! {
         User => "user",
         /// Grafana's alert rule.
         Rule => "rule",
-        /// Who pays.
+        /// The tenant that pays.
         Tenant => "tenant",
         /// The client's address.
         Client => "client",
@@ -90,7 +90,7 @@ pub struct Observation<'a> {
     pub took_ms: u64,
     /// How long it waited for budget, milliseconds.
     pub wait_ms: u64,
-    /// Who pays.
+    /// The tenant that pays.
     pub tenant: &'a str,
     /// Grafana's dashboard.
     pub dashboard: &'a str,

@@ -20,7 +20,7 @@ const BYTES_MAX: usize = 256 << 20;
 pub enum FileError {
     /// Another format, or another version of it.
     Header,
-    /// The checksum does not match, or the body is not what the checksum was made for.
+    /// The checksum does not match, or the body is not the one that it was made for.
     Damaged,
     /// It cannot be read.
     Io(io::Error),
@@ -117,7 +117,7 @@ pub(super) fn to_bytes(slots: &Slots) -> Vec<u8> {
     out
 }
 
-/// Reads what [`to_bytes`] wrote; slots of the past and of the future are left out.
+/// Reads the output of [`to_bytes`]; slots of the past and of the future are left out.
 pub(super) fn from_bytes(bytes: &[u8], now_ms: i64) -> Result<Slots, FileError> {
     let rest = bytes.strip_prefix(HEADER.as_bytes()).ok_or(FileError::Header)?;
     let (sum, body) = rest.split_at_checked(8).ok_or(FileError::Damaged)?;

@@ -1,4 +1,4 @@
-//! Who asks for most: by fingerprint, dashboard and panel, user, rule, tenant and client, over 5 minutes, an hour and a day.
+//! The ranking of the heaviest: by fingerprint, dashboard and panel, user, rule, tenant and client, over 5 minutes, an hour and a day.
 //!
 //! ```text
 //! record of a query ─▶ Top::observe ─▶ slot of the moment, for each window ─▶ one table for each kind of key
@@ -40,7 +40,7 @@ pub struct Top {
 }
 
 impl Top {
-    /// What a file holds, or nothing yet; without a file it ends with the process. Blocks.
+    /// The contents of a file, or nothing yet; without a file it ends with the process. Blocks.
     pub fn open(file: Option<PathBuf>, now_ms: i64) -> Arc<Self> {
         let read = file.as_ref().map(fs::read);
         let slots = match read {

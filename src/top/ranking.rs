@@ -21,7 +21,7 @@ pub struct Ranking {
     pub window: Window,
     /// The kind of key.
     pub by: By,
-    /// By what they are ranked.
+    /// The measure by which they are ranked.
     pub sort: Measure,
     /// All queries of the window.
     #[serde(serialize_with = "object")]
@@ -33,7 +33,7 @@ pub struct Ranking {
     pub rows: Vec<Row>,
 }
 
-/// The queries of a key. Each number may lack what `missed` says, and is never too high.
+/// The queries of a key. Each number may lack as much as `missed`, and is never too high.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     /// A fingerprint, a dashboard's UID, a user, a rule's UID, a tenant, or an address.
@@ -81,7 +81,7 @@ pub struct ShownWorst {
     refused: bool,
 }
 
-/// What is known of a key, over the slots so far.
+/// The known numbers of a key, over the slots so far.
 #[derive(Default)]
 struct Sum {
     seen: Amounts,

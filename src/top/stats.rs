@@ -1,4 +1,4 @@
-//! What is kept of the queries of one key.
+//! The statistics of the queries of one key.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ const RANGES: usize = 40;
 pub struct Amounts(pub(super) [u64; Measure::ALL.len()]);
 
 impl Amounts {
-    /// What one query adds.
+    /// The numbers that one query adds.
     pub(super) fn of(query: &Observation<'_>) -> Self {
         let if_ran = |amount: Option<u64>| known(amount).filter(|_| query.ran).unwrap_or(0);
         Self([
@@ -45,7 +45,7 @@ impl Amounts {
         self.each(other, u64::saturating_add);
     }
 
-    /// Takes away what is there at most.
+    /// Subtracts, down to zero.
     pub(super) fn subtract(&mut self, other: &Self) {
         self.each(other, u64::saturating_sub);
     }
@@ -136,7 +136,7 @@ pub struct Worst {
     pub query: Box<str>,
     /// Its fingerprint; empty where it could not be read.
     pub fingerprint: Box<str>,
-    /// Who paid.
+    /// The tenant that paid.
     pub tenant: Box<str>,
     /// When it came, milliseconds since the epoch.
     pub at_ms: i64,
@@ -202,7 +202,7 @@ impl Details {
     }
 }
 
-/// The sum of what is known.
+/// The sum of the known numbers.
 fn sum(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.saturating_add(b)),

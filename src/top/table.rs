@@ -14,7 +14,7 @@ use super::{
     stats::{Amounts, Details, Worst},
 };
 
-/// A key, and what was seen of it since it is here: each number is the least.
+/// A key, and its numbers since it is here: each is the least.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) key: Box<str>,
@@ -64,7 +64,7 @@ impl Table {
         Amounts(self.ranks.each_ref().map(floor))
     }
 
-    /// The most that a key of this table has had beside what was seen; `floor` is that of the table.
+    /// The most that a key of this table has had beside its numbers; `floor` is that of the table.
     pub(super) fn missed(&self, entry: &Entry, floor: &Amounts) -> Amounts {
         let mut at_most = self.at_most(entry, floor);
         at_most.subtract(&entry.seen);

@@ -1,4 +1,4 @@
-//! What is ranked is what was asked, within the bound that the answer itself names; whatever the stream, the clock and the file.
+//! A ranking is that of the recorded queries, within the bound that it names, under any stream, clock and file.
 
 use std::{collections::HashMap, fs};
 

@@ -1,4 +1,4 @@
-//! *Explain*: the syntax tree of a query with the cost of each node, the verdict, and what to do about it.
+//! *Explain*: the syntax tree of a query with the cost of each node, the verdict, and the fix.
 
 use std::fmt::{self, Write as _};
 
@@ -17,10 +17,10 @@ const POINTS: Column = ("points", "n");
 const SAMPLES: Column = ("samples", "n");
 const KNOWN: Column = ("known as", "");
 
-/// Levels of the tree that are shown as such; what is nested deeper stands at the last.
+/// Levels of the tree that are shown as such; deeper nodes stand at the last.
 const DEPTH_MAX: u64 = 24;
 
-/// The form, and the answer to what it asks.
+/// The form, and the answer to its question.
 pub(super) fn write(
     out: &mut String,
     question: &Question,

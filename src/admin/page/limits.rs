@@ -1,4 +1,4 @@
-//! *Limits*: what holds for a tenant, where each limit is written, how much of it is used, and what it would refuse.
+//! *Limits*: the limits of a tenant, each with its source and its use, and the latest refusals.
 
 use std::fmt::{self, Write as _};
 

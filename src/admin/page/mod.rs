@@ -1,5 +1,5 @@
 //! The page: HTML that the server writes whole, so that it is read without scripts; the scripts keep it up to date and
-//! carry out what its buttons say. Nothing of it comes from elsewhere.
+//! carry out the actions of its buttons. Nothing of it comes from elsewhere.
 
 mod escape;
 mod explain;

@@ -12,7 +12,7 @@ use crate::{
 const WIDTH: f64 = 300.0;
 const HEIGHT: f64 = 48.0;
 
-/// A line of values over time, below the line of what they may be at most.
+/// A line of values over time, below the line of their bound.
 struct Plot<'a> {
     name: &'static str,
     samples: &'a [Sample],

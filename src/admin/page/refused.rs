@@ -1,4 +1,4 @@
-//! *Refused*: who met which limit, with the whole explanation.
+//! *Refused*: the latest refusals, each with its tenant, its limit and the whole explanation.
 
 use std::fmt::{self, Write as _};
 

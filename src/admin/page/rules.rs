@@ -1,4 +1,4 @@
-//! *Rules*: what is refused, slowed down or cut whatever it costs, and how often that was.
+//! *Rules*: queries that are refused, slowed down or cut at any cost, and the hits of each rule.
 
 use std::fmt::{self, Write as _};
 

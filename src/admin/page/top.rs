@@ -1,4 +1,4 @@
-//! *Top*: who cost most in the last minutes, hour or day.
+//! *Top*: the heaviest of the last minutes, hour or day.
 
 use std::fmt::{self, Write as _};
 

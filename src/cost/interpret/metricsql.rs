@@ -56,7 +56,7 @@ fn labels_of(call: &str) -> Made {
 
 impl Interpreter<'_> {
     /// All series of all arguments come out, as often as the function of this call makes them, under labels that it has
-    /// joined with its strings. Histograms stay what they are.
+    /// joined with its strings. Histograms stay unchanged.
     pub(super) fn unknown(&self, call: &str, args: &[NodeId], steps: u64) -> Priced {
         let add = |all: Value, arg: &NodeId| {
             let arg = self.value(*arg);

@@ -124,7 +124,7 @@ pub(super) struct NodePrice {
     pub(super) series: u64,
     /// Points of all of them.
     pub(super) points: u64,
-    /// The most bytes alive at a time until it is done, with what was read for it.
+    /// The most bytes alive at a time until it is done, with the samples read for it.
     pub(super) bytes: u64,
 }
 
@@ -212,7 +212,7 @@ impl Interpreter<'_> {
         if self.engine.order != Order::InPlace || at.steps == 0 {
             return at;
         }
-        // VictoriaMetrics copies what a selector with `@` reads, and evaluates all that stands above at each step.
+        // VictoriaMetrics copies the samples of a selector with `@`, and evaluates all that stands above at each step.
         let steps = if at.selector.is_some() { at.steps } else { at.grid };
         NodeShape { steps, copies: at.grid, ..at }
     }

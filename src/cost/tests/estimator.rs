@@ -315,7 +315,7 @@ fn the_values_of_a_graph_are_asked_for() {
     let graph = shape(r#"count_values("v", up)"#, six_hours(30));
     let mut estimator = Estimator::new(subject(&graph, &model), vec![guess], ceilings, verdict);
     assert!(matches!(estimator.need(), Need::Values(_)));
-    // What depends on the time, or is moved in it, is not asked about.
+    // An expression that depends on the time, or is moved in it, is not asked about.
     for query in [
         r#"count_values("v", timestamp(up))"#,
         r#"count_values("v", up offset 1h)"#,

@@ -51,7 +51,7 @@ fn who_asks_alone_gets_all_that_it_wants_and_two_share() {
     let mut fleet = Fleet::new();
     assert_eq!(fleet.renew(0, demand(0, 5_000)).grant.bytes, 1_000);
     assert_eq!(fleet.renew(1, demand(0, 5_000)).grant.bytes, 0, "all of it is given away");
-    // What the first does not hold comes back at its next renewal, and what it holds only as its queries end.
+    // The unused part of the first's lease comes back at its next renewal, the used part as its queries end.
     assert_eq!(fleet.renew(0, demand(300, 5_000)).grant.bytes, 500);
     assert_eq!(fleet.renew(1, demand(0, 5_000)).grant.bytes, 500);
     assert_eq!(fleet.renew(0, demand(500, 0)).grant.bytes, 500, "never below what is held");
@@ -129,7 +129,7 @@ fn requests_that_come_late_and_answers_of_older_epochs_are_refused() {
     let old = fleet.pool.clone();
     fleet.run = 8;
     assert!(fleet.renew(0, demand(800, 800)).learning, "another run of the store");
-    // The dump of an older state in the run of now: its epoch is behind what the proxy saw.
+    // The dump of an older state in the run of now: its epoch is behind the one that the proxy saw.
     fleet.pool = old;
     fleet.run = 7;
     let answer = fleet.renew(0, demand(800, 800));

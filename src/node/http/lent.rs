@@ -30,7 +30,7 @@ impl Lent<'_> {
         self.take(entries.saturating_mul(size_of::<T>()) as u64)
     }
 
-    /// Gives back all but what is left of the read until its answer is sent.
+    /// Gives back all memory but the answer's, which is held until the answer is sent.
     pub(super) fn keep_only(&mut self, bytes: u64) {
         self.loan.keep_only(bytes);
     }

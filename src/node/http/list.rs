@@ -71,7 +71,7 @@ async fn run<T: Send + 'static>(
 ) -> Result<(Found<T>, json::Sending), Failure> {
     let db = Arc::clone(&node.db);
     let find = move |lent: &mut Lent<'_>| {
-        // The candidates, those with samples, and what a selection takes.
+        // The candidates, those with samples, and the memory of a selection.
         lent.take(4 * db.set_bytes())?;
         let candidates = db.candidates(&listed.selectors)?;
         lent.take_list::<T>(most(&db, &candidates).min(listed.limit.saturating_add(1)))?;

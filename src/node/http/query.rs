@@ -236,7 +236,7 @@ pub(super) async fn exemplars(State(node): State<Arc<Node>>, asked: Asked) -> Re
 const COST_BYTES: usize = 1 << 10;
 /// Bytes that a byte of text takes in JSON at the worst.
 const ESCAPED: usize = 6;
-/// Bytes of a node of the syntax tree beside its text: written, and as what is still to be written.
+/// Bytes of a node of the syntax tree beside its text: in the output, and in the stack of pieces.
 const TREE_NODE_BYTES: usize = 1 << 10;
 /// The largest that indentation may make a query, bytes.
 const FORMATTED_BYTES_MAX: usize = 4 << 20;
@@ -245,7 +245,7 @@ pub(super) async fn parse(State(node): State<Arc<Node>>, asked: Asked) -> Result
     let text = asked.params()?.one("query")?.unwrap_or_default().to_owned();
     let ast = node.cache.parse(&text)?;
     let run = move |lent: &mut Lent<'_>| {
-        // The text of a node stands once in the tree; what is still to be written, and what is written.
+        // The text of a node stands once in the stack of pieces, and once in the output.
         lent.take((ast.nodes.len() * TREE_NODE_BYTES + 2 * ESCAPED * text.len()) as u64)?;
         let json = tree::json_of(&ast);
         lent.keep_only(json.capacity() as u64);

@@ -30,7 +30,7 @@ const PATIENCE: u32 = 8;
 /// A read runs beside all others at first. If the pool has no memory for it among them it gives back all that it holds,
 /// and runs again beside fewer: with a quarter of the line, then half of it, then all of it. So reads that fill the pool
 /// together without one of them being able to end run a few at a time, and those that need little wait for nobody. While one
-/// has all of the line others leave a part of the pool to it ([`Cap::give_way`]), so that it ends whatever comes meanwhile.
+/// has all of the line others leave a part of the pool to it ([`Cap::give_way`]), so that it ends though others come meanwhile.
 #[derive(Debug)]
 pub(super) struct ReadLimiter {
     outstanding: Arc<Semaphore>,
@@ -110,7 +110,7 @@ impl Turn<'_> {
         self.patience == PATIENCE
     }
 
-    /// The read, as who asks for memory.
+    /// The read's claim on memory.
     pub(super) fn claim<'a>(&self, gone: &'a dyn Fn() -> bool) -> Claim<'a> {
         Claim::until(gone).first(self.is_last())
     }

@@ -63,7 +63,7 @@ impl PoolExhausted {
     }
 }
 
-/// Who asks for memory.
+/// A claim on memory.
 #[derive(Clone, Copy)]
 pub struct Claim<'a> {
     gone: &'a dyn Fn() -> bool,
@@ -174,14 +174,14 @@ impl Cap {
         }
     }
 
-    /// Has all others leave a quarter of the memory free, until what is returned is dropped, for claims that go
-    /// [first](Claim::first). Without it a query would never get what it needs while ever new ones come that need as much.
+    /// Has all others leave a quarter of the memory free, until the returned guard is dropped, for claims that go
+    /// [first](Claim::first). Without it a query would wait for ever while new ones come with the same need.
     pub fn give_way(self: &Arc<Self>) -> GaveWay {
         self.first.fetch_add(1, Ordering::SeqCst);
         GaveWay(Arc::clone(self))
     }
 
-    /// Whether a claim leaves free what it has to.
+    /// Whether a claim leaves the reserved part free.
     pub(super) fn may_lend(&self, bytes: u64, claim: Claim<'_>) -> bool {
         let Mode::Bounded { bytes: bound, .. } = self.mode else { return true };
         claim.first

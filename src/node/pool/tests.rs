@@ -311,7 +311,7 @@ fn others_leave_a_quarter_to_who_goes_first() {
     let gave_way = supply.cap.give_way();
     other.grow(75, others).unwrap();
     other.grow(1, others).unwrap_err();
-    // Buffers that lie free are part of what is left.
+    // Free buffers are part of the memory that is left.
     assert!(pool.get(16).is_err());
     first.grow(25, others.first(true)).unwrap();
     assert_eq!(supply.cap.lent(), 100);

@@ -1,8 +1,8 @@
-//! Labels that queries are confined to: every selector gets matchers, whatever it asks for itself.
+//! Labels that queries are confined to: every selector gets matchers, beside its own.
 //!
 //! Matchers only narrow a selection, so that nothing has to be understood of those that the query has. The text is written
 //! anew word by word, without comments and raw strings: dialects disagree about where these end (to MetricsQL a comment goes
-//! on after a carriage return, and a backslash escapes a backquote), and what stands in one to Weir would be a query to the
+//! on after a carriage return, and a backslash escapes a backquote), and a comment to Weir could be a query to the
 //! database.
 
 use std::fmt;
@@ -112,7 +112,7 @@ impl LabelEnforcement {
     /// The query with the matchers in each of its selectors.
     ///
     /// # Errors
-    /// It cannot be confined, or becomes longer than what is ever parsed.
+    /// It cannot be confined, or becomes longer than the longest text that is ever parsed.
     pub fn confine(&self, ast: &Ast) -> Result<String, EnforceError> {
         let mut starts = Vec::new();
         for node in &ast.nodes {
@@ -230,7 +230,7 @@ fn quote_meta(text: &str) -> String {
     out
 }
 
-/// What cannot be compiled is taken for a match: the matchers stand beside it.
+/// A pattern that cannot be compiled is taken for a match: the matchers stand beside it.
 fn accepts(matcher: &Matcher, value: &str) -> bool {
     let is_match = || go_regex::Pattern::new(&matcher.value).map(|pattern| pattern.is_match(value));
     match matcher.op {

@@ -19,7 +19,7 @@ fn every_selector_gets_the_matchers() {
         ("up{job=\"x\",}", r#"up{ns="a",job="x",}"#),
         ("up { job = \"x\" } ", r#"up {ns="a", job = "x" }"#),
         ("{\"my.metric\", \"a.b\"=\"}\"}", r#"{ns="a","my.metric", "a.b"="}"}"#),
-        // What the query itself says of the label stays, and only narrows.
+        // The query's own matchers of the label stay, and only narrow.
         ("up{ns=\"b\"}", r#"up{ns="a",ns="b"}"#),
         ("up{ns=~\".*\"} or down{ns!=\"a\"}", r#"up{ns="a",ns=~".*"} or down{ns="a",ns!="a"}"#),
         ("rate(up[5m] offset 1h) @ 7", "error"),
@@ -159,7 +159,7 @@ fn random_text(random: &mut fastrand::Rng) -> String {
     (0..random.usize(1..14)).map(|_| WORDS[random.usize(0..WORDS.len())]).collect()
 }
 
-/// Whatever parses is confined, parses again, and has as many selectors, each with the matchers and its own.
+/// Every text that parses is confined, parses again, and has as many selectors, each with the matchers and its own.
 #[test]
 fn no_selector_of_any_text_goes_without() {
     let mut random = fastrand::Rng::with_seed(11);

@@ -145,7 +145,7 @@ impl Identifier {
         Ok(Identification { config, caller, upstream, moved })
     }
 
-    /// The answer to what is not asked of a database: load balancers check health on the address that they send queries to.
+    /// The answer to a request that is for Weir itself: load balancers check health on the address that they send queries to.
     fn own(&self, endpoint: Endpoint) -> Option<Result<Response<Body>, Failure>> {
         let (text, media) = match endpoint {
             Endpoint::Ready if self.stopping.load(Relaxed) => {

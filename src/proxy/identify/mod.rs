@@ -1,6 +1,6 @@
 //! Identification: the tenant that pays, the actor inside it, the class that sets its priority.
 //!
-//! Headers name tenants and classes only when they come from a trusted proxy: any client can write a header. What is signed
+//! Headers name tenants and classes only when they come from a trusted proxy: any client can write a header. A signature
 //! is believed of anybody: a certificate by an authority, a JWT by its issuer.
 
 mod bearer;
@@ -180,7 +180,7 @@ pub struct Identity {
     pub class: usize,
     /// The peer is a trusted proxy: its headers may go on to the backend.
     pub trusted: bool,
-    /// What named the tenant.
+    /// The source of the tenant's name.
     pub source: IdentitySource,
 }
 
@@ -208,12 +208,12 @@ pub enum IdentifyError {
     NotNamed,
     /// The client's certificate names no tenant.
     Certificate,
-    /// Nothing says who asks, and something has to.
+    /// Nothing names the caller, and a name is required.
     Nobody,
 }
 
 impl IdentifyError {
-    /// What should have named the tenant.
+    /// The source that should have named the tenant.
     pub fn source(&self) -> IdentitySource {
         match self {
             Self::Token => IdentitySource::Bearer,
@@ -268,7 +268,7 @@ impl Attribution {
     /// Identifies the client.
     ///
     /// # Errors
-    /// What names somebody is not believed, or nothing does and something has to.
+    /// A name is not believed, or there is none where one is required.
     pub fn identify(&self, presented: &Presented<'_>) -> Result<Identity, IdentifyError> {
         let Presented { headers, peer, .. } = *presented;
         let trusted = self.trusts(peer.ip());
@@ -301,7 +301,7 @@ impl Attribution {
         found.unwrap_or(self.unclassed())
     }
 
-    /// How a client may say who it is, for `WWW-Authenticate`.
+    /// The scheme by which a client may identify itself, for `WWW-Authenticate`.
     pub fn challenge(&self) -> &'static str {
         let takes_bearer = self.sources.iter().any(TenantSource::is_bearer);
         if takes_bearer { "Bearer realm=\"weir\"" } else { "Basic realm=\"weir\"" }

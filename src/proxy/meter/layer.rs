@@ -154,7 +154,7 @@ fn warned(mut head: response::Parts, body: Box<AnswerBody>, warnings: &[String])
     Response::from_parts(head, Body::Warned(Box::new(Warned::new(body, warnings))))
 }
 
-/// Counts the head of a backend's answer, and keeps what its end is settled by.
+/// Counts the head of a backend's answer, and keeps the data that its end is settled by.
 fn settlement(
     common: &Common,
     query: Box<ParsedQuery>,

@@ -1,8 +1,8 @@
-//! Confines a request to its tenant's labels before anything else reads it: what is priced, kept and forwarded from here on
-//! is the confined request, and its client's text is for people only.
+//! Confines a request to its tenant's labels before anything else reads it: the confined request is priced, kept and
+//! forwarded from here on, and its client's text is for people only.
 //!
-//! The request is made anew. Only what its endpoint reads goes on, each parameter in one place and in one encoding: what two
-//! readers could take for different queries would be one that is confined and one that runs.
+//! The request is made anew. Only the parameters of its endpoint go on, each in one place and in one encoding: of a text
+//! that two readers take for different queries, one would be confined and another would run.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::{
     proxy::{exchange::Common, respond::failure::Failure, route::Endpoint},
 };
 
-/// Matchers beside the query, by which a client could widen what VictoriaMetrics reads: it takes any of several filters.
+/// Matchers beside the query, by which a client could widen a selection of VictoriaMetrics: it takes any of several filters.
 const EXTRA_MATCHERS: [&str; 3] = ["extra_label", "extra_filters", "extra_filters[]"];
 /// The same for M3, which puts them in the place of the query's own matchers.
 const RESTRICT_BY_TAGS: HeaderName = HeaderName::from_static("m3-restrict-by-tags-json");
@@ -50,7 +50,7 @@ pub(in crate::proxy) fn confine(common: &mut Common, body: Bytes) -> Result<Byte
         | Endpoint::LabelValues
         | Endpoint::QueryCost
         | Endpoint::QueryRangeCost => parameters(common, &labels, &body),
-        // Whatever else there is may answer about all series, unless it is known not to.
+        // Any other endpoint may answer about all series, unless it is known not to.
         _ => closed_to(common, body),
     };
     common.log.enforced(confined.is_ok());
@@ -155,7 +155,7 @@ impl<'a> Confiner<'a> {
         Self { labels, kind, on_unparsable, cache: &shared.reader.cache }
     }
 
-    /// A text with the matchers. What Weir cannot parse never runs: whatever is found in it may be half of it.
+    /// A text with the matchers. A text that Weir cannot parse never runs: the selectors found in it may be half of them.
     fn confined(&self, name: &'static str, text: &str) -> Result<String, Result<QueryError, EnforceError>> {
         let plain = plain(self.kind, name, text).map_err(Ok)?;
         let parsed = expanded(self.kind, name, &plain)

@@ -69,7 +69,7 @@ pub(in crate::proxy) struct ParsedQuery {
     pub listing: bool,
     /// It reads nothing and costs nothing: `1+1`.
     pub free: bool,
-    /// Nothing in it could be read: its selector stands for whatever it reads.
+    /// Nothing in it could be read: its selector stands for all that it reads.
     pub opaque: bool,
     /// When it is evaluated; `None` where nothing of that could be read.
     pub times: Option<EvalTimes>,

@@ -388,7 +388,7 @@ mod tests {
                     *byte = rng.u8(..);
                 }
             }
-            // Whatever is read is read again as the same.
+            // A request that is read is read again as the same.
             if let Ok(read) = ReadRequest::parse(&pack(&raw)) {
                 assert_eq!(ReadRequest::parse(&read.to_body().unwrap()), Ok(read));
             }

@@ -154,7 +154,7 @@ fn functions_that_only_the_database_knows_are_weighed_by_their_arguments() {
     let texts: Vec<_> = call.shape.selectors.iter().map(|selector| &*selector.text).collect();
     assert_eq!((texts, call.opaque, call.free), (vec!["a", "b"], false, false));
     assert!(call.shape.functions.contains(&"unknown function"));
-    // Whatever else is wrong stays so.
+    // Any other mistake stays.
     for query in ["new_rate(a[5m)", "new_rate(a) +", "sum(a) frobnicate (b)"] {
         assert!(read(Endpoint::Query, &format!("query={}", query.replace('+', "%2B"))).is_err(), "{query}");
     }

@@ -193,7 +193,7 @@ impl Failure {
         Self { limit: Some(id), extra: Box::new(extra), ..Self::new(ErrorKind::LimitExceeded, message) }
     }
 
-    /// Nobody knows who asks; `challenge` is how a client may say it.
+    /// The caller is unknown; `challenge` is the scheme by which it may identify itself.
     pub(in crate::proxy) fn unidentified(error: &IdentifyError, challenge: &'static str) -> Self {
         let kind = match error {
             IdentifyError::Jwt(JwtError::NoKeys) => ErrorKind::IdentityUnavailable,

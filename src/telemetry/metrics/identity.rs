@@ -1,4 +1,4 @@
-//! Who asks, and what they may see.
+//! Metrics of identification and of label enforcement.
 
 use prometheus::{IntCounter, IntCounterVec};
 

@@ -1,4 +1,4 @@
-//! Who asked for most in the last five minutes, written when the metrics are scraped.
+//! The ranking of the heaviest of the last five minutes, written when the metrics are scraped.
 
 use prometheus::GaugeVec;
 

@@ -2,7 +2,7 @@
 //! notes its stack.
 //!
 //! The one module here with `unsafe`: it talks to the system, and its handler may interrupt any code. The handler does
-//! only what is allowed there: it loads and stores atomics in memory that was set aside before, and walks the stack
+//! only operations that are allowed there: it loads and stores atomics in memory that was set aside before, and walks the stack
 //! with the unwinder, which takes no lock and allocates nothing (glibc finds unwind tables without a lock since 2.35;
 //! before, and in musl, the lock may be taken again by its holder).
 #![allow(unsafe_code)]

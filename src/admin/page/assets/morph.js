@@ -1,8 +1,8 @@
-// Makes a tree look like another one and leaves alone what is the same, so that focus, selection and open details stay.
+// Makes a tree look like another one and leaves equal parts alone, so that focus, selection and open details stay.
 
 export function morph(old, fresh) {
   for (const { name } of [...old.attributes]) {
-    // What the reader opened stays open.
+    // Details that the reader opened stay open.
     if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
   }
   for (const { name, value } of fresh.attributes) {

@@ -1,4 +1,4 @@
-//! JSON Web Tokens: who they say asks, once issuer, audience, time and signature are checked.
+//! JSON Web Tokens: the caller that they name, once issuer, audience, time and signature are checked.
 
 mod crypto;
 mod fetch;
@@ -16,14 +16,14 @@ use super::verified::{Named, names};
 pub use fetch::KeyUrl;
 pub use keys::KeySet;
 
-/// Bytes of the longest token: beyond those of any provider, and below what a head may hold.
+/// Bytes of the longest token: beyond those of any provider, and below the bound of a head.
 const TOKEN_BYTES_MAX: usize = 16 << 10;
 /// Keys that are tried for a token that does not name its own.
 const TRIED_MAX: usize = 8;
 /// How far the clocks of issuers may be off, seconds.
 const LEEWAY_SECONDS: f64 = 60.0;
 
-/// What tokens must say, and which claims say who asks.
+/// The required claims of tokens, and the claims that name the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
     /// The issuer, `iss`.
@@ -126,7 +126,7 @@ pub(super) fn verify(
         return Err(JwtError::Malformed);
     }
     let header = decode_header(token).map_err(|_| JwtError::Malformed)?;
-    // A key says which algorithms are its own: what the token says only chooses among them.
+    // A key says which algorithms are its own: the token's header only chooses among them.
     let fits = |key: &&keys::Key| {
         let is_named = header.kid.is_none() || key.id.is_none() || key.id == header.kid;
         is_named && key.algorithms.contains(&header.alg)
