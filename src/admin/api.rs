@@ -95,7 +95,7 @@ const ROUTES: &[Route] = &[
     route(
         "get",
         "/api/v1/admin/queries",
-        "the queries that wait or run, the oldest first",
+        "the queries in the proxy: those that are priced, wait or run; the oldest first",
         &[],
         JSON,
         || get(queries::list),

@@ -1,4 +1,4 @@
-//! `/api/v1/admin/queries`: the queries that wait or run, and how they are stopped.
+//! `/api/v1/admin/queries`: the queries that are priced, wait or run, and how they are stopped.
 
 use axum::{
     extract::{Path, State},
@@ -38,7 +38,7 @@ pub(super) async fn kill_one(
     let id = id.parse().map_err(|_| Failed::bad(format!("`{id}` is not the number of a query")))?;
     let killed = kill(&admin, Selection { id: Some(id), ..Selection::default() }, asked)?;
     if killed.is_empty() {
-        return Err(Failed::missing(format!("query {id} neither waits nor runs, or was stopped before")));
+        return Err(Failed::missing(format!("query {id} is not in the proxy, or was stopped before")));
     }
     Ok(success(json!({"killed": killed})))
 }

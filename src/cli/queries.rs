@@ -1,4 +1,4 @@
-//! `weir queries` and `weir kill`: the queries that wait or run, and an end to them.
+//! `weir queries` and `weir kill`: the queries that are priced, wait or run, and an end to them.
 
 use std::{fmt::Write as _, process::ExitCode};
 

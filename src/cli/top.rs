@@ -117,8 +117,8 @@ fn frame(status: &Value, size: (usize, usize)) -> String {
     for backend in status["backends"].as_array().into_iter().flatten() {
         self::backend(backend, &mut out);
     }
-    for (title, of) in [("RUNNING", &status["running"]), ("WAITING", &status["waiting"])] {
-        queries(title, of, &mut out);
+    for (title, key) in [("RUNNING", "running"), ("WAITING", "waiting"), ("PROBING", "probing")] {
+        queries(title, &status[key], &mut out);
     }
     fit(&out, size)
 }
@@ -201,6 +201,9 @@ mod tests {
             "id": 7, "state": "running", "age_ms": 12_000, "series": {"value": 120_000}, "memory": {"value": 1 << 30},
             "part": 2, "parts": 4, "tenant": "a", "actor": "dashboard:x", "text": "sum(\u{1b}[2Jrate(m[5m]))"
         });
+        let probed = serde_json::json!({
+            "id": 8, "state": "probing", "series": {"value": null}, "memory": {"value": null}, "part": 1, "parts": 1
+        });
         let status = serde_json::json!({
             "findings": [{"severity": "warning", "text": "queries wait"}],
             "backends": [{
@@ -208,7 +211,8 @@ mod tests {
                 "queries": {"used": 3, "of": 20}, "waiting": 2, "longest_wait_ms": 1500, "budget_percent": 100,
                 "lanes": [["slow", {"used": 1, "of": 2}, {"used": 1 << 29, "of": 1 << 30}]], "reasons": [["slow_lane", 2]]
             }],
-            "running": {"total": 1, "shown": [query]}, "waiting": {"total": 0, "shown": []}
+            "running": {"total": 1, "shown": [query]}, "waiting": {"total": 0, "shown": []},
+            "probing": {"total": 1, "shown": [probed]}
         });
         let text = frame(&status, (120, 40));
         for part in [
@@ -220,6 +224,7 @@ mod tests {
             "120.0k",
             "2/4",
             "WAITING 0",
+            "PROBING 1",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }

@@ -24,7 +24,7 @@ use super::{
     estimate::FIX_SEARCHES_MAX,
     fleet::{Fleet, FleetStatus},
     identify::{OnBehalfOf, layer::Incoming},
-    log::{ActiveQueries, ActiveQuery, QueryLogs, cut},
+    log::{ActiveQueries, ActiveQuery, QueryLogs, QueryState, cut},
     long_answers::LongAnswers,
     query::body::Bodies,
     respond::Body,
@@ -340,18 +340,22 @@ impl Proxy {
         }
     }
 
-    /// How old the oldest query of each class is that waits, and the oldest that runs, as metrics.
+    /// How old the oldest query of each class is in each state, as metrics.
     fn show_oldest(&self, config: &ConfigSnapshot) {
         let now = Instant::now();
         let active = self.logs.active.list();
         for class in config.class_names() {
-            for state in ["waiting", "running"] {
+            for (label, states) in [
+                ("probing", &[QueryState::Probing][..]),
+                ("waiting", &[QueryState::Queued]),
+                ("running", &[QueryState::Running, QueryState::Streaming]),
+            ] {
                 let is_of = |query: &&Arc<ActiveQuery>| {
-                    query.facts.owner.class == *class && query.waited().is_none() == (state == "waiting")
+                    query.facts.owner.class == *class && states.contains(&query.state())
                 };
                 let began = active.iter().filter(is_of).map(|query| query.facts.began).min();
                 let age = began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
-                self.metrics.oldest_query(state, class, age);
+                self.metrics.oldest_query(label, class, age);
             }
         }
     }

@@ -98,7 +98,7 @@ impl BackendSupervisor {
             let query = &seen.facts;
             tracing::warn!(
                 backend, tenant = %query.owner.tenant, actor = &*query.owner.actor, query = &*query.query,
-                fingerprint = query.fingerprint.map(tracing::field::display), est_memory_bytes = query.cost.memory.value,
+                fingerprint = query.fingerprint.map(tracing::field::display), est_memory_bytes = seen.memory(),
                 "the backend is about to run out of memory: a query is cancelled"
             );
         }

@@ -24,6 +24,9 @@ pub(super) fn write(out: &mut String, snapshot: &Snapshot, history: &History) ->
     out.write_str("</div>")?;
     queries(out, "In flight", &snapshot.running, false)?;
     queries(out, "Waiting", &snapshot.waiting, true)?;
+    if snapshot.probing.total > 0 {
+        queries(out, "Probing", &snapshot.probing, false)?;
+    }
     tenants(out, snapshot)
 }
 

@@ -25,7 +25,7 @@ pub struct Holder {
     pub backend: String,
     /// Queries that run.
     pub running: u64,
-    /// Queries that wait.
+    /// Queries that wait, for budget or for their price.
     pub waiting: u64,
     /// Bytes that the running ones are expected to hold.
     pub memory: u64,
@@ -96,7 +96,7 @@ pub(super) fn holders(active: &[Arc<ActiveQuery>], now: Instant) -> Vec<Holder> 
 
 /// The bytes that a query is expected to hold; one of which nothing is known adds nothing to a sum.
 fn known(query: &ActiveQuery) -> u64 {
-    Some(query.facts.cost.memory.value).filter(|memory| *memory < u64::MAX).unwrap_or(0)
+    Some(query.memory()).filter(|memory| *memory < u64::MAX).unwrap_or(0)
 }
 
 fn fingerprint(query: &Arc<ActiveQuery>) -> String {

@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub running: Queries,
     /// Queries that wait for budget, the most expensive first.
     pub waiting: Queries,
+    /// Queries of which the cost is being found out, the oldest first.
+    pub probing: Queries,
     /// The time that `tenants_by_cost` and `tenants_by_refusals` cover.
     pub recent_ms: u64,
     /// Tenants by the samples that their admitted queries were expected to read.
@@ -121,12 +123,12 @@ pub struct Queries {
     pub shown: Vec<Query>,
 }
 
-/// A query in flight or waiting.
+/// A query in the proxy.
 #[derive(Clone, Debug, Serialize)]
 pub struct Query {
     /// Its number, by which it can be stopped.
     pub id: u64,
-    /// Its state: `queued`, `running` or `streaming`.
+    /// Its state: `probing`, `queued`, `running` or `streaming`.
     pub state: &'static str,
     /// The tenant that pays.
     pub tenant: String,
@@ -185,7 +187,7 @@ pub struct Query {
 pub struct Number {
     /// The number.
     pub value: Option<u64>,
-    /// How it is known: `exact`, `upper_bound`, `learned`, `at_least`, `assumed`.
+    /// How it is known: `exact`, `upper_bound`, `learned`, `at_least`, `assumed`; `unknown` before the query is priced.
     pub known: &'static str,
 }
 

@@ -1,14 +1,14 @@
 //! Takes the snapshot that the status page is made of: a few short locks, each released before the next, and a bounded
 //! amount of work, on the caller's thread.
 
-use std::{cmp::Reverse, collections::HashMap, sync::Arc};
+use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{Backend, Number, Queries, Query, Replica, Share, Snapshot, Tenant, holders::holders};
 use crate::{
     backend::ReplicaSnapshot,
-    base::{Estimate, TenantId},
+    base::{Estimate, QueryCost, TenantId},
     limit::{self, BackendSnapshot, LaneSnapshot, WaitReason},
     proxy::{ActiveQuery, Proxy, TenantCounts, cut, upstream::Upstream},
 };
@@ -28,8 +28,10 @@ impl Snapshot {
         let now = Instant::now();
         let under_way = proxy.active().list();
         let holders = holders(&under_way, now);
+        let (probing, asked): (Vec<_>, Vec<_>) =
+            under_way.into_iter().partition(|seen| seen.asked().is_none());
         let (waiting, running): (Vec<_>, Vec<_>) =
-            under_way.into_iter().partition(|seen| seen.waited().is_none());
+            asked.into_iter().partition(|seen| seen.waited().is_none());
         let held = proxy.admission.snapshot();
         let live = proxy.live();
         let backends = live.upstreams.iter().map(|upstream| {
@@ -51,6 +53,7 @@ impl Snapshot {
             holders,
             running: most_expensive(running, &reasons, now),
             waiting: most_expensive(waiting, &reasons, now),
+            probing: most_expensive(probing, &reasons, now),
             recent_ms: recent.as_millis() as u64,
             tenants_by_cost: top(
                 &tenants,
@@ -80,8 +83,7 @@ fn backend(
     let observation = observation.as_ref();
     let name = upstream.backend.name();
     let waits = waiting.iter().filter(|seen| *seen.facts.owner.backend == *name);
-    let longest =
-        waits.map(|seen| now.saturating_duration_since(seen.facts.queued)).max().unwrap_or_default();
+    let longest = waits.map(|seen| waited(seen, now)).max().unwrap_or_default();
     let pressure = observation
         .map(|observation| observation.readings.iter().map(|r| (r.signal.as_str(), r.pressure)).collect());
     let silent =
@@ -142,8 +144,8 @@ fn most_expensive(
     now: Instant,
 ) -> Queries {
     let cost = |seen: &Arc<ActiveQuery>| {
-        let facts = &seen.facts;
-        (Reverse((facts.cost.memory.value, facts.cost.samples.value)), facts.began)
+        let samples = seen.asked().map_or(0, |asked| asked.cost.samples.value);
+        (Reverse((seen.memory(), samples)), seen.facts.began)
     };
     seen.sort_by_cached_key(cost);
     let total = seen.len();
@@ -164,7 +166,8 @@ pub(in crate::admin) fn query(
     now: Instant,
 ) -> Query {
     let facts = &seen.facts;
-    let since = |then| now.saturating_duration_since(then);
+    let number =
+        |of: fn(&QueryCost) -> Estimate| seen.asked().map_or(UNKNOWN, |asked| number(of(&asked.cost)));
     Query {
         id: seen.tag,
         state: seen.state().as_str(),
@@ -180,20 +183,29 @@ pub(in crate::admin) fn query(
         fingerprint: facts.fingerprint.map(|f| f.to_string()).unwrap_or_default(),
         text: cut(&facts.query, chars),
         enforced: facts.enforced,
-        series: number(facts.cost.series),
-        blocks: number(facts.cost.blocks),
-        samples: number(facts.cost.samples),
-        points: number(facts.cost.points),
-        memory: number(facts.cost.memory),
+        series: number(|cost| cost.series),
+        blocks: number(|cost| cost.blocks),
+        samples: number(|cost| cost.samples),
+        points: number(|cost| cost.points),
+        memory: number(|cost| cost.memory),
         part: seen.part(),
-        parts: facts.parts,
-        age_ms: since(facts.began).as_millis() as u64,
+        parts: seen.parts(),
+        age_ms: now.saturating_duration_since(facts.began).as_millis() as u64,
         reason: reason.map(WaitReason::label),
         waits_for: reason.map(WaitReason::sentence),
-        waited_ms: seen.waited().unwrap_or_else(|| since(facts.queued)).as_millis() as u64,
+        waited_ms: waited(seen, now).as_millis() as u64,
         bytes: seen.bytes(),
     }
 }
+
+/// The time that a query waited for budget, until now if it still waits.
+fn waited(seen: &ActiveQuery, now: Instant) -> Duration {
+    let so_far = || seen.asked().map(|asked| now.saturating_duration_since(asked.at));
+    seen.waited().or_else(so_far).unwrap_or_default()
+}
+
+/// A number of a query that is not priced yet.
+const UNKNOWN: Number = Number { value: None, known: "unknown" };
 
 fn number(of: Estimate) -> Number {
     Number { value: (of.value != u64::MAX).then_some(of.value), known: of.confidence.as_str() }

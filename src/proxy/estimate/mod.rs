@@ -20,6 +20,7 @@ use super::{
     exchange::{Common, Exchange, Parsed, Priced, Rejected},
     forward,
     layer::layer,
+    meter::Progress,
     query::ParsedQuery,
     respond::{Body, Fix, failure::Failure},
     shared::Pricing,
@@ -207,6 +208,16 @@ where
     }
 }
 
+/// Does a part of the pricing. A query that an operator stops meanwhile gives up its probes with it.
+async fn unless_stopped<T>(progress: &Progress, work: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::select! {
+        biased;
+        // First: most queries are priced by the first poll.
+        done = work => Ok(done),
+        why = progress.cancellation() => Err(Failure::cancelled(why)),
+    }
+}
+
 /// The query with its price, or the answer of one that asks for that alone. A function of its own, so that its variables
 /// take no room while the query runs.
 async fn priced(
@@ -214,8 +225,13 @@ async fn priced(
 ) -> Result<Either<Exchange<Box<Priced>>, Response<Body>>, Rejected> {
     let Exchange { mut common, stage: Parsed { mut query, body } } = exchange;
     let ceilings = common.ceilings(&common.shared.pricing.admission.policy());
+    let progress = common.log.probing();
     // In a box: it is over before the query runs.
-    let result = Box::pin(common.shared.pricing.price(&common, &query, &ceilings)).await;
+    let pricing = Box::pin(common.shared.pricing.price(&common, &query, &ceilings));
+    let result = match unless_stopped(&progress, pricing).await {
+        Ok(result) => result,
+        Err(stopped) => return Err(common.reject(stopped)),
+    };
     let took = common.log.estimated(&result.estimate);
     common.shared.pricing.metrics.decided(took.saturating_sub(result.probing));
     let is_explained = common.endpoint.is_explained();
@@ -223,7 +239,11 @@ async fn priced(
     if is_explained || common.config.suggests_fix(common.caller.class) {
         let pricing = &common.shared.pricing;
         if let Some(refusal) = pricing.refusal(&common, &result.estimate.cost) {
-            fix = Box::pin(pricing.fix(&common, &body, &query, &refusal, &ceilings)).await;
+            let search = Box::pin(pricing.fix(&common, &body, &query, &refusal, &ceilings));
+            fix = match unless_stopped(&progress, search).await {
+                Ok(fix) => fix,
+                Err(stopped) => return Err(common.reject(stopped)),
+            };
         }
     }
     if is_explained {

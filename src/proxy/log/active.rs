@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -40,6 +40,8 @@ const WAITING: u64 = u64::MAX;
 /// The state of an active query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueryState {
+    /// Its cost is being found out; the backend may be asked how many series it reads.
+    Probing,
     /// It waits for budget.
     Queued,
     /// The backend has it and has not answered.
@@ -52,6 +54,7 @@ impl QueryState {
     /// Its name in the admin API.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Probing => "probing",
             Self::Queued => "queued",
             Self::Running => "running",
             Self::Streaming => "streaming",
@@ -59,13 +62,10 @@ impl QueryState {
     }
 }
 
-/// The facts about a query that asks to run.
-#[derive(Debug)]
+/// The facts about a query that was read.
+#[derive(Clone, Debug)]
 pub(crate) struct Facts {
     pub owner: Arc<Owner>,
-    pub cost: QueryCost,
-    /// Requests that it is asked for in.
-    pub parts: u64,
     pub endpoint: Endpoint,
     pub fingerprint: Option<Fingerprint>,
     pub query: Arc<str>,
@@ -75,14 +75,24 @@ pub(crate) struct Facts {
     pub times: Option<EvalTimes>,
     /// When the request came.
     pub began: Instant,
-    /// When it asked to run.
-    pub queued: Instant,
 }
 
-/// A query that asked to run, and how far it has got.
+/// A query's request to run, with its price.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub cost: QueryCost,
+    /// Requests that it is asked for in.
+    pub parts: u64,
+    /// When that was.
+    pub at: Instant,
+}
+
+/// A query that was read and has not ended, and how far it has got.
 #[derive(Debug)]
 pub(crate) struct ActiveQuery {
     pub facts: Facts,
+    /// Set when it asks to run.
+    asked: OnceLock<Asked>,
     /// Its number, by which admission knows it.
     pub tag: u64,
     /// Milliseconds.
@@ -91,10 +101,29 @@ pub(crate) struct ActiveQuery {
 }
 
 impl ActiveQuery {
+    fn new(tag: u64, facts: Facts, asked: OnceLock<Asked>, progress: Arc<Progress>) -> Arc<Self> {
+        Arc::new(Self { facts, asked, tag, waited: AtomicU64::new(WAITING), progress })
+    }
+
+    /// Its request to run; `None` while it is priced.
+    pub(crate) fn asked(&self) -> Option<&Asked> {
+        self.asked.get()
+    }
+
+    /// Bytes that it is expected to hold; 0 before anything is known of it.
+    pub(crate) fn memory(&self) -> u64 {
+        self.asked().map_or(0, |asked| asked.cost.memory.value)
+    }
+
     /// How long it waited; `None` while it does.
     pub(crate) fn waited(&self) -> Option<Duration> {
         let waited = self.waited.load(Relaxed);
         (waited != WAITING).then(|| Duration::from_millis(waited))
+    }
+
+    /// When it was admitted.
+    fn began_to_run(&self) -> Option<Instant> {
+        Some(self.asked()?.at + self.waited()?)
     }
 
     /// Bytes of its answer that have come.
@@ -104,20 +133,26 @@ impl ActiveQuery {
 
     /// Where it is.
     pub(crate) fn state(&self) -> QueryState {
-        match (self.waited(), self.progress.is_answered()) {
-            (None, _) => QueryState::Queued,
-            (Some(_), false) => QueryState::Running,
-            (Some(_), true) => QueryState::Streaming,
+        match (self.asked(), self.waited(), self.progress.is_answered()) {
+            (None, ..) => QueryState::Probing,
+            (_, None, _) => QueryState::Queued,
+            (_, _, false) => QueryState::Running,
+            (_, _, true) => QueryState::Streaming,
         }
     }
 
     /// Which of its parts it is at, from 1 on.
     pub(crate) fn part(&self) -> u64 {
-        (self.progress.parts() + 1).min(self.facts.parts)
+        (self.progress.parts() + 1).min(self.parts())
+    }
+
+    /// Requests that it is asked for in.
+    pub(crate) fn parts(&self) -> u64 {
+        self.asked().map_or(1, |asked| asked.parts)
     }
 }
 
-/// Every query that asked to run and has not ended, and the latest rejections.
+/// Every query that was read and has not ended, and the latest rejections.
 pub(crate) struct ActiveQueries {
     clock: fn() -> i64,
     state: Mutex<State>,
@@ -137,14 +172,13 @@ impl ActiveQueries {
         Arc::new(Self { clock, state: Mutex::new(state) })
     }
 
-    /// A query asks to run; it is active until the guard is dropped.
+    /// A query is about to be priced; it is active until the guard is dropped.
     pub(in crate::proxy) fn enter(self: &Arc<Self>, facts: Facts) -> ActiveGuard {
         let mut state = self.lock();
         // 0 is none.
         state.next_id += 1;
         let id = state.next_id;
-        let (waited, progress) = (AtomicU64::new(WAITING), Arc::default());
-        let query = Arc::new(ActiveQuery { facts, tag: id, waited, progress });
+        let query = ActiveQuery::new(id, facts, OnceLock::new(), Arc::default());
         state.active.insert(id, Arc::clone(&query));
         ActiveGuard { queries: Arc::clone(self), id, query }
     }
@@ -185,7 +219,7 @@ impl ActiveQueries {
         });
     }
 
-    /// The queries that asked to run and have not ended.
+    /// The queries that were read and have not ended.
     pub(crate) fn list(&self) -> Vec<Arc<ActiveQuery>> {
         self.lock().active.values().map(Arc::clone).collect()
     }
@@ -204,8 +238,8 @@ impl ActiveQueries {
         };
         let running: Vec<_> = state.active.values().filter(runs).collect();
         let candidate = |query: &&Arc<ActiveQuery>| Candidate {
-            bytes: query.facts.cost.memory.value,
-            runs_for: now.saturating_duration_since(query.facts.queued + query.waited().unwrap_or_default()),
+            bytes: query.memory(),
+            runs_for: now.saturating_duration_since(query.began_to_run().unwrap_or(now)),
         };
         let chosen = choose(&running.iter().map(candidate).collect::<Vec<_>>())?;
         let chosen = running.get(chosen)?;
@@ -213,7 +247,7 @@ impl ActiveQueries {
         Some(Arc::clone(chosen))
     }
 
-    /// Ends the queries, waiting or running, that are picked and not being cancelled already.
+    /// Ends the queries, in any state, that are picked and not being cancelled already.
     pub(in crate::proxy) fn kill(
         &self,
         is_picked: impl Fn(&ActiveQuery) -> bool,
@@ -274,11 +308,14 @@ impl ActiveGuard {
         Arc::clone(&self.query.progress)
     }
 
-    /// It asks to run once more, in another way. Its number stays, and a kill that came meanwhile.
-    pub(in crate::proxy) fn queued_again(&mut self, facts: Facts) {
+    /// It asks to run, perhaps once more in another way. Its number stays, and a kill that came meanwhile.
+    pub(in crate::proxy) fn queued(&mut self, asked: Asked) {
+        if self.query.asked.set(asked).is_ok() {
+            return;
+        }
         let progress = self.progress();
         progress.set_parts(0);
-        let query = Arc::new(ActiveQuery { facts, tag: self.id, waited: AtomicU64::new(WAITING), progress });
+        let query = ActiveQuery::new(self.id, self.query.facts.clone(), OnceLock::from(asked), progress);
         self.query = Arc::clone(&query);
         self.queries.lock().active.insert(self.id, query);
     }
@@ -286,8 +323,9 @@ impl ActiveGuard {
     /// The query may run after having waited this long. Gives the handle on its answer.
     pub(in crate::proxy) fn admitted(&self, waited: Duration) -> Arc<Progress> {
         self.query.waited.store(waited.as_millis() as u64, Relaxed);
-        let Facts { owner, cost, .. } = &self.query.facts;
-        self.queries.lock().recent.admitted(&owner.tenant, cost.samples.value, Instant::now());
+        let samples = self.query.asked().map_or(0, |asked| asked.cost.samples.value);
+        let tenant = &self.query.facts.owner.tenant;
+        self.queries.lock().recent.admitted(tenant, samples, Instant::now());
         Arc::clone(&self.query.progress)
     }
 }
@@ -317,28 +355,31 @@ mod tests {
         Owner { tenant, actor, class, backend, origin: Origin::default() }
     }
 
-    fn running(tenant: &str) -> Facts {
-        let cost = QueryCost { samples: Estimate::exact(7), ..QueryCost::NOTHING };
-        let (began, query) = (Instant::now(), "up".into());
+    fn read(tenant: &str) -> Facts {
         Facts {
             owner: Arc::new(owner(tenant)),
-            cost,
-            parts: 1,
             endpoint: Endpoint::Query,
             fingerprint: None,
-            query,
+            query: "up".into(),
             enforced: false,
             times: None,
-            began,
-            queued: began,
+            began: Instant::now(),
         }
     }
 
+    fn asked(memory: u64) -> Asked {
+        let (samples, memory) = (Estimate::exact(7), Estimate::exact(memory));
+        let cost = QueryCost { samples, memory, ..QueryCost::NOTHING };
+        Asked { cost, parts: 1, at: Instant::now() }
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_query_is_active_from_asking_to_its_end() {
+    async fn a_query_is_active_from_its_pricing_to_its_end() {
         let queries = ActiveQueries::new(|| 0);
-        let guard = queries.enter(running("a"));
-        assert_eq!(queries.list()[0].waited(), None);
+        let mut guard = queries.enter(read("a"));
+        assert_eq!(queries.list()[0].state(), QueryState::Probing);
+        guard.queued(asked(1));
+        assert_eq!((queries.list()[0].state(), queries.list()[0].waited()), (QueryState::Queued, None));
         guard.admitted(Duration::from_secs(2));
         let seen = queries.list();
         assert_eq!((seen[0].waited(), seen[0].bytes()), (Some(Duration::from_secs(2)), 0));
@@ -351,16 +392,17 @@ mod tests {
     async fn the_one_that_is_chosen_of_those_that_run_is_cancelled_and_each_once() {
         let queries = ActiveQueries::new(|| 0);
         let holding = |bytes| {
-            let cost = QueryCost { memory: Estimate::exact(bytes), ..QueryCost::NOTHING };
-            queries.enter(Facts { cost, ..running("a") })
+            let mut guard = queries.enter(read("a"));
+            guard.queued(asked(bytes));
+            guard
         };
         let (light, heavy, _waiting) = (holding(1), holding(5), holding(9));
+        let _probing = queries.enter(read("a"));
         let runs = [&light, &heavy].map(|guard| guard.admitted(Duration::ZERO));
         let choose = |running: &[Candidate]| crate::limit::victim(running.iter().copied(), 0);
         assert!(queries.cancel_one("other", choose).is_none());
-        let cancelled = |queries: &ActiveQueries| {
-            queries.cancel_one("main", choose).map(|seen| seen.facts.cost.memory.value)
-        };
+        let cancelled =
+            |queries: &ActiveQueries| queries.cancel_one("main", choose).map(|seen| seen.memory());
         assert_eq!(cancelled(&queries), Some(5));
         assert!(runs[0].cancelled().is_none());
         assert_eq!(*runs[1].cancellation().await, Cancellation::ForBackend);

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     Owner, Rejection,
-    active::{ActiveGuard, ActiveQueries, Facts},
+    active::{ActiveGuard, ActiveQueries, Asked, Facts},
     fields::{logged, short},
     span::{Ended, Trace},
     stage::Stage,
@@ -251,33 +251,34 @@ impl QueryLog {
         }
     }
 
-    /// It asks to run, perhaps again in another way. From here to its end it is one of the active queries.
-    pub(in crate::proxy) fn queued(&mut self) {
-        let Some((owner, cost)) = self.owner.clone().zip(self.cost) else { return };
+    /// It is about to be priced. From here to its end it is one of the active queries. Gives the handle on its answer.
+    pub(in crate::proxy) fn probing(&mut self) -> Arc<Progress> {
+        let Some(owner) = self.owner.clone() else { return Arc::default() };
         let facts = Facts {
             owner,
-            cost,
-            parts: self.parts,
             endpoint: self.endpoint,
             fingerprint: self.fingerprint,
             query: Arc::clone(&self.query),
             enforced: self.enforced,
             times: self.times,
             began: self.began,
-            queued: self.priced,
         };
-        match &mut self.active {
-            Some(active) => active.queued_again(facts),
-            none => *none = Some(self.logs.active.enter(facts)),
+        self.active.insert(self.logs.active.enter(facts)).progress()
+    }
+
+    /// It asks to run, perhaps again in another way.
+    pub(in crate::proxy) fn queued(&mut self) {
+        if let Some((active, cost)) = self.active.as_mut().zip(self.cost) {
+            active.queued(Asked { cost, parts: self.parts, at: self.priced });
         }
     }
 
-    /// The handle on its answer, from when it asks to run.
+    /// The handle on its answer, from when it is priced.
     pub(in crate::proxy) fn progress(&self) -> Option<Arc<Progress>> {
         self.active.as_ref().map(ActiveGuard::progress)
     }
 
-    /// The number by which admission knows it; 0 before it asks to run.
+    /// The number by which admission knows it; 0 before it is priced.
     pub(in crate::proxy) fn tag(&self) -> u64 {
         self.active.as_ref().map_or(0, ActiveGuard::tag)
     }

@@ -131,7 +131,7 @@ impl Maker<'_> {
             )?,
             oldest: self.gauges(
                 "weir_oldest_query_age_seconds",
-                "Time since the oldest query of a class came that waits for budget or runs; 0 where none does.",
+                "Time since the oldest query of a class came that is priced (probing), waits for budget or runs; 0 where none does.",
                 &["state", "class"],
             )?,
         })

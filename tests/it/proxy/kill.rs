@@ -368,3 +368,57 @@ async fn writing_needs_the_token_and_leaves_a_line_with_its_holder() {
     assert!(audit["client"].as_str().unwrap().starts_with("127.0.0.1:"));
     assert_eq!((&query["verdict"], &query["limit"]), (&"admitted".into(), &"weir-killed".into()), "{query}");
 }
+
+fn is_silent_probe(seen: &Seen) -> bool {
+    let asked = format!("{}{}", seen.target, String::from_utf8_lossy(&seen.body));
+    let is_probe = seen.path().ends_with("/series") || param(seen, "query").starts_with("count(");
+    is_probe && asked.contains("silent")
+}
+
+#[tokio::test]
+async fn a_query_is_listed_while_it_is_priced_and_a_kill_cancels_its_probe() {
+    let upstream = FakeUpstream::start(|seen: &Seen| {
+        if is_silent_probe(seen) { Act::hang() } else { crate::proxy::forward::database(seen) }
+    })
+    .await;
+    let yaml = format!(
+        "backends: [{{name: main, urls: [\"{}\"], probe: {{deadline: 1h, concurrency: 1}}, response_timeout: 1h}}]\n\
+         limits: {{default: {{per_query: {{series: 7_000}}}}}}",
+        upstream.url()
+    );
+    let weir = Weir::start(&yaml).await;
+    weir.proxy.warm().await;
+    let address = format!("http://{}", weir.admin().await);
+    // Where explanations are asked for, the backend is asked as well.
+    for (n, endpoint) in ["query", "query_cost"].into_iter().enumerate() {
+        let target = format!("/api/v1/{endpoint}?query=sum(%7Bjob%3D%22api%22,k%3D%22silent{n}%22%7D)");
+        let client = ask(&weir, &target, &[("x-scope-orgid", "a")]);
+        upstream
+            .has_seen(|seen| is_silent_probe(seen) && format!("{seen:?}").contains(&format!("silent{n}")))
+            .await;
+        let queries = listed(&weir, &address).await;
+        let [query] = &queries[..] else { panic!("{queries:?}") };
+        for (key, want) in [("state", "probing"), ("tenant", "a"), ("endpoint", endpoint)] {
+            assert_eq!(query[key], want, "{query}");
+        }
+        assert_eq!(query["memory"], serde_json::json!({"value": null, "known": "unknown"}), "{query}");
+        let status = admin(&weir, Method::GET, format!("{address}/status.json"), &[]).await.json();
+        assert_eq!((&status["probing"]["total"], &status["waiting"]["total"]), (&1.into(), &0.into()));
+        let page = admin(&weir, Method::GET, format!("{address}/"), &[]).await.body;
+        assert!(page.contains("Probing") && page.contains(&format!("silent{n}")), "{page}");
+        let oldest = "weir_oldest_query_age_seconds{class=\"adhoc\",state=\"probing\"} ";
+        let metrics = weir.metrics();
+        assert!(metrics.lines().any(|line| line.starts_with(oldest) && !line.ends_with(" 0")), "{metrics}");
+        let url = format!("{address}/api/v1/admin/queries?tenant=a&reason=drill&by=ann");
+        let killed = admin(&weir, Method::DELETE, url, &[]).await.json();
+        assert_eq!(killed["data"]["killed"][0]["id"], query["id"], "{killed}");
+        upstream.abandoned(n + 1).await;
+        let (status, limit, body) = client.await.unwrap();
+        assert_eq!((status.as_u16(), limit.as_deref()), (422, Some("weir-killed")), "{body:?}");
+        assert!(body.unwrap().contains("ann stopped the query: drill (weir-killed)"));
+        assert_eq!(listed(&weir, &address).await, [] as [Value; 0]);
+    }
+    // The place of the probes came back: there is one.
+    assert_eq!(weir.get("/api/v1/query?query=sum(%7Bjob%3D%22api%22,k%3D%22other%22%7D)").await.status, 200);
+    weir.until_idle().await;
+}
