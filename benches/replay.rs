@@ -29,7 +29,7 @@ fn record(i: u64) -> Record {
     let cost = QueryCost {
         series,
         memory: Estimate::exact(series.value << 14),
-        steps: 1_440,
+        steps: 1_441,
         text: size,
         ..QueryCost::NOTHING
     };

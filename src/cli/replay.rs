@@ -119,6 +119,10 @@ fn verdict_json(record: &Record, replayed: &Replayed) -> serde_json::Value {
         "observed": refusal.and_then(|refusal| refusal.observed.known()),
         "known": refusal.filter(|refusal| refusal.observed.known().is_some()).map(|refusal| refusal.observed.confidence.as_str()),
         "max": refusal.map(|refusal| refusal.max),
+        "slow": replayed.slow,
+        "clamped": replayed.clamped,
+        "rule": replayed.rule.as_ref().map(|rule| rule.name()),
+        "reason": replayed.rule.as_ref().map(|rule| &rule.spec.reason),
         "shadowed": replayed.shadowed.iter().map(crate::limit::Refusal::id).collect::<Vec<_>>(),
     })
 }

@@ -32,6 +32,7 @@ mod policy;
 mod preflight;
 mod queue;
 mod rate;
+mod recorded;
 mod refusal;
 mod request;
 mod scheduler;
@@ -57,6 +58,7 @@ pub use policy::{
     BackendBudget, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy, Rate, RateLimit, Rates,
     Sharing, SlowLane, TenantPolicy, Written,
 };
+pub use recorded::{Place, Recorded, RecordedLimits};
 pub use refusal::{LimitName, Refusal, Scope, ShadowHit};
 pub use request::{AdmissionRequest, Charged};
 pub use shares::light;

@@ -108,7 +108,7 @@ impl State {
     }
 }
 
-fn weigh(
+pub(super) fn weigh(
     verdict: Result<(), Verdict>,
     limit: LimitName,
     observed: Estimate,

@@ -8,6 +8,7 @@ use crate::{
     limit::{LimitName, Refusal},
     promql::Fingerprint,
     proxy::replay::{Replayed, Verdict},
+    rules::Rule,
 };
 
 /// Rows of one table; all further names share one.
@@ -32,10 +33,14 @@ pub struct Tally {
     pub unknown: u64,
     /// Of the refused, those that were answered before.
     pub newly_refused: u64,
-    /// Of the admitted, those that a limit on one query refused before.
+    /// Of the admitted, those that a limit on one query, a rate or a rule refused before.
     pub newly_admitted: u64,
     /// Those that would pass a limit in shadow mode.
     pub shadowed: u64,
+    /// Those that would run in the slow lane.
+    pub slow: u64,
+    /// Those that a rule would cut.
+    pub clamped: u64,
 }
 
 impl Tally {
@@ -48,11 +53,15 @@ impl Tally {
         self.newly_refused += other.newly_refused;
         self.newly_admitted += other.newly_admitted;
         self.shadowed += other.shadowed;
+        self.slow += other.slow;
+        self.clamped += other.clamped;
     }
 
     fn add(&mut self, record: &Record, replayed: &Replayed) {
         self.queries += 1;
         self.shadowed += u64::from(!replayed.shadowed.is_empty());
+        self.slow += u64::from(replayed.slow);
+        self.clamped += u64::from(replayed.clamped);
         match &replayed.verdict {
             Verdict::Admitted => {
                 self.admitted += 1;
@@ -132,7 +141,9 @@ pub struct Summary {
     pub limits: Groups,
     /// By dashboard; `unknown` where nobody said.
     pub dashboards: Groups,
-    /// Queries that were refused then by a rate, the queue, a rule or the state of a backend, by its id: not replayed.
+    /// By the rule that is about them, or that may be.
+    pub rules: Groups,
+    /// Queries that were refused then by the queue or the state of a backend, by its id: not replayed.
     pub not_replayed: Groups,
     /// Arrival of the first query and of the last, milliseconds since the epoch.
     pub span: Option<(i64, i64)>,
@@ -149,6 +160,9 @@ impl Summary {
         self.span = Some((first.min(record.at_ms), last.max(record.at_ms)));
         if depends_on_the_moment(&record.verdict) {
             self.not_replayed.of(&record.verdict).add(record, replayed);
+        }
+        if let Some(rule) = &replayed.rule {
+            self.rules.of(&rule_name(rule)).add(record, replayed);
         }
         match &replayed.verdict {
             Verdict::Admitted => {}
@@ -228,22 +242,26 @@ fn cut(record: &Record) -> String {
     }
 }
 
-/// Whether a recorded verdict was that of a limit on one query.
-pub(super) fn replayable(verdict: &str) -> bool {
-    verdict.starts_with("weir-max-") || verdict == LimitName::BudgetNever.id()
+/// A rule and its reason.
+fn rule_name(rule: &Rule) -> String {
+    let (name, reason) = (rule.name(), &rule.spec.reason);
+    if reason.is_empty() { name.to_owned() } else { format!("{name} ({reason})") }
 }
 
-/// Whether a recorded verdict was that of a rate, a queue or a backend's state.
+/// Whether a recorded verdict was that of a limit on one query, a rate or a rule.
+pub(super) fn replayable(verdict: &str) -> bool {
+    let limits = [LimitName::BudgetNever, LimitName::RateQueries, LimitName::RateSamples, LimitName::Blocked];
+    verdict.starts_with("weir-max-") || limits.iter().any(|limit| limit.id() == verdict)
+}
+
+/// Whether a recorded verdict was that of a queue or a backend's state.
 fn depends_on_the_moment(verdict: &str) -> bool {
     let limits = [
-        LimitName::RateQueries,
-        LimitName::RateSamples,
         LimitName::QueueFull,
         LimitName::QueueTimeout,
         LimitName::BackendSick,
         LimitName::ShuttingDown,
         LimitName::Cancelled,
-        LimitName::Blocked,
         LimitName::Killed,
     ];
     limits.iter().any(|limit| limit.id() == verdict)

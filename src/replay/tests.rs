@@ -109,7 +109,7 @@ fn record(tenant: &'static str, dashboard: &str, series: u64, known: Confidence)
         points: Estimate::new(series * 240, known),
         memory: Estimate::new(series << 12, known),
         range_seconds: 3_600,
-        steps: 240,
+        steps: RANGE.steps(),
         selectors: 1,
         ..QueryCost::NOTHING
     };
@@ -160,6 +160,9 @@ fn week() -> Vec<(Record, bool)> {
         }
     }
     random.shuffle(&mut week);
+    for (at, (record, _)) in (0..).zip(&mut week) {
+        record.at_ms += at * 30_000;
+    }
     week
 }
 
@@ -289,6 +292,7 @@ fn a_million_names_take_bounded_memory() {
     let mut summary = Summary::default();
     for i in 0..20_000 {
         let record = record("a", &i.to_string(), 500, Confidence::Exact);
+        let record = Record { at_ms: RANGE.end + i * 100, ..record };
         let replayed = replay.replay(&record);
         summary.add(&record, &replayed);
     }

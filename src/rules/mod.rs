@@ -23,7 +23,7 @@ pub use self::{
     spec::{ActionName, ClampSpec, MatchSpec, RuleSpec, SpanSpec},
     subject::Subject,
 };
-use crate::base::TenantPattern;
+use crate::base::{TenantPattern, time::EvalTimes};
 
 /// Rules in the configuration and over the admin API, each: every query is held against all of them.
 pub const RULES_MAX: usize = 200;
@@ -62,6 +62,23 @@ pub struct Clamp {
     pub step_ms: Option<u64>,
     /// Series in the answer at most, as the parameter `limit`.
     pub limit: Option<u64>,
+}
+
+impl Clamp {
+    /// The times of a query that is cut; `is_graph` has a step.
+    #[must_use]
+    pub fn cut(self, times: EvalTimes, is_graph: bool) -> EvalTimes {
+        let spans = times.end.saturating_sub(times.start).max(0) as u64;
+        let range = self.range_ms.filter(|max| spans > *max);
+        let start = range.map_or(times.start, |max| times.end.saturating_sub_unsigned(max));
+        let step = self.step_ms.filter(|_| is_graph).map_or(times.step, |least| least.max(times.step));
+        EvalTimes { start, step, ..times }
+    }
+
+    /// Whether a query that was cut still spans more than it may: one evaluation cannot be cut.
+    pub fn still_spans_more(self, range_ms: u64) -> bool {
+        self.range_ms.is_some_and(|max| range_ms > max.next_multiple_of(1_000))
+    }
 }
 
 /// An interval of a duration, both ends left out, milliseconds.
@@ -134,9 +151,9 @@ impl Rule {
         self.expires_ms.is_some_and(|expires| expires <= now_ms)
     }
 
-    /// Whether it says something of this query.
-    pub fn matches(&self, subject: &Subject<'_>, now_ms: i64) -> bool {
-        !self.is_expired(now_ms) && self.matchers.matches(subject, now_ms)
+    /// Whether it says something of this query; `None` where something that decides is not known of it.
+    pub fn matches(&self, subject: &Subject<'_>, now_ms: i64) -> Option<bool> {
+        if self.is_expired(now_ms) { Some(false) } else { self.matchers.matches(subject, now_ms) }
     }
 
     /// For people: the reason, the owner, and the end.
@@ -169,8 +186,8 @@ impl RuleSet {
         self.at_run_time.is_empty() && self.configured.is_empty()
     }
 
-    /// The first rule that matches a query.
+    /// The first rule that matches a query, of which everything is known.
     pub fn find(&self, subject: &Subject<'_>, now_ms: i64) -> Option<&Arc<Rule>> {
-        self.iter().find(|rule| rule.matches(subject, now_ms))
+        self.iter().find(|rule| rule.matches(subject, now_ms) == Some(true))
     }
 }

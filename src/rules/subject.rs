@@ -1,5 +1,7 @@
 //! A query as rules see it, and whether one is about it.
 
+use regex::Regex;
+
 use super::{ExactText, Matchers, metric::is_nameless};
 use crate::{
     base::{TenantId, TenantPattern, time::EvalTimes},
@@ -30,12 +32,12 @@ pub struct Subject<'a> {
     pub user: Option<&'a str>,
     /// The client's program.
     pub user_agent: Option<&'a str>,
-    /// The same for queries that differ in their numbers only.
-    pub fingerprint: Fingerprint,
-    /// The text as the client wrote it.
-    pub text: &'a str,
-    /// Selectors, windows and steps.
-    pub shape: &'a Shape,
+    /// The same for queries that differ in their numbers only; `None` where nobody recorded it.
+    pub fingerprint: Option<Fingerprint>,
+    /// The text as the client wrote it; `None` where nobody recorded it.
+    pub text: Option<&'a str>,
+    /// Selectors, windows and steps; `None` where nobody can read them.
+    pub shape: Option<&'a Shape>,
     /// It lists label sets and reads no samples.
     pub listing: bool,
     /// When it is evaluated.
@@ -43,9 +45,10 @@ pub struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    /// Milliseconds that it spans.
-    pub fn range_ms(&self) -> u64 {
-        if self.listing { self.between_ms() } else { self.shape.range_seconds.saturating_mul(1_000) }
+    /// Milliseconds that it spans; `None` where that is not known.
+    pub fn range_ms(&self) -> Option<u64> {
+        let of_query = || self.shape.map(|shape| shape.range_seconds.saturating_mul(1_000));
+        if self.listing { Some(self.between_ms()) } else { of_query() }
     }
 
     /// Milliseconds between its first and its last time.
@@ -55,7 +58,7 @@ impl Subject<'_> {
 
     /// Its text in the printer's layout.
     fn canonical(&self) -> Option<String> {
-        self.shape.ast().map(print::line)
+        self.shape?.ast().map(print::line)
     }
 
     /// Milliseconds that one evaluation of a selector reaches back by ranges and subqueries; `None` for a selector of
@@ -74,16 +77,22 @@ impl ExactText {
         Self { written: text.trim().to_owned(), canonical }
     }
 
-    fn is(&self, subject: &Subject<'_>) -> bool {
-        self.written == subject.text.trim()
-            || self.canonical.as_ref().is_some_and(|text| subject.canonical().as_ref() == Some(text))
+    /// `None` where that is not known.
+    fn is(&self, subject: &Subject<'_>) -> Option<bool> {
+        if subject.text?.trim() == self.written {
+            return Some(true);
+        }
+        subject.shape?;
+        Some(self.canonical.is_some() && self.canonical == subject.canonical())
     }
 }
 
 impl Matchers {
-    /// Whether all given conditions hold; the cheap ones are checked first.
-    pub(super) fn matches(&self, subject: &Subject<'_>, now_ms: i64) -> bool {
-        self.is_from(subject) && self.hours.is_none_or(|hours| hours.has(now_ms)) && self.is_asked(subject)
+    /// Whether all given conditions hold; the cheap ones are checked first. `None` where one that decides is about
+    /// something that nobody recorded.
+    pub(super) fn matches(&self, subject: &Subject<'_>, now_ms: i64) -> Option<bool> {
+        let is_from = self.is_from(subject) && self.hours.is_none_or(|hours| hours.has(now_ms));
+        if is_from { self.is_asked(subject) } else { Some(false) }
     }
 
     fn is_from(&self, subject: &Subject<'_>) -> bool {
@@ -101,28 +110,58 @@ impl Matchers {
             && self.endpoint.as_ref().is_none_or(|endpoint| endpoint == subject.endpoint)
     }
 
-    fn is_asked(&self, subject: &Subject<'_>) -> bool {
-        let selectors = &subject.shape.selectors;
+    fn is_asked(&self, subject: &Subject<'_>) -> Option<bool> {
         // A listing has a span, and no points.
         let times = subject.times.filter(|_| subject.endpoint == "query_range");
         let step = times.map(|times| times.step).filter(|step| *step > 0);
-        let has_window =
-            || selectors.iter().filter_map(|s| subject.reach_ms(s)).any(|ms| self.window.has(ms));
-        (self.range.is_any() || self.range.has(subject.range_ms()))
-            && (self.step.is_any() || step.is_some_and(|step| self.step.has(step)))
-            && (self.window.is_any() || has_window())
-            && (!self.nameless || selectors.iter().any(is_nameless))
-            && self.fingerprint.as_ref().is_none_or(|wanted| subject.fingerprint.to_string() == *wanted)
-            && self.metric.as_ref().is_none_or(|metric| {
-                selectors.iter().any(|selector| metric.may_be_read(selector, subject.listing))
-            })
-            && self.query.as_ref().is_none_or(|text| text.is(subject))
-            && self.regex.as_ref().is_none_or(|regex| {
-                subject.text.len() > SEARCHED_BYTES_MAX
-                    || regex.is_match(subject.text)
-                    || subject.canonical().is_some_and(|text| regex.is_match(&text))
-            })
+        let selectors = subject.shape.map(|shape| &shape.selectors);
+        let any = |is: &dyn Fn(&SelectorShape) -> bool| selectors.map(|all| all.iter().any(is));
+        let has_window = |s: &SelectorShape| subject.reach_ms(s).is_some_and(|ms| self.window.has(ms));
+        let conditions: [&dyn Fn() -> Option<bool>; 8] = [
+            &|| {
+                if self.step.is_any() {
+                    Some(true)
+                } else {
+                    Some(step.is_some_and(|step| self.step.has(step)))
+                }
+            },
+            &|| match &self.fingerprint {
+                None => Some(true),
+                Some(wanted) => subject.fingerprint.map(|known| known.to_string() == *wanted),
+            },
+            &|| {
+                if self.range.is_any() { Some(true) } else { subject.range_ms().map(|ms| self.range.has(ms)) }
+            },
+            &|| if self.window.is_any() { Some(true) } else { any(&has_window) },
+            &|| if self.nameless { any(&is_nameless) } else { Some(true) },
+            &|| match &self.metric {
+                None => Some(true),
+                Some(metric) => any(&|selector| metric.may_be_read(selector, subject.listing)),
+            },
+            &|| self.query.as_ref().map_or(Some(true), |text| text.is(subject)),
+            &|| self.regex.as_ref().map_or(Some(true), |regex| is_found(regex, subject)),
+        ];
+        let mut all = Some(true);
+        for condition in conditions {
+            match condition() {
+                Some(true) => {}
+                Some(false) => return Some(false),
+                None => all = None,
+            }
+        }
+        all
     }
+}
+
+/// Whether a regular expression is found in the text of a query, in one layout or the other; `None` where that is not
+/// known.
+fn is_found(regex: &Regex, subject: &Subject<'_>) -> Option<bool> {
+    let text = subject.text?;
+    if text.len() > SEARCHED_BYTES_MAX || regex.is_match(text) {
+        return Some(true);
+    }
+    subject.shape?;
+    Some(subject.canonical().is_some_and(|text| regex.is_match(&text)))
 }
 
 fn covers(pattern: &TenantPattern, tenant: &TenantId) -> bool {

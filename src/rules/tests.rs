@@ -41,13 +41,13 @@ impl Asked {
             panel: Some("7"),
             user: Some("ann"),
             user_agent: Some("prometheus-mcp/1.2"),
-            fingerprint: Fingerprint::of(&ast),
-            text: self.text,
-            shape: &shape,
+            fingerprint: Some(Fingerprint::of(&ast)),
+            text: Some(self.text),
+            shape: Some(&shape),
             listing: self.listing,
             times: Some(times),
         };
-        rule(matches).unwrap().matches(&subject, NOW)
+        rule(matches).unwrap().matches(&subject, NOW).unwrap()
     }
 }
 
@@ -255,9 +255,9 @@ fn a_rule_ends_when_it_says_and_the_first_wins() {
         panel: None,
         user: None,
         user_agent: None,
-        fingerprint: Fingerprint::of(&ast),
-        text: "m",
-        shape: &shape,
+        fingerprint: Some(Fingerprint::of(&ast)),
+        text: Some("m"),
+        shape: Some(&shape),
         listing: false,
         times: None,
     };
@@ -270,4 +270,35 @@ fn a_rule_ends_when_it_says_and_the_first_wins() {
         rules.at_run_time[0].sentence(),
         "rule `first` (x; no owner; expires at 2027-01-15T09:00:00Z)"
     );
+}
+
+#[test]
+fn a_rule_about_a_lost_text_neither_matches_nor_passes() {
+    let subject = Subject {
+        tenants: &[],
+        class: "adhoc",
+        endpoint: "query_range",
+        dashboard: Some("abc"),
+        panel: None,
+        user: None,
+        user_agent: None,
+        fingerprint: None,
+        text: None,
+        shape: None,
+        listing: false,
+        times: Some(EvalTimes { start: NOW - HOUR, end: NOW, step: 60_000 }),
+    };
+    for (matches, want) in [
+        (serde_json::json!({"dashboard": "abc"}), Some(true)),
+        (serde_json::json!({"dashboard": "abc", "metric": "m"}), None),
+        (serde_json::json!({"dashboard": "abc", "fingerprint": "0123456789abcdef"}), None),
+        (serde_json::json!({"regex": "up"}), None),
+        (serde_json::json!({"query": "up"}), None),
+        (serde_json::json!({"nameless": true}), None),
+        (serde_json::json!({"range": {"longer_than": "7d"}}), None),
+        (serde_json::json!({"step": {"shorter_than": "15s"}, "regex": "up"}), Some(false)),
+        (serde_json::json!({"dashboard": "other", "regex": "up"}), Some(false)),
+    ] {
+        assert_eq!(rule(matches.clone()).unwrap().matches(&subject, NOW), want, "{matches}");
+    }
 }

@@ -179,7 +179,14 @@ pub(in crate::proxy) fn is_constant(url_query: Option<&str>, form: &str) -> bool
         return false;
     }
     let params = Params::parse(url_query, form).unwrap_or_default();
-    let text = params.first("query").filter(|text| text.len() <= CONSTANT_QUERY_MAX).unwrap_or_default();
+    is_constant_text(params.first("query").unwrap_or_default())
+}
+
+/// The same of a text alone.
+pub(in crate::proxy) fn is_constant_text(text: &str) -> bool {
+    if text.len() > CONSTANT_QUERY_MAX {
+        return false;
+    }
     let is_plain = |byte: u8| byte.is_ascii_digit() || b" ()+-*/%^.".contains(&byte);
     // Without its calls nothing of it is a name.
     let rest = ["vector(", "time(", "pi("].iter().fold(text.to_owned(), |text, call| text.replace(call, "("));

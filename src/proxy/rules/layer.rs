@@ -11,7 +11,10 @@ use tower::Service;
 
 use crate::{
     backend::Outgoing,
-    base::{duration, time::seconds},
+    base::{
+        duration,
+        time::{EvalTimes, seconds},
+    },
     limit::Refusal,
     proxy::{
         exchange::{Common, Exchange, Parsed, Rejected},
@@ -107,7 +110,7 @@ fn clamp(common: &mut Common, parsed: &mut Parsed, clamp: Clamp, rule: &Rule) ->
         common.warnings.push(format!("{} by {}", cut.join(", "), rule.sentence()));
     }
     let range_ms = subject(common, &parsed.query).range_ms();
-    if clamp.range_ms.is_some_and(|max| range_ms > max.next_multiple_of(1_000)) {
+    if clamp.still_spans_more(range_ms.unwrap_or_default()) {
         return Err(Failure::blocked(
             rule,
             "one evaluation of it reaches further back than the rule allows: ",
@@ -127,15 +130,15 @@ fn changes(
     let has_range =
         endpoint == Endpoint::QueryRange || endpoint.is_listing() || endpoint == Endpoint::QueryExemplars;
     if let Some(times) = query.times.filter(|_| has_range) {
-        let spans = times.end.saturating_sub(times.start).max(0) as u64;
-        if let Some(max) = clamp.range_ms.filter(|max| spans > *max) {
-            set.push(("start", seconds(times.end.saturating_sub_unsigned(max))));
-            cut.push(format!("the time was cut from {} to its last {}", text(spans), text(max)));
+        let shorter = clamp.cut(times, endpoint == Endpoint::QueryRange);
+        if shorter.start != times.start {
+            let spans = |of: EvalTimes| text(of.end.abs_diff(of.start));
+            set.push(("start", seconds(shorter.start)));
+            cut.push(format!("the time was cut from {} to its last {}", spans(times), spans(shorter)));
         }
-        let step = times.step;
-        if let Some(least) = clamp.step_ms.filter(|least| endpoint == Endpoint::QueryRange && step < *least) {
-            set.push(("step", seconds(i64::try_from(least).unwrap_or(i64::MAX))));
-            cut.push(format!("the step was raised from {} to {}", text(step), text(least)));
+        if shorter.step != times.step {
+            set.push(("step", seconds(i64::try_from(shorter.step).unwrap_or(i64::MAX))));
+            cut.push(format!("the step was raised from {} to {}", text(times.step), text(shorter.step)));
         }
     }
     let takes_limit = has_range || endpoint == Endpoint::Query;
@@ -165,9 +168,9 @@ fn subject<'a>(common: &'a Common, query: &'a ParsedQuery) -> Subject<'a> {
         panel: origin.and_then(|origin| origin.panel.as_deref()),
         user: origin.and_then(|origin| origin.user.as_deref()),
         user_agent: origin.and_then(|origin| origin.user_agent.as_deref()),
-        fingerprint: query.fingerprint,
-        text: &query.text,
-        shape: &query.shape,
+        fingerprint: Some(query.fingerprint),
+        text: Some(&query.text),
+        shape: Some(&query.shape),
         listing: query.listing,
         times: query.times,
     }

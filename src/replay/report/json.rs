@@ -48,5 +48,7 @@ fn tally(of: &Tally) -> Value {
         "unknown": of.unknown,
         "newlyAdmitted": of.newly_admitted,
         "shadowed": of.shadowed,
+        "slow": of.slow,
+        "clamped": of.clamped,
     })
 }

@@ -27,20 +27,31 @@ fn rows(groups: &Groups) -> Vec<(String, Tally)> {
 }
 
 /// The columns of every table.
-const COLUMNS: [&str; 7] =
-    ["queries", "admitted", "refused", "of these answered before", "unknown", "admitted now", "shadow"];
+const COLUMNS: [&str; 9] = [
+    "queries",
+    "admitted",
+    "refused",
+    "of these answered before",
+    "unknown",
+    "admitted now",
+    "shadow",
+    "slow lane",
+    "cut",
+];
 
-fn cells(tally: &Tally) -> [u64; 7] {
-    let Tally { queries, admitted, refused, newly_refused, unknown, newly_admitted, shadowed } = *tally;
-    [queries, admitted, refused, newly_refused, unknown, newly_admitted, shadowed]
+fn cells(tally: &Tally) -> [u64; 9] {
+    let Tally { queries, admitted, refused, newly_refused, unknown, newly_admitted, shadowed, slow, clamped } =
+        *tally;
+    [queries, admitted, refused, newly_refused, unknown, newly_admitted, shadowed, slow, clamped]
 }
 
 /// The tables of a report, with the heading of their first column.
-fn tables(summary: &super::Summary) -> [(&'static str, &Groups); 4] {
+fn tables(summary: &super::Summary) -> [(&'static str, &Groups); 5] {
     [
         ("tenant", &summary.tenants),
         ("limit", &summary.limits),
         ("dashboard", &summary.dashboards),
+        ("rule", &summary.rules),
         ("not replayed", &summary.not_replayed),
     ]
 }
@@ -48,5 +59,5 @@ fn tables(summary: &super::Summary) -> [(&'static str, &Groups); 4] {
 /// The note of a report on verdicts that cannot be known.
 const NOTES: [&str; 2] = [
     "unknown: the record lacks a number that decides, or Weir would have counted first.",
-    "Rates, queues, budgets in flight and rules are not replayed: they depend on the moment.",
+    "Rates run on the recorded times. Budgets in flight are simulated with the recorded durations; a query that would have to wait is unknown.",
 ];

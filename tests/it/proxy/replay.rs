@@ -156,6 +156,74 @@ classes:
 }
 
 #[tokio::test]
+async fn a_replay_knows_rates_rules_and_lanes_as_a_live_run_does() {
+    let upstream = FakeUpstream::start(database).await;
+    // Rates so slow that nothing of them comes back while the test runs.
+    let yaml = format!(
+        "backends: [{{name: main, urls: [\"{}\"]}}]
+limits: {{default: {{rate: {{queries: 40/h, samples: 40M/h}}, soft: {{series: 300}}, modes: {{rate_queries: MODE}}}}}}
+rules:
+  - {{name: no-topk, match: {{regex: topk}}, reason: sorts everything}}
+  - {{name: watch, match: {{metric: t5, endpoint: series}}, action: shadow, reason: to see who asks}}
+  - {{name: shorter, match: {{endpoint: query_range, range: {{longer_than: 100h}}}}, action: clamp,
+     clamp: {{range: 24h, step: 1m}}, reason: nobody looks further back}}
+  - {{name: aside, match: {{metric: p50}}, action: slow, reason: less urgent}}
+",
+        upstream.url()
+    );
+    let mut seen = std::collections::BTreeMap::<String, usize>::new();
+    for mode in ["enforce", "shadow"] {
+        let (folder, yaml) = (tempfile::tempdir().unwrap(), yaml.replace("MODE", mode));
+        let records = run(&yaml, folder.path()).await;
+        let mut replay = Replay::new(settings(&yaml));
+        for record in &records {
+            let live = record.limit.known().unwrap_or(&record.verdict);
+            let replayed = replay.replay(record);
+            let (said, rule) = match &replayed.verdict {
+                Verdict::Admitted if live == "free" => ("free", &replayed.rule),
+                Verdict::Admitted => ("admitted", &replayed.rule),
+                Verdict::Refused(refusal) => (refusal.id(), &replayed.rule),
+                Verdict::Unknown(_) => ("unknown", &None),
+            };
+            assert_eq!(said, live, "{replayed:?}, of {record:#?}");
+            if said != "weir-rate-queries" {
+                let shadowed: Vec<_> = replayed.shadowed.iter().map(|refusal| refusal.id()).collect();
+                assert_eq!(shadowed.join(","), *record.shadowed, "{record:#?}");
+            }
+            *seen.entry(said.to_owned()).or_default() += 1;
+            let marks = [(replayed.slow, "slow"), (replayed.clamped, "clamped")];
+            for (_, mark) in marks.into_iter().filter(|(is, _)| *is) {
+                *seen.entry(mark.to_owned()).or_default() += 1;
+            }
+            let reason = rule.as_ref().map(|rule| &*rule.spec.reason);
+            assert_eq!(said == "weir-blocked", reason == Some("sorts everything"), "{record:#?}");
+            *seen.entry(record.shadowed.to_string()).or_default() += 1;
+        }
+    }
+    for what in [
+        "admitted",
+        "free",
+        "weir-rate-queries",
+        "weir-rate-samples",
+        "weir-blocked",
+        "slow",
+        "clamped",
+        "weir-rate-queries,weir-blocked",
+    ] {
+        assert!(seen.get(what).is_some_and(|n| *n > 2), "{what}: {seen:?}");
+    }
+    // Without the rule, the query that it cut is priced by its own times.
+    let long = |of: &Record| of.times.is_some_and(|times| times.end - times.start > 100 * 3_600_000);
+    let folder = tempfile::tempdir().unwrap();
+    let cut = run(&yaml.replace("MODE", "off"), folder.path()).await;
+    let mut free = Replay::new(settings("backends: [{name: main, urls: [\"http://127.0.0.1:1\"]}]"));
+    let steps = |record: &Record, cost: weir::base::QueryCost| cost.steps == record.times.unwrap().steps();
+    let costs = cut.iter().filter(|record| &*record.endpoint == "query_range" && long(record));
+    let costs: Vec<_> = costs.filter_map(|record| Some(steps(record, free.replay(record).cost?))).collect();
+    assert!(costs.len() > 5 && costs.iter().all(|is_own| *is_own), "{costs:?}");
+}
+
+#[tokio::test]
 async fn the_journal_holds_who_asked_and_what_became_of_it() {
     let upstream = FakeUpstream::start(database).await;
     let folder = tempfile::tempdir().unwrap();

@@ -1,178 +1,51 @@
-//! The verdicts of a configuration on queries that ran under another one, or that another program logged: the checks of
-//! the live path over recorded numbers, without a database.
-//!
-//! ```text
-//! priced by the same formulas ─▶ the recorded cost, split anew where the budget is another
-//! anything else ─▶ its text, with the recorded counts of series, through the estimator
-//! ```
-//!
-//! Rates, the queue and the budget in flight depend on the moment. They are not replayed.
+//! The price of a recorded query and the verdict of the limits on one query, under another configuration.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::{
-    config::{Settings, enforced_on},
-    estimate::{ceilings, verdict},
-};
+use super::{Owner, Replay, Replayed, Verdict};
 use crate::{
-    base::{Confidence, ErrorKind, Estimate, Kind, QueryCost, TenantId, tenant, time::EvalTimes},
+    base::{Confidence, ErrorKind, Estimate, Kind, QueryCost, time::EvalTimes},
     cost::{
-        self, Estimated, Estimator, Knowledge, Model, Need, QuerySplit, Remembered, SampleType,
-        SeriesKnowledge, Source, Subject,
+        self, Estimated, Estimator, Knowledge, Need, QuerySplit, Remembered, SampleType, SeriesKnowledge,
+        Source, Subject,
     },
     journal::{Actual, COUNTS_MAX, Divisible, Priced, Record},
-    limit::{
-        Admission, AdmissionRequest, Ceilings, Charged, Limit, LimitName, PerQuery, Policy, Refusal, Scope,
-        TenantPolicy,
-    },
+    limit::{AdmissionRequest, Charged, Limit, LimitName, Refusal, Scope},
     promql::{
-        self,
-        enforce::LabelEnforcement,
         metricsql,
         shape::{DEFAULT_LOOKBACK_MS, Shape},
         templates,
     },
+    proxy::estimate::{ceilings, verdict},
 };
 
-/// Parsed queries that are kept.
-const CACHED_QUERIES: u64 = 10_000;
-/// Tenants and classes that are resolved once.
-const OWNERS_MAX: usize = 10_000;
-
-/// The verdict of a configuration on a query.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// No limit on one query stands in its way.
-    Admitted,
-    /// This limit refuses it, or stops its answer.
-    Refused(Refusal),
-    /// Something is not known that decides: this limit may refuse it, or nothing at all can be said.
-    Unknown(Option<Refusal>),
-}
-
-/// A query under another configuration.
-#[derive(Clone, Debug)]
-pub struct Replayed {
-    /// The verdict now.
-    pub verdict: Verdict,
-    /// Limits in shadow mode that it passes.
-    pub shadowed: Vec<Refusal>,
-    /// Its expected cost; `None` where it cannot be known.
-    pub cost: Option<QueryCost>,
-}
-
-/// A configuration that judges records.
-#[derive(Debug)]
-pub struct Replay {
-    settings: Settings,
-    policy: Arc<Policy>,
-    admission: Arc<Admission>,
-    cache: promql::Cache,
-    owners: HashMap<(Box<str>, Box<str>), Arc<Owner>>,
-}
-
-/// Tenant and class of the query under this configuration.
-#[derive(Debug)]
-struct Owner {
-    tenant: TenantId,
-    payers: SmallVec<[TenantId; 1]>,
-    class: Option<Arc<str>>,
-    backend: Arc<str>,
-    model: Model,
-    policy: Arc<TenantPolicy>,
-    ceilings: Ceilings,
-    /// The labels that its queries are confined to: records have the clients' texts.
-    enforced: Option<Arc<LabelEnforcement>>,
-}
-
-impl Owner {
-    fn limits(&self) -> &PerQuery {
-        self.policy.per_query(self.class.as_deref())
-    }
-}
-
 /// A query that was read again.
-struct Reading {
-    shape: Shape,
+pub(super) struct Reading {
+    pub(super) shape: Shape,
     split: Option<QuerySplit>,
 }
 
 impl Replay {
-    /// Obeys these settings; no backend is asked.
-    pub fn new(mut settings: Settings) -> Self {
-        let admission = Admission::new(std::mem::take(&mut settings.policy));
-        let (policy, cache) = (Arc::clone(&admission.policy()), promql::Cache::new(CACHED_QUERIES));
-        Self { settings, policy, admission, cache, owners: HashMap::new() }
-    }
-
-    /// The verdict of these settings on a query.
-    pub fn replay(&mut self, record: &Record) -> Replayed {
-        let owner = self.owner(record);
+    /// The verdict of the limits on one query.
+    pub(super) fn judged(&self, record: &Record, owner: &Owner) -> Replayed {
         let priced = record.priced.as_ref().filter(|priced| is_complete(priced));
-        let same = priced.filter(|priced| priced.basis.model == owner.model);
-        let Some(priced) = same else { return self.priced_anew(record, &owner) };
-        let cost = self.split_anew(record, priced, &owner).unwrap_or(priced.cost);
-        match self.judge(&owner, &cost) {
+        let same = priced.filter(|priced| priced.basis.model == owner.model && !is_of_a_cut(record, priced));
+        let Some(priced) = same else { return self.priced_anew(record, owner) };
+        let cost = self.split_anew(record, priced, owner).unwrap_or(priced.cost);
+        match self.judge(owner, &cost) {
             Err(refusal) if is_loose(record, priced, &refusal) && record.actual.series_read.is_some() => {
-                self.priced_anew(record, &owner)
+                self.priced_anew(record, owner)
             }
             Err(refusal) if is_loose(record, priced, &refusal) => {
                 let verdict = Verdict::Unknown(Some(refusal));
-                Replayed { verdict, shadowed: Vec::new(), cost: Some(cost) }
+                Replayed { cost: Some(cost), ..Replayed::of(verdict) }
             }
             Ok(_) if is_cut_short(record, priced) => {
-                Replayed { verdict: Verdict::Unknown(None), shadowed: Vec::new(), cost: Some(cost) }
+                Replayed { cost: Some(cost), ..Replayed::of(Verdict::Unknown(None)) }
             }
-            judged => replayed(record, &owner, judged, cost),
-        }
-    }
-
-    /// Where the tenant's queries run now, and under which limits.
-    fn owner(&mut self, record: &Record) -> Arc<Owner> {
-        let key = (Box::from(&*record.tenant), Box::from(&*record.class));
-        if let Some(owner) = self.owners.get(&key) {
-            return Arc::clone(owner);
-        }
-        let owner = Arc::new(self.resolve(record));
-        if self.owners.len() < OWNERS_MAX {
-            self.owners.insert(key, Arc::clone(&owner));
-        }
-        owner
-    }
-
-    fn resolve(&self, record: &Record) -> Owner {
-        let Settings { attribution, routes, prefix_routes, upstreams, .. } = &self.settings;
-        let named = TenantId::new(&record.tenant).unwrap_or_else(|| attribution.default.clone());
-        let home = |tenant: &TenantId| routes.get(tenant).or_else(|| prefix_routes.get(tenant)).copied();
-        let at = |tenant: &TenantId| upstreams.get(home(tenant).unwrap_or(0));
-        let several = tenant::federated(named.as_str()).unwrap_or_default();
-        // As the live path: one name for several tenants, where their database reads it so.
-        let joined = several
-            .first()
-            .and_then(at)
-            .filter(|upstream| upstream.backend.tenancy.federates(upstream.model.kind));
-        let upstream = joined.or_else(|| at(&named));
-        let model = upstream.map(|upstream| upstream.model.clone()).unwrap_or_default();
-        let payers = if joined.is_some() { several } else { vec![named.clone()] };
-        let class = attribution.classes.iter().map(|class| &class.name).find(|name| ***name == *record.class);
-        let backend: Arc<str> =
-            upstream.map_or_else(Arc::default, |upstream| upstream.backend.name.as_str().into());
-        let policy = self.policy.strictest(&payers).unwrap_or_else(|| Arc::clone(self.policy.tenant(&named)));
-        let split_percent = upstream.and_then(|upstream| upstream.split_percent);
-        let ceilings = self.policy.ceilings(&named, class.map(|name| &**name), &backend, split_percent);
-        let enforced = enforced_on(&self.settings.enforced, &payers);
-        Owner {
-            tenant: named,
-            payers: payers.into(),
-            class: class.cloned(),
-            backend,
-            model,
-            policy,
-            ceilings,
-            enforced,
+            judged => replayed(record, owner, judged, cost),
         }
     }
 
@@ -216,8 +89,8 @@ impl Replay {
     }
 
     /// Prices a query anew, with the counts that are recorded.
-    fn priced_anew(&self, record: &Record, owner: &Owner) -> Replayed {
-        let unknown = Replayed { verdict: Verdict::Unknown(None), shadowed: Vec::new(), cost: None };
+    pub(super) fn priced_anew(&self, record: &Record, owner: &Owner) -> Replayed {
+        let unknown = Replayed::of(Verdict::Unknown(None));
         let Some(reading) = self.read(record, owner) else {
             let Some(priced) = &record.priced else { return unknown };
             return match self.judge(owner, &priced.cost) {
@@ -244,7 +117,7 @@ impl Replay {
     }
 
     /// Reads the text of a query again; `None` where it is not known, or no PromQL.
-    fn read(&self, record: &Record, owner: &Owner) -> Option<Reading> {
+    pub(super) fn read(&self, record: &Record, owner: &Owner) -> Option<Reading> {
         let times = record.times.filter(|_| !record.query_is_cut)?;
         let text = record.query.known()?;
         if !matches!(&*record.endpoint, "query" | "query_range" | "") {
@@ -322,6 +195,12 @@ fn is_complete(priced: &Priced) -> bool {
     !priced.counts.is_empty() || !(1..=COUNTS_MAX as u64).contains(&priced.cost.selectors)
 }
 
+/// Whether a rule cut the query: the record has its own times and the price of the others.
+fn is_of_a_cut(record: &Record, priced: &Priced) -> bool {
+    let is_graph = &*record.endpoint == "query_range";
+    record.times.is_some_and(|times| is_graph && times.steps() != priced.cost.steps)
+}
+
 /// Whether it was refused before everything was counted: another limit would have had Weir count on.
 fn is_cut_short(record: &Record, priced: &Priced) -> bool {
     let is_open = |known: Confidence| matches!(known, Confidence::AtLeast | Confidence::Assumed);
@@ -360,7 +239,7 @@ fn replayed(
             None => (Verdict::Admitted, shadowed),
         },
     };
-    Replayed { verdict, shadowed, cost: Some(cost) }
+    Replayed { shadowed, cost: Some(cost), ..Replayed::of(verdict) }
 }
 
 /// The limit that stops its answer.
