@@ -1,7 +1,5 @@
 //! The price of a query node by node, as the estimate has it: for whoever wants to know what makes a query expensive.
 
-use smallvec::{SmallVec, smallvec};
-
 use super::{Estimated, LabelTable, Model, estimate::leaf, interpret};
 use crate::{
     base::{Confidence, Estimate},
@@ -69,7 +67,7 @@ pub fn tree(
         else {
             continue;
         };
-        let below = operands(&node.expr);
+        let below = node.expr.operands();
         if let Expr::Paren(inner) = node.expr {
             open.push((inner, depth));
             continue;
@@ -102,7 +100,7 @@ fn confidences(shape: &Shape, ast: &Ast, estimated: &Estimated) -> Vec<Confidenc
         let own = place.and_then(|place| estimated.selectors.get(place));
         let own = own.map_or(Confidence::Exact, |selector| selector.samples.confidence);
         let below =
-            operands(&node.expr).into_iter().filter_map(|operand| known.get(operand.0 as usize).copied());
+            node.expr.operands().into_iter().filter_map(|operand| known.get(operand.0 as usize).copied());
         known.push(below.fold(own, Confidence::max));
     }
     known
@@ -115,25 +113,6 @@ fn selector_of(shape: &Shape, expr: &Expr, shown: NodeShape) -> Option<usize> {
         _ => shown.selector,
     };
     place.map(|place| place as usize)
-}
-
-/// The operands that have a value, in the order of the text. A match without a wildcard, as in [`interpret`].
-fn operands(expr: &Expr) -> SmallVec<[NodeId; 2]> {
-    match expr {
-        // The selector of a range is never evaluated by itself.
-        Expr::Number(_)
-        | Expr::String(_)
-        | Expr::Selector(_)
-        | Expr::Matrix { .. }
-        | Expr::DurationStep
-        | Expr::DurationRange => SmallVec::new(),
-        Expr::Subquery { expr: inner, .. } | Expr::Paren(inner) => smallvec![*inner],
-        Expr::Unary { expr, .. } => smallvec![*expr],
-        Expr::Call { args, .. } => args.iter().copied().collect(),
-        Expr::Aggregate { param, expr, .. } => param.iter().copied().chain([*expr]).collect(),
-        Expr::Binary { lhs, rhs, .. } => smallvec![*lhs, *rhs],
-        Expr::DurationMinMax { a, b, .. } => smallvec![*a, *b],
-    }
 }
 
 fn name(ast: &Ast, id: NodeId) -> String {

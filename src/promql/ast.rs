@@ -5,6 +5,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use smallvec::{SmallVec, smallvec};
+
 use super::{function::FunctionId, matchers::Selection};
 use crate::base::TextSize;
 pub use crate::series::{MatchOp, Matcher};
@@ -276,6 +278,27 @@ pub struct Function {
     pub variadic: i8,
     /// The type of its result.
     pub returns: ValueType,
+}
+
+impl Expr {
+    /// The operands that have a value, in the order of the text.
+    pub fn operands(&self) -> SmallVec<[NodeId; 2]> {
+        match self {
+            // The selector of a range is never evaluated by itself.
+            Expr::Number(_)
+            | Expr::String(_)
+            | Expr::Selector(_)
+            | Expr::Matrix { .. }
+            | Expr::DurationStep
+            | Expr::DurationRange => SmallVec::new(),
+            Expr::Subquery { expr: inner, .. } | Expr::Paren(inner) => smallvec![*inner],
+            Expr::Unary { expr, .. } => smallvec![*expr],
+            Expr::Call { args, .. } => args.iter().copied().collect(),
+            Expr::Aggregate { param, expr, .. } => param.iter().copied().chain([*expr]).collect(),
+            Expr::Binary { lhs, rhs, .. } => smallvec![*lhs, *rhs],
+            Expr::DurationMinMax { a, b, .. } => smallvec![*a, *b],
+        }
+    }
 }
 
 impl Ast {

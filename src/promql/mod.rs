@@ -16,6 +16,7 @@ mod parser;
 pub mod print;
 pub mod rewrite;
 pub mod shape;
+pub mod shorten;
 pub mod steps;
 pub mod templates;
 

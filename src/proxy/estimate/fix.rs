@@ -9,7 +9,12 @@ use tokio::time::timeout;
 use crate::{
     base::time::{EvalTimes, seconds},
     limit::{Ceilings, Charged, LimitName, Refusal},
-    promql::{self, ast::Ast, rewrite},
+    promql::{
+        self,
+        ast::Ast,
+        rewrite,
+        shorten::{self, Measure},
+    },
     proxy::{
         exchange::Common,
         query::ParsedQuery,
@@ -57,12 +62,33 @@ struct Change {
     aggregated: bool,
 }
 
+/// The texts that take the place of one that is too large by itself, those that change the least first, and whether each
+/// is a part of it.
+fn texts(refusal: &Refusal, ast: &Ast) -> Vec<(String, bool)> {
+    let measure = match refusal.limit {
+        LimitName::MaxText => Some(Measure::Bytes),
+        LimitName::MaxNodes => Some(Measure::Nodes),
+        LimitName::MaxMatchers => Some(Measure::Matchers),
+        LimitName::MaxRegex => Some(Measure::Regex),
+        LimitName::MaxSelectors => Some(Measure::Selectors),
+        // Brackets are doubled, or all of them are needed.
+        LimitName::MaxDepth => None,
+        _ => return Vec::new(),
+    };
+    let tidied = shorten::tidied(ast).map(|text| (text, false));
+    let has_regex = matches!(measure, Some(Measure::Bytes | Measure::Regex));
+    let covered = shorten::covered(ast).filter(|_| has_regex).map(|text| (text, false));
+    let part = measure.and_then(|measure| shorten::part(ast, measure, refusal.max));
+    let part = part.map(|text| (text.to_owned(), true));
+    [tidied, covered, part].into_iter().flatten().collect()
+}
+
 /// The forms for a refusal, those that change the least first.
 fn changes(refusal: &Refusal, is_range: bool) -> Vec<Change> {
     let change = |span_ms, longer_step, aggregated| Change { span_ms, longer_step, aggregated };
     let mut changes = Vec::new();
     match refusal.limit {
-        // These have nothing to do with its time, nor with its answer.
+        // These have nothing to do with its time, nor with its answer: it is its text that changes.
         LimitName::MaxText
         | LimitName::MaxNodes
         | LimitName::MaxDepth
@@ -136,6 +162,37 @@ fn plain(ms: i64) -> String {
     text.strip_suffix(".000").map(str::to_owned).unwrap_or(text)
 }
 
+/// The forms of a query for a refusal.
+fn forms(query: &ParsedQuery, ast: &Ast, is_range: bool, refusal: &Refusal) -> Vec<Form> {
+    let of_text = |(text, part): (String, bool)| {
+        let params = vec![("query", text.clone())];
+        Form { fix: Fix { query: text, part, ..times(query, is_range) }, params }
+    };
+    let texts = texts(refusal, ast).into_iter().map(of_text);
+    let changed = changes(refusal, is_range).into_iter();
+    texts.chain(changed.filter_map(|change| form(query, ast, is_range, change))).collect()
+}
+
+/// The times of a query as they are.
+fn times(query: &ParsedQuery, is_range: bool) -> Fix {
+    let Some(EvalTimes { start, end, step }) = query.times.filter(|_| is_range) else {
+        return Fix::default();
+    };
+    let step = plain(i64::try_from(step).unwrap_or(i64::MAX));
+    Fix { start: Some(plain(start)), end: Some(plain(end)), step: Some(step), ..Fix::default() }
+}
+
+/// The form of a listing that looks through too much time: its last part.
+fn shorter_listing(query: &ParsedQuery, refusal: &Refusal) -> Vec<Form> {
+    let Some(times) = query.times.filter(|_| refusal.limit == LimitName::MaxListingRange) else {
+        return Vec::new();
+    };
+    let start = plain(times.end.saturating_sub_unsigned(refusal.max.saturating_mul(1_000)));
+    let end = plain(times.end);
+    let params = vec![("start", start.clone()), ("end", end.clone())];
+    vec![Form { fix: Fix { start: Some(start), end: Some(end), ..Fix::default() }, params }]
+}
+
 impl Pricing {
     /// A form of a refused query that would be admitted now, as far as limits on one query decide.
     pub(super) async fn fix(
@@ -146,17 +203,19 @@ impl Pricing {
         refusal: &Refusal,
         ceilings: &Ceilings,
     ) -> Option<Box<Fix>> {
-        let is_range = match common.endpoint {
-            Endpoint::QueryRange | Endpoint::QueryRangeCost => true,
-            Endpoint::Query | Endpoint::QueryCost => false,
+        let _search = self.fix_searches.try_acquire().ok()?;
+        let forms = match common.endpoint {
+            endpoint if endpoint.is_listing() => shorter_listing(query, refusal),
+            Endpoint::QueryRange | Endpoint::QueryRangeCost | Endpoint::Query | Endpoint::QueryCost => {
+                let is_range = matches!(common.endpoint, Endpoint::QueryRange | Endpoint::QueryRangeCost);
+                let ast = common.shared.reader.cache.parse(&query.text).ok()?;
+                forms(query, &ast, is_range, refusal)
+            }
             _ => return None,
         };
-        let _search = self.fix_searches.try_acquire().ok()?;
-        let ast = common.shared.reader.cache.parse(&query.text).ok()?;
         let search = async {
             let mut tried: Vec<Vec<(&str, String)>> = Vec::new();
-            for change in changes(refusal, is_range) {
-                let Some(Form { fix, params }) = form(query, &ast, is_range, change) else { continue };
+            for Form { fix, params } in forms {
                 if tried.len() >= TRIES_MAX {
                     return None;
                 }

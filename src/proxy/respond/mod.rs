@@ -70,12 +70,16 @@ pub struct Extra {
 /// A query that passes in place of one that was refused: parameters for the same endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Fix {
-    /// The text.
+    /// The text; empty for a listing, which keeps its selectors.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub query: String,
-    /// Of a range query, Unix seconds.
+    /// The text is a part of the one that was refused.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub part: bool,
+    /// Of a range query or a listing, Unix seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,
-    /// Of a range query, Unix seconds.
+    /// Of a range query or a listing, Unix seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end: Option<String>,
     /// Of a range query, seconds.
@@ -85,11 +89,19 @@ pub struct Fix {
 
 impl fmt::Display for Fix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "query={}", self.query)?;
-        for (name, value) in [("start", &self.start), ("end", &self.end), ("step", &self.step)] {
-            if let Some(value) = value {
-                write!(f, " {name}={value}")?;
-            }
+        if self.part {
+            f.write_str("a part of it, ")?;
+        }
+        let query = (!self.query.is_empty()).then_some(&self.query);
+        let values = [
+            ("query", query),
+            ("start", self.start.as_ref()),
+            ("end", self.end.as_ref()),
+            ("step", self.step.as_ref()),
+        ];
+        let given = values.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        for (at, (name, value)) in given.enumerate() {
+            write!(f, "{}{name}={value}", if at == 0 { "" } else { " " })?;
         }
         Ok(())
     }

@@ -152,3 +152,52 @@ async fn the_guide_is_short() {
     );
     assert!(guide.body.lines().count() <= 40 && guide.body.starts_with("# Weir\n"), "{}", guide.body);
 }
+
+#[tokio::test]
+async fn a_text_that_is_too_large_by_itself_is_tidied_covered_or_taken_in_part() {
+    let range = "start=1700000000&end=1700003600&step=60";
+    for (limit, id, query, fix, is_part) in [
+        (
+            "text: 40B",
+            "weir-max-text",
+            "sum(small) # the comment alone is longer than that",
+            "sum(small)",
+            false,
+        ),
+        (
+            "text: 40B",
+            "weir-max-text",
+            "sum(rate(small[5m])) or count(small{job!=\"api\"})",
+            "count(small{job!=\"api\"})",
+            true,
+        ),
+        ("nodes: 2", "weir-max-nodes", "sum(small) or min(small{a!=\"1\"})", "min(small{a!=\"1\"})", true),
+        ("depth: 2", "weir-max-depth", "sum((((small))))", "sum(small)", false),
+        ("matchers: 2", "weir-max-matchers", "small{a=\"1\",a=\"1\",b=~\".*\"}", "small{a=\"1\"}", false),
+        (
+            "regex: 10B",
+            "weir-max-regex",
+            "small{pod=~\"web-1|web-2|web-3\"}",
+            "small{pod=~\"web-.*\"}",
+            false,
+        ),
+        ("regex: 10B", "weir-max-regex", "small{pod=~\"eleven|letters\"} or small", "small", true),
+        ("selectors: 2", "weir-max-selectors", "small + small - small", "small + small", true),
+    ] {
+        let limits = format!("limits: {{default: {{per_query: {{{limit}}}}}}}");
+        let (_upstream, weir) = weir(&limits).await;
+        let refusal = format!("/api/v1/query_range?query={}&{range}", encoded(query));
+        let answer = refused(&weir, &refusal, id).await;
+        let found = &answer.json()["fix"];
+        assert_eq!((&found["query"], found["part"] == true), (&fix.into(), is_part), "{}", answer.body);
+        let said = if is_part { "This passes: a part of it, query=" } else { "This passes: query=" };
+        assert!(answer.error().contains(said), "{}", answer.body);
+        assert_eq!(weir.get_as(&target(found), &[AGENT]).await.status, 200, "{found}");
+    }
+    let (_upstream, weir) = weir("limits: {default: {per_query: {listing_range: 24h}}}").await;
+    let listing = |start: &str| format!("/api/v1/series?match[]=small&start={start}&end=1700000000");
+    let answer = refused(&weir, &listing("1690000000"), "weir-max-listing-range").await;
+    let fix = &answer.json()["fix"];
+    assert_eq!(*fix, serde_json::json!({"start": "1699913600", "end": "1700000000"}), "{}", answer.body);
+    assert_eq!(weir.get_as(&listing(fix["start"].as_str().unwrap()), &[AGENT]).await.status, 200);
+}
