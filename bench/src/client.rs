@@ -126,6 +126,14 @@ impl Request {
         Self(head.into_bytes())
     }
 
+    /// The same request with one header more.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        // Before the empty line at the end of the head, which has no body.
+        self.0.truncate(self.0.len().saturating_sub(2));
+        self.0.extend_from_slice(format!("{name}: {value}\r\n\r\n").as_bytes());
+        self
+    }
+
     /// The same request below a prefix of the path.
     pub(crate) fn under(&self, prefix: &str) -> Self {
         let path = self.0.iter().position(|byte| *byte == b'/').unwrap_or(0);

@@ -23,6 +23,7 @@ mod incident;
 mod node;
 mod overhead;
 mod pace;
+mod page;
 mod pool;
 mod process;
 mod relay;
@@ -46,6 +47,8 @@ Usage: weir-bench COMMAND [OPTIONS]
 Commands:
   overhead   requests per second, CPU per request and added latency, beside nginx, haproxy, vmauth and a bare
              pass-through on hyper, the floor of any proxy that uses it
+  page       CPU of the admin page with three viewers and of the journal at 1,000 queries a second, and answers of the
+             admin address while the query address is saturated
   connections  memory of thousands of idle connections and of answers that nobody reads, and what comes back after
   stream     a 200 MB answer: rate and memory, one fast reader and 8 slow ones, beside vmauth
   fairness   20 tenants, and one abusive: shares, and the light queries of another
@@ -71,8 +74,9 @@ Options:
   --before FILE    overhead, stream: another binary, such as an earlier build, to be measured in the same run
   --out DIR        where JSON and SVG go (bench/results)
   --data DIR       incident, node, estimate: where generated data is kept between runs (bench/target/data)
-  --rounds N       overhead, stream, node: interleaved rounds (3)
-  --seconds N      overhead: length of one measurement (4); fairness: of each part (15); fleet: of a burst (45);
+  --rounds N       overhead, stream, node, page: interleaved rounds (3)
+  --seconds N      overhead: length of one measurement (4); page: the same (10); fairness: of each part (15);
+                   fleet: of a burst (45);
                    pool: of all expressions of one size (55)
   --pool-mib N     pool: this size alone, 64, 128, 256 or 512 (all)
   --target T       incident: prometheus (the default), victoriametrics, weir-node, weir-node:unbounded, m3, thanos,
@@ -233,6 +237,7 @@ fn run() -> Result<()> {
         "incident" => incident::run,
         "node" => node::run,
         "soak" => soak::run,
+        "page" => page::run,
         "pool" => pool::run,
         "import" => import::run,
         "estimate" => estimate::run,

@@ -4,6 +4,7 @@ use crate::{
     Result,
     client::{Client, Request},
 };
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -104,6 +105,17 @@ impl Drop for Service {
         }
         let _ = self.kill();
     }
+}
+
+/// Nanoseconds that the threads of a process ran, by their names.
+pub(crate) fn by_thread(pid: u32) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        let read = |file: &str| fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        let ran = read("schedstat").split(' ').next().and_then(|ns| ns.parse::<u64>().ok());
+        *all.entry(read("comm").trim().to_owned()).or_default() += ran.unwrap_or(0);
+    }
+    all
 }
 
 /// User and system time of one process, in seconds.
