@@ -54,7 +54,7 @@ pub enum Place {
 #[derive(Clone, Copy, Debug, Default)]
 struct Used {
     queries: u64,
-    memory: u64,
+    memory: u128,
 }
 
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl RecordedLimits {
             if let Some(query) = self.running.remove(&number) {
                 self.used_by(&query, |used| {
                     used.queries -= 1;
-                    used.memory -= query.memory;
+                    used.memory -= u128::from(query.memory);
                 });
                 self.wake(&query.backend);
             }
@@ -228,7 +228,7 @@ impl RecordedLimits {
         let Some(runs_for) = query.runs_for.and_then(NonZeroU64::new) else { return };
         self.used_by(&query, |used| {
             used.queries += 1;
-            used.memory = used.memory.saturating_add(query.memory);
+            used.memory += u128::from(query.memory);
         });
         self.numbers += 1;
         let end = self.now.saturating_add(runs_for.get());
@@ -261,8 +261,8 @@ impl RecordedLimits {
 
 impl Used {
     fn leaves_room(self, memory: u64, queries_max: Limit, memory_max: Limit) -> bool {
-        let fits = |used: u64, limit: Limit| limit.enforced().is_none_or(|max| used <= max);
-        fits(self.queries + 1, queries_max) && fits(self.memory.saturating_add(memory), memory_max)
+        let fits = |used: u128, limit: Limit| limit.enforced().is_none_or(|max| used <= max.into());
+        fits(u128::from(self.queries) + 1, queries_max) && fits(self.memory + u128::from(memory), memory_max)
     }
 }
 
