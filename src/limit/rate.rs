@@ -44,8 +44,11 @@ impl Level {
     }
 
     fn available(&self, now: Instant) -> u64 {
-        let missing = self.missing(now).as_nanos() * u128::from(self.count);
-        let missing = missing.div_ceil(self.per.as_nanos().max(1));
+        let (count, per) = (u128::from(self.count), self.per.as_nanos().max(1));
+        // Up to `count` takes were each rounded up by less than a nanosecond, which is less than one of it together.
+        let rounded = if count * count < per { count } else { 0 };
+        let missing = self.missing(now).as_nanos().saturating_sub(rounded) * count;
+        let missing = missing.div_ceil(per);
         self.count.saturating_sub(u64::try_from(missing).unwrap_or(u64::MAX))
     }
 
@@ -260,6 +263,20 @@ mod tests {
             }
             assert!(taken <= count * 10, "{count}: {taken}");
             assert!(taken + 2 * step + count / 20 >= count * 10, "{count}: {taken}");
+        }
+    }
+
+    #[test]
+    fn all_of_a_small_rate_can_be_taken_one_by_one_and_no_more() {
+        for (count, seconds) in [(3, 1), (3, 10), (7, 1), (7, 60), (299, 60), (9_999, 1), (40, 3_600)] {
+            let (now, per) = (Instant::now(), Duration::from_secs(seconds));
+            let rate = NonZeroU64::new(count).map(|count| Rate { count, per });
+            let limit = RateLimit { rate, mode: Mode::Enforce };
+            let mut bucket = Bucket::new(limit, Sharing::default()).unwrap();
+            let at_once = (0..=count).filter(|_| bucket.take(1, now).is_ok()).count() as u64;
+            assert_eq!(at_once, count, "{count} in {seconds} s");
+            let later = now + per * 10;
+            assert_eq!((0..=count).filter(|_| bucket.take(1, later).is_ok()).count() as u64, count);
         }
     }
 

@@ -56,9 +56,12 @@ impl Subject<'_> {
         self.times.map_or(0, |times| times.end.saturating_sub(times.start).max(0) as u64)
     }
 
-    /// Its text in the printer's layout.
-    fn canonical(&self) -> Option<String> {
-        self.shape?.ast().map(print::line)
+    /// Its text in the printer's layout; `Some(None)` for a listing, which has none, and `None` where nobody can read it.
+    fn canonical(&self) -> Option<Option<String>> {
+        if self.listing {
+            return Some(None);
+        }
+        self.shape.map(|shape| shape.ast().map(print::line))
     }
 
     /// Milliseconds that one evaluation of a selector reaches back by ranges and subqueries; `None` for a selector of
@@ -82,8 +85,8 @@ impl ExactText {
         if subject.text?.trim() == self.written {
             return Some(true);
         }
-        subject.shape?;
-        Some(self.canonical.is_some() && self.canonical == subject.canonical())
+        let canonical = subject.canonical()?;
+        Some(self.canonical.is_some() && self.canonical == canonical)
     }
 }
 
@@ -160,8 +163,7 @@ fn is_found(regex: &Regex, subject: &Subject<'_>) -> Option<bool> {
     if text.len() > SEARCHED_BYTES_MAX || regex.is_match(text) {
         return Some(true);
     }
-    subject.shape?;
-    Some(subject.canonical().is_some_and(|text| regex.is_match(&text)))
+    Some(subject.canonical()?.is_some_and(|text| regex.is_match(&text)))
 }
 
 fn covers(pattern: &TenantPattern, tenant: &TenantId) -> bool {
