@@ -68,6 +68,10 @@ fn run_on(
     serving: impl Future<Output = Result<(), String>>,
 ) -> ExitCode {
     system::set_give_back(give_back);
+    if give_back == GiveBack::AtOnce {
+        system::cache_little();
+        runtime.on_thread_start(system::cache_little);
+    }
     system::take_open_files();
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,

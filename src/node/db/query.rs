@@ -81,7 +81,11 @@ impl Db {
 
     pub(super) fn resolve(&self, matchers: &[index::Matcher]) -> Vec<Arc<Series>> {
         let registry = self.registry();
-        registry.index().resolve(matchers).iter().filter_map(|id| registry.get(id).cloned()).collect()
+        let ids = registry.index().resolve(matchers);
+        // A list that grows takes up to twice its length, and the list before beside it.
+        let mut series = Vec::with_capacity(usize::try_from(ids.len()).unwrap_or_default());
+        series.extend(ids.iter().filter_map(|id| registry.get(id).cloned()));
+        series
     }
 
     fn shown(&self, window: TimeRange) -> TimeRange {

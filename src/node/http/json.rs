@@ -29,8 +29,10 @@ use crate::{
     series::Labels,
 };
 
-/// Bytes of a piece, about.
+/// Bytes of the buffer of a piece.
 const PIECE: usize = 64 << 10;
+/// Bytes at which a piece is sent: the item that passes them has room, so that the buffer does not grow beyond its lease.
+const FULL: usize = PIECE - (16 << 10);
 /// Pieces of one answer that there are at the same time: one that is being written, one that is being sent.
 const PIECES: usize = 2;
 /// Bytes for compressing an answer: the tables of deflate, its input and its output.
@@ -188,7 +190,7 @@ where
     W: FnMut(&mut String, I::Item) + Send + 'static,
 {
     fn fill(&mut self, out: &mut String) -> bool {
-        while out.len() < PIECE {
+        while out.len() < FULL {
             let Some(item) = self.left.next() else { return true };
             (self.write)(out, item);
         }
@@ -219,7 +221,7 @@ struct Text {
 
 impl Source for Text {
     fn fill(&mut self, out: &mut String) -> bool {
-        let room = PIECE.saturating_sub(out.len());
+        let room = FULL.saturating_sub(out.len());
         let end = self.json.floor_char_boundary(self.sent.saturating_add(room));
         out.push_str(self.json.get(self.sent..end).unwrap_or_default());
         self.sent = end;
@@ -237,7 +239,7 @@ struct Rows {
 
 impl Source for Rows {
     fn fill(&mut self, out: &mut String) -> bool {
-        while out.len() < PIECE {
+        while out.len() < FULL {
             let (row, from) = match self.row.take() {
                 Some(begun) => begun,
                 None => {
@@ -262,7 +264,7 @@ impl Source for Rows {
 fn points(out: &mut String, row: Row, from: usize) -> Option<(Row, usize)> {
     let places = row.points.places();
     for place in from..places {
-        if out.len() >= PIECE && place > from {
+        if out.len() >= FULL && place > from {
             return Some((row, place));
         }
         if let Some((time_ms, value)) = row.points.at(place) {
@@ -427,4 +429,23 @@ fn labels(out: &mut String, labels: &Labels) {
         string(out, &label.value);
     }
     out.push('}');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_buffer_of_a_piece_does_not_grow() {
+        let mut values = items(0..100_000, |out: &mut String, number: i64| point(out, number, 0.1));
+        let mut whole = Text { json: "1".repeat(3 * PIECE), sent: 0 };
+        let mut done = false;
+        while !done {
+            for source in [&mut values as &mut dyn Source, &mut whole] {
+                let mut out = String::with_capacity(PIECE);
+                done = source.fill(&mut out);
+                assert_eq!(out.capacity(), PIECE);
+            }
+        }
+    }
 }

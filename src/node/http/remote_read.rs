@@ -179,8 +179,9 @@ fn result_of(
         return Ok(());
     }
     let selection = db.select(&query.matchers, query.window).map_err(EvalError::from)?;
-    let mut order_loan = means.pools.working.loan();
-    means.granted(|claim| order_loan.grow((selection.series() * size_of::<usize>()) as u64, claim))?;
+    // The selection, and the order of its series.
+    let mut lists = means.pools.working.loan();
+    means.granted(|claim| lists.grow((2 * selection.series() * size_of::<usize>()) as u64, claim))?;
     let mut order: Vec<usize> = (0..selection.series()).collect();
     order.sort_unstable_by(|a, b| selection.labels(*a).cmp(&selection.labels(*b)));
     let mut samples = means.granted(|claim| means.pools.samples.get_unless(0, claim))?;

@@ -46,6 +46,17 @@ fn exit_codes_and_streams() {
     }
 }
 
+/// A setting that is not linked in is silently jemalloc's own.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_allocator_takes_its_settings() {
+    let mut version = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let said =
+        version.arg("--version").env("_RJEM_MALLOC_CONF", "confirm_conf:true").output().unwrap().stderr;
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("Set conf value: narenas_ratio:1"), "{said}");
+}
+
 #[test]
 fn dashboards_and_rules_are_priced_and_fail_over_a_limit() {
     let folder = tempfile::tempdir().unwrap();
