@@ -18,8 +18,7 @@ use crate::{
 
 /// The pool of a node whose machine does not say how much memory it has.
 const MEMORY_UNKNOWN: u64 = 1 << 30;
-/// One part in eight of the pool is not lent: it covers fragmentation, and small allocations that are not lent. Without
-/// it a node took up to 1.35 times its pool over idle (`weir-bench pool`).
+/// One part in eight of the pool is not lent: it covers the gaps between objects, and the buffers of connections.
 const NOT_LENT: u64 = 8;
 
 /// How a node pools its memory.
