@@ -56,7 +56,8 @@ struct Run {
     dead: Option<(f64, Option<f64>)>,
 }
 
-fn config(database: u16, proxies: usize, store: Option<&Store>) -> String {
+/// `split_above`: the share of the budget beyond which a query is sent in parts.
+fn config(database: u16, proxies: usize, store: Option<&Store>, split_above: &str) -> String {
     let fleet = store.map_or_else(String::new, |store| {
         format!("fleet: {{replicas_max: {proxies}, store: \"{}\"}}\n", store.url())
     });
@@ -67,7 +68,7 @@ fn config(database: u16, proxies: usize, store: Option<&Store>) -> String {
 - name: main
   kind: prometheus
   urls: [\"http://127.0.0.1:{database}\"]
-  budget: {{memory: {budget}MiB, queries: {QUERIES}}}
+  budget: {{memory: {budget}MiB, queries: {QUERIES}, split_above: {split_above}}}
   pressure: {{memory_limit: {limit}MiB}}
 {fleet}classes: []
 limits:
@@ -116,7 +117,7 @@ fn replay(
     let observer = Observer::before(database.port)?;
     let mut store = Store::new()?;
     let leases = (proxies > 1).then_some(&store);
-    let fleet = Fleet::start(options, proxies, config(observer.port, proxies, leases))?;
+    let fleet = Fleet::start(options, proxies, config(observer.port, proxies, leases, "40%"))?;
     settle(&fleet, data.end)?;
     let length = scenario.length(Duration::from_secs(options.seconds.unwrap_or(BURST).into()));
     let (start, stop) = (Instant::now(), AtomicBool::new(false));
@@ -137,7 +138,9 @@ fn replay(
         let watched = memory.join().map_err(|_| "the watcher panicked")??;
         Ok::<_, crate::Error>((light, heavy, seen.join().unwrap_or_default(), watched, death))
     })?;
-    let at_database = InFlight::of(&observer.runs(fleet.ports()[0]), BUDGET);
+    // Of another Weir, which prices each request as it was sent: a whole query as a whole, and a part as a part.
+    let scale = Fleet::start(options, 1, config(database.port, 1, None, "100%"))?;
+    let at_database = InFlight::of(&observer.runs(scale.ports()[0]), BUDGET);
     let since = |at: Instant| at.saturating_duration_since(start).as_secs_f64();
     Ok(Run {
         scenario: scenario.name,

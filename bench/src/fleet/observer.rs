@@ -139,7 +139,7 @@ impl Observer {
         Ok(observer)
     }
 
-    /// The queries of the database until now, each as dear as the proxy at `port` says.
+    /// The queries of the database until now, each as dear as the Weir at `port` says.
     pub(super) fn runs(&self, port: u16) -> Vec<Run> {
         let mut client = Client::new(port, Duration::from_secs(10));
         let mut prices: HashMap<&str, u64> = HashMap::new();
