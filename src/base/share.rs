@@ -75,11 +75,19 @@ impl TokenKind {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Queries, Self::Samples];
 
-    /// Its name in the store.
+    /// Its name in the store and in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Queries => "rate_queries",
-            Self::Samples => "rate_samples",
+            Self::Queries => "queries",
+            Self::Samples => "samples",
+        }
+    }
+
+    /// Tokens of a query that reads this number of samples.
+    pub const fn of(self, samples: u64) -> u64 {
+        match self {
+            Self::Queries => 1,
+            Self::Samples => samples,
         }
     }
 }

@@ -16,6 +16,7 @@ use super::{
         TENANT_LABELS_MAX, admin_lane, bind, end_of, init_log, reload_by, reload_on_change, reload_on_hangup,
         reloader, run_on_cores, workers,
     },
+    quotas::Quotas,
     signals::{Hangups, Signals},
     suggest::from_journal,
 };
@@ -115,6 +116,8 @@ async fn serve(args: AllInOne, loaded: Loaded) -> Result<(), String> {
     let serving = tokio::spawn(http::serve(node_listener, Arc::clone(&node), until(ended)));
     let proxy = Proxy::new(settings, metrics, Arc::clone(&memory.history), now_ms);
     proxy.keep_rules_in(&args.data);
+    let quotas = Quotas::open(&args.data, &proxy);
+    background.spawn(quotas.clone().keep());
     // Dropped at the end, with everything on disk.
     let journal = journal::keep(&raw.journal, &args.data, &proxy);
     let mut scrape =
@@ -145,6 +148,7 @@ async fn serve(args: AllInOne, loaded: Loaded) -> Result<(), String> {
     signals.serve(proxy::serve(listener, proxy, workers()?, signals.first())).await;
     background.shutdown().await;
     memory.save();
+    quotas.save();
     drop(stop);
     end_of(admin_thread).await;
     // The node ends after the proxy, whose queries it answers; nobody waits for the rest of its answers.

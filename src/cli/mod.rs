@@ -14,6 +14,7 @@ mod node;
 mod output;
 mod proxy;
 mod queries;
+mod quotas;
 mod ranking;
 mod records;
 mod replay;

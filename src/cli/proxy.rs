@@ -19,6 +19,7 @@ use super::{
     journal,
     memory::Memory,
     output,
+    quotas::Quotas,
     signals::{Hangups, Signals},
     suggest::from_journal,
     system::{self, GiveBack},
@@ -115,6 +116,7 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     let memory = Memory::open(data.clone())?;
     let proxy = Proxy::new(settings, Arc::clone(&metrics), Arc::clone(&memory.history), now_ms);
     proxy.keep_rules_in(&data);
+    let quotas = Quotas::open(&data, &proxy);
     // Dropped at the end, with everything on disk.
     let journal = journal::keep(&loaded.raw.journal, &data, &proxy);
     let tracing = trace(collector.as_deref(), &proxy, &metrics)?;
@@ -128,6 +130,7 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     let (admin, admin_thread) = admin_lane(admin_listener, &proxy, operations, stopped)?;
     let background = [
         tokio::spawn(memory.clone().keep()),
+        tokio::spawn(quotas.clone().keep()),
         tokio::spawn(reload_on_hangup(hangups, Arc::clone(&reloader), Arc::clone(&proxy))),
         tokio::spawn(reload_on_change(reloader, Arc::clone(&proxy))),
     ];
@@ -141,6 +144,7 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
         task.abort();
     }
     memory.save();
+    quotas.save();
     drop(stop);
     end_of(admin_thread).await;
     if let Some((flush, exporting)) = tracing {

@@ -4,8 +4,8 @@ use super::{
     raw::{
         AdminAuth, AdminConnections, Backend, BackendTls, BasicAuthPart, Budget, Class, ClassMatch,
         Connections, Health, InFlight, Limits, LogFormat, Mode, OnUnparsable, Otlp, PerQuery, Pressure,
-        Probe, Profiling, Queue, Rates, Server, ServerTls, SlowLane, Soft, Telemetry, Tenancy, TenantLimits,
-        TenantSource,
+        Probe, Profiling, Queue, Quotas, Rates, Server, ServerTls, SlowLane, Soft, Telemetry, Tenancy,
+        TenantLimits, TenantSource,
     },
     scalar::{Limit, OnStale, Unknown},
 };
@@ -163,6 +163,7 @@ impl TenantLimits {
             in_flight: InFlight { queries: Some(lit("20")), memory: Some(lit("2GiB")) },
             queue: Queue { length: Some(lit("100")), wait: Some(lit("10s")) },
             rate: Rates { queries: Some(lit("50/s")), samples: Some(Limit::Unlimited) },
+            quota: Quotas { queries: Some(Limit::Unlimited), samples: Some(Limit::Unlimited) },
             enforce: None,
             enforce_conflict: None,
         }

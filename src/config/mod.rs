@@ -15,6 +15,7 @@ pub mod env;
 mod fleet;
 mod journal;
 mod load;
+mod modes;
 mod node;
 mod pool;
 pub mod raw;

@@ -9,7 +9,7 @@ pub use super::{
     fleet::Fleet,
     journal::{Journal, JournalText},
     node::RawNode,
-    raw_limits::{InFlight, LimitKey, Limits, Mode, PerQuery, Queue, Rates, Soft, TenantLimits},
+    raw_limits::{InFlight, LimitKey, Limits, Mode, PerQuery, Queue, Quotas, Rates, Soft, TenantLimits},
     sources::{BasicAuthPart, Jwt, JwtClaims, TenantSource},
     tls::{ClientAuth, ServerTls},
 };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::scalar::{Count, Limit, Rate, Size, Span};
+use super::scalar::{Count, Limit, Quota, Rate, Size, Span};
 
 /// Limits on queries.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -69,6 +69,8 @@ pub enum LimitKey {
     InFlightMemory,
     RateQueries,
     RateSamples,
+    QuotaQueries,
+    QuotaSamples,
 }
 
 /// Declares a struct of optional settings that can be laid over another of its kind.
@@ -121,6 +123,9 @@ layers! {
         queue: group Queue,
         /// The rates of the tenant.
         rate: group Rates,
+        /// The quotas of the tenant, for each whole hour or day of the clock, in UTC. Beyond one, a tenth more runs in the slow
+        /// lane; then queries are refused until the hour or day is over.
+        quota: group Quotas,
         /// Labels that the tenant's queries are confined to, with their values: `{namespace: [a, b]}`. Every selector gets them as
         /// matchers; endpoints that answer about all series are closed.
         enforce: leaf BTreeMap<String, Vec<String>>,
@@ -192,6 +197,13 @@ layers! {
         length: leaf Count,
         /// Longest wait; keep it below the timeout of the clients.
         wait: leaf Span,
+    }
+    /// The quotas of the tenant.
+    Quotas {
+        /// Queries.
+        queries: leaf Limit<Quota>,
+        /// Samples read: as estimated, and once the answer says so, the actual number.
+        samples: leaf Limit<Quota>,
     }
     /// The rates of the tenant.
     Rates {

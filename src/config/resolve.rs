@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    num::{NonZeroU32, NonZeroU64},
+    num::NonZeroU64,
     sync::Arc,
     time::Duration,
 };
@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
     auth, enforce, fleet,
+    modes::{Modes, mode},
     raw::{self, LimitKey, Raw, TenantLimits},
     scalar, tls,
 };
@@ -24,8 +25,8 @@ use crate::{
     cost::{Model, Unknown},
     http::HostNames,
     limit::{
-        BackendBudget, ClassPolicy, InFlight, Limit, LimitTable, LimitTexts, Mode, PerQuery, Policy,
-        QueuePolicy, Rate, RateLimit, Rates, SlowLane, TenantPolicy, Written,
+        BackendBudget, ClassPolicy, InFlight, Limit, LimitTable, LimitTexts, PerQuery, Policy, QueuePolicy,
+        Rates, SlowLane, TenantPolicy, Written,
     },
     proxy::{
         self,
@@ -34,9 +35,6 @@ use crate::{
     },
     rules::{Rule, RuleSpec},
 };
-
-/// The burst of a rate, as the time in which it accrues: a dashboard sends all its queries within a second.
-const BURST: Duration = Duration::from_secs(4);
 
 /// The settings of a proxy.
 ///
@@ -343,6 +341,10 @@ fn tenant_policy(limits: &TenantLimits, written: &TenantLimits, classes: &[raw::
             queries: modes.rate(LimitKey::RateQueries, limits.rate.queries),
             samples: modes.rate(LimitKey::RateSamples, limits.rate.samples),
         },
+        quota: Rates {
+            queries: modes.quota(LimitKey::QuotaQueries, limits.quota.queries),
+            samples: modes.quota(LimitKey::QuotaSamples, limits.quota.samples),
+        },
     }
 }
 
@@ -406,45 +408,10 @@ fn span_of(limit: Option<scalar::Limit<scalar::Span>>) -> Option<Duration> {
     limit?.at().map(scalar::Span::duration)
 }
 
-const fn mode(written: Option<raw::Mode>) -> Mode {
-    match written {
-        Some(raw::Mode::Shadow) => Mode::Shadow,
-        Some(raw::Mode::Off) => Mode::Off,
-        Some(raw::Mode::Enforce) | None => Mode::Enforce,
-    }
-}
-
-/// The mode of each limit: its own, or that of all.
-struct Modes<'a>(&'a TenantLimits);
-
-impl Modes<'_> {
-    fn of(&self, key: LimitKey) -> Mode {
-        let own = self.0.modes.as_ref().and_then(|modes| modes.get(&key)).copied();
-        mode(own.or(self.0.mode))
-    }
-
-    fn limit(&self, key: LimitKey, max: Option<NonZeroU64>) -> Limit {
-        Limit { max, mode: self.of(key) }
-    }
-
-    fn rate(&self, key: LimitKey, rate: Option<scalar::Limit<scalar::Rate>>) -> RateLimit {
-        let rate = rate.and_then(scalar::Limit::at).map(|rate| {
-            // The same rate over a longer time: a dashboard's queries may come at once, not only a second's.
-            let times = BURST.as_secs().div_ceil(rate.per.as_secs().max(1)).max(1) as u32;
-            Rate {
-                count: rate
-                    .count
-                    .saturating_mul(NonZeroU64::from(NonZeroU32::new(times).unwrap_or(NonZeroU32::MIN))),
-                per: rate.per * times,
-            }
-        });
-        RateLimit { rate, mode: self.of(key) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::load_text, *};
+    use crate::limit::Mode;
 
     fn settings(text: &str) -> proxy::Settings {
         resolve(&load_text("test", text, &|_| None).unwrap().raw).unwrap()

@@ -92,16 +92,35 @@ pub struct Rate {
     pub per: Duration,
 }
 
-const RATE_UNITS: [(&str, u64); 3] = [("s", 1), ("m", 60), ("h", 3_600)];
+/// A count per hour or day of the clock: `1M/h`, `10G/d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// How many.
+    pub count: NonZeroU64,
+    /// In which time.
+    pub per: Duration,
+}
+
+/// Units of time, with their seconds.
+const PER: [(&str, u64); 4] = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
+
+/// A count in one of these times, such as `50/s`.
+fn count_per(text: &str, times: &[(&str, u64)]) -> Option<(u64, Duration)> {
+    let (count, unit) = text.split_once('/')?;
+    let (_, seconds) = times.iter().find(|(name, _)| *name == unit.trim())?;
+    Some((units::parse_count(count)?, Duration::from_secs(*seconds)))
+}
+
+fn show_per(f: &mut fmt::Formatter<'_>, count: NonZeroU64, per: Duration) -> fmt::Result {
+    let unit = PER.iter().find(|(_, seconds)| *seconds == per.as_secs()).map_or("s", |(name, _)| name);
+    write!(f, "{}/{unit}", units::count(count.get()))
+}
 
 impl FromStr for Rate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split_once('/').and_then(|(count, unit)| {
-            let (_, seconds) = RATE_UNITS.iter().find(|(name, _)| *name == unit.trim())?;
-            Some((units::parse_count(count)?, Duration::from_secs(*seconds)))
-        });
+        let parts = count_per(text, &PER[..3]);
         let (count, per) = parts.ok_or("expected a rate such as `50/s`, `600/m` or `1M/h`")?;
         Ok(Self { count: not_zero(count)?, per })
     }
@@ -109,8 +128,23 @@ impl FromStr for Rate {
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = RATE_UNITS.iter().find(|(_, s)| *s == self.per.as_secs()).map_or("s", |(name, _)| name);
-        write!(f, "{}/{unit}", units::count(self.count.get()))
+        show_per(f, self.count, self.per)
+    }
+}
+
+impl FromStr for Quota {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = count_per(text, &PER[2..]);
+        let (count, per) = parts.ok_or("expected a quota such as `1M/h` or `10G/d`")?;
+        Ok(Self { count: not_zero(count)?, per })
+    }
+}
+
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show_per(f, self.count, self.per)
     }
 }
 
@@ -386,6 +420,7 @@ forms! {
     Limit<Span> => "duration or unlimited", ["31d", "unlimited"];
     Limit<Share> => "share or unlimited", ["50%", "unlimited"];
     Limit<Rate> => "rate or unlimited", ["50/s", "unlimited"];
+    Limit<Quota> => "quota or unlimited", ["1M/h", "10G/d", "unlimited"];
     Unknown => "allow, deny or count", ["allow", "deny", "10_000"];
     OnStale => "hold, shrink, ignore or share", ["hold", "shrink", "25%"];
     Listen => "address", ["127.0.0.1:9099"];

@@ -175,16 +175,20 @@ impl Admission {
         let soft = self.soft(request);
         let slow = request.slow || soft.is_some();
         let answer = self.change_accounts(|Accounts { state, callers }, now, ready| {
-            Ok(match state.ask((request, slow), now, &mut shadowed, ready)? {
+            let (answer, over_quota) = state.ask((request, slow), now, &mut shadowed, ready)?;
+            let answer = match answer {
                 Answer::Run(charge) => Ok(charge),
                 Answer::Wait(place) => {
                     let (caller, turn) = oneshot::channel();
                     callers.insert(place.id, caller);
                     Err((place, turn, now))
                 }
-            })
+            };
+            Ok((answer, over_quota))
         });
-        Ok(match answer? {
+        let (answer, over_quota) = answer?;
+        let soft = soft.or(over_quota);
+        Ok(match answer {
             Ok(charge) => {
                 let permit = Permit::new(Arc::clone(self), charge);
                 Answered::Runs(Admitted { permit, waited: Duration::ZERO, shadowed, soft })
@@ -225,7 +229,7 @@ impl Admission {
 
     /// Refuses all that wait, and all that come: the process is about to end.
     pub fn close(self: &Arc<Self>) {
-        self.change(|state, _, ready| *ready = state.close());
+        self.change(|state, now, ready| *ready = state.close(now));
     }
 
     /// The state now.

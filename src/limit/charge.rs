@@ -1,6 +1,7 @@
 //! The charge of one query to the accounts, from its phases to its end.
 
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use super::lane::Lane;
 
@@ -43,6 +44,8 @@ pub(super) struct Charge {
     pub(super) bytes: u64,
     /// Samples expected.
     pub(super) samples: u64,
+    /// When the query asked, and was debited to the quotas.
+    pub(super) asked: Instant,
 }
 
 /// The part of a charge that is still held at the backend.

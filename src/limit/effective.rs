@@ -87,7 +87,7 @@ fn name_of(key: &str) -> Option<String> {
     let (group, name) = key.split_once('.')?;
     match group {
         "per_query" | "soft" => Some(name.to_owned()),
-        "in_flight" | "rate" => Some(format!("{group}_{name}")),
+        "in_flight" | "rate" | "quota" => Some(format!("{group}_{name}")),
         _ => None,
     }
 }

@@ -1,10 +1,17 @@
 //! The shared parts of budgets, limits and rates, from outside: who leases them, and from whom, is not known here.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{admission::Admission, lane::Lane, part::Parked, policy::Rate, state::State};
+use super::{
+    admission::Admission,
+    lane::Lane,
+    part::Parked,
+    policy::Rate,
+    quota::{QuotaDemand, QuotaLease, QuotaUse},
+    state::State,
+};
 use crate::base::{
     TenantId,
     share::{Amount, Demand, TokenDemand, TokenKind},
@@ -22,6 +29,8 @@ pub struct TenantDemand {
     pub is_waiting: bool,
     /// Of its rates: the part that all proxies draw from, and the demand.
     pub rates: Vec<(TokenKind, Rate, TokenDemand)>,
+    /// Of its quotas.
+    pub quotas: Vec<QuotaDemand>,
 }
 
 impl Admission {
@@ -76,6 +85,42 @@ impl Admission {
         });
     }
 
+    /// A tenant's queries may use this much of a quota beyond the fixed part, if its window is still that one.
+    pub fn set_quota_leased(
+        &self,
+        tenant: &TenantId,
+        kind: TokenKind,
+        window: (u64, Duration),
+        lease: QuotaLease,
+    ) {
+        let mut state = self.lock();
+        if let Some(slot) = state.tenants.find(tenant) {
+            state.tenants.get_mut(slot).quotas.lease(kind, window, lease);
+        }
+    }
+
+    /// The use of every quota of which anything was used.
+    pub fn quotas_used(&self) -> Vec<(TenantId, QuotaUse)> {
+        let (mut state, now) = (self.lock(), Instant::now());
+        let clock = state.tenants.clock;
+        let accounts = state.tenants.iter_mut();
+        let uses = accounts.flat_map(|account| {
+            let id = account.id.clone();
+            account.quotas.uses(clock, now).map(move |of| (id.clone(), of)).collect::<Vec<_>>()
+        });
+        uses.filter(|(_, of)| of.all > 0).collect()
+    }
+
+    /// Counts what was used of quotas before a restart; of windows that are over, nothing.
+    pub fn restore_quotas(&self, used: &[(TenantId, QuotaUse)]) {
+        let (mut state, now) = (self.lock(), Instant::now());
+        let (clock, policy) = (state.tenants.clock, Arc::clone(&state.policy));
+        for (tenant, before) in used {
+            let slot = state.tenants.slot(tenant, &policy, now);
+            state.tenants.get_mut(slot).quotas.restore(before, clock, now);
+        }
+    }
+
     /// A tenant's queries may take this many more tokens of a rate; all of them end then.
     pub fn add_tokens(&self, tenant: &TenantId, kind: TokenKind, tokens: u64, until: Instant) {
         let mut state = self.lock();
@@ -87,18 +132,19 @@ impl Admission {
 
 impl State {
     fn draw_in_tenants(&mut self, most: usize, now: Instant) -> Vec<TenantDemand> {
-        let mut demands = Vec::new();
+        let (mut demands, clock) = (Vec::new(), self.tenants.clock);
         for slot in self.tenants.take_listed() {
             let parked = self.parked(slot);
             let account = self.tenants.get_mut(slot);
             let in_flight = account.draw_in(&parked, now);
             let rates: Vec<_> = account.buckets.demands(now).collect();
-            if in_flight.is_some() || !rates.is_empty() {
+            let quotas = account.quotas.draw_in(clock, now);
+            if in_flight.is_some() || !rates.is_empty() || !quotas.is_empty() {
                 let holds = account.part.is_leased();
                 let busy = account.asked.both(now).into_iter().max();
                 let tenant = account.id.clone();
                 let is_waiting = parked.first.is_some();
-                let demand = TenantDemand { tenant, in_flight, is_waiting, rates };
+                let demand = TenantDemand { tenant, in_flight, is_waiting, rates, quotas };
                 demands.push((Reverse((holds, busy)), demand));
             }
             self.tenants.list_again(slot, now);

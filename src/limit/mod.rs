@@ -31,6 +31,7 @@ mod permit;
 mod policy;
 mod preflight;
 mod queue;
+mod quota;
 mod rate;
 mod recorded;
 mod refusal;
@@ -58,6 +59,7 @@ pub use policy::{
     BackendBudget, ClassPolicy, InFlight, Limit, Mode, PerQuery, Policy, QueuePolicy, Rate, RateLimit, Rates,
     Sharing, SlowLane, TenantPolicy, Written,
 };
+pub use quota::{QuotaDemand, QuotaLease, QuotaUse};
 pub use recorded::{Place, Recorded, RecordedLimits};
 pub use refusal::{LimitName, Refusal, Scope, ShadowHit};
 pub use request::{AdmissionRequest, Charged};

@@ -81,6 +81,18 @@ impl SoftHit {
     pub fn message(&self) -> String {
         let (name, seen) = (self.limit, self.observed);
         let observed = name.show(seen.value);
+        if matches!(name, LimitName::QuotaQueries | LimitName::QuotaSamples) {
+            let over = self
+                .refused_over
+                .map_or_else(String::new, |max| format!(" Over {} they are refused.", name.show(max)));
+            return format!(
+                "tenant `{}` has used {observed} {}, over its quota of {}: its queries run in the slow lane.{over} ({})",
+                self.tenant,
+                name.noun(),
+                name.show(self.max),
+                name.id()
+            );
+        }
         let refused = self
             .refused_over
             .map_or_else(String::new, |max| format!(" Over {} it will be refused.", name.show(max)));

@@ -215,6 +215,8 @@ pub struct TenantPolicy {
     pub queue: QueuePolicy,
     /// The rates.
     pub rate: Rates,
+    /// The quotas: as much in each whole hour or day of the clock.
+    pub quota: Rates,
 }
 
 impl TenantPolicy {
@@ -263,7 +265,7 @@ impl PerQuery {
 }
 
 impl TenantPolicy {
-    /// The stricter of both for each limit. Rates are charged to each tenant by itself, and stay.
+    /// The stricter of both for each limit. Rates and quotas are charged to each tenant by itself, and stay.
     fn and(&self, other: &Self) -> Self {
         let classes = self.per_class.iter().chain(&other.per_class).map(|(class, _)| Arc::clone(class));
         let mut classes: Vec<Arc<str>> = classes.collect();
@@ -283,6 +285,7 @@ impl TenantPolicy {
                 wait: self.queue.wait.min(other.queue.wait),
             },
             rate: self.rate,
+            quota: self.quota,
         }
     }
 }

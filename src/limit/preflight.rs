@@ -6,13 +6,15 @@ use tokio::time::Instant;
 
 use super::{
     charge::Charge,
+    per_query::SoftHit,
     policy::{Limit, Mode},
+    quota::Room,
     rate::{Over, Verdict},
     refusal::{LimitName, Refusal, Scope, ShadowHit},
     request::{AdmissionRequest, Charged},
     state::State,
 };
-use crate::base::{ErrorKind, Estimate, TenantId};
+use crate::base::{ErrorKind, Estimate, TenantId, share::TokenKind};
 
 impl State {
     /// Refuses a query that alone is more than a whole budget.
@@ -65,6 +67,71 @@ impl State {
             weigh(samples, LimitName::RateSamples, request.cost.samples, tenant, shadow)?;
         }
         Ok(())
+    }
+
+    /// Looks at the quotas of a query's tenants. Gives the first that it is over while it may run in the slow lane.
+    pub(super) fn over_quota(
+        &mut self,
+        request: &AdmissionRequest,
+        payers: &[usize],
+        now: Instant,
+        shadow: &mut Vec<ShadowHit>,
+    ) -> Result<Option<SoftHit>, Refusal> {
+        let mut soft = None;
+        if request.charged == Charged::All {
+            return Ok(soft);
+        }
+        let clock = self.tenants.clock;
+        for (slot, tenant) in payers.iter().zip(&request.payers) {
+            let quotas = &mut self.tenants.get_mut(*slot).quotas;
+            for over in quotas.over(request.cost.samples.value, clock, now) {
+                let limit = match over.kind {
+                    TokenKind::Queries => LimitName::QuotaQueries,
+                    TokenKind::Samples => LimitName::QuotaSamples,
+                };
+                match over.room {
+                    Room::Within => {}
+                    Room::Slow if over.mode == Mode::Enforce => {
+                        let (observed, refused_over) = (Estimate::exact(over.used), Some(over.refused_over));
+                        let tenant = tenant.clone();
+                        soft.get_or_insert(SoftHit { limit, observed, max: over.max, refused_over, tenant });
+                    }
+                    Room::Slow => {}
+                    Room::None(why) => {
+                        let observed = match why {
+                            Over::Never => request.cost.samples,
+                            Over::NotYet(_) => Estimate::exact(over.used),
+                        };
+                        weigh(
+                            Err(Verdict { over: why, mode: over.mode, max: over.max }),
+                            limit,
+                            observed,
+                            tenant,
+                            shadow,
+                        )?;
+                    }
+                }
+            }
+        }
+        Ok(soft)
+    }
+
+    /// Debits a query to the quotas of its tenants.
+    pub(super) fn debit(&mut self, request: &AdmissionRequest, charge: &Charge, now: Instant) {
+        if request.charged != Charged::All {
+            for tenant in &charge.payers {
+                self.tenants.get_mut(*tenant).quotas.debit(charge.samples, now);
+            }
+        }
+    }
+
+    /// Settles a query with its tenants' quotas: it read this number of samples, or never ran.
+    pub(super) fn settle_quotas(&mut self, charge: &Charge, actual: Option<u64>, now: Instant) {
+        let clock = self.tenants.clock;
+        for tenant in &charge.payers {
+            let quotas = &mut self.tenants.get_mut(*tenant).quotas;
+            quotas.settle(charge.samples, actual, charge.asked, (clock, now));
+        }
     }
 
     /// Takes one query out of a tenant's bucket.

@@ -83,6 +83,10 @@ limits! {
     RateQueries => "weir-rate-queries", None, Count, "queries";
     /// Samples over time.
     RateSamples => "weir-rate-samples", None, Count, "samples";
+    /// Queries in an hour or a day.
+    QuotaQueries => "weir-quota-queries", None, Count, "queries";
+    /// Samples in an hour or a day.
+    QuotaSamples => "weir-quota-samples", None, Count, "samples";
     /// More queries wait than may.
     QueueFull => "weir-queue-full", None, Count, "queries waiting";
     /// The wait was longer than allowed.
@@ -232,6 +236,12 @@ impl Refusal {
             }
             LimitName::RateQueries | LimitName::RateSamples => {
                 format!("{scope} asks for more {what} than its rate allows: {max} at once")
+            }
+            LimitName::QuotaQueries | LimitName::QuotaSamples if self.kind == ErrorKind::LimitExceeded => {
+                format!("the query needs {seen}, more than the whole quota of {scope}: {max}")
+            }
+            LimitName::QuotaQueries | LimitName::QuotaSamples => {
+                format!("{scope} has used its quota of {max} {what}")
             }
             LimitName::QueueFull => format!("the queue of {scope} is full: {max} queries wait"),
             LimitName::QueueTimeout => {

@@ -10,6 +10,10 @@ const LIGHT_MEMORY: u64 = 32;
 const LIGHT_SLOTS: u64 = 2;
 /// One tenant's part of a lane's slots, as numerator and denominator.
 const TENANT_SLOTS: (u64, u64) = (3, 4);
+/// The part of a quota that runs in the slow lane beyond it.
+const QUOTA_GRACE: u64 = 10;
+/// The part of a quota that all proxies together need not lease.
+const QUOTA_FIXED: u64 = 10;
 /// The growth of a cut window for each window's worth of completed bytes, as a part of the budget.
 const WINDOW_STEP: u64 = 16;
 
@@ -63,6 +67,22 @@ pub(super) const fn divide(whole: u64, sharing: Sharing, least: u64) -> (u64, u6
     }
     let fixed = fixed(whole, replicas, true);
     let fixed = if fixed < least { least } else { fixed };
+    (fixed, whole.saturating_sub(fixed.saturating_mul(replicas)))
+}
+
+/// The part of a quota that runs in the slow lane beyond it.
+pub(super) const fn quota_grace(whole: u64) -> u64 {
+    whole / QUOTA_GRACE
+}
+
+/// The parts of a quota: that which each proxy has for itself, and that which all lease of. The first is small, since what
+/// one proxy has and does not use, no other can.
+pub(super) fn divide_quota(whole: u64, sharing: Sharing) -> (u64, u64) {
+    let replicas = sharing.replicas_max.get();
+    if !sharing.leased || replicas == 1 {
+        return (whole, 0);
+    }
+    let fixed = (whole / QUOTA_FIXED / replicas).max(1);
     (fixed, whole.saturating_sub(fixed.saturating_mul(replicas)))
 }
 

@@ -10,6 +10,7 @@ use super::{
     backend::Backend,
     charge::{Actual, Charge, End, Payers, Phase},
     lane::Lane,
+    per_query::SoftHit,
     policy::Policy,
     queue::Waiter,
     refusal::{LimitName, Refusal, Scope, ShadowHit},
@@ -154,21 +155,22 @@ impl State {
     pub(super) fn set_alive(&mut self, name: &str, alive: bool, now: Instant) -> Handovers {
         let Some(slot) = self.backend(name) else { return Handovers::new() };
         self.backends[slot].is_alive = alive;
-        if alive { self.dispatch(now) } else { self.refuse_waiting(slot, &self.dead(slot)) }
+        if alive { self.dispatch(now) } else { self.refuse_waiting(slot, &self.dead(slot), now) }
     }
 
     /// No query is admitted any more, and nobody waits.
-    pub(super) fn close(&mut self) -> Handovers {
+    pub(super) fn close(&mut self, now: Instant) -> Handovers {
         self.closed = true;
-        let each = (0..self.backends.len()).map(|slot| self.refuse_waiting(slot, &shutting_down()));
+        let each = (0..self.backends.len()).map(|slot| self.refuse_waiting(slot, &shutting_down(), now));
         each.collect::<Vec<_>>().into_iter().flatten().collect()
     }
 
-    fn refuse_waiting(&mut self, slot: usize, why: &Refusal) -> Handovers {
+    fn refuse_waiting(&mut self, slot: usize, why: &Refusal, now: Instant) -> Handovers {
         let mut ready = Handovers::new();
         for lane in Lane::ALL {
             for waiter in self.backends[slot].lane_mut(lane).take_waiting() {
                 self.tenants.waiting(&waiter.charge.payers, -1);
+                self.settle_quotas(&waiter.charge, None, now);
                 ready.push((waiter.id, Err(why.clone())));
             }
         }
@@ -196,7 +198,7 @@ impl State {
         now: Instant,
         shadow: &mut Vec<ShadowHit>,
         ready: &mut Handovers,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<(Answer, Option<SoftHit>), Refusal> {
         if self.closed {
             return Err(shutting_down());
         }
@@ -210,24 +212,27 @@ impl State {
             self.backends[slot].asked(*tenant, now);
         }
         self.exceeds_budget(request, &charge, shadow)?;
+        let over_quota = self.over_quota(request, &charge.payers, now, shadow)?;
+        charge.slow |= over_quota.is_some();
         let lane = self.runs_at_once(&charge, now);
         // Before the rates: a query that finds no place is not counted towards them.
         let gives_way = if lane.is_some() { None } else { self.find_place(request, &charge)? };
         self.rates(request, &charge.payers, now, shadow)?;
+        self.debit(request, &charge, now);
         self.note_passed(request, &charge, shadow);
         if let Some(lane) = lane {
             charge.lane = lane;
             self.charge(&charge, now);
-            return Ok(Answer::Run(charge));
+            return Ok((Answer::Run(charge), over_quota));
         }
         if let Some((other, id)) = gives_way
-            && let Some(waiter) = self.take_out(&other, id)
+            && let Some(waiter) = self.take_out(&other, id, now)
         {
             ready.push((waiter.id, Err(self.queue_full(request, &charge))));
         }
         let place = self.enqueue(request, charge, now);
         ready.extend(self.dispatch(now));
-        Ok(Answer::Wait(place))
+        Ok((Answer::Wait(place), over_quota))
     }
 
     /// The charge of a query.
@@ -239,7 +244,7 @@ impl State {
         let lane = if light { Lane::Light } else { Lane::Heavy };
         let class = self.class(request.class.as_deref());
         let samples = request.cost.samples.value;
-        Charge { payers, backend, class, light, lane, slow, bytes, samples }
+        Charge { payers, backend, class, light, lane, slow, bytes, samples, asked: now }
     }
 
     /// Whether a query is within each whole budget.
@@ -376,6 +381,7 @@ impl State {
         actual: Actual,
         now: Instant,
     ) -> Handovers {
+        self.settle_quotas(charge, Some(actual.samples.unwrap_or(charge.samples)), now);
         let more = actual.samples.unwrap_or(0).saturating_sub(charge.samples);
         for tenant in &charge.payers {
             self.tenants.get_mut(*tenant).buckets.owe(more);
@@ -438,18 +444,19 @@ impl State {
             let queue = &self.backends[charge.backend].lane(*lane).queue;
             queue.first().is_some_and(|first| first.id == id)
         });
-        let waiter = self.take_out(charge, id)?;
+        let waiter = self.take_out(charge, id, now)?;
         let reason = self.why(&waiter, is_first, now);
         // It held nothing, but others may have waited behind it.
         *ready = self.dispatch(now);
         Some(reason)
     }
 
-    fn take_out(&mut self, charge: &Charge, id: u64) -> Option<Waiter> {
+    fn take_out(&mut self, charge: &Charge, id: u64, now: Instant) -> Option<Waiter> {
         // A reload may have moved it to the other lane.
         let backend = &mut self.backends[charge.backend];
         let waiter = Lane::ALL.iter().find_map(|lane| backend.lane_mut(*lane).queue.remove(charge, id))?;
         self.left(&waiter.charge);
+        self.settle_quotas(&waiter.charge, None, now);
         Some(waiter)
     }
 

@@ -11,6 +11,7 @@ use super::{
     lately::Lately,
     part::{Parked, Part},
     policy::{Policy, Sharing, TenantPolicy},
+    quota::{Quotas, WallClock},
     rate::Buckets,
     shares,
     usage::Usage,
@@ -36,6 +37,7 @@ pub(super) struct Account {
     slots: SmallVec<[[u64; 2]; 2]>,
     pub(super) waiting: usize,
     pub(super) buckets: Buckets,
+    pub(super) quotas: Quotas,
     pub(super) seen: Instant,
     /// Queries that it asked of late; counted where limits are leased.
     pub(super) asked: Lately<u64>,
@@ -51,6 +53,7 @@ impl Account {
             id,
             part: Part::new(policy.in_flight, sharing),
             buckets: Buckets::new(&policy.rate, sharing),
+            quotas: Quotas::new(&policy.quota, sharing),
             policy,
             used: Usage::default(),
             heavy: Usage::default(),
@@ -123,9 +126,9 @@ impl Account {
     }
 
     /// Whether it can be forgotten without an effect.
-    fn is_idle(&self, now: Instant) -> bool {
+    fn is_idle(&self, clock: WallClock, now: Instant) -> bool {
         let is_over = self.used.is_nothing() && self.waiting == 0 && !self.listed;
-        is_over && now >= self.seen + self.buckets.refill()
+        is_over && !self.quotas.are_used(clock, now) && now >= self.seen + self.buckets.refill()
     }
 }
 
@@ -145,13 +148,15 @@ pub(super) struct Tenants {
     sharing: Sharing,
     /// Accounts that asked, held or waited of late, where limits are leased.
     listed: Vec<usize>,
+    pub(super) clock: WallClock,
 }
 
 impl Tenants {
     pub(super) fn new(policy: &Policy, other: TenantId, now: Instant) -> Self {
         let sharing = policy.sharing;
         let shared = Account::new(other, Arc::clone(&policy.default), sharing, now);
-        Self { slots: vec![shared], by_id: HashMap::new(), unnamed: 0, hand: 0, sharing, listed: Vec::new() }
+        let (slots, by_id, listed) = (vec![shared], HashMap::new(), Vec::new());
+        Self { slots, by_id, unnamed: 0, hand: 0, sharing, listed, clock: WallClock::new(now) }
     }
 
     /// The slot of a tenant's account, made if needed.
@@ -185,7 +190,9 @@ impl Tenants {
     pub(super) fn list_again(&mut self, slot: usize, now: Instant) {
         let account = &mut self.slots[slot];
         let in_use = !account.used.is_nothing() || account.waiting > 0 || account.part.is_leased();
-        account.listed = in_use || account.asked.both(now) != [0, 0];
+        // What a quota lost is known to the store only while it is reported.
+        let is_reported = account.quotas.exceed_fixed_part();
+        account.listed = in_use || is_reported || account.asked.both(now) != [0, 0];
         if account.listed {
             self.listed.push(slot);
         }
@@ -219,7 +226,7 @@ impl Tenants {
         for _ in 0..SWEEP {
             self.hand = if self.hand + 1 < self.slots.len() { self.hand + 1 } else { SHARED + 1 };
             let old = self.slots.get(self.hand)?;
-            if !old.named && old.is_idle(now) {
+            if !old.named && old.is_idle(self.clock, now) {
                 self.by_id.remove(&old.id);
                 self.unnamed -= 1;
                 return Some(self.hand);
@@ -238,6 +245,7 @@ impl Tenants {
                 Arc::clone(if slot == SHARED { &policy.default } else { policy.tenant(&account.id) });
             account.part.reload(account.policy.in_flight, policy.sharing);
             account.buckets.reload(&account.policy.rate, policy.sharing);
+            account.quotas.reload(&account.policy.quota, policy.sharing);
             self.unnamed += usize::from(slot != SHARED && !account.named);
         }
     }
@@ -256,6 +264,10 @@ impl Tenants {
 
     pub(super) fn get_mut(&mut self, slot: usize) -> &mut Account {
         &mut self.slots[slot]
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Account> {
+        self.slots.iter_mut()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Account> {

@@ -411,6 +411,10 @@ impl Proxy {
                 capacity(backend.queries_capacity),
             );
         }
+        self.metrics.clear_quotas();
+        for (tenant, used) in self.admission.quotas_used() {
+            self.metrics.quota_used(&tenant, used.kind.as_str(), used.all);
+        }
         self.metrics.encode()
     }
 }

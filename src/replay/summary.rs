@@ -254,9 +254,11 @@ pub(super) fn replayable(verdict: &str) -> bool {
     verdict.starts_with("weir-max-") || limits.iter().any(|limit| limit.id() == verdict)
 }
 
-/// Whether a recorded verdict was that of a queue or a backend's state.
+/// Whether a recorded verdict was that of a quota, a queue or a backend's state.
 fn depends_on_the_moment(verdict: &str) -> bool {
     let limits = [
+        LimitName::QuotaQueries,
+        LimitName::QuotaSamples,
         LimitName::QueueFull,
         LimitName::QueueTimeout,
         LimitName::BackendSick,

@@ -18,6 +18,7 @@ const TERMS: Terms = Terms { pool: amount(POOL), ttl: 2, skew: 1, hold: 3 };
 const MESSAGES: usize = 2;
 /// Units of time after which a walk ends.
 const TIME_MAX: u64 = 40;
+const FOREVER: u64 = 2 * TIME_MAX;
 
 const fn amount(n: u64) -> Amount {
     Amount { bytes: n, queries: n }
@@ -72,6 +73,8 @@ struct World {
     proxies: [Proxy; 2],
     /// Times that the store may still lose its memory.
     losses: u8,
+    /// The longest time of a query, or [`FOREVER`] for what is used and never comes back: that of a quota.
+    hold: u64,
 }
 
 impl Machine for World {
@@ -83,7 +86,7 @@ impl Machine for World {
             if proxy.held() < proxy.lease.usable(self.now).bytes {
                 steps.push((30, Step::Starts(at)));
             }
-            if !proxy.running.is_empty() {
+            if !proxy.running.is_empty() && self.hold < FOREVER {
                 steps.push((5, Step::Ends(at)));
             }
             if proxy.messages.len() < MESSAGES {
@@ -112,7 +115,7 @@ impl Machine for World {
     fn step(&mut self, step: Step) {
         let (now, held) = (self.now, |proxy: &Proxy| amount(proxy.held()));
         match step {
-            Step::Starts(at) => self.proxies[at].running.push(now + TERMS.hold),
+            Step::Starts(at) => self.proxies[at].running.push(now + self.hold),
             Step::Ends(at) => _ = self.proxies[at].running.remove(0),
             Step::Renews(at, wants) => {
                 let proxy = &mut self.proxies[at];
@@ -142,7 +145,18 @@ impl World {
         seats.renew((0, 1), &TERMS, 9, &Renewal { seq: 1, ..Renewal::default() });
         let now = TERMS.ttl + TERMS.skew;
         let (pool, proxies) = (Pool::default(), Default::default());
-        Self { now, ahead: 0, run: 1, seats, seat_seq: 1, pool, dump: None, proxies, losses }
+        Self {
+            now,
+            ahead: 0,
+            run: 1,
+            seats,
+            seat_seq: 1,
+            pool,
+            dump: None,
+            proxies,
+            losses,
+            hold: TERMS.hold,
+        }
     }
 
     fn restart(&mut self, dump: (Pool, Pool)) {
@@ -159,7 +173,7 @@ impl World {
                 if self.pool == Pool::default() {
                     self.pool = Pool::beside(&self.seats);
                 }
-                let answer = self.pool.renew(at_store, &TERMS, id, &request);
+                let answer = self.pool.renew(at_store, &Terms { hold: self.hold, ..TERMS }, id, &request);
                 self.proxies[at].messages.extend(answer.map(|answer| Message::Answer(request.seq, answer)));
             }
             Message::Answer(seq, answer) => _ = self.proxies[at].lease.answered(self.now, seq, &answer),
@@ -181,6 +195,11 @@ fn check(start: &World, sum: fn(&World) -> u64) {
     search(start, 10_000, sum, POOL);
     let full = (0..4_000).filter(|seed| walk(start, *seed, 150, sum, POOL) == POOL).count();
     assert!(full > 3_500, "{full} walks used all of the pool");
+}
+
+#[test]
+fn no_interleaving_uses_more_than_a_quota_while_the_store_keeps_its_memory() {
+    check(&World { hold: FOREVER, ..World::new(0) }, World::running);
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod lanes;
 mod leased;
 mod leased_tenants;
 mod preflight;
+mod quotas;
 mod readers;
 mod scale;
 mod shut_out;

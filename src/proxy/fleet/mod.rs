@@ -277,6 +277,7 @@ impl Member {
             let renewal = lease.renew(now, Demand { weight: 1, ..Demand::default() }, Amount::NONE);
             asks.push(Ask { pool: format!("backend:{name}"), size: Amount::NONE, hold_ms: 0, renewal });
         }
+        asks.extend(self.tenants.leave(now));
         let round = Round { leases: asks, tokens: Vec::new() };
         if let Err(error) = self.store.round(&round, self.settings.timeout).await {
             tracing::debug!(%error, "the leases end by themselves");

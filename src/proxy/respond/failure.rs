@@ -259,6 +259,7 @@ pub(in crate::proxy) fn fix(limit: LimitName, estimate: &Estimated) -> String {
         LimitName::MaxSteps => "raise the step, or ask for a shorter time".to_owned(),
         LimitName::MaxRange => "ask for a shorter time, or use a recording rule".to_owned(),
         LimitName::MaxSelectors => "split the query, or use a recording rule".to_owned(),
+        LimitName::QuotaQueries => "ask less often, or for longer times at once".to_owned(),
         _ => explain::cheapest_fix(estimate),
     }
 }

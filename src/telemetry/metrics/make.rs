@@ -370,6 +370,11 @@ impl Metrics {
             rule_hits: make.rule_hits()?,
             soft_limits: make.soft_limits()?,
             label_enforcement: make.label_enforcement()?,
+            quota_used: make.gauges(
+                "weir_quota_used",
+                "Used of a tenant's quota in the hour or day of now, by all proxies as far as known.",
+                &["tenant", "quota"],
+            )?,
             identified: make.identified()?,
             jwks_fetches: make.jwks_fetches()?,
             journal_records: make.journal_records()?,

@@ -92,6 +92,7 @@ pub struct Metrics {
     rule_hits: IntCounterVec,
     soft_limits: IntCounterVec,
     label_enforcement: IntCounterVec,
+    quota_used: GaugeVec,
     identified: identity::Identified,
     jwks_fetches: IntCounterVec,
     journal_records: IntCounterVec,
@@ -375,6 +376,16 @@ impl Metrics {
     /// A request of a tenant that is confined to labels was `confined`, or `refused` since it could not be.
     pub fn label_enforcement(&self, tenant: &TenantId, outcome: &'static str) {
         self.label_enforcement.with_label_values(&[self.tenants.label(tenant), outcome]).inc();
+    }
+
+    /// Clears the use of quotas, which is set anew.
+    pub fn clear_quotas(&self) {
+        self.quota_used.reset();
+    }
+
+    /// What a tenant used of a quota; tenants beyond the bound add up.
+    pub fn quota_used(&self, tenant: &TenantId, quota: &'static str, used: u64) {
+        self.quota_used.with_label_values(&[self.tenants.label(tenant), quota]).add(used as f64);
     }
 
     /// The store answers or not, has just lost its memory or not, and knows this number of proxies.

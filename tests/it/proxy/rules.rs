@@ -201,3 +201,30 @@ async fn over_a_soft_limit_an_answer_carries_a_warning_and_else_it_stays_as_it_i
     assert!(!direct.body.contains("warnings") && direct.headers.contains_key("content-length"));
     weir.until_idle().await;
 }
+
+#[tokio::test]
+async fn over_a_quota_an_answer_carries_a_warning_and_then_queries_are_429_until_the_next_day() {
+    let (_upstream, weir) = before("limits: {default: {quota: {queries: 10/d}}}").await;
+    for _ in 0..10 {
+        let answer = weir.get("/api/v1/query?query=small").await;
+        assert!(answer.status == 200 && answer.json()["warnings"].is_null(), "{}", answer.body);
+    }
+    let slow = weir.get("/api/v1/query?query=small").await;
+    let warning = slow.json()["warnings"][0].as_str().unwrap().to_owned();
+    let want = "tenant `anonymous` has used 11 queries, over its quota of 10: its queries run in the slow lane. Over 11 they are \
+                refused. (weir-quota-queries) To stay below it: ask less often";
+    assert!(slow.status == 200 && warning.starts_with(want), "{warning}");
+    let refused = weir.get("/api/v1/query?query=small").await;
+    assert_eq!(
+        (refused.status, &refused.headers["weir-error"]),
+        (429, &"weir-quota-queries".parse().unwrap())
+    );
+    assert!(refused.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() <= 86_400);
+    assert!(
+        refused.error().contains("tenant `anonymous` has used its quota of 10 queries"),
+        "{}",
+        refused.body
+    );
+    assert!(weir.metrics().contains(r#"weir_quota_used{quota="queries",tenant="anonymous"} 11"#));
+    weir.until_idle().await;
+}

@@ -172,3 +172,43 @@ async fn light_queries_make_no_round_trip_and_a_heavy_one_has_its_lease_within_5
     waits.sort_unstable();
     assert!(waits[0] > Duration::ZERO && waits[4] < Duration::from_millis(50), "{waits:?}");
 }
+
+/// Asks until the quota is used up; gives the number of queries that ran.
+async fn uses_up(member: &Member) -> u64 {
+    let (mut ran, mut last) = (0, Instant::now());
+    // A refusal is final only when no round brought more.
+    while last.elapsed() < 3 * EVERY {
+        match admit_of(&member.admission, "quota", MIB).await {
+            Ok(_) => (ran, last) = (ran + 1, Instant::now()),
+            Err(_) => sleep(Duration::from_millis(20)).await,
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    ran
+}
+
+#[tokio::test]
+async fn proxies_use_up_a_quota_together_and_a_new_one_gets_no_more_than_its_own_part() {
+    let test = "proxies_use_up_a_quota_together_and_a_new_one_gets_no_more_than_its_own_part";
+    let Some(server) = Server::start(test) else { return };
+    let (quota, part) = (4_000, 4_000 / 10 / REPLICAS);
+    let mut limits = limits(0, 0);
+    // Longer than the test, whenever it begins.
+    let rate = NonZeroU64::new(quota).map(|count| Rate { count, per: Duration::from_secs(1 << 32) });
+    limits.quota.queries = RateLimit { rate, mode: Mode::Enforce };
+    let members = [(); 2].map(|()| Member::with(&server, 4_000, limits.clone()));
+    for member in &members {
+        member.until_ready().await;
+    }
+    let (first, second) = tokio::join!(uses_up(&members[0]), uses_up(&members[1]));
+    let all = first + second;
+    // But for the parts of two proxies that do not run, and with a tenth more in the slow lane.
+    assert!(all >= quota - 2 * part && all <= quota, "{first} and {second}");
+    for member in &members {
+        let (_, used) = member.admission.quotas_used().remove(0);
+        assert_eq!(used.all, all, "every proxy knows of it");
+    }
+    let third = Member::with(&server, 4_000, limits);
+    third.until_ready().await;
+    assert!(uses_up(&third).await <= 2 * part);
+}
