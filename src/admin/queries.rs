@@ -4,11 +4,11 @@ use axum::{
     extract::{Path, State},
     response::Response,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    reply::{Asked, Failed, success},
+    reply::{Asked, Failed, success, with_fleet},
     snapshot::take::{query, wait_reasons},
     state::Admin,
 };
@@ -36,11 +36,11 @@ pub(super) async fn kill_one(
     asked: Asked,
 ) -> Result<Response, Failed> {
     let id = id.parse().map_err(|_| Failed::bad(format!("`{id}` is not the number of a query")))?;
-    let killed = kill(&admin, Selection { id: Some(id), ..Selection::default() }, asked)?;
-    if killed.is_empty() {
+    let killed = kill(&admin, Selection { id: Some(id), ..Selection::default() }, asked).await?;
+    if killed["killed"] == json!([]) && killed.get("fleet").is_none() {
         return Err(Failed::missing(format!("query {id} is not in the proxy, or was stopped before")));
     }
-    Ok(success(json!({"killed": killed})))
+    Ok(success(killed))
 }
 
 /// Stops all that match every parameter.
@@ -58,10 +58,10 @@ pub(super) async fn kill_matching(State(admin): State<Admin>, mut asked: Asked) 
             "name a tenant, dashboard, user or fingerprint; all queries are not stopped at once",
         ));
     }
-    Ok(success(json!({"killed": kill(&admin, which, asked)?})))
+    Ok(success(kill(&admin, which, asked).await?))
 }
 
-fn kill(admin: &Admin, which: Selection, mut asked: Asked) -> Result<Vec<serde_json::Value>, Failed> {
+async fn kill(admin: &Admin, which: Selection, mut asked: Asked) -> Result<Value, Failed> {
     let (reason, by) = (asked.take("reason").unwrap_or_default(), asked.take("by"));
     asked.nothing_else()?;
     let is_short = |text: &str| text.chars().count() <= REASON_CHARS;
@@ -70,9 +70,10 @@ fn kill(admin: &Admin, which: Selection, mut asked: Asked) -> Result<Vec<serde_j
     }
     let author = asked.author(by);
     let kill = Kill { by: author.name.clone(), reason };
-    let killed = admin.proxy.kill(&which, kill, &author);
+    let killed = admin.proxy.kill(&which, kill, &author).await;
     let now = Instant::now();
-    let shown = killed.iter().map(|seen| serde_json::to_value(query(seen, None, LISTED_CHARS, now)));
+    let shown = killed.here.iter().map(|seen| serde_json::to_value(query(seen, None, LISTED_CHARS, now)));
     // There are only numbers and texts.
-    Ok(shown.filter_map(Result::ok).collect())
+    let shown: Vec<_> = shown.filter_map(Result::ok).collect();
+    Ok(with_fleet(json!({"killed": shown}), killed.passed_on))
 }

@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{base::ErrorKind, http::Holder, proxy::Author};
 
@@ -42,6 +42,17 @@ pub(super) const HEADERS: [(header::HeaderName, &str); 2] =
 pub(super) fn success(data: impl Serialize) -> Response {
     let body = json!({"status": "success", "data": data});
     (HEADERS, body.to_string()).into_response()
+}
+
+/// Adds whether an order was passed on to the other proxies of the fleet: `{"fleet": {"passed_on": true}}`, or `false` and the
+/// `error`. Without a fleet nothing is added.
+pub(super) fn with_fleet(mut answer: Value, passed_on: Option<Result<(), String>>) -> Value {
+    match passed_on {
+        None => {}
+        Some(Ok(())) => answer["fleet"] = json!({"passed_on": true}),
+        Some(Err(error)) => answer["fleet"] = json!({"passed_on": false, "error": error}),
+    }
+    answer
 }
 
 /// The parameters of a request, each once, and its sender.

@@ -9,7 +9,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::reply::{Asked, Failed, success};
+use super::reply::{Asked, Failed, success, with_fleet};
 use crate::{
     base::ErrorKind,
     proxy::{NoRoom, Proxy},
@@ -69,7 +69,7 @@ pub(super) async fn add(
         })?;
     let mut shown = shown(&proxy, &rule, "api", now_ms);
     shown["kept"] = json!(error.is_none());
-    Ok(success(shown))
+    Ok(success(with_fleet(shown, proxy.pass_on_rules().await)))
 }
 
 /// Takes one away.
@@ -81,11 +81,13 @@ pub(super) async fn remove(
     let by = asked.take("by");
     asked.nothing_else()?;
     let (author, gone) = (asked.author(by), name.clone());
-    let removed = tokio::task::spawn_blocking(move || proxy.rules().remove(&gone, &author)).await;
+    let removing = Arc::clone(&proxy);
+    let removed = tokio::task::spawn_blocking(move || removing.rules().remove(&gone, &author)).await;
     let removed = removed.map_err(|error| Failed(ErrorKind::Internal, error.to_string()))?;
     let why = || {
         format!("no rule `{name}` was set over the admin API; those of the configuration are changed there")
     };
     let (rule, error) = removed.ok_or_else(|| Failed::missing(why()))?;
-    Ok(success(json!({"removed": rule.name(), "kept": error.is_none()})))
+    let removed = json!({"removed": rule.name(), "kept": error.is_none()});
+    Ok(success(with_fleet(removed, proxy.pass_on_rules().await)))
 }

@@ -1,6 +1,6 @@
 //! Settings of a backend; the configuration resolves into these.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Uri, uri::PathAndQuery};
 
@@ -161,6 +161,13 @@ impl BaseUrl {
     /// Whether it is reached over TLS.
     pub const fn secure(&self) -> bool {
         self.secure
+    }
+
+    /// Whether it leads to another process on each machine.
+    pub fn is_loopback(&self) -> bool {
+        let name = &*self.host;
+        let is_local = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified();
+        name.parse().map_or(name == "localhost" || name.ends_with(".localhost"), is_local)
     }
 
     /// Host and port, for connecting.

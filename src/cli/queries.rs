@@ -76,12 +76,23 @@ pub(super) fn kill(args: &Kill) -> ExitCode {
     match block_on(admin.ask(Method::DELETE, &target(args), None)) {
         Ok(data) => {
             let killed = data["killed"].as_array().map_or(0, Vec::len);
-            output::out(
-                format_args!("stopped {killed}\n{}", table(&data["killed"])).to_string().trim_end(),
-                0,
-            )
+            let elsewhere = elsewhere(&data["fleet"]);
+            let said = format!("stopped {killed}{elsewhere}\n{}", table(&data["killed"]));
+            let is_everywhere = data["fleet"]["passed_on"] != false;
+            output::out(said.trim_end(), if is_everywhere { 0 } else { FAILED })
         }
         Err(message) => output::err(message, FAILED),
+    }
+}
+
+/// How far an order of the admin API went; nothing without a fleet.
+pub(super) fn elsewhere(fleet: &Value) -> String {
+    match (fleet["passed_on"].as_bool(), fleet["error"].as_str()) {
+        (Some(true), _) => " here; passed on to the other proxies".to_owned(),
+        (Some(false), why) => {
+            format!(" here; NOT passed on to the other proxies: {}", clean(why.unwrap_or_default(), 200))
+        }
+        (None, _) => String::new(),
     }
 }
 

@@ -5,7 +5,7 @@
 //! have been written since.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fmt,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
@@ -36,6 +36,8 @@ const RUNS: usize = 2;
 const SHARDS: usize = 16;
 /// Larger numbers than this are not observations but damage (2^53, the largest integer that JSON carries exactly).
 const PLAUSIBLE_MAX: u64 = 1 << 53;
+/// Queries that are kept for an offer to other proxies.
+const OFFERS_MAX: usize = 64;
 /// The beginning of a saved history: its format and version.
 const HEADER: &str = "weir-learned 3 ";
 /// Longest file read, for each entry of room: eleven numbers fit with ease.
@@ -118,6 +120,8 @@ pub struct History {
     shards: [Mutex<Shard>; SHARDS],
     /// Queries in all shards.
     len: AtomicUsize,
+    /// Those that ran since they were last offered to other proxies.
+    offers: Mutex<Offers>,
 }
 
 #[derive(Debug, Default)]
@@ -173,6 +177,43 @@ impl Entry {
     fn seen_ms(&self) -> u64 {
         self.runs[0].1
     }
+
+    /// Nothing is larger than can be, or later than now.
+    fn limit(&mut self, now_ms: u64) {
+        self.peak = self.peak.min(PLAUSIBLE_MAX);
+        self.peak_ms = self.peak_ms.min(now_ms);
+        for run in &mut self.runs {
+            run.1 = run.1.min(now_ms);
+        }
+    }
+}
+
+/// The history of a query for another proxy, and the time by this one's clock.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Offered {
+    now_ms: u64,
+    entry: Entry,
+}
+
+/// The last queries of which the history changed, each once; bounded.
+#[derive(Debug, Default)]
+struct Offers(VecDeque<Fingerprint>);
+
+impl Offers {
+    fn push(&mut self, id: Fingerprint) {
+        if self.0.contains(&id) {
+            return;
+        }
+        if self.0.len() == OFFERS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(id);
+    }
+
+    fn latest(self, max: usize) -> impl Iterator<Item = Fingerprint> {
+        self.0.into_iter().rev().take(max)
+    }
 }
 
 impl History {
@@ -182,6 +223,7 @@ impl History {
             capacity: capacity.div_ceil(SHARDS).max(1),
             shards: Default::default(),
             len: AtomicUsize::new(0),
+            offers: Mutex::default(),
         }
     }
 
@@ -259,17 +301,55 @@ impl History {
         }
         let entries: Vec<Entry> = serde_json::from_slice(body).map_err(|_| HistoryError::Corrupt)?;
         for mut entry in entries {
-            entry.peak = entry.peak.min(PLAUSIBLE_MAX);
-            entry.peak_ms = entry.peak_ms.min(now_ms);
-            for run in &mut entry.runs {
-                run.1 = run.1.min(now_ms);
-            }
+            entry.limit(now_ms);
             if now_ms.saturating_sub(entry.seen_ms()) <= FORGET_MS {
                 let is_new = store.shard(Fingerprint::from_words(entry.id)).insert(entry, store.capacity);
                 store.len.fetch_add(usize::from(is_new), Relaxed);
             }
         }
         Ok(store)
+    }
+
+    /// A query that was observed is offered to other proxies.
+    pub fn offer(&self, key: &HistoryKey) {
+        self.offers.lock().push(key.id);
+    }
+
+    /// The history of the queries that were offered last, at most this number, under their names; the others are not offered.
+    pub fn take_offers(&self, max: usize, now_ms: i64) -> Vec<(String, Vec<u8>)> {
+        let ids = std::mem::take(&mut *self.offers.lock());
+        let entries = ids.latest(max).filter_map(|id| {
+            let shard = self.shard(id);
+            shard.index.get(&id).and_then(|at| shard.slots.get(*at)).map(|slot| slot.entry)
+        });
+        let offered = entries.map(|entry| {
+            let [high, low] = entry.id;
+            // Integers always serialise.
+            let text = serde_json::to_vec(&Offered { now_ms: now_ms.max(0) as u64, entry });
+            (format!("{high:016x}{low:016x}"), text.unwrap_or_default())
+        });
+        offered.collect()
+    }
+
+    /// Takes the history of a query that another proxy offered `age_ms` ago, by its clock. Its runs count as if they were
+    /// observed here: the larger peak, and the last runs. Whether it can be read.
+    pub fn take(&self, offered: &[u8], age_ms: u64, now_ms: i64) -> bool {
+        let offered = Some(offered).filter(|text| text.len() <= ENTRY_BYTES_MAX);
+        let offered = offered.and_then(|text| serde_json::from_slice::<Offered>(text).ok());
+        let Some(Offered { now_ms: then_ms, mut entry }) = offered else { return false };
+        let now_ms = now_ms.max(0) as u64;
+        // By this clock, whatever the other says: an observation is as old as it is.
+        let here = |at: u64| now_ms.saturating_sub(age_ms.saturating_add(then_ms.saturating_sub(at)));
+        entry.peak_ms = here(entry.peak_ms);
+        for run in entry.runs.iter_mut().filter(|run| **run != Run::default()) {
+            run.1 = here(run.1);
+        }
+        entry.limit(now_ms);
+        if now_ms.saturating_sub(entry.seen_ms()) <= FORGET_MS {
+            let is_new = self.shard(Fingerprint::from_words(entry.id)).merge(entry, self.capacity, now_ms);
+            self.len.fetch_add(usize::from(is_new), Relaxed);
+        }
+        true
     }
 
     fn shard(&self, id: Fingerprint) -> MutexGuard<'_, Shard> {
@@ -279,6 +359,22 @@ impl History {
 }
 
 impl Shard {
+    /// Puts an entry of another proxy beside what is known here. Whether there is one more than before.
+    fn merge(&mut self, mut entry: Entry, capacity: usize, now_ms: u64) -> bool {
+        let known = self.index.get(&Fingerprint::from_words(entry.id)).copied();
+        if let Some(known) = known.and_then(|at| self.slots.get(at)).map(|slot| slot.entry) {
+            if known.peak(now_ms) >= entry.peak(now_ms) {
+                (entry.peak, entry.peak_ms) = (known.peak, known.peak_ms);
+            }
+            let mut runs = [known.runs, entry.runs].concat();
+            runs.sort_by_key(|run| std::cmp::Reverse(run.1));
+            runs.dedup();
+            runs.resize(RUNS, Run::default());
+            entry.runs = runs.try_into().unwrap_or(entry.runs);
+        }
+        self.insert(entry, capacity)
+    }
+
     /// Whether there is one more than before.
     fn insert(&mut self, entry: Entry, capacity: usize) -> bool {
         let (id, slot) = (Fingerprint::from_words(entry.id), Slot { entry, used: false });

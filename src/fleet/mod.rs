@@ -12,9 +12,12 @@
 //! Tenants' limits on queries in flight are pools as budgets are. Of a tenant's rate the pool is a bucket of tokens, and a
 //! proxy draws some ahead ([`Draws`], `tokens.lua`, and `bucket`, its model): unspent ones count as if they were still in it.
 //!
+//! Proxies also keep a board there, of bounded [`Topic`]s: kills, rules, pressure and observed costs, read once a second.
+//!
 //! [`Lease`] is the side of the proxy and a plain value; `lease.lua` is that of the store, and `pool` its model in Rust, on
 //! which the protocol is checked. [`Store`] carries messages between them.
 
+mod board;
 #[cfg(test)]
 mod bucket;
 mod lease;
@@ -23,6 +26,9 @@ mod pool;
 mod store;
 mod tokens;
 
+pub use board::{
+    BoardAnswer, BoardAsk, Cursor, Entry, PAGE_BYTES, PAGE_ENTRIES, Post, Topic, VALUE_BYTES_MAX, page,
+};
 pub use lease::{Answer, Lease, Renewal, SKEW_MS, TTL_MS};
 pub use store::{Answers, Ask, AskTokens, Round, SEATS, Store, StoreError};
 pub use tokens::{Draw, Drawn, Draws};

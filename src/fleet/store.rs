@@ -3,10 +3,14 @@
 
 use std::{fmt, time::Duration};
 
-use redis::{AsyncConnectionConfig, Client, RedisError, Script, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, Client, Pipeline, RedisError, Script, Value, aio::MultiplexedConnection,
+    from_redis_value,
+};
 use tokio::time::timeout;
 
 use super::{
+    board::{BoardAnswer, BoardAsk, Row},
     lease::{Answer, Renewal, SKEW_MS, TTL_MS},
     tokens::{Draw, Drawn},
 };
@@ -16,6 +20,8 @@ use crate::base::share::Amount;
 pub(super) const SCRIPT: &str = include_str!("lease.lua");
 /// The script that it runs for each request for tokens.
 pub(super) const TOKENS: &str = include_str!("tokens.lua");
+/// The script that it runs for each topic of the board.
+const BOARD: &str = include_str!("board.lua");
 /// The pool of seats, of which every proxy holds one: it counts them, and knows whether the store lost its memory.
 pub const SEATS: &str = "proxies";
 /// Lua counts exactly up to 2^53.
@@ -54,6 +60,8 @@ pub struct Round {
     pub leases: Vec<Ask>,
     /// Requests for tokens.
     pub tokens: Vec<AskTokens>,
+    /// Writes to the board, and reads of its news.
+    pub boards: Vec<BoardAsk>,
 }
 
 /// The answers in the order of the requests; `None` for one that came late.
@@ -63,6 +71,8 @@ pub struct Answers {
     pub leases: Vec<Option<Answer>>,
     /// To requests for tokens.
     pub tokens: Vec<Option<Drawn>>,
+    /// Of the board.
+    pub boards: Vec<BoardAnswer>,
 }
 
 /// Why the store did not answer.
@@ -102,6 +112,7 @@ pub struct Store {
     client: Client,
     script: Script,
     tokens: Script,
+    board: Script,
     /// Before the name of every key.
     prefix: String,
     /// This process; no other ever has the same.
@@ -123,8 +134,8 @@ impl Store {
     /// The URL cannot be used.
     pub fn new(url: &str, fleet: &str, id: String) -> Result<Self, String> {
         let client = Client::open(url).map_err(|error| error.to_string())?;
-        let (script, tokens) = (Script::new(SCRIPT), Script::new(TOKENS));
-        Ok(Self { client, script, tokens, prefix: format!("weir:{fleet}:"), id, connection: None })
+        let [script, tokens, board] = [SCRIPT, TOKENS, BOARD].map(Script::new);
+        Ok(Self { client, script, tokens, board, prefix: format!("weir:{fleet}:"), id, connection: None })
     }
 
     /// Makes one round trip. Any failure closes the connection, so that nothing that was sent is read by a later call.
@@ -159,7 +170,9 @@ impl Store {
         let mut inner = self.client.get_multiplexed_async_connection_with_config(&config).await?;
         let mut first = redis::pipe();
         first.cmd("INFO").arg("server");
-        first.load_script(&self.script).ignore().load_script(&self.tokens).ignore();
+        for script in [&self.script, &self.tokens, &self.board] {
+            first.load_script(script).ignore();
+        }
         let (info,): (String,) = first.query_async(&mut inner).await?;
         let run = run_of(&info).ok_or_else(|| StoreError::Failed("it names no run_id".to_owned()))?;
         Ok(Connection { inner, run })
@@ -180,13 +193,47 @@ impl Store {
         for ask in &round.tokens {
             call(&self.tokens, &ask.bucket, &token_numbers(ask, TTL_MS, SKEW_MS));
         }
-        let answers: Vec<Vec<u64>> = pipeline.query_async(&mut connection.inner).await?;
-        let (leases, tokens) = answers.split_at_checked(round.leases.len()).unwrap_or((&answers, &[]));
+        for ask in &round.boards {
+            self.add_board(&mut pipeline, ask, connection.run);
+        }
+        let mut answers: Vec<Value> = pipeline.query_async(&mut connection.inner).await?;
+        let counted = round.leases.len() + round.tokens.len();
+        let boards = answers.split_off(counted.min(answers.len()));
+        let numbers = answers.into_iter().map(from_redis_value::<Vec<u64>>).collect::<Result<Vec<_>, _>>();
+        let numbers = numbers.map_err(|error| StoreError::Failed(error.to_string()))?;
+        let (leases, tokens) = numbers.split_at_checked(round.leases.len()).unwrap_or((&numbers, &[]));
         Ok(Answers {
             leases: leases.iter().map(|numbers| answer(numbers)).collect(),
             tokens: tokens.iter().map(|numbers| drawn(numbers)).collect(),
+            // An entry that is no entry must not end the leases.
+            boards: boards
+                .into_iter()
+                .zip(&round.boards)
+                .map(|(reply, ask)| read_board(reply, ask))
+                .collect(),
         })
     }
+
+    fn add_board(&self, pipeline: &mut Pipeline, ask: &BoardAsk, run: u64) {
+        let key = format!("{}board:{}", self.prefix, ask.topic.as_str());
+        let order = format!("{key}:order");
+        pipeline.cmd("EVALSHA").arg(self.board.get_hash()).arg(2).arg(key).arg(order);
+        for number in ask.numbers(run) {
+            pipeline.arg(number.min(NUMBER_MAX));
+        }
+        for post in &ask.posts {
+            pipeline.arg(&post.name).arg(post.version).arg(post.life_ms.min(NUMBER_MAX)).arg(&post.value[..]);
+        }
+    }
+}
+
+fn read_board(reply: Value, ask: &BoardAsk) -> BoardAnswer {
+    type Reply = (u64, u64, u64, Vec<u64>, Vec<Value>);
+    let Ok((incarnation, upto, seq, versions, rows)) = from_redis_value::<Reply>(reply) else {
+        return BoardAnswer { cursor: ask.cursor, unreadable: 1, ..BoardAnswer::default() };
+    };
+    let rows = rows.into_iter().map(|row| from_redis_value::<Row>(row).ok()).collect();
+    BoardAnswer::new((incarnation, upto, seq), versions, rows)
 }
 
 /// The arguments of the script behind the proxy's name.

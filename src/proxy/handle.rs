@@ -22,7 +22,7 @@ use tower::ServiceExt as _;
 use super::{
     config::{ConfigSnapshot, ConfigState, Settings},
     estimate::FIX_SEARCHES_MAX,
-    fleet::{Fleet, FleetStatus},
+    fleet::{Fleet, FleetStatus, Subjects, first_number},
     identify::{OnBehalfOf, layer::Incoming},
     log::{ActiveQueries, ActiveQuery, QueryLogs, QueryState, cut},
     long_answers::LongAnswers,
@@ -75,7 +75,7 @@ pub struct Proxy {
     pub(crate) admin_connections: Arc<Connections>,
     pub(crate) started_ms: i64,
     config: Mutex<ConfigState>,
-    fleet: Arc<Fleet>,
+    pub(super) fleet: Arc<Fleet>,
 }
 
 impl fmt::Debug for Proxy {
@@ -97,9 +97,19 @@ impl Proxy {
         metrics.learned_entries(history.len() as u64);
         let connections = Connections::new(settings.connections);
         let admin_connections = Connections::new(settings.admin_connections);
-        let (admission, active) = (Admission::new(policy), ActiveQueries::new(clock));
-        let fleet = Arc::new(Fleet::default());
-        if let Some(Err(error)) = settings.fleet.take().map(|of| fleet.join(&of, &admission, &metrics)) {
+        let (fleet, joined) = (Arc::new(Fleet::default()), settings.fleet.take());
+        let last_number = joined.as_ref().map_or(0, |_| first_number());
+        let (admission, active) = (Admission::new(policy), ActiveQueries::new(last_number, clock));
+        let rules = Arc::new(QueryRules::new(rules, Arc::clone(&metrics), clock));
+        let in_fleet = joined.is_some();
+        let subjects = Subjects {
+            active: Arc::clone(&active),
+            rules: Arc::clone(&rules),
+            history: Arc::clone(&history),
+            metrics: Arc::clone(&metrics),
+            clock,
+        };
+        if let Some(Err(error)) = joined.map(|of| fleet.join(&of, &admission, subjects)) {
             // The check of the configuration has read the same URL.
             tracing::error!(error, "no fleet: every proxy keeps to its fixed part");
         }
@@ -129,9 +139,9 @@ impl Proxy {
         let shared = Arc::new(Shared {
             identifier,
             reader: QueryReader { bodies: Bodies::new(), cache },
-            rules: QueryRules::new(rules, Arc::clone(&metrics), clock),
+            rules,
             pricing,
-            settler: Settler { metrics: Arc::clone(&metrics), history, clock },
+            settler: Settler { metrics: Arc::clone(&metrics), history, in_fleet, clock },
         });
         Arc::new(Self {
             stack: stack(&shared),
@@ -220,7 +230,7 @@ impl Proxy {
     }
 
     /// The rules against single queries.
-    pub(crate) fn rules(&self) -> &QueryRules {
+    pub(crate) fn rules(&self) -> &Arc<QueryRules> {
         &self.shared.rules
     }
 

@@ -17,7 +17,7 @@ use crate::{cost::History, limit::Admission, promql, telemetry::metrics::Metrics
 pub(super) struct Shared {
     pub(super) identifier: Identifier,
     pub(super) reader: QueryReader,
-    pub(super) rules: QueryRules,
+    pub(super) rules: Arc<QueryRules>,
     pub(super) pricing: Pricing,
     pub(super) settler: Settler,
 }
@@ -55,6 +55,8 @@ pub(super) struct Pricing {
 pub(super) struct Settler {
     pub(super) metrics: Arc<Metrics>,
     pub(super) history: Arc<History>,
+    /// Observed costs are offered to other proxies.
+    pub(super) in_fleet: bool,
     /// Milliseconds since the epoch.
     pub(super) clock: fn() -> i64,
 }

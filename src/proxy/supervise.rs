@@ -8,7 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::{fleet::Fleet, log::ActiveQueries, upstream::Upstream};
 use crate::{
     backend::pressure::Observation,
-    base::distress::{Load, Signal},
+    base::distress::{Distress, Load, Signal},
     limit::{self, Admission, Candidate, Cut, victim},
     telemetry::metrics::Metrics,
 };
@@ -83,7 +83,8 @@ impl BackendSupervisor {
         // A backend shows the memory of all proxies' queries.
         let all = self.fleet.load_of_all(name, in_flight);
         let observation = upstream.monitor().observe(&pages, all, Instant::now());
-        self.admission.observe(name, &observation.distress, in_flight);
+        let pressure = self.fleet.worst_pressure(name, observation.distress.pressure);
+        self.admission.observe(name, &Distress { pressure, ..observation.distress }, in_flight);
         if observation.runs_out {
             self.cancel_one(name, in_flight);
         }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 pub use super::query::OnUnparsable;
 use crate::{
     backend::{
-        self, Backend, DataScope, Days, Kind, pressure,
+        self, Backend, BaseUrl, DataScope, Days, Kind, pressure,
         pressure::{HeadRemovals, Monitor},
     },
     base::TimeDialect,
@@ -72,6 +72,8 @@ pub struct Upstream {
     pub push_down: bool,
     /// The identity of the database, whatever its name: the history of one says nothing of another.
     identity: String,
+    /// Its addresses lead to the same database from every machine, so that what it said tells other proxies as well.
+    pub(super) is_known_elsewhere: bool,
     /// The monitor of its distress; it outlives a reload, so that a backend in distress stays known as such.
     monitor: Arc<Mutex<Monitor>>,
     /// Which series left its head; it outlives a reload as well.
@@ -98,6 +100,7 @@ impl Upstream {
         // Digested once, since it is part of a digest for every query.
         let urls = format!("{:?}", settings.backend.urls);
         let identity = Fingerprint::of_bytes(b"backend", &[kind.as_str().as_bytes(), urls.as_bytes()]);
+        let is_known_elsewhere = !settings.backend.urls.iter().any(BaseUrl::is_loopback);
         let renew = |settings, before: Option<&Arc<Backend>>| match before {
             Some(before) => before.renewed(settings),
             None => Backend::new(settings),
@@ -113,6 +116,7 @@ impl Upstream {
             split_percent: settings.split_percent,
             push_down: settings.push_down,
             identity: identity.to_string(),
+            is_known_elsewhere,
             monitor,
             head_removals,
             table: table.unwrap_or_default(),

@@ -6,6 +6,7 @@
 //!                                    RuleSet ┴ find(Subject, now) ─▶ the first rule that matches and has not expired
 //! ```
 
+mod changes;
 mod glob;
 mod hours;
 mod metric;
@@ -18,11 +19,12 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-use self::{glob::Glob, hours::Hours, metric::MetricName};
 pub use self::{
+    changes::{Change, Changes, Versioned},
     spec::{ActionName, ClampSpec, MatchSpec, RuleSpec, SpanSpec},
     subject::Subject,
 };
+use self::{glob::Glob, hours::Hours, metric::MetricName};
 use crate::base::{TenantPattern, time::EvalTimes};
 
 /// Rules in the configuration and over the admin API, each: every query is held against all of them.

@@ -108,6 +108,12 @@ fn fleet_findings(fleet: &FleetStatus, say: &mut impl FnMut(Severity, String)) {
         let text = "the store of leases has lost its memory: for some seconds it grants only what is held";
         say(Severity::Warning, text.to_owned());
     }
+    if let Some(topic) = fleet.unreadable {
+        let text = format!(
+            "an entry among the fleet's {topic} cannot be read: another version of Weir, or somebody else, wrote it to the store"
+        );
+        say(Severity::Warning, text);
+    }
     let FleetStatus { proxies, replicas_max, .. } = fleet;
     if proxies > replicas_max {
         let text = format!(

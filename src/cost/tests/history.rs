@@ -187,3 +187,61 @@ fn damaged_bytes_and_those_of_earlier_versions_are_refused() {
     let key = HistoryKey { id, window: TimeRange { start: 0, end: 1 } };
     assert!(huge.get(&key, 5).unwrap().peak <= 1 << 53);
 }
+
+#[test]
+fn a_run_at_another_proxy_counts_as_one_here_whatever_its_clock_says() {
+    let times = EvalTimes::instant(NOW);
+    let [a, b] = ["sum(a)", "sum(b)"].map(|query| key(query, times, NOW));
+    for skew in [0, -3_600_000, 3_600_000] {
+        let (there, here) = (History::new(100), History::new(100));
+        let then = NOW + skew;
+        there.observe(&a, 500, true, then - 60_000);
+        there.offer(&a);
+        there.offer(&a);
+        here.observe(&a, 700, true, NOW - HALF_LIFE_MS as i64 * 2);
+        let offers = there.take_offers(10, then);
+        assert_eq!(offers.len(), 1);
+        assert!(there.take_offers(10, then).is_empty(), "each once");
+        assert!(here.take(&offers[0].1, 2_000, NOW) && here.take(&offers[0].1, 2_000, NOW));
+        assert_eq!(got(&here, &a, NOW), Some((500, Some(500))), "skew {skew}");
+        let trust = OPEN_TRUST_MS as i64 - 62_000;
+        assert!(got(&here, &a, NOW + trust - 1).unwrap().1.is_some(), "skew {skew}");
+        assert!(
+            got(&here, &a, NOW + trust).unwrap().1.is_none(),
+            "it is trusted no longer than there, {skew}"
+        );
+        here.observe(&a, 900, false, NOW);
+        assert!(here.take(&offers[0].1, 2_000, NOW));
+        assert_eq!(got(&here, &a, NOW).unwrap().0, 900, "the larger peak stays");
+        assert_eq!((got(&here, &b, NOW), here.len()), (None, 1));
+    }
+}
+
+#[test]
+fn an_offer_that_makes_no_sense_is_refused_and_offers_are_bounded() {
+    let store = History::new(100);
+    let all: Vec<_> = (0..200).map(|n| key(&format!("sum(m{n})"), EvalTimes::instant(NOW), NOW)).collect();
+    for key in &all {
+        store.observe(key, 1, true, NOW);
+        store.offer(key);
+    }
+    let offers = store.take_offers(32, NOW);
+    assert_eq!(offers.len(), 32);
+    let good = String::from_utf8(offers[0].1.clone()).unwrap();
+    let other = History::new(100);
+    for bad in [
+        "",
+        "{}",
+        "[]",
+        &good[1..],
+        &format!("{good} "),
+        &good.replace("peak\"", "peek\""),
+        &"x".repeat(9_999),
+    ] {
+        let is_padded = bad.ends_with(' ');
+        assert_eq!(other.take(bad.as_bytes(), 0, NOW), is_padded, "{bad}");
+    }
+    let odd = good.replace("\"peak\":1", &format!("\"peak\":{}", u64::MAX));
+    assert!(other.take(odd.as_bytes(), u64::MAX, NOW) && other.take(odd.as_bytes(), 0, NOW));
+    assert!(offers.iter().all(|(name, _)| name.len() == 32) && other.len() == 1);
+}

@@ -1,5 +1,7 @@
-//! The protocols: what leases and tokens promise, every interleaving of a small fleet, and the scripts beside their models.
+//! The protocols: what leases and tokens promise, every interleaving of a small fleet, the scripts beside their models,
+//! and the board.
 
+mod board;
 mod lease;
 mod model_check;
 mod script;

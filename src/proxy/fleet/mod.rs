@@ -2,6 +2,9 @@
 //! from the store, in one round trip for all.
 //! No query waits for the store. One that finds no room waits in its queue as ever, and that hastens the next round.
 
+mod board;
+mod outbox;
+mod pressure;
 mod tenants;
 
 use std::{
@@ -18,10 +21,16 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use self::tenants::TenantShares;
+pub(super) use self::board::Subjects;
+use self::{
+    board::{Board, News},
+    outbox::Order,
+    tenants::TenantShares,
+};
+use super::{log::Selection, meter::Kill};
 use crate::{
     base::{
-        distress::Load,
+        distress::{Load, Signal},
         share::{Amount, Demand},
     },
     fleet::{Answers, Ask, Lease, Round, SEATS, Store, StoreError},
@@ -77,6 +86,8 @@ pub struct FleetStatus {
     pub proxies: u64,
     /// The most that may run.
     pub replicas_max: u64,
+    /// The topic of an entry of the board that could not be read in the last ten minutes.
+    pub unreadable: Option<&'static str>,
 }
 
 /// What the other proxies have in flight at a backend, and when they said so.
@@ -87,6 +98,7 @@ type Others = HashMap<Arc<str>, (Amount, Instant)>;
 pub(super) struct Fleet {
     status: Mutex<Option<FleetStatus>>,
     others: Mutex<Others>,
+    news: Arc<News>,
     leaving: Notify,
     left: Notify,
 }
@@ -94,7 +106,32 @@ pub(super) struct Fleet {
 impl Fleet {
     /// The state of the fleet; `None` without one.
     pub(super) fn status(&self) -> Option<FleetStatus> {
-        self.status.lock().clone()
+        let status = self.status.lock().clone()?;
+        Some(FleetStatus { unreadable: self.news.unreadable(), ..status })
+    }
+
+    /// The highest pressure that any proxy read at a backend of late, given that of this one.
+    pub(super) fn worst_pressure(&self, backend: &str, own: Option<(Signal, f64)>) -> Option<(Signal, f64)> {
+        self.news.worst_pressure(backend, own)
+    }
+
+    /// Passes an order to stop queries on to the other proxies; `None` without a fleet.
+    ///
+    /// # Errors
+    /// The store did not confirm it.
+    pub(super) async fn pass_on_kill(&self, which: &Selection, kill: &Kill) -> Option<Result<(), String>> {
+        self.status()?;
+        let order = Order { which: which.clone(), kill: kill.clone() };
+        Some(self.news.outbox.pass_on(Some(&order)).await)
+    }
+
+    /// Passes the rules set at run time on to the other proxies; `None` without a fleet.
+    ///
+    /// # Errors
+    /// The store did not confirm it.
+    pub(super) async fn pass_on_rules(&self) -> Option<Result<(), String>> {
+        self.status()?;
+        Some(self.news.outbox.pass_on(None).await)
     }
 
     /// The load of all proxies at a backend, given that of this one.
@@ -128,15 +165,16 @@ impl Fleet {
         self: &Arc<Self>,
         settings: &Settings,
         admission: &Arc<Admission>,
-        metrics: &Arc<Metrics>,
+        subjects: Subjects,
     ) -> Result<(), String> {
-        let id = format!("{}/{:016x}", settings.id, random());
-        let store = Store::new(&settings.url, &settings.name, id)?;
+        let author = format!("{:016x}", random());
+        let store = Store::new(&settings.url, &settings.name, format!("{}/{author}", settings.id))?;
         let replicas_max = settings.replicas_max;
         *self.status.lock() = Some(FleetStatus { replicas_max, ..FleetStatus::default() });
         let member = Member {
             fleet: Arc::clone(self),
-            metrics: Arc::clone(metrics),
+            metrics: Arc::clone(&subjects.metrics),
+            board: Board::new(subjects, Arc::clone(&self.news), author),
             settings: settings.clone(),
             store,
             began: Instant::now(),
@@ -147,6 +185,12 @@ impl Fleet {
         tokio::spawn(member.run(Arc::downgrade(admission)));
         Ok(())
     }
+}
+
+/// Before the first number of a query, so that no two proxies of a fleet give the same: 20 bits of chance, and room for
+/// 2^32 queries below what JSON carries exactly.
+pub(super) fn first_number() -> u64 {
+    (random() >> 44) << 32
 }
 
 /// A number that no other process has.
@@ -160,6 +204,7 @@ fn random() -> u64 {
 struct Member {
     fleet: Arc<Fleet>,
     metrics: Arc<Metrics>,
+    board: Board,
     settings: Settings,
     store: Store,
     began: Instant,
@@ -179,6 +224,7 @@ impl Member {
             tokio::select! {
                 () = sleep(pause) => {}
                 () = admission.lease_wanted(), if up => sleep_until(began + GAP).await,
+                () = fleet.news.outbox.posted(), if up => sleep_until(began + GAP).await,
                 () = fleet.leaving.notified() => break,
             }
         }
@@ -190,8 +236,8 @@ impl Member {
         self.began.elapsed().as_millis() as u64
     }
 
-    /// Renews all leases, also of backends where nothing runs: what others run there moves their memory. Says whether queries
-    /// wait for more.
+    /// Renews all leases, also of backends where nothing runs: what others run there moves their memory. Exchanges news with
+    /// the other proxies once a second. Says whether queries wait for more, or news for being read.
     async fn round(&mut self, admission: &Arc<Admission>) -> bool {
         let pools = admission.pools();
         self.leases.retain(|name, _| pools.iter().any(|(known, _)| known == name));
@@ -205,13 +251,17 @@ impl Member {
             asks.push(Ask { pool: format!("backend:{name}"), size, hold_ms, renewal });
             names.push(name);
         }
-        let mut round = Round { leases: asks, tokens: Vec::new() };
+        let mut round = Round { leases: asks, ..Round::default() };
         let of_tenants = self.tenants.ask(admission, self.now(), self.settings.longest_query, &mut round);
         is_waiting |= of_tenants.is_waiting;
         let sent = Instant::now();
+        let mut exchange = self.board.ask(sent);
+        round.boards = std::mem::take(&mut exchange.asks);
         let outcome = self.store.round(&round, self.settings.timeout).await;
         self.metrics.fleet_round(outcome.is_ok(), of_tenants.tenants(), sent.elapsed());
         self.note(&outcome, &round.leases, &names);
+        let news = outcome.as_ref().map(|answers| &*answers.boards).map_err(ToString::to_string);
+        is_waiting |= self.board.take(exchange, &round.boards, news, sent);
         let (now, began) = (self.now(), self.began);
         let at = |millis| began + Duration::from_millis(millis);
         self.tenants.answered(&of_tenants, &outcome.unwrap_or_default(), admission, now, at);
@@ -278,7 +328,7 @@ impl Member {
             asks.push(Ask { pool: format!("backend:{name}"), size: Amount::NONE, hold_ms: 0, renewal });
         }
         asks.extend(self.tenants.leave(now));
-        let round = Round { leases: asks, tokens: Vec::new() };
+        let round = Round { leases: asks, ..Round::default() };
         if let Err(error) = self.store.round(&round, self.settings.timeout).await {
             tracing::debug!(%error, "the leases end by themselves");
         }

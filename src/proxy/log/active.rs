@@ -166,9 +166,10 @@ struct State {
 }
 
 impl ActiveQueries {
-    pub(in crate::proxy) fn new(clock: fn() -> i64) -> Arc<Self> {
+    /// None yet; the number of the first follows `last`.
+    pub(in crate::proxy) fn new(last: u64, clock: fn() -> i64) -> Arc<Self> {
         let recent = RecentTenants::new(Instant::now());
-        let state = State { next_id: 0, active: HashMap::default(), recent, rejections: VecDeque::new() };
+        let state = State { next_id: last, active: HashMap::default(), recent, rejections: VecDeque::new() };
         Arc::new(Self { clock, state: Mutex::new(state) })
     }
 
@@ -375,7 +376,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_query_is_active_from_its_pricing_to_its_end() {
-        let queries = ActiveQueries::new(|| 0);
+        let queries = ActiveQueries::new(0, || 0);
         let mut guard = queries.enter(read("a"));
         assert_eq!(queries.list()[0].state(), QueryState::Probing);
         guard.queued(asked(1));
@@ -390,7 +391,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_one_that_is_chosen_of_those_that_run_is_cancelled_and_each_once() {
-        let queries = ActiveQueries::new(|| 0);
+        let queries = ActiveQueries::new(0, || 0);
         let holding = |bytes| {
             let mut guard = queries.enter(read("a"));
             guard.queued(asked(bytes));
@@ -412,7 +413,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_same_rejection_is_listed_once_and_the_oldest_is_forgotten() {
-        let queries = ActiveQueries::new(|| 5);
+        let queries = ActiveQueries::new(0, || 5);
         let told = |message| Rejection { reason: "weir-max-series", status: 422, message, shadow: false };
         for i in 0..200 {
             queries.rejected(&owner("a"), &i.to_string(), &"x".repeat(1_000), told("no"));

@@ -17,6 +17,14 @@ pub struct Author {
     pub peer: Option<SocketAddr>,
 }
 
+impl Author {
+    /// One who gave the order to another proxy of the fleet.
+    pub(crate) fn elsewhere(name: &str) -> Self {
+        let name = if name.is_empty() { "an operator" } else { name };
+        Self { name: format!("{name}, at another proxy"), peer: None }
+    }
+}
+
 /// A rule was set or taken away.
 pub(crate) fn rule(action: &'static str, rule: &Rule, by: &Author) {
     // A reader of the line asks next for the queries that the rule matches.

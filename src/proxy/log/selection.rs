@@ -1,9 +1,12 @@
 //! Which active queries an operator means.
 
+use serde::{Deserialize, Serialize};
+
 use super::ActiveQuery;
 
 /// Which queries an order is about: those that match all that is given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Selection {
     /// The number of one query.
     pub id: Option<u64>,

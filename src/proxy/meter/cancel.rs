@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::limit::LimitName;
 
 /// Why a query is ended that passed every limit.
@@ -15,7 +17,8 @@ pub enum Cancellation {
 }
 
 /// An operator's order to stop queries.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Kill {
     /// The operator who gave it; empty where unknown.
     pub by: String,

@@ -78,10 +78,13 @@ impl Settlement {
 
     fn learn(&self, series: u64, is_whole: bool) {
         let Self { query, expected, .. } = self;
-        let Settler { metrics, history, clock } = &self.shared.settler;
+        let Settler { metrics, history, in_fleet, clock } = &self.shared.settler;
         metrics.settled(Dimension::Series, expected.value, expected.confidence, series);
         let key = self.upstream.history_key(&query.scope, query.fingerprint, &query.shape, self.asked_ms);
         history.observe(&key, series, is_whole, clock());
+        if *in_fleet && self.upstream.is_known_elsewhere {
+            history.offer(&key);
+        }
         metrics.learned_entries(history.len() as u64);
     }
 }

@@ -3,18 +3,19 @@
 pub(super) mod layer;
 
 use std::{
-    fs, io,
+    fs, io, mem,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use serde::Deserialize;
 
 use super::log::{Author, audit};
 use crate::{
     base::files,
-    rules::{RULES_MAX, Rule, RuleSet, RuleSpec},
+    rules::{Change, Changes, RULES_MAX, Rule, RuleSet, RuleSpec, Versioned},
     telemetry::metrics::Metrics,
 };
 
@@ -34,18 +35,26 @@ pub(crate) enum NoRoom {
 #[derive(Debug)]
 pub(crate) struct QueryRules {
     set: ArcSwap<RuleSet>,
-    /// Held while the set or its file is changed; where the file is, if anywhere.
-    changing: Mutex<Option<PathBuf>>,
+    /// Held while the set or its file is changed.
+    at_run_time: Mutex<AtRunTime>,
     metrics: Arc<Metrics>,
     /// Milliseconds since the epoch.
     clock: fn() -> i64,
+}
+
+/// The rules that are set over the admin API.
+#[derive(Debug, Default)]
+struct AtRunTime {
+    changes: Changes,
+    /// Where they are kept, if anywhere.
+    file: Option<PathBuf>,
 }
 
 impl QueryRules {
     pub(super) fn new(configured: Vec<Arc<Rule>>, metrics: Arc<Metrics>, clock: fn() -> i64) -> Self {
         let set = RuleSet { at_run_time: Vec::new(), configured };
         set.iter().for_each(|rule| metrics.rule_set(rule.name(), rule.action.as_str()));
-        Self { set: ArcSwap::from_pointee(set), changing: Mutex::default(), metrics, clock }
+        Self { set: ArcSwap::from_pointee(set), at_run_time: Mutex::default(), metrics, clock }
     }
 
     /// The rules now.
@@ -55,61 +64,96 @@ impl QueryRules {
 
     /// Obeys other rules of the configuration from now on.
     pub(super) fn configure(&self, configured: Vec<Arc<Rule>>) {
-        let _changing = self.changing.lock();
-        self.replace(RuleSet { configured, at_run_time: self.set.load().at_run_time.clone() });
+        let kept = self.at_run_time.lock();
+        self.replace(&kept.changes, configured);
     }
 
     /// Reads the rules that were set before the last stop, and keeps later ones there. Blocks.
     pub(super) fn keep_in(&self, folder: &Path) {
         let path = folder.join(FILE);
-        let mut changing = self.changing.lock();
+        let mut kept = self.at_run_time.lock();
         match read(&path, (self.clock)()) {
-            Ok(at_run_time) => {
-                let configured = self.set.load().configured.clone();
-                self.replace(RuleSet { at_run_time, configured });
+            Ok(changes) => {
+                let early = mem::replace(&mut kept.changes, changes);
+                for of in early.all(false) {
+                    // They were read before.
+                    let _ = kept.changes.take(of, (self.clock)());
+                }
+                self.replace(&kept.changes, self.set.load().configured.clone());
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 tracing::warn!(%error, file = %path.display(), "rules set over the admin API are lost");
             }
         }
-        *changing = Some(path);
+        kept.file = Some(path);
     }
 
     /// Sets a rule before all others; one that was set before under its name is replaced. The error of the file, where
     /// it could not be written: the rule holds until the next stop then. Blocks.
     pub(crate) fn add(&self, rule: Rule, by: &Author) -> Result<Option<io::Error>, NoRoom> {
-        let changing = self.changing.lock();
-        let now_ms = (self.clock)();
-        let before = self.set.load();
-        if before.configured.iter().any(|known| known.name() == rule.name()) {
+        let mut kept = self.at_run_time.lock();
+        let (now_ms, configured) = ((self.clock)(), self.set.load().configured.clone());
+        if configured.iter().any(|known| known.name() == rule.name()) {
             return Err(NoRoom::Configured);
         }
-        let rule = Arc::new(rule);
-        let stays = |known: &&Arc<Rule>| known.name() != rule.name() && !known.is_expired(now_ms);
-        let rest = before.at_run_time.iter().filter(stays).cloned();
-        let at_run_time: Vec<_> = std::iter::once(Arc::clone(&rule)).chain(rest).collect();
-        if at_run_time.len() > RULES_MAX {
+        let others = kept.changes.rules(now_ms).iter().filter(|known| known.name() != rule.name()).count();
+        if others >= RULES_MAX {
             return Err(NoRoom::Full);
         }
-        self.replace(RuleSet { at_run_time, configured: before.configured.clone() });
+        let rule = Arc::new(rule);
+        kept.changes.set(&rule, &by.name, now_ms);
+        self.replace(&kept.changes, configured);
         audit::rule("add", &rule, by);
-        Ok(self.write(changing.as_deref()))
+        Ok(write(&kept))
     }
 
     /// Takes away a rule that was set over the admin API, and the error of the file. Blocks.
     pub(crate) fn remove(&self, name: &str, by: &Author) -> Option<(Arc<Rule>, Option<io::Error>)> {
-        let changing = self.changing.lock();
-        let before = self.set.load();
-        let mut at_run_time = before.at_run_time.clone();
-        let removed = at_run_time.remove(at_run_time.iter().position(|rule| rule.name() == name)?);
-        self.replace(RuleSet { at_run_time, configured: before.configured.clone() });
+        let mut kept = self.at_run_time.lock();
+        let removed = kept.changes.remove(name, &by.name, (self.clock)())?;
+        self.replace(&kept.changes, self.set.load().configured.clone());
         audit::rule("remove", &removed, by);
-        Some((removed, self.write(changing.as_deref())))
+        Some((removed, write(&kept)))
     }
 
-    fn replace(&self, after: RuleSet) {
-        let before = self.set.load();
+    /// The changes over the admin API, the newest first; or only those that the fleet's store has not counted. `None` while
+    /// they are being changed: that takes a write to the disk.
+    pub(super) fn changes(&self, is_uncounted: bool) -> Option<Vec<Versioned>> {
+        Some(self.at_run_time.try_lock()?.changes.all(is_uncounted))
+    }
+
+    /// Takes from the fleet the versions of changes that were made here, and the changes of other proxies. Gives the number
+    /// of changes that cannot be read. Blocks.
+    pub(super) fn exchange(&self, counted: &[Versioned], taken: Vec<Versioned>) -> usize {
+        let mut kept = self.at_run_time.lock();
+        for Versioned { version, change, .. } in counted {
+            kept.changes.counted(change, *version);
+        }
+        let (mut unreadable, now_ms) = (0, (self.clock)());
+        for of in taken {
+            let (name, by) = (of.change.name.clone(), of.change.by.clone());
+            let action = if of.change.rule.is_some() { "add" } else { "remove" };
+            match kept.changes.take(of, now_ms) {
+                Ok(Some(rule)) => audit::rule(action, &rule, &Author::elsewhere(&by)),
+                Ok(None) => {}
+                Err(why) => {
+                    unreadable += 1;
+                    tracing::warn!(rule = name, why, "a rule of another proxy is left out");
+                }
+            }
+        }
+        self.replace(&kept.changes, self.set.load().configured.clone());
+        // Said there.
+        let _ = write(&kept);
+        unreadable
+    }
+
+    /// A rule of the configuration stands in for one that another proxy set under its name.
+    fn replace(&self, changes: &Changes, configured: Vec<Arc<Rule>>) {
+        let mut at_run_time = changes.rules((self.clock)());
+        at_run_time.retain(|rule| configured.iter().all(|known| known.name() != rule.name()));
+        let (before, after) = (self.set.load(), RuleSet { at_run_time, configured });
         let stays = |name: &str, action: &str| {
             after.iter().any(|rule| rule.name() == name && rule.action.as_str() == action)
         };
@@ -119,30 +163,45 @@ impl QueryRules {
         after.iter().for_each(|rule| self.metrics.rule_set(rule.name(), rule.action.as_str()));
         self.set.store(Arc::new(after));
     }
-
-    fn write(&self, file: Option<&Path>) -> Option<io::Error> {
-        let file = file?;
-        let set = self.set.load();
-        let specs: Vec<&RuleSpec> = set.at_run_time.iter().map(|rule| &rule.spec).collect();
-        let written = serde_json::to_vec_pretty(&specs).map_err(io::Error::other);
-        let written = written.and_then(|text| files::replace(file, &text, true));
-        let error = written.err()?;
-        tracing::warn!(%error, file = %file.display(), "rules set over the admin API are not kept");
-        Some(error)
-    }
 }
 
-/// The rules of the file that have not expired. One that cannot be read is left out, and said.
-fn read(path: &Path, now_ms: i64) -> io::Result<Vec<Arc<Rule>>> {
-    let specs: Vec<RuleSpec> = serde_json::from_slice(&fs::read(path)?).map_err(io::Error::other)?;
-    let rules = specs.into_iter().take(RULES_MAX).filter_map(|spec| match spec.read(None) {
-        Ok(rule) => Some(Arc::new(rule)).filter(|rule| !rule.is_expired(now_ms)),
-        Err((key, why)) => {
-            tracing::warn!(rule = spec.name, key, why, "a rule of the data folder is left out");
-            None
+fn write(kept: &AtRunTime) -> Option<io::Error> {
+    let file = kept.file.as_deref()?;
+    let written = serde_json::to_vec_pretty(&kept.changes.all(false)).map_err(io::Error::other);
+    let written = written.and_then(|text| files::replace(file, &text, true));
+    let error = written.err()?;
+    tracing::warn!(%error, file = %file.display(), "rules set over the admin API are not kept");
+    Some(error)
+}
+
+/// A line of the file; earlier versions kept the rules alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Kept {
+    Change(Versioned),
+    Rule(RuleSpec),
+}
+
+/// The changes of the file that may still matter. One that cannot be read is left out, and said.
+fn read(path: &Path, now_ms: i64) -> io::Result<Changes> {
+    let kept: Vec<Kept> = serde_json::from_slice(&fs::read(path)?).map_err(io::Error::other)?;
+    let mut changes = Changes::default();
+    // The newest is the first.
+    for kept in kept.into_iter().rev() {
+        let of = match kept {
+            Kept::Change(of) => of,
+            Kept::Rule(spec) => Versioned {
+                version: 0,
+                until_ms: now_ms,
+                change: Change { name: spec.name.clone(), rule: Some(spec), by: String::new() },
+            },
+        };
+        let name = of.change.name.clone();
+        if let Err(why) = changes.take(of, now_ms) {
+            tracing::warn!(rule = name, why, "a rule of the data folder is left out");
         }
-    });
-    Ok(rules.collect())
+    }
+    Ok(changes)
 }
 
 #[cfg(test)]
@@ -188,6 +247,39 @@ mod tests {
         assert_eq!(names(&later), ["b", "configured"]);
         assert!(later.remove("b", &by).unwrap().1.is_none());
         assert_eq!(names(&started(folder.path(), || NOW)), ["configured"]);
+    }
+
+    #[test]
+    fn the_changes_of_a_fleet_outlive_a_restart_and_the_file_of_an_earlier_version_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let old =
+            serde_json::json!([rule("new", "2h").spec, rule("old", "1h").spec, rule("over", "1ms").spec]);
+        fs::write(folder.path().join(FILE), old.to_string()).unwrap();
+        let rules = started(folder.path(), || NOW + 1);
+        assert_eq!(names(&rules), ["new", "old", "configured"]);
+        let change = |name: &str, spec: Option<RuleSpec>, version| Versioned {
+            version,
+            until_ms: NOW + 3_600_000,
+            change: Change { name: name.to_owned(), rule: spec, by: "ann".to_owned() },
+        };
+        let [of_ours, theirs, hidden] =
+            ["old", "theirs", "configured"].map(|name| Some(rule(name, "1h").spec));
+        let taken = vec![
+            change("theirs", theirs, 7),
+            change("configured", hidden, 9),
+            change("odd", Some(RuleSpec::default()), 8),
+        ];
+        let counted = Versioned {
+            change: Change { by: String::new(), ..change("old", of_ours, 0).change },
+            ..change("", None, 6)
+        };
+        assert_eq!(rules.exchange(&[counted], taken), 1, "one cannot be read");
+        assert_eq!(names(&rules), ["new", "theirs", "old", "configured"], "uncounted ones come first");
+        rules.remove("theirs", &Author::elsewhere("ben")).unwrap();
+        let again = started(folder.path(), || NOW + 2);
+        assert_eq!(names(&again), ["new", "old", "configured"]);
+        assert_eq!(again.changes(false), rules.changes(false));
+        assert_eq!(again.changes(true).unwrap().len(), 2, "the removal and `new` are to be counted");
     }
 
     #[test]

@@ -12,4 +12,5 @@ pub(super) struct Fleet {
     pub(super) tenants: IntGauge,
     pub(super) rounds: IntCounterVec,
     pub(super) seconds: Histogram,
+    pub(super) entries: IntCounterVec,
 }

@@ -92,6 +92,11 @@ impl Maker<'_> {
                 )
                 .buckets(exponential_buckets(0.000_25, 4.0, 6)?),
             )?)?,
+            entries: self.counter(
+                "weir_fleet_entries_total",
+                "Entries of the board over which proxies share kills, rules, pressure and history.",
+                &["topic", "outcome"],
+            )?,
         })
     }
 

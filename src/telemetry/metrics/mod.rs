@@ -402,6 +402,11 @@ impl Metrics {
         self.fleet.seconds.observe(took.as_secs_f64());
     }
 
+    /// Entries of the board, `posted` or `taken`, `unreadable` or `too_large` to be posted.
+    pub fn fleet_entries(&self, topic: &'static str, outcome: &'static str, entries: usize) {
+        self.fleet.entries.with_label_values(&[topic, outcome]).inc_by(entries as u64);
+    }
+
     /// Leased of a backend's budget, beyond this proxy's fixed part.
     pub fn fleet_leased(&self, backend: &str, bytes: u64, queries: u64) {
         for (resource, leased) in [("memory_bytes", bytes), ("queries", queries)] {

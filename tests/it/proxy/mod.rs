@@ -4,6 +4,7 @@ mod agents;
 mod connections;
 mod enforce;
 mod faults;
+mod fleet;
 mod floods;
 pub(crate) mod forward;
 mod grafana_contract;

@@ -117,6 +117,68 @@ impl Drop for NodeProcess {
     }
 }
 
+/// A proxy as a process of its own; killed at the end, however the test ends.
+pub(crate) struct ProxyProcess {
+    child: Child,
+    pub(crate) queries: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    _data: tempfile::TempDir,
+}
+
+impl ProxyProcess {
+    /// Starts the binary on free ports with this configuration; waits until it listens.
+    pub(crate) async fn start(yaml: &str) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let config = data.path().join("weir.yaml");
+        let server = "server: {listen: 127.0.0.1:0, admin_listen: 127.0.0.1:0}";
+        std::fs::write(&config, format!("{server}\n{yaml}")).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(["proxy", "--config"])
+            .arg(&config)
+            .arg("--data")
+            .arg(data.path())
+            .env("WEIR_LOG", "info")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let (ready, addresses) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let (mut ready, mut log) = (Some(ready), String::new());
+            // Its pipe is read to the end, so that it never waits.
+            for line in lines {
+                log.extend([line.as_str(), "\n"]);
+                let address = |name: &str| {
+                    let (_, rest) = line.split_once(&format!("{name}="))?;
+                    rest.split_whitespace().next()?.parse::<SocketAddr>().ok()
+                };
+                if let (Some(queries), Some(admin), true) =
+                    (address("queries"), address("admin"), ready.is_some())
+                {
+                    // Nobody waits any more when the test has failed.
+                    let _ = ready.take().map(|ready| ready.send((queries, admin)));
+                }
+            }
+            assert!(ready.is_none(), "it did not start:\n{log}");
+        });
+        let (queries, admin) = addresses.await.expect("it starts");
+        Self { child, queries, admin, _data: data }
+    }
+
+    /// Ends it as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for ProxyProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 /// The proxy and its node as one process; killed at the end, however the test ends.
 pub(crate) struct AllInOne {
     child: Child,

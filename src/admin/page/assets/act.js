@@ -72,10 +72,14 @@ function path(which, data) {
   return `/api/v1/admin/queries${id ? `/${id}` : ""}?${params}`;
 }
 
-const queries = (killed) => `${killed.length} ${killed.length === 1 ? "query was" : "queries were"} stopped`;
+function stopped({ killed, fleet }) {
+  const here = `${killed.length} ${killed.length === 1 ? "query was" : "queries were"} stopped`;
+  if (!fleet) return `${here}.`;
+  return `${here} here; ${fleet.passed_on ? "the order was passed on to the other proxies" : `NOT passed on: ${fleet.error}`}.`;
+}
 
 function stop({ stop, what }) {
-  open("stop", { what, act: async (data) => `${queries((await ask("DELETE", path(stop, data))).killed)}.` });
+  open("stop", { what, act: async (data) => stopped(await ask("DELETE", path(stop, data))) });
 }
 
 /** A form's fields as nested objects: `match.range.longer_than` is `{match: {range: {longer_than}}}`. */
@@ -110,8 +114,7 @@ function block({ block, what }) {
         STOPPABLE.includes(key) && !value.includes?.("*"));
       const outcome = `Rule ${name} is set.`;
       if (!stop || spec.action !== "refuse" || !spec.match || !isStoppable) return outcome;
-      const { killed } = await ask("DELETE", path(new URLSearchParams(spec.match), data));
-      return `${outcome} ${queries(killed)}.`;
+      return `${outcome} ${stopped(await ask("DELETE", path(new URLSearchParams(spec.match), data)))}`;
     },
   });
 }

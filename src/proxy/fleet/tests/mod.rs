@@ -14,11 +14,13 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::{
     base::{Confidence, Estimate, QueryCost, TenantId},
+    cost::History,
     fleet::tests::server::Server,
     limit::{
         AdmissionRequest, Admitted, BackendBudget, Charged, Limit, Policy, QueuePolicy, Refusal, Sharing,
         SlowLane, TenantPolicy,
     },
+    proxy::{log::ActiveQueries, rules::QueryRules},
 };
 
 const MIB: u64 = 1 << 20;
@@ -65,7 +67,14 @@ impl Member {
             longest_query: Duration::from_secs(2),
         };
         let metrics = Arc::new(Metrics::new(10).unwrap());
-        fleet.join(&settings, &admission, &metrics).unwrap();
+        let subjects = Subjects {
+            active: ActiveQueries::new(0, || 0),
+            rules: Arc::new(QueryRules::new(Vec::new(), Arc::clone(&metrics), || 0)),
+            history: Arc::new(History::new(1)),
+            metrics: Arc::clone(&metrics),
+            clock: || 0,
+        };
+        fleet.join(&settings, &admission, subjects).unwrap();
         Self { admission, fleet, metrics }
     }
 
@@ -128,6 +137,31 @@ async fn the_heaviest_query_runs_wherever_it_comes_and_light_ones_make_no_round_
     members[2].fleet.leave().await;
     sleep(Duration::from_millis(1_500)).await;
     assert_eq!(members[0].fleet.status().unwrap().proxies, 2);
+}
+
+#[tokio::test]
+async fn every_proxy_takes_the_highest_pressure_of_all_until_it_is_old() {
+    let Some(server) = Server::start("every_proxy_takes_the_highest_pressure_of_all") else { return };
+    let members: Vec<_> = (0..2).map(|_| Member::join(&server)).collect();
+    for member in &members {
+        member.until_ready().await;
+    }
+    let read = |member: &Member, pressure| {
+        let worst = member.fleet.worst_pressure("main", Some((Signal::Outcomes, pressure)));
+        worst.map(|(_, pressure)| pressure)
+    };
+    let began = Instant::now();
+    while read(&members[1], 0.1) != Some(0.9) {
+        assert_eq!(read(&members[0], 0.9), Some(0.9));
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        sleep(Duration::from_millis(20)).await;
+    }
+    let fell = Instant::now();
+    while read(&members[1], 0.1) != Some(0.1) {
+        assert_eq!(read(&members[0], 0.2), Some(0.2), "its own is not taken for another's");
+        assert!(fell.elapsed() < Duration::from_secs(5), "{:?}", fell.elapsed());
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Queries of one proxy until it is stopped; counts those that ended.

@@ -40,6 +40,8 @@ pub(crate) struct Running {
     pub(crate) end: i64,
     /// Databases that it reads from, ended with it.
     beside: Vec<Database>,
+    /// The addresses from which a querier reads.
+    endpoints: Vec<String>,
 }
 
 /// Most series of one query by the database's own limit, where it has such: `{job=~".+"}` has more, all others fewer.
@@ -112,7 +114,13 @@ impl Running {
     fn of(setup: Setup, main: Database, prefix: &str, beside: Vec<Database>) -> Self {
         let url = format!("{}{prefix}", main.url);
         let end = main.data.end - 60;
-        Self { setup, main, url, end, beside }
+        Self { setup, main, url, end, beside, endpoints: Vec::new() }
+    }
+
+    /// A second querier over the databases of this one, which end with this one.
+    pub(crate) async fn another_querier(&self) -> Self {
+        let (Ok(program), _) = self.setup.program() else { panic!("{:?} runs", self.setup) };
+        querier(self.setup, &program, &self.endpoints, self.end).await
     }
 
     /// Sends the newest samples to the place where it takes remote writes, as a tenant where it has such.
@@ -243,7 +251,8 @@ async fn thanos_sidecar(program: &str) -> Running {
             super::write(write.trim_end_matches("/api/v1/write"), body).await;
         }
     }
-    querier(Setup::ThanosSidecar, program, &endpoints, beside).await
+    let end = beside[0].data.end - 60;
+    Running { beside, ..querier(Setup::ThanosSidecar, program, &endpoints, end).await }
 }
 
 /// A querier over a store gateway that has the older samples.
@@ -290,7 +299,9 @@ async fn thanos_store(program: &str) -> Running {
     ];
     let command: Vec<&str> = [program, "store"].into_iter().chain(own.iter().map(String::as_str)).collect();
     let store = Database::start(&dir, &http, data, &command);
-    querier(Setup::ThanosStore, program, &[format!("--endpoint={grpc}")], vec![store]).await
+    let end = store.data.head_start() - 60;
+    let querier = querier(Setup::ThanosStore, program, &[format!("--endpoint={grpc}")], end).await;
+    Running { beside: vec![store], ..querier }
 }
 
 /// Makes the blocks of a folder anew under other names: a bucket holds each name once.
@@ -319,7 +330,7 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-async fn querier(setup: Setup, program: &str, endpoints: &[String], beside: Vec<Database>) -> Running {
+async fn querier(setup: Setup, program: &str, endpoints: &[String], end: i64) -> Running {
     let (dir, address, grpc) = (folder(), free_address(), free_address());
     let own = [
         format!("--http-address={address}"),
@@ -330,10 +341,7 @@ async fn querier(setup: Setup, program: &str, endpoints: &[String], beside: Vec<
         [program, "query"].into_iter().chain(own.iter().chain(endpoints).map(String::as_str)).collect();
     let main = Database::start(&dir, &address, Data::new(), &command);
     main.until_up("/-/ready").await;
-    let mut running = Running::of(setup, main, "", Vec::new());
-    let held = &beside[0].data;
-    running.end = if setup == Setup::ThanosStore { held.head_start() - 60 } else { held.end - 60 };
-    running.beside = beside;
+    let running = Running { end, endpoints: endpoints.to_vec(), ..Running::of(setup, main, "", Vec::new()) };
     running.until_answered().await;
     running
 }

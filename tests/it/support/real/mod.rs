@@ -5,6 +5,10 @@
 
 pub(crate) mod data;
 pub(crate) mod kinds;
+/// A store for a fleet.
+#[allow(dead_code, reason = "the tests of leases pause it and restore a dump")]
+#[path = "../../../../src/fleet/tests/server.rs"]
+pub(crate) mod redis_server;
 
 use std::{
     fs,

@@ -1,0 +1,314 @@
+//! The set-ups of `docs/fleet.md` with processes and real databases: each is skipped, by name, where its programs are not
+//! there.
+//!
+//! Every proxy sees the memory that the queries of the others take. What one cannot explain by its own queries must not shut
+//! out its clients: after a burst at both, a heavy query is answered at each at once.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Method, Request};
+use http_body_util::{BodyExt as _, Full};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::support::{
+    fake_upstream::{Act, FakeUpstream, Seen},
+    process::{NodeProcess, ProxyProcess},
+    real::{
+        Database,
+        data::timeseries,
+        empty_prometheus, encode,
+        kinds::{Running, Setup},
+        redis_server::Server,
+        write,
+    },
+    sockets::client,
+    weir::{Weir, now_ms},
+};
+
+/// The time in which a heavy query is admitted once the burst is over.
+const AT_ONCE: Duration = Duration::from_secs(5);
+/// Longest wait for an answer.
+const ANSWERED: Duration = Duration::from_secs(90);
+/// Heavy queries that each proxy gets at once.
+const BURST: usize = 6;
+/// Series of the heavy query, and samples of each: two hours.
+const SERIES: usize = 400;
+const SAMPLES: i64 = 240;
+const INTERVAL: i64 = 30;
+/// A dead proxy's lease may be in use until 7 s later, and then for as long as a query runs (2 s there) and a backend keeps
+/// its memory (3 s).
+const FREED: Duration = Duration::from_secs(7 + 2 + 3);
+const QUERY: &str = "sum by (shard) (rate(load_total[5m]))";
+
+/// A database, and the query that is heavy there.
+struct Target {
+    url: String,
+    kind: &'static str,
+    query: &'static str,
+    end: i64,
+}
+
+impl Target {
+    /// A range query over the hour before the end, another one for each number.
+    fn heavy(&self, number: usize) -> String {
+        let (query, end) = (encode(&format!("{} + {number}", self.query)), self.end);
+        format!("query={query}&start={}&end={end}&step=10", end - 3_600)
+    }
+
+    /// The bytes that a heavy query is estimated to hold.
+    async fn weight(&self) -> u64 {
+        let weir = Weir::before(&self.url, self.kind).await;
+        weir.proxy.warm().await;
+        let cost = weir.get(&format!("/api/v1/query_range_cost?{}", self.heavy(0))).await.json();
+        cost["data"]["estimate"]["memoryBytes"].as_u64().unwrap_or_else(|| panic!("{cost}"))
+    }
+
+    /// A proxy before it with this budget.
+    async fn proxy(&self, backend: &str, budget: u64, fleet: &str) -> Proxy {
+        let (url, kind) = (&self.url, self.kind);
+        let yaml = format!(
+            "backends: [{{name: {backend}, kind: {kind}, urls: [\"{url}\"], scrape_interval: {INTERVAL}s, \
+               budget: {{memory: {budget}, queries: 16, split_above: 100%}}, pressure: {{memory_limit: 4GiB}}}}]\n\
+             limits: {{default: {{queue: {{wait: 60s}}, rate: {{queries: unlimited}}, in_flight: {{memory: unlimited}}, \
+               per_query: {{memory: unlimited, timeout: 60s}}}}}}\n\
+             fleet: {{{fleet}}}\n"
+        );
+        Proxy { process: ProxyProcess::start(&yaml).await }
+    }
+}
+
+struct Proxy {
+    process: ProxyProcess,
+}
+
+impl Proxy {
+    async fn get(&self, target: &str) -> (u16, String) {
+        let request = Request::get(format!("http://{}{target}", self.process.queries));
+        ask(request.body(Full::default()).unwrap()).await
+    }
+
+    async fn metrics(&self) -> String {
+        let request = Request::get(format!("http://{}/metrics", self.process.admin));
+        ask(request.body(Full::default()).unwrap()).await.1
+    }
+
+    async fn heavy(&self, target: &Target, number: usize) -> (u16, String) {
+        self.get(&format!("/api/v1/query_range?{}", target.heavy(number))).await
+    }
+
+    async fn admin(&self, method: Method, path: &str, body: &Value) -> Value {
+        let request = Request::builder().method(method).uri(format!("http://{}{path}", self.process.admin));
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        serde_json::from_str(&ask(request.body(Full::from(body)).unwrap()).await.1).unwrap()
+    }
+
+    /// Waits until the store has learned, and knows this number of proxies.
+    async fn until_shared(&self, proxies: u64) {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let fleet = self.admin(Method::GET, "/status.json", &Value::Null).await["fleet"].clone();
+            if fleet["connected"] == true && fleet["learning"] == false && fleet["proxies"] == proxies {
+                return;
+            }
+            assert!(Instant::now() < end, "{fleet}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+async fn ask(request: Request<Full<Bytes>>) -> (u16, String) {
+    let answered = async {
+        let response = client().request(request).await.unwrap();
+        let status = response.status().as_u16();
+        (status, response.into_body().collect().await.unwrap().to_bytes())
+    };
+    let (status, body) = timeout(ANSWERED, answered).await.expect("an answer in time");
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
+/// Writes the series of the heavy query.
+async fn fill(url: &str) -> i64 {
+    let end = now_ms() / 1_000 / INTERVAL * INTERVAL;
+    let numbers: Vec<_> = (0..SERIES).collect();
+    for some in numbers.chunks(100) {
+        let mut request = Vec::new();
+        for number in some {
+            let labels = [
+                ("__name__", "load_total"),
+                ("instance", &*format!("10.0.0.{number}:9100")),
+                ("shard", ["a", "b"][number % 2]),
+            ];
+            let samples =
+                (0..SAMPLES).map(|at| ((end - (SAMPLES - 1 - at) * INTERVAL) * 1_000, (at * 7) as f64));
+            crate::support::real::data::field(&mut request, 1, &timeseries(&labels, samples));
+        }
+        write(url, snap::raw::Encoder::new().compress_vec(&request).unwrap()).await;
+    }
+    end
+}
+
+async fn filled_prometheus(test: &str) -> Option<(Database, Target)> {
+    let database = empty_prometheus(test).await?;
+    let end = fill(&database.url).await;
+    let url = database.url.clone();
+    Some((database, Target { url, kind: "prometheus", query: QUERY, end }))
+}
+
+/// A burst at every proxy before its target, and then one heavy query after another at each: all are answered, those after
+/// the burst at once.
+async fn a_burst_shuts_nobody_out(proxies: &[(&Proxy, &Target)]) {
+    let burst = proxies.iter().flat_map(|(proxy, target)| (0..BURST).map(|n| proxy.heavy(target, n)));
+    for (status, body) in join_all(burst).await {
+        assert_eq!(status, 200, "in the burst: {body}");
+    }
+    for round in 0..3 {
+        for (at, (proxy, target)) in proxies.iter().enumerate() {
+            let began = Instant::now();
+            let (status, body) = proxy.heavy(target, BURST + round).await;
+            let took = began.elapsed();
+            assert!(
+                status == 200 && took < AT_ONCE,
+                "proxy {at}, round {round}: {status} after {took:?}: {body}"
+            );
+        }
+    }
+}
+
+/// Two proxies before one database: without a store a heavy query fits in the half of each; with one it needs the pool.
+async fn two_before_one(target: &Target, test: &str) {
+    let weight = target.weight().await;
+    assert!(weight > 1 << 20, "{weight} bytes are not heavy");
+    let alone = "replicas_max: 2";
+    let [a, b] =
+        [target.proxy("main", weight * 5, alone).await, target.proxy("main", weight * 5, alone).await];
+    a_burst_shuts_nobody_out(&[(&a, target), (&b, target)]).await;
+    drop((a, b));
+
+    let Some(server) = Server::start(test) else { return };
+    let shared = format!("replicas_max: 2, store: \"{}\"", server.url());
+    // A proxy's own part is 7/8 of the query, and the pool 7/4.
+    let budget = weight * 32 / 31 * 7 / 2;
+    let [a, b] = [target.proxy("main", budget, &shared).await, target.proxy("main", budget, &shared).await];
+    a.until_shared(2).await;
+    b.until_shared(2).await;
+    a_burst_shuts_nobody_out(&[(&a, target), (&b, target)]).await;
+}
+
+#[tokio::test]
+async fn two_proxies_before_one_prometheus() {
+    let test = "two_proxies_before_one_prometheus";
+    let Some((_database, target)) = filled_prometheus(test).await else { return };
+    two_before_one(&target, test).await;
+}
+
+#[tokio::test]
+async fn two_proxies_before_one_node() {
+    let data = tempfile::tempdir().unwrap();
+    let node = NodeProcess::start(data.path(), "").await;
+    let url = format!("http://{}", node.address);
+    let end = fill(&url).await;
+    let target = Target { url, kind: "weir", query: QUERY, end };
+    two_before_one(&target, "two_proxies_before_one_node").await;
+}
+
+/// Each querier has a budget of its own, as its memory is its own; the store shares kills and rules.
+async fn one_for_each(targets: [&Target; 2], test: &str) {
+    let weight = targets[0].weight().await.max(targets[1].weight().await);
+    let [a, b] = [targets[0].proxy("a", weight * 3, "").await, targets[1].proxy("b", weight * 3, "").await];
+    a_burst_shuts_nobody_out(&[(&a, targets[0]), (&b, targets[1])]).await;
+    drop((a, b));
+
+    let Some(server) = Server::start(test) else { return };
+    let shared = format!("replicas_max: 2, store: \"{}\"", server.url());
+    let [a, b] =
+        [targets[0].proxy("a", weight * 3, &shared).await, targets[1].proxy("b", weight * 3, &shared).await];
+    a.until_shared(2).await;
+    b.until_shared(2).await;
+    a_burst_shuts_nobody_out(&[(&a, targets[0]), (&b, targets[1])]).await;
+    let rule = json!({"name": "drill", "match": {"regex": "blocked"}, "reason": "drill", "expires": "1h"});
+    let added = a.admin(Method::POST, "/api/v1/admin/rules", &rule).await;
+    assert_eq!(added["data"]["fleet"]["passed_on"], true, "{added}");
+    let began = Instant::now();
+    while b.get("/api/v1/query?query=blocked").await.0 != 422 {
+        assert!(began.elapsed() < Duration::from_secs(3), "the rule is not at the other proxy");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_for_each_of_two_prometheus() {
+    let test = "a_proxy_for_each_of_two_prometheus";
+    let Some((_one, first)) = filled_prometheus(test).await else { return };
+    let Some((_two, second)) = filled_prometheus(test).await else { return };
+    one_for_each([&first, &second], test).await;
+}
+
+#[tokio::test]
+async fn a_proxy_for_each_of_two_thanos_queriers() {
+    let test = "a_proxy_for_each_of_two_thanos_queriers";
+    let Some(first) = Setup::ThanosSidecar.start(test).await else { return };
+    let second = first.another_querier().await;
+    let target = |running: &Running| Target {
+        url: running.url.clone(),
+        kind: "thanos",
+        query: r#"sum by (job) (rate({__name__=~"requests_.*_total"}[5m]))"#,
+        end: running.end,
+    };
+    one_for_each([&target(&first), &target(&second)], test).await;
+}
+
+#[tokio::test]
+async fn the_lease_of_a_proxy_that_was_killed_is_free_after_the_time_that_is_documented() {
+    let test = "the_lease_of_a_proxy_that_was_killed_is_free";
+    let Some(server) = Server::start(test) else { return };
+    let hangs = |seen: &Seen| {
+        let query = seen.params("query").first().cloned().unwrap_or_default();
+        let is_count = query.starts_with("count(");
+        if query.contains("hang") && !is_count { Act::hang() } else { crate::proxy::forward::database(seen) }
+    };
+    let upstream = FakeUpstream::start(hangs).await;
+    let target = |query| Target { url: upstream.url(), kind: "prometheus", query, end: 1_700_000_000 };
+    let (holds, waits) = (target(r#"sum(rate(big{x="hang"}[5m]))"#), target("sum(rate(big[5m]))"));
+    // Each needs 3/5 of the heavy lane: 1/4 is the proxy's own, and the pool is a half.
+    let budget = waits.weight().await * 5 / 3 * 32 / 31;
+    let yaml = format!(
+        "backends: [{{name: main, urls: [\"{}\"], budget: {{memory: {budget}, queries: 16, unproven: 100%, \
+           split_above: 100%}}}}]\n\
+         limits: {{default: {{queue: {{wait: 1s}}, rate: {{queries: unlimited}}, in_flight: {{memory: unlimited}}, \
+           per_query: {{memory: unlimited, samples: unlimited, points: unlimited, timeout: 2s}}}}}}\n\
+         fleet: {{replicas_max: 2, store: \"{}\"}}\n",
+        upstream.url(),
+        server.url()
+    );
+    let [mut a, b] = [
+        Proxy { process: ProxyProcess::start(&yaml).await },
+        Proxy { process: ProxyProcess::start(&yaml).await },
+    ];
+    a.until_shared(2).await;
+    b.until_shared(2).await;
+    let held = format!("http://{}/api/v1/query_range?{}", a.process.queries, holds.heavy(0));
+    // Its connection breaks off with the proxy.
+    let holding = tokio::spawn(client().request(Request::get(held).body(Full::<Bytes>::default()).unwrap()));
+    let leased = async || {
+        let page = a.metrics().await;
+        let line = "weir_fleet_leased{backend=\"main\",resource=\"memory_bytes\"} ";
+        page.lines().find_map(|found| found.strip_prefix(line)).map_or(0.0, |bytes| bytes.parse().unwrap())
+    };
+    let began = Instant::now();
+    while leased().await <= 0.0 {
+        assert!(began.elapsed() < Duration::from_secs(2), "nothing is leased");
+        sleep(Duration::from_millis(10)).await;
+    }
+    let killed = Instant::now();
+    a.process.kill();
+    let (status, body) = b.heavy(&waits, 0).await;
+    assert!(status == 503 && body.contains("lease"), "{status} {body}");
+    while b.heavy(&waits, 0).await.0 != 200 {
+        assert!(killed.elapsed() < FREED + Duration::from_secs(3), "still held after {:?}", killed.elapsed());
+    }
+    println!("free {:?} after the kill", killed.elapsed());
+    drop(holding.await);
+}
