@@ -39,7 +39,7 @@ pub(crate) struct Running {
     /// The last moment of the samples, seconds since the epoch.
     pub(crate) end: i64,
     /// Databases that it reads from, ended with it.
-    beside: Vec<Database>,
+    _beside: Vec<Database>,
     /// The addresses from which a querier reads.
     endpoints: Vec<String>,
 }
@@ -114,7 +114,7 @@ impl Running {
     fn of(setup: Setup, main: Database, prefix: &str, beside: Vec<Database>) -> Self {
         let url = format!("{}{prefix}", main.url);
         let end = main.data.end - 60;
-        Self { setup, main, url, end, beside, endpoints: Vec::new() }
+        Self { setup, main, url, end, _beside: beside, endpoints: Vec::new() }
     }
 
     /// A second querier over the databases of this one, which end with this one.
@@ -252,7 +252,7 @@ async fn thanos_sidecar(program: &str) -> Running {
         }
     }
     let end = beside[0].data.end - 60;
-    Running { beside, ..querier(Setup::ThanosSidecar, program, &endpoints, end).await }
+    Running { _beside: beside, ..querier(Setup::ThanosSidecar, program, &endpoints, end).await }
 }
 
 /// A querier over a store gateway that has the older samples.
@@ -301,7 +301,7 @@ async fn thanos_store(program: &str) -> Running {
     let store = Database::start(&dir, &http, data, &command);
     let end = store.data.head_start() - 60;
     let querier = querier(Setup::ThanosStore, program, &[format!("--endpoint={grpc}")], end).await;
-    Running { beside: vec![store], ..querier }
+    Running { _beside: vec![store], ..querier }
 }
 
 /// Makes the blocks of a folder anew under other names: a bucket holds each name once.
