@@ -11,6 +11,7 @@ use super::{
     admin::{AdminAddress, block_on},
     exit::{BAD_INPUT, FAILED},
     output,
+    queries::elsewhere,
     text::clean,
 };
 
@@ -187,7 +188,7 @@ fn add(args: &Add) -> Result<String, Failed> {
     } else {
         "; it could not be written to the data folder and ends with the process"
     };
-    Ok(format!("rule `{}` holds until {}{lost}", text("name"), text("expires")))
+    Ok(format!("rule `{}` holds until {}{lost}{}", text("name"), text("expires"), elsewhere(&data["fleet"])))
 }
 
 /// The rule as JSON: the file, with the options over it.
@@ -252,5 +253,6 @@ fn remove(name: &str, address: &AdminAddress, author: &str) -> Result<String, Fa
     let data = ask(address, Method::DELETE, &target, None)?;
     let lost =
         if data["kept"] == true { "" } else { "; the data folder could not be written, and brings it back" };
-    Ok(format!("rule `{}` is gone{lost}", data["removed"].as_str().unwrap_or_default()))
+    let name = data["removed"].as_str().unwrap_or_default();
+    Ok(format!("rule `{name}` is gone{lost}{}", elsewhere(&data["fleet"])))
 }
