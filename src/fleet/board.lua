@@ -8,7 +8,7 @@ local kept, bytes_max, rows_max = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber
 local hash, order, time = KEYS[1], KEYS[2], redis.call('TIME')
 local micros = time[1] * 1000000 + time[2]
 local now = math.floor(micros / 1000)
-local DAY = 86400000
+local DAY, YEARS = 86400000, 315360000000
 
 local function text(number) return string.format('%.0f', number) end
 
@@ -48,8 +48,8 @@ for i = 7, #ARGV, 4 do
   local old, ends = entry(name), now + life
   if version == 0 then version = math.max(last + 1, now) end
   local is_newer = not old or version > old.version or (version == old.version and value > old.value)
-  -- A version of tomorrow was not counted here.
-  is_newer = is_newer and version <= math.max(last + 1, now + DAY)
+  -- A version ten years ahead was counted by nobody.
+  is_newer = is_newer and version <= math.max(last + 1, now + YEARS)
   -- The name is kept as long as any of its entries would be: an older one may come back until then.
   local is_longer = old and ends > old.ends + 1000
   given[#given + 1] = 0

@@ -56,7 +56,7 @@ async fn the_last_change_of_a_name_is_read_once_by_everybody() {
         [("y".to_owned(), y, "2 \n 3".to_owned()), ("x".to_owned(), x, "4".to_owned())]
     );
     assert!(b.news().await.is_empty() && a.news().await.is_empty());
-    // An older one, the same, one of tomorrow, and a later one.
+    // An older one, the same, one of another age, and a later one.
     let offered =
         vec![post("x", first, "1"), post("x", x, "4"), post("x", x << 1, "5"), post("x", x + 7, "6")];
     assert_eq!(b.exchange(offered).await.versions, [0, 0, 0, x + 7]);

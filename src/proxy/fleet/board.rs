@@ -154,7 +154,7 @@ impl Board {
         exchange
     }
 
-    fn own(&mut self, name: &str, life: Duration, value: Vec<u8>) -> Post {
+    fn own(&self, name: &str, life: Duration, value: Vec<u8>) -> Post {
         let name = format!("{name}/{}", self.author);
         Post { name, version: 0, life_ms: life.as_millis() as u64, value }
     }
