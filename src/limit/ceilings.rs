@@ -40,12 +40,14 @@ impl Policy {
         let lane = enforced.and_then(|budget| Budget::of(budget, self.sharing, Amount::NONE).heaviest());
         let tenant = self.tenant(tenant);
         let own = tenant.per_query(class).memory.enforced();
-        // At most half of the heavy lane that this proxy can ever have: two such run at a time, also at one proxy.
+        // At most half of the heavy lane: two such run at a time.
         let in_flight = Part::new(tenant.in_flight, self.sharing).heaviest();
         let in_flight = in_flight.filter(|_| tenant.in_flight.memory.enforced().is_some());
-        let narrowest = [lane.map(|bytes| bytes / 2), in_flight, own];
+        let narrowest = [whole.map(|bytes| heavy_memory(bytes) / 2), in_flight, own];
         let query = narrowest.into_iter().flatten().min().unwrap_or(u64::MAX);
-        let most = query.min(in_flight.map_or(u64::MAX, |bytes| heavy_memory(bytes) / 2));
+        // Two parts fit what this proxy can ever have, and its tenant beside light ones.
+        let halves = [lane.map(|bytes| bytes / 2), in_flight.map(|bytes| heavy_memory(bytes) / 2)];
+        let most = halves.into_iter().flatten().fold(query, u64::min);
         let split = whole.zip(split_percent);
         let split = split.map(|(bytes, percent)| (bytes / 100).saturating_mul(percent.into()).min(most));
         Ceilings { query, split, light: whole.map_or(LIGHT_WITHOUT_BUDGET, light) }
@@ -85,7 +87,10 @@ mod tests {
             let lane = Budget::of(&main, sharing, Amount::NONE).heaviest().unwrap();
             let policy =
                 Policy { default: Arc::new(tenant), backends: vec![main], sharing, ..Policy::default() };
-            let split = policy.ceilings(&TenantId::other(), None, "main", Some(percent)).split.unwrap();
+            let ceilings = policy.ceilings(&TenantId::other(), None, "main", Some(percent));
+            // One of unknown size goes out whole, so that it counts for no less with more proxies.
+            assert_eq!(ceilings.query, (heavy_memory(budget << 20) / 2).min(in_flight << 20), "{replicas}");
+            let split = ceilings.split.unwrap();
             assert!(
                 2 * split <= lane.min(heavy_memory(in_flight << 20)),
                 "{budget} {in_flight} {replicas} {split}"
