@@ -400,27 +400,27 @@ mod tests {
     }
 
     #[test]
-    fn with_a_store_half_is_divided_and_more_is_leased_ahead() {
+    fn with_a_store_a_tenth_is_divided_and_more_is_leased_ahead() {
         let (mut quota, clock, now) = quota(8_000, 4);
-        assert_eq!((quota.fixed, quota.pool, quota.grace), (1_000, 4_000, 200));
-        assert_eq!(quota.room(500, clock, now), Room::Within);
-        quota.debit(500, now);
-        assert!(quota.draw_in(clock, now).is_none(), "half of the fixed part is left");
+        assert_eq!((quota.fixed, quota.pool, quota.grace), (200, 7_200, 200));
+        assert_eq!(quota.room(100, clock, now), Room::Within);
         quota.debit(100, now);
+        assert!(quota.draw_in(clock, now).is_none(), "half of the fixed part is left");
+        quota.debit(20, now);
         let amount = |bytes| Amount { bytes, queries: 0 };
         let wants = |quota: &mut Quota, now| quota.draw_in(clock, now).unwrap().1;
-        assert_eq!(wants(&mut quota, now).wants, amount(600 + 2 * 600 - 1_000));
+        assert_eq!(wants(&mut quota, now).wants, amount(120 + 2 * 120 - 200));
         // A large one does not wait for its lease.
-        assert_eq!(quota.room(600, clock, now), Room::Slow);
-        quota.debit(600, now);
+        assert_eq!(quota.room(150, clock, now), Room::Slow);
+        quota.debit(150, now);
         let demand = wants(&mut quota, now);
-        assert_eq!((demand.held, demand.wants), (amount(200), amount(2_600)));
-        assert_eq!(demand.claim, (1, 400));
+        assert_eq!((demand.held, demand.wants), (amount(70), amount(610)));
+        assert_eq!(demand.claim, (1, 140));
         let until = now + Duration::from_secs(5);
-        (quota.leased, quota.until) = (2_600, Some(until));
-        assert_eq!(quota.room(2_400, clock, now), Room::Within);
-        assert_eq!(quota.room(2_400, clock, until), Room::None(Over::NotYet(Duration::from_secs(2_995))));
-        assert_eq!(wants(&mut quota, until).held, amount(200), "all that was used stays leased");
+        (quota.leased, quota.until) = (610, Some(until));
+        assert_eq!(quota.room(540, clock, now), Room::Within);
+        assert_eq!(quota.room(540, clock, until), Room::None(Over::NotYet(Duration::from_secs(2_995))));
+        assert_eq!(wants(&mut quota, until).held, amount(70), "all that was used stays leased");
         assert_eq!(quota.leased(until), 0);
     }
 }

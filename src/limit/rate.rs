@@ -23,43 +23,47 @@ pub(super) enum Over {
     Never,
 }
 
-/// The level of a bucket that fills continuously, by the generic cell rate algorithm (GCRA, ITU-T I.371).
+/// The level of a bucket that fills continuously, by the generic cell rate algorithm (GCRA, ITU-T I.371). The missing part is
+/// kept in tokens times nanoseconds of `per`: one nanosecond fills `count` of these, so that nothing is rounded.
 #[derive(Clone, Copy, Debug)]
 struct Level {
     count: u64,
     per: Duration,
-    /// When it is full again.
-    full: Option<Instant>,
+    missing: u128,
+    /// When that was missing.
+    at: Option<Instant>,
 }
 
 impl Level {
-    fn missing(&self, now: Instant) -> Duration {
-        self.full.map_or(Duration::ZERO, |full| full.saturating_duration_since(now))
+    const fn new(count: u64, per: Duration) -> Self {
+        Self { count, per, missing: 0, at: None }
     }
 
-    /// How long it takes to fill by this much, rounded up: never more than the rate.
-    fn time(&self, amount: u64) -> Duration {
-        let nanos = u128::from(amount) * self.per.as_nanos();
-        Duration::from_nanos(u64::try_from(nanos.div_ceil(u128::from(self.count.max(1)))).unwrap_or(u64::MAX))
+    fn missing(&self, now: Instant) -> u128 {
+        let elapsed = self.at.map_or(0, |at| now.saturating_duration_since(at).as_nanos());
+        self.missing.saturating_sub(elapsed * u128::from(self.count))
+    }
+
+    /// This number of tokens, in the unit of the missing part.
+    fn scaled(&self, tokens: u64) -> u128 {
+        u128::from(tokens) * self.per.as_nanos().max(1)
     }
 
     fn available(&self, now: Instant) -> u64 {
-        let (count, per) = (u128::from(self.count), self.per.as_nanos().max(1));
-        // Up to `count` takes were each rounded up by less than a nanosecond, which is less than one of it together.
-        let rounded = if count * count < per { count } else { 0 };
-        let missing = self.missing(now).as_nanos().saturating_sub(rounded) * count;
-        let missing = missing.div_ceil(per);
+        let missing = self.missing(now).div_ceil(self.scaled(1));
         self.count.saturating_sub(u64::try_from(missing).unwrap_or(u64::MAX))
     }
 
     /// Takes what is available.
     fn take(&mut self, amount: u64, now: Instant) {
-        self.full = Some(now + self.missing(now) + self.time(amount));
+        (self.missing, self.at) = (self.missing(now) + self.scaled(amount), Some(now));
     }
 
     /// How long until this much is available.
     fn wait(&self, amount: u64, now: Instant) -> Duration {
-        (self.missing(now) + self.time(amount)).saturating_sub(self.per)
+        let above = (self.missing(now) + self.scaled(amount)).saturating_sub(self.scaled(self.count));
+        let nanos = above.div_ceil(u128::from(self.count.max(1)));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
 
@@ -79,7 +83,7 @@ impl Bucket {
     fn new(limit: RateLimit, sharing: Sharing) -> Option<Self> {
         let rate = limit.rate.filter(|_| limit.mode != Mode::Off)?;
         let (fixed, pool) = shares::divide(rate.count.get(), sharing, 1);
-        let fixed = Level { count: fixed, per: rate.per, full: None };
+        let fixed = Level::new(fixed, rate.per);
         Some(Self { rate, mode: limit.mode, fixed, pool, drawn: Drawn::default() })
     }
 
