@@ -302,10 +302,7 @@ fn is_selector(text: &str) -> bool {
 
 /// A selector of a metric with any characters in its name.
 fn selector_of(name: &str) -> String {
-    match is_selector(name) {
-        true => name.to_owned(),
-        false => format!("{{__name__={}}}", quoted(name)),
-    }
+    if is_selector(name) { name.to_owned() } else { format!("{{__name__={}}}", quoted(name)) }
 }
 
 /// A byte that a name may begin with; all of a letter beyond ASCII.

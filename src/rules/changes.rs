@@ -248,7 +248,9 @@ mod tests {
                 }
             }
             for _ in 0..2 {
-                proxies.iter_mut().for_each(|proxy| exchange(proxy, &mut board, true));
+                for proxy in &mut proxies {
+                    exchange(proxy, &mut board, true);
+                }
             }
             let all: Vec<_> = proxies.iter().map(|proxy| proxy.all(false)).collect();
             assert!(all[0] == all[1] && all[1] == all[2], "seed {seed}: {all:#?}");
