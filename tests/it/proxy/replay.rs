@@ -164,10 +164,10 @@ async fn a_replay_knows_rates_rules_and_lanes_as_a_live_run_does() {
 limits: {{default: {{rate: {{queries: 40/h, samples: 40M/h}}, soft: {{series: 300}}, modes: {{rate_queries: MODE}}}}}}
 rules:
   - {{name: no-topk, match: {{regex: topk}}, reason: sorts everything}}
-  - {{name: watch, match: {{metric: t5, endpoint: series}}, action: shadow, reason: to see who asks}}
+  - {{name: watch, match: {{regex: t5, endpoint: series}}, action: shadow, reason: to see who asks}}
   - {{name: shorter, match: {{endpoint: query_range, range: {{longer_than: 100h}}}}, action: clamp,
      clamp: {{range: 24h, step: 1m}}, reason: nobody looks further back}}
-  - {{name: aside, match: {{metric: p50}}, action: slow, reason: less urgent}}
+  - {{name: aside, match: {{metric: p50, endpoint: query_range}}, action: slow, reason: less urgent}}
 ",
         upstream.url()
     );
