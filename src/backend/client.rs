@@ -108,8 +108,9 @@ impl Backend {
     }
 
     /// Sends a request to the least loaded replica and waits for the head of the answer, until `deadline` or the
-    /// backend's response timeout. A request that did not leave, or an idempotent one without an answer, is tried once
-    /// more on another replica. The body ends by `deadline` too; dropping the future or the body cancels the query.
+    /// backend's response timeout. A request that did not leave is tried once more on another replica, and so is an
+    /// idempotent one whose connection ended without an answer while the first replica lives on. The body ends by
+    /// `deadline` too; dropping the future or the body cancels the query.
     pub fn send(
         &self,
         request: impl Into<Box<Outgoing>>,
@@ -151,7 +152,12 @@ impl Backend {
             Tried::Answered(response) => return Ok(response),
             Tried::Failed { error, left } => (error, left),
         };
-        if (left && !idempotent) || !worth_another_try(error.cause()) {
+        let is_harmless = match error.cause() {
+            Cause::Connect(_) | Cause::ConnectTimeout(_) => !left,
+            Cause::NoAnswer(_) => !left || (idempotent && self.survived(first, deadline).await),
+            _ => false,
+        };
+        if !is_harmless {
             return Err(error);
         }
         let Some(second) = self.replicas.choose(Some(first)) else {
@@ -161,6 +167,16 @@ impl Backend {
             Tried::Answered(response) => Ok(response),
             Tried::Failed { error, .. } => Err(error),
         }
+    }
+
+    /// Whether a replica that ended the connection without an answer lives on: a request that may have ended the process
+    /// is not for another one.
+    async fn survived(&self, replica: &Replica, deadline: Instant) -> bool {
+        let is_alive = replica.pool.is_alive(deadline).await;
+        if !is_alive {
+            replica.failed(Failure::Unreachable, "it takes no connections".to_owned());
+        }
+        is_alive
     }
 
     async fn attempt(
@@ -242,9 +258,4 @@ impl Backend {
     pub(super) fn error(&self, replica: Option<&Arc<Replica>>, cause: Cause) -> BackendError {
         BackendError::new(&self.name, replica.map(|r| r.pool.url().as_str()), cause)
     }
-}
-
-/// Whether another replica may do better: not when the time is up, and not when the request is at fault.
-const fn worth_another_try(cause: &Cause) -> bool {
-    matches!(cause, Cause::Connect(_) | Cause::ConnectTimeout(_) | Cause::NoAnswer(_))
 }

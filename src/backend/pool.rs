@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     net::{TcpStream, lookup_host},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_util::either::Either;
 
@@ -30,6 +30,12 @@ use super::{
     tls::{self, Tls},
 };
 use crate::base::{WORKERS_MAX, WorkerId};
+
+/// Longest time for a replica to show that it lives.
+const ALIVE_WITHIN: Duration = Duration::from_millis(250);
+/// How long a connection has to stay open for that: the system closes a dead process's sockets one after another, and a
+/// forwarder accepts first and finds nobody behind it then.
+const ALIVE_FOR: Duration = Duration::from_millis(20);
 
 /// The lane whose places a request takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +88,7 @@ struct Idle {
 pub(super) enum Sent {
     /// The head of an answer, and the connection that is still delivering its body.
     Answered(Response<Incoming>, Connection),
-    /// No answer; `left` says whether the replica may have seen the request.
+    /// No answer; `left` says whether the replica may have seen the request, on a kept connection as well.
     Failed { cause: Cause, left: bool },
 }
 
@@ -127,7 +133,7 @@ impl Pool {
         repeatable: bool,
     ) -> Sent {
         let began = Instant::now();
-        let mut kept_failed = false;
+        let (mut kept_failed, mut seen) = (false, false);
         loop {
             let kept = if kept_failed { None } else { self.checkout(began) };
             let is_kept = kept.is_some();
@@ -136,7 +142,7 @@ impl Pool {
                 // In a box: a handshake is kilobytes of state, and most requests need none.
                 None => match Box::pin(self.connect(deadline)).await {
                     Ok(connection) => connection,
-                    Err(cause) => return Sent::Failed { cause, left: false },
+                    Err(cause) => return Sent::Failed { cause, left: seen },
                 },
             };
             let copy = (is_kept && repeatable).then(|| request.clone());
@@ -144,13 +150,13 @@ impl Pool {
                 Some(Ok(response)) => return Sent::Answered(response, connection),
                 Some(Err(mut failed)) => {
                     let unsent = failed.take_message().map(Box::new);
-                    let left = unsent.is_none();
+                    seen |= unsent.is_none();
                     let copy = copy.filter(|_| !failed.error().is_parse());
                     match unsent.or(copy).filter(|_| is_kept) {
                         Some(again) => (request, kept_failed) = (again, true),
                         None => {
                             let cause = Cause::NoAnswer(innermost(failed.error()));
-                            return Sent::Failed { cause, left };
+                            return Sent::Failed { cause, left: seen };
                         }
                     }
                 }
@@ -158,6 +164,14 @@ impl Pool {
                 None => return Sent::Failed { cause: Cause::Late(began.elapsed()), left: true },
             }
         }
+    }
+
+    /// Whether the replica takes a new connection and keeps it open: a process that has ended does not.
+    pub(super) async fn is_alive(&self, deadline: Instant) -> bool {
+        let before = deadline.min(Instant::now() + ALIVE_WITHIN);
+        let Ok(mut connection) = Box::pin(self.connect(before)).await else { return false };
+        sleep(ALIVE_FOR).await;
+        connection.is_free()
     }
 
     /// An idle connection of this thread, or of another when no more may be opened.

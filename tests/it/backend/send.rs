@@ -165,6 +165,29 @@ async fn a_read_without_an_answer_is_tried_on_another_replica_once() {
     assert!(backend.ready());
 }
 
+/// A request that ends one process would end all of them, one after another.
+#[tokio::test]
+async fn a_request_that_ends_a_replica_never_reaches_the_next() {
+    let deadly = |seen: &Seen| if seen.target.contains("deadly") { Act::EndProcess } else { Act::json("{}") };
+    for is_kept in [false, true] {
+        let ups = [FakeUpstream::start(deadly).await, FakeUpstream::start(deadly).await];
+        let backend = Backend::new(settings(&ups.each_ref().map(FakeUpstream::url)));
+        // Requests alternate: then both have a connection that is kept.
+        for _ in 0..(2 * usize::from(is_kept)) {
+            body(send(&backend, LATER).await.unwrap()).await.unwrap();
+        }
+        let deadline = tokio::time::Instant::now() + LATER;
+        let error = backend.send(get("/api/v1/labels?deadly"), deadline, true).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UpstreamDead);
+        let killed = ups.each_ref().map(|up| up.seen().iter().filter(|s| s.target.contains("deadly")).count());
+        assert_eq!(killed.iter().sum::<usize>(), 1, "{killed:?}");
+        // It is known at once, and the other one goes on.
+        let healthy = backend.snapshot().replicas.iter().filter(|replica| replica.healthy).count();
+        assert_eq!(healthy, 1);
+        body(send(&backend, LATER).await.unwrap()).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_read_is_not_sent_twice() {
     let (bad, good, backend) = beside_a_good_one(Act::die()).await;

@@ -23,6 +23,8 @@ pub(crate) enum Act {
     Raw(Vec<u8>),
     /// Write these bytes, close the connection.
     ThenDie(Vec<u8>),
+    /// Close the connection and the listener, as a process that ends.
+    EndProcess,
     /// Write these bytes, then nothing until the peer goes away.
     ThenHang(Vec<u8>),
     /// Write the pieces one after the other with a pause before each, keep the connection.
@@ -122,6 +124,7 @@ struct Log {
     connections: AtomicUsize,
     gone: AtomicUsize,
     changed: Notify,
+    ended: Notify,
 }
 
 /// Serves its script until it is dropped.
@@ -149,7 +152,10 @@ impl FakeUpstream {
         let logged = Arc::clone(&log);
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
+            while let Ok((stream, _)) = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = logged.ended.notified() => return,
+            } {
                 logged.connections.fetch_add(1, SeqCst);
                 connections.spawn(serve(stream, Arc::clone(&script), Arc::clone(&logged)));
             }
@@ -243,6 +249,11 @@ async fn serve(mut stream: TcpStream, script: Script, log: Arc<Log>) {
             Act::ThenDie(bytes) => {
                 let _ = stream.write_all(&bytes).await;
                 return;
+            }
+            Act::EndProcess => {
+                // Its end drops this connection with all others.
+                log.ended.notify_one();
+                return std::future::pending().await;
             }
             Act::ThenHang(bytes) => {
                 let _ = stream.write_all(&bytes).await;
