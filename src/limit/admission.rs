@@ -13,11 +13,12 @@ use smallvec::SmallVec;
 use tokio::{
     runtime::Handle,
     sync::{Notify, oneshot},
+    task::AbortHandle,
     time::{Instant, sleep_until, timeout_at},
 };
 
 use super::{
-    charge::{Actual, Charge, Phase},
+    charge::{Actual, Charge, End, Phase},
     per_query::{SoftHit, check_per_query, soft},
     permit::{Permit, enter, phase},
     policy::{Mode, Policy},
@@ -40,9 +41,9 @@ pub struct Admitted {
     pub permit: Permit,
     /// How long it waited.
     pub waited: Duration,
-    /// Limits in shadow mode that it passed.
+    /// Limits in shadow mode that it exceeds.
     pub shadowed: Vec<ShadowHit>,
-    /// The soft limit that it passed: it runs in the slow lane for that.
+    /// The soft limit that it exceeds: it runs in the slow lane for that.
     pub soft: Option<SoftHit>,
 }
 
@@ -60,8 +61,8 @@ struct Accounts {
 pub struct Admission {
     policy: ArcSwap<Policy>,
     accounts: Mutex<Accounts>,
-    /// When the timer that is under way ends.
-    armed: Mutex<Option<Instant>>,
+    /// The timer that is under way, and when it ends.
+    armed: Mutex<Option<(Instant, AbortHandle)>>,
     /// Notified when a query has to wait though the budget is leased.
     pub(super) lease_wanted: Notify,
 }
@@ -103,7 +104,7 @@ impl Admission {
     /// Looks at the per-query limits only; nothing is counted.
     ///
     /// # Errors
-    /// The first enforced limit that the query passes.
+    /// The first enforced limit that the query exceeds.
     pub fn check_per_query(&self, request: &AdmissionRequest) -> Result<Vec<ShadowHit>, Refusal> {
         let policy = self.policy.load();
         let mut shadowed = Vec::new();
@@ -118,7 +119,7 @@ impl Admission {
         Ok(shadowed)
     }
 
-    /// The first soft limit that a query passes.
+    /// The first soft limit that a query exceeds.
     pub fn soft(&self, request: &AdmissionRequest) -> Option<SoftHit> {
         let policy = self.policy.load();
         let mut tenants = request.payers.iter();
@@ -130,24 +131,31 @@ impl Admission {
     /// Looks at the per-query limits, and at whether the query is more than a whole budget; nothing is counted.
     ///
     /// # Errors
-    /// The first enforced limit that it passes, however long it waits.
+    /// The first enforced limit that it exceeds, however long it waits.
     pub fn dry_run(&self, request: &AdmissionRequest) -> Result<Vec<ShadowHit>, Refusal> {
         let mut shadowed = self.check_per_query(request)?;
         self.lock().dry_run(request, Instant::now(), &mut shadowed)?;
         Ok(shadowed)
     }
 
-    /// Counts one query towards its tenant's rate; needs no estimate. Gives the rate if it is in shadow mode and passed.
+    /// Counts one query towards the rates of all its tenants, or of none; needs no estimate. Gives the rates in shadow
+    /// mode that are exceeded.
     ///
     /// # Errors
     /// The query comes too early.
-    pub fn check_rate(&self, tenant: &TenantId) -> Result<Vec<ShadowHit>, Refusal> {
+    pub fn check_rate(&self, payers: &[TenantId]) -> Result<Vec<ShadowHit>, Refusal> {
         let mut state = self.lock();
-        let verdict = state.check_rate(tenant, Instant::now());
+        let verdict = state.check_rate(payers, Instant::now());
         let tokens_wanted = std::mem::take(&mut state.tokens_wanted);
         drop(state);
         self.want_tokens(tokens_wanted);
         verdict
+    }
+
+    /// Takes back the count of a query that turned out to be refused for another reason. As many a second as the rate
+    /// allows: a flood of such queries is over its rate as any other.
+    pub fn give_rate_back(&self, payers: &[TenantId]) {
+        self.lock().give_rate_back(payers, Instant::now());
     }
 
     /// Has the store of leases asked at once, if tokens of a shared rate are needed.
@@ -161,7 +169,7 @@ impl Admission {
     /// Dropping the future leaves the queue and gives back whatever was handed over.
     ///
     /// # Errors
-    /// The limit that is passed, with when to come back if that helps.
+    /// The limit that is exceeded, with when to come back if that helps.
     pub async fn admit(self: &Arc<Self>, request: AdmissionRequest) -> Result<Admitted, Refusal> {
         match self.ask(&request)? {
             Answered::Runs(admitted) => Ok(admitted),
@@ -291,9 +299,12 @@ impl Admission {
         drop(accounts);
         self.want_tokens(tokens_wanted);
         for (caller, outcome) in ready {
-            // A permit that its caller does not take is dropped, which frees it for the next.
             let outcome = outcome.map(|charge| Permit::new(Arc::clone(self), charge));
-            drop(caller.map(|caller| caller.send(outcome)));
+            let untaken = match caller {
+                Some(caller) => caller.send(outcome).err(),
+                None => Some(outcome),
+            };
+            never_began(untaken);
         }
         if let Some(at) = alarm {
             self.arm(at);
@@ -306,19 +317,22 @@ impl Admission {
         // Nothing that panics runs under the lock.
         let mut armed = self.armed.lock();
         // One that is overdue was dropped with its runtime.
-        if armed.is_some_and(|armed| armed <= at && armed >= Instant::now()) {
+        if armed.as_ref().is_some_and(|(armed, _)| *armed <= at && *armed >= Instant::now()) {
             return;
         }
         let Ok(runtime) = Handle::try_current() else { return };
-        *armed = Some(at);
         let admission = Arc::downgrade(self);
-        runtime.spawn(async move {
+        let timer = runtime.spawn(async move {
             sleep_until(at).await;
             if let Some(admission) = admission.upgrade() {
-                *admission.armed.lock() = None;
+                admission.armed.lock().take_if(|(armed, _)| *armed == at);
                 admission.change(|state, now, ready| *ready = state.dispatch(now));
             }
         });
+        // One timer at a time, however many queries end.
+        if let Some((_, later)) = armed.replace((at, timer.abort_handle())) {
+            later.abort();
+        }
     }
 
     pub(super) fn lock(&self) -> MappedMutexGuard<'_, State> {
@@ -329,6 +343,13 @@ impl Admission {
     #[cfg(test)]
     pub(super) fn callers(&self) -> usize {
         self.accounts.lock().callers.len()
+    }
+}
+
+/// Frees a grant that nobody took: its query never began, so that the backend has nothing to notice.
+fn never_began(grant: Option<Turn>) {
+    if let Some(Ok(permit)) = grant {
+        permit.settle(Actual { samples: Some(0), end: End::Failed });
     }
 }
 
@@ -400,8 +421,7 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         if !self.turn.is_terminated() {
-            // A grant goes back by its own drop.
-            drop(self.leave().ok());
+            never_began(self.leave().ok());
         }
     }
 }

@@ -80,7 +80,7 @@ impl Backend {
         if before != now {
             self.window.resize(before, now);
         }
-        if budget.unproven_percent == 100 && self.window.is_unproved() && self.window.cut_by().is_none() {
+        if budget.unproven_percent == 100 && self.window.is_unproven() && self.window.cut_by().is_none() {
             self.window = Window::new(now, 100, self.budget.replicas());
         }
     }

@@ -13,7 +13,7 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 const AHEAD: u64 = 2;
 
 /// Tokens drawn ahead.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Drawn {
     tokens: u64,
     until: Option<Instant>,

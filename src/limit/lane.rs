@@ -1,5 +1,6 @@
 //! The two lanes of a backend. The light lane is for light queries only and is closed by nothing but the backend's
-//! death; the heavy lane is bounded by the congestion window. Neither takes from the other.
+//! death; the heavy lane is bounded by the congestion window. A light query may use the heavy lane while nobody waits for
+//! it; a heavy one never uses the light lane.
 
 use super::{
     policy::{BackendBudget, Limit, Sharing, SlowLane},

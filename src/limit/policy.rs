@@ -4,8 +4,8 @@ use std::{collections::HashMap, num::NonZeroU64, sync::Arc, time::Duration};
 
 use crate::base::{TenantId, TenantPrefixes};
 
-/// Whether a limit is enforced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// Whether a limit is enforced; the strictest first, as they compare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
     /// Refuse queries over the limit.
     #[default]
@@ -72,8 +72,7 @@ impl Limit {
     /// Both: the stricter mode, and of two that are looked at the lower number.
     #[must_use]
     fn and(self, other: Self) -> Self {
-        let [low, high] = if (self.mode as u8, self.max_or_none()) <= (other.mode as u8, other.max_or_none())
-        {
+        let [low, high] = if (self.mode, self.max_or_none()) <= (other.mode, other.max_or_none()) {
             [self, other]
         } else {
             [other, self]

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{
-    charge::Charge,
+    charge::{Charge, Payers},
     per_query::SoftHit,
     policy::{Limit, Mode},
     quota::Room,
-    rate::{Over, Verdict},
+    rate::{Buckets, Over, Verdict},
     refusal::{LimitName, Refusal, Scope, ShadowHit},
     request::{AdmissionRequest, Charged},
     state::State,
@@ -50,23 +51,25 @@ impl State {
         now: Instant,
         shadow: &mut Vec<ShadowHit>,
     ) -> Result<(), Refusal> {
-        for (slot, tenant) in payers.iter().zip(&request.payers) {
-            let buckets = &mut self.tenants.get_mut(*slot).buckets;
-            let queries = match request.charged {
-                Charged::Nothing => buckets.take_query(now),
-                Charged::Query | Charged::All => Ok(()),
-            };
-            let samples = match (&queries, request.charged) {
-                (Ok(()), Charged::Nothing | Charged::Query) => {
-                    buckets.take_samples(request.cost.samples.value, now)
-                }
-                _ => Ok(()),
-            };
-            self.tokens_wanted |= buckets.is_due(now);
-            weigh(queries, LimitName::RateQueries, Estimate::exact(1), tenant, shadow)?;
-            weigh(samples, LimitName::RateSamples, request.cost.samples, tenant, shadow)?;
-        }
-        Ok(())
+        self.take_from_all(
+            payers,
+            |buckets, payer| {
+                let tenant = &request.payers[payer];
+                let queries = match request.charged {
+                    Charged::Nothing => buckets.take_query(now),
+                    Charged::Query | Charged::All => Ok(()),
+                };
+                let samples = match (&queries, request.charged) {
+                    (Ok(()), Charged::Nothing | Charged::Query) => {
+                        buckets.take_samples(request.cost.samples.value, now)
+                    }
+                    _ => Ok(()),
+                };
+                weigh(queries, LimitName::RateQueries, Estimate::exact(1), tenant, shadow)?;
+                weigh(samples, LimitName::RateSamples, request.cost.samples, tenant, shadow)
+            },
+            now,
+        )
     }
 
     /// Looks at the quotas of a query's tenants. Gives the first that it is over while it may run in the slow lane.
@@ -134,19 +137,58 @@ impl State {
         }
     }
 
-    /// Takes one query out of a tenant's bucket.
-    pub(super) fn check_rate(&mut self, tenant: &TenantId, now: Instant) -> Result<Vec<ShadowHit>, Refusal> {
-        let slot = self.tenants.slot(tenant, &self.policy, now);
+    /// Takes one query out of each tenant's bucket.
+    pub(super) fn check_rate(
+        &mut self,
+        payers: &[TenantId],
+        now: Instant,
+    ) -> Result<Vec<ShadowHit>, Refusal> {
+        let slots: Payers =
+            payers.iter().map(|tenant| self.tenants.slot(tenant, &self.policy, now)).collect();
         let mut shadow = Vec::new();
-        let buckets = &mut self.tenants.get_mut(slot).buckets;
-        let verdict = buckets.take_query(now);
-        self.tokens_wanted |= buckets.is_due(now);
-        weigh(verdict, LimitName::RateQueries, Estimate::exact(1), tenant, &mut shadow)?;
+        let take = |buckets: &mut Buckets, payer: usize| {
+            let verdict = buckets.take_query(now);
+            weigh(verdict, LimitName::RateQueries, Estimate::exact(1), &payers[payer], &mut shadow)
+        };
+        self.take_from_all(&slots, take, now)?;
         Ok(shadow)
     }
 
-    /// Notes the limits in shadow mode that running this query passes.
-    pub(super) fn note_passed(
+    /// Puts one query back into each tenant's bucket.
+    pub(super) fn give_rate_back(&mut self, payers: &[TenantId], now: Instant) {
+        for tenant in payers {
+            let slot = self.tenants.slot(tenant, &self.policy, now);
+            self.tenants.get_mut(slot).buckets.give_query_back(now);
+        }
+    }
+
+    /// Takes from the buckets of all payers, each by its position. Where one refuses, those before it get theirs back.
+    fn take_from_all(
+        &mut self,
+        payers: &[usize],
+        mut take: impl FnMut(&mut Buckets, usize) -> Result<(), Refusal>,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let mut before = SmallVec::<[Buckets; 1]>::new();
+        for (payer, slot) in payers.iter().enumerate() {
+            let buckets = &mut self.tenants.get_mut(*slot).buckets;
+            if payers.len() > 1 {
+                before.push(buckets.clone());
+            }
+            let taken = take(buckets, payer);
+            self.tokens_wanted |= buckets.is_due(now);
+            if let Err(refusal) = taken {
+                for (slot, buckets) in payers.iter().zip(before).take(payer) {
+                    self.tenants.get_mut(*slot).buckets = buckets;
+                }
+                return Err(refusal);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes the limits in shadow mode that this query exceeds while it runs.
+    pub(super) fn note_exceeded(
         &self,
         request: &AdmissionRequest,
         charge: &Charge,

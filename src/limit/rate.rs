@@ -14,7 +14,7 @@ use super::{
 };
 use crate::base::share::{TokenDemand, TokenKind};
 
-/// Why not.
+/// Why a bucket gives nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Over {
     /// Not yet: after this time.
@@ -59,6 +59,11 @@ impl Level {
         (self.missing, self.at) = (self.missing(now) + self.scaled(amount), Some(now));
     }
 
+    /// Puts back what was taken.
+    fn give_back(&mut self, amount: u64, now: Instant) {
+        (self.missing, self.at) = (self.missing(now).saturating_sub(self.scaled(amount)), Some(now));
+    }
+
     /// How long until this much is available.
     fn wait(&self, amount: u64, now: Instant) -> Duration {
         let above = (self.missing(now) + self.scaled(amount)).saturating_sub(self.scaled(self.count));
@@ -68,7 +73,7 @@ impl Level {
 }
 
 /// A bucket of one rate.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Bucket {
     rate: Rate,
     mode: Mode,
@@ -77,14 +82,16 @@ pub(super) struct Bucket {
     /// The part of the count that all proxies draw from.
     pool: u64,
     drawn: Drawn,
+    /// How much may be given back now.
+    returns: Level,
 }
 
 impl Bucket {
     fn new(limit: RateLimit, sharing: Sharing) -> Option<Self> {
         let rate = limit.rate.filter(|_| limit.mode != Mode::Off)?;
         let (fixed, pool) = shares::divide(rate.count.get(), sharing, 1);
-        let fixed = Level::new(fixed, rate.per);
-        Some(Self { rate, mode: limit.mode, fixed, pool, drawn: Drawn::default() })
+        let (fixed, returns) = (Level::new(fixed, rate.per), Level::new(rate.count.get(), rate.per));
+        Some(Self { rate, mode: limit.mode, fixed, pool, drawn: Drawn::default(), returns })
     }
 
     /// The most at once: the fixed parts of the others are never lent.
@@ -115,6 +122,14 @@ impl Bucket {
         Ok(())
     }
 
+    /// Puts back what was taken, as far as the rate allows.
+    fn give_back(&mut self, amount: u64, now: Instant) {
+        if self.returns.available(now) >= amount {
+            self.returns.take(amount, now);
+            self.fixed.give_back(amount, now);
+        }
+    }
+
     /// Less than half of the fixed part is left, so that tokens of the pool will be needed.
     fn is_low(&self, now: Instant) -> bool {
         self.pool > 0 && self.fixed.available(now) <= self.fixed.count / 2
@@ -140,7 +155,7 @@ pub(super) struct Verdict {
 }
 
 /// The buckets of one tenant.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Buckets {
     queries: Option<Bucket>,
     samples: Option<Bucket>,
@@ -171,6 +186,13 @@ impl Buckets {
     /// Takes one query.
     pub(super) fn take_query(&mut self, now: Instant) -> Result<(), Verdict> {
         self.queries.as_mut().map_or(Ok(()), |bucket| take(bucket, 1, now))
+    }
+
+    /// Puts one query back.
+    pub(super) fn give_query_back(&mut self, now: Instant) {
+        if let Some(bucket) = &mut self.queries {
+            bucket.give_back(1, now);
+        }
     }
 
     /// Takes the samples of one query, after the debt as far as there is something to pay it from.

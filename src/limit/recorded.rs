@@ -135,6 +135,14 @@ impl RecordedLimits {
         Ok(shadow)
     }
 
+    /// Takes back the count of a query that a rule refuses.
+    pub fn give_rate_back(&mut self, payers: &[TenantId]) {
+        let now = self.instant();
+        for tenant in payers {
+            self.account(tenant).buckets.give_query_back(now);
+        }
+    }
+
     /// Counts its samples towards the rates of its tenants. Gives those in shadow mode that it passes.
     ///
     /// # Errors

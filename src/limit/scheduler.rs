@@ -25,7 +25,7 @@ impl State {
         let backend = &self.backends[charge.backend];
         let queue = &backend.lane(charge.own_lane()).queue;
         let is_next = queue.is_open() && !queue.is_parked(charge);
-        let pauses = backend.window.is_unproved() && backend.runs_alone(charge);
+        let pauses = backend.window.is_unproven() && backend.runs_alone(charge);
         if is_next && !pauses { self.fits(charge, now).ok() } else { None }
     }
 
@@ -60,7 +60,7 @@ impl State {
         let backend = &self.backends[charge.backend];
         let age = now.saturating_duration_since(waiter.asked);
         let gives_way = backend.runs_alone(charge) && age < waiter.longest / 2;
-        let pauses = gives_way && backend.window.is_unproved() && age < PAUSE;
+        let pauses = gives_way && backend.window.is_unproven() && age < PAUSE;
         match self.fits(charge, now) {
             // Room of this kind may come back with the queries of others as well.
             Err(WaitReason::TenantSlots) => Verdict::IsPassed,

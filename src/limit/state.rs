@@ -178,14 +178,14 @@ impl State {
     }
 
     fn dead(&self, slot: usize) -> Refusal {
-        sick(Arc::clone(&self.backends[slot].name))
+        backend_dead(Arc::clone(&self.backends[slot].name))
     }
 
     /// Applies an observation of a backend, with the peak in flight until then.
     pub(super) fn observe(&mut self, name: &str, distress: &Distress, peak: Load, now: Instant) -> Handovers {
         let Some(slot) = self.backend(name) else { return Handovers::new() };
         self.backends[slot].observe(distress, peak, now);
-        if self.backends[slot].window.is_unproved() {
+        if self.backends[slot].window.is_unproven() {
             self.alarms.insert((now + PAUSE, 0));
         }
         self.dispatch(now)
@@ -202,7 +202,8 @@ impl State {
         if self.closed {
             return Err(shutting_down());
         }
-        let slot = self.backend(&request.backend).ok_or_else(|| sick(Arc::clone(&request.backend)))?;
+        let slot =
+            self.backend(&request.backend).ok_or_else(|| backend_dead(Arc::clone(&request.backend)))?;
         if !self.backends[slot].is_alive {
             return Err(self.dead(slot));
         }
@@ -219,16 +220,16 @@ impl State {
         let gives_way = if lane.is_some() { None } else { self.find_place(request, &charge)? };
         self.rates(request, &charge.payers, now, shadow)?;
         self.debit(request, &charge, now);
-        self.note_passed(request, &charge, shadow);
+        self.note_exceeded(request, &charge, shadow);
         if let Some(lane) = lane {
             charge.lane = lane;
             self.charge(&charge, now);
             return Ok((Answer::Run(charge), over_quota));
         }
-        if let Some((other, id)) = gives_way
+        if let Some((other, id, full)) = gives_way
             && let Some(waiter) = self.take_out(&other, id, now)
         {
-            ready.push((waiter.id, Err(self.queue_full(request, &charge))));
+            ready.push((waiter.id, Err(full)));
         }
         let place = self.enqueue(request, charge, now);
         ready.extend(self.dispatch(now));
@@ -259,42 +260,45 @@ impl State {
         self.exceeds_budget(request, &charge, shadow)
     }
 
-    /// Whether the queue has a place for a query; in a full one it may be that of another actor's query, named here.
+    /// Whether the queue has a place for a query; in a full one it may be that of another actor's query, named here with
+    /// the refusal that it gets.
     fn find_place(
         &self,
         request: &AdmissionRequest,
         charge: &Charge,
-    ) -> Result<Option<(Charge, u64)>, Refusal> {
-        let is_full = |slot: &&usize| {
+    ) -> Result<Option<(Charge, u64, Refusal)>, Refusal> {
+        let is_full = |(slot, _): &(&usize, &TenantId)| {
             let account = self.tenants.get(**slot);
             account.waiting >= account.policy.queue.length
         };
         let backend = &self.backends[charge.backend];
-        if let Some(tenant) = charge.payers.iter().find(is_full) {
+        if let Some((slot, tenant)) = charge.payers.iter().zip(&request.payers).find(is_full) {
+            let length = self.tenants.get(*slot).policy.queue.length as u64;
+            let full = self.queue_full(charge, Scope::Tenant(tenant.clone()), length);
             let mut lanes = Lane::ALL.iter().map(|lane| &backend.lane(*lane).queue);
-            let longest = lanes.find_map(|queue| queue.longest_of(*tenant, &request.actor));
-            return longest.map(Some).ok_or_else(|| self.queue_full(request, charge));
+            let longest = lanes.find_map(|queue| queue.longest_of(*slot, &request.actor));
+            return match longest {
+                Some((other, id)) => Ok(Some((other, id, full))),
+                None => Err(full),
+            };
         }
         if backend.waiting() >= self.policy.waiting_max {
             let max = self.policy.waiting_max as u64;
-            let full = self.queue_full(request, charge);
-            let scope = Scope::Backend(Arc::clone(&backend.name));
-            return Err(Refusal { observed: Estimate::exact(max), max, scope, ..full });
+            return Err(self.queue_full(charge, Scope::Backend(Arc::clone(&backend.name)), max));
         }
         Ok(None)
     }
 
-    /// Why there is no place in a tenant's queue.
-    fn queue_full(&self, request: &AdmissionRequest, charge: &Charge) -> Refusal {
-        let account = self.tenants.get(charge.payers.first().copied().unwrap_or(0));
-        let policy = account.policy.queue;
+    /// Why there is no place in the queue of a tenant or a backend.
+    fn queue_full(&self, charge: &Charge, scope: Scope, max: u64) -> Refusal {
+        let waits = charge.payers.iter().map(|slot| self.tenants.get(*slot).policy.queue.wait);
         Refusal {
             kind: ErrorKind::QueueFull,
             limit: LimitName::QueueFull,
-            observed: Estimate::exact(policy.length as u64),
-            max: policy.length as u64,
-            scope: Scope::Tenant(request.tenant()),
-            retry_after: Some(retry_soon(policy.wait)),
+            observed: Estimate::exact(max),
+            max,
+            scope,
+            retry_after: Some(retry_soon(waits.min().unwrap_or_default())),
             waiting_for: None,
         }
     }
@@ -305,7 +309,7 @@ impl State {
         let id = self.number();
         self.tenants.waiting(&charge.payers, 1);
         let backend = &mut self.backends[charge.backend];
-        if backend.window.is_unproved() && backend.runs_alone(&charge) {
+        if backend.window.is_unproven() && backend.runs_alone(&charge) {
             self.alarms.insert((now + PAUSE, id));
         }
         backend.lane_mut(charge.own_lane()).wait(Waiter {
@@ -474,7 +478,7 @@ pub(super) fn retry_soon(wait: Duration) -> Duration {
     (wait / 4).max(Duration::from_secs(1))
 }
 
-fn sick(backend: Arc<str>) -> Refusal {
+fn backend_dead(backend: Arc<str>) -> Refusal {
     Refusal {
         kind: ErrorKind::BackendSick,
         limit: LimitName::BackendSick,
@@ -487,5 +491,5 @@ fn sick(backend: Arc<str>) -> Refusal {
 }
 
 fn shutting_down() -> Refusal {
-    Refusal { kind: ErrorKind::ShuttingDown, limit: LimitName::ShuttingDown, ..sick("".into()) }
+    Refusal { kind: ErrorKind::ShuttingDown, limit: LimitName::ShuttingDown, ..backend_dead("".into()) }
 }

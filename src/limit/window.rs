@@ -49,7 +49,7 @@ pub(super) struct Window {
     /// The cause of its cut, and the bytes before; `None` once it is back there.
     cut: Option<(Cut, u64)>,
     /// A heavy query completed since the start or since estimates were too low.
-    proved: bool,
+    proven: bool,
     /// Nothing spoke against growth at the last look.
     may_grow: bool,
 }
@@ -58,7 +58,7 @@ impl Window {
     /// A window over `budget` bytes, of which `percent` are open before any query completed, over all of `replicas` proxies.
     pub(super) fn new(budget: u64, percent: u8, replicas: u64) -> Self {
         let bytes = if percent >= 100 { budget } else { percent_of(budget / replicas.max(1), percent) };
-        Self { bytes, threshold: budget, cut: None, proved: bytes >= budget, may_grow: true }
+        Self { bytes, threshold: budget, cut: None, proven: bytes >= budget, may_grow: true }
     }
 
     pub(super) const fn bytes(&self) -> u64 {
@@ -76,8 +76,8 @@ impl Window {
     }
 
     /// Whether no heavy query completed yet since the start, or since estimates were too low.
-    pub(super) const fn is_unproved(&self) -> bool {
-        !self.proved
+    pub(super) const fn is_unproven(&self) -> bool {
+        !self.proven
     }
 
     /// A heavy query of `bytes` completed while `in_use` bytes at most, its own among them, were in flight of late.
@@ -86,9 +86,9 @@ impl Window {
         if !self.may_grow || !binds {
             return;
         }
-        self.proved = true;
+        self.proven = true;
         self.bytes = if self.bytes < self.threshold {
-            // A query that ran alone may be larger than the window: its size is proved as well.
+            // A query that ran alone may be larger than the window: its size is proven as well.
             let held = u64::try_from(in_use).unwrap_or(u64::MAX).min(self.threshold);
             self.bytes.max(held).saturating_add(bytes)
         } else {
@@ -115,7 +115,7 @@ impl Window {
         }
         if distress.underestimate > UNDERESTIMATED {
             self.cut_to((budget as f64 / distress.underestimate) as u64, Cut::Estimates);
-            self.proved = false;
+            self.proven = false;
         }
         let Some((signal, pressure)) = distress.pressure.filter(|(_, pressure)| *pressure >= HIGH) else {
             return;
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn it_grows_by_what_completed_while_it_binds() {
         let mut window = Window::new(1000, 10, 1);
-        assert!(window.bytes() == 100 && window.is_unproved());
+        assert!(window.bytes() == 100 && window.is_unproven());
         window.completed(20, 20, 1000);
         assert_eq!(window.bytes(), 100, "far from the window, nothing is proved");
         window.completed(60, 90, 1000);
@@ -220,16 +220,16 @@ mod tests {
     #[test]
     fn estimates_that_are_too_low_leave_as_much_less_and_have_to_be_proved_again() {
         let mut window = Window::new(1000, 100, 1);
-        assert!(!window.is_unproved());
+        assert!(!window.is_unproven());
         window.observe(&underestimate(1.2), 500, 1000, SECOND);
         assert_eq!(window.bytes(), 1000, "as expected");
         window.observe(&underestimate(8.0), 500, 1000, SECOND);
-        assert!(window.bytes() == 125 && window.is_unproved() && window.cut_by() == Some(Cut::Estimates));
+        assert!(window.bytes() == 125 && window.is_unproven() && window.cut_by() == Some(Cut::Estimates));
         window.completed(100, 120, 1000);
         assert_eq!(window.bytes(), 125, "what ends meanwhile proves nothing");
         window.observe(&Distress::NONE, 100, 1000, SECOND);
         window.completed(125, 125, 1000);
-        assert!(window.bytes() > 125 && !window.is_unproved());
+        assert!(window.bytes() > 125 && !window.is_unproven());
     }
 
     #[test]

@@ -7,7 +7,6 @@ use http::{HeaderValue, header};
 
 use super::{
     exchange::{Common, Exchange, Identified, Priced, Rejected},
-    identify::OnBehalfOf,
     meter::Progress,
     query::layer::is_constant,
     respond::failure::{Failure, fix},
@@ -38,14 +37,11 @@ impl<B: http_body::Body> RateLimited for Exchange<Identified<B>> {
     type Refused = Rejected;
 
     fn payers(&self) -> &[TenantId] {
-        let Common { endpoint, head, caller, .. } = &*self.common;
-        let is_health_check = *endpoint == Endpoint::Query && is_constant(head.uri.query(), "");
-        match &caller.payers[..] {
-            _ if is_health_check || *endpoint == Endpoint::Light => &[],
-            _ if head.extensions.get::<OnBehalfOf>().is_some() => &[],
-            [] => std::slice::from_ref(&caller.tenant),
-            several => several,
-        }
+        let Common { endpoint, head, .. } = &*self.common;
+        // Only a query without a body is all in its URL.
+        let is_whole = self.stage.body.size_hint().exact() == Some(0);
+        let is_health_check = *endpoint == Endpoint::Query && is_whole && is_constant(head.uri.query(), "");
+        if is_health_check { &[] } else { self.common.counted() }
     }
 
     fn counted(mut self, shadowed: Vec<ShadowHit>) -> Self {

@@ -166,9 +166,9 @@ impl ConfigSnapshot {
             let is_cortex = upstream.is_some_and(|upstream| upstream.backend.kind() == Kind::Cortex);
             is_cortex && tenant::is_pattern(name.as_str())
         };
-        if !who.payers.is_empty() {
-            let home = self.home_of(&who.payers, &who.tenant)?;
-            return match who.payers.iter().find(|payer| is_pattern(home, payer)) {
+        if !who.several.is_empty() {
+            let home = self.home_of(&who.several, &who.tenant)?;
+            return match who.several.iter().find(|payer| is_pattern(home, payer)) {
                 Some(payer) => Err(IdentifyError::Pattern(payer.clone())),
                 None => Ok(home),
             };
@@ -188,14 +188,14 @@ impl ConfigSnapshot {
         let name = tenant::joined(&tenants).ok_or(IdentifyError::Name("the header"))?;
         let home = self.home_of(&tenants, &name)?;
         who.tenant = name;
-        who.payers = if tenants.len() > 1 { tenants } else { Vec::new() };
+        who.several = if tenants.len() > 1 { tenants } else { Vec::new() };
         Ok(home)
     }
 
     /// The labels that the caller's queries are confined to.
     pub(super) fn enforced_on(&self, who: &Identity) -> Option<Arc<LabelEnforcement>> {
-        if !who.payers.is_empty() {
-            return enforced_on(&self.enforced, &who.payers);
+        if !who.several.is_empty() {
+            return enforced_on(&self.enforced, &who.several);
         }
         // `a|b` is one tenant to most databases. Whoever let it through may have looked at its parts.
         let mut names = tenant::federated(who.tenant.as_str()).unwrap_or_default();

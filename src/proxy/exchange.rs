@@ -1,4 +1,14 @@
 //! A query on its way through the stack: each stage is a type that adds to the one before.
+//!
+//! The ways in which it ends without an answer:
+//!
+//! | type | is | made by |
+//! |---|---|---|
+//! | [`Refusal`] | a limit that it exceeds | `limit` |
+//! | [`Failure`] | the error that its client reads | the step that decides it, or a [`Refusal`] |
+//! | [`Rejected`] | a failure and the log, on their way up | a layer |
+//! | `Halted` | a rejection, or `NotMerged`: it runs again as a whole | `meter`, for `replan` |
+//! | `Rejection` | a failure, as the page shows it | `log` |
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +18,7 @@ use tokio::time::Instant;
 
 use super::{
     config::ConfigSnapshot,
-    identify::Identity,
+    identify::{Identity, OnBehalfOf},
     log::QueryLog,
     query::ParsedQuery,
     respond::{Fix, failure::Failure},
@@ -18,7 +28,7 @@ use super::{
 };
 use crate::{
     backend::Outgoing,
-    base::QueryCost,
+    base::{QueryCost, TenantId},
     cost::Estimated,
     limit::{AdmissionRequest, Ceilings, Charged, PerQuery, Policy, Refusal, TenantPolicy},
     promql::enforce::LabelEnforcement,
@@ -110,6 +120,12 @@ impl Common {
         self.config.class(self.caller.class)
     }
 
+    /// The tenants whose rates it counts towards, unless it is a health check.
+    pub(super) fn counted(&self) -> &[TenantId] {
+        let is_nobodys = self.head.extensions.get::<OnBehalfOf>().is_some();
+        if is_nobodys || self.endpoint == Endpoint::Light { &[] } else { self.caller.payers() }
+    }
+
     pub(super) fn limits(&self) -> &PerQuery {
         self.policy.per_query(Some(self.class()))
     }
@@ -137,9 +153,9 @@ impl Common {
         deadline: Instant,
         charged: Charged,
     ) -> AdmissionRequest {
-        let Identity { tenant, payers, actor, class, .. } = &self.caller;
+        let Identity { actor, class, .. } = &self.caller;
         AdmissionRequest {
-            payers: if payers.is_empty() { [tenant.clone()].into() } else { payers.as_slice().into() },
+            payers: self.caller.payers().into(),
             actor: Arc::clone(actor),
             class: Some(Arc::clone(self.config.class(*class))),
             backend: Arc::clone(self.upstream.backend.shared_name()),

@@ -31,7 +31,7 @@ impl<T> Permitted<T> {
         &self.value
     }
 
-    /// The response.
+    /// The permit.
     pub const fn permit(&self) -> &Permit {
         &self.permit
     }

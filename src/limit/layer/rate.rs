@@ -77,11 +77,7 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let verdict = request.payers().iter().try_fold(Vec::new(), |mut shadowed, payer| {
-            shadowed.extend(self.admission.check_rate(payer)?);
-            Ok(shadowed)
-        });
-        let state = match verdict {
+        let state = match self.admission.check_rate(request.payers()) {
             Ok(shadowed) => State::Running { running: self.inner.call(request.counted(shadowed)) },
             Err(refusal) => match request.over_rate(refusal) {
                 Ok(request) => State::Running { running: self.inner.call(request) },

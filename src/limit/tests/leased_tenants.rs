@@ -140,7 +140,9 @@ async fn queries_beyond_the_fixed_part_of_a_rate_need_tokens_that_are_asked_for_
     let queries = RateLimit { rate, mode: Mode::Enforce };
     let admission = with_rates(Rates { queries, ..Rates::default() });
     let name = tenant("a");
-    let some = |count: usize| (0..count).filter(|_| admission.check_rate(&name).is_ok()).count();
+    let some = |count: usize| {
+        (0..count).filter(|_| admission.check_rate(std::slice::from_ref(&name)).is_ok()).count()
+    };
     assert_eq!(some(4), 4);
     assert!(admission.lease_wanted().now_or_never().is_none());
     assert_eq!(admission.draw_in_tenants(9), []);
@@ -158,7 +160,7 @@ async fn queries_beyond_the_fixed_part_of_a_rate_need_tokens_that_are_asked_for_
     assert_eq!(rates(&admission), [(TokenKind::Queries, 40, demand(0, 10, 0))]);
     admission.add_tokens(&name, TokenKind::Queries, 10, in_5_s());
     assert_eq!(some(20), 15);
-    let refusal = admission.check_rate(&name).unwrap_err();
+    let refusal = admission.check_rate(std::slice::from_ref(&name)).unwrap_err();
     assert_eq!((refusal.limit, refusal.max), (LimitName::RateQueries, 80));
     assert_eq!(rates(&admission), [(TokenKind::Queries, 40, demand(0, 40, 1))]);
     // Without a store, what the fixed part brings: one a second.

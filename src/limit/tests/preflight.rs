@@ -198,3 +198,100 @@ async fn shadow_reports_and_lets_run() {
         ]
     );
 }
+
+fn rate_of(count: u64) -> RateLimit {
+    let count = std::num::NonZeroU64::new(count).unwrap();
+    RateLimit { rate: Some(Rate { count, per: Duration::from_secs(3600) }), mode: Mode::Enforce }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_payers_all_are_counted_or_none() {
+    let mut policy = policy(1_000, 100, |_| {});
+    for (name, count) in [("a", 3), ("b", 1)] {
+        let mut one = TenantPolicy::default();
+        one.rate.queries = rate_of(count);
+        policy.tenants.insert(tenant(name), Arc::new(one));
+    }
+    let admission = Admission::new(policy);
+    let (both, a) = ([tenant("a"), tenant("b")], [tenant("a")]);
+    assert!(admission.check_rate(&both).is_ok());
+    for _ in 0..5 {
+        assert_eq!(admission.check_rate(&both).unwrap_err().scope, Scope::Tenant(tenant("b")));
+        let asked = AdmissionRequest { payers: both.to_vec().into(), ..ask("a", 1) };
+        assert_eq!(now_or_refused(&admission, asked).unwrap().unwrap_err().scope, Scope::Tenant(tenant("b")));
+    }
+    let left = (0..5).filter(|_| admission.check_rate(&a).is_ok()).count();
+    assert_eq!(left, 2, "the first payer lost nothing to refusals of the second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_count_is_given_back_as_often_as_the_rate_allows() {
+    let admission = Admission::new(policy(1_000, 100, |tenant| tenant.rate.queries = rate_of(10)));
+    let a = [tenant("a")];
+    let mut taken = 0;
+    while admission.check_rate(&a).is_ok() {
+        admission.give_rate_back(&a);
+        taken += 1;
+    }
+    assert_eq!(taken, 20);
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    admission.give_rate_back(&a);
+    assert_eq!(
+        (0..30).filter(|_| admission.check_rate(&a).is_ok()).count(),
+        10,
+        "never more than a full one"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_is_named_after_the_tenant_whose_it_is() {
+    let mut policy = policy(100, 1, |tenant| tenant.queue.length = 100);
+    let mut narrow = TenantPolicy::default();
+    narrow.queue.length = 1;
+    policy.tenants.insert(tenant("narrow"), Arc::new(narrow));
+    let admission = Admission::new(policy);
+    let _running = admission.admit(ask("other", 1)).await.unwrap();
+    let both = || AdmissionRequest { payers: [tenant("a"), tenant("narrow")].to_vec().into(), ..ask("a", 1) };
+    let mut waiting = Box::pin(admission.admit(both()));
+    assert!((&mut waiting).now_or_never().is_none());
+    let refusal = now_or_refused(&admission, both()).unwrap().unwrap_err();
+    assert_eq!((refusal.limit, refusal.max), (LimitName::QueueFull, 1));
+    assert_eq!(refusal.scope, Scope::Tenant(tenant("narrow")));
+}
+
+/// Its query never began, so that its backend has nothing to notice.
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_nobody_takes_is_free_at_once() {
+    let mut policy = policy(100, 1, |_| {});
+    policy.backends[0].linger = Duration::from_secs(3);
+    let admission = Admission::new(policy);
+    let running = admission.admit(ask("a", 90)).await.unwrap();
+    let mut waiting = Box::pin(admission.admit(ask("b", 90)));
+    assert!((&mut waiting).now_or_never().is_none());
+    answered([running]);
+    assert_eq!(admission.snapshot().backends[0].queries, 1, "it was handed over");
+    drop(waiting);
+    assert_eq!(admission.snapshot().backends[0].queries, 0);
+}
+
+/// Timers that an earlier alarm replaced stayed behind, and each armed another one.
+#[tokio::test(start_paused = true)]
+async fn one_timer_at_a_time_is_under_way() {
+    let mut policy = policy(100, 100, |_| {});
+    policy.backends[0].linger = Duration::from_millis(100);
+    policy.backends.push(BackendBudget { linger: Duration::from_secs(60), ..budget("slow", 1 << 30, 1_000) });
+    let admission = Admission::new(policy);
+    for _ in 0..50 {
+        for (backend, bytes) in [("slow", 10 << 20), ("main", 90)] {
+            drop(
+                admission
+                    .admit(AdmissionRequest { backend: backend.into(), ..ask("a", bytes) })
+                    .await
+                    .unwrap(),
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        let timers = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        assert!(timers <= 1, "{timers} timers");
+    }
+}

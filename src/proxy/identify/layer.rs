@@ -78,7 +78,7 @@ impl Identifier {
                 }
                 config.attribution.forward(&mut head.headers, &caller, upstream.backend.tenancy());
                 let policy = self.admission.policy();
-                let several = policy.strictest(&caller.payers);
+                let several = policy.strictest(&caller.several);
                 let policy = several.unwrap_or_else(|| Arc::clone(policy.tenant(&caller.tenant)));
                 let shared = Arc::clone(shared);
                 let enforced = config.enforced_on(&caller);

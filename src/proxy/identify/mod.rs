@@ -4,12 +4,12 @@
 //! is believed of anybody: a certificate by an authority, a JWT by its issuer.
 
 mod bearer;
+mod error;
 mod jwt;
 pub(super) mod layer;
 mod verified;
 
 use std::{
-    fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -19,6 +19,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
 pub use bearer::BearerTokens;
+use error::BASIC;
+pub use error::IdentifyError;
 pub use jwt::{Expected, JwtError, JwtSource, KeySet, KeyUrl};
 use verified::Named;
 pub use verified::{CertificateName, IdentitySource};
@@ -172,8 +174,8 @@ pub struct Identity {
     /// The tenant that pays; where several tenants' data are read at once, all of them by the one name that the
     /// database knows.
     pub tenant: TenantId,
-    /// Each of those that pay, where they are several.
-    pub payers: Vec<TenantId>,
+    /// Each of those that pay, where they are several; read by [`Self::payers`].
+    pub several: Vec<TenantId>,
     /// The actor inside the tenant, such as `dashboard:abc`.
     pub actor: Arc<str>,
     /// Index into [`Attribution::classes`]; its length for a request that matches none.
@@ -184,74 +186,17 @@ pub struct Identity {
     pub source: IdentitySource,
 }
 
+impl Identity {
+    /// Each of the tenants that pay.
+    pub fn payers(&self) -> &[TenantId] {
+        if self.several.is_empty() { std::slice::from_ref(&self.tenant) } else { &self.several }
+    }
+}
+
 /// The extension of a request that an operator makes in a tenant's name: no header decides whose it is, and it counts towards
 /// nobody's rate.
 #[derive(Clone, Debug)]
 pub(super) struct OnBehalfOf(pub(super) TenantId);
-
-/// Why a request belongs to nobody.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum IdentifyError {
-    /// The tenant's name is empty, too long or not printable.
-    Name(&'static str),
-    /// The bearer token stands for nobody.
-    Token,
-    /// A header that names the tenant is there twice, with different values.
-    Twice(HeaderName),
-    /// Several tenants at once whose data no one backend has.
-    Apart(TenantId),
-    /// A name that the backend could take for a pattern of names.
-    Pattern(TenantId),
-    /// The token of an issuer is not believed.
-    Jwt(JwtError),
-    /// A header asks for a tenant that the token does not name.
-    NotNamed,
-    /// The client's certificate names no tenant.
-    Certificate,
-    /// Nothing names the caller, and a name is required.
-    Nobody,
-}
-
-impl IdentifyError {
-    /// The source that should have named the tenant.
-    pub fn source(&self) -> IdentitySource {
-        match self {
-            Self::Token => IdentitySource::Bearer,
-            Self::Jwt(_) | Self::NotNamed => IdentitySource::Jwt,
-            Self::Certificate => IdentitySource::Certificate,
-            Self::Name(place) if *place == BASIC => IdentitySource::BasicAuth,
-            Self::Name(_) | Self::Twice(_) | Self::Apart(_) | Self::Pattern(_) => IdentitySource::Header,
-            Self::Nobody => IdentitySource::Default,
-        }
-    }
-}
-
-/// Where a tenant's name stands in basic authentication.
-const BASIC: &str = "basic authentication";
-
-impl fmt::Display for IdentifyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(place) => write!(
-                f,
-                "the tenant in {place} must be 1 to {} visible ASCII characters",
-                crate::base::tenant::TENANT_NAME_MAX
-            ),
-            Self::Token => f.write_str("the bearer token is not known here"),
-            Self::Twice(name) => write!(f, "the header {name} is given twice, with different values"),
-            Self::Pattern(name) => {
-                write!(f, "the tenant {name} is not one name: the backend may take it for a pattern of names")
-            }
-            Self::Apart(names) => write!(f, "the tenants {names} are kept by different backends"),
-            Self::Jwt(error) => error.fmt(f),
-            Self::NotNamed => f.write_str("the header asks for a tenant that the token does not name"),
-            Self::Certificate => f.write_str("the client's certificate names no tenant"),
-            Self::Nobody => f.write_str("nothing in the request says who asks, and that is required here"),
-        }
-    }
-}
-
-impl std::error::Error for IdentifyError {}
 
 impl Attribution {
     /// The class of requests that match no rule.
@@ -280,17 +225,17 @@ impl Attribution {
             Some(actor) => actor_of("user:", actor),
             None => self.actor(headers, user.as_deref(), peer.ip(), trusted),
         };
-        let (tenant, payers) = match named.tenants.as_slice() {
+        let (tenant, several) = match named.tenants.as_slice() {
             [tenant] => (tenant.clone(), Vec::new()),
             several => (tenant::joined(several).ok_or(IdentifyError::Name("the token"))?, several.to_vec()),
         };
-        Ok(Identity { tenant, payers, actor, class, trusted, source })
+        Ok(Identity { tenant, several, actor, class, trusted, source })
     }
 
     /// A caller in this tenant's name, of no class.
     pub(super) fn on_behalf_of(&self, tenant: TenantId) -> Identity {
         let (class, source) = (self.unclassed(), IdentitySource::Operator);
-        Identity { tenant, payers: Vec::new(), actor: "operator".into(), class, trusted: false, source }
+        Identity { tenant, several: Vec::new(), actor: "operator".into(), class, trusted: false, source }
     }
 
     /// The class that a credential names, or the first that matches.
@@ -346,7 +291,8 @@ impl Attribution {
         tenancy.apply(headers, who.tenant.as_str());
     }
 
-    /// Whom the first source names that is there.
+    /// Whom the first source names that is there. A credential that is not believed is an error, whichever source comes
+    /// first.
     fn named(
         &self,
         presented: &Presented<'_>,
@@ -356,6 +302,15 @@ impl Attribution {
         let headers = presented.headers;
         // The next hop may look at the other one.
         single(headers, &header::AUTHORIZATION)?;
+        let takes_tokens = self.sources.iter().any(TenantSource::is_bearer);
+        let by_token = bearer(headers).filter(|_| takes_tokens);
+        let by_token = by_token.map(|token| self.named_by_token(token, presented.clock)).transpose()?;
+        for source in &self.sources {
+            let TenantSource::Certificate(part) = source else { continue };
+            if presented.certificate.is_some_and(|certificate| part.named(certificate).is_none()) {
+                return Err(IdentifyError::Certificate);
+            }
+        }
         for source in &self.sources {
             let found = match source {
                 TenantSource::Header(name) if trusted => single(headers, name)?
@@ -366,7 +321,7 @@ impl Attribution {
                     user.map(|user| named(user, BASIC).map(|named| (IdentitySource::BasicAuth, named)))
                 }
                 TenantSource::Bearer(_) | TenantSource::Jwt(_) => {
-                    bearer(headers).map(|token| self.named_by_token(headers, token, presented.clock))
+                    by_token.clone().map(|(source, named)| Ok((source, self.chosen(headers, source, named)?)))
                 }
                 TenantSource::Certificate(part) => presented.certificate.map(|certificate| {
                     let named = part.named(certificate).ok_or(IdentifyError::Certificate)?;
@@ -386,7 +341,6 @@ impl Attribution {
     /// Whom a bearer token names: it is one that is known, or one that an issuer signed.
     fn named_by_token(
         &self,
-        headers: &HeaderMap,
         token: &str,
         clock: fn() -> i64,
     ) -> Result<(IdentitySource, Named), IdentifyError> {
@@ -400,7 +354,7 @@ impl Attribution {
                 }
                 TenantSource::Jwt(source) if JwtSource::is_about(token) => {
                     match source.named(token, clock()) {
-                        Ok(named) => return Ok((IdentitySource::Jwt, self.chosen(headers, named)?)),
+                        Ok(named) => return Ok((IdentitySource::Jwt, named)),
                         Err(other) => error = IdentifyError::Jwt(other),
                     }
                 }
@@ -410,17 +364,20 @@ impl Attribution {
         Err(error)
     }
 
-    /// Of several tenants that a token names, those that a header asks for: it cannot ask for others.
-    fn chosen(&self, headers: &HeaderMap, mut named: Named) -> Result<Named, IdentifyError> {
-        if named.tenants.len() > 1 {
-            for source in &self.sources {
-                let TenantSource::Header(name) = source else { continue };
-                let Some(value) = single(headers, name)? else { continue };
-                let asked = verified::names(value.to_str().unwrap_or("").split('|'));
-                let asked = asked.filter(|asked| asked.iter().all(|one| named.tenants.contains(one)));
-                named.tenants = asked.ok_or(IdentifyError::NotNamed)?;
-                break;
-            }
+    /// Of the tenants that a token names, those that a header asks for: it cannot ask for others.
+    fn chosen(
+        &self,
+        headers: &HeaderMap,
+        by: IdentitySource,
+        mut named: Named,
+    ) -> Result<Named, IdentifyError> {
+        for source in &self.sources {
+            let TenantSource::Header(name) = source else { continue };
+            let Some(value) = single(headers, name)? else { continue };
+            let asked = verified::names(value.to_str().unwrap_or("").split('|'));
+            let asked = asked.filter(|asked| asked.iter().all(|one| named.tenants.contains(one)));
+            named.tenants = asked.ok_or(IdentifyError::NotNamed(by))?;
+            break;
         }
         Ok(named)
     }

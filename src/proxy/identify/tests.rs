@@ -48,6 +48,24 @@ fn tenants_come_from_the_first_source_present() {
     assert_eq!(tenant("::ffff:10.1.1.1", &[("x-scope-orgid", "a")]).unwrap(), "a");
 }
 
+/// A header source that comes first does not hide a token, and a header asks for nobody else's data.
+#[test]
+fn a_token_is_believed_or_refused_whatever_stands_beside_it() {
+    for (peer, headers, want) in [
+        ("10.1.1.1", [("x-scope-orgid", "a"), ("authorization", "Bearer guess!")], Err(IdentifyError::Token)),
+        ("10.1.1.1", [("x-scope-orgid", "a"), ("authorization", "Bearer s3cret")], Ok("a")),
+        (
+            "192.0.2.1",
+            [("x-scope-orgid", "a"), ("authorization", "Bearer s3cret")],
+            Err(IdentifyError::NotNamed(IdentitySource::Bearer)),
+        ),
+        ("192.0.2.1", [("x-scope-orgid", "robots"), ("authorization", "Bearer s3cret")], Ok("robots")),
+    ] {
+        let found = ask(peer, &headers).map(|identity| identity.tenant.to_string());
+        assert_eq!(found, want.map(ToOwned::to_owned), "{peer} {headers:?}");
+    }
+}
+
 #[test]
 fn strangers_cannot_name_themselves_by_header() {
     let stranger =

@@ -24,8 +24,8 @@ use crate::{
     cost::Model,
     journal::Record,
     limit::{
-        self, Admission, Ceilings, Mode, PerQuery, Place, Policy, Recorded, RecordedLimits, Refusal,
-        TenantPolicy,
+        self, Admission, Ceilings, LimitName, Mode, PerQuery, Place, Policy, Recorded, RecordedLimits,
+        Refusal, TenantPolicy,
     },
     promql::{self, enforce::LabelEnforcement},
     rules::{self, Action, Clamp, Rule},
@@ -127,6 +127,11 @@ impl Replay {
             }
         }
         let mut replayed = if is_free { Replayed::of(Verdict::Admitted) } else { self.ruled(record, &owner) };
+        let is_blocked =
+            matches!(&replayed.verdict, Verdict::Refused(refusal) if refusal.limit == LimitName::Blocked);
+        if is_blocked && is_rated(record) {
+            self.over_time.give_rate_back(&owner.payers);
+        }
         if let (Verdict::Admitted, Some(cost)) = (&replayed.verdict, replayed.cost) {
             self.over_time(record, &owner, &cost, &mut replayed);
         }

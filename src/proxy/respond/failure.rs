@@ -202,7 +202,7 @@ impl Failure {
             | IdentifyError::Jwt(_)
             | IdentifyError::Certificate
             | IdentifyError::Nobody => ErrorKind::Unauthorized,
-            IdentifyError::NotNamed => ErrorKind::Forbidden,
+            IdentifyError::NotNamed(_) => ErrorKind::Forbidden,
             IdentifyError::Twice(_) | IdentifyError::Apart(_) | IdentifyError::Pattern(_) => {
                 ErrorKind::BadData
             }

@@ -47,7 +47,12 @@ where
     fn call(&mut self, mut exchange: Exchange<Parsed>) -> Self::Future {
         match apply(&mut exchange) {
             Ok(()) => Either::Left(self.inner.call(exchange)),
-            Err(failure) => Either::Right(ready(Err(exchange.common.reject(failure)))),
+            Err(failure) => {
+                // A dashboard that is blocked does not use up the rate of its tenant's others.
+                let common = exchange.common;
+                common.shared.pricing.admission.give_rate_back(common.counted());
+                Either::Right(ready(Err(common.reject(failure))))
+            }
         }
     }
 }
@@ -159,9 +164,8 @@ fn subject<'a>(common: &'a Common, query: &'a ParsedQuery) -> Subject<'a> {
         Endpoint::QueryRangeCost => Endpoint::QueryRange,
         other => other,
     };
-    let payers = common.caller.payers.as_slice();
     Subject {
-        tenants: if payers.is_empty() { std::slice::from_ref(&common.caller.tenant) } else { payers },
+        tenants: common.caller.payers(),
         class: common.class(),
         endpoint: endpoint.as_str(),
         dashboard: origin.and_then(|origin| origin.dashboard.as_deref()),

@@ -179,6 +179,24 @@ async fn shadow_and_slow_rules_let_a_query_run() {
     );
 }
 
+/// A dashboard that is blocked and opened all the time costs its tenant's others nothing, and its client reads why.
+#[tokio::test]
+async fn refusals_by_a_rule_use_up_no_rate() {
+    let (_upstream, weir) = before(
+        "rules: [{name: no-small, match: {metric: small}, action: refuse, reason: is it used}]\n\
+         limits: {default: {rate: {queries: 10/h}}}",
+    )
+    .await;
+    for _ in 0..8 {
+        assert_eq!(weir.get("/api/v1/query?query=sum(small)").await.status, 422);
+    }
+    for _ in 0..10 {
+        assert_eq!(weir.get("/api/v1/query?query=other").await.status, 200);
+    }
+    let answer = weir.get("/api/v1/query?query=other").await;
+    assert_eq!(answer.status, 429, "{}", answer.body);
+}
+
 #[tokio::test]
 async fn over_a_soft_limit_an_answer_carries_a_warning_and_else_it_stays_as_it_is() {
     let (_upstream, weir) =

@@ -94,7 +94,7 @@ async fn asks_often(member: Member, idle: Arc<AtomicBool>, begun: Arc<Mutex<Vec<
         if !idle.load(Relaxed) {
             // Under one lock: in the order in which they began.
             let mut begun = begun.lock();
-            if member.admission.check_rate(&TenantId::new("rate").unwrap()).is_ok() {
+            if member.admission.check_rate(&[TenantId::new("rate").unwrap()]).is_ok() {
                 begun.push(Instant::now());
             }
         }

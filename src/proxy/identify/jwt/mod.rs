@@ -140,6 +140,10 @@ pub(super) fn verify(
     let mut error = JwtError::UnknownKey;
     for key in keys.keys.iter().filter(fits).take(TRIED_MAX) {
         match decode::<Map<String, Value>>(token, &key.decoding, &validation) {
+            // A list of issuers passes the check if one of them is expected.
+            Ok(token) if !token.claims.get("iss").is_some_and(Value::is_string) => {
+                return Err(JwtError::Claim("iss".to_owned()));
+            }
             Ok(token) => return in_time(token.claims, now_ms),
             Err(other) => error = error_of(other.kind()),
         }
@@ -180,26 +184,29 @@ fn in_time(claims: Map<String, Value>, now_ms: i64) -> Result<Map<String, Value>
 
 fn named(claims: &Map<String, Value>, expected: &Expected) -> Result<Named, JwtError> {
     let wrong = || JwtError::Claim(expected.tenant.clone());
-    let tenants = texts(claims, &expected.tenant);
+    let tenants = texts(claims, &expected.tenant)?;
     let tenants = names(tenants.iter().map(|text| &**text)).ok_or_else(wrong)?;
-    let one = |name: &str| texts(claims, name).into_iter().next();
+    let one = |name: &str| texts(claims, name).map(|texts| texts.into_iter().next());
     Ok(Named {
         tenants,
-        actor: one(&expected.actor),
-        class: expected.class.as_deref().and_then(one),
-        groups: texts(claims, &expected.groups),
+        actor: one(&expected.actor)?,
+        class: expected.class.as_deref().map(one).transpose()?.flatten(),
+        groups: texts(claims, &expected.groups)?,
     })
 }
 
-/// The text or texts of a claim; `a.b` is also the claim `b` in the claim `a`.
-fn texts(claims: &Map<String, Value>, name: &str) -> Vec<Arc<str>> {
+/// The text or texts of a claim; `a.b` is also the claim `b` in the claim `a`. A list of anything else is an error.
+fn texts(claims: &Map<String, Value>, name: &str) -> Result<Vec<Arc<str>>, JwtError> {
     let nested = || {
         let (first, rest) = name.split_once('.')?;
         rest.split('.').try_fold(claims.get(first)?, |value, key| value.get(key))
     };
     match claims.get(name).or_else(nested) {
-        Some(Value::String(text)) => vec![text.as_str().into()],
-        Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).map(Arc::from).collect(),
-        _ => Vec::new(),
+        Some(Value::String(text)) => Ok(vec![text.as_str().into()]),
+        Some(Value::Array(items)) => {
+            let text = |item: &Value| item.as_str().map(Arc::from);
+            items.iter().map(text).collect::<Option<_>>().ok_or_else(|| JwtError::Claim(name.to_owned()))
+        }
+        _ => Ok(Vec::new()),
     }
 }

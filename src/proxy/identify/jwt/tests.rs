@@ -85,7 +85,16 @@ fn a_token_names_tenant_actor_and_groups() {
         found.map(|found| found.tenants.iter().map(ToString::to_string).collect())
     };
     assert_eq!(names(with("tenant", json!(["b", "a", "b"]))), Ok(vec!["a".to_owned(), "b".to_owned()]));
-    for bad in [json!(null), json!(""), json!([]), json!(["a", ""]), json!("two words"), json!(7)] {
+    for bad in [
+        json!(null),
+        json!(""),
+        json!([]),
+        json!(["a", ""]),
+        json!("two words"),
+        json!(7),
+        json!(["a", 5]),
+        json!(["a", ["b"]]),
+    ] {
         assert_eq!(with("tenant", bad.clone()), Err(JwtError::Claim("tenant".to_owned())), "{bad}");
     }
     let nested = Expected { groups: "realm.roles".to_owned(), ..expected() };
@@ -103,6 +112,7 @@ fn issuer_audience_and_time_are_always_checked() {
     for (name, value, want) in [
         ("iss", json!("https://other"), claim("iss")),
         ("iss", json!(null), claim("iss")),
+        ("iss", json!(["https://id", "x"]), claim("iss")),
         ("aud", json!("other"), claim("aud")),
         ("aud", json!(null), claim("aud")),
         ("aud", json!("weir-2"), Ok(())),
