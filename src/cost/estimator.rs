@@ -64,7 +64,7 @@ pub struct ProbeNeed {
     pub selector: usize,
     /// A count may stop here: with more series the query is refused.
     pub limit: u64,
-    /// A number of series up to which no limit is in doubt.
+    /// A probe may answer with the count at one instant if that is at most this: no limit is in doubt then.
     pub enough: u64,
 }
 

@@ -151,7 +151,7 @@ struct Entry {
     runs: [Run; RUNS],
 }
 
-/// Series (`u64::MAX` where only some of them are known), when the run ended, and the window: start and end in
+/// Series (`u64::MAX` in files of earlier versions where only some of them are known), when the run ended, and the window: start and end in
 /// milliseconds. All zero for none.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
 struct Run(u64, u64, i64, i64);
@@ -175,7 +175,7 @@ impl Entry {
     }
 
     fn seen_ms(&self) -> u64 {
-        self.runs[0].1
+        self.runs[0].1.max(self.peak_ms)
     }
 
     /// Nothing is larger than can be, or later than now.
@@ -251,23 +251,25 @@ impl History {
         Some(Remembered { peak: slot.entry.peak(now_ms), here: here.map(|run| run.0).max() })
     }
 
-    /// Takes in how many series a run touched, over all of its selectors; a number that is not `whole` is the least.
-    /// A probe's count is no run.
+    /// Takes in how many series a run touched, over all of its selectors; a number that is not `whole` is the least,
+    /// and bounds no window. A probe's count is no run.
     pub fn observe(&self, key: &HistoryKey, series: u64, whole: bool, now_ms: i64) {
         let (series, now_ms) = (series.min(PLAUSIBLE_MAX), now_ms.max(0) as u64);
-        let run = Run(if whole { series } else { u64::MAX }, now_ms, key.window.start, key.window.end);
+        let run = whole.then_some(Run(series, now_ms, key.window.start, key.window.end));
         let mut shard = self.shard(key.id);
         if let Some(slot) = shard.index.get(&key.id).copied().and_then(|at| shard.slots.get_mut(at)) {
             let entry = &mut slot.entry;
             if series >= entry.peak(now_ms) {
                 (entry.peak, entry.peak_ms) = (series, now_ms);
             }
-            entry.runs = [run, entry.runs[0]];
+            if let Some(run) = run {
+                entry.runs = [run, entry.runs[0]];
+            }
             slot.used = true;
             return;
         }
-        let entry =
-            Entry { id: key.id.to_words(), peak: series, peak_ms: now_ms, runs: [run, Run::default()] };
+        let runs = [run.unwrap_or_default(), Run::default()];
+        let entry = Entry { id: key.id.to_words(), peak: series, peak_ms: now_ms, runs };
         let is_new = shard.insert(entry, self.capacity);
         self.len.fetch_add(usize::from(is_new), Relaxed);
     }

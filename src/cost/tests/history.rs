@@ -101,6 +101,24 @@ fn a_part_of_what_was_touched_lowers_nothing() {
 }
 
 #[test]
+fn a_run_that_saw_a_part_displaces_none_that_saw_the_whole() {
+    let store = History::new(10);
+    let closed = |hours: i64| key("sum(up)", hours_before(NOW - 48 * HOUR, hours), NOW);
+    let (six, seven) = (closed(6), closed(7));
+    store.observe(&six, 60, true, NOW);
+    store.observe(&seven, 70, true, NOW);
+    for _ in 0..5 {
+        store.observe(&six, 10, false, NOW + 1);
+    }
+    assert_eq!(
+        got(&store, &six, NOW + 1).unwrap().1,
+        Some(70),
+        "the longer window has the shorter one in it"
+    );
+    assert_eq!(got(&store, &seven, NOW + 1).unwrap().1, Some(70));
+}
+
+#[test]
 fn backends_scopes_and_the_windows_of_selectors_learn_apart() {
     let store = History::new(100);
     let times = hours_before(NOW, 6);
