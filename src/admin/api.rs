@@ -53,7 +53,7 @@ const RANKING: &[Parameter] = &[
 ];
 
 const LIMITS: &[Parameter] = &[
-    optional("tenant", Form::Text, "the tenant; the default tenant where it is missing"),
+    required("tenant", Form::Text, "the tenant"),
     optional(
         "suggest",
         Form::OneOf(&["false", "true"]),

@@ -106,7 +106,11 @@ pub(super) fn parameters(mut asked: Asked) -> Result<(Option<TenantId>, bool), F
         }
         None => None,
     };
-    let suggests = asked.take("suggest").is_some_and(|value| value == "true");
+    let suggests = match asked.take("suggest").as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => return Err(Failed::bad(format!("`suggest` is true or false, not `{other}`"))),
+    };
     asked.nothing_else()?;
     Ok((tenant, suggests))
 }

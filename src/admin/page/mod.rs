@@ -45,7 +45,7 @@ impl View {
     /// Those that change all the time.
     pub(super) const LIVE: [Self; 3] = [Self::Now, Self::Refused, Self::Rules];
 
-    /// Its path, which is its name after the first character.
+    /// Its path: `/` and its name in lower case, `/` alone for [`Self::Now`].
     pub(super) const fn path(self) -> &'static str {
         match self {
             Self::Now => "/",
