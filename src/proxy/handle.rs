@@ -24,7 +24,7 @@ use super::{
     estimate::FIX_SEARCHES_MAX,
     fleet::{Fleet, FleetStatus, Subjects, first_number},
     identify::{OnBehalfOf, layer::Incoming},
-    log::{ActiveQueries, ActiveQuery, QueryLogs, QueryState, cut},
+    log::{ActiveQueries, ActiveQuery, QueryLogs, QueryState, SampledLines, cut},
     long_answers::LongAnswers,
     query::body::Bodies,
     respond::Body,
@@ -75,6 +75,8 @@ pub struct Proxy {
     pub(crate) admin_connections: Arc<Connections>,
     pub(crate) started_ms: i64,
     config: Mutex<ConfigState>,
+    /// Held while the gauges are cleared and set anew, up to their text.
+    encoding: Mutex<()>,
     pub(super) fleet: Arc<Fleet>,
 }
 
@@ -120,6 +122,7 @@ impl Proxy {
             metrics: Arc::clone(&metrics),
             spans: OnceLock::new(),
             journal: OnceLock::new(),
+            rate_lines: SampledLines::default(),
             clock,
         });
         let identifier = Identifier {
@@ -153,6 +156,7 @@ impl Proxy {
             admin_connections,
             started_ms: clock(),
             config: Mutex::new(ConfigState { loaded_ms: clock(), mistake: None }),
+            encoding: Mutex::default(),
             fleet,
         })
     }
@@ -198,7 +202,7 @@ impl Proxy {
         }
     }
 
-    /// The same as a service.
+    /// The query API as a service.
     pub(super) fn stack(&self) -> Stack {
         self.stack.clone()
     }
@@ -384,6 +388,7 @@ impl Proxy {
 
     /// All metrics in Prometheus' text format, with the usage of now.
     pub fn metrics_text(&self) -> prometheus::Result<String> {
+        let _encoding = self.encoding.lock();
         let Counts { open, max, evicted, refused } = self.connections.counts();
         self.metrics.client_connections(open, max, evicted, refused);
         let (held, max) = self.shared.reader.bodies.taken();

@@ -3,7 +3,11 @@
 use std::{fmt::Write as _, fs, path::PathBuf};
 
 use serde_json::Value;
-use weir::{base::ErrorKind, config, limit::LimitName};
+use weir::{
+    base::ErrorKind,
+    config,
+    limit::{LimitName, WaitReason},
+};
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -38,6 +42,16 @@ fn the_reference_of_the_configuration_is_what_the_schema_says() {
         written == page,
         "docs/configuration.md is not what src/config/raw.rs says; see the comment of this test"
     );
+}
+
+/// The alert's runbook says of each reason why a query waits what to do.
+#[test]
+fn the_runbook_of_waiting_queries_has_every_reason() {
+    let page = fs::read_to_string(path("docs/runbooks.md")).unwrap();
+    let section = page.split("\n## ").find(|section| section.starts_with("WeirQueryWaitsForLong")).unwrap();
+    for label in WaitReason::ALL.map(WaitReason::label) {
+        assert!(section.contains(&format!("`{label}`")), "docs/runbooks.md lacks `{label}`");
+    }
 }
 
 /// One mapping: its keys as a table, then the mappings below it.

@@ -9,6 +9,7 @@ mod query_log;
 mod recent_tenants;
 mod record;
 mod rejection;
+mod sampled;
 mod selection;
 mod span;
 mod stage;
@@ -25,3 +26,4 @@ pub(crate) use recent_tenants::TenantCounts;
 
 pub(super) use query_log::{QueryLog, QueryLogs};
 pub(super) use rejection::Rejection;
+pub(super) use sampled::SampledLines;

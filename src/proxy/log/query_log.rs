@@ -14,6 +14,7 @@ use super::{
     Owner, Rejection,
     active::{ActiveGuard, ActiveQueries, Asked, Facts},
     fields::{logged, short},
+    sampled::SampledLines,
     span::{Ended, Trace},
     stage::Stage,
 };
@@ -61,6 +62,7 @@ pub(in crate::proxy) struct QueryLogs {
     pub spans: OnceLock<otlp::Sender>,
     /// Where queries are kept, if anywhere.
     pub journal: OnceLock<Journal>,
+    pub rate_lines: SampledLines,
     /// Milliseconds since the epoch.
     pub clock: fn() -> i64,
 }
@@ -421,7 +423,10 @@ impl QueryLog {
         }
         self.write_shadowed();
         let waited = if self.stage == Stage::Admit { self.priced.elapsed() } else { self.waited };
-        self.write_line(&end, took, waited);
+        let is_by_rate = end.status == Some(ErrorKind::RateLimited.status());
+        if !is_by_rate || self.logs.rate_lines.takes_one((self.logs.clock)()) {
+            self.write_line(&end, took, waited);
+        }
         if let Some(trace) = self.trace.take() {
             let ended = Ended {
                 verdict: end.verdict,

@@ -44,6 +44,16 @@ async fn start(more: &str) -> (Logs, FakeUpstream, Weir) {
     (logs, upstream, weir)
 }
 
+/// Every field of the line stands in the table of fields.
+fn documented(line: &Value) {
+    let page = include_str!("../../../docs/operating.md");
+    let section = page.split("\n## ").find(|section| section.starts_with("Logs")).unwrap();
+    for name in line.as_object().unwrap().keys() {
+        let is_every_lines = ["timestamp", "level", "target", "message"].contains(&name.as_str());
+        assert!(is_every_lines || section.contains(&format!("`{name}`")), "docs/operating.md lacks `{name}`");
+    }
+}
+
 /// The line has all of these.
 fn holds(line: &Value, wanted: &Value) {
     for (name, value) in wanted.as_object().unwrap() {
@@ -89,6 +99,7 @@ async fn every_answer_and_every_refusal_leaves_a_line() {
         let answer = weir.get(&format!("/api/v1/{target}")).await;
         let lines = logs.queries(i + 1).await;
         assert_eq!(lines.len(), i + 1, "{target}");
+        documented(&lines[i]);
         holds(&lines[i], wanted);
         assert_eq!(lines[i]["status"], answer.status.as_u16(), "what the client saw: {:#}", lines[i]);
         // Refusals and failures say why, in the words that the client got; nothing else does.
@@ -116,6 +127,11 @@ async fn every_answer_and_every_refusal_leaves_a_line() {
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
     }
+    let grafana = [("x-grafana-user", "ann"), ("x-dashboard-uid", "d"), ("x-panel-id", "4")];
+    assert_eq!(weir.get_as("/api/v1/query?query=small", &grafana).await.status, 200);
+    let line = &logs.queries(cases.len() + 2).await[cases.len() + 1];
+    holds(line, &json!({"user": "ann", "dashboard": "d", "panel": "4", "client": "127.0.0.1"}));
+    documented(line);
 }
 
 #[tokio::test]
