@@ -1,4 +1,4 @@
-//! Weir: a query-limiting coordinator proxy for Prometheus-compatible databases.
+//! Weir: a proxy that limits the cost of queries to Prometheus-compatible databases.
 //!
 //! # The life of a query
 //!
@@ -108,7 +108,7 @@
 //! |---|---|
 //! | 0 | [`base`], [`series`] |
 //! | 1 | [`telemetry`], [`promql`], [`http`], [`expressions`] |
-//! | 2 | [`cost`], [`limit`], [`backend`], [`rules`], [`top`], [`journal`] |
+//! | 2 | [`cost`], [`limit`], [`fleet`], [`backend`], [`rules`], [`top`], [`journal`] |
 //! | 3 | [`node`], [`proxy`], [`admin`] |
 //! | 4 | [`config`] |
 //! | 5 | [`replay`], [`cli`] |

@@ -3,7 +3,7 @@
 //! The bytes pass through as they came: they are looked at, never buffered whole, never written anew.
 //!
 //! ```text
-//! Meter::new(limits, on_end) ─ wrap(headers, body) ─▶ MeteredBody ─ prime().await ─▶ the client
+//! Meter::new(limits, on_end) ─ wrap(headers, body) ─▶ MeteredBody ─ peek().await ──▶ the client
 //!                                                                      │ a limit was hit before the first byte
 //!                                                                      ▼
 //!                                                                  Unsent: a clean 422 or 502

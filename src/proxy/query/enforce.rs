@@ -97,8 +97,8 @@ fn parameters(common: &mut Common, labels: &LabelEnforcement, body: &Bytes) -> R
     let name = if reads_selectors(common.endpoint) { "match[]" } else { "query" };
     let confined = texts.iter().map(|text| reader.confined(name, text)).collect::<Result<Vec<_>, _>>();
     let mut confined = confined.map_err(|error| match error {
-        Ok(error) => unreadable(&mut common.log, reader.kind, &own, error),
-        Err(error) => {
+        ConfineError::Unreadable(error) => unreadable(&mut common.log, reader.kind, &own, error),
+        ConfineError::Enforce(error) => {
             common.log.unreadable(&own);
             failure(error)
         }
@@ -141,6 +141,12 @@ fn texts<'p>(endpoint: Endpoint, params: &'p Params<'_>) -> Result<Vec<&'p str>,
     Ok(params.one("query")?.into_iter().collect())
 }
 
+/// Why a text is not confined.
+enum ConfineError {
+    Unreadable(QueryError),
+    Enforce(EnforceError),
+}
+
 struct Confiner<'a> {
     labels: &'a LabelEnforcement,
     kind: Kind,
@@ -156,12 +162,12 @@ impl<'a> Confiner<'a> {
     }
 
     /// A text with the matchers. A text that Weir cannot parse never runs: the selectors found in it may be half of them.
-    fn confined(&self, name: &'static str, text: &str) -> Result<String, Result<QueryError, EnforceError>> {
-        let plain = plain(self.kind, name, text).map_err(Ok)?;
+    fn confined(&self, name: &'static str, text: &str) -> Result<String, ConfineError> {
+        let plain = plain(self.kind, name, text).map_err(ConfineError::Unreadable)?;
         let parsed = expanded(self.kind, name, &plain)
             .and_then(|text| self.parse(&text).map_err(|error| QueryError::Parse { name, error }));
-        let ast = parsed.map_err(Ok)?;
-        self.labels.confine(&ast).map_err(Err)
+        let ast = parsed.map_err(ConfineError::Unreadable)?;
+        self.labels.confine(&ast).map_err(ConfineError::Enforce)
     }
 
     /// A function that is not known may read series by itself, as `info` does. None of VictoriaMetrics' does, and it filters.
@@ -181,7 +187,10 @@ impl<'a> Confiner<'a> {
 pub(super) fn text(common: &Common, text: &str) -> Result<String, Failure> {
     let Some(labels) = &common.enforced else { return Ok(text.to_owned()) };
     let confined = Confiner::of(common, labels).confined("query", text);
-    confined.map_err(|error| error.map_or_else(failure, Failure::from))
+    confined.map_err(|error| match error {
+        ConfineError::Unreadable(error) => error.into(),
+        ConfineError::Enforce(error) => failure(error),
+    })
 }
 
 /// A confined query that was read once more has its labels in each selector, or a defect would let it out. People see its

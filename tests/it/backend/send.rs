@@ -179,7 +179,8 @@ async fn a_request_that_ends_a_replica_never_reaches_the_next() {
         let deadline = tokio::time::Instant::now() + LATER;
         let error = backend.send(get("/api/v1/labels?deadly"), deadline, true).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UpstreamDead);
-        let killed = ups.each_ref().map(|up| up.seen().iter().filter(|s| s.target.contains("deadly")).count());
+        let killed =
+            ups.each_ref().map(|up| up.seen().iter().filter(|s| s.target.contains("deadly")).count());
         assert_eq!(killed.iter().sum::<usize>(), 1, "{killed:?}");
         // It is known at once, and the other one goes on.
         let healthy = backend.snapshot().replicas.iter().filter(|replica| replica.healthy).count();
