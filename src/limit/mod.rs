@@ -19,6 +19,7 @@ mod ceilings;
 mod charge;
 mod drawn;
 mod effective;
+mod governed;
 #[cfg(test)]
 mod invariants;
 mod lane;

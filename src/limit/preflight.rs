@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{
@@ -67,6 +66,14 @@ impl State {
                 };
                 weigh(queries, LimitName::RateQueries, Estimate::exact(1), tenant, shadow)?;
                 weigh(samples, LimitName::RateSamples, request.cost.samples, tenant, shadow)
+            },
+            |buckets| {
+                if request.charged == Charged::Nothing {
+                    buckets.give_query_back(now);
+                }
+                if request.charged != Charged::All {
+                    buckets.give_samples_back(request.cost.samples.value, now);
+                }
             },
             now,
         )
@@ -150,7 +157,7 @@ impl State {
             let verdict = buckets.take_query(now);
             weigh(verdict, LimitName::RateQueries, Estimate::exact(1), &payers[payer], &mut shadow)
         };
-        self.take_from_all(&slots, take, now)?;
+        self.take_from_all(&slots, take, |buckets| buckets.give_query_back(now), now)?;
         Ok(shadow)
     }
 
@@ -167,19 +174,16 @@ impl State {
         &mut self,
         payers: &[usize],
         mut take: impl FnMut(&mut Buckets, usize) -> Result<(), Refusal>,
+        give_back: impl Fn(&mut Buckets),
         now: Instant,
     ) -> Result<(), Refusal> {
-        let mut before = SmallVec::<[Buckets; 1]>::new();
         for (payer, slot) in payers.iter().enumerate() {
             let buckets = &mut self.tenants.get_mut(*slot).buckets;
-            if payers.len() > 1 {
-                before.push(buckets.clone());
-            }
             let taken = take(buckets, payer);
             self.tokens_wanted |= buckets.is_due(now);
             if let Err(refusal) = taken {
-                for (slot, buckets) in payers.iter().zip(before).take(payer) {
-                    self.tenants.get_mut(*slot).buckets = buckets;
+                for slot in payers.iter().take(payer) {
+                    give_back(&mut self.tenants.get_mut(*slot).buckets);
                 }
                 return Err(refusal);
             }

@@ -1,7 +1,7 @@
-//! Rate limits of a tenant: a leaky bucket for queries and one for samples.
+//! Rate limits of a tenant: a leaky bucket for queries and one for samples, each a limiter of governor.
 //!
 //! With a store a bucket is divided: a fixed part of it is this proxy's, and the rest is shared with the other proxies,
-//! which draw its tokens ahead.
+//! which draw its tokens ahead. A query may take from both at once, as governor's limiter cannot: the part is a plain level.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     drawn::Drawn,
+    governed::Governed,
     policy::{Mode, Rate, RateLimit, Rates, Sharing},
     shares,
 };
@@ -26,7 +27,7 @@ pub(super) enum Over {
 /// The level of a bucket that fills continuously, by the generic cell rate algorithm (GCRA, ITU-T I.371). The missing part is
 /// kept in tokens times nanoseconds of `per`: one nanosecond fills `count` of these, so that nothing is rounded.
 #[derive(Clone, Copy, Debug)]
-struct Level {
+pub(super) struct Level {
     count: u64,
     per: Duration,
     missing: u128,
@@ -35,7 +36,7 @@ struct Level {
 }
 
 impl Level {
-    const fn new(count: u64, per: Duration) -> Self {
+    pub(super) const fn new(count: u64, per: Duration) -> Self {
         Self { count, per, missing: 0, at: None }
     }
 
@@ -49,18 +50,23 @@ impl Level {
         u128::from(tokens) * self.per.as_nanos().max(1)
     }
 
+    /// Whole tokens of the missing part.
+    pub(super) fn missing_tokens(&self, now: Instant) -> u64 {
+        u64::try_from(self.missing(now) / self.scaled(1)).unwrap_or(u64::MAX)
+    }
+
     fn available(&self, now: Instant) -> u64 {
         let missing = self.missing(now).div_ceil(self.scaled(1));
         self.count.saturating_sub(u64::try_from(missing).unwrap_or(u64::MAX))
     }
 
     /// Takes what is available.
-    fn take(&mut self, amount: u64, now: Instant) {
+    pub(super) fn take(&mut self, amount: u64, now: Instant) {
         (self.missing, self.at) = (self.missing(now) + self.scaled(amount), Some(now));
     }
 
     /// Puts back what was taken.
-    fn give_back(&mut self, amount: u64, now: Instant) {
+    pub(super) fn give_back(&mut self, amount: u64, now: Instant) {
         (self.missing, self.at) = (self.missing(now).saturating_sub(self.scaled(amount)), Some(now));
     }
 
@@ -73,47 +79,47 @@ impl Level {
 }
 
 /// A bucket of one rate.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Bucket {
     rate: Rate,
     mode: Mode,
-    /// This proxy's part; all of it where nothing is shared.
-    fixed: Level,
-    /// The part of the count that all proxies draw from.
-    pool: u64,
-    drawn: Drawn,
+    tokens: Tokens,
     /// How much may be given back now.
     returns: Level,
 }
 
-impl Bucket {
-    fn new(limit: RateLimit, sharing: Sharing) -> Option<Self> {
-        let rate = limit.rate.filter(|_| limit.mode != Mode::Off)?;
-        let (fixed, pool) = shares::divide(rate.count.get(), sharing, 1);
-        let (fixed, returns) = (Level::new(fixed, rate.per), Level::new(rate.count.get(), rate.per));
-        Some(Self { rate, mode: limit.mode, fixed, pool, drawn: Drawn::default(), returns })
-    }
+/// The tokens of a bucket.
+#[derive(Debug)]
+enum Tokens {
+    /// Those of the whole rate.
+    Whole(Governed),
+    /// A part of it.
+    Part(Part),
+}
 
-    /// The most at once: the fixed parts of the others are never lent.
-    const fn most(&self) -> u64 {
-        self.fixed.count.saturating_add(self.pool)
-    }
+/// The tokens that a proxy has beside others.
+#[derive(Debug)]
+struct Part {
+    /// This proxy's own.
+    fixed: Level,
+    /// The part of the count that all proxies draw from.
+    pool: u64,
+    drawn: Drawn,
+}
 
+impl Part {
     fn available(&self, now: Instant) -> u64 {
         self.fixed.available(now).saturating_add(self.drawn.usable(now))
     }
 
     /// Takes `amount` out, of the fixed part first.
-    fn take(&mut self, amount: u64, now: Instant) -> Result<(), Over> {
-        if amount > self.most() {
-            return Err(Over::Never);
-        }
+    fn take(&mut self, amount: u64, rate: Rate, now: Instant) -> Result<(), Over> {
         let here = self.fixed.available(now);
         let beyond = amount.saturating_sub(here);
         if beyond > self.drawn.usable(now) {
             self.drawn.lacked(beyond, now);
             // The fixed part alone, or the whole rate for what is larger.
-            let whole = Level { count: self.rate.count.get(), ..self.fixed };
+            let whole = Level { count: rate.count.get(), ..self.fixed };
             let level = if amount > self.fixed.count { whole } else { self.fixed };
             return Err(Over::NotYet(level.wait(amount, now)));
         }
@@ -122,25 +128,77 @@ impl Bucket {
         Ok(())
     }
 
-    /// Puts back what was taken, as far as the rate allows.
-    fn give_back(&mut self, amount: u64, now: Instant) {
-        if self.returns.available(now) >= amount {
-            self.returns.take(amount, now);
-            self.fixed.give_back(amount, now);
+    /// Less than half of the fixed part is left, so that tokens of the pool will be needed.
+    fn is_low(&self, now: Instant) -> bool {
+        self.fixed.available(now) <= self.fixed.count / 2
+    }
+}
+
+impl Bucket {
+    fn new(limit: RateLimit, sharing: Sharing) -> Option<Self> {
+        let rate = limit.rate.filter(|_| limit.mode != Mode::Off)?;
+        let tokens = match shares::divide(rate.count.get(), sharing, 1) {
+            (_, 0) => Tokens::Whole(Governed::new(rate)?),
+            (fixed, pool) => {
+                Tokens::Part(Part { fixed: Level::new(fixed, rate.per), pool, drawn: Drawn::default() })
+            }
+        };
+        Some(Self { rate, mode: limit.mode, tokens, returns: Level::new(rate.count.get(), rate.per) })
+    }
+
+    /// The most at once: the fixed parts of the others are never lent.
+    const fn most(&self) -> u64 {
+        match &self.tokens {
+            Tokens::Whole(_) => self.rate.count.get(),
+            Tokens::Part(Part { fixed, pool, .. }) => fixed.count.saturating_add(*pool),
         }
     }
 
-    /// Less than half of the fixed part is left, so that tokens of the pool will be needed.
-    fn is_low(&self, now: Instant) -> bool {
-        self.pool > 0 && self.fixed.available(now) <= self.fixed.count / 2
+    fn take(&mut self, amount: u64, now: Instant) -> Result<(), Over> {
+        if amount > self.most() {
+            return Err(Over::Never);
+        }
+        match &mut self.tokens {
+            Tokens::Whole(governed) => governed.take(amount, now),
+            Tokens::Part(part) => part.take(amount, self.rate, now),
+        }
+    }
+
+    /// Puts back what was taken, as far as the rate allows.
+    fn give_back(&mut self, amount: u64, now: Instant) {
+        if self.returns.available(now) < amount {
+            return;
+        }
+        self.returns.take(amount, now);
+        match &mut self.tokens {
+            Tokens::Whole(governed) => governed.give_back(amount, now),
+            Tokens::Part(part) => part.fixed.give_back(amount, now),
+        }
+    }
+
+    /// The part of a debt that is paid before a query of this size: all that there is of a part, and of the whole what
+    /// a full bucket has beside the query.
+    fn payable(&self, debt: u64, amount: u64, now: Instant) -> u64 {
+        match &self.tokens {
+            Tokens::Whole(_) => debt.min(self.most().saturating_sub(amount)),
+            Tokens::Part(part) => debt.min(part.available(now)),
+        }
+    }
+
+    fn part(&mut self) -> Option<&mut Part> {
+        match &mut self.tokens {
+            Tokens::Whole(_) => None,
+            Tokens::Part(part) => Some(part),
+        }
     }
 
     /// The shared part of the rate, and the demand for its tokens.
     fn demand(&mut self, now: Instant) -> Option<(Rate, TokenDemand)> {
-        let is_low = self.is_low(now);
-        let pool = Rate { count: self.pool.try_into().ok()?, per: self.rate.per };
-        let TokenDemand { stock, wants, claim } = self.drawn.demand(is_low, now)?;
-        let demand = TokenDemand { stock, wants: wants.min(self.pool), claim: claim.min(self.pool) };
+        let per = self.rate.per;
+        let part = self.part()?;
+        let pool = Rate { count: part.pool.try_into().ok()?, per };
+        let TokenDemand { stock, wants, claim } = part.drawn.demand(part.is_low(now), now)?;
+        let demand = TokenDemand { stock, wants: wants.min(part.pool), claim: claim.min(part.pool) };
         Some((pool, demand))
     }
 }
@@ -155,7 +213,7 @@ pub(super) struct Verdict {
 }
 
 /// The buckets of one tenant.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Buckets {
     queries: Option<Bucket>,
     samples: Option<Bucket>,
@@ -198,12 +256,25 @@ impl Buckets {
     /// Takes the samples of one query, after the debt as far as there is something to pay it from.
     pub(super) fn take_samples(&mut self, samples: u64, now: Instant) -> Result<(), Verdict> {
         let Some(bucket) = &mut self.samples else { return Ok(()) };
-        if self.owed > 0 && samples <= bucket.most() {
-            let paid = self.owed.min(bucket.available(now));
+        if samples > bucket.most() {
+            return take(bucket, samples, now);
+        }
+        let paid = bucket.payable(self.owed, samples, now);
+        if let Tokens::Part(_) = bucket.tokens {
             take(bucket, paid, now)?;
             self.owed -= paid;
+            return take(bucket, samples.saturating_add(self.owed), now);
         }
-        take(bucket, samples.saturating_add(self.owed), now)
+        take(bucket, samples.saturating_add(paid), now)?;
+        self.owed -= paid;
+        Ok(())
+    }
+
+    /// Puts the samples of one query back.
+    pub(super) fn give_samples_back(&mut self, samples: u64, now: Instant) {
+        if let Some(bucket) = &mut self.samples {
+            bucket.give_back(samples, now);
+        }
     }
 
     /// Remembers samples that a query read beyond its estimate: the tenant's next queries pay them, at most one full
@@ -239,18 +310,17 @@ impl Buckets {
 
     /// Takes tokens that were drawn, good until then.
     pub(super) fn add(&mut self, kind: TokenKind, tokens: u64, now: Instant, until: Instant) {
-        if let Some(bucket) = self.bucket(kind) {
-            bucket.drawn.add(tokens.min(bucket.pool), now, until);
+        if let Some(part) = self.bucket(kind).and_then(Bucket::part) {
+            part.drawn.add(tokens.min(part.pool), now, until);
         }
     }
 
     /// Whether tokens are needed before the next round.
     pub(super) fn is_due(&mut self, now: Instant) -> bool {
         TokenKind::ALL.into_iter().any(|kind| {
-            self.bucket(kind).is_some_and(|bucket| {
-                let is_low = bucket.is_low(now);
-                bucket.pool > 0 && bucket.drawn.is_due(is_low, now)
-            })
+            self.bucket(kind)
+                .and_then(Bucket::part)
+                .is_some_and(|part| part.drawn.is_due(part.is_low(now), now))
         })
     }
 }
@@ -306,12 +376,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn tokens_that_were_given_back_are_taken_once_and_never_beside_a_full_bucket() {
+        let (mut bucket, start) = (bucket(60, Sharing::default()), Instant::now());
+        let all = |bucket: &mut Bucket, now| (0..200).filter(|_| bucket.take(1, now).is_ok()).count();
+        assert_eq!(all(&mut bucket, start), 60);
+        bucket.give_back(10, start);
+        assert_eq!((all(&mut bucket, start), all(&mut bucket, start)), (10, 0));
+        bucket.give_back(10, start);
+        // A minute fills it.
+        assert_eq!(all(&mut bucket, start + Duration::from_secs(60)), 60);
+    }
+
     const FOUR: Sharing = Sharing { replicas_max: NonZeroU64::MIN.saturating_add(3), leased: true };
 
     #[test]
     fn a_shared_rate_is_a_fixed_part_and_tokens_that_were_drawn_until_their_end() {
         let (mut bucket, now) = (bucket(80, FOUR), Instant::now());
-        assert_eq!((bucket.fixed.count, bucket.pool, bucket.most()), (10, 40, 50));
+        let part = bucket.part().unwrap();
+        assert_eq!((part.fixed.count, part.pool), (10, 40));
+        assert_eq!(bucket.most(), 50);
         assert_eq!(bucket.demand(now), None, "nothing is drawn for nobody");
         assert_eq!(bucket.take(51, now), Err(Over::Never));
         assert_eq!(bucket.take(4, now), Ok(()));
@@ -321,13 +405,14 @@ mod tests {
         let (pool, demand) = bucket.demand(now).unwrap();
         assert_eq!((pool.count.get(), demand), (40, TokenDemand { stock: 0, wants: 0, claim: 14 }));
         let until = now + Duration::from_secs(5);
-        bucket.drawn.add(14, now, until);
+        bucket.part().unwrap().drawn.add(14, now, until);
         assert_eq!(bucket.take(20, now), Ok(()), "6 of the fixed part, and all that was drawn");
         let (_, demand) = bucket.demand(now).unwrap();
         assert_eq!(demand, TokenDemand { stock: 0, wants: 40, claim: 0 }, "two seconds of the use");
-        bucket.drawn.add(30, now, until);
-        assert_eq!(bucket.available(until - Duration::from_millis(1)), 30);
-        assert_eq!(bucket.available(until), 0, "the store may have given them away");
+        let part = bucket.part().unwrap();
+        part.drawn.add(30, now, until);
+        assert_eq!(part.available(until - Duration::from_millis(1)), 30);
+        assert_eq!(part.available(until), 0, "the store may have given them away");
     }
 
     #[test]
