@@ -57,6 +57,7 @@ impl Subject<'_> {
     }
 
     /// Its text in the printer's layout; `Some(None)` for a listing, which has none, and `None` where nobody can read it.
+    #[allow(clippy::option_option, reason = "unknown, none and a text are three cases")]
     fn canonical(&self) -> Option<Option<String>> {
         if self.listing {
             return Some(None);
