@@ -295,5 +295,6 @@ fn is_graph(record: &Record) -> bool {
 
 /// Whether limits over time are about it: its time is known, and it was read for a tenant. A health check is not counted.
 fn is_rated(record: &Record) -> bool {
-    record.at_ms > 0 && record.tenant.known().is_some() && !is_constant_text(&record.query)
+    let is_health_check = &*record.endpoint == "query" && is_constant_text(&record.query);
+    record.at_ms > 0 && record.tenant.known().is_some() && !is_health_check
 }
