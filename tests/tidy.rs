@@ -61,7 +61,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "node",
         ],
     ),
-    ("replay", &["base", "promql", "cost", "limit", "journal", "proxy", "admin", "config"]),
+    ("replay", &["base", "promql", "cost", "limit", "journal", "rules", "proxy", "admin", "config"]),
     ("expressions", &[]),
     (
         "cli",

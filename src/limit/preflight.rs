@@ -67,13 +67,10 @@ impl State {
                 weigh(queries, LimitName::RateQueries, Estimate::exact(1), tenant, shadow)?;
                 weigh(samples, LimitName::RateSamples, request.cost.samples, tenant, shadow)
             },
-            |buckets| {
-                if request.charged == Charged::Nothing {
-                    buckets.give_query_back(now);
-                }
-                if request.charged != Charged::All {
-                    buckets.give_samples_back(request.cost.samples.value, now);
-                }
+            |buckets| match request.charged {
+                Charged::Nothing => buckets.undo(1, request.cost.samples.value, now),
+                Charged::Query => buckets.undo(0, request.cost.samples.value, now),
+                Charged::All => {}
             },
             now,
         )
@@ -157,7 +154,7 @@ impl State {
             let verdict = buckets.take_query(now);
             weigh(verdict, LimitName::RateQueries, Estimate::exact(1), &payers[payer], &mut shadow)
         };
-        self.take_from_all(&slots, take, |buckets| buckets.give_query_back(now), now)?;
+        self.take_from_all(&slots, take, |buckets| buckets.undo(1, 0, now), now)?;
         Ok(shadow)
     }
 

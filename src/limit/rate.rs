@@ -164,12 +164,8 @@ impl Bucket {
         }
     }
 
-    /// Puts back what was taken, as far as the rate allows.
+    /// Puts back what was taken.
     fn give_back(&mut self, amount: u64, now: Instant) {
-        if self.returns.available(now) < amount {
-            return;
-        }
-        self.returns.take(amount, now);
         match &mut self.tokens {
             Tokens::Whole(governed) => governed.give_back(amount, now),
             Tokens::Part(part) => part.fixed.give_back(amount, now),
@@ -246,10 +242,20 @@ impl Buckets {
         self.queries.as_mut().map_or(Ok(()), |bucket| take(bucket, 1, now))
     }
 
-    /// Puts one query back.
+    /// Puts one query back, as often as the rate allows.
     pub(super) fn give_query_back(&mut self, now: Instant) {
-        if let Some(bucket) = &mut self.queries {
+        if let Some(bucket) = self.queries.as_mut().filter(|bucket| bucket.returns.available(now) > 0) {
+            bucket.returns.take(1, now);
             bucket.give_back(1, now);
+        }
+    }
+
+    /// Puts back the queries and samples that were taken at this moment.
+    pub(super) fn undo(&mut self, queries: u64, samples: u64, now: Instant) {
+        for (bucket, amount) in [(&mut self.queries, queries), (&mut self.samples, samples)] {
+            if let Some(bucket) = bucket {
+                bucket.give_back(amount, now);
+            }
         }
     }
 
@@ -268,13 +274,6 @@ impl Buckets {
         take(bucket, samples.saturating_add(paid), now)?;
         self.owed -= paid;
         Ok(())
-    }
-
-    /// Puts the samples of one query back.
-    pub(super) fn give_samples_back(&mut self, samples: u64, now: Instant) {
-        if let Some(bucket) = &mut self.samples {
-            bucket.give_back(samples, now);
-        }
     }
 
     /// Remembers samples that a query read beyond its estimate: the tenant's next queries pay them, at most one full

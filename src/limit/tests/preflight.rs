@@ -235,6 +235,7 @@ async fn a_count_is_given_back_as_often_as_the_rate_allows() {
     }
     assert_eq!(taken, 20);
     tokio::time::advance(Duration::from_secs(3600)).await;
+    assert!(admission.check_rate(&a).is_ok());
     admission.give_rate_back(&a);
     assert_eq!(
         (0..30).filter(|_| admission.check_rate(&a).is_ok()).count(),

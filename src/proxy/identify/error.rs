@@ -52,7 +52,7 @@ impl fmt::Display for IdentifyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(place) => {
-                write!(f, "the tenant in {place} must be 1 to {} visible ASCII characters", TENANT_NAME_MAX)
+                write!(f, "the tenant in {place} must be 1 to {TENANT_NAME_MAX} visible ASCII characters")
             }
             Self::Token => f.write_str("the bearer token is not known here"),
             Self::Twice(name) => write!(f, "the header {name} is given twice, with different values"),
