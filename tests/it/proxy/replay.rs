@@ -187,7 +187,7 @@ rules:
             };
             assert_eq!(said, live, "{replayed:?}, of {record:#?}");
             if said != "weir-rate-queries" {
-                let shadowed: Vec<_> = replayed.shadowed.iter().map(|refusal| refusal.id()).collect();
+                let shadowed: Vec<_> = replayed.shadowed.iter().map(weir::limit::Refusal::id).collect();
                 assert_eq!(shadowed.join(","), *record.shadowed, "{record:#?}");
             }
             *seen.entry(said.to_owned()).or_default() += 1;
