@@ -50,14 +50,13 @@ impl Level {
         u128::from(tokens) * self.per.as_nanos().max(1)
     }
 
-    /// Whole tokens of the missing part.
+    /// Tokens of the missing part, a begun one included.
     pub(super) fn missing_tokens(&self, now: Instant) -> u64 {
-        u64::try_from(self.missing(now) / self.scaled(1)).unwrap_or(u64::MAX)
+        u64::try_from(self.missing(now).div_ceil(self.scaled(1))).unwrap_or(u64::MAX)
     }
 
     fn available(&self, now: Instant) -> u64 {
-        let missing = self.missing(now).div_ceil(self.scaled(1));
-        self.count.saturating_sub(u64::try_from(missing).unwrap_or(u64::MAX))
+        self.count.saturating_sub(self.missing_tokens(now))
     }
 
     /// Takes what is available.
