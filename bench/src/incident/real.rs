@@ -277,6 +277,8 @@ store_gateway: {{sharding_ring: {{instance_addr: 127.0.0.1, kvstore: {{store: in
 frontend_worker: {{match_max_concurrent: true, frontend_address: \"127.0.0.1:{grpc}\"}}
 ruler: {{enable_api: true, rule_path: {dir}/rules-tmp, ring: {{instance_addr: 127.0.0.1, kvstore: {{store: inmemory}}}}}}
 ruler_storage: {{backend: local, local: {{directory: {dir}/rules}}}}
+alertmanager: {{external_url: \"http://127.0.0.1:{base}/alertmanager\", data_dir: {dir}/alerts-data,
+  cluster: {{listen_address: \"\"}}}}
 alertmanager_storage: {{backend: local, local: {{path: {dir}/alerts}}}}
 limits: {{ingestion_rate: 10000000, ingestion_burst_size: 20000000, max_series_per_metric: 0, max_series_per_user: 0}}
 "
