@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, rc::Rc};
 
-use super::{ParseError, Part, ast::Span};
+use super::{ParseError, Part, ast::Span, metricsql::is_name};
 
 /// Longest expansion, bytes: as long as a query may be.
 const EXPANDED_MAX: usize = 64 << 10;
@@ -212,10 +212,7 @@ impl<'t> Iterator for Tokens<'t> {
         let length = match first {
             '"' | '\'' | '`' => string_length(self.rest, first),
             '#' => self.rest.find('\n').unwrap_or(self.rest.len()),
-            _ if is_name(first) || first.is_ascii_digit() => {
-                let is_part = |c: char| is_name(c) || c.is_ascii_digit() || c == '.';
-                self.rest.find(|c| !is_part(c)).unwrap_or(self.rest.len())
-            }
+            _ if is_name(first) || first.is_ascii_digit() || first == '\\' => name_length(self.rest),
             _ => first.len_utf8(),
         };
         let (token, rest) = self.rest.split_at(length);
@@ -224,8 +221,15 @@ impl<'t> Iterator for Tokens<'t> {
     }
 }
 
-fn is_name(c: char) -> bool {
-    c.is_ascii_alphabetic() || c == '_' || c == ':'
+/// Bytes of the name or number that begins here: a character behind a backslash belongs to it.
+fn name_length(text: &str) -> usize {
+    let mut escaped = false;
+    let is_end = |c: char| {
+        let is_part = escaped || is_name(c) || c.is_ascii_digit() || matches!(c, '.' | '\\');
+        escaped = !escaped && c == '\\';
+        !is_part
+    };
+    text.find(is_end).unwrap_or(text.len())
 }
 
 /// Bytes of the string that begins here, its quotes included; to the end where it is not closed.
@@ -260,6 +264,9 @@ mod tests {
             ("WITH (f = {job=\"a\"}) foo{f, b=\"f\"}", "foo{({job=\"a\"}), b=\"f\"}"),
             ("ttf(m)", "(clamp_max(-(m), 0) / clamp_max(deriv_fast((m)), 0))"),
             ("ru", "ru"),
+            // A part of a name is no name.
+            (r"WITH (foo = small) sum(foo\-bar)", r"sum(foo\-bar)"),
+            ("WITH (temp = small) sum(tempé)", "sum(tempé)"),
         ] {
             assert_eq!(expand(text).map(|cow| cow.trim().to_owned()).as_deref(), Ok(want), "{text}");
         }
