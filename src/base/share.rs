@@ -92,13 +92,13 @@ impl TokenKind {
     }
 }
 
-/// What one proxy asks of a rate that several share.
+/// The demand of one proxy for tokens of a rate that several share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TokenDemand {
     /// Tokens drawn before that are not spent.
     pub stock: u64,
-    /// As many as there should be, by the use of late.
+    /// The stock that its recent use calls for, in tokens.
     pub wants: u64,
-    /// As many as one query lacked; it is of no use to get fewer.
+    /// The tokens that one query lacked, all of them or none.
     pub claim: u64,
 }

@@ -1,4 +1,4 @@
-//! What tenants used of their quotas, kept on disk between runs.
+//! The use of tenants' quotas, kept on disk between runs.
 
 use std::{
     fs, io,

@@ -7,7 +7,7 @@ pub const TTL_MS: u64 = 5_000;
 /// The store keeps a grant for as much longer: the most by which its clock may jump.
 pub const SKEW_MS: u64 = 2_000;
 
-/// What a proxy asks of the store.
+/// A proxy's request for a lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Renewal {
     /// Its place among the proxy's requests: the store refuses one that comes late.

@@ -53,7 +53,7 @@ pub struct AskTokens {
     pub draw: Draw,
 }
 
-/// What is sent in one round trip.
+/// The requests of one round trip.
 #[derive(Clone, Debug, Default)]
 pub struct Round {
     /// Renewals; that of the seat comes first.

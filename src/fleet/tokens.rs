@@ -3,7 +3,7 @@
 
 use crate::base::share::TokenDemand;
 
-/// What a proxy asks of the store.
+/// A proxy's request for tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Draw {
     /// Its place among the proxy's requests: the store refuses one that comes late.

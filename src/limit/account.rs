@@ -22,7 +22,7 @@ pub(super) struct Account {
     pub(super) used: Usage,
     pub(super) by_class: Vec<Usage>,
     pub(super) queue: Queue,
-    /// How many of each class wait.
+    /// Waiting queries by class.
     pub(super) waiting_by_class: Vec<usize>,
 }
 

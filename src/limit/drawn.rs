@@ -52,7 +52,7 @@ impl Drawn {
         *most = tokens.max(*most);
     }
 
-    /// What to ask of the store, if anything; `is_low` of the fixed part.
+    /// The demand for tokens, if there is one; `is_low` says that the fixed part is nearly used.
     pub(super) fn demand(&mut self, is_low: bool, now: Instant) -> Option<TokenDemand> {
         let most = |both: [u64; 2]| both.into_iter().max().unwrap_or(0);
         let (used, claim) = (most(self.used.both(now)), most(self.lacked.both(now)));

@@ -17,7 +17,7 @@ use crate::base::{
     share::{Amount, Demand, TokenDemand, TokenKind},
 };
 
-/// What this proxy needs of a tenant's limits beyond its fixed part of them.
+/// This proxy's need of a tenant's limits beyond its fixed part of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantDemand {
     /// The tenant.

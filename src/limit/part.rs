@@ -30,7 +30,7 @@ pub(super) struct Part {
     limit: InFlight,
     /// Needs no lease.
     fixed: Amount,
-    /// What all proxies lease of; of a number that is not limited, or not leased, nothing.
+    /// The pool that all proxies lease from; zero where the number is not limited, or not leased.
     pool: Amount,
     leased: Amount,
     until: Option<Instant>,

@@ -87,7 +87,7 @@ pub struct QuotaDemand {
     pub used: Amount,
 }
 
-/// What of a quota was used, to be kept over a restart.
+/// The used part of a quota, to be kept over a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuotaUse {
     /// Of which quota.
@@ -329,7 +329,7 @@ impl Quotas {
         }
     }
 
-    /// What was used of each in its window of now.
+    /// The used part of each in its present window.
     pub(super) fn uses(&mut self, clock: WallClock, now: Instant) -> impl Iterator<Item = QuotaUse> {
         self.each().map(move |(kind, quota)| {
             quota.enter(clock, now);

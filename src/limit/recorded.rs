@@ -46,11 +46,11 @@ pub enum Place {
     Runs,
     /// It waits, perhaps in vain: this would be its refusal then.
     Waits(Refusal),
-    /// As many wait as may.
+    /// The queue is full.
     Refused(Refusal),
 }
 
-/// What runs under one name.
+/// The running queries of one tenant or backend.
 #[derive(Clone, Copy, Debug, Default)]
 struct Used {
     queries: u64,

@@ -190,7 +190,7 @@ impl Tenants {
     pub(super) fn list_again(&mut self, slot: usize, now: Instant) {
         let account = &mut self.slots[slot];
         let in_use = !account.used.is_nothing() || account.waiting > 0 || account.part.is_leased();
-        // What a quota lost is known to the store only while it is reported.
+        // The store knows the use of a quota only while it is reported.
         let is_reported = account.quotas.exceed_fixed_part();
         account.listed = in_use || is_reported || account.asked.both(now) != [0, 0];
         if account.listed {

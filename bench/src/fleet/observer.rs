@@ -1,4 +1,4 @@
-//! What all proxies together run: as they book it, and as the database sees it.
+//! The queries of all proxies together: as they book them, and as the database sees them.
 
 use super::proxies::Fleet;
 use crate::Result;

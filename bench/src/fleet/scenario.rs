@@ -40,7 +40,7 @@ impl Spread {
     }
 }
 
-/// What fails in the burst.
+/// The fault during the burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     Nothing,

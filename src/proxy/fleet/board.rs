@@ -49,7 +49,7 @@ pub(in crate::proxy) struct Subjects {
     pub(in crate::proxy) clock: fn() -> i64,
 }
 
-/// What requests, supervisors and the admin API know of the board.
+/// The side of the board for requests, supervisors and the admin API.
 #[derive(Debug, Default)]
 pub(super) struct News {
     pub(super) outbox: Outbox,

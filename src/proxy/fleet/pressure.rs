@@ -46,7 +46,7 @@ impl Readings {
     /// Takes the reading of this proxy; gives the highest of all.
     pub(super) fn worst(&mut self, backend: &str, own: Option<Pressure>, now: Instant) -> Option<Pressure> {
         self.own.remove(backend);
-        // What lets the window grow says nothing to others.
+        // A signal that lets the window grow says nothing to others.
         if let Some(own) = own.filter(|(_, pressure)| *pressure > LOW) {
             self.own.insert(backend.to_owned(), (own, now));
         }

@@ -383,7 +383,7 @@ impl Metrics {
         self.quota_used.reset();
     }
 
-    /// What a tenant used of a quota; tenants beyond the bound add up.
+    /// The used part of a tenant's quota; tenants beyond the bound add up.
     pub fn quota_used(&self, tenant: &TenantId, quota: &'static str, used: u64) {
         self.quota_used.with_label_values(&[self.tenants.label(tenant), quota]).add(used as f64);
     }
