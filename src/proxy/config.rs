@@ -197,8 +197,10 @@ impl ConfigSnapshot {
         if !who.several.is_empty() {
             return enforced_on(&self.enforced, &who.several);
         }
-        // `a|b` is one tenant to most databases. Whoever let it through may have looked at its parts.
-        let mut names = tenant::federated(who.tenant.as_str()).unwrap_or_default();
+        let Some(mut names) = tenant::federated(who.tenant.as_str()) else {
+            return enforced_on(&self.enforced, std::slice::from_ref(&who.tenant));
+        };
+        // `a|b` is one tenant to most databases. Its parts may have been checked before it came here.
         names.push(who.tenant.clone());
         enforced_on(&self.enforced, &names)
     }

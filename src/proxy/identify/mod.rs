@@ -280,8 +280,9 @@ impl Attribution {
             }
             // CGI and WSGI read an underscore as a dash.
             let is_said = |name: &&HeaderName| {
-                let name = name.as_str().replace('_', "-");
-                SAID_OF_CLIENTS.iter().any(|start| name.starts_with(start))
+                let name = name.as_str();
+                let is = |name: &str| SAID_OF_CLIENTS.iter().any(|start| name.starts_with(start));
+                is(name) || (name.contains('_') && is(&name.replace('_', "-")))
             };
             let said: Vec<HeaderName> = headers.keys().filter(is_said).cloned().collect();
             for name in said {
