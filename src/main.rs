@@ -5,7 +5,7 @@ use std::alloc::System as Base;
 #[cfg(target_os = "linux")]
 use tikv_jemallocator::Jemalloc as Base;
 
-/// jemalloc packs what one query frees closer than glibc does, and gives it back page by page; `cli::system` says when.
+/// jemalloc packs what one query frees closer than glibc does, and gives it back page by page; `base::allocator` says when.
 #[cfg(not(feature = "heap-profile"))]
 #[global_allocator]
 static ALLOCATOR: Base = Base;

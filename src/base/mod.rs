@@ -1,5 +1,6 @@
 //! Floor 0: the types that every other module shares. No runtime, no HTTP, nothing of this crate.
 
+pub mod allocator;
 pub mod cors;
 pub mod distress;
 pub mod duration;

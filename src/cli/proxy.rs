@@ -22,10 +22,11 @@ use super::{
     quotas::Quotas,
     signals::{Hangups, Signals},
     suggest::from_journal,
-    system::{self, GiveBack},
+    system,
 };
 use crate::{
     admin::{self, Operations},
+    base::allocator::{self, GiveBack},
     config::{self, Loaded, Reloader, raw::Raw},
     http,
     proxy::{self, Proxy, Workers},
@@ -68,10 +69,10 @@ fn run_on(
     give_back: GiveBack,
     serving: impl Future<Output = Result<(), String>>,
 ) -> ExitCode {
-    system::set_give_back(give_back);
+    allocator::set_give_back(give_back);
     if give_back == GiveBack::AtOnce {
-        system::cache_little();
-        runtime.on_thread_start(system::cache_little);
+        allocator::cache_little();
+        runtime.on_thread_start(allocator::cache_little);
     }
     system::take_open_files();
     let runtime = match runtime.enable_all().build() {

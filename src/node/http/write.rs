@@ -13,6 +13,7 @@ use super::{Node, error::Failure};
 use crate::{
     base::{
         ErrorKind,
+        allocator::ForWrites,
         params::{ParamError, Params},
     },
     node::{
@@ -82,6 +83,7 @@ async fn on_thread(
     let turn = node.writes.turn(unpacked).await;
     let work = move || {
         let _turn = turn;
+        let _arena = ForWrites::begin();
         write(&node)
     };
     match tokio::task::spawn_blocking(work).await {

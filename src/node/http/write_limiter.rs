@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::Failure;
 use crate::{
-    base::ErrorKind,
+    base::{ErrorKind, allocator::ForWrites},
     http::{ByteBudget, ByteShare},
 };
 
@@ -110,6 +110,7 @@ impl WriteLimiter {
                 // Twice the size each time, but no more than the whole.
                 let room = held.bytes.capacity().saturating_mul(2).max(FIRST_BYTES).min(most).max(bytes);
                 self.charge(held, room)?;
+                let _arena = ForWrites::begin();
                 held.bytes.reserve_exact(room - held.bytes.len());
             }
             held.bytes.extend_from_slice(&piece);
