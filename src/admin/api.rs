@@ -158,7 +158,7 @@ const ROUTES: &[Route] = &[
     ),
 ];
 
-/// Beside the page, which guards it: it asks the database for whoever has it asked.
+/// Beside the page, which guards it: it asks the database in the name of its caller.
 const EXPLAIN: Operation = Operation {
     method: "get",
     path: "/api/v1/admin/explain",

@@ -75,7 +75,7 @@ impl Backend {
         loop {
             let began = Instant::now();
             self.check_one(replica).await;
-            // Whatever asks for a check, the next one is no sooner than this.
+            // The next check is no sooner than this, also where one is asked for.
             sleep(hurried).await;
             if !replica.condition().is_doubted() {
                 tokio::select! {
@@ -242,7 +242,7 @@ impl Backend {
         }
     }
 
-    /// Credentials and the address; over whatever the client sent under these names.
+    /// Credentials and the address; over those that the client sent under these names.
     pub(super) fn add_own_headers(&self, replica: &Replica, headers: &mut HeaderMap) {
         for (name, value) in &self.settings.headers {
             headers.insert(name, value.clone());

@@ -1,4 +1,4 @@
-//! `weir top --by …`: who asks for most, as a table.
+//! `weir top --by …`: the heaviest users, as a table.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::text::{clean, number, size};
 use crate::top::{By, Measure, Window};
 
-/// What to rank.
+/// The property that is ranked.
 #[derive(Debug, Args)]
 pub(super) struct Ranking {
     /// Show who asked for most, instead of budgets and queries under way.
@@ -30,7 +30,7 @@ fn words(words: impl Iterator<Item = &'static str>) -> PossibleValuesParser {
 }
 
 impl Ranking {
-    /// What to ask the admin API for; `None` where no ranking is wanted.
+    /// The request to the admin API; `None` where no ranking is wanted.
     pub(super) fn target(&self) -> Option<String> {
         let Self { by, window, sort, limit } = self;
         let by = by.as_ref()?;

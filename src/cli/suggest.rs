@@ -61,7 +61,7 @@ pub(super) fn from_journal(data: &Path) -> admin::Suggest {
     Arc::new(move |tenant| suggest(&files, Since::WEEK, HEADROOM, Some(tenant)).map(|(patch, _)| patch))
 }
 
-/// Limits for the tenants of a journal, or for one of them, as a patch to the configuration, and what could not be read.
+/// Limits for the tenants of a journal, or for one of them, as a patch to the configuration, and the records that could not be read.
 fn suggest(
     files: &[PathBuf],
     since: Since,

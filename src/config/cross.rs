@@ -169,7 +169,7 @@ impl<'a> Checker<'a> {
                 .flat_map(|(at, urls)| urls.iter().enumerate().map(|(j, url)| (at.index(j), url)));
             for (at, url) in each {
                 if let Err(message) = url_fits(url) {
-                    // Whatever stands before an `@` may be a password.
+                    // The text before an `@` may be a password.
                     let shown = if url.contains('@') { "the URL".to_owned() } else { at.shown(url) };
                     self.refuse(&at, format!("{shown}: {message}"));
                 }

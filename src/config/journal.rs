@@ -10,7 +10,7 @@ use crate::journal::TextKept;
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Journal {
-    /// Whether it is kept; without it, who asks for most is ranked all the same.
+    /// Whether it is kept; without it, the heaviest users are ranked all the same.
     pub enabled: bool,
     /// Most bytes on disk, at least `1MiB`; the oldest queries go first. A query takes some dozens of bytes.
     pub size: Size,

@@ -51,7 +51,7 @@ pub struct Pool {
 pub enum Mode {
     /// At the bound a query waits briefly, then fails.
     Bounded,
-    /// As m3dbnode: whatever is asked for is allocated, until the process is killed.
+    /// As m3dbnode: every request is allocated, until the process is killed.
     Unbounded,
 }
 

@@ -333,7 +333,7 @@ pub struct Class {
     /// Limits of one query of this class, where they differ from the tenant's.
     #[serde(default, skip_serializing_if = "is_default")]
     pub per_query: PerQuery,
-    /// What one query of this class may cost at most, whatever its tenant may. A class with ceilings and without `reserve` and
+    /// The highest cost of one query of this class, also where its tenant may ask for more. A class with ceilings and without `reserve` and
     /// `per_query` only takes away, so that any client may name itself one of it; others are believed to trusted peers alone.
     #[serde(default, skip_serializing_if = "is_default")]
     pub ceilings: PerQuery,

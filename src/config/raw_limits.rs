@@ -33,7 +33,7 @@ pub enum Mode {
     Off,
 }
 
-/// What becomes of a selector that asks for none of the values that its tenant may read.
+/// The outcome of a selector that asks for none of the values that its tenant may read.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnConflict {
@@ -129,7 +129,7 @@ layers! {
         /// Labels that the tenant's queries are confined to, with their values: `{namespace: [a, b]}`. Every selector gets them as
         /// matchers; endpoints that answer about all series are closed.
         enforce: leaf BTreeMap<String, Vec<String>>,
-        /// What becomes of a query with a selector that asks for none of those values.
+        /// The outcome of a query with a selector that asks for none of those values.
         enforce_conflict: leaf OnConflict,
     }
     /// Limits on one query.

@@ -78,7 +78,7 @@ pub struct Jwt {
     pub ca_file: Option<String>,
     /// How often the keys are fetched; sooner where a token names one that is not known, every 10s at most.
     pub refresh: Span,
-    /// The claims that say who asks; `a.b` is the claim `b` in the claim `a`.
+    /// The claims that name the client; `a.b` is the claim `b` in the claim `a`.
     pub claims: JwtClaims,
 }
 
@@ -96,7 +96,7 @@ impl Default for Jwt {
     }
 }
 
-/// Claims that say who asks.
+/// Claims that name the client.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JwtClaims {

@@ -17,7 +17,7 @@ use super::{
 /// Paths that are answered without a token: load balancers and containers have none.
 const HEALTH_PATHS: [&str; 2] = ["/-/healthy", "/-/ready"];
 
-/// Who may use an address: the holders of tokens, and of client certificates. Without any, every request is let through.
+/// Those who may use an address: the holders of tokens, and of client certificates. Without any, every request is let through.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Tokens {
     /// Name and SHA-256 of the token.

@@ -5,7 +5,7 @@ use super::ast::{
     ValueType::{self, Matrix as M, Scalar as S, String as T, Vector as V},
 };
 
-/// Stands for a function that only the database knows; it may do whatever any function does.
+/// Stands for a function that only the database knows; it may do all that any function does.
 pub static UNKNOWN: Function = f(FunctionId::Unknown, "unknown function", &[], -1, V);
 
 /// A function by its exact name.

@@ -175,7 +175,7 @@ impl Proxy {
     /// or of `query_range_cost` with a step. `params` are those of the query API.
     ///
     /// # Errors
-    /// What is wrong with the query, as its client would read it.
+    /// The error of the query, as its client would read it.
     pub(crate) async fn explain(
         &self,
         tenant: Option<TenantId>,
@@ -374,7 +374,7 @@ impl Proxy {
         }
     }
 
-    /// Who asked for most, as metrics.
+    /// The heaviest users, as metrics.
     fn show_top(&self) {
         self.metrics.clear_top();
         let Some(top) = self.top() else { return };

@@ -19,7 +19,7 @@ pub(crate) struct Killed {
 
 impl Proxy {
     /// Stops the active queries that match, waiting or running, here and at the other proxies of the fleet. Their clients get
-    /// 422 `weir-killed` with who and why, or where the answer has begun, a connection that breaks off.
+    /// 422 `weir-killed` with the person and the reason, or where the answer has begun, a connection that breaks off.
     pub(crate) async fn kill(&self, which: &Selection, kill: Kill, by: &Author) -> Killed {
         let kill = Arc::new(kill);
         let here = self.logs.active.kill(|query| which.has(query), &kill);

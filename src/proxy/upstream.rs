@@ -72,7 +72,7 @@ pub struct Upstream {
     pub push_down: bool,
     /// The identity of the database, whatever its name: the history of one says nothing of another.
     identity: String,
-    /// Its addresses lead to the same database from every machine, so that what it said tells other proxies as well.
+    /// Its addresses lead to the same database from every machine, so that its counts hold for other proxies as well.
     pub(super) is_known_elsewhere: bool,
     /// The monitor of its distress; it outlives a reload, so that a backend in distress stays known as such.
     monitor: Arc<Mutex<Monitor>>,

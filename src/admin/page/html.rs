@@ -64,7 +64,7 @@ pub(super) fn gauge(name: &str, share: Share, show: impl Fn(u64) -> String) -> S
     }
 }
 
-/// A gauge that is full to so many percent; `html` stands beside it.
+/// A gauge, filled to a percentage; `html` stands beside it.
 pub(super) fn filled(name: &str, percent: u64, html: &str) -> String {
     let value = percent.min(100);
     format!(

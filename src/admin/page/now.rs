@@ -1,4 +1,4 @@
-//! *Now*: what is wrong, who holds the budgets, and every query that runs or waits.
+//! *Now*: the findings, the holders of the budgets, and every query that runs or waits.
 
 use std::fmt::{self, Write as _};
 
@@ -86,7 +86,7 @@ fn holder(out: &mut String, one: &Holder) -> fmt::Result {
     })
 }
 
-/// One database: where it is, how it fares, and what of its budget is used.
+/// One database: its address, its health, and the used part of its budget.
 fn backend(out: &mut String, one: &Backend, history: &History, now_ms: i64) -> fmt::Result {
     let name = escaped(&one.name);
     write!(
@@ -215,7 +215,7 @@ fn tenants(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     out.write_str("</section>")
 }
 
-/// Tenants with what was admitted and refused of them.
+/// Tenants, with their admitted and refused queries.
 pub(super) fn tenant_table(out: &mut String, name: &str, tenants: &[Tenant]) -> fmt::Result {
     if tenants.is_empty() {
         return none(out, "none");

@@ -87,7 +87,7 @@ impl Snapshot {
 }
 
 impl Snapshot {
-    /// Whether others want for what it holds.
+    /// Whether others wait for memory that it holds.
     fn is_drowned_by(&self, holder: &Holder) -> bool {
         let backend = self.backends.iter().find(|backend| backend.name == holder.backend);
         let wants = |backend: &Backend| {

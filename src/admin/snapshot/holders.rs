@@ -1,4 +1,4 @@
-//! Whose queries hold a backend's memory: what an operator stops first.
+//! The tenants whose queries hold a backend's memory: an operator stops these first.
 
 use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 

@@ -110,7 +110,7 @@ impl Db {
         }
     }
 
-    /// Exactly what reading the selection would touch.
+    /// The series, chunks and samples that reading the selection would touch.
     ///
     /// # Errors
     /// A pattern is malformed.

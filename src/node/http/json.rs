@@ -364,7 +364,7 @@ pub(super) fn descriptions(
     send(r#"{"status":"success","data":{"#.to_owned(), source, "}}".to_owned(), sending)
 }
 
-/// The tables of `status/tsdb`, behind the text of what stands in front of them.
+/// The tables of `status/tsdb`, behind the text before them.
 pub(super) fn tables(head: String, tables: [(&'static str, Vec<Count>); 4], sending: Sending) -> Response {
     let lines = tables.into_iter().flat_map(|(name, counts)| {
         let counts = counts.into_iter().enumerate().map(|(i, count)| Line::Count(i == 0, count));

@@ -36,7 +36,7 @@ impl Lent<'_> {
     }
 }
 
-/// Runs a read under the limits of all reads; what it returns is to be sent with the second value, which holds its memory.
+/// Runs a read under the limits of all reads; its answer is to be sent with the second value, which holds the memory.
 pub(super) async fn run<T: Send + 'static>(
     node: &Arc<Node>,
     asked: &Asked,

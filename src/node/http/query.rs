@@ -223,7 +223,7 @@ pub(super) async fn range_cost(State(node): State<Arc<Node>>, asked: Asked) -> R
     Query::range(&node, &asked.params()?)?.cost(&node, &asked).await
 }
 
-/// Exemplars are not stored: whatever is asked well has none.
+/// Exemplars are not stored: a well-formed request is answered with none.
 pub(super) async fn exemplars(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
     let params = asked.params()?;
     node.cache.parse(params.one("query")?.unwrap_or_default())?;

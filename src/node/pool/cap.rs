@@ -18,7 +18,7 @@ pub enum Mode {
         /// How long to wait for others to give back.
         wait: Duration,
     },
-    /// As m3dbnode: whatever is asked for is allocated.
+    /// As m3dbnode: every request is allocated.
     Unbounded,
 }
 

@@ -54,7 +54,7 @@ const STEPS_MS: [u64; 13] = [
 /// Lengths to which its time and its windows are cut, milliseconds.
 const SPANS_MS: [u64; 4] = [24 * HOUR_MS, 6 * HOUR_MS, HOUR_MS, 15 * MINUTE_MS];
 
-/// A cheaper form: what is left of its time and windows, its step, and whether it is made one series.
+/// A cheaper form: the share of its time and of its windows, its step, and whether it is made one series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Change {
     span_ms: Option<u64>,
@@ -114,7 +114,7 @@ fn changes(refusal: &Refusal, is_range: bool) -> Vec<Change> {
     changes
 }
 
-/// The parameters of a form, and what to say of it.
+/// The parameters of a form, and its description.
 struct Form {
     fix: Fix,
     params: Vec<(&'static str, String)>,

@@ -70,7 +70,7 @@ impl Pricing {
         estimation.run(verdict).await
     }
 
-    /// Why limits on one query refuse it, whatever else is asked for now.
+    /// The limit on one query that refuses it, on an idle database too.
     fn refusal(&self, common: &Common, cost: &QueryCost) -> Option<Refusal> {
         let request = common.admission_request(*cost, common.log.began(), Charged::All);
         let refusal = self.admission.dry_run(&request).err()?;

@@ -195,7 +195,7 @@ impl QueryLog {
         &self.query
     }
 
-    /// Who pays for it, and where it comes from, once that is known.
+    /// The paying tenant and the origin, once they are known.
     pub(in crate::proxy) fn owner(&self) -> Option<&Owner> {
         self.owner.as_deref()
     }

@@ -59,7 +59,7 @@ pub struct Extra {
     pub retry_after: Option<Duration>,
     /// For `Allow`: the methods that the endpoint takes.
     pub allow: Option<&'static str>,
-    /// For `WWW-Authenticate`: how a client may say who it is.
+    /// For `WWW-Authenticate`: the ways in which a client may identify itself.
     pub challenge: Option<&'static str>,
     /// For `Location`: where the endpoint is.
     pub location: Option<String>,

@@ -1,4 +1,4 @@
-//! What a proxy shows of its fleet.
+//! The metrics of a fleet, as one proxy sees it.
 
 use prometheus::{GaugeVec, Histogram, IntCounterVec, IntGauge};
 
