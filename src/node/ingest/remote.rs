@@ -86,8 +86,8 @@ pub fn remote_write<'a, E: From<BadInput>>(
     limits: LabelLimits,
     sink: impl FnMut(&Batch<'a>) -> Result<(), E>,
 ) -> Result<(), E> {
-    check(message).map_err(BadInput::from)?;
-    let mut writing = Writing { batch: Batch::new(limits), labels: Vec::new(), limits, sink };
+    let mut writing =
+        Writing { message, checked: false, batch: Batch::new(limits), labels: Vec::new(), limits, sink };
     for field in Fields::new(message) {
         let field = field.map_err(BadInput::from)?;
         match field.number {
@@ -96,7 +96,7 @@ pub fn remote_write<'a, E: From<BadInput>>(
             _ => {}
         }
     }
-    writing.hand_over()
+    writing.end()
 }
 
 /// Walks through all of a message and keeps nothing.
@@ -123,6 +123,9 @@ fn check(message: &[u8]) -> Result<(), ProtobufError> {
 
 /// A message on its way into batches.
 struct Writing<'a, S> {
+    message: &'a [u8],
+    /// All of the message is known to be well formed.
+    checked: bool,
     batch: Batch<'a>,
     /// Of the series that is read now, no more than it may have.
     labels: Vec<(&'a str, &'a str)>,
@@ -144,6 +147,8 @@ impl<'a, S> Writing<'a, S> {
             None => self.samples(series)?,
         };
         if let Err(problem) = taken {
+            // Samples of a refused series are not read.
+            self.check()?;
             self.batch.refuse(&self.labels, samples, &problem);
         }
         if self.batch.is_full() { self.hand_over() } else { Ok(()) }
@@ -223,12 +228,31 @@ impl<'a, S> Writing<'a, S> {
         }
     }
 
-    fn hand_over<E>(&mut self) -> Result<(), E>
+    /// Hands over a full batch. Of a message that ends within its first batch, the usual one, no pass of its own is made to
+    /// check it.
+    fn hand_over<E: From<BadInput>>(&mut self) -> Result<(), E>
+    where
+        S: FnMut(&Batch<'a>) -> Result<(), E>,
+    {
+        self.check()?;
+        self.end()
+    }
+
+    /// Hands over the last batch.
+    fn end<E>(&mut self) -> Result<(), E>
     where
         S: FnMut(&Batch<'a>) -> Result<(), E>,
     {
         let batch = std::mem::replace(&mut self.batch, Batch::new(self.limits));
         (self.sink)(&batch)
+    }
+
+    fn check(&mut self) -> Result<(), BadInput> {
+        if !self.checked {
+            check(self.message)?;
+            self.checked = true;
+        }
+        Ok(())
     }
 }
 

@@ -291,6 +291,40 @@ fn a_large_message_comes_in_batches_and_whole() {
     assert!(largest <= 65_536);
 }
 
+fn nothing_of_a_malformed_message_is_taken(bytes: &[u8]) -> bool {
+    let mut batches = 0;
+    let read = remote_write::<BadInput>(bytes, LabelLimits::default(), |_| {
+        batches += 1;
+        Ok(())
+    });
+    assert!(read.is_ok() || batches == 0, "{batches} batches of {bytes:?}");
+    read.is_err()
+}
+
+#[test]
+fn a_malformed_message_is_refused_whole() {
+    let sample: &[(i64, f64)] = &[(5, 1.0)];
+    let many: Vec<(i64, f64)> = (0..70_000).map(|i| (i, i as f64)).collect();
+    let heads = [
+        message(&[(&[("__name__", "1")], sample)]),
+        message(&[(&[("__name__", "1")], &many)]),
+        message(&[(&[("a", "refused")], sample)]),
+        message(&[(&[("a", "refused")], &many)]),
+    ];
+    // A field that is cut off; a sample that is none, of a good series and of a refused one.
+    let mut tails = vec![b"\x0a\x7f".to_vec()];
+    for labels in [&b"\x0a\x0d\x0a\x08__name__\x12\x01a"[..], b"\x0a\x06\x0a\x01a\x12\x01b"] {
+        let mut tail = Vec::new();
+        nested(1, &[labels, b"\x12\x02\x09\x00"].concat(), &mut tail);
+        tails.push(tail);
+    }
+    for head in &heads {
+        for tail in &tails {
+            assert!(nothing_of_a_malformed_message_is_taken(&[&head[..], tail].concat()), "{tail:?}");
+        }
+    }
+}
+
 #[test]
 fn hostile_bytes_are_refused_and_never_panic() {
     let whole = message(&[(&[("a", "1"), ("__name__", "m")], &[(5, 1.0)]), (&[("b", "2")], &[(6, 2.0)])]);
@@ -318,7 +352,7 @@ fn hostile_bytes_are_refused_and_never_panic() {
                 bytes[at] = random.u8(..);
             }
         }
-        let _ = read_message(&bytes, limits);
+        nothing_of_a_malformed_message_is_taken(&bytes);
         let _ = unpack(&bytes, 1 << 20);
         let _ = read_text(&bytes, false);
     }
