@@ -1,4 +1,5 @@
-//! A stable identity for "the same query again": constants, durations and times erased, matchers and grouping kept.
+//! A stable identity for "the same query again": constants, durations and times (`offset` and `@` included) erased,
+//! matchers and grouping kept.
 //!
 //! It is the first half of a SHA-256 digest: no user may write two queries that share the history of the cheaper one.
 
@@ -17,8 +18,8 @@ use super::{
 pub struct Fingerprint(u128);
 
 impl Fingerprint {
-    /// The fingerprint of a query. Layout, the order of matchers and of grouping labels, parentheses and numbers make
-    /// no difference; metric names, matcher values, operators and functions do.
+    /// The fingerprint of a query. Layout, the order of matchers and of grouping labels, parentheses, numbers and times
+    /// make no difference; metric names, matcher values, operators and functions do.
     pub fn of(ast: &Ast) -> Self {
         let constant = constants(ast);
         let mut encoded = Encoder { out: Vec::with_capacity(ast.text.len() + 64), constant: &constant };
@@ -103,22 +104,20 @@ struct Encoder<'a> {
 impl Encoder<'_> {
     fn node(&mut self, expr: &Expr) {
         match expr {
-            // Constants are left out, and parentheses are layout.
+            // Constants are left out, and parentheses and `+` are layout.
             Expr::Number(_)
             | Expr::DurationStep
             | Expr::DurationRange
             | Expr::DurationMinMax { .. }
-            | Expr::Paren(_) => {}
+            | Expr::Paren(_)
+            | Expr::Unary { negative: false, .. } => {}
             Expr::String(text) => {
                 self.tag(b's');
                 self.text(text);
             }
             Expr::Selector(selector) => self.selector(selector),
             Expr::Matrix { .. } => self.tag(b'm'),
-            Expr::Subquery { at, offset, .. } => {
-                self.tag(b'q');
-                self.flags([at.is_some(), offset.is_some()]);
-            }
+            Expr::Subquery { .. } => self.tag(b'q'),
             Expr::Call { func, args } => {
                 self.tag(b'f');
                 self.text(func.name);
@@ -136,13 +135,12 @@ impl Encoder<'_> {
             Expr::Binary { op, lhs, rhs, return_bool, matching } => {
                 self.binary(*op, (*lhs, *rhs), *return_bool, matching.as_deref());
             }
-            Expr::Unary { .. } => self.tag(b'u'),
+            Expr::Unary { negative: true, .. } => self.tag(b'u'),
         }
     }
 
     fn selector(&mut self, selector: &Selector) {
         self.tag(b'v');
-        self.flags([selector.at.is_some(), selector.offset.is_some()]);
         self.number(selector.edges as u64);
         let matchers = normalise(&selector.matchers);
         self.number(matchers.len() as u64);
@@ -220,14 +218,16 @@ mod tests {
     fn constants_times_and_layout_make_no_difference() {
         for (a, b) in [
             ("rate(foo[5m])", "rate( foo [1h] )"),
-            ("foo offset 5m", "foo offset 1d"),
+            ("foo offset 5m", "foo"),
             ("foo @ 5", "foo @ end()"),
+            ("rate(foo[5m] @ end() offset 0s)", "rate(foo[5m])"),
+            ("+foo + (+bar)", "foo + bar"),
             ("foo > 5", "foo > (2 * -3)"),
             ("topk(5, foo)", "topk(50, foo)"),
             (r#"foo{a="1",b="2"}"#, r#"foo{b="2",a="1"}"#),
             (r#"foo{a="x"}"#, r#"{__name__="foo",a=~"x"}"#),
             ("sum by (a, b) (foo)", "sum by (b, a) ((foo))"),
-            ("max_over_time(foo[1h:1m])", "max_over_time(foo[2h:])"),
+            ("max_over_time(foo[1h:1m])", "max_over_time(foo[2h:] @ start() offset 1d)"),
         ] {
             assert_eq!(of(a), of(b), "{a} and {b}");
         }
@@ -238,8 +238,6 @@ mod tests {
         let all = [
             "foo",
             "bar",
-            "foo offset 5m",
-            "foo @ 5",
             r#"foo{a="1"}"#,
             r#"foo{a="2"}"#,
             r#"foo{a!="1"}"#,

@@ -68,7 +68,8 @@ pub enum ActionName {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MatchSpec {
-    /// The fingerprint, as log, status and error show it: the same query whatever its layout, numbers and times.
+    /// The fingerprint, as log, status and error show it: the same query whatever its layout, numbers and times. Rules by
+    /// it, by `query` or by `regex` are passed by other texts that read the same, rules by `metric` are not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
     /// The text of the query, whatever its layout.

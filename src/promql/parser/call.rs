@@ -14,12 +14,12 @@ impl Parser<'_> {
         let text = self.text_at(name);
         let args = self.args("", text == "info")?;
         let span = self.since(name.start);
-        // Keywords are functions in any case, other names only as they are.
-        let func = function::find(text).or_else(|| match text.to_ascii_lowercase() {
-            lower if matches!(&*lower, "start" | "end" | "step" | "range" | "max_of" | "min_of") => {
-                function::find(&lower)
-            }
-            _ => None,
+        // Keywords are functions in any case, other names only where the database has functions of its own: MetricsQL's
+        // names have no case.
+        let func = function::find(text).or_else(|| {
+            let lower = text.to_ascii_lowercase();
+            let is_keyword = matches!(&*lower, "start" | "end" | "step" | "range" | "max_of" | "min_of");
+            function::find(&lower).filter(|_| is_keyword || self.limits.unknown_functions)
         });
         let Some(func) = func else {
             if self.limits.unknown_functions {

@@ -315,3 +315,14 @@ fn a_query_with_an_unknown_function_has_times() {
     assert_eq!(call.times, Some(EvalTimes { start: 0, end: 600_000, step: 60_000 }));
     assert_eq!(call.lookback_ms, DEFAULT_LOOKBACK_MS);
 }
+
+/// `SUM BY (job) (RATE(up[5m]))` had another fingerprint, and passed rules by it.
+#[test]
+fn functions_of_metricsql_have_no_case() {
+    let fingerprint =
+        |query: &str| read_as(Endpoint::Query, query, TimeDialect::VictoriaMetrics).unwrap().fingerprint;
+    assert_eq!(
+        fingerprint("query=SUM BY (job) (RATE(up[5m]))"),
+        fingerprint("query=sum by (job) (rate(up[5m]))")
+    );
+}
