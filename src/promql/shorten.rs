@@ -24,6 +24,7 @@ pub enum Measure {
 /// The same query without comments, doubled brackets, and matchers that say nothing; `None` where it has none of these.
 pub fn tidied(ast: &Ast) -> Option<String> {
     let mut tidy = ast.clone();
+    let mut is_tidier = ast.text.contains('#');
     for at in 0..tidy.nodes.len() {
         // Operands come first: they are tidy by now.
         let instead = match &tidy.nodes[at].expr {
@@ -32,13 +33,17 @@ pub fn tidied(ast: &Ast) -> Option<String> {
         };
         let node = &mut tidy.nodes[at];
         if let Expr::Selector(selector) = &mut node.expr {
-            selector.matchers = narrowing(&selector.matchers);
+            let narrowing = narrowing(&selector.matchers);
+            is_tidier |= narrowing.len() < selector.matchers.len();
+            selector.matchers = narrowing;
         }
         if let Some(instead) = instead {
+            is_tidier = true;
             *node = instead;
         }
     }
-    changed(ast, &tidy)
+    // Another layout makes nothing cheaper.
+    if is_tidier { changed(ast, &tidy) } else { None }
 }
 
 fn needs_brackets(expr: &Expr) -> bool {
@@ -146,6 +151,7 @@ mod tests {
             ("-(a) ^ (2)", Some("-a ^ 2")),
             ("(-a) ^ 2", None),
             ("up", None),
+            ("a+b", None),
         ] {
             let tidy = tidied(&parse(query).unwrap());
             assert_eq!(tidy.as_deref(), want, "{query}");

@@ -26,7 +26,7 @@ use super::{
     identify::{OnBehalfOf, layer::Incoming},
     log::{ActiveQueries, ActiveQuery, QueryLogs, QueryState, SampledLines, cut},
     long_answers::LongAnswers,
-    query::body::Bodies,
+    query::{body::Bodies, offload::LongTexts},
     respond::Body,
     rules::QueryRules,
     shared::{Identifier, Pricing, QueryReader, Settler, Shared},
@@ -141,7 +141,7 @@ impl Proxy {
         let cache = promql::Cache::new(CACHED_QUERIES);
         let shared = Arc::new(Shared {
             identifier,
-            reader: QueryReader { bodies: Bodies::new(), cache },
+            reader: QueryReader { bodies: Bodies::new(), long_texts: LongTexts::new(), cache },
             rules,
             pricing,
             settler: Settler { metrics: Arc::clone(&metrics), history, in_fleet, clock },

@@ -7,7 +7,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
 use super::{
-    config::ConfigSnapshot, log::QueryLogs, long_answers::LongAnswers, query::body::Bodies, rules::QueryRules,
+    config::ConfigSnapshot,
+    log::QueryLogs,
+    long_answers::LongAnswers,
+    query::{body::Bodies, offload::LongTexts},
+    rules::QueryRules,
 };
 use crate::{cost::History, limit::Admission, promql, telemetry::metrics::Metrics};
 
@@ -35,6 +39,7 @@ pub(super) struct Identifier {
 #[derive(Debug)]
 pub(super) struct QueryReader {
     pub(super) bodies: Bodies,
+    pub(super) long_texts: LongTexts,
     /// Parsed queries.
     pub(super) cache: promql::Cache,
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::{task::yield_now, time::timeout};
 
 use crate::{
     base::time::{EvalTimes, seconds},
@@ -17,7 +17,7 @@ use crate::{
     },
     proxy::{
         exchange::Common,
-        query::ParsedQuery,
+        query::{ParsedQuery, offload::INLINE_BYTES_MAX},
         respond::Fix,
         route::Endpoint,
         rules::layer as rules,
@@ -193,6 +193,24 @@ fn shorter_listing(query: &ParsedQuery, refusal: &Refusal) -> Vec<Form> {
     vec![Form { fix: Fix { start: Some(start), end: Some(end), ..Fix::default() }, params }]
 }
 
+/// The first of these forms that passes. Each one is tried in a turn of its own on the worker, whose other connections wait for
+/// one reading of a query, and not for eight.
+async fn first_passing<'f, P, F>(forms: &'f [Form], passes: P) -> Option<&'f Form>
+where
+    P: Fn(&'f [(&'static str, String)]) -> F,
+    F: Future<Output = bool>,
+{
+    let is_first =
+        |place: &usize| forms.iter().position(|form| form.params == forms[*place].params) == Some(*place);
+    for place in (0..forms.len()).filter(is_first).take(TRIES_MAX) {
+        yield_now().await;
+        if passes(&forms[place].params).await {
+            return forms.get(place);
+        }
+    }
+    None
+}
+
 impl Pricing {
     /// A form of a refused query that would be admitted now, as far as limits on one query decide.
     pub(super) async fn fix(
@@ -204,6 +222,10 @@ impl Pricing {
         ceilings: &Ceilings,
     ) -> Option<Box<Fix>> {
         let _search = self.fix_searches.try_acquire().ok()?;
+        if query.text.len() > INLINE_BYTES_MAX {
+            return None;
+        }
+        yield_now().await;
         let forms = match common.endpoint {
             endpoint if endpoint.is_listing() => shorter_listing(query, refusal),
             Endpoint::QueryRange | Endpoint::QueryRangeCost | Endpoint::Query | Endpoint::QueryCost => {
@@ -213,23 +235,9 @@ impl Pricing {
             }
             _ => return None,
         };
-        let search = async {
-            let mut tried: Vec<Vec<(&str, String)>> = Vec::new();
-            for Form { fix, params } in forms {
-                if tried.len() >= TRIES_MAX {
-                    return None;
-                }
-                if tried.contains(&params) {
-                    continue;
-                }
-                if self.passes(common, body, query, &params, ceilings).await {
-                    return Some(Box::new(fix));
-                }
-                tried.push(params);
-            }
-            None
-        };
-        timeout(SEARCH_TIME, search).await.ok().flatten()
+        let passes = |params| self.passes(common, body, query, params, ceilings);
+        let form = timeout(SEARCH_TIME, first_passing(&forms, passes)).await.ok().flatten()?;
+        Some(Box::new(form.fix.clone()))
     }
 
     /// Whether a query with other parameters would be admitted.
@@ -254,6 +262,11 @@ impl Pricing {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        cell::Cell,
+        future::{poll_fn, ready},
+    };
+
     use super::*;
     use crate::{
         base::{Estimate, TenantId},
@@ -262,6 +275,28 @@ mod tests {
 
     fn refusal(limit: LimitName, max: u64) -> Refusal {
         Refusal::exceeded(limit, Estimate::exact(max + 1), max, Scope::Tenant(TenantId::new("a").unwrap()))
+    }
+
+    /// All forms of 4,999 selectors were read one after the other, 3.5 ms in which the worker served nobody else.
+    #[tokio::test]
+    async fn each_form_is_tried_in_a_turn_of_its_own() {
+        let form = |text: &str| Form { fix: Fix::default(), params: vec![("query", text.to_owned())] };
+        let forms = ["a", "b", "a", "c"].map(form);
+        let (tried, turns) = (Cell::new(0), Cell::new(0));
+        let search = first_passing(&forms, |_| {
+            tried.set(tried.get() + 1);
+            ready(false)
+        });
+        let mut search = std::pin::pin!(search);
+        let found = poll_fn(|cx| {
+            let before = tried.get();
+            let polled = search.as_mut().poll(cx);
+            assert!(tried.get() - before <= 1);
+            turns.set(turns.get() + 1);
+            polled
+        });
+        assert!(found.await.is_none());
+        assert_eq!((tried.get(), turns.get()), (3, 4));
     }
 
     #[test]

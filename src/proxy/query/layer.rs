@@ -11,7 +11,10 @@ use http::{HeaderValue, Response, header};
 use serde_json::json;
 use tower::Service;
 
-use super::{ParsedQuery, QueryError, QueryParser, body, enforce, listing::label_of, parse_only};
+use super::{
+    ParsedQuery, QueryError, QueryParser, body, enforce, listing::label_of, offload::INLINE_BYTES_MAX,
+    parse_only,
+};
 use crate::{
     backend::{DataScope, parameters::filter_parameters},
     base::{
@@ -36,6 +39,8 @@ use crate::{
 
 /// Bytes of the longest query that is taken for a health check.
 const CONSTANT_QUERY_MAX: usize = 64;
+/// Bytes of an escaped character.
+const ESCAPED_BYTES: usize = 3;
 /// The endpoint that lays a query out in lines.
 const FORMAT: &str = "format_query";
 /// The largest that indentation may make a query, bytes.
@@ -175,7 +180,10 @@ pub(in crate::proxy) fn is_constant(url_query: Option<&str>, form: &str) -> bool
     let mut parts = form.split('&').chain(url_query.split('&'));
     let encoded = parts.find_map(|part| part.strip_prefix("query=")).unwrap_or_default();
     // Nearly every query has a letter that is in none of these calls, nor in an escape: nothing is decoded for it.
-    if encoded.bytes().any(|byte| byte.is_ascii_alphabetic() && !b"vectorimpabdfABCDEF".contains(&byte)) {
+    let is_long = encoded.len() > CONSTANT_QUERY_MAX * ESCAPED_BYTES;
+    if is_long
+        || encoded.bytes().any(|byte| byte.is_ascii_alphabetic() && !b"vectorimpabdfABCDEF".contains(&byte))
+    {
         return false;
     }
     let params = Params::parse(url_query, form).unwrap_or_default();
@@ -229,6 +237,30 @@ where
     }
 }
 
+/// Reads a request, beside the worker where its body is long.
+async fn in_turn<T: Send + 'static>(
+    mut common: Box<Common>,
+    body: Bytes,
+    read: impl FnOnce(&mut Common, Bytes) -> Result<T, Failure> + Send + 'static,
+) -> Result<(Box<Common>, T), Rejected> {
+    let done = if body.len() <= INLINE_BYTES_MAX {
+        read(&mut common, body)
+    } else {
+        let texts = common.shared.reader.long_texts.clone();
+        let reading = texts.read(move || {
+            let done = read(&mut common, body);
+            (common, done)
+        });
+        let done;
+        (common, done) = Box::pin(reading).await;
+        done
+    };
+    match done {
+        Ok(read) => Ok((common, read)),
+        Err(failure) => Err(common.reject(failure)),
+    }
+}
+
 /// The parsed query, or the answer where that costs nothing. A function of its own, so that its variables take no room
 /// while the query runs.
 async fn parsed<B>(
@@ -238,21 +270,18 @@ where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Exchange { mut common, stage: Identified { body, over_rate } } = exchange;
+    let Exchange { common, stage: Identified { body, over_rate } } = exchange;
     let reader = &common.shared.reader;
     let body = match reader.bodies.read(body, common.config.request_body).await {
         Ok(body) => body,
         Err(failure) => return Err(common.reject(failure)),
     };
     if common.endpoint == Endpoint::Light {
-        let body = match enforce::confine(&mut common, body) {
-            Ok(body) => body,
-            Err(failure) => return Err(common.reject(failure)),
-        };
-        let formatted = match common.shared.reader.formatted(&common, &body) {
-            Ok(formatted) => formatted,
-            Err(failure) => return Err(common.reject(failure)),
-        };
+        let (mut common, (formatted, body)) = in_turn(common, body, |common, body| {
+            let body = enforce::confine(common, body)?;
+            common.shared.reader.formatted(common, &body).map(|formatted| (formatted, body))
+        })
+        .await?;
         if let Some(response) = formatted {
             common.log.free();
             common.log.passed(response.status());
@@ -264,12 +293,11 @@ where
     if let Some(failure) = over_rate.clone().filter(|_| !is_constant_request(&common, &body)) {
         return Err(common.reject(failure));
     }
-    let read = enforce::confine(&mut common, body)
-        .and_then(|body| QueryReader::parse(&mut common, &body).map(|query| (query, body)));
-    let (query, body) = match read {
-        Ok(read) => read,
-        Err(failure) => return Err(common.reject(failure)),
-    };
+    let (mut common, (query, body)) = in_turn(common, body, |common, body| {
+        let body = enforce::confine(common, body)?;
+        QueryReader::parse(common, &body).map(|query| (query, body))
+    })
+    .await?;
     common.log.parsed(&query);
     if let Some(failure) = over_rate.filter(|_| !query.free) {
         return Err(common.reject(failure));

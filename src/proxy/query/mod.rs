@@ -4,6 +4,7 @@ pub(in crate::proxy) mod body;
 pub(in crate::proxy) mod enforce;
 pub(in crate::proxy) mod layer;
 mod listing;
+pub(in crate::proxy) mod offload;
 mod remote_read;
 #[cfg(test)]
 mod tests;
