@@ -2,6 +2,7 @@
 
 use super::{
     Interpreter, Uses,
+    engine::Order,
     value::{Priced, Value, sum, times},
 };
 use crate::promql::ast::{BinaryOp, Group, NodeId, ValueType, VectorMatching};
@@ -138,6 +139,11 @@ impl Interpreter<'_> {
                 ..either
             }
         };
+        // MetricsQL takes one series without labels for a scalar: it meets each series of the other side.
+        let is_plain = matching.is_none_or(|m| !m.on && m.labels.is_empty() && m.group == Group::OneToOne);
+        if self.engine.order == Order::InPlace && is_plain && left.series.min(right.series) <= 1 {
+            return Value { series: left.series.max(right.series), present: u64::MAX, fresh: true, ..either };
+        }
         let pairs = match matching.map_or(Group::OneToOne, |m| m.group) {
             // A filter keeps the left side's labels, of which several may meet one of the right over time.
             Group::OneToOne | Group::ManyToMany => Value {

@@ -231,7 +231,7 @@ fn few_values_make_few_series() {
     let bytes = |query: &str| {
         let shape = shape(query, six_hours(15));
         let known = vec![counted(500); shape.selectors.len()];
-        let known = Knowledge { series: &known, table: Some(&table) };
+        let known = Knowledge { series: &known, table: Some(&table), entry_bytes: None };
         estimate(&shape, &known, &model(Kind::Prometheus)).cost.memory.value
     };
     let plain = bytes("m + m");
@@ -259,7 +259,7 @@ fn groups_are_bounded_by_the_values_of_their_labels() {
     let bytes = |query: &str, table| {
         let shape = shape(query, six_hours(15));
         let known = [counted(20_000)];
-        let known = Knowledge { series: &known, table };
+        let known = Knowledge { series: &known, table, entry_bytes: None };
         estimate(&shape, &known, &model(Kind::Prometheus)).cost.memory.value
     };
     let [sum, by_job] = ["sum(m)", "sum by (job) (m)"].map(|query| bytes(query, Some(&table)));
@@ -349,4 +349,17 @@ fn victoriametrics_collects_what_it_cannot_fold() {
     for query in ["stdvar(m)", "stddev(m)", "quantile(0.9, m)", "sum(-m)"] {
         assert!(bytes(query) > 12 << 20, "{query}: {}", bytes(query));
     }
+}
+
+/// MetricsQL takes a sum for a scalar, which meets each series: `g / sum(g)` was priced as one series, and so were all four of these,
+/// which it holds at the same time.
+#[test]
+fn victoriametrics_joins_a_single_series_with_all() {
+    let mib = |query: &str, kind| priced(query, six_hours(15), 2_000, kind).cost.memory.value >> 20;
+    let four = ["a", "b", "c", "d"].map(|name| format!("{name} / sum({name})")).join(" or ");
+    let scaled = ["a", "b", "c", "d"].map(|name| format!("{name} * 2")).join(" or ");
+    let (joined, all) = (mib(&four, Kind::VictoriaMetrics), mib(&scaled, Kind::VictoriaMetrics));
+    assert!(joined > all / 4 * 3, "{joined} and {all} MiB");
+    // PromQL matches labels.
+    assert!(mib(&four, Kind::Prometheus) < mib(&scaled, Kind::Prometheus) / 2);
 }
