@@ -1,5 +1,11 @@
 //! The limits as the estimator sees them.
 
+use super::SelectorEstimate;
+use crate::base::QueryCost;
+
+/// Series by which the price of one is measured.
+pub(super) const REFERENCE_SERIES: u64 = 1 << 20;
+
 /// The verdict of the limits on a cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -43,4 +49,25 @@ pub struct Ceilings {
     pub refuse: Ceiling,
     /// Beyond any of these a limit is near: those that are only watched, and the share of the budget.
     pub near: Ceiling,
+}
+
+/// The fewest series that reach one of the ceilings, where none cost `base` and [`REFERENCE_SERIES`] cost `many`.
+pub(super) fn fewest<const N: usize>(ceilings: [u64; N], base: [u64; N], many: [u64; N]) -> Option<u64> {
+    let one = |((ceiling, base), many): ((u64, u64), u64)| {
+        let (room, slope) = (ceiling.saturating_sub(base), many.saturating_sub(base));
+        if ceiling == u64::MAX || slope == 0 {
+            return None;
+        }
+        let series = u128::from(room) * u128::from(REFERENCE_SERIES) / u128::from(slope);
+        Some(u64::try_from(series).unwrap_or(u64::MAX))
+    };
+    ceilings.into_iter().zip(base).zip(many).filter_map(one).min()
+}
+
+pub(super) const fn of_cost(cost: &QueryCost) -> [u64; 5] {
+    [cost.series.value, cost.blocks.value, cost.samples.value, cost.points.value, cost.memory.value]
+}
+
+pub(super) const fn of_selector(one: &SelectorEstimate) -> [u64; 4] {
+    [one.series.value, one.blocks.value, one.samples.value, one.points.value]
 }

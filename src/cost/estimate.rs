@@ -5,7 +5,7 @@ use super::{
     interpret::{self, Leaf},
 };
 use crate::{
-    base::{Confidence, Estimate, Kind, QueryCost, TimeRange},
+    base::{Confidence, Estimate, Kind, LabelSize, QueryCost, TimeRange},
     promql::{
         ast::Span,
         shape::{Output, Reads, SelectorShape, Shape},
@@ -25,11 +25,13 @@ pub struct Knowledge<'a> {
     pub series: &'a [SeriesKnowledge],
     /// The values of labels, which bound the groups of `sum by (job)`.
     pub table: Option<&'a LabelTable>,
+    /// Bytes of an entry in earlier answers, where it is a listing.
+    pub entry_bytes: Option<u64>,
 }
 
 impl<'a> From<&'a [SeriesKnowledge]> for Knowledge<'a> {
     fn from(series: &'a [SeriesKnowledge]) -> Self {
-        Self { series, table: None }
+        Self { series, table: None, entry_bytes: None }
     }
 }
 
@@ -97,17 +99,18 @@ pub fn estimate(shape: &Shape, known: &Knowledge<'_>, model: &Model) -> Estimate
     let knowledge =
         |i: usize| known.series.get(i).copied().unwrap_or_else(|| SeriesKnowledge::assumed(model));
     let table = known.table;
+    let entries = known.entry_bytes.map(|bytes| LabelSize { set: bytes, longest: bytes });
     let mut selectors = Vec::with_capacity(shape.selectors.len());
     let mut leaves = Vec::with_capacity(shape.selectors.len());
     for (i, one) in shape.selectors.iter().enumerate() {
         let known = knowledge(i);
-        let labels = known.labels.or_else(|| Some(table?.label_size(known.series.value)));
+        let labels = known.labels.or(entries).or_else(|| Some(table?.label_size(known.series.value)));
         let leaf = Leaf { labels, ..leaf(one, known, model) };
         let bytes = interpret::alone(&leaf, one.evaluations, model.kind);
         selectors.push(selector(shape, one, known, bytes, model));
         leaves.push(leaf);
     }
-    let taken = interpret::price(shape, &leaves, table, model.kind);
+    let taken = interpret::price(shape, &leaves, table, known.entry_bytes, model.kind);
     let confidence = match selectors.iter().map(|s| s.samples.confidence).max() {
         Some(worst) => worst,
         None if taken.points == 0 => Confidence::Exact,
@@ -145,7 +148,7 @@ pub fn is_free(shape: &Shape) -> bool {
     let reads_nothing = matches!(shape.reads, Reads::Query(_)) && shape.selectors.is_empty();
     reads_nothing
         && !shape.has_subquery()
-        && interpret::price(shape, &[], None, Kind::Prometheus).bytes <= FREE_BYTES
+        && interpret::price(shape, &[], None, None, Kind::Prometheus).bytes <= FREE_BYTES
 }
 
 /// Selectors with the same matchers read the same series, in different windows perhaps: they count once, at their

@@ -11,12 +11,15 @@
 use std::collections::HashMap;
 
 use super::{
-    Ceilings, Estimated, Remembered, SampleType, SelectorEstimate, SeriesKnowledge, Source, Subject,
-    UNKNOWN_SERIES, Unknown, ValuesNeed, Verdict, distinct,
+    Ceilings, Estimated, LabelTable, Remembered, SampleType, SeriesKnowledge, Source, Subject,
+    UNKNOWN_SERIES, Unknown, ValuesNeed, Verdict,
+    ceilings::{REFERENCE_SERIES, fewest, of_cost, of_selector},
+    distinct,
+    label_table::USUAL_SET_BYTES,
 };
 use crate::{
     base::{Confidence, Estimate, LabelSize, QueryCost},
-    promql::shape::SelectorShape,
+    promql::{function, shape::SelectorShape},
 };
 
 /// Selectors of one query that are counted by the backend; those beyond are priced without a count.
@@ -25,8 +28,6 @@ const PROBES_MAX: usize = 64;
 const WAVE: usize = 8;
 /// Where a probe stops counting when no limit refuses the query however many there are.
 const PROBE_SERIES: u64 = 100_000;
-/// Series by which the price of one is measured.
-const REFERENCE_SERIES: u64 = 1 << 20;
 /// A count that stopped at a limit and does not refuse the query is repeated up to this multiple of the limit.
 const RECOUNT_FACTOR: u64 = 16;
 /// The most such repetitions.
@@ -38,6 +39,11 @@ const SPLIT_FACTOR: u64 = 16;
 const LOOSE_PART: u64 = 16;
 /// The series assumed for an unknown selector that may not be refused, when no limit on series gives a number.
 const HEAVY_SERIES: u64 = 50_000;
+
+/// Functions that write labels into other ones.
+const COPYING: [&str; 3] = ["label_join", "label_replace", function::UNKNOWN.name];
+/// The longest value of a label that VictoriaMetrics takes by default, bytes.
+const LONGEST_VALUE: u64 = 4 << 10;
 
 /// Selectors with more series than this are taken for histograms: to ask for their type reads a sample of each.
 const TYPED_SERIES_MAX: u64 = 50_000;
@@ -109,8 +115,9 @@ pub struct Estimator<'a, V> {
     recounts: u8,
     /// The types of samples are still to be asked for.
     asks_types: bool,
-    /// The different values were.
-    valued: bool,
+    /// Looks at the different values that were asked for, and whether another one would tell more.
+    looks: usize,
+    looks_on: bool,
     /// Counts that stopped below a bound that is known: in a refusal they are the better number.
     cut: Vec<(usize, Estimate)>,
 }
@@ -138,7 +145,8 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
             twins: HashMap::new(),
             recounts: 0,
             asks_types: subject.asks_types,
-            valued: false,
+            looks: 0,
+            looks_on: true,
             cut: Vec::new(),
         }
     }
@@ -146,9 +154,11 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
     /// The next step. After anything but [`Need::Done`] the answers are supplied before the next call; a missing answer
     /// counts as unknown.
     pub fn need(&mut self) -> Need {
-        if !self.valued {
-            self.valued = true;
-            let needs = self.unvalued();
+        if let Some(instants) = distinct::LOOKS.get(self.looks)
+            && std::mem::take(&mut self.looks_on)
+        {
+            self.looks += 1;
+            let needs = self.unvalued(*instants);
             if !needs.is_empty() {
                 return Need::Values(needs);
             }
@@ -249,18 +259,19 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         self.priced = None;
     }
 
-    /// Answers one [`ValuesNeed`].
-    pub fn supply_values(&mut self, selector: usize, different: u64) {
-        if let Some(known) = self.known.get_mut(selector) {
-            known.values = Some(different);
+    /// Answers one [`ValuesNeed`] with how many values were seen at one, two, … of its instants.
+    pub fn supply_values(&mut self, need: &ValuesNeed, seen: &[u64]) {
+        if let Some(known) = self.known.get_mut(need.selector) {
+            known.values = Some(distinct::different(seen, need.steps));
+            self.looks_on |= distinct::come_again(seen);
             self.priced = None;
         }
     }
 
     /// The operands whose values may make the query too expensive, as far as their series are known, or guessed by the table,
     /// and are not too many to ask about.
-    fn unvalued(&mut self) -> Vec<ValuesNeed> {
-        let mut needs = distinct::needs(&self.subject);
+    fn unvalued(&mut self, instants: u64) -> Vec<ValuesNeed> {
+        let mut needs = distinct::needs(&self.subject, instants);
         if needs.is_empty() || self.subject.opaque || self.exceeds_by_shape() || self.is_settled() {
             return Vec::new();
         }
@@ -268,7 +279,8 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         needs.retain_mut(|need| {
             let Some(known) = self.known.get(need.selector) else { return false };
             need.series = known.series.value;
-            (1..=TYPED_SERIES_MAX).contains(&need.series)
+            let values = need.series.saturating_mul(instants);
+            (1..=distinct::VALUES_MAX).contains(&values)
         });
         needs
     }
@@ -325,7 +337,20 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         let is_bounded_only = self.known.iter().any(|known| known.source == Source::LabelTable);
         let cost = self.price_known().cost;
         let is_loose = is_bounded_only && cost.memory.value > memory_share;
-        !is_loose && (self.verdict)(&cost) == Verdict::Within
+        !is_loose && (self.verdict)(&cost) == Verdict::Within && self.longest_labels() <= memory_share
+    }
+
+    /// The memory if the labels that the query copies were as long as labels may be, where nobody said how long they are.
+    fn longest_labels(&self) -> u64 {
+        let Subject { shape, table, .. } = self.subject;
+        let copies = shape.functions.iter().any(|name| COPYING.contains(name));
+        if !copies || self.subject.listing || table.is_some_and(LabelTable::has_lengths) {
+            return 0;
+        }
+        let usual = LabelSize { set: USUAL_SET_BYTES, longest: LONGEST_VALUE };
+        let longest = |known: &SeriesKnowledge| known.labelled(known.labels.or(Some(usual)));
+        let known: Vec<_> = self.known.iter().map(longest).collect();
+        self.subject.price(&known).cost.memory.value
     }
 
     /// The selectors worth another count, the largest first, each with the limit of its probe.
@@ -465,25 +490,4 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         }
         estimated
     }
-}
-
-/// The fewest series that reach one of the ceilings, where none cost `base` and [`REFERENCE_SERIES`] cost `many`.
-fn fewest<const N: usize>(ceilings: [u64; N], base: [u64; N], many: [u64; N]) -> Option<u64> {
-    let one = |((ceiling, base), many): ((u64, u64), u64)| {
-        let (room, slope) = (ceiling.saturating_sub(base), many.saturating_sub(base));
-        if ceiling == u64::MAX || slope == 0 {
-            return None;
-        }
-        let series = u128::from(room) * u128::from(REFERENCE_SERIES) / u128::from(slope);
-        Some(u64::try_from(series).unwrap_or(u64::MAX))
-    };
-    ceilings.into_iter().zip(base).zip(many).filter_map(one).min()
-}
-
-const fn of_cost(cost: &QueryCost) -> [u64; 5] {
-    [cost.series.value, cost.blocks.value, cost.samples.value, cost.points.value, cost.memory.value]
-}
-
-const fn of_selector(one: &SelectorEstimate) -> [u64; 4] {
-    [one.series.value, one.blocks.value, one.samples.value, one.points.value]
 }

@@ -16,7 +16,10 @@ use smallvec::SmallVec;
 
 use crate::{
     base::TimeRange,
-    promql::{Fingerprint, shape::Shape},
+    promql::{
+        Fingerprint,
+        shape::{Listed, Shape},
+    },
 };
 
 /// An observation counts half after this time, milliseconds (six hours).
@@ -68,6 +71,17 @@ impl HistoryKey {
         let parts = [backend.as_bytes(), scope.as_bytes(), &fingerprint.to_bytes(), &windows];
         Self { id: Fingerprint::of_bytes(b"run", &parts), window }
     }
+
+    /// The key of the bytes of an entry in a list of series or of a label's values, at whatever time; `None` for other lists.
+    pub fn of_entries(backend: &str, scope: &str, fingerprint: Fingerprint, listed: &Listed) -> Option<Self> {
+        let label = match listed {
+            Listed::Series => "",
+            Listed::Values(label) if !label.is_empty() => label,
+            Listed::Values(_) | Listed::Names | Listed::Exemplars => return None,
+        };
+        let parts = [backend.as_bytes(), scope.as_bytes(), &fingerprint.to_bytes(), label.as_bytes()];
+        Some(Self { id: Fingerprint::of_bytes(b"entries", &parts), window: TimeRange { start: 0, end: 0 } })
+    }
 }
 
 /// How far a window may move and still be the same, milliseconds: a 32nd of its length, a minute to five.
@@ -80,7 +94,7 @@ const fn log2(n: u64) -> u8 {
     (u64::BITS - n.leading_zeros()) as u8
 }
 
-/// The history of a query. Series are summed over its selectors.
+/// The history of a query: series, summed over its selectors, or the bytes of an entry of its list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remembered {
     /// The largest run of late, as far as it has not faded.

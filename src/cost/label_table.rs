@@ -208,6 +208,11 @@ impl LabelTable {
         self.values.get(label)
     }
 
+    /// Whether it says how long the values of labels are.
+    pub fn has_lengths(&self) -> bool {
+        !self.texts.is_empty()
+    }
+
     /// Bytes of one of the label's values on average, or of the longest where it has no name; `None` when it says nothing
     /// of that label.
     pub fn value_bytes(&self, label: &str) -> Option<u64> {

@@ -20,7 +20,7 @@ mod tree;
 mod tests;
 
 pub use ceilings::{Ceiling, Ceilings, Verdict};
-pub use distinct::{ValuesNeed, different};
+pub use distinct::ValuesNeed;
 pub use estimate::{Estimated, Knowledge, SelectorEstimate, estimate, is_free};
 pub use estimator::{Count, Estimator, Need, ProbeNeed, TypeNeed};
 pub use history::{History, HistoryError, HistoryKey, Remembered};

@@ -28,6 +28,8 @@ pub struct Subject<'a> {
     pub model: &'a Model,
     /// The backend's label table, which bounds the groups of aggregations.
     pub table: Option<&'a LabelTable>,
+    /// Bytes of an entry in earlier answers, where it is a listing.
+    pub entry_bytes: Option<u64>,
     /// Whether the backend may be asked for the types of samples.
     pub asks_types: bool,
     /// The labels that it is confined to: the table's other counts are of all series, and would say how many others have.
@@ -38,7 +40,8 @@ impl Subject<'_> {
     /// The price with this knowledge of its selectors.
     pub(super) fn price(&self, known: &[SeriesKnowledge]) -> Estimated {
         // The table's labels and their values are everybody's.
-        let known = Knowledge { series: known, table: self.table.filter(|_| self.enforced.is_none()) };
+        let table = self.table.filter(|_| self.enforced.is_none());
+        let known = Knowledge { series: known, table, entry_bytes: self.entry_bytes };
         let whole = estimate(self.shape, &known, self.model);
         match self.split {
             Some((split, most)) => split.split(whole, &known, self.model, most),

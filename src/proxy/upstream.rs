@@ -20,7 +20,10 @@ use crate::{
     },
     base::TimeDialect,
     cost::{HistoryKey, LabelTable, MetricTypes, Model},
-    promql::{Fingerprint, shape::Shape},
+    promql::{
+        Fingerprint,
+        shape::{Reads, Shape},
+    },
     telemetry::metrics::Metrics,
 };
 
@@ -154,11 +157,13 @@ impl Upstream {
         }
     }
 
-    /// Whether it is asked for the types of metrics that [`types`](Self::types) leaves open: Prometheus says on its
-    /// metrics page whether it takes native histograms at all; the others do not.
-    pub fn asks_types(&self) -> bool {
+    /// Whether it is asked for the types of metrics that [`types`](Self::types) leaves open, for a window that begins then:
+    /// Prometheus says on its metrics page whether it took native histograms since it started, and older blocks may hold
+    /// some; the others say nothing.
+    pub fn asks_types(&self, since_ms: i64) -> bool {
+        let is_counted = || self.head_removals().count_since_ms().is_none_or(|start| start <= since_ms);
         match self.backend.kind() {
-            Kind::Prometheus => self.takes_histograms.load(Relaxed),
+            Kind::Prometheus => self.takes_histograms.load(Relaxed) || !is_counted(),
             Kind::Thanos | Kind::Mimir | Kind::Cortex => true,
             Kind::VictoriaMetrics | Kind::M3 | Kind::Weir => false,
         }
@@ -180,6 +185,22 @@ impl Upstream {
         now_ms: i64,
     ) -> HistoryKey {
         HistoryKey::new(&self.identity, scope.key(), fingerprint, shape, now_ms)
+    }
+
+    /// Under which the bytes of an entry are remembered, where a request lists series or values: few databases say how long
+    /// these are. The fingerprint holds the labels that a tenant is confined to.
+    pub(super) fn entry_key(
+        &self,
+        scope: &DataScope,
+        fingerprint: Fingerprint,
+        shape: &Shape,
+    ) -> Option<HistoryKey> {
+        match &shape.reads {
+            Reads::Listing(listed) => {
+                HistoryKey::of_entries(&self.identity, scope.key(), fingerprint, listed)
+            }
+            Reads::Query(_) | Reads::RemoteRead { .. } => None,
+        }
     }
 
     /// How it reads times; VictoriaMetrics also fills in missing start, end and step by itself.
@@ -253,5 +274,35 @@ impl Upstream {
         let table = table.map_err(|error| error.to_string())?;
         // A Thanos querier asks its sidecars, rulers and receivers, and no store gateway.
         Ok(if self.backend.kind() == Kind::Thanos { table.partial() } else { table })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Old blocks with native histograms of a Prometheus that took none since its start were priced as floats.
+    #[tokio::test]
+    async fn types_are_asked_for_windows_that_the_metrics_page_says_nothing_of() {
+        let upstream = Upstream::new(
+            0,
+            Settings {
+                backend: backend::Settings::new("main", Kind::Prometheus, Vec::new()),
+                metrics: None,
+                model: Model::default(),
+                on_unparsable: OnUnparsable::Refuse,
+                pressure: pressure::Settings::default(),
+                split_percent: None,
+                push_down: false,
+            },
+            None,
+        );
+        assert!(!upstream.asks_types(0), "it has no page");
+        let page = "process_start_time_seconds 7000\nprometheus_tsdb_head_series_removed_total 0\n\
+                    prometheus_tsdb_head_samples_appended_total{type=\"histogram\"} 0\n";
+        upstream.head_removals().observe(&[Some(page)], 8_000_000);
+        upstream.look_for_histograms(&[Some(page)]);
+        assert!(!upstream.asks_types(7_000_000), "it would have counted them");
+        assert!(upstream.asks_types(6_999_999));
     }
 }

@@ -48,6 +48,12 @@ impl HeadRemovals {
         }
     }
 
+    /// When the last replica to start began to count, milliseconds since the epoch: the pages say nothing of data from before.
+    /// `None` where none was seen.
+    pub fn count_since_ms(&self) -> Option<i64> {
+        self.replicas.iter().flatten().map(|head| head.started_ms).max()
+    }
+
     /// The series that left the head since then, of the replica that lost most; `None` where a replica has not counted
     /// since then, or not lately.
     pub fn gone_since(&self, since_ms: i64, now_ms: i64) -> Option<u64> {

@@ -52,7 +52,7 @@ pub(super) fn json(engine: &Engine, value: &Value) -> u64 {
 pub(super) fn listing(
     engine: &Engine,
     shape: &Shape,
-    listed: &Listed,
+    (listed, entry_bytes): (&Listed, Option<u64>),
     leaves: &[Leaf],
     table: Option<&LabelTable>,
 ) -> u64 {
@@ -74,7 +74,8 @@ pub(super) fn listing(
             let there = listed.unwrap_or(VALUES_ASSUMED);
             let values = if leaves.is_empty() { there } else { there.min(series) };
             let of_leaves = distinct().filter_map(|leaf| leaf.labels).map(|labels| labels.longest).max();
-            let bytes = table.and_then(|table| table.value_bytes(label)).or(of_leaves).unwrap_or(0);
+            let of_table = table.and_then(|table| table.value_bytes(label));
+            let bytes = entry_bytes.max(of_table).or(of_leaves).unwrap_or(0);
             let value = bytes.max(engine.longest);
             let listed = sum([VALUE_BYTES, times(2, value), times(value, engine.answer_percent) / 100]);
             each(&|_| POSTING_BYTES).saturating_add(times(values, listed))

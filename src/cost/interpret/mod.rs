@@ -92,15 +92,22 @@ enum Uses {
     All,
 }
 
-/// Prices a request: `leaves` has one entry for each selector of the shape.
-pub(super) fn price(shape: &Shape, leaves: &[Leaf], table: Option<&LabelTable>, kind: Kind) -> Taken {
+/// Prices a request: `leaves` has one entry for each selector of the shape, and `entry_bytes` are those of an entry of its
+/// list, where earlier answers told.
+pub(super) fn price(
+    shape: &Shape,
+    leaves: &[Leaf],
+    table: Option<&LabelTable>,
+    entry_bytes: Option<u64>,
+    kind: Kind,
+) -> Taken {
     let engine = Engine::of(kind);
     let selected = leaves.iter().map(|leaf| engine.selected(leaf)).fold(REQUEST_BYTES, u64::saturating_add);
     let ast = match &shape.reads {
         Reads::Query(ast) => ast,
         Reads::Listing(listed) => {
             return Taken {
-                bytes: answer::listing(engine, shape, listed, leaves, table),
+                bytes: answer::listing(engine, shape, (listed, entry_bytes), leaves, table),
                 ..Taken::default()
             };
         }

@@ -1,9 +1,9 @@
 use super::*;
 use crate::{
-    base::QueryCost,
+    base::{LabelSize, QueryCost},
     cost::{
         Ceiling, Ceilings, Count, Estimator, Need, ProbeNeed, QuerySplit, Remembered, TypeNeed,
-        UNKNOWN_SERIES, Unknown, Verdict, different,
+        UNKNOWN_SERIES, Unknown, Verdict, distinct::different,
     },
 };
 
@@ -299,7 +299,7 @@ fn the_values_of_a_graph_are_asked_for() {
         let Need::Values(needs) = estimator.need() else { panic!("{query}: values first") };
         assert_eq!((&*needs[0].text, needs[0].series, needs[0].steps), (text, 2_000, 721));
         assert_eq!(needs[0].instants, [NOW - 6 * HOUR, NOW - 4 * HOUR, NOW - 2 * HOUR, NOW]);
-        estimator.supply_values(0, different(seen, needs[0].steps));
+        estimator.supply_values(&needs[0], seen);
         let done = loop {
             match estimator.need() {
                 Need::Done(done) => break done,
@@ -351,4 +351,75 @@ fn a_count_that_refuses_is_the_number_that_is_shown() {
     let run = run("sum(foo)", vec![at_most(21_259)], ceilings(10_000), None, |_, limit| truth(50_000, limit));
     assert_eq!(run.done.cost.series, Estimate::new(10_001, Confidence::AtLeast));
     assert_eq!(run.done.selectors[0].source, Source::Probe);
+}
+
+/// 1,000 series of 10,000 values: four instants repeat few of them, which says nothing of the next row, and 64 nearly all. The query
+/// was priced at 40 times the truth and refused.
+#[test]
+fn values_that_come_again_are_looked_at_more_often() {
+    let (shape, model) = (shape(r#"count_values("v", up)"#, six_hours(60)), Model::default());
+    let ceilings =
+        Ceilings { refuse: Ceiling { memory: 1 << 30, ..Ceiling::UNLIMITED }, near: Ceiling::UNLIMITED };
+    let verdict = |cost: &QueryCost| match cost.memory.value {
+        0..402_653_184 => Verdict::Within,
+        _ => Verdict::Exceeded,
+    };
+    let mut estimator = Estimator::new(subject(&shape, &model), vec![at_most(1_000)], ceilings, verdict);
+    let mut random = fastrand::Rng::with_seed(1);
+    let (mut looks, mut values) = (Vec::new(), 0);
+    while let Need::Values(needs) = estimator.need() {
+        let instants = needs[0].instants.len();
+        let mut times = vec![0_usize; 10_000];
+        for _ in 0..instants {
+            let now: std::collections::HashSet<usize> = (0..1_000).map(|_| random.usize(0..10_000)).collect();
+            for value in now {
+                times[value] += 1;
+            }
+        }
+        let mut seen = vec![0; instants];
+        times.into_iter().filter(|n| *n > 0).for_each(|n| seen[n - 1] += 1);
+        values = different(&seen, needs[0].steps);
+        estimator.supply_values(&needs[0], &seen);
+        looks.push(instants);
+    }
+    assert_eq!(looks, [4, 16, 64]);
+    assert!((10_000..11_500).contains(&values), "{values}");
+}
+
+/// VictoriaMetrics does not say how long its labels are: a `label_join` of values of 2,000 bytes was let in at a twentieth of its
+/// memory, since none of them was asked about.
+#[test]
+fn labels_that_are_copied_are_asked_for_where_nobody_says_how_long_they_are() {
+    let model = model(Kind::VictoriaMetrics);
+    let query = format!(r#"label_join(longl, "a", ""{})"#, r#", "sql""#.repeat(20));
+    let ceilings = Ceilings {
+        refuse: Ceiling { memory: 1 << 30, ..Ceiling::UNLIMITED },
+        near: Ceiling { memory: 1 << 30, ..Ceiling::UNLIMITED },
+    };
+    let long = LabelSize { set: 2_010, longest: 2_000 };
+    for (query, asked) in
+        [(&*query, true), ("longl * 2", false), (r#"label_replace(few, "a", "$1", "b", "(.*)")"#, false)]
+    {
+        let shape = shape(query, EvalTimes::instant(NOW));
+        let series = if asked { 10_000 } else { 1_000 };
+        let judge = judge(ceilings, 100);
+        let mut estimator = Estimator::new(subject(&shape, &model), vec![at_most(series)], ceilings, judge);
+        let mut probed = false;
+        let done = loop {
+            match estimator.need() {
+                Need::Done(done) => break done,
+                Need::Probes(probes) => {
+                    probed = true;
+                    let series = Estimate::new(series, Confidence::UpperBound);
+                    let count = Count::Series { series, truncated: false, labels: Some(long) };
+                    for probe in probes {
+                        estimator.supply_count(probe, count);
+                    }
+                }
+                Need::History | Need::Types(_) | Need::Values(_) => {}
+            }
+        };
+        assert_eq!(probed, asked, "{query}");
+        assert!(!asked || done.cost.memory.value > 400_000_000, "{}", done.cost.memory.value);
+    }
 }

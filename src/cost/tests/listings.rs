@@ -33,7 +33,7 @@ fn table(for_each_series: bool) -> LabelTable {
 }
 
 fn mib(shape: &Shape, known: &[SeriesKnowledge], table: Option<&LabelTable>, kind: Kind) -> u64 {
-    estimate(shape, &Knowledge { series: known, table }, &model(kind)).cost.memory.value
+    estimate(shape, &Knowledge { series: known, table, entry_bytes: None }, &model(kind)).cost.memory.value
 }
 
 /// Label sets were taken for 320 bytes whatever they are: 44 MiB for the 653 of the first.
@@ -101,4 +101,23 @@ fn listings_are_priced_by_what_they_list() {
     let known = [counted(60_000), counted(60_000)];
     let priced = |shape: &Shape, known: &[SeriesKnowledge]| mib(shape, known, None, Kind::Prometheus);
     assert_eq!(priced(&twice, &known), priced(&once, &known[..1]));
+}
+
+/// VictoriaMetrics and M3 do not say how long labels are: values of 2,000 bytes were priced at a twelfth of their memory.
+#[test]
+fn earlier_answers_say_how_long_entries_are() {
+    let all = Shape::unevaluated(Reads::Listing(Listed::Values("sql".into())), Vec::new());
+    let of_metric = Shape { selectors: shape("longl", six_hours(21_600)).selectors, ..all.clone() };
+    let series = Shape { reads: Reads::Listing(Listed::Series), ..of_metric.clone() };
+    for kind in [Kind::VictoriaMetrics, Kind::M3] {
+        for (shape, known) in
+            [(&all, vec![]), (&of_metric, vec![at_most(10_000)]), (&series, vec![at_most(10_000)])]
+        {
+            let priced = |entry_bytes| {
+                let known = Knowledge { series: &known, table: None, entry_bytes };
+                estimate(shape, &known, &model(kind)).cost.memory.value
+            };
+            assert!(priced(Some(2_003)) - priced(None) >= 20_000_000, "{kind:?} {:?}", shape.reads);
+        }
+    }
 }

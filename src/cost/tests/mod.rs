@@ -46,6 +46,7 @@ fn subject<'a>(shape: &'a Shape, model: &'a Model) -> Subject<'a> {
         split: None,
         model,
         table: None,
+        entry_bytes: None,
         asks_types: false,
         enforced: None,
     }

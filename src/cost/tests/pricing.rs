@@ -24,7 +24,7 @@ fn memory_is_near_what_was_measured() {
         let times = if *step == 0 { EvalTimes::instant(NOW) } else { six_hours(*step) };
         for (kind, measured) in [(Kind::Prometheus, *prometheus), (Kind::VictoriaMetrics, *victoria)] {
             let shape = shape(&query.replace("ALL", ALL), times);
-            let known = Knowledge { series: &[counted(20_000)], table: Some(&table) };
+            let known = Knowledge { series: &[counted(20_000)], table: Some(&table), entry_bytes: None };
             let estimate = estimate(&shape, &known, &model(kind));
             let mb = estimate.cost.memory.value as f64 / 1e6;
             let ratio = mb / measured as f64;

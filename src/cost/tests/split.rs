@@ -20,7 +20,7 @@ fn split(ask: &Ask<'_>, most: u64) -> Estimated {
     let ast = Arc::new(parse(ask.query).unwrap());
     let shape = Shape::of(&ast, ask.times, DEFAULT_LOOKBACK_MS);
     let (known, model) = (vec![ask.known; shape.selectors.len()], model(ask.kind));
-    let known = Knowledge { series: &known, table: ask.table };
+    let known = Knowledge { series: &known, table: ask.table, entry_bytes: None };
     let whole = estimate(&shape, &known, &model);
     match QuerySplit::of(&ast, ask.times, DEFAULT_LOOKBACK_MS) {
         Some(split) => split.split(whole, &known, &model, most),

@@ -1,6 +1,6 @@
 //! The estimate stage: does the I/O that the estimator asks for.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
@@ -10,7 +10,7 @@ use crate::{
     base::QueryCost,
     cost::{
         Ceiling, Ceilings, Count, Estimated, Estimator, History, Need, ProbeNeed, QuerySplit, SampleType,
-        Subject, TypeNeed, ValuesNeed, Verdict, different,
+        Subject, TypeNeed, ValuesNeed, Verdict,
     },
     limit::{Limit, PerQuery},
     promql::enforce::LabelEnforcement,
@@ -61,7 +61,8 @@ impl Estimation<'_> {
     /// Estimates; `verdict` says whether a limit stands in the way of a cost.
     pub(super) async fn run(&self, verdict: impl Fn(&QueryCost) -> Verdict) -> EstimationResult {
         let table = self.upstream.table();
-        let subject = Subject { table: table.as_deref(), ..self.subject() };
+        let entry_bytes = self.entry_bytes();
+        let subject = Subject { table: table.as_deref(), entry_bytes, ..self.subject() };
         let gone = |since_ms| self.upstream.gone_since(since_ms, self.now_ms);
         let types = self.upstream.types();
         let known = subject.from_table(types.as_ref().map(|types| &***types), gone);
@@ -89,11 +90,11 @@ impl Estimation<'_> {
                 }
                 Need::Values(needs) => {
                     let began = Instant::now();
-                    let answers = join_all(needs.iter().map(|need| self.different_values(need))).await;
+                    let answers = join_all(needs.iter().map(|need| self.values_seen(need))).await;
                     probing += began.elapsed();
-                    for (need, different) in needs.iter().zip(answers) {
-                        if let Some(different) = different {
-                            estimator.supply_values(need.selector, different);
+                    for (need, seen) in needs.iter().zip(answers) {
+                        if let Some(seen) = seen {
+                            estimator.supply_values(need, &seen);
                         }
                     }
                 }
@@ -124,6 +125,7 @@ impl Estimation<'_> {
     }
 
     fn subject(&self) -> Subject<'_> {
+        let since_ms = self.call.shape.window().map_or(self.now_ms, |window| window.start);
         Subject {
             shape: &self.call.shape,
             listing: self.call.listing,
@@ -131,9 +133,17 @@ impl Estimation<'_> {
             split: self.division.zip(self.piece_max),
             model: &self.upstream.model,
             table: None,
-            asks_types: self.upstream.asks_types(),
+            entry_bytes: None,
+            asks_types: self.upstream.asks_types(since_ms),
             enforced: self.enforced,
         }
+    }
+
+    /// The bytes of an entry in earlier answers to the same listing.
+    fn entry_bytes(&self) -> Option<u64> {
+        let ParsedQuery { fingerprint, shape, .. } = self.call;
+        let key = self.upstream.entry_key(self.scope, *fingerprint, shape)?;
+        Some(self.history.get(&key, self.now_ms)?.peak)
     }
 
     fn request(&self, selector: usize, limit: u64, enough: u64) -> Option<ProbeRequest<'_>> {
@@ -157,11 +167,10 @@ impl Estimation<'_> {
     }
 
     /// Asks the backend for the values of an expression at a few instants.
-    async fn different_values(&self, need: &ValuesNeed) -> Option<u64> {
+    async fn values_seen(&self, need: &ValuesNeed) -> Option<Arc<[u64]>> {
         let request = self.request(need.selector, need.series, 0)?;
         let request = ProbeRequest { selector: &need.text, ..request };
-        let seen = self.upstream.backend.values_seen(&request, &need.instants).await?;
-        Some(different(&seen, need.steps))
+        self.upstream.backend.values_seen(&request, &need.instants).await
     }
 
     /// Asks the backend about one selector.

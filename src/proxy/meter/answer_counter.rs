@@ -125,6 +125,7 @@ impl AnswerCounter {
             bytes_decoded: self.bytes_decoded(),
             series: counts.series,
             samples: counts.samples,
+            items: counts.items,
             series_fetched: self.series_fetched.filter(|_| complete),
             counted: complete && self.understood,
         }

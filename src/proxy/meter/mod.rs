@@ -121,6 +121,8 @@ pub struct Actual {
     pub series: u64,
     /// Samples in the answer.
     pub samples: u64,
+    /// Names or values of labels in the answer.
+    pub items: u64,
     /// Series that the backend fetched for it, by its own account (VictoriaMetrics).
     pub series_fetched: Option<u64>,
     /// Whether series and samples cover the whole answer: it was read to its end and understood. Learn only then.

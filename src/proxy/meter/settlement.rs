@@ -67,12 +67,25 @@ impl Settlement {
         });
         let backend = self.upstream.backend.name();
         self.shared.settler.metrics.answered(backend, outcome.label(), actual.bytes_wire);
+        if actual.counted && success && outcome == Outcome::Complete {
+            self.learn_entries(&actual);
+        }
         let counted = (actual.counted && self.answer_tells).then_some(actual.series);
         if let Some(series) = self.reported.or(actual.series_fetched).or(counted).filter(|_| success) {
             // VictoriaMetrics counts no series that it took from its cache.
             let is_answer = actual.series_fetched.is_none() && self.query.answer_is_whole;
             let is_whole = self.reported.is_some() || (is_answer && outcome == Outcome::Complete);
             self.learn(series, is_whole);
+        }
+    }
+
+    /// Remembers how long the entries of a list are.
+    fn learn_entries(&self, actual: &Actual) {
+        let Self { query, upstream, .. } = self;
+        let Settler { history, clock, .. } = &self.shared.settler;
+        let Some(key) = upstream.entry_key(&query.scope, query.fingerprint, &query.shape) else { return };
+        if let Some(bytes) = actual.bytes_decoded.checked_div(actual.items.max(actual.series)) {
+            history.observe(&key, bytes, false, clock());
         }
     }
 

@@ -70,6 +70,6 @@ mod tests {
     #[tokio::test]
     #[should_panic(expected = "as the reader did")]
     async fn a_panic_comes_back() {
-        LongTexts::new().read(|| panic!("as the reader did")).await
+        LongTexts::new().read(|| panic!("as the reader did")).await;
     }
 }

@@ -79,7 +79,7 @@ impl Replay {
         if let Some(most) = most {
             let reading = self.read(record, owner)?;
             let series = counts(priced, &reading.shape)?;
-            let known = Knowledge { series: &series, table: None };
+            let known = Knowledge::from(&*series);
             whole.selectors = cost::estimate(&reading.shape, &known, &owner.model).selectors;
             if let Some(split) = &reading.split {
                 whole = split.split(whole, &known, &owner.model, most);
@@ -166,6 +166,7 @@ fn price(record: &Record, owner: &Owner, reading: &Reading, known: Vec<SeriesKno
         split: reading.split.as_ref().zip(owner.ceilings.split),
         model: &owner.model,
         table: None,
+        entry_bytes: None,
         asks_types: false,
         enforced: None,
     };

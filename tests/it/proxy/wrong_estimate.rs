@@ -128,3 +128,30 @@ async fn pressure_keeps_a_database_alive_whose_queries_cost_ten_times_the_estima
     assert_eq!(seen.light_refused, 0, "light queries were refused");
     assert!(seen.heavy_done > 60, "{}", seen.heavy_done);
 }
+
+/// VictoriaMetrics does not say how long the values of its labels are: an answer does, and the next one is priced by it.
+#[tokio::test]
+async fn the_length_of_values_is_learned_from_answers() {
+    let values: Vec<String> = (0..100).map(|n| format!("\"{n}-{}\"", "x".repeat(2_000))).collect();
+    let answer = format!(r#"{{"status":"success","data":[{}]}}"#, values.join(","));
+    let upstream = FakeUpstream::start(move |seen: &fake_upstream::Seen| match seen.path() {
+        path if path.ends_with("/label/sql/values") => Act::json(&answer),
+        _ => Act::answer(404, &[], b""),
+    })
+    .await;
+    let weir = Weir::start(&format!(
+        "backends: [{{name: main, kind: victoriametrics, urls: [\"{}\"]}}]",
+        upstream.url()
+    ))
+    .await;
+    let mut booked = Vec::new();
+    for _ in 0..2 {
+        let answer = weir.get("/api/v1/label/sql/values?start=0&end=600").await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let header = answer.headers["weir-estimate"].to_str().unwrap().to_owned();
+        let memory = header.split("memory=").nth(1).and_then(|rest| rest.split("MiB").next()).unwrap();
+        booked.push(memory.parse::<f64>().unwrap());
+        weir.until_idle().await;
+    }
+    assert!(booked[1] > 10.0 * booked[0], "{booked:?}");
+}

@@ -183,6 +183,7 @@ fn a_whole_answer_passes_unchanged_and_ends_complete() {
                     bytes_decoded,
                     series: 30,
                     samples: 1200,
+                    items: 0,
                     series_fetched: None,
                     counted: true,
                 };
@@ -204,6 +205,7 @@ fn a_whole_answer_passes_unchanged_and_ends_complete() {
                     bytes_decoded,
                     series: 30,
                     samples: 1200,
+                    items: 0,
                     series_fetched: None,
                     counted: true
                 }
