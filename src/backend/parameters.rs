@@ -126,6 +126,7 @@ const HEADERS: &[Row] = &[
             "m3-limit-require-no-wait",
             "m3-timeout",
             "m3-source",
+            "timeout",
         ],
         &[M3],
         Pass,
@@ -156,6 +157,11 @@ pub fn of_header(kind: Kind, name: &HeaderName) -> Treatment {
         let is_own = |(prefix, kinds): &&(&str, &[Kind])| kinds.contains(&kind) && name.starts_with(prefix);
         if OWN_PREFIXES.iter().any(|row| is_own(&row)) { Strip } else { Pass }
     })
+}
+
+/// Whether this kind is known to read the header.
+pub fn knows_header(kind: Kind, name: &str) -> bool {
+    find(HEADERS, kind, name).is_some()
 }
 
 fn find(rows: &[Row], kind: Kind, name: &str) -> Option<Treatment> {

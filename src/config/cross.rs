@@ -10,9 +10,8 @@ use super::{
     tree::{Node, Value},
 };
 use crate::{
-    backend::BaseUrl,
+    backend::{BaseUrl, headers::is_of_weir},
     base::{TenantId, TenantPattern},
-    fleet::Store,
     proxy::identify::UNCLASSED,
     rules::RULES_MAX,
     telemetry::otlp,
@@ -54,12 +53,9 @@ pub(super) fn check(raw: &Raw, root: &Node, wrong: &mut Vec<Diagnostic>, warning
 /// Bytes of the smallest journal: several files of several blocks.
 const JOURNAL_BYTES_MIN: u64 = 1 << 20;
 
-/// Slots of a budget for each proxy of a fleet: half of them are for light queries, and a quarter is leased.
-const SLOTS_EACH: u64 = 4;
-
 const NO_NAME: &str = "is not a name: 1 to 150 visible ASCII characters without spaces";
 
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     root: &'a Node,
     wrong: &'a mut Vec<Diagnostic>,
     warnings: &'a mut Vec<Diagnostic>,
@@ -67,8 +63,8 @@ struct Checker<'a> {
 
 /// A place in the tree: its path, and the nearest node that the file really has.
 #[derive(Clone)]
-struct Place<'a> {
-    node: Option<&'a Node>,
+pub(super) struct Place<'a> {
+    pub(super) node: Option<&'a Node>,
     position: Position,
     path: Path,
 }
@@ -87,26 +83,26 @@ impl<'a> Place<'a> {
         }
     }
 
-    fn key(&self, key: &str) -> Self {
+    pub(super) fn key(&self, key: &str) -> Self {
         self.step(self.node.and_then(|n| n.get(key)), self.path.key(key))
     }
 
-    fn index(&self, index: usize) -> Self {
+    pub(super) fn index(&self, index: usize) -> Self {
         self.step(self.node.and_then(|n| n.at(index)), self.path.index(index))
     }
 }
 
 impl<'a> Checker<'a> {
-    fn place(&self, key: &str) -> Place<'a> {
+    pub(super) fn place(&self, key: &str) -> Place<'a> {
         let top = Place { node: Some(self.root), position: Position::default(), path: Path::default() };
         top.key(key)
     }
 
-    fn refuse(&mut self, place: &Place<'_>, message: impl Into<String>) {
+    pub(super) fn refuse(&mut self, place: &Place<'_>, message: impl Into<String>) {
         self.wrong.push(Diagnostic::new(place.position, &place.path, message));
     }
 
-    fn warn(&mut self, place: &Place<'_>, message: impl Into<String>) {
+    pub(super) fn warn(&mut self, place: &Place<'_>, message: impl Into<String>) {
         self.warnings.push(Diagnostic::new(place.position, &place.path, message));
     }
 
@@ -187,6 +183,19 @@ impl<'a> Checker<'a> {
                     &latency,
                     "has no effect any more, and is refused from the next release on; leave it out",
                 );
+            }
+            for (j, name) in backend.forward_headers.iter().enumerate() {
+                let at = place.key("forward_headers").index(j);
+                let shown = at.shown(name);
+                match http::HeaderName::try_from(name) {
+                    Err(_) => self.refuse(&at, format!("{shown} is not a header name")),
+                    Ok(name) if is_of_weir(&name) => {
+                        let message =
+                            "Weir names the tenant, and credentials go on with `forward_authorization`";
+                        self.refuse(&at, message);
+                    }
+                    Ok(_) => {}
+                }
             }
             self.tls(&place.key("tls"), backend);
             for (name, value) in &backend.headers {
@@ -312,35 +321,6 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn fleet(&mut self, raw: &Raw) {
-        let replicas = raw.fleet.replicas_max.0.get();
-        let place = self.place("fleet");
-        if let Some(store) = &raw.fleet.store
-            && let Err(why) = Store::new(store.reveal(), &raw.fleet.name, String::new())
-        {
-            self.refuse(&place.key("store"), format!("is no URL of a store: {why}"));
-        }
-        if raw.fleet.store.is_some() && replicas == 1 {
-            self.refuse(
-                &place.key("replicas_max"),
-                "a store is for several proxies: name the most that run at once",
-            );
-        }
-        if raw.fleet.name.is_empty() || raw.fleet.name.contains(char::is_whitespace) {
-            self.refuse(&place.key("name"), "needs a word without spaces");
-        }
-        for (i, backend) in raw.backends.iter().enumerate().filter(|_| replicas > 1) {
-            let least = replicas.saturating_mul(SLOTS_EACH);
-            if backend.budget.queries.0.get() < least {
-                let place = self.place("backends").index(i).key("budget").key("queries");
-                let text = format!(
-                    "{replicas} proxies (`fleet.replicas_max`) need {least} at least, {SLOTS_EACH} each"
-                );
-                self.refuse(&place, text);
-            }
-        }
-    }
-
     fn classes(&mut self, raw: &Raw) {
         let mut seen = HashSet::new();
         let mut reserved = 0u32;
@@ -377,13 +357,17 @@ impl<'a> Checker<'a> {
 
     fn limits(&mut self, raw: &Raw) {
         let place = self.place("limits");
-        self.tenant(&raw.backends, &place.key("default"), &raw.limits.default, &raw.limits.default);
+        let default = &raw.limits.default;
+        self.tenant(&raw.backends, &place.key("default"), default, default);
+        self.limits_in_fleet(raw, &raw.backends, &place.key("default"), default);
         for (name, written) in &raw.limits.tenants {
             let at = place.key("tenants").key(name);
             self.pattern(&at, name);
             let named =
                 route_of(raw, name).and_then(|backend| raw.backends.iter().find(|b| b.name == backend));
-            self.tenant(named.or(raw.backends.first()), &at, written, &written.over(&raw.limits.default));
+            let backend = named.or(raw.backends.first());
+            self.tenant(backend, &at, written, &written.over(default));
+            self.limits_in_fleet(raw, backend, &at, written);
         }
     }
 

@@ -54,6 +54,7 @@ impl Default for Backend {
             headers: BTreeMap::new(),
             tenant_header: None,
             forward_authorization: false,
+            forward_headers: Vec::new(),
             tls: BackendTls::default(),
             health: Health::default(),
             probe: Probe::default(),

@@ -6,16 +6,25 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    cross::{Checker, Place},
     defaults::lit,
-    raw::Raw,
-    scalar::{Count, Secret, Span},
+    raw::{Backend, Raw, TenantLimits},
+    scalar::{Count, Limit, Secret, Span},
 };
-use crate::{limit::Sharing, proxy};
+use crate::{
+    base::units,
+    fleet::Store,
+    limit::{Sharing, heaviest, light_each},
+    proxy,
+};
 
 /// The time that a query without a limit is taken to run at most.
 const UNLIMITED: Duration = Duration::from_secs(3_600);
 /// How long a backend may hold the memory of a query whose client left.
 const LINGER_MAX: Duration = Duration::from_secs(3);
+
+/// Slots of a budget for each proxy of a fleet: half of them are for light queries, and a quarter is leased.
+const SLOTS_EACH: u64 = 4;
 
 /// Several proxies before the same backends, which keep to one budget together. All have the same configuration.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -64,4 +73,93 @@ pub(super) fn resolve(raw: &Raw) -> Option<proxy::FleetSettings> {
         timeout: raw.fleet.timeout.duration(),
         longest_query: longest.unwrap_or(UNLIMITED) + LINGER_MAX,
     })
+}
+
+impl Checker<'_> {
+    pub(super) fn fleet(&mut self, raw: &Raw) {
+        let replicas = raw.fleet.replicas_max.0.get();
+        let place = self.place("fleet");
+        if let Some(store) = &raw.fleet.store
+            && let Err(why) = Store::new(store.reveal(), &raw.fleet.name, String::new())
+        {
+            self.refuse(&place.key("store"), format!("is no URL of a store: {why}"));
+        }
+        if raw.fleet.store.is_some() && replicas == 1 {
+            self.refuse(
+                &place.key("replicas_max"),
+                "a store is for several proxies: name the most that run at once",
+            );
+        }
+        if raw.fleet.name.is_empty() || raw.fleet.name.contains(char::is_whitespace) {
+            self.refuse(&place.key("name"), "needs a word without spaces");
+        }
+        for (i, backend) in raw.backends.iter().enumerate().filter(|_| replicas > 1) {
+            let least = replicas.saturating_mul(SLOTS_EACH);
+            if backend.budget.queries.0.get() < least {
+                let place = self.place("backends").index(i).key("budget").key("queries");
+                let text = format!(
+                    "{replicas} proxies (`fleet.replicas_max`) need {least} at least, {SLOTS_EACH} each"
+                );
+                self.refuse(&place, text);
+            }
+        }
+    }
+
+    /// Limits of a tenant that cannot be divided among the proxies of a fleet, as far as the file has them.
+    pub(super) fn limits_in_fleet<'b>(
+        &mut self,
+        raw: &Raw,
+        backends: impl IntoIterator<Item = &'b Backend>,
+        place: &Place<'_>,
+        limits: &TenantLimits,
+    ) {
+        let sharing = raw.fleet.sharing();
+        let replicas = sharing.replicas_max.get();
+        let widest = backends.into_iter().max_by_key(|backend| backend.budget.memory.0);
+        let Some(widest) = widest.filter(|_| replicas > 1) else { return };
+        let (budget, name) = (widest.budget.memory.0.get(), &widest.name);
+        let mut warn = |group: &str, key: &str, text: String| {
+            let at = place.key(group).key(key);
+            if at.node.is_some() {
+                self.warn(&at, text);
+            }
+        };
+        let most = heaviest(budget, sharing);
+        if limits.per_query.memory.and_then(Limit::at).is_some_and(|limit| limit.0.get() > most) {
+            let most = units::bytes(most);
+            let text = format!(
+                "one of {replicas} proxies (`fleet.replicas_max`) never runs more than {most} on backend `{name}`"
+            );
+            warn("per_query", "memory", text);
+        }
+        if !sharing.leased {
+            return;
+        }
+        let least = light_each(budget, replicas);
+        if limits.in_flight.memory.and_then(Limit::at).is_some_and(|limit| limit.0.get() / replicas < least) {
+            let least = units::bytes(least);
+            let text = format!(
+                "{replicas} proxies (`fleet.replicas_max`) may pass it together: each always runs one light query, of up to \
+                 {least} on backend `{name}`"
+            );
+            warn("in_flight", "memory", text);
+        }
+        let rate = |limit: Option<Limit<super::scalar::Rate>>| Some(limit?.at()?.count);
+        let quota = |limit: Option<Limit<super::scalar::Quota>>| Some(limit?.at()?.count);
+        let in_flight = limits.in_flight.queries.and_then(Limit::at).map(|count| count.0);
+        for (group, key, count) in [
+            ("in_flight", "queries", in_flight),
+            ("rate", "queries", rate(limits.rate.queries)),
+            ("rate", "samples", rate(limits.rate.samples)),
+            ("quota", "queries", quota(limits.quota.queries)),
+            ("quota", "samples", quota(limits.quota.samples)),
+        ] {
+            if count.is_some_and(|count| count.get() < replicas) {
+                let text = format!(
+                    "{replicas} proxies (`fleet.replicas_max`) may pass it together: each always has 1 of it"
+                );
+                warn(group, key, text);
+            }
+        }
+    }
 }

@@ -79,6 +79,7 @@ impl Raw {
             add(format!("server.{name}.cert_file"), &tls.cert_file);
             add(format!("server.{name}.key_file"), &tls.key_file);
             add(format!("server.{name}.client_ca_file"), &tls.client_ca_file);
+            add(format!("server.{name}.client_crl_file"), &tls.client_crl_file);
         }
         add("server.admin_auth.token_file".to_owned(), &self.server.admin_auth.token_file);
         for (at, source) in self.tenancy.sources.iter().enumerate() {
@@ -169,6 +170,9 @@ pub struct Backend {
     pub tenant_header: Option<String>,
     /// Whether the client's own credentials (`Authorization`, cookies, Grafana's tokens) go on to the database.
     pub forward_authorization: bool,
+    /// Headers of clients outside of `server.trusted_proxies` that go on to the database, beside those that say how a message is
+    /// written or which trace it belongs to, and those that its kind is known to read.
+    pub forward_headers: Vec<String>,
     /// TLS to the replicas with an `https` URL.
     pub tls: BackendTls,
     /// Active health checks.

@@ -227,7 +227,9 @@ fn tenancy(raw: &raw::Backend, kind: backend::Kind) -> Result<Tenancy, String> {
         Some(NO_HEADER) => None,
         Some(name) => Some(header_name(name)?),
     };
-    Ok(Tenancy { header, forward_credentials: raw.forward_authorization })
+    let forward_headers =
+        raw.forward_headers.iter().map(|name| header_name(name)).collect::<Result<_, _>>()?;
+    Ok(Tenancy { header, forward_credentials: raw.forward_authorization, forward_headers })
 }
 
 /// How long a backend is taken to hold a heavy query's memory after its client left. Weir's node looks every 50 ms. The

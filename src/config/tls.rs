@@ -24,6 +24,10 @@ pub struct ServerTls {
     /// Authorities whose clients show certificates (mTLS). Left out, no client is asked for one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_ca_file: Option<String>,
+    /// Revocation lists of these authorities, and of those between them and the clients: a certificate on one is turned away, and
+    /// so is one whose authority has no list here. When the file changes, open connections end after their answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_crl_file: Option<String>,
     /// Whether a client without a certificate is turned away in the handshake, health checks included.
     pub client_auth: ClientAuth,
 }
@@ -42,6 +46,9 @@ pub enum ClientAuth {
 /// Reads the files of a listener's TLS; `None` is plain HTTP. Blocks.
 pub(super) fn of_listener(raw: &ServerTls) -> Result<Option<http::ServerTls>, TlsError> {
     let wrong = |key, message: &str| Err(TlsError { key, message: message.to_owned() });
+    if raw.client_crl_file.is_some() && raw.client_ca_file.is_none() {
+        return wrong("client_crl_file", "no client is asked for a certificate: set `client_ca_file`");
+    }
     match (&raw.cert_file, &raw.key_file) {
         (None, None) if raw.client_ca_file.is_some() => {
             wrong("client_ca_file", "needs TLS: set `cert_file` and `key_file`")
@@ -52,6 +59,7 @@ pub(super) fn of_listener(raw: &ServerTls) -> Result<Option<http::ServerTls>, Tl
                 cert_file: cert.into(),
                 key_file: key.into(),
                 client_ca_file: raw.client_ca_file.as_ref().map(PathBuf::from),
+                client_crl_file: raw.client_crl_file.as_ref().map(PathBuf::from),
                 client_auth_optional: raw.client_auth == ClientAuth::Optional,
             };
             http::ServerTls::load(&settings).map(Some)

@@ -183,11 +183,16 @@ impl Connections {
         Some(Place { connections: Arc::clone(self), id, activity, idle, spare })
     }
 
-    /// Asks all connections to end once their answers are sent; no other gets a place.
+    /// Asks the connections of now to end once their answers are sent.
+    pub fn end_open(&self) {
+        self.open.lock().end_members();
+    }
+
+    /// The same, and no other gets a place.
     pub(super) fn end(&self) {
         let mut open = self.open.lock();
         open.ending = true;
-        open.members.values().for_each(|member| member.activity.signal(signal::END));
+        open.end_members();
     }
 
     /// Has all requests that have no answer yet answered now; how many connections were answering.
@@ -202,6 +207,10 @@ impl Connections {
 }
 
 impl Open {
+    fn end_members(&self) {
+        self.members.values().for_each(|member| member.activity.signal(signal::END));
+    }
+
     fn has_room(&self, client: IpAddr, kind: Kind) -> bool {
         let own = self.by_client.get(&client).copied().unwrap_or_default();
         let ConnectionLimits { max, per_client, .. } = self.limits;

@@ -20,6 +20,7 @@ mod io;
 pub mod openapi;
 pub mod pem;
 mod reject;
+mod revocation;
 mod serve;
 #[cfg(test)]
 mod tests;

@@ -115,7 +115,7 @@ fn spaced(name: &str) -> String {
     words
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let failed = |error: io::Error| format!("{} cannot be read: {error}", path.display());
     let mut bytes = Vec::new();
     File::open(path).map_err(failed)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;

@@ -21,7 +21,7 @@ use super::{
     drain::Served,
     handshake::{handshakes, shake},
     timeouts::Timeouts,
-    tls::{ListenerTls, client_certificate},
+    tls::{ListenerTls, ServerTls, client_certificate},
     workers::Workers,
 };
 
@@ -88,9 +88,13 @@ where
             let (stream, place, certificate): (_, Place, _) = match secured {
                 None => (Either::Left(stream), place, None),
                 Some(secured) => {
-                    let (shaken, result) = shake(secured, stream, place).await;
+                    let (shaken, result) = shake(secured.clone(), stream, place).await;
                     tls.count(result);
                     let (Some(stream), Some(place)) = (shaken, connections.admit(peer.ip())) else { return };
+                    // A reload ended the connections that it found; this one was none yet.
+                    if ServerTls::accepts_others(tls.current().as_ref(), Some(&secured)) {
+                        return;
+                    }
                     let certificate = client_certificate(&stream);
                     (Either::Right(stream), place, certificate)
                 }

@@ -57,8 +57,7 @@ impl Budget {
     /// Light queries need no more of the memory than a small part, and fit the light lane of every proxy; without a budget
     /// of memory, all are light.
     pub(super) fn is_light(&self, bytes: u64) -> bool {
-        let lane = |max| shares::light_memory(max) / self.replicas();
-        self.memory.max.is_none_or(|max| bytes <= shares::light(max.get()).min(lane(max.get())))
+        self.memory.max.is_none_or(|max| bytes <= shares::light_each(max.get(), self.replicas()))
     }
 
     pub(super) const fn replicas(&self) -> u64 {
@@ -89,8 +88,7 @@ impl Budget {
 
     /// The heaviest query that this proxy can ever run: the fixed part of the others is never lent.
     pub(super) fn heaviest(&self) -> Option<u64> {
-        let (whole, fixed) = (self.heavy_memory()?, self.fixed().bytes);
-        Some(if self.sharing.leased { whole - fixed * (self.replicas() - 1) } else { fixed })
+        self.memory.max.map(|max| shares::heaviest(max.get(), self.sharing))
     }
 
     /// Bytes of the whole budget, whether it is enforced or only watched.

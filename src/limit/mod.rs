@@ -64,7 +64,7 @@ pub use quota::{QuotaDemand, QuotaLease, QuotaUse};
 pub use recorded::{Place, Recorded, RecordedLimits};
 pub use refusal::{LimitName, Refusal, Scope, ShadowHit};
 pub use request::{AdmissionRequest, Charged};
-pub use shares::light;
+pub use shares::{heaviest, light, light_each};
 pub use snapshot::{BackendSnapshot, LaneSnapshot, Snapshot, TenantSnapshot};
 pub use victim::{Candidate, victim};
 pub use wait::WaitReason;

@@ -29,6 +29,19 @@ pub const fn light(memory: u64) -> u64 {
     memory / LIGHT_QUERY
 }
 
+/// The same for each of `replicas` proxies: it fits the light lane of each.
+pub fn light_each(memory: u64, replicas: u64) -> u64 {
+    light(memory).min(light_memory(memory) / replicas.max(1))
+}
+
+/// Bytes of the heaviest query that one proxy can ever run, of a budget of `memory` bytes: the fixed parts of the others are
+/// never lent.
+pub const fn heaviest(memory: u64, sharing: Sharing) -> u64 {
+    let (whole, replicas) = (heavy_memory(memory), sharing.replicas_max.get());
+    let fixed = fixed(whole, replicas, sharing.leased);
+    if sharing.leased { whole - fixed * (replicas - 1) } else { fixed }
+}
+
 /// Bytes of the light lane.
 pub(super) const fn light_memory(memory: u64) -> u64 {
     memory / LIGHT_MEMORY

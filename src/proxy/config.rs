@@ -91,6 +91,14 @@ pub(crate) struct ConfigSnapshot {
 }
 
 impl ConfigSnapshot {
+    /// The listeners of which a revocation list has ended by now, by their keys, and when it did.
+    pub(crate) fn ended_revocation_lists(&self, now_ms: i64) -> Vec<(&'static str, i64)> {
+        let listeners = [("server.tls", &self.tls), ("server.admin_tls", &self.admin_tls)];
+        let ends =
+            listeners.into_iter().filter_map(|(key, tls)| Some((key, tls.as_ref()?.revocation_ends()?)));
+        ends.filter(|(_, ends)| *ends <= now_ms).collect()
+    }
+
     pub(super) fn start(
         settings: Settings,
         before: Option<&Self>,

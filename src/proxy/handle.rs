@@ -37,7 +37,7 @@ use crate::{
     backend::Lane,
     base::{TenantId, distress::Signal},
     cost::History,
-    http::{Connections, Counts},
+    http::{Connections, Counts, ServerTls},
     journal::{self, Journal},
     limit::{self, Admission},
     promql,
@@ -230,7 +230,18 @@ impl Proxy {
                 self.metrics.forget_backend(gone, lanes, signals);
             }
         }
+        let listeners = [
+            (&self.connections, ServerTls::accepts_others(after.tls.as_ref(), before.tls.as_ref())),
+            (
+                &self.admin_connections,
+                ServerTls::accepts_others(after.admin_tls.as_ref(), before.admin_tls.as_ref()),
+            ),
+        ];
         self.shared.identifier.config.store(Arc::new(after));
+        // Certificates are looked at in handshakes alone.
+        for (connections, _) in listeners.iter().filter(|(_, accepts_others)| *accepts_others) {
+            connections.end_open();
+        }
     }
 
     /// The rules against single queries.

@@ -60,6 +60,14 @@ impl Snapshot {
                 format!("the configuration file has had mistakes for {since}; the settings before it stay");
             say(Severity::Warning, text);
         }
+        for (key, ended) in &self.ended_revocation_lists {
+            let since = span(self.now_ms.saturating_sub(*ended).max(0) as u64);
+            let text = format!(
+                "a revocation list in {key}.client_crl_file ended {since} ago: it is still obeyed, certificates revoked since are \
+                 accepted, and Weir will not start with it; fetch the new one"
+            );
+            say(Severity::Warning, text);
+        }
         if let Some(holder) = self.holders.first().filter(|holder| self.is_drowned_by(holder)) {
             let (whose, percent, backend) = (holder.sentence(), holder.percent, &holder.backend);
             let (hold, since) =

@@ -28,6 +28,9 @@ pub struct Snapshot {
     pub connections: Share,
     /// The configuration in force.
     pub config: ConfigState,
+    /// Listeners with a revocation list that has ended, and when it did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ended_revocation_lists: Vec<(&'static str, i64)>,
     /// The fleet; `None` without a store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fleet: Option<FleetStatus>,

@@ -48,6 +48,7 @@ impl Snapshot {
             stopping: proxy.stopping(),
             connections: Share { used: open as u64, of: Some(max as u64) },
             config: proxy.config_state(),
+            ended_revocation_lists: live.ended_revocation_lists(proxy.now_ms()),
             fleet: proxy.fleet(),
             backends: backends.collect(),
             holders,

@@ -1,6 +1,7 @@
 //! The headers that pass between client and backend, and those that do not.
 
 mod m3;
+mod stranger;
 mod tenant;
 
 use http::{
@@ -9,7 +10,8 @@ use http::{
 };
 
 pub use m3::{Ceilings, Exceeded, exceeded, m3_push_down};
-pub use tenant::Tenancy;
+pub use stranger::keep_known;
+pub use tenant::{Tenancy, is_of_weir};
 
 /// Headers that concern one connection only (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [&str; 8] = [

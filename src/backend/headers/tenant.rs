@@ -11,7 +11,12 @@ use crate::backend::Kind;
 const TENANT_HEADERS: [&str; 4] = ["x-scope-orgid", "thanos-tenant", "accountid", "projectid"];
 
 /// Credentials of a client, Grafana's tokens among them.
-const CREDENTIALS: [&str; 4] = ["authorization", "cookie", "x-id-token", "x-grafana-id"];
+pub(super) const CREDENTIALS: [&str; 4] = ["authorization", "cookie", "x-id-token", "x-grafana-id"];
+
+/// Whether Weir sets this header itself, or takes it out: it names a tenant, or is a credential.
+pub fn is_of_weir(name: &HeaderName) -> bool {
+    TENANT_HEADERS.contains(&name.as_str()) || CREDENTIALS.contains(&name.as_str())
+}
 
 /// How the tenant of a request is named to a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +25,8 @@ pub struct Tenancy {
     pub header: Option<HeaderName>,
     /// Whether the client's own credentials go on.
     pub forward_credentials: bool,
+    /// Headers of untrusted clients that go on beside those that the database is known to read.
+    pub forward_headers: Vec<HeaderName>,
 }
 
 impl Tenancy {
@@ -30,7 +37,7 @@ impl Tenancy {
             Kind::Thanos => Some("thanos-tenant"),
             Kind::Prometheus | Kind::VictoriaMetrics | Kind::M3 => None,
         };
-        Self { header: header.map(HeaderName::from_static), forward_credentials: false }
+        Self { header: header.map(HeaderName::from_static), ..Self::default() }
     }
 
     /// Takes tenants and credentials out of a client's headers, and puts in the tenant.
@@ -132,8 +139,8 @@ mod tests {
         ] {
             assert_eq!(sent(&Tenancy::of(kind)), want, "{kind:?}");
         }
-        let configured =
-            Tenancy { header: Some(HeaderName::from_static("x-team")), forward_credentials: true };
+        let header = Some(HeaderName::from_static("x-team"));
+        let configured = Tenancy { header, forward_credentials: true, ..Tenancy::default() };
         assert_eq!(
             sent(&configured),
             "authorization=Bearer s3cret cookie=grafana_session=1 traceparent=00-1-2-01 x-grafana-id=token x-team=own"

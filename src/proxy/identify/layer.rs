@@ -76,7 +76,8 @@ impl Identifier {
                 if let Some(uri) = moved {
                     head.uri = uri;
                 }
-                config.attribution.forward(&mut head.headers, &caller, upstream.backend.tenancy());
+                let backend = (upstream.backend.kind(), upstream.backend.tenancy());
+                config.attribution.forward(&mut head.headers, &caller, backend);
                 let policy = self.admission.policy();
                 let several = policy.strictest(&caller.several);
                 let policy = several.unwrap_or_else(|| Arc::clone(policy.tenant(&caller.tenant)));

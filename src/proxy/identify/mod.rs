@@ -26,7 +26,10 @@ use verified::Named;
 pub use verified::{CertificateName, IdentitySource};
 
 use crate::{
-    backend::headers::Tenancy,
+    backend::{
+        Kind,
+        headers::{Tenancy, keep_known},
+    },
     base::{TenantId, tenant},
     http::ClientCertificate,
 };
@@ -41,25 +44,6 @@ const ACTOR_HEADERS: [(HeaderName, &str); 3] = [
     (HeaderName::from_static("x-grafana-user"), "user:"),
 ];
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-
-/// Prefixes of headers in which proxies name the client, its user and its groups to the next hop.
-const SAID_OF_CLIENTS: [&str; 15] = [
-    "forwarded",
-    "x-forwarded-",
-    "x-real-ip",
-    "x-client-ip",
-    "true-client-ip",
-    "x-auth-request-",
-    "x-webauth-",
-    "x-remote-",
-    "remote-",
-    "x-authenticated-",
-    "x-goog-authenticated-",
-    "x-amzn-oidc-",
-    "x-jwt-",
-    "x-ssl-client-",
-    "impersonate-",
-];
 
 /// The class of requests that match none.
 pub const UNCLASSED: &str = "adhoc";
@@ -260,34 +244,16 @@ impl Attribution {
         })
     }
 
-    /// Turns a request's headers into those for a backend, which believes them as Weir believes a trusted proxy:
-    /// identity headers of a stranger are taken out, and the tenant is the one that was identified.
-    pub fn forward(&self, headers: &mut HeaderMap, who: &Identity, tenancy: &Tenancy) {
+    /// Turns a request's headers into those for a backend, which believes them as Weir believes a trusted proxy: of a
+    /// stranger's only known ones go on, and the tenant is the one that was identified.
+    pub fn forward(&self, headers: &mut HeaderMap, who: &Identity, (kind, tenancy): (Kind, &Tenancy)) {
         for source in &self.sources {
             if let TenantSource::Header(name) = source {
                 headers.remove(name);
             }
         }
         if !who.trusted {
-            let believed_to_the_trusted = self.classes.iter().filter(|class| !class.only_lowers);
-            for (name, _) in
-                believed_to_the_trusted.flat_map(|class| class.headers.iter().chain(&class.any_header))
-            {
-                headers.remove(name);
-            }
-            for (name, _) in ACTOR_HEADERS {
-                headers.remove(name);
-            }
-            // CGI and WSGI read an underscore as a dash.
-            let is_said = |name: &&HeaderName| {
-                let name = name.as_str();
-                let is = |name: &str| SAID_OF_CLIENTS.iter().any(|start| name.starts_with(start));
-                is(name) || (name.contains('_') && is(&name.replace('_', "-")))
-            };
-            let said: Vec<HeaderName> = headers.keys().filter(is_said).cloned().collect();
-            for name in said {
-                headers.remove(name);
-            }
+            keep_known(headers, kind, tenancy);
         }
         tenancy.apply(headers, who.tenant.as_str());
     }

@@ -94,7 +94,20 @@ fn the_backend_sees_the_tenant_that_pays_whatever_the_client_wrote() {
         ("x-forwarded-user", "admin"),
         ("forwarded", "for=203.0.113.9"),
         ("x-webauth-user", "admin"),
+        ("x_webauth_user", "admin"),
         ("remote-user", "admin"),
+        ("x-user", "admin"),
+        ("x-goog-authenticated-user-email", "admin"),
+        ("x-ssl-client-s-dn", "CN=admin"),
+        ("x-jwt-assertion", "e30.e30."),
+        ("x-amzn-oidc-data", "e30.e30."),
+        ("impersonate-user", "admin"),
+        ("true-client-ip", "203.0.113.9"),
+        ("x-client-ip", "203.0.113.9"),
+        ("tenantid", "victim"),
+        ("x-tenant-id", "victim"),
+        ("x-panel-id", "1"),
+        ("x-next-years-identity", "admin"),
     ];
     let one = |name: &str| vec![name.to_owned()];
     for (source, peer, own, paid) in [
@@ -106,7 +119,14 @@ fn the_backend_sees_the_tenant_that_pays_whatever_the_client_wrote() {
         let mut attribution = attribution();
         attribution.sources.remove(0);
         attribution.sources.insert(0, TenantSource::Header(HeaderName::from_static("x-team")));
-        let given = forged.iter().copied().chain(own);
+        let harmless = [
+            ("traceparent", "00-1-2-01"),
+            ("user-agent", "curl"),
+            ("x-request-id", "7"),
+            ("content-encoding", "snappy"),
+            ("m3-storage-policy", "1m:14d"),
+        ];
+        let given = forged.iter().copied().chain(harmless).chain(own);
         let headers = given.map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect();
         let who = identify(&attribution, &headers, peer.parse().unwrap()).unwrap();
         assert_eq!(who.tenant.as_str(), paid, "{source}");
@@ -123,15 +143,44 @@ fn the_backend_sees_the_tenant_that_pays_whatever_the_client_wrote() {
             (Kind::M3, vec![], vec![]),
         ] {
             let mut sent: HeaderMap = headers.clone();
-            attribution.forward(&mut sent, &who, &Tenancy::of(kind));
+            attribution.forward(&mut sent, &who, (kind, &Tenancy::of(kind)));
             assert_eq!(all(&sent, "x-scope-orgid"), orgid, "{source} {kind:?}");
             assert_eq!(all(&sent, "thanos-tenant"), thanos, "{source} {kind:?}");
             assert!(!sent.contains_key("authorization") && !sent.contains_key("x-team"), "{source}");
+            let harmless = ["traceparent", "user-agent", "x-request-id", "content-encoding"];
+            assert!(harmless.iter().all(|name| sent.contains_key(*name)), "{source} {kind:?}: {sent:?}");
+            assert_eq!(
+                sent.contains_key("m3-storage-policy"),
+                kind == Kind::M3 || who.trusted,
+                "{source} {kind:?}"
+            );
             // A stranger is no alert and no administrator; a trusted proxy may say that its client is one.
             for (name, _) in &forged[2..] {
                 assert_eq!(sent.contains_key(*name), who.trusted, "{source} {name}");
             }
         }
+    }
+}
+
+#[test]
+fn configured_headers_and_credentials_of_a_stranger_go_on() {
+    let given =
+        [("x-shard", "7"), ("x-user", "admin"), ("authorization", "Basic eDp5"), ("x-grafana-id", "e30")];
+    let headers: HeaderMap =
+        given.iter().map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect();
+    let attribution = Attribution { sources: Vec::new(), ..attribution() };
+    let who = identify(&attribution, &headers, "192.0.2.1".parse().unwrap()).unwrap();
+    for (forward_credentials, forward_headers, want) in [
+        (false, vec![], ""),
+        (false, vec![HeaderName::from_static("x-shard")], "x-shard"),
+        (true, vec![], "authorization x-grafana-id"),
+    ] {
+        let tenancy = Tenancy { forward_credentials, forward_headers, ..Tenancy::default() };
+        let mut sent = headers.clone();
+        attribution.forward(&mut sent, &who, (Kind::Prometheus, &tenancy));
+        let mut names: Vec<&str> = sent.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names.join(" "), want);
     }
 }
 

@@ -23,11 +23,17 @@ use tokio::{
 };
 use tokio_rustls::{
     TlsConnector,
+    client::TlsStream,
     rustls::{
         ClientConfig,
         crypto::ring::default_provider,
         pki_types::{ServerName, pem::PemObject},
     },
+};
+
+use weir::{
+    admin::{Finding, Snapshot},
+    config,
 };
 
 use crate::{
@@ -42,8 +48,12 @@ use crate::{
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// What a client gets that shows this certificate, or none.
-async fn ask(address: SocketAddr, pki: &Pki, shown: Option<&str>, head: &str) -> std::io::Result<String> {
+/// A connection of a client that shows this certificate, or none.
+async fn connect(
+    address: SocketAddr,
+    pki: &Pki,
+    shown: Option<&str>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()));
     let config = config.with_safe_default_protocol_versions().unwrap().with_root_certificates(pki.roots());
     let config = match shown {
@@ -56,7 +66,12 @@ async fn ask(address: SocketAddr, pki: &Pki, shown: Option<&str>, head: &str) ->
     };
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from("localhost").unwrap();
-    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+/// The answer to a client that shows this certificate, or none.
+async fn ask(address: SocketAddr, pki: &Pki, shown: Option<&str>, head: &str) -> std::io::Result<String> {
+    let mut stream = connect(address, pki, shown).await?;
     let text = format!("{head} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(text.as_bytes()).await?;
     let mut answer = String::new();
@@ -121,6 +136,84 @@ async fn a_certificate_names_tenant_and_class() {
     assert!(ask(weir.address, &pki, Some("bob"), query).await.unwrap().starts_with("HTTP/1.1 200"));
     assert!(asked("other.example"));
     assert!(ask(weir.address, &pki, Some("mallory"), query).await.is_err());
+}
+
+/// The configuration of mTLS with this revocation list.
+fn with_list(pki: &Pki, upstream: &FakeUpstream, list: &str) -> String {
+    let list = format!(", client_crl_file: {}", pki.file(list).display());
+    format!(
+        "server: {{tls: {}}}\nbackends: [{{name: main, urls: [\"{}\"]}}]\n\
+         tenancy: {{sources: [{{client_certificate: common_name}}], required: true}}",
+        tls(pki, &list),
+        upstream.url()
+    )
+}
+
+const ASKED: &str = "GET /api/v1/query?query=small";
+
+#[tokio::test]
+async fn a_revoked_certificate_is_turned_away_and_its_open_connection_ends() {
+    let pki = pki();
+    let upstream = FakeUpstream::start(database).await;
+    let (yaml, file) = (with_list(&pki, &upstream, "list.pem"), pki.file("weir.yaml"));
+    std::fs::write(&file, &yaml).unwrap();
+    pki.revoke("list.pem", &["bob"], 2040);
+    let weir = Weir::start(&yaml).await;
+    let loaded = config::load_file(&file).unwrap();
+    let proxy = Arc::clone(&weir.proxy);
+    let reloader = config::Reloader::new(file, loaded, move |new| {
+        proxy.reload(config::resolve(&new.raw)?);
+        Ok(())
+    });
+    let status = async |name| {
+        ask(weir.address, &pki, Some(name), ASKED).await.ok().map(|answer| answer[9..12].to_owned())
+    };
+    assert_eq!(status("alice").await.as_deref(), Some("200"));
+    assert_eq!(status("bob").await, None);
+    let mut open = connect(weir.address, &pki, Some("alice")).await.unwrap();
+    let text = format!("{ASKED} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    open.write_all(text.as_bytes()).await.unwrap();
+    let mut first = [0; 12];
+    open.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    // A list that cannot be used changes nothing: the one before stays in force.
+    for (make, why) in [
+        (Box::new(|| pki.revoke("list.pem", &["alice"], 2024)) as Box<dyn Fn()>, "has expired"),
+        (Box::new(|| Pki::new().copy_to("ca.pem", &pki.file("list.pem"))), "holds no revocation list"),
+        (Box::new(|| _ = std::fs::remove_file(pki.file("list.pem"))), "cannot be read"),
+    ] {
+        make();
+        let error = reloader.reload().unwrap_err().to_string();
+        assert!(error.contains("server.tls.client_crl_file") && error.contains(why), "{error}");
+        assert!(config::load_text("weir.yaml", &yaml, &|_| None).is_err(), "nor does it start: {why}");
+        assert_eq!((status("alice").await.as_deref(), status("bob").await), (Some("200"), None), "{why}");
+    }
+    pki.revoke("list.pem", &["alice"], 2040);
+    reloader.reload().unwrap();
+    assert_eq!((status("alice").await, status("bob").await.as_deref()), (None, Some("200")));
+    let mut rest = Vec::new();
+    let ended = timeout(SOON, open.read_to_end(&mut rest)).await.expect("the connection ends");
+    assert!(ended.is_ok() && rest.ends_with(b"}"), "after the whole answer");
+}
+
+/// Each authority needs a list, or all of its clients would be refused.
+#[tokio::test]
+async fn a_list_is_of_the_authorities_and_one_that_ends_is_found() {
+    let (pki, other) = (pki(), Pki::new());
+    let upstream = FakeUpstream::start(database).await;
+    let yaml = with_list(&pki, &upstream, "list.pem");
+    other.revoke("list.pem", &[], 2040);
+    other.copy_to("list.pem", &pki.file("list.pem"));
+    let error = config::load_text("weir.yaml", &yaml, &|_| None).unwrap_err().to_string();
+    assert!(error.contains("holds no list of the authority"), "{error}");
+    pki.revoke("list.pem", &["bob"], 2040);
+    let in_2041 = || 2_240_611_200_000;
+    let weir = Weir::start_at(&yaml, in_2041).await;
+    assert!(ask(weir.address, &pki, Some("bob"), ASKED).await.is_err(), "it is obeyed all the same");
+    let found = Snapshot::take(&weir.proxy).findings();
+    let is_it =
+        |finding: &Finding| finding.text.contains("a revocation list in server.tls.client_crl_file ended");
+    assert!(found.iter().any(is_it), "{found:?}");
 }
 
 #[tokio::test]

@@ -1,9 +1,14 @@
 //! Certificates made for one test, and a TLS server that shows them.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,9 +18,13 @@ use tokio::{
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        RootCertStore, ServerConfig, crypto::ring, pki_types::pem::PemObject, server::WebPkiClientVerifier,
+        RootCertStore, ServerConfig,
+        crypto::ring,
+        pki_types::{CertificateDer, pem::PemObject},
+        server::WebPkiClientVerifier,
     },
 };
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 /// An authority, and a folder of PEM files.
 pub(crate) struct Pki {
@@ -25,10 +34,11 @@ pub(crate) struct Pki {
 
 impl Pki {
     pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, dir.path().display().to_string());
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
         Self { authority, dir }
     }
@@ -60,6 +70,30 @@ impl Pki {
         std::fs::write(self.file(&format!("{name}-key.pem")), key.serialize_pem()).unwrap();
     }
 
+    /// Writes a revocation list of these certificates, in force until the first of January of a year.
+    pub(crate) fn revoke(&self, file: &str, names: &[&str], until: i32) {
+        let revoked = |name: &&str| {
+            let der: CertificateDer<'_> =
+                PemObject::from_pem_file(self.file(&format!("{name}.pem"))).unwrap();
+            let serial = X509Certificate::from_der(&der).unwrap().1.raw_serial().to_vec();
+            RevokedCertParams {
+                serial_number: SerialNumber::from(serial),
+                revocation_time: date_time_ymd(2020, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(until, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: names.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        std::fs::write(self.file(file), list.signed_by(&self.authority).unwrap().pem().unwrap()).unwrap();
+    }
+
     /// The same with a certificate that signed itself and says that it is an authority, as `openssl req -x509` makes it.
     pub(crate) fn issue_self_signed(&self, name: &str, host: &str) {
         let key = KeyPair::generate().unwrap();
@@ -68,6 +102,10 @@ impl Pki {
         let certificate = params.self_signed(&key).unwrap();
         std::fs::write(self.file(&format!("{name}.pem")), certificate.pem()).unwrap();
         std::fs::write(self.file(&format!("{name}-key.pem")), key.serialize_pem()).unwrap();
+    }
+
+    pub(crate) fn copy_to(&self, name: &str, to: &Path) {
+        std::fs::copy(self.file(name), to).unwrap();
     }
 
     pub(crate) fn roots(&self) -> RootCertStore {
