@@ -1,5 +1,6 @@
 //! The cost of a proxy for a small request: closed loop for rate and CPU, open loop for latency.
 
+use crate::fleet::store::Store;
 use crate::pace::{Pace, answered, failed};
 use crate::process::{Scratch, Service, command, need};
 use crate::report::{Bar, Table, finish, quantile, spread};
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 const PEERS: [&str; 4] = ["nginx", "haproxy", "vmauth", "hyper"];
 /// Weir, and Weir before a backend that says nothing of its series.
 const WEIR: [&str; 2] = ["weir", "weir-unknown"];
+/// Weir in a fleet with a store.
+const IN_FLEET: &str = "weir-fleet";
 /// An earlier build of both.
 const BEFORE: [&str; 2] = ["before", "before-unknown"];
 const CONNECTIONS: u32 = 32;
@@ -32,7 +35,7 @@ struct Seen {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    need(&["nginx", "haproxy", "vmauth", "wrk"])?;
+    need(&["nginx", "haproxy", "vmauth", "wrk", "redis-server"])?;
     let seconds = options.seconds.unwrap_or(4);
     let scratch = Scratch::new()?;
     let (upstream, unknown) = (upstream(&scratch)?, unknown_upstream(&scratch)?);
@@ -44,6 +47,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             targets.push(weir_of(name, binary, &scratch, &open_weir(port))?);
         }
     }
+    let store = Store::new()?;
+    let fleet = format!("{}fleet: {{replicas_max: 4, store: \"{}\"}}\n", open_weir(ports[0]), store.url());
+    targets.push(weir_of(IN_FLEET, &options.weir, &scratch, &fleet)?);
     for name in PEERS {
         targets.push(proxy(name, &scratch, options, ports[0])?);
     }
@@ -156,7 +162,7 @@ fn report(options: &Options, targets: &[Service], seen: &[Seen]) -> Result<()> {
     let mut goals = Table::new(&["against", "requests/s", "CPU per request", "p50", "p99", "peak memory"]);
     let befores = BEFORE.into_iter().filter(|name| find(name).is_some());
     let compared = PEERS.into_iter().flat_map(|peer| WEIR.map(|weir| (weir, peer)));
-    for (weir, other) in compared.chain(WEIR.into_iter().zip(befores.clone())) {
+    for (weir, other) in compared.chain([(IN_FLEET, WEIR[0])]).chain(WEIR.into_iter().zip(befores.clone())) {
         let times = |values| format!("× {}", spread(&ratio(weir, other, values), 2));
         let memory = format!("× {:.2}", peak(weir) / peak(other));
         let columns = [times(|s| &s.rate), times(|s| &s.cpu), times(|s| &s.p50), times(|s| &s.p99), memory];
@@ -172,8 +178,10 @@ fn report(options: &Options, targets: &[Service], seen: &[Seen]) -> Result<()> {
         Bar::at_most("0.20 ms added to p50 at 3,000/s", added(|s| &s.added_p50), 0.2),
         Bar::at_most("0.6 ms added to p99 at 3,000/s", added(|s| &s.added_p99), 0.6),
     ];
-    for (weir, before) in WEIR.into_iter().zip(befores) {
-        let name = |what: &str| format!("{weir}, {what} over the build before");
+    let in_fleet = [(IN_FLEET, WEIR[0], "without a store")].into_iter();
+    let before = WEIR.into_iter().zip(befores).map(|(weir, before)| (weir, before, "the build before"));
+    for (weir, before, other) in in_fleet.chain(before) {
+        let name = |what: &str| format!("{weir}, {what} over {other}");
         bars.push(Bar::at_least(name("requests/s"), median(weir, before, |s| &s.rate), 0.97));
         for (what, ratio) in [
             ("CPU a request", median(weir, before, |s| &s.cpu)),

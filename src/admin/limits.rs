@@ -1,6 +1,6 @@
 //! `/api/v1/admin/limits`: the limits of a tenant, the source of each, and their use.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{extract::State, response::Response};
 use serde::Serialize;
@@ -28,6 +28,8 @@ pub(super) struct TenantLimits {
     pub(super) memory: u64,
     /// By key.
     pub(super) limits: Vec<EffectiveLimit>,
+    /// Used of its quotas in the hour or day of now, by all proxies as far as known.
+    pub(super) quotas_used: BTreeMap<&'static str, u64>,
     /// The latest of its queries that were refused, or would have been.
     pub(super) refusals: Vec<Refused>,
     /// Limits that the journal suggests; `None` if nobody asked.
@@ -66,11 +68,14 @@ impl TenantLimits {
         let mut refusals = proxy.active().rejections();
         refusals.retain(|refused| refused.tenant == tenant.as_str());
         let limits = proxy.live().limit_table.of(&tenant);
+        let quotas = proxy.admission.quotas_used().into_iter().filter(|(whose, _)| *whose == tenant);
+        let quotas_used = quotas.map(|(_, used)| (used.kind.as_str(), used.all)).collect();
         let suggestion = match suggester {
             Some(suggester) => Some(suggester.suggest(&tenant).await?),
             None => None,
         };
-        Ok(Self { tenant: tenant.to_string(), running, waiting, memory, limits, refusals, suggestion })
+        let tenant = tenant.to_string();
+        Ok(Self { tenant, running, waiting, memory, limits, quotas_used, refusals, suggestion })
     }
 }
 

@@ -3,7 +3,9 @@ use super::{
     page::{State, View, document, escaped},
     *,
 };
-use crate::proxy::{ConfigState, Origin, Refused};
+use std::collections::BTreeMap;
+
+use crate::proxy::{ConfigState, FleetStatus, Origin, Refused};
 
 const HOSTILE: &str = r#"{a="<script>alert('x')</script>"} & "b" </td>"#;
 
@@ -199,6 +201,48 @@ fn numbers_and_times_read_well() {
         "1m1s",
     ] {
         assert!(page.contains(part), "{part} is missing: {page}");
+    }
+}
+
+#[test]
+fn a_fleet_is_shown_in_plain_words() {
+    let mut snapshot = busy();
+    (snapshot.backends[0].name, snapshot.backends[0].parts) = ("main".into(), Some([1 << 20, 2 << 20, 4 << 20]));
+    let others = BTreeMap::from([("main".to_owned(), (3 << 20, 5))]);
+    let fleet = FleetStatus {
+        connected: true,
+        proxies: 2,
+        replicas_max: 4,
+        members: vec!["one/a".into(), "two/b".into()],
+        own_name: "two/b".into(),
+        others,
+        ..FleetStatus::default()
+    };
+    let mut shown = |fleet: &FleetStatus| {
+        snapshot.fleet = Some(fleet.clone());
+        let page = page(View::Now, &snapshot, None);
+        elements(&page);
+        page
+    };
+    let well = shown(&fleet);
+    for part in [
+        "<span class=\"pill good\">answers</span>",
+        "2 of at most 4<div><code>one/a</code></div><div><code>two/b</code> <small>this one</small></div>",
+        "1MiB",
+        "2MiB",
+        "4MiB",
+        "3MiB <small>5 queries</small>",
+    ] {
+        assert!(well.contains(part), "{part} is missing: {well}");
+    }
+    let away = FleetStatus { connected: false, error: Some("refused".into()), others: BTreeMap::new(), ..fleet };
+    let away = shown(&away);
+    for part in [
+        "<span class=\"pill bad\">does not answer</span>",
+        "unknown, of at most 4<div><code>one/a</code> <small>when the store last answered</small></div>",
+        "the store of leases does not answer (refused): this proxy keeps to its fixed part of every budget. Light queries run",
+    ] {
+        assert!(away.contains(part), "{part} is missing: {away}");
     }
 }
 

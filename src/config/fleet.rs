@@ -1,6 +1,6 @@
 //! Several proxies before the same backends.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,8 @@ const UNLIMITED: Duration = Duration::from_secs(3_600);
 /// How long a backend may hold the memory of a query whose client left.
 const LINGER_MAX: Duration = Duration::from_secs(3);
 
+/// Characters of a host's name in that of a proxy.
+const NAME_CHARS: usize = 63;
 /// Slots of a budget for each proxy of a fleet: half of them are for light queries, and a quarter is leased.
 const SLOTS_EACH: u64 = 4;
 
@@ -68,11 +70,18 @@ pub(super) fn resolve(raw: &Raw) -> Option<proxy::FleetSettings> {
     Some(proxy::FleetSettings {
         url: store.reveal().to_owned(),
         name: raw.fleet.name.clone(),
-        id: format!("{}", raw.server.listen),
+        id: name_of_proxy(&raw.server.listen.to_string()),
         replicas_max: raw.fleet.replicas_max.0.get(),
         timeout: raw.fleet.timeout.duration(),
         longest_query: longest.unwrap_or(UNLIMITED) + LINGER_MAX,
     })
+}
+
+/// The name of this proxy for people: in a container all listen on the same address.
+fn name_of_proxy(listen: &str) -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let visible: String = host.trim().chars().filter(char::is_ascii_graphic).take(NAME_CHARS).collect();
+    if visible.is_empty() { listen.to_owned() } else { format!("{visible}/{listen}") }
 }
 
 impl Checker<'_> {

@@ -73,6 +73,8 @@ pub struct Answers {
     pub tokens: Vec<Option<Drawn>>,
     /// Of the board.
     pub boards: Vec<BoardAnswer>,
+    /// The proxies that have a seat, by name, where the board was asked.
+    pub members: Option<Vec<String>>,
 }
 
 /// Why the store did not answer.
@@ -196,7 +198,12 @@ impl Store {
         for ask in &round.boards {
             self.add_board(&mut pipeline, ask, connection.run);
         }
+        let asks_names = !round.boards.is_empty();
+        if asks_names {
+            pipeline.cmd("HKEYS").arg(format!("{}{SEATS}", self.prefix));
+        }
         let mut answers: Vec<Value> = pipeline.query_async(&mut connection.inner).await?;
+        let names = answers.pop_if(|_| asks_names).and_then(|names| from_redis_value::<Vec<String>>(names).ok());
         let counted = round.leases.len() + round.tokens.len();
         let boards = answers.split_off(counted.min(answers.len()));
         let numbers = answers.into_iter().map(from_redis_value::<Vec<u64>>).collect::<Result<Vec<_>, _>>();
@@ -211,6 +218,8 @@ impl Store {
                 .zip(&round.boards)
                 .map(|(reply, ask)| read_board(reply, ask))
                 .collect(),
+            // Beside them stands the state of the pool.
+            members: names.map(|names| names.into_iter().filter(|name| name != "~").collect()),
         })
     }
 

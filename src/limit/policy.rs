@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, num::NonZeroU64, sync::Arc, time::Duration};
 
-use crate::base::{TenantId, TenantPrefixes};
+use crate::base::{TenantId, TenantPrefixes, share::TokenKind};
 
 /// Whether a limit is enforced; the strictest first, as they compare.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -197,6 +197,16 @@ pub struct Rates {
     pub queries: RateLimit,
     /// Samples read.
     pub samples: RateLimit,
+}
+
+impl Rates {
+    /// The one of this kind.
+    pub const fn of(&self, kind: TokenKind) -> RateLimit {
+        match kind {
+            TokenKind::Queries => self.queries,
+            TokenKind::Samples => self.samples,
+        }
+    }
 }
 
 /// All limits of one tenant.

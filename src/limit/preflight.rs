@@ -8,7 +8,7 @@ use super::{
     charge::{Charge, Payers},
     per_query::SoftHit,
     policy::{Limit, Mode},
-    quota::Room,
+    quota::{OverQuota, Room},
     rate::{Buckets, Over, Verdict},
     refusal::{LimitName, Refusal, Scope, ShadowHit},
     request::{AdmissionRequest, Charged},
@@ -90,35 +90,8 @@ impl State {
         }
         let clock = self.tenants.clock;
         for (slot, tenant) in payers.iter().zip(&request.payers) {
-            let quotas = &mut self.tenants.get_mut(*slot).quotas;
-            for over in quotas.over(request.cost.samples.value, clock, now) {
-                let limit = match over.kind {
-                    TokenKind::Queries => LimitName::QuotaQueries,
-                    TokenKind::Samples => LimitName::QuotaSamples,
-                };
-                match over.room {
-                    Room::Within => {}
-                    Room::Slow if over.mode == Mode::Enforce => {
-                        let (observed, refused_over) = (Estimate::exact(over.used), Some(over.refused_over));
-                        let tenant = tenant.clone();
-                        soft.get_or_insert(SoftHit { limit, observed, max: over.max, refused_over, tenant });
-                    }
-                    Room::Slow => {}
-                    Room::None(why) => {
-                        let observed = match why {
-                            Over::Never => request.cost.samples,
-                            Over::NotYet(_) => Estimate::exact(over.used),
-                        };
-                        weigh(
-                            Err(Verdict { over: why, mode: over.mode, max: over.max }),
-                            limit,
-                            observed,
-                            tenant,
-                            shadow,
-                        )?;
-                    }
-                }
-            }
+            let over = self.tenants.get_mut(*slot).quotas.over(request.cost.samples.value, clock, now);
+            soft = soft.or(weigh_quotas(&over, request.cost.samples, tenant, shadow)?);
         }
         Ok(soft)
     }
@@ -216,6 +189,35 @@ impl State {
         note(backend.budget.queries(), LimitName::InFlightQueries, with.queries.into(), &scope);
         note(backend.budget.memory(), LimitName::InFlightMemory, with.memory, &scope);
     }
+}
+
+/// The verdict on a query of this number of samples over quotas of a tenant. Gives the first that it is over while it may run in
+/// the slow lane.
+pub(super) fn weigh_quotas(
+    over: &[OverQuota],
+    samples: Estimate,
+    tenant: &TenantId,
+    shadow: &mut Vec<ShadowHit>,
+) -> Result<Option<SoftHit>, Refusal> {
+    let mut soft = None;
+    for OverQuota { kind, mode, room, used, max, refused_over } in over.iter().copied() {
+        let limit = match kind {
+            TokenKind::Queries => LimitName::QuotaQueries,
+            TokenKind::Samples => LimitName::QuotaSamples,
+        };
+        match room {
+            Room::Slow if mode == Mode::Enforce => {
+                let (observed, refused_over) = (Estimate::exact(used), Some(refused_over));
+                soft.get_or_insert(SoftHit { limit, observed, max, refused_over, tenant: tenant.clone() });
+            }
+            Room::Within | Room::Slow => {}
+            Room::None(over) => {
+                let observed = if over == Over::Never { samples } else { Estimate::exact(used) };
+                weigh(Err(Verdict { over, mode, max }), limit, observed, tenant, shadow)?;
+            }
+        }
+    }
+    Ok(soft)
 }
 
 pub(super) fn weigh(

@@ -33,6 +33,11 @@ impl WallClock {
         Self { began, at }
     }
 
+    /// One that shows this time since 1970 at `began`.
+    pub(super) const fn of(began: Instant, at: Duration) -> Self {
+        Self { began, at }
+    }
+
     /// The time since 1970.
     fn unix(&self, now: Instant) -> Duration {
         self.at + now.saturating_duration_since(self.began)
@@ -98,6 +103,14 @@ pub struct QuotaUse {
     pub own: u64,
     /// Used by all proxies, as far as known.
     pub all: u64,
+}
+
+impl QuotaUse {
+    /// When the hour or day is over, milliseconds since 1970.
+    pub const fn ends_ms(&self) -> u64 {
+        let (number, length) = self.window;
+        (number + 1) * length.as_secs() * 1_000
+    }
 }
 
 /// The store's answer to a demand.

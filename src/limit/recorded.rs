@@ -17,7 +17,8 @@ use tokio::time::Instant;
 
 use super::{
     policy::{Limit, Policy, Sharing},
-    preflight::weigh,
+    preflight::{weigh, weigh_quotas},
+    quota::{Quotas, WallClock},
     rate::Buckets,
     refusal::{LimitName, Refusal, Scope, ShadowHit},
 };
@@ -60,6 +61,7 @@ struct Used {
 #[derive(Debug)]
 struct Account {
     buckets: Buckets,
+    quotas: Quotas,
     used: Used,
     waiting: usize,
 }
@@ -160,6 +162,32 @@ impl RecordedLimits {
         Ok(shadow)
     }
 
+    /// Holds a query against the quotas of its tenants. Gives those in shadow mode that it passes, and whether it is to run in the
+    /// slow lane.
+    ///
+    /// # Errors
+    /// A quota is used up, or smaller than the query.
+    pub fn check_quotas(
+        &mut self,
+        payers: &[TenantId],
+        samples: Estimate,
+    ) -> Result<(Vec<ShadowHit>, bool), Refusal> {
+        let ((clock, now), mut shadow, mut is_slow) = (self.wall_clock(), Vec::new(), false);
+        for tenant in payers {
+            let over = self.account(tenant).quotas.over(samples.value, clock, now);
+            is_slow |= weigh_quotas(&over, samples, tenant, &mut shadow)?.is_some();
+        }
+        Ok((shadow, is_slow))
+    }
+
+    /// Debits a query to the quotas of its tenants, by the samples that it read where they are known.
+    pub fn debit(&mut self, payers: &[TenantId], samples: Estimate, read: Option<u64>) {
+        let (_, now) = self.wall_clock();
+        for tenant in payers {
+            self.account(tenant).quotas.debit(read.unwrap_or(samples.value), now);
+        }
+    }
+
     /// Gives a query its place in flight, as far as it is known how long it runs.
     pub fn place(&mut self, query: Recorded) -> Place {
         if self.has_room(&query) {
@@ -195,13 +223,19 @@ impl RecordedLimits {
         self.start + Duration::from_millis(self.now)
     }
 
+    fn wall_clock(&self) -> (WallClock, Instant) {
+        let began = u64::try_from(self.first_ms.unwrap_or(0)).unwrap_or(0);
+        (WallClock::of(self.start, Duration::from_millis(began)), self.instant())
+    }
+
     fn account(&mut self, tenant: &TenantId) -> &mut Account {
         let is_full = self.tenants.len() >= self.policy.tenants_max && !self.tenants.contains_key(tenant);
         let tenant = if is_full { TenantId::other() } else { tenant.clone() };
-        let rates = self.policy.tenant(&tenant).rate;
+        let policy = Arc::clone(self.policy.tenant(&tenant));
         self.tenants.entry(tenant).or_insert_with(|| {
-            let buckets = Buckets::new(&rates, Sharing::default());
-            Account { buckets, used: Used::default(), waiting: 0 }
+            let buckets = Buckets::new(&policy.rate, Sharing::default());
+            let quotas = Quotas::new(&policy.quota, Sharing::default());
+            Account { buckets, quotas, used: Used::default(), waiting: 0 }
         })
     }
 
@@ -286,10 +320,15 @@ mod tests {
             let rate = NonZeroU64::new(count).map(|count| Rate { count, per: Duration::from_secs(10) });
             RateLimit { rate, mode: Mode::Enforce }
         };
+        let per_hour = |count| RateLimit {
+            rate: NonZeroU64::new(count).map(|count| Rate { count, per: Duration::from_secs(3_600) }),
+            mode: Mode::Enforce,
+        };
         let tenant = TenantPolicy {
             in_flight: InFlight { queries: Limit::enforce(2), memory: Limit::UNLIMITED },
             queue: QueuePolicy { length: 1, wait: Duration::from_secs(5) },
             rate: Rates { queries: rate(3), samples: rate(1_000) },
+            quota: Rates { queries: RateLimit::default(), samples: per_hour(5_000) },
             ..TenantPolicy::default()
         };
         let backend = BackendBudget {
@@ -327,6 +366,29 @@ mod tests {
         assert_eq!((never.id(), never.kind), ("weir-rate-samples", ErrorKind::LimitExceeded));
         limits.advance(1_700_000_000_000 + 8_000);
         assert!(samples(&mut limits, 200).is_ok());
+    }
+
+    #[test]
+    fn quotas_run_on_the_hours_of_the_records() {
+        // 20 minutes before the hour is over.
+        const BEGAN_MS: i64 = 500_000 * 3_600_000 - 20 * 60_000;
+        let mut limits = limits();
+        let a = [tenant("a")];
+        let mut ask = |at_ms, samples, read| {
+            limits.advance(BEGAN_MS + at_ms);
+            let verdict = limits.check_quotas(&a, Estimate::exact(samples));
+            if verdict.is_ok() {
+                limits.debit(&a, Estimate::exact(samples), read);
+            }
+            verdict.map(|(_, is_slow)| is_slow).map_err(|refusal| (refusal.kind, refusal.retry_after))
+        };
+        assert_eq!(ask(0, 5_001, None), Err((ErrorKind::LimitExceeded, None)));
+        assert_eq!(ask(0, 5_000, Some(4_000)), Ok(false));
+        assert_eq!(ask(0, 1_000, None), Ok(false));
+        assert_eq!(ask(0, 400, None), Ok(true));
+        let left = Some(Duration::from_secs(900));
+        assert_eq!(ask(5 * 60_000, 200, None), Err((ErrorKind::RateLimited, left)));
+        assert_eq!(ask(20 * 60_000, 5_000, None), Ok(false));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
     backend::Backend, lane::Lane, queue::Waiter, shares::percent_of, state::State, usage::Usage,
     wait::WaitReason, window::Cut,
 };
-use crate::base::TenantId;
+use crate::base::{TenantId, share::Amount};
 
 /// Waiting queries of one backend whose reasons are worked out.
 const REASONS_MAX: usize = 1_000;
@@ -45,6 +45,9 @@ pub struct BackendSnapshot {
     pub cut_by: Option<&'static str>,
     /// Bytes of the congestion window; `None` is unlimited.
     pub window: Option<u64>,
+    /// The parts of the heavy lane where it is leased: that which is always here, that which is leased now, and the pool
+    /// that all proxies lease from.
+    pub parts: Option<[Amount; 3]>,
     /// The light lane, the heavy one, and the slow one, whose queries run in the other two.
     pub lanes: [LaneSnapshot; 3],
     /// The share of stalled clients, in queries and bytes.
@@ -152,6 +155,7 @@ impl BackendSnapshot {
             share: backend.share(),
             cut_by: backend.window.cut_by().map(Cut::as_str),
             window: open,
+            parts: backend.budget.pool().map(|pool| [backend.budget.fixed(), backend.budget.leased, pool]),
             lanes,
             stalled: (backend.stalled.queries, backend.stalled.bytes()),
             lingering: backend.lingering.len() as u64,

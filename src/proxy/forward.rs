@@ -20,6 +20,7 @@ use tower::Service;
 
 use super::{
     exchange::{Common, Rejected},
+    log::ActiveGuard,
     meter::Progress,
     query::ParsedQuery,
     respond::{
@@ -96,17 +97,24 @@ impl Service<Permitted<Dispatch>> for Forward {
 
 /// Forwards a request that costs the backend next to nothing: limited in time only.
 pub(super) async fn uncounted(mut common: Box<Common>, body: Bytes) -> Result<Response<Body>, Rejected> {
-    common.log.free();
+    let active = common.log.uncounted(common.head.uri.path());
+    let progress = active.as_ref().map(ActiveGuard::progress).unwrap_or_default();
     let mut headers = std::mem::take(&mut common.head.headers);
     if let Err(refused) = filter_headers(common.upstream.backend.kind(), &mut headers) {
         return Err(common.reject(refused));
     }
     let outgoing = plain(&common, headers, body);
     let until = common.log.began() + UNCOUNTED_TIME;
-    let answered = common.upstream.backend.send_light(&common.caller.tenant, outgoing, until).await;
-    let answered = match answered {
-        Ok(response) => receive(Box::new(response), Asked::of(&common)).await,
-        Err(error) => Err(Failure::from(&error)),
+    let answering = async {
+        let answered = common.upstream.backend.send_light(&common.caller.tenant, outgoing, until).await;
+        match answered {
+            Ok(response) => receive(Box::new(response), Asked::of(&common)).await,
+            Err(error) => Err(Failure::from(&error)),
+        }
+    };
+    let answered = tokio::select! {
+        answered = answering => answered,
+        why = progress.cancellation() => Err(Failure::cancelled(why)),
     };
     let received = match answered {
         Ok(received) => received,
@@ -118,7 +126,7 @@ pub(super) async fn uncounted(mut common: Box<Common>, body: Bytes) -> Result<Re
     common.log.passed(received.response.status());
     Ok(received.response.map(|body| {
         let place = body.light_place();
-        let body = Body::passed(body, until);
+        let body = Body::passed(body, until, progress, active);
         if let Some((place, progress)) = place.zip(body.to_come()) {
             tokio::spawn(give_back_if_stalled(place, Arc::downgrade(progress)));
         }

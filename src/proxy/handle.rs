@@ -438,8 +438,11 @@ impl Proxy {
             );
         }
         self.metrics.clear_quotas();
+        let policy = self.admission.policy();
         for (tenant, used) in self.admission.quotas_used() {
-            self.metrics.quota_used(&tenant, used.kind.as_str(), used.all);
+            if let Some(quota) = policy.tenant(&tenant).quota.of(used.kind).rate {
+                self.metrics.quota_used(&tenant, used.kind.as_str(), used.all, quota.count.get());
+            }
         }
         self.metrics.encode()
     }

@@ -49,5 +49,6 @@ pub use handle::Proxy;
 pub(crate) use log::{ActiveQuery, TenantCounts, cut};
 pub use log::{Author, Origin, QueryState, Refused, Selection};
 pub use meter::Kill;
+pub use query::confine_read;
 pub(crate) use rules::NoRoom;
 pub use server::serve;

@@ -248,17 +248,22 @@ fn rule_name(rule: &Rule) -> String {
     if reason.is_empty() { name.to_owned() } else { format!("{name} ({reason})") }
 }
 
-/// Whether a recorded verdict was that of a limit on one query, a rate or a rule.
+/// Whether a recorded verdict was that of a limit on one query, a rate, a quota or a rule.
 pub(super) fn replayable(verdict: &str) -> bool {
-    let limits = [LimitName::BudgetNever, LimitName::RateQueries, LimitName::RateSamples, LimitName::Blocked];
+    let limits = [
+        LimitName::BudgetNever,
+        LimitName::RateQueries,
+        LimitName::RateSamples,
+        LimitName::QuotaQueries,
+        LimitName::QuotaSamples,
+        LimitName::Blocked,
+    ];
     verdict.starts_with("weir-max-") || limits.iter().any(|limit| limit.id() == verdict)
 }
 
-/// Whether a recorded verdict was that of a quota, a queue or a backend's state.
+/// Whether a recorded verdict was that of a queue or a backend's state.
 fn depends_on_the_moment(verdict: &str) -> bool {
     let limits = [
-        LimitName::QuotaQueries,
-        LimitName::QuotaSamples,
         LimitName::QueueFull,
         LimitName::QueueTimeout,
         LimitName::BackendSick,

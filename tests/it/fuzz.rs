@@ -107,7 +107,7 @@ macro_rules! each {
     };
 }
 
-each! { log log_record block block_signed chunk remote_write remote_read snappy exposition promql pattern }
+each! { log log_record block block_signed chunk remote_write remote_read snappy exposition promql pattern enforcement enforcement_read }
 
 #[test]
 #[ignore = "writes the seeds of the targets into fuzz/seeds again, for cargo fuzz to begin with"]

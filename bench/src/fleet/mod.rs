@@ -5,7 +5,7 @@ mod observer;
 mod proxies;
 mod report;
 mod scenario;
-mod store;
+pub(crate) mod store;
 
 use crate::data::Data;
 use crate::incident::load::{Burst, Heavy, Query, light};

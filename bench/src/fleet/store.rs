@@ -7,14 +7,14 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
 #[derive(Debug)]
-pub(super) struct Store {
+pub(crate) struct Store {
     port: u16,
     service: Option<Service>,
     scratch: Scratch,
 }
 
 impl Store {
-    pub(super) fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let mut store = Self { port: free_port()?, service: None, scratch: Scratch::new()? };
         store.start()?;
         Ok(store)
@@ -31,7 +31,7 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 

@@ -72,7 +72,10 @@ fn limit(out: &mut String, one: &EffectiveLimit, limits: &TenantLimits) -> fmt::
             "in_flight.queries" => units::count(limits.running),
             "in_flight.memory" => units::bytes(limits.memory),
             "queue.length" => units::count(limits.waiting),
-            _ => String::new(),
+            key => {
+                let quota = key.strip_prefix("quota.").and_then(|kind| limits.quotas_used.get(kind));
+                quota.map_or_else(String::new, |used| units::count(*used))
+            }
         };
         cell(out, USED, used)?;
         cell(out, MODE, escaped(mode.as_deref().unwrap_or("")))?;

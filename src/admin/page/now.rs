@@ -1,6 +1,9 @@
 //! *Now*: the findings, the holders of the budgets, and every query that runs or waits.
 
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
 use super::{
     escape::escaped,
@@ -12,13 +15,17 @@ use crate::{
         history::History,
         snapshot::{Backend, Holder, Queries, Query, Snapshot, Tenant, span},
     },
-    base::units,
+    base::{duration, units},
+    proxy::FleetStatus,
 };
 
 /// The view of a snapshot.
 pub(super) fn write(out: &mut String, snapshot: &Snapshot, history: &History) -> fmt::Result {
     findings(out, snapshot)?;
     holders(out, snapshot)?;
+    if let Some(of) = &snapshot.fleet {
+        fleet(out, of, &snapshot.backends)?;
+    }
     out.write_str("<h2>Backends</h2><div class=\"backends\">")?;
     snapshot.backends.iter().try_for_each(|one| backend(out, one, history, snapshot.now_ms))?;
     out.write_str("</div>")?;
@@ -27,7 +34,82 @@ pub(super) fn write(out: &mut String, snapshot: &Snapshot, history: &History) ->
     if snapshot.probing.total > 0 {
         queries(out, "Probing", &snapshot.probing, false)?;
     }
+    quotas(out, snapshot)?;
     tenants(out, snapshot)
+}
+
+const BACKEND: Column = ("backend", "");
+const FIXED: Column = ("always here", "n");
+const LEASED: Column = ("leased here now", "n");
+const POOL: Column = ("leased by all at most", "n");
+const OTHERS: Column = ("in flight at the others", "n");
+
+/// The other proxies before the same backends, and this one's parts of the budgets for heavy queries.
+fn fleet(out: &mut String, fleet: &FleetStatus, backends: &[Backend]) -> fmt::Result {
+    let (class, store) = match (fleet.connected, fleet.learning, &fleet.error) {
+        (true, false, _) => ("good", "answers"),
+        (true, true, _) => ("warn", "answers, and learns what is leased"),
+        (false, _, Some(_)) => ("bad", "does not answer"),
+        (false, _, None) => ("warn", "not asked yet"),
+    };
+    let (run, most) = (units::count(fleet.proxies), units::count(fleet.replicas_max));
+    let run = if fleet.connected { format!("{run} of at most {most}") } else { format!("unknown, of at most {most}") };
+    write!(
+        out,
+        "<section><h2>Fleet</h2><dl><dt>store of leases</dt><dd><span class=\"pill {class}\">{store}</span></dd>\
+         <dt>proxies that run</dt><dd>{run}"
+    )?;
+    let known = if fleet.connected { "" } else { " <small>when the store last answered</small>" };
+    for name in &fleet.members {
+        let own = if *name == fleet.own_name { " <small>this one</small>" } else { known };
+        write!(out, "<div><code>{}</code>{own}</div>", escaped(name))?;
+    }
+    out.write_str("</dd></dl>")?;
+    table(out, "Memory for heavy queries", &[BACKEND, FIXED, LEASED, POOL, OTHERS], |out| {
+        backends.iter().try_for_each(|one| {
+            let Some([fixed, leased, pool]) = one.parts else { return Ok(()) };
+            row(out, &one.name, |out| {
+                cell(out, BACKEND, escaped(&one.name))?;
+                for (column, bytes) in [(FIXED, fixed), (LEASED, leased), (POOL, pool)] {
+                    cell(out, column, units::bytes(bytes))?;
+                }
+                let others = fleet.others.get(&one.name).map_or_else(
+                    || "unknown".to_owned(),
+                    |(bytes, queries)| format!("{} <small>{} queries</small>", units::bytes(*bytes), units::count(*queries)),
+                );
+                cell(out, OTHERS, others)
+            })
+        })
+    })?;
+    out.write_str("</section>")
+}
+
+const QUOTA: Column = ("quota", "");
+const USED: Column = ("used", "");
+const LEFT: Column = ("left", "n");
+const ANEW: Column = ("begins anew in", "n");
+
+fn quotas(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
+    if snapshot.quotas.is_empty() {
+        return Ok(());
+    }
+    out.write_str("<section><h2>Quotas</h2>")?;
+    table(out, "Quotas of this hour or day", &[TENANT, QUOTA, USED, LEFT, ANEW], |out| {
+        snapshot.quotas.iter().try_for_each(|one| {
+            row(out, format_args!("{} {}", one.tenant, one.quota), |out| {
+                cell(out, TENANT, escaped(&one.tenant))?;
+                let max = one.share.of.map_or_else(String::new, units::count);
+                let per = duration::text(Duration::from_millis(one.length_ms));
+                cell(out, QUOTA, format_args!("{max} {} <small>in {per}</small>", one.quota))?;
+                let percent = one.share.percent().unwrap_or(0);
+                let used = format!("{} <small>{percent} %</small>", units::count(one.share.used));
+                cell(out, USED, filled("share of the quota", percent.min(100), &used))?;
+                cell(out, LEFT, units::count(one.left))?;
+                cell(out, ANEW, span(one.ends_ms.saturating_sub(snapshot.now_ms.max(0) as u64)))
+            })
+        })
+    })?;
+    out.write_str("</section>")
 }
 
 fn findings(out: &mut String, snapshot: &Snapshot) -> fmt::Result {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Backend, Holder, Share, Snapshot};
+use super::{Backend, Holder, Quota, Share, Snapshot};
 use crate::{
     base::{duration, units},
     proxy::FleetStatus,
@@ -16,6 +16,9 @@ const NEARLY_FULL: u64 = 90;
 const LARGE_PART: u64 = 30;
 /// A wait as long as this is worth a sentence.
 const LONG_WAIT_MS: u64 = 5_000;
+
+/// Tenants over a quota that are named.
+const QUOTAS_TOLD: usize = 3;
 
 /// How bad something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -77,6 +80,9 @@ impl Snapshot {
             );
             say(Severity::Warning, text);
         }
+        for quota in self.quotas.iter().filter(|quota| quota.left == 0).take(QUOTAS_TOLD) {
+            say(Severity::Warning, quota.sentence(self.now_ms));
+        }
         if let Some(fleet) = &self.fleet {
             fleet_findings(fleet, &mut say);
         }
@@ -105,10 +111,27 @@ impl Snapshot {
     }
 }
 
+impl Quota {
+    fn sentence(&self, now_ms: i64) -> String {
+        let (max, left) = (self.share.of.unwrap_or(0), self.ends_ms.saturating_sub(now_ms.max(0) as u64));
+        let (used, max, what) = (units::count(self.share.used), units::count(max), self.quota);
+        format!(
+            "tenant {} has used {used} of its quota of {max} {what}: its queries run in the slow lane, or get 429, for another {}",
+            self.tenant,
+            span(left)
+        )
+    }
+}
+
 fn fleet_findings(fleet: &FleetStatus, say: &mut impl FnMut(Severity, String)) {
     if let Some(error) = &fleet.error {
+        let since = fleet.away_since.map_or_else(String::new, |at| {
+            format!(" for {}", span(at.elapsed().as_millis() as u64))
+        });
         let text = format!(
-            "the store of leases does not answer ({error}): this proxy keeps to its fixed part of every budget"
+            "the store of leases does not answer{since} ({error}): this proxy keeps to its fixed part of every budget. Light \
+             queries run as ever, heavy ones that do not fit that part wait and are then refused with 503, and orders and rules \
+             do not reach the other proxies"
         );
         say(Severity::Warning, text);
     }

@@ -47,7 +47,8 @@ pub(super) fn holders(active: &[Arc<ActiveQuery>], now: Instant) -> Vec<Holder> 
     let mut all = HashMap::<Key<'_>, (Holder, &ActiveQuery)>::new();
     let mut held = HashMap::<&str, u64>::new();
     let fingerprints: Vec<_> = active.iter().map(fingerprint).collect();
-    for (query, fingerprint) in active.iter().zip(&fingerprints) {
+    let counted = active.iter().zip(&fingerprints).filter(|(query, _)| !query.is_uncounted());
+    for (query, fingerprint) in counted {
         let facts = &query.facts;
         let (by, key) = match (&facts.owner.origin.dashboard, &facts.owner.origin.user) {
             (Some(dashboard), _) => ("dashboard", &**dashboard),

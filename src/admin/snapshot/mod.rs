@@ -50,6 +50,8 @@ pub struct Snapshot {
     pub tenants_by_cost: Vec<Tenant>,
     /// Tenants by their refused queries.
     pub tenants_by_refusals: Vec<Tenant>,
+    /// Quotas of this hour or day, the most used first.
+    pub quotas: Vec<Quota>,
     /// The latest refusals and failures, the newest first; the same one over and over is one entry.
     pub refusals: Vec<Refused>,
 }
@@ -86,6 +88,9 @@ pub struct Backend {
     pub at_rest: Option<Share>,
     /// Bytes of the window for heavy queries; `None` is unlimited.
     pub window: Option<u64>,
+    /// Bytes of the heavy lane that are always this proxy's, those that it leases now, and those that all proxies lease
+    /// from; `None` without a fleet.
+    pub parts: Option<[u64; 3]>,
     /// The cause of the last cut of the window: a signal, `estimates` or `silence`.
     pub cut_by: Option<&'static str>,
     /// The lanes: queries in flight of the slots, and bytes held of those that are open.
@@ -115,6 +120,23 @@ pub struct Replica {
     pub in_flight: usize,
     /// Why its latest check or request failed, as the end of a sentence about it; `None` since a check passed.
     pub last_error: Option<String>,
+}
+
+/// A tenant's quota in the hour or day of now.
+#[derive(Clone, Debug, Serialize)]
+pub struct Quota {
+    /// Whose.
+    pub tenant: String,
+    /// Of what: `queries` or `samples`.
+    pub quota: &'static str,
+    /// Used by all proxies, as far as known, of the quota.
+    #[serde(flatten)]
+    pub share: Share,
+    /// Left before queries go to the slow lane.
+    pub left: u64,
+    /// How long the hour or day is, and when it is over.
+    pub length_ms: u64,
+    pub ends_ms: u64,
 }
 
 /// Some queries of many.

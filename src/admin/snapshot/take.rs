@@ -5,12 +5,12 @@ use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Backend, Number, Queries, Query, Replica, Share, Snapshot, Tenant, holders::holders};
+use super::{Backend, Number, Queries, Query, Quota, Replica, Share, Snapshot, Tenant, holders::holders};
 use crate::{
     backend::ReplicaSnapshot,
     base::{Estimate, QueryCost, TenantId},
-    limit::{self, BackendSnapshot, LaneSnapshot, WaitReason},
-    proxy::{ActiveQuery, Proxy, TenantCounts, cut, upstream::Upstream},
+    limit::{self, Admission, BackendSnapshot, LaneSnapshot, QuotaUse, WaitReason},
+    proxy::{ActiveQuery, Proxy, QueryState, TenantCounts, cut, upstream::Upstream},
 };
 
 /// Queries shown of those in flight, and of those that wait.
@@ -29,7 +29,7 @@ impl Snapshot {
         let under_way = proxy.active().list();
         let holders = holders(&under_way, now);
         let (probing, asked): (Vec<_>, Vec<_>) =
-            under_way.into_iter().partition(|seen| seen.asked().is_none());
+            under_way.into_iter().partition(|seen| seen.state() == QueryState::Probing);
         let (waiting, running): (Vec<_>, Vec<_>) =
             asked.into_iter().partition(|seen| seen.waited().is_none());
         let held = proxy.admission.snapshot();
@@ -62,6 +62,7 @@ impl Snapshot {
                 |tally| tally.admitted > 0,
             ),
             tenants_by_refusals: top(&tenants, |tally| (tally.refusals(), 0), |tally| tally.refusals() > 0),
+            quotas: quotas(&proxy.admission),
             refusals: proxy.active().rejections(),
         }
     }
@@ -104,6 +105,7 @@ fn backend(
             .and_then(|observation| observation.at_rest)
             .map(|level| Share { used: level.bytes as u64, of: Some(level.limit as u64) }),
         window: held.and_then(|held| held.window),
+        parts: held.and_then(|held| held.parts).map(|parts| parts.map(|part| part.bytes)),
         cut_by: held.and_then(|held| held.cut_by),
         lanes: held.map_or_else(Vec::new, lanes),
         reserves: held.map_or_else(Vec::new, |held| {
@@ -124,6 +126,25 @@ fn notes(upstream: &Upstream) -> Vec<String> {
         format!("has no /metrics at {}: its memory is not seen; set pressure.metrics_urls", replica.url)
     };
     missing.map(note).collect()
+}
+
+fn quotas(admission: &Admission) -> Vec<Quota> {
+    let policy = admission.policy();
+    let quota = |(tenant, used): (TenantId, QuotaUse)| {
+        let max = policy.tenant(&tenant).quota.of(used.kind).rate?.count.get();
+        Some(Quota {
+            tenant: tenant.to_string(),
+            quota: used.kind.as_str(),
+            share: Share { used: used.all, of: Some(max) },
+            left: max.saturating_sub(used.all),
+            length_ms: used.window.1.as_millis() as u64,
+            ends_ms: used.ends_ms(),
+        })
+    };
+    let mut quotas: Vec<_> = admission.quotas_used().into_iter().filter_map(quota).collect();
+    quotas.sort_by_cached_key(|quota| (Reverse(quota.share.percent()), quota.tenant.clone(), quota.quota));
+    quotas.truncate(TENANTS_SHOWN);
+    quotas
 }
 
 fn lanes(held: &BackendSnapshot) -> Vec<(&'static str, Share, Share)> {

@@ -62,6 +62,14 @@ impl Server {
         redis::cmd(command).exec(&mut connection).unwrap();
     }
 
+    /// Scripts that it ran since its start.
+    pub(crate) fn scripts_run(&self) -> u64 {
+        let mut connection = redis::Client::open(self.url()).unwrap().get_connection().unwrap();
+        let text: String = redis::cmd("INFO").arg("commandstats").query(&mut connection).unwrap();
+        let calls = text.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+        calls.map_or(0, |calls| calls.split(',').next().unwrap().parse().unwrap())
+    }
+
     /// Sends a signal: `STOP` or `CONT`.
     pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();

@@ -8,7 +8,7 @@ mod pressure;
 mod tenants;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::{Arc, Weak},
     time::Duration,
@@ -86,6 +86,14 @@ pub struct FleetStatus {
     pub proxies: u64,
     /// The most that may run.
     pub replicas_max: u64,
+    /// The names of those that run, as the store said last; that of this one.
+    pub members: Vec<String>,
+    pub own_name: String,
+    /// By backend, what all other proxies have in flight, as of the last round: heavy bytes, and queries.
+    pub others: BTreeMap<String, (u64, u64)>,
+    /// Since when the store does not answer.
+    #[serde(skip)]
+    pub away_since: Option<Instant>,
     /// The topic of an entry of the board that could not be read in the last ten minutes.
     pub unreadable: Option<&'static str>,
 }
@@ -107,7 +115,10 @@ impl Fleet {
     /// The state of the fleet; `None` without one.
     pub(super) fn status(&self) -> Option<FleetStatus> {
         let status = self.status.lock().clone()?;
-        Some(FleetStatus { unreadable: self.news.unreadable(), ..status })
+        let others = self.others.lock();
+        let fresh = others.iter().filter(|(_, (_, at))| at.elapsed() < FRESH);
+        let others = fresh.map(|(name, (load, _))| (name.to_string(), (load.bytes, load.queries))).collect();
+        Some(FleetStatus { unreadable: self.news.unreadable(), others, ..status })
     }
 
     /// The highest pressure that any proxy read at a backend of late, given that of this one.
@@ -168,9 +179,10 @@ impl Fleet {
         subjects: Subjects,
     ) -> Result<(), String> {
         let author = format!("{:016x}", random());
-        let store = Store::new(&settings.url, &settings.name, format!("{}/{author}", settings.id))?;
+        let own_name = format!("{}/{author}", settings.id);
+        let store = Store::new(&settings.url, &settings.name, own_name.clone())?;
         let replicas_max = settings.replicas_max;
-        *self.status.lock() = Some(FleetStatus { replicas_max, ..FleetStatus::default() });
+        *self.status.lock() = Some(FleetStatus { replicas_max, own_name, ..FleetStatus::default() });
         let member = Member {
             fleet: Arc::clone(self),
             metrics: Arc::clone(&subjects.metrics),
@@ -287,10 +299,18 @@ impl Member {
     fn note(&mut self, outcome: &Result<Answers, StoreError>, asks: &[Ask], names: &[Arc<str>]) {
         let now = self.now();
         let before = self.fleet.status().unwrap_or_default();
-        let mut status = FleetStatus { replicas_max: self.settings.replicas_max, ..FleetStatus::default() };
+        let mut status = FleetStatus {
+            replicas_max: self.settings.replicas_max,
+            members: before.members.clone(),
+            own_name: before.own_name.clone(),
+            ..FleetStatus::default()
+        };
         match outcome {
             Ok(answers) => {
                 status.connected = true;
+                if let Some(members) = &answers.members {
+                    status.members.clone_from(members);
+                }
                 for ((ask, answer), name) in asks.iter().zip(&answers.leases).skip(1).zip(names) {
                     let Some(answer) = answer else { continue };
                     if let Some(lease) = self.leases.get_mut(name) {
@@ -305,7 +325,10 @@ impl Member {
                     status.learning |= answer.learning;
                 }
             }
-            Err(error) => status.error = Some(error.to_string()),
+            Err(error) => {
+                status.error = Some(error.to_string());
+                status.away_since = before.away_since.or_else(|| Some(Instant::now()));
+            }
         }
         self.metrics.fleet(status.connected, status.learning, status.proxies);
         if (before.connected, before.error.is_some()) != (status.connected, status.error.is_some()) {

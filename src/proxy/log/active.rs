@@ -105,9 +105,14 @@ impl ActiveQuery {
         Arc::new(Self { facts, asked, tag, waited: AtomicU64::new(WAITING), progress })
     }
 
-    /// Its request to run; `None` while it is priced.
+    /// Its request to run; `None` while it is priced, and of one that costs nothing.
     pub(crate) fn asked(&self) -> Option<&Asked> {
         self.asked.get()
+    }
+
+    /// Whether it costs nothing.
+    pub(crate) fn is_uncounted(&self) -> bool {
+        self.asked().is_none() && self.waited().is_some()
     }
 
     /// Bytes that it is expected to hold; 0 before anything is known of it.
@@ -121,7 +126,7 @@ impl ActiveQuery {
         (waited != WAITING).then(|| Duration::from_millis(waited))
     }
 
-    /// When it was admitted.
+    /// When it was admitted; `None` of one that costs nothing.
     fn began_to_run(&self) -> Option<Instant> {
         Some(self.asked()?.at + self.waited()?)
     }
@@ -134,7 +139,7 @@ impl ActiveQuery {
     /// Where it is.
     pub(crate) fn state(&self) -> QueryState {
         match (self.asked(), self.waited(), self.progress.is_answered()) {
-            (None, ..) => QueryState::Probing,
+            (None, None, _) => QueryState::Probing,
             (_, None, _) => QueryState::Queued,
             (_, _, false) => QueryState::Running,
             (_, _, true) => QueryState::Streaming,
@@ -182,6 +187,13 @@ impl ActiveQueries {
         let query = ActiveQuery::new(id, facts, OnceLock::new(), Arc::default());
         state.active.insert(id, Arc::clone(&query));
         ActiveGuard { queries: Arc::clone(self), id, query }
+    }
+
+    /// A request goes out that is neither priced nor admitted.
+    pub(in crate::proxy) fn enter_uncounted(self: &Arc<Self>, facts: Facts) -> ActiveGuard {
+        let guard = self.enter(facts);
+        guard.query.waited.store(0, Relaxed);
+        guard
     }
 
     /// A query was refused or failed, or would have been refused.
@@ -234,7 +246,7 @@ impl ActiveQueries {
         let (state, now) = (self.lock(), Instant::now());
         let runs = |query: &&Arc<ActiveQuery>| {
             &*query.facts.owner.backend == backend
-                && query.waited().is_some()
+                && query.began_to_run().is_some()
                 && query.progress.cancelled().is_none()
         };
         let running: Vec<_> = state.active.values().filter(runs).collect();
@@ -387,6 +399,19 @@ mod tests {
         drop(guard);
         assert!(queries.list().is_empty());
         assert_eq!(queries.recent().1[0].1.samples, 7);
+    }
+
+    /// To stop it helps no backend, but an operator may.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_costs_nothing_is_active_and_no_victim() {
+        let queries = ActiveQueries::new(0, || 0);
+        let guard = queries.enter_uncounted(read("a"));
+        assert_eq!((queries.list()[0].state(), queries.list()[0].memory()), (QueryState::Running, 0));
+        assert!(queries.cancel_one("main", |running| running.len().checked_sub(1)).is_none());
+        let kill = Arc::new(Kill { by: "ann".into(), reason: String::new() });
+        assert_eq!(queries.kill(|_| true, &kill).len(), 1);
+        assert_eq!(*guard.progress().cancellation().await, Cancellation::Killed(kill));
+        assert!(queries.recent().1.is_empty(), "it was not admitted");
     }
 
     #[tokio::test(start_paused = true)]

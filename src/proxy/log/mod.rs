@@ -24,6 +24,7 @@ pub(crate) use active::{ActiveQueries, ActiveQuery, cut};
 pub(crate) use owner::Owner;
 pub(crate) use recent_tenants::TenantCounts;
 
+pub(super) use active::ActiveGuard;
 pub(super) use query_log::{QueryLog, QueryLogs};
 pub(super) use rejection::Rejection;
 pub(super) use sampled::SampledLines;

@@ -255,17 +255,14 @@ impl QueryLog {
 
     /// It is about to be priced. From here to its end it is one of the active queries. Gives the handle on its answer.
     pub(in crate::proxy) fn probing(&mut self) -> Arc<Progress> {
-        let Some(owner) = self.owner.clone() else { return Arc::default() };
-        let facts = Facts {
-            owner,
-            endpoint: self.endpoint,
-            fingerprint: self.fingerprint,
-            query: Arc::clone(&self.query),
-            enforced: self.enforced,
-            times: self.times,
-            began: self.began,
-        };
+        let Some(facts) = self.facts() else { return Arc::default() };
         self.active.insert(self.logs.active.enter(facts)).progress()
+    }
+
+    fn facts(&self) -> Option<Facts> {
+        let (owner, query) = (self.owner.clone()?, Arc::clone(&self.query));
+        let Self { endpoint, fingerprint, enforced, times, began, .. } = *self;
+        Some(Facts { owner, endpoint, fingerprint, query, enforced, times, began })
     }
 
     /// It asks to run, perhaps again in another way.
@@ -366,22 +363,27 @@ impl QueryLog {
 
     /// It may run uncounted.
     pub(in crate::proxy) fn free(&mut self) {
-        self.verdict = "free";
-        self.stage = Stage::Forward;
+        (self.verdict, self.stage) = ("free", Stage::Forward);
+    }
+
+    /// The same at a backend: it is one of the active queries as long as the guard is there.
+    pub(in crate::proxy) fn uncounted(&mut self, path: &str) -> Option<ActiveGuard> {
+        self.free();
+        let facts = self.facts()?;
+        let query = if facts.query.is_empty() { path.into() } else { facts.query };
+        Some(self.logs.active.enter_uncounted(Facts { query, ..facts }))
     }
 
     /// Weir answered itself.
     pub(in crate::proxy) fn explained(&mut self) {
-        let status = Some(StatusCode::OK.as_u16());
-        self.write(End { verdict: "explained", outcome: "passed", status, ..End::default() });
+        self.write(End { verdict: "explained", outcome: "passed", status: Some(200), ..End::default() });
     }
 
     /// The answer passes uncounted.
     pub(in crate::proxy) fn passed(&mut self, status: StatusCode) {
-        let status = Some(status.as_u16());
-        let error = self.backend_error.take();
-        let error = error.as_deref();
-        self.write(End { verdict: self.verdict, outcome: "passed", status, error, ..End::default() });
+        let (status, error) = (Some(status.as_u16()), self.backend_error.take());
+        let (verdict, error) = (self.verdict, error.as_deref());
+        self.write(End { verdict, outcome: "passed", status, error, ..End::default() });
     }
 
     /// It failed before a byte of an answer was sent.

@@ -15,7 +15,7 @@ use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use self::remote_read::{ReadError, ReadRequest};
-pub use self::unparsable::OnUnparsable;
+pub use self::{remote_read::confine_read, unparsable::OnUnparsable};
 use crate::proxy::route::Endpoint;
 use crate::{
     backend::{DataScope, parameters::lookback_ms},

@@ -61,6 +61,14 @@ impl From<ProtobufError> for ReadError {
     }
 }
 
+/// The body of a remote read with the matchers of a tenant's labels in each of its queries; `None` where it cannot be
+/// confined.
+pub fn confine_read(body: &[u8], labels: &LabelEnforcement) -> Option<Bytes> {
+    let mut request = ReadRequest::parse(body).ok()?;
+    request.confine(labels).ok()?;
+    request.to_body().ok()
+}
+
 /// A remote read.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ReadRequest {

@@ -186,13 +186,21 @@ impl Replay {
         if !is_rated(record) {
             return;
         }
-        match self.over_time.take_samples(&owner.payers, cost.samples) {
+        // As the live path: a query that a quota refuses is on no rate.
+        let checked = self.over_time.check_quotas(&owner.payers, cost.samples);
+        let taken = checked.and_then(|(passed, is_slow)| {
+            replayed.shadowed.extend(passed);
+            replayed.slow |= is_slow;
+            self.over_time.take_samples(&owner.payers, cost.samples)
+        });
+        match taken {
             Ok(passed) => replayed.shadowed.extend(passed),
             Err(refusal) => {
                 replayed.verdict = Verdict::Refused(refusal);
                 return;
             }
         }
+        self.over_time.debit(&owner.payers, cost.samples, record.actual.samples_read);
         let ran = &*record.outcome != "refused";
         let runs_for = record.took_ms.filter(|_| ran);
         let place = self.over_time.place(Recorded {

@@ -22,7 +22,10 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 pub use self::warnings::Warned;
-use crate::proxy::meter::{BodyError, MeteredBody, Progress};
+use crate::proxy::{
+    log::ActiveGuard,
+    meter::{BodyError, MeteredBody, Progress},
+};
 use crate::{
     backend::{self, BackendError},
     base::{ErrorKind, cors::TO_SCRIPTS, error, json},
@@ -244,6 +247,7 @@ pub enum Body {
 pub struct Passed {
     body: backend::Body,
     progress: Arc<Progress>,
+    _active: Option<ActiveGuard>,
 }
 
 impl Drop for Passed {
@@ -259,10 +263,14 @@ impl Body {
     }
 
     /// A backend's answer that nobody counts, which must have ended by then.
-    pub(in crate::proxy) fn passed(body: backend::Body, until: Instant) -> Self {
-        let progress = Arc::<Progress>::default();
+    pub(in crate::proxy) fn passed(
+        body: backend::Body,
+        until: Instant,
+        progress: Arc<Progress>,
+        active: Option<ActiveGuard>,
+    ) -> Self {
         progress.set_deadline(until);
-        Self::Streaming(Box::new(Passed { body, progress }))
+        Self::Streaming(Box::new(Passed { body, progress, _active: active }))
     }
 
     /// Its progress, if it is still under way.

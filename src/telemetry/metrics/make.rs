@@ -375,6 +375,11 @@ impl Metrics {
             rule_hits: make.rule_hits()?,
             soft_limits: make.soft_limits()?,
             label_enforcement: make.label_enforcement()?,
+            quota_limit: make.gauges(
+                "weir_quota_limit",
+                "A tenant's quota in the hour or day of now, where some of it is used.",
+                &["tenant", "quota"],
+            )?,
             quota_used: make.gauges(
                 "weir_quota_used",
                 "Used of a tenant's quota in the hour or day of now, by all proxies as far as known.",

@@ -93,6 +93,7 @@ pub struct Metrics {
     soft_limits: IntCounterVec,
     label_enforcement: IntCounterVec,
     quota_used: GaugeVec,
+    quota_limit: GaugeVec,
     identified: identity::Identified,
     jwks_fetches: IntCounterVec,
     journal_records: IntCounterVec,
@@ -381,11 +382,14 @@ impl Metrics {
     /// Clears the use of quotas, which is set anew.
     pub fn clear_quotas(&self) {
         self.quota_used.reset();
+        self.quota_limit.reset();
     }
 
-    /// The used part of a tenant's quota; tenants beyond the bound add up.
-    pub fn quota_used(&self, tenant: &TenantId, quota: &'static str, used: u64) {
-        self.quota_used.with_label_values(&[self.tenants.label(tenant), quota]).add(used as f64);
+    /// A tenant's quota and its used part; tenants beyond the bound add up.
+    pub fn quota_used(&self, tenant: &TenantId, quota: &'static str, used: u64, limit: u64) {
+        let labels = [self.tenants.label(tenant), quota];
+        self.quota_used.with_label_values(&labels).add(used as f64);
+        self.quota_limit.with_label_values(&labels).add(limit as f64);
     }
 
     /// The store answers or not, has just lost its memory or not, and knows this number of proxies.

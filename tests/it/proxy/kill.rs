@@ -163,6 +163,48 @@ async fn ask_on_and_on(client: HttpClient, url: String) {
     }
 }
 
+/// Its cost is no reason for it to hang unseen: its client may wait for it, and it has one of few connections.
+#[tokio::test]
+async fn a_request_that_costs_nothing_is_listed_and_can_be_stopped() {
+    let upstream = FakeUpstream::start(|seen: &Seen| match seen.path() {
+        "/api/v1/metadata" => Act::hang(),
+        "/api/v1/rules" => {
+            let mut raw = head(200, JSON, None);
+            raw.extend(chunk(br#"{"status":"success","data":{"#));
+            Act::ThenHang(raw)
+        }
+        _ => database(seen),
+    })
+    .await;
+    let weir = Weir::before(&upstream.url(), "prometheus").await;
+    let address = format!("http://{}", weir.admin().await);
+    for (n, (path, status)) in [("/api/v1/metadata", 422), ("/api/v1/rules", 200)].into_iter().enumerate() {
+        let asking = weir.client.request(Request::get(weir.url(path)).body(Full::default()).unwrap());
+        let mut asking = Box::pin(asking);
+        // Of the second the head comes.
+        let begun = if status == 200 { Some((&mut asking).await.unwrap()) } else { None };
+        let asking = tokio::spawn(async move {
+            let answer = match begun {
+                Some(answer) => answer,
+                None => asking.await.unwrap(),
+            };
+            let (head, body) = answer.into_parts();
+            (head.status.as_u16(), head.headers.contains_key("weir-limit"), body.collect().await.is_ok())
+        });
+        upstream.has_seen(|seen| seen.path() == path).await;
+        let all = listed(&weir, &address).await;
+        let seen: Vec<_> = all.iter().map(|one| (one["text"].as_str(), one["state"].as_str())).collect();
+        assert_eq!(seen, [(Some(path), Some("running"))]);
+        let url = format!("{address}/api/v1/admin/queries/{}?reason=drill", all[0]["id"]);
+        assert_eq!(admin(&weir, Method::DELETE, url, &[]).await.status, 200);
+        // Refused before its first byte, and else broken off.
+        let is_refused = status == 422;
+        assert_eq!(asking.await.unwrap(), (status, is_refused, is_refused), "{path}");
+        upstream.abandoned(n + 1).await;
+        assert!(listed(&weir, &address).await.is_empty());
+    }
+}
+
 #[tokio::test]
 async fn two_hundred_random_kills_take_what_they_hit_and_nothing_else() {
     let (upstream, weir, address) = started("").await;

@@ -220,6 +220,54 @@ async fn over_a_soft_limit_an_answer_carries_a_warning_and_else_it_stays_as_it_i
     weir.until_idle().await;
 }
 
+/// Debited by its estimate, settled by the samples that were read; then the slow lane, 429, and the sight of it everywhere.
+#[tokio::test]
+async fn a_quota_of_samples_is_settled_shown_and_ends_in_429() {
+    let raw = r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":[[1,"1"],[2,"1"]]}]}}"#;
+    let answer = move |seen: &Seen| {
+        let is_raw = seen.params("query").iter().any(|query| query == "small[5m]");
+        if is_raw { Act::json(raw) } else { database(seen) }
+    };
+    let (_upstream, weir) = crate::proxy::forward::before(answer, "limits: {default: {quota: {samples: 10_000/d}}}").await;
+    let admin = format!("http://{}", weir.admin().await);
+    let show = async |path: &str| weir.ask(Request::get(format!("{admin}{path}")).body(Full::default()).unwrap()).await;
+    let used = || {
+        let metrics = weir.metrics();
+        let line = metrics.lines().find_map(|line| line.strip_prefix(r#"weir_quota_used{quota="samples",tenant="anonymous"} "#));
+        line.map_or(0, |used| used.parse::<u64>().unwrap())
+    };
+    assert_eq!(weir.get("/api/v1/query?query=small[5m]").await.status, 200);
+    weir.until_idle().await;
+    assert_eq!(used(), 2, "as the answer has it, and not as it was estimated");
+    assert!(weir.metrics().contains(r#"weir_quota_limit{quota="samples",tenant="anonymous"} 10000"#));
+    // An answer that does not tell leaves the estimate.
+    let mut seen = Vec::new();
+    let refused = loop {
+        let answer = weir.get("/api/v1/query?query=sum_over_time(small[1h])").await;
+        if answer.status != 200 {
+            break answer;
+        }
+        seen.push(answer.json()["warnings"][0].as_str().is_some_and(|warning| warning.contains("weir-quota-samples")));
+        assert!(seen.len() < 100, "{}", answer.body);
+        weir.until_idle().await;
+    };
+    assert!(!seen[0] && seen.is_sorted() && seen.ends_with(&[true]), "first within it, then slow: {seen:?}");
+    assert_eq!((refused.status.as_u16(), &refused.headers["weir-error"]), (429, &"weir-quota-samples".parse().unwrap()));
+    let (message, after) = (refused.error(), refused.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap());
+    assert!(message.contains("tenant `anonymous` has used its quota of 10,000 samples"), "{message}");
+    assert!((1..=86_400).contains(&after) && message.contains("(weir-quota-samples)"), "{message}");
+    // More than all of it is no matter of time.
+    let never = weir.get("/api/v1/query?query=sum_over_time(small[30d])").await;
+    assert!(never.status == 422 && never.error().contains("more than the whole quota"), "{}", never.body);
+    let status = show("/status.json").await.json();
+    let quota = &status["quotas"][0];
+    assert_eq!((quota["used"].as_u64(), quota["of"].as_u64(), quota["left"].as_u64()), (Some(used()), Some(10_000), Some(0)));
+    let page = show("/").await.body;
+    assert!(page.contains("<h2>Quotas</h2>") && page.contains("tenant anonymous has used 10,"), "{page}");
+    let limits = show("/api/v1/admin/limits?tenant=anonymous").await.json();
+    assert_eq!(limits["data"]["quotas_used"]["samples"].as_u64(), Some(used()));
+}
+
 #[tokio::test]
 async fn over_a_quota_an_answer_carries_a_warning_and_then_queries_are_429_until_the_next_day() {
     let (_upstream, weir) = before("limits: {default: {quota: {queries: 10/d}}}").await;
