@@ -207,7 +207,8 @@ fn numbers_and_times_read_well() {
 #[test]
 fn a_fleet_is_shown_in_plain_words() {
     let mut snapshot = busy();
-    (snapshot.backends[0].name, snapshot.backends[0].parts) = ("main".into(), Some([1 << 20, 2 << 20, 4 << 20]));
+    (snapshot.backends[0].name, snapshot.backends[0].parts) =
+        ("main".into(), Some([1 << 20, 2 << 20, 4 << 20]));
     let others = BTreeMap::from([("main".to_owned(), (3 << 20, 5))]);
     let fleet = FleetStatus {
         connected: true,
@@ -235,7 +236,8 @@ fn a_fleet_is_shown_in_plain_words() {
     ] {
         assert!(well.contains(part), "{part} is missing: {well}");
     }
-    let away = FleetStatus { connected: false, error: Some("refused".into()), others: BTreeMap::new(), ..fleet };
+    let away =
+        FleetStatus { connected: false, error: Some("refused".into()), others: BTreeMap::new(), ..fleet };
     let away = shown(&away);
     for part in [
         "<span class=\"pill bad\">does not answer</span>",

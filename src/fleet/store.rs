@@ -1,7 +1,7 @@
 //! Carries renewals to the store and answers back. A connection knows which run of the store's process it leads to, so that a
 //! restart, a restored dump and a replica that took over are all seen as a lost memory.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, Pipeline, RedisError, Script, Value, aio::MultiplexedConnection,
@@ -200,10 +200,12 @@ impl Store {
         }
         let asks_names = !round.boards.is_empty();
         if asks_names {
-            pipeline.cmd("HKEYS").arg(format!("{}{SEATS}", self.prefix));
+            // The scripts need this command too: no other permission is asked for.
+            pipeline.cmd("HGETALL").arg(format!("{}{SEATS}", self.prefix));
         }
         let mut answers: Vec<Value> = pipeline.query_async(&mut connection.inner).await?;
-        let names = answers.pop_if(|_| asks_names).and_then(|names| from_redis_value::<Vec<String>>(names).ok());
+        let seats = answers.pop_if(|_| asks_names);
+        let seats = seats.and_then(|seats| from_redis_value::<BTreeMap<String, String>>(seats).ok());
         let counted = round.leases.len() + round.tokens.len();
         let boards = answers.split_off(counted.min(answers.len()));
         let numbers = answers.into_iter().map(from_redis_value::<Vec<u64>>).collect::<Result<Vec<_>, _>>();
@@ -219,7 +221,7 @@ impl Store {
                 .map(|(reply, ask)| read_board(reply, ask))
                 .collect(),
             // Beside them stands the state of the pool.
-            members: names.map(|names| names.into_iter().filter(|name| name != "~").collect()),
+            members: seats.map(|seats| seats.into_keys().filter(|name| name != "~").collect()),
         })
     }
 

@@ -128,9 +128,10 @@ impl Clients {
         let builder = builder.with_crls(self.lists.iter().cloned());
         let builder = if is_optional { builder.allow_unauthenticated() } else { builder };
         builder.build().map_err(|error| match error {
-            VerifierBuilderError::InvalidCrl(error) => {
-                TlsError::new("client_crl_file", format!("holds a list that cannot be used: {error:?}"))
-            }
+            VerifierBuilderError::InvalidCrl(error) => TlsError::new(
+                "client_crl_file",
+                format!("holds a list that cannot be used: {}", in_words(&error.into())),
+            ),
             other => wrong(other.to_string()),
         })
     }

@@ -32,12 +32,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "exposition", run: wire::exposition, seeds: wire::expositions, rounds: 20_000 },
     Target { name: "promql", run: query::promql, seeds: query::queries, rounds: 20_000 },
     Target { name: "pattern", run: query::pattern, seeds: query::patterns, rounds: 2_000 },
-    Target {
-        name: "enforcement",
-        run: enforcement::enforcement,
-        seeds: enforcement::texts,
-        rounds: 20_000,
-    },
+    Target { name: "enforcement", run: enforcement::enforcement, seeds: enforcement::texts, rounds: 20_000 },
     Target {
         name: "enforcement_read",
         run: enforcement::enforcement_read,

@@ -53,7 +53,11 @@ fn fleet(out: &mut String, fleet: &FleetStatus, backends: &[Backend]) -> fmt::Re
         (false, _, None) => ("warn", "not asked yet"),
     };
     let (run, most) = (units::count(fleet.proxies), units::count(fleet.replicas_max));
-    let run = if fleet.connected { format!("{run} of at most {most}") } else { format!("unknown, of at most {most}") };
+    let run = if fleet.connected {
+        format!("{run} of at most {most}")
+    } else {
+        format!("unknown, of at most {most}")
+    };
     write!(
         out,
         "<section><h2>Fleet</h2><dl><dt>store of leases</dt><dd><span class=\"pill {class}\">{store}</span></dd>\
@@ -75,7 +79,9 @@ fn fleet(out: &mut String, fleet: &FleetStatus, backends: &[Backend]) -> fmt::Re
                 }
                 let others = fleet.others.get(&one.name).map_or_else(
                     || "unknown".to_owned(),
-                    |(bytes, queries)| format!("{} <small>{} queries</small>", units::bytes(*bytes), units::count(*queries)),
+                    |(bytes, queries)| {
+                        format!("{} <small>{} queries</small>", units::bytes(*bytes), units::count(*queries))
+                    },
                 );
                 cell(out, OTHERS, others)
             })
@@ -96,11 +102,11 @@ fn quotas(out: &mut String, snapshot: &Snapshot) -> fmt::Result {
     out.write_str("<section><h2>Quotas</h2>")?;
     table(out, "Quotas of this hour or day", &[TENANT, QUOTA, USED, LEFT, ANEW], |out| {
         snapshot.quotas.iter().try_for_each(|one| {
-            row(out, format_args!("{} {}", one.tenant, one.quota), |out| {
+            row(out, format_args!("{} {}", one.tenant, one.kind), |out| {
                 cell(out, TENANT, escaped(&one.tenant))?;
                 let max = one.share.of.map_or_else(String::new, units::count);
                 let per = duration::text(Duration::from_millis(one.length_ms));
-                cell(out, QUOTA, format_args!("{max} {} <small>in {per}</small>", one.quota))?;
+                cell(out, QUOTA, format_args!("{max} {} <small>in {per}</small>", one.kind))?;
                 let percent = one.share.percent().unwrap_or(0);
                 let used = format!("{} <small>{percent} %</small>", units::count(one.share.used));
                 cell(out, USED, filled("share of the quota", percent.min(100), &used))?;

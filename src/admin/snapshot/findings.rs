@@ -114,7 +114,7 @@ impl Snapshot {
 impl Quota {
     fn sentence(&self, now_ms: i64) -> String {
         let (max, left) = (self.share.of.unwrap_or(0), self.ends_ms.saturating_sub(now_ms.max(0) as u64));
-        let (used, max, what) = (units::count(self.share.used), units::count(max), self.quota);
+        let (used, max, what) = (units::count(self.share.used), units::count(max), self.kind);
         format!(
             "tenant {} has used {used} of its quota of {max} {what}: its queries run in the slow lane, or get 429, for another {}",
             self.tenant,
@@ -125,9 +125,9 @@ impl Quota {
 
 fn fleet_findings(fleet: &FleetStatus, say: &mut impl FnMut(Severity, String)) {
     if let Some(error) = &fleet.error {
-        let since = fleet.away_since.map_or_else(String::new, |at| {
-            format!(" for {}", span(at.elapsed().as_millis() as u64))
-        });
+        let since = fleet
+            .away_since
+            .map_or_else(String::new, |at| format!(" for {}", span(at.elapsed().as_millis() as u64)));
         let text = format!(
             "the store of leases does not answer{since} ({error}): this proxy keeps to its fixed part of every budget. Light \
              queries run as ever, heavy ones that do not fit that part wait and are then refused with 503, and orders and rules \

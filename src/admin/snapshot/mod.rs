@@ -128,7 +128,7 @@ pub struct Quota {
     /// Whose.
     pub tenant: String,
     /// Of what: `queries` or `samples`.
-    pub quota: &'static str,
+    pub kind: &'static str,
     /// Used by all proxies, as far as known, of the quota.
     #[serde(flatten)]
     pub share: Share,

@@ -134,7 +134,7 @@ fn quotas(admission: &Admission) -> Vec<Quota> {
         let max = policy.tenant(&tenant).quota.of(used.kind).rate?.count.get();
         Some(Quota {
             tenant: tenant.to_string(),
-            quota: used.kind.as_str(),
+            kind: used.kind.as_str(),
             share: Share { used: used.all, of: Some(max) },
             left: max.saturating_sub(used.all),
             length_ms: used.window.1.as_millis() as u64,
@@ -142,7 +142,7 @@ fn quotas(admission: &Admission) -> Vec<Quota> {
         })
     };
     let mut quotas: Vec<_> = admission.quotas_used().into_iter().filter_map(quota).collect();
-    quotas.sort_by_cached_key(|quota| (Reverse(quota.share.percent()), quota.tenant.clone(), quota.quota));
+    quotas.sort_by_cached_key(|quota| (Reverse(quota.share.percent()), quota.tenant.clone(), quota.kind));
     quotas.truncate(TENANTS_SHOWN);
     quotas
 }
