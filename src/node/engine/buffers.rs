@@ -102,20 +102,13 @@ impl<T: Buffer> Pooled<T> {
 }
 
 impl Meter<'_> {
-    /// Asks a pool for something, again while it is patient; waiting ends when the query is canceled.
+    /// Asks a pool for something; waiting ends when the query is canceled.
     pub(super) fn granted<T>(
         &self,
-        mut ask: impl FnMut(Claim<'_>) -> Result<T, PoolExhausted>,
+        ask: impl FnOnce(Claim<'_>) -> Result<T, PoolExhausted>,
     ) -> Result<T, EvalError> {
         let gone = || self.check().is_err();
-        let claim = Claim::until(&gone).first(self.goes_first());
-        for _ in 1..self.patience() {
-            if let Ok(granted) = ask(claim) {
-                return Ok(granted);
-            }
-            self.check()?;
-        }
-        ask(claim).or_else(|exhausted| {
+        ask(Claim::until(&gone).first(self.first())).or_else(|exhausted| {
             self.check()?;
             Err(EvalError::Exhausted(exhausted))
         })

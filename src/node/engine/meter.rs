@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{buffers::Pools, error::EvalError, options::Options};
-use crate::node::pool::Loan;
+use crate::node::pool::{Loan, Others};
 
 /// A point is a float.
 pub(super) const POINT_BYTES: u64 = 8;
@@ -95,8 +95,7 @@ pub(super) struct Meter<'a> {
     limits: Limits,
     cancel: &'a AtomicBool,
     pools: Option<Pools>,
-    patience: u32,
-    first: bool,
+    first: Option<Arc<dyn Others>>,
     observer: Option<Arc<dyn ReadObserver>>,
     series: AtomicU64,
     samples: AtomicU64,
@@ -108,9 +107,10 @@ pub(super) struct Meter<'a> {
 impl<'a> Meter<'a> {
     pub(super) fn new(options: &Options, cancel: &'a AtomicBool) -> Self {
         let [series, samples, queryable, held, peak] = [const { AtomicU64::new(0) }; 5];
-        let Options { limits, patience, first, .. } = *options;
-        let (pools, observer) = (options.pools.clone(), options.observer.clone());
-        Self { limits, cancel, pools, patience, first, observer, series, samples, queryable, held, peak }
+        let (pools, first, observer) =
+            (options.pools.clone(), options.first.clone(), options.observer.clone());
+        let limits = options.limits;
+        Self { limits, cancel, pools, first, observer, series, samples, queryable, held, peak }
     }
 
     pub(super) fn usage(&self) -> Usage {
@@ -126,13 +126,9 @@ impl<'a> Meter<'a> {
         self.pools.as_ref()
     }
 
-    pub(super) fn patience(&self) -> u32 {
-        self.patience
-    }
-
-    /// Whether others leave memory to this query.
-    pub(super) fn goes_first(&self) -> bool {
-        self.first
+    /// The other queries, if those leave memory to this one.
+    pub(super) fn first(&self) -> Option<&dyn Others> {
+        self.first.as_deref()
     }
 
     /// Fails once the query was canceled. Cheap enough for every step.

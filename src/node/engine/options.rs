@@ -7,6 +7,7 @@ use super::{
     meter::{Limits, ReadObserver},
     workers::Workers,
 };
+use crate::node::pool::Others;
 
 /// How a query is evaluated.
 #[derive(Clone, Debug)]
@@ -21,10 +22,8 @@ pub struct Options {
     pub workers: Workers,
     /// Where its memory comes from; from the allocator if it is nothing.
     pub pools: Option<Pools>,
-    /// How often it waits for memory, each time as long as the pools say, before it fails.
-    pub patience: u32,
-    /// Whether other queries leave a part of the memory to it ([`Cap::give_way`](crate::node::pool::Cap::give_way)).
-    pub first: bool,
+    /// The other queries, if those leave memory to it ([`Cap::give_way`](crate::node::pool::Cap::give_way)).
+    pub first: Option<Arc<dyn Others>>,
     /// The observer of its reads.
     pub observer: Option<Arc<dyn ReadObserver>>,
 }
@@ -37,8 +36,7 @@ impl Default for Options {
             limits: Limits::default(),
             workers: Workers::default(),
             pools: None,
-            patience: 1,
-            first: false,
+            first: None,
             observer: None,
         }
     }

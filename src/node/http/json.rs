@@ -114,12 +114,13 @@ pub(super) fn is_compressed(headers: &HeaderMap) -> bool {
 /// The resources of an answer while it is sent: the place of its read, buffers, and its memory.
 pub(super) struct Sending {
     buffers: Buffers,
-    _held: (Place, Option<Loan>),
+    /// The memory goes back before the place.
+    _held: (Option<Loan>, Place),
 }
 
 impl Sending {
     pub(super) fn new(buffers: Buffers, place: Place, loan: Option<Loan>) -> Self {
-        Self { buffers, _held: (place, loan) }
+        Self { buffers, _held: (loan, place) }
     }
 }
 

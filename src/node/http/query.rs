@@ -108,8 +108,7 @@ impl Query {
         let (pools, compressed) = (Arc::clone(&node.pools), json::is_compressed(&asked.headers));
         let run = move |turn: Turn<'_>| {
             let buffers = json::Buffers::lend(&pools, compressed, turn).map_err(EvalError::Exhausted)?;
-            let options =
-                engine::Options { patience: turn.patience, first: turn.is_last(), ..options.clone() };
+            let options = engine::Options { first: turn.first.cloned(), ..options.clone() };
             let answer = engine::evaluate(&self.ast, times, &*db, &options, turn.canceled);
             let mut answer = answer.map_err(|error| read_quota::explained(error, counted.as_deref()))?;
             let shape = Shape::of(&self.ast, times, self.lookback_ms);

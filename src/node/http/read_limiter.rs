@@ -1,36 +1,33 @@
 //! Reads on threads of their own: bounded in number, stopped by their deadline or when nobody waits any more.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{
-            AtomicBool, AtomicU64,
-            Ordering::{Relaxed, SeqCst},
-        },
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Settings, error::Failure};
 use crate::{
     base::ErrorKind,
-    node::pool::{Cap, Claim},
+    node::pool::{Cap, Claim, Others},
 };
 
 /// Places in the line of reads that run again.
 const LINE: u32 = 4;
-/// How often a read that has the whole line waits for memory before it fails: answers that were worked out before are
-/// being sent, and give theirs back.
-const PATIENCE: u32 = 8;
 
 /// Counts and bounds reads.
 ///
 /// A read runs beside all others at first. If the pool has no memory for it among them it gives back all that it holds,
 /// and runs again beside fewer: with a quarter of the line, then half of it, then all of it. So reads that fill the pool
 /// together without one of them being able to end run a few at a time, and those that need little wait for nobody. While one
-/// has all of the line others leave a part of the pool to it ([`Cap::give_way`]), so that it ends though others come meanwhile.
+/// has all of the line others leave memory to it ([`Cap::give_way`]), and it waits for those that began before: new ones, however
+/// many come, keep it from nothing.
 #[derive(Debug)]
 pub(super) struct ReadLimiter {
     outstanding: Arc<Semaphore>,
@@ -38,55 +35,73 @@ pub(super) struct ReadLimiter {
     line: Arc<Semaphore>,
     cap: Arc<Cap>,
     /// Reads that run or are being sent.
-    holders: Arc<Holders>,
+    holders: Arc<Mutex<Holders>>,
     max: usize,
     refused: AtomicU64,
     done: AtomicU64,
     again: AtomicU64,
 }
 
-/// A place among the outstanding reads, with the other guards of a read; given back when dropped, which is after the
-/// last byte of the answer.
+/// A place among the outstanding reads, and that of its answer among those that hold memory; given back when dropped,
+/// which is after the last byte of the answer.
 #[derive(Debug)]
 pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
-    line: Option<OwnedSemaphorePermit>,
     _holding: Option<Holding>,
 }
 
-/// Reads that may hold memory.
+/// Reads that may hold memory, by number.
 #[derive(Debug, Default)]
 struct Holders {
-    now: AtomicU64,
-    /// As many as there ever were.
-    ever: AtomicU64,
+    now: BTreeSet<u64>,
+    latest: u64,
 }
 
 /// One of them.
 #[derive(Debug)]
 struct Holding {
-    holders: Arc<Holders>,
+    holders: Arc<Mutex<Holders>>,
     number: u64,
     /// Whether there was no other one when it began.
     began_alone: bool,
 }
 
 impl Holding {
-    fn new(holders: &Arc<Holders>) -> Self {
-        let number = holders.ever.fetch_add(1, SeqCst) + 1;
-        let began_alone = holders.now.fetch_add(1, SeqCst) == 0;
+    fn new(holders: &Arc<Mutex<Holders>>) -> Self {
+        let mut all = holders.lock();
+        all.latest += 1;
+        let (number, began_alone) = (all.latest, all.now.is_empty());
+        all.now.insert(number);
+        drop(all);
         Self { holders: Arc::clone(holders), number, began_alone }
     }
 
     /// Whether there was no other one at any time since it began.
     fn was_alone(&self) -> bool {
-        self.began_alone && self.holders.ever.load(SeqCst) == self.number
+        self.began_alone && self.holders.lock().latest == self.number
     }
 }
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        self.holders.now.fetch_sub(1, SeqCst);
+        self.holders.lock().now.remove(&self.number);
+    }
+}
+
+/// All reads but one.
+#[derive(Debug)]
+struct AllBut {
+    holders: Arc<Mutex<Holders>>,
+    number: u64,
+}
+
+impl Others for AllBut {
+    fn latest(&self) -> u64 {
+        self.holders.lock().latest
+    }
+
+    fn remain(&self, number: u64) -> bool {
+        self.holders.lock().now.range(..=number).any(|other| *other != self.number)
     }
 }
 
@@ -95,24 +110,22 @@ impl Drop for Holding {
 pub(super) struct Turn<'a> {
     /// Raised once nobody wants the answer any more: to be looked at often.
     pub(super) canceled: &'a AtomicBool,
-    /// How often it waits for memory before it fails.
-    pub(super) patience: u32,
+    /// The other reads, if it has the whole line, so that they leave memory to it.
+    pub(super) first: Option<&'a Arc<dyn Others>>,
 }
 
-impl Turn<'_> {
+impl<'t> Turn<'t> {
     /// Whether nobody wants the answer any more.
     pub(super) fn is_over(&self) -> bool {
         self.canceled.load(Relaxed)
     }
 
-    /// Whether the read has the whole line, so that others leave memory to it.
-    pub(super) fn is_last(&self) -> bool {
-        self.patience == PATIENCE
-    }
-
     /// The read's claim on memory.
-    pub(super) fn claim<'a>(&self, gone: &'a dyn Fn() -> bool) -> Claim<'a> {
-        Claim::until(gone).first(self.is_last())
+    pub(super) fn claim<'a>(&self, gone: &'a dyn Fn() -> bool) -> Claim<'a>
+    where
+        't: 'a,
+    {
+        Claim::until(gone).first(self.first.map(|others| &**others))
     }
 }
 
@@ -179,7 +192,7 @@ impl ReadLimiter {
             let message = format!("the node has {} reads outstanding, and takes no more", self.max);
             return Err(Failure::new(ErrorKind::QueueFull, message));
         };
-        let place = Place { _permit: permit, line: None, _holding: None };
+        let place = Place { _permit: permit, _holding: None };
         let canceled = Arc::new(AtomicBool::new(false));
         let _stop = StopOnDrop(Arc::clone(&canceled));
         let ended = tokio::time::timeout(timeout, self.turns(place, canceled, Arc::new(read))).await;
@@ -195,11 +208,9 @@ impl ReadLimiter {
     ) -> Result<(T, Place), Failure> {
         let mut share = 0;
         loop {
-            // A read with a part of the line must not wait for a larger one: others do, too.
-            drop(place.line.take());
             // Neither semaphore is ever closed. A read that waits for a turn has its part of the line, and those that
             // have a turn wait for neither.
-            place.line = match share {
+            let line = match share {
                 0 => None,
                 share => Arc::clone(&self.line).acquire_many_owned(share).await.ok(),
             };
@@ -208,11 +219,13 @@ impl ReadLimiter {
             let holding = Holding::new(&self.holders);
             let cap = (share == LINE).then(|| Arc::clone(&self.cap));
             let turn = move || {
-                // All are held until the thread is done, however early the client leaves.
-                let _running = running;
+                // All are held until the thread is done, however early the client leaves. An answer that is being sent
+                // has no part of the line: its client may read slowly, and the next one waits for its memory alone.
+                let _held = (running, line);
                 let _gave_way = cap.as_ref().map(Cap::give_way);
-                let patience = if share == LINE { PATIENCE } else { 1 };
-                let outcome = read(Turn { canceled: &canceled, patience });
+                let others = AllBut { holders: Arc::clone(&holding.holders), number: holding.number };
+                let first = cap.is_some().then(|| Arc::new(others) as Arc<dyn Others>);
+                let outcome = read(Turn { canceled: &canceled, first: first.as_ref() });
                 match outcome {
                     Ok(value) => (Ok(value), Place { _holding: Some(holding), ..place }),
                     Err(failure) => (Err(explained(failure, &holding)), place),
@@ -245,8 +258,6 @@ fn explained(failure: Failure, holding: &Holding) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use parking_lot::Mutex;
-
     use super::*;
     use crate::node::{
         engine::EvalError,
@@ -314,19 +325,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_turn_is_patient_and_an_answer_keeps_its_part_of_the_line() {
+    async fn the_last_turn_goes_first_and_an_answer_that_is_sent_has_no_part_of_the_line() {
         let reads = limiter(&Settings::default());
         let ((), other) = reads.run(Duration::MAX, |_| Ok(())).await.unwrap();
-        let waits = Arc::new(Mutex::new(Vec::new()));
-        let noted = Arc::clone(&waits);
+        let turns = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&turns);
         let read = move |turn: Turn<'_>| {
-            noted.lock().push(turn.patience);
-            if turn.patience == 1 { exhausted() } else { Ok(()) }
+            // It waits for the other one, and for none that has not come yet.
+            let others = turn.first.map(|others| (others.remain(others.latest()), others.remain(0)));
+            noted.lock().push(others);
+            if others.is_none() { exhausted() } else { Ok(()) }
         };
         let ((), place) = reads.run(Duration::MAX, read).await.unwrap();
-        assert_eq!(*waits.lock(), [1, 1, 1, PATIENCE]);
-        assert_eq!((reads.line.available_permits(), reads.holders.now.load(SeqCst)), (0, 2));
+        assert_eq!(*turns.lock(), [None, None, None, Some((true, false))]);
+        assert_eq!((reads.line.available_permits(), reads.holders.lock().now.len()), (LINE as usize, 2));
         drop((place, other));
-        assert_eq!((reads.line.available_permits(), reads.holders.now.load(SeqCst)), (LINE as usize, 0));
+        assert_eq!(reads.holders.lock().now.len(), 0);
     }
 }

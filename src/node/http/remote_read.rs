@@ -45,7 +45,7 @@ pub(super) async fn read(State(node): State<Arc<Node>>, request: Request) -> Res
     let (found, place) = node.reads.run(node.settings().timeout, run).await?;
     let headers = [(header::CONTENT_TYPE, "application/x-protobuf"), (header::CONTENT_ENCODING, "snappy")];
     let mut response =
-        (headers, Body::from_stream(pieces(found.packed, (place, found.loan)))).into_response();
+        (headers, Body::from_stream(pieces(found.packed, (found.loan, place)))).into_response();
     // The protocol has no place for warnings.
     if let Ok(value) = HeaderValue::try_from(found.warnings.join("; "))
         && !value.is_empty()

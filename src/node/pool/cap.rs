@@ -63,23 +63,33 @@ impl PoolExhausted {
     }
 }
 
+/// The other queries that may hold memory, numbered in the order in which they began.
+pub trait Others: fmt::Debug + Send + Sync {
+    /// The number of the latest.
+    fn latest(&self) -> u64;
+
+    /// Whether one with this number or a lower one may still hold memory.
+    fn remain(&self, number: u64) -> bool;
+}
+
 /// A claim on memory.
 #[derive(Clone, Copy)]
 pub struct Claim<'a> {
     gone: &'a dyn Fn() -> bool,
-    first: bool,
+    first: Option<&'a dyn Others>,
 }
 
 impl<'a> Claim<'a> {
     /// Of a query that waits until it is `gone`: until nobody wants its answer any more.
     pub fn until(gone: &'a dyn Fn() -> bool) -> Self {
-        Self { gone, first: false }
+        Self { gone, first: None }
     }
 
-    /// The same for the query that others leave a part of the memory to, if it is that one: see [`Cap::give_way`].
+    /// The same for the query that goes first, if it is that one: others leave memory to it (see [`Cap::give_way`]), and it
+    /// waits as long as any of them that began before the wait holds some.
     #[must_use]
-    pub fn first(self, first: bool) -> Self {
-        Self { first, ..self }
+    pub fn first(self, others: Option<&'a dyn Others>) -> Self {
+        Self { first: others, ..self }
     }
 }
 
@@ -89,8 +99,8 @@ impl fmt::Debug for Claim<'_> {
     }
 }
 
-/// The part of the memory that all others leave free for the query that goes first. It waits at most once for each such part
-/// that it takes: others that get no more give theirs back when their wait is over.
+/// The part of the memory that all others leave free for the query that goes first, so that it waits once for each such part
+/// that it takes, and not for each buffer.
 const LEFT: u64 = 4;
 
 /// How often a query that waits at the bound asks whether it is still wanted.
@@ -113,6 +123,8 @@ pub struct Cap {
     waiting: AtomicU64,
     /// Queries that go first.
     first: AtomicU64,
+    /// Bytes for which they wait.
+    wanted: AtomicU64,
     exhausted: AtomicU64,
     gate: Mutex<()>,
     returned: Condvar,
@@ -129,6 +141,7 @@ impl Cap {
             peak: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             first: AtomicU64::new(0),
+            wanted: AtomicU64::new(0),
             exhausted: AtomicU64::new(0),
             gate: Mutex::new(()),
             returned: Condvar::new(),
@@ -174,8 +187,9 @@ impl Cap {
         }
     }
 
-    /// Has all others leave a quarter of the memory free, until the returned guard is dropped, for claims that go
-    /// [first](Claim::first). Without it a query would wait for ever while new ones come with the same need.
+    /// Has all others leave a quarter of the memory free, or more if more is waited for, until the returned guard is dropped,
+    /// for claims that go [first](Claim::first). Without it a query would wait for ever while new ones come with the same
+    /// need.
     pub fn give_way(self: &Arc<Self>) -> GaveWay {
         self.first.fetch_add(1, Ordering::SeqCst);
         GaveWay(Arc::clone(self))
@@ -184,9 +198,10 @@ impl Cap {
     /// Whether a claim leaves the reserved part free.
     pub(super) fn may_lend(&self, bytes: u64, claim: Claim<'_>) -> bool {
         let Mode::Bounded { bytes: bound, .. } = self.mode else { return true };
-        claim.first
+        let left = (bound / LEFT).max(self.wanted.load(Ordering::SeqCst));
+        claim.first.is_some()
             || self.first.load(Ordering::SeqCst) == 0
-            || self.lent().saturating_add(bytes) <= bound - bound / LEFT
+            || self.lent().saturating_add(bytes) <= bound.saturating_sub(left)
     }
 
     /// Counts `bytes` that are to lie free, unless they pass the bound.
@@ -266,9 +281,12 @@ impl Cap {
         }
         // Waiters announce themselves before they look at `lent`; `release` lowers `lent` before it looks at the
         // waiters. So one of the two sees the other, and no wake-up is lost.
+        let wanted = if claim.first.is_some() { bytes } else { 0 };
+        self.wanted.fetch_add(wanted, Ordering::SeqCst);
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let got = self.wait_for(bytes, wait, claim);
         self.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.wanted.fetch_sub(wanted, Ordering::SeqCst);
         if got { Ok(()) } else { Err(self.refuse(bytes, cap)) }
     }
 
@@ -283,16 +301,22 @@ impl Cap {
 
     fn wait_for(&self, bytes: u64, wait: Duration, claim: Claim<'_>) -> bool {
         let deadline = Instant::now() + wait;
+        let first = claim.first.map(|others| (others, others.latest()));
+        let is_in_vain = || match first {
+            Some((others, latest)) => !others.remain(latest),
+            None => Instant::now() >= deadline,
+        };
         let Ok(mut gate) = self.gate.lock() else { return false };
         loop {
+            // Asked before the last try: what others hold until then comes back before they are gone.
+            let is_last = is_in_vain() || (claim.gone)();
             if self.may_lend(bytes, claim) && self.try_charge(bytes) {
                 return true;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || (claim.gone)() {
+            if is_last {
                 return false;
             }
-            let Ok((next, _)) = self.returned.wait_timeout(gate, left.min(LOOK)) else { return false };
+            let Ok((next, _)) = self.returned.wait_timeout(gate, wait.min(LOOK)) else { return false };
             gate = next;
         }
     }

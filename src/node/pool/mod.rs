@@ -22,7 +22,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use bucket::{Bucket, BucketPool, Buckets};
-pub use cap::{Cap, Claim, GaveWay, Mode, PoolExhausted};
+pub use cap::{Cap, Claim, GaveWay, Mode, Others, PoolExhausted};
 pub use lease::Lease;
 pub use loan::{Ledger, Loan};
 pub use metrics::PoolMetrics;

@@ -301,6 +301,22 @@ fn what_a_buffer_grew_to_is_charged_afterwards() {
     lease.settle(Claim::until(&|| false)).unwrap_err();
 }
 
+/// Other queries, which hold memory until they are gone.
+#[derive(Debug, Default)]
+struct Remain {
+    gone: AtomicBool,
+}
+
+impl Others for Remain {
+    fn latest(&self) -> u64 {
+        1
+    }
+
+    fn remain(&self, _number: u64) -> bool {
+        !self.gone.load(Ordering::SeqCst)
+    }
+}
+
 #[test]
 fn others_leave_a_quarter_to_who_goes_first() {
     let (supply, _) = supply(bounded(100), &Jobs::default());
@@ -313,7 +329,7 @@ fn others_leave_a_quarter_to_who_goes_first() {
     other.grow(1, others).unwrap_err();
     // Free buffers are part of the memory that is left.
     assert!(pool.get(16).is_err());
-    first.grow(25, others.first(true)).unwrap();
+    first.grow(25, others.first(Some(&Remain::default()))).unwrap();
     assert_eq!(supply.cap.lent(), 100);
     drop((gave_way, first));
     other.grow(25, others).unwrap();
@@ -336,13 +352,62 @@ fn who_goes_first_ends_while_ever_new_ones_come() {
             });
         }
         let _gave_way = supply.cap.give_way();
-        let mut waits = 0;
         let mut loan = ledger.loan();
-        while loan.charged() < 950 {
-            waits += u32::from(loan.grow(10, Claim::until(&|| false).first(true)).is_err());
+        let others = Remain::default();
+        for bytes in [10, 600, 10, 330] {
+            loan.grow(bytes, Claim::until(&|| false).first(Some(&others))).unwrap();
         }
         done.store(true, Ordering::Relaxed);
-        // A wait may be in vain when it ends a moment before those of the others do.
-        assert!(waits <= 40, "{waits}");
+    });
+}
+
+#[test]
+fn others_get_nothing_of_the_memory_for_which_the_first_waits() {
+    let mode = Mode::Bounded { bytes: 100, wait: Duration::from_millis(1) };
+    let (supply, _) = supply(mode, &Jobs::default());
+    let ledger = Ledger::new("working", &supply);
+    let (mut first, mut other) = (ledger.loan(), ledger.loan());
+    let others = Claim::until(&|| false);
+    other.grow(70, others).unwrap();
+    let _gave_way = supply.cap.give_way();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(move || {
+            let remain = Remain::default();
+            first.grow(60, Claim::until(&|| false).first(Some(&remain))).map(|()| first)
+        });
+        while supply.cap.waiting() == 0 {
+            std::thread::yield_now();
+        }
+        other.keep_only(45);
+        // Less than three quarters are lent, but all that comes back is the first one's.
+        let taken = other.grow(5, others);
+        other.keep_only(40);
+        assert_eq!(first.join().unwrap().unwrap().charged(), 60);
+        taken.unwrap_err();
+    });
+}
+
+#[test]
+fn the_first_waits_as_long_as_others_hold_memory_and_no_longer() {
+    let mode = Mode::Bounded { bytes: 100, wait: Duration::from_millis(1) };
+    let (supply, _) = supply(mode, &Jobs::default());
+    let ledger = Ledger::new("working", &supply);
+    let (mut first, mut other) = (ledger.loan(), ledger.loan());
+    let others = Claim::until(&|| false);
+    other.grow(70, others).unwrap();
+    let _gave_way = supply.cap.give_way();
+    let remain = Remain::default();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| first.grow(60, Claim::until(&|| false).first(Some(&remain))));
+        while supply.cap.waiting() == 0 {
+            std::thread::yield_now();
+        }
+        // Each of these waits is in vain after a millisecond.
+        for _ in 0..20 {
+            other.grow(50, others).unwrap_err();
+        }
+        assert!(!first.is_finished());
+        remain.gone.store(true, Ordering::SeqCst);
+        assert_eq!(first.join().unwrap().unwrap_err().asked, 60);
     });
 }
