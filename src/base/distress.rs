@@ -59,11 +59,14 @@ pub struct Distress {
     pub silent: bool,
     /// The share of the budget, 0 to 1, to which the window sinks meanwhile.
     pub ceiling: Option<f64>,
+    /// Queries that the backend runs at a time, where it says so; more wait inside of it.
+    pub places: Option<u64>,
 }
 
 impl Distress {
     /// No distress.
-    pub const NONE: Self = Self { pressure: None, underestimate: 1.0, silent: false, ceiling: None };
+    pub const NONE: Self =
+        Self { pressure: None, underestimate: 1.0, silent: false, ceiling: None, places: None };
 
     /// Whether nothing speaks against more than runs now.
     pub fn is_ease(&self) -> bool {

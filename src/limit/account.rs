@@ -2,7 +2,7 @@
 
 use super::{
     charge::Charge,
-    lane::Open,
+    lane::{Lane, Open},
     queue::{Queue, Waiter},
     shares::percent_of,
     usage::Usage,
@@ -20,6 +20,8 @@ pub(super) struct Reserve {
 #[derive(Debug, Default)]
 pub(super) struct Account {
     pub(super) used: Usage,
+    /// Light queries among them that use the heavy lane.
+    guests: u64,
     pub(super) by_class: Vec<Usage>,
     pub(super) queue: Queue,
     /// Waiting queries by class.
@@ -29,6 +31,7 @@ pub(super) struct Account {
 impl Account {
     pub(super) fn add(&mut self, charge: &Charge) {
         self.used.add(charge.bytes);
+        self.guests += u64::from(charge.light && charge.lane == Lane::Heavy);
         self.by_class[charge.class].add(charge.bytes);
     }
 
@@ -46,18 +49,24 @@ impl Account {
 
     pub(super) fn remove(&mut self, charge: &Charge) {
         self.used.remove(charge.bytes);
+        self.guests -= u64::from(charge.light && charge.lane == Lane::Heavy);
         self.by_class[charge.class].remove(charge.bytes);
     }
 
-    /// Whether a charge fits the open part of the lane beside the running queries; an empty lane takes any query, so
-    /// that neither the window nor a reserve shuts a query out. The reason is the first that applies.
+    /// Queries that run in their own lane.
+    pub(super) const fn own(&self) -> u64 {
+        self.used.queries - self.guests
+    }
+
+    /// Whether a charge fits the open part of the lane beside the running queries. A lane without queries of its own
+    /// takes any, so that neither the window nor a reserve shuts a query out. The reason is the first that applies.
     pub(super) fn fits(&self, charge: &Charge, open: Open, reserves: &[Reserve]) -> Result<(), WaitReason> {
-        if self.used.queries == 0 {
-            return if open.slots == Some(0) { Err(WaitReason::Slots) } else { Ok(()) };
-        }
         let with = self.used.plus(charge.bytes);
         if open.slots.is_some_and(|slots| with.queries > slots) {
             return Err(WaitReason::Slots);
+        }
+        if self.own() == 0 {
+            return Ok(());
         }
         if !with.within(open.memory, None) {
             return Err(WaitReason::Window);

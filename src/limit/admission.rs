@@ -379,7 +379,7 @@ impl Waiting {
     /// Ends with its turn, or with the longest wait.
     pub(super) async fn turn(mut self, request: &AdmissionRequest) -> Result<Admitted, Refusal> {
         let longest = self.place.longest;
-        let end = request.deadline.min(self.since + longest);
+        let end = self.since + longest;
         let outcome = match timeout_at(end, &mut self.turn).await {
             Ok(Ok(outcome)) => outcome,
             // The time is up, but it may just have been handed over.

@@ -43,6 +43,8 @@ pub(super) struct Backend {
     askers: [Option<(usize, Instant)>; 2],
     /// When its distress was last looked at.
     looked: Option<Instant>,
+    /// Queries that it runs at a time, by its own word.
+    places: Option<u64>,
     /// When the lease ends.
     leased_until: Option<Instant>,
 }
@@ -67,6 +69,7 @@ impl Backend {
             peak: Load::default(),
             askers: [None; 2],
             looked: None,
+            places: None,
             leased_until: None,
         }
     }
@@ -77,11 +80,11 @@ impl Backend {
         self.budget = Budget::of(budget, sharing, self.budget.leased);
         self.linger = budget.linger;
         let now = self.budget.heavy_memory().unwrap_or(0);
-        if before != now {
+        let is_new = before == 0 || (self.window.is_unproven() && self.window.cut_by().is_none());
+        if is_new {
+            self.window = Window::new(now, budget.unproven_percent, self.budget.replicas());
+        } else if before != now {
             self.window.resize(before, now);
-        }
-        if budget.unproven_percent == 100 && self.window.is_unproven() && self.window.cut_by().is_none() {
-            self.window = Window::new(now, 100, self.budget.replicas());
         }
     }
 
@@ -149,6 +152,13 @@ impl Backend {
         }
     }
 
+    /// Slots of the heavy lane for heavy queries. They get their part of the database's own places at most: in all of those,
+    /// they would keep light ones waiting there.
+    pub(super) fn heavy_slots(&self) -> Option<u64> {
+        let places = self.places.map(|all| (shares::heavy_slots(all) / self.budget.replicas()).max(1));
+        [self.budget.whole(Lane::Heavy).slots, places].into_iter().flatten().min()
+    }
+
     /// Everything that is held here.
     pub(super) fn used(&self) -> Usage {
         self.light.used.and(self.heavy.used).and(self.stalled)
@@ -194,6 +204,9 @@ impl Backend {
                 Some(_) => WaitReason::Lease,
                 None => WaitReason::Window,
             });
+        }
+        if !charge.light && self.heavy_slots().is_some_and(|slots| self.heavy.own() >= slots) {
+            return Err(WaitReason::Slots);
         }
         self.heavy.fits(charge, self.open(Lane::Heavy), reserves).map_err(|reason| match reason {
             WaitReason::Window => self.window.cut_by().map_or(reason, WaitReason::Cut),
@@ -260,7 +273,8 @@ impl Backend {
         }
     }
 
-    /// Books a query as stalled, up to the number of slots, beside the running ones.
+    /// Books a query as stalled, up to the number of slots, beside the running ones. A light one takes no memory of the heavy
+    /// lane while somebody waits for that.
     pub(super) fn stall(&mut self, charge: &Charge) -> bool {
         let budget = self.budget.whole(Lane::Heavy);
         let mut heavy = self.heavy.used;
@@ -269,7 +283,8 @@ impl Backend {
         }
         let slots = self.budget.queries().enforced();
         let fits = heavy.and(self.stalled).plus(charge.bytes).within(budget.memory, None)
-            && self.stalled.plus(charge.bytes).within(None, slots);
+            && self.stalled.plus(charge.bytes).within(None, slots)
+            && (!charge.light || self.heavy.queue.is_open());
         if fits {
             self.completed(charge);
             self.end_run(charge);
@@ -303,6 +318,7 @@ impl Backend {
     pub(super) fn observe(&mut self, distress: &Distress, peak: Load, now: Instant) {
         let elapsed = self.looked.map_or(Duration::ZERO, |looked| now.saturating_duration_since(looked));
         self.looked = Some(now);
+        self.places = distress.places.or(self.places);
         // Cut to a part of the load here, the cuts of all proxies add up to one.
         if let Some(budget) = self.budget.whole(Lane::Heavy).memory.or_else(|| self.budget.heavy_memory()) {
             self.window.observe(distress, peak.heavy_bytes.into(), budget, elapsed);

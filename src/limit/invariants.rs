@@ -20,6 +20,8 @@ pub(super) const IDLE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Holdings before a step: a budget that shrank below them is not exceeded.
 pub(super) struct Before {
     backends: Vec<[Usage; 4]>,
+    /// Heavy queries at each backend.
+    heavy: Vec<u64>,
     tenants: Vec<Usage>,
 }
 
@@ -31,6 +33,7 @@ impl Before {
     pub(super) fn of(state: &State) -> Self {
         Self {
             backends: state.backends.iter().map(accounts).collect(),
+            heavy: state.backends.iter().map(|backend| backend.lane(Lane::Heavy).own()).collect(),
             tenants: state.tenants.iter().map(|account| account.used).collect(),
         }
     }
@@ -127,8 +130,14 @@ fn excesses(state: &State, before: &Before) -> Vec<String> {
         if !heavy.and(stalled).within(memory, None) && all_grew {
             wrong.push(format!("{}: {heavy:?} and {stalled:?} pass its budget", backend.name));
         }
+        let own = backend.lane(Lane::Heavy).own();
+        if backend.heavy_slots().is_some_and(|slots| own > slots)
+            && own > before.heavy.get(slot).copied().unwrap_or(0)
+        {
+            wrong.push(format!("{}: {own} heavy queries pass its places", backend.name));
+        }
         let open = backend.open(Lane::Heavy).memory;
-        if heavy.queries > 1 && !heavy.within(open, None) && grew(heavy, was(1)) {
+        if own > 1 && !heavy.within(open, None) && grew(heavy, was(1)) {
             wrong.push(format!("{}: {heavy:?} passes its window {open:?}", backend.name));
         }
     }

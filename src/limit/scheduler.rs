@@ -39,8 +39,8 @@ impl State {
         let fits_in = |lane: Lane| {
             let is_reserved = || backend.lane(lane).is_reserved(charge, backend.open(lane), &self.reserves);
             if is_shared && !is_reserved() {
-                let slots = backend.budget.whole(lane).slots;
-                accounts().try_for_each(|account| account.fits_slots(charge, lane, slots))?;
+                let whole = backend.budget.whole(lane);
+                accounts().try_for_each(|account| account.fits_lane(charge, lane, whole))?;
             }
             backend.fits(charge, lane, &self.reserves)
         };

@@ -8,8 +8,8 @@ const LIGHT_QUERY: u64 = 128;
 const LIGHT_MEMORY: u64 = 32;
 /// The light lane's part of the slots.
 const LIGHT_SLOTS: u64 = 2;
-/// One tenant's part of a lane's slots, as numerator and denominator.
-const TENANT_SLOTS: (u64, u64) = (3, 4);
+/// One tenant's part of a lane, as numerator and denominator.
+const TENANT_PART: (u64, u64) = (3, 4);
 /// The part of a quota that runs in the slow lane beyond it.
 const QUOTA_GRACE: u64 = 10;
 /// The part of a quota that all proxies together need not lease.
@@ -22,7 +22,7 @@ const _: () = assert!(LIGHT_QUERY / LIGHT_MEMORY >= 4);
 // Heavy queries keep most of the memory and at least half of the slots.
 const _: () = assert!(LIGHT_MEMORY >= 8 && LIGHT_SLOTS >= 2);
 // A tenant has most of a lane, and never all of it.
-const _: () = assert!(TENANT_SLOTS.0 < TENANT_SLOTS.1 && TENANT_SLOTS.0 * 2 > TENANT_SLOTS.1);
+const _: () = assert!(TENANT_PART.0 < TENANT_PART.1 && TENANT_PART.0 * 2 > TENANT_PART.1);
 
 /// Bytes up to which a query is light, of a budget of `memory` bytes.
 pub const fn light(memory: u64) -> u64 {
@@ -99,10 +99,9 @@ pub(super) fn divide_quota(whole: u64, sharing: Sharing) -> (u64, u64) {
     (fixed, whole.saturating_sub(fixed.saturating_mul(replicas)))
 }
 
-/// Slots of a lane that one tenant may hold.
-pub(super) const fn tenant_slots(slots: u64) -> u64 {
-    let most =
-        slots / TENANT_SLOTS.1 * TENANT_SLOTS.0 + slots % TENANT_SLOTS.1 * TENANT_SLOTS.0 / TENANT_SLOTS.1;
+/// The part of a lane's slots or bytes that one tenant may hold.
+pub(super) const fn tenant_part(whole: u64) -> u64 {
+    let most = whole / TENANT_PART.1 * TENANT_PART.0 + whole % TENANT_PART.1 * TENANT_PART.0 / TENANT_PART.1;
     if most == 0 { 1 } else { most }
 }
 
@@ -126,10 +125,10 @@ mod tests {
         for whole in [0, 1, 2, 3, 4, 7, 20, 100, 4 << 30, u64::MAX] {
             assert_eq!(light_memory(whole) + heavy_memory(whole), whole);
             assert_eq!(light_slots(whole) + heavy_slots(whole), whole);
-            assert!(tenant_slots(whole) >= 1 && (whole < 2 || tenant_slots(whole) < whole), "{whole}");
+            assert!(tenant_part(whole) >= 1 && (whole < 2 || tenant_part(whole) < whole), "{whole}");
             assert!(light(whole) <= light_memory(whole));
         }
-        assert_eq!([20, 10, 4, 3, 2, 1].map(tenant_slots), [15, 7, 3, 2, 1, 1]);
+        assert_eq!([20, 10, 4, 3, 2, 1].map(tenant_part), [15, 7, 3, 2, 1, 1]);
     }
 
     #[test]

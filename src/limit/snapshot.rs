@@ -143,7 +143,7 @@ impl BackendSnapshot {
             name: Arc::clone(&backend.name),
             waiting: backend.waiting() as u64,
             queries: used.queries,
-            queries_capacity: match Lane::ALL.map(|lane| backend.budget.whole(lane).slots) {
+            queries_capacity: match [backend.open(Lane::Light).slots, backend.heavy_slots()] {
                 [Some(light), Some(heavy)] => Some(light + heavy),
                 _ => backend.budget.queries().threshold(),
             },
@@ -172,7 +172,7 @@ impl LaneSnapshot {
         Self {
             lane: lane.as_str(),
             queries: account.used.queries,
-            slots: open.slots,
+            slots: if lane == Lane::Heavy { backend.heavy_slots() } else { open.slots },
             memory: account.used.bytes(),
             open: open.memory,
             waiting: account.queue.len() as u64,

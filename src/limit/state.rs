@@ -282,7 +282,8 @@ impl State {
                 None => Err(full),
             };
         }
-        if backend.waiting() >= self.policy.waiting_max {
+        // Of each lane, so that heavy queries take no light one's place.
+        if backend.lane(charge.own_lane()).queue.len() >= self.policy.waiting_max {
             let max = self.policy.waiting_max as u64;
             return Err(self.queue_full(charge, Scope::Backend(Arc::clone(&backend.name)), max));
         }
@@ -305,7 +306,8 @@ impl State {
 
     fn enqueue(&mut self, request: &AdmissionRequest, charge: Charge, now: Instant) -> Place {
         let waits = charge.payers.iter().map(|slot| self.tenants.get(*slot).policy.queue.wait);
-        let longest = waits.min().unwrap_or_default();
+        let left = request.deadline.saturating_duration_since(now);
+        let longest = waits.min().unwrap_or_default().min(left);
         let id = self.number();
         self.tenants.waiting(&charge.payers, 1);
         let backend = &mut self.backends[charge.backend];
@@ -355,7 +357,7 @@ impl State {
                 self.backends[charge.backend].completed(charge);
             }
             for tenant in &charge.payers {
-                self.tenants.get_mut(*tenant).free_slot(charge);
+                self.tenants.get_mut(*tenant).leave_lane(charge);
             }
         }
         self.backends[charge.backend].give_back(charge, phase);
@@ -368,7 +370,7 @@ impl State {
         let stalled = self.backends[charge.backend].stall(charge);
         if stalled {
             for tenant in &charge.payers {
-                self.tenants.get_mut(*tenant).free_slot(charge);
+                self.tenants.get_mut(*tenant).leave_lane(charge);
             }
             self.unpark(charge);
             *ready = self.dispatch(now);

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     charge::{Charge, Phase},
-    lane::Lane,
+    lane::{Lane, Open},
     lately::Lately,
     part::{Parked, Part},
     policy::{Policy, Sharing, TenantPolicy},
@@ -33,8 +33,8 @@ pub(super) struct Account {
     pub(super) used: Usage,
     /// The part of its heavy queries.
     heavy: Usage,
-    /// Slots that it holds of each backend's lanes.
-    slots: SmallVec<[[u64; 2]; 2]>,
+    /// The part of its running queries in each backend's lanes.
+    lanes: SmallVec<[[Usage; 2]; 1]>,
     pub(super) waiting: usize,
     pub(super) buckets: Buckets,
     pub(super) quotas: Quotas,
@@ -57,7 +57,7 @@ impl Account {
             policy,
             used: Usage::default(),
             heavy: Usage::default(),
-            slots: SmallVec::new(),
+            lanes: SmallVec::new(),
             waiting: 0,
             seen: now,
             asked: Lately::default(),
@@ -73,16 +73,16 @@ impl Account {
             self.heavy.add(charge.bytes);
         }
         self.part.began(self.used, self.heavy, now);
-        if self.slots.len() <= charge.backend {
-            self.slots.resize(charge.backend + 1, [0; 2]);
+        if self.lanes.len() <= charge.backend {
+            self.lanes.resize(charge.backend + 1, [Usage::default(); 2]);
         }
-        self.slots[charge.backend][charge.lane as usize] += 1;
+        self.lanes[charge.backend][charge.lane as usize].add(charge.bytes);
     }
 
-    /// A query gives back its slot.
-    pub(super) fn free_slot(&mut self, charge: &Charge) {
+    /// A query leaves its lane.
+    pub(super) fn leave_lane(&mut self, charge: &Charge) {
         // Charging it made the place.
-        self.slots[charge.backend][charge.lane as usize] -= 1;
+        self.lanes[charge.backend][charge.lane as usize].remove(charge.bytes);
     }
 
     /// A query that is in this phase gives back everything.
@@ -92,13 +92,8 @@ impl Account {
             self.heavy.remove(charge.bytes);
         }
         if phase == Phase::Runs {
-            self.free_slot(charge);
+            self.leave_lane(charge);
         }
-    }
-
-    /// Slots that it holds of a backend's lane.
-    fn slots_of(&self, backend: usize, lane: Lane) -> u64 {
-        self.slots.get(backend).map_or(0, |lanes| lanes[lane as usize])
     }
 
     /// Whether a query is within this proxy's part of the tenant's limits.
@@ -111,18 +106,16 @@ impl Account {
         self.part.draw_in((self.used, self.heavy), parked, now)
     }
 
-    /// Whether it may hold one more of a lane's slots.
-    pub(super) fn fits_slots(
-        &self,
-        charge: &Charge,
-        lane: Lane,
-        slots: Option<u64>,
-    ) -> Result<(), WaitReason> {
-        let most = slots.map(shares::tenant_slots);
-        if most.is_some_and(|most| self.slots_of(charge.backend, lane) >= most) {
-            return Err(WaitReason::TenantSlots);
+    /// Whether a charge is within its part of a lane: of the slots, and of the light lane's memory as well.
+    pub(super) fn fits_lane(&self, charge: &Charge, lane: Lane, whole: Open) -> Result<(), WaitReason> {
+        let held = self.lanes.get(charge.backend).map_or(Usage::default(), |lanes| lanes[lane as usize]);
+        let memory = whole.memory.filter(|_| lane == Lane::Light).map(shares::tenant_part);
+        let with = held.plus(charge.bytes);
+        if held.is_nothing() || with.within(memory, whole.slots.map(shares::tenant_part)) {
+            Ok(())
+        } else {
+            Err(WaitReason::TenantSlots)
         }
-        Ok(())
     }
 
     /// Whether it can be forgotten without an effect.

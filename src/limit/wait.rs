@@ -122,7 +122,7 @@ impl WaitReason {
             Self::TenantQueries => "in_flight.queries",
             Self::TenantMemory => "in_flight.memory",
             Self::TenantLease => "a lease on its in_flight limits, which several proxies share",
-            Self::TenantSlots => "its part of the slots",
+            Self::TenantSlots => "its part of the lane",
         }
     }
 }

@@ -138,12 +138,9 @@ impl Window {
         }
     }
 
-    /// The same share of another budget.
+    /// The same share of a budget that was `from` bytes, more than 0.
     pub(super) fn resize(&mut self, from: u64, to: u64) {
-        let scaled = |bytes: u64| match from {
-            0 => to,
-            from => (u128::from(bytes) * u128::from(to) / u128::from(from)) as u64,
-        };
+        let scaled = |bytes: u64| (u128::from(bytes) * u128::from(to) / u128::from(from)) as u64;
         (self.bytes, self.threshold) = (scaled(self.bytes), scaled(self.threshold));
         self.cut = self.cut.map(|(cut, before)| (cut, scaled(before)));
     }

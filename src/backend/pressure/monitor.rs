@@ -126,7 +126,9 @@ impl Monitor {
         let (stale, distress) = self.silence(&readings, now);
         let worst = readings.iter().max_by(|a, b| a.pressure.total_cmp(&b.pressure));
         let held = pages.iter().map(|page| reading::held(self.kind, (*page).map(Page)?)).sum();
+        let places = pages.iter().filter_map(|page| reading::places(self.kind, (*page).map(Page)?));
         let distress = Distress {
+            places: places.reduce(f64::add).filter(|places| *places >= 1.0).map(|places| places as u64),
             pressure: worst.map(|worst| (worst.signal, worst.pressure)),
             underestimate: self.estimates.step(held, in_flight, ours, now),
             ..distress

@@ -50,6 +50,15 @@ pub(super) fn read(
     of_kind.into_iter().flatten()
 }
 
+/// Queries that the backend runs at a time; `None` where it does not export them.
+pub(super) fn places(kind: Kind, page: Page<'_>) -> Option<f64> {
+    match kind {
+        Kind::Prometheus | Kind::Thanos | Kind::Mimir | Kind::Cortex => page.sum(PROMETHEUS_PLACES.all),
+        Kind::VictoriaMetrics => page.sum(VICTORIA_PLACES.all),
+        Kind::M3 | Kind::Weir => None,
+    }
+}
+
 /// Queries that run at the backend, from all its clients; `None` where it does not export them.
 pub(super) fn running(kind: Kind, page: Page<'_>) -> Option<f64> {
     match kind {

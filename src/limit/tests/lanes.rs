@@ -70,8 +70,10 @@ async fn light_queries_run_under_any_pressure() {
     assert_eq!(running.len(), 7);
     look(&admission, &pressure(Signal::Memory, 1.0));
     assert_eq!(admission.snapshot().backends[0].window, Some(0));
-    // The light lane holds four of the largest and seven of one tenant's.
-    assert_eq!(fill(&admission, &ask("b", LIGHT)).len(), 4);
+    // The light lane holds four of the largest, three of one tenant's, and seven of its small ones.
+    let largest = fill(&admission, &ask("b", LIGHT));
+    assert_eq!((largest.len(), fill(&admission, &ask("c", LIGHT)).len()), (3, 1));
+    drop(largest);
     assert_eq!(fill(&admission, &ask("b", LIGHT / 10)).len(), 7);
     // Heavy ones wait and are not refused; their snapshots name the reason.
     let request = ask("b", HEAVY);
@@ -124,4 +126,27 @@ async fn nothing_runs_or_waits_at_a_dead_backend_and_everything_when_it_is_back(
     assert_eq!(admission.share("main"), Some((0.0, None)));
     admission.set_alive("main", true);
     assert!(admission.admit(ask("b", LIGHT)).now_or_never().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn heavy_queries_leave_light_ones_half_of_the_places_of_the_database_itself() {
+    // Places that the database says it has, and heavy queries that run there at a time.
+    for (places, heavy) in
+        [(None, 10), (Some(100), 10), (Some(20), 10), (Some(5), 3), (Some(4), 2), (Some(1), 1)]
+    {
+        let admission = reserving([0, 0], 20);
+        look(&admission, &Distress { places, ..Distress::NONE });
+        // One look without them says nothing new.
+        look(&admission, &Distress::NONE);
+        let running = fill(&admission, &ask("a", HEAVY / 2));
+        assert_eq!(running.len(), heavy, "{places:?}");
+        let shown = admission.snapshot().backends[0].clone();
+        assert_eq!(
+            (shown.lanes[1].slots, shown.queries_capacity),
+            (Some(heavy as u64), Some(10 + heavy as u64))
+        );
+        drop(running);
+        // Light ones are done soon wherever they wait.
+        assert_eq!(fill(&admission, &ask("a", LIGHT / 10)).len(), 20, "{places:?}");
+    }
 }

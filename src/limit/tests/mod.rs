@@ -11,6 +11,7 @@ use crate::base::{
     distress::{Distress, Signal},
 };
 
+mod adversary;
 mod bounds;
 mod fairness;
 mod lanes;

@@ -183,6 +183,7 @@ impl Crowd {
             underestimate: if self.rng.u8(0..4) == 0 { 1.0 + self.rng.f64() * 15.0 } else { 1.0 },
             silent: self.rng.u8(0..6) == 0,
             ceiling: (self.rng.u8(0..10) == 0).then(|| self.rng.f64()),
+            places: (self.rng.u8(0..4) == 0).then(|| self.rng.u64(1..30)),
         };
         self.admission.observe(backend, &distress, in_flight);
     }
