@@ -7,7 +7,7 @@ pub enum Signal {
     Memory,
     /// Pools that are lent out, exhausted, or allocate because they are empty.
     Pools,
-    /// Queries that run or wait inside the backend, against its own limits for them.
+    /// M3's own limits on reads, and queries that it keeps waiting.
     Saturation,
     /// Requests that were answered before and fail now.
     Outcomes,

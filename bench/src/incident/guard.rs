@@ -44,7 +44,7 @@ enum Limits {
     AllButPools,
     /// Everything but failures.
     AllButOutcomes,
-    /// Everything but queries that wait inside of it, and M3's limits.
+    /// Everything but its places for queries, and M3's limits.
     AllButSaturation,
     /// Everything, but no estimate is found to be wrong, and no query is cancelled for that.
     AllButEstimateCheck,

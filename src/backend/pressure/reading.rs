@@ -9,11 +9,6 @@ use crate::{backend::Kind, base::distress::Signal};
 
 /// Go's way to say that there is no limit is one near 2^63.
 const NO_LIMIT: f64 = (1_u64 << 60) as f64;
-/// Queries at work fill their places in normal work, by the proxy's budget. So queries as many as places are two thirds
-/// of full pressure, where budget is still given back; full pressure is 1.5 times the places.
-const QUEUED_AT_FULL: f64 = 1.5;
-/// Queries that had to wait for a place, per place and second, at full pressure.
-const WAITING_AT_FULL: f64 = 1.0;
 /// The share of reads that find the pools exhausted at full pressure.
 const EXHAUSTED_AT_FULL: f64 = 0.5;
 /// Reads per second below which a share of them says little.
@@ -39,31 +34,28 @@ pub(super) fn read(
 ) -> impl Iterator<Item = Reading> {
     let mut scrape = Scrape { page, settings, rates, now };
     let of_kind = match kind {
-        Kind::VictoriaMetrics => [scrape.places(&VICTORIA_PLACES), scrape.victoria_waiting(), None],
         Kind::Weir => [scrape.lent(), scrape.exhausted(), scrape.get_on_empty(&WEIR_POOLS)],
         Kind::M3 => [scrape.m3_limits(), scrape.m3_refusals(), scrape.get_on_empty(&M3_POOLS)],
-        // All of them run Prometheus' engine and count as it does.
-        Kind::Prometheus | Kind::Thanos | Kind::Mimir | Kind::Cortex => {
-            [scrape.places(&PROMETHEUS_PLACES), None, None]
-        }
+        Kind::Prometheus | Kind::Thanos | Kind::Mimir | Kind::Cortex | Kind::VictoriaMetrics => [None; 3],
     };
     of_kind.into_iter().flatten()
 }
 
 /// Queries that the backend runs at a time; `None` where it does not export them.
 pub(super) fn places(kind: Kind, page: Page<'_>) -> Option<f64> {
-    match kind {
-        Kind::Prometheus | Kind::Thanos | Kind::Mimir | Kind::Cortex => page.sum(PROMETHEUS_PLACES.all),
-        Kind::VictoriaMetrics => page.sum(VICTORIA_PLACES.all),
-        Kind::M3 | Kind::Weir => None,
-    }
+    page.sum(places_of(kind)?.all)
 }
 
 /// Queries that run at the backend, from all its clients; `None` where it does not export them.
 pub(super) fn running(kind: Kind, page: Page<'_>) -> Option<f64> {
+    page.sum(places_of(kind)?.taken)
+}
+
+const fn places_of(kind: Kind) -> Option<Places> {
     match kind {
-        Kind::Prometheus | Kind::Thanos | Kind::Mimir | Kind::Cortex => page.sum(PROMETHEUS_PLACES.taken),
-        Kind::VictoriaMetrics => page.sum(VICTORIA_PLACES.taken),
+        // All of them run Prometheus' engine and count as it does.
+        Kind::Prometheus | Kind::Thanos | Kind::Mimir | Kind::Cortex => Some(PROMETHEUS_PLACES),
+        Kind::VictoriaMetrics => Some(VICTORIA_PLACES),
         Kind::M3 | Kind::Weir => None,
     }
 }
@@ -104,20 +96,6 @@ pub(super) fn held(kind: Kind, page: Page<'_>) -> Option<f64> {
 }
 
 impl Scrape<'_> {
-    /// Queries at work or waiting against the places for them. Prometheus counts those that wait for a place as well.
-    fn places(&self, names: &Places) -> Option<Reading> {
-        let places = self.page.sum(names.all)?;
-        Some(Reading::new(Signal::Saturation, self.page.sum(names.taken)?, places * QUEUED_AT_FULL))
-    }
-
-    /// VictoriaMetrics' gauge of queries at work ends at the places for them; that there were more is counted here.
-    fn victoria_waiting(&mut self) -> Option<Reading> {
-        let places = self.page.sum("vm_concurrent_select_capacity")?;
-        let name = "vm_concurrent_select_limit_reached_total";
-        let waiting = self.rates.of(name, self.page.sum(name)?, self.now);
-        Some(Reading::new(Signal::Saturation, waiting, places * WAITING_AT_FULL))
-    }
-
     /// A cap of 0 is none: bytes lent are no reading then, but the signal was heard.
     fn lent(&self) -> Option<Reading> {
         let cap = self.page.sum("weir_pool_cap_bytes")?;

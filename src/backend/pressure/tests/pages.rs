@@ -5,14 +5,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::{
-    Level, Reading, Settings,
+    Level, Monitor, Reading, Settings,
     page::Page,
     rate::Rates,
     reading::{held, memory, read, running},
 };
 use crate::{
     backend::Kind,
-    base::distress::{HIGH, LOW, Signal},
+    base::distress::{Load, Signal},
 };
 
 /// Of Prometheus 2.42, idle.
@@ -76,16 +76,26 @@ fn after(kind: Kind, signal: Signal, seconds: u64, page: impl Fn(u64) -> String)
 
 #[test]
 fn real_pages_are_read() {
-    assert_eq!(once(Kind::Prometheus, PROMETHEUS), [(Signal::Saturation, 0.0)]);
+    assert_eq!(once(Kind::Prometheus, PROMETHEUS), []);
     // 43,134,976 less the 131,072 that Go keeps for itself.
     assert_eq!(level(PROMETHEUS, Some(50_000_000)), Some((43_003_904.0, 50e6)));
     assert_eq!(level(PROMETHEUS, None), None);
-    assert_eq!(once(Kind::VictoriaMetrics, VICTORIA), [(Signal::Saturation, 0.0); 2]);
+    assert_eq!(once(Kind::VictoriaMetrics, VICTORIA), []);
     // Mapped pages are the kernel's to take back: 10,100,736 less 966,656.
     assert_eq!(level(VICTORIA, None), Some((9_134_080.0, 25_276_510_208.0)));
     assert_eq!(running(Kind::Prometheus, Page("prometheus_engine_queries 3\n")), Some(3.0));
     assert_eq!(running(Kind::VictoriaMetrics, Page(VICTORIA)), Some(0.0));
     assert_eq!(running(Kind::M3, Page(PROMETHEUS)), None);
+    // Places for queries, over two replicas.
+    for (kind, page, places) in [
+        (Kind::Prometheus, PROMETHEUS, Some(40)),
+        (Kind::VictoriaMetrics, VICTORIA, Some(8)),
+        (Kind::M3, PROMETHEUS, None),
+    ] {
+        let mut monitor = Monitor::new(kind, Settings::default(), Instant::now());
+        let observation = monitor.observe(&[Some(page), Some(page)], Load::default(), Instant::now());
+        assert_eq!(observation.distress.places, places);
+    }
 }
 
 #[test]
@@ -102,27 +112,6 @@ fn memory_is_measured_against_what_is_configured_or_said() {
     // A burst is over, and Go has not returned its memory yet.
     let over = "process_resident_memory_bytes 95\ngo_memstats_heap_idle_bytes 80\ngo_memstats_heap_released_bytes 5\n";
     assert_eq!(level(over, Some(100)), Some((20.0, 100.0)));
-}
-
-#[test]
-fn taken_places_are_no_distress_but_waiting_for_them_is() {
-    let queries = |n: u32| {
-        let page = format!("prometheus_engine_queries {n}\nprometheus_engine_queries_concurrent_max 20\n");
-        once(Kind::Prometheus, &page)[0].1
-    };
-    assert!(queries(20) < LOW, "{}", queries(20));
-    assert!(queries(26) > HIGH, "{}", queries(26));
-    assert_eq!(queries(100), 0.97, "and it never stops everything");
-    let waiting = |per_second: u64| {
-        after(Kind::VictoriaMetrics, Signal::Saturation, 60, |second| {
-            format!(
-                "vm_concurrent_select_capacity 8\nvm_concurrent_select_current 0\n\
-                 vm_concurrent_select_limit_reached_total {}\n",
-                7_000 + second * per_second
-            )
-        })
-    };
-    assert!(waiting(1).unwrap() < 0.2 && waiting(20) == Some(0.97), "{:?} {:?}", waiting(1), waiting(20));
 }
 
 #[test]
