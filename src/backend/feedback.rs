@@ -1,7 +1,6 @@
 //! The actual cost of a query, from the head of the backend's answer.
 
 use http::HeaderMap;
-use serde::Deserialize;
 
 use super::Kind;
 
@@ -14,8 +13,6 @@ pub struct Feedback {
     pub samples: Option<u64>,
     /// Bytes fetched from storage.
     pub bytes: Option<u64>,
-    /// The query waited inside the backend for permits: it is under pressure.
-    pub waited: bool,
     /// A limit of the backend cut the answer: the numbers are less than the query's cost.
     pub limited: bool,
 }
@@ -29,23 +26,13 @@ pub fn from_headers(headers: &HeaderMap, kind: Kind) -> Feedback {
     }
 }
 
-/// How often M3 waited for permits, `M3-Waited`.
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Waited {
-    waited_index: u64,
-    waited_series_read: u64,
-}
-
 fn m3(headers: &HeaderMap) -> Feedback {
     let text = |name: &str| headers.get(name)?.to_str().ok();
     let number = |name| text(name)?.trim().parse().ok();
-    let waited: Waited = text("m3-waited").and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
     Feedback {
         series: number("m3-series-count"),
         samples: None,
         bytes: number("m3-fetched-bytes-estimate"),
-        waited: waited.waited_index > 0 || waited.waited_series_read > 0,
         limited: text("m3-results-limited").is_some_and(|t| !t.trim().is_empty()),
     }
 }
@@ -80,15 +67,13 @@ mod tests {
         let m3 = [
             ("m3-series-count", "120"),
             ("m3-fetched-bytes-estimate", "4096"),
-            ("m3-waited", r#"{"waitedIndex":0,"waitedSeriesRead":3}"#),
             ("m3-results-limited", "max_fetch_series_limit_applied"),
         ];
-        let expected =
-            Feedback { series: Some(120), samples: None, bytes: Some(4096), waited: true, limited: true };
+        let expected = Feedback { series: Some(120), samples: None, bytes: Some(4096), limited: true };
         assert_eq!(read(Kind::M3, &m3), expected);
         assert_eq!(read(Kind::Prometheus, &m3), Feedback::default());
         assert_eq!(
-            read(Kind::M3, &[("m3-series-count", "many"), ("m3-waited", "{"), ("m3-results-limited", "")]),
+            read(Kind::M3, &[("m3-series-count", "many"), ("m3-results-limited", "")]),
             Feedback::default()
         );
         let timing = "querier_wall_time;dur=12.5, bytes_processed;val=77, samples_processed;val=9";

@@ -7,15 +7,13 @@ pub enum Signal {
     Memory,
     /// Pools that are lent out, exhausted, or allocate because they are empty.
     Pools,
-    /// M3's own limits on reads, and queries that it keeps waiting.
+    /// M3's own limits on reads.
     Saturation,
-    /// Requests that were answered before and fail now.
-    Outcomes,
 }
 
 impl Signal {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Memory, Self::Pools, Self::Saturation, Self::Outcomes];
+    pub const ALL: [Self; 3] = [Self::Memory, Self::Pools, Self::Saturation];
 
     /// Its name in metrics and logs.
     pub const fn as_str(self) -> &'static str {
@@ -23,7 +21,6 @@ impl Signal {
             Self::Memory => "memory",
             Self::Pools => "pools",
             Self::Saturation => "saturation",
-            Self::Outcomes => "outcomes",
         }
     }
 }

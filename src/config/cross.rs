@@ -177,12 +177,18 @@ impl<'a> Checker<'a> {
                 let shown = at.shown(name);
                 self.refuse(&at, format!("{shown} is not a header name"));
             }
-            let latency = place.key("pressure").key("latency");
-            if latency.node.is_some() && backend.pressure.latency != Pressure::default().latency {
-                self.warn(
-                    &latency,
-                    "has no effect any more, and is refused from the next release on; leave it out",
-                );
+            let usual = Pressure::default();
+            for (key, is_set) in [
+                ("errors", backend.pressure.errors != usual.errors),
+                ("latency", backend.pressure.latency != usual.latency),
+            ] {
+                let at = place.key("pressure").key(key);
+                if at.node.is_some() && is_set {
+                    self.warn(
+                        &at,
+                        "has no effect any more, and is refused from the next release on; leave it out",
+                    );
+                }
             }
             for (j, name) in backend.forward_headers.iter().enumerate() {
                 let at = place.key("forward_headers").index(j);

@@ -293,7 +293,7 @@ pub struct Pressure {
     /// How often pools (of the kinds weir and m3) allocate anew all that they keep, because they are empty, at full
     /// pressure.
     pub get_on_empty: Limit<Rate>,
-    /// The share of forwarded queries that the backend fails, or answers too late, at full pressure.
+    /// Without effect since failures are no sign of distress any more; refused from the next release on.
     pub errors: Limit<Share>,
     /// Without effect since queries' times are no sign of distress any more; refused from the next release on.
     pub latency: Limit<Count>,

@@ -258,7 +258,6 @@ fn pressure(raw: &raw::Pressure) -> pressure::Settings {
         },
         stale_after: raw.stale_after.duration(),
         get_on_empty_at_full: raw.get_on_empty.at().map(per_second),
-        errors_at_full: raw.errors.at().map(part),
     }
 }
 

@@ -39,14 +39,13 @@ pub enum WaitReason {
 
 impl WaitReason {
     /// Every reason, for metrics and tests.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 18] = [
         Self::LightLane,
         Self::Slots,
         Self::Window,
         Self::Cut(Cut::Pressure(Signal::Memory)),
         Self::Cut(Cut::Pressure(Signal::Pools)),
         Self::Cut(Cut::Pressure(Signal::Saturation)),
-        Self::Cut(Cut::Pressure(Signal::Outcomes)),
         Self::Cut(Cut::Estimates),
         Self::Cut(Cut::Silence),
         Self::SlowLane,
@@ -70,7 +69,6 @@ impl WaitReason {
             Self::Cut(Cut::Pressure(Signal::Memory)) => "pressure_memory",
             Self::Cut(Cut::Pressure(Signal::Pools)) => "pressure_pools",
             Self::Cut(Cut::Pressure(Signal::Saturation)) => "pressure_saturation",
-            Self::Cut(Cut::Pressure(Signal::Outcomes)) => "pressure_outcomes",
             Self::Cut(Cut::Estimates) => "estimates",
             Self::Cut(Cut::Silence) => "silence",
             Self::SlowLane => "slow_lane",
@@ -105,9 +103,6 @@ impl WaitReason {
             }
             Self::Cut(Cut::Pressure(Signal::Saturation)) => {
                 "the window for heavy queries, cut because it is saturated"
-            }
-            Self::Cut(Cut::Pressure(Signal::Outcomes)) => {
-                "the window for heavy queries, cut because its answers fail"
             }
             Self::Cut(Cut::Estimates) => {
                 "the window for heavy queries, cut because they hold more than estimated"

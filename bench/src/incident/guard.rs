@@ -42,8 +42,6 @@ enum Limits {
     AllButPressure,
     /// Everything but its pools.
     AllButPools,
-    /// Everything but failures.
-    AllButOutcomes,
     /// Everything but its places for queries, and M3's limits.
     AllButSaturation,
     /// Everything, but no estimate is found to be wrong, and no query is cancelled for that.
@@ -59,7 +57,6 @@ impl Limits {
             Self::All
                 | Self::AllButPressure
                 | Self::AllButPools
-                | Self::AllButOutcomes
                 | Self::AllButSaturation
                 | Self::AllButEstimateCheck
                 | Self::AllButProof
@@ -76,7 +73,7 @@ impl Limits {
     }
 }
 
-const ABLATION: [(&str, Limits); 13] = [
+const ABLATION: [(&str, Limits); 12] = [
     ("per-query", Limits::PerQuery),
     ("in-flight", Limits::InFlight),
     ("budget", Limits::Budget),
@@ -85,7 +82,6 @@ const ABLATION: [(&str, Limits); 13] = [
     ("pressure", Limits::Pressure),
     ("all-but-pressure", Limits::AllButPressure),
     ("all-but-pools", Limits::AllButPools),
-    ("all-but-outcomes", Limits::AllButOutcomes),
     ("all-but-saturation", Limits::AllButSaturation),
     ("all-but-estimate-check", Limits::AllButEstimateCheck),
     ("all-but-proof", Limits::AllButProof),
@@ -259,11 +255,7 @@ fn config(
     // What the node lends is what is estimated of it, and it bounds that itself.
     let unproven =
         if all && limits != Limits::AllButProof && kind != "weir" { "" } else { ", unproven: 100%" };
-    let without = match limits {
-        Limits::AllButPools => ", get_on_empty: unlimited",
-        Limits::AllButOutcomes => ", errors: unlimited",
-        _ => "",
-    };
+    let without = if limits == Limits::AllButPools { ", get_on_empty: unlimited" } else { "" };
     let pressure = if (all && limits != Limits::AllButPressure) || limits == Limits::Pressure {
         let elsewhere =
             metrics.map_or_else(String::new, |port| format!(", metrics_urls: [\"http://127.0.0.1:{port}\"]"));

@@ -1,10 +1,9 @@
-//! A backend's distress: its own metrics, its answers and its memory.
+//! A backend's distress: its own metrics and its memory.
 //!
 //! ```text
 //! /metrics ─ reading ──────────────┐
-//! memory above its level at rest ──┼▶ pressure 0 to 1 by signal ──┐
-//! answers ─ outcomes ──────────────┘                              ├▶ Distress ─▶ the window of `limit`
-//! memory against admitted estimates ───────────▶ underestimate ──┘
+//! memory above its level at rest ──┴▶ pressure 0 to 1 by signal ──┬▶ Distress ─▶ the window of `limit`
+//! memory against admitted estimates ──────────▶ underestimate ───┘
 //! ```
 //!
 //! All of it is plain functions over text, values and a clock; [`Backend::metrics_pages`] only fetches.
@@ -14,7 +13,6 @@ mod head_removals;
 mod histograms;
 mod memory;
 mod monitor;
-mod outcomes;
 mod page;
 mod rate;
 mod reading;
@@ -30,7 +28,6 @@ pub use head_removals::HeadRemovals;
 pub use histograms::takes_histograms;
 pub use memory::Level;
 pub use monitor::{Monitor, Observation, Reading};
-pub use outcomes::{Answer, Outcome};
 pub use settings::{OnStale, Settings};
 
 use super::Backend;

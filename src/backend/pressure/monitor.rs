@@ -8,7 +8,6 @@ use super::{
     HELD_FOR,
     estimates::Estimates,
     memory::{Level, Memory},
-    outcomes::{Answer, Outcomes},
     page::Page,
     rate::Rates,
     reading::{self, read},
@@ -65,7 +64,6 @@ pub struct Monitor {
     heard: BTreeMap<Signal, Instant>,
     /// The counters and the memory of each replica.
     replicas: Vec<(Rates, Memory)>,
-    outcomes: Outcomes,
     estimates: Estimates,
     /// When the backend last ran queries of others.
     others: Option<Instant>,
@@ -80,7 +78,6 @@ impl Monitor {
             settings,
             heard: expected(kind, &settings).map(|signal| (signal, now)).collect(),
             replicas: Vec::new(),
-            outcomes: Outcomes::default(),
             estimates: Estimates::default(),
             others: None,
             latest: None,
@@ -94,11 +91,6 @@ impl Monitor {
             .map(|signal| (signal, known.get(&signal).copied().unwrap_or(now)))
             .collect();
         (self.kind, self.settings) = (kind, settings);
-    }
-
-    /// A query was forwarded, and this became of it.
-    pub fn answered(&mut self, answer: &Answer, now: Instant) {
-        self.outcomes.add(answer, now);
     }
 
     /// Reads the metrics page of each replica, `None` where there was none, and the load in flight until then.
@@ -120,8 +112,6 @@ impl Monitor {
         for reading in &readings {
             self.heard.insert(reading.signal, now);
         }
-        // These are never silent: they are our own.
-        readings.extend(self.outcomes.read(&self.settings, now));
         let readings = worst_of_each(readings);
         let (stale, distress) = self.silence(&readings, now);
         let worst = readings.iter().max_by(|a, b| a.pressure.total_cmp(&b.pressure));

@@ -13,8 +13,6 @@ pub struct Settings {
     pub stale_after: Duration,
     /// How often in a second pools allocate anew all that they keep, at full pressure; `None` leaves that out.
     pub get_on_empty_at_full: Option<f64>,
-    /// The share of the queries that were answered before and fail now, at full pressure; `None` leaves that out.
-    pub errors_at_full: Option<f64>,
 }
 
 impl Default for Settings {
@@ -24,7 +22,6 @@ impl Default for Settings {
             on_stale: OnStale::Hold,
             stale_after: Duration::from_secs(15),
             get_on_empty_at_full: Some(1.0),
-            errors_at_full: Some(0.5),
         }
     }
 }

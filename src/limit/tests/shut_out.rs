@@ -37,8 +37,8 @@ async fn everything_runs(admission: &Arc<Admission>, memory: u64) {
 async fn whatever_was_seen_before_a_query_that_fits_runs_at_an_idle_backend() {
     let silent = Distress { silent: true, ceiling: Some(0.0), ..Distress::NONE };
     let seen = [
-        // (a) Forty 502s; (b) another client's query; (d) an error of 1.4; a process that stays at its limit.
-        pressure(Signal::Outcomes, 0.97),
+        // (a) Pressure just below the limit; (b) another client's query; (d) an error of 1.4; a process that stays at its limit.
+        pressure(Signal::Saturation, 0.97),
         Distress { underestimate: 15.5, ..Distress::NONE },
         Distress { underestimate: 1.4, ..Distress::NONE },
         pressure(Signal::Memory, 1.0),

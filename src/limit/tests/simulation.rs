@@ -179,7 +179,7 @@ impl Crowd {
         let backend = BACKENDS[self.rng.usize(0..3)];
         let Some(in_flight) = self.admission.take_peak(backend) else { return };
         let distress = Distress {
-            pressure: Some((Signal::ALL[self.rng.usize(0..4)], self.rng.f64())),
+            pressure: Some((Signal::ALL[self.rng.usize(0..3)], self.rng.f64())),
             underestimate: if self.rng.u8(0..4) == 0 { 1.0 + self.rng.f64() * 15.0 } else { 1.0 },
             silent: self.rng.u8(0..6) == 0,
             ceiling: (self.rng.u8(0..10) == 0).then(|| self.rng.f64()),

@@ -91,14 +91,14 @@ mod tests {
     async fn the_highest_fresh_reading_counts_for_its_backend() {
         let (mut readings, now) = (Readings::default(), Instant::now());
         let until = now + FRESH;
-        assert!(readings.hear("b", reading("main", "outcomes", 0.9), until));
+        assert!(readings.hear("b", reading("main", "saturation", 0.9), until));
         assert!(readings.hear("c", reading("main", "memory", 0.8), until));
         let worst =
             |readings: &mut Readings, own, at| readings.worst("main", own, at).map(|(_, pressure)| pressure);
         assert_eq!(worst(&mut readings, None, now), Some(0.9));
         assert_eq!(worst(&mut readings, Some((Signal::Memory, 0.95)), now), Some(0.95));
         assert_eq!(readings.worst("other", None, now), None);
-        assert!(readings.hear("b", reading("main", "outcomes", 0.75), until), "it fell");
+        assert!(readings.hear("b", reading("main", "saturation", 0.75), until), "it fell");
         assert_eq!(worst(&mut readings, Some((Signal::Memory, 0.1)), now), Some(0.8));
         assert_eq!(worst(&mut readings, Some((Signal::Memory, 0.1)), until), Some(0.1), "they are old");
     }

@@ -12,7 +12,7 @@ use tower::Service;
 
 use super::{
     Meter as AnswerMeter, MeterLimits, MeteredBody,
-    settlement::{Settlement, observe, reads_raw_samples, reported_series, tells_series},
+    settlement::{Settlement, reads_raw_samples, reported_series, tells_series},
 };
 use crate::{
     backend::{self, BackendError},
@@ -163,7 +163,6 @@ fn settlement(
     result: &Result<Box<Response<backend::Body>>, BackendError>,
 ) -> Settlement {
     let now = Instant::now();
-    observe(common, result, &query, now);
     let (shared, upstream) = (Arc::clone(&common.shared), Arc::clone(&common.upstream));
     let status = result.as_ref().ok().map(|response| response.status().as_u16());
     let took = now.saturating_duration_since(sent);

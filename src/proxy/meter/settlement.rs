@@ -2,21 +2,16 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Response};
-use tokio::time::Instant;
+use http::HeaderMap;
 
 use super::{Actual, OnEnd, Outcome};
 use crate::{
-    backend::{
-        self, BackendError, feedback,
-        pressure::{self, Answer},
-    },
+    backend::feedback,
     base::Estimate,
     cost::{Estimated, SelectorEstimate},
     limit::{self, End, Permit},
     promql::shape::{Output, Shape},
     proxy::{
-        exchange::Common,
         query::ParsedQuery,
         shared::{Settler, Shared},
         upstream::Upstream,
@@ -116,24 +111,4 @@ pub(super) fn tells_series(shape: &Shape) -> bool {
 pub(super) fn reported_series(upstream: &Upstream, headers: &HeaderMap) -> Option<u64> {
     let reported = feedback::from_headers(headers, upstream.backend.kind());
     reported.series.filter(|_| !reported.limited)
-}
-
-/// Passes the outcome of an answer on to the monitor of its backend's distress.
-pub(super) fn observe(
-    common: &Common,
-    answered: &Result<Box<Response<backend::Body>>, BackendError>,
-    query: &ParsedQuery,
-    now: Instant,
-) {
-    let response = answered.as_ref().ok();
-    let status = answered.as_ref().map(|response| response.status().as_u16()).map_err(BackendError::kind);
-    // A time that the client itself set is its own affair.
-    let kind = common.upstream.backend.kind();
-    let answer = Answer {
-        outcome: pressure::Outcome::of(status, query.has_own_time),
-        tenant: common.caller.tenant.clone(),
-        fingerprint: query.fingerprint.to_words()[0],
-        waited: response.is_some_and(|response| feedback::from_headers(response.headers(), kind).waited),
-    };
-    common.upstream.monitor().answered(&answer, now);
 }

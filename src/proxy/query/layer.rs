@@ -71,7 +71,6 @@ impl QueryReader {
             query.shape.reads = Reads::Listing(Listed::Values(label_of(head.uri.path())));
         }
         query.scope = DataScope::new(kind, &head.headers, &url_query, &form)?;
-        query.has_own_time = query.timeout.is_some() || head.headers.contains_key("m3-timeout");
         if !query.sent.is_empty() {
             let name = if query.listing { "match[]" } else { "query" };
             (url_query, form) = with_texts(&url_query, &form, name, &query.sent);
@@ -115,7 +114,7 @@ impl QueryReader {
         let (now_ms, cache) = (common.log.came_ms(), &shared.reader.cache);
         let other = QueryParser { now_ms, dialect, kind, on_unparsable, cache }.read(*endpoint, &params)?;
         enforce::check_shape(common, &other)?;
-        Ok(ParsedQuery { scope: query.scope.clone(), has_own_time: query.has_own_time, ..other })
+        Ok(ParsedQuery { scope: query.scope.clone(), ..other })
     }
 
     /// The text for a formatter or a parser is read here first, since a query nested 4,000 times takes Prometheus 30 s of

@@ -78,8 +78,6 @@ pub(in crate::proxy) struct ParsedQuery {
     pub lookback_ms: u64,
     /// How long the client is willing to wait.
     pub timeout: Option<Duration>,
-    /// The client set a time of its own, in a parameter or in a header.
-    pub has_own_time: bool,
     /// Series or names that it wants at most.
     pub limit: Option<u64>,
     /// How it may be split, where it may.
@@ -409,7 +407,6 @@ impl ParsedQuery {
             times: None,
             lookback_ms: 0,
             timeout: None,
-            has_own_time: false,
             limit: None,
             division: None,
             answer_is_whole: false,

@@ -1,4 +1,3 @@
-mod outcomes;
 mod pages;
 mod traces;
 

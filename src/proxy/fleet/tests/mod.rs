@@ -147,7 +147,7 @@ async fn every_proxy_takes_the_highest_pressure_of_all_until_it_is_old() {
         member.until_ready().await;
     }
     let read = |member: &Member, pressure| {
-        let worst = member.fleet.worst_pressure("main", Some((Signal::Outcomes, pressure)));
+        let worst = member.fleet.worst_pressure("main", Some((Signal::Saturation, pressure)));
         worst.map(|(_, pressure)| pressure)
     };
     let began = Instant::now();
