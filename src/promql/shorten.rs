@@ -1,9 +1,11 @@
 //! Shorter forms of a query: the same in fewer words, with patterns that cover more, or a part of it.
 
+use std::collections::HashSet;
+
 use regex_syntax::hir::literal::{ExtractKind, Extractor};
 
 use super::{
-    ast::{Ast, Expr, MatchOp, Matcher, NodeId, ValueType},
+    ast::{Ast, Expr, MatchOp, Matcher, Node, NodeId, ValueType},
     go_regex, print,
 };
 
@@ -23,8 +25,16 @@ pub enum Measure {
 
 /// The same query without comments, doubled brackets, and matchers that say nothing; `None` where it has none of these.
 pub fn tidied(ast: &Ast) -> Option<String> {
+    let is_tidy = |node: &Node| match &node.expr {
+        Expr::Paren(inner) => needs_brackets(ast.expr(*inner)),
+        Expr::Selector(selector) => narrowing(&selector.matchers).len() == selector.matchers.len(),
+        _ => true,
+    };
+    // Another layout makes nothing cheaper.
+    if !ast.text.contains('#') && ast.nodes.iter().all(is_tidy) {
+        return None;
+    }
     let mut tidy = ast.clone();
-    let mut is_tidier = ast.text.contains('#');
     for at in 0..tidy.nodes.len() {
         // Operands come first: they are tidy by now.
         let instead = match &tidy.nodes[at].expr {
@@ -33,17 +43,13 @@ pub fn tidied(ast: &Ast) -> Option<String> {
         };
         let node = &mut tidy.nodes[at];
         if let Expr::Selector(selector) = &mut node.expr {
-            let narrowing = narrowing(&selector.matchers);
-            is_tidier |= narrowing.len() < selector.matchers.len();
-            selector.matchers = narrowing;
+            selector.matchers = narrowing(&selector.matchers).into_iter().cloned().collect();
         }
         if let Some(instead) = instead {
-            is_tidier = true;
             *node = instead;
         }
     }
-    // Another layout makes nothing cheaper.
-    if is_tidier { changed(ast, &tidy) } else { None }
+    changed(ast, &tidy)
 }
 
 fn needs_brackets(expr: &Expr) -> bool {
@@ -51,15 +57,12 @@ fn needs_brackets(expr: &Expr) -> bool {
 }
 
 /// The matchers, each once, without those that match everything.
-fn narrowing(matchers: &[Matcher]) -> Vec<Matcher> {
+fn narrowing(matchers: &[Matcher]) -> Vec<&Matcher> {
     let says_nothing = |matcher: &Matcher| matcher.op == MatchOp::Regex && &*matcher.value == ".*";
-    let mut kept: Vec<Matcher> = Vec::with_capacity(matchers.len());
-    for matcher in matchers {
-        if !says_nothing(matcher) && !kept.contains(matcher) {
-            kept.push(matcher.clone());
-        }
-    }
-    if kept.is_empty() { matchers.to_vec() } else { kept }
+    let mut before = HashSet::with_capacity(matchers.len());
+    let kept: Vec<_> =
+        matchers.iter().filter(|matcher| !says_nothing(matcher) && before.insert(*matcher)).collect();
+    if kept.is_empty() { matchers.iter().collect() } else { kept }
 }
 
 /// The query with `web-.*` in place of each pattern whose texts begin with `web-`; `None` where that is not shorter.

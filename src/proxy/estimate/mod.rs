@@ -10,6 +10,7 @@ use std::{
 
 use futures_util::future::{BoxFuture, Either};
 use http::{Response, header};
+use tokio::task::yield_now;
 use tower::Service;
 
 pub(super) use estimation::ceilings;
@@ -247,6 +248,8 @@ async fn priced(
         }
     }
     if is_explained {
+        // A turn of its own for the explanation: other connections of this worker wait for the longest one alone.
+        yield_now().await;
         common.log.explained();
         return Ok(Either::Right(common.shared.pricing.explain(&common, &query, &result, fix.as_deref())));
     }
