@@ -1,6 +1,6 @@
 //! Whether a replica works, judged by its answers: values and a clock, no I/O.
 //!
-//! Arcs: up => down, when it cannot be connected to or when two checks in a row fail; down => up, by a check that
+//! States: up => down, when it cannot be connected to or when two checks in a row fail; down => up, by a check that
 //! passes and by nothing else, so that a dead replica does not flap. A replica that takes requests and does not answer
 //! them is set aside for a while as long as another one works; else its next check decides, and comes at once.
 

@@ -65,9 +65,9 @@ pub struct SelectorEstimate {
     pub span: Span,
     /// Series it matches in its window.
     pub series: Estimate,
-    /// How that is known.
+    /// The source of that number.
     pub source: Source,
-    /// The memory of its series.
+    /// The type of its samples.
     pub sample_type: SampleType,
     /// Series × storage blocks.
     pub blocks: Estimate,

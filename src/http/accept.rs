@@ -21,7 +21,7 @@ const UNSENT: u32 = 128 << 10;
 /// A listener on `address`; port 0 takes a free one.
 ///
 /// # Errors
-/// Those of the system.
+/// The system refuses the address.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // A restart need not wait for connections of the process before it to time out.

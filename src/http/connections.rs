@@ -24,7 +24,7 @@ use super::{
 
 /// Places beside the others, for health checks when all others are in use.
 const SPARE: usize = 64;
-/// Those that one client can take.
+/// Spare places that one client can take.
 const SPARE_PER_CLIENT: usize = 16;
 /// A 64th of the unused connections is closed at a time, so that finding the longest unused costs each newcomer little.
 const EVICTED_PART: usize = 64;

@@ -242,9 +242,9 @@ pub enum Divisible {
     /// A part of the time may not give a part of the answer.
     #[default]
     No,
-    /// It may.
+    /// A part of the time gives a part of the answer.
     Yes,
-    /// It may, and asks for all replicas (`dedup=false`).
+    /// The same, and all replicas are asked for (`dedup=false`).
     AllReplicas,
 }
 

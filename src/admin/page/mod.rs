@@ -42,7 +42,7 @@ impl View {
     /// In the order of the page's navigation.
     pub(super) const ALL: [Self; 6] =
         [Self::Now, Self::Top, Self::Refused, Self::Explain, Self::Limits, Self::Rules];
-    /// Those that change all the time.
+    /// Views that are sent anew each second.
     pub(super) const LIVE: [Self; 3] = [Self::Now, Self::Refused, Self::Rules];
 
     /// Its path: `/` and its name in lower case, `/` alone for [`Self::Now`].

@@ -101,7 +101,7 @@ where
 type Turn = Pin<Box<dyn Future<Output = Result<Admitted, Refusal>> + Send>>;
 
 pin_project! {
-    /// The future of [`Admit`], which asked when it was made. Arcs: waiting => (refused | starting => running).
+    /// The future of [`Admit`], which asked when it was made. States: waiting => (refused | starting => running).
     ///
     /// Dropped while waiting it leaves the queue; dropped later it drops the request with its permit.
     #[must_use = "futures do nothing unless polled"]

@@ -11,7 +11,7 @@ pub(super) enum Contents<T> {
     Missing,
     /// It cannot be understood.
     Damaged,
-    /// It can.
+    /// It was understood.
     Sound(T),
 }
 

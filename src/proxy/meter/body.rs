@@ -54,7 +54,7 @@ type Polled<E> = Poll<Option<Result<Frame<Bytes>, BodyError<E>>>>;
 
 /// A body that counts its frames and passes them on.
 ///
-/// Arcs: streaming => ended, by the last frame (`Complete`), an error (`Failed`), a limit (`CutOff`) or its own drop
+/// States: streaming => ended, by the last frame (`Complete`), an error (`Failed`), a limit (`CutOff`) or its own drop
 /// (`Dropped`). On each of them the backend's body is dropped first, which cancels the query there, and only then is
 /// the cost settled: a budget is never free while the backend still works on it.
 #[derive(Debug)]
