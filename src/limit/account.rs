@@ -58,14 +58,16 @@ impl Account {
         self.used.queries - self.guests
     }
 
-    /// Whether a charge fits the open part of the lane beside the running queries. A lane without queries of its own
-    /// takes any, so that neither the window nor a reserve shuts a query out. The reason is the first that applies.
+    /// Whether a charge fits the open part of the lane beside the running queries. An empty lane takes any, and one
+    /// without heavy queries any heavy one, so that neither the window nor a reserve shuts a query out. The reason is the
+    /// first that applies.
     pub(super) fn fits(&self, charge: &Charge, open: Open, reserves: &[Reserve]) -> Result<(), WaitReason> {
         let with = self.used.plus(charge.bytes);
         if open.slots.is_some_and(|slots| with.queries > slots) {
             return Err(WaitReason::Slots);
         }
-        if self.own() == 0 {
+        let beside = if charge.light { self.used.queries } else { self.own() };
+        if beside == 0 {
             return Ok(());
         }
         if !with.within(open.memory, None) {
