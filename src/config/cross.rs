@@ -144,6 +144,22 @@ impl<'a> Checker<'a> {
         }
     }
 
+    /// Settings of pressure that are read for one release more.
+    fn without_effect(&mut self, place: &Place<'_>, pressure: &Pressure) {
+        let usual = Pressure::default();
+        for (key, is_set) in
+            [("errors", pressure.errors != usual.errors), ("latency", pressure.latency != usual.latency)]
+        {
+            let at = place.key(key);
+            if at.node.is_some() && is_set {
+                self.warn(
+                    &at,
+                    "has no effect any more, and is refused from the next release on; leave it out",
+                );
+            }
+        }
+    }
+
     fn backends(&mut self, raw: &Raw) {
         let mut seen = HashSet::new();
         for (i, backend) in raw.backends.iter().enumerate() {
@@ -177,19 +193,7 @@ impl<'a> Checker<'a> {
                 let shown = at.shown(name);
                 self.refuse(&at, format!("{shown} is not a header name"));
             }
-            let usual = Pressure::default();
-            for (key, is_set) in [
-                ("errors", backend.pressure.errors != usual.errors),
-                ("latency", backend.pressure.latency != usual.latency),
-            ] {
-                let at = place.key("pressure").key(key);
-                if at.node.is_some() && is_set {
-                    self.warn(
-                        &at,
-                        "has no effect any more, and is refused from the next release on; leave it out",
-                    );
-                }
-            }
+            self.without_effect(&place.key("pressure"), &backend.pressure);
             for (j, name) in backend.forward_headers.iter().enumerate() {
                 let at = place.key("forward_headers").index(j);
                 let shown = at.shown(name);
