@@ -56,10 +56,24 @@ pub struct Demand {
     pub held: Amount,
     /// Held, and asked for by those that wait.
     pub wants: Amount,
-    /// The query that is next: its number, and the bytes that it needs alone. Zero while nobody waits.
+    /// The query that is next: its number, and the bytes with which it runs beside those that are held. Zero while nobody
+    /// waits.
     pub claim: (u64, u64),
     /// Tenants that wait, at least 1: a part is divided by them.
     pub weight: u64,
+}
+
+/// The congestion window of a backend, which all proxies that lease of its budget grow and cut together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SharedWindow {
+    /// How often it was cut: a window that was cut more often replaces another.
+    pub cuts: u64,
+    /// The number of the last cut's cause.
+    pub cause: u64,
+    /// Bytes in flight over all proxies.
+    pub bytes: u64,
+    /// Bytes by which it grew at this proxy and that the others do not know of.
+    pub grown: u64,
 }
 
 /// A rate of a tenant that is counted in tokens.

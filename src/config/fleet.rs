@@ -33,10 +33,10 @@ const SLOTS_EACH: u64 = 4;
 #[serde(default, deny_unknown_fields)]
 pub struct Fleet {
     /// The most proxies that run at the same time, those of a rollout included. Each has an equal part of every budget, or
-    /// with a store of half of it. Every budget needs four `queries` for each.
+    /// with a store of a tenth of it. Every budget needs four `queries` for each.
     pub replicas_max: Count,
-    /// Redis or Valkey, one primary: `redis://:${PASSWORD}@host:6379/0`, or `rediss://` with TLS. The other half of every
-    /// budget is leased there to the proxies that need it. Takes effect at the next start.
+    /// Redis or Valkey, one primary: `redis://:${PASSWORD}@host:6379/0`, or `rediss://` with TLS. The rest of every budget is
+    /// leased there to the proxies that need it. Takes effect at the next start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<Secret>,
     /// The name of the fleet; proxies of one name share. Takes effect at the next start.

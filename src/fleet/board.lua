@@ -6,11 +6,8 @@
 local run, seen, cursor = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local kept, bytes_max, rows_max = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local hash, order, time = KEYS[1], KEYS[2], redis.call('TIME')
-local micros = time[1] * 1000000 + time[2]
-local now = math.floor(micros / 1000)
+local micros, now = time[1] * 1000000 + time[2], millis(time)
 local DAY, YEARS = 86400000, 315360000000
-
-local function text(number) return string.format('%.0f', number) end
 
 local function is(key, kind)
   local found = redis.call('TYPE', key).ok
@@ -58,7 +55,7 @@ for i = 7, #ARGV, 4 do
   if is_newer or is_longer then
     seq, last = seq + 1, math.max(last, version)
     if old then ends = math.max(ends, old.ends) end
-    redis.call('HSET', hash, name, text(seq) .. ' ' .. text(version) .. ' ' .. text(ends) .. ' ' .. value)
+    redis.call('HSET', hash, name, text(seq, version, ends) .. ' ' .. value)
     redis.call('ZADD', order, seq, name)
   end
 end
@@ -82,7 +79,7 @@ for i = 1, #news, 2 do
   upto = tonumber(news[i + 1])
 end
 if #news < 2 * rows_max and (#news == 0 or upto == tonumber(news[#news])) then upto = seq end
-redis.call('HSET', hash, '~', text(incarnation) .. ' ' .. text(run) .. ' ' .. text(seq) .. ' ' .. text(last))
+redis.call('HSET', hash, '~', text(incarnation, run, seq, last))
 redis.call('PEXPIRE', hash, DAY)
 redis.call('PEXPIRE', order, DAY)
 return {incarnation, upto, seq, given, rows}

@@ -1,5 +1,6 @@
 -- Renews one proxy's lease on one pool, atomically. fleet/pool.rs is the same in Rust, and a test compares them.
--- KEYS[1]: the pool, a hash with one field for each proxy, and "~" for epoch, run and the end of the learning phase.
+-- KEYS[1]: the pool, a hash with one field for each proxy, and "~" for epoch, run, the end of the learning phase, and the
+-- congestion window of all proxies: cuts, cause, bytes, and until when it counts. Fields are added at the end only.
 -- KEYS[2], if any: a pool that every proxy renews first, which knows whether the store lost its memory before this one began.
 -- ARGV: numbers in the order of the first lines. Amounts are pairs of bytes and queries.
 local id, run = ARGV[1], tonumber(ARGV[2])
@@ -11,20 +12,8 @@ local wants = {tonumber(ARGV[12]), tonumber(ARGV[13])}
 local claim, claimed = tonumber(ARGV[14]), tonumber(ARGV[15])
 local weight = tonumber(ARGV[16])
 local load, has = {tonumber(ARGV[17]), tonumber(ARGV[18])}, {tonumber(ARGV[19]), tonumber(ARGV[20])}
-local key, time = KEYS[1], redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-
-local function numbers(text)
-  local found = {}
-  for number in string.gmatch(text, '%S+') do found[#found + 1] = tonumber(number) end
-  return found
-end
-
-local function text(of)
-  local parts = {}
-  for i, number in ipairs(of) do parts[i] = string.format('%.0f', number) end
-  return table.concat(parts, ' ')
-end
+local cuts, cause, window, grown = tonumber(ARGV[21]), tonumber(ARGV[22]), tonumber(ARGV[23]), tonumber(ARGV[24])
+local key, now = KEYS[1], millis(redis.call('TIME'))
 
 -- A part of the pool for each, by weight and no more than it wants; what one does not want is the others'.
 local function divide(whole, members, r)
@@ -72,13 +61,19 @@ for i = 1, #flat, 2 do
   end
 end
 if mine and seq <= mine.seq then return {} end
-local epoch, learning = meta[1], math.min(meta[3], now + ttl + skew)
+local epoch, learning, fresh = meta[1], math.min(meta[3], now + ttl + skew), math.min(meta[7] or 0, now + ttl + skew)
 if epoch == 0 or meta[2] ~= run or epoch < seen_epoch then
-  epoch, learning = math.max(epoch, seen_epoch) + 1, now + ttl + skew
+  epoch, learning, fresh = math.max(epoch, seen_epoch) + 1, now + ttl + skew, 0
+end
+-- A later cut replaces the window, and growth adds up. It is forgotten when nobody has renewed for a time to live.
+if now < fresh and cuts < meta[4] then
+  cuts, cause, window = meta[4], meta[5], meta[6]
+elseif now < fresh and cuts == meta[4] then
+  cause, window = meta[5], math.max(window, meta[6] + grown)
 end
 local since = now
 if mine and mine.claimed == claimed then since = mine.since end
-mine = {id = id, wants = wants, claim = claim, since = since, weight = weight}
+mine = {id = id, grant = held, wants = wants, claim = claim, since = since, weight = weight}
 local others = {0, 0}
 for _, m in ipairs(members) do others = {others[1] + m.load[1], others[2] + m.load[2]} end
 members[#members + 1] = mine
@@ -87,28 +82,38 @@ table.sort(members, function(a, b) return a.id < b.id end)
 local target = {{}, {}}
 if now >= learning then
   target = {divide(pool[1], members, 1), divide(pool[2], members, 2)}
-  -- Queries that no fair part holds get all that they need: the one that has waited longest, and more up to half of the pool.
-  local unfair = {}
+  -- A query that does not fit its proxy's fair part gets all that it needs, from what the others' parts cannot be used for:
+  -- the one that has waited longest in any case, and then all that fit beside it.
+  local unfair, useful, sum = {}, {}, 0
   for _, m in ipairs(members) do
-    if m.claim > target[1][m.id] then unfair[#unfair + 1] = m end
+    useful[m.id] = target[1][m.id]
+    if m.claim > useful[m.id] then
+      useful[m.id] = math.min(useful[m.id], m.grant[1])
+      unfair[#unfair + 1] = m
+    end
+    sum = sum + useful[m.id]
   end
   table.sort(unfair, function(a, b) return a.since < b.since or (a.since == b.since and a.id < b.id) end)
-  local alone, chosen = 0, {}
+  local left, chosen, rest = pool[1], {}, {}
   for i, m in ipairs(unfair) do
     local need = math.min(m.claim, pool[1])
-    if i > 1 and (alone + need) * 2 > pool[1] then break end
-    alone, chosen[m.id] = alone + need, need
+    local more = math.max(need - useful[m.id], 0)
+    if i == 1 or sum + more <= pool[1] then
+      sum, left, chosen[m.id] = sum + more, left - need, need
+    end
   end
-  local rest = {}
-  for _, m in ipairs(members) do if not chosen[m.id] then rest[#rest + 1] = m end end
-  target[1] = divide(pool[1] - alone, rest, 1)
+  for _, m in ipairs(members) do
+    if not chosen[m.id] then rest[#rest + 1] = {id = m.id, weight = m.weight, wants = {useful[m.id]}} end
+  end
+  target[1] = divide(left, rest, 1)
   for name, need in pairs(chosen) do target[1][name] = need end
 end
--- What is held counts, also where it was given away since, to a proxy that was cut off while the store lost its memory.
+-- What is held counts, also where it was given away since, to a proxy that was cut off while the store lost its memory, or
+-- where others wait for it.
 local grant, kept = {}, {}
 for r = 1, 2 do
   local due = has[r]
-  if now >= learning then due = math.max(held[r], target[r][id]) end
+  if now >= learning then due = target[r][id] end
   grant[r] = math.min(due, math.max(pool[r] - taken[r], 0))
   kept[r] = math.max(grant[r], held[r])
 end
@@ -118,11 +123,11 @@ if idle then
   redis.call('HDEL', key, id)
   count = count - 1
 else
-  redis.call('HSET', key, id, text({kept[1], kept[2], wants[1], wants[2], claim, claimed, since, weight, seq,
-    now + ttl + skew, hold, load[1], load[2]}))
+  redis.call('HSET', key, id, text(kept[1], kept[2], wants[1], wants[2], claim, claimed, since, weight, seq,
+    now + ttl + skew, hold, load[1], load[2]))
 end
-redis.call('HSET', key, '~', text({epoch, run, learning}))
+redis.call('HSET', key, '~', text(epoch, run, learning, cuts, cause, window, now + ttl + skew))
 redis.call('PEXPIRE', key, 86400000)
 local is_learning = 0
 if now < learning then is_learning = 1 end
-return {grant[1], grant[2], epoch, ttl, is_learning, count, others[1], others[2]}
+return {grant[1], grant[2], epoch, ttl, is_learning, count, others[1], others[2], cuts, cause, window}

@@ -1,6 +1,6 @@
 //! One proxy's lease on the pool of one budget: a plain value, and a clock in milliseconds that only goes forward.
 
-use crate::base::share::{Amount, Demand};
+use crate::base::share::{Amount, Demand, SharedWindow};
 
 /// How long a grant is good for, counted by the proxy from before it asked.
 pub const TTL_MS: u64 = 5_000;
@@ -20,12 +20,14 @@ pub struct Renewal {
     pub has: Amount,
     /// Heavy bytes, and all queries, that this proxy has in flight.
     pub load: Amount,
+    /// The congestion window of the pool's backend, as this proxy has it; of other pools, nothing.
+    pub window: SharedWindow,
 }
 
 /// The store's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Answer {
-    /// What the proxy may hold beyond its fixed part.
+    /// What the proxy may hold beyond its fixed part; less than it holds where others wait for a part of that.
     pub grant: Amount,
     /// Grows whenever the store lost its memory.
     pub epoch: u64,
@@ -37,6 +39,8 @@ pub struct Answer {
     pub members: u64,
     /// The load of all others.
     pub others: Amount,
+    /// The congestion window of all proxies.
+    pub window: SharedWindow,
 }
 
 /// A request that is under way.
@@ -68,12 +72,12 @@ impl Lease {
     }
 
     /// A request for this demand. From now on the lease is no more than what is held, until an answer says otherwise.
-    pub fn renew(&mut self, now: u64, demand: Demand, load: Amount) -> Renewal {
+    pub fn renew(&mut self, now: u64, demand: Demand, load: Amount, window: SharedWindow) -> Renewal {
         self.grant = self.usable(now).min(demand.held);
         // Beyond those of a lease on the same pool that was given back before.
         self.seq = now.max(self.seq + 1);
         self.asked = Some(Asked { seq: self.seq, at: now });
-        Renewal { seq: self.seq, epoch: self.epoch, demand, has: self.grant, load }
+        Renewal { seq: self.seq, epoch: self.epoch, demand, has: self.grant, load, window }
     }
 
     /// Takes the answer to the request with this number; says whether it counts. A late one, one to an earlier

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! budget = fixed part × replicas_max   +   pool, kept at the store
-//!          half of it, always there        leased: {held, wants} ─▶ {grant, epoch} once a second
+//!          a tenth, always there           leased: {held, wants} ─▶ {grant, epoch} once a second
 //! ```
 //!
 //! A proxy renews before its lease ends, and counts its time from before it asked, so that it stops first. Before it asks,
 //! it draws in its lease to what its queries hold: the store may give the rest away before the answer is there. A store
 //! that is gone leaves every proxy its fixed part; one that lost its memory grants for one time to live only what is held.
+//! With the leases of a backend travels its congestion window, which is one for all proxies.
 //!
 //! Tenants' limits on queries in flight are pools as budgets are. Of a tenant's rate the pool is a bucket of tokens, and a
 //! proxy draws some ahead ([`Draws`], `tokens.lua`, and `bucket`, its model): unspent ones count as if they were still in it.

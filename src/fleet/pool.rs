@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::lease::{Answer, Renewal};
-use crate::base::share::Amount;
+use crate::base::share::{Amount, SharedWindow};
 
 /// The times of the protocol in milliseconds, and the size of the pool.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,9 @@ pub(super) struct Pool {
     run: u64,
     /// The end of the learning phase.
     learning: u64,
+    window: SharedWindow,
+    /// Until then a renewal keeps the window.
+    fresh: u64,
     members: BTreeMap<u64, Member>,
 }
 
@@ -59,7 +62,7 @@ impl Pool {
         id: u64,
         request: &Renewal,
     ) -> Option<Answer> {
-        let Renewal { seq, epoch, demand, has, load } = *request;
+        let Renewal { seq, epoch, demand, has, load, window: theirs } = *request;
         let end = now + terms.ttl + terms.skew;
         self.members.values_mut().for_each(|member| member.ends = member.ends.min(end));
         self.members.retain(|_, member| now < member.ends + member.hold);
@@ -68,10 +71,17 @@ impl Pool {
             return None;
         }
         self.learning = self.learning.min(end);
+        self.fresh = self.fresh.min(end);
         if self.epoch == 0 || self.run != run || self.epoch < epoch {
-            (self.epoch, self.learning) = (self.epoch.max(epoch) + 1, end);
+            (self.epoch, self.learning, self.fresh) = (self.epoch.max(epoch) + 1, end, 0);
         }
         self.run = run;
+        if now >= self.fresh || theirs.cuts > self.window.cuts {
+            self.window = SharedWindow { grown: 0, ..theirs };
+        } else if theirs.cuts == self.window.cuts {
+            self.window.bytes = theirs.bytes.max(self.window.bytes + theirs.grown);
+        }
+        self.fresh = end;
         let others = self.members.iter().filter(|(other, _)| **other != id);
         let taken = others.clone().fold(Amount::NONE, |sum, (_, member)| sum.plus(member.grant));
         let live = others.filter(|(_, member)| now < member.ends);
@@ -84,7 +94,7 @@ impl Pool {
             Member { grant: demand.held, wants, claim, claimed, since, weight, seq, ends: end, hold, load };
         members.insert(id, mine);
         let learning = now < self.learning;
-        let due = if learning { has } else { demand.held.max(target(terms.pool, &members, id)) };
+        let due = if learning { has } else { target(terms.pool, &members, id) };
         let grant = due.min(terms.pool.less(taken));
         // What is held counts, also where it was given away since, to a proxy that was cut off while the store lost its memory.
         mine.grant = grant.max(demand.held);
@@ -101,6 +111,7 @@ impl Pool {
             learning,
             members: (members.len() - usize::from(idle)) as u64,
             others,
+            window: self.window,
         })
     }
 }
@@ -108,22 +119,31 @@ impl Pool {
 /// The part of the pool that one member should have.
 fn target(pool: Amount, members: &BTreeMap<u64, Member>, id: u64) -> Amount {
     let of = |part: &BTreeMap<u64, u64>, id: u64| part.get(&id).copied().unwrap_or(0);
-    let mut bytes = divide(pool.bytes, members, |member| member.wants.bytes);
+    let parts = divide(pool.bytes, members, |member| member.wants.bytes);
     let queries = divide(pool.queries, members, |member| member.wants.queries);
-    let unfair = members.iter().filter(|(id, member)| member.claim > of(&bytes, **id));
-    let mut unfair: Vec<_> =
-        unfair.map(|(id, member)| (member.since, *id, member.claim.min(pool.bytes))).collect();
-    unfair.sort_unstable();
-    let (mut alone, mut rest, mut chosen) = (0, members.clone(), Vec::new());
-    for (at, (_, id, need)) in unfair.into_iter().enumerate() {
-        if at > 0 && (alone + need) * 2 > pool.bytes {
-            break;
+    let (mut rest, mut unfair, mut useful) = (members.clone(), Vec::new(), 0);
+    for (id, member) in &mut rest {
+        let part = of(&parts, *id);
+        member.wants.bytes = part;
+        if member.claim > part {
+            member.wants.bytes = part.min(member.grant.bytes);
+            unfair.push((member.since, *id, member.claim.min(pool.bytes)));
         }
-        alone += need;
+        useful += member.wants.bytes;
+    }
+    unfair.sort_unstable();
+    let (mut left, mut chosen) = (pool.bytes, Vec::new());
+    for (_, id, need) in unfair {
+        let more = rest.get(&id).map_or(0, |member| need.saturating_sub(member.wants.bytes));
+        if !chosen.is_empty() && useful + more > pool.bytes {
+            continue;
+        }
+        useful += more;
+        left -= need;
         rest.remove(&id);
         chosen.push((id, need));
     }
-    bytes = divide(pool.bytes - alone, &rest, |member| member.wants.bytes);
+    let mut bytes = divide(left, &rest, |member| member.wants.bytes);
     bytes.extend(chosen);
     Amount { bytes: of(&bytes, id), queries: of(&queries, id) }
 }

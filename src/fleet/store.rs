@@ -14,14 +14,14 @@ use super::{
     lease::{Answer, Renewal, SKEW_MS, TTL_MS},
     tokens::{Draw, Drawn},
 };
-use crate::base::share::Amount;
+use crate::base::share::{Amount, SharedWindow};
 
 /// The script that the store runs for each renewal.
-pub(super) const SCRIPT: &str = include_str!("lease.lua");
+pub(super) const SCRIPT: &str = concat!(include_str!("prelude.lua"), include_str!("lease.lua"));
 /// The script that it runs for each request for tokens.
-pub(super) const TOKENS: &str = include_str!("tokens.lua");
+pub(super) const TOKENS: &str = concat!(include_str!("prelude.lua"), include_str!("tokens.lua"));
 /// The script that it runs for each topic of the board.
-const BOARD: &str = include_str!("board.lua");
+const BOARD: &str = concat!(include_str!("prelude.lua"), include_str!("board.lua"));
 /// The pool of seats, of which every proxy holds one: it counts them, and knows whether the store lost its memory.
 pub const SEATS: &str = "proxies";
 /// Lua counts exactly up to 2^53.
@@ -120,6 +120,9 @@ pub struct Store {
     /// This process; no other ever has the same.
     id: String,
     connection: Option<Connection>,
+    /// In place of a server.
+    #[cfg(test)]
+    model: Option<std::sync::Arc<super::tests::model::Model>>,
 }
 
 impl fmt::Debug for Store {
@@ -137,7 +140,24 @@ impl Store {
     pub fn new(url: &str, fleet: &str, id: String) -> Result<Self, String> {
         let client = Client::open(url).map_err(|error| error.to_string())?;
         let [script, tokens, board] = [SCRIPT, TOKENS, BOARD].map(Script::new);
-        Ok(Self { client, script, tokens, board, prefix: format!("weir:{fleet}:"), id, connection: None })
+        Ok(Self {
+            client,
+            script,
+            tokens,
+            board,
+            prefix: format!("weir:{fleet}:"),
+            id,
+            connection: None,
+            #[cfg(test)]
+            model: None,
+        })
+    }
+
+    /// A model of a store, which several proxies share.
+    #[cfg(test)]
+    pub(crate) fn modelled(model: &std::sync::Arc<super::tests::model::Model>, id: String) -> Self {
+        let model = Some(std::sync::Arc::clone(model));
+        Self { model, ..Self::new("redis://127.0.0.1/", "model", id).expect("a URL") }
     }
 
     /// Makes one round trip. Any failure closes the connection, so that nothing that was sent is read by a later call.
@@ -145,6 +165,10 @@ impl Store {
     /// # Errors
     /// The store did not answer all of them within `limit`.
     pub async fn round(&mut self, round: &Round, limit: Duration) -> Result<Answers, StoreError> {
+        #[cfg(test)]
+        if let Some(model) = &self.model {
+            return model.round(&self.id, round, limit).await;
+        }
         // Taken out: a call that is dropped closes the connection as well.
         let kept = self.connection.take();
         let exchange = async {
@@ -162,6 +186,10 @@ impl Store {
 
     /// Whether a connection is open; the next call of [`Self::round`] needs none then.
     pub const fn is_connected(&self) -> bool {
+        #[cfg(test)]
+        if self.model.is_some() {
+            return true;
+        }
         self.connection.is_some()
     }
 
@@ -248,8 +276,8 @@ fn read_board(reply: Value, ask: &BoardAsk) -> BoardAnswer {
 }
 
 /// The arguments of the script behind the proxy's name.
-pub(super) fn numbers(ask: &Ask, run: u64, ttl: u64, skew: u64) -> [u64; 19] {
-    let Renewal { seq, epoch, demand, has, load } = ask.renewal;
+pub(super) fn numbers(ask: &Ask, run: u64, ttl: u64, skew: u64) -> [u64; 23] {
+    let Renewal { seq, epoch, demand, has, load, window } = ask.renewal;
     let (claimed, claim) = demand.claim;
     [
         run,
@@ -271,14 +299,18 @@ pub(super) fn numbers(ask: &Ask, run: u64, ttl: u64, skew: u64) -> [u64; 19] {
         load.queries,
         has.bytes,
         has.queries,
+        window.cuts,
+        window.cause,
+        window.bytes,
+        window.grown,
     ]
 }
 
 /// Reads the numbers that the script returns.
 pub(super) fn answer(numbers: &[u64]) -> Option<Answer> {
-    let &[bytes, queries, epoch, ttl_ms, learning, members, others_bytes, others_queries] = numbers else {
-        return None;
-    };
+    let (&[bytes, queries, epoch, ttl_ms, learning, members, others_bytes, others_queries], window) =
+        numbers.split_first_chunk()?;
+    let &[cuts, cause, window] = window else { return None };
     Some(Answer {
         grant: Amount { bytes, queries },
         epoch,
@@ -286,6 +318,7 @@ pub(super) fn answer(numbers: &[u64]) -> Option<Answer> {
         learning: learning == 1,
         members,
         others: Amount { bytes: others_bytes, queries: others_queries },
+        window: SharedWindow { cuts, cause, bytes: window, grown: 0 },
     })
 }
 

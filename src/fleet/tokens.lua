@@ -7,14 +7,7 @@ local id, seq = ARGV[1], tonumber(ARGV[2])
 local count, per = tonumber(ARGV[3]), tonumber(ARGV[4])
 local ttl, skew = tonumber(ARGV[5]), tonumber(ARGV[6])
 local stock, wants, claim = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local key, time = KEYS[1], redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-
-local function numbers(text)
-  local found = {}
-  for number in string.gmatch(text, '%S+') do found[#found + 1] = tonumber(number) end
-  return found
-end
+local key, now = KEYS[1], millis(redis.call('TIME'))
 
 local memory = numbers(redis.call('HGET', KEYS[2], '~') or '0 0 0')
 local epoch, learning = memory[1], math.min(memory[3], now + ttl + skew)
@@ -58,7 +51,7 @@ level, stock = level - grant, stock + grant
 if stock == 0 then
   redis.call('HDEL', key, id)
 else
-  redis.call('HSET', key, id, string.format('%.0f %.0f %.0f', stock, seq, now + ttl + skew))
+  redis.call('HSET', key, id, text(stock, seq, now + ttl + skew))
 end
 redis.call('HSET', key, '~', string.format('%.0f %.17g %.0f', epoch, level, at))
 redis.call('PEXPIRE', key, per + 60000)

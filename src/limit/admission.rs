@@ -146,9 +146,9 @@ impl Admission {
     pub fn check_rate(&self, payers: &[TenantId]) -> Result<Vec<ShadowHit>, Refusal> {
         let mut state = self.lock();
         let verdict = state.check_rate(payers, Instant::now());
-        let tokens_wanted = std::mem::take(&mut state.tokens_wanted);
+        let round_wanted = std::mem::take(&mut state.round_wanted);
         drop(state);
-        self.want_tokens(tokens_wanted);
+        self.want_round(round_wanted);
         verdict
     }
 
@@ -158,8 +158,8 @@ impl Admission {
         self.lock().give_rate_back(payers, Instant::now());
     }
 
-    /// Has the store of leases asked at once, if tokens of a shared rate are needed.
-    fn want_tokens(&self, wanted: bool) {
+    /// Has the store of leases asked at once, if tokens of a shared rate are needed, or others wait for what came free.
+    fn want_round(&self, wanted: bool) {
         if wanted {
             self.lease_wanted.notify_one();
         }
@@ -293,11 +293,11 @@ impl Admission {
         let mut accounts = self.accounts.lock();
         let changed = change(&mut accounts, Instant::now(), &mut ready);
         let alarm = accounts.state.next_alarm();
-        let tokens_wanted = std::mem::take(&mut accounts.state.tokens_wanted);
+        let round_wanted = std::mem::take(&mut accounts.state.round_wanted);
         let callers = ready.into_iter().map(|(id, outcome)| (accounts.callers.remove(&id), outcome));
         let ready: SmallVec<[_; 2]> = callers.collect();
         drop(accounts);
-        self.want_tokens(tokens_wanted);
+        self.want_round(round_wanted);
         for (caller, outcome) in ready {
             let outcome = outcome.map(|charge| Permit::new(Arc::clone(self), charge));
             let untaken = match caller {

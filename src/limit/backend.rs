@@ -8,6 +8,7 @@ use super::{
     account::{Account, Reserve},
     charge::{Charge, Phase},
     lane::{Budget, Lane, Open},
+    leased::{BackendDemand, BackendLease},
     policy::{BackendBudget, Sharing},
     shares,
     usage::Usage,
@@ -45,16 +46,17 @@ pub(super) struct Backend {
     looked: Option<Instant>,
     /// Queries that it runs at a time, by its own word.
     places: Option<u64>,
-    /// When the lease ends.
+    /// When the lease ends, and the use of the others ends to count.
     leased_until: Option<Instant>,
+    /// Heavy bytes in flight at the other proxies, as of the last answer of the store.
+    others: u64,
 }
 
 impl Backend {
     pub(super) fn new(budget: &BackendBudget, sharing: Sharing) -> Self {
         let name = Arc::clone(&budget.name);
         let lanes = Budget::of(budget, sharing, Amount::NONE);
-        let window =
-            Window::new(lanes.heavy_memory().unwrap_or(0), budget.unproven_percent, lanes.replicas());
+        let window = Window::new(lanes.heavy_memory().unwrap_or(0), budget.unproven_percent, lanes.windows());
         Self {
             name,
             budget: lanes,
@@ -71,6 +73,7 @@ impl Backend {
             looked: None,
             places: None,
             leased_until: None,
+            others: 0,
         }
     }
 
@@ -82,28 +85,41 @@ impl Backend {
         let now = self.budget.heavy_memory().unwrap_or(0);
         let is_new = before == 0 || (self.window.is_unproven() && self.window.cut_by().is_none());
         if is_new {
-            self.window = Window::new(now, budget.unproven_percent, self.budget.replicas());
+            self.window = Window::new(now, budget.unproven_percent, self.budget.windows());
         } else if before != now {
             self.window.resize(before, now);
         }
     }
 
-    /// Holds this much of the heavy lane beyond the fixed part, until the lease ends.
-    pub(super) const fn lease(&mut self, leased: Amount, until: Instant) {
-        self.budget.leased = leased;
-        self.leased_until = Some(until);
+    /// Takes the answer of the store.
+    pub(super) fn lease(&mut self, lease: &BackendLease, now: Instant) {
+        self.budget.leased = lease.leased;
+        self.leased_until = Some(lease.until);
+        let Some((window, others)) = lease.of_all else { return };
+        self.others = others;
+        // The next cut here covers the time from that one on.
+        if self.window.adopt(window, self.budget.heavy_memory().unwrap_or(0)) {
+            self.looked = Some(now);
+        }
     }
 
     /// Gives the lease up when its time is over.
     pub(super) fn end_lease(&mut self, now: Instant) {
         if self.leased_until.is_some_and(|until| until <= now) {
             self.budget.leased = Amount::NONE;
-            self.leased_until = None;
+            (self.leased_until, self.others) = (None, 0);
         }
     }
 
-    /// Its demand beyond its fixed part, and its load for the others: heavy bytes, and all queries.
-    pub(super) fn demand(&self) -> (Demand, Amount) {
+    /// Whether a round is worth it: something is leased, or needs to be.
+    pub(super) fn needs_lease(&self) -> bool {
+        self.budget.leased != Amount::NONE
+            || self.heavy.used.bytes() > self.budget.fixed().bytes
+            || !self.heavy.queue.is_open()
+    }
+
+    /// Draws the lease in to what its queries hold; gives its demand for a round. `None` where nothing is leased.
+    pub(super) fn draw_in(&mut self) -> Option<BackendDemand> {
         let fixed = self.budget.fixed();
         let heavy = self.heavy.used.and(self.stalled);
         let used = Amount { bytes: heavy.bytes(), queries: self.heavy.used.queries };
@@ -112,13 +128,24 @@ impl Backend {
         // More than the window lets run is of no use, but for one query that runs alone.
         let useful = self.window.bytes().max(used.bytes).max(first.map_or(0, |(_, bytes)| bytes));
         let wants = used.plus(waiting).min(Amount { bytes: useful, queries: u64::MAX });
+        let with = |bytes: u64| used.bytes.saturating_add(bytes).min(useful).saturating_sub(fixed.bytes);
         let demand = Demand {
             held: used.less(fixed),
             wants: wants.less(fixed),
-            claim: first.map_or((0, 0), |(id, bytes)| (id, bytes.saturating_sub(fixed.bytes))),
+            claim: first.map_or((0, 0), |(id, bytes)| (id, with(bytes))),
             weight: tenants.max(1),
         };
-        (demand, Amount { bytes: self.heavy.used.bytes(), queries: self.used().queries })
+        let alone = first.map_or(0, |(_, bytes)| bytes.saturating_sub(fixed.bytes));
+        let pool = self.budget.pool_within(self.window.bytes(), alone)?;
+        self.budget.leased = self.budget.leased.min(demand.held);
+        let load = Amount { bytes: self.heavy.used.bytes(), queries: self.used().queries };
+        Some(BackendDemand { pool, demand, load, window: self.window.offer() })
+    }
+
+    /// Whether more is in use than the lease allows, so that others wait for its end.
+    pub(super) fn owes(&self) -> bool {
+        let here = self.budget.whole(Lane::Heavy).memory;
+        self.budget.pool().is_some() && here.is_some_and(|here| self.heavy.used.bytes() > here)
     }
 
     /// Makes room for this number of classes.
@@ -148,7 +175,10 @@ impl Backend {
         let whole = self.budget.whole(lane);
         match lane {
             Lane::Light => whole,
-            Lane::Heavy => Open { memory: whole.memory.map(|max| max.min(self.window.bytes())), ..whole },
+            Lane::Heavy => {
+                let memory = whole.memory.map(|_| self.budget.open_within(self.window.bytes()));
+                Open { memory, ..whole }
+            }
         }
     }
 
@@ -268,8 +298,12 @@ impl Backend {
             return;
         }
         if let Some(budget) = self.budget.heavy_memory() {
-            let in_use = self.heavy.used.memory.max(self.peak.heavy_bytes.into());
-            self.window.completed(charge.bytes, in_use, budget);
+            let here = self.heavy.used.memory.max(self.peak.heavy_bytes.into());
+            let in_use = here + u128::from(self.others);
+            // The fixed parts of idle proxies are not lent: one that uses its part of the window needs it all.
+            let sharers = self.budget.replicas() / self.budget.windows();
+            let needed = in_use.max(here * u128::from(sharers));
+            self.window.completed(charge.bytes, in_use, needed, budget);
         }
     }
 
@@ -319,9 +353,9 @@ impl Backend {
         let elapsed = self.looked.map_or(Duration::ZERO, |looked| now.saturating_duration_since(looked));
         self.looked = Some(now);
         self.places = distress.places.or(self.places);
-        // Cut to a part of the load here, the cuts of all proxies add up to one.
-        if let Some(budget) = self.budget.whole(Lane::Heavy).memory.or_else(|| self.budget.heavy_memory()) {
-            self.window.observe(distress, peak.heavy_bytes.into(), budget, elapsed);
+        let in_use = u128::from(peak.heavy_bytes) + u128::from(self.others);
+        if let Some(budget) = self.budget.windowed() {
+            self.window.observe(distress, in_use, budget, elapsed);
         }
     }
 

@@ -64,6 +64,7 @@ mod tests {
     #[test]
     fn two_split_queries_fit_the_lane_and_what_their_tenant_may_have_in_flight() {
         // MiB: the budget, the tenant's part; percent of the budget beyond which queries are split; proxies with leases.
+        // Up to 40 % of a budget, the recommendation, leases make no difference.
         for (budget, in_flight, percent, replicas) in [
             (2048, 1638, 40, 1),
             (2048, 900, 40, 1),
@@ -71,6 +72,7 @@ mod tests {
             (7, 7, 40, 1),
             (2048, 4096, 40, 2),
             (2048, 4096, 40, 8),
+            (2048, 2048, 40, 8),
         ] {
             let sharing = Sharing { replicas_max: NonZeroU64::new(replicas).unwrap(), leased: replicas > 1 };
             let memory = Limit::enforce(budget << 20);
@@ -91,6 +93,9 @@ mod tests {
             // One of unknown size goes out whole, so that it counts for no less with more proxies.
             assert_eq!(ceilings.query, (heavy_memory(budget << 20) / 2).min(in_flight << 20), "{replicas}");
             let split = ceilings.split.unwrap();
+            // A query of a fleet is sent in no more parts than before one proxy.
+            let alone = Policy { sharing: Sharing::default(), ..policy.clone() };
+            assert_eq!(split, alone.ceilings(&TenantId::other(), None, "main", Some(percent)).split.unwrap());
             assert!(
                 2 * split <= lane.min(heavy_memory(in_flight << 20)),
                 "{budget} {in_flight} {replicas} {split}"

@@ -66,11 +66,12 @@ impl Budget {
 
     /// The part of the heavy lane that needs no lease; zero where nothing is bounded.
     pub(super) fn fixed(&self) -> Amount {
-        let Sharing { replicas_max, leased } = self.sharing;
-        let fixed = |whole: u64| shares::fixed(whole, replicas_max.get(), leased);
+        let fixed = |whole: u64| shares::fixed(whole, self.sharing, shares::TENTH);
+        let slots = self.queries.max.map_or(0, |max| shares::heavy_slots(max.get()));
         Amount {
-            bytes: self.heavy_memory().map_or(0, fixed),
-            queries: self.queries.max.map_or(0, |max| fixed(shares::heavy_slots(max.get()))),
+            bytes: fixed(self.heavy_memory().unwrap_or(0)),
+            // One each, where there are that many.
+            queries: fixed(slots).max(1).min(slots / self.replicas()),
         }
     }
 
@@ -84,6 +85,37 @@ impl Budget {
         let replicas = self.replicas();
         let all_fixed = self.fixed().zip(Amount::NONE, |fixed, _| fixed * replicas);
         (self.sharing.leased && replicas > 1).then(|| whole.less(all_fixed))
+    }
+
+    /// The part of the pool that a window lets be leased: all but the fixed parts. One query larger than the window runs
+    /// alone, with `alone` bytes of the pool.
+    pub(super) fn pool_within(&self, window: u64, alone: u64) -> Option<Amount> {
+        let pool = self.pool()?;
+        let open = window.saturating_sub(self.fixed_within(window).saturating_mul(self.replicas()));
+        Some(Amount { bytes: pool.bytes.min(open.max(alone)), ..pool })
+    }
+
+    /// Bytes of the fixed part that are open under a window over all proxies.
+    fn fixed_within(&self, window: u64) -> u64 {
+        self.fixed().bytes.min(window / self.replicas())
+    }
+
+    /// Bytes of the heavy lane that are open here under a window: over all proxies where they lease, else over this one.
+    pub(super) fn open_within(&self, window: u64) -> u64 {
+        let fixed = if self.sharing.leased { self.fixed_within(window) } else { self.fixed().bytes };
+        fixed.saturating_add(self.leased.bytes).min(window)
+    }
+
+    /// Windows over the budget: one for each proxy, or one for all that lease.
+    pub(super) const fn windows(&self) -> u64 {
+        if self.sharing.leased { 1 } else { self.sharing.replicas_max.get() }
+    }
+
+    /// Bytes that the window here is over. Where each proxy has one, those are its part: cut to a part of the load here, the
+    /// cuts of all proxies add up to one.
+    pub(super) fn windowed(&self) -> Option<u64> {
+        let heavy = self.heavy_memory()?;
+        Some(if self.sharing.leased || self.memory.enforced().is_none() { heavy } else { self.fixed().bytes })
     }
 
     /// The heaviest query that this proxy can ever run: the fixed part of the others is never lent.

@@ -14,8 +14,32 @@ use super::{
 };
 use crate::base::{
     TenantId,
-    share::{Amount, Demand, TokenDemand, TokenKind},
+    share::{Amount, Demand, SharedWindow, TokenDemand, TokenKind},
 };
+
+/// This proxy's need of a backend's budget beyond its fixed part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendDemand {
+    /// The part of the budget that all proxies lease of, as far as the window opens it.
+    pub pool: Amount,
+    /// The demand.
+    pub demand: Demand,
+    /// Heavy bytes, and all queries, in flight here.
+    pub load: Amount,
+    /// The window here, for the others.
+    pub window: SharedWindow,
+}
+
+/// The store's answer to a [`BackendDemand`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendLease {
+    /// May be used beyond the fixed part,
+    pub leased: Amount,
+    /// until then.
+    pub until: Instant,
+    /// The window of all proxies, and heavy bytes in flight at the others; `None` if the store did not say.
+    pub of_all: Option<(SharedWindow, u64)>,
+}
 
 /// This proxy's need of a tenant's limits beyond its fixed part of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,33 +58,31 @@ pub struct TenantDemand {
 }
 
 impl Admission {
-    /// The backends whose budgets are leased, each with the part that all proxies lease of.
-    pub fn pools(&self) -> Vec<(Arc<str>, Amount)> {
+    /// The backends whose budgets are leased, and whether a lease is held there or needed.
+    pub fn leased_backends(&self) -> Vec<(Arc<str>, bool)> {
         let state = self.lock();
         let backends = state.configured.iter().map(|slot| &state.backends[*slot]);
-        backends.filter_map(|backend| Some((Arc::clone(&backend.name), backend.budget.pool()?))).collect()
+        let leased = backends.filter(|backend| backend.budget.pool().is_some());
+        leased.map(|backend| (Arc::clone(&backend.name), backend.needs_lease())).collect()
     }
 
-    /// From now until then a backend's queries may hold this much of its heavy lane beyond the fixed part.
-    pub fn set_leased(self: &Arc<Self>, backend: &str, leased: Amount, until: Instant) {
+    /// A backend's queries may hold this much of its heavy lane beyond the fixed part.
+    pub fn set_leased(self: &Arc<Self>, backend: &str, lease: &BackendLease) {
         self.change(|state, now, ready| {
             if let Some(slot) = state.backend(backend) {
-                state.backends[slot].lease(leased, until);
+                state.backends[slot].lease(lease, now);
                 *ready = state.dispatch(now);
             }
         });
     }
 
-    /// Draws a backend's lease in to what its queries hold. Gives its demand, and its load: heavy bytes and all queries in
-    /// flight.
-    pub fn draw_in(&self, backend: &str) -> Option<(Demand, Amount)> {
+    /// Draws a backend's lease in to what its queries hold, and gives its demand.
+    pub fn draw_in(&self, backend: &str) -> Option<BackendDemand> {
         let mut state = self.lock();
         let slot = state.backend(backend)?;
         let backend = &mut state.backends[slot];
         backend.end_lease(Instant::now());
-        let (demand, load) = backend.demand();
-        backend.budget.leased = backend.budget.leased.min(demand.held);
-        Some((demand, load))
+        backend.draw_in()
     }
 
     /// Waits until a query has to wait for a lease, or did since the last time.

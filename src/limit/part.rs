@@ -1,7 +1,7 @@
 //! This proxy's part of a tenant's limits on queries in flight.
 //!
-//! With a store half of each limit is divided among all proxies, and the other half is leased. Without one every proxy
-//! counts a tenant's queries by itself.
+//! With a store a tenth of the memory and half of the queries are divided among all proxies, and the rest is leased. Without
+//! one every proxy counts a tenant's queries by itself.
 
 use tokio::time::Instant;
 
@@ -42,8 +42,8 @@ impl Part {
     pub(super) fn new(limit: InFlight, sharing: Sharing) -> Self {
         let [memory, queries] = [limit.memory, limit.queries].map(|limit| limit.enforced().unwrap_or(0));
         // One query always runs at each proxy, whatever the store says.
-        let (bytes, pool_bytes) = shares::divide(memory, sharing, 0);
-        let (queries, pool_queries) = shares::divide(queries, sharing, 1);
+        let (bytes, pool_bytes) = shares::divide(memory, sharing, shares::TENTH, 0);
+        let (queries, pool_queries) = shares::divide(queries, sharing, shares::HALF, 1);
         Self {
             limit,
             fixed: Amount { bytes, queries },
@@ -152,9 +152,8 @@ impl Part {
             return None;
         }
         self.leased = self.leased(now).min(held);
-        let claim = parked
-            .first
-            .map_or((0, 0), |(id, bytes)| (id, bytes.saturating_sub(self.fixed.bytes).min(self.pool.bytes)));
+        let with = |bytes: u64| self.beyond(used.plus(bytes), heavy.plus(bytes)).bytes;
+        let claim = parked.first.map_or((0, 0), |(id, bytes)| (id, with(bytes)));
         Some((self.pool, Demand { held, wants, claim, weight: 1 }))
     }
 }

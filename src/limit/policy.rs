@@ -346,8 +346,8 @@ impl Default for SlowLane {
 pub struct Sharing {
     /// The most proxies that run at the same time; 1 shares nothing.
     pub replicas_max: NonZeroU64,
-    /// Half of each heavy lane and of each tenant's limit is leased to the proxies that need it. Without leases every
-    /// proxy has an equal part of the lanes, and counts a tenant's queries by itself.
+    /// Most of each heavy lane and a part of each tenant's limit is leased to the proxies that need it. Without leases
+    /// every proxy has an equal part of the lanes, and counts a tenant's queries by itself.
     pub leased: bool,
 }
 

@@ -150,7 +150,7 @@ impl State {
         for (payer, slot) in payers.iter().enumerate() {
             let buckets = &mut self.tenants.get_mut(*slot).buckets;
             let taken = take(buckets, payer);
-            self.tokens_wanted |= buckets.is_due(now);
+            self.round_wanted |= buckets.is_due(now);
             if let Err(refusal) = taken {
                 for slot in payers.iter().take(payer) {
                     give_back(&mut self.tenants.get_mut(*slot).buckets);

@@ -147,7 +147,7 @@ struct Quota {
 impl Quota {
     fn new(limit: RateLimit, sharing: Sharing) -> Option<Self> {
         let rate = limit.rate.filter(|_| limit.mode != Mode::Off)?;
-        let (fixed, pool) = shares::divide_quota(rate.count.get(), sharing);
+        let (fixed, pool) = shares::divide(rate.count.get(), sharing, shares::TENTH, 1);
         let sharers = if sharing.leased { sharing.replicas_max.get() } else { 1 };
         let grace = shares::quota_grace(rate.count.get()) / sharers;
         Some(Self {
@@ -336,7 +336,8 @@ impl Quotas {
     pub(super) fn lease(&mut self, kind: TokenKind, window: (u64, Duration), lease: QuotaLease) {
         let its = |quota: &&mut Quota| (quota.window, quota.rate.per) == window;
         if let Some(quota) = self.each().find(|(of, _)| *of == kind).map(|(_, quota)| quota).filter(its) {
-            quota.leased = lease.leased;
+            // Used is used: no less than what was held when it was asked for.
+            quota.leased = lease.leased.max(quota.leased);
             quota.until = (lease.leased > 0).then_some(lease.until);
             quota.others = lease.others.unwrap_or(quota.others);
         }

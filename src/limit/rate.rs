@@ -136,7 +136,7 @@ impl Part {
 impl Bucket {
     fn new(limit: RateLimit, sharing: Sharing) -> Option<Self> {
         let rate = limit.rate.filter(|_| limit.mode != Mode::Off)?;
-        let tokens = match shares::divide(rate.count.get(), sharing, 1) {
+        let tokens = match shares::divide(rate.count.get(), sharing, shares::HALF, 1) {
             (_, 0) => Tokens::Whole(Governed::new(rate)?),
             (fixed, pool) => {
                 Tokens::Part(Part { fixed: Level::new(fixed, rate.per), pool, drawn: Drawn::default() })

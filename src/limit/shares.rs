@@ -12,8 +12,11 @@ const LIGHT_SLOTS: u64 = 2;
 const TENANT_PART: (u64, u64) = (3, 4);
 /// The part of a quota that runs in the slow lane beyond it.
 const QUOTA_GRACE: u64 = 10;
-/// The part of a quota that all proxies together need not lease.
-const QUOTA_FIXED: u64 = 10;
+/// The part of the heavy lane, of a tenant's memory and of quotas that all proxies together need not lease. What one proxy
+/// has for itself and does not use no other can: beside half of it two queries of 40 % of a budget would not fit.
+pub(super) const TENTH: u64 = 10;
+/// The same of a tenant's queries in flight and rates, which light queries need at every proxy without a round trip.
+pub(super) const HALF: u64 = 2;
 /// The growth of a cut window for each window's worth of completed bytes, as a part of the budget.
 const WINDOW_STEP: u64 = 16;
 
@@ -62,23 +65,23 @@ pub(super) const fn heavy_slots(slots: u64) -> u64 {
     slots - light_slots(slots)
 }
 
-/// The part of `whole` that each of `replicas` proxies has for itself; with leases, of half of it.
-pub(super) const fn fixed(whole: u64, replicas: u64, leased: bool) -> u64 {
-    match (replicas, leased) {
-        (0 | 1, _) => whole,
-        (_, true) => whole / 2 / replicas,
-        (_, false) => whole / replicas,
+/// The part of `whole` that each proxy has for itself: an equal one of all, or with leases of the `part`-th of it.
+pub(super) const fn fixed(whole: u64, sharing: Sharing, part: u64) -> u64 {
+    match (sharing.replicas_max.get(), sharing.leased) {
+        (1, _) => whole,
+        (replicas, true) => whole / part / replicas,
+        (replicas, false) => whole / replicas,
     }
 }
 
 /// The parts of a tenant's limit: that which each proxy has for itself, `least` or more, and that which all lease of.
 /// Without leases every proxy counts by itself.
-pub(super) const fn divide(whole: u64, sharing: Sharing, least: u64) -> (u64, u64) {
+pub(super) const fn divide(whole: u64, sharing: Sharing, part: u64, least: u64) -> (u64, u64) {
     let replicas = sharing.replicas_max.get();
     if !sharing.leased || replicas == 1 {
         return (whole, 0);
     }
-    let fixed = fixed(whole, replicas, true);
+    let fixed = fixed(whole, sharing, part);
     let fixed = if fixed < least { least } else { fixed };
     (fixed, whole.saturating_sub(fixed.saturating_mul(replicas)))
 }
@@ -86,17 +89,6 @@ pub(super) const fn divide(whole: u64, sharing: Sharing, least: u64) -> (u64, u6
 /// The part of a quota that runs in the slow lane beyond it.
 pub(super) const fn quota_grace(whole: u64) -> u64 {
     whole / QUOTA_GRACE
-}
-
-/// The parts of a quota: that which each proxy has for itself, and that which all lease of. The first is small, since what
-/// one proxy has and does not use, no other can.
-pub(super) fn divide_quota(whole: u64, sharing: Sharing) -> (u64, u64) {
-    let replicas = sharing.replicas_max.get();
-    if !sharing.leased || replicas == 1 {
-        return (whole, 0);
-    }
-    let fixed = (whole / QUOTA_FIXED / replicas).max(1);
-    (fixed, whole.saturating_sub(fixed.saturating_mul(replicas)))
 }
 
 /// The part of a lane's slots or bytes that one tenant may hold.

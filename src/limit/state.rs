@@ -70,8 +70,8 @@ pub(super) struct State {
     next_id: u64,
     /// No query runs any more: a shutdown.
     pub(super) closed: bool,
-    /// Tokens of a shared rate are needed before the next round.
-    pub(super) tokens_wanted: bool,
+    /// The store of leases is to be asked before the next round is due.
+    pub(super) round_wanted: bool,
 }
 
 impl State {
@@ -86,7 +86,7 @@ impl State {
             alarms: BTreeSet::new(),
             next_id: 0,
             closed: false,
-            tokens_wanted: false,
+            round_wanted: false,
         };
         state.take_over(policy);
         state
@@ -360,7 +360,7 @@ impl State {
                 self.tenants.get_mut(*tenant).leave_lane(charge);
             }
         }
-        self.backends[charge.backend].give_back(charge, phase);
+        self.free_share(charge, phase);
         self.unpark(charge);
         self.dispatch(now)
     }
@@ -408,8 +408,15 @@ impl State {
         self.dispatch(now)
     }
 
+    /// Frees the share that a query holds of its backend, at once for the other proxies if they wait for it.
+    fn free_share(&mut self, charge: &Charge, phase: Phase) {
+        let backend = &mut self.backends[charge.backend];
+        self.round_wanted |= phase != Phase::Done && backend.owes();
+        backend.give_back(charge, phase);
+    }
+
     pub(super) fn give_back(&mut self, charge: &Charge, phase: Phase) {
-        self.backends[charge.backend].give_back(charge, phase);
+        self.free_share(charge, phase);
         for tenant in &charge.payers {
             self.tenants.get_mut(*tenant).give_back(charge, phase);
         }

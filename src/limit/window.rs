@@ -5,11 +5,17 @@
 //! bytes of heavy queries that completed (slow start), and by one step for each window of completed bytes after a cut
 //! (congestion avoidance), as long as at least half of it is in use (RFC 7661). Distress that is seen while heavy
 //! queries run cuts it by a factor. Whatever it is, one heavy query may always run.
+//!
+//! Proxies that lease of one budget have one window over all of them: each grows and cuts its own copy, and the store of
+//! leases adds the growths and passes the cuts on. So one proxy's proof is everybody's.
 
 use std::time::Duration;
 
 use super::shares::{percent_of, window_step};
-use crate::base::distress::{Distress, FULL, HIGH, Signal, UNDERESTIMATED};
+use crate::base::{
+    distress::{Distress, FULL, HIGH, Signal, UNDERESTIMATED},
+    share::SharedWindow,
+};
 
 /// The part of the window that one second at full pressure leaves.
 const DECREASE_PER_SECOND: f64 = 0.5;
@@ -30,6 +36,16 @@ pub enum Cut {
 }
 
 impl Cut {
+    /// All of them. Proxies pass a cause on as its place here, from 1 on: add at the end.
+    pub(super) const ALL: [Self; 6] = [
+        Self::Pressure(Signal::Memory),
+        Self::Pressure(Signal::Pools),
+        Self::Pressure(Signal::Saturation),
+        Self::Pressure(Signal::Outcomes),
+        Self::Estimates,
+        Self::Silence,
+    ];
+
     /// Its name in metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -52,13 +68,28 @@ pub(super) struct Window {
     proven: bool,
     /// Nothing spoke against growth at the last look.
     may_grow: bool,
+    /// A signal stayed away at the last look, so that no other proxy's window is taken over.
+    is_silent: bool,
+    /// How often it was cut, here or at another proxy, but for silence, which is this proxy's own.
+    cuts: u64,
+    /// Growth that the other proxies do not know of.
+    grown: u64,
 }
 
 impl Window {
-    /// A window over `budget` bytes, of which `percent` are open before any query completed, over all of `replicas` proxies.
-    pub(super) fn new(budget: u64, percent: u8, replicas: u64) -> Self {
-        let bytes = if percent >= 100 { budget } else { percent_of(budget / replicas.max(1), percent) };
-        Self { bytes, threshold: budget, cut: None, proven: bytes >= budget, may_grow: true }
+    /// One of `windows` over `budget` bytes, of which `percent` are open before any query completed.
+    pub(super) fn new(budget: u64, percent: u8, windows: u64) -> Self {
+        let bytes = if percent >= 100 { budget } else { percent_of(budget / windows.max(1), percent) };
+        Self {
+            bytes,
+            threshold: budget,
+            cut: None,
+            proven: bytes >= budget,
+            may_grow: true,
+            is_silent: false,
+            cuts: 0,
+            grown: 0,
+        }
     }
 
     pub(super) const fn bytes(&self) -> u64 {
@@ -80,30 +111,66 @@ impl Window {
         !self.proven
     }
 
-    /// A heavy query of `bytes` completed while `in_use` bytes at most, its own among them, were in flight of late.
-    pub(super) fn completed(&mut self, bytes: u64, in_use: u128, budget: u64) {
-        let binds = in_use.saturating_mul(2) >= u128::from(self.bytes);
+    /// A heavy query of `bytes` completed while `in_use` bytes at most, its own among them, were in flight of late. The
+    /// window binds where half of it was `needed`.
+    pub(super) fn completed(&mut self, bytes: u64, in_use: u128, needed: u128, budget: u64) {
+        let binds = needed.saturating_mul(2) >= u128::from(self.bytes);
         if !self.may_grow || !binds {
             return;
         }
-        self.proven = true;
-        self.bytes = if self.bytes < self.threshold {
+        let (before, growth) = if self.bytes < self.threshold {
             // A query that ran alone may be larger than the window: its size is proven as well.
             let held = u64::try_from(in_use).unwrap_or(u64::MAX).min(self.threshold);
-            self.bytes.max(held).saturating_add(bytes)
+            (self.bytes.max(held), bytes)
         } else {
-            self.bytes.saturating_add(window_step(budget, bytes, self.bytes))
+            (self.bytes, window_step(budget, bytes, self.bytes))
         };
-        self.bytes = self.bytes.min(budget);
-        if self.cut.is_some_and(|(_, before)| self.bytes >= before.min(budget)) {
+        let now = before.saturating_add(growth).min(budget);
+        self.grown = self.grown.saturating_add(now.saturating_sub(before));
+        self.grow_to(now, budget);
+    }
+
+    fn grow_to(&mut self, bytes: u64, budget: u64) {
+        (self.bytes, self.proven) = (bytes, true);
+        if self.cut.is_some_and(|(_, before)| bytes >= before.min(budget)) {
             self.cut = None;
         }
+    }
+
+    /// The window as the other proxies get it; its growth is passed on once.
+    pub(super) fn offer(&mut self) -> SharedWindow {
+        let cause = self.cut.and_then(|(cut, _)| Cut::ALL.iter().position(|known| *known == cut));
+        SharedWindow {
+            cuts: self.cuts,
+            cause: cause.map_or(0, |at| at as u64 + 1),
+            bytes: self.bytes,
+            grown: std::mem::take(&mut self.grown),
+        }
+    }
+
+    /// Takes over the window of all proxies: a later cut replaces this one, and without one the larger is proven. Says
+    /// whether it was another proxy's cut.
+    pub(super) fn adopt(&mut self, of_all: SharedWindow, budget: u64) -> bool {
+        let bytes = of_all.bytes.min(budget);
+        if of_all.cuts > self.cuts {
+            let before = self.cut.map_or(self.bytes, |(_, before)| before);
+            let cause = of_all.cause.checked_sub(1).and_then(|at| Cut::ALL.get(at as usize).copied());
+            self.cut = cause.filter(|_| bytes < before).map(|cause| (cause, before));
+            (self.bytes, self.threshold, self.cuts, self.grown) = (bytes, bytes, of_all.cuts, 0);
+            self.proven = cause != Some(Cut::Estimates);
+            return true;
+        }
+        if of_all.cuts == self.cuts && bytes > self.bytes && !self.is_silent {
+            self.grow_to(bytes, budget);
+        }
+        false
     }
 
     /// Takes an observation of the backend; `in_use` is the most heavy bytes in flight since the one before. With none,
     /// Weir's own queries are not the cause, and nothing is cut.
     pub(super) fn observe(&mut self, distress: &Distress, in_use: u128, budget: u64, elapsed: Duration) {
         self.may_grow = distress.is_ease();
+        self.is_silent = distress.ceiling.is_some();
         let seconds = elapsed.min(ELAPSED_MAX).as_secs_f64();
         if let Some(share) = distress.ceiling {
             let least = (budget as f64 * share.clamp(0.0, 1.0)) as u64;
@@ -135,6 +202,9 @@ impl Window {
             self.cut = Some((cut, before));
             self.bytes = bytes;
             self.threshold = bytes;
+            if cut != Cut::Silence {
+                (self.cuts, self.grown) = (self.cuts + 1, 0);
+            }
         }
     }
 
@@ -164,13 +234,13 @@ mod tests {
     fn it_grows_by_what_completed_while_it_binds() {
         let mut window = Window::new(1000, 10, 1);
         assert!(window.bytes() == 100 && window.is_unproven());
-        window.completed(20, 20, 1000);
+        window.completed(20, 20, 20, 1000);
         assert_eq!(window.bytes(), 100, "far from the window, nothing is proved");
-        window.completed(60, 90, 1000);
+        window.completed(60, 90, 90, 1000);
         assert_eq!(window.bytes(), 160);
-        window.completed(300, 310, 1000);
+        window.completed(300, 310, 310, 1000);
         assert_eq!(window.bytes(), 610, "one that ran alone makes room for another");
-        window.completed(5000, 5000, 1000);
+        window.completed(5000, 5000, 5000, 1000);
         assert_eq!((window.bytes(), window.share()), (1000, 1.0), "never more than the budget");
         assert_eq!(Window::new(u64::MAX, 100, 1).bytes(), u64::MAX);
     }
@@ -182,13 +252,13 @@ mod tests {
         let cut = window.bytes();
         assert!(cut < 700 && cut > 400, "{cut}");
         assert_eq!(window.cut_by(), Some(Cut::Pressure(Signal::Memory)));
-        window.completed(500, 600, 1600);
+        window.completed(500, 600, 600, 1600);
         assert_eq!(window.bytes(), cut, "nothing grows under pressure");
         window.observe(&pressure(0.6), 600, 1600, SECOND);
-        window.completed(cut, 600, 1600);
+        window.completed(cut, 600, 600, 1600);
         assert_eq!(window.bytes(), cut + 100);
         while window.bytes() < 1600 {
-            window.completed(500, window.bytes().into(), 1600);
+            window.completed(500, window.bytes().into(), window.bytes().into(), 1600);
         }
         assert_eq!((window.cut_by(), window.share()), (None, 1.0));
     }
@@ -196,7 +266,7 @@ mod tests {
     #[test]
     fn nothing_that_is_seen_while_nothing_heavy_runs_cuts_it() {
         let mut window = Window::new(1000, 10, 1);
-        window.completed(100, 100, 1000);
+        window.completed(100, 100, 100, 1000);
         let before = window.bytes();
         for distress in [pressure(1.0), underestimate(15.5)] {
             window.observe(&distress, 0, 1000, SECOND);
@@ -210,7 +280,7 @@ mod tests {
         window.observe(&pressure(1.0), 100, 1600, SECOND);
         assert_eq!((window.bytes(), window.share()), (0, 0.0));
         window.observe(&Distress::NONE, 0, 1600, SECOND);
-        window.completed(40, 40, 1600);
+        window.completed(40, 40, 40, 1600);
         assert_eq!(window.bytes(), 100);
     }
 
@@ -222,10 +292,10 @@ mod tests {
         assert_eq!(window.bytes(), 1000, "as expected");
         window.observe(&underestimate(8.0), 500, 1000, SECOND);
         assert!(window.bytes() == 125 && window.is_unproven() && window.cut_by() == Some(Cut::Estimates));
-        window.completed(100, 120, 1000);
+        window.completed(100, 120, 120, 1000);
         assert_eq!(window.bytes(), 125, "what ends meanwhile proves nothing");
         window.observe(&Distress::NONE, 100, 1000, SECOND);
-        window.completed(125, 125, 1000);
+        window.completed(125, 125, 125, 1000);
         assert!(window.bytes() > 125 && !window.is_unproven());
     }
 
@@ -234,7 +304,7 @@ mod tests {
         let mut window = Window::new(1000, 100, 1);
         let silent = Distress { silent: true, ..Distress::NONE };
         window.observe(&silent, 0, 1000, SECOND);
-        window.completed(900, 900, 1000);
+        window.completed(900, 900, 900, 1000);
         assert_eq!(window.bytes(), 1000);
         for _ in 0..5 {
             window.observe(&Distress { ceiling: Some(0.3), ..silent }, 0, 1000, SECOND);
@@ -255,5 +325,53 @@ mod tests {
         assert_eq!(window.bytes(), 50);
         window.resize(500, 2000);
         assert_eq!(window.bytes(), 200);
+    }
+
+    /// One round trip of a proxy, as the store merges windows.
+    fn exchange(store: &mut SharedWindow, window: &mut Window, budget: u64) {
+        let own = window.offer();
+        if own.cuts > store.cuts {
+            *store = own;
+        } else if own.cuts == store.cuts {
+            store.bytes = own.bytes.max(store.bytes + own.grown);
+        }
+        window.adopt(*store, budget);
+    }
+
+    #[test]
+    fn growth_at_two_proxies_adds_up_and_a_cut_at_one_is_a_cut_at_both() {
+        let (mut store, [mut one, mut two]) = (SharedWindow::default(), [Window::new(1000, 10, 1); 2]);
+        for window in [&mut one, &mut two] {
+            window.completed(60, 60, 60, 1000);
+            exchange(&mut store, window, 1000);
+        }
+        exchange(&mut store, &mut one, 1000);
+        assert_eq!((one.bytes(), two.bytes()), (220, 220), "each proved 60 beside the 100 at the start");
+        let mut idle = Window::new(1000, 10, 1);
+        exchange(&mut store, &mut idle, 1000);
+        assert!(idle.bytes() == 220 && !idle.is_unproven(), "a new one needs no proof of its own");
+        one.observe(&pressure(1.0), 200, 1000, SECOND);
+        two.completed(100, 200, 200, 1000);
+        for window in [&mut one, &mut two, &mut idle] {
+            exchange(&mut store, window, 1000);
+            assert_eq!((window.bytes(), window.cut_by()), (0, Some(Cut::Pressure(Signal::Memory))));
+        }
+        two.observe(&underestimate(8.0), 200, 1000, SECOND);
+        assert_eq!(two.cut_by(), Some(Cut::Pressure(Signal::Memory)), "it was lower already");
+    }
+
+    #[test]
+    fn silence_is_a_proxys_own() {
+        let (mut store, [mut one, mut two]) = (SharedWindow::default(), [Window::new(1000, 100, 1); 2]);
+        let silent = Distress { silent: true, ceiling: Some(0.3), ..Distress::NONE };
+        for _ in 0..5 {
+            one.observe(&silent, 0, 1000, SECOND);
+            exchange(&mut store, &mut one, 1000);
+            exchange(&mut store, &mut two, 1000);
+        }
+        assert_eq!((one.bytes(), two.bytes()), (300, 1000));
+        one.observe(&Distress::NONE, 0, 1000, SECOND);
+        exchange(&mut store, &mut one, 1000);
+        assert_eq!((one.bytes(), one.cut_by()), (1000, None));
     }
 }

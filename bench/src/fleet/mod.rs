@@ -80,10 +80,10 @@ limits:
     )
 }
 
-/// The part of the budget that all proxies lease of, by the documents: half of all but the light lane.
+/// The part of the budget that all proxies lease of, by the documents: nine tenths of all but the light lane.
 fn pool(proxies: usize) -> u64 {
     let heavy = BUDGET - BUDGET / 32;
-    heavy - heavy / 2 / proxies as u64 * proxies as u64
+    heavy - heavy / 10 / proxies as u64 * proxies as u64
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {

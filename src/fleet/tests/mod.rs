@@ -3,6 +3,7 @@
 
 mod board;
 mod lease;
+pub(crate) mod model;
 mod model_check;
 mod script;
 pub(crate) mod server;

@@ -10,7 +10,7 @@ use super::{
     },
     walk::{Machine, search, walk},
 };
-use crate::base::share::{Amount, Demand};
+use crate::base::share::{Amount, Demand, SharedWindow};
 
 const POOL: u64 = 2;
 const TERMS: Terms = Terms { pool: amount(POOL), ttl: 2, skew: 1, hold: 3 };
@@ -121,7 +121,7 @@ impl Machine for World {
                 let proxy = &mut self.proxies[at];
                 let held = held(proxy);
                 let demand = Demand { held, wants: amount(wants).max(held), claim: (0, 0), weight: 1 };
-                let request = proxy.lease.renew(now, demand, Amount::NONE);
+                let request = proxy.lease.renew(now, demand, Amount::NONE, SharedWindow::default());
                 proxy.messages.push(Message::Request(request));
             }
             Step::Delivers(at, message) => self.deliver(at, message),

@@ -9,7 +9,7 @@ use super::super::{
     lease::{Lease, Renewal},
     pool::{Pool, Terms},
 };
-use crate::base::share::{Amount, Demand};
+use crate::base::share::{Amount, Demand, SharedWindow};
 
 /// A proxy in whose queue somebody waits renews after every step, of 100 ms.
 const STEP_MS: u64 = 100;
@@ -70,7 +70,7 @@ impl Fleet {
         let waiting = Amount { bytes: weight * 20_000, queries: weight * 4 };
         let claim = (proxy.queries, proxy.next);
         let demand = Demand { held, wants: held.plus(waiting), claim, weight };
-        let request = proxy.lease.renew(now, demand, held);
+        let request = proxy.lease.renew(now, demand, held, SharedWindow::default());
         let answer = self.pool.renew((now, 1), &TERMS, at as u64, &request).expect("in order");
         proxy.lease.answered(now, request.seq, &answer);
         while proxy.held().bytes + proxy.next <= proxy.lease.usable(now).bytes {

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::base::share::{Amount, Demand, TokenDemand, TokenKind};
 
-/// One of four proxies before a large budget. Every tenant may have 16 queries and 1,600 bytes in flight, an eighth of
-/// which needs no lease.
+/// One of four proxies before a large budget. Every tenant may have 16 queries and 1,600 bytes in flight, of which an eighth
+/// and a fortieth need no lease.
 fn one_of_four() -> Arc<Admission> {
     with_rates(Rates::default())
 }
@@ -23,8 +23,8 @@ fn with_rates(rate: Rates) -> Arc<Admission> {
     Admission::new(Policy { sharing, ..policy })
 }
 
-const FIXED: Amount = Amount { bytes: 200, queries: 2 };
-const POOL: Amount = Amount { bytes: 800, queries: 8 };
+const FIXED: Amount = Amount { bytes: 40, queries: 2 };
+const POOL: Amount = Amount { bytes: 1_440, queries: 8 };
 
 fn in_5_s() -> Instant {
     Instant::now() + Duration::from_secs(5)
@@ -77,12 +77,12 @@ async fn a_tenants_lease_ends_by_the_clock_and_while_the_store_is_away_the_fixed
     let mut large = Box::pin(admission.admit(ask("a", 600)));
     assert!((&mut large).now_or_never().is_none());
     let demand = in_flight(&admission.draw_in_tenants(9)[0]);
-    assert_eq!((demand.wants.bytes, demand.claim.1), (610 - FIXED.bytes, 400));
-    admission.set_tenant_leased(&tenant("a"), Amount { bytes: 410, queries: 0 }, in_5_s());
+    assert_eq!((demand.wants.bytes, demand.claim.1), (610 - FIXED.bytes, 610 - FIXED.bytes));
+    admission.set_tenant_leased(&tenant("a"), Amount { bytes: 570, queries: 0 }, in_5_s());
     let large = large.now_or_never().unwrap().unwrap();
     tokio::time::advance(Duration::from_secs(5)).await;
     assert!(admission.admit(ask("a", 10)).now_or_never().is_none(), "nobody has to say that it ended");
-    assert_eq!(in_flight(&admission.draw_in_tenants(9)[0]).held.bytes, 410);
+    assert_eq!(in_flight(&admission.draw_in_tenants(9)[0]).held.bytes, 570);
     drop(large);
     assert!(admission.admit(ask("a", 10)).now_or_never().is_some());
 }
@@ -109,7 +109,7 @@ async fn a_light_query_of_a_tenant_that_runs_nothing_needs_no_lease_and_a_query_
     let light = admission.admit(ask("a", 300)).now_or_never().unwrap().unwrap();
     assert!(admission.admit(ask("a", 300)).now_or_never().is_none());
     drop(light);
-    let refusal = admission.admit(ask("a", 1_001)).now_or_never().unwrap().unwrap_err();
+    let refusal = admission.admit(ask("a", 1_481)).now_or_never().unwrap().unwrap_err();
     assert_eq!((refusal.limit, refusal.max), (LimitName::BudgetNever, FIXED.bytes + POOL.bytes));
 }
 

@@ -31,17 +31,20 @@ use super::{log::Selection, meter::Kill};
 use crate::{
     base::{
         distress::{Load, Signal},
-        share::{Amount, Demand},
+        share::{Amount, Demand, SharedWindow},
     },
-    fleet::{Answers, Ask, Lease, Round, SEATS, Store, StoreError},
-    limit::Admission,
+    fleet::{Answer, Answers, Ask, Lease, Round, SEATS, Store, StoreError},
+    limit::{Admission, BackendDemand, BackendLease},
     telemetry::metrics::Metrics,
 };
 
 /// Time between two rounds.
 const EVERY: Duration = Duration::from_secs(1);
-/// The same while queries wait for a lease: what others give back is taken up soon.
-const WHILE_WAITING: Duration = Duration::from_millis(100);
+/// The same while a lease is held or waited for, times the number of proxies: what one gives back, another takes up soon, and
+/// all together make 500 rounds a second at most.
+const WHILE_LEASED: Duration = Duration::from_millis(2);
+/// The least of it.
+const WHILE_LEASED_MIN: Duration = Duration::from_millis(20);
 /// Rounds are no closer than this, however many queries ask.
 const GAP: Duration = Duration::from_millis(10);
 /// What others have in flight counts for no longer.
@@ -179,8 +182,20 @@ impl Fleet {
         subjects: Subjects,
     ) -> Result<(), String> {
         let author = format!("{:016x}", random());
+        let store = Store::new(&settings.url, &settings.name, format!("{}/{author}", settings.id))?;
+        self.join_at(store, author, settings, admission, subjects);
+        Ok(())
+    }
+
+    fn join_at(
+        self: &Arc<Self>,
+        store: Store,
+        author: String,
+        settings: &Settings,
+        admission: &Arc<Admission>,
+        subjects: Subjects,
+    ) {
         let own_name = format!("{}/{author}", settings.id);
-        let store = Store::new(&settings.url, &settings.name, own_name.clone())?;
         let replicas_max = settings.replicas_max;
         *self.status.lock() = Some(FleetStatus { replicas_max, own_name, ..FleetStatus::default() });
         let member = Member {
@@ -190,12 +205,12 @@ impl Fleet {
             settings: settings.clone(),
             store,
             began: Instant::now(),
+            due: Instant::now(),
             leases: HashMap::new(),
             tenants: TenantShares::default(),
             seat: Lease::default(),
         };
         tokio::spawn(member.run(Arc::downgrade(admission)));
-        Ok(())
     }
 }
 
@@ -220,6 +235,8 @@ struct Member {
     settings: Settings,
     store: Store,
     began: Instant,
+    /// When all leases are renewed again, also of backends where nothing runs: what others run there moves their memory.
+    due: Instant,
     leases: HashMap<Arc<str>, Lease>,
     tenants: TenantShares,
     seat: Lease,
@@ -229,10 +246,10 @@ impl Member {
     async fn run(mut self, admission: Weak<Admission>) {
         let fleet = Arc::clone(&self.fleet);
         while let Some(admission) = admission.upgrade() {
-            let (began, is_waiting) = (Instant::now(), self.round(&admission).await);
+            let (began, is_busy) = (Instant::now(), self.round(&admission).await);
             // While the store is away, only the clock asks it again.
             let up = self.store.is_connected();
-            let pause = if is_waiting && up { WHILE_WAITING } else { EVERY };
+            let pause = if is_busy && up { self.while_leased() } else { EVERY };
             tokio::select! {
                 () = sleep(pause) => {}
                 () = admission.lease_wanted(), if up => sleep_until(began + GAP).await,
@@ -243,29 +260,45 @@ impl Member {
         self.leave().await;
     }
 
+    /// Time until the next round while a lease is held or waited for.
+    fn while_leased(&self) -> Duration {
+        let proxies = self.fleet.status().map_or(1, |status| status.proxies);
+        let pause = WHILE_LEASED.saturating_mul(u32::try_from(proxies).unwrap_or(u32::MAX));
+        pause.clamp(WHILE_LEASED_MIN, EVERY)
+    }
+
     /// Milliseconds since the beginning, on a clock that only goes forward.
     fn now(&self) -> u64 {
         self.began.elapsed().as_millis() as u64
     }
 
-    /// Renews all leases, also of backends where nothing runs: what others run there moves their memory. Exchanges news with
-    /// the other proxies once a second. Says whether queries wait for more, or news for being read.
+    /// Renews leases, and once a second all of them; exchanges news with the other proxies then. Says whether a lease is held
+    /// or waited for, or news wait for being read.
     async fn round(&mut self, admission: &Arc<Admission>) -> bool {
-        let pools = admission.pools();
-        self.leases.retain(|name, _| pools.iter().any(|(known, _)| known == name));
-        let (mut asks, mut names, mut is_waiting) = (vec![self.seat(1)], Vec::new(), false);
-        for (name, size) in pools {
-            let Some((demand, load)) = admission.draw_in(&name) else { continue };
-            is_waiting |= !demand.wants.is_within(demand.held);
+        let backends = admission.leased_backends();
+        self.leases.retain(|name, _| backends.iter().any(|(known, _)| known == name));
+        let is_due = self.due <= Instant::now();
+        if is_due {
+            self.due = Instant::now() + EVERY;
+        }
+        let (mut asks, mut names, mut is_busy) = (vec![self.seat(1)], Vec::new(), false);
+        for (name, needs_lease) in backends {
+            is_busy |= needs_lease;
+            if !needs_lease && !is_due {
+                continue;
+            }
+            let Some(BackendDemand { pool, demand, load, window }) = admission.draw_in(&name) else {
+                continue;
+            };
             let now = self.now();
-            let renewal = self.leases.entry(Arc::clone(&name)).or_default().renew(now, demand, load);
+            let renewal = self.leases.entry(Arc::clone(&name)).or_default().renew(now, demand, load, window);
             let hold_ms = self.settings.longest_query.as_millis() as u64;
-            asks.push(Ask { pool: format!("backend:{name}"), size, hold_ms, renewal });
+            asks.push(Ask { pool: format!("backend:{name}"), size: pool, hold_ms, renewal });
             names.push(name);
         }
         let mut round = Round { leases: asks, ..Round::default() };
         let of_tenants = self.tenants.ask(admission, self.now(), self.settings.longest_query, &mut round);
-        is_waiting |= of_tenants.is_waiting;
+        is_busy |= of_tenants.is_waiting;
         let sent = Instant::now();
         let mut exchange = self.board.ask(sent);
         round.boards = std::mem::take(&mut exchange.asks);
@@ -273,24 +306,27 @@ impl Member {
         self.metrics.fleet_round(outcome.is_ok(), of_tenants.tenants(), sent.elapsed());
         self.note(&outcome, &round.leases, &names);
         let news = outcome.as_ref().map(|answers| &*answers.boards).map_err(ToString::to_string);
-        is_waiting |= self.board.take(exchange, &round.boards, news, sent);
-        let (now, began) = (self.now(), self.began);
+        is_busy |= self.board.take(exchange, &round.boards, news, sent);
+        let (now, began, answers) = (self.now(), self.began, outcome.unwrap_or_default());
         let at = |millis| began + Duration::from_millis(millis);
-        self.tenants.answered(&of_tenants, &outcome.unwrap_or_default(), admission, now, at);
-        for name in names {
-            let Some(lease) = self.leases.get(&name) else { continue };
-            let leased = lease.usable(now);
-            admission.set_leased(&name, leased, at(lease.until()));
-            self.metrics.fleet_leased(&name, leased.bytes, leased.queries);
+        self.tenants.answered(&of_tenants, &answers, admission, now, at);
+        // The first is the seat.
+        for (place, name) in names.iter().enumerate() {
+            let Some(lease) = self.leases.get(name) else { continue };
+            let answer = answers.leases.get(place + 1).and_then(Option::as_ref);
+            let of_all = answer.map(|Answer { window, others, .. }| (*window, others.bytes));
+            let lease = BackendLease { leased: lease.usable(now), until: at(lease.until()), of_all };
+            admission.set_leased(name, &lease);
+            self.metrics.fleet_leased(name, lease.leased.bytes, lease.leased.queries);
         }
-        is_waiting
+        is_busy
     }
 
     /// Asks for the seat of this proxy, or gives it back.
     fn seat(&mut self, wants: u64) -> Ask {
         let (now, one) = (self.now(), Amount { bytes: wants, queries: wants });
         let demand = Demand { held: self.seat.usable(now).min(one), wants: one, claim: (0, 0), weight: 1 };
-        let renewal = self.seat.renew(now, demand, Amount::NONE);
+        let renewal = self.seat.renew(now, demand, Amount::NONE, SharedWindow::default());
         let seats = self.settings.replicas_max;
         Ask { pool: SEATS.to_owned(), size: Amount { bytes: seats, queries: seats }, hold_ms: 0, renewal }
     }
@@ -347,7 +383,12 @@ impl Member {
         let mut asks = vec![self.seat(0)];
         let now = self.now();
         for (name, lease) in &mut self.leases {
-            let renewal = lease.renew(now, Demand { weight: 1, ..Demand::default() }, Amount::NONE);
+            let renewal = lease.renew(
+                now,
+                Demand { weight: 1, ..Demand::default() },
+                Amount::NONE,
+                SharedWindow::default(),
+            );
             asks.push(Ask { pool: format!("backend:{name}"), size: Amount::NONE, hold_ms: 0, renewal });
         }
         asks.extend(self.tenants.leave(now));

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::{
     base::{
         TenantId,
-        share::{Amount, Demand, TokenKind},
+        share::{Amount, Demand, SharedWindow, TokenKind},
     },
     fleet::{Answers, Ask, AskTokens, Draws, Lease, Round},
     limit::{Admission, QuotaDemand, QuotaLease, TenantDemand},
@@ -84,7 +84,12 @@ impl TenantShares {
             owners.is_waiting |= is_waiting;
             let mut lease = |of: Limited, name: &str, size: Amount, hold: Duration, demand: Demand, load| {
                 let pool = format!("tenant:{tenant}:{name}");
-                let renewal = self.leases.entry(pool.clone()).or_default().renew(now, demand, load);
+                let renewal = self.leases.entry(pool.clone()).or_default().renew(
+                    now,
+                    demand,
+                    load,
+                    SharedWindow::default(),
+                );
                 let hold_ms = hold.as_millis() as u64;
                 round.leases.push(Ask { pool: pool.clone(), size, hold_ms, renewal });
                 owners.leases.push(Asked { tenant: tenant.clone(), of, pool, seq: renewal.seq });
@@ -117,7 +122,12 @@ impl TenantShares {
     pub(super) fn leave(&mut self, now: u64) -> impl Iterator<Item = Ask> {
         let in_flight = self.leases.iter_mut().filter(|(pool, _)| pool.ends_with(IN_FLIGHT));
         in_flight.map(move |(pool, lease)| {
-            let renewal = lease.renew(now, Demand { weight: 1, ..Demand::default() }, Amount::NONE);
+            let renewal = lease.renew(
+                now,
+                Demand { weight: 1, ..Demand::default() },
+                Amount::NONE,
+                SharedWindow::default(),
+            );
             Ask { pool: pool.clone(), size: Amount::NONE, hold_ms: 0, renewal }
         })
     }

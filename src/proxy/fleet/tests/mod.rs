@@ -1,6 +1,7 @@
 //! Proxies before one budget, with a real store that is killed, paused, emptied and restored under them. What they have in
 //! flight is summed all the time.
 
+mod burst;
 mod tenants;
 
 use std::{
@@ -28,7 +29,7 @@ const BUDGET: u64 = 1_024 * MIB;
 const REPLICAS: u64 = 4;
 /// The heavy lane, and the part of it that each proxy has for itself.
 const HEAVY: u64 = BUDGET / 32 * 31;
-const FIXED: u64 = HEAVY / 2 / REPLICAS;
+const FIXED: u64 = HEAVY / 10 / REPLICAS;
 
 /// One proxy's admission and its place in the fleet.
 struct Member {
@@ -44,13 +45,20 @@ impl Member {
 
     /// Before a budget of this number of queries, with these limits for every tenant.
     fn with(server: &Server, queries: u64, limits: TenantPolicy) -> Self {
-        let sharing = Sharing { replicas_max: NonZeroU64::new(REPLICAS).unwrap(), leased: true };
+        let store = Store::new(&server.url(), "test", format!("{:016x}", random())).unwrap();
+        Self::at(store, queries, limits, (REPLICAS, 100))
+    }
+
+    /// At any store, one of so many proxies; of its window so many percent are open without proof.
+    fn at(store: Store, queries: u64, limits: TenantPolicy, (replicas_max, unproven): (u64, u8)) -> Self {
+        let sharing =
+            Sharing { replicas_max: NonZeroU64::new(replicas_max).unwrap(), leased: replicas_max > 1 };
         let budget = BackendBudget {
             name: "main".into(),
             memory: Limit::enforce(BUDGET),
             queries: Limit::enforce(queries),
             slow: SlowLane::default(),
-            unproven_percent: 100,
+            unproven_percent: unproven,
             linger: Duration::ZERO,
         };
         let queue = QueuePolicy { wait: Duration::from_secs(30), ..QueuePolicy::default() };
@@ -59,10 +67,10 @@ impl Member {
             Admission::new(Policy { default, backends: vec![budget], sharing, ..Policy::default() });
         let fleet = Arc::new(Fleet::default());
         let settings = Settings {
-            url: server.url(),
+            url: String::new(),
             name: "test".to_owned(),
             id: "test".to_owned(),
-            replicas_max: REPLICAS,
+            replicas_max,
             timeout: Duration::from_millis(250),
             longest_query: Duration::from_secs(2),
         };
@@ -74,7 +82,9 @@ impl Member {
             metrics: Arc::clone(&metrics),
             clock: || 0,
         };
-        fleet.join(&settings, &admission, subjects).unwrap();
+        if replicas_max > 1 {
+            fleet.join_at(store, format!("{:016x}", random()), &settings, &admission, subjects);
+        }
         Self { admission, fleet, metrics }
     }
 
@@ -170,7 +180,7 @@ async fn work(admission: Weak<Admission>, seed: u64, stop: Arc<AtomicBool>, done
     while !stop.load(Relaxed) {
         let Some(admission) = admission.upgrade() else { return };
         let is_light = rng.bool();
-        let bytes = if is_light { rng.u64(1..=2 * MIB) } else { rng.u64(20 * MIB..FIXED) };
+        let bytes = if is_light { rng.u64(1..=2 * MIB) } else { rng.u64(10 * MIB..FIXED) };
         let admitted = admit(&admission, bytes).await.unwrap();
         assert!(!is_light || admitted.waited < Duration::from_secs(2), "{:?}", admitted.waited);
         sleep(Duration::from_millis(rng.u64(5..80))).await;
