@@ -72,6 +72,11 @@ impl Backend {
             == (settings.kind, &settings.urls, &settings.headers, &settings.tenancy)
     }
 
+    /// How long a count of its series is kept.
+    pub const fn counts_kept(&self) -> std::time::Duration {
+        self.settings.probe.ttl
+    }
+
     /// The name in metrics and messages.
     pub fn name(&self) -> &str {
         &self.name

@@ -27,11 +27,13 @@ pub enum Topic {
     Pressure,
     /// Observed costs of queries.
     History,
+    /// Counts of series.
+    Counts,
 }
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Kills, Self::Rules, Self::Pressure, Self::History];
+    pub const ALL: [Self; 5] = [Self::Kills, Self::Rules, Self::Pressure, Self::History, Self::Counts];
 
     /// Its name in keys and metrics. A change of the form of its entries changes the key as well: add a number.
     pub const fn as_str(self) -> &'static str {
@@ -40,6 +42,7 @@ impl Topic {
             Self::Rules => "rules",
             Self::Pressure => "pressure",
             Self::History => "history",
+            Self::Counts => "counts",
         }
     }
 
@@ -48,7 +51,7 @@ impl Topic {
         match self {
             Self::Kills => 200,
             Self::Rules => 1_000,
-            Self::Pressure | Self::History => 2_000,
+            Self::Pressure | Self::History | Self::Counts => 2_000,
         }
     }
 }

@@ -45,7 +45,7 @@ impl Bucket {
         let (count, end) = (terms.count as f64, now + terms.ttl + terms.skew);
         let (epoch, learning) = seats.memory();
         let learning = learning.min(end);
-        self.at = self.at.min(now + terms.skew);
+        self.at = self.at.min(end);
         if self.epoch != epoch {
             *self = Self { epoch, level: 0.0, at: learning, members: BTreeMap::new() };
         }
@@ -61,9 +61,6 @@ impl Bucket {
         self.members.remove(&id);
         let mut stock = request.demand.stock;
         self.level = self.level.min(count - out(&self.members) - stock as f64).max(0.0);
-        if now < learning {
-            self.level = 0.0;
-        }
         let whole = self.level.floor() as u64;
         let mut grant = request.demand.wants.saturating_sub(stock).min(whole);
         let lacks = request.demand.claim.saturating_sub(stock);

@@ -15,7 +15,7 @@ local flat, meta, stocks, mine = redis.call('HGETALL', key), {0, 0, 0}, 0, nil
 for i = 1, #flat, 2 do
   if flat[i] == '~' then meta = numbers(flat[i + 1]) end
 end
-local level, at = meta[2], math.min(meta[3], now + skew)
+local level, at = meta[2], math.min(meta[3], now + ttl + skew)
 if meta[1] ~= epoch then
   -- It begins, or its memory was lost. It is empty when the tokens that were drawn before have ended.
   redis.call('DEL', key)
@@ -41,7 +41,6 @@ for _, name in ipairs(ended) do
 end
 if mine then stocks = stocks - mine[1] end
 level = math.max(math.min(level, count - stocks - stock), 0)
-if now < learning then level = 0 end
 
 local whole = math.floor(level)
 local grant = math.min(math.max(wants - stock, 0), whole)

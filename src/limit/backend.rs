@@ -8,7 +8,6 @@ use super::{
     account::{Account, Reserve},
     charge::{Charge, Phase},
     lane::{Budget, Lane, Open},
-    leased::{BackendDemand, BackendLease},
     policy::{BackendBudget, Sharing},
     shares,
     usage::Usage,
@@ -17,11 +16,35 @@ use super::{
 };
 use crate::base::{
     distress::{Distress, Load},
-    share::{Amount, Demand},
+    share::{Amount, Demand, SharedWindow},
 };
 
 /// How long a tenant counts as one of those that ask.
 const ASKED_LATELY: Duration = Duration::from_secs(600);
+
+/// This proxy's need of a backend's budget beyond its fixed part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendDemand {
+    /// The part of the budget that all proxies lease of, as far as the window opens it.
+    pub pool: Amount,
+    /// The demand.
+    pub demand: Demand,
+    /// Heavy bytes, and all queries, in flight here.
+    pub load: Amount,
+    /// The window here, for the others.
+    pub window: SharedWindow,
+}
+
+/// The store's answer to a [`BackendDemand`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendLease {
+    /// May be used beyond the fixed part,
+    pub leased: Amount,
+    /// until then.
+    pub until: Instant,
+    /// The window of all proxies, and heavy bytes in flight at the others; `None` if the store did not say.
+    pub of_all: Option<(SharedWindow, u64)>,
+}
 
 /// One backend's accounts. They stay when the configuration drops the backend, since permits may still point here.
 #[derive(Debug)]

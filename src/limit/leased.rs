@@ -1,45 +1,23 @@
 //! The shared parts of budgets, limits and rates, from outside: who leases them, and from whom, is not known here.
 
-use std::{cmp::Reverse, sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
     admission::Admission,
+    backend::{BackendDemand, BackendLease},
     lane::Lane,
-    part::Parked,
+    part::Waiting,
     policy::Rate,
+    queue::Queue,
     quota::{QuotaDemand, QuotaLease, QuotaUse},
     state::State,
 };
 use crate::base::{
     TenantId,
-    share::{Amount, Demand, SharedWindow, TokenDemand, TokenKind},
+    share::{Amount, Demand, TokenDemand, TokenKind},
 };
-
-/// This proxy's need of a backend's budget beyond its fixed part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BackendDemand {
-    /// The part of the budget that all proxies lease of, as far as the window opens it.
-    pub pool: Amount,
-    /// The demand.
-    pub demand: Demand,
-    /// Heavy bytes, and all queries, in flight here.
-    pub load: Amount,
-    /// The window here, for the others.
-    pub window: SharedWindow,
-}
-
-/// The store's answer to a [`BackendDemand`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BackendLease {
-    /// May be used beyond the fixed part,
-    pub leased: Amount,
-    /// until then.
-    pub until: Instant,
-    /// The window of all proxies, and heavy bytes in flight at the others; `None` if the store did not say.
-    pub of_all: Option<(SharedWindow, u64)>,
-}
 
 /// This proxy's need of a tenant's limits beyond its fixed part of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +27,7 @@ pub struct TenantDemand {
     /// Of the limits on queries in flight: the part that all proxies lease of, and the demand. `None` where nothing is
     /// needed or leased.
     pub in_flight: Option<(Amount, Demand)>,
-    /// Queries wait for room within these limits.
+    /// Queries of it wait.
     pub is_waiting: bool,
     /// Of its rates: the part that all proxies draw from, and the demand.
     pub rates: Vec<(TokenKind, Rate, TokenDemand)>,
@@ -155,17 +133,19 @@ impl Admission {
 impl State {
     fn draw_in_tenants(&mut self, most: usize, now: Instant) -> Vec<TenantDemand> {
         let (mut demands, clock) = (Vec::new(), self.tenants.clock);
-        for slot in self.tenants.take_listed() {
-            let parked = self.parked(slot);
+        let listed = self.tenants.take_listed();
+        let waiting = if listed.is_empty() { HashMap::new() } else { self.waiting_by_tenant() };
+        for slot in listed {
+            let waiting = waiting.get(&slot).copied().unwrap_or_default();
             let account = self.tenants.get_mut(slot);
-            let in_flight = account.draw_in(&parked, now);
+            let in_flight = account.draw_in(&waiting, now);
             let rates: Vec<_> = account.buckets.demands(now).collect();
             let quotas = account.quotas.draw_in(clock, now);
             if in_flight.is_some() || !rates.is_empty() || !quotas.is_empty() {
                 let holds = account.part.is_leased();
                 let busy = account.asked.both(now).into_iter().max();
                 let tenant = account.id.clone();
-                let is_waiting = parked.first.is_some();
+                let is_waiting = waiting.first.is_some();
                 let demand = TenantDemand { tenant, in_flight, is_waiting, rates, quotas };
                 demands.push((Reverse((holds, busy)), demand));
             }
@@ -177,21 +157,22 @@ impl State {
         demands.into_iter().map(|(_, demand)| demand).collect()
     }
 
-    /// The queries that wait for room within a tenant's limits.
-    fn parked(&self, tenant: usize) -> Parked {
-        let mut parked = Parked::default();
-        if self.tenants.get(tenant).waiting == 0 {
-            return parked;
-        }
+    /// The waiting queries of each tenant. Those that wait for the backend's lease are among them: a tenant that gave up its
+    /// own meanwhile would have to ask for it again when that is there, and so on in turns.
+    fn waiting_by_tenant(&self) -> HashMap<usize, Waiting> {
+        let mut all: HashMap<usize, Waiting> = HashMap::new();
         let queues = self.backends.iter().flat_map(|backend| Lane::ALL.map(|lane| &backend.lane(lane).queue));
-        for waiter in queues.flat_map(|queue| queue.parked_of(tenant)) {
-            parked.all.add(waiter.charge.bytes);
-            if !waiter.charge.light {
-                parked.heavy.add(waiter.charge.bytes);
+        for waiter in queues.flat_map(Queue::iter) {
+            let (this, bytes) = ((waiter.id, waiter.charge.bytes), waiter.charge.bytes);
+            for tenant in &waiter.charge.payers {
+                let waiting = all.entry(*tenant).or_default();
+                waiting.all.add(bytes);
+                if !waiter.charge.light {
+                    waiting.heavy.add(bytes);
+                }
+                waiting.first = Some(waiting.first.map_or(this, |first| first.min(this)));
             }
-            let this = (waiter.id, waiter.charge.bytes);
-            parked.first = Some(parked.first.map_or(this, |first| first.min(this)));
         }
-        parked
+        all
     }
 }

@@ -48,12 +48,13 @@ mod wait;
 mod window;
 
 pub use admission::{Admission, Admitted};
+pub use backend::{BackendDemand, BackendLease};
 pub use ceilings::Ceilings;
 pub use charge::{Actual, End};
 pub use effective::{EffectiveLimit, LimitTable, LimitTexts};
 pub use lane::Lane;
 pub use layer::{Admissible, Admit, AdmitLayer, HoldLayer, Permitted, RateLayer, RateLimited};
-pub use leased::{BackendDemand, BackendLease, TenantDemand};
+pub use leased::TenantDemand;
 pub use per_query::{SoftHit, check_per_query, soft};
 pub use permit::{Permit, PermitHandle};
 pub use policy::{

@@ -15,9 +15,9 @@ use super::{
 };
 use crate::base::share::{Amount, Demand};
 
-/// A tenant's queries that wait for room within its limits.
+/// A tenant's queries that wait.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Parked {
+pub(super) struct Waiting {
     pub(super) all: Usage,
     pub(super) heavy: Usage,
     /// The number and the bytes of the first.
@@ -142,18 +142,18 @@ impl Part {
     pub(super) fn draw_in(
         &mut self,
         (used, heavy): (Usage, Usage),
-        parked: &Parked,
+        waiting: &Waiting,
         now: Instant,
     ) -> Option<(Amount, Demand)> {
         let held = self.beyond(used, heavy);
         let lately = self.peak.both(now).into_iter().fold(Amount::NONE, Amount::max);
-        let wants = self.beyond(used.and(parked.all), heavy.and(parked.heavy)).max(lately.min(self.pool));
+        let wants = self.beyond(used.and(waiting.all), heavy.and(waiting.heavy)).max(lately.min(self.pool));
         if wants == Amount::NONE && !self.is_leased() {
             return None;
         }
         self.leased = self.leased(now).min(held);
         let with = |bytes: u64| self.beyond(used.plus(bytes), heavy.plus(bytes)).bytes;
-        let claim = parked.first.map_or((0, 0), |(id, bytes)| (id, with(bytes)));
+        let claim = waiting.first.map_or((0, 0), |(id, bytes)| (id, with(bytes)));
         Some((self.pool, Demand { held, wants, claim, weight: 1 }))
     }
 }
@@ -190,9 +190,9 @@ mod tests {
         let limit = InFlight { queries: Limit::enforce(8), memory: Limit::UNLIMITED };
         let sharing = Sharing { replicas_max: NonZeroU64::new(2).unwrap(), leased: true };
         let mut part = Part::new(limit, sharing);
-        let parked = Parked { all: Usage { memory: 1 << 90, queries: 3 }, ..Parked::default() };
+        let waiting = Waiting { all: Usage { memory: 1 << 90, queries: 3 }, ..Waiting::default() };
         let (pool, demand) =
-            part.draw_in((Usage::default(), Usage::default()), &parked, Instant::now()).unwrap();
+            part.draw_in((Usage::default(), Usage::default()), &waiting, Instant::now()).unwrap();
         assert_eq!((pool, demand.wants), (Amount { bytes: 0, queries: 4 }, Amount { bytes: 0, queries: 1 }));
     }
 }

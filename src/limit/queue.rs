@@ -367,13 +367,6 @@ impl Queue {
         (sum, tenants.len() as u64)
     }
 
-    /// Those that wait for room of this tenant, in no order.
-    pub(super) fn parked_of(&self, tenant: usize) -> impl Iterator<Item = &Waiter> {
-        let keys = self.parked.range((tenant, first_key())..).take_while(move |(of, _)| *of == tenant);
-        let shares = keys.filter_map(|(_, key)| self.shares.get(key));
-        shares.flat_map(|share| &share.flows).flat_map(|flow| &flow.waiters)
-    }
-
     /// All that wait, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Waiter> {
         self.shares.values().flat_map(|share| &share.flows).flat_map(|flow| &flow.waiters)

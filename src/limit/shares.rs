@@ -41,7 +41,7 @@ pub fn light_each(memory: u64, replicas: u64) -> u64 {
 /// never lent.
 pub const fn heaviest(memory: u64, sharing: Sharing) -> u64 {
     let (whole, replicas) = (heavy_memory(memory), sharing.replicas_max.get());
-    let fixed = fixed(whole, replicas, sharing.leased);
+    let fixed = fixed(whole, sharing, TENTH);
     if sharing.leased { whole - fixed * (replicas - 1) } else { fixed }
 }
 

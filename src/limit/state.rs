@@ -23,8 +23,7 @@ use crate::base::{
     distress::{Distress, Load},
 };
 
-/// How long a heavy query that can only run alone lets smaller ones of the same burst go first, as long as no estimate
-/// has proved true.
+/// How long a heavy query that can only run alone lets smaller ones of the same burst go first, while nothing is proved.
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
 /// A charge that would outlive its client by less is given back at once.
 const LINGER_LEAST: Duration = Duration::from_millis(1);
@@ -378,8 +377,7 @@ impl State {
         stalled
     }
 
-    /// A query is over for its client. Its share goes to the next in the queue, at once or after the time in which the
-    /// backend notices.
+    /// A query is over for its client. Its share goes to the next in the queue, at once or when the backend has noticed.
     pub(super) fn release(
         &mut self,
         charge: &Charge,
@@ -435,12 +433,10 @@ impl State {
 
     /// A tenant got room, at every backend.
     pub(super) fn unpark_tenant(&mut self, tenant: usize) {
-        if self.tenants.get(tenant).waiting == 0 {
-            return;
-        }
-        for backend in &mut self.backends {
-            for lane in Lane::ALL {
-                backend.lane_mut(lane).queue.unpark(tenant);
+        if self.tenants.get(tenant).waiting > 0 {
+            for backend in &mut self.backends {
+                backend.lane_mut(Lane::Light).queue.unpark(tenant);
+                backend.lane_mut(Lane::Heavy).queue.unpark(tenant);
             }
         }
     }

@@ -9,7 +9,7 @@ use super::{
     charge::{Charge, Phase},
     lane::{Lane, Open},
     lately::Lately,
-    part::{Parked, Part},
+    part::{Part, Waiting},
     policy::{Policy, Sharing, TenantPolicy},
     quota::{Quotas, WallClock},
     rate::Buckets,
@@ -102,8 +102,8 @@ impl Account {
     }
 
     /// Draws its lease in to what is held. Gives the pool and the demand, unless nothing is needed or leased.
-    pub(super) fn draw_in(&mut self, parked: &Parked, now: Instant) -> Option<(Amount, Demand)> {
-        self.part.draw_in((self.used, self.heavy), parked, now)
+    pub(super) fn draw_in(&mut self, waiting: &Waiting, now: Instant) -> Option<(Amount, Demand)> {
+        self.part.draw_in((self.used, self.heavy), waiting, now)
     }
 
     /// Whether a charge is within its part of a lane: of the slots, and of the light lane's memory as well.

@@ -37,11 +37,10 @@ pub enum Cut {
 
 impl Cut {
     /// All of them. Proxies pass a cause on as its place here, from 1 on: add at the end.
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 5] = [
         Self::Pressure(Signal::Memory),
         Self::Pressure(Signal::Pools),
         Self::Pressure(Signal::Saturation),
-        Self::Pressure(Signal::Outcomes),
         Self::Estimates,
         Self::Silence,
     ];

@@ -22,7 +22,7 @@ use tower::ServiceExt as _;
 use super::{
     config::{ConfigSnapshot, ConfigState, Settings},
     estimate::FIX_SEARCHES_MAX,
-    fleet::{Fleet, FleetStatus, Subjects, first_number},
+    fleet::{Fleet, FleetStatus, SharedCounts, Subjects, first_number},
     identify::{OnBehalfOf, layer::Incoming},
     log::{ActiveQueries, ActiveQuery, QueryLogs, QueryState, SampledLines, cut},
     long_answers::LongAnswers,
@@ -104,10 +104,12 @@ impl Proxy {
         let (admission, active) = (Admission::new(policy), ActiveQueries::new(last_number, clock));
         let rules = Arc::new(QueryRules::new(rules, Arc::clone(&metrics), clock));
         let in_fleet = joined.is_some();
+        let counts = joined.is_some().then(Arc::<SharedCounts>::default);
         let subjects = Subjects {
             active: Arc::clone(&active),
             rules: Arc::clone(&rules),
             history: Arc::clone(&history),
+            counts: counts.clone().unwrap_or_default(),
             metrics: Arc::clone(&metrics),
             clock,
         };
@@ -134,6 +136,7 @@ impl Proxy {
         let pricing = Pricing {
             admission: Arc::clone(&admission),
             history: Arc::clone(&history),
+            counts,
             long_answers: LongAnswers::new(),
             metrics: Arc::clone(&metrics),
             fix_searches: Semaphore::new(FIX_SEARCHES_MAX),

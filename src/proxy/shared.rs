@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     config::ConfigSnapshot,
+    fleet::SharedCounts,
     log::QueryLogs,
     long_answers::LongAnswers,
     query::{body::Bodies, offload::LongTexts},
@@ -49,6 +50,8 @@ pub(super) struct QueryReader {
 pub(super) struct Pricing {
     pub(super) admission: Arc<Admission>,
     pub(super) history: Arc<History>,
+    /// Counts of other proxies, in a fleet.
+    pub(super) counts: Option<Arc<SharedCounts>>,
     pub(super) long_answers: LongAnswers,
     pub(super) metrics: Arc<Metrics>,
     /// Bounds the searches for queries that pass in place of refused ones.

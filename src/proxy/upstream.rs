@@ -15,10 +15,10 @@ use tokio::time::Instant;
 pub use super::query::OnUnparsable;
 use crate::{
     backend::{
-        self, Backend, BaseUrl, DataScope, Days, Kind, pressure,
+        self, Backend, BaseUrl, DataScope, Days, Kind, ProbeRequest, pressure,
         pressure::{HeadRemovals, Monitor},
     },
-    base::TimeDialect,
+    base::{TimeDialect, TimeRange},
     cost::{HistoryKey, LabelTable, MetricTypes, Model},
     promql::{
         Fingerprint,
@@ -201,6 +201,15 @@ impl Upstream {
             }
             Reads::Query(_) | Reads::RemoteRead { .. } => None,
         }
+    }
+
+    /// Under which proxies of a fleet share a count of series; `None` where another proxy may have another database there.
+    pub(super) fn count_key(&self, request: &ProbeRequest<'_>) -> Option<Fingerprint> {
+        let TimeRange { start, end } = request.asked_window();
+        let [start, end] = [start, end].map(i64::to_le_bytes);
+        let (identity, scope) = (self.identity.as_bytes(), request.scope.key().as_bytes());
+        let parts: [&[u8]; 5] = [identity, scope, request.selector.as_bytes(), &start, &end];
+        self.is_known_elsewhere.then(|| Fingerprint::of_bytes(b"count", &parts))
     }
 
     /// How it reads times; VictoriaMetrics also fills in missing start, end and step by itself.

@@ -7,6 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::cache::widened;
 use crate::{
     backend::{BackendError, parameters::DataScope},
     base::{Confidence, ErrorKind, Estimate, LabelSize, TimeRange},
@@ -31,6 +32,13 @@ pub struct ProbeRequest<'a> {
     pub scope: &'a DataScope,
     /// How long the probe may wait for its turn.
     pub deadline: Instant,
+}
+
+impl ProbeRequest<'_> {
+    /// The window that is asked about, up to a 32nd (at least a minute) longer at either end.
+    pub fn asked_window(&self) -> TimeRange {
+        widened(self.window)
+    }
 }
 
 /// The answer of the backend.

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::{
+    board::BoardAnswer,
     lease::{SKEW_MS, TTL_MS},
     pool::{Pool, Terms},
     store::{Answers, Round, SEATS, StoreError},
@@ -52,7 +53,7 @@ impl Model {
             pools.get_mut(&ask.pool)?.renew((now, 1), &terms, id, &ask.renewal)
         });
         let leases = leases.collect();
-        let boards = round.boards.iter().map(|_| Default::default()).collect();
-        Answers { leases, tokens: Vec::new(), boards }
+        let boards = round.boards.iter().map(|_| BoardAnswer::default()).collect();
+        Answers { leases, boards, ..Answers::default() }
     }
 }

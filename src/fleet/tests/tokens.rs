@@ -18,10 +18,15 @@ use super::{
 };
 use crate::base::share::{Amount, TokenDemand};
 
-/// One token accrues in each unit of time.
-const TERMS: Terms = Terms { count: 4, per: 4, ttl: 2, skew: 1 };
-const SEATS: PoolTerms =
-    PoolTerms { pool: Amount { bytes: 2, queries: 2 }, ttl: TERMS.ttl, skew: TERMS.skew, hold: 0 };
+/// One token accrues in each unit of time. Those of a count that lasts for longer than a jump of the clock show what the jump
+/// alone gives away.
+const TERMS: [Terms; 2] =
+    [Terms { count: 4, per: 4, ttl: 2, skew: 1 }, Terms { count: 4, per: 16, ttl: 3, skew: 2 }];
+
+/// The pool of seats beside a rate.
+const fn seats(terms: &Terms) -> PoolTerms {
+    PoolTerms { pool: Amount { bytes: 2, queries: 2 }, ttl: terms.ttl, skew: terms.skew, hold: 0 }
+}
 /// Messages under way for each proxy.
 const MESSAGES: usize = 2;
 
@@ -62,23 +67,31 @@ struct World {
     bucket: Bucket,
     dump: Option<(Pool, Bucket)>,
     proxies: [Proxy; 2],
+    terms: Terms,
+    /// A token counts for the time of the whole count, and each unit of time takes the count away.
     meter: u64,
     losses: u8,
 }
 
 impl World {
-    fn new(losses: u8) -> Self {
+    fn new(terms: Terms, losses: u8) -> Self {
         let mut seats = Pool::default();
-        seats.renew((0, 1), &SEATS, 9, &Renewal { seq: 1, ..Renewal::default() });
+        seats.renew((0, 1), &self::seats(&terms), 9, &Renewal { seq: 1, ..Renewal::default() });
         let (bucket, proxies) = (Bucket::default(), Default::default());
         // Full already.
-        let now = TERMS.ttl + TERMS.skew + TERMS.per;
-        Self { now, ahead: 0, run: 1, seats, seat_seq: 1, bucket, dump: None, proxies, meter: 0, losses }
+        let now = terms.ttl + terms.skew + terms.per;
+        let (ahead, run, seat_seq, dump, meter) = (0, 1, 1, None, 0);
+        Self { now, ahead, run, seats, seat_seq, bucket, dump, proxies, terms, meter, losses }
     }
 
     fn usable(&self, at: usize) -> u64 {
         let proxy = &self.proxies[at];
         if self.now < proxy.until { proxy.tokens } else { 0 }
+    }
+
+    /// The meter after one more unit of time.
+    const fn accrued(&self) -> u64 {
+        self.meter.saturating_sub(self.terms.count)
     }
 
     fn deliver(&mut self, at: usize, message: usize) {
@@ -88,8 +101,8 @@ impl World {
                 let now = self.now + self.ahead;
                 self.seat_seq += 1;
                 let seat = Renewal { seq: self.seat_seq, ..Renewal::default() };
-                self.seats.renew((now, self.run), &SEATS, at as u64, &seat);
-                let answer = self.bucket.draw(now, &self.seats, &TERMS, at as u64, &request);
+                self.seats.renew((now, self.run), &seats(&self.terms), at as u64, &seat);
+                let answer = self.bucket.draw(now, &self.seats, &self.terms, at as u64, &request);
                 self.proxies[at].messages.extend(answer.map(|answer| Message::Answer(request.seq, answer)));
             }
             Message::Answer(seq, answer) => {
@@ -122,7 +135,7 @@ impl Machine for World {
                 steps.extend([(30, Step::Delivers(at, message)), (2, Step::Loses(at, message))]);
             }
         }
-        if self.ahead < TERMS.skew {
+        if self.ahead < self.terms.skew {
             steps.push((1, Step::ClockJumps));
         }
         if self.losses > 0 {
@@ -134,7 +147,10 @@ impl Machine for World {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Spends(at) => (self.proxies[at].tokens, self.meter) = (self.usable(at) - 1, self.meter + 1),
+            Step::Spends(at) => {
+                self.proxies[at].tokens = self.usable(at) - 1;
+                self.meter += self.terms.per;
+            }
             Step::Asks(at, wants, claim) => {
                 let (now, demand) = (self.now, TokenDemand { stock: self.usable(at), wants, claim });
                 let request = self.proxies[at].draws.ask(now, demand);
@@ -142,8 +158,8 @@ impl Machine for World {
             }
             Step::Delivers(at, message) => self.deliver(at, message),
             Step::Loses(at, message) => _ = self.proxies[at].messages.remove(message),
-            Step::TimeGoes => (self.now, self.meter) = (self.now + 1, self.meter.saturating_sub(1)),
-            Step::ClockJumps => (self.ahead, self.meter) = (self.ahead + 1, self.meter.saturating_sub(1)),
+            Step::TimeGoes => (self.now, self.meter) = (self.now + 1, self.accrued()),
+            Step::ClockJumps => (self.ahead, self.meter) = (self.ahead + 1, self.accrued()),
             Step::StoreForgets => {
                 (self.seats, self.bucket, self.losses) =
                     (Pool::default(), Bucket::default(), self.losses - 1);
@@ -161,28 +177,28 @@ impl Machine for World {
 
 #[test]
 fn no_interleaving_spends_more_than_the_rate_in_any_time() {
-    for losses in [0, 3] {
-        let start = World::new(losses);
+    for (terms, losses) in TERMS.into_iter().flat_map(|terms| [(terms, 0), (terms, 3)]) {
+        let (start, bound) = (World::new(terms, losses), terms.count * terms.per);
         let spent = |world: &World| world.meter;
-        search(&start, 10_000, spent, TERMS.count);
-        let full =
-            (0..4_000).filter(|seed| walk(&start, *seed, 150, spent, TERMS.count) == TERMS.count).count();
-        assert!(full > 300, "{full} walks spent the whole count at once");
+        search(&start, 10_000, spent, bound);
+        let full = (0..4_000).filter(|seed| walk(&start, *seed, 150, spent, bound) == bound).count();
+        assert!(full > 300, "{terms:?}: {full} walks spent the whole count at once");
     }
 }
 
 #[test]
 fn all_that_accrues_is_given_to_whom_uses_it_and_a_large_claim_is_met_as_a_whole() {
     let terms = Terms { count: 1_000, per: 10_000, ttl: 5_000, skew: 2_000 };
+    let short = seats(&TERMS[0]);
     let (mut seats, mut bucket, mut draws) = (Pool::default(), Bucket::default(), [Draws::default(); 2]);
     let mut draw = |now: u64, at: usize, demand: TokenDemand| {
-        seats.renew((now, 1), &SEATS, 0, &Renewal { seq: now, ..Renewal::default() });
+        seats.renew((now, 1), &short, 0, &Renewal { seq: now, ..Renewal::default() });
         let request = draws[at].ask(now, demand);
         bucket.draw(now, &seats, &terms, at as u64, &request).unwrap().grant
     };
     draw(1, 0, TokenDemand::default());
     // The store learns for as long as tokens may be out that it does not know of, and fills then.
-    let began = SEATS.ttl + SEATS.skew + 1;
+    let began = short.ttl + short.skew + 1;
     let mut now = began + terms.per;
     assert_eq!(draw(now, 0, TokenDemand { stock: 0, wants: 100, claim: 950 }), 950);
     let mut spent = 0;
@@ -223,8 +239,7 @@ fn the_script_for_tokens_agrees_with_the_model() {
         for seq in 2..100 {
             now = now + rng.u64(0..4) - 2 * u64::from(rng.u8(0..20) == 0);
             run += u64::from(rng.u8(0..50) == 0);
-            let pool = PoolTerms { ttl: terms.ttl, skew: terms.skew, ..SEATS };
-            seats.renew((now * 1_000, run), &pool, 1, &Renewal { seq, ..Renewal::default() });
+            seats.renew((now * 1_000, run), &self::seats(&terms), 1, &Renewal { seq, ..Renewal::default() });
             let (epoch, learning) = seats.memory();
             let text = format!("{epoch} {run} {learning}");
             redis::cmd("HSET").arg(format!("seats{seed}")).arg("~").arg(text).exec(&mut connection).unwrap();

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 
 use super::{
-    super::{Sharing, TenantDemand, WaitReason},
+    super::{BackendLease, Sharing, TenantDemand, WaitReason},
     *,
 };
 use crate::base::share::{Amount, Demand, TokenDemand, TokenKind};
@@ -166,4 +166,26 @@ async fn queries_beyond_the_fixed_part_of_a_rate_need_tokens_that_are_asked_for_
     // Without a store, what the fixed part brings: one a second.
     tokio::time::advance(Duration::from_secs(4)).await;
     assert_eq!(some(20), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_keeps_its_lease_while_its_query_waits_for_the_backends() {
+    let sharing = Sharing { replicas_max: NonZeroU64::new(4).unwrap(), leased: true };
+    let policy = policy(3_200, 32, |tenant| {
+        tenant.in_flight = InFlight { queries: Limit::enforce(16), memory: Limit::enforce(1_600) };
+    });
+    let admission = Admission::new(Policy { sharing, ..policy });
+    let mut query = Box::pin(admission.admit(ask("a", 600)));
+    assert!((&mut query).now_or_never().is_none());
+    let needed = Amount { bytes: 600 - FIXED.bytes, queries: 0 };
+    assert_eq!(in_flight(&admission.draw_in_tenants(9)[0]).wants, needed);
+    admission.set_tenant_leased(&tenant("a"), needed, in_5_s());
+    assert_eq!(admission.snapshot().backends[0].reasons, [(WaitReason::Lease, 1)]);
+    // The next round, whose answer brings the backend's lease.
+    let demand = admission.draw_in("main").unwrap().demand;
+    assert_eq!(in_flight(&admission.draw_in_tenants(9)[0]).wants, needed, "else both are asked for in turns");
+    admission.set_tenant_leased(&tenant("a"), needed, in_5_s());
+    let lease = BackendLease { leased: demand.wants, until: in_5_s(), of_all: None };
+    admission.set_leased("main", &lease);
+    assert!(query.now_or_never().unwrap().is_ok());
 }

@@ -14,7 +14,7 @@ use crate::{
     },
     limit::{Limit, PerQuery},
     promql::enforce::LabelEnforcement,
-    proxy::{query::ParsedQuery, upstream::Upstream},
+    proxy::{fleet::SharedCounts, query::ParsedQuery, upstream::Upstream},
     telemetry::metrics::{Metrics, ProbeResult},
 };
 
@@ -26,6 +26,8 @@ pub(super) struct Estimation<'a> {
     pub upstream: &'a Upstream,
     /// The observed cost of earlier runs.
     pub history: &'a History,
+    /// Counts of other proxies, in a fleet.
+    pub counts: Option<&'a SharedCounts>,
     /// Milliseconds since the epoch.
     pub now_ms: i64,
     /// The limits on one query: a probe may stop counting at them, and they refuse no assumed number.
@@ -178,8 +180,18 @@ impl Estimation<'_> {
         let Some(request) = self.request(need.selector, need.limit, need.enough) else {
             return (need, Err(ProbeError::MatchAll));
         };
+        let shared = self.counts.and_then(|counts| Some((counts, self.upstream.count_key(&request)?)));
+        if let Some(outcome) = shared.and_then(|(counts, key)| counts.get(key, &request)) {
+            return (need, Ok(outcome));
+        }
         let answer = self.upstream.backend.probe(&request).await;
         self.count_probe(&answer);
+        if let (Some((counts, key)), Ok(outcome)) = (shared, &answer)
+            && !outcome.cached
+        {
+            let open = request.asked_window().end >= self.now_ms;
+            counts.offer(key, outcome, open, self.upstream.backend.counts_kept());
+        }
         (need, answer)
     }
 

@@ -56,6 +56,7 @@ impl Pricing {
             call: query,
             upstream: &common.upstream,
             history: &self.history,
+            counts: self.counts.as_deref(),
             now_ms: common.log.came_ms(),
             limits: common.limits(),
             memory_max: ceilings.query,

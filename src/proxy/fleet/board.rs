@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use super::{
+    counts::SharedCounts,
     outbox::{ORDER_BYTES_MAX, Order, Outbox},
     pressure::{FRESH, Reading, Readings},
 };
@@ -33,8 +34,10 @@ const EVERY: Duration = Duration::from_secs(1);
 const KILL_LIFE: Duration = Duration::from_secs(30);
 /// The same for an observed cost.
 const HISTORY_LIFE: Duration = Duration::from_secs(600);
-/// Observed costs that a proxy offers in one exchange.
+/// Observed costs, and counts, that a proxy offers in one exchange.
 const OFFERS_MAX: usize = 32;
+/// Longest time for which another proxy's count is kept.
+const COUNT_LIFE_MAX: Duration = Duration::from_secs(3_600);
 /// How long an entry that could not be read is a finding.
 const UNREADABLE_FOR: Duration = Duration::from_secs(600);
 
@@ -44,6 +47,7 @@ pub(in crate::proxy) struct Subjects {
     pub(in crate::proxy) active: Arc<ActiveQueries>,
     pub(in crate::proxy) rules: Arc<QueryRules>,
     pub(in crate::proxy) history: Arc<History>,
+    pub(in crate::proxy) counts: Arc<SharedCounts>,
     pub(in crate::proxy) metrics: Arc<Metrics>,
     /// Milliseconds since the epoch.
     pub(in crate::proxy) clock: fn() -> i64,
@@ -144,6 +148,7 @@ impl Board {
                 },
                 Topic::Pressure => self.pressure(now),
                 Topic::History => self.observed(),
+                Topic::Counts => self.counted(),
             };
             let (posts, too_large) = page(&mut posts);
             self.subjects.metrics.fleet_entries(topic.as_str(), "posted", posts.len());
@@ -217,6 +222,11 @@ impl Board {
         offers.into_iter().map(|(name, value)| self.own(&name, HISTORY_LIFE, value)).collect()
     }
 
+    fn counted(&self) -> Vec<Post> {
+        let offers = self.subjects.counts.take_offers(OFFERS_MAX);
+        offers.into_iter().map(|(name, life, value)| self.own(&name, life, value)).collect()
+    }
+
     /// Takes the answers to an exchange, which began at `sent`. Says whether there are more news to be read at once.
     pub(super) fn take(
         &mut self,
@@ -267,6 +277,10 @@ impl Board {
                 Topic::Kills => self.kill(entry),
                 Topic::Pressure => self.hear(name, author, entry, sent),
                 Topic::History => self.learn(entry),
+                Topic::Counts => {
+                    let until = sent + Duration::from_millis(entry.left_ms).min(COUNT_LIFE_MAX);
+                    self.subjects.counts.take(name, &entry.value, until)
+                }
                 Topic::Rules => false,
             };
             if is_taken { taken += 1 } else { unreadable += 1 }

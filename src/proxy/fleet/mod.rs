@@ -3,6 +3,7 @@
 //! No query waits for the store. One that finds no room waits in its queue as ever, and that hastens the next round.
 
 mod board;
+mod counts;
 mod outbox;
 mod pressure;
 mod tenants;
@@ -21,7 +22,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-pub(super) use self::board::Subjects;
+pub(super) use self::{board::Subjects, counts::SharedCounts};
 use self::{
     board::{Board, News},
     outbox::Order,

@@ -79,6 +79,7 @@ impl Member {
             active: ActiveQueries::new(0, || 0),
             rules: Arc::new(QueryRules::new(Vec::new(), Arc::clone(&metrics), || 0)),
             history: Arc::new(History::new(1)),
+            counts: Arc::default(),
             metrics: Arc::clone(&metrics),
             clock: || 0,
         };
