@@ -10,7 +10,11 @@ use axum::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{base::ErrorKind, http::Holder, proxy::Author};
+use crate::{
+    base::{ErrorKind, error::WEIR_ERROR},
+    http::Holder,
+    proxy::Author,
+};
 
 /// An error in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +35,7 @@ impl IntoResponse for Failed {
         let Self(kind, message) = self;
         let body = json!({"status": "error", "errorType": kind.error_type(), "error": message});
         let status = StatusCode::from_u16(kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, HEADERS, body.to_string()).into_response()
+        (status, HEADERS, [(WEIR_ERROR, kind.label())], body.to_string()).into_response()
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     extract::{DefaultBodyLimit, State},
-    http::{Request, StatusCode, header},
+    http::{Method, Request, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -13,14 +13,19 @@ use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 
 use super::{
-    Snapshot, api, limits::Suggester, live::Live, operations::Operations, rules, state::Admin, views,
+    Snapshot, api, limits::Suggester, live::Live, operations::Operations, reply::Failed, rules, state::Admin,
+    views,
 };
 use crate::{
+    base::ErrorKind,
     http::{self, BrowserGuard, ListenerTls, Options, Timeouts, TokenGuard, Workers},
     proxy::Proxy,
     telemetry::metrics,
 };
 
+/// For somebody who asks the wrong address.
+const WHEREABOUTS: &str =
+    "queries go to the query address (server.listen, port 9099 by default), and /endpoints lists this API";
 /// How long a shutdown waits for answers under way.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -55,6 +60,11 @@ pub async fn serve_admin(
         .layer(DefaultBodyLimit::max(rules::RULE_BYTES_MAX))
         .layer(tokens.clone())
         .merge(views::router(tokens))
+        .fallback(async || Failed::missing(format!("no such path on the admin address; {WHEREABOUTS}")))
+        .method_not_allowed_fallback(async |method: Method| {
+            let message = format!("this path does not take {method}; {WHEREABOUTS}");
+            Failed(ErrorKind::MethodNotAllowed, message)
+        })
         .with_state(Admin { proxy, live, reload, suggester: Suggester::new(suggest) })
         .layer(guard);
     let service = |peer: SocketAddr| {

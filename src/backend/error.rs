@@ -68,6 +68,11 @@ impl BackendError {
         self.to_string()
     }
 
+    /// The failure without the backend's name, as the end of a sentence about it.
+    pub fn reason(&self) -> String {
+        self.cause.to_string()
+    }
+
     pub(super) const fn cause(&self) -> &Cause {
         &self.cause
     }

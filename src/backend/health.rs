@@ -136,6 +136,15 @@ impl Backend {
         }
     }
 
+    /// Why its replicas failed last, each with its URL.
+    pub fn whys(&self) -> String {
+        let snapshot = self.snapshot();
+        let whys = snapshot.replicas.iter().map(|replica| {
+            format!("{} {}", replica.url, replica.last_error.as_deref().unwrap_or("does not answer"))
+        });
+        whys.collect::<Vec<_>>().join("; ")
+    }
+
     /// Whether a replica can answer queries; why not, as the end of a sentence about it. It takes no place among the
     /// connections, and a query that is late counts only where nothing else says that the replica is ready: a full
     /// backend is not a sick one.

@@ -1,6 +1,11 @@
 //! Settings of a backend; the configuration resolves into these.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{HeaderMap, HeaderValue, Uri, uri::PathAndQuery};
 
@@ -111,6 +116,16 @@ pub struct BaseUrl {
 }
 
 impl BaseUrl {
+    /// Whether it is that of a listener on this address, as far as it says.
+    pub fn leads_to(&self, listener: SocketAddr) -> bool {
+        let is_here = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified();
+        let is_host = match self.host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(ip) => ip == listener.ip() || (is_here(ip) && is_here(listener.ip())),
+            Err(_) => &*self.host == "localhost" && is_here(listener.ip()),
+        };
+        is_host && self.port == listener.port()
+    }
+
     /// Takes `http://host[:port][/prefix]`, or `https`, apart; the error names the mistake.
     pub fn parse(text: &str) -> Result<Self, String> {
         let uri: Uri = text.parse().map_err(|e| format!("`{text}` is not a URL: {e}"))?;

@@ -59,9 +59,12 @@ impl Estimate {
         Self::new(value, Confidence::Exact)
     }
 
-    /// The number; `None` where nobody counted, which is `u64::MAX` inside.
+    /// Nobody looked, since the query is refused whatever the number is.
+    pub const UNPRICED: Self = Self::new(0, Confidence::Assumed);
+
+    /// The number; `None` where nobody counted, which is `u64::MAX` or [`Self::UNPRICED`] inside.
     pub fn known(self) -> Option<u64> {
-        (self.value < u64::MAX).then_some(self.value)
+        (self.value < u64::MAX && self != Self::UNPRICED).then_some(self.value)
     }
 
     /// The sum, known as well as its worse part; saturates.
@@ -148,6 +151,11 @@ pub struct QueryCost {
 }
 
 impl QueryCost {
+    /// How the least known of series, samples and memory is known.
+    pub fn confidence(&self) -> Confidence {
+        self.series.confidence.max(self.samples.confidence).max(self.memory.confidence)
+    }
+
     /// A query that touches no series (`1+1`).
     pub const NOTHING: Self = Self {
         series: Estimate::exact(0),

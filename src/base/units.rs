@@ -37,6 +37,16 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
+/// Prints bytes of which those over a limit must not read like the limit: a digit more where both would read the same.
+pub fn bytes_over(n: u64, limit: u64) -> String {
+    let Some((unit, size)) = BYTE_UNITS[..4].iter().find(|(_, size)| n >= *size) else { return bytes(n) };
+    if n <= limit || bytes(n) != bytes(limit) {
+        return bytes(n);
+    }
+    // Rounded up: it is more than the limit.
+    format!("{:.2}{unit}", (n as f64 / *size as f64 * 100.0).ceil() / 100.0)
+}
+
 /// Parses `4GiB`, `1.5MB`, `512B` or a bare number of bytes; underscores are allowed between digits.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
@@ -67,6 +77,10 @@ fn scaled(number: &str, unit: u64) -> Option<u64> {
     if let Ok(whole) = number.parse::<u64>() {
         return whole.checked_mul(unit);
     }
+    // `50.000` is fifty thousand to some, and fifty to others.
+    if unit == 1 {
+        return None;
+    }
     let value = number.parse::<f64>().ok()? * unit as f64;
     (value.is_finite() && value < 1.8e19).then_some(value.round() as u64)
 }
@@ -84,10 +98,17 @@ mod tests {
         assert_eq!(parse_bytes("-1"), None);
         assert_eq!(parse_count("50_000"), Some(50_000));
         assert_eq!(parse_count("5M"), Some(5_000_000));
+        assert_eq!(parse_count("1.5M"), Some(1_500_000));
+        for fraction in ["50.000", "50.5", "0.5"] {
+            assert_eq!((parse_count(fraction), parse_bytes(fraction)), (None, None), "{fraction}");
+        }
         assert_eq!(parse_count(""), None);
         assert_eq!(bytes(1 << 30), "1GiB");
         assert_eq!(bytes(1_610_612_736), "1.5GiB");
         assert_eq!(bytes(512), "512B");
+        assert_eq!(bytes_over((1 << 30) + (20 << 20), 1 << 30), "1.02GiB");
+        assert_eq!(bytes_over(2 << 30, 1 << 30), "2GiB");
+        assert_eq!(bytes_over(1 << 30, 1 << 30), "1GiB");
         assert_eq!(count(1_234_567), "1,234,567");
         assert_eq!(count(12), "12");
     }

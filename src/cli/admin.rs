@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::{runtime, time::Instant};
 
 use crate::{
-    backend::{Backend, BaseUrl, Outgoing, Settings, Tls, TlsSettings},
+    backend::{Backend, BackendError, BaseUrl, Outgoing, Settings, Tls, TlsSettings},
     base::{Kind, TenantId},
     config,
 };
@@ -36,6 +36,7 @@ pub(super) struct AdminAddress {
 #[derive(Debug)]
 pub(super) struct Admin {
     backend: Arc<Backend>,
+    url: String,
     headers: HeaderMap,
 }
 
@@ -54,7 +55,7 @@ impl AdminAddress {
             value.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, value);
         }
-        Ok(Admin { backend: Backend::new(settings(&url)?), headers })
+        Ok(Admin { backend: Backend::new(settings(&url)?), url, headers })
     }
 }
 
@@ -84,6 +85,15 @@ pub(super) fn settings(url: &str) -> Result<Settings, String> {
 }
 
 impl Admin {
+    /// Not in the words of a database's failure: an operator would look for the fault there.
+    fn unanswered(&self, error: &BackendError) -> String {
+        format!(
+            "Weir at {} {}. Is it the admin address? --admin or --config names another",
+            self.url,
+            error.reason()
+        )
+    }
+
     /// The answer to a request, which is its `data` where it has such.
     pub(super) async fn ask(
         &self,
@@ -99,7 +109,7 @@ impl Admin {
         let body = body.map(Value::to_string).unwrap_or_default().into();
         let request = Outgoing { method, path_and_query, headers, body };
         let answer = self.backend.send_light(&TenantId::other(), request, Instant::now() + PATIENCE).await;
-        let (head, body) = answer.map_err(|error| error.to_string())?.into_parts();
+        let (head, body) = answer.map_err(|error| self.unanswered(&error))?.into_parts();
         let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(|error| error.to_string())?;
         let text = body.to_bytes();
         let json: Option<Value> = serde_json::from_slice(&text).ok();

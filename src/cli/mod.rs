@@ -11,6 +11,7 @@ mod journal;
 mod manual;
 mod memory;
 mod node;
+mod operator;
 mod output;
 mod proxy;
 mod queries;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{
     admin::{AdminAddress, block_on},
     exit::{BAD_INPUT, FAILED},
-    output,
+    operator, output,
     text::{clean, duration_ms, number, size},
 };
 
@@ -62,7 +62,7 @@ pub(super) struct Kill {
     #[arg(long, default_value = "")]
     reason: String,
     /// The operator who stops them; the user of this terminal when it is left out.
-    #[arg(long, env = "USER", hide_env = true, default_value = "")]
+    #[arg(long, default_value = "")]
     by: String,
     #[command(flatten)]
     address: AdminAddress,
@@ -104,7 +104,7 @@ fn target(args: &Kill) -> String {
         ("user", &args.user),
         ("fingerprint", &args.fingerprint),
         ("reason", &Some(args.reason.clone())),
-        ("by", &Some(args.by.clone())),
+        ("by", &Some(operator::name(&args.by))),
     ] {
         if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
             query.append_pair(name, value);

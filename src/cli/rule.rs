@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{
     admin::{AdminAddress, block_on},
     exit::{BAD_INPUT, FAILED},
-    output,
+    operator, output,
     queries::elsewhere,
     text::clean,
 };
@@ -35,7 +35,7 @@ pub(super) enum Rule {
         #[command(flatten)]
         address: AdminAddress,
         /// The operator who takes it away; the user of this terminal when it is left out.
-        #[arg(long, env = "USER", hide_env = true, default_value = "")]
+        #[arg(long, default_value = "")]
         by: String,
     },
 }
@@ -118,7 +118,7 @@ pub(super) struct Add {
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// The operator who sets it; the user of this terminal when it is left out.
-    #[arg(long, env = "USER", hide_env = true, default_value = "")]
+    #[arg(long, default_value = "")]
     by: String,
     #[command(flatten)]
     address: AdminAddress,
@@ -144,10 +144,7 @@ fn ask(address: &AdminAddress, method: Method, target: &str, body: Option<&Value
 }
 
 fn by(name: &str) -> String {
-    if name.is_empty() {
-        return String::new();
-    }
-    format!("?{}", Serializer::new(String::new()).append_pair("by", name).finish())
+    format!("?{}", Serializer::new(String::new()).append_pair("by", &operator::name(name)).finish())
 }
 
 fn list(address: &AdminAddress, json: bool) -> Result<String, Failed> {

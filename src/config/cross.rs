@@ -4,7 +4,7 @@ use super::{
     auth,
     diagnostic::{Diagnostic, Path, Position, suggest},
     enforce,
-    raw::{Backend, BackendTls, ClassMatch, Pressure, Raw, TenantLimits},
+    raw::{Backend, BackendTls, ClassMatch, Raw, TenantLimits},
     scalar::{Limit, Secret},
     tls,
     tree::{Node, Value},
@@ -19,6 +19,7 @@ use crate::{
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
+    net::SocketAddr,
 };
 
 /// Headers that belong to a single message or connection.
@@ -145,13 +146,10 @@ impl<'a> Checker<'a> {
     }
 
     /// Settings of pressure that are read for one release more.
-    fn without_effect(&mut self, place: &Place<'_>, pressure: &Pressure) {
-        let usual = Pressure::default();
-        for (key, is_set) in
-            [("errors", pressure.errors != usual.errors), ("latency", pressure.latency != usual.latency)]
-        {
+    fn without_effect(&mut self, place: &Place<'_>) {
+        for key in ["errors", "latency"] {
             let at = place.key(key);
-            if at.node.is_some() && is_set {
+            if at.node.is_some() {
                 self.warn(
                     &at,
                     "has no effect any more, and is refused from the next release on; leave it out",
@@ -180,7 +178,7 @@ impl<'a> Checker<'a> {
                 .iter()
                 .flat_map(|(at, urls)| urls.iter().enumerate().map(|(j, url)| (at.index(j), url)));
             for (at, url) in each {
-                if let Err(message) = url_fits(url) {
+                if let Err(message) = url_fits(url, raw.server.listen.0) {
                     // The text before an `@` may be a password.
                     let shown = if url.contains('@') { "the URL".to_owned() } else { at.shown(url) };
                     self.refuse(&at, format!("{shown}: {message}"));
@@ -193,7 +191,7 @@ impl<'a> Checker<'a> {
                 let shown = at.shown(name);
                 self.refuse(&at, format!("{shown} is not a header name"));
             }
-            self.without_effect(&place.key("pressure"), &backend.pressure);
+            self.without_effect(&place.key("pressure"));
             for (j, name) in backend.forward_headers.iter().enumerate() {
                 let at = place.key("forward_headers").index(j);
                 let shown = at.shown(name);
@@ -466,7 +464,7 @@ fn is_host(name: &str) -> bool {
 }
 
 /// Whether a backend can be reached under this URL.
-fn url_fits(url: &str) -> Result<(), &'static str> {
+fn url_fits(url: &str, listen: SocketAddr) -> Result<(), &'static str> {
     let uri: http::Uri = url.parse().map_err(|_| "not a URL such as `http://127.0.0.1:9090`")?;
     if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
         return Err("credentials do not belong in a URL; use `headers: {Authorization: …}`");
@@ -478,8 +476,11 @@ fn url_fits(url: &str) -> Result<(), &'static str> {
     if uri.query().is_some() {
         return Err("has a query string; only a path is allowed");
     }
-    if BaseUrl::parse(url).is_err() {
-        return Err("needs a host, and a port from 1 to 65535 if it names one");
+    match BaseUrl::parse(url) {
+        Err(_) => Err("needs a host, and a port from 1 to 65535 if it names one"),
+        Ok(url) if url.leads_to(listen) => {
+            Err("the address of Weir itself (`server.listen`): its queries would come back to it")
+        }
+        Ok(_) => Ok(()),
     }
-    Ok(())
 }

@@ -5,7 +5,14 @@
 use crate::base::{duration, units};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use std::{borrow::Cow, fmt, net::SocketAddr, num::NonZeroU64, str::FromStr, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU64,
+    str::FromStr,
+    time::Duration,
+};
 
 /// The word for "no limit".
 pub const UNLIMITED: &str = "unlimited";
@@ -310,7 +317,7 @@ impl fmt::Display for Listen {
     }
 }
 
-/// A block of addresses: `10.0.0.0/8`.
+/// A block of addresses: `10.0.0.0/8`; a single address is a block of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr(pub ipnet::IpNet);
 
@@ -318,7 +325,10 @@ impl FromStr for Cidr {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|_| "expected a CIDR block such as `10.0.0.0/8`".to_owned())
+        let block = text.parse::<ipnet::IpNet>().or_else(|_| text.parse::<IpAddr>().map(ipnet::IpNet::from));
+        block
+            .map(Self)
+            .map_err(|_| "expected an address such as `10.0.0.5`, or a block such as `10.0.0.0/8`".to_owned())
     }
 }
 

@@ -319,7 +319,11 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
             steps: shape.steps,
             selectors: shape.selectors.len() as u64,
             text: shape.size,
-            ..QueryCost::NOTHING
+            series: Estimate::UNPRICED,
+            blocks: Estimate::UNPRICED,
+            samples: Estimate::UNPRICED,
+            points: Estimate::UNPRICED,
+            memory: Estimate::UNPRICED,
         };
         Estimated { cost, selectors: Vec::new(), parts: 1, whole_memory: cost.memory }
     }

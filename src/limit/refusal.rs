@@ -224,11 +224,15 @@ impl Refusal {
     fn sentence(&self) -> String {
         let (what, unit, scope) = (self.limit.noun(), self.limit.unit(), &self.scope);
         let max = unit.show(self.max);
+        let number = match unit {
+            Unit::Bytes => units::bytes_over(self.observed.value, self.max),
+            _ => unit.show(self.observed.value),
+        };
         let seen = match (self.observed.value, self.observed.confidence) {
             (u64::MAX, class) => format!("{} that nobody has counted ({class})", unit.unknown(what)),
-            (value, Confidence::Exact) => format!("{} {what}", unit.show(value)),
-            (value, Confidence::AtLeast) => format!("at least {} {what}", unit.show(value)),
-            (value, class) => format!("{} {what} ({class})", unit.show(value)),
+            (_, Confidence::Exact) => format!("{number} {what}"),
+            (_, Confidence::AtLeast) => format!("at least {number} {what}"),
+            (_, class) => format!("{number} {what} ({class})"),
         };
         match self.limit {
             LimitName::RateQueries | LimitName::RateSamples if self.kind == ErrorKind::LimitExceeded => {
@@ -246,7 +250,9 @@ impl Refusal {
             LimitName::QueueFull => format!("the queue of {scope} is full: {max} queries wait"),
             LimitName::QueueTimeout => {
                 let reason = self.waiting_for.map_or("room", WaitReason::sentence);
-                format!("timed out after {max} waiting for {scope}: {reason}")
+                format!(
+                    "timed out after {max} waiting for {scope}: {reason}; ask again later, or for less at once"
+                )
             }
             LimitName::BudgetNever => {
                 format!("the query needs {seen}, more than {scope} has for heavy queries: {max}")
@@ -330,6 +336,11 @@ mod tests {
                  (weir-max-memory, err-mimir-max-estimated-memory-consumption-per-query)",
             ),
             (
+                refusal(over, LimitName::MaxMemory, (1 << 30) + 1, bound, 1 << 30, &tenant),
+                "the query needs 1.01GiB of backend memory (upper_bound); the limit of tenant `a` is 1GiB \
+                 (weir-max-memory, err-mimir-max-estimated-memory-consumption-per-query)",
+            ),
+            (
                 refusal(over, LimitName::RateSamples, 9_000, bound, 5_000, &tenant),
                 "the query needs 9,000 samples (upper_bound), more than tenant `a` may ask for at once: 5,000 \
                  (weir-rate-samples)",
@@ -352,8 +363,8 @@ mod tests {
             ),
             (
                 refusal(ErrorKind::QueueTimeout, LimitName::QueueTimeout, 10_000, exact, 10_000, &tenant),
-                "timed out after 10s waiting for tenant `a`: one of the slots for heavy queries \
-                 (weir-queue-timeout)",
+                "timed out after 10s waiting for tenant `a`: one of the slots for heavy queries; ask again later, \
+                 or for less at once (weir-queue-timeout)",
             ),
         ];
         for (got, want) in cases {

@@ -263,6 +263,19 @@ impl Proxy {
         join_all(live.upstreams.iter().map(|upstream| upstream.refresh_table(self.logs.clock))).await;
     }
 
+    /// Whether the backend of a tenant takes connections, as far as is known; the error names each replica and why.
+    pub fn reachable(&self, tenant: &TenantId) -> Result<(), String> {
+        let live = self.live();
+        match live.upstream(tenant) {
+            Some(upstream) if upstream.backend.sick() => Err(format!(
+                "backend `{}` did not answer: {}",
+                upstream.backend.name(),
+                upstream.backend.whys()
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// The settings in use.
     pub(crate) fn live(&self) -> Arc<ConfigSnapshot> {
         self.shared.identifier.config.load_full()

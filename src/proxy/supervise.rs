@@ -55,7 +55,12 @@ impl BackendSupervisor {
             let alive = !upstream.backend.sick();
             self.admission.set_alive(name, alive);
             if alive != was_alive {
-                tracing::warn!(backend = name, alive, "the backend's health changed");
+                if alive {
+                    tracing::warn!(backend = name, alive, "the backend is up again");
+                } else {
+                    let why = upstream.backend.whys();
+                    tracing::warn!(backend = name, alive, why, "the backend is down");
+                }
                 was_alive = alive;
             }
             if !is_due {
@@ -69,7 +74,7 @@ impl BackendSupervisor {
                 say_silence(name, &observation);
                 stale.clone_from(&observation.stale);
             }
-            share = self.say_window(name, share, &observation);
+            share = self.say_window(name, share, alive, &observation);
         }
     }
 
@@ -127,11 +132,13 @@ impl BackendSupervisor {
         &self,
         backend: &str,
         before: (f64, Option<Cut>),
+        alive: bool,
         observation: &Observation,
     ) -> (f64, Option<Cut>) {
         let now = self.share(backend);
         self.metrics.budget_share(backend, now.0);
-        if (now.0 - before.0).abs() < WORTH_SAYING {
+        // That nothing runs on a dead backend is no distress of its.
+        if !alive || (now.0 - before.0).abs() < WORTH_SAYING {
             return before;
         }
         let cut_by = now.1.map(Cut::as_str);

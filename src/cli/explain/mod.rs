@@ -106,9 +106,12 @@ struct Asker {
 
 impl Asker {
     async fn new(settings: crate::proxy::Settings) -> Result<Self, String> {
+        let tenant = settings.attribution.default.clone();
         let metrics = Metrics::new(1).map_err(|error| error.to_string())?;
         let proxy = Proxy::new(settings, Arc::new(metrics), Arc::new(History::new(1)), now_ms);
         proxy.warm().await;
+        // A check that could not look must not pass.
+        proxy.reachable(&tenant)?;
         Ok(Self { proxy })
     }
 

@@ -7,7 +7,7 @@ const LOGGED_CHARS_MAX: usize = 1_000;
 
 /// A number for a log line; -1 where it is unknown, since fields that are sometimes words cannot be charted.
 pub(super) fn logged(number: Estimate) -> i64 {
-    i64::try_from(number.value).unwrap_or(-1)
+    number.known().and_then(|value| i64::try_from(value).ok()).unwrap_or(-1)
 }
 
 /// A text for a log line.

@@ -357,7 +357,7 @@ impl QueryLog {
         log_line!(
             self, target: "weir::dispatch", "dispatching expensive query",
             series = cost.map(|c| logged(c.series)), samples = cost.map(|c| logged(c.samples)),
-            memory_bytes = cost.map(|c| logged(c.memory)), known = cost.map(|c| c.memory.confidence.as_str()),
+            memory_bytes = cost.map(|c| logged(c.memory)), known = cost.map(|c| c.confidence().as_str()),
         );
     }
 
@@ -457,7 +457,7 @@ impl QueryLog {
             slow = self.slow.then_some(true), clamped = self.clamped.then_some(true),
             wait_ms = waited.as_millis() as u64, took_ms = took.as_millis() as u64,
             est_series = cost.map(|c| logged(c.series)), est_samples = cost.map(|c| logged(c.samples)),
-            est_memory_bytes = cost.map(|c| logged(c.memory)), known = cost.map(|c| c.series.confidence.as_str()),
+            est_memory_bytes = cost.map(|c| logged(c.memory)), known = cost.map(|c| c.confidence().as_str()),
             est_pieces = cost.map(|_| self.parts),
             answer_series = actual.map(|a| a.series), answer_samples = actual.map(|a| a.samples),
             answer_bytes = actual.map(|a| a.bytes_decoded),

@@ -66,7 +66,7 @@ impl Trace {
             attributes.known("weir.estimate.series", cost.series);
             attributes.known("weir.estimate.samples", cost.samples);
             attributes.known("weir.estimate.memory_bytes", cost.memory);
-            attributes.text("weir.estimate.known", cost.series.confidence.as_str());
+            attributes.text("weir.estimate.known", cost.confidence().as_str());
         }
         attributes.text("weir.verdict", ended.verdict);
         attributes.text("weir.outcome", ended.outcome);

@@ -94,7 +94,10 @@ where
 
 fn too_long(max: usize) -> Failure {
     let max = units::bytes(max as u64);
-    Failure::new(ErrorKind::BodyTooLarge, format!("the request body is longer than {max}"))
+    Failure::new(
+        ErrorKind::BodyTooLarge,
+        format!("the request body is longer than {max} (server.request_body)"),
+    )
 }
 
 /// The body as a form, if every database reads it as one.
@@ -115,7 +118,10 @@ pub(in crate::proxy) fn form<'b>(
         return if is_read_by_some { Err(Failure::new(ErrorKind::BadData, message)) } else { Ok("") };
     }
     if headers.contains_key(header::CONTENT_ENCODING) {
-        return Err(Failure::new(ErrorKind::BadData, "a compressed form is not read"));
+        return Err(Failure::new(
+            ErrorKind::BadData,
+            "a compressed form is not read: send it without Content-Encoding",
+        ));
     }
     std::str::from_utf8(body).map_err(|_| Failure::new(ErrorKind::BadData, "the form is not valid UTF-8"))
 }

@@ -268,20 +268,20 @@ pub(in crate::proxy) fn fix(limit: LimitName, estimate: &Estimated) -> String {
 pub(in crate::proxy) fn estimate_header(estimate: &Estimated) -> String {
     let d = &estimate.cost;
     let mut out = String::with_capacity(96);
-    for (name, n) in [("series=", d.series.value), ("; samples=", d.samples.value)] {
+    for (name, n) in [("series=", d.series), ("; samples=", d.samples)] {
         out.push_str(name);
-        match n {
-            u64::MAX => out.push_str("unknown"),
-            n => out.push_str(itoa::Buffer::new().format(n)),
+        match n.known() {
+            None => out.push_str("unknown"),
+            Some(n) => out.push_str(itoa::Buffer::new().format(n)),
         }
     }
     out.push_str("; memory=");
-    match d.memory.value {
-        u64::MAX => out.push_str("unknown"),
-        bytes => out.push_str(&units::bytes(bytes)),
+    match d.memory.known() {
+        None => out.push_str("unknown"),
+        Some(bytes) => out.push_str(&units::bytes(bytes)),
     }
     out.push_str("; known=");
-    out.push_str(d.series.confidence.as_str());
+    out.push_str(d.confidence().as_str());
     if estimate.parts > 1 {
         out.push_str("; pieces=");
         out.push_str(itoa::Buffer::new().format(estimate.parts));

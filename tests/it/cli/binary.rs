@@ -1,6 +1,8 @@
 //! The binary as an operator meets it: output and exit codes.
 
 use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
     path::PathBuf,
     process::{Command, Output},
 };
@@ -11,6 +13,21 @@ fn weir(args: &[&str]) -> Output {
 
 fn file(name: &str) -> String {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name).display().to_string()
+}
+
+/// The URL of a backend that answers, and knows nothing.
+fn knows_nothing() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ =
+                stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
+    });
+    url
 }
 
 #[test]
@@ -28,7 +45,19 @@ fn exit_codes_and_streams() {
             "several.yaml:6:3: server.lisen: unknown key; did you mean `listen`?",
         ),
         (&["check-config", &node], 0, "node.yaml: good, for `weir node`", ""),
-        (&["explain", "--backend", dead, "up"], 0, "Warning: the backend did not say how many series", ""),
+        (
+            &["explain", "--backend", dead, "up"],
+            1,
+            "",
+            "http://127.0.0.1:9 could not be reached: Connection refused",
+        ),
+        (
+            &["explain", "--backend", dead, "--file", &file("dashboards/weir.json")],
+            1,
+            "",
+            "backend `main` did not answer",
+        ),
+        (&["queries", "--admin", dead], 1, "", "Weir at http://127.0.0.1:9 could not be reached"),
         (&["check-config", "no/such.yaml"], 64, "", "no/such.yaml: no such file"),
         (&["check-config"], 64, "", "Usage:"),
         (&["check-confg", "x"], 64, "", "check-config"),
@@ -65,7 +94,8 @@ fn dashboards_and_rules_are_priced_and_fail_over_a_limit() {
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let backend = "backends: [{urls: [\"http://127.0.0.1:9\"]}]\n";
+    let backend = format!("backends: [{{urls: [\"{}\"]}}]\n", knows_nothing());
+    let backend = backend.as_str();
     let loose = write("loose.yml", backend);
     let strict =
         write("strict.yml", &format!("{backend}limits: {{default: {{per_query: {{range: 1h}}}}}}\n"));

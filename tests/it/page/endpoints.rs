@@ -65,6 +65,16 @@ async fn every_view_reads_without_scripts() {
         );
     }
     assert_eq!(get(&weir, format!("{admin}/assets/../Cargo.toml"), &[]).await.status, StatusCode::NOT_FOUND);
+    let lost = get(&weir, format!("{admin}/api/v1/query?query=up"), &[]).await;
+    assert_eq!(
+        (lost.status, &lost.headers["weir-error"]),
+        (StatusCode::NOT_FOUND, &"not_found".parse().unwrap())
+    );
+    assert!(lost.error().contains("server.listen"), "{}", lost.body);
+    let posted = Request::post(format!("{admin}/status.json")).body(Full::default()).unwrap();
+    let posted = weir.ask(posted).await;
+    assert_eq!(posted.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert!(posted.error().contains("does not take POST; queries go to"), "{}", posted.body);
     for asked in asked {
         asked.abort();
     }
