@@ -274,6 +274,22 @@ fn findings_name_the_worst_first() {
     ];
     assert_eq!(told(&snapshot), expected.map(|(severity, text)| (severity, text.to_owned())));
 
+    // Nobody waits between two bursts, and all of it is refused nevertheless.
+    let mut quiet = snapshot.clone();
+    (quiet.stopping, quiet.config.mistake) = (false, None);
+    let backend = &mut quiet.backends[0];
+    (backend.longest_wait_ms, backend.waiting, backend.memory.used) = (0, 0, 40);
+    assert!(!told(&quiet).iter().any(|(_, text)| text.contains("dashboard abc")));
+    let refused = &mut quiet.refusals[0];
+    (refused.reason, refused.shadow) = ("weir-queue-timeout", false);
+    (refused.origin.dashboard, refused.message) = (Some("abc".into()), "timed out".to_owned());
+    let now = told(&quiet);
+    let text = "queries were refused for want of room in the last minute, of dashboard abc: timed out";
+    assert_eq!(now[0], (Severity::Warning, text.to_owned()));
+    assert!(now[1].1.starts_with("12 queries of dashboard abc, tenant a, hold 94 %"), "{now:?}");
+    quiet.refusals[0].at_ms = quiet.now_ms - 60_000;
+    assert!(!told(&quiet).iter().any(|(_, text)| text.contains("dashboard abc")));
+
     snapshot.backends[0].replicas.truncate(1);
     snapshot.backends[0].budget_percent = 0;
     let shed = "nothing new runs on backend main: memory says 93 % of its limit";

@@ -138,17 +138,19 @@ fn findings(status: &Value, out: &mut String) {
 
 fn backend(backend: &Value, out: &mut String) {
     let text = |key: &str| backend[key].as_str().unwrap_or_default();
+    // The window may be small without a cut: it opens as heavy queries complete.
+    let cut = backend["budget_percent"].as_u64().filter(|percent| *percent < 100);
+    let cut = cut.map_or_else(String::new, |percent| format!("   window cut to {percent} %"));
     // Writing to a string does not fail.
     let _ = writeln!(
         out,
-        "\n{} ({})   open memory {}   queries {}   waiting {} ({})   of the budget {} % are open",
+        "\n{} ({})   memory {} open   queries {}   waiting {} ({}){cut}",
         text("name"),
         text("kind"),
         share(&backend["memory"], size),
         share(&backend["queries"], number),
         backend["waiting"],
         duration_ms(&backend["longest_wait_ms"]),
-        backend["budget_percent"],
     );
     for lane in backend["lanes"].as_array().into_iter().flatten() {
         let name = lane[0].as_str().unwrap_or_default();
@@ -217,7 +219,7 @@ mod tests {
         let text = frame(&status, (120, 40));
         for part in [
             "warning: queries wait",
-            "main (prometheus)   open memory 1GiB/4GiB   queries 3/20   waiting 2 (1.5s)",
+            "main (prometheus)   memory 1GiB/4GiB open   queries 3/20   waiting 2 (1.5s)\n",
             "slow   [##########..........]",
             "waiting for: 2 slow_lane",
             "RUNNING 1",

@@ -196,8 +196,9 @@ fn backend(out: &mut String, one: &Backend, history: &History, now_ms: i64) -> f
         )?;
     }
     write!(out, "</dd><dt>pressure</dt><dd>{}</dd>", pressure(one))?;
-    let class = if one.budget_percent < 100 { " class=\"warn\"" } else { "" };
-    write!(out, "<dt>budget left</dt><dd{class}>{} %</dd>", one.budget_percent)?;
+    if one.budget_percent < 100 {
+        write!(out, "<dt>window</dt><dd class=\"warn\">cut to {} %</dd>", one.budget_percent)?;
+    }
     write!(out, "<dt>memory</dt><dd>{}</dd>", gauge("memory", one.memory, units::bytes))?;
     write!(out, "<dt>slots</dt><dd>{}</dd>", gauge("slots", one.queries, units::count))?;
     for (lane, queries, memory) in &one.lanes {

@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::{Backend, Holder, Quota, Share, Snapshot};
 use crate::{
     base::{duration, units},
-    proxy::FleetStatus,
+    limit::LimitName,
+    proxy::{FleetStatus, Refused},
 };
 
 /// A budget used to this share, in percent, is nearly full.
@@ -16,6 +17,11 @@ const NEARLY_FULL: u64 = 90;
 const LARGE_PART: u64 = 30;
 /// A wait as long as this is worth a sentence.
 const LONG_WAIT_MS: u64 = 5_000;
+
+/// A refusal is recent for this long.
+const RECENT_MS: i64 = 60_000;
+/// Refusals for want of room, by the ids of their limits.
+const CROWDED: [LimitName; 3] = [LimitName::QueueTimeout, LimitName::QueueFull, LimitName::Cancelled];
 
 /// Tenants over a quota that are named.
 const QUOTAS_TOLD: usize = 3;
@@ -71,6 +77,9 @@ impl Snapshot {
             );
             say(Severity::Warning, text);
         }
+        if let Some(text) = self.turned_away() {
+            say(Severity::Warning, text);
+        }
         if let Some(holder) = self.holders.first().filter(|holder| self.is_drowned_by(holder)) {
             let (whose, percent, backend) = (holder.sentence(), holder.percent, &holder.backend);
             let (hold, since) =
@@ -101,13 +110,50 @@ impl Snapshot {
 }
 
 impl Snapshot {
-    /// Whether others wait for memory that it holds.
+    /// Refusals of the last minute for want of room.
+    fn recent_refusals(&self) -> impl Iterator<Item = &Refused> {
+        self.refusals.iter().filter(|refused| {
+            let is_recent = self.now_ms.saturating_sub(refused.at_ms) < RECENT_MS;
+            is_recent && !refused.shadow && CROWDED.iter().any(|limit| limit.id() == refused.reason)
+        })
+    }
+
+    /// A sentence about the refusals of the last minute, of which the newest is quoted.
+    fn turned_away(&self) -> Option<String> {
+        let newest = self.recent_refusals().next()?;
+        let mut whose: Vec<String> = self.recent_refusals().map(from).collect();
+        whose.sort_unstable();
+        whose.dedup();
+        let others = match whose.len() {
+            1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        Some(format!(
+            "queries were refused for want of room in the last minute, of {}{others}: {}",
+            from(newest),
+            newest.message
+        ))
+    }
+
+    /// Whether others wait for memory that it holds, or were refused for want of it.
     fn is_drowned_by(&self, holder: &Holder) -> bool {
         let backend = self.backends.iter().find(|backend| backend.name == holder.backend);
+        let is_refusing = self.recent_refusals().next().is_some();
         let wants = |backend: &Backend| {
-            backend.longest_wait_ms >= LONG_WAIT_MS || backend.memory.percent() >= Some(NEARLY_FULL)
+            is_refusing
+                || backend.longest_wait_ms >= LONG_WAIT_MS
+                || backend.memory.percent() >= Some(NEARLY_FULL)
         };
         holder.percent >= LARGE_PART && backend.is_some_and(wants)
+    }
+}
+
+/// Where refused queries come from, for people.
+fn from(refused: &Refused) -> String {
+    match (&refused.origin.dashboard, &refused.origin.user) {
+        (Some(dashboard), _) => format!("dashboard {dashboard}"),
+        (None, Some(user)) => format!("user {user}"),
+        (None, None) => format!("tenant {}", refused.tenant),
     }
 }
 

@@ -74,7 +74,7 @@ pub struct Backend {
     pub kind: &'static str,
     /// Its replicas.
     pub replicas: Vec<Replica>,
-    /// The open part of the budget, percent; 0 lets nothing run.
+    /// The window in percent of what it was before it was cut: 100 where it is not cut, and 0 lets nothing run.
     pub budget_percent: u8,
     /// The pressure of each signal, 0 to 1.
     pub pressure: Vec<(&'static str, f64)>,

@@ -100,6 +100,9 @@ fn too_long(max: usize) -> Failure {
     )
 }
 
+/// For a request whose parameters are in a body that no database reads.
+pub(super) const NO_FORM: &str = "the parameters are missing: a body must be a form, of the content type application/x-www-form-urlencoded";
+
 /// The body as a form, if every database reads it as one.
 pub(in crate::proxy) fn form<'b>(
     headers: &HeaderMap,

@@ -62,6 +62,9 @@ impl QueryReader {
             let reading = QueryParser { now_ms: log.came_ms(), dialect, kind, on_unparsable, cache };
             reading.read(endpoint, &params).map_err(|error| {
                 let text = params.first("query").or_else(|| params.first("match[]"));
+                if text.is_none() && form.is_empty() && !body.is_empty() {
+                    return Failure::new(ErrorKind::BadData, body::NO_FORM);
+                }
                 unreadable(log, kind, text.unwrap_or_default(), error)
             })?
         };

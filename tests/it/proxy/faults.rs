@@ -52,6 +52,7 @@ async fn bad_bodies_get_clear_errors() {
     for (method, content_type, body, status, message) in [
         ("POST", form, megabytes.as_str(), 413, "longer than 1MiB"),
         ("POST", "multipart/form-data; boundary=x", "query=up", 400, "application/x-www-form-urlencoded"),
+        ("POST", "application/json", "{\"query\": \"up\"}", 400, "application/x-www-form-urlencoded"),
         ("DELETE", form, "query=up", 405, "GET, POST only"),
         ("PUT", form, "query=up", 405, "GET, POST only"),
         ("POST", form, "query=up%", 400, "%25"),
