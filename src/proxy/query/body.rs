@@ -1,6 +1,9 @@
 //! The bodies of requests: read whole, since a query is text and small, and bounded one by one and together.
 
-use std::time::Duration;
+use std::{
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
@@ -18,6 +21,8 @@ const BODY_WAIT: Duration = Duration::from_secs(10);
 const SMALL: u64 = 64 << 10;
 /// Bytes that all large bodies hold together, from their first byte to the end of their request.
 const LARGE_TOGETHER: usize = 64 << 20;
+/// Bytes of a body that are read and dropped once it is refused: a client that is cut off while it writes may never read why.
+const DROPPED_MAX: usize = 16 << 20;
 
 /// The memory of the large bodies of all requests.
 #[derive(Debug)]
@@ -62,6 +67,7 @@ impl Bodies {
         // One that is refused anyway holds nothing; one that says nothing of its length may become the longest.
         let most = usize::try_from(announced.unwrap_or(u64::MAX)).unwrap_or(usize::MAX).min(max);
         if announced.is_some_and(|length| length > max as u64) {
+            Box::pin(async move { drop_rest(pin!(body), before).await }).await;
             return Err(too_long(max));
         }
         // Where `request_body` allows one that is larger than the share, it comes alone.
@@ -82,14 +88,31 @@ where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    match timeout_at(before, Limited::new(body, max).collect()).await {
+    let mut body = pin!(body);
+    match timeout_at(before, Limited::new(body.as_mut(), max).collect()).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long(max)),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            drop_rest(body, before).await;
+            Err(too_long(max))
+        }
         Ok(Err(error)) => {
             Err(Failure::new(ErrorKind::BadData, format!("the request body broke off: {error}")))
         }
         Err(_) => Err(Failure::new(ErrorKind::BodyLate, "the request body did not arrive in time")),
     }
+}
+
+/// Reads and drops the rest of a body, as far as [`DROPPED_MAX`] goes.
+async fn drop_rest<B: http_body::Body<Data = Bytes>>(mut body: Pin<&mut B>, before: Instant) {
+    let mut left = DROPPED_MAX;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(less) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+            left = less;
+        }
+    };
+    // The client is answered in time, whether it still writes or not.
+    let _late = timeout_at(before, reading).await;
 }
 
 fn too_long(max: usize) -> Failure {
