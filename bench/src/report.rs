@@ -115,9 +115,9 @@ fn command() -> String {
     while let Some(word) = words.next() {
         if ["--weir", "--out", "--data"].contains(&word.as_str()) {
             words.next();
-        } else if word == "--binary" {
+        } else if ["--binary", "--before"].contains(&word.as_str()) {
             words.next();
-            line += " --binary FILE";
+            line = format!("{line} {word} FILE");
         } else {
             line = format!("{line} {word}");
         }
