@@ -27,7 +27,8 @@ pub struct Renewal {
 /// The store's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Answer {
-    /// What the proxy may hold beyond its fixed part; less than it holds where others wait for a part of that.
+    /// The most that the proxy may hold beyond its fixed part. Where others wait for memory it may be less than the proxy
+    /// holds.
     pub grant: Amount,
     /// Grows whenever the store lost its memory.
     pub epoch: u64,

@@ -361,15 +361,21 @@ fn who_goes_first_ends_while_ever_new_ones_come() {
     });
 }
 
-#[test]
-fn others_get_nothing_of_the_memory_for_which_the_first_waits() {
+/// A read that goes first and one of the others, which holds 70 of the pool's 100 bytes; the line ends with its guard.
+fn first_in_line() -> (Supply, GaveWay, Loan, Loan) {
     let mode = Mode::Bounded { bytes: 100, wait: Duration::from_millis(1) };
     let (supply, _) = supply(mode, &Jobs::default());
     let ledger = Ledger::new("working", &supply);
-    let (mut first, mut other) = (ledger.loan(), ledger.loan());
+    let (first, mut other) = (ledger.loan(), ledger.loan());
+    other.grow(70, Claim::until(&|| false)).unwrap();
+    let line = supply.cap.give_way();
+    (supply, line, first, other)
+}
+
+#[test]
+fn others_get_nothing_of_the_memory_for_which_the_first_waits() {
+    let (supply, _gave_way, mut first, mut other) = first_in_line();
     let others = Claim::until(&|| false);
-    other.grow(70, others).unwrap();
-    let _gave_way = supply.cap.give_way();
     std::thread::scope(|scope| {
         let first = scope.spawn(move || {
             let remain = Remain::default();
@@ -389,13 +395,8 @@ fn others_get_nothing_of_the_memory_for_which_the_first_waits() {
 
 #[test]
 fn the_first_waits_as_long_as_others_hold_memory_and_no_longer() {
-    let mode = Mode::Bounded { bytes: 100, wait: Duration::from_millis(1) };
-    let (supply, _) = supply(mode, &Jobs::default());
-    let ledger = Ledger::new("working", &supply);
-    let (mut first, mut other) = (ledger.loan(), ledger.loan());
+    let (supply, _gave_way, mut first, mut other) = first_in_line();
     let others = Claim::until(&|| false);
-    other.grow(70, others).unwrap();
-    let _gave_way = supply.cap.give_way();
     let remain = Remain::default();
     std::thread::scope(|scope| {
         let first = scope.spawn(|| first.grow(60, Claim::until(&|| false).first(Some(&remain))));

@@ -115,8 +115,8 @@ impl Burst {
     }
 }
 
-/// What an idle proxy has for itself no other can use: a tenth of the lane, over all. So much is missing where all work comes
-/// to one, and more where three or four queries fill the lane and one of them does not fit beside it.
+/// No proxy can use the fixed part of another: a tenth of the lane, over all proxies. Where all work comes to one, that tenth
+/// is missing; where three or four queries fill the lane, one of them does not fit beside it, and more is missing.
 const LOADS: [Load; 4] = [
     // Parts of 40 % of the budget: each is larger than the window, so that the first proves it alone.
     Load { spread: Spread::Even, least: [0.95; 2], size: (409, 409), parts: 4, part_ms: 2_400 },
