@@ -159,7 +159,7 @@ impl Backend {
             weight: tenants.max(1),
         };
         let alone = first.map_or(0, |(_, bytes)| bytes.saturating_sub(fixed.bytes));
-        let pool = self.budget.pool_within(self.window.bytes(), alone)?;
+        let pool = self.budget.pool_within(self.window.bytes(), alone, self.places)?;
         self.budget.leased = self.budget.leased.min(demand.held);
         let load = Amount { bytes: self.heavy.used.bytes(), queries: self.used().queries };
         Some(BackendDemand { pool, demand, load, window: self.window.offer() })
@@ -205,11 +205,9 @@ impl Backend {
         }
     }
 
-    /// Slots of the heavy lane for heavy queries. They get their part of the database's own places at most: in all of those,
-    /// they would keep light ones waiting there.
+    /// Heavy queries that may run at once.
     pub(super) fn heavy_slots(&self) -> Option<u64> {
-        let places = self.places.map(|all| (shares::heavy_slots(all) / self.budget.replicas()).max(1));
-        [self.budget.whole(Lane::Heavy).slots, places].into_iter().flatten().min()
+        self.budget.heavy_queries(self.places)
     }
 
     /// Everything that is held here.

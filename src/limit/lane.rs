@@ -87,12 +87,24 @@ impl Budget {
         (self.sharing.leased && replicas > 1).then(|| whole.less(all_fixed))
     }
 
-    /// The part of the pool that a window lets be leased: all but the fixed parts. One query larger than the window runs
-    /// alone, with `alone` bytes of the pool.
-    pub(super) fn pool_within(&self, window: u64, alone: u64) -> Option<Amount> {
+    /// The part of the pool that a window and the database's places let be leased: all but the fixed parts. One query
+    /// larger than the window runs alone, with `alone` bytes of the pool.
+    pub(super) fn pool_within(&self, window: u64, alone: u64, places: Option<u64>) -> Option<Amount> {
         let pool = self.pool()?;
         let open = window.saturating_sub(self.fixed_within(window).saturating_mul(self.replicas()));
-        Some(Amount { bytes: pool.bytes.min(open.max(alone)), ..pool })
+        let fixed = self.fixed().queries.saturating_mul(self.replicas());
+        let places = places.map_or(u64::MAX, |all| shares::heavy_slots(all).saturating_sub(fixed));
+        Some(Amount { bytes: pool.bytes.min(open.max(alone)), queries: pool.queries.min(places) })
+    }
+
+    /// Heavy queries that may run here at once, where the database itself has `places` for queries: in all of those, they
+    /// would keep light ones waiting there.
+    pub(super) fn heavy_queries(&self, places: Option<u64>) -> Option<u64> {
+        let slots = self.whole(Lane::Heavy).slots;
+        // All proxies that lease share them by the size of the pool.
+        let places = places.filter(|_| self.pool().is_none());
+        let places = places.map(|all| (shares::heavy_slots(all) / self.replicas()).max(1));
+        [slots, places].into_iter().flatten().min()
     }
 
     /// Bytes of the fixed part that are open under a window over all proxies.

@@ -150,6 +150,19 @@ async fn one_proxys_proof_opens_the_pool_for_all() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_places_of_the_database_are_leased_and_not_divided() {
+    // Places that the database says it has, the slots that all proxies lease of, and the heavy queries of one that has them.
+    for (places, pool, heavy) in [(None, 12, 11), (Some(100), 12, 11), (Some(20), 6, 7), (Some(4), 0, 1)] {
+        let admission = one_of_four(true);
+        look(&admission, &Distress { places, ..Distress::NONE });
+        let leased = admission.draw_in("main").unwrap().pool;
+        assert_eq!(leased.queries, pool, "{places:?}");
+        lease(&admission, leased, None);
+        assert_eq!(fill(&admission, &ask("a", 250)).len(), heavy, "{places:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_proxy_that_uses_its_own_part_of_the_window_proves_more() {
     let admission = unproven();
     let mut windows = Vec::new();
