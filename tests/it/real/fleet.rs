@@ -13,18 +13,22 @@ use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{
-    process::{NodeProcess, ProxyProcess},
-    real::{
-        Database,
-        data::timeseries,
-        empty_prometheus, encode,
-        kinds::{Running, Setup},
-        redis_server::Server,
-        write,
+use crate::{
+    proxy::forward,
+    support::{
+        fake_upstream::{Act, FakeUpstream, Seen},
+        process::{NodeProcess, ProxyProcess},
+        real::{
+            Database,
+            data::timeseries,
+            empty_prometheus, encode,
+            kinds::{Running, Setup},
+            redis_server::Server,
+            write,
+        },
+        sockets::client,
+        weir::{Weir, now_ms},
     },
-    sockets::client,
-    weir::{Weir, now_ms},
 };
 
 /// The time in which a heavy query is admitted once the burst is over.
@@ -64,12 +68,17 @@ impl Target {
 
     /// A proxy before it with this budget.
     async fn proxy(&self, backend: &str, budget: u64, fleet: &str) -> Proxy {
+        self.proxy_with(backend, budget, fleet, "60s").await
+    }
+
+    /// The same, whose queries take no longer than this.
+    async fn proxy_with(&self, backend: &str, budget: u64, fleet: &str, timeout: &str) -> Proxy {
         let (url, kind) = (&self.url, self.kind);
         let yaml = format!(
             "backends: [{{name: {backend}, kind: {kind}, urls: [\"{url}\"], scrape_interval: {INTERVAL}s, \
                budget: {{memory: {budget}, queries: 16, split_above: 100%}}, pressure: {{memory_limit: 4GiB}}}}]\n\
              limits: {{default: {{queue: {{wait: 60s}}, rate: {{queries: unlimited}}, in_flight: {{memory: unlimited}}, \
-               per_query: {{memory: unlimited, timeout: 60s}}}}}}\n\
+               per_query: {{memory: unlimited, timeout: {timeout}}}}}}}\n\
              fleet: {{{fleet}}}\n"
         );
         Proxy { process: ProxyProcess::start(&yaml).await }
@@ -248,4 +257,84 @@ async fn a_proxy_for_each_of_two_thanos_queriers() {
         end: running.end,
     };
     one_for_each([&target(&first), &target(&second)], test).await;
+}
+
+/// Longest time of a query, its wait included, where a proxy is killed.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+/// From the last renewal of a proxy that is killed until others may use its lease: 7 s, that, and 3 s.
+const LEASE_OVER: Duration = Duration::from_secs(7 + QUERY_TIMEOUT.as_secs() + 3);
+
+/// From its end until then. It was renewed a second before at most.
+const LEASE_KEPT: Duration = Duration::from_secs(LEASE_OVER.as_secs() - 1);
+
+/// A database whose query of 20,000 series never ends.
+fn database(seen: &Seen) -> Act {
+    if is_heavy(seen) { Act::hang() } else { forward::database(seen) }
+}
+
+fn is_heavy(seen: &Seen) -> bool {
+    let asked = format!("{}{}", seen.target, String::from_utf8_lossy(&seen.body));
+    seen.path().ends_with("/query_range") && asked.contains("big")
+}
+
+/// Bytes that the queries of a proxy hold of its budget.
+async fn booked(proxy: &Proxy) -> u64 {
+    let status = proxy.admin(Method::GET, "/status.json", &Value::Null).await;
+    status["backends"][0]["memory"]["used"].as_u64().unwrap_or_else(|| panic!("{status}"))
+}
+
+#[tokio::test]
+async fn the_lease_of_a_proxy_that_is_killed_is_anothers_after_the_documented_time() {
+    let test = "the_lease_of_a_proxy_that_is_killed_is_anothers_after_the_documented_time";
+    let Some(server) = Server::start(test) else { return };
+    let upstream = FakeUpstream::start(database).await;
+    let target = Target { url: upstream.url(), kind: "prometheus", query: "big", end: now_ms() / 1_000 };
+    let weight = target.weight().await;
+    // One of them fits, and not two.
+    let budget = weight * 32 / 31 * 13 / 10;
+    let fleet = format!("replicas_max: 2, store: \"{}\"", server.url());
+    let start = || target.proxy_with("main", budget, &fleet, "2s");
+    let (mut doomed, other) = (start().await, start().await);
+    doomed.until_shared(2).await;
+    other.until_shared(2).await;
+    let heavy = || upstream.seen().iter().filter(|seen| is_heavy(seen)).count();
+    let url = format!("http://{}/api/v1/query_range?{}", doomed.process.queries, target.heavy(0));
+    let client = tokio::spawn(ask(Request::get(url).body(Full::default()).unwrap()));
+    upstream.has_seen(is_heavy).await;
+    doomed.process.kill();
+    let killed = Instant::now();
+    client.abort();
+    let successor = start().await;
+    let light = async {
+        let mut light = 0;
+        while heavy() == 1 {
+            for proxy in [&other, &successor] {
+                let (status, body) = proxy.get("/api/v1/query?query=up").await;
+                assert_eq!(status, 200, "a light query: {body}");
+                light += 1;
+            }
+            let of_the_dead = if killed.elapsed() < LEASE_KEPT { weight } else { 0 };
+            let sum = of_the_dead + booked(&other).await + booked(&successor).await;
+            assert!(sum <= budget, "{sum} of {budget} after {:?}", killed.elapsed());
+            sleep(Duration::from_millis(50)).await;
+        }
+        light
+    };
+    let asks = async {
+        // Each waits for the lease until its own time is over.
+        while heavy() == 1 {
+            let (status, body) = other.heavy(&target, 1).await;
+            assert!(heavy() > 1 || status == 503 && body.contains("lease"), "{status} {body}");
+            assert!(killed.elapsed() < 2 * LEASE_OVER, "the lease of the dead is lost");
+        }
+    };
+    let runs = async {
+        while heavy() == 1 {
+            sleep(Duration::from_millis(5)).await;
+        }
+        killed.elapsed()
+    };
+    let (took, light, ()) = tokio::join!(runs, light, asks);
+    assert!(took > LEASE_KEPT && took < LEASE_OVER + QUERY_TIMEOUT, "used by another after {took:?}");
+    assert!(light > 50, "{light}");
 }
