@@ -13,7 +13,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flate2::{Compression, write::GzEncoder};
 use http::HeaderMap;
 use http_body::{Body, Frame};
-use weir::proxy::meter::{Meter, MeterLimits, Scanner};
+use weir::proxy::meter::{AnswerMeter, MeterLimits, Scanner};
 
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -67,7 +67,7 @@ impl Body for Chunks {
 }
 
 fn drain(headers: &HeaderMap, answer: &Bytes) {
-    let meter = Meter::new(
+    let meter = AnswerMeter::new(
         MeterLimits::default(),
         Box::new(|outcome, actual| {
             black_box((outcome, actual));

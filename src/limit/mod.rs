@@ -53,7 +53,7 @@ pub use ceilings::Ceilings;
 pub use charge::{Actual, End};
 pub use effective::{EffectiveLimit, LimitTable, LimitTexts};
 pub use lane::Lane;
-pub use layer::{Admissible, Admit, AdmitLayer, HoldLayer, Permitted, RateLayer, RateLimited};
+pub use layer::{Admissible, Admit, AdmitLayer, CheckRateLayer, HoldLayer, Permitted, RateLimited};
 pub use leased::TenantDemand;
 pub use per_query::{SoftHit, check_per_query, soft};
 pub use permit::{Permit, PermitHandle};

@@ -1,9 +1,9 @@
 //! Tower layers that put the limits before any service.
 //!
 //! ```text
-//! RateLayer ──▶ AdmitLayer ──▶ HoldLayer ──▶ a service
-//! too often:    waits for      keeps the permit
-//! refused       its turn       with the response
+//! CheckRateLayer ──▶ AdmitLayer ──▶ HoldLayer ──▶ a service
+//! too often:         waits for      keeps the permit
+//! refused            its turn       with the response
 //! ```
 //!
 //! A request type states its demand by implementing [`RateLimited`] and [`Admissible`]. A request waits inside the
@@ -24,12 +24,12 @@
 //! use weir::limit::{Actual, End, Permit, Permitted};
 //!
 //! /// Gives its permit back at its last frame, or when it is dropped.
-//! struct Metered<B> {
+//! struct Streamed<B> {
 //!     body: B,
 //!     permit: Option<Permit>,
 //! }
 //!
-//! impl<B: Body<Data = Bytes> + Unpin> Body for Metered<B> {
+//! impl<B: Body<Data = Bytes> + Unpin> Body for Streamed<B> {
 //!     type Data = Bytes;
 //!     type Error = B::Error;
 //!
@@ -47,12 +47,12 @@
 //!     }
 //! }
 //!
-//! /// Stands above [`HoldLayer`]: `.map_response(metered).layer(HoldLayer).service(…)`.
-//! fn metered<B>(response: Permitted<Response<B>>) -> Response<Metered<B>> {
+//! /// Stands above [`HoldLayer`]: `.map_response(streamed).layer(HoldLayer).service(…)`.
+//! fn streamed<B>(response: Permitted<Response<B>>) -> Response<Streamed<B>> {
 //!     let (response, permit) = response.into_parts();
-//!     response.map(|body| Metered { body, permit: Some(permit) })
+//!     response.map(|body| Streamed { body, permit: Some(permit) })
 //! }
-//! # let _ = metered::<http_body_util::Empty<Bytes>>;
+//! # let _ = streamed::<http_body_util::Empty<Bytes>>;
 //! ```
 
 mod admit;
@@ -63,4 +63,4 @@ mod tests;
 
 pub use admit::{Admissible, Admit, AdmitFuture, AdmitLayer};
 pub use hold::{Hold, HoldFuture, HoldLayer, Permitted};
-pub use rate::{CheckRate, RateFuture, RateLayer, RateLimited};
+pub use rate::{CheckRate, CheckRateFuture, CheckRateLayer, RateLimited};

@@ -36,18 +36,18 @@ pub trait RateLimited: Sized {
 
 /// Puts the rates of an [`Admission`]'s tenants before a service.
 #[derive(Clone, Debug)]
-pub struct RateLayer {
+pub struct CheckRateLayer {
     admission: Arc<Admission>,
 }
 
-impl RateLayer {
+impl CheckRateLayer {
     /// A layer that counts in this admission's accounts.
     pub const fn new(admission: Arc<Admission>) -> Self {
         Self { admission }
     }
 }
 
-impl<S> Layer<S> for RateLayer {
+impl<S> Layer<S> for CheckRateLayer {
     type Service = CheckRate<S>;
 
     fn layer(&self, inner: S) -> CheckRate<S> {
@@ -55,7 +55,7 @@ impl<S> Layer<S> for RateLayer {
     }
 }
 
-/// A service that requests reach at their tenants' rates only; made by [`RateLayer`].
+/// A service that requests reach at their tenants' rates only; made by [`CheckRateLayer`].
 #[derive(Clone, Debug)]
 pub struct CheckRate<S> {
     inner: S,
@@ -70,7 +70,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = RateFuture<S::Future, R::Refused>;
+    type Future = CheckRateFuture<S::Future, R::Refused>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -84,14 +84,14 @@ where
                 Err(refused) => State::Refused { refused: Some(refused) },
             },
         };
-        RateFuture { state }
+        CheckRateFuture { state }
     }
 }
 
 pin_project! {
     /// The future of [`CheckRate`].
     #[must_use = "futures do nothing unless polled"]
-    pub struct RateFuture<F, E> {
+    pub struct CheckRateFuture<F, E> {
         #[pin]
         state: State<F, E>,
     }
@@ -107,7 +107,7 @@ pin_project! {
     }
 }
 
-impl<F, T, E, R> Future for RateFuture<F, R>
+impl<F, T, E, R> Future for CheckRateFuture<F, R>
 where
     F: Future<Output = Result<T, E>>,
     E: From<R>,
@@ -124,9 +124,9 @@ where
     }
 }
 
-impl<F, E> fmt::Debug for RateFuture<F, E> {
+impl<F, E> fmt::Debug for CheckRateFuture<F, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let refused = matches!(self.state, State::Refused { .. });
-        f.debug_struct("RateFuture").field("refused", &refused).finish()
+        f.debug_struct("CheckRateFuture").field("refused", &refused).finish()
     }
 }

@@ -7,7 +7,7 @@ use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok
 use tower::{Layer, Service};
 use tower_test::mock::{self, Handle, Mock};
 
-use super::{Admissible, Admit, AdmitLayer, HoldLayer, Permitted, RateLayer, RateLimited};
+use super::{Admissible, Admit, AdmitLayer, CheckRateLayer, HoldLayer, Permitted, RateLimited};
 use crate::{
     base::{Estimate, QueryCost, TenantId},
     limit::{
@@ -252,7 +252,7 @@ async fn a_rate_is_checked_before_the_service_sees_anything() {
         let queries = RateLimit { rate: Some(rate), mode };
         let rates = admission(Rates { queries, ..Rates::default() });
         let (mock, mut handle) = mock::pair::<Counted, ()>();
-        let mut limited = RateLayer::new(rates).layer(mock);
+        let mut limited = CheckRateLayer::new(rates).layer(mock);
         let mut requests = Vec::new();
         for _ in 0..2 {
             assert_ready!(task::spawn(std::future::poll_fn(|cx| limited.poll_ready(cx))).poll()).unwrap();

@@ -183,10 +183,10 @@ pub(super) fn verdict(
 
 layer! {
     /// Prices queries before the service that takes them. Explained ones are answered here.
-    pub(super) EstimateLayer => Estimate
+    pub(super) EstimateCostLayer => EstimateCost
 }
 
-impl<S> Service<Exchange<Parsed>> for Estimate<S>
+impl<S> Service<Exchange<Parsed>> for EstimateCost<S>
 where
     S: Service<Exchange<Box<Priced>>, Response = Response<Body>, Error = Rejected> + Clone + Send + 'static,
     S::Future: Send,

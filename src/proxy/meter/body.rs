@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Actual, CutOff, EndRecord, Meter, Outcome, Progress};
+use super::{Actual, AnswerMeter, CutOff, EndRecord, Outcome, Progress};
 use crate::limit::LimitName;
 
 /// Most bytes held back by [`MeteredBody::peek`]; at least one frame is, whatever its size.
@@ -61,7 +61,7 @@ type Polled<E> = Poll<Option<Result<Frame<Bytes>, BodyError<E>>>>;
 pub struct MeteredBody<B: Body> {
     /// `None` once ended.
     upstream: Option<B>,
-    meter: Meter,
+    meter: AnswerMeter,
     /// Frames that `peek` took: counted, not yet handed on.
     held: VecDeque<Frame<Bytes>>,
     /// Taken from upstream, not yet counted to its end.
@@ -71,7 +71,7 @@ pub struct MeteredBody<B: Body> {
 }
 
 impl<B: Body> MeteredBody<B> {
-    pub(super) fn new(meter: Meter, body: B) -> Self {
+    pub(super) fn new(meter: AnswerMeter, body: B) -> Self {
         Self { upstream: Some(body), meter, held: VecDeque::new(), current: None, upstream_ended: false }
     }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::{
-    Meter as AnswerMeter, MeterLimits, MeteredBody,
+    AnswerMeter, MeterLimits, MeteredBody,
     settlement::{Settlement, reads_raw_samples, reported_series, tells_series},
 };
 use crate::{
@@ -38,10 +38,10 @@ use crate::{
 
 layer! {
     /// Puts the meter around the service that sends admitted queries.
-    pub(in crate::proxy) MeterLayer => Metered
+    pub(in crate::proxy) MeterLayer => Meter
 }
 
-impl<S> Service<Exchange<Running>> for Metered<S>
+impl<S> Service<Exchange<Running>> for Meter<S>
 where
     S: Service<Permitted<Dispatch>, Response = Permitted<Answer>, Error = NotMerged> + Clone + Send + 'static,
     S::Future: Send,

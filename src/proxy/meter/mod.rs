@@ -3,7 +3,7 @@
 //! The bytes pass through as they came: they are looked at, never buffered whole, never written anew.
 //!
 //! ```text
-//! Meter::new(limits, on_end) ─ wrap(headers, body) ─▶ MeteredBody ─ peek().await ──▶ the client
+//! AnswerMeter::new(limits, on_end) ─ wrap(headers, body) ─▶ MeteredBody ─ peek().await ──▶ the client
 //!                                                                      │ a limit was hit before the first byte
 //!                                                                      ▼
 //!                                                                  Unsent: a clean 422 or 502
@@ -141,7 +141,7 @@ pub trait EndRecord: Send {
 /// The limits of one answer, and the action at its end.
 ///
 /// Dropped before it is wrapped around a body, it ends as [`Outcome::Dropped`].
-pub struct Meter {
+pub struct AnswerMeter {
     limits: MeterLimits,
     counter: AnswerCounter,
     on_end: Option<OnEnd>,
@@ -152,7 +152,7 @@ pub struct Meter {
     log: Option<(Box<dyn EndRecord>, u16)>,
 }
 
-impl Meter {
+impl AnswerMeter {
     /// A meter that calls `on_end` exactly once, whatever becomes of the answer.
     pub fn new(limits: MeterLimits, on_end: OnEnd) -> Self {
         Self::reporting_to(Arc::default(), limits, on_end)
@@ -202,15 +202,15 @@ impl Meter {
     }
 }
 
-impl Drop for Meter {
+impl Drop for AnswerMeter {
     fn drop(&mut self) {
         self.end(Outcome::Dropped);
     }
 }
 
-impl fmt::Debug for Meter {
+impl fmt::Debug for AnswerMeter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Meter")
+        f.debug_struct("AnswerMeter")
             .field("limits", &self.limits)
             .field("ended", &self.on_end.is_none())
             .finish_non_exhaustive()

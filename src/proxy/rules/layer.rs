@@ -29,7 +29,7 @@ use crate::{
 
 layer! {
     /// Holds queries against the rules before the service that prices them.
-    pub(in crate::proxy) RulesLayer => CheckRules
+    pub(in crate::proxy) CheckRulesLayer => CheckRules
 }
 
 impl<S> Service<Exchange<Parsed>> for CheckRules<S>

@@ -13,7 +13,7 @@ use weir::{
     base::ErrorKind,
     limit::LimitName,
     proxy::{
-        meter::{Actual, BodyError, Meter, MeterLimits, Outcome},
+        meter::{Actual, AnswerMeter, BodyError, MeterLimits, Outcome},
         respond::{self, Extra},
     },
 };
@@ -98,7 +98,7 @@ impl Chain {
                     Request::get(format!("http://{address}{path}")).body(http_body_util::Full::default());
                 let (parts, body) = upstream.request(request.unwrap()).await.unwrap().into_parts();
                 let on_end = Box::new(move |outcome, actual| ended.try_send((outcome, actual)).unwrap());
-                let kind = match Meter::new(limits, on_end).wrap(&parts.headers, body).peek().await {
+                let kind = match AnswerMeter::new(limits, on_end).wrap(&parts.headers, body).peek().await {
                     Ok(body) => return Response::from_parts(parts, body.map_err(other).boxed_unsync()),
                     Err(BodyError::CutOff(cut)) => (ErrorKind::LimitExceeded, cut.to_string()),
                     Err(error) => (ErrorKind::UpstreamDead, error.to_string()),

@@ -13,7 +13,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    super::{Actual, BodyError, Meter, MeterLimits, MeteredBody, Outcome},
+    super::{Actual, AnswerMeter, BodyError, MeterLimits, MeteredBody, Outcome},
     answers,
 };
 use crate::limit::LimitName;
@@ -121,7 +121,7 @@ fn metered(setup: Setup, steps: impl IntoIterator<Item = Step>) -> (Box<MeteredB
     let on_end = Box::new(move |outcome, actual| told.0.lock().unwrap().push(Event::Ended(outcome, actual)));
     let script =
         Script { steps: steps.into_iter().collect(), sized: setup.sized, ended: false, log: log.clone() };
-    (Meter::new(setup.limits, on_end).wrap(&headers, script), log)
+    (AnswerMeter::new(setup.limits, on_end).wrap(&headers, script), log)
 }
 
 fn data(text: &str) -> Step {
@@ -406,7 +406,7 @@ fn what_is_not_json_is_measured_but_not_counted() {
     let told = log.clone();
     let on_end = Box::new(move |outcome, actual| told.0.lock().unwrap().push(Event::Ended(outcome, actual)));
     let script = Script { steps: [data("{}")].into(), sized: true, ended: false, log: log.clone() };
-    let mut body = Meter::new(MeterLimits::default(), on_end).wrap(&HeaderMap::new(), script);
+    let mut body = AnswerMeter::new(MeterLimits::default(), on_end).wrap(&HeaderMap::new(), script);
     drain(&mut body);
     let actual = Actual { bytes_wire: 2, bytes_decoded: 2, ..Actual::default() };
     assert_eq!(log.end(), (Outcome::Complete, actual));
@@ -417,7 +417,7 @@ fn a_meter_never_wrapped_still_ends() {
     let log = Log::default();
     let told = log.clone();
     let on_end = Box::new(move |outcome, actual| told.0.lock().unwrap().push(Event::Ended(outcome, actual)));
-    drop(Meter::new(MeterLimits::default(), on_end));
+    drop(AnswerMeter::new(MeterLimits::default(), on_end));
     assert_eq!(log.events(), [Event::Ended(Outcome::Dropped, Actual::default())]);
 }
 

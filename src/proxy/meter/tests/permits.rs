@@ -12,7 +12,7 @@ use http_body::{Body, Frame};
 use http_body_util::StreamBody;
 use tokio::time::{Instant, advance};
 
-use super::super::{Meter, MeterLimits, Progress};
+use super::super::{AnswerMeter, MeterLimits, Progress};
 use crate::{
     base::{Estimate, QueryCost, TenantId},
     limit::{Admission, AdmissionRequest, BackendBudget, Charged, Limit, Policy, SlowLane, Snapshot},
@@ -56,7 +56,7 @@ async fn a_client_that_does_not_read_gives_its_slot_back_and_the_backends_last_b
     let progress = Arc::new(Progress::default());
     progress.under(permit.handle());
     let on_end = Box::new(move |_, _| drop(permit));
-    let meter = Meter::reporting_to(Arc::clone(&progress), MeterLimits::default(), on_end);
+    let meter = AnswerMeter::reporting_to(Arc::clone(&progress), MeterLimits::default(), on_end);
     let frame = || Ok::<_, &'static str>(Frame::data(Bytes::from_static(b"{}")));
     let body = StreamBody::new(futures_util::stream::iter([frame(), frame()]));
     let mut body = Box::pin(meter.wrap(&HeaderMap::new(), body));
