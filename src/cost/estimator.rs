@@ -11,11 +11,10 @@
 use std::collections::HashMap;
 
 use super::{
-    Ceilings, Estimated, LabelTable, Remembered, SampleType, SeriesKnowledge, Source, Subject,
-    UNKNOWN_SERIES, Unknown, ValuesNeed, Verdict,
-    ceilings::{REFERENCE_SERIES, fewest, of_cost, of_selector},
-    distinct,
+    CostLimits, Estimated, LabelTable, Remembered, SampleType, SeriesKnowledge, Source, Subject,
+    UNKNOWN_SERIES, Unknown, ValuesNeed, Verdict, distinct,
     label_table::USUAL_SET_BYTES,
+    limits::{REFERENCE_SERIES, fewest, of_cost, of_selector},
 };
 use crate::{
     base::{Confidence, Estimate, LabelSize, QueryCost},
@@ -103,7 +102,7 @@ pub enum Count {
 #[derive(Debug)]
 pub struct Estimator<'a, V> {
     subject: Subject<'a>,
-    ceilings: Ceilings,
+    limits: CostLimits,
     verdict: V,
     known: Vec<SeriesKnowledge>,
     /// The price of `known`, where it did not change since.
@@ -131,12 +130,12 @@ enum State {
 }
 
 impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
-    /// An estimate of `subject` with the counts in `known`; `verdict` judges a cost by all limits, of which `ceilings`
+    /// An estimate of `subject` with the counts in `known`; `verdict` judges a cost by all limits, of which `limits`
     /// are those that grow with the series.
-    pub fn new(subject: Subject<'a>, known: Vec<SeriesKnowledge>, ceilings: Ceilings, verdict: V) -> Self {
+    pub fn new(subject: Subject<'a>, known: Vec<SeriesKnowledge>, limits: CostLimits, verdict: V) -> Self {
         Self {
             subject,
-            ceilings,
+            limits,
             verdict,
             known,
             priced: None,
@@ -337,7 +336,7 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         if self.known.iter().any(SeriesKnowledge::is_guess) {
             return false;
         }
-        let memory_share = self.ceilings.near.memory / LOOSE_PART;
+        let memory_share = self.limits.near.memory / LOOSE_PART;
         let is_bounded_only = self.known.iter().any(|known| known.source == Source::LabelTable);
         let cost = self.price_known().cost;
         let is_loose = is_bounded_only && cost.memory.value > memory_share;
@@ -393,7 +392,7 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
             return None;
         }
         let many = self.price_at(doubtful, REFERENCE_SERIES);
-        let mut refuse = self.ceilings.refuse;
+        let mut refuse = self.limits.refuse;
         if self.subject.split.is_some() {
             refuse.memory = refuse.memory.saturating_mul(SPLIT_FACTOR);
         }
@@ -406,7 +405,7 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
             memory.into_iter().chain(counted).min().unwrap_or(PROBE_SERIES)
         };
         let limits = doubtful.iter().map(limit).collect();
-        let near = self.ceilings.near.all();
+        let near = self.limits.near.all();
         let enough = fewest(near, of_cost(&none.cost), of_cost(&many.cost)).unwrap_or(u64::MAX);
         let is_enough = (self.verdict)(&self.price_at(doubtful, enough).cost) == Verdict::Within;
         Some((limits, if is_enough { enough } else { 0 }))
@@ -474,19 +473,19 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         if needs_no_guess || self.subject.model.unknown != Unknown::Allow {
             return self.price_known().clone();
         }
-        let heavy = Some(self.ceilings.near.series.min(self.ceilings.refuse.series));
+        let heavy = Some(self.limits.near.series.min(self.limits.refuse.series));
         let heavy = heavy.filter(|series| *series < UNKNOWN_SERIES).unwrap_or(HEAVY_SERIES);
         for guess in self.known.iter_mut().filter(|known| known.is_guess()) {
             guess.series.value = guess.series.value.max(heavy);
         }
         let mut estimated = self.subject.price(&self.known);
-        let (cost, refuse) = (&mut estimated.cost, self.ceilings.refuse);
+        let (cost, refuse) = (&mut estimated.cost, self.limits.refuse);
         for (number, most) in [
             (&mut cost.series, refuse.series),
             (&mut cost.blocks, refuse.blocks),
             (&mut cost.samples, refuse.samples),
             (&mut cost.points, refuse.points),
-            (&mut cost.memory, self.ceilings.near.memory),
+            (&mut cost.memory, self.limits.near.memory),
         ] {
             if number.confidence == Confidence::Assumed {
                 number.value = number.value.min(most);

@@ -30,7 +30,7 @@ use crate::{
     backend::Outgoing,
     base::{QueryCost, TenantId},
     cost::Estimated,
-    limit::{AdmissionRequest, Ceilings, Charged, PerQuery, Policy, Refusal, TenantPolicy},
+    limit::{AdmissionRequest, Charged, MemoryThresholds, PerQuery, Policy, Refusal, TenantPolicy},
     promql::enforce::LabelEnforcement,
     rules::Rule,
 };
@@ -140,10 +140,10 @@ impl Common {
         self.limits().timeout_ms.enforced().map(Duration::from_millis)
     }
 
-    /// The ceilings of one query within its backend's budget.
-    pub(super) fn ceilings(&self, policy: &Policy) -> Ceilings {
+    /// The thresholds of one query within its backend's budget.
+    pub(super) fn memory_thresholds(&self, policy: &Policy) -> MemoryThresholds {
         let Upstream { backend, split_percent, .. } = &*self.upstream;
-        policy.ceilings(&self.caller.tenant, Some(self.class()), backend.name(), *split_percent)
+        policy.memory_thresholds(&self.caller.tenant, Some(self.class()), backend.name(), *split_percent)
     }
 
     /// Its request for admission. Backend and class are named: a reload may have moved them.

@@ -35,7 +35,7 @@ use super::{
 use crate::{
     backend::{
         self, BackendError, Kind, Outgoing, PlaceHandle,
-        headers::{Ceilings, Exceeded, exceeded, m3_push_down},
+        headers::{Exceeded, M3Limits, exceeded, m3_push_down},
         parameters::filter_headers,
     },
     base::{Confidence, ErrorKind, Estimate, params::Params},
@@ -155,7 +155,7 @@ pub(super) fn outgoing(
     let is_m3 = common.upstream.backend.kind() == Kind::M3;
     // M3's own timeout gives way to any that it is sent.
     let timeout = common.timeout().filter(|_| !is_m3 || common.limits().written.timeout);
-    let ceiling = ceiling(common.endpoint, query.timeout, timeout);
+    let lower = timeout_to_set(common.endpoint, query.timeout, timeout);
     let mut headers = std::mem::take(&mut common.head.headers);
     filter_headers(common.upstream.backend.kind(), &mut headers)?;
     if is_m3 {
@@ -168,8 +168,8 @@ pub(super) fn outgoing(
         let broken = |error| Failure::new(ErrorKind::BadData, format!("the request target: {error}"));
         outgoing.path_and_query = PathAndQuery::try_from(target).map_err(broken)?;
     }
-    if let Some(ceiling) = ceiling {
-        let ms = u64::try_from(ceiling.as_millis()).unwrap_or(u64::MAX);
+    if let Some(lower) = lower {
+        let ms = u64::try_from(lower.as_millis()).unwrap_or(u64::MAX);
         outgoing.set_params(&[("timeout", &[itoa::Buffer::new().format(ms), "ms"].concat())])?;
     }
     Ok(outgoing)
@@ -191,35 +191,34 @@ fn push_down(
     timeout: Option<Duration>,
     headers: &mut HeaderMap,
 ) {
-    let ceilings = Ceilings { timeout, ..handed_down(common) };
+    let limits = M3Limits { timeout, ..handed_down(common) };
     // Both were read before.
     let form = std::str::from_utf8(body).unwrap_or_default();
     let url_query = query.url_query.as_deref().or(common.head.uri.query());
     let params = Params::parse(url_query.unwrap_or_default(), form).unwrap_or_default();
-    m3_push_down(headers, |name| params.first(name), &ceilings);
+    m3_push_down(headers, |name| params.first(name), &limits);
 }
 
 /// The limits that go down with a query, as far as they are written: a built-in one of Weir's is not to replace one of
 /// the backend's own. Listings are no queries: M3 lets them begin in 1970, which no limit on the range allows.
-fn handed_down(common: &Common) -> Ceilings {
+fn handed_down(common: &Common) -> M3Limits {
     if !common.upstream.push_down || !matches!(common.endpoint, Endpoint::Query | Endpoint::QueryRange) {
-        return Ceilings::default();
+        return M3Limits::default();
     }
     let limits = common.limits();
     let written = limits.written;
     let range = limits.range_seconds.enforced().filter(|_| written.range);
-    Ceilings {
+    M3Limits {
         series: limits.series.enforced().filter(|_| written.series),
         docs: limits.blocks.enforced().filter(|_| written.blocks),
         range: range.map(Duration::from_secs),
-        ..Ceilings::default()
+        ..M3Limits::default()
     }
 }
 
 /// A refusal by a limit that was handed down is Weir's own: it has the limit's id, and the status of such.
 pub(super) fn refused_below(common: &Common, failure: Failure, estimate: &Estimated) -> Failure {
-    let ceilings = handed_down(common);
-    let Some(exceeded) = exceeded(&failure.message, &ceilings) else { return failure };
+    let Some(exceeded) = exceeded(&failure.message, &handed_down(common)) else { return failure };
     let limits = common.limits();
     let (limit, observed, max) = match exceeded {
         Exceeded::Series(n) => (LimitName::MaxSeries, n, limits.series.enforced()),
@@ -232,7 +231,7 @@ pub(super) fn refused_below(common: &Common, failure: Failure, estimate: &Estima
 }
 
 /// The timeout that replaces the client's own: none where that is lower, or where nothing takes time.
-fn ceiling(endpoint: Endpoint, client: Option<Duration>, limit: Option<Duration>) -> Option<Duration> {
+fn timeout_to_set(endpoint: Endpoint, client: Option<Duration>, limit: Option<Duration>) -> Option<Duration> {
     let takes_time = matches!(endpoint, Endpoint::Query | Endpoint::QueryRange);
     limit.filter(|limit| takes_time && client.is_none_or(|client| client > *limit))
 }
@@ -369,11 +368,11 @@ mod tests {
     #[test]
     fn only_a_longer_timeout_is_lowered() {
         let seconds = |n| Some(Duration::from_secs(n));
-        assert_eq!(ceiling(Endpoint::Query, seconds(5), seconds(60)), None);
-        assert_eq!(ceiling(Endpoint::Query, seconds(90), seconds(60)), seconds(60));
-        assert_eq!(ceiling(Endpoint::QueryRange, None, seconds(60)), seconds(60));
-        assert_eq!(ceiling(Endpoint::Series, None, seconds(60)), None);
-        assert_eq!(ceiling(Endpoint::Query, None, None), None);
+        assert_eq!(timeout_to_set(Endpoint::Query, seconds(5), seconds(60)), None);
+        assert_eq!(timeout_to_set(Endpoint::Query, seconds(90), seconds(60)), seconds(60));
+        assert_eq!(timeout_to_set(Endpoint::QueryRange, None, seconds(60)), seconds(60));
+        assert_eq!(timeout_to_set(Endpoint::Series, None, seconds(60)), None);
+        assert_eq!(timeout_to_set(Endpoint::Query, None, None), None);
     }
 
     #[tokio::test]

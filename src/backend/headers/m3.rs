@@ -1,4 +1,4 @@
-//! Ceilings handed down to M3, which enforces them while it fetches.
+//! M3Limits handed down to M3, which enforces them while it fetches.
 //!
 //! M3's own rules shape this file: a header wins over the form parameter of the same meaning, so a header is always
 //! set; `0` means no limit while fetching and an empty answer after it, so it is never sent; a number of series *equal*
@@ -25,7 +25,7 @@ const GO_DURATION_MAX: f64 = i64::MAX as f64;
 
 /// Limits of a query; `None` leaves them to the client and to M3's own configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ceilings {
+pub struct M3Limits {
     /// Series fetched by each selector.
     pub series: Option<u64>,
     /// Index entries (series × index blocks) read by each selector.
@@ -40,67 +40,63 @@ pub struct Ceilings {
     pub timeout: Option<Duration>,
 }
 
-/// Sets M3's limit headers so that a client can only lower the ceilings. `param` finds the client's form or
+/// Sets M3's limit headers so that a client can only lower them. `param` finds the client's form or
 /// URL parameters (`limit`, `docsLimit`, `rangeLimit`, `returnedSeriesLimit`, `returnedDatapointsLimit`, `timeout`),
 /// which are overruled by the headers and therefore heard here.
-pub fn m3_push_down<'a>(
-    headers: &mut HeaderMap,
-    param: impl Fn(&str) -> Option<&'a str>,
-    ceilings: &Ceilings,
-) {
+pub fn m3_push_down<'a>(headers: &mut HeaderMap, param: impl Fn(&str) -> Option<&'a str>, limits: &M3Limits) {
     let more_than = |limit: Option<u64>| limit.map(|n| n.saturating_add(1));
     let counts = [
-        (MAX_SERIES, "limit", more_than(ceilings.series)),
-        (MAX_DOCS, "docsLimit", more_than(ceilings.docs)),
-        (MAX_RETURNED_SERIES, "returnedSeriesLimit", ceilings.returned_series),
-        (MAX_RETURNED_DATAPOINTS, "returnedDatapointsLimit", ceilings.returned_datapoints),
+        (MAX_SERIES, "limit", more_than(limits.series)),
+        (MAX_DOCS, "docsLimit", more_than(limits.docs)),
+        (MAX_RETURNED_SERIES, "returnedSeriesLimit", limits.returned_series),
+        (MAX_RETURNED_DATAPOINTS, "returnedDatapointsLimit", limits.returned_datapoints),
     ];
-    for (name, parameter, ceiling) in counts {
+    for (name, parameter, limit) in counts {
         let asked = asked(headers, &name, param(parameter), count);
-        set(headers, name, least(asked, ceiling), |n| n.max(1));
+        set(headers, name, least(asked, limit), |n| n.max(1));
     }
     let range = asked(headers, &MAX_RANGE, param("rangeLimit"), go_duration);
-    set(headers, MAX_RANGE, least(range, ceilings.range), go_milliseconds);
+    set(headers, MAX_RANGE, least(range, limits.range), go_milliseconds);
     let timeout = least(asked(headers, &TIMEOUT, param("timeout"), go_duration), legacy_timeout(headers));
-    set(headers, TIMEOUT, least(timeout, ceilings.timeout).map(|t| t.min(TIMEOUT_MAX)), go_milliseconds);
+    set(headers, TIMEOUT, least(timeout, limits.timeout).map(|t| t.min(TIMEOUT_MAX)), go_milliseconds);
     // A limit that silently drops series would show less than the truth; a client may still ask for that.
-    if ceilings.series.is_some() || ceilings.docs.is_some() {
+    if limits.series.is_some() || limits.docs.is_some() {
         headers.entry(REQUIRE_EXHAUSTIVE).or_insert(HeaderValue::from_static("true"));
     }
 }
 
-/// A ceiling that M3 refused a query by, and the number that it had come to.
+/// A limit that M3 refused a query by, and the number that it had come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exceeded {
-    /// [`Ceilings::series`]
+    /// [`M3Limits::series`]
     Series(u64),
-    /// [`Ceilings::docs`]
+    /// [`M3Limits::docs`]
     Docs(u64),
-    /// [`Ceilings::range`]
+    /// [`M3Limits::range`]
     Range(Duration),
 }
 
-/// Which of these ceilings an error of M3 is about; `None` where the limit is another than the one handed down: a lower
+/// The limit that an error of M3 is about; `None` where it is another than the one handed down: a lower
 /// one of the client's, or M3's own.
 ///
 /// M3 writes `query exceeded limit: require_exhaustive=true, series_limit=5, series_matched=5, docs_limit=0,
 /// docs_matched=256`, or `range_limit=10s, range_matched=1h0m0s`.
-pub fn exceeded(error: &str, ceilings: &Ceilings) -> Option<Exceeded> {
+pub fn exceeded(error: &str, limits: &M3Limits) -> Option<Exceeded> {
     let (_, facts) = error.split_once("query exceeded limit: ")?;
     let field = |name: &str| {
         let value = facts.split([',', ' ', '}']).find_map(|fact| fact.strip_prefix(name)?.strip_prefix('='));
         value.unwrap_or_default()
     };
-    let over = |ceiling: Option<u64>, limit, matched| {
+    let over = |sent: Option<u64>, limit, matched| {
         let (limit, matched) = (count(field(limit))?, count(field(matched))?);
-        (ceiling?.checked_add(1) == Some(limit) && matched >= limit).then_some(matched)
+        (sent?.checked_add(1) == Some(limit) && matched >= limit).then_some(matched)
     };
     let range = || {
         let (limit, matched) = (go_duration(field("range_limit"))?, go_duration(field("range_matched"))?);
-        (ceilings.range == Some(limit) && matched > limit).then_some(Exceeded::Range(matched))
+        (limits.range == Some(limit) && matched > limit).then_some(Exceeded::Range(matched))
     };
-    let series = over(ceilings.series, "series_limit", "series_matched").map(Exceeded::Series);
-    series.or_else(|| over(ceilings.docs, "docs_limit", "docs_matched").map(Exceeded::Docs)).or_else(range)
+    let series = over(limits.series, "series_limit", "series_matched").map(Exceeded::Series);
+    series.or_else(|| over(limits.docs, "docs_limit", "docs_matched").map(Exceeded::Docs)).or_else(range)
 }
 
 /// The lower of the client's values in header and parameter; values that M3 would not read are ignored.
@@ -118,8 +114,8 @@ fn legacy_timeout(headers: &mut HeaderMap) -> Option<Duration> {
     go_duration(headers.remove(LEGACY_TIMEOUT)?.to_str().ok()?)
 }
 
-fn least<T: Ord>(asked: Option<T>, ceiling: Option<T>) -> Option<T> {
-    asked.into_iter().chain(ceiling).min()
+fn least<T: Ord>(asked: Option<T>, limit: Option<T>) -> Option<T> {
+    asked.into_iter().chain(limit).min()
 }
 
 fn set<T, S: ToString>(
@@ -200,12 +196,12 @@ mod tests {
 
     /// The limits for the backend, from the headers and parameters of the client.
     #[test]
-    fn a_client_can_only_lower_a_ceiling() {
-        let ceilings = Ceilings {
+    fn a_client_can_only_lower_a_limit() {
+        let limits = M3Limits {
             series: Some(1_000),
             range: Some(Duration::from_secs(3_600)),
             timeout: Some(Duration::from_secs(30)),
-            ..Ceilings::default()
+            ..M3Limits::default()
         };
         let cases: &[(&str, &str, &str, &str)] = &[
             // header, its value, the parameter of the same meaning, the headers sent
@@ -232,7 +228,7 @@ mod tests {
                 headers.insert(*name, header.parse().unwrap());
             }
             let param = |_: &str| (!parameter.is_empty()).then_some(*parameter);
-            m3_push_down(&mut headers, param, &ceilings);
+            m3_push_down(&mut headers, param, &limits);
             let sent = headers.get(*name).map_or("-", |v| v.to_str().unwrap());
             assert_eq!(sent, *expected, "{name}: {header} / {parameter}");
             assert_eq!(headers["m3-limit-require-exhaustive"], "true");
@@ -241,7 +237,7 @@ mod tests {
 
     /// The texts are those of an m3dbnode of May 2026.
     #[test]
-    fn errors_of_m3_are_about_the_ceiling_that_was_handed_down() {
+    fn errors_of_m3_are_about_the_limit_that_was_handed_down() {
         let node = |facts: &str| {
             format!(
                 "unable to satisfy consistency requirements, shards=16: failed to meet consistency level unstrict_majority \
@@ -252,19 +248,19 @@ mod tests {
         let by_series = node("series_limit=5, series_matched=5, docs_limit=0, docs_matched=256");
         let by_docs = node("series_limit=100000, series_matched=256, docs_limit=6, docs_matched=256");
         let by_range = node("range_limit=10s, range_matched=1h0m0s");
-        let series = |n| Ceilings { series: Some(n), docs: Some(5), ..Ceilings::default() };
-        let range = |s| Ceilings { range: Some(Duration::from_secs(s)), ..Ceilings::default() };
-        for (error, ceilings, want) in [
+        let series = |n| M3Limits { series: Some(n), docs: Some(5), ..M3Limits::default() };
+        let range = |s| M3Limits { range: Some(Duration::from_secs(s)), ..M3Limits::default() };
+        for (error, limits, want) in [
             (&by_series, series(4), Some(Exceeded::Series(5))),
             // The client's own, or M3's: not the one that was handed down.
             (&by_series, series(400), None),
-            (&by_series, Ceilings::default(), None),
+            (&by_series, M3Limits::default(), None),
             (&by_docs, series(400), Some(Exceeded::Docs(256))),
             (&by_range, range(10), Some(Exceeded::Range(Duration::from_secs(3_600)))),
             (&by_range, range(60), None),
             (&"query timed out in query execution".to_owned(), series(4), None),
         ] {
-            assert_eq!(exceeded(error, &ceilings), want, "{error}");
+            assert_eq!(exceeded(error, &limits), want, "{error}");
         }
     }
 
@@ -275,7 +271,7 @@ mod tests {
             if let Some(legacy) = legacy {
                 headers.insert("timeout", legacy.parse().unwrap());
             }
-            m3_push_down(&mut headers, |_| None, &Ceilings { timeout, ..Ceilings::default() });
+            m3_push_down(&mut headers, |_| None, &M3Limits { timeout, ..M3Limits::default() });
             assert!(!headers.contains_key("timeout"));
             headers.get("m3-timeout").map(|v| v.to_str().unwrap().to_owned())
         };

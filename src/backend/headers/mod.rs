@@ -9,7 +9,7 @@ use http::{
     header::{self, AsHeaderName},
 };
 
-pub use m3::{Ceilings, Exceeded, exceeded, m3_push_down};
+pub use m3::{Exceeded, M3Limits, exceeded, m3_push_down};
 pub use stranger::keep_known;
 pub use tenant::{Tenancy, is_of_weir};
 

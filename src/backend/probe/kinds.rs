@@ -14,7 +14,7 @@ use crate::{
     backend::{
         Backend, Kind,
         endpoint::Place,
-        headers::{Ceilings, m3_push_down},
+        headers::{M3Limits, m3_push_down},
     },
     base::{
         Confidence::{self, Exact, Learned, UpperBound},
@@ -237,12 +237,12 @@ impl Backend {
         let mut headers = HeaderMap::new();
         let left = deadline.saturating_duration_since(Instant::now());
         // One more than is asked for, since the list has to be able to hold one more than the limit.
-        let ceilings = Ceilings {
+        let limits = M3Limits {
             series: Some(request.limit.saturating_add(1)),
             timeout: Some(left),
-            ..Ceilings::default()
+            ..M3Limits::default()
         };
-        m3_push_down(&mut headers, |_| None, &ceilings);
+        m3_push_down(&mut headers, |_| None, &limits);
         headers.insert("m3-limit-require-exhaustive", HeaderValue::from_static("false"));
         self.list_series(request, headers, deadline).await?.classed(Exact)
     }

@@ -2,22 +2,22 @@ use super::*;
 use crate::{
     base::{LabelSize, QueryCost},
     cost::{
-        Ceiling, Ceilings, Count, Estimator, Need, ProbeNeed, QuerySplit, Remembered, TypeNeed,
+        CostLimit, CostLimits, Count, Estimator, Need, ProbeNeed, QuerySplit, Remembered, TypeNeed,
         UNKNOWN_SERIES, Unknown, Verdict, distinct::different,
     },
 };
 
-/// Judges by a ceiling for refusal and one that is near, and by a number of selectors.
-fn judge(ceilings: Ceilings, selectors: u64) -> impl Fn(&QueryCost) -> Verdict {
+/// Judges by a limit for refusal and one that is near, and by a number of selectors.
+fn judge(limits: CostLimits, selectors: u64) -> impl Fn(&QueryCost) -> Verdict {
     move |cost| {
-        let passes = |ceiling: Ceiling| {
-            cost.series.value > ceiling.series
-                || cost.samples.value > ceiling.samples
-                || cost.memory.value > ceiling.memory
+        let passes = |limit: CostLimit| {
+            cost.series.value > limit.series
+                || cost.samples.value > limit.samples
+                || cost.memory.value > limit.memory
         };
-        if passes(ceilings.refuse) || cost.selectors > selectors {
+        if passes(limits.refuse) || cost.selectors > selectors {
             Verdict::Exceeded
-        } else if passes(ceilings.near) {
+        } else if passes(limits.near) {
             Verdict::NearLimit
         } else {
             Verdict::Within
@@ -26,9 +26,9 @@ fn judge(ceilings: Ceilings, selectors: u64) -> impl Fn(&QueryCost) -> Verdict {
 }
 
 /// At most this number of series, and memory that is near its limit from a quarter of 1 GiB on.
-fn ceilings(series: u64) -> Ceilings {
-    let refuse = Ceiling { series, memory: 1 << 30, ..Ceiling::UNLIMITED };
-    Ceilings { refuse, near: Ceiling { memory: 1 << 28, ..refuse } }
+fn limits(series: u64) -> CostLimits {
+    let refuse = CostLimit { series, memory: 1 << 30, ..CostLimit::UNLIMITED };
+    CostLimits { refuse, near: CostLimit { memory: 1 << 28, ..refuse } }
 }
 
 fn known(n: u64, confidence: Confidence, source: Source) -> SeriesKnowledge {
@@ -51,13 +51,13 @@ struct Run {
 fn run(
     query: &str,
     known: Vec<SeriesKnowledge>,
-    ceilings: Ceilings,
+    limits: CostLimits,
     remembered: Option<Remembered>,
     count: impl Fn(&str, u64) -> Count,
 ) -> Run {
     let (shape, model) = (shape(query, six_hours(60)), Model::default());
     let subject = subject(&shape, &model);
-    let mut estimator = Estimator::new(subject, known, ceilings, judge(ceilings, 100));
+    let mut estimator = Estimator::new(subject, known, limits, judge(limits, 100));
     let (mut asked, mut asked_history) = (Vec::new(), false);
     loop {
         match estimator.need() {
@@ -90,21 +90,21 @@ fn truth(n: u64, limit: u64) -> Count {
 
 #[test]
 fn what_a_bound_clears_asks_for_nothing() {
-    let run = run("sum(foo)", vec![at_most(500)], ceilings(1_000), None, |_, _| unreachable!());
+    let run = run("sum(foo)", vec![at_most(500)], limits(1_000), None, |_, _| unreachable!());
     assert!(!run.asked_history && run.done.cost.series == Estimate::new(500, Confidence::UpperBound));
 }
 
 #[test]
 fn a_limit_on_the_text_is_judged_before_anything_is_priced() {
     let query = (0..4_999).map(|n| format!("x{n}")).collect::<Vec<_>>().join("+");
-    let run = run(&query, vec![assumed(); 4_999], ceilings(1_000), None, |_, _| unreachable!());
+    let run = run(&query, vec![assumed(); 4_999], limits(1_000), None, |_, _| unreachable!());
     assert!(run.done.selectors.is_empty() && run.done.cost.selectors == 4_999);
 }
 
 #[test]
 fn history_comes_before_probes_and_a_count_beats_both() {
     let remembered = Some(Remembered { peak: 700, here: None });
-    let run = run("sum(foo)", vec![assumed()], ceilings(1_000), remembered, |_, _| exactly(90));
+    let run = run("sum(foo)", vec![assumed()], limits(1_000), remembered, |_, _| exactly(90));
     assert!(run.asked_history && run.asked.len() == 1);
     assert_eq!(run.done.cost.series, Estimate::exact(90));
 }
@@ -112,11 +112,11 @@ fn history_comes_before_probes_and_a_count_beats_both() {
 #[test]
 fn every_doubtful_selector_is_asked_about_once_in_waves() {
     let query = (0..20).map(|n| format!("tiny{n}")).collect::<Vec<_>>().join("+");
-    let run = run(&query, vec![assumed(); 20], ceilings(1_000), None, |_, _| exactly(3));
+    let run = run(&query, vec![assumed(); 20], limits(1_000), None, |_, _| exactly(3));
     assert_eq!(run.asked.iter().map(Vec::len).collect::<Vec<_>>(), [8, 8, 4]);
     assert_eq!(run.done.cost.series, Estimate::exact(60), "and none is taken for 50,000");
     // The same selector over the same time is counted once.
-    let run = self::run("foo / foo + bar", vec![assumed(); 3], ceilings(1_000), None, |_, _| exactly(3));
+    let run = self::run("foo / foo + bar", vec![assumed(); 3], limits(1_000), None, |_, _| exactly(3));
     assert_eq!(run.asked.iter().map(Vec::len).collect::<Vec<_>>(), [2]);
     assert_eq!(run.done.cost.series, Estimate::exact(6));
     assert_eq!(run.done.selectors.len(), 3);
@@ -125,7 +125,7 @@ fn every_doubtful_selector_is_asked_about_once_in_waves() {
 #[test]
 fn what_is_refused_anyway_is_asked_about_no_further() {
     let query = (0..20).map(|n| format!("m{n}")).collect::<Vec<_>>().join("+");
-    let run = run(&query, vec![assumed(); 20], ceilings(1_000), None, |_, limit| truth(5_000, limit));
+    let run = run(&query, vec![assumed(); 20], limits(1_000), None, |_, limit| truth(5_000, limit));
     assert_eq!(run.asked.len(), 1);
     assert!(run.done.cost.series.value > 1_000);
 }
@@ -133,9 +133,9 @@ fn what_is_refused_anyway_is_asked_about_no_further() {
 #[test]
 fn a_count_that_stopped_too_early_is_made_again() {
     // The limit on memory refuses, and the memory of a selector is unknown.
-    let only_memory = Ceilings {
-        refuse: Ceiling { memory: 1 << 30, ..Ceiling::UNLIMITED },
-        near: Ceiling { memory: 1 << 20, ..Ceiling::UNLIMITED },
+    let only_memory = CostLimits {
+        refuse: CostLimit { memory: 1 << 30, ..CostLimit::UNLIMITED },
+        near: CostLimit { memory: 1 << 20, ..CostLimit::UNLIMITED },
     };
     let run = run("sum(foo)", vec![assumed()], only_memory, None, |_, limit| truth(20_000, limit.min(300)));
     assert_eq!(run.asked.len(), 3, "{:?}", run.asked);
@@ -148,13 +148,13 @@ fn limits_of_probes_are_where_the_query_is_refused() {
     for (query, series, memory) in
         [("sum(foo)", 700, u64::MAX), ("foo", u64::MAX, 1 << 28), ("rate(foo[5m])", 10_000, 1 << 26)]
     {
-        let refuse = Ceiling { series, memory, ..Ceiling::UNLIMITED };
-        let ceilings = Ceilings { refuse, near: Ceiling { memory: memory / 4, ..refuse } };
-        let asked = run(query, vec![assumed()], ceilings, None, |_, _| Count::Unknown).asked;
+        let refuse = CostLimit { series, memory, ..CostLimit::UNLIMITED };
+        let limits = CostLimits { refuse, near: CostLimit { memory: memory / 4, ..refuse } };
+        let asked = run(query, vec![assumed()], limits, None, |_, _| Count::Unknown).asked;
         let ProbeNeed { limit, enough, .. } = asked[0][0];
         let judged = |n| {
             let done = priced(query, six_hours(60), n, Kind::Prometheus);
-            judge(ceilings, 100)(&done.cost)
+            judge(limits, 100)(&done.cost)
         };
         assert_eq!(judged(enough), Verdict::Within, "{query}");
         assert!(judged(limit + limit / 50 + 1) == Verdict::Exceeded, "{query}: {limit}");
@@ -180,15 +180,15 @@ fn what_earlier_runs_touched_is_not_spread_evenly() {
 
 #[test]
 fn nobody_left_to_ask_is_as_heavy_as_may_run() {
-    let run = run("foo", vec![assumed()], ceilings(1_000), None, |_, _| Count::Unknown);
+    let run = run("foo", vec![assumed()], limits(1_000), None, |_, _| Count::Unknown);
     assert_eq!(run.done.cost.series, Estimate::new(1_000, Confidence::Assumed));
     // And a query that is only near a limit is not refused by it.
     assert!(run.done.cost.memory.value <= 1 << 28);
     let (shape, model) = (shape("foo", six_hours(60)), Model { unknown: Unknown::Deny, ..Model::default() });
     let subject = subject(&shape, &model);
-    let ceilings = ceilings(1_000);
+    let limits = limits(1_000);
     let known = subject.from_table(None, |_| None);
-    let mut estimator = Estimator::new(subject, known, ceilings, judge(ceilings, 100));
+    let mut estimator = Estimator::new(subject, known, limits, judge(limits, 100));
     assert!(matches!(estimator.need(), Need::History));
     assert!(matches!(estimator.need(), Need::Probes(_)));
     assert!(matches!(estimator.need(), Need::Done(done) if done.cost.series.value == UNKNOWN_SERIES));
@@ -199,10 +199,10 @@ fn a_query_that_may_be_split_is_counted_further() {
     let ast = std::sync::Arc::new(crate::promql::parse("sum by (job) (foo)").unwrap());
     let split = QuerySplit::of(&ast, six_hours(15), DEFAULT_LOOKBACK_MS).unwrap();
     let (shape, model) = (shape("sum by (job) (foo)", six_hours(15)), Model::default());
-    let refuse = Ceiling { memory: 1 << 30, ..Ceiling::UNLIMITED };
-    let ceilings = Ceilings { refuse, near: refuse };
+    let refuse = CostLimit { memory: 1 << 30, ..CostLimit::UNLIMITED };
+    let limits = CostLimits { refuse, near: refuse };
     let subject = Subject { split: Some((&split, 1 << 30)), ..subject(&shape, &model) };
-    let mut estimator = Estimator::new(subject, vec![assumed()], ceilings, judge(ceilings, 100));
+    let mut estimator = Estimator::new(subject, vec![assumed()], limits, judge(limits, 100));
     loop {
         match estimator.need() {
             Need::Done(done) => {
@@ -244,19 +244,21 @@ fn a_count_of_this_window_replaces_all_but_a_lower_bound() {
 fn what_may_be_native_histograms_is_asked_for_before_it_is_let_in() {
     let (shape, model) = (shape("foo + foo offset 1h + {job=\"x\"}", six_hours(60)), Model::default());
     let subject = Subject { asks_types: true, ..subject(&shape, &model) };
-    let ceilings = ceilings(1_000);
+    let limits = limits(1_000);
     let known = vec![counted(100), counted(100), counted(90_000)];
-    let mut refused = Estimator::new(subject, known, ceilings, judge(ceilings, 100));
+    let mut refused = Estimator::new(subject, known, limits, judge(limits, 100));
     assert!(matches!(refused.need(), Need::History));
     assert!(matches!(refused.need(), Need::Done(_)), "it is refused whatever its samples are");
 
-    let ceilings =
-        Ceilings { refuse: Ceiling::UNLIMITED, near: Ceiling { memory: 1 << 28, ..Ceiling::UNLIMITED } };
+    let limits = CostLimits {
+        refuse: CostLimit::UNLIMITED,
+        near: CostLimit { memory: 1 << 28, ..CostLimit::UNLIMITED },
+    };
     let many = counted(60_000).holding(SampleType::Unknown);
-    let mut unasked = Estimator::new(subject, vec![many; 3], ceilings, judge(ceilings, 100));
+    let mut unasked = Estimator::new(subject, vec![many; 3], limits, judge(limits, 100));
     assert!(matches!(unasked.need(), Need::History), "taken for histograms, it is near a limit");
     let known = vec![at_most(100), at_most(100), at_most(300)];
-    let mut estimator = Estimator::new(subject, known, ceilings, judge(ceilings, 100));
+    let mut estimator = Estimator::new(subject, known, limits, judge(limits, 100));
     let need = |selector, series| TypeNeed { selector, series };
     let Need::Types(needs) = estimator.need() else { panic!("types first") };
     assert_eq!(needs, [need(0, 100), need(2, 300)], "equal selectors once");
@@ -282,8 +284,10 @@ fn what_may_be_native_histograms_is_asked_for_before_it_is_let_in() {
 #[test]
 fn the_values_of_a_graph_are_asked_for() {
     let model = Model::default();
-    let ceilings =
-        Ceilings { refuse: Ceiling { memory: 1 << 30, ..Ceiling::UNLIMITED }, near: Ceiling::UNLIMITED };
+    let limits = CostLimits {
+        refuse: CostLimit { memory: 1 << 30, ..CostLimit::UNLIMITED },
+        near: CostLimit::UNLIMITED,
+    };
     let verdict = |cost: &QueryCost| match cost.memory.value {
         0..1_073_741_824 => Verdict::Within,
         _ => Verdict::Exceeded,
@@ -295,7 +299,7 @@ fn the_values_of_a_graph_are_asked_for() {
         (r#"count_values("v", up)"#, "up", &[2_000, 0, 0, 0], false),
     ] {
         let shape = shape(query, six_hours(30));
-        let mut estimator = Estimator::new(subject(&shape, &model), vec![at_most(2_000)], ceilings, verdict);
+        let mut estimator = Estimator::new(subject(&shape, &model), vec![at_most(2_000)], limits, verdict);
         let Need::Values(needs) = estimator.need() else { panic!("{query}: values first") };
         assert_eq!((&*needs[0].text, needs[0].series, needs[0].steps), (text, 2_000, 721));
         assert_eq!(needs[0].instants, [NOW - 6 * HOUR, NOW - 4 * HOUR, NOW - 2 * HOUR, NOW]);
@@ -313,7 +317,7 @@ fn the_values_of_a_graph_are_asked_for() {
     // The table's guess will do: it says how much asking takes.
     let guess = SeriesKnowledge::new(Estimate::new(2_000, Confidence::Assumed), Source::LabelTable);
     let graph = shape(r#"count_values("v", up)"#, six_hours(30));
-    let mut estimator = Estimator::new(subject(&graph, &model), vec![guess], ceilings, verdict);
+    let mut estimator = Estimator::new(subject(&graph, &model), vec![guess], limits, verdict);
     assert!(matches!(estimator.need(), Need::Values(_)));
     // An expression that depends on the time, or is moved in it, is not asked about.
     for query in [
@@ -324,7 +328,7 @@ fn the_values_of_a_graph_are_asked_for() {
         r#"max_over_time(count_values("v", up)[1h:1m])"#,
     ] {
         let shape = shape(query, six_hours(30));
-        let mut estimator = Estimator::new(subject(&shape, &model), vec![at_most(2_000)], ceilings, verdict);
+        let mut estimator = Estimator::new(subject(&shape, &model), vec![at_most(2_000)], limits, verdict);
         assert!(!matches!(estimator.need(), Need::Values(_)), "{query}");
     }
 }
@@ -348,7 +352,7 @@ fn values_that_were_not_seen_are_estimated() {
 /// A reader took the table's 21,259 for the number of series, where a count had stopped over the limit of 10,000.
 #[test]
 fn a_count_that_refuses_is_the_number_that_is_shown() {
-    let run = run("sum(foo)", vec![at_most(21_259)], ceilings(10_000), None, |_, limit| truth(50_000, limit));
+    let run = run("sum(foo)", vec![at_most(21_259)], limits(10_000), None, |_, limit| truth(50_000, limit));
     assert_eq!(run.done.cost.series, Estimate::new(10_001, Confidence::AtLeast));
     assert_eq!(run.done.selectors[0].source, Source::Probe);
 }
@@ -358,13 +362,15 @@ fn a_count_that_refuses_is_the_number_that_is_shown() {
 #[test]
 fn values_that_come_again_are_looked_at_more_often() {
     let (shape, model) = (shape(r#"count_values("v", up)"#, six_hours(60)), Model::default());
-    let ceilings =
-        Ceilings { refuse: Ceiling { memory: 1 << 30, ..Ceiling::UNLIMITED }, near: Ceiling::UNLIMITED };
+    let limits = CostLimits {
+        refuse: CostLimit { memory: 1 << 30, ..CostLimit::UNLIMITED },
+        near: CostLimit::UNLIMITED,
+    };
     let verdict = |cost: &QueryCost| match cost.memory.value {
         0..402_653_184 => Verdict::Within,
         _ => Verdict::Exceeded,
     };
-    let mut estimator = Estimator::new(subject(&shape, &model), vec![at_most(1_000)], ceilings, verdict);
+    let mut estimator = Estimator::new(subject(&shape, &model), vec![at_most(1_000)], limits, verdict);
     let mut random = fastrand::Rng::with_seed(1);
     let (mut looks, mut values) = (Vec::new(), 0);
     while let Need::Values(needs) = estimator.need() {
@@ -392,9 +398,9 @@ fn values_that_come_again_are_looked_at_more_often() {
 fn labels_that_are_copied_are_asked_for_where_nobody_says_how_long_they_are() {
     let model = model(Kind::VictoriaMetrics);
     let query = format!(r#"label_join(longl, "a", ""{})"#, r#", "sql""#.repeat(20));
-    let ceilings = Ceilings {
-        refuse: Ceiling { memory: 1 << 30, ..Ceiling::UNLIMITED },
-        near: Ceiling { memory: 1 << 30, ..Ceiling::UNLIMITED },
+    let limits = CostLimits {
+        refuse: CostLimit { memory: 1 << 30, ..CostLimit::UNLIMITED },
+        near: CostLimit { memory: 1 << 30, ..CostLimit::UNLIMITED },
     };
     let long = LabelSize { set: 2_010, longest: 2_000 };
     for (query, asked) in
@@ -402,8 +408,8 @@ fn labels_that_are_copied_are_asked_for_where_nobody_says_how_long_they_are() {
     {
         let shape = shape(query, EvalTimes::instant(NOW));
         let series = if asked { 10_000 } else { 1_000 };
-        let judge = judge(ceilings, 100);
-        let mut estimator = Estimator::new(subject(&shape, &model), vec![at_most(series)], ceilings, judge);
+        let judge = judge(limits, 100);
+        let mut estimator = Estimator::new(subject(&shape, &model), vec![at_most(series)], limits, judge);
         let mut probed = false;
         let done = loop {
             match estimator.need() {

@@ -163,7 +163,7 @@ async fn two_split_queries_of_one_tenant_run_beside_its_light_ones() {
     let whole = 2048 << 20;
     let mut policy = policy(whole, 20, |tenant| tenant.in_flight.memory = Limit::enforce(whole / 5 * 4));
     policy.backends[0].unproven_percent = 100;
-    let split = policy.ceilings(&tenant("a"), None, "main", Some(40)).split.unwrap();
+    let split = policy.memory_thresholds(&tenant("a"), None, "main", Some(40)).split.unwrap();
     let admission = Admission::new(policy);
     let _light = admission.admit(ask("a", 8 << 20)).await.unwrap();
     let _one = admission.admit(ask("a", split)).await.unwrap();

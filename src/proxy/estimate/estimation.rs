@@ -9,7 +9,7 @@ use crate::{
     backend::{DataScope, ProbeError, ProbeOutcome, ProbeRequest},
     base::QueryCost,
     cost::{
-        Ceiling, Ceilings, Count, Estimated, Estimator, History, Need, ProbeNeed, QuerySplit, SampleType,
+        CostLimit, CostLimits, Count, Estimated, Estimator, History, Need, ProbeNeed, QuerySplit, SampleType,
         Subject, TypeNeed, ValuesNeed, Verdict,
     },
     limit::{Limit, PerQuery},
@@ -68,7 +68,8 @@ impl Estimation<'_> {
         let gone = |since_ms| self.upstream.gone_since(since_ms, self.now_ms);
         let types = self.upstream.types();
         let known = subject.from_table(types.as_ref().map(|types| &***types), gone);
-        let mut estimator = Estimator::new(subject, known, ceilings(self.limits, self.memory_max), verdict);
+        let mut estimator =
+            Estimator::new(subject, known, cost_limits(self.limits, self.memory_max), verdict);
         let (mut probing, mut unanswered) = (Duration::ZERO, None);
         loop {
             match estimator.need() {
@@ -215,8 +216,8 @@ impl Estimation<'_> {
 
 /// The limits on one query as the estimator takes them; `memory_max` is the largest share of a budget that a query of
 /// unknown size takes, bytes.
-pub(in crate::proxy) fn ceilings(limits: &PerQuery, memory_max: u64) -> Ceilings {
-    let of = |bound: fn(Limit) -> Option<u64>| Ceiling {
+pub(in crate::proxy) fn cost_limits(limits: &PerQuery, memory_max: u64) -> CostLimits {
+    let of = |bound: fn(Limit) -> Option<u64>| CostLimit {
         series: bound(limits.series).unwrap_or(u64::MAX),
         blocks: bound(limits.blocks).unwrap_or(u64::MAX),
         samples: bound(limits.samples).unwrap_or(u64::MAX),
@@ -224,5 +225,5 @@ pub(in crate::proxy) fn ceilings(limits: &PerQuery, memory_max: u64) -> Ceilings
         memory: bound(limits.memory).unwrap_or(u64::MAX),
     };
     let (refuse, near) = (of(Limit::enforced), of(Limit::threshold));
-    Ceilings { refuse, near: Ceiling { memory: near.memory.min(memory_max), ..near } }
+    CostLimits { refuse, near: CostLimit { memory: near.memory.min(memory_max), ..near } }
 }

@@ -8,7 +8,7 @@ use tokio::{task::yield_now, time::timeout};
 
 use crate::{
     base::time::{EvalTimes, seconds},
-    limit::{Ceilings, Charged, LimitName, Refusal},
+    limit::{Charged, LimitName, MemoryThresholds, Refusal},
     promql::{
         self,
         ast::Ast,
@@ -219,7 +219,7 @@ impl Pricing {
         body: &Bytes,
         query: &ParsedQuery,
         refusal: &Refusal,
-        ceilings: &Ceilings,
+        thresholds: &MemoryThresholds,
     ) -> Option<Box<Fix>> {
         let _search = self.fix_searches.try_acquire().ok()?;
         if query.text.len() > INLINE_BYTES_MAX {
@@ -235,7 +235,7 @@ impl Pricing {
             }
             _ => return None,
         };
-        let passes = |params| self.passes(common, body, query, params, ceilings);
+        let passes = |params| self.passes(common, body, query, params, thresholds);
         let form = timeout(SEARCH_TIME, first_passing(&forms, passes)).await.ok().flatten()?;
         Some(Box::new(form.fix.clone()))
     }
@@ -247,13 +247,13 @@ impl Pricing {
         body: &Bytes,
         query: &ParsedQuery,
         params: &[(&str, String)],
-        ceilings: &Ceilings,
+        thresholds: &MemoryThresholds,
     ) -> bool {
         let Ok(other) = QueryReader::parse_with(common, query, body, params) else { return false };
         if rules::refuses(common, &other) {
             return false;
         }
-        let result = self.estimate(common, &other, ceilings).await;
+        let result = self.estimate(common, &other, thresholds).await;
         let request = common.admission_request(result.estimate.cost, common.log.began(), Charged::All);
         let is_known = result.unanswered.as_ref().is_none_or(|error| !error.is_unasked());
         is_known && self.admission.dry_run(&request).is_ok()

@@ -13,7 +13,7 @@ use http::{Response, header};
 use tokio::task::yield_now;
 use tower::Service;
 
-pub(super) use estimation::ceilings;
+pub(super) use estimation::cost_limits;
 use estimation::{Estimation, EstimationResult};
 pub(super) use fix::FIX_SEARCHES_MAX;
 
@@ -30,7 +30,7 @@ use crate::{
     base::{Confidence, ErrorKind, QueryCost, TenantId},
     cost::{self, Verdict, explain},
     journal::{Basis, Divisible},
-    limit::{self, Ceilings, Charged, LimitName, Mode, Refusal, TenantPolicy},
+    limit::{self, Charged, LimitName, MemoryThresholds, Mode, Refusal, TenantPolicy},
     promql,
     rules::Action,
     telemetry::metrics::Dimension,
@@ -41,8 +41,13 @@ const PROBING_MAX: Duration = Duration::from_secs(60);
 
 impl Pricing {
     /// Prices a query that came, and counts that.
-    async fn price(&self, common: &Common, query: &ParsedQuery, ceilings: &Ceilings) -> EstimationResult {
-        let result = self.estimate(common, query, ceilings).await;
+    async fn price(
+        &self,
+        common: &Common,
+        query: &ParsedQuery,
+        thresholds: &MemoryThresholds,
+    ) -> EstimationResult {
+        let result = self.estimate(common, query, thresholds).await;
         let cost = &result.estimate.cost;
         self.metrics.estimated(Dimension::Series, cost.series.value);
         self.metrics.estimated(Dimension::Samples, cost.samples.value);
@@ -50,7 +55,12 @@ impl Pricing {
         result
     }
 
-    async fn estimate(&self, common: &Common, query: &ParsedQuery, ceilings: &Ceilings) -> EstimationResult {
+    async fn estimate(
+        &self,
+        common: &Common,
+        query: &ParsedQuery,
+        thresholds: &MemoryThresholds,
+    ) -> EstimationResult {
         let deadline = common.log.began() + common.time(query).min(PROBING_MAX);
         let estimation = Estimation {
             call: query,
@@ -59,16 +69,16 @@ impl Pricing {
             counts: self.counts.as_deref(),
             now_ms: common.log.came_ms(),
             limits: common.limits(),
-            memory_max: ceilings.query,
+            memory_max: thresholds.query,
             division: self.long_answers.split(query, common.upstream.backend.shared_name()),
-            piece_max: ceilings.split,
+            piece_max: thresholds.split,
             enforced: common.enforced.as_deref(),
             scope: &query.scope,
             deadline,
             metrics: &self.metrics,
         };
         let (tenant, class) = (&common.caller.tenant, Some(common.class()));
-        let verdict = |cost: &QueryCost| verdict(&common.policy, tenant, class, ceilings, cost);
+        let verdict = |cost: &QueryCost| verdict(&common.policy, tenant, class, thresholds, cost);
         estimation.run(verdict).await
     }
 
@@ -80,11 +90,11 @@ impl Pricing {
     }
 
     /// The inputs of a query's price, for a replay of it.
-    fn basis(&self, common: &Common, query: &ParsedQuery, ceilings: &Ceilings) -> Basis {
+    fn basis(&self, common: &Common, query: &ParsedQuery, thresholds: &MemoryThresholds) -> Basis {
         let split = self.long_answers.split(query, common.upstream.backend.shared_name());
         Basis {
             model: common.upstream.model.clone(),
-            split_above: ceilings.split,
+            split_above: thresholds.split,
             divisible: match split {
                 None => Divisible::No,
                 Some(split) if split.asks_for_all_replicas() => Divisible::AllReplicas,
@@ -96,10 +106,10 @@ impl Pricing {
 
     /// A query of which the size could not be found out, since the backend could not be asked, is not let through; one
     /// that is refused whatever it reads is refused for that.
-    fn unasked(common: &Common, result: &EstimationResult, ceilings: &Ceilings) -> Option<Failure> {
+    fn unasked(common: &Common, result: &EstimationResult, thresholds: &MemoryThresholds) -> Option<Failure> {
         let error = result.unanswered.as_ref().filter(|error| error.is_unasked())?;
         let (tenant, class, cost) = (&common.caller.tenant, Some(common.class()), &result.estimate.cost);
-        let is_refused = verdict(&common.policy, tenant, class, ceilings, cost) == Verdict::Exceeded;
+        let is_refused = verdict(&common.policy, tenant, class, thresholds, cost) == Verdict::Exceeded;
         (!is_refused).then(|| Failure::from(error))
     }
 
@@ -165,14 +175,14 @@ pub(super) fn verdict(
     policy: &TenantPolicy,
     tenant: &TenantId,
     class: Option<&str>,
-    ceilings: &Ceilings,
+    thresholds: &MemoryThresholds,
     cost: &QueryCost,
 ) -> Verdict {
     match limit::check_per_query(policy, tenant, class, cost) {
         Err(_) => Verdict::Exceeded,
         Ok(shadow)
             if shadow.is_empty()
-                && cost.memory.value <= ceilings.query
+                && cost.memory.value <= thresholds.query
                 && limit::soft(policy, tenant, class, cost, Mode::Enforce).is_none() =>
         {
             Verdict::Within
@@ -226,10 +236,10 @@ async fn priced(
     exchange: Exchange<Parsed>,
 ) -> Result<Either<Exchange<Box<Priced>>, Response<Body>>, Rejected> {
     let Exchange { mut common, stage: Parsed { mut query, body } } = exchange;
-    let ceilings = common.ceilings(&common.shared.pricing.admission.policy());
+    let thresholds = common.memory_thresholds(&common.shared.pricing.admission.policy());
     let progress = common.log.probing();
     // In a box: it is over before the query runs.
-    let pricing = Box::pin(common.shared.pricing.price(&common, &query, &ceilings));
+    let pricing = Box::pin(common.shared.pricing.price(&common, &query, &thresholds));
     let result = match unless_stopped(&progress, pricing).await {
         Ok(result) => result,
         Err(stopped) => return Err(common.reject(stopped)),
@@ -241,7 +251,7 @@ async fn priced(
     if is_explained || common.config.suggests_fix(common.caller.class) {
         let pricing = &common.shared.pricing;
         if let Some(refusal) = pricing.refusal(&common, &result.estimate.cost) {
-            let search = Box::pin(pricing.fix(&common, &body, &query, &refusal, &ceilings));
+            let search = Box::pin(pricing.fix(&common, &body, &query, &refusal, &thresholds));
             fix = match unless_stopped(&progress, search).await {
                 Ok(fix) => fix,
                 Err(stopped) => return Err(common.reject(stopped)),
@@ -254,9 +264,9 @@ async fn priced(
         common.log.explained();
         return Ok(Either::Right(common.shared.pricing.explain(&common, &query, &result, fix.as_deref())));
     }
-    let basis = common.shared.pricing.basis(&common, &query, &ceilings);
+    let basis = common.shared.pricing.basis(&common, &query, &thresholds);
     common.log.price(&result.estimate, basis);
-    if let Some(failure) = Pricing::unasked(&common, &result, &ceilings) {
+    if let Some(failure) = Pricing::unasked(&common, &result, &thresholds) {
         return Err(common.reject(failure));
     }
     let time = common.time(&query);
@@ -267,7 +277,7 @@ async fn priced(
         Err(failure) => return Err(common.reject(failure)),
     };
     let estimate = result.estimate;
-    let light = ceilings.light;
+    let light = thresholds.light;
     let stage = Priced { query, estimate, fix, outgoing, time, deadline, light, charged: Charged::Query };
     Ok(Either::Left(Exchange { common, stage: Box::new(stage) }))
 }

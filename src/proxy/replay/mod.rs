@@ -24,8 +24,8 @@ use crate::{
     cost::Model,
     journal::Record,
     limit::{
-        self, Admission, Ceilings, LimitName, Mode, PerQuery, Place, Policy, Recorded, RecordedLimits,
-        Refusal, TenantPolicy,
+        self, Admission, LimitName, MemoryThresholds, Mode, PerQuery, Place, Policy, Recorded,
+        RecordedLimits, Refusal, TenantPolicy,
     },
     promql::{self, enforce::LabelEnforcement},
     rules::{self, Action, Clamp, Rule},
@@ -91,7 +91,7 @@ struct Owner {
     backend: Arc<str>,
     model: Model,
     policy: Arc<TenantPolicy>,
-    ceilings: Ceilings,
+    thresholds: MemoryThresholds,
     /// The labels that its queries are confined to: records have the clients' texts.
     enforced: Option<Arc<LabelEnforcement>>,
 }
@@ -282,7 +282,8 @@ impl Replay {
             upstream.map_or_else(Arc::default, |upstream| upstream.backend.name.as_str().into());
         let policy = self.policy.strictest(&payers).unwrap_or_else(|| Arc::clone(self.policy.tenant(&named)));
         let split_percent = upstream.and_then(|upstream| upstream.split_percent);
-        let ceilings = self.policy.ceilings(&named, class.map(|name| &**name), &backend, split_percent);
+        let thresholds =
+            self.policy.memory_thresholds(&named, class.map(|name| &**name), &backend, split_percent);
         let enforced = enforced_on(&self.settings.enforced, &payers);
         Owner {
             tenant: named,
@@ -291,7 +292,7 @@ impl Replay {
             backend,
             model,
             policy,
-            ceilings,
+            thresholds,
             enforced,
         }
     }

@@ -18,7 +18,7 @@ use crate::{
         shape::{DEFAULT_LOOKBACK_MS, Shape},
         templates,
     },
-    proxy::estimate::{ceilings, verdict},
+    proxy::estimate::{cost_limits, verdict},
 };
 
 /// A query that was read again.
@@ -66,7 +66,7 @@ impl Replay {
 
     /// The recorded cost, in the parts that this budget asks for; `None` where these are the recorded ones.
     fn split_anew(&self, record: &Record, priced: &Priced, owner: &Owner) -> Option<QueryCost> {
-        let most = owner.ceilings.split;
+        let most = owner.thresholds.split;
         if priced.basis.divisible == Divisible::No || priced.basis.split_above == most {
             return None;
         }
@@ -163,16 +163,16 @@ fn price(record: &Record, owner: &Owner, reading: &Reading, known: Vec<SeriesKno
         shape: &reading.shape,
         listing: false,
         opaque: false,
-        split: reading.split.as_ref().zip(owner.ceilings.split),
+        split: reading.split.as_ref().zip(owner.thresholds.split),
         model: &owner.model,
         table: None,
         entry_bytes: None,
         asks_types: false,
         enforced: None,
     };
-    let limits = ceilings(owner.limits(), owner.ceilings.query);
+    let limits = cost_limits(owner.limits(), owner.thresholds.query);
     let class = owner.class.as_deref();
-    let verdict = |cost: &QueryCost| verdict(&owner.policy, &owner.tenant, class, &owner.ceilings, cost);
+    let verdict = |cost: &QueryCost| verdict(&owner.policy, &owner.tenant, class, &owner.thresholds, cost);
     let mut estimator = Estimator::new(subject, known, limits, verdict);
     let mut cost = loop {
         match estimator.need() {

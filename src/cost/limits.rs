@@ -20,7 +20,7 @@ pub enum Verdict {
 /// The numbers of a cost that grow with its series; `u64::MAX` is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "as in `QueryCost`")]
-pub struct Ceiling {
+pub struct CostLimit {
     pub series: u64,
     pub blocks: u64,
     pub samples: u64,
@@ -28,8 +28,8 @@ pub struct Ceiling {
     pub memory: u64,
 }
 
-impl Ceiling {
-    /// No ceiling at all.
+impl CostLimit {
+    /// No limit at all.
     pub const UNLIMITED: Self =
         Self { series: u64::MAX, blocks: u64::MAX, samples: u64::MAX, points: u64::MAX, memory: u64::MAX };
 
@@ -44,24 +44,24 @@ impl Ceiling {
 
 /// The limits on one query, as far as they bound how far a probe has to count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ceilings {
+pub struct CostLimits {
     /// Beyond any of these a query is refused.
-    pub refuse: Ceiling,
+    pub refuse: CostLimit,
     /// Beyond any of these a limit is near: those that are only watched, and the share of the budget.
-    pub near: Ceiling,
+    pub near: CostLimit,
 }
 
-/// The fewest series that reach one of the ceilings, where none cost `base` and [`REFERENCE_SERIES`] cost `many`.
-pub(super) fn fewest<const N: usize>(ceilings: [u64; N], base: [u64; N], many: [u64; N]) -> Option<u64> {
-    let one = |((ceiling, base), many): ((u64, u64), u64)| {
-        let (room, slope) = (ceiling.saturating_sub(base), many.saturating_sub(base));
-        if ceiling == u64::MAX || slope == 0 {
+/// The fewest series that reach one of the limits, where none cost `base` and [`REFERENCE_SERIES`] cost `many`.
+pub(super) fn fewest<const N: usize>(limits: [u64; N], base: [u64; N], many: [u64; N]) -> Option<u64> {
+    let one = |((limit, base), many): ((u64, u64), u64)| {
+        let (room, slope) = (limit.saturating_sub(base), many.saturating_sub(base));
+        if limit == u64::MAX || slope == 0 {
             return None;
         }
         let series = u128::from(room) * u128::from(REFERENCE_SERIES) / u128::from(slope);
         Some(u64::try_from(series).unwrap_or(u64::MAX))
     };
-    ceilings.into_iter().zip(base).zip(many).filter_map(one).min()
+    limits.into_iter().zip(base).zip(many).filter_map(one).min()
 }
 
 pub(super) const fn of_cost(cost: &QueryCost) -> [u64; 5] {

@@ -13,7 +13,7 @@ const LIGHT_WITHOUT_BUDGET: u64 = 64 << 20;
 
 /// Bytes of estimated memory at which a single query is treated differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ceilings {
+pub struct MemoryThresholds {
     /// A query whose size is unknown is taken for no more, and one that may be more is counted first.
     pub query: u64,
     /// A larger one is split by time, where its backend allows that; two such fit their tenant's in-flight budget.
@@ -23,15 +23,15 @@ pub struct Ceilings {
 }
 
 impl Policy {
-    /// The ceilings for a query of this tenant and class on this backend, which splits queries beyond `split_percent` of
+    /// The thresholds for a query of this tenant and class on this backend, which splits queries beyond `split_percent` of
     /// its budget.
-    pub fn ceilings(
+    pub fn memory_thresholds(
         &self,
         tenant: &TenantId,
         class: Option<&str>,
         backend: &str,
         split_percent: Option<u8>,
-    ) -> Ceilings {
+    ) -> MemoryThresholds {
         let budget = self.backends.iter().find(|budget| &*budget.name == backend);
         // Without leases no query gets more than this proxy's own part.
         let part = if self.sharing.leased { 1 } else { self.sharing.replicas_max.get() };
@@ -50,7 +50,7 @@ impl Policy {
         let most = halves.into_iter().flatten().fold(query, u64::min);
         let split = whole.zip(split_percent);
         let split = split.map(|(bytes, percent)| (bytes / 100).saturating_mul(percent.into()).min(most));
-        Ceilings { query, split, light: whole.map_or(LIGHT_WITHOUT_BUDGET, light) }
+        MemoryThresholds { query, split, light: whole.map_or(LIGHT_WITHOUT_BUDGET, light) }
     }
 }
 
@@ -89,13 +89,16 @@ mod tests {
             let lane = Budget::of(&main, sharing, Amount::NONE).heaviest().unwrap();
             let policy =
                 Policy { default: Arc::new(tenant), backends: vec![main], sharing, ..Policy::default() };
-            let ceilings = policy.ceilings(&TenantId::other(), None, "main", Some(percent));
+            let thresholds = policy.memory_thresholds(&TenantId::other(), None, "main", Some(percent));
             // One of unknown size goes out whole, so that it counts for no less with more proxies.
-            assert_eq!(ceilings.query, (heavy_memory(budget << 20) / 2).min(in_flight << 20), "{replicas}");
-            let split = ceilings.split.unwrap();
+            assert_eq!(thresholds.query, (heavy_memory(budget << 20) / 2).min(in_flight << 20), "{replicas}");
+            let split = thresholds.split.unwrap();
             // A query of a fleet is sent in no more parts than before one proxy.
             let alone = Policy { sharing: Sharing::default(), ..policy.clone() };
-            assert_eq!(split, alone.ceilings(&TenantId::other(), None, "main", Some(percent)).split.unwrap());
+            assert_eq!(
+                split,
+                alone.memory_thresholds(&TenantId::other(), None, "main", Some(percent)).split.unwrap()
+            );
             assert!(
                 2 * split <= lane.min(heavy_memory(in_flight << 20)),
                 "{budget} {in_flight} {replicas} {split}"
