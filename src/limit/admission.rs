@@ -25,7 +25,7 @@ use super::{
     refusal::{LimitName, Refusal, Scope, ShadowHit},
     request::AdmissionRequest,
     snapshot::Snapshot,
-    state::{Answer, Handovers, Place, State, retry_soon},
+    state::{Decision, Handovers, State, Ticket, retry_soon},
     wait::WaitReason,
     window::Cut,
 };
@@ -48,19 +48,19 @@ pub struct Admitted {
 }
 
 /// The outcome of a wait.
-type Turn = Result<Permit, Refusal>;
+type Outcome = Result<Permit, Refusal>;
 
 /// Everything behind the lock.
-struct Accounts {
+struct Guarded {
     state: State,
     /// The caller of each query that waits, by its number.
-    callers: HashMap<u64, oneshot::Sender<Turn>>,
+    callers: HashMap<u64, oneshot::Sender<Outcome>>,
 }
 
 /// Decides which queries run.
 pub struct Admission {
     policy: ArcSwap<Policy>,
-    accounts: Mutex<Accounts>,
+    guarded: Mutex<Guarded>,
     /// The timer that is under way, and when it ends.
     armed: Mutex<Option<(Instant, AbortHandle)>>,
     /// Notified when a query has to wait though the budget is leased.
@@ -80,7 +80,7 @@ impl Admission {
         let state = State::new(Arc::clone(&policy), TenantId::other(), Instant::now());
         Arc::new(Self {
             policy: ArcSwap::new(policy),
-            accounts: Mutex::new(Accounts { state, callers: HashMap::new() }),
+            guarded: Mutex::new(Guarded { state, callers: HashMap::new() }),
             armed: Mutex::default(),
             lease_wanted: Notify::new(),
         })
@@ -171,25 +171,25 @@ impl Admission {
     /// # Errors
     /// The limit that is exceeded, with when to come back if that helps.
     pub async fn admit(self: &Arc<Self>, request: AdmissionRequest) -> Result<Admitted, Refusal> {
-        match self.ask(&request)? {
-            Answered::Runs(admitted) => Ok(admitted),
-            Answered::Waits(waiting) => waiting.turn(&request).await,
+        match self.try_admit(&request)? {
+            Attempt::Admitted(admitted) => Ok(admitted),
+            Attempt::Queued(queued) => queued.turn(&request).await,
         }
     }
 
     /// The part of [`Self::admit`] that does not wait: most queries run at once.
-    pub(super) fn ask(self: &Arc<Self>, request: &AdmissionRequest) -> Result<Answered, Refusal> {
+    pub(super) fn try_admit(self: &Arc<Self>, request: &AdmissionRequest) -> Result<Attempt, Refusal> {
         let mut shadowed = self.check_per_query(request)?;
         let soft = self.soft(request);
         let slow = request.slow || soft.is_some();
-        let answer = self.change_accounts(|Accounts { state, callers }, now, ready| {
-            let (answer, over_quota) = state.ask((request, slow), now, &mut shadowed, ready)?;
+        let answer = self.change_guarded(|Guarded { state, callers }, now, ready| {
+            let (answer, over_quota) = state.decide((request, slow), now, &mut shadowed, ready)?;
             let answer = match answer {
-                Answer::Run(charge) => Ok(charge),
-                Answer::Wait(place) => {
+                Decision::Run(charge) => Ok(charge),
+                Decision::Wait(ticket) => {
                     let (caller, turn) = oneshot::channel();
-                    callers.insert(place.id, caller);
-                    Err((place, turn, now))
+                    callers.insert(ticket.id, caller);
+                    Err((ticket, turn, now))
                 }
             };
             Ok((answer, over_quota))
@@ -199,14 +199,14 @@ impl Admission {
         Ok(match answer {
             Ok(charge) => {
                 let permit = Permit::new(Arc::clone(self), charge);
-                Answered::Runs(Admitted { permit, waited: Duration::ZERO, shadowed, soft })
+                Attempt::Admitted(Admitted { permit, waited: Duration::ZERO, shadowed, soft })
             }
-            Err((place, turn, since)) => {
+            Err((ticket, turn, since)) => {
                 if self.policy.load().sharing.leased {
                     self.lease_wanted.notify_one();
                 }
                 let admission = Arc::clone(self);
-                Answered::Waits(Waiting { admission, place, turn, since, shadowed, soft })
+                Attempt::Queued(Queued { admission, ticket, turn, since, shadowed, soft })
             }
         })
     }
@@ -282,21 +282,21 @@ impl Admission {
         self: &Arc<Self>,
         change: impl FnOnce(&mut State, Instant, &mut Handovers) -> T,
     ) -> T {
-        self.change_accounts(|accounts, now, ready| change(&mut accounts.state, now, ready))
+        self.change_guarded(|guarded, now, ready| change(&mut guarded.state, now, ready))
     }
 
-    fn change_accounts<T>(
+    fn change_guarded<T>(
         self: &Arc<Self>,
-        change: impl FnOnce(&mut Accounts, Instant, &mut Handovers) -> T,
+        change: impl FnOnce(&mut Guarded, Instant, &mut Handovers) -> T,
     ) -> T {
         let mut ready = Handovers::new();
-        let mut accounts = self.accounts.lock();
-        let changed = change(&mut accounts, Instant::now(), &mut ready);
-        let alarm = accounts.state.next_alarm();
-        let round_wanted = std::mem::take(&mut accounts.state.round_wanted);
-        let callers = ready.into_iter().map(|(id, outcome)| (accounts.callers.remove(&id), outcome));
+        let mut guarded = self.guarded.lock();
+        let changed = change(&mut guarded, Instant::now(), &mut ready);
+        let alarm = guarded.state.next_alarm();
+        let round_wanted = std::mem::take(&mut guarded.state.round_wanted);
+        let callers = ready.into_iter().map(|(id, outcome)| (guarded.callers.remove(&id), outcome));
         let ready: SmallVec<[_; 2]> = callers.collect();
-        drop(accounts);
+        drop(guarded);
         self.want_round(round_wanted);
         for (caller, outcome) in ready {
             let outcome = outcome.map(|charge| Permit::new(Arc::clone(self), charge));
@@ -336,18 +336,18 @@ impl Admission {
     }
 
     pub(super) fn lock(&self) -> MappedMutexGuard<'_, State> {
-        MutexGuard::map(self.accounts.lock(), |accounts| &mut accounts.state)
+        MutexGuard::map(self.guarded.lock(), |guarded| &mut guarded.state)
     }
 
     /// The number of callers that wait for a turn.
     #[cfg(test)]
     pub(super) fn callers(&self) -> usize {
-        self.accounts.lock().callers.len()
+        self.guarded.lock().callers.len()
     }
 }
 
 /// Frees a grant that nobody took: its query never began, so that the backend has nothing to notice.
-fn never_began(grant: Option<Turn>) {
+fn never_began(grant: Option<Outcome>) {
     if let Some(Ok(permit)) = grant {
         permit.settle(Actual { samples: Some(0), end: End::Failed });
     }
@@ -357,28 +357,28 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The answer to a query that asked to run.
-pub(super) enum Answered {
+/// The outcome of [`Admission::try_admit`].
+pub(super) enum Attempt {
     /// It runs.
-    Runs(Admitted),
+    Admitted(Admitted),
     /// It waits for its turn.
-    Waits(Waiting),
+    Queued(Queued),
 }
 
-/// A place in a queue, left when dropped.
-pub(super) struct Waiting {
+/// A query in a queue, which it leaves when this is dropped.
+pub(super) struct Queued {
     admission: Arc<Admission>,
-    place: Place,
-    turn: oneshot::Receiver<Turn>,
+    ticket: Ticket,
+    turn: oneshot::Receiver<Outcome>,
     since: Instant,
     shadowed: Vec<ShadowHit>,
     soft: Option<SoftHit>,
 }
 
-impl Waiting {
+impl Queued {
     /// Ends with its turn, or with the longest wait.
     pub(super) async fn turn(mut self, request: &AdmissionRequest) -> Result<Admitted, Refusal> {
-        let longest = self.place.longest;
+        let longest = self.ticket.longest;
         let end = self.since + longest;
         let outcome = match timeout_at(end, &mut self.turn).await {
             Ok(Ok(outcome)) => outcome,
@@ -404,9 +404,9 @@ impl Waiting {
     }
 
     /// Leaves the queue: the grant that was sent already, or else the reason for waiting.
-    fn leave(&mut self) -> Result<Turn, WaitReason> {
-        let Place { charge, id, .. } = &self.place;
-        let reason = self.admission.change_accounts(|Accounts { state, callers }, now, ready| {
+    fn leave(&mut self) -> Result<Outcome, WaitReason> {
+        let Ticket { charge, id, .. } = &self.ticket;
+        let reason = self.admission.change_guarded(|Guarded { state, callers }, now, ready| {
             let reason = state.leave_queue(charge, *id, now, ready)?;
             callers.remove(id);
             Some(reason)
@@ -418,7 +418,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Queued {
     fn drop(&mut self) {
         if !self.turn.is_terminated() {
             never_began(self.leave().ok());

@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    account::{Account, Reserve},
     charge::{Charge, Phase},
+    fractions,
     lane::{Budget, Lane, Open},
+    lane_account::{LaneAccount, Reserve},
     policy::{BackendBudget, Sharing},
-    shares,
     usage::Usage,
     wait::WaitReason,
     window::Window,
@@ -53,8 +53,8 @@ pub(super) struct Backend {
     pub(super) budget: Budget,
     pub(super) window: Window,
     pub(super) is_alive: bool,
-    light: Account,
-    heavy: Account,
+    light: LaneAccount,
+    heavy: LaneAccount,
     /// Queries of the slow lane that run in the other two.
     pub(super) slow: Usage,
     /// Bytes of queries whose clients do not read; on top of the heavy lane, and without slots.
@@ -85,8 +85,8 @@ impl Backend {
             budget: lanes,
             window,
             is_alive: true,
-            light: Account::default(),
-            heavy: Account::default(),
+            light: LaneAccount::default(),
+            heavy: LaneAccount::default(),
             slow: Usage::default(),
             stalled: Usage::default(),
             lingering: BTreeMap::new(),
@@ -179,14 +179,14 @@ impl Backend {
         }
     }
 
-    pub(super) const fn lane(&self, lane: Lane) -> &Account {
+    pub(super) const fn lane(&self, lane: Lane) -> &LaneAccount {
         match lane {
             Lane::Light => &self.light,
             Lane::Heavy => &self.heavy,
         }
     }
 
-    pub(super) const fn lane_mut(&mut self, lane: Lane) -> &mut Account {
+    pub(super) const fn lane_mut(&mut self, lane: Lane) -> &mut LaneAccount {
         match lane {
             Lane::Light => &mut self.light,
             Lane::Heavy => &mut self.heavy,
@@ -352,7 +352,7 @@ impl Backend {
     pub(super) fn lingers(&self, charge: &Charge) -> Duration {
         match self.budget.memory().max {
             Some(max) if charge.light => {
-                let light = shares::light(max.get()).max(1);
+                let light = fractions::light(max.get()).max(1);
                 self.linger.mul_f64((charge.bytes as f64 / light as f64).min(1.0))
             }
             _ => self.linger,

@@ -3,8 +3,8 @@
 //! it; a heavy one never uses the light lane.
 
 use super::{
+    fractions::{self, percent_of},
     policy::{BackendBudget, Limit, Sharing, SlowLane},
-    shares::{self, percent_of},
 };
 use crate::base::share::Amount;
 
@@ -57,7 +57,7 @@ impl Budget {
     /// Light queries need no more of the memory than a small part, and fit the light lane of every proxy; without a budget
     /// of memory, all are light.
     pub(super) fn is_light(&self, bytes: u64) -> bool {
-        self.memory.max.is_none_or(|max| bytes <= shares::light_each(max.get(), self.replicas()))
+        self.memory.max.is_none_or(|max| bytes <= fractions::light_each(max.get(), self.replicas()))
     }
 
     pub(super) const fn replicas(&self) -> u64 {
@@ -66,8 +66,8 @@ impl Budget {
 
     /// The part of the heavy lane that needs no lease; zero where nothing is bounded.
     pub(super) fn fixed(&self) -> Amount {
-        let fixed = |whole: u64| shares::fixed(whole, self.sharing, shares::TENTH);
-        let slots = self.queries.max.map_or(0, |max| shares::heavy_slots(max.get()));
+        let fixed = |whole: u64| fractions::fixed(whole, self.sharing, fractions::TENTH);
+        let slots = self.queries.max.map_or(0, |max| fractions::heavy_slots(max.get()));
         Amount {
             bytes: fixed(self.heavy_memory().unwrap_or(0)),
             // One each, where there are that many.
@@ -79,8 +79,8 @@ impl Budget {
     pub(super) fn pool(&self) -> Option<Amount> {
         let memory = self.memory.enforced()?;
         let whole = Amount {
-            bytes: shares::heavy_memory(memory),
-            queries: shares::heavy_slots(self.queries.enforced()?),
+            bytes: fractions::heavy_memory(memory),
+            queries: fractions::heavy_slots(self.queries.enforced()?),
         };
         let replicas = self.replicas();
         let all_fixed = self.fixed().zip(Amount::NONE, |fixed, _| fixed * replicas);
@@ -93,7 +93,7 @@ impl Budget {
         let pool = self.pool()?;
         let open = window.saturating_sub(self.fixed_within(window).saturating_mul(self.replicas()));
         let fixed = self.fixed().queries.saturating_mul(self.replicas());
-        let places = places.map_or(u64::MAX, |all| shares::heavy_slots(all).saturating_sub(fixed));
+        let places = places.map_or(u64::MAX, |all| fractions::heavy_slots(all).saturating_sub(fixed));
         Some(Amount { bytes: pool.bytes.min(open.max(alone)), queries: pool.queries.min(places) })
     }
 
@@ -103,7 +103,7 @@ impl Budget {
         let slots = self.whole(Lane::Heavy).slots;
         // All proxies that lease share them by the size of the pool.
         let places = places.filter(|_| self.pool().is_none());
-        let places = places.map(|all| (shares::heavy_slots(all) / self.replicas()).max(1));
+        let places = places.map(|all| (fractions::heavy_slots(all) / self.replicas()).max(1));
         [slots, places].into_iter().flatten().min()
     }
 
@@ -132,7 +132,7 @@ impl Budget {
 
     /// The heaviest query that this proxy can ever run: the fixed part of the others is never lent.
     pub(super) fn heaviest(&self) -> Option<u64> {
-        self.memory.max.map(|max| shares::heaviest(max.get(), self.sharing))
+        self.memory.max.map(|max| fractions::heaviest(max.get(), self.sharing))
     }
 
     /// Bytes of the whole budget, whether it is enforced or only watched.
@@ -147,7 +147,7 @@ impl Budget {
 
     /// Bytes of the heavy lane, whether they are enforced or only watched.
     pub(super) fn heavy_memory(&self) -> Option<u64> {
-        self.memory.max.map(|max| shares::heavy_memory(max.get()))
+        self.memory.max.map(|max| fractions::heavy_memory(max.get()))
     }
 
     /// The share of the slow lane, whose queries draw on the other lanes as well.
@@ -162,8 +162,8 @@ impl Budget {
         let (memory, slots) = (self.memory.enforced(), self.queries.enforced());
         match lane {
             Lane::Light => Open {
-                memory: memory.map(|max| shares::light_memory(max) / self.replicas()),
-                slots: slots.map(|max| shares::light_slots(max) / self.replicas()),
+                memory: memory.map(|max| fractions::light_memory(max) / self.replicas()),
+                slots: slots.map(|max| fractions::light_slots(max) / self.replicas()),
             },
             Lane::Heavy => {
                 let here = self.fixed().plus(self.leased);

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use super::{
     admission::Admission,
     backend::{BackendDemand, BackendLease},
+    in_flight_share::Backlog,
     lane::Lane,
-    part::Waiting,
     policy::Rate,
     queue::Queue,
     quota::{QuotaDemand, QuotaLease, QuotaUse},
@@ -78,7 +78,7 @@ impl Admission {
     pub fn set_tenant_leased(self: &Arc<Self>, tenant: &TenantId, leased: Amount, until: Instant) {
         self.change(|state, now, ready| {
             if let Some(slot) = state.tenants.find(tenant) {
-                state.tenants.get_mut(slot).part.lease(leased, until);
+                state.tenants.get_mut(slot).in_flight.lease(leased, until);
                 state.unpark_tenant(slot);
                 *ready = state.dispatch(now);
             }
@@ -134,18 +134,18 @@ impl State {
     fn draw_in_tenants(&mut self, most: usize, now: Instant) -> Vec<TenantDemand> {
         let (mut demands, clock) = (Vec::new(), self.tenants.clock);
         let listed = self.tenants.take_listed();
-        let waiting = if listed.is_empty() { HashMap::new() } else { self.waiting_by_tenant() };
+        let backlogs = if listed.is_empty() { HashMap::new() } else { self.backlogs() };
         for slot in listed {
-            let waiting = waiting.get(&slot).copied().unwrap_or_default();
+            let backlog = backlogs.get(&slot).copied().unwrap_or_default();
             let account = self.tenants.get_mut(slot);
-            let in_flight = account.draw_in(&waiting, now);
+            let in_flight = account.draw_in(&backlog, now);
             let rates: Vec<_> = account.buckets.demands(now).collect();
             let quotas = account.quotas.draw_in(clock, now);
             if in_flight.is_some() || !rates.is_empty() || !quotas.is_empty() {
-                let holds = account.part.is_leased();
+                let holds = account.in_flight.is_leased();
                 let busy = account.asked.both(now).into_iter().max();
                 let tenant = account.id.clone();
-                let is_waiting = waiting.first.is_some();
+                let is_waiting = backlog.first.is_some();
                 let demand = TenantDemand { tenant, in_flight, is_waiting, rates, quotas };
                 demands.push((Reverse((holds, busy)), demand));
             }
@@ -159,18 +159,18 @@ impl State {
 
     /// The waiting queries of each tenant. Those that wait for the backend's lease are among them: a tenant that gave up its
     /// own meanwhile would have to ask for it again when that is there, and so on in turns.
-    fn waiting_by_tenant(&self) -> HashMap<usize, Waiting> {
-        let mut all: HashMap<usize, Waiting> = HashMap::new();
+    fn backlogs(&self) -> HashMap<usize, Backlog> {
+        let mut all: HashMap<usize, Backlog> = HashMap::new();
         let queues = self.backends.iter().flat_map(|backend| Lane::ALL.map(|lane| &backend.lane(lane).queue));
         for waiter in queues.flat_map(Queue::iter) {
             let (this, bytes) = ((waiter.id, waiter.charge.bytes), waiter.charge.bytes);
             for tenant in &waiter.charge.payers {
-                let waiting = all.entry(*tenant).or_default();
-                waiting.all.add(bytes);
+                let backlog = all.entry(*tenant).or_default();
+                backlog.all.add(bytes);
                 if !waiter.charge.light {
-                    waiting.heavy.add(bytes);
+                    backlog.heavy.add(bytes);
                 }
-                waiting.first = Some(waiting.first.map_or(this, |first| first.min(this)));
+                backlog.first = Some(backlog.first.map_or(this, |first| first.min(this)));
             }
         }
         all

@@ -12,23 +12,23 @@
 //! accounts; nothing is held while waiting. A permit's drop is the only way back of its share, and a freed share goes
 //! to the waiter whose turn it is before anybody else can ask.
 
-mod account;
 mod admission;
 mod backend;
 mod charge;
-mod drawn;
 mod effective;
-mod governed;
+mod fractions;
+mod in_flight_share;
 #[cfg(test)]
 mod invariants;
 mod lane;
-mod lately;
+mod lane_account;
 pub mod layer;
 mod leased;
-mod part;
+mod local_rate;
 mod per_query;
 mod permit;
 mod policy;
+mod prefetched;
 mod preflight;
 mod queue;
 mod quota;
@@ -37,11 +37,11 @@ mod recorded;
 mod refusal;
 mod request;
 mod scheduler;
-mod shares;
 mod snapshot;
 mod state;
 mod tenants;
 mod thresholds;
+mod tumbling_window;
 mod usage;
 mod victim;
 mod wait;
@@ -51,6 +51,7 @@ pub use admission::{Admission, Admitted};
 pub use backend::{BackendDemand, BackendLease};
 pub use charge::{Actual, End};
 pub use effective::{EffectiveLimit, LimitTable, LimitTexts};
+pub use fractions::{heaviest, light, light_each};
 pub use lane::Lane;
 pub use layer::{Admissible, Admit, AdmitLayer, CheckRateLayer, HoldLayer, Permitted, RateLimited};
 pub use leased::TenantDemand;
@@ -61,10 +62,9 @@ pub use policy::{
     Sharing, SlowLane, TenantPolicy, Written,
 };
 pub use quota::{QuotaDemand, QuotaLease, QuotaUse};
-pub use recorded::{Place, Recorded, RecordedLimits};
+pub use recorded::{Recorded, RecordedLimits, RecordedOutcome};
 pub use refusal::{LimitName, Refusal, Scope, ShadowHit};
 pub use request::{AdmissionRequest, Charged};
-pub use shares::{heaviest, light, light_each};
 pub use snapshot::{BackendSnapshot, LaneSnapshot, Snapshot, TenantSnapshot};
 pub use thresholds::MemoryThresholds;
 pub use victim::{Candidate, victim};

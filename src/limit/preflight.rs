@@ -9,7 +9,7 @@ use super::{
     per_query::SoftHit,
     policy::{Limit, Mode},
     quota::{OverQuota, Room},
-    rate::{Buckets, Over, Verdict},
+    rate::{Buckets, Over, OverRate},
     refusal::{LimitName, Refusal, Scope, ShadowHit},
     request::{AdmissionRequest, Charged},
     state::State,
@@ -29,7 +29,11 @@ impl State {
         let wide = (heavy, backend.budget.memory().mode, Scope::Backend(Arc::clone(&backend.name)));
         let narrow = charge.payers.iter().zip(&request.payers).map(|(slot, tenant)| {
             let account = self.tenants.get(*slot);
-            (account.part.heaviest(), account.policy.in_flight.memory.mode, Scope::Tenant(tenant.clone()))
+            (
+                account.in_flight.heaviest(),
+                account.policy.in_flight.memory.mode,
+                Scope::Tenant(tenant.clone()),
+            )
         });
         for (max, mode, scope) in narrow.chain([wide]) {
             let Some(max) = max.filter(|max| charge.bytes > *max && mode != Mode::Off) else { continue };
@@ -64,8 +68,8 @@ impl State {
                     }
                     _ => Ok(()),
                 };
-                weigh(queries, LimitName::RateQueries, Estimate::exact(1), tenant, shadow)?;
-                weigh(samples, LimitName::RateSamples, request.cost.samples, tenant, shadow)
+                enforce_rate(queries, LimitName::RateQueries, Estimate::exact(1), tenant, shadow)?;
+                enforce_rate(samples, LimitName::RateSamples, request.cost.samples, tenant, shadow)
             },
             |buckets| match request.charged {
                 Charged::Nothing => buckets.undo(1, request.cost.samples.value, now),
@@ -91,7 +95,7 @@ impl State {
         let clock = self.tenants.clock;
         for (slot, tenant) in payers.iter().zip(&request.payers) {
             let over = self.tenants.get_mut(*slot).quotas.over(request.cost.samples.value, clock, now);
-            soft = soft.or(weigh_quotas(&over, request.cost.samples, tenant, shadow)?);
+            soft = soft.or(enforce_quotas(&over, request.cost.samples, tenant, shadow)?);
         }
         Ok(soft)
     }
@@ -125,7 +129,7 @@ impl State {
         let mut shadow = Vec::new();
         let take = |buckets: &mut Buckets, payer: usize| {
             let verdict = buckets.take_query(now);
-            weigh(verdict, LimitName::RateQueries, Estimate::exact(1), &payers[payer], &mut shadow)
+            enforce_rate(verdict, LimitName::RateQueries, Estimate::exact(1), &payers[payer], &mut shadow)
         };
         self.take_from_all(&slots, take, |buckets| buckets.undo(1, 0, now), now)?;
         Ok(shadow)
@@ -193,7 +197,7 @@ impl State {
 
 /// The verdict on a query of this number of samples over quotas of a tenant. Gives the first that it is over while it may run in
 /// the slow lane.
-pub(super) fn weigh_quotas(
+pub(super) fn enforce_quotas(
     over: &[OverQuota],
     samples: Estimate,
     tenant: &TenantId,
@@ -213,28 +217,28 @@ pub(super) fn weigh_quotas(
             Room::Within | Room::Slow => {}
             Room::None(over) => {
                 let observed = if over == Over::Never { samples } else { Estimate::exact(used) };
-                weigh(Err(Verdict { over, mode, max }), limit, observed, tenant, shadow)?;
+                enforce_rate(Err(OverRate { over, mode, max }), limit, observed, tenant, shadow)?;
             }
         }
     }
     Ok(soft)
 }
 
-pub(super) fn weigh(
-    verdict: Result<(), Verdict>,
+pub(super) fn enforce_rate(
+    result: Result<(), OverRate>,
     limit: LimitName,
     observed: Estimate,
     tenant: &TenantId,
     shadow: &mut Vec<ShadowHit>,
 ) -> Result<(), Refusal> {
-    let Err(verdict) = verdict else { return Ok(()) };
-    let (kind, retry_after) = match verdict.over {
+    let Err(over) = result else { return Ok(()) };
+    let (kind, retry_after) = match over.over {
         Over::NotYet(wait) => (ErrorKind::RateLimited, Some(wait)),
         Over::Never => (ErrorKind::LimitExceeded, None),
     };
-    let over = Refusal::exceeded(limit, observed, verdict.max, Scope::Tenant(tenant.clone()));
-    let refusal = Refusal { kind, retry_after, ..over };
-    if verdict.mode == Mode::Enforce {
+    let exceeded = Refusal::exceeded(limit, observed, over.max, Scope::Tenant(tenant.clone()));
+    let refusal = Refusal { kind, retry_after, ..exceeded };
+    if over.mode == Mode::Enforce {
         return Err(refusal);
     }
     shadow.push(refusal);

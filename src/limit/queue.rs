@@ -1,13 +1,13 @@
 //! The order of the queries that wait for one lane of a backend: self-clocked fair queueing, which is deficit round
 //! robin without the rounds.
 //!
-//! Every share (a tenant's queries of one class) has a virtual start, and its turn comes at the start plus the cost of
+//! Every sub-queue (a tenant's queries of one class) has a virtual start, and its turn comes at the start plus the cost of
 //! its next query. The earliest turn is next, and its start moves on by its cost. So a cheap query comes before an
 //! expensive one that arrived with it, and an expensive one is passed only until others had the same cost. Inside a
-//! share the same is done once more between flows: an actor's queries of similar cost, first in, first out.
+//! sub-queue the same is done once more between flows: an actor's queries of similar cost, first in, first out.
 //!
 //! The order is strict: a query whose turn it is and that finds no room at the backend holds up all behind it, but for
-//! those whom [`Verdict`] lets pass. A share whose tenant has no room is parked and costs nothing until its tenant gets
+//! those whom [`Verdict`] lets pass. A sub-queue whose tenant has no room is parked and costs nothing until its tenant gets
 //! some.
 
 use std::{
@@ -49,7 +49,7 @@ pub(super) enum Verdict {
     Parks(Parked),
 }
 
-/// The account whose room a share waits for, out of the order.
+/// The account whose room a sub-queue waits for, out of the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parked {
     /// Its tenant's.
@@ -58,7 +58,7 @@ pub(super) enum Parked {
     ForSlowLane,
 }
 
-/// Under which the shares that wait for the slow lane are kept, in place of a tenant's number.
+/// Under which the sub-queues that wait for the slow lane are kept, in place of a tenant's number.
 const SLOW_LANE: usize = usize::MAX;
 
 /// Bytes that every query counts for beside its own, so that small ones are not free.
@@ -66,7 +66,7 @@ const TURN: u64 = 1 << 20;
 /// Shares looked at behind one that holds them up, for one that may pass.
 const PASSING_MAX: usize = 256;
 
-/// The cost of a query to its share and its flow.
+/// The cost of a query to its sub-queue and its flow.
 fn cost(charge: &Charge) -> u128 {
     u128::from(charge.bytes) + u128::from(TURN)
 }
@@ -77,14 +77,14 @@ fn band(charge: &Charge) -> u32 {
 }
 
 /// A tenant's queries of one class, in the slow lane or not.
-type ShareKey = (Payers, usize, bool);
+type SubQueueKey = (Payers, usize, bool);
 
-fn key_of(charge: &Charge) -> ShareKey {
+fn key_of(charge: &Charge) -> SubQueueKey {
     (charge.payers.clone(), charge.class, charge.slow)
 }
 
-/// Before every share.
-fn first_key() -> ShareKey {
+/// Before every sub-queue.
+fn first_key() -> SubQueueKey {
     (Payers::new(), 0, false)
 }
 
@@ -104,16 +104,16 @@ impl Flow {
 }
 
 #[derive(Debug, Default)]
-struct Share {
+struct SubQueue {
     start: u128,
-    /// Its place in the order of shares.
+    /// Its place in the order of sub-queues.
     turn: u128,
     clock: u128,
     parked: Option<Parked>,
     flows: Vec<Flow>,
 }
 
-/// The best candidate of one share.
+/// The best candidate of one sub-queue.
 struct Offer {
     /// The flow that runs.
     runs: Option<usize>,
@@ -123,7 +123,7 @@ struct Offer {
     parks: Option<Parked>,
 }
 
-impl Share {
+impl SubQueue {
     /// When the turn of its next query is.
     fn next_turn(&self) -> u128 {
         let first = self.flows.iter().min_by_key(|flow| flow.turn());
@@ -180,11 +180,11 @@ impl Share {
 /// The queue of one lane of one backend.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    shares: HashMap<ShareKey, Share>,
+    queues: HashMap<SubQueueKey, SubQueue>,
     /// Shares that are not parked, by turn.
-    order: BTreeSet<(u128, ShareKey)>,
+    order: BTreeSet<(u128, SubQueueKey)>,
     /// Shares that are, by each tenant that pays for them, or under [`SLOW_LANE`].
-    parked: BTreeSet<(usize, ShareKey)>,
+    parked: BTreeSet<(usize, SubQueueKey)>,
     clock: u128,
     len: usize,
 }
@@ -209,15 +209,17 @@ impl Queue {
     pub(super) fn push(&mut self, waiter: Waiter) {
         let key = key_of(&waiter.charge);
         let clock = self.clock;
-        let share =
-            self.shares.entry(key.clone()).or_insert_with(|| Share { start: clock, ..Share::default() });
+        let queue = self
+            .queues
+            .entry(key.clone())
+            .or_insert_with(|| SubQueue { start: clock, ..SubQueue::default() });
         let band = band(&waiter.charge);
-        match share.flows.iter_mut().find(|flow| flow.band == band && flow.actor == waiter.actor) {
+        match queue.flows.iter_mut().find(|flow| flow.band == band && flow.actor == waiter.actor) {
             Some(flow) => flow.waiters.push_back(waiter),
-            None => share.flows.push(Flow {
+            None => queue.flows.push(Flow {
                 actor: Arc::clone(&waiter.actor),
                 band,
-                start: share.clock,
+                start: queue.clock,
                 waiters: VecDeque::from([waiter]),
             }),
         }
@@ -235,8 +237,8 @@ impl Queue {
         let (mut chosen, mut last, mut held_up, mut behind) = (None, None, None, 0);
         let mut parks = Vec::new();
         for (turn, key) in &self.order {
-            let Some(share) = self.shares.get(key) else { continue };
-            let offer = share.offer(held_up, &mut room);
+            let Some(queue) = self.queues.get(key) else { continue };
+            let offer = queue.offer(held_up, &mut room);
             if let Some(flow) = offer.runs {
                 chosen = Some((*turn, key.clone(), flow));
                 break;
@@ -258,16 +260,16 @@ impl Queue {
         }
         let (turn, key, flow) = chosen.or(last)?;
         self.clock = self.clock.max(turn);
-        let waiter = self.shares.get_mut(&key)?.take(flow)?;
+        let waiter = self.queues.get_mut(&key)?.take(flow)?;
         self.len -= 1;
         self.put_in_order(&key);
         Some(waiter)
     }
 
-    fn park(&mut self, key: &ShareKey, parked: Parked) {
-        let Some(share) = self.shares.get_mut(key) else { return };
-        self.order.remove(&(share.turn, key.clone()));
-        share.parked = Some(parked);
+    fn park(&mut self, key: &SubQueueKey, parked: Parked) {
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        self.order.remove(&(queue.turn, key.clone()));
+        queue.parked = Some(parked);
         match parked {
             Parked::ForTenant => self.parked.extend(key.0.iter().map(|tenant| (*tenant, key.clone()))),
             Parked::ForSlowLane => _ = self.parked.insert((SLOW_LANE, key.clone())),
@@ -278,8 +280,8 @@ impl Queue {
     /// it after taking its place.
     pub(super) fn longest_of(&self, tenant: usize, actor: &Arc<str>) -> Option<(Charge, u64)> {
         let mut waiting: HashMap<&Arc<str>, (usize, &Waiter)> = HashMap::new();
-        let mine = self.shares.iter().filter(|((payers, ..), _)| payers.contains(&tenant));
-        for waiter in mine.flat_map(|(_, share)| &share.flows).flat_map(|flow| &flow.waiters) {
+        let mine = self.queues.iter().filter(|((payers, ..), _)| payers.contains(&tenant));
+        for waiter in mine.flat_map(|(_, queue)| &queue.flows).flat_map(|flow| &flow.waiters) {
             let (count, newest) = waiting.entry(&waiter.actor).or_insert((0, waiter));
             *count += 1;
             if waiter.id > newest.id {
@@ -294,14 +296,14 @@ impl Queue {
     /// Takes out one that gave up; `None` when it was handed over already.
     pub(super) fn remove(&mut self, charge: &Charge, id: u64) -> Option<Waiter> {
         let key = key_of(charge);
-        let share = self.shares.get_mut(&key)?;
-        let (at, place) = share
+        let queue = self.queues.get_mut(&key)?;
+        let (at, place) = queue
             .flows
             .iter()
             .enumerate()
             .find_map(|(at, flow)| Some((at, flow.waiters.iter().position(|waiter| waiter.id == id)?)))?;
-        let waiter = share.flows.get_mut(at)?.waiters.remove(place)?;
-        share.flows.retain(|flow| !flow.waiters.is_empty());
+        let waiter = queue.flows.get_mut(at)?.waiters.remove(place)?;
+        queue.flows.retain(|flow| !flow.waiters.is_empty());
         self.len -= 1;
         self.put_in_order(&key);
         Some(waiter)
@@ -310,16 +312,16 @@ impl Queue {
     /// Takes out everybody.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = Waiter> {
         let all = std::mem::take(self);
-        all.shares.into_values().flat_map(|share| share.flows).flat_map(|flow| flow.waiters)
+        all.queues.into_values().flat_map(|queue| queue.flows).flat_map(|flow| flow.waiters)
     }
 
-    /// A tenant got room: its parked shares are looked at again. While they were parked they earned no turns.
+    /// A tenant got room: its parked sub-queues are looked at again. While they were parked they earned no turns.
     pub(super) fn unpark(&mut self, tenant: usize) {
         let of_tenant = self.parked.range((tenant, first_key())..).take_while(|(of, _)| *of == tenant);
         let keys: Vec<_> = of_tenant.map(|(_, key)| key.clone()).collect();
         for key in keys {
-            if let Some(share) = self.shares.get_mut(&key) {
-                share.start = share.start.max(self.clock);
+            if let Some(queue) = self.queues.get_mut(&key) {
+                queue.start = queue.start.max(self.clock);
             }
             self.put_in_order(&key);
         }
@@ -330,11 +332,11 @@ impl Queue {
         self.unpark(SLOW_LANE);
     }
 
-    /// Gives a share the place that its next query has now; an empty one goes.
-    fn put_in_order(&mut self, key: &ShareKey) {
-        let Some(share) = self.shares.get_mut(key) else { return };
-        self.order.remove(&(share.turn, key.clone()));
-        match share.parked.take() {
+    /// Gives a sub-queue the place that its next query has now; an empty one goes.
+    fn put_in_order(&mut self, key: &SubQueueKey) {
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        self.order.remove(&(queue.turn, key.clone()));
+        match queue.parked.take() {
             None => {}
             Some(Parked::ForSlowLane) => _ = self.parked.remove(&(SLOW_LANE, key.clone())),
             Some(Parked::ForTenant) => {
@@ -343,24 +345,24 @@ impl Queue {
                 }
             }
         }
-        if share.flows.is_empty() {
-            self.shares.remove(key);
-            if self.shares.is_empty() {
+        if queue.flows.is_empty() {
+            self.queues.remove(key);
+            if self.queues.is_empty() {
                 self.clock = 0;
             }
             return;
         }
-        share.turn = share.next_turn();
-        self.order.insert((share.turn, key.clone()));
+        queue.turn = queue.next_turn();
+        self.order.insert((queue.turn, key.clone()));
     }
 
     /// The sum that queries waiting for the backend need, and the number of their tenants.
     pub(super) fn waiting(&self) -> (Amount, u64) {
-        let for_backend = self.shares.iter().filter(|(_, share)| share.parked.is_none());
+        let for_backend = self.queues.iter().filter(|(_, queue)| queue.parked.is_none());
         let (mut sum, mut tenants) = (Amount::NONE, BTreeSet::<usize>::new());
-        for ((payers, ..), share) in for_backend {
+        for ((payers, ..), queue) in for_backend {
             tenants.extend(payers.first());
-            for waiter in share.flows.iter().flat_map(|flow| &flow.waiters) {
+            for waiter in queue.flows.iter().flat_map(|flow| &flow.waiters) {
                 sum = sum.plus(Amount { bytes: waiter.charge.bytes, queries: 1 });
             }
         }
@@ -369,42 +371,42 @@ impl Queue {
 
     /// All that wait, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Waiter> {
-        self.shares.values().flat_map(|share| &share.flows).flat_map(|flow| &flow.waiters)
+        self.queues.values().flat_map(|queue| &queue.flows).flat_map(|flow| &flow.waiters)
     }
 
     /// The next waiter if the backend had room; `None` when nobody waits for it.
     pub(super) fn first(&self) -> Option<&Waiter> {
         let (_, key) = self.order.first()?;
-        self.shares.get(key)?.flows.iter().min_by_key(|flow| flow.turn())?.waiters.front()
+        self.queues.get(key)?.flows.iter().min_by_key(|flow| flow.turn())?.waiters.front()
     }
 }
 
 #[cfg(test)]
 impl Queue {
-    /// The next of every share that is not parked, in the order of turns, and all of their flows' next.
+    /// The next of every sub-queue that is not parked, in the order of turns, and all of their flows' next.
     pub(super) fn fronts(&self) -> impl Iterator<Item = &Waiter> {
-        let shares = self.order.iter().filter_map(|(_, key)| self.shares.get(key));
-        shares.flat_map(|share| &share.flows).filter_map(|flow| flow.waiters.front())
+        let queues = self.order.iter().filter_map(|(_, key)| self.queues.get(key));
+        queues.flat_map(|queue| &queue.flows).filter_map(|flow| flow.waiters.front())
     }
 
-    /// The next of every parked share.
+    /// The next of every parked sub-queue.
     pub(super) fn parked_fronts(&self) -> impl Iterator<Item = &Waiter> {
-        let shares = self.shares.values().filter(|share| share.parked.is_some());
-        shares.filter_map(|share| share.flows.iter().min_by_key(|flow| flow.turn())?.waiters.front())
+        let queues = self.queues.values().filter(|queue| queue.parked.is_some());
+        queues.filter_map(|queue| queue.flows.iter().min_by_key(|flow| flow.turn())?.waiters.front())
     }
 
-    /// Whether the order, the shares and the count agree.
+    /// Whether the order, the sub-queues and the count agree.
     pub(super) fn is_sound(&self) -> bool {
-        let in_order = self.shares.iter().all(|(key, share)| {
+        let in_order = self.queues.iter().all(|(key, queue)| {
             let (for_tenant, for_slow_lane) =
-                (share.parked == Some(Parked::ForTenant), share.parked == Some(Parked::ForSlowLane));
-            self.order.contains(&(share.turn, key.clone())) == share.parked.is_none()
+                (queue.parked == Some(Parked::ForTenant), queue.parked == Some(Parked::ForSlowLane));
+            self.order.contains(&(queue.turn, key.clone())) == queue.parked.is_none()
                 && key.0.iter().all(|tenant| self.parked.contains(&(*tenant, key.clone())) == for_tenant)
                 && self.parked.contains(&(SLOW_LANE, key.clone())) == for_slow_lane
-                && !share.flows.is_empty()
-                && share.flows.iter().all(|flow| !flow.waiters.is_empty())
+                && !queue.flows.is_empty()
+                && queue.flows.iter().all(|flow| !flow.waiters.is_empty())
         });
-        let placed = self.shares.values().filter(|share| share.parked.is_none()).count();
+        let placed = self.queues.values().filter(|queue| queue.parked.is_none()).count();
         in_order && self.order.len() == placed && self.iter().count() == self.len
     }
 }

@@ -10,10 +10,10 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{
-    lately::Lately,
+    fractions,
     policy::{Mode, Rate, RateLimit, Rates, Sharing},
     rate::Over,
-    shares,
+    tumbling_window::TumblingWindow,
 };
 use crate::base::share::{Amount, Demand, TokenKind};
 
@@ -139,17 +139,17 @@ struct Quota {
     others: u64,
     leased: u64,
     until: Option<Instant>,
-    lately: Lately<u64>,
+    lately: TumblingWindow<u64>,
     /// The most that a query lacked of late.
-    lacked: Lately<u64>,
+    lacked: TumblingWindow<u64>,
 }
 
 impl Quota {
     fn new(limit: RateLimit, sharing: Sharing) -> Option<Self> {
         let rate = limit.rate.filter(|_| limit.mode != Mode::Off)?;
-        let (fixed, pool) = shares::divide(rate.count.get(), sharing, shares::TENTH, 1);
+        let (fixed, pool) = fractions::divide(rate.count.get(), sharing, fractions::TENTH, 1);
         let sharers = if sharing.leased { sharing.replicas_max.get() } else { 1 };
-        let grace = shares::quota_grace(rate.count.get()) / sharers;
+        let grace = fractions::quota_grace(rate.count.get()) / sharers;
         Some(Self {
             rate,
             mode: limit.mode,
@@ -161,8 +161,8 @@ impl Quota {
             others: 0,
             leased: 0,
             until: None,
-            lately: Lately::default(),
-            lacked: Lately::default(),
+            lately: TumblingWindow::default(),
+            lacked: TumblingWindow::default(),
         })
     }
 
@@ -275,7 +275,7 @@ impl Quotas {
             let room = quota.room(kind.of(samples), clock, now);
             let used = quota.used.saturating_add(quota.others).saturating_add(kind.of(samples));
             let max = quota.rate.count.get();
-            let refused_over = max.saturating_add(shares::quota_grace(max));
+            let refused_over = max.saturating_add(fractions::quota_grace(max));
             OverQuota { kind, mode: quota.mode, room, used, max, refused_over }
         });
         over.filter(|over| over.room != Room::Within).collect()

@@ -1,17 +1,18 @@
-//! Rate limits of a tenant: a leaky bucket for queries and one for samples, each a limiter of governor.
+//! Rate limits of a tenant: a bucket for queries and one for samples, by the generic cell rate algorithm (GCRA).
 //!
-//! With a store a bucket is divided: a fixed part of it is this proxy's, and the rest is shared with the other proxies,
-//! which draw its tokens ahead. A query may take from both at once, as governor's limiter cannot: the part is a plain level.
+//! A rate that no other proxy shares is governor's limiter ([`LocalRate`]). Beside a store a bucket is a fixed part and
+//! tokens fetched ahead from the pool of all proxies ([`SharedRate`]): a query takes from both at once, which governor's
+//! limiter cannot, so the fixed part is a [`Level`].
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{
-    drawn::Drawn,
-    governed::Governed,
+    fractions,
+    local_rate::LocalRate,
     policy::{Mode, Rate, RateLimit, Rates, Sharing},
-    shares,
+    prefetched::Prefetched,
 };
 use crate::base::share::{TokenDemand, TokenKind};
 
@@ -90,40 +91,40 @@ pub(super) struct Bucket {
 /// The tokens of a bucket.
 #[derive(Debug)]
 enum Tokens {
-    /// Those of the whole rate.
-    Whole(Governed),
-    /// A part of it.
-    Part(Part),
+    /// Of a rate that no other proxy shares.
+    Local(LocalRate),
+    /// Of a rate that all proxies share.
+    Shared(SharedRate),
 }
 
-/// The tokens that a proxy has beside others.
+/// The tokens of one proxy of several.
 #[derive(Debug)]
-struct Part {
+struct SharedRate {
     /// This proxy's own.
     fixed: Level,
     /// The part of the count that all proxies draw from.
     pool: u64,
-    drawn: Drawn,
+    prefetched: Prefetched,
 }
 
-impl Part {
+impl SharedRate {
     fn available(&self, now: Instant) -> u64 {
-        self.fixed.available(now).saturating_add(self.drawn.usable(now))
+        self.fixed.available(now).saturating_add(self.prefetched.usable(now))
     }
 
     /// Takes `amount` out, of the fixed part first.
     fn take(&mut self, amount: u64, rate: Rate, now: Instant) -> Result<(), Over> {
         let here = self.fixed.available(now);
         let beyond = amount.saturating_sub(here);
-        if beyond > self.drawn.usable(now) {
-            self.drawn.lacked(beyond, now);
+        if beyond > self.prefetched.usable(now) {
+            self.prefetched.lacked(beyond, now);
             // The fixed part alone, or the whole rate for what is larger.
             let whole = Level { count: rate.count.get(), ..self.fixed };
             let level = if amount > self.fixed.count { whole } else { self.fixed };
             return Err(Over::NotYet(level.wait(amount, now)));
         }
         self.fixed.take(amount - beyond, now);
-        self.drawn.spend(beyond, amount, now);
+        self.prefetched.spend(beyond, amount, now);
         Ok(())
     }
 
@@ -136,11 +137,13 @@ impl Part {
 impl Bucket {
     fn new(limit: RateLimit, sharing: Sharing) -> Option<Self> {
         let rate = limit.rate.filter(|_| limit.mode != Mode::Off)?;
-        let tokens = match shares::divide(rate.count.get(), sharing, shares::HALF, 1) {
-            (_, 0) => Tokens::Whole(Governed::new(rate)?),
-            (fixed, pool) => {
-                Tokens::Part(Part { fixed: Level::new(fixed, rate.per), pool, drawn: Drawn::default() })
-            }
+        let tokens = match fractions::divide(rate.count.get(), sharing, fractions::HALF, 1) {
+            (_, 0) => Tokens::Local(LocalRate::new(rate)?),
+            (fixed, pool) => Tokens::Shared(SharedRate {
+                fixed: Level::new(fixed, rate.per),
+                pool,
+                prefetched: Prefetched::default(),
+            }),
         };
         Some(Self { rate, mode: limit.mode, tokens, returns: Level::new(rate.count.get(), rate.per) })
     }
@@ -148,8 +151,8 @@ impl Bucket {
     /// The most at once: the fixed parts of the others are never lent.
     const fn most(&self) -> u64 {
         match &self.tokens {
-            Tokens::Whole(_) => self.rate.count.get(),
-            Tokens::Part(Part { fixed, pool, .. }) => fixed.count.saturating_add(*pool),
+            Tokens::Local(_) => self.rate.count.get(),
+            Tokens::Shared(SharedRate { fixed, pool, .. }) => fixed.count.saturating_add(*pool),
         }
     }
 
@@ -158,16 +161,16 @@ impl Bucket {
             return Err(Over::Never);
         }
         match &mut self.tokens {
-            Tokens::Whole(governed) => governed.take(amount, now),
-            Tokens::Part(part) => part.take(amount, self.rate, now),
+            Tokens::Local(local) => local.take(amount, now),
+            Tokens::Shared(shared) => shared.take(amount, self.rate, now),
         }
     }
 
     /// Puts back what was taken.
     fn give_back(&mut self, amount: u64, now: Instant) {
         match &mut self.tokens {
-            Tokens::Whole(governed) => governed.give_back(amount, now),
-            Tokens::Part(part) => part.fixed.give_back(amount, now),
+            Tokens::Local(local) => local.give_back(amount, now),
+            Tokens::Shared(shared) => shared.fixed.give_back(amount, now),
         }
     }
 
@@ -175,32 +178,32 @@ impl Bucket {
     /// a full bucket has beside the query.
     fn payable(&self, debt: u64, amount: u64, now: Instant) -> u64 {
         match &self.tokens {
-            Tokens::Whole(_) => debt.min(self.most().saturating_sub(amount)),
-            Tokens::Part(part) => debt.min(part.available(now)),
+            Tokens::Local(_) => debt.min(self.most().saturating_sub(amount)),
+            Tokens::Shared(shared) => debt.min(shared.available(now)),
         }
     }
 
-    fn part(&mut self) -> Option<&mut Part> {
+    fn shared(&mut self) -> Option<&mut SharedRate> {
         match &mut self.tokens {
-            Tokens::Whole(_) => None,
-            Tokens::Part(part) => Some(part),
+            Tokens::Local(_) => None,
+            Tokens::Shared(shared) => Some(shared),
         }
     }
 
     /// The shared part of the rate, and the demand for its tokens.
     fn demand(&mut self, now: Instant) -> Option<(Rate, TokenDemand)> {
         let per = self.rate.per;
-        let part = self.part()?;
-        let pool = Rate { count: part.pool.try_into().ok()?, per };
-        let TokenDemand { stock, wants, claim } = part.drawn.demand(part.is_low(now), now)?;
-        let demand = TokenDemand { stock, wants: wants.min(part.pool), claim: claim.min(part.pool) };
+        let shared = self.shared()?;
+        let pool = Rate { count: shared.pool.try_into().ok()?, per };
+        let TokenDemand { stock, wants, claim } = shared.prefetched.demand(shared.is_low(now), now)?;
+        let demand = TokenDemand { stock, wants: wants.min(shared.pool), claim: claim.min(shared.pool) };
         Some((pool, demand))
     }
 }
 
-/// The verdict of one bucket.
+/// A bucket that refuses.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Verdict {
+pub(super) struct OverRate {
     pub(super) over: Over,
     pub(super) mode: Mode,
     /// The most at once.
@@ -226,18 +229,18 @@ impl Buckets {
 
     /// Takes over changed limits; unchanged ones keep their level.
     pub(super) fn reload(&mut self, rates: &Rates, sharing: Sharing) {
-        let (before, shared) = self.made_from;
-        if before.queries != rates.queries || shared != sharing {
+        let (before, sharing_before) = self.made_from;
+        if before.queries != rates.queries || sharing_before != sharing {
             self.queries = Bucket::new(rates.queries, sharing);
         }
-        if before.samples != rates.samples || shared != sharing {
+        if before.samples != rates.samples || sharing_before != sharing {
             self.samples = Bucket::new(rates.samples, sharing);
         }
         self.made_from = (*rates, sharing);
     }
 
     /// Takes one query.
-    pub(super) fn take_query(&mut self, now: Instant) -> Result<(), Verdict> {
+    pub(super) fn take_query(&mut self, now: Instant) -> Result<(), OverRate> {
         self.queries.as_mut().map_or(Ok(()), |bucket| take(bucket, 1, now))
     }
 
@@ -259,13 +262,13 @@ impl Buckets {
     }
 
     /// Takes the samples of one query, after the debt as far as there is something to pay it from.
-    pub(super) fn take_samples(&mut self, samples: u64, now: Instant) -> Result<(), Verdict> {
+    pub(super) fn take_samples(&mut self, samples: u64, now: Instant) -> Result<(), OverRate> {
         let Some(bucket) = &mut self.samples else { return Ok(()) };
         if samples > bucket.most() {
             return take(bucket, samples, now);
         }
         let paid = bucket.payable(self.owed, samples, now);
-        if let Tokens::Part(_) = bucket.tokens {
+        if let Tokens::Shared(_) = bucket.tokens {
             take(bucket, paid, now)?;
             self.owed -= paid;
             return take(bucket, samples.saturating_add(self.owed), now);
@@ -308,8 +311,8 @@ impl Buckets {
 
     /// Takes tokens that were drawn, good until then.
     pub(super) fn add(&mut self, kind: TokenKind, tokens: u64, now: Instant, until: Instant) {
-        if let Some(part) = self.bucket(kind).and_then(Bucket::part) {
-            part.drawn.add(tokens.min(part.pool), now, until);
+        if let Some(shared) = self.bucket(kind).and_then(Bucket::shared) {
+            shared.prefetched.add(tokens.min(shared.pool), now, until);
         }
     }
 
@@ -317,16 +320,16 @@ impl Buckets {
     pub(super) fn is_due(&mut self, now: Instant) -> bool {
         TokenKind::ALL.into_iter().any(|kind| {
             self.bucket(kind)
-                .and_then(Bucket::part)
-                .is_some_and(|part| part.drawn.is_due(part.is_low(now), now))
+                .and_then(Bucket::shared)
+                .is_some_and(|shared| shared.prefetched.is_due(shared.is_low(now), now))
         })
     }
 }
 
-fn take(bucket: &mut Bucket, amount: u64, now: Instant) -> Result<(), Verdict> {
+fn take(bucket: &mut Bucket, amount: u64, now: Instant) -> Result<(), OverRate> {
     bucket.take(amount, now).map_err(|over| {
         let max = if over == Over::Never { bucket.most() } else { bucket.rate.count.get() };
-        Verdict { over, mode: bucket.mode, max }
+        OverRate { over, mode: bucket.mode, max }
     })
 }
 
@@ -391,8 +394,8 @@ mod tests {
     #[test]
     fn a_shared_rate_is_a_fixed_part_and_tokens_that_were_drawn_until_their_end() {
         let (mut bucket, now) = (bucket(80, FOUR), Instant::now());
-        let part = bucket.part().unwrap();
-        assert_eq!((part.fixed.count, part.pool), (10, 40));
+        let shared = bucket.shared().unwrap();
+        assert_eq!((shared.fixed.count, shared.pool), (10, 40));
         assert_eq!(bucket.most(), 50);
         assert_eq!(bucket.demand(now), None, "nothing is drawn for nobody");
         assert_eq!(bucket.take(51, now), Err(Over::Never));
@@ -403,14 +406,14 @@ mod tests {
         let (pool, demand) = bucket.demand(now).unwrap();
         assert_eq!((pool.count.get(), demand), (40, TokenDemand { stock: 0, wants: 0, claim: 14 }));
         let until = now + Duration::from_secs(5);
-        bucket.part().unwrap().drawn.add(14, now, until);
+        bucket.shared().unwrap().prefetched.add(14, now, until);
         assert_eq!(bucket.take(20, now), Ok(()), "6 of the fixed part, and all that was drawn");
         let (_, demand) = bucket.demand(now).unwrap();
         assert_eq!(demand, TokenDemand { stock: 0, wants: 40, claim: 0 }, "two seconds of the use");
-        let part = bucket.part().unwrap();
-        part.drawn.add(30, now, until);
-        assert_eq!(part.available(until - Duration::from_millis(1)), 30);
-        assert_eq!(part.available(until), 0, "the store may have given them away");
+        let shared = bucket.shared().unwrap();
+        shared.prefetched.add(30, now, until);
+        assert_eq!(shared.available(until - Duration::from_millis(1)), 30);
+        assert_eq!(shared.available(until), 0, "the store may have given them away");
     }
 
     #[test]

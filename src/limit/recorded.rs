@@ -17,10 +17,11 @@ use tokio::time::Instant;
 
 use super::{
     policy::{Limit, Policy, Sharing},
-    preflight::{weigh, weigh_quotas},
+    preflight::{enforce_quotas, enforce_rate},
     quota::{Quotas, WallClock},
     rate::Buckets,
     refusal::{LimitName, Refusal, Scope, ShadowHit},
+    usage::Usage,
 };
 use crate::base::{ErrorKind, Estimate, TenantId};
 
@@ -40,9 +41,9 @@ pub struct Recorded {
     pub runs_for: Option<u64>,
 }
 
-/// The place of a query in flight.
+/// The outcome of a recorded query that asks for a place in flight.
 #[derive(Debug)]
-pub enum Place {
+pub enum RecordedOutcome {
     /// It has room at once.
     Runs,
     /// It waits, perhaps in vain: this would be its refusal then.
@@ -51,24 +52,17 @@ pub enum Place {
     Refused(Refusal),
 }
 
-/// The running queries of one tenant or backend.
-#[derive(Clone, Copy, Debug, Default)]
-struct Used {
-    queries: u64,
-    memory: u128,
-}
-
 #[derive(Debug)]
-struct Account {
+struct RecordedAccount {
     buckets: Buckets,
     quotas: Quotas,
-    used: Used,
+    used: Usage,
     waiting: usize,
 }
 
 #[derive(Debug, Default)]
-struct Lane {
-    used: Used,
+struct RecordedBackend {
+    used: Usage,
     /// The waiting queries, the oldest first, with the time at which each gives up.
     waiting: VecDeque<(u64, Recorded)>,
 }
@@ -82,8 +76,8 @@ pub struct RecordedLimits {
     /// Milliseconds after the first query.
     now: u64,
     first_ms: Option<i64>,
-    tenants: HashMap<TenantId, Account>,
-    backends: HashMap<Arc<str>, Lane>,
+    tenants: HashMap<TenantId, RecordedAccount>,
+    backends: HashMap<Arc<str>, RecordedBackend>,
     /// The queries that run, by their end and a number.
     ends: BinaryHeap<Reverse<(u64, u64)>>,
     running: HashMap<u64, Recorded>,
@@ -114,10 +108,7 @@ impl RecordedLimits {
             self.ends.pop();
             self.now = self.now.max(end);
             if let Some(query) = self.running.remove(&number) {
-                self.used_by(&query, |used| {
-                    used.queries -= 1;
-                    used.memory -= u128::from(query.memory);
-                });
+                self.used_by(&query, |used| used.remove(query.memory));
                 self.wake(&query.backend);
             }
         }
@@ -132,7 +123,7 @@ impl RecordedLimits {
         let (now, mut shadow) = (self.instant(), Vec::new());
         for tenant in payers {
             let taken = self.account(tenant).buckets.take_query(now);
-            weigh(taken, LimitName::RateQueries, Estimate::exact(1), tenant, &mut shadow)?;
+            enforce_rate(taken, LimitName::RateQueries, Estimate::exact(1), tenant, &mut shadow)?;
         }
         Ok(shadow)
     }
@@ -157,7 +148,7 @@ impl RecordedLimits {
         let (now, mut shadow) = (self.instant(), Vec::new());
         for tenant in payers {
             let taken = self.account(tenant).buckets.take_samples(samples.value, now);
-            weigh(taken, LimitName::RateSamples, samples, tenant, &mut shadow)?;
+            enforce_rate(taken, LimitName::RateSamples, samples, tenant, &mut shadow)?;
         }
         Ok(shadow)
     }
@@ -175,7 +166,7 @@ impl RecordedLimits {
         let ((clock, now), mut shadow, mut is_slow) = (self.wall_clock(), Vec::new(), false);
         for tenant in payers {
             let over = self.account(tenant).quotas.over(samples.value, clock, now);
-            is_slow |= weigh_quotas(&over, samples, tenant, &mut shadow)?.is_some();
+            is_slow |= enforce_quotas(&over, samples, tenant, &mut shadow)?.is_some();
         }
         Ok((shadow, is_slow))
     }
@@ -189,10 +180,10 @@ impl RecordedLimits {
     }
 
     /// Gives a query its place in flight, as far as it is known how long it runs.
-    pub fn place(&mut self, query: Recorded) -> Place {
+    pub fn place(&mut self, query: Recorded) -> RecordedOutcome {
         if self.has_room(&query) {
             self.run(query);
-            return Place::Runs;
+            return RecordedOutcome::Runs;
         }
         let refusal = |limit, kind, observed: u64, max: u64, tenant: &TenantId| {
             let over =
@@ -206,17 +197,17 @@ impl RecordedLimits {
             if waiting >= queue.length {
                 let (waiting, length) = (waiting as u64, queue.length as u64);
                 let full = refusal(LimitName::QueueFull, ErrorKind::QueueFull, waiting, length, tenant);
-                return Place::Refused(full);
+                return RecordedOutcome::Refused(full);
             }
             let wait = queue.wait.as_millis() as u64;
             let (limit, kind) = (LimitName::QueueTimeout, ErrorKind::QueueTimeout);
             timeout = timeout.or_else(|| Some((wait, refusal(limit, kind, wait, wait, tenant))));
         }
-        let Some((wait, timeout)) = timeout else { return Place::Runs };
+        let Some((wait, timeout)) = timeout else { return RecordedOutcome::Runs };
         self.count_waiting(&query, 1);
         let until = self.now.saturating_add(wait);
         self.backends.entry(Arc::clone(&query.backend)).or_default().waiting.push_back((until, query));
-        Place::Waits(timeout)
+        RecordedOutcome::Waits(timeout)
     }
 
     fn instant(&self) -> Instant {
@@ -228,18 +219,18 @@ impl RecordedLimits {
         (WallClock::of(self.start, Duration::from_millis(began)), self.instant())
     }
 
-    fn account(&mut self, tenant: &TenantId) -> &mut Account {
+    fn account(&mut self, tenant: &TenantId) -> &mut RecordedAccount {
         let is_full = self.tenants.len() >= self.policy.tenants_max && !self.tenants.contains_key(tenant);
         let tenant = if is_full { TenantId::other() } else { tenant.clone() };
         let policy = Arc::clone(self.policy.tenant(&tenant));
         self.tenants.entry(tenant).or_insert_with(|| {
             let buckets = Buckets::new(&policy.rate, Sharing::default());
             let quotas = Quotas::new(&policy.quota, Sharing::default());
-            Account { buckets, quotas, used: Used::default(), waiting: 0 }
+            RecordedAccount { buckets, quotas, used: Usage::default(), waiting: 0 }
         })
     }
 
-    fn used_by(&mut self, query: &Recorded, mut change: impl FnMut(&mut Used)) {
+    fn used_by(&mut self, query: &Recorded, mut change: impl FnMut(&mut Usage)) {
         for tenant in &query.payers {
             change(&mut self.account(tenant).used);
         }
@@ -255,23 +246,23 @@ impl RecordedLimits {
 
     fn has_room(&mut self, query: &Recorded) -> bool {
         let policy = Arc::clone(&self.policy);
+        let fits = |used: Usage, memory: Limit, queries: Limit| {
+            used.plus(query.memory).within(memory.enforced(), queries.enforced())
+        };
         let mut has_room = true;
         for tenant in &query.payers {
             let limits = policy.tenant(tenant).in_flight;
-            has_room &= self.account(tenant).used.leaves_room(query.memory, limits.queries, limits.memory);
+            has_room &= fits(self.account(tenant).used, limits.memory, limits.queries);
         }
-        let used = self.backends.get(&query.backend).map_or_else(Used::default, |lane| lane.used);
+        let used = self.backends.get(&query.backend).map_or_else(Usage::default, |lane| lane.used);
         let budget = policy.backends.iter().find(|budget| budget.name == query.backend);
-        has_room && budget.is_none_or(|budget| used.leaves_room(query.memory, budget.queries, budget.memory))
+        has_room && budget.is_none_or(|budget| fits(used, budget.memory, budget.queries))
     }
 
     /// It begins to run. One of which nobody knows how long holds nothing.
     fn run(&mut self, query: Recorded) {
         let Some(runs_for) = query.runs_for.and_then(NonZeroU64::new) else { return };
-        self.used_by(&query, |used| {
-            used.queries += 1;
-            used.memory += u128::from(query.memory);
-        });
+        self.used_by(&query, |used| used.add(query.memory));
         self.numbers += 1;
         let end = self.now.saturating_add(runs_for.get());
         self.ends.push(Reverse((end, self.numbers)));
@@ -298,13 +289,6 @@ impl RecordedLimits {
                 self.run(query);
             }
         }
-    }
-}
-
-impl Used {
-    fn leaves_room(self, memory: u64, queries_max: Limit, memory_max: Limit) -> bool {
-        let fits = |used: u128, limit: Limit| limit.enforced().is_none_or(|max| used <= max.into());
-        fits(u128::from(self.queries) + 1, queries_max) && fits(self.memory + u128::from(memory), memory_max)
     }
 }
 
@@ -398,8 +382,8 @@ mod tests {
             limits.advance(at_ms);
             let payers = [tenant(name)].into();
             match limits.place(Recorded { payers, backend: "main".into(), memory, runs_for }) {
-                Place::Runs => "runs",
-                Place::Waits(refusal) | Place::Refused(refusal) => refusal.id(),
+                RecordedOutcome::Runs => "runs",
+                RecordedOutcome::Waits(refusal) | RecordedOutcome::Refused(refusal) => refusal.id(),
             }
         };
         for (at_ms, name, memory, runs_for, want) in [

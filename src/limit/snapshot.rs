@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::time::Instant;
 
 use super::{
-    backend::Backend, lane::Lane, queue::Waiter, shares::percent_of, state::State, usage::Usage,
+    backend::Backend, fractions::percent_of, lane::Lane, queue::Waiter, state::State, usage::Usage,
     wait::WaitReason, window::Cut,
 };
 use crate::base::{TenantId, share::Amount};

@@ -6,10 +6,10 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{
-    account::Reserve,
     backend::Backend,
     charge::{Actual, Charge, End, Payers, Phase},
     lane::Lane,
+    lane_account::Reserve,
     per_query::SoftHit,
     policy::Policy,
     queue::Waiter,
@@ -40,14 +40,14 @@ pub(super) struct Class {
 /// The outcomes of queries that waited, each by its number.
 pub(super) type Handovers = SmallVec<[(u64, Result<Charge, Refusal>); 2]>;
 
-/// The immediate answer of admission.
-pub(super) enum Answer {
+/// The immediate decision of admission.
+pub(super) enum Decision {
     Run(Charge),
-    Wait(Place),
+    Wait(Ticket),
 }
 
 /// A place in a queue.
-pub(super) struct Place {
+pub(super) struct Ticket {
     pub(super) charge: Charge,
     pub(super) id: u64,
     /// How long it may wait.
@@ -191,13 +191,13 @@ impl State {
     }
 
     /// A place to run or to wait, then the rates. The grants of an eviction from the queue go to `ready`.
-    pub(super) fn ask(
+    pub(super) fn decide(
         &mut self,
         (request, slow): (&AdmissionRequest, bool),
         now: Instant,
         shadow: &mut Vec<ShadowHit>,
         ready: &mut Handovers,
-    ) -> Result<(Answer, Option<SoftHit>), Refusal> {
+    ) -> Result<(Decision, Option<SoftHit>), Refusal> {
         if self.closed {
             return Err(shutting_down());
         }
@@ -223,16 +223,16 @@ impl State {
         if let Some(lane) = lane {
             charge.lane = lane;
             self.charge(&charge, now);
-            return Ok((Answer::Run(charge), over_quota));
+            return Ok((Decision::Run(charge), over_quota));
         }
         if let Some((other, id, full)) = gives_way
             && let Some(waiter) = self.take_out(&other, id, now)
         {
             ready.push((waiter.id, Err(full)));
         }
-        let place = self.enqueue(request, charge, now);
+        let ticket = self.enqueue(request, charge, now);
         ready.extend(self.dispatch(now));
-        Ok((Answer::Wait(place), over_quota))
+        Ok((Decision::Wait(ticket), over_quota))
     }
 
     /// The charge of a query.
@@ -303,7 +303,7 @@ impl State {
         }
     }
 
-    fn enqueue(&mut self, request: &AdmissionRequest, charge: Charge, now: Instant) -> Place {
+    fn enqueue(&mut self, request: &AdmissionRequest, charge: Charge, now: Instant) -> Ticket {
         let waits = charge.payers.iter().map(|slot| self.tenants.get(*slot).policy.queue.wait);
         let left = request.deadline.saturating_duration_since(now);
         let longest = waits.min().unwrap_or_default().min(left);
@@ -321,7 +321,7 @@ impl State {
             asked: now,
             longest,
         });
-        Place { charge, id, longest }
+        Ticket { charge, id, longest }
     }
 
     fn number(&mut self) -> u64 {

@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 use super::{
     charge::{Charge, Phase},
+    fractions,
+    in_flight_share::{Backlog, InFlightShare},
     lane::{Lane, Open},
-    lately::Lately,
-    part::{Part, Waiting},
     policy::{Policy, Sharing, TenantPolicy},
     quota::{Quotas, WallClock},
     rate::Buckets,
-    shares,
+    tumbling_window::TumblingWindow,
     usage::Usage,
     wait::WaitReason,
 };
@@ -24,11 +24,11 @@ use crate::base::{
 
 /// One tenant's account.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(super) struct TenantAccount {
     pub(super) id: TenantId,
     pub(super) policy: Arc<TenantPolicy>,
     /// This proxy's part of the limits on queries in flight.
-    pub(super) part: Part,
+    pub(super) in_flight: InFlightShare,
     /// The usage of its queries, those included of which only the client's part is left.
     pub(super) used: Usage,
     /// The part of its heavy queries.
@@ -40,18 +40,18 @@ pub(super) struct Account {
     pub(super) quotas: Quotas,
     pub(super) seen: Instant,
     /// Queries that it asked of late; counted where limits are leased.
-    pub(super) asked: Lately<u64>,
+    pub(super) asked: TumblingWindow<u64>,
     /// It is on the list of those that may need a lease.
     listed: bool,
     /// Whether the configuration names it.
     named: bool,
 }
 
-impl Account {
+impl TenantAccount {
     fn new(id: TenantId, policy: Arc<TenantPolicy>, sharing: Sharing, now: Instant) -> Self {
         Self {
             id,
-            part: Part::new(policy.in_flight, sharing),
+            in_flight: InFlightShare::new(policy.in_flight, sharing),
             buckets: Buckets::new(&policy.rate, sharing),
             quotas: Quotas::new(&policy.quota, sharing),
             policy,
@@ -60,7 +60,7 @@ impl Account {
             lanes: SmallVec::new(),
             waiting: 0,
             seen: now,
-            asked: Lately::default(),
+            asked: TumblingWindow::default(),
             listed: false,
             named: false,
         }
@@ -72,7 +72,7 @@ impl Account {
         if !charge.light {
             self.heavy.add(charge.bytes);
         }
-        self.part.began(self.used, self.heavy, now);
+        self.in_flight.began(self.used, self.heavy, now);
         if self.lanes.len() <= charge.backend {
             self.lanes.resize(charge.backend + 1, [Usage::default(); 2]);
         }
@@ -98,20 +98,20 @@ impl Account {
 
     /// Whether a query is within this proxy's part of the tenant's limits.
     pub(super) fn fits(&self, charge: &Charge, now: Instant) -> Result<(), WaitReason> {
-        self.part.fits((self.used, self.heavy), charge, now)
+        self.in_flight.fits((self.used, self.heavy), charge, now)
     }
 
     /// Draws its lease in to what is held. Gives the pool and the demand, unless nothing is needed or leased.
-    pub(super) fn draw_in(&mut self, waiting: &Waiting, now: Instant) -> Option<(Amount, Demand)> {
-        self.part.draw_in((self.used, self.heavy), waiting, now)
+    pub(super) fn draw_in(&mut self, backlog: &Backlog, now: Instant) -> Option<(Amount, Demand)> {
+        self.in_flight.draw_in((self.used, self.heavy), backlog, now)
     }
 
     /// Whether a charge is within its part of a lane: of the slots, and of the light lane's memory as well.
     pub(super) fn fits_lane(&self, charge: &Charge, lane: Lane, whole: Open) -> Result<(), WaitReason> {
         let held = self.lanes.get(charge.backend).map_or(Usage::default(), |lanes| lanes[lane as usize]);
-        let memory = whole.memory.filter(|_| lane == Lane::Light).map(shares::tenant_part);
+        let memory = whole.memory.filter(|_| lane == Lane::Light).map(fractions::tenant_part);
         let with = held.plus(charge.bytes);
-        if held.is_nothing() || with.within(memory, whole.slots.map(shares::tenant_part)) {
+        if held.is_nothing() || with.within(memory, whole.slots.map(fractions::tenant_part)) {
             Ok(())
         } else {
             Err(WaitReason::TenantSlots)
@@ -133,7 +133,7 @@ const SWEEP: usize = 16;
 /// All accounts. A slot stays the tenant's while it holds or waits for anything.
 #[derive(Debug)]
 pub(super) struct Tenants {
-    slots: Vec<Account>,
+    slots: Vec<TenantAccount>,
     by_id: HashMap<TenantId, usize>,
     /// Accounts of tenants that the configuration does not name.
     unnamed: usize,
@@ -147,7 +147,7 @@ pub(super) struct Tenants {
 impl Tenants {
     pub(super) fn new(policy: &Policy, other: TenantId, now: Instant) -> Self {
         let sharing = policy.sharing;
-        let shared = Account::new(other, Arc::clone(&policy.default), sharing, now);
+        let shared = TenantAccount::new(other, Arc::clone(&policy.default), sharing, now);
         let (slots, by_id, listed) = (vec![shared], HashMap::new(), Vec::new());
         Self { slots, by_id, unnamed: 0, hand: 0, sharing, listed, clock: WallClock::new(now) }
     }
@@ -182,7 +182,7 @@ impl Tenants {
     /// Lists an account again while it is in use, or has a lease to give back.
     pub(super) fn list_again(&mut self, slot: usize, now: Instant) {
         let account = &mut self.slots[slot];
-        let in_use = !account.used.is_nothing() || account.waiting > 0 || account.part.is_leased();
+        let in_use = !account.used.is_nothing() || account.waiting > 0 || account.in_flight.is_leased();
         // The store knows the use of a quota only while it is reported.
         let is_reported = account.quotas.exceed_fixed_part();
         account.listed = in_use || is_reported || account.asked.both(now) != [0, 0];
@@ -193,8 +193,8 @@ impl Tenants {
 
     fn open(&mut self, id: &TenantId, policy: &Policy, now: Instant) -> usize {
         let named = policy.tenants.contains_key(id);
-        let own = Account::new(id.clone(), Arc::clone(policy.tenant(id)), self.sharing, now);
-        let account = Account { named, ..own };
+        let own = TenantAccount::new(id.clone(), Arc::clone(policy.tenant(id)), self.sharing, now);
+        let account = TenantAccount { named, ..own };
         // Names of configurations before this one may have left more accounts than there should be.
         let room = if named { policy.tenants_max } else { policy.tenants_max.saturating_sub(1) };
         let free = if self.unnamed > room { self.close_idle(now) } else { None };
@@ -236,7 +236,7 @@ impl Tenants {
             account.named = slot != SHARED && policy.tenants.contains_key(&account.id);
             account.policy =
                 Arc::clone(if slot == SHARED { &policy.default } else { policy.tenant(&account.id) });
-            account.part.reload(account.policy.in_flight, policy.sharing);
+            account.in_flight.reload(account.policy.in_flight, policy.sharing);
             account.buckets.reload(&account.policy.rate, policy.sharing);
             account.quotas.reload(&account.policy.quota, policy.sharing);
             self.unnamed += usize::from(slot != SHARED && !account.named);
@@ -251,19 +251,19 @@ impl Tenants {
         }
     }
 
-    pub(super) fn get(&self, slot: usize) -> &Account {
+    pub(super) fn get(&self, slot: usize) -> &TenantAccount {
         &self.slots[slot]
     }
 
-    pub(super) fn get_mut(&mut self, slot: usize) -> &mut Account {
+    pub(super) fn get_mut(&mut self, slot: usize) -> &mut TenantAccount {
         &mut self.slots[slot]
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Account> {
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut TenantAccount> {
         self.slots.iter_mut()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Account> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &TenantAccount> {
         self.slots.iter()
     }
 

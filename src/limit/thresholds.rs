@@ -1,10 +1,10 @@
 //! The largest share of the budgets that a single query takes.
 
 use super::{
+    fractions::{heavy_memory, light},
+    in_flight_share::InFlightShare,
     lane::Budget,
-    part::Part,
     policy::Policy,
-    shares::{heavy_memory, light},
 };
 use crate::base::{TenantId, share::Amount};
 
@@ -41,7 +41,7 @@ impl Policy {
         let tenant = self.tenant(tenant);
         let own = tenant.per_query(class).memory.enforced();
         // At most half of the heavy lane: two such run at a time.
-        let in_flight = Part::new(tenant.in_flight, self.sharing).heaviest();
+        let in_flight = InFlightShare::new(tenant.in_flight, self.sharing).heaviest();
         let in_flight = in_flight.filter(|_| tenant.in_flight.memory.enforced().is_some());
         let narrowest = [whole.map(|bytes| heavy_memory(bytes) / 2), in_flight, own];
         let query = narrowest.into_iter().flatten().min().unwrap_or(u64::MAX);

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use super::shares::{percent_of, window_step};
+use super::fractions::{percent_of, window_step};
 use crate::base::{
     distress::{Distress, FULL, HIGH, Signal, UNDERESTIMATED},
     share::SharedWindow,

@@ -10,7 +10,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use crate::limit::{Admission, AdmissionRequest, Admitted, Refusal, admission::Answered};
+use crate::limit::{Admission, AdmissionRequest, Admitted, Refusal, admission::Attempt};
 
 /// A request that admission can decide on.
 pub trait Admissible: Sized {
@@ -79,14 +79,14 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         let asked = request.admission_request();
-        let state = match self.admission.ask(&asked) {
-            Ok(Answered::Runs(admitted)) => State::Starting { admitted: Some(request.admitted(admitted)) },
-            Ok(Answered::Waits(waiting)) => {
+        let state = match self.admission.try_admit(&asked) {
+            Ok(Attempt::Admitted(admitted)) => State::Starting { admitted: Some(request.admitted(admitted)) },
+            Ok(Attempt::Queued(queued)) => {
                 let withdrawn = request.withdrawn();
-                let waiting: Turn = Box::pin(async move {
+                let waiting: WaitFuture = Box::pin(async move {
                     tokio::select! {
                         biased;
-                        answer = waiting.turn(&asked) => answer,
+                        answer = queued.turn(&asked) => answer,
                         refusal = withdrawn => Err(refusal),
                     }
                 });
@@ -98,7 +98,7 @@ where
     }
 }
 
-type Turn = Pin<Box<dyn Future<Output = Result<Admitted, Refusal>> + Send>>;
+type WaitFuture = Pin<Box<dyn Future<Output = Result<Admitted, Refusal>> + Send>>;
 
 pin_project! {
     /// The future of [`Admit`], which asked when it was made. States: waiting => (refused | starting => running).
@@ -120,7 +120,7 @@ pin_project! {
     #[project = StateProject]
     enum State<R, A, E, F> {
         /// In the queue. The request is taken when that ends.
-        Waiting { waiting: Turn, request: Option<R> },
+        Waiting { waiting: WaitFuture, request: Option<R> },
         /// It may not run; taken when that is said.
         Refused { refused: Option<E> },
         /// Admitted; the service behind is not ready yet.

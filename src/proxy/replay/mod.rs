@@ -24,8 +24,8 @@ use crate::{
     cost::Model,
     journal::Record,
     limit::{
-        self, Admission, LimitName, MemoryThresholds, Mode, PerQuery, Place, Policy, Recorded,
-        RecordedLimits, Refusal, TenantPolicy,
+        self, Admission, LimitName, MemoryThresholds, Mode, PerQuery, Policy, Recorded, RecordedLimits,
+        RecordedOutcome, Refusal, TenantPolicy,
     },
     promql::{self, enforce::LabelEnforcement},
     rules::{self, Action, Clamp, Rule},
@@ -210,9 +210,9 @@ impl Replay {
             runs_for: runs_for.map(|took| took.saturating_sub(record.wait_ms.unwrap_or(0))),
         });
         match place {
-            Place::Runs => {}
-            Place::Waits(refusal) => replayed.verdict = Verdict::Unknown(Some(refusal)),
-            Place::Refused(refusal) => replayed.verdict = Verdict::Refused(refusal),
+            RecordedOutcome::Runs => {}
+            RecordedOutcome::Waits(refusal) => replayed.verdict = Verdict::Unknown(Some(refusal)),
+            RecordedOutcome::Refused(refusal) => replayed.verdict = Verdict::Refused(refusal),
         }
     }
 

@@ -2,9 +2,9 @@
 
 use super::{
     charge::Charge,
+    fractions::percent_of,
     lane::{Lane, Open},
     queue::{Queue, Waiter},
-    shares::percent_of,
     usage::Usage,
     wait::WaitReason,
 };
@@ -18,7 +18,7 @@ pub(super) struct Reserve {
 
 /// The account of one lane.
 #[derive(Debug, Default)]
-pub(super) struct Account {
+pub(super) struct LaneAccount {
     pub(super) used: Usage,
     /// Light queries among them that use the heavy lane.
     guests: u64,
@@ -28,7 +28,7 @@ pub(super) struct Account {
     pub(super) waiting_by_class: Vec<usize>,
 }
 
-impl Account {
+impl LaneAccount {
     pub(super) fn add(&mut self, charge: &Charge) {
         self.used.add(charge.bytes);
         self.guests += u64::from(charge.light && charge.lane == Lane::Heavy);

@@ -1,30 +1,30 @@
-//! Tokens of a rate that this proxy drew ahead from the bucket that all proxies share, by the tenant's use of late.
+//! Tokens of a rate that this proxy fetched ahead from the bucket that all proxies share, by the tenant's recent use.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::lately::Lately;
+use super::tumbling_window::TumblingWindow;
 use crate::base::share::TokenDemand;
 
 /// Time between two requests for tokens that cannot wait for the next round.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// Seconds of use that are drawn ahead: one until the next round, and one for a store that is slow.
+/// Seconds of use that are fetched ahead: one until the next round, and one for a store that is slow.
 const AHEAD: u64 = 2;
 
-/// Tokens drawn ahead.
+/// Tokens fetched ahead.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Drawn {
+pub(super) struct Prefetched {
     tokens: u64,
     until: Option<Instant>,
-    /// Tokens used of late, those of the fixed part included.
-    used: Lately<u64>,
-    /// The most that a query lacked of late.
-    lacked: Lately<u64>,
+    /// Tokens used lately, those of the fixed part included.
+    used: TumblingWindow<u64>,
+    /// The most that a query lacked lately.
+    lacked: TumblingWindow<u64>,
     asked: Option<Instant>,
 }
 
-impl Drawn {
+impl Prefetched {
     /// Tokens that may be spent at `now`.
     pub(super) fn usable(&self, now: Instant) -> u64 {
         if self.until.is_some_and(|until| now < until) { self.tokens } else { 0 }
@@ -42,11 +42,11 @@ impl Drawn {
         let used = self.used.at(now);
         *used = used.saturating_add(all);
         if tokens > 0 {
-            self.lacked = Lately::default();
+            self.lacked = TumblingWindow::default();
         }
     }
 
-    /// A query needed this much of tokens drawn ahead, and there was less.
+    /// A query needed this many prefetched tokens, and there were fewer.
     pub(super) fn lacked(&mut self, tokens: u64, now: Instant) {
         let most = self.lacked.at(now);
         *most = tokens.max(*most);

@@ -1,4 +1,4 @@
-//! This proxy's part of a tenant's limits on queries in flight.
+//! This proxy's share of a tenant's limits on queries in flight.
 //!
 //! With a store a tenth of the memory and half of the queries are divided among all proxies, and the rest is leased. Without
 //! one every proxy counts a tenant's queries by itself.
@@ -7,26 +7,26 @@ use tokio::time::Instant;
 
 use super::{
     charge::Charge,
-    lately::Lately,
+    fractions,
     policy::{InFlight, Sharing},
-    shares,
+    tumbling_window::TumblingWindow,
     usage::Usage,
     wait::WaitReason,
 };
 use crate::base::share::{Amount, Demand};
 
-/// A tenant's queries that wait.
+/// The waiting queries of a tenant.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct Backlog {
     pub(super) all: Usage,
     pub(super) heavy: Usage,
     /// The number and the bytes of the first.
     pub(super) first: Option<(u64, u64)>,
 }
 
-/// The part of the limits that this proxy may use.
+/// The share of the limits that this proxy may use.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct InFlightShare {
     limit: InFlight,
     /// Needs no lease.
     fixed: Amount,
@@ -35,22 +35,22 @@ pub(super) struct Part {
     leased: Amount,
     until: Option<Instant>,
     /// The most that was held beyond the fixed part lately.
-    peak: Lately<Amount>,
+    peak: TumblingWindow<Amount>,
 }
 
-impl Part {
+impl InFlightShare {
     pub(super) fn new(limit: InFlight, sharing: Sharing) -> Self {
         let [memory, queries] = [limit.memory, limit.queries].map(|limit| limit.enforced().unwrap_or(0));
         // One query always runs at each proxy, whatever the store says.
-        let (bytes, pool_bytes) = shares::divide(memory, sharing, shares::TENTH, 0);
-        let (queries, pool_queries) = shares::divide(queries, sharing, shares::HALF, 1);
+        let (bytes, pool_bytes) = fractions::divide(memory, sharing, fractions::TENTH, 0);
+        let (queries, pool_queries) = fractions::divide(queries, sharing, fractions::HALF, 1);
         Self {
             limit,
             fixed: Amount { bytes, queries },
             pool: Amount { bytes: pool_bytes, queries: pool_queries },
             leased: Amount::NONE,
             until: None,
-            peak: Lately::default(),
+            peak: TumblingWindow::default(),
         }
     }
 
@@ -75,8 +75,8 @@ impl Part {
     /// The part of the fixed part that heavy queries may use: they leave the tenant's light ones some of both.
     fn fixed_for_heavy(&self) -> Amount {
         Amount {
-            bytes: shares::heavy_memory(self.fixed.bytes),
-            queries: shares::heavy_slots(self.fixed.queries),
+            bytes: fractions::heavy_memory(self.fixed.bytes),
+            queries: fractions::heavy_slots(self.fixed.queries),
         }
     }
 
@@ -142,18 +142,18 @@ impl Part {
     pub(super) fn draw_in(
         &mut self,
         (used, heavy): (Usage, Usage),
-        waiting: &Waiting,
+        backlog: &Backlog,
         now: Instant,
     ) -> Option<(Amount, Demand)> {
         let held = self.beyond(used, heavy);
         let lately = self.peak.both(now).into_iter().fold(Amount::NONE, Amount::max);
-        let wants = self.beyond(used.and(waiting.all), heavy.and(waiting.heavy)).max(lately.min(self.pool));
+        let wants = self.beyond(used.and(backlog.all), heavy.and(backlog.heavy)).max(lately.min(self.pool));
         if wants == Amount::NONE && !self.is_leased() {
             return None;
         }
         self.leased = self.leased(now).min(held);
         let with = |bytes: u64| self.beyond(used.plus(bytes), heavy.plus(bytes)).bytes;
-        let claim = waiting.first.map_or((0, 0), |(id, bytes)| (id, with(bytes)));
+        let claim = backlog.first.map_or((0, 0), |(id, bytes)| (id, with(bytes)));
         Some((self.pool, Demand { held, wants, claim, weight: 1 }))
     }
 }
@@ -164,24 +164,24 @@ mod tests {
 
     use super::{super::policy::Limit, *};
 
-    fn part(queries: u64, memory: u64, replicas: u64) -> Part {
+    fn share(queries: u64, memory: u64, replicas: u64) -> InFlightShare {
         let limit = InFlight { queries: Limit::enforce(queries), memory: Limit::enforce(memory) };
-        Part::new(limit, Sharing { replicas_max: NonZeroU64::new(replicas).unwrap(), leased: true })
+        InFlightShare::new(limit, Sharing { replicas_max: NonZeroU64::new(replicas).unwrap(), leased: true })
     }
 
     #[test]
     fn the_parts_of_all_proxies_and_the_pool_are_the_limit() {
         for (queries, memory) in [(20, 1 << 31), (7, 1_001), (4, 8), (1_000, u64::MAX)] {
             for replicas in [2, 3, 4] {
-                let part = part(queries, memory, replicas);
-                assert_eq!(part.fixed.queries * replicas + part.pool.queries, queries);
-                assert_eq!(part.fixed.bytes * replicas + part.pool.bytes, memory);
-                assert!(part.heaviest().unwrap() >= memory / 2 && part.fixed.queries > 0);
+                let share = share(queries, memory, replicas);
+                assert_eq!(share.fixed.queries * replicas + share.pool.queries, queries);
+                assert_eq!(share.fixed.bytes * replicas + share.pool.bytes, memory);
+                assert!(share.heaviest().unwrap() >= memory / 2 && share.fixed.queries > 0);
             }
         }
-        let small = part(2, 8, 4);
+        let small = share(2, 8, 4);
         assert_eq!((small.fixed.queries, small.pool.queries), (1, 0), "one each, also of a smaller limit");
-        let alone = Part::new(small.limit, Sharing::default());
+        let alone = InFlightShare::new(small.limit, Sharing::default());
         assert_eq!((alone.fixed, alone.pool), (Amount { bytes: 8, queries: 2 }, Amount::NONE));
     }
 
@@ -189,10 +189,10 @@ mod tests {
     fn a_number_without_a_limit_is_not_leased() {
         let limit = InFlight { queries: Limit::enforce(8), memory: Limit::UNLIMITED };
         let sharing = Sharing { replicas_max: NonZeroU64::new(2).unwrap(), leased: true };
-        let mut part = Part::new(limit, sharing);
-        let waiting = Waiting { all: Usage { memory: 1 << 90, queries: 3 }, ..Waiting::default() };
+        let mut share = InFlightShare::new(limit, sharing);
+        let backlog = Backlog { all: Usage { memory: 1 << 90, queries: 3 }, ..Backlog::default() };
         let (pool, demand) =
-            part.draw_in((Usage::default(), Usage::default()), &waiting, Instant::now()).unwrap();
+            share.draw_in((Usage::default(), Usage::default()), &backlog, Instant::now()).unwrap();
         assert_eq!((pool, demand.wants), (Amount { bytes: 0, queries: 4 }, Amount { bytes: 0, queries: 1 }));
     }
 }

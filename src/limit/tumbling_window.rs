@@ -1,4 +1,4 @@
-//! A number over the last one to two seconds.
+//! A number over the last one to two seconds: the current tumbling window of a second and the one before.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// A number that starts anew with every interval; the one of the interval before is kept.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Lately<T> {
+pub(super) struct TumblingWindow<T> {
     began: Option<Instant>,
     now: T,
     before: T,
 }
 
-impl<T: Copy + Default> Lately<T> {
+impl<T: Copy + Default> TumblingWindow<T> {
     /// The number of the interval that is under way.
     pub(super) fn at(&mut self, now: Instant) -> &mut T {
         let age = self.began.map(|began| now.saturating_duration_since(began));
@@ -38,14 +38,14 @@ mod tests {
 
     #[test]
     fn a_number_counts_for_one_to_two_seconds() {
-        let (mut lately, began) = (Lately::<u64>::default(), Instant::now());
+        let (mut window, began) = (TumblingWindow::<u64>::default(), Instant::now());
         let after = |millis| began + Duration::from_millis(millis);
-        *lately.at(after(0)) += 3;
-        *lately.at(after(999)) += 4;
-        assert_eq!(lately.both(after(999)), [7, 0]);
-        assert_eq!(lately.both(after(1_100)), [0, 7]);
-        assert_eq!(lately.both(after(2_200)), [0, 0]);
-        *lately.at(after(2_300)) += 1;
-        assert_eq!(lately.both(after(4_300)), [0, 0], "an interval without a look in between");
+        *window.at(after(0)) += 3;
+        *window.at(after(999)) += 4;
+        assert_eq!(window.both(after(999)), [7, 0]);
+        assert_eq!(window.both(after(1_100)), [0, 7]);
+        assert_eq!(window.both(after(2_200)), [0, 0]);
+        *window.at(after(2_300)) += 1;
+        assert_eq!(window.both(after(4_300)), [0, 0], "an interval without a look in between");
     }
 }

@@ -43,7 +43,7 @@ type Limiter = RateLimiter<NotKeyed, InMemoryState, GivenClock, NoOpMiddleware<N
 
 /// A bucket of one rate.
 #[derive(Debug)]
-pub(super) struct Governed {
+pub(super) struct LocalRate {
     limiter: Limiter,
     clock: GivenClock,
     /// The zero of the clock.
@@ -55,7 +55,7 @@ pub(super) struct Governed {
     refunds: Level,
 }
 
-impl Governed {
+impl LocalRate {
     pub(super) fn new(rate: Rate) -> Option<Self> {
         let cell = rate.count.get().div_ceil(CELLS_MAX);
         let cells = NonZeroU32::new(u32::try_from(rate.count.get() / cell).unwrap_or(u32::MAX))?;
