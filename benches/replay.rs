@@ -9,7 +9,7 @@ use weir::{
     base::{Estimate, QueryCost, time::EvalTimes},
     config,
     cost::{Model, SampleType, Source},
-    journal::{Actual, Basis, Divisible, Journal, Priced, Reader, Record, SelectorCount, Settings, TextKept},
+    journal::{Actual, Basis, Journal, Priced, Reader, Record, SelectorCount, Settings, SplitMode, TextKept},
     promql::{self, shape::Shape},
     proxy::replay::Replay,
     replay::Summary,
@@ -60,7 +60,7 @@ fn record(i: u64) -> Record {
             basis: Basis {
                 model: Model::default(),
                 split_above: Some(1 << 30),
-                divisible: Divisible::Yes,
+                split_mode: SplitMode::Yes,
                 lookback_ms: 300_000,
             },
         }),

@@ -213,7 +213,8 @@ fn upstream(raw: &raw::Backend) -> Result<upstream::Settings, String> {
         raw::OnUnparsable::Forward => OnUnparsable::Forward,
     };
     let pressure = pressure(&raw.pressure);
-    let split_percent = Some(raw.budget.split_above.percent()).filter(|n| *n < 100 && backend.kind.divides());
+    let split_percent =
+        Some(raw.budget.split_above.percent()).filter(|n| *n < 100 && backend.kind.splits_queries());
     let push_down = raw.push_down;
     Ok(upstream::Settings { backend, metrics, model, on_unparsable, pressure, split_percent, push_down })
 }

@@ -42,15 +42,15 @@ pub struct Estimated {
     pub cost: QueryCost,
     /// In the order of the shape.
     pub selectors: Vec<SelectorEstimate>,
-    /// Requests that it is asked for in, one after the other, each for a part of its time (1: as it came).
+    /// The number of requests that it is split into, each for a part of its time; 1 for a whole query.
     pub parts: u64,
-    /// Bytes that it holds when it is asked for as a whole.
+    /// Bytes that it holds when it is not split.
     pub whole_memory: Estimate,
 }
 
 impl Estimated {
-    /// It is asked for as a whole after all.
-    pub fn undivide(&mut self) {
+    /// Prices it as a query that is not split.
+    pub fn make_whole(&mut self) {
         self.parts = 1;
         self.cost.memory = self.whole_memory;
     }

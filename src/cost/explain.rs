@@ -61,8 +61,8 @@ fn memory(estimate: &Estimated) -> String {
     let formula = format!("by a formula over {points} points and {blocks} blocks");
     match estimate.parts {
         1 => format!("The backend would hold about {whole} for it, {formula}."),
-        pieces => format!(
-            "The backend would hold about {whole} for it as a whole, {formula}. It is sent in {pieces} parts of its time, \
+        parts => format!(
+            "The backend would hold about {whole} for it as a whole, {formula}. It is sent in {parts} parts of its time, \
              one after the other: about {} at once, with the garbage of the part before.",
             units::bytes(d.memory.value),
         ),

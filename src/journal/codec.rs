@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::{
     COUNTS_MAX,
-    record::{Actual, Basis, Divisible, Priced, Record, SelectorCount, Text},
+    record::{Actual, Basis, Priced, Record, SelectorCount, SplitMode, Text},
 };
 use crate::{
     base::{Confidence, Estimate, Kind, QueryCost, TextSize, time::EvalTimes},
@@ -25,7 +25,7 @@ const CONFIDENCES: [Confidence; 5] = [
     Confidence::Assumed,
 ];
 const SOURCES: [Source; 4] = [Source::LabelTable, Source::Learned, Source::Probe, Source::Assumed];
-const DIVISIBLE: [Divisible; 3] = [Divisible::No, Divisible::Yes, Divisible::AllReplicas];
+const SPLIT_MODES: [SplitMode; 3] = [SplitMode::No, SplitMode::Yes, SplitMode::AllReplicas];
 
 /// Texts of a record.
 const TEXTS: usize = 15;
@@ -148,9 +148,9 @@ impl Encoder {
             self.number(number);
         }
         self.estimate(priced.whole_memory);
-        let Basis { model, split_above, divisible, lookback_ms } = &priced.basis;
+        let Basis { model, split_above, split_mode, lookback_ms } = &priced.basis;
         self.optional(*split_above);
-        self.number(index(&DIVISIBLE, *divisible));
+        self.number(index(&SPLIT_MODES, *split_mode));
         self.number(*lookback_ms);
         let Model { kind, block_duration_ms, scrape_interval_ms, unknown } = *model;
         self.number(index(&Kind::ALL, kind));
@@ -348,7 +348,7 @@ impl<'b> Decoder<'b> {
         };
         let whole_memory = self.estimate()?;
         let split_above = self.optional()?;
-        let divisible = self.one_of(&DIVISIBLE)?;
+        let split_mode = self.one_of(&SPLIT_MODES)?;
         let lookback_ms = self.number()?;
         let model = Model {
             kind: self.one_of(&Kind::ALL)?,
@@ -375,7 +375,7 @@ impl<'b> Decoder<'b> {
             };
             counts.push(SelectorCount { series, source, sample_type });
         }
-        let basis = Basis { model, split_above, divisible, lookback_ms };
+        let basis = Basis { model, split_above, split_mode, lookback_ms };
         Ok(Priced { cost, parts, whole_memory, counts, basis })
     }
 

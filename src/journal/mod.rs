@@ -19,7 +19,7 @@ mod write;
 
 pub use block::{FormatError, VERSION};
 pub use read::{Damage, Reader};
-pub use record::{Actual, Basis, Divisible, Priced, Record, SelectorCount, Text};
+pub use record::{Actual, Basis, Priced, Record, SelectorCount, SplitMode, Text};
 pub use write::{Counters, Journal, Settings, TextKept, Writer};
 
 /// Bytes of a query's text that are kept; a longer one is cut and replayed by the numbers recorded with it.

@@ -199,8 +199,8 @@ pub struct Basis {
     pub model: Model,
     /// Bytes above which the query is split.
     pub split_above: Option<u64>,
-    /// Whether it may be.
-    pub divisible: Divisible,
+    /// Whether it may be split.
+    pub split_mode: SplitMode,
     /// How far back an instant looks for a sample, milliseconds.
     pub lookback_ms: u64,
 }
@@ -236,9 +236,9 @@ impl SelectorCount {
     }
 }
 
-/// Whether a query may be asked for in parts of its time.
+/// Whether a query may be split by time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Divisible {
+pub enum SplitMode {
     /// A part of the time may not give a part of the answer.
     #[default]
     No,

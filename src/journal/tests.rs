@@ -48,7 +48,7 @@ fn priced(random: &mut fastrand::Rng) -> Priced {
         basis: Basis {
             model: Model { kind: Kind::Thanos, unknown: Unknown::Number(number(random)), ..Model::default() },
             split_above: random.bool().then(|| number(random)),
-            divisible: Divisible::AllReplicas,
+            split_mode: SplitMode::AllReplicas,
             lookback_ms: 300_000,
         },
         counts: smallvec![

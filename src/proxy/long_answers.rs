@@ -23,7 +23,7 @@ impl LongAnswers {
 
     /// How a query may be split, unless its answer was too long lately.
     pub(super) fn split<'q>(&self, query: &'q ParsedQuery, backend: &Arc<str>) -> Option<&'q QuerySplit> {
-        let split = query.division.as_deref()?;
+        let split = query.split.as_deref()?;
         let key = (Arc::clone(backend), query.fingerprint, query.shape.steps);
         (!self.0.contains_key(&key)).then_some(split)
     }

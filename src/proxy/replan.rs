@@ -94,7 +94,7 @@ where
                 exchange.common.shared.pricing.long_answers.remember(&exchange.stage.query, backend);
             }
             exchange.stage.charged = Charged::All;
-            exchange.stage.estimate.undivide();
+            exchange.stage.estimate.make_whole();
             exchange.common.log.estimated(&exchange.stage.estimate);
             exchange.common.log.queued();
             let whole = again.inner.call(exchange);

@@ -20,7 +20,7 @@ use crate::{
     base::time::EvalTimes,
     cost::{MERGED_MAX, PARTS_COUNTED},
     limit::{Actual, End, Permitted},
-    telemetry::metrics::{Divided, Metrics},
+    telemetry::metrics::{Metrics, SplitOutcome},
 };
 
 /// A query that goes out in parts.
@@ -83,13 +83,13 @@ async fn in_parts(dispatch: Permitted<Dispatch>) -> Result<Permitted<Answer>, No
     let plan = Parts { times: parts, max_bytes: MERGED_MAX, idempotent: *idempotent };
     let merged = upstream.backend.send_in_parts(outgoing, &plan, *deadline, ended).await;
     let outcome = match &merged {
-        Ok(Merged::Answer(answer)) if answer.status().is_success() => Divided::Joined,
-        Ok(Merged::Answer(_)) | Err(_) => Divided::Failed,
-        Ok(Merged::No(NotMergeable::NoMemory)) => Divided::NoRoom,
-        Ok(Merged::No(_)) => Divided::Whole,
+        Ok(Merged::Answer(answer)) if answer.status().is_success() => SplitOutcome::Merged,
+        Ok(Merged::Answer(_)) | Err(_) => SplitOutcome::Failed,
+        Ok(Merged::No(NotMergeable::NoMemory)) => SplitOutcome::NoMemory,
+        Ok(Merged::No(_)) => SplitOutcome::Whole,
     };
     if let Some(InParts { metrics, .. }) = split {
-        metrics.divided(upstream.backend.name(), outcome);
+        metrics.split(upstream.backend.name(), outcome);
     }
     let result = match merged {
         Ok(Merged::Answer(answer)) => Ok(answer),

@@ -12,7 +12,7 @@ use crate::{
     base::{Confidence, Estimate, QueryCost, time::EvalTimes},
     config,
     cost::{Model, SampleType, Source},
-    journal::{Actual, Basis, Divisible, Priced, Record},
+    journal::{Actual, Basis, Priced, Record, SplitMode},
     limit::LimitName,
     promql::{self, shape::Shape},
     proxy::replay::{Replay, Verdict},
@@ -114,7 +114,7 @@ fn record(tenant: &'static str, dashboard: &str, series: u64, known: Confidence)
         ..QueryCost::NOTHING
     };
     let basis =
-        Basis { model: Model::default(), split_above: None, divisible: Divisible::No, lookback_ms: 300_000 };
+        Basis { model: Model::default(), split_above: None, split_mode: SplitMode::No, lookback_ms: 300_000 };
     Record {
         at_ms: RANGE.end,
         tenant: tenant.into(),

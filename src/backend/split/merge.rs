@@ -95,12 +95,12 @@ struct Data<'a> {
     #[serde(borrow)]
     result_type: Cow<'a, str>,
     #[serde(borrow)]
-    result: Vec<Piece<'a>>,
+    result: Vec<PartSeries<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Piece<'a> {
+struct PartSeries<'a> {
     #[serde(borrow)]
     metric: &'a RawValue,
     #[serde(borrow, default)]
@@ -147,16 +147,16 @@ impl Matrix {
         }
         self.bytes += answer.len();
         self.answers += 1;
-        for piece in parsed.data.result {
-            let place = self.place(piece.metric.get())?;
+        for part in parsed.data.result {
+            let place = self.place(part.metric.get())?;
             let series = self.series.get_mut(place).ok_or(NotMergeable::Odd)?;
             // Twice in one answer: its points would not be in order.
             if series.latest == self.answers {
                 return Err(NotMergeable::Odd);
             }
             series.latest = self.answers;
-            extend(&mut series.values, piece.values, times)?;
-            extend(&mut series.histograms, piece.histograms, times)?;
+            extend(&mut series.values, part.values, times)?;
+            extend(&mut series.histograms, part.histograms, times)?;
         }
         for (known, new) in [(&mut self.warnings, parsed.warnings), (&mut self.infos, parsed.infos)] {
             for text in new {

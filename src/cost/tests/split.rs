@@ -39,9 +39,9 @@ fn an_aggregation_is_split_until_it_fits_twice() {
         assert_eq!(split.cost.memory.value, most * MIB);
         // It is still the same query.
         assert_eq!((split.cost.samples, split.cost.steps), (whole.cost.samples, whole.cost.steps));
-        let mut undivided = split;
-        undivided.undivide();
-        assert_eq!(undivided, whole);
+        let mut made_whole = split;
+        made_whole.make_whole();
+        assert_eq!(made_whole, whole);
     }
 }
 

@@ -20,8 +20,7 @@ use crate::{
 
 /// Everything the estimate of one query rests on.
 pub(super) struct Estimation<'a> {
-    /// The query.
-    pub call: &'a ParsedQuery,
+    pub query: &'a ParsedQuery,
     /// Where it will run.
     pub upstream: &'a Upstream,
     /// The observed cost of earlier runs.
@@ -34,10 +33,10 @@ pub(super) struct Estimation<'a> {
     pub limits: &'a PerQuery,
     /// The largest share of a budget that a query of unknown size takes, bytes.
     pub memory_max: u64,
-    /// How it may be divided.
-    pub division: Option<&'a QuerySplit>,
-    /// Bytes beyond which it is, where the backend gets parts.
-    pub piece_max: Option<u64>,
+    /// How it may be split.
+    pub split: Option<&'a QuerySplit>,
+    /// Bytes beyond which it is split, where the backend takes parts.
+    pub split_above: Option<u64>,
     /// The labels that it is confined to.
     pub enforced: Option<&'a LabelEnforcement>,
     /// The data scope of the query.
@@ -75,7 +74,7 @@ impl Estimation<'_> {
             match estimator.need() {
                 Need::Done(estimate) => return EstimationResult { estimate, probing, unanswered },
                 Need::History => {
-                    let ParsedQuery { fingerprint, shape, .. } = self.call;
+                    let ParsedQuery { fingerprint, shape, .. } = self.query;
                     let key = self.upstream.history_key(self.scope, *fingerprint, shape, self.now_ms);
                     estimator.supply_history(self.history.get(&key, self.now_ms));
                 }
@@ -128,12 +127,12 @@ impl Estimation<'_> {
     }
 
     fn subject(&self) -> Subject<'_> {
-        let since_ms = self.call.shape.window().map_or(self.now_ms, |window| window.start);
+        let since_ms = self.query.shape.window().map_or(self.now_ms, |window| window.start);
         Subject {
-            shape: &self.call.shape,
-            listing: self.call.listing,
-            opaque: self.call.opaque,
-            split: self.division.zip(self.piece_max),
+            shape: &self.query.shape,
+            listing: self.query.listing,
+            opaque: self.query.opaque,
+            split: self.split.zip(self.split_above),
             model: &self.upstream.model,
             table: None,
             entry_bytes: None,
@@ -144,13 +143,13 @@ impl Estimation<'_> {
 
     /// The bytes of an entry in earlier answers to the same listing.
     fn entry_bytes(&self) -> Option<u64> {
-        let ParsedQuery { fingerprint, shape, .. } = self.call;
+        let ParsedQuery { fingerprint, shape, .. } = self.query;
         let key = self.upstream.entry_key(self.scope, *fingerprint, shape)?;
         Some(self.history.get(&key, self.now_ms)?.peak)
     }
 
     fn request(&self, selector: usize, limit: u64, enough: u64) -> Option<ProbeRequest<'_>> {
-        self.call.shape.selectors.get(selector).map(|selector| ProbeRequest {
+        self.query.shape.selectors.get(selector).map(|selector| ProbeRequest {
             selector: &selector.text,
             metric: selector.metric_name(),
             window: selector.window,

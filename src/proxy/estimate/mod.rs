@@ -29,7 +29,7 @@ use super::{
 use crate::{
     base::{Confidence, ErrorKind, QueryCost, TenantId},
     cost::{self, Verdict, explain},
-    journal::{Basis, Divisible},
+    journal::{Basis, SplitMode},
     limit::{self, Charged, LimitName, MemoryThresholds, Mode, Refusal, TenantPolicy},
     promql,
     rules::Action,
@@ -63,15 +63,15 @@ impl Pricing {
     ) -> EstimationResult {
         let deadline = common.log.began() + common.time(query).min(PROBING_MAX);
         let estimation = Estimation {
-            call: query,
+            query,
             upstream: &common.upstream,
             history: &self.history,
             counts: self.counts.as_deref(),
             now_ms: common.log.came_ms(),
             limits: common.limits(),
             memory_max: thresholds.query,
-            division: self.long_answers.split(query, common.upstream.backend.shared_name()),
-            piece_max: thresholds.split,
+            split: self.long_answers.split(query, common.upstream.backend.shared_name()),
+            split_above: thresholds.split,
             enforced: common.enforced.as_deref(),
             scope: &query.scope,
             deadline,
@@ -95,10 +95,10 @@ impl Pricing {
         Basis {
             model: common.upstream.model.clone(),
             split_above: thresholds.split,
-            divisible: match split {
-                None => Divisible::No,
-                Some(split) if split.asks_for_all_replicas() => Divisible::AllReplicas,
-                Some(_) => Divisible::Yes,
+            split_mode: match split {
+                None => SplitMode::No,
+                Some(split) if split.asks_for_all_replicas() => SplitMode::AllReplicas,
+                Some(_) => SplitMode::Yes,
             },
             lookback_ms: query.lookback_ms,
         }

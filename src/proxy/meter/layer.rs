@@ -70,7 +70,7 @@ where
     if !is_light {
         common.log.dispatched();
     }
-    let split = query.division.as_ref().filter(|_| estimate.parts > 1);
+    let split = query.split.as_ref().filter(|_| estimate.parts > 1);
     let split = split.map(|split| InParts {
         times: split.times(estimate.parts),
         metrics: Arc::clone(&common.shared.settler.metrics),

@@ -30,11 +30,11 @@ impl QueryParser<'_> {
     /// Exemplars: a bounded number, found in memory by series. Nothing is evaluated, and a time that is left open is all of
     /// time, as in a listing.
     pub(super) fn exemplars(&self, params: &Params<'_>) -> Result<ParsedQuery, QueryError> {
-        let call = self.query(params, self.span(params)?)?;
-        let Shape { range_seconds, size, selectors, .. } = call.shape;
+        let query = self.query(params, self.span(params)?)?;
+        let Shape { range_seconds, size, selectors, .. } = query.shape;
         let shape =
             Shape { range_seconds, size, ..Shape::unevaluated(Reads::Listing(Listed::Exemplars), selectors) };
-        Ok(ParsedQuery { shape, listing: true, division: None, answer_is_whole: false, ..call })
+        Ok(ParsedQuery { shape, listing: true, split: None, answer_is_whole: false, ..query })
     }
 
     /// The window of a listing, as two steps. One without a start looks through all of time, but
@@ -59,26 +59,26 @@ impl QueryParser<'_> {
             return Err(ParamError::Malformed("no match[] parameter provided").into());
         }
         let text = texts.join(" ");
-        let mut call = ParsedQuery { text, listing: true, times: Some(times), ..ParsedQuery::unread() };
+        let mut query = ParsedQuery { text, listing: true, times: Some(times), ..ParsedQuery::unread() };
         let mut fingerprints = Vec::with_capacity(texts.len());
         let (mut selectors, mut range_seconds, mut size) = (Vec::new(), 0, TextSize::default());
         for text in texts {
             let mut one = self.matched(text, times)?;
-            call.sent.push(one.sent.pop().unwrap_or_else(|| text.to_owned()));
+            query.sent.push(one.sent.pop().unwrap_or_else(|| text.to_owned()));
             fingerprints.push(one.fingerprint);
-            call.opaque |= one.opaque;
+            query.opaque |= one.opaque;
             size = size.plus(one.shape.size);
             range_seconds = one.shape.range_seconds.max(range_seconds);
             selectors.extend(one.shape.selectors);
         }
         // As the client wrote them, in one text.
-        if call.sent.join(" ") == call.text {
-            call.sent.clear();
+        if query.sent.join(" ") == query.text {
+            query.sent.clear();
         }
         let selectors = widest(selectors);
-        call.fingerprint = Fingerprint::of_set(fingerprints);
-        call.shape = Shape { range_seconds, size, ..Shape::unevaluated(Reads::Listing(listed), selectors) };
-        Ok(call)
+        query.fingerprint = Fingerprint::of_set(fingerprints);
+        query.shape = Shape { range_seconds, size, ..Shape::unevaluated(Reads::Listing(listed), selectors) };
+        Ok(query)
     }
 
     /// One `match[]`: a selector, of PromQL or of a dialect.
@@ -90,9 +90,10 @@ impl QueryParser<'_> {
             Err(error) => {
                 // A listing looks through its own span of time, and no further back.
                 let times = EvalTimes { step: 0, ..times };
-                let call = self.unparsable(error, text, times, 0)?;
-                let call = if call.shape.selectors.is_empty() { self.opaque(text, times, 0)? } else { call };
-                return Ok(ParsedQuery { sent: vec![plain.into_owned()], ..call });
+                let unread = self.unparsable(error, text, times, 0)?;
+                let unread =
+                    if unread.shape.selectors.is_empty() { self.opaque(text, times, 0)? } else { unread };
+                return Ok(ParsedQuery { sent: vec![plain.into_owned()], ..unread });
             }
         };
         let ast = &query.ast;

@@ -81,7 +81,7 @@ pub(in crate::proxy) struct ParsedQuery {
     /// Series or names that it wants at most.
     pub limit: Option<u64>,
     /// How it may be split, where it may.
-    pub division: Option<Box<QuerySplit>>,
+    pub split: Option<Box<QuerySplit>>,
     /// The series of its answer are all that it touched: nothing filters, cuts or combines them.
     pub answer_is_whole: bool,
     /// Its data scope.
@@ -165,7 +165,7 @@ impl QueryParser<'_> {
         params: &Params<'_>,
     ) -> Result<ParsedQuery, QueryError> {
         let timeout = self.timeout(params)?;
-        let mut call = match endpoint {
+        let mut query = match endpoint {
             Endpoint::Query | Endpoint::QueryCost => self.query(params, self.instant(params)?)?,
             Endpoint::QueryRange | Endpoint::QueryRangeCost => self.query(params, self.range(params)?)?,
             Endpoint::QueryExemplars => self.exemplars(params)?,
@@ -183,10 +183,10 @@ impl QueryParser<'_> {
             | Endpoint::Guide
             | Endpoint::Description => ParsedQuery::unread(),
         };
-        call.timeout = timeout;
+        query.timeout = timeout;
         // 0 is no limit.
-        call.limit = params.first("limit").and_then(|limit| limit.parse().ok()).filter(|limit| *limit > 0);
-        Ok(call)
+        query.limit = params.first("limit").and_then(|limit| limit.parse().ok()).filter(|limit| *limit > 0);
+        Ok(query)
     }
 
     fn query(&self, params: &Params<'_>, times: EvalTimes) -> Result<ParsedQuery, QueryError> {
@@ -198,10 +198,10 @@ impl QueryParser<'_> {
         let query = match self.parse("query", &expanded) {
             Ok(query) => query,
             Err(error) => {
-                let call = self.unparsable(error, &expanded, times, lookback)?;
+                let unread = self.unparsable(error, &expanded, times, lookback)?;
                 let sent = plain.into_owned();
                 let sent = if sent == text { Vec::new() } else { vec![sent] };
-                return Ok(ParsedQuery { text: text.to_owned(), sent, ..call });
+                return Ok(ParsedQuery { text: text.to_owned(), sent, ..unread });
             }
         };
         let sent = if *expanded == *text { Vec::new() } else { vec![promql::print::line(&query.ast)] };
@@ -215,7 +215,7 @@ impl QueryParser<'_> {
             && params.first("step").is_some();
         let split = if is_plain { QuerySplit::of(ast, times, lookback) } else { None };
         let all_replicas = params.one("dedup")? == Some("false");
-        let division = split.map(|split| if all_replicas { split.of_all_replicas() } else { split });
+        let split = split.map(|split| if all_replicas { split.of_all_replicas() } else { split });
         Ok(ParsedQuery {
             text: text.to_owned(),
             sent,
@@ -224,7 +224,7 @@ impl QueryParser<'_> {
             free,
             times: Some(times),
             lookback_ms: lookback,
-            division: division.map(Box::new),
+            split: split.map(Box::new),
             answer_is_whole: is_raw(ast) && params.first("limit").is_none(),
             ..ParsedQuery::unread()
         })
@@ -241,9 +241,9 @@ impl QueryParser<'_> {
         let QueryError::Parse { error: ParseError { reason, .. }, name } = &error else { return Err(error) };
         if *reason == Reason::UnknownFunction
             && self.on_unparsable != OnUnparsable::Refuse
-            && let Ok(call) = Self::with_unknown_functions(text, times, lookback)
+            && let Ok(query) = Self::with_unknown_functions(text, times, lookback)
         {
-            return Ok(call);
+            return Ok(query);
         }
         match (reason, self.on_unparsable) {
             (Reason::Limit(..), _) => Err(error),
@@ -379,19 +379,19 @@ impl ParsedQuery {
     /// A remote read: raw samples of each selector in its window.
     pub(in crate::proxy) fn remote_read(body: &[u8], cache: &promql::Cache) -> Result<Self, QueryError> {
         let request = ReadRequest::parse(body)?;
-        let mut call = Self { body: Some(request.to_body()?), ..Self::unread() };
-        call.shape =
+        let mut query = Self { body: Some(request.to_body()?), ..Self::unread() };
+        query.shape =
             Shape::unevaluated(Reads::RemoteRead { streamed: request.is_streamed() }, request.selectors());
         let fingerprint = |selector: &SelectorShape| match cache.query(&selector.text) {
             Ok(query) => query.fingerprint(),
             Err(_) => Fingerprint::of_bytes(b"selector", &[selector.text.as_bytes()]),
         };
-        call.fingerprint = Fingerprint::of_set(call.shape.selectors.iter().map(fingerprint));
-        let texts: Vec<&str> = call.shape.selectors.iter().map(|selector| &*selector.text).collect();
-        call.text = texts.join(" ");
-        let ranges = call.shape.selectors.iter().map(|selector| selector.window.len_ms().div_ceil(1_000));
-        call.shape.range_seconds = ranges.max().unwrap_or(0);
-        Ok(call)
+        query.fingerprint = Fingerprint::of_set(query.shape.selectors.iter().map(fingerprint));
+        let texts: Vec<&str> = query.shape.selectors.iter().map(|selector| &*selector.text).collect();
+        query.text = texts.join(" ");
+        let ranges = query.shape.selectors.iter().map(|selector| selector.window.len_ms().div_ceil(1_000));
+        query.shape.range_seconds = ranges.max().unwrap_or(0);
+        Ok(query)
     }
 
     /// A request of which nothing is read but that it came.
@@ -408,7 +408,7 @@ impl ParsedQuery {
             lookback_ms: 0,
             timeout: None,
             limit: None,
-            division: None,
+            split: None,
             answer_is_whole: false,
             scope: DataScope::default(),
             url_query: None,

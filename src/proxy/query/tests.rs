@@ -20,12 +20,12 @@ fn read_as(endpoint: Endpoint, query: &str, dialect: TimeDialect) -> Result<Pars
 
 #[test]
 fn queries_read_their_times() {
-    let call = read(Endpoint::Query, "query=up&timeout=5s").unwrap();
-    assert_eq!(call.timeout, Some(Duration::from_secs(5)));
-    assert_eq!(call.shape.selectors[0].window.end, 1_000_000);
-    assert!(!call.free && !call.listing);
-    let call = read(Endpoint::QueryRange, "query=rate(a[5m])&start=0&end=600&step=1m").unwrap();
-    assert_eq!(call.shape.steps, 11);
+    let parsed = read(Endpoint::Query, "query=up&timeout=5s").unwrap();
+    assert_eq!(parsed.timeout, Some(Duration::from_secs(5)));
+    assert_eq!(parsed.shape.selectors[0].window.end, 1_000_000);
+    assert!(!parsed.free && !parsed.listing);
+    let parsed = read(Endpoint::QueryRange, "query=rate(a[5m])&start=0&end=600&step=1m").unwrap();
+    assert_eq!(parsed.shape.steps, 11);
     assert!(read_as(Endpoint::QueryRange, "query=up", TimeDialect::VictoriaMetrics).is_ok());
 }
 
@@ -45,10 +45,10 @@ fn what_reads_nothing_is_free_unless_it_multiplies_work() {
 
 #[test]
 fn listings_read_selectors_only() {
-    let call = read(Endpoint::Series, "match[]=up&match[]={job=\"a\"}&start=0&end=600").unwrap();
-    assert!(call.listing);
-    assert_eq!(call.shape.selectors.len(), 2);
-    assert!((600..=601).contains(&call.shape.range_seconds));
+    let parsed = read(Endpoint::Series, "match[]=up&match[]={job=\"a\"}&start=0&end=600").unwrap();
+    assert!(parsed.listing);
+    assert_eq!(parsed.shape.selectors.len(), 2);
+    assert!((600..=601).contains(&parsed.shape.range_seconds));
     assert!(read(Endpoint::Series, "match[]={__name__!=\"\"}").unwrap().shape.selectors[0].match_all);
     assert!(read(Endpoint::Labels, "").unwrap().shape.selectors.is_empty());
 }
@@ -70,16 +70,16 @@ fn selectors_of_a_dialect_are_read_as_its_queries_are() {
     let error = read(OnUnparsable::Refuse, dialect).unwrap_err().to_string();
     assert!(error.starts_with("invalid parameter \"match[]\": 1:"), "{error}");
 
-    let call = read(OnUnparsable::EstimateFromText, dialect).unwrap();
-    let texts: Vec<_> = call.shape.selectors.iter().map(|selector| &*selector.text).collect();
-    assert_eq!((texts, call.opaque), (vec!["up", "down"], false));
-    assert!(call.listing && (600..=601).contains(&call.shape.range_seconds), "{call:?}");
+    let parsed = read(OnUnparsable::EstimateFromText, dialect).unwrap();
+    let texts: Vec<_> = parsed.shape.selectors.iter().map(|selector| &*selector.text).collect();
+    assert_eq!((texts, parsed.opaque), (vec!["up", "down"], false));
+    assert!(parsed.listing && (600..=601).contains(&parsed.shape.range_seconds), "{parsed:?}");
 
-    let call = read(OnUnparsable::Forward, dialect).unwrap();
-    assert!(call.opaque && call.listing && call.shape.selectors[0].match_all);
+    let parsed = read(OnUnparsable::Forward, dialect).unwrap();
+    assert!(parsed.opaque && parsed.listing && parsed.shape.selectors[0].match_all);
     // Nothing to be found in it: it may list anything.
-    let call = read(OnUnparsable::EstimateFromText, "match[]=~").unwrap();
-    assert!(call.opaque && call.shape.selectors[0].match_all);
+    let parsed = read(OnUnparsable::EstimateFromText, "match[]=~").unwrap();
+    assert!(parsed.opaque && parsed.shape.selectors[0].match_all);
     // No dialect takes PromQL that is no selector for one.
     assert!(read(OnUnparsable::Forward, "match[]=rate(a[5m])").is_err());
 }
@@ -97,7 +97,7 @@ fn times_are_read_as_the_backend_reads_them() {
         (Prometheus, Endpoint::Query, "query=up&time=-5m", None),
         (Prometheus, Endpoint::QueryRange, "query=up&start=0&end=900&step=1.5m", None),
     ] {
-        let got = read_as(endpoint, query, dialect).ok().map(|call| call.shape.selectors[0].window.end);
+        let got = read_as(endpoint, query, dialect).ok().map(|parsed| parsed.shape.selectors[0].window.end);
         assert_eq!(got, end, "{dialect:?} {query}");
     }
 }
@@ -109,16 +109,16 @@ fn what_a_kind_fills_in_is_read_as_it_fills_it_in() {
     let of = |kind, dialect, query: &str| {
         let on_unparsable = OnUnparsable::UnknownFunctions;
         let reading = QueryParser { now_ms: 1_000_000, dialect, kind, on_unparsable, cache: &cache };
-        let call = reading.read(Endpoint::QueryRange, &Params::parse(query, "").unwrap()).ok()?;
-        let times = call.times?;
-        Some((times.start, times.end, times.step, call.division.is_some()))
+        let parsed = reading.read(Endpoint::QueryRange, &Params::parse(query, "").unwrap()).ok()?;
+        let times = parsed.times?;
+        Some((times.start, times.end, times.step, parsed.split.is_some()))
     };
     let victoria = |query| of(Kind::VictoriaMetrics, TimeDialect::VictoriaMetrics, query);
     let thanos = |query| of(Kind::Thanos, TimeDialect::Prometheus, query);
     let open = "query=sum(up)&start=0&end=86400&dedup=false";
     assert_eq!(thanos(open), Some((0, 86_400_000, 345_600, false)));
     assert_eq!(thanos("query=sum(up)&start=0&end=60"), Some((0, 60_000, 1_000, false)));
-    assert!(thanos(&format!("{open}&step=60")).is_some_and(|(.., divides)| divides));
+    assert!(thanos(&format!("{open}&step=60")).is_some_and(|(.., splits)| splits));
     assert_eq!(of(Kind::Cortex, TimeDialect::Prometheus, open), None);
     // VictoriaMetrics takes an end before the start for five minutes, and no time for no limit.
     assert_eq!(
@@ -126,8 +126,8 @@ fn what_a_kind_fills_in_is_read_as_it_fills_it_in() {
         Some((600_000, 900_000, 15_000, true))
     );
     assert_eq!(of(Kind::Prometheus, TimeDialect::Prometheus, "query=up&start=600&end=300&step=15"), None);
-    let call = read_as(Endpoint::Query, "query=up&timeout=0", TimeDialect::VictoriaMetrics).unwrap();
-    assert_eq!(call.timeout, None);
+    let parsed = read_as(Endpoint::Query, "query=up&timeout=0", TimeDialect::VictoriaMetrics).unwrap();
+    assert_eq!(parsed.timeout, None);
     assert!(read(Endpoint::Query, "query=up&timeout=0").is_err());
 }
 
@@ -142,18 +142,18 @@ fn a_graph_spans_its_own_time_whatever_it_reads_at_each_step() {
         ("rate(up[40d])", 40),
         ("max_over_time(rate(up[1d])[44d:1h])", 45),
     ] {
-        let call = read(Endpoint::QueryRange, &format!("query={query}&{month}")).unwrap();
-        assert_eq!(call.shape.range_seconds, days * 86_400, "{query}");
+        let parsed = read(Endpoint::QueryRange, &format!("query={query}&{month}")).unwrap();
+        assert_eq!(parsed.shape.range_seconds, days * 86_400, "{query}");
     }
     assert_eq!(read(Endpoint::Query, "query=up").unwrap().shape.range_seconds, 0);
 }
 
 #[test]
 fn functions_that_only_the_database_knows_are_weighed_by_their_arguments() {
-    let call = read(Endpoint::Query, "query=sum(new_rate(a[5m], b, \"x\")) / 2").unwrap();
-    let texts: Vec<_> = call.shape.selectors.iter().map(|selector| &*selector.text).collect();
-    assert_eq!((texts, call.opaque, call.free), (vec!["a", "b"], false, false));
-    assert!(call.shape.functions.contains(&"unknown function"));
+    let parsed = read(Endpoint::Query, "query=sum(new_rate(a[5m], b, \"x\")) / 2").unwrap();
+    let texts: Vec<_> = parsed.shape.selectors.iter().map(|selector| &*selector.text).collect();
+    assert_eq!((texts, parsed.opaque, parsed.free), (vec!["a", "b"], false, false));
+    assert!(parsed.shape.functions.contains(&"unknown function"));
     // Any other mistake stays.
     for query in ["new_rate(a[5m)", "new_rate(a) +", "sum(a) frobnicate (b)"] {
         assert!(read(Endpoint::Query, &format!("query={}", query.replace('+', "%2B"))).is_err(), "{query}");
@@ -168,8 +168,8 @@ fn durations_that_do_not_compute_are_malformed() {
 
 #[test]
 fn strings_may_hold_any_bytes() {
-    let call = read(Endpoint::Query, "query=a{b=\"\\xff\\xc3\\xa9\"}").unwrap();
-    assert_eq!(&*call.shape.selectors[0].text, "a{b=\"\\xffé\"}");
+    let parsed = read(Endpoint::Query, "query=a{b=\"\\xff\\xc3\\xa9\"}").unwrap();
+    assert_eq!(&*parsed.shape.selectors[0].text, "a{b=\"\\xffé\"}");
 }
 
 #[test]
@@ -184,8 +184,8 @@ fn a_dialects_subqueries_are_counted() {
         cache: &cache,
     };
     let query = "query=max_over_time(rate(a[5m])[1d:10s]) default 0";
-    let call = reading.read(Endpoint::Query, &Params::parse(query, "").unwrap()).unwrap();
-    assert_eq!(call.shape.selectors[0].evaluations, 8_640);
+    let parsed = reading.read(Endpoint::Query, &Params::parse(query, "").unwrap()).unwrap();
+    assert_eq!(parsed.shape.selectors[0].evaluations, 8_640);
 }
 
 #[test]
@@ -227,8 +227,8 @@ fn mistakes_read_as_those_of_prometheus() {
 #[test]
 fn what_victoria_expands_and_looks_back_on_is_read() {
     let read = |query: &str| read_as(Endpoint::Query, query, TimeDialect::VictoriaMetrics);
-    let call = read("query=WITH (x%3Drate(a[5m])) x%2Bx%2Bx").unwrap();
-    assert_eq!((call.shape.selectors.len(), &*call.text), (3, "WITH (x=rate(a[5m])) x+x+x"));
+    let parsed = read("query=WITH (x%3Drate(a[5m])) x%2Bx%2Bx").unwrap();
+    assert_eq!((parsed.shape.selectors.len(), &*parsed.text), (3, "WITH (x=rate(a[5m])) x+x+x"));
     let doubling: Vec<String> = (1..25).map(|n| format!(", a{n}%3Da{}%2Ba{}", n - 1, n - 1)).collect();
     let doubling = doubling.concat();
     assert!(read(&format!("query=WITH (a0%3Dx{doubling}) a24")).is_err());
@@ -241,8 +241,8 @@ fn what_victoria_expands_and_looks_back_on_is_read() {
 #[test]
 fn a_listing_without_a_start_looks_through_all_of_time() {
     for (dialect, start) in [(TimeDialect::Prometheus, 0), (TimeDialect::VictoriaMetrics, 700_000)] {
-        let call = read_as(Endpoint::Series, "match[]=churn", dialect).unwrap();
-        assert_eq!(call.shape.selectors[0].window.start, start, "{dialect:?}");
+        let parsed = read_as(Endpoint::Series, "match[]=churn", dialect).unwrap();
+        assert_eq!(parsed.shape.selectors[0].window.start, start, "{dialect:?}");
     }
 }
 
@@ -251,10 +251,10 @@ fn a_listing_without_a_start_looks_through_all_of_time() {
 fn a_listing_reads_the_widest_of_its_selectors() {
     let narrow: Vec<_> = (0..20).map(|n| format!("&match[]=wide{{job!=\"x{n}\"}}")).collect();
     let narrow = narrow.concat();
-    let call =
+    let parsed =
         read(Endpoint::Series, &format!("match[]=wide{{job!=\"x1\"}}{narrow}&match[]=wide&match[]=other"))
             .unwrap();
-    let texts: Vec<_> = call.shape.selectors.iter().map(|selector| &*selector.text).collect();
+    let texts: Vec<_> = parsed.shape.selectors.iter().map(|selector| &*selector.text).collect();
     assert_eq!(texts, ["wide", "other"]);
     let labels = read(Endpoint::Labels, "match[]={a=\"b\"}&match[]={a=\"c\"}").unwrap();
     assert_eq!(labels.shape.selectors.len(), 2);
@@ -311,9 +311,9 @@ fn victoriametrics_gets_the_text_that_was_priced() {
 /// A function that Weir does not know left the query without times: rules on its step did not match.
 #[test]
 fn a_query_with_an_unknown_function_has_times() {
-    let call = read(Endpoint::QueryRange, "query=of_tomorrow(up)&start=0&end=600&step=60").unwrap();
-    assert_eq!(call.times, Some(EvalTimes { start: 0, end: 600_000, step: 60_000 }));
-    assert_eq!(call.lookback_ms, DEFAULT_LOOKBACK_MS);
+    let parsed = read(Endpoint::QueryRange, "query=of_tomorrow(up)&start=0&end=600&step=60").unwrap();
+    assert_eq!(parsed.times, Some(EvalTimes { start: 0, end: 600_000, step: 60_000 }));
+    assert_eq!(parsed.lookback_ms, DEFAULT_LOOKBACK_MS);
 }
 
 /// `SUM BY (job) (RATE(up[5m]))` had another fingerprint, and passed rules by it.

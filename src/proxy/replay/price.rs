@@ -11,7 +11,7 @@ use crate::{
         self, Estimated, Estimator, Knowledge, Need, QuerySplit, Remembered, SampleType, SeriesKnowledge,
         Source, Subject,
     },
-    journal::{Actual, COUNTS_MAX, Divisible, Priced, Record},
+    journal::{Actual, COUNTS_MAX, Priced, Record, SplitMode},
     limit::{AdmissionRequest, Charged, Limit, LimitName, Refusal, Scope},
     promql::{
         metricsql,
@@ -67,7 +67,7 @@ impl Replay {
     /// The recorded cost, in the parts that this budget asks for; `None` where these are the recorded ones.
     fn split_anew(&self, record: &Record, priced: &Priced, owner: &Owner) -> Option<QueryCost> {
         let most = owner.thresholds.split;
-        if priced.basis.divisible == Divisible::No || priced.basis.split_above == most {
+        if priced.basis.split_mode == SplitMode::No || priced.basis.split_above == most {
             return None;
         }
         let mut whole = Estimated {
@@ -132,14 +132,14 @@ impl Replay {
         }
         let basis = record.priced.as_ref().map(|priced| &priced.basis);
         let lookback = basis.map_or(DEFAULT_LOOKBACK_MS, |basis| basis.lookback_ms);
-        let divisible = basis.map_or(Divisible::Yes, |basis| basis.divisible);
+        let split_mode = basis.map_or(SplitMode::Yes, |basis| basis.split_mode);
         let EvalTimes { start, end, step } = times;
         let shape = Shape::of(&ast, EvalTimes { start, end, step }, lookback);
         let split = || QuerySplit::of(&ast, times, lookback);
-        let split = match divisible {
-            Divisible::No => None,
-            Divisible::Yes => split(),
-            Divisible::AllReplicas => split().map(QuerySplit::of_all_replicas),
+        let split = match split_mode {
+            SplitMode::No => None,
+            SplitMode::Yes => split(),
+            SplitMode::AllReplicas => split().map(QuerySplit::of_all_replicas),
         };
         Some(Reading { shape, split })
     }

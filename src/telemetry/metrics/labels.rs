@@ -71,26 +71,26 @@ impl ProbeResult {
 
 /// Counts a split query by its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Divided {
-    /// They were put together.
-    Joined,
-    /// They could not be: it was asked for as a whole.
+pub enum SplitOutcome {
+    /// The answers to its parts were merged.
+    Merged,
+    /// They could not be merged: it was sent as a whole.
     Whole,
-    /// The backend failed at one of them.
+    /// The backend failed at a part.
     Failed,
-    /// Others held all the room.
-    NoRoom,
+    /// Other answers held all memory for merging.
+    NoMemory,
 }
 
-impl Divided {
-    pub(super) const ALL: [Self; 4] = [Self::Joined, Self::Whole, Self::Failed, Self::NoRoom];
+impl SplitOutcome {
+    pub(super) const ALL: [Self; 4] = [Self::Merged, Self::Whole, Self::Failed, Self::NoMemory];
 
     pub(super) const fn label(self) -> &'static str {
         match self {
-            Self::Joined => "joined",
+            Self::Merged => "joined",
             Self::Whole => "whole",
             Self::Failed => "failed",
-            Self::NoRoom => "no_room",
+            Self::NoMemory => "no_room",
         }
     }
 }

@@ -333,7 +333,7 @@ impl Metrics {
             probe_bytes: make.counter("weir_probe_bytes_total", "Bytes that probes received.", &["backend"])?,
             probe_seconds: make.histograms("weir_probe_seconds", "Time that probes took.", &["backend"], seconds.clone())?,
             probe_cache: make.counter("weir_probe_cache_total", "Looks into the cache of probes.", &["result"])?,
-            divided: make.counter(
+            split_queries: make.counter(
                 "weir_divided_queries_total",
                 "Queries that were sent in parts: merged, or sent again as a whole.",
                 &["backend", "outcome"],

@@ -23,7 +23,7 @@ use prometheus::{
 use self::cached::Cached;
 pub use self::{
     control::{ControlGauges, LaneGauges},
-    labels::{Dimension, Divided, ProbeResult, Resource},
+    labels::{Dimension, ProbeResult, Resource, SplitOutcome},
     top::TopNumber,
 };
 use super::tenants::TenantLabels;
@@ -63,7 +63,7 @@ pub struct Metrics {
     probe_bytes: IntCounterVec,
     probe_seconds: HistogramVec,
     probe_cache: IntCounterVec,
-    divided: IntCounterVec,
+    split_queries: IntCounterVec,
     upstream: Cached<IntCounter>,
     upstream_seconds: Cached<Histogram>,
     answers: Cached<IntCounter>,
@@ -132,8 +132,8 @@ impl Metrics {
             for result in ProbeResult::ALL {
                 self.probes.with_label_values(&[backend, result.label()]);
             }
-            for outcome in Divided::ALL {
-                self.divided.with_label_values(&[backend, outcome.label()]);
+            for outcome in SplitOutcome::ALL {
+                self.split_queries.with_label_values(&[backend, outcome.label()]);
             }
             for status in ["2xx", "4xx", "5xx", "error"] {
                 self.upstream.show(&[backend, status]);
@@ -256,8 +256,8 @@ impl Metrics {
     }
 
     /// A query was sent in parts, with this outcome.
-    pub fn divided(&self, backend: &str, outcome: Divided) {
-        self.divided.with_label_values(&[backend, outcome.label()]).inc();
+    pub fn split(&self, backend: &str, outcome: SplitOutcome) {
+        self.split_queries.with_label_values(&[backend, outcome.label()]).inc();
     }
 
     /// A backend answered with a status, or not at all (`None`), after this long.

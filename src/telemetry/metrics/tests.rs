@@ -64,7 +64,7 @@ fn what_happened_is_what_is_shown() {
     metrics.probed("main", ProbeResult::Counted, Duration::from_millis(3), 400);
     metrics.probed("main", ProbeResult::Refused, Duration::ZERO, 0);
     metrics.probe_cache(true);
-    metrics.divided("main", Divided::Joined);
+    metrics.split("main", SplitOutcome::Merged);
     metrics.upstream("main", Some(200), Duration::from_millis(20));
     metrics.upstream("main", None, Duration::from_secs(1));
     metrics.answered("main", "cut_off", 1000);

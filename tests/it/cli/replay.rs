@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command, process::Output};
 use weir::{
     base::{Estimate, QueryCost, time::EvalTimes},
     cost::Model,
-    journal::{Basis, Divisible, FOLDER, Journal, Priced, Record, Settings, TextKept},
+    journal::{Basis, FOLDER, Journal, Priced, Record, Settings, SplitMode, TextKept},
     top::Top,
 };
 
@@ -26,7 +26,7 @@ fn journal(data: &Path) {
         let basis = Basis {
             model: Model::default(),
             split_above: None,
-            divisible: Divisible::No,
+            split_mode: SplitMode::No,
             lookback_ms: 300_000,
         };
         let priced = Some(Priced {

@@ -153,7 +153,7 @@ async fn what_is_too_long_to_be_put_together_is_asked_for_as_a_whole_and_remembe
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_ends_the_pieces() {
+async fn a_client_that_leaves_ends_the_parts() {
     let slow = |seen: &Seen| match database(seen) {
         Act::Raw(raw) if seen.path().ends_with("/query_range") => {
             Act::Slow(vec![raw], Duration::from_millis(50))
@@ -171,7 +171,7 @@ async fn a_client_that_leaves_ends_the_pieces() {
 
 #[tokio::test]
 async fn what_odd_answers_of_pieces_become() {
-    // Status and body of the third piece; the status that the client gets, and how often the backend was asked.
+    // Status and body of the third part; the status that the client gets, and how often the backend was asked.
     let whole = r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"job":"a"},"values":[[1700000000.5,"1"]]}]}}"#;
     for (status, body, want, asked) in [
         (200, whole, 422, 3),

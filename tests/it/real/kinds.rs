@@ -73,7 +73,7 @@ async fn the_storage_node() {
 async fn tried(setup: Setup, test: &str) {
     let Some(mut database) = setup.start(test).await else { return };
     whole_answers_are_its_own(&database).await;
-    divided_answers_are_those_of_the_whole(&database).await;
+    merged_answers_are_those_of_the_whole(&database).await;
     probes_count_what_a_query_counts(&database).await;
     limits_say_whose_they_are(&database).await;
     tenants_are_named_by_weir(&database).await;
@@ -148,22 +148,22 @@ async fn whole_answers_are_its_own(database: &Running) {
 }
 
 /// Thanos deduplicates by where a query starts: only with all replicas is a part the same as in the whole.
-async fn divided_answers_are_those_of_the_whole(database: &Running) {
+async fn merged_answers_are_those_of_the_whole(database: &Running) {
     let weir = before(database, "budget: {memory: 256MiB, split_above: 1%, unproven: 100%}", NO_RATE).await;
     let (end, all_replicas) =
         (database.end, if database.setup.kind() == "thanos" { "&dedup=false" } else { "" });
-    let mut divided = 0;
+    let mut split = 0;
     for query in QUERIES {
         let times = format!("start={}&end={end}&step=5", end - 7_200);
         let target = format!("/api/v1/query_range?query={}&{times}{all_replicas}", encode(query));
         let answer = same(database, &weir, &target).await;
         let estimate = answer.headers.get("weir-estimate").and_then(|estimate| estimate.to_str().ok());
-        divided += usize::from(estimate.is_some_and(|estimate| estimate.contains("pieces=")));
+        split += usize::from(estimate.is_some_and(|estimate| estimate.contains("pieces=")));
     }
-    println!("{:?}: {divided} of {} queries were divided", database.setup, QUERIES.len());
+    println!("{:?}: {split} of {} queries were split", database.setup, QUERIES.len());
     // The memory of the others does not grow with the steps, or not enough for parts to hold less.
     let holds_steps = matches!(database.setup.kind(), "prometheus" | "thanos" | "cortex");
-    assert!(divided > 3 || !holds_steps, "{:?}: {divided}", database.setup);
+    assert!(split > 3 || !holds_steps, "{:?}: {split}", database.setup);
     weir.until_idle().await;
 }
 

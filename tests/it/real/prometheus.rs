@@ -126,7 +126,7 @@ async fn pieces_make_the_answer_of_the_whole() {
     let weir = Weir::start(&yaml).await;
     weir.proxy.warm().await;
     let (client, end) = (client(), database.data.end - 60);
-    let mut divided = 0;
+    let mut split = 0;
     let more = ["count_values(\"v\", level_0)", "topk by (job) (2, level_1)", "sum(level_0 @ end())"];
     for query in QUERIES.iter().chain(&more) {
         for times in [
@@ -137,17 +137,17 @@ async fn pieces_make_the_answer_of_the_whole() {
             let through = weir.get(&target).await;
             // A free query has no estimate.
             let estimate = through.headers.get("weir-estimate").map(|estimate| estimate.to_str().unwrap());
-            let in_pieces = estimate.is_some_and(|estimate| estimate.contains("pieces="));
-            divided += usize::from(in_pieces);
+            let in_parts = estimate.is_some_and(|estimate| estimate.contains("pieces="));
+            split += usize::from(in_parts);
             let url = format!("{}{target}", database.url);
             let direct = raw(&client, Method::GET, &url, "", false).await;
             assert_eq!(through.status, direct.status, "{query}: {}", through.body);
             let json = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).unwrap();
             let (through, direct) = (json(through.body.as_bytes()), json(&direct.body));
-            assert_eq!(through, direct, "{query} {times} in pieces: {in_pieces}");
+            assert_eq!(through, direct, "{query} {times} in parts: {in_parts}");
         }
     }
-    assert!(divided > 20, "{divided}");
+    assert!(split > 20, "{split}");
     weir.until_idle().await;
 }
 
