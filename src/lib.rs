@@ -4,12 +4,12 @@
 //!
 //! ```text
 //! respond ▶ identify ▶ rate ▶ parse ▶ rules ▶ estimate ▶ replan ▶ admit ▶ meter ▶ split ▶ forward ▶ database
-//!            404 405    429    400     422                         422     │                502 504
-//!            401 403           408 413                             429 503 └ settles the permit at the last byte
+//!                                                                           │
+//!                                                                           └ settles the permit at the last byte
 //! ```
 //!
-//! [`proxy`] is this stack of tower layers; `proxy/stack.rs` shows it from top to bottom. [`promql`] reads the query,
-//! [`cost`] prices it, [`limit`] says whether it may run now, [`backend`] runs it.
+//! [`proxy`] is this stack of tower layers; `proxy/stack.rs` shows it from top to bottom, with the errors of each.
+//! [`promql`] reads the query, [`cost`] prices it, [`limit`] says whether it may run now, [`backend`] runs it.
 //!
 //! # The limits before a service of your own
 //!
