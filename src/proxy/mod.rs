@@ -12,7 +12,7 @@
 //! | meter | `meter/layer.rs` |
 //! | split, forward | `split.rs`, `forward.rs` |
 //!
-//! `exchange.rs` has the types that the layers hand on, `shared.rs` the state of all requests. `handle.rs` is the proxy
+//! `exchange.rs` has the types that the layers hand on, `shared.rs` the state of all requests. `proxy.rs` is the proxy
 //! from outside, `supervise.rs` looks after the backends, `log/` has one record for each query.
 
 mod admit;
@@ -22,13 +22,14 @@ mod estimate;
 mod exchange;
 mod fleet;
 mod forward;
-mod handle;
 pub mod identify;
 mod kill;
 mod layer;
 mod log;
 mod long_answers;
 pub mod meter;
+#[expect(clippy::module_inception, reason = "the file of `Proxy`")]
+mod proxy;
 mod query;
 mod replan;
 pub mod replay;
@@ -45,10 +46,10 @@ pub mod upstream;
 pub use crate::http::{ServerTls, ServerTlsSettings, Workers};
 pub use config::{ConfigState, Settings};
 pub use fleet::{FleetStatus, Settings as FleetSettings};
-pub use handle::Proxy;
 pub(crate) use log::{ActiveQuery, TenantCounts, cut};
 pub use log::{Author, Origin, QueryState, Refused, Selection};
 pub use meter::Kill;
+pub use proxy::Proxy;
 pub use query::confine_read;
 pub(crate) use rules::NoRoom;
 pub use server::serve;

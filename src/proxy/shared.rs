@@ -31,7 +31,6 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct Identifier {
     pub(super) config: ArcSwap<ConfigSnapshot>,
-    pub(super) admission: Arc<Admission>,
     pub(super) logs: Arc<QueryLogs>,
     pub(super) stopping: AtomicBool,
 }

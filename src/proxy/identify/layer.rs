@@ -78,7 +78,7 @@ impl Identifier {
                 }
                 let backend = (upstream.backend.kind(), upstream.backend.tenancy());
                 config.attribution.forward(&mut head.headers, &caller, backend);
-                let policy = self.admission.policy();
+                let policy = shared.pricing.admission.policy();
                 let several = policy.strictest(&caller.several);
                 let policy = several.unwrap_or_else(|| Arc::clone(policy.tenant(&caller.tenant)));
                 let shared = Arc::clone(shared);

@@ -52,7 +52,7 @@ use crate::{
 const CACHED_QUERIES: u64 = 10_000;
 /// Keys that each number of the ranking shows as metrics.
 const TOP_KEYS: usize = 5;
-/// The numbers that it shows.
+/// The numbers of the ranking that are metrics.
 const TOP_NUMBERS: [(Measure, TopNumber); 4] = [
     (Measure::Count, TopNumber::Queries),
     (Measure::Memory, TopNumber::Memory),
@@ -104,7 +104,7 @@ impl Proxy {
         let (admission, active) = (Admission::new(policy), ActiveQueries::new(last_number, clock));
         let rules = Arc::new(QueryRules::new(rules, Arc::clone(&metrics), clock));
         let in_fleet = joined.is_some();
-        let counts = joined.is_some().then(Arc::<SharedCounts>::default);
+        let counts = in_fleet.then(Arc::<SharedCounts>::default);
         let subjects = Subjects {
             active: Arc::clone(&active),
             rules: Arc::clone(&rules),
@@ -127,12 +127,7 @@ impl Proxy {
             rate_lines: SampledLines::default(),
             clock,
         });
-        let identifier = Identifier {
-            config,
-            admission: Arc::clone(&admission),
-            logs: Arc::clone(&logs),
-            stopping: AtomicBool::new(false),
-        };
+        let identifier = Identifier { config, logs: Arc::clone(&logs), stopping: AtomicBool::new(false) };
         let pricing = Pricing {
             admission: Arc::clone(&admission),
             history: Arc::clone(&history),
