@@ -67,7 +67,7 @@ impl Lease {
         if now < self.until { self.grant } else { Amount::NONE }
     }
 
-    /// When that ends.
+    /// When the lease ends.
     pub const fn until(&self) -> u64 {
         self.until
     }

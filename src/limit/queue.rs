@@ -83,7 +83,7 @@ fn key_of(charge: &Charge) -> SubQueueKey {
     (charge.payers.clone(), charge.class, charge.slow)
 }
 
-/// Before every sub-queue.
+/// A key that sorts before every other.
 fn first_key() -> SubQueueKey {
     (Payers::new(), 0, false)
 }

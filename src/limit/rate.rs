@@ -32,7 +32,7 @@ pub(super) struct Level {
     count: u64,
     per: Duration,
     missing: u128,
-    /// When that was missing.
+    /// The time of that level.
     at: Option<Instant>,
 }
 

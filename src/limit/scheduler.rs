@@ -79,7 +79,7 @@ impl State {
         }
     }
 
-    /// Why a query waits that is the first of its queue or not.
+    /// The reason why a query waits; `is_first` says that it is the first of its queue.
     pub(super) fn why(&self, waiter: &Waiter, is_first: bool, now: Instant) -> WaitReason {
         match self.fits(&waiter.charge, now) {
             Err(reason) if reason.is_tenants() || is_first || waiter.charge.light => reason,

@@ -10,7 +10,7 @@ use super::{
 /// The effect of an order to stop queries.
 #[derive(Debug)]
 pub(crate) struct Killed {
-    /// Those of this proxy.
+    /// The queries of this proxy that were stopped.
     pub here: Vec<Arc<ActiveQuery>>,
     /// Whether the store passes the order on to the other proxies, or why not; `None` where there are none, or where the one
     /// query that it is about was here.

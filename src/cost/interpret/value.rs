@@ -45,7 +45,7 @@ pub(super) enum Made {
 }
 
 impl Made {
-    /// Those of two operands.
+    /// The labels that two operands make.
     pub(super) fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::None, made) | (made, Self::None) => made,

@@ -27,10 +27,10 @@ pub trait Admissible: Sized {
         std::future::pending()
     }
 
-    /// It may run.
+    /// The request with its permit: it may run.
     fn admitted(self, admitted: Admitted) -> Self::Admitted;
 
-    /// It may not.
+    /// The error for a request that may not run.
     fn refused(self, refusal: Refusal) -> Self::Refused;
 }
 

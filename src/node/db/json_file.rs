@@ -9,9 +9,9 @@ use serde_json::Value;
 pub(super) enum Contents<T> {
     /// There is no file.
     Missing,
-    /// It cannot be understood.
+    /// The file cannot be understood.
     Damaged,
-    /// It was understood.
+    /// The file was understood.
     Sound(T),
 }
 

@@ -48,7 +48,7 @@ impl Part {
 /// and shortening the log); then the oldest place counts, and it counts once.
 #[derive(Debug, Default)]
 pub struct Held {
-    /// Those in memory.
+    /// The samples in memory.
     pub runs: Runs,
     /// By rising first time.
     parts: Vec<Part>,

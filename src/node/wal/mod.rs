@@ -51,7 +51,7 @@ pub enum SyncPolicy {
     Always,
     /// At the first write after this long.
     Every(Duration),
-    /// When the system likes.
+    /// When the operating system chooses to.
     Never,
 }
 

@@ -81,9 +81,9 @@ pub(crate) struct Facts {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     pub cost: QueryCost,
-    /// Requests that it is asked for in.
+    /// The number of requests that it is split into.
     pub parts: u64,
-    /// When that was.
+    /// When its price was known.
     pub at: Instant,
 }
 
