@@ -10,14 +10,14 @@ use std::{
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use crossbeam_queue::ArrayQueue;
 use prometheus::Registry;
-use weir::node::pool::{Buckets, BytesPool, Cap, Mode, PoolMetrics, Refiller, Supply};
+use weir::node::pool::{Buckets, BytesPool, Cap, Mode, PoolContext, PoolMetrics, Refiller};
 
 const KEPT: usize = 4_096;
 
 fn pool(capacity: usize, mode: Mode) -> BytesPool {
     let metrics = PoolMetrics::register(&Registry::new()).expect("a new registry");
     let refiller = Refiller::thread().expect("a thread");
-    let supply = Supply { cap: Arc::new(Cap::new(mode)), refiller, refill_budget: None, metrics };
+    let supply = PoolContext { cap: Arc::new(Cap::new(mode)), refiller, refill_budget: None, metrics };
     BytesPool::new("bytes", &Buckets::of(&[(capacity, KEPT)]), &supply)
 }
 

@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 use form_urlencoded::Serializer;
 use serde_json::Value;
 
-use super::reply::{Asked, Failed, success};
+use super::reply::{Failed, RequestParams, success};
 use crate::{
     base::{TenantId, duration, time},
     proxy::Proxy,
@@ -30,7 +30,7 @@ pub(super) struct Question {
 
 impl Question {
     /// Takes it out of a request's parameters.
-    pub(super) fn take(asked: &mut Asked) -> Self {
+    pub(super) fn take(asked: &mut RequestParams) -> Self {
         let mut text = |name| asked.take(name).unwrap_or_default();
         Self { query: text("query"), range: text("range"), step: text("step"), tenant: text("tenant") }
     }
@@ -73,7 +73,10 @@ impl Question {
 }
 
 /// The answer of `query_cost`, as JSON.
-pub(super) async fn explain(State(proxy): State<Arc<Proxy>>, mut asked: Asked) -> Result<Response, Failed> {
+pub(super) async fn explain(
+    State(proxy): State<Arc<Proxy>>,
+    mut asked: RequestParams,
+) -> Result<Response, Failed> {
     let question = Question::take(&mut asked);
     asked.nothing_else()?;
     let answer = question.answer(&proxy).await.map_err(Failed::bad)?;

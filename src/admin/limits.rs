@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     operations::Suggest,
-    reply::{Asked, Failed, success},
+    reply::{Failed, RequestParams, success},
 };
 use crate::{
     base::{ErrorKind, TenantId},
@@ -104,7 +104,7 @@ impl Suggester {
 }
 
 /// The parameters of a request: the tenant, if it names one, and whether to suggest limits.
-pub(super) fn parameters(mut asked: Asked) -> Result<(Option<TenantId>, bool), Failed> {
+pub(super) fn parameters(mut asked: RequestParams) -> Result<(Option<TenantId>, bool), Failed> {
     let tenant = match asked.take("tenant") {
         Some(name) => {
             Some(TenantId::new(&name).ok_or_else(|| Failed::bad(format!("`{name}` is no tenant name")))?)
@@ -124,7 +124,7 @@ pub(super) fn parameters(mut asked: Asked) -> Result<(Option<TenantId>, bool), F
 pub(super) async fn limits(
     State(proxy): State<Arc<Proxy>>,
     State(suggester): State<Suggester>,
-    asked: Asked,
+    asked: RequestParams,
 ) -> Result<Response, Failed> {
     let (named, suggests) = parameters(asked)?;
     let tenant = named.ok_or_else(|| Failed::bad("`tenant` says whose limits"))?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    reply::{Asked, Failed, success, with_fleet},
+    reply::{Failed, RequestParams, success, with_fleet},
     snapshot::take::{query, wait_reasons},
     state::Admin,
 };
@@ -20,7 +20,7 @@ const LISTED_CHARS: usize = 1_000;
 const REASON_CHARS: usize = 300;
 
 /// All of them, the oldest first.
-pub(super) async fn list(State(admin): State<Admin>, asked: Asked) -> Result<Response, Failed> {
+pub(super) async fn list(State(admin): State<Admin>, asked: RequestParams) -> Result<Response, Failed> {
     asked.nothing_else()?;
     let reasons = wait_reasons(&admin.proxy.admission.snapshot());
     let (mut active, now) = (admin.proxy.active().list(), Instant::now());
@@ -33,7 +33,7 @@ pub(super) async fn list(State(admin): State<Admin>, asked: Asked) -> Result<Res
 pub(super) async fn kill_one(
     State(admin): State<Admin>,
     Path(id): Path<String>,
-    asked: Asked,
+    asked: RequestParams,
 ) -> Result<Response, Failed> {
     let id = id.parse().map_err(|_| Failed::bad(format!("`{id}` is not the number of a query")))?;
     let killed = kill(&admin, Selection { id: Some(id), ..Selection::default() }, asked).await?;
@@ -44,7 +44,10 @@ pub(super) async fn kill_one(
 }
 
 /// Stops all that match every parameter.
-pub(super) async fn kill_matching(State(admin): State<Admin>, mut asked: Asked) -> Result<Response, Failed> {
+pub(super) async fn kill_matching(
+    State(admin): State<Admin>,
+    mut asked: RequestParams,
+) -> Result<Response, Failed> {
     let which = Selection {
         id: None,
         tenant: asked.take("tenant"),
@@ -61,7 +64,7 @@ pub(super) async fn kill_matching(State(admin): State<Admin>, mut asked: Asked) 
     Ok(success(kill(&admin, which, asked).await?))
 }
 
-async fn kill(admin: &Admin, which: Selection, mut asked: Asked) -> Result<Value, Failed> {
+async fn kill(admin: &Admin, which: Selection, mut asked: RequestParams) -> Result<Value, Failed> {
     let (reason, by) = (asked.take("reason").unwrap_or_default(), asked.take("by"));
     asked.nothing_else()?;
     let is_short = |text: &str| text.chars().count() <= REASON_CHARS;

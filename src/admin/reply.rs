@@ -61,13 +61,13 @@ pub(super) fn with_fleet(mut answer: Value, passed_on: Option<Result<(), String>
 
 /// The parameters of a request, each once, and its sender.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct RequestParams {
     params: BTreeMap<String, String>,
     holder: Option<Holder>,
     peer: Option<SocketAddr>,
 }
 
-impl<S: Sync> FromRequestParts<S> for Asked {
+impl<S: Sync> FromRequestParts<S> for RequestParams {
     type Rejection = Failed;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failed> {
@@ -82,7 +82,7 @@ impl<S: Sync> FromRequestParts<S> for Asked {
     }
 }
 
-impl Asked {
+impl RequestParams {
     /// Takes a parameter; an empty one is none.
     pub(super) fn take(&mut self, name: &str) -> Option<String> {
         self.params.remove(name).filter(|value| !value.is_empty())

@@ -9,7 +9,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::reply::{Asked, Failed, success, with_fleet};
+use super::reply::{Failed, RequestParams, success, with_fleet};
 use crate::{
     base::ErrorKind,
     proxy::{NoRoom, Proxy},
@@ -20,7 +20,7 @@ use crate::{
 pub(super) const RULE_BYTES_MAX: usize = 128 << 10;
 
 /// All of them, in the order in which they are held against a query.
-pub(super) async fn list(State(proxy): State<Arc<Proxy>>, asked: Asked) -> Result<Response, Failed> {
+pub(super) async fn list(State(proxy): State<Arc<Proxy>>, asked: RequestParams) -> Result<Response, Failed> {
     asked.nothing_else()?;
     Ok(success(json!({"now_ms": proxy.now_ms(), "rules": all(&proxy)})))
 }
@@ -45,7 +45,7 @@ fn shown(proxy: &Proxy, rule: &Rule, source: &str, now_ms: i64) -> Value {
 /// Sets one, before all others, in place of one of the same name. The body is the rule as JSON.
 pub(super) async fn add(
     State(proxy): State<Arc<Proxy>>,
-    mut asked: Asked,
+    mut asked: RequestParams,
     body: Bytes,
 ) -> Result<Response, Failed> {
     let by = asked.take("by");
@@ -76,7 +76,7 @@ pub(super) async fn add(
 pub(super) async fn remove(
     State(proxy): State<Arc<Proxy>>,
     Path(name): Path<String>,
-    mut asked: Asked,
+    mut asked: RequestParams,
 ) -> Result<Response, Failed> {
     let by = asked.take("by");
     asked.nothing_else()?;

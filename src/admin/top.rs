@@ -3,7 +3,7 @@
 use axum::{extract::State, response::Response};
 
 use super::{
-    reply::{Asked, Failed, success},
+    reply::{Failed, RequestParams, success},
     state::Admin,
 };
 use crate::{
@@ -17,13 +17,17 @@ const ROWS: usize = 20;
 const ROWS_MAX: usize = 50;
 
 /// The heaviest of a window, the heaviest first.
-pub(super) async fn rank(State(admin): State<Admin>, mut asked: Asked) -> Result<Response, Failed> {
+pub(super) async fn rank(State(admin): State<Admin>, mut asked: RequestParams) -> Result<Response, Failed> {
     let ranking = ranking(&admin.proxy, &mut asked, By::ALL)?;
     ranking.map(success).ok_or_else(|| Failed::missing("this process keeps no record of queries"))
 }
 
 /// The ranking that a request asks for, by the first of `by` where it does not say; `None` where no queries are recorded.
-pub(super) fn ranking(proxy: &Proxy, asked: &mut Asked, by: &[By]) -> Result<Option<Ranking>, Failed> {
+pub(super) fn ranking(
+    proxy: &Proxy,
+    asked: &mut RequestParams,
+    by: &[By],
+) -> Result<Option<Ranking>, Failed> {
     let window = asked.one_of("window", Window::ALL, Window::as_str)?;
     let by = asked.one_of("by", by, By::as_str)?;
     let sort = asked.one_of("sort", Measure::ALL, Measure::as_str)?;

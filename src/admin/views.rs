@@ -13,7 +13,7 @@ use super::{
     explain::{self, Question},
     limits::{self, TenantLimits},
     page::{self, View, document, sign_in},
-    reply::{Asked, Failed},
+    reply::{Failed, RequestParams},
     snapshot::Snapshot,
     state::Admin,
     top,
@@ -62,7 +62,7 @@ where
     T: Fn() -> Tokens + Clone + Send + Sync + 'static,
 {
     let live = |pages: Router<Admin>, view: View| {
-        let show = move |State(admin), asked: Asked| async move { live_view(view, &admin, asked) };
+        let show = move |State(admin), asked: RequestParams| async move { live_view(view, &admin, asked) };
         pages.route(view.path(), get(show))
     };
     View::LIVE
@@ -86,7 +86,7 @@ fn html(text: String) -> Response {
 }
 
 /// One of the views that change all the time.
-fn live_view(view: View, admin: &Admin, mut asked: Asked) -> Result<Response, Failed> {
+fn live_view(view: View, admin: &Admin, mut asked: RequestParams) -> Result<Response, Failed> {
     let refresh = match asked.take("refresh").as_deref().map(str::parse) {
         None | Some(Err(_)) => Some(REFRESH),
         Some(Ok(0)) => None,
@@ -97,21 +97,21 @@ fn live_view(view: View, admin: &Admin, mut asked: Asked) -> Result<Response, Fa
     Ok(html(document(view, &fragment, true, refresh)))
 }
 
-async fn top_view(State(admin): State<Admin>, mut asked: Asked) -> Result<Response, Failed> {
+async fn top_view(State(admin): State<Admin>, mut asked: RequestParams) -> Result<Response, Failed> {
     let ranking = top::ranking(&admin.proxy, &mut asked, &BY)?;
     // There are only numbers and texts.
     let ranking = ranking.map(|ranking| serde_json::to_value(ranking).unwrap_or_default());
     Ok(html(document(View::Top, &page::top(ranking.as_ref()), false, None)))
 }
 
-async fn explain_view(State(admin): State<Admin>, mut asked: Asked) -> Result<Response, Failed> {
+async fn explain_view(State(admin): State<Admin>, mut asked: RequestParams) -> Result<Response, Failed> {
     let question = Question::take(&mut asked);
     asked.nothing_else()?;
     let answer = if question.query.is_empty() { None } else { Some(question.answer(&admin.proxy).await) };
     Ok(html(document(View::Explain, &page::explain(&question, answer.as_ref()), false, None)))
 }
 
-async fn limits_view(State(admin): State<Admin>, asked: Asked) -> Result<Response, Failed> {
+async fn limits_view(State(admin): State<Admin>, asked: RequestParams) -> Result<Response, Failed> {
     let (tenant, suggests) = limits::parameters(asked)?;
     let suggester = suggests.then_some(&admin.suggester);
     let limits = match tenant {
@@ -122,7 +122,7 @@ async fn limits_view(State(admin): State<Admin>, asked: Asked) -> Result<Respons
 }
 
 /// The changes of a view, as server-sent events: each is its markup.
-async fn events(State(admin): State<Admin>, mut asked: Asked) -> Result<Response, Failed> {
+async fn events(State(admin): State<Admin>, mut asked: RequestParams) -> Result<Response, Failed> {
     let path = asked.take("view");
     asked.nothing_else()?;
     let view = View::LIVE.into_iter().find(|view| Some(view.path()) == path.as_deref());

@@ -14,7 +14,7 @@ use super::{
     error::{BackendError, Cause},
     headers::{self, Tenancy},
     places::Claim,
-    pool::Sent,
+    pool::SendOutcome,
     probe::Probes,
     replicas::{Lease, Replica, Replicas},
     split::merge_budget,
@@ -35,7 +35,7 @@ pub struct Backend {
 }
 
 /// One try on one replica.
-enum Tried {
+enum Attempt {
     Answered(Response<Body>),
     Failed { error: BackendError, left: bool },
 }
@@ -149,13 +149,13 @@ impl Backend {
         };
         if !self.replicas.several() {
             return match self.attempt(claim, first, request, deadline, idempotent).await {
-                Tried::Answered(response) => Ok(response),
-                Tried::Failed { error, .. } => Err(error),
+                Attempt::Answered(response) => Ok(response),
+                Attempt::Failed { error, .. } => Err(error),
             };
         }
         let (error, left) = match self.attempt(claim, first, request.clone(), deadline, idempotent).await {
-            Tried::Answered(response) => return Ok(response),
-            Tried::Failed { error, left } => (error, left),
+            Attempt::Answered(response) => return Ok(response),
+            Attempt::Failed { error, left } => (error, left),
         };
         let is_harmless = match error.cause() {
             Cause::Connect(_) | Cause::ConnectTimeout(_) => !left,
@@ -169,8 +169,8 @@ impl Backend {
             return Err(error);
         };
         match self.attempt(claim, second, request, deadline, idempotent).await {
-            Tried::Answered(response) => Ok(response),
-            Tried::Failed { error, .. } => Err(error),
+            Attempt::Answered(response) => Ok(response),
+            Attempt::Failed { error, .. } => Err(error),
         }
     }
 
@@ -191,10 +191,10 @@ impl Backend {
         request: Box<Outgoing>,
         deadline: Instant,
         idempotent: bool,
-    ) -> Tried {
+    ) -> Attempt {
         let mut lease = replica.lease();
         let head_by = deadline.min(Instant::now() + self.settings.response_timeout);
-        let failed = |cause, left| Tried::Failed { error: self.error(Some(replica), cause), left };
+        let failed = |cause, left| Attempt::Failed { error: self.error(Some(replica), cause), left };
         if !lease.take_place(claim, head_by).await {
             return failed(Cause::Busy(claim.lane()), false);
         }
@@ -203,7 +203,7 @@ impl Backend {
             Err(error) => return failed(Cause::Request(error.to_string()), false),
         };
         match replica.pool.exchange(request, head_by, idempotent).await {
-            Sent::Answered(response, connection) => {
+            SendOutcome::Answered(response, connection) => {
                 match response.status() {
                     // It may be the query's fault: where no other replica does better, nothing is held against it.
                     StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY if replica.others_work() => {
@@ -213,9 +213,9 @@ impl Backend {
                     _ => replica.answered(),
                 }
                 lease.hold(connection);
-                Tried::Answered(self.receive(response, lease, deadline))
+                Attempt::Answered(self.receive(response, lease, deadline))
             }
-            Sent::Failed { cause, left } => {
+            SendOutcome::Failed { cause, left } => {
                 if let Some(how) = self.fault_of_replica(&cause) {
                     replica.failed(how, cause.to_string());
                 }

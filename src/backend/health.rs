@@ -12,7 +12,7 @@ use super::{
     endpoint::Place,
     error::Cause,
     fetch::{ReadError, read_at_most},
-    pool::Sent,
+    pool::SendOutcome,
     ready,
     replicas::Replica,
 };
@@ -238,8 +238,8 @@ impl Backend {
         self.add_own_headers(replica, headers);
         let mut lease = replica.lease();
         let (response, connection) = match replica.pool.exchange(Box::new(request), deadline, true).await {
-            Sent::Answered(response, connection) => (response, connection),
-            Sent::Failed { cause, .. } => return Err(cause),
+            SendOutcome::Answered(response, connection) => (response, connection),
+            SendOutcome::Failed { cause, .. } => return Err(cause),
         };
         lease.hold(connection);
         let status = response.status();

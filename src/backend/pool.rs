@@ -85,7 +85,7 @@ struct Idle {
 }
 
 /// The outcome of a request.
-pub(super) enum Sent {
+pub(super) enum SendOutcome {
     /// The head of an answer, and the connection that is still delivering its body.
     Answered(Response<Incoming>, Connection),
     /// No answer; `left` says whether the replica may have seen the request, on a kept connection as well.
@@ -131,7 +131,7 @@ impl Pool {
         mut request: Box<Request<Full<Bytes>>>,
         deadline: Instant,
         repeatable: bool,
-    ) -> Sent {
+    ) -> SendOutcome {
         let began = Instant::now();
         let (mut kept_failed, mut seen) = (false, false);
         loop {
@@ -142,12 +142,12 @@ impl Pool {
                 // In a box: a handshake is kilobytes of state, and most requests need none.
                 None => match Box::pin(self.connect(deadline)).await {
                     Ok(connection) => connection,
-                    Err(cause) => return Sent::Failed { cause, left: seen },
+                    Err(cause) => return SendOutcome::Failed { cause, left: seen },
                 },
             };
             let copy = (is_kept && repeatable).then(|| request.clone());
             match connection.exchange(request, deadline).await {
-                Some(Ok(response)) => return Sent::Answered(response, connection),
+                Some(Ok(response)) => return SendOutcome::Answered(response, connection),
                 Some(Err(mut failed)) => {
                     let unsent = failed.take_message().map(Box::new);
                     seen |= unsent.is_none();
@@ -156,12 +156,12 @@ impl Pool {
                         Some(again) => (request, kept_failed) = (again, true),
                         None => {
                             let cause = Cause::NoAnswer(innermost(failed.error()));
-                            return Sent::Failed { cause, left: seen };
+                            return SendOutcome::Failed { cause, left: seen };
                         }
                     }
                 }
                 // Dropping the connection with the answer still due closes it: the replica stops working.
-                None => return Sent::Failed { cause: Cause::Late(began.elapsed()), left: true },
+                None => return SendOutcome::Failed { cause: Cause::Late(began.elapsed()), left: true },
             }
         }
     }

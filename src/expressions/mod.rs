@@ -25,12 +25,12 @@ pub struct Expression {
     /// The text, with Grafana's variables in it.
     pub text: String,
     /// When it is evaluated.
-    pub asked: Asked,
+    pub evaluation: Evaluation,
 }
 
 /// When an expression is evaluated. Durations are as they are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum Evaluation {
     /// For each point of a graph.
     Graph {
         /// The least distance between two points.
@@ -134,14 +134,17 @@ mod tests {
                 ("Node / Row / Disk", "c"),
             ]
         );
-        let graph = Asked::Graph { min_interval: Some("30s".into()), max_points: Some(500) };
-        assert_eq!(dashboard.expressions[0].asked, graph);
-        assert_eq!(dashboard.expressions[1].asked, Asked::Instant);
-        assert_eq!(dashboard.expressions[2].asked, Asked::Graph { min_interval: None, max_points: None });
+        let graph = Evaluation::Graph { min_interval: Some("30s".into()), max_points: Some(500) };
+        assert_eq!(dashboard.expressions[0].evaluation, graph);
+        assert_eq!(dashboard.expressions[1].evaluation, Evaluation::Instant);
+        assert_eq!(
+            dashboard.expressions[2].evaluation,
+            Evaluation::Graph { min_interval: None, max_points: None }
+        );
         assert_eq!(dashboard.time, Some(("now-6h".into(), "now".into())));
         let rules = Document::parse(RULES).unwrap();
-        let every = || Asked::Rule { every: Some("30s".into()) };
-        let places: Vec<_> = rules.expressions.iter().map(|e| (&*e.place, &e.asked)).collect();
+        let every = || Evaluation::Rule { every: Some("30s".into()) };
+        let places: Vec<_> = rules.expressions.iter().map(|e| (&*e.place, &e.evaluation)).collect();
         assert_eq!(places, [("g / Down", &every()), ("g / r", &every())]);
         assert!(Document::parse("\"just a text").is_none());
         let texts = |text: &str| {

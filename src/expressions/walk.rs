@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Asked, Document, Expression};
+use super::{Document, Evaluation, Expression};
 
 /// Levels of a document.
 const DEPTH_MAX: usize = 64;
@@ -84,13 +84,13 @@ fn is_expression(name: &str, fields: &Map<String, Value>) -> bool {
 
 fn expression(text: &str, fields: &Map<String, Value>, around: &Around<'_>) -> Expression {
     let is_set = |name: &str| fields.get(name).and_then(Value::as_bool) == Some(true);
-    let asked = match &around.group {
-        Some(group) => Asked::Rule { every: group.interval.map(str::to_owned) },
-        None if is_set("instant") && !is_set("range") => Asked::Instant,
-        None => Asked::Graph {
+    let evaluation = match &around.group {
+        Some(group) => Evaluation::Rule { every: group.interval.map(str::to_owned) },
+        None if is_set("instant") && !is_set("range") => Evaluation::Instant,
+        None => Evaluation::Graph {
             min_interval: around.min_interval.map(str::to_owned),
             max_points: around.max_points,
         },
     };
-    Expression { place: around.names.join(" / "), text: text.to_owned(), asked }
+    Expression { place: around.names.join(" / "), text: text.to_owned(), evaluation }
 }

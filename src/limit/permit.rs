@@ -14,7 +14,7 @@ use super::{
 };
 
 /// The state of a permit, shared with its handles.
-struct Held {
+struct PermitState {
     admission: Arc<Admission>,
     charge: Charge,
     /// A [`Phase`], changed under the lock of the accounts only.
@@ -24,13 +24,13 @@ struct Held {
 /// A share of the budgets of tenants, a class and a backend. Its drop is the only way back, and frees the share for the
 /// next in the queue at once. Dropped without [`Permit::settle`] the query counts as abandoned.
 pub struct Permit {
-    held: Arc<Held>,
+    held: Arc<PermitState>,
     actual: Actual,
 }
 
 impl Permit {
     pub(super) fn new(admission: Arc<Admission>, charge: Charge) -> Self {
-        let held = Held { admission, charge, phase: AtomicU8::new(Phase::Runs as u8) };
+        let held = PermitState { admission, charge, phase: AtomicU8::new(Phase::Runs as u8) };
         Self { held: Arc::new(held), actual: Actual::default() }
     }
 
@@ -62,7 +62,7 @@ impl Permit {
 
 /// Reports the progress of the answer to its permit; after the permit is gone it does nothing.
 #[derive(Clone, Default)]
-pub struct PermitHandle(Weak<Held>);
+pub struct PermitHandle(Weak<PermitState>);
 
 impl PermitHandle {
     /// The backend's last byte has come: its slot and its memory are free, however long the client reads on. With
@@ -93,7 +93,7 @@ pub(super) fn enter(of: &AtomicU8, phase: Phase) {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Held { admission, charge, phase } = &*self.held;
+        let PermitState { admission, charge, phase } = &*self.held;
         admission.release(charge, phase, self.actual);
     }
 }

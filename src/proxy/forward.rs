@@ -25,7 +25,7 @@ use super::{
     query::ParsedQuery,
     respond::{
         Body,
-        failure::{Asked, Failure},
+        failure::{BackendRequest, Failure},
     },
     route::Endpoint,
     split::InParts,
@@ -108,7 +108,7 @@ pub(super) async fn uncounted(mut common: Box<Common>, body: Bytes) -> Result<Re
     let answering = async {
         let answered = common.upstream.backend.send_light(&common.caller.tenant, outgoing, until).await;
         match answered {
-            Ok(response) => receive(Box::new(response), Asked::of(&common)).await,
+            Ok(response) => receive(Box::new(response), BackendRequest::of(&common)).await,
             Err(error) => Err(Failure::from(&error)),
         }
     };
@@ -286,7 +286,7 @@ pub(super) fn is_readable(response: &Response<backend::Body>, endpoint: Endpoint
 /// The backend's answer is of no use to the client: it is no JSON, or it is about Weir's own access to the backend.
 pub(super) async fn receive(
     response: Box<Response<backend::Body>>,
-    asked: Asked<'_>,
+    asked: BackendRequest<'_>,
 ) -> Result<Received, Failure> {
     let Received { response, error } = Received::unchanged(response);
     if is_readable(&response, asked.endpoint) {
@@ -330,7 +330,7 @@ fn decoded<'a>(coding: Option<&HeaderValue>, body: &'a [u8]) -> Option<Cow<'a, [
     }
 }
 
-impl<'a> Asked<'a> {
+impl<'a> BackendRequest<'a> {
     pub(super) fn of(common: &'a Common) -> Self {
         let backend = &common.upstream.backend;
         let with_credentials = backend.tenancy().forward_credentials;
@@ -408,7 +408,8 @@ mod tests {
         for (status, content_type, text, want) in cases {
             let response = Response::builder().status(status).header("content-type", content_type);
             let response = response.body(backend::Body::whole(text.into())).unwrap();
-            let asked = Asked { endpoint: Endpoint::Query, backend: "main", with_credentials: false };
+            let asked =
+                BackendRequest { endpoint: Endpoint::Query, backend: "main", with_credentials: false };
             match (receive(Box::new(response), asked).await, want) {
                 (Ok(received), Ok(error)) => {
                     assert_eq!(received.error.as_deref(), Some(error));
@@ -434,7 +435,7 @@ mod tests {
         {
             let response = Response::builder().status(status).header("content-type", "text/plain");
             let response = response.body(backend::Body::whole("Unauthorized".into())).unwrap();
-            let asked = Asked { endpoint: Endpoint::Query, backend: "main", with_credentials };
+            let asked = BackendRequest { endpoint: Endpoint::Query, backend: "main", with_credentials };
             let failure = receive(Box::new(response), asked).await.unwrap_err();
             assert_eq!(failure.status(), want, "{status} {with_credentials}");
             assert!(failure.message.contains("Unauthorized"), "{}", failure.message);
@@ -454,7 +455,7 @@ mod tests {
         ] {
             let response = Response::builder().status(404).header("content-type", "text/plain");
             let response = response.body(backend::Body::whole("404 page not found\n".into())).unwrap();
-            let asked = Asked { endpoint, backend: "main", with_credentials: false };
+            let asked = BackendRequest { endpoint, backend: "main", with_credentials: false };
             let failure = receive(Box::new(response), asked).await.unwrap_err();
             assert_eq!(failure.status(), want, "{endpoint:?}");
             assert!(failure.message.contains("404 page not found"), "{}", failure.message);

@@ -1,8 +1,8 @@
 //! The headers that pass between client and backend, and those that do not.
 
 mod m3;
-mod stranger;
 mod tenant;
+mod untrusted;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -10,8 +10,8 @@ use http::{
 };
 
 pub use m3::{Exceeded, M3Limits, exceeded, m3_push_down};
-pub use stranger::keep_known;
 pub use tenant::{Tenancy, is_of_weir};
+pub use untrusted::keep_known;
 
 /// Headers that concern one connection only (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [&str; 8] = [

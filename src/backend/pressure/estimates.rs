@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use super::{HELD_FOR, rest::Rest};
+use super::{HELD_FOR, baseline::Baseline};
 use crate::base::distress::Load;
 
 /// With less than this part of the budget in flight, or less than this part of the level at rest, a rise has other
@@ -24,7 +24,7 @@ const LOOKS_MAX: usize = 64;
 /// Compares look by look.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Estimates {
-    rest: Rest,
+    rest: Baseline,
     /// The time, the load in flight, and the factor by which memory exceeded it.
     looks: VecDeque<(Instant, f64, f64)>,
 }

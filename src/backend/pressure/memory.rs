@@ -6,8 +6,8 @@
 use tokio::time::Instant;
 
 use super::{
+    baseline::Baseline,
     rate::{Slope, Slopes},
-    rest::Rest,
 };
 use crate::base::distress::FULL;
 
@@ -34,7 +34,7 @@ pub struct Level {
 /// The memory of one process.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
-    rest: Rest,
+    rest: Baseline,
     slopes: Slopes,
 }
 

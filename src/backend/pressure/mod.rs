@@ -8,6 +8,7 @@
 //!
 //! All of it is plain functions over text, values and a clock; [`Backend::metrics_pages`] only fetches.
 
+mod baseline;
 mod estimates;
 mod head_removals;
 mod histograms;
@@ -16,7 +17,6 @@ mod monitor;
 mod page;
 mod rate;
 mod reading;
-mod rest;
 mod settings;
 
 use std::time::Duration;

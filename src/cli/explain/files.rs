@@ -15,7 +15,7 @@ use crate::{
         clock::now_ms,
         exit::{BAD_INPUT, FAILED},
     },
-    expressions::{Asked, Document, Expression, Intervals, files},
+    expressions::{Document, Evaluation, Expression, Intervals, files},
 };
 
 /// The span of a graph without a time: six hours.
@@ -101,24 +101,26 @@ async fn one<'d>(
     let now = now_ms();
     let (start, end) = shown(document, range, now);
     let range_ms = end.saturating_sub(start).max(1) as u64;
-    let (points, least) = match &expression.asked {
-        Asked::Graph { min_interval, max_points } => (max_points.unwrap_or(POINTS), min_interval.as_deref()),
-        Asked::Instant | Asked::Rule { .. } => (POINTS, None),
+    let (points, least) = match &expression.evaluation {
+        Evaluation::Graph { min_interval, max_points } => {
+            (max_points.unwrap_or(POINTS), min_interval.as_deref())
+        }
+        Evaluation::Instant | Evaluation::Rule { .. } => (POINTS, None),
     };
     let least_ms =
         least.and_then(|least| duration::parse(least.trim_start_matches('>')).ok()).unwrap_or(SCRAPE_MS);
     let intervals = Intervals::of(range_ms, points, least_ms, SCRAPE_MS);
     let query = document.variables.fill(&expression.text, &intervals);
     let seconds = |ms: i64| crate::base::time::seconds(ms);
-    let (times, when) = match &expression.asked {
-        Asked::Graph { .. } => {
+    let (times, when) = match &expression.evaluation {
+        Evaluation::Graph { .. } => {
             let step = crate::base::time::seconds(intervals.step_ms as i64);
             let span = |ms| duration::text(std::time::Duration::from_millis(ms));
             let when = format!("over {}, step {}", span(range_ms), span(intervals.step_ms));
             (Times::Graph { start: seconds(start), end: seconds(end), step }, when)
         }
-        Asked::Instant => (Times::Instant(Some(seconds(end))), "at one moment".to_owned()),
-        Asked::Rule { every } => {
+        Evaluation::Instant => (Times::Instant(Some(seconds(end))), "at one moment".to_owned()),
+        Evaluation::Rule { every } => {
             (Times::Instant(None), format!("every {}", every.as_deref().unwrap_or(RULE_EVERY)))
         }
     };

@@ -1,9 +1,9 @@
 //! One rule for each aggregation.
 
 use super::{
-    Interpreter, Uses,
+    Interpreter, Traversal,
     engine::Order,
-    value::{Load, Made, Operands, Priced, Value, sum, times},
+    value::{Load, MadeLabels, Operands, Priced, Value, sum, times},
 };
 use crate::promql::ast::{AggregateOp, Grouping, NodeId};
 
@@ -72,19 +72,26 @@ impl Interpreter<'_> {
     }
 
     fn folds(&self, param: Option<NodeId>, expr: NodeId, value: Value, work: u64) -> Priced {
-        self.over(Uses::Groups, param, expr, value, work)
+        self.over(Traversal::Groups, param, expr, value, work)
     }
 
     fn collects(&self, param: Option<NodeId>, expr: NodeId, value: Value, work: u64) -> Priced {
-        self.over(Uses::All, param, expr, value, work)
+        self.over(Traversal::All, param, expr, value, work)
     }
 
-    fn over(&self, uses: Uses, param: Option<NodeId>, expr: NodeId, value: Value, work: u64) -> Priced {
+    fn over(
+        &self,
+        traversal: Traversal,
+        param: Option<NodeId>,
+        expr: NodeId,
+        value: Value,
+        work: u64,
+    ) -> Priced {
         let operands = match param {
-            Some(param) => self.operands(&[param, expr], uses),
-            None => self.operands(&[expr], uses),
+            Some(param) => self.operands(&[param, expr], traversal),
+            None => self.operands(&[expr], traversal),
         };
-        self.produce(uses, operands, value, work)
+        self.produce(traversal, operands, value, work)
     }
 
     /// The first, last or largest k of each group; others at each step, perhaps.
@@ -119,7 +126,7 @@ impl Interpreter<'_> {
         if self.engine.order != Order::Streaming {
             return self.collects(param, expr, value, work);
         }
-        let Operands { held, peak, .. } = self.operands(&[expr], Uses::EachSeries);
+        let Operands { held, peak, .. } = self.operands(&[expr], Traversal::EachSeries);
         let bytes = self.rows(&value).saturating_add(value.own_labels());
         let rows = Load { bytes, points: value.all_points() };
         Priced { value, held: rows, peak: peak.max(held.plus(rows).plus(Load::bytes(work))), lazy: false }
@@ -136,7 +143,7 @@ impl Interpreter<'_> {
             present: input.all_points(),
             distinct: folded.points.min(input.series),
             domain: input.series.saturating_add(1),
-            made: Made::Any,
+            made: MadeLabels::Any,
             labels: sum([folded.labels, name, VALUE_BYTES]),
             longest: input.longest.max(VALUE_BYTES),
             buckets: 0,
@@ -167,8 +174,8 @@ impl Interpreter<'_> {
     /// At most how many different sets of values these labels have; `None` where the backend did not say.
     pub(super) fn values(&self, labels: &[Box<str>], of: &Value) -> Option<u64> {
         let values = |label: &str| match of.made {
-            Made::Any => None,
-            Made::Label(made, most) if made == label => Some(most),
+            MadeLabels::Any => None,
+            MadeLabels::Label(made, most) if made == label => Some(most),
             _ => self.table?.values(label),
         };
         // A series may be without the label.

@@ -1,7 +1,7 @@
 //! The answer's bytes, and requests that evaluate nothing.
 
 use super::{
-    LabelTable, Leaf, REQUEST_BYTES, Taken,
+    LabelTable, Leaf, REQUEST_BYTES, RequestMemory,
     engine::{Engine, Sample},
     value::{Value, sum, times},
 };
@@ -89,7 +89,7 @@ pub(super) fn listing(
 }
 
 /// Raw samples as a remote read returns them. All queries of one request are answered in one message.
-pub(super) fn remote_read(engine: &Engine, leaves: &[Leaf], streamed: bool) -> Taken {
+pub(super) fn remote_read(engine: &Engine, leaves: &[Leaf], streamed: bool) -> RequestMemory {
     let streamed = streamed && engine.streams_reads;
     let each = |leaf: &Leaf| {
         let selected = engine.selected(leaf);
@@ -102,7 +102,7 @@ pub(super) fn remote_read(engine: &Engine, leaves: &[Leaf], streamed: bool) -> T
     let frame = if streamed { FRAME_BYTES } else { 0 };
     let points = leaves.iter().map(|leaf| times(leaf.series, leaf.samples));
     let points = if streamed { 0 } else { points.fold(0, u64::saturating_add) };
-    Taken { bytes: bytes.saturating_add(frame), points, ..Taken::default() }
+    RequestMemory { bytes: bytes.saturating_add(frame), points, ..RequestMemory::default() }
 }
 
 impl Engine {

@@ -1,7 +1,7 @@
 //! One rule for each binary operator.
 
 use super::{
-    Interpreter, Uses,
+    Interpreter, Traversal,
     engine::Order,
     value::{Priced, Value, sum, times},
 };
@@ -54,15 +54,15 @@ impl Interpreter<'_> {
     ) -> Priced {
         let scalar = |id| self.ty(id) == ValueType::Scalar;
         match (scalar(sides.0), scalar(sides.1)) {
-            (true, true) => self.with(Uses::EachSeries, sides, Value::one(steps), 0),
+            (true, true) => self.with(Traversal::EachSeries, sides, Value::one(steps), 0),
             (false, true) => self.with_scalar(op, sides, self.value(sides.0), return_bool, steps),
             (true, false) => self.with_scalar(op, sides, self.value(sides.1), return_bool, steps),
             (false, false) => self.vectors(op, sides, return_bool, matching, steps),
         }
     }
 
-    fn with(&self, uses: Uses, sides: (NodeId, NodeId), value: Value, work: u64) -> Priced {
-        self.produce(uses, self.operands(&[sides.0, sides.1], uses), value, work)
+    fn with(&self, traversal: Traversal, sides: (NodeId, NodeId), value: Value, work: u64) -> Priced {
+        self.produce(traversal, self.operands(&[sides.0, sides.1], traversal), value, work)
     }
 
     fn with_scalar(
@@ -77,7 +77,7 @@ impl Interpreter<'_> {
         let is_constant = [sides.0, sides.1].iter().any(|side| self.shape_of(*side).number.is_some());
         let domain = if is_constant { applied.domain.min(vector.domain) } else { applied.domain };
         let value = Value { domain, ..applied };
-        self.with(Uses::EachSeries, sides, value, 0)
+        self.with(Traversal::EachSeries, sides, value, 0)
     }
 
     fn vectors(
@@ -106,21 +106,21 @@ impl Interpreter<'_> {
         };
         match kind(op) {
             Kind::Intersection => {
-                return self.with(Uses::All, sides, Value { points: steps, ..left }, signatures);
+                return self.with(Traversal::All, sides, Value { points: steps, ..left }, signatures);
             }
             Kind::Union => {
                 let series = left.series.saturating_add(right.series);
                 let present = left.all_points().saturating_add(right.all_points());
                 let buckets = mean_buckets(&left, &right);
                 let value = Value { series, present, buckets, ..either };
-                return self.with(Uses::All, sides, value, signatures);
+                return self.with(Traversal::All, sides, value, signatures);
             }
             Kind::Arithmetic | Kind::Comparison => {}
         }
         let value = applied(op, return_bool, self.joined(&left, &right, matching, either), steps);
         let pair = sum([left.labels, right.labels, PAIR_BYTES]);
         let keys = times(value.series, pair);
-        self.with(Uses::All, sides, value, signatures.saturating_add(keys))
+        self.with(Traversal::All, sides, value, signatures.saturating_add(keys))
     }
 
     /// The series of a join by labels.

@@ -1,10 +1,10 @@
 //! One rule for each function.
 
 use super::{
-    Interpreter, Uses,
+    Interpreter, Traversal,
     engine::Order,
     text,
-    value::{Load, Made, Operands, Priced, Value, sum, times},
+    value::{Load, MadeLabels, Operands, Priced, Value, sum, times},
 };
 use crate::promql::{
     ast::{NodeId, ValueType},
@@ -33,11 +33,11 @@ impl Interpreter<'_> {
         use FunctionId as F;
         match id {
             F::Time | F::Pi | F::Start | F::End | F::Step | F::Range => {
-                self.one(Uses::Windows, args, at.steps)
+                self.one(Traversal::Windows, args, at.steps)
             }
-            F::MaxOf | F::MinOf | F::Vector => self.one(Uses::EachSeries, args, at.steps),
-            F::Scalar => self.one(Uses::All, args, at.steps),
-            F::Absent => self.absent(Uses::EachSeries, args, at.steps),
+            F::MaxOf | F::MinOf | F::Vector => self.one(Traversal::EachSeries, args, at.steps),
+            F::Scalar => self.one(Traversal::All, args, at.steps),
+            F::Absent => self.absent(Traversal::EachSeries, args, at.steps),
             F::AbsentOverTime => self.absent_over_time(args, at.steps),
             F::Abs
             | F::Acos
@@ -115,22 +115,22 @@ impl Interpreter<'_> {
     }
 
     /// One series without labels.
-    fn one(&self, uses: Uses, args: &[NodeId], steps: u64) -> Priced {
-        self.produce(uses, self.operands(args, uses), Value::one(steps), 0)
+    fn one(&self, traversal: Traversal, args: &[NodeId], steps: u64) -> Priced {
+        self.produce(traversal, self.operands(args, traversal), Value::one(steps), 0)
     }
 
     /// One series with the labels of the selector's equality matchers: its text bounds them.
-    fn absent(&self, uses: Uses, args: &[NodeId], steps: u64) -> Priced {
+    fn absent(&self, traversal: Traversal, args: &[NodeId], steps: u64) -> Priced {
         let labels = args.first().map_or(0, |arg| self.text_bytes(*arg));
         let value =
             Value { labels, longest: labels, fresh: true, distinct: 1, domain: 1, ..Value::one(steps) };
-        self.produce(uses, self.operands(args, uses), value, 0)
+        self.produce(traversal, self.operands(args, traversal), value, 0)
     }
 
     /// Prometheus makes the whole result of the range function before it looks for gaps, with a set of all steps.
     fn absent_over_time(&self, args: &[NodeId], steps: u64) -> Priced {
         let all = self.windows(args, steps, false);
-        let absent = self.absent(Uses::Windows, args, steps);
+        let absent = self.absent(Traversal::Windows, args, steps);
         // VictoriaMetrics makes all rows as well.
         let all = if self.engine.order == Order::InPlace { self.materialised(all) } else { all };
         let set = Load::bytes(times(40, steps));
@@ -154,7 +154,7 @@ impl Interpreter<'_> {
     fn each_apart(&self, args: &[NodeId], steps: u64, values: u64) -> Priced {
         let value = args.first().map_or(Value::one(steps), |arg| self.value(*arg).floats(steps));
         let value = Value { distinct: value.distinct.min(values), domain: values, ..value };
-        self.produce(Uses::EachSeries, self.operands(args, Uses::EachSeries), value, 0)
+        self.produce(Traversal::EachSeries, self.operands(args, Traversal::EachSeries), value, 0)
     }
 
     /// The same where each window is copied to be sorted: while the collector works, the copies stay.
@@ -187,7 +187,7 @@ impl Interpreter<'_> {
         let floats = ranged.map_or(Value::one(steps), |arg| Value { distinct: steps, ..self.value(*arg) });
         let floats = Value { present: u64::MAX, ..floats.floats(steps) };
         let value = if keeps_histograms { Value { buckets, objects: steps, ..floats } } else { floats };
-        self.produce(Uses::Windows, self.operands(args, Uses::Windows), value, 0)
+        self.produce(Traversal::Windows, self.operands(args, Traversal::Windows), value, 0)
     }
 
     /// Series that differ in their bucket alone become one; a native histogram already is.
@@ -204,18 +204,18 @@ impl Interpreter<'_> {
             present: times(vector.all_points(), quantiles),
             distinct: steps,
             labels: vector.labels.saturating_add(self.engine.longest),
-            made: if quantiles > 1 { Made::Any } else { vector.made },
+            made: if quantiles > 1 { MadeLabels::Any } else { vector.made },
             ..vector.floats(steps)
         };
         // Buckets of 16 bytes, and label sets as keys of groups.
         let work = times(32, vector.series)
             .saturating_add(times(groups, times(2, vector.labels).saturating_add(50)));
-        self.produce(Uses::All, self.operands(args, Uses::All), value, work)
+        self.produce(Traversal::All, self.operands(args, Traversal::All), value, work)
     }
 
     fn sort(&self, args: &[NodeId], steps: u64) -> Priced {
         let value = args.first().map_or(Value::default(), |arg| self.value(*arg));
-        self.produce(Uses::All, self.operands(args, Uses::All), Value { points: steps, ..value }, 0)
+        self.produce(Traversal::All, self.operands(args, Traversal::All), Value { points: steps, ..value }, 0)
     }
 
     /// `label_replace(v, dst, replacement, src, regex)`
@@ -239,7 +239,9 @@ impl Interpreter<'_> {
     /// Bytes of a label's longest value: some are twice as long as the average.
     fn longest(&self, of: &Value, label: &str) -> u64 {
         match self.table.and_then(|table| table.value_bytes(label)) {
-            Some(mean) if of.made == Made::None => of.longest.min(times(2, mean).saturating_add(SHORT_BYTES)),
+            Some(mean) if of.made == MadeLabels::None => {
+                of.longest.min(times(2, mean).saturating_add(SHORT_BYTES))
+            }
             _ => of.longest,
         }
     }
@@ -252,11 +254,11 @@ impl Interpreter<'_> {
             labels: sum([source.labels, name, made, 2]),
             longest: source.longest.max(made),
             fresh: true,
-            made: Made::Any,
+            made: MadeLabels::Any,
             ..source
         };
-        let operands = self.operands(&[vector], Uses::EachSeries);
-        self.produce(Uses::EachSeries, operands, value, times(STRING_COPIES, made))
+        let operands = self.operands(&[vector], Traversal::EachSeries);
+        self.produce(Traversal::EachSeries, operands, value, times(STRING_COPIES, made))
     }
 
     /// `info(v, data)`: each series of `v` with the labels of its info metric, which may change with time.
@@ -275,6 +277,6 @@ impl Interpreter<'_> {
             ..base
         };
         let work = times(base.series, base.labels.saturating_add(INFO_BYTES));
-        self.produce(Uses::All, operands, value, work)
+        self.produce(Traversal::All, operands, value, work)
     }
 }

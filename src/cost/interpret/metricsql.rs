@@ -1,10 +1,10 @@
 //! Functions that only the database knows: those of MetricsQL, and newer ones.
 
 use super::{
-    Interpreter, Uses,
+    Interpreter, Traversal,
     function::STRING_COPIES,
     text,
-    value::{Made, Priced, Value, times},
+    value::{MadeLabels, Priced, Value, times},
 };
 use crate::promql::ast::{NodeId, ValueType};
 
@@ -46,11 +46,11 @@ fn made(call: &str, arguments: usize, samples: u64) -> u64 {
 const VM_RANGES: u64 = 18 * 27 + 2;
 
 /// Labels that a call makes.
-fn labels_of(call: &str) -> Made {
+fn labels_of(call: &str) -> MadeLabels {
     if call.trim_start().to_ascii_lowercase().starts_with("histogram_over_time") {
-        Made::Label("vmrange", VM_RANGES)
+        MadeLabels::Label("vmrange", VM_RANGES)
     } else {
-        Made::Any
+        MadeLabels::Any
     }
 }
 
@@ -94,8 +94,8 @@ impl Interpreter<'_> {
         };
         // VictoriaMetrics folds a rollup of windows series by series, whatever it computes.
         let is_rollup = args.iter().any(|arg| self.ty(*arg) == ValueType::Matrix);
-        let uses = if is_rollup { Uses::Windows } else { Uses::All };
-        self.produce(uses, self.operands(args, uses), value, times(STRING_COPIES, value.longest))
+        let traversal = if is_rollup { Traversal::Windows } else { Traversal::All };
+        self.produce(traversal, self.operands(args, traversal), value, times(STRING_COPIES, value.longest))
     }
 }
 

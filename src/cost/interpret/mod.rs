@@ -17,7 +17,7 @@ mod value;
 
 use self::{
     engine::{Engine, Order},
-    value::{Load, Made, Operands, Priced, Value, sum, times},
+    value::{Load, MadeLabels, Operands, Priced, Value, sum, times},
 };
 use super::{LabelTable, label_table::USUAL_SET_BYTES};
 use crate::{
@@ -70,7 +70,7 @@ impl Leaf {
 
 /// The memory of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Taken {
+pub(super) struct RequestMemory {
     /// The most bytes alive at a time.
     pub(super) bytes: u64,
     /// The most points alive at a time, in an engine that keeps each operand complete.
@@ -81,7 +81,7 @@ pub(super) struct Taken {
 
 /// How a node goes through its vector operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Uses {
+enum Traversal {
     /// It is a selector, or a range function: windows of one series after the other.
     Windows,
     /// One series after the other.
@@ -100,15 +100,15 @@ pub(super) fn price(
     table: Option<&LabelTable>,
     entry_bytes: Option<u64>,
     kind: Kind,
-) -> Taken {
+) -> RequestMemory {
     let engine = Engine::of(kind);
     let selected = leaves.iter().map(|leaf| engine.selected(leaf)).fold(REQUEST_BYTES, u64::saturating_add);
     let ast = match &shape.reads {
         Reads::Query(ast) => ast,
         Reads::Listing(listed) => {
-            return Taken {
+            return RequestMemory {
                 bytes: answer::listing(engine, shape, (listed, entry_bytes), leaves, table),
-                ..Taken::default()
+                ..RequestMemory::default()
             };
         }
         Reads::RemoteRead { streamed } => return answer::remote_read(engine, leaves, *streamed),
@@ -121,7 +121,7 @@ pub(super) fn price(
     let tree = times(ast.nodes.len() as u64, NODE_BYTES).saturating_add(ast.text.len() as u64);
     let evaluated = root.peak.bytes.max(root.held.bytes.saturating_add(answer));
     let points = root.peak.points.max(root.held.points);
-    Taken { bytes: sum([selected, tree, evaluated]), points, window_samples }
+    RequestMemory { bytes: sum([selected, tree, evaluated]), points, window_samples }
 }
 
 /// A node, as [`nodes`] has it.
@@ -257,7 +257,7 @@ impl Interpreter<'_> {
             return Priced::default();
         }
         let priced = match self.ast.expr(id) {
-            Expr::Number(_) => self.produce(Uses::Windows, Operands::default(), Value::one(at.steps), 0),
+            Expr::Number(_) => self.produce(Traversal::Windows, Operands::default(), Value::one(at.steps), 0),
             Expr::String(text) => Priced::string(text),
             Expr::Selector(_) => self.selector(at),
             Expr::Matrix { selector, .. } => self.window(*selector),
@@ -295,7 +295,7 @@ impl Interpreter<'_> {
             ..self.stored(leaf, steps)
         };
         let unread = Operands { lazy: self.engine.order != Order::Eager, ..Operands::default() };
-        self.produce(Uses::Windows, unread, value, 0)
+        self.produce(Traversal::Windows, unread, value, 0)
     }
 
     fn stored(&self, leaf: Leaf, points: u64) -> Value {
@@ -310,7 +310,7 @@ impl Interpreter<'_> {
             labels: self.engine.labels.saturating_add(leaf.labels_beyond()),
             longest: leaf.labels.map_or(self.engine.longest, |labels| labels.longest),
             fresh: self.engine.copies_labels,
-            made: Made::None,
+            made: MadeLabels::None,
             buckets: leaf.buckets,
             objects: points,
         }
@@ -396,12 +396,12 @@ impl Interpreter<'_> {
     }
 
     /// The operands of a node in their order, each as complete as the node needs it.
-    fn operands(&self, ids: &[NodeId], uses: Uses) -> Operands {
+    fn operands(&self, ids: &[NodeId], traversal: Traversal) -> Operands {
         let as_needed = |id: &NodeId| {
             let operand = self.get(*id);
-            match (self.engine.order, uses) {
-                (_, Uses::Windows) | (Order::InPlace, Uses::Groups) => operand,
-                (Order::Streaming, Uses::EachSeries | Uses::Groups) => operand,
+            match (self.engine.order, traversal) {
+                (_, Traversal::Windows) | (Order::InPlace, Traversal::Groups) => operand,
+                (Order::Streaming, Traversal::EachSeries | Traversal::Groups) => operand,
                 (Order::Eager | Order::InPlace | Order::Streaming, _) => self.materialised(operand),
             }
         };
@@ -420,37 +420,37 @@ impl Interpreter<'_> {
     }
 
     /// The memory of a node with these operands. `work` is bytes that are alive only while it runs.
-    fn produce(&self, uses: Uses, operands: Operands, value: Value, work: u64) -> Priced {
+    fn produce(&self, traversal: Traversal, operands: Operands, value: Value, work: u64) -> Priced {
         let engine = self.engine;
         let labels = value.own_labels();
         let rows = self.rows(&value).saturating_add(labels);
         let entries = times(engine.taken, operands.series).saturating_add(times(engine.made, value.series));
         let one_row = times(2, engine.slice(value.points));
         // Bytes that stay, bytes beside the operands while it runs, and whether rows are still to be made.
-        let (held, running, lazy) = match (engine.order, uses) {
-            (Order::Eager, Uses::Windows) => (rows, sum([rows, work, self.growth(&value)]), false),
+        let (held, running, lazy) = match (engine.order, traversal) {
+            (Order::Eager, Traversal::Windows) => (rows, sum([rows, work, self.growth(&value)]), false),
             (Order::Eager, _) => (rows, sum([rows, work, entries, self.growth(&value)]), false),
-            (Order::InPlace, Uses::Windows) if operands.lazy => (operands.held.bytes, one_row, true),
-            (Order::InPlace, Uses::Windows | Uses::EachSeries) => {
+            (Order::InPlace, Traversal::Windows) if operands.lazy => (operands.held.bytes, one_row, true),
+            (Order::InPlace, Traversal::Windows | Traversal::EachSeries) => {
                 (rows.max(operands.held.bytes), sum([rows.saturating_sub(operands.held.bytes), work]), false)
             }
-            (Order::InPlace, Uses::Groups) if operands.lazy => {
+            (Order::InPlace, Traversal::Groups) if operands.lazy => {
                 // A series goes to one worker: together they hold no more groups than there are series.
                 let groups =
                     times(value.series, engine.accumulated / 16).min(operands.series.max(value.series));
                 let rows16 = times(groups, times(value.points, 16).saturating_add(engine.row));
                 (rows, sum([rows16, labels, rows]), false)
             }
-            (Order::InPlace, Uses::Groups | Uses::All) => (rows, sum([rows, work, entries]), false),
-            (Order::Streaming, Uses::Windows | Uses::EachSeries) => {
+            (Order::InPlace, Traversal::Groups | Traversal::All) => (rows, sum([rows, work, entries]), false),
+            (Order::Streaming, Traversal::Windows | Traversal::EachSeries) => {
                 (operands.held.bytes, one_row.saturating_add(work), true)
             }
-            (Order::Streaming, Uses::Groups) => {
+            (Order::Streaming, Traversal::Groups) => {
                 let row = times(value.points, engine.accumulated).saturating_add(engine.row);
                 let accumulators = sum([times(value.series, row), labels]);
                 (accumulators, sum([accumulators, work, entries]), true)
             }
-            (Order::Streaming, Uses::All) => (operands.held.bytes, sum([one_row, work, entries]), true),
+            (Order::Streaming, Traversal::All) => (operands.held.bytes, sum([one_row, work, entries]), true),
         };
         let points = value.all_points();
         let running = Load { bytes: running, points };

@@ -26,7 +26,7 @@ pub(super) struct Value {
     /// The label sets are new strings, not those of a selector.
     pub(super) fresh: bool,
     /// Labels that the query made.
-    pub(super) made: Made,
+    pub(super) made: MadeLabels,
     /// Buckets of a native histogram; 0 for floats.
     pub(super) buckets: u64,
     /// Histogram objects of one series, which points may share.
@@ -35,7 +35,7 @@ pub(super) struct Value {
 
 /// Labels that a query made: the backend's table of labels says nothing of their values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Made {
+pub(super) enum MadeLabels {
     #[default]
     None,
     /// One label, with at most this many different values.
@@ -44,7 +44,7 @@ pub(super) enum Made {
     Any,
 }
 
-impl Made {
+impl MadeLabels {
     /// The labels that two operands make.
     pub(super) fn and(self, other: Self) -> Self {
         match (self, other) {
@@ -69,7 +69,7 @@ impl Value {
             labels: 0,
             longest: 0,
             fresh: false,
-            made: Made::None,
+            made: MadeLabels::None,
             buckets: 0,
             objects: 0,
         }

@@ -26,12 +26,12 @@ impl std::error::Error for Corrupt {}
 
 /// More samples than a chunk can hold, or columns of unequal length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unfit;
+pub struct EncodeError;
 
-impl fmt::Display for Unfit {
+impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "not the columns of a chunk: at most {SAMPLES_MAX} samples, as many times as values")
     }
 }
 
-impl std::error::Error for Unfit {}
+impl std::error::Error for EncodeError {}

@@ -34,12 +34,12 @@ mod tests;
 
 use self::bytes::{Input, put_varint};
 
-pub use error::{Corrupt, SAMPLES_MAX, Unfit};
+pub use error::{Corrupt, EncodeError, SAMPLES_MAX};
 
 /// Appends one chunk with these samples to `out`.
-pub fn encode(times: &[i64], values: &[f64], out: &mut Vec<u8>) -> Result<(), Unfit> {
+pub fn encode(times: &[i64], values: &[f64], out: &mut Vec<u8>) -> Result<(), EncodeError> {
     if times.len() != values.len() || times.len() > SAMPLES_MAX {
-        return Err(Unfit);
+        return Err(EncodeError);
     }
     put_varint(times.len() as u64, out);
     times::encode(times, out);
@@ -91,9 +91,9 @@ impl Encoder {
     }
 
     /// Adds a sample: milliseconds and value. Fails when the chunk is full.
-    pub fn append(&mut self, time: i64, value: f64) -> Result<(), Unfit> {
+    pub fn append(&mut self, time: i64, value: f64) -> Result<(), EncodeError> {
         if self.times.len() == SAMPLES_MAX {
-            return Err(Unfit);
+            return Err(EncodeError);
         }
         self.times.push(time);
         self.values.push(value);

@@ -195,7 +195,7 @@ fn a_chunk_is_bounded() {
     for i in 0..SAMPLES_MAX as i64 {
         encoder.append(i, 1.0).unwrap();
     }
-    assert_eq!(encoder.append(0, 1.0), Err(Unfit));
+    assert_eq!(encoder.append(0, 1.0), Err(EncodeError));
     assert_eq!(Decoder::new(&encoder.finish()).unwrap().count(), SAMPLES_MAX);
-    assert_eq!(encode(&[1], &[], &mut Vec::new()), Err(Unfit));
+    assert_eq!(encode(&[1], &[], &mut Vec::new()), Err(EncodeError));
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Node, error::Failure, json, read_limiter::Turn, request::Asked};
+use super::{Node, error::Failure, json, read_limiter::Turn, request::RequestParams};
 use crate::node::{engine::EvalError, pool::Loan};
 
 /// The memory of one read beside the buffers of its answer.
@@ -39,7 +39,7 @@ impl Lent<'_> {
 /// Runs a read under the limits of all reads; its answer is to be sent with the second value, which holds the memory.
 pub(super) async fn run<T: Send + 'static>(
     node: &Arc<Node>,
-    asked: &Asked,
+    asked: &RequestParams,
     timeout: Duration,
     read: impl Fn(&mut Lent<'_>) -> Result<T, Failure> + Send + Sync + 'static,
 ) -> Result<(T, json::Sending), Failure> {

@@ -13,7 +13,7 @@ use super::{
     json,
     lent::{self, Lent},
     query::{selectors, timeout, window},
-    request::Asked,
+    request::RequestParams,
 };
 use crate::{
     base::{
@@ -63,7 +63,7 @@ struct Found<T> {
 /// Runs a list: `most` says how many entries it may have, so that they are lent before they are there.
 async fn run<T: Send + 'static>(
     node: &Arc<Node>,
-    asked: &Asked,
+    asked: &RequestParams,
     params: &Params<'_>,
     listed: Listed,
     most: impl Fn(&Db, &Candidates) -> usize + Send + Sync + 'static,
@@ -89,7 +89,7 @@ async fn run<T: Send + 'static>(
     lent::run(node, asked, timeout(node, params)?, find).await
 }
 
-pub(super) async fn series(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+pub(super) async fn series(State(node): State<Arc<Node>>, asked: RequestParams) -> Result<Response, Failure> {
     let params = asked.params()?;
     let listed = Listed::read(&node, &params)?;
     if listed.selectors.is_empty() {
@@ -100,7 +100,7 @@ pub(super) async fn series(State(node): State<Arc<Node>>, asked: Asked) -> Resul
     Ok(json::series(found.items, &found.warnings, held))
 }
 
-pub(super) async fn labels(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+pub(super) async fn labels(State(node): State<Arc<Node>>, asked: RequestParams) -> Result<Response, Failure> {
     let params = asked.params()?;
     let listed = Listed::read(&node, &params)?;
     let most = |db: &Db, _: &Candidates| db.labels(None);
@@ -111,7 +111,7 @@ pub(super) async fn labels(State(node): State<Arc<Node>>, asked: Asked) -> Resul
 pub(super) async fn values(
     State(node): State<Arc<Node>>,
     Path(name): Path<String>,
-    asked: Asked,
+    asked: RequestParams,
 ) -> Result<Response, Failure> {
     let params = asked.params()?;
     let listed = Listed::read(&node, &params)?;

@@ -9,8 +9,8 @@ use crate::{
     node::{
         engine,
         pool::{
-            Buckets, BytesPool, Cap, Leaked, Ledger, Mode, NumbersPool, PoolMetrics, RefillBudget, Refiller,
-            Supply,
+            Buckets, BytesPool, Cap, Leaked, Ledger, Mode, NumbersPool, PoolContext, PoolMetrics,
+            RefillBudget, Refiller,
         },
     },
     telemetry::memory_limit::{MemoryLimit, memory_limit},
@@ -107,7 +107,7 @@ impl Pools {
     pub(super) fn new(settings: &PoolSettings, registry: &Registry) -> prometheus::Result<Self> {
         let (mode, said) = settings.sized(memory_limit().as_ref());
         let cap = Arc::new(Cap::new(mode));
-        let supply = Supply {
+        let supply = PoolContext {
             cap: Arc::clone(&cap),
             refiller: Refiller::thread()?,
             refill_budget: settings.refill_per_second.map(|n| Arc::new(RefillBudget::per_second(n))),

@@ -14,7 +14,7 @@ use super::{
     list::{TRUNCATED, limit},
     read_limiter::Turn,
     read_quota,
-    request::Asked,
+    request::RequestParams,
     tree,
 };
 use crate::{
@@ -94,7 +94,7 @@ impl Query {
         Err(Failure::new(ErrorKind::BadData, format!("invalid expression type {name:?} {why}")))
     }
 
-    async fn evaluate(self, node: &Arc<Node>, asked: &Asked) -> Result<Response, Failure> {
+    async fn evaluate(self, node: &Arc<Node>, asked: &RequestParams) -> Result<Response, Failure> {
         let counted = node.counted(&asked.headers, asked.peer)?;
         let (db, times, stats) = (Arc::clone(&node.db), self.times, self.stats);
         let options = engine::Options {
@@ -126,7 +126,7 @@ impl Query {
     }
 
     /// The exact volume that the query would read, from the index alone.
-    async fn cost(self, node: &Arc<Node>, asked: &Asked) -> Result<Response, Failure> {
+    async fn cost(self, node: &Arc<Node>, asked: &RequestParams) -> Result<Response, Failure> {
         let db = Arc::clone(&node.db);
         let shape = Arc::new(Shape::of(&self.ast, self.times, self.lookback_ms));
         let priced = Arc::clone(&shape);
@@ -199,15 +199,18 @@ pub(super) fn selectors(node: &Node, params: &Params<'_>) -> Result<Vec<Vec<Matc
     params.all("match[]").map(parse).collect()
 }
 
-pub(super) async fn instant(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+pub(super) async fn instant(
+    State(node): State<Arc<Node>>,
+    asked: RequestParams,
+) -> Result<Response, Failure> {
     Query::instant(&node, &asked.params()?)?.evaluate(&node, &asked).await
 }
 
-pub(super) async fn range(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+pub(super) async fn range(State(node): State<Arc<Node>>, asked: RequestParams) -> Result<Response, Failure> {
     Query::range(&node, &asked.params()?)?.evaluate(&node, &asked).await
 }
 
-pub(super) async fn cost(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+pub(super) async fn cost(State(node): State<Arc<Node>>, asked: RequestParams) -> Result<Response, Failure> {
     let params = asked.params()?;
     // `query_cost` answers for a range too when it is given one, as the proxy's does.
     let query = if params.one("step")?.is_some() {
@@ -218,12 +221,18 @@ pub(super) async fn cost(State(node): State<Arc<Node>>, asked: Asked) -> Result<
     query?.cost(&node, &asked).await
 }
 
-pub(super) async fn range_cost(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+pub(super) async fn range_cost(
+    State(node): State<Arc<Node>>,
+    asked: RequestParams,
+) -> Result<Response, Failure> {
     Query::range(&node, &asked.params()?)?.cost(&node, &asked).await
 }
 
 /// Exemplars are not stored: a well-formed request is answered with none.
-pub(super) async fn exemplars(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+pub(super) async fn exemplars(
+    State(node): State<Arc<Node>>,
+    asked: RequestParams,
+) -> Result<Response, Failure> {
     let params = asked.params()?;
     node.cache.parse(params.one("query")?.unwrap_or_default())?;
     let why = "end timestamp must not be before start timestamp";
@@ -240,7 +249,7 @@ const TREE_NODE_BYTES: usize = 1 << 10;
 /// The largest that indentation may make a query, bytes.
 const FORMATTED_BYTES_MAX: usize = 4 << 20;
 
-pub(super) async fn parse(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+pub(super) async fn parse(State(node): State<Arc<Node>>, asked: RequestParams) -> Result<Response, Failure> {
     let text = asked.params()?.one("query")?.unwrap_or_default().to_owned();
     let ast = node.cache.parse(&text)?;
     let run = move |lent: &mut Lent<'_>| {
@@ -254,7 +263,7 @@ pub(super) async fn parse(State(node): State<Arc<Node>>, asked: Asked) -> Result
     Ok(json::data(json, &[], held))
 }
 
-pub(super) async fn format(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+pub(super) async fn format(State(node): State<Arc<Node>>, asked: RequestParams) -> Result<Response, Failure> {
     let text = asked.params()?.one("query")?.unwrap_or_default().to_owned();
     let ast = node.cache.parse(&text)?;
     let run = move |lent: &mut Lent<'_>| {

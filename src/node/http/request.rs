@@ -20,7 +20,7 @@ pub(super) const FORM_BYTES_MAX: usize = 4 << 20;
 const FORM_WAIT: Duration = Duration::from_secs(10);
 
 /// The parameters of a request, from its URL and its form, and its source.
-pub(super) struct Asked {
+pub(super) struct RequestParams {
     pub(super) url: Option<String>,
     pub(super) form: String,
     pub(super) headers: HeaderMap,
@@ -29,13 +29,13 @@ pub(super) struct Asked {
     _lent: Option<Loan>,
 }
 
-impl Asked {
+impl RequestParams {
     pub(super) fn params(&self) -> Result<Params<'_>, Failure> {
         Ok(Params::parse(self.url.as_deref().unwrap_or_default(), &self.form)?)
     }
 }
 
-impl FromRequest<Arc<Node>> for Asked {
+impl FromRequest<Arc<Node>> for RequestParams {
     type Rejection = Failure;
 
     async fn from_request(request: Request, node: &Arc<Node>) -> Result<Self, Failure> {

@@ -17,7 +17,7 @@ use super::{
     lent::{self, Lent},
     list::limit,
     query::{selectors, timeout},
-    request::Asked,
+    request::RequestParams,
 };
 use crate::{
     base::{ErrorKind, duration::text as duration},
@@ -81,7 +81,10 @@ pub(super) async fn config() -> Response {
 }
 
 /// The metadata of metrics, one description each.
-pub(super) async fn metadata(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+pub(super) async fn metadata(
+    State(node): State<Arc<Node>>,
+    asked: RequestParams,
+) -> Result<Response, Failure> {
     let params = asked.params()?;
     let limit = limit(&params)?.unwrap_or(usize::MAX);
     let ((), held) = lent::run(&node, &asked, timeout(&node, &params)?, |_| Ok(())).await?;
@@ -89,7 +92,7 @@ pub(super) async fn metadata(State(node): State<Arc<Node>>, asked: Asked) -> Res
     Ok(json::descriptions(found.take(limit), held))
 }
 
-pub(super) async fn tsdb(State(node): State<Arc<Node>>, asked: Asked) -> Result<Response, Failure> {
+pub(super) async fn tsdb(State(node): State<Arc<Node>>, asked: RequestParams) -> Result<Response, Failure> {
     let params = asked.params()?;
     let selectors = selectors(&node, &params)?;
     let top = limit(&params)?.unwrap_or(TOP);

@@ -5,8 +5,8 @@ use std::{fmt, sync::Arc};
 use prometheus::IntCounter;
 
 use super::{
-    Buffer, Cap, Leaked, Lease, Options, PoolExhausted, Supply, cap::Claim, lease::Home, loan::Outstanding,
-    metrics::Read, object::Shelf,
+    Buffer, Cap, Leaked, Lease, Options, PoolContext, PoolExhausted, cap::Claim, lease::Home,
+    loan::Outstanding, metrics::Read, object::PoolState,
 };
 
 /// One size of buffer.
@@ -87,7 +87,7 @@ impl<T: Buffer> Clone for BucketPool<T> {
 
 struct BucketHome<T> {
     /// By rising capacity.
-    shelves: Vec<(usize, Arc<Shelf<T>>)>,
+    shelves: Vec<(usize, Arc<PoolState<T>>)>,
     /// Counts buffers too large for every shelf.
     oversize: Arc<Outstanding>,
     cap: Arc<Cap>,
@@ -97,13 +97,13 @@ struct BucketHome<T> {
 
 impl<T: Buffer> BucketPool<T> {
     /// Full pools, one per bucket; `pool` names them in metrics.
-    pub fn new(pool: &'static str, buckets: &Buckets, supply: &Supply) -> Self {
+    pub fn new(pool: &'static str, buckets: &Buckets, supply: &PoolContext) -> Self {
         let shelves = buckets
             .0
             .iter()
             .map(|&Bucket { capacity, options }| {
                 let make = move || T::with_capacity(capacity);
-                (capacity, Shelf::new(pool, &capacity.to_string(), options, make, supply))
+                (capacity, PoolState::new(pool, &capacity.to_string(), options, make, supply))
             })
             .collect();
         let oversize = Arc::new(Outstanding::nothing());
@@ -183,7 +183,7 @@ fn bytes_of<T: Buffer>(elements: usize) -> u64 {
 
 impl<T: Buffer> BucketHome<T> {
     /// The shelf for a capacity: its number, the capacity of its buffers, and itself.
-    fn shelf(&self, capacity: usize) -> Option<(usize, usize, &Arc<Shelf<T>>)> {
+    fn shelf(&self, capacity: usize) -> Option<(usize, usize, &Arc<PoolState<T>>)> {
         let number = self.shelves.partition_point(|(holds, _)| *holds < capacity);
         self.shelves.get(number).map(|(holds, shelf)| (number, *holds, shelf))
     }

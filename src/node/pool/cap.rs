@@ -190,9 +190,9 @@ impl Cap {
     /// Has all others leave a quarter of the memory free, or more if more is waited for, until the returned guard is dropped,
     /// for claims that go [first](Claim::first). Without it a query would wait for ever while new ones come with the same
     /// need.
-    pub fn give_way(self: &Arc<Self>) -> GaveWay {
+    pub fn give_way(self: &Arc<Self>) -> YieldGuard {
         self.first.fetch_add(1, Ordering::SeqCst);
-        GaveWay(Arc::clone(self))
+        YieldGuard(Arc::clone(self))
     }
 
     /// Whether a claim leaves the reserved part free.
@@ -341,18 +341,18 @@ impl Cap {
 }
 
 /// Others give way as long as this is held.
-pub struct GaveWay(Arc<Cap>);
+pub struct YieldGuard(Arc<Cap>);
 
-impl Drop for GaveWay {
+impl Drop for YieldGuard {
     fn drop(&mut self) {
         self.0.first.fetch_sub(1, Ordering::SeqCst);
         self.0.wake();
     }
 }
 
-impl fmt::Debug for GaveWay {
+impl fmt::Debug for YieldGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("GaveWay").finish()
+        f.debug_tuple("YieldGuard").finish()
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use prometheus::IntCounter;
 
 use super::{
-    Cap, Leaked, PoolExhausted, Supply,
+    Cap, Leaked, PoolContext, PoolExhausted,
     cap::Claim,
     metrics::{Read, Readings},
 };
@@ -53,7 +53,7 @@ struct Account {
 
 impl Ledger {
     /// A ledger that metrics call `pool`.
-    pub fn new(pool: &'static str, supply: &Supply) -> Self {
+    pub fn new(pool: &'static str, supply: &PoolContext) -> Self {
         let outstanding = Arc::new(Outstanding::nothing());
         let readable: Arc<dyn Read> = Arc::<Outstanding>::clone(&outstanding);
         supply.metrics.watch(pool, "any", &readable);

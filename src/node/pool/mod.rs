@@ -22,7 +22,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use bucket::{Bucket, BucketPool, Buckets};
-pub use cap::{Cap, Claim, GaveWay, Mode, Others, PoolExhausted};
+pub use cap::{Cap, Claim, Mode, Others, PoolExhausted, YieldGuard};
 pub use lease::Lease;
 pub use loan::{Ledger, Loan};
 pub use metrics::PoolMetrics;
@@ -31,7 +31,7 @@ pub use refill::{Job, RefillBudget, Refiller};
 
 /// The state that all pools of a node share.
 #[derive(Clone, Debug)]
-pub struct Supply {
+pub struct PoolContext {
     /// Bounds the bytes of everything lent.
     pub cap: Arc<Cap>,
     /// Runs refills.

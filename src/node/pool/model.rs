@@ -7,16 +7,16 @@ use prometheus::Registry;
 
 use super::*;
 
-fn supply(mode: Mode) -> Supply {
+fn supply(mode: Mode) -> PoolContext {
     let metrics = PoolMetrics::register(&Registry::new()).unwrap();
     let refiller = Refiller::new(|job| {
         thread::spawn(job);
         true
     });
-    Supply { cap: Arc::new(Cap::new(mode)), refiller, refill_budget: None, metrics }
+    PoolContext { cap: Arc::new(Cap::new(mode)), refiller, refill_budget: None, metrics }
 }
 
-fn pool(size: usize, low: f64, high: f64, supply: &Supply) -> BytesPool {
+fn pool(size: usize, low: f64, high: f64, supply: &PoolContext) -> BytesPool {
     let options = Options { size, low, high };
     BytesPool::new("bytes", &Buckets::new(vec![Bucket { capacity: 16, options }]), supply)
 }

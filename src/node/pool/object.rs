@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    Cap, RefillBudget, Refiller, Reusable, Supply,
+    Cap, PoolContext, RefillBudget, Refiller, Reusable,
     cap::Reclaim,
     metrics::{Instruments, Read, Readings},
 };
@@ -51,7 +51,7 @@ impl fmt::Display for Leaked {
 impl std::error::Error for Leaked {}
 
 /// The state of one pool, shared with its refill.
-pub(super) struct Shelf<T> {
+pub(super) struct PoolState<T> {
     free: ArrayQueue<T>,
     cap: Arc<Cap>,
     make: Box<dyn Fn() -> T + Send + Sync>,
@@ -71,14 +71,14 @@ fn watermark(share: f64, size: usize) -> usize {
     (share.clamp(0.0, 1.0) * size as f64).ceil() as usize
 }
 
-impl<T: Reusable> Shelf<T> {
+impl<T: Reusable> PoolState<T> {
     /// A full pool, as far as its cap has room.
     pub(super) fn new(
         pool: &'static str,
         bucket: &str,
         options: Options,
         make: impl Fn() -> T + Send + Sync + 'static,
-        supply: &Supply,
+        supply: &PoolContext,
     ) -> Arc<Self> {
         let size = options.size.max(1);
         let shelf = Arc::new(Self {
@@ -213,7 +213,7 @@ impl<T: Reusable> Shelf<T> {
     }
 }
 
-impl<T: Reusable> Reclaim for Shelf<T> {
+impl<T: Reusable> Reclaim for PoolState<T> {
     fn reclaim(&self, bytes: u64) -> u64 {
         let mut freed = 0;
         while freed < bytes
@@ -225,7 +225,7 @@ impl<T: Reusable> Reclaim for Shelf<T> {
     }
 }
 
-impl<T: Reusable> Read for Shelf<T> {
+impl<T: Reusable> Read for PoolState<T> {
     fn readings(&self) -> Readings {
         Readings {
             free: self.free.len() as u64,

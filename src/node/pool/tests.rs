@@ -37,11 +37,15 @@ impl Jobs {
     }
 }
 
-fn supply(mode: Mode, jobs: &Jobs) -> (Supply, Registry) {
+fn supply(mode: Mode, jobs: &Jobs) -> (PoolContext, Registry) {
     let registry = Registry::new();
     let metrics = PoolMetrics::register(&registry).unwrap();
-    let supply =
-        Supply { cap: Arc::new(Cap::new(mode)), refiller: jobs.refiller(), refill_budget: None, metrics };
+    let supply = PoolContext {
+        cap: Arc::new(Cap::new(mode)),
+        refiller: jobs.refiller(),
+        refill_budget: None,
+        metrics,
+    };
     (supply, registry)
 }
 
@@ -54,7 +58,7 @@ fn metric(registry: &Registry, line: &str) -> Option<u64> {
     text.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(' ')?.parse().ok())
 }
 
-fn bytes_16(size: usize, low: f64, high: f64, supply: &Supply) -> BytesPool {
+fn bytes_16(size: usize, low: f64, high: f64, supply: &PoolContext) -> BytesPool {
     let options = Options { size, low, high };
     BytesPool::new("bytes", &Buckets::new(vec![Bucket { capacity: 16, options }]), supply)
 }
@@ -362,7 +366,7 @@ fn who_goes_first_ends_while_ever_new_ones_come() {
 }
 
 /// A read that goes first and one of the others, which holds 70 of the pool's 100 bytes; the line ends with its guard.
-fn first_in_line() -> (Supply, GaveWay, Loan, Loan) {
+fn first_in_line() -> (PoolContext, YieldGuard, Loan, Loan) {
     let mode = Mode::Bounded { bytes: 100, wait: Duration::from_millis(1) };
     let (supply, _) = supply(mode, &Jobs::default());
     let ledger = Ledger::new("working", &supply);

@@ -77,9 +77,9 @@ pub(crate) struct Facts {
     pub began: Instant,
 }
 
-/// A query's request to run, with its price.
+/// A query with its price, which asks to run.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct PricedRequest {
     pub cost: QueryCost,
     /// The number of requests that it is split into.
     pub parts: u64,
@@ -92,7 +92,7 @@ pub(crate) struct Asked {
 pub(crate) struct ActiveQuery {
     pub facts: Facts,
     /// Set when it asks to run.
-    asked: OnceLock<Asked>,
+    asked: OnceLock<PricedRequest>,
     /// Its number, by which admission knows it.
     pub tag: u64,
     /// Milliseconds.
@@ -101,12 +101,12 @@ pub(crate) struct ActiveQuery {
 }
 
 impl ActiveQuery {
-    fn new(tag: u64, facts: Facts, asked: OnceLock<Asked>, progress: Arc<Progress>) -> Arc<Self> {
+    fn new(tag: u64, facts: Facts, asked: OnceLock<PricedRequest>, progress: Arc<Progress>) -> Arc<Self> {
         Arc::new(Self { facts, asked, tag, waited: AtomicU64::new(WAITING), progress })
     }
 
     /// Its request to run; `None` while it is priced, and of one that costs nothing.
-    pub(crate) fn asked(&self) -> Option<&Asked> {
+    pub(crate) fn asked(&self) -> Option<&PricedRequest> {
         self.asked.get()
     }
 
@@ -322,7 +322,7 @@ impl ActiveGuard {
     }
 
     /// It asks to run, perhaps once more in another way. Its number stays, and a kill that came meanwhile.
-    pub(in crate::proxy) fn queued(&mut self, asked: Asked) {
+    pub(in crate::proxy) fn queued(&mut self, asked: PricedRequest) {
         if self.query.asked.set(asked).is_ok() {
             return;
         }
@@ -380,10 +380,10 @@ mod tests {
         }
     }
 
-    fn asked(memory: u64) -> Asked {
+    fn asked(memory: u64) -> PricedRequest {
         let (samples, memory) = (Estimate::exact(7), Estimate::exact(memory));
         let cost = QueryCost { samples, memory, ..QueryCost::NOTHING };
-        Asked { cost, parts: 1, at: Instant::now() }
+        PricedRequest { cost, parts: 1, at: Instant::now() }
     }
 
     #[tokio::test(start_paused = true)]

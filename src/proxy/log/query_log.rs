@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     Owner, Rejection,
-    active::{ActiveGuard, ActiveQueries, Asked, Facts},
+    active::{ActiveGuard, ActiveQueries, Facts, PricedRequest},
     fields::{logged, short},
     sampled::SampledLines,
     span::{Ended, Trace},
@@ -268,7 +268,7 @@ impl QueryLog {
     /// It asks to run, perhaps again in another way.
     pub(in crate::proxy) fn queued(&mut self) {
         if let Some((active, cost)) = self.active.as_mut().zip(self.cost) {
-            active.queued(Asked { cost, parts: self.parts, at: self.priced });
+            active.queued(PricedRequest { cost, parts: self.parts, at: self.priced });
         }
     }
 

@@ -28,7 +28,7 @@ use crate::{
         replan::Halted,
         respond::{
             Body, SERVER_TIMING, WEIR_COST, WEIR_ESTIMATE, Warned,
-            failure::{Asked, Failure, cost_header, estimate_header, timing_header},
+            failure::{BackendRequest, Failure, cost_header, estimate_header, timing_header},
             header_text,
         },
         route::Endpoint,
@@ -199,7 +199,7 @@ fn receive<'a>(
     Either::Right(Box::pin(async move {
         tokio::select! {
             biased;
-            received = forward::receive(response, Asked::of(common)) => received.map_err(|failure| {
+            received = forward::receive(response, BackendRequest::of(common)) => received.map_err(|failure| {
                 if common.upstream.push_down {
                     return forward::refused_below(common, failure, &estimate);
                 }

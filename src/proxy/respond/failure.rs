@@ -30,7 +30,7 @@ const RECALLED_RETRY: Duration = Duration::from_secs(10);
 
 /// The request to a backend, and its tenant.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct Asked<'a> {
+pub(in crate::proxy) struct BackendRequest<'a> {
     pub(in crate::proxy) endpoint: Endpoint,
     /// The backend's name.
     pub(in crate::proxy) backend: &'a str,
@@ -38,7 +38,7 @@ pub(in crate::proxy) struct Asked<'a> {
     pub(in crate::proxy) with_credentials: bool,
 }
 
-impl Asked<'_> {
+impl BackendRequest<'_> {
     /// Whether a status speaks of Weir's access to the backend, and not of the client's. An endpoint that only some
     /// databases have may be missing at one that is where it should be.
     pub(in crate::proxy) fn is_about_access(self, status: StatusCode) -> bool {
@@ -110,7 +110,7 @@ impl Failure {
     /// An answer of the backend that the client cannot use as it is. `own` is the error that it states itself, in a
     /// shape that is not quite that of the query API; `excerpt` is the beginning of any other text.
     pub(in crate::proxy) fn foreign(
-        asked: Asked<'_>,
+        asked: BackendRequest<'_>,
         head: &response::Parts,
         own: Option<&str>,
         excerpt: &str,

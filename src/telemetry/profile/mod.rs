@@ -115,7 +115,7 @@ pub async fn answer(what: What, asked: &str) -> Result<Answer, Refusal> {
     if !ENABLED.load(Ordering::Relaxed) {
         return Err(Refusal::Off);
     }
-    let asked = Asked::parse(asked)?;
+    let asked = ProfileRequest::parse(asked)?;
     let turn = Turn::take().ok_or(Refusal::Busy)?;
     let watched = match what {
         What::Cpu => Some(cpu::profile(asked.seconds).await.map_err(Refusal::Failed)?),
@@ -188,12 +188,12 @@ impl Format {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Asked {
+struct ProfileRequest {
     seconds: Duration,
     format: Format,
 }
 
-impl Asked {
+impl ProfileRequest {
     fn parse(query: &str) -> Result<Self, Refusal> {
         let mut asked = Self { seconds: Duration::from_secs(SECONDS_DEFAULT), format: Format::Pprof };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {

@@ -2,7 +2,7 @@ use super::{stacks::Stack, *};
 
 #[test]
 fn parameters_are_read_and_bounded() {
-    let asked = |query| Asked::parse(query).map(|asked| (asked.seconds.as_secs(), asked.format));
+    let asked = |query| ProfileRequest::parse(query).map(|asked| (asked.seconds.as_secs(), asked.format));
     assert_eq!(asked(""), Ok((SECONDS_DEFAULT, Format::Pprof)));
     assert_eq!(asked("seconds=3&format=svg&debug=0"), Ok((3, Format::Svg)));
     for bad in ["seconds=0", "seconds=61", "seconds=-1", "seconds=x", "format=png"] {

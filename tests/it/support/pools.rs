@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use prometheus::Registry;
 use weir::node::{
     engine::{Pools, SamplePool},
-    pool::{Buckets, Cap, Ledger, Mode, NumbersPool, PoolMetrics, Refiller, Supply},
+    pool::{Buckets, Cap, Ledger, Mode, NumbersPool, PoolContext, PoolMetrics, Refiller},
 };
 
 /// Pools under a cap at which queries wait for a minute.
@@ -16,7 +16,7 @@ pub(crate) fn pools(bytes: u64) -> (Pools, Arc<Cap>) {
 /// Pools under a cap at which queries wait for this time.
 pub(crate) fn pools_waiting(bytes: u64, wait: Duration) -> (Pools, Arc<Cap>) {
     let cap = Arc::new(Cap::new(Mode::Bounded { bytes, wait }));
-    let supply = Supply {
+    let supply = PoolContext {
         cap: Arc::clone(&cap),
         refiller: Refiller::new(|_| false),
         refill_budget: None,

@@ -1,4 +1,4 @@
-//! The level of a resource while no heavy query of Weir runs: the part that queries do not cause.
+//! The baseline of a resource: its level while no heavy query of Weir runs, which queries do not cause.
 //!
 //! A windowed minimum, as BBR has one for round-trip times. The memory that a Go process keeps after a burst is its
 //! level at rest once nothing heavy ran for a few seconds; the memory of its running queries is not.
@@ -15,16 +15,16 @@ const LOOKS_MAX: usize = 64;
 /// itself.
 const DRIFTS: f64 = 3_600.0;
 
-/// A level at rest.
+/// The baseline of a level.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Rest {
+pub(super) struct Baseline {
     level: Option<f64>,
     at: Option<Instant>,
     /// The observations since no heavy query runs.
     idle: VecDeque<(Instant, f64)>,
 }
 
-impl Rest {
+impl Baseline {
     /// The level at rest, now that `level` is seen and something heavy runs or not.
     pub(super) fn step(&mut self, level: f64, busy: bool, now: Instant) -> f64 {
         let seconds = self.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn what_stays_after_a_burst_is_at_rest_and_what_queries_hold_is_not() {
-        let (mut rest, start) = (Rest::default(), Instant::now());
+        let (mut rest, start) = (Baseline::default(), Instant::now());
         let mut seconds = 0;
         let mut look = |level, busy| {
             seconds += 1;
