@@ -51,6 +51,52 @@ async fn a_flood_over_its_rate_is_refused_before_anything_of_it_is_read() {
     assert_eq!(weir.post("/api/v1/query", "query=1%2B1").await.status, 200);
 }
 
+/// The statuses that the table in `stack.rs` names for the errors of a layer; a row without a layer goes on with the last.
+fn statuses_of(layer: &str) -> Vec<u16> {
+    let table = include_str!("../../../src/proxy/stack.rs");
+    let (mut of, mut statuses) = ("", Vec::new());
+    for row in table.lines().filter_map(|line| line.strip_prefix("//! | ")) {
+        let (name, rest) = row.split_once('|').unwrap();
+        of = if name.trim().is_empty() { of } else { name.trim() };
+        if of == layer {
+            let named = rest.split('|').next().unwrap().split_whitespace();
+            statuses.extend(named.filter_map(|status| status.parse::<u16>().ok()));
+        }
+    }
+    statuses
+}
+
+#[tokio::test]
+async fn errors_have_the_statuses_that_the_stack_names() {
+    let script = |seen: &Seen| match seen.params("query").first().map(String::as_str) {
+        Some("small_login") => Act::answer(401, &JSON, b"{}"),
+        _ => database(seen),
+    };
+    let more = "limits: {default: {per_query: {series: 10_000}}, tenants: {often: {rate: {queries: 1/h}}}}\n\
+                tenancy: {sources: [{header: X-Scope-OrgID}, {bearer: {a: secret}}]}\n\
+                rules: [{name: no-bad, match: {metric: bad}, action: refuse, reason: it is bad}]";
+    let (_upstream, weir) = before(script, more).await;
+    let often = [("x-scope-orgid", "often")];
+    assert_eq!(weir.get_as("/api/v1/query?query=small", &often).await.status, 200);
+    let deep = format!("query?query={}1", "(".repeat(200));
+    for (layer, target, header, status) in [
+        ("identify", "nothing", None, 404),
+        ("identify", "write", None, 403),
+        ("identify", "query?query=small", Some(("authorization", "Bearer x")), 401),
+        ("rate", "query?query=small", Some(often[0]), 429),
+        ("parse", "query?query=((", None, 400),
+        ("parse", &deep, None, 422),
+        ("rules", "query?query=bad", None, 422),
+        ("admit", "query?query=big", None, 422),
+        ("meter", "query?query=small_login", None, 502),
+    ] {
+        let headers: Vec<_> = header.into_iter().collect();
+        let answer = weir.get_as(&format!("/api/v1/{target}"), &headers).await;
+        assert_eq!(answer.status, status, "{layer} {target}: {}", answer.body);
+        assert!(statuses_of(layer).contains(&status), "{layer} {status}: {:?}", statuses_of(layer));
+    }
+}
+
 /// M11, B7, and whose login it is.
 #[tokio::test]
 async fn errors_of_a_backend_reach_the_client_in_the_shape_of_the_query_api() {
