@@ -50,7 +50,11 @@ pub(super) async fn add(
 ) -> Result<Response, Failed> {
     let by = asked.take("by");
     asked.nothing_else()?;
-    let spec = RuleSpec::from_json(&body).map_err(|error| Failed::bad(format!("the rule: {error}")))?;
+    let spec = RuleSpec::from_json(&body).map_err(|error| {
+        // The rule may come from options of a command: there is no line to look at.
+        let (error, at) = (error.to_string(), format!(" at line {} column {}", error.line(), error.column()));
+        Failed::bad(format!("the rule: {}", error.strip_suffix(&at).unwrap_or(&error)))
+    })?;
     let now_ms = proxy.now_ms();
     let mut rule = spec.read(Some(now_ms)).map_err(|(key, why)| Failed::bad(format!("{key}: {why}")))?;
     let author = asked.author(by);

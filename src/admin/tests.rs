@@ -264,7 +264,7 @@ fn findings_name_the_worst_first() {
         (Severity::Warning, "the configuration file has had mistakes for 6.0s; the settings before it stay"),
         (
             Severity::Warning,
-            "12 queries of dashboard abc, tenant a, hold 94 % of the memory in use on backend main, the oldest for 1m1s",
+            "12 queries of dashboard abc, tenant a: 3 run and hold 94 % of the memory in use on backend main, 9 wait; the oldest came 1m1s ago",
         ),
         (Severity::Warning, "1 of 2 replicas of backend main does not answer"),
         (Severity::Warning, "the budget of backend main is cut to 40 %: memory says 93 % of its limit"),
@@ -286,7 +286,7 @@ fn findings_name_the_worst_first() {
     let now = told(&quiet);
     let text = "queries were refused for want of room in the last minute, of dashboard abc: timed out";
     assert_eq!(now[0], (Severity::Warning, text.to_owned()));
-    assert!(now[1].1.starts_with("12 queries of dashboard abc, tenant a, hold 94 %"), "{now:?}");
+    assert!(now[1].1.starts_with("12 queries of dashboard abc, tenant a: 3 run and hold 94 %"), "{now:?}");
     quiet.refusals[0].at_ms = quiet.now_ms - 60_000;
     assert!(!told(&quiet).iter().any(|(_, text)| text.contains("dashboard abc")));
 

@@ -1,14 +1,15 @@
 //! `/api/v1/admin/top`: the ranking of the heaviest.
 
 use axum::{extract::State, response::Response};
+use tokio::time::Instant;
 
 use super::{
     reply::{Failed, RequestParams, success},
     state::Admin,
 };
 use crate::{
-    proxy::Proxy,
-    top::{By, Measure, Ranking, Window},
+    proxy::{ActiveQuery, Proxy},
+    top::{By, Measure, Observation, Ranking, Window},
 };
 
 /// Rows, unless it is asked otherwise.
@@ -36,5 +37,37 @@ pub(super) fn ranking(
         limit.ok_or_else(|| Failed::bad(format!("`limit` is a number from 1 to {ROWS_MAX}")))
     })?;
     asked.nothing_else()?;
-    Ok(proxy.top().map(|top| top.ranking(window, by, sort, limit, proxy.now_ms())))
+    let active = proxy.active().list();
+    let (now, now_ms) = (Instant::now(), proxy.now_ms());
+    let running: Vec<_> = active
+        .iter()
+        .filter(|query| query.waited().is_some() && !query.is_uncounted())
+        .map(|query| observation(query, now, now_ms))
+        .collect();
+    Ok(proxy.top().map(|top| top.ranking_with(&running, window, by, sort, limit, now_ms)))
+}
+
+/// A query that runs, as if it ended now.
+fn observation(query: &ActiveQuery, now: Instant, now_ms: i64) -> Observation<'_> {
+    let (facts, cost) = (&query.facts, query.asked().map(|asked| asked.cost));
+    let origin = &facts.owner.origin;
+    let took_ms = now.saturating_duration_since(facts.began).as_millis() as u64;
+    Observation {
+        at_ms: now_ms.saturating_sub_unsigned(took_ms),
+        took_ms,
+        wait_ms: query.waited().unwrap_or_default().as_millis() as u64,
+        tenant: facts.owner.tenant.as_str(),
+        dashboard: origin.dashboard.as_deref().unwrap_or_default(),
+        panel: origin.panel.as_deref().unwrap_or_default(),
+        user: origin.user.as_deref().unwrap_or_default(),
+        rule: origin.rule.as_deref().unwrap_or_default(),
+        client: origin.client,
+        fingerprint: facts.fingerprint,
+        query: &facts.query,
+        ran: true,
+        memory: cost.map(|cost| cost.memory.value),
+        series: cost.map(|cost| cost.series.value),
+        samples: cost.map(|cost| cost.samples.value),
+        ..Observation::default()
+    }
 }

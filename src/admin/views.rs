@@ -43,7 +43,7 @@ const ASSETS: &[(&str, &str, &str)] = &[
     ("icon.svg", "image/svg+xml", include_str!("page/assets/icon.svg")),
 ];
 
-/// The page takes its scripts, its style and its data from here and from nowhere else, whatever the text of a query says.
+/// The page takes its scripts, its style and its data from here alone, even where the text of a query names another place.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 

@@ -29,7 +29,7 @@ const USER_AGENT: HeaderValue =
 /// Mimir and Cortex want a tenant for every query; this is the one that they use without tenancy.
 const TENANT: &str = "anonymous";
 
-/// The state of a backend, for metrics and the status page.
+/// The state of a backend, for metrics and the page *Now*.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Its name.

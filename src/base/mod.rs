@@ -12,6 +12,7 @@ pub mod params;
 pub mod protobuf;
 pub mod query_cost;
 pub mod share;
+pub mod spelling;
 pub mod sync;
 pub mod tenant;
 pub mod time;

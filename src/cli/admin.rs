@@ -14,7 +14,7 @@ use crate::{
     config,
 };
 
-/// Longest wait for an answer: it is made from memory, whatever the load.
+/// Longest wait for an answer: it is made from memory, under any load.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of an answer.
 const ANSWER_MAX: usize = 64 << 20;

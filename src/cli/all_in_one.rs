@@ -77,7 +77,7 @@ pub(super) fn run(args: AllInOne) -> ExitCode {
         Err(report) => return output::err(report, BAD_INPUT),
     };
     let telemetry = &loaded.raw.telemetry;
-    // Without a file it is for somebody who looks at the terminal.
+    // Without a file the log is read on a terminal.
     let filter = if args.config.is_some() { &telemetry.log } else { "warn" };
     let _flushed_at_the_end = match init_log(filter, telemetry.log_format) {
         Ok(flush) => flush,
@@ -92,9 +92,9 @@ pub(super) fn run(args: AllInOne) -> ExitCode {
 async fn serve(args: AllInOne, loaded: Loaded) -> Result<(), String> {
     let hangups = Hangups::listen();
     let raw = &loaded.raw;
-    let listener = bind(args.listen.unwrap_or(raw.server.listen.0))?;
-    let admin_listener = bind(args.admin_listen.unwrap_or(raw.server.admin_listen.0))?;
-    let node_listener = bind(args.node_listen.unwrap_or(raw.node.listen.0))?;
+    let listener = bind(args.listen.unwrap_or(raw.server.listen.0), "--listen")?;
+    let admin_listener = bind(args.admin_listen.unwrap_or(raw.server.admin_listen.0), "--admin-listen")?;
+    let node_listener = bind(args.node_listen.unwrap_or(raw.node.listen.0), "--node-listen")?;
     let address = |listener: &tokio::net::TcpListener| listener.local_addr().map_err(|e| e.to_string());
     let (queries, node_address) = (address(&listener)?, address(&node_listener)?);
 

@@ -16,7 +16,7 @@ use crate::{
     base::TenantId,
 };
 
-/// Longest wait for the answer: health is answered from memory, whatever the load.
+/// Longest wait for the answer: health is answered from memory, under any load.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The address to ask.

@@ -60,7 +60,7 @@ pub(super) fn run(args: &NodeArgs) -> ExitCode {
 
 async fn serve(raw: &config::RawNode, args: &NodeArgs) -> Result<(), String> {
     let (hangups, data) = (Hangups::listen(), &args.data);
-    let listener = bind(raw.listen.0)?;
+    let listener = bind(raw.listen.0, "listen")?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let (options, settings) = config::resolve_node(raw);
     let db = open(&data.join("node"), Options { clock: now_ms, ..options })?;

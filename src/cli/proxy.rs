@@ -111,7 +111,8 @@ async fn serve(file: &Path, loaded: Loaded, data: PathBuf) -> Result<(), String>
     let settings = config::resolve(&loaded.raw)?;
     let scheme = if settings.tls.is_some() { "https" } else { "http" };
     let (listen, admin_listen) = (loaded.raw.server.listen.0, loaded.raw.server.admin_listen.0);
-    let (listener, admin_listener) = (bind(listen)?, bind(admin_listen)?);
+    let (listener, admin_listener) =
+        (bind(listen, "server.listen")?, bind(admin_listen, "server.admin_listen")?);
     let collector = loaded.raw.telemetry.otlp.endpoint.clone();
     let metrics = Arc::new(Metrics::new(TENANT_LABELS_MAX).map_err(|error| format!("metrics: {error}"))?);
     let memory = Memory::open(data.clone())?;
@@ -176,14 +177,15 @@ fn trace(
     Ok(Some((flush, exporting)))
 }
 
-pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+/// Listens on an address, which `setting` names.
+pub(super) fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, String> {
     http::bind(address).map_err(|error| {
         let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => "; another program listens there, perhaps another Weir",
-            io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+            io::ErrorKind::AddrInUse => "another program listens there, perhaps another Weir; ",
+            io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; ",
             _ => "",
         };
-        format!("cannot listen on {address}: {error}{hint}")
+        format!("cannot listen on {address}: {error}; {hint}`{setting}` names the address")
     })
 }
 

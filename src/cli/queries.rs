@@ -77,7 +77,8 @@ pub(super) fn kill(args: &Kill) -> ExitCode {
         Ok(data) => {
             let killed = data["killed"].as_array().map_or(0, Vec::len);
             let elsewhere = elsewhere(&data["fleet"]);
-            let said = format!("stopped {killed}{elsewhere}\n{}", table(&data["killed"]));
+            let list = if killed == 0 { String::new() } else { table(&data["killed"]) };
+            let said = format!("stopped {killed}{elsewhere}\n{list}");
             let is_everywhere = data["fleet"]["passed_on"] != false;
             output::out(said.trim_end(), if is_everywhere { 0 } else { FAILED })
         }
@@ -116,22 +117,27 @@ fn target(args: &Kill) -> String {
 
 /// One line for each query.
 pub(super) fn table(queries: &Value) -> String {
-    let mut out = format!(
-        "{:>8} {:9} {:>7} {:>10} {:>9} {:5} {:20} {:24} {}\n",
-        "ID", "STATE", "AGE", "SERIES", "MEMORY", "PART", "TENANT", "FROM", "QUERY"
-    );
-    for query in queries.as_array().into_iter().flatten() {
+    let queries = queries.as_array().map_or(&[][..], Vec::as_slice);
+    let state = |query: &Value| {
         let text = |key: &str| query[key].as_str().unwrap_or_default();
-        let state = match text("reason") {
+        match text("reason") {
             "" => text("state").to_owned(),
             reason => format!("{}: {reason}", text("state")),
-        };
+        }
+    };
+    let wide = queries.iter().map(|query| state(query).len()).max().unwrap_or(0).max(9);
+    let mut out = format!(
+        "{:>8} {:wide$} {:>7} {:>10} {:>9} {:5} {:20} {:24} {}\n",
+        "ID", "STATE", "AGE", "SERIES", "MEMORY", "PART", "TENANT", "FROM", "QUERY"
+    );
+    for query in queries {
+        let text = |key: &str| query[key].as_str().unwrap_or_default();
         // Writing to a string does not fail.
         let _ = writeln!(
             out,
-            "{:>8} {:9} {:>7} {:>10} {:>9} {:5} {:20} {:24} {}",
+            "{:>8} {:wide$} {:>7} {:>10} {:>9} {:5} {:20} {:24} {}",
             query["id"].to_string(),
-            state,
+            state(query),
             duration_ms(&query["age_ms"]),
             number(&query["series"]["value"]),
             size(&query["memory"]["value"]),
@@ -143,4 +149,17 @@ pub(super) fn table(queries: &Value) -> String {
     }
     out.pop();
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_under_their_headings_whatever_a_query_waits_for() {
+        let query = |state, reason| serde_json::json!({"id": 7, "state": state, "reason": reason, "tenant": "acme", "part": 1, "parts": 1});
+        let text = table(&serde_json::json!([query("queued", "pressure_saturation"), query("running", "")]));
+        let at: Vec<_> = text.lines().map(|line| line.find("acme").or(line.find("TENANT"))).collect();
+        assert_eq!(at, [at[0]; 3], "{text}");
+    }
 }

@@ -39,7 +39,7 @@ pub(super) struct Quotas {
 }
 
 impl Quotas {
-    /// Counts what the file says; one that is missing or damaged is empty, said in the log.
+    /// Takes over the counts of the file; a missing one counts as empty, and so does a damaged one, with a warning.
     pub(super) fn open(folder: &Path, proxy: &Arc<Proxy>) -> Self {
         let quotas = Self { proxy: Arc::clone(proxy), file: folder.join(FILE) };
         match fs::read(&quotas.file).and_then(|text| Ok(serde_json::from_slice::<Vec<Row>>(&text)?)) {

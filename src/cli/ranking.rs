@@ -11,7 +11,7 @@ use crate::top::{By, Measure, Window};
 /// The property that is ranked.
 #[derive(Debug, Args)]
 pub(super) struct Ranking {
-    /// Show who asked for most, instead of budgets and queries under way.
+    /// Show the heaviest of this kind, instead of budgets and queries under way.
     #[arg(long, value_name = "KIND", value_parser = words(By::ALL.iter().map(|by| by.as_str())))]
     by: Option<String>,
     /// How far back; needs `--by`.
@@ -42,22 +42,28 @@ impl Ranking {
 pub(super) fn table(ranking: &Value) -> String {
     let text = |of: &Value| of.as_str().unwrap_or_default().to_owned();
     let mut out = format!(
-        "by {}, {} of the last {}\n",
+        "by {}, {} of the last {}; {} of the queries still run\n",
         text(&ranking["by"]),
         text(&ranking["sort"]),
-        text(&ranking["window"])
+        text(&ranking["window"]),
+        number(&ranking["running"]),
     );
     let _ = writeln!(
         out,
         "{:>9} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:32} WORST QUERY",
-        "MEMORY", "COUNT", "SAMPLES", "SECONDS", "REFUSED", "SHADOW", "P50", "P99", "KEY"
+        "MEM SUM", "COUNT", "SAMPLES", "SECONDS", "REFUSED", "SHADOW", "P50 S", "P99 S", "KEY"
     );
     for row in ranking["rows"].as_array().into_iter().flatten() {
         let panel = row["panel"].as_str().map(|panel| format!("/{panel}")).unwrap_or_default();
         let key = format!("{}{panel}", text(&row["key"]));
         line(&mut out, row, &key, row["worst"]["query"].as_str().unwrap_or_default());
     }
-    line(&mut out, &ranking["other"], "(others)", "");
+    // A query without a dashboard, a user or a rule has no key.
+    let others = match text(&ranking["by"]).as_str() {
+        by @ ("dashboard" | "user" | "rule") => format!("(others, or no {by})"),
+        _ => "(others)".to_owned(),
+    };
+    line(&mut out, &ranking["other"], &others, "");
     line(&mut out, &ranking["total"], "(all)", "");
     out
 }
@@ -90,12 +96,13 @@ mod tests {
         let row = serde_json::json!({"key": "abc", "panel": "7", "memory": 3_u64 << 30, "count": 12_345, "samples": 5, "seconds": 1.25,
             "refused": 0, "shadow_refused": 2, "p50_seconds": 0.4, "p99_seconds": null, "worst": {"query": "sum(\u{1b}[2Jup)"}});
         let amounts = serde_json::json!({"memory": 0, "count": 1});
-        let ranking = serde_json::json!({"by": "dashboard", "sort": "memory", "window": "1h", "rows": [row], "other": amounts, "total": amounts});
+        let ranking = serde_json::json!({"by": "dashboard", "sort": "memory", "window": "1h", "running": 2, "rows": [row], "other": amounts, "total": amounts});
         let text = table(&ranking);
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[0], "by dashboard, memory of the last 1h");
+        assert_eq!(lines[0], "by dashboard, memory of the last 1h; 2 of the queries still run");
         let words: Vec<_> = lines[2].split_whitespace().take(9).collect();
         assert_eq!(words, ["3GiB", "12.3k", "5", "1.2", "0", "2", "0.4", "-", "abc/7"]);
+        assert!(lines[3].contains("(others, or no dashboard)"), "{text}");
         assert!(lines[2].ends_with("sum( [2Jup)") && lines[4].contains("(all)"), "{text}");
     }
 }

@@ -51,16 +51,16 @@ pub(super) struct Add {
     /// For how long it holds (`2h`), or until when (`2026-12-01T08:00:00Z`).
     #[arg(long)]
     expires: String,
-    /// The action on the queries: refuse, shadow, slow or clamp.
-    #[arg(long, default_value = "refuse")]
+    /// The action on the queries.
+    #[arg(long, default_value = "refuse", value_parser = ["refuse", "shadow", "slow", "clamp"])]
     action: String,
     /// The person to ask; the operator who sets it when it is left out.
     #[arg(long, default_value = "")]
     owner: String,
-    /// The same query whatever its layout, numbers and times.
+    /// The same query in any layout, with any numbers and times.
     #[arg(long)]
     fingerprint: Option<String>,
-    /// The text of the query, whatever its layout.
+    /// The text of the query, in any layout.
     #[arg(long)]
     query: Option<String>,
     /// A regular expression that is found in the text.
@@ -166,13 +166,18 @@ fn list(address: &AdminAddress, json: bool) -> Result<String, Failed> {
             clean(text("name"), 24),
             text("action"),
             rule["hits"].to_string(),
-            if expires.is_empty() { "never" } else { expires },
+            if expires.is_empty() { "never".to_owned() } else { to_the_second(expires) },
             clean(text("owner"), 16),
             clean(&rule["match"].to_string(), 80),
             clean(text("reason"), 100),
         );
     }
     Ok(out)
+}
+
+/// A time without its fraction of a second.
+fn to_the_second(time: &str) -> String {
+    time.split_once('.').map_or_else(|| time.to_owned(), |(whole, _)| format!("{whole}Z"))
 }
 
 fn add(args: &Add) -> Result<String, Failed> {
@@ -252,4 +257,16 @@ fn remove(name: &str, address: &AdminAddress, author: &str) -> Result<String, Fa
         if data["kept"] == true { "" } else { "; the data folder could not be written, and brings it back" };
     let name = data["removed"].as_str().unwrap_or_default();
     Ok(format!("rule `{name}` is gone{lost}{}", elsewhere(&data["fleet"])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expiry_fits_its_column() {
+        for time in ["2026-12-01T12:01:29.774Z", "2026-12-01T12:01:29Z"] {
+            assert_eq!(to_the_second(time), "2026-12-01T12:01:29Z");
+        }
+    }
 }

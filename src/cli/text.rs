@@ -33,8 +33,8 @@ pub(super) fn number(value: &Value) -> String {
     match value.as_u64() {
         None => "?".to_owned(),
         Some(n @ 0..10_000) => n.to_string(),
-        Some(n @ 10_000..10_000_000) => format!("{:.1}k", n as f64 / 1e3),
-        Some(n @ 10_000_000..10_000_000_000) => format!("{:.1}M", n as f64 / 1e6),
+        Some(n @ 10_000..1_000_000) => format!("{:.1}k", n as f64 / 1e3),
+        Some(n @ 1_000_000..1_000_000_000) => format!("{:.1}M", n as f64 / 1e6),
         Some(n) => format!("{:.1}G", n as f64 / 1e9),
     }
 }
@@ -60,7 +60,8 @@ mod tests {
         for (ms, want) in [(1_540, "1.5s"), (61_000, "1m01s"), (3_720_000, "1h02m")] {
             assert_eq!(duration_ms(&ms.into()), want);
         }
-        for (n, want) in [(9_999_u64, "9999"), (50_000, "50.0k"), (12_000_000, "12.0M")] {
+        for (n, want) in [(9_999_u64, "9999"), (50_000, "50.0k"), (12_000_000, "12.0M"), (4_140_000, "4.1M")]
+        {
             assert_eq!(number(&n.into()), want);
         }
         assert_eq!(number(&Value::Null), "?");

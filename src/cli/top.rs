@@ -1,4 +1,4 @@
-//! `weir top`: budgets, lanes, queue and the heaviest queries of a running Weir, live in a terminal; or who asked for most.
+//! `weir top`: budgets, lanes, queue and the heaviest queries of a running Weir, live in a terminal; or a ranking of the heaviest.
 
 use std::{
     fmt::Write as _,
@@ -141,10 +141,11 @@ fn backend(backend: &Value, out: &mut String) {
     // The window may be small without a cut: it opens as heavy queries complete.
     let cut = backend["budget_percent"].as_u64().filter(|percent| *percent < 100);
     let cut = cut.map_or_else(String::new, |percent| format!("   window cut to {percent} %"));
+    let open = backend["open_of"].as_str().map_or_else(String::new, |open| format!(" {open}"));
     // Writing to a string does not fail.
     let _ = writeln!(
         out,
-        "\n{} ({})   memory {} open   queries {}   waiting {} ({}){cut}",
+        "\n{} ({})   memory {}{open}   queries {}   waiting {} ({}){cut}",
         text("name"),
         text("kind"),
         share(&backend["memory"], size),
@@ -210,7 +211,7 @@ mod tests {
             "findings": [{"severity": "warning", "text": "queries wait"}],
             "backends": [{
                 "name": "main", "kind": "prometheus", "memory": {"used": 1 << 30, "of": 4_u64 << 30},
-                "queries": {"used": 3, "of": 20}, "waiting": 2, "longest_wait_ms": 1500, "budget_percent": 100,
+                "queries": {"used": 3, "of": 20}, "waiting": 2, "longest_wait_ms": 1500, "budget_percent": 100, "open_of": "open of 8GiB (unproven)",
                 "lanes": [["slow", {"used": 1, "of": 2}, {"used": 1 << 29, "of": 1 << 30}]], "reasons": [["slow_lane", 2]]
             }],
             "running": {"total": 1, "shown": [query]}, "waiting": {"total": 0, "shown": []},
@@ -219,7 +220,7 @@ mod tests {
         let text = frame(&status, (120, 40));
         for part in [
             "warning: queries wait",
-            "main (prometheus)   memory 1GiB/4GiB open   queries 3/20   waiting 2 (1.5s)\n",
+            "main (prometheus)   memory 1GiB/4GiB open of 8GiB (unproven)   queries 3/20   waiting 2 (1.5s)\n",
             "slow   [##########..........]",
             "waiting for: 2 slow_lane",
             "RUNNING 1",

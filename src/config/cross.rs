@@ -3,9 +3,8 @@
 use super::{
     auth,
     diagnostic::{Diagnostic, Path, Position, suggest},
-    enforce,
-    raw::{Backend, BackendTls, ClassMatch, Raw, TenantLimits},
-    scalar::{Limit, Secret},
+    raw::{Backend, BackendTls, ClassMatch, Raw},
+    scalar::Secret,
     tls,
     tree::{Node, Value},
 };
@@ -13,12 +12,11 @@ use crate::{
     backend::{BaseUrl, headers::is_of_weir},
     base::{TenantId, TenantPattern},
     proxy::identify::UNCLASSED,
-    rules::RULES_MAX,
+    rules::{ActionName, RULES_MAX},
     telemetry::otlp,
 };
 use std::{
     collections::{BTreeMap, HashSet},
-    fmt,
     net::SocketAddr,
 };
 
@@ -192,6 +190,7 @@ impl<'a> Checker<'a> {
                 self.refuse(&at, format!("{shown} is not a header name"));
             }
             self.without_effect(&place.key("pressure"));
+            self.budget(raw, &place, backend);
             for (j, name) in backend.forward_headers.iter().enumerate() {
                 let at = place.key("forward_headers").index(j);
                 let shown = at.shown(name);
@@ -390,56 +389,14 @@ impl<'a> Checker<'a> {
             if let Err((key, why)) = rule.read(None) {
                 self.refuse(&at.key(key), why);
             }
+            if rule.reason.is_empty() && rule.action != ActionName::Shadow {
+                self.warn(&at, "no `reason`: clients read it, and at run time a rule needs one");
+            }
             if !names.insert(&rule.name) {
                 self.refuse(&at.key("name"), format!("`{}` is the name of two rules", rule.name));
             }
         }
     }
-
-    /// Checks the limits of a tenant that may use `backends`; a mistake is reported only for keys that the file has.
-    fn tenant<'b>(
-        &mut self,
-        backends: impl IntoIterator<Item = &'b Backend> + Clone,
-        place: &Place<'_>,
-        written: &TenantLimits,
-        applies: &TenantLimits,
-    ) {
-        if let Some((label, why)) = enforce::mistake(written) {
-            self.refuse(&place.key("enforce").key(label), why);
-        }
-        let in_flight = place.key("in_flight");
-        let (queries_at, memory_at) = (in_flight.key("queries"), in_flight.key("memory"));
-        // Unlimited is fine, and so is a default that nobody wrote: the budget of the backend still holds.
-        if let Some(queries) = written.in_flight.queries.and_then(Limit::at)
-            && let Some(widest) = backends.clone().into_iter().max_by_key(|b| b.budget.queries.0)
-            && queries.0 > widest.budget.queries.0
-            && queries_at.node.is_some()
-        {
-            self.warn(&queries_at, above_budget(&queries, &widest.name, &widest.budget.queries));
-        }
-        if let Some(memory) = written.in_flight.memory.and_then(Limit::at)
-            && let Some(widest) = backends.into_iter().max_by_key(|b| b.budget.memory.0)
-            && memory.0 > widest.budget.memory.0
-            && memory_at.node.is_some()
-        {
-            self.warn(&memory_at, above_budget(&memory, &widest.name, &widest.budget.memory));
-        }
-        let one = applies.per_query.memory.and_then(Limit::at);
-        let all = applies.in_flight.memory.and_then(Limit::at);
-        let written_here = written.per_query.memory.is_some() || written.in_flight.memory.is_some();
-        if let (true, Some(one), Some(all)) = (written_here, one, all)
-            && one.0 > all.0
-        {
-            let at = place.key("per_query").key("memory");
-            let message = format!("{one} for one query is above the {all} for all queries in flight");
-            self.warnings.push(Diagnostic::new(at.position, &at.path, message));
-        }
-    }
-}
-
-/// No mistake: a budget may be lowered for an hour, and the limits below it left as they are.
-fn above_budget(limit: &dyn fmt::Display, backend: &str, budget: &dyn fmt::Display) -> String {
-    format!("{limit} is above the budget of backend `{backend}` ({budget}), which applies")
 }
 
 /// The backend that a tenant is routed to, or the tenants whose names begin so.

@@ -1,5 +1,6 @@
 //! One mistake in a configuration, and where it is.
 
+use crate::base::spelling::closest;
 use std::fmt;
 
 /// One step of a path into the YAML tree.
@@ -117,13 +118,8 @@ impl std::error::Error for Report {}
 
 /// ` did you mean …?` when a known word is close to the one written, else the list of known words.
 pub(super) fn suggest(written: &str, known: &[&str]) -> String {
-    let closest = known
-        .iter()
-        .map(|word| (strsim::damerau_levenshtein(&written.to_lowercase(), word), *word))
-        .filter(|(distance, word)| *distance <= 1 + word.len() / 4)
-        .min();
-    match closest {
-        Some((_, word)) => format!("did you mean `{word}`?"),
+    match closest(written, known.iter().copied()) {
+        Some(word) => format!("did you mean `{word}`?"),
         None => format!("known here: {}", known.join(", ")),
     }
 }

@@ -4,6 +4,7 @@ use super::{
     check, cross,
     diagnostic::{Diagnostic, Path, Position, Report},
     env,
+    node::is_node,
     raw::{self, Raw, TenantLimits},
     tree::{self, Node},
 };
@@ -24,7 +25,10 @@ pub struct Loaded {
 /// Reads and checks a file, with `${NAME}` taken from the environment.
 pub fn load_file(path: &FilePath) -> Result<Loaded, Report> {
     let (name, text) = read(path, START_FROM)?;
-    load_text(&name, &text, &env::var)
+    load_text(&name, &text, &env::var).map_err(|report| {
+        let other = || Report::of_file(&name, "this is a configuration of `weir node`, not of `weir proxy`");
+        if is_node(&text) { other() } else { report }
+    })
 }
 
 /// The hint where there is no file.

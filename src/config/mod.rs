@@ -4,6 +4,7 @@
 //! and the checks made here come from the same structs in [`raw`].
 
 mod auth;
+mod budgets;
 mod check;
 mod connections;
 mod cross;

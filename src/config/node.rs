@@ -165,7 +165,12 @@ impl Default for Reads {
 /// Reads and checks a file, with `${NAME}` taken from the environment.
 pub fn load_node_file(path: &FilePath) -> Result<RawNode, Report> {
     let (name, text) = read(path, "without --config the defaults apply")?;
-    load_node_text(&name, &text, &env::var)
+    load_node_text(&name, &text, &env::var).map_err(|report| match keys(&text) {
+        [of_node, of_proxy] if of_proxy > of_node => {
+            Report::of_file(&name, "this is a configuration of `weir proxy`, not of `weir node`")
+        }
+        _ => report,
+    })
 }
 
 /// The difference of two configurations of a node: the keys that a running one takes over ([`Node::set_read_limits`]),
@@ -204,16 +209,22 @@ pub fn check_file(path: &FilePath) -> Result<Checked, Report> {
 }
 
 /// Whether a file is the node's configuration rather than the proxy's: it has more of the node's keys than of the
-/// proxy's. A file that is not YAML is not.
-fn is_node(text: &str) -> bool {
-    let Ok(written) = tree::parse(text) else { return false };
+/// proxy's.
+pub(super) fn is_node(text: &str) -> bool {
+    let [of_node, of_proxy] = keys(text);
+    of_node > of_proxy
+}
+
+/// Keys of a file that the node knows, and those that the proxy knows; none of a file that is not YAML.
+fn keys(text: &str) -> [usize; 2] {
+    let Ok(written) = tree::parse(text) else { return [0; 2] };
     let written = written.to_json();
     let keys_of = |schema: serde_json::Value| {
         let known = schema.get("properties").and_then(serde_json::Value::as_object);
         let known = |key: &&String| known.is_some_and(|known| known.contains_key(*key));
         written.as_object().map_or(0, |written| written.keys().filter(known).count())
     };
-    keys_of(schemars::schema_for!(RawNode).to_value()) > keys_of(super::raw::schema())
+    [schemars::schema_for!(RawNode).to_value(), super::raw::schema()].map(keys_of)
 }
 
 /// Checks a configuration held in memory; `lookup` answers for `${NAME}`.

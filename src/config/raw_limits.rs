@@ -152,7 +152,7 @@ layers! {
         steps: leaf Limit<Count>,
         /// Vector selectors.
         selectors: leaf Limit<Count>,
-        /// Bytes of the query's text. Whatever is written here, more than 4 MiB are never parsed.
+        /// Bytes of the query's text. More than 4 MiB are never parsed, under any limit.
         text: leaf Limit<Size>,
         /// Operands and operators; more than 50,000 are never parsed.
         nodes: leaf Limit<Count>,

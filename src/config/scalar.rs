@@ -22,7 +22,7 @@ fn not_zero(n: u64) -> Result<NonZeroU64, String> {
 }
 
 /// Bytes: `4GiB`, `512MB`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub struct Size(pub NonZeroU64);
 
 impl FromStr for Size {
@@ -41,7 +41,7 @@ impl fmt::Display for Size {
 }
 
 /// A number of things: `50_000`, `50k`, `5M`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub struct Count(pub NonZeroU64);
 
 impl FromStr for Count {
@@ -60,7 +60,7 @@ impl fmt::Display for Count {
 }
 
 /// A length of time in Prometheus' form: `15s`, `1h30m`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub struct Span(NonZeroU64);
 
 impl Span {

@@ -16,11 +16,14 @@ const SELECTORS_SHOWN: usize = 20;
 const SELECTOR_CHARS: usize = 200;
 /// A step that gives a graph more points than this has more than a screen can show.
 const STEPS_ENOUGH: u64 = 1_000;
+/// In place of a fix.
+const NOTHING_TO_SAVE: &str = "nothing to save";
 /// A week: windows above it are worth shortening first.
 const LONG_RANGE_SECONDS: u64 = 604_800;
 
-/// The estimate as lines for people, the sum first, then each selector, then the cheapest fix.
-pub fn text(estimate: &Estimated) -> String {
+/// The estimate as lines for people, the sum first, then each selector, then the cheapest fix, which a light query does not
+/// need.
+pub fn text(estimate: &Estimated, is_light: bool) -> String {
     let d = &estimate.cost;
     if estimate.selectors.is_empty() {
         return "This query reads no series.".to_owned();
@@ -45,7 +48,9 @@ pub fn text(estimate: &Estimated) -> String {
     if hidden > 0 {
         lines.push(format!("- and {}", plural(hidden as u64, "more selector")));
     }
-    lines.push(format!("Cheaper: {}.", cheapest_fix(estimate)));
+    if !is_light {
+        lines.push(format!("Cheaper: {}.", cheapest_fix(estimate)));
+    }
     lines.join("\n")
 }
 
@@ -105,7 +110,7 @@ pub fn line(s: &SelectorEstimate) -> String {
 /// The change that would save most, as an imperative without a full stop.
 pub fn cheapest_fix(estimate: &Estimated) -> String {
     let d = &estimate.cost;
-    let Some(worst) = worst(estimate) else { return "nothing to save".to_owned() };
+    let Some(worst) = worst(estimate) else { return NOTHING_TO_SAVE.to_owned() };
     if worst.match_all {
         return format!("name a metric or a label value in {}", short(&worst.text));
     }
@@ -129,7 +134,7 @@ pub fn fewer_series(estimate: &Estimated) -> String {
     match estimate.selectors.iter().max_by_key(|s| s.series.value) {
         Some(worst) if worst.match_all => format!("name a metric or a label value in {}", short(&worst.text)),
         Some(worst) => format!("add matchers to {}, or use a recording rule", short(&worst.text)),
-        None => "nothing to save".to_owned(),
+        None => NOTHING_TO_SAVE.to_owned(),
     }
 }
 
@@ -139,8 +144,8 @@ pub fn worst(estimate: &Estimated) -> Option<&SelectorEstimate> {
 }
 
 /// The answer of `query_cost` and `query_range_cost`: `data.estimate` has the two fields that Prometheus proposes,
-/// `seriesTouched` and `samplesScanned`, and Weir's own beside them.
-pub fn json(estimate: &Estimated) -> Value {
+/// `seriesTouched` and `samplesScanned`, and Weir's own beside them. `class` is `known` under its former name.
+pub fn json(estimate: &Estimated, is_light: bool) -> Value {
     let QueryCost { series, blocks, samples, points, memory, range_seconds, steps, selectors, .. } =
         estimate.cost;
     let shown: Vec<Value> = estimate.selectors.iter().take(SELECTORS_SHOWN).map(selector_json).collect();
@@ -150,6 +155,7 @@ pub fn json(estimate: &Estimated) -> Value {
             "estimate": {
                 "seriesTouched": series.value,
                 "samplesScanned": samples.value,
+                "known": series.confidence.as_str(),
                 "class": series.confidence.as_str(),
                 "blocks": blocks.value,
                 "points": points.value,
@@ -160,8 +166,8 @@ pub fn json(estimate: &Estimated) -> Value {
                 "pieces": estimate.parts,
             },
             "selectors": shown,
-            "text": text(estimate),
-            "cheapestFix": cheapest_fix(estimate),
+            "text": text(estimate, is_light),
+            "cheapestFix": if is_light { NOTHING_TO_SAVE.to_owned() } else { cheapest_fix(estimate) },
         },
     })
 }
@@ -177,6 +183,7 @@ pub fn tree_json(nodes: &[NodeEstimate]) -> Value {
             "points": node.points.value,
             "memoryBytes": node.memory.value,
             "samples": node.samples.map(|samples| samples.value),
+            "known": node.memory.confidence.as_str(),
             "class": node.memory.confidence.as_str(),
         })
     };
@@ -188,6 +195,7 @@ fn selector_json(s: &SelectorEstimate) -> Value {
         "selector": &*s.text,
         "span": [s.span.start, s.span.end],
         "series": s.series.value,
+        "known": s.series.confidence.as_str(),
         "class": s.series.confidence.as_str(),
         "source": s.source.as_str(),
         "blocks": s.blocks.value,

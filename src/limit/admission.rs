@@ -26,7 +26,7 @@ use super::{
     request::AdmissionRequest,
     snapshot::Snapshot,
     state::{Decision, Handovers, State, Ticket, retry_soon},
-    wait::WaitReason,
+    wait::{WaitReason, Waited},
     window::Cut,
 };
 use crate::base::{
@@ -166,7 +166,7 @@ impl Admission {
     }
 
     /// Lets the query run as soon as every limit allows, or says why not: per query, then rate, then budget and queue.
-    /// Dropping the future leaves the queue and gives back whatever was handed over.
+    /// Dropping the future leaves the queue and gives back a permit that was handed over.
     ///
     /// # Errors
     /// The limit that is exceeded, with when to come back if that helps.
@@ -383,8 +383,8 @@ impl Queued {
         let outcome = match timeout_at(end, &mut self.turn).await {
             Ok(Ok(outcome)) => outcome,
             // The time is up, but it may just have been handed over.
-            Ok(Err(_)) | Err(_) => self.leave().unwrap_or_else(|reason| {
-                let scope = match reason {
+            Ok(Err(_)) | Err(_) => self.leave().unwrap_or_else(|waited| {
+                let scope = match waited.reason {
                     reason if reason.is_tenants() => Scope::Tenant(request.tenant()),
                     _ => Scope::Backend(Arc::clone(&request.backend)),
                 };
@@ -395,7 +395,7 @@ impl Queued {
                     max: millis(end.saturating_duration_since(self.since)),
                     scope,
                     retry_after: Some(retry_soon(longest)),
-                    waiting_for: Some(reason),
+                    waiting_for: Some(waited),
                 })
             }),
         };
@@ -404,16 +404,16 @@ impl Queued {
     }
 
     /// Leaves the queue: the grant that was sent already, or else the reason for waiting.
-    fn leave(&mut self) -> Result<Outcome, WaitReason> {
+    fn leave(&mut self) -> Result<Outcome, Waited> {
         let Ticket { charge, id, .. } = &self.ticket;
         let reason = self.admission.change_guarded(|Guarded { state, callers }, now, ready| {
             let reason = state.leave_queue(charge, *id, now, ready)?;
             callers.remove(id);
-            Some(reason)
+            Some(Waited { reason, first: state.behind(reason, charge.backend, now) })
         });
         match reason {
             Some(reason) => Err(reason),
-            None => self.turn.try_recv().map_err(|_| WaitReason::Turn),
+            None => self.turn.try_recv().map_err(|_| Waited { reason: WaitReason::Turn, first: None }),
         }
     }
 }

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Each backend has two lanes ([`Lane`]): one for light queries that nothing but its death closes, and one for all
-//! others, bounded by one congestion window. A query that fits the budget runs at once when nothing else heavy does,
-//! whatever came before. A query over a soft limit also holds a share of the slow lane. One short lock guards the
+//! others, bounded by one congestion window. A query that fits the budget runs at once when nothing else heavy
+//! runs. A query over a soft limit also holds a share of the slow lane. One short lock guards the
 //! accounts; nothing is held while waiting. A permit's drop is the only way back of its share, and a freed share goes
 //! to the waiter whose turn it is before anybody else can ask.
 
@@ -68,7 +68,7 @@ pub use request::{AdmissionRequest, Charged};
 pub use snapshot::{BackendSnapshot, LaneSnapshot, Snapshot, TenantSnapshot};
 pub use thresholds::MemoryThresholds;
 pub use victim::{Candidate, victim};
-pub use wait::WaitReason;
+pub use wait::{WaitReason, Waited};
 pub use window::Cut;
 
 #[cfg(test)]

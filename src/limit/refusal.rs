@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::wait::WaitReason;
+use super::wait::Waited;
 use crate::base::{Confidence, ErrorKind, Estimate, TenantId, duration, units};
 
 macro_rules! limits {
@@ -178,7 +178,7 @@ pub struct Refusal {
     /// When to ask again; `None` when that would not help.
     pub retry_after: Option<Duration>,
     /// The reason for waiting, where the wait timed out.
-    pub waiting_for: Option<WaitReason>,
+    pub waiting_for: Option<Waited>,
 }
 
 /// A limit that was passed in shadow mode.
@@ -247,9 +247,9 @@ impl Refusal {
             LimitName::QuotaQueries | LimitName::QuotaSamples => {
                 format!("{scope} has used its quota of {max} {what}")
             }
-            LimitName::QueueFull => format!("the queue of {scope} is full: {max} queries wait"),
+            LimitName::QueueFull => format!("the queue of {scope} is full: {max} wait; ask again later"),
             LimitName::QueueTimeout => {
-                let reason = self.waiting_for.map_or("room", WaitReason::sentence);
+                let reason = self.waiting_for.map_or_else(|| "room".to_owned(), Waited::sentence);
                 format!(
                     "timed out after {max} waiting for {scope}: {reason}; ask again later, or for less at once"
                 )
@@ -292,6 +292,7 @@ impl std::error::Error for Refusal {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limit::WaitReason;
 
     #[test]
     fn ids_are_stable_and_distinct() {
@@ -314,7 +315,8 @@ mod tests {
                 max,
                 scope: scope.clone(),
                 retry_after: None,
-                waiting_for: (limit == LimitName::QueueTimeout).then_some(WaitReason::Slots),
+                waiting_for: (limit == LimitName::QueueTimeout)
+                    .then_some(Waited { reason: WaitReason::Slots, first: None }),
             }
             .message()
         };

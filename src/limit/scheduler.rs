@@ -89,6 +89,13 @@ impl State {
         }
     }
 
+    /// Why the first heavy query of a backend's queue waits; of one that waits for its own turn.
+    pub(super) fn behind(&self, reason: WaitReason, backend: usize, now: Instant) -> Option<WaitReason> {
+        let queue = &self.backends[backend].lane(Lane::Heavy).queue;
+        let first = queue.first().filter(|_| reason == WaitReason::Turn)?;
+        Some(self.why(first, true, now))
+    }
+
     /// Frees charges that lingered until `now`, gives up leases that ended, and forgets the alarms of that time.
     pub(super) fn end_lingering(&mut self, now: Instant) {
         while self.alarms.first().is_some_and(|(at, _)| *at <= now) {

@@ -1,4 +1,4 @@
-//! The state of admission at one moment, for metrics and the status page.
+//! The state of admission at one moment, for metrics and the page *Now*.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -39,6 +39,10 @@ pub struct BackendSnapshot {
     pub memory: u64,
     /// Bytes that may be held, as the window leaves it; `None` is unlimited.
     pub memory_capacity: Option<u64>,
+    /// Bytes of the whole budget, of all proxies together; `None` is unlimited.
+    pub budget: Option<u64>,
+    /// No heavy query has completed yet as expected, so that the window is still at its first size.
+    pub unproven: bool,
     /// The share of the window that distress leaves, 0 to 1; 0 for a dead backend.
     pub share: f64,
     /// The cause of the window's cut: a signal, `estimates` or `silence`; `None` while it is not cut.
@@ -152,6 +156,8 @@ impl BackendSnapshot {
                 (Some(light), Some(heavy)) => Some(light.saturating_add(heavy)),
                 _ => backend.budget.memory().threshold(),
             },
+            budget: backend.budget.memory().threshold(),
+            unproven: backend.window.is_unproven(),
             share: backend.share(),
             cut_by: backend.window.cut_by().map(Cut::as_str),
             window: open,

@@ -4,6 +4,26 @@ use crate::base::distress::Signal;
 
 use super::window::Cut;
 
+/// Why a query waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waited {
+    /// Its own reason.
+    pub reason: WaitReason,
+    /// Of one that waited for its turn, the reason of the first heavy query.
+    pub first: Option<WaitReason>,
+}
+
+impl Waited {
+    /// The reason, as in "waits for …".
+    pub fn sentence(self) -> String {
+        let own = self.reason.sentence();
+        self.first.map_or_else(
+            || own.to_owned(),
+            |first| format!("{own}, of which the first waits for {}", first.sentence()),
+        )
+    }
+}
+
 /// Why a query does not run now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WaitReason {

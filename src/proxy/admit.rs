@@ -112,7 +112,12 @@ impl Admissible for Exchange<Box<Priced>> {
         let progress = self.common.log.progress();
         let failure = match progress.as_ref().and_then(|progress| progress.cancelled()) {
             Some(why) => Failure::cancelled(why),
-            None => Failure::refused(&refusal, &self.stage.estimate, self.stage.fix),
+            None => {
+                // A query that waited for its own tenant's limits had room at the backend.
+                let is_crowded = refusal.waiting_for.is_some_and(|waited| !waited.reason.is_tenants());
+                let holder = is_crowded.then(|| self.common.log.holder()).flatten();
+                Failure::refused(&refusal, &self.stage.estimate, self.stage.fix).with(holder)
+            }
         };
         self.common.reject(failure)
     }

@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use crate::backend::Kind;
+use crate::{backend::Kind, base::spelling::closest};
 
 /// The endpoint of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,6 +119,8 @@ impl Routed<'_> {
 pub(super) enum RouteError {
     /// No such endpoint.
     Unknown,
+    /// No such endpoint; this path is one, and like it.
+    Misspelt(&'static str),
     /// A page of some database's web interface.
     WebInterface,
     /// The path has slashes or dots too many; this is the one that is meant.
@@ -279,7 +281,12 @@ fn find<'a>(method: &Method, path: &'a str) -> Result<Routed<'a>, RouteError> {
     let found = found.or_else(|| is_label_values(name).then_some((Endpoint::LabelValues, GET_POST)));
     let Some((endpoint, methods)) = found else {
         let closed = CLOSED.iter().any(|c| name == *c || (c.ends_with('/') && name.starts_with(c)));
-        return Err(if closed { RouteError::Closed } else { RouteError::Unknown });
+        let meant = closest(name, TABLE.iter().map(|(known, ..)| *known));
+        return Err(match meant {
+            _ if closed => RouteError::Closed,
+            Some(meant) => RouteError::Misspelt(meant),
+            None => RouteError::Unknown,
+        });
     };
     if !methods.split(", ").any(|m| m == method.as_str()) {
         return Err(RouteError::Method(methods));
@@ -376,6 +383,8 @@ mod tests {
             ("POST", "/api/v1/read", Ok(RemoteRead)),
             ("GET", "/api/v1/status/buildinfo", Ok(Light)),
             ("POST", "/api/v1/write", Err(RouteError::Closed)),
+            ("GET", "/api/v1/querry", Err(RouteError::Misspelt("query"))),
+            ("GET", "/api/v1/what", Err(RouteError::Unknown)),
             ("POST", "/api/v1/admin/tsdb/delete_series", Err(RouteError::Closed)),
             ("POST", "/-/quit", Err(RouteError::Closed)),
             ("GET", "/api/v1/label//values", Err(RouteError::Unknown)),

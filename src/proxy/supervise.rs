@@ -84,6 +84,7 @@ impl BackendSupervisor {
         let pages: Vec<_> = pages.iter().map(|page| std::str::from_utf8(page.as_deref()?).ok()).collect();
         upstream.head_removals().observe(&pages, clock());
         upstream.look_for_histograms(&pages);
+        upstream.look_for_program(&pages);
         let in_flight = self.admission.take_peak(name).unwrap_or_default();
         // A backend shows the memory of all proxies' queries.
         let all = self.fleet.load_of_all(name, in_flight);

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -73,7 +73,7 @@ pub struct Upstream {
     pub split_percent: Option<u8>,
     /// Its own limits are lowered to Weir's, where it takes limits.
     pub push_down: bool,
-    /// The identity of the database, whatever its name: the history of one says nothing of another.
+    /// The identity of the database, under any name: the history of one says nothing of another.
     identity: String,
     /// Its addresses lead to the same database from every machine, so that its counts hold for other proxies as well.
     pub(super) is_known_elsewhere: bool,
@@ -85,6 +85,8 @@ pub struct Upstream {
     types: Arc<ArcSwap<MetricTypes>>,
     /// Its own metrics said that it takes native histograms.
     takes_histograms: AtomicBool,
+    /// The kinds that it may be, as its own metrics page says.
+    kinds_of_page: OnceLock<&'static [Kind]>,
 }
 
 impl Upstream {
@@ -125,6 +127,7 @@ impl Upstream {
             table: table.unwrap_or_default(),
             types: types.unwrap_or_default(),
             takes_histograms: AtomicBool::new(takes_histograms),
+            kinds_of_page: OnceLock::new(),
         }
     }
 
@@ -174,6 +177,23 @@ impl Upstream {
         if pressure::takes_histograms(pages) {
             self.takes_histograms.store(true, Relaxed);
         }
+    }
+
+    /// Looks for the program on a metrics page, where the page is the database's own.
+    pub(super) fn look_for_program(&self, pages: &[Option<&str>]) {
+        if self.kinds_of_page.get().is_none() && Arc::ptr_eq(&self.metrics, &self.backend) {
+            let kinds = pages.iter().flatten().find_map(|page| pressure::kinds_of_page(page));
+            if let Some(kinds) = kinds {
+                // One look follows another: nobody else sets it.
+                let _ = self.kinds_of_page.set(kinds);
+            }
+        }
+    }
+
+    /// The kind that its metrics page names, where the configuration has another.
+    pub fn other_kind(&self) -> Option<Kind> {
+        let kinds = self.kinds_of_page.get().filter(|kinds| !kinds.contains(&self.backend.kind()))?;
+        kinds.first().copied()
     }
 
     /// Under which a run of a query is remembered; the scope says whose data it reads.

@@ -68,11 +68,11 @@ pub enum ActionName {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MatchSpec {
-    /// The fingerprint, as log, status and error show it: the same query whatever its layout, numbers and times. Rules by
+    /// The fingerprint, as log, status and error show it: the same query in any layout, with any numbers and times. Rules by
     /// it, by `query` or by `regex` are passed by other texts that read the same, rules by `metric` are not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
-    /// The text of the query, whatever its layout.
+    /// The text of the query, in any layout.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
     /// A regular expression that is found in the text of the query, as it was written or in one layout (that of
@@ -344,7 +344,10 @@ fn expiry(text: &str, now_ms: Option<i64>) -> Result<i64, String> {
         (None, Ok(_)) => Err(format!(
             "`{text}` would begin anew with each start; write a time such as `2026-12-01T08:00:00Z`"
         )),
-        (_, Err(_)) => Err(format!("`{text}` is not a time such as `2026-12-01T08:00:00Z`")),
+        (Some(_), Err(_)) => Err(format!(
+            "`{text}` is neither a time from now, such as `12h`, nor one such as `2026-12-01T08:00:00Z`"
+        )),
+        (None, Err(_)) => Err(format!("`{text}` is not a time such as `2026-12-01T08:00:00Z`")),
     }
 }
 

@@ -200,6 +200,8 @@ fn rules_that_cannot_be_meant_are_refused() {
     for (change, key) in at_run_time {
         assert_eq!(spec(change.clone()).read(Some(NOW)).unwrap_err().0, key, "{change}");
     }
+    let tomorrow = spec(serde_json::json!({"expires": "tomorrow"})).read(Some(NOW)).unwrap_err();
+    assert!(tomorrow.1.contains("such as `12h`"), "{}", tomorrow.1);
     assert_eq!(spec(serde_json::json!({})).read(None).unwrap_err().0, "expires", "a start would prolong it");
     let stays = serde_json::json!({"expires": null});
     assert_eq!(spec(stays).read(None).unwrap().expires_ms, None);

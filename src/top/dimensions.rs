@@ -54,7 +54,7 @@ named! {
 named! {
     /// The kind of key.
     By {
-        /// The query, whatever its times and constants.
+        /// The query, with any times and constants.
         Fingerprint => "fingerprint",
         /// Grafana's dashboard and panel.
         Dashboard => "dashboard",

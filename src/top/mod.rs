@@ -5,7 +5,7 @@
 //! GET /api/v1/admin/top ─▶ Top::ranking ─▶ the slots of the window added up, each number with the most that it lacks
 //! ```
 //!
-//! A table is bounded whatever comes: it keeps the [`KEYS_MAX`] heaviest keys by each measure (space-saving). No
+//! A table is bounded: it keeps the [`KEYS_MAX`] heaviest keys by each measure (space-saving). No
 //! query pays for it: the journal's thread feeds it.
 
 mod dimensions;
@@ -65,7 +65,25 @@ impl Top {
 
     /// The heaviest keys of a window by one measure, the heaviest first; at most `limit`.
     pub fn ranking(&self, window: Window, by: By, sort: Measure, limit: usize, now_ms: i64) -> Ranking {
-        ranking::rank(&self.slots.lock(), window, by, sort, limit, now_ms)
+        self.ranking_with(&[], window, by, sort, limit, now_ms)
+    }
+
+    /// The same with queries that still run: the culprit of the moment has not ended.
+    pub fn ranking_with(
+        &self,
+        running: &[Observation<'_>],
+        window: Window,
+        by: By,
+        sort: Measure,
+        limit: usize,
+        now_ms: i64,
+    ) -> Ranking {
+        let mut under_way = Slots::default();
+        for query in running {
+            under_way.observe(query);
+        }
+        let ranking = ranking::rank([&self.slots.lock(), &under_way], window, by, sort, limit, now_ms);
+        Ranking { running: running.len(), ..ranking }
     }
 
     /// Writes the file, if there is one. Blocks; nothing is serialised under the lock.

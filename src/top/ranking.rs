@@ -23,6 +23,8 @@ pub struct Ranking {
     pub by: By,
     /// The measure by which they are ranked.
     pub sort: Measure,
+    /// Queries among them that have not ended.
+    pub running: usize,
     /// All queries of the window.
     #[serde(serialize_with = "object")]
     pub total: Amounts,
@@ -90,7 +92,7 @@ struct Sum {
 }
 
 pub(super) fn rank(
-    slots: &Slots,
+    slots: [&Slots; 2],
     window: Window,
     by: By,
     sort: Measure,
@@ -100,7 +102,7 @@ pub(super) fn rank(
     let (mut sums, mut total, mut floors) =
         (HashMap::<&str, Sum>::new(), Amounts::default(), Amounts::default());
     let mut from_ms = None;
-    for slot in slots.of(window, now_ms) {
+    for slot in slots.iter().flat_map(|slots| slots.of(window, now_ms)) {
         from_ms = from_ms.or(Some(slot.index.saturating_mul(window.slot_ms())));
         total.add(&slot.total);
         let table = &slot.tables[by as usize];
@@ -123,7 +125,9 @@ pub(super) fn rank(
         }
         floors.add(&floor);
     }
-    let mut sums: Vec<_> = sums.into_iter().filter(|(_, sum)| sum.seen.get(sort) > 0).collect();
+    // A key whose queries were all refused has nothing else.
+    let counts = |sum: &Sum| sum.seen.get(sort) > 0 || sum.seen.get(Measure::Refused) > 0;
+    let mut sums: Vec<_> = sums.into_iter().filter(|(_, sum)| counts(sum)).collect();
     sums.sort_unstable_by_key(|(key, sum)| {
         (Reverse(sum.seen.get(sort)), Reverse(sum.seen.get(Measure::Count)), *key)
     });
@@ -133,7 +137,7 @@ pub(super) fn rank(
         other.subtract(&sum.seen);
     }
     let rows = sums.into_iter().map(|(key, sum)| row(key, sum)).collect();
-    Ranking { now_ms, from_ms: from_ms.unwrap_or(now_ms), window, by, sort, total, other, rows }
+    Ranking { now_ms, from_ms: from_ms.unwrap_or(now_ms), window, by, sort, running: 0, total, other, rows }
 }
 
 fn row(key: &str, sum: Sum) -> Row {

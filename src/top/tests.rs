@@ -240,3 +240,22 @@ fn a_restart_loses_nothing_and_damage_is_not_read() {
     let later = Top::open(Some(file), now + 2 * 86_400_000);
     assert!(Window::ALL.iter().all(|window| tenants(&later, *window, Measure::Count, now).rows.is_empty()));
 }
+
+#[test]
+fn a_query_that_still_runs_and_one_that_was_only_refused_have_their_rows() {
+    let top = Top::open(None, NOW);
+    let of = |dashboard| Observation { dashboard, tenant: "a", at_ms: NOW, ..Observation::default() };
+    top.observe(&Observation { refused: true, memory: Some(9), ..of("refused") });
+    let running = [Observation { ran: true, memory: Some(5 << 30), took_ms: 13_800, ..of("culprit") }];
+    let rank = || {
+        let (window, by) = (Window::FiveMinutes, By::Dashboard);
+        top.ranking_with(&running, window, by, Measure::Memory, 9, NOW + 13_800)
+    };
+    for _ in 0..2 {
+        let ranking = rank();
+        let rows: Vec<_> =
+            ranking.rows.iter().map(|row| (&*row.key, row.amounts.get(Measure::Memory))).collect();
+        assert_eq!(rows, [("culprit", 5 << 30), ("refused", 0)], "counted once, however often it is asked");
+        assert_eq!((ranking.running, ranking.total.get(Measure::Count)), (1, 2));
+    }
+}

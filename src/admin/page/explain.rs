@@ -133,6 +133,6 @@ fn node(out: &mut String, at: usize, one: &Value) -> fmt::Result {
         cell(out, SERIES, number("series", units::count))?;
         cell(out, POINTS, number("points", units::count))?;
         cell(out, SAMPLES, number("samples", units::count))?;
-        cell(out, KNOWN, escaped(one["class"].as_str().unwrap_or_default()))
+        cell(out, KNOWN, escaped(one["known"].as_str().unwrap_or_default()))
     })
 }

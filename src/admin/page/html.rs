@@ -122,7 +122,7 @@ pub(super) fn params<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) ->
 }
 
 /// The buttons that stop queries and make a rule of them; the script shows them and asks before anything is done.
-/// `what` names the queries in words.
+/// `what` is the name of the queries.
 pub(super) fn buttons(what: &str, stop: &str, block: &str) -> String {
     let (what, block) = (escaped(what), escaped(block));
     let mut html = String::from("<span class=\"acts\">");

@@ -199,7 +199,8 @@ fn backend(out: &mut String, one: &Backend, history: &History, now_ms: i64) -> f
     if one.budget_percent < 100 {
         write!(out, "<dt>window</dt><dd class=\"warn\">cut to {} %</dd>", one.budget_percent)?;
     }
-    write!(out, "<dt>memory</dt><dd>{}</dd>", gauge("memory", one.memory, units::bytes))?;
+    let open = one.open_of.as_ref().map_or_else(String::new, |open| format!(" <small>{open}</small>"));
+    write!(out, "<dt>memory</dt><dd>{}{open}</dd>", gauge("memory", one.memory, units::bytes))?;
     write!(out, "<dt>slots</dt><dd>{}</dd>", gauge("slots", one.queries, units::count))?;
     for (lane, queries, memory) in &one.lanes {
         let (name, n) = (format!("{lane} lane"), units::count(queries.used));

@@ -43,7 +43,7 @@ const CHOICES: [Choice; 3] = [
 ];
 
 const KEY: Column = ("key", "who");
-const MEMORY: Column = ("memory", "");
+const MEMORY: Column = ("memory, sum", "");
 const QUERIES: Column = ("queries", "n");
 const SAMPLES: Column = ("samples", "n");
 const TIME: Column = ("time", "n");
@@ -73,8 +73,9 @@ pub(super) fn write(out: &mut String, top: Option<&Value>) -> fmt::Result {
     let rows = top["rows"].as_array().map_or(&[][..], Vec::as_slice);
     write!(
         out,
-        "<h2>{} queries <small>{} of memory in all, {} refused</small></h2>",
+        "<h2>{} queries <small>of which {} still run, {} of memory in all, {} refused</small></h2>",
         number(&top["total"]["count"], units::count),
+        number(&top["running"], units::count),
         number(&top["total"]["memory"], units::bytes),
         number(&top["total"]["refused"], units::count)
     )?;

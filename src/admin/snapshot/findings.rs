@@ -81,13 +81,7 @@ impl Snapshot {
             say(Severity::Warning, text);
         }
         if let Some(holder) = self.holders.first().filter(|holder| self.is_drowned_by(holder)) {
-            let (whose, percent, backend) = (holder.sentence(), holder.percent, &holder.backend);
-            let (hold, since) =
-                (if holder.queries() == 1 { "holds" } else { "hold" }, span(holder.oldest_ms));
-            let text = format!(
-                "{whose}, {hold} {percent} % of the memory in use on backend {backend}, the oldest for {since}"
-            );
-            say(Severity::Warning, text);
+            say(Severity::Warning, holder.finding());
         }
         for quota in self.quotas.iter().filter(|quota| quota.left == 0).take(QUOTAS_TOLD) {
             say(Severity::Warning, quota.sentence(self.now_ms));

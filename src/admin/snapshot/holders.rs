@@ -5,6 +5,7 @@ use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::span;
 use crate::proxy::{ActiveQuery, cut};
 
 /// Holders that are listed.
@@ -108,6 +109,22 @@ impl Holder {
     /// Its queries.
     pub const fn queries(&self) -> u64 {
         self.running + self.waiting
+    }
+
+    /// The memory that its running queries hold, as a finding.
+    pub(super) fn finding(&self) -> String {
+        let Self { running, waiting, percent, backend, .. } = self;
+        let hold = if *running == 1 { "holds" } else { "hold" };
+        let part = match (running, waiting) {
+            (_, 0) => format!(", {hold}"),
+            (1, _) => ": 1 runs and holds".to_owned(),
+            _ => format!(": {running} run and hold"),
+        };
+        let others = if *waiting == 0 { String::new() } else { format!(", {waiting} wait") };
+        let (whose, since) = (self.sentence(), span(self.oldest_ms));
+        format!(
+            "{whose}{part} {percent} % of the memory in use on backend {backend}{others}; the oldest came {since} ago"
+        )
     }
 
     /// Its queries in words: `12 queries of dashboard abc, tenant a`.

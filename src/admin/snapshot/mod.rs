@@ -13,7 +13,7 @@ pub use holders::Holder;
 
 pub(super) use findings::span;
 
-/// Everything that the status page shows, at one moment. Times are milliseconds since the epoch, durations milliseconds.
+/// Everything that the page *Now* shows, at one moment. Times are milliseconds since the epoch, durations milliseconds.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Snapshot {
     /// When it was taken.
@@ -74,7 +74,7 @@ pub struct Backend {
     pub kind: &'static str,
     /// Its replicas.
     pub replicas: Vec<Replica>,
-    /// The window in percent of what it was before it was cut: 100 where it is not cut, and 0 lets nothing run.
+    /// The window in percent of its size before the cut: 100 where it is not cut, and 0 lets nothing run.
     pub budget_percent: u8,
     /// The pressure of each signal, 0 to 1.
     pub pressure: Vec<(&'static str, f64)>,
@@ -84,6 +84,10 @@ pub struct Backend {
     pub memory: Share,
     /// Queries in flight, of the open budget.
     pub queries: Share,
+    /// Bytes of the whole budget; `None` is unlimited.
+    pub budget: Option<u64>,
+    /// Why less than the budget is open, in words; `None` where all of it is.
+    pub open_of: Option<String>,
     /// Bytes of memory with no heavy query running, of the limit, where that is high.
     pub at_rest: Option<Share>,
     /// Bytes of the window for heavy queries; `None` is unlimited.
@@ -127,7 +131,7 @@ pub struct Replica {
 pub struct Quota {
     /// Whose.
     pub tenant: String,
-    /// Of what: `queries` or `samples`.
+    /// Its unit: `queries` or `samples`.
     pub kind: &'static str,
     /// Used by all proxies, as far as known, of the quota.
     #[serde(flatten)]

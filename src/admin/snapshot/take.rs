@@ -1,4 +1,4 @@
-//! Takes the snapshot that the status page is made of: a few short locks, each released before the next, and a bounded
+//! Takes the snapshot that the page *Now* is made of: a few short locks, each released before the next, and a bounded
 //! amount of work, on the caller's thread.
 
 use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Duration};
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Backend, Number, Queries, Query, Quota, Replica, Share, Snapshot, Tenant, holders::holders};
 use crate::{
     backend::ReplicaSnapshot,
-    base::{Estimate, QueryCost, TenantId},
+    base::{Estimate, QueryCost, TenantId, units},
     limit::{self, Admission, BackendSnapshot, LaneSnapshot, QuotaUse, WaitReason},
     proxy::{ActiveQuery, Proxy, QueryState, TenantCounts, cut, upstream::Upstream},
 };
@@ -101,6 +101,8 @@ fn backend(
             .map_or_else(Share::default, |held| Share { used: held.memory, of: held.memory_capacity }),
         queries: held
             .map_or_else(Share::default, |held| Share { used: held.queries, of: held.queries_capacity }),
+        budget: held.and_then(|held| held.budget),
+        open_of: held.and_then(open_of),
         at_rest: observation
             .and_then(|observation| observation.at_rest)
             .map(|level| Share { used: level.bytes as u64, of: Some(level.limit as u64) }),
@@ -120,12 +122,27 @@ fn backend(
     }
 }
 
+fn open_of(held: &BackendSnapshot) -> Option<String> {
+    let whole = held.budget.filter(|whole| held.memory_capacity.is_some_and(|open| open < *whole))?;
+    let why = match (held.cut_by, held.parts, held.unproven) {
+        (Some(cause), ..) => format!("cut: {cause}"),
+        (None, Some(_), _) => "this proxy's part".to_owned(),
+        (None, None, true) => "unproven: opens as heavy queries complete".to_owned(),
+        (None, None, false) => "opens as heavy queries complete".to_owned(),
+    };
+    Some(format!("open of {} ({why})", units::bytes(whole)))
+}
+
 fn notes(upstream: &Upstream) -> Vec<String> {
     let missing = upstream.metrics.snapshot().replicas.into_iter().filter(|replica| replica.metrics_missing);
     let note = |replica: ReplicaSnapshot| {
         format!("has no /metrics at {}: its memory is not seen; set pressure.metrics_urls", replica.url)
     };
-    missing.map(note).collect()
+    let other = upstream.other_kind().map(|other| {
+        let (kind, other) = (upstream.backend.kind().as_str(), other.as_str());
+        format!("has `kind: {kind}`, and its metrics are those of {other}: its queries are priced by the wrong formula")
+    });
+    missing.map(note).chain(other).collect()
 }
 
 fn quotas(admission: &Admission) -> Vec<Quota> {
@@ -150,7 +167,9 @@ fn quotas(admission: &Admission) -> Vec<Quota> {
 fn lanes(held: &BackendSnapshot) -> Vec<(&'static str, Share, Share)> {
     let of = |lane: &LaneSnapshot| {
         let queries = Share { used: lane.queries, of: lane.slots };
-        (lane.lane, queries, Share { used: lane.memory, of: lane.open })
+        // The slow lane lies in the other two, and cannot hold more than these.
+        let open = lane.open.into_iter().chain(held.memory_capacity).min();
+        (lane.lane, queries, Share { used: lane.memory, of: open })
     };
     held.lanes.iter().map(of).collect()
 }

@@ -15,6 +15,7 @@ mod histograms;
 mod memory;
 mod monitor;
 mod page;
+mod program;
 mod rate;
 mod reading;
 mod settings;
@@ -28,6 +29,7 @@ pub use head_removals::HeadRemovals;
 pub use histograms::takes_histograms;
 pub use memory::Level;
 pub use monitor::{Monitor, Observation, Reading};
+pub use program::kinds_of_page;
 pub use settings::{OnStale, Settings};
 
 use super::Backend;

@@ -166,7 +166,7 @@ fn line(out: &mut String, explained: &Explained<'_>) {
                 out,
                 "  {} series ({}), {} samples, {} of memory: {}",
                 units::count(number("seriesTouched")),
-                text_of(&estimate["class"]),
+                text_of(&estimate["known"]),
                 units::count(number("samplesScanned")),
                 units::bytes(number("memoryBytes")),
                 if explained.is_admitted() {

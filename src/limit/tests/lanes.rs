@@ -79,9 +79,17 @@ async fn light_queries_run_under_any_pressure() {
     let request = ask("b", HEAVY);
     let refusal = admission.admit(request.clone()).await.unwrap_err();
     assert_eq!((refusal.kind, refusal.limit), (ErrorKind::QueueTimeout, LimitName::QueueTimeout));
-    assert_eq!(refusal.waiting_for, Some(WaitReason::Cut(Cut::Pressure(Signal::Memory))));
+    assert_eq!(
+        refusal.waiting_for.map(|waited| waited.reason),
+        Some(WaitReason::Cut(Cut::Pressure(Signal::Memory)))
+    );
     assert_eq!(refusal.scope, Scope::Backend("main".into()));
     assert!(refusal.message().contains("cut by pressure on its memory"), "{}", refusal.message());
+    let behind = AdmissionRequest { deadline: Instant::now() + Duration::from_secs(1), ..request.clone() };
+    let (_, refusal) = tokio::join!(admission.admit(request.clone()), admission.admit(behind));
+    let message = refusal.unwrap_err().message();
+    let why = "its turn among heavy queries, of which the first waits for the window for heavy queries, cut by pressure";
+    assert!(message.contains(why), "{message}");
     drop(running);
     assert!(admission.admit(request).now_or_never().is_some(), "and one runs as soon as nothing else does");
 }

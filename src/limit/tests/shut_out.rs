@@ -143,7 +143,7 @@ async fn what_waits_for_its_own_tenant_says_so_and_holds_up_nobody() {
     let (refusal, other) = tokio::join!(waits, admission.admit(ask("b", 100 * MIB)));
     let refusal = refusal.unwrap_err();
     assert_eq!(
-        (refusal.waiting_for, refusal.scope.clone()),
+        (refusal.waiting_for.map(|waited| waited.reason), refusal.scope.clone()),
         (Some(WaitReason::TenantQueries), Scope::Tenant(tenant("a")))
     );
     assert_eq!(other.unwrap().waited, Duration::ZERO);

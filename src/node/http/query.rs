@@ -159,6 +159,7 @@ impl Query {
             "seriesTouched": sum(|c| c.series),
             "samplesScanned": sum(|c| c.samples),
             "blocks": sum(|c| c.blocks),
+            "known": "exact",
             "class": "exact",
         });
         let data = json!({"estimate": estimate, "selectors": selectors}).to_string();

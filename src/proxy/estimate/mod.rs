@@ -104,8 +104,8 @@ impl Pricing {
         }
     }
 
-    /// A query of which the size could not be found out, since the backend could not be asked, is not let through; one
-    /// that is refused whatever it reads is refused for that.
+    /// A query of which the size could not be found out, since the backend could not be asked, is not let through. A limit
+    /// that refuses it for any size comes first.
     fn unasked(common: &Common, result: &EstimationResult, thresholds: &MemoryThresholds) -> Option<Failure> {
         let error = result.unanswered.as_ref().filter(|error| error.is_unasked())?;
         let (tenant, class, cost) = (&common.caller.tenant, Some(common.class()), &result.estimate.cost);
@@ -120,9 +120,10 @@ impl Pricing {
         query: &ParsedQuery,
         result: &EstimationResult,
         fix: Option<&Fix>,
+        light: u64,
     ) -> Response<Body> {
         let estimate = &result.estimate;
-        let mut json = explain::json(estimate);
+        let mut json = explain::json(estimate, estimate.cost.memory.value <= light);
         // The table's counts are of all series, which one that is confined is not to learn.
         let table = common.upstream.table();
         let table = table.as_deref().filter(|_| common.enforced.is_none());
@@ -262,7 +263,8 @@ async fn priced(
         // A turn of its own for the explanation: other connections of this worker wait for the longest one alone.
         yield_now().await;
         common.log.explained();
-        return Ok(Either::Right(common.shared.pricing.explain(&common, &query, &result, fix.as_deref())));
+        let (pricing, fix) = (&common.shared.pricing, fix.as_deref());
+        return Ok(Either::Right(pricing.explain(&common, &query, &result, fix, thresholds.light)));
     }
     let basis = common.shared.pricing.basis(&common, &query, &thresholds);
     common.log.price(&result.estimate, basis);

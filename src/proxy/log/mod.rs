@@ -1,8 +1,9 @@
-//! One record for each query: its line in the log, its span, its place on the status page.
+//! One record for each query: its line in the log, its span, its place on the page *Now*.
 
 mod active;
 pub(super) mod audit;
 mod fields;
+mod holder;
 mod origin;
 mod owner;
 mod query_log;

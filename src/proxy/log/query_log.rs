@@ -1,4 +1,4 @@
-//! The end of every request, whatever it is: answered, refused, malformed, or left by its client at any stage. It is
+//! The end of every request: answered, refused, malformed, or left by its client at any stage. It is
 //! counted and timed, and leaves one line in the log.
 
 use std::{
@@ -374,8 +374,9 @@ impl QueryLog {
         Some(self.logs.active.enter_uncounted(Facts { query, ..facts }))
     }
 
-    /// Weir answered itself.
+    /// Weir answered itself; it asked for no place.
     pub(in crate::proxy) fn explained(&mut self) {
+        self.stage = Stage::Estimate;
         self.write(End { verdict: "explained", outcome: "passed", status: Some(200), ..End::default() });
     }
 
@@ -467,10 +468,7 @@ impl QueryLog {
 
 impl EndRecord for QueryLog {
     fn ended(&mut self, status: u16, outcome: Outcome, actual: Actual) {
-        let limit = match outcome {
-            Outcome::CutOff(limit) => Some(limit.id()),
-            Outcome::Complete | Outcome::Failed | Outcome::Dropped | Outcome::Late => None,
-        };
+        let limit = if let Outcome::CutOff(limit) = outcome { Some(limit.id()) } else { None };
         let late = (outcome == Outcome::Late).then_some("the client did not take its answer in time");
         let progress = self.progress();
         let cancelled = progress.as_ref().and_then(|progress| progress.cancelled());

@@ -10,7 +10,7 @@ use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::{Instant, timeout_at};
 
-use crate::base::{ErrorKind, units};
+use crate::base::{ErrorKind, duration, units};
 use crate::http::{ByteBudget, ByteShare};
 use crate::proxy::{respond::failure::Failure, route::Endpoint};
 
@@ -98,7 +98,10 @@ where
         Ok(Err(error)) => {
             Err(Failure::new(ErrorKind::BadData, format!("the request body broke off: {error}")))
         }
-        Err(_) => Err(Failure::new(ErrorKind::BodyLate, "the request body did not arrive in time")),
+        Err(_) => {
+            let wait = duration::text(BODY_WAIT);
+            Err(Failure::new(ErrorKind::BodyLate, format!("the request body did not arrive within {wait}")))
+        }
     }
 }
 

@@ -99,6 +99,14 @@ impl Failure {
         Self { limit: Some(refusal.id()), extra: Box::new(extra), ..Self::new(refusal.kind, message) }
     }
 
+    /// The same with another sentence behind its message.
+    pub(in crate::proxy) fn with(mut self, sentence: Option<String>) -> Self {
+        if let Some(sentence) = sentence {
+            self.message = format!("{}. {sentence}", self.message);
+        }
+        self
+    }
+
     /// A query that comes before its tenant's rate allows it.
     pub(in crate::proxy) fn over_rate(refusal: &Refusal) -> Self {
         let extra =
@@ -329,10 +337,13 @@ impl From<RouteError> for Failure {
                 ErrorKind::NotFound,
                 "no such endpoint; Weir serves the query API of Prometheus under /api/v1/",
             ),
+            RouteError::Misspelt(meant) => {
+                Self::new(ErrorKind::NotFound, format!("no such endpoint; did you mean /api/v1/{meant}?"))
+            }
             RouteError::WebInterface => Self::new(
                 ErrorKind::NotFound,
                 "Weir has no web interface on this address, only the query API under /api/v1/. That of the database is at \
-                 the database's own address (backends[].urls); Weir's status page is /status on server.admin_listen",
+                 the database's own address (backends[].urls), Weir's at server.admin_listen",
             ),
             RouteError::Moved(location) => {
                 let message = format!("the path is {location}");

@@ -75,7 +75,10 @@ async fn every_answer_and_every_refusal_leaves_a_line() {
                 "query": "small", "est_series": 10, "answer_series": 1, "endpoint": "query"}),
         ),
         ("query?query=1%2B1", json!({"verdict": "free", "status": 200, "outcome": "passed", "query": "1+1"})),
-        ("query_cost?query=small", json!({"verdict": "explained", "status": 200, "est_series": 10})),
+        (
+            "query_cost?query=small",
+            json!({"verdict": "explained", "stage": "estimate", "status": 200, "est_series": 10}),
+        ),
         ("query?query=small%7B", refused("bad_data", 400, "parse")),
         ("query?query=small%7B", json!({"query": "small{", "tenant": "anonymous"})),
         ("query", refused("bad_data", 400, "parse")),

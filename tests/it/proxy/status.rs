@@ -1,4 +1,4 @@
-//! The status page of a whole proxy, over its admin listener.
+//! The page *Now* of a whole proxy, over its admin listener.
 
 use std::sync::Arc;
 
@@ -65,6 +65,10 @@ async fn queries_are_seen_while_they_run_and_wait_and_when_they_are_refused() {
     assert_eq!(shown("waiting")["tenant"], "a<b");
     let backend = &json["backends"][0];
     assert_eq!((&backend["queries"]["used"], &backend["waiting"]), (&1.into(), &1.into()));
+    assert_eq!(backend["budget"], 4_u64 << 30);
+    let open = "open of 4GiB (unproven: opens as heavy queries complete)";
+    assert_eq!(backend["open_of"], open);
+    assert!(get(&weir, format!("{admin}/")).await.body.contains(open));
     assert_eq!(
         json["refusals"].as_array().unwrap().len(),
         1,
@@ -80,6 +84,34 @@ async fn queries_are_seen_while_they_run_and_wait_and_when_they_are_refused() {
     weir.until_idle().await;
     let json = get(&weir, format!("{admin}/status.json")).await.json();
     assert_eq!((&json["running"]["total"], &json["waiting"]["total"]), (&0.into(), &0.into()));
+}
+
+#[tokio::test]
+async fn a_query_that_timed_out_in_the_queue_learns_whose_queries_hold_the_memory() {
+    let act = |seen: &Seen| if seen.path() == "/api/v1/query" { Act::hang() } else { database(seen) };
+    let upstream = FakeUpstream::start(act).await;
+    let budget = "budget: {queries: 1, unproven: 100%}";
+    let limits = "limits: {default: {queue: {wait: 100ms}}}";
+    let weir = Weir::start(&format!(
+        "backends: [{{name: main, urls: [\"{}\"], {budget}}}]\n{limits}",
+        upstream.url()
+    ))
+    .await;
+    weir.proxy.warm().await;
+    let headers = [("x-scope-orgid", "a"), ("x-dashboard-uid", "abc")];
+    let holds = weir.get_as("/api/v1/query?query=small", &headers);
+    let wait = async {
+        weir.until_load(1, 0).await;
+        for (tenant, holder) in [("a", "1 query of dashboard abc ("), ("b", "1 query of other tenants (")] {
+            let answer = weir.get_as("/api/v1/query?query=sum(small)", &[("x-scope-orgid", tenant)]).await;
+            let error = answer.json()["error"].as_str().unwrap_or_default().to_owned();
+            assert!(error.contains("weir-queue-timeout") && error.contains(holder), "{error}");
+        }
+    };
+    tokio::select! {
+        _ = holds => unreachable!("the backend never answers"),
+        () = wait => {}
+    }
 }
 
 #[tokio::test]
