@@ -33,12 +33,14 @@ fn sentence<'a>(
     for query in active.filter(runs) {
         let of = held.entry(name(query, asker)).or_default();
         of.queries += 1;
-        of.bytes = of.bytes.saturating_add(query.memory());
+        // Of one of which nothing is known the sum says nothing.
+        let known = Some(query.memory()).filter(|memory| *memory < u64::MAX);
+        of.bytes = of.bytes.saturating_add(known.unwrap_or(0));
     }
     let (name, Held { queries, bytes }) = held.into_iter().max_by_key(|(_, held)| held.bytes)?;
     let queries =
         if queries == 1 { "1 query".to_owned() } else { format!("{} queries", units::count(queries)) };
-    Some(format!("Most of its memory in use is held by {queries} of {name} ({})", units::bytes(bytes)))
+    Some(format!("Its memory is held above all by {queries} of {name} ({})", units::bytes(bytes)))
 }
 
 fn name(query: &ActiveQuery, asker: &TenantId) -> String {
@@ -95,7 +97,7 @@ mod tests {
             guard.admitted(Duration::ZERO);
         }
         let _waits = run("b", None, 9 << 30);
-        assert_eq!(said("a"), "Most of its memory in use is held by 2 queries of dashboard abc (4GiB)");
-        assert_eq!(said("b"), "Most of its memory in use is held by 2 queries of other tenants (4GiB)");
+        assert_eq!(said("a"), "Its memory is held above all by 2 queries of dashboard abc (4GiB)");
+        assert_eq!(said("b"), "Its memory is held above all by 2 queries of other tenants (4GiB)");
     }
 }
