@@ -96,7 +96,6 @@ impl Proxy {
     ) -> Arc<Self> {
         let policy = std::mem::take(&mut settings.policy);
         let rules = std::mem::take(&mut settings.query_rules);
-        metrics.learned_entries(history.len() as u64);
         let connections = Connections::new(settings.connections);
         let admin_connections = Connections::new(settings.admin_connections);
         let (fleet, joined) = (Arc::new(Fleet::default()), settings.fleet.take());
@@ -413,6 +412,7 @@ impl Proxy {
         let _encoding = self.encoding.lock();
         let Counts { open, max, evicted, refused } = self.connections.counts();
         self.metrics.client_connections(open, max, evicted, refused);
+        self.metrics.learned_entries(self.shared.pricing.history.len() as u64);
         let (held, max) = self.shared.reader.bodies.taken();
         self.metrics.request_bodies(held, max);
         if let Some(journal) = self.logs.journal.get() {

@@ -209,9 +209,11 @@ impl Attribution {
             Some(actor) => actor_of("user:", actor),
             None => self.actor(headers, user.as_deref(), peer.ip(), trusted),
         };
-        let (tenant, several) = match named.tenants.as_slice() {
-            [tenant] => (tenant.clone(), Vec::new()),
-            several => (tenant::joined(several).ok_or(IdentifyError::Name("the token"))?, several.to_vec()),
+        let (tenant, several) = match named.tenants.into_inner() {
+            Ok([tenant]) => (tenant, Vec::new()),
+            Err(several) => {
+                (tenant::joined(&several).ok_or(IdentifyError::Name("the token"))?, several.into_vec())
+            }
         };
         Ok(Identity { tenant, several, actor, class, trusted, source })
     }

@@ -93,7 +93,6 @@ impl Settlement {
         if *in_fleet && self.upstream.is_known_elsewhere {
             history.offer(&key);
         }
-        metrics.learned_entries(history.len() as u64);
     }
 }
 
