@@ -3,7 +3,7 @@
 
 use std::{
     sync::atomic::{
-        AtomicU8, AtomicU64,
+        AtomicBool, AtomicU8, AtomicU64,
         Ordering::{AcqRel, Acquire, Relaxed},
     },
     task::{Context, Poll},
@@ -43,7 +43,7 @@ pub(super) mod signal {
 #[derive(Debug)]
 pub(super) struct Activity {
     born: Instant,
-    /// The stage in the lowest two bits; above them when it began, in milliseconds after `born`.
+    /// The stage in the lowest two bits; above them when `Head` or `Idle` began, in milliseconds after `born`.
     state: AtomicU64,
     /// Since when the client takes no byte of its answer, in milliseconds after `born`, plus one; 0 if it does.
     blocked: AtomicU64,
@@ -51,6 +51,8 @@ pub(super) struct Activity {
     waker: AtomicWaker,
     /// The deadline of the response under way, until the connection's task takes it.
     deadline: Mutex<Option<Timed>>,
+    /// There is one. Written and read by the connection's own task, which looks at every turn.
+    has_deadline: AtomicBool,
 }
 
 impl Activity {
@@ -63,6 +65,7 @@ impl Activity {
             signals: AtomicU8::new(0),
             waker: AtomicWaker::new(),
             deadline: Mutex::new(None),
+            has_deadline: AtomicBool::new(false),
         }
     }
 
@@ -80,7 +83,12 @@ impl Activity {
     }
 
     fn set(&self, stage: Stage) {
-        self.state.store(self.now() << STAGE_BITS | stage as u64, Relaxed);
+        let since = match stage {
+            Stage::Head | Stage::Idle => self.now(),
+            // Nobody asks: patience with a client that takes no bytes counts from `blocked`.
+            Stage::Answer | Stage::Rest => 0,
+        };
+        self.state.store(since << STAGE_BITS | stage as u64, Relaxed);
     }
 
     /// Only the connection's own task changes its stage, so that this is not a race.
@@ -146,9 +154,14 @@ impl Activity {
     /// The response that begins now has to end by this.
     pub(super) fn set_deadline(&self, deadline: Timed) {
         *self.deadline.lock() = Some(deadline);
+        self.has_deadline.store(true, Relaxed);
     }
 
     pub(super) fn take_deadline(&self) -> Option<Timed> {
+        if !self.has_deadline.load(Relaxed) {
+            return None;
+        }
+        self.has_deadline.store(false, Relaxed);
         self.deadline.lock().take()
     }
 

@@ -115,6 +115,10 @@ pub fn soft(
     cost: &QueryCost,
     mode: Mode,
 ) -> Option<SoftHit> {
+    // Most tenants have none.
+    if policy.soft == PerQuery::default() {
+        return None;
+    }
     checks(&policy.soft, cost).iter().enumerate().find_map(|(i, &(soft, limit, observed))| {
         let max = soft.threshold().filter(|max| soft.mode == mode && observed.value > *max)?;
         let refused_over = checks(policy.per_query(class), cost)[i].0.enforced();

@@ -104,7 +104,7 @@ impl BackendSupervisor {
         if let Some(seen) = self.active.cancel_one(backend, choose) {
             let query = &seen.facts;
             tracing::warn!(
-                backend, tenant = %query.owner.tenant, actor = &*query.owner.actor, query = &*query.query,
+                backend, tenant = %query.owner.tenant, actor = &*query.owner.actor, query = query.query.as_deref().unwrap_or_default(),
                 fingerprint = query.fingerprint.map(tracing::field::display), est_memory_bytes = seen.memory(),
                 "the backend is about to run out of memory: a query is cancelled"
             );

@@ -89,7 +89,7 @@ pub(super) fn holders(active: &[Arc<ActiveQuery>], now: Instant) -> Vec<Holder> 
             key: key.to_owned(),
             backend: backend.to_owned(),
             percent: u64::try_from(u128::from(holder.memory) * 100 / of).unwrap_or(100),
-            text: cut(&heaviest.facts.query, QUERY_CHARS),
+            text: cut(heaviest.facts.query.as_deref().unwrap_or_default(), QUERY_CHARS),
             ..holder
         }
     };

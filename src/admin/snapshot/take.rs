@@ -222,7 +222,7 @@ pub(in crate::admin) fn query(
         backend: facts.owner.backend.to_string(),
         endpoint: facts.endpoint.as_str(),
         fingerprint: facts.fingerprint.map(|f| f.to_string()).unwrap_or_default(),
-        text: cut(&facts.query, chars),
+        text: cut(facts.query.as_deref().unwrap_or_default(), chars),
         enforced: facts.enforced,
         series: number(|cost| cost.series),
         blocks: number(|cost| cost.blocks),

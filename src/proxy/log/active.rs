@@ -68,7 +68,8 @@ pub(crate) struct Facts {
     pub owner: Arc<Owner>,
     pub endpoint: Endpoint,
     pub fingerprint: Option<Fingerprint>,
-    pub query: Arc<str>,
+    /// Its text, cut; `None` of a request without one.
+    pub query: Option<Arc<str>>,
     /// It is confined to its tenant's labels, which its text does not show.
     pub enforced: bool,
     /// Start, end and step.
@@ -184,7 +185,8 @@ impl ActiveQueries {
         // 0 is none.
         state.next_id += 1;
         let id = state.next_id;
-        let query = ActiveQuery::new(id, facts, OnceLock::new(), Arc::default());
+        let progress = Arc::new(Progress::since(facts.began));
+        let query = ActiveQuery::new(id, facts, OnceLock::new(), progress);
         state.active.insert(id, Arc::clone(&query));
         ActiveGuard { queries: Arc::clone(self), id, query }
     }
@@ -336,9 +338,10 @@ impl ActiveGuard {
     /// The query may run after having waited this long. Gives the handle on its answer.
     pub(in crate::proxy) fn admitted(&self, waited: Duration) -> Arc<Progress> {
         self.query.waited.store(waited.as_millis() as u64, Relaxed);
-        let samples = self.query.asked().map_or(0, |asked| asked.cost.samples.value);
-        let tenant = &self.query.facts.owner.tenant;
-        self.queries.lock().recent.admitted(tenant, samples, Instant::now());
+        if let Some(asked) = self.query.asked() {
+            let (tenant, samples) = (&self.query.facts.owner.tenant, asked.cost.samples.value);
+            self.queries.lock().recent.admitted(tenant, samples, asked.at + waited);
+        }
         Arc::clone(&self.query.progress)
     }
 }
@@ -373,7 +376,7 @@ mod tests {
             owner: Arc::new(owner(tenant)),
             endpoint: Endpoint::Query,
             fingerprint: None,
-            query: "up".into(),
+            query: Some("up".into()),
             enforced: false,
             times: None,
             began: Instant::now(),

@@ -48,7 +48,7 @@ macro_rules! log_line {
             endpoint = $log.endpoint.as_str(), fingerprint = $log.fingerprint.map(tracing::field::display),
             enforced = $log.enforced.then_some(true), start_ms = times.map(|t| t.start), end_ms = times.map(|t| t.end), step_ms = times.map(|t| t.step),
             $($field)*
-            query = &*$log.query, $message
+            query = $log.query(), $message
         );
     }};
 }
@@ -87,8 +87,8 @@ impl QueryLogs {
             stage: Stage::Identify,
             priced: began,
             owner: None,
-            query: Arc::default(),
-            text: Arc::default(),
+            query: None,
+            text: None,
             text_is_cut: false,
             enforced: false,
             fingerprint: None,
@@ -124,9 +124,9 @@ pub(in crate::proxy) struct QueryLog {
     /// When its cost was known; until then, when it came.
     priced: Instant,
     pub(super) owner: Option<Arc<Owner>>,
-    pub(super) query: Arc<str>,
+    pub(super) query: Option<Arc<str>>,
     /// The same for the journal, which keeps more of it.
-    pub(super) text: Arc<str>,
+    pub(super) text: Option<Arc<str>>,
     pub(super) text_is_cut: bool,
     /// It is confined to its tenant's labels, which its text does not show.
     enforced: bool,
@@ -192,7 +192,7 @@ impl QueryLog {
 
     /// Its text, cut.
     pub(in crate::proxy) fn query(&self) -> &str {
-        &self.query
+        self.query.as_deref().unwrap_or_default()
     }
 
     /// The paying tenant and the origin, once they are known.
@@ -208,7 +208,7 @@ impl QueryLog {
 
     /// The query cannot be read.
     pub(in crate::proxy) fn unreadable(&mut self, text: &str) {
-        self.query = short(text).into();
+        self.query = Some(short(text).into());
     }
 
     /// It is confined to its tenant's labels, if it can be; its text stays the client's.
@@ -223,15 +223,14 @@ impl QueryLog {
 
     /// The query is parsed.
     pub(in crate::proxy) fn parsed(&mut self, query: &ParsedQuery) {
-        self.query = short(&query.text).into();
+        let shown: Arc<str> = short(&query.text).into();
         if self.logs.journal.get().is_some() {
-            let is_whole = self.query.len() == query.text.len();
-            self.text = if is_whole { Arc::clone(&self.query) } else { journal::kept(&query.text).into() };
-            self.text_is_cut = self.text.len() < query.text.len();
+            let kept = journal::kept(&query.text);
+            self.text_is_cut = kept.len() < query.text.len();
+            self.text = Some(if kept.len() == shown.len() { Arc::clone(&shown) } else { kept.into() });
         }
-        self.fingerprint = Some(query.fingerprint);
-        self.times = query.times;
-        self.stage = Stage::Estimate;
+        (self.query, self.fingerprint) = (Some(shown), Some(query.fingerprint));
+        (self.times, self.stage) = (query.times, Stage::Estimate);
     }
 
     /// The query is priced. Gives the time that this took.
@@ -260,7 +259,7 @@ impl QueryLog {
     }
 
     fn facts(&self) -> Option<Facts> {
-        let (owner, query) = (self.owner.clone()?, Arc::clone(&self.query));
+        let (owner, query) = (self.owner.clone()?, self.query.clone());
         let Self { endpoint, fingerprint, enforced, times, began, .. } = *self;
         Some(Facts { owner, endpoint, fingerprint, query, enforced, times, began })
     }
@@ -326,7 +325,7 @@ impl QueryLog {
             tracing::info!(
                 target: "weir::shadow",
                 tenant = %owner.tenant, actor = &*owner.actor, class = &*owner.class, backend = &*owner.backend,
-                fingerprint = self.fingerprint.map(tracing::field::display), limit = hit.id(), query = &*self.query,
+                fingerprint = self.fingerprint.map(tracing::field::display), limit = hit.id(), query = self.query(),
                 "would be refused: {hit}"
             );
             let (reason, status) = (hit.id(), hit.kind.status());
@@ -337,7 +336,7 @@ impl QueryLog {
     fn reject(&self, rejection: Rejection<'_>) {
         if let Some(owner) = &self.owner {
             let fingerprint = self.fingerprint.map(|f| f.to_string()).unwrap_or_default();
-            self.logs.active.rejected(owner, &fingerprint, &self.query, rejection);
+            self.logs.active.rejected(owner, &fingerprint, self.query(), rejection);
         }
     }
 
@@ -370,7 +369,7 @@ impl QueryLog {
     pub(in crate::proxy) fn uncounted(&mut self, path: &str) -> Option<ActiveGuard> {
         self.free();
         let facts = self.facts()?;
-        let query = if facts.query.is_empty() { path.into() } else { facts.query };
+        let query = facts.query.filter(|text| !text.is_empty()).or_else(|| Some(path.into()));
         Some(self.logs.active.enter_uncounted(Facts { query, ..facts }))
     }
 

@@ -35,7 +35,7 @@ impl QueryLog {
             took_ms: Some(took.as_millis() as u64),
             wait_ms: Some(waited.as_millis() as u64),
             endpoint: self.endpoint.as_str().into(),
-            query: Text::Shared(std::mem::take(&mut self.text)),
+            query: self.text.take().map_or_else(Text::default, Text::Shared),
             query_is_cut: self.text_is_cut,
             fingerprint: self.fingerprint,
             times: self.times,

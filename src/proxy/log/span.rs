@@ -61,7 +61,7 @@ impl Trace {
         }
         attributes.text("weir.endpoint", log.endpoint.as_str());
         attributes.text("weir.fingerprint", &log.fingerprint.map(|f| f.to_string()).unwrap_or_default());
-        attributes.text("db.query.text", &log.query);
+        attributes.text("db.query.text", log.query());
         if let Some(cost) = &log.cost {
             attributes.known("weir.estimate.series", cost.series);
             attributes.known("weir.estimate.samples", cost.samples);

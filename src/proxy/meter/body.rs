@@ -92,6 +92,16 @@ impl<B: Body> MeteredBody<B> {
         }
     }
 
+    /// Ends when nothing is left, or notes whether the client was handed something.
+    fn end_or_note(&mut self, some: bool) {
+        if some {
+            self.end_if_drained();
+        }
+        if self.upstream.is_some() {
+            self.meter.progress.handed(some);
+        }
+    }
+
     fn is_drained(&self) -> bool {
         self.has_come() && self.held.is_empty()
     }
@@ -218,15 +228,12 @@ impl<B: Body<Data = Bytes> + Unpin> Body for MeteredBody<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
         if let Some(frame) = this.held.pop_front() {
-            this.meter.progress.handed(true);
-            this.end_if_drained();
+            this.end_or_note(true);
             return Poll::Ready(Some(Ok(frame)));
         }
         let next = this.poll_counted(cx);
-        this.meter.progress.handed(next.is_ready());
-        let next = ready!(next);
-        this.end_if_drained();
-        Poll::Ready(next)
+        this.end_or_note(next.is_ready());
+        next
     }
 
     fn is_end_stream(&self) -> bool {

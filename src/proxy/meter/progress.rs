@@ -1,14 +1,17 @@
 //! The progress of an answer, its cancellation and its deadline.
 
 use std::{
+    future::poll_fn,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    task::Poll,
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use futures_util::task::AtomicWaker;
+use tokio::time::Instant;
 
 use super::Cancellation;
 use crate::{http::ResponseDeadline, limit::PermitHandle};
@@ -27,7 +30,8 @@ pub struct Progress {
     /// Parts of the query that were answered.
     parts: AtomicU64,
     cancelled: OnceLock<Cancellation>,
-    told: Notify,
+    /// The one task that waits for a cancellation: the request's own.
+    waiting: AtomicWaker,
     deadline: ResponseDeadline,
 }
 
@@ -36,20 +40,25 @@ const WAITS: u64 = u64::MAX;
 
 impl Default for Progress {
     fn default() -> Self {
+        Self::since(Instant::now())
+    }
+}
+
+impl Progress {
+    /// That of a request which came then.
+    pub(in crate::proxy) fn since(born: Instant) -> Self {
         Self {
-            born: Instant::now(),
+            born,
             bytes: AtomicU64::new(0),
             handed: AtomicU64::new(WAITS),
             permit: OnceLock::new(),
             parts: AtomicU64::new(0),
             cancelled: OnceLock::new(),
-            told: Notify::new(),
+            waiting: AtomicWaker::new(),
             deadline: ResponseDeadline::default(),
         }
     }
-}
 
-impl Progress {
     /// The answer comes under this permit.
     pub(super) fn under(&self, permit: PermitHandle) {
         // The first to say so is right: an answer has one.
@@ -58,8 +67,8 @@ impl Progress {
 
     /// The client was handed bytes, or waits for the backend.
     pub(in crate::proxy) fn handed(&self, some: bool) {
-        let now = self.born.elapsed().as_millis() as u64;
-        self.handed.store(if some { now } else { WAITS }, Relaxed);
+        let since = if some { self.born.elapsed().as_millis() as u64 } else { WAITS };
+        self.handed.store(since, Relaxed);
     }
 
     /// The backend's last byte has come.
@@ -113,8 +122,7 @@ impl Progress {
         let is_first = !self.deadline.is_over() && self.cancelled.set(why).is_ok();
         if is_first {
             self.deadline.set_deadline(Instant::now());
-            // Somebody waits, now or soon.
-            self.told.notify_one();
+            self.waiting.wake();
         }
         is_first
     }
@@ -139,14 +147,14 @@ impl Progress {
         self.deadline.is_expired()
     }
 
-    /// Ends when it is cancelled.
+    /// Ends when it is cancelled; for one task at a time.
     pub async fn cancellation(&self) -> &Cancellation {
-        loop {
-            if let Some(why) = self.cancelled.get() {
-                return why;
-            }
-            self.told.notified().await;
-        }
+        poll_fn(|cx| {
+            // Before the look: one that comes between the two wakes.
+            self.waiting.register(cx.waker());
+            self.cancelled.get().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 }
 
