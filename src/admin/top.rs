@@ -63,7 +63,7 @@ fn observation(query: &ActiveQuery, now: Instant, now_ms: i64) -> Observation<'_
         rule: origin.rule.as_deref().unwrap_or_default(),
         client: origin.client,
         fingerprint: facts.fingerprint,
-        query: &facts.query,
+        query: facts.query.as_deref().unwrap_or_default(),
         ran: true,
         memory: cost.map(|cost| cost.memory.value),
         series: cost.map(|cost| cost.series.value),

@@ -65,7 +65,7 @@ mod tests {
         proxy::{
             log::{
                 ActiveQueries, Origin, Owner,
-                active::{Asked, Facts},
+                active::{Facts, PricedRequest},
             },
             route::Endpoint,
         },
@@ -79,12 +79,12 @@ mod tests {
             let origin = Origin { dashboard: dashboard.map(Into::into), ..Origin::default() };
             let [actor, class, backend] = ["panel", "adhoc", "main"].map(Into::into);
             let owner = Arc::new(Owner { tenant: tenant(of), actor, class, backend, origin });
-            let (endpoint, query, began) = (Endpoint::Query, "up".into(), Instant::now());
+            let (endpoint, query, began) = (Endpoint::Query, Some("up".into()), Instant::now());
             let facts =
                 Facts { owner, endpoint, fingerprint: None, query, enforced: false, times: None, began };
             let mut guard = queries.enter(facts);
             let cost = QueryCost { memory: Estimate::exact(bytes), ..QueryCost::NOTHING };
-            guard.queued(Asked { cost, parts: 1, at: began });
+            guard.queued(PricedRequest { cost, parts: 1, at: began });
             guard
         };
         let said = |asker| {
