@@ -41,8 +41,7 @@ pub struct Fleet {
     pub store: Option<Secret>,
     /// The name of the fleet; proxies of one name share. Takes effect at the next start.
     pub name: String,
-    /// Longest wait for the store. No query waits for it: a slow store leaves every proxy its fixed part. Takes effect at
-    /// the next start.
+    /// Longest wait for the store. No query waits for it: a slow store leaves every proxy its fixed part.
     pub timeout: Span,
 }
 

@@ -215,6 +215,9 @@ impl Proxy {
         self.shared.rules.configure(std::mem::take(&mut settings.query_rules));
         self.connections.set_limits(settings.connections);
         self.admin_connections.set_limits(settings.admin_connections);
+        if let Some(fleet) = &settings.fleet {
+            self.fleet.reload(fleet);
+        }
         let before = self.live();
         before.retire();
         self.admission.reload(policy);

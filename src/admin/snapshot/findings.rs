@@ -186,7 +186,7 @@ fn fleet_findings(fleet: &FleetStatus, say: &mut impl FnMut(Severity, String)) {
         say(Severity::Warning, text);
     }
     let FleetStatus { proxies, replicas_max, .. } = fleet;
-    if proxies > replicas_max {
+    if fleet.crowded {
         let text = format!(
             "{proxies} proxies run, and fleet.replicas_max is {replicas_max}: together they may pass every budget"
         );

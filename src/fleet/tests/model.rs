@@ -18,11 +18,18 @@ pub(crate) struct Model {
     /// How long a round trip takes.
     latency: Duration,
     pools: Mutex<HashMap<String, Pool>>,
+    /// How long the leases of each pool count after their end, as it was asked last.
+    holds: Mutex<HashMap<String, u64>>,
 }
 
 impl Model {
     pub(crate) fn new(latency: Duration) -> Self {
-        Self { began: Instant::now(), latency, pools: Mutex::default() }
+        Self { began: Instant::now(), latency, pools: Mutex::default(), holds: Mutex::default() }
+    }
+
+    /// How long the leases of a pool count after their end, milliseconds.
+    pub(crate) fn hold_ms(&self, pool: &str) -> Option<u64> {
+        self.holds.lock().get(pool).copied()
     }
 
     pub(in super::super) async fn round(
@@ -45,6 +52,7 @@ impl Model {
         let now = 1_000_000 + self.began.elapsed().as_millis() as u64;
         let mut pools = self.pools.lock();
         let leases = round.leases.iter().map(|ask| {
+            self.holds.lock().insert(ask.pool.clone(), ask.hold_ms);
             let terms = Terms { pool: ask.size, ttl: TTL_MS, skew: SKEW_MS, hold: ask.hold_ms };
             if !pools.contains_key(&ask.pool) {
                 let pool = pools.get(SEATS).map_or_else(Pool::default, Pool::beside);

@@ -34,7 +34,7 @@ use crate::{
         distress::{Load, Signal},
         share::{Amount, Demand, SharedWindow},
     },
-    fleet::{Answer, Answers, Ask, Lease, Round, SEATS, Store, StoreError},
+    fleet::{Answer, Answers, Ask, Lease, Round, SEATS, SKEW_MS, Store, StoreError, TTL_MS},
     limit::{Admission, BackendDemand, BackendLease},
     telemetry::metrics::Metrics,
 };
@@ -50,6 +50,8 @@ const WHILE_LEASED_MIN: Duration = Duration::from_millis(20);
 const GAP: Duration = Duration::from_millis(10);
 /// What others have in flight counts for no longer.
 const FRESH: Duration = Duration::from_secs(3);
+/// The seat of a proxy that was killed counts for this long.
+const SEAT_LIFE: Duration = Duration::from_millis(TTL_MS + SKEW_MS);
 /// Longest wait at the end for the store to take back the leases.
 const LAST_ROUND: Duration = Duration::from_millis(500);
 
@@ -98,6 +100,8 @@ pub struct FleetStatus {
     /// Since when the store does not answer.
     #[serde(skip)]
     pub away_since: Option<Instant>,
+    /// More than `replicas_max` proxies run, for longer than one that was killed keeps its seat.
+    pub crowded: bool,
     /// The topic of an entry of the board that could not be read in the last ten minutes.
     pub unreadable: Option<&'static str>,
 }
@@ -105,9 +109,18 @@ pub struct FleetStatus {
 /// What the other proxies have in flight at a backend, and when they said so.
 type Others = HashMap<Arc<str>, (Amount, Instant)>;
 
+/// The settings that a reload changes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Terms {
+    replicas_max: u64,
+    timeout: Duration,
+    longest_query: Duration,
+}
+
 /// A proxy's place in its fleet; without one it is never connected and knows of no others.
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
+    terms: Mutex<Terms>,
     status: Mutex<Option<FleetStatus>>,
     others: Mutex<Others>,
     news: Arc<News>,
@@ -162,6 +175,15 @@ impl Fleet {
         }
     }
 
+    /// Obeys other settings from now on, as far as a reload changes them.
+    pub(super) fn reload(&self, settings: &Settings) {
+        let Settings { replicas_max, timeout, longest_query, .. } = *settings;
+        let mut terms = self.terms.lock();
+        // Queries that began before may run as long as they were allowed to.
+        let longest_query = longest_query.max(terms.longest_query);
+        *terms = Terms { replicas_max, timeout, longest_query };
+    }
+
     /// Gives all leases back, as far as the store takes them in time.
     pub(super) async fn leave(&self) {
         if self.status().is_some() {
@@ -198,18 +220,19 @@ impl Fleet {
     ) {
         let own_name = format!("{}/{author}", settings.id);
         let replicas_max = settings.replicas_max;
+        self.reload(settings);
         *self.status.lock() = Some(FleetStatus { replicas_max, own_name, ..FleetStatus::default() });
         let member = Member {
             fleet: Arc::clone(self),
             metrics: Arc::clone(&subjects.metrics),
             board: Board::new(subjects, Arc::clone(&self.news), author),
-            settings: settings.clone(),
             store,
             began: Instant::now(),
             due: Instant::now(),
             leases: HashMap::new(),
             tenants: TenantShares::default(),
             seat: Lease::default(),
+            crowded_since: None,
         };
         tokio::spawn(member.run(Arc::downgrade(admission)));
     }
@@ -233,7 +256,6 @@ struct Member {
     fleet: Arc<Fleet>,
     metrics: Arc<Metrics>,
     board: Board,
-    settings: Settings,
     store: Store,
     began: Instant,
     /// When all leases are renewed again, also of backends where nothing runs: what others run there moves their memory.
@@ -241,6 +263,8 @@ struct Member {
     leases: HashMap<Arc<str>, Lease>,
     tenants: TenantShares,
     seat: Lease,
+    /// Since when more than `replicas_max` proxies have a seat.
+    crowded_since: Option<Instant>,
 }
 
 impl Member {
@@ -276,7 +300,7 @@ impl Member {
     /// Renews leases, and once a second all of them; exchanges news with the other proxies then. Says whether a lease is held
     /// or waited for, or news wait for being read.
     async fn round(&mut self, admission: &Arc<Admission>) -> bool {
-        let backends = admission.leased_backends();
+        let (backends, terms) = (admission.leased_backends(), *self.fleet.terms.lock());
         self.leases.retain(|name, _| backends.iter().any(|(known, _)| known == name));
         let is_due = self.due <= Instant::now();
         if is_due {
@@ -293,17 +317,17 @@ impl Member {
             };
             let now = self.now();
             let renewal = self.leases.entry(Arc::clone(&name)).or_default().renew(now, demand, load, window);
-            let hold_ms = self.settings.longest_query.as_millis() as u64;
+            let hold_ms = terms.longest_query.as_millis() as u64;
             asks.push(Ask { pool: format!("backend:{name}"), size: pool, hold_ms, renewal });
             names.push(name);
         }
         let mut round = Round { leases: asks, ..Round::default() };
-        let of_tenants = self.tenants.ask(admission, self.now(), self.settings.longest_query, &mut round);
+        let of_tenants = self.tenants.ask(admission, self.now(), terms.longest_query, &mut round);
         is_busy |= of_tenants.is_waiting;
         let sent = Instant::now();
         let mut exchange = self.board.ask(sent);
         round.boards = std::mem::take(&mut exchange.asks);
-        let outcome = self.store.round(&round, self.settings.timeout).await;
+        let outcome = self.store.round(&round, terms.timeout).await;
         self.metrics.fleet_round(outcome.is_ok(), of_tenants.tenants(), sent.elapsed());
         self.note(&outcome, &round.leases, &names);
         let news = outcome.as_ref().map(|answers| &*answers.boards).map_err(ToString::to_string);
@@ -328,7 +352,7 @@ impl Member {
         let (now, one) = (self.now(), Amount { bytes: wants, queries: wants });
         let demand = Demand { held: self.seat.usable(now).min(one), wants: one, claim: (0, 0), weight: 1 };
         let renewal = self.seat.renew(now, demand, Amount::NONE, SharedWindow::default());
-        let seats = self.settings.replicas_max;
+        let seats = self.fleet.terms.lock().replicas_max;
         Ask { pool: SEATS.to_owned(), size: Amount { bytes: seats, queries: seats }, hold_ms: 0, renewal }
     }
 
@@ -337,7 +361,7 @@ impl Member {
         let now = self.now();
         let before = self.fleet.status().unwrap_or_default();
         let mut status = FleetStatus {
-            replicas_max: self.settings.replicas_max,
+            replicas_max: self.fleet.terms.lock().replicas_max,
             members: before.members.clone(),
             own_name: before.own_name.clone(),
             ..FleetStatus::default()
@@ -359,6 +383,9 @@ impl Member {
                 if let (Some(ask), Some(Some(answer))) = (asks.first(), answers.leases.first()) {
                     self.seat.answered(now, ask.renewal.seq, answer);
                     status.proxies = answer.members;
+                    let is_crowded = status.proxies > status.replicas_max;
+                    self.crowded_since = is_crowded.then(|| self.crowded_since.unwrap_or_else(Instant::now));
+                    status.crowded = self.crowded_since.is_some_and(|at| at.elapsed() > SEAT_LIFE);
                     status.learning |= answer.learning;
                 }
             }
@@ -394,7 +421,8 @@ impl Member {
         }
         asks.extend(self.tenants.leave(now));
         let round = Round { leases: asks, ..Round::default() };
-        if let Err(error) = self.store.round(&round, self.settings.timeout).await {
+        let limit = self.fleet.terms.lock().timeout;
+        if let Err(error) = self.store.round(&round, limit).await {
             tracing::debug!(%error, "the leases end by themselves");
         }
         self.fleet.left.notify_one();

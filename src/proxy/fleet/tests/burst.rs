@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicUsize;
 use super::*;
 use crate::{
     base::distress::Distress,
-    fleet::tests::model::Model,
     limit::{Actual, End, InFlight},
 };
 

@@ -16,7 +16,7 @@ use super::*;
 use crate::{
     base::{Confidence, Estimate, QueryCost, TenantId},
     cost::History,
-    fleet::tests::server::Server,
+    fleet::tests::{model::Model, server::Server},
     limit::{
         AdmissionRequest, Admitted, BackendBudget, Charged, Limit, Policy, QueuePolicy, Refusal, Sharing,
         SlowLane, TenantPolicy,
@@ -119,6 +119,37 @@ async fn admit_of(admission: &Arc<Admission>, tenant: &str, bytes: u64) -> Resul
         tag: 0,
     };
     admission.admit(request).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_reaches_the_leases_and_a_dead_proxys_seat_is_no_finding() {
+    let model = Arc::new(Model::new(Duration::from_millis(1)));
+    let join = |number: u64| {
+        let store = Store::modelled(&model, format!("{number:x}"));
+        Member::at(store, 64, TenantPolicy::default(), (2, 100))
+    };
+    let members: Vec<_> = (1..=3).map(join).collect();
+    let settings = |replicas_max, seconds| Settings {
+        url: String::new(),
+        name: "test".to_owned(),
+        id: "test".to_owned(),
+        replicas_max,
+        timeout: Duration::from_millis(250),
+        longest_query: Duration::from_secs(seconds),
+    };
+    // Longest time of a query after the reload, and that for which the leases count: queries of before run on.
+    for (seconds, counts) in [(300, 300_000), (1, 300_000)] {
+        members.iter().for_each(|member| member.fleet.reload(&settings(2, seconds)));
+        sleep(2 * EVERY).await;
+        assert_eq!(model.hold_ms("backend:main"), Some(counts));
+    }
+    let crowded = || members[0].fleet.status().is_some_and(|status| status.crowded);
+    assert!(!crowded(), "one of the three seats may be a dead proxy's");
+    sleep(SEAT_LIFE).await;
+    assert!(crowded());
+    members.iter().for_each(|member| member.fleet.reload(&settings(3, 1)));
+    sleep(2 * EVERY).await;
+    assert!(!crowded());
 }
 
 #[tokio::test]
