@@ -56,8 +56,8 @@ pub struct Demand {
     pub held: Amount,
     /// Held, and asked for by those that wait.
     pub wants: Amount,
-    /// The query that is next: its number, and the bytes with which it runs beside those that are held. Zero while nobody
-    /// waits.
+    /// The query that is next: how long its tenant has waited for this turn, in milliseconds, and the bytes with which it runs
+    /// beside those that are held. Zero while nobody waits.
     pub claim: (u64, u64),
     /// Tenants that wait, at least 1: a part is divided by them.
     pub weight: u64,

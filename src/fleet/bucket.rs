@@ -33,6 +33,11 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
+    /// A bucket in whose place something else was found: tokens that nobody knows of end within this time.
+    pub(super) fn unreadable(now: u64, seats: &Pool, terms: &Terms) -> Self {
+        Self { epoch: seats.memory().0, at: now + terms.ttl + terms.skew, ..Self::default() }
+    }
+
     /// Gives a proxy tokens; `None` for a request that came late. `seats` is the pool that was renewed before.
     pub(super) fn draw(
         &mut self,
@@ -45,13 +50,13 @@ impl Bucket {
         let (count, end) = (terms.count as f64, now + terms.ttl + terms.skew);
         let (epoch, learning) = seats.memory();
         let learning = learning.min(end);
-        self.at = self.at.min(end);
         if self.epoch != epoch {
             *self = Self { epoch, level: 0.0, at: learning, members: BTreeMap::new() };
         }
         if self.members.get(&id).is_some_and(|mine| request.seq <= mine.seq) {
             return None;
         }
+        self.at = self.at.min(end);
         let out =
             |members: &BTreeMap<u64, Member>| members.values().map(|member| member.stock).sum::<u64>() as f64;
         let filled = self.level + count * now.saturating_sub(self.at) as f64 / terms.per as f64;
@@ -72,6 +77,6 @@ impl Bucket {
         if stock > 0 {
             self.members.insert(id, Member { stock, seq: request.seq, ends: end });
         }
-        Some(Drawn { grant, ttl_ms: terms.ttl })
+        Some(Drawn { grant, ttl_ms: terms.ttl, unreadable: false })
     }
 }

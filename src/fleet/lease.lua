@@ -9,10 +9,11 @@ local pool = {tonumber(ARGV[5]), tonumber(ARGV[6])}
 local ttl, skew, hold = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local held = {tonumber(ARGV[10]), tonumber(ARGV[11])}
 local wants = {tonumber(ARGV[12]), tonumber(ARGV[13])}
-local claim, claimed = tonumber(ARGV[14]), tonumber(ARGV[15])
+local claim, waited = tonumber(ARGV[14]), tonumber(ARGV[15])
 local weight = tonumber(ARGV[16])
 local load, has = {tonumber(ARGV[17]), tonumber(ARGV[18])}, {tonumber(ARGV[19]), tonumber(ARGV[20])}
 local cuts, cause, window, grown = tonumber(ARGV[21]), tonumber(ARGV[22]), tonumber(ARGV[23]), tonumber(ARGV[24])
+local terms = tonumber(ARGV[25])
 local key, now = KEYS[1], millis(redis.call('TIME'))
 
 -- A part of the pool for each, by weight and no more than it wants; what one does not want is the others'.
@@ -40,16 +41,23 @@ local function divide(whole, members, r)
   return given
 end
 
-local flat, members, mine, taken = redis.call('HGETALL', key), {}, nil, {0, 0}
-local meta = {0, 0, 0}
-if #flat == 0 and KEYS[2] then meta = numbers(redis.call('HGET', KEYS[2], '~') or '0 0 0') end
+local flat, members, mine, taken = read(key, 13), {}, nil, {0, 0}
+local meta, state = {0, 0, 0}, 0
+if not flat then
+  -- Nobody knows any more what is leased: a lost memory.
+  redis.call('DEL', key)
+  flat, state = {}, 2
+elseif #flat == 0 and KEYS[2] then
+  meta = numbers(redis.call('HGET', KEYS[2], '~'), 3) or meta
+end
 for i = 1, #flat, 2 do
-  local name, n = flat[i], numbers(flat[i + 1])
+  local name, n = flat[i], flat[i + 1]
   if name == '~' then
     meta = n
   else
-    local m = {id = name, grant = {n[1], n[2]}, wants = {n[3], n[4]}, claim = n[5], claimed = n[6], since = n[7],
-      weight = n[8], seq = n[9], ends = math.min(n[10], now + ttl + skew), hold = n[11], load = {n[12], n[13]}}
+    local m = {id = name, grant = {n[1], n[2]}, wants = {n[3], n[4]}, claim = n[5], since = n[7],
+      weight = n[8], seq = n[9], ends = math.min(n[10], now + ttl + skew), hold = n[11], load = {n[12], n[13]},
+      terms = n[14] or terms}
     if now >= m.ends + m.hold then
       redis.call('HDEL', key, name)
     elseif name == id then
@@ -71,11 +79,13 @@ if now < fresh and cuts < meta[4] then
 elseif now < fresh and cuts == meta[4] then
   cause, window = meta[5], math.max(window, meta[6] + grown)
 end
-local since = now
-if mine and mine.claimed == claimed then since = mine.since end
+local since = math.max(now - waited, 0)
 mine = {id = id, grant = held, wants = wants, claim = claim, since = since, weight = weight}
-local others = {0, 0}
-for _, m in ipairs(members) do others = {others[1] + m.load[1], others[2] + m.load[2]} end
+local others, differing = {0, 0}, 0
+for _, m in ipairs(members) do
+  others = {others[1] + m.load[1], others[2] + m.load[2]}
+  if m.terms ~= terms then differing = differing + 1 end
+end
 members[#members + 1] = mine
 table.sort(members, function(a, b) return a.id < b.id end)
 
@@ -83,7 +93,7 @@ local target = {{}, {}}
 if now >= learning then
   target = {divide(pool[1], members, 1), divide(pool[2], members, 2)}
   -- A query that does not fit its proxy's fair part gets all that it needs, from what the others' parts cannot be used for:
-  -- the one that has waited longest in any case, and then all that fit beside it.
+  -- the one whose tenant has waited longest for its turn in any case, and then all that fit beside it.
   local unfair, useful, sum = {}, {}, 0
   for _, m in ipairs(members) do
     useful[m.id] = target[1][m.id]
@@ -123,11 +133,10 @@ if idle then
   redis.call('HDEL', key, id)
   count = count - 1
 else
-  redis.call('HSET', key, id, text(kept[1], kept[2], wants[1], wants[2], claim, claimed, since, weight, seq,
-    now + ttl + skew, hold, load[1], load[2]))
+  redis.call('HSET', key, id, text(kept[1], kept[2], wants[1], wants[2], claim, waited, since, weight, seq,
+    now + ttl + skew, hold, load[1], load[2], terms))
 end
 redis.call('HSET', key, '~', text(epoch, run, learning, cuts, cause, window, now + ttl + skew))
 redis.call('PEXPIRE', key, 86400000)
-local is_learning = 0
-if now < learning then is_learning = 1 end
-return {grant[1], grant[2], epoch, ttl, is_learning, count, others[1], others[2], cuts, cause, window}
+if now < learning then state = math.max(state, 1) end
+return {grant[1], grant[2], epoch, ttl, state, count, others[1], others[2], cuts, cause, window, differing}

@@ -22,6 +22,8 @@ pub struct Renewal {
     pub load: Amount,
     /// The congestion window of the pool's backend, as this proxy has it; of other pools, nothing.
     pub window: SharedWindow,
+    /// A digest of the configuration that the pool follows from.
+    pub terms: u64,
 }
 
 /// The store's answer.
@@ -36,12 +38,16 @@ pub struct Answer {
     pub ttl_ms: u64,
     /// The store has just lost its memory, and grants only what is held.
     pub learning: bool,
+    /// It lost it as something else than leases was found in their place, and was removed.
+    pub unreadable: bool,
     /// Proxies that hold or want a part, or run anything there.
     pub members: u64,
     /// The load of all others.
     pub others: Amount,
     /// The congestion window of all proxies.
     pub window: SharedWindow,
+    /// Other proxies whose configuration of this pool is another.
+    pub differing: u64,
 }
 
 /// A request that is under way.
@@ -78,7 +84,7 @@ impl Lease {
         // Beyond those of a lease on the same pool that was given back before.
         self.seq = now.max(self.seq + 1);
         self.asked = Some(Asked { seq: self.seq, at: now });
-        Renewal { seq: self.seq, epoch: self.epoch, demand, has: self.grant, load, window }
+        Renewal { seq: self.seq, epoch: self.epoch, demand, has: self.grant, load, window, terms: 0 }
     }
 
     /// Takes the answer to the request with this number; says whether it counts. A late one, one to an earlier

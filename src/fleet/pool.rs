@@ -20,13 +20,13 @@ struct Member {
     grant: Amount,
     wants: Amount,
     claim: u64,
-    claimed: u64,
     since: u64,
     weight: u64,
     seq: u64,
     ends: u64,
     hold: u64,
     load: Amount,
+    terms: u64,
 }
 
 /// The leases of one pool.
@@ -49,6 +49,11 @@ impl Pool {
         Self { members: BTreeMap::new(), ..seats.clone() }
     }
 
+    /// The part that counts as this proxy's.
+    pub(super) fn leased(&self, id: u64) -> Amount {
+        self.members.get(&id).map_or(Amount::NONE, |member| member.grant)
+    }
+
     /// The epoch, and the end of the learning phase.
     pub(super) const fn memory(&self) -> (u64, u64) {
         (self.epoch, self.learning)
@@ -62,7 +67,7 @@ impl Pool {
         id: u64,
         request: &Renewal,
     ) -> Option<Answer> {
-        let Renewal { seq, epoch, demand, has, load, window: theirs } = *request;
+        let Renewal { seq, epoch, demand, has, load, window: theirs, terms: configured } = *request;
         let end = now + terms.ttl + terms.skew;
         self.members.values_mut().for_each(|member| member.ends = member.ends.min(end));
         self.members.retain(|_, member| now < member.ends + member.hold);
@@ -87,11 +92,22 @@ impl Pool {
         let live = others.filter(|(_, member)| now < member.ends);
         let mut members: BTreeMap<_, _> = live.map(|(id, member)| (*id, *member)).collect();
         let others = members.values().fold(Amount::NONE, |sum, member| sum.plus(member.load));
-        let (claimed, claim) = demand.claim;
-        let since = mine.filter(|mine| mine.claimed == claimed).map_or(now, |mine| mine.since);
+        let differing = members.values().filter(|member| member.terms != configured).count() as u64;
+        let (waited, claim) = demand.claim;
+        let since = now.saturating_sub(waited);
         let (wants, weight, hold) = (demand.wants, demand.weight, terms.hold);
-        let mut mine =
-            Member { grant: demand.held, wants, claim, claimed, since, weight, seq, ends: end, hold, load };
+        let mut mine = Member {
+            grant: demand.held,
+            wants,
+            claim,
+            since,
+            weight,
+            seq,
+            ends: end,
+            hold,
+            load,
+            terms: configured,
+        };
         members.insert(id, mine);
         let learning = now < self.learning;
         let due = if learning { has } else { target(terms.pool, &members, id) };
@@ -109,9 +125,11 @@ impl Pool {
             epoch: self.epoch,
             ttl_ms: terms.ttl,
             learning,
+            unreadable: false,
             members: (members.len() - usize::from(idle)) as u64,
             others,
             window: self.window,
+            differing,
         })
     }
 }

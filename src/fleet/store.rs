@@ -24,6 +24,10 @@ pub(super) const TOKENS: &str = concat!(include_str!("prelude.lua"), include_str
 const BOARD: &str = concat!(include_str!("prelude.lua"), include_str!("board.lua"));
 /// The pool of seats, of which every proxy holds one: it counts them, and knows whether the store lost its memory.
 pub const SEATS: &str = "proxies";
+/// The scripts say so where a key held something else than they write.
+const UNREADABLE: u64 = 2;
+/// A connection is there after this many round trips at most: TCP, TLS, the password, and the run of the store.
+const CONNECT_TRIPS: u32 = 5;
 /// Lua counts exactly up to 2^53.
 const NUMBER_MAX: u64 = 1 << 53;
 
@@ -160,26 +164,27 @@ impl Store {
         Self { model, ..Self::new("redis://127.0.0.1/", "model", id).expect("a URL") }
     }
 
-    /// Makes one round trip. Any failure closes the connection, so that nothing that was sent is read by a later call.
+    /// Makes one round trip, after those of a new connection where there is none. Any failure closes the connection, so that
+    /// nothing that was sent is read by a later call.
     ///
     /// # Errors
-    /// The store did not answer all of them within `limit`.
+    /// The store did not answer all of them within `limit`, or could not be reached.
     pub async fn round(&mut self, round: &Round, limit: Duration) -> Result<Answers, StoreError> {
         #[cfg(test)]
         if let Some(model) = &self.model {
-            return model.round(&self.id, round, limit).await;
+            let sent = self.pipeline(round, 1).get_packed_pipeline().len();
+            return model.round(&self.id, round, sent, limit).await;
         }
         // Taken out: a call that is dropped closes the connection as well.
-        let kept = self.connection.take();
-        let exchange = async {
-            let mut connection = match kept {
-                Some(connection) => connection,
-                None => self.connect(limit).await?,
-            };
-            let answers = self.exchange(&mut connection, round).await?;
-            Ok::<_, StoreError>((connection, answers))
+        let slow = |_| StoreError::Slow(limit);
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let limit = limit.saturating_mul(CONNECT_TRIPS);
+                timeout(limit, self.connect(limit)).await.map_err(slow)??
+            }
         };
-        let (connection, answers) = timeout(limit, exchange).await.map_err(|_| StoreError::Slow(limit))??;
+        let answers = timeout(limit, self.exchange(&mut connection, round)).await.map_err(slow)??;
         self.connection = Some(connection);
         Ok(answers)
     }
@@ -208,7 +213,8 @@ impl Store {
         Ok(Connection { inner, run })
     }
 
-    async fn exchange(&self, connection: &mut Connection, round: &Round) -> Result<Answers, StoreError> {
+    /// The commands of a round, at a store of this run.
+    fn pipeline(&self, round: &Round, run: u64) -> Pipeline {
         let mut pipeline = redis::pipe();
         let mut call = |script: &Script, name: &str, numbers: &[u64]| {
             let [key, seats] = [name, SEATS].map(|name| format!("{}{name}", self.prefix));
@@ -218,21 +224,25 @@ impl Store {
             }
         };
         for ask in &round.leases {
-            call(&self.script, &ask.pool, &numbers(ask, connection.run, TTL_MS, SKEW_MS));
+            call(&self.script, &ask.pool, &numbers(ask, run, TTL_MS, SKEW_MS));
         }
         for ask in &round.tokens {
             call(&self.tokens, &ask.bucket, &token_numbers(ask, TTL_MS, SKEW_MS));
         }
         for ask in &round.boards {
-            self.add_board(&mut pipeline, ask, connection.run);
+            self.add_board(&mut pipeline, ask, run);
         }
-        let asks_names = !round.boards.is_empty();
-        if asks_names {
+        if !round.boards.is_empty() {
             // The scripts need this command too: no other permission is asked for.
             pipeline.cmd("HGETALL").arg(format!("{}{SEATS}", self.prefix));
         }
+        pipeline
+    }
+
+    async fn exchange(&self, connection: &mut Connection, round: &Round) -> Result<Answers, StoreError> {
+        let pipeline = self.pipeline(round, connection.run);
         let mut answers: Vec<Value> = pipeline.query_async(&mut connection.inner).await?;
-        let seats = answers.pop_if(|_| asks_names);
+        let seats = answers.pop_if(|_| !round.boards.is_empty());
         let seats = seats.and_then(|seats| from_redis_value::<BTreeMap<String, String>>(seats).ok());
         let counted = round.leases.len() + round.tokens.len();
         let boards = answers.split_off(counted.min(answers.len()));
@@ -276,9 +286,9 @@ fn read_board(reply: Value, ask: &BoardAsk) -> BoardAnswer {
 }
 
 /// The arguments of the script behind the proxy's name.
-pub(super) fn numbers(ask: &Ask, run: u64, ttl: u64, skew: u64) -> [u64; 23] {
-    let Renewal { seq, epoch, demand, has, load, window } = ask.renewal;
-    let (claimed, claim) = demand.claim;
+pub(super) fn numbers(ask: &Ask, run: u64, ttl: u64, skew: u64) -> [u64; 24] {
+    let Renewal { seq, epoch, demand, has, load, window, terms } = ask.renewal;
+    let (waited, claim) = demand.claim;
     [
         run,
         seq,
@@ -293,7 +303,7 @@ pub(super) fn numbers(ask: &Ask, run: u64, ttl: u64, skew: u64) -> [u64; 23] {
         demand.wants.bytes,
         demand.wants.queries,
         claim,
-        claimed,
+        waited,
         demand.weight.max(1),
         load.bytes,
         load.queries,
@@ -303,6 +313,7 @@ pub(super) fn numbers(ask: &Ask, run: u64, ttl: u64, skew: u64) -> [u64; 23] {
         window.cause,
         window.bytes,
         window.grown,
+        terms,
     ]
 }
 
@@ -310,15 +321,17 @@ pub(super) fn numbers(ask: &Ask, run: u64, ttl: u64, skew: u64) -> [u64; 23] {
 pub(super) fn answer(numbers: &[u64]) -> Option<Answer> {
     let (&[bytes, queries, epoch, ttl_ms, learning, members, others_bytes, others_queries], window) =
         numbers.split_first_chunk()?;
-    let &[cuts, cause, window] = window else { return None };
+    let &[cuts, cause, window, differing] = window else { return None };
     Some(Answer {
         grant: Amount { bytes, queries },
         epoch,
         ttl_ms,
-        learning: learning == 1,
+        learning: learning > 0,
+        unreadable: learning == UNREADABLE,
         members,
         others: Amount { bytes: others_bytes, queries: others_queries },
         window: SharedWindow { cuts, cause, bytes: window, grown: 0 },
+        differing,
     })
 }
 
@@ -330,8 +343,8 @@ pub(super) fn token_numbers(ask: &AskTokens, ttl: u64, skew: u64) -> [u64; 8] {
 
 /// Reads the numbers that the script for tokens returns.
 pub(super) fn drawn(numbers: &[u64]) -> Option<Drawn> {
-    let &[grant, ttl_ms] = numbers else { return None };
-    Some(Drawn { grant, ttl_ms })
+    let &[grant, ttl_ms, state] = numbers else { return None };
+    Some(Drawn { grant, ttl_ms, unreadable: state == UNREADABLE })
 }
 
 /// The run of the store's process, as a number that Lua holds exactly.

@@ -9,11 +9,15 @@ local ttl, skew = tonumber(ARGV[5]), tonumber(ARGV[6])
 local stock, wants, claim = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local key, now = KEYS[1], millis(redis.call('TIME'))
 
-local memory = numbers(redis.call('HGET', KEYS[2], '~') or '0 0 0')
+local memory = numbers(redis.call('HGET', KEYS[2], '~'), 3) or {0, 0, 0}
 local epoch, learning = memory[1], math.min(memory[3], now + ttl + skew)
-local flat, meta, stocks, mine = redis.call('HGETALL', key), {0, 0, 0}, 0, nil
+local flat, meta, stocks, mine, state = read(key, 3), {0, 0, 0}, 0, nil, 0
+if not flat then
+  -- Tokens that nobody knows of may be out.
+  flat, meta, learning, state = {}, {-1, 0, 0}, now + ttl + skew, 2
+end
 for i = 1, #flat, 2 do
-  if flat[i] == '~' then meta = numbers(flat[i + 1]) end
+  if flat[i] == '~' then meta = flat[i + 1] end
 end
 local level, at = meta[2], math.min(meta[3], now + ttl + skew)
 if meta[1] ~= epoch then
@@ -24,20 +28,20 @@ end
 local ended = {}
 for i = 1, #flat, 2 do
   if flat[i] ~= '~' then
-    local m = numbers(flat[i + 1])
+    local m = flat[i + 1]
     stocks = stocks + m[1]
     if flat[i] == id then mine = m end
-    if now >= math.min(m[3], now + ttl + skew) then ended[#ended + 1] = flat[i] end
+    if now >= math.min(m[3], now + ttl + skew) then ended[#ended + 1] = i end
   end
 end
 if mine and seq <= mine[2] then return {} end
 -- Filled beside the tokens that were out in the meantime: all together are never more than the count.
 level = math.min(level + count * math.max(now - at, 0) / per, count - stocks)
 at = math.max(at, now)
-for _, name in ipairs(ended) do
-  stocks = stocks - numbers(redis.call('HGET', key, name))[1]
-  redis.call('HDEL', key, name)
-  if name == id then mine = nil end
+for _, i in ipairs(ended) do
+  stocks = stocks - flat[i + 1][1]
+  redis.call('HDEL', key, flat[i])
+  if flat[i] == id then mine = nil end
 end
 if mine then stocks = stocks - mine[1] end
 level = math.max(math.min(level, count - stocks - stock), 0)
@@ -54,4 +58,4 @@ else
 end
 redis.call('HSET', key, '~', string.format('%.0f %.17g %.0f', epoch, level, at))
 redis.call('PEXPIRE', key, per + 60000)
-return {grant, ttl}
+return {grant, ttl, state}

@@ -19,6 +19,8 @@ pub struct Drawn {
     pub grant: u64,
     /// How long all of them are good for, in milliseconds from before the request.
     pub ttl_ms: u64,
+    /// Something else than tokens was found in their place, and was removed.
+    pub unreadable: bool,
 }
 
 /// The requests of one proxy for the tokens of one rate.

@@ -33,6 +33,8 @@ pub struct BackendDemand {
     pub load: Amount,
     /// The window here, for the others.
     pub window: SharedWindow,
+    /// A digest of the configuration of the budget, below 2^53: all proxies should have the same.
+    pub terms: u64,
 }
 
 /// The store's answer to a [`BackendDemand`].
@@ -147,7 +149,8 @@ impl Backend {
         let heavy = self.heavy.used.and(self.stalled);
         let used = Amount { bytes: heavy.bytes(), queries: self.heavy.used.queries };
         let (waiting, tenants) = self.heavy.queue.waiting();
-        let first = self.heavy.queue.first().map(|first| (first.id, first.charge.bytes));
+        let first = self.heavy.queue.first().zip(self.heavy.queue.turn_since());
+        let first = first.map(|(first, since)| (since.elapsed(), first.charge.bytes));
         // More than the window lets run is of no use, but for one query that runs alone.
         let useful = self.window.bytes().max(used.bytes).max(first.map_or(0, |(_, bytes)| bytes));
         let wants = used.plus(waiting).min(Amount { bytes: useful, queries: u64::MAX });
@@ -155,14 +158,14 @@ impl Backend {
         let demand = Demand {
             held: used.less(fixed),
             wants: wants.less(fixed),
-            claim: first.map_or((0, 0), |(id, bytes)| (id, with(bytes))),
+            claim: first.map_or((0, 0), |(waited, bytes)| (waited.as_millis() as u64, with(bytes))),
             weight: tenants.max(1),
         };
         let alone = first.map_or(0, |(_, bytes)| bytes.saturating_sub(fixed.bytes));
         let pool = self.budget.pool_within(self.window.bytes(), alone, self.places)?;
         self.budget.leased = self.budget.leased.min(demand.held);
         let load = Amount { bytes: self.heavy.used.bytes(), queries: self.used().queries };
-        Some(BackendDemand { pool, demand, load, window: self.window.offer() })
+        Some(BackendDemand { pool, demand, load, window: self.window.offer(), terms: self.budget.digest() })
     }
 
     /// Whether more is in use than the lease allows, so that others wait for its end.

@@ -20,8 +20,8 @@ use crate::base::share::{Amount, Demand};
 pub(super) struct Backlog {
     pub(super) all: Usage,
     pub(super) heavy: Usage,
-    /// The number and the bytes of the first.
-    pub(super) first: Option<(u64, u64)>,
+    /// When the first came, and its bytes.
+    pub(super) first: Option<(Instant, u64)>,
 }
 
 /// The share of the limits that this proxy may use.
@@ -153,7 +153,8 @@ impl InFlightShare {
         }
         self.leased = self.leased(now).min(held);
         let with = |bytes: u64| self.beyond(used.plus(bytes), heavy.plus(bytes)).bytes;
-        let claim = backlog.first.map_or((0, 0), |(id, bytes)| (id, with(bytes)));
+        let waited = |since: Instant| now.saturating_duration_since(since).as_millis() as u64;
+        let claim = backlog.first.map_or((0, 0), |(since, bytes)| (waited(since), with(bytes)));
         Some((self.pool, Demand { held, wants, claim, weight: 1 }))
     }
 }

@@ -2,6 +2,8 @@
 //! death; the heavy lane is bounded by the congestion window. A light query may use the heavy lane while nobody waits for
 //! it; a heavy one never uses the light lane.
 
+use std::num::NonZeroU64;
+
 use super::{
     fractions::{self, percent_of},
     policy::{BackendBudget, Limit, Sharing, SlowLane},
@@ -62,6 +64,13 @@ impl Budget {
 
     pub(super) const fn replicas(&self) -> u64 {
         self.sharing.replicas_max.get()
+    }
+
+    /// A number below 2^53 that stands for this configuration.
+    pub(super) fn digest(&self) -> u64 {
+        let [memory, queries] = [self.memory, self.queries].map(|limit| limit.max.map_or(0, NonZeroU64::get));
+        let mix = |sum: u64, number: u64| sum.wrapping_mul(1_000_003) ^ number;
+        [memory, queries, self.replicas()].into_iter().fold(0, mix) & ((1 << 53) - 1)
     }
 
     /// The part of the heavy lane that needs no lease; zero where nothing is bounded.

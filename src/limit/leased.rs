@@ -163,7 +163,7 @@ impl State {
         let mut all: HashMap<usize, Backlog> = HashMap::new();
         let queues = self.backends.iter().flat_map(|backend| Lane::ALL.map(|lane| &backend.lane(lane).queue));
         for waiter in queues.flat_map(Queue::iter) {
-            let (this, bytes) = ((waiter.id, waiter.charge.bytes), waiter.charge.bytes);
+            let (this, bytes) = ((waiter.asked, waiter.charge.bytes), waiter.charge.bytes);
             for tenant in &waiter.charge.payers {
                 let backlog = all.entry(*tenant).or_default();
                 backlog.all.add(bytes);

@@ -111,6 +111,8 @@ struct SubQueue {
     clock: u128,
     parked: Option<Parked>,
     flows: Vec<Flow>,
+    /// When a query of it ran last.
+    served: Option<Instant>,
 }
 
 /// The best candidate of one sub-queue.
@@ -376,8 +378,25 @@ impl Queue {
 
     /// The next waiter if the backend had room; `None` when nobody waits for it.
     pub(super) fn first(&self) -> Option<&Waiter> {
+        self.next().map(|(_, first)| first)
+    }
+
+    /// Since when the tenant of that one has waited for this turn: a query of it ran last then, or it came.
+    pub(super) fn turn_since(&self) -> Option<Instant> {
+        self.next().map(|(queue, first)| queue.served.map_or(first.asked, |served| served.max(first.asked)))
+    }
+
+    fn next(&self) -> Option<(&SubQueue, &Waiter)> {
         let (_, key) = self.order.first()?;
-        self.queues.get(key)?.flows.iter().min_by_key(|flow| flow.turn())?.waiters.front()
+        let queue = self.queues.get(key)?;
+        Some((queue, queue.flows.iter().min_by_key(|flow| flow.turn())?.waiters.front()?))
+    }
+
+    /// A query that was popped runs.
+    pub(super) fn served(&mut self, charge: &Charge, now: Instant) {
+        if let Some(queue) = self.queues.get_mut(&key_of(charge)) {
+            queue.served = Some(now);
+        }
     }
 }
 

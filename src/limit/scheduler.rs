@@ -133,6 +133,9 @@ impl State {
             // Taken out while its waiters are judged; put back before the lock is released.
             let mut queue = std::mem::take(&mut account.queue);
             let next = queue.pop(some_pass, |waiter, blocked| self.verdict(waiter, blocked, now));
+            if let Some(waiter) = &next {
+                queue.served(&waiter.charge, now);
+            }
             self.backends[slot].lane_mut(lane).queue = queue;
             let Some(mut waiter) = next else { break };
             self.left(&waiter.charge);

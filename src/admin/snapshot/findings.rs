@@ -185,6 +185,13 @@ fn fleet_findings(fleet: &FleetStatus, say: &mut impl FnMut(Severity, String)) {
         );
         say(Severity::Warning, text);
     }
+    for (backend, proxies) in &fleet.differing {
+        let text = format!(
+            "{proxies} other proxies of the fleet have another budget for backend {backend}, or another fleet.replicas_max: \
+             together they may use the larger one"
+        );
+        say(Severity::Warning, text);
+    }
     let FleetStatus { proxies, replicas_max, .. } = fleet;
     if fleet.crowded {
         let text = format!(

@@ -82,7 +82,7 @@ fn the_heaviest_query_needs_the_pool_and_not_a_part_of_it() {
     for proxy in [0, 1, 2] {
         fleet.renew(proxy, demand(0, 300));
     }
-    let heaviest = Demand { claim: (1, 900), ..demand(0, 900) };
+    let heaviest = Demand { claim: (100, 900), ..demand(0, 900) };
     assert_eq!(fleet.renew(3, heaviest).grant.bytes, 100);
     // Others have queries of that kind as well, and come later.
     let later = Demand { claim: (9, 1_200), ..demand(300, 1_200) };
@@ -113,10 +113,11 @@ fn the_heaviest_query_needs_the_pool_and_not_a_part_of_it() {
 fn queries_that_no_fair_part_holds_run_beside_each_other_as_far_as_the_pool_goes() {
     let mut fleet = Fleet::new();
     // Each runs one of 130 and has the next waiting: no fair part of 250 holds two.
-    let two = Demand { claim: (1, 260), ..demand(130, 900) };
+    let began = fleet.now;
     for _ in 0..2 {
         for proxy in 0..4 {
-            fleet.renew(proxy, two);
+            let waited = fleet.now - began - proxy as u64;
+            fleet.renew(proxy, Demand { claim: (waited, 260), ..demand(130, 900) });
             fleet.now += 1;
         }
     }

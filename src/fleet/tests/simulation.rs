@@ -18,13 +18,12 @@ const TERMS: Terms =
 
 struct Proxy {
     lease: Lease,
-    /// Its tenants, in the order of their turns.
-    tenants: VecDeque<usize>,
+    /// Its tenants, in the order of their turns, and when each had its last.
+    tenants: VecDeque<(usize, u64)>,
     /// The end of each query, its tenant and its bytes.
     running: Vec<(u64, usize, u64)>,
     /// The bytes of the next query.
     next: u64,
-    queries: u64,
 }
 
 impl Proxy {
@@ -48,10 +47,9 @@ impl Fleet {
     fn new(tenants: &[Vec<usize>]) -> Self {
         let proxy = |tenants: &Vec<usize>| Proxy {
             lease: Lease::default(),
-            tenants: tenants.iter().copied().collect(),
+            tenants: tenants.iter().map(|tenant| (*tenant, 0)).collect(),
             running: Vec::new(),
             next: 1_000,
-            queries: 0,
         };
         let most = tenants.iter().flatten().max().map_or(0, |most| most + 1);
         let proxies = tenants.iter().map(proxy).collect();
@@ -68,17 +66,17 @@ impl Fleet {
         let weight = proxy.tenants.len() as u64;
         // Of each tenant several queries wait.
         let waiting = Amount { bytes: weight * 20_000, queries: weight * 4 };
-        let claim = (proxy.queries, proxy.next);
+        let claim = (now - proxy.tenants[0].1, proxy.next);
         let demand = Demand { held, wants: held.plus(waiting), claim, weight };
         let request = proxy.lease.renew(now, demand, held, SharedWindow::default());
         let answer = self.pool.renew((now, 1), &TERMS, at as u64, &request).expect("in order");
         proxy.lease.answered(now, request.seq, &answer);
         while proxy.held().bytes + proxy.next <= proxy.lease.usable(now).bytes {
-            let (lasts, tenant) = (self.rng.u64(2..30) * STEP_MS, proxy.tenants[0]);
+            let (lasts, tenant) = (self.rng.u64(2..30) * STEP_MS, proxy.tenants[0].0);
+            proxy.tenants[0].1 = now;
             proxy.tenants.rotate_left(1);
             proxy.running.push((now + lasts, tenant, proxy.next));
             self.served[tenant] += proxy.next * lasts;
-            proxy.queries += 1;
             proxy.next = self.rng.u64(1_000..10_000);
         }
     }

@@ -13,6 +13,7 @@ use super::{
         store::{AskTokens, TOKENS, drawn, token_numbers},
         tokens::{Draw, Drawn, Draws},
     },
+    script::spoil,
     server::Server,
     walk::{Machine, search, walk},
 };
@@ -254,8 +255,14 @@ fn the_script_for_tokens_agrees_with_the_model() {
             for number in token_numbers(&ask, terms.ttl, terms.skew) {
                 call.arg(number);
             }
+            let is_spoilt = rng.u8(0..30) == 0;
+            if is_spoilt {
+                spoil(&mut connection, &format!("rate{seed}"), &mut rng);
+                bucket = Bucket::unreadable(now * 1_000, &seats, &terms);
+            }
             let got: Vec<u64> = call.arg(now).invoke(&mut connection).unwrap();
-            let expected = bucket.draw(now * 1_000, &seats, &terms, id, &draw);
+            let mut expected = bucket.draw(now * 1_000, &seats, &terms, id, &draw);
+            expected.iter_mut().for_each(|drawn| drawn.unreadable = is_spoilt);
             assert_eq!(drawn(&got), expected, "seed {seed}, request {seq}: {draw:?}");
             given += u64::from(expected.is_some_and(|answer| answer.grant > 0));
         }

@@ -58,7 +58,7 @@ pub(in crate::proxy) struct Subjects {
 pub(super) struct News {
     pub(super) outbox: Outbox,
     readings: Mutex<Readings>,
-    unreadable: Mutex<Option<(Topic, Instant)>>,
+    unreadable: Mutex<Option<(&'static str, Instant)>>,
 }
 
 impl News {
@@ -67,21 +67,22 @@ impl News {
         self.readings.lock().worst(backend, own, Instant::now())
     }
 
-    /// The topic of an entry that could not be read of late.
+    /// The topic of an entry, or the kind of shares, that could not be read of late.
     pub(super) fn unreadable(&self) -> Option<&'static str> {
         let (topic, at) = (*self.unreadable.lock())?;
-        (at.elapsed() < UNREADABLE_FOR).then_some(topic.as_str())
+        (at.elapsed() < UNREADABLE_FOR).then_some(topic)
     }
 
     fn count(&self, metrics: &Metrics, topic: Topic, taken: usize, unreadable: usize) {
         metrics.fleet_entries(topic.as_str(), "taken", taken);
-        if unreadable > 0 {
-            metrics.fleet_entries(topic.as_str(), "unreadable", unreadable);
-            tracing::warn!(
-                topic = topic.as_str(),
-                entries = unreadable,
-                "entries of the fleet's board cannot be read"
-            );
+        self.count_unreadable(metrics, topic.as_str(), unreadable);
+    }
+
+    /// Counts what was found at the store in place of these entries, which becomes a finding.
+    pub(super) fn count_unreadable(&self, metrics: &Metrics, topic: &'static str, entries: usize) {
+        if entries > 0 {
+            metrics.fleet_entries(topic, "unreadable", entries);
+            tracing::warn!(topic, entries, "entries at the fleet's store cannot be read");
             *self.unreadable.lock() = Some((topic, Instant::now()));
         }
     }

@@ -34,7 +34,7 @@ use crate::{
         distress::{Load, Signal},
         share::{Amount, Demand, SharedWindow},
     },
-    fleet::{Answer, Answers, Ask, Lease, Round, SEATS, SKEW_MS, Store, StoreError, TTL_MS},
+    fleet::{Answer, Answers, Ask, Lease, Renewal, Round, SEATS, SKEW_MS, Store, StoreError, TTL_MS},
     limit::{Admission, BackendDemand, BackendLease},
     telemetry::metrics::Metrics,
 };
@@ -97,21 +97,24 @@ pub struct FleetStatus {
     pub own_name: String,
     /// By backend, what all other proxies have in flight, as of the last round: heavy bytes, and queries.
     pub others: BTreeMap<String, (u64, u64)>,
+    /// By backend, the other proxies that have another budget there, or another number of replicas.
+    pub differing: BTreeMap<String, u64>,
     /// Since when the store does not answer.
     #[serde(skip)]
     pub away_since: Option<Instant>,
     /// More than `replicas_max` proxies run, for longer than one that was killed keeps its seat.
     pub crowded: bool,
-    /// The topic of an entry of the board that could not be read in the last ten minutes.
+    /// The topic of an entry that could not be read in the last ten minutes: of the board, `leases` or `rates`.
     pub unreadable: Option<&'static str>,
 }
 
-/// What the other proxies have in flight at a backend, and when they said so.
-type Others = HashMap<Arc<str>, (Amount, Instant)>;
+/// What the other proxies have in flight at a backend, the number of those that have another budget there, and when they said
+/// so.
+type Others = HashMap<Arc<str>, (Amount, u64, Instant)>;
 
 /// The settings that a reload changes.
 #[derive(Clone, Copy, Debug, Default)]
-struct Terms {
+struct Reloadable {
     replicas_max: u64,
     timeout: Duration,
     longest_query: Duration,
@@ -120,7 +123,7 @@ struct Terms {
 /// A proxy's place in its fleet; without one it is never connected and knows of no others.
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
-    terms: Mutex<Terms>,
+    reloadable: Mutex<Reloadable>,
     status: Mutex<Option<FleetStatus>>,
     others: Mutex<Others>,
     news: Arc<News>,
@@ -133,9 +136,11 @@ impl Fleet {
     pub(super) fn status(&self) -> Option<FleetStatus> {
         let status = self.status.lock().clone()?;
         let others = self.others.lock();
-        let fresh = others.iter().filter(|(_, (_, at))| at.elapsed() < FRESH);
-        let others = fresh.map(|(name, (load, _))| (name.to_string(), (load.bytes, load.queries))).collect();
-        Some(FleetStatus { unreadable: self.news.unreadable(), others, ..status })
+        let fresh = others.iter().filter(|(_, (.., at))| at.elapsed() < FRESH);
+        let differing = fresh.clone().filter(|(_, (_, differing, _))| *differing > 0);
+        let differing = differing.map(|(name, (_, proxies, _))| (name.to_string(), *proxies)).collect();
+        let others = fresh.map(|(name, (load, ..))| (name.to_string(), (load.bytes, load.queries))).collect();
+        Some(FleetStatus { unreadable: self.news.unreadable(), others, differing, ..status })
     }
 
     /// The highest pressure that any proxy read at a backend of late, given that of this one.
@@ -166,7 +171,7 @@ impl Fleet {
     pub(super) fn load_of_all(&self, backend: &str, own: Load) -> Load {
         let others = self.others.lock();
         match others.get(backend) {
-            Some((others, at)) if at.elapsed() < FRESH => Load {
+            Some((others, _, at)) if at.elapsed() < FRESH => Load {
                 heavy_bytes: own.heavy_bytes.saturating_add(others.bytes),
                 queries: own.queries.saturating_add(others.queries),
                 ..own
@@ -178,10 +183,10 @@ impl Fleet {
     /// Obeys other settings from now on, as far as a reload changes them.
     pub(super) fn reload(&self, settings: &Settings) {
         let Settings { replicas_max, timeout, longest_query, .. } = *settings;
-        let mut terms = self.terms.lock();
+        let mut reloadable = self.reloadable.lock();
         // Queries that began before may run as long as they were allowed to.
-        let longest_query = longest_query.max(terms.longest_query);
-        *terms = Terms { replicas_max, timeout, longest_query };
+        let longest_query = longest_query.max(reloadable.longest_query);
+        *reloadable = Reloadable { replicas_max, timeout, longest_query };
     }
 
     /// Gives all leases back, as far as the store takes them in time.
@@ -300,7 +305,7 @@ impl Member {
     /// Renews leases, and once a second all of them; exchanges news with the other proxies then. Says whether a lease is held
     /// or waited for, or news wait for being read.
     async fn round(&mut self, admission: &Arc<Admission>) -> bool {
-        let (backends, terms) = (admission.leased_backends(), *self.fleet.terms.lock());
+        let (backends, settings) = (admission.leased_backends(), *self.fleet.reloadable.lock());
         self.leases.retain(|name, _| backends.iter().any(|(known, _)| known == name));
         let is_due = self.due <= Instant::now();
         if is_due {
@@ -312,24 +317,28 @@ impl Member {
             if !needs_lease && !is_due {
                 continue;
             }
-            let Some(BackendDemand { pool, demand, load, window }) = admission.draw_in(&name) else {
+            let Some(BackendDemand { pool, demand, load, window, terms }) = admission.draw_in(&name) else {
                 continue;
             };
             let now = self.now();
             let renewal = self.leases.entry(Arc::clone(&name)).or_default().renew(now, demand, load, window);
-            let hold_ms = terms.longest_query.as_millis() as u64;
+            let hold_ms = settings.longest_query.as_millis() as u64;
+            let renewal = Renewal { terms, ..renewal };
             asks.push(Ask { pool: format!("backend:{name}"), size: pool, hold_ms, renewal });
             names.push(name);
         }
         let mut round = Round { leases: asks, ..Round::default() };
-        let of_tenants = self.tenants.ask(admission, self.now(), terms.longest_query, &mut round);
+        let of_tenants = self.tenants.ask(admission, self.now(), settings.longest_query, &mut round);
         is_busy |= of_tenants.is_waiting;
         let sent = Instant::now();
         let mut exchange = self.board.ask(sent);
         round.boards = std::mem::take(&mut exchange.asks);
-        let outcome = self.store.round(&round, terms.timeout).await;
+        let outcome = self.store.round(&round, settings.timeout).await;
         self.metrics.fleet_round(outcome.is_ok(), of_tenants.tenants(), sent.elapsed());
         self.note(&outcome, &round.leases, &names);
+        if let Ok(answers) = &outcome {
+            self.count_unreadable(answers);
+        }
         let news = outcome.as_ref().map(|answers| &*answers.boards).map_err(ToString::to_string);
         is_busy |= self.board.take(exchange, &round.boards, news, sent);
         let (now, began, answers) = (self.now(), self.began, outcome.unwrap_or_default());
@@ -347,12 +356,20 @@ impl Member {
         is_busy
     }
 
+    fn count_unreadable(&self, Answers { leases, tokens, .. }: &Answers) {
+        let leases = leases.iter().flatten().filter(|answer| answer.unreadable).count();
+        let rates = tokens.iter().flatten().filter(|drawn| drawn.unreadable).count();
+        for (topic, keys) in [("leases", leases), ("rates", rates)] {
+            self.fleet.news.count_unreadable(&self.metrics, topic, keys);
+        }
+    }
+
     /// Asks for the seat of this proxy, or gives it back.
     fn seat(&mut self, wants: u64) -> Ask {
         let (now, one) = (self.now(), Amount { bytes: wants, queries: wants });
         let demand = Demand { held: self.seat.usable(now).min(one), wants: one, claim: (0, 0), weight: 1 };
         let renewal = self.seat.renew(now, demand, Amount::NONE, SharedWindow::default());
-        let seats = self.fleet.terms.lock().replicas_max;
+        let seats = self.fleet.reloadable.lock().replicas_max;
         Ask { pool: SEATS.to_owned(), size: Amount { bytes: seats, queries: seats }, hold_ms: 0, renewal }
     }
 
@@ -361,7 +378,7 @@ impl Member {
         let now = self.now();
         let before = self.fleet.status().unwrap_or_default();
         let mut status = FleetStatus {
-            replicas_max: self.fleet.terms.lock().replicas_max,
+            replicas_max: self.fleet.reloadable.lock().replicas_max,
             members: before.members.clone(),
             own_name: before.own_name.clone(),
             ..FleetStatus::default()
@@ -378,7 +395,10 @@ impl Member {
                         lease.answered(now, ask.renewal.seq, answer);
                     }
                     status.learning |= answer.learning;
-                    self.fleet.others.lock().insert(Arc::clone(name), (answer.others, Instant::now()));
+                    self.fleet
+                        .others
+                        .lock()
+                        .insert(Arc::clone(name), (answer.others, answer.differing, Instant::now()));
                 }
                 if let (Some(ask), Some(Some(answer))) = (asks.first(), answers.leases.first()) {
                     self.seat.answered(now, ask.renewal.seq, answer);
@@ -421,7 +441,7 @@ impl Member {
         }
         asks.extend(self.tenants.leave(now));
         let round = Round { leases: asks, ..Round::default() };
-        let limit = self.fleet.terms.lock().timeout;
+        let limit = self.fleet.reloadable.lock().timeout;
         if let Err(error) = self.store.round(&round, limit).await {
             tracing::debug!(%error, "the leases end by themselves");
         }

@@ -406,7 +406,7 @@ impl Metrics {
         self.fleet.seconds.observe(took.as_secs_f64());
     }
 
-    /// Entries of the board, `posted` or `taken`, `unreadable` or `too_large` to be posted.
+    /// Entries at the store, `posted` or `taken`, `unreadable` or `too_large` to be posted.
     pub fn fleet_entries(&self, topic: &'static str, outcome: &'static str, entries: usize) {
         self.fleet.entries.with_label_values(&[topic, outcome]).inc_by(entries as u64);
     }

@@ -1,8 +1,9 @@
-//! Proxies before one budget, with a real store that is killed, paused, emptied and restored under them. What they have in
-//! flight is summed all the time.
+//! Proxies before one budget, with a real store or a model of one.
 
 mod burst;
+mod faults;
 mod tenants;
+mod traffic;
 
 use std::{
     num::NonZeroU64,
@@ -36,6 +37,7 @@ struct Member {
     admission: Arc<Admission>,
     fleet: Arc<Fleet>,
     metrics: Arc<Metrics>,
+    counts: Arc<SharedCounts>,
 }
 
 impl Member {
@@ -45,16 +47,32 @@ impl Member {
 
     /// Before a budget of this number of queries, with these limits for every tenant.
     fn with(server: &Server, queries: u64, limits: TenantPolicy) -> Self {
-        let store = Store::new(&server.url(), "test", format!("{:016x}", random())).unwrap();
+        Self::by(&server.url(), queries, limits)
+    }
+
+    /// The same with a store at this URL.
+    fn by(url: &str, queries: u64, limits: TenantPolicy) -> Self {
+        let store = Store::new(url, "test", format!("{:016x}", random())).unwrap();
         Self::at(store, queries, limits, (REPLICAS, 100))
     }
 
-    /// At any store, one of so many proxies; of its window so many percent are open without proof.
+    /// At any store, one of this number of proxies; this part of its window, in percent, is open without proof.
     fn at(store: Store, queries: u64, limits: TenantPolicy, (replicas_max, unproven): (u64, u8)) -> Self {
+        Self::before(&["main".into()], store, queries, limits, (replicas_max, unproven))
+    }
+
+    /// The same before each of these backends.
+    fn before(
+        backends: &[Arc<str>],
+        store: Store,
+        queries: u64,
+        limits: TenantPolicy,
+        (replicas_max, unproven): (u64, u8),
+    ) -> Self {
         let sharing =
             Sharing { replicas_max: NonZeroU64::new(replicas_max).unwrap(), leased: replicas_max > 1 };
-        let budget = BackendBudget {
-            name: "main".into(),
+        let budget = |name: &Arc<str>| BackendBudget {
+            name: Arc::clone(name),
             memory: Limit::enforce(BUDGET),
             queries: Limit::enforce(queries),
             slow: SlowLane::default(),
@@ -63,8 +81,8 @@ impl Member {
         };
         let queue = QueuePolicy { wait: Duration::from_secs(30), ..QueuePolicy::default() };
         let default = Arc::new(TenantPolicy { queue, ..limits });
-        let admission =
-            Admission::new(Policy { default, backends: vec![budget], sharing, ..Policy::default() });
+        let backends = backends.iter().map(budget).collect();
+        let admission = Admission::new(Policy { default, backends, sharing, ..Policy::default() });
         let fleet = Arc::new(Fleet::default());
         let settings = Settings {
             url: String::new(),
@@ -75,18 +93,19 @@ impl Member {
             longest_query: Duration::from_secs(2),
         };
         let metrics = Arc::new(Metrics::new(10).unwrap());
+        let counts = Arc::<SharedCounts>::default();
         let subjects = Subjects {
             active: ActiveQueries::new(0, || 0),
             rules: Arc::new(QueryRules::new(Vec::new(), Arc::clone(&metrics), || 0)),
             history: Arc::new(History::new(1)),
-            counts: Arc::default(),
+            counts: Arc::clone(&counts),
             metrics: Arc::clone(&metrics),
             clock: || 0,
         };
         if replicas_max > 1 {
             fleet.join_at(store, format!("{:016x}", random()), &settings, &admission, subjects);
         }
-        Self { admission, fleet, metrics }
+        Self { admission, fleet, metrics, counts }
     }
 
     async fn admit(&self, bytes: u64) -> Result<Admitted, Refusal> {
@@ -107,11 +126,20 @@ async fn admit(admission: &Arc<Admission>, bytes: u64) -> Result<Admitted, Refus
 }
 
 async fn admit_of(admission: &Arc<Admission>, tenant: &str, bytes: u64) -> Result<Admitted, Refusal> {
+    admit_at(admission, "main".into(), tenant, bytes).await
+}
+
+async fn admit_at(
+    admission: &Arc<Admission>,
+    backend: Arc<str>,
+    tenant: &str,
+    bytes: u64,
+) -> Result<Admitted, Refusal> {
     let request = AdmissionRequest {
         payers: [TenantId::new(tenant).unwrap()].into(),
         actor: "actor".into(),
         class: None,
-        backend: "main".into(),
+        backend,
         cost: QueryCost { memory: Estimate::new(bytes, Confidence::UpperBound), ..QueryCost::NOTHING },
         deadline: Instant::now() + Duration::from_secs(30),
         charged: Charged::Nothing,
@@ -203,78 +231,5 @@ async fn every_proxy_takes_the_highest_pressure_of_all_until_it_is_old() {
         assert_eq!(read(&members[0], 0.2), Some(0.2), "its own is not taken for another's");
         assert!(fell.elapsed() < Duration::from_secs(5), "{:?}", fell.elapsed());
         sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Queries of one proxy until it is stopped; counts those that ended.
-async fn work(admission: Weak<Admission>, seed: u64, stop: Arc<AtomicBool>, done: Arc<AtomicU64>) {
-    let mut rng = Rng::with_seed(seed);
-    while !stop.load(Relaxed) {
-        let Some(admission) = admission.upgrade() else { return };
-        let is_light = rng.bool();
-        let bytes = if is_light { rng.u64(1..=2 * MIB) } else { rng.u64(10 * MIB..FIXED) };
-        let admitted = admit(&admission, bytes).await.unwrap();
-        assert!(!is_light || admitted.waited < Duration::from_secs(2), "{:?}", admitted.waited);
-        sleep(Duration::from_millis(rng.u64(5..80))).await;
-        drop(admitted);
-        done.fetch_add(1, Relaxed);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_fault_of_the_store_or_a_proxy_lets_them_pass_the_budget_or_stops_them() {
-    let test = "no_fault_of_the_store_or_a_proxy_lets_them_pass_the_budget_or_stops_them";
-    let Some(mut server) = Server::start(test) else { return };
-    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let mut members: Vec<_> = (0..3).map(|_| Member::join(&server)).collect();
-    let mut workers = JoinSet::new();
-    let mut employ = |member: &Member| {
-        for seed in 0..8 {
-            let admission = Arc::downgrade(&member.admission);
-            workers.spawn(work(admission, seed, Arc::clone(&stop), Arc::clone(&done)));
-        }
-    };
-    members.iter().for_each(&mut employ);
-    let watched: Vec<_> = members.iter().map(|member| Arc::downgrade(&member.admission)).collect();
-    let most = Arc::new(AtomicU64::new(0));
-    let (stopped, highest) = (Arc::clone(&stop), Arc::clone(&most));
-    let observer = tokio::spawn(async move {
-        while !stopped.load(Relaxed) {
-            let live = watched.iter().filter_map(Weak::upgrade);
-            let held: u64 = live.map(|admission| admission.snapshot().backends[0].memory).sum();
-            highest.fetch_max(held, Relaxed);
-            sleep(Duration::from_millis(2)).await;
-        }
-    });
-    let goes_on = async |what: &str, time: Duration| {
-        let before = done.load(Relaxed);
-        sleep(time).await;
-        assert!(done.load(Relaxed) > before + 10, "{what}: nothing runs");
-        assert!(most.load(Relaxed) <= BUDGET, "{what}: {} bytes at once", most.load(Relaxed));
-    };
-    for member in &members {
-        member.until_ready().await;
-    }
-    goes_on("shared", Duration::from_secs(2)).await;
-    assert!(most.load(Relaxed) > BUDGET / 32 + 3 * FIXED, "nothing was leased");
-    server.run("SAVE");
-    std::fs::copy(server.dump_file(), server.dump_file().with_extension("old")).unwrap();
-    server.signal("STOP");
-    goes_on("paused", Duration::from_secs(2)).await;
-    server.signal("CONT");
-    goes_on("resumed", Duration::from_secs(2)).await;
-    server.run("FLUSHALL");
-    goes_on("emptied", Duration::from_secs(2)).await;
-    server.kill();
-    goes_on("killed", Duration::from_secs(2)).await;
-    std::fs::copy(server.dump_file().with_extension("old"), server.dump_file()).unwrap();
-    server.start_again();
-    goes_on("restored from an old dump", Duration::from_secs(2)).await;
-    members.pop();
-    goes_on("without one proxy", Duration::from_secs(2)).await;
-    stop.store(true, Relaxed);
-    observer.await.unwrap();
-    while let Some(outcome) = workers.join_next().await {
-        outcome.unwrap();
     }
 }
