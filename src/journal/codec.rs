@@ -2,7 +2,7 @@
 //!
 //! The order of the fields is the format; [`VERSION`](super::VERSION) changes with it.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, ops::Range, sync::Arc};
 
 use foldhash::fast::FixedState;
 use smallvec::SmallVec;
@@ -35,8 +35,10 @@ const TEXTS: usize = 15;
 pub(super) struct Encoder {
     out: Vec<u8>,
     texts: HashMap<Box<str>, u64, FixedState>,
-    /// The texts of the last record and their places: most of them come again.
-    last: [Option<(Text, u64)>; TEXTS],
+    /// Where in `out` each of these stands, in the order of their places.
+    spans: Vec<Range<usize>>,
+    /// The places of the last record's texts: most of them come again.
+    last: [u64; TEXTS],
     records: u32,
     last_ms: i64,
 }
@@ -55,7 +57,7 @@ impl Encoder {
     /// The bytes of all records so far; the next one begins a new block.
     pub(super) fn take(&mut self) -> (Vec<u8>, u32) {
         self.texts.clear();
-        self.last = Default::default();
+        self.spans.clear();
         self.last_ms = 0;
         (std::mem::take(&mut self.out), std::mem::take(&mut self.records))
     }
@@ -66,7 +68,7 @@ impl Encoder {
         self.last_ms = record.at_ms;
         self.optional(record.took_ms);
         self.optional(record.wait_ms);
-        let texts: [&Text; TEXTS] = [
+        let texts: [&str; TEXTS] = [
             &record.tenant,
             &record.actor,
             &record.class,
@@ -84,12 +86,12 @@ impl Encoder {
             &record.outcome,
         ];
         for (field, text) in texts.into_iter().enumerate() {
-            let last = self.last[field].as_ref().filter(|(last, _)| last == text);
-            if let Some(place) = last.map(|(_, place)| *place) {
-                self.number(place);
+            let last = self.last[field];
+            let span = self.spans.get(last as usize).cloned();
+            if span.is_some_and(|span| self.out[span] == *text.as_bytes()) {
+                self.number(last);
             } else {
-                let place = self.text(text);
-                self.last[field] = Some((text.clone(), place));
+                self.last[field] = self.text(text);
             }
         }
         self.number(u64::from(record.query_is_cut));
@@ -187,6 +189,7 @@ impl Encoder {
         self.texts.insert(text.into(), next);
         self.number(next);
         self.bytes(text.as_bytes());
+        self.spans.push(self.out.len() - text.len()..self.out.len());
         next
     }
 
