@@ -55,7 +55,7 @@ impl Crowd {
         };
         let members = (1..=proxies).map(member).collect();
         let tenant = |number: usize| {
-            let spread = if number / backends % SPREAD == 0 { SPREAD } else { 1 };
+            let spread = if (number / backends).is_multiple_of(SPREAD) { SPREAD } else { 1 };
             let first = Rng::with_seed(number as u64).usize(..proxies);
             Tenant {
                 name: format!("tenant-{number}"),
@@ -77,7 +77,7 @@ impl Crowd {
     }
 
     fn is_busy(backend: usize) -> bool {
-        backend % BUSY_OF == 0
+        backend.is_multiple_of(BUSY_OF)
     }
 
     async fn client(self: Arc<Self>, number: usize) {
@@ -169,7 +169,8 @@ fn fairness(served: &[f64]) -> [f64; 3] {
 }
 
 fn size() -> [usize; 3] {
-    let asked = std::env::var("WEIR_TEST_FLEET").unwrap_or_else(|_| "10,5,500".to_owned());
+    let asked = std::env::var_os("WEIR_TEST_FLEET").map(|asked| asked.into_string().unwrap());
+    let asked = asked.unwrap_or_else(|| "10,5,500".to_owned());
     let numbers: Vec<_> = asked.split(',').map(|number| number.parse().unwrap()).collect();
     numbers.try_into().expect("proxies, backends and tenants")
 }
