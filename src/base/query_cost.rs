@@ -59,7 +59,7 @@ impl Estimate {
         Self::new(value, Confidence::Exact)
     }
 
-    /// Nobody looked, since the query is refused whatever the number is.
+    /// Nobody looked, since the query is refused for any number.
     pub const UNPRICED: Self = Self::new(0, Confidence::Assumed);
 
     /// The number; `None` where nobody counted, which is `u64::MAX` or [`Self::UNPRICED`] inside.

@@ -303,7 +303,7 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         needs
     }
 
-    /// Text, steps, range, selectors: limits that are passed whatever the selectors match.
+    /// Text, steps, range, selectors: limits that are passed with any matches.
     fn exceeds_by_shape(&self) -> bool {
         (self.verdict)(&self.unpriced().cost) == Verdict::Exceeded
     }
@@ -423,7 +423,7 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
         self.subject.price(&known)
     }
 
-    /// The counts so far refuse the query, whatever else it reads.
+    /// The counts so far refuse the query, without the rest.
     fn is_refused_anyway(&self) -> bool {
         let is_counted = |known: &SeriesKnowledge| {
             known.source == Source::Probe || known.series.confidence == Confidence::Exact

@@ -10,7 +10,7 @@ use crate::{
     series::METRIC_NAME,
 };
 
-/// Series that end like this are floats, whatever their metric is: counters, and the parts of a classic histogram.
+/// Series that end like this are floats, in a metric of any type: counters, and the parts of a classic histogram.
 const FLOAT_SUFFIXES: [&str; 4] = ["_total", "_bucket", "_sum", "_count"];
 /// The label of a classic histogram's buckets.
 const BUCKET: &str = "le";

@@ -20,7 +20,7 @@ pub struct Subject<'a> {
     pub shape: &'a Shape,
     /// It lists label sets and reads no samples.
     pub listing: bool,
-    /// Nothing in it could be read: its selector stands for whatever it reads.
+    /// Nothing in it could be read: its selector stands for all that it may read.
     pub opaque: bool,
     /// How it may be split, and the bytes beyond which it is.
     pub split: Option<(&'a QuerySplit, u64)>,

@@ -1,4 +1,4 @@
-//! The price of a query node by node, as the estimate has it: for whoever wants to know what makes a query expensive.
+//! The price of a query node by node, as the estimate has it: it shows the expensive part of a query.
 
 use super::{Estimated, LabelTable, Model, estimate::leaf, interpret};
 use crate::{

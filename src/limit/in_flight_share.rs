@@ -41,7 +41,7 @@ pub(super) struct InFlightShare {
 impl InFlightShare {
     pub(super) fn new(limit: InFlight, sharing: Sharing) -> Self {
         let [memory, queries] = [limit.memory, limit.queries].map(|limit| limit.enforced().unwrap_or(0));
-        // One query always runs at each proxy, whatever the store says.
+        // One query always runs at each proxy, under any lease.
         let (bytes, pool_bytes) = fractions::divide(memory, sharing, fractions::TENTH, 0);
         let (queries, pool_queries) = fractions::divide(queries, sharing, fractions::HALF, 1);
         Self {

@@ -166,7 +166,7 @@ impl Budget {
         Open { memory: self.memory.enforced().map(part), slots: Some(slots) }
     }
 
-    /// The whole capacity of this proxy's lane, whatever the window is.
+    /// The whole capacity of this proxy's lane, behind any window.
     pub(super) fn whole(&self, lane: Lane) -> Open {
         let (memory, slots) = (self.memory.enforced(), self.queries.enforced());
         match lane {

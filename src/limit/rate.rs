@@ -286,7 +286,7 @@ impl Buckets {
         }
     }
 
-    /// How long after the last use both are full again, whatever was taken.
+    /// How long after the last use both are full again, after any use.
     pub(super) fn refill(&self) -> Duration {
         let per = |bucket: &Option<Bucket>| bucket.as_ref().map_or(Duration::ZERO, |bucket| bucket.rate.per);
         // The debt is forgotten with the account, so it keeps the account until it is paid.

@@ -36,7 +36,7 @@ pub struct AdmissionRequest {
     pub deadline: Instant,
     /// The part that was already counted towards the rates.
     pub charged: Charged,
-    /// It runs in the slow lane, whatever it costs.
+    /// It runs in the slow lane, at any cost.
     pub slow: bool,
     /// The caller's own number of the query, given back in a [`Snapshot`](super::Snapshot).
     pub tag: u64,

@@ -1,4 +1,4 @@
-//! The accounts of tenants: bounded, whatever names come from the wire.
+//! The accounts of tenants: bounded, for any names from the wire.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -66,7 +66,7 @@ impl TenantAccount {
         }
     }
 
-    /// Charges a query that runs in its lane; `light` is a property of the query, whatever lane it draws on.
+    /// Charges a query that runs in its lane; `light` is a property of the query, in either lane.
     pub(super) fn charge(&mut self, charge: &Charge, now: Instant) {
         self.used.add(charge.bytes);
         if !charge.light {

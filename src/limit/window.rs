@@ -4,7 +4,7 @@
 //! milliseconds, and no sign of distress comes in time. So the window starts at a part of the budget. It grows by the
 //! bytes of heavy queries that completed (slow start), and by one step for each window of completed bytes after a cut
 //! (congestion avoidance), as long as at least half of it is in use (RFC 7661). Distress that is seen while heavy
-//! queries run cuts it by a factor. Whatever it is, one heavy query may always run.
+//! queries run cuts it by a factor. At any size of it one heavy query may run.
 //!
 //! Proxies that lease of one budget have one window over all of them: each grows and cuts its own copy, and the store of
 //! leases adds the growths and passes the cuts on. So one proxy's proof is everybody's.

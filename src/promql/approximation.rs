@@ -24,7 +24,7 @@ const REACH_MAX_MS: u64 = 100 * 365 * 86_400_000;
 const EVERYTHING: &str = r#"{__name__=~".+"}"#;
 /// Followed by a list of labels.
 const GROUPING: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
-/// No metrics, whatever follows.
+/// No metrics, in any position.
 const WORDS: [&str; 15] = [
     "and",
     "or",

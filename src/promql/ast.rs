@@ -1,7 +1,7 @@
 //! The syntax tree, in an arena.
 //!
 //! Children come before their parents in [`Ast::nodes`], so a walk in index order sees every operand before its
-//! operator, and neither a walk nor a drop recurses, whatever the nesting.
+//! operator, and neither a walk nor a drop recurses, at any nesting.
 
 use std::sync::{Arc, OnceLock};
 

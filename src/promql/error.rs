@@ -26,7 +26,7 @@ pub enum Reason {
     Malformed,
     /// It calls a function that there is not, or not yet here: the database may know it.
     UnknownFunction,
-    /// Beyond one of the [`Limits`](super::Limits), whatever it may mean.
+    /// Beyond one of the [`Limits`](super::Limits).
     Limit(Part, u64),
 }
 

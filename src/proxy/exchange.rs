@@ -49,7 +49,7 @@ pub(super) struct Exchange<S> {
 #[derive(Debug)]
 pub(super) struct Common {
     pub(super) shared: Arc<Shared>,
-    /// The settings that hold for this query to its end, whatever is reloaded meanwhile.
+    /// The settings that hold for this query to its end, across reloads.
     pub(super) config: Arc<ConfigSnapshot>,
     /// Method, target below the backend's URL, and the headers that go on, until they are taken for that.
     pub(super) head: Parts,

@@ -49,7 +49,7 @@ pub(super) type Stack =
 pub(super) fn stack(shared: &Arc<Shared>) -> Stack {
     let admission = &shared.pricing.admission;
     ServiceBuilder::new()
-        // Request -> Response, whatever happens below: one log line, one place that makes errors.
+        // Request -> Response, after any failure below: one log line, one place that makes errors.
         .layer(RespondLayer)
         // Request -> Exchange<Identified>: endpoint, tenant, class, backend.
         .layer(IdentifyLayer(Arc::clone(shared)))

@@ -100,7 +100,7 @@ impl Beyond {
     }
 }
 
-/// The text of a query: the same, whatever its layout.
+/// The text of a query: the same in any layout.
 #[derive(Clone, Debug)]
 struct ExactText {
     /// White space around it taken off.

@@ -30,7 +30,7 @@ const LIMIT_SUPPORT_TTL: Duration = Duration::from_secs(600);
 /// The first Prometheus whose `/api/v1/series` obeys `limit`.
 const SERIES_LIMIT_SINCE: (u64, u64) = (2, 51);
 /// Up to here VictoriaMetrics lists series in 30 ms, and surely lists them all: its own limit is 30,000. Its statistics
-/// take a millisecond whatever the selector, and were measured to count 2 to 4 % too many.
+/// take a millisecond for any selector, and were measured to count 2 to 4 % too many.
 pub(super) const VICTORIA_LISTS_CHEAPLY: u64 = 25_000;
 /// The time that Mimir's ingesters, which count, surely still hold.
 const MIMIR_RECENT_MS: i64 = 12 * 3_600_000;
@@ -135,7 +135,7 @@ impl Backend {
         Ok((series, bytes))
     }
 
-    /// The statistics of the window's last day first, a matter of a millisecond whatever the selector. They count a few
+    /// The statistics of the window's last day first, a matter of a millisecond for any selector. They count a few
     /// percent too many: series are listed where that or the other days of the window matter.
     async fn count_on_victoria(
         &self,

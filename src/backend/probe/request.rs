@@ -22,7 +22,7 @@ pub struct ProbeRequest<'a> {
     pub metric: Option<&'a str>,
     /// The time in which it is read.
     pub window: TimeRange,
-    /// A count may stop here: more series are refused, whatever their number.
+    /// A count may stop here: more series are refused, in any number.
     pub limit: u64,
     /// A number of series up to which no limit is in doubt: the count of a longer window is enough then.
     pub enough: u64,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::backend::{ProbeSettings, endpoint::Endpoint};
 
-/// Most probes at a time, whatever is configured.
+/// Most probes at a time, under any configuration.
 const CONCURRENCY_MAX: u32 = 1_024;
 /// Bytes that all probes of a backend may make it hold at a time; a larger one comes alone.
 const PROBES_BYTES_MAX: u64 = 64 << 20;

@@ -114,7 +114,7 @@ const REMOTE_CHUNKS: Engine = Engine {
     ..PROMETHEUS
 };
 
-/// Its remote read collects every sample, whatever the request says (`pkg/querier/remote_read.go`).
+/// Its remote read collects every sample, for any request (`pkg/querier/remote_read.go`).
 const CORTEX: Engine = Engine { streams_reads: false, ..REMOTE_CHUNKS };
 
 /// M3's coordinator runs Prometheus' engine of 2021 after it has decoded every sample; its nodes clone and encode tags.

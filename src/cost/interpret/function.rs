@@ -150,7 +150,7 @@ impl Interpreter<'_> {
         self.each_apart(args, steps, values.min(domain))
     }
 
-    /// The same, whatever values the argument has.
+    /// The same, for any values of the argument.
     fn each_apart(&self, args: &[NodeId], steps: u64, values: u64) -> Priced {
         let value = args.first().map_or(Value::one(steps), |arg| self.value(*arg).floats(steps));
         let value = Value { distinct: value.distinct.min(values), domain: values, ..value };

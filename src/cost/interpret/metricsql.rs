@@ -92,7 +92,7 @@ impl Interpreter<'_> {
             longest: value.longest.saturating_add(written),
             ..value
         };
-        // VictoriaMetrics folds a rollup of windows series by series, whatever it computes.
+        // VictoriaMetrics folds a rollup of windows series by series, for any function.
         let is_rollup = args.iter().any(|arg| self.ty(*arg) == ValueType::Matrix);
         let traversal = if is_rollup { Traversal::Windows } else { Traversal::All };
         self.produce(traversal, self.operands(args, traversal), value, times(STRING_COPIES, value.longest))

@@ -72,7 +72,7 @@ fn a_query_is_priced_by_all_of_its_nodes() {
     }
 }
 
-/// Cortex collects every sample whatever the request says, and was taken to stream them.
+/// Cortex collects every sample for any request, and was taken to stream them.
 #[test]
 fn cortex_streams_no_remote_read() {
     let mut read = shape("m[6h]", EvalTimes::instant(NOW));

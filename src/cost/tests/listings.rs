@@ -36,7 +36,7 @@ fn mib(shape: &Shape, known: &[SeriesKnowledge], table: Option<&LabelTable>, kin
     estimate(shape, &Knowledge { series: known, table, entry_bytes: None }, &model(kind)).cost.memory.value
 }
 
-/// Label sets were taken for 320 bytes whatever they are: 44 MiB for the 653 of the first.
+/// Label sets were taken for 320 bytes at any length: 44 MiB for the 653 of the first.
 #[test]
 fn long_label_sets_are_priced_by_their_length() {
     for (query, live_mib) in [

@@ -245,7 +245,7 @@ impl Crowd {
         }
     }
 
-    /// All leave. A query that fits the budget runs within the stated time then, whatever came before.
+    /// All leave. A query that fits the budget runs within the stated time then, after any load.
     async fn leave(&mut self) {
         self.waiting.clear();
         self.running.clear();

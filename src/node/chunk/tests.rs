@@ -155,7 +155,7 @@ fn random_series_come_back() {
     }
 }
 
-/// Whatever the bytes, decoding ends, within the bound, and leaves the columns alone on an error.
+/// Decoding of any bytes ends, within the bound, and leaves the columns alone on an error.
 fn survive(bytes: &[u8]) {
     let (mut times, mut values) = (vec![7], vec![7.0]);
     match decode_into(bytes, &mut times, &mut values) {

@@ -42,7 +42,7 @@ impl<T> Listing<T> {
     }
 }
 
-/// The series that a list is made from: those that satisfy any of its selectors, whatever their samples.
+/// The series that a list is made from: those that satisfy any of its selectors, with samples or without.
 #[derive(Clone, Debug)]
 pub struct Candidates(RoaringBitmap);
 

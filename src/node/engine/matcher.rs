@@ -44,7 +44,7 @@ impl Matchers {
         self.0.iter().all(|m| m.matches(labels.get(&m.name)))
     }
 
-    /// Whether one string satisfies all matchers, whatever label they name.
+    /// Whether one string satisfies all matchers, of any label.
     pub(super) fn accept(&self, value: &str) -> bool {
         self.0.iter().all(|m| m.matches(value))
     }

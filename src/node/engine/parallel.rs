@@ -2,7 +2,7 @@
 //!
 //! Operators that look at one series at a time are applied to batches of series between the selector and the operator
 //! that pulls from them. Threads read batches ahead; the operator takes them in the order of the series, so that it
-//! adds up the same numbers in the same order whatever the number of threads.
+//! adds up the same numbers in the same order with any number of threads.
 
 use std::{collections::BTreeMap, sync::Arc, thread};
 

@@ -31,7 +31,7 @@ pub enum Refusal {
     TooFarAhead,
     /// Its series is new, and the limit on series is reached.
     SeriesLimit,
-    /// Its series cannot be stored, whatever the sample.
+    /// Its series cannot be stored, with any sample.
     Series,
 }
 

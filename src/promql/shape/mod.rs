@@ -107,7 +107,7 @@ pub struct Shape {
     pub steps: u64,
     /// Seconds that the query spans, rounded up; 0 without selectors: the time between its first and its last
     /// evaluation, offsets included, or the longest that one evaluation reaches back over ranges and subqueries,
-    /// the longer one. So a graph of 31 days spans 31 days, whatever ranges it reads.
+    /// the longer one. So a graph of 31 days spans 31 days, with any ranges in it.
     pub range_seconds: u64,
     /// Names of the functions called, sorted, each once.
     pub functions: Vec<&'static str>,

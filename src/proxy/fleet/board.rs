@@ -238,7 +238,7 @@ impl Board {
     ) -> bool {
         let said = answers.as_ref().map(|_| ()).map_err(Clone::clone);
         for waiting in exchange.waiting {
-            // Whoever does not wait any more has been answered.
+            // A caller that waits no more has been answered.
             let _ = waiting.send(said.clone());
         }
         let Ok(answers) = answers else {

@@ -153,7 +153,7 @@ pub struct AnswerMeter {
 }
 
 impl AnswerMeter {
-    /// A meter that calls `on_end` exactly once, whatever becomes of the answer.
+    /// A meter that calls `on_end` exactly once, at any end of the answer.
     pub fn new(limits: MeterLimits, on_end: OnEnd) -> Self {
         Self::reporting_to(Arc::default(), limits, on_end)
     }

@@ -1,4 +1,4 @@
-//! The end of a query: its permit goes back, its cost is counted and learned. Once, whatever the end.
+//! The end of a query: its permit goes back, its cost is counted and learned. Once, at any end.
 
 use std::sync::Arc;
 

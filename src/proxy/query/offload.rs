@@ -1,4 +1,4 @@
-//! Long texts are read on a thread beside the workers, one at a time: whatever a megabyte of text takes, the other connections
+//! Long texts are read on a thread beside the workers, one at a time: while a megabyte of text is read, the other connections
 //! of its worker do not wait for it.
 
 use std::{panic::resume_unwind, sync::Arc};

@@ -94,7 +94,7 @@ impl Replay {
         let Some(reading) = self.read(record, owner) else {
             let Some(priced) = &record.priced else { return unknown };
             return match self.judge(owner, &priced.cost) {
-                // A limit on the shape alone refuses it, whatever it reads.
+                // A limit on the shape alone refuses it, for any series.
                 Ok(_) if !is_complete(priced) => unknown,
                 judged => replayed(record, owner, judged, priced.cost),
             };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// Neighbouring sizes differ by this factor at most: 2 %.
 const STEP: f64 = 1.02;
-/// The share of the queries that is ordinary whatever they cost.
+/// The share of the queries that is ordinary at any cost.
 const ORDINARY: f64 = 0.99;
 /// How many times the one before a number is that no longer belongs to it.
 const GAP: f64 = 2.0;

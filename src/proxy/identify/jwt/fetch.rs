@@ -13,7 +13,7 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
-/// Shortest time between two fetches, whatever tokens name.
+/// Shortest time between two fetches, for any tokens.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// Where keys are fetched.
