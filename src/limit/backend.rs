@@ -149,8 +149,8 @@ impl Backend {
         let heavy = self.heavy.used.and(self.stalled);
         let used = Amount { bytes: heavy.bytes(), queries: self.heavy.used.queries };
         let (waiting, tenants) = self.heavy.queue.waiting();
-        let first = self.heavy.queue.first().zip(self.heavy.queue.turn_since());
-        let first = first.map(|(first, since)| (since.elapsed(), first.charge.bytes));
+        let first = self.heavy.queue.first_turn();
+        let first = first.map(|(since, first)| (since.elapsed(), first.charge.bytes));
         // More than the window lets run is of no use, but for one query that runs alone.
         let useful = self.window.bytes().max(used.bytes).max(first.map_or(0, |(_, bytes)| bytes));
         let wants = used.plus(waiting).min(Amount { bytes: useful, queries: u64::MAX });

@@ -20,7 +20,7 @@ use crate::base::share::{Amount, Demand};
 pub(super) struct Backlog {
     pub(super) all: Usage,
     pub(super) heavy: Usage,
-    /// When the first came, and its bytes.
+    /// Since when the first has waited for its turn, and its bytes.
     pub(super) first: Option<(Instant, u64)>,
 }
 

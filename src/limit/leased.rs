@@ -10,7 +10,6 @@ use super::{
     in_flight_share::Backlog,
     lane::Lane,
     policy::Rate,
-    queue::Queue,
     quota::{QuotaDemand, QuotaLease, QuotaUse},
     state::State,
 };
@@ -162,15 +161,23 @@ impl State {
     fn backlogs(&self) -> HashMap<usize, Backlog> {
         let mut all: HashMap<usize, Backlog> = HashMap::new();
         let queues = self.backends.iter().flat_map(|backend| Lane::ALL.map(|lane| &backend.lane(lane).queue));
-        for waiter in queues.flat_map(Queue::iter) {
-            let (this, bytes) = ((waiter.asked, waiter.charge.bytes), waiter.charge.bytes);
-            for tenant in &waiter.charge.payers {
-                let backlog = all.entry(*tenant).or_default();
-                backlog.all.add(bytes);
-                if !waiter.charge.light {
-                    backlog.heavy.add(bytes);
+        for queue in queues {
+            for waiter in queue.iter() {
+                for tenant in &waiter.charge.payers {
+                    let backlog = all.entry(*tenant).or_default();
+                    backlog.all.add(waiter.charge.bytes);
+                    if !waiter.charge.light {
+                        backlog.heavy.add(waiter.charge.bytes);
+                    }
                 }
-                backlog.first = Some(backlog.first.map_or(this, |first| first.min(this)));
+            }
+            // In the order of the backend's lease: with another, each of two proxies could hold the lease that the other needs.
+            for (since, first) in queue.turns() {
+                let this = (since, first.charge.bytes);
+                for tenant in &first.charge.payers {
+                    let backlog = all.entry(*tenant).or_default();
+                    backlog.first = Some(backlog.first.map_or(this, |first| first.min(this)));
+                }
             }
         }
         all

@@ -126,6 +126,12 @@ struct Offer {
 }
 
 impl SubQueue {
+    /// Its next waiter, and since when that has waited for this turn: a query of it ran last then, or the waiter came.
+    fn next(&self) -> Option<(Instant, &Waiter)> {
+        let first = self.flows.iter().min_by_key(|flow| flow.turn())?.waiters.front()?;
+        Some((self.served.map_or(first.asked, |served| served.max(first.asked)), first))
+    }
+
     /// When the turn of its next query is.
     fn next_turn(&self) -> u128 {
         let first = self.flows.iter().min_by_key(|flow| flow.turn());
@@ -378,18 +384,18 @@ impl Queue {
 
     /// The next waiter if the backend had room; `None` when nobody waits for it.
     pub(super) fn first(&self) -> Option<&Waiter> {
-        self.next().map(|(_, first)| first)
+        self.first_turn().map(|(_, first)| first)
     }
 
-    /// Since when the tenant of that one has waited for this turn: a query of it ran last then, or it came.
-    pub(super) fn turn_since(&self) -> Option<Instant> {
-        self.next().map(|(queue, first)| queue.served.map_or(first.asked, |served| served.max(first.asked)))
-    }
-
-    fn next(&self) -> Option<(&SubQueue, &Waiter)> {
+    /// The same, and since when it has waited for its turn.
+    pub(super) fn first_turn(&self) -> Option<(Instant, &Waiter)> {
         let (_, key) = self.order.first()?;
-        let queue = self.queues.get(key)?;
-        Some((queue, queue.flows.iter().min_by_key(|flow| flow.turn())?.waiters.front()?))
+        self.queues.get(key)?.next()
+    }
+
+    /// The next waiter of every sub-queue, and since when it has waited for its turn, in no order.
+    pub(super) fn turns(&self) -> impl Iterator<Item = (Instant, &Waiter)> {
+        self.queues.values().filter_map(SubQueue::next)
     }
 
     /// A query that was popped runs.
