@@ -113,6 +113,8 @@ struct SubQueue {
     flows: Vec<Flow>,
     /// When a query of it ran last.
     served: Option<Instant>,
+    /// It was parked: its next query keeps its turn, and the others earn none for that time.
+    late: bool,
 }
 
 /// The best candidate of one sub-queue.
@@ -268,7 +270,11 @@ impl Queue {
         }
         let (turn, key, flow) = chosen.or(last)?;
         self.clock = self.clock.max(turn);
-        let waiter = self.queues.get_mut(&key)?.take(flow)?;
+        let queue = self.queues.get_mut(&key)?;
+        let waiter = queue.take(flow)?;
+        if std::mem::take(&mut queue.late) {
+            queue.start = queue.start.max(self.clock);
+        }
         self.len -= 1;
         self.put_in_order(&key);
         Some(waiter)
@@ -323,13 +329,13 @@ impl Queue {
         all.queues.into_values().flat_map(|queue| queue.flows).flat_map(|flow| flow.waiters)
     }
 
-    /// A tenant got room: its parked sub-queues are looked at again. While they were parked they earned no turns.
+    /// A tenant got room: its parked sub-queues are looked at again, each at the turn that it had.
     pub(super) fn unpark(&mut self, tenant: usize) {
         let of_tenant = self.parked.range((tenant, first_key())..).take_while(|(of, _)| *of == tenant);
         let keys: Vec<_> = of_tenant.map(|(_, key)| key.clone()).collect();
         for key in keys {
             if let Some(queue) = self.queues.get_mut(&key) {
-                queue.start = queue.start.max(self.clock);
+                queue.late = true;
             }
             self.put_in_order(&key);
         }
