@@ -78,7 +78,7 @@ impl Admission {
         self.change(|state, now, ready| {
             if let Some(slot) = state.tenants.find(tenant) {
                 state.tenants.get_mut(slot).in_flight.lease(leased, until);
-                state.unpark_tenant(slot);
+                state.unpark_tenant(slot, true);
                 *ready = state.dispatch(now);
             }
         });

@@ -113,7 +113,7 @@ struct SubQueue {
     flows: Vec<Flow>,
     /// When a query of it ran last.
     served: Option<Instant>,
-    /// It was parked: its next query keeps its turn, and the others earn none for that time.
+    /// It waited for its tenant's lease: its next query keeps its turn, and the others earn none for that time.
     late: bool,
 }
 
@@ -329,13 +329,18 @@ impl Queue {
         all.queues.into_values().flat_map(|queue| queue.flows).flat_map(|flow| flow.waiters)
     }
 
-    /// A tenant got room: its parked sub-queues are looked at again, each at the turn that it had.
-    pub(super) fn unpark(&mut self, tenant: usize) {
+    /// A tenant got room: its parked sub-queues are looked at again. While they were parked they earned no turns; one that
+    /// waited for a lease alone keeps the turn that it had.
+    pub(super) fn unpark(&mut self, tenant: usize, by_lease: bool) {
         let of_tenant = self.parked.range((tenant, first_key())..).take_while(|(of, _)| *of == tenant);
         let keys: Vec<_> = of_tenant.map(|(_, key)| key.clone()).collect();
         for key in keys {
             if let Some(queue) = self.queues.get_mut(&key) {
-                queue.late = true;
+                if by_lease {
+                    queue.late = true;
+                } else {
+                    queue.start = queue.start.max(self.clock);
+                }
             }
             self.put_in_order(&key);
         }
@@ -343,7 +348,7 @@ impl Queue {
 
     /// The slow lane got room.
     pub(super) fn unpark_slow(&mut self) {
-        self.unpark(SLOW_LANE);
+        self.unpark(SLOW_LANE, false);
     }
 
     /// Gives a sub-queue the place that its next query has now; an empty one goes.

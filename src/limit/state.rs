@@ -428,15 +428,15 @@ impl State {
                 self.backends[charge.backend].lane_mut(lane).queue.unpark_slow();
             }
         }
-        charge.payers.iter().for_each(|tenant| self.unpark_tenant(*tenant));
+        charge.payers.iter().for_each(|tenant| self.unpark_tenant(*tenant, false));
     }
 
-    /// A tenant got room, at every backend.
-    pub(super) fn unpark_tenant(&mut self, tenant: usize) {
+    /// A tenant got room, at every backend, of its limits or by a lease.
+    pub(super) fn unpark_tenant(&mut self, tenant: usize, by_lease: bool) {
         if self.tenants.get(tenant).waiting > 0 {
             for backend in &mut self.backends {
-                backend.lane_mut(Lane::Light).queue.unpark(tenant);
-                backend.lane_mut(Lane::Heavy).queue.unpark(tenant);
+                backend.lane_mut(Lane::Light).queue.unpark(tenant, by_lease);
+                backend.lane_mut(Lane::Heavy).queue.unpark(tenant, by_lease);
             }
         }
     }
