@@ -82,6 +82,15 @@ impl SoftHit {
         let (name, seen) = (self.limit, self.observed);
         let observed = name.show(seen.value);
         if matches!(name, LimitName::QuotaQueries | LimitName::QuotaSamples) {
+            if seen.value <= self.max {
+                return format!(
+                    "this proxy has no lease on the rest of the quota of tenant `{}`: {} {}; the query runs in the slow lane ({})",
+                    self.tenant,
+                    name.show(self.max),
+                    name.noun(),
+                    name.id()
+                );
+            }
             let over = self
                 .refused_over
                 .map_or_else(String::new, |max| format!(" Over {} they are refused.", name.show(max)));

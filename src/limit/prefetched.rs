@@ -8,7 +8,7 @@ use super::tumbling_window::TumblingWindow;
 use crate::base::share::TokenDemand;
 
 /// Time between two requests for tokens that cannot wait for the next round.
-const ASK_EVERY: Duration = Duration::from_millis(100);
+pub(super) const ASK_EVERY: Duration = Duration::from_millis(100);
 /// Seconds of use that are fetched ahead: one until the next round, and one for a store that is slow.
 const AHEAD: u64 = 2;
 

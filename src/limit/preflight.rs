@@ -94,7 +94,9 @@ impl State {
         }
         let clock = self.tenants.clock;
         for (slot, tenant) in payers.iter().zip(&request.payers) {
-            let over = self.tenants.get_mut(*slot).quotas.over(request.cost.samples.value, clock, now);
+            let quotas = &mut self.tenants.get_mut(*slot).quotas;
+            let over = quotas.over(request.cost.samples.value, clock, now);
+            self.round_wanted |= quotas.are_due(now);
             soft = soft.or(enforce_quotas(&over, request.cost.samples, tenant, shadow)?);
         }
         Ok(soft)

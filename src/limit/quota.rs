@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{
     fractions,
     policy::{Mode, Rate, RateLimit, Rates, Sharing},
+    prefetched::ASK_EVERY,
     rate::Over,
     tumbling_window::TumblingWindow,
 };
@@ -19,6 +20,8 @@ use crate::base::share::{Amount, Demand, TokenKind};
 
 /// Seconds of use that are leased ahead: one until the next round, and one for a store that is slow.
 const AHEAD: u64 = 2;
+/// When a query that lacks only its lease is to come again: the next round is there by then.
+const NEXT_ROUND: Duration = Duration::from_secs(1);
 
 /// The wall clock, by the monotonic one, which tests can stop.
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +145,14 @@ struct Quota {
     lately: TumblingWindow<u64>,
     /// The most that a query lacked of late.
     lacked: TumblingWindow<u64>,
+    /// The largest request in this window, admitted or not: the least that is leased ahead.
+    largest: u64,
+    /// Needed at the last round, also beyond the pool, and whether the store had less.
+    wanted: u64,
+    is_short: bool,
+    /// Less than the largest request is left of the lease, and when a round was asked for.
+    is_low: bool,
+    asked: Option<Instant>,
 }
 
 impl Quota {
@@ -163,6 +174,11 @@ impl Quota {
             until: None,
             lately: TumblingWindow::default(),
             lacked: TumblingWindow::default(),
+            largest: 0,
+            wanted: 0,
+            is_short: pool == 0,
+            is_low: false,
+            asked: None,
         })
     }
 
@@ -171,6 +187,7 @@ impl Quota {
         let (window, ends) = clock.window(self.rate.per, now);
         if window != self.window {
             (self.window, self.used, self.others, self.leased, self.until) = (window, 0, 0, 0, None);
+            (self.largest, self.is_short) = (0, self.pool == 0);
         }
         ends
     }
@@ -185,16 +202,40 @@ impl Quota {
             return Room::None(Over::Never);
         }
         let (used, here) = (self.used.saturating_add(amount), self.fixed.saturating_add(self.leased(now)));
+        self.largest = self.largest.max(amount);
+        self.is_low = self.needs_lease(used) && used.saturating_add(self.largest) > here;
         if used <= here {
             return Room::Within;
         }
         let lacked = self.lacked.at(now);
         *lacked = (used - here).max(*lacked);
         if used <= here.saturating_add(self.grace) {
-            Room::Slow
-        } else {
-            Room::None(Over::NotYet(ends.saturating_duration_since(now)))
+            return Room::Slow;
         }
+        let left = ends.saturating_duration_since(now);
+        Room::None(Over::NotYet(if self.is_spent(used) { left } else { left.min(NEXT_ROUND) }))
+    }
+
+    /// Whether no lease can bring this use, as far as known: of the fixed parts of others the store lends nothing.
+    fn is_spent(&self, used: u64) -> bool {
+        let all = used.saturating_add(self.others);
+        all > self.rate.count.get() || (self.is_short && all > self.fixed.saturating_add(self.pool))
+    }
+
+    /// Whether this use calls for a lease: half of the fixed part is used, or the largest request does not fit beside it.
+    fn needs_lease(&self, used: u64) -> bool {
+        used > self.fixed / 2 || used.saturating_add(self.largest) > self.fixed
+    }
+
+    /// Whether a lease is needed before the next round. A pool that had less than was asked for is not asked sooner.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.is_low
+            && !self.is_short
+            && self.asked.is_none_or(|at| now.saturating_duration_since(at) >= ASK_EVERY);
+        if is_due {
+            self.asked = Some(now);
+        }
+        is_due
     }
 
     fn debit(&mut self, amount: u64, now: Instant) {
@@ -218,17 +259,17 @@ impl Quota {
         let most = |both: [u64; 2]| both.into_iter().max().unwrap_or(0);
         let (lately, lacked) = (most(self.lately.both(now)), most(self.lacked.both(now)));
         let held = self.used.saturating_sub(self.fixed).min(self.pool);
-        let is_low = self.used > self.fixed / 2;
-        if self.pool == 0 || !(is_low || lacked > 0 || self.until.is_some()) {
+        if self.pool == 0 || !(self.needs_lease(self.used) || lacked > 0 || self.until.is_some()) {
             return None;
         }
-        let ahead = self.used.saturating_add(lately.saturating_mul(AHEAD)).saturating_sub(self.fixed);
+        let ahead = lately.saturating_mul(AHEAD).max(self.largest);
+        let ahead = self.used.saturating_add(ahead).saturating_sub(self.fixed);
         let claim = if lacked > 0 { (1, held.saturating_add(lacked).min(self.pool)) } else { (0, 0) };
         let wants = ahead.max(held).max(claim.1).min(self.pool);
         if wants == 0 && self.until.is_none() {
             return None;
         }
-        self.leased = self.leased(now).min(held);
+        (self.leased, self.wanted) = (self.leased(now).min(held), ahead);
         let [held, wants] = [held, wants].map(|bytes| Amount { bytes, queries: 0 });
         Some((ends, Demand { held, wants, claim, weight: 1 }))
     }
@@ -306,12 +347,17 @@ impl Quotas {
         [&self.queries, &self.samples].into_iter().flatten().any(is_used)
     }
 
-    /// Whether more than the fixed part of one was used.
+    /// Whether more than the fixed part of one was used, or is leased.
     pub(super) fn exceed_fixed_part(&self) -> bool {
         [&self.queries, &self.samples]
             .into_iter()
             .flatten()
-            .any(|quota| quota.used > quota.fixed && quota.pool > 0)
+            .any(|quota| (quota.used > quota.fixed && quota.pool > 0) || quota.until.is_some())
+    }
+
+    /// Whether a lease is needed before the next round.
+    pub(super) fn are_due(&mut self, now: Instant) -> bool {
+        self.each().fold(false, |due, (_, quota)| quota.is_due(now) || due)
     }
 
     /// Draws the leases in to what was used. Gives the demands of quotas of which more than the fixed part is needed.
@@ -339,7 +385,9 @@ impl Quotas {
             // Used is used: no less than what was held when it was asked for.
             quota.leased = lease.leased.max(quota.leased);
             quota.until = (lease.leased > 0).then_some(lease.until);
-            quota.others = lease.others.unwrap_or(quota.others);
+            if let Some(others) = lease.others {
+                (quota.others, quota.is_short) = (others, lease.leased < quota.wanted);
+            }
         }
     }
 
@@ -433,7 +481,11 @@ mod tests {
         let until = now + Duration::from_secs(5);
         (quota.leased, quota.until) = (610, Some(until));
         assert_eq!(quota.room(540, clock, now), Room::Within);
-        assert_eq!(quota.room(540, clock, until), Room::None(Over::NotYet(Duration::from_secs(2_995))));
+        assert_eq!(
+            quota.room(540, clock, until),
+            Room::None(Over::NotYet(NEXT_ROUND)),
+            "it lacks a lease only"
+        );
         assert_eq!(wants(&mut quota, until).held, amount(70), "all that was used stays leased");
         assert_eq!(quota.leased(until), 0);
     }

@@ -244,6 +244,9 @@ impl Refusal {
             LimitName::QuotaQueries | LimitName::QuotaSamples if self.kind == ErrorKind::LimitExceeded => {
                 format!("the query needs {seen}, more than the whole quota of {scope}: {max}")
             }
+            LimitName::QuotaQueries | LimitName::QuotaSamples if self.observed.value <= self.max => {
+                format!("this proxy has no lease on the rest of the quota of {scope}: {max} {what}")
+            }
             LimitName::QuotaQueries | LimitName::QuotaSamples => {
                 format!("{scope} has used its quota of {max} {what}")
             }

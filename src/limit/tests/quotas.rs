@@ -132,3 +132,102 @@ async fn one_of_several_proxies_leases_a_quota_ahead_and_knows_what_the_others_u
     let (_, all) = admission.quotas_used().remove(0);
     assert_eq!((all.own, all.all), (680, 5_680));
 }
+
+/// Proxies that lease a tenant's quota, and their store: it lends what no other proxy was lent.
+struct LeasedFleet {
+    proxies: Vec<Arc<Admission>>,
+    lent: Vec<u64>,
+}
+
+impl LeasedFleet {
+    fn of_two(change: impl Fn(&mut Rates)) -> Self {
+        let sharing = Sharing { replicas_max: NonZeroU64::new(2).unwrap(), leased: true };
+        let proxy = || {
+            Admission::new(Policy { sharing, ..policy(1 << 30, 1_000, |tenant| change(&mut tenant.quota)) })
+        };
+        Self { proxies: vec![proxy(), proxy()], lent: vec![0; 2] }
+    }
+
+    fn round(&mut self, proxy: usize) {
+        for QuotaDemand { kind, window, pool, demand, .. } in
+            self.proxies[proxy].draw_in_tenants(9).into_iter().flat_map(|of| of.quotas)
+        {
+            let rest = pool.bytes - self.lent[1 - proxy];
+            let leased = demand.wants.bytes.min(rest);
+            self.lent[proxy] = leased.max(demand.held.bytes);
+            let others = Some(used(&self.proxies[1 - proxy]));
+            let lease = QuotaLease { leased, until: Instant::now() + Duration::from_secs(5), others };
+            self.proxies[proxy].set_quota_leased(&tenant("a"), kind, window, lease);
+        }
+    }
+
+    /// A query, and the round that it asks for.
+    async fn ask(&mut self, proxy: usize, samples: u64) -> Result<Option<SoftHit>, Refusal> {
+        let admitted = read(&self.proxies[proxy], samples).await;
+        if self.proxies[proxy].lease_wanted().now_or_never().is_some() {
+            self.round(proxy);
+        }
+        admitted.map(|admitted| admitted.soft)
+    }
+
+    /// The rounds of 3 s.
+    async fn pause(&mut self) {
+        for second in 0..6 {
+            tokio::time::advance(Duration::from_millis(500)).await;
+            self.round(second % 2);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_slower_than_the_window_uses_all_of_a_leased_quota() {
+    let mut fleet = LeasedFleet::of_two(|quota| quota.queries = per_hour(10, Mode::Enforce));
+    for query in 0..10 {
+        assert_eq!(fleet.ask(query % 2, 1).await, Ok(None), "query {query}");
+        fleet.pause().await;
+    }
+    for proxy in 0..2 {
+        let refusal = fleet.ask(proxy, 1).await.unwrap_err();
+        assert!(refusal.message().contains("has used its quota of 10 queries"), "{refusal}");
+        assert!(fleet.proxies[proxy].lease_wanted().now_or_never().is_none(), "no lease would help");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_beyond_the_fixed_part_of_a_quota_has_its_lease_at_once() {
+    let mut fleet = LeasedFleet::of_two(|quota| quota.queries = per_hour(1_000, Mode::Enforce));
+    for query in 0..150 {
+        assert_eq!(fleet.ask(0, 1).await, Ok(None), "query {query}");
+    }
+    // A second burst before the next round: the part of the slow lane, and then nothing for a moment.
+    let soft = fleet.ask(0, 1).await.unwrap().unwrap();
+    assert!(soft.message().contains("no lease on the rest of the quota"), "{}", soft.message());
+    let refusal = loop {
+        if let Err(refusal) = fleet.ask(0, 1).await {
+            break refusal;
+        }
+    };
+    assert_eq!((used(&fleet.proxies[0]), refusal.retry_after), (200, Some(Duration::from_secs(1))));
+    assert!(refusal.message().starts_with("this proxy has no lease on the rest of the quota"), "{refusal}");
+    fleet.pause().await;
+    assert_eq!(fleet.ask(0, 1).await, Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_request_larger_than_the_fixed_part_is_leased_for_until_it_comes_again() {
+    let mut fleet = LeasedFleet::of_two(|quota| quota.samples = per_hour(1_000_000, Mode::Enforce));
+    let refusal = fleet.ask(0, 389_600).await.unwrap_err();
+    assert_eq!(refusal.retry_after, Some(Duration::from_secs(1)));
+    assert!(refusal.message().contains("no lease on the rest"), "{refusal}");
+    fleet.pause().await;
+    assert_eq!(fleet.ask(0, 389_600).await, Ok(None));
+    fleet.pause().await;
+    assert_eq!(fleet.ask(0, 389_600).await, Ok(None));
+    let mut ran = 2 * 389_600;
+    for proxy in [0, 1].repeat(20) {
+        let soft = fleet.ask(proxy, 30_000).await;
+        ran += if soft.is_ok() { 30_000 } else { 0 };
+        fleet.pause().await;
+    }
+    assert!((900_000..=1_100_000).contains(&ran), "{ran}");
+}
