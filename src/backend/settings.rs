@@ -81,7 +81,7 @@ impl Default for HealthSettings {
 /// Bounds on probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeSettings {
-    /// Probes at a time.
+    /// Probes at a time. One tenant takes all but one of them.
     pub concurrency: usize,
     /// Longest wait for one probe, its wait for a place included.
     pub deadline: Duration,

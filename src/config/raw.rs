@@ -265,7 +265,7 @@ pub struct Health {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Probe {
-    /// Probes at a time.
+    /// Probes at a time. One tenant takes all but one of them.
     pub concurrency: Count,
     /// Longest wait for one probe.
     pub deadline: Span,

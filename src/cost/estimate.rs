@@ -201,13 +201,9 @@ fn selector(
 
 /// A selector as it is priced.
 pub(super) fn leaf(selector: &SelectorShape, known: SeriesKnowledge, model: &Model) -> Leaf {
-    let samples = match known.samples {
+    let sample_type = match known.samples {
         SampleType::Unknown if selector.histograms => SampleType::HISTOGRAM,
         known => known,
-    };
-    let buckets = match samples {
-        SampleType::Unknown | SampleType::Float => 0,
-        SampleType::Histogram(buckets) => u64::from(buckets),
     };
     let window = TimeRange { start: 0, end: i64::try_from(selector.window_per_eval_ms).unwrap_or(i64::MAX) };
     let samples = model.samples(selector.window);
@@ -219,6 +215,6 @@ pub(super) fn leaf(selector: &SelectorShape, known: SeriesKnowledge, model: &Mod
         labels: None,
         values: known.values,
         // Where there are no series, their type says nothing.
-        buckets: if known.series.value == 0 { 0 } else { buckets },
+        buckets: if known.series.value == 0 { 0 } else { sample_type.buckets().into() },
     }
 }

@@ -297,7 +297,7 @@ impl<'a, V: Fn(&QueryCost) -> Verdict> Estimator<'a, V> {
             if is_asked && shape.same_as == selector {
                 needs.push(TypeNeed { selector, series });
             }
-            known.samples = SampleType::HISTOGRAM;
+            known.samples = SampleType::Assumed;
             self.priced = None;
         }
         needs

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{Estimated, NodeEstimate, SelectorEstimate, UNKNOWN_SERIES};
+use super::{Estimated, NodeEstimate, SampleType, SelectorEstimate, UNKNOWN_SERIES};
 use crate::{
     base::{Confidence, Estimate, QueryCost, duration, timestamp, units},
     promql::shape::Output,
@@ -103,6 +103,9 @@ pub fn line(s: &SelectorEstimate) -> String {
         UNKNOWN_SERIES if s.match_all => out.push_str("; it matches everything, which is not counted"),
         _ if s.match_all => out.push_str("; its matchers narrow nothing down"),
         _ => {}
+    }
+    if s.sample_type == SampleType::Assumed && s.series.value > 0 {
+        out.push_str("; the type of its samples is unknown, and taken for native histograms");
     }
     out
 }

@@ -53,9 +53,20 @@ pub enum SampleType {
     Float,
     /// Native histograms with this many buckets, on average over all series.
     Histogram(u32),
+    /// Nobody could say: taken for native histograms of the usual size.
+    Assumed,
 }
 
 impl SampleType {
+    /// Buckets of a sample, on average.
+    pub const fn buckets(self) -> u32 {
+        match self {
+            Self::Unknown | Self::Float => 0,
+            Self::Histogram(buckets) => buckets,
+            Self::Assumed => BUCKETS_ASSUMED,
+        }
+    }
+
     /// Native histograms of the usual size.
     pub const HISTOGRAM: Self = Self::Histogram(BUCKETS_ASSUMED);
 

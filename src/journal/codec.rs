@@ -173,6 +173,8 @@ impl Encoder {
             self.number(match count.sample_type {
                 SampleType::Unknown => 0,
                 SampleType::Float => 1,
+                // A histogram without buckets is a float.
+                SampleType::Assumed => 2,
                 SampleType::Histogram(buckets) => 2 + u64::from(buckets),
             });
         }
@@ -371,6 +373,7 @@ impl<'b> Decoder<'b> {
             let sample_type = match self.number()? {
                 0 => SampleType::Unknown,
                 1 => SampleType::Float,
+                2 => SampleType::Assumed,
                 more => SampleType::Histogram(u32::try_from(more - 2).map_err(|_| Malformed)?),
             };
             counts.push(SelectorCount { series, source, sample_type });

@@ -62,6 +62,11 @@ fn priced(random: &mut fastrand::Rng) -> Priced {
                 source: Source::LabelTable,
                 sample_type: SampleType::Float
             },
+            SelectorCount {
+                series: estimate(random),
+                source: Source::Probe,
+                sample_type: SampleType::Assumed
+            },
         ],
     }
 }

@@ -183,7 +183,7 @@ impl Kept {
     }
 }
 
-/// Shares of native histograms that were asked for, by metric or selector, and scope.
+/// Shares of native histograms that were asked for, by metric or selector, and scope; questions by their window as well.
 #[derive(Debug)]
 pub(super) struct Shares {
     pub(super) kept: future::Cache<Key, Option<f64>>,
@@ -207,6 +207,10 @@ impl Shares {
 
     pub(super) fn key(&self, text: &str, request: &ProbeRequest<'_>) -> Key {
         self.hashing.key(&(text, request.scope.key()))
+    }
+
+    pub(super) fn key_of_window(&self, request: &ProbeRequest<'_>) -> Key {
+        self.hashing.key(&(request.selector, request.asked_window(), request.scope.key()))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How far an instant query looks back.
-const LOOKBACK_MS: u64 = 300_000;
+pub(super) const LOOKBACK_MS: u64 = 300_000;
 /// A backend is upgraded under a running Weir, now and then.
 const LIMIT_SUPPORT_TTL: Duration = Duration::from_secs(600);
 /// The first Prometheus whose `/api/v1/series` obeys `limit`.

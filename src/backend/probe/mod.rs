@@ -3,7 +3,7 @@
 //! A probe costs the backend something too. So there are few at a time, their memory is booked, the same one is sent
 //! once however many wait for the answer, answers are kept, failures too for a while, and a selector that matches
 //! everything is never asked about. A crowd of probes waits for places; one that was late in a crowd is sent again
-//! alone.
+//! without the others of its tenant. One tenant leaves a place to others, and tenants take turns.
 
 mod ask;
 mod cache;
@@ -27,7 +27,7 @@ use self::{
     cache::{Kept, widened},
     kinds::{Counted, VICTORIA_LISTS_CHEAPLY},
     request::now_ms,
-    state::{COUNTED_BYTES, LISTED_BYTES, taken},
+    state::{COUNTED_BYTES, LISTED_BYTES},
 };
 pub use self::{
     counts::Counts,
@@ -80,10 +80,10 @@ impl Backend {
                 counted = self.ask_booked(request, end.min(now_ms)).await;
             }
             // Its own crowd may have made it late. Alone, it is the selector or the backend.
-            if !matches!(counted, Err(ProbeError::Late(_))) || probes.concurrency == 1 {
+            if !matches!(counted, Err(ProbeError::Late(_))) || probes.tenant_places == 1 {
                 return counted;
             }
-            let _all = taken(&probes.places, probes.concurrency, request.deadline).await?;
+            let _all = probes.places(probes.tenant_places, request).await?;
             self.ask_within_deadline(request, end.min(now_ms)).await
         };
         let counted = asking.await;
@@ -107,13 +107,13 @@ impl Backend {
 
     /// Asks as soon as there is room for the probe. A short list takes a place only: it would wait for large ones.
     async fn ask_booked(&self, request: &ProbeRequest<'_>, end_ms: i64) -> Result<Counted, ProbeError> {
-        let (probes, deadline) = (&self.probes, request.deadline);
+        let probes = &self.probes;
         let bytes = self.probe_bytes(request).await;
         if bytes > (SHORT_LIST + 1) * LISTED_BYTES {
-            let _booked = probes.book(bytes, deadline).await?;
+            let _booked = probes.book(bytes, request).await?;
             return self.ask_within_deadline(request, end_ms).await;
         }
-        let _place = taken(&probes.places, 1, deadline).await?;
+        let _place = probes.places(1, request).await?;
         self.ask_within_deadline(request, end_ms).await
     }
 

@@ -30,6 +30,8 @@ pub struct ProbeRequest<'a> {
     pub match_all: bool,
     /// The data scope, by which answers are cached. Nothing else of a client goes into a probe.
     pub scope: &'a DataScope,
+    /// The tenant that asks: tenants take turns.
+    pub tenant: &'a str,
     /// How long the probe may wait for its turn.
     pub deadline: Instant,
 }
@@ -65,7 +67,7 @@ pub enum ProbeError {
     MatchAll,
     /// Its turn did not come in time: no place among the probes, or no room for its memory.
     Busy,
-    /// No answer in time, though it was the only probe.
+    /// No answer in time, though its tenant had no other probe.
     Late(Duration),
     /// The backend failed.
     Backend(BackendError),

@@ -40,7 +40,7 @@ impl Backend {
     async fn ask_values(&self, request: &ProbeRequest<'_>, instants: &[i64]) -> Option<Arc<[u64]>> {
         let probes = &self.probes;
         let bytes = request.limit.saturating_mul(LISTED_BYTES);
-        let _booked = probes.book(bytes, request.deadline).await.ok()?;
+        let _booked = probes.book(bytes, request).await.ok()?;
         let query = format!("count_values(\"{LABEL}\", {})", request.selector);
         let mut times_seen: HashMap<String, usize> = HashMap::new();
         for at in instants {

@@ -3,7 +3,7 @@ use crate::{
     base::{LabelSize, QueryCost},
     cost::{
         CostLimit, CostLimits, Count, Estimator, Need, ProbeNeed, QuerySplit, Remembered, TypeNeed,
-        UNKNOWN_SERIES, Unknown, Verdict, distinct::different,
+        UNKNOWN_SERIES, Unknown, Verdict, distinct::different, explain,
     },
 };
 
@@ -278,6 +278,23 @@ fn what_may_be_native_histograms_is_asked_for_before_it_is_let_in() {
     assert!(done.cost.memory.value > 10 * floats.cost.memory.value);
     assert_eq!(SampleType::of_share(0.0), SampleType::Float);
     assert_eq!(SampleType::of_share(0.001), SampleType::Histogram(1));
+}
+
+/// The price of a type that nobody knows was that of native histograms, and did not say so.
+#[test]
+fn samples_of_which_nobody_knows_the_type_say_that_they_are_taken_for_native_histograms() {
+    let (shape, model) = (shape("foo + bar", six_hours(60)), Model::default());
+    let subject = Subject { asks_types: true, ..subject(&shape, &model) };
+    let limits = CostLimits { refuse: CostLimit::UNLIMITED, near: CostLimit::UNLIMITED };
+    let mut estimator = Estimator::new(subject, vec![counted(100); 2], limits, judge(limits, 100));
+    let Need::Types(needs) = estimator.need() else { panic!("types first") };
+    estimator.supply_type(needs[1], SampleType::Float);
+    let Need::Done(done) = estimator.need() else { panic!("once only") };
+    let [foo, bar] = [0, 1].map(|i| explain::line(&done.selectors[i]));
+    assert!(foo.ends_with("; the type of its samples is unknown, and taken for native histograms"), "{foo}");
+    assert!(!bar.contains("native histograms"), "{bar}");
+    let known = [SampleType::HISTOGRAM, SampleType::Float].map(|samples| counted(100).holding(samples));
+    assert_eq!(done.cost.memory, subject.price(&known).cost.memory);
 }
 
 /// `count_values` on a graph was priced as if each sample had a value of its own: 25 GiB for a metric that is 0 or 1.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     backend::{DataScope, ProbeError, ProbeOutcome, ProbeRequest},
-    base::QueryCost,
+    base::{QueryCost, TenantId},
     cost::{
         CostLimit, CostLimits, Count, Estimated, Estimator, History, Need, ProbeNeed, QuerySplit, SampleType,
         Subject, TypeNeed, ValuesNeed, Verdict,
@@ -21,6 +21,8 @@ use crate::{
 /// Everything the estimate of one query rests on.
 pub(super) struct Estimation<'a> {
     pub query: &'a ParsedQuery,
+    /// The tenant that asks.
+    pub tenant: &'a TenantId,
     /// Where it will run.
     pub upstream: &'a Upstream,
     /// The observed cost of earlier runs.
@@ -157,6 +159,7 @@ impl Estimation<'_> {
             enough,
             match_all: selector.match_all,
             scope: self.scope,
+            tenant: self.tenant.as_str(),
             deadline: self.deadline,
         })
     }

@@ -64,6 +64,7 @@ impl Pricing {
         let deadline = common.log.began() + common.time(query).min(PROBING_MAX);
         let estimation = Estimation {
             query,
+            tenant: &common.caller.tenant,
             upstream: &common.upstream,
             history: &self.history,
             counts: self.counts.as_deref(),

@@ -124,6 +124,7 @@ mod tests {
             enough: 0,
             match_all: false,
             scope: &scope,
+            tenant: "a",
             deadline: Instant::now(),
         };
         let (here, there) = (SharedCounts::default(), SharedCounts::default());

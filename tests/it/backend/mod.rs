@@ -3,5 +3,6 @@
 mod health;
 mod probe;
 mod probe_crowd;
+mod probe_types;
 mod send;
 mod tls;

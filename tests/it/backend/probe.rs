@@ -16,9 +16,9 @@ use weir::{
 
 use crate::support::fake_upstream::{Act, FakeUpstream, Seen, chunk, head};
 
-const HOUR: i64 = 3_600_000;
+pub(super) const HOUR: i64 = 3_600_000;
 /// The window of the questions here lies in the past, within one UTC day.
-const WINDOW: TimeRange = TimeRange { start: 1_700_000_000_000, end: 1_700_000_000_000 + HOUR };
+pub(super) const WINDOW: TimeRange = TimeRange { start: 1_700_000_000_000, end: 1_700_000_000_000 + HOUR };
 
 pub(super) fn backend(kind: Kind, upstream: &FakeUpstream, probe: ProbeSettings) -> Arc<Backend> {
     let url = BaseUrl::parse(&upstream.url()).unwrap();
@@ -50,6 +50,7 @@ pub(super) fn request(scope: &DataScope) -> ProbeRequest<'_> {
         enough: 0,
         match_all: false,
         scope,
+        tenant: "a",
         deadline: Instant::now() + Duration::from_secs(10),
     }
 }
@@ -63,7 +64,7 @@ fn version(version: &str) -> Act {
     Act::json(&format!(r#"{{"status":"success","data":{{"version":"{version}"}}}}"#))
 }
 
-fn vector(count: u64) -> Act {
+pub(super) fn vector(count: u64) -> Act {
     Act::json(&format!(
         r#"{{"status":"success","data":{{"resultType":"vector","result":[{{"metric":{{}},"value":[1,"{count}"]}}]}}}}"#
     ))
@@ -100,41 +101,6 @@ fn scripted(kind: Kind, count: usize) -> impl Fn(&Seen) -> Act + Send + Sync {
             )),
             (_, other) => Act::answer(404, &[], other.as_bytes()),
         }
-    }
-}
-
-/// One selector of a metric stands for all of them; one without series or answer is asked about again.
-#[tokio::test]
-async fn the_share_of_native_histograms_is_asked_once_for_each_metric() {
-    let upstream = FakeUpstream::start(|seen| match &*seen.params("query")[0] {
-        query if query.contains("floats") => vector(0),
-        query if query.contains("refused") => Act::answer(400, &[], b"unknown function"),
-        query if query.contains("none") => {
-            Act::json(r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#)
-        }
-        query if query.contains("broken") => Act::answer(500, &[], b"broken"),
-        _ => vector(1),
-    })
-    .await;
-    let backend = backend(Kind::Prometheus, &upstream, ProbeSettings::default());
-    let scope = DataScope::default();
-    for (metric, selector, share, questions) in [
-        (Some("n"), "n", Some(1.0), 1),
-        (Some("n"), "n{job=\"a\"}", Some(1.0), 0),
-        (Some("floats"), "floats", Some(0.0), 1),
-        (Some("refused"), "refused", Some(0.0), 1),
-        (Some("none"), "none", None, 1),
-        (Some("none"), "none{job=\"a\"}", None, 1),
-        (None, "{job=\"broken\"}", None, 1),
-        (None, "{job=\"a\"}", Some(1.0), 1),
-        (None, "{job=\"b\"}", Some(1.0), 1),
-    ] {
-        let before = upstream.seen().len();
-        let request = ProbeRequest { metric, selector, ..request(&scope) };
-        for _ in 0..3 {
-            assert_eq!(backend.histogram_share(&request).await, share, "{selector}");
-        }
-        assert_eq!(upstream.seen().len() - before, questions, "{selector}");
     }
 }
 
