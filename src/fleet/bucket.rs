@@ -53,6 +53,7 @@ impl Bucket {
         if self.epoch != epoch {
             *self = Self { epoch, level: 0.0, at: learning, members: BTreeMap::new() };
         }
+        self.members.values_mut().for_each(|member| member.ends = member.ends.min(end));
         if self.members.get(&id).is_some_and(|mine| request.seq <= mine.seq) {
             return None;
         }
@@ -62,7 +63,7 @@ impl Bucket {
         let filled = self.level + count * now.saturating_sub(self.at) as f64 / terms.per as f64;
         self.level = filled.min(count - out(&self.members));
         self.at = self.at.max(now);
-        self.members.retain(|_, member| now < member.ends.min(end));
+        self.members.retain(|_, member| now < member.ends);
         self.members.remove(&id);
         let mut stock = request.demand.stock;
         self.level = self.level.min(count - out(&self.members) - stock as f64).max(0.0);

@@ -41,6 +41,7 @@ local function divide(whole, members, r)
   return given
 end
 
+local latest = now + ttl + skew
 local flat, members, mine, taken = read(key, 13), {}, nil, {0, 0}
 local meta, state = {0, 0, 0}, 0
 if not flat then
@@ -55,8 +56,13 @@ for i = 1, #flat, 2 do
   if name == '~' then
     meta = n
   else
+    if n[10] > latest then
+      -- The store's clock was ahead, and would keep this for as long.
+      n[10] = latest
+      redis.call('HSET', key, name, text(unpack(n)))
+    end
     local m = {id = name, grant = {n[1], n[2]}, wants = {n[3], n[4]}, claim = n[5], since = n[7],
-      weight = n[8], seq = n[9], ends = math.min(n[10], now + ttl + skew), hold = n[11], load = {n[12], n[13]},
+      weight = n[8], seq = n[9], ends = n[10], hold = n[11], load = {n[12], n[13]},
       terms = n[14] or terms}
     if now >= m.ends + m.hold then
       redis.call('HDEL', key, name)
@@ -69,9 +75,9 @@ for i = 1, #flat, 2 do
   end
 end
 if mine and seq <= mine.seq then return {} end
-local epoch, learning, fresh = meta[1], math.min(meta[3], now + ttl + skew), math.min(meta[7] or 0, now + ttl + skew)
+local epoch, learning, fresh = meta[1], math.min(meta[3], latest), math.min(meta[7] or 0, latest)
 if epoch == 0 or meta[2] ~= run or epoch < seen_epoch then
-  epoch, learning, fresh = math.max(epoch, seen_epoch) + 1, now + ttl + skew, 0
+  epoch, learning, fresh = math.max(epoch, seen_epoch) + 1, latest, 0
 end
 -- A later cut replaces the window, and growth adds up. It is forgotten when nobody has renewed for a time to live.
 if now < fresh and cuts < meta[4] then
@@ -134,9 +140,9 @@ if idle then
   count = count - 1
 else
   redis.call('HSET', key, id, text(kept[1], kept[2], wants[1], wants[2], claim, waited, since, weight, seq,
-    now + ttl + skew, hold, load[1], load[2], terms))
+    latest, hold, load[1], load[2], terms))
 end
-redis.call('HSET', key, '~', text(epoch, run, learning, cuts, cause, window, now + ttl + skew))
+redis.call('HSET', key, '~', text(epoch, run, learning, cuts, cause, window, latest))
 redis.call('PEXPIRE', key, 86400000)
 if now < learning then state = math.max(state, 1) end
 return {grant[1], grant[2], epoch, ttl, state, count, others[1], others[2], cuts, cause, window, differing}

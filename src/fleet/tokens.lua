@@ -9,17 +9,18 @@ local ttl, skew = tonumber(ARGV[5]), tonumber(ARGV[6])
 local stock, wants, claim = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local key, now = KEYS[1], millis(redis.call('TIME'))
 
+local latest = now + ttl + skew
 local memory = numbers(redis.call('HGET', KEYS[2], '~'), 3) or {0, 0, 0}
-local epoch, learning = memory[1], math.min(memory[3], now + ttl + skew)
+local epoch, learning = memory[1], math.min(memory[3], latest)
 local flat, meta, stocks, mine, state = read(key, 3), {0, 0, 0}, 0, nil, 0
 if not flat then
   -- Tokens that nobody knows of may be out.
-  flat, meta, learning, state = {}, {-1, 0, 0}, now + ttl + skew, 2
+  flat, meta, learning, state = {}, {-1, 0, 0}, latest, 2
 end
 for i = 1, #flat, 2 do
   if flat[i] == '~' then meta = flat[i + 1] end
 end
-local level, at = meta[2], math.min(meta[3], now + ttl + skew)
+local level, at = meta[2], math.min(meta[3], latest)
 if meta[1] ~= epoch then
   -- It begins, or its memory was lost. It is empty when the tokens that were drawn before have ended.
   redis.call('DEL', key)
@@ -29,9 +30,14 @@ local ended = {}
 for i = 1, #flat, 2 do
   if flat[i] ~= '~' then
     local m = flat[i + 1]
+    if m[3] > latest then
+      -- The store's clock was ahead, and would keep this for as long.
+      m[3] = latest
+      redis.call('HSET', key, flat[i], text(unpack(m)))
+    end
     stocks = stocks + m[1]
     if flat[i] == id then mine = m end
-    if now >= math.min(m[3], now + ttl + skew) then ended[#ended + 1] = i end
+    if now >= m[3] then ended[#ended + 1] = i end
   end
 end
 if mine and seq <= mine[2] then return {} end
@@ -54,7 +60,7 @@ level, stock = level - grant, stock + grant
 if stock == 0 then
   redis.call('HDEL', key, id)
 else
-  redis.call('HSET', key, id, text(stock, seq, now + ttl + skew))
+  redis.call('HSET', key, id, text(stock, seq, latest))
 end
 redis.call('HSET', key, '~', string.format('%.0f %.17g %.0f', epoch, level, at))
 redis.call('PEXPIRE', key, per + 60000)

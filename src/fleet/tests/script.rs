@@ -73,8 +73,9 @@ fn the_script_agrees_with_the_model() {
         let terms = Terms { pool: size, ttl: 5_000, skew: 2_000, hold };
         let (mut pool, mut now, mut run) = (Pool::default(), 1_000_000, 1);
         for seq in 2..100 {
-            // At times nobody renews for a time to live.
+            // At times nobody renews for a time to live, or the clock is set back.
             now += rng.u64(0..4) + 10 * u64::from(rng.u8(0..30) == 0);
+            now -= 60 * u64::from(rng.u8(0..40) == 0);
             run += u64::from(rng.u8(0..50) == 0);
             let (id, renewal) = (rng.u64(0..5), request(&mut rng, seq));
             let ask = Ask { pool: String::new(), size, hold_ms: hold, renewal };
@@ -107,4 +108,30 @@ fn the_script_agrees_with_the_model() {
         seats = Some(pool);
     }
     assert!(kept_parts > 500, "{kept_parts} grants were more than what was held");
+}
+
+#[test]
+fn a_lease_of_a_clock_that_was_ahead_ends_in_time() {
+    let Some(server) = Server::start("a_lease_of_a_clock_that_was_ahead_ends_in_time") else { return };
+    let script = redis::Script::new(&SCRIPT.replace("redis.call('TIME')", "{tonumber(ARGV[26]), 0}"));
+    let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    let size = Amount { bytes: 1_000, queries: 10 };
+    let mut grant = |now: u64, id: u64, seq: u64| {
+        let demand = Demand { held: Amount::NONE, wants: size, claim: (0, 0), weight: 1 };
+        let renewal = Renewal { seq, demand, ..Renewal::default() };
+        let ask = Ask { pool: String::new(), size, hold_ms: 3_000, renewal };
+        let mut call = script.prepare_invoke();
+        call.key("pool").arg(id);
+        for number in numbers(&ask, 1, 5_000, 2_000) {
+            call.arg(number);
+        }
+        answer(&call.arg(now).invoke::<Vec<u64>>(&mut connection).unwrap()).unwrap().grant
+    };
+    let (now, ahead) = (1_000_000, 3_600);
+    grant(now + ahead - 8, 1, 1);
+    assert_eq!(grant(now + ahead, 1, 2), size);
+    // The first proxy is killed, and the clock is set right: 7 s and the 3 s for which its lease is held count from now.
+    assert_eq!(grant(now, 2, 1), Amount::NONE);
+    assert_eq!(grant(now + 9, 2, 2), Amount::NONE);
+    assert_eq!(grant(now + 10, 2, 3), size);
 }

@@ -238,7 +238,7 @@ fn the_script_for_tokens_agrees_with_the_model() {
         let terms = Terms { count, per, ttl: 5_000, skew: 2_000 };
         let (mut bucket, mut seats, mut now, mut run) = (Bucket::default(), Pool::default(), 1_000_000, 1);
         for seq in 2..100 {
-            now = now + rng.u64(0..4) - 2 * u64::from(rng.u8(0..20) == 0);
+            now = now + rng.u64(0..4) - 60 * u64::from(rng.u8(0..40) == 0);
             run += u64::from(rng.u8(0..50) == 0);
             seats.renew((now * 1_000, run), &self::seats(&terms), 1, &Renewal { seq, ..Renewal::default() });
             let (epoch, learning) = seats.memory();

@@ -167,7 +167,9 @@ async fn a_reload_reaches_the_leases_and_a_dead_proxys_seat_is_no_finding() {
     };
     // Longest time of a query after the reload, and that for which the leases count: queries of before run on.
     for (seconds, counts) in [(300, 300_000), (1, 300_000)] {
-        members.iter().for_each(|member| member.fleet.reload(&settings(2, seconds)));
+        for member in &members {
+            member.fleet.reload(&settings(2, seconds));
+        }
         sleep(2 * EVERY).await;
         assert_eq!(model.hold_ms("backend:main"), Some(counts));
     }
@@ -175,7 +177,9 @@ async fn a_reload_reaches_the_leases_and_a_dead_proxys_seat_is_no_finding() {
     assert!(!crowded(), "one of the three seats may be a dead proxy's");
     sleep(SEAT_LIFE).await;
     assert!(crowded());
-    members.iter().for_each(|member| member.fleet.reload(&settings(3, 1)));
+    for member in &members {
+        member.fleet.reload(&settings(3, 1));
+    }
     sleep(2 * EVERY).await;
     assert!(!crowded());
 }
