@@ -133,6 +133,14 @@ async fn one_of_several_proxies_leases_a_quota_ahead_and_knows_what_the_others_u
     assert_eq!((all.own, all.all), (680, 5_680));
 }
 
+/// A window that does not end during a test, whenever that begins.
+fn in_136_years(count: u64, mode: Mode) -> RateLimit {
+    RateLimit {
+        rate: NonZeroU64::new(count).map(|count| Rate { count, per: Duration::from_secs(1 << 32) }),
+        mode,
+    }
+}
+
 /// Proxies that lease a tenant's quota, and their store: it lends what no other proxy was lent.
 struct LeasedFleet {
     proxies: Vec<Arc<Admission>>,
@@ -181,7 +189,7 @@ impl LeasedFleet {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_slower_than_the_window_uses_all_of_a_leased_quota() {
-    let mut fleet = LeasedFleet::of_two(|quota| quota.queries = per_hour(10, Mode::Enforce));
+    let mut fleet = LeasedFleet::of_two(|quota| quota.queries = in_136_years(10, Mode::Enforce));
     for query in 0..10 {
         assert_eq!(fleet.ask(query % 2, 1).await, Ok(None), "query {query}");
         fleet.pause().await;
@@ -195,7 +203,7 @@ async fn a_client_slower_than_the_window_uses_all_of_a_leased_quota() {
 
 #[tokio::test(start_paused = true)]
 async fn a_burst_beyond_the_fixed_part_of_a_quota_has_its_lease_at_once() {
-    let mut fleet = LeasedFleet::of_two(|quota| quota.queries = per_hour(1_000, Mode::Enforce));
+    let mut fleet = LeasedFleet::of_two(|quota| quota.queries = in_136_years(1_000, Mode::Enforce));
     for query in 0..150 {
         assert_eq!(fleet.ask(0, 1).await, Ok(None), "query {query}");
     }
@@ -215,7 +223,7 @@ async fn a_burst_beyond_the_fixed_part_of_a_quota_has_its_lease_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_first_request_larger_than_the_fixed_part_is_leased_for_until_it_comes_again() {
-    let mut fleet = LeasedFleet::of_two(|quota| quota.samples = per_hour(1_000_000, Mode::Enforce));
+    let mut fleet = LeasedFleet::of_two(|quota| quota.samples = in_136_years(1_000_000, Mode::Enforce));
     let refusal = fleet.ask(0, 389_600).await.unwrap_err();
     assert_eq!(refusal.retry_after, Some(Duration::from_secs(1)));
     assert!(refusal.message().contains("no lease on the rest"), "{refusal}");
