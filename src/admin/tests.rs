@@ -237,11 +237,14 @@ fn a_fleet_is_shown_in_plain_words() {
         assert!(well.contains(part), "{part} is missing: {well}");
     }
     let differing = BTreeMap::from([("main".to_owned(), 1)]);
-    let odd = FleetStatus { differing, unreadable: Some("leases"), ..fleet.clone() };
+    let gone = BTreeMap::from([("main".to_owned(), 5 << 20)]);
+    let odd = FleetStatus { differing, gone, unreadable: Some("leases"), ..fleet.clone() };
     let odd = shown(&odd);
-    for part in
-        ["have another budget for backend main", "an entry among the fleet&#39;s leases cannot be read"]
-    {
+    for part in [
+        "have another budget for backend main",
+        "hold 5MiB of the budget of backend main",
+        "an entry among the fleet&#39;s leases cannot be read",
+    ] {
         assert!(odd.contains(part), "{part} is missing: {odd}");
     }
     let away =

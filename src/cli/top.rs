@@ -21,7 +21,7 @@ use super::{
 };
 
 /// Columns and lines where the output is no terminal.
-const PLAIN: (usize, usize) = (160, 60);
+const PLAIN: (usize, usize) = (500, 60);
 /// Cells of a bar.
 const BAR: usize = 20;
 

@@ -121,7 +121,7 @@ layers! {
         in_flight: group InFlight,
         /// How queries wait for budget.
         queue: group Queue,
-        /// The rates of the tenant.
+        /// The rates of the tenant. Of each, four seconds' worth may come at once.
         rate: group Rates,
         /// The quotas of the tenant, for each whole hour or day of the clock, in UTC. Beyond one, a tenth more runs in the slow
         /// lane; then queries are refused until the hour or day is over.

@@ -42,7 +42,7 @@ local function divide(whole, members, r)
 end
 
 local latest = now + ttl + skew
-local flat, members, mine, taken = read(key, 13), {}, nil, {0, 0}
+local flat, members, mine, taken, gone = read(key, 13), {}, nil, {0, 0}, 0
 local meta, state = {0, 0, 0}, 0
 if not flat then
   -- Nobody knows any more what is leased: a lost memory.
@@ -70,7 +70,7 @@ for i = 1, #flat, 2 do
       mine = m
     else
       taken = {taken[1] + m.grant[1], taken[2] + m.grant[2]}
-      if now < m.ends then members[#members + 1] = m end
+      if now < m.ends then members[#members + 1] = m else gone = gone + m.grant[1] end
     end
   end
 end
@@ -145,4 +145,4 @@ end
 redis.call('HSET', key, '~', text(epoch, run, learning, cuts, cause, window, latest))
 redis.call('PEXPIRE', key, 86400000)
 if now < learning then state = math.max(state, 1) end
-return {grant[1], grant[2], epoch, ttl, state, count, others[1], others[2], cuts, cause, window, differing}
+return {grant[1], grant[2], epoch, ttl, state, count, others[1], others[2], cuts, cause, window, differing, gone}

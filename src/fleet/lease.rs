@@ -48,6 +48,8 @@ pub struct Answer {
     pub window: SharedWindow,
     /// Other proxies whose configuration of this pool is another.
     pub differing: u64,
+    /// Bytes that proxies held whose time to live is over: their last queries may still run.
+    pub gone: u64,
 }
 
 /// A request that is under way.

@@ -89,6 +89,8 @@ impl Pool {
         self.fresh = end;
         let others = self.members.iter().filter(|(other, _)| **other != id);
         let taken = others.clone().fold(Amount::NONE, |sum, (_, member)| sum.plus(member.grant));
+        let gone = others.clone().filter(|(_, member)| now >= member.ends);
+        let gone = gone.map(|(_, member)| member.grant.bytes).sum();
         let live = others.filter(|(_, member)| now < member.ends);
         let mut members: BTreeMap<_, _> = live.map(|(id, member)| (*id, *member)).collect();
         let others = members.values().fold(Amount::NONE, |sum, member| sum.plus(member.load));
@@ -130,6 +132,7 @@ impl Pool {
             others,
             window: self.window,
             differing,
+            gone,
         })
     }
 }

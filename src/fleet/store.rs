@@ -321,7 +321,7 @@ pub(super) fn numbers(ask: &Ask, run: u64, ttl: u64, skew: u64) -> [u64; 24] {
 pub(super) fn answer(numbers: &[u64]) -> Option<Answer> {
     let (&[bytes, queries, epoch, ttl_ms, learning, members, others_bytes, others_queries], window) =
         numbers.split_first_chunk()?;
-    let &[cuts, cause, window, differing] = window else { return None };
+    let &[cuts, cause, window, differing, gone] = window else { return None };
     Some(Answer {
         grant: Amount { bytes, queries },
         epoch,
@@ -332,6 +332,7 @@ pub(super) fn answer(numbers: &[u64]) -> Option<Answer> {
         others: Amount { bytes: others_bytes, queries: others_queries },
         window: SharedWindow { cuts, cause, bytes: window, grown: 0 },
         differing,
+        gone,
     })
 }
 

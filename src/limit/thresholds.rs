@@ -1,7 +1,7 @@
 //! The largest share of the budgets that a single query takes.
 
 use super::{
-    fractions::{heavy_memory, light},
+    fractions::{heavy_memory, light_each},
     in_flight_share::InFlightShare,
     lane::Budget,
     policy::Policy,
@@ -48,9 +48,12 @@ impl Policy {
         // Two parts fit what this proxy can ever have, and its tenant beside light ones.
         let halves = [lane.map(|bytes| bytes / 2), in_flight.map(|bytes| heavy_memory(bytes) / 2)];
         let most = halves.into_iter().flatten().fold(query, u64::min);
+        let light = enforced.and_then(|budget| budget.memory.enforced());
+        let light =
+            light.map_or(LIGHT_WITHOUT_BUDGET, |bytes| light_each(bytes, self.sharing.replicas_max.get()));
         let split = whole.zip(split_percent);
         let split = split.map(|(bytes, percent)| (bytes / 100).saturating_mul(percent.into()).min(most));
-        MemoryThresholds { query, split, light: whole.map_or(LIGHT_WITHOUT_BUDGET, light) }
+        MemoryThresholds { query, split, light }
     }
 }
 

@@ -192,6 +192,14 @@ fn fleet_findings(fleet: &FleetStatus, say: &mut impl FnMut(Severity, String)) {
         );
         say(Severity::Warning, text);
     }
+    for (backend, bytes) in &fleet.gone {
+        let text = format!(
+            "proxies that stopped renewing hold {} of the budget of backend {backend}: nobody else has it until the longest query that \
+             they may have begun is over (the longest per_query.timeout, and 10 s)",
+            units::bytes(*bytes)
+        );
+        say(Severity::Warning, text);
+    }
     let FleetStatus { proxies, replicas_max, .. } = fleet;
     if fleet.crowded {
         let text = format!(

@@ -99,6 +99,8 @@ pub struct FleetStatus {
     pub others: BTreeMap<String, (u64, u64)>,
     /// By backend, the other proxies that have another budget there, or another number of replicas.
     pub differing: BTreeMap<String, u64>,
+    /// By backend, bytes that proxies leased that are gone: nobody has them until the last queries of those are over.
+    pub gone: BTreeMap<String, u64>,
     /// Since when the store does not answer.
     #[serde(skip)]
     pub away_since: Option<Instant>,
@@ -108,9 +110,16 @@ pub struct FleetStatus {
     pub unreadable: Option<&'static str>,
 }
 
-/// What the other proxies have in flight at a backend, the number of those that have another budget there, and when they said
-/// so.
-type Others = HashMap<Arc<str>, (Amount, u64, Instant)>;
+/// What the store said last of the other proxies before a backend.
+#[derive(Clone, Copy, Debug)]
+struct Others {
+    load: Amount,
+    /// Those that have another budget there.
+    differing: u64,
+    /// Bytes of the leases of those that are gone.
+    gone: u64,
+    at: Instant,
+}
 
 /// The settings that a reload changes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -125,7 +134,7 @@ struct Reloadable {
 pub(super) struct Fleet {
     reloadable: Mutex<Reloadable>,
     status: Mutex<Option<FleetStatus>>,
-    others: Mutex<Others>,
+    others: Mutex<HashMap<Arc<str>, Others>>,
     news: Arc<News>,
     leaving: Notify,
     left: Notify,
@@ -136,11 +145,18 @@ impl Fleet {
     pub(super) fn status(&self) -> Option<FleetStatus> {
         let status = self.status.lock().clone()?;
         let others = self.others.lock();
-        let fresh = others.iter().filter(|(_, (.., at))| at.elapsed() < FRESH);
-        let differing = fresh.clone().filter(|(_, (_, differing, _))| *differing > 0);
-        let differing = differing.map(|(name, (_, proxies, _))| (name.to_string(), *proxies)).collect();
-        let others = fresh.map(|(name, (load, ..))| (name.to_string(), (load.bytes, load.queries))).collect();
-        Some(FleetStatus { unreadable: self.news.unreadable(), others, differing, ..status })
+        let fresh = || others.iter().filter(|(_, of)| of.at.elapsed() < FRESH);
+        let above_zero = |number: fn(&Others) -> u64| {
+            let numbers = fresh().map(|(name, of)| (name.to_string(), number(of)));
+            numbers.filter(|(_, number)| *number > 0).collect()
+        };
+        Some(FleetStatus {
+            unreadable: self.news.unreadable(),
+            others: fresh().map(|(name, of)| (name.to_string(), (of.load.bytes, of.load.queries))).collect(),
+            differing: above_zero(|of| of.differing),
+            gone: above_zero(|of| of.gone),
+            ..status
+        })
     }
 
     /// The highest pressure that any proxy read at a backend of late, given that of this one.
@@ -171,9 +187,9 @@ impl Fleet {
     pub(super) fn load_of_all(&self, backend: &str, own: Load) -> Load {
         let others = self.others.lock();
         match others.get(backend) {
-            Some((others, _, at)) if at.elapsed() < FRESH => Load {
-                heavy_bytes: own.heavy_bytes.saturating_add(others.bytes),
-                queries: own.queries.saturating_add(others.queries),
+            Some(of) if of.at.elapsed() < FRESH => Load {
+                heavy_bytes: own.heavy_bytes.saturating_add(of.load.bytes),
+                queries: own.queries.saturating_add(of.load.queries),
                 ..own
             },
             _ => own,
@@ -395,10 +411,9 @@ impl Member {
                         lease.answered(now, ask.renewal.seq, answer);
                     }
                     status.learning |= answer.learning;
-                    self.fleet
-                        .others
-                        .lock()
-                        .insert(Arc::clone(name), (answer.others, answer.differing, Instant::now()));
+                    let Answer { others: load, differing, gone, .. } = *answer;
+                    let of = Others { load, differing, gone, at: Instant::now() };
+                    self.fleet.others.lock().insert(Arc::clone(name), of);
                 }
                 if let (Some(ask), Some(Some(answer))) = (asks.first(), answers.leases.first()) {
                     self.seat.answered(now, ask.renewal.seq, answer);

@@ -1,7 +1,7 @@
 //! The pressure that the proxies of a fleet read at the same backends: each obeys the highest.
 //!
-//! The window itself is not shared: it is also small where a proxy had nothing heavy to run yet, which says nothing of the
-//! backend. Readings are taken from the backend's own metrics and answers; a proxy that gets errors speaks for all.
+//! Readings are taken from the backend's own metrics and answers. Without leases each proxy cuts its own window by them; with
+//! leases the window is one for all, and the first that cuts it cuts it for all.
 
 use std::{collections::HashMap, time::Duration};
 

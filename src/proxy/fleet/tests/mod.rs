@@ -184,6 +184,29 @@ async fn a_reload_reaches_the_leases_and_a_dead_proxys_seat_is_no_finding() {
     assert!(!crowded());
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_lease_of_a_proxy_that_is_gone_is_said_until_it_is_anothers() {
+    let model = Arc::new(Model::new(Duration::from_millis(1)));
+    let join = |number: u64| {
+        let store = Store::modelled(&model, format!("{number:x}"));
+        Member::at(store, 64, TenantPolicy::default(), (2, 100))
+    };
+    let [gone, stays] = [1, 2].map(join);
+    // The store learns for 7 s.
+    sleep(Duration::from_secs(8)).await;
+    let fixed = HEAVY / 10 / 2;
+    let _query = gone.admit(fixed + 100 * MIB).await.unwrap();
+    sleep(2 * EVERY).await;
+    let said = || stays.fleet.status().unwrap().gone;
+    assert_eq!(said(), BTreeMap::new());
+    model.isolate(1);
+    // Its time to live of 7 s, and then the longest query of 2 s.
+    for (seconds, bytes) in [(5, None), (3, Some(100 * MIB)), (3, None)] {
+        sleep(Duration::from_secs(seconds)).await;
+        assert_eq!(said().get("main").copied(), bytes);
+    }
+}
+
 #[tokio::test]
 async fn the_heaviest_query_runs_wherever_it_comes_and_light_ones_make_no_round_trip() {
     let Some(server) = Server::start("the_heaviest_query_runs_wherever_it_comes") else { return };
