@@ -211,7 +211,7 @@ async fn a_large_fleet_is_fair_bounded_at_its_store_and_soon_uses_the_part_of_a_
          ({least:.2} to {most:.2} of the mean), {gain:.2} times as much with {SPREAD} proxies; a dead proxy's part after {took:?}, \
          and {meanwhile:.2} of the work until then",
     );
-    assert!(jain > 0.95 && least > 0.7 && most < 1.4 && gain < 1.3);
+    assert!(jain > 0.95 && least > 0.6 && most < 1.4 && gain < 1.3);
     // 7 s and the longest time of a query.
     assert!(took < Duration::from_secs(10) && meanwhile > 0.7);
 }
