@@ -59,7 +59,12 @@ impl Budget {
     /// Light queries need no more of the memory than a small part, and fit the light lane of every proxy; without a budget
     /// of memory, all are light.
     pub(super) fn is_light(&self, bytes: u64) -> bool {
-        self.memory.max.is_none_or(|max| bytes <= fractions::light_each(max.get(), self.replicas()))
+        self.light().is_none_or(|most| bytes <= most)
+    }
+
+    /// Bytes up to which a query is light; `None` without a budget of memory.
+    pub(super) fn light(&self) -> Option<u64> {
+        self.memory.max.map(|max| fractions::light_each(max.get(), self.replicas()))
     }
 
     pub(super) const fn replicas(&self) -> u64 {

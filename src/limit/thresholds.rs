@@ -1,11 +1,6 @@
 //! The largest share of the budgets that a single query takes.
 
-use super::{
-    fractions::{heavy_memory, light_each},
-    in_flight_share::InFlightShare,
-    lane::Budget,
-    policy::Policy,
-};
+use super::{fractions::heavy_memory, in_flight_share::InFlightShare, lane::Budget, policy::Policy};
 use crate::base::{TenantId, share::Amount};
 
 /// Bytes of a light query where the backend has no budget.
@@ -37,7 +32,8 @@ impl Policy {
         let part = if self.sharing.leased { 1 } else { self.sharing.replicas_max.get() };
         let enforced = budget.filter(|budget| budget.memory.enforced().is_some());
         let whole = enforced.and_then(|budget| budget.memory.enforced()).map(|bytes| bytes / part);
-        let lane = enforced.and_then(|budget| Budget::of(budget, self.sharing, Amount::NONE).heaviest());
+        let lanes = enforced.map(|budget| Budget::of(budget, self.sharing, Amount::NONE));
+        let lane = lanes.and_then(|lanes| lanes.heaviest());
         let tenant = self.tenant(tenant);
         let own = tenant.per_query(class).memory.enforced();
         // At most half of the heavy lane: two such run at a time.
@@ -48,9 +44,7 @@ impl Policy {
         // Two parts fit what this proxy can ever have, and its tenant beside light ones.
         let halves = [lane.map(|bytes| bytes / 2), in_flight.map(|bytes| heavy_memory(bytes) / 2)];
         let most = halves.into_iter().flatten().fold(query, u64::min);
-        let light = enforced.and_then(|budget| budget.memory.enforced());
-        let light =
-            light.map_or(LIGHT_WITHOUT_BUDGET, |bytes| light_each(bytes, self.sharing.replicas_max.get()));
+        let light = lanes.and_then(|lanes| lanes.light()).unwrap_or(LIGHT_WITHOUT_BUDGET);
         let split = whole.zip(split_percent);
         let split = split.map(|(bytes, percent)| (bytes / 100).saturating_mul(percent.into()).min(most));
         MemoryThresholds { query, split, light }

@@ -144,11 +144,7 @@ impl Snapshot {
 
 /// Where refused queries come from, for people.
 fn from(refused: &Refused) -> String {
-    match (&refused.origin.dashboard, &refused.origin.user) {
-        (Some(dashboard), _) => format!("dashboard {dashboard}"),
-        (None, Some(user)) => format!("user {user}"),
-        (None, None) => format!("tenant {}", refused.tenant),
-    }
+    refused.origin.name().unwrap_or_else(|| format!("tenant {}", refused.tenant))
 }
 
 impl Quota {

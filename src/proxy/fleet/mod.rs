@@ -110,7 +110,7 @@ pub struct FleetStatus {
     pub unreadable: Option<&'static str>,
 }
 
-/// What the store said last of the other proxies before a backend.
+/// The other proxies before a backend, by the last answer of the store.
 #[derive(Clone, Copy, Debug)]
 struct Others {
     load: Amount,

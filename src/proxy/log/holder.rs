@@ -45,12 +45,10 @@ fn sentence<'a>(
 
 fn name(query: &ActiveQuery, asker: &TenantId) -> String {
     let owner = &query.facts.owner;
-    match (&owner.origin.dashboard, &owner.origin.user) {
-        _ if owner.tenant != *asker => "other tenants".to_owned(),
-        (Some(dashboard), _) => format!("dashboard {dashboard}"),
-        (None, Some(user)) => format!("user {user}"),
-        (None, None) => format!("tenant `{asker}`"),
+    if owner.tenant != *asker {
+        return "other tenants".to_owned();
     }
+    owner.origin.name().unwrap_or_else(|| format!("tenant `{asker}`"))
 }
 
 #[cfg(test)]

@@ -38,6 +38,12 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// Its dashboard, or else its user, in words.
+    pub fn name(&self) -> Option<String> {
+        let dashboard = self.dashboard.as_ref().map(|dashboard| format!("dashboard {dashboard}"));
+        dashboard.or_else(|| self.user.as_ref().map(|user| format!("user {user}")))
+    }
+
     /// Reads the headers of a trusted peer; those of any other are ignored.
     pub(in crate::proxy) fn of(headers: &HeaderMap, client: IpAddr, trusted: bool) -> Self {
         let text = |name| {

@@ -84,14 +84,7 @@ impl Member {
         let backends = backends.iter().map(budget).collect();
         let admission = Admission::new(Policy { default, backends, sharing, ..Policy::default() });
         let fleet = Arc::new(Fleet::default());
-        let settings = Settings {
-            url: String::new(),
-            name: "test".to_owned(),
-            id: "test".to_owned(),
-            replicas_max,
-            timeout: Duration::from_millis(250),
-            longest_query: Duration::from_secs(2),
-        };
+        let settings = settings(replicas_max, 2);
         let metrics = Arc::new(Metrics::new(10).unwrap());
         let counts = Arc::<SharedCounts>::default();
         let subjects = Subjects {
@@ -108,6 +101,12 @@ impl Member {
         Self { admission, fleet, metrics, counts }
     }
 
+    /// One of two proxies, at a model of the store.
+    fn modelled(model: &Arc<Model>, number: u64) -> Self {
+        let store = Store::modelled(model, format!("{number:x}"));
+        Self::at(store, 64, TenantPolicy::default(), (2, 100))
+    }
+
     async fn admit(&self, bytes: u64) -> Result<Admitted, Refusal> {
         admit(&self.admission, bytes).await
     }
@@ -118,6 +117,18 @@ impl Member {
         while !self.fleet.status().is_some_and(|status| is_ready(&status)) {
             sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+/// Those of a fleet of this many proxies, whose queries run for this many seconds at most.
+fn settings(replicas_max: u64, longest: u64) -> Settings {
+    Settings {
+        url: String::new(),
+        name: "test".to_owned(),
+        id: "test".to_owned(),
+        replicas_max,
+        timeout: Duration::from_millis(250),
+        longest_query: Duration::from_secs(longest),
     }
 }
 
@@ -152,19 +163,8 @@ async fn admit_at(
 #[tokio::test(start_paused = true)]
 async fn a_reload_reaches_the_leases_and_a_dead_proxys_seat_is_no_finding() {
     let model = Arc::new(Model::new(Duration::from_millis(1)));
-    let join = |number: u64| {
-        let store = Store::modelled(&model, format!("{number:x}"));
-        Member::at(store, 64, TenantPolicy::default(), (2, 100))
-    };
+    let join = |number| Member::modelled(&model, number);
     let members: Vec<_> = (1..=3).map(join).collect();
-    let settings = |replicas_max, seconds| Settings {
-        url: String::new(),
-        name: "test".to_owned(),
-        id: "test".to_owned(),
-        replicas_max,
-        timeout: Duration::from_millis(250),
-        longest_query: Duration::from_secs(seconds),
-    };
     // Longest time of a query after the reload, and that for which the leases count: queries of before run on.
     for (seconds, counts) in [(300, 300_000), (1, 300_000)] {
         for member in &members {
@@ -187,10 +187,7 @@ async fn a_reload_reaches_the_leases_and_a_dead_proxys_seat_is_no_finding() {
 #[tokio::test(start_paused = true)]
 async fn the_lease_of_a_proxy_that_is_gone_is_said_until_it_is_anothers() {
     let model = Arc::new(Model::new(Duration::from_millis(1)));
-    let join = |number: u64| {
-        let store = Store::modelled(&model, format!("{number:x}"));
-        Member::at(store, 64, TenantPolicy::default(), (2, 100))
-    };
+    let join = |number| Member::modelled(&model, number);
     let [gone, stays] = [1, 2].map(join);
     // The store learns for 7 s.
     sleep(Duration::from_secs(8)).await;
